@@ -1,0 +1,202 @@
+"""Recordings on disk: named arrays and one JSON text in a safetensors file, nothing executable.
+
+The file's metadata hold the JSON (`recording`), its schema version, and a digest for the JSON and
+for each array, so that a file that was cut, edited or written by something else is refused with the
+name of the field, before any number of it is believed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as pack
+
+from bnprobe.errors import BadRecordingFile, BnprobeError, CannotWrite
+from bnprobe.recording import Recording
+
+SCHEMA = 1
+"""Raised when a file written by this version could not be read by the last one."""
+
+AGAIN = "Record it again, or fetch the file anew."
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file that is either complete or not there: to a neighbour first, then renamed.
+
+    Raises CannotWrite where the folder does not exist, is not writable, or the disk is full.
+    """
+    part = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
+        descriptor, part = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(part, 0o666 & ~_umask())
+        os.replace(part, path)
+        part = None
+    except OSError as error:
+        raise CannotWrite(
+            f"{path}: {error.strerror or error}. Choose another path for the output."
+        ) from error
+    finally:
+        if part is not None:
+            Path(part).unlink(missing_ok=True)
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def save(recording: Recording, path: Path) -> Path:
+    """Write `recording` to `path`; see the module's first lines for the layout."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    text = json.dumps(_encode(recording, "recording", arrays), allow_nan=True)
+    metadata = {
+        "format": "bnprobe recording",
+        "schema": str(SCHEMA),
+        "recording": text,
+        "digest": _digest(text.encode()),
+        "digests": json.dumps({name: _digest(array.tobytes()) for name, array in arrays.items()}),
+    }
+    return write_whole(path, pack(arrays, metadata=metadata))
+
+
+def load(path: str | Path) -> Recording:
+    """Read a recording; every field is checked before it is believed.
+
+    Raises BadRecordingFile, naming the field, when the file is missing, truncated, foreign, of a newer
+    schema, edited, or holds statistics that no sample of values can have.
+    """
+    path = Path(path)
+    metadata, arrays = _read(path)
+    recording = _believe(path, metadata, arrays)
+    try:
+        return recording.check_sane()
+    except BnprobeError as error:
+        raise BadRecordingFile(f"{path.name}: {error} {AGAIN}") from error
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
+    if not path.is_file():
+        raise BadRecordingFile(f"{path}: no such file. Recordings are written with recording.save(path).")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != "bnprobe recording":
+                raise BadRecordingFile(f"{path.name}: not a bnprobe recording. {AGAIN}")
+            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise BadRecordingFile(
+            f"{path.name}: truncated, or not a bnprobe recording ({reason}). {AGAIN}"
+        ) from error
+
+
+def _believe(path: Path, metadata: dict[str, str], arrays: dict[str, np.ndarray[Any, Any]]) -> Recording:
+    """Check version and digests, then rebuild the recording."""
+    schema = metadata.get("schema", "")
+    if not schema.isdecimal() or int(schema) > SCHEMA:
+        raise BadRecordingFile(
+            f"{path.name}: schema {schema!r} is newer than the {SCHEMA} this bnprobe reads. Update bnprobe."
+        )
+    text = metadata.get("recording", "")
+    if _digest(text.encode()) != metadata.get("digest"):
+        raise BadRecordingFile(
+            f"{path.name}: recording: the text does not match its digest, so it was edited. {AGAIN}"
+        )
+    try:
+        digests = json.loads(metadata.get("digests", "{}"))
+        for name, array in arrays.items():
+            if _digest(array.tobytes()) != digests.get(name):
+                raise BadRecordingFile(
+                    f"{path.name}: {name}: the numbers do not match their digest, so they were edited. {AGAIN}"
+                )
+        decoded = _decode(Recording, json.loads(text), "recording", arrays)
+    except BadRecordingFile:
+        raise
+    except (BnprobeError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise BadRecordingFile(f"{path.name}: {reason} {AGAIN}") from error
+    return typing.cast(Recording, decoded)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _encode(value: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """A JSON value; arrays go to `arrays` under their path, which stands in their place."""
+    if isinstance(value, np.ndarray):
+        arrays[at] = np.ascontiguousarray(value, dtype=np.float64)
+        return {"array": at}
+    if dataclasses.is_dataclass(value):
+        return {
+            f.name: _encode(getattr(value, f.name), f"{at}/{f.name}", arrays)
+            for f in dataclasses.fields(value)
+        }
+    if isinstance(value, tuple):
+        return [_encode(item, f"{at}/{i}", arrays) for i, item in enumerate(value)]
+    return value
+
+
+def _decode(hint: Any, node: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """The value of type `hint` that `node` stands for; ValueError names the field where it does not fit."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(hint)
+        if node is None and type(None) in options:
+            return None
+        return _decode(next(option for option in options if option is not type(None)), node, at, arrays)
+    if origin is np.ndarray:
+        if not isinstance(node, dict) or node.get("array") not in arrays:
+            raise ValueError(f"{at}: its numbers are missing.")
+        return _float64(arrays[node["array"]], at)
+    if dataclasses.is_dataclass(hint):
+        return _decode_fields(typing.cast(type, hint), node, at, arrays)
+    if origin is tuple:
+        if not isinstance(node, list):
+            raise ValueError(f"{at}: expected a list, found {type(node).__name__}.")
+        return tuple(
+            _decode(typing.get_args(hint)[0], item, f"{at}/{i}", arrays) for i, item in enumerate(node)
+        )
+    return _scalar(hint, node, at)
+
+
+def _decode_fields(cls: type, node: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    hints = typing.get_type_hints(cls)
+    if not isinstance(node, dict) or node.keys() != hints.keys():
+        found = ", ".join(sorted(set(hints) ^ set(node))) if isinstance(node, dict) else type(node).__name__
+        raise ValueError(f"{at}: fields missing or unknown: {found}.")
+    return cls(**{name: _decode(hint, node[name], f"{at}/{name}", arrays) for name, hint in hints.items()})
+
+
+def _float64(array: np.ndarray[Any, Any], at: str) -> np.ndarray[Any, Any]:
+    if array.dtype != np.float64:
+        raise ValueError(f"{at}: expected float64, found {array.dtype}.")
+    array.setflags(write=False)
+    return array
+
+
+def _scalar(hint: type, node: Any, at: str) -> Any:
+    if hint is float and isinstance(node, int) and not isinstance(node, bool):
+        return float(node)
+    if not isinstance(node, hint) or (hint is int and isinstance(node, bool)):
+        raise ValueError(f"{at}: expected {hint.__name__}, found {node!r}.")
+    return node

@@ -1,0 +1,368 @@
+"""One call of a norm, condensed: the plan of the layer applied to the tensors of the call.
+
+The input is read before the layer runs (it may work in place), and everything after the norm is
+derived from it wherever the map is affine per channel or per (sample, channel). On the first call
+of a site the derived map is held against the real output; where they differ, the output is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnprobe.condense import Affine, Own, Reading, count, read
+from bnprobe.norms import NormLayer
+from bnprobe.recording import CHANNELS, GROUP, INSTANCE
+from bnprobe.stats import Histogram, Moments
+from bnprobe.stats.moments import Array
+
+CHECKED_VALUES = 1 << 18
+"""Values compared at the first call of a site: whole samples, at least one."""
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+"""Largest difference between real and derived output, in units of the largest output."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a site counts against, fixed at its first call so that counts add; each of shape (C,).
+
+    `centre` and `scale` place the histogram of the input; they are the running statistics where
+    the layer has usable ones, else the first batch's. `beta` and `gamma` place the output's.
+    """
+
+    centre: Array
+    scale: Array
+    beta: Array
+    gamma: Array
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The learned and stored vectors of a layer at one call, float64 of shape (C,), or None."""
+
+    gamma: Array | None
+    beta: Array | None
+    running_mean: Array | None
+    running_var: Array | None
+
+
+@dataclass(frozen=True)
+class Before:
+    """What is known of one call before the layer has run."""
+
+    plan: NormLayer
+    training: bool
+    vectors: Vectors
+    reference: Reference
+    reading: Reading
+    map: Affine | None
+    own: tuple[Moments, Moments] | None
+    n_positive: Array | None
+    pre_counts: Array | None
+    sample: Tensor | None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call, condensed: what a site adds to its total."""
+
+    before: Before
+    output: str
+    mismatch: float
+    post: Moments
+    post_nonfinite: Array
+    n_positive: Array
+    post_counts: Array | None
+
+    @property
+    def n_images(self) -> int:
+        """Samples of the call: the images that had a finite value in some channel."""
+        return int(self.before.reading.images.n.max(initial=0))
+
+
+def vectors_of(plan: NormLayer) -> Vectors:
+    """Copies of the layer's vectors; gamma with the plan's offset (1 + w in some RMS norms)."""
+    gamma = _vector(plan.weight)
+    return Vectors(
+        gamma if gamma is None else gamma + plan.weight_offset,
+        _vector(plan.bias),
+        _vector(plan.running_mean),
+        _vector(plan.running_var),
+    )
+
+
+def _vector(tensor: Tensor | None) -> Array | None:
+    if tensor is None:
+        return None
+    return np.array(tensor.detach().to("cpu", torch.float64).reshape(-1).numpy())
+
+
+def observe_before(
+    plan: NormLayer,
+    x: Tensor,
+    training: bool,
+    reference: Reference | None,
+    histograms: bool,
+    keep_sample: bool,
+) -> Before:
+    """Read the input of one call. `reference` is None at the first call of a site, which sets it."""
+    rows, vectors = plan.rows(x.detach()), vectors_of(plan)
+    reference = reference or _stored_reference(vectors, plan.eps)
+    fixed = _stored_map(plan, vectors) if plan.uses_running else None
+    reading = read(
+        rows,
+        origin=reference.centre if reference else None,
+        gate=fixed,
+        bins=_input_bins(reference) if histograms and reference else None,
+        own=Own(plan.eps, plan.centred) if plan.pools == CHANNELS and not plan.uses_running else None,
+        keep_rows=plan.pools in (INSTANCE, GROUP) and not plan.uses_running,
+    )
+    mapping = fixed or _batch_map(plan, vectors, reading)
+    late_gate = mapping if fixed is None else None
+    late_bins = None
+    if reference is None:  # only now is there something to count against
+        reference = _first_reference(vectors, plan.eps, reading.moments)
+        reading = replace(reading, images=reading.images.about(reference.centre))
+        late_bins = _input_bins(reference) if histograms else None
+    late = count(rows, late_gate, late_bins)
+    return Before(
+        plan,
+        training,
+        vectors,
+        reference,
+        reading,
+        mapping,
+        _own(plan, reading),
+        reading.counts.n_positive if late.n_positive is None else late.n_positive,
+        reading.counts.histogram if late.histogram is None else late.histogram,
+        _sample(rows) if keep_sample else None,
+    )
+
+
+def observe_after(before: Sequence[Before], y: object, settled: str | None, histograms: bool) -> Seen:
+    """Finish one call once the output is there.
+
+    `before` holds one reading per plan that may fit; `settled` is the site's way to the output
+    ("derived" or "read"), or None at its first call, where the plans are tried.
+    """
+    best, mismatch = before[0], float("nan")
+    if settled is None:
+        best, mismatch = min(
+            ((b, _mismatch(b, y)) for b in before), key=lambda pair: (not pair[1] < np.inf, pair[1])
+        )
+        fits = mismatch <= _tolerance(best, y)
+        settled = "derived" if best.map is not None and (fits or not np.isfinite(mismatch)) else "read"
+    best = replace(best, sample=None)
+    if settled == "read" and isinstance(y, Tensor) and y.is_floating_point() and best.plan.fits(y):
+        return _read_output(best, y, mismatch, histograms)
+    return _derive_output(best, y, mismatch, histograms)
+
+
+def _derive_output(before: Before, y: object, mismatch: float, histograms: bool) -> Seen:
+    """The output's statistics as the affine image of the input's."""
+    reading, mapping, reference = before.reading, before.map, before.reference
+    if mapping is None:  # a map that varies inside a row, and an output that cannot be read
+        nothing = np.zeros(before.plan.n_channels)
+        return Seen(before, "read", mismatch, Moments.empty(nothing.shape), nothing, nothing, None)
+    if reading.rows is not None:
+        post = reading.rows.affine(mapping.scale, mapping.offset, mapping.origin).pool()
+    else:
+        post = reading.moments.affine(mapping.scale, mapping.offset, mapping.origin)
+    nonfinite = reading.moments.n + reading.n_nonfinite - post.n
+    counts = None
+    if before.pre_counts is not None:
+        counts = _derived_counts(before, mapping)
+        if counts is None and isinstance(y, Tensor) and before.plan.fits(y):
+            counts = count(before.plan.rows(y.detach()), None, _output_bins(reference)).histogram
+    assert before.n_positive is not None
+    return Seen(before, "derived", mismatch, post, nonfinite, before.n_positive, counts)
+
+
+def _derived_counts(before: Before, mapping: Affine) -> Array | None:
+    """Counts of the output on the scale of (beta, gamma), where they are the input's counts, turned.
+
+    Only when the map takes the input's reference to the output's: stored statistics, unchanged
+    since the first call. None otherwise.
+    """
+    reference = before.reference
+    assert before.pre_counts is not None
+    if not before.plan.uses_running or not np.array_equal(mapping.origin, reference.centre):
+        return None
+    centred = Histogram(reference.centre[None], reference.scale[None], before.pre_counts[None])
+    moved = centred.affine(mapping.scale, mapping.offset, mapping.origin)
+    same = np.array_equal(moved.centre[0], reference.beta) and np.allclose(
+        moved.scale[0], _unit(reference.gamma), rtol=1e-12, atol=0
+    )
+    return moved.counts[0] if same else None
+
+
+def _read_output(before: Before, y: Tensor, mismatch: float, histograms: bool) -> Seen:
+    """The output's statistics from the output itself."""
+    rows, reference = before.plan.rows(y.detach()), before.reference
+    zeros = np.zeros_like(reference.beta)
+    itself = Affine(zeros, zeros + 1, zeros)
+    reading = read(
+        rows, origin=reference.beta, gate=itself, bins=_output_bins(reference) if histograms else None
+    )
+    assert reading.counts.n_positive is not None
+    return Seen(
+        before,
+        "read",
+        mismatch,
+        reading.moments,
+        reading.n_nonfinite,
+        reading.counts.n_positive,
+        reading.counts.histogram,
+    )
+
+
+def _stored_reference(vectors: Vectors, eps: float) -> Reference | None:
+    """Places for the counts from the running statistics; None where there are no usable ones.
+
+    They come before any batch, so that recordings of one checkpoint count against the same scale.
+    """
+    if vectors.running_mean is None or vectors.running_var is None:
+        return None
+    with np.errstate(invalid="ignore"):
+        usable = np.isfinite(vectors.running_mean) & (vectors.running_var + eps > 0)
+        usable &= np.isfinite(vectors.running_var)
+        # a poisoned channel gets a scale of its own kind, the same in every recording
+        centre = np.where(usable, vectors.running_mean, 0.0)
+        return _reference(vectors, centre, np.sqrt(np.where(usable, vectors.running_var + eps, 1.0)))
+
+
+def _first_reference(vectors: Vectors, eps: float, seen: Moments) -> Reference:
+    """Places for the counts from the first batch."""
+    return _reference(vectors, seen.mean, np.sqrt(seen.m2 / np.maximum(seen.n, 1) + eps))
+
+
+def _reference(vectors: Vectors, centre: Array, sd: Array) -> Reference:
+    gamma = np.ones_like(centre) if vectors.gamma is None else vectors.gamma
+    beta = np.zeros_like(centre) if vectors.beta is None else vectors.beta
+    return Reference(centre, _unit(sd), np.where(np.isfinite(beta), beta, 0.0), gamma)
+
+
+def _unit(scale: Array) -> Array:
+    """A usable positive scale: |scale|, or 1 where it is zero or not finite."""
+    return np.where(np.isfinite(scale) & (scale != 0), np.abs(scale), 1.0)
+
+
+def _input_bins(reference: Reference) -> Affine:
+    return Affine(reference.centre, 1 / reference.scale, np.zeros_like(reference.centre))
+
+
+def _output_bins(reference: Reference) -> Affine:
+    return Affine(reference.beta, 1 / _unit(reference.gamma), np.zeros_like(reference.beta))
+
+
+def _stored_map(plan: NormLayer, vectors: Vectors) -> Affine:
+    """The one affine map per channel of a norm that uses its running statistics."""
+    gamma, beta = _gamma_beta(plan, vectors)
+    assert vectors.running_mean is not None
+    assert vectors.running_var is not None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return Affine(vectors.running_mean, gamma / np.sqrt(vectors.running_var + plan.eps), beta)
+
+
+def _batch_map(plan: NormLayer, vectors: Vectors, reading: Reading) -> Affine | None:
+    """The affine map of this call, per channel or per (sample, channel); None where it varies inside a row.
+
+    NaN where a non-finite value entered the statistics that normalize, as in the real output.
+    """
+    if plan.pools == CHANNELS:
+        return None
+    used, whole = reading.moments, reading.n_nonfinite == 0
+    if reading.rows is not None:
+        used, whole = reading.rows, reading.rows.n == reading.rows.n.max(initial=0)
+    if plan.pools == GROUP:
+        size = plan.n_channels // plan.n_groups
+        groups = _pool_groups(used, plan.n_groups)
+        used = Moments(*(np.repeat(v, size, axis=1) for v in vars(groups).values()))
+        whole = np.repeat(whole.reshape(-1, plan.n_groups, size).all(axis=2), size, axis=1)
+    gamma, beta = _gamma_beta(plan, vectors)
+    mean = used.mean if plan.centred else np.zeros_like(used.mean)
+    square = used.m2 / np.maximum(used.n, 1) + (used.mean - mean) ** 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = gamma / np.sqrt(np.where(whole, square, np.nan) + plan.eps)
+    return Affine(mean, scale, np.broadcast_to(beta, scale.shape))
+
+
+def _gamma_beta(plan: NormLayer, vectors: Vectors) -> tuple[Array, Array]:
+    """The learned vectors, with 1 and 0 in place of what the layer does not have."""
+    gamma = np.ones(plan.n_channels) if vectors.gamma is None else vectors.gamma
+    return gamma, np.zeros(plan.n_channels) if vectors.beta is None else vectors.beta
+
+
+def _pool_groups(rows: Moments, n_groups: int) -> Moments:
+    """Moments of each (sample, group), shape (N, G)."""
+    n, c = rows.shape
+    return rows.reshape(n, n_groups, c // n_groups).pool(axis=2)
+
+
+def _own(plan: NormLayer, reading: Reading) -> tuple[Moments, Moments] | None:
+    """Distribution over samples of the mean and the log variance (+ eps) that the norm itself uses.
+
+    Of shape (1,) for norms over channels, (G,) per group, (C,) per channel for instance norm.
+    """
+    if reading.rows is None:
+        return reading.own
+    used = reading.rows if plan.pools == INSTANCE else _pool_groups(reading.rows, plan.n_groups)
+    some = used.n > 0
+    var = np.where(some, used.m2 / np.maximum(used.n, 1) + plan.eps, 1.0)
+    return Moments.of(np.where(some, used.mean, np.nan)), Moments.of(np.where(some, np.log(var), np.nan))
+
+
+def _sample(rows: Tensor) -> Tensor:
+    """A copy of the first samples, to hold the derived output against the real one."""
+    per_sample = max(rows.shape[1] * rows.shape[2], 1)
+    return rows[: max(CHECKED_VALUES // per_sample, 1)].clone()
+
+
+def _mismatch(before: Before, y: object) -> float:
+    """Largest difference between formula and output on the sample, in units of the largest output.
+
+    Infinite where the output cannot be compared; NaN never (non-finite values are left out).
+    """
+    plan, x = before.plan, before.sample
+    if x is None or not isinstance(y, Tensor) or not y.is_floating_point() or not plan.fits(y):
+        return float("inf")
+    real = plan.rows(y.detach())[: x.shape[0]].to(torch.float64)
+    if real.shape != x.shape:
+        return float("inf")
+    expected = _expected(before, x.to(torch.float64))
+    both = torch.isfinite(real) & torch.isfinite(expected)
+    if not both.any():
+        return 0.0 if not torch.isfinite(real).any() else float("inf")
+    gap = (real - expected)[both].abs().amax()
+    return float(gap / real[both].abs().amax().clamp(min=1e-30))
+
+
+def _expected(before: Before, x: Tensor) -> Tensor:
+    """The output that the plan's formula gives for rows x, float64."""
+    if before.map is not None:
+        return before.map[: x.shape[0]].on(x)
+    plan, vectors = before.plan, before.vectors
+    mean = x.mean(1, keepdim=True) if plan.centred else torch.zeros_like(x[:, :1])
+    square = ((x - mean) ** 2).mean(1, keepdim=True)
+    gamma, beta = (torch.tensor(v, device=x.device)[:, None] for v in _gamma_beta(plan, vectors))
+    return (x - mean) / torch.sqrt(square + plan.eps) * gamma + beta
+
+
+def _tolerance(before: Before, y: object) -> float:
+    """What rounding can explain: of the output itself, and of an input far from zero before centring."""
+    if not isinstance(y, Tensor) or before.sample is None:
+        return 0.0
+    base = TOLERANCE.get(y.dtype, 1e-4)
+    if before.map is None:
+        return base
+    epsilon = float(torch.finfo(y.dtype).eps) if y.is_floating_point() else 0.0
+    reading, mapping = before.reading.moments, before.map
+    far = np.where(reading.n > 0, np.maximum(np.abs(reading.low), np.abs(reading.high)), 0.0)
+    moved = np.abs(np.where(np.isfinite(mapping.scale), mapping.scale, 0.0)) * far
+    largest = float(y.detach().abs().amax()) if y.numel() else 1.0
+    return base + 8 * epsilon * float(moved.max(initial=0.0)) / max(largest, 1e-30)

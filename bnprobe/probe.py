@@ -1,0 +1,420 @@
+"""Hooks in, hooks out: the only room that touches torch's hook machinery.
+
+A probe reads each norm's input in a forward pre-hook and finishes in the forward hook. What one
+forward pass of the whole model saw is added only when that pass has ended well: an exception in the
+middle leaves no trace. Nothing is written on the user's modules, and no tensor is kept.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.utils.hooks import RemovableHandle
+
+from bnprobe.errors import BnprobeError, NoNormLayers
+from bnprobe.norms import describe, is_norm, looks_like_norm
+from bnprobe.observation import Before, Reference, Seen, Vectors, observe_after, observe_before, vectors_of
+from bnprobe.recording import About, LayerRecord, Recording
+from bnprobe.stats import Histogram, ImageMoments, Moments
+
+
+def attach(model: nn.Module, *, layers: str | Sequence[str] | None = None, histograms: bool = True) -> Probe:
+    """Hook every normalization layer of `model` and return the probe that records them.
+
+    Use it as a context manager, or call `detach()`. `layers` narrows it to paths that match one of
+    these shell patterns ("layer4.*"); `histograms=False` leaves out the distributions.
+
+    Raises NoNormLayers when the model holds no layer that is understood, or none that matches.
+    """
+    if not isinstance(model, nn.Module):
+        raise BnprobeError(
+            f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
+        )
+    patterns = [layers] if isinstance(layers, str) else layers
+    return Probe(model, _choose(model, patterns), histograms)
+
+
+def _choose(model: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Module]:
+    """The norm layers to hook, by path."""
+    norms = {
+        name or type(model).__name__: module for name, module in model.named_modules() if is_norm(module)
+    }
+    if not norms:
+        raise NoNormLayers(_no_norms(model))
+    chosen = {n: m for n, m in norms.items() if patterns is None or any(fnmatchcase(n, p) for p in patterns)}
+    if not chosen:
+        some = ", ".join(list(norms)[:3])
+        raise NoNormLayers(
+            f"no norm layer of {type(model).__name__} matches {', '.join(patterns or [])}. "
+            f"Its {len(norms)} norm layers have paths like {some}."
+        )
+    return chosen
+
+
+def _no_norms(model: nn.Module) -> str:
+    name = type(model).__name__
+    like = [type(module).__name__ for module in model.modules() if looks_like_norm(module)]
+    if not like:
+        return f"{name} has no normalization layer. Check that Conv+BN were not fused, and that this is the right model."
+    closest = max(set(like), key=like.count)
+    return (
+        f"{name} has no normalization layer I know. Closest: {closest} ({like.count(closest)} modules, by name). "
+        f"Teach me with bnprobe.register_norm({closest}, describe), or check that Conv+BN were not fused."
+    )
+
+
+@dataclass
+class _Site:
+    """The running total of one (layer, call), and what its first call settled."""
+
+    plan: int
+    output: str
+    mismatch: float
+    reference: Reference
+    first: Vectors
+    last: Seen
+    n_calls: int = 0
+    n_calls_training: int = 0
+    n_calls_running: int = 0
+    n_images: int = 0
+    totals: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, seen: Seen) -> None:
+        """Updating is merging: every statistic of the call joins the total."""
+        before, reference = seen.before, self.reference
+        news: dict[str, Any] = {
+            "pre": before.reading.moments,
+            "pre_images": before.reading.images,
+            "pre_nonfinite": before.reading.n_nonfinite,
+            "pre_histogram": _histogram(reference.centre, reference.scale, before.pre_counts),
+            "post": seen.post,
+            "post_nonfinite": seen.post_nonfinite,
+            "post_histogram": _histogram(reference.beta, _positive(reference.gamma), seen.post_counts),
+            "n_positive": seen.n_positive,
+            "own_mean": before.own[0] if before.own else None,
+            "own_log_var": before.own[1] if before.own else None,
+        }
+        self.totals = {name: _joined(self.totals.get(name), new) for name, new in news.items()}
+        self.n_calls += 1
+        self.n_calls_training += before.training
+        self.n_calls_running += before.plan.uses_running
+        self.n_images += seen.n_images
+        self.last = seen
+        self.output = "read" if seen.output == "read" else self.output
+
+
+def _positive(gamma: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.where(np.isfinite(gamma) & (gamma != 0), np.abs(gamma), 1.0)
+
+
+def _histogram(centre: Any, scale: Any, counts: Any) -> Histogram | None:
+    return None if counts is None else Histogram(centre[None], scale[None], counts[None])
+
+
+def _joined(total: Any, new: Any) -> Any:
+    if total is None or new is None:
+        return new if total is None else total
+    return total.merge(new) if isinstance(total, Moments | ImageMoments | Histogram) else total + new
+
+
+class _Pass(threading.local):
+    """One thread's forward pass of the whole model: calls so far, and what waits for its end."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.begin(None)
+
+    def begin(self, handling: BaseException | None) -> None:
+        self.handling = handling
+        self.started = time.perf_counter()
+        self.n_images = 0
+        self.calls: dict[str, int] = {}
+        self.open: list[tuple[str, int, list[Before | None]]] = []
+        self.waiting: list[tuple[tuple[str, int], int, Seen]] = []
+
+
+class Probe:
+    """What `attach` returns: it records until `detach()`, and its `recording` is a snapshot at any time."""
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], histograms: bool) -> None:
+        self._layers = dict(layers)
+        self._model_name = type(model).__name__
+        self._n_parameters = sum(p.numel() for p in model.parameters() if not _is_lazy(p))
+        self._histograms = histograms
+        self._sites: dict[tuple[str, int], _Site] = {}
+        self._lock = threading.Lock()
+        self._pass = _Pass()
+        self._n_forwards = self._n_images = 0
+        self._seconds = 0.0
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._not_understood = tuple(
+            f"{name} ({type(module).__name__})"
+            for name, module in model.named_modules()
+            if looks_like_norm(module)
+        )
+        self._device = ""
+        self._n_unreadable = 0
+        self._handles: list[RemovableHandle] = []
+        self._hook(model)
+
+    def _hook(self, model: nn.Module) -> None:
+        """Register every hook, or none."""
+        put = self._handles.append
+        try:
+            put(model.register_forward_pre_hook(_Hook(self, "_model_begins"), with_kwargs=True))
+            for name, module in self._layers.items():
+                put(module.register_forward_pre_hook(_Hook(self, "_before", name), with_kwargs=True))
+                put(module.register_forward_hook(_Hook(self, "_after", name), with_kwargs=True))
+            # always called: a pass that ends in an exception must give up what it saw
+            put(model.register_forward_hook(_Hook(self, "_model_ends"), with_kwargs=True, always_call=True))
+        except BaseException:
+            self.detach()
+            raise
+
+    def detach(self) -> None:
+        """Remove the hooks; may be called any number of times. The recording stays."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    def __repr__(self) -> str:
+        state = "attached to" if self._handles else "detached from"
+        return f"<Probe {state} {len(self._layers)} norm layers of {self._model_name}, {self._n_forwards} forward passes>"
+
+    @property
+    def recording(self) -> Recording:
+        """What was seen so far, as plain data; usable after `detach()` and not changed by later passes."""
+        with self._lock:
+            sites = dict(self._sites)
+            about = self._about()
+        reached = {name for name, _ in sites}
+        return Recording(
+            about=about,
+            layers=tuple(self._record(name, call, site) for (name, call), site in sites.items()),
+            not_understood=self._not_understood,
+            never_called=tuple(name for name in self._layers if name not in reached),
+        )
+
+    def _about(self) -> About:
+        notes = []
+        if self._n_unreadable:
+            notes.append(
+                f"{self._n_unreadable} calls of norm layers had an input that is not a floating tensor of known shape."
+            )
+        return About(
+            model=self._model_name,
+            device=self._device or "none",
+            versions=f"bnprobe {_version()}, torch {torch.__version__}, Python {platform.python_version()}",
+            started=self._started,
+            n_parameters=self._n_parameters,
+            n_forwards=self._n_forwards,
+            n_images=self._n_images,
+            seconds=self._seconds,
+            notes=tuple(notes),
+        )
+
+    def _record(self, name: str, call: int, site: _Site) -> LayerRecord:
+        plan, last = site.last.before.plan, site.last.before.vectors
+        now = vectors_of(plan)
+        moved = [not _same(a, b) for a, b in zip(vars(site.first).values(), vars(now).values(), strict=True)]
+        tracked = plan.n_batches_tracked
+        return LayerRecord(
+            layer=name,
+            call=call,
+            kind=plan.kind,
+            class_name=type(self._layers[name]).__name__,
+            pools=plan.pools,
+            eps=plan.eps,
+            momentum=plan.momentum,
+            n_batches_tracked=None if tracked is None else int(tracked),
+            gamma=last.gamma,
+            beta=last.beta,
+            running_mean=site.first.running_mean,
+            running_var=site.first.running_var,
+            parameters_moved=moved[0] or moved[1],
+            buffers_moved=moved[2] or moved[3],
+            n_calls=site.n_calls,
+            n_calls_training=site.n_calls_training,
+            n_calls_running=site.n_calls_running,
+            n_images=site.n_images,
+            output=site.output,
+            mismatch=site.mismatch,
+            **site.totals,
+        )
+
+    # What the hooks call, in the order of a forward pass.
+
+    def _model_begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        run = self._pass
+        if run.depth and sys.exception() is run.handling:
+            run.depth += 1  # the model calls itself
+            return
+        run.depth = 1
+        run.begin(sys.exception())
+        first = next(_tensors((args, kwargs)), None)
+        if first is not None:
+            run.n_images = first.shape[0] if first.dim() else 1
+            self._device = self._device or _device_name(first)
+
+    def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if _is_recomputation():
+            return
+        run = self._pass
+        # outside a pass of the whole model there is no end that would restart the count
+        call = run.calls.get(name, 0) if run.depth else 0
+        run.calls[name] = call + 1
+        with torch.no_grad():
+            run.open.append((name, call, self._read(name, call, module, args, kwargs)))
+
+    def _read(
+        self, name: str, call: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[Before | None]:
+        """The input, read by every plan that may fit; by the settled one after the first call."""
+        x = next(_tensors((args, kwargs)), None)
+        if x is None or not x.is_floating_point() or x.is_meta or x.is_nested:
+            return []
+        site = self._sites.get((name, call))
+        plans = describe(module)
+        plans = plans if site is None else plans[site.plan : site.plan + 1]
+        first = site is None
+        return [
+            observe_before(
+                plan, x, module.training, site.reference if site else None, self._histograms, first
+            )
+            if plan.fits(x)
+            else None
+            for plan in plans
+        ]
+
+    def _after(self, name: str, module: nn.Module, output: Any) -> None:
+        run = self._pass
+        while run.open and run.open[-1][0] != name:
+            run.open.pop()  # calls that an exception cut short
+        if not run.open or _is_recomputation():
+            return
+        _, call, tries = run.open.pop()
+        before = [b for b in tries if b is not None]
+        if not before:
+            self._n_unreadable += 1
+            return
+        site = self._sites.get((name, call))
+        y = next(_tensors(output), None)
+        with torch.no_grad():
+            seen = observe_after(before, y, site.output if site else None, self._histograms)
+        plan = (
+            site.plan
+            if site
+            else next(i for i, b in enumerate(tries) if b is not None and b.plan is seen.before.plan)
+        )
+        run.waiting.append(((name, call), plan, seen))
+        if not run.depth:
+            self._commit(run)
+
+    def _model_ends(self) -> None:
+        run = self._pass
+        run.depth -= 1
+        failed = sys.exception() is not run.handling
+        if failed:
+            run.depth = 0
+            run.begin(None)
+        elif run.depth == 0:
+            self._commit(run)
+
+    def _commit(self, run: _Pass) -> None:
+        with self._lock:
+            for key, plan, seen in run.waiting:
+                site = self._sites.get(key)
+                if site is None:
+                    reference, vectors = seen.before.reference, seen.before.vectors
+                    site = self._sites[key] = _Site(
+                        plan, seen.output, seen.mismatch, reference, vectors, seen
+                    )
+                site.add(seen)
+            self._n_forwards += 1 if run.calls else 0
+            self._n_images += run.n_images
+            self._seconds += time.perf_counter() - run.started
+        run.begin(None)
+
+
+class _Hook:
+    """One registered hook. It copies and pickles to one that does nothing, so that neither a deepcopy
+    nor a saved model records, or drags the probe along."""
+
+    def __init__(self, probe: Probe | None, act: str, name: str = "") -> None:
+        self.probe, self.act, self.name = probe, act, name
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any = None, output: Any = None) -> None:
+        probe = self.probe
+        if probe is None or torch._C._get_tracing_state() is not None:
+            return
+        if self.act == "_model_begins":
+            probe._model_begins(args, kwargs)
+        elif self.act == "_before":
+            probe._before(self.name, module, args, kwargs)
+        elif self.act == "_after":
+            probe._after(self.name, module, output)
+        else:
+            probe._model_ends()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, (None, self.act, self.name)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Tensors in nested containers, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _is_recomputation() -> bool:
+    """Whether gradient checkpointing is running a forward pass again, inside a backward pass."""
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def _is_lazy(parameter: Tensor) -> bool:
+    return isinstance(parameter, UninitializedParameter)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b if a is None or b is None else np.array_equal(a, b, equal_nan=True)
+
+
+def _device_name(x: Tensor) -> str:
+    return (
+        torch.cuda.get_device_name(x.device)
+        if x.is_cuda
+        else f"{x.device.type}, {torch.get_num_threads()} threads"
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("bnprobe")

@@ -1,0 +1,273 @@
+"""What was seen, where, and from what: plain frozen data that adds up.
+
+A `Recording` knows nothing of torch. Whatever is shown later is arithmetic on it, so a report can
+be made on a laptop from a file, and the recordings of two machines can be merged first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from bnprobe.errors import BnprobeError, CannotMerge
+from bnprobe.stats import Histogram, ImageMoments, Moments
+from bnprobe.stats.moments import Array
+
+BATCH, INSTANCE, GROUP, CHANNELS = POOLS = ("batch", "instance", "group", "channels")
+"""What a norm pools over: the batch per channel; each sample's channel; each sample's group of
+channels; or all channels at each position (layer and RMS norm)."""
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One site, that is one norm layer at one call of the forward pass: (layer path, call number).
+
+    Shapes: C channels, G groups of the norm's own statistics. Arrays are float64. `gamma` and
+    `beta` are as of the last recorded call; `running_mean` and `running_var` as of the first, which
+    is what the norm remembered before this run. `output` says whether the statistics after the norm
+    were "derived" from those before it, or "read" because the map is not one affine map per row.
+    `mismatch` is the largest difference at the first call between the real output and the formula
+    of the kind, in units of the largest output; NaN where it was not checked.
+    """
+
+    layer: str
+    call: int
+    kind: str
+    class_name: str
+    pools: str
+    eps: float
+    momentum: float | None
+    n_batches_tracked: int | None
+    gamma: Array | None
+    beta: Array | None
+    running_mean: Array | None
+    running_var: Array | None
+    parameters_moved: bool
+    buffers_moved: bool
+    n_calls: int
+    n_calls_training: int
+    n_calls_running: int
+    n_images: int
+    output: str
+    mismatch: float
+    pre: Moments
+    pre_images: ImageMoments
+    pre_nonfinite: Array
+    pre_histogram: Histogram | None
+    post: Moments
+    post_nonfinite: Array
+    post_histogram: Histogram | None
+    n_positive: Array
+    own_mean: Moments | None
+    own_log_var: Moments | None
+
+    def __post_init__(self) -> None:
+        c = self.pre.shape
+        if len(c) != 1:
+            raise BnprobeError(f"{self.site}: expected one entry per channel, got shape {c}.")
+        for name in ("pre_nonfinite", "post_nonfinite", "n_positive", *_VECTORS):
+            value = getattr(self, name)
+            if value is not None and value.shape != c:
+                raise BnprobeError(f"{self.site} / {name}: expected shape {c}, found {value.shape}.")
+        for name, shape in (("post", self.post.shape), ("pre_images", self.pre_images.n.shape)):
+            if shape != c:
+                raise BnprobeError(f"{self.site} / {name}: expected shape {c}, found {shape}.")
+        if self.pools not in POOLS:
+            raise BnprobeError(
+                f"{self.site} / pools: expected one of {', '.join(POOLS)}, found {self.pools!r}."
+            )
+
+    @property
+    def site(self) -> str:
+        """Name of the site in messages and pictures: the path, and the call where it is not the first."""
+        return self.layer if self.call == 0 else f"{self.layer} (call {self.call + 1})"
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels, C."""
+        return self.pre.shape[0]
+
+    @property
+    def mode(self) -> str:
+        """`train` or `eval` by the layer's own flag at every call, else `mixed`."""
+        if self.n_calls_training == 0:
+            return "eval"
+        return "train" if self.n_calls_training == self.n_calls else "mixed"
+
+    @property
+    def normalized_by(self) -> str:
+        """Which statistics normalized: `running`, `batch`, `both`, or the sample's own (`sample`)."""
+        if self.n_calls_running:
+            return "running" if self.n_calls_running == self.n_calls else "both"
+        return "batch" if self.pools == BATCH else "sample"
+
+    @property
+    def has_running(self) -> bool:
+        """Whether the layer stores running statistics."""
+        return self.running_mean is not None and self.running_var is not None
+
+    def merge(self, other: Self) -> Self:
+        """Both parts of the recording of one site; CannotMerge when the weights differ."""
+        self._demand_same_layer(other)
+        added: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in _ADDED}
+        merged: dict[str, Any] = {
+            name: _merge_optional(getattr(self, name), getattr(other, name)) for name in _MERGED
+        }
+        return replace(
+            self,
+            **added,
+            **merged,
+            parameters_moved=self.parameters_moved or other.parameters_moved,
+            buffers_moved=self.buffers_moved or other.buffers_moved,
+            output="read" if "read" in (self.output, other.output) else "derived",
+            mismatch=float(np.fmax(self.mismatch, other.mismatch)),
+        )
+
+    def check_sane(self) -> Self:
+        """Raise unless every statistic obeys the inequalities that real samples obey."""
+        for name in ("pre", "post", "own_mean", "own_log_var"):
+            moments = getattr(self, name)
+            if moments is not None:
+                moments.check_sane(f"{self.site} / {name}")
+        if np.any(self.n_positive > self.post.n + self.post_nonfinite) or np.any(self.n_positive < 0):
+            raise BnprobeError(f"{self.site} / n_positive: more positive outputs than outputs.")
+        return self
+
+    def _demand_same_layer(self, other: Self) -> None:
+        for name in ("layer", "call", "kind", "pools", "eps"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise CannotMerge(
+                    f"{self.site}: {name} is {mine!r} in one recording and {theirs!r} in the other, so they "
+                    "come from different models. Record both from the same checkpoint."
+                )
+        for name in _VECTORS:
+            gap = _largest_gap(getattr(self, name), getattr(other, name))
+            if gap != 0:
+                raise CannotMerge(
+                    f"{self.site}: {name} differs (largest gap {gap:.3g}), so the two recordings come from "
+                    "different weights. Record both shards from the same checkpoint."
+                )
+
+
+_VECTORS = ("gamma", "beta", "running_mean", "running_var")
+_ADDED = (
+    "n_calls",
+    "n_calls_training",
+    "n_calls_running",
+    "n_images",
+    "pre_nonfinite",
+    "post_nonfinite",
+    "n_positive",
+)
+_MERGED = ("pre", "pre_images", "pre_histogram", "post", "post_histogram", "own_mean", "own_log_var")
+
+
+_Statistic = TypeVar("_Statistic", Moments, ImageMoments, Histogram)
+
+
+def _merge_optional(mine: _Statistic | None, theirs: _Statistic | None) -> _Statistic | None:
+    """Merge where both have it; a part recorded without histograms leaves the whole without."""
+    return None if mine is None or theirs is None else mine.merge(theirs)
+
+
+def _largest_gap(mine: Array | None, theirs: Array | None) -> float:
+    """Largest absolute difference; infinite where one is missing, or not finite where the other is."""
+    if mine is None or theirs is None:
+        return 0.0 if mine is theirs else float("inf")
+    if mine.shape != theirs.shape:
+        return float("inf")
+    same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
+    gaps = np.abs(mine[~same] - theirs[~same])
+    return float(np.max(np.where(np.isnan(gaps), np.inf, gaps), initial=0.0))
+
+
+@dataclass(frozen=True)
+class About:
+    """What was probed, on what, and when: sentences for people, numbers where they add up."""
+
+    model: str
+    weights: str = "not stated"
+    data: str = "not stated"
+    preprocessing: str = "not stated"
+    device: str = "cpu"
+    versions: str = ""
+    started: str = ""
+    n_parameters: int = 0
+    n_forwards: int = 0
+    n_images: int = 0
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def merge(self, other: Self) -> Self:
+        """Numbers add; sentences that differ stand side by side."""
+        words = ("model", "weights", "data", "preprocessing", "device", "versions")
+        return replace(
+            self,
+            **{name: _side_by_side(getattr(self, name), getattr(other, name)) for name in words},
+            started=min(self.started, other.started),
+            n_parameters=max(self.n_parameters, other.n_parameters),
+            n_forwards=self.n_forwards + other.n_forwards,
+            n_images=self.n_images + other.n_images,
+            seconds=self.seconds + other.seconds,
+            notes=tuple(sorted({*self.notes, *other.notes})),
+        )
+
+
+def _side_by_side(mine: str, theirs: str) -> str:
+    return " + ".join(sorted({*mine.split(" + "), *theirs.split(" + ")}))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Everything a probe saw, as plain data: a snapshot that stays usable after `detach()`.
+
+    `layers` stand in the order in which they were first reached. `not_understood` names modules
+    that look like norms but could not be read, `never_called` norms that no forward pass reached.
+    """
+
+    about: About
+    layers: tuple[LayerRecord, ...]
+    not_understood: tuple[str, ...] = ()
+    never_called: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        seen = [(record.layer, record.call) for record in self.layers]
+        if len(set(seen)) != len(seen):
+            raise BnprobeError("A recording holds one record per site; this one holds a site twice.")
+
+    def merge(self, other: Self) -> Self:
+        """Both recordings together, as if made in one go; CannotMerge when the weights differ."""
+        mine = {(record.layer, record.call): record for record in self.layers}
+        theirs = {(record.layer, record.call): record for record in other.layers}
+        if mine and theirs and not mine.keys() & theirs.keys():
+            raise CannotMerge(
+                f"{self.about.model} and {other.about.model} have no layer path in common. "
+                "Merge recordings of one model; compare different ones instead."
+            )
+        both = {site: mine[site].merge(theirs[site]) for site in mine.keys() & theirs.keys()}
+        layers = {**mine, **theirs, **both}
+        reached = {layer for layer, _ in layers}
+        return type(self)(
+            about=self.about.merge(other.about),
+            layers=tuple(layers.values()),
+            not_understood=tuple(sorted({*self.not_understood, *other.not_understood})),
+            never_called=tuple(
+                name for name in dict.fromkeys(self.never_called + other.never_called) if name not in reached
+            ),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the recording to one file without pickle (safetensors layout), atomically."""
+        from bnprobe.files import save
+
+        return save(self, Path(path))
+
+    def check_sane(self) -> Self:
+        """Raise unless every statistic obeys the inequalities that real samples obey."""
+        for record in self.layers:
+            record.check_sane()
+        return self

@@ -1,0 +1,40 @@
+"""From a recording to tables, findings, one HTML page and the same page as text. Never imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bnprobe.recording import Recording
+    from bnprobe.report.result import Report
+
+__all__ = ["report"]
+
+
+def report(source: Any) -> Report:
+    """Measure and judge what was recorded.
+
+    `source` is a Probe, a Recording, or the path of a saved recording. Raises NothingRecorded when no
+    forward pass reached a norm layer, and BadRecordingFile when the path holds no sound recording.
+    """
+    from bnprobe.report.result import Report
+
+    return Report(_recording_of(source))
+
+
+def _recording_of(source: Any) -> Recording:
+    from bnprobe.errors import BnprobeError
+    from bnprobe.files import load
+    from bnprobe.recording import Recording
+
+    if isinstance(source, str | Path):
+        return load(source)
+    # a probe is known by what it offers: naming its class here would import torch
+    recording = getattr(source, "recording", source)
+    if not isinstance(recording, Recording):
+        raise BnprobeError(
+            f"report needs a Probe, a Recording or the path of a saved recording, got {type(source).__name__}. "
+            "Use bnprobe.attach(model) and pass what it returns."
+        )
+    return recording
