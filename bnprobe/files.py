@@ -39,7 +39,7 @@ def write_whole(path: Path, content: bytes) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder")
+            raise IsADirectoryError(0, "is a folder, not a file")
         descriptor, part = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -56,6 +56,19 @@ def write_whole(path: Path, content: bytes) -> Path:
         if part is not None:
             Path(part).unlink(missing_ok=True)
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Raise CannotWrite now rather than after minutes of work."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(0, "is a folder, not a file")
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise CannotWrite(
+            f"{path}: {error.strerror or error}. Choose another path for the output."
+        ) from error
 
 
 def _umask() -> int:

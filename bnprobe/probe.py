@@ -198,6 +198,11 @@ class Probe:
     ) -> None:
         self.detach()
 
+    @property
+    def n_images(self) -> int:
+        """Samples of the completed forward passes so far."""
+        return self._n_images
+
     def __repr__(self) -> str:
         state = "attached to" if self._handles else "detached from"
         return f"<Probe {state} {len(self._layers)} norm layers of {self._model_name}, {self._n_forwards} forward passes>"
