@@ -106,13 +106,18 @@ def observe_before(
     plan: NormLayer,
     x: Tensor,
     training: bool,
+    memory: Vectors,
     reference: Reference | None,
     histograms: bool,
     keep_sample: bool,
 ) -> Before:
-    """Read the input of one call. `reference` is None at the first call of a site, which sets it."""
+    """Read the input of one call.
+
+    `memory` holds the layer's vectors at its first call ever; `reference` is None at the first call
+    of a site, which sets it.
+    """
     rows, vectors = plan.rows(x.detach()), vectors_of(plan)
-    reference = reference or _stored_reference(vectors, plan.eps)
+    reference = reference or _stored_reference(memory, vectors, plan.eps)
     fixed = _stored_map(plan, vectors) if plan.uses_running else None
     reading = read(
         rows,
@@ -122,7 +127,7 @@ def observe_before(
         own=Own(plan.eps, plan.centred) if plan.pools == CHANNELS and not plan.uses_running else None,
         keep_rows=plan.pools in (INSTANCE, GROUP) and not plan.uses_running,
     )
-    mapping = fixed or _batch_map(plan, vectors, reading)
+    mapping = fixed or _batch_map(plan, vectors, reading, rows.shape[2])
     late_gate = mapping if fixed is None else None
     late_bins = None
     if reference is None:  # only now is there something to count against
@@ -221,19 +226,18 @@ def _read_output(before: Before, y: Tensor, mismatch: float, histograms: bool) -
     )
 
 
-def _stored_reference(vectors: Vectors, eps: float) -> Reference | None:
-    """Places for the counts from the running statistics; None where there are no usable ones.
+def _stored_reference(memory: Vectors, vectors: Vectors, eps: float) -> Reference | None:
+    """Places for the counts from the running statistics; None where the layer has none.
 
     They come before any batch, so that recordings of one checkpoint count against the same scale.
     """
-    if vectors.running_mean is None or vectors.running_var is None:
+    mean, var = memory.running_mean, memory.running_var
+    if mean is None or var is None:
         return None
     with np.errstate(invalid="ignore"):
-        usable = np.isfinite(vectors.running_mean) & (vectors.running_var + eps > 0)
-        usable &= np.isfinite(vectors.running_var)
+        usable = np.isfinite(mean) & np.isfinite(var) & (var + eps > 0)
         # a poisoned channel gets a scale of its own kind, the same in every recording
-        centre = np.where(usable, vectors.running_mean, 0.0)
-        return _reference(vectors, centre, np.sqrt(np.where(usable, vectors.running_var + eps, 1.0)))
+        return _reference(vectors, np.where(usable, mean, 0.0), np.sqrt(np.where(usable, var + eps, 1.0)))
 
 
 def _first_reference(vectors: Vectors, eps: float, seen: Moments) -> Reference:
@@ -269,7 +273,7 @@ def _stored_map(plan: NormLayer, vectors: Vectors) -> Affine:
         return Affine(vectors.running_mean, gamma / np.sqrt(vectors.running_var + plan.eps), beta)
 
 
-def _batch_map(plan: NormLayer, vectors: Vectors, reading: Reading) -> Affine | None:
+def _batch_map(plan: NormLayer, vectors: Vectors, reading: Reading, n_positions: int) -> Affine | None:
     """The affine map of this call, per channel or per (sample, channel); None where it varies inside a row.
 
     NaN where a non-finite value entered the statistics that normalize, as in the real output.
@@ -278,7 +282,7 @@ def _batch_map(plan: NormLayer, vectors: Vectors, reading: Reading) -> Affine | 
         return None
     used, whole = reading.moments, reading.n_nonfinite == 0
     if reading.rows is not None:
-        used, whole = reading.rows, reading.rows.n == reading.rows.n.max(initial=0)
+        used, whole = reading.rows, reading.rows.n == n_positions
     if plan.pools == GROUP:
         size = plan.n_channels // plan.n_groups
         groups = _pool_groups(used, plan.n_groups)

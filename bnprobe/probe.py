@@ -270,9 +270,11 @@ class Probe:
 
     # What the hooks call, in the order of a forward pass.
 
-    def _model_begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _model_begins(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if _is_recomputation():
+            return
         run = self._pass
-        if run.depth and sys.exception() is run.handling:
+        if run.depth and _calls_on_stack(model) > 1:
             run.depth += 1  # the model calls itself
             return
         run.depth = 1
@@ -302,11 +304,12 @@ class Probe:
         site = self._sites.get((name, call))
         plans = describe(module)
         plans = plans if site is None else plans[site.plan : site.plan + 1]
-        first = site is None
+        memory = self._memory.get(name) or self._pass.memory.get(name)
+        if memory is None:
+            memory = self._pass.memory[name] = vectors_of(plans[0])
+        reference = site.reference if site else None
         return [
-            observe_before(
-                plan, x, module.training, site.reference if site else None, self._histograms, first
-            )
+            observe_before(plan, x, module.training, memory, reference, self._histograms, keep_sample=site is None)
             if plan.fits(x)
             else None
             for plan in plans
@@ -337,6 +340,8 @@ class Probe:
             self._commit(run)
 
     def _model_ends(self) -> None:
+        if _is_recomputation():
+            return
         run = self._pass
         run.depth -= 1
         failed = sys.exception() is not run.handling
@@ -374,7 +379,7 @@ class _Hook:
         if probe is None or torch._C._get_tracing_state() is not None:
             return
         if self.act == "_model_begins":
-            probe._model_begins(args, kwargs)
+            probe._model_begins(module, args, kwargs)
         elif self.act == "_before":
             probe._before(self.name, module, args, kwargs)
         elif self.act == "_after":

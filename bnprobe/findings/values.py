@@ -39,7 +39,7 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
                 "info",
                 row["layer"],
                 "Some channels pass on a constant: the network learned not to use them.",
-                f"{len(flat)} of {len(channels)} channels have |γ| < {CONSTANT:g}; the constant is β, which what follows may need.",
+                f"{len(flat)} of {len(channels)} channels have |γ| < {CONSTANT:g}; their output is β, which may be needed.",
                 "They can be removed if β is carried into the next layer's bias; measure before and after.",
                 indices(flat),
                 row["call"],

@@ -83,6 +83,7 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Pag
         title=f"What the norms of {recording.about.model} learned",
         lead=_lead(recording),
         sections=(
+            Section("probed", "What was probed", (Facts(tuple(_facts(recording))),)),
             Section("answer", "The answer", (Prose(tuple(answer(recording, tables, findings))),)),
             Section("findings", "Findings", (_findings(findings),)),
             Section("network", "The network at a glance", (_network_figure(tables), _layer_table(tables))),
@@ -92,7 +93,7 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Pag
                 (Prose((_how_to_read(recording),)),),
                 parts=tuple(_layer_section(record, tables) for record in recording.layers),
             ),
-            Section("probed", "What was probed", (Facts(tuple(_facts(recording))),)),
+            Section("provenance", "How it was measured", (Facts(tuple(_provenance(recording))),)),
             Section(
                 "glossary",
                 "Glossary",
@@ -141,10 +142,11 @@ def _what_there_is(recording: Recording) -> str:
     for record in recording.layers:
         kinds[record.kind] = kinds.get(record.kind, 0) + 1
     names = ", ".join(count(n, KINDS.get(kind, kind)) for kind, n in kinds.items())
+    where = names if len(kinds) == 1 else f"{count(len(recording.layers), 'norm')} ({names})"
     modes = {record.mode for record in recording.layers}
     mode = f"in {modes.pop()} mode" if len(modes) == 1 else "in more than one mode"
     return (
-        f"{recording.about.model} normalizes at {count(len(recording.layers), 'place')} ({names}); "
+        f"{recording.about.model} holds {where}; "
         f"{count(recording.about.n_images, 'image')} went through it {mode}."
     )
 
@@ -261,7 +263,15 @@ def _network_figure(tables: Tables) -> Figure:
 def _layer_table(tables: Tables) -> Table:
     layers = tables.layers
     heads = [head for head in LAYER_HEADS if head == "layer" or layers[head].notna().any()]
-    return _table(layers, heads, "One row per layer; hold the pointer over a column's name for its meaning.")
+    same = [
+        head for head in ("kind", "mode", "normalized_by") if len(layers) > 1 and layers[head].nunique() == 1
+    ]
+    note = "One row per layer; hold the pointer over a column's name for its meaning."
+    if same:
+        note += (
+            " The same for all layers: " + ", ".join(f"{head} {layers[head].iloc[0]}" for head in same) + "."
+        )
+    return _table(layers, [head for head in heads if head not in same], note)
 
 
 def _table(frame: pd.DataFrame, heads: list[str], note: str) -> Table:
@@ -354,11 +364,17 @@ def _layer_figure(record: LayerRecord, channels: pd.DataFrame) -> Figure:
 
 def _facts(recording: Recording) -> list[tuple[str, str]]:
     about: About = recording.about
-    facts = [
+    return [
         ("model", f"{about.model}, {about.n_parameters:,} parameters"),
         ("weights", about.weights),
         ("data", about.data),
         ("preprocessing", about.preprocessing),
+    ]
+
+
+def _provenance(recording: Recording) -> list[tuple[str, str]]:
+    about = recording.about
+    facts = [
         ("seen", f"{count(about.n_images, 'image')} in {count(about.n_forwards, 'forward pass')}"),
         ("time", f"{number(about.seconds, 3)} s in the model, started {about.started}"),
         ("device", about.device),

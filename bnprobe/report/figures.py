@@ -65,7 +65,8 @@ _STYLE: dict[str, Any] = {
 @contextmanager
 def style(name: str) -> Iterator[None]:
     """Our settings while drawing, the user's own afterwards; ids in the SVG follow from `name`."""
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+    settings: Any = {**_STYLE, "svg.hashsalt": name}
+    with mpl.rc_context(settings), warnings.catch_warnings():
         # a font without a glyph, or a layout that has no room left: the page shows what there is
         warnings.simplefilter("ignore", UserWarning)
         yield
@@ -179,16 +180,32 @@ def _variance_profile(axes: Axes, groups: list[pd.DataFrame]) -> None:
     axes.set_title(
         "variance entering the norm, as a share of what it remembers (median and middle half of the channels)"
     )
-    axes.set_yscale("log", base=2)
-    axes.yaxis.set_major_formatter(lambda value, _: number(value, 2))
+    _ratio_ticks(axes)
 
 
 def _deviation_profile(axes: Axes, groups: list[pd.DataFrame]) -> None:
     low, mid, high = np.sqrt(_spread(groups, "pre_var"))
     _profile(axes, low, mid, high)
     axes.set_title("deviation entering the norm (median and middle half of the channels)")
+    _ratio_ticks(axes)
+
+
+def _ratio_ticks(axes: Axes) -> None:
+    """A logarithmic axis with ticks at round numbers, a handful of them, however narrow the range."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: number(value, 2))
+    low, high = axes.get_ylim()
+    for mantissas in (
+        (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+        (1, 1.5, 2, 3, 5, 7),
+        (1, 2, 5),
+        (1, 3),
+        (1,),
+    ):
+        ticks = [m * 10.0**e for e in range(-12, 13) for m in mantissas if low <= m * 10.0**e <= high]
+        if len(ticks) <= 5:
+            break
+    axes.set_yticks(ticks, [number(tick, 2) for tick in ticks])
+    axes.set_yticks([], minor=True)
 
 
 def _profile(axes: Axes, low: Array, mid: Array, high: Array) -> None:
@@ -197,7 +214,6 @@ def _profile(axes: Axes, low: Array, mid: Array, high: Array) -> None:
     axes.plot(x, mid, color=SEEN, marker="o", markersize=3, linewidth=1.3)
     axes.set_xlim(-0.5, len(mid) - 0.5)
     axes.set_xticks([])
-    axes.yaxis.set_minor_formatter(lambda value, _: "")
 
 
 def _map(axes: Axes, bar: Axes, groups: list[pd.DataFrame], panel: MapPanel) -> None:
@@ -221,7 +237,7 @@ def _map(axes: Axes, bar: Axes, groups: list[pd.DataFrame], panel: MapPanel) -> 
         xticklabels=False,
         yticklabels=False,
     )
-    bar.yaxis.set_major_formatter(lambda value, _: number(value, 2))
+    bar.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
     note = "" if extend == "neither" else "  (colours end at the 2nd and 98th percentile)"
     axes.set_title(panel.title + note)
     axes.set_ylabel("")
@@ -291,18 +307,18 @@ def _before(axes: Axes, record: LayerRecord, channels: pd.DataFrame, chosen: lis
     rows = channels.iloc[chosen]
     if record.has_running:
         centre, scale = rows["running_mean"].to_numpy(), np.sqrt(rows["running_var"].to_numpy() + record.eps)
-        axes.set_title("before: seen (filled), remembered (line)")
-        axes.set_xlabel("distance from the remembered mean, in remembered σ")
+        axes.set_title("before: seen, and remembered (line)")
+        axes.set_xlabel("remembered σ from the remembered mean")
     else:
         centre, scale = rows["pre_mean"].to_numpy(), np.sqrt(rows["pre_var"].to_numpy())
-        axes.set_title("before: seen (filled), a Gaussian (line)")
-        axes.set_xlabel("distance from the channel's mean, in its σ")
+        axes.set_title("before: seen, and a Gaussian (line)")
+        axes.set_xlabel("σ of the channel from its mean")
     z = _middles(5.0)
     bell = stats.norm.pdf(z)
     for level, (channel, c, s) in enumerate(zip(chosen, centre, scale, strict=True)):
         heights = record.pre_histogram.density(channel, c + s * z) * s if s > 0 else np.zeros_like(z)
         _ridge(axes, level, len(chosen), z, heights, bell)
-    axes.set_yticks(range(len(chosen)), [f"channel {c}" for c in chosen[::-1]])
+    _ridge_axis(axes, [f"channel {c}" for c in chosen[::-1]])
     axes.set_xlim(-5, 5)
 
 
@@ -311,10 +327,10 @@ def _after(axes: Axes, record: LayerRecord, channels: pd.DataFrame, chosen: list
     rows = channels.iloc[chosen]
     beta = rows["beta"].fillna(0).to_numpy()
     gamma = rows["gamma"].fillna(1).abs().to_numpy()
-    axes.set_title("after: seen (filled), N(β, γ²) (line)")
+    axes.set_title("after: seen, and N(β, γ²) (line)")
     axes.set_xlabel("output of the norm")
     axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-    axes.set_yticks(range(len(chosen)), [])
+    _ridge_axis(axes, [""] * len(chosen))
     reach = max(4 * median(gamma[gamma > 0]) if (gamma > 0).any() else 1.0, 1e-12)
     low, high = float(np.min(beta) - reach), float(np.max(beta) + reach)
     axes.set_xlim(low, high)
@@ -329,6 +345,14 @@ def _after(axes: Axes, record: LayerRecord, channels: pd.DataFrame, chosen: list
         x = b + g * _middles(7.0)
         seen = record.post_histogram.density(channel, x) * unit
         _ridge(axes, level, len(chosen), x, seen, stats.norm.pdf(x, b, g) * unit)
+
+
+def _ridge_axis(axes: Axes, labels: list[str]) -> None:
+    """A base line per channel, the same on every panel."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(-0.25, len(labels) + 1.8)
+    axes.spines["left"].set_visible(False)
 
 
 def _middles(reach: float) -> Array:
@@ -353,9 +377,9 @@ def _plane(figure: Figure, axes: Axes, channels: pd.DataFrame) -> None:
     for predicted in (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99):
         slope = float(stats.norm.ppf(predicted))
         axes.plot([0, 2 * reach_x], [0, 2 * slope * reach_x], color=MUTED, linewidth=0.6, alpha=0.7, zorder=1)
-        x = min(reach_x, reach_y / abs(slope)) if slope else reach_x
-        axes.annotate(
-            f"{predicted:g}", (x, slope * x), color=MUTED, fontsize=7, ha="right", va="center", zorder=1
+        x = 0.9 * (min(reach_x, reach_y / abs(slope)) if slope else reach_x)
+        axes.text(
+            x, slope * x, f" {predicted:g} ", color=MUTED, fontsize=7, ha="center", va="bottom", zorder=1
         )
     points = axes.scatter(
         np.abs(gamma),

@@ -67,7 +67,7 @@ class Report:
         """The answer and the findings as text."""
         from bnprobe.report.text import to_text
 
-        return to_text(replace(self._page, sections=self._page.sections[:2]), width)
+        return to_text(replace(self._page, sections=self._page.sections[:3]), width)
 
     def _repr_html_(self) -> str:
         from bnprobe.report.html import to_fragment

@@ -30,7 +30,7 @@ def share(value: float) -> str:
     if math.isnan(value):
         return MISSING
     percent = 100 * value
-    return f"{percent:.0f} %" if percent >= 10 or percent == 0 else f"{percent:.1f} %"
+    return f"{percent:.0f}\u00a0%" if percent >= 10 or percent == 0 else f"{percent:.1f}\u00a0%"
 
 
 def count(n: int, noun: str) -> str:
