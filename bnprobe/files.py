@@ -125,7 +125,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
 def _believe(path: Path, metadata: dict[str, str], arrays: dict[str, np.ndarray[Any, Any]]) -> Recording:
     """Check version and digests, then rebuild the recording."""
     schema = metadata.get("schema", "")
-    if not schema.isdecimal() or int(schema) > SCHEMA:
+    if schema not in {str(known) for known in range(1, SCHEMA + 1)}:
         raise BadRecordingFile(
             f"{path.name}: schema {schema!r} is newer than the {SCHEMA} this bnprobe reads. Update bnprobe."
         )
@@ -135,7 +135,7 @@ def _believe(path: Path, metadata: dict[str, str], arrays: dict[str, np.ndarray[
             f"{path.name}: recording: the text does not match its digest, so it was edited. {AGAIN}"
         )
     try:
-        digests = json.loads(metadata.get("digests", "{}"))
+        digests = dict(json.loads(metadata.get("digests", "{}")))
         for name, array in arrays.items():
             if _digest(array.tobytes()) != digests.get(name):
                 raise BadRecordingFile(

@@ -12,10 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -142,6 +142,7 @@ class _Pass(threading.local):
         self.started = time.perf_counter()
         self.n_images = 0
         self.calls: dict[str, int] = {}
+        self.memory: dict[str, Vectors] = {}
         self.open: list[tuple[str, int, list[Before | None]]] = []
         self.waiting: list[tuple[tuple[str, int], int, Seen]] = []
 
@@ -155,6 +156,7 @@ class Probe:
         self._n_parameters = sum(p.numel() for p in model.parameters() if not _is_lazy(p))
         self._histograms = histograms
         self._sites: dict[tuple[str, int], _Site] = {}
+        self._memory: dict[str, Vectors] = {}
         self._lock = threading.Lock()
         self._pass = _Pass()
         self._n_forwards = self._n_images = 0
@@ -309,7 +311,9 @@ class Probe:
             memory = self._pass.memory[name] = vectors_of(plans[0])
         reference = site.reference if site else None
         return [
-            observe_before(plan, x, module.training, memory, reference, self._histograms, keep_sample=site is None)
+            observe_before(
+                plan, x, module.training, memory, reference, self._histograms, keep_sample=site is None
+            )
             if plan.fits(x)
             else None
             for plan in plans
@@ -353,13 +357,14 @@ class Probe:
 
     def _commit(self, run: _Pass) -> None:
         with self._lock:
+            self._memory = {**run.memory, **self._memory}
             for key, plan, seen in run.waiting:
                 site = self._sites.get(key)
                 if site is None:
-                    reference, vectors = seen.before.reference, seen.before.vectors
-                    site = self._sites[key] = _Site(
-                        plan, seen.output, seen.mismatch, reference, vectors, seen
-                    )
+                    memory, vectors = self._memory[key[0]], seen.before.vectors
+                    first = replace(vectors, running_mean=memory.running_mean, running_var=memory.running_var)
+                    site = _Site(plan, seen.output, seen.mismatch, seen.before.reference, first, seen)
+                    self._sites[key] = site
                 site.add(seen)
             self._n_forwards += 1 if run.calls else 0
             self._n_images += run.n_images
@@ -401,6 +406,20 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for item in value:
             yield from _tensors(item)
+
+
+def _calls_on_stack(module: nn.Module) -> int:
+    """How many calls of `module` are under way in this thread.
+
+    torch's hooks cannot tell a model that calls itself from one whose last pass was interrupted
+    (KeyboardInterrupt passes the always-called hooks by), and the second must not count as nested.
+    """
+    frame: FrameType | None = sys._getframe()
+    n = 0
+    while frame is not None:
+        n += frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is module
+        frame = frame.f_back
+    return n
 
 
 def _is_recomputation() -> bool:

@@ -114,7 +114,7 @@ class LayerRecord:
         self._demand_same_layer(other)
         added: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in _ADDED}
         merged: dict[str, Any] = {
-            name: _merge_optional(getattr(self, name), getattr(other, name)) for name in _MERGED
+            name: _merge_optional(getattr(self, name), getattr(other, name), name in _OWN) for name in _MERGED
         }
         return replace(
             self,
@@ -163,15 +163,22 @@ _ADDED = (
     "post_nonfinite",
     "n_positive",
 )
-_MERGED = ("pre", "pre_images", "pre_histogram", "post", "post_histogram", "own_mean", "own_log_var")
+_OWN = ("own_mean", "own_log_var")
+_MERGED = ("pre", "pre_images", "pre_histogram", "post", "post_histogram", *_OWN)
 
 
 _Statistic = TypeVar("_Statistic", Moments, ImageMoments, Histogram)
 
 
-def _merge_optional(mine: _Statistic | None, theirs: _Statistic | None) -> _Statistic | None:
-    """Merge where both have it; a part recorded without histograms leaves the whole without."""
-    return None if mine is None or theirs is None else mine.merge(theirs)
+def _merge_optional(mine: _Statistic | None, theirs: _Statistic | None, keep: bool) -> _Statistic | None:
+    """Merge where both have it.
+
+    Otherwise the one that is there is kept where the other part had nothing to give (`keep`), and left
+    out where it did not look: a part recorded without histograms leaves the whole without.
+    """
+    if mine is None or theirs is None:
+        return (mine or theirs) if keep else None
+    return mine.merge(theirs)
 
 
 def _largest_gap(mine: Array | None, theirs: Array | None) -> float:
