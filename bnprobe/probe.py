@@ -78,10 +78,13 @@ def _no_norms(model: nn.Module) -> str:
 
 @dataclass
 class _Site:
-    """The running total of one (layer, call), and what its first call settled."""
+    """The running total of one (layer, call), and what its first call settled.
 
-    plan: int
-    output: str
+    `settled` holds the plan and the way to the output by the layer's training flag: a layer frozen in
+    a way of its own may follow another plan in each mode.
+    """
+
+    settled: dict[bool, tuple[int, str]]
     mismatch: float
     reference: Reference
     first: Vectors
@@ -90,6 +93,7 @@ class _Site:
     n_calls_training: int = 0
     n_calls_running: int = 0
     n_images: int = 0
+    output: str = "derived"
     totals: dict[str, Any] = field(default_factory=dict)
 
     def add(self, seen: Seen) -> None:
@@ -113,7 +117,8 @@ class _Site:
         self.n_calls_running += before.plan.uses_running
         self.n_images += seen.n_images
         self.last = seen
-        self.output = "read" if seen.output == "read" else self.output
+        self.output = "read" if "read" in (seen.output, self.output) else "derived"
+        self.mismatch = float(np.fmax(self.mismatch, seen.mismatch))
 
 
 def _positive(gamma: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -144,7 +149,7 @@ class _Pass(threading.local):
         self.calls: dict[str, int] = {}
         self.memory: dict[str, Vectors] = {}
         self.open: list[tuple[str, int, list[Before | None]]] = []
-        self.waiting: list[tuple[tuple[str, int], int, Seen]] = []
+        self.waiting: list[tuple[tuple[str, int], tuple[int, str], Seen]] = []
 
 
 class Probe:
@@ -152,6 +157,7 @@ class Probe:
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], histograms: bool) -> None:
         self._layers = dict(layers)
+        self._n_layers = len(layers)
         self._model_name = type(model).__name__
         self._n_parameters = sum(p.numel() for p in model.parameters() if not _is_lazy(p))
         self._histograms = histograms
@@ -170,6 +176,7 @@ class Probe:
         self._device = ""
         self._n_unreadable = 0
         self._handles: list[RemovableHandle] = []
+        self._final: Recording | None = None
         self._hook(model)
 
     def _hook(self, model: nn.Module) -> None:
@@ -187,10 +194,13 @@ class Probe:
             raise
 
     def detach(self) -> None:
-        """Remove the hooks; may be called any number of times. The recording stays."""
+        """Remove the hooks; may be called any number of times. The recording stays as it is then."""
+        if self._handles:
+            self._final = self.recording
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._layers = {}  # the model is no longer ours to hold
 
     def __enter__(self) -> Self:
         return self
@@ -212,6 +222,8 @@ class Probe:
     @property
     def recording(self) -> Recording:
         """What was seen so far, as plain data; usable after `detach()` and not changed by later passes."""
+        if self._final is not None:
+            return self._final
         with self._lock:
             sites = dict(self._sites)
             about = self._about()
@@ -305,7 +317,8 @@ class Probe:
             return []
         site = self._sites.get((name, call))
         plans = describe(module)
-        plans = plans if site is None else plans[site.plan : site.plan + 1]
+        settled = site.settled.get(module.training) if site else None
+        plans = plans if settled is None else (plans[settled[0]],)
         memory = self._memory.get(name) or self._pass.memory.get(name)
         if memory is None:
             memory = self._pass.memory[name] = vectors_of(plans[0])
@@ -331,15 +344,14 @@ class Probe:
             self._n_unreadable += 1
             return
         site = self._sites.get((name, call))
-        y = next(_tensors(output), None)
+        settled = site.settled.get(before[0].training) if site else None
         with torch.no_grad():
-            seen = observe_after(before, y, site.output if site else None, self._histograms)
-        plan = (
-            site.plan
-            if site
-            else next(i for i, b in enumerate(tries) if b is not None and b.plan is seen.before.plan)
+            y = next(_tensors(output), None)
+            seen = observe_after(before, y, settled[1] if settled else None, self._histograms)
+        plan = next(
+            i for i, tried in enumerate(tries) if tried is not None and tried.plan is seen.before.plan
         )
-        run.waiting.append(((name, call), plan, seen))
+        run.waiting.append(((name, call), settled or (plan, seen.output), seen))
         if not run.depth:
             self._commit(run)
 
@@ -358,13 +370,14 @@ class Probe:
     def _commit(self, run: _Pass) -> None:
         with self._lock:
             self._memory = {**run.memory, **self._memory}
-            for key, plan, seen in run.waiting:
+            for key, settled, seen in run.waiting:
                 site = self._sites.get(key)
                 if site is None:
                     memory, vectors = self._memory[key[0]], seen.before.vectors
                     first = replace(vectors, running_mean=memory.running_mean, running_var=memory.running_var)
-                    site = _Site(plan, seen.output, seen.mismatch, seen.before.reference, first, seen)
+                    site = _Site({}, seen.mismatch, seen.before.reference, first, seen)
                     self._sites[key] = site
+                site.settled.setdefault(seen.before.training, settled)
                 site.add(seen)
             self._n_forwards += 1 if run.calls else 0
             self._n_images += run.n_images
