@@ -217,7 +217,7 @@ class Probe:
 
     def __repr__(self) -> str:
         state = "attached to" if self._handles else "detached from"
-        return f"<Probe {state} {len(self._layers)} norm layers of {self._model_name}, {self._n_forwards} forward passes>"
+        return f"<Probe {state} {self._n_layers} norm layers of {self._model_name}, {self._n_forwards} forward passes>"
 
     @property
     def recording(self) -> Recording:
@@ -325,7 +325,7 @@ class Probe:
         reference = site.reference if site else None
         return [
             observe_before(
-                plan, x, module.training, memory, reference, self._histograms, keep_sample=site is None
+                plan, x, module.training, memory, reference, self._histograms, keep_sample=settled is None
             )
             if plan.fits(x)
             else None
