@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input, in one line 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,6 +26,9 @@ SEVERITIES = ("info", "warning", "critical")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot spell γ still gets the rest
     try:
         options = _parser().parse_args(arguments)
         return int(options.run(options))
@@ -121,7 +125,7 @@ def _add_list(commands: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
@@ -131,7 +135,7 @@ def _triple(text: str) -> tuple[float, ...]:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) != 3:
+    if len(values) != 3 or not all(map(math.isfinite, values)):
         raise argparse.ArgumentTypeError(f"{text!r} is not three numbers like 0.485,0.456,0.406")
     return values
 
@@ -175,11 +179,6 @@ def _subject_and_batches(options: argparse.Namespace) -> tuple[Subject, Batches]
     from bnprobe import images, zoo
 
     source = images.find_images(options.data) if options.data else images.demo_images()
-    if not options.data:
-        print(
-            f"bnprobe: no --data, so {source.words} stand in: the page says how this model sees them, not its own data.",
-            file=sys.stderr,
-        )
     subject = zoo.subject(
         options.subject,
         weights=options.weights,
@@ -188,6 +187,11 @@ def _subject_and_batches(options: argparse.Namespace) -> tuple[Subject, Batches]
         mean=options.mean,
         std=options.std,
     )
+    if not options.data:
+        print(
+            f"bnprobe: no --data, so {source.words} stand in: the page says how this model sees them, not its own data.",
+            file=sys.stderr,
+        )
     return subject, source.batches(subject.preprocess, options.batch_size, options.limit)
 
 
@@ -209,8 +213,10 @@ def _record(
             data=batches.words,
             preprocessing=" ".join([subject.preprocess_words, subject.inputs_words]).strip(),
         )
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except BnprobeError:
+        raise
+    except Exception as error:  # the user's model may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise BnprobeError(
             f"{subject.name} failed on its inputs: {reason}. Check --size, and --batch-size if memory ran out."
         ) from error

@@ -59,16 +59,17 @@ def write_whole(path: Path, content: bytes) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Raise CannotWrite now rather than after minutes of work."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(0, "is a folder, not a file")
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise CannotWrite(
-            f"{path}: {error.strerror or error}. Choose another path for the output."
-        ) from error
+    """Raise CannotWrite now rather than after minutes of work; nothing is made on disk."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    reason = None
+    if path.is_dir():
+        reason = "is a folder, not a file"
+    elif not folder.is_dir():
+        reason = f"{folder} is a file, not a folder"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        reason = f"no permission to write in {folder}"
+    if reason:
+        raise CannotWrite(f"{path}: {reason}. Choose another path for the output.")
 
 
 def _umask() -> int:

@@ -165,11 +165,11 @@ def _memory(layers: pd.DataFrame) -> list[str]:
         f"typically the mean lies {number(shift, 2)} remembered deviations away and the variance is "
         f"{number(ratio, 2)} of the remembered one"
     )
-    if len(known) > 2:
+    if len(known) > 2 and not 0.8 < far["var_ratio_median"] < 1.25:
         last = known.iloc[-1]
         text += (
-            f"; the variance is furthest off at {shorten(far['layer'])} ({number(far['var_ratio_median'], 2)}) "
-            f"and {number(last['var_ratio_median'], 2)} at the last, {shorten(last['layer'])}"
+            f"; the variance is furthest off at {shorten(far['layer'])} ({number(far['var_ratio_median'], 2)}), "
+            f"and {number(last['var_ratio_median'], 2)} at the last norm, {shorten(last['layer'])}"
         )
     return [text + "."]
 
@@ -179,19 +179,24 @@ def _learned(channels: pd.DataFrame) -> list[str]:
     sentences = []
     gamma, fires = channels["gamma"].dropna(), channels["fires"].dropna()
     if len(gamma) and not (gamma == 1).all():
-        small = float((gamma.abs() < 1e-2).mean())
+        negative, small = int((gamma < 0).sum()), int((gamma.abs() < 1e-2).sum())
         sentences.append(
-            f"The learned scale is typically {number(float(gamma.abs().median()), 2)}; "
-            f"{share(float((gamma < 0).mean()))} of the channels have it negative, "
-            f"and {share(small)} were switched off (|γ| < 0.01)."
+            f"The learned scale is typically {number(float(gamma.abs().median()), 2)}; it is negative in "
+            f"{_of_channels(negative, len(gamma))}, and {_of_channels(small, len(gamma))} "
+            f"{'were' if small > 1 else 'was'} switched off (|γ| < 0.01)."
         )
     if len(fires):
         never = int((fires == 0).sum())
         sentences.append(
             f"After the norm the typical channel is positive for {share(float(fires.median()))} of its values; "
-            f"{count(never, 'channel')} of {len(fires):,} never {'was' if never == 1 else 'were'}."
+            f"{_of_channels(never, len(fires))} {'were' if never > 1 else 'was'} never positive."
         )
     return sentences
+
+
+def _of_channels(n: int, total: int) -> str:
+    """So many channels, with their share."""
+    return f"{count(n, 'channel')} ({share(n / total)})" if n else "no channel"
 
 
 def _own(layers: pd.DataFrame) -> list[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.colorbar
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -85,6 +86,7 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
     svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", svg)
     # ids are salted by name, but matplotlib also numbers its groups: those would clash between pictures
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is finer than any screen
     for colour, variable in (
         (INK, "ink"),
         (MUTED, "muted"),
@@ -195,6 +197,7 @@ def _ratio_ticks(axes: Axes) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     for mantissas in (
+        tuple(step / 20 for step in range(20, 200)),
         (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
         (1, 1.5, 2, 3, 5, 7),
         (1, 2, 5),
@@ -274,18 +277,29 @@ def layer(record: LayerRecord, channels: pd.DataFrame) -> Figure:
     """One site: some channels before and after the norm, and all of them in the (|γ|, β) plane."""
     chosen = telling_channels(channels)
     has_plane = record.gamma is not None and record.beta is not None
-    height = 0.9 + 0.42 * len(chosen)
-    figure = Figure(figsize=(10, max(height, 2.6)))
     drawn = record.pre_histogram is not None
-    ratios = [1.0] * (2 * drawn) + [0.8] * has_plane
-    if not ratios:
+    widths = [1.0, 1.0] * drawn + [0.15, 0.8, 0.05] * has_plane
+    height = max(0.9 + 0.42 * len(chosen), 2.6)
+    # a fixed layout: the automatic one costs as much as the drawing
+    figure = Figure(figsize=(10, height))
+    figure.set_layout_engine("none")
+    if not widths:
         return figure
-    grid = figure.add_gridspec(1, len(ratios), width_ratios=ratios)
+    grid = figure.add_gridspec(
+        1,
+        len(widths),
+        width_ratios=widths,
+        wspace=0.08,
+        left=0.09,
+        right=0.93,
+        bottom=0.5 / height,
+        top=1 - 0.3 / height,
+    )
     if drawn:
         _before(figure.add_subplot(grid[0, 0]), record, channels, chosen)
         _after(figure.add_subplot(grid[0, 1]), record, channels, chosen)
     if has_plane:
-        _plane(figure, figure.add_subplot(grid[0, -1]), channels)
+        _plane(figure.add_subplot(grid[0, -2]), figure.add_subplot(grid[0, -1]), channels)
     return figure
 
 
@@ -369,7 +383,7 @@ def _ridge(axes: Axes, level: int, n: int, x: Array, seen: Array, line: Array) -
     axes.plot(x, base + np.minimum(tall * line, 2.6), color=MEMORY, linewidth=1.1, zorder=2.5 + level)
 
 
-def _plane(figure: Figure, axes: Axes, channels: pd.DataFrame) -> None:
+def _plane(axes: Axes, bar: Axes, channels: pd.DataFrame) -> None:
     """Channels at (|γ|, β); rays of equal predicted firing Φ(β/|γ|); colour is what was measured."""
     gamma, beta, fires = (channels[name].to_numpy() for name in ("gamma", "beta", "fires"))
     reach_x = max(float(np.nanquantile(np.abs(gamma), 0.995)) * 1.15, 1e-6)
@@ -399,4 +413,4 @@ def _plane(figure: Figure, axes: Axes, channels: pd.DataFrame) -> None:
     axes.set_xlabel("|γ|")
     axes.set_ylabel("β")
     axes.set_title("all channels; rays: predicted firing")
-    figure.colorbar(points, ax=axes, label="measured share of y > 0", fraction=0.06)
+    mpl.colorbar.Colorbar(bar, points, label="measured share of y > 0")

@@ -6,6 +6,7 @@ import shutil
 import textwrap
 
 from bnprobe.report.blocks import Block, Facts, Figure, Findings, Glossary, Page, Prose, Section, Table
+from bnprobe.report.words import visible
 
 
 def to_text(page: Page, width: int | None = None) -> str:
@@ -44,8 +45,7 @@ def _block(block: Block, width: int) -> list[str]:
 
 
 def _wrap(text: str, width: int, indent: str = "") -> list[str]:
-    printable = "".join(c if c.isprintable() else "�" for c in text)
-    return textwrap.wrap(printable, width, initial_indent=indent, subsequent_indent=indent) or [""]
+    return textwrap.wrap(visible(text), width, initial_indent=indent, subsequent_indent=indent) or [""]
 
 
 def _facts(block: Facts, width: int) -> list[str]:

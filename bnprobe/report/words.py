@@ -39,9 +39,14 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun if n == 1 else plural}"
 
 
+def visible(text: str) -> str:
+    """The text with control and formatting characters made visible, and plain spaces."""
+    return "".join(c if c.isprintable() else " " if c == "\u00a0" else "�" for c in text)
+
+
 def shorten(text: str, length: int = 34) -> str:
     """The text with its middle left out where it is longer than `length`; control characters made visible."""
-    printable = "".join(c if c.isprintable() else "�" for c in text)
+    printable = visible(text)
     if len(printable) <= length:
         return printable
     tail = (length - 1) * 2 // 3
