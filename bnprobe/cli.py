@@ -211,7 +211,7 @@ def _record(
             model_name=subject.name,
             weights=subject.weights,
             data=batches.words,
-            preprocessing=" ".join([subject.preprocess_words, subject.inputs_words]).strip(),
+            preprocessing="; ".join(filter(None, (subject.preprocess_words, subject.inputs_words))),
         )
     except BnprobeError:
         raise

@@ -98,7 +98,9 @@ class _Site:
 
     def add(self, seen: Seen) -> None:
         """Updating is merging: every statistic of the call joins the total."""
-        before, reference = seen.before, self.reference
+        before = seen.before
+        # of this call, not of the site: two threads may both have met their first batch
+        reference = before.reference
         news: dict[str, Any] = {
             "pre": before.reading.moments,
             "pre_images": before.reading.images,
