@@ -1,7 +1,7 @@
 """Folders of images to batches of tensors, and the shipped digits behind the same face.
 
-A `Source` knows its images by number, in one fixed order; `Source.batches` prepares them, a batch at a time,
-and keeps count of what could not be read: a damaged file is a fact to report, not the end of a run.
+A `Source` has its images in one fixed order; `Source.batches` prepares them, a batch at a time, and keeps
+count of what could not be read: a damaged file is a fact to report, not the end of a run.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import unicodedata
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -44,34 +44,36 @@ class Unreadable:
     reason: str
 
 
-class Source(ABC):
-    """Images by number 0..len-1 in a fixed order, with class indices or without.
+@dataclass(frozen=True)
+class Source:
+    """Images in a fixed order, in `words` what they are; `labels` are indices into `classes`, or None."""
 
-    `labels` has one index into `classes` per image, or is None. `words` says in one sentence what this is.
-    """
+    words: str
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...] | None = None
+    classes: tuple[str, ...] = ()
 
-    labels: tuple[int, ...] | None
-    classes: tuple[str, ...]
+    def __len__(self) -> int:
+        return len(self.paths)
 
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def words(self) -> str:
-        """One sentence that describes the data."""
-
-    @abstractmethod
-    def path(self, index: int) -> Path:
-        """Where image `index` is, for naming it."""
-
-    @abstractmethod
     def image(self, index: int) -> Image.Image:
         """Image `index` in RGB. May raise anything that a damaged file makes a decoder raise."""
+        return read_rgb(self.paths[index])
 
     def batches(self, preprocess: Preprocess, batch_size: int, limit: int | None = None) -> Batches:
         """Prepared images in batches of `batch_size`; at most `limit` of them, evenly spread."""
         return Batches(self, preprocess, batch_size, spread(len(self), limit))
+
+
+@dataclass(frozen=True)
+class DemoImages(Source):
+    """The held-out handwritten digits that come with bnprobe: `pixels` (N, 8, 8), uint8."""
+
+    pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]] = field(kw_only=True)
+
+    def image(self, index: int) -> Image.Image:
+        """Digit `index` in RGB, all three channels alike."""
+        return Image.fromarray(self.pixels[index]).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -110,101 +112,33 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         """Full batches and a last, smaller one. Raises BadImages at the end if no image could be read."""
         self.unreadable.clear()
-        pending: list[tuple[Tensor, int]] = []
-        for index in self.picked:
-            prepared = self._prepared(index)
-            if prepared is not None:
-                pending.append((prepared, index))
-            if len(pending) == self.batch_size:
-                yield self._batch(pending)
-                pending = []
+        labels, readable = self.source.labels, self._readable()
+        while part := list(islice(readable, self.batch_size)):
+            images, numbers = zip(*part, strict=True)
+            yield Batch(list(images), None if labels is None else [labels[number] for number in numbers])
         if len(self.unreadable) == self.n_images:
-            raise BadImages(self._nothing())
-        if pending:
-            yield self._batch(pending)
+            first = self.unreadable[0]
+            raise BadImages(
+                f"none of {self.words} could be read; the first is {first.path} ({first.reason}). "
+                "Check that they open in an image viewer."
+            )
 
-    def _prepared(self, index: int) -> Tensor | None:
-        """Image `index` as a tensor; None, and a line in `unreadable`, where that fails."""
-        try:
-            return self.preprocess(self.source.image(index))
-        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-            self.unreadable.append(Unreadable(self.source.path(index), _reason(error)))
-            return None
-
-    def _batch(self, pending: list[tuple[Tensor, int]]) -> Batch:
-        labels = self.source.labels
-        return Batch(
-            images=[image for image, _ in pending],
-            labels=None if labels is None else [labels[index] for _, index in pending],
-        )
-
-    def _nothing(self) -> str:
-        first = self.unreadable[0]
-        return (
-            f"none of {self.words} could be read; the first is {first.path} ({first.reason}). "
-            "Check that they open in an image viewer."
-        )
+    def _readable(self) -> Iterator[tuple[Tensor, int]]:
+        """Each image as a tensor, with its number; a line in `unreadable` where that fails."""
+        for index in self.picked:
+            try:
+                image = self.preprocess(self.source.image(index))
+            except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+                self.unreadable.append(Unreadable(self.source.paths[index], _reason(error)))
+            else:
+                yield image, index
 
 
-@dataclass(frozen=True)
-class ImageFolder(Source):
-    """The images under `root`, sorted; labels by first-level sub-folder, None when some lie in `root` itself."""
-
-    root: Path
-    paths: tuple[Path, ...]
-    labels: tuple[int, ...] | None
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def words(self) -> str:
-        """For example "1,000 images of 10 classes in cifar10_jpeg/test"."""
-        kinds = f" of {_count(len(self.classes), 'class', 'classes')}" if self.classes else ""
-        place = "/".join(self.root.resolve().parts[-2:])
-        return f"{_count(len(self), 'image', 'images')}{kinds} in {place}"
-
-    def path(self, index: int) -> Path:
-        """Where image `index` is."""
-        return self.paths[index]
-
-    def image(self, index: int) -> Image.Image:
-        """Image `index` in RGB."""
-        return read_rgb(self.paths[index])
-
-
-@dataclass(frozen=True)
-class DemoImages(Source):
-    """The held-out handwritten digits that come with bnprobe, 8 x 8 grey values each."""
-
-    pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
-    labels: tuple[int, ...] | None
-    classes: tuple[str, ...] = tuple("0123456789")
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    @property
-    def words(self) -> str:
-        """What stands in when no folder was given."""
-        n = _count(len(self), "handwritten digit", "handwritten digits")
-        return f"{n} of 10 classes, 8 x 8 px, shipped with bnprobe (scikit-learn's, held out from training)"
-
-    def path(self, index: int) -> Path:
-        """The file all digits are in, and the number of this one."""
-        return DEMO_DIGITS / str(index)
-
-    def image(self, index: int) -> Image.Image:
-        """Digit `index` in RGB, all three channels alike."""
-        return Image.fromarray(self.pixels[index]).convert("RGB")
-
-
-def find_images(folder: Path | str) -> ImageFolder:
+def find_images(folder: Path | str) -> Source:
     """Every image under `folder`, in the same order on every file system.
 
-    Sub-folders of the first level are classes, numbered in sorted order. Hidden names are passed over,
-    links to folders followed once. Raises BadImages if there is no folder, or no image in it.
+    Sub-folders of the first level are classes, in sorted order, unless an image lies beside them. Hidden
+    names are passed over, links to folders followed once. Raises BadImages for no folder, or no image in it.
     """
     root = Path(folder)
     if not root.exists():
@@ -214,18 +148,21 @@ def find_images(folder: Path | str) -> ImageFolder:
     inside = sorted(_walk(root), key=_order)
     if not inside:
         raise BadImages(f"no images in {root} or below it. Looked for files ending in {' '.join(SUFFIXES)}.")
+    labels, classes = _labels(inside)
     paths = tuple(root / path for path in inside)
-    if any(len(path.parts) == 1 for path in inside):
-        return ImageFolder(root, paths, None, ())
-    classes = tuple(dict.fromkeys(path.parts[0] for path in inside))
-    number = {name: index for index, name in enumerate(classes)}
-    return ImageFolder(root, paths, tuple(number[path.parts[0]] for path in inside), classes)
+    return Source(_words(root, len(paths), len(classes)), paths, labels, classes)
 
 
 def demo_images() -> DemoImages:
     """The digits held out when the shipped model was trained: the data when no folder is given."""
     with np.load(DEMO_DIGITS, allow_pickle=False) as file:
-        return DemoImages(file["images"], tuple(map(int, file["labels"])))
+        pixels, labels = file["images"], tuple(map(int, file["labels"]))
+    words = (
+        f"{len(pixels)} handwritten digits of 10 classes, 8 x 8 px, shipped with bnprobe "
+        "(scikit-learn's, held out from training)"
+    )
+    paths = tuple(DEMO_DIGITS / str(index) for index in range(len(pixels)))  # one file, and a number in it
+    return DemoImages(words, paths, labels, tuple("0123456789"), pixels=pixels)
 
 
 def spread(n: int, limit: int | None) -> tuple[int, ...]:
@@ -258,9 +195,9 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     said = " ".join(str(error).split())
-    return (
-        said if said and isinstance(error, OSError) else f"{type(error).__name__}: {said}".removesuffix(": ")
-    )
+    if said and isinstance(error, OSError):
+        return said
+    return f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -274,7 +211,7 @@ def _walk(root: Path) -> Iterator[Path]:
         seen.add(real)
         below[:] = sorted(name for name in below if not name.startswith("."))
         here = Path(folder).relative_to(root)
-        yield from (here / name for name in files if _is_image_name(name))
+        yield from (here / name for name in files if name.lower().endswith(SUFFIXES) and name[0] != ".")
 
 
 def _unlistable(error: OSError) -> None:
@@ -283,14 +220,21 @@ def _unlistable(error: OSError) -> None:
     )
 
 
-def _is_image_name(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
-
-
 def _order(path: Path) -> tuple[tuple[str, str], ...]:
     """By folder, then name, letter by letter; accents count alike however the file system spells them."""
     return tuple((unicodedata.normalize("NFC", part), part) for part in path.parts)
 
 
-def _count(n: int, one: str, many: str) -> str:
-    return f"{n:,} {one if n == 1 else many}"
+def _labels(inside: list[Path]) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+    """The class index of each path, and the classes by their first folder; none where a path has no folder."""
+    if any(len(path.parts) == 1 for path in inside):
+        return None, ()
+    numbers = {name: index for index, name in enumerate(dict.fromkeys(path.parts[0] for path in inside))}
+    return tuple(numbers[path.parts[0]] for path in inside), tuple(numbers)
+
+
+def _words(root: Path, n_images: int, n_classes: int) -> str:
+    """For example "1,000 images of 10 classes in cifar10_jpeg/test"."""
+    images = f"{n_images:,} image{'s' * (n_images != 1)}"
+    classes = f" of {n_classes:,} class{'es' * (n_classes != 1)}" if n_classes else ""
+    return f"{images}{classes} in {'/'.join(root.resolve().parts[-2:])}"

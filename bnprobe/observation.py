@@ -65,6 +65,7 @@ class Before:
     n_positive: Array | None
     pre_counts: Array | None
     sample: Tensor | None
+    inverse_var: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def observe_before(
     reference: Reference | None,
     histograms: bool,
     keep_sample: bool,
+    for_gradient: bool = False,
 ) -> Before:
     """Read the input of one call.
 
@@ -146,7 +148,15 @@ def observe_before(
         reading.counts.n_positive if late.n_positive is None else late.n_positive,
         reading.counts.histogram if late.histogram is None else late.histogram,
         _sample(rows) if keep_sample else None,
+        _inverse_variance(plan, rows) if mapping is None and for_gradient else None,
     )
+
+
+def _inverse_variance(plan: NormLayer, rows: Tensor) -> Tensor:
+    """1 / (var + eps) at each position of a norm over channels, shape (N, 1, P), float32."""
+    x = rows.float()
+    mean = x.mean(1, keepdim=True) if plan.centred else torch.zeros_like(x[:, :1])
+    return 1 / (((x - mean) ** 2).mean(1, keepdim=True) + plan.eps)
 
 
 def observe_after(before: Sequence[Before], y: object, settled: str | None, histograms: bool) -> Seen:

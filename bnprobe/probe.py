@@ -24,18 +24,28 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.utils.hooks import RemovableHandle
 
+from bnprobe.backward import BackwardCall, Origin, origin_of, route
 from bnprobe.errors import BnprobeError, NoNormLayers
 from bnprobe.norms import describe, is_norm, looks_like_norm
 from bnprobe.observation import Before, Reference, Seen, Vectors, observe_after, observe_before, vectors_of
-from bnprobe.recording import About, LayerRecord, Recording
+from bnprobe.recording import About, GradientRecord, LayerRecord, Recording
 from bnprobe.stats import Histogram, ImageMoments, Moments
 
 
-def attach(model: nn.Module, *, layers: str | Sequence[str] | None = None, histograms: bool = True) -> Probe:
+def attach(
+    model: nn.Module,
+    *,
+    layers: str | Sequence[str] | None = None,
+    histograms: bool = True,
+    gradients: bool = True,
+    scaler: Any = None,
+) -> Probe:
     """Hook every normalization layer of `model` and return the probe that records them.
 
     Use it as a context manager, or call `detach()`. `layers` narrows it to paths that match one of
-    these shell patterns ("layer4.*"); `histograms=False` leaves out the distributions.
+    these shell patterns ("layer4.*"); `histograms=False` leaves out the distributions, `gradients=False`
+    what backward passes do. With a loss scaler (torch.amp.GradScaler) give it as `scaler`, so that
+    gradients are recorded unscaled.
 
     Raises NoNormLayers when the model holds no layer that is understood, or none that matches.
     """
@@ -44,7 +54,7 @@ def attach(model: nn.Module, *, layers: str | Sequence[str] | None = None, histo
             f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
     patterns = [layers] if isinstance(layers, str) else layers
-    return Probe(model, _choose(model, patterns), histograms)
+    return Probe(model, _choose(model, patterns), histograms, gradients, scaler)
 
 
 def _choose(model: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -150,19 +160,32 @@ class _Pass(threading.local):
         self.n_images = 0
         self.calls: dict[str, int] = {}
         self.memory: dict[str, Vectors] = {}
-        self.open: list[tuple[str, int, list[Before | None]]] = []
+        self.open: list[tuple[str, int, list[Before | None], Origin | None]] = []
+        self.graphless: dict[str, list[int]] = {}
         self.waiting: list[tuple[tuple[str, int], tuple[int, str], Seen]] = []
 
 
 class Probe:
     """What `attach` returns: it records until `detach()`, and its `recording` is a snapshot at any time."""
 
-    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], histograms: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        histograms: bool = True,
+        gradients: bool = True,
+        scaler: Any = None,
+    ) -> None:
         self._layers = dict(layers)
         self._n_layers = len(layers)
         self._model_name = type(model).__name__
         self._n_parameters = sum(p.numel() for p in model.parameters() if not _is_lazy(p))
         self._histograms = histograms
+        self._wants_gradients = gradients
+        self._scaler = scaler
+        self._perhaps_scaled = False
+        self._gradients: dict[tuple[str, int], GradientRecord] = {}
+        self._backward: dict[int, list[BackwardCall]] = {}
         self._sites: dict[tuple[str, int], _Site] = {}
         self._memory: dict[str, Vectors] = {}
         self._lock = threading.Lock()
@@ -243,6 +266,11 @@ class Probe:
             notes.append(
                 f"{self._n_unreadable} calls of norm layers had an input that is not a floating tensor of known shape."
             )
+        if self._perhaps_scaled and self._gradients:
+            notes.append(
+                "Gradients passed a forward under float16 autocast: if a loss scaler was in use they are scaled by it. "
+                "Give it to attach(model, scaler=...) to record them unscaled."
+            )
         return About(
             model=self._model_name,
             device=self._device or "none",
@@ -281,6 +309,7 @@ class Probe:
             n_images=site.n_images,
             output=site.output,
             mismatch=site.mismatch,
+            gradient=self._gradients.get((name, call)),
             **site.totals,
         )
 
@@ -301,20 +330,26 @@ class Probe:
             self._device = self._device or _device_name(first)
 
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if _is_recomputation():
-            return
         run = self._pass
-        # outside a pass of the whole model there is no end that would restart the count
-        call = run.calls.get(name, 0) if run.depth else 0
-        run.calls[name] = call + 1
+        x = next(_tensors((args, kwargs)), None)
+        origin = origin_of(x) if x is not None and self._wants_gradients else None
+        if _is_recomputation():
+            calls = run.graphless.get(name)
+            if not calls or origin is None:
+                return
+            call = calls.pop()
+        else:
+            # outside a pass of the whole model there is no end that would restart the count
+            call = run.calls.get(name, 0) if run.depth else 0
+            run.calls[name] = call + 1
+        for_gradient = self._wants_gradients and torch.is_grad_enabled()
         with torch.no_grad():
-            run.open.append((name, call, self._read(name, call, module, args, kwargs)))
+            run.open.append((name, call, self._read(name, call, module, x, for_gradient), origin))
 
     def _read(
-        self, name: str, call: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, name: str, call: int, module: nn.Module, x: Tensor | None, for_gradient: bool
     ) -> list[Before | None]:
         """The input, read by every plan that may fit; by the settled one after the first call."""
-        x = next(_tensors((args, kwargs)), None)
         if x is None or not x.is_floating_point() or x.is_meta or x.is_nested:
             return []
         site = self._sites.get((name, call))
@@ -327,7 +362,7 @@ class Probe:
         reference = site.reference if site else None
         return [
             observe_before(
-                plan, x, module.training, memory, reference, self._histograms, keep_sample=settled is None
+                plan, x, module.training, memory, reference, self._histograms, settled is None, for_gradient
             )
             if plan.fits(x)
             else None
@@ -338,24 +373,66 @@ class Probe:
         run = self._pass
         while run.open and run.open[-1][0] != name:
             run.open.pop()  # calls that an exception cut short
-        if not run.open or _is_recomputation():
+        if not run.open:
             return
-        _, call, tries = run.open.pop()
+        _, call, tries, origin = run.open.pop()
         before = [b for b in tries if b is not None]
         if not before:
             self._n_unreadable += 1
             return
+        y = next(_tensors(output), None)
+        if _is_recomputation():
+            self._await_gradient((name, call), before[0], y, origin)
+            return
         site = self._sites.get((name, call))
         settled = site.settled.get(before[0].training) if site else None
         with torch.no_grad():
-            y = next(_tensors(output), None)
             seen = observe_after(before, y, settled[1] if settled else None, self._histograms)
         plan = next(
             i for i, tried in enumerate(tries) if tried is not None and tried.plan is seen.before.plan
         )
         run.waiting.append(((name, call), settled or (plan, seen.output), seen))
+        self._await_gradient((name, call), seen.before, y, origin)
+        if y is not None and not torch.is_grad_enabled():
+            run.graphless.setdefault(name, []).append(call)
         if not run.depth:
             self._commit(run)
+
+    def _await_gradient(
+        self, site: tuple[str, int], before: Before, y: Tensor | None, origin: Origin | None
+    ) -> None:
+        """Hook the graph of this call, where there is one."""
+        if y is None or not self._wants_gradients or not torch.is_grad_enabled() or not before.plan.fits(y):
+            return
+        way = route(y, origin, before.plan)
+        if way is None:
+            return
+        BackwardCall(before, way, before.inverse_var, site, self)
+        if self._scaler is None and torch.is_autocast_enabled(y.device.type):
+            self._perhaps_scaled |= torch.get_autocast_dtype(y.device.type) == torch.float16
+
+    @property
+    def listening(self) -> bool:
+        """Whether gradients still count: until `detach()`."""
+        return bool(self._handles)
+
+    def backward_begins(self, call: BackwardCall) -> float:
+        """A backward pass has reached a norm: finish its record when the pass ends, in whatever thread."""
+        task = torch._C._current_graph_task_id()
+        with self._lock:
+            calls = self._backward.setdefault(task, [])
+            calls.append(call)
+        if len(calls) == 1:
+            torch.autograd.Variable._execution_engine.queue_callback(lambda: self._backward_ends(task))
+        return float(self._scaler.get_scale()) if self._scaler is not None else 1.0
+
+    def _backward_ends(self, task: int) -> None:
+        with self._lock:
+            for call in self._backward.pop(task, ()):
+                record = call.finish()
+                if record is not None:
+                    known = self._gradients.get(call.site)
+                    self._gradients[call.site] = record if known is None else known.merge(record)
 
     def _model_ends(self) -> None:
         if _is_recomputation():
