@@ -126,7 +126,7 @@ def _add_list(commands: Any) -> None:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number of at least 1")
     return int(text)
 
 
@@ -136,7 +136,7 @@ def _triple(text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) != 3 or not all(map(math.isfinite, values)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers like 0.485,0.456,0.406")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not three numbers like 0.485,0.456,0.406")
     return values
 
 

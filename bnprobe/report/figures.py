@@ -68,7 +68,9 @@ _STYLE: dict[str, Any] = {
 def style(name: str) -> Iterator[None]:
     """Our settings while drawing, the user's own afterwards; ids in the SVG follow from `name`."""
     settings: Any = {**_STYLE, "svg.hashsalt": name}
-    with mpl.rc_context(settings), warnings.catch_warnings():
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()  # a page looks the same whatever the user has set
+        mpl.rcParams.update(settings)
         # a font without a glyph, or a layout that has no room left: the page shows what there is
         warnings.simplefilter("ignore", UserWarning)
         yield
@@ -322,7 +324,9 @@ def _before(axes: Axes, record: LayerRecord, channels: pd.DataFrame, chosen: lis
     rows = channels.iloc[chosen]
     if record.has_running:
         centre = rows["running_mean"].to_numpy()
-        scale = np.sqrt(np.maximum(rows["running_var"].to_numpy() + record.eps, 0))
+        var = rows["running_var"].to_numpy() + record.eps
+        poisoned = ~(np.isfinite(centre) & (var > 0) & np.isfinite(var))
+        centre, scale = np.where(poisoned, 0.0, centre), np.sqrt(np.where(poisoned, 0.0, var))
         axes.set_title("before: seen, and remembered (line)")
         axes.set_xlabel("remembered σ from the remembered mean")
     else:
