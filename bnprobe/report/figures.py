@@ -6,6 +6,7 @@ drawing serves light and dark. The same quantity has the same colour everywhere.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import warnings
@@ -87,8 +88,10 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", svg)
-    # ids are salted by name, but matplotlib also numbers its groups: those would clash between pictures
+    # matplotlib numbers its groups, which would clash between pictures, and makes other ids of addresses
+    # in memory, which would change from run to run
     svg = re.sub(r'<g id="[^"]*"(/?)>', r"<g\1>", svg)
+    svg = _number_ids(svg, hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8])
     svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is finer than any screen
     for colour, variable in (
         (INK, "ink"),
@@ -99,6 +102,16 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
     ):
         svg = svg.replace(colour, f"var(--{variable})")
     return svg
+
+
+def _number_ids(svg: str, prefix: str) -> str:
+    """Ids by order of appearance, with a prefix that no other picture of the page has."""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'(\bid="|url\(#|href="#)([^")]+)',
+        lambda match: f"{match[1]}p{prefix}-{numbers.setdefault(match[2], len(numbers))}",
+        svg,
+    )
 
 
 @dataclass(frozen=True)
