@@ -85,7 +85,9 @@ def test_it_equals_the_loop_it_stands_for(model, batches):
         for x in batches:
             model(x)
     one, other = bnprobe.report(bnprobe.record(model, batches)), bnprobe.report(probe)
-    np.testing.assert_array_equal(one.channels.select_dtypes("number"), other.channels.select_dtypes("number"))
+    np.testing.assert_array_equal(
+        one.channels.select_dtypes("number"), other.channels.select_dtypes("number")
+    )
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -121,7 +123,12 @@ def test_what_is_said_of_the_run_is_in_the_recording(model, batches):
     """Fails if a sentence is dropped or mixed up with another, or the defaults claim something."""
     words = {"weights": "ours", "data": "nine images", "preprocessing": "none"}
     about = bnprobe.record(model, batches, model_name="net", **words).about
-    assert (about.model, about.weights, about.data, about.preprocessing) == ("net", "ours", "nine images", "none")
+    assert (about.model, about.weights, about.data, about.preprocessing) == (
+        "net",
+        "ours",
+        "nine images",
+        "none",
+    )
     plain = bnprobe.record(model, batches).about
     assert (plain.model, plain.weights, plain.data) == ("Sequential", "not stated", "not stated")
 

@@ -12,7 +12,23 @@ from models import BY_NAME
 
 import bnprobe
 
-LEFT = ("torch", "torchvision", "PIL", "tqdm")
+LEFT = ("torch", "torchvision")
+TAKEN_AWAY = {
+    "refused": f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {LEFT}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refuse())
+""",
+    "None": f"""
+import sys
+sys.modules.update(dict.fromkeys({LEFT}))
+""",
+}
+"""Two ways to have no torch: as if it were not installed, and as Python's own documentation forbids an import."""
+
 HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "seaborn", "scipy", "numpy", "jinja2", "safetensors")
 
 
@@ -41,12 +57,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return probe.recording.save(tmp_path_factory.mktemp("walls") / "run.bnp")
 
 
-def test_a_page_is_made_where_there_is_no_torch(saved):
+@pytest.mark.parametrize("way", TAKEN_AWAY)
+def test_a_page_is_made_where_there_is_no_torch(saved, way):
     """Fails if anything from the saved recording to the page reaches for torch, even inside a function."""
     code = f"""
-import sys
-for name in {LEFT}:
-    sys.modules[name] = None
 import bnprobe
 recording = bnprobe.load("run.bnp")
 report = bnprobe.report(recording.merge(recording))
@@ -54,22 +68,23 @@ page = report.to_html("page.html").read_text("utf-8")
 assert len(report.channels) == 24 and len(report.layers) == 4
 report.findings, report.to_text(80), report._repr_html_(), repr(report)
 recording.save("again.bnp")
-assert not [name for name in sys.modules if name.partition(".")[0] in {LEFT} and sys.modules[name]]
+assert not [name for name in {LEFT} if sys.modules.get(name)]
 print(page.count("<figure>"), "could not be drawn" in page)
 """
-    assert python(code, saved.parent) == "5 False\n"
+    assert python(TAKEN_AWAY[way] + code, saved.parent) == "5 False\n"
 
 
 def test_the_command_line_rebuilds_a_page_where_there_is_no_torch(saved):
     """Fails if `bnprobe report run.bnp` imports the model side before it knows that it needs it."""
-    code = f"""
-import sys
-for name in {LEFT}:
-    sys.modules[name] = None
-from bnprobe.cli import main
-assert main(["report", "run.bnp", "-o", "cli.html"]) == 0
-"""
-    assert "page: cli.html" in python(code, saved.parent)
+    code = 'from bnprobe.cli import main; assert main(["report", "run.bnp", "-o", "cli.html"]) == 0'
+    assert "page: cli.html" in python(TAKEN_AWAY["refused"] + code, saved.parent)
+
+
+def test_the_refusal_refuses(tmp_path):
+    """Fails if the two tests above could pass with torch at hand."""
+    for way in TAKEN_AWAY.values():
+        with pytest.raises(AssertionError, match="ModuleNotFoundError"):
+            python(way + "import torch", tmp_path)
 
 
 def test_importing_bnprobe_imports_nothing_heavy(tmp_path):

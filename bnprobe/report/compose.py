@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures import Tables, glossary
+from bnprobe.measures import Tables, glossary, imbalance
 from bnprobe.measures.shape import median
 from bnprobe.recording import About, LayerRecord, Recording
 from bnprobe.report.blocks import (
@@ -74,6 +74,11 @@ CHANNEL_HEADS = (
     "post_min",
     "post_max",
     "fires",
+    "grad_gamma",
+    "grad_beta",
+    "gamma_snr",
+    "energy_removed",
+    "importance",
 )
 
 
@@ -87,6 +92,7 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Pag
             Section("answer", "The answer", (Prose(tuple(answer(recording, tables, findings))),)),
             Section("findings", "Findings", (_findings(findings),)),
             Section("network", "The network at a glance", (_network_figure(tables), _layer_table(tables))),
+            *_gradient_sections(tables),
             Section(
                 "layers",
                 "Layer by layer",
@@ -166,11 +172,10 @@ def _memory(layers: pd.DataFrame) -> list[str]:
         f"{number(ratio, 2)} of the remembered one"
     )
     if len(known) > 2 and not 0.8 < far["var_ratio_median"] < 1.25:
-        last = known.iloc[-1]
-        text += (
-            f"; the variance is furthest off at {shorten(far['layer'])} ({number(far['var_ratio_median'], 2)}), "
-            f"and {number(last['var_ratio_median'], 2)} at the last norm, {shorten(last['layer'])}"
-        )
+        text += f"; the variance is furthest off at {shorten(far['layer'])} ({number(far['var_ratio_median'], 2)})"
+        if far.name != known.index[-1]:
+            last = known.iloc[-1]
+            text += f", and {number(last['var_ratio_median'], 2)} at the last norm, {shorten(last['layer'])}"
     return [text + "."]
 
 
@@ -292,6 +297,77 @@ def _cell(value: Any) -> Cell:
     if isinstance(value, str):
         return Cell(shorten(value, 40), number=False)
     return Cell(number(float(value)))
+
+
+GRADIENT_HEADS = (
+    "layer",
+    "n_backward",
+    "grad_out",
+    "grad_in",
+    "grad_ratio",
+    "energy_removed_layer",
+    "gamma_snr_median",
+    "beta_snr_median",
+    "dy_kurtosis",
+    "no_gradient",
+    "w_angle_median",
+    "gap_centre",
+    "gap_map",
+    "gap_weight",
+)
+
+
+def _gradient_sections(tables: Tables) -> tuple[Section, ...]:
+    """What backward passes did; nothing where there were none."""
+    layers = tables.layers[tables.layers["n_backward"] > 0]
+    if layers.empty:
+        return ()
+
+    def draw() -> Any:
+        from bnprobe.report import figures
+
+        return figures.gradients(layers)
+
+    figure = Figure(
+        "gradients",
+        "Length of the gradient by depth at the output and the input of every norm, and the signal in γ and β.",
+        draw,
+        "Backward passes run from right to left. Above: length of the gradient at each norm's output and input. "
+        "Middle: share of its energy that the norm takes out. Below: signal-to-noise ratio of the gradients of γ and β.",
+    )
+    heads = [head for head in GRADIENT_HEADS if head == "layer" or layers[head].notna().any()]
+    note = "One row per layer; the gap columns are checks, 0 where an identity holds."
+    words = Prose((_gradient_words(layers),))
+    return (Section("gradients", "Gradients through depth", (words, figure, _table(layers, heads, note))),)
+
+
+def _shortest(layers: pd.DataFrame) -> int:
+    """Position of the norm with the shortest gradient that is not zero."""
+    return int(layers["grad_out"].where(layers["grad_out"] > 0).argmin())
+
+
+def _gradient_words(layers: pd.DataFrame) -> str:
+    """How evenly the gradient travels, in this network's numbers."""
+    if not (layers["grad_out"] > 0).any():
+        return "No gradient reached any norm."
+    longest, shortest = layers.iloc[int(layers["grad_out"].argmax())], layers.iloc[_shortest(layers)]
+    text = (
+        f"Over {count(int(layers['n_backward'].max()), 'backward pass')} the gradient at the norms' outputs was longest at "
+        f"{shorten(longest['layer'])} ({number(longest['grad_out'], 2)}) and shortest at {shorten(shortest['layer'])} "
+        f"({number(shortest['grad_out'], 2)}); through depth it typically differs from its mean by a factor of "
+        f"{number(10 ** (0.0 if np.isnan(spread := imbalance(layers)) else spread), 2)}. "
+    )
+    removed = layers["energy_removed_layer"].dropna()
+    if len(removed) and removed.max() > 1e-6:
+        most = layers.iloc[int(layers["energy_removed_layer"].argmax())]
+        text += (
+            f"The norms take out {share(median(removed.to_numpy()))} of its energy (median), "
+            f"the most at {shorten(most['layer'])} ({share(most['energy_removed_layer'])}). "
+        )
+    snr = median(layers["gamma_snr_median"].to_numpy())
+    if not np.isnan(snr):
+        text += f"The typical pull on γ is {number(snr, 2)} times its noise between passes."
+    return text.strip()
 
 
 def _how_to_read(recording: Recording) -> str:

@@ -7,13 +7,14 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from measures.sites import memory_of, recording, site, some_rows
+from measures.sites import gradient, memory_of, recording, site, some_rows
 
 from bnprobe.findings import RULES, judge
 from bnprobe.findings.rule import SEVERITIES, Finding, Rule
 from bnprobe.measures import Tables, tables
 from bnprobe.recording import Recording
 
+ONE = np.ones(3)
 CONTRACT = ("severity", "rule", "layer", "channels", "says", "because", "do", "source")
 
 
@@ -31,6 +32,9 @@ def troubled() -> Recording:
         site(rows, "poisoned", gamma=1.5, beta=0, running_mean=np.nan, running_var=1),
         site(rows, "by batch", gamma=1.5, beta=0),
         site(rows, "fused", gamma=1.5, beta=0, output="read", mismatch=0.4, **memory),
+        site(rows, "pulled", gamma=1.5, beta=0, gradient=gradient(rows - rows.mean()), **memory),
+        site(rows, "exploding", gamma=1.5, beta=0, gradient=gradient(rows * 1e-6, gap_centre=ONE), **memory),
+        site(rows, "cut off", gamma=1.5, beta=0, gradient=gradient(rows * 0), **memory),
         never_called=("spare",),
         not_understood=("odd (StrangeNorm)",),
     )
@@ -120,7 +124,10 @@ def test_words_of_a_finding_are_sentences(found):
 def test_a_healthy_network_is_left_in_peace():
     """Fails if any rule fires on a network that agrees with its memory, seen on enough images."""
     rows = some_rows(40)
-    layers = [site(rows, "bn", gamma=[0.5, -0.7, 1.2], beta=0.1, **memory_of(rows)), site(rows, "ln", "layer_norm")]
+    layers = [
+        site(rows, "bn", gamma=[0.5, -0.7, 1.2], beta=0.1, **memory_of(rows)),
+        site(rows, "ln", "layer_norm"),
+    ]
     assert len(judge(tables(recording(*layers)))) == 0
 
 

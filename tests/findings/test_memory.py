@@ -36,7 +36,9 @@ def test_trained_weights_on_fresh_statistics_are_critical():
 def test_one_trained_vector_is_enough(vector):
     """Fails if only gamma, or only beta, tells a trained layer from a fresh one."""
     vectors = {"gamma": 1, "beta": 0, vector: LEARNED[vector]}
-    assert fired(NEVER, site(ROWS, **vectors, running_mean=0, running_var=1))["severity"].tolist() == ["critical"]
+    assert fired(NEVER, site(ROWS, **vectors, running_mean=0, running_var=1))["severity"].tolist() == [
+        "critical"
+    ]
 
 
 def test_normalized_by_the_batch_it_is_a_warning():
@@ -107,7 +109,9 @@ def test_a_variance_of_zero_is_not_poison():
 
 def test_layers_without_statistics_are_not_poisoned():
     """Fails if "has none" is taken for "has NaN": track_running_stats=False, layer norm, a user's own kind."""
-    layers = [site(ROWS, kind=kind, layer=kind, **LEARNED) for kind in ("batch_norm", "layer_norm", "my_norm")]
+    layers = [
+        site(ROWS, kind=kind, layer=kind, **LEARNED) for kind in ("batch_norm", "layer_norm", "my_norm")
+    ]
     in_training = site(ROWS, "t", n_calls_training=1)
     assert fired(POISONED, *layers, in_training).empty
 
@@ -165,7 +169,9 @@ def test_mean_and_scale_are_told_together():
 def test_a_moved_scale_on_one_image_says_no_share_of_channels():
     """Fails if "nan% of channels surely shifted" is printed: one image gives no standard error."""
     one = some_rows(1)
-    found = fired(SHIFTED, site(one, **LEARNED, running_mean=one.mean((0, 2)), running_var=one.var((0, 2)) / 9))
+    found = fired(
+        SHIFTED, site(one, **LEARNED, running_mean=one.mean((0, 2)), running_var=one.var((0, 2)) / 9)
+    )
     assert len(found) == 1
     assert "nan" not in found["because"][0]
 

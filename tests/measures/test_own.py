@@ -13,7 +13,9 @@ from measures.sites import memory_of, site, some_rows
 
 def test_hand_worked_numbers():
     """Fails if the divisor is a variance, or the log's mean is not undone: deviations 1 and 4 have the middle 2."""
-    rows = np.array([[[1.0], [3.0]], [[6.0], [14.0]]])  # per sample: mean 2, deviation 1; mean 10, deviation 4
+    rows = np.array(
+        [[[1.0], [3.0]], [[6.0], [14.0]]]
+    )  # per sample: mean 2, deviation 1; mean 10, deviation 4
     found = own.layer_columns(site(rows, kind="layer_norm", eps=1e-12))
     assert found["own_mean"] == pytest.approx(6)
     assert found["own_mean_sd"] == pytest.approx(4)

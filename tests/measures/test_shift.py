@@ -86,7 +86,10 @@ def test_moving_and_scaling_everything_changes_nothing():
     memory = {"running_mean": np.array([0.1, 4.0, 9.0]), "running_var": np.array([0.3, 2.0, 80.0])}
     plain = columns(rows, eps=0.0, **memory)
     moved = columns(
-        rows * -7 + 3, eps=0.0, running_mean=memory["running_mean"] * -7 + 3, running_var=memory["running_var"] * 49
+        rows * -7 + 3,
+        eps=0.0,
+        running_mean=memory["running_mean"] * -7 + 3,
+        running_var=memory["running_var"] * 49,
     )
     for name in ("scale_ratio", "kl", "shift_se", "shift_q"):
         np.testing.assert_allclose(moved[name], plain[name], rtol=1e-7, err_msg=name)
@@ -140,7 +143,9 @@ def test_poisoned_channels_are_nan_and_leave_the_others_alone():
     for name in ("shift", "kl", "shift_z", "shift_q"):
         assert not np.isfinite(poison[name][1:]).any(), name
     assert np.isnan(poison["scale_ratio"][[1, 4]]).all()
-    assert math.isfinite(shift.layer_columns(site(rows, running_mean=[0, 0, 0, np.inf, 0], running_var=1))["shift_rms"])
+    assert math.isfinite(
+        shift.layer_columns(site(rows, running_mean=[0, 0, 0, np.inf, 0], running_var=1))["shift_rms"]
+    )
 
 
 # The error of the memory itself
@@ -161,7 +166,9 @@ def test_poisoned_channels_are_nan_and_leave_the_others_alone():
 def test_what_the_running_mean_is_worth(momentum, tracked, images):
     """Fails if (2 - m)/m is inverted, momentum None is taken for 0.1 of a batch, or a frozen norm (none) raises."""
     rows = some_rows()
-    found = columns(rows, running_mean=0, running_var=1, eps=0.0, momentum=momentum, n_batches_tracked=tracked)
+    found = columns(
+        rows, running_mean=0, running_var=1, eps=0.0, momentum=momentum, n_batches_tracked=tracked
+    )
     between = rows.mean(2).var(0, ddof=1)
     np.testing.assert_allclose(found["shift_se"], np.sqrt(between / len(rows) + between / images), rtol=1e-9)
 
@@ -295,7 +302,9 @@ def site_of(rows: np.ndarray, running_mean: np.ndarray, momentum: float = 0.1) -
 
 def test_summary_of_hand_made_channels():
     """Fails if shift_rms is a mean of absolute values, or the variance ratio one of deviations."""
-    rows = np.stack([np.array([[-1.0, 1.0], [1.0, -1.0]]) * s + m for s, m in ((1, 3), (2, 4), (3, 0))], axis=1)
+    rows = np.stack(
+        [np.array([[-1.0, 1.0], [1.0, -1.0]]) * s + m for s, m in ((1, 3), (2, 4), (3, 0))], axis=1
+    )
     found = shift.layer_columns(site(rows, running_mean=0, running_var=1, eps=0.0))
     assert found["shift_rms"] == pytest.approx(5 / math.sqrt(3))
     assert found["var_ratio_median"] == pytest.approx(4)
