@@ -336,8 +336,6 @@ def gradients(layers: pd.DataFrame) -> Figure:
         place.set_xlim(-0.5, len(layers) - 0.5)
         if len(lines) > 1:
             place.legend(frameon=False, loc="upper right", ncols=2)
-            lines
-        ) > 1 else place.get_legend().remove()
     step = -(-len(names) // WIDEST)
     shown = range(0, len(names), step)
     axes[-1].set_xticks(list(shown), [names[i] for i in shown], rotation=90, fontsize=7.5)
