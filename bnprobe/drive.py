@@ -41,7 +41,6 @@ def record(
 
     Raises NoNormLayers, and NothingRecorded when `batches` is empty.
     """
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
     with (
         attach(model, layers=layers, histograms=histograms, gradients=loss is not None) as probe,
@@ -49,6 +48,7 @@ def record(
         _gradients_put_back(model),
         tqdm(total=n_images, unit=" images", desc="probing", disable=quiet) as bar,
     ):
+        device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
         for batch in batches:
             x, y = _parts(_move(batch, device))
             seen = probe.n_images

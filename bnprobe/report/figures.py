@@ -22,11 +22,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.report.words import number, shorten
+from bnprobe.scipy_stats import stats  # before seaborn, which imports it too
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
 
@@ -335,7 +335,7 @@ def gradients(layers: pd.DataFrame) -> Figure:
         place.set_ylabel("")
         place.set_xlim(-0.5, len(layers) - 0.5)
         if len(lines) > 1:
-            place.legend(frameon=False, loc="upper right", ncols=2)
+            place.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0)
     step = -(-len(names) // WIDEST)
     shown = range(0, len(names), step)
     axes[-1].set_xticks(list(shown), [names[i] for i in shown], rotation=90, fontsize=7.5)
