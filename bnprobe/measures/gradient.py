@@ -114,8 +114,8 @@ COLUMNS = (
     ),
     Column(
         "energy_removed_layer",
-        "energy_removed of the layer as a whole.",
-        "as per channel",
+        "Share of the gradient's energy that the norm takes out, over all channels of the layer.",
+        "1 − Σ dx² / Σ (dy γ / √(var + eps))²",
         "0 to 1",
         _SANTURKAR,
         "layers",

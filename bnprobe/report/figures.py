@@ -19,14 +19,13 @@ import matplotlib as mpl
 import matplotlib.colorbar
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.report.words import number, shorten
-from bnprobe.scipy_stats import stats  # before seaborn, which imports it too
+from bnprobe.scipy_stats import stats
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
 
@@ -77,6 +76,13 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "figure.constrained_layout.use": True,
 }
+
+
+def _seaborn() -> Any:
+    """seaborn, which imports scipy.stats, and so must come after `bnprobe.scipy_stats`."""
+    import seaborn
+
+    return seaborn
 
 
 @contextmanager
@@ -258,7 +264,7 @@ def _map(axes: Axes, bar: Axes, groups: list[pd.DataFrame], panel: MapPanel) -> 
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[
         beyond
     ]
-    sns.heatmap(
+    _seaborn().heatmap(
         pd.DataFrame(picture),
         ax=axes,
         cbar_ax=bar,
@@ -318,7 +324,7 @@ def gradients(layers: pd.DataFrame) -> Figure:
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for place, (title, lines, logarithmic) in zip(axes, panels, strict=True):
         for column, label, colour in lines:
-            sns.lineplot(
+            _seaborn().lineplot(
                 x=np.arange(len(layers)),
                 y=layers[column].to_numpy(),
                 ax=place,
