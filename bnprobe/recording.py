@@ -53,12 +53,14 @@ class GradientRecord:
     `dy` and `dx` are moments of the gradient at the norm's output and input over all values; `gamma`,
     `beta` moments over backward passes of dL/dgamma and dL/dbeta, `importance` of |gamma dgamma + beta
     dbeta|. `energy` is the sum of (dy gamma / sqrt(var + eps))^2: what the energy of dx would be if the
-    norm's mean and variance were constants. `gap_centre` and `gap_map` are the largest violations of
-    sum dx = 0 and of dx = dy gamma / sqrt(running_var + eps), relative; NaN where they do not apply.
+    norm's mean and variance were constants, over the `n_passes_dx` passes that have a dx. `gap_centre`
+    and `gap_map` are the largest violations of sum dx = 0 and of dx = dy gamma / sqrt(running_var +
+    eps), relative; NaN where they do not apply.
     None stands for gradients that autograd did not compute (a frozen parameter, an input without one).
     """
 
     n_passes: int
+    n_passes_dx: int
     dy: Moments
     dy_nonfinite: Array
     dx: Moments | None
@@ -80,6 +82,7 @@ class GradientRecord:
             self,
             **kept,
             n_passes=self.n_passes + other.n_passes,
+            n_passes_dx=self.n_passes_dx + other.n_passes_dx,
             dy=self.dy.merge(other.dy),
             dy_nonfinite=self.dy_nonfinite + other.dy_nonfinite,
             energy=self.energy + other.energy,
