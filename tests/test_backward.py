@@ -153,8 +153,12 @@ def test_every_gradient_agrees_with_the_formulas(case: Case, training: bool):
         by_hand = [dgamma_dbeta_by_hand(norm, pull, record.eps) for pull in pulls]
         for name, vectors in zip(("gamma", "beta"), zip(*by_hand, strict=True), strict=True):
             if getattr(found, name) is not None:
+                # a norm that follows may take all pull away: what is left is rounding of sums of this size
+                size = np.max([np.abs(norm.rows(pull.dy)).sum() for pull in pulls])
                 expected = oracles.moments(np.stack(vectors))
-                oracles.assert_same_moments(getattr(found, name), expected, 1e-8)
+                for field in ("mean", "low", "high"):
+                    real = getattr(getattr(found, name), field)
+                    np.testing.assert_allclose(real, expected[field], rtol=1e-8, atol=1e-12 * size)
 
 
 class CastingRMSNorm(nn.Module):
