@@ -1,0 +1,151 @@
+"""Counting: how many values pass the gate, and how many fall in each bin of the histogram.
+
+The bin of z comes from the bits of u = 1 + |z| as float64: its exponent and the three highest bits
+of its mantissa are the octave and the step of `stats.histogram`, so edges are exact. Bins of a run of
+values are found first, in vector code; then they are counted one by one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bnprobe.condense.kernels import tasks
+from bnprobe.condense.kernels.gates import gate_of
+from bnprobe.condense.kernels.lanes import bits, floats, loop, plain, value
+
+N_BINS, SIDE = 96, 48
+"""As in `stats.histogram`, which this room does not import; a test holds them together."""
+
+REST = N_BINS
+"""The bin of what is not finite: counted beside the others and thrown away."""
+
+PLACES = 128
+"""Entries kept per channel: the bins, and room so that a channel starts on its own cache line."""
+
+RUN = 512
+"""Values whose bins are found before they are counted."""
+
+SHIFT, ONE, INFINITE = 49, 1023 << 3, 2047 << 3
+
+
+@loop
+def bin_of(z: float) -> Any:
+    """The bin of z; REST where it is not finite."""
+    step = bits(1.0 + np.abs(z)) >> SHIFT
+    side = min(step - ONE, SIDE - 1)
+    bin_ = SIDE - 1 - side if z < 0 else SIDE + side
+    return np.uint8(REST if step >= INFINITE else bin_)
+
+
+@loop
+def bins_of_run(x: Any, start: int, n: int, stride: int, map_: Any, found: Any) -> None:
+    """Bins of values of one channel."""
+    origin, scale, offset = map_
+    for i in range(n):
+        z = scale * (np.float64(value(x, start + i * stride)) - origin) + offset
+        found[i] = bin_of(z)
+
+
+@loop
+def bins_side_by_side(x: Any, start: int, n: int, maps: Any, found: Any) -> None:
+    """Bins of one position of neighbouring channels; `maps` holds three fields of RUN entries."""
+    for c in range(n):
+        z = maps[RUN + c] * (np.float64(value(x, start + c)) - maps[c]) + maps[2 * RUN + c]
+        found[c] = bin_of(z)
+
+
+@loop
+def passing(x: Any, start: int, n: int, stride: int, turn: Any, bar: Any) -> int:
+    """How many values of one row pass the gate."""
+    count = np.int32(0)
+    for i in range(n):
+        count = np.int32(count + np.int32(turn * value(x, start + i * stride) > bar))
+    return count
+
+
+@plain
+def run_of(task: Any, n: int) -> Any:
+    """First and last position of image n that is counted: `values.Share.run_of`."""
+    part = (task[tasks.FIRST_PART] + n) % task[tasks.PARTS]
+    size = task[tasks.P]
+    return part * size // task[tasks.PARTS], (part + 1) * size // task[tasks.PARTS]
+
+
+@plain
+def bin_map(task: Any, n: int, c: int) -> Any:
+    """Origin, scale and offset of the bins of sample n and channel c."""
+    at = n * task[tasks.BIN_STRIDE] + c
+    return (
+        floats(task[tasks.BIN_ORIGIN])[at],
+        floats(task[tasks.BIN_SCALE])[at],
+        floats(task[tasks.BIN_OFFSET])[at],
+    )
+
+
+@plain
+def count_run(x: Any, start: int, n: int, stride: int, map_: Any, found: Any, counts: Any) -> None:
+    """Count the values of one channel. Even and odd values have counts of their own, because an
+    entry that was just written is slow to read again."""
+    for at in range(0, n, RUN):
+        some = min(RUN, n - at)
+        bins_of_run(x, start + at * stride, some, stride, map_, found)
+        for i in range(0, some - 1, 2):
+            counts[found[i]] += 1
+            counts[PLACES + found[i + 1]] += 1
+        if some % 2:
+            counts[found[some - 1]] += 1
+
+
+@plain
+def tally_rows(x: Any, task: Any, n0: int, n1: int, first: int, last: int, counts: Any, passed: Any) -> None:
+    """Count the rows of the images n0 to n1 and the channels `first` to `last`, one at a time."""
+    found = np.empty(RUN, np.uint8)
+    stride = task[tasks.SP]
+    for n in range(n0, n1):
+        p0, p1 = run_of(task, n)
+        for c in range(first, last):
+            start = n * task[tasks.SN] + c * task[tasks.SC]
+            if task[tasks.GATE_SCALE]:
+                turn, bar = gate_of(x, task, n, c)
+                passed[c - first] += passing(x, start, task[tasks.P], stride, turn, bar)
+            if task[tasks.HISTOGRAM]:
+                map_ = bin_map(task, n, c)
+                count_run(x, start + p0 * stride, p1 - p0, stride, map_, found, counts[c - first])
+
+
+@plain
+def tally_columns(
+    x: Any, task: Any, n0: int, n1: int, first: int, last: int, counts: Any, passed: Any
+) -> None:
+    """Count the rows of the images n0 to n1 and the channels `first` to `last`, side by side."""
+    found = np.empty(RUN, np.uint8)
+    maps = np.empty(3 * RUN)
+    width = last - first
+    for n in range(n0, n1):
+        start, stride = n * task[tasks.SN] + first, task[tasks.SP]
+        if task[tasks.GATE_SCALE]:
+            for c in range(width):
+                turn, bar = gate_of(x, task, n, first + c)
+                passed[c] += passing(x, start + c, task[tasks.P], stride, turn, bar)
+        if task[tasks.HISTOGRAM]:
+            for c in range(width):
+                maps[c], maps[RUN + c], maps[2 * RUN + c] = bin_map(task, n, first + c)
+            p0, p1 = run_of(task, n)
+            for p in range(p0, p1):
+                bins_side_by_side(x, start + p * stride, width, maps, found)
+                for c in range(width):
+                    counts[c, found[c]] += 1
+
+
+@plain
+def write_tally(task: Any, group: int, first: int, last: int, counts: Any, passed: Any) -> None:
+    """Write the counts of one piece of work, shapes (groups, C) and (groups, C, N_BINS)."""
+    at = group * task[tasks.C]
+    for c in range(first, last):
+        floats(task[tasks.OUT])[at + c] = passed[c - first]
+        if task[tasks.HISTOGRAM]:
+            for b in range(N_BINS):
+                both = counts[c - first, b] + counts[c - first, PLACES + b]
+                floats(task[tasks.HISTOGRAM])[(at + c) * N_BINS + b] = both
