@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.condense import Affine, Own, Reading, count, read
+from bnprobe.condense import Affine, Own, Reading, Share, count, read
 from bnprobe.norms import NormLayer
 from bnprobe.recording import CHANNELS, GROUP, INSTANCE
 from bnprobe.stats import Histogram, Moments
@@ -22,6 +22,12 @@ from bnprobe.stats.moments import Array
 
 CHECKED_VALUES = 1 << 18
 """Values compared at the first call of a site: whole samples, at least one."""
+
+COUNTED_WHOLE = 1 << 14
+"""Values per channel up to which a site's histograms count everything; see `share_of`."""
+
+PARTS = 4
+"""Of the calls that come later they count this part of every image: a count costs what a read costs."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 """Largest difference between real and derived output, in units of the largest output."""
@@ -64,6 +70,7 @@ class Before:
     own: tuple[Moments, Moments] | None
     n_positive: Array | None
     pre_counts: Array | None
+    share: Share
     sample: Tensor | None
 
 
@@ -83,6 +90,15 @@ class Seen:
     def n_images(self) -> int:
         """Samples of the call: the images that had a finite value in some channel."""
         return int(self.before.reading.images.n.max(initial=0))
+
+
+def share_of(n_values: float, n_images: int) -> Share:
+    """What the histograms of a site count of its next call, after `n_values` per channel and `n_images`.
+
+    Everything until COUNTED_WHOLE values of a channel were seen, so that small data lose nothing; then
+    a quarter of every image, another quarter in the next. Moments and extremes always see everything.
+    """
+    return Share() if n_values < COUNTED_WHOLE else Share(PARTS, n_images % PARTS)
 
 
 def vectors_of(plan: NormLayer) -> Vectors:
@@ -108,6 +124,7 @@ def observe_before(
     training: bool,
     reference: Reference | None,
     histograms: bool,
+    share: Share,
     keep_sample: bool,
 ) -> Before:
     """Read the input of one call. `reference` is None at the first call of a site, which sets it."""
@@ -119,6 +136,7 @@ def observe_before(
         origin=reference.centre if reference else None,
         gate=fixed,
         bins=_input_bins(reference) if histograms and reference else None,
+        share=share,
         own=Own(plan.eps, plan.centred) if plan.pools == CHANNELS and not plan.uses_running else None,
         keep_rows=plan.pools in (INSTANCE, GROUP) and not plan.uses_running,
     )
@@ -129,7 +147,7 @@ def observe_before(
         reference = _first_reference(vectors, plan.eps, reading.moments)
         reading = replace(reading, images=reading.images.about(reference.centre))
         late_bins = _input_bins(reference) if histograms else None
-    late = count(rows, late_gate, late_bins)
+    late = count(rows, late_gate, late_bins, share)
     return Before(
         plan,
         training,
@@ -140,6 +158,7 @@ def observe_before(
         _own(plan, reading),
         reading.counts.n_positive if late.n_positive is None else late.n_positive,
         reading.counts.histogram if late.histogram is None else late.histogram,
+        share,
         _sample(rows) if keep_sample else None,
     )
 
@@ -178,7 +197,9 @@ def _derive_output(before: Before, y: object, mismatch: float, histograms: bool)
     if before.pre_counts is not None:
         counts = _derived_counts(before, mapping)
         if counts is None and isinstance(y, Tensor) and before.plan.fits(y):
-            counts = count(before.plan.rows(y.detach()), None, _output_bins(reference)).histogram
+            counts = count(
+                before.plan.rows(y.detach()), None, _output_bins(reference), before.share
+            ).histogram
     assert before.n_positive is not None
     return Seen(before, "derived", mismatch, post, nonfinite, before.n_positive, counts)
 
@@ -207,7 +228,11 @@ def _read_output(before: Before, y: Tensor, mismatch: float, histograms: bool) -
     zeros = np.zeros_like(reference.beta)
     itself = Affine(zeros, zeros + 1, zeros)
     reading = read(
-        rows, origin=reference.beta, gate=itself, bins=_output_bins(reference) if histograms else None
+        rows,
+        origin=reference.beta,
+        gate=itself,
+        bins=_output_bins(reference) if histograms else None,
+        share=before.share,
     )
     assert reading.counts.n_positive is not None
     return Seen(

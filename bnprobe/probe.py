@@ -26,7 +26,16 @@ from torch.utils.hooks import RemovableHandle
 
 from bnprobe.errors import BnprobeError, NoNormLayers
 from bnprobe.norms import describe, is_norm, looks_like_norm
-from bnprobe.observation import Before, Reference, Seen, Vectors, observe_after, observe_before, vectors_of
+from bnprobe.observation import (
+    Before,
+    Reference,
+    Seen,
+    Vectors,
+    observe_after,
+    observe_before,
+    share_of,
+    vectors_of,
+)
 from bnprobe.recording import About, LayerRecord, Recording
 from bnprobe.stats import Histogram, ImageMoments, Moments
 
@@ -297,11 +306,11 @@ class Probe:
         site = self._sites.get((name, call))
         plans = describe(module)
         plans = plans if site is None else plans[site.plan : site.plan + 1]
+        reference = site.reference if site else None
+        share = share_of(site.totals["pre"].n.max(), site.n_images) if site else share_of(0, 0)
         first = site is None
         return [
-            observe_before(
-                plan, x, module.training, site.reference if site else None, self._histograms, first
-            )
+            observe_before(plan, x, module.training, reference, self._histograms, share, first)
             if plan.fits(x)
             else None
             for plan in plans
