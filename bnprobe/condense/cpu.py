@@ -21,7 +21,7 @@ from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share
 from bnprobe.stats import N_BINS, ImageMoments, Moments
 from bnprobe.stats.moments import Array
 
-SMALL = 1 << 15
+SMALL = 1 << 17
 """Values below which a second thread costs more than it brings."""
 
 CHANNELS_AT_A_TIME = {"rows": 8, "columns": 64}
@@ -58,8 +58,10 @@ def read(
     walk.hold(tasks.ROWS, rows)
     walk.hold(tasks.ORIGIN, origin)
     walk.hold_map(tasks.GATE_ORIGIN, gate)
-    walk.run("sum")
+    histogram = None if lone else walk.hold_bins(bins, share)
+    walk.run(walk.layout)
     moments, images, bad, positive = _merged(out)
+    late = count(x, None, bins, share).histogram if lone else None
     if lone:
         images = ImageMoments.of_values(moments, moments.mean if origin is None else origin)
     elif origin is None:
@@ -68,7 +70,7 @@ def read(
         moments,
         images,
         bad,
-        Counts(positive if gate else None, count(x, None, bins, share).histogram),
+        Counts(positive if gate else None, _added(histogram) if histogram is not None else late),
         Moments(*rows) if rows is not None else None,
         positions(x, own) if own else None,
     )
@@ -80,13 +82,10 @@ def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WH
         return Counts()
     walk = _Walk(x)
     positive = np.empty((walk.n_groups, x.shape[1]))
-    histogram = np.empty((walk.n_groups, x.shape[1], N_BINS)) if bins else None
     walk.hold(tasks.OUT, positive)
-    walk.hold(tasks.HISTOGRAM, histogram)
     walk.hold_map(tasks.GATE_ORIGIN, gate)
-    walk.hold_map(tasks.BIN_ORIGIN, bins)
-    walk.task[tasks.PARTS], walk.task[tasks.FIRST_PART] = share.parts, share.first
-    walk.run("tally")
+    histogram = walk.hold_bins(bins, share)
+    walk.run("counts")
     return Counts(_added(positive) if gate else None, None if histogram is None else _added(histogram))
 
 
@@ -97,7 +96,7 @@ def positions(x: Tensor, own: Own) -> tuple[Moments, Moments]:
     walk.task[tasks.OUT] = out.data_ptr()
     walk.hold(tasks.EPS, np.array([own.eps]))
     walk.task[tasks.CENTRED] = own.centred
-    walk.run_whole("positions")
+    walk.run("positions")
     both = read(out).moments
     means, logs = (Moments(*(field[i : i + 1] for field in vars(both).values())) for i in range(2))
     return means, logs
@@ -137,13 +136,19 @@ class _Walk:
         self.hold(field + 2, map_.offset)
         self.task[field + 3] = map_.scale.shape[1] if per_sample else 0
 
-    def run(self, act: str) -> None:
-        """Run the loops for this tensor's layout."""
-        run(f"{act}_{self.layout}", self.x.dtype, self.task, self.n_threads)
+    def hold_bins(self, bins: Affine | None, share: Share) -> Array | None:
+        """Ask for the histogram; where its counts will be, shape (groups, C, N_BINS)."""
+        if bins is None:
+            return None
+        histogram = np.empty((self.n_groups, self.x.shape[1], N_BINS))
+        self.hold(tasks.HISTOGRAM, histogram)
+        self.hold_map(tasks.BIN_ORIGIN, bins)
+        self.task[tasks.PARTS], self.task[tasks.FIRST_PART] = share.parts, share.first
+        return histogram
 
-    def run_whole(self, act: str) -> None:
-        """Run a loop that knows every layout."""
-        run(act, self.x.dtype, self.task, self.n_threads)
+    def run(self, entry: str) -> None:
+        """Run one of the compiled entries over the task."""
+        run(entry, self.x.dtype, self.task, self.n_threads)
 
 
 def _merged(out: Array) -> tuple[Moments, ImageMoments, Array, Array]:

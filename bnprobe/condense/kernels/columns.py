@@ -123,18 +123,17 @@ def column(x: Any, start: int, n: int, stride: int, board: Any, sums: Any, c: in
 
 
 @plain
-def sum_columns(x: Any, task: Any, n0: int, n1: int, first: int, last: int, sums: Any) -> None:
-    """Rows of the images n0 to n1 and the channels `first` to `last`, many side by side, into `sums`."""
-    board = np.zeros(BOARD, np.array([real(x, 0.0)]).dtype)
-    block = np.zeros(SUMS)
+def sum_columns(x: Any, task: Any, n: int, first: int, last: int, sums: Any, board: Any, block: Any) -> None:
+    """The rows of image n and the channels `first` to `last`, at most LANES, side by side, into `sums`.
+
+    `board` has BOARD entries of the values' type and `block` SUMS of float64: room to work in.
+    """
     n_positions, stride = task[tasks.P], task[tasks.SP]
-    for n in range(n0, n1):
-        for c0 in range(first, last, LANES):
-            width = min(LANES, last - c0)
-            for i in range(width):
-                board[TURN + i], board[BAR + i] = gate_of(x, task, n, c0 + i)
-            start = n * task[tasks.SN] + c0
-            column_sums(x, start, n_positions, stride, board, block, width)
-            for i in range(width):
-                row = column(x, start, n_positions, stride, board, block, i)
-                join(task, sums, n, c0 + i, first, row, block[POSITIVE + i])
+    width = last - first
+    for i in range(width):
+        board[TURN + i], board[BAR + i] = gate_of(x, task, n, first + i)
+    start = n * task[tasks.SN] + first
+    column_sums(x, start, n_positions, stride, board, block, width)
+    for i in range(width):
+        row = column(x, start, n_positions, stride, board, block, i)
+        join(task, sums, n, first + i, first, row, block[POSITIVE + i])

@@ -13,54 +13,94 @@ from typing import Any
 import numpy as np
 
 from bnprobe.condense.kernels import channels, tasks
-from bnprobe.condense.kernels.columns import sum_columns
-from bnprobe.condense.kernels.lanes import floats, memory, plain, take, words
+from bnprobe.condense.kernels.columns import BOARD, SUMS, sum_columns
+from bnprobe.condense.kernels.lanes import floats, memory, plain, real, take, words
 from bnprobe.condense.kernels.places import positions_of_image
 from bnprobe.condense.kernels.rows import sum_rows
-from bnprobe.condense.kernels.tally import PLACES, tally_columns, tally_rows, write_tally
+from bnprobe.condense.kernels.tally import (
+    PLACES,
+    RUN,
+    bin_columns,
+    bin_rows,
+    pass_rows,
+    write_bins,
+    write_passed,
+)
 
 
 @plain
-def finish(task: Any, group: int, first: int, last: int, sums: Any) -> None:
+def finish(task: Any, group: int, first: int, sums: Any) -> None:
     """Write the channels of one piece of work."""
     out = floats(task[tasks.OUT] + 8 * group * channels.N_OUT * task[tasks.C])
-    for c in range(first, last):
-        channels.finish(sums, c - first, out, task[tasks.C], c, channels.origin_of(task, c))
+    for c in range(sums.shape[1]):
+        channels.finish(sums, c, out, task[tasks.C], first + c, channels.origin_of(task, first + c))
 
 
 @plain
-def sweep(pointer: Any, side_by_side: bool) -> None:
-    """Moments of every channel; `side_by_side` where channels are neighbours in memory."""
+def places(task: Any, n_channels: int) -> Any:
+    """Room for the counts of a piece of work; none where no histogram is asked for."""
+    return np.zeros((n_channels if task[tasks.HISTOGRAM] else 0, 2 * PLACES), np.int64)
+
+
+@plain
+def sum_by_rows(pointer: Any) -> None:
+    """Moments and bins of every channel, row by row: each is counted while it is still in the cache."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
+    found = np.empty(RUN, np.uint8)
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
-        sums = channels.empty_sums(last - first)
-        if side_by_side:
-            sum_columns(x, task, n0, n1, first, last, sums)
-        else:
-            sum_rows(x, task, n0, n1, first, last, sums)
-        finish(task, group, first, last, sums)
+        sums, counts = channels.empty_sums(last - first), places(task, last - first)
+        for n in range(n0, n1):
+            sum_rows(x, task, n, first, last, sums)
+            if len(counts):
+                bin_rows(x, task, n, first, last, counts, found)
+        finish(task, group, first, sums)
+        write_bins(task, group, first, counts)
 
 
 @plain
-def tally(pointer: Any, side_by_side: bool) -> None:
-    """Counts of every channel."""
+def sum_by_columns(pointer: Any) -> None:
+    """Moments and bins of every channel, where channels are neighbours."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
+    board, block = np.zeros(BOARD, np.array([real(x, 0.0)]).dtype), np.zeros(SUMS)
+    found, maps = np.empty(RUN, np.uint8), np.empty(3 * RUN)
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
-        counts = np.zeros((last - first, 2 * PLACES), np.int64)
-        passed = np.zeros(last - first)
-        if side_by_side:
-            tally_columns(x, task, n0, n1, first, last, counts, passed)
-        else:
-            tally_rows(x, task, n0, n1, first, last, counts, passed)
-        write_tally(task, group, first, last, counts, passed)
+        sums, counts = channels.empty_sums(last - first), places(task, last - first)
+        for n in range(n0, n1):
+            sum_columns(x, task, n, first, last, sums, board, block)
+            if len(counts):
+                bin_columns(x, task, n, first, last, counts, found, maps)
+        finish(task, group, first, sums)
+        write_bins(task, group, first, counts)
+
+
+@plain
+def tally(pointer: Any) -> None:
+    """What passes the gate, and bins, without the moments."""
+    task = words(pointer)
+    x = memory(task[tasks.X], pointer)
+    found, maps = np.empty(RUN, np.uint8), np.empty(3 * RUN)
+    while True:
+        group, n0, n1, first, last = tasks.next_turn(task)
+        if group < 0:
+            break
+        passed, counts = np.zeros(last - first), places(task, last - first)
+        for n in range(n0, n1):
+            if task[tasks.GATE_SCALE]:
+                pass_rows(x, task, n, first, last, passed)
+            if len(counts) and task[tasks.SC] == 1:
+                bin_columns(x, task, n, first, last, counts, found, maps)
+            elif len(counts):
+                bin_rows(x, task, n, first, last, counts, found)
+        write_passed(task, group, first, passed)
+        write_bins(task, group, first, counts)
 
 
 @plain
@@ -82,25 +122,20 @@ def entries(stamp: str) -> dict[str, Callable[[Any], None]]:
     joins what it looks it up by, so that a change in any file of this folder is seen.
     """
 
-    def sum_rows(pointer: Any) -> None:
+    def rows(pointer: Any) -> None:
         stamp  # noqa: B018
-        sweep(pointer, False)
+        sum_by_rows(pointer)
 
-    def sum_columns(pointer: Any) -> None:
+    def columns(pointer: Any) -> None:
         stamp  # noqa: B018
-        sweep(pointer, True)
+        sum_by_columns(pointer)
 
-    def tally_rows(pointer: Any) -> None:
+    def counts(pointer: Any) -> None:
         stamp  # noqa: B018
-        tally(pointer, False)
-
-    def tally_columns(pointer: Any) -> None:
-        stamp  # noqa: B018
-        tally(pointer, True)
+        tally(pointer)
 
     def positions(pointer: Any) -> None:
         stamp  # noqa: B018
         norm_positions(pointer)
 
-    every = (sum_rows, sum_columns, tally_rows, tally_columns, positions)
-    return {entry.__name__: entry for entry in every}
+    return {entry.__name__: entry for entry in (rows, columns, counts, positions)}

@@ -137,11 +137,10 @@ def row_sums(x: Any, start: int, n: int, stride: int, turn: Any, bar: Any) -> An
 
 
 @plain
-def sum_rows(x: Any, task: Any, n0: int, n1: int, first: int, last: int, sums: Any) -> None:
-    """Rows of the images n0 to n1 and the channels `first` to `last`, one at a time, into `sums`."""
-    for n in range(n0, n1):
-        for c in range(first, last):
-            turn, bar = gate_of(x, task, n, c)
-            start = n * task[tasks.SN] + c * task[tasks.SC]
-            row = row_sums(x, start, task[tasks.P], task[tasks.SP], turn, bar)
-            join(task, sums, n, c, first, row[:8], np.float64(row[8]))
+def sum_rows(x: Any, task: Any, n: int, first: int, last: int, sums: Any) -> None:
+    """The rows of image n and the channels `first` to `last`, one at a time, into `sums`."""
+    for c in range(first, last):
+        turn, bar = gate_of(x, task, n, c)
+        start = n * task[tasks.SN] + c * task[tasks.SC]
+        row = row_sums(x, start, task[tasks.P], task[tasks.SP], turn, bar)
+        join(task, sums, n, c, first, row[:8], np.float64(row[8]))

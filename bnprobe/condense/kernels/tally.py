@@ -99,53 +99,55 @@ def count_run(x: Any, start: int, n: int, stride: int, map_: Any, found: Any, co
 
 
 @plain
-def tally_rows(x: Any, task: Any, n0: int, n1: int, first: int, last: int, counts: Any, passed: Any) -> None:
-    """Count the rows of the images n0 to n1 and the channels `first` to `last`, one at a time."""
-    found = np.empty(RUN, np.uint8)
-    stride = task[tasks.SP]
-    for n in range(n0, n1):
-        p0, p1 = run_of(task, n)
-        for c in range(first, last):
-            start = n * task[tasks.SN] + c * task[tasks.SC]
-            if task[tasks.GATE_SCALE]:
-                turn, bar = gate_of(x, task, n, c)
-                passed[c - first] += passing(x, start, task[tasks.P], stride, turn, bar)
-            if task[tasks.HISTOGRAM]:
-                map_ = bin_map(task, n, c)
-                count_run(x, start + p0 * stride, p1 - p0, stride, map_, found, counts[c - first])
-
-
-@plain
-def tally_columns(
-    x: Any, task: Any, n0: int, n1: int, first: int, last: int, counts: Any, passed: Any
-) -> None:
-    """Count the rows of the images n0 to n1 and the channels `first` to `last`, side by side."""
-    found = np.empty(RUN, np.uint8)
-    maps = np.empty(3 * RUN)
-    width = last - first
-    for n in range(n0, n1):
-        start, stride = n * task[tasks.SN] + first, task[tasks.SP]
-        if task[tasks.GATE_SCALE]:
-            for c in range(width):
-                turn, bar = gate_of(x, task, n, first + c)
-                passed[c] += passing(x, start + c, task[tasks.P], stride, turn, bar)
-        if task[tasks.HISTOGRAM]:
-            for c in range(width):
-                maps[c], maps[RUN + c], maps[2 * RUN + c] = bin_map(task, n, first + c)
-            p0, p1 = run_of(task, n)
-            for p in range(p0, p1):
-                bins_side_by_side(x, start + p * stride, width, maps, found)
-                for c in range(width):
-                    counts[c, found[c]] += 1
-
-
-@plain
-def write_tally(task: Any, group: int, first: int, last: int, counts: Any, passed: Any) -> None:
-    """Write the counts of one piece of work, shapes (groups, C) and (groups, C, N_BINS)."""
-    at = group * task[tasks.C]
+def pass_rows(x: Any, task: Any, n: int, first: int, last: int, passed: Any) -> None:
+    """Count what passes the gate in the rows of image n and the channels `first` to `last`."""
     for c in range(first, last):
-        floats(task[tasks.OUT])[at + c] = passed[c - first]
-        if task[tasks.HISTOGRAM]:
-            for b in range(N_BINS):
-                both = counts[c - first, b] + counts[c - first, PLACES + b]
-                floats(task[tasks.HISTOGRAM])[(at + c) * N_BINS + b] = both
+        turn, bar = gate_of(x, task, n, c)
+        start = n * task[tasks.SN] + c * task[tasks.SC]
+        passed[c - first] += passing(x, start, task[tasks.P], task[tasks.SP], turn, bar)
+
+
+@plain
+def bin_rows(x: Any, task: Any, n: int, first: int, last: int, counts: Any, found: Any) -> None:
+    """Count the bins of image n and the channels `first` to `last`, one channel at a time."""
+    p0, p1 = run_of(task, n)
+    stride = task[tasks.SP]
+    for c in range(first, last):
+        start = n * task[tasks.SN] + c * task[tasks.SC] + p0 * stride
+        count_run(x, start, p1 - p0, stride, bin_map(task, n, c), found, counts[c - first])
+
+
+@plain
+def bin_columns(
+    x: Any, task: Any, n: int, first: int, last: int, counts: Any, found: Any, maps: Any
+) -> None:
+    """Count the bins of image n and the channels `first` to `last`, at most RUN, side by side.
+
+    Neighbouring values belong to different channels, so no entry is read just after it was written.
+    """
+    p0, p1 = run_of(task, n)
+    width = last - first
+    for c in range(width):
+        maps[c], maps[RUN + c], maps[2 * RUN + c] = bin_map(task, n, first + c)
+    for p in range(p0, p1):
+        bins_side_by_side(x, n * task[tasks.SN] + first + p * task[tasks.SP], width, maps, found)
+        for c in range(width):
+            counts[c, found[c]] += 1
+
+
+@plain
+def write_passed(task: Any, group: int, first: int, passed: Any) -> None:
+    """Write how many values passed, shape (groups, C)."""
+    out = floats(task[tasks.OUT])
+    for c in range(len(passed)):
+        out[group * task[tasks.C] + first + c] = passed[c]
+
+
+@plain
+def write_bins(task: Any, group: int, first: int, counts: Any) -> None:
+    """Write the counts of one piece of work, shape (groups, C, N_BINS)."""
+    out = floats(task[tasks.HISTOGRAM])
+    for c in range(len(counts)):
+        at = (group * task[tasks.C] + first + c) * N_BINS
+        for b in range(N_BINS):
+            out[at + b] = counts[c, b] + counts[c, PLACES + b]
