@@ -26,8 +26,8 @@ CHECKED_VALUES = 1 << 18
 COUNTED_WHOLE = 1 << 14
 """Values per channel up to which a site's histograms count everything; see `share_of`."""
 
-PARTS = 4
-"""Of the calls that come later they count this part of every image: a count costs what a read costs."""
+COUNTED_EVERY = 4
+"""From then on they count every so many-th image: counting a value costs more than reading it."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 """Largest difference between real and derived output, in units of the largest output."""
@@ -96,9 +96,9 @@ def share_of(n_values: float, n_images: int) -> Share:
     """What the histograms of a site count of its next call, after `n_values` per channel and `n_images`.
 
     Everything until COUNTED_WHOLE values of a channel were seen, so that small data lose nothing; then
-    a quarter of every image, another quarter in the next. Moments and extremes always see everything.
+    every fourth image of the stream. Moments and extremes always see everything.
     """
-    return Share() if n_values < COUNTED_WHOLE else Share(PARTS, n_images % PARTS)
+    return Share() if n_values < COUNTED_WHOLE else Share(COUNTED_EVERY, n_images % COUNTED_EVERY)
 
 
 def vectors_of(plan: NormLayer) -> Vectors:

@@ -143,7 +143,7 @@ class _Walk:
         histogram = np.empty((self.n_groups, self.x.shape[1], N_BINS))
         self.hold(tasks.HISTOGRAM, histogram)
         self.hold_map(tasks.BIN_ORIGIN, bins)
-        self.task[tasks.PARTS], self.task[tasks.FIRST_PART] = share.parts, share.first
+        self.task[tasks.EVERY], self.task[tasks.FIRST] = share.every, share.first
         return histogram
 
     def run(self, entry: str) -> None:

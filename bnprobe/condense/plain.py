@@ -86,7 +86,7 @@ def _row_moments(x: Tensor) -> tuple[Moments, Array]:
 def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WHOLE) -> Counts:
     """Positive values of gate(x), and the histogram of z = bins(x); each only where its map is given.
 
-    The gate sees every value, the histogram the `share` of them.
+    The gate sees every value, the histogram those of the images of its `share`.
     """
     positive, histogram = np.zeros(x.shape[1]), np.zeros((x.shape[1], N_BINS))
     start = 0
@@ -95,20 +95,10 @@ def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WH
         if gate is not None:
             positive += _numpy((gate[here].on(x64) > 0).sum((0, 2)).double())
         if bins is not None:
-            histogram += _histogram(_shared(bins[here].on(x64), share, start))
+            counted = [share.counts(i) for i in range(here.start, here.stop)]
+            histogram += _histogram(bins[here].on(x64)[counted])
         start = here.stop
     return Counts(positive if gate else None, histogram if bins else None)
-
-
-def _shared(z: Tensor, share: Share, start: int) -> Tensor:
-    """Rows of a chunk that begins with image `start`, NaN where the share leaves a value out."""
-    if share.parts == 1:
-        return z
-    kept = torch.full_like(z, torch.nan)
-    for i in range(z.shape[0]):
-        run = share.run_of(start + i, z.shape[2])
-        kept[i, :, run] = z[i, :, run]
-    return kept
 
 
 def _histogram(z: Tensor) -> Array:

@@ -35,21 +35,20 @@ class Affine:
 
 @dataclass(frozen=True)
 class Share:
-    """Which values the histograms count; moments, extremes and the gate always see every value.
+    """Which images the histograms count; moments, extremes and the gate always see every value.
 
-    The positions of an image are cut into `parts` equal runs, and of image i (counted within the
-    call) the run number (first + i) mod `parts` is counted. Whoever moves `first` on by the number
-    of images of each call counts every position of the map equally often: nothing is left out
-    for good, whatever lies where in the image. With one part, everything is counted.
+    Of the images of a call, numbered i = 0, 1, ..., those with (first + i) divisible by `every`.
+    Whoever gives as `first` the number of images seen before counts every `every`-th image of the
+    whole stream, however it is cut into calls; with `every` = 1 that is all of them. Nothing is
+    scaled: the number of values counted is the histogram's own.
     """
 
-    parts: int = 1
+    every: int = 1
     first: int = 0
 
-    def run_of(self, image: int, n_positions: int) -> slice:
-        """The positions that count in an image."""
-        part = (self.first + image) % self.parts
-        return slice(part * n_positions // self.parts, (part + 1) * n_positions // self.parts)
+    def counts(self, image: int) -> bool:
+        """Whether an image of the call counts."""
+        return (self.first + image) % self.every == 0
 
 
 WHOLE = Share()

@@ -49,14 +49,14 @@ def empty_sums(n_channels: int) -> Any:
 
 
 @plain
-def add_row(sums: Any, c: int, row: Any, origin: float) -> None:
-    """Add a row (k, n, s1, s2, s3, s4, low, high) to channel c; NaN for an origin yet to be chosen.
+def add_row(sums: Any, c: int, row: Any, origin: float) -> float:
+    """Add a row (k, n, s1, s2, s3, s4, low, high) to channel c; its mean. NaN for an origin yet to be chosen.
 
     Moving sums from one point to another is the binomial formula, with e the distance of the points.
     """
     k, n, s1, s2, s3, s4, low, high = row
     if n == 0:
-        return
+        return np.nan
     if sums[N, c] == 0:
         sums[POINT, c] = k
     e = k - sums[POINT, c]
@@ -68,7 +68,9 @@ def add_row(sums: Any, c: int, row: Any, origin: float) -> None:
     sums[S4, c] += s4 + 4 * e * s3 + 6 * e2 * s2 + 4 * e2 * e * s1 + n * e2 * e2
     sums[LOW, c] = min(sums[LOW, c], low)
     sums[HIGH, c] = max(sums[HIGH, c], high)
-    add_image(sums, c, k - (sums[POINT, c] if np.isnan(origin) else origin), s1 / n, s2 / n)
+    m1 = s1 / n
+    add_image(sums, c, k - (sums[POINT, c] if np.isnan(origin) else origin), m1, s2 / n)
+    return k + m1
 
 
 @plain
@@ -78,12 +80,12 @@ def origin_of(task: Any, c: int) -> float:
 
 
 @plain
-def join(task: Any, sums: Any, n: int, c: int, first: int, row: Any, positive: float) -> None:
-    """Join the row of image n and channel c to the sums, whose first channel is `first`."""
+def join(task: Any, sums: Any, n: int, c: int, first: int, row: Any, positive: float) -> float:
+    """Join the row of image n and channel c to the sums, whose first channel is `first`; its mean."""
     sums[BAD, c - first] += task[tasks.P] - row[1]
     sums[POSITIVE, c - first] += positive
-    add_row(sums, c - first, row, origin_of(task, c))
     keep_row(task, n, c, row)
+    return add_row(sums, c - first, row, origin_of(task, c))
 
 
 @plain

@@ -16,7 +16,6 @@ import numpy as np
 
 from bnprobe.condense.kernels import tasks
 from bnprobe.condense.kernels.channels import join
-from bnprobe.condense.kernels.gates import gate_of
 from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, value
 from bnprobe.condense.kernels.rows import N_PILOT, careful, is_far, needs_care
 
@@ -43,9 +42,7 @@ def set_pilots(x: Any, start: int, n: int, stride: int, board: Any, width: int) 
         board[PILOT + c] = real(x, 0.0)
     for i in range(many):
         for c in range(width):
-            board[PILOT + c] += value(x, start + i * step + c)
-    for c in range(width):
-        board[PILOT + c] *= share
+            board[PILOT + c] += value(x, start + i * step + c) * share
 
 
 @loop
@@ -95,8 +92,7 @@ def flush(board: Any, sums: Any) -> None:
 
 @plain
 def column_sums(x: Any, start: int, n: int, stride: int, board: Any, sums: Any, width: int) -> None:
-    """The sums of `width` neighbouring rows into `sums`, pilots and extremes onto the board."""
-    set_pilots(x, start, n, stride, board, width)
+    """The sums of `width` neighbouring rows into `sums`, and their extremes onto the board."""
     board[:SUMS] = 0
     board[LOW : LOW + LANES] = np.inf
     board[HIGH : HIGH + LANES] = -np.inf
@@ -116,8 +112,9 @@ def column(x: Any, start: int, n: int, stride: int, board: Any, sums: Any, c: in
     """One of the rows that `column_sums` summed: pilot, count, sums about it, extremes."""
     count, s4 = np.float64(n), sums[S4 + c]
     low, high = np.float64(board[LOW + c]), np.float64(board[HIGH + c])
-    far = is_far(count, sums[S1 + c], sums[S2 + c])
-    if far or (needs_care(count, s4) and not (low == high and s4 == 0.0)):
+    if s4 == 0.0 and low == high:
+        return low, count, 0.0, 0.0, 0.0, 0.0, low, high
+    if is_far(count, sums[S1 + c], sums[S2 + c]) or needs_care(count, s4):
         return careful(x, start + c, n, stride)
     return np.float64(board[PILOT + c]), count, sums[S1 + c], sums[S2 + c], sums[S3 + c], s4, low, high
 
@@ -126,14 +123,14 @@ def column(x: Any, start: int, n: int, stride: int, board: Any, sums: Any, c: in
 def sum_columns(x: Any, task: Any, n: int, first: int, last: int, sums: Any, board: Any, block: Any) -> None:
     """The rows of image n and the channels `first` to `last`, at most LANES, side by side, into `sums`.
 
-    `board` has BOARD entries of the values' type and `block` SUMS of float64: room to work in.
+    `board` has BOARD entries of the values' type and `block` SUMS of float64. The board holds the
+    gates, and as pilots the means of the image before (NaN before the first).
     """
-    n_positions, stride = task[tasks.P], task[tasks.SP]
-    width = last - first
-    for i in range(width):
-        board[TURN + i], board[BAR + i] = gate_of(x, task, n, first + i)
+    size, stride = task[tasks.P], task[tasks.SP]
     start = n * task[tasks.SN] + first
-    column_sums(x, start, n_positions, stride, board, block, width)
-    for i in range(width):
-        row = column(x, start, n_positions, stride, board, block, i)
-        join(task, sums, n, first + i, first, row, block[POSITIVE + i])
+    if not np.all(np.isfinite(board[PILOT : PILOT + last - first])):
+        set_pilots(x, start, size, stride, board, last - first)
+    column_sums(x, start, size, stride, board, block, last - first)
+    for i in range(last - first):
+        row = column(x, start, size, stride, board, block, i)
+        board[PILOT + i] = real(x, join(task, sums, n, first + i, first, row, block[POSITIVE + i]))

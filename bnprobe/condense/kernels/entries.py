@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from bnprobe.condense.kernels import channels, tasks
-from bnprobe.condense.kernels.columns import BOARD, SUMS, sum_columns
+from bnprobe.condense.kernels.columns import BAR, BOARD, PILOT, SUMS, TURN, sum_columns
+from bnprobe.condense.kernels.gates import set_gates
 from bnprobe.condense.kernels.lanes import floats, memory, plain, real, take, words
 from bnprobe.condense.kernels.places import positions_of_image
 from bnprobe.condense.kernels.rows import sum_rows
@@ -22,6 +23,7 @@ from bnprobe.condense.kernels.tally import (
     RUN,
     bin_columns,
     bin_rows,
+    is_counted,
     pass_rows,
     write_bins,
     write_passed,
@@ -53,9 +55,12 @@ def sum_by_rows(pointer: Any) -> None:
         if group < 0:
             break
         sums, counts = channels.empty_sums(last - first), places(task, last - first)
+        board = np.full((3, last - first), real(x, np.nan))
         for n in range(n0, n1):
-            sum_rows(x, task, n, first, last, sums)
-            if len(counts):
+            if n == n0 or task[tasks.GATE_STRIDE]:
+                set_gates(x, task, n, first, board[1], board[2])
+            sum_rows(x, task, n, first, last, sums, board[0], board[1], board[2])
+            if len(counts) and is_counted(task, n):
                 bin_rows(x, task, n, first, last, counts, found)
         finish(task, group, first, sums)
         write_bins(task, group, first, counts)
@@ -66,16 +71,20 @@ def sum_by_columns(pointer: Any) -> None:
     """Moments and bins of every channel, where channels are neighbours."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
-    board, block = np.zeros(BOARD, np.array([real(x, 0.0)]).dtype), np.zeros(SUMS)
+    board, block = np.full(BOARD, real(x, np.nan)), np.zeros(SUMS)
     found, maps = np.empty(RUN, np.uint8), np.empty(3 * RUN)
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
         sums, counts = channels.empty_sums(last - first), places(task, last - first)
+        board[PILOT : PILOT + last - first] = np.nan
         for n in range(n0, n1):
+            if n == n0 or task[tasks.GATE_STRIDE]:
+                gates = board[TURN : TURN + last - first], board[BAR : BAR + last - first]
+                set_gates(x, task, n, first, gates[0], gates[1])
             sum_columns(x, task, n, first, last, sums, board, block)
-            if len(counts):
+            if len(counts) and is_counted(task, n):
                 bin_columns(x, task, n, first, last, counts, found, maps)
         finish(task, group, first, sums)
         write_bins(task, group, first, counts)
@@ -95,10 +104,11 @@ def tally(pointer: Any) -> None:
         for n in range(n0, n1):
             if task[tasks.GATE_SCALE]:
                 pass_rows(x, task, n, first, last, passed)
-            if len(counts) and task[tasks.SC] == 1:
-                bin_columns(x, task, n, first, last, counts, found, maps)
-            elif len(counts):
-                bin_rows(x, task, n, first, last, counts, found)
+            if len(counts) and is_counted(task, n):
+                if task[tasks.SC] == 1:
+                    bin_columns(x, task, n, first, last, counts, found, maps)
+                else:
+                    bin_rows(x, task, n, first, last, counts, found)
         write_passed(task, group, first, passed)
         write_bins(task, group, first, counts)
 

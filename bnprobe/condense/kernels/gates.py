@@ -31,3 +31,10 @@ def gate_of(x: Any, task: Any, n: int, c: int) -> Any:
         return never
     turn = 1.0 if scale > 0 else -1.0
     return real(x, turn), rounded_down(x, turn * edge)
+
+
+@plain
+def set_gates(x: Any, task: Any, n: int, first: int, turn: Any, bar: Any) -> None:
+    """The gates of sample n for the channels from `first`."""
+    for i in range(len(turn)):
+        turn[i], bar[i] = gate_of(x, task, n, first + i)

@@ -1,9 +1,10 @@
 """Row by row: the power sums of one channel of one image, about a point inside the data.
 
 Lanes are in the type of the values (float32 for halves), in blocks short enough that they keep their
-digits; blocks add in float64. The point (the "pilot") is the mean of a few values spread over the
-row, so that data far from zero lose nothing. Where it turns out far from the row's mean, or the sums
-are not finite, or too small for float32, the row is read again with more care.
+digits; blocks add in float64. The point (the "pilot") is the mean of the channel's row in the image
+before, for the first image that of a few values spread over the row, so that data far from zero lose
+nothing. Where it turns out far from the row's own mean, or the sums are not finite, or too small for
+float32, the row is read again with more care.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import numpy as np
 
 from bnprobe.condense.kernels import tasks
 from bnprobe.condense.kernels.channels import join
-from bnprobe.condense.kernels.gates import gate_of
 from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, value
 
 BLOCK = 4096
@@ -83,17 +83,17 @@ def sums_about(x: Any, start: int, n: int, stride: int, k: Any, turn: Any, bar: 
 
 @plain
 def is_far(n: float, s1: float, s2: float) -> bool:
-    """Whether the mean is further than one standard deviation from the pilot.
+    """Whether the mean is further than two standard deviations from the pilot.
 
-    m^2 > var with m = s1 / n and var = s2 / n - m^2. Beyond that the sums of fourth powers lose
-    more than the digits that float32 has to spare.
+    m^2 > 4 var with m = s1 / n and var = s2 / n - m^2. Up to there the fourth powers about the pilot
+    are some 40 times those about the mean, and float32 has that many digits to spare.
     """
-    return 2.0 * s1 * s1 > n * s2
+    return 1.25 * s1 * s1 > n * s2
 
 
 @plain
 def needs_care(n: float, s4: float) -> bool:
-    """Whether sums are not finite, or so small that float32 may have run out of range."""
+    """Whether sums are not finite, or so small that float32 may have run out of range (or constant)."""
     return not s4 < np.inf or s4 < n * TINY
 
 
@@ -106,8 +106,8 @@ def careful(x: Any, start: int, n: int, stride: int) -> Any:
         v = np.float64(value(x, start + i * stride))
         if np.isfinite(v):
             seen += 1
-            k += (v - k) / seen
             low, high = min(low, v), max(high, v)
+            k = low if low == high else k + (v - k) / seen
     s1 = s2 = s3 = s4 = 0.0
     for i in range(n):
         v = np.float64(value(x, start + i * stride))
@@ -122,25 +122,33 @@ def careful(x: Any, start: int, n: int, stride: int) -> Any:
 
 
 @plain
-def row_sums(x: Any, start: int, n: int, stride: int, turn: Any, bar: Any) -> Any:
-    """One row: pilot, finite values, sums about the pilot, extremes; and how many pass the gate."""
-    k = pilot(x, start, n, stride)
+def row_sums(x: Any, start: int, n: int, stride: int, k: Any, turn: Any, bar: Any) -> Any:
+    """One row: a point, finite values, sums about the point, extremes; and how many pass the gate."""
     s1, s2, s3, s4, low, high, positive = sums_about(x, start, n, stride, k, turn, bar)
     count = np.float64(n)
     if is_far(count, s1, s2):
         k = real(x, np.float64(k) + s1 / count)
         s1, s2, s3, s4, low, high, _ = sums_about(x, start, n, stride, k, turn, bar)
-    point = np.float64(k)
-    if needs_care(count, s4) and not (low == high and s4 == 0.0):
-        point, count, s1, s2, s3, s4, low, high = careful(x, start, n, stride)
-    return point, count, s1, s2, s3, s4, low, high, positive
+    if s4 == 0.0 and low == high:
+        return (low, count, 0.0, 0.0, 0.0, 0.0, low, high), positive
+    if needs_care(count, s4):
+        return careful(x, start, n, stride), positive
+    return (np.float64(k), count, s1, s2, s3, s4, low, high), positive
 
 
 @plain
-def sum_rows(x: Any, task: Any, n: int, first: int, last: int, sums: Any) -> None:
-    """The rows of image n and the channels `first` to `last`, one at a time, into `sums`."""
+def sum_rows(
+    x: Any, task: Any, n: int, first: int, last: int, sums: Any, pilots: Any, turn: Any, bar: Any
+) -> None:
+    """The rows of image n and the channels `first` to `last`, one at a time, into `sums`.
+
+    `pilots` holds where each channel's row of the image before had its mean; NaN before the first.
+    """
+    size, stride = task[tasks.P], task[tasks.SP]
     for c in range(first, last):
-        turn, bar = gate_of(x, task, n, c)
+        i = c - first
         start = n * task[tasks.SN] + c * task[tasks.SC]
-        row = row_sums(x, start, task[tasks.P], task[tasks.SP], turn, bar)
-        join(task, sums, n, c, first, row[:8], np.float64(row[8]))
+        if not np.isfinite(pilots[i]):
+            pilots[i] = pilot(x, start, size, stride)
+        row, positive = row_sums(x, start, size, stride, pilots[i], turn[i], bar[i])
+        pilots[i] = real(x, join(task, sums, n, c, first, row, np.float64(positive)))

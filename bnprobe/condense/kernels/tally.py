@@ -66,11 +66,9 @@ def passing(x: Any, start: int, n: int, stride: int, turn: Any, bar: Any) -> int
 
 
 @plain
-def run_of(task: Any, n: int) -> Any:
-    """First and last position of image n that is counted: `values.Share.run_of`."""
-    part = (task[tasks.FIRST_PART] + n) % task[tasks.PARTS]
-    size = task[tasks.P]
-    return part * size // task[tasks.PARTS], (part + 1) * size // task[tasks.PARTS]
+def is_counted(task: Any, n: int) -> bool:
+    """Whether the histogram counts image n: `values.Share.counts`."""
+    return (task[tasks.FIRST] + n) % task[tasks.EVERY] == 0
 
 
 @plain
@@ -110,11 +108,10 @@ def pass_rows(x: Any, task: Any, n: int, first: int, last: int, passed: Any) -> 
 @plain
 def bin_rows(x: Any, task: Any, n: int, first: int, last: int, counts: Any, found: Any) -> None:
     """Count the bins of image n and the channels `first` to `last`, one channel at a time."""
-    p0, p1 = run_of(task, n)
-    stride = task[tasks.SP]
     for c in range(first, last):
-        start = n * task[tasks.SN] + c * task[tasks.SC] + p0 * stride
-        count_run(x, start, p1 - p0, stride, bin_map(task, n, c), found, counts[c - first])
+        start = n * task[tasks.SN] + c * task[tasks.SC]
+        map_ = bin_map(task, n, c)
+        count_run(x, start, task[tasks.P], task[tasks.SP], map_, found, counts[c - first])
 
 
 @plain
@@ -125,11 +122,10 @@ def bin_columns(
 
     Neighbouring values belong to different channels, so no entry is read just after it was written.
     """
-    p0, p1 = run_of(task, n)
     width = last - first
     for c in range(width):
         maps[c], maps[RUN + c], maps[2 * RUN + c] = bin_map(task, n, first + c)
-    for p in range(p0, p1):
+    for p in range(task[tasks.P]):
         bins_side_by_side(x, n * task[tasks.SN] + first + p * task[tasks.SP], width, maps, found)
         for c in range(width):
             counts[c, found[c]] += 1

@@ -22,8 +22,8 @@ GATE_ORIGIN, GATE_SCALE, GATE_OFFSET, GATE_STRIDE = range(13, 17)
 BIN_ORIGIN, BIN_SCALE, BIN_OFFSET, BIN_STRIDE = range(17, 21)
 """Addresses of the maps, and the distance of one sample's map to the next (0: one for all)."""
 
-PARTS, FIRST_PART, HISTOGRAM = range(21, 24)
-"""Which part of each image is counted (see `values.Share`), and where the counts go."""
+EVERY, FIRST, HISTOGRAM = range(21, 24)
+"""Which images the histogram counts (see `values.Share`), and where its counts go."""
 
 CENTRED, EPS = range(24, 26)
 """How a norm over channels works; the address of its eps."""
