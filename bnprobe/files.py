@@ -39,7 +39,7 @@ def write_whole(path: Path, content: bytes) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder")
+            raise IsADirectoryError(0, "is a folder, not a file")
         descriptor, part = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -56,6 +56,20 @@ def write_whole(path: Path, content: bytes) -> Path:
         if part is not None:
             Path(part).unlink(missing_ok=True)
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Raise CannotWrite now rather than after minutes of work; nothing is made on disk."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    reason = None
+    if path.is_dir():
+        reason = "is a folder, not a file"
+    elif not folder.is_dir():
+        reason = f"{folder} is a file, not a folder"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        reason = f"no permission to write in {folder}"
+    if reason:
+        raise CannotWrite(f"{path}: {reason}. Choose another path for the output.")
 
 
 def _umask() -> int:
@@ -112,7 +126,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
 def _believe(path: Path, metadata: dict[str, str], arrays: dict[str, np.ndarray[Any, Any]]) -> Recording:
     """Check version and digests, then rebuild the recording."""
     schema = metadata.get("schema", "")
-    if not schema.isdecimal() or int(schema) > SCHEMA:
+    if schema not in {str(known) for known in range(1, SCHEMA + 1)}:
         raise BadRecordingFile(
             f"{path.name}: schema {schema!r} is newer than the {SCHEMA} this bnprobe reads. Update bnprobe."
         )
@@ -122,7 +136,7 @@ def _believe(path: Path, metadata: dict[str, str], arrays: dict[str, np.ndarray[
             f"{path.name}: recording: the text does not match its digest, so it was edited. {AGAIN}"
         )
     try:
-        digests = json.loads(metadata.get("digests", "{}"))
+        digests = dict(json.loads(metadata.get("digests", "{}")))
         for name, array in arrays.items():
             if _digest(array.tobytes()) != digests.get(name):
                 raise BadRecordingFile(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import UninitializedParameter
 
 from bnprobe.errors import BnprobeError
 from bnprobe.recording import BATCH, CHANNELS, GROUP, INSTANCE, POOLS
@@ -145,13 +146,22 @@ def is_norm(module: nn.Module) -> bool:
 def looks_like_norm(module: nn.Module) -> bool:
     """Whether a module that is not understood should be named to the user.
 
-    By its class name; wrappers around a norm that is understood, and the parametrizations that
-    normalize weights and not activations, are left out.
+    By its class name. Left out are wrappers around a norm that is understood, blocks that hold a
+    convolution or a linear layer, and the parametrizations that normalize weights, not activations.
     """
     name = type(module).__name__.lower()
     if "norm" not in name or any(word in name for word in ("weightnorm", "spectralnorm", "weight_norm")):
         return False
+    if any(_is_matrix(parameter) for parameter in module.parameters()):
+        return False
     return not any(is_norm(inner) for inner in module.modules())
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    """Whether a parameter mixes channels, as the weight of a convolution or a linear layer does."""
+    if isinstance(parameter, UninitializedParameter):
+        return True
+    return parameter.numel() != max(parameter.shape, default=1)
 
 
 def _affine(module: nn.Module) -> dict[str, Any]:
@@ -252,15 +262,15 @@ def _layer_norm(module: nn.LayerNorm) -> Iterator[NormLayer]:
 
 
 def _rms_norm(module: nn.RMSNorm) -> Iterator[NormLayer]:
-    eps = module.eps
+    # without an eps torch takes the machine epsilon of the input, whose type is the weight's as a rule
+    dtype = torch.get_default_dtype() if module.weight is None else module.weight.dtype
     yield NormLayer(
         kind="rms_norm",
         pools=CHANNELS,
         n_channels=torch.Size(module.normalized_shape).numel(),
         channels=LAST,
         n_channel_dims=len(module.normalized_shape),
-        # torch takes the machine epsilon of the input when eps is None
-        eps=torch.finfo(torch.get_default_dtype()).eps if eps is None else float(eps),
+        eps=torch.finfo(dtype).eps if module.eps is None else float(module.eps),
         centred=False,
         **_affine(module),
     )

@@ -72,6 +72,7 @@ class Before:
     pre_counts: Array | None
     share: Share
     sample: Tensor | None
+    inverse_var: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,20 @@ def observe_before(
     plan: NormLayer,
     x: Tensor,
     training: bool,
+    memory: Vectors,
     reference: Reference | None,
     histograms: bool,
     share: Share,
     keep_sample: bool,
+    for_gradient: bool = False,
 ) -> Before:
-    """Read the input of one call. `reference` is None at the first call of a site, which sets it."""
+    """Read the input of one call.
+
+    `memory` holds the layer's vectors at its first call ever; `reference` is None at the first call
+    of a site, which sets it.
+    """
     rows, vectors = plan.rows(x.detach()), vectors_of(plan)
-    reference = reference or _stored_reference(vectors, plan.eps)
+    reference = reference or _stored_reference(memory, vectors, plan.eps)
     fixed = _stored_map(plan, vectors) if plan.uses_running else None
     reading = read(
         rows,
@@ -140,7 +147,7 @@ def observe_before(
         own=Own(plan.eps, plan.centred) if plan.pools == CHANNELS and not plan.uses_running else None,
         keep_rows=plan.pools in (INSTANCE, GROUP) and not plan.uses_running,
     )
-    mapping = fixed or _batch_map(plan, vectors, reading)
+    mapping = fixed or _batch_map(plan, vectors, reading, rows.shape[2])
     late_gate = mapping if fixed is None else None
     late_bins = None
     if reference is None:  # only now is there something to count against
@@ -155,12 +162,20 @@ def observe_before(
         reference,
         reading,
         mapping,
-        _own(plan, reading),
+        _own(plan, reading, rows.shape[2]),
         reading.counts.n_positive if late.n_positive is None else late.n_positive,
         reading.counts.histogram if late.histogram is None else late.histogram,
         share,
         _sample(rows) if keep_sample else None,
+        _inverse_variance(plan, rows) if mapping is None and for_gradient else None,
     )
+
+
+def _inverse_variance(plan: NormLayer, rows: Tensor) -> Tensor:
+    """1 / (var + eps) at each position of a norm over channels, shape (N, 1, P), float32."""
+    x = rows.float()
+    mean = x.mean(1, keepdim=True) if plan.centred else torch.zeros_like(x[:, :1])
+    return 1 / (((x - mean) ** 2).mean(1, keepdim=True) + plan.eps)
 
 
 def observe_after(before: Sequence[Before], y: object, settled: str | None, histograms: bool) -> Seen:
@@ -171,15 +186,25 @@ def observe_after(before: Sequence[Before], y: object, settled: str | None, hist
     """
     best, mismatch = before[0], float("nan")
     if settled is None:
-        best, mismatch = min(
-            ((b, _mismatch(b, y)) for b in before), key=lambda pair: (not pair[1] < np.inf, pair[1])
-        )
-        fits = mismatch <= _tolerance(best, y)
+        best, mismatch, fits = _choose(before, y)
         settled = "derived" if best.map is not None and (fits or not np.isfinite(mismatch)) else "read"
     best = replace(best, sample=None)
     if settled == "read" and isinstance(y, Tensor) and y.is_floating_point() and best.plan.fits(y):
         return _read_output(best, y, mismatch, histograms)
     return _derive_output(best, y, mismatch, histograms)
+
+
+def _choose(before: Sequence[Before], y: object) -> tuple[Before, float, bool]:
+    """The first plan that reproduces the output, its mismatch, and True; else the first plan, and False.
+
+    Not the nearest one: an activation fused into the module moves the output away from every plan, and
+    then nearness says nothing about which of them normalized.
+    """
+    for tried in before:
+        gap = _mismatch(tried, y)
+        if gap <= _tolerance(tried, y):
+            return tried, gap, True
+    return before[0], _mismatch(before[0], y), False
 
 
 def _derive_output(before: Before, y: object, mismatch: float, histograms: bool) -> Seen:
@@ -246,19 +271,18 @@ def _read_output(before: Before, y: Tensor, mismatch: float, histograms: bool) -
     )
 
 
-def _stored_reference(vectors: Vectors, eps: float) -> Reference | None:
-    """Places for the counts from the running statistics; None where there are no usable ones.
+def _stored_reference(memory: Vectors, vectors: Vectors, eps: float) -> Reference | None:
+    """Places for the counts from the running statistics; None where the layer has none.
 
     They come before any batch, so that recordings of one checkpoint count against the same scale.
     """
-    if vectors.running_mean is None or vectors.running_var is None:
+    mean, var = memory.running_mean, memory.running_var
+    if mean is None or var is None:
         return None
     with np.errstate(invalid="ignore"):
-        usable = np.isfinite(vectors.running_mean) & (vectors.running_var + eps > 0)
-        usable &= np.isfinite(vectors.running_var)
+        usable = np.isfinite(mean) & np.isfinite(var) & (var + eps > 0)
         # a poisoned channel gets a scale of its own kind, the same in every recording
-        centre = np.where(usable, vectors.running_mean, 0.0)
-        return _reference(vectors, centre, np.sqrt(np.where(usable, vectors.running_var + eps, 1.0)))
+        return _reference(vectors, np.where(usable, mean, 0.0), np.sqrt(np.where(usable, var + eps, 1.0)))
 
 
 def _first_reference(vectors: Vectors, eps: float, seen: Moments) -> Reference:
@@ -294,27 +318,36 @@ def _stored_map(plan: NormLayer, vectors: Vectors) -> Affine:
         return Affine(vectors.running_mean, gamma / np.sqrt(vectors.running_var + plan.eps), beta)
 
 
-def _batch_map(plan: NormLayer, vectors: Vectors, reading: Reading) -> Affine | None:
+def _batch_map(plan: NormLayer, vectors: Vectors, reading: Reading, n_positions: int) -> Affine | None:
     """The affine map of this call, per channel or per (sample, channel); None where it varies inside a row.
 
     NaN where a non-finite value entered the statistics that normalize, as in the real output.
     """
     if plan.pools == CHANNELS:
         return None
+    mean, square = _normalizing(plan, reading, n_positions)
+    if plan.pools == GROUP:
+        mean, square = (np.repeat(v, plan.n_channels // plan.n_groups, axis=1) for v in (mean, square))
+    gamma, beta = _gamma_beta(plan, vectors)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = gamma / np.sqrt(square + plan.eps)
+    return Affine(mean if plan.centred else np.zeros_like(mean), scale, np.broadcast_to(beta, scale.shape))
+
+
+def _normalizing(plan: NormLayer, reading: Reading, n_positions: int) -> tuple[Array, Array]:
+    """Mean and variance (mean square where not centred) with which the call normalizes itself.
+
+    Of shape (C,) for a batch, (N, C) per instance, (N, G) per group; NaN where a value was not finite.
+    """
     used, whole = reading.moments, reading.n_nonfinite == 0
     if reading.rows is not None:
-        used, whole = reading.rows, reading.rows.n == reading.rows.n.max(initial=0)
+        used, whole = reading.rows, reading.rows.n == n_positions
     if plan.pools == GROUP:
-        size = plan.n_channels // plan.n_groups
-        groups = _pool_groups(used, plan.n_groups)
-        used = Moments(*(np.repeat(v, size, axis=1) for v in vars(groups).values()))
-        whole = np.repeat(whole.reshape(-1, plan.n_groups, size).all(axis=2), size, axis=1)
-    gamma, beta = _gamma_beta(plan, vectors)
-    mean = used.mean if plan.centred else np.zeros_like(used.mean)
-    square = used.m2 / np.maximum(used.n, 1) + (used.mean - mean) ** 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scale = gamma / np.sqrt(np.where(whole, square, np.nan) + plan.eps)
-    return Affine(mean, scale, np.broadcast_to(beta, scale.shape))
+        groups = (-1, plan.n_groups, plan.n_channels // plan.n_groups)
+        used, whole = used.reshape(*groups).pool(axis=2), whole.reshape(groups).all(axis=2)
+    mean = np.where(whole & (used.n > 0), used.mean, np.nan)
+    var = used.m2 / np.maximum(used.n, 1)
+    return mean, np.where(np.isnan(mean), np.nan, var if plan.centred else var + mean**2)
 
 
 def _gamma_beta(plan: NormLayer, vectors: Vectors) -> tuple[Array, Array]:
@@ -323,23 +356,17 @@ def _gamma_beta(plan: NormLayer, vectors: Vectors) -> tuple[Array, Array]:
     return gamma, np.zeros(plan.n_channels) if vectors.beta is None else vectors.beta
 
 
-def _pool_groups(rows: Moments, n_groups: int) -> Moments:
-    """Moments of each (sample, group), shape (N, G)."""
-    n, c = rows.shape
-    return rows.reshape(n, n_groups, c // n_groups).pool(axis=2)
-
-
-def _own(plan: NormLayer, reading: Reading) -> tuple[Moments, Moments] | None:
+def _own(plan: NormLayer, reading: Reading, n_positions: int) -> tuple[Moments, Moments] | None:
     """Distribution over samples of the mean and the log variance (+ eps) that the norm itself uses.
 
-    Of shape (1,) for norms over channels, (G,) per group, (C,) per channel for instance norm.
+    Of shape (1,) for norms over channels, (G,) per group, (C,) per channel for instance norm. Samples
+    in which a value was not finite have no such statistics, and are left out.
     """
     if reading.rows is None:
         return reading.own
-    used = reading.rows if plan.pools == INSTANCE else _pool_groups(reading.rows, plan.n_groups)
-    some = used.n > 0
-    var = np.where(some, used.m2 / np.maximum(used.n, 1) + plan.eps, 1.0)
-    return Moments.of(np.where(some, used.mean, np.nan)), Moments.of(np.where(some, np.log(var), np.nan))
+    mean, var = _normalizing(plan, reading, n_positions)
+    with np.errstate(divide="ignore"):
+        return Moments.of(mean), Moments.of(np.log(var + plan.eps))
 
 
 def _sample(rows: Tensor) -> Tensor:
@@ -389,5 +416,6 @@ def _tolerance(before: Before, y: object) -> float:
     reading, mapping = before.reading.moments, before.map
     far = np.where(reading.n > 0, np.maximum(np.abs(reading.low), np.abs(reading.high)), 0.0)
     moved = np.abs(np.where(np.isfinite(mapping.scale), mapping.scale, 0.0)) * far
-    largest = float(y.detach().abs().amax()) if y.numel() else 1.0
+    finite = y.detach()[torch.isfinite(y)]
+    largest = float(finite.abs().amax()) if finite.numel() else 1.0
     return base + 8 * epsilon * float(moved.max(initial=0.0)) / max(largest, 1e-30)

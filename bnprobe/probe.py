@@ -12,10 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.utils.hooks import RemovableHandle
 
+from bnprobe.backward import BackwardCall, Origin, origin_of, route
 from bnprobe.errors import BnprobeError, NoNormLayers
 from bnprobe.norms import describe, is_norm, looks_like_norm
 from bnprobe.observation import (
@@ -36,15 +37,24 @@ from bnprobe.observation import (
     share_of,
     vectors_of,
 )
-from bnprobe.recording import About, LayerRecord, Recording
+from bnprobe.recording import About, GradientRecord, LayerRecord, Recording
 from bnprobe.stats import Histogram, ImageMoments, Moments
 
 
-def attach(model: nn.Module, *, layers: str | Sequence[str] | None = None, histograms: bool = True) -> Probe:
+def attach(
+    model: nn.Module,
+    *,
+    layers: str | Sequence[str] | None = None,
+    histograms: bool = True,
+    gradients: bool = True,
+    scaler: Any = None,
+) -> Probe:
     """Hook every normalization layer of `model` and return the probe that records them.
 
     Use it as a context manager, or call `detach()`. `layers` narrows it to paths that match one of
-    these shell patterns ("layer4.*"); `histograms=False` leaves out the distributions.
+    these shell patterns ("layer4.*"); `histograms=False` leaves out the distributions, `gradients=False`
+    what backward passes do. With a loss scaler (torch.amp.GradScaler) give it as `scaler`, so that
+    gradients are recorded unscaled.
 
     Raises NoNormLayers when the model holds no layer that is understood, or none that matches.
     """
@@ -53,7 +63,7 @@ def attach(model: nn.Module, *, layers: str | Sequence[str] | None = None, histo
             f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
     patterns = [layers] if isinstance(layers, str) else layers
-    return Probe(model, _choose(model, patterns), histograms)
+    return Probe(model, _choose(model, patterns), histograms, gradients, scaler)
 
 
 def _choose(model: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -87,10 +97,13 @@ def _no_norms(model: nn.Module) -> str:
 
 @dataclass
 class _Site:
-    """The running total of one (layer, call), and what its first call settled."""
+    """The running total of one (layer, call), and what its first call settled.
 
-    plan: int
-    output: str
+    `settled` holds the plan and the way to the output by the layer's training flag: a layer frozen in
+    a way of its own may follow another plan in each mode.
+    """
+
+    settled: dict[bool, tuple[int, str]]
     mismatch: float
     reference: Reference
     first: Vectors
@@ -99,11 +112,14 @@ class _Site:
     n_calls_training: int = 0
     n_calls_running: int = 0
     n_images: int = 0
+    output: str = "derived"
     totals: dict[str, Any] = field(default_factory=dict)
 
     def add(self, seen: Seen) -> None:
         """Updating is merging: every statistic of the call joins the total."""
-        before, reference = seen.before, self.reference
+        before = seen.before
+        # of this call, not of the site: two threads may both have met their first batch
+        reference = before.reference
         news: dict[str, Any] = {
             "pre": before.reading.moments,
             "pre_images": before.reading.images,
@@ -122,7 +138,8 @@ class _Site:
         self.n_calls_running += before.plan.uses_running
         self.n_images += seen.n_images
         self.last = seen
-        self.output = "read" if seen.output == "read" else self.output
+        self.output = "read" if "read" in (seen.output, self.output) else "derived"
+        self.mismatch = float(np.fmax(self.mismatch, seen.mismatch))
 
 
 def _positive(gamma: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -151,19 +168,35 @@ class _Pass(threading.local):
         self.started = time.perf_counter()
         self.n_images = 0
         self.calls: dict[str, int] = {}
-        self.open: list[tuple[str, int, list[Before | None]]] = []
-        self.waiting: list[tuple[tuple[str, int], int, Seen]] = []
+        self.memory: dict[str, Vectors] = {}
+        self.open: list[tuple[str, int, list[Before | None], Origin | None]] = []
+        self.graphless: dict[str, list[int]] = {}
+        self.waiting: list[tuple[tuple[str, int], tuple[int, str], Seen]] = []
 
 
 class Probe:
     """What `attach` returns: it records until `detach()`, and its `recording` is a snapshot at any time."""
 
-    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module], histograms: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        histograms: bool = True,
+        gradients: bool = True,
+        scaler: Any = None,
+    ) -> None:
         self._layers = dict(layers)
+        self._n_layers = len(layers)
         self._model_name = type(model).__name__
         self._n_parameters = sum(p.numel() for p in model.parameters() if not _is_lazy(p))
         self._histograms = histograms
+        self._wants_gradients = gradients
+        self._scaler = scaler
+        self._perhaps_scaled = False
+        self._gradients: dict[tuple[str, int], GradientRecord] = {}
+        self._backward: dict[int, list[BackwardCall]] = {}
         self._sites: dict[tuple[str, int], _Site] = {}
+        self._memory: dict[str, Vectors] = {}
         self._lock = threading.Lock()
         self._pass = _Pass()
         self._n_forwards = self._n_images = 0
@@ -177,6 +210,7 @@ class Probe:
         self._device = ""
         self._n_unreadable = 0
         self._handles: list[RemovableHandle] = []
+        self._final: Recording | None = None
         self._hook(model)
 
     def _hook(self, model: nn.Module) -> None:
@@ -194,10 +228,13 @@ class Probe:
             raise
 
     def detach(self) -> None:
-        """Remove the hooks; may be called any number of times. The recording stays."""
+        """Remove the hooks; may be called any number of times. The recording stays as it is then."""
+        if self._handles:
+            self._final = self.recording
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._layers = {}  # the model is no longer ours to hold
 
     def __enter__(self) -> Self:
         return self
@@ -207,13 +244,20 @@ class Probe:
     ) -> None:
         self.detach()
 
+    @property
+    def n_images(self) -> int:
+        """Samples of the completed forward passes so far."""
+        return self._n_images
+
     def __repr__(self) -> str:
         state = "attached to" if self._handles else "detached from"
-        return f"<Probe {state} {len(self._layers)} norm layers of {self._model_name}, {self._n_forwards} forward passes>"
+        return f"<Probe {state} {self._n_layers} norm layers of {self._model_name}, {self._n_forwards} forward passes>"
 
     @property
     def recording(self) -> Recording:
         """What was seen so far, as plain data; usable after `detach()` and not changed by later passes."""
+        if self._final is not None:
+            return self._final
         with self._lock:
             sites = dict(self._sites)
             about = self._about()
@@ -230,6 +274,11 @@ class Probe:
         if self._n_unreadable:
             notes.append(
                 f"{self._n_unreadable} calls of norm layers had an input that is not a floating tensor of known shape."
+            )
+        if self._perhaps_scaled and self._gradients:
+            notes.append(
+                "Gradients passed a forward under float16 autocast: if a loss scaler was in use they are scaled by it. "
+                "Give it to attach(model, scaler=...) to record them unscaled."
             )
         return About(
             model=self._model_name,
@@ -269,14 +318,17 @@ class Probe:
             n_images=site.n_images,
             output=site.output,
             mismatch=site.mismatch,
+            gradient=self._gradients.get((name, call)),
             **site.totals,
         )
 
     # What the hooks call, in the order of a forward pass.
 
-    def _model_begins(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _model_begins(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if _is_recomputation():
+            return
         run = self._pass
-        if run.depth and sys.exception() is run.handling:
+        if run.depth and _calls_on_stack(model) > 1:
             run.depth += 1  # the model calls itself
             return
         run.depth = 1
@@ -287,30 +339,49 @@ class Probe:
             self._device = self._device or _device_name(first)
 
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if _is_recomputation():
-            return
         run = self._pass
-        # outside a pass of the whole model there is no end that would restart the count
-        call = run.calls.get(name, 0) if run.depth else 0
-        run.calls[name] = call + 1
+        x = next(_tensors((args, kwargs)), None)
+        origin = origin_of(x) if x is not None and self._wants_gradients else None
+        if _is_recomputation():
+            calls = run.graphless.get(name)
+            if not calls or origin is None:
+                return
+            call = calls.pop()
+        else:
+            # outside a pass of the whole model there is no end that would restart the count
+            call = run.calls.get(name, 0) if run.depth else 0
+            run.calls[name] = call + 1
+        for_gradient = self._wants_gradients and torch.is_grad_enabled()
         with torch.no_grad():
-            run.open.append((name, call, self._read(name, call, module, args, kwargs)))
+            run.open.append((name, call, self._read(name, call, module, x, for_gradient), origin))
 
     def _read(
-        self, name: str, call: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, name: str, call: int, module: nn.Module, x: Tensor | None, for_gradient: bool
     ) -> list[Before | None]:
         """The input, read by every plan that may fit; by the settled one after the first call."""
-        x = next(_tensors((args, kwargs)), None)
         if x is None or not x.is_floating_point() or x.is_meta or x.is_nested:
             return []
         site = self._sites.get((name, call))
         plans = describe(module)
-        plans = plans if site is None else plans[site.plan : site.plan + 1]
+        settled = site.settled.get(module.training) if site else None
+        plans = plans if settled is None else (plans[settled[0]],)
+        memory = self._memory.get(name) or self._pass.memory.get(name)
+        if memory is None:
+            memory = self._pass.memory[name] = vectors_of(plans[0])
         reference = site.reference if site else None
         share = share_of(site.totals["pre"].n.max(), site.n_images) if site else share_of(0, 0)
-        first = site is None
         return [
-            observe_before(plan, x, module.training, reference, self._histograms, share, first)
+            observe_before(
+                plan,
+                x,
+                module.training,
+                memory,
+                reference,
+                self._histograms,
+                share,
+                settled is None,
+                for_gradient,
+            )
             if plan.fits(x)
             else None
             for plan in plans
@@ -320,27 +391,70 @@ class Probe:
         run = self._pass
         while run.open and run.open[-1][0] != name:
             run.open.pop()  # calls that an exception cut short
-        if not run.open or _is_recomputation():
+        if not run.open:
             return
-        _, call, tries = run.open.pop()
+        _, call, tries, origin = run.open.pop()
         before = [b for b in tries if b is not None]
         if not before:
             self._n_unreadable += 1
             return
-        site = self._sites.get((name, call))
         y = next(_tensors(output), None)
+        if _is_recomputation():
+            self._await_gradient((name, call), before[0], y, origin)
+            return
+        site = self._sites.get((name, call))
+        settled = site.settled.get(before[0].training) if site else None
         with torch.no_grad():
-            seen = observe_after(before, y, site.output if site else None, self._histograms)
-        plan = (
-            site.plan
-            if site
-            else next(i for i, b in enumerate(tries) if b is not None and b.plan is seen.before.plan)
+            seen = observe_after(before, y, settled[1] if settled else None, self._histograms)
+        plan = next(
+            i for i, tried in enumerate(tries) if tried is not None and tried.plan is seen.before.plan
         )
-        run.waiting.append(((name, call), plan, seen))
+        run.waiting.append(((name, call), settled or (plan, seen.output), seen))
+        self._await_gradient((name, call), seen.before, y, origin)
+        if y is not None and not torch.is_grad_enabled():
+            run.graphless.setdefault(name, []).append(call)
         if not run.depth:
             self._commit(run)
 
+    def _await_gradient(
+        self, site: tuple[str, int], before: Before, y: Tensor | None, origin: Origin | None
+    ) -> None:
+        """Hook the graph of this call, where there is one."""
+        if y is None or not self._wants_gradients or not torch.is_grad_enabled() or not before.plan.fits(y):
+            return
+        way = route(y, origin, before.plan)
+        if way is None:
+            return
+        BackwardCall(before, way, before.inverse_var, site, self)
+        if self._scaler is None and torch.is_autocast_enabled(y.device.type):
+            self._perhaps_scaled |= torch.get_autocast_dtype(y.device.type) == torch.float16
+
+    @property
+    def listening(self) -> bool:
+        """Whether gradients still count: until `detach()`."""
+        return bool(self._handles)
+
+    def backward_begins(self, call: BackwardCall) -> float:
+        """A backward pass has reached a norm: finish its record when the pass ends, in whatever thread."""
+        task = torch._C._current_graph_task_id()
+        with self._lock:
+            calls = self._backward.setdefault(task, [])
+            calls.append(call)
+        if len(calls) == 1:
+            torch.autograd.Variable._execution_engine.queue_callback(lambda: self._backward_ends(task))
+        return float(self._scaler.get_scale()) if self._scaler is not None else 1.0
+
+    def _backward_ends(self, task: int) -> None:
+        with self._lock:
+            for call in self._backward.pop(task, ()):
+                record = call.finish()
+                if record is not None:
+                    known = self._gradients.get(call.site)
+                    self._gradients[call.site] = record if known is None else known.merge(record)
+
     def _model_ends(self) -> None:
+        if _is_recomputation():
+            return
         run = self._pass
         run.depth -= 1
         failed = sys.exception() is not run.handling
@@ -352,13 +466,15 @@ class Probe:
 
     def _commit(self, run: _Pass) -> None:
         with self._lock:
-            for key, plan, seen in run.waiting:
+            self._memory = {**run.memory, **self._memory}
+            for key, settled, seen in run.waiting:
                 site = self._sites.get(key)
                 if site is None:
-                    reference, vectors = seen.before.reference, seen.before.vectors
-                    site = self._sites[key] = _Site(
-                        plan, seen.output, seen.mismatch, reference, vectors, seen
-                    )
+                    memory, vectors = self._memory[key[0]], seen.before.vectors
+                    first = replace(vectors, running_mean=memory.running_mean, running_var=memory.running_var)
+                    site = _Site({}, seen.mismatch, seen.before.reference, first, seen)
+                    self._sites[key] = site
+                site.settled.setdefault(seen.before.training, settled)
                 site.add(seen)
             self._n_forwards += 1 if run.calls else 0
             self._n_images += run.n_images
@@ -378,7 +494,7 @@ class _Hook:
         if probe is None or torch._C._get_tracing_state() is not None:
             return
         if self.act == "_model_begins":
-            probe._model_begins(args, kwargs)
+            probe._model_begins(module, args, kwargs)
         elif self.act == "_before":
             probe._before(self.name, module, args, kwargs)
         elif self.act == "_after":
@@ -400,6 +516,20 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for item in value:
             yield from _tensors(item)
+
+
+def _calls_on_stack(module: nn.Module) -> int:
+    """How many calls of `module` are under way in this thread.
+
+    torch's hooks cannot tell a model that calls itself from one whose last pass was interrupted
+    (KeyboardInterrupt passes the always-called hooks by), and the second must not count as nested.
+    """
+    frame: FrameType | None = sys._getframe()
+    n = 0
+    while frame is not None:
+        n += frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is module
+        frame = frame.f_back
+    return n
 
 
 def _is_recomputation() -> bool:

@@ -22,6 +22,73 @@ channels; or all channels at each position (layer and RMS norm)."""
 
 
 @dataclass(frozen=True)
+class FeederRecord:
+    """The weights before a norm, per output channel and over backward passes; shapes (C,).
+
+    `norm` is |w|, `grad_norm` |dL/dw|, `angle` the angle in radians by which a step of learning rate 1
+    along the gradient turns w (to first order), `gap` the largest violation of the identity that ties
+    <w, dL/dw> to gamma's gradient, relative to |w| |dL/dw|; NaN where it was not checked.
+    """
+
+    norm: Moments
+    grad_norm: Moments
+    angle: Moments
+    gap: Array
+
+    def merge(self, other: Self) -> Self:
+        """Both parts together."""
+        return replace(
+            self,
+            norm=self.norm.merge(other.norm),
+            grad_norm=self.grad_norm.merge(other.grad_norm),
+            angle=self.angle.merge(other.angle),
+            gap=np.fmax(self.gap, other.gap),
+        )
+
+
+@dataclass(frozen=True)
+class GradientRecord:
+    """What backward passes did at one site; shapes (C,).
+
+    `dy` and `dx` are moments of the gradient at the norm's output and input over all values; `gamma`,
+    `beta` moments over backward passes of dL/dgamma and dL/dbeta, `importance` of |gamma dgamma + beta
+    dbeta|. `energy` is the sum of (dy gamma / sqrt(var + eps))^2: what the energy of dx would be if the
+    norm's mean and variance were constants. `gap_centre` and `gap_map` are the largest violations of
+    sum dx = 0 and of dx = dy gamma / sqrt(running_var + eps), relative; NaN where they do not apply.
+    None stands for gradients that autograd did not compute (a frozen parameter, an input without one).
+    """
+
+    n_passes: int
+    dy: Moments
+    dy_nonfinite: Array
+    dx: Moments | None
+    gamma: Moments | None
+    beta: Moments | None
+    importance: Moments | None
+    energy: Array
+    gap_centre: Array
+    gap_map: Array
+    feeder: FeederRecord | None
+
+    def merge(self, other: Self) -> Self:
+        """Both parts together; a gradient that only one part has is kept from that part."""
+        kept: dict[str, Any] = {
+            name: _merge_optional(getattr(self, name), getattr(other, name), True)
+            for name in ("dx", "gamma", "beta", "importance", "feeder")
+        }
+        return replace(
+            self,
+            **kept,
+            n_passes=self.n_passes + other.n_passes,
+            dy=self.dy.merge(other.dy),
+            dy_nonfinite=self.dy_nonfinite + other.dy_nonfinite,
+            energy=self.energy + other.energy,
+            gap_centre=np.fmax(self.gap_centre, other.gap_centre),
+            gap_map=np.fmax(self.gap_map, other.gap_map),
+        )
+
+
+@dataclass(frozen=True)
 class LayerRecord:
     """One site, that is one norm layer at one call of the forward pass: (layer path, call number).
 
@@ -63,6 +130,7 @@ class LayerRecord:
     n_positive: Array
     own_mean: Moments | None
     own_log_var: Moments | None
+    gradient: GradientRecord | None = None
 
     def __post_init__(self) -> None:
         c = self.pre.shape
@@ -114,7 +182,7 @@ class LayerRecord:
         self._demand_same_layer(other)
         added: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in _ADDED}
         merged: dict[str, Any] = {
-            name: _merge_optional(getattr(self, name), getattr(other, name)) for name in _MERGED
+            name: _merge_optional(getattr(self, name), getattr(other, name), name in _OWN) for name in _MERGED
         }
         return replace(
             self,
@@ -163,15 +231,22 @@ _ADDED = (
     "post_nonfinite",
     "n_positive",
 )
-_MERGED = ("pre", "pre_images", "pre_histogram", "post", "post_histogram", "own_mean", "own_log_var")
+_OWN = ("own_mean", "own_log_var", "gradient")
+_MERGED = ("pre", "pre_images", "pre_histogram", "post", "post_histogram", *_OWN)
 
 
-_Statistic = TypeVar("_Statistic", Moments, ImageMoments, Histogram)
+_Statistic = TypeVar("_Statistic", Moments, ImageMoments, Histogram, FeederRecord, GradientRecord)
 
 
-def _merge_optional(mine: _Statistic | None, theirs: _Statistic | None) -> _Statistic | None:
-    """Merge where both have it; a part recorded without histograms leaves the whole without."""
-    return None if mine is None or theirs is None else mine.merge(theirs)
+def _merge_optional(mine: _Statistic | None, theirs: _Statistic | None, keep: bool) -> _Statistic | None:
+    """Merge where both have it.
+
+    Otherwise the one that is there is kept where the other part had nothing to give (`keep`), and left
+    out where it did not look: a part recorded without histograms leaves the whole without.
+    """
+    if mine is None or theirs is None:
+        return (mine or theirs) if keep else None
+    return mine.merge(theirs)
 
 
 def _largest_gap(mine: Array | None, theirs: Array | None) -> float:

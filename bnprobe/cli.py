@@ -1,0 +1,267 @@
+"""The command line: parse, call, print, exit code. No arithmetic.
+
+Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input, in one line without a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bnprobe.errors import BnprobeError, UnknownModel
+
+if TYPE_CHECKING:
+    from bnprobe.images import Batches
+    from bnprobe.recording import Recording
+    from bnprobe.report.result import Report
+    from bnprobe.zoo import Subject
+
+SEVERITIES = ("info", "warning", "critical")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot spell γ still gets the rest
+    try:
+        options = _parser().parse_args(arguments)
+        return int(options.run(options))
+    except BnprobeError as error:
+        print(f"bnprobe: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bnprobe: interrupted; nothing was written.", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument error is bad input like any other: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BnprobeError(f"{message}. See {self.prog} --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="bnprobe", description="What did normalization learn from the data?")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_report(commands)
+    _add_list(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="probe the small trained network that comes with bnprobe",
+        description="Probe the embedded network (a narrow mobilenet_v2 that reads handwritten digits) on its held-out "
+        "digits, and write the page. Needs no network and no arguments.",
+    )
+    _add_output(demo, "reports/demo.html")
+    demo.set_defaults(run=_demo)
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="probe a model on images, or rebuild the page of a saved recording",
+        description="SUBJECT is a torchvision model by name (see `bnprobe list`), your own as package.module:function "
+        "(a function without arguments that returns the model), or a recording saved before (FILE.bnp).",
+    )
+    report.add_argument("subject", metavar="SUBJECT")
+    report.add_argument("--weights", metavar="NAME", help="torchvision weights: DEFAULT, IMAGENET1K_V1, ...")
+    report.add_argument("--checkpoint", metavar="FILE", help="a state dict: .pt .pth .th .safetensors")
+    report.add_argument(
+        "--data", metavar="DIR", help="folder of images, by class or flat (default: the demo's digits)"
+    )
+    report.add_argument(
+        "--limit", type=_positive, metavar="N", help="use N images, spread evenly over the folder"
+    )
+    report.add_argument(
+        "--batch-size", type=_positive, default=16, metavar="N", help="images per batch (default 16)"
+    )
+    report.add_argument(
+        "--size", type=_positive, metavar="PX", help="side of the square the images are brought to"
+    )
+    report.add_argument("--mean", type=_triple, metavar="R,G,B", help="subtracted from pixels in 0..1")
+    report.add_argument("--std", type=_triple, metavar="R,G,B", help="by which they are then divided")
+    report.add_argument(
+        "--layers", metavar="PATTERN", action="append", help="only norm layers whose path matches"
+    )
+    report.add_argument(
+        "--train-mode", action="store_true", help="let batches normalize themselves, as in training"
+    )
+    report.add_argument("--no-histograms", action="store_true", help="leave out the distributions")
+    report.add_argument("--save", metavar="FILE", help="also save the recording, e.g. run.bnp")
+    _add_output(report, None)
+    report.set_defaults(run=_report)
+
+
+def _add_output(command: argparse.ArgumentParser, default: str | None) -> None:
+    shown = default or "reports/SUBJECT.html"
+    command.add_argument(
+        "-o", "--out", metavar="FILE", default=default, help=f"the page to write (default {shown})"
+    )
+    command.add_argument("--text", action="store_true", help="also print the whole report as text")
+    command.add_argument(
+        "--fail-on", choices=SEVERITIES, help="exit with 1 on a finding of this severity or above"
+    )
+
+
+def _add_list(commands: Any) -> None:
+    listing = commands.add_parser(
+        "list",
+        help="print the models that can be built by name",
+        description="Print the models that can be built by name.",
+    )
+    listing.add_argument("pattern", nargs="?", metavar="PATTERN", help="part of a name, or a shell pattern")
+    listing.set_defaults(run=_list)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _triple(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers like 0.485,0.456,0.406")
+    return values
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from bnprobe import images, zoo
+
+    _check_paths(Path(options.out))
+    batches = images.demo_images()
+    subject = zoo.demo()
+    recording = _record(subject, batches.batches(subject.preprocess, 64), None, True, False)
+    return _finish(recording, Path(options.out), options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from bnprobe.files import load
+
+    saved = Path(options.subject)
+    if saved.suffix == ".bnp":
+        out = Path(options.out or f"reports/{saved.stem}.html")
+        _check_paths(out)
+        return _finish(load(saved), out, options)
+    out = Path(options.out or f"reports/{options.subject.rpartition(':')[2]}.html")
+    _check_paths(out, *([Path(options.save)] if options.save else []))
+    subject, batches = _subject_and_batches(options)
+    recording = _record(subject, batches, options.layers, not options.no_histograms, options.train_mode)
+    if options.save:
+        print(f"recording: {recording.save(options.save)}")
+    return _finish(recording, out, options)
+
+
+def _check_paths(*paths: Path) -> None:
+    """Before minutes of work, not after."""
+    from bnprobe.files import check_writable
+
+    for path in paths:
+        check_writable(path)
+
+
+def _subject_and_batches(options: argparse.Namespace) -> tuple[Subject, Batches]:
+    from bnprobe import images, zoo
+
+    source = images.find_images(options.data) if options.data else images.demo_images()
+    subject = zoo.subject(
+        options.subject,
+        weights=options.weights,
+        checkpoint=options.checkpoint,
+        size=options.size,
+        mean=options.mean,
+        std=options.std,
+    )
+    if not options.data:
+        print(
+            f"bnprobe: no --data, so {source.words} stand in: the page says how this model sees them, not its own data.",
+            file=sys.stderr,
+        )
+    return subject, source.batches(subject.preprocess, options.batch_size, options.limit)
+
+
+def _record(
+    subject: Subject, batches: Batches, layers: list[str] | None, histograms: bool, train_mode: bool
+) -> Recording:
+    from bnprobe.drive import record
+
+    model = subject.model.train(train_mode)
+    try:
+        recording = record(
+            model,
+            ((subject.to_inputs(batch.images), batch.labels) for batch in batches),
+            layers=layers,
+            histograms=histograms,
+            n_images=batches.n_images,
+            model_name=subject.name,
+            weights=subject.weights,
+            data=batches.words,
+            preprocessing="; ".join(filter(None, (subject.preprocess_words, subject.inputs_words))),
+        )
+    except BnprobeError:
+        raise
+    except Exception as error:  # the user's model may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise BnprobeError(
+            f"{subject.name} failed on its inputs: {reason}. Check --size, and --batch-size if memory ran out."
+        ) from error
+    return replace(
+        recording, about=replace(recording.about, notes=(*recording.about.notes, *_unreadable(batches)))
+    )
+
+
+def _unreadable(batches: Batches) -> list[str]:
+    """A note on the images that could not be read, also printed."""
+    bad = batches.unreadable
+    if not bad:
+        return []
+    named = ", ".join(f"{image.path.name} ({image.reason})" for image in bad[:5])
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    note = f"{len(bad)} of {batches.n_images} images could not be read and were left out: {named}{more}."
+    print(f"bnprobe: {note}", file=sys.stderr)
+    return [note]
+
+
+def _finish(recording: Recording, out: Path, options: argparse.Namespace) -> int:
+    """Write the page, print the answer, and say by the exit code whether a finding is serious."""
+    from bnprobe.report import report
+
+    result = report(recording)
+    page = result.to_html(out)
+    print(result.to_text() if options.text else result.summary())
+    print(f"page: {page}")
+    return 1 if options.fail_on and _serious(result, options.fail_on) else 0
+
+
+def _serious(report: Report, severity: str) -> bool:
+    serious = SEVERITIES[SEVERITIES.index(severity) :]
+    return bool(report.findings["severity"].isin(serious).any())
+
+
+def _list(options: argparse.Namespace) -> int:
+    from bnprobe import zoo
+
+    names = zoo.names(options.pattern)
+    if not names:
+        raise UnknownModel(f"no model matches {options.pattern!r}. `bnprobe list` shows all.")
+    print("\n".join(names))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

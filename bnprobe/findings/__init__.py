@@ -1,0 +1,29 @@
+"""Rules in words: each looks at the tables and says what is wrong, why, and what to do. Never imports torch."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bnprobe.findings import memory, values
+from bnprobe.findings.rule import SEVERITIES, Evidence, Finding, Rule
+
+__all__ = ["RULES", "Finding", "Rule", "judge"]
+
+RULES: tuple[Rule, ...] = (*memory.RULES, *values.RULES)
+"""The rule book, in the order in which findings of one severity are shown."""
+
+COLUMNS = ("severity", "rule", "layer", "channels", "says", "because", "do", "source", "call")
+
+
+def judge(evidence: Evidence) -> pd.DataFrame:
+    """Every finding, the most severe first; a row per finding, with the columns of the contract."""
+    rows = [
+        {**vars(finding), "rule": rule.id, "source": rule.source}
+        for rule in RULES
+        for finding in rule.find(evidence)
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    rank = table["severity"].map({severity: i for i, severity in enumerate(SEVERITIES)})
+    return (
+        table.assign(rank=rank).sort_values("rank", kind="stable").drop(columns="rank").reset_index(drop=True)
+    )

@@ -1,0 +1,146 @@
+"""Rules about what the running statistics hold, and whether the data agree with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bnprobe.findings.rule import Evidence, Finding, Rule, sites
+
+SHIFT = 0.5
+"""Root mean square shift of a layer, in remembered deviations, from which it counts as moved: the
+CIFAR ResNet-20 on its own clean test images stays below 0.2, on mildly compressed ones below 0.3."""
+
+VARIANCE = 2.0
+"""Typical variance against the remembered one, up or down, from which the scale counts as moved."""
+
+SURE = 0.5
+"""Share of channels that must be surely shifted (q < 0.01) before a layer is named."""
+
+RECALIBRATE = (
+    "If these data are what the model will meet, compare its accuracy with the stored and with re-estimated "
+    "statistics before changing anything; if not, check the preprocessing (range, mean, deviation, colour order)."
+)
+
+
+def never_updated(evidence: Evidence) -> Iterator[Finding]:
+    """Running mean exactly 0 and variance exactly 1 in every channel."""
+    for row, channels in sites(evidence):
+        if not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all():
+            continue
+        trained = not ((channels["gamma"].fillna(1) == 1) & (channels["beta"].fillna(0) == 0)).all()
+        stored = row["normalized_by"] != "batch"
+        numbers = f"running_mean is 0 and running_var is 1 in all {len(channels)} channels"
+        if trained:
+            yield Finding(
+                "critical" if stored else "warning",
+                row["layer"],
+                "γ and β were trained, but the running statistics were never updated or were reset.",
+                f"{numbers}, while γ has mean {channels['gamma'].mean():.3g}.",
+                "Load a checkpoint that holds the buffers (strict=True), or re-estimate them: "
+                "model.train(), a pass over training images under torch.no_grad(), model.eval().",
+                call=row["call"],
+            )
+        else:
+            yield Finding(
+                "info",
+                row["layer"],
+                "This layer is as it was created: nothing was learned, and nothing is remembered.",
+                f"{numbers}, γ is 1 and β is 0.",
+                "Load trained weights: bnprobe report MODEL --weights DEFAULT, or --checkpoint FILE.",
+                call=row["call"],
+            )
+
+
+def poisoned(evidence: Evidence) -> Iterator[Finding]:
+    """Running statistics that are not finite, or a negative variance."""
+    for row, channels in sites(evidence):
+        if row["kind"] != "batch_norm" and channels["running_var"].isna().all():
+            continue
+        mean, var = channels["running_mean"], channels["running_var"]
+        if mean.isna().all() and var.isna().all() and row["normalized_by"] == "batch":
+            continue  # no running statistics at all
+        bad = channels[~np.isfinite(mean) | ~np.isfinite(var) | (var < 0)]
+        if len(bad):
+            yield Finding(
+                "critical",
+                row["layer"],
+                "The running statistics are poisoned: in eval mode these channels put out NaN.",
+                f"{len(bad)} of {len(channels)} channels have a NaN, infinite or negative running statistic.",
+                "Find the batch that did it (half precision overflow is the usual cause), then re-estimate the "
+                "statistics: module.reset_running_stats() and a pass over training images in train mode.",
+                tuple(int(c) for c in bad["channel"]),
+                row["call"],
+            )
+
+
+def shifted(evidence: Evidence) -> Iterator[Finding]:
+    """Inputs that lie elsewhere, or vary otherwise, than the running statistics remember."""
+    for row, channels in sites(evidence):
+        rms, ratio, sure = row["shift_rms"], row["var_ratio_median"], row["shifted_share"]
+        remembered = not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all()
+        moved, scaled = rms > SHIFT, ratio > VARIANCE or ratio < 1 / VARIANCE
+        if not remembered or not ((moved and sure > SURE) or scaled):
+            continue
+        what = "mean and scale" if moved and scaled else "mean" if moved else "scale"
+        yield Finding(
+            "warning",
+            row["layer"],
+            f"The data do not look like what this layer remembers: the {what} moved.",
+            f"typical shift {rms:.2f} remembered σ (threshold {SHIFT}), {sure:.0%} of channels surely shifted "
+            f"(q < 0.01), typical variance {ratio:.2f} of the remembered one (thresholds {1 / VARIANCE}, {VARIANCE:g}).",
+            RECALIBRATE,
+            tuple(
+                int(c)
+                for c in channels["channel"][(channels["shift_q"] < 0.01) & (channels["shift"].abs() > SHIFT)]
+            ),
+            row["call"],
+        )
+
+
+def batch_normalized(evidence: Evidence) -> Iterator[Finding]:
+    """Train mode: the batch normalized itself, and running statistics were updated."""
+    for row, _ in sites(evidence):
+        if row["kind"] == "batch_norm" and row["normalized_by"] in ("batch", "both"):
+            yield Finding(
+                "info",
+                row["layer"],
+                "Batches were normalized by their own statistics, so outputs depend on batch mates.",
+                f"the layer was in {row['mode']} mode during {row['n_calls']} calls.",
+                "To see what the model does in use, call model.eval() before recording.",
+                call=row["call"],
+            )
+
+
+RULES = (
+    Rule(
+        "statistics-never-updated",
+        "Do the running statistics still hold their initial values?",
+        "FIELD: pytorch/ignite#2590, pytorch/pytorch#110361",
+        "any channel with a running mean other than 0 or a running variance other than 1",
+        never_updated,
+    ),
+    Rule(
+        "statistics-poisoned",
+        "Are the running statistics finite, and the variances not negative?",
+        "FIELD: pytorch/pytorch#88474, pytorch/pytorch#106605",
+        "finite running statistics and variances of at least 0",
+        poisoned,
+    ),
+    Rule(
+        "data-shifted",
+        "Do the data look like what the layer remembers?",
+        "Li et al. 2016, arXiv:1603.04779; Schneider et al. 2020, arXiv:2006.16971",
+        f"a typical shift below {SHIFT} remembered σ, or not sure in half of the channels, and a typical variance "
+        f"within {1 / VARIANCE} and {VARIANCE:g} of the remembered one",
+        shifted,
+    ),
+    Rule(
+        "batch-normalized",
+        "Did the layer normalize with the batch rather than with its memory?",
+        "Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.1",
+        "eval mode",
+        batch_normalized,
+    ),
+)

@@ -1,0 +1,67 @@
+"""The form of a rule and of what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import pandas as pd
+
+SEVERITIES = ("critical", "warning", "info")
+
+
+class Evidence(Protocol):
+    """What a rule may look at: the three tables of a report."""
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """A row per site."""
+
+    @property
+    def channels(self) -> pd.DataFrame:
+        """A row per channel of every site."""
+
+    @property
+    def unread(self) -> pd.DataFrame:
+        """Layers that gave no numbers, and why."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: where, in words, on which numbers, and what to do about it.
+
+    `says` is the sentence, `because` gives the numbers and the threshold, `do` a command or lines of
+    code that run. `channels` are indices within the layer, empty when the whole layer is meant.
+    """
+
+    severity: str
+    layer: str
+    says: str
+    because: str
+    do: str
+    channels: tuple[int, ...] = ()
+    call: int = 0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A named question to the tables, with its source and what makes it silent."""
+
+    id: str
+    asks: str
+    source: str
+    silent: str
+    find: Callable[[Evidence], Iterable[Finding]]
+
+
+def sites(evidence: Evidence) -> Iterator[tuple[pd.Series, pd.DataFrame]]:
+    """Each site's row of the layer table with its channels."""
+    groups = dict(list(evidence.channels.groupby(["layer", "call"], sort=False)))
+    for _, row in evidence.layers.iterrows():
+        yield row, groups[row["layer"], row["call"]]
+
+
+def indices(channels: pd.DataFrame) -> tuple[int, ...]:
+    """Channel numbers of the rows."""
+    return tuple(int(c) for c in channels["channel"])

@@ -1,0 +1,134 @@
+"""Rules about the values that passed: not finite, too few, or without effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnprobe.findings.rule import Evidence, Finding, Rule, indices, sites
+
+CONSTANT = 1e-2
+"""|γ| below which a channel's output hardly varies: Frankle, Schwab & Morcos 2020 use the same."""
+
+FEW_IMAGES = 30
+"""Images below which a standard error over images says little."""
+
+
+def not_finite(evidence: Evidence) -> Iterator[Finding]:
+    """NaN or infinite inputs."""
+    for row, channels in sites(evidence):
+        bad = channels[channels["n_nonfinite"] > 0]
+        if len(bad):
+            yield Finding(
+                "critical",
+                row["layer"],
+                "Values that are NaN or infinite entered this layer.",
+                f"{int(bad['n_nonfinite'].sum())} values in {len(bad)} of {len(channels)} channels; "
+                "they were left out of every other number.",
+                "Look at the first layer in this list: what feeds it overflowed, or an input image was not finite.",
+                indices(bad),
+                row["call"],
+            )
+
+
+def constant(evidence: Evidence) -> Iterator[Finding]:
+    """Channels whose learned scale is next to nothing."""
+    for row, channels in sites(evidence):
+        flat = channels[channels["gamma"].abs() < CONSTANT]
+        if len(flat):
+            yield Finding(
+                "info",
+                row["layer"],
+                "Some channels pass on a constant: the network learned not to use them.",
+                f"{len(flat)} of {len(channels)} channels have |γ| < {CONSTANT:g}; their output is β, which may be needed.",
+                "They can be removed if β is carried into the next layer's bias; measure before and after.",
+                indices(flat),
+                row["call"],
+            )
+
+
+def few_images(evidence: Evidence) -> Iterator[Finding]:
+    """Too few samples for the standard errors."""
+    layers = evidence.layers
+    n = int(layers["n_images"].max()) if len(layers) else 0
+    if 0 < n < FEW_IMAGES:
+        yield Finding(
+            "info",
+            "",
+            f"Only {n} image{'s were' if n > 1 else ' was'} seen: every number is rough, and no shift can be told for sure.",
+            f"fewer than {FEW_IMAGES} images.",
+            f"Record at least {FEW_IMAGES} images; a few hundred make the standard errors small.",
+        )
+
+
+def beyond_the_formula(evidence: Evidence) -> Iterator[Finding]:
+    """Layers that do something besides normalizing."""
+    for row, _ in sites(evidence):
+        if row["output"] == "read" and row["mismatch"] > 0.01:
+            yield Finding(
+                "info",
+                row["layer"],
+                f"This {row['class_name']} does more than a {row['kind'].replace('_', ' ')}: its output was read as it is.",
+                f"output and formula differ by {row['mismatch']:.2g} of the largest output at the first call.",
+                "A fused activation is the usual reason. If the layer is your own, describe it with bnprobe.register_norm.",
+                call=row["call"],
+            )
+
+
+def unread(evidence: Evidence) -> Iterator[Finding]:
+    """Norm layers that were never called, and modules that look like one but are not understood."""
+    for _, row in evidence.unread.iterrows():
+        if row["why"] == "never called":
+            yield Finding(
+                "warning",
+                row["layer"],
+                "This norm layer was never called.",
+                "no forward pass reached it through model(...).",
+                "Check that it is used; a layer whose .forward is called directly, or a fused one, is not seen.",
+            )
+        else:
+            yield Finding(
+                "warning",
+                row["layer"],
+                "This module looks like a norm by its name, but is not understood: it is in no table.",
+                "its class is unknown, and its attributes do not tell what it pools over.",
+                "Teach it: bnprobe.register_norm(cls, describe).",
+            )
+
+
+RULES = (
+    Rule(
+        "values-not-finite",
+        "Are all inputs finite?",
+        "FIELD: pytorch/pytorch#88474, pytorch/pytorch#96798",
+        "no NaN and no infinity",
+        not_finite,
+    ),
+    Rule(
+        "layer-unread",
+        "Is there a norm that gave no numbers?",
+        "FIELD: what breaks hooks, 5, 14 and 23",
+        "every norm called and understood",
+        unread,
+    ),
+    Rule(
+        "channels-constant",
+        "Are there channels that the network switched off?",
+        "Frankle, Schwab & Morcos 2020, arXiv:2003.00152; Ye et al. 2018, arXiv:1802.00124",
+        f"every |γ| of at least {CONSTANT:g}",
+        constant,
+    ),
+    Rule(
+        "few-images",
+        "Were enough images seen?",
+        "FORMULAS: errors count images, not pixels",
+        f"{FEW_IMAGES} images or more",
+        few_images,
+    ),
+    Rule(
+        "more-than-a-norm",
+        "Does a layer do more than its kind?",
+        "FIELD: what breaks hooks, 23",
+        "output and formula agree",
+        beyond_the_formula,
+    ),
+)

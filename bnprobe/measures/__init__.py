@@ -1,0 +1,6 @@
+"""Pure functions from a layer's record to columns: one family of measures, one file. Never imports torch."""
+
+from bnprobe.measures.columns import Column
+from bnprobe.measures.tables import Tables, glossary, tables
+
+__all__ = ["Column", "Tables", "glossary", "tables"]

@@ -1,0 +1,65 @@
+"""What the layer learned and stored: gamma, beta, running mean and variance."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnprobe.measures.columns import Column
+from bnprobe.recording import LayerRecord
+from bnprobe.stats.moments import Array
+
+IOFFE = "Ioffe & Szegedy 2015, arXiv:1502.03167"
+
+COLUMNS = (
+    Column("gamma", "The learned scale: the deviation that the output is given.", "γ", source=IOFFE),
+    Column("beta", "The learned offset: the mean that the output is given.", "β", source=IOFFE),
+    Column(
+        "running_mean",
+        "The mean that the layer remembers from training, as it was before this run.",
+        "μ",
+        "input",
+        IOFFE,
+    ),
+    Column(
+        "running_var",
+        "The variance that the layer remembers from training (it averages the unbiased variance of batches).",
+        "σ²",
+        "input²",
+        IOFFE,
+    ),
+    Column(
+        "gamma_abs_median",
+        "Half of the channels have a learned scale below this.",
+        "median |γ|",
+        table="layers",
+    ),
+    Column(
+        "gamma_negative",
+        "Share of channels whose learned scale is negative.",
+        "share of γ < 0",
+        table="layers",
+    ),
+    Column(
+        "beta_negative",
+        "Share of channels whose learned offset is negative.",
+        "share of β < 0",
+        table="layers",
+    ),
+)
+
+
+def channel_columns(record: LayerRecord) -> dict[str, Array]:
+    """The four vectors; NaN where the layer does not have them."""
+    missing = np.full(record.n_channels, np.nan)
+    names = ("gamma", "beta", "running_mean", "running_var")
+    return {name: missing if (v := getattr(record, name)) is None else v for name in names}
+
+
+def layer_columns(record: LayerRecord) -> dict[str, float]:
+    """Medians and shares of the learned vectors; NaN for layers without them."""
+    gamma, beta = record.gamma, record.beta
+    return {
+        "gamma_abs_median": float("nan") if gamma is None else float(np.median(np.abs(gamma))),
+        "gamma_negative": float("nan") if gamma is None else float(np.mean(gamma < 0)),
+        "beta_negative": float("nan") if beta is None else float(np.mean(beta < 0)),
+    }

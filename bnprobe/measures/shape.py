@@ -1,0 +1,98 @@
+"""The distribution before the norm and after it, in six numbers each."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnprobe.measures.columns import Column
+from bnprobe.recording import LayerRecord
+from bnprobe.stats.moments import Array, Moments
+
+_SIX = (
+    ("mean", "Mean of the values {} the norm.", "mean x", "input"),
+    ("var", "Variance {} the norm (divisor n).", "Σ(x − mean)² / n", "input²"),
+    (
+        "skew",
+        "Lopsidedness {} the norm: 0 for a symmetric distribution.",
+        "√n Σ(x − mean)³ / (Σ(x − mean)²)^1.5",
+        "",
+    ),
+    (
+        "kurtosis",
+        "Weight of the tails {} the norm, beyond a Gaussian's: 0 for a Gaussian, 3 for a Laplacian.",
+        "n Σ(x − mean)⁴ / (Σ(x − mean)²)² − 3",
+        "",
+    ),
+    ("min", "Smallest value {} the norm.", "min x", "input"),
+    ("max", "Largest value {} the norm.", "max x", "input"),
+)
+
+COLUMNS = (
+    *(
+        Column(
+            f"{side}_{name}",
+            meaning.format(word),
+            formula,
+            unit.replace("input", "input" if side == "pre" else "output"),
+        )
+        for side, word in (("pre", "before"), ("post", "after"))
+        for name, meaning, formula, unit in _SIX
+    ),
+    Column(
+        "pre_skew_median", "Typical lopsidedness of the layer's inputs.", "median |pre_skew|", table="layers"
+    ),
+    Column(
+        "pre_kurtosis_median", "Typical weight of the tails of the layer's inputs.", "median", table="layers"
+    ),
+    Column(
+        "pre_sd_median",
+        "Typical deviation of the layer's inputs.",
+        "median √pre_var",
+        "input",
+        table="layers",
+    ),
+    Column(
+        "post_sd_median",
+        "Typical deviation of the layer's outputs.",
+        "median √post_var",
+        "output",
+        table="layers",
+    ),
+)
+
+
+def channel_columns(record: LayerRecord) -> dict[str, Array]:
+    """Mean, variance, skewness, excess kurtosis and extremes before and after; NaN where undefined."""
+    return {
+        f"{side}_{name}": values
+        for side, moments in (("pre", record.pre), ("post", record.post))
+        for name, values in _six(moments).items()
+    }
+
+
+def _six(moments: Moments) -> dict[str, Array]:
+    some = moments.n > 0
+    return {
+        "mean": moments.mean_seen,
+        "var": moments.var_population,
+        "skew": moments.skewness,
+        "kurtosis": moments.kurtosis_excess,
+        "min": np.where(some, moments.low, np.nan),
+        "max": np.where(some, moments.high, np.nan),
+    }
+
+
+def layer_columns(record: LayerRecord) -> dict[str, float]:
+    """Medians over channels; NaN where no channel has a value."""
+    return {
+        "pre_skew_median": median(np.abs(record.pre.skewness)),
+        "pre_kurtosis_median": median(record.pre.kurtosis_excess),
+        "pre_sd_median": median(np.sqrt(record.pre.var_population)),
+        "post_sd_median": median(np.sqrt(record.post.var_population)),
+    }
+
+
+def median(values: Array) -> float:
+    """Median of the values that are there; NaN where there are none, without a warning."""
+    there = values[~np.isnan(values)]
+    return float(np.median(there)) if there.size else float("nan")

@@ -1,0 +1,137 @@
+"""The tables: every measure's columns, a row per site and a row per channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.measures import activity, own, parameters, shape, shift
+from bnprobe.measures.columns import Column
+from bnprobe.recording import LayerRecord, Recording
+
+FAMILIES: tuple[ModuleType, ...] = (parameters, shape, activity, shift, own)
+"""One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
+
+PLACE = (
+    Column("layer", "Path of the module in the model.", table="both"),
+    Column("call", "Which call of the layer within one forward pass, from 0.", table="both"),
+    Column("channel", "Index of the channel."),
+    Column("kind", "What kind of normalization it is.", table="both"),
+    Column("n_values", "Finite values seen: per channel, or of all channels of the layer.", table="both"),
+    Column(
+        "n_nonfinite", "Values seen that were NaN or infinite; they are in no other number.", table="both"
+    ),
+    Column("n_channels", "Number of channels.", table="layers"),
+    Column("n_calls", "Forward calls recorded.", table="layers"),
+    Column("n_images", "Samples recorded.", table="layers"),
+    Column("mode", "The layer's own flag during the run: eval, train or mixed.", table="layers"),
+    Column(
+        "normalized_by",
+        "The statistics that normalized: running, batch, both, or the sample's own.",
+        table="layers",
+    ),
+    Column("class_name", "Class of the module.", table="layers"),
+    Column("eps", "Added to the variance before the root.", "eps", "input²", table="layers"),
+    Column(
+        "momentum",
+        "Weight of a new batch in the running statistics; NaN where there is none.",
+        table="layers",
+    ),
+    Column(
+        "n_batches_tracked", "Batches that entered the running statistics, where counted.", table="layers"
+    ),
+    Column(
+        "output", "Whether the output's statistics were derived from the input's, or read.", table="layers"
+    ),
+    Column(
+        "mismatch",
+        "Largest difference between the output and the formula at the first call, over the largest output.",
+        "max |y − ŷ| / max |y|",
+        table="layers",
+    ),
+)
+
+CHANNEL_ORDER = ("layer", "call", "channel", "kind")
+LAYER_ORDER = ("layer", "call", "kind", "n_channels", "n_calls", "n_values", "mode")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the rules and the page read. `unread` names layers that gave no numbers, and why."""
+
+    layers: pd.DataFrame
+    channels: pd.DataFrame
+    unread: pd.DataFrame
+
+
+def tables(recording: Recording) -> Tables:
+    """Measure everything, once."""
+    return Tables(layer_table(recording), channel_table(recording), unread_table(recording))
+
+
+def channel_table(recording: Recording) -> pd.DataFrame:
+    """One row per channel of every site, in the order in which the sites were reached."""
+    parts = [pd.DataFrame(_channel_row(record)) for record in recording.layers]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(CHANNEL_ORDER))
+
+
+def _channel_row(record: LayerRecord) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        "layer": record.layer,
+        "call": record.call,
+        "channel": np.arange(record.n_channels),
+        "kind": record.kind,
+        "n_values": record.pre.n.astype(np.int64),
+        "n_nonfinite": record.pre_nonfinite.astype(np.int64),
+    }
+    for family in FAMILIES:
+        if hasattr(family, "channel_columns"):
+            columns.update(family.channel_columns(record))
+    return columns
+
+
+def layer_table(recording: Recording) -> pd.DataFrame:
+    """One row per site, in the order in which they were reached."""
+    rows = [_layer_row(record) for record in recording.layers]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(LAYER_ORDER))
+
+
+def _layer_row(record: LayerRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "layer": record.layer,
+        "call": record.call,
+        "kind": record.kind,
+        "n_channels": record.n_channels,
+        "n_calls": record.n_calls,
+        "n_values": int(record.pre.n.sum()),
+        "mode": record.mode,
+        "n_images": record.n_images,
+        "n_nonfinite": int(record.pre_nonfinite.sum()),
+        "normalized_by": record.normalized_by,
+        "class_name": record.class_name,
+        "eps": record.eps,
+        "momentum": np.nan if record.momentum is None else record.momentum,
+        "n_batches_tracked": np.nan if record.n_batches_tracked is None else record.n_batches_tracked,
+        "output": record.output,
+        "mismatch": record.mismatch,
+    }
+    for family in FAMILIES:
+        if hasattr(family, "layer_columns"):
+            row.update(family.layer_columns(record))
+    return row
+
+
+def unread_table(recording: Recording) -> pd.DataFrame:
+    """Layers that gave no numbers: `layer` and `why` ("never called" or "not understood")."""
+    rows = [(name, "never called") for name in recording.never_called]
+    rows += [(name, "not understood") for name in recording.not_understood]
+    return pd.DataFrame(rows, columns=["layer", "why"])
+
+
+def glossary() -> list[Column]:
+    """Every column of the tables, in their order."""
+    return [*PLACE, *(column for family in FAMILIES for column in family.COLUMNS)]

@@ -1,0 +1,416 @@
+"""Every picture. The only room that imports seaborn and matplotlib.
+
+Pictures are drawn in ink that the page replaces with its own (`INK`, `MUTED`, `PAPER`), so that one
+drawing serves light and dark. The same quantity has the same colour everywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.colorbar
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from bnprobe.measures.shape import median
+from bnprobe.recording import LayerRecord
+from bnprobe.report.words import number, shorten
+from bnprobe.stats.histogram import Z_EDGES
+from bnprobe.stats.moments import Array
+
+INK, MUTED, PAPER = "#1b1e23", "#7d828a", "#fefefd"
+SEEN, MEMORY = "#3f8fb5", "#d1702f"
+"""What was seen is blue, what the norm remembers or aims at is orange, on every picture."""
+
+HEIGHT = 64
+"""Rows of a map column: layers of any width are stretched to one height, so narrow ones are not lost."""
+
+RIDGES = 7
+WIDEST = 60
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.use": True,
+}
+
+
+@contextmanager
+def style(name: str) -> Iterator[None]:
+    """Our settings while drawing, the user's own afterwards; ids in the SVG follow from `name`."""
+    settings: Any = {**_STYLE, "svg.hashsalt": name}
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        # a font without a glyph, or a layout that has no room left: the page shows what there is
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def to_svg(name: str, draw: Callable[[], Figure]) -> str:
+    """The picture as an inline SVG without size, fonts or identity of its own."""
+    with style(name):
+        figure = draw()
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", svg)
+    # ids are salted by name, but matplotlib also numbers its groups: those would clash between pictures
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is finer than any screen
+    for colour, variable in (
+        (INK, "ink"),
+        (MUTED, "muted"),
+        (PAPER, "paper"),
+        (SEEN, "seen"),
+        (MEMORY, "memory"),
+    ):
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg
+
+
+@dataclass(frozen=True)
+class MapPanel:
+    """One map of the network picture: a channel column, its transform, title and colours."""
+
+    title: str
+    column: str
+    colours: str
+    transform: Callable[[Array], Array] = np.asarray
+    centre: float | None = None
+    limits: tuple[float, float] | None = None
+
+
+def _log2(values: Array) -> Array:
+    return np.asarray(np.log2(np.where(values > 0, values, np.nan)))
+
+
+def _log10_root(values: Array) -> Array:
+    return np.asarray(_log2(values) / 2 / np.log2(10))
+
+
+MEMORY_PANELS = (
+    MapPanel("shift of the mean, in remembered σ", "shift", "vlag", centre=0),
+    MapPanel("log₂ of the scale ratio (deviation seen / remembered)", "scale_ratio", "vlag", _log2, centre=0),
+)
+OTHER_PANELS = (MapPanel("log₁₀ of the deviation before the norm", "pre_var", "viridis", _log10_root),)
+COMMON_PANELS = (
+    MapPanel("share of positive outputs", "fires", "mako", limits=(0, 1)),
+    MapPanel("γ", "gamma", "icefire", centre=0),
+)
+
+
+def network(channels: pd.DataFrame) -> Figure:
+    """The whole network: a depth profile above maps of layer by channel, sorted by |γ| within a layer."""
+    groups = [group for _, group in channels.groupby(["layer", "call"], sort=False)]
+    names = [_column_name(group) for group in groups]
+    stored = any(group["shift"].notna().any() for group in groups)
+    panels = [*(MEMORY_PANELS if stored else OTHER_PANELS), *COMMON_PANELS]
+    panels = [panel for panel in panels if channels[panel.column].notna().any()]
+    figure = Figure(figsize=(10, 2.2 + 1.75 * len(panels) + 0.06 * max(map(len, names))))
+    grid = figure.add_gridspec(
+        1 + len(panels), 2, width_ratios=(60, 1), height_ratios=[1.0, *[1.15] * len(panels)]
+    )
+    profile = figure.add_subplot(grid[0, 0])
+    (_variance_profile if stored else _deviation_profile)(profile, groups)
+    bounds = _stage_bounds(groups)
+    for row, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(grid[row, 0])
+        _map(axes, figure.add_subplot(grid[row, 1]), groups, panel)
+        for bound in bounds:
+            axes.axvline(bound, color=PAPER, linewidth=1.5)
+        _label_columns(axes, names if row == len(panels) else None)
+    for bound in bounds:
+        profile.axvline(bound - 0.5, color=MUTED, linewidth=0.5, alpha=0.6)
+    return figure
+
+
+def _column_name(group: pd.DataFrame) -> str:
+    first = group.iloc[0]
+    call = f" call {first['call'] + 1}" if first["call"] else ""
+    return f"{shorten(first['layer'], 30)}{call} ({len(group)})"
+
+
+def _stage_bounds(groups: list[pd.DataFrame]) -> list[int]:
+    """Columns before which the stage, the first part of the path that varies, changes."""
+    paths = [group["layer"].iloc[0].split(".") for group in groups]
+    depth = next((d for d in range(8) if len({tuple(path[: d + 1]) for path in paths}) > 1), 0)
+    stages = [tuple(path[: depth + 1]) for path in paths]
+    bounds = [i for i in range(1, len(stages)) if stages[i] != stages[i - 1]]
+    return bounds if len(bounds) <= len(stages) // 2 else []
+
+
+def _spread(groups: list[pd.DataFrame], column: str) -> Array:
+    """Quartiles of a column per site, shape (3, L)."""
+    rows = [group[column].dropna() for group in groups]
+    return np.array([np.quantile(row, (0.25, 0.5, 0.75)) if len(row) else [np.nan] * 3 for row in rows]).T
+
+
+def _variance_profile(axes: Axes, groups: list[pd.DataFrame]) -> None:
+    low, mid, high = _spread(groups, "scale_ratio") ** 2
+    _profile(axes, low, mid, high)
+    axes.axhline(1, color=MEMORY, linewidth=1)
+    axes.set_title(
+        "variance entering the norm, as a share of what it remembers (median and middle half of the channels)"
+    )
+    _ratio_ticks(axes)
+
+
+def _deviation_profile(axes: Axes, groups: list[pd.DataFrame]) -> None:
+    low, mid, high = np.sqrt(_spread(groups, "pre_var"))
+    _profile(axes, low, mid, high)
+    axes.set_title("deviation entering the norm (median and middle half of the channels)")
+    _ratio_ticks(axes)
+
+
+def _ratio_ticks(axes: Axes) -> None:
+    """A logarithmic axis with ticks at round numbers, a handful of them, however narrow the range."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    for mantissas in (
+        tuple(step / 20 for step in range(20, 200)),
+        (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
+        (1, 1.5, 2, 3, 5, 7),
+        (1, 2, 5),
+        (1, 3),
+        (1,),
+    ):
+        ticks = [m * 10.0**e for e in range(-12, 13) for m in mantissas if low <= m * 10.0**e <= high]
+        if len(ticks) <= 5:
+            break
+    axes.set_yticks(ticks, [number(tick, 2) for tick in ticks])
+    axes.set_yticks([], minor=True)
+
+
+def _profile(axes: Axes, low: Array, mid: Array, high: Array) -> None:
+    x = np.arange(len(mid))
+    axes.fill_between(x, low, high, color=SEEN, alpha=0.25, linewidth=0)
+    axes.plot(x, mid, color=SEEN, marker="o", markersize=3, linewidth=1.3)
+    axes.set_xlim(-0.5, len(mid) - 0.5)
+    axes.set_xticks([])
+
+
+def _map(axes: Axes, bar: Axes, groups: list[pd.DataFrame], panel: MapPanel) -> None:
+    """Columns are sites in the order they were reached; rows are channels, the largest |γ| on top."""
+    picture = np.stack([_stretch(group, panel) for group in groups], axis=1)
+    known = picture[np.isfinite(picture)]
+    low, high = panel.limits or _robust(known, panel.centre)
+    beyond = bool(np.any(known < low)), bool(np.any(known > high))
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[
+        beyond
+    ]
+    sns.heatmap(
+        pd.DataFrame(picture),
+        ax=axes,
+        cbar_ax=bar,
+        cmap=panel.colours,
+        vmin=low,
+        vmax=high,
+        cbar_kws={"extend": extend},
+        rasterized=True,
+        xticklabels=False,
+        yticklabels=False,
+    )
+    bar.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    note = "" if extend == "neither" else "  (colours end at the 2nd and 98th percentile)"
+    axes.set_title(panel.title + note)
+    axes.set_ylabel("")
+
+
+def _stretch(group: pd.DataFrame, panel: MapPanel) -> Array:
+    """One site's channels, sorted by |γ|, stretched or thinned to HEIGHT rows by nearest rank."""
+    order = np.argsort(-group["gamma"].abs().fillna(0).to_numpy(), kind="stable")
+    values = np.asarray(panel.transform(group[panel.column].to_numpy(dtype=float)))[order]
+    return values[(np.arange(HEIGHT) * len(values)) // HEIGHT]
+
+
+def _robust(values: Array, centre: float | None) -> tuple[float, float]:
+    """Limits that a few outliers cannot take over; symmetric about `centre` where there is one."""
+    if not values.size:
+        return 0.0, 1.0
+    low, high = np.quantile(values, (0.02, 0.98))
+    if centre is not None:
+        reach = max(abs(low - centre), abs(high - centre)) or 1.0
+        return centre - reach, centre + reach
+    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(high) + 0.5)
+
+
+def _label_columns(axes: Axes, names: list[str] | None) -> None:
+    if names is None:
+        return
+    step = -(-len(names) // WIDEST)
+    shown = range(0, len(names), step)
+    axes.set_xticks([i + 0.5 for i in shown], [names[i] for i in shown], rotation=90, fontsize=7.5)
+    axes.tick_params(length=0)
+
+
+def layer(record: LayerRecord, channels: pd.DataFrame) -> Figure:
+    """One site: some channels before and after the norm, and all of them in the (|γ|, β) plane."""
+    chosen = telling_channels(channels)
+    has_plane = record.gamma is not None and record.beta is not None
+    drawn = record.pre_histogram is not None
+    widths = [1.0, 1.0] * drawn + [0.15, 0.8, 0.05] * has_plane
+    height = max(0.9 + 0.42 * len(chosen), 2.6)
+    # a fixed layout: the automatic one costs as much as the drawing
+    figure = Figure(figsize=(10, height))
+    figure.set_layout_engine("none")
+    if not widths:
+        return figure
+    grid = figure.add_gridspec(
+        1,
+        len(widths),
+        width_ratios=widths,
+        wspace=0.08,
+        left=0.09,
+        right=0.93,
+        bottom=0.5 / height,
+        top=1 - 0.3 / height,
+    )
+    if drawn:
+        _before(figure.add_subplot(grid[0, 0]), record, channels, chosen)
+        _after(figure.add_subplot(grid[0, 1]), record, channels, chosen)
+    if has_plane:
+        _plane(figure.add_subplot(grid[0, -2]), figure.add_subplot(grid[0, -1]), channels)
+    return figure
+
+
+def telling_channels(channels: pd.DataFrame) -> list[int]:
+    """A few channels worth drawing: the most and the least shifted, and the heaviest tail."""
+    if len(channels) <= RIDGES:
+        return list(range(len(channels)))
+    strange = channels["pre_kurtosis"].fillna(0)
+    distance = channels["shift"].abs() if channels["shift"].notna().any() else strange.abs()
+    order = np.argsort(-distance.fillna(0).to_numpy(), kind="stable")
+    typical = order[len(order) // 2 - 1 : len(order) // 2 + 1]
+    picks = [*order[:3], *typical, int(strange.to_numpy().argmax()), order[-1]]
+    return [int(i) for i in dict.fromkeys(picks)]
+
+
+def _before(axes: Axes, record: LayerRecord, channels: pd.DataFrame, chosen: list[int]) -> None:
+    """In units of the memory: every remembered curve is the same, so what moved is seen at once."""
+    assert record.pre_histogram is not None
+    rows = channels.iloc[chosen]
+    if record.has_running:
+        centre, scale = rows["running_mean"].to_numpy(), np.sqrt(rows["running_var"].to_numpy() + record.eps)
+        axes.set_title("before: seen, and remembered (line)")
+        axes.set_xlabel("remembered σ from the remembered mean")
+    else:
+        centre, scale = rows["pre_mean"].to_numpy(), np.sqrt(rows["pre_var"].to_numpy())
+        axes.set_title("before: seen, and a Gaussian (line)")
+        axes.set_xlabel("σ of the channel from its mean")
+    z = _middles(5.0)
+    bell = stats.norm.pdf(z)
+    for level, (channel, c, s) in enumerate(zip(chosen, centre, scale, strict=True)):
+        heights = record.pre_histogram.density(channel, c + s * z) * s if s > 0 else np.zeros_like(z)
+        _ridge(axes, level, len(chosen), z, heights, bell)
+    _ridge_axis(axes, [f"channel {c}" for c in chosen[::-1]])
+    axes.set_xlim(-5, 5)
+
+
+def _after(axes: Axes, record: LayerRecord, channels: pd.DataFrame, chosen: list[int]) -> None:
+    """In units of the output, with the zero line at which a ReLU would cut."""
+    rows = channels.iloc[chosen]
+    beta = rows["beta"].fillna(0).to_numpy()
+    gamma = rows["gamma"].fillna(1).abs().to_numpy()
+    axes.set_title("after: seen, and N(β, γ²) (line)")
+    axes.set_xlabel("output of the norm")
+    axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+    _ridge_axis(axes, [""] * len(chosen))
+    reach = max(4 * median(gamma[gamma > 0]) if (gamma > 0).any() else 1.0, 1e-12)
+    low, high = float(np.min(beta) - reach), float(np.max(beta) + reach)
+    axes.set_xlim(low, high)
+    if record.post_histogram is None:
+        return
+    unit = float(np.median(gamma[gamma > 0])) if (gamma > 0).any() else 1.0
+    for level, (channel, b, g) in enumerate(zip(chosen, beta, gamma, strict=True)):
+        if g < 0.02 * unit:  # a spike: an arrow tells more than a curve too thin to see
+            base = len(chosen) - 1 - level
+            axes.plot([b, b], [base, base + 1.2], color=SEEN, linewidth=2, zorder=2 + level)
+            continue
+        x = b + g * _middles(7.0)
+        seen = record.post_histogram.density(channel, x) * unit
+        _ridge(axes, level, len(chosen), x, seen, stats.norm.pdf(x, b, g) * unit)
+
+
+def _ridge_axis(axes: Axes, labels: list[str]) -> None:
+    """A base line per channel, the same on every panel."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(-0.25, len(labels) + 1.8)
+    axes.spines["left"].set_visible(False)
+
+
+def _middles(reach: float) -> Array:
+    middles = (Z_EDGES[1:] + Z_EDGES[:-1]) / 2
+    return np.asarray(middles[np.abs(middles) < reach])
+
+
+def _ridge(axes: Axes, level: int, n: int, x: Array, seen: Array, line: Array) -> None:
+    """One channel's curve; lower ridges stand in front."""
+    base, tall = n - 1 - level, 2.4
+    axes.fill_between(
+        x, base, base + np.minimum(tall * seen, 2.6), color=SEEN, alpha=0.6, linewidth=0, zorder=2 + level
+    )
+    axes.plot(x, base + np.minimum(tall * line, 2.6), color=MEMORY, linewidth=1.1, zorder=2.5 + level)
+
+
+def _plane(axes: Axes, bar: Axes, channels: pd.DataFrame) -> None:
+    """Channels at (|γ|, β); rays of equal predicted firing Φ(β/|γ|); colour is what was measured."""
+    gamma, beta, fires = (channels[name].to_numpy() for name in ("gamma", "beta", "fires"))
+    reach_x = max(float(np.nanquantile(np.abs(gamma), 0.995)) * 1.15, 1e-6)
+    reach_y = max(float(np.nanquantile(np.abs(beta), 0.995)) * 1.25, 0.3 * reach_x)
+    for predicted in (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99):
+        slope = float(stats.norm.ppf(predicted))
+        axes.plot([0, 2 * reach_x], [0, 2 * slope * reach_x], color=MUTED, linewidth=0.6, alpha=0.7, zorder=1)
+        x = 0.9 * (min(reach_x, reach_y / abs(slope)) if slope else reach_x)
+        axes.text(
+            x, slope * x, f" {predicted:g} ", color=MUTED, fontsize=7, ha="center", va="bottom", zorder=1
+        )
+    points = axes.scatter(
+        np.abs(gamma),
+        beta,
+        c=fires,
+        cmap="mako",
+        vmin=0,
+        vmax=1,
+        s=16,
+        edgecolors=MUTED,
+        linewidths=0.3,
+        zorder=2,
+        rasterized=len(gamma) > 200,
+    )
+    axes.set_xlim(-0.04 * reach_x, reach_x)
+    axes.set_ylim(-reach_y, reach_y)
+    axes.set_xlabel("|γ|")
+    axes.set_ylabel("β")
+    axes.set_title("all channels; rays: predicted firing")
+    mpl.colorbar.Colorbar(bar, points, label="measured share of y > 0")

@@ -1,0 +1,85 @@
+"""What `bnprobe.report` returns: tables for the machine, a page and a text for people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from bnprobe.errors import NothingRecorded
+from bnprobe.files import write_whole
+from bnprobe.findings import judge
+from bnprobe.measures import Tables, tables
+from bnprobe.recording import Recording
+from bnprobe.report.blocks import Page
+from bnprobe.report.compose import compose, nothing_seen
+
+
+class Report:
+    """Tables, findings and pages of one recording. Everything is computed once, when first asked for."""
+
+    def __init__(self, recording: Recording) -> None:
+        if not recording.layers:
+            raise NothingRecorded(nothing_seen(recording))
+        self.recording = recording
+
+    @cached_property
+    def _tables(self) -> Tables:
+        return tables(self.recording)
+
+    @cached_property
+    def _page(self) -> Page:
+        return compose(self.recording, self._tables, self.findings)
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """A row per site, that is per call of a norm layer, in the order in which they were reached."""
+        return self._tables.layers
+
+    @property
+    def channels(self) -> pd.DataFrame:
+        """A row per channel of every site."""
+        return self._tables.channels
+
+    @cached_property
+    def findings(self) -> pd.DataFrame:
+        """A row per finding, the most severe first."""
+        return judge(self._tables)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the page to `path`, whole or not at all, and return the path.
+
+        Raises CannotWrite where that is not possible.
+        """
+        from bnprobe.report.html import to_html
+
+        return write_whole(Path(path), to_html(self._page).encode())
+
+    def to_text(self, width: int | None = None) -> str:
+        """The page as text for a terminal of `width` characters."""
+        from bnprobe.report.text import to_text
+
+        return to_text(self._page, width)
+
+    def summary(self, width: int | None = None) -> str:
+        """The answer and the findings as text."""
+        from bnprobe.report.text import to_text
+
+        return to_text(replace(self._page, sections=self._page.sections[:3]), width)
+
+    def _repr_html_(self) -> str:
+        from bnprobe.report.html import to_fragment
+
+        return to_fragment(self._page)
+
+    def __repr__(self) -> str:
+        n = {
+            severity: int((self.findings["severity"] == severity).sum())
+            for severity in ("critical", "warning", "info")
+        }
+        return (
+            f"<Report on {self.recording.about.model}: {len(self.layers)} norm layers, {len(self.channels)} channels, "
+            f"{n['critical']} critical, {n['warning']} warnings, {n['info']} infos>"
+        )

@@ -1,0 +1,48 @@
+"""What is said when a file or a name is refused: the fact and the next step, in one line."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from bnprobe.errors import BadCheckpoint
+
+SAVE_AGAIN = "where the model can be built, write torch.save(model.state_dict(), FILE) and give that file"
+
+
+def refusal(path: Path, error: Exception) -> BadCheckpoint:
+    """Why torch did not read `path`: it asks for code, it is a program, or it is damaged."""
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and code:
+        return BadCheckpoint(
+            f"{path} holds more than tensors: it asks to run {code[1]}, so it was not loaded. "
+            f"If you trust it, {SAVE_AGAIN}."
+        )
+    if "TorchScript" in str(error):
+        return BadCheckpoint(f"{path} is a TorchScript program, not a state dict; {SAVE_AGAIN}.")
+    return damaged(path, error)
+
+
+def damaged(path: Path, error: Exception) -> BadCheckpoint:
+    """That `path` is no checkpoint, or only a part of one."""
+    return BadCheckpoint(
+        f"{path} is not a whole checkpoint ({one_line(error)}): cut short, or of another format. "
+        "Copy or download it again."
+    )
+
+
+def one_line(error: BaseException, most: int = 160) -> str:
+    """The name of an error and what it says, without line breaks and without torch's page of advice."""
+    fact = str(error).split("WeightsUnpickler error:")[-1].split("Check the documentation")[0]
+    said = " ".join(fact.split())
+    said = said if len(said) <= most else f"{said[:most]}…"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question, with a space before it, that offers up to three names like `name`; empty if none is."""
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f" Did you mean {', '.join(close)}?" if close else ""
