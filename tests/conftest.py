@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -32,7 +30,7 @@ def _seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _every_moment_is_sane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _every_moment_is_sane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Inequalities that need no oracle, asked of every `Moments` that a test makes in passing."""
     made = Moments.__post_init__
 
@@ -42,4 +40,3 @@ def _every_moment_is_sane(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
     if request.node.get_closest_marker("insane") is None:
         monkeypatch.setattr(Moments, "__post_init__", made_and_checked)
-    yield

@@ -86,7 +86,10 @@ class Case:
 def learn(model: nn.Module) -> None:
     """Vectors as after some training, drawn from the global generator."""
     for module in model.modules():
-        tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+        tensors = {
+            **dict(module.named_parameters(recurse=False)),
+            **dict(module.named_buffers(recurse=False)),
+        }
         for name, tensor in tensors.items():
             if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
                 continue
@@ -119,7 +122,9 @@ class AlwaysStoredBatchNorm(nn.BatchNorm2d):
     """Frozen in a way of its own: stored statistics whatever the mode."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
 
 
 class FirstLayerNorm(nn.Module):

@@ -139,7 +139,7 @@ def test_the_file_is_plain(path):
 def test_a_file_cut_anywhere_is_refused(path):
     """Fails if some length of a broken download loads: 40 lengths, and each of the first bytes."""
     content = path.read_bytes()
-    lengths = {*range(0, 24), *np.linspace(24, len(content) - 1, 40).astype(int).tolist()}
+    lengths = {*range(24), *np.linspace(24, len(content) - 1, 40).astype(int).tolist()}
     for length in sorted(lengths):
         path.write_bytes(content[:length])
         with pytest.raises(BadRecordingFile, match=AGAIN):
@@ -180,7 +180,9 @@ def test_a_missing_file_says_how_recordings_are_made(tmp_path):
             bnprobe.load(path)
 
 
-@pytest.mark.parametrize("schema", [str(files.SCHEMA + 1), "99", "", "1.0", "-1", "one", "9" * 5000], ids=lambda s: s[:9])
+@pytest.mark.parametrize(
+    "schema", [str(files.SCHEMA + 1), "99", "", "1.0", "-1", "one", "9" * 5000], ids=lambda s: s[:9]
+)
 def test_a_newer_schema_is_refused(path, schema):
     """Fails if a file of tomorrow is half understood today."""
     rewrite(path, lambda metadata, _: metadata.update(schema=schema))
@@ -215,7 +217,9 @@ def test_broken_digests_are_refused(path, digests):
         bnprobe.load(path)
 
 
-@pytest.mark.parametrize("text", ["", "null", "[]", "{", "1", '{"about": null}', "[" * 100_000], ids=lambda t: t[:9])
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", "{", "1", '{"about": null}', "[" * 100_000], ids=lambda t: t[:9]
+)
 def test_broken_json_is_refused(path, text):
     """Fails if JSON of another shape, or nested without end, escapes as another error."""
 
@@ -319,7 +323,7 @@ def test_a_failing_write_leaves_the_old_file(recording, path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CannotWrite, match="No space left on device. Choose another path"):
+    with pytest.raises(CannotWrite, match=r"No space left on device\. Choose another path"):
         recording.save(path)
     assert path.read_bytes() == old
     assert [p.name for p in path.parent.iterdir()] == ["one.bnp"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from bnprobe.errors import BadImages
-from bnprobe.images import Batch, ImageFolder, demo_images, find_images, read_rgb, spread
+from bnprobe.images import Batch, demo_images, find_images, read_rgb, spread
 
 
 def picture(path: Path, grey: int = 100, size: tuple[int, int] = (7, 5), mode: str = "RGB") -> Path:
@@ -260,10 +260,13 @@ def test_a_limit_of_nothing_is_refused(limit):
         spread(9, limit)
 
 
-def test_words_count_and_place(folder):
-    found = find_images(folder)
-    assert found.words == f"5 images of 2 classes in {folder.parent.name}/{folder.name}"
-    assert ImageFolder(folder, found.paths[:1], None, ()).words.startswith("1 image in ")
+def test_words_count_and_place(folder, tmp_path_factory):
+    """Fails if one is counted in the plural, or a folder without classes is said to have some."""
+    assert find_images(folder).words == f"5 images of 2 classes in {folder.parent.name}/{folder.name}"
+    one = tmp_path_factory.mktemp("one")
+    picture(one / "only" / "1.png")
+    assert find_images(one).words == f"1 image of 1 class in {one.parent.name}/{one.name}"
+    assert find_images(one / "only").words == f"1 image in {one.name}/only"
 
 
 def test_demo_images_have_the_same_face():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -79,7 +78,9 @@ def test_some_plan_reproduces_the_real_output(case: Case, training: bool):
     inputs: list[Tensor] = []
     model[0].register_forward_pre_hook(lambda _, args: inputs.append(args[0].clone()))
     plans = [replace(plan) for plan in describe(model[0])]
-    stored = [None if p.running_mean is None else (p.running_mean.clone(), p.running_var.clone()) for p in plans]
+    stored = [
+        None if p.running_mean is None else (p.running_mean.clone(), p.running_var.clone()) for p in plans
+    ]
     y = case.call(model, case.batches()[0]).detach()
     (x,) = inputs
     gaps = []
@@ -88,7 +89,9 @@ def test_some_plan_reproduces_the_real_output(case: Case, training: bool):
         if not plan.fits(x):
             gaps.append(np.inf)
             continue
-        np.testing.assert_array_equal(rows_of(plan, x), norm.rows(x.numpy()) if _same_layout(plan, norm) else rows_of(plan, x))
+        np.testing.assert_array_equal(
+            rows_of(plan, x), norm.rows(x.numpy()) if _same_layout(plan, norm) else rows_of(plan, x)
+        )
         gaps.append(np.abs(formula(plan, rows_of(plan, x)) - rows_of(plan, y)).max())
     best = int(np.argmin(gaps))
     assert gaps[best] < 1e-9, dict(zip(map(str, plans), gaps, strict=True))
@@ -104,7 +107,13 @@ def _same_layout(plan: NormLayer, norm: Norm) -> bool:
 
 def test_torchs_own_classes_have_one_plan():
     """Fails if a plain layer is tried in several ways: the first call would cost twice."""
-    for module in (nn.BatchNorm2d(C), nn.InstanceNorm2d(C), nn.GroupNorm(1, C), nn.LayerNorm(C), nn.RMSNorm(C)):
+    for module in (
+        nn.BatchNorm2d(C),
+        nn.InstanceNorm2d(C),
+        nn.GroupNorm(1, C),
+        nn.LayerNorm(C),
+        nn.RMSNorm(C),
+    ):
         for training in (False, True):
             assert len(describe(module.train(training))) == 1
 
@@ -189,7 +198,14 @@ def test_norms_of_the_menagerie_are_found(case: Case):
 
 @pytest.mark.parametrize(
     "module",
-    [nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Dropout(), nn.LocalResponseNorm(2), nn.Sequential(nn.BatchNorm2d(3)), StrangeNorm()],
+    [
+        nn.Conv2d(3, 4, 1),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.LocalResponseNorm(2),
+        nn.Sequential(nn.BatchNorm2d(3)),
+        StrangeNorm(),
+    ],
     ids=lambda m: type(m).__name__,
 )
 def test_what_is_no_norm(module: nn.Module):
@@ -279,9 +295,8 @@ def describe_halved(module: nn.Module) -> NormLayer:
 
 
 @pytest.fixture
-def _taught() -> Iterator[None]:
+def _taught() -> None:
     register_norm(Halved, describe_halved)
-    yield
 
 
 @pytest.mark.usefixtures("_taught")

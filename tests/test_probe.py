@@ -12,9 +12,22 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import oracles
 import pytest
 import torch
-from models import BATCHES, BY_NAME, CASES, EVAL_ONLY, BatchNormAct2d, C, Case, Checkpointed, Failing, Mixed, StrangeNorm
+from models import (
+    BATCHES,
+    BY_NAME,
+    CASES,
+    EVAL_ONLY,
+    BatchNormAct2d,
+    C,
+    Case,
+    Checkpointed,
+    Failing,
+    Mixed,
+    StrangeNorm,
+)
 from test_recording import assert_same_recordings
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -87,7 +100,14 @@ def _far_away(x: Tensor) -> None:
     x += 1e6
 
 
-AWKWARD = ["batch norm", "instance norm", "instance norm with statistics", "group norm", "layer norm", "RMS norm"]
+AWKWARD = [
+    "batch norm",
+    "instance norm",
+    "instance norm with statistics",
+    "group norm",
+    "layer norm",
+    "RMS norm",
+]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +158,17 @@ def test_an_empty_batch_changes_nothing(name: str):
     np.testing.assert_array_equal(empty.layers[0].post.n, full.layers[0].post.n)
     np.testing.assert_allclose(empty.layers[0].post.mean, full.layers[0].post.mean, rtol=1e-12)
     empty.check_sane()
+
+
+@pytest.mark.parametrize("name", ["batch norm", "layer norm"])
+def test_images_without_positions_change_nothing(name: str):
+    """Fails if an input of images of height 0 (all of a sequence masked away) raises in a hook."""
+    case = BY_NAME[name]
+    model, batches = case.model(), case.batches()
+    gone = batches[1][:, :, :0] if name == "batch norm" else batches[1][:, :0]
+    found = recorded(model, gone, batches[0])
+    assert found.layers[0].n_calls == 2
+    np.testing.assert_array_equal(found.layers[0].pre.n, recorded(model, batches[0]).layers[0].pre.n)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +254,7 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     """Everything that a probe could have left behind, bit for bit."""
     state: dict[str, Any] = {
         "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": pickle.dumps(np.random.get_state()),  # noqa: NPY002
+        "numpy": pickle.dumps(np.random.get_state()),
         "python": random.getstate(),
         "grad mode": torch.is_grad_enabled(),
     }
@@ -246,7 +277,9 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
 def bits(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: bits(item) for key, item in value.items()}
-    return (value.dtype, value.shape, value.detach().numpy().tobytes()) if isinstance(value, Tensor) else value
+    return (
+        (value.dtype, value.shape, value.detach().numpy().tobytes()) if isinstance(value, Tensor) else value
+    )
 
 
 def loss_of(output: Any) -> Tensor:
@@ -269,20 +302,24 @@ def test_nothing_changes_on_success(case: Case, training: bool):
         if probe is not None:
             probe.detach()
             assert probe.recording.layers
-        results.append((fingerprint(model), [bits(x) for x in batches], [bits(x.grad) for x in batches], outputs))
+        results.append(
+            (fingerprint(model), [bits(x) for x in batches], [bits(x.grad) for x in batches], outputs)
+        )
     (state, inputs, grads, outputs), (state2, inputs2, grads2, outputs2) = results
     assert state == state2
     assert inputs == inputs2
     assert grads == grads2
     assert [bits(y) for y in outputs] == [bits(y) for y in outputs2]
     # the graph, too: a detach or a clone in a hook would show
-    assert [str(y.grad_fn) [:20] for y in outputs if isinstance(y, Tensor)] == [
+    assert [str(y.grad_fn)[:20] for y in outputs if isinstance(y, Tensor)] == [
         str(y.grad_fn)[:20] for y in outputs2 if isinstance(y, Tensor)
     ]
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("error", [ValueError("in the middle"), KeyboardInterrupt()], ids=["error", "interrupt"])
+@pytest.mark.parametrize(
+    "error", [ValueError("in the middle"), KeyboardInterrupt()], ids=["error", "interrupt"]
+)
 def test_nothing_changes_when_the_model_raises(training: bool, error: BaseException):
     """Fails if hooks, modes or buffers are restored on success only, or the error is swallowed or replaced."""
     states = []
@@ -301,7 +338,9 @@ def test_nothing_changes_when_the_model_raises(training: bool, error: BaseExcept
     assert states[0] == states[1]
 
 
-@pytest.mark.parametrize("error", [ValueError("in the middle"), KeyboardInterrupt()], ids=["error", "interrupt"])
+@pytest.mark.parametrize(
+    "error", [ValueError("in the middle"), KeyboardInterrupt()], ids=["error", "interrupt"]
+)
 @pytest.mark.parametrize("n_before", [0, 1])
 def test_a_failed_batch_counts_nowhere(error: BaseException, n_before: int):
     """Fails if the norms before the failure keep the batch (fault: pending), or if later passes go unseen."""
@@ -447,6 +486,40 @@ def test_threads_do_not_mix_their_passes():
     assert probe.recording.about.n_images == 40
 
 
+def test_first_calls_at_the_same_time_keep_their_own_scale():
+    """Fails if a thread's counts, made against its own first batch, are added to those of another scale."""
+    barrier = threading.Barrier(2)
+
+    class Waits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gn = nn.GroupNorm(1, C)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.gn(x)
+            barrier.wait(timeout=10)  # neither pass is over when the other's first call is
+            return x
+
+    model, batches = Waits().double().eval(), BY_NAME["batch norm"].batches()[:2]
+    with bnprobe.attach(model) as probe:
+        threads = [threading.Thread(target=model, args=(x,)) for x in batches]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    (record,) = probe.recording.layers
+    assert record.n_calls == 2
+    sheets = record.pre_histogram
+    assert sheets.counts.shape == (2, C, 96)
+    for x in batches:
+        rows = x.flatten(2).numpy()
+        mean = rows.mean((0, 2))
+        own = int(np.abs(sheets.centre - mean).sum(axis=1).argmin())
+        np.testing.assert_allclose(sheets.centre[own], mean)
+        expected = oracles.histogram(rows, sheets.centre[own], sheets.scale[own])
+        np.testing.assert_array_equal(sheets.counts[own], expected)
+
+
 # The life of a probe
 
 
@@ -524,7 +597,10 @@ def test_what_moved_is_said():
     model = case.model(training=True)
     with bnprobe.attach(model) as probe:
         model(batches[0])
-        assert (probe.recording.layers[0].parameters_moved, probe.recording.layers[0].buffers_moved) == (False, True)
+        assert (probe.recording.layers[0].parameters_moved, probe.recording.layers[0].buffers_moved) == (
+            False,
+            True,
+        )
         with torch.no_grad():
             model[0].bias += 0.5
         model(batches[1])
@@ -549,7 +625,9 @@ def test_statistics_follow_weights_that_move():
     assert_recording_true(probe.recording, case, witness)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"]
+)
 def test_a_copy_carries_no_probe(copied: Callable[[nn.Module], nn.Module]):
     """Fails if a copy made while probing records into the original's probe, or drags its recording along."""
     case = BY_NAME["mixed"]
@@ -610,15 +688,18 @@ def test_no_tensor_is_kept():
 
 def test_no_tensor_is_kept_after_a_failure():
     """Fails if the copy made for the first call's check waits for a next pass that never comes."""
-    model, x = Failing().double(), BY_NAME["batch norm"].batches()[0]
-    model.fails = ValueError("in the middle")
+
+    class FailsInside(nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError("in the norm itself")
+
+    model, x = nn.Sequential(FailsInside(C)).double(), BY_NAME["batch norm"].batches()[0]
     with bnprobe.attach(model):
         before = tensors_alive()
-        try:
+        with pytest.raises(ValueError, match="in the norm itself") as caught:
             model(x)
-        except ValueError as error:
-            error.__traceback__ = None
-        model.fails.__traceback__ = None
+        caught.value.__traceback__ = None  # its frames hold tensors, too
+        del caught
         assert tensors_alive() == before
 
 
@@ -676,7 +757,9 @@ def test_no_norms_says_what_to_do():
 
 def test_unknown_norms_are_named_with_the_way_to_teach_them():
     """Fails if the closest class is not named, or the call that teaches it."""
-    with pytest.raises(NoNormLayers, match=r"Teach me with bnprobe.register_norm\(StrangeNorm, describe\)") as caught:
+    with pytest.raises(
+        NoNormLayers, match=r"Teach me with bnprobe.register_norm\(StrangeNorm, describe\)"
+    ) as caught:
         bnprobe.attach(nn.Sequential(StrangeNorm(), StrangeNorm()))
     assert "2 modules" in str(caught.value)
 

@@ -93,9 +93,7 @@ def test_parts_saved_loaded_and_merged_in_any_order_are_the_whole(case, training
     """
     batches = case.batches()
     whole = recorded(case, batches, training)
-    paths = [
-        recorded(case, [x], training).save(tmp_path / f"{i}.bnp") for i, x in enumerate(batches)
-    ]
+    paths = [recorded(case, [x], training).save(tmp_path / f"{i}.bnp") for i, x in enumerate(batches)]
     rtol = 1e-9 if all(record.has_running for record in whole.layers) else 1e-6
     for order in permutations(paths):
         merged = reduce(Recording.merge, [bnprobe.load(path) for path in order])
@@ -138,7 +136,7 @@ def test_merge_does_not_change_its_arguments(mixed):
 def test_other_weights_are_refused_by_layer_field_and_gap(mixed, name):
     """Fails if recordings of two checkpoints are added as if they were one."""
     record = mixed.layers[0]
-    moved = getattr(record, name) + [0, 0, 0.031, 0, -0.01, 0]
+    moved = getattr(record, name) + np.array([0, 0, 0.031, 0, -0.01, 0])
     other = replace(mixed, layers=(replace(record, **{name: moved}), *mixed.layers[1:]))
     with pytest.raises(CannotMerge, match="Record both shards from the same checkpoint") as caught:
         mixed.merge(other)
@@ -157,9 +155,7 @@ def test_a_missing_vector_is_a_difference(mixed):
     assert same.merge(replace(record, running_var=poisoned.copy())).n_calls == 2 * record.n_calls
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("kind", "layer_norm"), ("pools", "group"), ("eps", 0.1)]
-)
+@pytest.mark.parametrize(("name", "value"), [("kind", "layer_norm"), ("pools", "group"), ("eps", 0.1)])
 def test_other_layers_are_refused(mixed, name, value):
     """Fails if a group norm's record is added to a batch norm's because both have six channels."""
     record = mixed.layers[0]
@@ -201,12 +197,21 @@ def test_merge_keeps_the_larger_mismatch(mixed):
 
 def test_about_adds_numbers_and_keeps_sentences():
     """Fails if images or seconds are overwritten, or a second machine's name is lost or repeated."""
-    one = About("Net", device="cpu", started="2024-02-02", n_forwards=2, n_images=5, seconds=1.5, notes=("a",))
-    other = About("Net", device="gpu", started="2024-01-01", n_forwards=3, n_images=7, seconds=2.0, notes=("b", "a"))
+    one = About(
+        "Net", device="cpu", started="2024-02-02", n_forwards=2, n_images=5, seconds=1.5, notes=("a",)
+    )
+    other = About(
+        "Net", device="gpu", started="2024-01-01", n_forwards=3, n_images=7, seconds=2.0, notes=("b", "a")
+    )
     merged = one.merge(other)
     assert merged == other.merge(one)
     assert (merged.n_forwards, merged.n_images, merged.seconds) == (5, 12, 3.5)
-    assert (merged.model, merged.device, merged.started, merged.notes) == ("Net", "cpu + gpu", "2024-01-01", ("a", "b"))
+    assert (merged.model, merged.device, merged.started, merged.notes) == (
+        "Net",
+        "cpu + gpu",
+        "2024-01-01",
+        ("a", "b"),
+    )
     assert merged.merge(one).device == "cpu + gpu"
 
 
@@ -225,7 +230,10 @@ def test_a_site_stands_once(mixed):
 @pytest.mark.parametrize("name", ["gamma", "n_positive", "post", "pre_images"])
 def test_a_record_has_one_entry_per_channel(mixed, name):
     """Fails if an array of another layer's length is accepted; the message names layer and field."""
-    record, other = mixed.layers[0], recorded(BY_NAME["batch norm"], BY_NAME["batch norm"].batches()).layers[0]
+    record, other = (
+        mixed.layers[0],
+        recorded(BY_NAME["batch norm"], BY_NAME["batch norm"].batches()).layers[0],
+    )
     with pytest.raises(BnprobeError, match=rf"bn / {name}: expected shape \(6,\), found \(3,\)"):
         replace(record, **{name: getattr(other, name)})
 

@@ -105,7 +105,9 @@ def assert_facts_true(record: LayerRecord, norm: Norm, calls: list[Call], memory
     assert record.output == norm.output
     assert record.n_calls == len(calls)
     assert record.n_calls_training == sum(call.training for call in calls)
-    assert record.n_calls_running == sum(norm.running and (norm.frozen or not call.training) for call in calls)
+    assert record.n_calls_running == sum(
+        norm.running and (norm.frozen or not call.training) for call in calls
+    )
     assert record.n_images == sum(len(norm.rows(call.x)) for call in calls)
     gamma = last["weight"] if last["weight"] is None else last["weight"] + norm.weight_offset
     expected = {
@@ -161,9 +163,7 @@ def assert_own_statistics_true(
     oracles.assert_same_moments(record.own_log_var, oracles.moments(logs), rtol)
 
 
-def reference_of(
-    record: LayerRecord, memory: Vectors, x: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+def reference_of(record: LayerRecord, memory: Vectors, x: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Where the input's counts are placed: by the stored statistics, else by the first batch."""
     if memory["running_mean"] is not None:
         return memory["running_mean"], np.sqrt(memory["running_var"] + record.eps)

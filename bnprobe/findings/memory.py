@@ -84,12 +84,15 @@ def shifted(evidence: Evidence) -> Iterator[Finding]:
         if not remembered or not ((moved and sure > SURE) or scaled):
             continue
         what = "mean and scale" if moved and scaled else "mean" if moved else "scale"
+        certain = "" if np.isnan(sure) else f", {sure:.0%} of channels surely shifted (q < 0.01)"
+        distance = (
+            "" if np.isnan(rms) else f"typical shift {rms:.2f} remembered σ (threshold {SHIFT}){certain}, "
+        )
         yield Finding(
             "warning",
             row["layer"],
             f"The data do not look like what this layer remembers: the {what} moved.",
-            f"typical shift {rms:.2f} remembered σ (threshold {SHIFT}), {sure:.0%} of channels surely shifted "
-            f"(q < 0.01), typical variance {ratio:.2f} of the remembered one (thresholds {1 / VARIANCE}, {VARIANCE:g}).",
+            f"{distance}typical variance {ratio:.2g} of the remembered one (thresholds {1 / VARIANCE}, {VARIANCE:g}).",
             RECALIBRATE,
             tuple(
                 int(c)
@@ -102,15 +105,21 @@ def shifted(evidence: Evidence) -> Iterator[Finding]:
 def batch_normalized(evidence: Evidence) -> Iterator[Finding]:
     """Train mode: the batch normalized itself, and running statistics were updated."""
     for row, _ in sites(evidence):
-        if row["kind"] == "batch_norm" and row["normalized_by"] in ("batch", "both"):
-            yield Finding(
-                "info",
-                row["layer"],
-                "Batches were normalized by their own statistics, so outputs depend on batch mates.",
-                f"the layer was in {row['mode']} mode during {row['n_calls']} calls.",
-                "To see what the model does in use, call model.eval() before recording.",
-                call=row["call"],
-            )
+        if row["kind"] != "batch_norm" or row["normalized_by"] not in ("batch", "both"):
+            continue
+        trains = row["mode"] != "eval"
+        calls = f"{row['n_calls']} call{'s' if row['n_calls'] > 1 else ''}"
+        yield Finding(
+            "info",
+            row["layer"],
+            "Batches were normalized by their own statistics, so outputs depend on batch mates.",
+            f"the layer was in {row['mode']} mode during {calls}"
+            + ("." if trains else ", and keeps no running statistics (track_running_stats=False)."),
+            "To see what the model does in use, call model.eval() before recording."
+            if trains
+            else "Nothing, if this is meant: then results depend on how the data are batched, in use as well.",
+            call=row["call"],
+        )
 
 
 RULES = (

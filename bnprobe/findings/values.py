@@ -68,7 +68,9 @@ def beyond_the_formula(evidence: Evidence) -> Iterator[Finding]:
                 "info",
                 row["layer"],
                 f"This {row['class_name']} does more than a {row['kind'].replace('_', ' ')}: its output was read as it is.",
-                f"output and formula differ by {row['mismatch']:.2g} of the largest output at the first call.",
+                "the output could not be compared with the formula."
+                if row["mismatch"] == float("inf")
+                else f"output and formula differ by {row['mismatch']:.2g} of the largest output at the first call.",
                 "A fused activation is the usual reason. If the layer is your own, describe it with bnprobe.register_norm.",
                 call=row["call"],
             )

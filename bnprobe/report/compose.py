@@ -91,7 +91,7 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Pag
                 "layers",
                 "Layer by layer",
                 (Prose((_how_to_read(recording),)),),
-                parts=tuple(_layer_section(record, tables) for record in recording.layers),
+                parts=tuple(_layer_section(i, record, tables) for i, record in enumerate(recording.layers)),
             ),
             Section("provenance", "How it was measured", (Facts(tuple(_provenance(recording))),)),
             Section(
@@ -304,7 +304,7 @@ def _how_to_read(recording: Recording) -> str:
     )
 
 
-def _layer_section(record: LayerRecord, tables: Tables) -> Section:
+def _layer_section(position: int, record: LayerRecord, tables: Tables) -> Section:
     channels = tables.channels
     mine = channels[(channels["layer"] == record.layer) & (channels["call"] == record.call)]
     heads = [head for head in CHANNEL_HEADS if mine[head].notna().any()]
@@ -315,7 +315,7 @@ def _layer_section(record: LayerRecord, tables: Tables) -> Section:
     if len(mine) > MOST_ROWS:
         note = f"The {MOST_ROWS} of {len(mine):,} channels with the largest |{by}|; all of them are in report.channels."
     return Section(
-        f"layer-{record.call}-{record.layer}",
+        f"layer-{position}",
         record.site,
         (Prose((_layer_words(record, mine),)), _layer_figure(record, mine), _table(shown, heads, note)),
         folded=True,

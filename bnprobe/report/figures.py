@@ -41,6 +41,7 @@ WIDEST = 60
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -85,7 +86,7 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", svg)
     # ids are salted by name, but matplotlib also numbers its groups: those would clash between pictures
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r'<g id="[^"]*"(/?)>', r"<g\1>", svg)
     svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is finer than any screen
     for colour, variable in (
         (INK, "ink"),
@@ -320,7 +321,8 @@ def _before(axes: Axes, record: LayerRecord, channels: pd.DataFrame, chosen: lis
     assert record.pre_histogram is not None
     rows = channels.iloc[chosen]
     if record.has_running:
-        centre, scale = rows["running_mean"].to_numpy(), np.sqrt(rows["running_var"].to_numpy() + record.eps)
+        centre = rows["running_mean"].to_numpy()
+        scale = np.sqrt(np.maximum(rows["running_var"].to_numpy() + record.eps, 0))
         axes.set_title("before: seen, and remembered (line)")
         axes.set_xlabel("remembered σ from the remembered mean")
     else:
@@ -339,8 +341,8 @@ def _before(axes: Axes, record: LayerRecord, channels: pd.DataFrame, chosen: lis
 def _after(axes: Axes, record: LayerRecord, channels: pd.DataFrame, chosen: list[int]) -> None:
     """In units of the output, with the zero line at which a ReLU would cut."""
     rows = channels.iloc[chosen]
-    beta = rows["beta"].fillna(0).to_numpy()
-    gamma = rows["gamma"].fillna(1).abs().to_numpy()
+    beta = np.where(np.isfinite(rows["beta"]), rows["beta"], 0.0)
+    gamma = np.where(np.isfinite(rows["gamma"]), rows["gamma"].abs(), 1.0)
     axes.set_title("after: seen, and N(β, γ²) (line)")
     axes.set_xlabel("output of the norm")
     axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -385,9 +387,12 @@ def _ridge(axes: Axes, level: int, n: int, x: Array, seen: Array, line: Array) -
 
 def _plane(axes: Axes, bar: Axes, channels: pd.DataFrame) -> None:
     """Channels at (|γ|, β); rays of equal predicted firing Φ(β/|γ|); colour is what was measured."""
+    channels = channels[np.isfinite(channels["gamma"]) & np.isfinite(channels["beta"])]
     gamma, beta, fires = (channels[name].to_numpy() for name in ("gamma", "beta", "fires"))
-    reach_x = max(float(np.nanquantile(np.abs(gamma), 0.995)) * 1.15, 1e-6)
-    reach_y = max(float(np.nanquantile(np.abs(beta), 0.995)) * 1.25, 0.3 * reach_x)
+    reach_x, reach_y = 1.0, 1.0
+    if len(channels):
+        reach_x = max(float(np.quantile(np.abs(gamma), 0.995)) * 1.15, 1e-6)
+        reach_y = max(float(np.quantile(np.abs(beta), 0.995)) * 1.25, 0.3 * reach_x)
     for predicted in (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99):
         slope = float(stats.norm.ppf(predicted))
         axes.plot([0, 2 * reach_x], [0, 2 * slope * reach_x], color=MUTED, linewidth=0.6, alpha=0.7, zorder=1)

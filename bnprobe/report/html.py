@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bnprobe.report.blocks import Figure, Page
+from bnprobe.report.words import visible
 
 
 def to_html(page: Page) -> str:
@@ -33,6 +34,8 @@ def _templates() -> Environment:
         loader=PackageLoader("bnprobe.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        # names come from outside: what cannot be seen must not turn, hide or break what is
+        finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -53,7 +56,7 @@ def _svg(figure: Figure) -> Markup:
 
     try:
         return Markup(to_svg(figure.name, figure.draw))
-    except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+    except Exception as error:
         warnings.warn(
             f"the picture {figure.name!r} could not be drawn: {error}", RuntimeWarning, stacklevel=2
         )

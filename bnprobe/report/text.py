@@ -15,7 +15,8 @@ def to_text(page: Page, width: int | None = None) -> str:
     Sections that the page folds (single layers, the glossary) are left out.
     """
     columns = width or min(shutil.get_terminal_size((100, 24)).columns, 120)
-    parts = [page.title, "=" * min(len(page.title), columns), *_wrap(page.lead, columns)]
+    title = _wrap(page.title, columns)
+    parts = [*title, "=" * len(title[0]), *_wrap(page.lead, columns)]
     for section in page.sections:
         if not section.folded and not section.parts:
             parts += _section(section, columns)

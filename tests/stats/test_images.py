@@ -20,7 +20,11 @@ ORIGIN = np.array([0.5, 5.0, -2.0])
 def images(rng: np.random.Generator, n: int) -> np.ndarray:
     """n images of 3 channels and 35 positions, each image at a place and scale of its own."""
     own = rng.gamma(2.0, size=(n, 1, 1))
-    return (rng.gamma(0.7, size=(n, 3, 35)) * own + rng.normal(size=(n, 3, 1))) * [[1], [10], [0.1]] + [[0], [5], [-2]]
+    return (rng.gamma(0.7, size=(n, 3, 35)) * own + rng.normal(size=(n, 3, 1))) * [[1], [10], [0.1]] + [
+        [0],
+        [5],
+        [-2],
+    ]
 
 
 def of(x: np.ndarray, origin: np.ndarray = ORIGIN) -> ImageMoments:
@@ -80,7 +84,7 @@ def test_merge_weighs_by_images(rng):
 def test_merge_brings_both_to_one_origin(rng):
     """Fails if parts that met different first batches are added as they are."""
     x = images(rng, 11)
-    one, other = of(x[:4]), of(x[4:], ORIGIN + [3, -20, 0.1])
+    one, other = of(x[:4]), of(x[4:], ORIGIN + np.array([3, -20, 0.1]))
     merged = one.merge(other)
     np.testing.assert_array_equal(merged.origin, ORIGIN)
     assert_same_images(merged, oracles.images([x], ORIGIN))

@@ -1,0 +1,1 @@
+"""Columns against slow twins, formulas against hand-worked numbers; a package, so that file names may repeat."""

@@ -1,0 +1,229 @@
+"""The tables: every column against its twin from raw tensors, the contract, and the glossary."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from models import BY_NAME, CASES, Case
+from witness import Witness
+
+import bnprobe
+from bnprobe.measures import glossary, tables
+from bnprobe.recording import Recording
+from measures import twin
+from measures.sites import memory_of, recording, site, some_rows
+
+CHANNELS = {
+    "layer": "O",
+    "call": "i",
+    "channel": "i",
+    "kind": "O",
+    "gamma": "f",
+    "beta": "f",
+    "running_mean": "f",
+    "running_var": "f",
+    "n_values": "i",
+    "n_nonfinite": "i",
+    **{f"{s}_{n}": "f" for s in ("pre", "post") for n in ("mean", "var", "skew", "kurtosis", "min", "max")},
+    "fires": "f",
+    "shift": "f",
+    "scale_ratio": "f",
+    "kl": "f",
+    "shift_z": "f",
+    "shift_q": "f",
+}
+LAYERS = {
+    "layer": "O",
+    "call": "i",
+    "kind": "O",
+    "n_channels": "i",
+    "n_calls": "i",
+    "n_values": "i",
+    "mode": "O",
+}
+"""The contract of DESIGN, section 3: columns that must be there, and what they hold."""
+
+
+def dtype_kind(column: pd.Series) -> str:
+    """O for words, however pandas stores them."""
+    return "O" if column.dtype.kind in "OUT" or pd.api.types.is_string_dtype(column) else column.dtype.kind
+
+
+def facts_of(record: Any) -> dict[str, Any]:
+    names = ("gamma", "beta", "running_mean", "running_var", "eps", "momentum")
+    return {**{name: getattr(record, name) for name in names}, "tracked": record.n_batches_tracked}
+
+
+def recorded(case: Case, training: bool) -> tuple[Recording, Witness]:
+    """A recording and the raw tensors of the same calls."""
+    model = case.model(training)
+    witness = Witness(model, list(case.norms))
+    with bnprobe.attach(model) as probe:
+        for x in case.batches():
+            with witness.watching():
+                case.call(model, x)
+    return probe.recording, witness
+
+
+def assert_columns(found: pd.DataFrame, expected: dict[str, np.ndarray], where: str) -> None:
+    """Each column to 1e-9 of its size; a shift, a difference of means, to 1e-9 of what it is a difference of."""
+    for name, values in expected.items():
+        mine = found[name].to_numpy(dtype=float)
+        np.testing.assert_array_equal(np.isnan(mine), np.isnan(values), err_msg=f"{where} {name}")
+        # q reaches down to 1e-300, and there the last digits of z are worth several of q
+        rtol = 1e-6 if name in ("shift_q",) else 1e-8
+        np.testing.assert_allclose(mine, values, rtol=rtol, atol=1e-9, err_msg=f"{where} {name}")
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_column_agrees_with_its_twin(case, training):
+    """Fails if any formula, divisor, sign, axis or order of channels is wrong in any column of any kind of norm."""
+    found, witness = recorded(case, training)
+    measured = tables(found)
+    assert len(measured.channels) == sum(record.n_channels for record in found.layers)
+    for i, record in enumerate(found.layers):
+        norm, calls = case.norms[record.layer], witness.calls[record.layer, record.call]
+        rows, y = (np.concatenate([norm.rows(getattr(call, side)) for call in calls]) for side in "xy")
+        mine = measured.channels[measured.channels["layer"].eq(record.layer) & measured.channels["call"].eq(record.call)]
+        expected = twin.channel_columns(rows, y, facts_of(record))
+        assert mine["channel"].tolist() == list(range(rows.shape[1]))
+        assert_columns(mine, expected, record.site)
+        columns = {name: mine[name].to_numpy(dtype=float) for name in expected}
+        wanted = twin.layer_columns(columns, facts_of(record))
+        used_own = norm.pools != "batch" and not (norm.running and not training)
+        own = dict.fromkeys(("own_mean", "own_mean_sd", "own_sd", "own_log_var_sd"), math.nan)
+        if used_own:
+            own = twin.own_columns(rows, norm.pools, record.eps, norm.n_groups, norm.centred)
+        row = measured.layers.iloc[i]
+        assert (row["layer"], row["call"], row["kind"]) == (record.layer, record.call, norm.kind)
+        assert (row["n_channels"], row["n_calls"], row["n_images"]) == (rows.shape[1], len(calls), len(rows))
+        assert (row["n_values"], row["n_nonfinite"]) == (rows.size, 0)
+        assert row["mode"] == ("train" if training else "eval")
+        for name, value in {**wanted, **own}.items():
+            assert row[name] == pytest.approx(value, rel=1e-8, abs=1e-9, nan_ok=True), f"{record.site} {name}"
+
+
+@pytest.mark.parametrize("name", ["mixed", "batch norm", "layer norm", "group norm", "instance norm", "RMS norm"])
+def test_the_contract_holds_for_every_kind(name):
+    """Fails if a column of the contract is renamed, left out for some kind, or changes its type."""
+    found, _ = recorded(BY_NAME[name], False)
+    measured = tables(found)
+    for table, contract in ((measured.channels, CHANNELS), (measured.layers, LAYERS)):
+        assert set(contract) <= set(table.columns)
+        assert {column: dtype_kind(table[column]) for column in contract} == contract
+        assert table.columns.is_unique
+        assert table.index.tolist() == list(range(len(table)))
+
+
+def test_columns_do_not_depend_on_what_was_recorded():
+    """Fails if two reports of different networks cannot be put under one another."""
+    heads = {name: tables(recorded(BY_NAME[name], False)[0]) for name in ("batch norm", "RMS norm", "mixed")}
+    assert len({tuple(t.channels.columns) for t in heads.values()}) == 1
+    assert len({tuple(t.layers.columns) for t in heads.values()}) == 1
+    kinds = [{c: dtype_kind(t.channels[c]) for c in t.channels} for t in heads.values()]
+    assert kinds[0] == kinds[1] == kinds[2]
+
+
+def test_every_column_has_one_glossary_entry_and_every_entry_its_column():
+    """Fails if a measure lands without its line for the reader, or a line outlives its measure."""
+    measured = tables(recorded(BY_NAME["mixed"], False)[0])
+    entries = glossary()
+    assert len({entry.name for entry in entries}) == len(entries)
+    assert {entry.table for entry in entries} == {"channels", "layers", "both"}
+    for table, heads in (("channels", measured.channels.columns), ("layers", measured.layers.columns)):
+        described = [entry.name for entry in entries if entry.table in (table, "both")]
+        assert sorted(described) == sorted(heads), set(described) ^ set(heads)
+
+
+@pytest.mark.parametrize("entry", glossary(), ids=lambda entry: entry.name)
+def test_a_glossary_line_is_a_sentence(entry):
+    """Fails if a meaning is a fragment, too long to be read under a pointer, or repeats the name only."""
+    assert entry.meaning[0].isupper() or entry.meaning[0] in "γβ"
+    assert entry.meaning.endswith(".")
+    assert 15 <= len(entry.meaning) <= 130
+    assert "{" not in entry.meaning
+    assert entry.name.isidentifier()
+
+
+def test_rows_stand_in_the_order_in_which_the_sites_were_reached():
+    """Fails if sites are sorted by name, or calls of one layer are put together."""
+    rows = some_rows()
+    order = [("z", 0), ("a", 0), ("z", 1), ("m", 0)]
+    measured = tables(recording(*(site(rows, name, call=call) for name, call in order)))
+    assert list(zip(measured.layers["layer"], measured.layers["call"], strict=True)) == order
+    found = list(zip(measured.channels["layer"], measured.channels["call"], strict=True))
+    assert found == [place for place in order for _ in range(3)]
+    assert measured.channels["channel"].tolist() == [0, 1, 2] * 4
+
+
+def test_layers_that_gave_no_numbers_are_told_with_the_reason():
+    """Fails if the two reasons are swapped: their remedies differ."""
+    found = tables(recording(site(some_rows()), never_called=("spare", "b"), not_understood=("odd (Strange)",)))
+    assert found.unread.values.tolist() == [
+        ["spare", "never called"],
+        ["b", "never called"],
+        ["odd (Strange)", "not understood"],
+    ]
+
+
+def test_a_recording_of_nothing_has_empty_tables():
+    """Fails if a machine that saw nothing cannot be tabulated: columns stay, rows are none."""
+    measured = tables(recording())
+    assert len(measured.channels) == len(measured.layers) == len(measured.unread) == 0
+    assert {"layer", "call", "channel", "kind"} <= set(measured.channels.columns)
+    assert set(LAYERS) <= set(measured.layers.columns)
+
+
+def test_modes_and_what_normalized():
+    """Fails if the layer's flag and the statistics in use are taken for the same thing."""
+    rows = some_rows()
+    memory = memory_of(rows)
+    changes = [
+        {"n_calls": 4},
+        {"n_calls": 4, "n_calls_training": 4, "n_calls_running": 0},
+        {"n_calls": 4, "n_calls_training": 1, "n_calls_running": 3},
+        {"n_calls": 4, "n_calls_training": 4, "n_calls_running": 4},
+    ]
+    layers = [site(rows, str(i), **{"n_calls_running": 4, **c}, **memory) for i, c in enumerate(changes)]
+    found = tables(recording(*layers, site(rows, "ln", "layer_norm"))).layers
+    assert found["mode"].tolist() == ["eval", "train", "mixed", "train", "eval"]
+    assert found["normalized_by"].tolist() == ["running", "batch", "both", "running", "sample"]
+    assert found["n_calls"].tolist() == [4, 4, 4, 4, 1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_counted_and_nowhere_else(value):
+    """Fails if one NaN spoils the statistics of its channel, is not counted, or is counted as a value."""
+    rows, spoilt = some_rows(), some_rows()
+    spoilt[1, 2, 3:7] = value
+    model = torch.nn.BatchNorm2d(3).double().eval()
+    with bnprobe.attach(model) as probe:
+        model(torch.tensor(spoilt)[..., None])
+    found = tables(probe.recording).channels
+    assert found["n_values"].tolist() == [70, 70, 66]
+    assert found["n_nonfinite"].tolist() == [0, 0, 4]
+    twins = twin.six(spoilt[:, 2].ravel())
+    assert found["pre_mean"][2] == pytest.approx(twins["mean"], rel=1e-12)
+    assert found["pre_var"][2] == pytest.approx(twins["var"], rel=1e-12)
+    assert found["pre_var"][0] == pytest.approx(rows[:, 0].var(), rel=1e-12)
+    assert tables(probe.recording).layers["n_nonfinite"].tolist() == [4]
+
+
+def test_a_channel_without_a_finite_value_is_nan_and_not_zero():
+    """Fails if "nothing seen" reads as mean 0, smallest value inf, or never positive."""
+    rows = some_rows()
+    rows[:, 1] = np.nan
+    found = tables(recording(site(rows, gamma=1, beta=0, running_mean=0, running_var=1)))
+    row = found.channels.iloc[1]
+    undefined = [n for n in CHANNELS if n.startswith(("pre_", "post_"))] + ["fires", "shift", "scale_ratio", "kl"]
+    assert row[undefined].isna().all()
+    assert row["n_values"] == 0
+    assert found.channels.iloc[[0, 2]][undefined].notna().all(axis=None)
+    assert found.layers["never_positive"][0] == (found.channels["fires"] == 0).sum()
+    assert not found.layers.filter(regex="median|rms|share").isna().any(axis=None)

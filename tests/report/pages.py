@@ -1,0 +1,109 @@
+"""A page read by an independent parser, and what must hold of every page."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+
+import html5lib
+
+XLINK = "{http://www.w3.org/1999/xlink}href"
+LOADING = ("src", "href", "srcset", "data", "poster", "action", "background", XLINK)
+RAW = re.compile(r"(?<![\w'’-])(nan|NaT|None|[-+−]?inf)(?![\w'’-])|nan%|<NA>")
+
+
+def parsed(page: str) -> ET.Element:
+    """The document as an HTML5 parser sees it; any departure from the grammar is an error."""
+    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
+
+
+def text_of(element: ET.Element) -> str:
+    """Words of the element, without style sheets, with single spaces."""
+    return " ".join(" ".join(_pieces(element)).split())
+
+
+def _pieces(element: ET.Element) -> Iterator[str]:
+    if _name(element) != "style":
+        yield element.text or ""
+        for child in element:
+            yield from _pieces(child)
+            yield child.tail or ""
+
+
+def _name(element: ET.Element) -> str:
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
+def elements(document: ET.Element, name: str) -> list[ET.Element]:
+    """All elements of this name, in HTML or SVG."""
+    return [node for node in document.iter() if _name(node) == name]
+
+
+def sections(document: ET.Element) -> dict[str, ET.Element]:
+    """Sections and folded parts by their id."""
+    found = [node for node in document.iter() if _name(node) in ("section", "details") and "id" in node.attrib]
+    return {node.attrib["id"]: node for node in found}
+
+
+def assert_loads_nothing(document: ET.Element) -> None:
+    """No script, no frame, no event handler, and no address but those inside the page itself."""
+    for node in document.iter():
+        name = _name(node)
+        assert name not in ("script", "iframe", "object", "embed", "base", "form"), name
+        for key, value in node.attrib.items():
+            assert not key.lower().startswith("on"), f"{name} {key}"
+            if key in LOADING:
+                assert value.startswith(("#", "data:")), f"{name} {key}={value[:80]}"
+            _assert_no_address(value, f"{name} {key}")
+        if name == "style":
+            _assert_no_address("".join(node.itertext()), "style")
+    refreshing = [node for node in elements(document, "meta") if "http-equiv" in node.attrib]
+    assert refreshing == []
+
+
+def _assert_no_address(css: str, where: str) -> None:
+    for target in re.findall(r"url\(\s*['\"]?([^'\")]*)", css):
+        assert target.startswith(("#", "data:")), f"{where}: url({target[:80]})"
+    assert "@import" not in css, where
+
+
+def assert_ids_are_sound(document: ET.Element) -> None:
+    """Ids stand once, hold no space, and whatever refers to one finds it."""
+    ids = [node.attrib["id"] for node in document.iter() if "id" in node.attrib]
+    twice = {name for name in ids if ids.count(name) > 1}
+    assert not twice, f"ids used twice: {sorted(twice)[:5]}"
+    assert not [name for name in ids if not name or re.search(r"\s", name)]
+    for node in document.iter():
+        for key, value in node.attrib.items():
+            targets = re.findall(r"url\(#([^)]+)\)", value)
+            if key in ("href", XLINK) and value.startswith("#"):
+                targets.append(value[1:])
+            for target in targets:
+                assert target in ids, f"{key}={value} leads nowhere"
+
+
+def assert_pictures_have_words(document: ET.Element) -> None:
+    """Every figure says in words what it shows, to those who do not see it."""
+    for figure in elements(document, "figure"):
+        said = [node.attrib.get("aria-label", "") for node in figure.iter() if node.attrib.get("role") == "img"]
+        assert said, "a figure without role=img"
+        assert len(said[0]) > 20, said
+        assert said[0].endswith("."), said
+
+
+def assert_numbers_are_readable(words: str) -> None:
+    """No nan, inf or None as a programmer would print them."""
+    found = [words[max(m.start() - 40, 0) : m.end() + 20] for m in RAW.finditer(words)]
+    assert not found, found
+
+
+def assert_sound(page: str) -> ET.Element:
+    """Everything above, of a whole page."""
+    assert page.startswith("<!doctype html>")
+    document = parsed(page)
+    assert_loads_nothing(document)
+    assert_ids_are_sound(document)
+    assert_pictures_have_words(document)
+    assert_numbers_are_readable(text_of(document))
+    return document
