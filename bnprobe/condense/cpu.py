@@ -136,12 +136,12 @@ class _Walk:
         self.hold(field + 2, map_.offset)
         self.task[field + 3] = map_.scale.shape[1] if per_sample else 0
 
-    def hold_bins(self, bins: Affine | None, share: Share) -> Array | None:
+    def hold_bins(self, bins: Affine | None, share: Share) -> Any:
         """Ask for the histogram; where its counts will be, shape (groups, C, N_BINS)."""
         if bins is None:
             return None
-        histogram = np.empty((self.n_groups, self.x.shape[1], N_BINS))
-        self.hold(tasks.HISTOGRAM, histogram)
+        histogram = np.empty((self.n_groups, self.x.shape[1], N_BINS), np.int32)
+        self.task[tasks.HISTOGRAM] = histogram.ctypes.data
         self.hold_map(tasks.BIN_ORIGIN, bins)
         self.task[tasks.EVERY], self.task[tasks.FIRST] = share.every, share.first
         return histogram

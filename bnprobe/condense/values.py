@@ -56,7 +56,10 @@ WHOLE = Share()
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts that need a map: positive values of the gate (C,), and values per bin (C, N_BINS)."""
+    """Counts that need a map: positive values of the gate (C,), and values per bin (C, N_BINS).
+
+    The values per bin may be integers: a call's counts are kept until its forward pass has ended well.
+    """
 
     n_positive: Array | None = None
     histogram: Array | None = None

@@ -49,7 +49,7 @@ def empty_sums(n_channels: int) -> Any:
 
 
 @plain
-def add_row(sums: Any, c: int, row: Any, origin: float) -> float:
+def add_row(sums: Any, c: int, row: Any, origin: float) -> Any:
     """Add a row (k, n, s1, s2, s3, s4, low, high) to channel c; its mean. NaN for an origin yet to be chosen.
 
     Moving sums from one point to another is the binomial formula, with e the distance of the points.
@@ -74,13 +74,13 @@ def add_row(sums: Any, c: int, row: Any, origin: float) -> float:
 
 
 @plain
-def origin_of(task: Any, c: int) -> float:
+def origin_of(task: Any, c: int) -> Any:
     """Where an image's mean square is taken about; NaN where that is still to be chosen."""
     return floats(task[tasks.ORIGIN])[c] if task[tasks.ORIGIN] else np.nan
 
 
 @plain
-def join(task: Any, sums: Any, n: int, c: int, first: int, row: Any, positive: float) -> float:
+def join(task: Any, sums: Any, n: int, c: int, first: int, row: Any, positive: float) -> Any:
     """Join the row of image n and channel c to the sums, whose first channel is `first`; its mean."""
     sums[BAD, c - first] += task[tasks.P] - row[1]
     sums[POSITIVE, c - first] += positive

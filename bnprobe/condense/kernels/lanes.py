@@ -50,6 +50,16 @@ def floats(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic
+def counters(typingctx: Any, address: Any) -> Any:
+    """A pointer to int32 at `address`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.int32)(address), generate
+
+
+@intrinsic
 def words(typingctx: Any, task: Any) -> Any:
     """The same pointer, read as int64."""
 

@@ -50,9 +50,12 @@ def compiled(name: str, dtype: torch.dtype) -> Any:
         entry = cfunc(signature, cache=True, error_model="numpy")(function)
     except (RuntimeError, OSError):  # nowhere to keep the compiled code: compile it anew every time
         entry = cfunc(signature, error_model="numpy")(function)
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(entry.address)
-    call.owner = entry  # the code lives as long as what calls it
-    return call
+    _alive.append(entry)  # the code lives as long as what calls it
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(entry.address)
+
+
+_alive: list[Any] = []
+"""Entries compiled so far; a C function does not hold the code that it calls."""
 
 
 @cache

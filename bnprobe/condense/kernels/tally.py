@@ -13,7 +13,7 @@ import numpy as np
 
 from bnprobe.condense.kernels import tasks
 from bnprobe.condense.kernels.gates import gate_of
-from bnprobe.condense.kernels.lanes import bits, floats, loop, plain, value
+from bnprobe.condense.kernels.lanes import bits, counters, floats, loop, plain, value
 
 N_BINS, SIDE = 96, 48
 """As in `stats.histogram`, which this room does not import; a test holds them together."""
@@ -57,7 +57,7 @@ def bins_side_by_side(x: Any, start: int, n: int, maps: Any, found: Any) -> None
 
 
 @loop
-def passing(x: Any, start: int, n: int, stride: int, turn: Any, bar: Any) -> int:
+def passing(x: Any, start: int, n: int, stride: int, turn: Any, bar: Any) -> Any:
     """How many values of one row pass the gate."""
     count = np.int32(0)
     for i in range(n):
@@ -66,7 +66,7 @@ def passing(x: Any, start: int, n: int, stride: int, turn: Any, bar: Any) -> int
 
 
 @plain
-def is_counted(task: Any, n: int) -> bool:
+def is_counted(task: Any, n: int) -> Any:
     """Whether the histogram counts image n: `values.Share.counts`."""
     return (task[tasks.FIRST] + n) % task[tasks.EVERY] == 0
 
@@ -115,9 +115,7 @@ def bin_rows(x: Any, task: Any, n: int, first: int, last: int, counts: Any, foun
 
 
 @plain
-def bin_columns(
-    x: Any, task: Any, n: int, first: int, last: int, counts: Any, found: Any, maps: Any
-) -> None:
+def bin_columns(x: Any, task: Any, n: int, first: int, last: int, counts: Any, found: Any, maps: Any) -> None:
     """Count the bins of image n and the channels `first` to `last`, at most RUN, side by side.
 
     Neighbouring values belong to different channels, so no entry is read just after it was written.
@@ -142,8 +140,8 @@ def write_passed(task: Any, group: int, first: int, passed: Any) -> None:
 @plain
 def write_bins(task: Any, group: int, first: int, counts: Any) -> None:
     """Write the counts of one piece of work, shape (groups, C, N_BINS)."""
-    out = floats(task[tasks.HISTOGRAM])
+    out = counters(task[tasks.HISTOGRAM])
     for c in range(len(counts)):
         at = (group * task[tasks.C] + first + c) * N_BINS
         for b in range(N_BINS):
-            out[at + b] = counts[c, b] + counts[c, PLACES + b]
+            out[at + b] = np.int32(counts[c, b] + counts[c, PLACES + b])
