@@ -95,6 +95,11 @@ def _add_report(commands: Any) -> None:
         "--layers", metavar="PATTERN", action="append", help="only norm layers whose path matches"
     )
     report.add_argument(
+        "--loss",
+        choices=("cross_entropy",),
+        help="also run backward passes; labels are the positions of the class folders in sorted order",
+    )
+    report.add_argument(
         "--train-mode", action="store_true", help="let batches normalize themselves, as in training"
     )
     report.add_argument("--no-histograms", action="store_true", help="leave out the distributions")
@@ -126,7 +131,7 @@ def _add_list(commands: Any) -> None:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number of at least 1")
     return int(text)
 
 
@@ -136,7 +141,7 @@ def _triple(text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) != 3 or not all(map(math.isfinite, values)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers like 0.485,0.456,0.406")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not three numbers like 0.485,0.456,0.406")
     return values
 
 
@@ -146,7 +151,7 @@ def _demo(options: argparse.Namespace) -> int:
     _check_paths(Path(options.out))
     batches = images.demo_images()
     subject = zoo.demo()
-    recording = _record(subject, batches.batches(subject.preprocess, 64), None, True, False)
+    recording = _record(subject, batches.batches(subject.preprocess, 64), None, True, False, None)
     return _finish(recording, Path(options.out), options)
 
 
@@ -161,7 +166,8 @@ def _report(options: argparse.Namespace) -> int:
     out = Path(options.out or f"reports/{options.subject.rpartition(':')[2]}.html")
     _check_paths(out, *([Path(options.save)] if options.save else []))
     subject, batches = _subject_and_batches(options)
-    recording = _record(subject, batches, options.layers, not options.no_histograms, options.train_mode)
+    histograms, loss = not options.no_histograms, options.loss
+    recording = _record(subject, batches, options.layers, histograms, options.train_mode, loss)
     if options.save:
         print(f"recording: {recording.save(options.save)}")
     return _finish(recording, out, options)
@@ -196,15 +202,27 @@ def _subject_and_batches(options: argparse.Namespace) -> tuple[Subject, Batches]
 
 
 def _record(
-    subject: Subject, batches: Batches, layers: list[str] | None, histograms: bool, train_mode: bool
+    subject: Subject,
+    batches: Batches,
+    layers: list[str] | None,
+    histograms: bool,
+    train_mode: bool,
+    loss: str | None,
 ) -> Recording:
+    import torch
+
     from bnprobe.drive import record
 
+    if loss and batches.source.labels is None:
+        raise BnprobeError(
+            f"--loss {loss} needs labels. Give a folder with one sub-folder per class as --data."
+        )
     model = subject.model.train(train_mode)
     try:
         recording = record(
             model,
-            ((subject.to_inputs(batch.images), batch.labels) for batch in batches),
+            ((subject.to_inputs(batch.images), torch.tensor(batch.labels or [])) for batch in batches),
+            getattr(torch.nn.functional, loss) if loss else None,
             layers=layers,
             histograms=histograms,
             n_images=batches.n_images,

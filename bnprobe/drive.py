@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from bnprobe.recording import Recording
 def record(
     model: nn.Module,
     batches: Iterable[Any],
+    loss: Callable[[Any, Any], Tensor] | None = None,
     *,
     layers: str | Sequence[str] | None = None,
     histograms: bool = True,
@@ -28,26 +30,33 @@ def record(
     data: str = "not stated",
     preprocessing: str = "not stated",
 ) -> Recording:
-    """Run `model` on `batches` in the mode it is in, without gradients, and record every norm.
+    """Run `model` on `batches` in the mode it is in, and record every norm.
 
-    A batch is x or (x, y), where y is not used; x is a tensor, a tuple of positional arguments, or a
-    dict of keyword arguments. Tensors are moved to the device of the model. A progress bar shows
+    A batch is x or (x, y); x is a tensor, a tuple of positional arguments, or a dict of keyword
+    arguments. With `loss`, which is called as loss(output, y), a backward pass follows each forward
+    pass and gradients are recorded too; parameters keep the `.grad` they had. Without it no gradient
+    is computed and y is not used. Tensors are moved to the device of the model. A progress bar shows
     images per second where a person can see it; `n_images` gives it an end. The words `model_name`,
     `weights`, `data` and `preprocessing` are printed in the report.
 
     Raises NoNormLayers, and NothingRecorded when `batches` is empty.
     """
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
     with (
-        attach(model, layers=layers, histograms=histograms) as probe,
-        torch.no_grad(),
+        attach(model, layers=layers, histograms=histograms, gradients=loss is not None) as probe,
+        torch.set_grad_enabled(loss is not None),
+        _gradients_put_back(model),
         tqdm(total=n_images, unit=" images", desc="probing", disable=quiet) as bar,
     ):
+        device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
         for batch in batches:
-            args, kwargs = _arguments(_move(batch, device))
+            x, y = _parts(_move(batch, device))
             seen = probe.n_images
-            model(*args, **kwargs)
+            args, kwargs = _arguments(x)
+            output = model(*args, **kwargs)
+            if loss is not None:
+                model.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss(output, y))
             bar.update(probe.n_images - seen)
     recording = probe.recording
     if not recording.about.n_forwards:
@@ -55,15 +64,30 @@ def record(
             "the batches held nothing, so the model was not run. Give at least one batch of inputs."
         )
     name = model_name or recording.about.model
-    return replace(
-        recording,
-        about=replace(recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing),
-    )
+    about = replace(recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing)
+    return replace(recording, about=about)
 
 
-def _arguments(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What to call the model with; see `record` for what a batch is."""
-    x = batch[0] if isinstance(batch, tuple | list) and len(batch) in (1, 2) else batch
+@contextmanager
+def _gradients_put_back(model: nn.Module) -> Iterator[None]:
+    """Parameters keep the very `.grad` tensors they had, whatever backward passes run meanwhile."""
+    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, gradient in kept:
+            parameter.grad = gradient
+
+
+def _parts(batch: Any) -> tuple[Any, Any]:
+    """The input and the target of a batch; a batch of one thing has no target."""
+    if isinstance(batch, tuple | list) and len(batch) in (1, 2):
+        return batch[0], batch[1] if len(batch) == 2 else None
+    return batch, None
+
+
+def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What to call the model with; see `record` for what an input is."""
     if isinstance(x, Mapping):
         return (), dict(x)
     return (x, {}) if isinstance(x, tuple) else ((x,), {})

@@ -195,10 +195,14 @@ def _decode(hint: Any, node: Any, at: str, arrays: dict[str, np.ndarray[Any, Any
 
 def _decode_fields(cls: type, node: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
     hints = typing.get_type_hints(cls)
-    if not isinstance(node, dict) or node.keys() != hints.keys():
-        found = ", ".join(sorted(set(hints) ^ set(node))) if isinstance(node, dict) else type(node).__name__
-        raise ValueError(f"{at}: fields missing or unknown: {found}.")
-    return cls(**{name: _decode(hint, node[name], f"{at}/{name}", arrays) for name, hint in hints.items()})
+    if not isinstance(node, dict):
+        raise ValueError(f"{at}: expected fields, found {type(node).__name__}.")
+    # a field with a default came later than the first files, and may be missing
+    needed = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+    odd = sorted((needed - node.keys()) | (node.keys() - hints.keys()))
+    if odd:
+        raise ValueError(f"{at}: fields missing or unknown: {', '.join(odd)}.")
+    return cls(**{name: _decode(hints[name], node[name], f"{at}/{name}", arrays) for name in node})
 
 
 def _float64(array: np.ndarray[Any, Any], at: str) -> np.ndarray[Any, Any]:

@@ -42,13 +42,14 @@ ROOMS = {
     "probe": room("norms wiring condense observation totals backward recording stats errors", "torch numpy"),
     "drive": room("probe errors recording", "torch tqdm"),
     "interventions": room("norms recording errors", "torch numpy"),
-    "measures": room("recording stats errors", "numpy pandas scipy"),
+    "scipy_stats": room("", "scipy"),
+    "measures": room("recording stats errors scipy_stats", "numpy pandas"),
     "findings": room("errors", "numpy pandas"),
     # markupsafe is the half of jinja2 that escapes
     "report": room("recording files measures findings errors", "numpy pandas jinja2 markupsafe altair"),
     # a histogram cannot be drawn without its edges
     "report.figures": room(
-        "stats recording measures findings errors", "numpy pandas scipy seaborn matplotlib"
+        "stats recording measures findings errors scipy_stats", "numpy pandas seaborn matplotlib"
     ),
     "zoo": room("errors", "torch torchvision PIL tqdm safetensors numpy"),
     "images": room("errors", "torch torchvision PIL tqdm numpy"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bnprobe.findings import memory, values
+from bnprobe.findings import gradient, memory, values
 from bnprobe.findings.rule import SEVERITIES, Evidence, Finding, Rule
 
 __all__ = ["RULES", "Finding", "Rule", "judge"]
 
-RULES: tuple[Rule, ...] = (*memory.RULES, *values.RULES)
+RULES: tuple[Rule, ...] = (*memory.RULES, *values.RULES, *gradient.RULES)
 """The rule book, in the order in which findings of one severity are shown."""
 
 COLUMNS = ("severity", "rule", "layer", "channels", "says", "because", "do", "source", "call")

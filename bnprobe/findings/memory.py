@@ -92,7 +92,7 @@ def shifted(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             row["layer"],
             f"The data do not look like what this layer remembers: the {what} moved.",
-            f"{distance}typical variance {ratio:.2g} of the remembered one (thresholds {1 / VARIANCE}, {VARIANCE:g}).",
+            f"{distance}typical variance {ratio:.3g} of the remembered one (thresholds {1 / VARIANCE}, {VARIANCE:g}).",
             RECALIBRATE,
             tuple(
                 int(c)

@@ -1,6 +1,7 @@
 """Pure functions from a layer's record to columns: one family of measures, one file. Never imports torch."""
 
 from bnprobe.measures.columns import Column
+from bnprobe.measures.gradient import imbalance
 from bnprobe.measures.tables import Tables, glossary, tables
 
-__all__ = ["Column", "Tables", "glossary", "tables"]
+__all__ = ["Column", "Tables", "glossary", "imbalance", "tables"]

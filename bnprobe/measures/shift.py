@@ -121,7 +121,7 @@ def _n_running(record: LayerRecord) -> float:
 
 def _adjusted(z: Array, n_images: Array) -> Array:
     """Two-sided p values of z, adjusted over the channels that have one."""
-    from scipy import stats
+    from bnprobe.scipy_stats import stats
 
     tested = np.isfinite(z) & (n_images > 1)
     q = np.full(z.shape, np.nan)

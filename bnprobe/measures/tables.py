@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures import activity, own, parameters, shape, shift
+from bnprobe.measures import activity, gradient, own, parameters, shape, shift
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord, Recording
 
-FAMILIES: tuple[ModuleType, ...] = (parameters, shape, activity, shift, own)
+FAMILIES: tuple[ModuleType, ...] = (parameters, shape, activity, shift, own, gradient)
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
 
 PLACE = (
@@ -55,9 +55,6 @@ PLACE = (
     ),
 )
 
-CHANNEL_ORDER = ("layer", "call", "channel", "kind")
-LAYER_ORDER = ("layer", "call", "kind", "n_channels", "n_calls", "n_values", "mode")
-
 
 @dataclass(frozen=True)
 class Tables:
@@ -76,7 +73,12 @@ def tables(recording: Recording) -> Tables:
 def channel_table(recording: Recording) -> pd.DataFrame:
     """One row per channel of every site, in the order in which the sites were reached."""
     parts = [pd.DataFrame(_channel_row(record)) for record in recording.layers]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(CHANNEL_ORDER))
+    return pd.concat(parts, ignore_index=True) if parts else _empty("channels")
+
+
+def _empty(table: str) -> pd.DataFrame:
+    """No rows, but every column, so that nobody needs to ask whether one is there."""
+    return pd.DataFrame(columns=[column.name for column in glossary() if column.table in (table, "both")])
 
 
 def _channel_row(record: LayerRecord) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def _channel_row(record: LayerRecord) -> dict[str, Any]:
 def layer_table(recording: Recording) -> pd.DataFrame:
     """One row per site, in the order in which they were reached."""
     rows = [_layer_row(record) for record in recording.layers]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(LAYER_ORDER))
+    return pd.DataFrame(rows) if rows else _empty("layers")
 
 
 def _layer_row(record: LayerRecord) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables, glossary
-from bnprobe.measures.shape import median
 from bnprobe.recording import About, LayerRecord, Recording
 from bnprobe.report.blocks import (
     Cell,
@@ -24,15 +23,8 @@ from bnprobe.report.blocks import (
     Section,
     Table,
 )
-from bnprobe.report.words import count, listed, number, share, shorten
-
-KINDS = {
-    "batch_norm": "batch norm",
-    "layer_norm": "layer norm",
-    "group_norm": "group norm",
-    "instance_norm": "instance norm",
-    "rms_norm": "RMS norm",
-}
+from bnprobe.report.sentences import KINDS, answer, gradient_words, layer_words
+from bnprobe.report.words import count, listed, number, shorten
 
 MOST_ROWS = 24
 """Channels in the table of a layer; the rest are in `report.channels`."""
@@ -74,6 +66,11 @@ CHANNEL_HEADS = (
     "post_min",
     "post_max",
     "fires",
+    "grad_gamma",
+    "grad_beta",
+    "gamma_snr",
+    "energy_removed",
+    "importance",
 )
 
 
@@ -87,6 +84,7 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Pag
             Section("answer", "The answer", (Prose(tuple(answer(recording, tables, findings))),)),
             Section("findings", "Findings", (_findings(findings),)),
             Section("network", "The network at a glance", (_network_figure(tables), _layer_table(tables))),
+            *_gradient_sections(tables),
             Section(
                 "layers",
                 "Layer by layer",
@@ -123,102 +121,6 @@ def _lead(recording: Recording) -> str:
         f"{count(len(recording.layers), 'normalization layer')}, {count(n, 'channel')}, "
         f"{count(about.n_images, 'image')} seen in {number(about.seconds, 2)} s."
     )
-
-
-def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> list[str]:
-    """The answer in a few sentences, made of this network's numbers."""
-    sentences = [
-        _what_there_is(recording),
-        *_memory(tables.layers),
-        *_learned(tables.channels),
-        *_own(tables.layers),
-        _verdict(findings),
-    ]
-    return [sentence for sentence in sentences if sentence]
-
-
-def _what_there_is(recording: Recording) -> str:
-    kinds: dict[str, int] = {}
-    for record in recording.layers:
-        kinds[record.kind] = kinds.get(record.kind, 0) + 1
-    names = ", ".join(count(n, KINDS.get(kind, kind)) for kind, n in kinds.items())
-    where = names if len(kinds) == 1 else f"{count(len(recording.layers), 'norm')} ({names})"
-    modes = {record.mode for record in recording.layers}
-    mode = f"in {modes.pop()} mode" if len(modes) == 1 else "in more than one mode"
-    return (
-        f"{recording.about.model} holds {where}; "
-        f"{count(recording.about.n_images, 'image')} went through it {mode}."
-    )
-
-
-def _memory(layers: pd.DataFrame) -> list[str]:
-    """Whether the data look like what the running statistics remember, and where they do not."""
-    known = layers[layers["var_ratio_median"].notna()]
-    if known.empty:
-        return []
-    ratio, shift = median(known["var_ratio_median"].to_numpy()), median(known["shift_rms"].to_numpy())
-    off = np.abs(np.log(known["var_ratio_median"].clip(lower=1e-12)))
-    far = known.loc[off.idxmax()]
-    close = 0.8 < ratio < 1.25 and shift < 0.25
-    text = (
-        f"The data {'look much like' if close else 'differ from'} what the batch norms remember of their training set: "
-        f"typically the mean lies {number(shift, 2)} remembered deviations away and the variance is "
-        f"{number(ratio, 2)} of the remembered one"
-    )
-    if len(known) > 2 and not 0.8 < far["var_ratio_median"] < 1.25:
-        last = known.iloc[-1]
-        text += (
-            f"; the variance is furthest off at {shorten(far['layer'])} ({number(far['var_ratio_median'], 2)}), "
-            f"and {number(last['var_ratio_median'], 2)} at the last norm, {shorten(last['layer'])}"
-        )
-    return [text + "."]
-
-
-def _learned(channels: pd.DataFrame) -> list[str]:
-    """What gamma and beta say, and what the outputs do."""
-    sentences = []
-    gamma, fires = channels["gamma"].dropna(), channels["fires"].dropna()
-    if len(gamma) and not (gamma == 1).all():
-        negative, small = int((gamma < 0).sum()), int((gamma.abs() < 1e-2).sum())
-        sentences.append(
-            f"The learned scale is typically {number(float(gamma.abs().median()), 2)}; it is negative in "
-            f"{_of_channels(negative, len(gamma))}, and {_of_channels(small, len(gamma))} "
-            f"{'were' if small > 1 else 'was'} switched off (|γ| < 0.01)."
-        )
-    if len(fires):
-        never = int((fires == 0).sum())
-        sentences.append(
-            f"After the norm the typical channel is positive for {share(float(fires.median()))} of its values; "
-            f"{_of_channels(never, len(fires))} {'were' if never > 1 else 'was'} never positive."
-        )
-    return sentences
-
-
-def _of_channels(n: int, total: int) -> str:
-    """So many channels, with their share."""
-    return f"{count(n, 'channel')} ({share(n / total)})" if n else "no channel"
-
-
-def _own(layers: pd.DataFrame) -> list[str]:
-    """How the statistics of norms without memory run through depth."""
-    known = layers[layers["own_sd"].notna()]
-    if len(known) < 2:
-        return []
-    first, last = known.iloc[0], known.iloc[-1]
-    steady = median(known["own_log_var_sd"].to_numpy())
-    return [
-        f"What the norms without memory divide by goes from {number(first['own_sd'], 2)} at {shorten(first['layer'])} "
-        f"to {number(last['own_sd'], 2)} at {shorten(last['layer'])}; from sample to sample its logarithm varies by "
-        f"{number(steady / 2, 2)}."
-    ]
-
-
-def _verdict(findings: pd.DataFrame) -> str:
-    serious = findings[findings["severity"] != "info"]
-    if serious.empty:
-        return "No rule found anything to worry about."
-    rules = [f"{rule} ({count(len(group), 'place')})" for rule, group in serious.groupby("rule", sort=False)]
-    return f"Worth a look: {listed(rules, 4)}."
 
 
 def _findings(findings: pd.DataFrame) -> Findings:
@@ -294,6 +196,48 @@ def _cell(value: Any) -> Cell:
     return Cell(number(float(value)))
 
 
+GRADIENT_HEADS = (
+    "layer",
+    "n_backward",
+    "grad_out",
+    "grad_in",
+    "grad_ratio",
+    "energy_removed_layer",
+    "gamma_snr_median",
+    "beta_snr_median",
+    "dy_kurtosis",
+    "no_gradient",
+    "w_angle_median",
+    "gap_centre",
+    "gap_map",
+    "gap_weight",
+)
+
+
+def _gradient_sections(tables: Tables) -> tuple[Section, ...]:
+    """What backward passes did; nothing where there were none."""
+    layers = tables.layers[tables.layers["n_backward"] > 0]
+    if layers.empty:
+        return ()
+
+    def draw() -> Any:
+        from bnprobe.report import figures
+
+        return figures.gradients(layers)
+
+    figure = Figure(
+        "gradients",
+        "Length of the gradient by depth at the output and the input of every norm, and the signal in γ and β.",
+        draw,
+        "Backward passes run from right to left. Above: length of the gradient at each norm's output and input. "
+        "Middle: share of its energy that the norm takes out. Below: signal-to-noise ratio of the gradients of γ and β.",
+    )
+    heads = [head for head in GRADIENT_HEADS if head == "layer" or layers[head].notna().any()]
+    note = "One row per layer; the gap columns are checks, 0 where an identity holds."
+    words = Prose((gradient_words(layers),))
+    return (Section("gradients", "Gradients through depth", (words, figure, _table(layers, heads, note))),)
+
+
 def _how_to_read(recording: Recording) -> str:
     if all(record.pre_histogram is None for record in recording.layers):
         return "Distributions were not recorded (histograms=False)."
@@ -317,41 +261,10 @@ def _layer_section(position: int, record: LayerRecord, tables: Tables) -> Sectio
     return Section(
         f"layer-{position}",
         record.site,
-        (Prose((_layer_words(record, mine),)), _layer_figure(record, mine), _table(shown, heads, note)),
+        (Prose((layer_words(record, mine),)), _layer_figure(record, mine), _table(shown, heads, note)),
         folded=True,
         hint=f"{KINDS.get(record.kind, record.kind)}, {count(record.n_channels, 'channel')}",
     )
-
-
-def _layer_words(record: LayerRecord, channels: pd.DataFrame) -> str:
-    """What this layer is and does, in a few numbers."""
-    fires, gamma = channels["fires"], channels["gamma"].dropna()
-    text = f"{record.class_name} with {count(record.n_channels, 'channel')}, {record.mode} mode, "
-    text += f"normalized by {_BY[record.normalized_by]}. "
-    if channels["shift"].notna().any():
-        shift = np.sqrt(np.mean(channels["shift"][np.isfinite(channels["shift"])] ** 2))
-        text += (
-            f"The mean moved by {number(float(shift), 2)} remembered σ (root mean square over channels), the variance is "
-            f"{number(median((channels['scale_ratio'] ** 2).to_numpy()), 2)} of the remembered one. "
-        )
-    if len(gamma):
-        text += f"|γ| is typically {number(float(gamma.abs().median()), 2)}, "
-    text += f"and the outputs are positive {share(float(fires.median()))} of the time (median channel)."
-    if record.output == "read":
-        text += " Its output was read as it is, because the map is not one affine map per channel."
-    if record.parameters_moved:
-        text += " γ or β changed during the recording: they are shown as at its end."
-    if record.buffers_moved:
-        text += " The running statistics were updated during the recording: they are shown as before it."
-    return text
-
-
-_BY = {
-    "running": "its running statistics",
-    "batch": "the statistics of each batch",
-    "both": "running statistics in some calls and the batch in others",
-    "sample": "each sample's own statistics",
-}
 
 
 def _layer_figure(record: LayerRecord, channels: pd.DataFrame) -> Figure:

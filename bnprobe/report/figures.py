@@ -6,6 +6,7 @@ drawing serves light and dark. The same quantity has the same colour everywhere.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import warnings
@@ -18,14 +19,13 @@ import matplotlib as mpl
 import matplotlib.colorbar
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.report.words import number, shorten
+from bnprobe.scipy_stats import stats
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
 
@@ -38,6 +38,20 @@ HEIGHT = 64
 
 RIDGES = 7
 WIDEST = 60
+
+GRADIENT_PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...], bool], ...] = (
+    (
+        "length of the gradient (loss per unit, root of the sum of squares of a pass)",
+        (("grad_out", "at the output", SEEN), ("grad_in", "at the input", MEMORY)),
+        True,
+    ),
+    ("share of its energy that the norm takes out", (("energy_removed_layer", "", SEEN),), False),
+    (
+        "signal-to-noise ratio over passes (median channel)",
+        (("gamma_snr_median", "γ", SEEN), ("beta_snr_median", "β", MEMORY)),
+        True,
+    ),
+)
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -64,11 +78,20 @@ _STYLE: dict[str, Any] = {
 }
 
 
+def _seaborn() -> Any:
+    """seaborn, which imports scipy.stats, and so must come after `bnprobe.scipy_stats`."""
+    import seaborn
+
+    return seaborn
+
+
 @contextmanager
 def style(name: str) -> Iterator[None]:
     """Our settings while drawing, the user's own afterwards; ids in the SVG follow from `name`."""
     settings: Any = {**_STYLE, "svg.hashsalt": name}
-    with mpl.rc_context(settings), warnings.catch_warnings():
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()  # a page looks the same whatever the user has set
+        mpl.rcParams.update(settings)
         # a font without a glyph, or a layout that has no room left: the page shows what there is
         warnings.simplefilter("ignore", UserWarning)
         yield
@@ -85,8 +108,10 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", svg)
-    # ids are salted by name, but matplotlib also numbers its groups: those would clash between pictures
+    # matplotlib numbers its groups, which would clash between pictures, and makes other ids of addresses
+    # in memory, which would change from run to run
     svg = re.sub(r'<g id="[^"]*"(/?)>', r"<g\1>", svg)
+    svg = _number_ids(svg, hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8])
     svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is finer than any screen
     for colour, variable in (
         (INK, "ink"),
@@ -97,6 +122,16 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
     ):
         svg = svg.replace(colour, f"var(--{variable})")
     return svg
+
+
+def _number_ids(svg: str, prefix: str) -> str:
+    """Ids by order of appearance, with a prefix that no other picture of the page has."""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'(\bid="|url\(#|href="#)([^")]+)',
+        lambda match: f"{match[1]}p{prefix}-{numbers.setdefault(match[2], len(numbers))}",
+        svg,
+    )
 
 
 @dataclass(frozen=True)
@@ -229,7 +264,7 @@ def _map(axes: Axes, bar: Axes, groups: list[pd.DataFrame], panel: MapPanel) -> 
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[
         beyond
     ]
-    sns.heatmap(
+    _seaborn().heatmap(
         pd.DataFrame(picture),
         ax=axes,
         cbar_ax=bar,
@@ -272,6 +307,45 @@ def _label_columns(axes: Axes, names: list[str] | None) -> None:
     shown = range(0, len(names), step)
     axes.set_xticks([i + 0.5 for i in shown], [names[i] for i in shown], rotation=90, fontsize=7.5)
     axes.tick_params(length=0)
+
+
+def gradients(layers: pd.DataFrame) -> Figure:
+    """The gradient by depth: its length out and in, the energy taken out, the signal in gamma and beta."""
+    names = [
+        f"{shorten(row['layer'], 30)}{f' call {row.call + 1}' if row['call'] else ''}"
+        for _, row in layers.iterrows()
+    ]
+    panels = [
+        panel
+        for panel in GRADIENT_PANELS
+        if layers[[column for column, _, _ in panel[1]]].notna().any(axis=None)
+    ]
+    figure = Figure(figsize=(10, 0.8 + 1.5 * len(panels) + 0.06 * max(map(len, names))))
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for place, (title, lines, logarithmic) in zip(axes, panels, strict=True):
+        for column, label, colour in lines:
+            _seaborn().lineplot(
+                x=np.arange(len(layers)),
+                y=layers[column].to_numpy(),
+                ax=place,
+                color=colour,
+                label=label or None,
+                marker="o",
+                markersize=4,
+                markeredgewidth=0,
+                linewidth=1.3,
+            )
+        if logarithmic and (layers[[column for column, _, _ in lines]] > 0).any(axis=None):
+            _ratio_ticks(place)
+        place.set_title(title)
+        place.set_ylabel("")
+        place.set_xlim(-0.5, len(layers) - 0.5)
+        if len(lines) > 1:
+            place.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0)
+    step = -(-len(names) // WIDEST)
+    shown = range(0, len(names), step)
+    axes[-1].set_xticks(list(shown), [names[i] for i in shown], rotation=90, fontsize=7.5)
+    return figure
 
 
 def layer(record: LayerRecord, channels: pd.DataFrame) -> Figure:
@@ -322,7 +396,9 @@ def _before(axes: Axes, record: LayerRecord, channels: pd.DataFrame, chosen: lis
     rows = channels.iloc[chosen]
     if record.has_running:
         centre = rows["running_mean"].to_numpy()
-        scale = np.sqrt(np.maximum(rows["running_var"].to_numpy() + record.eps, 0))
+        var = rows["running_var"].to_numpy() + record.eps
+        poisoned = ~(np.isfinite(centre) & (var > 0) & np.isfinite(var))
+        centre, scale = np.where(poisoned, 0.0, centre), np.sqrt(np.where(poisoned, 0.0, var))
         axes.set_title("before: seen, and remembered (line)")
         axes.set_xlabel("remembered σ from the remembered mean")
     else:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bnprobe.report.blocks import Figure, Page
-from bnprobe.report.words import visible
+from bnprobe.report.words import NARROW, visible
 
 
 def to_html(page: Page) -> str:
@@ -34,11 +34,15 @@ def _templates() -> Environment:
         loader=PackageLoader("bnprobe.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
-        # names come from outside: what cannot be seen must not turn, hide or break what is
-        finalize=lambda value: visible(value) if type(value) is str else value,
+        finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _finalize(value: Any) -> Any:
+    """Names come from outside: what cannot be seen must not turn, hide or break what can."""
+    return NARROW.join(map(visible, value.split(NARROW))) if type(value) is str else value
 
 
 @cache

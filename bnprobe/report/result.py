@@ -11,7 +11,7 @@ import pandas as pd
 from bnprobe.errors import NothingRecorded
 from bnprobe.files import write_whole
 from bnprobe.findings import judge
-from bnprobe.measures import Tables, tables
+from bnprobe.measures import Tables, imbalance, tables
 from bnprobe.recording import Recording
 from bnprobe.report.blocks import Page
 from bnprobe.report.compose import compose, nothing_seen
@@ -47,6 +47,15 @@ class Report:
     def findings(self) -> pd.DataFrame:
         """A row per finding, the most severe first."""
         return judge(self._tables)
+
+    @property
+    def gradient_imbalance(self) -> float:
+        """One number for the whole network: 0 when the gradient is equally long at every norm.
+
+        The deviation (divisor n) through depth of log10 of the gradient's length at the norms' outputs;
+        NaN where no backward pass was recorded.
+        """
+        return imbalance(self.layers)
 
     def to_html(self, path: str | Path) -> Path:
         """Write the page to `path`, whole or not at all, and return the path.

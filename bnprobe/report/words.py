@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 MISSING = "–"
+NARROW = "\u00a0"
+"""A space at which no line is broken."""
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -26,11 +28,17 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def share(value: float) -> str:
-    """A share in percent, with the digits that matter."""
+    """A share in percent, with the digits that matter; a little is not nothing, and almost all is not all."""
     if math.isnan(value):
         return MISSING
     percent = 100 * value
-    return f"{percent:.0f}\u00a0%" if percent >= 10 or percent == 0 else f"{percent:.1f}\u00a0%"
+    if 0 < percent < 0.05:
+        text = "< 0.1"
+    elif 99.5 <= percent < 100:
+        text = "> 99"
+    else:
+        text = f"{percent:.0f}" if percent >= 10 or percent == 0 else f"{percent:.1f}"
+    return f"{text} %".replace(" ", NARROW)
 
 
 def count(n: int, noun: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ def fit(model: nn.Module, state: State, file: str, name: str) -> None:
     own = model.state_dict()
     state = _without_outer_name(state, own.keys())
     wrong = {key: words for key in own if key in state and (words := _misfit(state[key], own[key]))}
-    right = {key: value for key, value in state.items() if key not in wrong}
+    right = OrderedDict((key, value) for key, value in state.items() if key not in wrong)
+    # files keep no format versions once unwrapped, and MNASNet refuses a state without: take today's
+    right._metadata = own._metadata  # type: ignore[attr-defined]
     try:
         # not a comparison of names: torch's own loading knows the names that modules had in older versions
         left = model.load_state_dict(right, strict=False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import oracles
 
-from bnprobe.recording import About, LayerRecord, Recording
+from bnprobe.recording import About, GradientRecord, LayerRecord, Recording
 from bnprobe.stats import Histogram, ImageMoments, Moments
 
 POOLS = {
@@ -113,6 +113,25 @@ def _output(rows: np.ndarray, kind: str, stored: bool, fields: dict[str, Any], e
 def _own(rows: np.ndarray, kind: str, eps: float) -> tuple[Moments, Moments]:
     means, logs = oracles.own_statistics([rows], POOLS[kind], eps, centred=kind != "rms_norm")
     return Moments(**oracles.moments(means)), Moments(**oracles.moments(logs))
+
+
+def gradient(dy: np.ndarray, **changes: Any) -> GradientRecord:
+    """Backward passes of one site whose output received the gradients `dy` (N, C, P); gamma and beta in step."""
+    passes = np.array([[1.0], [1.1], [0.9]]) * np.ones((1, dy.shape[1]))
+    fields: dict[str, Any] = {
+        "n_passes": 3,
+        "dy": Moments(**oracles.channel_moments(dy)),
+        "dy_nonfinite": oracles.n_nonfinite(dy).astype(float),
+        "dx": Moments(**oracles.channel_moments(dy)),
+        "gamma": Moments(**oracles.moments(passes)),
+        "beta": Moments(**oracles.moments(passes)),
+        "importance": Moments(**oracles.moments(passes)),
+        "energy": (dy**2).sum((0, 2)),
+        "gap_centre": np.zeros(dy.shape[1]),
+        "gap_map": np.full(dy.shape[1], np.nan),
+        "feeder": None,
+    }
+    return GradientRecord(**{**fields, **changes})
 
 
 def recording(*layers: LayerRecord, **about: Any) -> Recording:

@@ -90,7 +90,9 @@ def test_every_column_agrees_with_its_twin(case, training):
     for i, record in enumerate(found.layers):
         norm, calls = case.norms[record.layer], witness.calls[record.layer, record.call]
         rows, y = (np.concatenate([norm.rows(getattr(call, side)) for call in calls]) for side in "xy")
-        mine = measured.channels[measured.channels["layer"].eq(record.layer) & measured.channels["call"].eq(record.call)]
+        mine = measured.channels[
+            measured.channels["layer"].eq(record.layer) & measured.channels["call"].eq(record.call)
+        ]
         expected = twin.channel_columns(rows, y, facts_of(record))
         assert mine["channel"].tolist() == list(range(rows.shape[1]))
         assert_columns(mine, expected, record.site)
@@ -109,7 +111,9 @@ def test_every_column_agrees_with_its_twin(case, training):
             assert row[name] == pytest.approx(value, rel=1e-8, abs=1e-9, nan_ok=True), f"{record.site} {name}"
 
 
-@pytest.mark.parametrize("name", ["mixed", "batch norm", "layer norm", "group norm", "instance norm", "RMS norm"])
+@pytest.mark.parametrize(
+    "name", ["mixed", "batch norm", "layer norm", "group norm", "instance norm", "RMS norm"]
+)
 def test_the_contract_holds_for_every_kind(name):
     """Fails if a column of the contract is renamed, left out for some kind, or changes its type."""
     found, _ = recorded(BY_NAME[name], False)
@@ -164,7 +168,9 @@ def test_rows_stand_in_the_order_in_which_the_sites_were_reached():
 
 def test_layers_that_gave_no_numbers_are_told_with_the_reason():
     """Fails if the two reasons are swapped: their remedies differ."""
-    found = tables(recording(site(some_rows()), never_called=("spare", "b"), not_understood=("odd (Strange)",)))
+    found = tables(
+        recording(site(some_rows()), never_called=("spare", "b"), not_understood=("odd (Strange)",))
+    )
     assert found.unread.values.tolist() == [
         ["spare", "never called"],
         ["b", "never called"],
@@ -221,7 +227,12 @@ def test_a_channel_without_a_finite_value_is_nan_and_not_zero():
     rows[:, 1] = np.nan
     found = tables(recording(site(rows, gamma=1, beta=0, running_mean=0, running_var=1)))
     row = found.channels.iloc[1]
-    undefined = [n for n in CHANNELS if n.startswith(("pre_", "post_"))] + ["fires", "shift", "scale_ratio", "kl"]
+    undefined = [n for n in CHANNELS if n.startswith(("pre_", "post_"))] + [
+        "fires",
+        "shift",
+        "scale_ratio",
+        "kl",
+    ]
     assert row[undefined].isna().all()
     assert row["n_values"] == 0
     assert found.channels.iloc[[0, 2]][undefined].notna().all(axis=None)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def shift_of(values: np.ndarray, one: dict[str, float], facts: dict[str, Any]) -
 
 
 def running_images(facts: dict[str, Any]) -> float:
-    """Images that the running mean is worth, 32 to a batch: 1/m - 1/2 batches, twice; or all, where averaged."""
+    """Images that the running mean is worth, 32 to a batch."""
     if facts["momentum"] is None:
         return 32.0 * (facts["tracked"] or 19)
     # an average with weight m has the variance m / (2 - m) of one batch's mean
@@ -107,10 +108,8 @@ def two_sided(z: float, degrees: int) -> float:
     start = math.atan(abs(z) / math.sqrt(degrees))
 
     def area(low: float, high: float) -> float:
-        # substituting b = (pi/2 - a)^... is not needed: in pieces, so that a peak is met
-        edges = np.linspace(low, high, 9)
         total = 0.0
-        for left, right in zip(edges[:-1], edges[1:], strict=True):
+        for left, right in pairwise(np.linspace(low, high, 9)):  # in pieces, so that a peak is met
             a = (right - left) / 2 * nodes + (right + left) / 2
             total += float(((right - left) / 2 * weights * np.cos(a) ** (degrees - 1)).sum())
         return total

@@ -42,7 +42,9 @@ def elements(document: ET.Element, name: str) -> list[ET.Element]:
 
 def sections(document: ET.Element) -> dict[str, ET.Element]:
     """Sections and folded parts by their id."""
-    found = [node for node in document.iter() if _name(node) in ("section", "details") and "id" in node.attrib]
+    found = [
+        node for node in document.iter() if _name(node) in ("section", "details") and "id" in node.attrib
+    ]
     return {node.attrib["id"]: node for node in found}
 
 
@@ -86,7 +88,9 @@ def assert_ids_are_sound(document: ET.Element) -> None:
 def assert_pictures_have_words(document: ET.Element) -> None:
     """Every figure says in words what it shows, to those who do not see it."""
     for figure in elements(document, "figure"):
-        said = [node.attrib.get("aria-label", "") for node in figure.iter() if node.attrib.get("role") == "img"]
+        said = [
+            node.attrib.get("aria-label", "") for node in figure.iter() if node.attrib.get("role") == "img"
+        ]
         assert said, "a figure without role=img"
         assert len(said[0]) > 20, said
         assert said[0].endswith("."), said

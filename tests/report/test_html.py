@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -18,7 +19,7 @@ from report import pages
 
 HOSTILE = {
     "script": "<script>alert(1)</script>",
-    "attribute": "\" onmouseover=\"alert(1)\" x='",
+    "attribute": '" onmouseover="alert(1)" x=\'',
     "comment": "--><!-- </style></svg><img src=http://example.org/x.png>",
     "entity": "&lt;b&gt; &amp; & &#0;",
     "long": "encoder_" + "x" * 300,
@@ -81,7 +82,13 @@ def everything() -> list[LayerRecord]:
         site(rows, "fused", gamma=1, beta=0, output="read", mismatch=0.3, **memory),
         site(rows, "unreadable", "layer_norm", gamma=1, beta=0, mismatch=float("inf")),
         site(rows * 1e30, "huge", gamma=1e30, beta=-1e30, running_mean=0, running_var=1e-30),
-        site(some_rows(2, 40, 3), "wide", gamma=np.linspace(-1, 1, 40), beta=0.1, **memory_of(some_rows(2, 40, 3))),
+        site(
+            some_rows(2, 40, 3),
+            "wide",
+            gamma=np.linspace(-1, 1, 40),
+            beta=0.1,
+            **memory_of(some_rows(2, 40, 3)),
+        ),
     ]
 
 
@@ -143,8 +150,8 @@ def test_every_site_and_every_lack_has_its_place(document, all_kinds):
     assert "odd (StrangeNorm)" in words
     parts = dict(zip(titles, _details(document), strict=True))
     first, second = (pages.text_of(parts[t]) for t in titles if t.startswith("stem.again"))
-    assert "the variance is 1.00 of the remembered one" in first
-    assert "the variance is 4.00 of the remembered one" in second
+    assert re.search(r"the variance is 1(\.0+)? of the remembered one", first)
+    assert re.search(r"the variance is 4(\.0+)? of the remembered one", second)
 
 
 def _details(document: ET.Element) -> list[ET.Element]:
@@ -176,7 +183,9 @@ def test_names_are_text_whatever_they_hold(undrawn, name, where):
     hostile = HOSTILE[name]
     rows = some_rows()
     layer = hostile if where == "layer" else "bn"
-    about = {"model": hostile} if where == "model" else {"data": hostile, "weights": hostile, "notes": (hostile,)}
+    about = (
+        {"model": hostile} if where == "model" else {"data": hostile, "weights": hostile, "notes": (hostile,)}
+    )
     more = {"never_called": (hostile,)} if where == "never called" else {}
     if where not in ("model", "data"):
         about = {}
@@ -194,7 +203,9 @@ def test_names_are_text_whatever_they_hold(undrawn, name, where):
         assert "\u202e" not in page, "an override would turn round the words that follow"
 
 
-@pytest.mark.parametrize("name", ["script", "attribute", "comment", "formula", "long", "right to left", "control"])
+@pytest.mark.parametrize(
+    "name", ["script", "attribute", "comment", "formula", "long", "right to left", "control"]
+)
 def test_names_are_text_in_pictures_too(name):
     """Fails if a layer's name is drawn as a formula, ends the SVG, or costs the picture."""
     rows = some_rows()
@@ -294,7 +305,9 @@ def test_the_notebook_shows_the_first_sections(undrawn, all_kinds):
     cell = bnprobe.report(all_kinds)._repr_html_()
     assert "<!doctype" not in cell
     assert "<html" not in cell
-    document = pages.parsed(f"<!doctype html><html lang=en><head><title>x</title></head><body>{cell}</body></html>")
+    document = pages.parsed(
+        f"<!doctype html><html lang=en><head><title>x</title></head><body>{cell}</body></html>"
+    )
     pages.assert_loads_nothing(document)
     found = pages.sections(document)
     assert list(found) == ["probed", "answer", "findings", "network"]

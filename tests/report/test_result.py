@@ -50,10 +50,14 @@ def test_a_probe_its_recording_and_its_file_give_the_same_report(tmp_path, undra
         pd.testing.assert_frame_equal(report.findings, live.findings)
 
 
-@pytest.mark.parametrize("wrong", [42, None, nn.BatchNorm2d(3), b"run.bnp", [1, 2]], ids=lambda w: type(w).__name__)
+@pytest.mark.parametrize(
+    "wrong", [42, None, nn.BatchNorm2d(3), b"run.bnp", [1, 2]], ids=lambda w: type(w).__name__
+)
 def test_anything_else_is_refused_with_the_way_in(wrong):
     """Fails if a model or a number gives an AttributeError from inside."""
-    with pytest.raises(BnprobeError, match=r"got \w+\. Use bnprobe\.attach\(model\) and pass what it returns"):
+    with pytest.raises(
+        BnprobeError, match=r"got \w+\. Use bnprobe\.attach\(model\) and pass what it returns"
+    ):
         bnprobe.report(wrong)
 
 
@@ -161,7 +165,13 @@ def test_settings_are_restored_when_drawing_fails(recorded, tmp_path, monkeypatc
 
 def test_the_users_settings_do_not_change_the_page(recorded, tmp_path):
     """Fails if a user's own style (text with LaTeX, a dark background, another font) gets into our pictures."""
-    mine = {"font.size": 30, "axes.facecolor": "black", "axes.grid": True, "lines.linewidth": 9, "axes.labelpad": 40}
+    mine = {
+        "font.size": 30,
+        "axes.facecolor": "black",
+        "axes.grid": True,
+        "lines.linewidth": 9,
+        "axes.labelpad": 40,
+    }
     plain = bnprobe.report(recorded).to_html(tmp_path / "a.html").read_bytes()
     with mpl.rc_context(mine):
         assert bnprobe.report(recorded).to_html(tmp_path / "b.html").read_bytes() == plain
@@ -187,7 +197,9 @@ def test_repr_counts_what_was_found(recorded):
     """Fails if the counts are of another severity."""
     rows = some_rows()
     poisoned = site(rows, "poisoned", running_mean=np.nan, running_var=1)
-    report = bnprobe.report(recording(poisoned, site(rows, "flat", gamma=0, **memory_of(rows)), never_called=("x",)))
+    report = bnprobe.report(
+        recording(poisoned, site(rows, "flat", gamma=0, **memory_of(rows)), never_called=("x",))
+    )
     counts = [(report.findings["severity"] == severity).sum() for severity in ("critical", "warning", "info")]
     assert counts == [1, 1, 2]
     assert repr(report).startswith("<Report on Net: 2 norm layers, 6 channels, 1 critical, 1 warning")
@@ -195,7 +207,12 @@ def test_repr_counts_what_was_found(recorded):
 
 def test_the_report_leaves_the_recording_as_it_was(recorded, tmp_path, undrawn):
     """Fails if measuring, judging or composing writes into the arrays it was given."""
-    before = {id(v): v.copy() for record in recorded.layers for v in vars(record).values() if isinstance(v, np.ndarray)}
+    before = {
+        id(v): v.copy()
+        for record in recorded.layers
+        for v in vars(record).values()
+        if isinstance(v, np.ndarray)
+    }
     sums = {record.site: record.pre.m2.copy() for record in recorded.layers}
     report = bnprobe.report(recorded)
     report.to_html(tmp_path / "page.html")

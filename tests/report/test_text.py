@@ -68,7 +68,9 @@ def _sentences(block: blocks.Block) -> list[str]:
     if isinstance(block, blocks.Facts):
         return [value for _, value in block.rows]
     if isinstance(block, blocks.Findings):
-        return [part for group in block.groups for part in (group.says, group.because[0], group.do, group.rule)]
+        return [
+            part for group in block.groups for part in (group.says, group.because[0], group.do, group.rule)
+        ]
     return []
 
 
@@ -107,7 +109,9 @@ def test_every_place_of_a_finding_is_counted():
         "warning", "a-rule", "It moved.", ("a", "b", "c"), ("by 1", "by 2", "by 3"), "Look.", "Book 1999"
     )
     text = to_text(page(blocks.Findings((group, group), "Nothing.")), 80)
-    assert text.count("WARNING It moved.\n    a and 2 more: by 1\n    What to do: Look.\n    rule a-rule\n") == 2
+    assert (
+        text.count("WARNING It moved.\n    a and 2 more: by 1\n    What to do: Look.\n    rule a-rule\n") == 2
+    )
     assert "Nothing." not in text
     assert "Nothing." in to_text(page(blocks.Findings((), "Nothing.")), 80)
 

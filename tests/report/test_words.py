@@ -52,7 +52,14 @@ def test_a_number_can_be_read_back(value, digits):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0 %"), (1.0, "100 %"), (0.5, "50 %"), (0.099, "9.9 %"), (0.026, "2.6 %"), (float("nan"), MISSING)],
+    [
+        (0.0, "0 %"),
+        (1.0, "100 %"),
+        (0.5, "50 %"),
+        (0.099, "9.9 %"),
+        (0.026, "2.6 %"),
+        (float("nan"), MISSING),
+    ],
 )
 def test_share(value, text):
     """Fails if a share is printed without its digit, or as nan%."""

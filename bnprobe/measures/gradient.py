@@ -1,0 +1,243 @@
+"""What backward passes did: how the loss pulls on gamma and beta, and what the norm does to the gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.measures.columns import Column
+from bnprobe.measures.shape import median
+from bnprobe.recording import LayerRecord
+from bnprobe.stats import Moments
+from bnprobe.stats.moments import Array
+
+_SANTURKAR = "Santurkar et al. 2018, arXiv:1805.11604"
+_MOLCHANOV = "Molchanov et al. 2019, arXiv:1906.10771"
+_LAARHOVEN = "van Laarhoven 2017, arXiv:1706.05350"
+
+COLUMNS = (
+    Column("grad_gamma", "Mean over backward passes of the gradient of γ.", "mean of dL/dγ", "loss / γ"),
+    Column("grad_beta", "Mean over backward passes of the gradient of β.", "mean of dL/dβ", "loss / β"),
+    Column(
+        "gamma_snr",
+        "How steadily the loss pulls on γ: 1 when the mean pull equals its noise between passes.",
+        "|mean of dL/dγ| / deviation over passes (divisor n − 1)",
+    ),
+    Column(
+        "beta_snr",
+        "How steadily the loss pulls on β: 1 when the mean pull equals its noise between passes.",
+        "|mean of dL/dβ| / deviation over passes (divisor n − 1)",
+    ),
+    Column("dy_mean", "Mean of the gradient at the norm's output.", "mean of dL/dy", "loss / output"),
+    Column(
+        "dy_var",
+        "Variance of the gradient at the norm's output (divisor n).",
+        "variance of dL/dy",
+        "(loss / output)²",
+    ),
+    Column("dx_mean", "Mean of the gradient at the norm's input.", "mean of dL/dx", "loss / input"),
+    Column(
+        "dx_var",
+        "Variance of the gradient at the norm's input (divisor n).",
+        "variance of dL/dx",
+        "(loss / input)²",
+    ),
+    Column(
+        "energy_removed",
+        "Share of the gradient's energy that the norm takes out because its mean and variance move with the data.",
+        "1 − Σ dx² / Σ (dy γ / √(var + eps))²",
+        "0 to 1",
+        _SANTURKAR + ", theorem 4.1",
+    ),
+    Column(
+        "importance",
+        "To first order, how much the loss of a pass changes when the channel is set to zero.",
+        "mean of |γ dL/dγ + β dL/dβ|",
+        "loss",
+        _MOLCHANOV,
+    ),
+    Column(
+        "gamma_pull",
+        "How the loss would change, to first order, if the scale grew in proportion.",
+        "γ · mean of dL/dγ",
+        "loss",
+        _MOLCHANOV,
+    ),
+    Column(
+        "w_norm",
+        "Length of the channel's weights in the layer that feeds the norm.",
+        "|w|",
+        "weight",
+        _LAARHOVEN,
+    ),
+    Column(
+        "w_angle",
+        "Angle by which a step of learning rate 1 turns the channel's weights; multiply by the learning rate.",
+        "|dL/dw ⟂ w| / |w|, mean over passes",
+        "radians per unit of learning rate",
+        _LAARHOVEN,
+    ),
+    Column("n_backward", "Backward passes recorded.", table="layers"),
+    Column(
+        "grad_out",
+        "Length of the gradient at the norm's output.",
+        "√(Σ dy² / passes)",
+        "loss / output",
+        table="layers",
+    ),
+    Column(
+        "grad_in",
+        "Length of the gradient at the norm's input.",
+        "√(Σ dx² / passes)",
+        "loss / input",
+        table="layers",
+    ),
+    Column(
+        "grad_ratio",
+        "What the norm does to the gradient's length on its way back.",
+        "grad_in / grad_out",
+        table="layers",
+    ),
+    Column(
+        "dy_kurtosis",
+        "Weight of the tails of the gradient at the output, over all channels: 0 for a Gaussian.",
+        "excess kurtosis of dL/dy",
+        source="Bjorck et al. 2018, arXiv:1806.02375",
+        table="layers",
+    ),
+    Column(
+        "no_gradient",
+        "Share of channels that no gradient reached.",
+        "share of Σ dy² = 0",
+        "0 to 1",
+        table="layers",
+    ),
+    Column(
+        "energy_removed_layer",
+        "Share of the gradient's energy that the norm takes out, over all channels of the layer.",
+        "1 − Σ dx² / Σ (dy γ / √(var + eps))²",
+        "0 to 1",
+        _SANTURKAR,
+        "layers",
+    ),
+    Column("gamma_snr_median", "Typical gamma_snr.", "median", table="layers"),
+    Column("beta_snr_median", "Typical beta_snr.", "median", table="layers"),
+    Column(
+        "w_angle_median",
+        "Typical w_angle.",
+        "median",
+        "radians per unit of learning rate",
+        _LAARHOVEN,
+        "layers",
+    ),
+    Column(
+        "gap_centre",
+        "Check: in train mode the gradient at the input sums to zero; 0 where it does.",
+        "largest |Σ dx| / √(n Σ dx²)",
+        table="layers",
+    ),
+    Column(
+        "gap_map",
+        "Check: in eval mode the gradient is only scaled; 0 where it is.",
+        "largest |dx − dy γ/√(running_var + eps)|, of its mean and root mean square, relative",
+        table="layers",
+    ),
+    Column(
+        "gap_weight",
+        "Check: the weights before the norm feel what γ feels; 0 where the identity holds.",
+        "largest |⟨w, dL/dw⟩ − expected| / (|w| |dL/dw|), expected γ dγ eps/(var + eps) in train mode",
+        source=_LAARHOVEN,
+        table="layers",
+    ),
+)
+
+_CHANNEL = tuple(column.name for column in COLUMNS if column.table == "channels")
+_LAYER = tuple(column.name for column in COLUMNS if column.table == "layers")
+
+
+def channel_columns(record: LayerRecord) -> dict[str, Array]:
+    """The gradient per channel, shape (C,) each; NaN where autograd computed none."""
+    missing = np.full(record.n_channels, np.nan)
+    columns = dict.fromkeys(_CHANNEL, missing)
+    gradient = record.gradient
+    if gradient is None:
+        return columns
+    columns.update(dy_mean=gradient.dy.mean_seen, dy_var=gradient.dy.var_population)
+    if gradient.dx is not None:
+        kept = np.where(
+            gradient.energy > 0,
+            _energy(gradient.dx) / np.where(gradient.energy > 0, gradient.energy, 1),
+            np.nan,
+        )
+        columns.update(
+            dx_mean=gradient.dx.mean_seen, dx_var=gradient.dx.var_population, energy_removed=1 - kept
+        )
+    if gradient.gamma is not None:
+        columns.update(grad_gamma=gradient.gamma.mean_seen, gamma_snr=_snr(gradient.gamma))
+        if record.gamma is not None:
+            columns.update(gamma_pull=record.gamma * gradient.gamma.mean_seen)
+    if gradient.beta is not None:
+        columns.update(grad_beta=gradient.beta.mean_seen, beta_snr=_snr(gradient.beta))
+    if gradient.importance is not None:
+        columns.update(importance=gradient.importance.mean_seen)
+    if gradient.feeder is not None:
+        columns.update(w_norm=gradient.feeder.norm.mean_seen, w_angle=gradient.feeder.angle.mean_seen)
+    return columns
+
+
+def layer_columns(record: LayerRecord) -> dict[str, float]:
+    """The gradient of the layer as a whole; NaN where autograd computed none."""
+    columns = dict.fromkeys(_LAYER, float("nan"))
+    gradient = record.gradient
+    columns["n_backward"] = 0 if gradient is None else gradient.n_passes
+    if gradient is None:
+        return columns
+    channels = channel_columns(record)
+    out = _energy(gradient.dy)
+    columns.update(
+        grad_out=float(np.sqrt(out.sum() / gradient.n_passes)),
+        dy_kurtosis=float(gradient.dy.pool().kurtosis_excess),
+        no_gradient=float(np.mean(out == 0)),
+        gamma_snr_median=median(channels["gamma_snr"]),
+        beta_snr_median=median(channels["beta_snr"]),
+        w_angle_median=median(channels["w_angle"]),
+        gap_centre=_largest(gradient.gap_centre),
+        gap_map=_largest(gradient.gap_map),
+    )
+    if gradient.feeder is not None:
+        columns["gap_weight"] = _largest(gradient.feeder.gap)
+    if gradient.dx is not None:
+        back = _energy(gradient.dx).sum()
+        columns["grad_in"] = float(np.sqrt(back / gradient.n_passes))
+        columns["grad_ratio"] = float(np.sqrt(back / out.sum())) if out.sum() > 0 else float("nan")
+        whole = gradient.energy.sum()
+        columns["energy_removed_layer"] = float(1 - back / whole) if whole > 0 else float("nan")
+    return columns
+
+
+def imbalance(layers: pd.DataFrame) -> float:
+    """One number for the whole network: deviation (divisor n) through depth of log10(grad_out).
+
+    0 when the gradient is equally long at every norm, 0.3 when it typically differs by a factor of 2;
+    NaN with fewer than two norms that a gradient reached.
+    """
+    lengths = layers["grad_out"].dropna()
+    lengths = lengths[lengths > 0]
+    return float(np.std(np.log10(lengths))) if len(lengths) > 1 else float("nan")
+
+
+def _energy(moments: Moments) -> Array:
+    """Sum of squares."""
+    return moments.m2 + moments.n * moments.mean**2
+
+
+def _snr(moments: Moments) -> Array:
+    """|mean| / deviation over passes; NaN below two passes or where nothing varies."""
+    sd = np.sqrt(moments.var_unbiased)
+    return np.where(sd > 0, np.abs(moments.mean) / np.where(sd > 0, sd, 1), np.nan)
+
+
+def _largest(gaps: Array) -> float:
+    """Largest value that is there; NaN where there is none."""
+    there = gaps[~np.isnan(gaps)]
+    return float(there.max()) if there.size else float("nan")

@@ -1,0 +1,194 @@
+"""The sentences of the page, made of the numbers of the network at hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.measures import Tables, imbalance
+from bnprobe.measures.shape import median
+from bnprobe.recording import CHANNELS, LayerRecord, Recording
+from bnprobe.report.words import count, listed, number, share, shorten
+
+KINDS = {
+    "batch_norm": "batch norm",
+    "layer_norm": "layer norm",
+    "group_norm": "group norm",
+    "instance_norm": "instance norm",
+    "rms_norm": "RMS norm",
+}
+
+
+def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> list[str]:
+    """The answer in a few sentences, made of this network's numbers."""
+    sentences = [
+        _what_there_is(recording),
+        *_memory(tables.layers),
+        *_learned(tables.channels),
+        *_own(tables.layers),
+        _verdict(findings),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _what_there_is(recording: Recording) -> str:
+    kinds: dict[str, int] = {}
+    for record in recording.layers:
+        kinds[record.kind] = kinds.get(record.kind, 0) + 1
+    names = ", ".join(count(n, KINDS.get(kind, kind)) for kind, n in kinds.items())
+    where = names if len(kinds) == 1 else f"{count(len(recording.layers), 'norm')} ({names})"
+    modes = {record.mode for record in recording.layers}
+    mode = f"in {modes.pop()} mode" if len(modes) == 1 else "in more than one mode"
+    return (
+        f"{recording.about.model} holds {where}; "
+        f"{count(recording.about.n_images, 'image')} went through it {mode}."
+    )
+
+
+def _memory(layers: pd.DataFrame) -> list[str]:
+    """Whether the data look like what the running statistics remember, and where they do not."""
+    known = layers[layers["var_ratio_median"].notna()]
+    if known.empty:
+        return []
+    ratio, shift = median(known["var_ratio_median"].to_numpy()), median(known["shift_rms"].to_numpy())
+    off = np.abs(np.log(known["var_ratio_median"].clip(lower=1e-12)))
+    far = known.loc[off.idxmax()]
+    close = 0.8 < ratio < 1.25 and shift < 0.25
+    text = (
+        f"The data {'look much like' if close else 'differ from'} what the batch norms remember of their training set: "
+        f"typically the mean lies {number(shift, 2)} remembered deviations away and the variance is "
+        f"{number(ratio, 2)} of the remembered one"
+    )
+    if len(known) > 2 and not 0.8 < far["var_ratio_median"] < 1.25:
+        text += f"; the variance is furthest off at {shorten(far['layer'])} ({number(far['var_ratio_median'], 2)})"
+        if far.name != known.index[-1]:
+            last = known.iloc[-1]
+            text += f", and {number(last['var_ratio_median'], 2)} at the last norm, {shorten(last['layer'])}"
+    return [text + "."]
+
+
+def _learned(channels: pd.DataFrame) -> list[str]:
+    """What gamma and beta say, and what the outputs do."""
+    sentences = []
+    gamma, fires = channels["gamma"].dropna(), channels["fires"].dropna()
+    if len(gamma) and not (gamma == 1).all():
+        negative, small = int((gamma < 0).sum()), int((gamma.abs() < 1e-2).sum())
+        sentences.append(
+            f"The learned scale is typically {number(float(gamma.abs().median()), 2)}; it is negative in "
+            f"{_of_channels(negative, len(gamma))}, and {_of_channels(small, len(gamma))} "
+            f"{'were' if small > 1 else 'was'} switched off (|γ| < 0.01)."
+        )
+    if len(fires):
+        never = int((fires == 0).sum())
+        sentences.append(
+            f"After the norm the typical channel is positive for {share(float(fires.median()))} of its values; "
+            f"{_of_channels(never, len(fires))} {'were' if never > 1 else 'was'} never positive."
+        )
+    return sentences
+
+
+def _of_channels(n: int, total: int) -> str:
+    """So many channels, with their share."""
+    return f"{count(n, 'channel')} ({share(n / total)})" if n else "no channel"
+
+
+def _own(layers: pd.DataFrame) -> list[str]:
+    """How the statistics of norms without memory run through depth."""
+    known = layers[layers["own_sd"].notna()]
+    if len(known) < 2:
+        return []
+    first, last = known.iloc[0], known.iloc[-1]
+    steady = median(known["own_log_var_sd"].to_numpy())
+    return [
+        f"What the norms without memory divide by goes from {number(first['own_sd'], 2)} at {shorten(first['layer'])} "
+        f"to {number(last['own_sd'], 2)} at {shorten(last['layer'])}; from sample to sample its logarithm varies by "
+        f"{number(steady / 2, 2)}."
+    ]
+
+
+def _verdict(findings: pd.DataFrame) -> str:
+    serious = findings[findings["severity"] != "info"]
+    if serious.empty:
+        return "No rule found anything to worry about."
+    rules = [f"{rule} ({count(len(group), 'place')})" for rule, group in serious.groupby("rule", sort=False)]
+    return f"Worth a look: {listed(rules, 4)}."
+
+
+def layer_words(record: LayerRecord, channels: pd.DataFrame) -> str:
+    """What this layer is and does, in a few numbers."""
+    sentences = [
+        f"{record.class_name} with {count(record.n_channels, 'channel')}, {record.mode} mode, "
+        f"normalized by {_BY[record.normalized_by]}.",
+        *_layer_memory(channels),
+        *_layer_output(channels),
+    ]
+    if record.output == "read":
+        why = (
+            "the map is not one affine map per channel"
+            if record.pools == CHANNELS
+            else "the layer does more than its formula"
+        )
+        sentences.append(f"Its output was read as it is, because {why}.")
+    if record.parameters_moved:
+        sentences.append("γ or β changed during the recording: they are shown as at its end.")
+    if record.buffers_moved:
+        sentences.append(
+            "The running statistics were updated during the recording: they are shown as before it."
+        )
+    return " ".join(sentences)
+
+
+def _layer_memory(channels: pd.DataFrame) -> list[str]:
+    shift = channels["shift"][np.isfinite(channels["shift"])]
+    if not len(shift):
+        return []
+    return [
+        f"The mean moved by {number(float(np.sqrt(np.mean(shift**2))), 2)} remembered σ (root mean square over channels), "
+        f"the variance is {number(median((channels['scale_ratio'] ** 2).to_numpy()), 2)} of the remembered one."
+    ]
+
+
+def _layer_output(channels: pd.DataFrame) -> list[str]:
+    gamma, fires = channels["gamma"].dropna(), channels["fires"].dropna()
+    parts = [f"|γ| is typically {number(float(gamma.abs().median()), 2)}"] if len(gamma) else []
+    if len(fires):
+        parts.append(f"the outputs are positive {share(float(fires.median()))} of the time (median channel)")
+    text = ", and ".join(parts)
+    return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
+_BY = {
+    "running": "its running statistics",
+    "batch": "the statistics of each batch",
+    "both": "running statistics in some calls and the batch in others",
+    "sample": "each sample's own statistics",
+}
+
+
+def _shortest(layers: pd.DataFrame) -> int:
+    """Position of the norm with the shortest gradient that is not zero."""
+    return int(layers["grad_out"].where(layers["grad_out"] > 0).argmin())
+
+
+def gradient_words(layers: pd.DataFrame) -> str:
+    """How evenly the gradient travels, in this network's numbers."""
+    if not (layers["grad_out"] > 0).any():
+        return "No gradient reached any norm."
+    longest, shortest = layers.iloc[int(layers["grad_out"].argmax())], layers.iloc[_shortest(layers)]
+    text = (
+        f"Over {count(int(layers['n_backward'].max()), 'backward pass')} the gradient at the norms' outputs was longest at "
+        f"{shorten(longest['layer'])} ({number(longest['grad_out'], 2)}) and shortest at {shorten(shortest['layer'])} "
+        f"({number(shortest['grad_out'], 2)}); through depth it typically differs from its mean by a factor of "
+        f"{number(10 ** (0.0 if np.isnan(spread := imbalance(layers)) else spread), 2)}. "
+    )
+    removed = layers["energy_removed_layer"].dropna()
+    if len(removed) and removed.max() > 1e-6:
+        most = layers.iloc[int(layers["energy_removed_layer"].argmax())]
+        text += (
+            f"The norms take out {share(median(removed.to_numpy()))} of its energy (median), "
+            f"the most at {shorten(most['layer'])} ({share(most['energy_removed_layer'])}). "
+        )
+    snr = median(layers["gamma_snr_median"].to_numpy())
+    if not np.isnan(snr):
+        text += f"The typical pull on γ is {number(snr, 2)} times its noise between passes."
+    return text.strip()

@@ -1,0 +1,172 @@
+"""Pictures: which channels are shown, in what they are drawn, and that drawing leaves no trace."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from measures.sites import memory_of, recording, site, some_rows
+
+from bnprobe.measures import tables
+from bnprobe.report import figures
+from bnprobe.report.figures import telling_channels, to_svg
+
+ROWS = some_rows(40)
+
+
+def channels_of(record: object) -> object:
+    return tables(recording(record)).channels
+
+
+def plain(text: str = "hello") -> Figure:
+    figure = Figure(figsize=(2, 1))
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=figures.SEEN)
+    axes.set_title(text)
+    return figure
+
+
+def test_the_picture_is_well_formed_and_has_words_as_words():
+    """Fails if text is drawn as outlines, which cannot be searched, or special characters break the SVG."""
+    svg = to_svg("one", lambda: plain("a < b & \"c\" > 'd'"))
+    root = ET.fromstring(svg.replace("xlink:href", "href"))
+    assert "a < b & \"c\" > 'd'" in "".join(root.itertext())
+    assert "<text" in svg
+
+
+def test_the_picture_has_no_size_date_or_author_of_its_own():
+    """Fails if the page's width is not the picture's, or two runs of one recording differ."""
+    svg = to_svg("one", plain)
+    assert svg.startswith('<svg viewBox="')
+    head = svg[: svg.index(">")]
+    assert "width" not in head
+    assert "height" not in head
+    assert "<metadata" not in svg
+    assert "<dc:" not in svg
+    assert to_svg("one", plain) == svg
+
+
+def test_ids_of_two_pictures_differ():
+    """Fails if two pictures of the same content share their ids: one page holds both."""
+    ids = [set(re.findall(r'\bid="([^"]+)"', to_svg(name, plain))) for name in ("one", "two")]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+
+
+def test_colours_follow_the_page():
+    """Fails if ink is fixed, which on a dark page cannot be seen."""
+    svg = to_svg("one", plain)
+    assert "var(--ink)" in svg
+    assert "var(--seen)" in svg
+    for fixed in (figures.INK, figures.MUTED, figures.PAPER, figures.SEEN, figures.MEMORY):
+        assert fixed not in svg
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_style_is_ours_inside_and_the_users_afterwards(fails):
+    """Fails if settings stay changed, also where drawing raised."""
+    before = dict(mpl.rcParams)
+
+    def draw() -> Figure:
+        assert mpl.rcParams["svg.fonttype"] == "none"
+        if fails:
+            raise ValueError("no")
+        return plain()
+
+    if fails:
+        with pytest.raises(ValueError, match="no"):
+            to_svg("one", draw)
+    else:
+        to_svg("one", draw)
+    assert dict(mpl.rcParams) == before
+
+
+def test_few_channels_are_all_shown():
+    """Fails if a small layer is thinned."""
+    assert telling_channels(channels_of(site(some_rows(5, 7), gamma=1))) == list(range(7))
+
+
+def test_the_most_shifted_the_heaviest_tail_and_the_least_shifted_are_shown():
+    """Fails if the channels worth looking at are not among those drawn."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(30, 50, 8))
+    rows[0, 17, 0] = 40.0
+    memory = memory_of(rows)
+    distance = rng.permutation(np.linspace(0.1, 2, 50))
+    memory["running_mean"] = memory["running_mean"] - distance * np.sqrt(memory["running_var"])
+    chosen = telling_channels(channels_of(site(rows, **memory)))
+    order = np.argsort(-distance)
+    assert chosen[:3] == order[:3].tolist()
+    assert 17 in chosen
+    assert order[-1] in chosen
+    assert len(chosen) == len(set(chosen)) <= 7
+
+
+def test_a_norm_without_memory_shows_its_strangest():
+    """Fails if channels of a layer norm are picked by a shift that is not defined."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(30, 50, 8))
+    rows[0, 23, 0] = 60.0
+    assert telling_channels(channels_of(site(rows, kind="layer_norm")))[0] == 23
+
+
+def test_channels_are_picked_by_number_also_where_shift_is_nan():
+    """Fails if NaN sorts as the largest shift, and empty curves take the place of telling ones."""
+    rows = some_rows(5, 30)
+    rows[:, 4] = np.nan
+    memory = {"running_mean": np.zeros(30), "running_var": np.ones(30)}
+    assert 4 not in telling_channels(channels_of(site(rows, **memory)))[:3]
+
+
+def test_the_map_has_a_column_per_site_and_the_names_below():
+    """Fails if a site is left out of the map, or two calls of one layer cannot be told apart."""
+    memory = memory_of(ROWS)
+    layers = [
+        site(ROWS, "a", **memory),
+        site(ROWS, "a", call=1, **memory),
+        site(ROWS, "b", "layer_norm", gamma=1.5),
+    ]
+    with figures.style("x"):
+        picture = figures.network(tables(recording(*layers)).channels)
+    labels = [text.get_text() for axes in picture.axes for text in axes.get_xticklabels() if text.get_text()]
+    assert labels == ["a (3)", "a call 2 (3)", "b (3)"]
+
+
+def test_a_network_of_hundreds_of_norms_is_still_one_picture():
+    """Fails if labels overlap in a deep network: at most 60 are written."""
+    layers = [
+        site(some_rows(2, 2, 2), f"blocks.{i}.norm", "layer_norm", histograms=False) for i in range(150)
+    ]
+    with figures.style("x"):
+        picture = figures.network(tables(recording(*layers)).channels)
+    labels = [text.get_text() for axes in picture.axes for text in axes.get_xticklabels() if text.get_text()]
+    assert len(labels) == 50
+    assert labels[1] == "blocks.3.norm (2)"
+
+
+def test_maps_show_what_there_is():
+    """Fails if a network without memory gets a map of shifts that do not exist, or one with memory gets none."""
+
+    def titles(record: object) -> str:
+        with figures.style("x"):
+            return " | ".join(axes.get_title("left") for axes in figures.network(channels_of(record)).axes)
+
+    assert "remembered" not in titles(site(ROWS, kind="layer_norm"))
+    stored = titles(site(ROWS, **memory_of(ROWS)))
+    assert "shift of the mean" in stored
+    assert "γ" not in stored.replace("share of", ""), "this norm has no gamma"
+
+
+def test_constant_and_zero_columns_do_not_cost_the_colours_their_range():
+    """Fails if a map whose values are all the same divides by its range."""
+    low, high = figures._robust(np.zeros(5), None)
+    assert low < 0 < high
+    low, high = figures._robust(np.zeros(5), 0.0)
+    assert (low, high) == (-1, 1)
+    assert figures._robust(np.array([]), 0.0) == (0, 1)
+    low, high = figures._robust(np.array([-1.0, 3.0] * 50), 0.0)
+    assert (low, high) == (-3, 3)
