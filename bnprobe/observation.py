@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.condense import WHOLE, Affine, Own, Reading, Share, count, read
+from bnprobe.condense import WHOLE, Affine, Own, Reading, Share, count, moments_of, packed, read
+from bnprobe.condense.packed import BAD
 from bnprobe.norms import NormLayer
 from bnprobe.recording import CHANNELS, GROUP, INSTANCE
 from bnprobe.stats import Histogram, Moments
@@ -89,7 +90,7 @@ class Before:
     reference: Reference
     reading: Reading
     map: Affine | None
-    own: tuple[Moments, Moments] | None
+    packed_own: Array | None
     n_positive: Array | None
     pre_counts: Array | None
     share: Share
@@ -97,33 +98,41 @@ class Before:
     sample: Tensor | None
     inverse_var: Tensor | None
 
+    @property
+    def own(self) -> tuple[Moments, Moments] | None:
+        """Distribution of the mean and of the log variance (+ eps) that the norm itself used."""
+        return None if self.packed_own is None else halves(self.packed_own)
+
 
 @dataclass(frozen=True)
 class Seen:
     """One call, condensed: what a site adds to its total.
 
-    `own_post` with its count of non-finite values, and `own_counts`, are what this call had to work
-    out after the norm. They are None where it follows from the input: by the one map per channel,
-    `before.map`, and for the counts where that `turns` the input's into the output's.
+    `own_post`, packed, and `own_counts` are what this call had to work out after the norm. They are
+    None where it follows from the input: by the one map per channel, `before.map`, and for the counts
+    where that `turns` the input's into the output's.
     """
 
     before: Before
     output: str
     mismatch: float
     n_positive: Array
-    own_post: tuple[Moments, Array] | None
+    own_post: Array | None
     own_counts: Array | None
 
     @cached_property
     def post(self) -> Moments:
         """Moments after the norm."""
-        return self.own_post[0] if self.own_post else after(_mapped(self.before), self.before.reading.moments)
+        if self.own_post is not None:
+            return moments_of(self.own_post)
+        return after(_mapped(self.before), self.before.reading.moments)
 
     @property
     def post_nonfinite(self) -> Array:
         """How many values after the norm are not finite."""
-        reading = self.before.reading
-        return self.own_post[1] if self.own_post else reading.moments.n + reading.n_nonfinite - self.post.n
+        return (
+            nonfinite_after(self.before.reading, self.post) if self.own_post is None else self.own_post[BAD]
+        )
 
     @property
     def post_counts(self) -> Array | None:
@@ -137,6 +146,12 @@ class Seen:
     def n_images(self) -> int:
         """Samples of the call: the images that had a finite value in some channel."""
         return int(self.before.reading.images.n.max(initial=0))
+
+
+def halves(packed_own: Array) -> tuple[Moments, Moments]:
+    """The two statistics of a norm's own, which lie side by side."""
+    size = packed_own.shape[1] // 2
+    return moments_of(packed_own[:, :size]), moments_of(packed_own[:, size:])
 
 
 def last_of(before: Before) -> Last:
@@ -219,7 +234,7 @@ def observe_before(
     late_bins = None
     if reference is None:  # only now is there something to count against
         reference = _first_reference(vectors, plan.eps, reading.moments)
-        reading = replace(reading, images=reading.images.about(reference.centre))
+        reading = reading.about(reference.centre)
         late_bins = reference.input_bins if histograms else None
     late = count(rows, late_gate, late_bins, share)
     return Before(
@@ -256,7 +271,7 @@ def observe_after(before: Sequence[Before], y: object, settled: str | None, hist
     if settled is None:
         best, mismatch, fits = _choose(before, y)
         settled = "derived" if best.map is not None and (fits or not np.isfinite(mismatch)) else "read"
-    best = replace(best, sample=None)
+    best = best if best.sample is None else replace(best, sample=None)
     if settled == "read" and isinstance(y, Tensor) and y.is_floating_point() and best.plan.fits(y):
         return _read_output(best, y, mismatch, histograms)
     return _derive_output(best, y, mismatch, histograms)
@@ -280,7 +295,7 @@ def _derive_output(before: Before, y: object, mismatch: float, histograms: bool)
     reading, mapping = before.reading, before.map
     if mapping is None:  # a map that varies inside a row, and an output that cannot be read
         nothing = np.zeros(before.plan.n_channels)
-        return Seen(before, "read", mismatch, nothing, (Moments.empty(nothing.shape), nothing), None)
+        return Seen(before, "read", mismatch, nothing, packed(Moments.empty(nothing.shape)), None)
     counts = None
     if before.pre_counts is not None and not before.turns and isinstance(y, Tensor) and before.plan.fits(y):
         rows = before.plan.rows(y.detach())
@@ -289,7 +304,7 @@ def _derive_output(before: Before, y: object, mismatch: float, histograms: bool)
     own = None
     if reading.rows is not None:
         post = after(mapping, reading.rows).pool()
-        own = post, reading.moments.n + reading.n_nonfinite - post.n
+        own = packed(post, bad=nonfinite_after(reading, post))
     return Seen(before, "derived", mismatch, before.n_positive, own, counts)
 
 
@@ -301,6 +316,11 @@ def _mapped(before: Before) -> Affine:
 def after(map_: Affine, pre: Moments) -> Moments:
     """Moments after a map, from those before it."""
     return pre.affine(map_.scale, map_.offset, map_.origin)
+
+
+def nonfinite_after(before: Reading, post: Moments) -> Array:
+    """How many values a map made or left not finite."""
+    return before.moments.n + before.n_nonfinite - post.n
 
 
 def turned(map_: Affine, reference: Reference, counts: Array) -> Array:
@@ -339,9 +359,9 @@ def _read_output(before: Before, y: Tensor, mismatch: float, histograms: bool) -
         bins=reference.output_bins if histograms else None,
         share=before.share,
     )
-    counts, post = reading.counts, (reading.moments, reading.n_nonfinite)
+    counts = reading.counts
     assert counts.n_positive is not None
-    return Seen(before, "read", mismatch, counts.n_positive, post, counts.histogram)
+    return Seen(before, "read", mismatch, counts.n_positive, reading.packed, counts.histogram)
 
 
 def _stored_reference(memory: Vectors, vectors: Vectors, eps: float) -> Reference | None:
@@ -421,17 +441,17 @@ def _gamma_beta(plan: NormLayer, vectors: Vectors) -> tuple[Array, Array]:
     return gamma, np.zeros(plan.n_channels) if vectors.beta is None else vectors.beta
 
 
-def _own(plan: NormLayer, reading: Reading, n_positions: int) -> tuple[Moments, Moments] | None:
-    """Distribution over samples of the mean and the log variance (+ eps) that the norm itself uses.
+def _own(plan: NormLayer, reading: Reading, n_positions: int) -> Array | None:
+    """Distribution over samples of the mean and the log variance (+ eps) that the norm itself uses, packed.
 
     Of shape (1,) for norms over channels, (G,) per group, (C,) per channel for instance norm. Samples
     in which a value was not finite have no such statistics, and are left out.
     """
     if reading.rows is None:
-        return reading.own
+        return reading.packed_own
     mean, var = _normalizing(plan, reading, n_positions)
     with np.errstate(divide="ignore"):
-        return Moments.of(mean), Moments.of(np.log(var + plan.eps))
+        return packed(Moments.of(np.concatenate([mean, np.log(var + plan.eps)], axis=1)))
 
 
 def _sample(rows: Tensor) -> Tensor:

@@ -8,16 +8,15 @@ is the sum of the affine images, so the output's side is worked out once, when i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from bnprobe.condense import Affine
-from bnprobe.observation import Before, Reference, Seen, after, turned, unit
-from bnprobe.stats import Histogram, ImageMoments, Moments
+from bnprobe.condense import Affine, add, images_of, moments_of, packed
+from bnprobe.condense.packed import BAD
+from bnprobe.observation import Before, Reference, Seen, after, halves, turned, unit
+from bnprobe.stats import Histogram
 from bnprobe.stats.moments import Array
 
 
@@ -34,6 +33,12 @@ class _Sheets:
                 return
         self.sheets.append((centre, scale, counts.astype(np.float64)))  # a copy
 
+    def copy(self) -> _Sheets:
+        """Another of the same, to write on."""
+        other = _Sheets()
+        other.sheets = [(centre, scale, counts.copy()) for centre, scale, counts in self.sheets]
+        return other
+
     def histogram(self) -> Histogram | None:
         """A snapshot, which nothing that is added later reaches; None where nothing was counted."""
         if not self.sheets:
@@ -43,12 +48,11 @@ class _Sheets:
 
 @dataclass
 class _Stretch:
-    """Calls under one map per channel: their input, added up."""
+    """Calls under one map per channel: their input, added up and packed."""
 
     map: Affine
     reference: Reference
-    pre: Moments
-    nonfinite: Array
+    pre: Array
     turning: _Sheets = field(default_factory=_Sheets)
     """The input's counts, where those of the output are the same ones, turned."""
 
@@ -56,21 +60,17 @@ class _Stretch:
         """Whether a call is one of this stretch: the same objects are handed on from call to call."""
         return self.map is before.map and self.reference is before.reference
 
-    def sums(self) -> dict[str, Any]:
-        """Both sides, by the names of `LayerRecord`'s fields."""
-        post, counts = after(self.map, self.pre), self.turning.histogram()
-        return {
-            "pre": self.pre,
-            "pre_nonfinite": self.nonfinite,
-            "post": post,
-            "post_nonfinite": self.pre.n + self.nonfinite - post.n,
-            "pre_histogram": counts,
-            "post_histogram": None if counts is None else self._turned(counts),
-        }
+    def post(self) -> Array:
+        """The output, packed; its images are not known."""
+        pre = moments_of(self.pre)
+        post = after(self.map, pre)
+        return packed(post, bad=pre.n + self.pre[BAD] - post.n)
 
-    def _turned(self, counts: Histogram) -> Histogram:
+    def turned(self) -> Histogram | None:
         """The output's counts, on the site's own scale to the last digit, so that they add."""
-        reference = self.reference
+        counts, reference = self.turning.histogram(), self.reference
+        if counts is None:
+            return None
         there = turned(self.map, reference, counts.counts[0])
         return Histogram(reference.beta[None], unit(reference.gamma)[None], there[None])
 
@@ -79,75 +79,79 @@ class Totals:
     """The running totals of a site: `add` a call, and `finished` for what its record holds."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Any] = {}
-        self._pre, self._post = _Sheets(), _Sheets()
+        self._packed: dict[str, Array] = {}
+        self._counts = {"pre": _Sheets(), "post": _Sheets()}
         self._stretch: _Stretch | None = None
+        self._n_positive: Any = 0.0
         self.n_values = 0.0
         """Values per channel so far."""
 
     def add(self, seen: Seen) -> None:
         """Join one call."""
         before = seen.before
-        self.n_values += float(before.reading.moments.n.max(initial=0))
-        self._join(
-            {
-                "pre_images": before.reading.images,
-                "n_positive": seen.n_positive,
-                "own_mean": before.own[0] if before.own else None,
-                "own_log_var": before.own[1] if before.own else None,
-            }
-        )
+        self.n_values += float(before.reading.packed[0].max(initial=0))
+        self._n_positive = self._n_positive + seen.n_positive
+        if before.packed_own is not None:
+            _join(self._packed, "own", before.packed_own)
         if seen.own_post is None:
             self._extend(before)
         else:
-            pre, (post, post_nonfinite) = before.reading, seen.own_post
-            self._join(
-                {
-                    "pre": pre.moments,
-                    "pre_nonfinite": pre.n_nonfinite,
-                    "post": post,
-                    "post_nonfinite": post_nonfinite,
-                }
-            )
+            _join(self._packed, "pre", before.reading.packed)
+            _join(self._packed, "post", seen.own_post)
         self._count(seen)
 
     def _extend(self, before: Before) -> None:
         """One more call of which the input tells everything."""
         assert before.map is not None
-        reading, stretch = before.reading, self._stretch
-        if stretch is not None and stretch.covers(before):
-            stretch.pre = stretch.pre.merge(reading.moments)
-            stretch.nonfinite = stretch.nonfinite + reading.n_nonfinite
+        if self._stretch is not None and self._stretch.covers(before):
+            add(self._stretch.pre, before.reading.packed)
             return
-        if stretch is not None:
-            self._join(stretch.sums())
-        self._stretch = _Stretch(before.map, before.reference, reading.moments, reading.n_nonfinite)
+        if self._stretch is not None:
+            _close(self._stretch, self._packed, self._counts)
+        self._stretch = _Stretch(before.map, before.reference, before.reading.packed.copy())
 
     def _count(self, seen: Seen) -> None:
         """Add the counts: to the stretch, where they serve both sides, else to each side's own."""
-        reference, counts, sheets = seen.before.reference, seen.before.pre_counts, self._pre
+        reference, counts, sheets = seen.before.reference, seen.before.pre_counts, self._counts["pre"]
         if seen.own_post is None and seen.before.turns and self._stretch is not None:
             sheets = self._stretch.turning
         if counts is not None:
             sheets.add(reference.centre, reference.scale, counts)
         if seen.own_counts is not None:
-            self._post.add(reference.beta, unit(reference.gamma), seen.own_counts)
-
-    def _join(self, news: Mapping[str, Any]) -> None:
-        for name, new in news.items():
-            self._sums[name] = _joined(self._sums.get(name), new)
+            self._counts["post"].add(reference.beta, unit(reference.gamma), seen.own_counts)
 
     def finished(self) -> dict[str, Any]:
         """Everything so far, by the names of `LayerRecord`'s fields; later calls do not change it."""
-        open_ = self._stretch.sums() if self._stretch else {}
-        counts = {"pre_histogram": self._pre.histogram(), "post_histogram": self._post.histogram()}
-        names = dict.fromkeys([*self._sums, *open_, *counts])
+        sums = {name: rows.copy() for name, rows in self._packed.items()}
+        counts = {name: sheets.copy() for name, sheets in self._counts.items()}
+        if self._stretch is not None:
+            _close(self._stretch, sums, counts)
+        own = halves(sums["own"]) if "own" in sums else (None, None)
         return {
-            name: reduce(_joined, (part.get(name) for part in (self._sums, open_, counts))) for name in names
+            "pre": moments_of(sums["pre"]),
+            "pre_images": images_of(sums["pre"]),
+            "pre_nonfinite": sums["pre"][BAD],
+            "pre_histogram": counts["pre"].histogram(),
+            "post": moments_of(sums["post"]),
+            "post_nonfinite": sums["post"][BAD],
+            "post_histogram": counts["post"].histogram(),
+            "n_positive": self._n_positive,
+            "own_mean": own[0],
+            "own_log_var": own[1],
         }
 
 
-def _joined(total: Any, new: Any) -> Any:
-    if total is None or new is None:
-        return new if total is None else total
-    return total.merge(new) if isinstance(total, Moments | ImageMoments | Histogram) else total + new
+def _close(stretch: _Stretch, sums: dict[str, Array], counts: dict[str, _Sheets]) -> None:
+    """Add both sides of a stretch to the totals."""
+    _join(sums, "pre", stretch.pre)
+    _join(sums, "post", stretch.post())
+    for name, histogram in (("pre", stretch.turning.histogram()), ("post", stretch.turned())):
+        if histogram is not None:
+            counts[name].add(histogram.centre[0], histogram.scale[0], histogram.counts[0])
+
+
+def _join(sums: dict[str, Array], name: str, new: Array) -> None:
+    if name in sums:
+        add(sums[name], new)
+    else:
+        sums[name] = new.copy()  # ours to write on

@@ -15,10 +15,24 @@ from types import ModuleType
 from torch import Tensor
 
 from bnprobe.condense import plain
+from bnprobe.condense.packed import add, images_of, moments_of, packed
 from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share
 from bnprobe.stats.moments import Array
 
-__all__ = ["WHOLE", "Affine", "Counts", "Own", "Reading", "Share", "count", "read"]
+__all__ = [
+    "WHOLE",
+    "Affine",
+    "Counts",
+    "Own",
+    "Reading",
+    "Share",
+    "add",
+    "count",
+    "images_of",
+    "moments_of",
+    "packed",
+    "read",
+]
 
 
 def read(
@@ -46,12 +60,12 @@ def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WH
 
 
 def _engine(x: Tensor) -> ModuleType:
-    compiled = _compiled() if x.device.type == "cpu" else None
-    return compiled if compiled is not None and compiled.can_read(x) else plain
+    loops = compiled() if x.device.type == "cpu" else None
+    return loops if loops is not None and loops.can_read(x) else plain
 
 
 @cache
-def _compiled() -> ModuleType | None:
+def compiled() -> ModuleType | None:
     """The compiled loops; None where numba is missing or switched off. Looked for at the first read."""
     try:
         from numba import config

@@ -6,8 +6,7 @@ variance to 1e-6 of the spread, skewness and kurtosis to 1e-4; extremes and all 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import reduce
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor
 
 from bnprobe.condense.kernels import tasks
-from bnprobe.condense.kernels.channels import OUT
 from bnprobe.condense.kernels.launch import ELEMENTS, run
+from bnprobe.condense.packed import FIELDS, N_MOMENTS, POSITIVE, packed
 from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share
 from bnprobe.stats import N_BINS, ImageMoments, Moments
 from bnprobe.stats.moments import Array
@@ -27,8 +26,6 @@ SMALL = 1 << 17
 CHANNELS_AT_A_TIME = {"rows": 8, "columns": 64}
 """Channels of one piece of work, by layout: few enough for every thread to have some, and for the
 sums to stay in the cache; a whole cache line or more where channels are neighbours."""
-
-N_MOMENTS = 7
 
 
 def can_read(x: Tensor) -> bool:
@@ -52,7 +49,7 @@ def read(
     # one value per image: take the images for positions, so that the loops have rows to walk along
     lone = p == 1 and not keep_rows and (gate is None or gate.scale.ndim == 1)
     walk = _Walk(x.transpose(0, 2) if lone else x)
-    out = np.empty((walk.n_groups, len(OUT), c))
+    out = np.empty((walk.n_groups, len(FIELDS), c))
     rows = np.empty((N_MOMENTS, n, c)) if keep_rows else None
     walk.hold(tasks.OUT, out)
     walk.hold(tasks.ROWS, rows)
@@ -60,19 +57,28 @@ def read(
     walk.hold_map(tasks.GATE_ORIGIN, gate)
     histogram = None if lone else walk.hold_bins(bins, share)
     walk.run(walk.layout)
-    moments, images, bad, positive = _merged(out)
-    late = count(x, None, bins, share).histogram if lone else None
-    if lone:
-        images = ImageMoments.of_values(moments, moments.mean if origin is None else origin)
-    elif origin is None:
-        images = images.about(moments.mean)
-    return Reading(
-        moments,
-        images,
-        bad,
-        Counts(positive if gate else None, _added(histogram) if histogram is not None else late),
+    for group in out[1:]:
+        add(out[0], group)
+    reading = Reading(
+        out[0],
+        Counts(out[0][POSITIVE] if gate else None, _added(histogram)),
         Moments(*rows) if rows is not None else None,
-        positions(x, own) if own else None,
+        packed_positions(x, own) if own else None,
+    )
+    if lone:
+        return _lone(reading, x, origin, bins, share)
+    return reading if origin is not None else reading.about(reading.moments.mean)
+
+
+def _lone(reading: Reading, x: Tensor, origin: Array | None, bins: Affine | None, share: Share) -> Reading:
+    """What the loops cannot know when images were taken for positions: the spread over images, and
+    which of them the histogram counts."""
+    moments = reading.moments
+    images = ImageMoments.of_values(moments, moments.mean if origin is None else origin)
+    return replace(
+        reading,
+        packed=packed(moments, images, reading.n_nonfinite),
+        counts=replace(reading.counts, histogram=count(x, None, bins, share).histogram),
     )
 
 
@@ -86,20 +92,32 @@ def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WH
     walk.hold_map(tasks.GATE_ORIGIN, gate)
     histogram = walk.hold_bins(bins, share)
     walk.run("counts")
-    return Counts(_added(positive) if gate else None, None if histogram is None else _added(histogram))
+    return Counts(_added(positive) if gate else None, _added(histogram))
 
 
-def positions(x: Tensor, own: Own) -> tuple[Moments, Moments]:
-    """As `plain.positions`."""
+def packed_positions(x: Tensor, own: Own) -> Array:
+    """As `plain.positions`, packed: the mean and the log variance as two channels."""
     walk = _Walk(x)
     out = torch.empty((1, 2, x.shape[0] * x.shape[2]), dtype=torch.float64)
     walk.task[tasks.OUT] = out.data_ptr()
     walk.hold(tasks.EPS, np.array([own.eps]))
     walk.task[tasks.CENTRED] = own.centred
     walk.run("positions")
-    both = read(out).moments
-    means, logs = (Moments(*(field[i : i + 1] for field in vars(both).values())) for i in range(2))
-    return means, logs
+    return read(out, origin=np.zeros(2)).packed
+
+
+def add(total: Array, new: Array) -> None:
+    """As `packed.add`."""
+    task = np.zeros(tasks.SIZE, np.int64)
+    new = np.ascontiguousarray(new)
+    task[tasks.OUT], task[tasks.X], task[tasks.C] = _address(total), _address(new), total.shape[1]
+    run("add", torch.float64, task, 1)
+
+
+def _address(array: Any) -> int:
+    # half the time of array.ctypes.data
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 class _Walk:
@@ -124,24 +142,21 @@ class _Walk:
         if array is not None:
             array = np.ascontiguousarray(array, dtype=np.float64)
             self.held.append(array)
-            self.task[field] = array.ctypes.data
+            self.task[field] = _address(array)
 
     def hold_map(self, field: int, map_: Affine | None) -> None:
         """Hand over a map: origin, scale, offset, and the distance from sample to sample."""
         if map_ is None:
             return
-        per_sample = map_.scale.ndim == 2
-        self.hold(field, map_.origin)
-        self.hold(field + 1, map_.scale)
-        self.hold(field + 2, map_.offset)
-        self.task[field + 3] = map_.scale.shape[1] if per_sample else 0
+        self.held.append(map_)
+        self.task[field : field + 4] = map_.layout
 
     def hold_bins(self, bins: Affine | None, share: Share) -> Any:
         """Ask for the histogram; where its counts will be, shape (groups, C, N_BINS)."""
         if bins is None:
             return None
         histogram = np.empty((self.n_groups, self.x.shape[1], N_BINS), np.int32)
-        self.task[tasks.HISTOGRAM] = histogram.ctypes.data
+        self.task[tasks.HISTOGRAM] = _address(histogram)
         self.hold_map(tasks.BIN_ORIGIN, bins)
         self.task[tasks.EVERY], self.task[tasks.FIRST] = share.every, share.first
         return histogram
@@ -151,22 +166,8 @@ class _Walk:
         run(entry, self.x.dtype, self.task, self.n_threads)
 
 
-def _merged(out: Array) -> tuple[Moments, ImageMoments, Array, Array]:
-    """Moments, image moments, non-finite and positive counts of all groups together."""
-    groups = [_parts(group) for group in out]
-    if len(groups) == 1:
-        return groups[0]
-    moments, images, bad, positive = zip(*groups, strict=True)
-    pooled = Moments.stack(list(moments)).pool()
-    return pooled, reduce(ImageMoments.merge, images), np.sum(bad, axis=0), np.sum(positive, axis=0)
-
-
-def _parts(out: Array) -> tuple[Moments, ImageMoments, Array, Array]:
-    named = dict(zip(OUT, out, strict=True))
-    images = (named[name] for name in ("origin", "images", "a", "b", "aa", "bb", "ab"))
-    return Moments(*out[:N_MOMENTS]), ImageMoments(*images), named["bad"], named["positive"]
-
-
-def _added(groups: Sequence[Array] | Array) -> Array:
-    total: Array = groups[0] if len(groups) == 1 else np.sum(groups, axis=0)
-    return total
+def _added(groups: Any) -> Any:
+    """The counts of all groups together; None for None."""
+    if groups is None or len(groups) == 1:
+        return None if groups is None else groups[0]
+    return groups.sum(axis=0)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnprobe.condense.packed import packed
 from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share
 from bnprobe.stats import N_BINS, ImageMoments, Moments
 from bnprobe.stats.histogram import BINS_PER_OCTAVE, N_OCTAVES, SIDE
@@ -44,12 +45,10 @@ def read(
     about = moments.mean if origin is None else origin
     images = ImageMoments.of_values(moments, about) if lone else ImageMoments.of(rows, about)
     return Reading(
-        moments,
-        images,
-        nonfinite,
+        packed(moments, images, nonfinite),
         count(x, gate, bins, share),
         rows if keep_rows else None,
-        positions(x, own) if own else None,
+        np.concatenate([packed(m) for m in positions(x, own)], axis=1) if own else None,
     )
 
 

@@ -16,27 +16,8 @@ from bnprobe.condense.kernels.lanes import floats, plain
 POINT, N, S1, S2, S3, S4, LOW, HIGH, BAD, POSITIVE, IMAGES, A0, B0, A, B, AA, BB, AB = range(18)
 N_SUMS = 18
 
-OUT = (
-    "n",
-    "mean",
-    "m2",
-    "m3",
-    "m4",
-    "low",
-    "high",
-    "bad",
-    "positive",
-    "images",
-    "origin",
-    "a",
-    "b",
-    "aa",
-    "bb",
-    "ab",
-)
-"""What `finish` writes, in this order: moments, counts, and the fields of ImageMoments."""
-
-N_OUT = len(OUT)
+N_OUT = 16
+"""Fields that `finish` writes for each channel: `condense.packed.FIELDS`, in that order."""
 
 
 @plain
@@ -145,7 +126,7 @@ def central(k: float, n: float, s1: float, s2: float, s3: float, s4: float, low:
 
 @plain
 def finish(sums: Any, c: int, out: Any, n_channels: int, at: int, origin: float) -> None:
-    """Write channel c of the sums as channel `at` of the output, in the order of OUT."""
+    """Write channel c of the sums as channel `at` of the output, in the order of `condense.packed.FIELDS`."""
     n = sums[N, c]
     mean, m2, m3, m4 = central(
         sums[POINT, c], n, sums[S1, c], sums[S2, c], sums[S3, c], sums[S4, c], sums[LOW, c], sums[HIGH, c]
@@ -160,15 +141,15 @@ def finish(sums: Any, c: int, out: Any, n_channels: int, at: int, origin: float)
         m4,
         sums[LOW, c],
         sums[HIGH, c],
-        sums[BAD, c],
-        sums[POSITIVE, c],
-        sums[IMAGES, c],
         sums[POINT, c] if np.isnan(origin) else origin,
+        sums[IMAGES, c],
         sums[A0, c] + a / images,
         sums[B0, c] + b / images,
         max(sums[AA, c] - a * a / images, 0.0),
         max(sums[BB, c] - b * b / images, 0.0),
         sums[AB, c] - a * b / images,
+        sums[BAD, c],
+        sums[POSITIVE, c],
     )
     for i, field in enumerate(fields):
         out[i * n_channels + at] = field

@@ -28,6 +28,7 @@ from bnprobe.condense.kernels.tally import (
     write_bins,
     write_passed,
 )
+from bnprobe.condense.kernels.totals import add_totals
 
 
 @plain
@@ -148,4 +149,9 @@ def entries(stamp: str) -> dict[str, Callable[[Any], None]]:
         stamp  # noqa: B018
         norm_positions(pointer)
 
-    return {entry.__name__: entry for entry in (rows, columns, counts, positions)}
+    def add(pointer: Any) -> None:
+        stamp  # noqa: B018
+        task = words(pointer)
+        add_totals(task[tasks.OUT], task[tasks.X], task[tasks.C])
+
+    return {entry.__name__: entry for entry in (rows, columns, counts, positions, add)}
