@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.condense import Affine, Own, Reading, count, read
+from bnprobe.condense import WHOLE, Affine, Own, Reading, Share, count, moments_of, packed, read
+from bnprobe.condense.packed import BAD
 from bnprobe.norms import NormLayer
 from bnprobe.recording import CHANNELS, GROUP, INSTANCE
 from bnprobe.stats import Histogram, Moments
@@ -22,6 +24,12 @@ from bnprobe.stats.moments import Array
 
 CHECKED_VALUES = 1 << 18
 """Values compared at the first call of a site: whole samples, at least one."""
+
+COUNTED_WHOLE = 1 << 14
+"""Values per channel up to which a site's histograms count everything; see `share_of`."""
+
+COUNTED_EVERY = 4
+"""From then on they count every so many-th image: counting a value costs more than reading it."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 """Largest difference between real and derived output, in units of the largest output."""
@@ -40,6 +48,16 @@ class Reference:
     beta: Array
     gamma: Array
 
+    @cached_property
+    def input_bins(self) -> Affine:
+        """The map that places the histogram of the input."""
+        return Affine(self.centre, 1 / self.scale, np.zeros_like(self.centre))
+
+    @cached_property
+    def output_bins(self) -> Affine:
+        """The map that places the histogram of the output."""
+        return Affine(self.beta, 1 / unit(self.gamma), np.zeros_like(self.beta))
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -52,6 +70,17 @@ class Vectors:
 
 
 @dataclass(frozen=True)
+class Last:
+    """What a site keeps of its last call, because the next one mostly finds it unchanged."""
+
+    vectors: Vectors
+    eps: float
+    reference: Reference
+    map: Affine | None
+    turns: bool
+
+
+@dataclass(frozen=True)
 class Before:
     """What is known of one call before the layer has run."""
 
@@ -61,29 +90,83 @@ class Before:
     reference: Reference
     reading: Reading
     map: Affine | None
-    own: tuple[Moments, Moments] | None
+    packed_own: Array | None
     n_positive: Array | None
     pre_counts: Array | None
+    share: Share
+    turns: bool
     sample: Tensor | None
     inverse_var: Tensor | None
+
+    @property
+    def own(self) -> tuple[Moments, Moments] | None:
+        """Distribution of the mean and of the log variance (+ eps) that the norm itself used."""
+        return None if self.packed_own is None else halves(self.packed_own)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One call, condensed: what a site adds to its total."""
+    """One call, condensed: what a site adds to its total.
+
+    `own_post`, packed, and `own_counts` are what this call had to work out after the norm. They are
+    None where it follows from the input: by the one map per channel, `before.map`, and for the counts
+    where that `turns` the input's into the output's.
+    """
 
     before: Before
     output: str
     mismatch: float
-    post: Moments
-    post_nonfinite: Array
     n_positive: Array
-    post_counts: Array | None
+    own_post: Array | None
+    own_counts: Array | None
+
+    @cached_property
+    def post(self) -> Moments:
+        """Moments after the norm."""
+        if self.own_post is not None:
+            return moments_of(self.own_post)
+        return after(_mapped(self.before), self.before.reading.moments)
+
+    @property
+    def post_nonfinite(self) -> Array:
+        """How many values after the norm are not finite."""
+        return (
+            nonfinite_after(self.before.reading, self.post) if self.own_post is None else self.own_post[BAD]
+        )
+
+    @property
+    def post_counts(self) -> Array | None:
+        """Values after the norm per bin, on the scale of the site's reference."""
+        counts = self.before.pre_counts
+        if counts is None or not self.before.turns or self.own_counts is not None:
+            return self.own_counts
+        return turned(_mapped(self.before), self.before.reference, counts)
 
     @property
     def n_images(self) -> int:
         """Samples of the call: the images that had a finite value in some channel."""
         return int(self.before.reading.images.n.max(initial=0))
+
+
+def halves(packed_own: Array) -> tuple[Moments, Moments]:
+    """The two statistics of a norm's own, which lie side by side."""
+    size = packed_own.shape[1] // 2
+    return moments_of(packed_own[:, :size]), moments_of(packed_own[:, size:])
+
+
+def last_of(before: Before) -> Last:
+    """What the next call of the site can use again."""
+    fixed = before.map if before.plan.uses_running else None
+    return Last(before.vectors, before.plan.eps, before.reference, fixed, before.turns)
+
+
+def share_of(n_values: float, n_images: int) -> Share:
+    """What the histograms of a site count of its next call, after `n_values` per channel and `n_images`.
+
+    Everything until COUNTED_WHOLE values of a channel were seen, so that small data lose nothing; then
+    every fourth image of the stream. Moments and extremes always see everything.
+    """
+    return Share() if n_values < COUNTED_WHOLE else Share(COUNTED_EVERY, n_images % COUNTED_EVERY)
 
 
 def vectors_of(plan: NormLayer) -> Vectors:
@@ -100,7 +183,18 @@ def vectors_of(plan: NormLayer) -> Vectors:
 def _vector(tensor: Tensor | None) -> Array | None:
     if tensor is None:
         return None
+    if tensor.dtype in (torch.float32, torch.float64) and tensor.device.type == "cpu":
+        return tensor.detach().numpy().reshape(-1).astype(np.float64)  # a copy, and the shortest way
     return np.array(tensor.detach().to("cpu", torch.float64).reshape(-1).numpy())
+
+
+def _unchanged_map(last: Last | None, plan: NormLayer, vectors: Vectors) -> Affine | None:
+    """The map of the last call, if it holds for this one."""
+    if last is None or last.map is None or last.eps != plan.eps:
+        return None
+    pairs = zip(vars(last.vectors).values(), vars(vectors).values(), strict=True)
+    same = all(a is b or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs)
+    return last.map if same else None
 
 
 def observe_before(
@@ -112,20 +206,26 @@ def observe_before(
     histograms: bool,
     keep_sample: bool,
     for_gradient: bool = False,
+    share: Share = WHOLE,
+    last: Last | None = None,
 ) -> Before:
     """Read the input of one call.
 
     `memory` holds the layer's vectors at its first call ever; `reference` is None at the first call
-    of a site, which sets it.
+    of a site, which sets it. `share` is what the histograms count, `last` what the site kept of its
+    last call.
     """
     rows, vectors = plan.rows(x.detach()), vectors_of(plan)
     reference = reference or _stored_reference(memory, vectors, plan.eps)
-    fixed = _stored_map(plan, vectors) if plan.uses_running else None
+    fixed = None
+    if plan.uses_running:
+        fixed = _unchanged_map(last, plan, vectors) or _stored_map(plan, vectors)
     reading = read(
         rows,
         origin=reference.centre if reference else None,
         gate=fixed,
-        bins=_input_bins(reference) if histograms and reference else None,
+        bins=reference.input_bins if histograms and reference else None,
+        share=share,
         own=Own(plan.eps, plan.centred) if plan.pools == CHANNELS and not plan.uses_running else None,
         keep_rows=plan.pools in (INSTANCE, GROUP) and not plan.uses_running,
     )
@@ -134,9 +234,9 @@ def observe_before(
     late_bins = None
     if reference is None:  # only now is there something to count against
         reference = _first_reference(vectors, plan.eps, reading.moments)
-        reading = replace(reading, images=reading.images.about(reference.centre))
-        late_bins = _input_bins(reference) if histograms else None
-    late = count(rows, late_gate, late_bins)
+        reading = reading.about(reference.centre)
+        late_bins = reference.input_bins if histograms else None
+    late = count(rows, late_gate, late_bins, share)
     return Before(
         plan,
         training,
@@ -147,6 +247,8 @@ def observe_before(
         _own(plan, reading, rows.shape[2]),
         reading.counts.n_positive if late.n_positive is None else late.n_positive,
         reading.counts.histogram if late.histogram is None else late.histogram,
+        share,
+        _turns(fixed, reference, last),
         _sample(rows) if keep_sample else None,
         _inverse_variance(plan, rows) if mapping is None and for_gradient else None,
     )
@@ -169,7 +271,7 @@ def observe_after(before: Sequence[Before], y: object, settled: str | None, hist
     if settled is None:
         best, mismatch, fits = _choose(before, y)
         settled = "derived" if best.map is not None and (fits or not np.isfinite(mismatch)) else "read"
-    best = replace(best, sample=None)
+    best = best if best.sample is None else replace(best, sample=None)
     if settled == "read" and isinstance(y, Tensor) and y.is_floating_point() and best.plan.fits(y):
         return _read_output(best, y, mismatch, histograms)
     return _derive_output(best, y, mismatch, histograms)
@@ -190,40 +292,59 @@ def _choose(before: Sequence[Before], y: object) -> tuple[Before, float, bool]:
 
 def _derive_output(before: Before, y: object, mismatch: float, histograms: bool) -> Seen:
     """The output's statistics as the affine image of the input's."""
-    reading, mapping, reference = before.reading, before.map, before.reference
+    reading, mapping = before.reading, before.map
     if mapping is None:  # a map that varies inside a row, and an output that cannot be read
         nothing = np.zeros(before.plan.n_channels)
-        return Seen(before, "read", mismatch, Moments.empty(nothing.shape), nothing, nothing, None)
-    if reading.rows is not None:
-        post = reading.rows.affine(mapping.scale, mapping.offset, mapping.origin).pool()
-    else:
-        post = reading.moments.affine(mapping.scale, mapping.offset, mapping.origin)
-    nonfinite = reading.moments.n + reading.n_nonfinite - post.n
+        return Seen(before, "read", mismatch, nothing, packed(Moments.empty(nothing.shape)), None)
     counts = None
-    if before.pre_counts is not None:
-        counts = _derived_counts(before, mapping)
-        if counts is None and isinstance(y, Tensor) and before.plan.fits(y):
-            counts = count(before.plan.rows(y.detach()), None, _output_bins(reference)).histogram
+    if before.pre_counts is not None and not before.turns and isinstance(y, Tensor) and before.plan.fits(y):
+        rows = before.plan.rows(y.detach())
+        counts = count(rows, None, before.reference.output_bins, before.share).histogram
     assert before.n_positive is not None
-    return Seen(before, "derived", mismatch, post, nonfinite, before.n_positive, counts)
+    own = None
+    if reading.rows is not None:
+        post = after(mapping, reading.rows).pool()
+        own = packed(post, bad=nonfinite_after(reading, post))
+    return Seen(before, "derived", mismatch, before.n_positive, own, counts)
 
 
-def _derived_counts(before: Before, mapping: Affine) -> Array | None:
-    """Counts of the output on the scale of (beta, gamma), where they are the input's counts, turned.
+def _mapped(before: Before) -> Affine:
+    assert before.map is not None
+    return before.map
 
-    Only when the map takes the input's reference to the output's: stored statistics, unchanged
-    since the first call. None otherwise.
+
+def after(map_: Affine, pre: Moments) -> Moments:
+    """Moments after a map, from those before it."""
+    return pre.affine(map_.scale, map_.offset, map_.origin)
+
+
+def nonfinite_after(before: Reading, post: Moments) -> Array:
+    """How many values a map made or left not finite."""
+    return before.moments.n + before.n_nonfinite - post.n
+
+
+def turned(map_: Affine, reference: Reference, counts: Array) -> Array:
+    """Counts of the output on its own scale, where the map turns the input's reference into the output's."""
+    there = Histogram(reference.centre[None], reference.scale[None], counts[None])
+    counts_there: Array = there.affine(map_.scale, map_.offset, map_.origin).counts[0]
+    return counts_there
+
+
+def _turns(fixed: Affine | None, reference: Reference, last: Last | None) -> bool:
+    """Whether the output's counts, on the scale of (beta, gamma), are the input's counts, turned.
+
+    So when the map takes the input's reference to the output's: stored statistics, unchanged since
+    the first call.
     """
-    reference = before.reference
-    assert before.pre_counts is not None
-    if not before.plan.uses_running or not np.array_equal(mapping.origin, reference.centre):
-        return None
-    centred = Histogram(reference.centre[None], reference.scale[None], before.pre_counts[None])
-    moved = centred.affine(mapping.scale, mapping.offset, mapping.origin)
-    same = np.array_equal(moved.centre[0], reference.beta) and np.allclose(
-        moved.scale[0], _unit(reference.gamma), rtol=1e-12, atol=0
+    if fixed is None or not np.array_equal(fixed.origin, reference.centre):
+        return False
+    if last is not None and last.map is fixed and last.reference is reference:
+        return last.turns
+    flat = fixed.scale == 0
+    scale = np.where(flat, 1.0, np.abs(fixed.scale) * reference.scale)
+    return np.array_equal(fixed.offset, reference.beta) and np.allclose(
+        scale, unit(reference.gamma), rtol=1e-12, atol=0
     )
-    return moved.counts[0] if same else None
 
 
 def _read_output(before: Before, y: Tensor, mismatch: float, histograms: bool) -> Seen:
@@ -232,18 +353,15 @@ def _read_output(before: Before, y: Tensor, mismatch: float, histograms: bool) -
     zeros = np.zeros_like(reference.beta)
     itself = Affine(zeros, zeros + 1, zeros)
     reading = read(
-        rows, origin=reference.beta, gate=itself, bins=_output_bins(reference) if histograms else None
+        rows,
+        origin=reference.beta,
+        gate=itself,
+        bins=reference.output_bins if histograms else None,
+        share=before.share,
     )
-    assert reading.counts.n_positive is not None
-    return Seen(
-        before,
-        "read",
-        mismatch,
-        reading.moments,
-        reading.n_nonfinite,
-        reading.counts.n_positive,
-        reading.counts.histogram,
-    )
+    counts = reading.counts
+    assert counts.n_positive is not None
+    return Seen(before, "read", mismatch, counts.n_positive, reading.packed, counts.histogram)
 
 
 def _stored_reference(memory: Vectors, vectors: Vectors, eps: float) -> Reference | None:
@@ -268,20 +386,12 @@ def _first_reference(vectors: Vectors, eps: float, seen: Moments) -> Reference:
 def _reference(vectors: Vectors, centre: Array, sd: Array) -> Reference:
     gamma = np.ones_like(centre) if vectors.gamma is None else vectors.gamma
     beta = np.zeros_like(centre) if vectors.beta is None else vectors.beta
-    return Reference(centre, _unit(sd), np.where(np.isfinite(beta), beta, 0.0), gamma)
+    return Reference(centre, unit(sd), np.where(np.isfinite(beta), beta, 0.0), gamma)
 
 
-def _unit(scale: Array) -> Array:
+def unit(scale: Array) -> Array:
     """A usable positive scale: |scale|, or 1 where it is zero or not finite."""
     return np.where(np.isfinite(scale) & (scale != 0), np.abs(scale), 1.0)
-
-
-def _input_bins(reference: Reference) -> Affine:
-    return Affine(reference.centre, 1 / reference.scale, np.zeros_like(reference.centre))
-
-
-def _output_bins(reference: Reference) -> Affine:
-    return Affine(reference.beta, 1 / _unit(reference.gamma), np.zeros_like(reference.beta))
 
 
 def _stored_map(plan: NormLayer, vectors: Vectors) -> Affine:
@@ -331,17 +441,17 @@ def _gamma_beta(plan: NormLayer, vectors: Vectors) -> tuple[Array, Array]:
     return gamma, np.zeros(plan.n_channels) if vectors.beta is None else vectors.beta
 
 
-def _own(plan: NormLayer, reading: Reading, n_positions: int) -> tuple[Moments, Moments] | None:
-    """Distribution over samples of the mean and the log variance (+ eps) that the norm itself uses.
+def _own(plan: NormLayer, reading: Reading, n_positions: int) -> Array | None:
+    """Distribution over samples of the mean and the log variance (+ eps) that the norm itself uses, packed.
 
     Of shape (1,) for norms over channels, (G,) per group, (C,) per channel for instance norm. Samples
     in which a value was not finite have no such statistics, and are left out.
     """
     if reading.rows is None:
-        return reading.own
+        return reading.packed_own
     mean, var = _normalizing(plan, reading, n_positions)
     with np.errstate(divide="ignore"):
-        return Moments.of(mean), Moments.of(np.log(var + plan.eps))
+        return packed(Moments.of(np.concatenate([mean, np.log(var + plan.eps)], axis=1)))
 
 
 def _sample(rows: Tensor) -> Tensor:

@@ -28,12 +28,24 @@ from torch.nn.parameter import UninitializedParameter
 from torch.utils.hooks import RemovableHandle
 
 from bnprobe.backward import BackwardCall, Origin, origin_of, route
+from bnprobe.condense import WHOLE
 from bnprobe.errors import BnprobeError, NoNormLayers
-from bnprobe.norms import describe, is_norm, looks_like_norm
-from bnprobe.observation import Before, Reference, Seen, Vectors, observe_after, observe_before, vectors_of
+from bnprobe.norms import NormLayer, describe, is_norm, looks_like_norm
+from bnprobe.observation import (
+    Before,
+    Last,
+    Reference,
+    Seen,
+    Vectors,
+    last_of,
+    observe_after,
+    observe_before,
+    share_of,
+    vectors_of,
+)
 from bnprobe.recording import About, GradientRecord, LayerRecord, Recording
-from bnprobe.stats import Histogram, ImageMoments, Moments
 from bnprobe.stats.moments import Array
+from bnprobe.totals import Totals
 
 MOST_RECOMPUTED = 64
 """Calls of one layer without a graph that are remembered until a checkpoint repeats them."""
@@ -105,53 +117,26 @@ class _Site:
     mismatch: float
     reference: Reference
     first: Vectors
-    last: Seen
+    plan: NormLayer
+    last: Last
     n_calls: int = 0
     n_calls_training: int = 0
     n_calls_running: int = 0
     n_images: int = 0
     output: str = "derived"
-    totals: dict[str, Any] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)
 
     def add(self, seen: Seen) -> None:
         """Updating is merging: every statistic of the call joins the total."""
         before = seen.before
-        # of this call, not of the site: two threads may both have met their first batch
-        reference = before.reference
-        news: dict[str, Any] = {
-            "pre": before.reading.moments,
-            "pre_images": before.reading.images,
-            "pre_nonfinite": before.reading.n_nonfinite,
-            "pre_histogram": _histogram(reference.centre, reference.scale, before.pre_counts),
-            "post": seen.post,
-            "post_nonfinite": seen.post_nonfinite,
-            "post_histogram": _histogram(reference.beta, _positive(reference.gamma), seen.post_counts),
-            "n_positive": seen.n_positive,
-            "own_mean": before.own[0] if before.own else None,
-            "own_log_var": before.own[1] if before.own else None,
-        }
-        self.totals = {name: _joined(self.totals.get(name), new) for name, new in news.items()}
+        self.totals.add(seen)
         self.n_calls += 1
         self.n_calls_training += before.training
         self.n_calls_running += before.plan.uses_running
         self.n_images += seen.n_images
-        self.last = seen
+        self.plan, self.last = before.plan, last_of(before)
         self.output = "read" if "read" in (seen.output, self.output) else "derived"
         self.mismatch = float(np.fmax(self.mismatch, seen.mismatch))
-
-
-def _positive(gamma: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.where(np.isfinite(gamma) & (gamma != 0), np.abs(gamma), 1.0)
-
-
-def _histogram(centre: Any, scale: Any, counts: Any) -> Histogram | None:
-    return None if counts is None else Histogram(centre[None], scale[None], counts[None])
-
-
-def _joined(total: Any, new: Any) -> Any:
-    if total is None or new is None:
-        return new if total is None else total
-    return total.merge(new) if isinstance(total, Moments | ImageMoments | Histogram) else total + new
 
 
 class _Pass(threading.local):
@@ -300,7 +285,7 @@ class Probe:
         )
 
     def _record(self, name: str, call: int, site: _Site) -> LayerRecord:
-        plan, last = site.last.before.plan, site.last.before.vectors
+        plan, last = site.plan, site.last.vectors
         now = vectors_of(plan)
         moved = [not _same(a, b) for a, b in zip(vars(site.first).values(), vars(now).values(), strict=True)]
         tracked = plan.n_batches_tracked
@@ -326,7 +311,7 @@ class Probe:
             output=site.output,
             mismatch=site.mismatch,
             gradient=self._gradients.get((name, call)),
-            **site.totals,
+            **site.totals.finished(),
         )
 
     # What the hooks call, in the order of a forward pass.
@@ -393,10 +378,18 @@ class Probe:
         memory = self._memory.get(name) or self._pass.memory.get(name)
         if memory is None:
             memory = self._pass.memory[name] = vectors_of(plans[0])
-        reference = site.reference if site else None
         return [
             observe_before(
-                plan, x, module.training, memory, reference, self._histograms, settled is None, for_gradient
+                plan,
+                x,
+                module.training,
+                memory,
+                site.reference if site else None,
+                self._histograms,
+                settled is None,
+                for_gradient,
+                share_of(site.totals.n_values, site.n_images) if site else WHOLE,
+                site.last if site else None,
             )
             if plan.fits(x)
             else None
@@ -491,9 +484,11 @@ class Probe:
             for key, settled, seen in run.waiting:
                 site = self._sites.get(key)
                 if site is None:
-                    memory, vectors = self._memory[key[0]], seen.before.vectors
-                    first = replace(vectors, running_mean=memory.running_mean, running_var=memory.running_var)
-                    site = _Site({}, seen.mismatch, seen.before.reference, first, seen)
+                    memory, before = self._memory[key[0]], seen.before
+                    first = replace(
+                        before.vectors, running_mean=memory.running_mean, running_var=memory.running_var
+                    )
+                    site = _Site({}, seen.mismatch, before.reference, first, before.plan, last_of(before))
                     self._sites[key] = site
                 site.settled.setdefault(seen.before.training, settled)
                 site.add(seen)

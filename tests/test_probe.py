@@ -178,7 +178,7 @@ def test_images_without_positions_change_nothing(name: str):
 def test_smaller_types(name: str, dtype: torch.dtype, rtol: float):
     """Fails if sums run in the type of the input (pre would be off), or if rounding is taken for a misfit.
 
-    Before the norm every number is exact in float64; after it, up to the rounding of the real output.
+    Before the norm every number is exact but for float32 lanes; after it, up to the rounding of the output.
     """
     case = BY_NAME[name]
     model = case.model(dtype=dtype)
@@ -192,8 +192,8 @@ def test_smaller_types(name: str, dtype: torch.dtype, rtol: float):
     x = np.concatenate([norm.rows(call.x) for call in calls])
     y = np.concatenate([norm.rows(call.y) for call in calls])
     assert (record.kind, record.output) == (norm.kind, norm.output)
-    np.testing.assert_allclose(record.pre.mean, x.mean((0, 2)), rtol=1e-9)
-    np.testing.assert_allclose(record.pre.var_population, x.var((0, 2)), rtol=1e-9)
+    np.testing.assert_allclose(record.pre.mean, x.mean((0, 2)), atol=1e-6 * x.std())
+    np.testing.assert_allclose(record.pre.var_population, x.var((0, 2)), rtol=1e-6)
     np.testing.assert_array_equal(record.post.n, np.full(x.shape[1], x[:, 0].size))
     np.testing.assert_allclose(record.post.mean, y.mean((0, 2)), atol=rtol * np.abs(y).max())
     np.testing.assert_allclose(record.post.var_population, y.var((0, 2)), rtol=10 * rtol, atol=rtol**2)

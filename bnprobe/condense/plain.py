@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bnprobe.condense.packed import packed
+from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share
 from bnprobe.stats import N_BINS, ImageMoments, Moments
 from bnprobe.stats.histogram import BINS_PER_OCTAVE, N_OCTAVES, SIDE
 from bnprobe.stats.moments import Array
@@ -18,74 +19,21 @@ CHUNK = 1 << 22
 """Values turned into float64 at a time: 32 MB, so that memory does not follow the batch size."""
 
 
-@dataclass(frozen=True)
-class Affine:
-    """The map scale * (x - origin) + offset; each of shape (C,) or (N, C)."""
-
-    origin: Array
-    scale: Array
-    offset: Array
-
-    def __getitem__(self, part: slice) -> Self:
-        """The map of some of the samples."""
-        return type(self)(*(v[part] if v.ndim == 2 else v for v in (self.origin, self.scale, self.offset)))
-
-    def on(self, x: Tensor) -> Tensor:
-        """The map applied to float64 rows."""
-        origin, scale, offset = (
-            torch.tensor(v, dtype=torch.float64, device=x.device)[..., None]
-            for v in (self.origin, self.scale, self.offset)
-        )
-        return scale * (x - origin) + offset
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Counts that need a map: positive values of the gate (C,), and values per bin (C, N_BINS)."""
-
-    n_positive: Array | None = None
-    histogram: Array | None = None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One tensor, condensed: moments per channel, their spread over images, non-finite counts.
-
-    `rows` are the moments of each (sample, channel), shape (N, C); `own` what a layer or RMS norm
-    itself computes at each position (see `positions`); `counts` as in `count`. Each is there only
-    when asked for.
-    """
-
-    moments: Moments
-    images: ImageMoments
-    n_nonfinite: Array
-    counts: Counts
-    rows: Moments | None = None
-    own: tuple[Moments, Moments] | None = None
-
-
-@dataclass(frozen=True)
-class Own:
-    """Ask for the statistics of a norm over channels: its eps, and whether it takes out the mean."""
-
-    eps: float
-    centred: bool
-
-
 def read(
     x: Tensor,
     *,
     origin: Array | None = None,
     gate: Affine | None = None,
     bins: Affine | None = None,
+    share: Share = WHOLE,
     own: Own | None = None,
     keep_rows: bool = False,
 ) -> Reading:
     """Everything that one read of x, shape (N, C, P), can tell.
 
     `origin` (C,) is the point about which an image's mean square is taken, the channel's own mean
-    where it is None. `gate` and `bins` ask for the counts of `count`, `own` for those of `positions`,
-    `keep_rows` for the moments of each (sample, channel).
+    where it is None. `gate`, `bins` and `share` ask for the counts of `count`, `own` for those of
+    `positions`, `keep_rows` for the moments of each (sample, channel).
     """
     _, n_channels, n_positions = x.shape
     lone = n_positions == 1 and not keep_rows
@@ -97,12 +45,10 @@ def read(
     about = moments.mean if origin is None else origin
     images = ImageMoments.of_values(moments, about) if lone else ImageMoments.of(rows, about)
     return Reading(
-        moments,
-        images,
-        nonfinite,
-        count(x, gate, bins),
+        packed(moments, images, nonfinite),
+        count(x, gate, bins, share),
         rows if keep_rows else None,
-        positions(x, own) if own else None,
+        np.concatenate([packed(m) for m in positions(x, own)], axis=1) if own else None,
     )
 
 
@@ -136,17 +82,21 @@ def _row_moments(x: Tensor) -> tuple[Moments, Array]:
     return Moments(*(_numpy(field) for field in fields)), _numpy((~seen).sum((0, 2)).double())
 
 
-def count(x: Tensor, gate: Affine | None, bins: Affine | None) -> Counts:
-    """Positive values of gate(x), and the histogram of z = bins(x); each only where its map is given."""
+def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WHOLE) -> Counts:
+    """Positive values of gate(x), and the histogram of z = bins(x); each only where its map is given.
+
+    The gate sees every value, the histogram those of the images of its `share`.
+    """
     positive, histogram = np.zeros(x.shape[1]), np.zeros((x.shape[1], N_BINS))
     start = 0
     for part in _chunks(x) if gate or bins else ():
         x64, here = _float64(part), slice(start, start + part.shape[0])
-        start = here.stop
         if gate is not None:
             positive += _numpy((gate[here].on(x64) > 0).sum((0, 2)).double())
         if bins is not None:
-            histogram += _histogram(bins[here].on(x64))
+            counted = [share.counts(i) for i in range(here.start, here.stop)]
+            histogram += _histogram(bins[here].on(x64)[counted])
+        start = here.stop
     return Counts(positive if gate else None, histogram if bins else None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -32,8 +32,8 @@ class ImageMoments:
     ab: Array
 
     def __post_init__(self) -> None:
-        shapes = {field.name: np.shape(getattr(self, field.name)) for field in fields(self)}
-        if len(set(shapes.values())) != 1:
+        if len({np.shape(value) for value in vars(self).values()}) != 1:
+            shapes = {name: np.shape(value) for name, value in vars(self).items()}
             raise BnprobeError(f"ImageMoments need one shape for every field, got {shapes}.")
 
     @classmethod

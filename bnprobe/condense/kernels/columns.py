@@ -1,0 +1,136 @@
+"""Many rows side by side: channels are neighbours in memory, and each channel is a lane.
+
+For channels_last images and tokens, where the values of one row lie far apart. Positions are taken
+in blocks; within a block every lane keeps its sums in float32 (float64 for itself), and blocks add
+in float64. Rows that need care are read again, one by one, as in `rows`.
+
+All that a lane keeps lies on one flat `board`, LANES entries for each of the fields below: from one
+array at constant distances the compiler can tell that lanes do not overlap, and makes vector code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bnprobe.condense.kernels import tasks
+from bnprobe.condense.kernels.channels import join
+from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, value
+from bnprobe.condense.kernels.rows import N_PILOT, careful, is_far, needs_care
+
+LANES = 64
+"""Channels taken side by side: their sums stay in the first-level cache."""
+
+BLOCK = 64
+"""Positions summed in float32 before they join a float64 sum."""
+
+S1, S2, S3, S4, POSITIVE, LOW, HIGH, PILOT, TURN, BAR = (field * LANES for field in range(10))
+BOARD = 10 * LANES
+SUMS = 5 * LANES
+
+
+@loop
+def set_pilots(x: Any, start: int, n: int, stride: int, board: Any, width: int) -> None:
+    """The mean of a few values spread over each row: see `rows.pilot`."""
+    many = N_PILOT
+    while many > n:
+        many //= 2
+    share = real(x, 1.0 / many)
+    step = n // many * stride
+    for c in range(width):
+        board[PILOT + c] = real(x, 0.0)
+    for i in range(many):
+        for c in range(width):
+            board[PILOT + c] += value(x, start + i * step + c) * share
+
+
+@loop
+def add_four(x: Any, at: int, stride: int, board: Any, width: int) -> None:
+    """Add four positions to every lane: four at a time, because a lane's sums pass through memory."""
+    for c in range(width):
+        v0, v1 = value(x, at + c), value(x, at + stride + c)
+        v2, v3 = value(x, at + 2 * stride + c), value(x, at + 3 * stride + c)
+        k, turn, bar = board[PILOT + c], board[TURN + c], board[BAR + c]
+        d0, d1, d2, d3 = v0 - k, v1 - k, v2 - k, v3 - k
+        q0, q1, q2, q3 = d0 * d0, d1 * d1, d2 * d2, d3 * d3
+        board[S1 + c] += (d0 + d1) + (d2 + d3)
+        board[S2 + c] += (q0 + q1) + (q2 + q3)
+        board[S3 + c] += (q0 * d0 + q1 * d1) + (q2 * d2 + q3 * d3)
+        board[S4 + c] += (q0 * q0 + q1 * q1) + (q2 * q2 + q3 * q3)
+        board[LOW + c] = smaller(board[LOW + c], smaller(smaller(v0, v1), smaller(v2, v3)))
+        board[HIGH + c] = larger(board[HIGH + c], larger(larger(v0, v1), larger(v2, v3)))
+        passed = np.int32(np.int32(turn * v0 > bar) + np.int32(turn * v1 > bar))
+        passed = np.int32(passed + np.int32(np.int32(turn * v2 > bar) + np.int32(turn * v3 > bar)))
+        board[POSITIVE + c] += np.float32(passed)
+
+
+@loop
+def add_one(x: Any, at: int, board: Any, width: int) -> None:
+    """Add one position to every lane."""
+    for c in range(width):
+        v = value(x, at + c)
+        d = v - board[PILOT + c]
+        q = d * d
+        board[S1 + c] += d
+        board[S2 + c] += q
+        board[S3 + c] += q * d
+        board[S4 + c] += q * q
+        board[LOW + c] = smaller(board[LOW + c], v)
+        board[HIGH + c] = larger(board[HIGH + c], v)
+        board[POSITIVE + c] += np.float32(np.int32(board[TURN + c] * v > board[BAR + c]))
+
+
+@loop
+def flush(board: Any, sums: Any) -> None:
+    """Add the lanes' sums to the float64 ones and clear them; extremes stay where they are."""
+    for i in range(SUMS):
+        sums[i] += np.float64(board[i])
+    for i in range(SUMS):
+        board[i] = 0
+
+
+@plain
+def column_sums(x: Any, start: int, n: int, stride: int, board: Any, sums: Any, width: int) -> None:
+    """The sums of `width` neighbouring rows into `sums`, and their extremes onto the board."""
+    board[:SUMS] = 0
+    board[LOW : LOW + LANES] = np.inf
+    board[HIGH : HIGH + LANES] = -np.inf
+    sums[:] = 0.0
+    for first in range(0, n, BLOCK):
+        last = min(first + BLOCK, n)
+        whole = last - (last - first) % 4
+        for p in range(first, whole, 4):
+            add_four(x, start + p * stride, stride, board, width)
+        for p in range(whole, last):
+            add_one(x, start + p * stride, board, width)
+        flush(board, sums)
+
+
+@plain
+def column(x: Any, start: int, n: int, stride: int, board: Any, sums: Any, c: int) -> Any:
+    """One of the rows that `column_sums` summed: pilot, count, sums about it, extremes."""
+    count, s4 = np.float64(n), sums[S4 + c]
+    low, high = np.float64(board[LOW + c]), np.float64(board[HIGH + c])
+    if s4 == 0.0 and low == high:
+        return low, count, 0.0, 0.0, 0.0, 0.0, low, high
+    if is_far(count, sums[S1 + c], sums[S2 + c]) or needs_care(count, s4):
+        return careful(x, start + c, n, stride)
+    return np.float64(board[PILOT + c]), count, sums[S1 + c], sums[S2 + c], sums[S3 + c], s4, low, high
+
+
+@plain
+def sum_columns(x: Any, task: Any, n: int, first: int, last: int, sums: Any, board: Any, block: Any) -> None:
+    """The rows of image n and the channels `first` to `last`, at most LANES, side by side, into `sums`.
+
+    `board` has BOARD entries of the values' type and `block` SUMS of float64. The board holds the
+    gates, and as pilots the means of the image before (NaN before the first).
+    """
+    size, stride = task[tasks.P], task[tasks.SP]
+    start = n * task[tasks.SN] + first
+    if not np.all(np.isfinite(board[PILOT : PILOT + last - first])):
+        set_pilots(x, start, size, stride, board, last - first)
+    column_sums(x, start, size, stride, board, block, last - first)
+    for i in range(last - first):
+        row = column(x, start, size, stride, board, block, i)
+        board[PILOT + i] = real(x, join(task, sums, n, first + i, first, row, block[POSITIVE + i]))

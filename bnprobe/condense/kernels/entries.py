@@ -1,0 +1,157 @@
+"""Where the compiled code is entered: each entry does pieces of the task until none is left.
+
+Any number of threads may do so at once. An entry is compiled for a type of memory. Its one argument
+is the address of the task; it is declared as a pointer to the type of the values, which is how the
+code comes to know that type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bnprobe.condense.kernels import channels, tasks
+from bnprobe.condense.kernels.columns import BAR, BOARD, PILOT, SUMS, TURN, sum_columns
+from bnprobe.condense.kernels.gates import set_gates
+from bnprobe.condense.kernels.lanes import floats, memory, plain, real, take, words
+from bnprobe.condense.kernels.places import positions_of_image
+from bnprobe.condense.kernels.rows import sum_rows
+from bnprobe.condense.kernels.tally import (
+    PLACES,
+    RUN,
+    bin_columns,
+    bin_rows,
+    is_counted,
+    pass_rows,
+    write_bins,
+    write_passed,
+)
+from bnprobe.condense.kernels.totals import add_totals
+
+
+@plain
+def finish(task: Any, group: int, first: int, sums: Any) -> None:
+    """Write the channels of one piece of work."""
+    out = floats(task[tasks.OUT] + 8 * group * channels.N_OUT * task[tasks.C])
+    for c in range(sums.shape[1]):
+        channels.finish(sums, c, out, task[tasks.C], first + c, channels.origin_of(task, first + c))
+
+
+@plain
+def places(task: Any, n_channels: int) -> Any:
+    """Room for the counts of a piece of work; none where no histogram is asked for."""
+    return np.zeros((n_channels if task[tasks.HISTOGRAM] else 0, 2 * PLACES), np.int64)
+
+
+@plain
+def sum_by_rows(pointer: Any) -> None:
+    """Moments and bins of every channel, row by row: each is counted while it is still in the cache."""
+    task = words(pointer)
+    x = memory(task[tasks.X], pointer)
+    found = np.empty(RUN, np.uint8)
+    while True:
+        group, n0, n1, first, last = tasks.next_turn(task)
+        if group < 0:
+            break
+        sums, counts = channels.empty_sums(last - first), places(task, last - first)
+        board = np.full((3, last - first), real(x, np.nan))
+        for n in range(n0, n1):
+            if n == n0 or task[tasks.GATE_STRIDE]:
+                set_gates(x, task, n, first, board[1], board[2])
+            sum_rows(x, task, n, first, last, sums, board[0], board[1], board[2])
+            if len(counts) and is_counted(task, n):
+                bin_rows(x, task, n, first, last, counts, found)
+        finish(task, group, first, sums)
+        write_bins(task, group, first, counts)
+
+
+@plain
+def sum_by_columns(pointer: Any) -> None:
+    """Moments and bins of every channel, where channels are neighbours."""
+    task = words(pointer)
+    x = memory(task[tasks.X], pointer)
+    board, block = np.full(BOARD, real(x, np.nan)), np.zeros(SUMS)
+    found, maps = np.empty(RUN, np.uint8), np.empty(3 * RUN)
+    while True:
+        group, n0, n1, first, last = tasks.next_turn(task)
+        if group < 0:
+            break
+        sums, counts = channels.empty_sums(last - first), places(task, last - first)
+        board[PILOT : PILOT + last - first] = np.nan
+        for n in range(n0, n1):
+            if n == n0 or task[tasks.GATE_STRIDE]:
+                gates = board[TURN : TURN + last - first], board[BAR : BAR + last - first]
+                set_gates(x, task, n, first, gates[0], gates[1])
+            sum_columns(x, task, n, first, last, sums, board, block)
+            if len(counts) and is_counted(task, n):
+                bin_columns(x, task, n, first, last, counts, found, maps)
+        finish(task, group, first, sums)
+        write_bins(task, group, first, counts)
+
+
+@plain
+def tally(pointer: Any) -> None:
+    """What passes the gate, and bins, without the moments."""
+    task = words(pointer)
+    x = memory(task[tasks.X], pointer)
+    found, maps = np.empty(RUN, np.uint8), np.empty(3 * RUN)
+    while True:
+        group, n0, n1, first, last = tasks.next_turn(task)
+        if group < 0:
+            break
+        passed, counts = np.zeros(last - first), places(task, last - first)
+        for n in range(n0, n1):
+            if task[tasks.GATE_SCALE]:
+                pass_rows(x, task, n, first, last, passed)
+            if len(counts) and is_counted(task, n):
+                if task[tasks.SC] == 1:
+                    bin_columns(x, task, n, first, last, counts, found, maps)
+                else:
+                    bin_rows(x, task, n, first, last, counts, found)
+        write_passed(task, group, first, passed)
+        write_bins(task, group, first, counts)
+
+
+@plain
+def norm_positions(pointer: Any) -> None:
+    """Mean and log variance over channels of every position: images are the work to share."""
+    task = words(pointer)
+    x = memory(task[tasks.X], pointer)
+    while True:
+        n = take(task, tasks.NEXT, 1)
+        if n >= task[tasks.N]:
+            break
+        positions_of_image(x, task, n)
+
+
+def entries(stamp: str) -> dict[str, Callable[[Any], None]]:
+    """Every entry by name.
+
+    numba keeps compiled code by the file of the entry alone. The stamp, a constant of each function,
+    joins what it looks it up by, so that a change in any file of this folder is seen.
+    """
+
+    def rows(pointer: Any) -> None:
+        stamp  # noqa: B018
+        sum_by_rows(pointer)
+
+    def columns(pointer: Any) -> None:
+        stamp  # noqa: B018
+        sum_by_columns(pointer)
+
+    def counts(pointer: Any) -> None:
+        stamp  # noqa: B018
+        tally(pointer)
+
+    def positions(pointer: Any) -> None:
+        stamp  # noqa: B018
+        norm_positions(pointer)
+
+    def add(pointer: Any) -> None:
+        stamp  # noqa: B018
+        task = words(pointer)
+        add_totals(task[tasks.OUT], task[tasks.X], task[tasks.C])
+
+    return {entry.__name__: entry for entry in (rows, columns, counts, positions, add)}

@@ -1,0 +1,62 @@
+"""A reading in one array: what a tensor's moments come to, ready to be added to a total in place.
+
+Every field of `Moments` and of `ImageMoments`, and the non-finite count, one row each for all channels.
+The dataclasses of `stats` are how these numbers are understood, and own the formulas; a row is how they
+are kept while calls come in, because a merge of dataclasses takes as long as reading a small tensor.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from bnprobe.stats import ImageMoments, Moments
+from bnprobe.stats.moments import Array
+
+MOMENTS = ("n", "mean", "m2", "m3", "m4", "low", "high")
+IMAGES = ("origin", "images", "a", "b", "aa", "bb", "ab")
+FIELDS = (*MOMENTS, *IMAGES, "bad", "positive")
+"""The rows, in order; `images` counts images, `bad` non-finite values, `positive` what passed a gate."""
+
+N_MOMENTS, N_IMAGES = len(MOMENTS), len(IMAGES)
+BAD, POSITIVE = FIELDS.index("bad"), FIELDS.index("positive")
+
+
+def packed(moments: Moments, images: ImageMoments | None = None, bad: Array | None = None) -> Array:
+    """One array of shape (len(FIELDS), C); without images, or bad values, where none are given."""
+    nothing = np.zeros(moments.shape)
+    images = images or ImageMoments.empty(nothing)
+    rows = [*vars(moments).values(), *vars(images).values(), nothing if bad is None else bad, nothing]
+    return np.array(rows)
+
+
+def moments_of(rows: Array) -> Moments:
+    """The moments; views of the rows."""
+    return Moments(*rows[:N_MOMENTS])
+
+
+def images_of(rows: Array) -> ImageMoments:
+    """The image moments; views of the rows."""
+    return ImageMoments(*rows[N_MOMENTS : N_MOMENTS + N_IMAGES])
+
+
+def add(total: Array, new: Array) -> None:
+    """Merge `new` into `total`, in place: `Moments.merge` and `ImageMoments.merge`."""
+    compiled = _compiled()
+    if compiled is not None:
+        compiled(total, new)
+        return
+    bad, positive = total[BAD:] + new[BAD:]
+    whole = packed(moments_of(total).merge(moments_of(new)), images_of(total).merge(images_of(new)), bad)
+    total[:] = whole
+    total[POSITIVE] = positive
+
+
+@cache
+def _compiled() -> Any:
+    from bnprobe.condense import compiled
+
+    engine = compiled()
+    return engine.add if engine is not None else None

@@ -1,0 +1,157 @@
+"""What a site has seen so far, added up, one call after the other.
+
+Updating is merging. Two things keep it from costing more than reading the tensors. Counts are added
+in place, on sheets that belong to the total alone. And calls under one and the same map (every call of
+a norm that uses stored statistics) are added on the side of the input only: the affine image of a sum
+is the sum of the affine images, so the output's side is worked out once, when it is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bnprobe.condense import Affine, add, images_of, moments_of, packed
+from bnprobe.condense.packed import BAD
+from bnprobe.observation import Before, Reference, Seen, after, halves, turned, unit
+from bnprobe.stats import Histogram
+from bnprobe.stats.moments import Array
+
+
+class _Sheets:
+    """Counts on one scale or more, added in place: a histogram that can be written on."""
+
+    def __init__(self) -> None:
+        self.sheets: list[tuple[Array, Array, Array]] = []
+
+    def add(self, centre: Array, scale: Array, counts: Array) -> None:
+        for known, its_scale, total in self.sheets:
+            if np.array_equal(known, centre) and np.array_equal(its_scale, scale):
+                total += counts
+                return
+        self.sheets.append((centre, scale, counts.astype(np.float64)))  # a copy
+
+    def copy(self) -> _Sheets:
+        """Another of the same, to write on."""
+        other = _Sheets()
+        other.sheets = [(centre, scale, counts.copy()) for centre, scale, counts in self.sheets]
+        return other
+
+    def histogram(self) -> Histogram | None:
+        """A snapshot, which nothing that is added later reaches; None where nothing was counted."""
+        if not self.sheets:
+            return None
+        return Histogram(*(np.stack(parts) for parts in zip(*self.sheets, strict=True)))
+
+
+@dataclass
+class _Stretch:
+    """Calls under one map per channel: their input, added up and packed."""
+
+    map: Affine
+    reference: Reference
+    pre: Array
+    turning: _Sheets = field(default_factory=_Sheets)
+    """The input's counts, where those of the output are the same ones, turned."""
+
+    def covers(self, before: Before) -> bool:
+        """Whether a call is one of this stretch: the same objects are handed on from call to call."""
+        return self.map is before.map and self.reference is before.reference
+
+    def post(self) -> Array:
+        """The output, packed; its images are not known."""
+        pre = moments_of(self.pre)
+        post = after(self.map, pre)
+        return packed(post, bad=pre.n + self.pre[BAD] - post.n)
+
+    def turned(self) -> Histogram | None:
+        """The output's counts, on the site's own scale to the last digit, so that they add."""
+        counts, reference = self.turning.histogram(), self.reference
+        if counts is None:
+            return None
+        there = turned(self.map, reference, counts.counts[0])
+        return Histogram(reference.beta[None], unit(reference.gamma)[None], there[None])
+
+
+class Totals:
+    """The running totals of a site: `add` a call, and `finished` for what its record holds."""
+
+    def __init__(self) -> None:
+        self._packed: dict[str, Array] = {}
+        self._counts = {"pre": _Sheets(), "post": _Sheets()}
+        self._stretch: _Stretch | None = None
+        self._n_positive: Any = 0.0
+        self.n_values = 0.0
+        """Values per channel so far."""
+
+    def add(self, seen: Seen) -> None:
+        """Join one call."""
+        before = seen.before
+        self.n_values += float(before.reading.packed[0].max(initial=0))
+        self._n_positive = self._n_positive + seen.n_positive
+        if before.packed_own is not None:
+            _join(self._packed, "own", before.packed_own)
+        if seen.own_post is None:
+            self._extend(before)
+        else:
+            _join(self._packed, "pre", before.reading.packed)
+            _join(self._packed, "post", seen.own_post)
+        self._count(seen)
+
+    def _extend(self, before: Before) -> None:
+        """One more call of which the input tells everything."""
+        assert before.map is not None
+        if self._stretch is not None and self._stretch.covers(before):
+            add(self._stretch.pre, before.reading.packed)
+            return
+        if self._stretch is not None:
+            _close(self._stretch, self._packed, self._counts)
+        self._stretch = _Stretch(before.map, before.reference, before.reading.packed.copy())
+
+    def _count(self, seen: Seen) -> None:
+        """Add the counts: to the stretch, where they serve both sides, else to each side's own."""
+        reference, counts, sheets = seen.before.reference, seen.before.pre_counts, self._counts["pre"]
+        if seen.own_post is None and seen.before.turns and self._stretch is not None:
+            sheets = self._stretch.turning
+        if counts is not None:
+            sheets.add(reference.centre, reference.scale, counts)
+        if seen.own_counts is not None:
+            self._counts["post"].add(reference.beta, unit(reference.gamma), seen.own_counts)
+
+    def finished(self) -> dict[str, Any]:
+        """Everything so far, by the names of `LayerRecord`'s fields; later calls do not change it."""
+        sums = {name: rows.copy() for name, rows in self._packed.items()}
+        counts = {name: sheets.copy() for name, sheets in self._counts.items()}
+        if self._stretch is not None:
+            _close(self._stretch, sums, counts)
+        own = halves(sums["own"]) if "own" in sums else (None, None)
+        return {
+            "pre": moments_of(sums["pre"]),
+            "pre_images": images_of(sums["pre"]),
+            "pre_nonfinite": sums["pre"][BAD],
+            "pre_histogram": counts["pre"].histogram(),
+            "post": moments_of(sums["post"]),
+            "post_nonfinite": sums["post"][BAD],
+            "post_histogram": counts["post"].histogram(),
+            "n_positive": self._n_positive,
+            "own_mean": own[0],
+            "own_log_var": own[1],
+        }
+
+
+def _close(stretch: _Stretch, sums: dict[str, Array], counts: dict[str, _Sheets]) -> None:
+    """Add both sides of a stretch to the totals."""
+    _join(sums, "pre", stretch.pre)
+    _join(sums, "post", stretch.post())
+    for name, histogram in (("pre", stretch.turning.histogram()), ("post", stretch.turned())):
+        if histogram is not None:
+            counts[name].add(histogram.centre[0], histogram.scale[0], histogram.counts[0])
+
+
+def _join(sums: dict[str, Array], name: str, new: Array) -> None:
+    if name in sums:
+        add(sums[name], new)
+    else:
+        sums[name] = new.copy()  # ours to write on
