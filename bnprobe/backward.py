@@ -278,7 +278,8 @@ class BackwardCall:
     def _record(self, pieces: dict[str, Any], by: float) -> GradientRecord:
         """The record of one pass; `by` takes a loss scale out."""
         dy = pieces["dy"].moments.affine(by, 0.0)
-        whole = not isinstance(pieces.get("dx"), list)  # else some edges got no gradient
+        # some edges got no gradient, or one value that is not finite spoilt all it was pooled with
+        whole = not isinstance(pieces.get("dx"), list) and not pieces["dy"].n_nonfinite.any()
         dx = pieces["dx"].moments.affine(by, 0.0) if whole and "dx" in pieces else None
         # only what dx can be held against
         energy = np.zeros(dy.shape) if dx is None else np.where(dx.n > 0, pieces["energy"] * by**2, 0.0)

@@ -418,8 +418,10 @@ class Probe:
         plan = next(
             i for i, tried in enumerate(tries) if tried is not None and tried.plan is seen.before.plan
         )
-        run.waiting.append(((name, call), settled or (plan, seen.output), seen))
         self._await_gradient((name, call), seen.before, y, origin)
+        # the one tensor of a call that a backward pass may need, and a site must not keep
+        seen = replace(seen, before=replace(seen.before, inverse_var=None))
+        run.waiting.append(((name, call), settled or (plan, seen.output), seen))
         if run.wants_graph and not torch.is_grad_enabled():
             with self._lock:
                 known = self._graphless.setdefault(name, deque(maxlen=MOST_RECOMPUTED))

@@ -6,6 +6,7 @@ be made on a laptop from a file, and the recordings of two machines can be merge
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -91,6 +92,15 @@ class GradientRecord:
         )
 
 
+def _parts(record: FeederRecord | GradientRecord, at: str) -> Iterator[tuple[str, Array | Moments]]:
+    """The arrays and moments of a record of gradients, with their names."""
+    for name, value in vars(record).items():
+        if isinstance(value, FeederRecord):
+            yield from _parts(value, f"{at} / {name}")
+        elif value is not None and not isinstance(value, int):
+            yield f"{at} / {name}", value
+
+
 @dataclass(frozen=True)
 class LayerRecord:
     """One site, that is one norm layer at one call of the forward pass: (layer path, call number).
@@ -146,6 +156,9 @@ class LayerRecord:
         for name, shape in (("post", self.post.shape), ("pre_images", self.pre_images.n.shape)):
             if shape != c:
                 raise BnprobeError(f"{self.site} / {name}: expected shape {c}, found {shape}.")
+        for name, part in _parts(self.gradient, f"{self.site} / gradient") if self.gradient else ():
+            if part.shape != c:
+                raise BnprobeError(f"{name}: expected shape {c}, found {part.shape}.")
         if self.pools not in POOLS:
             raise BnprobeError(
                 f"{self.site} / pools: expected one of {', '.join(POOLS)}, found {self.pools!r}."
@@ -203,6 +216,9 @@ class LayerRecord:
             moments = getattr(self, name)
             if moments is not None:
                 moments.check_sane(f"{self.site} / {name}")
+        for name, part in _parts(self.gradient, f"{self.site} / gradient") if self.gradient else ():
+            if isinstance(part, Moments):
+                part.check_sane(name)
         if np.any(self.n_positive > self.post.n + self.post_nonfinite) or np.any(self.n_positive < 0):
             raise BnprobeError(f"{self.site} / n_positive: more positive outputs than outputs.")
         return self

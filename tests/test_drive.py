@@ -72,7 +72,8 @@ def test_several_inputs_and_inputs_by_name():
     labelled = bnprobe.record(Two().eval(), [({"scale": scale, "x": x}, torch.zeros(4))])
     expected = (x * 3).double().mean((0, 2, 3))
     for recording in (positional, by_name, labelled):
-        np.testing.assert_allclose(mean_of(recording), expected, rtol=1e-6)
+        # within 1e-6 of the spread, which is what a compiled read promises
+        np.testing.assert_allclose(mean_of(recording), expected, rtol=0, atol=1e-6 * float(x.std() * 3))
     assert bnprobe.record(Keyword().eval(), [{"image": x}]).layers[0].n_images == 4
 
 
@@ -360,7 +361,7 @@ def test_a_folder_without_classes_has_no_labels(own_model, tmp_path, capsys):
 
 
 def test_labels_of_class_folders_are_their_places_in_sorted_order(own_model, tmp_path, monkeypatch):
-    """Fails if labels are those of other images, or count folders in the order of the disk."""
+    """Fails if labels are lost between folder and loss, or are not the places of the folders."""
     folder = tmp_path / "classes"
     for i, name in enumerate(["zebra", "ant", "cat"]):
         (folder / name).mkdir(parents=True)

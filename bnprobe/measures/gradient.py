@@ -197,7 +197,7 @@ def layer_columns(record: LayerRecord) -> dict[str, float]:
     columns.update(
         grad_out=float(np.sqrt(out.sum() / gradient.n_passes)),
         dy_kurtosis=float(gradient.dy.pool().kurtosis_excess),
-        no_gradient=float(np.mean(out == 0)),
+        no_gradient=float(np.mean(out[seen] == 0)) if (seen := gradient.dy.n > 0).any() else float("nan"),
         gamma_snr_median=median(channels["gamma_snr"]),
         beta_snr_median=median(channels["beta_snr"]),
         w_angle_median=median(channels["w_angle"]),
