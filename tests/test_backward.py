@@ -220,6 +220,27 @@ def test_a_registered_norm_in_several_operations(monkeypatch):
     np.testing.assert_allclose(record.gradient.gap_centre, 0, atol=1e-10)
 
 
+class Gained(nn.BatchNorm2d):
+    """A batch norm that multiplies by one more learned vector."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.gain = nn.Parameter(torch.linspace(-1, 2, n)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.gain
+
+
+def test_a_norm_with_a_parameter_more():
+    """Fails if the gradient of a parameter that is neither gamma nor beta adds to one of them."""
+    model, x = learned(nn.Sequential(Gained(C))), images()
+    cut = Cut(learned(nn.Sequential(Gained(C))), ["0"])
+    cut.model.load_state_dict(model.state_dict())
+    (record,) = probed(model, lambda: loss_of(model(wanted(x)))).layers
+    pull = cut.pulls(lambda m: loss_of(m(wanted(x))))["0", 0]
+    assert_gradient_true(record.gradient, BN, [pull], record.eps)
+
+
 # The way in and the way round
 
 
@@ -287,6 +308,44 @@ def test_a_transformer_keeps_its_residual_stream_out_of_dx():
     case = Case("encoder", Encoder, norms, shape=(L, 6))
     recording = trained(case, case.model(True), case.batches())
     assert_gradients_true(recording, case, twins(case, Cut(case.model(True), list(norms)), case.batches()))
+
+
+class Halves(nn.Module):
+    """A split tensor: the norm is given the second half, and `norm` decides what becomes of the first."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(C, 2 * C, 1), norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, x = self.conv(x).chunk(2, 1)
+        return self.norm(x, gate) if isinstance(self.norm, GatedNorm) else self.norm(x) * gate
+
+
+class GatedNorm(nn.BatchNorm2d):
+    """A batch norm with a second input, which comes from the same node as the first."""
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        return super().forward(x) * gate.sigmoid()
+
+
+def test_an_input_that_is_one_of_several_parts():
+    """Fails if the input is known by its node alone, or only as the first output of it."""
+    torch.manual_seed(3)
+    model, x = learned(Halves(nn.BatchNorm2d(C))), images()
+    cut = Cut(learned(Halves(nn.BatchNorm2d(C))), ["norm"])
+    cut.model.load_state_dict(model.state_dict())
+    expected = cut.pulls(lambda m: loss_of(m(x)))["norm", 0]
+    (record,) = probed(model, lambda: loss_of(model(x))).layers
+    assert_gradient_true(record.gradient, BN, [expected], record.eps)
+
+
+def test_a_norm_that_is_given_two_parts_of_a_tensor():
+    """Fails if a second input from the same node adds to dx: dx is of the first, which sums to zero."""
+    model = learned(Halves(GatedNorm(C)))
+    (record,) = probed(model, lambda: loss_of(model(images()))).layers
+    np.testing.assert_allclose(record.gradient.gap_centre, 0, atol=1e-10)
+    np.testing.assert_array_equal(record.gradient.dx.n, record.gradient.dy.n)
 
 
 @pytest.mark.parametrize(
@@ -1234,6 +1293,21 @@ def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray
     metadata["digests"] = json.dumps({n: sha256(a.tobytes()).hexdigest()[:32] for n, a in arrays.items()})
     path.write_bytes(pack(arrays, metadata=metadata))
     return path
+
+
+def test_the_largest_gap_of_the_parts_stays():
+    """Fails if merging hides a violated identity behind a part where it holds, or behind NaN."""
+    found = []
+    for altered in (1.0, 1.5):
+        torch.manual_seed(3)
+        model = learned(nn.Sequential(nn.Conv2d(C, C, 1), AlteredNorm(C)), False)
+        model[1].scale = altered
+        found.append(probed(model, lambda m=model: loss_of(m(images()))))
+    for merged in (found[0].merge(found[1]), found[1].merge(found[0])):
+        both, bad = merged.layers[0].gradient, found[1].layers[0].gradient
+        np.testing.assert_array_equal(both.gap_map, bad.gap_map)
+        np.testing.assert_array_equal(both.feeder.gap, bad.feeder.gap)
+        assert np.nanmin(both.gap_map) > 1e-2
 
 
 def test_files_from_before_gradients_load(tmp_path):

@@ -276,7 +276,7 @@ def test_interruption_is_one_line(place, monkeypatch, capsys):
     monkeypatch.setattr("bnprobe.drive.record", interrupted)
     before = files(place)
     assert main(report("-o", "x.html")) == 130
-    assert capsys.readouterr().err == "bnprobe: interrupted; nothing was written.\n"
+    assert capsys.readouterr().err == "bnprobe: interrupted.\n"
     assert files(place) == before
 
 
@@ -356,6 +356,11 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, list[str], tuple[str, ...]]]
     "unknown option": (None, report("--quick"), ("--quick", "--help")),
     "unknown model": (None, report(subject="resnet5"), ("resnet5", "Did you mean resnet50", "bnprobe list")),
     "unknown model without data": (None, ["report", "resnet5"], ("Did you mean resnet50",)),
+    "model options for a recording": (
+        None,
+        ["report", "run.bnp", "--limit", "3", "--train-mode"],
+        ("run.bnp is a saved recording", "--limit, --train-mode", "Leave them out"),
+    ),
     "unknown module": (None, report(subject="nowhere:build"), ("nowhere", "Run in the folder")),
     "unknown function": (None, report(subject="own:traind"), ("traind", "Did you mean trained?")),
     "not a model": (None, report(subject="own:number"), ("own:number", "int", "torch.nn.Module")),
