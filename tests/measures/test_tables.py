@@ -46,7 +46,7 @@ LAYERS = {
     "n_values": "i",
     "mode": "O",
 }
-"""The contract of DESIGN, section 3: columns that must be there, and what they hold."""
+"""The contract: columns that must be there, and what they hold."""
 
 
 def dtype_kind(column: pd.Series) -> str:
