@@ -23,9 +23,11 @@ from bnprobe.stats.moments import Array
 SMALL = 1 << 17
 """Values below which a second thread costs more than it brings."""
 
-CHANNELS_AT_A_TIME = {"rows": 8, "columns": 64}
-"""Channels of one piece of work, by layout: few enough for every thread to have some, and for the
-sums to stay in the cache; a whole cache line or more where channels are neighbours."""
+LANES = 64
+"""Channels of one piece of work where channels are neighbours: as many as the loops take side by side."""
+
+STRIDE = 1 << 13
+"""Values of one image in a piece of work where rows are: neighbours long enough to be fetched ahead."""
 
 
 def can_read(x: Tensor) -> bool:
@@ -129,13 +131,18 @@ class _Walk:
         self.n_threads = 1 if x.numel() < SMALL else torch.get_num_threads()
         # with one channel at distance 1, or rows whose values are not neighbours
         self.layout = "columns" if x.stride(1) == 1 and x.stride(2) != 1 and x.shape[1] > 1 else "rows"
-        step = CHANNELS_AT_A_TIME[self.layout]
+        step = LANES if self.layout == "columns" else self._rows_at_a_time()
         pieces = -(-x.shape[1] // step)
         # few channels: groups of images make more pieces, and their results are merged
         self.n_groups = min(x.shape[0], 2 * self.n_threads) if pieces < self.n_threads else 1
         self.task = np.zeros(tasks.SIZE, np.int64)
         self.task[: tasks.SP + 1] = x.data_ptr(), *x.shape, *x.stride()
         self.task[tasks.STEP], self.task[tasks.GROUPS] = step, self.n_groups
+
+    def _rows_at_a_time(self) -> int:
+        """Channels of one piece: a long stretch of memory, and still some pieces for every thread."""
+        _, n_channels, n_positions = self.x.shape
+        return max(min(STRIDE // n_positions, -(-n_channels // (4 * self.n_threads))), 8)
 
     def hold(self, field: int, array: Array | None) -> None:
         """Hand over the address of a C-contiguous float64 array, which must outlive the run."""
