@@ -201,6 +201,7 @@ class Probe:
         )
         self._device = ""
         self._n_unreadable = 0
+        self._n_outside = 0
         self._handles: list[RemovableHandle] = []
         self._final: Recording | None = None
         self._hook(model)
@@ -267,6 +268,11 @@ class Probe:
             notes.append(
                 f"{self._n_unreadable} calls of norm layers had an input that is not a floating tensor of known shape."
             )
+        if self._n_outside:
+            notes.append(
+                "Parts of the model were called outside its own forward: there the calls of a layer that is used "
+                "more than once are not told apart. Attach to the part that is called."
+            )
         if self._perhaps_scaled and self._gradients:
             notes.append(
                 "Gradients passed a forward under float16 autocast: if a loss scaler was in use they are scaled by it. "
@@ -279,7 +285,7 @@ class Probe:
             started=self._started,
             n_parameters=self._n_parameters,
             n_forwards=self._n_forwards,
-            n_images=self._n_images,
+            n_images=self._n_images or max((site.n_images for site in self._sites.values()), default=0),
             seconds=self._seconds,
             notes=tuple(notes),
         )
@@ -427,6 +433,7 @@ class Probe:
                 known = self._graphless.setdefault(name, deque(maxlen=MOST_RECOMPUTED))
                 known.append((call, seen.before.reading.moments.mean))
         if not run.depth:
+            self._n_outside += 1
             self._commit(run)
 
     def _await_gradient(
@@ -509,7 +516,8 @@ class _Hook:
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any = None, output: Any = None) -> None:
         probe = self.probe
-        if probe is None or torch._C._get_tracing_state() is not None:
+        # while a compiler traces the model there are no values to read: compiled code runs without us
+        if torch.compiler.is_compiling() or probe is None or torch._C._get_tracing_state() is not None:
             return
         if self.act == "_model_begins":
             probe._model_begins(module, args, kwargs)
