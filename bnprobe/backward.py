@@ -9,7 +9,7 @@ to the edges that lead to the input and to the parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -26,6 +26,9 @@ from bnprobe.stats.moments import Array
 
 MOST_NODES = 400
 """Nodes walked before a norm's graph is given up: the longest composed norms have about twenty."""
+
+NEARLY_NOTHING = 1e-6
+"""Share of the gradient's energy below which what is left of it is rounding."""
 
 Node = Any  # torch.autograd.graph.Node, whose C++ subclasses carry attributes of their own
 
@@ -225,6 +228,7 @@ class BackwardCall:
         self._inverse_var = inverse_var
         self._whole = {role: len(edges) for role, edges in way.edges.items()}
         self._pieces: dict[str, Any] = {}
+        self._task: int | None = None
         self._scale = 1.0
         self._hook(way)
 
@@ -266,42 +270,52 @@ class BackwardCall:
 
     def finish(self) -> GradientRecord | None:
         """The record of the backward pass that ends now; None when the gradient did not come through."""
-        pieces, self._pieces = self._pieces, {}
-        if "dy" not in pieces:
-            return None
-        by = 1.0 / self._scale
-        dy, dx = pieces["dy"], pieces.get("dx")
-        dx = dx if not isinstance(dx, list) else None  # some edges got no gradient: not the whole dx
+        pieces, self._pieces, self._task = self._pieces, {}, None
+        # gradients that are not finite are counted and left out; their arithmetic is no one's warning
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            return self._record(pieces, 1.0 / self._scale) if "dy" in pieces else None
+
+    def _record(self, pieces: dict[str, Any], by: float) -> GradientRecord:
+        """The record of one pass; `by` takes a loss scale out."""
+        dy = pieces["dy"].moments.affine(by, 0.0)
+        # some edges got no gradient, or one value that is not finite spoilt all it was pooled with
+        whole = not isinstance(pieces.get("dx"), list) and not pieces["dy"].n_nonfinite.any()
+        dx = pieces["dx"].moments.affine(by, 0.0) if whole and "dx" in pieces else None
+        # only what dx can be held against
+        energy = np.zeros(dy.shape) if dx is None else np.where(dx.n > 0, pieces["energy"] * by**2, 0.0)
         dgamma, dbeta = (self._vector(pieces.get(role), by) for role in ("dgamma", "dbeta"))
         missing = np.full(self._plan.n_channels, np.nan)
-        dy_moments = dy.moments.affine(by, 0.0)
-        dx_moments = None if dx is None else dx.moments.affine(by, 0.0)
         return GradientRecord(
             n_passes=1,
-            dy=dy_moments,
-            dy_nonfinite=dy.n_nonfinite,
-            dx=dx_moments,
+            n_passes_dx=0 if dx is None else 1,
+            dy=dy,
+            dy_nonfinite=pieces["dy"].n_nonfinite,
+            dx=dx,
             gamma=None if dgamma is None else Moments.of(dgamma[None]),
             beta=None if dbeta is None else Moments.of(dbeta[None]),
             importance=self._importance(dgamma, dbeta),
-            energy=pieces["energy"] * by**2,
-            gap_centre=missing if dx_moments is None else self._gap_centre(dx_moments),
-            gap_map=missing if dx_moments is None else self._gap_map(dy_moments, dx_moments),
-            feeder=self._feeder(pieces.get("feeder"), by, dgamma, dy_moments, dx_moments),
+            energy=energy,
+            gap_centre=missing if dx is None else self._gap_centre(dx, energy),
+            gap_map=missing if dx is None else self._gap_map(dy, dx),
+            feeder=self._feeder(pieces.get("feeder"), by, self._expected_wg(dgamma, dy, dx), dx, energy),
         )
 
     def _begin(self) -> None:
-        if not self._pieces:
+        """Start anew with every backward pass: one that failed leaves its pieces behind."""
+        task = torch._C._current_graph_task_id()
+        if task != self._task:
+            self._pieces, self._task = {}, task
             self._scale = self.listener.backward_begins(self)
 
     def _energy_of(self, rows: Tensor, moments: Moments) -> Array:
         """Sum of (dy * scale)^2 per channel: the energy dx would have if mean and variance were constants."""
         if self._map is not None:
-            energy = np.nan_to_num(self._map.scale) ** 2 * (moments.m2 + moments.n * moments.mean**2)
+            energy = np.nan_to_num(self._map.scale) ** 2 * _energy(moments)
             return energy.sum(axis=0) if energy.ndim == 2 else energy
         assert self._inverse_var is not None
         gamma = 1.0 if self._vectors.gamma is None else self._vectors.gamma
-        return gamma**2 * _numpy((rows.float() ** 2 * self._inverse_var).sum((0, 2)))
+        squares = rows.to(torch.float64) ** 2 * self._inverse_var
+        return gamma**2 * _numpy(torch.where(torch.isfinite(squares), squares, 0.0).sum((0, 2)))
 
     def _vector(self, parts: list[Tensor] | None, by: float) -> Array | None:
         return None if not parts else by * sum((_numpy(part) for part in parts[1:]), _numpy(parts[0]))
@@ -314,11 +328,11 @@ class BackwardCall:
         total = self._vectors.gamma * dgamma + (0.0 if beta is None or dbeta is None else beta * dbeta)
         return Moments.of(np.abs(total)[None])
 
-    def _gap_centre(self, dx: Moments) -> Array:
-        """|sum dx| against the largest it could be, for norms that take out the mean of what they pool over."""
+    def _gap_centre(self, dx: Moments, energy: Array) -> Array:
+        """|sum dx| against the largest it could be without centring, for norms that take out the mean."""
         if not self._normalizes_itself or self._plan.pools not in (BATCH, INSTANCE):
             return np.full(dx.shape, np.nan)
-        return _relative(np.abs(dx.n * dx.mean), np.sqrt(dx.n * _energy(dx)))
+        return _relative(np.abs(dx.n * dx.mean), np.sqrt(dx.n * energy))
 
     def _gap_map(self, dy: Moments, dx: Moments) -> Array:
         """How far dx is from dy * gamma / sqrt(running_var + eps), for norms that use running statistics."""
@@ -330,40 +344,42 @@ class BackwardCall:
         return _relative(np.maximum(np.abs(dx.mean - expected.mean), np.abs(seen - size)), size)
 
     def _feeder(
-        self, numbers: Any, by: float, dgamma: Array | None, dy: Moments, dx: Moments | None
+        self, numbers: Any, by: float, expected: Any, dx: Moments | None, energy: Array
     ) -> FeederRecord | None:
         """The weights before the norm: their size, their gradient, and the identity that ties it to gamma's."""
         if numbers is None:
             return None
         ww, gg, wg, bias = numbers
         gg, wg = gg * by**2, wg * by
-        expected = self._expected_wg(dgamma, dy, dx, bias)
+        gap = np.full(len(ww), np.nan)
+        if expected is not None and dx is not None:
+            gap = _relative(np.abs(wg - expected(bias)), np.sqrt(ww * gg))
+            # where the norm takes out all of the gradient, dx and dw are rounding, and tell nothing
+            gap = np.where(_energy(dx) > NEARLY_NOTHING * energy, gap, np.nan)
         return FeederRecord(
             norm=Moments.of(np.sqrt(ww)[None]),
             grad_norm=Moments.of(np.sqrt(gg)[None]),
-            angle=Moments.of(
-                _relative(np.sqrt(np.maximum(gg - wg**2 / np.maximum(ww, 1e-300), 0)), np.sqrt(ww))[None]
-            ),
-            gap=np.full(len(ww), np.nan)
-            if expected is None
-            else _relative(np.abs(wg - expected), np.sqrt(ww * gg)),
+            angle=Moments.of(_relative(np.sqrt(np.maximum(gg - _relative(wg**2, ww), 0)), np.sqrt(ww))[None]),
+            gap=gap,
         )
 
     def _expected_wg(
-        self, dgamma: Array | None, dy: Moments, dx: Moments | None, bias: Array
-    ) -> Array | None:
-        """<w, dL/dw> of each channel's weights as gamma's gradient implies it; None where it does not.
+        self, dgamma: Array | None, dy: Moments, dx: Moments | None
+    ) -> Callable[[Array], Array] | None:
+        """<w, dL/dw> of each channel's weights as gamma's gradient implies it, given their bias.
 
         With its own statistics: gamma dgamma eps / (v + eps). With running ones: gamma dgamma +
         gamma mean / sqrt(var + eps) dbeta - bias sum dx. Source: van Laarhoven 2017, arXiv:1706.05350,
-        with eps kept; the second form follows from dx = dy gamma / sqrt(var + eps).
+        with eps kept; the second form follows from dx = dy gamma / sqrt(var + eps). None where unknown.
         """
-        gamma = self._vectors.gamma
-        if dgamma is None or gamma is None or dx is None or self._map is None or self._plan.pools != BATCH:
+        gamma, mapping = self._vectors.gamma, self._map
+        if dgamma is None or gamma is None or dx is None or mapping is None or self._plan.pools != BATCH:
             return None
         if self._normalizes_itself:
-            return gamma * dgamma * self._plan.eps / (self._var + self._plan.eps)
-        return gamma * dgamma + self._map.scale * self._map.origin * dy.n * dy.mean - bias * dx.n * dx.mean
+            implied = gamma * dgamma * self._plan.eps / (self._var + self._plan.eps)
+            return lambda bias: implied
+        implied = gamma * dgamma + mapping.scale * mapping.origin * dy.n * dy.mean
+        return lambda bias: implied - bias * dx.n * dx.mean
 
 
 class _NodeHook:

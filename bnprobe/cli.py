@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bnprobe: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("bnprobe: interrupted; nothing was written.", file=sys.stderr)
+        print("bnprobe: interrupted.", file=sys.stderr)
         return 130
 
 
@@ -160,6 +160,7 @@ def _report(options: argparse.Namespace) -> int:
 
     saved = Path(options.subject)
     if saved.suffix == ".bnp":
+        _refuse_model_options(options)
         out = Path(options.out or f"reports/{saved.stem}.html")
         _check_paths(out)
         return _finish(load(saved), out, options)
@@ -171,6 +172,29 @@ def _report(options: argparse.Namespace) -> int:
     if options.save:
         print(f"recording: {recording.save(options.save)}")
     return _finish(recording, out, options)
+
+
+def _refuse_model_options(options: argparse.Namespace) -> None:
+    """A recording is what was seen: nothing that would change it can be asked for now."""
+    names = (
+        "weights",
+        "checkpoint",
+        "data",
+        "limit",
+        "size",
+        "mean",
+        "std",
+        "layers",
+        "loss",
+        "train_mode",
+        "save",
+    )
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
+    if given:
+        raise BnprobeError(
+            f"{options.subject} is a saved recording, so {', '.join(given)} can change nothing. "
+            "Leave them out, or name the model to record anew."
+        )
 
 
 def _check_paths(*paths: Path) -> None:

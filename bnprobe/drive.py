@@ -45,7 +45,7 @@ def record(
     with (
         attach(model, layers=layers, histograms=histograms, gradients=loss is not None) as probe,
         torch.set_grad_enabled(loss is not None),
-        _gradients_put_back(model),
+        _gradients_put_back(model.parameters()),
         tqdm(total=n_images, unit=" images", desc="probing", disable=quiet) as bar,
     ):
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
@@ -56,7 +56,8 @@ def record(
             output = model(*args, **kwargs)
             if loss is not None:
                 model.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss(output, y))
+                with _gradients_put_back(_leaves(batch)):
+                    torch.autograd.backward(loss(output, y))
             bar.update(probe.n_images - seen)
     recording = probe.recording
     if not recording.about.n_forwards:
@@ -69,14 +70,24 @@ def record(
 
 
 @contextmanager
-def _gradients_put_back(model: nn.Module) -> Iterator[None]:
-    """Parameters keep the very `.grad` tensors they had, whatever backward passes run meanwhile."""
-    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
+def _gradients_put_back(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """The tensors keep the very `.grad` they had, whatever backward passes run meanwhile."""
+    kept = [(tensor, tensor.grad) for tensor in tensors]
     try:
         yield
     finally:
-        for parameter, gradient in kept:
-            parameter.grad = gradient
+        for tensor, gradient in kept:
+            tensor.grad = gradient
+
+
+def _leaves(value: Any) -> Iterator[Tensor]:
+    """Tensors in nested containers at which gradients would accumulate."""
+    if isinstance(value, Tensor):
+        if value.is_leaf and value.requires_grad:
+            yield value
+    elif isinstance(value, Mapping | tuple | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(item)
 
 
 def _parts(batch: Any) -> tuple[Any, Any]:

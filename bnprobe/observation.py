@@ -255,8 +255,8 @@ def observe_before(
 
 
 def _inverse_variance(plan: NormLayer, rows: Tensor) -> Tensor:
-    """1 / (var + eps) at each position of a norm over channels, shape (N, 1, P), float32."""
-    x = rows.float()
+    """1 / (var + eps) at each position of a norm over channels, shape (N, 1, P), float64."""
+    x = rows.to(torch.float64)
     mean = x.mean(1, keepdim=True) if plan.centred else torch.zeros_like(x[:, :1])
     return 1 / (((x - mean) ** 2).mean(1, keepdim=True) + plan.eps)
 

@@ -11,12 +11,15 @@ import platform
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -41,7 +44,11 @@ from bnprobe.observation import (
     vectors_of,
 )
 from bnprobe.recording import About, GradientRecord, LayerRecord, Recording
+from bnprobe.stats.moments import Array
 from bnprobe.totals import Totals
+
+MOST_RECOMPUTED = 64
+"""Calls of one layer without a graph that are remembered until a checkpoint repeats them."""
 
 
 def attach(
@@ -141,13 +148,21 @@ class _Pass(threading.local):
 
     def begin(self, handling: BaseException | None) -> None:
         self.handling = handling
+        self.wants_graph = False
         self.started = time.perf_counter()
         self.n_images = 0
         self.calls: dict[str, int] = {}
         self.memory: dict[str, Vectors] = {}
         self.open: list[tuple[str, int, list[Before | None], Origin | None]] = []
-        self.graphless: dict[str, list[int]] = {}
         self.waiting: list[tuple[tuple[str, int], tuple[int, str], Seen]] = []
+
+
+@dataclass
+class _Reached:
+    """The norms that one backward pass has reached so far."""
+
+    calls: list[BackwardCall] = field(default_factory=list)
+    __hash__ = object.__hash__
 
 
 class Probe:
@@ -170,7 +185,8 @@ class Probe:
         self._scaler = scaler
         self._perhaps_scaled = False
         self._gradients: dict[tuple[str, int], GradientRecord] = {}
-        self._backward: dict[int, list[BackwardCall]] = {}
+        self._backward: WeakValueDictionary[int, _Reached] = WeakValueDictionary()
+        self._graphless: dict[str, deque[tuple[int, Array]]] = {}
         self._sites: dict[tuple[str, int], _Site] = {}
         self._memory: dict[str, Vectors] = {}
         self._lock = threading.Lock()
@@ -185,6 +201,7 @@ class Probe:
         )
         self._device = ""
         self._n_unreadable = 0
+        self._n_outside = 0
         self._handles: list[RemovableHandle] = []
         self._final: Recording | None = None
         self._hook(model)
@@ -251,6 +268,11 @@ class Probe:
             notes.append(
                 f"{self._n_unreadable} calls of norm layers had an input that is not a floating tensor of known shape."
             )
+        if self._n_outside:
+            notes.append(
+                "Parts of the model were called outside its own forward: there the calls of a layer that is used "
+                "more than once are not told apart. Attach to the part that is called."
+            )
         if self._perhaps_scaled and self._gradients:
             notes.append(
                 "Gradients passed a forward under float16 autocast: if a loss scaler was in use they are scaled by it. "
@@ -263,7 +285,7 @@ class Probe:
             started=self._started,
             n_parameters=self._n_parameters,
             n_forwards=self._n_forwards,
-            n_images=self._n_images,
+            n_images=self._n_images or max((site.n_images for site in self._sites.values()), default=0),
             seconds=self._seconds,
             notes=tuple(notes),
         )
@@ -309,6 +331,7 @@ class Probe:
             return
         run.depth = 1
         run.begin(sys.exception())
+        run.wants_graph = self._wants_gradients and torch.is_grad_enabled()
         first = next(_tensors((args, kwargs)), None)
         if first is not None:
             run.n_images = first.shape[0] if first.dim() else 1
@@ -317,19 +340,36 @@ class Probe:
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run = self._pass
         x = next(_tensors((args, kwargs)), None)
-        origin = origin_of(x) if x is not None and self._wants_gradients else None
-        if _is_recomputation():
-            calls = run.graphless.get(name)
-            if not calls or origin is None:
+        for_gradient = self._wants_gradients and torch.is_grad_enabled()
+        origin = origin_of(x) if x is not None and for_gradient else None
+        again = _is_recomputation()
+        if again:
+            if not for_gradient or not self._graphless.get(name):
                 return
-            call = calls.pop()
+            call = self._graphless[name][0][0]
         else:
             # outside a pass of the whole model there is no end that would restart the count
             call = run.calls.get(name, 0) if run.depth else 0
             run.calls[name] = call + 1
-        for_gradient = self._wants_gradients and torch.is_grad_enabled()
         with torch.no_grad():
-            run.open.append((name, call, self._read(name, call, module, x, for_gradient), origin))
+            tries = self._read(name, call, module, x, for_gradient)
+        if again:
+            call = self._call_of(name, tries)
+        run.open.append((name, call, tries, origin))
+
+    def _call_of(self, name: str, tries: list[Before | None]) -> int:
+        """Which call a recomputation repeats: of those that made no graph, the one with the nearest input.
+
+        Checkpointed parts are recomputed in another order, and maybe in another thread, than they ran in.
+        """
+        seen = next((tried.reading.moments.mean for tried in tries if tried is not None), None)
+        with self._lock:
+            calls = self._graphless[name]
+            distances = [np.inf if seen is None else float(np.abs(mean - seen).sum()) for _, mean in calls]
+            nearest = int(np.argmin(distances))
+            call = calls[nearest][0]
+            del calls[nearest]
+        return call
 
     def _read(
         self, name: str, call: int, module: nn.Module, x: Tensor | None, for_gradient: bool
@@ -384,11 +424,16 @@ class Probe:
         plan = next(
             i for i, tried in enumerate(tries) if tried is not None and tried.plan is seen.before.plan
         )
-        run.waiting.append(((name, call), settled or (plan, seen.output), seen))
         self._await_gradient((name, call), seen.before, y, origin)
-        if y is not None and not torch.is_grad_enabled():
-            run.graphless.setdefault(name, []).append(call)
+        # the one tensor of a call that a backward pass may need, and a site must not keep
+        seen = replace(seen, before=replace(seen.before, inverse_var=None))
+        run.waiting.append(((name, call), settled or (plan, seen.output), seen))
+        if run.wants_graph and not torch.is_grad_enabled():
+            with self._lock:
+                known = self._graphless.setdefault(name, deque(maxlen=MOST_RECOMPUTED))
+                known.append((call, seen.before.reading.moments.mean))
         if not run.depth:
+            self._n_outside += 1
             self._commit(run)
 
     def _await_gradient(
@@ -413,15 +458,18 @@ class Probe:
         """A backward pass has reached a norm: finish its record when the pass ends, in whatever thread."""
         task = torch._C._current_graph_task_id()
         with self._lock:
-            calls = self._backward.setdefault(task, [])
-            calls.append(call)
-        if len(calls) == 1:
-            torch.autograd.Variable._execution_engine.queue_callback(lambda: self._backward_ends(task))
+            reached = self._backward.get(task)
+            if reached is None:
+                reached = self._backward[task] = _Reached()
+                # only the engine holds it: when a pass fails, it goes with the pass
+                engine = torch.autograd.Variable._execution_engine
+                engine.queue_callback(partial(self._backward_ends, reached))
+            reached.calls.append(call)
         return float(self._scaler.get_scale()) if self._scaler is not None else 1.0
 
-    def _backward_ends(self, task: int) -> None:
+    def _backward_ends(self, reached: _Reached) -> None:
         with self._lock:
-            for call in self._backward.pop(task, ()):
+            for call in reached.calls:
                 record = call.finish()
                 if record is not None:
                     known = self._gradients.get(call.site)
@@ -468,7 +516,8 @@ class _Hook:
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any = None, output: Any = None) -> None:
         probe = self.probe
-        if probe is None or torch._C._get_tracing_state() is not None:
+        # while a compiler traces the model there are no values to read: compiled code runs without us
+        if torch.compiler.is_compiling() or probe is None or torch._C._get_tracing_state() is not None:
             return
         if self.act == "_model_begins":
             probe._model_begins(module, args, kwargs)

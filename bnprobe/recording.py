@@ -6,6 +6,7 @@ be made on a laptop from a file, and the recordings of two machines can be merge
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -53,12 +54,14 @@ class GradientRecord:
     `dy` and `dx` are moments of the gradient at the norm's output and input over all values; `gamma`,
     `beta` moments over backward passes of dL/dgamma and dL/dbeta, `importance` of |gamma dgamma + beta
     dbeta|. `energy` is the sum of (dy gamma / sqrt(var + eps))^2: what the energy of dx would be if the
-    norm's mean and variance were constants. `gap_centre` and `gap_map` are the largest violations of
-    sum dx = 0 and of dx = dy gamma / sqrt(running_var + eps), relative; NaN where they do not apply.
+    norm's mean and variance were constants, over the `n_passes_dx` passes that have a dx. `gap_centre`
+    and `gap_map` are the largest violations of sum dx = 0 and of dx = dy gamma / sqrt(running_var +
+    eps), relative; NaN where they do not apply.
     None stands for gradients that autograd did not compute (a frozen parameter, an input without one).
     """
 
     n_passes: int
+    n_passes_dx: int
     dy: Moments
     dy_nonfinite: Array
     dx: Moments | None
@@ -80,12 +83,22 @@ class GradientRecord:
             self,
             **kept,
             n_passes=self.n_passes + other.n_passes,
+            n_passes_dx=self.n_passes_dx + other.n_passes_dx,
             dy=self.dy.merge(other.dy),
             dy_nonfinite=self.dy_nonfinite + other.dy_nonfinite,
             energy=self.energy + other.energy,
             gap_centre=np.fmax(self.gap_centre, other.gap_centre),
             gap_map=np.fmax(self.gap_map, other.gap_map),
         )
+
+
+def _parts(record: FeederRecord | GradientRecord, at: str) -> Iterator[tuple[str, Array | Moments]]:
+    """The arrays and moments of a record of gradients, with their names."""
+    for name, value in vars(record).items():
+        if isinstance(value, FeederRecord):
+            yield from _parts(value, f"{at} / {name}")
+        elif value is not None and not isinstance(value, int):
+            yield f"{at} / {name}", value
 
 
 @dataclass(frozen=True)
@@ -143,6 +156,9 @@ class LayerRecord:
         for name, shape in (("post", self.post.shape), ("pre_images", self.pre_images.n.shape)):
             if shape != c:
                 raise BnprobeError(f"{self.site} / {name}: expected shape {c}, found {shape}.")
+        for name, part in _parts(self.gradient, f"{self.site} / gradient") if self.gradient else ():
+            if part.shape != c:
+                raise BnprobeError(f"{name}: expected shape {c}, found {part.shape}.")
         if self.pools not in POOLS:
             raise BnprobeError(
                 f"{self.site} / pools: expected one of {', '.join(POOLS)}, found {self.pools!r}."
@@ -200,6 +216,9 @@ class LayerRecord:
             moments = getattr(self, name)
             if moments is not None:
                 moments.check_sane(f"{self.site} / {name}")
+        for name, part in _parts(self.gradient, f"{self.site} / gradient") if self.gradient else ():
+            if isinstance(part, Moments):
+                part.check_sane(name)
         if np.any(self.n_positive > self.post.n + self.post_nonfinite) or np.any(self.n_positive < 0):
             raise BnprobeError(f"{self.site} / n_positive: more positive outputs than outputs.")
         return self

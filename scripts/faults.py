@@ -188,7 +188,7 @@ def try_all(faults: list[Fault], desks: list[Path]) -> dict[str, str]:
 
     with ThreadPoolExecutor(len(desks)) as pool:
         jobs = {pool.submit(job, fault): fault for fault in faults}
-        done = tqdm(as_completed(jobs), total=len(jobs), desc="faults", unit="fault")
+        done = tqdm(as_completed(jobs), total=len(jobs), desc="faults", disable=None, unit="fault")
         return {jobs[one].name: one.result() for one in done}
 
 

@@ -42,6 +42,8 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 LENGTHS = (5, 50)
 """Batches of the two memory runs: a probe that keeps tensors grows from one to the other."""
 
+TRAIN = "train step"
+
 Watching = Callable[[nn.Module], AbstractContextManager[object]]
 
 
@@ -68,7 +70,7 @@ class Case:
             norm.train()
         with torch.no_grad():
             net(self.images(4))
-        net.eval()
+        net.train(self.form == TRAIN)
         return net.to(memory_format=torch.channels_last) if self.form == "channels_last" else net
 
     def images(self, n: int | None = None) -> Tensor:
@@ -77,7 +79,12 @@ class Case:
         return x.to(memory_format=torch.channels_last) if self.form == "channels_last" else x
 
     def run(self, net: nn.Module, x: Tensor) -> None:
-        """One forward pass, as inference runs it."""
+        """One forward pass, as inference runs it; forward and backward in a training step."""
+        if self.form == TRAIN:
+            net.zero_grad()
+            labels = torch.arange(len(x), device=x.device)
+            nn.functional.cross_entropy(net(x), labels).backward()
+            return
         cast = torch.autocast(self.device) if self.form == "autocast" else nullcontext()
         with torch.inference_mode(), cast:
             net(x)
@@ -171,6 +178,14 @@ def hooked(net: nn.Module, watch: Callable[[nn.Module], Callable[..., None]]) ->
         yield
 
 
+def no_histograms(net: nn.Module) -> AbstractContextManager[object]:
+    return bnprobe.attach(net, histograms=False)
+
+
+TRAIN_PROBES: dict[str, Watching] = {
+    "bnprobe, histograms=False": no_histograms,
+    "bnprobe, as it comes": default,
+}
 PROBES: dict[str, Watching] = {"bnprobe, histograms=False": moments, "bnprobe, as it comes": default}
 RIVALS: dict[str, Watching] = {
     "torch reductions in hooks": plain_torch,
@@ -248,6 +263,10 @@ class Switch(ExitStack):
 
 def times(case: Case, n: int, rivals: bool) -> Iterator[dict[str, object]]:
     """A row for every way to watch."""
+    if case.form == TRAIN:
+        for name, watching in TRAIN_PROBES.items():
+            yield row(case, name, pairs(case, watching, n))
+        return
     for name, watching in {**PROBES, **(RIVALS if rivals else {})}.items():
         yield row(case, name, pairs(case, watching, n if name in PROBES else max(n // 3, 3)))
     if not rivals:
@@ -385,7 +404,8 @@ def cases(options: argparse.Namespace) -> list[Case]:
     if options.device == "cuda":
         forms = ("float32", "autocast", "channels_last")
         return [Case(model, CUDA_BATCH, "cuda", form) for model in options.models for form in forms]
-    return [Case(model, BATCHES.get(model, 16), "cpu", clock=options.clock) for model in options.models]
+    forward = [Case(model, BATCHES.get(model, 16), "cpu", clock=options.clock) for model in options.models]
+    return forward + [Case(model, 16, "cpu", TRAIN, options.clock) for model in options.train_models]
 
 
 def options_from(arguments: list[str] | None) -> argparse.Namespace:
@@ -393,6 +413,9 @@ def options_from(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", default=list(BATCHES), help="names that torchvision knows")
+    parser.add_argument(
+        "--train-models", nargs="*", default=["resnet18"], help="models whose training step is timed too"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--pairs", type=int, default=9, help="pairs of passes (default 9)")
     parser.add_argument("--threads", type=int, help="threads torch may use (default: as it comes)")
@@ -406,7 +429,7 @@ def options_from(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.quick:
-        options.models, options.pairs = ["resnet50"], 3
+        options.models, options.train_models, options.pairs = ["resnet50"], [], 3
         options.no_rivals = options.no_memory = True
     return options
 
@@ -424,7 +447,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for case in tqdm(cases(options), desc="models", disable=None):
         rows.extend(times(case, options.pairs, not options.no_rivals))
-        memory = [] if options.no_memory else list(peaks(case))
+        memory = [] if options.no_memory or case.form == TRAIN else list(peaks(case))
         for told in rows:
             for one in memory:
                 if (told["model"], told["watched_by"]) == (one["model"], one["watched_by"]):

@@ -43,10 +43,10 @@ def loss_of(output: Any, seed: int = 7) -> Tensor:
 
 
 class Cut:
-    """A copy of `model` whose graph is cut at every norm in `paths`, counted per call of one forward pass."""
+    """Takes a model of its own and cuts its graph at every norm in `paths`, counted per call of a forward pass."""
 
     def __init__(self, model: nn.Module, paths: Sequence[str]) -> None:
-        self.model = copy.deepcopy(model)
+        self.model = model
         modules = dict(self.model.named_modules())
         for path in paths:
             module = modules.get(path, self.model)

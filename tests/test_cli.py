@@ -45,6 +45,13 @@ def poisoned():
     return model
 
 
+def unbuffered():
+    """Trained vectors on fresh statistics: one critical finding and an info, no warning."""
+    model = trained()
+    model[1].reset_running_stats()
+    return model
+
+
 def wider():
     return nn.Sequential(nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7))
 
@@ -269,7 +276,7 @@ def test_interruption_is_one_line(place, monkeypatch, capsys):
     monkeypatch.setattr("bnprobe.drive.record", interrupted)
     before = files(place)
     assert main(report("-o", "x.html")) == 130
-    assert capsys.readouterr().err == "bnprobe: interrupted; nothing was written.\n"
+    assert capsys.readouterr().err == "bnprobe: interrupted.\n"
     assert files(place) == before
 
 
@@ -285,6 +292,7 @@ def test_interruption_is_one_line(place, monkeypatch, capsys):
         ("trained", "info", 1),
         ("poisoned", None, 0),
         ("poisoned", "critical", 1),
+        ("unbuffered", "warning", 1),
         ("wider", "critical", 0),
         ("wider", "warning", 0),
         ("wider", "info", 1),
@@ -293,7 +301,8 @@ def test_interruption_is_one_line(place, monkeypatch, capsys):
 def test_fail_on_counts_its_severity_and_above(place, function, fail_on, code):
     """Fails if --fail-on compares with == or the wrong way round, or a finding alone makes the code 1.
 
-    `trained` was shifted (warning), `poisoned` has a NaN (critical), `wider` is untrained (info).
+    `trained` was shifted (warning), `poisoned` has a NaN and `unbuffered` fresh statistics (critical), `wider`
+    is untrained (info).
     """
     more = ["--fail-on", fail_on] if fail_on else []
     assert main(report("-o", "x.html", *more, subject=f"own:{function}")) == code
@@ -347,6 +356,11 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, list[str], tuple[str, ...]]]
     "unknown option": (None, report("--quick"), ("--quick", "--help")),
     "unknown model": (None, report(subject="resnet5"), ("resnet5", "Did you mean resnet50", "bnprobe list")),
     "unknown model without data": (None, ["report", "resnet5"], ("Did you mean resnet50",)),
+    "model options for a recording": (
+        None,
+        ["report", "run.bnp", "--limit", "3", "--train-mode"],
+        ("run.bnp is a saved recording", "--limit, --train-mode", "Leave them out"),
+    ),
     "unknown module": (None, report(subject="nowhere:build"), ("nowhere", "Run in the folder")),
     "unknown function": (None, report(subject="own:traind"), ("traind", "Did you mean trained?")),
     "not a model": (None, report(subject="own:number"), ("own:number", "int", "torch.nn.Module")),

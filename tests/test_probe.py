@@ -783,3 +783,28 @@ def test_input_that_cannot_be_read_is_noted():
         model(BY_NAME["batch norm"].batches()[0])
     assert probe.recording.layers[0].n_calls == 1
     assert probe.recording.about.notes[0].startswith("1 calls of norm layers")
+
+
+def test_a_model_being_compiled_is_left_alone():
+    """Fails if a compiler traces through the hooks into the compiled loops: that ends the process."""
+    model = nn.Sequential(nn.Conv2d(3, C, 3), nn.BatchNorm2d(C), nn.ReLU()).eval()
+    x = torch.randn(2, 3, 9, 8)
+    expected = model(x)
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad(), bnprobe.attach(compiled) as probe:
+        np.testing.assert_array_equal(compiled(x).numpy(), expected.detach().numpy())
+    assert probe.recording.about.n_forwards == 0
+    with torch.no_grad(), bnprobe.attach(model) as probe:
+        model(x)
+    assert probe.recording.about.n_forwards == 1
+
+
+def test_parts_called_alone_are_said():
+    """Fails if the report of a part called outside the model's forward speaks of 0 images, and does not say why."""
+    model = nn.Module()
+    model.part = nn.Sequential(nn.Conv2d(3, C, 3), nn.BatchNorm2d(C)).eval()
+    with bnprobe.attach(model) as probe:
+        model.part(torch.randn(5, 3, 9, 8))
+    about = probe.recording.about
+    assert about.n_images == 5
+    assert any("outside its own forward" in note for note in about.notes)

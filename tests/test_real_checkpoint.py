@@ -1,6 +1,6 @@
 """Real networks: a trained CIFAR ResNet-20 on a thousand images, decoders of Hugging Face, torchvision's families.
 
-Expected digits are those of FORMULAS, section 1, measured from the parameters of the same checkpoint by
+Expected digits were measured from the parameters of the same checkpoint by
 other code. The statistics of the data have a slow twin here: hooks of our own, float64, two passes.
 """
 

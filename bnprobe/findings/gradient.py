@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 
 from bnprobe.findings.rule import Evidence, Finding, Rule
 
@@ -49,7 +50,7 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
                 "warning",
                 row["layer"],
                 "No gradient reaches this norm: its γ and β cannot learn.",
-                f"the gradient at its output was exactly 0 in all channels over {row['n_backward']} backward passes.",
+                f"the gradient at its output was exactly 0 in all channels over {_passes(row)}.",
                 "Check that its output is used by the loss, and is not detached or cut off by a dead activation.",
                 call=row["call"],
             )
@@ -62,6 +63,11 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
                 "At the end of training this is expected; at its start, use larger batches or check the labels.",
                 call=row["call"],
             )
+
+
+def _passes(row: pd.Series) -> str:
+    n = int(row["n_backward"])
+    return f"{n} backward pass{'es' if n > 1 else ''}"
 
 
 def violated(evidence: Evidence) -> Iterator[Finding]:

@@ -126,14 +126,14 @@ RULES = (
     Rule(
         "statistics-never-updated",
         "Do the running statistics still hold their initial values?",
-        "FIELD: pytorch/ignite#2590, pytorch/pytorch#110361",
+        "https://github.com/pytorch/ignite/issues/2590, https://github.com/pytorch/pytorch/issues/110361",
         "any channel with a running mean other than 0 or a running variance other than 1",
         never_updated,
     ),
     Rule(
         "statistics-poisoned",
         "Are the running statistics finite, and the variances not negative?",
-        "FIELD: pytorch/pytorch#88474, pytorch/pytorch#106605",
+        "https://github.com/pytorch/pytorch/issues/88474, https://github.com/pytorch/pytorch/issues/106605",
         "finite running statistics and variances of at least 0",
         poisoned,
     ),

@@ -133,7 +133,7 @@ COLUMNS = (
     Column(
         "gap_centre",
         "Check: in train mode the gradient at the input sums to zero; 0 where it does.",
-        "largest |Σ dx| / √(n Σ dx²)",
+        "largest |Σ dx| / √(n Σ (dy γ / √(var + eps))²)",
         table="layers",
     ),
     Column(
@@ -197,7 +197,7 @@ def layer_columns(record: LayerRecord) -> dict[str, float]:
     columns.update(
         grad_out=float(np.sqrt(out.sum() / gradient.n_passes)),
         dy_kurtosis=float(gradient.dy.pool().kurtosis_excess),
-        no_gradient=float(np.mean(out == 0)),
+        no_gradient=float(np.mean(out[seen] == 0)) if (seen := gradient.dy.n > 0).any() else float("nan"),
         gamma_snr_median=median(channels["gamma_snr"]),
         beta_snr_median=median(channels["beta_snr"]),
         w_angle_median=median(channels["w_angle"]),
@@ -208,8 +208,8 @@ def layer_columns(record: LayerRecord) -> dict[str, float]:
         columns["gap_weight"] = _largest(gradient.feeder.gap)
     if gradient.dx is not None:
         back = _energy(gradient.dx).sum()
-        columns["grad_in"] = float(np.sqrt(back / gradient.n_passes))
-        columns["grad_ratio"] = float(np.sqrt(back / out.sum())) if out.sum() > 0 else float("nan")
+        columns["grad_in"] = float(np.sqrt(back / gradient.n_passes_dx))
+        columns["grad_ratio"] = columns["grad_in"] / columns["grad_out"] if out.sum() > 0 else float("nan")
         whole = gradient.energy.sum()
         columns["energy_removed_layer"] = float(1 - back / whole) if whole > 0 else float("nan")
     return columns

@@ -110,7 +110,7 @@ def _n_running(record: LayerRecord) -> float:
     """Images that the running mean is worth: its noise is that of a mean over so many.
 
     An exponential average with momentum m has the variance m/(2 - m) of one batch's mean; momentum
-    None averages all batches tracked. Source: FORMULAS, error of a moving average.
+    None averages all batches tracked. Follows from the geometric weights m(1 - m)^k.
     """
     tracked = record.n_batches_tracked or 0
     if record.momentum is None:

@@ -163,7 +163,7 @@ def _network_figure(tables: Tables) -> Figure:
         draw,
         "One column per layer, in the order in which the data reach them; within a column the channels are sorted "
         "by |γ|, the largest on top, and every column is stretched to the same height (number of channels in "
-        "brackets). White lines separate stages.",
+        "brackets). Gaps separate stages.",
     )
 
 

@@ -105,14 +105,35 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", svg)
+    svg = re.sub(
+        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
+        r'<svg viewBox="\1" role="img" stroke-linejoin="round" stroke-linecap="butt">',
+        svg,
+        count=1,
+    )
+    # matplotlib's style would hold for the whole page, and goes on our own tag instead
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\s*\n\s*", "\n", svg)
+    prefix = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]
+    numbers: dict[str, int] = {}
+    # inside tags only: between them stand names, which are left as they are
+    return re.sub(r"<[^>]*>", lambda tag: _page_tag(tag[0], prefix, numbers), svg)
+
+
+def _page_tag(tag: str, prefix: str, numbers: dict[str, int]) -> str:
+    """One SVG tag as the page wants it: short, in the page's ink, with ids that are its own."""
+    tag = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", tag)
+    tag = re.sub(r"font-family: [^;\"]+;? ?| transform=\"rotate\(-?0 [^\"]*\"", "", tag)
+    # a hundredth of a point is finer than any screen
+    tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
     # matplotlib numbers its groups, which would clash between pictures, and makes other ids of addresses
     # in memory, which would change from run to run
-    svg = re.sub(r'<g id="[^"]*"(/?)>', r"<g\1>", svg)
-    svg = _number_ids(svg, hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8])
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is finer than any screen
+    tag = re.sub(r'<g id="[^"]*"(/?)>', r"<g\1>", tag)
+    tag = re.sub(
+        r'(\bid="|url\(#|href="#)([^")]+)',
+        lambda match: f"{match[1]}p{prefix}-{numbers.setdefault(match[2], len(numbers))}",
+        tag,
+    )
     for colour, variable in (
         (INK, "ink"),
         (MUTED, "muted"),
@@ -120,18 +141,8 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
         (SEEN, "seen"),
         (MEMORY, "memory"),
     ):
-        svg = svg.replace(colour, f"var(--{variable})")
-    return svg
-
-
-def _number_ids(svg: str, prefix: str) -> str:
-    """Ids by order of appearance, with a prefix that no other picture of the page has."""
-    numbers: dict[str, int] = {}
-    return re.sub(
-        r'(\bid="|url\(#|href="#)([^")]+)',
-        lambda match: f"{match[1]}p{prefix}-{numbers.setdefault(match[2], len(numbers))}",
-        svg,
-    )
+        tag = tag.replace(colour, f"var(--{variable})")
+    return tag
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> list
     """The answer in a few sentences, made of this network's numbers."""
     sentences = [
         _what_there_is(recording),
-        *_memory(tables.layers),
+        *_memory(tables.layers[~_fresh(tables)]),
         *_learned(tables.channels),
         *_own(tables.layers),
         _verdict(findings),
@@ -43,6 +43,15 @@ def _what_there_is(recording: Recording) -> str:
         f"{recording.about.model} holds {where}; "
         f"{count(recording.about.n_images, 'image')} went through it {mode}."
     )
+
+
+def _fresh(tables: Tables) -> pd.Series:
+    """Which sites remember nothing: running means of 0 and variances of 1 everywhere."""
+    channels = tables.channels
+    initial = (channels["running_mean"] == 0) & (channels["running_var"] == 1)
+    by_site = initial.groupby([channels["layer"], channels["call"]]).all()
+    sites = zip(tables.layers["layer"], tables.layers["call"], strict=True)
+    return pd.Series([bool(by_site[site]) for site in sites], index=tables.layers.index, dtype=bool)
 
 
 def _memory(layers: pd.DataFrame) -> list[str]:

@@ -20,7 +20,7 @@ class ImageMoments:
     of squares `aa` and `bb` and of products `ab`; all of shape (C,), float64. With these the
     error of a mean *and* of a mean square about any point can be told, counting images and not
     pixels: pixels of one image are correlated, so sigma / sqrt(N H W) is wrong by the design
-    effect (FORMULAS: clustered by sample). Images count alike, whatever their size.
+    effect. Images count alike, whatever their size.
     """
 
     origin: Array

@@ -53,7 +53,7 @@ def _builder(name: str) -> Builder:
         builder: Builder = models.get_model_builder(name)
         return builder
     raise UnknownModel(
-        f'"{name}".{did_you_mean(name.lower(), known)} `bnprobe list` shows all; a model of your own is '
+        f'no model is called "{name}".{did_you_mean(name.lower(), known)} `bnprobe list` shows all; a model of your own is '
         "package.module:function."
     )
 

@@ -102,7 +102,9 @@ def test_a_rule_says_what_it_asks_where_from_and_when_it_is_silent(rule):
     assert rule.asks.endswith("?")
     assert rule.asks[0].isupper()
     assert len(rule.silent) > 5
-    assert re.search(r"arXiv:\d{4}\.\d{4,5}|FIELD: |FORMULAS: |\b(19|20)\d\d\b", rule.source), rule.source
+    assert re.search(
+        r"arXiv:\d{4}\.\d{4,5}|https://github\.com/\S+/issues/\d+|\b(19|20)\d\d\b|1/√", rule.source
+    ), rule.source
 
 
 def test_names_of_rules_are_unique():

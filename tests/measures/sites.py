@@ -120,6 +120,7 @@ def gradient(dy: np.ndarray, **changes: Any) -> GradientRecord:
     passes = np.array([[1.0], [1.1], [0.9]]) * np.ones((1, dy.shape[1]))
     fields: dict[str, Any] = {
         "n_passes": 3,
+        "n_passes_dx": 3,
         "dy": Moments(**oracles.channel_moments(dy)),
         "dy_nonfinite": oracles.n_nonfinite(dy).astype(float),
         "dx": Moments(**oracles.channel_moments(dy)),

@@ -38,6 +38,16 @@ def test_the_picture_is_well_formed_and_has_words_as_words():
     assert "<text" in svg
 
 
+@pytest.mark.parametrize(
+    "name", ["experts.3.1275.norm", "url(#a)", f"colour {figures.INK}", 'id="a" href="#b"', "$x_1$"]
+)
+def test_text_is_left_as_it_is(name):
+    """Fails if what tidies coordinates, ids and colours, or reads formulas, changes the name of a layer."""
+    root = ET.fromstring(to_svg("one", lambda: plain(name)).replace("xlink:href", "href"))
+    words = [("".join(node.itertext())).strip() for node in root.iter() if node.tag.endswith("text")]
+    assert name in words
+
+
 def test_the_picture_has_no_size_date_or_author_of_its_own():
     """Fails if the page's width is not the picture's, or two runs of one recording differ."""
     svg = to_svg("one", plain)
