@@ -387,6 +387,7 @@ def run_silently(engine: str, *options: str, **environment: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", *options, "-c", SILENT.format(engine=engine)],
         env={**os.environ, "PYTHONPATH": root, **environment},
+        cwd=root,
         capture_output=True,
         text=True,
         check=False,
@@ -411,6 +412,7 @@ def test_without_a_place_for_compiled_code(tmp_path):
     done = subprocess.run(
         [sys.executable, "-B", "-W", "error", "-c", SILENT.format(engine="condense.cpu")],
         env={**os.environ, **environment, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,  # where it runs comes before PYTHONPATH
         capture_output=True,
         text=True,
         check=False,
@@ -425,6 +427,7 @@ def test_without_numba():
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", blocked],
         env={**os.environ, "PYTHONPATH": str(Path(bnprobe.__file__).parent.parent)},
+        cwd=Path(bnprobe.__file__).parent.parent,
         capture_output=True,
         text=True,
         check=False,
