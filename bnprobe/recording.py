@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from bnprobe.errors import BnprobeError, CannotMerge
+from bnprobe.neighbours import Wiring
 from bnprobe.stats import Histogram, ImageMoments, Moments
 from bnprobe.stats.moments import Array
 
@@ -110,7 +111,8 @@ class LayerRecord:
     is what the norm remembered before this run. `output` says whether the statistics after the norm
     were "derived" from those before it, or "read" because the map is not one affine map per row.
     `mismatch` is the largest difference at the first call between the real output and the formula
-    of the kind, in units of the largest output; NaN where it was not checked.
+    of the kind, in units of the largest output; NaN where it was not checked. `wiring` is what was found
+    around the layer when it was first called, or None.
     """
 
     layer: str
@@ -144,6 +146,7 @@ class LayerRecord:
     own_mean: Moments | None
     own_log_var: Moments | None
     gradient: GradientRecord | None = None
+    wiring: Wiring | None = None
 
     def __post_init__(self) -> None:
         c = self.pre.shape
@@ -208,6 +211,7 @@ class LayerRecord:
             buffers_moved=self.buffers_moved or other.buffers_moved,
             output="read" if "read" in (self.output, other.output) else "derived",
             mismatch=float(np.fmax(self.mismatch, other.mismatch)),
+            wiring=self.wiring or other.wiring,
         )
 
     def check_sane(self) -> Self:

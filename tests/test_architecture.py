@@ -31,10 +31,11 @@ EVERYTHING = room("*", "*")
 ROOMS = {
     "errors": room(""),
     "stats": room("errors", "numpy"),
-    "recording": room("stats errors files", "numpy"),
-    "files": room("recording stats errors", "numpy safetensors"),
+    "recording": room("neighbours stats errors files", "numpy"),
+    "neighbours": room("stats errors", "numpy"),
+    "files": room("recording neighbours stats errors", "numpy safetensors"),
     "norms": room("recording errors", "torch"),
-    "wiring": room("recording errors", "torch numpy"),
+    "wiring": room("norms neighbours recording stats errors", "torch numpy"),
     "condense": room("stats", "torch numpy numba llvmlite triton"),
     "observation": room("norms condense recording stats", "torch numpy"),
     "backward": room("norms condense observation recording stats", "torch numpy"),
@@ -43,7 +44,7 @@ ROOMS = {
     "drive": room("probe errors recording", "torch tqdm"),
     "interventions": room("norms recording errors", "torch numpy"),
     "scipy_stats": room("", "scipy"),
-    "measures": room("recording stats errors scipy_stats", "numpy pandas"),
+    "measures": room("recording neighbours stats errors scipy_stats", "numpy pandas"),
     "findings": room("errors", "numpy pandas"),
     # markupsafe is the half of jinja2 that escapes
     "report": room("recording files measures findings errors", "numpy pandas jinja2 markupsafe altair"),
@@ -59,7 +60,7 @@ ROOMS = {
 }
 """The table of the design, and this test is what holds it. An entry "room.module" is narrower than its room."""
 
-WITHOUT_TORCH = ("errors", "stats", "recording", "files", "measures", "findings", "report")
+WITHOUT_TORCH = ("errors", "stats", "neighbours", "recording", "files", "measures", "findings", "report")
 DRAWING = {"seaborn", "matplotlib"}
 
 
