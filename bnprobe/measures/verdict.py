@@ -46,7 +46,7 @@ COLUMNS = (
     Column(
         "verdict",
         "Whether the data look like what the layer remembers, by certainty and by size.",
-        "mean_moved, scale_moved ≥ 1/3, else same; too few samples: errors above half the visible size, or under 10 images",
+        "shifted: mean_moved or scale_moved ≥ 1/3; same: a visible shift would be 2 errors and few channels look moved",
         source="Schneider et al. 2020, arXiv:2006.16971",
         table="layers",
     ),
@@ -70,30 +70,51 @@ COLUMNS = (
 
 def layer_columns(record: LayerRecord) -> dict[str, float | str]:
     """The verdict, and the shares of channels that it rests on (NaN where nothing could be tested)."""
+    mean, size = _effects(record)
+    return {
+        "verdict": _verdict(record, mean, size),
+        "mean_moved": mean.moved,
+        "scale_moved": size.moved,
+    }
+
+
+@dataclass(frozen=True)
+class _Effect:
+    """Shares of the tested channels: `moved` surely and visibly, `looks` moved visibly, sure or not."""
+
+    moved: float
+    looks: float
+
+
+def _effects(record: LayerRecord) -> tuple[_Effect, _Effect]:
+    """Of the mean, and of the scale."""
     means, scales = shift.channel_columns(record), scale.channel_columns(record)
     times = OVERWHELMING if _n_images(record) < FEWEST else 1
-    mean = _moved(means["shift"], times * VISIBLE_SHIFT, means["shift_q"])
-    size = _moved(scale.log_ratio(record), times * VISIBLE_SCALE, scales["scale_q"])
-    return {"verdict": _verdict(record, mean, size), "mean_moved": mean, "scale_moved": size}
-
-
-def _moved(effect: Array, visible: float, q: Array) -> float:
-    """Share of the tested channels that moved surely and visibly."""
-    tested = ~np.isnan(q)
     return (
-        float(np.mean((q < SURE)[tested] & (np.abs(effect[tested]) >= visible))) if tested.any() else np.nan
+        _effect(means["shift"], times * VISIBLE_SHIFT, means["shift_q"]),
+        _effect(scale.log_ratio(record), times * VISIBLE_SCALE, scales["scale_q"]),
     )
 
 
-def _verdict(record: LayerRecord, mean: float, size: float) -> str:
+def _effect(size: Array, visible: float, q: Array) -> _Effect:
+    tested = ~np.isnan(q)
+    if not tested.any():
+        return _Effect(np.nan, np.nan)
+    looks = np.abs(size[tested]) >= visible
+    return _Effect(float(np.mean(looks & (q[tested] < SURE))), float(np.mean(looks)))
+
+
+def _verdict(record: LayerRecord, mean: _Effect, size: _Effect) -> str:
     if not remembers(record):
         return NO_MEMORY
     if never_updated(record):
         return NEVER_UPDATED
-    moved = mean >= ENOUGH, size >= ENOUGH
+    moved = mean.moved >= ENOUGH, size.moved >= ENOUGH
     if any(moved):
         return BOTH if all(moved) else MEAN if moved[0] else SCALE
-    return SAME if _could_tell(record) else TOO_FEW
+    # what looks moved and is not sure is neither a shift nor its absence
+    looks = mean.looks >= ENOUGH or size.looks >= ENOUGH
+    return SAME if _could_tell(record) and not looks else TOO_FEW
 
 
 def remembers(record: LayerRecord) -> bool:
