@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bnprobe.condense import WHOLE, Affine, Own, Reading, Share, count, moments_of, packed, read
-from bnprobe.condense.packed import BAD
+from bnprobe.condense.packed import BAD, IMAGES_SEEN
 from bnprobe.norms import NormLayer
 from bnprobe.recording import CHANNELS, GROUP, INSTANCE
 from bnprobe.stats import Histogram, Moments
@@ -80,9 +80,12 @@ class Last:
     turns: bool
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Before:
-    """What is known of one call before the layer has run."""
+    """What is known of one call before the layer has run.
+
+    Not frozen, as `Seen` is not: made at every call, and a frozen one takes several times as long.
+    """
 
     plan: NormLayer
     training: bool
@@ -104,7 +107,7 @@ class Before:
         return None if self.packed_own is None else halves(self.packed_own)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seen:
     """One call, condensed: what a site adds to its total.
 
@@ -145,7 +148,7 @@ class Seen:
     @property
     def n_images(self) -> int:
         """Samples of the call: the images that had a finite value in some channel."""
-        return int(self.before.reading.images.n.max(initial=0))
+        return int(self.before.reading.packed[IMAGES_SEEN].max(initial=0))
 
 
 def halves(packed_own: Array) -> tuple[Moments, Moments]:
@@ -190,15 +193,12 @@ def _vector(tensor: Tensor | None) -> Array | None:
 
 def _unchanged_map(last: Last | None, plan: NormLayer, vectors: Vectors) -> Affine | None:
     """The map of the last call, if it holds for this one."""
-    if last is None or last.map is None or last.eps != plan.eps:
-        return None
-    pairs = zip(vars(last.vectors).values(), vars(vectors).values(), strict=True)
-    same = all(a is b or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs)
-    return last.map if same else None
+    return last.map if last is not None and last.vectors is vectors and last.eps == plan.eps else None
 
 
 def observe_before(
     plan: NormLayer,
+    vectors: Vectors,
     x: Tensor,
     training: bool,
     memory: Vectors,
@@ -209,13 +209,13 @@ def observe_before(
     share: Share = WHOLE,
     last: Last | None = None,
 ) -> Before:
-    """Read the input of one call.
+    """Read the input of one call of a layer that now has these `vectors`.
 
     `memory` holds the layer's vectors at its first call ever; `reference` is None at the first call
     of a site, which sets it. `share` is what the histograms count, `last` what the site kept of its
     last call.
     """
-    rows, vectors = plan.rows(x.detach()), vectors_of(plan)
+    rows = plan.rows(x.detach())
     reference = reference or _stored_reference(memory, vectors, plan.eps)
     fixed = None
     if plan.uses_running:
@@ -271,7 +271,8 @@ def observe_after(before: Sequence[Before], y: object, settled: str | None, hist
     if settled is None:
         best, mismatch, fits = _choose(before, y)
         settled = "derived" if best.map is not None and (fits or not np.isfinite(mismatch)) else "read"
-    best = best if best.sample is None else replace(best, sample=None)
+    if best.sample is not None:
+        best = replace(best, sample=None)
     if settled == "read" and isinstance(y, Tensor) and y.is_floating_point() and best.plan.fits(y):
         return _read_output(best, y, mismatch, histograms)
     return _derive_output(best, y, mismatch, histograms)
@@ -501,6 +502,7 @@ def _tolerance(before: Before, y: object) -> float:
     reading, mapping = before.reading.moments, before.map
     far = np.where(reading.n > 0, np.maximum(np.abs(reading.low), np.abs(reading.high)), 0.0)
     moved = np.abs(np.where(np.isfinite(mapping.scale), mapping.scale, 0.0)) * far
-    finite = y.detach()[torch.isfinite(y)]
+    y = y.detach()
+    finite = y[torch.isfinite(y)]
     largest = float(finite.abs().amax()) if finite.numel() else 1.0
     return base + 8 * epsilon * float(moved.max(initial=0.0)) / max(largest, 1e-30)
