@@ -174,21 +174,23 @@ def share_of(n_values: float, n_images: int) -> Share:
 
 def vectors_of(plan: NormLayer) -> Vectors:
     """Copies of the layer's vectors; gamma with the plan's offset (1 + w in some RMS norms)."""
-    gamma = _vector(plan.weight)
     return Vectors(
-        gamma if gamma is None else gamma + plan.weight_offset,
-        _vector(plan.bias),
-        _vector(plan.running_mean),
-        _vector(plan.running_var),
+        vector_of(plan.weight, plan.weight_offset),
+        vector_of(plan.bias),
+        vector_of(plan.running_mean),
+        vector_of(plan.running_var),
     )
 
 
-def _vector(tensor: Tensor | None) -> Array | None:
+def vector_of(tensor: Tensor | None, added: float = 0.0) -> Array | None:
+    """A copy of the tensor in float64, shape (C,), with `added` to every entry."""
     if tensor is None:
         return None
     if tensor.dtype in (torch.float32, torch.float64) and tensor.device.type == "cpu":
-        return tensor.detach().numpy().reshape(-1).astype(np.float64)  # a copy, and the shortest way
-    return np.array(tensor.detach().to("cpu", torch.float64).reshape(-1).numpy())
+        vector = tensor.detach().numpy().reshape(-1).astype(np.float64)  # a copy, and the shortest way
+    else:
+        vector = np.array(tensor.detach().to("cpu", torch.float64).reshape(-1).numpy())
+    return vector + added if added else vector
 
 
 def _unchanged_map(last: Last | None, plan: NormLayer, vectors: Vectors) -> Affine | None:
@@ -417,7 +419,8 @@ def _batch_map(plan: NormLayer, vectors: Vectors, reading: Reading, n_positions:
     gamma, beta = _gamma_beta(plan, vectors)
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = gamma / np.sqrt(square + plan.eps)
-    return Affine(mean if plan.centred else np.zeros_like(mean), scale, np.broadcast_to(beta, scale.shape))
+    offset = beta if scale.ndim == 1 else np.broadcast_to(beta, scale.shape)
+    return Affine(mean if plan.centred else np.zeros_like(mean), scale, offset)
 
 
 def _normalizing(plan: NormLayer, reading: Reading, n_positions: int) -> tuple[Array, Array]:
@@ -431,9 +434,11 @@ def _normalizing(plan: NormLayer, reading: Reading, n_positions: int) -> tuple[A
     if plan.pools == GROUP:
         groups = (-1, plan.n_groups, plan.n_channels // plan.n_groups)
         used, whole = used.reshape(*groups).pool(axis=2), whole.reshape(groups).all(axis=2)
-    mean = np.where(whole & (used.n > 0), used.mean, np.nan)
-    var = used.m2 / np.maximum(used.n, 1)
-    return mean, np.where(np.isnan(mean), np.nan, var if plan.centred else var + mean**2)
+    mean, var = used.mean, used.m2 / np.maximum(used.n, 1)
+    usable = whole & (used.n > 0)
+    if not usable.all():
+        mean, var = np.where(usable, mean, np.nan), np.where(usable, var, np.nan)
+    return mean, var if plan.centred else var + mean**2
 
 
 def _gamma_beta(plan: NormLayer, vectors: Vectors) -> tuple[Array, Array]:

@@ -41,7 +41,7 @@ ROOMS = {
     "graph": room("norms", "torch"),
     "backward": room("norms graph condense observation recording stats", "torch numpy"),
     "totals": room("condense observation backward recording stats", "numpy"),
-    "watch": room("norms observation", "torch"),
+    "watch": room("norms observation stats", "torch"),
     "probe": room(
         "norms wiring condense observation totals watch graph backward recording stats errors", "torch numpy"
     ),
