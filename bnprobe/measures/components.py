@@ -59,6 +59,14 @@ COLUMNS = (
         "0 to 1",
         table="layers",
     ),
+    Column(
+        "class_of_between_median",
+        "Typical share of the differences between images that their labels explain, less chance.",
+        "median share_class / (share_class + share_image)",
+        "0 to 1",
+        "epsilon squared: Kelley 1935",
+        "layers",
+    ),
     Column("n_classes", "Classes that labels were given for.", table="layers"),
     Column("n_labeled", "Samples that a label was given for.", table="layers"),
 )
@@ -98,6 +106,7 @@ def layer_columns(record: LayerRecord) -> dict[str, float]:
     classes = record.classes
     return {
         **{f"{name}_median": median(values) for name, values in columns.items()},
+        "class_of_between_median": float("nan") if classes is None else median(classes.share),
         "n_classes": 0 if classes is None else len(classes.labels),
         "n_labeled": 0 if classes is None else int(classes.n_images),
     }

@@ -10,11 +10,9 @@ from bnprobe.measures.shape import median
 from bnprobe.recording import CHANNELS, LayerRecord
 from bnprobe.stats.moments import Array
 
-OFF_MEAN = 0.1
-"""Median |mean − beta| in |gamma| up to which a layer keeps the promise."""
-
-OFF_SCALE = 0.1
-"""Median |ln(deviation / |gamma|)| up to which a layer keeps the promise: about 10 %."""
+OFF_MEAN, OFF_SCALE = verdict.VISIBLE_SHIFT, verdict.VISIBLE_SCALE
+"""Median |mean − beta| in |gamma|, and median |ln(deviation / |gamma|)|, up to which a layer keeps the promise:
+the sizes from which a shift is visible, so that a layer whose memory is judged the same keeps it."""
 
 OTHER_FORMULA = 0.01
 """Mismatch of output and formula, in units of the largest output, from which the layer does something more."""

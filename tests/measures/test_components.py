@@ -122,4 +122,7 @@ def test_the_summary_is_of_medians_and_counts():
     columns, found = components.channel_columns(record), components.layer_columns(record)
     for name in NAMES:
         assert found[f"{name}_median"] == median(columns[name])
+    assert found["class_of_between_median"] == pytest.approx(
+        median(columns["share_class"] / (columns["share_class"] + columns["share_image"]))
+    )
     assert (found["n_classes"], found["n_labeled"]) == (2, 5)

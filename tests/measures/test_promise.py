@@ -84,15 +84,16 @@ def test_the_reason(expected, record):
 
 
 def test_few_images_lie_elsewhere_by_chance():
-    """Fails if eight images accuse the memory: the same source is called shifted."""
+    """Fails if eight images accuse the memory: ten draws from the same source, most of them off by chance."""
     memory = drawn.memory(np.random.default_rng(1))
-    rows = drawn.images(np.random.default_rng(2), 8)
-    record = drawn.record_of(rows, **memory)
-    sigma = np.sqrt(memory["running_var"] + record.eps)
-    mean, origin = memory["running_mean"], np.zeros(24)
-    record = type(record)(**{**vars(record), "post": record.pre.affine(1 / sigma, origin, mean)})
-    assert promise.layer_columns(record)["beta_error_median"] > promise.OFF_MEAN
-    assert why(record) == "small sample"
+    found = []
+    for seed in range(10):
+        record = drawn.record_of(drawn.images(np.random.default_rng(seed), 8), **memory)
+        sigma = np.sqrt(memory["running_var"] + record.eps)
+        post = record.pre.affine(1 / sigma, np.zeros(24), memory["running_mean"])
+        found.append(why(type(record)(**{**vars(record), "post": post})))
+    assert set(found) <= {"holds", "small sample"}
+    assert found.count("small sample") >= 5
 
 
 def test_instance_norm_keeps_the_promise_on_average():
