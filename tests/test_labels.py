@@ -157,7 +157,9 @@ def test_labels_change_nothing_else(case, training):
                     case.call(model, x)
         found.append(tables(probe.recording))
     plain, labelled = found
-    ignored = [n for n in plain.layers if n.startswith(("share_", "n_classes", "n_labeled"))]
+    ignored = [
+        n for n in plain.layers if n.startswith(("share_", "class_of_between", "n_classes", "n_labeled"))
+    ]
     for name in plain.channels.columns.difference(["share_class", "share_image"]):
         same(plain.channels[name], labelled.channels[name])
     for name in plain.layers.columns.difference(ignored):
