@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.condense import WHOLE, Affine, Own, Reading, Share, count, moments_of, packed, read
+from bnprobe.condense import WHOLE, Affine, Own, Reading, Share, count, moments_of, own_array, packed, read
 from bnprobe.condense.packed import BAD, IMAGES_SEEN
 from bnprobe.norms import NormLayer
 from bnprobe.recording import CHANNELS, GROUP, INSTANCE
@@ -186,10 +186,7 @@ def vector_of(tensor: Tensor | None, added: float = 0.0) -> Array | None:
     """A copy of the tensor in float64, shape (C,), with `added` to every entry."""
     if tensor is None:
         return None
-    if tensor.dtype in (torch.float32, torch.float64) and tensor.device.type == "cpu":
-        vector = tensor.detach().numpy().reshape(-1).astype(np.float64)  # a copy, and the shortest way
-    else:
-        vector = np.array(tensor.detach().to("cpu", torch.float64).reshape(-1).numpy())
+    vector: Array = own_array(tensor)
     return vector + added if added else vector
 
 
