@@ -277,7 +277,7 @@ def test_totals_add_as_the_statistics_merge():
 def test_the_image_of_a_total_is_added(loops, monkeypatch):
     """Fails if a reading that is mapped and added at once is not what `Moments.affine` and `merge` make of it."""
     if not loops:
-        monkeypatch.setattr("bnprobe.condense.packed._loops", lambda: None)
+        monkeypatch.setattr(sys.modules["bnprobe.condense.packed"], "_loops", lambda: None)
     scale = np.array([2.0, -0.5, 0.0, np.nan, 1.0])
     map_ = Affine(np.linspace(-1, 1, 5), scale, np.array([0.0, 1.0, 2.0, 3.0, np.inf]))
     total, moments, bad = packed(Moments.empty(5)), Moments.empty(5), np.zeros(5)
