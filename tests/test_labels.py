@@ -208,6 +208,16 @@ def test_parts_saved_loaded_and_merged_are_the_whole(model, x, tmp_path):
     assert_same(merged.merge(probe.recording).layers[0].classes, expected(x, LABELS))
 
 
+def test_batches_of_a_class_add_up_by_their_images(model, x):
+    """Fails if batches of a class count alike, whatever their sizes: 1, 3 and 2 images, of classes that return."""
+    labels = [4, 4, 4, 1, 1, 4]
+    with bnprobe.attach(model) as probe, torch.no_grad():
+        for part in (slice(0, 1), slice(1, 4), slice(4, 6)):
+            with probe.labels(labels[part]):
+                model(x[part])
+    assert_same(probe.recording.layers[0].classes, expected(x, labels))
+
+
 def test_a_snapshot_is_not_changed_by_later_batches(model, x):
     """Fails if totals that are added in place are handed out."""
     with bnprobe.attach(model) as probe, torch.no_grad(), probe.labels(LABELS):
