@@ -26,7 +26,10 @@ SMALL = 1 << 17
 LANES = 64
 """Channels of one piece of work where channels are neighbours: as many as the loops take side by side."""
 
-STRIDE = 1 << 13
+import os
+PIECES = int(os.environ.get('K_PIECES', 4))
+CHUNK = int(os.environ.get('K_CHUNK', 1 << 14))
+STRIDE = int(os.environ.get('K_STRIDE', 1 << 13))
 """Values of one image in a piece of work where rows are: neighbours long enough to be fetched ahead."""
 
 
@@ -131,18 +134,19 @@ class _Walk:
         self.n_threads = 1 if x.numel() < SMALL else torch.get_num_threads()
         # with one channel at distance 1, or rows whose values are not neighbours
         self.layout = "columns" if x.stride(1) == 1 and x.stride(2) != 1 and x.shape[1] > 1 else "rows"
-        step = LANES if self.layout == "columns" else self._rows_at_a_time()
+        step, wide = (LANES, LANES) if self.layout == "columns" else self._rows_at_a_time()
         pieces = -(-x.shape[1] // step)
         # few channels: groups of images make more pieces, and their results are merged
         self.n_groups = min(x.shape[0], 2 * self.n_threads) if pieces < self.n_threads else 1
         self.task = np.zeros(tasks.SIZE, np.int64)
         self.task[: tasks.SP + 1] = x.data_ptr(), *x.shape, *x.stride()
-        self.task[tasks.STEP], self.task[tasks.GROUPS] = step, self.n_groups
+        self.task[tasks.STEP], self.task[tasks.GROUPS], self.task[tasks.WIDE] = step, self.n_groups, wide
 
-    def _rows_at_a_time(self) -> int:
+    def _rows_at_a_time(self) -> tuple[int, int]:
         """Channels of one piece: a long stretch of memory, and still some pieces for every thread."""
         _, n_channels, n_positions = self.x.shape
-        return max(min(STRIDE // n_positions, -(-n_channels // (4 * self.n_threads))), 8)
+        step = max(min(STRIDE // n_positions, -(-n_channels // (PIECES * self.n_threads))), 8)
+        return step, max(min(CHUNK // n_positions // 8 * 8, LANES), 8)
 
     def hold(self, field: int, array: Array | None) -> None:
         """Hand over the address of a C-contiguous float64 array, which must outlive the run."""

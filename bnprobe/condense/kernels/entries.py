@@ -32,11 +32,12 @@ from bnprobe.condense.kernels.totals import add_totals
 
 
 @plain
-def finish(task: Any, group: int, first: int, sums: Any) -> None:
+def finish(task: Any, group: int, first: int, last: int, sums: Any) -> None:
     """Write the channels of one piece of work."""
     out = floats(task[tasks.OUT] + 8 * group * channels.N_OUT * task[tasks.C])
-    for c in range(sums.shape[1]):
-        channels.finish(sums, c, out, task[tasks.C], first + c, channels.origin_of(task, first + c))
+    for c in range(first, last):
+        at = (c - first) // task[tasks.WIDE] * channels.SUMS + (c - first) % task[tasks.WIDE]
+        channels.finish(sums, at, out, task[tasks.C], c)
 
 
 @plain
@@ -50,20 +51,27 @@ def sum_by_rows(pointer: Any) -> None:
     """Moments and bins of every channel, row by row: each is counted while it is still in the cache."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
-    found = np.empty(RUN, np.uint8)
+    wide = task[tasks.WIDE]
+    found, rows = np.empty(RUN, np.uint8), np.empty(channels.ROWS)
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
-        sums, counts = channels.empty_sums(last - first), places(task, last - first)
+        sums, counts = channels.empty_sums(task, first, last, wide), places(task, last - first)
         board = np.full((3, last - first), real(x, np.nan))
         for n in range(n0, n1):
             if n == n0 or task[tasks.GATE_STRIDE]:
                 set_gates(x, task, n, first, board[1], board[2])
-            sum_rows(x, task, n, first, last, sums, board[0], board[1], board[2])
-            if len(counts) and is_counted(task, n):
-                bin_rows(x, task, n, first, last, counts, found)
-        finish(task, group, first, sums)
+            counted = len(counts) > 0 and is_counted(task, n)
+            for c in range(first, last, wide):
+                i, width = c - first, min(wide, last - c)
+                sum_rows(x, task, n, c, width, (first, last), rows, board[0, i:], board[1, i:], board[2, i:])
+                channels.join(task, rows, sums, i // wide * channels.SUMS, n, c, width)
+                for j in range(width):
+                    board[0, i + j] = real(x, rows[channels.MEAN + j])
+                if counted:
+                    bin_rows(x, task, n, c, c + width, counts[i:], found)
+        finish(task, group, first, last, sums)
         write_bins(task, group, first, counts)
 
 
@@ -72,22 +80,25 @@ def sum_by_columns(pointer: Any) -> None:
     """Moments and bins of every channel, where channels are neighbours."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
-    board, block = np.full(BOARD, real(x, np.nan)), np.zeros(SUMS)
+    board, block, rows = np.full(BOARD, real(x, np.nan)), np.zeros(SUMS), np.empty(channels.ROWS)
     found, maps = np.empty(RUN, np.uint8), np.empty(3 * RUN)
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
-        sums, counts = channels.empty_sums(last - first), places(task, last - first)
-        board[PILOT : PILOT + last - first] = np.nan
+        width = last - first
+        sums, counts = channels.empty_sums(task, first, last, task[tasks.WIDE]), places(task, width)
+        board[PILOT : PILOT + width] = np.nan
         for n in range(n0, n1):
             if n == n0 or task[tasks.GATE_STRIDE]:
-                gates = board[TURN : TURN + last - first], board[BAR : BAR + last - first]
-                set_gates(x, task, n, first, gates[0], gates[1])
-            sum_columns(x, task, n, first, last, sums, board, block)
+                set_gates(x, task, n, first, board[TURN : TURN + width], board[BAR : BAR + width])
+            sum_columns(x, task, n, first, width, rows, board, block)
+            channels.join(task, rows, sums, 0, n, first, width)
+            for c in range(width):
+                board[PILOT + c] = real(x, rows[channels.MEAN + c])
             if len(counts) and is_counted(task, n):
                 bin_columns(x, task, n, first, last, counts, found, maps)
-        finish(task, group, first, sums)
+        finish(task, group, first, last, sums)
         write_bins(task, group, first, counts)
 
 

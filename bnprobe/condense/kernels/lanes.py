@@ -24,7 +24,7 @@ loop = njit(fastmath=FAST, error_model="numpy", boundscheck=False)
 plain = njit(error_model="numpy", boundscheck=False)
 
 
-def _real(element: Any) -> Any:
+def real_type(element: Any) -> Any:
     """The type in which values of a memory type are computed: float32, or float64 for itself."""
     return types.float64 if element == types.float64 else types.float32
 
@@ -94,13 +94,13 @@ def value(typingctx: Any, x: Any, at: Any) -> Any:
             return builder.fpext(builder.bitcast(found, ir.HalfType()), ir.FloatType())
         return found
 
-    return _real(x.dtype)(x, types.int64), generate
+    return real_type(x.dtype)(x, types.int64), generate
 
 
 @intrinsic
 def real(typingctx: Any, x: Any, number: Any) -> Any:
     """A float64 number in the type in which values of x are computed."""
-    target = _real(x.dtype)
+    target = real_type(x.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.cast(builder, args[1], types.float64, target)

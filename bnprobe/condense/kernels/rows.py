@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 
 from bnprobe.condense.kernels import tasks
-from bnprobe.condense.kernels.channels import join
+from bnprobe.condense.kernels.channels import HIGH, LOW, MEAN, N, PASSED, POINT, S1, S2, S3, S4, join
 from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, value
+from bnprobe.condense.kernels.vectors import WIDTH, vector_sums
 
 BLOCK = 2048
 """Values summed in float32 lanes, 16 or more at a time, before they join a float64 sum."""
 
 STRIDED_BLOCK = 32
 """The same where the values are not neighbours, and one float32 takes them all."""
+
+AHEAD = 2048
+"""Values between those that are summed and those that memory is asked for: some pages."""
 
 N_PILOT = 16
 """At most so many values make the pilot; a power of two, so that a constant row has itself as pilot."""
@@ -64,13 +68,20 @@ def block_sums(x: Any, start: int, n: int, stride: int, k: Any, turn: Any, bar: 
 
 
 @plain
-def sums_about(x: Any, start: int, n: int, stride: int, k: Any, turn: Any, bar: Any) -> Any:
-    """`block_sums` of a row of any length, in float64."""
+def sums_about(
+    x: Any, start: int, n: int, stride: int, ahead: int, k: Any, turn: Any, bar: Any, rows: Any, c: int
+) -> None:
+    """`block_sums` of a row of any length, in float64, as row c of its chunk."""
     s1 = s2 = s3 = s4 = 0.0
     low, high, positive = np.inf, -np.inf, 0
-    size = BLOCK if stride == 1 else STRIDED_BLOCK
-    for at in range(0, n, size):
-        part = block_sums(x, start + at * stride, min(size, n - at), stride, k, turn, bar)
+    vectors = stride == 1 and n >= WIDTH
+    blocks = -(-n // (BLOCK if vectors else STRIDED_BLOCK))
+    for i in range(blocks):
+        first, last = n * i // blocks, n * (i + 1) // blocks
+        if vectors:
+            part = vector_sums(x, start + first, last - first, ahead, k, turn, bar)
+        else:
+            part = block_sums(x, start + first * stride, last - first, stride, k, turn, bar)
         s1 += part[0]
         s2 += part[1]
         s3 += part[2]
@@ -78,7 +89,10 @@ def sums_about(x: Any, start: int, n: int, stride: int, k: Any, turn: Any, bar: 
         low = min(low, np.float64(part[4]))
         high = max(high, np.float64(part[5]))
         positive += part[6]
-    return s1, s2, s3, s4, low, high, positive
+    rows[POINT + c], rows[N + c] = np.float64(k), np.float64(n)
+    rows[S1 + c], rows[S2 + c], rows[S3 + c], rows[S4 + c] = s1, s2, s3, s4
+    rows[LOW + c], rows[HIGH + c] = low, high
+    rows[PASSED + c] = np.float64(positive)
 
 
 @plain
@@ -94,11 +108,21 @@ def is_far(n: float, s1: float, s2: float) -> bool:
 @plain
 def needs_care(n: float, s4: float) -> bool:
     """Whether sums are not finite, or so small that float32 may have run out of range (or constant)."""
-    return not s4 < np.inf or s4 < n * TINY
+    return (not s4 < np.inf) | (s4 < n * TINY)
 
 
 @plain
-def careful(x: Any, start: int, n: int, stride: int) -> Any:
+def n_unusual(rows: Any, width: int) -> int:
+    """How many rows of a chunk have to be looked at again."""
+    found = 0
+    for c in range(width):
+        n = rows[N + c]
+        found += np.int64(is_far(n, rows[S1 + c], rows[S2 + c]) | needs_care(n, rows[S4 + c]))
+    return found
+
+
+@plain
+def careful(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
     """A row in float64, finite values only: the mean, how many, sums about the mean, extremes."""
     low, high = np.inf, -np.inf
     k, seen = 0.0, 0
@@ -118,37 +142,59 @@ def careful(x: Any, start: int, n: int, stride: int) -> Any:
             s2 += d2
             s3 += d2 * d
             s4 += d2 * d2
-    return k, np.float64(seen), s1, s2, s3, s4, low, high
+    rows[POINT + c], rows[N + c] = k, np.float64(seen)
+    rows[S1 + c], rows[S2 + c], rows[S3 + c], rows[S4 + c] = s1, s2, s3, s4
+    rows[LOW + c], rows[HIGH + c] = low, high
 
 
 @plain
-def row_sums(x: Any, start: int, n: int, stride: int, k: Any, turn: Any, bar: Any) -> Any:
-    """One row: a point, finite values, sums about the point, extremes; and how many pass the gate."""
-    s1, s2, s3, s4, low, high, positive = sums_about(x, start, n, stride, k, turn, bar)
-    count = np.float64(n)
-    if is_far(count, s1, s2):
-        k = real(x, np.float64(k) + s1 / count)
-        s1, s2, s3, s4, low, high, _ = sums_about(x, start, n, stride, k, turn, bar)
-    if s4 == 0.0 and low == high:
-        return (low, count, 0.0, 0.0, 0.0, 0.0, low, high), positive
-    if needs_care(count, s4):
-        return careful(x, start, n, stride), positive
-    return (np.float64(k), count, s1, s2, s3, s4, low, high), positive
+def is_constant(rows: Any, c: int) -> bool:
+    """Whether a row has one value only, which then is its point."""
+    if rows[S4 + c] == 0.0 and rows[LOW + c] == rows[HIGH + c]:
+        rows[POINT + c] = rows[LOW + c]
+        rows[S1 + c] = rows[S2 + c] = rows[S3 + c] = 0.0
+        return True
+    return False
+
+
+@plain
+def mend(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
+    """Sum a row again if the first sums will not do: about its own mean, or with all care."""
+    if is_far(rows[N + c], rows[S1 + c], rows[S2 + c]):
+        k = real(x, rows[POINT + c] + rows[S1 + c] / rows[N + c])
+        passed = rows[PASSED + c]
+        sums_about(x, start, n, stride, 0, k, real(x, 1.0), real(x, np.inf), rows, c)
+        rows[PASSED + c] = passed
+    if not is_constant(rows, c) and needs_care(rows[N + c], rows[S4 + c]):
+        careful(x, start, n, stride, rows, c)
+
+
+@plain
+def ahead_of(task: Any, row: int, first: int, last: int) -> int:
+    """From a channel's row to what is read AHEAD values later, if images follow each other in a piece of
+    work on the channels `first` to `last`. It need not exist: nothing but time depends on it."""
+    size = task[tasks.P]
+    if (last - row) * size > AHEAD:
+        return AHEAD
+    return AHEAD + task[tasks.SN] - (last - first) * size
 
 
 @plain
 def sum_rows(
-    x: Any, task: Any, n: int, first: int, last: int, sums: Any, pilots: Any, turn: Any, bar: Any
+    x: Any, task: Any, n: int, first: int, width: int, ends: Any, rows: Any, pilots: Any, turn: Any, bar: Any
 ) -> None:
-    """The rows of image n and the channels `first` to `last`, one at a time, into `sums`.
+    """The rows of image n and `width` channels from `first`, one at a time; `ends` are those of the piece.
 
     `pilots` holds where each channel's row of the image before had its mean; NaN before the first.
     """
     size, stride = task[tasks.P], task[tasks.SP]
-    for c in range(first, last):
-        i = c - first
-        start = n * task[tasks.SN] + c * task[tasks.SC]
-        if not np.isfinite(pilots[i]):
-            pilots[i] = pilot(x, start, size, stride)
-        row, positive = row_sums(x, start, size, stride, pilots[i], turn[i], bar[i])
-        pilots[i] = real(x, join(task, sums, n, c, first, row, np.float64(positive)))
+    start = n * task[tasks.SN] + first * task[tasks.SC]
+    for c in range(width):
+        at = start + c * task[tasks.SC]
+        if not np.isfinite(pilots[c]):
+            pilots[c] = pilot(x, at, size, stride)
+        ahead = ahead_of(task, first + c, ends[0], ends[1])
+        sums_about(x, at, size, stride, ahead, pilots[c], turn[c], bar[c], rows, c)
+    if n_unusual(rows, width):
+        for c in range(width):
+            mend(x, start + c * task[tasks.SC], size, stride, rows, c)
