@@ -26,11 +26,15 @@ SMALL = 1 << 17
 LANES = 64
 """Channels of one piece of work where channels are neighbours: as many as the loops take side by side."""
 
-import os
-PIECES = int(os.environ.get('K_PIECES', 4))
-CHUNK = int(os.environ.get('K_CHUNK', 1 << 14))
-STRIDE = int(os.environ.get('K_STRIDE', 1 << 13))
-"""Values of one image in a piece of work where rows are: neighbours long enough to be fetched ahead."""
+STRETCH = 1 << 16
+"""Values of one image in a piece of work where rows are: a long walk through memory, because every new
+place costs some time until values come as fast as they can."""
+
+PIECES = 4
+"""Pieces of work for every thread, at least, where there are channels enough."""
+
+CHUNK = 1 << 14
+"""Values that rows of one chunk come to: they are still in the cache when they are counted."""
 
 
 def can_read(x: Tensor) -> bool:
@@ -145,7 +149,7 @@ class _Walk:
     def _rows_at_a_time(self) -> tuple[int, int]:
         """Channels of one piece: a long stretch of memory, and still some pieces for every thread."""
         _, n_channels, n_positions = self.x.shape
-        step = max(min(STRIDE // n_positions, -(-n_channels // (PIECES * self.n_threads))), 8)
+        step = max(min(STRETCH // n_positions, -(-n_channels // (PIECES * self.n_threads))), 8)
         return step, max(min(CHUNK // n_positions // 8 * 8, LANES), 8)
 
     def hold(self, field: int, array: Array | None) -> None:

@@ -32,12 +32,23 @@ from bnprobe.condense.kernels.totals import add_totals
 
 
 @plain
-def finish(task: Any, group: int, first: int, last: int, sums: Any) -> None:
-    """Write the channels of one piece of work."""
-    out = floats(task[tasks.OUT] + 8 * group * channels.N_OUT * task[tasks.C])
-    for c in range(first, last):
-        at = (c - first) // task[tasks.WIDE] * channels.SUMS + (c - first) % task[tasks.WIDE]
-        channels.finish(sums, at, out, task[tasks.C], c)
+def empty_sums(task: Any, first: int, last: int) -> Any:
+    """Nothing added yet to the channels of a piece of work, chunk by chunk."""
+    wide = task[tasks.WIDE]
+    sums = np.empty((-(-(last - first) // wide), channels.SUMS))
+    for i in range(len(sums)):
+        c = first + i * wide
+        channels.set_empty(task, sums[i], c, min(wide, last - c))
+    return sums
+
+
+@plain
+def write_sums(task: Any, group: int, first: int, last: int, sums: Any) -> None:
+    """Write the channels of a piece of work."""
+    wide = task[tasks.WIDE]
+    for i in range(len(sums)):
+        c = first + i * wide
+        channels.write(task, group, c, min(wide, last - c), sums[i])
 
 
 @plain
@@ -52,26 +63,28 @@ def sum_by_rows(pointer: Any) -> None:
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
     wide = task[tasks.WIDE]
-    found, rows = np.empty(RUN, np.uint8), np.empty(channels.ROWS)
+    found, rows = np.empty(RUN, np.uint8), channels.rows_board()
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
-        sums, counts = channels.empty_sums(task, first, last, wide), places(task, last - first)
+        sums, counts = empty_sums(task, first, last), places(task, last - first)
         board = np.full((3, last - first), real(x, np.nan))
         for n in range(n0, n1):
             if n == n0 or task[tasks.GATE_STRIDE]:
                 set_gates(x, task, n, first, board[1], board[2])
             counted = len(counts) > 0 and is_counted(task, n)
-            for c in range(first, last, wide):
-                i, width = c - first, min(wide, last - c)
-                sum_rows(x, task, n, c, width, (first, last), rows, board[0, i:], board[1, i:], board[2, i:])
-                channels.join(task, rows, sums, i // wide * channels.SUMS, n, c, width)
+            for i in range(len(sums)):
+                at, c = i * wide, first + i * wide
+                width = min(wide, last - c)
+                pilots, turn, bar = board[0, at:], board[1, at:], board[2, at:]
+                sum_rows(x, task, n, c, width, (first, last), rows, pilots, turn, bar)
+                channels.join(task, rows, sums[i], n, c, width)
                 for j in range(width):
-                    board[0, i + j] = real(x, rows[channels.MEAN + j])
+                    pilots[j] = real(x, rows[channels.MEAN + j])
                 if counted:
-                    bin_rows(x, task, n, c, c + width, counts[i:], found)
-        finish(task, group, first, last, sums)
+                    bin_rows(x, task, n, c, c + width, counts[at:], found)
+        write_sums(task, group, first, last, sums)
         write_bins(task, group, first, counts)
 
 
@@ -80,25 +93,25 @@ def sum_by_columns(pointer: Any) -> None:
     """Moments and bins of every channel, where channels are neighbours."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
-    board, block, rows = np.full(BOARD, real(x, np.nan)), np.zeros(SUMS), np.empty(channels.ROWS)
+    board, block, rows = np.full(BOARD, real(x, np.nan)), np.zeros(SUMS), channels.rows_board()
     found, maps = np.empty(RUN, np.uint8), np.empty(3 * RUN)
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
         width = last - first
-        sums, counts = channels.empty_sums(task, first, last, task[tasks.WIDE]), places(task, width)
+        sums, counts = empty_sums(task, first, last), places(task, width)
         board[PILOT : PILOT + width] = np.nan
         for n in range(n0, n1):
             if n == n0 or task[tasks.GATE_STRIDE]:
                 set_gates(x, task, n, first, board[TURN : TURN + width], board[BAR : BAR + width])
             sum_columns(x, task, n, first, width, rows, board, block)
-            channels.join(task, rows, sums, 0, n, first, width)
+            channels.join(task, rows, sums[0], n, first, width)
             for c in range(width):
                 board[PILOT + c] = real(x, rows[channels.MEAN + c])
             if len(counts) and is_counted(task, n):
                 bin_columns(x, task, n, first, last, counts, found, maps)
-        finish(task, group, first, last, sums)
+        write_sums(task, group, first, last, sums)
         write_bins(task, group, first, counts)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 BFLOAT16, FLOAT16 = types.uint16, types.int16
@@ -47,6 +48,22 @@ def floats(typingctx: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(types.float64)(address), generate
+
+
+def stack(size: int) -> Any:
+    """A function for compiled code: a pointer to `size` float64 on the stack of whoever calls it.
+
+    Why not an array: functions count who holds it, which for one row takes as long as its sums.
+    """
+
+    @intrinsic
+    def room(typingctx: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return cgutils.alloca_once(builder, ir.DoubleType(), size=size)
+
+        return types.CPointer(types.float64)(), generate
+
+    return room
 
 
 @intrinsic

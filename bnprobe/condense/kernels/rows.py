@@ -72,27 +72,33 @@ def sums_about(
     x: Any, start: int, n: int, stride: int, ahead: int, k: Any, turn: Any, bar: Any, rows: Any, c: int
 ) -> None:
     """`block_sums` of a row of any length, in float64, as row c of its chunk."""
-    s1 = s2 = s3 = s4 = 0.0
-    low, high, positive = np.inf, -np.inf, 0
-    vectors = stride == 1 and n >= WIDTH
-    blocks = -(-n // (BLOCK if vectors else STRIDED_BLOCK))
-    for i in range(blocks):
-        first, last = n * i // blocks, n * (i + 1) // blocks
-        if vectors:
-            part = vector_sums(x, start + first, last - first, ahead, k, turn, bar)
-        else:
-            part = block_sums(x, start + first * stride, last - first, stride, k, turn, bar)
-        s1 += part[0]
-        s2 += part[1]
-        s3 += part[2]
-        s4 += part[3]
-        low = min(low, np.float64(part[4]))
-        high = max(high, np.float64(part[5]))
-        positive += part[6]
     rows[POINT + c], rows[N + c] = np.float64(k), np.float64(n)
-    rows[S1 + c], rows[S2 + c], rows[S3 + c], rows[S4 + c] = s1, s2, s3, s4
-    rows[LOW + c], rows[HIGH + c] = low, high
-    rows[PASSED + c] = np.float64(positive)
+    for field in (S1, S2, S3, S4, PASSED):
+        rows[field + c] = 0.0
+    rows[LOW + c], rows[HIGH + c] = np.inf, -np.inf
+    if stride != 1 or n < WIDTH:
+        for at in range(0, n, STRIDED_BLOCK):
+            some = min(STRIDED_BLOCK, n - at)
+            add_block(rows, c, block_sums(x, start + at * stride, some, stride, k, turn, bar))
+    elif n <= BLOCK:
+        add_block(rows, c, vector_sums(x, start, n, ahead, k, turn, bar))
+    else:
+        blocks = -(-n // BLOCK)
+        for i in range(blocks):  # of nearly one length, so that none is shorter than a vector
+            first, last = n * i // blocks, n * (i + 1) // blocks
+            add_block(rows, c, vector_sums(x, start + first, last - first, ahead, k, turn, bar))
+
+
+@plain
+def add_block(rows: Any, c: int, part: Any) -> None:
+    """Add the sums of a block to row c of its chunk."""
+    rows[S1 + c] += part[0]
+    rows[S2 + c] += part[1]
+    rows[S3 + c] += part[2]
+    rows[S4 + c] += part[3]
+    rows[LOW + c] = min(rows[LOW + c], np.float64(part[4]))
+    rows[HIGH + c] = max(rows[HIGH + c], np.float64(part[5]))
+    rows[PASSED + c] += part[6]
 
 
 @plain
