@@ -16,7 +16,7 @@ import numpy as np
 
 from bnprobe.condense.kernels import channels, tasks
 from bnprobe.condense.kernels.channels import LANES
-from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, value
+from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, stack, stack_of_reals, value
 from bnprobe.condense.kernels.rows import N_PILOT, careful, is_constant, is_far, n_unusual, needs_care
 
 BLOCK = 64
@@ -25,6 +25,8 @@ BLOCK = 64
 S1, S2, S3, S4, POSITIVE, LOW, HIGH, PILOT, TURN, BAR = (field * LANES for field in range(10))
 BOARD = 10 * LANES
 SUMS = 5 * LANES
+
+lanes_board, block_board = stack_of_reals(BOARD), stack(SUMS)
 
 
 @loop
@@ -90,10 +92,10 @@ def flush(board: Any, sums: Any) -> None:
 @plain
 def column_sums(x: Any, start: int, n: int, stride: int, board: Any, sums: Any, width: int) -> None:
     """The sums of `width` neighbouring rows into `sums`, and their extremes onto the board."""
-    board[:SUMS] = 0
-    board[LOW : LOW + LANES] = np.inf
-    board[HIGH : HIGH + LANES] = -np.inf
-    sums[:] = 0.0
+    for i in range(SUMS):
+        board[i], sums[i] = 0.0, 0.0
+    for c in range(width):
+        board[LOW + c], board[HIGH + c] = np.inf, -np.inf
     for first in range(0, n, BLOCK):
         last = min(first + BLOCK, n)
         whole = last - (last - first) % 4
@@ -136,7 +138,10 @@ def sum_columns(x: Any, task: Any, n: int, first: int, width: int, rows: Any, bo
     """
     size, stride = task[tasks.P], task[tasks.SP]
     start = n * task[tasks.SN] + first
-    if not np.all(np.isfinite(board[PILOT : PILOT + width])):
+    unknown = 0
+    for c in range(width):
+        unknown += np.int64(not np.isfinite(board[PILOT + c]))
+    if unknown:
         set_pilots(x, start, size, stride, board, width)
     column_sums(x, start, size, stride, board, block, width)
     write_rows(board, block, size, rows, width)

@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 
 from bnprobe.condense.kernels import channels, tasks
-from bnprobe.condense.kernels.columns import BAR, BOARD, PILOT, SUMS, TURN, sum_columns
+from bnprobe.condense.kernels.columns import BAR, PILOT, TURN, block_board, lanes_board, sum_columns
 from bnprobe.condense.kernels.gates import set_gates
 from bnprobe.condense.kernels.lanes import floats, memory, plain, real, take, words
 from bnprobe.condense.kernels.places import positions_of_image
 from bnprobe.condense.kernels.rows import sum_rows
 from bnprobe.condense.kernels.tally import (
+    BANKS,
     PLACES,
-    RUN,
     bin_columns,
     bin_rows,
+    found_board,
     is_counted,
+    maps_board,
     pass_rows,
     write_bins,
     write_passed,
@@ -54,7 +56,7 @@ def write_sums(task: Any, group: int, first: int, last: int, sums: Any) -> None:
 @plain
 def places(task: Any, n_channels: int) -> Any:
     """Room for the counts of a piece of work; none where no histogram is asked for."""
-    return np.zeros((n_channels if task[tasks.HISTOGRAM] else 0, 2 * PLACES), np.int64)
+    return np.zeros((n_channels if task[tasks.HISTOGRAM] else 0, BANKS * PLACES), np.int32)
 
 
 @plain
@@ -63,25 +65,25 @@ def sum_by_rows(pointer: Any) -> None:
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
     wide = task[tasks.WIDE]
-    found, rows = np.empty(RUN, np.uint8), channels.rows_board()
+    found, rows = found_board(), channels.rows_board()
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
         sums, counts = empty_sums(task, first, last), places(task, last - first)
-        board = np.full((3, last - first), real(x, np.nan))
+        size = last - first
+        board = np.full(3 * size, real(x, np.nan))
         for n in range(n0, n1):
             if n == n0 or task[tasks.GATE_STRIDE]:
-                set_gates(x, task, n, first, board[1], board[2])
+                set_gates(x, task, n, first, size, board, size, 2 * size)
             counted = len(counts) > 0 and is_counted(task, n)
             for i in range(len(sums)):
                 at, c = i * wide, first + i * wide
                 width = min(wide, last - c)
-                pilots, turn, bar = board[0, at:], board[1, at:], board[2, at:]
-                sum_rows(x, task, n, c, width, (first, last), rows, pilots, turn, bar)
+                sum_rows(x, task, n, c, width, (first, last), rows, board)
                 channels.join(task, rows, sums[i], n, c, width)
                 for j in range(width):
-                    pilots[j] = real(x, rows[channels.MEAN + j])
+                    board[at + j] = real(x, rows[channels.MEAN + j])
                 if counted:
                     bin_rows(x, task, n, c, c + width, counts[at:], found)
         write_sums(task, group, first, last, sums)
@@ -93,18 +95,19 @@ def sum_by_columns(pointer: Any) -> None:
     """Moments and bins of every channel, where channels are neighbours."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
-    board, block, rows = np.full(BOARD, real(x, np.nan)), np.zeros(SUMS), channels.rows_board()
-    found, maps = np.empty(RUN, np.uint8), np.empty(3 * RUN)
+    board, block, rows = lanes_board(x), block_board(), channels.rows_board()
+    found, maps = found_board(), maps_board()
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
         width = last - first
         sums, counts = empty_sums(task, first, last), places(task, width)
-        board[PILOT : PILOT + width] = np.nan
+        for c in range(width):
+            board[PILOT + c] = real(x, np.nan)
         for n in range(n0, n1):
             if n == n0 or task[tasks.GATE_STRIDE]:
-                set_gates(x, task, n, first, board[TURN : TURN + width], board[BAR : BAR + width])
+                set_gates(x, task, n, first, width, board, TURN, BAR)
             sum_columns(x, task, n, first, width, rows, board, block)
             channels.join(task, rows, sums[0], n, first, width)
             for c in range(width):
@@ -120,7 +123,7 @@ def tally(pointer: Any) -> None:
     """What passes the gate, and bins, without the moments."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
-    found, maps = np.empty(RUN, np.uint8), np.empty(3 * RUN)
+    found, maps = found_board(), maps_board()
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:

@@ -50,8 +50,8 @@ def floats(typingctx: Any, address: Any) -> Any:
     return types.CPointer(types.float64)(address), generate
 
 
-def stack(size: int) -> Any:
-    """A function for compiled code: a pointer to `size` float64 on the stack of whoever calls it.
+def stack(size: int, element: Any = types.float64) -> Any:
+    """A function for compiled code: a pointer to `size` numbers on the stack of whoever calls it.
 
     Why not an array: functions count who holds it, which for one row takes as long as its sums.
     """
@@ -59,9 +59,22 @@ def stack(size: int) -> Any:
     @intrinsic
     def room(typingctx: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return cgutils.alloca_once(builder, ir.DoubleType(), size=size)
+            return cgutils.alloca_once(builder, context.get_data_type(element), size=size)
 
-        return types.CPointer(types.float64)(), generate
+        return types.CPointer(element)(), generate
+
+    return room
+
+
+def stack_of_reals(size: int) -> Any:
+    """As `stack`, of the type in which values of x, the argument of the function, are computed."""
+
+    @intrinsic
+    def room(typingctx: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return cgutils.alloca_once(builder, context.get_data_type(real_type(x.dtype)), size=size)
+
+        return types.CPointer(real_type(x.dtype))(x), generate
 
     return room
 

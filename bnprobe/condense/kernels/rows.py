@@ -186,21 +186,21 @@ def ahead_of(task: Any, row: int, first: int, last: int) -> int:
 
 
 @plain
-def sum_rows(
-    x: Any, task: Any, n: int, first: int, width: int, ends: Any, rows: Any, pilots: Any, turn: Any, bar: Any
-) -> None:
+def sum_rows(x: Any, task: Any, n: int, first: int, width: int, ends: Any, rows: Any, board: Any) -> None:
     """The rows of image n and `width` channels from `first`, one at a time; `ends` are those of the piece.
 
-    `pilots` holds where each channel's row of the image before had its mean; NaN before the first.
+    The board has three entries for each channel of the piece: where its row of the image before had its
+    mean (NaN before the first), and its gate.
     """
     size, stride = task[tasks.P], task[tasks.SP]
-    start = n * task[tasks.SN] + first * task[tasks.SC]
+    start, at = n * task[tasks.SN] + first * task[tasks.SC], first - ends[0]
+    many = ends[1] - ends[0]
     for c in range(width):
-        at = start + c * task[tasks.SC]
-        if not np.isfinite(pilots[c]):
-            pilots[c] = pilot(x, at, size, stride)
-        ahead = ahead_of(task, first + c, ends[0], ends[1])
-        sums_about(x, at, size, stride, ahead, pilots[c], turn[c], bar[c], rows, c)
+        row = start + c * task[tasks.SC]
+        k, turn, bar = board[at + c], board[many + at + c], board[2 * many + at + c]
+        if not np.isfinite(k):
+            k = pilot(x, row, size, stride)
+        sums_about(x, row, size, stride, ahead_of(task, first + c, ends[0], ends[1]), k, turn, bar, rows, c)
     if n_unusual(rows, width):
         for c in range(width):
             mend(x, start + c * task[tasks.SC], size, stride, rows, c)
