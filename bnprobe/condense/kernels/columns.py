@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from bnprobe.condense.kernels import channels, tasks
+from bnprobe.condense.kernels.care import careful, is_constant, is_far, n_unusual, needs_care
 from bnprobe.condense.kernels.channels import LANES
 from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, stack, stack_of_reals, value
-from bnprobe.condense.kernels.rows import N_PILOT, careful, is_constant, is_far, n_unusual, needs_care
+from bnprobe.condense.kernels.rows import N_PILOT
 
 BLOCK = 64
 """Positions summed in float32 before they join a float64 sum."""
@@ -138,7 +139,7 @@ def sum_columns(x: Any, task: Any, n: int, first: int, width: int, rows: Any, bo
     """
     size, stride = task[tasks.P], task[tasks.SP]
     start = n * task[tasks.SN] + first
-    unknown = 0
+    unknown = np.int64(0)
     for c in range(width):
         unknown += np.int64(not np.isfinite(board[PILOT + c]))
     if unknown:

@@ -15,7 +15,7 @@ import numpy as np
 from bnprobe.condense.kernels import channels, tasks
 from bnprobe.condense.kernels.columns import BAR, PILOT, TURN, block_board, lanes_board, sum_columns
 from bnprobe.condense.kernels.gates import set_gates
-from bnprobe.condense.kernels.lanes import floats, memory, plain, real, take, words
+from bnprobe.condense.kernels.lanes import memory, plain, real, take, words
 from bnprobe.condense.kernels.places import positions_of_image
 from bnprobe.condense.kernels.rows import sum_rows
 from bnprobe.condense.kernels.tally import (

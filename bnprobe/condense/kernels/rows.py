@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from bnprobe.condense.kernels import tasks
-from bnprobe.condense.kernels.channels import HIGH, LOW, MEAN, N, PASSED, POINT, S1, S2, S3, S4, join
+from bnprobe.condense.kernels.care import careful, is_constant, is_far, n_unusual, needs_care
+from bnprobe.condense.kernels.channels import HIGH, LOW, PASSED, POINT, S1, S2, S3, S4, N
 from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, value
-from bnprobe.condense.kernels.vectors import WIDTH, vector_sums
+from bnprobe.condense.kernels.vector_sums import vector_sums
+from bnprobe.condense.kernels.vectors import WIDTH
 
 BLOCK = 2048
 """Values summed in float32 lanes, 16 or more at a time, before they join a float64 sum."""
@@ -29,9 +31,6 @@ AHEAD = 2048
 
 N_PILOT = 16
 """At most so many values make the pilot; a power of two, so that a constant row has itself as pilot."""
-
-TINY = 1e-32
-"""Mean fourth power below which float32 runs out of range: deviations of about 1e-8."""
 
 
 @plain
@@ -102,68 +101,6 @@ def add_block(rows: Any, c: int, part: Any) -> None:
 
 
 @plain
-def is_far(n: float, s1: float, s2: float) -> bool:
-    """Whether the mean is further than 1.4 standard deviations from the pilot.
-
-    m^2 > 2 var with m = s1 / n and var = s2 / n - m^2. Up to there the fourth powers about the pilot
-    are some 20 times those about the mean, and float32 has that many digits to spare.
-    """
-    return 1.5 * s1 * s1 > n * s2
-
-
-@plain
-def needs_care(n: float, s4: float) -> bool:
-    """Whether sums are not finite, or so small that float32 may have run out of range (or constant)."""
-    return (not s4 < np.inf) | (s4 < n * TINY)
-
-
-@plain
-def n_unusual(rows: Any, width: int) -> int:
-    """How many rows of a chunk have to be looked at again."""
-    found = 0
-    for c in range(width):
-        n = rows[N + c]
-        found += np.int64(is_far(n, rows[S1 + c], rows[S2 + c]) | needs_care(n, rows[S4 + c]))
-    return found
-
-
-@plain
-def careful(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
-    """A row in float64, finite values only: the mean, how many, sums about the mean, extremes."""
-    low, high = np.inf, -np.inf
-    k, seen = 0.0, 0
-    for i in range(n):
-        v = np.float64(value(x, start + i * stride))
-        if np.isfinite(v):
-            seen += 1
-            low, high = min(low, v), max(high, v)
-            k = low if low == high else k + (v - k) / seen
-    s1 = s2 = s3 = s4 = 0.0
-    for i in range(n):
-        v = np.float64(value(x, start + i * stride))
-        if np.isfinite(v):
-            d = v - k
-            d2 = d * d
-            s1 += d
-            s2 += d2
-            s3 += d2 * d
-            s4 += d2 * d2
-    rows[POINT + c], rows[N + c] = k, np.float64(seen)
-    rows[S1 + c], rows[S2 + c], rows[S3 + c], rows[S4 + c] = s1, s2, s3, s4
-    rows[LOW + c], rows[HIGH + c] = low, high
-
-
-@plain
-def is_constant(rows: Any, c: int) -> bool:
-    """Whether a row has one value only, which then is its point."""
-    if rows[S4 + c] == 0.0 and rows[LOW + c] == rows[HIGH + c]:
-        rows[POINT + c] = rows[LOW + c]
-        rows[S1 + c] = rows[S2 + c] = rows[S3 + c] = 0.0
-        return True
-    return False
-
-
-@plain
 def mend(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
     """Sum a row again if the first sums will not do: about its own mean, or with all care."""
     if is_far(rows[N + c], rows[S1 + c], rows[S2 + c]):
@@ -176,7 +113,7 @@ def mend(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
 
 
 @plain
-def ahead_of(task: Any, row: int, first: int, last: int) -> int:
+def ahead_of(task: Any, row: int, first: int, last: int) -> Any:
     """From a channel's row to what is read AHEAD values later, if images follow each other in a piece of
     work on the channels `first` to `last`. It need not exist: nothing but time depends on it."""
     size = task[tasks.P]

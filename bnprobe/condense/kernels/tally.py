@@ -15,7 +15,8 @@ from numba import types
 from bnprobe.condense.kernels import tasks
 from bnprobe.condense.kernels.gates import gate_of
 from bnprobe.condense.kernels.lanes import bits, counters, floats, loop, plain, stack, value
-from bnprobe.condense.kernels.vectors import INFINITE, N_BINS, ONE, REST, SHIFT, SIDE, WIDTH, vector_bins
+from bnprobe.condense.kernels.vector_bins import INFINITE, N_BINS, ONE, REST, SHIFT, SIDE, vector_bins
+from bnprobe.condense.kernels.vectors import WIDTH
 
 PLACES = 128
 """Entries kept per channel: the bins, and room so that a channel starts on its own cache line."""
@@ -88,7 +89,7 @@ def count_run(x: Any, start: int, n: int, stride: int, map_: Any, found: Any, co
     for at in range(0, n, RUN):
         some = min(RUN, n - at)
         if stride == 1 and some >= WIDTH:
-            vector_bins(x, start + at, some, map_[0], map_[1], map_[2], found)
+            vector_bins(x, start + at, some, map_, found)
         else:
             bins_of_run(x, start + at * stride, some, stride, map_, found)
         pairs = some // 2 * 2
