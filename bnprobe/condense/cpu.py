@@ -6,6 +6,7 @@ variance to 1e-6 of the spread, skewness and kurtosis to 1e-4; extremes and all 
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bnprobe.condense.kernels import tasks
+from bnprobe.condense.kernels.channels import LANES
 from bnprobe.condense.kernels.launch import ELEMENTS, run
 from bnprobe.condense.packed import FIELDS, N_MOMENTS, POSITIVE, packed
 from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share
@@ -23,11 +25,15 @@ from bnprobe.stats.moments import Array
 SMALL = 1 << 17
 """Values below which a second thread costs more than it brings."""
 
-LANES = 64
-"""Channels of one piece of work where channels are neighbours: as many as the loops take side by side."""
+STRETCH = 1 << 16
+"""Values of one image in a piece of work where rows are: a long walk through memory, because every new
+place costs some time until values come as fast as they can."""
 
-STRIDE = 1 << 13
-"""Values of one image in a piece of work where rows are: neighbours long enough to be fetched ahead."""
+PIECES = 4
+"""Pieces of work for every thread, at least, where there are channels enough."""
+
+CHUNK = 1 << 14
+"""Values that rows of one chunk come to: they are still in the cache when they are counted."""
 
 
 def can_read(x: Tensor) -> bool:
@@ -119,7 +125,7 @@ def add_mapped(total: Array, new: Array, map_: Affine) -> None:
 
 
 def _run_addition(entry: str, total: Array, new: Array, map_: Affine | None) -> None:
-    task = np.zeros(tasks.SIZE, np.int64)
+    task = [0] * tasks.SIZE
     new = np.ascontiguousarray(new)
     task[tasks.OUT], task[tasks.X], task[tasks.C] = _address(total), _address(new), total.shape[1]
     if map_ is not None:
@@ -128,32 +134,35 @@ def _run_addition(entry: str, total: Array, new: Array, map_: Affine | None) -> 
 
 
 def _address(array: Any) -> int:
-    # half the time of array.ctypes.data
-    address: int = array.__array_interface__["data"][0]
-    return address
+    try:  # a third of the time of any other way, when caches are cold
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except (TypeError, ValueError):  # read-only
+        address: int = array.__array_interface__["data"][0]
+        return address
 
 
 class _Walk:
     """A task for the loops: the tensor, and everything whose address is handed over."""
 
     def __init__(self, x: Tensor) -> None:
-        self.x = x
-        self.held: list[Any] = []
-        self.n_threads = 1 if x.numel() < SMALL else torch.get_num_threads()
+        self.dtype = x.dtype
+        self.held: list[Any] = [x]
+        self.task = task = [0] * tasks.SIZE
+        task[: tasks.SP + 1] = x.data_ptr(), *x.shape, *x.stride()
+        _, n, c, p, _, sc, sp = task[: tasks.SP + 1]
+        self.n_channels = c
+        self.n_threads = 1 if n * c * p < SMALL else torch.get_num_threads()
         # with one channel at distance 1, or rows whose values are not neighbours
-        self.layout = "columns" if x.stride(1) == 1 and x.stride(2) != 1 and x.shape[1] > 1 else "rows"
-        step = LANES if self.layout == "columns" else self._rows_at_a_time()
-        pieces = -(-x.shape[1] // step)
+        self.layout = "columns" if sc == 1 and sp != 1 and c > 1 else "rows"
+        step, wide = (LANES, LANES) if self.layout == "columns" else self._rows_at_a_time(c, p)
         # few channels: groups of images make more pieces, and their results are merged
-        self.n_groups = min(x.shape[0], 2 * self.n_threads) if pieces < self.n_threads else 1
-        self.task = np.zeros(tasks.SIZE, np.int64)
-        self.task[: tasks.SP + 1] = x.data_ptr(), *x.shape, *x.stride()
-        self.task[tasks.STEP], self.task[tasks.GROUPS] = step, self.n_groups
+        self.n_groups = min(n, 2 * self.n_threads) if -(-c // step) < self.n_threads else 1
+        task[tasks.STEP], task[tasks.GROUPS], task[tasks.WIDE] = step, self.n_groups, wide
 
-    def _rows_at_a_time(self) -> int:
-        """Channels of one piece: a long stretch of memory, and still some pieces for every thread."""
-        _, n_channels, n_positions = self.x.shape
-        return max(min(STRIDE // n_positions, -(-n_channels // (4 * self.n_threads))), 8)
+    def _rows_at_a_time(self, n_channels: int, n_positions: int) -> tuple[int, int]:
+        """Channels of one piece, a long stretch of memory with some pieces for every thread; of one chunk."""
+        step = max(min(STRETCH // n_positions, -(-n_channels // (PIECES * self.n_threads))), 8)
+        return step, max(min(CHUNK // n_positions // 8 * 8, LANES), 8)
 
     def hold(self, field: int, array: Array | None) -> None:
         """Hand over the address of a C-contiguous float64 array, which must outlive the run."""
@@ -173,7 +182,7 @@ class _Walk:
         """Ask for the histogram; where its counts will be, shape (groups, C, N_BINS)."""
         if bins is None:
             return None
-        histogram = np.empty((self.n_groups, self.x.shape[1], N_BINS), np.int32)
+        histogram = np.empty((self.n_groups, self.n_channels, N_BINS), np.int32)
         self.task[tasks.HISTOGRAM] = _address(histogram)
         self.hold_map(tasks.BIN_ORIGIN, bins)
         self.task[tasks.EVERY], self.task[tasks.FIRST] = share.every, share.first
@@ -181,7 +190,7 @@ class _Walk:
 
     def run(self, entry: str) -> None:
         """Run one of the compiled entries over the task."""
-        run(entry, self.x.dtype, self.task, self.n_threads)
+        run(entry, self.dtype, self.task, self.n_threads)
 
 
 def _added(groups: Any) -> Any:

@@ -223,14 +223,53 @@ def test_gates_are_exact_at_the_edge():
             )
 
 
-def test_bins_are_exact_at_every_edge():
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bins_are_exact_at_every_edge(layout):
     """Fails if a bin comes from rounded arithmetic: values on, just below and just above each edge."""
     edges = np.concatenate([bnprobe.stats.histogram.Z_EDGES, [0.0, -0.0, 1e30, -1e30, 63.0, 64.0]])
-    z = np.concatenate([edges, np.nextafter(edges, 1e9), np.nextafter(edges, -1e9)])
-    x = torch.tensor(z).repeat(1, 2, 1)
+    z = np.concatenate(
+        [edges, np.nextafter(edges, 1e9), np.nextafter(edges, -1e9), [np.nan, np.inf, -np.inf]]
+    )
+    x = laid_out(torch.tensor(z).repeat(1, 2, 1), layout)
     unit = Affine(np.zeros(2), np.ones(2), np.zeros(2))
     found, twin = cpu.count(x, None, unit).histogram, plain.count(x, None, unit).histogram
     np.testing.assert_array_equal(found, twin)
+    assert found.sum() == 2 * 3 * len(edges)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rows_of_every_length(dtype):
+    """Fails if the tail of a row is read twice, or not at all: lengths around whole vectors and blocks."""
+    for p in [*range(1, 70), 2047, 2048, 2049, 2050, 4095, 4097, 5000]:
+        x = values((2, 3, p), dtype, seed=p)
+        assert_same(*both(x, origin=np.ones(3), gate=a_map(3), bins=a_map(3, seed=4)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
+def test_pieces_of_many_chunks(layout):
+    """Fails if channels of one chunk meet the gate, the point or the sums of another: 700 channels."""
+    x = laid_out(values((3, 700, 20)), layout)
+    x[0, 66, 3], x[1, 699, 0], x[2, 127] = torch.nan, torch.inf, -torch.inf
+    for per_sample in (None, 3):
+        asked = {"gate": a_map(700, per_sample), "bins": a_map(700, per_sample, seed=4), "share": Share(2, 1)}
+        assert_same(*both(x, origin=np.linspace(-1, 3, 700), keep_rows=True, **asked))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
+def test_a_channel_without_values_in_one_image(layout):
+    """Fails if an image of which nothing is finite counts as one with mean 0, or sets the first point."""
+    x = laid_out(values((4, 5, 30)) + 1e4, layout)
+    x[0, 1], x[2, 3], x[:, 4] = torch.nan, torch.inf, torch.nan
+    found, twin = both(x, origin=np.full(5, 1e4))
+    assert_same(found, twin)
+    assert found.images.n.tolist() == [4, 3, 4, 3, 0]
+
+
+def test_an_origin_that_cannot_be_written():
+    """Fails if read-only arrays, which recordings are made of, cannot be handed to the loops."""
+    x, origin = values((2, 3, 40)), np.ones(3)
+    origin.flags.writeable = False
+    assert_same(*both(x, origin=origin))
 
 
 def test_constants_of_the_loops_are_those_of_the_statistics():

@@ -1,7 +1,8 @@
 """Rows into channels: power sums about one point per channel, in float64, then central moments.
 
-The fields of a channel's running sums are the constants below; they lie one after the other, each
-for all channels of the task, so that neighbouring channels are neighbours in memory.
+Channels are taken in chunks of up to LANES. All that is known of a chunk lies on one flat array, LANES
+entries for each field, so that channels become lanes of vector code: in `rows` the sums of one row per
+channel, in `sums` what all rows so far came to. A piece of work has several chunks, one after the other.
 """
 
 from __future__ import annotations
@@ -11,145 +12,172 @@ from typing import Any
 import numpy as np
 
 from bnprobe.condense.kernels import tasks
-from bnprobe.condense.kernels.lanes import floats, plain
+from bnprobe.condense.kernels.lanes import floats, plain, stack
 
-POINT, N, S1, S2, S3, S4, LOW, HIGH, BAD, POSITIVE, IMAGES, A0, B0, A, B, AA, BB, AB = range(18)
-N_SUMS = 18
+LANES = 64
+"""Channels of a chunk, at most."""
+
+POINT, N, S1, S2, S3, S4, LOW, HIGH, PASSED, MEAN = (field * LANES for field in range(10))
+"""Of a row: a point, finite values, the sums of their distances from it to the fourth power, extremes,
+how many pass the gate; and, once it has joined the sums, the mean."""
+
+ROWS = 10 * LANES
+
+rows_board = stack(ROWS)
+
+BAD, IMAGES, A0, B0, A, B, AA, BB, AB, ORIGIN = (field * LANES for field in range(9, 19))
+"""Of the sums, beside the fields up to PASSED: values that are not finite, images, the mean and mean
+square of the first image, sums over images of the distances from these and of their products, and
+where mean squares are taken about (NaN for the point, which is the mean of the first row)."""
+
+SUMS = 19 * LANES
 
 N_OUT = 16
-"""Fields that `finish` writes for each channel: `condense.packed.FIELDS`, in that order."""
+"""Fields written for each channel: `condense.packed.FIELDS`, in that order."""
+
+done_board = stack(N_OUT * LANES)
 
 
 @plain
-def empty_sums(n_channels: int) -> Any:
-    """Nothing added yet."""
-    sums = np.zeros((N_SUMS, n_channels))
-    sums[LOW] = np.inf
-    sums[HIGH] = -np.inf
-    return sums
+def set_empty(task: Any, sums: Any, first: int, width: int) -> None:
+    """Nothing added yet to the chunk of `width` channels from `first`."""
+    sums[:SUMS] = 0.0
+    for c in range(width):
+        sums[LOW + c], sums[HIGH + c] = np.inf, -np.inf
+        sums[ORIGIN + c] = floats(task[tasks.ORIGIN])[first + c] if task[tasks.ORIGIN] else np.nan
 
 
 @plain
-def add_row(sums: Any, c: int, row: Any, origin: float) -> Any:
-    """Add a row (k, n, s1, s2, s3, s4, low, high) to channel c; its mean. NaN for an origin yet to be chosen.
+def join(task: Any, rows: Any, sums: Any, n: int, first: int, width: int) -> None:
+    """Join rows of image n, one each for `width` channels from `first`, to the sums of these channels."""
+    if task[tasks.ROWS]:
+        for c in range(width):
+            keep_row(task, rows, c, n, first + c)
+    add_rows(rows, sums, width)
+    add_images(rows, sums, width)
+    size = np.float64(task[tasks.P])
+    for c in range(width):
+        sums[BAD + c] += size - rows[N + c]
+        sums[PASSED + c] += rows[PASSED + c]
+
+
+@plain
+def add_rows(rows: Any, sums: Any, width: int) -> None:
+    """Add a row to each channel; one without values changes nothing.
 
     Moving sums from one point to another is the binomial formula, with e the distance of the points.
     """
-    k, n, s1, s2, s3, s4, low, high = row
-    if n == 0:
-        return np.nan
-    if sums[N, c] == 0:
-        sums[POINT, c] = k
-    e = k - sums[POINT, c]
-    e2 = e * e
-    sums[N, c] += n
-    sums[S1, c] += s1 + n * e
-    sums[S2, c] += s2 + 2 * e * s1 + n * e2
-    sums[S3, c] += s3 + 3 * e * s2 + 3 * e2 * s1 + n * e2 * e
-    sums[S4, c] += s4 + 4 * e * s3 + 6 * e2 * s2 + 4 * e2 * e * s1 + n * e2 * e2
-    sums[LOW, c] = min(sums[LOW, c], low)
-    sums[HIGH, c] = max(sums[HIGH, c], high)
-    m1 = s1 / n
-    add_image(sums, c, k - (sums[POINT, c] if np.isnan(origin) else origin), m1, s2 / n)
-    return k + m1
+    for c in range(width):
+        n, k = rows[N + c], rows[POINT + c]
+        s1, s2, s3, s4 = rows[S1 + c], rows[S2 + c], rows[S3 + c], rows[S4 + c]
+        point = k if sums[N + c] == 0 else sums[POINT + c]
+        e = k - point if n > 0 else 0.0
+        e2 = e * e
+        sums[POINT + c] = point
+        sums[N + c] += n
+        sums[S1 + c] += s1 + n * e
+        sums[S2 + c] += s2 + 2 * e * s1 + n * e2
+        sums[S3 + c] += s3 + 3 * e * s2 + 3 * e2 * s1 + n * e2 * e
+        sums[S4 + c] += s4 + 4 * e * s3 + 6 * e2 * s2 + 4 * e2 * e * s1 + n * e2 * e2
+        sums[LOW + c] = min(sums[LOW + c], rows[LOW + c])
+        sums[HIGH + c] = max(sums[HIGH + c], rows[HIGH + c])
 
 
 @plain
-def origin_of(task: Any, c: int) -> Any:
-    """Where an image's mean square is taken about; NaN where that is still to be chosen."""
-    return floats(task[tasks.ORIGIN])[c] if task[tasks.ORIGIN] else np.nan
-
-
-@plain
-def join(task: Any, sums: Any, n: int, c: int, first: int, row: Any, positive: float) -> Any:
-    """Join the row of image n and channel c to the sums, whose first channel is `first`; its mean."""
-    sums[BAD, c - first] += task[tasks.P] - row[1]
-    sums[POSITIVE, c - first] += positive
-    keep_row(task, n, c, row)
-    return add_row(sums, c - first, row, origin_of(task, c))
-
-
-@plain
-def keep_row(task: Any, n: int, c: int, row: Any) -> None:
-    """Write the moments of one row, if rows are kept: 7 fields of shape (N, C)."""
-    if task[tasks.ROWS] == 0:
-        return
-    out = floats(task[tasks.ROWS])
-    size = task[tasks.N] * task[tasks.C]
-    at = n * task[tasks.C] + c
-    k, count, s1, s2, s3, s4, low, high = row
-    mean, m2, m3, m4 = central(k, count, s1, s2, s3, s4, low, high)
-    for i, field in enumerate((count, mean, m2, m3, m4, low, high)):
-        out[i * size + at] = field
-
-
-@plain
-def add_image(sums: Any, c: int, t: float, m1: float, m2: float) -> None:
-    """Add an image's mean and mean square about the origin, from those about a point t away from it.
+def add_images(rows: Any, sums: Any, width: int) -> None:
+    """Add each row's mean (written down as MEAN, NaN for none) and its mean square about the origin.
 
     Summed are their distances from the first image's, so that nothing cancels later.
     """
-    a = t + m1
-    b = m2 + t * (2 * m1 + t)
-    if sums[IMAGES, c] == 0:
-        sums[A0, c] = a
-        sums[B0, c] = b
-    da = a - sums[A0, c]
-    db = b - sums[B0, c]
-    sums[IMAGES, c] += 1
-    sums[A, c] += da
-    sums[B, c] += db
-    sums[AA, c] += da * da
-    sums[BB, c] += db * db
-    sums[AB, c] += da * db
+    for c in range(width):
+        n, k = rows[N + c], rows[POINT + c]
+        some = n > 0
+        origin = sums[ORIGIN + c]
+        origin = sums[POINT + c] if np.isnan(origin) else origin
+        t = k - origin
+        m1, m2 = rows[S1 + c] / max(n, 1.0), rows[S2 + c] / max(n, 1.0)
+        a = t + m1
+        b = m2 + t * (2 * m1 + t)
+        first = some & (sums[IMAGES + c] == 0)
+        a0 = a if first else sums[A0 + c]
+        b0 = b if first else sums[B0 + c]
+        da = a - a0 if some else 0.0
+        db = b - b0 if some else 0.0
+        sums[A0 + c] = a0
+        sums[B0 + c] = b0
+        sums[IMAGES + c] += 1.0 if some else 0.0
+        sums[A + c] += da
+        sums[B + c] += db
+        sums[AA + c] += da * da
+        sums[BB + c] += db * db
+        sums[AB + c] += da * db
+        rows[MEAN + c] = k + m1 if some else np.nan
+
+
+@plain
+def keep_row(task: Any, rows: Any, i: int, n: int, c: int) -> None:
+    """Write the moments of one row, the i-th of its chunk: 7 fields of shape (N, C)."""
+    out = floats(task[tasks.ROWS])
+    size = task[tasks.N] * task[tasks.C]
+    at = n * task[tasks.C] + c
+    count, low, high = rows[N + i], rows[LOW + i], rows[HIGH + i]
+    mean, m2, m3, m4 = central(
+        rows[POINT + i], count, rows[S1 + i], rows[S2 + i], rows[S3 + i], rows[S4 + i], low, high
+    )
+    for f, field in enumerate((count, mean, m2, m3, m4, low, high)):
+        out[f * size + at] = field
 
 
 @plain
 def central(k: float, n: float, s1: float, s2: float, s3: float, s4: float, low: float, high: float) -> Any:
-    """Mean and central sums from sums about k.
+    """Mean and central sums from sums about k; all 0 for no values.
 
     What rounding in float32 lanes may break is put right: no sample has its mean outside its
     extremes, a variance above (high - low)^2 / 4, or a kurtosis below skewness^2 + 1.
     """
-    if n == 0:
-        return 0.0, 0.0, 0.0, 0.0
-    m = s1 / n
-    mean = min(max(k + m, low), high)
+    m = s1 / max(n, 1.0)
     m2 = s2 - n * m * m
     m3 = s3 - m * (3 * s2 - 2 * n * m * m)
     m4 = s4 - m * (4 * s3 - m * (6 * s2 - 3 * n * m * m))
     m2 = min(max(m2, 0.0), n * (high - low) * (high - low) / 4)
-    if m2 == 0:
-        return mean, 0.0, 0.0, 0.0
-    return mean, m2, m3, max(m4, m3 * m3 / m2 + m2 * m2 / n)
+    varies = (n > 0) & (m2 > 0)
+    m2 = m2 if varies else 0.0
+    m3 = m3 if varies else 0.0
+    least = m3 * m3 / (m2 if varies else 1.0) + m2 * m2 / max(n, 1.0)
+    return min(max(k + m, low), high) if n > 0 else 0.0, m2, m3, max(m4, least) if varies else 0.0
 
 
 @plain
-def finish(sums: Any, c: int, out: Any, n_channels: int, at: int, origin: float) -> None:
-    """Write channel c of the sums as channel `at` of the output, in the order of `condense.packed.FIELDS`."""
-    n = sums[N, c]
-    mean, m2, m3, m4 = central(
-        sums[POINT, c], n, sums[S1, c], sums[S2, c], sums[S3, c], sums[S4, c], sums[LOW, c], sums[HIGH, c]
-    )
-    images = max(sums[IMAGES, c], 1.0)
-    a, b = sums[A, c], sums[B, c]
-    fields = (
-        n,
-        mean,
-        m2,
-        m3,
-        m4,
-        sums[LOW, c],
-        sums[HIGH, c],
-        sums[POINT, c] if np.isnan(origin) else origin,
-        sums[IMAGES, c],
-        sums[A0, c] + a / images,
-        sums[B0, c] + b / images,
-        max(sums[AA, c] - a * a / images, 0.0),
-        max(sums[BB, c] - b * b / images, 0.0),
-        sums[AB, c] - a * b / images,
-        sums[BAD, c],
-        sums[POSITIVE, c],
-    )
-    for i, field in enumerate(fields):
-        out[i * n_channels + at] = field
+def finish(sums: Any, width: int, done: Any) -> None:
+    """What the sums of a chunk came to: N_OUT fields of LANES entries."""
+    for c in range(width):
+        point, n, low, high = sums[POINT + c], sums[N + c], sums[LOW + c], sums[HIGH + c]
+        mean, m2, m3, m4 = central(
+            point, n, sums[S1 + c], sums[S2 + c], sums[S3 + c], sums[S4 + c], low, high
+        )
+        done[c], done[LANES + c], done[2 * LANES + c] = n, mean, m2
+        done[3 * LANES + c], done[4 * LANES + c] = m3, m4
+        done[5 * LANES + c], done[6 * LANES + c] = low, high
+    for c in range(width):
+        images, origin = max(sums[IMAGES + c], 1.0), sums[ORIGIN + c]
+        a, b = sums[A + c], sums[B + c]
+        done[7 * LANES + c] = sums[POINT + c] if np.isnan(origin) else origin
+        done[8 * LANES + c] = sums[IMAGES + c]
+        done[9 * LANES + c] = sums[A0 + c] + a / images
+        done[10 * LANES + c] = sums[B0 + c] + b / images
+        done[11 * LANES + c] = max(sums[AA + c] - a * a / images, 0.0)
+        done[12 * LANES + c] = max(sums[BB + c] - b * b / images, 0.0)
+        done[13 * LANES + c] = sums[AB + c] - a * b / images
+        done[14 * LANES + c] = sums[BAD + c]
+        done[15 * LANES + c] = sums[PASSED + c]
+
+
+@plain
+def write(task: Any, group: int, first: int, width: int, sums: Any) -> None:
+    """Write a chunk of `width` channels from `first`: N_OUT fields of shape (groups, C)."""
+    done = done_board()
+    finish(sums, width, done)
+    for field in range(N_OUT):
+        out = floats(task[tasks.OUT] + 8 * ((group * N_OUT + field) * task[tasks.C] + first))
+        for c in range(width):
+            out[c] = done[field * LANES + c]

@@ -14,13 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from bnprobe.condense.kernels import tasks
-from bnprobe.condense.kernels.channels import join
-from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, value
-from bnprobe.condense.kernels.rows import N_PILOT, careful, is_far, needs_care
-
-LANES = 64
-"""Channels taken side by side: their sums stay in the first-level cache."""
+from bnprobe.condense.kernels import channels, tasks
+from bnprobe.condense.kernels.care import careful, is_constant, is_far, n_unusual, needs_care
+from bnprobe.condense.kernels.channels import LANES
+from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, stack, stack_of_reals, value
+from bnprobe.condense.kernels.rows import N_PILOT
 
 BLOCK = 64
 """Positions summed in float32 before they join a float64 sum."""
@@ -28,6 +26,8 @@ BLOCK = 64
 S1, S2, S3, S4, POSITIVE, LOW, HIGH, PILOT, TURN, BAR = (field * LANES for field in range(10))
 BOARD = 10 * LANES
 SUMS = 5 * LANES
+
+lanes_board, block_board = stack_of_reals(BOARD), stack(SUMS)
 
 
 @loop
@@ -93,10 +93,10 @@ def flush(board: Any, sums: Any) -> None:
 @plain
 def column_sums(x: Any, start: int, n: int, stride: int, board: Any, sums: Any, width: int) -> None:
     """The sums of `width` neighbouring rows into `sums`, and their extremes onto the board."""
-    board[:SUMS] = 0
-    board[LOW : LOW + LANES] = np.inf
-    board[HIGH : HIGH + LANES] = -np.inf
-    sums[:] = 0.0
+    for i in range(SUMS):
+        board[i], sums[i] = 0.0, 0.0
+    for c in range(width):
+        board[LOW + c], board[HIGH + c] = np.inf, -np.inf
     for first in range(0, n, BLOCK):
         last = min(first + BLOCK, n)
         whole = last - (last - first) % 4
@@ -108,29 +108,44 @@ def column_sums(x: Any, start: int, n: int, stride: int, board: Any, sums: Any, 
 
 
 @plain
-def column(x: Any, start: int, n: int, stride: int, board: Any, sums: Any, c: int) -> Any:
-    """One of the rows that `column_sums` summed: pilot, count, sums about it, extremes."""
-    count, s4 = np.float64(n), sums[S4 + c]
-    low, high = np.float64(board[LOW + c]), np.float64(board[HIGH + c])
-    if s4 == 0.0 and low == high:
-        return low, count, 0.0, 0.0, 0.0, 0.0, low, high
-    if is_far(count, sums[S1 + c], sums[S2 + c]) or needs_care(count, s4):
-        return careful(x, start + c, n, stride)
-    return np.float64(board[PILOT + c]), count, sums[S1 + c], sums[S2 + c], sums[S3 + c], s4, low, high
+def write_rows(board: Any, sums: Any, n: int, rows: Any, width: int) -> None:
+    """What `column_sums` found, as rows of a chunk."""
+    for c in range(width):
+        rows[channels.POINT + c] = np.float64(board[PILOT + c])
+        rows[channels.N + c] = np.float64(n)
+        rows[channels.LOW + c] = np.float64(board[LOW + c])
+        rows[channels.HIGH + c] = np.float64(board[HIGH + c])
+        rows[channels.PASSED + c] = sums[POSITIVE + c]
+        rows[channels.S1 + c], rows[channels.S2 + c] = sums[S1 + c], sums[S2 + c]
+        rows[channels.S3 + c], rows[channels.S4 + c] = sums[S3 + c], sums[S4 + c]
 
 
 @plain
-def sum_columns(x: Any, task: Any, n: int, first: int, last: int, sums: Any, board: Any, block: Any) -> None:
-    """The rows of image n and the channels `first` to `last`, at most LANES, side by side, into `sums`.
+def mend(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
+    """Sum a row again, by itself, if the first sums will not do."""
+    if is_constant(rows, c):
+        return
+    far = is_far(rows[channels.N + c], rows[channels.S1 + c], rows[channels.S2 + c])
+    if far or needs_care(rows[channels.N + c], rows[channels.S4 + c]):
+        careful(x, start, n, stride, rows, c)
+
+
+@plain
+def sum_columns(x: Any, task: Any, n: int, first: int, width: int, rows: Any, board: Any, block: Any) -> None:
+    """The rows of image n and `width` channels from `first`, at most LANES, side by side.
 
     `board` has BOARD entries of the values' type and `block` SUMS of float64. The board holds the
     gates, and as pilots the means of the image before (NaN before the first).
     """
     size, stride = task[tasks.P], task[tasks.SP]
     start = n * task[tasks.SN] + first
-    if not np.all(np.isfinite(board[PILOT : PILOT + last - first])):
-        set_pilots(x, start, size, stride, board, last - first)
-    column_sums(x, start, size, stride, board, block, last - first)
-    for i in range(last - first):
-        row = column(x, start, size, stride, board, block, i)
-        board[PILOT + i] = real(x, join(task, sums, n, first + i, first, row, block[POSITIVE + i]))
+    unknown = np.int64(0)
+    for c in range(width):
+        unknown += np.int64(not np.isfinite(board[PILOT + c]))
+    if unknown:
+        set_pilots(x, start, size, stride, board, width)
+    column_sums(x, start, size, stride, board, block, width)
+    write_rows(board, block, size, rows, width)
+    if n_unusual(rows, width):
+        for c in range(width):
+            mend(x, start + c, size, stride, rows, c)

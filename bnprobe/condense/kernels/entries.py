@@ -13,17 +13,19 @@ from typing import Any
 import numpy as np
 
 from bnprobe.condense.kernels import channels, tasks
-from bnprobe.condense.kernels.columns import BAR, BOARD, PILOT, SUMS, TURN, sum_columns
+from bnprobe.condense.kernels.columns import BAR, PILOT, TURN, block_board, lanes_board, sum_columns
 from bnprobe.condense.kernels.gates import set_gates
 from bnprobe.condense.kernels.lanes import floats, memory, plain, real, take, words
 from bnprobe.condense.kernels.places import positions_of_image
 from bnprobe.condense.kernels.rows import sum_rows
 from bnprobe.condense.kernels.tally import (
+    BANKS,
     PLACES,
-    RUN,
     bin_columns,
     bin_rows,
+    found_board,
     is_counted,
+    maps_board,
     pass_rows,
     write_bins,
     write_passed,
@@ -32,17 +34,29 @@ from bnprobe.condense.kernels.totals import add_mapped_totals, add_totals
 
 
 @plain
-def finish(task: Any, group: int, first: int, sums: Any) -> None:
-    """Write the channels of one piece of work."""
-    out = floats(task[tasks.OUT] + 8 * group * channels.N_OUT * task[tasks.C])
-    for c in range(sums.shape[1]):
-        channels.finish(sums, c, out, task[tasks.C], first + c, channels.origin_of(task, first + c))
+def empty_sums(task: Any, first: int, last: int) -> Any:
+    """Nothing added yet to the channels of a piece of work, chunk by chunk."""
+    wide = task[tasks.WIDE]
+    sums = np.empty((-(-(last - first) // wide), channels.SUMS))
+    for i in range(len(sums)):
+        c = first + i * wide
+        channels.set_empty(task, sums[i], c, min(wide, last - c))
+    return sums
+
+
+@plain
+def write_sums(task: Any, group: int, first: int, last: int, sums: Any) -> None:
+    """Write the channels of a piece of work."""
+    wide = task[tasks.WIDE]
+    for i in range(len(sums)):
+        c = first + i * wide
+        channels.write(task, group, c, min(wide, last - c), sums[i])
 
 
 @plain
 def places(task: Any, n_channels: int) -> Any:
     """Room for the counts of a piece of work; none where no histogram is asked for."""
-    return np.zeros((n_channels if task[tasks.HISTOGRAM] else 0, 2 * PLACES), np.int64)
+    return np.zeros((n_channels if task[tasks.HISTOGRAM] else 0, BANKS * PLACES), np.int32)
 
 
 @plain
@@ -50,20 +64,29 @@ def sum_by_rows(pointer: Any) -> None:
     """Moments and bins of every channel, row by row: each is counted while it is still in the cache."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
-    found = np.empty(RUN, np.uint8)
+    wide = task[tasks.WIDE]
+    found, rows = found_board(), channels.rows_board()
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
-        sums, counts = channels.empty_sums(last - first), places(task, last - first)
-        board = np.full((3, last - first), real(x, np.nan))
+        sums, counts = empty_sums(task, first, last), places(task, last - first)
+        size = last - first
+        board = np.full(3 * size, real(x, np.nan))
         for n in range(n0, n1):
             if n == n0 or task[tasks.GATE_STRIDE]:
-                set_gates(x, task, n, first, board[1], board[2])
-            sum_rows(x, task, n, first, last, sums, board[0], board[1], board[2])
-            if len(counts) and is_counted(task, n):
-                bin_rows(x, task, n, first, last, counts, found)
-        finish(task, group, first, sums)
+                set_gates(x, task, n, first, size, board, size, 2 * size)
+            counted = len(counts) > 0 and is_counted(task, n)
+            for i in range(len(sums)):
+                at, c = i * wide, first + i * wide
+                width = min(wide, last - c)
+                sum_rows(x, task, n, c, width, (first, last), rows, board)
+                channels.join(task, rows, sums[i], n, c, width)
+                for j in range(width):
+                    board[at + j] = real(x, rows[channels.MEAN + j])
+                if counted:
+                    bin_rows(x, task, n, c, c + width, counts[at:], found)
+        write_sums(task, group, first, last, sums)
         write_bins(task, group, first, counts)
 
 
@@ -72,22 +95,26 @@ def sum_by_columns(pointer: Any) -> None:
     """Moments and bins of every channel, where channels are neighbours."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
-    board, block = np.full(BOARD, real(x, np.nan)), np.zeros(SUMS)
-    found, maps = np.empty(RUN, np.uint8), np.empty(3 * RUN)
+    board, block, rows = lanes_board(x), block_board(), channels.rows_board()
+    found, maps = found_board(), maps_board()
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
-        sums, counts = channels.empty_sums(last - first), places(task, last - first)
-        board[PILOT : PILOT + last - first] = np.nan
+        width = last - first
+        sums, counts = empty_sums(task, first, last), places(task, width)
+        for c in range(width):
+            board[PILOT + c] = real(x, np.nan)
         for n in range(n0, n1):
             if n == n0 or task[tasks.GATE_STRIDE]:
-                gates = board[TURN : TURN + last - first], board[BAR : BAR + last - first]
-                set_gates(x, task, n, first, gates[0], gates[1])
-            sum_columns(x, task, n, first, last, sums, board, block)
+                set_gates(x, task, n, first, width, board, TURN, BAR)
+            sum_columns(x, task, n, first, width, rows, board, block)
+            channels.join(task, rows, sums[0], n, first, width)
+            for c in range(width):
+                board[PILOT + c] = real(x, rows[channels.MEAN + c])
             if len(counts) and is_counted(task, n):
                 bin_columns(x, task, n, first, last, counts, found, maps)
-        finish(task, group, first, sums)
+        write_sums(task, group, first, last, sums)
         write_bins(task, group, first, counts)
 
 
@@ -96,7 +123,7 @@ def tally(pointer: Any) -> None:
     """What passes the gate, and bins, without the moments."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
-    found, maps = np.empty(RUN, np.uint8), np.empty(3 * RUN)
+    found, maps = found_board(), maps_board()
     while True:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:

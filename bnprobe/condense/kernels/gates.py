@@ -34,7 +34,7 @@ def gate_of(x: Any, task: Any, n: int, c: int) -> Any:
 
 
 @plain
-def set_gates(x: Any, task: Any, n: int, first: int, turn: Any, bar: Any) -> None:
-    """The gates of sample n for the channels from `first`."""
-    for i in range(len(turn)):
-        turn[i], bar[i] = gate_of(x, task, n, first + i)
+def set_gates(x: Any, task: Any, n: int, first: int, width: int, board: Any, turn: int, bar: int) -> None:
+    """The gates of sample n and `width` channels from `first`, onto the board from entries `turn` and `bar`."""
+    for i in range(width):
+        board[turn + i], board[bar + i] = gate_of(x, task, n, first + i)

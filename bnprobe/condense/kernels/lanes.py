@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 BFLOAT16, FLOAT16 = types.uint16, types.int16
@@ -24,7 +25,7 @@ loop = njit(fastmath=FAST, error_model="numpy", boundscheck=False)
 plain = njit(error_model="numpy", boundscheck=False)
 
 
-def _real(element: Any) -> Any:
+def real_type(element: Any) -> Any:
     """The type in which values of a memory type are computed: float32, or float64 for itself."""
     return types.float64 if element == types.float64 else types.float32
 
@@ -47,6 +48,35 @@ def floats(typingctx: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(types.float64)(address), generate
+
+
+def stack(size: int, element: Any = types.float64) -> Any:
+    """A function for compiled code: a pointer to `size` numbers on the stack of whoever calls it.
+
+    Why not an array: functions count who holds it, which for one row takes as long as its sums.
+    """
+
+    @intrinsic
+    def room(typingctx: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return cgutils.alloca_once(builder, context.get_data_type(element), size=size)
+
+        return types.CPointer(element)(), generate
+
+    return room
+
+
+def stack_of_reals(size: int) -> Any:
+    """As `stack`, of the type in which values of x, the argument of the function, are computed."""
+
+    @intrinsic
+    def room(typingctx: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return cgutils.alloca_once(builder, context.get_data_type(real_type(x.dtype)), size=size)
+
+        return types.CPointer(real_type(x.dtype))(x), generate
+
+    return room
 
 
 @intrinsic
@@ -94,13 +124,13 @@ def value(typingctx: Any, x: Any, at: Any) -> Any:
             return builder.fpext(builder.bitcast(found, ir.HalfType()), ir.FloatType())
         return found
 
-    return _real(x.dtype)(x, types.int64), generate
+    return real_type(x.dtype)(x, types.int64), generate
 
 
 @intrinsic
 def real(typingctx: Any, x: Any, number: Any) -> Any:
     """A float64 number in the type in which values of x are computed."""
-    target = _real(x.dtype)
+    target = real_type(x.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.cast(builder, args[1], types.float64, target)

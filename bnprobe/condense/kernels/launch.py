@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from array import array
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numba import cfunc, types
-from numpy.typing import NDArray
 
 from bnprobe.condense.kernels.entries import entries
 from bnprobe.condense.kernels.lanes import BFLOAT16, FLOAT16
@@ -30,9 +29,10 @@ ELEMENTS = {
 }
 
 
-def run(name: str, dtype: torch.dtype, task: NDArray[np.int64], n_threads: int) -> None:
+def run(name: str, dtype: torch.dtype, task: list[int], n_threads: int) -> None:
     """Run an entry over a task on `n_threads` threads, and return when all is done."""
-    entry, address = compiled(name, dtype), task.ctypes.data
+    words = array("q", task)
+    entry, address = compiled(name, dtype), words.buffer_info()[0]
     if n_threads == 1:
         entry(address)
     elif (team := _openmp()) is not None:

@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 
 from bnprobe.condense.kernels import tasks
-from bnprobe.condense.kernels.channels import join
+from bnprobe.condense.kernels.care import careful, is_constant, is_far, n_unusual, needs_care
+from bnprobe.condense.kernels.channels import HIGH, LOW, PASSED, POINT, S1, S2, S3, S4, N
 from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, value
+from bnprobe.condense.kernels.vector_sums import vector_sums
+from bnprobe.condense.kernels.vectors import WIDTH
 
 BLOCK = 2048
 """Values summed in float32 lanes, 16 or more at a time, before they join a float64 sum."""
@@ -23,11 +26,11 @@ BLOCK = 2048
 STRIDED_BLOCK = 32
 """The same where the values are not neighbours, and one float32 takes them all."""
 
+AHEAD = 2048
+"""Values between those that are summed and those that memory is asked for: some pages."""
+
 N_PILOT = 16
 """At most so many values make the pilot; a power of two, so that a constant row has itself as pilot."""
-
-TINY = 1e-32
-"""Mean fourth power below which float32 runs out of range: deviations of about 1e-8."""
 
 
 @plain
@@ -64,91 +67,77 @@ def block_sums(x: Any, start: int, n: int, stride: int, k: Any, turn: Any, bar: 
 
 
 @plain
-def sums_about(x: Any, start: int, n: int, stride: int, k: Any, turn: Any, bar: Any) -> Any:
-    """`block_sums` of a row of any length, in float64."""
-    s1 = s2 = s3 = s4 = 0.0
-    low, high, positive = np.inf, -np.inf, 0
-    size = BLOCK if stride == 1 else STRIDED_BLOCK
-    for at in range(0, n, size):
-        part = block_sums(x, start + at * stride, min(size, n - at), stride, k, turn, bar)
-        s1 += part[0]
-        s2 += part[1]
-        s3 += part[2]
-        s4 += part[3]
-        low = min(low, np.float64(part[4]))
-        high = max(high, np.float64(part[5]))
-        positive += part[6]
-    return s1, s2, s3, s4, low, high, positive
-
-
-@plain
-def is_far(n: float, s1: float, s2: float) -> bool:
-    """Whether the mean is further than 1.4 standard deviations from the pilot.
-
-    m^2 > 2 var with m = s1 / n and var = s2 / n - m^2. Up to there the fourth powers about the pilot
-    are some 20 times those about the mean, and float32 has that many digits to spare.
-    """
-    return 1.5 * s1 * s1 > n * s2
-
-
-@plain
-def needs_care(n: float, s4: float) -> bool:
-    """Whether sums are not finite, or so small that float32 may have run out of range (or constant)."""
-    return not s4 < np.inf or s4 < n * TINY
-
-
-@plain
-def careful(x: Any, start: int, n: int, stride: int) -> Any:
-    """A row in float64, finite values only: the mean, how many, sums about the mean, extremes."""
-    low, high = np.inf, -np.inf
-    k, seen = 0.0, 0
-    for i in range(n):
-        v = np.float64(value(x, start + i * stride))
-        if np.isfinite(v):
-            seen += 1
-            low, high = min(low, v), max(high, v)
-            k = low if low == high else k + (v - k) / seen
-    s1 = s2 = s3 = s4 = 0.0
-    for i in range(n):
-        v = np.float64(value(x, start + i * stride))
-        if np.isfinite(v):
-            d = v - k
-            d2 = d * d
-            s1 += d
-            s2 += d2
-            s3 += d2 * d
-            s4 += d2 * d2
-    return k, np.float64(seen), s1, s2, s3, s4, low, high
-
-
-@plain
-def row_sums(x: Any, start: int, n: int, stride: int, k: Any, turn: Any, bar: Any) -> Any:
-    """One row: a point, finite values, sums about the point, extremes; and how many pass the gate."""
-    s1, s2, s3, s4, low, high, positive = sums_about(x, start, n, stride, k, turn, bar)
-    count = np.float64(n)
-    if is_far(count, s1, s2):
-        k = real(x, np.float64(k) + s1 / count)
-        s1, s2, s3, s4, low, high, _ = sums_about(x, start, n, stride, k, turn, bar)
-    if s4 == 0.0 and low == high:
-        return (low, count, 0.0, 0.0, 0.0, 0.0, low, high), positive
-    if needs_care(count, s4):
-        return careful(x, start, n, stride), positive
-    return (np.float64(k), count, s1, s2, s3, s4, low, high), positive
-
-
-@plain
-def sum_rows(
-    x: Any, task: Any, n: int, first: int, last: int, sums: Any, pilots: Any, turn: Any, bar: Any
+def sums_about(
+    x: Any, start: int, n: int, stride: int, ahead: int, k: Any, turn: Any, bar: Any, rows: Any, c: int
 ) -> None:
-    """The rows of image n and the channels `first` to `last`, one at a time, into `sums`.
+    """`block_sums` of a row of any length, in float64, as row c of its chunk."""
+    rows[POINT + c], rows[N + c] = np.float64(k), np.float64(n)
+    for field in (S1, S2, S3, S4, PASSED):
+        rows[field + c] = 0.0
+    rows[LOW + c], rows[HIGH + c] = np.inf, -np.inf
+    if stride != 1 or n < WIDTH:
+        for at in range(0, n, STRIDED_BLOCK):
+            some = min(STRIDED_BLOCK, n - at)
+            add_block(rows, c, block_sums(x, start + at * stride, some, stride, k, turn, bar))
+    elif n <= BLOCK:
+        add_block(rows, c, vector_sums(x, start, n, ahead, k, turn, bar))
+    else:
+        blocks = -(-n // BLOCK)
+        for i in range(blocks):  # of nearly one length, so that none is shorter than a vector
+            first, last = n * i // blocks, n * (i + 1) // blocks
+            add_block(rows, c, vector_sums(x, start + first, last - first, ahead, k, turn, bar))
 
-    `pilots` holds where each channel's row of the image before had its mean; NaN before the first.
+
+@plain
+def add_block(rows: Any, c: int, part: Any) -> None:
+    """Add the sums of a block to row c of its chunk."""
+    rows[S1 + c] += part[0]
+    rows[S2 + c] += part[1]
+    rows[S3 + c] += part[2]
+    rows[S4 + c] += part[3]
+    rows[LOW + c] = min(rows[LOW + c], np.float64(part[4]))
+    rows[HIGH + c] = max(rows[HIGH + c], np.float64(part[5]))
+    rows[PASSED + c] += part[6]
+
+
+@plain
+def mend(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
+    """Sum a row again if the first sums will not do: about its own mean, or with all care."""
+    if is_far(rows[N + c], rows[S1 + c], rows[S2 + c]):
+        k = real(x, rows[POINT + c] + rows[S1 + c] / rows[N + c])
+        passed = rows[PASSED + c]
+        sums_about(x, start, n, stride, 0, k, real(x, 1.0), real(x, np.inf), rows, c)
+        rows[PASSED + c] = passed
+    if not is_constant(rows, c) and needs_care(rows[N + c], rows[S4 + c]):
+        careful(x, start, n, stride, rows, c)
+
+
+@plain
+def ahead_of(task: Any, row: int, first: int, last: int) -> Any:
+    """From a channel's row to what is read AHEAD values later, if images follow each other in a piece of
+    work on the channels `first` to `last`. It need not exist: nothing but time depends on it."""
+    size = task[tasks.P]
+    if (last - row) * size > AHEAD:
+        return AHEAD
+    return AHEAD + task[tasks.SN] - (last - first) * size
+
+
+@plain
+def sum_rows(x: Any, task: Any, n: int, first: int, width: int, ends: Any, rows: Any, board: Any) -> None:
+    """The rows of image n and `width` channels from `first`, one at a time; `ends` are those of the piece.
+
+    The board has three entries for each channel of the piece: where its row of the image before had its
+    mean (NaN before the first), and its gate.
     """
     size, stride = task[tasks.P], task[tasks.SP]
-    for c in range(first, last):
-        i = c - first
-        start = n * task[tasks.SN] + c * task[tasks.SC]
-        if not np.isfinite(pilots[i]):
-            pilots[i] = pilot(x, start, size, stride)
-        row, positive = row_sums(x, start, size, stride, pilots[i], turn[i], bar[i])
-        pilots[i] = real(x, join(task, sums, n, c, first, row, np.float64(positive)))
+    start, at = n * task[tasks.SN] + first * task[tasks.SC], first - ends[0]
+    many = ends[1] - ends[0]
+    for c in range(width):
+        row = start + c * task[tasks.SC]
+        k, turn, bar = board[at + c], board[many + at + c], board[2 * many + at + c]
+        if not np.isfinite(k):
+            k = pilot(x, row, size, stride)
+        sums_about(x, row, size, stride, ahead_of(task, first + c, ends[0], ends[1]), k, turn, bar, rows, c)
+    if n_unusual(rows, width):
+        for c in range(width):
+            mend(x, start + c * task[tasks.SC], size, stride, rows, c)

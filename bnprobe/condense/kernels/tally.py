@@ -10,16 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from bnprobe.condense.kernels import tasks
 from bnprobe.condense.kernels.gates import gate_of
-from bnprobe.condense.kernels.lanes import bits, counters, floats, loop, plain, value
-
-N_BINS, SIDE = 96, 48
-"""As in `stats.histogram`, which this room does not import; a test holds them together."""
-
-REST = N_BINS
-"""The bin of what is not finite: counted beside the others and thrown away."""
+from bnprobe.condense.kernels.lanes import bits, counters, floats, loop, plain, stack, value
+from bnprobe.condense.kernels.vector_bins import INFINITE, N_BINS, ONE, REST, SHIFT, SIDE, vector_bins
+from bnprobe.condense.kernels.vectors import WIDTH
 
 PLACES = 128
 """Entries kept per channel: the bins, and room so that a channel starts on its own cache line."""
@@ -27,7 +24,11 @@ PLACES = 128
 RUN = 512
 """Values whose bins are found before they are counted."""
 
-SHIFT, ONE, INFINITE = 49, 1023 << 3, 2047 << 3
+BANKS = 2
+"""Counts of a channel that take turns, because an entry that was just written is slow to read again."""
+
+found_board = stack(RUN, types.uint8)
+maps_board = stack(3 * RUN)
 
 
 @loop
@@ -84,16 +85,19 @@ def bin_map(task: Any, n: int, c: int) -> Any:
 
 @plain
 def count_run(x: Any, start: int, n: int, stride: int, map_: Any, found: Any, counts: Any) -> None:
-    """Count the values of one channel. Even and odd values have counts of their own, because an
-    entry that was just written is slow to read again."""
+    """Count the values of one channel; `counts` are its BANKS times PLACES."""
     for at in range(0, n, RUN):
         some = min(RUN, n - at)
-        bins_of_run(x, start + at * stride, some, stride, map_, found)
-        for i in range(0, some - 1, 2):
+        if stride == 1 and some >= WIDTH:
+            vector_bins(x, start + at, some, map_, found)
+        else:
+            bins_of_run(x, start + at * stride, some, stride, map_, found)
+        pairs = some // 2 * 2
+        for i in range(0, pairs, 2):
             counts[found[i]] += 1
             counts[PLACES + found[i + 1]] += 1
-        if some % 2:
-            counts[found[some - 1]] += 1
+        if pairs < some:
+            counts[found[pairs]] += 1
 
 
 @plain
@@ -110,8 +114,8 @@ def bin_rows(x: Any, task: Any, n: int, first: int, last: int, counts: Any, foun
     """Count the bins of image n and the channels `first` to `last`, one channel at a time."""
     for c in range(first, last):
         start = n * task[tasks.SN] + c * task[tasks.SC]
-        map_ = bin_map(task, n, c)
-        count_run(x, start, task[tasks.P], task[tasks.SP], map_, found, counts[c - first])
+        mine = counters(counts.ctypes.data + 4 * (c - first) * BANKS * PLACES)
+        count_run(x, start, task[tasks.P], task[tasks.SP], bin_map(task, n, c), found, mine)
 
 
 @plain
@@ -121,12 +125,13 @@ def bin_columns(x: Any, task: Any, n: int, first: int, last: int, counts: Any, f
     Neighbouring values belong to different channels, so no entry is read just after it was written.
     """
     width = last - first
+    mine = counters(counts.ctypes.data)
     for c in range(width):
         maps[c], maps[RUN + c], maps[2 * RUN + c] = bin_map(task, n, first + c)
     for p in range(task[tasks.P]):
         bins_side_by_side(x, n * task[tasks.SN] + first + p * task[tasks.SP], width, maps, found)
         for c in range(width):
-            counts[c, found[c]] += 1
+            mine[c * BANKS * PLACES + found[c]] += 1
 
 
 @plain
@@ -144,4 +149,4 @@ def write_bins(task: Any, group: int, first: int, counts: Any) -> None:
     for c in range(len(counts)):
         at = (group * task[tasks.C] + first + c) * N_BINS
         for b in range(N_BINS):
-            out[at + b] = np.int32(counts[c, b] + counts[c, PLACES + b])
+            out[at + b] = counts[c, b] + counts[c, PLACES + b]

@@ -28,7 +28,10 @@ EVERY, FIRST, HISTOGRAM = range(21, 24)
 CENTRED, EPS = range(24, 26)
 """How a norm over channels works; the address of its eps."""
 
-SIZE = 26
+WIDE = 26
+"""Channels of a chunk, which are summed one after the other before they join what was summed before."""
+
+SIZE = 27
 
 
 @plain
