@@ -2,6 +2,7 @@
 
 from bnprobe.measures.columns import Column
 from bnprobe.measures.gradient import imbalance
+from bnprobe.measures.stem import StemReading, stem
 from bnprobe.measures.tables import Tables, glossary, tables
 
-__all__ = ["Column", "Tables", "glossary", "imbalance", "tables"]
+__all__ = ["Column", "StemReading", "Tables", "glossary", "imbalance", "stem", "tables"]
