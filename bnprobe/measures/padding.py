@@ -33,9 +33,9 @@ class Padding:
 
     `share` (0 to 1) is that of a random crop with `pixels` of padding on each side where one was found; else
     `pixels` is None and it is `share_mixed`, that of the mixture with black that fits best, whose standard
-    error by the residuals is `share_se`. `rmse` is what is left over, in remembered deviations.
-    `corr_clean` and `corr_padded` compare the running means with what the run's images give as they are,
-    and with the black.
+    error by the residuals is `share_se`; which images happened to be run adds to it. `rmse` is what is left
+    over, in remembered deviations. `corr_clean` and `corr_padded` compare the running means with what
+    the run's images give as they are, and with the black.
     """
 
     share: float

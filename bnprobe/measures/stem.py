@@ -169,4 +169,6 @@ def _with_padding(reading: StemReading, recording: Recording, equations: Equatio
     if constants is None or reading.mean_pixels is None:
         return reading
     black = -np.array(constants.mean) / np.array(constants.std)
-    return replace(reading, padding=padding.padding(equations, black))
+    found = padding.padding(equations, black)
+    unlike = "" if found else " The run's images are not like those of training, so no padding is told."
+    return replace(reading, padding=found, why=reading.why + unlike)
