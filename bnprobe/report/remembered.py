@@ -70,11 +70,11 @@ def affine_words(layers: pd.DataFrame) -> str:
         f"With the norms folded into the weights before them a channel's range is typically {share(spread)} of its "
         f"layer's widest"
     )
-    lost = known["bits_lost_worst"].dropna()
-    if len(lost):
-        worst = known.loc[lost.idxmax()]
+    losing = known[known["bits_lost_worst"].notna()]
+    if len(losing):
+        worst = losing.iloc[int(losing["bits_lost_worst"].argmax())]
         text += (
-            f"; one scale for the whole layer costs its worst channel {number(float(lost.max()), 2)} bits, "
+            f"; one scale for the whole layer costs its worst channel {number(worst['bits_lost_worst'], 2)} bits, "
             f"at {shorten(worst['layer'])}"
         )
     return f"{text}. In the typical layer eps shapes {share(eps)} of the channels."
