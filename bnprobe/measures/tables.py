@@ -9,11 +9,42 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures import activity, affine, gradient, implied, own, parameters, shape, shift
+from bnprobe.measures import (
+    activity,
+    affine,
+    components,
+    gaussian,
+    gradient,
+    implied,
+    outliers,
+    own,
+    parameters,
+    promise,
+    scale,
+    shape,
+    shift,
+    verdict,
+)
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord, Recording
 
-FAMILIES: tuple[ModuleType, ...] = (parameters, shape, activity, shift, own, implied, affine, gradient)
+FAMILIES: tuple[ModuleType, ...] = (
+    parameters,
+    shape,
+    gaussian,
+    activity,
+    affine,
+    shift,
+    scale,
+    verdict,
+    promise,
+    components,
+    own,
+    outliers,
+    implied,
+    affine,
+    gradient,
+)
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
 
 PLACE = (
