@@ -232,6 +232,14 @@ def test_without_data_the_substitute_is_said(place, capsys):
     assert "3 of 360 handwritten digits" in bnprobe.load("x.bnp").about.data
 
 
+def test_the_recording_knows_the_constants_of_the_preprocessing(place):
+    """Fails if what is subtracted from pixels is only told in words, from which no colour can be computed."""
+    given = ("--mean", "0.5,0.25,0.5", "--std", "0.5,0.5,0.25")
+    assert main(report(*given, "--save", "run.bnp", "-o", "x.html")) == 0
+    found = bnprobe.load("run.bnp").about.normalize
+    assert (found.mean, found.std) == ((0.5, 0.25, 0.5), (0.5, 0.5, 0.25))
+
+
 def test_unreadable_images_are_counted_and_named_and_the_run_goes_on(place, capsys):
     """Fails if one damaged file ends the run, or is passed over in silence."""
     good = place / "data/a/00.png"

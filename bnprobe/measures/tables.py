@@ -11,9 +11,11 @@ import pandas as pd
 
 from bnprobe.measures import (
     activity,
+    affine,
     components,
     gaussian,
     gradient,
+    implied,
     outliers,
     own,
     parameters,
@@ -31,6 +33,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     shape,
     gaussian,
     activity,
+    affine,
     shift,
     scale,
     verdict,
@@ -38,6 +41,8 @@ FAMILIES: tuple[ModuleType, ...] = (
     components,
     own,
     outliers,
+    implied,
+    affine,
     gradient,
 )
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision import models
 
 from bnprobe import zoo
@@ -101,3 +102,25 @@ def test_changed_numbers_replace_the_weights_own(picture):
 
 def test_changed_numbers_are_refused_where_the_model_sets_them():
     raised(BnprobeError, "raft_small takes no size of yours.*Leave it out", "raft_small", size=64)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("squeezenet1_1", {}, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
+        ("squeezenet1_1", {"mean": (0.1, 0.2, 0.3)}, ((0.1, 0.2, 0.3), (0.229, 0.224, 0.225))),
+        ("s3d", {}, ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))),
+        ("raft_small", {}, ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
+        ("lraspp_mobilenet_v3_large", {}, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
+        ("ssdlite320_mobilenet_v3_large", {}, None),
+    ],
+)
+def test_a_subject_knows_what_its_preprocessing_subtracts_and_divides_by(name, given, expected, picture):
+    """Fails if the constants that are told are not those that are applied: a black picture shows them."""
+    subject = zoo.subject(name, **given)
+    assert subject.normalize == expected
+    if expected is None:
+        return
+    black = subject.preprocess(Image.new("RGB", picture.size))
+    for channel, (mean, std) in enumerate(zip(*expected, strict=True)):
+        np.testing.assert_allclose(black[channel], -mean / std, rtol=1e-5)
