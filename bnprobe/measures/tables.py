@@ -33,7 +33,6 @@ FAMILIES: tuple[ModuleType, ...] = (
     shape,
     gaussian,
     activity,
-    affine,
     shift,
     scale,
     verdict,
