@@ -1,0 +1,107 @@
+"""From the graph of a pass to what is recorded of a norm's neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from bnprobe.neighbours import Wiring
+from bnprobe.wiring.feed import Known, feeder_of, label
+from bnprobe.wiring.folded import folded
+from bnprobe.wiring.follow import Follow, Lost, other_side
+from bnprobe.wiring.geometry import Feeder, Source
+from bnprobe.wiring.graph import Node, Site, above
+from bnprobe.wiring.implied import implied
+from bnprobe.wiring.stem import stem
+from bnprobe.wiring.trace import Trace
+
+UNKNOWN = Wiring("unknown")
+"""Of a norm in a pass that could not be watched."""
+
+
+def wirings(trace: Trace, norms: Mapping[Site, Known]) -> dict[Site, Wiring]:
+    """The neighbours of every norm of `norms` in the pass that was watched; UNKNOWN where there is no answer."""
+    graph = trace.graph
+    if graph is None:
+        return dict.fromkeys(norms, UNKNOWN)
+    outputs = set(graph.outputs)
+    alive = above(outputs)
+    return {
+        site: _wiring(graph.sites[site], alive, outputs, norms) if site in graph.sites else UNKNOWN
+        for site in norms
+    }
+
+
+def _wiring(site: Node, alive: set[Node], outputs: set[Node], norms: Mapping[Site, Known]) -> Wiring:
+    """What is known of one norm; an error in one half of the answer leaves the other half."""
+    try:
+        wiring = _followed(Follow(site, alive, outputs))
+    except Exception:  # an odd graph is an unanswered question, and not the user's problem
+        wiring = UNKNOWN
+    try:
+        return _fed(wiring, site, norms)
+    except Exception:
+        return wiring
+
+
+def _followed(follow: Follow) -> Wiring:
+    try:
+        names = follow.names()
+    except Lost:
+        return UNKNOWN
+    skip, acts = other_side(follow, label)
+    return Wiring(names, skip=skip, skip_activation=acts)
+
+
+def _fed(wiring: Wiring, site: Node, norms: Mapping[Site, Known]) -> Wiring:
+    """The feeder added, and what is made of its weights."""
+    name, feeder = feeder_of(site, norms)
+    wiring = replace(wiring, feeder=name)
+    if feeder is None:
+        return wiring
+    source = feeder.source
+    wiring = replace(
+        wiring,
+        sources=tuple(dict.fromkeys(_named(source))),
+        activation=_activation(source),
+        source=source.what,
+    )
+    known = norms[site.facts["site"]]
+    return wiring if known.running_mean is None else _reduced(wiring, feeder, known)
+
+
+def _reduced(wiring: Wiring, feeder: Feeder, known: Known) -> Wiring:
+    """What the weights say about a norm with running statistics."""
+    weight, bias, geometry = feeder.weight, feeder.bias, feeder.geometry
+    rows = np.swapaxes(weight, 0, 1) if geometry.transposed else weight
+    is_stem = feeder.source.what == "input" and not feeder.source.pool
+    return replace(
+        wiring,
+        folded=folded(
+            rows.reshape(len(rows), -1), bias, known.gamma, known.running_mean, known.running_var, known.eps
+        )
+        if geometry.groups == 1 or not geometry.transposed
+        else None,
+        implied=implied(weight, bias, geometry, feeder.source),
+        stem=stem(weight, bias, geometry) if is_stem and feeder.source.activation == "none" else None,
+    )
+
+
+def _named(source: Source) -> Iterator[str]:
+    """The norms and the model's input that a source is made of."""
+    if source.what == "norm":
+        yield source.site
+    elif source.what == "input":
+        yield "input"
+    for part in source.parts:
+        yield from _named(part)
+
+
+def _activation(source: Source) -> str:
+    """The activation next to the weights; of channels side by side, the one they have in common."""
+    if source.what == "concat" and source.activation == "none":
+        found = {part.activation for part in source.parts}
+        return found.pop() if len(found) == 1 else "several"
+    return source.activation
