@@ -171,11 +171,19 @@ def _made(node: Node, dim: int, n_channels: int, norms: Mapping[Site, Known], de
     if node.part == ADD and len(node.inputs) == 2:
         terms = [source_of(term, dim, norms, depth + 1) for term in node.inputs if term.shape == node.shape]
         return Source("sum", n_channels=n_channels, parts=tuple(terms)) if len(terms) == 2 else UNKNOWN
-    if node.part == MARK and node.name == "cat" and node.facts["dim"] in (dim, dim - len(node.shape)):
+    if node.part == MARK and node.name == "cat" and len(node.inputs[0].shape) == len(node.shape):
         terms = [source_of(term, dim, norms, depth + 1) for term in node.inputs]
+        if node.facts["dim"] % len(node.shape) != dim:
+            # more images or more positions: an answer where all are made of the same
+            return terms[0] if all(_is_same(term, terms[0]) for term in terms) else UNKNOWN
         if sum(term.shape[dim] for term in node.inputs) == n_channels:
             return Source("concat", n_channels=n_channels, parts=tuple(_flat(terms)))
     return UNKNOWN
+
+
+def _is_same(a: Source, b: Source) -> bool:
+    """Whether two sources without parts are one."""
+    return not a.parts and replace(a, gamma=None, beta=None) == replace(b, gamma=None, beta=None)
 
 
 def _flat(parts: Sequence[Source]) -> list[Source]:
@@ -207,7 +215,10 @@ def _dim_before(node: Node, dim: int | None) -> int | None:
     if node.name == "unbind":
         gone = args[1] % len(below) if len(args) > 1 else 0
         return dim + 1 if dim >= gone else dim
-    if node.name in ("roll", "flip") or below == shape:
+    if node.name in ("roll", "flip"):
+        moved = args[-1] if isinstance(args[-1], tuple) else (args[-1],)
+        return None if dim in [int(d) % n for d in moved] else dim
+    if below == shape:
         return dim
     if len(below) == n and node.name not in ("view", "_unsafe_view", "reshape", "_reshape_alias"):
         return dim  # a slice, a padding: whoever asks compares the number of channels

@@ -59,7 +59,7 @@ class Follow:
         elif taker.part == ADD:
             yield self._sum(taker)
         else:
-            yield "unknown" if taker.part == PARTS or taker.name == "aside" else taker.name
+            yield "unknown" if taker.name == "aside" else taker.name
 
     def _sum(self, total: Node) -> str:
         """ "add", and the activation where nothing but one takes the sum (or the sum that it enters)."""
@@ -82,7 +82,7 @@ class Follow:
             for taker in now.consumers:
                 if self.alive is not None and taker not in self.alive:
                     continue
-                if taker.part == PASS and not self._is_other_norm(taker):
+                if taker.part in (PASS, PARTS) and not self._is_other_norm(taker):
                     waiting.append(taker)
                 else:
                     found[taker] = None
