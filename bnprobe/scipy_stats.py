@@ -1,18 +1,38 @@
-"""scipy.stats, also where torch was made unimportable by `sys.modules["torch"] = None`.
+"""scipy.stats and scipy.special, also where torch was made unimportable by `sys.modules["torch"] = None`.
 
 scipy asks of every array library it knows whether it is loaded, takes the None for a module, and fails
 on import. The rooms right of the recording never need torch, so its entry steps aside for a moment.
-seaborn imports scipy.stats too, and must come after this.
+seaborn imports scipy.stats too, and must come after this. Each part is imported when it is first asked
+for: the statistics take ten times as long as the special functions.
 """
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-_blocked = {
-    name: sys.modules.pop(name) for name in ("torch", "jax", "cupy") if sys.modules.get(name, 0) is None
-}
-try:
-    from scipy import stats
-finally:
-    sys.modules.update(_blocked)
 
-__all__ = ["stats"]
+def __getattr__(name: str) -> Any:
+    with _aside():
+        if name == "stats":
+            from scipy import stats
+
+            return stats
+        if name == "special":
+            from scipy import special
+
+            return special
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """Without the entries that are None, which are put back."""
+    names = ("torch", "jax", "cupy")
+    blocked = {name: sys.modules.pop(name) for name in names if sys.modules.get(name, 0) is None}
+    try:
+        yield
+    finally:
+        sys.modules.update(blocked)

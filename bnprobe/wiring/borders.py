@@ -1,0 +1,63 @@
+"""How often each entry of a kernel meets a value of the input, and how often the zeros around it.
+
+Counted per spatial dimension from the layer's sizes, so it is exact for any kernel, stride, padding,
+dilation and size, for transposed convolutions too. Where the mean of the input is the same at all
+positions, the mean of the output follows from these shares. K entries of the kernel, O output positions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnprobe.stats.moments import Array
+from bnprobe.wiring.geometry import Geometry
+
+
+def grouped(weight: Array, geometry: Geometry) -> Array:
+    """Any weight as (groups, out / groups, in / groups, *kernel); a view where possible."""
+    g = geometry.groups
+    if geometry.transposed:
+        parts = weight.reshape(g, weight.shape[0] // g, *weight.shape[1:])
+        return np.swapaxes(parts, 1, 2)
+    return weight.reshape(g, weight.shape[0] // g, *weight.shape[1:])
+
+
+def meetings(weight: Array, geometry: Geometry) -> list[Array]:
+    """Per spatial dimension, 1 where an entry of the kernel meets the input at an output position, (K, O)."""
+    return [_meets(geometry, d, k) for d, k in enumerate(weight.shape[2:])]
+
+
+def _meets(geometry: Geometry, d: int, kernel: int) -> Array:
+    stride, before = geometry.stride[d], geometry.padding[d][0]
+    offset = geometry.dilation[d] * np.arange(kernel)[:, None]
+    output = np.arange(geometry.output_size[d])[None]
+    if geometry.transposed:
+        # the input at i is spread to outputs i stride - padding + offset
+        position, rest = np.divmod(output + before - offset, stride)
+    else:
+        position, rest = output * stride - before + offset, 0
+    return ((position >= 0) & (position < geometry.input_size[d]) & (rest == 0)).astype(np.float64)
+
+
+def averaged(weight: Array, geometry: Geometry) -> Array:
+    """The weights summed over the kernel, each as often as it meets the input: (groups, out / g, in / g).
+
+    Times the mean of every input channel this is the mean of every output channel over positions.
+    """
+    total = grouped(weight, geometry)
+    for meets in reversed(meetings(weight, geometry)):
+        total = total @ meets.mean(axis=1)
+    return total
+
+
+def mean_square(response: Array, weight: Array, geometry: Geometry) -> Array:
+    """Mean over positions of the squared output where entry k of the kernel adds response[:, k], (out,).
+
+    `response` is (out, *kernel). A square needs two entries at once, so it takes the share of positions
+    at which both meet the input.
+    """
+    other = response
+    for d, meets in enumerate(meetings(weight, geometry)):
+        both = meets @ meets.T / meets.shape[1]
+        other = np.moveaxis(np.tensordot(other, both, axes=(d + 1, 0)), -1, d + 1)
+    return (response * other).sum(axis=tuple(range(1, response.ndim)))

@@ -1,0 +1,170 @@
+"""Moments of activations of a Gaussian: against adaptive quadrature, Monte Carlo, and the far tails."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate
+from scipy import stats as scipy_stats
+from torch.nn import functional as F
+
+from bnprobe.errors import NotDefined
+from bnprobe.stats import gaussian
+
+TWINS = {
+    "none": lambda x: x,
+    "relu": lambda x: max(x, 0.0),
+    "relu6": lambda x: min(max(x, 0.0), 6.0),
+    "hardtanh": lambda x: min(max(x, -1.0), 1.0),
+    "hardtanh(-2, 0.5)": lambda x: min(max(x, -2.0), 0.5),
+    "leaky_relu": lambda x: x if x > 0 else 0.01 * x,
+    "leaky_relu(0.2)": lambda x: x if x > 0 else 0.2 * x,
+    "hardsigmoid": lambda x: min(max(x / 6 + 0.5, 0.0), 1.0),
+    "hardswish": lambda x: x * min(max(x + 3, 0.0), 6.0) / 6,
+    "elu": lambda x: x if x > 0 else math.expm1(x),
+    "elu(0.5)": lambda x: x if x > 0 else 0.5 * math.expm1(x),
+    "silu": lambda x: x / (1 + math.exp(-x)) if x > -700 else 0.0,
+    "gelu": lambda x: x * math.erfc(-x / math.sqrt(2)) / 2,
+    "mish": lambda x: x * math.tanh(math.log1p(math.exp(x)) if x < 30 else x),
+    "tanh": math.tanh,
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)) if x > -700 else 0.0,
+}
+KINKS = (-3.0, -2.0, -1.0, 0.0, 0.5, 1.0, 3.0, 6.0)
+PLACES = [(0.0, 1.0), (-1.7, 0.6), (2.3, 1.9), (5.5, 0.8), (-8.0, 1.0), (8.0, 1.0), (0.3, 9.0), (-0.2, 0.02)]
+
+
+def quadrature(f, mean: float, sd: float, power: int) -> float:
+    """E[f(X)^power], adaptively between the kinks, tails cut at 14 deviations."""
+    ends = [mean - 14 * sd, mean + 14 * sd]
+    cuts = sorted({*ends, mean, *(k for k in KINKS if ends[0] < k < ends[1])})
+    return math.fsum(
+        integrate.quad(
+            lambda x: f(x) ** power * math.exp(-(((x - mean) / sd) ** 2) / 2),
+            low,
+            high,
+            epsabs=1e-14,
+            limit=400,
+        )[0]
+        / (sd * math.sqrt(2 * math.pi))
+        for low, high in pairwise(cuts)
+    )
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_both_moments_are_those_of_quadrature(name):
+    """Fails if a knot, a power, a sign or the second moment of any activation is wrong."""
+    means, sds = np.array(PLACES).T
+    first, second = gaussian.moments(name, means, sds)
+    for i, (mean, sd) in enumerate(PLACES):
+        assert first[i] == pytest.approx(quadrature(TWINS[name], mean, sd, 1), rel=1e-10, abs=1e-10)
+        assert second[i] == pytest.approx(quadrature(TWINS[name], mean, sd, 2), rel=1e-10, abs=1e-10)
+
+
+@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize(
+    ("mean", "sd"), [(40.0, 1.0), (-40.0, 1.0), (11.0, 10.0), (-30.0, 10.0), (11.0, 40.0), (-90.0, 40.0)]
+)
+def test_the_stated_error_holds_far_out(name, mean, sd):
+    """Fails if a wide or distant Gaussian leaves the nodes of the quadrature, or cancels in the closed forms."""
+    first, second = gaussian.moments(name, np.array([mean]), np.array([sd]))
+    slack = (1e-10 if sd <= 10 else 1e-8) * (1 + mean**2 + sd**2)
+    assert first[0] == pytest.approx(quadrature(TWINS[name], mean, sd, 1), abs=slack)
+    assert second[0] == pytest.approx(quadrature(TWINS[name], mean, sd, 2), abs=slack)
+
+
+def test_the_tail_of_a_relu_keeps_its_digits():
+    """Fails if Phi is 1 - Phi: at 8 deviations below zero the mean is 1e-17, and 8 digits of it are right."""
+    a = np.array([-8.0, -5.0])
+    first, second = gaussian.moments("relu", 3 * a, np.array([3.0]))
+    expected = [
+        integrate.quad(lambda z, a=v: (z + a) * math.exp(-z * z / 2), -v, -v + 9, epsabs=0) for v in a
+    ]
+    squares = [
+        integrate.quad(lambda z, a=v: (z + a) ** 2 * math.exp(-z * z / 2), -v, -v + 9, epsabs=0) for v in a
+    ]
+    root = math.sqrt(2 * math.pi)
+    np.testing.assert_allclose(first, 3 * np.array(expected)[:, 0] / root, rtol=1e-8, atol=0)
+    np.testing.assert_allclose(second, 9 * np.array(squares)[:, 0] / root, rtol=1e-8, atol=0)
+    np.testing.assert_allclose(gaussian.probability_above(3 * a, np.array(3.0)), scipy_stats.norm.cdf(a))
+
+
+def test_forty_deviations_out_it_is_the_line_or_nothing():
+    """Fails if a tail underflows to NaN, or something of a dead channel is left."""
+    mean = np.array([-40.0, 40.0])
+    first, second = gaussian.moments("relu", mean, np.ones(2))
+    np.testing.assert_allclose(first, [0.0, 40.0], rtol=1e-15)
+    np.testing.assert_allclose(second, [0.0, 1601.0], rtol=1e-14)
+    assert gaussian.probability_above(mean, np.ones(2)).tolist() == [0.0, 1.0]
+    assert 0 < scipy_stats.norm.logcdf(-40.0) + 810 < 10  # too small for a double: 0 is its nearest one
+    top, squares = gaussian.moments("relu6", 6 + mean[1:], np.ones(1))
+    np.testing.assert_allclose([*top, *squares], [6.0, 36.0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_without_deviation_it_is_the_function_itself(name):
+    """Fails if sd = 0, as gamma = 0 makes it, is divided by; on the knots too."""
+    mean = np.array([*KINKS, -40.0, 2.7])
+    first, second = gaussian.moments(name, mean, np.zeros(1))
+    np.testing.assert_allclose(first, [TWINS[name](m) for m in mean], atol=1e-13)
+    np.testing.assert_allclose(second, [TWINS[name](m) ** 2 for m in mean], rtol=1e-13, atol=1e-13)
+    tiny, _ = gaussian.moments(name, mean, np.full(1, 1e-300))
+    np.testing.assert_allclose(tiny, first, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_negative_deviation_is_its_size(name):
+    """Fails if gamma < 0 reaches a formula as it is."""
+    means, sds = np.array(PLACES).T
+    for mine, other in zip(
+        gaussian.moments(name, means, -sds), gaussian.moments(name, means, sds), strict=True
+    ):
+        np.testing.assert_array_equal(mine, other)
+    np.testing.assert_array_equal(
+        gaussian.probability_above(means, -sds), gaussian.probability_above(means, sds)
+    )
+
+
+@pytest.mark.parametrize("name", ["relu6", "hardswish", "silu", "gelu", "mish", "hardsigmoid", "elu"])
+def test_it_is_what_torch_makes_of_random_numbers(name, rng):
+    """Fails if a name stands for another function than torch's; 5 standard errors of a million draws."""
+    x = rng.normal(0.4, 1.7, size=1_000_000)
+    y = getattr(F, name)(torch.from_numpy(x)).numpy()
+    first, second = gaussian.moments(name, np.array(0.4), np.array(1.7))
+    assert abs(y.mean() - first) < 5 * y.std() / 1000
+    assert abs((y**2).mean() - second) < 5 * (y**2).std() / 1000
+
+
+def test_any_shape_goes_through_and_the_known_stay_apart():
+    """Fails if channels are mixed, or one NaN reaches its neighbours."""
+    mean, sd = np.array([[0.2, np.nan, -1.0]]), np.array([[1.0, 1.0, np.nan], [0.5, 0.0, 2.0]])
+    for name in ("relu6", "silu"):
+        first, second = gaussian.moments(name, mean, sd)
+        assert first.shape == second.shape == (2, 3)
+        assert np.isnan(first).tolist() == [[False, True, True], [False, True, False]]
+        assert first[1, 2] == gaussian.moments(name, np.array(-1.0), np.array(2.0))[0]
+    assert gaussian.moments("tanh", np.zeros(0), np.zeros(0))[0].shape == (0,)
+
+
+def test_the_signed_control_is_the_formula_with_the_sign_left_in():
+    """Fails if the control is the prediction itself, or another mistake than the one it is named for."""
+    b, g = np.array([0.7, -0.4, 1.2, 0.3]), np.array([-0.5, -1.3, 0.8, -2.0])
+    cdf, pdf = scipy_stats.norm.cdf, scipy_stats.norm.pdf
+    np.testing.assert_allclose(gaussian.signed_mean("relu", b, g), b * cdf(b / g) + g * pdf(b / g))
+    low, high = -b / g, (6 - b) / g
+    clipped = 6 * (1 - cdf(high)) + b * (cdf(high) - cdf(low)) + g * (pdf(low) - pdf(high))
+    np.testing.assert_allclose(gaussian.signed_mean("relu6", b, g), clipped)
+    np.testing.assert_allclose(gaussian.signed_mean("none", b, g), b)
+    smooth = gaussian.signed_mean("silu", b, g)
+    np.testing.assert_array_equal(smooth != gaussian.moments("silu", b, g)[0], g < 0)
+
+
+@pytest.mark.parametrize("name", ["softsign", "relu(1, 2)", "leaky_relu(a)", "", "lambda"])
+def test_what_is_not_known_is_refused_by_name(name):
+    """Fails if an activation that nobody integrated passes for the identity."""
+    assert not gaussian.is_known(name)
+    with pytest.raises(NotDefined, match=r"Use one of elu, gelu, .*silu"):
+        gaussian.moments(name, np.zeros(1), np.ones(1))

@@ -1,0 +1,52 @@
+"""The stem's matrix and the folded weights: against torch's own layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bnprobe.wiring.folded import folded
+from bnprobe.wiring.stem import stem
+from wiring.layers import LAYERS, geometry_of, n_inputs, run, values_of
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_matrix_takes_a_flat_input_to_what_the_norm_sees(name):
+    """Fails if a group's weights land at another input channel, or the border is counted as interior."""
+    layer, size = LAYERS[name]
+    found = stem(*values_of(layer), geometry_of(layer, size))
+    colour = np.random.default_rng(4).normal(size=n_inputs(layer))
+    flat = torch.from_numpy(colour).reshape(1, -1, *[1] * len(size)).expand(1, -1, *size)
+    expected = run(layer, flat)[0].mean(axis=1)
+    assert found.matrix.shape == (expected.size, colour.size)
+    np.testing.assert_allclose(
+        found.matrix @ colour + (0 if found.bias is None else found.bias), expected, atol=1e-12
+    )
+
+
+def test_folded_extremes_are_those_of_the_folded_layer(rng):
+    """Fails if gamma, its sign or eps is left out, or the extremes swap with a negative gamma."""
+    rows, gamma, var = rng.normal(size=(4, 18)), np.array([0.5, -2.0, 0.0, 1.0]), np.array([1.0, 4, 9, 0])
+    found = folded(rows, None, gamma, np.zeros(4), var, 0.25)
+    for c in range(4):
+        each = [w * gamma[c] / (var[c] + 0.25) ** 0.5 for w in rows[c]]
+        assert (found.low[c], found.high[c]) == (min(each), max(each))
+        assert found.norm[c] == pytest.approx(sum(w * w for w in rows[c]) ** 0.5)
+    assert found.bias is None
+
+
+def test_a_norm_without_memory_cannot_be_folded(rng):
+    """Fails if weights are folded with statistics that are not there."""
+    bias = rng.normal(size=3)
+    found = folded(rng.normal(size=(3, 5)), bias, None, None, None, 1e-5)
+    assert np.isnan(found.low).all()
+    assert np.isnan(found.high).all()
+    assert found.bias is bias
+    assert (found.norm > 0).all()
+
+
+def test_without_gamma_it_is_one():
+    """Fails if affine=False cannot be folded."""
+    found = folded(np.array([[2.0, -4.0]]), None, None, np.zeros(1), np.array([4.0]), 0.0)
+    assert (found.low[0], found.high[0]) == (-2.0, 1.0)
