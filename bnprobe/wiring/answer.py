@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -21,16 +21,19 @@ UNKNOWN = Wiring("unknown")
 """Of a norm in a pass that could not be watched."""
 
 
-def wirings(trace: Trace, norms: Mapping[Site, Known]) -> dict[Site, Wiring]:
-    """The neighbours of every norm of `norms` in the pass that was watched; UNKNOWN where there is no answer."""
+def wirings(trace: Trace, norms: Mapping[Site, Known], wanted: Iterable[Site]) -> dict[Site, Wiring]:
+    """The neighbours of the `wanted` norms in the pass that was watched; UNKNOWN where there is no answer.
+
+    `norms` are all that the pass has reached.
+    """
     graph = trace.graph
     if graph is None:
-        return dict.fromkeys(norms, UNKNOWN)
+        return dict.fromkeys(wanted, UNKNOWN)
     outputs = set(graph.outputs)
     alive = above(outputs)
     return {
         site: _wiring(graph.sites[site], alive, outputs, norms) if site in graph.sites else UNKNOWN
-        for site in norms
+        for site in wanted
     }
 
 
@@ -80,7 +83,12 @@ def _reduced(wiring: Wiring, feeder: Feeder, known: Known) -> Wiring:
     return replace(
         wiring,
         folded=folded(
-            rows.reshape(len(rows), -1), bias, known.gamma, known.running_mean, known.running_var, known.eps
+            rows.reshape(len(rows), -1),
+            bias,
+            known.gamma,
+            known.running_mean,
+            known.running_var,
+            known.plan.eps,
         )
         if geometry.groups == 1 or not geometry.transposed
         else None,

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnprobe.norms import LAST, NormLayer
 from bnprobe.stats.moments import Array
 from bnprobe.wiring.geometry import Feeder, Geometry, Source
 from bnprobe.wiring.graph import INPUT, LEAF, SITE, Node, Site
-from bnprobe.wiring.operations import ACTIVATION, ADD, MARK, OTHER, PASS, WEIGHTS
+from bnprobe.wiring.operations import ACTIVATION, ADD, MARK, PASS, WEIGHTS
 from bnprobe.wiring.record import made_of_parameters
 
 UNKNOWN = Source("unknown")
@@ -23,24 +24,25 @@ DEEPEST = 64
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a norm at the end of the pass; vectors of shape (C,), float64, or None.
+    """What is known of a norm at the end of the pass: its plan, and its vectors as float64 of shape (C,), or None."""
 
-    `channel_dim` is where its channels stand in its output, counted from the front.
-    """
-
-    kind: str
-    eps: float
-    channel_dim: int
+    plan: NormLayer
     gamma: Array | None
     beta: Array | None
     running_mean: Array | None
     running_var: Array | None
 
+    def channel_dim(self, n_dims: int) -> int | None:
+        """Where the channels stand in an output of so many dimensions; None where they fill several."""
+        if self.plan.channels == LAST:
+            return n_dims - 1 if self.plan.n_channel_dims == 1 else None
+        return 0 if n_dims == self.plan.unbatched_dims else 1
+
 
 def feeder_of(site: Node, norms: Mapping[Site, Known]) -> tuple[str, Feeder | None]:
     """Name of the layer that feeds the norm, and the layer; None where its rows are not the norm's channels."""
     known = norms.get(site.facts["site"])
-    node, dim = site.inputs[0], known.channel_dim if known else None
+    node, dim = site.inputs[0], known.channel_dim(len(site.shape)) if known else None
     bias: Tensor | None = None
     while node.part == PASS or (bias is None and _is_bias(node)):
         if node.part == ADD:
@@ -157,7 +159,7 @@ def _made(node: Node, dim: int, n_channels: int, norms: Mapping[Site, Known], de
     """What stands behind views, activations and pooling."""
     if node.part == SITE:
         known = norms.get(node.facts["site"])
-        if known is None or known.channel_dim != dim:
+        if known is None or known.channel_dim(len(node.shape)) != dim:
             return UNKNOWN
         return Source(
             "norm",

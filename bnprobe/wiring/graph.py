@@ -113,6 +113,14 @@ class Memory:
         nodes.pop(region, None)
         nodes[region] = node  # the last put stands last
 
+    def forget(self) -> None:
+        """Nodes know each other both ways: parted here, they go at once and not when rubbish is next collected."""
+        held = [node for _, nodes in self._storages.values() for node in nodes.values()]
+        self._storages.clear()
+        for node in above(held):
+            node.consumers.clear()
+            node.facts.clear()
+
     def _overwrite(self, nodes: dict[_Region, Node], region: _Region, node: Node) -> None:
         """Other tensors over the same memory hold other values now."""
         for place, old in list(nodes.items()):
@@ -128,8 +136,9 @@ class Memory:
         storage = tensor.untyped_storage()
         held = self._storages.get(storage._cdata)
         if held is None:
-            held = self._storages[storage._cdata] = (StorageWeakRef(storage), {})
-        return _Region(tensor.storage_offset(), tuple(tensor.shape), tensor.stride()), held[1]
+            weak = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+            held = self._storages[storage._cdata] = (weak, {})
+        return _Region(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride()), held[1]
 
 
 def tensors(value: Any, depth: int = 6) -> Iterator[Tensor]:

@@ -25,7 +25,12 @@ ACTIVATION, WEIGHTS, PRODUCT, NORM, OTHER, IGNORED = (
 """WEIGHTS is a convolution or linear layer, PRODUCT a matrix product whose other side may be weights;
 IGNORED takes a shape or a type from its input, and no values."""
 
-VIEWS = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+VIEWS = _words(
     "view _unsafe_view reshape _reshape_alias view_as reshape_as permute transpose t numpy_T mT adjoint "
     "unsqueeze squeeze expand expand_as alias detach slice select narrow split split_with_sizes chunk "
     "tensor_split unbind flatten unflatten movedim moveaxis swapaxes swapdims diagonal as_strided "
@@ -33,7 +38,7 @@ VIEWS = frozenset(
     "roll flip pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle real "
     "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
     "replication_pad2d replication_pad3d repeat tile copy unfold im2col atleast_2d atleast_3d "
-    "_conj resolve_conj resolve_neg positive _pin_memory view_copy".split()
+    "_conj resolve_conj resolve_neg positive _pin_memory view_copy"
 )
 
 MARKS = {
@@ -58,13 +63,12 @@ MARKS = {
     "amax": "max_pool",
 }
 
-ACTIVATIONS = {
-    name: name
-    for name in (
-        "relu relu6 silu gelu hardswish hardsigmoid sigmoid tanh hardtanh leaky_relu elu selu celu "
-        "softplus mish softmax log_softmax hardshrink softshrink glu exp abs sin"
-    ).split()
-} | {
+_BY_THEIR_NAMES = _words(
+    "relu relu6 silu gelu hardswish hardsigmoid sigmoid tanh hardtanh leaky_relu elu selu celu "
+    "softplus mish softmax log_softmax hardshrink softshrink glu exp abs sin"
+)
+
+ACTIVATIONS = {name: name for name in _BY_THEIR_NAMES} | {
     "_softmax": "softmax",
     "_safe_softmax": "softmax",
     "_log_softmax": "log_softmax",
@@ -82,23 +86,23 @@ ACTIVATIONS = {
     "special_expit": "sigmoid",
 }
 
-AVERAGES = frozenset(
+AVERAGES = _words(
     "mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-    "_adaptive_avg_pool2d _adaptive_avg_pool3d mkldnn_adaptive_avg_pool2d".split()
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d mkldnn_adaptive_avg_pool2d"
 )
 
-CONVOLUTIONS = frozenset(
+CONVOLUTIONS = _words(
     "convolution _convolution conv1d conv2d conv3d convolution_overrideable "
-    "conv_transpose1d conv_transpose2d conv_transpose3d".split()
+    "conv_transpose1d conv_transpose2d conv_transpose3d"
 )
 
-PRODUCTS = frozenset("linear addmm mm matmul bmm baddbmm mv addmv dot einsum".split())
+PRODUCTS = _words("linear addmm mm matmul bmm baddbmm mv addmv dot einsum")
 
-NORMS = frozenset(
+NORMS = _words(
     "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training batch_norm "
     "_batch_norm_with_update _batch_norm_no_update cudnn_batch_norm miopen_batch_norm batch_norm_elemt "
     "_batch_norm_impl_index "
-    "native_layer_norm layer_norm native_group_norm group_norm instance_norm rms_norm _fused_rms_norm".split()
+    "native_layer_norm layer_norm native_group_norm group_norm instance_norm rms_norm _fused_rms_norm"
 )
 
 OTHERS = {
@@ -121,9 +125,9 @@ OTHERS = {
     "pow": "pow",
 } | dict.fromkeys(AVERAGES, "avg_pool")
 
-NO_VALUES = frozenset(
+NO_VALUES = _words(
     "empty_like zeros_like ones_like full_like rand_like randn_like randint_like new_empty new_zeros new_ones "
-    "new_full new_empty_strided size sym_size stride is_same_size _shape_as_tensor".split()
+    "new_full new_empty_strided size sym_size stride is_same_size _shape_as_tensor"
 )
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bnprobe.wiring.geometry import Geometry
-from bnprobe.wiring.graph import INPUT, LEAF, PARTS, SITE, Memory, Node, Site, tensors
+from bnprobe.wiring.graph import INPUT, LEAF, SITE, Memory, Node, Site, tensors
 from bnprobe.wiring.operations import (
     ADD,
     IGNORED,
@@ -61,13 +60,14 @@ class Graph:
             self.memory.put(tensor, found)
         return found
 
-    def model_input(self, tensor: Tensor) -> None:
-        """A tensor that the model was called with."""
-        self.memory.put(tensor, Node(INPUT, "", tuple(tensor.shape)))
+    def model_begins(self, inputs: Any) -> None:
+        """What the model was called with, tensors in any container."""
+        for tensor in tensors(inputs):
+            self.memory.put(tensor, Node(INPUT, "", tuple(tensor.shape)))
 
-    def model_output(self, tensor: Tensor) -> None:
-        """A tensor that the model returned."""
-        self.outputs.append(self.node_of(tensor))
+    def model_ends(self, outputs: Any) -> None:
+        """What the model returned, alike."""
+        self.outputs = [self.node_of(tensor) for tensor in tensors(outputs)]
 
     def norm_begins(self, site: Site, x: Tensor) -> None:
         """The norm was called with x."""
@@ -96,7 +96,7 @@ class Graph:
     ) -> None:
         """An operation has run: a node for each tensor that it made or wrote."""
         name, writes = _signature(func)
-        written = [t for key in writes for t in tensors(args[key] if _at(key, args) else kwargs.get(key))]
+        written = [t for i, key in writes for t in tensors(_argument(args, kwargs, i, key))]
         made = [t for t in tensors(out) if not any(t is w for w in written)]
         part, called = what_is(name)
         if part == IGNORED:
@@ -152,20 +152,17 @@ class Graph:
         return facts, part, called, sources
 
 
-def _at(key: int | str, args: Sequence[Any]) -> bool:
-    return isinstance(key, int) and key < len(args)
-
-
 @cache
-def _signature(func: Any) -> tuple[str, tuple[int | str, ...]]:
-    """The plain name of an operation, and which of its arguments it writes to (position, or name)."""
+def _signature(func: Any) -> tuple[str, tuple[tuple[int, str], ...]]:
+    """The plain name of an operation, and which of its arguments it writes to (position and name)."""
     schema = getattr(func, "_schema", None)
     if schema is None:
         return str(getattr(func, "__name__", func)), ()
-    writes: list[int | str] = []
-    for i, argument in enumerate(schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            writes += [argument.name] if argument.kwarg_only else [i, argument.name]
+    writes = [
+        (i, argument.name)
+        for i, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
     return plain(schema.name.rpartition("::")[2]), tuple(writes)
 
 

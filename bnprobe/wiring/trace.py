@@ -22,17 +22,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bnprobe.wiring.graph import Site, tensors
+from bnprobe.wiring.graph import Site
 from bnprobe.wiring.record import Graph
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Hands every operation to the trace, before and after it runs."""
 
     supports_higher_order_operators = True
 
     def __init__(self, trace: Trace) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.trace = trace
 
     @classmethod
@@ -53,7 +53,7 @@ class _Watch(TorchDispatchMode):
         return out
 
 
-class _WatchBesideCompiler(_Watch):
+class _WatchBesideCompiler(_Watch):  # type: ignore[no-untyped-call]
     """For where torch's compiler is at work in the process: it must not compile the watching itself."""
 
     @classmethod
@@ -64,8 +64,8 @@ class _WatchBesideCompiler(_Watch):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
-def watch_this_call(model: nn.Module) -> Trace | None:
-    """Watch the call of `model` whose forward pre-hook is running; None where that cannot be done safely.
+def watch_this_call(model: nn.Module, args: Any, kwargs: Any) -> Trace | None:
+    """Watch the call of `model` whose forward pre-hook is running with `args` and `kwargs`; None where that is not safe.
 
     That is under other dispatch modes and function transforms (they may need to see operations first),
     where parts of the model are compiled or scripted (their operations stay unseen), and where torch does
@@ -78,7 +78,7 @@ def watch_this_call(model: nn.Module) -> Trace | None:
     cell = _next_forward(model)
     if cell is None:
         return None
-    trace, forward = Trace(model), cell.cell_contents
+    trace, forward = Trace(model, args, kwargs), cell.cell_contents
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         return trace.call(forward, args, kwargs)
@@ -111,23 +111,37 @@ def _next_forward(model: nn.Module) -> CellType | None:
 
 
 class Trace:
-    """The graph of one forward pass of `model`: `graph` once it has ended well, else None.
+    """The graph of one forward pass of `model`.
 
-    No error in the keeping of books reaches the user: then `graph` is None.
+    No error in the keeping of books reaches the user: then the graph is given up.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         names = {id(tensor): name for name, tensor in model.named_buffers()}
         names |= {id(tensor): name for name, tensor in model.named_parameters()}
         self._graph: Graph | None = Graph(names)
         self._thread = threading.get_ident()
         self._aside = 0
-        self._ended = False
+        with self._keeping() as graph:
+            if graph is not None:
+                graph.model_begins((args, kwargs))
 
     @property
     def graph(self) -> Graph | None:
-        """The graph of the whole pass; None when it was not seen whole."""
-        return self._graph if self._ended else None
+        """The graph so far; None when it was given up."""
+        return self._graph
+
+    def model_ends(self, output: Any) -> None:
+        """The model has returned `output`."""
+        with self._keeping() as graph:
+            if graph is not None:
+                graph.model_ends(output)
+
+    def forget(self) -> None:
+        """Give up the graph, and with it the last references to tensors."""
+        graph, self._graph = self._graph, None
+        if graph is not None:
+            graph.memory.forget()
 
     def norm_begins(self, site: Site, x: Tensor | None) -> None:
         """A norm is called with x."""
@@ -153,7 +167,7 @@ class Trace:
     def before(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation is about to run."""
         with self._keeping() as graph:
-            if graph is not None:
+            if graph is not None and not self._aside:
                 return graph.before(args, kwargs)
         return None
 
@@ -165,24 +179,21 @@ class Trace:
 
     def call(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """forward(*args, **kwargs), watched."""
-        with self._keeping() as graph:
-            for tensor in tensors((args, kwargs)) if graph is not None else ():
-                graph.model_input(tensor)  # type: ignore[union-attr]
-        with (_WatchBesideCompiler if "torch._dynamo" in sys.modules else _Watch)(self):
-            output = forward(*args, **kwargs)
-        with self._keeping() as graph:
-            for tensor in tensors(output) if graph is not None else ():
-                graph.model_output(tensor)  # type: ignore[union-attr]
-        self._ended = True
-        return output
+        mode = (_WatchBesideCompiler if "torch._dynamo" in sys.modules else _Watch)(self)
+        try:
+            with mode:
+                return forward(*args, **kwargs)
+        except BaseException:
+            self.forget()
+            raise
 
     @contextmanager
     def _keeping(self) -> Iterator[Graph | None]:
         """The graph, for one entry; an error in it gives the whole graph up, and goes no further."""
-        if self._aside or threading.get_ident() != self._thread:
+        if threading.get_ident() != self._thread:
             yield None
             return
         try:
             yield self._graph
         except Exception:
-            self._graph = None
+            self.forget()
