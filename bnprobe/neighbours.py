@@ -81,7 +81,9 @@ class Wiring:
 
     `skip` names the other side of the sum that follows ("" where there is no sum): a site, a layer, "input",
     or "sum at layer1.0.bn2" for the whole of an earlier sum that this site enters; several separated by commas.
-    `skip_activation` is what acts in between, in order: "relu, max_pool" ("none" for nothing).
+    `skip_activation` is what acts in between, in order: "relu, max_pool" ("none" for nothing). `skip_var` (C,) is
+    the variance of that side as the parameters of the norms before it imply (see `wiring.skip`), and
+    `skip_var_initial` the same for gamma 1 and beta 0; None where it is not made of norms alone.
     """
 
     follows: str
@@ -94,3 +96,5 @@ class Wiring:
     stem: Stem | None = None
     source: str = "unknown"
     skip_activation: str = "none"
+    skip_var: Array | None = None
+    skip_var_initial: Array | None = None

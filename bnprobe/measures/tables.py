@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures import activity, gradient, own, parameters, shape, shift
+from bnprobe.measures import activity, gradient, own, parameters, residual, roles, shape, shift
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord, Recording
 
-FAMILIES: tuple[ModuleType, ...] = (parameters, shape, activity, shift, own, gradient)
+FAMILIES: tuple[ModuleType, ...] = (parameters, shape, activity, roles, shift, own, residual, gradient)
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
 
 PLACE = (

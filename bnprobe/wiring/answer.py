@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from bnprobe.neighbours import Wiring
+from bnprobe.recording import BATCH
 from bnprobe.wiring.feed import Known, feeder_of, label
 from bnprobe.wiring.folded import folded
-from bnprobe.wiring.follow import Follow, Lost, other_side
+from bnprobe.wiring.follow import Follow, in_words, other_terms
 from bnprobe.wiring.geometry import Feeder, Source
 from bnprobe.wiring.graph import Node, Site, above
 from bnprobe.wiring.implied import implied
+from bnprobe.wiring.skip import skip_variance
 from bnprobe.wiring.stem import stem
 from bnprobe.wiring.trace import Trace
 
@@ -38,24 +42,28 @@ def wirings(trace: Trace, norms: Mapping[Site, Known], wanted: Iterable[Site]) -
 
 
 def _wiring(site: Node, alive: set[Node], outputs: set[Node], norms: Mapping[Site, Known]) -> Wiring:
-    """What is known of one norm; an error in one half of the answer leaves the other half."""
-    try:
-        wiring = _followed(Follow(site, alive, outputs))
-    except Exception:  # an odd graph is an unanswered question, and not the user's problem
-        wiring = UNKNOWN
-    try:
-        return _fed(wiring, site, norms)
-    except Exception:
+    """What is known of one norm; an error in one part of the answer leaves the others."""
+    wiring = UNKNOWN
+    for part in (partial(_followed, alive=alive, outputs=outputs), _fed):
+        # an odd graph is an unanswered question, and not the user's problem
+        with suppress(Exception):
+            wiring = part(wiring, site, norms)
+    return wiring
+
+
+def _followed(
+    wiring: Wiring, site: Node, norms: Mapping[Site, Known], *, alive: set[Node], outputs: set[Node]
+) -> Wiring:
+    """What follows added, and what is at the other side of a sum."""
+    follow = Follow(site, alive, outputs)
+    names = follow.names()
+    terms = other_terms(follow)
+    skip, acts = in_words(terms, label)
+    wiring = replace(wiring, follows=names, skip=skip, skip_activation=acts)
+    if norms[site.facts["site"]].plan.pools != BATCH:
         return wiring
-
-
-def _followed(follow: Follow) -> Wiring:
-    try:
-        names = follow.names()
-    except Lost:
-        return UNKNOWN
-    skip, acts = other_side(follow, label)
-    return Wiring(names, skip=skip, skip_activation=acts)
+    now, initially = skip_variance(terms, site, norms)
+    return replace(wiring, skip_var=now, skip_var_initial=initially)
 
 
 def _fed(wiring: Wiring, site: Node, norms: Mapping[Site, Known]) -> Wiring:
@@ -97,19 +105,22 @@ def _reduced(wiring: Wiring, feeder: Feeder, known: Known) -> Wiring:
     )
 
 
-def _named(source: Source) -> Iterator[str]:
-    """The norms and the model's input that a source is made of."""
-    if source.what == "norm":
+def _named(source: Source, whole: bool = True) -> Iterator[str]:
+    """The norms and the model's input that a source is made of; a sum within it by the first norm that enters."""
+    if source.site:
         yield source.site
     elif source.what == "input":
         yield "input"
-    for part in source.parts:
-        yield from _named(part)
+    elif source.what == "sum" and not whole:
+        yield f"sum at {next((part.site for part in source.parts if part.site), 'unknown')}"
+    else:
+        for part in source.parts:
+            yield from _named(part, whole=False)
 
 
 def _activation(source: Source) -> str:
     """The activation next to the weights; of channels side by side, the one they have in common."""
     if source.what == "concat" and source.activation == "none":
-        found = {part.activation for part in source.parts}
+        found = {part.activation for part in source.parts if part.site or part.what != "norm"}
         return found.pop() if len(found) == 1 else "several"
     return source.activation

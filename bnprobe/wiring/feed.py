@@ -138,10 +138,12 @@ def source_of(node: Node, dim: int | None, norms: Mapping[Site, Known], depth: i
     activation, pool, n_channels = "none", "", node.shape[dim]
     while True:
         if node.part == PASS and node.inputs:
-            dim = _dim_before(node, dim)
-            node = node.inputs[0]
-            if dim is None or node.shape[dim] != n_channels:
+            before = _dim_before(node, dim)
+            if before is None:
                 return UNKNOWN
+            if node.inputs[0].shape[before] != n_channels:
+                break
+            dim, node = before, node.inputs[0]
         elif node.part == ACTIVATION and activation == "none":
             activation, node = node.name, node.inputs[0]
         elif node.name in ("avg_pool", "max_pool") and activation == "none" and not pool:
@@ -170,6 +172,8 @@ def _made(node: Node, dim: int, n_channels: int, norms: Mapping[Site, Known], de
         )
     if node.part == INPUT:
         return Source("input", n_channels=n_channels)
+    if node.part == PASS and node.inputs:
+        return _padded(node, dim, n_channels, norms, depth)
     if node.part == ADD and len(node.inputs) == 2:
         terms = [source_of(term, dim, norms, depth + 1) for term in node.inputs if term.shape == node.shape]
         return Source("sum", n_channels=n_channels, parts=tuple(terms)) if len(terms) == 2 else UNKNOWN
@@ -181,6 +185,23 @@ def _made(node: Node, dim: int, n_channels: int, norms: Mapping[Site, Known], de
         if sum(term.shape[dim] for term in node.inputs) == n_channels:
             return Source("concat", n_channels=n_channels, parts=tuple(_flat(terms)))
     return UNKNOWN
+
+
+def _padded(node: Node, dim: int, n_channels: int, norms: Mapping[Site, Known], depth: int) -> Source:
+    """Channels of zeros put around those of a source, as shortcuts without weights do; they are a norm's of gamma 0."""
+    if node.name != "constant_pad_nd":
+        return UNKNOWN
+    _, pad, *value = node.facts["args"]
+    at = 2 * (len(node.shape) - 1 - dim)
+    if len(pad) < at + 2 or (value and value[0]) or any(pad[:at]) or any(pad[at + 2 :]):
+        return UNKNOWN
+    inner = source_of(node.inputs[0], dim, norms, depth + 1)
+    parts = [_zeros(pad[at]), *_flat([inner]), _zeros(pad[at + 1])]
+    return Source("concat", n_channels=n_channels, parts=tuple(part for part in parts if part.n_channels))
+
+
+def _zeros(n: int) -> Source:
+    return Source("norm", n_channels=n, gamma=np.zeros(n), beta=np.zeros(n))
 
 
 def _is_same(a: Source, b: Source) -> bool:

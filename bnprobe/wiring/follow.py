@@ -110,15 +110,20 @@ def _is_swish(gate: Node, takers: list[Node]) -> bool:
     return product.part == MUL and product in takers and gate in product.inputs
 
 
-def other_side(follow: Follow, name: Callable[[Site], str]) -> tuple[str, str]:
-    """What stands at the other side of the sums met, as in `Wiring.skip`, and what acts in between."""
+def other_terms(follow: Follow) -> list[Node]:
+    """What else enters the sums that were met."""
+    own = _through_views(follow.site)
+    return [
+        term for total in follow.sums for term in total.inputs if term not in own and term not in follow.sums
+    ]
+
+
+def in_words(terms: list[Node], name: Callable[[Site], str]) -> tuple[str, str]:
+    """The other side of a sum, as in `Wiring.skip`, and what acts in between."""
     found: dict[str, None] = {}
     acts: dict[str, None] = {}
-    own = _through_views(follow.site)
-    for total in follow.sums:
-        for term in total.inputs:
-            if term not in own and term not in follow.sums:
-                _climb(term, found, acts, name)
+    for term in terms:
+        _climb(term, found, acts, name)
     return ", ".join(found), ", ".join(reversed(acts)) or "none"
 
 
