@@ -62,7 +62,8 @@ class Wiring:
     `follows` names the operation that decides what becomes of the output. Views, copies, casts and padding
     are walked through; then it is
 
-        "relu", "relu6", "silu", "gelu", "hardswish", ...   an activation acts on the norm's own values;
+        "relu", "relu6", "silu", "leaky_relu(0.2)", ...     an activation acts on the norm's own values, as torch
+                                                            names it, numbers that are not its defaults behind;
         "linear", "conv", "attention"                       weights, or attention, take them as they are;
         "add", "mul", "scale"                               they enter a sum, a product, or meet a number;
         "add, relu"                                         a sum, of which nothing but this activation is used;

@@ -6,6 +6,7 @@ import numpy as np
 
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord
+from bnprobe.stats.moments import Array
 
 _DE = "De & Smith 2020, arXiv:2002.10444"
 
@@ -21,8 +22,7 @@ COLUMNS = (
     ),
     Column(
         "skip_var",
-        "Approximate variance of the skip connection: what the parameters of the norms before it imply, for "
-        "Gaussian values and independent terms.",
+        "Approximate variance of the skip connection, as the parameters of the norms before it imply.",
         "see wiring/skip.py; mean over channels",
         "output²",
         _DE,
@@ -77,6 +77,6 @@ def _implied(record: LayerRecord) -> float:
     return float(np.mean(gamma**2 * kept))
 
 
-def _mean(values: np.ndarray) -> float:  # type: ignore[type-arg]
+def _mean(values: Array) -> float:
     there = values[~np.isnan(values)]
     return float(there.mean()) if there.size else float("nan")

@@ -92,8 +92,7 @@ COLUMNS = (
     ),
     Column(
         "dead_predicted",
-        "1 where the learned vectors alone say that the activation lets nothing through; NaN where none "
-        "with a corner follows.",
+        "Whether the learned vectors alone say that the activation lets nothing through: 1 for yes.",
         "β + 6|γ| < low + 0.0001",
         "0 or 1",
         _MEHTA,
@@ -176,7 +175,11 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
 
 def corners(record: LayerRecord) -> Corners | None:
     """Of the activation that acts on the norm's own values; None where there is none with corners."""
-    return CORNERS.get(_what_acts(record))
+    name, _, numbers = _what_acts(record).removesuffix(")").partition("(")
+    if name == "hardtanh" and numbers:
+        low, high = map(float, numbers.split(","))
+        return Corners(low, low, high)
+    return CORNERS.get(name)
 
 
 def dead_predicted(record: LayerRecord) -> Array:
@@ -254,7 +257,7 @@ def _roles(record: LayerRecord) -> Any:
     """One word per channel, shape (C,); the order of the assignments is that of precedence, last first."""
     acts, known = _what_acts(record), corners(record)
     roles = np.full(record.n_channels, "unknown", dtype=object)
-    if acts in SMOOTH:
+    if acts.partition("(")[0] in SMOOTH:
         roles[:] = "mixed"
     elif acts in UNCHANGED:
         roles[:] = "linear"

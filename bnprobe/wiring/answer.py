@@ -17,7 +17,7 @@ from bnprobe.wiring.follow import Follow, in_words, other_terms
 from bnprobe.wiring.geometry import Feeder, Source
 from bnprobe.wiring.graph import Node, Site, above
 from bnprobe.wiring.implied import implied
-from bnprobe.wiring.skip import skip_variance
+from bnprobe.wiring.skip import Skips
 from bnprobe.wiring.stem import stem
 from bnprobe.wiring.trace import Trace
 
@@ -34,17 +34,19 @@ def wirings(trace: Trace, norms: Mapping[Site, Known], wanted: Iterable[Site]) -
     if graph is None:
         return dict.fromkeys(wanted, UNKNOWN)
     outputs = set(graph.outputs)
-    alive = above(outputs)
+    alive, skips = above(outputs), Skips(norms)
     return {
-        site: _wiring(graph.sites[site], alive, outputs, norms) if site in graph.sites else UNKNOWN
+        site: _wiring(graph.sites[site], alive, outputs, norms, skips) if site in graph.sites else UNKNOWN
         for site in wanted
     }
 
 
-def _wiring(site: Node, alive: set[Node], outputs: set[Node], norms: Mapping[Site, Known]) -> Wiring:
+def _wiring(
+    site: Node, alive: set[Node], outputs: set[Node], norms: Mapping[Site, Known], skips: Skips
+) -> Wiring:
     """What is known of one norm; an error in one part of the answer leaves the others."""
     wiring = UNKNOWN
-    for part in (partial(_followed, alive=alive, outputs=outputs), _fed):
+    for part in (partial(_followed, follow=Follow(site, alive, outputs), skips=skips), _fed):
         # an odd graph is an unanswered question, and not the user's problem
         with suppress(Exception):
             wiring = part(wiring, site, norms)
@@ -52,17 +54,16 @@ def _wiring(site: Node, alive: set[Node], outputs: set[Node], norms: Mapping[Sit
 
 
 def _followed(
-    wiring: Wiring, site: Node, norms: Mapping[Site, Known], *, alive: set[Node], outputs: set[Node]
+    wiring: Wiring, site: Node, norms: Mapping[Site, Known], *, follow: Follow, skips: Skips
 ) -> Wiring:
     """What follows added, and what is at the other side of a sum."""
-    follow = Follow(site, alive, outputs)
     names = follow.names()
     terms = other_terms(follow)
     skip, acts = in_words(terms, label)
     wiring = replace(wiring, follows=names, skip=skip, skip_activation=acts)
     if norms[site.facts["site"]].plan.pools != BATCH:
         return wiring
-    now, initially = skip_variance(terms, site, norms)
+    now, initially = skips.variances(terms, site)
     return replace(wiring, skip_var=now, skip_var_initial=initially)
 
 

@@ -176,15 +176,22 @@ def _made(node: Node, dim: int, n_channels: int, norms: Mapping[Site, Known], de
         return _padded(node, dim, n_channels, norms, depth)
     if node.part == ADD and len(node.inputs) == 2:
         terms = [source_of(term, dim, norms, depth + 1) for term in node.inputs if term.shape == node.shape]
-        return Source("sum", n_channels=n_channels, parts=tuple(terms)) if len(terms) == 2 else UNKNOWN
+        return _together("sum", terms, n_channels) if len(terms) == 2 else UNKNOWN
     if node.part == MARK and node.name == "cat" and len(node.inputs[0].shape) == len(node.shape):
         terms = [source_of(term, dim, norms, depth + 1) for term in node.inputs]
         if node.facts["dim"] % len(node.shape) != dim:
             # more images or more positions: an answer where all are made of the same
             return terms[0] if all(_is_same(term, terms[0]) for term in terms) else UNKNOWN
         if sum(term.shape[dim] for term in node.inputs) == n_channels:
-            return Source("concat", n_channels=n_channels, parts=tuple(_flat(terms)))
+            return _together("concat", _flat(terms), n_channels)
     return UNKNOWN
+
+
+def _together(what: str, parts: Sequence[Source], n_channels: int) -> Source:
+    """A sum or concatenation of which at least one part is known."""
+    if all(part.what == "unknown" for part in parts):
+        return UNKNOWN
+    return Source(what, n_channels=n_channels, parts=tuple(parts))
 
 
 def _padded(node: Node, dim: int, n_channels: int, norms: Mapping[Site, Known], depth: int) -> Source:

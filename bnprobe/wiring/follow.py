@@ -43,12 +43,11 @@ class Follow:
         takers, leaves = self._takers(node)
         if leaves:
             yield "none"
-        gates = [taker for taker in takers if _is_swish(taker, takers)]
-        products = {gate.consumers[0] for gate in gates}
+        gates = {taker: self._swish(taker, takers) for taker in takers if taker.name == "sigmoid"}
         for taker in takers:
-            if taker in gates:
+            if gates.get(taker) is not None:
                 yield "silu"
-            elif taker not in products:
+            elif taker not in gates.values():
                 yield from self._meets(taker)
 
     def _meets(self, taker: Node) -> Iterator[str]:
@@ -60,6 +59,13 @@ class Follow:
             yield self._sum(taker)
         else:
             yield "unknown" if taker.name == "aside" else taker.name
+
+    def _swish(self, gate: Node, takers: list[Node]) -> Node | None:
+        """The product in x * sigmoid(x), written out: the one taker of the sigmoid, which takes x too."""
+        products, _ = self._takers(gate)
+        return (
+            products[0] if len(products) == 1 and products[0].part == MUL and products[0] in takers else None
+        )
 
     def _sum(self, total: Node) -> str:
         """ "add", and the activation where nothing but one takes the sum (or the sum that it enters)."""
@@ -100,14 +106,6 @@ class Follow:
 
 def _in_front(mark: str, name: str) -> str:
     return name if name.startswith(f"{mark}, ") else f"{mark}, {name}"
-
-
-def _is_swish(gate: Node, takers: list[Node]) -> bool:
-    """x * sigmoid(x), written out: the one taker of the sigmoid multiplies it with x."""
-    if gate.name != "sigmoid" or len(gate.consumers) != 1:
-        return False
-    product = gate.consumers[0]
-    return product.part == MUL and product in takers and gate in product.inputs
 
 
 def other_terms(follow: Follow) -> list[Node]:

@@ -7,6 +7,8 @@ mode they arrive whole. Both spellings are here.
 
 from __future__ import annotations
 
+from typing import Any
+
 PASS = "pass"
 """Values go on as they are, or a part of them: views, copies, casts, padding with constants."""
 
@@ -158,8 +160,13 @@ def what_is(name: str) -> tuple[str, str]:
     return OTHER, name.strip("_")
 
 
-def clamped(low: object, high: object, name: str) -> str:
-    """The activation that clipping to [low, high] is; `name` where it has no other."""
-    if low == 0 and high == 6:
+def clamped(low: Any, high: Any) -> str:
+    """The activation that clipping to [low, high] is; an end may be None, or a tensor."""
+    ends = [end for end in (low, high) if isinstance(end, int | float)]
+    if low == 0 and high is None:
+        return "relu"
+    if len(ends) < 2:
+        return "clamp"
+    if (low, high) == (0, 6):
         return "relu6"
-    return "relu" if low == 0 and high is None else name
+    return "hardtanh" if (low, high) == (-1, 1) else f"hardtanh({low:g}, {high:g})"

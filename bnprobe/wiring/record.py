@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bnprobe.wiring.geometry import Geometry
 from bnprobe.wiring.graph import INPUT, LEAF, SITE, Memory, Node, Site, tensors
 from bnprobe.wiring.operations import (
+    ACTIVATION,
     ADD,
     IGNORED,
     MARK,
@@ -124,10 +125,13 @@ class Graph:
         facts: dict[str, Any] = {"operation": name, "args": _inert(args), "kwargs": _inert(kwargs)}
         if name == "copy" and len(sources) > 1:
             return facts, PASS, name, sources[1:2]
+        if name == "pad" and _argument(args, kwargs, 2, "mode", "constant") == "constant":
+            facts["args"] = (None, tuple(args[1]), _argument(args, kwargs, 3, "value") or 0)
+            called = "constant_pad_nd"
         if part == PASS:
             return facts, part, called, sources[:1]
-        if called in ("clamp", "hardtanh", "threshold"):
-            called = _clip(name, args, kwargs, called)
+        if part == ACTIVATION:
+            called = _with_numbers(name, args, kwargs, called)
         elif called == "dropout" and not _trains(name, args, kwargs):
             part = PASS
         elif called in (ADD, MUL, "sub", "div") and _is_number(args, sources):
@@ -181,6 +185,29 @@ def _argument(args: Sequence[Any], kwargs: dict[str, Any], i: int, name: str, de
     return args[i] if len(args) > i else kwargs.get(name, default)
 
 
+def _with_numbers(name: str, args: Sequence[Any], kwargs: dict[str, Any], called: str) -> str:
+    """An activation's name with its numbers in brackets, where they are not torch's defaults."""
+    if called in ("clamp", "hardtanh", "threshold"):
+        return _clip(name, args, kwargs, called)
+    if name == "elu":
+        alpha, scale, inner = (_argument(args, kwargs, i, k, 1) for i, k in enumerate(_ELU, 1))
+        if scale != 1:
+            return "selu"
+        if inner != 1:
+            return "celu" if alpha == 1 else f"celu({alpha:g})"
+        return "elu" if alpha == 1 else f"elu({alpha:g})"
+    if name == "leaky_relu":
+        slope = _argument(args, kwargs, 1, "negative_slope", 0.01)
+        return called if slope == 0.01 else f"leaky_relu({slope:g})"
+    if name == "softplus":
+        beta = _argument(args, kwargs, 1, "beta", 1)
+        return called if beta == 1 else f"softplus({beta:g})"
+    return called
+
+
+_ELU = ("alpha", "scale", "input_scale")
+
+
 def _clip(name: str, args: Sequence[Any], kwargs: dict[str, Any], called: str) -> str:
     if name == "threshold":
         return "relu" if list(args[1:3]) == [0, 0] else called
@@ -190,7 +217,7 @@ def _clip(name: str, args: Sequence[Any], kwargs: dict[str, Any], called: str) -
         low, high = (-1 if low is None else low), (1 if high is None else high)
     if name == "clamp_max":
         low, high = None, low
-    return clamped(low, high, called)
+    return clamped(low, high)
 
 
 def _trains(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
