@@ -43,7 +43,8 @@ ROOMS = {
     "totals": room("condense observation backward recording stats", "numpy"),
     "watch": room("norms observation stats", "torch"),
     "probe": room(
-        "norms wiring condense observation totals watch graph backward recording stats errors", "torch numpy"
+        "norms neighbours wiring condense observation totals watch graph backward recording stats errors",
+        "torch numpy",
     ),
     "drive": room("probe errors recording", "torch tqdm"),
     "interventions": room("norms recording errors", "torch numpy"),

@@ -196,6 +196,9 @@ def _with_numbers(name: str, args: Sequence[Any], kwargs: dict[str, Any], called
         if inner != 1:
             return "celu" if alpha == 1 else f"celu({alpha:g})"
         return "elu" if alpha == 1 else f"elu({alpha:g})"
+    if name == "celu":
+        alpha = _argument(args, kwargs, 1, "alpha", 1)
+        return called if alpha == 1 else f"celu({alpha:g})"
     if name == "leaky_relu":
         slope = _argument(args, kwargs, 1, "negative_slope", 0.01)
         return called if slope == 0.01 else f"leaky_relu({slope:g})"

@@ -81,7 +81,8 @@ def _of_norm(source: Source, initially: bool) -> Array:
     z = z / z.std()
     gamma = np.ones(n) if initially or source.gamma is None else np.abs(source.gamma)
     beta = np.zeros(n) if initially or source.beta is None else source.beta
-    return beta[:, None] + gamma[:, None] * z
+    points: Array = beta[:, None] + gamma[:, None] * z
+    return points
 
 
 def added(a: Array, b: Array) -> Array:
@@ -93,7 +94,8 @@ def added(a: Array, b: Array) -> Array:
     points = pairs.reshape(len(a), N_POINTS, -1).mean(axis=2)
     mean, spread = points.mean(axis=1, keepdims=True), points.std(axis=1, keepdims=True)
     real = np.sqrt(a.var(axis=1, keepdims=True) + b.var(axis=1, keepdims=True))
-    return mean + (points - mean) * real / np.where(spread > 0, spread, 1.0)
+    grown: Array = mean + (points - mean) * real / np.where(spread > 0, spread, 1.0)
+    return grown
 
 
 def activated(points: Array, name: str) -> Array | None:
