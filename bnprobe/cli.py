@@ -254,6 +254,7 @@ def _record(
             weights=subject.weights,
             data=batches.words,
             preprocessing="; ".join(filter(None, (subject.preprocess_words, subject.inputs_words))),
+            normalize=subject.normalize,
         )
     except BnprobeError:
         raise

@@ -29,6 +29,7 @@ def record(
     weights: str = "not stated",
     data: str = "not stated",
     preprocessing: str = "not stated",
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Recording:
     """Run `model` on `batches` in the mode it is in, and record every norm.
 
@@ -37,13 +38,15 @@ def record(
     pass and gradients are recorded too; parameters keep the `.grad` they had. Without it no gradient
     is computed and y is not used. Tensors are moved to the device of the model. A progress bar shows
     images per second where a person can see it; `n_images` gives it an end. The words `model_name`,
-    `weights`, `data` and `preprocessing` are printed in the report.
+    `weights`, `data` and `preprocessing` are printed in the report; see `attach` for `normalize`.
 
     Raises NoNormLayers, and NothingRecorded when `batches` is empty.
     """
     quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
     with (
-        attach(model, layers=layers, histograms=histograms, gradients=loss is not None) as probe,
+        attach(
+            model, layers=layers, histograms=histograms, gradients=loss is not None, normalize=normalize
+        ) as probe,
         torch.set_grad_enabled(loss is not None),
         _gradients_put_back(model.parameters()),
         tqdm(total=n_images, unit=" images", desc="probing", disable=quiet) as bar,

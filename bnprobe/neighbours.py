@@ -44,15 +44,29 @@ class Folded:
 
 
 @dataclass(frozen=True)
+class Crop:
+    """The same weights under random crops of images with `padding` black pixels on each side.
+
+    pre = matrix @ image + (Stem.matrix - matrix) @ black on average over positions and crops, for the mean
+    of the images without their padding; `share` (0 to 1) of the pixels is black then.
+    """
+
+    padding: int
+    share: float
+    matrix: Array
+
+
+@dataclass(frozen=True)
 class Stem:
     """The weights between the model's input and the first norm: pre = matrix @ x, on average over positions.
 
     `matrix` has shape (C, F) for F channels of the input, the zero padding of the convolution taken into
-    account; `bias` (C,) or None.
+    account; `bias` (C,) or None. `crops` holds what augmentations would make of it, for small images.
     """
 
     matrix: Array
     bias: Array | None
+    crops: tuple[Crop, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -46,7 +46,7 @@ from bnprobe.observation import (
     share_of,
     vectors_of,
 )
-from bnprobe.recording import About, LayerRecord, Recording
+from bnprobe.recording import About, LayerRecord, Normalize, Recording
 from bnprobe.stats.moments import Array
 from bnprobe.totals import GradientTotals, Totals
 from bnprobe.watch import Watch
@@ -66,13 +66,15 @@ def attach(
     histograms: bool = True,
     gradients: bool = True,
     scaler: Any = None,
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Probe:
     """Hook every normalization layer of `model` and return the probe that records them.
 
     Use it as a context manager, or call `detach()`. `layers` narrows it to paths that match one of
     these shell patterns ("layer4.*"); `histograms=False` leaves out the distributions, `gradients=False`
     what backward passes do. With a loss scaler (torch.amp.GradScaler) give it as `scaler`, so that
-    gradients are recorded unscaled.
+    gradients are recorded unscaled. `normalize` is (mean, std) per input channel where the inputs are
+    (pixel - mean) / std of pixels in 0 to 1: with it `report.stem` tells colours, else only units of the input.
 
     Raises NoNormLayers when the model holds no layer that is understood, or none that matches.
     """
@@ -80,8 +82,24 @@ def attach(
         raise BnprobeError(
             f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
-    patterns = [layers] if isinstance(layers, str) else layers
-    return Probe(model, _choose(model, patterns), histograms, gradients, scaler)
+    constants = None if normalize is None else Normalize(*(tuple(map(float, part)) for part in normalize))
+    return Probe(model, _choose(model, _patterns(layers)), histograms, gradients, scaler, constants)
+
+
+def _patterns(layers: Any) -> list[str] | None:
+    """The shell patterns of `layers`; None for every layer."""
+    if layers is None:
+        return None
+    several = isinstance(layers, Iterable) and not isinstance(layers, str)
+    patterns = list(layers) if several else [layers]
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise BnprobeError(
+            f"layers={layers!r} is not a path. Give a path or a shell pattern such as "
+            '"layer4.*", or a list of them.'
+        )
+    if not patterns:
+        raise BnprobeError("layers is empty, so there is nothing to probe. Leave it out for every layer.")
+    return patterns
 
 
 def _choose(model: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -185,6 +203,7 @@ class Probe:
         histograms: bool = True,
         gradients: bool = True,
         scaler: Any = None,
+        normalize: Normalize | None = None,
     ) -> None:
         self._layers = dict(layers)
         self._n_layers = len(layers)
@@ -193,6 +212,7 @@ class Probe:
         self._histograms = histograms
         self._wants_gradients = gradients
         self._scaler = scaler
+        self._normalize = normalize
         self._perhaps_scaled = False
         self._gradients: dict[tuple[str, int], GradientTotals] = {}
         self._backward: WeakValueDictionary[int, _Reached] = WeakValueDictionary()
@@ -301,6 +321,7 @@ class Probe:
             n_images=self._n_images or max((site.n_images for site in self._sites.values()), default=0),
             seconds=self._seconds,
             notes=tuple(notes),
+            normalize=self._normalize,
         )
 
     def _record(self, name: str, call: int, site: _Site) -> LayerRecord:

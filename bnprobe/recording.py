@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -237,6 +238,11 @@ class LayerRecord:
                 )
         for name in _VECTORS:
             gap = _largest_gap(getattr(self, name), getattr(other, name))
+            if gap != 0 and (self.buffers_moved or self.parameters_moved):
+                raise CannotMerge(
+                    f"{self.site}: {name} differs (largest gap {gap:.3g}): it was trained or updated while the first "
+                    "part was recorded. Record all of it with one probe, or in eval mode."
+                )
             if gap != 0:
                 raise CannotMerge(
                     f"{self.site}: {name} differs (largest gap {gap:.3g}), so the two recordings come from "
@@ -284,8 +290,26 @@ def _largest_gap(mine: Array | None, theirs: Array | None) -> float:
 
 
 @dataclass(frozen=True)
+class Normalize:
+    """How pixels in 0 to 1 became the model's inputs: (pixel - mean) / std, one entry per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not self.mean or not all(0 < s < inf for s in self.std):
+            raise BnprobeError(
+                f"normalize: mean {self.mean} and std {self.std} do not go together. Give one number of each "
+                "per channel of the input, every std above zero."
+            )
+
+
+@dataclass(frozen=True)
 class About:
-    """What was probed, on what, and when: sentences for people, numbers where they add up."""
+    """What was probed, on what, and when: sentences for people, numbers where they add up.
+
+    `normalize` holds the constants of the preprocessing where they are known.
+    """
 
     model: str
     weights: str = "not stated"
@@ -299,6 +323,7 @@ class About:
     n_images: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    normalize: Normalize | None = None
 
     def merge(self, other: Self) -> Self:
         """Numbers add; sentences that differ stand side by side."""
@@ -312,6 +337,8 @@ class About:
             n_images=self.n_images + other.n_images,
             seconds=self.seconds + other.seconds,
             notes=tuple(sorted({*self.notes, *other.notes})),
+            # of inputs made in two ways, or in one that is not known, there is no one colour
+            normalize=self.normalize if self.normalize == other.normalize else None,
         )
 
 
@@ -339,6 +366,11 @@ class Recording:
 
     def merge(self, other: Self) -> Self:
         """Both recordings together, as if made in one go; CannotMerge when the weights differ."""
+        if not isinstance(other, Recording):
+            raise CannotMerge(
+                f"merge needs another Recording, got {type(other).__name__}. Take probe.recording, or "
+                "bnprobe.load(path) for a file."
+            )
         mine = {(record.layer, record.call): record for record in self.layers}
         theirs = {(record.layer, record.call): record for record in other.layers}
         if mine and theirs and not mine.keys() & theirs.keys():

@@ -30,7 +30,7 @@ def room(inside: str, outside: str = "") -> Room:
 EVERYTHING = room("*", "*")
 ROOMS = {
     "errors": room(""),
-    "stats": room("errors", "numpy"),
+    "stats": room("errors scipy_stats", "numpy"),
     "recording": room("neighbours stats errors files", "numpy"),
     "neighbours": room("stats errors", "numpy"),
     "files": room("recording neighbours stats errors", "numpy safetensors"),

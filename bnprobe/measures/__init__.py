@@ -2,6 +2,8 @@
 
 from bnprobe.measures.columns import Column
 from bnprobe.measures.gradient import imbalance
+from bnprobe.measures.implied import Fit, pooled
+from bnprobe.measures.stem import StemReading, stem
 from bnprobe.measures.tables import Tables, glossary, tables
 
-__all__ = ["Column", "Tables", "glossary", "imbalance", "tables"]
+__all__ = ["Column", "Fit", "StemReading", "Tables", "glossary", "imbalance", "pooled", "stem", "tables"]

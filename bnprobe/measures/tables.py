@@ -9,11 +9,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures import activity, gradient, own, parameters, residual, roles, shape, shift
+from bnprobe.measures import (
+    activity,
+    affine,
+    gradient,
+    implied,
+    own,
+    parameters,
+    residual,
+    roles,
+    shape,
+    shift,
+)
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord, Recording
 
-FAMILIES: tuple[ModuleType, ...] = (parameters, shape, activity, roles, shift, own, residual, gradient)
+FAMILIES: tuple[ModuleType, ...] = (
+    parameters,
+    shape,
+    activity,
+    roles,
+    shift,
+    own,
+    implied,
+    affine,
+    residual,
+    gradient,
+)
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
 
 PLACE = (

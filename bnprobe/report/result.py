@@ -11,7 +11,7 @@ import pandas as pd
 from bnprobe.errors import NothingRecorded
 from bnprobe.files import write_whole
 from bnprobe.findings import judge
-from bnprobe.measures import Tables, imbalance, tables
+from bnprobe.measures import StemReading, Tables, imbalance, stem, tables
 from bnprobe.recording import Recording
 from bnprobe.report.blocks import Page
 from bnprobe.report.compose import compose, nothing_seen
@@ -56,6 +56,14 @@ class Report:
         NaN where no backward pass was recorded.
         """
         return imbalance(self.layers)
+
+    @cached_property
+    def stem(self) -> StemReading:
+        """What the first norm knows of the training images: `mean_rgb`, `padding_share`, and whether it is `trusted`.
+
+        `why` says in a sentence what the trust rests on, or why nothing can be told of this network.
+        """
+        return stem(self.recording)
 
     def to_html(self, path: str | Path) -> Path:
         """Write the page to `path`, whole or not at all, and return the path.

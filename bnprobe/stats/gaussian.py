@@ -69,7 +69,7 @@ def moments(activation: str, mean: Array, sd: Array) -> tuple[Array, Array]:
     mean, sd = np.broadcast_arrays(np.asarray(mean, dtype=np.float64), np.abs(sd))
     if isinstance(shape, _Smooth):
         return _integrate(shape.function, mean, sd)
-    squares = tuple(tuple(P.polymul(p, p)) for p in shape.polynomials)
+    squares = tuple(tuple(map(float, P.polymul(p, p))) for p in shape.polynomials)
     square = _expectation(_Pieces(shape.knots, squares), mean, sd)
     return _expectation(shape, mean, sd), np.maximum(square, 0.0)
 

@@ -64,7 +64,8 @@ def implied(weight: Array, bias: Array | None, geometry: Geometry, source: Sourc
 
 def _mixed(weight: Array, values: Array) -> Array:
     """(groups, out / g, in / g) times (in,), one after the other: (out,)."""
-    return np.einsum("goc,gc->go", weight, values.reshape(weight.shape[0], -1)).reshape(-1)
+    mixed: Array = np.einsum("goc,gc->go", weight, values.reshape(weight.shape[0], -1))
+    return mixed.reshape(-1)
 
 
 def _variance(weight: Array, geometry: Geometry, values: _Values) -> Array:

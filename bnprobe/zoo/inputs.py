@@ -12,7 +12,7 @@ from torchvision.transforms import functional as F
 
 from bnprobe.errors import BnprobeError
 from bnprobe.zoo.preprocessing import CropAndScale, Given, preset_words
-from bnprobe.zoo.subjects import Recipe
+from bnprobe.zoo.subjects import Constants, Recipe
 
 
 def recipe(name: str, task: str, entry: Any, given: Given) -> Recipe:
@@ -35,17 +35,23 @@ def guess(given: Given) -> Recipe:
     crop = given.replacing(CropAndScale(size=224, resize=224))
     guessed = [key for key in ("size", "mean", "std") if key not in given.numbers]
     note = f" ({', '.join(guessed)}: a guess, the usual for ImageNet)" if guessed else ""
-    return Recipe(crop, crop.words + note)
+    return Recipe(crop, crop.words + note, normalize=crop.constants)
 
 
 def _classification(entry: Any, given: Given) -> Recipe:
     preset = entry.transforms()
     if not given.numbers:
-        return Recipe(preset, preset_words(preset))
+        return Recipe(preset, preset_words(preset), normalize=_constants(preset))
     (size,), (resize,) = preset.crop_size, preset.resize_size
     own = CropAndScale(size, resize, tuple(preset.mean), tuple(preset.std), preset.interpolation)
     crop = given.replacing(own)
-    return Recipe(crop, f"{crop.words} ({', '.join(given.numbers)} as given)")
+    words = f"{crop.words} ({', '.join(given.numbers)} as given)"
+    return Recipe(crop, words, normalize=crop.constants)
+
+
+def _constants(preset: Any) -> Constants:
+    """What one of torchvision's presets subtracts and divides by."""
+    return tuple(preset.mean), tuple(preset.std)
 
 
 def _segmentation(entry: Any) -> Recipe:
@@ -56,9 +62,8 @@ def _segmentation(entry: Any) -> Recipe:
         whole: Tensor = F.center_crop(preset(image), [side, side])
         return whole
 
-    return Recipe(
-        square, f"{preset_words(preset)}; then center crop of {side} x {side}, so that any shapes stack"
-    )
+    words = f"{preset_words(preset)}; then center crop of {side} x {side}, so that any shapes stack"
+    return Recipe(square, words, normalize=_constants(preset))
 
 
 def _detection(entry: Any) -> Recipe:
@@ -82,7 +87,7 @@ def _video(entry: Any) -> Recipe:
         return (torch.stack(images)[:, :, None].repeat(1, 1, frames, 1, 1),)
 
     words = f"each still image repeated into a clip of {frames} frames: nothing moves, unlike in training"
-    return Recipe(frame, preset_words(preset), clip, words)
+    return Recipe(frame, preset_words(preset), clip, words, _constants(preset))
 
 
 def _optical_flow(entry: Any) -> Recipe:
@@ -97,7 +102,7 @@ def _optical_flow(entry: Any) -> Recipe:
         return first, first.roll(-1, dims=0)
 
     words = "each image paired with the next of its batch (one alone, with itself moved 8 px): no real motion"
-    return Recipe(crop, crop.words, pairs, words)
+    return Recipe(crop, crop.words, pairs, words, crop.constants)
 
 
 _TASKS: dict[str, Callable[[Any], Recipe]] = {

@@ -13,6 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from bnprobe.errors import BnprobeError
+from bnprobe.zoo.subjects import Constants
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -48,6 +49,11 @@ class CropAndScale:
         values = F.convert_image_dtype(F.pil_to_tensor(F.center_crop(image, [self.size])), torch.float)
         normalized: Tensor = F.normalize(values, mean=list(self.mean), std=list(self.std))
         return normalized
+
+    @property
+    def constants(self) -> Constants:
+        """What is subtracted from a pixel in 0 to 1, and what it is then divided by."""
+        return self.mean, self.std
 
     @property
     def words(self) -> str:

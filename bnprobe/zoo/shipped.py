@@ -30,6 +30,7 @@ def demo() -> Subject:
         weights=_weights_words(),
         preprocess=DEMO_PREPROCESS,
         preprocess_words=DEMO_PREPROCESS.words,
+        normalize=DEMO_PREPROCESS.constants,
     )
 
 

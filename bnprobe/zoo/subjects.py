@@ -15,6 +15,8 @@ SEED = 0
 
 Preprocess = Callable[[Image.Image], Tensor]
 ToInputs = Callable[[list[Tensor]], tuple[Any, ...]]
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and std per channel of an input that is (pixel - mean) / std of pixels in 0 to 1."""
 
 
 def stack(images: list[Tensor]) -> tuple[Any, ...]:
@@ -23,12 +25,13 @@ def stack(images: list[Tensor]) -> tuple[Any, ...]:
 
 
 class Recipe(NamedTuple):
-    """The last four fields of a `Subject`: how images become its inputs, and that in words."""
+    """The last five fields of a `Subject`: how images become its inputs, and that in words."""
 
     preprocess: Preprocess
     preprocess_words: str
     to_inputs: ToInputs = stack
     inputs_words: str = ""
+    normalize: Constants | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Subject:
 
     `preprocess` maps one RGB image to one tensor, `to_inputs` a list of these to the positional arguments
     of `model.forward`. `inputs_words` names a substitution made there (a still image repeated into a clip)
-    and is empty where images are only stacked.
+    and is empty where images are only stacked. `normalize` is what the preprocessing subtracts and divides
+    by, None where the model does that itself.
     """
 
     model: nn.Module = field(repr=False)
@@ -47,6 +51,7 @@ class Subject:
     preprocess_words: str
     to_inputs: ToInputs = stack
     inputs_words: str = ""
+    normalize: Constants | None = None
 
 
 @contextmanager

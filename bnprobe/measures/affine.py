@@ -1,0 +1,141 @@
+"""The affine view: a norm with fixed statistics is x · slope + intercept, and folds into the weights before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bnprobe.measures.columns import Column
+from bnprobe.measures.shape import median
+from bnprobe.recording import BATCH, LayerRecord
+from bnprobe.stats.moments import Array
+
+SWITCHED_OFF = 1e-2
+"""|gamma| below which a channel is taken for constant: what it loses to quantization costs nothing."""
+
+MANY_EPS = 100.0
+"""Below so many eps a variance is so small that eps is a visible part of the root."""
+
+_JACOB = "Jacob et al. 2018, arXiv:1712.05877"
+_NAGEL = "Nagel et al. 2019, arXiv:1906.04721"
+
+COLUMNS = (
+    Column(
+        "slope",
+        "The factor that the norm applies to its input, statistics fixed (see affine_by).",
+        "γ / √(σ² + eps)",
+        "output / input",
+        "Ioffe & Szegedy 2015, arXiv:1502.03167",
+    ),
+    Column(
+        "intercept",
+        "What the norm then adds: its output for an input of 0.",
+        "β − γ μ / √(σ² + eps)",
+        "output",
+        "Ioffe & Szegedy 2015, arXiv:1502.03167",
+    ),
+    Column("eps_share", "Share of eps in what the root is taken of.", "eps / (σ² + eps)", "0 to 1"),
+    Column("filter_norm", "Length of the weights that made this channel when the run began.", "√(Σ w²)"),
+    Column(
+        "folded_low", "Smallest weight of the channel with the norm folded in.", "min w · slope", "", _JACOB
+    ),
+    Column(
+        "folded_high", "Largest weight of the channel with the norm folded in.", "max w · slope", "", _JACOB
+    ),
+    Column(
+        "bits_lost",
+        "Bits that the channel's folded weights lose when one scale must fit all channels of the layer.",
+        "log₂(max over channels of r / r), r = max |w · slope|",
+        "bits",
+        _NAGEL,
+    ),
+    Column(
+        "affine_by",
+        "The statistics in slope and intercept: running, observed where none are stored, or none.",
+        table="layers",
+    ),
+    Column(
+        "eps_dominated",
+        "Share of channels whose variance is so small that eps shapes the output.",
+        "share of σ² < 100 eps",
+        "0 to 1",
+        table="layers",
+    ),
+    Column(
+        "folded_spread",
+        "Typical range of a channel's folded weights, of the widest channel's range.",
+        "median r / max r",
+        "0 to 1",
+        _NAGEL,
+        table="layers",
+    ),
+    Column("bits_lost_median", "Typical channel's loss to one scale.", "median", "bits", table="layers"),
+    Column(
+        "bits_lost_worst",
+        "Largest loss to one scale among channels that are not switched off.",
+        "max bits_lost where |γ| ≥ 0.01",
+        "bits",
+        _NAGEL,
+        table="layers",
+    ),
+)
+
+
+def _statistics(record: LayerRecord) -> tuple[Array, Array, str]:
+    """Mean and variance of the one map per channel, and whose they are; NaN where there is no such map."""
+    if record.running_mean is not None and record.running_var is not None:
+        return record.running_mean, record.running_var, "running"
+    if record.pools == BATCH:
+        return record.pre.mean_seen, record.pre.var_population, "observed"
+    missing = np.full(record.n_channels, np.nan)
+    return missing, missing, "none"
+
+
+def channel_columns(record: LayerRecord) -> dict[str, Array]:
+    """The map and the folded weights of every channel, shape (C,) each; NaN where not defined."""
+    mean, var, _ = _statistics(record)
+    gamma = 1.0 if record.gamma is None else record.gamma
+    beta = 0.0 if record.beta is None else record.beta
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        slope = gamma / np.sqrt(var + record.eps)
+        share = np.where(var + record.eps > 0, record.eps / (var + record.eps), np.nan)
+        intercept = beta - slope * mean
+    return {"slope": slope, "intercept": intercept, "eps_share": share, **_folded(record)}
+
+
+def _folded(record: LayerRecord) -> dict[str, Array]:
+    folded = record.wiring.folded if record.wiring else None
+    if folded is None:
+        missing = np.full(record.n_channels, np.nan)
+        return dict.fromkeys(("filter_norm", "folded_low", "folded_high", "bits_lost"), missing)
+    reach = _reach(folded.low, folded.high)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lost = np.where(reach > 0, np.log2(np.fmax.reduce(reach, initial=np.nan) / reach), np.nan)
+    return {
+        "filter_norm": folded.norm,
+        "folded_low": folded.low,
+        "folded_high": folded.high,
+        "bits_lost": lost,
+    }
+
+
+def _reach(low: Array, high: Array) -> Array:
+    """The half-width of a range around zero that holds both, as quantized weights need."""
+    return np.maximum(np.abs(low), np.abs(high))
+
+
+def layer_columns(record: LayerRecord) -> dict[str, Any]:
+    """What the channels say together; NaN where no weights are known, or no map."""
+    _, var, by = _statistics(record)
+    columns = channel_columns(record)
+    lost = columns["bits_lost"]
+    live = lost if record.gamma is None else lost[np.abs(record.gamma) >= SWITCHED_OFF]
+    known = var[~np.isnan(var)]
+    return {
+        "affine_by": by,
+        "eps_dominated": float(np.mean(known < MANY_EPS * record.eps)) if known.size else float("nan"),
+        "folded_spread": median(2.0**-lost),
+        "bits_lost_median": median(lost),
+        "bits_lost_worst": float(np.fmax.reduce(live, initial=np.nan)),
+    }
