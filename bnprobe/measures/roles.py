@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from bnprobe import scipy_stats
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord
+from bnprobe.stats.gaussian import probability_above
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
 
@@ -147,8 +147,8 @@ def channel_columns(record: LayerRecord) -> dict[str, Any]:
     passes, saturates = _shares(record)
     return {
         "role": _roles(record),
-        "fires_predicted": above_zero(beta, np.abs(gamma)),
-        "fires_gaussian": above_zero(record.post.mean_seen, np.sqrt(record.post.var_population)),
+        "fires_predicted": probability_above(beta, gamma),
+        "fires_gaussian": probability_above(record.post.mean_seen, np.sqrt(record.post.var_population)),
         "dead_predicted": dead_predicted(record),
         "passes": passes,
         "saturates": saturates,
@@ -160,7 +160,7 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
     roles = _roles(record)
     gamma, beta = _vectors(record)
     fires = _share(record.n_positive, record)
-    error = np.abs(above_zero(beta, np.abs(gamma)) - fires)
+    error = np.abs(probability_above(beta, gamma) - fires)
     predicted, dead = dead_predicted(record), _shares(record)[0]
     both = np.sum((predicted == 1) & (dead == 0))
     return {
@@ -189,14 +189,6 @@ def dead_predicted(record: LayerRecord) -> Array:
         return np.full(record.n_channels, np.nan)
     gamma, beta = _vectors(record)
     return (beta + DEVIATIONS * np.abs(gamma) < known.low + NOTHING).astype(np.float64)
-
-
-def above_zero(mean: Array, sd: Array) -> Array:
-    """Share of N(mean, sd^2) above zero: Phi(mean / sd), and 0 or 1 where sd = 0."""
-    flat = sd == 0
-    phi = scipy_stats.special.ndtr(mean / np.where(flat, 1.0, sd))
-    # -0 and 0 are not above zero
-    return np.where(np.isnan(mean), np.nan, np.where(flat, (mean > 0).astype(np.float64), phi))
 
 
 def _what_acts(record: LayerRecord) -> str:
