@@ -93,6 +93,12 @@ def test_what_passed_is_not_dead():
     assert roles.layer_columns(made)["dead_precision"] == 0
 
 
+def test_the_sign_of_gamma_kills_nothing():
+    """Fails if the reach of a channel of negative gamma is taken for its opposite."""
+    made = record([-1.0, 1.0, -1.0, 1.0], [-2.0, -2.0, -7.0, -7.0], "relu")
+    np.testing.assert_array_equal(roles.dead_predicted(made), [0, 0, 1, 1])
+
+
 def test_a_norm_that_is_not_understood_claims_nothing():
     """Where the output is not the formula's (an activation inside the module), the norm's values were never seen."""
     made = record(1.0, -8.0, "relu")

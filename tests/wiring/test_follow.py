@@ -219,6 +219,7 @@ def test_what_a_norm_does_inside_is_its_own_affair():
     assert {name: wiring.follows for name, wiring in found.items()} == {"1": "linear", "3": "silu"}
     assert {name: wiring.feeder for name, wiring in found.items()} == {"1": "0", "3": "2"}
     assert found["3"].sources == ("1",)
+    assert follows(nn.Sequential(OwnRMSNorm(), OwnRMSNorm()), X) == {"0": "norm", "1": "none"}
 
 
 def test_a_module_with_its_activation_inside():
