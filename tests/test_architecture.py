@@ -43,10 +43,11 @@ ROOMS = {
     "totals": room("condense observation backward recording stats", "numpy"),
     "watch": room("norms observation stats", "torch"),
     "probe": room(
-        "norms neighbours wiring condense observation totals watch graph backward recording stats errors",
+        "norms neighbours wiring condense observation totals watch graph backward labels recording stats errors",
         "torch numpy",
     ),
-    "drive": room("probe errors recording", "torch tqdm"),
+    "labels": room("errors stats", "torch numpy"),
+    "drive": room("probe labels errors recording stats", "torch tqdm"),
     "interventions": room("norms recording errors", "torch numpy"),
     "scipy_stats": room("", "scipy"),
     "measures": room("recording neighbours stats errors scipy_stats", "numpy pandas"),
@@ -125,6 +126,7 @@ def test_the_right_hand_rooms_never_name_torch():
                 "condense",
                 "wiring",
                 "drive",
+                "labels",
                 "zoo",
             }, name
 

@@ -12,14 +12,20 @@ import pandas as pd
 from bnprobe.measures import (
     activity,
     affine,
+    components,
+    gaussian,
     gradient,
     implied,
+    outliers,
     own,
     parameters,
+    promise,
     residual,
     roles,
+    scale,
     shape,
     shift,
+    verdict,
 )
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord, Recording
@@ -27,10 +33,16 @@ from bnprobe.recording import LayerRecord, Recording
 FAMILIES: tuple[ModuleType, ...] = (
     parameters,
     shape,
+    gaussian,
     activity,
     roles,
     shift,
+    scale,
+    verdict,
+    promise,
+    components,
     own,
+    outliers,
     implied,
     affine,
     residual,
