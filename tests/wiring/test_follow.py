@@ -219,7 +219,18 @@ def test_what_a_norm_does_inside_is_its_own_affair():
     assert {name: wiring.follows for name, wiring in found.items()} == {"1": "linear", "3": "silu"}
     assert {name: wiring.feeder for name, wiring in found.items()} == {"1": "0", "3": "2"}
     assert found["3"].sources == ("1",)
-    assert follows(nn.Sequential(OwnRMSNorm(), OwnRMSNorm()), X) == {"0": "norm", "1": "none"}
+    pair = nn.Sequential(OwnRMSNorm(), OwnRMSNorm())
+    assert follows(pair, X) == {"0": "norm", "1": "none"}
+
+    class Stores(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pair = pair
+
+        def forward(self, x: Tensor) -> None:
+            self.kept = self.pair(x)
+
+    assert follows(Stores(), X) == {"pair.0": "norm", "pair.1": "unknown"}
 
 
 def test_a_module_with_its_activation_inside():
