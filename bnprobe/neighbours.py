@@ -73,12 +73,32 @@ class Stem:
 class Wiring:
     """The neighbours of one site.
 
-    `follows` names the operation that decides what becomes of the output: "relu", "relu6", "silu",
-    "gelu", "hardswish", ...; "add, relu" where a sum comes first; "linear" or "conv" where weights take
-    it as it is; "none" where it leaves the model; "unknown". `feeder` names the layer whose weights made
-    the input ("" where none is known), `sources` the sites whose outputs went into that layer, with
-    `activation` in between ("none" for nothing). `skip` names the sites or modules at the other side of
-    the sum that follows ("" where there is no sum).
+    `follows` names the operation that decides what becomes of the output. Views, copies, casts and padding
+    are walked through; then it is
+
+        "relu", "relu6", "silu", "leaky_relu(0.2)", ...     an activation acts on the norm's own values, as torch
+                                                            names it, numbers that are not its defaults behind;
+        "linear", "conv", "attention"                       weights, or attention, take them as they are;
+        "add", "mul", "scale"                               they enter a sum, a product, or meet a number;
+        "add, relu"                                         a sum, of which nothing but this activation is used;
+        "norm", "avg_pool", "upsample", ...                 another norm, or another operation, by its name;
+        "cat, relu", "max_pool, relu", "dropout, linear"    they are put among others, or some are chosen, and
+                                                            what then takes those;
+        "none"                                              they leave the model;
+        "unknown"                                           it was not seen.
+
+    Where the output goes several ways the answers stand side by side: "relu | add". What nothing that the
+    model returns depends on is not counted.
+
+    `feeder` names the layer whose weights made the input ("" where none is known). `source` says what went
+    into that layer ("norm", "sum", "concat", "input", "unknown"; see `wiring.geometry.Source`), `sources` the
+    sites it is made of ("input" for the model's own), with `activation` in between ("none" for nothing).
+
+    `skip` names the other side of the sum that follows ("" where there is no sum): a site, a layer, "input",
+    or "sum at layer1.0.bn2" for the whole of an earlier sum that this site enters; several separated by commas.
+    `skip_activation` is what acts in between, in order: "relu, max_pool" ("none" for nothing). `skip_var` (C,) is
+    the variance of that side as the parameters of the norms before it imply (see `wiring.skip`), and
+    `skip_var_initial` the same for gamma 1 and beta 0; None where it is not made of norms alone.
     """
 
     follows: str
@@ -89,3 +109,7 @@ class Wiring:
     implied: Implied | None = None
     folded: Folded | None = None
     stem: Stem | None = None
+    source: str = "unknown"
+    skip_activation: str = "none"
+    skip_var: Array | None = None
+    skip_var_initial: Array | None = None

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -33,6 +33,7 @@ from bnprobe.condense import WHOLE
 from bnprobe.errors import BnprobeError, NoNormLayers
 from bnprobe.graph import Origin, origin_of, route
 from bnprobe.labels import check_length, labels_of
+from bnprobe.neighbours import Wiring
 from bnprobe.norms import NormLayer, is_norm, looks_like_norm
 from bnprobe.observation import (
     Before,
@@ -50,6 +51,10 @@ from bnprobe.recording import About, LayerRecord, Normalize, Recording
 from bnprobe.stats.moments import Array
 from bnprobe.totals import GradientTotals, Totals
 from bnprobe.watch import Watch
+from bnprobe.wiring import UNKNOWN, Known, Trace, watch_this_call, wirings
+
+MOST_WATCHED = 4
+"""Forward passes whose operations are watched: the first, and those after a norm was met for the first time."""
 
 MOST_RECOMPUTED = 64
 """Calls of one layer without a graph that are remembered until a checkpoint repeats them."""
@@ -146,6 +151,7 @@ class _Site:
     n_calls_running: int = 0
     n_images: int = 0
     output: str = "derived"
+    wiring: Wiring | None = None
     totals: Totals = field(default_factory=Totals)
 
     def add(self, seen: Seen) -> None:
@@ -178,6 +184,7 @@ class _Pass(threading.local):
         self.memory: dict[str, Vectors] = {}
         self.open: list[tuple[str, int, list[Before | None], Origin | None]] = []
         self.waiting: list[tuple[tuple[str, int], tuple[int, str], Seen]] = []
+        self.trace: Trace | None = None
 
 
 @dataclass
@@ -226,6 +233,7 @@ class Probe:
             if looks_like_norm(module)
         )
         self._device = ""
+        self._wants_wiring, self._n_watched = True, 0
         self._n_unreadable = 0
         self._n_outside = 0
         self._handles: list[RemovableHandle] = []
@@ -361,6 +369,7 @@ class Probe:
             n_images=site.n_images,
             output=site.output,
             mismatch=site.mismatch,
+            wiring=site.wiring or UNKNOWN,
             gradient=gradient.finished() if gradient is not None else None,
             **site.totals.finished(),
         )
@@ -383,6 +392,9 @@ class Probe:
             self._device = self._device or _device_name(first)
             if run.labels is not None:
                 check_length(run.labels, run.n_images)
+        if self._wants_wiring and self._n_watched < MOST_WATCHED:
+            self._n_watched += 1
+            run.trace = watch_this_call(model, args, kwargs)
 
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run = self._pass
@@ -398,6 +410,8 @@ class Probe:
             # outside a pass of the whole model there is no end that would restart the count
             call = run.calls.get(name, 0) if run.depth else 0
             run.calls[name] = call + 1
+            if run.trace is not None:
+                run.trace.norm_begins((name, call), x)
         tries = self._read(name, call, module, x, for_gradient)
         if again:
             call = self._call_of(name, tries)
@@ -458,6 +472,8 @@ class Probe:
         if not run.open:
             return
         _, call, tries, origin = run.open.pop()
+        if run.trace is not None:
+            run.trace.norm_ends((name, call), _first_tensor(output))
         before = [b for b in tries if b is not None]
         if not before:
             self._n_unreadable += 1
@@ -519,7 +535,7 @@ class Probe:
                 if seen is not None:
                     self._gradients.setdefault(call.site, GradientTotals()).add(seen)
 
-    def _model_ends(self) -> None:
+    def _model_ends(self, output: Any) -> None:
         if _is_recomputation():
             return
         run = self._pass
@@ -529,6 +545,8 @@ class Probe:
             run.depth = 0
             run.begin(None)
         elif run.depth == 0:
+            if run.trace is not None:
+                run.trace.model_ends(output)
             self._commit(run)
 
     def _commit(self, run: _Pass) -> None:
@@ -545,10 +563,23 @@ class Probe:
                     self._sites[key] = site
                 site.settled.setdefault(seen.before.training, settled)
                 site.add(seen)
+            self._wire(run)
             self._n_forwards += 1 if run.calls else 0
             self._n_images += run.n_images
             self._seconds += time.perf_counter() - run.started
         run.begin(None)
+
+    def _wire(self, run: _Pass) -> None:
+        """What stands around the norms that this pass has met for the first time."""
+        keys = [key for key, _, _ in run.waiting]
+        missing = [key for key in keys if self._sites[key].wiring is None]
+        if missing and run.trace is not None:
+            norms = {key: Known(self._sites[key].plan, **vars(self._sites[key].first)) for key in keys}
+            for key, wiring in wirings(run.trace, norms, missing).items():
+                self._sites[key].wiring = wiring
+        self._wants_wiring = bool(missing) and run.trace is None
+        if run.trace is not None:
+            run.trace.forget()
 
 
 class _Hook:
@@ -565,12 +596,15 @@ class _Hook:
             return
         if self.act == "_model_begins":
             probe._model_begins(module, args, kwargs)
-        elif self.act == "_before":
-            probe._before(self.name, module, args, kwargs)
-        elif self.act == "_after":
-            probe._after(self.name, module, output)
+        elif self.act == "_model_ends":
+            probe._model_ends(output)
         else:
-            probe._model_ends()
+            trace = probe._pass.trace
+            with nullcontext() if trace is None else trace.aside():
+                if self.act == "_before":
+                    probe._before(self.name, module, args, kwargs)
+                else:
+                    probe._after(self.name, module, output)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (None, self.act, self.name)

@@ -217,7 +217,7 @@ class LayerRecord:
             buffers_moved=self.buffers_moved or other.buffers_moved,
             output="read" if "read" in (self.output, other.output) else "derived",
             mismatch=float(np.fmax(self.mismatch, other.mismatch)),
-            wiring=self.wiring or other.wiring,
+            wiring=other.wiring if self.wiring is None or self.wiring.follows == "unknown" else self.wiring,
         )
 
     def check_sane(self) -> Self:

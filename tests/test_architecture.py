@@ -35,7 +35,7 @@ ROOMS = {
     "neighbours": room("stats errors", "numpy"),
     "files": room("recording neighbours stats errors", "numpy safetensors"),
     "norms": room("recording errors", "torch"),
-    "wiring": room("norms neighbours recording stats errors", "torch numpy"),
+    "wiring": room("norms neighbours recording stats errors scipy_stats", "torch numpy"),
     "condense": room("stats", "torch numpy numba llvmlite triton"),
     "observation": room("norms condense recording stats", "torch numpy"),
     "graph": room("norms", "torch"),
@@ -43,7 +43,7 @@ ROOMS = {
     "totals": room("condense observation backward recording stats", "numpy"),
     "watch": room("norms observation stats", "torch"),
     "probe": room(
-        "norms wiring condense observation totals watch graph backward labels recording stats errors",
+        "norms neighbours wiring condense observation totals watch graph backward labels recording stats errors",
         "torch numpy",
     ),
     "labels": room("errors stats", "torch numpy"),

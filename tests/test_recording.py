@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import reduce
 from itertools import permutations
 
@@ -15,6 +15,7 @@ from torch import nn
 
 import bnprobe
 from bnprobe.errors import BnprobeError, CannotMerge
+from bnprobe.neighbours import Wiring
 from bnprobe.recording import About, LayerRecord, Recording
 from bnprobe.stats import Histogram, ImageMoments
 
@@ -73,6 +74,8 @@ def assert_same_records(found: LayerRecord, expected: LayerRecord, rtol: float) 
             oracles.assert_same_images(value.about(other.origin), dict(vars(other)), rtol)
         elif hasattr(value, "pool"):
             oracles.assert_same_moments(value, dict(vars(other)), rtol)
+        elif isinstance(value, Wiring):
+            np.testing.assert_equal(asdict(value), asdict(other), err_msg=name)
         else:
             np.testing.assert_array_equal(value, other, err_msg=name)
 

@@ -20,6 +20,8 @@ from bnprobe.measures import (
     own,
     parameters,
     promise,
+    residual,
+    roles,
     scale,
     shape,
     shift,
@@ -33,6 +35,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     shape,
     gaussian,
     activity,
+    roles,
     shift,
     scale,
     verdict,
@@ -42,6 +45,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     outliers,
     implied,
     affine,
+    residual,
     gradient,
 )
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""

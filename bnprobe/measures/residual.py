@@ -1,0 +1,82 @@
+"""How loud the branch of a residual block is against its skip connection, and what it was at initialisation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnprobe.measures.columns import Column
+from bnprobe.recording import LayerRecord
+from bnprobe.stats.moments import Array
+
+_DE = "De & Smith 2020, arXiv:2002.10444"
+
+COLUMNS = (
+    Column("skip", "What stands at the other side of the sum that follows.", table="layers"),
+    Column(
+        "branch_var",
+        "Variance of the branch where it enters the sum, as measured (divisor n, mean over channels).",
+        "mean over channels of post_var",
+        "output²",
+        _DE,
+        "layers",
+    ),
+    Column(
+        "skip_var",
+        "Approximate variance of the skip connection, as the parameters of the norms before it imply.",
+        "see wiring/skip.py; mean over channels",
+        "output²",
+        _DE,
+        "layers",
+    ),
+    Column(
+        "branch_share",
+        "Approximate share of the branch in the block's variance, from parameters on both sides.",
+        "V / (V + skip_var), V = mean of γ² σ²/(σ² + eps)",
+        "0 to 1",
+        _DE,
+        "layers",
+    ),
+    Column(
+        "branch_share_initial",
+        "The same share when every γ is 1 and every β is 0: how loud the branch was at initialisation.",
+        "1 / (1 + skip_var at γ = 1, β = 0)",
+        "0 to 1",
+        _DE,
+        "layers",
+    ),
+)
+
+
+def layer_columns(record: LayerRecord) -> dict[str, str | float]:
+    """Branch against skip; NaN where no sum follows, or its other side is not made of norms."""
+    wiring, missing = record.wiring, float("nan")
+    columns: dict[str, str | float] = {column.name: missing for column in COLUMNS}
+    columns["skip"] = "" if wiring is None else wiring.skip
+    if wiring is None or not enters_sum(record):
+        return columns
+    columns["branch_var"] = _mean(record.post.var_population)
+    if wiring.skip_var is None or wiring.skip_var_initial is None:
+        return columns
+    branch, skip, initial = _implied(record), _mean(wiring.skip_var), _mean(wiring.skip_var_initial)
+    columns["skip_var"] = skip
+    columns["branch_share"] = branch / (branch + skip) if branch + skip > 0 else missing
+    columns["branch_share_initial"] = 1 / (1 + initial)
+    return columns
+
+
+def enters_sum(record: LayerRecord) -> bool:
+    """Whether the norm's own output is added to something."""
+    follows = "" if record.wiring is None else record.wiring.follows
+    return any(way == "add" or way.startswith("add, ") for way in follows.split(" | "))
+
+
+def _implied(record: LayerRecord) -> float:
+    """Variance of the output that the parameters imply: gamma^2, less where eps is not small against the variance."""
+    gamma = np.ones(record.n_channels) if record.gamma is None else record.gamma
+    kept = 1.0 if record.running_var is None else record.running_var / (record.running_var + record.eps)
+    return float(np.mean(gamma**2 * kept))
+
+
+def _mean(values: Array) -> float:
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if there.size else float("nan")

@@ -1,0 +1,277 @@
+"""What part a channel plays, by the operation that really follows the norm.
+
+An activation lets through what lies above `low`, is the identity from `identity` on, and gives one and
+the same value above `high`. A role is claimed where that is known and the activation acts on the norm's own
+values; of a channel that enters a sum first, or goes several ways, only that it is constant can be said.
+
+role        meaning                                                                             source
+dead        the activation never let anything through here, or cannot: beta + 6 |gamma| ends    Mehta et al. 2019,
+            below `low` + 0.0001 (a Gaussian passes 6 deviations once in 10^9 values)            arXiv:1811.12495
+constant    not dead, and |gamma| < 0.01: the output is beta                                     Frankle et al. 2020,
+                                                                                                arXiv:2003.00152
+saturated   more than half of the values lie above `high`                                        ours
+linear      at most one value in 1,000 is changed by the activation, or no activation follows    ours
+rare        lets through less than 5 % of the values                                             ours
+mixed       anything else; also what follows has no corners (SiLU, GELU)                         -
+unknown     what follows was not seen, is none of this, or differs between ways                  -
+
+Shares are counted where they are counts (`low` = 0: the positive outputs). Elsewhere they come from the
+histogram, evenly spread inside a bin, and without one from the extremes where those settle it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bnprobe.measures.columns import Column
+from bnprobe.recording import LayerRecord
+from bnprobe.stats.gaussian import probability_above
+from bnprobe.stats.histogram import Z_EDGES
+from bnprobe.stats.moments import Array
+
+CONSTANT = 1e-2
+DEVIATIONS = 6.0
+NOTHING = 1e-4
+RARE = 0.05
+LINEAR = 1e-3
+SATURATED = 0.5
+
+ROLES = ("dead", "constant", "rare", "mixed", "linear", "saturated", "unknown")
+
+_MEHTA = "Mehta, Kim & Theobalt 2019, arXiv:1811.12495"
+_FRANKLE = "Frankle, Schwab & Morcos 2020, arXiv:2003.00152"
+
+
+@dataclass(frozen=True)
+class Corners:
+    """Where an activation changes its nature; see the module."""
+
+    low: float
+    identity: float
+    high: float = float("inf")
+
+
+CORNERS = {
+    "relu": Corners(0.0, 0.0),
+    "relu6": Corners(0.0, 0.0, 6.0),
+    "hardtanh": Corners(-1.0, -1.0, 1.0),
+    "hardsigmoid": Corners(-3.0, -3.0, 3.0),
+    "hardswish": Corners(-3.0, 3.0),
+}
+
+SMOOTH = frozenset(
+    ["silu", "gelu", "mish", "elu", "selu", "celu", "softplus", "leaky_relu", "prelu", "sigmoid", "tanh"]
+)
+UNCHANGED = frozenset(
+    ["linear", "conv", "attention", "matmul", "none", "norm", "avg_pool", "upsample", "scale", "add"]
+)
+"""What takes an output as it is; weights, sums and averages clip nothing."""
+
+COLUMNS = (
+    Column(
+        "role",
+        "What part the channel plays for what follows: dead, constant, rare, mixed, linear, saturated or unknown.",
+        "see measures/roles.py",
+        source=f"{_MEHTA}; {_FRANKLE}",
+    ),
+    Column(
+        "fires_predicted",
+        "Share of outputs above zero if they are Gaussian, from the learned vectors alone.",
+        "Φ(β / |γ|)",
+        "0 to 1",
+        "Nagel et al. 2019, arXiv:1906.04721",
+    ),
+    Column(
+        "fires_gaussian",
+        "Share of outputs above zero if they are Gaussian with the mean and deviation seen here.",
+        "Φ(post_mean / √post_var)",
+        "0 to 1",
+    ),
+    Column(
+        "dead_predicted",
+        "Whether the learned vectors alone say that the activation lets nothing through: 1 for yes.",
+        "β + 6|γ| < low + 0.0001",
+        "0 or 1",
+        _MEHTA,
+    ),
+    Column(
+        "passes",
+        "Share of outputs that the activation lets through; NaN where none with a corner follows.",
+        "share of y > low",
+        "0 to 1",
+    ),
+    Column(
+        "saturates",
+        "Share of outputs beyond the upper corner of the activation; NaN where it has none.",
+        "share of y ≥ high",
+        "0 to 1",
+    ),
+    Column("follows", "The operation that decides what becomes of the output.", table="layers"),
+    Column("feeder", "The layer whose weights made the input.", table="layers"),
+    *(
+        Column(f"n_{role}", f"Channels in the role “{role}”.", f"count of role = {role}", "channels", table="layers")
+        for role in ROLES
+    ),
+    Column(
+        "fires_error",
+        "How far the predicted share of positive outputs is from the measured one, on average over channels.",
+        "mean |fires_predicted − fires|",
+        "0 to 1",
+        table="layers",
+    ),
+    Column(
+        "dead_precision",
+        "Of the channels predicted dead, the share that let nothing through here.",
+        "dead and predicted / predicted",
+        "0 to 1",
+        _MEHTA,
+        "layers",
+    ),
+    Column(
+        "dead_recall",
+        "Of the channels that let nothing through here, the share that was predicted.",
+        "dead and predicted / dead",
+        "0 to 1",
+        _MEHTA,
+        "layers",
+    ),
+)  # fmt: skip
+
+
+def channel_columns(record: LayerRecord) -> dict[str, Any]:
+    """Role and shares, shape (C,) each; NaN where they do not apply."""
+    gamma, beta = _vectors(record)
+    passes, saturates = _shares(record)
+    return {
+        "role": _roles(record),
+        "fires_predicted": probability_above(beta, gamma),
+        "fires_gaussian": probability_above(record.post.mean_seen, np.sqrt(record.post.var_population)),
+        "dead_predicted": dead_predicted(record),
+        "passes": passes,
+        "saturates": saturates,
+    }
+
+
+def layer_columns(record: LayerRecord) -> dict[str, Any]:
+    """What follows, how many channels play which part, and how well the vectors alone tell."""
+    roles = _roles(record)
+    gamma, beta = _vectors(record)
+    fires = _share(record.n_positive, record)
+    error = np.abs(probability_above(beta, gamma) - fires)
+    predicted, dead = dead_predicted(record), _shares(record)[0]
+    both = np.sum((predicted == 1) & (dead == 0))
+    return {
+        "follows": "unknown" if record.wiring is None else record.wiring.follows,
+        "feeder": "" if record.wiring is None else record.wiring.feeder,
+        **{f"n_{role}": int(np.sum(roles == role)) for role in ROLES},
+        "fires_error": float(np.nanmean(error)) if not np.isnan(error).all() else float("nan"),
+        "dead_precision": _ratio(both, np.sum((predicted == 1) & ~np.isnan(dead))),
+        "dead_recall": _ratio(both, np.sum((dead == 0) & ~np.isnan(predicted))),
+    }
+
+
+def corners(record: LayerRecord) -> Corners | None:
+    """Of the activation that acts on the norm's own values; None where there is none with corners."""
+    name, _, numbers = _what_acts(record).removesuffix(")").partition("(")
+    if name == "hardtanh" and numbers:
+        low, high = map(float, numbers.split(","))
+        return Corners(low, low, high)
+    return CORNERS.get(name)
+
+
+def dead_predicted(record: LayerRecord) -> Array:
+    """1 where beta + 6 |gamma| stays below the lower corner, else 0; NaN without a corner. Shape (C,)."""
+    known = corners(record)
+    if known is None:
+        return np.full(record.n_channels, np.nan)
+    gamma, beta = _vectors(record)
+    return (beta + DEVIATIONS * np.abs(gamma) < known.low + NOTHING).astype(np.float64)
+
+
+def _what_acts(record: LayerRecord) -> str:
+    """What acts on the norm's own values, one after the other in a concatenation; "" where it is not known.
+
+    A module that does more than normalize (an activation inside) leaves nothing to say.
+    """
+    if record.wiring is None or not (record.mismatch <= MISMATCH or np.isnan(record.mismatch)):
+        return ""
+    ways = {way.removeprefix("cat, ") for way in record.wiring.follows.split(" | ")}
+    # features that are handed out, too, are none the less clipped for what follows
+    return ways.pop() if len(ways) == 1 else ""
+
+
+MISMATCH = 0.05
+"""Above it the output is not what the formula of the norm says, and the norm's values were never seen."""
+
+
+def _vectors(record: LayerRecord) -> tuple[Array, Array]:
+    """gamma and beta; 1 and 0 where the layer has none."""
+    gamma = np.ones(record.n_channels) if record.gamma is None else record.gamma
+    beta = np.zeros(record.n_channels) if record.beta is None else record.beta
+    return gamma, beta
+
+
+def _share(count: Array, record: LayerRecord) -> Array:
+    """Of the finite outputs; NaN where there was none."""
+    n = record.post.n
+    return np.where(n > 0, count / np.maximum(n, 1), np.nan)
+
+
+def _shares(record: LayerRecord) -> tuple[Array, Array]:
+    """Shares above the lower and beyond the upper corner of what follows; NaN where there is no corner."""
+    known = corners(record)
+    missing = np.full(record.n_channels, np.nan)
+    if known is None:
+        return missing, missing
+    passes = _share(record.n_positive, record) if known.low == 0 else share_above(record, known.low)
+    return passes, share_above(record, known.high) if np.isfinite(known.high) else missing
+
+
+def share_above(record: LayerRecord, threshold: float) -> Array:
+    """Share of outputs above a value: by the extremes where they settle it, else by the histogram. Shape (C,)."""
+    share = np.full(record.n_channels, np.nan)
+    histogram = record.post_histogram
+    if histogram is not None:
+        z = (threshold - histogram.centre) / histogram.scale
+        low, high = Z_EDGES[:-1], Z_EDGES[1:]
+        part = np.clip((high - z[:, :, None]) / (high - low), 0.0, 1.0)
+        n = histogram.n
+        share = np.where(n > 0, (part * histogram.counts).sum(axis=(0, 2)) / np.maximum(n, 1), np.nan)
+    seen = record.post.n > 0
+    share = np.where(seen & (record.post.high <= threshold), 0.0, share)
+    return np.where(seen & (record.post.low > threshold), 1.0, share)
+
+
+def _roles(record: LayerRecord) -> Any:
+    """One word per channel, shape (C,); the order of the assignments is that of precedence, last first."""
+    acts, known = _what_acts(record), corners(record)
+    roles = np.full(record.n_channels, "unknown", dtype=object)
+    if acts.partition("(")[0] in SMOOTH:
+        roles[:] = "mixed"
+    elif acts in UNCHANGED:
+        roles[:] = "linear"
+    elif known is not None:
+        _by_shares(roles, record, known)
+    if record.gamma is not None and acts:
+        roles[(np.abs(record.gamma) < CONSTANT) & (roles != "dead")] = "constant"
+    return roles
+
+
+def _by_shares(roles: Any, record: LayerRecord, known: Corners) -> None:
+    """For an activation with corners."""
+    passes, saturates = _shares(record)
+    whole = passes if known.identity == known.low else share_above(record, known.identity)
+    changed = 1 - whole + np.nan_to_num(saturates)
+    roles[~np.isnan(passes)] = "mixed"
+    roles[passes < RARE] = "rare"
+    roles[changed <= LINEAR] = "linear"
+    roles[saturates > SATURATED] = "saturated"
+    # what did pass is not dead, whatever was predicted
+    roles[(passes == 0) | (np.isnan(passes) & (dead_predicted(record) == 1))] = "dead"
+
+
+def _ratio(part: Any, whole: Any) -> float:
+    return float(part / whole) if whole else float("nan")

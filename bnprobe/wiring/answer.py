@@ -1,0 +1,127 @@
+"""From the graph of a pass to what is recorded of a norm's neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from bnprobe.neighbours import Wiring
+from bnprobe.recording import BATCH
+from bnprobe.wiring.feed import Known, feeder_of, label
+from bnprobe.wiring.folded import folded
+from bnprobe.wiring.follow import Follow, in_words, other_terms
+from bnprobe.wiring.geometry import Feeder, Source
+from bnprobe.wiring.graph import Node, Site, above
+from bnprobe.wiring.implied import implied
+from bnprobe.wiring.skip import Skips
+from bnprobe.wiring.stem import stem
+from bnprobe.wiring.trace import Trace
+
+UNKNOWN = Wiring("unknown")
+"""Of a norm in a pass that could not be watched."""
+
+
+def wirings(trace: Trace, norms: Mapping[Site, Known], wanted: Iterable[Site]) -> dict[Site, Wiring]:
+    """The neighbours of the `wanted` norms in the pass that was watched; UNKNOWN where there is no answer.
+
+    `norms` are all that the pass has reached.
+    """
+    graph = trace.graph
+    if graph is None:
+        return dict.fromkeys(wanted, UNKNOWN)
+    outputs = set(graph.outputs)
+    alive, skips = above(outputs), Skips(norms)
+    return {
+        site: _wiring(graph.sites[site], alive, outputs, norms, skips) if site in graph.sites else UNKNOWN
+        for site in wanted
+    }
+
+
+def _wiring(
+    site: Node, alive: set[Node], outputs: set[Node], norms: Mapping[Site, Known], skips: Skips
+) -> Wiring:
+    """What is known of one norm; an error in one part of the answer leaves the others."""
+    wiring = UNKNOWN
+    for part in (partial(_followed, follow=Follow(site, alive, outputs), skips=skips), _fed):
+        # an odd graph is an unanswered question, and not the user's problem
+        with suppress(Exception):
+            wiring = part(wiring, site, norms)
+    return wiring
+
+
+def _followed(
+    wiring: Wiring, site: Node, norms: Mapping[Site, Known], *, follow: Follow, skips: Skips
+) -> Wiring:
+    """What follows added, and what is at the other side of a sum."""
+    names = follow.names()
+    terms = other_terms(follow)
+    skip, acts = in_words(terms, label)
+    wiring = replace(wiring, follows=names, skip=skip, skip_activation=acts)
+    if norms[site.facts["site"]].plan.pools != BATCH:
+        return wiring
+    now, initially = skips.variances(terms, site)
+    return replace(wiring, skip_var=now, skip_var_initial=initially)
+
+
+def _fed(wiring: Wiring, site: Node, norms: Mapping[Site, Known]) -> Wiring:
+    """The feeder added, and what is made of its weights."""
+    name, feeder = feeder_of(site, norms)
+    wiring = replace(wiring, feeder=name)
+    if feeder is None:
+        return wiring
+    source = feeder.source
+    wiring = replace(
+        wiring,
+        sources=tuple(dict.fromkeys(_named(source))),
+        activation=_activation(source),
+        source=source.what,
+    )
+    known = norms[site.facts["site"]]
+    return wiring if known.running_mean is None else _reduced(wiring, feeder, known)
+
+
+def _reduced(wiring: Wiring, feeder: Feeder, known: Known) -> Wiring:
+    """What the weights say about a norm with running statistics."""
+    weight, bias, geometry = feeder.weight, feeder.bias, feeder.geometry
+    rows = np.swapaxes(weight, 0, 1) if geometry.transposed else weight
+    is_stem = feeder.source.what == "input" and not feeder.source.pool
+    return replace(
+        wiring,
+        folded=folded(
+            rows.reshape(len(rows), -1),
+            bias,
+            known.gamma,
+            known.running_mean,
+            known.running_var,
+            known.plan.eps,
+        )
+        if geometry.groups == 1 or not geometry.transposed
+        else None,
+        implied=implied(weight, bias, geometry, feeder.source),
+        stem=stem(weight, bias, geometry) if is_stem and feeder.source.activation == "none" else None,
+    )
+
+
+def _named(source: Source, whole: bool = True) -> Iterator[str]:
+    """The norms and the model's input that a source is made of; a sum within it by the first norm that enters."""
+    if source.site:
+        yield source.site
+    elif source.what == "input":
+        yield "input"
+    elif source.what == "sum" and not whole:
+        yield f"sum at {next((part.site for part in source.parts if part.site), 'unknown')}"
+    else:
+        for part in source.parts:
+            yield from _named(part, whole=False)
+
+
+def _activation(source: Source) -> str:
+    """The activation next to the weights; of channels side by side, the one they have in common."""
+    if source.what == "concat" and source.activation == "none":
+        found = {part.activation for part in source.parts if part.site or part.what != "norm"}
+        return found.pop() if len(found) == 1 else "several"
+    return source.activation
