@@ -143,6 +143,12 @@ def is_norm(module: nn.Module) -> bool:
     return bool(describe(module))
 
 
+def is_torchs_own(module: nn.Module) -> bool:
+    """Whether `module` is of one of torch's own classes, and nobody has taught it to be another thing."""
+    cls = type(module)
+    return cls in _TORCHS_OWN and cls not in _registered
+
+
 def looks_like_norm(module: nn.Module) -> bool:
     """Whether a module that is not understood should be named to the user.
 
@@ -283,6 +289,20 @@ _KNOWN: tuple[tuple[type, Callable[..., Iterator[NormLayer]]], ...] = (
     (nn.LayerNorm, _layer_norm),
     (nn.RMSNorm, _rms_norm),
 )
+
+
+_TORCHS_OWN = {
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+}
 
 
 _LAZY = (

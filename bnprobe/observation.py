@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.condense import WHOLE, Affine, Own, Reading, Share, count, moments_of, packed, read
-from bnprobe.condense.packed import BAD
+from bnprobe.condense import WHOLE, Affine, Own, Reading, Share, count, moments_of, own_array, packed, read
+from bnprobe.condense.packed import BAD, IMAGES_SEEN
 from bnprobe.norms import NormLayer
 from bnprobe.recording import CHANNELS, GROUP, INSTANCE
 from bnprobe.stats import Histogram, Moments
@@ -80,9 +80,12 @@ class Last:
     turns: bool
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Before:
-    """What is known of one call before the layer has run."""
+    """What is known of one call before the layer has run.
+
+    Not frozen, as `Seen` is not: made at every call, and a frozen one takes several times as long.
+    """
 
     plan: NormLayer
     training: bool
@@ -104,7 +107,7 @@ class Before:
         return None if self.packed_own is None else halves(self.packed_own)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seen:
     """One call, condensed: what a site adds to its total.
 
@@ -145,7 +148,7 @@ class Seen:
     @property
     def n_images(self) -> int:
         """Samples of the call: the images that had a finite value in some channel."""
-        return int(self.before.reading.images.n.max(initial=0))
+        return int(self.before.reading.packed[IMAGES_SEEN].max(initial=0))
 
 
 def halves(packed_own: Array) -> tuple[Moments, Moments]:
@@ -171,34 +174,30 @@ def share_of(n_values: float, n_images: int) -> Share:
 
 def vectors_of(plan: NormLayer) -> Vectors:
     """Copies of the layer's vectors; gamma with the plan's offset (1 + w in some RMS norms)."""
-    gamma = _vector(plan.weight)
     return Vectors(
-        gamma if gamma is None else gamma + plan.weight_offset,
-        _vector(plan.bias),
-        _vector(plan.running_mean),
-        _vector(plan.running_var),
+        vector_of(plan.weight, plan.weight_offset),
+        vector_of(plan.bias),
+        vector_of(plan.running_mean),
+        vector_of(plan.running_var),
     )
 
 
-def _vector(tensor: Tensor | None) -> Array | None:
+def vector_of(tensor: Tensor | None, added: float = 0.0) -> Array | None:
+    """A copy of the tensor in float64, shape (C,), with `added` to every entry."""
     if tensor is None:
         return None
-    if tensor.dtype in (torch.float32, torch.float64) and tensor.device.type == "cpu":
-        return tensor.detach().numpy().reshape(-1).astype(np.float64)  # a copy, and the shortest way
-    return np.array(tensor.detach().to("cpu", torch.float64).reshape(-1).numpy())
+    vector: Array = own_array(tensor)
+    return vector + added if added else vector
 
 
 def _unchanged_map(last: Last | None, plan: NormLayer, vectors: Vectors) -> Affine | None:
     """The map of the last call, if it holds for this one."""
-    if last is None or last.map is None or last.eps != plan.eps:
-        return None
-    pairs = zip(vars(last.vectors).values(), vars(vectors).values(), strict=True)
-    same = all(a is b or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs)
-    return last.map if same else None
+    return last.map if last is not None and last.vectors is vectors and last.eps == plan.eps else None
 
 
 def observe_before(
     plan: NormLayer,
+    vectors: Vectors,
     x: Tensor,
     training: bool,
     memory: Vectors,
@@ -209,13 +208,13 @@ def observe_before(
     share: Share = WHOLE,
     last: Last | None = None,
 ) -> Before:
-    """Read the input of one call.
+    """Read the input of one call of a layer that now has these `vectors`.
 
     `memory` holds the layer's vectors at its first call ever; `reference` is None at the first call
     of a site, which sets it. `share` is what the histograms count, `last` what the site kept of its
     last call.
     """
-    rows, vectors = plan.rows(x.detach()), vectors_of(plan)
+    rows = plan.rows(x.detach())
     reference = reference or _stored_reference(memory, vectors, plan.eps)
     fixed = None
     if plan.uses_running:
@@ -271,7 +270,8 @@ def observe_after(before: Sequence[Before], y: object, settled: str | None, hist
     if settled is None:
         best, mismatch, fits = _choose(before, y)
         settled = "derived" if best.map is not None and (fits or not np.isfinite(mismatch)) else "read"
-    best = best if best.sample is None else replace(best, sample=None)
+    if best.sample is not None:
+        best = replace(best, sample=None)
     if settled == "read" and isinstance(y, Tensor) and y.is_floating_point() and best.plan.fits(y):
         return _read_output(best, y, mismatch, histograms)
     return _derive_output(best, y, mismatch, histograms)
@@ -416,7 +416,8 @@ def _batch_map(plan: NormLayer, vectors: Vectors, reading: Reading, n_positions:
     gamma, beta = _gamma_beta(plan, vectors)
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = gamma / np.sqrt(square + plan.eps)
-    return Affine(mean if plan.centred else np.zeros_like(mean), scale, np.broadcast_to(beta, scale.shape))
+    offset = beta if scale.ndim == 1 else np.broadcast_to(beta, scale.shape)
+    return Affine(mean if plan.centred else np.zeros_like(mean), scale, offset)
 
 
 def _normalizing(plan: NormLayer, reading: Reading, n_positions: int) -> tuple[Array, Array]:
@@ -430,9 +431,11 @@ def _normalizing(plan: NormLayer, reading: Reading, n_positions: int) -> tuple[A
     if plan.pools == GROUP:
         groups = (-1, plan.n_groups, plan.n_channels // plan.n_groups)
         used, whole = used.reshape(*groups).pool(axis=2), whole.reshape(groups).all(axis=2)
-    mean = np.where(whole & (used.n > 0), used.mean, np.nan)
-    var = used.m2 / np.maximum(used.n, 1)
-    return mean, np.where(np.isnan(mean), np.nan, var if plan.centred else var + mean**2)
+    mean, var = used.mean, used.m2 / np.maximum(used.n, 1)
+    usable = whole & (used.n > 0)
+    if not usable.all():
+        mean, var = np.where(usable, mean, np.nan), np.where(usable, var, np.nan)
+    return mean, var if plan.centred else var + mean**2
 
 
 def _gamma_beta(plan: NormLayer, vectors: Vectors) -> tuple[Array, Array]:
@@ -501,6 +504,7 @@ def _tolerance(before: Before, y: object) -> float:
     reading, mapping = before.reading.moments, before.map
     far = np.where(reading.n > 0, np.maximum(np.abs(reading.low), np.abs(reading.high)), 0.0)
     moved = np.abs(np.where(np.isfinite(mapping.scale), mapping.scale, 0.0)) * far
-    finite = y.detach()[torch.isfinite(y)]
+    y = y.detach()
+    finite = y[torch.isfinite(y)]
     largest = float(finite.abs().amax()) if finite.numel() else 1.0
     return base + 8 * epsilon * float(moved.max(initial=0.0)) / max(largest, 1e-30)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.utils.hooks import RemovableHandle
 
-from bnprobe.backward import BackwardCall, Origin, origin_of, route
+from bnprobe.backward import BackwardCall
 from bnprobe.condense import WHOLE
 from bnprobe.errors import BnprobeError, NoNormLayers
-from bnprobe.norms import NormLayer, describe, is_norm, looks_like_norm
+from bnprobe.graph import Origin, origin_of, route
+from bnprobe.norms import NormLayer, is_norm, looks_like_norm
 from bnprobe.observation import (
     Before,
     Last,
@@ -43,9 +44,10 @@ from bnprobe.observation import (
     share_of,
     vectors_of,
 )
-from bnprobe.recording import About, GradientRecord, LayerRecord, Recording
+from bnprobe.recording import About, LayerRecord, Recording
 from bnprobe.stats.moments import Array
-from bnprobe.totals import Totals
+from bnprobe.totals import GradientTotals, Totals
+from bnprobe.watch import Watch
 
 MOST_RECOMPUTED = 64
 """Calls of one layer without a graph that are remembered until a checkpoint repeats them."""
@@ -72,8 +74,23 @@ def attach(
         raise BnprobeError(
             f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
-    patterns = [layers] if isinstance(layers, str) else layers
-    return Probe(model, _choose(model, patterns), histograms, gradients, scaler)
+    return Probe(model, _choose(model, _patterns(layers)), histograms, gradients, scaler)
+
+
+def _patterns(layers: Any) -> list[str] | None:
+    """The shell patterns of `layers`; None for every layer."""
+    if layers is None:
+        return None
+    several = isinstance(layers, Iterable) and not isinstance(layers, str)
+    patterns = list(layers) if several else [layers]
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise BnprobeError(
+            f"layers={layers!r} is not a path. Give a path or a shell pattern such as "
+            '"layer4.*", or a list of them.'
+        )
+    if not patterns:
+        raise BnprobeError("layers is empty, so there is nothing to probe. Leave it out for every layer.")
+    return patterns
 
 
 def _choose(model: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -184,11 +201,12 @@ class Probe:
         self._wants_gradients = gradients
         self._scaler = scaler
         self._perhaps_scaled = False
-        self._gradients: dict[tuple[str, int], GradientRecord] = {}
+        self._gradients: dict[tuple[str, int], GradientTotals] = {}
         self._backward: WeakValueDictionary[int, _Reached] = WeakValueDictionary()
         self._graphless: dict[str, deque[tuple[int, Array]]] = {}
         self._sites: dict[tuple[str, int], _Site] = {}
         self._memory: dict[str, Vectors] = {}
+        self._watches = {name: Watch() for name in layers}
         self._lock = threading.Lock()
         self._pass = _Pass()
         self._n_forwards = self._n_images = 0
@@ -227,7 +245,8 @@ class Probe:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._layers = {}  # the model is no longer ours to hold
+        # nothing of the model is ours to hold any longer
+        self._layers, self._sites, self._watches = {}, {}, {}
 
     def __enter__(self) -> Self:
         return self
@@ -294,7 +313,7 @@ class Probe:
         plan, last = site.plan, site.last.vectors
         now = vectors_of(plan)
         moved = [not _same(a, b) for a, b in zip(vars(site.first).values(), vars(now).values(), strict=True)]
-        tracked = plan.n_batches_tracked
+        tracked, gradient = plan.n_batches_tracked, self._gradients.get((name, call))
         return LayerRecord(
             layer=name,
             call=call,
@@ -316,7 +335,7 @@ class Probe:
             n_images=site.n_images,
             output=site.output,
             mismatch=site.mismatch,
-            gradient=self._gradients.get((name, call)),
+            gradient=gradient.finished() if gradient is not None else None,
             **site.totals.finished(),
         )
 
@@ -332,14 +351,14 @@ class Probe:
         run.depth = 1
         run.begin(sys.exception())
         run.wants_graph = self._wants_gradients and torch.is_grad_enabled()
-        first = next(_tensors((args, kwargs)), None)
+        first = _first_tensor(args, kwargs)
         if first is not None:
             run.n_images = first.shape[0] if first.dim() else 1
             self._device = self._device or _device_name(first)
 
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run = self._pass
-        x = next(_tensors((args, kwargs)), None)
+        x = _first_tensor(args, kwargs)
         for_gradient = self._wants_gradients and torch.is_grad_enabled()
         origin = origin_of(x) if x is not None and for_gradient else None
         again = _is_recomputation()
@@ -351,8 +370,7 @@ class Probe:
             # outside a pass of the whole model there is no end that would restart the count
             call = run.calls.get(name, 0) if run.depth else 0
             run.calls[name] = call + 1
-        with torch.no_grad():
-            tries = self._read(name, call, module, x, for_gradient)
+        tries = self._read(name, call, module, x, for_gradient)
         if again:
             call = self._call_of(name, tries)
         run.open.append((name, call, tries, origin))
@@ -378,15 +396,17 @@ class Probe:
         if x is None or not x.is_floating_point() or x.is_meta or x.is_nested:
             return []
         site = self._sites.get((name, call))
-        plans = describe(module)
+        watch = self._watches[name]
+        plans = watch.plans(module)
         settled = site.settled.get(module.training) if site else None
         plans = plans if settled is None else (plans[settled[0]],)
         memory = self._memory.get(name) or self._pass.memory.get(name)
         if memory is None:
-            memory = self._pass.memory[name] = vectors_of(plans[0])
+            memory = self._pass.memory[name] = watch.vectors(plans[0])
         return [
             observe_before(
                 plan,
+                watch.vectors(plan),
                 x,
                 module.training,
                 memory,
@@ -413,21 +433,17 @@ class Probe:
         if not before:
             self._n_unreadable += 1
             return
-        y = next(_tensors(output), None)
+        y = _first_tensor(output)
         if _is_recomputation():
             self._await_gradient((name, call), before[0], y, origin)
             return
         site = self._sites.get((name, call))
         settled = site.settled.get(before[0].training) if site else None
-        with torch.no_grad():
-            seen = observe_after(before, y, settled[1] if settled else None, self._histograms)
-        plan = next(
-            i for i, tried in enumerate(tries) if tried is not None and tried.plan is seen.before.plan
-        )
+        seen = observe_after(before, y, settled[1] if settled else None, self._histograms)
         self._await_gradient((name, call), seen.before, y, origin)
         # the one tensor of a call that a backward pass may need, and a site must not keep
-        seen = replace(seen, before=replace(seen.before, inverse_var=None))
-        run.waiting.append(((name, call), settled or (plan, seen.output), seen))
+        seen.before.inverse_var = None
+        run.waiting.append(((name, call), settled or (_index_of(seen, tries), seen.output), seen))
         if run.wants_graph and not torch.is_grad_enabled():
             with self._lock:
                 known = self._graphless.setdefault(name, deque(maxlen=MOST_RECOMPUTED))
@@ -470,10 +486,9 @@ class Probe:
     def _backward_ends(self, reached: _Reached) -> None:
         with self._lock:
             for call in reached.calls:
-                record = call.finish()
-                if record is not None:
-                    known = self._gradients.get(call.site)
-                    self._gradients[call.site] = record if known is None else known.merge(record)
+                seen = call.finish()
+                if seen is not None:
+                    self._gradients.setdefault(call.site, GradientTotals()).add(seen)
 
     def _model_ends(self) -> None:
         if _is_recomputation():
@@ -530,6 +545,17 @@ class _Hook:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (None, self.act, self.name)
+
+
+def _index_of(seen: Seen, tries: Sequence[Before | None]) -> int:
+    """Which of the plans that were tried it is."""
+    return next(i for i, tried in enumerate(tries) if tried is not None and tried.plan is seen.before.plan)
+
+
+def _first_tensor(args: Any, kwargs: Any = None) -> Tensor | None:
+    """The first tensor in nested containers."""
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, Tensor) else next(_tensors((args, kwargs)), None)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

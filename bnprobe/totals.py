@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from bnprobe.backward import PassGradient
 from bnprobe.condense import Affine, add, images_of, moments_of, packed
-from bnprobe.condense.packed import BAD
+from bnprobe.condense.packed import BAD, N_SEEN
 from bnprobe.observation import Before, Reference, Seen, after, halves, turned, unit
-from bnprobe.stats import Histogram
+from bnprobe.recording import FeederRecord, GradientRecord
+from bnprobe.stats import Histogram, Moments
 from bnprobe.stats.moments import Array
 
 
@@ -89,7 +91,7 @@ class Totals:
     def add(self, seen: Seen) -> None:
         """Join one call."""
         before = seen.before
-        self.n_values += float(before.reading.packed[0].max(initial=0))
+        self.n_values += float(before.reading.packed[N_SEEN].max(initial=0))
         self._n_positive = self._n_positive + seen.n_positive
         if before.packed_own is not None:
             _join(self._packed, "own", before.packed_own)
@@ -155,3 +157,70 @@ def _join(sums: dict[str, Array], name: str, new: Array) -> None:
         add(sums[name], new)
     else:
         sums[name] = new.copy()  # ours to write on
+
+
+AT_ONCE = 64
+"""Passes whose vectors are kept before they are pooled: a pool of two costs as much as one of many."""
+
+
+class GradientTotals:
+    """The backward passes of a site: `add` one, and `finished` for its record."""
+
+    def __init__(self) -> None:
+        self._n_passes = self._n_passes_dx = 0
+        self._packed: dict[str, Array] = {}
+        self._values: dict[str, list[Array]] = {}
+        self._pooled: dict[str, Moments] = {}
+        self._energy: Any = 0.0
+        self._gaps: dict[str, Array] = {}
+
+    def add(self, new: PassGradient) -> None:
+        """Join one pass."""
+        self._n_passes += 1
+        _join(self._packed, "dy", new.dy)
+        if new.dx is not None:
+            self._n_passes_dx += 1
+            _join(self._packed, "dx", new.dx)
+        self._energy = self._energy + new.energy
+        for name in ("gap_centre", "gap_map", "gap_weight"):
+            gap = getattr(new, name)
+            if gap is not None:
+                self._gaps[name] = np.fmax(self._gaps.get(name, gap), gap)
+        for name, vector in new.vectors.items():
+            self._values.setdefault(name, []).append(vector)
+            if len(self._values[name]) == AT_ONCE:
+                self._pooled[name] = self._moments(name)
+                self._values[name] = []
+
+    def _moments(self, name: str) -> Moments:
+        """Moments over passes of one of the vectors."""
+        known = self._pooled.get(name)
+        values = self._values[name]
+        new = Moments.of(np.array(values)) if values else None
+        if known is None or new is None:
+            one = known or new
+            assert one is not None
+            return one
+        return known.merge(new)
+
+    def finished(self) -> GradientRecord:
+        """Everything so far; later passes do not change it."""
+        sums = {name: rows.copy() for name, rows in self._packed.items()}
+        vectors = {name: self._moments(name) for name in self._values}
+        feeder = None
+        if "norm" in vectors:
+            feeder = FeederRecord(
+                vectors["norm"], vectors["grad_norm"], vectors["angle"], self._gaps["gap_weight"]
+            )
+        return GradientRecord(
+            n_passes=self._n_passes,
+            n_passes_dx=self._n_passes_dx,
+            dy=moments_of(sums["dy"]),
+            dy_nonfinite=sums["dy"][BAD],
+            dx=moments_of(sums["dx"]) if "dx" in sums else None,
+            **{name: vectors.get(name) for name in ("gamma", "beta", "importance")},
+            energy=self._energy,
+            gap_centre=self._gaps["gap_centre"],
+            gap_map=self._gaps["gap_map"],
+            feeder=feeder,
+        )

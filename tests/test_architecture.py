@@ -38,9 +38,13 @@ ROOMS = {
     "wiring": room("norms neighbours recording stats errors", "torch numpy"),
     "condense": room("stats", "torch numpy numba llvmlite triton"),
     "observation": room("norms condense recording stats", "torch numpy"),
-    "backward": room("norms condense observation recording stats", "torch numpy"),
-    "totals": room("condense observation stats", "numpy"),
-    "probe": room("norms wiring condense observation totals backward recording stats errors", "torch numpy"),
+    "graph": room("norms", "torch"),
+    "backward": room("norms graph condense observation recording stats", "torch numpy"),
+    "totals": room("condense observation backward recording stats", "numpy"),
+    "watch": room("norms observation stats", "torch"),
+    "probe": room(
+        "norms wiring condense observation totals watch graph backward recording stats errors", "torch numpy"
+    ),
     "drive": room("probe errors recording", "torch tqdm"),
     "interventions": room("norms recording errors", "torch numpy"),
     "scipy_stats": room("", "scipy"),

@@ -67,6 +67,7 @@ def x(rng: np.random.Generator) -> Tensor:
 def before_of(plan: NormLayer, x: Tensor, **changes: Any) -> Before:
     named: dict[str, Any] = {
         "plan": plan,
+        "vectors": vectors_of(plan),
         "x": x,
         "training": False,
         "memory": vectors_of(plan),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bnprobe.condense import plain
 from bnprobe.condense.packed import add, images_of, moments_of, packed
-from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share
+from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share, own_array
 from bnprobe.stats.moments import Array
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "count",
     "images_of",
     "moments_of",
+    "own_array",
     "packed",
     "read",
 ]

@@ -21,15 +21,20 @@ FIELDS = (*MOMENTS, *IMAGES, "bad", "positive")
 """The rows, in order; `images` counts images, `bad` non-finite values, `positive` what passed a gate."""
 
 N_MOMENTS, N_IMAGES = len(MOMENTS), len(IMAGES)
-BAD, POSITIVE = FIELDS.index("bad"), FIELDS.index("positive")
+N_SEEN, IMAGES_SEEN, BAD, POSITIVE = (FIELDS.index(name) for name in ("n", "images", "bad", "positive"))
 
 
-def packed(moments: Moments, images: ImageMoments | None = None, bad: Array | None = None) -> Array:
-    """One array of shape (len(FIELDS), C); without images, or bad values, where none are given."""
+def packed(
+    moments: Moments,
+    images: ImageMoments | None = None,
+    bad: Array | None = None,
+    positive: Array | None = None,
+) -> Array:
+    """One array of shape (len(FIELDS), C); without images, or counts, where none are given."""
     nothing = np.zeros(moments.shape)
     images = images or ImageMoments.empty(nothing)
-    rows = [*vars(moments).values(), *vars(images).values(), nothing if bad is None else bad, nothing]
-    return np.array(rows)
+    counts = (nothing if count is None else count for count in (bad, positive))
+    return np.array([*vars(moments).values(), *vars(images).values(), *counts])
 
 
 def moments_of(rows: Array) -> Moments:

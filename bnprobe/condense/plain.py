@@ -44,9 +44,10 @@ def read(
     moments = rows.pool()
     about = moments.mean if origin is None else origin
     images = ImageMoments.of_values(moments, about) if lone else ImageMoments.of(rows, about)
+    counts = count(x, gate, bins, share)
     return Reading(
-        packed(moments, images, nonfinite),
-        count(x, gate, bins, share),
+        packed(moments, images, nonfinite, counts.n_positive),
+        counts,
         rows if keep_rows else None,
         np.concatenate([packed(m) for m in positions(x, own)], axis=1) if own else None,
     )
