@@ -1,7 +1,8 @@
 """Tensors in, statistics out: the only place where every value of an activation is touched.
 
 All functions take x as (N samples, C channels, P positions) and return numpy values of `bnprobe.stats`,
-in float64. Non-finite values are counted and left out of everything else. Nothing is kept of x.
+in float64; on a GPU what `read` returns stays there until someone looks at it (see `resident`).
+Non-finite values are counted and left out of everything else. Nothing is kept of x.
 
 `plain` says in torch what is meant, on any device; `cpu` does the same in compiled loops and `cuda` in
 kernels on a GPU. Which of them reads a tensor is decided here and nowhere else.
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from bnprobe.condense import plain
 from bnprobe.condense.packed import add, images_of, moments_of, packed
+from bnprobe.condense.resident import Resident
 from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share, own_array
 from bnprobe.stats.moments import Array
 
@@ -26,10 +28,12 @@ __all__ = [
     "Counts",
     "Own",
     "Reading",
+    "Resident",
     "Share",
     "add",
     "count",
     "images_of",
+    "join",
     "moments_of",
     "own_array",
     "packed",
@@ -59,6 +63,13 @@ def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WH
     """Positive values of gate(x), and the histogram of bins(x): see `plain.count`."""
     counts: Counts = _engine(x).count(x, gate, bins, share)
     return counts
+
+
+def join(total: Resident, new: Resident) -> None:
+    """Add a reading to another one like it, in place, on the device where they are."""
+    engine = fused()
+    assert engine is not None, "only kernels leave a reading where it is"
+    engine.join(total, new)
 
 
 def _engine(x: Tensor) -> ModuleType:

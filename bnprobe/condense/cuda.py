@@ -1,14 +1,16 @@
 """The fast way on a GPU: triton kernels over the tensor's own memory, one read, no copy, no waiting.
 
-`read` and `count` say the same as their twins in `plain`, to the digits that float32 has (see `cpu`),
-and bring the answer to the host in one transfer. `condense` does not: it leaves it on the device, as a
-`Resident`, so that a caller can go on without waiting for the tensor to have been computed.
+`read` and `count` say the same as their twins in `plain`, to the digits that float32 has (see `cpu`).
+What `read` returns stays on the device until someone looks (see `resident`). So a norm that uses stored
+statistics, and one over channels, are recorded without waiting once their first call has settled how:
+`totals` adds their readings up where they are. Not so where the map depends on the batch (training mode,
+instance and group norm), where a map no longer turns the histogram of the input into that of the output,
+or where a gradient will be recorded: there the numbers of each call are needed on the host, by a transfer.
 """
 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,10 @@ from bnprobe.condense.gpu.channels import join_rows
 from bnprobe.condense.gpu.rows import sum_rows
 from bnprobe.condense.gpu.tally import bin_values, pass_rows
 from bnprobe.condense.gpu.totals import add_packed
-from bnprobe.condense.packed import FIELDS, N_MOMENTS, POSITIVE
-from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share
-from bnprobe.stats import N_BINS, Moments
+from bnprobe.condense.packed import FIELDS, N_MOMENTS
+from bnprobe.condense.resident import Resident, fetched
+from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Share
+from bnprobe.stats import N_BINS
 from bnprobe.stats.moments import Array
 
 WIDE = {
@@ -62,30 +65,6 @@ FAR = 1 << 31
 """Programs, and values per channel, are numbered in 32 bits."""
 
 
-@dataclass(frozen=True)
-class Resident:
-    """A reading that stays on the device, float64: see `values.Reading` for what the fields are.
-
-    `packed` has shape (16, C), `histogram` (C, N_BINS), `rows` (7, N, C), `packed_own` (16, 2).
-    """
-
-    packed: Tensor
-    gated: bool
-    histogram: Tensor | None
-    rows: Tensor | None
-    packed_own: Tensor | None
-
-    def reading(self) -> Reading:
-        """The same on the host, in one transfer, which waits until it has been computed."""
-        packed, histogram, rows, own = _fetched(self.packed, self.histogram, self.rows, self.packed_own)
-        return Reading(
-            packed,
-            Counts(packed[POSITIVE] if self.gated else None, histogram),
-            None if rows is None else Moments(*rows),
-            own,
-        )
-
-
 def can_read(x: Tensor) -> bool:
     """Whether the kernels can walk over this tensor's memory."""
     plain = type(x) in (Tensor, torch.nn.Parameter) and x.layout == torch.strided
@@ -113,19 +92,14 @@ def read(
     share: Share = WHOLE,
     own: Own | None = None,
     keep_rows: bool = False,
-) -> Reading:
-    """As `plain.read`."""
-    about = None if origin is None else _to(origin, x.device)
-    resident = condense(
-        x,
-        origin=about,
-        gate=on_device(gate, x.device),
-        bins=on_device(bins, x.device),
-        share=share,
-        own=own,
-        keep_rows=keep_rows,
-    )
-    return resident.reading()
+) -> Resident:
+    """As `plain.read`; the answer stays on the device until someone looks."""
+    maps = on_device(bins, x.device)
+    about = None
+    if origin is not None:
+        # mostly the centre of the bins, which is there already
+        about = maps[0] if bins is not None and bins.origin is origin else _to(origin, x.device)
+    return _condense(x, about, on_device(gate, x.device), maps, share, own, keep_rows)
 
 
 def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WHOLE) -> Counts:
@@ -135,12 +109,11 @@ def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WH
         passed = passing(x, on_device(gate, x.device))
     if bins is not None:
         histogram = _histogram(x, on_device(bins, x.device), share)
-    return Counts(*_fetched(passed, histogram))
+    return Counts(*fetched(passed, histogram))
 
 
-def condense(
+def _condense(
     x: Tensor,
-    *,
     origin: Tensor | None,
     gate: Tensor | None,
     bins: Tensor | None,
@@ -148,7 +121,7 @@ def condense(
     own: Own | None = None,
     keep_rows: bool = False,
 ) -> Resident:
-    """As `plain.read`, without a word to the host: `origin` (C,), and maps as `on_device` gives them."""
+    """As `plain.read`, of tensors on the device: `origin` (C,), and maps as `on_device` gives them."""
     n, c, p = x.shape
     # one value per image: take the images for positions, so that there are rows to walk along
     lone = p == 1 and not keep_rows and (gate is None or gate.dim() == 2)
@@ -168,6 +141,7 @@ def condense(
         None if bins is None else _histogram(x, bins, share),
         kept,
         None if own is None else _positions(x, own),
+        (n, p),
     )
 
 
@@ -270,7 +244,7 @@ def _positions(x: Tensor, own: Own) -> Tensor:
     if not own.centred:
         square = square + (point + mean) ** 2
     both = torch.stack([point + mean, torch.log(square + own.eps)]).reshape(1, 2, -1)
-    return condense(both, origin=both.new_zeros(2), gate=None, bins=None).packed
+    return _condense(both, both.new_zeros(2), None, None).there[0]
 
 
 def add(total: Tensor, new: Tensor) -> None:
@@ -278,6 +252,20 @@ def add(total: Tensor, new: Tensor) -> None:
     c = total.shape[1]
     with _device(total):
         add_packed[(triton.cdiv(c, 128),)](total, new, c, 128, **FUSED)
+
+
+def join(total: Resident, new: Resident) -> None:
+    """Add a reading to another one like it, in place, where they are.
+
+    On the current stream: whoever runs one layer on several streams has to order them.
+    """
+    packed, histogram, _, own = total.there
+    more, counts, _, more_own = new.there
+    add(packed, more)
+    if histogram is not None and counts is not None:
+        histogram += counts
+    if own is not None and more_own is not None:
+        add(own, more_own)
 
 
 def on_device(map_: Affine | None, device: torch.device) -> Any:
@@ -297,21 +285,6 @@ def on_device(map_: Affine | None, device: torch.device) -> Any:
 def _to(array: Array, device: torch.device) -> Tensor:
     # not waiting is safe: memory that is not pinned has been read when the call returns
     return torch.from_numpy(np.array(array, dtype=np.float64)).to(device, non_blocking=True)
-
-
-def _fetched(*parts: Tensor | None) -> list[Any]:
-    """Float64 tensors as numpy arrays, in one transfer; None for None."""
-    there = [part for part in parts if part is not None]
-    flat = torch.cat([part.reshape(-1) for part in there]).cpu().numpy() if there else None
-    found: list[Any] = []
-    at = 0
-    for part in parts:
-        if part is None or flat is None:
-            found.append(None)
-            continue
-        found.append(flat[at : at + part.numel()].reshape(part.shape))
-        at += part.numel()
-    return found
 
 
 def _steps(maps: Tensor | None) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import bnprobe
 from bnprobe import condense
 from bnprobe.condense import Affine, Own, Reading, Share, plain
 from bnprobe.stats.histogram import N_BINS, SIDE, Z_EDGES
@@ -324,3 +325,40 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path):
         "pass_rows",
         "add_packed",
     ]
+
+
+@on_gpu
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_no_pass_waits_for_the_gpu(layout, autocast):
+    """Fails if a pass after the first makes the host wait: torch raises wherever one would."""
+    model = torch.nn.Sequential(
+        *(
+            torch.nn.Conv2d(3, 64, 3),
+            torch.nn.BatchNorm2d(64),
+            torch.nn.ReLU(inplace=True),
+            torch.nn.Conv2d(64, 32, 3),
+        ),
+        *(
+            torch.nn.BatchNorm2d(32),
+            torch.nn.Flatten(2),
+            torch.nn.LayerNorm(36 * 36),
+            torch.nn.RMSNorm(36 * 36),
+        ),
+    )
+    model = model.eval().to(DEVICE, memory_format=layout)
+    x = torch.randn(8, 3, 40, 40, device=DEVICE).to(memory_format=layout)
+    with bnprobe.attach(model) as probe, torch.no_grad(), torch.autocast("cuda", enabled=autocast):
+        model(x)
+        model(x)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(5):
+                model(x)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    recording = probe.recording
+    assert [record.n_calls for record in recording.layers] == [7] * 4
+    for record in recording.layers:
+        record.pre.check_sane()
+        assert record.pre_histogram.n.max() > 0
