@@ -39,7 +39,7 @@ from bnprobe.stats.moments import Array
 CHECKED_VALUES = 1 << 18
 """Values compared at the first call of a site: whole samples, at least one."""
 
-COUNTED_WHOLE = 1 << 14
+COUNTED_WHOLE = 1 << 12
 """Values per channel up to which a site's histograms count everything; see `share_of`."""
 
 COUNTED_EVERY = 4

@@ -17,7 +17,7 @@ from types import ModuleType
 from torch import Tensor
 
 from bnprobe.condense import plain
-from bnprobe.condense.packed import add, images_of, moments_of, packed
+from bnprobe.condense.packed import add, add_mapped, images_of, moments_of, packed
 from bnprobe.condense.resident import Resident
 from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share, own_array
 from bnprobe.stats.moments import Array
@@ -31,6 +31,7 @@ __all__ = [
     "Resident",
     "Share",
     "add",
+    "add_mapped",
     "count",
     "images_of",
     "join",
