@@ -15,8 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.condense import WHOLE, Affine, Own, Reading, Share, count, moments_of, own_array, packed, read
-from bnprobe.condense.packed import BAD, IMAGES_SEEN
+from bnprobe.condense import (
+    WHOLE,
+    Affine,
+    Counts,
+    Own,
+    Reading,
+    Resident,
+    Share,
+    count,
+    join,
+    moments_of,
+    own_array,
+    packed,
+    read,
+)
+from bnprobe.condense.packed import BAD
 from bnprobe.norms import NormLayer
 from bnprobe.recording import CHANNELS, GROUP, INSTANCE
 from bnprobe.stats import ClassMoments, Histogram, Moments
@@ -52,6 +66,12 @@ class Reference:
     def input_bins(self) -> Affine:
         """The map that places the histogram of the input."""
         return Affine(self.centre, 1 / self.scale, np.zeros_like(self.centre))
+
+    @cached_property
+    def itself(self) -> Affine:
+        """The map that changes nothing."""
+        zeros = np.zeros_like(self.beta)
+        return Affine(zeros, zeros + 1, zeros)
 
     @cached_property
     def output_bins(self) -> Affine:
@@ -93,14 +113,32 @@ class Before:
     reference: Reference
     reading: Reading
     map: Affine | None
-    packed_own: Array | None
-    n_positive: Array | None
-    pre_counts: Array | None
+    rows_own: Array | None
+    late: Counts
     share: Share
     turns: bool
     sample: Tensor | None
     inverse_var: Tensor | None
     classes: ClassMoments | None = None
+
+    # Properties and not fields: a reading that is still on its device is not to be looked at before it must.
+
+    @property
+    def n_positive(self) -> Array | None:
+        """Values after the norm that are positive, where the map tells them."""
+        late = self.late.n_positive
+        return self.reading.counts.n_positive if late is None else late
+
+    @property
+    def pre_counts(self) -> Array | None:
+        """Values before the norm per bin."""
+        late = self.late.histogram
+        return self.reading.counts.histogram if late is None else late
+
+    @property
+    def packed_own(self) -> Array | None:
+        """Packed, the two statistics of `own`."""
+        return self.reading.packed_own if self.rows_own is None else self.rows_own
 
     @property
     def own(self) -> tuple[Moments, Moments] | None:
@@ -114,15 +152,58 @@ class Seen:
 
     `own_post`, packed, and `own_counts` are what this call had to work out after the norm. They are
     None where it follows from the input: by the one map per channel, `before.map`, and for the counts
-    where that `turns` the input's into the output's.
+    where that `turns` the input's into the output's. `after` is the output, where it was read.
     """
 
     before: Before
     output: str
     mismatch: float
-    n_positive: Array
-    own_post: Array | None
-    own_counts: Array | None
+    after: Reading | None = None
+    derived_post: Array | None = None
+    derived_counts: Array | None = None
+
+    @property
+    def n_positive(self) -> Array:
+        """Values after the norm that are positive; zeros where they could not be known."""
+        known = self.before.n_positive if self.after is None else self.after.counts.n_positive
+        return np.zeros(self.before.plan.n_channels) if known is None else known
+
+    @property
+    def own_post(self) -> Array | None:
+        """The output's packed reading."""
+        return self.derived_post if self.after is None else self.after.packed
+
+    @property
+    def own_counts(self) -> Array | None:
+        """Values after the norm per bin."""
+        return self.derived_counts if self.after is None else self.after.counts.histogram
+
+    @property
+    def stays(self) -> bool:
+        """Whether all of it is still on its device."""
+        if not isinstance(self.before.reading, Resident) or self.before.reading.fetched:
+            return False
+        if self.after is not None:
+            return isinstance(self.after, Resident) and not self.after.fetched
+        return self.derived_post is None and self.derived_counts is None
+
+    def joins(self, other: Seen) -> bool:
+        """Whether two calls that stay can become one: under one map, and counted on one scale."""
+        one, two = self.before, other.before
+        pairs = [(one.reading, two.reading), (self.after, other.after)]
+        return (
+            one.map is two.map
+            and one.reference is two.reference
+            and one.turns == two.turns
+            and (self.after is None) == (other.after is None)
+            and all(a.is_like(b) for a, b in pairs if isinstance(a, Resident) and isinstance(b, Resident))
+        )
+
+    def join(self, total: Seen) -> None:
+        """Add this call to one that it joins, on the device."""
+        for new, sum_ in ((self.before.reading, total.before.reading), (self.after, total.after)):
+            if isinstance(new, Resident) and isinstance(sum_, Resident):
+                join(sum_, new)
 
     @cached_property
     def post(self) -> Moments:
@@ -149,7 +230,7 @@ class Seen:
     @property
     def n_images(self) -> int:
         """Samples of the call: the images that had a finite value in some channel."""
-        return int(self.before.reading.packed[IMAGES_SEEN].max(initial=0))
+        return self.before.reading.n_images
 
 
 def halves(packed_own: Array) -> tuple[Moments, Moments]:
@@ -253,8 +334,7 @@ def observe_before(
         reading,
         mapping,
         _own(plan, reading, rows.shape[2]),
-        reading.counts.n_positive if late.n_positive is None else late.n_positive,
-        reading.counts.histogram if late.histogram is None else late.histogram,
+        late,
         share,
         _turns(fixed, reference, last),
         _sample(rows) if keep_sample else None,
@@ -304,18 +384,17 @@ def _derive_output(before: Before, y: object, mismatch: float, histograms: bool)
     """The output's statistics as the affine image of the input's."""
     reading, mapping = before.reading, before.map
     if mapping is None:  # a map that varies inside a row, and an output that cannot be read
-        nothing = np.zeros(before.plan.n_channels)
-        return Seen(before, "read", mismatch, nothing, packed(Moments.empty(nothing.shape)), None)
+        nothing = packed(Moments.empty((before.plan.n_channels,)))
+        return Seen(before, "read", mismatch, derived_post=nothing)
     counts = None
-    if before.pre_counts is not None and not before.turns and isinstance(y, Tensor) and before.plan.fits(y):
+    if histograms and not before.turns and isinstance(y, Tensor) and before.plan.fits(y):
         rows = before.plan.rows(y.detach())
         counts = count(rows, None, before.reference.output_bins, before.share).histogram
-    assert before.n_positive is not None
     own = None
     if reading.rows is not None:
         post = after(mapping, reading.rows).pool()
         own = packed(post, bad=nonfinite_after(reading, post))
-    return Seen(before, "derived", mismatch, before.n_positive, own, counts)
+    return Seen(before, "derived", mismatch, derived_post=own, derived_counts=counts)
 
 
 def _mapped(before: Before) -> Affine:
@@ -360,18 +439,14 @@ def _turns(fixed: Affine | None, reference: Reference, last: Last | None) -> boo
 def _read_output(before: Before, y: Tensor, mismatch: float, histograms: bool) -> Seen:
     """The output's statistics from the output itself."""
     rows, reference = before.plan.rows(y.detach()), before.reference
-    zeros = np.zeros_like(reference.beta)
-    itself = Affine(zeros, zeros + 1, zeros)
     reading = read(
         rows,
         origin=reference.beta,
-        gate=itself,
+        gate=reference.itself,
         bins=reference.output_bins if histograms else None,
         share=before.share,
     )
-    counts = reading.counts
-    assert counts.n_positive is not None
-    return Seen(before, "read", mismatch, counts.n_positive, reading.packed, counts.histogram)
+    return Seen(before, "read", mismatch, after=reading)
 
 
 def _stored_reference(memory: Vectors, vectors: Vectors, eps: float) -> Reference | None:
@@ -457,11 +532,11 @@ def _gamma_beta(plan: NormLayer, vectors: Vectors) -> tuple[Array, Array]:
 def _own(plan: NormLayer, reading: Reading, n_positions: int) -> Array | None:
     """Distribution over samples of the mean and the log variance (+ eps) that the norm itself uses, packed.
 
-    Of shape (1,) for norms over channels, (G,) per group, (C,) per channel for instance norm. Samples
-    in which a value was not finite have no such statistics, and are left out.
+    None for norms over channels, whose reading has it; of shape (G,) per group, (C,) per channel for
+    instance norm. Samples in which a value was not finite have no such statistics, and are left out.
     """
     if reading.rows is None:
-        return reading.packed_own
+        return None
     mean, var = _normalizing(plan, reading, n_positions)
     with np.errstate(divide="ignore"):
         return packed(Moments.of(np.concatenate([mean, np.log(var + plan.eps)], axis=1)))

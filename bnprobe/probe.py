@@ -305,6 +305,8 @@ class Probe:
             return self._final
         with self._lock:
             sites = dict(self._sites)
+            for site in sites.values():
+                site.totals.come_home()
             about = self._about()
         reached = {name for name, _ in sites}
         return Recording(

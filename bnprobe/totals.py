@@ -4,6 +4,9 @@ Updating is merging. Two things keep it from costing more than reading the tenso
 in place, on sheets that belong to the total alone. And calls under one and the same map (every call of
 a norm that uses stored statistics) are added on the side of the input only: the affine image of a sum
 is the sum of the affine images, so the output's side is worked out once, when it is asked for.
+
+Calls whose readings are still on a GPU are added up there, into one long call, which comes to the host
+when it is asked for, or when the next call can no longer join it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import numpy as np
 
 from bnprobe.backward import PassGradient
 from bnprobe.condense import Affine, add, add_mapped, images_of, moments_of, packed
-from bnprobe.condense.packed import BAD, N_SEEN
+from bnprobe.condense.packed import BAD
 from bnprobe.observation import Before, Reference, Seen, halves, turned, unit
 from bnprobe.recording import FeederRecord, GradientRecord
 from bnprobe.stats import ClassMoments, Histogram, Moments
@@ -117,13 +120,31 @@ class Totals:
         self._classes = _Classes()
         self._stretch: _Stretch | None = None
         self._n_positive: Any = 0.0
+        self._away: Seen | None = None
+        """Calls that are still on their device, as one."""
         self.n_values = 0.0
         """Values per channel so far."""
 
     def add(self, seen: Seen) -> None:
         """Join one call."""
+        self.n_values += seen.before.reading.n_values
+        if not seen.stays:
+            self._add(seen)
+        elif self._away is not None and seen.joins(self._away):
+            seen.join(self._away)
+        else:
+            self.come_home()
+            self._away = seen
+
+    def come_home(self) -> None:
+        """Bring to the host what is still on its device: one transfer."""
+        if self._away is not None:
+            seen, self._away = self._away, None
+            self._add(seen)
+
+    def _add(self, seen: Seen) -> None:
+        """Join one call on the host."""
         before = seen.before
-        self.n_values += float(before.reading.packed[N_SEEN].max(initial=0))
         self._n_positive = self._n_positive + seen.n_positive
         if before.packed_own is not None:
             _join(self._packed, "own", before.packed_own)
@@ -157,7 +178,7 @@ class Totals:
             self._counts["post"].add(reference.beta, unit(reference.gamma), seen.own_counts)
 
     def finished(self) -> dict[str, Any]:
-        """Everything so far, by the names of `LayerRecord`'s fields; later calls do not change it."""
+        """Everything that has come home, by the names of `LayerRecord`'s fields; later calls do not change it."""
         sums = {name: rows.copy() for name, rows in self._packed.items()}
         counts = {name: sheets.copy() for name, sheets in self._counts.items()}
         if self._stretch is not None:

@@ -1,7 +1,9 @@
 """Whether a layer is still what it was at its last call: asked before every call, so it must cost little.
 
 Plans and vectors are made anew only after something has changed. Values are compared, not version
-counters, because `parameter.data` can be written without a trace in those.
+counters, because `parameter.data` can be written without a trace in those. On a GPU that would be to wait
+for it at every call, so there the counters must do: what is written through `.data` while the probe is
+attached is noticed when the recording is read, which says that parameters moved.
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ class _Copy:
         self._added = added
         self._tensor: Tensor | None = None
         self._vector: Array | None = None
-        self._address, self._live, self._was = 0, memoryview(b""), b""
+        self._address, self._was = 0, b""
+        self._live: memoryview | _Version = memoryview(b"")
 
     def holds(self, tensor: Tensor | None) -> bool:
         """Whether `tensor` is the same one, where it was, with the same values in it."""
@@ -98,9 +101,27 @@ class _Copy:
     def _look_at(self, tensor: Tensor | None) -> None:
         """Have the bytes of a tensor at hand, where it is one whose bytes can be had."""
         self._tensor, self._address, self._live = tensor, 0, memoryview(b"")
+        if tensor is not None and tensor.is_cuda and not tensor.is_inference():
+            self._address, self._live = tensor.data_ptr(), _Version(tensor)
         if tensor is None or tensor.device.type != "cpu" or not tensor.is_contiguous():
             return
         self._address = tensor.data_ptr()
         # not through numpy: a tensor that was ever seen as an array can no longer be resized
         at_hand = (ctypes.c_char * tensor.nbytes).from_address(self._address)
         self._live = memoryview(at_hand).cast("B")
+
+
+class _Version:
+    """How often a tensor has been written, where bytes would have to be waited for; used like its bytes."""
+
+    __slots__ = ("_tensor",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+
+    def __bytes__(self) -> bytes:
+        return str(self._tensor._version).encode()
+
+    def __eq__(self, other: object) -> bool:
+        return bytes(self) == other

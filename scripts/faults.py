@@ -79,6 +79,8 @@ class Fault:
 def main() -> int:
     """Read the list, check it against the code, plant every fault, print what became of it."""
     options = parse()
+    # some of these import triton, which must know by then that kernels for a GPU run on the CPU here
+    os.environ["TRITON_INTERPRET"] = "1"
     multiprocessing.get_context("forkserver").set_forkserver_preload(HEAVY)
     try:
         faults = [fault for path in options.lists for fault in read(path) if chosen(fault, options.pattern)]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from bnprobe.stats import Moments
+
+if not torch.cuda.is_available():
+    # kernels for a GPU run on the CPU then; triton must know before anything imports it (torchvision does)
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:

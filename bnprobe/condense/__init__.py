@@ -1,14 +1,16 @@
 """Tensors in, statistics out: the only place where every value of an activation is touched.
 
 All functions take x as (N samples, C channels, P positions) and return numpy values of `bnprobe.stats`,
-in float64. Non-finite values are counted and left out of everything else. Nothing is kept of x.
+in float64; on a GPU what `read` returns stays there until someone looks at it (see `resident`).
+Non-finite values are counted and left out of everything else. Nothing is kept of x.
 
-`plain` says in torch what is meant, on any device; `cpu` does the same in compiled loops. Which of
-them reads a tensor is decided here and nowhere else.
+`plain` says in torch what is meant, on any device; `cpu` does the same in compiled loops and `cuda` in
+kernels on a GPU. Which of them reads a tensor is decided here and nowhere else.
 """
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from types import ModuleType
 
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from bnprobe.condense import plain
 from bnprobe.condense.packed import add, add_mapped, images_of, moments_of, packed
+from bnprobe.condense.resident import Resident
 from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share, own_array
 from bnprobe.stats.moments import Array
 
@@ -25,11 +28,13 @@ __all__ = [
     "Counts",
     "Own",
     "Reading",
+    "Resident",
     "Share",
     "add",
     "add_mapped",
     "count",
     "images_of",
+    "join",
     "moments_of",
     "own_array",
     "packed",
@@ -61,9 +66,17 @@ def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WH
     return counts
 
 
+def join(total: Resident, new: Resident) -> None:
+    """Add a reading to another one like it, in place, on the device where they are."""
+    engine = fused()
+    assert engine is not None, "only kernels leave a reading where it is"
+    engine.join(total, new)
+
+
 def _engine(x: Tensor) -> ModuleType:
-    loops = compiled() if x.device.type == "cpu" else None
-    return loops if loops is not None and loops.can_read(x) else plain
+    find = ENGINES.get(x.device.type)
+    engine = find() if find is not None else None
+    return engine if engine is not None and engine.can_read(x) else plain
 
 
 @cache
@@ -76,3 +89,28 @@ def compiled() -> ModuleType | None:
     except ImportError:
         return None
     return None if config.DISABLE_JIT else cpu
+
+
+@cache
+def fused() -> ModuleType | None:
+    """The kernels for GPUs; None where triton is missing or cannot run. Looked for at the first read."""
+    try:
+        from bnprobe.condense import cuda
+    except ImportError:
+        return None
+    try:
+        cuda.rehearse()
+    except Exception as fault:
+        # a GPU that is too old, no C compiler: whatever it is, the twin can do without
+        warnings.warn(
+            f"triton cannot run here ({type(fault).__name__}: {fault}): tensors on the GPU are read "
+            "with plain torch, which takes several times as long.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return cuda
+
+
+ENGINES = {"cpu": compiled, "cuda": fused}
+"""Where to look for the fast way, by type of device."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.condense.packed import BAD, N_IMAGES, N_MOMENTS, images_of, moments_of
+from bnprobe.condense.packed import BAD, IMAGES_SEEN, N_IMAGES, N_MOMENTS, N_SEEN, images_of, moments_of
 from bnprobe.stats import ImageMoments, Moments
 from bnprobe.stats.moments import Array
 
@@ -121,6 +121,16 @@ class Reading:
         """Non-finite values per channel, shape (C,)."""
         bad: Array = self.packed[BAD]
         return bad
+
+    @property
+    def n_values(self) -> float:
+        """Finite values of the channel that has most of them."""
+        return float(self.packed[N_SEEN].max(initial=0))
+
+    @property
+    def n_images(self) -> int:
+        """Images that had a finite value in some channel."""
+        return int(self.packed[IMAGES_SEEN].max(initial=0))
 
     @property
     def own(self) -> tuple[Moments, Moments] | None:
