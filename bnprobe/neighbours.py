@@ -64,7 +64,8 @@ class Wiring:
     it as it is; "none" where it leaves the model; "unknown". `feeder` names the layer whose weights made
     the input ("" where none is known), `sources` the sites whose outputs went into that layer, with
     `activation` in between ("none" for nothing). `skip` names the sites or modules at the other side of
-    the sum that follows ("" where there is no sum).
+    the sum that follows ("" where there is no sum). `guessed` says that nothing was executed: the
+    feeder was told from names and shapes alone.
     """
 
     follows: str
@@ -75,3 +76,4 @@ class Wiring:
     implied: Implied | None = None
     folded: Folded | None = None
     stem: Stem | None = None
+    guessed: bool = False
