@@ -8,11 +8,13 @@ from typing import Protocol
 
 import pandas as pd
 
+from bnprobe.findings.limits import DEFAULT, Limits
+
 SEVERITIES = ("critical", "warning", "info")
 
 
-class Evidence(Protocol):
-    """What a rule may look at: the three tables of a report."""
+class Measured(Protocol):
+    """The three tables of a report."""
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -25,6 +27,16 @@ class Evidence(Protocol):
     @property
     def unread(self) -> pd.DataFrame:
         """Layers that gave no numbers, and why."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a rule may look at: the three tables of a report, and the thresholds."""
+
+    layers: pd.DataFrame
+    channels: pd.DataFrame
+    unread: pd.DataFrame
+    limits: Limits = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -65,3 +77,8 @@ def sites(evidence: Evidence) -> Iterator[tuple[pd.Series, pd.DataFrame]]:
 def indices(channels: pd.DataFrame) -> tuple[int, ...]:
     """Channel numbers of the rows."""
     return tuple(int(c) for c in channels["channel"])
+
+
+def share_severity(found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> str:
+    """A warning where a good part of the layer's channels are meant, a note where it is a few."""
+    return "warning" if len(found) >= limits.many_channels * len(channels) else "info"

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures import activity, gradient, own, parameters, shape, shift
+from bnprobe.measures import activity, gradient, own, parameters, shape, shift, surroundings
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord, Recording
 
-FAMILIES: tuple[ModuleType, ...] = (parameters, shape, activity, shift, own, gradient)
+FAMILIES: tuple[ModuleType, ...] = (parameters, shape, activity, shift, own, surroundings, gradient)
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
 
 PLACE = (
@@ -28,10 +28,10 @@ PLACE = (
     Column("n_channels", "Number of channels.", table="layers"),
     Column("n_calls", "Forward calls recorded.", table="layers"),
     Column("n_images", "Samples recorded.", table="layers"),
-    Column("mode", "The layer's own flag during the run: eval, train or mixed.", table="layers"),
+    Column("mode", "The layer's own flag during the run: eval, train or mixed; weights only where it was not called.", table="layers"),
     Column(
         "normalized_by",
-        "The statistics that normalized: running, batch, both, or the sample's own.",
+        "The statistics that normalized: running, batch, both, the sample's own, or nothing.",
         table="layers",
     ),
     Column("class_name", "Class of the module.", table="layers"),
