@@ -18,7 +18,7 @@ COLUMNS = ("severity", "rule", "layer", "channels", "says", "because", "do", "so
 
 def judge(measured: Measured, limits: Limits = DEFAULT) -> pd.DataFrame:
     """Every finding, the most severe first; a row per finding, with the columns of the contract."""
-    evidence = Evidence(measured.layers, measured.channels, measured.unread, limits)
+    evidence = Evidence.of(measured, limits)
     rows = [
         {**vars(finding), "rule": rule.id, "source": rule.source}
         for rule in RULES

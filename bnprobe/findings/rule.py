@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import pandas as pd
 
@@ -37,6 +37,11 @@ class Evidence:
     channels: pd.DataFrame
     unread: pd.DataFrame
     limits: Limits = DEFAULT
+
+    @classmethod
+    def of(cls, measured: Measured, limits: Limits = DEFAULT) -> Self:
+        """The tables of a report, to be judged by these thresholds."""
+        return cls(measured.layers, measured.channels, measured.unread, limits)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                 if known
                 else "Some channels can never be positive: if a ReLU follows this norm, they are dead.",
                 f"β + {k:g}|γ| < {limits.dead_reach:g} in {len(found)} of {len(channels)} channels.",
-                "Remove them with the filters before and after: no output changes. To keep them alive in the next "
+                ("" if known else "bnprobe check FILE --arch NAME tells what follows. Behind a ReLU: ")
+                + "Remove them with the filters before and after: no output changes. To keep them alive in the next "
                 "training, lower the learning rate at its start or the weight decay on γ and β.",
                 indices(found),
                 row["call"],

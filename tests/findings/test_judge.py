@@ -10,7 +10,7 @@ import pytest
 from measures.sites import gradient, memory_of, recording, site, some_rows
 
 from bnprobe.findings import RULES, judge
-from bnprobe.findings.rule import SEVERITIES, Finding, Rule
+from bnprobe.findings.rule import SEVERITIES, Evidence, Finding, Rule
 from bnprobe.measures import Tables, tables
 from bnprobe.neighbours import Folded, Wiring
 from bnprobe.recording import Recording
@@ -169,8 +169,8 @@ def nan_filled(tables: Tables) -> Tables:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 def test_no_rule_raises_on_tables_without_numbers(rule, evidence):
     """Fails if a rule takes a NaN for a number, or an empty table for one with a first row."""
-    assert list(rule.find(empty_tables())) == []
-    for finding in rule.find(nan_filled(evidence)):
+    assert list(rule.find(Evidence.of(empty_tables()))) == []
+    for finding in rule.find(Evidence.of(nan_filled(evidence))):
         assert isinstance(finding, Finding)
         assert "nan" not in finding.because.replace("NaN", "")
 
