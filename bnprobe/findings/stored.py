@@ -106,10 +106,19 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
                 "warning",
                 row["layer"],
                 "γ and β never left their initial values, although the network was trained.",
-                f"{start} and β exactly 0 in all {len(channels)} channels"
+                f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} in all {len(channels)} channels"
                 + (", while the running statistics were updated." if updated else ", while other norms were trained."),
                 "If this is not meant: check that they are in the optimizer and require gradients, "
                 "[n for n, p in model.named_parameters() if not p.requires_grad], and that gradients reach them.",
+                call=row["call"],
+            )
+        elif both and channels["running_mean"].isna().all():
+            yield Finding(
+                "info",
+                row["layer"],
+                "This norm is as it was created: nothing was learned.",
+                f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} in all {len(channels)} channels.",
+                "Load trained weights, if there are any.",
                 call=row["call"],
             )
         elif not both:

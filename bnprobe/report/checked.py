@@ -33,10 +33,9 @@ def to_text(checked: Sequence[Checked]) -> str:
 
 
 def _compared(one: Checked) -> str:
-    if not one.compared:
-        return ""
-    fresh = sum(one.new)
-    return f"\n{count(len(one.new), 'finding')}, {fresh} of them not in the baseline.\n"
+    known = f", {sum(one.new)} of them not in the baseline" if one.compared else ""
+    more = " `bnprobe rules RULE` tells more of a rule." if one.new else ""
+    return f"\n{count(len(one.new), 'finding')}{known}.{more}\n"
 
 
 def to_json(checked: Sequence[Checked]) -> str:

@@ -66,7 +66,7 @@ def _findings(block: Findings, width: int) -> list[str]:
         more = f" and {len(group.places) - 1} more" if len(group.places) > 1 else ""
         lines += _wrap(f"{group.severity.upper()} {group.says}", width)
         lines += _wrap(f"{group.places[0]}{more}: {group.because[0]}", width, "    ")
-        lines += [*_wrap(f"What to do: {group.do}", width, "    "), f"    rule {group.rule} (bnprobe rules {group.rule})", ""]
+        lines += [*_wrap(f"What to do: {group.do}", width, "    "), f"    rule {group.rule}", ""]
     return lines[:-1]
 
 
