@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.condense import moments_of, packed, read
+from bnprobe.condense import moments_of, own_array, packed, read
 from bnprobe.condense.packed import BAD
 from bnprobe.graph import Feeder, Route, View
 from bnprobe.observation import Before
@@ -116,8 +116,8 @@ class BackwardCall:
         assert feeder.weight is not None
         w, g = feeder.rows(feeder.weight, of_parameter=True), feeder.rows(gradient)
         norms = (torch.linalg.vector_norm(v, dim=1) for v in (w, g))
-        bias = self._zeros if feeder.bias is None else _numpy(feeder.bias)
-        self._pieces["feeder"] = (*map(_numpy, norms), _numpy(torch.linalg.vecdot(w, g)), bias)
+        bias = self._zeros if feeder.bias is None else own_array(feeder.bias)
+        self._pieces["feeder"] = (*map(own_array, norms), own_array(torch.linalg.vecdot(w, g)), bias)
 
     def finish(self) -> PassGradient | None:
         """What the backward pass that ends now did; None when the gradient did not come through."""
@@ -168,10 +168,10 @@ class BackwardCall:
         assert self._inverse_var is not None
         gamma = 1.0 if self._vectors.gamma is None else self._vectors.gamma
         squares = rows.to(torch.float64) ** 2 * self._inverse_var
-        return gamma**2 * _numpy(torch.where(torch.isfinite(squares), squares, 0.0).sum((0, 2)))
+        return gamma**2 * own_array(torch.where(torch.isfinite(squares), squares, 0.0).sum((0, 2)))
 
     def _vector(self, parts: list[Tensor] | None, by: float) -> Array | None:
-        return None if not parts else by * sum((_numpy(part) for part in parts[1:]), _numpy(parts[0]))
+        return None if not parts else by * sum((own_array(part) for part in parts[1:]), own_array(parts[0]))
 
     def _importance(self, dgamma: Array | None, dbeta: Array | None) -> Array | None:
         """|gamma dgamma + beta dbeta|: to first order, what the loss changes when the channel is set to zero."""
@@ -279,7 +279,3 @@ def _energy(moments: Moments) -> Array:
 def _relative(top: Array, bottom: Array) -> Array:
     """top / bottom; NaN where bottom is 0, so that a channel without gradient violates nothing."""
     return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), np.nan)
-
-
-def _numpy(tensor: Tensor) -> Array:
-    return np.array(tensor.detach().to("cpu", torch.float64).reshape(-1).numpy())

@@ -108,6 +108,8 @@ def load(path: str | Path) -> Recording:
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
+    if path.is_dir():
+        raise BadRecordingFile(f"{path}: is a folder. Give the file that recording.save(path) wrote.")
     if not path.is_file():
         raise BadRecordingFile(f"{path}: no such file. Recordings are written with recording.save(path).")
     try:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.condense import WHOLE, Affine, Own, Reading, Share, count, moments_of, packed, read
+from bnprobe.condense import WHOLE, Affine, Own, Reading, Share, count, moments_of, own_array, packed, read
 from bnprobe.condense.packed import BAD, IMAGES_SEEN
 from bnprobe.norms import NormLayer
 from bnprobe.recording import CHANNELS, GROUP, INSTANCE
@@ -25,7 +25,7 @@ from bnprobe.stats.moments import Array
 CHECKED_VALUES = 1 << 18
 """Values compared at the first call of a site: whole samples, at least one."""
 
-COUNTED_WHOLE = 1 << 14
+COUNTED_WHOLE = 1 << 12
 """Values per channel up to which a site's histograms count everything; see `share_of`."""
 
 COUNTED_EVERY = 4
@@ -186,10 +186,7 @@ def vector_of(tensor: Tensor | None, added: float = 0.0) -> Array | None:
     """A copy of the tensor in float64, shape (C,), with `added` to every entry."""
     if tensor is None:
         return None
-    if tensor.dtype in (torch.float32, torch.float64) and tensor.device.type == "cpu":
-        vector = tensor.detach().numpy().reshape(-1).astype(np.float64)  # a copy, and the shortest way
-    else:
-        vector = np.array(tensor.detach().to("cpu", torch.float64).reshape(-1).numpy())
+    vector: Array = own_array(tensor)
     return vector + added if added else vector
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -74,8 +74,23 @@ def attach(
         raise BnprobeError(
             f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
-    patterns = [layers] if isinstance(layers, str) else layers
-    return Probe(model, _choose(model, patterns), histograms, gradients, scaler)
+    return Probe(model, _choose(model, _patterns(layers)), histograms, gradients, scaler)
+
+
+def _patterns(layers: Any) -> list[str] | None:
+    """The shell patterns of `layers`; None for every layer."""
+    if layers is None:
+        return None
+    several = isinstance(layers, Iterable) and not isinstance(layers, str)
+    patterns = list(layers) if several else [layers]
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise BnprobeError(
+            f"layers={layers!r} is not a path. Give a path or a shell pattern such as "
+            '"layer4.*", or a list of them.'
+        )
+    if not patterns:
+        raise BnprobeError("layers is empty, so there is nothing to probe. Leave it out for every layer.")
+    return patterns
 
 
 def _choose(model: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Module]:

@@ -248,6 +248,11 @@ class LayerRecord:
                 )
         for name in _VECTORS:
             gap = _largest_gap(getattr(self, name), getattr(other, name))
+            if gap != 0 and (self.buffers_moved or self.parameters_moved):
+                raise CannotMerge(
+                    f"{self.site}: {name} differs (largest gap {gap:.3g}): it was trained or updated while the first "
+                    "part was recorded. Record all of it with one probe, or in eval mode."
+                )
             if gap != 0:
                 raise CannotMerge(
                     f"{self.site}: {name} differs (largest gap {gap:.3g}), so the two recordings come from "
@@ -355,6 +360,11 @@ class Recording:
 
     def merge(self, other: Self) -> Self:
         """Both recordings together, as if made in one go; CannotMerge when the weights differ."""
+        if not isinstance(other, Recording):
+            raise CannotMerge(
+                f"merge needs another Recording, got {type(other).__name__}. Take probe.recording, or "
+                "bnprobe.load(path) for a file."
+            )
         mine = {(record.layer, record.call): record for record in self.layers}
         theirs = {(record.layer, record.call): record for record in other.layers}
         if mine and theirs and not mine.keys() & theirs.keys():

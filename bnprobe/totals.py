@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from bnprobe.backward import PassGradient
-from bnprobe.condense import Affine, add, images_of, moments_of, packed
+from bnprobe.condense import Affine, add, add_mapped, images_of, moments_of, packed
 from bnprobe.condense.packed import BAD, N_SEEN
-from bnprobe.observation import Before, Reference, Seen, after, halves, turned, unit
+from bnprobe.observation import Before, Reference, Seen, halves, turned, unit
 from bnprobe.recording import FeederRecord, GradientRecord
 from bnprobe.stats import Histogram, Moments
 from bnprobe.stats.moments import Array
@@ -55,18 +55,13 @@ class _Stretch:
     map: Affine
     reference: Reference
     pre: Array
+    """Ours to write on: nobody else keeps a call's reading."""
     turning: _Sheets = field(default_factory=_Sheets)
     """The input's counts, where those of the output are the same ones, turned."""
 
     def covers(self, before: Before) -> bool:
         """Whether a call is one of this stretch: the same objects are handed on from call to call."""
         return self.map is before.map and self.reference is before.reference
-
-    def post(self) -> Array:
-        """The output, packed; its images are not known."""
-        pre = moments_of(self.pre)
-        post = after(self.map, pre)
-        return packed(post, bad=pre.n + self.pre[BAD] - post.n)
 
     def turned(self) -> Histogram | None:
         """The output's counts, on the site's own scale to the last digit, so that they add."""
@@ -110,7 +105,7 @@ class Totals:
             return
         if self._stretch is not None:
             _close(self._stretch, self._packed, self._counts)
-        self._stretch = _Stretch(before.map, before.reference, before.reading.packed.copy())
+        self._stretch = _Stretch(before.map, before.reference, before.reading.packed)
 
     def _count(self, seen: Seen) -> None:
         """Add the counts: to the stretch, where they serve both sides, else to each side's own."""
@@ -146,7 +141,9 @@ class Totals:
 def _close(stretch: _Stretch, sums: dict[str, Array], counts: dict[str, _Sheets]) -> None:
     """Add both sides of a stretch to the totals."""
     _join(sums, "pre", stretch.pre)
-    _join(sums, "post", stretch.post())
+    if "post" not in sums:
+        sums["post"] = packed(Moments.empty(stretch.pre.shape[1]))
+    add_mapped(sums["post"], stretch.pre, stretch.map)
     for name, histogram in (("pre", stretch.turning.histogram()), ("post", stretch.turned())):
         if histogram is not None:
             counts[name].add(histogram.centre[0], histogram.scale[0], histogram.counts[0])

@@ -6,10 +6,10 @@ counters, because `parameter.data` can be written without a trace in those.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bnprobe.norms import NormLayer, describe, is_torchs_own
@@ -101,4 +101,6 @@ class _Copy:
         if tensor is None or tensor.device.type != "cpu" or not tensor.is_contiguous():
             return
         self._address = tensor.data_ptr()
-        self._live = tensor.detach().reshape(-1).view(torch.uint8).numpy().data
+        # not through numpy: a tensor that was ever seen as an array can no longer be resized
+        at_hand = (ctypes.c_char * tensor.nbytes).from_address(self._address)
+        self._live = memoryview(at_hand).cast("B")

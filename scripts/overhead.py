@@ -215,7 +215,11 @@ def traced(tool: str, case: Case, net: nn.Module, x: Tensor) -> Callable[[], Non
 # Measuring
 
 
-def pairs(case: Case, watching: Watching, n: int, warm_up: int = 3) -> pd.DataFrame:
+WARM_UP = 6
+"""Pairs before the first that counts: then histograms count every fourth image in every layer."""
+
+
+def pairs(case: Case, watching: Watching, n: int, warm_up: int = WARM_UP) -> pd.DataFrame:
     """`n` pairs of neighbours, a bare pass and a watched one; which comes first changes every time."""
     net, x = case.net(), case.images()
     for _ in range(warm_up):

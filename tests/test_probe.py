@@ -810,3 +810,12 @@ def test_parts_called_alone_are_said():
     about = probe.recording.about
     assert about.n_images == 5
     assert any("outside its own forward" in note for note in about.notes)
+
+
+@pytest.mark.parametrize(
+    ("layers", "word"), [(3, "not a path"), ([3], "not a path"), ([], "empty"), ((), "empty")]
+)
+def test_layers_that_name_nothing_are_refused(layers, word):
+    """Fails if a slip in `layers` ends in a TypeError, or in a probe of nothing."""
+    with pytest.raises(BnprobeError, match=word):
+        bnprobe.attach(nn.Sequential(nn.BatchNorm2d(C)), layers=layers)

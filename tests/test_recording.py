@@ -292,3 +292,22 @@ def test_modes_recorded_in_parts_are_modes_recorded_in_one_go(first_training):
             parts.append(part.recording)
     assert whole.recording.layers[0].own_mean is not None
     assert_same_recordings(reduce(Recording.merge, parts), whole.recording, 1e-9)
+
+
+@pytest.mark.parametrize("other", [None, "part.bnp", 3])
+def test_merging_with_something_else_says_what_is_needed(mixed, other):
+    """Fails if a forgotten `.recording` or a bare path ends in an AttributeError."""
+    with pytest.raises(CannotMerge, match="needs another Recording"):
+        mixed.merge(other)
+
+
+def test_parts_of_a_training_run_are_refused_for_what_they_are():
+    """Fails if somebody who recorded while training is told that the checkpoints differ."""
+    case = BY_NAME["batch norm"]
+    model, parts = case.model(training=True), []
+    for x in case.batches()[:2]:
+        with bnprobe.attach(model) as probe:
+            model(x)
+        parts.append(probe.recording)
+    with pytest.raises(CannotMerge, match="updated while the first part was recorded"):
+        parts[0].merge(parts[1])

@@ -15,8 +15,8 @@ from types import ModuleType
 from torch import Tensor
 
 from bnprobe.condense import plain
-from bnprobe.condense.packed import add, images_of, moments_of, packed
-from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share
+from bnprobe.condense.packed import add, add_mapped, images_of, moments_of, packed
+from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share, own_array
 from bnprobe.stats.moments import Array
 
 __all__ = [
@@ -27,9 +27,11 @@ __all__ = [
     "Reading",
     "Share",
     "add",
+    "add_mapped",
     "count",
     "images_of",
     "moments_of",
+    "own_array",
     "packed",
     "read",
 ]

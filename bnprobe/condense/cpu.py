@@ -110,10 +110,21 @@ def packed_positions(x: Tensor, own: Own) -> Array:
 
 def add(total: Array, new: Array) -> None:
     """As `packed.add`."""
+    _run_addition("add", total, new, None)
+
+
+def add_mapped(total: Array, new: Array, map_: Affine) -> None:
+    """As `packed.add_mapped`."""
+    _run_addition("add_mapped", total, new, map_)
+
+
+def _run_addition(entry: str, total: Array, new: Array, map_: Affine | None) -> None:
     task = np.zeros(tasks.SIZE, np.int64)
     new = np.ascontiguousarray(new)
     task[tasks.OUT], task[tasks.X], task[tasks.C] = _address(total), _address(new), total.shape[1]
-    run("add", torch.float64, task, 1)
+    if map_ is not None:
+        task[tasks.GATE_ORIGIN : tasks.GATE_ORIGIN + 4] = map_.layout
+    run(entry, torch.float64, task, 1)
 
 
 def _address(array: Any) -> int:

@@ -49,19 +49,35 @@ def images_of(rows: Array) -> ImageMoments:
 
 def add(total: Array, new: Array) -> None:
     """Merge `new` into `total`, in place: `Moments.merge` and `ImageMoments.merge`."""
-    compiled = _compiled()
-    if compiled is not None:
-        compiled(total, new)
+    loops = _loops()
+    if loops is not None:
+        loops.add(total, new)
         return
-    bad, positive = total[BAD:] + new[BAD:]
-    whole = packed(moments_of(total).merge(moments_of(new)), images_of(total).merge(images_of(new)), bad)
-    total[:] = whole
-    total[POSITIVE] = positive
+    counts = total[BAD:] + new[BAD:]
+    total[:] = packed(
+        moments_of(total).merge(moments_of(new)), images_of(total).merge(images_of(new)), *counts
+    )
+
+
+def add_mapped(total: Array, new: Array, map_: Any) -> None:
+    """Merge the image of `new` under an affine map per channel into `total`, in place: `Moments.affine`.
+
+    What the map makes of finite values, and is not finite, counts as bad; images and what passed a gate
+    are not known after a map, and stay as they are.
+    """
+    loops = _loops()
+    if loops is not None:
+        loops.add_mapped(total, new, map_)
+        return
+    before = moments_of(new)
+    after = before.affine(map_.scale, map_.offset, map_.origin)
+    total[:N_MOMENTS] = np.array(list(vars(moments_of(total).merge(after)).values()))
+    total[BAD] += before.n + new[BAD] - after.n
 
 
 @cache
-def _compiled() -> Any:
+def _loops() -> Any:
+    """The compiled loops, or None."""
     from bnprobe.condense import compiled
 
-    engine = compiled()
-    return engine.add if engine is not None else None
+    return compiled()

@@ -15,6 +15,17 @@ from bnprobe.stats import ImageMoments, Moments
 from bnprobe.stats.moments import Array
 
 
+def own_array(tensor: Tensor) -> Array:
+    """A copy of a tensor as a flat float64 array.
+
+    Copied by torch into memory of numpy's: a tensor that numpy has looked at can never be resized
+    again, which would leave a trace on a user's parameter.
+    """
+    array = np.empty(tensor.numel())
+    torch.from_numpy(array).copy_(tensor.detach().reshape(-1))
+    return array
+
+
 @dataclass(frozen=True)
 class Affine:
     """The map scale * (x - origin) + offset; each of shape (C,) or (N, C)."""

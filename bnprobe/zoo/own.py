@@ -45,6 +45,8 @@ def _function(name: str) -> Callable[[], object]:
             "Run in the folder that holds it, or install it."
         ) from error
     function = getattr(module, function_name, None)
+    if isinstance(function, nn.Module):  # callable, too, but it is the model already
+        return lambda: function
     if callable(function):
         return cast(Callable[[], object], function)
     known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -65,7 +67,7 @@ def _made(name: str, function: Callable[[], object]) -> nn.Module:
     if isinstance(made, nn.Module):
         return made
     raise UnknownModel(
-        f"{name} returned a {type(made).__name__}. Let it return the torch.nn.Module to probe."
+        f"{name} returned an object of type {type(made).__name__}. Let it return the torch.nn.Module to probe."
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import bnprobe
 from bnprobe.condense import Affine, Own, Reading, Share, compiled, plain
-from bnprobe.condense.packed import FIELDS, N_IMAGES, N_MOMENTS
+from bnprobe.condense.packed import BAD, FIELDS, N_IMAGES, N_MOMENTS, add_mapped, moments_of, packed
 from bnprobe.stats import Moments
 from bnprobe.stats.histogram import N_BINS, SIDE
 
@@ -271,6 +271,30 @@ def test_totals_add_as_the_statistics_merge():
         for name, value in vars(other).items():
             np.testing.assert_allclose(getattr(mine, name), value, rtol=1e-9, atol=1e-9, err_msg=name)
     np.testing.assert_array_equal(found.n_nonfinite, bad)
+
+
+@pytest.mark.parametrize("loops", [True, False], ids=["compiled", "numpy"])
+def test_the_image_of_a_total_is_added(loops, monkeypatch):
+    """Fails if a reading that is mapped and added at once is not what `Moments.affine` and `merge` make of it."""
+    if not loops:
+        monkeypatch.setattr(sys.modules["bnprobe.condense.packed"], "_loops", lambda: None)
+    scale = np.array([2.0, -0.5, 0.0, np.nan, 1.0])
+    map_ = Affine(np.linspace(-1, 1, 5), scale, np.array([0.0, 1.0, 2.0, 3.0, np.inf]))
+    total, moments, bad = packed(Moments.empty(5)), Moments.empty(5), np.zeros(5)
+    for seed, shape in enumerate([(4, 5, 50), (1, 5, 3), (0, 5, 3), (3, 5, 9)]):
+        x = values(shape, seed=seed)
+        x[:1, 1, :1] = torch.inf
+        reading = plain.read(x, origin=np.zeros(5))
+        before, after = reading.moments, reading.moments.affine(map_.scale, map_.offset, map_.origin)
+        add_mapped(total, reading.packed, map_)
+        moments, bad = moments.merge(after), bad + before.n + reading.n_nonfinite - after.n
+    for name, value in vars(moments).items():
+        np.testing.assert_allclose(
+            getattr(moments_of(total), name), value, rtol=1e-9, atol=1e-9, err_msg=name
+        )
+    np.testing.assert_array_equal(total[BAD], bad)
+    assert not total[N_MOMENTS : N_MOMENTS + N_IMAGES].any()
+    assert bad.tolist()[3] == sum(s[0] * s[2] for s in [(4, 5, 50), (1, 5, 3), (3, 5, 9)])
 
 
 @pytest.fixture

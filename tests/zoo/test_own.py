@@ -68,7 +68,9 @@ def test_own_function_that_needs_arguments(own):
 
 def test_own_function_that_returns_something_else(own):
     name = own("def build():\n    return {'model': 1}\n")
-    raised(UnknownModel, "returned a dict. Let it return the torch.nn.Module", f"{name}:build")
+    raised(
+        UnknownModel, "returned an object of type dict. Let it return the torch.nn.Module", f"{name}:build"
+    )
 
 
 def test_own_model_has_no_named_weights(own):
@@ -84,3 +86,10 @@ def test_real_checkpoint_classifies_real_images(monkeypatch):
     assert re.search(r"checkpoint cifar_resnet20\.th, sha256 12fca82f…", subject.weights)
     batches = find_images(DATA / "cifar10_jpeg/test").batches(subject.preprocess, 100, limit=500)
     assert 0.76 <= share_right(subject, batches) <= 0.86
+
+
+def test_own_model_given_as_the_model_itself(own):
+    """Fails if a module in the place of a function is called, without input."""
+    name = own("from torch import nn\nnet = nn.Sequential(nn.BatchNorm2d(3))\n")
+    subject = zoo.subject(f"{name}:net")
+    assert [type(module).__name__ for module in subject.model] == ["BatchNorm2d"]

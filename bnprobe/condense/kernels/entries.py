@@ -28,7 +28,7 @@ from bnprobe.condense.kernels.tally import (
     write_bins,
     write_passed,
 )
-from bnprobe.condense.kernels.totals import add_totals
+from bnprobe.condense.kernels.totals import add_mapped_totals, add_totals
 
 
 @plain
@@ -154,4 +154,14 @@ def entries(stamp: str) -> dict[str, Callable[[Any], None]]:
         task = words(pointer)
         add_totals(task[tasks.OUT], task[tasks.X], task[tasks.C])
 
-    return {entry.__name__: entry for entry in (rows, columns, counts, positions, add)}
+    def add_mapped(pointer: Any) -> None:
+        stamp  # noqa: B018
+        task = words(pointer)
+        maps = (
+            floats(task[tasks.GATE_ORIGIN]),
+            floats(task[tasks.GATE_SCALE]),
+            floats(task[tasks.GATE_OFFSET]),
+        )
+        add_mapped_totals(task[tasks.OUT], task[tasks.X], task[tasks.C], maps)
+
+    return {entry.__name__: entry for entry in (rows, columns, counts, positions, add, add_mapped)}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from bnprobe.condense.kernels.lanes import floats, plain
 
 (
@@ -28,6 +30,7 @@ from bnprobe.condense.kernels.lanes import floats, plain
     BAD,
     POSITIVE,
 ) = range(16)
+N_FIELDS = 16
 
 
 @plain
@@ -85,3 +88,40 @@ def add_totals(to: int, other: int, size: int) -> None:
         add_images(total, new, size, c)
         total[BAD * size + c] += new[BAD * size + c]
         total[POSITIVE * size + c] += new[POSITIVE * size + c]
+
+
+@plain
+def mapped(other: int, size: int, maps: Any) -> Any:
+    """The affine image of the packed reading at address `other`: see `Moments.affine`.
+
+    Where the map is not finite nothing finite comes out. The images, and what passed a gate, are not known.
+    """
+    new = floats(other)
+    out = np.zeros(N_FIELDS * size)
+    for c in range(size):
+        o, a, b = maps[0][c], maps[1][c], maps[2][c]
+        n = new[N * size + c]
+        out[LOW * size + c] = np.inf
+        out[HIGH * size + c] = -np.inf
+        if n == 0 or not (np.isfinite(o) and np.isfinite(a) and np.isfinite(b)):
+            out[BAD * size + c] = n + new[BAD * size + c]
+            continue
+        out[N * size + c] = n
+        out[MEAN * size + c] = a * (new[MEAN * size + c] - o) + b
+        out[M2 * size + c] = a * a * new[M2 * size + c]
+        out[M3 * size + c] = a * a * a * new[M3 * size + c]
+        out[M4 * size + c] = a * a * a * a * new[M4 * size + c]
+        one, other_end = a * (new[LOW * size + c] - o) + b, a * (new[HIGH * size + c] - o) + b
+        out[LOW * size + c] = min(one, other_end)
+        out[HIGH * size + c] = max(one, other_end)
+        out[BAD * size + c] = new[BAD * size + c]
+    return out
+
+
+@plain
+def add_mapped_totals(to: int, other: int, size: int, maps: Any) -> None:
+    """Add the affine image of the packed reading at address `other` to the one at `to`, moments and bad values."""
+    total, new = floats(to), mapped(other, size, maps)
+    for c in range(size):
+        add_moments(total, new, size, c)
+        total[BAD * size + c] += new[BAD * size + c]
