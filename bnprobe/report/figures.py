@@ -507,13 +507,11 @@ def _plane(axes: Axes, bar: Axes, channels: pd.DataFrame) -> None:
             x, slope * x, f" {predicted:g} ", color=MUTED, fontsize=7, ha="center", va="bottom", zorder=1
         )
     seen = bool(np.isfinite(fires).any())
+    colours: dict[str, Any] = {"c": fires, "cmap": "mako", "vmin": 0, "vmax": 1} if seen else {"color": SEEN}
     points = axes.scatter(
         np.abs(gamma),
         beta,
-        c=fires if seen else np.zeros_like(gamma),
-        cmap="mako",
-        vmin=0,
-        vmax=1,
+        **colours,
         s=16,
         edgecolors=MUTED,
         linewidths=0.3,

@@ -55,10 +55,9 @@ def folded(weight: Tensor, bias: Tensor | None, norm: Norm, eps: float) -> Folde
     slope = _slope(norm, eps)
     with np.errstate(invalid="ignore", over="ignore"):
         ends = np.stack([low * slope, high * slope])
-        fits = bias is not None and is_number(bias) and bias.shape == (len(length),)
-        return Folded(
-            length, ends.min(axis=0), ends.max(axis=0), bias.double().numpy() if fits and bias is not None else None
-        )
+    fits = bias is not None and is_number(bias) and bias.shape == (len(length),)
+    added = as_float64(bias) if fits and bias is not None else None
+    return Folded(length, ends.min(axis=0), ends.max(axis=0), added)
 
 
 def _slope(norm: Norm, eps: float) -> Array:
