@@ -94,7 +94,9 @@ def _limits(thresholds: Mapping[str, Any], source: str) -> Limits:
     for name, value in thresholds.items():
         _demand_known(name, [field.name for field in fields(Limits)], "threshold", source)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise BadSettings(f"{source}: threshold {name} = {value!r} is not a number of at least 0. Give one.")
+            raise BadSettings(
+                f"{source}: threshold {name} = {value!r} is not a number of at least 0. Give one."
+            )
     return replace(DEFAULT, **{name: float(value) for name, value in thresholds.items()})
 
 

@@ -57,7 +57,9 @@ ROOMS = {
     # a checkpoint to a recording without calls, and from there to a report
     "weights": room("zoo probe neighbours recording stats report errors", "torch numpy PIL"),
     # markupsafe is the half of jinja2 that escapes
-    "report": room("recording files measures findings settings baseline errors", "numpy pandas jinja2 markupsafe altair"),
+    "report": room(
+        "recording files measures findings settings baseline errors", "numpy pandas jinja2 markupsafe altair"
+    ),
     # a histogram cannot be drawn without its edges
     "report.figures": room(
         "stats recording measures findings errors scipy_stats", "numpy pandas seaborn matplotlib"

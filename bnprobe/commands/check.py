@@ -37,7 +37,9 @@ def add(commands: Any) -> None:
     )
     add_fail_on(check)
     check.add_argument("--baseline", metavar="FILE", help="findings of this file do not count")
-    check.add_argument("--write-baseline", metavar="FILE", help="write today's findings for a later --baseline")
+    check.add_argument(
+        "--write-baseline", metavar="FILE", help="write today's findings for a later --baseline"
+    )
     add_config(check)
     check.set_defaults(run=run)
 
@@ -60,12 +62,16 @@ def _outs(options: argparse.Namespace) -> list[Path]:
     from bnprobe.files import check_writable
 
     if options.out and options.format == "html" and len(options.files) > 1:
-        raise BnprobeError("html is a page per file, and -o names one. Leave -o out, or check one file at a time.")
+        raise BnprobeError(
+            "html is a page per file, and -o names one. Leave -o out, or check one file at a time."
+        )
     outs = [Path(options.out)] if options.out else []
     if options.format == "html" and not outs:
         outs = [Path("reports", f"{Path(file).resolve().stem}.check.html") for file in options.files]
         if len(set(outs)) < len(outs):
-            raise BnprobeError("two files have the same name, and so would their pages. Check them one at a time.")
+            raise BnprobeError(
+                "two files have the same name, and so would their pages. Check them one at a time."
+            )
     for path in (*outs, *([Path(options.write_baseline)] if options.write_baseline else [])):
         check_writable(path)
     return outs

@@ -36,5 +36,7 @@ def run(options: argparse.Namespace) -> int:
         raise BnprobeError(f'no rule is called "{options.rule}". {advice}')
     rule = next(rule for rule in RULES if rule.id == options.rule)
     print(f"{rule_markdown(rule.id).rstrip()}\n\n## Source\n\n{rule.source}\n")
-    print(f"Leave it out: ignore = [\"{rule.id}\"] or [\"{rule.id}:LAYER\"] under [tool.bnprobe] in pyproject.toml.")
+    print(
+        f'Leave it out: ignore = ["{rule.id}"] or ["{rule.id}:LAYER"] under [tool.bnprobe] in pyproject.toml.'
+    )
     return 0

@@ -82,7 +82,9 @@ def shifted(evidence: Evidence) -> Iterator[Finding]:
         what = "mean and scale" if moved and scaled else "mean" if moved else "scale"
         certain = "" if np.isnan(sure) else f", {sure:.0%} of channels surely shifted (q < 0.01)"
         distance = (
-            "" if np.isnan(rms) else f"typical shift {rms:.2f} remembered σ (threshold {limits.shift:g}){certain}, "
+            ""
+            if np.isnan(rms)
+            else f"typical shift {rms:.2f} remembered σ (threshold {limits.shift:g}){certain}, "
         )
         yield Finding(
             "warning",
@@ -92,7 +94,9 @@ def shifted(evidence: Evidence) -> Iterator[Finding]:
             RECALIBRATE,
             tuple(
                 int(c)
-                for c in channels["channel"][(channels["shift_q"] < 0.01) & (channels["shift"].abs() > limits.shift)]
+                for c in channels["channel"][
+                    (channels["shift_q"] < 0.01) & (channels["shift"].abs() > limits.shift)
+                ]
             ),
             row["call"],
         )

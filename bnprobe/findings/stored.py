@@ -10,6 +10,7 @@ import pandas as pd
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.rule import Evidence, Finding, Rule, indices, share_severity, sites
 
+VECTORS = ("running_mean", "running_var", "gamma", "beta")
 RELUS = ("relu", "relu6")
 """What lets nothing negative through."""
 
@@ -26,7 +27,9 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
         found = channels[(reach < limits.dead_reach) & ~(channels["fires"] > 0)]
         if len(found):
             yield Finding(
-                "critical" if known and len(found) == len(channels) else share_severity(found, channels, limits),
+                "critical"
+                if known and len(found) == len(channels)
+                else share_severity(found, channels, limits),
                 row["layer"],
                 "Some channels are dead: the ReLU after this norm lets nothing of them through."
                 if known
@@ -100,14 +103,20 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
             continue
         start, both = f"γ is exactly {gamma.iloc[0]:g}", bool((beta.fillna(0) == 0).all())
         learned = bool(some_scale.any())
-        updated = not ((channels["running_mean"].fillna(0) == 0) & (channels["running_var"].fillna(1) == 1)).all()
+        updated = not (
+            (channels["running_mean"].fillna(0) == 0) & (channels["running_var"].fillna(1) == 1)
+        ).all()
         if both and (updated or trained - {row["layer"]}):
             yield Finding(
                 "warning",
                 row["layer"],
                 "γ and β never left their initial values, although the network was trained.",
                 f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} in all {len(channels)} channels"
-                + (", while the running statistics were updated." if updated else ", while other norms were trained."),
+                + (
+                    ", while the running statistics were updated."
+                    if updated
+                    else ", while other norms were trained."
+                ),
                 "If this is not meant: check that they are in the optimizer and require gradients, "
                 "[n for n, p in model.named_parameters() if not p.requires_grad], and that gradients reach them.",
                 call=row["call"],
@@ -127,7 +136,11 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "γ never left its initial value, while β did.",
                 f"{start} in all {len(channels)} channels"
-                + (", while other norms have learned theirs." if learned else ", as in every norm of this model."),
+                + (
+                    ", while other norms have learned theirs."
+                    if learned
+                    else ", as in every norm of this model."
+                ),
                 "A norm without scale is a choice of some libraries; otherwise check that γ requires a gradient.",
                 call=row["call"],
             )
@@ -142,12 +155,19 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
     """Numbers of a layer that half precision cannot hold."""
     top = evidence.limits.half_overflow
     for row, channels in sites(evidence):
-        vectors = [name for name in ("running_mean", "running_var", "gamma", "beta") if _beyond(channels[name], top)]
-        found = channels[(np.isfinite(channels[vectors]) & (channels[vectors].abs() > top)).any(axis=1)]
+        vectors = [name for name in VECTORS if _is_beyond(channels[name], top).any()]
+        beyond = pd.concat([_is_beyond(channels[name], top) for name in VECTORS], axis=1).any(axis=1)
+        found = channels[beyond]
         if not vectors and not top < row["largest_input"] < np.inf:
             continue
-        stored = f"{', '.join(vectors)} of {len(found)} of {len(channels)} channels above {top:g}" if vectors else ""
-        reach = f"largest input {row['largest_input']:.3g} against {top:g}" if row["largest_input"] > top else ""
+        stored = (
+            f"{', '.join(vectors)} of {len(found)} of {len(channels)} channels above {top:g}"
+            if vectors
+            else ""
+        )
+        reach = (
+            f"largest input {row['largest_input']:.3g} against {top:g}" if row["largest_input"] > top else ""
+        )
         yield Finding(
             "warning",
             row["layer"],
@@ -160,32 +180,43 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _beyond(values: pd.Series, top: float) -> bool:
-    return bool((np.isfinite(values) & (values.abs() > top)).any())
+def _is_beyond(values: pd.Series, top: float) -> pd.Series:
+    """Finite and out of reach: what is not finite has a rule of its own."""
+    return (values.abs() > top) & (values.abs() < np.inf)
 
 
 def counted_differently(evidence: Evidence) -> Iterator[Finding]:
     """Norms that were updated more or less often than the others."""
     layers = evidence.layers[evidence.layers["call"] == 0]
-    counts = layers["n_batches_tracked"].dropna()
+    fresh = [row["layer"] for row, channels in sites(evidence) if _fresh(channels)]
+    # what was never updated has a rule of its own
+    counts = layers["n_batches_tracked"][~layers["layer"].isin(fresh)].dropna()
     if counts.nunique() < 2:
         return
     usual = float(counts.mode().iloc[-1])
-    for position, n in counts[counts != usual].items():
+    for layer, n in zip(layers["layer"][counts.index], counts, strict=True):
+        if n == usual:
+            continue
         times = n / usual if usual else float("inf")
         often = usual > 0 and n > 0 and times == round(times)
         yield Finding(
             "warning" if often else "info",
-            layers.loc[position, "layer"],
+            layer,
             "This norm was updated several times for each update of the others."
             if often
             else "This norm was not updated as often as the others.",
-            f"num_batches_tracked is {n:g}, and {usual:g} in most norms" + (f", {times:g} times as many." if often else "."),
+            f"num_batches_tracked is {n:g}, and {usual:g} in most norms"
+            + (f", {times:g} times as many." if often else "."),
             "Gradient checkpointing that runs the norm again, or a module that is used more than once, does this; its "
-            "momentum is then larger than it says. Use the checkpoint's own determinism options, or one norm per use."
+            "momentum m then acts as 1 − (1 − m)^k. Leave the norm out of the checkpointed "
+            "part, lower m, or use one norm per use."
             if often
             else "Expected of layers that were frozen, added later or skipped in some passes; check it otherwise.",
         )
+
+
+def _fresh(channels: pd.DataFrame) -> bool:
+    return bool(((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all())
 
 
 def alike(evidence: Evidence) -> Iterator[Finding]:
@@ -193,8 +224,7 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
     known: dict[bytes, tuple[str, bytes]] = {}
     for row, channels in sites(evidence):
         mean, var = channels["running_mean"].to_numpy(float), channels["running_var"].to_numpy(float)
-        initial = bool(((mean == 0) & (var == 1)).all())
-        if row["call"] or len(var) < 4 or initial or not np.isfinite(var).all():
+        if row["call"] or len(var) < 4 or _fresh(channels) or not np.isfinite(var).all():
             continue
         affine = channels[["gamma", "beta"]].to_numpy(float).tobytes()
         twin = known.setdefault(mean.tobytes() + var.tobytes(), (row["layer"], affine))
@@ -231,7 +261,8 @@ RULES = (
         "filters-decayed",
         "Do all filters before the norm still learn?",
         "van Laarhoven 2017, arXiv:1706.05350; Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
-        f"filters longer than {DEFAULT.decayed_filter:.0%} of the layer's median, or |γ| of at least {DEFAULT.constant_gamma:g}",
+        f"filters longer than {DEFAULT.decayed_filter:.0%} of the layer's median, or |γ| of at least "
+        f"{DEFAULT.constant_gamma:g}",
         decayed,
     ),
     Rule(

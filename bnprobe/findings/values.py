@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.rule import Evidence, Finding, Rule, indices, sites
 
+
 def not_finite(evidence: Evidence) -> Iterator[Finding]:
     """NaN or infinite inputs."""
     for row, channels in sites(evidence):

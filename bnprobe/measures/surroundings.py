@@ -37,7 +37,11 @@ COLUMNS = (
         "max w γ / √(σ² + eps)",
         source=_JACOB,
     ),
-    Column("follows", "What becomes of the output: relu, add, linear, ...; unknown where nothing ran.", table="layers"),
+    Column(
+        "follows",
+        "What becomes of the output: relu, add, linear, ...; unknown where nothing ran.",
+        table="layers",
+    ),
     Column(
         "feeder",
         "The layer whose weights make the input; by name where it was told from names and shapes.",

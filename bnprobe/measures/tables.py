@@ -28,7 +28,11 @@ PLACE = (
     Column("n_channels", "Number of channels.", table="layers"),
     Column("n_calls", "Forward calls recorded.", table="layers"),
     Column("n_images", "Samples recorded.", table="layers"),
-    Column("mode", "The layer's own flag during the run: eval, train or mixed; weights only where it was not called.", table="layers"),
+    Column(
+        "mode",
+        "The layer's own flag during the run: eval, train or mixed; weights only where it was not called.",
+        table="layers",
+    ),
     Column(
         "normalized_by",
         "The statistics that normalized: running, batch, both, the sample's own, or nothing.",

@@ -46,7 +46,17 @@ def to_json(checked: Sequence[Checked]) -> str:
 
 def _file(one: Checked) -> dict[str, Any]:
     about, layers = one.report.recording.about, one.report.layers
-    heads = ["layer", "call", "kind", "n_channels", "mode", "n_batches_tracked", "feeder", "follows", "half_headroom"]
+    heads = [
+        "layer",
+        "call",
+        "kind",
+        "n_channels",
+        "mode",
+        "n_batches_tracked",
+        "feeder",
+        "follows",
+        "half_headroom",
+    ]
     return {
         "file": one.file,
         "model": about.model,
@@ -62,7 +72,7 @@ def _findings(one: Checked) -> list[dict[str, Any]]:
     marks = fingerprints(one.report.findings)
     return [
         {
-            **{name: _plain(value) for name, value in row.items()},
+            **{str(name): _plain(value) for name, value in row.items()},
             "help": rule_address(str(row["rule"])),
             "fingerprint": mark,
             "new": new,

@@ -95,7 +95,9 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame, left_o
         sections=(
             Section("probed", "What was probed", (Facts(tuple(_facts(recording))),)),
             Section("answer", "The answer", (Prose(tuple(answer(recording, tables, findings))),)),
-            Section("findings", "Findings", (_findings(findings), *([Prose((left_out,))] if left_out else []))),
+            Section(
+                "findings", "Findings", (_findings(findings), *([Prose((left_out,))] if left_out else []))
+            ),
             Section("network", "The network at a glance", (_network_figure(tables), _layer_table(tables))),
             *_gradient_sections(tables),
             Section(
@@ -135,9 +137,7 @@ def _lead(recording: Recording) -> str:
     norms = f"{count(len(recording.layers), 'normalization layer')}, {count(n, 'channel')}"
     if recording.weights_only:
         return f"{norms}; {WEIGHTS_ONLY}: no data went through."
-    return (
-        f"{norms}, {count(about.n_images, 'image')} seen in {number(about.seconds, 2)} s."
-    )
+    return f"{norms}, {count(about.n_images, 'image')} seen in {number(about.seconds, 2)} s."
 
 
 def _rule_pages(findings: pd.DataFrame) -> tuple[Section, ...]:
@@ -146,8 +146,7 @@ def _rule_pages(findings: pd.DataFrame) -> tuple[Section, ...]:
     if not rules:
         return ()
     parts = tuple(
-        Section(f"rule-{rule}", rule, (Facts(tuple(rule_page(rule).items())),), folded=True)
-        for rule in rules
+        Section(f"rule-{rule}", rule, (Facts(tuple(rule_page(rule).items())),), folded=True) for rule in rules
     )
     return (Section("rules", "What the rules mean", (), parts=parts),)
 
@@ -330,7 +329,14 @@ def _facts(recording: Recording) -> list[tuple[str, str]]:
 def _provenance(recording: Recording) -> list[tuple[str, str]]:
     about = recording.about
     if recording.weights_only:
-        facts = [("read", f"{about.started}, nothing was executed" if recording.about.device == "none" else about.started)]
+        facts = [
+            (
+                "read",
+                f"{about.started}, nothing was executed"
+                if recording.about.device == "none"
+                else about.started,
+            )
+        ]
         facts.append(("versions", about.versions))
         return facts + _left_unread(recording) + [("note", note) for note in about.notes]
     facts = [

@@ -58,9 +58,7 @@ class Report:
     @cached_property
     def _ignored(self) -> pd.Series:
         rows = zip(self._judged["rule"], self._judged["layer"], strict=True)
-        return pd.Series(
-            [self.settings.ignores(*row) for row in rows], index=self._judged.index, dtype=bool
-        )
+        return pd.Series([self.settings.ignores(*row) for row in rows], index=self._judged.index, dtype=bool)
 
     @property
     def _left_out(self) -> str:

@@ -34,7 +34,11 @@ def to_sarif(checked: Sequence[Checked]) -> str:
 
 
 def _driver() -> dict[str, Any]:
-    return {"name": "bnprobe", "semanticVersion": version("bnprobe"), "rules": [_rule(rule) for rule in RULES]}
+    return {
+        "name": "bnprobe",
+        "semanticVersion": version("bnprobe"),
+        "rules": [_rule(rule) for rule in RULES],
+    }
 
 
 def _rule(rule: Any) -> dict[str, Any]:

@@ -50,8 +50,11 @@ def recording_of(source: Any, arch: str | None = None) -> Recording:
     if not state or arch:
         raise BadCheckpoint(
             "check reads a file or a state dict (a mapping of names to tensors)"
-            + (", and builds an architecture only around a file. Save the state dict first." if arch else
-               f", got {type(source).__name__}. Give model.state_dict(), or probe the model: bnprobe.attach.")
+            + (
+                ", and builds an architecture only around a file. Save the state dict first."
+                if arch
+                else f", got {type(source).__name__}. Give model.state_dict(), or probe the model: bnprobe.attach."
+            )
         )
     return _recording(state, "a state dict", f"{len(state)} tensors in memory")
 
@@ -96,7 +99,9 @@ def _size(path: Path) -> str:
 
 def _what_there_is(state: State, found: Grouped) -> str:
     """Why there is no norm, as far as the tensors tell, and what to do."""
-    weights = {name.removesuffix(".weight") for name, t in state.items() if name.endswith(".weight") and t.dim() > 1}
+    weights = {
+        name.removesuffix(".weight") for name, t in state.items() if name.endswith(".weight") and t.dim() > 1
+    }
     biased = sum(f"{path}.bias" in state for path in weights)
     facts = f"{len(state)} tensors, {len(weights)} layers of weights ({biased} with a bias), and no norm: "
     if found.odd:
@@ -104,4 +109,7 @@ def _what_there_is(state: State, found: Grouped) -> str:
     if weights and biased == len(weights):
         return facts + "they may have been folded into the weights. Check the file from before the fusion."
     names = ", ".join(list(state)[:3])
-    return facts + f"no running_mean, no weight and bias of one shape (it starts with {names}). Check that it is the model's."
+    return (
+        facts
+        + f"no running_mean, no weight and bias of one shape (it starts with {names}). Check that it is the model's."
+    )

@@ -37,9 +37,7 @@ def feeders(state: State, norms: tuple[Norm, ...]) -> dict[str, str]:
     sizes = {norm.path: norm.n_channels for norm in norms}
     backwards = any(_norm_first(norm.path, weights) == norm.n_channels for norm in norms)
     return {
-        norm: path
-        for norm, path in pairs.items()
-        if not backwards or weights[path].shape[1] != sizes[norm]
+        norm: path for norm, path in pairs.items() if not backwards or weights[path].shape[1] != sizes[norm]
     }
 
 

@@ -112,9 +112,7 @@ def _without_statistics(path: str, tensors: Mapping[str, Tensor]) -> Norm | None
     if beta is not None:
         if beta.shape != gamma.shape or not is_number(beta):
             return None
-        return Norm(
-            path, "unknown_norm", "norm by its weight and bias", {"gamma": gamma, "beta": beta}, None
-        )
+        return Norm(path, "unknown_norm", "norm by its weight and bias", {"gamma": gamma, "beta": beta}, None)
     if gamma.dim() == 1 and SAYS_NORM.search(path) and len(tensors) == 1:
         return Norm(path, "unknown_norm", "norm by its name and weight", {"gamma": gamma}, None)
     return None

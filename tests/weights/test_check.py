@@ -41,7 +41,12 @@ def trained(seed: int = 0) -> nn.Module:
     """A small network whose norms have learned something."""
     torch.manual_seed(seed)
     model = nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.BatchNorm2d(6), nn.GroupNorm(2, 6)
+        nn.Conv2d(3, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.GroupNorm(2, 6),
     )
     for module in model:
         if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
@@ -258,7 +263,10 @@ def test_files_without_norms_say_what_they_hold(tmp_path):
     """Fails if a folded network is called fine, or the refusal does not say what to look at."""
     folded = {"conv.weight": torch.ones(4, 3, 3, 3), "conv.bias": torch.ones(4)}
     for state, match in (
-        (folded, r"1 layers of weights \(1 with a bias\).*folded into the weights. Check the file from before"),
+        (
+            folded,
+            r"1 layers of weights \(1 with a bias\).*folded into the weights. Check the file from before",
+        ),
         ({"embedding.weight": torch.ones(4, 4)}, r"no running_mean.*starts with embedding.weight"),
         ({"bn.running_mean": torch.ones(3)}, r"bn \(entries: running_mean 3\) does not fit together"),
     ):
@@ -298,7 +306,9 @@ def truncated_zip(folder: Path) -> Path:
 
 
 def huge_shape(folder: Path) -> Path:
-    header = json.dumps({"bn.running_mean": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    header = json.dumps(
+        {"bn.running_mean": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
+    ).encode()
     (folder / "huge.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 64)
     return folder / "huge.safetensors"
 
@@ -336,7 +346,9 @@ def bomb(folder: Path) -> Path:
 
 def many_views(folder: Path) -> Path:
     one = torch.ones(2**19)
-    torch.save({f"{i}.{leaf}": one for i in range(500) for leaf in ("running_mean", "running_var")}, folder / "v.pt")
+    torch.save(
+        {f"{i}.{leaf}": one for i in range(500) for leaf in ("running_mean", "running_var")}, folder / "v.pt"
+    )
     return folder / "v.pt"
 
 
@@ -393,5 +405,5 @@ def test_a_dict_that_holds_itself_ends(tmp_path):
         twice = {"a": twice, "b": twice}
     torch.save(loop, tmp_path / "loop.pt")
     assert len(bnprobe.check(tmp_path / "loop.pt").layers) == 1
-    with pytest.raises(BadCheckpoint, match="Give model.state_dict"):
+    with pytest.raises(BadCheckpoint, match=r"Give model\.state_dict"):
         bnprobe.check(twice)

@@ -99,10 +99,14 @@ def test_folded_is_what_folding_gives(rng):
     bn = nn.BatchNorm2d(4, eps=1e-5)
     bn.weight.data = torch.tensor(rng.normal(size=4), dtype=torch.float32)
     bn.running_var.data = torch.tensor(rng.gamma(1.0, size=4), dtype=torch.float32)
-    state = {f"conv1.{k}": t for k, t in conv.state_dict().items()} | {f"bn1.{k}": t for k, t in bn.state_dict().items()}
+    state = {f"conv1.{k}": t for k, t in conv.state_dict().items()} | {
+        f"bn1.{k}": t for k, t in bn.state_dict().items()
+    }
     ends = folded(conv.weight, conv.bias, grouped(state).norms[0], 1e-5)
     fused = torch.nn.utils.fuse_conv_bn_eval(conv.double().eval(), bn.double().eval()).weight.detach().numpy()
-    np.testing.assert_allclose(ends.norm, np.sqrt((conv.weight.detach().numpy() ** 2).sum((1, 2, 3))), rtol=1e-12)
+    np.testing.assert_allclose(
+        ends.norm, np.sqrt((conv.weight.detach().numpy() ** 2).sum((1, 2, 3))), rtol=1e-12
+    )
     np.testing.assert_allclose(ends.low, fused.min((1, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(ends.high, fused.max((1, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(ends.bias, conv.bias.detach().numpy())

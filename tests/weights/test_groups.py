@@ -84,7 +84,12 @@ def test_what_names_and_shapes_claim(state, expected):
         {"bn.running_mean": v(5)},
         {"bn.running_mean": v(5), "bn.running_var": v(4)},
         {"bn.running_mean": v(5), "bn.running_var": v(5), "bn.weight": v(3)},
-        {"bn.running_mean": v(5, dtype=torch.int64), "bn.running_var": v(5), "bn.weight": v(5), "bn.bias": v(5)},
+        {
+            "bn.running_mean": v(5, dtype=torch.int64),
+            "bn.running_var": v(5),
+            "bn.weight": v(5),
+            "bn.bias": v(5),
+        },
     ],
 )
 def test_statistics_that_do_not_fit_together_are_named_and_not_used(state):
