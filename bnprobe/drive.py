@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from bnprobe.errors import NothingRecorded
+from bnprobe.labels import class_labels
 from bnprobe.probe import attach
 from bnprobe.recording import Recording
+
+MOST_CLASSES = 1000
+"""Classes up to which the targets of a run are taken for labels: each costs a number per channel."""
 
 
 def record(
@@ -35,9 +39,11 @@ def record(
     A batch is x or (x, y); x is a tensor, a tuple of positional arguments, or a dict of keyword
     arguments. With `loss`, which is called as loss(output, y), a backward pass follows each forward
     pass and gradients are recorded too; parameters keep the `.grad` they had. Without it no gradient
-    is computed and y is not used. Tensors are moved to the device of the model. A progress bar shows
-    images per second where a person can see it; `n_images` gives it an end. The words `model_name`,
-    `weights`, `data` and `preprocessing` are printed in the report.
+    is computed. Where y is class labels, one whole number per sample, the variance between classes is
+    recorded; once there are more than MOST_CLASSES of them, y is taken for something else. Tensors are
+    moved to the device of the model. A progress bar shows images per second where a person can see it;
+    `n_images` gives it an end. The words `model_name`, `weights`, `data` and `preprocessing` are printed
+    in the report.
 
     Raises NoNormLayers, and NothingRecorded when `batches` is empty.
     """
@@ -48,12 +54,15 @@ def record(
         _gradients_put_back(model.parameters()),
         tqdm(total=n_images, unit=" images", desc="probing", disable=quiet) as bar,
     ):
+        labels = _Labels()
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
         for batch in batches:
             x, y = _parts(_move(batch, device))
+            by_class = labels.of(batch)
             seen = probe.n_images
             args, kwargs = _arguments(x)
-            output = model(*args, **kwargs)
+            with nullcontext() if by_class is None else probe.labels(by_class):
+                output = model(*args, **kwargs)
             if loss is not None:
                 model.zero_grad(set_to_none=True)
                 with _gradients_put_back(_leaves(batch)):
@@ -67,6 +76,32 @@ def record(
     name = model_name or recording.about.model
     about = replace(recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing)
     return replace(recording, about=about)
+
+
+class _Labels:
+    """The class labels of one batch after the other, as long as they look like classes."""
+
+    def __init__(self) -> None:
+        self._known: set[float] = set()
+
+    def of(self, batch: Any) -> Any:
+        """The target, if it is one label per sample; None for another form, and for too many classes by now."""
+        x, y = _parts(batch)
+        first = _first_tensor(x)
+        if y is None or first is None or not first.dim() or len(self._known) > MOST_CLASSES:
+            return None
+        labels = class_labels(y, len(first))
+        if labels is not None:
+            self._known.update(labels.tolist())
+        return y if labels is not None and len(self._known) <= MOST_CLASSES else None
+
+
+def _first_tensor(value: Any) -> Tensor | None:
+    """The first tensor in nested containers."""
+    if isinstance(value, Mapping | tuple | list):
+        parts = value.values() if isinstance(value, Mapping) else value
+        return next((found for part in parts if (found := _first_tensor(part)) is not None), None)
+    return value if isinstance(value, Tensor) else None
 
 
 @contextmanager

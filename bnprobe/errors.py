@@ -35,6 +35,10 @@ class BadImages(BnprobeError):
     """A folder of images is missing, empty, or holds nothing readable."""
 
 
+class BadLabels(BnprobeError):
+    """Class labels of a batch are not one whole number per sample."""
+
+
 class CannotWrite(BnprobeError):
     """An output path cannot be written."""
 

@@ -19,7 +19,7 @@ from bnprobe.condense import WHOLE, Affine, Own, Reading, Share, count, moments_
 from bnprobe.condense.packed import BAD, IMAGES_SEEN
 from bnprobe.norms import NormLayer
 from bnprobe.recording import CHANNELS, GROUP, INSTANCE
-from bnprobe.stats import Histogram, Moments
+from bnprobe.stats import ClassMoments, Histogram, Moments
 from bnprobe.stats.moments import Array
 
 CHECKED_VALUES = 1 << 18
@@ -100,6 +100,7 @@ class Before:
     turns: bool
     sample: Tensor | None
     inverse_var: Tensor | None
+    classes: ClassMoments | None = None
 
     @property
     def own(self) -> tuple[Moments, Moments] | None:
@@ -207,18 +208,21 @@ def observe_before(
     for_gradient: bool = False,
     share: Share = WHOLE,
     last: Last | None = None,
+    labels: Array | None = None,
 ) -> Before:
     """Read the input of one call of a layer that now has these `vectors`.
 
     `memory` holds the layer's vectors at its first call ever; `reference` is None at the first call
     of a site, which sets it. `share` is what the histograms count, `last` what the site kept of its
-    last call.
+    last call. `labels` (N,) are the samples' classes; a norm that sees the samples otherwise cut has none.
     """
     rows = plan.rows(x.detach())
     reference = reference or _stored_reference(memory, vectors, plan.eps)
     fixed = None
     if plan.uses_running:
         fixed = _unchanged_map(last, plan, vectors) or _stored_map(plan, vectors)
+    per_sample = plan.pools in (INSTANCE, GROUP) and not plan.uses_running
+    labels = labels if labels is not None and len(labels) == len(rows) else None
     reading = read(
         rows,
         origin=reference.centre if reference else None,
@@ -226,8 +230,13 @@ def observe_before(
         bins=reference.input_bins if histograms and reference else None,
         share=share,
         own=Own(plan.eps, plan.centred) if plan.pools == CHANNELS and not plan.uses_running else None,
-        keep_rows=plan.pools in (INSTANCE, GROUP) and not plan.uses_running,
+        keep_rows=per_sample or labels is not None,
     )
+    classes = None
+    if labels is not None and reading.rows is not None:
+        classes = ClassMoments.of(reading.rows, labels)
+        # rows that no one else asked for would be taken for those of a norm per sample
+        reading = reading if per_sample else replace(reading, rows=None)
     mapping = fixed or _batch_map(plan, vectors, reading, rows.shape[2])
     late_gate = mapping if fixed is None else None
     late_bins = None
@@ -250,6 +259,7 @@ def observe_before(
         _turns(fixed, reference, last),
         _sample(rows) if keep_sample else None,
         _inverse_variance(plan, rows) if mapping is None and for_gradient else None,
+        classes,
     )
 
 

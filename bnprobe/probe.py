@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -31,6 +32,7 @@ from bnprobe.backward import BackwardCall
 from bnprobe.condense import WHOLE
 from bnprobe.errors import BnprobeError, NoNormLayers
 from bnprobe.graph import Origin, origin_of, route
+from bnprobe.labels import check_length, labels_of
 from bnprobe.norms import NormLayer, is_norm, looks_like_norm
 from bnprobe.observation import (
     Before,
@@ -161,6 +163,7 @@ class _Pass(threading.local):
 
     def __init__(self) -> None:
         self.depth = 0
+        self.labels: Array | None = None
         self.begin(None)
 
     def begin(self, handling: BaseException | None) -> None:
@@ -255,6 +258,23 @@ class Probe:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.detach()
+
+    @contextmanager
+    def labels(self, labels: Any) -> Iterator[None]:
+        """Say to which classes the samples of the batches inside belong, for the variance between classes.
+
+        `labels` is a 1-D tensor, array or list of whole numbers, one per sample of every batch that passes
+        inside; a negative number or None stands for a sample without a label. They hold for forward passes
+        of this thread and end with the block, however it ends; inside another block they take its place.
+
+        Raises BadLabels for another form, and from the model's forward for a batch of another length.
+        """
+        run = self._pass
+        outer, run.labels = run.labels, labels_of(labels)
+        try:
+            yield
+        finally:
+            run.labels = outer
 
     @property
     def n_images(self) -> int:
@@ -355,6 +375,8 @@ class Probe:
         if first is not None:
             run.n_images = first.shape[0] if first.dim() else 1
             self._device = self._device or _device_name(first)
+            if run.labels is not None:
+                check_length(run.labels, run.n_images)
 
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run = self._pass
@@ -416,6 +438,7 @@ class Probe:
                 for_gradient,
                 share_of(site.totals.n_values, site.n_images) if site else WHOLE,
                 site.last if site else None,
+                self._pass.labels,
             )
             if plan.fits(x)
             else None

@@ -15,7 +15,7 @@ import numpy as np
 
 from bnprobe.errors import BnprobeError, CannotMerge
 from bnprobe.neighbours import Wiring
-from bnprobe.stats import Histogram, ImageMoments, Moments
+from bnprobe.stats import ClassMoments, Histogram, ImageMoments, Moments
 from bnprobe.stats.moments import Array
 
 BATCH, INSTANCE, GROUP, CHANNELS = POOLS = ("batch", "instance", "group", "channels")
@@ -118,8 +118,9 @@ class LayerRecord:
     were "derived" from those before it, or "read" because the map is not one affine map per row.
     `mismatch` is the largest difference at the first call between the real output and the formula
     of the kind, in units of the largest output; NaN where it was not checked. `wiring` is what was found
-    around the layer when it was first called, or None. Without a single call every statistic is empty:
-    such a record holds the vectors of a checkpoint, where an unknown `momentum` is NaN.
+    around the layer when it was first called, or None. `classes` are the images by class, as far as labels
+    were given, or None. Without a single call every statistic is empty: such a record holds the vectors of
+    a checkpoint, where an unknown `momentum` is NaN.
     """
 
     layer: str
@@ -154,6 +155,7 @@ class LayerRecord:
     own_log_var: Moments | None
     gradient: GradientRecord | None = None
     wiring: Wiring | None = None
+    classes: ClassMoments | None = None
 
     def __post_init__(self) -> None:
         c = self.pre.shape
@@ -169,6 +171,9 @@ class LayerRecord:
         for name, part in _parts(self.gradient, f"{self.site} / gradient") if self.gradient else ():
             if part.shape != c:
                 raise BnprobeError(f"{name}: expected shape {c}, found {part.shape}.")
+        if self.classes is not None and self.classes.within.shape != c:
+            found = self.classes.within.shape
+            raise BnprobeError(f"{self.site} / classes: expected shape {c}, found {found}.")
         if self.pools not in (*POOLS, UNKNOWN):
             raise BnprobeError(
                 f"{self.site} / pools: expected one of {', '.join(POOLS)}, found {self.pools!r}."
@@ -234,6 +239,8 @@ class LayerRecord:
         for name, part in _parts(self.gradient, f"{self.site} / gradient") if self.gradient else ():
             if isinstance(part, Moments):
                 part.check_sane(name)
+        if self.classes is not None:
+            self.classes.check_sane(f"{self.site} / classes")
         if np.any(self.n_positive > self.post.n + self.post_nonfinite) or np.any(self.n_positive < 0):
             raise BnprobeError(f"{self.site} / n_positive: more positive outputs than outputs.")
         return self
@@ -270,11 +277,13 @@ _ADDED = (
     "post_nonfinite",
     "n_positive",
 )
-_OWN = ("own_mean", "own_log_var", "gradient")
+_OWN = ("own_mean", "own_log_var", "gradient", "classes")
 _MERGED = ("pre", "pre_images", "pre_histogram", "post", "post_histogram", *_OWN)
 
 
-_Statistic = TypeVar("_Statistic", Moments, ImageMoments, Histogram, FeederRecord, GradientRecord)
+_Statistic = TypeVar(
+    "_Statistic", Moments, ImageMoments, Histogram, ClassMoments, FeederRecord, GradientRecord
+)
 
 
 def _merge_optional(mine: _Statistic | None, theirs: _Statistic | None, keep: bool) -> _Statistic | None:

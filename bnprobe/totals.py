@@ -18,7 +18,7 @@ from bnprobe.condense import Affine, add, add_mapped, images_of, moments_of, pac
 from bnprobe.condense.packed import BAD, N_SEEN
 from bnprobe.observation import Before, Reference, Seen, halves, turned, unit
 from bnprobe.recording import FeederRecord, GradientRecord
-from bnprobe.stats import Histogram, Moments
+from bnprobe.stats import ClassMoments, Histogram, Moments
 from bnprobe.stats.moments import Array
 
 
@@ -72,12 +72,49 @@ class _Stretch:
         return Histogram(reference.beta[None], unit(reference.gamma)[None], there[None])
 
 
+class _Classes:
+    """Images by class, added in place: a merge of values would copy all classes at every call."""
+
+    def __init__(self) -> None:
+        self._at: dict[float, int] = {}
+        self._n: list[float] = []
+        self._mean: list[Array] = []
+        self._within: Any = 0.0
+
+    def add(self, new: ClassMoments) -> None:
+        """Join the images of one call; the formula is that of `ClassMoments.merge`, class by class."""
+        self._within = self._within + new.within
+        for label, n, mean in zip(new.labels.tolist(), new.n.tolist(), new.mean, strict=True):
+            if label not in self._at:
+                self._at[label] = len(self._n)
+                self._n.append(n)
+                self._mean.append(mean.copy())
+                continue
+            i = self._at[label]
+            share = n / (self._n[i] + n)
+            d = mean - self._mean[i]
+            self._within = self._within + d * d * self._n[i] * share
+            self._mean[i] += d * share
+            self._n[i] += n
+
+    def finished(self) -> ClassMoments | None:
+        """A snapshot, or None where no label was given."""
+        if not self._n:
+            return None
+        labels = np.array(list(self._at))
+        order = np.argsort(labels)
+        return ClassMoments(
+            labels[order], np.array(self._n)[order], np.array(self._mean)[order], self._within
+        )
+
+
 class Totals:
     """The running totals of a site: `add` a call, and `finished` for what its record holds."""
 
     def __init__(self) -> None:
         self._packed: dict[str, Array] = {}
         self._counts = {"pre": _Sheets(), "post": _Sheets()}
+        self._classes = _Classes()
         self._stretch: _Stretch | None = None
         self._n_positive: Any = 0.0
         self.n_values = 0.0
@@ -90,6 +127,8 @@ class Totals:
         self._n_positive = self._n_positive + seen.n_positive
         if before.packed_own is not None:
             _join(self._packed, "own", before.packed_own)
+        if before.classes is not None:
+            self._classes.add(before.classes)
         if seen.own_post is None:
             self._extend(before)
         else:
@@ -135,6 +174,7 @@ class Totals:
             "n_positive": self._n_positive,
             "own_mean": own[0],
             "own_log_var": own[1],
+            "classes": self._classes.finished(),
         }
 
 

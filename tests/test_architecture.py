@@ -43,9 +43,11 @@ ROOMS = {
     "totals": room("condense observation backward recording stats", "numpy"),
     "watch": room("norms observation stats", "torch"),
     "probe": room(
-        "norms wiring condense observation totals watch graph backward recording stats errors", "torch numpy"
+        "norms wiring condense observation totals watch graph backward labels recording stats errors",
+        "torch numpy",
     ),
-    "drive": room("probe errors recording", "torch tqdm"),
+    "labels": room("errors stats", "torch numpy"),
+    "drive": room("probe labels errors recording stats", "torch tqdm"),
     "interventions": room("norms recording errors", "torch numpy"),
     "scipy_stats": room("", "scipy"),
     "measures": room("recording neighbours stats errors scipy_stats", "numpy pandas"),
@@ -136,6 +138,7 @@ def test_the_right_hand_rooms_never_name_torch():
                 "condense",
                 "wiring",
                 "drive",
+                "labels",
                 "zoo",
                 "weights",
             }, name

@@ -7,6 +7,7 @@ import numpy as np
 from bnprobe.measures.columns import Column
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
+from bnprobe.stats import Moments
 
 BA = "Ba, Kiros & Hinton 2016, arXiv:1607.06450"
 
@@ -43,6 +44,14 @@ COLUMNS = (
         BA,
         "layers",
     ),
+    Column(
+        "mean_energy",
+        "Share of the inputs' energy in the means that layer norm takes out and RMS norm leaves in.",
+        "Σμₙ² / Σ(μₙ² + σₙ²), sums over samples",
+        "0 to 1",
+        "RMSNorm: Zhang & Sennrich 2019, arXiv:1910.07467",
+        "layers",
+    ),
 )
 
 
@@ -55,4 +64,17 @@ def layer_columns(record: LayerRecord) -> dict[str, float]:
         "own_mean_sd": median(np.sqrt(record.own_mean.var_population)),
         "own_sd": float(np.exp(median(record.own_log_var.mean_seen) / 2)),
         "own_log_var_sd": median(np.sqrt(record.own_log_var.var_population)),
+        "mean_energy": _mean_energy(record.own_mean, record.pre),
     }
+
+
+def _mean_energy(own_mean: Moments, pre: Moments) -> float:
+    """Share of the mean square of all values that their groups' means account for.
+
+    Exact, from sums: mu^2 + sigma^2 is the mean square of a group's values, so its mean over samples is the
+    mean square over everything. Samples with large values count for more than in a mean of ratios.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        of_means = np.mean(own_mean.var_population + own_mean.mean_seen**2)
+        of_values = np.mean(pre.var_population + pre.mean_seen**2)
+        return float(of_means / of_values) if of_values > 0 else float("nan")

@@ -1,22 +1,17 @@
 """Memory against data: how far the inputs seen now lie from what the running statistics remember.
 
-Pixels of one image are correlated, so every standard error here counts images: the variance of an
-image's mean, over images, divided by their number. To it comes the noise of the running mean itself,
-an exponential average over batches whose size a checkpoint does not keep.
+The mean, with its certainty, and distances that take mean and scale together; `scale` has the scale's.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from bnprobe.measures.certainty import adjusted, error_of
 from bnprobe.measures.columns import Column
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
-
-TRAINING_BATCH = 32
-"""Images per device in torchvision's reference recipes: assumed for the noise of the running mean,
-because no checkpoint says. A larger true batch makes `shift_z` cautious, not bold."""
 
 _LI = "Li et al. 2016, arXiv:1603.04779"
 
@@ -41,6 +36,13 @@ COLUMNS = (
         "½(r² + d² − 1) − ln r, with d = shift, r = scale_ratio",
         "nats",
         "Kullback & Leibler 1951",
+    ),
+    Column(
+        "w2",
+        "How far what is seen must be carried to lie on what is remembered, both taken as Gaussians.",
+        "√(d² + (r − 1)²), with d = shift, r = scale_ratio",
+        "remembered σ",
+        "2-Wasserstein distance: Dowson & Landau 1982",
     ),
     Column(
         "shift_se",
@@ -78,6 +80,13 @@ COLUMNS = (
         table="layers",
     ),
     Column(
+        "w2_rms",
+        "Typical distance between what is seen and what is remembered, mean and scale together.",
+        "√(mean of w2²)",
+        "remembered σ",
+        table="layers",
+    ),
+    Column(
         "shifted_share",
         "Share of channels surely shifted.",
         "share of shift_q < 0.01",
@@ -87,59 +96,40 @@ COLUMNS = (
 )
 
 
+_NAMES = ("shift", "scale_ratio", "kl", "w2", "shift_se", "shift_z", "shift_q")
+
+
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
-    """The shift and its certainty, shape (C,) each; NaN for layers without running statistics."""
-    missing = np.full(record.n_channels, np.nan)
+    """The shift, its certainty and the distances, shape (C,) each; NaN without running statistics."""
     if record.running_mean is None or record.running_var is None:
-        return dict.fromkeys(("shift", "scale_ratio", "kl", "shift_se", "shift_z", "shift_q"), missing)
+        return dict.fromkeys(_NAMES, np.full(record.n_channels, np.nan))
     with np.errstate(invalid="ignore", divide="ignore"):
         sigma = np.sqrt(record.running_var + record.eps)
         shift = (record.pre.mean_seen - record.running_mean) / sigma
         ratio = np.sqrt(record.pre.var_population) / sigma
-        se = (
-            np.sqrt(record.pre_images.var_between * (1 / record.pre_images.n + 1 / _n_running(record)))
-            / sigma
-        )
+        se = error_of(record.pre_images.var_between, record) / sigma
         z = np.where(se > 0, shift / se, np.nan)
         kl = (ratio**2 + shift**2 - 1) / 2 - np.log(ratio)
-    q = _adjusted(z, record.pre_images.n)
-    return {"shift": shift, "scale_ratio": ratio, "kl": kl, "shift_se": se, "shift_z": z, "shift_q": q}
-
-
-def _n_running(record: LayerRecord) -> float:
-    """Images that the running mean is worth: its noise is that of a mean over so many.
-
-    An exponential average with momentum m has the variance m/(2 - m) of one batch's mean; momentum
-    None averages all batches tracked. Follows from the geometric weights m(1 - m)^k.
-    """
-    tracked = record.n_batches_tracked or 0
-    if record.momentum is None:
-        return float(max(tracked, 1) * TRAINING_BATCH) if tracked else 19.0 * TRAINING_BATCH
-    m = min(max(record.momentum, 1e-12), 1.0)
-    return (2 - m) / m * TRAINING_BATCH
-
-
-def _adjusted(z: Array, n_images: Array) -> Array:
-    """Two-sided p values of z, adjusted over the channels that have one."""
-    from bnprobe.scipy_stats import stats
-
-    tested = np.isfinite(z) & (n_images > 1)
-    q = np.full(z.shape, np.nan)
-    if tested.any():
-        p = 2 * stats.t.sf(np.abs(z[tested]), n_images[tested] - 1)
-        q[tested] = stats.false_discovery_control(np.clip(p, 0, 1))
-    return q
+        w2 = np.hypot(shift, ratio - 1)
+    q = adjusted(z, record.pre_images.n)
+    return dict(zip(_NAMES, (shift, ratio, kl, w2, se, z, q), strict=True))
 
 
 def layer_columns(record: LayerRecord) -> dict[str, float]:
     """What the channels say together; NaN for layers without running statistics."""
     columns = channel_columns(record)
-    shift, q = columns["shift"], columns["shift_q"]
+    q = columns["shift_q"]
     with np.errstate(over="ignore"):
-        known = shift[np.isfinite(shift)]
         return {
-            "shift_rms": float(np.sqrt(np.mean(known**2))) if known.size else float("nan"),
+            "shift_rms": _root_mean_square(columns["shift"]),
             "var_ratio_median": median(columns["scale_ratio"] ** 2),
             "kl_median": median(columns["kl"]),
+            "w2_rms": _root_mean_square(columns["w2"]),
             "shifted_share": float(np.mean(q[~np.isnan(q)] < 0.01)) if (~np.isnan(q)).any() else float("nan"),
         }
+
+
+def _root_mean_square(values: Array) -> float:
+    """Of the finite values; NaN where there are none."""
+    known = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(known**2))) if known.size else float("nan")

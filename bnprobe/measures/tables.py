@@ -9,11 +9,39 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures import activity, gradient, own, parameters, shape, shift, surroundings
+from bnprobe.measures import (
+    activity,
+    components,
+    gaussian,
+    gradient,
+    outliers,
+    own,
+    parameters,
+    promise,
+    scale,
+    shape,
+    shift,
+    surroundings,
+    verdict,
+)
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord, Recording
 
-FAMILIES: tuple[ModuleType, ...] = (parameters, shape, activity, shift, own, surroundings, gradient)
+FAMILIES: tuple[ModuleType, ...] = (
+    parameters,
+    shape,
+    gaussian,
+    activity,
+    shift,
+    scale,
+    verdict,
+    promise,
+    components,
+    own,
+    outliers,
+    surroundings,
+    gradient,
+)
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
 
 PLACE = (

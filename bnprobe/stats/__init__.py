@@ -5,8 +5,9 @@ variables at once (one per channel, say), all in float64, and owns the only form
 it is merged, whether the parts are batches, workers, machines or days.
 """
 
+from bnprobe.stats.classes import ClassMoments
 from bnprobe.stats.histogram import N_BINS, Histogram
 from bnprobe.stats.images import ImageMoments
 from bnprobe.stats.moments import Moments
 
-__all__ = ["N_BINS", "Histogram", "ImageMoments", "Moments"]
+__all__ = ["N_BINS", "ClassMoments", "Histogram", "ImageMoments", "Moments"]

@@ -51,6 +51,7 @@ def without_calls(record: LayerRecord) -> LayerRecord:
         own_mean=None,
         own_log_var=None,
         gradient=None,
+        classes=None,
     )
 
 

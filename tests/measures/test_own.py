@@ -52,3 +52,28 @@ def test_norms_with_a_memory_or_a_batch_compute_nothing_per_sample():
     rows = some_rows()
     for record in (site(rows), site(rows, **memory_of(rows))):
         assert all(math.isnan(value) for value in own.layer_columns(record).values())
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "rms_norm"])
+def test_the_share_of_energy_in_the_means(kind):
+    """Fails if it is a mean of ratios, or a share of variances: what centring would take out, over all values."""
+    rows = some_rows(7) + 3
+    means = [float(rows[i, :, p].mean()) for i in range(7) for p in range(rows.shape[2])]
+    expected = sum(m * m for m in means) / len(means) / float((rows**2).mean())
+    assert own.layer_columns(site(rows, kind=kind))["mean_energy"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_share_of_energy_by_groups():
+    """Fails if groups are weighed wrongly: instance norm has as many as channels."""
+    rows = some_rows(7)
+    expected = (rows.mean(2) ** 2).mean() / (rows**2).mean()
+    assert own.layer_columns(site(rows, kind="instance_norm"))["mean_energy"] == pytest.approx(expected)
+
+
+def test_the_share_of_energy_has_its_ends():
+    """Fails if equal channels are not all mean, or centred ones not without; nothing has no share."""
+    alike = np.repeat(some_rows(7, 1), 3, axis=1)
+    assert own.layer_columns(site(alike, kind="layer_norm"))["mean_energy"] == pytest.approx(1)
+    centred = some_rows(7) - some_rows(7).mean(1, keepdims=True)
+    assert own.layer_columns(site(centred, kind="layer_norm"))["mean_energy"] == pytest.approx(0, abs=1e-12)
+    assert math.isnan(own.layer_columns(site(some_rows() * 0, kind="rms_norm"))["mean_energy"])

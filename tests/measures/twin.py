@@ -29,6 +29,9 @@ def channel_columns(rows: np.ndarray, y: np.ndarray, facts: dict[str, Any]) -> d
         for name in ("gamma", "beta", "running_mean", "running_var"):
             one[name] = NAN if facts[name] is None else facts[name][c]
         one.update(shift_of(rows[:, c], one, facts))
+        one.update(scale_of(rows[:, c], one, facts))
+        one.update(promise_of(y[:, c], one))
+        one.update(shares_of(rows[:, c]))
         for name, value in one.items():
             columns.setdefault(name, []).append(value)
     found = {name: np.array(values) for name, values in columns.items()}
@@ -61,7 +64,7 @@ def images_of(values: np.ndarray) -> int:
 
 def shift_of(values: np.ndarray, one: dict[str, float], facts: dict[str, Any]) -> dict[str, float]:
     """Shift, its certainty, scale and distance of one channel; NaN without running statistics."""
-    names = ("shift", "scale_ratio", "kl", "shift_se", "shift_z")
+    names = ("shift", "scale_ratio", "kl", "w2", "shift_se", "shift_z")
     if facts["running_mean"] is None or facts["running_var"] is None:
         return dict.fromkeys(names, NAN)
     variance = one["running_var"] + facts["eps"]
@@ -76,7 +79,49 @@ def shift_of(values: np.ndarray, one: dict[str, float], facts: dict[str, Any]) -
     else:
         between = float(np.var(means, ddof=1))
         se = math.sqrt(between / len(means) + between / running_images(facts)) / sigma
-    return {"shift": d, "scale_ratio": r, "kl": kl, "shift_se": se, "shift_z": d / se if se > 0 else NAN}
+    w2 = math.sqrt(d * d + (r - 1) ** 2)
+    z = d / se if se > 0 else NAN
+    return {"shift": d, "scale_ratio": r, "kl": kl, "w2": w2, "shift_se": se, "shift_z": z}
+
+
+def scale_of(values: np.ndarray, one: dict[str, float], facts: dict[str, Any]) -> dict[str, float]:
+    """Certainty of the scale of one channel (N, P), all of it finite; NaN without running statistics."""
+    names = ("scale_se", "scale_z")
+    var, mean, (n, p) = one["pre_var"], one["pre_mean"], values.shape
+    if facts["running_mean"] is None or facts["running_var"] is None or n < 2 or not var > 0:
+        return dict.fromkeys(names, NAN)
+    squares = [math.fsum((v - mean) ** 2 for v in image) / p for image in values.tolist()]
+    of_means = [math.fsum(image) / p for image in values.tolist()]
+    spread, between = float(np.var(squares, ddof=1)), float(np.var(of_means, ddof=1))
+    of_log = math.sqrt(spread / n + spread / running_images(facts)) / (2 * var)
+    seen = var + between / n
+    batch = 32 * p
+    # a batch of 32 images: v (1 - V / v / 32), with divisor n - 1
+    stored = one["running_var"] / (1 - between / seen / 32) * (batch - 1) / batch
+    log = 0.5 * math.log((seen + facts["eps"]) / (stored + facts["eps"]))
+    ratio = math.sqrt(var / (one["running_var"] + facts["eps"]))
+    return {"scale_se": ratio * of_log, "scale_z": log / of_log if of_log > 0 else NAN}
+
+
+def promise_of(outputs: np.ndarray, one: dict[str, float]) -> dict[str, float]:
+    """The outputs' mean and deviation against beta and |gamma|, which are 0 and 1 where there are none."""
+    beta = 0.0 if math.isnan(one["beta"]) else one["beta"]
+    gamma = 1.0 if math.isnan(one["gamma"]) else abs(one["gamma"])
+    if gamma == 0:
+        return {"beta_error": NAN, "gamma_ratio": NAN}
+    return {
+        "beta_error": (one["post_mean"] - beta) / gamma,
+        "gamma_ratio": math.sqrt(one["post_var"]) / gamma,
+    }
+
+
+def shares_of(values: np.ndarray) -> dict[str, float]:
+    """What lies between images and inside them, by loops; all images have the same number of values."""
+    inside = math.fsum(float(np.var(image)) for image in values) / len(values)
+    between = float(np.var([float(np.mean(image)) for image in values]))
+    total = inside + between
+    shares = (between / total, inside / total) if total > 0 else (NAN, NAN)
+    return {"share_class": NAN, "share_image": shares[0], "share_within": shares[1]}
 
 
 def running_images(facts: dict[str, Any]) -> float:

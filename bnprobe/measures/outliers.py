@@ -1,0 +1,78 @@
+"""Outlier dimensions: channels far larger than the rest, which share one divisor with them.
+
+Layer, group and RMS norm divide channels by a common deviation, so a channel that is many times larger
+than the others decides it, and with it what is left of them. Batch and instance norm divide every channel
+by its own; for instance norm the numbers still tell what the layer is given.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnprobe.measures.columns import Column
+from bnprobe.measures.shape import median
+from bnprobe.recording import BATCH, LayerRecord
+from bnprobe.stats.moments import Array
+
+OUTLIER = 6.0
+"""Root mean square, in units of the layer's median one, above which a channel is an outlier: the magnitude
+beyond which features cannot be quantized with the others (Dettmers et al. 2022)."""
+
+MOST_LISTED = 10
+"""Outliers named in the table of layers, the largest first."""
+
+_DETTMERS = "Dettmers et al. 2022, arXiv:2208.07339; Kovaleva et al. 2021, arXiv:2105.06990"
+COLUMNS = (
+    Column(
+        "rms_ratio",
+        "Size of the channel's inputs against the layer's typical channel; not for norms that pool over the batch.",
+        "√(pre_mean² + pre_var) / median over channels",
+        "",
+        _DETTMERS,
+    ),
+    Column(
+        "outliers",
+        "Channels far larger than the rest, with which they share a divisor.",
+        f"count of rms_ratio > {OUTLIER:g}",
+        "channels",
+        _DETTMERS,
+        "layers",
+    ),
+    Column(
+        "outlier_channels",
+        f"Which channels these are, the largest first, {MOST_LISTED} at most.",
+        f"channels with rms_ratio > {OUTLIER:g}",
+        table="layers",
+    ),
+    Column(
+        "rms_ratio_max",
+        "Size of the largest channel against the typical one.",
+        "max rms_ratio",
+        table="layers",
+    ),
+)
+
+
+def channel_columns(record: LayerRecord) -> dict[str, Array]:
+    """The size of each channel, shape (C,); NaN for norms over the batch and where nothing was seen."""
+    if record.pools == BATCH:
+        return {"rms_ratio": np.full(record.n_channels, np.nan)}
+    # hypot and not the root of a sum of squares, which overflows first
+    rms = np.hypot(record.pre.mean_seen, np.sqrt(record.pre.var_population))
+    typical = median(rms)
+    return {"rms_ratio": rms / typical if typical > 0 else np.full(record.n_channels, np.nan)}
+
+
+def layer_columns(record: LayerRecord) -> dict[str, float | str]:
+    """How many outliers there are, which, and how large the largest channel is; NaN for norms over the batch."""
+    ratio = channel_columns(record)["rms_ratio"]
+    known = ratio[~np.isnan(ratio)]
+    if not known.size:
+        return {"outliers": np.nan, "outlier_channels": "", "rms_ratio_max": np.nan}
+    order = np.argsort(-np.where(np.isnan(ratio), -np.inf, ratio), kind="stable")
+    far = [int(c) for c in order if ratio[c] > OUTLIER]
+    return {
+        "outliers": float(len(far)),
+        "outlier_channels": ", ".join(map(str, far[:MOST_LISTED])),
+        "rms_ratio_max": float(known.max()),
+    }

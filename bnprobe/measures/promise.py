@@ -1,0 +1,125 @@
+"""Whether the outputs have mean beta and deviation |gamma|, as batch norm is said to give them, and why not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnprobe.measures import verdict
+from bnprobe.measures.columns import Column
+from bnprobe.measures.shape import median
+from bnprobe.recording import CHANNELS, LayerRecord
+from bnprobe.stats.moments import Array
+
+OFF_MEAN, OFF_SCALE = verdict.VISIBLE_SHIFT, verdict.VISIBLE_SCALE
+"""Median |mean − beta| in |gamma|, and median |ln(deviation / |gamma|)|, up to which a layer keeps the promise:
+the sizes from which a shift is visible, so that a layer whose memory is judged the same keeps it."""
+
+OTHER_FORMULA = 0.01
+"""Mismatch of output and formula, in units of the largest output, from which the layer does something more."""
+
+HOLDS, UNKNOWN, OTHER, EPS = "holds", "unknown", "other formula", "eps"
+OWN, NEVER, SMALL, SHIFT, BY_BATCH = (
+    "own statistics",
+    "never updated",
+    "small sample",
+    "shift",
+    "batch statistics",
+)
+REASONS = (HOLDS, UNKNOWN, OTHER, EPS, OWN, NEVER, SMALL, SHIFT, BY_BATCH)
+
+_IOFFE = "Ioffe & Szegedy 2015, arXiv:1502.03167, section 3"
+COLUMNS = (
+    Column(
+        "beta_error",
+        "How far the outputs' mean lies from β, in units of |γ|: batch norm promises 0.",
+        "(post_mean − β) / |γ|",
+        "|γ|",
+        _IOFFE,
+    ),
+    Column(
+        "gamma_ratio",
+        "Deviation of the outputs against |γ|: batch norm promises 1.",
+        "√post_var / |γ|",
+        "",
+        _IOFFE,
+    ),
+    Column(
+        "beta_error_median",
+        "Typical distance of the outputs' mean from β, to either side.",
+        "median |beta_error|",
+        "|γ|",
+        table="layers",
+    ),
+    Column(
+        "gamma_ratio_median",
+        "Typical deviation of the outputs against |γ|.",
+        "median gamma_ratio",
+        table="layers",
+    ),
+    Column(
+        "why_not",
+        "Whether the outputs have mean β and deviation |γ|: holds, or the first reason found why they do not.",
+        f"holds: median |beta_error| ≤ {OFF_MEAN} and median |ln gamma_ratio| ≤ {OFF_SCALE}; else {', '.join(REASONS[2:])}",
+        table="layers",
+    ),
+)
+
+
+def channel_columns(record: LayerRecord) -> dict[str, Array]:
+    """Error of the mean and ratio of the deviation, shape (C,) each; NaN where gamma is 0 or nothing was seen.
+
+    A norm without gamma or beta has 1 and 0 in their place.
+    """
+    scale = np.ones(record.n_channels) if record.gamma is None else np.abs(record.gamma)
+    scale = np.where(scale > 0, scale, np.nan)
+    offset = 0.0 if record.beta is None else record.beta
+    with np.errstate(invalid="ignore", over="ignore"):
+        return {
+            "beta_error": (record.post.mean_seen - offset) / scale,
+            "gamma_ratio": np.sqrt(record.post.var_population) / scale,
+        }
+
+
+def layer_columns(record: LayerRecord) -> dict[str, float | str]:
+    """Medians, and the reason."""
+    columns = channel_columns(record)
+    return {
+        "beta_error_median": median(np.abs(columns["beta_error"])),
+        "gamma_ratio_median": median(columns["gamma_ratio"]),
+        "why_not": _why_not(record, columns["beta_error"], columns["gamma_ratio"]),
+    }
+
+
+def _why_not(record: LayerRecord, error: Array, ratio: Array) -> str:
+    """The first that applies, in this order: every reason but the last explains all that comes after it."""
+    if np.isnan(median(ratio)):
+        return UNKNOWN
+    if _keeps(error, ratio):
+        return HOLDS
+    if record.output == "read" and record.pools != CHANNELS and record.mismatch > OTHER_FORMULA:
+        return OTHER
+    if record.normalized_by == "sample":
+        return OWN
+    if _keeps(error, _without_eps(record, ratio)):
+        return EPS
+    if record.normalized_by == "batch":
+        return BY_BATCH
+    judged = verdict.layer_columns(record)["verdict"]
+    if judged in (verdict.NEVER_UPDATED, verdict.TOO_FEW):
+        return NEVER if judged == verdict.NEVER_UPDATED else SMALL
+    return SHIFT if record.normalized_by == "running" else BY_BATCH
+
+
+def _keeps(error: Array, ratio: Array) -> bool:
+    with np.errstate(divide="ignore"):
+        off = median(np.abs(np.log(ratio)))
+    return median(np.abs(error)) <= OFF_MEAN and off <= OFF_SCALE
+
+
+def _without_eps(record: LayerRecord, ratio: Array) -> Array:
+    """The ratio if nothing had been added to the variance before the root."""
+    stored = record.normalized_by == "running" and record.running_var is not None
+    var = record.running_var if stored else record.pre.var_population
+    assert var is not None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return ratio * np.sqrt((var + record.eps) / var)

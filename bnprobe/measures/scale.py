@@ -1,0 +1,109 @@
+"""The scale against the memory: how sure it is that the inputs vary otherwise than in training.
+
+The error counts images: that of a variance is the spread, over images, of an image's mean squared
+distance from the channel's mean. The test is of the logarithm, whose error does not depend on the scale.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnprobe.measures.certainty import TRAINING_BATCH, adjusted, error_of
+from bnprobe.measures.columns import Column
+from bnprobe.measures.shape import median
+from bnprobe.recording import LayerRecord
+from bnprobe.stats.moments import Array
+
+COLUMNS = (
+    Column(
+        "scale_se",
+        "Standard error of the scale ratio, counting images and not pixels.",
+        "scale_ratio · √(S/n_images + S/n_running) / (2 pre_var), S = variance of an image's mean of (x − pre_mean)²",
+        "",
+        "clustered by image, delta method; n_running as for shift_se",
+    ),
+    Column(
+        "scale_z",
+        "The log of the scale ratio in its own standard errors; eps is on both sides, so it moves nothing.",
+        "½ ln((v + eps) / (r + eps)) · scale_ratio / scale_se; v, r: pre_var and running_var without the bias of their size",
+    ),
+    Column(
+        "scale_q",
+        "Chance of calling this channel's scale moved by mistake, adjusted for testing all channels of the layer.",
+        "Benjamini-Hochberg over channels, Student's t with n_images − 1 degrees",
+        "0 to 1",
+        "Benjamini & Hochberg 1995",
+    ),
+    Column(
+        "design_effect",
+        "Values of one image that count as one for the mean, because they are alike: 1 if independent.",
+        "values per image · variance of an image's mean / pre_var",
+        "values",
+        "Kish 1965, Survey Sampling",
+    ),
+    Column(
+        "icc",
+        "Correlation of two values of one image: 0 if images do not differ, 1 if each image is constant.",
+        "(design_effect − 1) / (values per image − 1)",
+        "",
+        "intraclass correlation: Fisher 1925",
+    ),
+    Column(
+        "design_effect_median",
+        "Typical number of values of one image that count as one.",
+        "median design_effect",
+        "values",
+        table="layers",
+    ),
+)
+
+
+def channel_columns(record: LayerRecord) -> dict[str, Array]:
+    """Certainty of the scale and the likeness of an image's values, shape (C,) each; NaN where undefined."""
+    missing = np.full(record.n_channels, np.nan)
+    columns = dict.fromkeys(("scale_se", "scale_z", "scale_q"), missing)
+    if record.running_var is not None and record.running_mean is not None:
+        error = relative_error(record)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            z = np.where(error > 0, log_ratio(record) / error, np.nan)
+            ratio = np.sqrt(record.pre.var_population / (record.running_var + record.eps))
+        columns = {"scale_se": ratio * error, "scale_z": z, "scale_q": adjusted(z, record.pre_images.n)}
+    return {**columns, **_alike(record)}
+
+
+def relative_error(record: LayerRecord) -> Array:
+    """Standard error of the log of the deviation, half that of the log of the variance; shape (C,)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = record.pre_images.var_of_square_about(record.pre.mean)
+        return error_of(spread, record) / (2 * record.pre.var_population)
+
+
+def log_ratio(record: LayerRecord) -> Array:
+    """Log of the deviation seen against the remembered one, as the norm sees them; shape (C,).
+
+    Both are estimates of a population's variance v from n values in N images that differ in their means
+    by the variance V. What was seen has the expectation v - V/N. A batch of B images, whose unbiased
+    variance training averages, has (v - V/B) n/(n - 1). B is assumed to be TRAINING_BATCH.
+    """
+    if record.running_var is None:
+        return np.full(record.n_channels, np.nan)
+    n_images = record.pre_images.n
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = record.pre_images.var_between
+        seen = record.pre.var_population + between / n_images
+        n = TRAINING_BATCH * record.pre.n / n_images
+        stored = record.running_var * (1 - 1 / n) / (1 - between / seen / TRAINING_BATCH)
+        return np.log((seen + record.eps) / (stored + record.eps)) / 2
+
+
+def _alike(record: LayerRecord) -> dict[str, Array]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        per_image = record.pre.n / record.pre_images.n
+        effect = per_image * record.pre_images.var_between / record.pre.var_population
+        icc = np.where(per_image > 1, (effect - 1) / (per_image - 1), np.nan)
+    return {"design_effect": effect, "icc": icc}
+
+
+def layer_columns(record: LayerRecord) -> dict[str, float]:
+    """The typical design effect; NaN where fewer than two images were seen."""
+    return {"design_effect_median": median(_alike(record)["design_effect"])}
