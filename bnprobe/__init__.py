@@ -1,4 +1,4 @@
-"""What did normalization learn from the data? See `attach`, `record` and `report`."""
+"""What did normalization learn from the data? See `attach`, `record`, `report` and `check`."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from bnprobe.errors import (
     BadCheckpoint,
     BadImages,
     BadRecordingFile,
+    BadSettings,
     BnprobeError,
     CannotMerge,
     CannotWrite,
@@ -22,6 +23,7 @@ __all__ = [
     "BadCheckpoint",
     "BadImages",
     "BadRecordingFile",
+    "BadSettings",
     "BnprobeError",
     "CannotMerge",
     "CannotWrite",
@@ -34,6 +36,7 @@ __all__ = [
     "Report",
     "UnknownModel",
     "attach",
+    "check",
     "load",
     "record",
     "register_norm",
@@ -47,6 +50,7 @@ _HOMES = {
     "Recording": "bnprobe.recording",
     "Report": "bnprobe.report.result",
     "attach": "bnprobe.probe",
+    "check": "bnprobe.weights.check",
     "load": "bnprobe.files",
     "record": "bnprobe.drive",
     "register_norm": "bnprobe.norms",

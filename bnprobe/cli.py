@@ -13,15 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from bnprobe.commands import check, rules
+from bnprobe.commands.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.errors import BnprobeError, UnknownModel
 
 if TYPE_CHECKING:
     from bnprobe.images import Batches
     from bnprobe.recording import Recording
-    from bnprobe.report.result import Report
     from bnprobe.zoo import Subject
-
-SEVERITIES = ("info", "warning", "critical")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_report(commands)
+    check.add(commands)
+    rules.add(commands)
     _add_list(commands)
     return parser
 
@@ -114,9 +115,8 @@ def _add_output(command: argparse.ArgumentParser, default: str | None) -> None:
         "-o", "--out", metavar="FILE", default=default, help=f"the page to write (default {shown})"
     )
     command.add_argument("--text", action="store_true", help="also print the whole report as text")
-    command.add_argument(
-        "--fail-on", choices=SEVERITIES, help="exit with 1 on a finding of this severity or above"
-    )
+    add_fail_on(command)
+    add_config(command)
 
 
 def _add_list(commands: Any) -> None:
@@ -284,16 +284,11 @@ def _finish(recording: Recording, out: Path, options: argparse.Namespace) -> int
     """Write the page, print the answer, and say by the exit code whether a finding is serious."""
     from bnprobe.report import report
 
-    result = report(recording)
+    result = report(recording, config=settings_file(options))
     page = result.to_html(out)
     print(result.to_text() if options.text else result.summary())
     print(f"page: {page}")
-    return 1 if options.fail_on and _serious(result, options.fail_on) else 0
-
-
-def _serious(report: Report, severity: str) -> bool:
-    serious = SEVERITIES[SEVERITIES.index(severity) :]
-    return bool(report.findings["severity"].isin(serious).any())
+    return exit_code(result.findings["severity"], options.fail_on)
 
 
 def _list(options: argparse.Namespace) -> int:

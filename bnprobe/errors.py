@@ -45,3 +45,7 @@ class CannotWrite(BnprobeError):
 
 class NotDefined(BnprobeError):
     """A quantity was asked of a layer for which it has no meaning."""
+
+
+class BadSettings(BnprobeError):
+    """A file of settings cannot be read, or asks for something that does not exist."""

@@ -99,6 +99,8 @@ class Wiring:
     `skip_activation` is what acts in between, in order: "relu, max_pool" ("none" for nothing). `skip_var` (C,) is
     the variance of that side as the parameters of the norms before it imply (see `wiring.skip`), and
     `skip_var_initial` the same for gamma 1 and beta 0; None where it is not made of norms alone.
+
+    `guessed` says that nothing was executed: the feeder was told from names and shapes alone.
     """
 
     follows: str
@@ -113,3 +115,4 @@ class Wiring:
     skip_activation: str = "none"
     skip_var: Array | None = None
     skip_var_initial: Array | None = None
+    guessed: bool = False

@@ -23,6 +23,12 @@ BATCH, INSTANCE, GROUP, CHANNELS = POOLS = ("batch", "instance", "group", "chann
 """What a norm pools over: the batch per channel; each sample's channel; each sample's group of
 channels; or all channels at each position (layer and RMS norm)."""
 
+UNKNOWN = "unknown"
+"""In place of a pool: of a norm that was read from a file, without the module that would tell."""
+
+WEIGHTS_ONLY = "weights only"
+"""The mode of a norm that was not called: all that is known of it is what the weights around it say."""
+
 
 @dataclass(frozen=True)
 class FeederRecord:
@@ -114,7 +120,8 @@ class LayerRecord:
     `mismatch` is the largest difference at the first call between the real output and the formula
     of the kind, in units of the largest output; NaN where it was not checked. `wiring` is what was found
     around the layer when it was first called, or None. `classes` are the images by class, as far as labels
-    were given, or None.
+    were given, or None. Without a single call every statistic is empty: such a record holds the vectors of
+    a checkpoint, where an unknown `momentum` is NaN.
     """
 
     layer: str
@@ -168,7 +175,7 @@ class LayerRecord:
         if self.classes is not None and self.classes.within.shape != c:
             found = self.classes.within.shape
             raise BnprobeError(f"{self.site} / classes: expected shape {c}, found {found}.")
-        if self.pools not in POOLS:
+        if self.pools not in (*POOLS, UNKNOWN):
             raise BnprobeError(
                 f"{self.site} / pools: expected one of {', '.join(POOLS)}, found {self.pools!r}."
             )
@@ -185,14 +192,18 @@ class LayerRecord:
 
     @property
     def mode(self) -> str:
-        """`train` or `eval` by the layer's own flag at every call, else `mixed`."""
+        """`train` or `eval` by the layer's own flag at every call, else `mixed`; `weights only` without a call."""
+        if self.n_calls == 0:
+            return WEIGHTS_ONLY
         if self.n_calls_training == 0:
             return "eval"
         return "train" if self.n_calls_training == self.n_calls else "mixed"
 
     @property
     def normalized_by(self) -> str:
-        """Which statistics normalized: `running`, `batch`, `both`, or the sample's own (`sample`)."""
+        """Which statistics normalized: `running`, `batch`, `both`, the sample's own (`sample`), or `nothing` yet."""
+        if self.n_calls == 0:
+            return "nothing"
         if self.n_calls_running:
             return "running" if self.n_calls_running == self.n_calls else "both"
         return "batch" if self.pools == BATCH else "sample"
@@ -372,6 +383,11 @@ class Recording:
         seen = [(record.layer, record.call) for record in self.layers]
         if len(set(seen)) != len(seen):
             raise BnprobeError("A recording holds one record per site; this one holds a site twice.")
+
+    @property
+    def weights_only(self) -> bool:
+        """Whether no norm was called: what a checkpoint says, without data."""
+        return bool(self.layers) and all(record.n_calls == 0 for record in self.layers)
 
     def merge(self, other: Self) -> Self:
         """Both recordings together, as if made in one go; CannotMerge when the weights differ."""

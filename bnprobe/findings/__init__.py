@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bnprobe.findings import gradient, memory, values
-from bnprobe.findings.rule import SEVERITIES, Evidence, Finding, Rule
+from bnprobe.findings import gradient, memory, stored, values
+from bnprobe.findings.limits import DEFAULT, Limits
+from bnprobe.findings.rule import SEVERITIES, Evidence, Finding, Measured, Rule
 
-__all__ = ["RULES", "Finding", "Rule", "judge"]
+__all__ = ["RULES", "Finding", "Limits", "Rule", "judge"]
 
-RULES: tuple[Rule, ...] = (*memory.RULES, *values.RULES, *gradient.RULES)
+RULES: tuple[Rule, ...] = (*memory.RULES, *values.RULES, *stored.RULES, *gradient.RULES)
 """The rule book, in the order in which findings of one severity are shown."""
 
 COLUMNS = ("severity", "rule", "layer", "channels", "says", "because", "do", "source", "call")
 
 
-def judge(evidence: Evidence) -> pd.DataFrame:
+def judge(measured: Measured, limits: Limits = DEFAULT) -> pd.DataFrame:
     """Every finding, the most severe first; a row per finding, with the columns of the contract."""
+    evidence = Evidence.of(measured, limits)
     rows = [
         {**vars(finding), "rule": rule.id, "source": rule.source}
         for rule in RULES

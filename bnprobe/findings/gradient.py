@@ -7,26 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.rule import Evidence, Finding, Rule
-
-STEP = 30.0
-"""Factor between the gradient lengths at two norms that follow each other, from which it counts as a break."""
-
-GAP = 1e-2
-"""Relative violation of an identity that rounding, half precision included, does not explain."""
-
-SILENT_SNR = 0.1
-"""Typical signal-to-noise ratio of the gradients of gamma and beta under which they are noise."""
 
 ENOUGH_PASSES = 8
 
 
 def breaks(evidence: Evidence) -> Iterator[Finding]:
     """A jump of the gradient's length from one norm to the next."""
+    step = evidence.limits.gradient_step
     known = evidence.layers[evidence.layers["grad_out"].notna() & (evidence.layers["grad_out"] > 0)]
     for (_, before), (_, after) in zip(list(known.iterrows())[:-1], list(known.iterrows())[1:], strict=True):
         ratio = before["grad_out"] / after["grad_out"]
-        if 1 / STEP <= ratio <= STEP:
+        if 1 / step <= ratio <= step:
             continue
         way = "explodes" if ratio > 1 else "vanishes"
         yield Finding(
@@ -34,7 +27,7 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
             before["layer"],
             f"On its way back the gradient {way} before it reaches this norm.",
             f"its length is {after['grad_out']:.2e} at {after['layer']} and {before['grad_out']:.2e} here, "
-            f"a factor of {ratio:.2g} (threshold {STEP:g}).",
+            f"a factor of {ratio:.2g} (threshold {step:g}).",
             "Look at what lies between the two: missing normalization, a saturated activation, a scale far from 1; "
             "compare with the same network at initialisation.",
             call=before["call"],
@@ -43,6 +36,7 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
 
 def no_signal(evidence: Evidence) -> Iterator[Finding]:
     """Norms whose gamma and beta receive nothing, or only noise."""
+    silent = evidence.limits.silent_snr
     for _, row in evidence.layers[evidence.layers["n_backward"] > 0].iterrows():
         snr = np.nanmax([row["gamma_snr_median"], row["beta_snr_median"], -1.0])
         if row["no_gradient"] == 1:
@@ -54,12 +48,12 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
                 "Check that its output is used by the loss, and is not detached or cut off by a dead activation.",
                 call=row["call"],
             )
-        elif row["n_backward"] >= ENOUGH_PASSES and 0 <= snr < SILENT_SNR:
+        elif row["n_backward"] >= ENOUGH_PASSES and 0 <= snr < silent:
             yield Finding(
                 "info",
                 row["layer"],
                 "The pull of the loss on γ and β is noise: it changes its sign from pass to pass.",
-                f"typical signal-to-noise ratio {snr:.2g} over {row['n_backward']} passes (threshold {SILENT_SNR}).",
+                f"typical signal-to-noise ratio {snr:.2g} over {row['n_backward']} passes (threshold {silent:g}).",
                 "At the end of training this is expected; at its start, use larger batches or check the labels.",
                 call=row["call"],
             )
@@ -72,15 +66,16 @@ def _passes(row: pd.Series) -> str:
 
 def violated(evidence: Evidence) -> Iterator[Finding]:
     """Identities that hold for every norm, and do not hold here."""
+    limit = evidence.limits.gradient_gap
     for _, row in evidence.layers.iterrows():
-        gaps = {name: row[name] for name in ("gap_centre", "gap_map", "gap_weight") if row[name] > GAP}
+        gaps = {name: row[name] for name in ("gap_centre", "gap_map", "gap_weight") if row[name] > limit}
         if gaps:
             numbers = ", ".join(f"{name} {gap:.2g}" for name, gap in gaps.items())
             yield Finding(
                 "info",
                 row["layer"],
                 "The gradients do not obey the identity that holds for a plain norm: something else takes part.",
-                f"{numbers} (threshold {GAP:g}).",
+                f"{numbers} (threshold {limit:g}).",
                 "Usual reasons: what feeds the norm is used elsewhere too, weights are shared, or statistics are "
                 "synchronized between processes. Read effective learning rates here with care.",
                 call=row["call"],
@@ -92,14 +87,14 @@ RULES = (
         "gradient-breaks",
         "Does the gradient keep its length from norm to norm?",
         "Yang et al. 2019, arXiv:1902.08129; Bjorck et al. 2018, arXiv:1806.02375",
-        f"lengths at neighbouring norms within a factor of {STEP:g}",
+        f"lengths at neighbouring norms within a factor of {DEFAULT.gradient_step:g}",
         breaks,
     ),
     Rule(
         "gradient-no-signal",
         "Do γ and β get a signal?",
         "McCandlish et al. 2018, arXiv:1812.06162 (gradient noise scale)",
-        f"a gradient that is not zero, and a typical signal-to-noise ratio above {SILENT_SNR} "
+        f"a gradient that is not zero, and a typical signal-to-noise ratio above {DEFAULT.silent_snr} "
         f"or fewer than {ENOUGH_PASSES} passes",
         no_signal,
     ),
@@ -107,7 +102,7 @@ RULES = (
         "identity-violated",
         "Do the gradients obey what holds for every norm?",
         "van Laarhoven 2017, arXiv:1706.05350; Ioffe & Szegedy 2015, arXiv:1502.03167",
-        f"relative gaps of at most {GAP:g}",
+        f"relative gaps of at most {DEFAULT.gradient_gap:g}",
         violated,
     ),
 )

@@ -6,17 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.rule import Evidence, Finding, Rule, sites
-
-SHIFT = 0.5
-"""Root mean square shift of a layer, in remembered deviations, from which it counts as moved: the
-CIFAR ResNet-20 on its own clean test images stays below 0.2, on mildly compressed ones below 0.3."""
-
-VARIANCE = 2.0
-"""Typical variance against the remembered one, up or down, from which the scale counts as moved."""
-
-SURE = 0.5
-"""Share of channels that must be surely shifted (q < 0.01) before a layer is named."""
 
 RECALIBRATE = (
     "If these data are what the model will meet, compare its accuracy with the stored and with re-estimated "
@@ -31,7 +22,10 @@ def never_updated(evidence: Evidence) -> Iterator[Finding]:
             continue
         trained = not ((channels["gamma"].fillna(1) == 1) & (channels["beta"].fillna(0) == 0)).all()
         stored = row["normalized_by"] != "batch"
-        numbers = f"running_mean is 0 and running_var is 1 in all {len(channels)} channels"
+        counted = row["n_batches_tracked"]
+        numbers = f"running_mean is 0 and running_var is 1 in all {len(channels)} channels" + (
+            "" if np.isnan(counted) else f" after {counted:g} batches"
+        )
         if trained:
             yield Finding(
                 "critical" if stored else "warning",
@@ -77,26 +71,32 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
 
 def shifted(evidence: Evidence) -> Iterator[Finding]:
     """Inputs that lie elsewhere, or vary otherwise, than the running statistics remember."""
+    limits = evidence.limits
+    top = limits.variance_ratio
     for row, channels in sites(evidence):
         rms, ratio, sure = row["shift_rms"], row["var_ratio_median"], row["shifted_share"]
         remembered = not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all()
-        moved, scaled = rms > SHIFT, ratio > VARIANCE or ratio < 1 / VARIANCE
-        if not remembered or not ((moved and sure > SURE) or scaled):
+        moved, scaled = rms > limits.shift, ratio > top or ratio < 1 / top
+        if not remembered or not ((moved and sure > limits.surely_shifted) or scaled):
             continue
         what = "mean and scale" if moved and scaled else "mean" if moved else "scale"
         certain = "" if np.isnan(sure) else f", {sure:.0%} of channels surely shifted (q < 0.01)"
         distance = (
-            "" if np.isnan(rms) else f"typical shift {rms:.2f} remembered σ (threshold {SHIFT}){certain}, "
+            ""
+            if np.isnan(rms)
+            else f"typical shift {rms:.2f} remembered σ (threshold {limits.shift:g}){certain}, "
         )
         yield Finding(
             "warning",
             row["layer"],
             f"The data do not look like what this layer remembers: the {what} moved.",
-            f"{distance}typical variance {ratio:.3g} of the remembered one (thresholds {1 / VARIANCE}, {VARIANCE:g}).",
+            f"{distance}typical variance {ratio:.3g} of the remembered one (thresholds {1 / top:g}, {top:g}).",
             RECALIBRATE,
             tuple(
                 int(c)
-                for c in channels["channel"][(channels["shift_q"] < 0.01) & (channels["shift"].abs() > SHIFT)]
+                for c in channels["channel"][
+                    (channels["shift_q"] < 0.01) & (channels["shift"].abs() > limits.shift)
+                ]
             ),
             row["call"],
         )
@@ -141,8 +141,8 @@ RULES = (
         "data-shifted",
         "Do the data look like what the layer remembers?",
         "Li et al. 2016, arXiv:1603.04779; Schneider et al. 2020, arXiv:2006.16971",
-        f"a typical shift below {SHIFT} remembered σ, or not sure in half of the channels, and a typical variance "
-        f"within {1 / VARIANCE} and {VARIANCE:g} of the remembered one",
+        f"a typical shift below {DEFAULT.shift} remembered σ, or not sure in half of the channels, and a typical "
+        f"variance within {1 / DEFAULT.variance_ratio} and {DEFAULT.variance_ratio:g} of the remembered one",
         shifted,
     ),
     Rule(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import pandas as pd
+
+from bnprobe.findings.limits import DEFAULT, Limits
 
 SEVERITIES = ("critical", "warning", "info")
 
 
-class Evidence(Protocol):
-    """What a rule may look at: the three tables of a report."""
+class Measured(Protocol):
+    """The three tables of a report."""
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -25,6 +27,21 @@ class Evidence(Protocol):
     @property
     def unread(self) -> pd.DataFrame:
         """Layers that gave no numbers, and why."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a rule may look at: the three tables of a report, and the thresholds."""
+
+    layers: pd.DataFrame
+    channels: pd.DataFrame
+    unread: pd.DataFrame
+    limits: Limits = DEFAULT
+
+    @classmethod
+    def of(cls, measured: Measured, limits: Limits = DEFAULT) -> Self:
+        """The tables of a report, to be judged by these thresholds."""
+        return cls(measured.layers, measured.channels, measured.unread, limits)
 
 
 @dataclass(frozen=True)
@@ -65,3 +82,8 @@ def sites(evidence: Evidence) -> Iterator[tuple[pd.Series, pd.DataFrame]]:
 def indices(channels: pd.DataFrame) -> tuple[int, ...]:
     """Channel numbers of the rows."""
     return tuple(int(c) for c in channels["channel"])
+
+
+def share_severity(found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> str:
+    """A warning where a good part of the layer's channels are meant, a note where it is a few."""
+    return "warning" if len(found) >= limits.many_channels * len(channels) else "info"

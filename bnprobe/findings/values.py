@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.rule import Evidence, Finding, Rule, indices, sites
-
-CONSTANT = 1e-2
-"""|γ| below which a channel's output hardly varies: Frankle, Schwab & Morcos 2020 use the same."""
-
-FEW_IMAGES = 30
-"""Images below which a standard error over images says little."""
 
 
 def not_finite(evidence: Evidence) -> Iterator[Finding]:
@@ -32,14 +27,15 @@ def not_finite(evidence: Evidence) -> Iterator[Finding]:
 
 def constant(evidence: Evidence) -> Iterator[Finding]:
     """Channels whose learned scale is next to nothing."""
+    limit = evidence.limits.constant_gamma
     for row, channels in sites(evidence):
-        flat = channels[channels["gamma"].abs() < CONSTANT]
+        flat = channels[channels["gamma"].abs() < limit]
         if len(flat):
             yield Finding(
                 "info",
                 row["layer"],
                 "Some channels pass on a constant: the network learned not to use them.",
-                f"{len(flat)} of {len(channels)} channels have |γ| < {CONSTANT:g}; their output is β, which may be needed.",
+                f"{len(flat)} of {len(channels)} channels have |γ| < {limit:g}; their output is β, which may be needed.",
                 "They can be removed if β is carried into the next layer's bias; measure before and after.",
                 indices(flat),
                 row["call"],
@@ -50,20 +46,21 @@ def few_images(evidence: Evidence) -> Iterator[Finding]:
     """Too few samples for the standard errors."""
     layers = evidence.layers
     n = int(layers["n_images"].max()) if len(layers) else 0
-    if 0 < n < FEW_IMAGES:
+    few = evidence.limits.few_images
+    if 0 < n < few:
         yield Finding(
             "info",
             "",
             f"Only {n} image{'s were' if n > 1 else ' was'} seen: every number is rough, and no shift can be told for sure.",
-            f"fewer than {FEW_IMAGES} images.",
-            f"Record at least {FEW_IMAGES} images; a few hundred make the standard errors small.",
+            f"fewer than {few:g} images.",
+            f"Record at least {few:g} images; a few hundred make the standard errors small.",
         )
 
 
 def beyond_the_formula(evidence: Evidence) -> Iterator[Finding]:
     """Layers that do something besides normalizing."""
     for row, _ in sites(evidence):
-        if row["output"] == "read" and row["mismatch"] > 0.01:
+        if row["output"] == "read" and row["mismatch"] > evidence.limits.formula_mismatch:
             yield Finding(
                 "info",
                 row["layer"],
@@ -117,14 +114,14 @@ RULES = (
         "channels-constant",
         "Are there channels that the network switched off?",
         "Frankle, Schwab & Morcos 2020, arXiv:2003.00152; Ye et al. 2018, arXiv:1802.00124",
-        f"every |γ| of at least {CONSTANT:g}",
+        f"every |γ| of at least {DEFAULT.constant_gamma:g}",
         constant,
     ),
     Rule(
         "few-images",
         "Were enough images seen?",
         "A standard deviation from n values has a relative error of about 1/√(2n): 13 % at 30",
-        f"{FEW_IMAGES} images or more",
+        f"{DEFAULT.few_images:g} images or more",
         few_images,
     ),
     Rule(

@@ -49,11 +49,11 @@ def adjusted(z: Array, n_images: Array) -> Array:
 
     Benjamini & Hochberg 1995; NaN where z is not finite or fewer than two images were seen.
     """
-    from bnprobe.scipy_stats import stats
-
     tested = np.isfinite(z) & (n_images > 1)
     q = np.full(z.shape, np.nan)
     if tested.any():
+        from bnprobe.scipy_stats import stats  # half a second, which a check of weights need not wait
+
         p = 2 * stats.t.sf(np.abs(z[tested]), n_images[tested] - 1)
         q[tested] = stats.false_discovery_control(np.clip(p, 0, 1))
     return q

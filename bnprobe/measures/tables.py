@@ -25,6 +25,7 @@ from bnprobe.measures import (
     scale,
     shape,
     shift,
+    surroundings,
     verdict,
 )
 from bnprobe.measures.columns import Column
@@ -46,6 +47,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     implied,
     affine,
     residual,
+    surroundings,
     gradient,
 )
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
@@ -62,10 +64,14 @@ PLACE = (
     Column("n_channels", "Number of channels.", table="layers"),
     Column("n_calls", "Forward calls recorded.", table="layers"),
     Column("n_images", "Samples recorded.", table="layers"),
-    Column("mode", "The layer's own flag during the run: eval, train or mixed.", table="layers"),
+    Column(
+        "mode",
+        "The layer's own flag during the run: eval, train or mixed; weights only where it was not called.",
+        table="layers",
+    ),
     Column(
         "normalized_by",
-        "The statistics that normalized: running, batch, both, or the sample's own.",
+        "The statistics that normalized: running, batch, both, the sample's own, or nothing.",
         table="layers",
     ),
     Column("class_name", "Class of the module.", table="layers"),

@@ -12,15 +12,17 @@ if TYPE_CHECKING:
 __all__ = ["report"]
 
 
-def report(source: Any) -> Report:
+def report(source: Any, *, config: str | Path | None = None) -> Report:
     """Measure and judge what was recorded.
 
-    `source` is a Probe, a Recording, or the path of a saved recording. Raises NothingRecorded when no
-    forward pass reached a norm layer, and BadRecordingFile when the path holds no sound recording.
+    `source` is a Probe, a Recording, or the path of a saved recording. `config` is a file of settings (see
+    `bnprobe.settings`): findings to leave out, and thresholds. Raises NothingRecorded when no forward pass
+    reached a norm layer, BadRecordingFile when the path holds no sound recording, and BadSettings.
     """
     from bnprobe.report.result import Report
+    from bnprobe.settings import settings
 
-    return Report(_recording_of(source))
+    return Report(_recording_of(source), settings(config))
 
 
 def _recording_of(source: Any) -> Recording:

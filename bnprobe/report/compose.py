@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bnprobe.findings.pages import rule_page
 from bnprobe.measures import Tables, glossary
-from bnprobe.recording import About, LayerRecord, Recording
+from bnprobe.recording import WEIGHTS_ONLY, About, LayerRecord, Recording
 from bnprobe.report.blocks import (
     Cell,
     Entry,
@@ -39,6 +40,10 @@ LAYER_HEADS = (
     "gamma_negative",
     "fires_median",
     "never_positive",
+    "n_batches_tracked",
+    "half_headroom",
+    "follows",
+    "feeder",
     "shift_rms",
     "var_ratio_median",
     "own_mean",
@@ -47,12 +52,17 @@ LAYER_HEADS = (
     "pre_skew_median",
     "pre_kurtosis_median",
 )
+NEEDS_DATA = ("normalized_by", "never_positive")
+ONLY_WITHOUT_DATA = ("n_batches_tracked", "half_headroom", "follows", "feeder")
+"""Columns that a page with data has no room for; all of them are in `report.layers`."""
+
 CHANNEL_HEADS = (
     "channel",
     "gamma",
     "beta",
     "running_mean",
     "running_var",
+    "filter_norm",
     "pre_mean",
     "pre_var",
     "shift",
@@ -74,15 +84,20 @@ CHANNEL_HEADS = (
 )
 
 
-def compose(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Page:
-    """The page: what was probed, the answer, findings, the network, every layer, the glossary."""
+def compose(recording: Recording, tables: Tables, findings: pd.DataFrame, left_out: str = "") -> Page:
+    """The page: what was probed, the answer, findings, the network, every layer, the rules, the glossary.
+
+    `left_out` says in words which findings are not shown.
+    """
     return Page(
         title=f"What the norms of {recording.about.model} learned",
         lead=_lead(recording),
         sections=(
             Section("probed", "What was probed", (Facts(tuple(_facts(recording))),)),
             Section("answer", "The answer", (Prose(tuple(answer(recording, tables, findings))),)),
-            Section("findings", "Findings", (_findings(findings),)),
+            Section(
+                "findings", "Findings", (_findings(findings), *([Prose((left_out,))] if left_out else []))
+            ),
             Section("network", "The network at a glance", (_network_figure(tables), _layer_table(tables))),
             *_gradient_sections(tables),
             Section(
@@ -92,6 +107,7 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Pag
                 parts=tuple(_layer_section(i, record, tables) for i, record in enumerate(recording.layers)),
             ),
             Section("provenance", "How it was measured", (Facts(tuple(_provenance(recording))),)),
+            *_rule_pages(findings),
             Section(
                 "glossary",
                 "Glossary",
@@ -100,7 +116,8 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Pag
                 hint="every column, in words",
             ),
         ),
-        footer=f"Made by {recording.about.versions.split(',')[0]} from a recording of {recording.about.started}. "
+        footer=f"Made by {recording.about.versions.split(',')[0]} from "
+        f"{'weights read' if recording.weights_only else 'a recording of'} {recording.about.started}. "
         "One file, no scripts, nothing loaded from elsewhere.",
     )
 
@@ -117,10 +134,21 @@ def nothing_seen(recording: Recording) -> str:
 def _lead(recording: Recording) -> str:
     about = recording.about
     n = sum(record.n_channels for record in recording.layers)
-    return (
-        f"{count(len(recording.layers), 'normalization layer')}, {count(n, 'channel')}, "
-        f"{count(about.n_images, 'image')} seen in {number(about.seconds, 2)} s."
+    norms = f"{count(len(recording.layers), 'normalization layer')}, {count(n, 'channel')}"
+    if recording.weights_only:
+        return f"{norms}; {WEIGHTS_ONLY}: no data went through."
+    return f"{norms}, {count(about.n_images, 'image')} seen in {number(about.seconds, 2)} s."
+
+
+def _rule_pages(findings: pd.DataFrame) -> tuple[Section, ...]:
+    """The page of every rule that found something; a finding's rule id leads here."""
+    rules = sorted(set(findings["rule"]))
+    if not rules:
+        return ()
+    parts = tuple(
+        Section(f"rule-{rule}", rule, (Facts(tuple(rule_page(rule).items())),), folded=True) for rule in rules
     )
+    return (Section("rules", "What the rules mean", (), parts=parts),)
 
 
 def _findings(findings: pd.DataFrame) -> Findings:
@@ -169,7 +197,9 @@ def _network_figure(tables: Tables) -> Figure:
 
 def _layer_table(tables: Tables) -> Table:
     layers = tables.layers
+    unseen = NEEDS_DATA if (layers["mode"] == WEIGHTS_ONLY).all() else ONLY_WITHOUT_DATA
     heads = [head for head in LAYER_HEADS if head == "layer" or layers[head].notna().any()]
+    heads = [head for head in heads if head not in unseen]
     same = [
         head for head in ("kind", "mode", "normalized_by") if len(layers) > 1 and layers[head].nunique() == 1
     ]
@@ -239,6 +269,8 @@ def _gradient_sections(tables: Tables) -> tuple[Section, ...]:
 
 
 def _how_to_read(recording: Recording) -> str:
+    if recording.weights_only:
+        return "What is stored, channel by channel; without data there are no distributions."
     if all(record.pre_histogram is None for record in recording.layers):
         return "Distributions were not recorded (histograms=False)."
     return (
@@ -252,7 +284,7 @@ def _layer_section(position: int, record: LayerRecord, tables: Tables) -> Sectio
     channels = tables.channels
     mine = channels[(channels["layer"] == record.layer) & (channels["call"] == record.call)]
     heads = [head for head in CHANNEL_HEADS if mine[head].notna().any()]
-    by = "shift" if mine["shift"].notna().any() else "pre_kurtosis"
+    by = next((name for name in ("shift", "pre_kurtosis") if mine[name].notna().any()), "gamma")
     order = mine[by].abs().sort_values(ascending=False, kind="stable", na_position="last").index
     shown = mine.loc[order[:MOST_ROWS]]
     note = f"Sorted by |{by}|."
@@ -275,16 +307,20 @@ def _layer_figure(record: LayerRecord, channels: pd.DataFrame) -> Figure:
 
     return Figure(
         f"layer {record.call} {record.layer}",
-        f"Distributions of some channels of {record.site} before and after the norm, and its channels by γ and β.",
+        f"Channels of {record.site} by γ and β."
+        if record.n_calls == 0
+        else f"Distributions of some channels of {record.site} before and after the norm, and its channels by γ and β.",
         partial(draw, record, channels),
     )
 
 
 def _facts(recording: Recording) -> list[tuple[str, str]]:
     about: About = recording.about
+    facts = [("model", f"{about.model}, {about.n_parameters:,} parameters"), ("weights", about.weights)]
+    if recording.weights_only:
+        return [*facts, ("mode", f"{WEIGHTS_ONLY}: what is stored, without data")]
     return [
-        ("model", f"{about.model}, {about.n_parameters:,} parameters"),
-        ("weights", about.weights),
+        *facts,
         ("data", about.data),
         ("preprocessing", about.preprocessing),
     ]
@@ -292,6 +328,17 @@ def _facts(recording: Recording) -> list[tuple[str, str]]:
 
 def _provenance(recording: Recording) -> list[tuple[str, str]]:
     about = recording.about
+    if recording.weights_only:
+        facts = [
+            (
+                "read",
+                f"{about.started}, nothing was executed"
+                if recording.about.device == "none"
+                else about.started,
+            )
+        ]
+        facts.append(("versions", about.versions))
+        return facts + _left_unread(recording) + [("note", note) for note in about.notes]
     facts = [
         ("seen", f"{count(about.n_images, 'image')} in {count(about.n_forwards, 'forward pass')}"),
         ("time", f"{number(about.seconds, 3)} s in the model, started {about.started}"),
@@ -299,11 +346,12 @@ def _provenance(recording: Recording) -> list[tuple[str, str]]:
         ("versions", about.versions),
         ("outputs", _outputs(recording)),
     ]
-    if recording.never_called:
-        facts.append(("never called", listed(list(recording.never_called), 12)))
-    if recording.not_understood:
-        facts.append(("not understood", listed(list(recording.not_understood), 12)))
-    return facts + [("note", note) for note in about.notes]
+    return facts + _left_unread(recording) + [("note", note) for note in about.notes]
+
+
+def _left_unread(recording: Recording) -> list[tuple[str, str]]:
+    rows = (("never called", recording.never_called), ("not understood", recording.not_understood))
+    return [(name, listed(list(layers), 12)) for name, layers in rows if layers]
 
 
 def _outputs(recording: Recording) -> str:

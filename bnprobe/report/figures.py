@@ -170,6 +170,10 @@ MEMORY_PANELS = (
     MapPanel("shift of the mean, in remembered σ", "shift", "vlag", centre=0),
     MapPanel("log₂ of the scale ratio (deviation seen / remembered)", "scale_ratio", "vlag", _log2, centre=0),
 )
+STORED_PANELS = (
+    MapPanel("log₁₀ of the remembered deviation", "running_var", "viridis", _log10_root),
+    MapPanel("β", "beta", "vlag", centre=0),
+)
 OTHER_PANELS = (MapPanel("log₁₀ of the deviation before the norm", "pre_var", "viridis", _log10_root),)
 COMMON_PANELS = (
     MapPanel("share of positive outputs", "fires", "mako", limits=(0, 1)),
@@ -182,14 +186,16 @@ def network(channels: pd.DataFrame) -> Figure:
     groups = [group for _, group in channels.groupby(["layer", "call"], sort=False)]
     names = [_column_name(group) for group in groups]
     stored = any(group["shift"].notna().any() for group in groups)
-    panels = [*(MEMORY_PANELS if stored else OTHER_PANELS), *COMMON_PANELS]
+    seen = bool((channels["n_values"] > 0).any())
+    panels = [*(MEMORY_PANELS if stored else OTHER_PANELS if seen else STORED_PANELS), *COMMON_PANELS]
     panels = [panel for panel in panels if channels[panel.column].notna().any()]
     figure = Figure(figsize=(10, 2.2 + 1.75 * len(panels) + 0.06 * max(map(len, names))))
     grid = figure.add_gridspec(
         1 + len(panels), 2, width_ratios=(60, 1), height_ratios=[1.0, *[1.15] * len(panels)]
     )
     profile = figure.add_subplot(grid[0, 0])
-    (_variance_profile if stored else _deviation_profile)(profile, groups)
+    draw_profile = _variance_profile if stored else _deviation_profile if seen else _stored_profile
+    draw_profile(profile, groups)
     bounds = _stage_bounds(groups)
     for row, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(grid[row, 0])
@@ -238,6 +244,18 @@ def _deviation_profile(axes: Axes, groups: list[pd.DataFrame]) -> None:
     _profile(axes, low, mid, high)
     axes.set_title("deviation entering the norm (median and middle half of the channels)")
     _ratio_ticks(axes)
+
+
+def _stored_profile(axes: Axes, groups: list[pd.DataFrame]) -> None:
+    """Without data: what batch norms divide by, or where no norm remembers anything, the learned scale."""
+    remembered = any(group["running_var"].notna().any() for group in groups)
+    column = "running_var" if remembered else "gamma"
+    sizes = [group.assign(size=group[column].abs() ** (0.5 if remembered else 1.0)) for group in groups]
+    _profile(axes, *_spread(sizes, "size"))
+    name = "remembered deviation" if remembered else "|γ|"
+    axes.set_title(f"{name} (median and middle half of the channels)")
+    if any((group["size"] > 0).any() for group in sizes):
+        _ratio_ticks(axes)
 
 
 def _ratio_ticks(axes: Axes) -> None:
@@ -488,13 +506,12 @@ def _plane(axes: Axes, bar: Axes, channels: pd.DataFrame) -> None:
         axes.text(
             x, slope * x, f" {predicted:g} ", color=MUTED, fontsize=7, ha="center", va="bottom", zorder=1
         )
+    seen = bool(np.isfinite(fires).any())
+    colours: dict[str, Any] = {"c": fires, "cmap": "mako", "vmin": 0, "vmax": 1} if seen else {"color": SEEN}
     points = axes.scatter(
         np.abs(gamma),
         beta,
-        c=fires,
-        cmap="mako",
-        vmin=0,
-        vmax=1,
+        **colours,
         s=16,
         edgecolors=MUTED,
         linewidths=0.3,
@@ -506,4 +523,7 @@ def _plane(axes: Axes, bar: Axes, channels: pd.DataFrame) -> None:
     axes.set_xlabel("|γ|")
     axes.set_ylabel("β")
     axes.set_title("all channels; rays: predicted firing")
-    mpl.colorbar.Colorbar(bar, points, label="measured share of y > 0")
+    if seen:
+        mpl.colorbar.Colorbar(bar, points, label="measured share of y > 0")
+    else:
+        bar.set_axis_off()

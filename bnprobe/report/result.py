@@ -15,15 +15,18 @@ from bnprobe.measures import StemReading, Tables, imbalance, stem, tables
 from bnprobe.recording import Recording
 from bnprobe.report.blocks import Page
 from bnprobe.report.compose import compose, nothing_seen
+from bnprobe.report.words import count
+from bnprobe.settings import Settings
 
 
 class Report:
     """Tables, findings and pages of one recording. Everything is computed once, when first asked for."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, settings: Settings | None = None) -> None:
         if not recording.layers:
             raise NothingRecorded(nothing_seen(recording))
         self.recording = recording
+        self.settings = settings or Settings()
 
     @cached_property
     def _tables(self) -> Tables:
@@ -31,7 +34,7 @@ class Report:
 
     @cached_property
     def _page(self) -> Page:
-        return compose(self.recording, self._tables, self.findings)
+        return compose(self.recording, self._tables, self.findings, self._left_out)
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -45,8 +48,24 @@ class Report:
 
     @cached_property
     def findings(self) -> pd.DataFrame:
-        """A row per finding, the most severe first."""
-        return judge(self._tables)
+        """A row per finding, the most severe first, without those that the settings leave out."""
+        return self._judged[~self._ignored].reset_index(drop=True)
+
+    @cached_property
+    def _judged(self) -> pd.DataFrame:
+        return judge(self._tables, self.settings.limits)
+
+    @cached_property
+    def _ignored(self) -> pd.Series:
+        rows = zip(self._judged["rule"], self._judged["layer"], strict=True)
+        return pd.Series([self.settings.ignores(*row) for row in rows], index=self._judged.index, dtype=bool)
+
+    @property
+    def _left_out(self) -> str:
+        """Which findings the settings leave out, in words; empty where there are none."""
+        rules = sorted(set(self._judged["rule"][self._ignored]))
+        n = int(self._ignored.sum())
+        return f"{count(n, 'finding')} left out by {self.settings.source}: {', '.join(rules)}." if n else ""
 
     @property
     def gradient_imbalance(self) -> float:

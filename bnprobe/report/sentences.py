@@ -16,6 +16,7 @@ KINDS = {
     "group_norm": "group norm",
     "instance_norm": "instance norm",
     "rms_norm": "RMS norm",
+    "unknown_norm": "norm-like layer",
 }
 
 
@@ -37,6 +38,8 @@ def _what_there_is(recording: Recording) -> str:
         kinds[record.kind] = kinds.get(record.kind, 0) + 1
     names = ", ".join(count(n, KINDS.get(kind, kind)) for kind, n in kinds.items())
     where = names if len(kinds) == 1 else f"{count(len(recording.layers), 'norm')} ({names})"
+    if recording.weights_only:
+        return f"{recording.about.model} holds {where}. No data went through: this is what the stored vectors say."
     modes = {record.mode for record in recording.layers}
     mode = f"in {modes.pop()} mode" if len(modes) == 1 else "in more than one mode"
     return (
@@ -125,9 +128,11 @@ def _verdict(findings: pd.DataFrame) -> str:
 
 def layer_words(record: LayerRecord, channels: pd.DataFrame) -> str:
     """What this layer is and does, in a few numbers."""
+    kind = f"{record.class_name} with {count(record.n_channels, 'channel')}"
     sentences = [
-        f"{record.class_name} with {count(record.n_channels, 'channel')}, {record.mode} mode, "
-        f"normalized by {_BY[record.normalized_by]}.",
+        f"{kind}, {record.mode}."
+        if record.n_calls == 0
+        else f"{kind}, {record.mode} mode, normalized by {_BY[record.normalized_by]}.",
         *_layer_memory(channels),
         *_layer_output(channels),
     ]

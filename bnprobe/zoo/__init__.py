@@ -9,7 +9,7 @@ state as it was.
 """
 
 from bnprobe.zoo.by_name import subject
-from bnprobe.zoo.checkpoints import load_checkpoint
+from bnprobe.zoo.checkpoints import load_all, load_checkpoint, state_of
 from bnprobe.zoo.preprocessing import CropAndScale
 from bnprobe.zoo.shipped import DEMO_PREPROCESS, DEMO_WEIGHTS, demo, demo_facts, demo_network
 from bnprobe.zoo.subjects import Subject
@@ -23,7 +23,9 @@ __all__ = [
     "demo",
     "demo_facts",
     "demo_network",
+    "load_all",
     "load_checkpoint",
     "names",
+    "state_of",
     "subject",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from bnprobe.errors import BadCheckpoint
 from bnprobe.zoo.refusals import SAVE_AGAIN, damaged, refusal
+from bnprobe.zoo.shards import demand_stored, files_of
 
 State = dict[str, Tensor]
 
@@ -23,30 +25,46 @@ _KEPT_UNDER = (
 )
 
 
+_BESIDE = ("optim", "sched", "scaler")
+"""How that is called which trainers keep beside the weights."""
+
+_DEEPEST = 6
+
+
 def load_checkpoint(path: Path | str) -> State:
     """The tensors of a `.pt`, `.pth`, `.th` or `.safetensors` file, on the CPU, by their names in the model.
 
-    A state dict kept under `state_dict`, `model`, `ema`, ... is found, and the prefixes that wrappers add
-    (`module.`, `_orig_mod.`) are taken off. Pickles are read with weights_only=True: one that needs more is
-    refused unread. Raises BadCheckpoint, in one line, for whatever else is wrong with the file.
+    `path` may also be an index (`*.index.json`) or a folder of shards. A state dict kept under `state_dict`,
+    `model`, `ema`, ... is found, and the prefixes that wrappers add (`module.`, `_orig_mod.`) are taken off.
+    Files are mapped into memory where their format allows it, so a tensor that is not used is not read.
+    Pickles are read with weights_only=True: one that needs more is refused unread. Raises BadCheckpoint, in
+    one line, for whatever else is wrong with the file.
     """
-    path = Path(path)
-    _demand_file(path)
-    saved = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)
-    return _without_wrappers(_state_dict(saved, path))
+    return _loaded(Path(path), several=False)
 
 
-def _demand_file(path: Path) -> None:
-    try:
-        path.open("rb").close()
-    except FileNotFoundError:
-        raise BadCheckpoint(f"there is no checkpoint {path}. Check the path.") from None
-    except IsADirectoryError:
-        raise BadCheckpoint(f"{path} is a folder. Give the checkpoint file inside it.") from None
-    except OSError as error:
-        raise BadCheckpoint(
-            f"cannot read {path} ({error.strerror}). Check the path and its rights."
-        ) from None
+def load_all(path: Path | str) -> State:
+    """As `load_checkpoint`; of several state dicts in one file (a generator and a critic) all, under their names."""
+    return _loaded(Path(path), several=True)
+
+
+def state_of(saved: Any) -> State:
+    """The tensors of a mapping in memory that may hold its state dict under `state_dict`, `model`, ...; may be empty."""
+    return _without_wrappers(_joined(_state_dicts(saved)))
+
+
+def _loaded(path: Path, several: bool) -> State:
+    whole: State = {}
+    for file in files_of(path):
+        saved = _read_safetensors(file) if file.suffix.lower() == ".safetensors" else _read_pickle(file)
+        state = _joined(_state_dicts(saved)) if several else {}
+        state = state or _state_dict(saved, file)
+        if twice := next((name for name in state if name in whole), None):
+            raise BadCheckpoint(
+                f"{path} holds {twice} in more than one file, so these are several checkpoints. Give one of the files."
+            )
+        whole |= state
+    return _without_wrappers(whole)
 
 
 def _read_safetensors(path: Path) -> State:
@@ -59,10 +77,11 @@ def _read_safetensors(path: Path) -> State:
 
 def _read_pickle(path: Path) -> Any:
     """Whatever the file holds, if it holds only tensors and plain data."""
+    demand_stored(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on old or foreign formats
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # damage can raise nearly anything: EOFError, KeyError, RuntimeError, OSError
         raise refusal(path, error) from None
 
@@ -71,7 +90,7 @@ def _state_dict(saved: Any, path: Path) -> State:
     """The one state dict inside what a file holds."""
     found = _state_dicts(saved)
     if len(found) == 1:
-        return found[0]
+        return next(iter(found.values()))
     if isinstance(saved, nn.Module):
         raise BadCheckpoint(f"{path} holds a whole module; {SAVE_AGAIN}.")
     held = ", ".join(map(str, list(saved)[:6])) if isinstance(saved, Mapping) else type(saved).__name__
@@ -79,18 +98,33 @@ def _state_dict(saved: Any, path: Path) -> State:
     raise BadCheckpoint(f"{path} holds {number} (it has: {held or 'nothing'}); {SAVE_AGAIN}.")
 
 
-def _state_dicts(saved: Any) -> list[State]:
-    """Every candidate: under the first known key that has one, else nested dicts, else the tensors here."""
-    if not isinstance(saved, Mapping):
-        return []
+def _state_dicts(saved: Any, at: str = "", depth: int = 0, seen: set[int] | None = None) -> dict[str, State]:
+    """Every candidate by its place: under the first known key that has one, else nested dicts, else the tensors here.
+
+    A mapping that was met before is not entered again: a file may hold one inside itself.
+    """
+    seen = set() if seen is None else seen
+    if not isinstance(saved, Mapping) or id(saved) in seen or depth > _DEEPEST:
+        return {}
+    seen.add(id(saved))
     for key in _KEPT_UNDER:
-        if found := _state_dicts(saved.get(key)):
+        if found := _state_dicts(saved.get(key), at, depth + 1, seen):
             return found
     named = {key: value for key, value in saved.items() if isinstance(key, str)}
     here = {key: value.detach() for key, value in named.items() if isinstance(value, Tensor)}
-    nested = [state for value in named.values() for state in _state_dicts(value)]
+    nested: dict[str, State] = {}
+    for key, value in named.items():
+        if not key.lower().startswith(_BESIDE):
+            nested |= _state_dicts(value, f"{at}{key}.", depth + 1, seen)
     # {"mine": {...}, "best_accuracy": tensor(71.2)}: a stray number does not make a state dict
-    return nested or ([here] if here else [])
+    return nested or ({at: here} if here else {})
+
+
+def _joined(states: dict[str, State]) -> State:
+    """One state dict; of several, each under its own name."""
+    if len(states) == 1:
+        return next(iter(states.values()))
+    return {f"{at}{name}": value for at, state in states.items() for name, value in state.items()}
 
 
 def _without_wrappers(state: State) -> State:

@@ -10,17 +10,19 @@ import pytest
 from measures.sites import gradient, memory_of, recording, site, some_rows
 
 from bnprobe.findings import RULES, judge
-from bnprobe.findings.rule import SEVERITIES, Finding, Rule
+from bnprobe.findings.rule import SEVERITIES, Evidence, Finding, Rule
 from bnprobe.measures import Tables, tables
+from bnprobe.neighbours import Folded, Wiring
 from bnprobe.recording import Recording
 
 ONE = np.ones(3)
+WITHERED = Wiring("relu", "conv", folded=Folded(np.array([0.01, 1, 1]), -ONE, ONE, None))
 CONTRACT = ("severity", "rule", "layer", "channels", "says", "because", "do", "source")
 
 
 def troubled() -> Recording:
     """One recording in which every rule finds something."""
-    rows, spoilt = some_rows(), some_rows()
+    rows, spoilt, four = some_rows(), some_rows(), some_rows(n_channels=4)
     memory = memory_of(rows)
     spoilt[0, 1, 0] = np.nan
     return recording(
@@ -35,6 +37,13 @@ def troubled() -> Recording:
         site(rows, "pulled", gamma=1.5, beta=0, gradient=gradient(rows - rows.mean()), **memory),
         site(rows, "exploding", gamma=1.5, beta=0, gradient=gradient(rows * 1e-6, gap_centre=ONE), **memory),
         site(rows, "cut off", gamma=1.5, beta=0, gradient=gradient(rows * 0), **memory),
+        site(rows, "dead", gamma=[1e-5, 1, 1], beta=[-1, 0, 0], **memory),
+        site(rows, "withered", gamma=[1e-3, 1, 1], beta=0, wiring=WITHERED, **memory),
+        site(rows * 1e-4, "faint", gamma=1.5, beta=0, **memory_of(rows * 1e-4)),
+        site(rows, "left out", gamma=1, beta=0, **memory),
+        site(rows * 1e6, "wide", gamma=1.5, beta=0, **memory_of(rows * 1e6)),
+        site(rows, "twice", gamma=1.5, beta=0, n_batches_tracked=80, **memory),
+        site(four, "even", gamma=1.5, beta=0, running_mean=four.mean((0, 2)), running_var=4),
         never_called=("spare",),
         not_understood=("odd (StrangeNorm)",),
     )
@@ -160,8 +169,8 @@ def nan_filled(tables: Tables) -> Tables:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 def test_no_rule_raises_on_tables_without_numbers(rule, evidence):
     """Fails if a rule takes a NaN for a number, or an empty table for one with a first row."""
-    assert list(rule.find(empty_tables())) == []
-    for finding in rule.find(nan_filled(evidence)):
+    assert list(rule.find(Evidence.of(empty_tables()))) == []
+    for finding in rule.find(Evidence.of(nan_filled(evidence))):
         assert isinstance(finding, Finding)
         assert "nan" not in finding.because.replace("NaN", "")
 

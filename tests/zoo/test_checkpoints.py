@@ -98,7 +98,7 @@ def test_truncated_files_are_refused(kind, share, tmp_path):
 
 def test_missing_file_and_folder_are_named(tmp_path):
     refused(tmp_path / "gone.pt", "no checkpoint .*Check the path")
-    refused(tmp_path, "is a folder. Give the checkpoint file inside it")
+    refused(tmp_path, "is a folder without a checkpoint. Give the checkpoint file inside it")
 
 
 @pytest.mark.parametrize(

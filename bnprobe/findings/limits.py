@@ -1,0 +1,56 @@
+"""The thresholds of the rules, by the names under which a user's settings may change them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Every threshold; `[tool.bnprobe.thresholds]` replaces them by these names."""
+
+    shift: float = 0.5
+    """Root mean square shift of a layer, in remembered deviations, from which it counts as moved: the
+    CIFAR ResNet-20 on its own clean test images stays below 0.2, on mildly compressed ones below 0.3."""
+
+    variance_ratio: float = 2.0
+    """Typical variance against the remembered one, up or down, from which the scale counts as moved."""
+
+    surely_shifted: float = 0.5
+    """Share of channels that must be surely shifted (q < 0.01) before a layer is named."""
+
+    constant_gamma: float = 1e-2
+    """|γ| below which a channel's output hardly varies: Frankle, Schwab & Morcos 2020 use the same."""
+
+    few_images: float = 30
+    """Images below which a standard error over images says little."""
+
+    formula_mismatch: float = 0.01
+    """Difference of output and formula, in units of the largest output, from which a layer does more than its kind."""
+
+    gradient_step: float = 30.0
+    """Factor between the gradient lengths at two norms that follow each other, from which it counts as a break."""
+
+    gradient_gap: float = 1e-2
+    """Relative violation of an identity that rounding, half precision included, does not explain."""
+
+    silent_snr: float = 0.1
+    """Typical signal-to-noise ratio of the gradients of γ and β under which they are noise."""
+
+    dead_sigmas: float = 6.0
+    """Deviations that a dead channel would have to exceed to put out anything: a Gaussian does so once in a billion."""
+
+    dead_reach: float = 1e-4
+    """Output at `dead_sigmas` below which a channel is dead: nothing that a next layer would notice."""
+
+    many_channels: float = 0.25
+    """Share of a layer's channels from which a finding about channels is a warning, and not just a note."""
+
+    decayed_filter: float = 0.05
+    """Length of a channel's filter, as a share of the layer's median, below which it has decayed."""
+
+    half_overflow: float = 65504.0
+    """Largest number of half precision (float16)."""
+
+
+DEFAULT = Limits()

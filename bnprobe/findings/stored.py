@@ -1,0 +1,303 @@
+"""Rules about what the stored vectors say by themselves: they need no data, and hold for a checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.findings.limits import DEFAULT
+from bnprobe.findings.rule import Evidence, Finding, Rule, indices, share_severity, sites
+
+VECTORS = ("running_mean", "running_var", "gamma", "beta")
+RELUS = ("relu", "relu6")
+"""What lets nothing negative through."""
+
+
+def dead(evidence: Evidence) -> Iterator[Finding]:
+    """Batch norm channels whose output cannot become positive, before a ReLU or what may be one."""
+    limits = evidence.limits
+    k = limits.dead_sigmas
+    for row, channels in sites(evidence):
+        known = row["follows"] in RELUS
+        if row["kind"] != "batch_norm" or not (known or row["follows"] == "unknown") or _all_zero(channels):
+            continue
+        reach = channels["beta"].fillna(0) + k * channels["gamma"].fillna(1).abs()
+        found = channels[(reach < limits.dead_reach) & ~(channels["fires"] > 0)]
+        if len(found):
+            yield Finding(
+                "critical"
+                if known and len(found) == len(channels)
+                else share_severity(found, channels, limits),
+                row["layer"],
+                "Some channels are dead: the ReLU after this norm lets nothing of them through."
+                if known
+                else "Some channels can never be positive: if a ReLU follows this norm, they are dead.",
+                f"β + {k:g}|γ| < {limits.dead_reach:g} in {len(found)} of {len(channels)} channels.",
+                ("" if known else "bnprobe check FILE --arch NAME tells what follows. Behind a ReLU: ")
+                + "Remove them with the filters before and after: no output changes. To keep them alive in the next "
+                "training, lower the learning rate at its start or the weight decay on γ and β.",
+                indices(found),
+                row["call"],
+            )
+
+
+def _all_zero(channels: pd.DataFrame) -> bool:
+    """γ and β exactly 0 everywhere: a branch that was initialised to nothing, which is no death."""
+    return bool(((channels["gamma"] == 0) & (channels["beta"].fillna(0) == 0)).all())
+
+
+def decayed(evidence: Evidence) -> Iterator[Finding]:
+    """Filters that no gradient has reached for long: weight decay alone has shrunk them."""
+    limits = evidence.limits
+    for row, channels in sites(evidence):
+        length = channels["filter_norm"]
+        typical = float(length.median())
+        small = length < limits.decayed_filter * typical
+        found = channels[small & (channels["gamma"].abs() < limits.constant_gamma)]
+        if len(found):
+            most = float(found["filter_norm"].max())
+            yield Finding(
+                share_severity(found, channels, limits),
+                row["layer"],
+                "The filters of some channels have withered: nothing but weight decay has moved them for long.",
+                f"in {len(found)} of {len(channels)} channels |γ| < {limits.constant_gamma:g} and the weights of "
+                f"{row['feeder']} are at most {most:.2g} long, {most / typical:.1%} of the layer's median "
+                f"(threshold {limits.decayed_filter:.0%}).",
+                "They carry no information, only β; remove them and add β's contribution to the next layer's bias. "
+                "ln(length at the start / length now) is the sum of lr · weight decay / (1 − momentum) since they died.",
+                indices(found),
+                row["call"],
+            )
+
+
+def below_eps(evidence: Evidence) -> Iterator[Finding]:
+    """Live channels whose remembered variance is smaller than eps."""
+    limits = evidence.limits
+    for row, channels in sites(evidence):
+        var = channels["running_var"]
+        live = channels["gamma"].fillna(1).abs() >= limits.constant_gamma
+        found = channels[live & (var >= 0) & (var < row["eps"])]
+        if len(found):
+            yield Finding(
+                share_severity(found, channels, limits),
+                row["layer"],
+                "eps, and not the data, sets the scale of some channels.",
+                f"running_var < eps = {row['eps']:g} in {len(found)} of {len(channels)} channels "
+                f"(smallest {float(found['running_var'].min()):.2g}), and |γ| ≥ {limits.constant_gamma:g}.",
+                "What feeds them hardly varies, or is scaled too small: look at the weights before. Keep eps as it is when "
+                "the model is converted; another value changes these channels by more than half.",
+                indices(found),
+                row["call"],
+            )
+
+
+def untrained(evidence: Evidence) -> Iterator[Finding]:
+    """γ and β at their initial values in a layer that has seen training, or in a network that has."""
+    trained = {layer for layer, group in evidence.channels.groupby("layer") if not _initial(group)}
+    some_scale = evidence.channels["gamma"].notna() & ~evidence.channels["gamma"].isin((0, 1))
+    for row, channels in sites(evidence):
+        gamma, beta = channels["gamma"], channels["beta"]
+        if gamma.isna().all() or gamma.nunique(dropna=False) > 1 or gamma.iloc[0] not in (0, 1):
+            continue
+        start, both = f"γ is exactly {gamma.iloc[0]:g}", bool((beta.fillna(0) == 0).all())
+        learned = bool(some_scale.any())
+        updated = not (
+            (channels["running_mean"].fillna(0) == 0) & (channels["running_var"].fillna(1) == 1)
+        ).all()
+        if both and (updated or trained - {row["layer"]}):
+            yield Finding(
+                "warning",
+                row["layer"],
+                "γ and β never left their initial values, although the network was trained.",
+                f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} in all {len(channels)} channels"
+                + (
+                    ", while the running statistics were updated."
+                    if updated
+                    else ", while other norms were trained."
+                ),
+                "If this is not meant: check that they are in the optimizer and require gradients, "
+                "[n for n, p in model.named_parameters() if not p.requires_grad], and that gradients reach them.",
+                call=row["call"],
+            )
+        elif both and channels["running_mean"].isna().all():
+            yield Finding(
+                "info",
+                row["layer"],
+                "This norm is as it was created: nothing was learned.",
+                f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} in all {len(channels)} channels.",
+                "Load trained weights, if there are any.",
+                call=row["call"],
+            )
+        elif not both:
+            yield Finding(
+                "warning" if learned else "info",
+                row["layer"],
+                "γ never left its initial value, while β did.",
+                f"{start} in all {len(channels)} channels"
+                + (
+                    ", while other norms have learned theirs."
+                    if learned
+                    else ", as in every norm of this model."
+                ),
+                "A norm without scale is a choice of some libraries; otherwise check that γ requires a gradient.",
+                call=row["call"],
+            )
+
+
+def _initial(channels: pd.DataFrame) -> bool:
+    gamma, beta = channels["gamma"].fillna(1), channels["beta"].fillna(0)
+    return bool((gamma.isin((0, 1)) & (beta == 0)).all())
+
+
+def overflows_half(evidence: Evidence) -> Iterator[Finding]:
+    """Numbers of a layer that half precision cannot hold."""
+    top = evidence.limits.half_overflow
+    for row, channels in sites(evidence):
+        vectors = [name for name in VECTORS if _is_beyond(channels[name], top).any()]
+        beyond = pd.concat([_is_beyond(channels[name], top) for name in VECTORS], axis=1).any(axis=1)
+        found = channels[beyond]
+        if not vectors and not top < row["largest_input"] < np.inf:
+            continue
+        stored = (
+            f"{', '.join(vectors)} of {len(found)} of {len(channels)} channels above {top:g}"
+            if vectors
+            else ""
+        )
+        reach = (
+            f"largest input {row['largest_input']:.3g} against {top:g}" if row["largest_input"] > top else ""
+        )
+        yield Finding(
+            "warning",
+            row["layer"],
+            "This layer does not fit into half precision: it overflows to infinity there.",
+            f"{'; '.join(filter(None, (stored, reach)))}.",
+            "Keep this norm and what feeds it in float32 or bfloat16 (autocast does so for the norm, not for its input), "
+            "or scale down the weights before it: what follows the norm stays the same.",
+            indices(found),
+            row["call"],
+        )
+
+
+def _is_beyond(values: pd.Series, top: float) -> pd.Series:
+    """Finite and out of reach: what is not finite has a rule of its own."""
+    return (values.abs() > top) & (values.abs() < np.inf)
+
+
+def counted_differently(evidence: Evidence) -> Iterator[Finding]:
+    """Norms that were updated more or less often than the others."""
+    layers = evidence.layers[evidence.layers["call"] == 0]
+    fresh = [row["layer"] for row, channels in sites(evidence) if _fresh(channels)]
+    # what was never updated has a rule of its own
+    counts = layers["n_batches_tracked"][~layers["layer"].isin(fresh)].dropna()
+    if counts.nunique() < 2:
+        return
+    usual = float(counts.mode().iloc[-1])
+    for layer, n in zip(layers["layer"][counts.index], counts, strict=True):
+        if n == usual:
+            continue
+        times = n / usual if usual else float("inf")
+        often = usual > 0 and n > 0 and times == round(times)
+        yield Finding(
+            "warning" if often else "info",
+            layer,
+            "This norm was updated several times for each update of the others."
+            if often
+            else "This norm was not updated as often as the others.",
+            f"num_batches_tracked is {n:g}, and {usual:g} in most norms"
+            + (f", {times:g} times as many." if often else "."),
+            "Gradient checkpointing that runs the norm again, or a module that is used more than once, does this; its "
+            "momentum m then acts as 1 − (1 − m)^k. Leave the norm out of the checkpointed "
+            "part, lower m, or use one norm per use."
+            if often
+            else "Expected of layers that were frozen, added later or skipped in some passes; check it otherwise.",
+        )
+
+
+def _fresh(channels: pd.DataFrame) -> bool:
+    return bool(((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all())
+
+
+def alike(evidence: Evidence) -> Iterator[Finding]:
+    """Statistics that no data make: one variance for all channels, or those of another layer."""
+    known: dict[bytes, tuple[str, bytes]] = {}
+    for row, channels in sites(evidence):
+        mean, var = channels["running_mean"].to_numpy(float), channels["running_var"].to_numpy(float)
+        if row["call"] or len(var) < 4 or _fresh(channels) or not np.isfinite(var).all():
+            continue
+        affine = channels[["gamma", "beta"]].to_numpy(float).tobytes()
+        twin = known.setdefault(mean.tobytes() + var.tobytes(), (row["layer"], affine))
+        if (var == var[0]).all():
+            yield Finding(
+                "warning",
+                row["layer"],
+                "All channels remember the same variance, which no data have.",
+                f"running_var is {var[0]:g} in all {len(var)} channels.",
+                "The buffer was set by hand or by a conversion: take it from the original file, or re-estimate it by "
+                "a pass over training images in train mode under torch.no_grad().",
+                call=row["call"],
+            )
+        elif twin[0] != row["layer"] and twin[1] != affine:
+            yield Finding(
+                "warning",
+                row["layer"],
+                "This norm remembers exactly what another one does, although their γ and β differ.",
+                f"running_mean and running_var are those of {twin[0]}, to the last bit, in all {len(var)} channels.",
+                "Its buffers were copied, or loaded under the wrong name: compare the names in the file with the model's.",
+                call=row["call"],
+            )
+
+
+RULES = (
+    Rule(
+        "channels-dead",
+        "Can every channel become positive before its ReLU?",
+        "Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
+        f"every β + {DEFAULT.dead_sigmas:g}|γ| of at least {DEFAULT.dead_reach:g}, or an output that was seen positive",
+        dead,
+    ),
+    Rule(
+        "filters-decayed",
+        "Do all filters before the norm still learn?",
+        "van Laarhoven 2017, arXiv:1706.05350; Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
+        f"filters longer than {DEFAULT.decayed_filter:.0%} of the layer's median, or |γ| of at least "
+        f"{DEFAULT.constant_gamma:g}",
+        decayed,
+    ),
+    Rule(
+        "variance-below-eps",
+        "Do the data set the scale, and not eps?",
+        "Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1; https://github.com/Xilinx/brevitas/issues/388",
+        "every running variance of a live channel of at least eps",
+        below_eps,
+    ),
+    Rule(
+        "affine-untrained",
+        "Did γ and β leave their initial values?",
+        "Frankle, Schwab & Morcos 2020, arXiv:2003.00152; https://github.com/tensorflow/tensorflow/issues/564",
+        "any γ other than 0 or 1",
+        untrained,
+    ),
+    Rule(
+        "half-overflow",
+        "Does the layer fit into half precision?",
+        "https://github.com/pytorch/pytorch/issues/88474, https://github.com/pytorch/pytorch/issues/90342",
+        f"vectors and inputs below {DEFAULT.half_overflow:g}",
+        overflows_half,
+    ),
+    Rule(
+        "batches-differ",
+        "Were all norms updated equally often?",
+        "https://github.com/pytorch/pytorch/issues/96136, https://github.com/Tencent/YOLO-Master/issues/262",
+        "one num_batches_tracked in all norms",
+        counted_differently,
+    ),
+    Rule(
+        "statistics-alike",
+        "Are the statistics of every layer its own?",
+        "https://github.com/huggingface/pytorch-image-models/issues/245, https://github.com/pytorch/pytorch/issues/1738",
+        "variances that differ between channels and between layers",
+        alike,
+    ),
+)
