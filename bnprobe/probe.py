@@ -320,7 +320,8 @@ class Probe:
         notes = []
         if self._n_unreadable:
             notes.append(
-                f"{self._n_unreadable} calls of norm layers had an input that is not a floating tensor of known shape."
+                f"{self._n_unreadable} calls of norm layers had an input that is not a floating tensor of known shape, "
+                "or ran inside a transform of torch.func, where tensors stand for others."
             )
         if self._n_outside:
             notes.append(
@@ -394,7 +395,7 @@ class Probe:
             self._device = self._device or _device_name(first)
             if run.labels is not None:
                 check_length(run.labels, run.n_images)
-        if self._wants_wiring and self._n_watched < MOST_WATCHED:
+        if self._wants_wiring and self._n_watched < MOST_WATCHED and not _is_transformed():
             self._n_watched += 1
             run.trace = watch_this_call(model, args, kwargs)
 
@@ -437,7 +438,7 @@ class Probe:
         self, name: str, call: int, module: nn.Module, x: Tensor | None, for_gradient: bool
     ) -> list[Before | None]:
         """The input, read by every plan that may fit; by the settled one after the first call."""
-        if x is None or not x.is_floating_point() or x.is_meta or x.is_nested:
+        if x is None or not _has_values(x):
             return []
         site = self._sites.get((name, call))
         watch = self._watches[name]
@@ -579,7 +580,8 @@ class Probe:
             norms = {key: Known(self._sites[key].plan, **vars(self._sites[key].first)) for key in keys}
             for key, wiring in wirings(run.trace, norms, missing).items():
                 self._sites[key].wiring = wiring
-        self._wants_wiring = bool(missing) and run.trace is None
+        if keys:
+            self._wants_wiring = bool(missing) and run.trace is None
         if run.trace is not None:
             run.trace.forget()
 
@@ -652,6 +654,15 @@ def _calls_on_stack(module: nn.Module) -> int:
 def _is_recomputation() -> bool:
     """Whether gradient checkpointing is running a forward pass again, inside a backward pass."""
     return bool(torch._C._current_graph_task_id() != -1)
+
+
+def _has_values(x: Tensor) -> bool:
+    """Whether it is a plain floating tensor, and no transform of torch.func (vmap, grad) is under way."""
+    return x.is_floating_point() and not (x.is_meta or x.is_nested or _is_transformed())
+
+
+def _is_transformed() -> bool:
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _is_lazy(parameter: Tensor) -> bool:

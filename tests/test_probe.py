@@ -819,3 +819,22 @@ def test_layers_that_name_nothing_are_refused(layers, word):
     """Fails if a slip in `layers` ends in a TypeError, or in a probe of nothing."""
     with pytest.raises(BnprobeError, match=word):
         bnprobe.attach(nn.Sequential(nn.BatchNorm2d(C)), layers=layers)
+
+
+def test_transforms_of_torch_func_run_as_without_the_probe():
+    """Fails if the probe looks for the memory of a tensor that stands for others."""
+    model = nn.Sequential(nn.Conv2d(C, C, 3), nn.BatchNorm2d(C), nn.ReLU()).eval()
+    parameters, x = dict(model.named_parameters()), torch.randn(3, C, 5, 5)
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(model, parameters, (x,)).square().sum()
+
+    per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))
+    expected = per_sample(parameters, x[:, None])
+    with bnprobe.attach(model) as probe:
+        found = per_sample(parameters, x[:, None])
+        assert not probe.recording.layers
+        assert "torch.func" in " ".join(probe.recording.about.notes)
+        model(x)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert probe.recording.layers[0].wiring.follows == "relu"
