@@ -41,7 +41,7 @@ def main() -> int:
         return 2
     rows, started = [], time.perf_counter()
     with tqdm(total=len(wanted), unit=" models", disable=None) as bar:
-        for row in trials(wanted, options.jobs, options.threads, options.timeout):
+        for row in trials(wanted, options.jobs, options.threads, options.timeout, options.whole_pages):
             rows.append(row)
             bar.update()
             bar.write(
@@ -79,6 +79,9 @@ def _options() -> argparse.Namespace:
         "--timeout", type=float, default=300, metavar="SECONDS", help="per model (default 300)"
     )
     parser.add_argument(
+        "--whole-pages", action="store_true", help="draw every site of every page (an hour), not a dozen each"
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="PATH",
@@ -95,7 +98,7 @@ def _why(row: Row) -> str:
     return row.says if row.outcome not in AS_EXPECTED else ""
 
 
-def trials(entries: list[Entry], jobs: int, threads: int, timeout: float) -> Iterator[Row]:
+def trials(entries: list[Entry], jobs: int, threads: int, timeout: float, whole: bool) -> Iterator[Row]:
     """A row per entry as they end, each from a process of its own: memory goes back, and a crash costs one row."""
     # forked, so that torch is loaded once; nothing here has computed, so there are no threads to lose
     fork = multiprocessing.get_context("fork")
@@ -104,7 +107,7 @@ def trials(entries: list[Entry], jobs: int, threads: int, timeout: float) -> Ite
         while queue and len(running) < jobs:
             entry = queue.pop(0)
             ours, theirs = fork.Pipe(duplex=False)
-            process = fork.Process(target=_child, args=(entry, threads, theirs))
+            process = fork.Process(target=_child, args=(entry, threads, whole, theirs))
             process.start()
             theirs.close()
             running[ours] = entry, process, time.perf_counter()
@@ -137,11 +140,11 @@ def _received(ours: Connection, entry: Entry, process: multiprocessing.Process, 
         )
 
 
-def _child(entry: Entry, threads: int, theirs: Connection) -> None:
+def _child(entry: Entry, threads: int, whole: bool, theirs: Connection) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    theirs.send(try_model(entry))
+    theirs.send(try_model(entry, whole))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ OK, REFUSED, ATTACHED = "as expected", "no norms: refused", "attached only"
 """Outcomes that are no fault."""
 
 DONE = "done"
+
+FIGURES = 12
+"""Sites of a page, unless all are asked for: every site has figures of its own, half a second each."""
+
 HOOKS = (
     *("_forward_pre_hooks", "_forward_hooks", "_forward_hooks_always_called", "_backward_hooks"),
     *("_backward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs"),
@@ -69,13 +73,13 @@ class Row:
     says: str = ""
 
 
-def try_model(entry: Entry) -> Row:
+def try_model(entry: Entry, whole: bool = False) -> Row:
     """Build, run, compare, report. An exception, of ours or of the model, becomes the outcome."""
     row, started = Row(entry.name, entry.library, entry.family), time.perf_counter()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks of the libraries on their own defaults
-            _try(entry, row)
+            _try(entry, row, whole)
     except bnprobe.NoNormLayers as error:
         row.outcome, row.says = REFUSED, one_line(error)
     except Changed as error:
@@ -95,7 +99,7 @@ class Changed(Exception):
     """Something is not, bit for bit, what it is without the probe."""
 
 
-def _try(entry: Entry, row: Row) -> None:
+def _try(entry: Entry, row: Row, whole: bool) -> None:
     model = entry.model(entry.sizes[0])
     row.parameters = sum(parameter.numel() for parameter in model.parameters())
     before = _surface(model)
@@ -116,7 +120,7 @@ def _try(entry: Entry, row: Row) -> None:
     _demand_same("running", bare, probed)
     _demand_same("running and detaching", before, _surface(model))
     row.forward, row.backward = DONE, entry.not_trained or DONE
-    _report(row, probe.recording)
+    _report(row, probe.recording, whole)
     row.outcome = OK
 
 
@@ -201,14 +205,13 @@ def _count(row: Row, model: nn.Module, recording: bnprobe.Recording) -> None:
     row.classes = ", ".join(f"{n} {name}" for name, n in classes.most_common())
 
 
-def _report(row: Row, recording: bnprobe.Recording) -> None:
+def _report(row: Row, recording: bnprobe.Recording, whole: bool) -> None:
     """The tables and the page, and what they say of the model."""
     report, records = bnprobe.report(recording), recording.layers
     if len(report.layers) != len(records) or len(report.channels) != sum(r.n_channels for r in records):
         raise RuntimeError("the tables do not have a row per site and per channel")
-    with tempfile.TemporaryDirectory() as folder:
-        page = report.to_html(Path(folder, "page.html"))
-        row.page = f"{page.stat().st_size / 1024:,.0f} kB"
+    report.to_text()
+    row.page = _page(recording, whole)
     row.sites, row.uncalled = len(records), len(recording.never_called)
     kinds = Counter(record.kind for record in records)
     row.kinds = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
@@ -217,6 +220,15 @@ def _report(row: Row, recording: bnprobe.Recording) -> None:
     row.mismatch = f"{max((r.mismatch for r in records if r.mismatch == r.mismatch), default=0.0):.0e}"
     row.gradients = sum(record.gradient is not None for record in records)
     row.says = "; ".join(recording.about.notes)
+
+
+def _page(recording: bnprobe.Recording, whole: bool) -> str:
+    """Draw the page, of FIGURES sites spread over the depth of a deep model: each has figures of its own."""
+    n, some = len(recording.layers), len(recording.layers) if whole else min(FIGURES, len(recording.layers))
+    part = replace(recording, layers=tuple(recording.layers[i * n // some] for i in range(some)))
+    with tempfile.TemporaryDirectory() as folder:
+        size = bnprobe.report(part).to_html(Path(folder, "page.html")).stat().st_size
+    return f"{DONE}, {size / 1024:,.0f} kB" + (f", {some} of {n} sites" if some < n else "")
 
 
 def _shape(call: Call) -> str:
