@@ -39,18 +39,18 @@ def main() -> int:
     if not wanted:
         print(f"no model of {options.library} matches {' '.join(options.patterns)}", file=sys.stderr)
         return 2
-    rows, started = [], time.perf_counter()
+    rows, started, table = [], time.perf_counter(), options.out.with_suffix(".csv")
     with tqdm(total=len(wanted), unit=" models", disable=None) as bar:
         for row in trials(wanted, options.jobs, options.threads, options.timeout, options.whole_pages):
             rows.append(row)
             bar.update()
             bar.write(
-                f"{row.model:<42} {row.norms:>4} norms {row.seconds:>6.1f} s  {row.outcome}  {_why(row)}"
+                f"{row.model:<42} {row.norms:>4} norms {row.seconds:>6.1f} s  {row.outcome}  {_why(row)}".rstrip()
             )
-    everything = merge(read(options.out.with_suffix(".csv")), rows, [e.name for e in entries])
-    write_csv(everything, options.out.with_suffix(".csv"))
+            # at once, so that an interrupted run keeps what it has
+            write_csv(merge(read(table), [row], [e.name for e in entries]), table)
     write_markdown(
-        everything, options.out.with_suffix(".md"), f"python scripts/zoo.py --library {options.library}"
+        read(table), options.out.with_suffix(".md"), f"python scripts/zoo.py --library {options.library}"
     )
     odd = [row.model for row in rows if row.outcome not in AS_EXPECTED]
     print(
