@@ -132,6 +132,14 @@ def test_counts_alone(shape, layout, per_sample):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_more_channels_than_a_board_is_wide(layout):
+    """Fails if channels side by side are written past the end of a board: DenseNet-161 ends in 2,208 of them."""
+    x = laid_out(values((3, 2500, 1)), layout)
+    bins = a_map(2500)
+    assert_same(cpu.read(x, bins=bins), plain.read(x, bins=bins))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_values_that_are_not_finite(dtype, layout):
     """Fails if a NaN or an infinity enters a sum, hides in an extreme, or is not counted."""
