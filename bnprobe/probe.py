@@ -33,8 +33,9 @@ from bnprobe.condense import WHOLE
 from bnprobe.errors import BnprobeError, NoNormLayers
 from bnprobe.graph import Origin, origin_of, route
 from bnprobe.labels import check_length, labels_of
+from bnprobe.ledger import ALONE, LedgerTotals, Situation
 from bnprobe.neighbours import Wiring
-from bnprobe.norms import NormLayer, is_norm, looks_like_norm
+from bnprobe.norms import NormLayer, folded_away, is_norm, looks_like_norm
 from bnprobe.observation import (
     Before,
     Last,
@@ -153,11 +154,13 @@ class _Site:
     output: str = "derived"
     wiring: Wiring | None = None
     totals: Totals = field(default_factory=Totals)
+    ledger: LedgerTotals = field(default_factory=LedgerTotals)
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: Seen, situation: Situation) -> None:
         """Updating is merging: every statistic of the call joins the total."""
         before = seen.before
         self.totals.add(seen)
+        self.ledger.add(seen, situation)
         self.n_calls += 1
         self.n_calls_training += before.training
         self.n_calls_running += before.plan.uses_running
@@ -178,6 +181,7 @@ class _Pass(threading.local):
     def begin(self, handling: BaseException | None) -> None:
         self.handling = handling
         self.wants_graph = False
+        self.situation = ALONE
         self.started = time.perf_counter()
         self.n_images = 0
         self.calls: dict[str, int] = {}
@@ -232,6 +236,7 @@ class Probe:
             for name, module in model.named_modules()
             if looks_like_norm(module)
         )
+        self._folded = folded_away(model)
         self._device = ""
         self._wants_wiring, self._n_watched = True, 0
         self._n_unreadable = 0
@@ -314,6 +319,7 @@ class Probe:
             layers=tuple(self._record(name, call, site) for (name, call), site in sites.items()),
             not_understood=self._not_understood,
             never_called=tuple(name for name in self._layers if name not in reached),
+            folded=self._folded,
         )
 
     def _about(self) -> About:
@@ -374,6 +380,7 @@ class Probe:
             mismatch=site.mismatch,
             wiring=site.wiring or UNKNOWN,
             gradient=gradient.finished() if gradient is not None else None,
+            ledger=site.ledger.finished(plan, now, self._watches[name].counted_at_first),
             **site.totals.finished(),
         )
 
@@ -389,6 +396,7 @@ class Probe:
         run.depth = 1
         run.begin(sys.exception())
         run.wants_graph = self._wants_gradients and torch.is_grad_enabled()
+        run.situation = Situation.of(model)
         first = _first_tensor(args, kwargs)
         if first is not None:
             run.n_images = first.shape[0] if first.dim() else 1
@@ -448,6 +456,7 @@ class Probe:
         memory = self._memory.get(name) or self._pass.memory.get(name)
         if memory is None:
             memory = self._pass.memory[name] = watch.vectors(plans[0])
+            watch.begins(plans[0])
         return [
             observe_before(
                 plan,
@@ -565,7 +574,7 @@ class Probe:
                     site = _Site({}, seen.mismatch, before.reference, first, before.plan, last_of(before))
                     self._sites[key] = site
                 site.settled.setdefault(seen.before.training, settled)
-                site.add(seen)
+                site.add(seen, run.situation)
             self._wire(run)
             self._n_forwards += 1 if run.calls else 0
             self._n_images += run.n_images
