@@ -15,6 +15,7 @@ from bnprobe.measures import (
     components,
     gaussian,
     gradient,
+    headroom,
     implied,
     ledger,
     outliers,
@@ -26,7 +27,6 @@ from bnprobe.measures import (
     scale,
     shape,
     shift,
-    surroundings,
     verdict,
 )
 from bnprobe.measures.columns import Column
@@ -49,7 +49,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     implied,
     affine,
     residual,
-    surroundings,
+    headroom,
     ledger,
     gradient,
 )
