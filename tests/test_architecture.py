@@ -41,9 +41,10 @@ ROOMS = {
     "graph": room("norms", "torch"),
     "backward": room("norms graph condense observation recording stats", "torch numpy"),
     "totals": room("condense observation backward recording stats", "numpy"),
-    "watch": room("norms observation stats", "torch"),
+    "ledger": room("norms observation recording", "torch"),
+    "watch": room("norms observation ledger stats", "torch"),
     "probe": room(
-        "norms neighbours wiring condense observation totals watch graph backward labels recording stats errors",
+        "norms neighbours wiring condense observation totals watch ledger graph backward labels recording stats errors",
         "torch numpy",
     ),
     "labels": room("errors stats", "torch numpy"),

@@ -11,6 +11,7 @@ from torch import nn
 
 from bnprobe.errors import BnprobeError
 from bnprobe.labels import labels_of
+from bnprobe.norms import folded_away
 from bnprobe.probe.about import Subject
 from bnprobe.probe.choice import choose, not_understood, patterns_of
 from bnprobe.probe.forward import Forward
@@ -61,6 +62,7 @@ class Probe:
         self._classes = {name: type(module).__name__ for name, module in layers.items()}
         self._subject = Subject.of(model, normalize)
         self._not_understood = not_understood(model)
+        self._folded = folded_away(model)
         self._forward = Forward(layers, gradients, histograms)
         self._final: Recording | None = None
         with ExitStack() as undo:
@@ -127,9 +129,15 @@ class Probe:
         return Recording(
             about=self._subject.about(forward, max((site.n_images for site in sites.values()), default=0)),
             layers=tuple(
-                site.record(key, self._classes[key[0]], forward.gradients.record(key))
+                site.record(
+                    key,
+                    self._classes[key[0]],
+                    forward.gradients.record(key),
+                    forward.counted_at_first(key[0]),
+                )
                 for key, site in sites.items()
             ),
             not_understood=self._not_understood,
             never_called=tuple(name for name in self._classes if name not in reached),
+            folded=self._folded,
         )
