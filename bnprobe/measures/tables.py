@@ -15,6 +15,7 @@ from bnprobe.measures import (
     components,
     gaussian,
     gradient,
+    headroom,
     implied,
     outliers,
     own,
@@ -25,7 +26,6 @@ from bnprobe.measures import (
     scale,
     shape,
     shift,
-    surroundings,
     verdict,
 )
 from bnprobe.measures.columns import Column
@@ -47,7 +47,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     implied,
     affine,
     residual,
-    surroundings,
+    headroom,
     gradient,
 )
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
