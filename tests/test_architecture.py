@@ -53,6 +53,10 @@ ROOMS = {
     "scipy_stats": room("", "scipy"),
     "measures": room("recording neighbours stats errors scipy_stats", "numpy pandas"),
     "findings": room("errors", "numpy pandas"),
+    # two recordings against each other
+    "comparison": room("recording stats measures errors scipy_stats", "numpy pandas"),
+    # what may stand on a side of a comparison; a file of weights alone needs torch
+    "sides": room("recording files report weights settings errors"),
     # what a user leaves out or sets otherwise, by the names of rules and thresholds
     "settings": room("findings errors"),
     # findings that were there before, so that only new ones count
@@ -61,11 +65,15 @@ ROOMS = {
     "weights": room("zoo probe neighbours recording stats report errors", "torch numpy PIL"),
     # markupsafe is the half of jinja2 that escapes
     "report": room(
-        "recording files measures findings settings baseline errors", "numpy pandas jinja2 markupsafe altair"
+        "recording files measures comparison findings settings baseline errors",
+        "numpy pandas jinja2 markupsafe altair",
     ),
     # a histogram cannot be drawn without its edges
     "report.figures": room(
         "stats recording measures findings errors scipy_stats", "numpy pandas seaborn matplotlib"
+    ),
+    "report.compared_figures": room(
+        "stats recording comparison report errors", "numpy pandas seaborn matplotlib"
     ),
     "zoo": room("errors", "torch torchvision PIL tqdm safetensors numpy"),
     "images": room("errors", "torch torchvision PIL tqdm numpy"),
@@ -78,7 +86,7 @@ ROOMS = {
 
 WITHOUT_TORCH = (
     *("errors", "stats", "neighbours", "recording", "files"),
-    *("measures", "findings", "settings", "baseline", "report"),
+    *("measures", "comparison", "findings", "settings", "baseline", "report"),
 )
 DRAWING = {"seaborn", "matplotlib"}
 
@@ -146,11 +154,11 @@ def test_the_right_hand_rooms_never_name_torch():
 
 
 def test_only_figures_draws():
-    """Fails if another module than report/figures.py imports seaborn or matplotlib."""
+    """Fails if another module than the figures of the report imports seaborn or matplotlib."""
     drawing = {
         dotted(path) for path in modules() for name in imports(path) if name.partition(".")[0] in DRAWING
     }
-    assert drawing <= {"report.figures"}
+    assert drawing <= {"report.figures", "report.compared_figures"}
 
 
 def test_imports_do_not_run_in_a_circle():
