@@ -65,16 +65,15 @@ ROOMS = {
     "weights": room("zoo probe neighbours recording stats report errors", "torch numpy PIL"),
     # markupsafe is the half of jinja2 that escapes
     "report": room(
-        "recording files measures comparison findings settings baseline errors",
+        "recording files measures findings settings baseline stats errors",
         "numpy pandas jinja2 markupsafe altair",
     ),
     # a histogram cannot be drawn without its edges
     "report.figures": room(
         "stats recording measures findings errors scipy_stats", "numpy pandas seaborn matplotlib"
     ),
-    "report.compared_figures": room(
-        "stats recording comparison report errors", "numpy pandas seaborn matplotlib"
-    ),
+    # the forms of picture that chapters share
+    "report.charts": room("stats", "numpy seaborn matplotlib"),
     "zoo": room("errors", "torch torchvision PIL tqdm safetensors numpy"),
     "images": room("errors", "torch torchvision PIL tqdm numpy"),
     "cli": EVERYTHING,
@@ -158,7 +157,7 @@ def test_only_figures_draws():
     drawing = {
         dotted(path) for path in modules() for name in imports(path) if name.partition(".")[0] in DRAWING
     }
-    assert drawing <= {"report.figures", "report.compared_figures"}
+    assert drawing <= {"report.figures", "report.charts", "report.compared_figures"}
 
 
 def test_imports_do_not_run_in_a_circle():

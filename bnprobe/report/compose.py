@@ -12,7 +12,6 @@ from bnprobe.findings.pages import rule_page
 from bnprobe.measures import Tables, glossary
 from bnprobe.recording import WEIGHTS_ONLY, About, LayerRecord, Recording
 from bnprobe.report.blocks import (
-    Cell,
     Entry,
     Facts,
     Figure,
@@ -24,6 +23,8 @@ from bnprobe.report.blocks import (
     Section,
     Table,
 )
+from bnprobe.report.chapters import chapters
+from bnprobe.report.rows import table
 from bnprobe.report.sentences import KINDS, answer, gradient_words, layer_words
 from bnprobe.report.words import count, listed, number, shorten
 
@@ -99,6 +100,7 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame, left_o
                 "findings", "Findings", (_findings(findings), *([Prose((left_out,))] if left_out else []))
             ),
             Section("network", "The network at a glance", (_network_figure(tables), _layer_table(tables))),
+            *chapters(recording, tables),
             *_gradient_sections(tables),
             Section(
                 "layers",
@@ -208,22 +210,7 @@ def _layer_table(tables: Tables) -> Table:
         note += (
             " The same for all layers: " + ", ".join(f"{head} {layers[head].iloc[0]}" for head in same) + "."
         )
-    return _table(layers, [head for head in heads if head not in same], note)
-
-
-def _table(frame: pd.DataFrame, heads: list[str], note: str) -> Table:
-    meanings = {column.name: column.meaning for column in glossary()}
-    return Table(
-        tuple((head, meanings[head]) for head in heads),
-        tuple(tuple(_cell(row[head]) for head in heads) for _, row in frame[heads].iterrows()),
-        note,
-    )
-
-
-def _cell(value: Any) -> Cell:
-    if isinstance(value, str):
-        return Cell(shorten(value, 40), number=False)
-    return Cell(number(float(value)))
+    return table(layers, [head for head in heads if head not in same], note)
 
 
 GRADIENT_HEADS = (
@@ -265,7 +252,7 @@ def _gradient_sections(tables: Tables) -> tuple[Section, ...]:
     heads = [head for head in GRADIENT_HEADS if head == "layer" or layers[head].notna().any()]
     note = "One row per layer; the gap columns are checks, 0 where an identity holds."
     words = Prose((gradient_words(layers),))
-    return (Section("gradients", "Gradients through depth", (words, figure, _table(layers, heads, note))),)
+    return (Section("gradients", "Gradients through depth", (words, figure, table(layers, heads, note))),)
 
 
 def _how_to_read(recording: Recording) -> str:
@@ -293,7 +280,7 @@ def _layer_section(position: int, record: LayerRecord, tables: Tables) -> Sectio
     return Section(
         f"layer-{position}",
         record.site,
-        (Prose((layer_words(record, mine),)), _layer_figure(record, mine), _table(shown, heads, note)),
+        (Prose((layer_words(record, mine),)), _layer_figure(record, mine), table(shown, heads, note)),
         folded=True,
         hint=f"{KINDS.get(record.kind, record.kind)}, {count(record.n_channels, 'channel')}",
     )

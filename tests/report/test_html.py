@@ -134,7 +134,9 @@ def test_ids_stand_once_and_lead_somewhere(document):
 def test_every_picture_has_words(document, all_kinds):
     """Fails if a figure has no alternative text, or one is missing."""
     pages.assert_pictures_have_words(document)
-    assert len(pages.elements(document, "figure")) == len(all_kinds.layers) + 1
+    parts = pages.sections(document)
+    assert len(pages.elements(parts["network"], "figure")) == 1
+    assert len(pages.elements(parts["layers"], "figure")) == len(all_kinds.layers)
 
 
 def test_numbers_are_readable(document):
@@ -165,7 +167,7 @@ def test_every_picture_can_be_drawn(record):
     """Fails if a layer's habit costs it its picture, or numpy warns about a NaN on the way."""
     page = drawn(recording(record))
     pages.assert_sound(page)
-    assert page.count("<svg") == 2
+    assert page.count("<svg") >= 2
     assert "could not be drawn" not in page
 
 
@@ -273,7 +275,7 @@ def test_a_picture_that_fails_costs_a_sentence_and_not_the_page(monkeypatch, err
     document = pages.assert_sound(page)
     assert "This picture could not be drawn" in page
     assert "no room" in pages.text_of(pages.sections(document)["network"])
-    assert len(pages.elements(document, "svg")) == 1, "the layer's own picture is there"
+    assert len(pages.elements(pages.sections(document)["layers"], "svg")) == 1, "the layer's own is there"
 
 
 def test_interruption_is_not_taken_for_a_bad_picture(monkeypatch):
