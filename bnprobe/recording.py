@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from bnprobe.certificate import Certificate
 from bnprobe.errors import BnprobeError, CannotMerge
 from bnprobe.neighbours import Wiring
 from bnprobe.stats import ClassMoments, Histogram, ImageMoments, Moments
@@ -372,12 +373,14 @@ class Recording:
 
     `layers` stand in the order in which they were first reached. `not_understood` names modules
     that look like norms but could not be read, `never_called` norms that no forward pass reached.
+    `certificate` says what of the model was not the same after the probe; None before `detach()`.
     """
 
     about: About
     layers: tuple[LayerRecord, ...]
     not_understood: tuple[str, ...] = ()
     never_called: tuple[str, ...] = ()
+    certificate: Certificate | None = None
 
     def __post_init__(self) -> None:
         seen = [(record.layer, record.call) for record in self.layers]
@@ -413,6 +416,7 @@ class Recording:
             never_called=tuple(
                 name for name in dict.fromkeys(self.never_called + other.never_called) if name not in reached
             ),
+            certificate=None if self.certificate is None else self.certificate.merge(other.certificate),
         )
 
     def save(self, path: str | Path) -> Path:

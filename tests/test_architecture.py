@@ -31,7 +31,9 @@ EVERYTHING = room("*", "*")
 ROOMS = {
     "errors": room(""),
     "stats": room("errors scipy_stats", "numpy"),
-    "recording": room("neighbours stats errors files", "numpy"),
+    "recording": room("neighbours certificate stats errors files", "numpy"),
+    # what a run changed of the model, in words
+    "certificate": room(""),
     "neighbours": room("stats errors", "numpy"),
     "files": room("recording neighbours stats errors", "numpy safetensors"),
     "norms": room("recording errors", "torch"),
@@ -43,7 +45,8 @@ ROOMS = {
     "totals": room("condense observation backward recording stats", "numpy"),
     "watch": room("norms observation stats", "torch"),
     "probe": room(
-        "norms neighbours wiring condense observation totals watch graph backward labels recording stats errors",
+        "norms neighbours wiring condense observation totals watch graph backward labels recording certificate "
+        "stats errors",
         "torch numpy",
     ),
     "labels": room("errors stats", "torch numpy"),
@@ -76,7 +79,7 @@ ROOMS = {
 """The table of the design, and this test is what holds it. An entry "room.module" is narrower than its room."""
 
 WITHOUT_TORCH = (
-    *("errors", "stats", "neighbours", "recording", "files"),
+    *("errors", "stats", "neighbours", "certificate", "recording", "files"),
     *("measures", "findings", "settings", "baseline", "report"),
 )
 DRAWING = {"seaborn", "matplotlib"}
