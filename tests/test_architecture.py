@@ -31,7 +31,9 @@ EVERYTHING = room("*", "*")
 ROOMS = {
     "errors": room(""),
     "stats": room("errors scipy_stats", "numpy"),
-    "recording": room("neighbours stats errors files", "numpy"),
+    "recording": room("neighbours certificate stats errors files", "numpy"),
+    # what a run changed of the model, in words
+    "certificate": room(""),
     "neighbours": room("stats errors", "numpy"),
     "files": room("recording neighbours stats errors", "numpy safetensors"),
     "norms": room("recording errors", "torch"),
@@ -44,7 +46,8 @@ ROOMS = {
     "ledger": room("norms observation recording", "torch"),
     "watch": room("norms observation ledger stats", "torch"),
     "probe": room(
-        "norms neighbours wiring condense observation totals watch ledger graph backward labels recording stats errors",
+        "norms neighbours wiring condense observation totals watch ledger graph backward labels recording certificate "
+        "stats errors",
         "torch numpy",
     ),
     "labels": room("errors stats", "torch numpy"),
@@ -85,8 +88,8 @@ ROOMS = {
 """The table of the design, and this test is what holds it. An entry "room.module" is narrower than its room."""
 
 WITHOUT_TORCH = (
-    *("errors", "stats", "neighbours", "recording", "files"),
     *("measures", "comparison", "findings", "settings", "baseline", "report"),
+    *("errors", "stats", "neighbours", "certificate", "recording", "files"),
 )
 DRAWING = {"seaborn", "matplotlib"}
 
