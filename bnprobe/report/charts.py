@@ -40,8 +40,8 @@ def by_depth(names: list[str], paths: list[str], panels: tuple[Panel, ...]) -> F
         box = (LEFT / WIDTH, bottom / height, 1 - (LEFT + RIGHT) / WIDTH, TALL / height)
         axes = figure.add_axes(box)
         (_stack if isinstance(panel, Stack) else _curves)(axes, panel)
-        for bound in bounds:
-            axes.axvline(bound, color=MUTED, linewidth=0.5, alpha=0.6, zorder=0)
+        whole_height = axes.get_xaxis_transform()
+        axes.vlines(bounds, 0, 1, color=MUTED, linewidth=0.5, alpha=0.6, zorder=0, transform=whole_height)
         axes.set_title(panel.title)
         axes.set_ylabel(panel.unit)
         axes.set_xlim(-0.5, len(names) - 0.5)
@@ -98,14 +98,11 @@ def _curves(axes: Axes, panel: Any) -> None:
 
 def _line(axes: Axes, line: Any) -> None:
     values = np.where(np.isfinite(line.values), line.values, np.nan)
-    seaborn().lineplot(
-        x=np.arange(len(values)),
-        y=values,
-        ax=axes,
-        estimator=None,
+    # seaborn's lineplot joins over gaps, and takes ten times as long
+    axes.plot(
+        values,
         color=line.colour,
         label=line.label or None,
-        legend=False,
         marker=None if line.dashed else "o",
         markersize=3.5,
         markeredgewidth=0,
@@ -117,13 +114,14 @@ def _line(axes: Axes, line: Any) -> None:
 def _marks(axes: Axes, marks: tuple[tuple[int, str], ...]) -> None:
     """Words on vertical lines, on the side where there is room."""
     low, high = axes.get_xlim()
-    for position, words in marks:
+    for row, (position, words) in enumerate(sorted(marks)):
         axes.axvline(position, color=INK, linewidth=0.8, zorder=0)
         late = position > (low + high) / 2
         axes.annotate(
             words,
             (position, 1),
-            (-4 if late else 4, -1),
+            # one below the other, because marks may stand close together
+            (-4 if late else 4, -1 - 11 * row),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             ha="right" if late else "left",
@@ -142,8 +140,8 @@ def _stack(axes: Axes, panel: Any) -> None:
             edges, _step(below), _step(top), step="post", color=part.colour, linewidth=0, label=part.label
         )
         below = top
-    for edge in edges[1:-1] if len(edges) <= MOST_NAMES else ():
-        axes.axvline(edge, color=PAPER, linewidth=0.8)
+    if len(edges) <= MOST_NAMES:
+        axes.vlines(edges[1:-1], 0, 1, color=PAPER, linewidth=0.8)
     for line in panel.lines:
         _line(axes, line)
     axes.set_ylim(0, 1)
@@ -174,6 +172,9 @@ def _cloud(axes: Axes, panel: Cloud) -> None:
     low, high = panel.limits or _span(x, y)
     axes.plot([low, high], [low, high], color=MUTED, linewidth=0.8, zorder=0)
     many = len(x) > MOST_POINTS
+    # seaborn names axes without a name, and looks at every tick to find out whether it may
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
     seaborn().scatterplot(
         x=x, y=y, ax=axes, color=panel.colour, s=9 if many else 16, alpha=0.55, linewidth=0, rasterized=many
     )
@@ -181,8 +182,6 @@ def _cloud(axes: Axes, panel: Cloud) -> None:
     axes.set_xlim(low - pad, high + pad)
     axes.set_ylim(low - pad, high + pad)
     axes.set_title(panel.title)
-    axes.set_xlabel(panel.x_label)
-    axes.set_ylabel(panel.y_label)
 
 
 def _span(x: Array, y: Array) -> tuple[float, float]:
