@@ -20,8 +20,11 @@ from bnprobe.stats.moments import Array
 WIDTH, LEFT, RIGHT = 10.0, 0.72, 0.15
 """Inches."""
 
-TALL, GAP, LETTER = 1.25, 0.42, 0.055
+TALL, GAP, LETTER = 1.25, 0.4, 0.055
 """Inches: height of a panel, room above it for its title, and room below for one letter of a name."""
+
+BEHIND = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+"""Paper behind words that stand among lines."""
 
 MOST_NAMES = 60
 MOST_POINTS = 600
@@ -87,9 +90,18 @@ def _curves(axes: Axes, panel: Any) -> None:
     low, high = axes.get_ylim()
     for value, words in panel.levels:
         if low <= value <= high and words:
-            axes.text(
-                1, value, words, transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=7.5
-            ).set_color(MUTED)
+            axes.annotate(
+                words,
+                (1, value),
+                (-2, 2),
+                xycoords=axes.get_yaxis_transform(),
+                textcoords="offset points",
+                ha="right",
+                va="bottom",
+                fontsize=7.5,
+                color=MUTED,
+                bbox=BEHIND,
+            )
     _marks(axes, panel.marks)
     labelled = [line for line in panel.lines if line.label]
     if len(labelled) > 0:
@@ -127,6 +139,7 @@ def _marks(axes: Axes, marks: tuple[tuple[int, str], ...]) -> None:
             ha="right" if late else "left",
             va="top",
             fontsize=8,
+            bbox=BEHIND,
         )
 
 

@@ -189,7 +189,7 @@ def test_where_a_shift_enters_and_heals_is_told():
     layers = [moved("first", 0.0), moved("second", 0.5), moved("third", 1.0), moved("last one", 0.0)]
     words = told("memory", *layers)
     assert "At 2 of 4 norms the data do not look like what was remembered" in words
-    assert "it enters at second, is largest at third (1" in words
+    assert "the difference enters at second, is largest at third (1" in words
     assert words.endswith("and has healed by last one.")
     rows = table_of(written(recording(*layers))["memory"])
     assert rows["layer"] == ["third", "second"]
@@ -199,10 +199,10 @@ def test_where_a_shift_enters_and_heals_is_told():
 def test_a_shift_that_does_not_heal_is_said_not_to():
     """Fails if the end of the network passes for health, or one norm is called several."""
     words = told("memory", moved("a", 0.0), moved("b", 0.6))
-    assert "it is there at b alone (0.60 remembered deviations" in words
+    assert "the difference is at b alone (0.60 remembered deviations" in words
     assert words.endswith("and is still there at the last norm that could be judged.")
     both = told("memory", moved("a", 0.7), moved("b", 0.6))
-    assert "it enters at a, where it is largest (0.70" in both
+    assert "the difference enters at a, where it is largest (0.70" in both
 
 
 def test_data_as_remembered_are_said_to_be():
@@ -391,6 +391,7 @@ def test_colours_are_shown_only_where_they_are_trusted(monkeypatch):
     svg = figures.to_svg("stem", figure.draw)
     assert "#6e6b63" in svg, "the remembered colour, (.431, .42, .388) of 255"
     assert "#7e7b72" in svg
+    assert "#7f7c72" in svg, "without the black around: (.498, .485, .448)"
     grey = stem_chapter(monkeypatch, replace(READING, mean_pixels=(0.4,), seen_pixels=(0.4,)))
     assert not [b for b in grey.blocks if isinstance(b, blocks.Figure)]
     against = stem_chapter(monkeypatch, replace(READING, trusted=False, why="Not to be trusted: too few."))

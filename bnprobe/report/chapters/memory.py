@@ -69,11 +69,13 @@ def _shift_words(known: pd.DataFrame, found: Course) -> str:
     ratio = median(of(known[known["verdict"].isin(SHIFTED)], "var_ratio_median"))
     size = f"({number(worst['w2_rms'], 2)} remembered deviations, mean and scale together)"
     if found.n_shifted == 1:
-        where = f"it is there at {named(worst)} alone {size}"
+        where = f"the difference is at {named(worst)} alone {size}"
     elif found.opens == found.worst:
-        where = f"it enters at {named(worst)}, where it is largest {size}"
+        where = f"the difference enters at {named(worst)}, where it is largest {size}"
     else:
-        where = f"it enters at {named(known.iloc[found.opens])}, is largest at {named(worst)} {size}"
+        where = (
+            f"the difference enters at {named(known.iloc[found.opens])}, is largest at {named(worst)} {size}"
+        )
     healed = (
         f"and has healed by {named(known.iloc[found.healed])}"
         if found.healed is not None
@@ -81,7 +83,7 @@ def _shift_words(known: pd.DataFrame, found: Course) -> str:
     )
     return (
         f"At {found.n_shifted} of {found.n_judged} norms the data do not look like what was remembered, with typically "
-        f"{share(ratio)} of the remembered variance there; the difference has a course: {where}, {healed}"
+        f"{share(ratio)} of the remembered variance there; {where}, {healed}"
     )
 
 
