@@ -50,7 +50,7 @@ def network(tables: Differences) -> Figure:
     for row, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(grid[row, 0])
         house._map(axes, figure.add_subplot(grid[row, 1]), groups, panel)
-        for bound in house.stage_bounds(groups):
+        for bound in house.stage_bounds([group["layer"].iloc[0] for group in groups]):
             axes.axvline(bound, color=PAPER, linewidth=1.5)
         house._label_columns(axes, names if row == len(panels) else None)
     return figure
