@@ -71,5 +71,5 @@ def _figure(known: pd.DataFrame) -> Figure:
         known,
         (Stack("what a channel's variance is made of (mean over channels)", parts),),
         "The three parts add up to the whole variance before the norm. What lies between classes is what a channel says "
-        "of the label, less what chance alone would show.",
+        "of the label, less what chance alone would show; what lies inside an image is what instance norm would divide by.",
     )
