@@ -62,6 +62,8 @@ ROOMS = {
     "report": room(
         "recording files measures findings settings baseline errors", "numpy pandas jinja2 markupsafe altair"
     ),
+    # nor can it travel
+    "report.interactive.densities": room("stats recording", "numpy"),
     # a histogram cannot be drawn without its edges
     "report.figures": room(
         "stats recording measures findings errors scipy_stats", "numpy pandas seaborn matplotlib"
