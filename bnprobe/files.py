@@ -107,6 +107,17 @@ def load(path: str | Path) -> Recording:
         raise BadRecordingFile(f"{path.name}: {error} {AGAIN}") from error
 
 
+def is_recording(path: Path) -> bool:
+    """Whether a file says that it is a recording, by its ending or in its header; a checkpoint does not."""
+    if path.suffix == ".bnp":
+        return True
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("format") == "bnprobe recording"
+    except (SafetensorError, OSError, ValueError, TypeError):
+        return False
+
+
 def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
     if path.is_dir():
         raise BadRecordingFile(f"{path}: is a folder. Give the file that recording.save(path) wrote.")

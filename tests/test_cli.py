@@ -523,7 +523,8 @@ def test_the_demo_needs_nothing(drawn_place, capsys):
     assert out.splitlines()[-1] == "page: reports/demo.html"
     assert "holds 52 batch norms; 360 images went through it in eval mode" in " ".join(out.split())
     page = (drawn_place / "reports/demo.html").read_text("utf-8")
-    assert page.count("<figure>") == 53
+    assert page.count("<figure>") > 53, "the map, a picture of every norm, and chapters"
+    assert "could not be drawn" not in page
     assert "trained by scripts/train_demo.py" in page
 
 

@@ -289,19 +289,29 @@ def test_the_stem_is_shifted_by_what_the_augmentation_explains(whole):
 def test_no_rule_cries_wolf_about_a_mild_shift(whole):
     """Fails if JPEG compression, which recalibration would make worse, is called a serious shift."""
     findings = bnprobe.report(whole).findings
-    assert set(findings["rule"]) == {"channels-constant"}
     assert set(findings["severity"]) == {"info"}
-    named = {(f["layer"], c) for _, f in findings.iterrows() for c in f["channels"]}
+    named = {
+        rule: {(f["layer"], c) for _, f in found.iterrows() for c in f["channels"]}
+        for rule, found in findings.groupby("rule")
+    }
+    assert set(named) == {"channels-constant", "channels-dead", "filters-decayed"}
     channels = bnprobe.report(whole).channels
     flat = channels[channels["gamma"].abs() < 1e-2]
-    assert named == set(zip(flat["layer"], flat["channel"], strict=True))
-    assert len(named) == 18
+    assert named["channels-constant"] == set(zip(flat["layer"], flat["channel"], strict=True))
+    assert len(named["channels-constant"]) == 18
+    silent = channels[channels["fires"] == 0]
+    assert named["channels-dead"] <= set(zip(silent["layer"], silent["channel"], strict=True))
+    assert named["filters-decayed"] <= named["channels-constant"]
 
 
 @slow
 @needs_data
 def test_parts_saved_loaded_and_merged_in_any_order_are_the_whole(resnet20, images, tmp_path):
-    """Fails if a table of three machines' files differs from that of one run by more than 1e-9."""
+    """Fails if a table of three machines' files differs from that of one run by more than 1e-9.
+
+    Histograms count every fourth image once a run has seen enough, and a part starts anew: what is read
+    from them agrees within their sampling error.
+    """
     # the same batches in both: a convolution of another batch size rounds otherwise
     batches = list(torch.cat(images[:2]).split([1, 37, 162]))
     whole = bnprobe.report(recorded(resnet20, batches))
@@ -318,7 +328,9 @@ def assert_same_table(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     assert found.columns.tolist() == expected.columns.tolist()
     for name in found.columns.drop("mismatch", errors="ignore"):
         mine, other = found[name], expected[name]
-        if mine.dtype.kind != "f":
+        if name.removesuffix("_median") in ("l1_ratio", "gauss_ks", "gauss_w1"):
+            np.testing.assert_allclose(mine, other, rtol=0, atol=0.05, err_msg=name)
+        elif mine.dtype.kind != "f":
             assert mine.tolist() == other.tolist(), name
         else:
             np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-9, err_msg=name)
@@ -352,7 +364,8 @@ def test_the_network_is_the_same_with_and_without_the_probe(resnet20, images):
 def test_the_page_of_the_checkpoint_tells_its_story(whole, tmp_path):
     """Fails if the page of a real network cannot be drawn, or its sentences do not hold its numbers."""
     page = bnprobe.report(whole).to_html(tmp_path / "r20.html").read_text("utf-8")
-    assert page.count("<figure>") == 20
+    of_layers, map_of_all, of_chapters = 19, 1, 9
+    assert page.count("<figure>") == of_layers + map_of_all + of_chapters
     assert "could not be drawn" not in page
     assert "CifarResNet holds 19 batch norms; 1,000 images went through it in eval mode." in page
     for said in ("negative in 26 channels (3.8\u00a0%)", "18 channels (2.6\u00a0%) were switched off"):
@@ -477,6 +490,6 @@ def test_a_family_of_torchvision_gets_its_page(two_photographs, capsys, name):
     page = Path("page.html").read_text("utf-8")
     assert words in " ".join(out.split())
     assert "could not be drawn" not in page
-    assert page.count("<figure>") == len(recording.layers) + 1
+    assert page.count("<figure>") > len(recording.layers) + 1, "the map of all, and chapters"
     for record in recording.layers:
         assert record.mismatch < 1e-3, record.site

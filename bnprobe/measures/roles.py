@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from bnprobe.measures.columns import Column
+from bnprobe.neighbours import Wiring
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.gaussian import probability_above
 from bnprobe.stats.histogram import Z_EDGES
@@ -110,7 +111,11 @@ COLUMNS = (
         "0 to 1",
     ),
     Column("follows", "The operation that decides what becomes of the output.", table="layers"),
-    Column("feeder", "The layer whose weights made the input.", table="layers"),
+    Column(
+        "feeder",
+        "The layer whose weights made the input; by name where it was told from names and shapes.",
+        table="layers",
+    ),
     *(
         Column(f"n_{role}", f"Channels in the role “{role}”.", f"count of role = {role}", "channels", table="layers")
         for role in ROLES
@@ -165,12 +170,16 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
     both = np.sum((predicted == 1) & (dead == 0))
     return {
         "follows": "unknown" if record.wiring is None else record.wiring.follows,
-        "feeder": "" if record.wiring is None else record.wiring.feeder,
+        "feeder": _feeder(record.wiring),
         **{f"n_{role}": int(np.sum(roles == role)) for role in ROLES},
         "fires_error": float(np.nanmean(error)) if not np.isnan(error).all() else float("nan"),
         "dead_precision": _ratio(both, np.sum((predicted == 1) & ~np.isnan(dead))),
         "dead_recall": _ratio(both, np.sum((dead == 0) & ~np.isnan(predicted))),
     }
+
+
+def _feeder(wiring: Wiring | None) -> str:
+    return "" if wiring is None else wiring.feeder + (" (by name)" if wiring.guessed else "")
 
 
 def corners(record: LayerRecord) -> Corners | None:

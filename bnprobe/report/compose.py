@@ -12,7 +12,6 @@ from bnprobe.findings.pages import rule_page
 from bnprobe.measures import Tables, glossary
 from bnprobe.recording import WEIGHTS_ONLY, About, Recording
 from bnprobe.report.blocks import (
-    Cell,
     Entry,
     Facts,
     Figure,
@@ -25,8 +24,10 @@ from bnprobe.report.blocks import (
     Section,
     Table,
 )
+from bnprobe.report.chapters import chapters
 from bnprobe.report.interactive import data_of
 from bnprobe.report.layer_sections import layer_sections
+from bnprobe.report.rows import table
 from bnprobe.report.sentences import answer, gradient_words
 from bnprobe.report.words import count, listed, number, shorten
 
@@ -56,6 +57,7 @@ NEEDS_DATA = ("normalized_by", "never_positive")
 ONLY_WITHOUT_DATA = ("n_batches_tracked", "half_headroom", "follows", "feeder")
 """Columns that a page with data has no room for; all of them are in `report.layers`."""
 
+
 def compose(recording: Recording, tables: Tables, findings: pd.DataFrame, left_out: str = "") -> Page:
     """The page: what was probed, the answer, findings, the network, every layer, the rules, the glossary.
 
@@ -68,9 +70,16 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame, left_o
             Section("probed", "What was probed", (Facts(tuple(_facts(recording))),)),
             Section("answer", "The answer", (Prose(tuple(answer(recording, tables, findings))),)),
             Section(
-                "findings", "Findings", (_findings(findings, recording), *([Prose((left_out,))] if left_out else []))
+                "findings",
+                "Findings",
+                (_findings(findings, recording), *([Prose((left_out,))] if left_out else [])),
             ),
-            Section("network", "The network at a glance", (Moving("map"), _network_figure(tables), _layer_table(tables))),
+            Section(
+                "network",
+                "The network at a glance",
+                (Moving("map"), _network_figure(tables), _layer_table(tables)),
+            ),
+            *chapters(recording, tables),
             *_gradient_sections(tables),
             Section(
                 "layers",
@@ -124,9 +133,10 @@ def _rule_pages(findings: pd.DataFrame) -> tuple[Section, ...]:
     return (Section("rules", "What the rules mean", (), parts=parts),)
 
 
-def _findings(findings: pd.DataFrame, recording: Recording) -> Findings:
-    """Findings that say the same are shown once, with all their places."""
-    position = {(record.layer, record.call): i for i, record in enumerate(recording.layers)}
+def _findings(findings: pd.DataFrame, recording: Recording | None = None) -> Findings:
+    """Findings that say the same are shown once, with all their places; these lead to the layers of `recording`."""
+    layers = recording.layers if recording else ()
+    position = {(record.layer, record.call): i for i, record in enumerate(layers)}
     groups = [
         FindingGroup(
             severity=str(severity),
@@ -190,23 +200,8 @@ def _layer_table(tables: Tables) -> Table:
         note += (
             " The same for all layers: " + ", ".join(f"{head} {layers[head].iloc[0]}" for head in same) + "."
         )
-    table = _table(layers, [head for head in heads if head not in same], note)
-    return replace(table, layers=tuple(range(len(layers))))
-
-
-def _table(frame: pd.DataFrame, heads: list[str], note: str) -> Table:
-    meanings = {column.name: column.meaning for column in glossary()}
-    return Table(
-        tuple((head, meanings[head]) for head in heads),
-        tuple(zip(*([_cell(value) for value in frame[head].tolist()] for head in heads), strict=True)),
-        note,
-    )
-
-
-def _cell(value: Any) -> Cell:
-    if isinstance(value, str):
-        return Cell(shorten(value, 40), number=False)
-    return Cell(number(float(value)))
+    shown = table(layers, [head for head in heads if head not in same], note)
+    return replace(shown, layers=tuple(range(len(layers))))
 
 
 GRADIENT_HEADS = (
@@ -248,7 +243,7 @@ def _gradient_sections(tables: Tables) -> tuple[Section, ...]:
     heads = [head for head in GRADIENT_HEADS if head == "layer" or layers[head].notna().any()]
     note = "One row per layer; the gap columns are checks, 0 where an identity holds."
     words = Prose((gradient_words(layers),))
-    return (Section("gradients", "Gradients through depth", (words, figure, _table(layers, heads, note))),)
+    return (Section("gradients", "Gradients through depth", (words, figure, table(layers, heads, note))),)
 
 
 def _how_to_read(recording: Recording) -> str:
@@ -257,8 +252,8 @@ def _how_to_read(recording: Recording) -> str:
     if all(record.pre_histogram is None for record in recording.layers):
         return "Distributions were not recorded (histograms=False)."
     return (
-        "Each table holds the channels that moved most. Where the page may run its scripts, a layer that is opened shows "
-        "all its channels: filled is what was seen; the line is what the norm remembers (before) or aims at (after)."
+        "Filled is what was seen; the line is what the norm remembers (before) or aims at (after). A click on a channel, or "
+        "a frame drawn around several, shows them in every panel and on the map above."
     )
 
 

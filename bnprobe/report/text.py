@@ -5,7 +5,18 @@ from __future__ import annotations
 import shutil
 import textwrap
 
-from bnprobe.report.blocks import Block, Facts, Figure, Findings, Glossary, Moving, Page, Prose, Section, Table
+from bnprobe.report.blocks import (
+    Block,
+    Facts,
+    Figure,
+    Findings,
+    Glossary,
+    Moving,
+    Page,
+    Prose,
+    Section,
+    Table,
+)
 from bnprobe.report.words import visible
 
 

@@ -110,7 +110,9 @@ def _weight(node: Node) -> Array:
 def numbers(tensor: Tensor) -> Array:
     """Its values as float64, copied."""
     with torch.no_grad():
-        return np.array(tensor.detach().to("cpu", torch.float64).numpy())
+        # a copy first: a tensor that was ever seen as an array can no longer be resized
+        copy = tensor.detach().to("cpu", torch.float64, copy=True)
+        return np.asarray(copy.numpy())
 
 
 def _with_padding(geometry: Geometry, node: Node, n: int) -> tuple[Geometry, Node]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bnprobe.errors import BadCheckpoint
 from bnprobe.zoo.refusals import SAVE_AGAIN, damaged, refusal
-from bnprobe.zoo.shards import demand_stored, files_of
+from bnprobe.zoo.shards import demand_no_tar, demand_stored, files_of
 
 State = dict[str, Tensor]
 
@@ -78,6 +78,7 @@ def _read_safetensors(path: Path) -> State:
 def _read_pickle(path: Path) -> Any:
     """Whatever the file holds, if it holds only tensors and plain data."""
     demand_stored(path)
+    demand_no_tar(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on old or foreign formats
@@ -101,12 +102,13 @@ def _state_dict(saved: Any, path: Path) -> State:
 def _state_dicts(saved: Any, at: str = "", depth: int = 0, seen: set[int] | None = None) -> dict[str, State]:
     """Every candidate by its place: under the first known key that has one, else nested dicts, else the tensors here.
 
-    A mapping that was met before is not entered again: a file may hold one inside itself.
+    A mapping of mappings that was met before is not entered again: a file may hold one inside itself.
     """
     seen = set() if seen is None else seen
     if not isinstance(saved, Mapping) or id(saved) in seen or depth > _DEEPEST:
         return {}
-    seen.add(id(saved))
+    if any(isinstance(value, Mapping) for value in saved.values()):
+        seen.add(id(saved))
     for key in _KEPT_UNDER:
         if found := _state_dicts(saved.get(key), at, depth + 1, seen):
             return found

@@ -51,7 +51,9 @@ def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compac
     """
     channels = tables.channels
     known = [name for name in channels if channels[name].notna().any()]
-    eps = np.repeat([record.eps for record in recording.layers], [record.n_channels for record in recording.layers])
+    eps = np.repeat(
+        [record.eps for record in recording.layers], [record.n_channels for record in recording.layers]
+    )
     free = derived_columns(channels, eps)
     shown, left_out = chosen_columns(known, free, len(channels), COMPACT_VALUES if compact else MOST_VALUES)
     histograms, places, blobs = _histograms(recording)
@@ -65,9 +67,7 @@ def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compac
                 zip(recording.layers, tables.layers.to_dict("records"), strict=True)
             )
         ],
-        "columns": {
-            name: {"meaning": meanings[name].meaning, "unit": meanings[name].unit} for name in shown
-        },
+        "columns": {name: {"meaning": meanings[name].meaning, "unit": meanings[name].unit} for name in shown},
         "derived": [name for name in shown if name in free],
         "leftOut": left_out,
         "paints": {name: vars(paint) for name, paint in PAINTS.items() if name in shown},
@@ -111,8 +111,16 @@ def _histograms(
     for record in recording.layers:
         places.append(_place(record, before, after, explicit, start))
         start += record.n_channels
-    blobs = [(name, pack_bytes(np.concatenate(parts))) for name, parts in (("before", before), ("after", after)) if parts]
-    blobs += [(f"column-{name}", pack_floats(values)) for name, values in explicit.items() if np.isfinite(values).any()]
+    blobs = [
+        (name, pack_bytes(np.concatenate(parts)))
+        for name, parts in (("before", before), ("after", after))
+        if parts
+    ]
+    blobs += [
+        (f"column-{name}", pack_floats(values))
+        for name, values in explicit.items()
+        if np.isfinite(values).any()
+    ]
     return bool(before or after), places, blobs  # fmt: skip
 
 

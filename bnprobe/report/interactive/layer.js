@@ -42,7 +42,7 @@ function newLayerView(host, root, store, state, tip) {
     for (const name of store.names) columns[name] = all[name].subarray(layer.start, layer.start + layer.n);
     shown = { layer, columns };
     sections.forEach((section, i) => section.classList.toggle("chosen", i === state.layer));
-    sections[state.layer]?.append(stage);
+    (sections[state.layer] ?? host).append(stage);
     fillSelect();
     drawFindings(layer);
     roles.draw(layer, columns);

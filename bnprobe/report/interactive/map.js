@@ -47,7 +47,7 @@ function newMap(host, root, store, state, tip) {
     const layers = state.visible.map((i) => manifest.layers[i]);
     const width = Math.max(board.clientWidth, 240);
     const plot = width - MAP.left - MAP.right;
-    const paints = painter(manifest.paints[measure], values);
+    const paints = painter(manifest.paints[measure], values, root);
     const order = ranks(layers, state.order, gamma, values);
     const top = profileTop() + MAP.marks;
     drawn = { values, layers, width, plot, paints, order, top, step: plot / Math.max(layers.length, 1) };
@@ -115,8 +115,23 @@ function newMap(host, root, store, state, tip) {
     const ends = { gamma: ["large |γ|", "small |γ|"], value: ["high", "low"], channel: ["channel 0", "last"] }[state.order];
     side.append("text").attr("class", "tick").attr("y", 9).text(ends[0]);
     side.append("text").attr("class", "tick").attr("y", MAP.height - 2).text(ends[1]);
+    drawStages(layers, step, top);
     drawNames(layers, x, step, top);
     svg.append("g").attr("class", "cursor");
+  }
+
+  /** Lines where the stage, the first part of the path that varies, changes. */
+  function drawStages(layers, step, top) {
+    const paths = layers.map((layer) => layer.name.split("."));
+    const part = d3.range(8).find((d) => new Set(paths.map((p) => p.slice(0, d + 1).join("."))).size > 1) ?? 0;
+    const stages = paths.map((p) => p.slice(0, part + 1).join("."));
+    const bounds = d3.range(1, stages.length).filter((i) => stages[i] !== stages[i - 1]);
+    if (bounds.length > stages.length / 2) return;
+    for (const i of bounds) {
+      const x = MAP.left + i * step - 0.5;
+      svg.append("line").attr("class", "grid").attr("x1", x).attr("x2", x).attr("y1", 14).attr("y2", top);
+      svg.append("line").attr("class", "stage-end").attr("x1", x).attr("x2", x).attr("y1", top).attr("y2", top + MAP.height);
+    }
   }
 
   function rolesProfile(layers, values) {

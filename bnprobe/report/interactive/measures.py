@@ -66,7 +66,17 @@ PAINTS = {
 
 COLUMNS = (
     *("gamma", "beta", "running_mean", "running_var", "pre_mean", "pre_var", "fires", "role"),
-    *("shift", "scale_ratio", "shift_se", "shift_q", "pre_skew", "pre_kurtosis", "post_mean", "post_var", "kl"),
+    *(
+        "shift",
+        "scale_ratio",
+        "shift_se",
+        "shift_q",
+        "pre_skew",
+        "pre_kurtosis",
+        "post_mean",
+        "post_var",
+        "kl",
+    ),
     *("grad_gamma", "grad_beta", "dy_var", "dx_var", "gamma_snr", "fires_predicted", "scale_se"),
     *("share_class", "share_within", "bits_lost", "n_nonfinite", "energy_removed", "importance", "beta_snr"),
     *("pre_min", "pre_max", "post_min", "post_max", "share_image", "filter_norm", "gauss_w1", "implied_mean"),

@@ -47,7 +47,7 @@ function rays(g, x, y, width, height, reachX, reachY) {
     const [px, py] = [x(far), y(z * far)];
     g.append("line").attr("class", "ray").attr("x1", x0).attr("y1", y0).attr("x2", px).attr("y2", py);
     const out = far >= reachX;
-    g.append("text").attr("class", "tick").attr("x", out ? px - 4 : px).attr("y", out ? py - 4 : z > 0 ? py - 4 : py + 11)
+    g.append("text").attr("class", "tick").attr("x", out ? px - 4 : px).attr("y", out ? py - 4 : z > 0 ? py + 11 : py - 4)
       .style("text-anchor", out ? "end" : "middle").text(share);
   }
 }

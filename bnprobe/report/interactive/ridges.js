@@ -73,7 +73,7 @@ function newRidges(store, state, tip, open) {
     element.hidden = !curves.some((c) => c.pre || c.post);
     if (element.hidden) return;
     const picked = state.picked && pickedIn(state.picked, layer);
-    const which = picked ? `${Math.min(picked, RIDGES)} of ${count(picked, "picked channel")}` : "telling channels; pick others in a panel below";
+    const which = picked ? `Shown: ${Math.min(picked, RIDGES)} of ${count(picked, "picked channel")}` : "These are telling channels; pick others in the panels below";
     before.note.textContent = layer.memory
       ? `Filled: seen. Line: what the norm remembers. ${which}.`
       : `Filled: seen. Line: a Gaussian of the same mean and deviation. ${which}.`;

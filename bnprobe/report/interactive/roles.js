@@ -8,7 +8,7 @@ function newRoles(store, state, tip) {
     const { role } = columns;
     element.hidden = !role || !role.some((v) => v >= 0);
     if (element.hidden) return;
-    const paints = painter(store.manifest.paints.role, role);
+    const paints = painter(store.manifest.paints.role, role, element);
     bar.replaceChildren();
     store.manifest.roles.forEach((name, code) => {
       const n = role.reduce((sum, v) => sum + (v === code), 0);

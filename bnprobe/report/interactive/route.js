@@ -22,7 +22,7 @@ function placeOf(hash, layers) {
   return { layer, channel: Number.isInteger(channel) && channel < layers[layer].n ? channel : -1 };
 }
 
-function newRoute(store, state, view, alone) {
+function newRoute(root, store, state, view, alone) {
   const { layers } = store.manifest;
   let following = false;
 
@@ -44,12 +44,19 @@ function newRoute(store, state, view, alone) {
     return true;
   }
 
-  if (alone) {
-    window.addEventListener("popstate", follow);
-    window.addEventListener("hashchange", () => {
-      if (/^#layer-\d+$/.test(window.location.hash)) follow();
-    });
+  /** Links of the page to a layer, and perhaps a channel of it, open it at once. */
+  function openLink(event) {
+    const link = event.target.closest?.("a[href^='#layer-']");
+    const place = link && placeOf(link.getAttribute("href"), layers);
+    if (!place) return;
+    event.preventDefault();
+    const same = place.layer === state.layer;
+    state.set({ layer: place.layer, channel: Number(link.dataset.channel ?? -1) });
+    if (same) bring();
   }
+
+  root.addEventListener("click", openLink);
+  if (alone) window.addEventListener("popstate", follow);
   state.on("layer channel", (names) => {
     if (following) return;
     if (alone) {

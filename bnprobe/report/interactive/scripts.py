@@ -34,7 +34,8 @@ def program(root: str) -> str:
     """One script for the page, or the notebook cell, whose root element has the id `root`."""
     ours = "\n".join(_read(f"{part}.js") for part in PARTS)
     # d3 looks for a module loader before it writes to the window: it is given one of its own
-    d3 = f"const d3 = (function () {{ const exports = {{}}, module = {{ exports }};\n{_read('d3.min.js')}\nreturn exports; }})();"
+    loader = "const exports = {}, module = { exports };"
+    d3 = f"const d3 = (function () {{ {loader}\n{_read('d3.min.js')}\nreturn exports; }})();"
     return f'(function () {{\n"use strict";\n{d3}\n{ours}\nstart(document.getElementById("{root}"));\n}})();'
 
 

@@ -14,12 +14,14 @@ function start(root) {
   const mapHost = root.querySelector("[data-bnp=map]");
   const layerHost = root.querySelector("[data-bnp=layers]");
   const { layers } = store.manifest;
+  const alone = document.body === root;
   wakeTables(root);
+  if (alone && mapHost && layerHost) drawTogether(mapHost.closest("section"), layerHost.closest("section"));
   if (mapHost) mapHost.append(mapTools(store, state));
   const ready = mapHost ? newMap(mapHost, root, store, state, tip) : Promise.resolve();
   if (layerHost) {
     const view = newLayerView(layerHost, root, store, state, tip);
-    const route = newRoute(store, state, view, document.body === root);
+    const route = newRoute(root, store, state, view, alone);
     ready.then(() => {
       if (!route.follow()) quietly(state, view, layers);
     });
@@ -28,6 +30,15 @@ function start(root) {
   ready.then(() => {
     root.dataset.ready = "true";
   });
+}
+
+/** On screen the opened layer stands below the map; on paper all layers come after the chapters, as written. */
+function drawTogether(network, layers) {
+  const next = layers.nextElementSibling;
+  const together = () => network.after(layers);
+  together();
+  window.addEventListener("beforeprint", () => next.before(layers));
+  window.addEventListener("afterprint", together);
 }
 
 /** Opens the layer with the most severe finding, or the first, without leaving where the reader is. */

@@ -37,7 +37,9 @@ function newTable(store, state, open) {
   const said = make("span", { class: "note", role: "status" });
   const more = make("button", { type: "button", class: "more", onclick: () => fill(limit + 200) }, "Show more");
   const tools = make("div", { class: "tools" }, make("label", { class: "choice" }, make("span", {}, "Search channels"), input), onlyLabel, said);
-  const element = make("div", { class: "panel wide" }, make("h4", {}, "All channels"), tools, frame, more);
+  const { leftOut } = store.manifest;
+  const room = leftOut.length ? `Not on this page for want of room, but in report.channels: ${leftOut.join(", ")}.` : "";
+  const element = make("div", { class: "panel wide" }, make("h4", {}, "All channels"), tools, frame, more, make("p", { class: "note" }, room));
   let sort = { by: "", down: true };
   let now = null;
   let limit = ROWS;
