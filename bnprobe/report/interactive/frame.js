@@ -59,15 +59,15 @@ function newPlot(title, height, margin, description) {
 /** Axes of a plot with their labels; `format` writes the ticks. */
 function drawAxes(inner, x, y, width, height, labels, format = {}) {
   if (x) {
-    const axis = d3.axisBottom(x).ticks(Math.max(width / 80, 2), format.x).tickSizeOuter(0).tickSize(4);
+    const axis = d3.axisBottom(x).ticks(Math.max(width / 80, 2)).tickSizeOuter(0).tickSize(4);
     const drawn = inner.append("g").attr("class", "axis").attr("transform", `translate(0,${height})`);
-    drawn.call(format.xTicks ? axis.tickValues(format.xTicks).tickFormat((v) => number(v)) : axis);
+    drawn.call(format.xTicks ? axis.tickValues(format.xTicks).tickFormat(tick) : axis.tickFormat(tick));
     drawn.append("text").attr("class", "label").attr("x", width / 2).attr("y", 32).style("text-anchor", "middle").text(labels.x);
   }
   if (y) {
-    const axis = d3.axisLeft(y).ticks(Math.max(height / 45, 2), format.y).tickSizeOuter(0).tickSize(4);
+    const axis = d3.axisLeft(y).ticks(Math.max(height / 45, 2)).tickSizeOuter(0).tickSize(4);
     const drawn = inner.append("g").attr("class", "axis");
-    drawn.call(format.yTicks ? axis.tickValues(format.yTicks).tickFormat((v) => number(v)) : axis);
+    drawn.call(format.yTicks ? axis.tickValues(format.yTicks).tickFormat(tick) : axis.tickFormat(tick));
     drawn.append("text").attr("class", "label").attr("x", -40).attr("y", -9).style("text-anchor", "start").text(labels.y);
   }
 }

@@ -20,6 +20,11 @@ function number(value, digits = 3) {
   return text.replaceAll("-", "−");
 }
 
+/** A number on an axis: no more digits than it has. */
+function tick(value) {
+  return number(Number(value.toPrecision(3)), 3).replace(/(\.\d*?)0+(?=$|e)/, "$1").replace(/\.(?=$|e)/, "");
+}
+
 /** 1 channel, 2 channels. */
 function count(n, noun) {
   return `${n.toLocaleString("en-US")} ${noun}${n === 1 ? "" : "s"}`;

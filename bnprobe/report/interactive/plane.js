@@ -62,8 +62,10 @@ function movedSpec() {
       if (!shift || !ratio || !shift.some(Number.isFinite)) return null;
       const reach = Math.max(reachOf(shift), 0.05);
       const logs = Float64Array.from(ratio, (v) => (v > 0 ? Math.log(v) : NaN));
-      const far = Math.max(Math.exp(reachOf(logs)), 1.05);
-      const [low, high] = [1 / far, far];
+      const sorted = sortedFinite(logs);
+      const [least, most] = [Math.min(quantile(sorted, 0.005), 0), Math.max(quantile(sorted, 0.995), 0)];
+      const room = Math.max(0.08 * (most - least), 0.03);
+      const [low, high] = [Math.exp(least - room), Math.exp(most + room)];
       return {
         xs: shift,
         ys: Float64Array.from(ratio, (v) => (v > 0 ? v : NaN)),

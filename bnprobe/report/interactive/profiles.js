@@ -19,16 +19,16 @@ function drawProfile(g, title, rows, scale, line, x, width, height) {
   const triples = rows.map((row) => (Array.isArray(row) ? row : [row, row, row]));
   const logarithmic = scale === "log" && triples.every((t) => !(t[0] <= 0));
   const known = triples.flat().concat(line ?? []).filter((v) => Number.isFinite(v) && (!logarithmic || v > 0));
-  g.append("text").attr("class", "title").attr("x", 0).attr("y", 10).text(title);
+  g.append("text").attr("class", "title").attr("x", 0).attr("y", 10).text(shorten(title, Math.floor(width / 6.6)));
   if (!known.length) return;
   let [low, high] = d3.extent(known);
   if (scale === "share") [low, high] = [0, 1];
   else if (!(high > low)) [low, high] = logarithmic ? [low / 1.5, high * 1.5] : [low - 0.5, high + 0.5];
   const y = (logarithmic ? d3.scaleLog() : d3.scaleLinear()).domain([low, high]).range([height - 4, 18]);
   const ticks = logarithmic ? logTicks(low, high, 3) : y.ticks(2);
-  for (const tick of ticks) {
-    g.append("line").attr("class", "grid").attr("x1", 0).attr("x2", width).attr("y1", y(tick)).attr("y2", y(tick));
-    g.append("text").attr("class", "tick").attr("x", -6).attr("y", y(tick)).attr("dy", ".32em").text(number(tick, 2));
+  for (const value of ticks) {
+    g.append("line").attr("class", "grid").attr("x1", 0).attr("x2", width).attr("y1", y(value)).attr("y2", y(value));
+    g.append("text").attr("class", "tick").attr("x", -6).attr("y", y(value)).attr("dy", ".32em").text(tick(value));
   }
   if (line !== null && line !== undefined) {
     g.append("line").attr("class", "memory").attr("x1", 0).attr("x2", width).attr("y1", y(line)).attr("y2", y(line));

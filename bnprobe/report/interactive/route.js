@@ -26,12 +26,12 @@ function newRoute(root, store, state, view, alone) {
   const { layers } = store.manifest;
   let following = false;
 
-  function bring() {
+  function bring(calm) {
     const section = view.section(state.layer);
     if (!section) return;
-    const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const top = section.closest("section[id]") ?? section;
-    top.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+    const still = calm || window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const top = section.parentElement.closest("section[id]") ?? section;
+    top.scrollIntoView({ block: "start", behavior: still ? "auto" : "smooth" });
   }
 
   function follow() {
@@ -40,7 +40,7 @@ function newRoute(root, store, state, view, alone) {
     following = true;
     state.set(place);
     following = false;
-    bring();
+    bring(true);
     return true;
   }
 
