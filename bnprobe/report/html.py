@@ -61,19 +61,24 @@ def _compact(section: Section) -> Section:
 
 
 def _render(template: str, page: Page, root: str, compact: bool) -> str:
-    scripts = _scripts(page, root, compact)
     prefix = f"{root}-" if compact else ""
-    return _templates().get_template(template).render(
-        page=page,
-        root=root,
-        prefix=prefix,
-        whole=not compact,
-        css=_css(),
-        svg=lambda figure: _svg(figure, prefix),
-        kind=_kind,
-        scripts=scripts,
-        trusted=Markup(" ".join(map(_fingerprint, (scripts.awake, scripts.program)) if scripts else ["'none'"])),
-    )  # fmt: skip
+    scripts = _scripts(page, root, compact)
+    trusted = [_fingerprint(script) for script in (scripts.awake, scripts.program)] if scripts else ["'none'"]
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            page=page,
+            root=root,
+            prefix=prefix,
+            whole=not compact,
+            css=_css(),
+            svg=lambda figure: _svg(figure, prefix),
+            kind=_kind,
+            scripts=scripts,
+            trusted=Markup(" ".join(trusted)),
+        )
+    )
 
 
 def _scripts(page: Page, root: str, compact: bool) -> Scripts | None:

@@ -76,14 +76,19 @@ function css(paints, value, otherwise) {
   return `rgb(${paints.bytes[3 * at]} ${paints.bytes[3 * at + 1]} ${paints.bytes[3 * at + 2]})`;
 }
 
-/** The page's own inks, which follow its light or dark style. */
+let kept = null;
+
+/** The page's own inks, which follow its light or dark style; asked for once until that changes. */
 function inks(root) {
+  if (kept) return kept;
   const style = getComputedStyle(root);
-  const found = {};
-  for (const name of ["ink", "muted", "paper", "panel", "line", "seen", "memory", "critical", "warning", "info"]) {
-    found[name] = style.getPropertyValue(`--${name}`).trim();
-  }
-  return found;
+  kept = {};
+  for (const name of ["ink", "muted", "paper", "line", "seen", "memory"]) kept[name] = style.getPropertyValue(`--${name}`).trim();
+  return kept;
+}
+
+function forgetInks() {
+  kept = null;
 }
 
 /** Red, green and blue of a colour written as #rrggbb. */

@@ -50,7 +50,7 @@ def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compac
     `compact` leaves out what a notebook cell can do without.
     """
     channels = tables.channels
-    known = [name for name in channels if channels[name].notna().any()]
+    known = [str(name) for name in channels if channels[name].notna().any()]
     eps = np.repeat(
         [record.eps for record in recording.layers], [record.n_channels for record in recording.layers]
     )

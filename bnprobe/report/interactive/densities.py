@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bnprobe.recording import LayerRecord
-from bnprobe.stats import N_BINS, Histogram
+from bnprobe.stats import Histogram
 from bnprobe.stats.histogram import Z_EDGES
 
 STEPS = 20
@@ -29,12 +29,13 @@ def steps(histogram: Histogram) -> Bytes:
     peak = density.max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         root = np.sqrt(np.where(peak > 0, density / peak, 0.0))
-    return np.rint(STEPS * root).astype(np.uint8)
+    levels: Bytes = np.rint(STEPS * root).astype(np.uint8)
+    return levels
 
 
 def _one_sheet(histogram: Histogram) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Counts on the first sheet's bins; those of further sheets are taken as evenly spread inside their bins."""
-    counts = histogram.counts[0].copy()
+    counts: np.ndarray[Any, np.dtype[np.float64]] = histogram.counts[0].copy()
     for centre, scale, more in zip(
         histogram.centre[1:], histogram.scale[1:], histogram.counts[1:], strict=True
     ):
@@ -80,8 +81,3 @@ def _agree(histogram: Histogram, centre: np.ndarray[Any, Any], scale: np.ndarray
         np.allclose(histogram.scale[0], scale, rtol=1e-4, atol=0)
         and bool(np.all(np.abs(histogram.centre[0] - centre) <= 1e-3 * histogram.scale[0]))
     )  # fmt: skip
-
-
-def empty_steps(n_channels: int) -> Bytes:
-    """Of channels without a histogram."""
-    return np.zeros((n_channels, N_BINS), np.uint8)

@@ -44,8 +44,12 @@ function newPlot(title, height, margin, description) {
   const heading = make("h4", {}, title);
   const note = make("p", { class: "note" });
   const element = make("div", { class: "panel" }, heading, body, note);
+  let width = 320;
+  /** Reads the width: all plots before any draws, as a page that is written and read in turns is laid out each time. */
+  function measure() {
+    width = Math.max(element.clientWidth || 320, 200);
+  }
   function size() {
-    const width = Math.max(element.clientWidth || 320, 200);
     body.style.height = `${height}px`;
     const context = sizeCanvas(canvas, width, height);
     svg.attr("width", width).attr("height", height).attr("viewBox", `0 0 ${width} ${height}`).selectAll("*").remove();
@@ -53,7 +57,7 @@ function newPlot(title, height, margin, description) {
     const inner = svg.append("g").attr("transform", `translate(${margin.left},${margin.top})`);
     return { context, inner, width: width - margin.left - margin.right, height: height - margin.top - margin.bottom };
   }
-  return { element, svg, heading, note, size, margin };
+  return { element, svg, heading, note, measure, size, margin };
 }
 
 /** Axes of a plot with their labels; `format` writes the ticks. */

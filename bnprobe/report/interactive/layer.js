@@ -45,8 +45,7 @@ function newLayerView(host, root, store, state, tip) {
     (sections[state.layer] ?? host).append(stage);
     fillSelect();
     drawFindings(layer);
-    roles.draw(layer, columns);
-    redraw();
+    await redraw();
     stage.dataset.shown = layer.title;
   }
 
@@ -67,12 +66,17 @@ function newLayerView(host, root, store, state, tip) {
     state.set({ picked });
   }
 
-  function redraw() {
+  /** First everything that decides what is there, then one look at the widths, then the drawing. */
+  async function redraw() {
     if (!shown) return;
     const { layer, columns } = shown;
+    const plots = [ridges, ...scatters];
+    await Promise.all(plots.map((plot) => plot.prepare(layer, columns)));
+    if (shown.layer !== layer) return;
     drawChip(layer);
-    ridges.draw(layer, columns);
-    for (const scatter of scatters) scatter.draw(layer, columns);
+    roles.draw(layer, columns);
+    for (const plot of plots) plot.measure();
+    for (const plot of plots) plot.draw(layer, columns);
     table.draw(layer, columns);
   }
 

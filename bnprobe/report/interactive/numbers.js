@@ -9,15 +9,20 @@ function number(value, digits = 3) {
   if (value === 0) return "0";
   const size = Math.abs(value);
   let text;
-  if (Number.isInteger(value) && size < 1e6) text = value.toLocaleString("en-US");
+  if (Number.isInteger(value) && size < 1e6) text = grouped(String(value));
   else if (size >= 1e-3 && size < 1e5) {
     const places = Math.max(digits - 1 - Math.floor(Math.log10(size)), 0);
-    text = value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
+    text = grouped(value.toFixed(places));
   } else {
     const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
     text = `${mantissa}e${Number(exponent)}`;
   }
   return text.replaceAll("-", "−");
+}
+
+/** Thousands set apart; the browser's own way of it takes a hundred times as long. */
+function grouped(text) {
+  return text.replace(/\d{4,}/, (digits, at) => (at && text[at - 1] === "." ? digits : digits.replace(/\B(?=(\d{3})+$)/g, ",")));
 }
 
 /** A number on an axis: no more digits than it has. */

@@ -19,9 +19,14 @@ function newScatter(state, tip, open, spec) {
   const plot = newPlot(spec.title, 300, margin, spec.description);
   let brushing = false;
 
-  function draw(layer, columns) {
-    const made = spec.prepare(layer, columns);
+  let made = null;
+
+  function prepare(layer, columns) {
+    made = spec.prepare(layer, columns);
     plot.element.hidden = !made;
+  }
+
+  function draw(layer) {
     if (!made) return;
     const { context, inner, width, height } = plot.size();
     const x = made.x.range([0, width]);
@@ -122,7 +127,7 @@ function newScatter(state, tip, open, spec) {
       .on("pointerleave", tip.hide);
   }
 
-  return { element: plot.element, draw };
+  return { element: plot.element, prepare, measure: plot.measure, draw };
 }
 
 /** Limits of an axis that a few outliers cannot take over. */

@@ -67,10 +67,20 @@ function newRidges(store, state, tip, open) {
   const after = newPlot("After the norm", 330, { ...margin, left: 30 }, "Distributions of some channels after the norm.");
   const element = make("div", { class: "pair" }, before.element, after.element);
 
-  async function draw(layer, columns) {
-    const shown = tellingChannels(layer, columns, state);
-    const curves = await Promise.all(shown.map((c) => curvesOf(store, layer, columns, c)));
+  let [shown, curves] = [[], []];
+
+  async function prepare(layer, columns) {
+    shown = tellingChannels(layer, columns, state);
+    curves = await Promise.all(shown.map((c) => curvesOf(store, layer, columns, c)));
     element.hidden = !curves.some((c) => c.pre || c.post);
+  }
+
+  function measure() {
+    before.measure();
+    after.measure();
+  }
+
+  function draw(layer, columns) {
     if (element.hidden) return;
     const picked = state.picked && pickedIn(state.picked, layer);
     const which = picked ? `Shown: ${Math.min(picked, RIDGES)} of ${count(picked, "picked channel")}` : "These are telling channels; pick others in the panels below";
@@ -78,11 +88,11 @@ function newRidges(store, state, tip, open) {
       ? `Filled: seen. Line: what the norm remembers. ${which}.`
       : `Filled: seen. Line: a Gaussian of the same mean and deviation. ${which}.`;
     after.note.textContent = "Filled: seen. Line: N(β, γ²). Dashed: zero, where a ReLU cuts.";
-    drawBefore(layer, columns, shown, curves);
-    drawAfter(layer, columns, shown, curves);
+    drawBefore(layer, columns);
+    drawAfter();
   }
 
-  function drawBefore(layer, columns, shown, curves) {
+  function drawBefore(layer, columns) {
     const { context, inner, width, height } = before.size();
     const x = d3.scaleLinear().domain([-5, 5]).range([0, width]);
     const rows = curves.map((curve, i) => {
@@ -92,12 +102,12 @@ function newRidges(store, state, tip, open) {
         : [columns.pre_mean?.[c] ?? NaN, Math.sqrt(columns.pre_var?.[c] ?? NaN)];
       return { curve: curve.pre, toUnit: (v) => (v - centre) / scale, unit: scale, line: bell, sound: scale > 0 && Number.isFinite(centre) };
     });
-    ridges(context, inner, rows, shown, x, width, height, true);
+    ridges(context, inner, rows, x, width, height, true);
     const words = layer.memory ? "remembered σ from the remembered mean" : "σ of the channel from its mean";
     drawAxes(inner, x, null, width, height, { x: words });
   }
 
-  function drawAfter(layer, columns, shown, curves) {
+  function drawAfter() {
     const { context, inner, width, height } = after.size();
     const sizes = curves.map((c) => Math.abs(c.gamma)).filter((g) => g > 0).sort(d3.ascending);
     const unit = quantile(sizes, 0.5) || 1;
@@ -116,12 +126,12 @@ function newRidges(store, state, tip, open) {
         sound: true,
       };
     });
-    ridges(context, inner, rows, shown, x, width, height, false);
+    ridges(context, inner, rows, x, width, height, false);
     drawAxes(inner, x, null, width, height, { x: "output of the norm" });
   }
 
   /** Curves one below the other, the lower ones in front. */
-  function ridges(context, inner, rows, shown, x, width, height, named) {
+  function ridges(context, inner, rows, x, width, height, named) {
     const ink = inks(element);
     const step = height / (rows.length + 1.4);
     const tall = 2.2 * step;
@@ -195,5 +205,5 @@ function newRidges(store, state, tip, open) {
     if (started) context.fill();
   }
 
-  return { element, draw };
+  return { element, prepare, measure, draw };
 }

@@ -19,7 +19,8 @@ function placeOf(hash, layers) {
   const layer = layers.findIndex((l) => l.name === asked.get("layer") && l.call === call);
   if (layer < 0) return null;
   const channel = asked.has("channel") ? Number(asked.get("channel")) : -1;
-  return { layer, channel: Number.isInteger(channel) && channel < layers[layer].n ? channel : -1 };
+  const there = Number.isInteger(channel) && channel >= 0 && channel < layers[layer].n;
+  return { layer, channel: there ? channel : -1 };
 }
 
 function newRoute(root, store, state, view, alone) {

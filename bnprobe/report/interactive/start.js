@@ -26,8 +26,10 @@ function start(root) {
       if (!route.follow()) quietly(state, view, layers);
     });
   }
+  inks(root);
   watch(root, state);
   ready.then(() => {
+    root.dataset.after = String(Math.round(performance.now()));
     root.dataset.ready = "true";
   });
 }
@@ -78,7 +80,10 @@ function mapTools(store, state) {
 
 /** Draws anew when the style turns dark or light, or the width changes. */
 function watch(root, state) {
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => state.tell(["theme"]));
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    forgetInks();
+    state.tell(["theme"]);
+  });
   let width = root.clientWidth;
   new ResizeObserver(() => {
     if (root.clientWidth === width || !root.clientWidth) return;

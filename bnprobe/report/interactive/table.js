@@ -1,6 +1,6 @@
 /* The table of one layer's channels: sorted by any column, searched by number or by a condition, opened by row. */
 
-const ROWS = 60;
+const ROWS = 40;
 const CONDITION = /^\s*([a-z_]\w*)\s*(<=|>=|!=|[<>=])\s*(.+?)\s*$/i;
 const COMPARE = {
   "<": (a, b) => a < b,
