@@ -5,7 +5,18 @@ from __future__ import annotations
 import shutil
 import textwrap
 
-from bnprobe.report.blocks import Block, Facts, Figure, Findings, Glossary, Page, Prose, Section, Table
+from bnprobe.report.blocks import (
+    Block,
+    Facts,
+    Figure,
+    Findings,
+    Glossary,
+    Moving,
+    Page,
+    Prose,
+    Section,
+    Table,
+)
 from bnprobe.report.words import visible
 
 
@@ -41,7 +52,7 @@ def _block(block: Block, width: int) -> list[str]:
         return _table(block, width)
     if isinstance(block, Glossary):
         return [line for entry in block.entries for line in _wrap(f"{entry.name}: {entry.meaning}", width)]
-    assert isinstance(block, Figure)
+    assert isinstance(block, Figure | Moving)
     return []
 
 
