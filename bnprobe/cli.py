@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bnprobe.commands import check, rules
+from bnprobe.commands.partial import add_save_partial, partial_path, stopped
 from bnprobe.commands.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.errors import BnprobeError, UnknownModel
+from bnprobe.report.words import visible
 
 if TYPE_CHECKING:
     from bnprobe.images import Batches
@@ -32,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         return int(options.run(options))
     except BnprobeError as error:
-        print(f"bnprobe: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"bnprobe: {visible(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("bnprobe: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"bnprobe: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return 130
 
 
@@ -105,6 +107,7 @@ def _add_report(commands: Any) -> None:
     )
     report.add_argument("--no-histograms", action="store_true", help="leave out the distributions")
     report.add_argument("--save", metavar="FILE", help="also save the recording, e.g. run.bnp")
+    add_save_partial(report)
     _add_output(report, None)
     report.set_defaults(run=_report)
 
@@ -156,6 +159,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from bnprobe.drive import Interrupted
     from bnprobe.files import load
 
     saved = Path(options.subject)
@@ -165,10 +169,14 @@ def _report(options: argparse.Namespace) -> int:
         _check_paths(out)
         return _finish(load(saved), out, options)
     out = Path(options.out or f"reports/{options.subject.rpartition(':')[2]}.html")
-    _check_paths(out, *([Path(options.save)] if options.save else []))
+    partial = partial_path(options, out)
+    _check_paths(out, *([Path(options.save)] if options.save else []), *([partial] if partial else []))
     subject, batches = _subject_and_batches(options)
     histograms, loss = not options.no_histograms, options.loss
-    recording = _record(subject, batches, options.layers, histograms, options.train_mode, loss)
+    try:
+        recording = _record(subject, batches, options.layers, histograms, options.train_mode, loss)
+    except Interrupted as stop:
+        raise KeyboardInterrupt(stopped(_described(stop.recording, batches), batches, partial)) from None
     if options.save:
         print(f"recording: {recording.save(options.save)}")
     return _finish(recording, out, options)
@@ -188,6 +196,7 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
         "loss",
         "train_mode",
         "save",
+        "save_partial",
     )
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
     if given:
@@ -263,9 +272,13 @@ def _record(
         raise BnprobeError(
             f"{subject.name} failed on its inputs: {reason}. Check --size, and --batch-size if memory ran out."
         ) from error
-    return replace(
-        recording, about=replace(recording.about, notes=(*recording.about.notes, *_unreadable(batches)))
-    )
+    return _described(recording, batches)
+
+
+def _described(recording: Recording, batches: Batches) -> Recording:
+    """With what is known of the images only after they were read."""
+    notes = (*recording.about.notes, *_unreadable(batches))
+    return replace(recording, about=replace(recording.about, data=batches.words_read, notes=notes))
 
 
 def _unreadable(batches: Batches) -> list[str]:
