@@ -200,7 +200,7 @@ def traced(tool: str, case: Case, net: nn.Module, x: Tensor) -> Callable[[], Non
     if tool == "torchlens":
         import torchlens
 
-        return lambda: torchlens.log_forward_pass(net, x, layers_to_save=names) and None
+        return lambda: torchlens.trace(net, x, save=names) and None
     from nnsight import NNsight
 
     wrapped = NNsight(net)
@@ -424,7 +424,12 @@ def options_from(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=9, help="pairs of passes (default 9)")
     parser.add_argument("--threads", type=int, help="threads torch may use (default: as it comes)")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: of this process")
-    parser.add_argument("--no-rivals", action="store_true", help="leave out the other ways to watch")
+    parser.add_argument(
+        "--rivals",
+        nargs="*",
+        default=["resnet50"],
+        help="models on which the other ways to watch are timed too",
+    )
     parser.add_argument("--no-memory", action="store_true", help="leave out the memory runs")
     parser.add_argument(
         "--quick", action="store_true", help="ResNet-50 alone, three pairs, no rivals or memory"
@@ -434,7 +439,7 @@ def options_from(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.quick:
         options.models, options.train_models, options.pairs = ["resnet50"], [], 3
-        options.no_rivals = options.no_memory = True
+        options.rivals, options.no_memory = [], True
     return options
 
 
@@ -450,7 +455,7 @@ def main(arguments: list[str] | None = None) -> None:
     tqdm.write(where)
     rows: list[dict[str, Any]] = []
     for case in tqdm(cases(options), desc="models", disable=None):
-        rows.extend(times(case, options.pairs, not options.no_rivals))
+        rows.extend(times(case, options.pairs, case.model in options.rivals))
         memory = [] if options.no_memory or case.form == TRAIN else list(peaks(case))
         for told in rows:
             for one in memory:
