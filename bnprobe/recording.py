@@ -387,7 +387,8 @@ class Normalize:
 class About:
     """What was probed, on what, and when: sentences for people, numbers where they add up.
 
-    `normalize` holds the constants of the preprocessing where they are known.
+    `seconds` is the time of forward passes, with what the probe does in them; `normalize` holds the constants
+    of the preprocessing where they are known.
     """
 
     model: str

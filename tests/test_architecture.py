@@ -51,7 +51,9 @@ ROOMS = {
         "torch numpy",
     ),
     "labels": room("errors stats", "torch numpy"),
-    "drive": room("probe labels errors recording stats", "torch tqdm"),
+    "drive": room("probe labels interruption errors recording stats", "torch tqdm"),
+    # when Ctrl-C may strike
+    "interruption": room(""),
     "interventions": room("norms recording errors", "torch numpy"),
     "scipy_stats": room("", "scipy"),
     "measures": room("recording neighbours stats errors scipy_stats", "numpy pandas"),

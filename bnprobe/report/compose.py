@@ -284,7 +284,7 @@ def _provenance(recording: Recording) -> list[tuple[str, str]]:
         return facts + _left_unread(recording) + [("note", note) for note in about.notes]
     facts = [
         ("seen", f"{count(about.n_images, 'image')} in {count(about.n_forwards, 'forward pass')}"),
-        ("time", f"{number(about.seconds, 3)} s in the model, started {about.started}"),
+        ("time", f"{number(about.seconds, 3)} s in the model and its probe, started {about.started}"),
         ("device", about.device),
         ("versions", about.versions),
         ("outputs", _outputs(recording)),
