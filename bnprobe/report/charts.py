@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnprobe.report.colours import INK, MUTED, PAPER
+from bnprobe.report.colours import FAINT, INK, MUTED, PAPER
 from bnprobe.report.figures import ratio_ticks, seaborn, stage_bounds
 from bnprobe.report.pictures import Cloud, Curves, Panel, Stack, Swatch
 from bnprobe.stats.moments import Array
@@ -150,7 +150,14 @@ def _stack(axes: Axes, panel: Any) -> None:
     for part in panel.parts:
         top = below + np.nan_to_num(part.values)
         axes.fill_between(
-            edges, _step(below), _step(top), step="post", color=part.colour, linewidth=0, label=part.label
+            edges,
+            _step(below),
+            _step(top),
+            step="post",
+            color=part.colour,
+            alpha=FAINT if part.faint else None,
+            linewidth=0,
+            label=part.label,
         )
         below = top
     if len(edges) <= MOST_NAMES:

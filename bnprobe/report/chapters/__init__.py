@@ -30,7 +30,7 @@ def chapters(recording: Recording, tables: Tables) -> tuple[Section, ...]:
     material = Material(recording, tables)
     written = [_written(module, material) for module in CHAPTERS]
     absent = tuple(f"{one.title}: {one.why}." for one in written if isinstance(one, Absent))
-    if not any(record.n_calls for record in recording.layers):
+    if recording.weights_only:
         absent = ()  # a file of weights: nobody expects of it what only data tell
     rest = [Section("untold", "What could not be told", (Prose(absent),))] if absent else []
     return (*(one for one in written if isinstance(one, Section)), *rest)

@@ -81,7 +81,7 @@ def _prediction(channels: pd.DataFrame) -> list[str]:
 def _by_layer(layers: pd.DataFrame) -> Figure:
     total = of(layers, "n_channels")
     parts = tuple(
-        Part(of(layers, f"n_{role}") / total, role, colours.ROLES[role])
+        Part(of(layers, f"n_{role}") / total, role, colours.ROLES[role], faint=role == "unknown")
         for role in ROLES
         if (layers[f"n_{role}"] > 0).any()
     )

@@ -61,7 +61,12 @@ def _figure(known: pd.DataFrame) -> Figure:
         "share_within": "inside an image",
     }
     parts = tuple(
-        Part(of(known, column).clip(0), names[column], COMPONENTS[column.removeprefix("share_")])
+        Part(
+            of(known, column).clip(0),
+            names[column],
+            COMPONENTS[column.removeprefix("share_")],
+            column == "share_within",
+        )
         for column in SHARES
         if known[column].notna().any()
     )
