@@ -65,14 +65,14 @@ ROOMS = {
     "weights": room("zoo probe neighbours recording stats report errors", "torch numpy PIL"),
     # markupsafe is the half of jinja2 that escapes
     "report": room(
-        "recording files measures comparison findings settings baseline stats errors",
+        "recording files measures findings comparison settings baseline stats errors",
         "numpy pandas jinja2 markupsafe altair",
     ),
     # a histogram cannot be drawn without its edges
     "report.figures": room(
         "stats recording measures findings errors scipy_stats", "numpy pandas seaborn matplotlib"
     ),
-    "report.compared_figures": room("stats comparison errors", "numpy pandas seaborn matplotlib"),
+    "report.compared_figures": room("stats comparison", "numpy pandas seaborn matplotlib"),
     # one column of the tables, for papers
     "report.plots": room("measures errors", "numpy pandas seaborn matplotlib"),
     # the forms of picture that chapters share

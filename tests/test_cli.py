@@ -169,7 +169,7 @@ def test_a_saved_recording_rebuilds_the_same_page(drawn_place, capsys):
     """Fails if the way over the file loses a digit, or the page holds the hour of its making."""
     recording = saved(drawn_place)
     first = (drawn_place / "first.html").read_bytes()
-    assert first.count(b"<figure>") == 2
+    assert first.count(b"<figure>") >= 2
     assert f"recording: {recording.name}" in capsys.readouterr().out
     assert main(["report", recording.name]) == 0
     assert (drawn_place / "reports/run.html").read_bytes() == first

@@ -25,9 +25,11 @@ CHAPTERS: tuple[ModuleType, ...] = (memory, roles, shape, variance, stem, implie
 
 
 def chapters(recording: Recording, tables: Tables) -> tuple[Section, ...]:
-    """Those that can be written, and after them why the others cannot."""
+    """Those that can be written, and after them why the others cannot, if it could have been otherwise."""
     material = Material(recording, tables)
     written = [module.chapter(material) for module in CHAPTERS]
     absent = tuple(f"{one.title}: {one.why}." for one in written if isinstance(one, Absent))
+    if not any(record.n_calls for record in recording.layers):
+        absent = ()  # a file of weights: nobody expects of it what only data tell
     rest = [Section("untold", "What could not be told", (Prose(absent),))] if absent else []
     return (*(one for one in written if isinstance(one, Section)), *rest)
