@@ -79,7 +79,7 @@ def compose(
             Section("glossary", "Glossary", (_glossary(),), folded=True, hint="every column, in words"),
         ),
         footer=f"Made by {a.about.versions.split(',')[0]} from a recording of {a.about.started} (A) and one of "
-        f"{b.about.started} (B). One file, no scripts, nothing loaded from elsewhere.",
+        f"{b.about.started} (B). One file, nothing loaded from elsewhere.",
     )
 
 
