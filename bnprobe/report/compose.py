@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bnprobe.findings.pages import rule_page
 from bnprobe.measures import Tables, glossary
-from bnprobe.recording import WEIGHTS_ONLY, About, Recording
+from bnprobe.recording import WEIGHTS_ONLY, Recording
 from bnprobe.report.blocks import (
     Entry,
     Facts,
@@ -27,6 +26,7 @@ from bnprobe.report.blocks import (
 from bnprobe.report.chapters import chapters
 from bnprobe.report.interactive import data_of
 from bnprobe.report.layer_sections import layer_sections
+from bnprobe.report.probed import probed
 from bnprobe.report.rows import table
 from bnprobe.report.sentences import answer, gradient_words
 from bnprobe.report.words import count, listed, number, shorten
@@ -67,7 +67,7 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame, left_o
         title=f"What the norms of {recording.about.model} learned",
         lead=_lead(recording),
         sections=(
-            Section("probed", "What was probed", (Facts(tuple(_facts(recording))),)),
+            probed(recording),
             Section("answer", "The answer", (Prose(tuple(answer(recording, tables, findings))),)),
             Section(
                 "findings",
@@ -87,7 +87,6 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame, left_o
                 (Prose((_how_to_read(recording),)), Moving("layers")),
                 parts=layer_sections(recording, tables),
             ),
-            Section("provenance", "How it was measured", (Facts(tuple(_provenance(recording))),)),
             *_rule_pages(findings),
             Section(
                 "glossary",
@@ -255,58 +254,6 @@ def _how_to_read(recording: Recording) -> str:
         "Filled is what was seen; the line is what the norm remembers (before) or aims at (after). A click on a channel, or "
         "a frame drawn around several, shows them in every panel and on the map above."
     )
-
-
-def _facts(recording: Recording) -> list[tuple[str, str]]:
-    about: About = recording.about
-    facts = [("model", f"{about.model}, {about.n_parameters:,} parameters"), ("weights", about.weights)]
-    if recording.weights_only:
-        return [*facts, ("mode", f"{WEIGHTS_ONLY}: what is stored, without data")]
-    return [
-        *facts,
-        ("data", about.data),
-        ("preprocessing", about.preprocessing),
-    ]
-
-
-def _provenance(recording: Recording) -> list[tuple[str, str]]:
-    about = recording.about
-    if recording.weights_only:
-        facts = [
-            (
-                "read",
-                f"{about.started}, nothing was executed"
-                if recording.about.device == "none"
-                else about.started,
-            )
-        ]
-        facts.append(("versions", about.versions))
-        return facts + _left_unread(recording) + [("note", note) for note in about.notes]
-    facts = [
-        ("seen", f"{count(about.n_images, 'image')} in {count(about.n_forwards, 'forward pass')}"),
-        ("time", f"{number(about.seconds, 3)} s in the model and its probe, started {about.started}"),
-        ("device", about.device),
-        ("versions", about.versions),
-        ("outputs", _outputs(recording)),
-    ]
-    return facts + _left_unread(recording) + [("note", note) for note in about.notes]
-
-
-def _left_unread(recording: Recording) -> list[tuple[str, str]]:
-    rows = (("never called", recording.never_called), ("not understood", recording.not_understood))
-    return [(name, listed(list(layers), 12)) for name, layers in rows if layers]
-
-
-def _outputs(recording: Recording) -> str:
-    derived = [record for record in recording.layers if record.output == "derived"]
-    read = len(recording.layers) - len(derived)
-    gaps = [record.mismatch for record in derived if np.isfinite(record.mismatch)]
-    text = (
-        f"statistics after the norm derived from the input at {count(len(derived), 'layer')}, read at {read}"
-    )
-    if gaps:
-        text += f"; derived and real output differ by at most {number(max(gaps), 2)} of the largest output"
-    return text
 
 
 def _entries() -> list[Entry]:

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bnprobe.report.blocks import Figure, Moving, Page, Section
-from bnprobe.report.interactive import AWAKE, program
+from bnprobe.report.interactive import AWAKE, program, program_of_tables
 from bnprobe.report.words import NARROW, visible
 
 ROOT = "bnprobe"
@@ -30,7 +30,7 @@ IN_A_CELL = ("answer", "findings", "network", "layers")
 
 @dataclass(frozen=True)
 class Scripts:
-    """What stands in script elements: our two programs, and the data between them."""
+    """What stands in script elements: our programs, and between them the data, which some pages do without."""
 
     awake: Markup
     program: Markup
@@ -63,7 +63,7 @@ def _compact(section: Section) -> Section:
 def _render(template: str, page: Page, root: str, compact: bool) -> str:
     prefix = f"{root}-" if compact else ""
     scripts = _scripts(page, root, compact)
-    trusted = [_fingerprint(script) for script in (scripts.awake, scripts.program)] if scripts else ["'none'"]
+    trusted = [_fingerprint(script) for script in (scripts.awake, scripts.program) if script]
     return (
         _templates()
         .get_template(template)
@@ -81,9 +81,9 @@ def _render(template: str, page: Page, root: str, compact: bool) -> str:
     )
 
 
-def _scripts(page: Page, root: str, compact: bool) -> Scripts | None:
+def _scripts(page: Page, root: str, compact: bool) -> Scripts:
     if page.data is None:
-        return None
+        return Scripts(Markup(), Markup(program_of_tables(root)), Markup(), ())
     data = page.data(compact)
     return Scripts(
         Markup(AWAKE % root),

@@ -125,7 +125,8 @@ class Report:
         """The answer and the findings as text."""
         from bnprobe.report.text import to_text
 
-        return to_text(replace(self._page, sections=self._page.sections[:3]), width)
+        opening = tuple(replace(section, parts=()) for section in self._page.sections[:3])
+        return to_text(replace(self._page, sections=opening), width)
 
     def _repr_html_(self) -> str:
         from bnprobe.report.html import to_fragment

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import html5lib
 
-from bnprobe.report.interactive import AWAKE, program
+from bnprobe.report.interactive import AWAKE, program, program_of_tables
 
 XLINK = "{http://www.w3.org/1999/xlink}href"
 LOADING = ("src", "href", "srcset", "data", "poster", "action", "background", XLINK)
@@ -83,7 +83,7 @@ def _assert_ours(script: ET.Element) -> None:
         assert not script.attrib
         root = re.search(r'getElementById\("(bnprobe[-\w]*)"\)', text)
         assert root, text[:80]
-        assert text in (program(root[1]), AWAKE % root[1])
+        assert text in (program(root[1]), program_of_tables(root[1]), AWAKE % root[1])
 
 
 def _assert_no_address(css: str, where: str) -> None:

@@ -19,7 +19,7 @@ MEMORY = memory_of(ROWS)
 
 def section(recorded: Recording, name: str) -> blocks.Section:
     page = bnprobe.report(recorded)._page
-    return next(s for s in page.sections if s.id == name)
+    return next(part for s in page.sections for part in (s, *s.parts) if part.id == name)
 
 
 def answer(*layers: object, **about: object) -> str:
@@ -37,7 +37,7 @@ def test_the_sections_in_their_order():
     page = bnprobe.report(recording(site(ROWS, **MEMORY)))._page
     names = [s.id for s in page.sections]
     told = ["memory", "shape", "variance", "affine", "untold"]
-    assert names == ["probed", "answer", "findings", "network", *told, "layers", "provenance", "glossary"]
+    assert names == ["probed", "answer", "findings", "network", *told, "layers", "glossary"]
 
 
 def test_what_was_probed_is_said_as_it_was_recorded():

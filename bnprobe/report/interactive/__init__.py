@@ -7,6 +7,6 @@ brushing between panels. Without JavaScript, and on paper, none of this is shown
 """
 
 from bnprobe.report.interactive.contents import Data, data_of
-from bnprobe.report.interactive.scripts import AWAKE, program
+from bnprobe.report.interactive.scripts import AWAKE, program, program_of_tables
 
-__all__ = ["AWAKE", "Data", "data_of", "program"]
+__all__ = ["AWAKE", "Data", "data_of", "program", "program_of_tables"]

@@ -142,7 +142,16 @@ function newMap(host, root, store, state, tip) {
     return { title: "share of dead channels", rows: dead, scale: "share", line: null };
   }
 
+  /** The beginning that all paths share, which tells nothing apart. */
+  function commonPath() {
+    const paths = manifest.layers.map((layer) => layer.name.split("."));
+    let n = 0;
+    while (paths.length > 1 && paths.every((p) => p.length > n + 1 && p[n] === paths[0][n])) n += 1;
+    return paths[0].slice(0, n).join(".").length + (n ? 1 : 0);
+  }
+
   function drawNames(layers, x, step, top) {
+    const shared = commonPath();
     const every = Math.max(Math.ceil(12 / step), 1);
     const g = svg.append("g").attr("transform", `translate(${MAP.left},${top + MAP.height + 6})`);
     layers.forEach((layer, i) => {
@@ -151,7 +160,7 @@ function newMap(host, root, store, state, tip) {
         .attr("class", "name")
         .attr("transform", `translate(${x(i)},0) rotate(-90)`)
         .attr("dy", ".32em")
-        .text(shorten(layer.title, 22));
+        .text(shorten(layer.title.slice(shared), 19));
     });
     if (!layers.length) g.append("text").attr("class", "title").attr("y", -MAP.height / 2).text("No layer passes the filter.");
   }

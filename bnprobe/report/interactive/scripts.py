@@ -25,6 +25,9 @@ PARTS = (
 )
 """Our files, in the order in which they build on one another."""
 
+TABLES = ("numbers", "frame", "sheets")
+"""What a page without data of its own needs: tables that sort and can be searched."""
+
 AWAKE = 'document.getElementById("%s").classList.add("live")'
 """Run before anything is painted: what only paper and readers without scripts need is never shown."""
 
@@ -37,6 +40,13 @@ def program(root: str) -> str:
     loader = "const exports = {}, module = { exports };"
     d3 = f"const d3 = (function () {{ {loader}\n{_read('d3.min.js')}\nreturn exports; }})();"
     return f'(function () {{\n"use strict";\n{d3}\n{ours}\nstart(document.getElementById("{root}"));\n}})();'
+
+
+@cache
+def program_of_tables(root: str) -> str:
+    """The script of a page that shows figures and tables only."""
+    ours = "\n".join(_read(f"{part}.js") for part in TABLES)
+    return f'(function () {{\n"use strict";\n{ours}\nwakeTables(document.getElementById("{root}"));\n}})();'
 
 
 def _read(name: str) -> str:
