@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
+from dataclasses import replace
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -46,7 +48,7 @@ class Watch:
         if not is_torchs_own(module):
             return describe(module)
         state = _state(module)
-        if self._plans is None or tuple(map(id, state)) != tuple(map(id, self._state)):
+        if self._plans is None or not all(map(is_, state, self._state)):
             self._state, self._plans = state, describe(module)
         return self._plans
 
@@ -55,15 +57,23 @@ class Watch:
         self.counted_at_first = count_of(plan)
 
     def vectors(self, plan: NormLayer) -> Vectors:
-        """Copies of the layer's vectors as they are now."""
+        """Copies of the layer's vectors as they are now; of running statistics not in use, as they were once."""
         tensors = plan.weight, plan.bias, plan.running_mean, plan.running_var
         # plans of one layer may differ in what they add to gamma, and else only in how they use the vectors
         offset = plan.weight_offset
         known = self._copied.get(offset)
-        if known is not None and all(map(_Copy.holds, known[0], tensors)):
-            return known[1]
-        copies = known[0] if known is not None else (_Copy(offset), _Copy(), _Copy(), _Copy())
-        vectors = Vectors(*map(_Copy.of, copies, tensors))
+        if known is None:
+            copies: tuple[_Copy, ...] = (_Copy(offset), _Copy(), _Copy(), _Copy())
+            vectors = Vectors(*map(_Copy.of, copies, tensors))
+        else:
+            copies, vectors = known
+            if all(map(_Copy.holds, copies, tensors if plan.uses_running else tensors[:2])):
+                return vectors
+            if plan.uses_running:
+                vectors = Vectors(*map(_Copy.of, copies, tensors))
+            else:  # a training layer moves them at every call, and nothing of the call depends on them
+                gamma, beta = map(_Copy.of, copies, tensors[:2])
+                vectors = replace(vectors, gamma=gamma, beta=beta)
         self._copied[offset] = copies, vectors
         return vectors
 

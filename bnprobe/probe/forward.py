@@ -1,0 +1,210 @@
+"""What the hooks call, in the order of a forward pass: the model begins, norms are read, the model ends.
+
+What one forward pass of the whole model saw is added only when that pass has ended well: an exception
+in the middle leaves no trace.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnprobe.condense import WHOLE
+from bnprobe.graph import origin_of
+from bnprobe.labels import check_length
+from bnprobe.ledger import Situation
+from bnprobe.norms import NormLayer
+from bnprobe.observation import Before, Seen, observe_after, observe_before, share_of
+from bnprobe.probe.gradients import Gradients
+from bnprobe.probe.passes import Open, Pass
+from bnprobe.probe.sites import Key, Sites, Waiting
+from bnprobe.probe.tensors import (
+    calls_on_stack,
+    device_name,
+    first_tensor,
+    has_values,
+    is_recomputation,
+    is_transformed,
+)
+from bnprobe.watch import Watch
+from bnprobe.wiring import watch_this_call
+
+MOST_WATCHED = 4
+"""Forward passes whose operations are watched: the first, and those after a norm was met for the first time."""
+
+
+class Forward:
+    """Follows forward passes of one model, in any number of threads, and adds what they saw to `sites`."""
+
+    def __init__(self, gradients: Gradients, histograms: bool) -> None:
+        self.run = Pass()
+        self.sites = Sites()
+        self.gradients = gradients
+        self.device = ""
+        self.seconds = 0.0
+        self.n_forwards = self.n_images = 0
+        self.n_unreadable = self.n_outside = 0
+        self._histograms = histograms
+        self._watches: defaultdict[str, Watch] = defaultdict(Watch)
+        self._wants_wiring, self._n_watched = True, 0
+
+    def counted_at_first(self, name: str) -> int | None:
+        """num_batches_tracked of a layer before its first call; None where it is not kept."""
+        watch = self._watches.get(name)
+        return None if watch is None else watch.counted_at_first
+
+    def forget(self) -> None:
+        """Let go of everything of the model."""
+        self._watches.clear()
+        self.sites.forget()
+
+    def aside(self) -> AbstractContextManager[None]:
+        """What happens inside is ours, and not the model's doing."""
+        trace = self.run.trace
+        return nullcontext() if trace is None else trace.aside()
+
+    def model_begins(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A call of the whole model begins, maybe inside another."""
+        if is_recomputation():
+            return
+        run = self.run
+        if run.depth and calls_on_stack(model) > 1:
+            run.depth += 1  # the model calls itself
+            return
+        run.depth = 1
+        run.begin(sys.exception())
+        run.wants_graph = self.gradients.now
+        run.situation = Situation.of(model)
+        first = first_tensor(args, kwargs)
+        if first is not None:
+            run.n_images = first.shape[0] if first.dim() else 1
+            self.device = self.device or device_name(first)
+            if run.labels is not None:
+                check_length(run.labels, run.n_images)
+        if self._wants_wiring and self._n_watched < MOST_WATCHED and not is_transformed():
+            self._n_watched += 1
+            run.trace = watch_this_call(model, args, kwargs)
+
+    def before(self, name: str, norm: nn.Module | NormLayer, training: bool, x: Tensor | None) -> None:
+        """A norm, a module or a function with its plan, is called with x: read it."""
+        run = self.run
+        for_gradient = self.gradients.now
+        origin = origin_of(x) if x is not None and for_gradient else None
+        again = is_recomputation()
+        if again:
+            awaited = self.gradients.awaited_call(name) if for_gradient else None
+            if awaited is None:
+                return
+            call = awaited
+        else:
+            call = run.next_call(name)
+            if run.trace is not None:
+                run.trace.norm_begins((name, call), x)
+        tries = self._read((name, call), norm, training, x, for_gradient)
+        if again:
+            call = self.gradients.repeated_call(name, tries)
+        run.open.append(Open((name, call), tries, origin))
+
+    def _read(
+        self, key: Key, norm: nn.Module | NormLayer, training: bool, x: Tensor | None, for_gradient: bool
+    ) -> Sequence[Before | None]:
+        """The input, read by every plan that may fit; by the settled one after the first call."""
+        if x is None or not has_values(x):
+            return []
+        name, site = key[0], self.sites.get(key)
+        watch = self._watches[name]
+        plans = (norm,) if isinstance(norm, NormLayer) else watch.plans(norm)
+        settled = site.settled.get(training) if site else None
+        plans = plans if settled is None else (plans[settled[0]],)
+        memory = self.sites.memory.get(name) or self.run.memory.get(name)
+        if memory is None:
+            memory = self.run.memory[name] = watch.vectors(plans[0])
+            watch.begins(plans[0])
+        return [
+            observe_before(
+                plan,
+                watch.vectors(plan),
+                x,
+                training,
+                memory,
+                site.reference if site else None,
+                self._histograms,
+                settled is None,
+                for_gradient,
+                share_of(site.totals.n_values, site.n_images) if site else WHOLE,
+                site.last if site else None,
+                self.run.labels,
+            )
+            if plan.fits(x)
+            else None
+            for plan in plans
+        ]
+
+    def after(self, name: str, output: Any) -> None:
+        """A norm has returned: finish its call, which waits for the end of the pass."""
+        run = self.run
+        begun = run.close(name)
+        if begun is None:
+            return
+        y = first_tensor(output)
+        if run.trace is not None:
+            run.trace.norm_ends(begun.key, y)
+        before = [b for b in begun.tries if b is not None]
+        if not before:
+            self.n_unreadable += 1
+            return
+        if is_recomputation():
+            self.gradients.await_call(begun.key, before[0], y, begun.origin)
+            return
+        site = self.sites.get(begun.key)
+        settled = site.settled.get(before[0].training) if site else None
+        seen = observe_after(before, y, settled[1] if settled else None, self._histograms)
+        self.gradients.await_call(begun.key, seen.before, y, begun.origin)
+        # the one tensor of a call that a backward pass may need, and a site must not keep
+        seen.before.inverse_var = None
+        run.waiting.append(Waiting(begun.key, settled or (_index_of(seen, begun.tries), seen.output), seen))
+        if run.wants_graph and not torch.is_grad_enabled():
+            self.gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean)
+        if not run.depth:
+            self.n_outside += 1
+            self._commit(run, whole=False)
+
+    def model_ends(self, output: Any) -> None:
+        """The call of the whole model is over, well or by an exception."""
+        if is_recomputation():
+            return
+        run = self.run
+        run.depth -= 1
+        failed = sys.exception() is not run.handling
+        if failed:
+            run.depth = 0
+            run.begin(None)
+        elif run.depth == 0:
+            if run.trace is not None:
+                run.trace.model_ends(output)
+            self._commit(run, whole=True)
+
+    def _commit(self, run: Pass, whole: bool) -> None:
+        """Everything that was seen in this pass, of the whole model or a part, counts."""
+        with self.sites.lock:
+            self.sites.add(run.waiting, run.memory, run.situation)
+            if run.waiting:
+                self._wants_wiring = self.sites.wire([call.key for call in run.waiting], run.trace)
+            self.n_forwards += 1 if whole and run.calls else 0
+            self.n_images += run.n_images
+            self.seconds += time.perf_counter() - run.started
+        if run.trace is not None:
+            run.trace.forget()
+        run.begin(None)
+
+
+def _index_of(seen: Seen, tries: Sequence[Before | None]) -> int:
+    """Which of the plans that were tried it is."""
+    return next(i for i, tried in enumerate(tries) if tried is not None and tried.plan is seen.before.plan)

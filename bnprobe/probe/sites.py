@@ -1,0 +1,158 @@
+"""The running totals of a probe, one per site: a layer and the number of its call in the forward pass."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from bnprobe.ledger import LedgerTotals, Situation
+from bnprobe.neighbours import Wiring
+from bnprobe.norms import NormLayer
+from bnprobe.observation import Last, Reference, Seen, Vectors, last_of, vectors_of
+from bnprobe.recording import GradientRecord, LayerRecord
+from bnprobe.totals import Totals
+from bnprobe.wiring import UNKNOWN, Known, Trace, wirings
+
+Key = tuple[str, int]
+"""Path of a layer, and number of its call in the forward pass."""
+
+Settled = tuple[int, str]
+"""The plan that fits, by its place among those of the layer, and the way to the output."""
+
+
+@dataclass
+class Site:
+    """The running total of one (layer, call), and what its first call settled.
+
+    `settled` holds the plan and the way to the output by the layer's training flag: a layer frozen in
+    a way of its own may follow another plan in each mode.
+    """
+
+    settled: dict[bool, Settled]
+    mismatch: float
+    reference: Reference
+    first: Vectors
+    plan: NormLayer
+    last: Last
+    n_calls: int = 0
+    n_calls_training: int = 0
+    n_calls_running: int = 0
+    n_images: int = 0
+    output: str = "derived"
+    wiring: Wiring | None = None
+    totals: Totals = field(default_factory=Totals)
+    ledger: LedgerTotals = field(default_factory=LedgerTotals)
+
+    def add(self, seen: Seen, situation: Situation) -> None:
+        """Updating is merging: every statistic of the call joins the total."""
+        before = seen.before
+        self.totals.add(seen)
+        self.ledger.add(seen, situation)
+        self.n_calls += 1
+        self.n_calls_training += before.training
+        self.n_calls_running += before.plan.uses_running
+        self.n_images += seen.n_images
+        self.plan, self.last = before.plan, last_of(before)
+        self.output = "read" if "read" in (seen.output, self.output) else "derived"
+        self.mismatch = float(np.fmax(self.mismatch, seen.mismatch))
+
+    def record(
+        self, key: Key, class_name: str, gradient: GradientRecord | None, counted_at_first: int | None
+    ) -> LayerRecord:
+        """What was seen at this site so far, as plain data; `counted_at_first` batches had the layer counted."""
+        plan, last = self.plan, self.last.vectors
+        now = vectors_of(plan)
+        moved = [not _same(a, b) for a, b in zip(vars(self.first).values(), vars(now).values(), strict=True)]
+        tracked = plan.n_batches_tracked
+        return LayerRecord(
+            layer=key[0],
+            call=key[1],
+            kind=plan.kind,
+            class_name=class_name,
+            pools=plan.pools,
+            eps=plan.eps,
+            momentum=plan.momentum,
+            n_batches_tracked=None if tracked is None else int(tracked),
+            gamma=last.gamma,
+            beta=last.beta,
+            running_mean=self.first.running_mean,
+            running_var=self.first.running_var,
+            parameters_moved=moved[0] or moved[1],
+            buffers_moved=moved[2] or moved[3],
+            n_calls=self.n_calls,
+            n_calls_training=self.n_calls_training,
+            n_calls_running=self.n_calls_running,
+            n_images=self.n_images,
+            output=self.output,
+            mismatch=self.mismatch,
+            wiring=self.wiring or UNKNOWN,
+            gradient=gradient,
+            ledger=self.ledger.finished(plan, now, counted_at_first),
+            **self.totals.finished(),
+        )
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One call that counts once its forward pass has ended well."""
+
+    key: Key
+    settled: Settled
+    seen: Seen
+
+
+class Sites:
+    """All sites, in the order in which they were first reached, and each layer's memory from before the run."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.memory: dict[str, Vectors] = {}
+        self._sites: dict[Key, Site] = {}
+
+    def get(self, key: Key) -> Site | None:
+        """The site, once a call of it has counted."""
+        return self._sites.get(key)
+
+    def add(self, waiting: Sequence[Waiting], memory: Mapping[str, Vectors], situation: Situation) -> None:
+        """Let the calls of one forward pass count. The caller holds the lock."""
+        self.memory = {**memory, **self.memory}
+        for call in waiting:
+            site = self._sites.get(call.key)
+            if site is None:
+                site = self._sites[call.key] = self._new(call)
+            site.settled.setdefault(call.seen.before.training, call.settled)
+            site.add(call.seen, situation)
+
+    def _new(self, call: Waiting) -> Site:
+        memory, before = self.memory[call.key[0]], call.seen.before
+        first = replace(before.vectors, running_mean=memory.running_mean, running_var=memory.running_var)
+        return Site({}, call.seen.mismatch, before.reference, first, before.plan, last_of(before))
+
+    def wire(self, keys: Sequence[Key], trace: Trace | None) -> bool:
+        """Note what stands around the sites that are new; whether some could not be told without a trace."""
+        missing = [key for key in keys if self._sites[key].wiring is None]
+        if missing and trace is not None:
+            norms = {key: Known(self._sites[key].plan, **vars(self._sites[key].first)) for key in keys}
+            for key, wiring in wirings(trace, norms, missing).items():
+                self._sites[key].wiring = wiring
+        return bool(missing) and trace is None
+
+    def snapshot(self) -> dict[Key, Site]:
+        """All sites, with what was still on a device brought home."""
+        with self.lock:
+            sites = dict(self._sites)
+            for site in sites.values():
+                site.totals.come_home()
+        return sites
+
+    def forget(self) -> None:
+        """Let go of everything, plans with the model's tensors among them."""
+        self._sites, self.memory = {}, {}
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b if a is None or b is None else np.array_equal(a, b, equal_nan=True)

@@ -1,0 +1,71 @@
+"""What hooks are handed: tensors in containers, and the circumstances of a call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+
+def first_tensor(args: Any, kwargs: Any = None) -> Tensor | None:
+    """The first tensor in nested containers."""
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, Tensor) else next(_tensors((args, kwargs)), None)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Tensors in nested containers, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
+
+
+def has_values(x: Tensor) -> bool:
+    """Whether it is a plain floating tensor, and no transform of torch.func (vmap, grad) is under way."""
+    return x.is_floating_point() and not (x.is_meta or x.is_nested or is_transformed())
+
+
+def is_transformed() -> bool:
+    """Whether a transform of torch.func is under way, in which tensors stand for others."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def is_recomputation() -> bool:
+    """Whether gradient checkpointing is running a forward pass again, inside a backward pass."""
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def calls_on_stack(module: nn.Module) -> int:
+    """How many calls of `module` are under way in this thread.
+
+    torch's hooks cannot tell a model that calls itself from one whose last pass was interrupted
+    (KeyboardInterrupt passes the always-called hooks by), and the second must not count as nested.
+    """
+    frame: FrameType | None = sys._getframe()
+    n = 0
+    while frame is not None:
+        n += frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is module
+        frame = frame.f_back
+    return n
+
+
+def is_lazy(parameter: Tensor) -> bool:
+    """Whether a parameter has no shape before its first forward pass."""
+    return isinstance(parameter, UninitializedParameter)
+
+
+def device_name(x: Tensor) -> str:
+    """The device of a tensor, in words."""
+    if x.is_cuda:
+        return torch.cuda.get_device_name(x.device)
+    return f"{x.device.type}, {torch.get_num_threads()} threads"
