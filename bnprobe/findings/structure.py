@@ -95,7 +95,7 @@ def folded_away(evidence: Evidence) -> Iterator[Finding]:
                 "This norm was folded into the weights before it and left in place: train mode would normalize again.",
                 f"γ is 1, β 0, the running mean 0 and the running variance 1 in all {len(channels)} channels, while "
                 f"{row['feeder']} adds a bias and other norms of the model were trained.",
-                f'Take it out of the model: `model.set_submodule("{row["layer"]}", torch.nn.Identity())`.',
+                "Never call train() on it, or go on with the model as it was before the fusion: `model = build()`.",
             )
 
 

@@ -38,7 +38,7 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
         # of a whole branch the rule about branches speaks
         if len(flat) and not (row["skip"] and len(flat) == len(channels)):
             yield Finding(
-                share_severity(_no_more_than_constant(flat, channels, evidence), channels, evidence.limits),
+                share_severity(_not_withered(flat, channels, evidence), channels, evidence.limits),
                 row["layer"],
                 "Some channels pass on a constant: the network learned not to use them.",
                 f"{len(flat)} of {len(channels)} channels have |γ| < {limit:g}; their output is β, which may be needed.",
@@ -49,10 +49,10 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def _no_more_than_constant(flat: pd.DataFrame, channels: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
-    """Those that are not dead or withered besides, which other rules tell."""
+def _not_withered(flat: pd.DataFrame, channels: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
+    """Those whose filters have not decayed besides, of which another rule tells."""
     short = evidence.limits.decayed_filter * channels["filter_norm"].median()
-    return flat[(flat["dead_predicted"] != 1) & ~(flat["filter_norm"] < short)]
+    return flat[~(flat["filter_norm"] < short)]
 
 
 def few_images(evidence: Evidence) -> Iterator[Finding]:
