@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bnprobe.commands import check, compare, rules
+from bnprobe.commands.partial import add_save_partial, partial_path, stopped
 from bnprobe.commands.severity import add_config, add_fail_on, exit_code, settings_file
-from bnprobe.commands.subject import add_subject, recorded, subject_and_batches
+from bnprobe.commands.subject import add_subject, described, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError, UnknownModel
+from bnprobe.report.words import visible
 
 if TYPE_CHECKING:
     from bnprobe.recording import Recording
@@ -29,10 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         return int(options.run(options))
     except BnprobeError as error:
-        print(f"bnprobe: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"bnprobe: {visible(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("bnprobe: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"bnprobe: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return 130
 
 
@@ -79,6 +81,7 @@ def _add_report(commands: Any) -> None:
         "--train-mode", action="store_true", help="let batches normalize themselves, as in training"
     )
     report.add_argument("--save", metavar="FILE", help="also save the recording, e.g. run.bnp")
+    add_save_partial(report)
     _add_output(report, None)
     report.set_defaults(run=_report)
 
@@ -114,6 +117,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from bnprobe.drive import Interrupted
     from bnprobe.files import load
 
     saved = Path(options.subject)
@@ -123,10 +127,14 @@ def _report(options: argparse.Namespace) -> int:
         _check_paths(out)
         return _finish(load(saved), out, options)
     out = Path(options.out or f"reports/{options.subject.rpartition(':')[2]}.html")
-    _check_paths(out, *([Path(options.save)] if options.save else []))
+    partial = partial_path(options, out)
+    _check_paths(out, *([Path(options.save)] if options.save else []), *([partial] if partial else []))
     subject, batches = subject_and_batches(options)
     histograms, loss = not options.no_histograms, options.loss
-    recording = recorded(subject, batches, options.layers, histograms, options.train_mode, loss)
+    try:
+        recording = recorded(subject, batches, options.layers, histograms, options.train_mode, loss)
+    except Interrupted as stop:
+        raise KeyboardInterrupt(stopped(described(stop.recording, batches), batches, partial)) from None
     if options.save:
         print(f"recording: {recording.save(options.save)}")
     return _finish(recording, out, options)
@@ -146,6 +154,7 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
         "loss",
         "train_mode",
         "save",
+        "save_partial",
     )
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
     if given:

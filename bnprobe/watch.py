@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bnprobe.ledger import count_of
 from bnprobe.norms import NormLayer, describe, is_torchs_own
 from bnprobe.observation import Vectors, vector_of
 from bnprobe.stats.moments import Array
@@ -39,6 +40,8 @@ class Watch:
         self._state: tuple[Any, ...] = ()
         self._plans: tuple[NormLayer, ...] | None = None
         self._copied: dict[float, tuple[tuple[_Copy, ...], Vectors]] = {}
+        self.counted_at_first: int | None = None
+        """num_batches_tracked before the layer's first call; None where it is not kept."""
 
     def plans(self, module: nn.Module) -> tuple[NormLayer, ...]:
         """`describe(module)`. Layers of other people's making are described anew at every call."""
@@ -48,6 +51,10 @@ class Watch:
         if self._plans is None or not all(map(is_, state, self._state)):
             self._state, self._plans = state, describe(module)
         return self._plans
+
+    def begins(self, plan: NormLayer) -> None:
+        """Before the layer's first call: remember how many batches it had counted."""
+        self.counted_at_first = count_of(plan)
 
     def vectors(self, plan: NormLayer) -> Vectors:
         """Copies of the layer's vectors as they are now; of running statistics not in use, as they were once."""

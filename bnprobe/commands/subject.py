@@ -129,9 +129,13 @@ def recorded(
         raise BnprobeError(
             f"{subject.name} failed on its inputs: {reason}. Check --size, and --batch-size if memory ran out."
         ) from error
-    return replace(
-        recording, about=replace(recording.about, notes=(*recording.about.notes, *_unreadable(batches)))
-    )
+    return described(recording, batches)
+
+
+def described(recording: Recording, batches: Batches) -> Recording:
+    """With what is known of the images only after they were read."""
+    notes = (*recording.about.notes, *_unreadable(batches))
+    return replace(recording, about=replace(recording.about, data=batches.words_read, notes=notes))
 
 
 def _unreadable(batches: Batches) -> list[str]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from bnprobe.comparison import Differences, Pair
 from bnprobe.comparison.opening import NOISE
 from bnprobe.report import figures as house
-from bnprobe.report.figures import MEMORY, MUTED, SEEN
+from bnprobe.report.colours import MEMORY, MUTED, SEEN
 from bnprobe.report.words import number
 from bnprobe.stats.histogram import Z_EDGES
 

@@ -186,7 +186,9 @@ def _audited(allowed: str) -> Iterator[list[str]]:
 
 def _writes(arguments: Sequence[Any]) -> bool:
     """Whether an `open` is for writing: by its mode, or by its flags where os.open was called."""
-    _, mode, flags = arguments
+    place, mode, flags = arguments
+    if isinstance(place, int):
+        return False  # a descriptor, which was noted when it was opened
     return (
         bool(set(mode) & set("wax+"))
         if isinstance(mode, str)
