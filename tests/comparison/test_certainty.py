@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from measures.drawn import images, record_of
@@ -19,7 +21,8 @@ MEMORY = {"running_mean": np.zeros(24), "running_var": np.ones(24)}
 def drawn(rng: np.random.Generator, n: int, scale: float = 1.0, shift: float = 0.0) -> LayerRecord:
     """A record of n images whose pixels are correlated; channels independent, so that p values are, too."""
     rows = images(rng, n, common=0.0) * scale + shift
-    return record_of(rows, **MEMORY)
+    record = record_of(rows, **MEMORY)
+    return replace(record, post=record.pre.affine(1 / np.sqrt(1 + record.eps), 0.0))
 
 
 def p_values(a: LayerRecord, b: LayerRecord) -> tuple[np.ndarray, np.ndarray]:
