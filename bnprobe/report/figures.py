@@ -20,6 +20,7 @@ import matplotlib.colorbar
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from bnprobe.measures.shape import median
@@ -100,7 +101,8 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
     with style(name):
         figure = draw()
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        # not savefig, which draws everything twice, the first time to find out what to crop
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(

@@ -16,7 +16,7 @@ def table(frame: pd.DataFrame, heads: list[str], note: str = "") -> Table:
     meanings = {column.name: column.meaning for column in glossary()}
     return Table(
         tuple((head, meanings[head]) for head in heads),
-        tuple(tuple(_cell(row[head]) for head in heads) for _, row in frame[heads].iterrows()),
+        tuple(zip(*([_cell(value) for value in frame[head].tolist()] for head in heads), strict=True)),
         note,
     )
 
