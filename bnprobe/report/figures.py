@@ -107,7 +107,7 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(
         r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
-        r'<svg viewBox="\1" role="img" stroke-linejoin="round" stroke-linecap="butt">',
+        r'<svg viewBox="\1" aria-hidden="true" stroke-linejoin="round" stroke-linecap="butt">',
         svg,
         count=1,
     )
