@@ -200,7 +200,7 @@ def network(channels: pd.DataFrame) -> Figure:
         height_ratios=tall,
         wspace=0.03,
         hspace=gap / (sum(tall) / len(tall)),
-        left=0.055,
+        left=0.065,
         right=0.935,
         bottom=below / height,
         top=1 - gap / height,
