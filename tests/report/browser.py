@@ -82,10 +82,8 @@ class Reader:
         self.driver.get(page.as_uri() + address)
         if wait:
             self.until(READY, 20)
-        return (
-            float(self.run("return Number(document.querySelector('[data-ready]')?.dataset.after ?? NaN)"))
-            / 1000
-        )
+        after = self.run("return document.querySelector('[data-ready]')?.dataset.after") if wait else None
+        return float(after or "nan") / 1000
 
     def until(self, script: str, seconds: float = 5) -> Any:
         """What the script returns once it is true."""
