@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from bnprobe.certificate import Certificate
 from bnprobe.errors import BnprobeError, CannotMerge
 from bnprobe.neighbours import Wiring
 from bnprobe.stats import ClassMoments, Histogram, ImageMoments, Moments
@@ -386,7 +387,8 @@ class Normalize:
 class About:
     """What was probed, on what, and when: sentences for people, numbers where they add up.
 
-    `normalize` holds the constants of the preprocessing where they are known.
+    `seconds` is the time of forward passes, with what the probe does in them; `normalize` holds the constants
+    of the preprocessing where they are known.
     """
 
     model: str
@@ -431,6 +433,7 @@ class Recording:
     `layers` stand in the order in which they were first reached. `not_understood` names modules
     that look like norms but could not be read, `never_called` norms that no forward pass reached, `folded`
     places where a norm's name stands for nothing any more, behind a convolution that took the norm in.
+    `certificate` says what of the model was not the same after the probe; None before `detach()`.
     """
 
     about: About
@@ -438,6 +441,7 @@ class Recording:
     not_understood: tuple[str, ...] = ()
     never_called: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
+    certificate: Certificate | None = None
 
     def __post_init__(self) -> None:
         seen = [(record.layer, record.call) for record in self.layers]
@@ -474,6 +478,7 @@ class Recording:
                 name for name in dict.fromkeys(self.never_called + other.never_called) if name not in reached
             ),
             folded=tuple(sorted({*self.folded, *other.folded})),
+            certificate=None if self.certificate is None else self.certificate.merge(other.certificate),
         )
 
     def save(self, path: str | Path) -> Path:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +50,20 @@ class Entry:
 
     def model(self, size: int) -> nn.Module:
         """In eval mode, with the same weights at every call; on the meta device where the entry says so."""
-        with torch.random.fork_rng(devices=[]), torch.device("meta" if self.on_meta else "cpu"):
+        with torch.random.fork_rng(devices=[]), _without_memory() if self.on_meta else nullcontext():
             torch.manual_seed(11)
             return self.build(size).eval()
+
+
+def _without_memory() -> AbstractContextManager[Any]:
+    """Parameters go to the meta device before their first number is written; `with torch.device("meta")` is
+    not for builders that compute with tensors, as regnet's do."""
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, None if parameter is None else nn.Parameter(parameter.to("meta")))
+
+    return mock.patch.object(nn.Module, "register_parameter", on_meta)
 
 
 def torchvision_entries() -> list[Entry]:

@@ -31,7 +31,9 @@ EVERYTHING = room("*", "*")
 ROOMS = {
     "errors": room(""),
     "stats": room("errors scipy_stats", "numpy"),
-    "recording": room("neighbours stats errors files", "numpy"),
+    "recording": room("neighbours certificate stats errors files", "numpy"),
+    # what a run changed of the model, in words
+    "certificate": room(""),
     "neighbours": room("stats errors", "numpy"),
     "files": room("recording neighbours stats errors", "numpy safetensors"),
     "norms": room("recording errors", "torch"),
@@ -44,11 +46,14 @@ ROOMS = {
     "ledger": room("norms observation recording", "torch"),
     "watch": room("norms observation ledger stats", "torch"),
     "probe": room(
-        "norms neighbours wiring condense observation totals watch ledger graph backward labels recording stats errors",
+        "norms neighbours wiring condense observation totals watch ledger graph backward labels recording certificate "
+        "stats errors",
         "torch numpy",
     ),
     "labels": room("errors stats", "torch numpy"),
-    "drive": room("probe labels errors recording stats", "torch tqdm"),
+    "drive": room("probe labels interruption errors recording stats", "torch tqdm"),
+    # when Ctrl-C may strike
+    "interruption": room(""),
     "interventions": room("norms recording errors", "torch numpy"),
     "scipy_stats": room("", "scipy"),
     "measures": room("recording neighbours stats errors scipy_stats", "numpy pandas"),
@@ -65,14 +70,14 @@ ROOMS = {
     "weights": room("zoo probe neighbours recording stats report errors", "torch numpy PIL"),
     # markupsafe is the half of jinja2 that escapes
     "report": room(
-        "recording files measures findings comparison settings baseline stats errors",
+        "recording files measures comparison findings settings baseline stats errors",
         "numpy pandas jinja2 markupsafe altair",
     ),
     # a histogram cannot be drawn without its edges
     "report.figures": room(
         "stats recording measures findings errors scipy_stats", "numpy pandas seaborn matplotlib"
     ),
-    "report.compared_figures": room("stats comparison", "numpy pandas seaborn matplotlib"),
+    "report.compared_figures": room("stats comparison errors", "numpy pandas seaborn matplotlib"),
     # one column of the tables, for papers
     "report.plots": room("measures errors", "numpy pandas seaborn matplotlib"),
     # the forms of picture that chapters share
@@ -87,8 +92,8 @@ ROOMS = {
 """The table of the design, and this test is what holds it. An entry "room.module" is narrower than its room."""
 
 WITHOUT_TORCH = (
-    *("errors", "stats", "neighbours", "recording", "files"),
     *("measures", "comparison", "findings", "settings", "baseline", "report"),
+    *("errors", "stats", "neighbours", "certificate", "recording", "files"),
 )
 DRAWING = {"seaborn", "matplotlib"}
 

@@ -1,6 +1,6 @@
 """Two recordings against each other: what is common, how far it lies apart, and how sure that is. Never imports torch."""
 
-from bnprobe.comparison.opening import Place, opening, places, step
+from bnprobe.comparison.opening import Place, opening, places, surely
 from bnprobe.comparison.pairs import Pair, Pairs, pairs
 from bnprobe.comparison.tables import Differences, differences, glossary
 from bnprobe.comparison.what import What, what
@@ -16,6 +16,6 @@ __all__ = [
     "opening",
     "pairs",
     "places",
-    "step",
+    "surely",
     "what",
 ]

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from bnprobe.comparison.certainty import ROUNDING
+
 NOISE = 3.0
 """Times the noise that a gap must be to count: of 16 channels without a difference one in 10^12 is."""
 
@@ -61,18 +63,9 @@ def opening(layers: pd.DataFrame, limit: float) -> Place | None:
     )
 
 
-def step(layers: pd.DataFrame) -> tuple[Place, float] | None:
-    """The place at which the gap grows most over the place before, with the gap there; None where it never grows.
-
-    The first place counts from 0.
-    """
-    best: tuple[Place, float] | None = None
-    before = 0.0
-    for place in places(layers):
-        if place.gap > before and (best is None or place.gap - before > best[0].gap - best[1]):
-            best = place, before
-        before = place.gap
-    return best
+def surely(layers: pd.DataFrame) -> Place | None:
+    """The first place that differs by more than rounding and more than the choice of images makes, however little."""
+    return opening(layers, ROUNDING)
 
 
 def _noise(row: Any, aspect: str) -> float:

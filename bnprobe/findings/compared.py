@@ -15,14 +15,17 @@ from bnprobe.findings.rule import Evidence, Finding, Rule, indices, share_severi
 
 NOISE = 3.0
 """Times the noise of the choice of images that a gap must be."""
+ROUNDING = 1e-5
+"""Gap that the order of additions makes."""
 RUNNING = "running"
 
 
 def inputs_differ(evidence: Evidence) -> Iterator[Finding]:
     """Inputs of a norm that lie apart by more than the choice of images makes."""
-    limit = evidence.limits.gap
+    limit, cause = evidence.limits.gap, ""
     for row, channels in sites(evidence):
         gap, noise = row["pre_gap"], row["pre_noise"]
+        cause = cause or _cause(row)
         if not gap >= limit or gap < NOISE * noise:
             continue
         yield Finding(
@@ -32,10 +35,26 @@ def inputs_differ(evidence: Evidence) -> Iterator[Finding]:
             f"Means and deviations lie {gap:.2g} σ apart (root mean square over channels, threshold {limit:g}"
             + ("" if np.isnan(noise) else f"; the choice of images makes {noise:.2g}")
             + f"); deviations are {channels['pre_ratio'].median():.2g} times as large in B (median).",
-            "Look at the first layer named: if it is the first norm, the data or their preprocessing differ (range, mean, "
-            "deviation, colour order, size, compression); if it is a later one, the weights between differ.",
+            cause,
             call=row["call"],
         )
+
+
+def _cause(row: pd.Series) -> str:
+    """What to look at, by the first place at which the sides surely differ; empty before that."""
+    name = row["layer"]
+    if row["pre_gap"] > ROUNDING and not row["pre_gap"] < NOISE * row["pre_noise"]:
+        return (
+            f"The difference comes in with what feeds {name}, which lies {row['pre_gap']:.2g} σ apart. If that is the first "
+            "norm, compare the images of both sides: range, mean, deviation, colour order, size, compression; else the "
+            "weights before it."
+        )
+    if row["post_gap"] > ROUNDING and not row["post_gap"] < NOISE * row["post_noise"]:
+        return (
+            f"The difference begins inside {name}, whose inputs agree and whose outputs lie {row['post_gap']:.2g} of the "
+            "layer's deviations apart: compare its γ, β and running statistics, and its mode."
+        )
+    return ""
 
 
 def modes_disagree(evidence: Evidence) -> Iterator[Finding]:

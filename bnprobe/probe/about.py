@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from bnprobe.probe.forward import Forward
+from bnprobe.probe.sites import Site
 from bnprobe.probe.tensors import is_lazy
+from bnprobe.probe.unhooked import Unhooked
 from bnprobe.recording import About, Normalize
 
 
@@ -32,28 +34,36 @@ class Subject:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(type(model).__name__, n_parameters, started, normalize)
 
-    def about(self, forward: Forward, most_images: int) -> About:
-        """What to say after these passes; a site has seen at most `most_images`."""
+    def about(self, forward: Forward, unhooked: Unhooked, sites: Iterable[Site]) -> About:
+        """What to say after these passes."""
+        # parts called outside a pass of the model have no batch of the whole
+        most_calls = max((site.n_calls for site in sites), default=0)
+        most_images = max((site.n_images for site in sites), default=0)
         return About(
             model=self.model,
             device=forward.device or "none",
             versions=f"bnprobe {version('bnprobe')}, torch {torch.__version__}, Python {platform.python_version()}",
             started=self.started,
             n_parameters=self.n_parameters,
-            n_forwards=forward.n_forwards,
+            n_forwards=forward.n_forwards or most_calls,
             n_images=forward.n_images or most_images,
             seconds=forward.seconds,
-            notes=tuple(_notes(forward)),
+            notes=tuple(_notes(forward, unhooked)),
             normalize=self.normalize,
         )
 
 
-def _notes(forward: Forward) -> Iterator[str]:
+def _notes(forward: Forward, unhooked: Unhooked) -> Iterator[str]:
     """What is missing from the numbers, or wrong with them."""
     if forward.n_unreadable:
         yield (
             f"{forward.n_unreadable} calls of norm layers had an input that is not a floating tensor of known shape, "
             "or ran inside a transform of torch.func, where tensors stand for others."
+        )
+    for name, n in unhooked.direct.items():
+        yield (
+            f"{name}: forward was called directly {n} times, past its hooks. It was recorded all the same, from the "
+            "function that it calls; hooks of others did not run. Call the module itself."
         )
     if forward.n_outside:
         yield (

@@ -10,6 +10,8 @@ from torch import nn
 
 from bnprobe.errors import BnprobeError, NoNormLayers
 from bnprobe.norms import is_norm, looks_like_norm
+from bnprobe.probe.functional import PLANS
+from bnprobe.probe.places import mentions
 
 
 def patterns_of(layers: Any) -> list[str] | None:
@@ -29,14 +31,16 @@ def patterns_of(layers: Any) -> list[str] | None:
 
 
 def choose(model: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Module]:
-    """The norm layers to hook, by path."""
+    """The norm layers to hook, by path; none where all norms of the model are function calls."""
     norms = {
         name or type(model).__name__: module for name, module in model.named_modules() if is_norm(module)
     }
     if not norms:
+        if mentions(model, set(PLANS)):
+            return {}
         raise NoNormLayers(_no_norms(model))
     chosen = {n: m for n, m in norms.items() if patterns is None or any(fnmatchcase(n, p) for p in patterns)}
-    if not chosen:
+    if not chosen and not mentions(model, set(PLANS)):
         some = ", ".join(list(norms)[:3])
         raise NoNormLayers(
             f"no norm layer of {type(model).__name__} matches {', '.join(patterns or [])}. "
@@ -45,13 +49,9 @@ def choose(model: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Mod
     return chosen
 
 
-def not_understood(model: nn.Module) -> tuple[str, ...]:
-    """Modules that look like norms but cannot be read, with their class."""
-    return tuple(
-        f"{name} ({type(module).__name__})"
-        for name, module in model.named_modules()
-        if looks_like_norm(module)
-    )
+def not_understood(model: nn.Module) -> dict[str, str]:
+    """Modules that look like norms but cannot be read: their classes by path."""
+    return {name: type(module).__name__ for name, module in model.named_modules() if looks_like_norm(module)}
 
 
 def _no_norms(model: nn.Module) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from bnprobe.condense import WHOLE
 from bnprobe.graph import origin_of
 from bnprobe.labels import check_length
 from bnprobe.ledger import Situation
+from bnprobe.norms import NormLayer
 from bnprobe.observation import Before, Seen, observe_after, observe_before, share_of
 from bnprobe.probe.gradients import Gradients
 from bnprobe.probe.passes import Open, Pass
@@ -40,7 +43,7 @@ MOST_WATCHED = 4
 class Forward:
     """Follows forward passes of one model, in any number of threads, and adds what they saw to `sites`."""
 
-    def __init__(self, layers: Mapping[str, nn.Module], gradients: Gradients, histograms: bool) -> None:
+    def __init__(self, gradients: Gradients, histograms: bool) -> None:
         self.run = Pass()
         self.sites = Sites()
         self.gradients = gradients
@@ -49,7 +52,7 @@ class Forward:
         self.n_forwards = self.n_images = 0
         self.n_unreadable = self.n_outside = 0
         self._histograms = histograms
-        self._watches = {name: Watch() for name in layers}
+        self._watches: defaultdict[str, Watch] = defaultdict(Watch)
         self._wants_wiring, self._n_watched = True, 0
 
     def counted_at_first(self, name: str) -> int | None:
@@ -59,8 +62,13 @@ class Forward:
 
     def forget(self) -> None:
         """Let go of everything of the model."""
-        self._watches = {}
+        self._watches.clear()
         self.sites.forget()
+
+    def aside(self) -> AbstractContextManager[None]:
+        """What happens inside is ours, and not the model's doing."""
+        trace = self.run.trace
+        return nullcontext() if trace is None else trace.aside()
 
     def model_begins(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A call of the whole model begins, maybe inside another."""
@@ -84,10 +92,9 @@ class Forward:
             self._n_watched += 1
             run.trace = watch_this_call(model, args, kwargs)
 
-    def before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A norm is called: read its input."""
+    def before(self, name: str, norm: nn.Module | NormLayer, training: bool, x: Tensor | None) -> None:
+        """A norm, a module or a function with its plan, is called with x: read it."""
         run = self.run
-        x = first_tensor(args, kwargs)
         for_gradient = self.gradients.now
         origin = origin_of(x) if x is not None and for_gradient else None
         again = is_recomputation()
@@ -100,23 +107,21 @@ class Forward:
             call = run.next_call(name)
             if run.trace is not None:
                 run.trace.norm_begins((name, call), x)
-        tries = self._read((name, call), module, x, for_gradient)
+        tries = self._read((name, call), norm, training, x, for_gradient)
         if again:
             call = self.gradients.repeated_call(name, tries)
         run.open.append(Open((name, call), tries, origin))
 
     def _read(
-        self, key: Key, module: nn.Module, x: Tensor | None, for_gradient: bool
+        self, key: Key, norm: nn.Module | NormLayer, training: bool, x: Tensor | None, for_gradient: bool
     ) -> Sequence[Before | None]:
         """The input, read by every plan that may fit; by the settled one after the first call."""
         if x is None or not has_values(x):
             return []
         name, site = key[0], self.sites.get(key)
-        watch = self._watches.get(name)
-        if watch is None:  # detached meanwhile, by another thread
-            return []
-        plans = watch.plans(module)
-        settled = site.settled.get(module.training) if site else None
+        watch = self._watches[name]
+        plans = (norm,) if isinstance(norm, NormLayer) else watch.plans(norm)
+        settled = site.settled.get(training) if site else None
         plans = plans if settled is None else (plans[settled[0]],)
         memory = self.sites.memory.get(name) or self.run.memory.get(name)
         if memory is None:
@@ -127,7 +132,7 @@ class Forward:
                 plan,
                 watch.vectors(plan),
                 x,
-                module.training,
+                training,
                 memory,
                 site.reference if site else None,
                 self._histograms,
@@ -169,7 +174,7 @@ class Forward:
             self.gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean)
         if not run.depth:
             self.n_outside += 1
-            self._commit(run)
+            self._commit(run, whole=False)
 
     def model_ends(self, output: Any) -> None:
         """The call of the whole model is over, well or by an exception."""
@@ -184,15 +189,15 @@ class Forward:
         elif run.depth == 0:
             if run.trace is not None:
                 run.trace.model_ends(output)
-            self._commit(run)
+            self._commit(run, whole=True)
 
-    def _commit(self, run: Pass) -> None:
-        """Everything that was seen in this pass counts."""
+    def _commit(self, run: Pass, whole: bool) -> None:
+        """Everything that was seen in this pass, of the whole model or a part, counts."""
         with self.sites.lock:
             self.sites.add(run.waiting, run.memory, run.situation)
             if run.waiting:
                 self._wants_wiring = self.sites.wire([call.key for call in run.waiting], run.trace)
-            self.n_forwards += 1 if run.calls else 0
+            self.n_forwards += 1 if whole and run.calls else 0
             self.n_images += run.n_images
             self.seconds += time.perf_counter() - run.started
         if run.trace is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import nn
 
 from bnprobe.probe.forward import Forward
+from bnprobe.probe.tensors import first_tensor
 
 MODEL_BEGINS, MODEL_ENDS, BEFORE, AFTER = "model begins", "model ends", "before", "after"
 
@@ -44,10 +45,9 @@ class Hook:
         elif self.act == MODEL_ENDS:
             forward.model_ends(output)
         else:
-            trace = forward.run.trace
-            with nullcontext() if trace is None else trace.aside():
+            with forward.aside():
                 if self.act == BEFORE:
-                    forward.before(self.name, module, args, kwargs)
+                    forward.before(self.name, module, module.training, first_tensor(args, kwargs))
                 else:
                     forward.after(self.name, output)
 

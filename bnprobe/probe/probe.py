@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
+from weakref import ref
 
 from torch import nn
 
+from bnprobe.certificate import Certificate
 from bnprobe.errors import BnprobeError
 from bnprobe.labels import labels_of
 from bnprobe.norms import folded_away
 from bnprobe.probe.about import Subject
 from bnprobe.probe.choice import choose, not_understood, patterns_of
+from bnprobe.probe.explained import Doings
+from bnprobe.probe.fingerprint import Fingerprint
 from bnprobe.probe.forward import Forward
+from bnprobe.probe.functional import leave, listen
 from bnprobe.probe.gradients import Gradients
 from bnprobe.probe.hooks import register
+from bnprobe.probe.unhooked import Unhooked
 from bnprobe.recording import Normalize, Recording
 
 
@@ -44,8 +51,7 @@ def attach(
             f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
     constants = None if normalize is None else Normalize(*(tuple(map(float, part)) for part in normalize))
-    chosen = choose(model, patterns_of(layers))
-    return Probe(model, chosen, histograms, Gradients(gradients, scaler), constants)
+    return Probe(model, patterns_of(layers), histograms, Gradients(gradients, scaler), constants)
 
 
 class Probe:
@@ -54,18 +60,26 @@ class Probe:
     def __init__(
         self,
         model: nn.Module,
-        layers: Mapping[str, nn.Module],
+        patterns: Sequence[str] | None,
         histograms: bool,
         gradients: Gradients,
         normalize: Normalize | None,
     ) -> None:
+        self._model = ref(model)
+        self._fingerprint = Fingerprint.of(model)
+        layers = choose(model, patterns)
+        self._doings = Doings(_paths(model, layers))
+        self._doings.look(model)
         self._classes = {name: type(module).__name__ for name, module in layers.items()}
         self._subject = Subject.of(model, normalize)
         self._not_understood = not_understood(model)
         self._folded = folded_away(model)
-        self._forward = Forward(layers, gradients, histograms)
+        self._forward = Forward(gradients, histograms)
+        self._unhooked = Unhooked(model, layers, patterns, self._forward)
         self._final: Recording | None = None
         with ExitStack() as undo:
+            undo.callback(leave, self._unhooked)
+            listen(self._unhooked)
             register(model, layers, self._forward, undo)
             self._undo = undo.pop_all()
 
@@ -80,6 +94,17 @@ class Probe:
             # nothing of the model is ours to hold any longer
             self._forward.gradients.stop()
             self._forward.forget()
+        model = self._model()
+        if model is not None:
+            self._final = replace(self._final, certificate=self._compare(model, self._final))
+
+    def _compare(self, model: nn.Module, recording: Recording) -> Certificate:
+        """What is not as it was when the probe was attached."""
+        doings = self._doings
+        doings.look(model)
+        doings.trained = {record.layer for record in recording.layers if record.n_calls_training}
+        doings.backward = any(record.gradient is not None for record in recording.layers)
+        return self._fingerprint.compare(Fingerprint.of(model), doings.explain)
 
     def __enter__(self) -> Self:
         return self
@@ -123,21 +148,30 @@ class Probe:
         """What was seen so far, as plain data; usable after `detach()` and not changed by later passes."""
         if self._final is not None:
             return self._final
-        forward = self._forward
+        forward, classes = self._forward, {**self._classes, **self._unhooked.classes}
         sites = forward.sites.snapshot()
         reached = {name for name, _ in sites}
         return Recording(
-            about=self._subject.about(forward, max((site.n_images for site in sites.values()), default=0)),
+            about=self._subject.about(forward, self._unhooked, sites.values()),
             layers=tuple(
                 site.record(
                     key,
-                    self._classes[key[0]],
+                    classes[key[0]],
                     forward.gradients.record(key),
                     forward.counted_at_first(key[0]),
                 )
                 for key, site in sites.items()
             ),
-            not_understood=self._not_understood,
+            not_understood=tuple(
+                f"{name} ({class_name})"
+                for name, class_name in self._not_understood.items()
+                if name not in self._unhooked.inside
+            ),
             never_called=tuple(name for name in self._classes if name not in reached),
             folded=self._folded,
         )
+
+
+def _paths(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]:
+    """The names of the probed layers by the path of their module, which for the model itself is ""."""
+    return {"" if module is model else name: name for name, module in layers.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnprobe.report.colours import INK, MUTED, PAPER
+from bnprobe.report.colours import FAINT, INK, MUTED, PAPER
 from bnprobe.report.figures import ratio_ticks, seaborn, stage_bounds
 from bnprobe.report.pictures import Cloud, Curves, Panel, Stack, Swatch
 from bnprobe.stats.moments import Array
@@ -20,8 +20,11 @@ from bnprobe.stats.moments import Array
 WIDTH, LEFT, RIGHT = 10.0, 0.72, 0.15
 """Inches."""
 
-TALL, GAP, LETTER = 1.25, 0.42, 0.055
+TALL, GAP, LETTER = 1.25, 0.4, 0.055
 """Inches: height of a panel, room above it for its title, and room below for one letter of a name."""
+
+BEHIND = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+"""Paper behind words that stand among lines."""
 
 MOST_NAMES = 60
 MOST_POINTS = 600
@@ -40,8 +43,8 @@ def by_depth(names: list[str], paths: list[str], panels: tuple[Panel, ...]) -> F
         box = (LEFT / WIDTH, bottom / height, 1 - (LEFT + RIGHT) / WIDTH, TALL / height)
         axes = figure.add_axes(box)
         (_stack if isinstance(panel, Stack) else _curves)(axes, panel)
-        for bound in bounds:
-            axes.axvline(bound, color=MUTED, linewidth=0.5, alpha=0.6, zorder=0)
+        whole_height = axes.get_xaxis_transform()
+        axes.vlines(bounds, 0, 1, color=MUTED, linewidth=0.5, alpha=0.6, zorder=0, transform=whole_height)
         axes.set_title(panel.title)
         axes.set_ylabel(panel.unit)
         axes.set_xlim(-0.5, len(names) - 0.5)
@@ -87,9 +90,18 @@ def _curves(axes: Axes, panel: Any) -> None:
     low, high = axes.get_ylim()
     for value, words in panel.levels:
         if low <= value <= high and words:
-            axes.text(
-                1, value, words, transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=7.5
-            ).set_color(MUTED)
+            axes.annotate(
+                words,
+                (1, value),
+                (-2, 2),
+                xycoords=axes.get_yaxis_transform(),
+                textcoords="offset points",
+                ha="right",
+                va="bottom",
+                fontsize=7.5,
+                color=MUTED,
+                bbox=BEHIND,
+            )
     _marks(axes, panel.marks)
     labelled = [line for line in panel.lines if line.label]
     if len(labelled) > 0:
@@ -98,14 +110,11 @@ def _curves(axes: Axes, panel: Any) -> None:
 
 def _line(axes: Axes, line: Any) -> None:
     values = np.where(np.isfinite(line.values), line.values, np.nan)
-    seaborn().lineplot(
-        x=np.arange(len(values)),
-        y=values,
-        ax=axes,
-        estimator=None,
+    # seaborn's lineplot joins over gaps, and takes ten times as long
+    axes.plot(
+        values,
         color=line.colour,
         label=line.label or None,
-        legend=False,
         marker=None if line.dashed else "o",
         markersize=3.5,
         markeredgewidth=0,
@@ -117,18 +126,20 @@ def _line(axes: Axes, line: Any) -> None:
 def _marks(axes: Axes, marks: tuple[tuple[int, str], ...]) -> None:
     """Words on vertical lines, on the side where there is room."""
     low, high = axes.get_xlim()
-    for position, words in marks:
+    for row, (position, words) in enumerate(sorted(marks)):
         axes.axvline(position, color=INK, linewidth=0.8, zorder=0)
         late = position > (low + high) / 2
         axes.annotate(
             words,
             (position, 1),
-            (-4 if late else 4, -1),
+            # one below the other, because marks may stand close together
+            (-4 if late else 4, -1 - 11 * row),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             ha="right" if late else "left",
             va="top",
             fontsize=8,
+            bbox=BEHIND,
         )
 
 
@@ -139,11 +150,18 @@ def _stack(axes: Axes, panel: Any) -> None:
     for part in panel.parts:
         top = below + np.nan_to_num(part.values)
         axes.fill_between(
-            edges, _step(below), _step(top), step="post", color=part.colour, linewidth=0, label=part.label
+            edges,
+            _step(below),
+            _step(top),
+            step="post",
+            color=part.colour,
+            alpha=FAINT if part.faint else None,
+            linewidth=0,
+            label=part.label,
         )
         below = top
-    for edge in edges[1:-1] if len(edges) <= MOST_NAMES else ():
-        axes.axvline(edge, color=PAPER, linewidth=0.8)
+    if len(edges) <= MOST_NAMES:
+        axes.vlines(edges[1:-1], 0, 1, color=PAPER, linewidth=0.8)
     for line in panel.lines:
         _line(axes, line)
     axes.set_ylim(0, 1)
@@ -174,6 +192,9 @@ def _cloud(axes: Axes, panel: Cloud) -> None:
     low, high = panel.limits or _span(x, y)
     axes.plot([low, high], [low, high], color=MUTED, linewidth=0.8, zorder=0)
     many = len(x) > MOST_POINTS
+    # seaborn names axes without a name, and looks at every tick to find out whether it may
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
     seaborn().scatterplot(
         x=x, y=y, ax=axes, color=panel.colour, s=9 if many else 16, alpha=0.55, linewidth=0, rasterized=many
     )
@@ -181,8 +202,6 @@ def _cloud(axes: Axes, panel: Cloud) -> None:
     axes.set_xlim(low - pad, high + pad)
     axes.set_ylim(low - pad, high + pad)
     axes.set_title(panel.title)
-    axes.set_xlabel(panel.x_label)
-    axes.set_ylabel(panel.y_label)
 
 
 def _span(x: Array, y: Array) -> tuple[float, float]:

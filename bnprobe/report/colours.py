@@ -10,7 +10,10 @@ INK, MUTED, PAPER = "#1b1e23", "#7d828a", "#fefefd"
 SEEN, MEMORY = "#3f8fb5", "#d1702f"
 """What was seen is blue, what the norm remembers or aims at is orange, on every picture."""
 
-VIOLET, GREEN, SAND, ROSE, PALE = "#8466b3", "#2c9c7c", "#c2a83e", "#c9567f", "#b4b8be"
+VIOLET, GREEN, SAND, ROSE = "#8466b3", "#2c9c7c", "#c2a83e", "#c9567f"
+
+FAINT = 0.3
+"""Opacity of what is not known, or is only the rest: light on light, dark on dark."""
 
 ROLES = {
     "dead": INK,
@@ -19,9 +22,9 @@ ROLES = {
     "mixed": GREEN,
     "linear": SAND,
     "saturated": ROSE,
-    "unknown": PALE,
+    "unknown": MUTED,
 }
-"""By the role of a channel; dead is ink, which stands out on light and dark."""
+"""By the role of a channel; dead is ink, which stands out on light and dark; unknown is drawn FAINT."""
 
-COMPONENTS = {"class": VIOLET, "image": GREEN, "within": PALE}
-"""By the part of a variance."""
+COMPONENTS = {"class": VIOLET, "image": GREEN, "within": MUTED}
+"""By the part of a variance; what lies within an image is drawn FAINT."""

@@ -9,8 +9,21 @@ import pandas as pd
 
 from bnprobe.comparison import Differences, Pair, Pairs, glossary
 from bnprobe.recording import Recording
-from bnprobe.report.blocks import Block, Cell, Entry, Facts, Figure, Glossary, Page, Prose, Section, Table
-from bnprobe.report.compose import _findings, _rule_pages
+from bnprobe.report.blocks import (
+    Block,
+    Cell,
+    Entry,
+    Facts,
+    Figure,
+    FindingGroup,
+    Findings,
+    Glossary,
+    Page,
+    Prose,
+    Section,
+    Table,
+)
+from bnprobe.report.compose import _place, _rule_pages
 from bnprobe.report.words import count, number, share, shorten
 
 MOST_LAYERS = 24
@@ -68,9 +81,7 @@ def compose(
         sections=(
             Section("compared", "What is compared", (_sides(a, b),)),
             Section("answer", "The answer", (Prose(answer),)),
-            Section(
-                "findings", "Findings", (_findings(findings), *([Prose((left_out,))] if left_out else []))
-            ),
+            Section("findings", "Findings", (_groups(findings), *([Prose((left_out,))] if left_out else []))),
             Section("network", "The network at a glance", (_network(tables), _layer_table(tables))),
             _most_changed(found, tables),
             *_unmatched(tables),
@@ -83,9 +94,26 @@ def compose(
     )
 
 
+def _groups(findings: pd.DataFrame) -> Findings:
+    """Findings that say the same are shown once, in the order in which the data reach their places."""
+    groups = [
+        FindingGroup(
+            severity=str(severity),
+            rule=str(rule),
+            says=str(says),
+            places=tuple(_place(row) for _, row in group.iterrows()),
+            because=tuple(group["because"]),
+            do=group["do"].iloc[0],
+            source=group["source"].iloc[0],
+        )
+        for (severity, rule, says), group in findings.groupby(["severity", "rule", "says"], sort=False)
+    ]
+    return Findings(tuple(groups), "No rule found anything.")
+
+
 def _sides(a: Recording, b: Recording) -> Table:
     """Facts of A and B, a row each."""
-    facts = [(_facts_of(a)[i][0], _facts_of(a)[i][1], _facts_of(b)[i][1]) for i in range(len(_facts_of(a)))]
+    facts = [(name, of_a, of_b) for (name, of_a), (_, of_b) in zip(_facts_of(a), _facts_of(b), strict=True)]
     return Table(
         (("", ""), ("A", "what was there before, or the reference"), ("B", "what is compared with it")),
         tuple(tuple(Cell(shorten(text, 120), number=False) for text in row) for row in facts),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from bnprobe.comparison import Differences, Pair
 from bnprobe.comparison.opening import NOISE
 from bnprobe.report import figures as house
-from bnprobe.report.colours import MEMORY, MUTED, PAPER, SEEN
+from bnprobe.report.colours import MEMORY, MUTED, SEEN
 from bnprobe.report.words import number
 from bnprobe.stats.histogram import Z_EDGES
 
@@ -50,8 +50,6 @@ def network(tables: Differences) -> Figure:
     for row, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(grid[row, 0])
         house._map(axes, figure.add_subplot(grid[row, 1]), groups, panel)
-        for bound in house.stage_bounds([group["layer"].iloc[0] for group in groups]):
-            axes.axvline(bound, color=PAPER, linewidth=1.5)
         house._label_columns(axes, names if row == len(panels) else None)
     return figure
 
@@ -68,10 +66,9 @@ def _gaps(axes: Axes, layers: pd.DataFrame, seen: bool) -> None:
         noise = NOISE * layers[["pre_noise", "post_noise"]].max(axis=1).fillna(0).to_numpy()
         axes.fill_between(x, 0, noise, color=MUTED, alpha=0.25, linewidth=0, label=f"{NOISE:g} × noise")
     for column, label, colour in lines:
-        house.seaborn().lineplot(
-            x=x,
-            y=layers[column].to_numpy(float),
-            ax=axes,
+        axes.plot(
+            x,
+            layers[column].to_numpy(float),
             color=colour,
             label=label,
             marker="o",

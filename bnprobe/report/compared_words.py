@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bnprobe.comparison import Differences, Place, What, opening, places, step, what
+from bnprobe.comparison import Differences, Place, What, opening, places, surely, what
 from bnprobe.comparison.certainty import ROUNDING
 from bnprobe.findings import Limits
 from bnprobe.recording import Recording
@@ -26,7 +26,7 @@ def answer(
             f"Nothing changed: {_of(about.n_sites)} hold the same numbers on both sides, to the last bit.{alone}"
         ]
     sentences = [
-        _where(layers, about, limits),
+        _where(layers, limits),
         _kind(a, b, about),
         *_sure(tables),
         *_stored(layers, about),
@@ -39,8 +39,8 @@ def _of(n: int) -> str:
     return "the one common norm" if n == 1 else f"all {n:,} common norms"
 
 
-def _where(layers: pd.DataFrame, about: What, limits: Limits) -> str:
-    """The one sentence: where the two part, and by how much."""
+def _where(layers: pd.DataFrame, limits: Limits) -> str:
+    """The one sentence: from where on the two differ, where they part, and by how much."""
     known = list(places(layers))
     if not known:
         return (
@@ -49,37 +49,32 @@ def _where(layers: pd.DataFrame, about: What, limits: Limits) -> str:
     first = next((place for place in known if place.gap > ROUNDING), None)
     if first is None:
         return "The two differ by rounding only."
+    sure, found = surely(layers), opening(layers, limits.gap)
     largest = max(known, key=lambda place: place.gap)
-    found = opening(layers, limits.gap)
+    same = f"up to {first.words} the two are the same; " if first != known[0] else ""
+    if sure is not None and sure[:3] == first[:3] and same:
+        same = "up to there the two are the same; "
+    if sure is None:
+        return _sentence(f"{same}the choice of images explains all that differs: at most {_at(largest)}")
+    text = f"{same}the two differ from {sure.words} on, where they are {_gap(sure)} apart"
     if found is None:
-        text = (
-            f"The two stay close: nowhere are they {number(limits.gap)} σ apart, and at most {_at(largest)}"
-        )
-    else:
-        text = f"The two part at {found.words}, where they are {_gap(found)} apart{_before(known, found)}"
-        if largest != found:
-            text += f"; the largest gap is {_at(largest)}"
-    jump = step(layers)
-    if jump and jump[0] not in (found, largest) and found is not None:
-        text += (
-            f"; the largest step is at {jump[0].words}, from {number(jump[1], 2)} to {number(jump[0].gap, 2)}"
-        )
-    if first != known[0] and first != found:
-        text += f". Up to {first.words} they are the same"
-    return f"{text}."
+        text += f"; nowhere do they reach {number(limits.gap)} σ"
+    elif found[:3] != sure[:3]:
+        text += f", and part at {found.words}, with {_gap(found)}{_before(known, found)}"
+    if largest[:3] not in (sure[:3], found and found[:3]):
+        text += f"; the largest gap is {_at(largest)}"
+    return _sentence(text)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _before(known: list[Place], found: Place) -> str:
     """How far apart the place before is."""
-    at = known.index(found)
-    if not at:
-        return ", the first place there is" if len(known) > 1 else ""
+    at = [place[:3] for place in known].index(found[:3])  # a noise that is not known is not equal to itself
     before = known[at - 1]
-    return (
-        "; up to there they are the same"
-        if all(place.gap <= ROUNDING for place in known[:at])
-        else f" (at {before.words} it is {number(before.gap, 2)} σ)"
-    )
+    return f" (at {before.words} it is {number(before.gap, 2)} σ)" if before.gap > ROUNDING else ""
 
 
 def _gap(place: Place) -> str:

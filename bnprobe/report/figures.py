@@ -102,7 +102,7 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
         figure = draw()
         buffer = io.StringIO()
         # not savefig, which draws everything twice, the first time to find out what to crop
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from bnprobe.report.colours import INK, SEEN
 from bnprobe.report.words import shorten
 from bnprobe.stats.moments import Array
 
-LONGEST = 26
+LONGEST = 28
 """Letters of a layer's name under a picture."""
 
 
@@ -56,11 +57,12 @@ class Curves:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a whole per site, shape (L,)."""
+    """One part of a whole per site, shape (L,); `faint` for what is not known, or is only the rest."""
 
     values: Array
     label: str
     colour: str
+    faint: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,16 @@ Panel = Curves | Stack
 
 
 def site_names(layers: pd.DataFrame) -> list[str]:
-    """The name of every row of the table of layers, short enough to stand under a picture."""
+    """The name of every row of the table of layers, short enough to stand under a picture.
+
+    Parts of the path that all layers begin with are left out.
+    """
     calls = [f" call {call + 1}" if call else "" for call in layers["call"]]
-    return [shorten(name, LONGEST) + call for name, call in zip(layers["layer"], calls, strict=True)]
+    paths = [name.split(".") for name in layers["layer"]]
+    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*(path[:-1] for path in paths), strict=False))
+    shared = len(list(alike))
+    names = [".".join(path[shared:]) for path in paths]
+    return [shorten(name, LONGEST) + call for name, call in zip(names, calls, strict=True)]
 
 
 def by_depth(

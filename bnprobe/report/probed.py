@@ -39,7 +39,7 @@ def provenance(recording: Recording) -> list[tuple[str, str]]:
         read = f"{about.started}, nothing was executed" if about.device == "none" else about.started
         return [("read", read), ("versions", about.versions), *rest]
     return [
-        ("time", f"{number(about.seconds, 3)} s in the model, started {about.started}"),
+        ("time", f"{number(about.seconds, 3)} s in the model and its probe, started {about.started}"),
         ("device", about.device),
         ("versions", about.versions),
         ("outputs", _outputs(recording)),

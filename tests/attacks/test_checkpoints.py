@@ -112,8 +112,8 @@ def test_names_stay_names(cage: Cage, name, form, tmp_path):
     assert not set(written) & set("\x1b\x07\r")
 
 
-def test_twenty_thousand_norms(cage: Cage, tmp_path):
-    """Fails if time or memory grow faster than the file."""
+def test_a_thousand_norms(cage: Cage, tmp_path):
+    """Fails if time grows faster than the number of layers: eight milliseconds each, on one core."""
     verdict = cage.run("check", headers.many(tmp_path), "--format", "json")
     assert verdict.code == 0, verdict.err[-2000:]
-    assert verdict.seconds < 60
+    assert verdict.seconds < 40

@@ -161,7 +161,7 @@ def test_the_test_of_the_means_is_welchs(tables):
 
 
 def test_histograms_tell_the_distance_of_the_values(tables):
-    """Fails if the two curves are laid over each other on the wrong scale: a bin is an eighth of a unit."""
+    """Fails if the two curves are laid over each other on the wrong scale."""
     for c in (0, 1, 2):
         found, expected = tables.channels["pre_w1"][c], twin(c)["w1_of_values"]
         width = 0.125 / math.sqrt((rows_of("a")[:, c].var() + rows_of("b")[:, c].var()) / 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import ModuleType
 
 from bnprobe.measures import Tables
@@ -27,9 +28,21 @@ CHAPTERS: tuple[ModuleType, ...] = (memory, roles, shape, variance, stem, implie
 def chapters(recording: Recording, tables: Tables) -> tuple[Section, ...]:
     """Those that can be written, and after them why the others cannot, if it could have been otherwise."""
     material = Material(recording, tables)
-    written = [module.chapter(material) for module in CHAPTERS]
+    written = [_written(module, material) for module in CHAPTERS]
     absent = tuple(f"{one.title}: {one.why}." for one in written if isinstance(one, Absent))
-    if not any(record.n_calls for record in recording.layers):
+    if recording.weights_only:
         absent = ()  # a file of weights: nobody expects of it what only data tell
     rest = [Section("untold", "What could not be told", (Prose(absent),))] if absent else []
     return (*(one for one in written if isinstance(one, Section)), *rest)
+
+
+def _written(module: ModuleType, material: Material) -> Section | Absent:
+    """One chapter; one that cannot be made costs a sentence, never the page."""
+    try:
+        made: Section | Absent = module.chapter(material)
+    except Exception as error:
+        warnings.warn(
+            f"the chapter {module.TITLE!r} could not be made: {error!r}", RuntimeWarning, stacklevel=3
+        )
+        return Absent(module.TITLE, f"it could not be made ({error!r})")
+    return made

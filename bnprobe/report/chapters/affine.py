@@ -32,7 +32,7 @@ def chapter(material: Material) -> Section | Absent:
     rows = []
     if len(losing) > 1:
         rows = [table(losing.head(MOST_ROWS), HEADS, "The norms that lose most when folded.")]
-    return Section("affine", TITLE, (Prose((_words(known, slopes),)), _figure(known, slopes), *rows))
+    return Section("affine", TITLE, (Prose(_words(known, slopes)), _figure(known, slopes), *rows))
 
 
 def _slopes(tables: Tables) -> pd.DataFrame:
@@ -42,31 +42,29 @@ def _slopes(tables: Tables) -> pd.DataFrame:
     return by_site.quantile(np.array([0.25, 0.5, 0.75])).unstack().set_axis(["low", "mid", "high"], axis=1)
 
 
-def _words(known: pd.DataFrame, slopes: pd.DataFrame) -> str:
+def _words(known: pd.DataFrame, slopes: pd.DataFrame) -> tuple[str, str]:
     mid = slopes["mid"].to_numpy()
-    text = (
-        f"With fixed statistics each of {norms(len(known))} is a line, x · slope + intercept, per channel: the typical "
-        f"|slope| runs from {number(float(np.nanmin(mid)), 2)} to {number(float(np.nanmax(mid)), 2)} over the layers"
+    line = (
+        f"With fixed statistics each of {norms(len(known))} is a line per channel, x · slope + intercept: the typical "
+        f"|slope| runs from {number(float(np.nanmin(mid)), 2)} to {number(float(np.nanmax(mid)), 2)} over the layers."
     )
     losing = known[known["bits_lost_worst"].notna()]
-    if len(losing):
-        worst = highest(losing, "bits_lost_worst")
-        text += (
-            f"; folded into the weights before, a channel's range is typically "
-            f"{share(median(of(known, 'folded_spread')))} of its layer's widest, so one scale per layer costs the worst "
-            f"channel {number(worst['bits_lost_worst'], 2)} bits, at {named(worst)}"
-        )
-    return f"{text}; {_eps(known)}."
+    if losing.empty:
+        return line, f"{_eps(known)[0].upper()}{_eps(known)[1:]}."
+    worst = highest(losing, "bits_lost_worst")
+    return line, (
+        f"Folded into the weights before, a channel's range is typically {share(median(of(known, 'folded_spread')))} of its "
+        f"layer's widest, so one scale per layer costs the worst channel {number(worst['bits_lost_worst'], 2)} bits, at "
+        f"{named(worst)}; {_eps(known)}."
+    )
 
 
 def _eps(known: pd.DataFrame) -> str:
     most = highest(known, "eps_dominated") if known["eps_dominated"].notna().any() else None
     if most is None or most["eps_dominated"] == 0:
-        return "eps shapes no channel"
+        return "eps shapes no channel's output"
     whole = float(np.average(of(known, "eps_dominated"), weights=of(known, "n_channels")))
-    return (
-        f"eps shapes {share(whole)} of all channels, most at {named(most)} ({share(most['eps_dominated'])})"
-    )
+    return f"eps shapes the output of {share(whole)} of all channels, most at {named(most)} ({share(most['eps_dominated'])})"
 
 
 def _figure(known: pd.DataFrame, slopes: pd.DataFrame) -> Figure:

@@ -11,6 +11,9 @@ from bnprobe.measures import Tables
 from bnprobe.recording import Recording
 from bnprobe.report.words import count, shorten
 
+LONGEST = 48
+"""Letters of a layer's name in a sentence."""
+
 NO_DATA = "no data went through the network"
 
 
@@ -33,7 +36,7 @@ class Absent:
 def named(row: pd.Series) -> str:
     """The site of a row of the table of layers, as sentences name it."""
     call = f" (call {row['call'] + 1})" if row["call"] else ""
-    return shorten(row["layer"]) + call
+    return shorten(row["layer"], LONGEST) + call
 
 
 def highest(frame: pd.DataFrame, column: str) -> pd.Series:

@@ -129,5 +129,5 @@ def _depth(known: pd.DataFrame) -> Figure:
                 unit="ratio",
             ),
         ),
-        f"Controls are the same prediction with something taken away; they are drawn no lower than {number(LOWEST)}.",
+        f"Controls are the same prediction with something taken away; they are drawn no lower than {number(LOWEST, 1)}.",
     )

@@ -65,20 +65,25 @@ def _words(known: pd.DataFrame, found: Course) -> str:
 def _shift_words(known: pd.DataFrame, found: Course) -> str:
     assert found.opens is not None
     assert found.worst is not None
-    opens, worst = known.iloc[found.opens], known.iloc[found.worst]
+    worst = known.iloc[found.worst]
     ratio = median(of(known[known["verdict"].isin(SHIFTED)], "var_ratio_median"))
+    size = f"({number(worst['w2_rms'], 2)} remembered deviations, mean and scale together)"
     if found.n_shifted == 1:
-        where = f"only at {named(opens)}, {number(opens['w2_rms'], 2)} remembered deviations away"
+        where = f"the difference is at {named(worst)} alone {size}"
+    elif found.opens == found.worst:
+        where = f"the difference enters at {named(worst)}, where it is largest {size}"
     else:
-        where = f"from {named(opens)} on, most at {named(worst)} ({number(worst['w2_rms'], 2)} remembered deviations away)"
+        where = (
+            f"the difference enters at {named(known.iloc[found.opens])}, is largest at {named(worst)} {size}"
+        )
     healed = (
-        f"and look as remembered again from {named(known.iloc[found.healed])} on"
+        f"and has healed by {named(known.iloc[found.healed])}"
         if found.healed is not None
-        else "and have not healed at the last norm that could be judged"
+        else "and is still there at the last norm that could be judged"
     )
     return (
-        f"At {found.n_shifted} of {found.n_judged} norms the data do not look like what was remembered: they differ "
-        f"{where}, with {share(ratio)} of the remembered variance there, {healed}"
+        f"At {found.n_shifted} of {found.n_judged} norms the data do not look like what was remembered, with typically "
+        f"{share(ratio)} of the remembered variance there; {where}, {healed}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the channels do: the part each plays for what follows, and how well gamma and beta alone foretell it."""
+"""What the channels do: the part each plays for what follows, and how well gamma and beta alone predict it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def chapter(material: Material) -> Section | Absent:
         return Absent(TITLE, "what follows the norms was not seen, or acts on sums of several")
     if (known["role"] == "linear").all():
         return Absent(TITLE, "nothing that follows these norms cuts or bends their values")
-    words = (_words(channels, known), *_foretold(channels))
+    words = (_words(channels, known), *_prediction(channels))
     return Section("roles", TITLE, (Prose(words), _by_layer(material.tables.layers), *_firing(channels)))
 
 
@@ -52,7 +52,7 @@ def _words(channels: pd.DataFrame, known: pd.DataFrame) -> str:
     return text + "."
 
 
-def _foretold(channels: pd.DataFrame) -> list[str]:
+def _prediction(channels: pd.DataFrame) -> list[str]:
     """How well the learned vectors alone tell the dead, and the firing; nothing without data."""
     sentences = []
     tested = channels[channels["dead_predicted"].notna() & channels["passes"].notna()]
@@ -60,7 +60,7 @@ def _foretold(channels: pd.DataFrame) -> list[str]:
     both = int((predicted & dead).sum())
     if predicted.any():
         sentences.append(
-            f"γ and β alone foretell {int(predicted.sum())} dead channels; {both} of them let nothing through here "
+            f"γ and β alone predict {int(predicted.sum())} dead channels; {both} of them let nothing through here "
             f"(precision {share(both / predicted.sum())})"
             + (
                 f", which is {share(both / dead.sum())} of the {int(dead.sum())} that did (recall)."
@@ -72,7 +72,7 @@ def _foretold(channels: pd.DataFrame) -> list[str]:
     if error.notna().any():
         seen = (channels["fires_gaussian"] - channels["fires"]).abs()
         sentences.append(
-            f"The share of positive outputs that γ and β foretell, Φ(β/|γ|), is off by {number(float(error.mean()), 2)} on "
+            f"The share of positive outputs that γ and β predict, Φ(β/|γ|), is off by {number(float(error.mean()), 2)} on "
             f"average, and by {number(float(seen.mean()), 2)} once the mean and deviation seen here are put in their place."
         )
     return [" ".join(sentences)] if sentences else []
@@ -81,7 +81,7 @@ def _foretold(channels: pd.DataFrame) -> list[str]:
 def _by_layer(layers: pd.DataFrame) -> Figure:
     total = of(layers, "n_channels")
     parts = tuple(
-        Part(of(layers, f"n_{role}") / total, role, colours.ROLES[role])
+        Part(of(layers, f"n_{role}") / total, role, colours.ROLES[role], faint=role == "unknown")
         for role in ROLES
         if (layers[f"n_{role}"] > 0).any()
     )
@@ -104,16 +104,16 @@ def _firing(channels: pd.DataFrame) -> list[Figure]:
     clouds = tuple(
         Cloud(title, of(channels, column), measured, label, "measured share of y > 0", (0.0, 1.0))
         for title, column, label in (
-            ("foretold by γ and β alone", "fires_predicted", "Φ(β / |γ|)"),
+            ("predicted by γ and β alone", "fires_predicted", "Φ(β / |γ|)"),
             ("a Gaussian with the mean and deviation seen", "fires_gaussian", "Φ(mean / deviation)"),
         )
     )
     return [
         side_by_side(
             "firing",
-            "Share of positive outputs of every channel, as foretold and as measured.",
+            "Share of positive outputs of every channel, as predicted and as measured.",
             clouds,
-            "A point is a channel; on the diagonal it is positive as often as foretold. What is off on the left and not "
+            "A point is a channel; on the diagonal it is positive as often as predicted. What is off on the left and not "
             "on the right has moved; what is off on both is not Gaussian.",
         )
     ]

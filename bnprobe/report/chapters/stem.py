@@ -71,11 +71,12 @@ def _colours(reading: StemReading) -> list[Figure]:
     if remembered is None:
         return []
     patches = [Swatch(remembered, "remembered mean colour\nof the training images")]
-    seen = reading.seen_pixels
-    if seen is not None and len(seen) == 3:
-        patches.append(
-            Swatch((seen[0], seen[1], seen[2]), "mean colour of the images\nof this run, decoded alike")
-        )
+    for colour, label in (
+        (_without_black(reading), "the same without\nthe black around them"),
+        (reading.seen_pixels, "mean colour of the images\nof this run, decoded alike"),
+    ):
+        if colour is not None and len(colour) == 3:
+            patches.append(Swatch((colour[0], colour[1], colour[2]), label))
     alt = f"The mean colour that the first norm remembers: red {number(remembered[0], 2)}, green "
     alt += f"{number(remembered[1], 2)}, blue {number(remembered[2], 2)}."
     return [swatches("stem", alt, tuple(patches))]

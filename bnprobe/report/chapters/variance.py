@@ -61,7 +61,12 @@ def _figure(known: pd.DataFrame) -> Figure:
         "share_within": "inside an image",
     }
     parts = tuple(
-        Part(of(known, column).clip(0), names[column], COMPONENTS[column.removeprefix("share_")])
+        Part(
+            of(known, column).clip(0),
+            names[column],
+            COMPONENTS[column.removeprefix("share_")],
+            column == "share_within",
+        )
         for column in SHARES
         if known[column].notna().any()
     )
@@ -71,5 +76,5 @@ def _figure(known: pd.DataFrame) -> Figure:
         known,
         (Stack("what a channel's variance is made of (mean over channels)", parts),),
         "The three parts add up to the whole variance before the norm. What lies between classes is what a channel says "
-        "of the label, less what chance alone would show.",
+        "of the label, less what chance alone would show; what lies inside an image is what instance norm would divide by.",
     )

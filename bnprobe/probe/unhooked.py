@@ -1,0 +1,83 @@
+"""Norms that pass no hook: functions, and modules whose `forward` is called directly.
+
+A functional norm becomes a site named after the module in whose code it stands, and the line:
+"encoder.0.layer_norm:57". A norm module called past its hooks is recorded under its own name, and that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from bnprobe.norms import NormLayer, is_norm
+from bnprobe.probe.forward import Forward
+from bnprobe.probe.functional import plan_of
+from bnprobe.probe.places import Places
+from bnprobe.probe.tensors import first_tensor
+
+FRAMES_UP = 3
+"""From `function_called` to the line that calls the function: through `functional.called`, and the function."""
+
+
+class Unhooked:
+    """Listens to functional norms on behalf of a probe of `model`.
+
+    `classes` names the function of each functional site by its path, `inside` the modules in which they
+    stand, `direct` how often each probed layer's `forward` was called directly.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        patterns: Sequence[str] | None,
+        forward: Forward,
+    ) -> None:
+        self.classes: dict[str, str] = {}
+        self.inside: set[str] = set()
+        self.direct: dict[str, int] = {}
+        self._places = Places(model)
+        self._layers = WeakKeyDictionary({module: name for name, module in layers.items()})
+        self._patterns = patterns
+        self._forward = forward
+
+    def function_called(self, name: str, args: tuple[Any, ...]) -> Callable[[Any], None] | None:
+        """A functional norm is called; inside a norm that is open it is that norm's own doing."""
+        forward = self._forward
+        if forward.run.open:
+            return None
+        at = self._places.caller(FRAMES_UP)
+        if at is None:
+            return None
+        module, path, line = at
+        if module in self._layers:
+            site = self._layers[module]
+            self.direct[site] = self.direct.get(site, 0) + 1
+            return self._begin(site, module, module.training, args)
+        plan = plan_of(name, args)
+        site = f"{path}.{name}:{line}".removeprefix(".")
+        if plan is None or is_norm(module) or not self._wants(site):
+            return None
+        self.classes.setdefault(site, f"F.{name}")
+        self.inside.add(path)
+        training = not plan.uses_running if plan.running_mean is not None else module.training
+        return self._begin(site, plan, training, args)
+
+    def _wants(self, site: str) -> bool:
+        return self._patterns is None or any(fnmatchcase(site, pattern) for pattern in self._patterns)
+
+    def _begin(
+        self, site: str, norm: nn.Module | NormLayer, training: bool, args: tuple[Any, ...]
+    ) -> Callable[[Any], None]:
+        with self._forward.aside():
+            self._forward.before(site, norm, training, first_tensor(args))
+        return partial(self._end, site)
+
+    def _end(self, site: str, output: Any) -> None:
+        with self._forward.aside():
+            self._forward.after(site, output)
