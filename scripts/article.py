@@ -99,32 +99,69 @@ def page(told: list[Told]) -> Page:
 
 
 OPENING = (
-    "An article in Chinese asks what the most common building block of deep networks, Batch Normalization, learns from data. Its answer "
-    "has six parts. Here each of them is an experiment that could have come out the other way; the verdict is computed from "
-    "the measured numbers by a rule that is written down (scripts/claims/verdicts.py), and is one of: holds, holds with a limit, does not hold as stated.",
+    "An article in Chinese asks what the most common building block of deep networks, Batch "
+    "Normalization, learns from data. Its answer "
+    "has six parts. Here each of them is an experiment that could have come out the other way; the "
+    "verdict is computed from "
+    "the measured numbers by a rule that is written down (scripts/claims/verdicts.py), and is one of: "
+    "holds, holds with a limit, does not hold as stated.",
 )
 
 WORDS = (
-    ("network, layer, weights", "A network is a chain of layers; each turns many numbers into many others. What it multiplies by are its weights, which training changes."),
-    ("channel", "One of the many outputs of a layer, computed by one filter. For a picture a channel is itself a small picture, with a value per position."),
-    ("distribution", "How the values of one channel are spread when many images pass: where they lie, how wide, and in which shape."),
-    ("mean, variance, deviation", "The mean is the average. The variance is the average squared distance from it (here always divided by the number of values), the deviation its square root."),
+    (
+        "network, layer, weights",
+        "A network is a chain of layers; each turns many numbers into many others. What it multiplies by "
+        "are its weights, which training changes.",
+    ),
+    (
+        "channel",
+        "One of the many outputs of a layer, computed by one filter. For a picture a channel is itself a "
+        "small picture, with a value per position.",
+    ),
+    (
+        "distribution",
+        "How the values of one channel are spread when many images pass: where they lie, how wide, and in "
+        "which shape.",
+    ),
+    (
+        "mean, variance, deviation",
+        "The mean is the average. The variance is the average squared distance from it (here always "
+        "divided by the number of values), the deviation its square root.",
+    ),
     ("Gaussian", "The bell-shaped distribution. N(m, s²) is the one with mean m and deviation s."),
-    ("Z-score", "(x − mean) / deviation: how many deviations a value lies from the mean. Z-scores have mean 0 and deviation 1."),
-    ("normalization, norm", "A layer that takes Z-scores of its input. Batch norm takes them per channel over a batch, that is the images that are processed together."),
+    (
+        "Z-score",
+        "(x − mean) / deviation: how many deviations a value lies from the mean. Z-scores have mean 0 and "
+        "deviation 1.",
+    ),
+    (
+        "normalization, norm",
+        "A layer that takes Z-scores of its input. Batch norm takes them per channel over a batch, that "
+        "is the images that are processed together.",
+    ),
     ("γ and β", "Two numbers per channel that a norm learns: it multiplies the Z-score by γ and adds β."),
-    ("train mode, eval mode", "In training a batch norm uses the mean and deviation of the batch at hand, and keeps a running average of them. In use (eval mode) it uses that memory."),
-    ("rounding", "Computers keep some 7 digits of a 32-bit number and 16 of a 64-bit one. Differences of 1e−7 or 1e−16 (a 1 after so many zeros) are no differences."),
-)  # fmt: skip
+    (
+        "train mode, eval mode",
+        "In training a batch norm uses the mean and deviation of the batch at hand, and keeps a running "
+        "average of them. In use (eval mode) it uses that memory.",
+    ),
+    (
+        "rounding",
+        "Computers keep some 7 digits of a 32-bit number and 16 of a 64-bit one. Differences of 1e−7 or "
+        "1e−16 (a 1 after so many zeros) are no differences.",
+    ),
+)
 
 NOTATION = (
-    "Numbers are given with two or three digits; 1.5e−7 means 0.00000015. \"Relative\" is always to the largest output, unless said otherwise. Axes marked "
+    "Numbers are given with two or three digits; 1.5e−7 means 0.00000015. Axes that are said to be "
     "logarithmic have the same distance from 1 to 10 as from 10 to 100.",
-)  # fmt: skip
+)
 
 AGAIN = (
-    "python scripts/article.py makes this page again, in some four minutes on one core, with the same numbers on the same versions of the libraries; "
-    "tests/test_article.py plants the opposite of every claim (a layer that is no line, a wrong fold, a norm that pools wrongly, ...) and demands the opposite verdict. "
+    "python scripts/article.py makes this page again, in some four minutes on one core, with the same "
+    "numbers on the same versions of the libraries; "
+    "tests/test_article.py plants the opposite of every claim (a layer that is no line, a wrong fold, a "
+    "norm that pools wrongly, ...) and demands the opposite verdict. "
     "scripts/tour.py is the shortest way to ask such questions of a network of your own.",
 )
 

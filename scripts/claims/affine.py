@@ -145,15 +145,23 @@ def numbers(m: Measured) -> dict[str, object]:
 
 def section(m: Measured, verdict: Verdict) -> Section:
     blocks = (
-        Prose((
-            "An affine map multiplies by a number and adds another: a straight line. Where mean and deviation are fixed, "
-            "(x − mean) / std is one; batch norm adds a small constant eps to the variance, so that a channel that never varies "
-            "does not divide by 0, and then scales by γ and moves by β: slope γ / √(variance + eps), intercept β − mean · slope.",
-            "If that is all, the norm can be computed away. A convolution or linear layer is itself a product and a sum, so its "
-            "weights times the slope, and its bias moved, give the output of both: this is called folding, and inference engines "
-            "do it to save time. Each norm of two networks was folded, alone and all together, and the outputs compared on real "
-            "inputs, in the 32-bit numbers that networks usually run in.",
-        )),
+        Prose(
+            (
+                "An affine map multiplies by a number and adds another: a straight line. Where mean and "
+                "deviation are fixed, "
+                "(x − mean) / std is one; batch norm adds a small constant eps to the variance, so that a "
+                "channel that never varies "
+                "does not divide by 0, and then scales by γ and moves by β: slope γ / √(variance + eps), "
+                "intercept β − mean · slope.",
+                "If that is all, the norm can be computed away. A convolution or linear layer is itself a "
+                "product and a sum, so its "
+                "weights times the slope, and its bias moved, give the output of both: this is called "
+                "folding, and inference engines "
+                "do it to save time. Each norm of two networks was folded, alone and all together, and "
+                "the outputs compared on real "
+                "inputs, in the 32-bit numbers that networks usually run in.",
+            )
+        ),
         _lines(m),
         words.table(
             (
@@ -163,17 +171,28 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 ("worst norm", "largest difference made by folding one norm"),
                 ("all at once", "difference at the network's output with every norm folded"),
             ),
-            ((name, len(f.each), float(np.median(f.each)), float(f.each.max()), f.all) for name, f in m.networks.items()),
-            "Largest |difference| over the largest |output|; no unit. Rounding of 32-bit numbers is 6e−8 per operation. The "
-            "ResNet-50 has random weights, γ and β, and remembers 16 images of noise: a fold does not ask what was learned.",
+            (
+                (name, len(f.each), float(np.median(f.each)), float(f.each.max()), f.all)
+                for name, f in m.networks.items()
+            ),
+            "Largest |difference| over the largest |output|; no unit. Rounding of 32-bit numbers is 6e−8 "
+            "per operation. The "
+            "ResNet-50 has random weights, γ and β, and remembers 16 images of noise: a fold does not ask "
+            "what was learned.",
         ),
-        Prose((
-            "The limit is in the word \"fixed\". A map is affine if the midpoint of two inputs goes to the midpoint of their outputs. "
-            f"With remembered statistics a batch norm misses it by {words.number(m.midpoint_eval, 2)}; in training, where std(x) is that of "
-            f"the batch at hand, by {words.number(m.midpoint_train, 2)} of the largest output: w and b then depend on x. That is why the "
-            "gradient through a batch norm in training has two terms that no fixed line has, and why it cannot be folded before training ends.",
-        )),
-    )  # fmt: skip
+        Prose(
+            (
+                "The limit is in the word fixed. A map is affine if the midpoint of two inputs goes to the midpoint of "
+                "their outputs. "
+                f"With remembered statistics a batch norm misses it by {words.number(m.midpoint_eval, 2)}; "
+                "in training, where std(x) is that of "
+                f"the batch at hand, by {words.number(m.midpoint_train, 2)} of the largest output: w and b "
+                "then depend on x. That is why the "
+                "gradient through a batch norm in training has two terms that no fixed line has, and why "
+                "it cannot be folded before training ends.",
+            )
+        ),
+    )
     return words.section(2, TITLE, CLAIM, CHINESE, verdict, blocks)
 
 
@@ -207,6 +226,7 @@ def _lines(m: Measured) -> object:
                 log_y=True,
             ),
         ),
-        "Left: every point is an example; the dashed line has the slope and intercept of the claim. Right: one point per batch "
+        "Left: every point is an example; the dashed line has the slope and intercept of the claim. "
+        "Right: one point per batch "
         "norm, logarithmic axis.",
     )

@@ -18,7 +18,8 @@ from scripts.claims.verdicts import Verdict
 
 TITLE = "Balance, not 0 and 1"
 CLAIM = (
-    "Mean 0 and variance 1 are not the optimum as such: the best is what keeps the gradients balanced once inputs, weights "
+    "Mean 0 and variance 1 are not the optimum as such: the best is what keeps the gradients balanced "
+    "once inputs, weights "
     "and activations are multiplied."
 )
 CHINESE = "均值 0、方差 1 本身并不是最优；最优的是使输入、权重与激活相乘之后梯度保持均衡的分布。"
@@ -153,25 +154,40 @@ def section(m: Measured, verdict: Verdict) -> Section:
     n = words.number
     free_change, free_factor = numbers(m)["free"]
     blocks = (
-        Prose((
-            "Gradients are balanced when they are equally long at every layer: then one learning rate suits all. bnprobe's number for the "
-            "opposite is the imbalance, the deviation through depth of log₁₀ of the gradient's length: 0 when all are equal, 1 when they "
-            "typically differ tenfold from their mean.",
-            f"First the network with batch norm of claim 3, after training: loss {n(m.trained.loss, 2)}, imbalance {n(m.trained.imbalance, 2)}. With "
-            f"γ = 1 and β = 0 put back at every norm, so that all outputs have mean 0 and variance 1 again, its loss is {n(m.reset, 2)} on "
-            "the same batches. Then γ and β of one layer at a time were moved away from what was learned.",
-        )),
+        Prose(
+            (
+                "Gradients are balanced when they are equally long at every layer: then one learning rate "
+                "suits all. bnprobe's number for the "
+                "opposite is the imbalance, the deviation through depth of log₁₀ of the gradient's "
+                "length: 0 when all are equal, 1 when they "
+                "typically differ tenfold from their mean.",
+                "First the network with batch norm of claim 3, after training: loss "
+                f"{n(m.trained.loss, 2)}, imbalance {n(m.trained.imbalance, 2)}. With "
+                "γ = 1 and β = 0 put back at every norm, so that all outputs have mean 0 and variance 1 "
+                f"again, its loss is {n(m.reset, 2)} on "
+                "the same batches. Then γ and β of one layer at a time were moved away from what was "
+                "learned.",
+            )
+        ),
         _moves(m),
-        Prose((
-            "One curve is flat where another rises: with γ and β of a layer both four times as large its output is four times as large, the "
-            "ReLU passes that on, and the next norm divides it out again. The loss changes by at most "
-            f"{n(100 * free_change, 2)} %, while the gradient at that layer becomes at least {n(free_factor, 2)} times shorter. (At the last "
-            "layer no norm follows, so there it matters.) In such a network the gradient's balance can be set at will without changing "
-            "what the network computes: balance alone cannot be what makes values optimal.",
-            f"So the test is in training. Two networks of 8 layers, one without norm (careful start of claim 3) and one with batch norm, "
-            "begin from weights that compute the same but are scaled up and down in turn: layer 1 times a factor, layer 2 divided by it, and "
-            f"so on (loss at the start the same to {n(100 * m.same_start, 2)} %). Factor 1 is the same network brought back to balance.",
-        )),
+        Prose(
+            (
+                "One curve is flat where another rises: with γ and β of a layer both four times as large "
+                "its output is four times as large, the "
+                "ReLU passes that on, and the next norm divides it out again. The loss changes by at most "
+                f"{n(100 * free_change, 2)} %, while the gradient at that layer becomes at least "
+                f"{n(free_factor, 2)} times shorter. (At the last "
+                "layer no norm follows, so there it matters.) In such a network the gradient's balance "
+                "can be set at will without changing "
+                "what the network computes: balance alone cannot be what makes values optimal.",
+                "So the test is in training. Two networks of 8 layers, one without norm (careful start of "
+                "claim 3) and one with batch norm, "
+                "begin from weights that compute the same but are scaled up and down in turn: layer 1 "
+                "times a factor, layer 2 divided by it, and "
+                f"so on (loss at the start the same to {n(100 * m.same_start, 2)} %). Factor 1 is the same "
+                "network brought back to balance.",
+            )
+        ),
         _training(m),
         words.table(
             (
@@ -187,11 +203,15 @@ def section(m: Measured, verdict: Verdict) -> Section:
             ),
             "∞ where training diverged. Loss: cross-entropy, mean over the last tenth of the steps.",
         ),
-        Prose((
-            "The reason why the norm helps an unbalanced start: whatever the size of a layer's input, the norm after it brings the output back to "
-            "the same size, so the weights' part in the product no longer depends on it. What stays is how fast γ and β themselves learn.",
-        )),
-    )  # fmt: skip
+        Prose(
+            (
+                "The reason why the norm helps an unbalanced start: whatever the size of a layer's input, "
+                "the norm after it brings the output back to "
+                "the same size, so the weights' part in the product no longer depends on it. What stays "
+                "is how fast γ and β themselves learn.",
+            )
+        ),
+    )
     return words.section(4, TITLE, CLAIM, CHINESE, verdict, blocks)
 
 

@@ -18,11 +18,16 @@ from scripts.gradient_balance import WIDTH
 
 TITLE = "Data and gradients through depth"
 CLAIM = (
-    "A norm can stand before or after any hidden layer. Without it, data drift away from their good initial properties "
-    "layer by layer, and gradients become uneven: the gradient of a layer is the error times outputs and weights of the "
+    "A norm can stand before or after any hidden layer. Without it, data drift away from their good "
+    "initial properties "
+    "layer by layer, and gradients become uneven: the gradient of a layer is the error times outputs and "
+    "weights of the "
     "layers, multiplied together."
 )
-CHINESE = "归一化可看作带参数 γ、β 的特殊线性层，可放在任意隐藏层之前或之后；若没有它，数据逐层偏离良好的初始性质，梯度（误差与各层输出、权重的连乘）变得不均衡。"
+CHINESE = (
+    "归一化可看作带参数 γ、β 的特殊线性层，可放在任意隐藏层之前或之后；"
+    "若没有它，数据逐层偏离良好的初始性质，梯度（误差与各层输出、权重的连乘）变得不均衡。"
+)
 
 CONDITIONS = {
     "no norm": ("none", False),
@@ -121,15 +126,24 @@ def numbers(m: Measured) -> dict[str, object]:
 def section(m: Measured, verdict: Verdict) -> Section:
     n = words.number
     blocks = (
-        Prose((
-            "Training compares the network's answers with the right ones and gets one number, the loss: here the cross-entropy, "
-            f"{n(CHANCE)} for a network that guesses among ten digits, 0 for one that is always right and sure. The gradient tells for "
-            "every number inside the network how the loss would change with it; it is computed from the output back to the input.",
-            "One plain network on digits of 8 × 8 pixels: 12 convolutions with 32 channels, each followed by the place of a norm and by "
-            "a ReLU, which replaces negative values by 0. Three versions: no norm, with the initial weights that torch draws by default; "
-            "no norm, with weights drawn so that a ReLU layer keeps the size of its input (He et al. 2015, variance 2 / number of "
-            "inputs): a careful start; and batch norm. All see the same batches of 64 images, with the same learning rate.",
-        )),
+        Prose(
+            (
+                "Training compares the network's answers with the right ones and gets one number, the "
+                "loss: here the cross-entropy, "
+                f"{n(CHANCE)} for a network that guesses among ten digits, 0 for one that is always right "
+                "and sure. The gradient tells for "
+                "every number inside the network how the loss would change with it; it is computed from "
+                "the output back to the input.",
+                "One plain network on digits of 8 × 8 pixels: 12 convolutions with 32 channels, each "
+                "followed by the place of a norm and by "
+                "a ReLU, which replaces negative values by 0. Three versions: no norm, with the initial "
+                "weights that torch draws by default; "
+                "no norm, with weights drawn so that a ReLU layer keeps the size of its input (He et al. "
+                "2015, variance 2 / number of "
+                "inputs): a careful start; and batch norm. All see the same batches of 64 images, with "
+                "the same learning rate.",
+            )
+        ),
         _by_depth(m),
         Prose((_drift_words(m),)),
         _through_training(m),
@@ -139,34 +153,47 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 ("network", "which of the three"),
                 ("drift, start", "largest over smallest typical deviation through depth"),
                 ("drift, end", "the same after training"),
-                ("imbalance, start", "deviation through depth of log₁₀ of the gradient's length; 0 is equally long everywhere"),
+                (
+                    "imbalance, start",
+                    "deviation through depth of log₁₀ of the gradient's length; 0 is equally long everywhere",
+                ),
                 ("imbalance, end", "the same after training"),
                 ("loss, end", "mean over the last tenth of the steps; 2.30 is guessing"),
             ),
             (_row(name, course) for name, course in m.courses.items()),
-            "Drift: a factor. Imbalance: 1 means that lengths typically differ tenfold from their mean. Loss: cross-entropy, natural "
+            "Drift: a factor. Imbalance: 1 means that lengths typically differ tenfold from their mean. "
+            "Loss: cross-entropy, natural "
             "logarithm.",
         ),
-        Prose((
-            "Does it matter where the norm stands? The same network with the norm "
-            + " and ".join(f"{place} ends at a loss of {n(loss, 2)}" for place, loss in m.places.items())
-            + f"; between convolution and activation, where it usually stands, at {n(m.courses['batch norm'].loss, 2)}.",
-            "And the product: in a fully connected network of five layers the gradient of each layer's weights was multiplied together by "
-            "hand, from the error at the output back through weights and slopes of the activation (1 where the ReLU lets pass, 0 where it "
-            f"does not), times the layer's input. It differs from what torch computes by {n(m.product, 2)} of its length. Without the slopes, "
-            f"which the claim does not name, it is off by {n(m.no_slopes, 2)} of its length.",
-        )),
-    )  # fmt: skip
+        Prose(
+            (
+                "Does it matter where the norm stands? The same network with the norm "
+                + " and ".join(f"{place} ends at a loss of {n(loss, 2)}" for place, loss in m.places.items())
+                + f"; between convolution and activation, where it usually stands, at {n(m.courses['batch norm'].loss, 2)}.",
+                "And the product: in a fully connected network of five layers the gradient of each "
+                "layer's weights was multiplied together by "
+                "hand, from the error at the output back through weights and slopes of the activation (1 "
+                "where the ReLU lets pass, 0 where it "
+                "does not), times the layer's input. It differs from what torch computes by "
+                f"{n(m.product, 2)} of its length. Without the slopes, "
+                f"which the claim does not name, it is off by {n(m.no_slopes, 2)} of its length.",
+            )
+        ),
+    )
     return words.section(3, TITLE, CLAIM, CHINESE, verdict, blocks)
 
 
 def _drift_words(m: Measured) -> str:
     n, (without, careful, normed) = words.number, (travel(m.courses[name]) for name in CONDITIONS)
     return (
-        f"Without norm and care the signal shrinks from layer to layer, {n(without.drift, 2)}-fold between the largest and the smallest "
-        f"layer, and the gradient with it. With batch norm the deviation before the norms stays within a factor of {n(normed.drift, 2)}, "
-        "because each norm gives the next layer inputs of the same size again. The careful start does without: a factor of "
-        f"{n(careful.drift, 2)}. So the drift is one of the initial weights, which a norm makes harmless and a careful draw avoids."
+        f"Without norm and care the signal shrinks from layer to layer, {n(without.drift, 2)}-fold between "
+        "the largest and the smallest "
+        "layer, and the gradient with it. With batch norm the deviation before the norms stays within a "
+        f"factor of {n(normed.drift, 2)}, "
+        "because each norm gives the next layer inputs of the same size again. The careful start does "
+        "without: a factor of "
+        f"{n(careful.drift, 2)}. So the drift is one of the initial weights, which a norm makes harmless "
+        "and a careful draw avoids."
     )
 
 
@@ -207,7 +234,8 @@ def _by_depth(m: Measured) -> object:
         "depth",
         "Deviation, mean and gradient by depth for three networks, at the start and after training.",
         tuple(panel(*kind) for kind in kinds),
-        "Measured at the output of each convolution, before the norm where there is one, on the same batches. Logarithmic axes. "
+        "Measured at the output of each convolution, before the norm where there is one, on the same "
+        "batches. Logarithmic axes. "
         "The gradient travels from right to left.",
     )
 
@@ -253,7 +281,8 @@ def _grid(m: Measured) -> object:
         "how-deep",
         "Loss after a short training against the depth of the network.",
         (panel,),
-        "Every point is a network of its own. At 2.30 it has learned nothing. A point that is missing has diverged.",
+        "Every point is a network of its own. At 2.30 it has learned nothing. A point that is missing has "
+        "diverged.",
     )
 
 

@@ -121,41 +121,67 @@ def section(m: Measured, verdict: Verdict) -> Section:
     n = words.number
     sizes = list(m.accuracies)
     blocks = (
-        Prose((
-            "The outputs of a layer for a batch of images form a block of numbers with four directions: N images, C channels (one per filter of the "
-            "layer), and the H × W positions in the picture. A norm pools, that is takes mean and deviation, over some of them: batch norm over images and "
-            "positions, for each channel; instance norm over positions only, for each image and channel; layer norm over channels and positions, for "
-            "each image; group norm the same within groups of channels.",
-            f"On one block of {N} images, {C} channels and {SIDE} × {SIDE} positions all four were computed by torch, and then from instance norm's means "
-            "and variances alone: pooling over more values, the mean is the mean of the means, and the variance the mean of the variances plus the "
-            "variance of the means. The largest differences of the outputs, relative to the largest output: "
-            + ", ".join(f"{name} {n(gap, 2)}" for name, gap in m.relations.items())
-            + ". So far the claim is exact.",
-            "What follows from the choice is another matter. Only batch norm pools over images, so only there does the output for an image depend on "
-            "which others happen to be in its batch; it needs a memory for use on single images, and small batches make its statistics uncertain. "
-            "Eight images were run in two batches with different mates, in train mode; largest change of the network's outputs, relative to the largest: "
-            + ", ".join(f"{name} {n(gap, 2)}" for name, gap in m.mates.items())
-            + ".",
-            "Then the same network of 12 layers, from the same weights, was trained with each, and without, in batches of "
-            + ", ".join(map(str, sizes))
-            + " images; the number of steps and the learning rate are the same, so small batches also see fewer images.",
-        )),
+        Prose(
+            (
+                "The outputs of a layer for a batch of images form a block of numbers with four "
+                "directions: N images, C channels (one per filter of the "
+                "layer), and the H × W positions in the picture. A norm pools, that is takes mean and "
+                "deviation, over some of them: batch norm over images and "
+                "positions, for each channel; instance norm over positions only, for each image and "
+                "channel; layer norm over channels and positions, for "
+                "each image; group norm the same within groups of channels.",
+                f"On one block of {N} images, {C} channels and {SIDE} × {SIDE} positions all four were "
+                "computed by torch, and then from instance norm's means "
+                "and variances alone: pooling over more values, the mean is the mean of the means, and "
+                "the variance the mean of the variances plus the "
+                "variance of the means. The largest differences of the outputs, relative to the largest "
+                "output: "
+                + ", ".join(f"{name} {n(gap, 2)}" for name, gap in m.relations.items())
+                + ". So far the claim is exact.",
+                "What follows from the choice is another matter. Only batch norm pools over images, so "
+                "only there does the output for an image depend on "
+                "which others happen to be in its batch; it needs a memory for use on single images, and "
+                "small batches make its statistics uncertain. "
+                "Eight images were run in two batches with different mates, in train mode; largest change "
+                "of the network's outputs, relative to the largest: "
+                + ", ".join(f"{name} {n(gap, 2)}" for name, gap in m.mates.items())
+                + ".",
+                "Then the same network of 12 layers, from the same weights, was trained with each, and "
+                "without, in batches of "
+                + ", ".join(map(str, sizes))
+                + " images; the number of steps and the learning rate are the same, so small batches also see fewer images.",
+            )
+        ),
         _batch_sizes(m),
         _learned(m),
         words.table(
             (
                 ("norm", "what stands between convolution and activation"),
-                *((f"accuracy, {size}", f"share of held-out digits read correctly, trained in batches of {size}") for size in sizes),
+                *(
+                    (
+                        f"accuracy, {size}",
+                        f"share of held-out digits read correctly, trained in batches of {size}",
+                    )
+                    for size in sizes
+                ),
                 *((f"loss, {size}", f"training loss at the end, batches of {size}") for size in sizes),
             ),
-            ((name, *(m.accuracies[s][name] for s in sizes), *(m.losses[s][name] for s in sizes)) for name in m.accuracies[sizes[0]]),
-            "Accuracy from 0 to 1 (0.1 is guessing), in eval mode: batch norm then uses its memory. Loss: cross-entropy on training batches.",
+            (
+                (name, *(m.accuracies[s][name] for s in sizes), *(m.losses[s][name] for s in sizes))
+                for name in m.accuracies[sizes[0]]
+            ),
+            "Accuracy from 0 to 1 (0.1 is guessing), in eval mode: batch norm then uses its memory. Loss: "
+            "cross-entropy on training batches.",
         ),
-        Prose((
-            "One run per point, so differences of a few hundredths may be chance. Without norm this network learns nothing at any batch size (claim 3 tells "
-            "why). A gap between a low training loss and a low accuracy is one of the memory: the network is good while it normalizes by the batch.",
-        )),
-    )  # fmt: skip
+        Prose(
+            (
+                "One run per point, so differences of a few hundredths may be chance. Without norm this "
+                "network learns nothing at any batch size (claim 3 tells "
+                "why). A gap between a low training loss and a low accuracy is one of the memory: the "
+                "network is good while it normalizes by the batch.",
+            )
+        ),
+    )
     return words.section(6, TITLE, CLAIM, CHINESE, verdict, blocks)
 
 
@@ -220,5 +246,6 @@ def _learned(m: Measured) -> object:
                 lambda r: r.layers["fires_median"],
             ),
         ),
-        "Networks trained in the largest batches, recorded on the held-out digits with bnprobe: columns gamma, beta, pre_sd_median and fires_median.",
+        "Networks trained in the largest batches, recorded on the held-out digits with bnprobe: columns "
+        "gamma, beta, pre_sd_median and fires_median.",
     )

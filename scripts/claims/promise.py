@@ -20,15 +20,19 @@ from scripts.claims.verdicts import Verdict
 
 TITLE = "What γ and β promise"
 CLAIM = (
-    "BatchNorm has two phases: Z-score, then a learned shift and scale; together one shift and one scale. At the end of "
+    "BatchNorm has two phases: Z-score, then a learned shift and scale; together one shift and one scale. "
+    "At the end of "
     "training the data tend towards a distribution with variance γ and mean β."
 )
-CHINESE = "BatchNorm 分两步：先 Z-score，再做可学习的缩放与平移，合起来仍是一次缩放和一次平移；训练结束时，数据趋于方差为 γ、均值为 β 的分布。"
+CHINESE = (
+    "BatchNorm 分两步：先 Z-score，再做可学习的缩放与平移，合起来仍是一次缩放和一次平移；"
+    "训练结束时，数据趋于方差为 γ、均值为 β 的分布。"
+)
 
 
 @dataclass(frozen=True)
 class Misses:
-    """Medians over channels, all in |γ| or deviations: of the mean, of the deviation, of the shape, and of everything together."""
+    """Medians over channels, in |γ| or deviations: of the mean, the deviation, the shape, and all together."""
 
     mean: float
     deviation: float
@@ -113,28 +117,46 @@ def section(m: Measured, verdict: Verdict) -> Section:
     n = words.number
     last = m.held_out[max(m.held_out)]
     blocks = (
-        Prose((
-            "A batch norm first takes Z-scores, which have mean 0 and deviation 1 over the batch, and then multiplies by γ and adds β. So the "
-            "outputs should have mean β and deviation |γ| (a deviation cannot be negative, γ can), that is variance γ². The article says "
-            "\"variance γ\"; which of the two holds can be measured. N(β, γ²) is the Gaussian with that mean and deviation; to be spread like it, "
-            "values need its shape as well.",
-            "Three ways to miss it are told apart in every channel: the distance of the mean from β, in units of |γ|; the difference of deviation / |γ| "
-            "from 1; and the shape, that is how far values would have to be carried on average to make them Gaussian with the mean and deviation "
-            "they have, in deviations. And all three together, measured by hand on the real outputs: how far values must be carried to be spread as N(β, γ²), "
-            "in |γ| (the 1-Wasserstein distance).",
-            "The network with batch norm of claim 3 was stopped at several moments of its training and looked at twice: on training images in train "
-            "mode, where every batch is normalized by itself; and on the 360 held-out digits in eval mode, where it is normalized by "
-            "what the norm remembers (a running mean and variance, of which each batch replaces a tenth).",
-        )),
+        Prose(
+            (
+                "A batch norm first takes Z-scores, which have mean 0 and deviation 1 over the batch, and "
+                "then multiplies by γ and adds β. So the "
+                "outputs should have mean β and deviation |γ| (a deviation cannot be negative, γ can), "
+                "that is variance γ². The article says "
+                "variance γ; which of the two holds can be measured. N(β, γ²) is the Gaussian with that mean and "
+                "deviation; to be spread like it, "
+                "values need its shape as well.",
+                "Three ways to miss it are told apart in every channel: the distance of the mean from β, "
+                "in units of |γ|; the difference of deviation / |γ| "
+                "from 1; and the shape, that is how far values would have to be carried on average to "
+                "make them Gaussian with the mean and deviation "
+                "they have, in deviations. And all three together, measured by hand on the real outputs: "
+                "how far values must be carried to be spread as N(β, γ²), "
+                "in |γ| (the 1-Wasserstein distance).",
+                "The network with batch norm of claim 3 was stopped at several moments of its training "
+                "and looked at twice: on training images in train "
+                "mode, where every batch is normalized by itself; and on the 360 held-out digits in eval "
+                "mode, where it is normalized by "
+                "what the norm remembers (a running mean and variance, of which each batch replaces a "
+                "tenth).",
+            )
+        ),
         _course(m),
-        Prose((
-            "In train mode mean and deviation are right from the first step, by construction; nothing tends anywhere. What misses N(β, γ²) is the "
-            "shape, which no training of γ and β can change (claim 1). On held-out digits the memory comes in: early in training it lags "
-            f"behind weights that still move; at the end means are off by {n(last.mean, 2)} |γ| and deviations by {n(100 * last.deviation, 2)} % in a "
-            "typical channel, because other images were seen and because weights moved since.",
-            "Deviation or variance? Where γ is near 1 both readings agree. The demo network, trained to the end, has |γ| from "
-            f"{n(float(m.demo['gamma'].abs().min()), 2)} to {n(float(m.demo['gamma'].abs().max()), 2)} and tells them apart:",
-        )),
+        Prose(
+            (
+                "In train mode mean and deviation are right from the first step, by construction; nothing "
+                "tends anywhere. What misses N(β, γ²) is the "
+                "shape, which no training of γ and β can change (claim 1). On held-out digits the memory "
+                "comes in: early in training it lags "
+                f"behind weights that still move; at the end means are off by {n(last.mean, 2)} |γ| and "
+                f"deviations by {n(100 * last.deviation, 2)} % in a "
+                "typical channel, because other images were seen and because weights moved since.",
+                "Deviation or variance? Where γ is near 1 both readings agree. The demo network, trained "
+                "to the end, has |γ| from "
+                f"{n(float(m.demo['gamma'].abs().min()), 2)} to {n(float(m.demo['gamma'].abs().max()), 2)} "
+                "and tells them apart:",
+            )
+        ),
         _readings(m),
         words.table(
             (
@@ -150,15 +172,21 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 ("12 layers, held out, after training", *_parts(last)),
                 ("demo, held out, after training", *_parts(m.demo_misses)),
             ),
-            "For scale: values that are spread evenly over an interval lie 0.13 deviations from a Gaussian, those of a ReLU's output of "
+            "For scale: values that are spread evenly over an interval lie 0.13 deviations from a "
+            "Gaussian, those of a ReLU's output of "
             "Gaussian values 0.38. Channels with |γ| < 0.01 are left out.",
         ),
-        Prose((
-            f"Read as a deviation, |γ| is off by {n(100 * m.as_deviation, 2)} % in a typical channel of the demo; read as a variance, by "
-            f"{n(100 * m.as_variance, 2)} % (of the ratio's logarithm). A last, small reason: eps is added to the variance, so outputs are a little "
-            "narrower than |γ|, by eps / 2 of the variance, relative; it matters only in channels that hardly vary.",
-        )),
-    )  # fmt: skip
+        Prose(
+            (
+                f"Read as a deviation, |γ| is off by {n(100 * m.as_deviation, 2)} % in a typical channel "
+                "of the demo; read as a variance, by "
+                f"{n(100 * m.as_variance, 2)} % (of the ratio's logarithm). A last, small reason: eps is "
+                "added to the variance, so outputs are a little "
+                "narrower than |γ|, by eps / 2 of the variance, relative; it matters only in channels "
+                "that hardly vary.",
+            )
+        ),
+    )
     return words.section(5, TITLE, CLAIM, CHINESE, verdict, blocks)
 
 
@@ -211,5 +239,6 @@ def _readings(m: Measured) -> object:
             panel("γ as a deviation", np.sqrt(var), "deviation of the outputs"),
             panel("γ as a variance", var, "variance of the outputs"),
         ),
-        "Every point is a channel of the demo network on held-out digits; logarithmic axes. On the diagonal the reading is right.",
+        "Every point is a channel of the demo network on held-out digits; logarithmic axes. On the "
+        "diagonal the reading is right.",
     )

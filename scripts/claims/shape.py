@@ -114,28 +114,46 @@ def numbers(m: Measured) -> dict[str, object]:
 
 def section(m: Measured, verdict: Verdict) -> Section:
     blocks = (
-        Prose((
-            "The shape of a distribution is what is left when place and width are taken away: is it lopsided, has it two "
-            "humps, how heavy are its tails? Two numbers catch much of it. Take Z-scores, z = (x − mean) / deviation; the "
-            "skewness is the mean of z³ (0 if symmetric), the excess kurtosis the mean of z⁴ less 3 (0 for a Gaussian, "
-            "larger with heavy tails). A map x·w + b changes neither; a negative w mirrors, which turns the sign of the "
-            "skewness.",
-            "First the article's own example: two classes of 200 points in the plane, drawn from Gaussians with means 2 and "
-            "8 and deviation 2 in both directions, each column Z-scored.",
-        )),
+        Prose(
+            (
+                "The shape of a distribution is what is left when place and width are taken away: is it "
+                "lopsided, has it two "
+                "humps, how heavy are its tails? Two numbers catch much of it. Take Z-scores, z = (x − "
+                "mean) / deviation; the "
+                "skewness is the mean of z³ (0 if symmetric), the excess kurtosis the mean of z⁴ less 3 "
+                "(0 for a Gaussian, "
+                "larger with heavy tails). A map x·w + b changes neither; a negative w mirrors, which "
+                "turns the sign of the "
+                "skewness.",
+                "First the article's own example: two classes of 200 points in the plane, drawn from "
+                "Gaussians with means 2 and "
+                "8 and deviation 2 in both directions, each column Z-scored.",
+            )
+        ),
         _scatter(m.clusters),
-        Prose((
-            "The two pictures are the same but for the numbers on the axes: two humps stay two humps. Skewness and "
-            f"kurtosis of the columns differ by {words.number(m.clusters_change, 2)}, which is the rounding of 64-bit numbers.",
-            "Then real networks, each channel of each norm. The demo network of bnprobe (52 batch norms, trained on "
-            "handwritten digits) was run on held-out digits, and the inputs and outputs of all its norms were kept and "
-            "compared by hand: the larger of the changes in skewness and kurtosis, each divided by 1 + its size before. Once "
-            "in eval mode, where mean and deviation are those remembered from training, so the map is one and the same for "
-            "all images; once in train mode in batches of 16, where every batch is normalized by its own.",
-            "And as counter-examples layer, group and instance norm in a network of 12 layers (the one of claim 3): they take "
-            "mean and deviation from each image by itself, so every image has its own map, and what is spread over images "
-            "changes shape.",
-        )),
+        Prose(
+            (
+                "The two pictures are the same but for the numbers on the axes: two humps stay two humps. "
+                "Skewness and "
+                f"kurtosis of the columns differ by {words.number(m.clusters_change, 2)}, which is the "
+                "rounding of 64-bit numbers.",
+                "Then real networks, each channel of each norm. The demo network of bnprobe (52 batch "
+                "norms, trained on "
+                "handwritten digits) was run on held-out digits, and the inputs and outputs of all its "
+                "norms were kept and "
+                "compared by hand: the larger of the changes in skewness and kurtosis, each divided by 1 "
+                "+ its size before. Once "
+                "in eval mode, where mean and deviation are those remembered from training, so the map is "
+                "one and the same for "
+                "all images; once in train mode in batches of 16, where every batch is normalized by its "
+                "own.",
+                "And as counter-examples layer, group and instance norm in a network of 12 layers (the "
+                "one of claim 3): they take "
+                "mean and deviation from each image by itself, so every image has its own map, and what "
+                "is spread over images "
+                "changes shape.",
+            )
+        ),
         _by_layer(m),
         words.table(
             (
@@ -146,14 +164,19 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 ("most changed channel", "the largest change of any channel of any layer"),
             ),
             (_row(name, shapes) for name, shapes in _all(m).items()),
-            "Change of shape: the larger of |change of skewness| / (1 + |skewness|) and the same for kurtosis. No unit. "
+            "Change of shape: the larger of |change of skewness| / (1 + |skewness|) and the same for "
+            "kurtosis. No unit. "
             f"{m.n_constant} channels of the demo are constant on these images and have no shape.",
         ),
-        Prose((
-            "Nothing here was taken from bnprobe's own tables, which derive the outputs of batch norm from its inputs on the "
-            f"strength of this very claim; their column post_skew differs from what was read by at most {words.number(m.gap_bnprobe, 2)}.",
-        )),
-    )  # fmt: skip
+        Prose(
+            (
+                "Nothing here was taken from bnprobe's own tables, which derive the outputs of batch norm "
+                "from its inputs on the "
+                "strength of this very claim; their column post_skew differs from what was read by at "
+                f"most {words.number(m.gap_bnprobe, 2)}.",
+            )
+        ),
+    )
     return words.section(1, TITLE, CLAIM, CHINESE, verdict, blocks)
 
 
@@ -192,7 +215,8 @@ def _scatter(c: Clusters) -> object:
         "clusters",
         "Two clouds of points, before and after Z-scoring: the same picture on other axes.",
         (panel("before", c.before, "units of the data"), panel("after", c.after, "deviations from the mean")),
-        "Every point is one example, coloured by its class. Left as drawn, right after (x − mean) / deviation per column.",
+        "Every point is one example, coloured by its class. Left as drawn, right after (x − mean) / "
+        "deviation per column.",
     )
 
 
@@ -211,6 +235,7 @@ def _by_layer(m: Measured) -> object:
             Panel("demo network, batch norm", x, y, demo, log_y=True),
             Panel("12 layers, one norm each", x, y, plain, log_y=True),
         ),
-        "Median over the channels of each layer. The axis is logarithmic: 10⁻¹⁵ is the rounding of 64-bit numbers, 1 a "
+        "Median over the channels of each layer. The axis is logarithmic: 10⁻¹⁵ is the rounding of 64-bit "
+        "numbers, 1 a "
         "distribution of quite another shape.",
     )

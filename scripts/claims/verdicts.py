@@ -71,7 +71,8 @@ def shape(fixed: float, by_batch: float, others: Mapping[str, float]) -> Verdict
     words = [kept]
     if by_batch > SAME_64:
         words.append(
-            f"Over batches that are each normalized by themselves it typically changes by {_number(by_batch)}."
+            "Over batches that are each normalized by themselves it typically changes by "
+            f"{_number(by_batch)}."
         )
     words += [
         f"{name} changes it by {_number(value)} in a typical layer." for name, value in changing.items()
@@ -91,17 +92,20 @@ def fold(formula: float, folded: float, network: float, midpoint_train: float) -
         return Verdict(
             FAILS,
             (
-                f"The line and the norm differ by {_number(worst)} of the largest output, which is no rounding.",
+                f"The line and the norm differ by {_number(worst)} of the largest output, which is no "
+                "rounding.",
             ),
         )
     same = (
-        f"x·w + b and the Z-score differ by {_number(formula)}, a folded norm by {_number(folded)} and a network with all "
+        f"x·w + b and the Z-score differ by {_number(formula)}, a folded norm by {_number(folded)} and a "
+        "network with all "
         f"norms folded by {_number(network)} of the largest output: rounding."
     )
     if midpoint_train <= SAME_64:
         return Verdict(HOLDS, (same,))
     limit = (
-        "The statistics must be fixed: while they are taken from the batch itself, the midpoint of two batches misses "
+        "The statistics must be fixed: while they are taken from the batch itself, the midpoint of two "
+        "batches misses "
         f"the midpoint of their outputs by {_number(midpoint_train)}."
     )
     return Verdict(LIMIT, (same, limit))
@@ -135,24 +139,29 @@ def drift(
         return Verdict(
             FAILS,
             (
-                f"With norm the deviation drifts by a factor of {_number(with_norm.drift)} and the loss ends at "
-                f"{_number(with_norm.loss)}; without, by {_number(without.drift)} and at {_number(without.loss)}.",
+                f"With norm the deviation drifts by a factor of {_number(with_norm.drift)} and the loss "
+                "ends at "
+                f"{_number(with_norm.loss)}; without, by {_number(without.drift)} and at "
+                f"{_number(without.loss)}.",
             ),
         )
     better = (
-        f"Through depth the deviation changes by a factor of {_number(without.drift)} without norm and {_number(with_norm.drift)} "
+        f"Through depth the deviation changes by a factor of {_number(without.drift)} without norm and "
+        f"{_number(with_norm.drift)} "
         f"with it; the loss ends at {_number(without.loss)} without and {_number(with_norm.loss)} with."
     )
     limits = []
     if careful.loss < LEARNED:
         limits.append(
-            f"Norm is not the only remedy: weights drawn for the depth drift by {_number(careful.drift)} and learn without it "
+            f"Norm is not the only remedy: weights drawn for the depth drift by {_number(careful.drift)} "
+            "and learn without it "
             f"(loss {_number(careful.loss)})."
         )
     limits += [f"With the norm {name} the network did not learn." for name in misplaced]
     if no_slopes > SAME_64:
         limits.append(
-            f"The product needs a third factor, the slope of the activation: without it it is off by {_number(no_slopes)} "
+            "The product needs a third factor, the slope of the activation: without it it is off by "
+            f"{_number(no_slopes)} "
             "of the gradient."
         )
     return Verdict(LIMIT if limits else HOLDS, (better, *limits))
@@ -177,25 +186,31 @@ def balance(
         return Verdict(
             FAILS,
             (
-                f"Mean 0 and variance 1 give a loss of {_number(reset)} against {_number(trained)}; the most unbalanced starts "
-                f"end at {_number(plain[max(plain)])} and {_number(normed[max(normed)])}, the balanced at {_number(plain[1])} and "
+                f"Mean 0 and variance 1 give a loss of {_number(reset)} against {_number(trained)}; the "
+                "most unbalanced starts "
+                f"end at {_number(plain[max(plain)])} and {_number(normed[max(normed)])}, the balanced at "
+                f"{_number(plain[1])} and "
                 f"{_number(normed[1])}.",
             ),
         )
     words = [
-        f"Mean 0 and variance 1 are not the optimum: put in place of the learned values they raise the loss from "
+        "Mean 0 and variance 1 are not the optimum: put in place of the learned values they raise the "
+        "loss from "
         f"{_number(trained)} to {_number(reset)}."
     ]
     for name, losses, hurt in (("without norm", plain, plain_hurt), ("with batch norm", normed, normed_hurt)):
         words.append(
-            f"{name.capitalize()}, the start unbalanced by {_number(max(losses))} ends at a loss of {_number(losses[max(losses)])}, "
-            f"the balanced one at {_number(losses[1])}: balance {'matters' if hurt else 'makes no clear difference'}."
+            f"{name.capitalize()}, the start unbalanced by {_number(max(losses))} ends at a loss of "
+            f"{_number(losses[max(losses)])}, "
+            f"the balanced one at {_number(losses[1])}: balance "
+            f"{'matters' if hurt else 'makes no clear difference'}."
         )
     change, factor = free
     unbound = change < 0.01 and factor > 2
     if unbound:
         words.append(
-            f"Balance alone does not decide: γ and β of one layer, both larger, make its gradient {_number(factor)} times shorter "
+            "Balance alone does not decide: γ and β of one layer, both larger, make its gradient "
+            f"{_number(factor)} times shorter "
             f"and change the loss by {_number(100 * change)} %."
         )
     return Verdict(HOLDS if plain_hurt and normed_hurt and not unbound else LIMIT, tuple(words))
@@ -221,8 +236,10 @@ def promise(
     words = [f"The mean is β to within {_number(mean_error)} |γ| in a typical channel."]
     literal = as_variance < as_deviation
     words.append(
-        f"|γ| is the {'variance' if literal else 'deviation'}, not the {'deviation' if literal else 'variance'}: the one misses it by "
-        f"{_number(100 * min(as_variance, as_deviation))} %, the other by {_number(100 * max(as_variance, as_deviation))} %."
+        f"|γ| is the {'variance' if literal else 'deviation'}, not the "
+        f"{'deviation' if literal else 'variance'}: the one misses it by "
+        f"{_number(100 * min(as_variance, as_deviation))} %, the other by "
+        f"{_number(100 * max(as_variance, as_deviation))} %."
     )
     if shape > GAUSSIAN:
         words.append(f"The shape is not Gaussian: values lie {_number(shape)} deviations from one.")
@@ -241,7 +258,8 @@ def pooling(relation: float, mates: Mapping[str, float], accuracy: Mapping[str, 
         return Verdict(
             FAILS,
             (
-                f"The outputs differ from pooling over other values by {_number(relation)}, which is no rounding.",
+                f"The outputs differ from pooling over other values by {_number(relation)}, which is no "
+                "rounding.",
             ),
         )
     same = f"Pooling over other values is all the difference in the formula: gap {_number(relation)}."
@@ -256,6 +274,7 @@ def pooling(relation: float, mates: Mapping[str, float], accuracy: Mapping[str, 
     if spread >= 0.05:
         best, worst = max(accuracy, key=accuracy.__getitem__), min(accuracy, key=accuracy.__getitem__)
         words.append(
-            f"What is learned differs: {best} reads {100 * accuracy[best]:.0f} % of the digits, {worst} {100 * accuracy[worst]:.0f} %."
+            f"What is learned differs: {best} reads {100 * accuracy[best]:.0f} % of the digits, {worst} "
+            f"{100 * accuracy[worst]:.0f} %."
         )
     return Verdict(LIMIT, tuple(words))
