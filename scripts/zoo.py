@@ -12,6 +12,7 @@ Writes OUT.csv, a row per model, and OUT.md, a row per family. Exits with 1 when
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import multiprocessing
 import sys
 import time
@@ -25,15 +26,19 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file, only its folder is known
 
 from scripts.zoo_entries import Entry, torchvision_entries
+from scripts.zoo_samples import timm_entries, transformers_entries
 from scripts.zoo_table import merge, read, write_csv, write_markdown
 from scripts.zoo_trial import ATTACHED, OK, REFUSED, Row, try_model
 
-LIBRARIES = {"torchvision": torchvision_entries}
+LIBRARIES = {"torchvision": torchvision_entries, "timm": timm_entries, "transformers": transformers_entries}
 AS_EXPECTED = (OK, REFUSED, ATTACHED)
 
 
 def main() -> int:
     options = _options()
+    if importlib.util.find_spec(options.library) is None:
+        print(f"{options.library} is not installed: pip install bnprobe[zoo]", file=sys.stderr)
+        return 2
     entries = LIBRARIES[options.library]()
     wanted = [e for e in entries if any(fnmatchcase(e.name, pattern) for pattern in options.patterns)]
     if not wanted:

@@ -86,6 +86,11 @@ def named(folder: Path, name: str) -> Path:
 _LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 
+def unfinished(folder: Path, name: str) -> Path:
+    """Half a norm of that name, so that the refusal must repeat it."""
+    return written(folder, {f"{name}.running_mean": entry([2], 0, 8)}, b"\0" * 8)
+
+
 def many(folder: Path) -> Path:
     """A thousand norms of one channel."""
     n = 1000

@@ -112,6 +112,14 @@ def test_names_stay_names(cage: Cage, name, form, tmp_path):
     assert not set(written) & set("\x1b\x07\r")
 
 
+@pytest.mark.parametrize("name", headers.NAMES)
+def test_names_in_complaints(cage: Cage, name, tmp_path):
+    """Fails if a refusal repeats a name of the file as it is."""
+    path = headers.unfinished(tmp_path, headers.NAMES[name])
+    verdict = cage.run("check", path)
+    assert_one_line(verdict, "Save the state dict")
+
+
 def test_a_thousand_norms(cage: Cage, tmp_path):
     """Fails if time grows faster than the number of layers: eight milliseconds each, on one core."""
     verdict = cage.run("check", headers.many(tmp_path), "--format", "json")
