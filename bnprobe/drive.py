@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bnprobe.errors import NothingRecorded
+from bnprobe.errors import BnprobeError, NothingRecorded
 from bnprobe.labels import class_labels
 from bnprobe.probe import attach
 from bnprobe.recording import Recording
@@ -46,7 +46,7 @@ def record(
     `n_images` gives it an end. The words `model_name`, `weights`, `data` and `preprocessing` are printed
     in the report; see `attach` for `normalize`.
 
-    Raises NoNormLayers, and NothingRecorded when `batches` is empty.
+    Raises NoNormLayers, NothingRecorded when `batches` is empty, and BnprobeError for batches that are none.
     """
     quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
     with (
@@ -59,7 +59,7 @@ def record(
     ):
         labels = _Labels()
         device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-        for batch in batches:
+        for batch in _each(batches):
             x, y = _parts(_move(batch, device))
             by_class = labels.of(batch)
             seen = probe.n_images
@@ -69,7 +69,7 @@ def record(
             if loss is not None:
                 model.zero_grad(set_to_none=True)
                 with _gradients_put_back(_leaves(batch)):
-                    torch.autograd.backward(loss(output, y))
+                    torch.autograd.backward(_loss_of(loss, output, y))
             bar.update(probe.n_images - seen)
     recording = probe.recording
     if not recording.about.n_forwards:
@@ -79,6 +79,36 @@ def record(
     name = model_name or recording.about.model
     about = replace(recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing)
     return replace(recording, about=about)
+
+
+def _each(batches: Any) -> Iterator[Any]:
+    """The batches one after the other."""
+    what = type(batches).__name__
+    if isinstance(batches, Tensor):
+        what = f"a tensor of shape {tuple(batches.shape)}"
+    elif not isinstance(batches, str | bytes | Mapping):
+        try:
+            each = iter(batches)  # a dataset without __iter__ has one, too
+        except TypeError:
+            pass
+        else:
+            yield from each
+            return
+    raise BnprobeError(
+        f"batches must be a loader or a list of batches, got {what}. Of one batch give [batch]."
+    )
+
+
+def _loss_of(loss: Callable[[Any, Any], Tensor], output: Any, y: Any) -> Tensor:
+    try:
+        return loss(output, y)
+    except (TypeError, AttributeError) as error:
+        if y is not None:
+            raise
+        raise BnprobeError(
+            f"the loss failed without targets ({' '.join(str(error).split())[:200]}). Give batches of (x, y), or a "
+            "loss that does without y."
+        ) from error
 
 
 class _Labels:

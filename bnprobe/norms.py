@@ -158,9 +158,14 @@ def looks_like_norm(module: nn.Module) -> bool:
     name = type(module).__name__.lower()
     if "norm" not in name or any(word in name for word in ("weightnorm", "spectralnorm", "weight_norm")):
         return False
-    if any(_is_matrix(parameter) for parameter in module.parameters()):
+    if has_matrix(module):
         return False
     return not any(is_norm(inner) for inner in module.modules())
+
+
+def has_matrix(module: nn.Module) -> bool:
+    """Whether a parameter of the module, or of one inside it, mixes channels."""
+    return any(_is_matrix(parameter) for parameter in module.parameters())
 
 
 def _is_matrix(parameter: Tensor) -> bool:
