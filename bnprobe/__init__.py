@@ -1,4 +1,4 @@
-"""What did normalization learn from the data? See `attach`, `record`, `report` and `check`."""
+"""What did normalization learn from the data? See `attach`, `record`, `report`, `check` and `compare`."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from bnprobe.errors import (
     BadRecordingFile,
     BadSettings,
     BnprobeError,
+    CannotCompare,
     CannotMerge,
     CannotProbe,
     CannotWrite,
@@ -26,9 +27,11 @@ __all__ = [
     "BadRecordingFile",
     "BadSettings",
     "BnprobeError",
+    "CannotCompare",
     "CannotMerge",
     "CannotProbe",
     "CannotWrite",
+    "Comparison",
     "NoNormLayers",
     "NormLayer",
     "NotDefined",
@@ -39,6 +42,7 @@ __all__ = [
     "UnknownModel",
     "attach",
     "check",
+    "compare",
     "load",
     "record",
     "register_norm",
@@ -53,6 +57,8 @@ _HOMES = {
     "Report": "bnprobe.report.result",
     "attach": "bnprobe.probe",
     "check": "bnprobe.weights.check",
+    "compare": "bnprobe.sides",
+    "Comparison": "bnprobe.report.comparison",
     "load": "bnprobe.files",
     "record": "bnprobe.drive",
     "register_norm": "bnprobe.norms",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.condense import moments_of, own_array, packed, read
+from bnprobe.condense import moments_of, own_array, packed, products, read
 from bnprobe.condense.packed import BAD
 from bnprobe.graph import Feeder, Route, View
 from bnprobe.observation import Before
@@ -118,9 +118,8 @@ class BackwardCall:
         self._begin()
         assert feeder.weight is not None
         w, g = feeder.rows(feeder.weight, of_parameter=True), feeder.rows(gradient)
-        norms = (torch.linalg.vector_norm(v, dim=1) for v in (w, g))
         bias = self._zeros if feeder.bias is None else own_array(feeder.bias)
-        self._pieces["feeder"] = (*map(own_array, norms), own_array(torch.linalg.vecdot(w, g)), bias)
+        self._pieces["feeder"] = (*products(w, g), bias)
 
     def finish(self) -> PassGradient | None:
         """What the backward pass that ends now did; None when the gradient did not come through."""

@@ -6,21 +6,20 @@ Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input, in one line 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bnprobe.commands import check, rules
+from bnprobe.commands import check, compare, rules
+from bnprobe.commands.partial import add_save_partial, partial_path, stopped
 from bnprobe.commands.severity import add_config, add_fail_on, exit_code, settings_file
+from bnprobe.commands.subject import add_subject, described, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError, UnknownModel
+from bnprobe.report.words import visible
 
 if TYPE_CHECKING:
-    from bnprobe.images import Batches
     from bnprobe.recording import Recording
-    from bnprobe.zoo import Subject
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,10 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         return int(options.run(options))
     except BnprobeError as error:
-        print(f"bnprobe: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"bnprobe: {visible(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("bnprobe: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"bnprobe: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return 130
 
 
@@ -52,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_report(commands)
     check.add(commands)
+    compare.add(commands)
     rules.add(commands)
     _add_list(commands)
     return parser
@@ -76,35 +76,12 @@ def _add_report(commands: Any) -> None:
         "(a function without arguments that returns the model), or a recording saved before (FILE.bnp).",
     )
     report.add_argument("subject", metavar="SUBJECT")
-    report.add_argument("--weights", metavar="NAME", help="torchvision weights: DEFAULT, IMAGENET1K_V1, ...")
-    report.add_argument("--checkpoint", metavar="FILE", help="a state dict: .pt .pth .th .safetensors")
-    report.add_argument(
-        "--data", metavar="DIR", help="folder of images, by class or flat (default: the demo's digits)"
-    )
-    report.add_argument(
-        "--limit", type=_positive, metavar="N", help="use N images, spread evenly over the folder"
-    )
-    report.add_argument(
-        "--batch-size", type=_positive, default=16, metavar="N", help="images per batch (default 16)"
-    )
-    report.add_argument(
-        "--size", type=_positive, metavar="PX", help="side of the square the images are brought to"
-    )
-    report.add_argument("--mean", type=_triple, metavar="R,G,B", help="subtracted from pixels in 0..1")
-    report.add_argument("--std", type=_triple, metavar="R,G,B", help="by which they are then divided")
-    report.add_argument(
-        "--layers", metavar="PATTERN", action="append", help="only norm layers whose path matches"
-    )
-    report.add_argument(
-        "--loss",
-        choices=("cross_entropy",),
-        help="also run backward passes; labels are the positions of the class folders in sorted order",
-    )
+    add_subject(report)
     report.add_argument(
         "--train-mode", action="store_true", help="let batches normalize themselves, as in training"
     )
-    report.add_argument("--no-histograms", action="store_true", help="leave out the distributions")
     report.add_argument("--save", metavar="FILE", help="also save the recording, e.g. run.bnp")
+    add_save_partial(report)
     _add_output(report, None)
     report.set_defaults(run=_report)
 
@@ -129,33 +106,18 @@ def _add_list(commands: Any) -> None:
     listing.set_defaults(run=_list)
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _triple(text: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != 3 or not all(map(math.isfinite, values)):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not three numbers like 0.485,0.456,0.406")
-    return values
-
-
 def _demo(options: argparse.Namespace) -> int:
     from bnprobe import images, zoo
 
     _check_paths(Path(options.out))
     batches = images.demo_images()
     subject = zoo.demo()
-    recording = _record(subject, batches.batches(subject.preprocess, 64), None, True, False, None)
+    recording = recorded(subject, batches.batches(subject.preprocess, 64), None, True, False, None)
     return _finish(recording, Path(options.out), options)
 
 
 def _report(options: argparse.Namespace) -> int:
+    from bnprobe.drive import Interrupted
     from bnprobe.files import load
 
     saved = Path(options.subject)
@@ -165,10 +127,14 @@ def _report(options: argparse.Namespace) -> int:
         _check_paths(out)
         return _finish(load(saved), out, options)
     out = Path(options.out or f"reports/{options.subject.rpartition(':')[2]}.html")
-    _check_paths(out, *([Path(options.save)] if options.save else []))
-    subject, batches = _subject_and_batches(options)
+    partial = partial_path(options, out)
+    _check_paths(out, *([Path(options.save)] if options.save else []), *([partial] if partial else []))
+    subject, batches = subject_and_batches(options)
     histograms, loss = not options.no_histograms, options.loss
-    recording = _record(subject, batches, options.layers, histograms, options.train_mode, loss)
+    try:
+        recording = recorded(subject, batches, options.layers, histograms, options.train_mode, loss)
+    except Interrupted as stop:
+        raise KeyboardInterrupt(stopped(described(stop.recording, batches), batches, partial)) from None
     if options.save:
         print(f"recording: {recording.save(options.save)}")
     return _finish(recording, out, options)
@@ -188,6 +154,7 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
         "loss",
         "train_mode",
         "save",
+        "save_partial",
     )
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
     if given:
@@ -203,81 +170,6 @@ def _check_paths(*paths: Path) -> None:
 
     for path in paths:
         check_writable(path)
-
-
-def _subject_and_batches(options: argparse.Namespace) -> tuple[Subject, Batches]:
-    from bnprobe import images, zoo
-
-    source = images.find_images(options.data) if options.data else images.demo_images()
-    subject = zoo.subject(
-        options.subject,
-        weights=options.weights,
-        checkpoint=options.checkpoint,
-        size=options.size,
-        mean=options.mean,
-        std=options.std,
-    )
-    if not options.data:
-        print(
-            f"bnprobe: no --data, so {source.words} stand in: the page says how this model sees them, not its own data.",
-            file=sys.stderr,
-        )
-    return subject, source.batches(subject.preprocess, options.batch_size, options.limit)
-
-
-def _record(
-    subject: Subject,
-    batches: Batches,
-    layers: list[str] | None,
-    histograms: bool,
-    train_mode: bool,
-    loss: str | None,
-) -> Recording:
-    import torch
-
-    from bnprobe.drive import record
-
-    if loss and batches.source.labels is None:
-        raise BnprobeError(
-            f"--loss {loss} needs labels. Give a folder with one sub-folder per class as --data."
-        )
-    model = subject.model.train(train_mode)
-    try:
-        recording = record(
-            model,
-            ((subject.to_inputs(batch.images), torch.tensor(batch.labels or [])) for batch in batches),
-            getattr(torch.nn.functional, loss) if loss else None,
-            layers=layers,
-            histograms=histograms,
-            n_images=batches.n_images,
-            model_name=subject.name,
-            weights=subject.weights,
-            data=batches.words,
-            preprocessing="; ".join(filter(None, (subject.preprocess_words, subject.inputs_words))),
-            normalize=subject.normalize,
-        )
-    except BnprobeError:
-        raise
-    except Exception as error:  # the user's model may raise anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise BnprobeError(
-            f"{subject.name} failed on its inputs: {reason}. Check --size, and --batch-size if memory ran out."
-        ) from error
-    return replace(
-        recording, about=replace(recording.about, notes=(*recording.about.notes, *_unreadable(batches)))
-    )
-
-
-def _unreadable(batches: Batches) -> list[str]:
-    """A note on the images that could not be read, also printed."""
-    bad = batches.unreadable
-    if not bad:
-        return []
-    named = ", ".join(f"{image.path.name} ({image.reason})" for image in bad[:5])
-    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-    note = f"{len(bad)} of {batches.n_images} images could not be read and were left out: {named}{more}."
-    print(f"bnprobe: {note}", file=sys.stderr)
-    return [note]
 
 
 def _finish(recording: Recording, out: Path, options: argparse.Namespace) -> int:

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from bnprobe.errors import BnprobeError, NothingRecorded
+from bnprobe.interruption import stoppable
 from bnprobe.labels import class_labels
-from bnprobe.probe import attach
+from bnprobe.probe import Probe, attach
 from bnprobe.recording import Recording
+
+Loss = Callable[[Any, Any], Tensor]
 
 MOST_CLASSES = 1000
 """Classes up to which the targets of a run are taken for labels: each costs a number per channel."""
@@ -24,7 +27,7 @@ MOST_CLASSES = 1000
 def record(
     model: nn.Module,
     batches: Iterable[Any],
-    loss: Callable[[Any, Any], Tensor] | None = None,
+    loss: Loss | None = None,
     *,
     layers: str | Sequence[str] | None = None,
     histograms: bool = True,
@@ -46,8 +49,15 @@ def record(
     `n_images` gives it an end. The words `model_name`, `weights`, `data` and `preprocessing` are printed
     in the report; see `attach` for `normalize`.
 
-    Raises NoNormLayers, NothingRecorded when `batches` is empty, and BnprobeError for batches that are none.
+    Raises NoNormLayers, NothingRecorded when `batches` is empty, and BnprobeError for batches that are none;
+    when it is interrupted, Interrupted, a KeyboardInterrupt that has what was seen so far as its `recording`.
     """
+
+    def told(recording: Recording) -> Recording:
+        name = model_name or recording.about.model
+        about = replace(recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing)
+        return replace(recording, about=about)
+
     quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
     with (
         attach(
@@ -57,28 +67,44 @@ def record(
         _gradients_put_back(model.parameters()),
         tqdm(total=n_images, unit=" images", desc="probing", disable=quiet) as bar,
     ):
-        labels = _Labels()
-        device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+        try:
+            _run(model, batches, loss, probe, bar)
+        except KeyboardInterrupt:
+            raise Interrupted(told(probe.recording)) from None
+    recording = told(probe.recording)
+    if not recording.about.n_forwards:
+        raise NothingRecorded(
+            "the batches held nothing, so the model was not run. Give at least one batch of inputs."
+        )
+    return recording
+
+
+def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Probe, bar: Any) -> None:
+    """The loop itself."""
+    labels = _Labels()
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    with stoppable() as stop:
         for batch in _each(batches):
             x, y = _parts(_move(batch, device))
             by_class = labels.of(batch)
             seen = probe.n_images
             args, kwargs = _arguments(x)
-            with nullcontext() if by_class is None else probe.labels(by_class):
-                output = model(*args, **kwargs)
-            if loss is not None:
-                model.zero_grad(set_to_none=True)
-                with _gradients_put_back(_leaves(batch)):
-                    torch.autograd.backward(_loss_of(loss, output, y))
-            bar.update(probe.n_images - seen)
-    recording = probe.recording
-    if not recording.about.n_forwards:
-        raise NothingRecorded(
-            "the batches held nothing, so the model was not run. Give at least one batch of inputs."
-        )
-    name = model_name or recording.about.model
-    about = replace(recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing)
-    return replace(recording, about=about)
+            with stop.begun():
+                with nullcontext() if by_class is None else probe.labels(by_class):
+                    output = model(*args, **kwargs)
+                if loss is not None:
+                    model.zero_grad(set_to_none=True)
+                    with _gradients_put_back(_leaves(batch)):
+                        torch.autograd.backward(_loss_of(loss, output, y))
+                bar.update(probe.n_images - seen)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while `record` ran; `recording` is what the batches before had shown, and may be empty."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__(f"interrupted after {recording.about.n_images:,} images")
+        self.recording = recording
 
 
 def _each(batches: Any) -> Iterator[Any]:
@@ -99,7 +125,7 @@ def _each(batches: Any) -> Iterator[Any]:
     )
 
 
-def _loss_of(loss: Callable[[Any, Any], Tensor], output: Any, y: Any) -> Tensor:
+def _loss_of(loss: Loss, output: Any, y: Any) -> Tensor:
     try:
         return loss(output, y)
     except (TypeError, AttributeError) as error:

@@ -23,6 +23,10 @@ class CannotMerge(BnprobeError):
     """Two recordings or statistics do not describe the same layers with the same weights."""
 
 
+class CannotCompare(BnprobeError):
+    """Two recordings have no layer in common."""
+
+
 class BadRecordingFile(BnprobeError):
     """A recording file is truncated, foreign, newer than this program, or was edited."""
 

@@ -11,15 +11,16 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 import types
 import typing
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as pack
 
 from bnprobe.errors import BadRecordingFile, BnprobeError, CannotWrite
 from bnprobe.recording import Recording
@@ -35,27 +36,59 @@ def write_whole(path: Path, content: bytes) -> Path:
 
     Raises CannotWrite where the folder does not exist, is not writable, or the disk is full.
     """
-    part = None
+    part = path.parent / f".{path.name[:80]}.{secrets.token_hex(4)}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(0, "is a folder, not a file")
-        descriptor, part = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(part, 0o666 & ~_umask())
+        _write_part(part, content)
         os.replace(part, path)
-        part = None
+        _sync_folder(path.parent)
     except OSError as error:
         raise CannotWrite(
             f"{path}: {error.strerror or error}. Choose another path for the output."
         ) from error
     finally:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
     return path
+
+
+def _write_part(part: Path, content: bytes) -> None:
+    """Write `part` and wait until it is on the disk.
+
+    Where the system can, the file has no name until it is whole, so that a process that is killed leaves nothing.
+    """
+    try:
+        descriptor = os.open(part.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+    except (AttributeError, OSError):  # another system, or a file system that has no such files
+        _write_synced(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), content)
+        return
+    _write_synced(descriptor, content, named=part)
+
+
+def _write_synced(descriptor: int, content: bytes, named: Path | None = None) -> None:
+    """Write and close; give the file a name at the end where it has none."""
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        if named is not None:
+            folder = os.open(named.parent, os.O_RDONLY)
+            try:  # with a folder's descriptor the link to the descriptor is followed, else it would be linked itself
+                os.link(f"/proc/self/fd/{descriptor}", named.name, dst_dir_fd=folder)
+            finally:
+                os.close(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name on the disk too; a file system that cannot promise it has done what it can."""
+    with suppress(AttributeError, OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def check_writable(path: Path) -> None:
@@ -72,12 +105,6 @@ def check_writable(path: Path) -> None:
         raise CannotWrite(f"{path}: {reason}. Choose another path for the output.")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def save(recording: Recording, path: Path) -> Path:
     """Write `recording` to `path`; see the module's first lines for the layout."""
     arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -89,7 +116,23 @@ def save(recording: Recording, path: Path) -> Path:
         "digest": _digest(text.encode()),
         "digests": json.dumps({name: _digest(array.tobytes()) for name, array in arrays.items()}),
     }
-    return write_whole(path, pack(arrays, metadata=metadata))
+    return write_whole(path, _packed(arrays, metadata))
+
+
+def _packed(arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str, str]) -> bytes:
+    """The safetensors layout: the length of the header, the header, the numbers.
+
+    Written here, because the library orders metadata by chance, and two files of one recording must be the same.
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        entries[name] = {"dtype": "F64", "shape": array.shape, "data_offsets": (start, end)}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # so that the numbers lie where float64 may lie
+    numbers = [array.astype("<f8", copy=False).tobytes() for array in arrays.values()]
+    return b"".join((len(header).to_bytes(8, "little"), header, *numbers))
 
 
 def load(path: str | Path) -> Recording:
@@ -105,6 +148,17 @@ def load(path: str | Path) -> Recording:
         return recording.check_sane()
     except BnprobeError as error:
         raise BadRecordingFile(f"{path.name}: {error} {AGAIN}") from error
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file says that it is a recording, by its ending or in its header; a checkpoint does not."""
+    if path.suffix == ".bnp":
+        return True
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("format") == "bnprobe recording"
+    except (SafetensorError, OSError, ValueError, TypeError):
+        return False
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:

@@ -109,6 +109,12 @@ class Batches:
             return self.source.words
         return f"{self.n_images:,} of {self.source.words}, evenly spread over their sorted order"
 
+    @property
+    def words_read(self) -> str:
+        """As `words`, and how many could not be read in the latest pass."""
+        bad = f", {len(self.unreadable):,} of which could not be read" if self.unreadable else ""
+        return self.words + bad
+
     def __iter__(self) -> Iterator[Batch]:
         """Full batches and a last, smaller one. Raises BadImages at the end if no image could be read."""
         self.unreadable.clear()

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import UninitializedParameter
 
@@ -161,6 +163,29 @@ def looks_like_norm(module: nn.Module) -> bool:
     if has_matrix(module):
         return False
     return not any(is_norm(inner) for inner in module.modules())
+
+
+def folded_away(model: nn.Module) -> tuple[str, ...]:
+    """Places where a norm was folded into the convolution before it, by what folding leaves: `nn.Identity`.
+
+    Behind a convolution that has a bias by now, as `torch.ao.quantization.fuse_modules` and most hand-written
+    fusions leave it; with the name of a norm, or an index in a Sequential. An identity elsewhere is a choice
+    of the architecture.
+    """
+    found = []
+    for path, parent in model.named_modules():
+        children = list(parent.named_children())
+        for (_, before), (name, child) in pairwise(children):
+            named = name.isdigit() or any(word in name.lower() for word in ("bn", "norm"))
+            if type(child) is nn.Identity and named and _is_convolution_with_bias(before):
+                found.append(f"{path}.{name}".lstrip("."))
+    return tuple(found)
+
+
+def _is_convolution_with_bias(module: nn.Module) -> bool:
+    """A convolution, or a fused sequence that begins with one."""
+    first = next(module.children(), None) if isinstance(module, nn.Sequential) else module
+    return isinstance(first, _ConvNd) and first.bias is not None
 
 
 def has_matrix(module: nn.Module) -> bool:

@@ -425,10 +425,12 @@ def _turns(fixed: Affine | None, reference: Reference, last: Last | None) -> boo
     So when the map takes the input's reference to the output's: stored statistics, unchanged since
     the first call.
     """
-    if fixed is None or not np.array_equal(fixed.origin, reference.centre):
+    if fixed is None:
         return False
     if last is not None and last.map is fixed and last.reference is reference:
         return last.turns
+    if not np.array_equal(fixed.origin, reference.centre):
+        return False
     flat = fixed.scale == 0
     scale = np.where(flat, 1.0, np.abs(fixed.scale) * reference.scale)
     return np.array_equal(fixed.offset, reference.beta) and np.allclose(

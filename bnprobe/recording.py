@@ -111,6 +111,54 @@ def _parts(record: FeederRecord | GradientRecord, at: str) -> Iterator[tuple[str
 
 
 @dataclass(frozen=True)
+class Ledger:
+    """The circumstances of a site's calls, and what the layer held after the last one.
+
+    `n_calls_learning` calls fell into passes that compute gradients, `n_calls_model_training` into passes of a
+    model that was in train mode as a whole. `n_ranks` is the number of processes that train together, 1
+    where there is one. `fewest_values` are the values behind one mean and variance in the smallest call that the
+    norm normalized by its own statistics, `fewest_call` which of the site's calls that was (from 0) and
+    `fewest_images` its samples; None where there was no such call. `gamma_learns` and `beta_learns` say
+    whether they require a gradient, None where they are missing. `n_updates` is by how much
+    num_batches_tracked grew over all calls of the layer, None where it is not kept. The running statistics as
+    they were after the recording have shape (C,), or are None.
+    """
+
+    n_calls_learning: int
+    n_calls_model_training: int
+    n_ranks: int
+    fewest_values: float | None
+    fewest_call: int | None
+    fewest_images: int | None
+    gamma_learns: bool | None
+    beta_learns: bool | None
+    n_updates: int | None
+    running_mean_after: Array | None
+    running_var_after: Array | None
+
+    def merge(self, other: Self) -> Self:
+        """Both parts together. Calls are numbered within their part; the later memory is taken from `other`."""
+        smaller = min(self, other, key=Ledger._size)
+        return replace(
+            other,
+            n_calls_learning=self.n_calls_learning + other.n_calls_learning,
+            n_calls_model_training=self.n_calls_model_training + other.n_calls_model_training,
+            n_ranks=max(self.n_ranks, other.n_ranks),
+            fewest_values=smaller.fewest_values,
+            fewest_call=smaller.fewest_call,
+            fewest_images=smaller.fewest_images,
+            n_updates=None
+            if self.n_updates is None or other.n_updates is None
+            else self.n_updates + other.n_updates,
+        )
+
+    def _size(self) -> tuple[float, float]:
+        """What makes a call the smaller one: fewer values, then fewer samples."""
+        values, images = self.fewest_values, self.fewest_images
+        return inf if values is None else values, inf if images is None else images
+
+
+@dataclass(frozen=True)
 class LayerRecord:
     """One site, that is one norm layer at one call of the forward pass: (layer path, call number).
 
@@ -121,8 +169,9 @@ class LayerRecord:
     `mismatch` is the largest difference at the first call between the real output and the formula
     of the kind, in units of the largest output; NaN where it was not checked. `wiring` is what was found
     around the layer when it was first called, or None. `classes` are the images by class, as far as labels
-    were given, or None. Without a single call every statistic is empty: such a record holds the vectors of
-    a checkpoint, where an unknown `momentum` is NaN.
+    were given, or None. `ledger` holds the circumstances of the calls, or None where nobody kept it. Without a
+    single call every statistic is empty: such a record holds the vectors of a checkpoint, where an unknown
+    `momentum` is NaN.
     """
 
     layer: str
@@ -158,6 +207,7 @@ class LayerRecord:
     gradient: GradientRecord | None = None
     wiring: Wiring | None = None
     classes: ClassMoments | None = None
+    ledger: Ledger | None = None
 
     def __post_init__(self) -> None:
         c = self.pre.shape
@@ -176,6 +226,10 @@ class LayerRecord:
         if self.classes is not None and self.classes.within.shape != c:
             found = self.classes.within.shape
             raise BnprobeError(f"{self.site} / classes: expected shape {c}, found {found}.")
+        for name in ("running_mean_after", "running_var_after") if self.ledger is not None else ():
+            after = getattr(self.ledger, name)
+            if after is not None and after.shape != c:
+                raise BnprobeError(f"{self.site} / {name}: expected shape {c}, found {after.shape}.")
         if self.pools not in (*POOLS, UNKNOWN):
             raise BnprobeError(
                 f"{self.site} / pools: expected one of {', '.join(POOLS)}, found {self.pools!r}."
@@ -244,6 +298,10 @@ class LayerRecord:
                 part.check_sane(name)
         if self.classes is not None:
             self.classes.check_sane(f"{self.site} / classes")
+        if self.ledger is not None:
+            for name in ("n_calls_learning", "n_calls_model_training"):
+                if not 0 <= getattr(self.ledger, name) <= self.n_calls:
+                    raise BnprobeError(f"{self.site} / {name}: more of such calls than calls.")
         if np.any(self.n_positive > self.post.n + self.post_nonfinite) or np.any(self.n_positive < 0):
             raise BnprobeError(f"{self.site} / n_positive: more positive outputs than outputs.")
         return self
@@ -280,12 +338,12 @@ _ADDED = (
     "post_nonfinite",
     "n_positive",
 )
-_OWN = ("own_mean", "own_log_var", "gradient", "classes")
+_OWN = ("own_mean", "own_log_var", "gradient", "classes", "ledger")
 _MERGED = ("pre", "pre_images", "pre_histogram", "post", "post_histogram", *_OWN)
 
 
 _Statistic = TypeVar(
-    "_Statistic", Moments, ImageMoments, Histogram, ClassMoments, FeederRecord, GradientRecord
+    "_Statistic", Moments, ImageMoments, Histogram, ClassMoments, FeederRecord, GradientRecord, Ledger
 )
 
 
@@ -340,7 +398,8 @@ class Normalize:
 class About:
     """What was probed, on what, and when: sentences for people, numbers where they add up.
 
-    `normalize` holds the constants of the preprocessing where they are known.
+    `seconds` is the time of forward passes, with what the probe does in them; `normalize` holds the constants
+    of the preprocessing where they are known.
     """
 
     model: str
@@ -387,7 +446,8 @@ class Recording:
     """Everything a probe saw, as plain data: a snapshot that stays usable after `detach()`.
 
     `layers` stand in the order in which they were first reached. `not_understood` names modules
-    that look like norms but could not be read, `never_called` norms that no forward pass reached.
+    that look like norms but could not be read, `never_called` norms that no forward pass reached, `folded`
+    places where a norm's name stands for nothing any more, behind a convolution that took the norm in.
     `certificate` says what of the model was not the same after the probe; None before `detach()`.
     """
 
@@ -395,6 +455,7 @@ class Recording:
     layers: tuple[LayerRecord, ...]
     not_understood: tuple[str, ...] = ()
     never_called: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
     certificate: Certificate | None = None
 
     def __post_init__(self) -> None:
@@ -437,6 +498,7 @@ class Recording:
             never_called=tuple(
                 name for name in dict.fromkeys(self.never_called + other.never_called) if name not in reached
             ),
+            folded=tuple(sorted({*self.folded, *other.folded})),
             certificate=None if self.certificate is None else self.certificate.merge(other.certificate),
         )
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bnprobe.errors import BadSettings
-from bnprobe.findings import RULES, Limits
+from bnprobe.findings import COMPARED, RULES, Limits
 from bnprobe.findings.limits import DEFAULT
 
 KEYS = ("ignore", "thresholds")
@@ -86,7 +86,7 @@ def _settings(table: Mapping[str, Any], source: str) -> Settings:
     if not isinstance(thresholds, dict):
         raise BadSettings(f"{source}: thresholds is a table of numbers, like shift = 0.3. Write it so.")
     for entry in ignore:
-        _demand_known(entry.partition(":")[0], [rule.id for rule in RULES], "rule", source)
+        _demand_known(entry.partition(":")[0], [rule.id for rule in (*RULES, *COMPARED)], "rule", source)
     return Settings(tuple(ignore), _limits(thresholds, source), source)
 
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
+from dataclasses import replace
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
 
+from bnprobe.ledger import count_of
 from bnprobe.norms import NormLayer, describe, is_torchs_own
 from bnprobe.observation import Vectors, vector_of
 from bnprobe.stats.moments import Array
@@ -37,26 +40,40 @@ class Watch:
         self._state: tuple[Any, ...] = ()
         self._plans: tuple[NormLayer, ...] | None = None
         self._copied: dict[float, tuple[tuple[_Copy, ...], Vectors]] = {}
+        self.counted_at_first: int | None = None
+        """num_batches_tracked before the layer's first call; None where it is not kept."""
 
     def plans(self, module: nn.Module) -> tuple[NormLayer, ...]:
         """`describe(module)`. Layers of other people's making are described anew at every call."""
         if not is_torchs_own(module):
             return describe(module)
         state = _state(module)
-        if self._plans is None or tuple(map(id, state)) != tuple(map(id, self._state)):
+        if self._plans is None or not all(map(is_, state, self._state)):
             self._state, self._plans = state, describe(module)
         return self._plans
 
+    def begins(self, plan: NormLayer) -> None:
+        """Before the layer's first call: remember how many batches it had counted."""
+        self.counted_at_first = count_of(plan)
+
     def vectors(self, plan: NormLayer) -> Vectors:
-        """Copies of the layer's vectors as they are now."""
+        """Copies of the layer's vectors as they are now; of running statistics not in use, as they were once."""
         tensors = plan.weight, plan.bias, plan.running_mean, plan.running_var
         # plans of one layer may differ in what they add to gamma, and else only in how they use the vectors
         offset = plan.weight_offset
         known = self._copied.get(offset)
-        if known is not None and all(map(_Copy.holds, known[0], tensors)):
-            return known[1]
-        copies = known[0] if known is not None else (_Copy(offset), _Copy(), _Copy(), _Copy())
-        vectors = Vectors(*map(_Copy.of, copies, tensors))
+        if known is None:
+            copies: tuple[_Copy, ...] = (_Copy(offset), _Copy(), _Copy(), _Copy())
+            vectors = Vectors(*map(_Copy.of, copies, tensors))
+        else:
+            copies, vectors = known
+            if all(map(_Copy.holds, copies, tensors if plan.uses_running else tensors[:2])):
+                return vectors
+            if plan.uses_running:
+                vectors = Vectors(*map(_Copy.of, copies, tensors))
+            else:  # a training layer moves them at every call, and nothing of the call depends on them
+                gamma, beta = map(_Copy.of, copies, tensors[:2])
+                vectors = replace(vectors, gamma=gamma, beta=beta)
         self._copied[offset] = copies, vectors
         return vectors
 

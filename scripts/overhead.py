@@ -200,7 +200,8 @@ def traced(tool: str, case: Case, net: nn.Module, x: Tensor) -> Callable[[], Non
     if tool == "torchlens":
         import torchlens
 
-        return lambda: torchlens.log_forward_pass(net, x, layers_to_save=names) and None
+        kept = torchlens.options.CaptureOptions(layers_to_save=names)
+        return lambda: torchlens.trace(net, x, capture=kept) and None
     from nnsight import NNsight
 
     wrapped = NNsight(net)
@@ -330,7 +331,7 @@ def peaks(case: Case) -> Iterator[dict[str, object]]:
             tqdm.write(
                 f"{case.model:20s} {name:34s} {over:+.0f} MB over {bare:.0f} after {n_batches} batches"
             )
-            yield {"model": case.model, "watched_by": name, f"memory_mb_{n_batches}": over}
+            yield {"model": case.model, "form": case.form, "watched_by": name, f"memory_mb_{n_batches}": over}
 
 
 def peak(case: Case, name: str, n_batches: int) -> float:
@@ -351,6 +352,10 @@ def child(model: str, name: str, n_batches: int, device: str) -> None:
 
 def resident_peak() -> float:
     """Peak resident memory of this process in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # where getrusage counts the parent's memory from before the program was loaded
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) / 1e3
     import resource
 
     unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
@@ -424,7 +429,12 @@ def options_from(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=9, help="pairs of passes (default 9)")
     parser.add_argument("--threads", type=int, help="threads torch may use (default: as it comes)")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: of this process")
-    parser.add_argument("--no-rivals", action="store_true", help="leave out the other ways to watch")
+    parser.add_argument(
+        "--rivals",
+        nargs="*",
+        default=["resnet50"],
+        help="models on which the other ways to watch are timed too",
+    )
     parser.add_argument("--no-memory", action="store_true", help="leave out the memory runs")
     parser.add_argument(
         "--quick", action="store_true", help="ResNet-50 alone, three pairs, no rivals or memory"
@@ -434,7 +444,7 @@ def options_from(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.quick:
         options.models, options.train_models, options.pairs = ["resnet50"], [], 3
-        options.no_rivals = options.no_memory = True
+        options.rivals, options.no_memory = [], True
     return options
 
 
@@ -449,12 +459,13 @@ def main(arguments: list[str] | None = None) -> None:
     where = machine(options.device)
     tqdm.write(where)
     rows: list[dict[str, Any]] = []
-    for case in tqdm(cases(options), desc="models", disable=None):
-        rows.extend(times(case, options.pairs, not options.no_rivals))
-        memory = [] if options.no_memory or case.form == TRAIN else list(peaks(case))
-        for told in rows:
-            for one in memory:
-                if (told["model"], told["watched_by"]) == (one["model"], one["watched_by"]):
+    for case in tqdm(cases(options), desc="time", disable=None):
+        rows.extend(times(case, options.pairs, case.model in options.rivals))
+    measured = [] if options.no_memory else [case for case in cases(options) if case.form == "float32"]
+    for case in tqdm(measured, desc="memory", disable=None):
+        for one in peaks(case):
+            for told in rows:
+                if all(told[key] == one[key] for key in ("model", "form", "watched_by")):
                     told.update(one)
     table = pd.DataFrame(rows).assign(machine=where)
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -95,7 +95,7 @@ def train(inputs: Tensor, labels: Tensor, epochs: int) -> nn.Module:
         model.parameters(), lr=LEARNING_RATE, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=n_steps)
-    for _ in tqdm(range(epochs), desc="training", unit="epoch"):
+    for _ in tqdm(range(epochs), desc="training", unit="epoch", disable=None):
         # the last, smaller batch is left out: its statistics would be noisier than the others'
         for batch in torch.randperm(len(inputs)).split(BATCH_SIZE)[: len(inputs) // BATCH_SIZE]:
             optimizer.zero_grad()

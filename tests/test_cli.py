@@ -169,7 +169,7 @@ def test_a_saved_recording_rebuilds_the_same_page(drawn_place, capsys):
     """Fails if the way over the file loses a digit, or the page holds the hour of its making."""
     recording = saved(drawn_place)
     first = (drawn_place / "first.html").read_bytes()
-    assert first.count(b"<figure>") == 2
+    assert first.count(b"<figure>") >= 2
     assert f"recording: {recording.name}" in capsys.readouterr().out
     assert main(["report", recording.name]) == 0
     assert (drawn_place / "reports/run.html").read_bytes() == first
@@ -523,7 +523,8 @@ def test_the_demo_needs_nothing(drawn_place, capsys):
     assert out.splitlines()[-1] == "page: reports/demo.html"
     assert "holds 52 batch norms; 360 images went through it in eval mode" in " ".join(out.split())
     page = (drawn_place / "reports/demo.html").read_text("utf-8")
-    assert page.count("<figure>") == 53
+    assert page.count("<figure>") > 53, "the map, a picture of every norm, and chapters"
+    assert "could not be drawn" not in page
     assert "trained by scripts/train_demo.py" in page
 
 

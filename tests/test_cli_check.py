@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bnprobe.cli import main
-from bnprobe.findings import RULES
+from bnprobe.findings import COMPARED, RULES
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_rules_prints_the_book_or_a_page(capsys):
     """Fails if a rule is missing from the list, or a page cannot be had."""
     assert main(["rules"]) == 0
     listed = capsys.readouterr().out
-    assert [line.split()[0] for line in listed.splitlines()] == [rule.id for rule in RULES]
+    assert [line.split()[0] for line in listed.splitlines()] == [rule.id for rule in (*RULES, *COMPARED)]
     assert main(["rules", "channels-dead"]) == 0
     page = capsys.readouterr().out
     assert "## When to ignore it" in page

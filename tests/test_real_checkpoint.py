@@ -364,7 +364,8 @@ def test_the_network_is_the_same_with_and_without_the_probe(resnet20, images):
 def test_the_page_of_the_checkpoint_tells_its_story(whole, tmp_path):
     """Fails if the page of a real network cannot be drawn, or its sentences do not hold its numbers."""
     page = bnprobe.report(whole).to_html(tmp_path / "r20.html").read_text("utf-8")
-    assert page.count("<figure>") == 20
+    of_layers, map_of_all, of_chapters = 19, 1, 9
+    assert page.count("<figure>") == of_layers + map_of_all + of_chapters
     assert "could not be drawn" not in page
     assert "CifarResNet holds 19 batch norms; 1,000 images went through it in eval mode." in page
     for said in ("negative in 26 channels (3.8\u00a0%)", "18 channels (2.6\u00a0%) were switched off"):
@@ -489,6 +490,6 @@ def test_a_family_of_torchvision_gets_its_page(two_photographs, capsys, name):
     page = Path("page.html").read_text("utf-8")
     assert words in " ".join(out.split())
     assert "could not be drawn" not in page
-    assert page.count("<figure>") == len(recording.layers) + 1
+    assert page.count("<figure>") > len(recording.layers) + 1, "the map of all, and chapters"
     for record in recording.layers:
         assert record.mismatch < 1e-3, record.site

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import bnprobe
 from bnprobe import condense
 from bnprobe.condense import resident
-from bnprobe.recording import LayerRecord
+from bnprobe.recording import LayerRecord, Ledger
 from bnprobe.stats import Histogram, ImageMoments, Moments
 from bnprobe.watch import _Version
 
@@ -98,6 +98,8 @@ def assert_same_records(found: LayerRecord, twin: LayerRecord) -> None:
                 np.testing.assert_allclose(getattr(value, part), numbers, **close, err_msg=f"{name}.{part}")
         elif isinstance(expected, np.ndarray):
             np.testing.assert_array_equal(value, expected, err_msg=name)
+        elif isinstance(expected, Ledger):
+            np.testing.assert_equal(vars(value), vars(expected))
         elif name != "mismatch":
             assert value == expected, name
 

@@ -69,9 +69,9 @@ assert len(report.channels) == 24 and len(report.layers) == 4
 report.findings, report.to_text(80), report._repr_html_(), repr(report)
 recording.save("again.bnp")
 assert not [name for name in {LEFT} if sys.modules.get(name)]
-print(page.count("<figure>"), "could not be drawn" in page)
+print(page.count("<figure>") > 5, "could not be drawn" in page)
 """
-    assert python(TAKEN_AWAY[way] + code, saved.parent) == "5 False\n"
+    assert python(TAKEN_AWAY[way] + code, saved.parent) == "True False\n"
 
 
 def test_the_command_line_rebuilds_a_page_where_there_is_no_torch(saved):

@@ -22,19 +22,20 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the list, or one page."""
-    from bnprobe.findings import RULES
+    from bnprobe.findings import COMPARED, RULES
     from bnprobe.findings.pages import rule_markdown
 
-    names = [rule.id for rule in RULES]
+    book = (*RULES, *COMPARED)
+    names = [rule.id for rule in book]
     if options.rule is None:
         width = max(map(len, names))
-        print("\n".join(f"{rule.id:<{width}}  {rule.asks}" for rule in RULES))
+        print("\n".join(f"{rule.id:<{width}}  {rule.asks}" for rule in book))
         return 0
     if options.rule not in names:
         close = difflib.get_close_matches(options.rule, names, n=1, cutoff=0.4)
         advice = f"Did you mean {close[0]}?" if close else "`bnprobe rules` lists them."
         raise BnprobeError(f'no rule is called "{options.rule}". {advice}')
-    rule = next(rule for rule in RULES if rule.id == options.rule)
+    rule = next(rule for rule in book if rule.id == options.rule)
     print(f"{rule_markdown(rule.id).rstrip()}\n\n## Source\n\n{rule.source}\n")
     print(
         f'Leave it out: ignore = ["{rule.id}"] or ["{rule.id}:LAYER"] under [tool.bnprobe] in pyproject.toml.'

@@ -38,6 +38,7 @@ __all__ = [
     "moments_of",
     "own_array",
     "packed",
+    "products",
     "read",
 ]
 
@@ -62,8 +63,16 @@ def read(
 
 def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WHOLE) -> Counts:
     """Positive values of gate(x), and the histogram of bins(x): see `plain.count`."""
+    if gate is None and bins is None:
+        return Counts()
     counts: Counts = _engine(x).count(x, gate, bins, share)
     return counts
+
+
+def products(w: Tensor, g: Tensor) -> Array:
+    """The lengths of the rows of w and g, both (C, K), and the sums of w * g: see `plain.products`."""
+    found: Array = _engine(w).products(w, g)
+    return found
 
 
 def join(total: Resident, new: Resident) -> None:

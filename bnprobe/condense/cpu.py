@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnprobe.condense import plain
 from bnprobe.condense.kernels import tasks
 from bnprobe.condense.kernels.channels import LANES
 from bnprobe.condense.kernels.launch import ELEMENTS, run
@@ -59,7 +60,7 @@ def read(
     walk = _Walk(x.transpose(0, 2) if lone else x)
     out = np.empty((walk.n_groups, len(FIELDS), c))
     rows = np.empty((N_MOMENTS, n, c)) if keep_rows else None
-    walk.hold(tasks.OUT, out)
+    walk.task[tasks.OUT] = _address(out)
     walk.hold(tasks.ROWS, rows)
     walk.hold(tasks.ORIGIN, origin)
     walk.hold_map(tasks.GATE_ORIGIN, gate)
@@ -112,6 +113,25 @@ def packed_positions(x: Tensor, own: Own) -> Array:
     walk.task[tasks.CENTRED] = own.centred
     walk.run("positions")
     return read(out, origin=np.zeros(2)).packed
+
+
+def products(w: Tensor, g: Tensor) -> Array:
+    """As `plain.products`."""
+    if not _are_rows(w, g):
+        return plain.products(w, g)
+    n, size = w.shape
+    out, task = np.empty((3, n)), [0] * tasks.SIZE
+    task[tasks.OUT], task[tasks.X], task[tasks.ORIGIN] = _address(out), w.data_ptr(), g.data_ptr()
+    task[tasks.C], task[tasks.P], task[tasks.SN], task[tasks.SC] = n, size, w.stride(0), g.stride(0)
+    task[tasks.STEP] = max(1, SMALL // 8 // max(size, 1))
+    run("products", w.dtype, task, 1 if n * size < SMALL else torch.get_num_threads())
+    return out
+
+
+def _are_rows(w: Tensor, g: Tensor) -> bool:
+    """Whether values of a channel are neighbours in both, and of one type."""
+    neighbours = w.stride(1) == 1 and g.stride(1) == 1
+    return neighbours and w.dtype == g.dtype and can_read(w) and can_read(g)
 
 
 def add(total: Array, new: Array) -> None:

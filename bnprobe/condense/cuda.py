@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from bnprobe.condense import plain
 from bnprobe.condense.gpu.channels import join_rows
 from bnprobe.condense.gpu.rows import sum_rows
 from bnprobe.condense.gpu.tally import bin_values, pass_rows
@@ -63,6 +64,8 @@ N_ROW = 9
 
 FAR = 1 << 31
 """Programs, and values per channel, are numbered in 32 bits."""
+
+products = plain.products
 
 
 def can_read(x: Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bnprobe.condense.packed import packed
-from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share
+from bnprobe.condense.values import WHOLE, Affine, Counts, Own, Reading, Share, own_array
 from bnprobe.stats import N_BINS, ImageMoments, Moments
 from bnprobe.stats.histogram import BINS_PER_OCTAVE, N_OCTAVES, SIDE
 from bnprobe.stats.moments import Array
@@ -139,3 +139,9 @@ def _float64(x: Tensor) -> Tensor:
 
 def _numpy(x: Tensor) -> Any:
     return x.cpu().numpy()
+
+
+def products(w: Tensor, g: Tensor) -> Array:
+    """Of two tensors (C, K), per row: the length of w, the length of g, and the sum of w * g, shape (3, C)."""
+    lengths = (torch.linalg.vector_norm(v, dim=1) for v in (w, g))
+    return np.stack([own_array(v) for v in (*lengths, torch.linalg.vecdot(w, g))])

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bnprobe.findings import gradient, memory, stored, values
+from bnprobe.findings import compared, conduct, gradient, inputs, memory, stored, structure, values
 from bnprobe.findings.limits import DEFAULT, Limits
 from bnprobe.findings.rule import SEVERITIES, Evidence, Finding, Measured, Rule
 
-__all__ = ["RULES", "Finding", "Limits", "Rule", "judge"]
+__all__ = ["COMPARED", "RULES", "Finding", "Limits", "Rule", "judge"]
 
-RULES: tuple[Rule, ...] = (*memory.RULES, *values.RULES, *stored.RULES, *gradient.RULES)
+RULES: tuple[Rule, ...] = (
+    *inputs.RULES,
+    *memory.RULES,
+    *values.RULES,
+    *conduct.RULES,
+    *stored.RULES,
+    *structure.RULES,
+    *gradient.RULES,
+)
 """The rule book, in the order in which findings of one severity are shown."""
+
+COMPARED: tuple[Rule, ...] = compared.RULES
+"""The rules about two recordings, which read the tables of a comparison."""
 
 COLUMNS = ("severity", "rule", "layer", "channels", "says", "because", "do", "source", "call")
 
 
-def judge(measured: Measured, limits: Limits = DEFAULT) -> pd.DataFrame:
-    """Every finding, the most severe first; a row per finding, with the columns of the contract."""
+def judge(measured: Measured, limits: Limits = DEFAULT, rules: tuple[Rule, ...] = RULES) -> pd.DataFrame:
+    """Every finding of these rules, the most severe first; a row per finding, with the columns of the contract."""
     evidence = Evidence.of(measured, limits)
     rows = [
         {**vars(finding), "rule": rule.id, "source": rule.source}
-        for rule in RULES
+        for rule in rules
         for finding in rule.find(evidence)
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))

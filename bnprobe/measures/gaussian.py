@@ -111,9 +111,10 @@ def _positive(values: Array) -> Array:
 
 
 def _normal_cdf(t: Array) -> Array:
-    from bnprobe.scipy_stats import stats
+    from bnprobe.scipy_stats import special
 
-    return np.asarray(stats.norm.cdf(t), dtype=np.float64)
+    # not stats.norm.cdf, which asks every value whether it may be there, in five times the time
+    return np.asarray(special.ndtr(t), dtype=np.float64)
 
 
 def _all_inside(record: LayerRecord, histogram: Histogram) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -13,10 +13,12 @@ from bnprobe.measures import (
     activity,
     affine,
     components,
+    detail,
     gaussian,
     gradient,
     headroom,
     implied,
+    ledger,
     outliers,
     own,
     parameters,
@@ -29,6 +31,7 @@ from bnprobe.measures import (
     verdict,
 )
 from bnprobe.measures.columns import Column
+from bnprobe.measures.preprocessing import preprocessing
 from bnprobe.recording import LayerRecord, Recording
 
 FAMILIES: tuple[ModuleType, ...] = (
@@ -48,6 +51,8 @@ FAMILIES: tuple[ModuleType, ...] = (
     affine,
     residual,
     headroom,
+    detail,
+    ledger,
     gradient,
 )
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
@@ -98,16 +103,23 @@ PLACE = (
 
 @dataclass(frozen=True)
 class Tables:
-    """What the rules and the page read. `unread` names layers that gave no numbers, and why."""
+    """What the rules and the page read. `unread` names layers that gave no numbers, and why; `preprocessing`
+    the mistakes with the inputs that would explain what the first norm sees."""
 
     layers: pd.DataFrame
     channels: pd.DataFrame
     unread: pd.DataFrame
+    preprocessing: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def tables(recording: Recording) -> Tables:
     """Measure everything, once."""
-    return Tables(layer_table(recording), channel_table(recording), unread_table(recording))
+    return Tables(
+        layer_table(recording),
+        channel_table(recording),
+        unread_table(recording),
+        preprocessing(recording),
+    )
 
 
 def channel_table(recording: Recording) -> pd.DataFrame:
@@ -168,9 +180,10 @@ def _layer_row(record: LayerRecord) -> dict[str, Any]:
 
 
 def unread_table(recording: Recording) -> pd.DataFrame:
-    """Layers that gave no numbers: `layer` and `why` ("never called" or "not understood")."""
+    """Layers that gave no numbers: `layer` and `why` ("never called", "not understood" or "folded")."""
     rows = [(name, "never called") for name in recording.never_called]
     rows += [(name, "not understood") for name in recording.not_understood]
+    rows += [(name, "folded") for name in recording.folded]
     return pd.DataFrame(rows, columns=["layer", "why"])
 
 

@@ -11,7 +11,6 @@ from importlib.metadata import version
 import torch
 from torch import nn
 
-from bnprobe.probe.choice import absorbed, absorbed_in_words
 from bnprobe.probe.forward import Forward
 from bnprobe.probe.sites import Site
 from bnprobe.probe.tensors import is_lazy
@@ -26,16 +25,13 @@ class Subject:
     n_parameters: int
     started: str
     normalize: Normalize | None
-    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, model: nn.Module, normalize: Normalize | None) -> Subject:
         """Taken now."""
         n_parameters = sum(p.numel() for p in model.parameters() if not is_lazy(p))
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        gone = absorbed(model)
-        notes = (absorbed_in_words(gone),) if gone else ()
-        return cls(type(model).__name__, n_parameters, started, normalize, notes)
+        return cls(type(model).__name__, n_parameters, started, normalize)
 
     def about(self, forward: Forward, sites: Collection[Site], notes: Iterable[str]) -> About:
         """What to say after these passes."""
@@ -51,6 +47,6 @@ class Subject:
             n_forwards=forward.n_forwards or most_calls,
             n_images=forward.n_images or most_images,
             seconds=forward.seconds,
-            notes=(*self.notes, *notes),
+            notes=tuple(notes),
             normalize=self.normalize,
         )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bnprobe.errors import BnprobeError, NoNormLayers
-from bnprobe.norms import is_norm, looks_like_norm
+from bnprobe.norms import folded_away, is_norm, looks_like_norm
 from bnprobe.probe.functional import PLANS
 from bnprobe.probe.places import mentions
 from bnprobe.probe.unwrap import named
@@ -72,40 +72,16 @@ def not_understood(model: nn.Module) -> dict[str, str]:
     return found
 
 
-def absorbed(model: nn.Module) -> tuple[str, ...]:
-    """Paths at which norms were fused into the layer before them: an identity stands in their place.
-
-    Known by the path ("bn1", "norm"), or by following a layer that was fused or quantized.
-    """
-    found, before = [], ""
-    for path, module in named(model):
-        if type(module) is nn.Identity:
-            last = path.rpartition(".")[2].lower()
-            if (
-                any(word in last for word in ("bn", "norm"))
-                or ".intrinsic." in before
-                or ".quantized." in before
-            ):
-                found.append(path)
-        elif not any(module.children()):
-            before = type(module).__module__
-    return tuple(found)
-
-
-def absorbed_in_words(paths: Sequence[str]) -> str:
-    """What to say of them."""
-    more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
-    return (
-        f"Norms were absorbed into the layers before them at {', '.join(paths[:MOST_NAMED])}{more}: identities stand "
-        "there now, which no hook can tell anything. Attach to the model before it is fused or quantized."
-    )
-
-
 def _no_norms(model: nn.Module) -> str:
     name = type(model).__name__
-    gone = absorbed(model)
+    gone = folded_away(model)
     if gone:
-        return f"{name} has no normalization layer any more. {absorbed_in_words(gone)}"
+        more = f" and {len(gone) - MOST_NAMED} more" if len(gone) > MOST_NAMED else ""
+        return (
+            f"{name} has no normalization layer any more: they were absorbed into the layers before them at "
+            f"{', '.join(gone[:MOST_NAMED])}{more}, where identities stand now. Attach to the model before it is "
+            "fused or quantized."
+        )
     like = [type(module).__name__ for module in model.modules() if looks_like_norm(module)]
     if not like:
         return f"{name} has no normalization layer. Check that Conv+BN were not fused, and that this is the right model."

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bnprobe.condense import WHOLE
 from bnprobe.graph import origin_of
 from bnprobe.labels import check_length
+from bnprobe.ledger import Situation
 from bnprobe.norms import NormLayer
 from bnprobe.observation import Before, Seen, observe_after, observe_before, share_of
 from bnprobe.probe.gradients import Gradients
@@ -54,6 +55,11 @@ class Forward:
         self._watches: defaultdict[str, Watch] = defaultdict(Watch)
         self._wants_wiring, self._n_watched = True, 0
 
+    def counted_at_first(self, name: str) -> int | None:
+        """num_batches_tracked of a layer before its first call; None where it is not kept."""
+        watch = self._watches.get(name)
+        return None if watch is None else watch.counted_at_first
+
     def forget(self) -> None:
         """Let go of everything of the model."""
         self._watches.clear()
@@ -75,6 +81,7 @@ class Forward:
         run.depth = 1
         run.begin(sys.exception())
         run.wants_graph = self.gradients.now
+        run.situation = Situation.of(model)
         first = first_tensor(args, kwargs)
         if first is not None:
             run.n_images = first.shape[0] if first.dim() else 1
@@ -119,6 +126,7 @@ class Forward:
         memory = self.sites.memory.get(name) or self.run.memory.get(name)
         if memory is None:
             memory = self.run.memory[name] = watch.vectors(plans[0])
+            watch.begins(plans[0])
         return [
             observe_before(
                 plan,
@@ -186,7 +194,7 @@ class Forward:
     def _commit(self, run: Pass, whole: bool) -> None:
         """Everything that was seen in this pass, of the whole model or a part, counts."""
         with self.sites.lock:
-            self.sites.add(run.waiting, run.memory)
+            self.sites.add(run.waiting, run.memory, run.situation)
             if run.waiting:
                 self._wants_wiring = self.sites.wire([call.key for call in run.waiting], run.trace)
             self.n_forwards += 1 if whole and run.calls else 0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bnprobe.graph import Origin
+from bnprobe.ledger import ALONE
 from bnprobe.observation import Before, Vectors
 from bnprobe.probe.sites import Key, Waiting
 from bnprobe.stats.moments import Array
@@ -35,6 +36,7 @@ class Pass(threading.local):
         """Forget what was there: a pass begins, or one is over. `handling` is the exception being handled."""
         self.handling = handling
         self.wants_graph = False
+        self.situation = ALONE
         self.started = time.perf_counter()
         self.n_images = 0
         self.calls: dict[str, int] = {}

@@ -14,6 +14,7 @@ from torch import nn
 from bnprobe.certificate import Certificate
 from bnprobe.errors import BnprobeError
 from bnprobe.labels import labels_of
+from bnprobe.norms import folded_away
 from bnprobe.probe.about import Subject
 from bnprobe.probe.behaviour import Proposal, candidates, look
 from bnprobe.probe.choice import choose, not_understood, patterns_of
@@ -79,6 +80,7 @@ class Probe:
         self._classes = {name: type(module).__name__ for name, module in layers.items()}
         self._subject = Subject.of(model, normalize)
         self._not_understood = not_understood(model)
+        self._folded = folded_away(model)
         self._forward = Forward(gradients, histograms)
         self._unhooked = Unhooked(model, layers, patterns, self._forward)
         self._proposals: list[Proposal] = []
@@ -176,7 +178,12 @@ class Probe:
         return Recording(
             about=self._subject.about(forward, sites.values(), self._notes()),
             layers=tuple(
-                site.record(key, classes[key[0]], forward.gradients.record(key))
+                site.record(
+                    key,
+                    classes[key[0]],
+                    forward.gradients.record(key),
+                    forward.counted_at_first(key[0]),
+                )
                 for key, site in sites.items()
             ),
             not_understood=tuple(
@@ -185,6 +192,7 @@ class Probe:
                 if name not in self._unhooked.inside
             ),
             never_called=tuple(name for name in self._classes if name not in reached),
+            folded=self._folded,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from bnprobe.ledger import LedgerTotals, Situation
 from bnprobe.neighbours import Wiring
 from bnprobe.norms import NormLayer
 from bnprobe.observation import Last, Reference, Seen, Vectors, last_of, vectors_of
@@ -45,11 +46,13 @@ class Site:
     output: str = "derived"
     wiring: Wiring | None = None
     totals: Totals = field(default_factory=Totals)
+    ledger: LedgerTotals = field(default_factory=LedgerTotals)
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: Seen, situation: Situation) -> None:
         """Updating is merging: every statistic of the call joins the total."""
         before = seen.before
         self.totals.add(seen)
+        self.ledger.add(seen, situation)
         self.n_calls += 1
         # a norm that uses stored statistics whatever its flag says is not training
         self.n_calls_training += before.training and not before.plan.uses_running
@@ -59,8 +62,10 @@ class Site:
         self.output = "read" if "read" in (seen.output, self.output) else "derived"
         self.mismatch = float(np.fmax(self.mismatch, seen.mismatch))
 
-    def record(self, key: Key, class_name: str, gradient: GradientRecord | None) -> LayerRecord:
-        """What was seen at this site so far, as plain data."""
+    def record(
+        self, key: Key, class_name: str, gradient: GradientRecord | None, counted_at_first: int | None
+    ) -> LayerRecord:
+        """What was seen at this site so far, as plain data; `counted_at_first` batches had the layer counted."""
         plan, last = self.plan, self.last.vectors
         # what a sharded layer was called with is given back afterwards, and must not be looked at
         now = vectors_of(plan) if all(map(_is_there, _tensors(plan))) else last
@@ -89,6 +94,7 @@ class Site:
             mismatch=self.mismatch,
             wiring=self.wiring or UNKNOWN,
             gradient=gradient,
+            ledger=self.ledger.finished(plan, now, counted_at_first),
             **self.totals.finished(),
         )
 
@@ -114,7 +120,7 @@ class Sites:
         """The site, once a call of it has counted."""
         return self._sites.get(key)
 
-    def add(self, waiting: Sequence[Waiting], memory: Mapping[str, Vectors]) -> None:
+    def add(self, waiting: Sequence[Waiting], memory: Mapping[str, Vectors], situation: Situation) -> None:
         """Let the calls of one forward pass count. The caller holds the lock."""
         self.memory = {**memory, **self.memory}
         for call in waiting:
@@ -122,7 +128,7 @@ class Sites:
             if site is None:
                 site = self._sites[call.key] = self._new(call)
             site.settled.setdefault(call.seen.before.training, call.settled)
-            site.add(call.seen)
+            site.add(call.seen, situation)
 
     def _new(self, call: Waiting) -> Site:
         memory, before = self.memory[call.key[0]], call.seen.before

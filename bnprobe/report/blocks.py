@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bnprobe.report.interactive import Data
 
 
 @dataclass(frozen=True)
@@ -31,29 +34,46 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose headers explain themselves: `heads` are (name, meaning) pairs."""
+    """A table whose headers explain themselves: `heads` are (name, meaning) pairs.
+
+    A `brief` one gives way to a whole one where scripts run. `layers` says which layer each row is about.
+    """
 
     heads: tuple[tuple[str, str], ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    brief: bool = False
+    layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Figure:
     """A picture, drawn when it is needed; `alt` says in words what it shows.
 
-    `draw` returns a matplotlib figure. `name` is unique on the page.
+    `draw` returns a matplotlib figure. `name` is unique on the page. A `still` one is for paper and for readers
+    without scripts: elsewhere something that moves stands in its place.
     """
 
     name: str
     alt: str
     draw: Callable[[], Any]
     caption: str = ""
+    still: bool = False
+
+
+@dataclass(frozen=True)
+class Moving:
+    """A place where the page's scripts draw: the "map" of the network, or the "layers". Nothing on paper."""
+
+    name: str
 
 
 @dataclass(frozen=True)
 class FindingGroup:
-    """One rule's findings of one severity that say the same, with the layers they hold for."""
+    """One rule's findings of one severity that say the same, with the layers they hold for.
+
+    `at` are the places as positions (layer of the recording, channel), -1 where it is none in particular.
+    """
 
     severity: str
     rule: str
@@ -62,6 +82,7 @@ class FindingGroup:
     because: tuple[str, ...]
     do: str
     source: str
+    at: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,12 +111,15 @@ class Glossary:
     entries: tuple[Entry, ...]
 
 
-Block = Prose | Facts | Table | Figure | Findings | Glossary
+Block = Prose | Facts | Table | Figure | Moving | Findings | Glossary
 
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of the page. `folded` sections open on request, and are open on paper."""
+    """A titled part of the page. `folded` sections open on request, and are open on paper.
+
+    `layer` is the position of the layer that the section is about, -1 where it is about none.
+    """
 
     id: str
     title: str
@@ -103,13 +127,15 @@ class Section:
     folded: bool = False
     hint: str = ""
     parts: tuple[Section, ...] = ()
+    layer: int = -1
 
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page."""
+    """The whole page. `data(compact)` packs what its scripts draw from, less of it for a notebook cell."""
 
     title: str
     lead: str
     sections: tuple[Section, ...]
     footer: str
+    data: Callable[[bool], Data] | None = None

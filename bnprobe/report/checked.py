@@ -63,7 +63,7 @@ def _file(one: Checked) -> dict[str, Any]:
         "weights": about.weights,
         "notes": list(about.notes),
         "n_parameters": about.n_parameters,
-        "layers": [{head: _plain(row[head]) for head in heads} for _, row in layers.iterrows()],
+        "layers": [{head: plain(row[head]) for head in heads} for _, row in layers.iterrows()],
         "findings": _findings(one),
     }
 
@@ -72,7 +72,7 @@ def _findings(one: Checked) -> list[dict[str, Any]]:
     marks = fingerprints(one.report.findings)
     return [
         {
-            **{str(name): _plain(value) for name, value in row.items()},
+            **{str(name): plain(value) for name, value in row.items()},
             "help": rule_address(str(row["rule"])),
             "fingerprint": mark,
             "new": new,
@@ -81,7 +81,7 @@ def _findings(one: Checked) -> list[dict[str, Any]]:
     ]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As JSON has it: lists, numbers and null."""
     if isinstance(value, tuple):
         return list(value)

@@ -1,4 +1,4 @@
-"""Every picture. The only room that imports seaborn and matplotlib.
+"""Every picture but those of the chapters, which are in `charts`: no other room imports seaborn and matplotlib.
 
 Pictures are drawn in ink that the page replaces with its own (`INK`, `MUTED`, `PAPER`), so that one
 drawing serves light and dark. The same quantity has the same colour everywhere.
@@ -20,18 +20,16 @@ import matplotlib.colorbar
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
+from bnprobe.report.colours import INK, MEMORY, MUTED, PAPER, SEEN
 from bnprobe.report.words import number, shorten
 from bnprobe.scipy_stats import stats
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
-
-INK, MUTED, PAPER = "#1b1e23", "#7d828a", "#fefefd"
-SEEN, MEMORY = "#3f8fb5", "#d1702f"
-"""What was seen is blue, what the norm remembers or aims at is orange, on every picture."""
 
 HEIGHT = 64
 """Rows of a map column: layers of any width are stretched to one height, so narrow ones are not lost."""
@@ -78,7 +76,7 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def _seaborn() -> Any:
+def seaborn() -> Any:
     """seaborn, which imports scipy.stats, and so must come after `bnprobe.scipy_stats`."""
     import seaborn
 
@@ -90,7 +88,7 @@ def style(name: str) -> Iterator[None]:
     """Our settings while drawing, the user's own afterwards; ids in the SVG follow from `name`."""
     settings: Any = {**_STYLE, "svg.hashsalt": name}
     with mpl.rc_context(), warnings.catch_warnings():
-        _seaborn()  # brings its colour maps along
+        seaborn()  # brings its colour maps along
         mpl.rcdefaults()  # a page looks the same whatever the user has set
         mpl.rcParams.update(settings)
         # a font without a glyph, or a layout that has no room left: the page shows what there is
@@ -103,12 +101,13 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
     with style(name):
         figure = draw()
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        # not savefig, which draws everything twice, the first time to find out what to crop
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(
         r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
-        r'<svg viewBox="\1" role="img" stroke-linejoin="round" stroke-linecap="butt">',
+        r'<svg viewBox="\1" aria-hidden="true" stroke-linejoin="round" stroke-linecap="butt">',
         svg,
         count=1,
     )
@@ -189,14 +188,27 @@ def network(channels: pd.DataFrame) -> Figure:
     seen = bool((channels["n_values"] > 0).any())
     panels = [*(MEMORY_PANELS if stored else OTHER_PANELS if seen else STORED_PANELS), *COMMON_PANELS]
     panels = [panel for panel in panels if channels[panel.column].notna().any()]
-    figure = Figure(figsize=(10, 2.2 + 1.75 * len(panels) + 0.06 * max(map(len, names))))
+    # a fixed layout, in inches: the automatic one costs as much as the drawing
+    tall, gap, below = (1.25, *[1.45] * len(panels)), 0.36, 0.15 + 0.066 * max(map(len, names))
+    height = sum(tall) + gap * len(tall) + below
+    figure = Figure(figsize=(10, height))
+    figure.set_layout_engine("none")
     grid = figure.add_gridspec(
-        1 + len(panels), 2, width_ratios=(60, 1), height_ratios=[1.0, *[1.15] * len(panels)]
+        len(tall),
+        2,
+        width_ratios=(60, 1),
+        height_ratios=tall,
+        wspace=0.03,
+        hspace=gap / (sum(tall) / len(tall)),
+        left=0.065,
+        right=0.935,
+        bottom=below / height,
+        top=1 - gap / height,
     )
     profile = figure.add_subplot(grid[0, 0])
     draw_profile = _variance_profile if stored else _deviation_profile if seen else _stored_profile
     draw_profile(profile, groups)
-    bounds = _stage_bounds(groups)
+    bounds = stage_bounds([group["layer"].iloc[0] for group in groups])
     for row, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(grid[row, 0])
         _map(axes, figure.add_subplot(grid[row, 1]), groups, panel)
@@ -214,9 +226,9 @@ def _column_name(group: pd.DataFrame) -> str:
     return f"{shorten(first['layer'], 30)}{call} ({len(group)})"
 
 
-def _stage_bounds(groups: list[pd.DataFrame]) -> list[int]:
-    """Columns before which the stage, the first part of the path that varies, changes."""
-    paths = [group["layer"].iloc[0].split(".") for group in groups]
+def stage_bounds(names: list[str]) -> list[int]:
+    """Positions before which the stage, the first part of the path that varies, changes."""
+    paths = [name.split(".") for name in names]
     depth = next((d for d in range(8) if len({tuple(path[: d + 1]) for path in paths}) > 1), 0)
     stages = [tuple(path[: depth + 1]) for path in paths]
     bounds = [i for i in range(1, len(stages)) if stages[i] != stages[i - 1]]
@@ -236,14 +248,14 @@ def _variance_profile(axes: Axes, groups: list[pd.DataFrame]) -> None:
     axes.set_title(
         "variance entering the norm, as a share of what it remembers (median and middle half of the channels)"
     )
-    _ratio_ticks(axes)
+    ratio_ticks(axes)
 
 
 def _deviation_profile(axes: Axes, groups: list[pd.DataFrame]) -> None:
     low, mid, high = np.sqrt(_spread(groups, "pre_var"))
     _profile(axes, low, mid, high)
     axes.set_title("deviation entering the norm (median and middle half of the channels)")
-    _ratio_ticks(axes)
+    ratio_ticks(axes)
 
 
 def _stored_profile(axes: Axes, groups: list[pd.DataFrame]) -> None:
@@ -255,10 +267,10 @@ def _stored_profile(axes: Axes, groups: list[pd.DataFrame]) -> None:
     name = "remembered deviation" if remembered else "|γ|"
     axes.set_title(f"{name} (median and middle half of the channels)")
     if any((group["size"] > 0).any() for group in sizes):
-        _ratio_ticks(axes)
+        ratio_ticks(axes)
 
 
-def _ratio_ticks(axes: Axes) -> None:
+def ratio_ticks(axes: Axes) -> None:
     """A logarithmic axis with ticks at round numbers, a handful of them, however narrow the range."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
@@ -294,7 +306,7 @@ def _map(axes: Axes, bar: Axes, groups: list[pd.DataFrame], panel: MapPanel) -> 
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[
         beyond
     ]
-    _seaborn().heatmap(
+    seaborn().heatmap(
         pd.DataFrame(picture),
         ax=axes,
         cbar_ax=bar,
@@ -354,7 +366,7 @@ def gradients(layers: pd.DataFrame) -> Figure:
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for place, (title, lines, logarithmic) in zip(axes, panels, strict=True):
         for column, label, colour in lines:
-            _seaborn().lineplot(
+            seaborn().lineplot(
                 x=np.arange(len(layers)),
                 y=layers[column].to_numpy(),
                 ax=place,
@@ -366,7 +378,7 @@ def gradients(layers: pd.DataFrame) -> Figure:
                 linewidth=1.3,
             )
         if logarithmic and (layers[[column for column, _, _ in lines]] > 0).any(axis=None):
-            _ratio_ticks(place)
+            ratio_ticks(place)
         place.set_title(title)
         place.set_ylabel("")
         place.set_xlim(-0.5, len(layers) - 0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,6 +14,7 @@ from bnprobe.files import write_whole
 from bnprobe.findings import judge
 from bnprobe.measures import StemReading, Tables, imbalance, stem, tables
 from bnprobe.recording import Recording
+from bnprobe.report.album import Album
 from bnprobe.report.blocks import Page
 from bnprobe.report.compose import compose, nothing_seen
 from bnprobe.report.words import count
@@ -93,6 +95,26 @@ class Report:
 
         return write_whole(Path(path), to_html(self._page).encode())
 
+    def plot(self, y: str, x: str | None = None, *, layer: str | None = None, ax: Any = None) -> Any:
+        """One measure as matplotlib axes, drawn by seaborn: `report.plot("gamma")`.
+
+        A column of `report.channels` is drawn as a box per layer by depth, one of `report.layers` as a line. With
+        `layer`, the channels of that layer as a histogram. With `x`, channels as points of one measure against
+        another, coloured by how often they fire. Draws into `ax` where one is given. Raises NotDefined where there
+        is no such column or layer, or nothing to draw.
+        """
+        from bnprobe.report.plots import known, plot
+
+        known(self._tables, y, needs_channels=x is not None or layer is not None)
+        if x is not None:
+            known(self._tables, x, needs_channels=True)
+        return plot(self._tables, y, x, layer, ax)
+
+    @cached_property
+    def figures(self) -> Album:
+        """The page's pictures by name; `report.figures.save(folder)` writes them as SVG and PDF."""
+        return Album(self._page)
+
     def to_text(self, width: int | None = None) -> str:
         """The page as text for a terminal of `width` characters."""
         from bnprobe.report.text import to_text
@@ -103,7 +125,8 @@ class Report:
         """The answer and the findings as text."""
         from bnprobe.report.text import to_text
 
-        return to_text(replace(self._page, sections=self._page.sections[:3]), width)
+        opening = tuple(replace(section, parts=()) for section in self._page.sections[:3])
+        return to_text(replace(self._page, sections=opening), width)
 
     def _repr_html_(self) -> str:
         from bnprobe.report.html import to_fragment

@@ -5,22 +5,35 @@ from __future__ import annotations
 import shutil
 import textwrap
 
-from bnprobe.report.blocks import Block, Facts, Figure, Findings, Glossary, Page, Prose, Section, Table
+from bnprobe.report.blocks import (
+    Block,
+    Facts,
+    Figure,
+    Findings,
+    Glossary,
+    Moving,
+    Page,
+    Prose,
+    Section,
+    Table,
+)
 from bnprobe.report.words import visible
 
 
 def to_text(page: Page, width: int | None = None) -> str:
     """The page without its pictures, `width` characters wide (the terminal's width where None).
 
-    Sections that the page folds (single layers, the glossary) are left out.
+    The glossary and single layers are left out.
     """
     columns = width or min(shutil.get_terminal_size((100, 24)).columns, 120)
     title = _wrap(page.title, columns)
+    last: list[str] = []
     parts = [*title, "=" * len(title[0]), *_wrap(page.lead, columns)]
     for section in page.sections:
-        if not section.folded and not section.parts:
+        if not section.folded and section.blocks and all(part.layer < 0 for part in section.parts):
             parts += _section(section, columns)
-    return "\n".join(parts) + "\n"
+            last += [line for part in section.parts for line in _section(part, columns)]
+    return "\n".join(parts + last) + "\n"
 
 
 def _section(section: Section, width: int) -> list[str]:
@@ -41,7 +54,7 @@ def _block(block: Block, width: int) -> list[str]:
         return _table(block, width)
     if isinstance(block, Glossary):
         return [line for entry in block.entries for line in _wrap(f"{entry.name}: {entry.meaning}", width)]
-    assert isinstance(block, Figure)
+    assert isinstance(block, Figure | Moving)
     return []
 
 

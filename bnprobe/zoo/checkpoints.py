@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bnprobe.errors import BadCheckpoint
 from bnprobe.zoo.refusals import SAVE_AGAIN, damaged, refusal
-from bnprobe.zoo.shards import demand_stored, files_of
+from bnprobe.zoo.shards import demand_no_tar, demand_stored, files_of
 
 State = dict[str, Tensor]
 
@@ -78,6 +78,7 @@ def _read_safetensors(path: Path) -> State:
 def _read_pickle(path: Path) -> Any:
     """Whatever the file holds, if it holds only tensors and plain data."""
     demand_stored(path)
+    demand_no_tar(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on old or foreign formats

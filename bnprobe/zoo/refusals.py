@@ -22,8 +22,13 @@ def refusal(path: Path, error: Exception) -> BadCheckpoint:
             f"If you trust it, {SAVE_AGAIN}."
         )
     if "TorchScript" in str(error):
-        return BadCheckpoint(f"{path} is a TorchScript program, not a state dict; {SAVE_AGAIN}.")
+        return program(path)
     return damaged(path, error)
+
+
+def program(path: Path) -> BadCheckpoint:
+    """That `path` holds code by design."""
+    return BadCheckpoint(f"{path} is a TorchScript program, not a state dict; {SAVE_AGAIN}.")
 
 
 def damaged(path: Path, error: Exception) -> BadCheckpoint:

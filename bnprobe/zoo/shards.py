@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
 from bnprobe.errors import BadCheckpoint
+from bnprobe.zoo.refusals import SAVE_AGAIN, program
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
 BESIDE = ("optim", "sched", "scaler", "training_args", "rng_state", "random_states", "trainer_state")
@@ -25,12 +27,14 @@ def files_of(path: Path) -> list[Path]:
 
 
 def demand_stored(path: Path) -> None:
-    """Refuse a zip archive that would unpack to more than the file holds; torch never compresses."""
+    """Refuse a program, and a zip archive that would unpack to more than the file holds; torch compresses no tensors."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return  # the reader will say what is wrong
+    if any(entry.filename.partition("/")[2] == "constants.pkl" for entry in entries):
+        raise program(path)
     whole = sum(entry.file_size for entry in entries)
     if whole > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise BadCheckpoint(
@@ -39,8 +43,24 @@ def demand_stored(path: Path) -> None:
         )
 
 
+def demand_no_tar(path: Path) -> None:
+    """Refuse torch's oldest format, which is pickles in a tar: torch would make a folder to unpack it in."""
+    try:
+        tarfile.open(path, "r:").close()  # as torch does; is_tarfile would try to decompress it first
+    except (tarfile.TarError, OSError, ValueError):
+        return
+    raise BadCheckpoint(
+        f"{path} is a tar archive, as torch wrote them before its version 0.2 (or nothing but zeros), and those "
+        f"cannot be read without running them; {SAVE_AGAIN}."
+    )
+
+
 def _demand(path: Path) -> None:
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would be to wait for ever
+            raise BadCheckpoint(
+                f"{path} is not a regular file but a pipe or a device. Give the file of the checkpoint itself."
+            )
         path.open("rb").close()
     except FileNotFoundError:
         raise BadCheckpoint(f"there is no checkpoint {path}. Check the path.") from None

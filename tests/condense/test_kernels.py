@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import bnprobe
-from bnprobe.condense import Affine, Own, Reading, Share, compiled, plain
+from bnprobe.condense import Affine, Own, Reading, Share, compiled, plain, products
 from bnprobe.condense.packed import BAD, FIELDS, N_IMAGES, N_MOMENTS, add_mapped, moments_of, packed
 from bnprobe.stats import Moments
 from bnprobe.stats.histogram import N_BINS, SIDE
@@ -129,6 +129,14 @@ def test_counts_alone(shape, layout, per_sample):
         np.testing.assert_array_equal(found.n_positive, twin.n_positive)
         np.testing.assert_array_equal(found.histogram, twin.histogram)
     assert cpu.count(x, None, None) == plain.Counts()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_more_channels_than_a_board_is_wide(layout):
+    """Fails if channels side by side are written past the end of a board: DenseNet-161 ends in 2,208 of them."""
+    x = laid_out(values((3, 2500, 1)), layout)
+    bins = a_map(2500)
+    assert_same(cpu.read(x, bins=bins), plain.read(x, bins=bins))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -496,3 +504,23 @@ def test_without_numba():
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (64, 2049), (257, 5000), (4, 0)])
+@pytest.mark.parametrize("turned", [False, True], ids=["rows", "on its side"])
+def test_products_of_weights_and_gradients(shape, dtype, turned):
+    """Fails if a block at the end is left out, or a row begins where another one does."""
+    draw = torch.Generator().manual_seed(sum(shape))
+    w = torch.randn(shape, generator=draw).to(dtype)
+    g = (torch.randn(shape[::-1], generator=draw).T if turned else torch.randn(shape, generator=draw)).to(
+        dtype
+    )
+    exact_w, exact_g = w.double().numpy(), g.double().numpy()
+    found = products(w, g)
+    # plain torch, which reads what lies on its side, rounds as it goes and answers in the type of the weights
+    close = 1e-5 if dtype in (torch.float32, torch.float64) else 1e-2
+    np.testing.assert_allclose(found[0], np.sqrt((exact_w**2).sum(1)), rtol=close)
+    np.testing.assert_allclose(found[1], np.sqrt((exact_g**2).sum(1)), rtol=close)
+    reach = np.sqrt((exact_w**2).sum(1) * (exact_g**2).sum(1))
+    assert (np.abs(found[2] - (exact_w * exact_g).sum(1)) <= close * reach).all()

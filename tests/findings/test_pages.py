@@ -8,10 +8,12 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from bnprobe.findings import RULES, Limits, pages
+from bnprobe.findings import COMPARED, RULES, Limits, pages
+
+BOOK = (*RULES, *COMPARED)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+@pytest.mark.parametrize("rule", BOOK, ids=lambda rule: rule.id)
 def test_every_rule_has_a_page_that_says_the_four_things(rule):
     """Fails if a rule lands without documentation, or a page leaves out when to ignore it."""
     page = pages.rule_page(rule.id)
@@ -23,7 +25,7 @@ def test_every_rule_has_a_page_that_says_the_four_things(rule):
 def test_no_page_is_left_behind():
     """Fails if a rule is renamed and its page is not."""
     written = {path.stem for path in Path(pages.__file__).with_name("rules").glob("*.md")}
-    assert written == {rule.id for rule in RULES}
+    assert written == {rule.id for rule in BOOK}
 
 
 def test_the_address_of_a_page_is_where_it_lies():
@@ -38,6 +40,6 @@ def test_thresholds_that_pages_name_exist():
     import re
 
     known = {field.name for field in fields(Limits)}
-    for rule in RULES:
+    for rule in BOOK:
         named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", pages.rule_page(rule.id)["How it is found"]))
         assert named <= known, rule.id

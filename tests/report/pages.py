@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 import html5lib
+
+from bnprobe.report.interactive import AWAKE, program, program_of_tables
 
 XLINK = "{http://www.w3.org/1999/xlink}href"
 LOADING = ("src", "href", "srcset", "data", "poster", "action", "background", XLINK)
@@ -19,12 +22,12 @@ def parsed(page: str) -> ET.Element:
 
 
 def text_of(element: ET.Element) -> str:
-    """Words of the element, without style sheets, with single spaces."""
+    """Words of the element, without style sheets and scripts, with single spaces."""
     return " ".join(" ".join(_pieces(element)).split())
 
 
 def _pieces(element: ET.Element) -> Iterator[str]:
-    if _name(element) != "style":
+    if _name(element) not in ("style", "script"):
         yield element.text or ""
         for child in element:
             yield from _pieces(child)
@@ -49,10 +52,12 @@ def sections(document: ET.Element) -> dict[str, ET.Element]:
 
 
 def assert_loads_nothing(document: ET.Element) -> None:
-    """No script, no frame, no event handler, and no address but those inside the page itself."""
+    """No frame, no event handler, no address but those inside the page itself, and no script but ours."""
     for node in document.iter():
         name = _name(node)
-        assert name not in ("script", "iframe", "object", "embed", "base", "form"), name
+        assert name not in ("iframe", "object", "embed", "base", "form"), name
+        if name == "script":
+            _assert_ours(node)
         for key, value in node.attrib.items():
             assert not key.lower().startswith("on"), f"{name} {key}"
             if key in LOADING:
@@ -60,8 +65,25 @@ def assert_loads_nothing(document: ET.Element) -> None:
             _assert_no_address(value, f"{name} {key}")
         if name == "style":
             _assert_no_address("".join(node.itertext()), "style")
-    refreshing = [node for node in elements(document, "meta") if "http-equiv" in node.attrib]
-    assert refreshing == []
+    for meta in elements(document, "meta"):
+        if "http-equiv" in meta.attrib:
+            assert meta.attrib["http-equiv"] == "Content-Security-Policy"
+            assert meta.attrib["content"].startswith("default-src 'none'; img-src data:;")
+
+
+def _assert_ours(script: ET.Element) -> None:
+    """Data that no browser runs, or one of the two programs, to the letter."""
+    text = "".join(script.itertext())
+    if script.attrib.get("data-bnp") == "manifest":
+        json.loads(text)
+    elif script.attrib.get("data-bnp") == "blob":
+        assert script.attrib["type"] == "text/plain"
+        assert re.fullmatch(r"[A-Za-z0-9+/]+=*", text), text[:80]
+    else:
+        assert not script.attrib
+        root = re.search(r'getElementById\("(bnprobe[-\w]*)"\)', text)
+        assert root, text[:80]
+        assert text in (program(root[1]), program_of_tables(root[1]), AWAKE % root[1])
 
 
 def _assert_no_address(css: str, where: str) -> None:

@@ -17,6 +17,7 @@ from bnprobe.condense.kernels.columns import BAR, PILOT, TURN, block_board, lane
 from bnprobe.condense.kernels.gates import set_gates
 from bnprobe.condense.kernels.lanes import floats, memory, plain, real, take, words
 from bnprobe.condense.kernels.places import positions_of_image
+from bnprobe.condense.kernels.products import products_of_rows
 from bnprobe.condense.kernels.rows import sum_rows
 from bnprobe.condense.kernels.tally import (
     BANKS,
@@ -176,6 +177,10 @@ def entries(stamp: str) -> dict[str, Callable[[Any], None]]:
         stamp  # noqa: B018
         norm_positions(pointer)
 
+    def products(pointer: Any) -> None:
+        stamp  # noqa: B018
+        products_of_rows(pointer, words(pointer))
+
     def add(pointer: Any) -> None:
         stamp  # noqa: B018
         task = words(pointer)
@@ -191,4 +196,4 @@ def entries(stamp: str) -> dict[str, Callable[[Any], None]]:
         )
         add_mapped_totals(task[tasks.OUT], task[tasks.X], task[tasks.C], maps)
 
-    return {entry.__name__: entry for entry in (rows, columns, counts, positions, add, add_mapped)}
+    return {entry.__name__: entry for entry in (rows, columns, counts, positions, products, add, add_mapped)}

@@ -120,10 +120,19 @@ def bin_rows(x: Any, task: Any, n: int, first: int, last: int, counts: Any, foun
 
 @plain
 def bin_columns(x: Any, task: Any, n: int, first: int, last: int, counts: Any, found: Any, maps: Any) -> None:
-    """Count the bins of image n and the channels `first` to `last`, at most RUN, side by side.
+    """Count the bins of image n and the channels `first` to `last` side by side, RUN of them at a time.
 
     Neighbouring values belong to different channels, so no entry is read just after it was written.
     """
+    for c in range(first, last, RUN):  # the boards end there
+        bin_some_columns(x, task, n, c, min(c + RUN, last), counts[c - first :], found, maps)
+
+
+@plain
+def bin_some_columns(
+    x: Any, task: Any, n: int, first: int, last: int, counts: Any, found: Any, maps: Any
+) -> None:
+    """As `bin_columns`, of RUN channels at most."""
     width = last - first
     mine = counters(counts.ctypes.data)
     for c in range(width):

@@ -1,0 +1,72 @@
+"""Where two sides part: the first place, in the order in which the data pass, from which on they lie apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.comparison.certainty import ROUNDING
+
+NOISE = 3.0
+"""Times the noise that a gap must be to count: of 16 channels without a difference one in 10^12 is."""
+
+WORDS = {
+    "pre": "the input",
+    "post": "the output",
+    "running": "the running statistics",
+    "affine": "γ and β",
+}
+
+
+class Place(NamedTuple):
+    """A gap at one site: of its inputs ("pre"), its outputs ("post"), or of what it stores."""
+
+    layer: str
+    call: int
+    aspect: str
+    gap: float
+    noise: float
+
+    @property
+    def words(self) -> str:
+        """The place in words: the output of layer2.1.bn1."""
+        call = f" (call {self.call + 1})" if self.call else ""
+        return f"{WORDS[self.aspect]} of {self.layer}{call}"
+
+
+def places(layers: pd.DataFrame) -> Iterator[Place]:
+    """Every known gap: by the data where some went through, by what is stored where none did."""
+    seen = bool(len(layers)) and bool(layers[["pre_gap", "post_gap"]].notna().any(axis=None))
+    for _, row in layers.iterrows():
+        for aspect in ("pre", "post") if seen else ("running", "affine"):
+            if not np.isnan(row[f"{aspect}_gap"]):
+                yield Place(
+                    str(row["layer"]),
+                    int(row["call"]),
+                    aspect,
+                    float(row[f"{aspect}_gap"]),
+                    _noise(row, aspect),
+                )
+
+
+def opening(layers: pd.DataFrame, limit: float) -> Place | None:
+    """The first place whose gap is at least `limit` and is not what the choice of images makes; None without one.
+
+    `layers` in the order in which the data pass. A gap whose noise is not known counts by its size alone.
+    """
+    return next(
+        (place for place in places(layers) if place.gap >= limit and not place.gap < NOISE * place.noise),
+        None,
+    )
+
+
+def surely(layers: pd.DataFrame) -> Place | None:
+    """The first place that differs by more than rounding and more than the choice of images makes, however little."""
+    return opening(layers, ROUNDING)
+
+
+def _noise(row: Any, aspect: str) -> float:
+    return float(row[f"{aspect}_noise"]) if aspect in ("pre", "post") else float("nan")

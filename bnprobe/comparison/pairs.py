@@ -1,0 +1,94 @@
+"""Which site of one recording stands against which of the other, and what stands alone."""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from bnprobe.recording import LayerRecord, Recording
+
+
+class Pair(NamedTuple):
+    """One site in both recordings: the same path, the same call, as many channels."""
+
+    a: LayerRecord
+    b: LayerRecord
+
+    @property
+    def identical(self) -> bool:
+        """Whether every number of both is the same to the last bit, the weights before them included.
+
+        What else stands around a norm belongs to its neighbours.
+        """
+        mine, theirs = (replace(record, wiring=None) for record in self)
+        return _same(mine, theirs) and not self.filters_differ
+
+    @property
+    def filters_differ(self) -> bool:
+        """Whether the weights before the norm differ, where both sides know them."""
+        mine, theirs = (None if record.wiring is None else record.wiring.folded for record in self)
+        if mine is None or theirs is None:
+            return False
+        return not _same((mine.norm, mine.bias), (theirs.norm, theirs.bias))
+
+
+class Alone(NamedTuple):
+    """A site that was not compared: where it is ("A" or "B"), and why it stands alone."""
+
+    layer: str
+    call: int
+    n_channels: int
+    side: str
+    why: str
+
+
+class Pairs(NamedTuple):
+    """Everything common, in the order in which A reached it, and the rest of both sides."""
+
+    common: tuple[Pair, ...]
+    alone: tuple[Alone, ...]
+
+
+def pairs(a: Recording, b: Recording) -> Pairs:
+    """Sites by path and call. A layer whose number of channels differs is compared with nothing."""
+    mine = {(record.layer, record.call): record for record in a.layers}
+    theirs = {(record.layer, record.call): record for record in b.layers}
+    common = tuple(
+        Pair(mine[site], theirs[site])
+        for site in mine
+        if site in theirs and mine[site].n_channels == theirs[site].n_channels
+    )
+    matched = {(pair.a.layer, pair.a.call) for pair in common}
+    alone = [
+        Alone(record.layer, record.call, record.n_channels, side, _why(record, others, recording))
+        for side, records, others, recording in (("A", mine, theirs, b), ("B", theirs, mine, a))
+        for site, record in records.items()
+        if site not in matched
+    ]
+    return Pairs(common, tuple(alone))
+
+
+def _why(record: LayerRecord, others: dict[tuple[str, int], LayerRecord], recording: Recording) -> str:
+    other = others.get((record.layer, record.call))
+    if other is not None:
+        return f"{record.n_channels} channels here, {other.n_channels} on the other side"
+    if record.layer in recording.never_called:
+        return "not reached on the other side"
+    if any(layer == record.layer for layer, _ in others):
+        return "called less often on the other side"
+    return "not there on the other side"
+
+
+def _same(mine: object, theirs: object) -> bool:
+    """Whether two records hold the same numbers; NaN is the same as NaN."""
+    if isinstance(mine, np.ndarray) and isinstance(theirs, np.ndarray):
+        return bool(np.array_equal(mine, theirs, equal_nan=True))
+    if type(mine) is not type(theirs):
+        return False
+    if isinstance(mine, tuple) and isinstance(theirs, tuple):
+        return len(mine) == len(theirs) and all(map(_same, mine, theirs))
+    if is_dataclass(mine):
+        return all(_same(value, vars(theirs)[name]) for name, value in vars(mine).items())
+    return bool(mine == theirs or (mine != mine and theirs != theirs))

@@ -1,0 +1,128 @@
+"""Place and width of a channel, of four kinds, and how far those of two sides lie apart.
+
+affine   what the layer was taught to put out: mean beta, deviation |gamma| (0 and 1 where it has none)
+running  what it remembers: running mean and variance
+pre      what entered it, as seen
+post     what left it, as seen
+
+The distance is that of two Gaussians, sqrt((m_B - m_A)^2 + (s_B - s_A)^2): the 2-Wasserstein distance (Dowson
+& Landau 1982). It is told in units that belong to both sides, so that exchanging them changes signs only: of
+a channel's own deviation where the norm divides by it (running, pre), of the whole layer's where what follows
+sees it (affine, post), because there a channel that hardly varies hardly matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnprobe.recording import BATCH, LayerRecord
+from bnprobe.stats.moments import Array
+
+ASPECTS = ("affine", "running", "pre", "post")
+WITH_DATA = ("pre", "post")
+AS_A_LAYER = ("affine", "post")
+"""Aspects in units of the layer's typical deviation."""
+
+MISMATCH = 0.05
+"""Above it the output is not what the formula of the norm says, and no error of it follows from the input's."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and deviation of every channel, shape (C,), with their certainty where images were counted.
+
+    `mean_error` and `log_error` are standard errors of the mean and of the log of the deviation, NaN where
+    they are not known. `log_sd` is the log of the deviation without the bias that the number of images gives
+    it. `n` is the number of images.
+    """
+
+    mean: Array
+    sd: Array
+    log_sd: Array
+    mean_error: Array
+    log_error: Array
+    n: Array
+
+
+def spread(record: LayerRecord, aspect: str) -> Spread:
+    """One aspect of one side; NaN where it has no such thing."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        return {"affine": _affine, "running": _running, "pre": _pre, "post": _post}[aspect](record)
+
+
+def unit(a: Spread, b: Spread, aspect: str) -> Array:
+    """The common deviation in which a distance is told, shape (C,); NaN where it is not above zero."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        square = (a.sd**2 + b.sd**2) / 2
+        if aspect in AS_A_LAYER and np.isfinite(square).any():
+            square = np.full_like(square, np.mean(square[np.isfinite(square)]))
+        return np.where(square > 0, np.sqrt(square), np.nan)
+
+
+def _certain(mean: Array, sd: Array) -> Spread:
+    unknown = np.full(mean.shape, np.nan)
+    return Spread(mean, sd, np.log(sd), unknown, unknown, unknown)
+
+
+def _affine(record: LayerRecord) -> Spread:
+    gamma = np.ones(record.n_channels) if record.gamma is None else record.gamma
+    beta = np.zeros(record.n_channels) if record.beta is None else record.beta
+    return _certain(beta, np.abs(gamma))
+
+
+def _running(record: LayerRecord) -> Spread:
+    missing = np.full(record.n_channels, np.nan)
+    if record.running_mean is None or record.running_var is None:
+        return _certain(missing, missing)
+    return _certain(record.running_mean, np.sqrt(record.running_var + record.eps))
+
+
+def _pre(record: LayerRecord) -> Spread:
+    """eps is part of the deviation, as it is for the norm: where it rules, nothing that is seen matters."""
+    images = record.pre_images
+    var, n = record.pre.var_population, images.n
+    # a variance over N images misses that of the mean of N
+    seen = var + np.nan_to_num(images.var_between / n)
+    of_square = images.var_of_square_about(record.pre.mean)
+    return Spread(
+        record.pre.mean_seen,
+        np.sqrt(var + record.eps),
+        np.log(seen + record.eps) / 2,
+        np.sqrt(images.var_between / n),
+        np.sqrt(of_square / n) / (2 * (seen + record.eps)),
+        n,
+    )
+
+
+def _post(record: LayerRecord) -> Spread:
+    """Errors follow from the input's where the norm is one affine map, and are 0 where the batch sets the output."""
+    before, mean, sd = _pre(record), record.post.mean_seen, np.sqrt(record.post.var_population)
+    unknown = np.full(mean.shape, np.nan)
+    plain = record.pools == BATCH and record.output == "derived" and not record.mismatch > MISMATCH
+    if plain and not record.parameters_moved:
+        if record.normalized_by == "batch":
+            zero = np.where(before.n > 1, 0.0, np.nan)
+            return Spread(mean, sd, np.log(sd), zero, zero, before.n)
+        if record.normalized_by == "running" and not record.buffers_moved:
+            return _mapped(record, before, mean, sd)
+    return Spread(mean, sd, np.log(sd), unknown, unknown, before.n)
+
+
+def _mapped(record: LayerRecord, before: Spread, mean: Array, sd: Array) -> Spread:
+    """After a map with the same slope for every value."""
+    gamma = np.ones(record.n_channels) if record.gamma is None else record.gamma
+    slope = np.abs(gamma) / _running(record).sd
+    images = record.pre_images
+    var = record.pre.var_population
+    seen = var + np.nan_to_num(images.var_between / images.n)
+    of_square = images.var_of_square_about(record.pre.mean)
+    return Spread(
+        mean,
+        sd,
+        np.log(slope) + np.log(seen) / 2,
+        slope * before.mean_error,
+        np.sqrt(of_square / images.n) / (2 * seen),
+        before.n,
+    )

@@ -1,0 +1,204 @@
+"""The tables of a comparison: a row per common site and a row per channel of it, both sides and their differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.comparison.certainty import adjusted, mean_test, scale_test
+from bnprobe.comparison.columns import COLUMNS, LAYER_SIDES, SIDE_BY_SIDE
+from bnprobe.comparison.pairs import Alone, Pair, Pairs
+from bnprobe.comparison.shapes import distances
+from bnprobe.comparison.spread import ASPECTS, WITH_DATA, Spread, spread, unit
+from bnprobe.measures import Column, activity, parameters, shape
+from bnprobe.measures import glossary as of_one_side
+from bnprobe.measures.shape import median
+from bnprobe.recording import LayerRecord
+from bnprobe.stats.moments import Array
+
+SURE = 0.01
+"""q below which a channel is called changed."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What the rules and the page read. `unread` names sites that only one side has, and why."""
+
+    layers: pd.DataFrame
+    channels: pd.DataFrame
+    unread: pd.DataFrame
+
+    @property
+    def preprocessing(self) -> pd.DataFrame:
+        """No mistake of the inputs is looked for here: a comparison says how the inputs of both sides differ."""
+        return pd.DataFrame()
+
+
+def differences(found: Pairs) -> Differences:
+    """Compare everything common, once."""
+    parts = [_channels(pair) for pair in found.common]
+    for aspect in WITH_DATA:
+        _adjust(parts, aspect)
+    rows = [_layer(pair, channels) for pair, channels in zip(found.common, parts, strict=True)]
+    channels = [pd.DataFrame(part) for part in parts]
+    return Differences(
+        pd.DataFrame(rows),
+        pd.concat(channels, ignore_index=True) if channels else pd.DataFrame(),
+        pd.DataFrame(found.alone, columns=list(Alone._fields)),
+    )
+
+
+def glossary() -> tuple[Column, ...]:
+    """Every column, those of each side included."""
+    known = {column.name: column for column in of_one_side()}
+    sides = [
+        Column(
+            f"{name}_{side.lower()}",
+            f"On side {side}: {known[name].meaning}",
+            known[name].formula,
+            known[name].unit,
+            known[name].source,
+            table,
+        )
+        for table, names in (("channels", SIDE_BY_SIDE), ("layers", LAYER_SIDES))
+        for name in names
+        for side in "AB"
+    ]
+    return (*COLUMNS, *sides)
+
+
+def _channels(pair: Pair) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        "layer": pair.a.layer,
+        "call": pair.a.call,
+        "channel": np.arange(pair.a.n_channels),
+        **_both(_one_side(pair.a), _one_side(pair.b), SIDE_BY_SIDE),
+    }
+    columns["fires_change"] = columns["fires_b"] - columns["fires_a"]
+    for aspect in ASPECTS:
+        a, b = spread(pair.a, aspect), spread(pair.b, aspect)
+        columns |= _gaps(a, b, aspect)
+        if aspect in WITH_DATA:
+            columns |= _tests(a, b, aspect)
+    w1, columns["pre_ks"] = distances(pair.a.pre_histogram, pair.b.pre_histogram, pair.a.n_channels)
+    columns["pre_w1"] = w1 / unit(spread(pair.a, "pre"), spread(pair.b, "pre"), "pre")
+    return columns
+
+
+def _one_side(record: LayerRecord) -> dict[str, Array]:
+    return {
+        name: values
+        for family in (parameters, shape, activity)
+        for name, values in family.channel_columns(record).items()
+    }
+
+
+def _both(a: dict[str, Any], b: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {f"{name}_{side}": values[name] for name in names for side, values in (("a", a), ("b", b))}
+
+
+def _gaps(a: Spread, b: Spread, aspect: str) -> dict[str, Array]:
+    """Differences of one aspect; 0 where both sides are the same, whatever the unit."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        common = unit(a, b, aspect)
+        same = (a.mean == b.mean) & (a.sd == b.sd)
+        shift = np.where(a.mean == b.mean, 0.0, (b.mean - a.mean) / common)
+        width = np.where(a.sd == b.sd, 0.0, (b.sd - a.sd) / common)
+        ratio = np.where(same, 1.0, b.sd / a.sd)
+        return {
+            f"{aspect}_shift": shift,
+            f"{aspect}_ratio": ratio,
+            f"{aspect}_gap": np.where(same, 0.0, np.hypot(shift, width)),
+        }
+
+
+def _tests(a: Spread, b: Spread, aspect: str) -> dict[str, Array]:
+    """Errors and p of the means and the deviations; `_adjust` turns p into q. `_se` is what the gap has of noise."""
+    common = unit(a, b, aspect)
+    shift_se, shift_p = mean_test(a, b, common)
+    ratio_se, ratio_p = scale_test(a, b)
+    return {
+        f"{aspect}_shift_se": shift_se,
+        f"{aspect}_shift_q": shift_p,
+        f"{aspect}_ratio_se": ratio_se,
+        f"{aspect}_ratio_q": ratio_p,
+    }
+
+
+def _adjust(parts: list[dict[str, Any]], aspect: str) -> None:
+    """Over all channels of all layers at once, means and deviations together."""
+    names = (f"{aspect}_shift_q", f"{aspect}_ratio_q")
+    if not parts:
+        return
+    q = adjusted(np.concatenate([part[name] for part in parts for name in names]))
+    ends = np.cumsum([len(part[name]) for part in parts for name in names])[:-1]
+    split = iter(np.split(q, ends))
+    for part in parts:
+        for name in names:
+            part[name] = next(split)
+        part[f"{aspect}_changed"] = (part[names[0]] < SURE) | (part[names[1]] < SURE)
+
+
+def _layer(pair: Pair, channels: dict[str, Any]) -> dict[str, Any]:
+    gaps = {f"{aspect}_gap": _root_mean_square(channels[f"{aspect}_gap"]) for aspect in ASPECTS}
+    known = [gap for gap in gaps.values() if not np.isnan(gap)]
+    a, b = channels["fires_a"], channels["fires_b"]
+    return {
+        "layer": pair.a.layer,
+        "call": pair.a.call,
+        "n_channels": pair.a.n_channels,
+        "change": max(known, default=float("nan")),
+        **gaps,
+        **{f"{aspect}_noise": _noise(pair, channels, aspect) for aspect in WITH_DATA},
+        **{f"{aspect}_changed_share": _share(channels, aspect) for aspect in WITH_DATA},
+        "pre_w1_median": median(channels["pre_w1"]),
+        "fires_change_mean": _mean(np.abs(channels["fires_change"])),
+        "went_silent": int(np.sum((a > 0) & (b == 0))),
+        "filters_differ": pair.filters_differ,
+        "identical": pair.identical,
+        **_both(_facts(pair.a), _facts(pair.b), LAYER_SIDES),
+    }
+
+
+def _facts(record: LayerRecord) -> dict[str, Any]:
+    """What one side is, by the names of its own table."""
+    return {
+        "kind": record.kind,
+        "mode": record.mode,
+        "normalized_by": record.normalized_by,
+        "n_images": record.n_images,
+        "n_nonfinite": int(record.pre_nonfinite.sum()),
+        "eps": record.eps,
+        "momentum": np.nan if record.momentum is None else record.momentum,
+        "n_batches_tracked": np.nan if record.n_batches_tracked is None else record.n_batches_tracked,
+    }
+
+
+def _noise(pair: Pair, channels: dict[str, Any], aspect: str) -> float:
+    """Root mean square of what a gap would be if both sides were samples of the same images."""
+    a, b = spread(pair.a, aspect), spread(pair.b, aspect)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        common = unit(a, b, aspect)
+        width = [side.sd * np.where(side.sd == 0, 0.0, side.log_error) / common for side in (a, b)]
+        return _root_mean_square(np.hypot(channels[f"{aspect}_shift_se"], np.hypot(*width)))
+
+
+def _share(channels: dict[str, Any], aspect: str) -> float:
+    """Of the channels that could be tested."""
+    tested = ~np.isnan(channels[f"{aspect}_shift_q"]) | ~np.isnan(channels[f"{aspect}_ratio_q"])
+    return float(np.mean(channels[f"{aspect}_changed"][tested])) if tested.any() else float("nan")
+
+
+def _root_mean_square(values: Array) -> float:
+    """Of the finite values; NaN where there are none."""
+    known = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(known**2))) if known.size else float("nan")
+
+
+def _mean(values: Array) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.mean(known)) if known.size else float("nan")

@@ -1,0 +1,48 @@
+"""The chapters of the page: each opens with what is seen in this network, and is left out where it cannot be told."""
+
+from __future__ import annotations
+
+import warnings
+from types import ModuleType
+
+from bnprobe.measures import Tables
+from bnprobe.recording import Recording
+from bnprobe.report.blocks import Prose, Section
+from bnprobe.report.chapters import (
+    affine,
+    implied,
+    memory,
+    own,
+    residual,
+    roles,
+    shape,
+    stem,
+    variance,
+)
+from bnprobe.report.chapters.chapter import Absent, Material
+
+CHAPTERS: tuple[ModuleType, ...] = (memory, roles, shape, variance, stem, implied, affine, residual, own)
+"""One file each, in the order of the page; `chapter(material)` gives a Section, or Absent with the reason."""
+
+
+def chapters(recording: Recording, tables: Tables) -> tuple[Section, ...]:
+    """Those that can be written, and after them why the others cannot, if it could have been otherwise."""
+    material = Material(recording, tables)
+    written = [_written(module, material) for module in CHAPTERS]
+    absent = tuple(f"{one.title}: {one.why}." for one in written if isinstance(one, Absent))
+    if recording.weights_only:
+        absent = ()  # a file of weights: nobody expects of it what only data tell
+    rest = [Section("untold", "What could not be told", (Prose(absent),))] if absent else []
+    return (*(one for one in written if isinstance(one, Section)), *rest)
+
+
+def _written(module: ModuleType, material: Material) -> Section | Absent:
+    """One chapter; one that cannot be made costs a sentence, never the page."""
+    try:
+        made: Section | Absent = module.chapter(material)
+    except Exception as error:
+        warnings.warn(
+            f"the chapter {module.TITLE!r} could not be made: {error!r}", RuntimeWarning, stacklevel=3
+        )
+        return Absent(module.TITLE, f"it could not be made ({error!r})")
+    return made

@@ -1,0 +1,99 @@
+"""The affine view: a norm with fixed statistics is x · slope + intercept, and folds into the weights before it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.measures import Tables
+from bnprobe.measures.shape import median
+from bnprobe.report.blocks import Figure, Prose, Section
+from bnprobe.report.chapters.chapter import Absent, Material, highest, named, norms
+from bnprobe.report.colours import GREEN, MEMORY, ROSE
+from bnprobe.report.pictures import Band, Curves, Line, Panel, by_depth, of
+from bnprobe.report.rows import table
+from bnprobe.report.words import number, share
+
+TITLE = "The affine view"
+HEADS = ["layer", "affine_by", "eps_dominated", "folded_spread", "bits_lost_median", "bits_lost_worst"]
+MOST_ROWS = 6
+
+
+def chapter(material: Material) -> Section | Absent:
+    """The sentence, slopes and lost bits by depth, and the layers that lose most."""
+    layers = material.tables.layers
+    known = layers[layers["affine_by"] != "none"]
+    slopes = _slopes(material.tables).reindex(pd.MultiIndex.from_frame(known[["layer", "call"]]))
+    if known.empty or slopes["mid"].isna().all():
+        return Absent(TITLE, "these norms use each sample's own statistics, so they are no fixed map")
+    losing = known[known["bits_lost_worst"].notna()].sort_values(
+        "bits_lost_worst", ascending=False, kind="stable"
+    )
+    rows = []
+    if len(losing) > 1:
+        rows = [table(losing.head(MOST_ROWS), HEADS, "The norms that lose most when folded.")]
+    return Section("affine", TITLE, (Prose(_words(known, slopes)), _figure(known, slopes), *rows))
+
+
+def _slopes(tables: Tables) -> pd.DataFrame:
+    """Quartiles of |slope| over the channels of each site."""
+    size = tables.channels["slope"].abs().where(np.isfinite(tables.channels["slope"]))
+    by_site = size.groupby([tables.channels["layer"], tables.channels["call"]], sort=False)
+    return by_site.quantile(np.array([0.25, 0.5, 0.75])).unstack().set_axis(["low", "mid", "high"], axis=1)
+
+
+def _words(known: pd.DataFrame, slopes: pd.DataFrame) -> tuple[str, str]:
+    low, high = (number(float(extreme(slopes["mid"].to_numpy())), 2) for extreme in (np.nanmin, np.nanmax))
+    line = (
+        f"With fixed statistics each of {norms(len(known))} is a line per channel, x · slope + intercept: the typical "
+        f"|slope| {f'runs from {low} to {high} over the layers' if low != high else f'is {low}'}."
+    )
+    losing = known[known["bits_lost_worst"].notna()]
+    if losing.empty:
+        return line, f"{_eps(known)[0].upper()}{_eps(known)[1:]}."
+    worst = highest(losing, "bits_lost_worst")
+    return line, (
+        f"Folded into the weights before, a channel's range is typically {share(median(of(known, 'folded_spread')))} of its "
+        f"layer's widest, so one scale per layer costs the worst channel {number(worst['bits_lost_worst'], 2)} bits, at "
+        f"{named(worst)}; {_eps(known)}."
+    )
+
+
+def _eps(known: pd.DataFrame) -> str:
+    most = highest(known, "eps_dominated") if known["eps_dominated"].notna().any() else None
+    if most is None or most["eps_dominated"] == 0:
+        return "eps shapes no channel's output"
+    whole = float(np.average(of(known, "eps_dominated"), weights=of(known, "n_channels")))
+    return f"eps shapes the output of {share(whole)} of all channels, most at {named(most)} ({share(most['eps_dominated'])})"
+
+
+def _figure(known: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
+    panels: list[Panel] = [
+        Curves(
+            "|slope| of the norm, |γ| / √(σ² + eps) (median and middle half of the channels)",
+            (Line(slopes["mid"].to_numpy(), "", MEMORY),),
+            Band(slopes["low"].to_numpy(), slopes["high"].to_numpy(), MEMORY),
+            logarithmic=True,
+            unit="output / input",
+        )
+    ]
+    if known["bits_lost_median"].notna().any():
+        panels.append(
+            Curves(
+                "what one scale per layer costs a channel's folded weights",
+                (
+                    Line(of(known, "bits_lost_median"), "typical channel", GREEN),
+                    Line(of(known, "bits_lost_worst"), "worst that is not switched off", ROSE),
+                ),
+                limits=(0, None),
+                unit="bits",
+            )
+        )
+    return by_depth(
+        "affine",
+        "Slope of every norm, and what folding it costs quantized weights, by depth.",
+        known,
+        tuple(panels),
+        "An inference engine folds a norm into the weights before it. Channels whose folded weights are small against the "
+        "layer's largest lose bits when one scale must fit all.",
+    )

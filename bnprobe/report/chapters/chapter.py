@@ -1,0 +1,54 @@
+"""What a chapter is given, and what it says where the recording lacks what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.measures import Tables
+from bnprobe.recording import Recording
+from bnprobe.report.words import count, shorten
+
+LONGEST = 48
+"""Letters of a layer's name in a sentence."""
+
+NO_DATA = "no data went through the network"
+
+
+@dataclass(frozen=True)
+class Material:
+    """The recording and the tables made of it."""
+
+    recording: Recording
+    tables: Tables
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A chapter that cannot be written: its title, and why not, in a few words that end without a stop."""
+
+    title: str
+    why: str
+
+
+def named(row: pd.Series) -> str:
+    """The site of a row of the table of layers, as sentences name it."""
+    call = f" (call {row['call'] + 1})" if row["call"] else ""
+    return shorten(row["layer"], LONGEST) + call
+
+
+def highest(frame: pd.DataFrame, column: str) -> pd.Series:
+    """The row with the largest value of a column that has one."""
+    return frame.iloc[int(np.nanargmax(frame[column].to_numpy(dtype=np.float64)))]
+
+
+def lowest(frame: pd.DataFrame, column: str) -> pd.Series:
+    """The row with the smallest value of a column that has one."""
+    return frame.iloc[int(np.nanargmin(frame[column].to_numpy(dtype=np.float64)))]
+
+
+def norms(n: int) -> str:
+    """So many norms."""
+    return count(n, "norm")

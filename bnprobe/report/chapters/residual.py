@@ -1,0 +1,81 @@
+"""Branch against skip: how much of a residual block's output is its own, and how much it was at first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.report.blocks import Figure, Prose, Section
+from bnprobe.report.chapters.chapter import Absent, Material, highest, lowest, named
+from bnprobe.report.colours import MEMORY, MUTED
+from bnprobe.report.pictures import Curves, Line, by_depth, of
+from bnprobe.report.rows import table
+from bnprobe.report.words import count, number, share
+
+TITLE = "Branch against skip"
+HEADS = ["layer", "skip", "branch_var", "skip_var", "branch_share", "branch_share_initial"]
+MOST_ROWS = 24
+
+
+def chapter(material: Material) -> Section | Absent:
+    """The sentence, the share of the branch by depth, and the blocks."""
+    known = _blocks(material.tables.layers[material.tables.layers["branch_share"].notna()])
+    if known.empty:
+        return Absent(TITLE, "no norm was seen to enter a sum whose other side is made of norms")
+    heads = [head for head in HEADS if known[head].notna().any()]
+    note = "" if len(known) <= MOST_ROWS else f"The first {MOST_ROWS} of {count(len(known), 'block')}."
+    rows = table(known.head(MOST_ROWS), heads, note)
+    figure = [_figure(known)] if len(known) > 1 else []
+    return Section("residual", TITLE, (Prose((_words(known),)), *figure, rows))
+
+
+def _blocks(known: pd.DataFrame) -> pd.DataFrame:
+    """One row per sum: where both its sides are norms, the one that was reached first is taken for the branch.
+
+    A projection in the skip is computed after the branch in every network that was looked at.
+    """
+    seen = dict(zip(known["layer"], known["skip"], strict=True))
+    order = {layer: position for position, layer in enumerate(known["layer"])}
+    second = [
+        seen.get(skip) == layer and order[skip] < order[layer]
+        for layer, skip in zip(known["layer"], known["skip"], strict=True)
+    ]
+    return known[~np.array(second, dtype=bool)]
+
+
+def _words(known: pd.DataFrame) -> str:
+    loud, quiet = highest(known, "branch_share"), lowest(known, "branch_share")
+    grown = int((known["branch_share"] > known["branch_share_initial"]).sum())
+    if len(known) == 1:
+        return (
+            f"At {named(loud)} the branch makes up {share(loud['branch_share'])} of the block's variance, and made up "
+            f"{share(loud['branch_share_initial'])} at initialisation, as the learned vectors imply."
+        )
+    louder = f"{grown} of them it is" if grown else "none of them is it"
+    return (
+        f"In {count(len(known), 'residual block')} the branch makes up {share(quiet['branch_share'])} (at {named(quiet)}) "
+        f"to {share(loud['branch_share'])} (at {named(loud)}) of what the sum varies by, as the learned vectors imply; in "
+        f"{louder} louder than at initialisation, where the skip grows with every block and the branch falls to "
+        f"{share(float(np.nanmin(of(known, 'branch_share_initial'))))}."
+    )
+
+
+def _figure(known: pd.DataFrame) -> Figure:
+    panel = Curves(
+        "share of the branch in the block's variance",
+        (
+            Line(of(known, "branch_share_initial"), "at initialisation", MUTED, dashed=True),
+            Line(of(known, "branch_share"), "now", MEMORY),
+        ),
+        limits=(0, 1),
+        levels=((0.5, "as loud"),),
+        unit="share",
+    )
+    return by_depth(
+        "residual",
+        f"Share of the branch in the variance of {count(len(known), 'residual block')}, now and at first, by depth.",
+        known,
+        (panel,),
+        f"Last norm of each branch. The share follows from γ, β and the norms before the skip; at initialisation γ is 1 and "
+        f"β is 0, which for the first of these blocks gives {number(float(known['branch_share_initial'].iloc[0]), 2)}.",
+    )

@@ -1,0 +1,97 @@
+"""What the first norm knows of the training images: their mean colour, and the black around them."""
+
+from __future__ import annotations
+
+from bnprobe.measures import StemReading, stem
+from bnprobe.report.blocks import Facts, Figure, Prose, Section
+from bnprobe.report.chapters.chapter import Absent, Material
+from bnprobe.report.pictures import Swatch, swatches
+from bnprobe.report.words import count, number, share
+
+TITLE = "What the first norm knows of the training images"
+
+
+def chapter(material: Material) -> Section | Absent:
+    """The sentence, the colour, and what speaks for it; absent with the reason where it cannot be trusted."""
+    reading = stem(material.recording)
+    if not reading.trusted or reading.mean_input is None:
+        why = reading.why.removeprefix("Not identifiable here: ").removesuffix(".")
+        return Absent(TITLE, why[:1].lower() + why[1:])
+    return Section(
+        "stem", TITLE, (Prose((words(reading),)), *_colours(reading), Facts(tuple(_evidence(reading))))
+    )
+
+
+def words(reading: StemReading) -> str:
+    """The mean of the training images, that of this run's, and the black between them."""
+    assert reading.mean_input is not None
+    mean = reading.mean_pixels or reading.mean_input
+    unit = "in pixels of 0 to 1" if reading.mean_pixels else "in units of the model's input"
+    seen = reading.seen_pixels or reading.seen_input
+    text = f"The training images had a mean of {_listed(mean)} ({unit}), as {reading.layer} remembers it"
+    text += f"; those of this run have {_listed(seen)}." if seen else "."
+    padding = _padding(reading)
+    return f"{text} {padding}" if padding else text
+
+
+def _without_black(reading: StemReading) -> tuple[float, ...] | None:
+    """The mean of the training images where they were not black; None where no black was found, or no colours are known.
+
+    Black is 0, so a share s of it leaves (1 - s) of every mean.
+    """
+    padding = reading.padding
+    if padding is None or padding.pixels is None or reading.mean_pixels is None:
+        return None
+    return tuple(value / (1 - padding.share) for value in reading.mean_pixels)
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(number(value, 3) for value in values)
+
+
+def _padding(reading: StemReading) -> str:
+    padding = reading.padding
+    if padding is None:
+        return ""
+    if padding.pixels is not None:
+        rest = _without_black(reading)
+        return (
+            f"They were random crops with {count(padding.pixels, 'pixel')} of black around the image: "
+            f"{share(padding.share)} of what the network saw was black"
+            + (f", and the rest of it had {_listed(rest)}." if rest else ".")
+        )
+    if padding.share < max(0.01, 2 * padding.share_se):
+        return "There is no sign that black was added to them."
+    return f"About {share(padding.share)} of what the network saw was black, as padding makes it."
+
+
+def _colours(reading: StemReading) -> list[Figure]:
+    """Patches where the input has red, green and blue."""
+    remembered = reading.mean_rgb
+    if remembered is None:
+        return []
+    patches = [Swatch(remembered, "remembered mean colour\nof the training images")]
+    for colour, label in (
+        (_without_black(reading), "the same without\nthe black around them"),
+        (reading.seen_pixels, "mean colour of the images\nof this run, decoded alike"),
+    ):
+        if colour is not None and len(colour) == 3:
+            patches.append(Swatch((colour[0], colour[1], colour[2]), label))
+    alt = f"The mean colour that the first norm remembers: red {number(remembered[0], 2)}, green "
+    alt += f"{number(remembered[1], 2)}, blue {number(remembered[2], 2)}."
+    return [swatches("stem", alt, tuple(patches))]
+
+
+def _evidence(reading: StemReading) -> list[tuple[str, str]]:
+    rows = [("trust", reading.why)]
+    padding = reading.padding
+    if padding is not None:
+        rows.append(
+            (
+                "black",
+                f"correlation of the remembered means with what clean images would leave "
+                f"{number(padding.corr_clean, 2)}, with what padded ones would {number(padding.corr_padded, 3)}; share "
+                f"without knowing the crop {share(padding.share_mixed)} ± {share(padding.share_se)}",
+            )
+        )
+    return rows

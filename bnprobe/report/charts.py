@@ -1,0 +1,236 @@
+"""The forms of picture that chapters share: panels over depth, clouds of points, patches of colour.
+
+Beside `figures` the only room that imports seaborn and matplotlib. Layouts are fixed: the automatic one
+costs as much as the drawing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bnprobe.report.colours import FAINT, INK, MUTED, PAPER
+from bnprobe.report.figures import ratio_ticks, seaborn, stage_bounds
+from bnprobe.report.pictures import Cloud, Curves, Line, Panel, Stack, Swatch
+from bnprobe.stats.moments import Array
+
+WIDTH, LEFT, RIGHT = 10.0, 0.72, 0.75
+"""Inches."""
+
+TALL, GAP, LETTER = 1.25, 0.4, 0.055
+"""Inches: height of a panel, room above it for its title, and room below for one letter of a name."""
+
+BEHIND = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+"""Paper behind words that stand among lines."""
+
+MOST_NAMES = 60
+MOST_POINTS = 600
+"""Points above which a cloud is stored as an image: thousands of circles cost more than they show."""
+
+
+def by_depth(names: list[str], paths: list[str], panels: tuple[Panel, ...]) -> Figure:
+    """Panels one below the other; `names` stand below the last, `paths` tell where stages begin."""
+    below = 0.2 + LETTER * max(map(len, names))
+    height = below + len(panels) * (TALL + GAP)
+    figure = Figure(figsize=(WIDTH, height))
+    figure.set_layout_engine("none")
+    bounds = [bound - 0.5 for bound in stage_bounds(paths)]
+    for row, panel in enumerate(panels):
+        bottom = height - (row + 1) * (TALL + GAP)
+        box = (LEFT / WIDTH, bottom / height, 1 - (LEFT + RIGHT) / WIDTH, TALL / height)
+        axes = figure.add_axes(box)
+        (_stack if isinstance(panel, Stack) else _curves)(axes, panel)
+        whole_height = axes.get_xaxis_transform()
+        axes.vlines(bounds, 0, 1, color=MUTED, linewidth=0.5, alpha=0.6, zorder=0, transform=whole_height)
+        axes.set_title(panel.title)
+        axes.set_ylabel(panel.unit)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        _name(axes, names if row == len(panels) - 1 else None)
+    return figure
+
+
+def _name(axes: Axes, names: list[str] | None) -> None:
+    if names is None:
+        axes.set_xticks([])
+        return
+    shown = range(0, len(names), -(-len(names) // MOST_NAMES))
+    axes.set_xticks(list(shown), [names[i] for i in shown], rotation=90, fontsize=7.5)
+    axes.tick_params(axis="x", length=0)
+
+
+def _legend(axes: Axes, n: int) -> None:
+    axes.legend(
+        frameon=False,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=n,
+        borderpad=0,
+        handlelength=1.4,
+        columnspacing=1.2,
+    )
+
+
+def _curves(axes: Axes, panel: Any) -> None:
+    assert isinstance(panel, Curves)
+    for line in panel.lines:
+        _line(axes, line)
+    if panel.band is not None:
+        x = np.arange(len(panel.band.low))
+        axes.fill_between(
+            x, panel.band.low, panel.band.high, color=panel.band.colour, alpha=0.22, linewidth=0
+        )
+    for value, _ in panel.levels:
+        axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    if panel.logarithmic and _varies(panel.lines):
+        ratio_ticks(axes)
+    axes.set_ylim(*panel.limits)
+    low, high = axes.get_ylim()
+    for value, words in panel.levels:
+        if low <= value <= high and words:
+            axes.annotate(
+                words,
+                (1, value),
+                (4, 0),
+                xycoords=axes.get_yaxis_transform(),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=MUTED,
+            )
+    _marks(axes, panel.marks)
+    labelled = [line for line in panel.lines if line.label]
+    if len(labelled) > 0:
+        _legend(axes, len(labelled))
+
+
+def _varies(lines: tuple[Line, ...]) -> bool:
+    """Whether there are positive values of more than one size: a logarithm of one size has no axis."""
+    values = np.concatenate([line.values for line in lines])
+    sizes = values[np.isfinite(values) & (values > 0)]
+    return bool(sizes.size) and bool(sizes.max() > 1.01 * sizes.min())
+
+
+def _line(axes: Axes, line: Any) -> None:
+    values = np.where(np.isfinite(line.values), line.values, np.nan)
+    # seaborn's lineplot joins over gaps, and takes ten times as long
+    axes.plot(
+        values,
+        color=line.colour,
+        label=line.label or None,
+        marker=None if line.dashed else "o",
+        markersize=3.5,
+        markeredgewidth=0,
+        linewidth=1.0 if line.dashed else 1.4,
+        linestyle=(0, (4, 2)) if line.dashed else "-",
+    )
+
+
+def _marks(axes: Axes, marks: tuple[tuple[int, str], ...]) -> None:
+    """Words on vertical lines, on the side where there is room."""
+    low, high = axes.get_xlim()
+    for row, (position, words) in enumerate(sorted(marks)):
+        axes.axvline(position, color=INK, linewidth=0.8, zorder=0)
+        late = position > (low + high) / 2
+        axes.annotate(
+            words,
+            (position, 1),
+            # one below the other, because marks may stand close together
+            (-4 if late else 4, -1 - 11 * row),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right" if late else "left",
+            va="top",
+            fontsize=8,
+            bbox=BEHIND,
+        )
+
+
+def _stack(axes: Axes, panel: Any) -> None:
+    assert isinstance(panel, Stack)
+    edges = np.arange(len(panel.parts[0].values) + 1) - 0.5
+    below = np.zeros(len(edges) - 1)
+    for part in panel.parts:
+        top = below + np.nan_to_num(part.values)
+        axes.fill_between(
+            edges,
+            _step(below),
+            _step(top),
+            step="post",
+            color=part.colour,
+            alpha=FAINT if part.faint else None,
+            linewidth=0,
+            label=part.label,
+        )
+        below = top
+    if len(edges) <= MOST_NAMES:
+        axes.vlines(edges[1:-1], 0, 1, color=PAPER, linewidth=0.8)
+    for line in panel.lines:
+        _line(axes, line)
+    axes.set_ylim(0, 1)
+    _legend(axes, len(panel.parts) + sum(bool(line.label) for line in panel.lines))
+
+
+def _step(values: Array) -> Array:
+    """Heights for a step that ends at the last edge."""
+    return np.append(values, values[-1:])
+
+
+def clouds(panels: tuple[Cloud, ...]) -> Figure:
+    """Clouds side by side, each a square with its diagonal."""
+    side, gap = 3.4, 1.1
+    height = side + 0.85
+    figure = Figure(figsize=(WIDTH, height), dpi=160)
+    figure.set_layout_engine("none")
+    for place, panel in enumerate(panels):
+        left = LEFT + place * (side + gap)
+        axes = figure.add_axes((left / WIDTH, 0.5 / height, side / WIDTH, side / height))
+        _cloud(axes, panel)
+    return figure
+
+
+def _cloud(axes: Axes, panel: Cloud) -> None:
+    known = np.isfinite(panel.x) & np.isfinite(panel.y)
+    x, y = panel.x[known], panel.y[known]
+    low, high = panel.limits or _span(x, y)
+    axes.plot([low, high], [low, high], color=MUTED, linewidth=0.8, zorder=0)
+    many = len(x) > MOST_POINTS
+    # seaborn names axes without a name, and looks at every tick to find out whether it may
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
+    seaborn().scatterplot(
+        x=x, y=y, ax=axes, color=panel.colour, s=9 if many else 16, alpha=0.55, linewidth=0, rasterized=many
+    )
+    pad = 0.02 * (high - low)
+    axes.set_xlim(low - pad, high + pad)
+    axes.set_ylim(low - pad, high + pad)
+    axes.set_title(panel.title)
+
+
+def _span(x: Array, y: Array) -> tuple[float, float]:
+    """Limits that hold all but one point in 200."""
+    both = np.concatenate([x, y])
+    if not both.size:
+        return 0.0, 1.0
+    low, high = np.quantile(both, (0.0025, 0.9975))
+    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(high) + 0.5)
+
+
+def swatches(patches: tuple[Swatch, ...]) -> Figure:
+    """Patches of colour in a row, their words to the right of each."""
+    figure = Figure(figsize=(WIDTH, 1.0))
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(0, 1)
+    axes.set_axis_off()
+    step = WIDTH / len(patches)
+    for place, patch in enumerate(patches):
+        rgb = tuple(min(max(value, 0.0), 1.0) for value in patch.rgb)
+        axes.fill_between(
+            [place * step + 0.05, place * step + 0.95], 0.05, 0.95, color=rgb, edgecolor=MUTED, linewidth=0.6
+        )
+        axes.text(place * step + 1.1, 0.5, patch.label, va="center", fontsize=9)
+    return figure

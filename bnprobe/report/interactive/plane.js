@@ -1,0 +1,134 @@
+/* What the panels of one layer show as points: the learned plane, what moved, the gradient. */
+
+/** Normal quantiles of the shares at which rays are drawn. */
+const RAYS = [
+  [0.01, -2.326348], [0.1, -1.281552], [0.25, -0.67449], [0.5, 0], [0.75, 0.67449], [0.9, 1.281552], [0.99, 2.326348],
+];
+
+/** The (|γ|, β) plane with rays of equal predicted firing Φ(β / |γ|); colour is what was measured. */
+function planeSpec(store) {
+  const fires = store.manifest.paints.fires;
+  return {
+    title: "What was learned: β against |γ|",
+    description: "Channels by the size of gamma and by beta, with rays of equal predicted firing.",
+    prepare(layer, columns) {
+      const { gamma, beta } = columns;
+      if (!gamma || !beta || !gamma.some(Number.isFinite) || !beta.some(Number.isFinite)) return null;
+      const xs = Float64Array.from(gamma, Math.abs);
+      const reachX = reachOf(xs);
+      const reachY = Math.max(reachOf(beta), 0.3 * reachX);
+      const seen = fires && columns.fires && columns.fires.some(Number.isFinite);
+      const paints = seen ? painter(fires, columns.fires) : null;
+      return {
+        xs,
+        ys: beta,
+        x: d3.scaleLinear().domain([-0.03 * reachX, reachX]),
+        y: d3.scaleLinear().domain([-reachY, reachY]),
+        labels: { x: "|γ|", y: "β" },
+        colour: paints ? (c) => css(paints, columns.fires[c], "#888888") : null,
+        note: seen
+          ? "Colour: measured share of positive outputs, dark 0 to bright 1. Rays: the share that γ and β predict, Φ(β/|γ|)"
+          : "Rays: the share of positive outputs that γ and β predict, Φ(β/|γ|)",
+        words: (c) => [
+          `channel ${c}`,
+          `γ ${number(gamma[c])}, β ${number(beta[c])}`,
+          `fires ${number(columns.fires?.[c])}, predicted ${number(columns.fires_predicted?.[c])}`,
+        ],
+        under: (g, x, y, width, height) => rays(g, x, y, width, height, reachX, reachY),
+      };
+    },
+  };
+}
+
+function rays(g, x, y, width, height, reachX, reachY) {
+  const [x0, y0] = [x(0), y(0)];
+  for (const [share, z] of RAYS) {
+    const far = z ? Math.min(reachX, reachY / Math.abs(z)) : reachX;
+    const [px, py] = [x(far), y(z * far)];
+    g.append("line").attr("class", "ray").attr("x1", x0).attr("y1", y0).attr("x2", px).attr("y2", py);
+    const out = far >= reachX;
+    g.append("text").attr("class", "tick").attr("x", out ? px - 4 : px).attr("y", out ? py - 4 : z > 0 ? py + 11 : py - 4)
+      .style("text-anchor", out ? "end" : "middle").text(share);
+  }
+}
+
+/** Shift of the mean against the ratio of deviations, with 95 % confidence. */
+function movedSpec() {
+  return {
+    title: "What moved: seen against remembered",
+    description: "Channels by the shift of their mean and the ratio of seen to remembered deviation.",
+    prepare(layer, columns) {
+      const { shift, scale_ratio: ratio, shift_se: se, scale_se: scaleSe, shift_q: q } = columns;
+      if (!shift || !ratio || !shift.some(Number.isFinite)) return null;
+      const reach = Math.max(reachOf(shift), 0.05);
+      const logs = Float64Array.from(ratio, (v) => (v > 0 ? Math.log(v) : NaN));
+      const sorted = sortedFinite(logs);
+      const [least, most] = [Math.min(quantile(sorted, 0.005), 0), Math.max(quantile(sorted, 0.995), 0)];
+      const room = Math.max(0.08 * (most - least), 0.03);
+      const [low, high] = [Math.exp(least - room), Math.exp(most + room)];
+      return {
+        xs: shift,
+        ys: Float64Array.from(ratio, (v) => (v > 0 ? v : NaN)),
+        x: d3.scaleLinear().domain([-reach, reach]),
+        y: d3.scaleLog().domain([low, high]),
+        labels: { x: "shift of the mean, in remembered σ", y: "deviation seen / remembered" },
+        format: { yTicks: logTicks(low, high, 6) },
+        hollow: q ? (c) => !(q[c] < 0.05) : null,
+        bars: se ? (c) => [1.96 * se[c], 1.96 * (scaleSe?.[c] || 0)] : null,
+        note: q ? "Filled: the mean moved (5 % false discoveries). Crosses: 95 % confidence, over images" : "",
+        words: (c) => [
+          `channel ${c}`,
+          `shift ${number(shift[c])}${se ? ` ± ${number(1.96 * se[c], 2)}` : ""} remembered σ`,
+          `deviation × ${number(ratio[c])}${scaleSe ? ` ± ${number(1.96 * scaleSe[c], 2)}` : ""}`,
+          ...(q ? [`chance of a false alarm ${number(q[c], 2)}`] : []),
+        ],
+        under(g, x, y, width, height) {
+          g.append("line").attr("class", "memory").attr("x1", x(0)).attr("x2", x(0)).attr("y1", 0).attr("y2", height);
+          g.append("line").attr("class", "memory").attr("x1", 0).attr("x2", width).attr("y1", y(1)).attr("y2", y(1));
+        },
+      };
+    },
+  };
+}
+
+/** Deviation of the gradient at the input against that at the output. */
+function gradientSpec() {
+  return {
+    title: "What the gradient does",
+    description: "Channels by the deviation of the gradient at the output and at the input of the norm.",
+    prepare(layer, columns) {
+      const { dy_var: dy, dx_var: dx } = columns;
+      const root = (v) => (v > 0 ? Math.sqrt(v) : NaN);
+      if (!dy || !dx) return null;
+      const [xs, ys] = [Float64Array.from(dy, root), Float64Array.from(dx, root)];
+      const [kx, ky] = [sortedFinite(xs), sortedFinite(ys)];
+      if (!kx.length || !ky.length) return null;
+      const widen = (k) => [k[0] / 1.3, k[k.length - 1] * 1.3];
+      const [x, y] = [d3.scaleLog().domain(widen(kx)), d3.scaleLog().domain(widen(ky))];
+      return {
+        xs,
+        ys,
+        x,
+        y,
+        labels: { x: "deviation of the gradient at the output", y: "at the input" },
+        format: { xTicks: logTicks(...x.domain(), 4), yTicks: logTicks(...y.domain(), 6) },
+        note: "Orange: equal at both",
+        words: (c) => [
+          `channel ${c}`,
+          `at the output ${number(xs[c])}, at the input ${number(ys[c])}`,
+          `gradient of γ ${number(columns.grad_gamma?.[c])}, of β ${number(columns.grad_beta?.[c])}`,
+          `signal to noise of γ ${number(columns.gamma_snr?.[c])}`,
+          `share of the energy taken out ${number(columns.energy_removed?.[c])}`,
+        ],
+        under(g, xScale, yScale, width) {
+          const from = Math.max(x.domain()[0], y.domain()[0]);
+          const to = Math.min(x.domain()[1], y.domain()[1]);
+          if (from < to) {
+            g.append("line").attr("class", "memory").attr("x1", xScale(from)).attr("x2", Math.min(xScale(to), width))
+              .attr("y1", yScale(from)).attr("y2", yScale(to));
+          }
+        },
+      };
+    },
+  };
+}

@@ -1,0 +1,44 @@
+/* Depth profiles above the map: a line per measure of the layers, over the columns of the map. */
+
+const PROFILE_HEIGHT = 58;
+
+/** Values, and where there are channels the middle half of each layer, of the measure that the map shows. */
+function quartiles(layers, values, logarithmic) {
+  return layers.map((layer) => {
+    const mine = sortedFinite(values.subarray(layer.start, layer.start + layer.n));
+    const kept = logarithmic ? mine.filter((v) => v > 0) : mine;
+    return [0.25, 0.5, 0.75].map((share) => quantile(kept, share));
+  });
+}
+
+/**
+ * One profile into the group `g`, `height` high, the first baseline at the top.
+ * `rows` are [low, middle, high] or plain numbers per visible layer; `x(i)` is the middle of column i.
+ */
+function drawProfile(g, title, rows, scale, line, x, width, height) {
+  const triples = rows.map((row) => (Array.isArray(row) ? row : [row, row, row]));
+  const logarithmic = scale === "log" && triples.every((t) => !(t[0] <= 0));
+  const known = triples.flat().concat(line ?? []).filter((v) => Number.isFinite(v) && (!logarithmic || v > 0));
+  g.append("text").attr("class", "title").attr("x", 0).attr("y", 10).text(shorten(title, Math.floor(width / 6.6)));
+  if (!known.length) return;
+  let [low, high] = d3.extent(known);
+  if (scale === "share") [low, high] = [0, 1];
+  else if (!(high > low)) [low, high] = logarithmic ? [low / 1.5, high * 1.5] : [low - 0.5, high + 0.5];
+  const y = (logarithmic ? d3.scaleLog() : d3.scaleLinear()).domain([low, high]).range([height - 4, 18]);
+  const ticks = logarithmic ? logTicks(low, high, 3) : y.ticks(2);
+  for (const value of ticks) {
+    g.append("line").attr("class", "grid").attr("x1", 0).attr("x2", width).attr("y1", y(value)).attr("y2", y(value));
+    g.append("text").attr("class", "tick").attr("x", -6).attr("y", y(value)).attr("dy", ".32em").text(tick(value));
+  }
+  if (line !== null && line !== undefined) {
+    g.append("line").attr("class", "memory").attr("x1", 0).attr("x2", width).attr("y1", y(line)).attr("y2", y(line));
+  }
+  const points = triples.map((t, i) => ({ x: x(i), t })).filter((p) => p.t.every((v) => Number.isFinite(v) && (!logarithmic || v > 0)));
+  const area = d3.area((p) => p.x, (p) => y(p.t[0]), (p) => y(p.t[2]));
+  const path = d3.line((p) => p.x, (p) => y(p.t[1]));
+  g.append("path").attr("class", "band").attr("d", area(points));
+  g.append("path").attr("class", "seen").attr("d", path(points));
+  if (points.length <= 80) {
+    g.selectAll("circle").data(points).join("circle").attr("class", "dot").attr("r", 2).attr("cx", (p) => p.x).attr("cy", (p) => y(p.t[1]));
+  }
+}

@@ -1,0 +1,154 @@
+"""An index of the pages in a folder: a fingerprint, a sentence and a link for each.
+
+    python scripts/gallery.py                # reports/index.html for reports/*.html
+
+The fingerprint is the page's own map of the network, layers from left to right and channels from top to bottom; the
+sentence is the first of the page's answer that says what was found. Fails where pages and index are more than 15 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from html import escape, unescape
+from pathlib import Path
+
+MOST_BYTES = 15_000_000
+
+STYLE = """
+:root { --ink: #1b1e23; --muted: #5f656e; --paper: #fdfdfb; --panel: #f3f3ef; --line: #dcdcd5; --link: #1f6a8f; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e7e3; --muted: #a8adb5; --paper: #16181c; --panel: #1f2227; --line: #363a41; --link: #7cc2e4; }
+}
+body { margin: 0 auto; max-width: 70rem; padding: 2.5rem 1.5rem 4rem; color: var(--ink); background: var(--paper);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 2.1rem; line-height: 1.2; margin: 0 0 .4rem; letter-spacing: -.015em; }
+h2 { font-size: 1.05rem; margin: .7rem 0 .2rem; }
+p { margin: .2rem 0; max-width: 46rem; }
+.note { color: var(--muted); font-size: .86rem; }
+ul { list-style: none; padding: 0; margin: 2rem 0 0; display: grid; gap: 2rem 1.6rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); }
+a { color: var(--link); text-underline-offset: .2em; }
+.print { display: grid; gap: 3px; padding: 6px; background: var(--panel);
+  border: 1px solid var(--line); border-radius: 6px; }
+.print img { width: 100%; height: 4.2rem; display: block; image-rendering: pixelated;
+  transform: scaleY(-1); /* pictures stand on their heads in an SVG */ }
+""".strip()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A page as the index shows it: `prints` are addresses of small pictures that the page holds."""
+
+    file: str
+    title: str
+    lead: str
+    sentence: str
+    prints: tuple[str, ...]
+    n_bytes: int
+
+
+def entry(path: Path) -> Entry:
+    """What a page says of itself."""
+    page = path.read_text("utf-8")
+    answer = paragraphs(part(page, "answer"))
+    return Entry(
+        path.name,
+        text(first(r"<title>(.*?)</title>", page)),
+        text(first(r'<p class="lead">(.*?)</p>', page)),
+        sentence(answer[1] if len(answer) > 1 else " ".join(answer)),
+        prints(part(page, "network")),
+        len(page.encode()),
+    )
+
+
+def part(page: str, name: str) -> str:
+    """The section with this id, up to the next one."""
+    start = page.find(f'<section id="{name}"')
+    end = page.find("<section id=", start + 1)
+    return page[start:end] if start >= 0 else ""
+
+
+def first(pattern: str, page: str) -> str:
+    found = re.search(pattern, page, re.DOTALL)
+    return found[1] if found else ""
+
+
+def paragraphs(section: str) -> list[str]:
+    return [text(words) for words in re.findall(r"<p>(.*?)</p>", section, re.DOTALL)]
+
+
+def text(markup: str) -> str:
+    return unescape(re.sub(r"<[^>]*>", "", markup)).strip()
+
+
+def sentence(words: str) -> str:
+    """The first sentence; a stop inside a name or a number does not end it."""
+    return re.split(r"(?<=[.!?]) (?=[A-Z])", words)[0]
+
+
+def prints(section: str) -> tuple[str, ...]:
+    """Two maps of the network: of what moved (the first), and of γ (the last). Colour bars are not maps."""
+    images = re.findall(r'<image [^>]*?(?:xlink:)?href="(data:image/png;base64,[^"]+)"[^>]*?>', section)
+    maps = [address for address in images if len(address) > 1200]
+    return tuple(dict.fromkeys([*maps[:1], *maps[-1:]]))
+
+
+def card(one: Entry) -> str:
+    images = "".join(f'<img src="{escape(address)}" alt="">' for address in one.prints)
+    return f"""<li>
+<div class="print">{images}</div>
+<h2><a href="{escape(one.file)}">{escape(one.title)}</a></h2>
+<p>{escape(one.sentence)}</p>
+<p class="note">{escape(one.lead)} {one.n_bytes / 1e6:.1f} MB.</p>
+</li>"""
+
+
+def index(entries: list[Entry]) -> str:
+    cards = "\n".join(card(one) for one in entries)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>What normalization learned: pages made by bnprobe</title>
+<link rel="icon" href="data:,">
+<style>
+{STYLE}
+</style>
+</head>
+<body>
+<header>
+<h1>What normalization learned</h1>
+<p>Pages made by bnprobe. Each picture is a network: layers from left to right, channels from top to bottom.
+Above what moved, or what is stored; below the learned scale γ.</p>
+</header>
+<main>
+<ul>
+{cards}
+</ul>
+</main>
+</body>
+</html>
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("reports"), help="default: reports")
+    folder = parser.parse_args().folder
+    paths = sorted(path for path in folder.glob("*.html") if path.name != "index.html")
+    page = index([entry(path) for path in paths])
+    (folder / "index.html").write_text(page, "utf-8")
+    total = len(page.encode()) + sum(path.stat().st_size for path in paths)
+    print(f"{folder / 'index.html'}: {len(paths)} pages, {total / 1e6:.1f} MB of {MOST_BYTES / 1e6:g}")
+    return 1 if total > MOST_BYTES else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
