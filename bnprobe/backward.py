@@ -33,6 +33,9 @@ class Listener(Protocol):
     def listening(self) -> bool:
         """False once detached; hooks that live on in a graph are silent then."""
 
+    def backward_missed(self) -> None:
+        """Told of a backward pass that comes too late."""
+
     def backward_begins(self, call: BackwardCall) -> float:
         """Told when a backward pass reaches `call`; returns the factor by which the loss is scaled."""
 
@@ -240,6 +243,7 @@ class _NodeHook:
 
     def __call__(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) -> None:
         if not self.call.listener.listening:
+            self.call.listener.backward_missed()
             return
         with torch.no_grad():
             dy = None if self.output_index is None else outputs[self.output_index]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bnprobe.errors import NothingRecorded
+from bnprobe.errors import BnprobeError, NothingRecorded
 from bnprobe.interruption import stoppable
 from bnprobe.labels import class_labels
 from bnprobe.probe import Probe, attach
@@ -49,8 +49,8 @@ def record(
     `n_images` gives it an end. The words `model_name`, `weights`, `data` and `preprocessing` are printed
     in the report; see `attach` for `normalize`.
 
-    Raises NoNormLayers, and NothingRecorded when `batches` is empty; when it is interrupted, Interrupted, a
-    KeyboardInterrupt that has what was seen so far as its `recording`.
+    Raises NoNormLayers, NothingRecorded when `batches` is empty, and BnprobeError for batches that are none;
+    when it is interrupted, Interrupted, a KeyboardInterrupt that has what was seen so far as its `recording`.
     """
 
     def told(recording: Recording) -> Recording:
@@ -84,7 +84,7 @@ def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Pro
     labels = _Labels()
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     with stoppable() as stop:
-        for batch in batches:
+        for batch in _each(batches):
             x, y = _parts(_move(batch, device))
             by_class = labels.of(batch)
             seen = probe.n_images
@@ -95,7 +95,7 @@ def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Pro
                 if loss is not None:
                     model.zero_grad(set_to_none=True)
                     with _gradients_put_back(_leaves(batch)):
-                        torch.autograd.backward(loss(output, y))
+                        torch.autograd.backward(_loss_of(loss, output, y))
                 bar.update(probe.n_images - seen)
 
 
@@ -105,6 +105,36 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, recording: Recording) -> None:
         super().__init__(f"interrupted after {recording.about.n_images:,} images")
         self.recording = recording
+
+
+def _each(batches: Any) -> Iterator[Any]:
+    """The batches one after the other."""
+    what = type(batches).__name__
+    if isinstance(batches, Tensor):
+        what = f"a tensor of shape {tuple(batches.shape)}"
+    elif not isinstance(batches, str | bytes | Mapping):
+        try:
+            each = iter(batches)  # a dataset without __iter__ has one, too
+        except TypeError:
+            pass
+        else:
+            yield from each
+            return
+    raise BnprobeError(
+        f"batches must be a loader or a list of batches, got {what}. Of one batch give [batch]."
+    )
+
+
+def _loss_of(loss: Loss, output: Any, y: Any) -> Tensor:
+    try:
+        return loss(output, y)
+    except (TypeError, AttributeError) as error:
+        if y is not None:
+            raise
+        raise BnprobeError(
+            f"the loss failed without targets ({' '.join(str(error).split())[:200]}). Give batches of (x, y), or a "
+            "loss that does without y."
+        ) from error
 
 
 class _Labels:

@@ -11,6 +11,10 @@ class NoNormLayers(BnprobeError):
     """The model holds no normalization layer that bnprobe understands."""
 
 
+class CannotProbe(BnprobeError):
+    """The model runs where no hook of Python is called."""
+
+
 class NothingRecorded(BnprobeError):
     """A report was asked for, but no forward pass reached a normalization layer."""
 

@@ -160,7 +160,7 @@ def looks_like_norm(module: nn.Module) -> bool:
     name = type(module).__name__.lower()
     if "norm" not in name or any(word in name for word in ("weightnorm", "spectralnorm", "weight_norm")):
         return False
-    if any(_is_matrix(parameter) for parameter in module.parameters()):
+    if has_matrix(module):
         return False
     return not any(is_norm(inner) for inner in module.modules())
 
@@ -186,6 +186,11 @@ def _is_convolution_with_bias(module: nn.Module) -> bool:
     """A convolution, or a fused sequence that begins with one."""
     first = next(module.children(), None) if isinstance(module, nn.Sequential) else module
     return isinstance(first, _ConvNd) and first.bias is not None
+
+
+def has_matrix(module: nn.Module) -> bool:
+    """Whether a parameter of the module, or of one inside it, mixes channels."""
+    return any(_is_matrix(parameter) for parameter in module.parameters())
 
 
 def _is_matrix(parameter: Tensor) -> bool:

@@ -247,7 +247,8 @@ class LayerRecord:
 
     @property
     def mode(self) -> str:
-        """`train` or `eval` by the layer's own flag at every call, else `mixed`; `weights only` without a call."""
+        """`train` or `eval` by the flag at every call (`eval` where stored statistics are used in spite of it), else
+        `mixed`; `weights only` without a call."""
         if self.n_calls == 0:
             return WEIGHTS_ONLY
         if self.n_calls_training == 0:
@@ -357,6 +358,16 @@ def _merge_optional(mine: _Statistic | None, theirs: _Statistic | None, keep: bo
     return mine.merge(theirs)
 
 
+HISTOGRAMS_LOST = (
+    "Histograms are missing: a part of the whole was recorded without them. Record every part with them."
+)
+
+
+def _loses_histograms(mine: LayerRecord, theirs: LayerRecord) -> bool:
+    """Whether only one of two parts of a site has a histogram, so that the whole has none."""
+    return (mine.pre_histogram is None) != (theirs.pre_histogram is None)
+
+
 def _largest_gap(mine: Array | None, theirs: Array | None) -> float:
     """Largest absolute difference; infinite where one is missing, or not finite where the other is."""
     if mine is None or theirs is None:
@@ -405,6 +416,10 @@ class About:
     notes: tuple[str, ...] = ()
     normalize: Normalize | None = None
 
+    def noting(self, note: str) -> Self:
+        """The same with one note more; an empty one is none."""
+        return replace(self, notes=tuple(sorted({*self.notes, note}))) if note else self
+
     def merge(self, other: Self) -> Self:
         """Numbers add; sentences that differ stand side by side."""
         words = ("model", "weights", "data", "preprocessing", "device", "versions")
@@ -449,6 +464,11 @@ class Recording:
             raise BnprobeError("A recording holds one record per site; this one holds a site twice.")
 
     @property
+    def saw_nothing(self) -> bool:
+        """Whether not one value reached a norm, as with batches of no images."""
+        return not any(record.pre.n.any() or record.pre_nonfinite.any() for record in self.layers)
+
+    @property
     def weights_only(self) -> bool:
         """Whether no norm was called: what a checkpoint says, without data."""
         return bool(self.layers) and all(record.n_calls == 0 for record in self.layers)
@@ -469,9 +489,10 @@ class Recording:
             )
         both = {site: mine[site].merge(theirs[site]) for site in mine.keys() & theirs.keys()}
         layers = {**mine, **theirs, **both}
+        lost = [site for site in both if _loses_histograms(mine[site], theirs[site])]
         reached = {layer for layer, _ in layers}
         return type(self)(
-            about=self.about.merge(other.about),
+            about=self.about.merge(other.about).noting(HISTOGRAMS_LOST if lost else ""),
             layers=tuple(layers.values()),
             not_understood=tuple(sorted({*self.not_understood, *other.not_understood})),
             never_called=tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,7 +14,6 @@ from torch import nn
 from bnprobe.probe.forward import Forward
 from bnprobe.probe.sites import Site
 from bnprobe.probe.tensors import is_lazy
-from bnprobe.probe.unhooked import Unhooked
 from bnprobe.recording import About, Normalize
 
 
@@ -34,7 +33,7 @@ class Subject:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(type(model).__name__, n_parameters, started, normalize)
 
-    def about(self, forward: Forward, unhooked: Unhooked, sites: Iterable[Site]) -> About:
+    def about(self, forward: Forward, sites: Collection[Site], notes: Iterable[str]) -> About:
         """What to say after these passes."""
         # parts called outside a pass of the model have no batch of the whole
         most_calls = max((site.n_calls for site in sites), default=0)
@@ -48,30 +47,6 @@ class Subject:
             n_forwards=forward.n_forwards or most_calls,
             n_images=forward.n_images or most_images,
             seconds=forward.seconds,
-            notes=tuple(_notes(forward, unhooked)),
+            notes=tuple(notes),
             normalize=self.normalize,
-        )
-
-
-def _notes(forward: Forward, unhooked: Unhooked) -> Iterator[str]:
-    """What is missing from the numbers, or wrong with them."""
-    if forward.n_unreadable:
-        yield (
-            f"{forward.n_unreadable} calls of norm layers had an input that is not a floating tensor of known shape, "
-            "or ran inside a transform of torch.func, where tensors stand for others."
-        )
-    for name, n in unhooked.direct.items():
-        yield (
-            f"{name}: forward was called directly {n} times, past its hooks. It was recorded all the same, from the "
-            "function that it calls; hooks of others did not run. Call the module itself."
-        )
-    if forward.n_outside:
-        yield (
-            "Parts of the model were called outside its own forward: there the calls of a layer that is used "
-            "more than once are not told apart. Attach to the part that is called."
-        )
-    if forward.gradients.perhaps_scaled and forward.gradients.seen:
-        yield (
-            "Gradients passed a forward under float16 autocast: if a loss scaler was in use they are scaled by it. "
-            "Give it to attach(model, scaler=...) to record them unscaled."
         )

@@ -6,12 +6,17 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import nn
 
 from bnprobe.errors import BnprobeError, NoNormLayers
-from bnprobe.norms import is_norm, looks_like_norm
+from bnprobe.norms import folded_away, is_norm, looks_like_norm
 from bnprobe.probe.functional import PLANS
 from bnprobe.probe.places import mentions
+from bnprobe.probe.unwrap import named
+
+MOST_NAMED = 3
+"""Paths spelt out in a sentence."""
 
 
 def patterns_of(layers: Any) -> list[str] | None:
@@ -32,9 +37,7 @@ def patterns_of(layers: Any) -> list[str] | None:
 
 def choose(model: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Module]:
     """The norm layers to hook, by path; none where all norms of the model are function calls."""
-    norms = {
-        name or type(model).__name__: module for name, module in model.named_modules() if is_norm(module)
-    }
+    norms = {name or type(model).__name__: module for name, module in named(model) if _can_be_called(module)}
     if not norms:
         if mentions(model, set(PLANS)):
             return {}
@@ -49,13 +52,36 @@ def choose(model: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Mod
     return chosen
 
 
+def _can_be_called(module: nn.Module) -> bool:
+    """Whether it is a norm whose hooks torch calls: not one in a part made of TorchScript, nor what an exported
+    graph keeps of a norm, which is its tensors without code."""
+    return (
+        type(module) is not nn.Module and not isinstance(module, torch.jit.ScriptModule) and is_norm(module)
+    )
+
+
 def not_understood(model: nn.Module) -> dict[str, str]:
     """Modules that look like norms but cannot be read: their classes by path."""
-    return {name: type(module).__name__ for name, module in model.named_modules() if looks_like_norm(module)}
+    found = {name: type(module).__name__ for name, module in named(model) if looks_like_norm(module)}
+    for name, module in named(model):
+        original = (
+            str(getattr(module, "original_name", "")) if isinstance(module, torch.jit.ScriptModule) else ""
+        )
+        if "norm" in original.lower():
+            found[name] = f"{original} in TorchScript"
+    return found
 
 
 def _no_norms(model: nn.Module) -> str:
     name = type(model).__name__
+    gone = folded_away(model)
+    if gone:
+        more = f" and {len(gone) - MOST_NAMED} more" if len(gone) > MOST_NAMED else ""
+        return (
+            f"{name} has no normalization layer any more: they were absorbed into the layers before them at "
+            f"{', '.join(gone[:MOST_NAMED])}{more}, where identities stand now. Attach to the model before it is "
+            "fused or quantized."
+        )
     like = [type(module).__name__ for module in model.modules() if looks_like_norm(module)]
     if not like:
         return f"{name} has no normalization layer. Check that Conv+BN were not fused, and that this is the right model."

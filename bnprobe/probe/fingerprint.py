@@ -48,7 +48,7 @@ class Fingerprint:
             "modules": {path: type(module).__qualname__ for path, module in modules.items()},
             "random state": _random_states(),
         }
-        n_bytes = sum(t.nbytes for t in (*parameters.values(), *buffers.values()) if not is_lazy(t))
+        n_bytes = sum(map(_size, (*parameters.values(), *buffers.values())))
         return cls(states, n_bytes, time.perf_counter() - started)
 
     def compare(self, after: Fingerprint, explain: Explain) -> Certificate:
@@ -68,6 +68,11 @@ class Fingerprint:
             seconds=self.seconds + after.seconds,
             changes=tuple(Change(what, tuple(names), why) for (what, why), names in changes.items()),
         )
+
+
+def _size(tensor: Tensor) -> int:
+    """Bytes of a tensor; 0 for those that have none of their own."""
+    return tensor.nbytes if tensor.layout == torch.strided and not is_lazy(tensor) else 0
 
 
 def _tensors(tensors: Mapping[str, Tensor]) -> dict[str, object]:

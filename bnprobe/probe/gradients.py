@@ -39,7 +39,7 @@ class Gradients:
 
     def __init__(self, wanted: bool, scaler: Any) -> None:
         self.wanted = self.listening = wanted
-        self.perhaps_scaled = False
+        self.perhaps_scaled = self.missed = False
         self._scaler = scaler
         self._totals: dict[Key, GradientTotals] = {}
         self._passes: WeakValueDictionary[int, _Reached] = WeakValueDictionary()
@@ -66,6 +66,10 @@ class Gradients:
         BackwardCall(before, way, before.inverse_var, site, self)
         if self._scaler is None and torch.is_autocast_enabled(y.device.type):
             self.perhaps_scaled |= torch.get_autocast_dtype(y.device.type) == torch.float16
+
+    def backward_missed(self) -> None:
+        """A backward pass has reached a norm after `stop`."""
+        self.missed = True
 
     def backward_begins(self, call: BackwardCall) -> float:
         """A backward pass has reached a norm: finish its record when the pass ends, in whatever thread."""

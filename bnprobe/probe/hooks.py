@@ -9,18 +9,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from bnprobe.probe.compiled import Eager, compiler_came
 from bnprobe.probe.forward import Forward
 from bnprobe.probe.tensors import first_tensor
 
 MODEL_BEGINS, MODEL_ENDS, BEFORE, AFTER = "model begins", "model ends", "before", "after"
 
 
-def register(model: nn.Module, layers: Mapping[str, nn.Module], forward: Forward, undo: ExitStack) -> None:
+def register(
+    model: nn.Module, layers: Mapping[str, nn.Module], forward: Forward, eager: Eager, undo: ExitStack
+) -> None:
     """Register every hook; `undo` removes them."""
-    begins, ends = Hook(forward, MODEL_BEGINS), Hook(forward, MODEL_ENDS)
+    number = eager.number
+    begins, ends = Hook(forward, MODEL_BEGINS, "", number), Hook(forward, MODEL_ENDS, "", number)
     undo.callback(model.register_forward_pre_hook(begins, with_kwargs=True).remove)
     for name, module in layers.items():
-        before, after = Hook(forward, BEFORE, name), Hook(forward, AFTER, name)
+        before, after = Hook(forward, BEFORE, name, number), Hook(forward, AFTER, name, number)
         undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
         undo.callback(module.register_forward_hook(after, with_kwargs=True).remove)
     # always called: a pass that ends in an exception must give up what it saw
@@ -31,14 +35,17 @@ class Hook:
     """One registered hook. It copies and pickles to one that does nothing, so that neither a deepcopy
     nor a saved model records, or drags the probe along."""
 
-    def __init__(self, forward: Forward | None, act: str, name: str = "") -> None:
-        self.forward, self.act, self.name = forward, act, name
+    def __init__(self, forward: Forward | None, act: str, name: str = "", number: int = 0) -> None:
+        self.forward, self.act, self.name, self.number = forward, act, name, number
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any = None, output: Any = None) -> None:
         """As torch calls it; it never returns anything, so that nothing of the call changes."""
         forward = self.forward
-        # while a compiler traces the model there are no values to read: compiled code runs without us
-        if torch.compiler.is_compiling() or forward is None or torch._C._get_tracing_state() is not None:
+        # while a compiler traces the model there are no values to read
+        if torch.compiler.is_compiling():
+            compiler_came(self.number)
+            return
+        if forward is None or torch._C._get_tracing_state() is not None:
             return
         if self.act == MODEL_BEGINS:
             forward.model_begins(module, args, kwargs)

@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
+from bnprobe.probe.unwrap import named
+
 MOST_READ = 1000
 """Functions whose code is looked at for a name."""
 
@@ -27,7 +29,7 @@ class Places:
         found = self._paths.get(module)
         model = self._model()
         if found is None and model is not None:
-            self._paths.update({inner: path for path, inner in model.named_modules()})
+            self._paths.update({inner: path for path, inner in named(model)})
             found = self._paths.get(module)
         return found
 

@@ -16,14 +16,18 @@ from bnprobe.errors import BnprobeError
 from bnprobe.labels import labels_of
 from bnprobe.norms import folded_away
 from bnprobe.probe.about import Subject
+from bnprobe.probe.behaviour import Proposal, candidates, look
 from bnprobe.probe.choice import choose, not_understood, patterns_of
+from bnprobe.probe.compiled import Eager, runs_compiled
 from bnprobe.probe.explained import Doings
 from bnprobe.probe.fingerprint import Fingerprint
 from bnprobe.probe.forward import Forward
 from bnprobe.probe.functional import leave, listen
 from bnprobe.probe.gradients import Gradients
 from bnprobe.probe.hooks import register
+from bnprobe.probe.notes import LATE_BACKWARD, notes
 from bnprobe.probe.unhooked import Unhooked
+from bnprobe.probe.unwrap import unwrap
 from bnprobe.recording import Normalize, Recording
 
 
@@ -44,7 +48,8 @@ def attach(
     gradients are recorded unscaled. `normalize` is (mean, std) per input channel where the inputs are
     (pixel - mean) / std of pixels in 0 to 1: with it `report.stem` tells colours, else only units of the input.
 
-    Raises NoNormLayers when the model holds no layer that is understood, or none that matches.
+    Raises NoNormLayers when the model holds no layer that is understood, or none that matches, and
+    CannotProbe for TorchScript and exported graphs.
     """
     if not isinstance(model, nn.Module):
         raise BnprobeError(
@@ -65,6 +70,8 @@ class Probe:
         gradients: Gradients,
         normalize: Normalize | None,
     ) -> None:
+        self._eager = Eager()
+        wrapped, model = model, unwrap(model)
         self._model = ref(model)
         self._fingerprint = Fingerprint.of(model)
         layers = choose(model, patterns)
@@ -76,11 +83,17 @@ class Probe:
         self._folded = folded_away(model)
         self._forward = Forward(gradients, histograms)
         self._unhooked = Unhooked(model, layers, patterns, self._forward)
+        self._proposals: list[Proposal] = []
         self._final: Recording | None = None
         with ExitStack() as undo:
+            undo.callback(self._eager.release)
+            if runs_compiled(wrapped, layers.values()):
+                self._eager.hold()
             undo.callback(leave, self._unhooked)
             listen(self._unhooked)
-            register(model, layers, self._forward, undo)
+            for path, module in candidates(model) if patterns is None else ():
+                undo.callback(look(path, module, self._proposals.append))
+            register(model, layers, self._forward, self._eager, undo)
             self._undo = undo.pop_all()
 
     def detach(self) -> None:
@@ -97,6 +110,17 @@ class Probe:
         model = self._model()
         if model is not None:
             self._final = replace(self._final, certificate=self._compare(model, self._final))
+
+    def _notes(self) -> Iterator[str]:
+        yield from notes(self._forward, self._unhooked, self._eager)
+        yield from (proposal.says for proposal in self._proposals)
+
+    def _noted(self, recording: Recording) -> Recording:
+        """The last recording, with what came too late for it."""
+        if not self._forward.gradients.missed:
+            return recording
+        about = recording.about
+        return replace(recording, about=replace(about, notes=(*about.notes, LATE_BACKWARD)))
 
     def _compare(self, model: nn.Module, recording: Recording) -> Certificate:
         """What is not as it was when the probe was attached."""
@@ -147,12 +171,12 @@ class Probe:
     def recording(self) -> Recording:
         """What was seen so far, as plain data; usable after `detach()` and not changed by later passes."""
         if self._final is not None:
-            return self._final
+            return self._noted(self._final)
         forward, classes = self._forward, {**self._classes, **self._unhooked.classes}
         sites = forward.sites.snapshot()
         reached = {name for name, _ in sites}
         return Recording(
-            about=self._subject.about(forward, self._unhooked, sites.values()),
+            about=self._subject.about(forward, sites.values(), self._notes()),
             layers=tuple(
                 site.record(
                     key,
@@ -173,5 +197,6 @@ class Probe:
 
 
 def _paths(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]:
-    """The names of the probed layers by the path of their module, which for the model itself is ""."""
-    return {"" if module is model else name: name for name, module in layers.items()}
+    """The names of the probed layers by the path that torch gives their module."""
+    names = {id(module): name for name, module in layers.items()}
+    return {path: names[id(module)] for path, module in model.named_modules() if id(module) in names}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from bnprobe.ledger import LedgerTotals, Situation
 from bnprobe.neighbours import Wiring
@@ -53,7 +54,8 @@ class Site:
         self.totals.add(seen)
         self.ledger.add(seen, situation)
         self.n_calls += 1
-        self.n_calls_training += before.training
+        # a norm that uses stored statistics whatever its flag says is not training
+        self.n_calls_training += before.training and not before.plan.uses_running
         self.n_calls_running += before.plan.uses_running
         self.n_images += seen.n_images
         self.plan, self.last = before.plan, last_of(before)
@@ -65,7 +67,8 @@ class Site:
     ) -> LayerRecord:
         """What was seen at this site so far, as plain data; `counted_at_first` batches had the layer counted."""
         plan, last = self.plan, self.last.vectors
-        now = vectors_of(plan)
+        # what a sharded layer was called with is given back afterwards, and must not be looked at
+        now = vectors_of(plan) if all(map(_is_there, _tensors(plan))) else last
         moved = [not _same(a, b) for a, b in zip(vars(self.first).values(), vars(now).values(), strict=True)]
         tracked = plan.n_batches_tracked
         return LayerRecord(
@@ -152,6 +155,15 @@ class Sites:
     def forget(self) -> None:
         """Let go of everything, plans with the model's tensors among them."""
         self._sites, self.memory = {}, {}
+
+
+def _tensors(plan: NormLayer) -> tuple[Tensor | None, ...]:
+    return plan.weight, plan.bias, plan.running_mean, plan.running_var
+
+
+def _is_there(tensor: Tensor | None) -> bool:
+    """Whether a tensor has the memory that its shape speaks of."""
+    return tensor is None or tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -105,6 +105,11 @@ def compose(recording: Recording, tables: Tables, findings: pd.DataFrame, left_o
 
 def nothing_seen(recording: Recording) -> str:
     """What to say of a recording without a single call."""
+    if recording.layers:
+        return (
+            f"{count(recording.about.n_forwards, 'forward pass')} seen, but not one value in them: the batches were "
+            "empty. Give batches with at least one image."
+        )
     n = len(recording.never_called)
     return (
         f"attached to {count(n, 'layer')}, {count(recording.about.n_forwards, 'forward pass')} seen. Run the object you "

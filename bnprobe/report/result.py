@@ -25,7 +25,7 @@ class Report:
     """Tables, findings and pages of one recording. Everything is computed once, when first asked for."""
 
     def __init__(self, recording: Recording, settings: Settings | None = None) -> None:
-        if not recording.layers:
+        if not recording.weights_only and recording.saw_nothing:
             raise NothingRecorded(nothing_seen(recording))
         self.recording = recording
         self.settings = settings or Settings()
