@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from measures.sites import recording, site, some_rows
+from measures.sites import ledger, recording, site, some_rows
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -105,17 +105,12 @@ def test_how_far_the_memory_moved():
     assert np.isnan(layers.loc["2", "memory_moved"])
 
 
-def ledger(**changes: object) -> Ledger:
-    fields_ = dict.fromkeys(field.name for field in fields(Ledger))
-    counts = {"n_calls_learning": 1, "n_calls_model_training": 1, "n_ranks": 1, "n_updates": 2}
-    return Ledger(**{**fields_, **counts, **changes})
-
-
 def test_merging_adds_counts_and_keeps_the_smallest_call():
     """Fails if a part without a small call hides that of the other, or counts are not added."""
-    one = ledger(fewest_values=64.0, fewest_call=3, fewest_images=1)
-    two = ledger(fewest_values=9.0, fewest_call=1, fewest_images=2, n_ranks=4)
-    for merged in (one.merge(two), two.merge(one), one.merge(ledger()).merge(two)):
+    learning = {"n_calls_learning": 1, "n_updates": 2}
+    one = ledger(**learning, fewest_values=64.0, fewest_call=3, fewest_images=1)
+    two = ledger(**learning, fewest_values=9.0, fewest_call=1, fewest_images=2, n_ranks=4)
+    for merged in (one.merge(two), two.merge(one), one.merge(ledger(n_updates=0)).merge(two)):
         assert (merged.fewest_values, merged.fewest_call, merged.fewest_images) == (9.0, 1, 2)
         assert merged.n_ranks == 4
     assert one.merge(two).n_calls_learning == 2

@@ -1,5 +1,9 @@
 """How sure a difference is: images counted, both sides taken as samples of their own, all tests adjusted together.
 
+Of random halves of 1,000 photographs through a ResNet-20 the share of p < 0.05 is within 0.9 and 1.4 of the nominal
+at 30 to 900 images a side (`tests/comparison/test_real.py`); images of very unlike contrast make the deviations'
+errors too small below a hundred images (1.3 of the nominal at 30).
+
 Where both sides saw the same images the true errors are smaller, because what the images have in common
 cancels; the errors here then say how far the difference would carry over to other images.
 """

@@ -155,6 +155,11 @@ COLUMNS = (
     Column(
         "went_silent", "Channels that were positive in A and never in B.", "count", "channels", table="layers"
     ),
+    Column(
+        "filters_differ",
+        "Whether the weights before the norm differ in length or bias, where both sides know them.",
+        table="layers",
+    ),
     Column("identical", "Whether every number of both sides is the same to the last bit.", table="layers"),
     Column(
         "change",

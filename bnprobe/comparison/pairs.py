@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +18,20 @@ class Pair(NamedTuple):
 
     @property
     def identical(self) -> bool:
-        """Whether every number of both is the same to the last bit."""
-        return _same(self.a, self.b)
+        """Whether every number of both is the same to the last bit, the weights before them included.
+
+        What else stands around a norm belongs to its neighbours.
+        """
+        mine, theirs = (replace(record, wiring=None) for record in self)
+        return _same(mine, theirs) and not self.filters_differ
+
+    @property
+    def filters_differ(self) -> bool:
+        """Whether the weights before the norm differ, where both sides know them."""
+        mine, theirs = (None if record.wiring is None else record.wiring.folded for record in self)
+        if mine is None or theirs is None:
+            return False
+        return not _same((mine.norm, mine.bias), (theirs.norm, theirs.bias))
 
 
 class Alone(NamedTuple):

@@ -158,6 +158,7 @@ def _layer(pair: Pair, channels: dict[str, Any]) -> dict[str, Any]:
         "pre_w1_median": median(channels["pre_w1"]),
         "fires_change_mean": _mean(np.abs(channels["fires_change"])),
         "went_silent": int(np.sum((a > 0) & (b == 0))),
+        "filters_differ": pair.filters_differ,
         "identical": pair.identical,
         **_both(_facts(pair.a), _facts(pair.b), LAYER_SIDES),
     }

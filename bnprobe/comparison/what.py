@@ -18,6 +18,7 @@ class What(NamedTuple):
     n_affine: int
     n_running: int
     n_modes: int
+    n_filters: int
     same_inputs: bool | None
 
     @property
@@ -42,6 +43,7 @@ def what(layers: pd.DataFrame, channels: pd.DataFrame) -> What:
         _differing(channels, ("gamma", "beta")),
         _differing(channels, ("running_mean", "running_var")),
         int(modes.sum()),
+        int(layers["filters_differ"].sum()),
         bool(first["n_images_a"] == first["n_images_b"] and first["pre_gap"] < ROUNDING) if known else None,
     )
 

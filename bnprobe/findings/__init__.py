@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bnprobe.findings import compared, gradient, memory, stored, values
+from bnprobe.findings import compared, conduct, gradient, inputs, memory, stored, structure, values
 from bnprobe.findings.limits import DEFAULT, Limits
 from bnprobe.findings.rule import SEVERITIES, Evidence, Finding, Measured, Rule
 
 __all__ = ["COMPARED", "RULES", "Finding", "Limits", "Rule", "judge"]
 
-RULES: tuple[Rule, ...] = (*memory.RULES, *values.RULES, *stored.RULES, *gradient.RULES)
+RULES: tuple[Rule, ...] = (
+    *inputs.RULES,
+    *memory.RULES,
+    *values.RULES,
+    *conduct.RULES,
+    *stored.RULES,
+    *structure.RULES,
+    *gradient.RULES,
+)
 """The rule book, in the order in which findings of one severity are shown."""
 
 COMPARED: tuple[Rule, ...] = compared.RULES

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
+from bnprobe.findings.remedies import module
 from bnprobe.findings.rule import Evidence, Finding, Rule
 
 ENOUGH_PASSES = 8
@@ -28,10 +29,21 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
             f"On its way back the gradient {way} before it reaches this norm.",
             f"its length is {after['grad_out']:.2e} at {after['layer']} and {before['grad_out']:.2e} here, "
             f"a factor of {ratio:.2g} (threshold {step:g}).",
-            "Look at what lies between the two: missing normalization, a saturated activation, a scale far from 1; "
-            "compare with the same network at initialisation.",
+            "Look at what lies between the two: missing normalization, a saturated activation, a scale far from 1; compare "
+            f"with the same network at initialisation.{_unit_scale(after)}",
             call=before["call"],
         )
+
+
+def _unit_scale(row: pd.Series) -> str:
+    """The scale of the later norm set to 1, where it has one."""
+    typical = row["gamma_abs_median"]
+    if not typical > 0:
+        return ""
+    return (
+        f" The later norm's typical |γ| is {typical:.2g}; if that is at fault: "
+        f"`torch.nn.init.ones_({module(row['layer'])}.weight)`."
+    )
 
 
 def no_signal(evidence: Evidence) -> Iterator[Finding]:
@@ -45,7 +57,9 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "No gradient reaches this norm: its γ and β cannot learn.",
                 f"the gradient at its output was exactly 0 in all channels over {_passes(row)}.",
-                "Check that its output is used by the loss, and is not detached or cut off by a dead activation.",
+                "Check that its output is used by the loss, and is not detached or cut off by a dead activation. If the "
+                f"activation behind it is dead: `n = {module(row['layer'])}; torch.nn.init.ones_(n.weight); "
+                "torch.nn.init.zeros_(n.bias)`.",
                 call=row["call"],
             )
         elif row["n_backward"] >= ENOUGH_PASSES and 0 <= snr < silent:

@@ -49,6 +49,28 @@ class Limits:
     decayed_filter: float = 0.05
     """Length of a channel's filter, as a share of the layer's median, below which it has decayed."""
 
+    few_values: float = 32.0
+    """Values per channel in one call below which the variance of a batch is noise: its relative error is
+    √(2/(n − 1)) for independent Gaussian values, a quarter at 32, and more for pixels of one image."""
+
+    no_values: float = 2.0
+    """Values behind one mean and variance up to which a norm puts out 0 or ±1, whatever enters."""
+
+    high_momentum: float = 0.5
+    """Momentum from which a memory is that of (2 − m)/m = 3 batches or fewer."""
+
+    initial_weight: float = 0.1
+    """Weight (1 − m)^k that the initial 0 and 1 still have in the memory, from which it counts as young."""
+
+    branch_off: float = 0.01
+    """Share of a residual branch in the variance of its block, below which it does nothing."""
+
+    outlier_energy: float = 0.5
+    """Share of the inputs' energy in outlier channels, from which these, and not the others, set the divisor."""
+
+    half_headroom: float = 2.0
+    """How often the largest input must fit into half precision: the largest of other images may be twice as large."""
+
     gap: float = 0.5
     """Distance of the inputs or outputs of a layer between two recordings, in deviations, from which they differ:
     the CIFAR ResNet-20 stays below 0.35 between train and eval mode on mildly compressed images, and below 0.1

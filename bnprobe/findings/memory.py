@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from bnprobe.findings.limits import DEFAULT
+from bnprobe.findings.remedies import RECALIBRATE
 from bnprobe.findings.rule import Evidence, Finding, Rule, sites
 
-RECALIBRATE = (
-    "If these data are what the model will meet, compare its accuracy with the stored and with re-estimated "
-    "statistics before changing anything; if not, check the preprocessing (range, mean, deviation, colour order)."
+MEASURE_FIRST = (
+    "Check the preprocessing first (range, mean, deviation, colour order, size). If these data are what the model will "
+    "meet, compare its accuracy before and after re-estimation on them, "
+    "`torch.optim.swa_utils.update_bn(batches, model)`: it may get worse."
 )
 
 
@@ -32,8 +34,8 @@ def never_updated(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "γ and β were trained, but the running statistics were never updated or were reset.",
                 f"{numbers}, while γ has mean {channels['gamma'].mean():.3g}.",
-                "Load a checkpoint that holds the buffers (strict=True), or re-estimate them: "
-                "model.train(), a pass over training images under torch.no_grad(), model.eval().",
+                "Load a checkpoint that holds the buffers (load_state_dict with strict=True fails where they are missing), "
+                f"or re-estimate them: {RECALIBRATE}.",
                 call=row["call"],
             )
         else:
@@ -63,7 +65,7 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
                 "The running statistics are poisoned: in eval mode these channels put out NaN.",
                 f"{len(bad)} of {len(channels)} channels have a NaN, infinite or negative running statistic.",
                 "Find the batch that did it (half precision overflow is the usual cause), then re-estimate the "
-                "statistics: module.reset_running_stats() and a pass over training images in train mode.",
+                f"statistics: {RECALIBRATE}.",
                 tuple(int(c) for c in bad["channel"]),
                 row["call"],
             )
@@ -91,7 +93,7 @@ def shifted(evidence: Evidence) -> Iterator[Finding]:
             row["layer"],
             f"The data do not look like what this layer remembers: the {what} moved.",
             f"{distance}typical variance {ratio:.3g} of the remembered one (thresholds {1 / top:g}, {top:g}).",
-            RECALIBRATE,
+            MEASURE_FIRST,
             tuple(
                 int(c)
                 for c in channels["channel"][
@@ -115,7 +117,7 @@ def batch_normalized(evidence: Evidence) -> Iterator[Finding]:
             "Batches were normalized by their own statistics, so outputs depend on batch mates.",
             f"the layer was in {row['mode']} mode during {calls}"
             + ("." if trains else ", and keeps no running statistics (track_running_stats=False)."),
-            "To see what the model does in use, call model.eval() before recording."
+            "To see what the model does in use: `model.eval()` before recording."
             if trains
             else "Nothing, if this is meant: then results depend on how the data are batched, in use as well.",
             call=row["call"],

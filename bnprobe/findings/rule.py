@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 import pandas as pd
@@ -14,7 +14,7 @@ SEVERITIES = ("critical", "warning", "info")
 
 
 class Measured(Protocol):
-    """The three tables of a report."""
+    """The tables of a report."""
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -28,28 +28,36 @@ class Measured(Protocol):
     def unread(self) -> pd.DataFrame:
         """Layers that gave no numbers, and why."""
 
+    @property
+    def preprocessing(self) -> pd.DataFrame:
+        """Mistakes with the inputs that explain what the first norm sees, the best first."""
+
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a rule may look at: the three tables of a report, and the thresholds."""
+    """What a rule may look at: the tables of a report, and the thresholds."""
 
     layers: pd.DataFrame
     channels: pd.DataFrame
     unread: pd.DataFrame
     limits: Limits = DEFAULT
+    preprocessing: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
     def of(cls, measured: Measured, limits: Limits = DEFAULT) -> Self:
         """The tables of a report, to be judged by these thresholds."""
-        return cls(measured.layers, measured.channels, measured.unread, limits)
+        return cls(measured.layers, measured.channels, measured.unread, limits, measured.preprocessing)
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing found: where, in words, on which numbers, and what to do about it.
 
-    `says` is the sentence, `because` gives the numbers and the threshold, `do` a command or lines of
-    code that run. `channels` are indices within the layer, empty when the whole layer is meant.
+    `says` is the sentence, `because` gives the numbers and the threshold. What stands between backticks in
+    `do` is a command, or Python that runs as it stands where `model` is the model, `loader` gives batches of
+    training images, `batches` are those recorded, `x` and `y` are one batch and `loss(output, y)` is the loss;
+    code that sets `x` belongs into the preprocessing. `channels` are indices within the layer, empty when the
+    whole layer is meant.
     """
 
     severity: str

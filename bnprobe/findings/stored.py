@@ -8,9 +8,16 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
+from bnprobe.findings.remedies import RECALIBRATE, module, rescaled, start_anew
 from bnprobe.findings.rule import Evidence, Finding, Rule, indices, share_severity, sites
 
 VECTORS = ("running_mean", "running_var", "gamma", "beta")
+USUAL_EPS = 1e-5
+"""torch's own."""
+
+WELL_WITHIN = 64.0
+"""Inputs of this size have a variance that half precision holds, too."""
+
 RELUS = ("relu", "relu6")
 """What lets nothing negative through."""
 
@@ -37,7 +44,8 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                 f"β + {k:g}|γ| < {limits.dead_reach:g} in {len(found)} of {len(channels)} channels.",
                 ("" if known else "bnprobe check FILE --arch NAME tells what follows. Behind a ReLU: ")
                 + "Remove them with the filters before and after: no output changes. To keep them alive in the next "
-                "training, lower the learning rate at its start or the weight decay on γ and β.",
+                "training, lower the learning rate at its start or the weight decay on γ and β. To let them start anew: "
+                + f"{start_anew(row['layer'], indices(found))}.",
                 indices(found),
                 row["call"],
             )
@@ -66,10 +74,20 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
                 f"{row['feeder']} are at most {most:.2g} long, {most / typical:.1%} of the layer's median "
                 f"(threshold {limits.decayed_filter:.0%}).",
                 "They carry no information, only β; remove them and add β's contribution to the next layer's bias. "
-                "ln(length at the start / length now) is the sum of lr · weight decay / (1 − momentum) since they died.",
+                "ln(length at the start / length now) is the sum of lr · weight decay / (1 − momentum) since they died. "
+                + _grown_anew(str(row["feeder"]), row["layer"], indices(found)),
                 indices(found),
                 row["call"],
             )
+
+
+def _grown_anew(feeder: str, layer: str, channels: tuple[int, ...]) -> str:
+    """Random filters of the layer's own size, and a scale of 1."""
+    which = list(channels)
+    return (
+        f"To let them start anew: `w = {module(feeder)}.weight.data; w[{which}] = torch.randn_like(w[{which}]) * w.std()`, "
+        f"{start_anew(layer, channels)}."
+    )
 
 
 def below_eps(evidence: Evidence) -> Iterator[Finding]:
@@ -86,11 +104,22 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
                 "eps, and not the data, sets the scale of some channels.",
                 f"running_var < eps = {row['eps']:g} in {len(found)} of {len(channels)} channels "
                 f"(smallest {float(found['running_var'].min()):.2g}), and |γ| ≥ {limits.constant_gamma:g}.",
-                "What feeds them hardly varies, or is scaled too small: look at the weights before. Keep eps as it is when "
-                "the model is converted; another value changes these channels by more than half.",
+                "What feeds them hardly varies, or is scaled too small. Keep eps as it is when the model is converted: "
+                f"another value changes these channels by more than half. {_more_than_eps(row, channels)}",
                 indices(found),
                 row["call"],
             )
+
+
+def _more_than_eps(row: pd.Series, channels: pd.DataFrame) -> str:
+    """Another eps where this one is larger than usual, else larger weights before the norm."""
+    if row["eps"] > USUAL_EPS:
+        return f"If eps was not meant to be so large: `{module(row['layer'])}.eps = {USUAL_EPS:g}`."
+    typical = float(channels["running_var"].median())
+    if not row["feeder"] or not typical > 0:
+        return "Look at the weights before."
+    larger = rescaled(str(row["feeder"]), row["layer"], typical**-0.5)
+    return f"Larger weights give the same output, clear of eps: {larger}."
 
 
 def untrained(evidence: Evidence) -> Iterator[Finding]:
@@ -101,6 +130,8 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
         gamma, beta = channels["gamma"], channels["beta"]
         if gamma.isna().all() or gamma.nunique(dropna=False) > 1 or gamma.iloc[0] not in (0, 1):
             continue
+        if gamma.iloc[0] == 0 and row["skip"]:
+            continue  # of a branch that adds nothing the rule about branches speaks
         start, both = f"γ is exactly {gamma.iloc[0]:g}", bool((beta.fillna(0) == 0).all())
         learned = bool(some_scale.any())
         updated = not (
@@ -117,8 +148,8 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
                     if updated
                     else ", while other norms were trained."
                 ),
-                "If this is not meant: check that they are in the optimizer and require gradients, "
-                "[n for n, p in model.named_parameters() if not p.requires_grad], and that gradients reach them.",
+                "If this is not meant: check that they are in the optimizer and that gradients reach them. "
+                + _learn(row["layer"]),
                 call=row["call"],
             )
         elif both and channels["running_mean"].isna().all():
@@ -141,9 +172,17 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
                     if learned
                     else ", as in every norm of this model."
                 ),
-                "A norm without scale is a choice of some libraries; otherwise check that γ requires a gradient.",
+                f"A norm without scale is a choice of some libraries. Otherwise let it learn. {_learn(row['layer'])}",
                 call=row["call"],
             )
+
+
+def _learn(layer: str) -> str:
+    """One step of training that moves gamma and beta."""
+    return (
+        f"One step: `n = {module(layer)}; n.requires_grad_(True); step = torch.optim.SGD(n.parameters(), 0.01)`, "
+        "`loss(model(x), y).backward(); step.step()`."
+    )
 
 
 def _initial(channels: pd.DataFrame) -> bool:
@@ -158,7 +197,8 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
         vectors = [name for name in VECTORS if _is_beyond(channels[name], top).any()]
         beyond = pd.concat([_is_beyond(channels[name], top) for name in VECTORS], axis=1).any(axis=1)
         found = channels[beyond]
-        if not vectors and not top < row["largest_input"] < np.inf:
+        room = evidence.limits.half_headroom
+        if not vectors and not top / room < row["largest_input"] < np.inf:
             continue
         stored = (
             f"{', '.join(vectors)} of {len(found)} of {len(channels)} channels above {top:g}"
@@ -166,18 +206,31 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
             else ""
         )
         reach = (
-            f"largest input {row['largest_input']:.3g} against {top:g}" if row["largest_input"] > top else ""
+            f"largest input {row['largest_input']:.3g} against {top:g} (threshold 1/{room:g} of that)"
+            if row["largest_input"] > top / room
+            else ""
         )
         yield Finding(
             "warning",
             row["layer"],
-            "This layer does not fit into half precision: it overflows to infinity there.",
+            "This layer does not fit into half precision: it overflows to infinity there."
+            if vectors or row["largest_input"] > top
+            else "This layer just fits into half precision: a slightly larger input overflows to infinity there.",
             f"{'; '.join(filter(None, (stored, reach)))}.",
             "Keep this norm and what feeds it in float32 or bfloat16 (autocast does so for the norm, not for its input), "
-            "or scale down the weights before it: what follows the norm stays the same.",
+            f"or scale down the weights before it: what follows the norm stays the same. {_smaller(row, channels)}".strip(),
             indices(found),
             row["call"],
         )
+
+
+def _smaller(row: pd.Series, channels: pd.DataFrame) -> str:
+    """Weights before the norm so small that its inputs, and their variance, fit; empty where they are not known."""
+    with np.errstate(invalid="ignore"):
+        largest = max(float(row["largest_input"]), float(channels["running_var"].max()) ** 0.5)
+    if not row["feeder"] or channels["running_mean"].isna().all() or not 0 < largest < np.inf:
+        return ""
+    return rescaled(str(row["feeder"]), row["layer"], 2.0 ** -np.ceil(np.log2(largest / WELL_WITHIN))) + "."
 
 
 def _is_beyond(values: pd.Series, top: float) -> pd.Series:
@@ -193,7 +246,9 @@ def counted_differently(evidence: Evidence) -> Iterator[Finding]:
     counts = layers["n_batches_tracked"][~layers["layer"].isin(fresh)].dropna()
     if counts.nunique() < 2:
         return
-    usual = float(counts.mode().iloc[-1])
+    # of two that are as frequent the smaller is the usual one: what is updated several times has more
+    modes = counts.mode()
+    usual = float(modes[modes > 0].min() if (modes > 0).any() else 0.0)
     for layer, n in zip(layers["layer"][counts.index], counts, strict=True):
         if n == usual:
             continue
@@ -208,8 +263,8 @@ def counted_differently(evidence: Evidence) -> Iterator[Finding]:
             f"num_batches_tracked is {n:g}, and {usual:g} in most norms"
             + (f", {times:g} times as many." if often else "."),
             "Gradient checkpointing that runs the norm again, or a module that is used more than once, does this; its "
-            "momentum m then acts as 1 − (1 − m)^k. Leave the norm out of the checkpointed "
-            "part, lower m, or use one norm per use."
+            "momentum m then acts as 1 − (1 − m)^k. Leave the norm out of the checkpointed part, or use one norm per "
+            f"use. For the trained model a plain average has no such weights: {RECALIBRATE}."
             if often
             else "Expected of layers that were frozen, added later or skipped in some passes; check it otherwise.",
         )
@@ -234,8 +289,8 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "All channels remember the same variance, which no data have.",
                 f"running_var is {var[0]:g} in all {len(var)} channels.",
-                "The buffer was set by hand or by a conversion: take it from the original file, or re-estimate it by "
-                "a pass over training images in train mode under torch.no_grad().",
+                "The buffer was set by hand or by a conversion: take it from the original file, or re-estimate it: "
+                f"{RECALIBRATE}.",
                 call=row["call"],
             )
         elif twin[0] != row["layer"] and twin[1] != affine:
@@ -244,7 +299,8 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "This norm remembers exactly what another one does, although their γ and β differ.",
                 f"running_mean and running_var are those of {twin[0]}, to the last bit, in all {len(var)} channels.",
-                "Its buffers were copied, or loaded under the wrong name: compare the names in the file with the model's.",
+                "Its buffers were copied, or loaded under the wrong name: compare the names in the file with the model's, "
+                f"or re-estimate them: {RECALIBRATE}.",
                 call=row["call"],
             )
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pandas as pd
+
 from bnprobe.findings.limits import DEFAULT
-from bnprobe.findings.rule import Evidence, Finding, Rule, indices, sites
+from bnprobe.findings.remedies import module, start_anew
+from bnprobe.findings.rule import Evidence, Finding, Rule, indices, share_severity, sites
 
 
 def not_finite(evidence: Evidence) -> Iterator[Finding]:
@@ -19,7 +22,9 @@ def not_finite(evidence: Evidence) -> Iterator[Finding]:
                 "Values that are NaN or infinite entered this layer.",
                 f"{int(bad['n_nonfinite'].sum())} values in {len(bad)} of {len(channels)} channels; "
                 "they were left out of every other number.",
-                "Look at the first layer in this list: what feeds it overflowed, or an input image was not finite.",
+                "Look at the first layer in this list. Where an image is not finite, mend it: "
+                "`x = torch.nan_to_num(x, 0.0, 0.0, 0.0)`; where half precision overflowed, run that part in "
+                "float32: `model.float()`.",
                 indices(bad),
                 row["call"],
             )
@@ -30,16 +35,24 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
     limit = evidence.limits.constant_gamma
     for row, channels in sites(evidence):
         flat = channels[channels["gamma"].abs() < limit]
-        if len(flat):
+        # of a whole branch the rule about branches speaks
+        if len(flat) and not (row["skip"] and len(flat) == len(channels)):
             yield Finding(
-                "info",
+                share_severity(_not_withered(flat, channels, evidence), channels, evidence.limits),
                 row["layer"],
                 "Some channels pass on a constant: the network learned not to use them.",
                 f"{len(flat)} of {len(channels)} channels have |γ| < {limit:g}; their output is β, which may be needed.",
-                "They can be removed if β is carried into the next layer's bias; measure before and after.",
+                "They can be removed if β is carried into the next layer's bias; measure before and after. To let "
+                "them start anew: " + start_anew(row["layer"], indices(flat)) + ".",
                 indices(flat),
                 row["call"],
             )
+
+
+def _not_withered(flat: pd.DataFrame, channels: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
+    """Those whose filters have not decayed besides, of which another rule tells."""
+    short = evidence.limits.decayed_filter * channels["filter_norm"].median()
+    return flat[~(flat["filter_norm"] < short)]
 
 
 def few_images(evidence: Evidence) -> Iterator[Finding]:
@@ -82,15 +95,20 @@ def unread(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "This norm layer was never called.",
                 "no forward pass reached it through model(...).",
-                "Check that it is used; a layer whose .forward is called directly, or a fused one, is not seen.",
+                "Check that it is used: another norm may stand in its place. A layer whose .forward is called directly is "
+                "not seen. If the network is meant without it: "
+                f'`model.set_submodule("{row["layer"]}", torch.nn.Identity())`.',
             )
-        else:
+        elif row["why"] == "not understood":
+            path = str(row["layer"]).partition(" (")[0]
             yield Finding(
                 "warning",
                 row["layer"],
                 "This module looks like a norm by its name, but is not understood: it is in no table.",
                 "its class is unknown, and its attributes do not tell what it pools over.",
-                "Teach it: bnprobe.register_norm(cls, describe).",
+                f"Teach it, here as an RMS norm over the last dimension: `bnprobe.register_norm(type({module(path)}), "
+                'lambda m: bnprobe.NormLayer("rms_norm", "channels", m.scale.numel(), 1e-6, channels="last", '
+                "weight=m.scale))`.",
             )
 
 

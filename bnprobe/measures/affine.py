@@ -38,6 +38,9 @@ COLUMNS = (
     Column("eps_share", "Share of eps in what the root is taken of.", "eps / (σ² + eps)", "0 to 1"),
     Column("filter_norm", "Length of the weights that made this channel when the run began.", "√(Σ w²)"),
     Column(
+        "filter_bias", "What the layer before adds to the channel; NaN where it has no bias.", "b", "input"
+    ),
+    Column(
         "folded_low", "Smallest weight of the channel with the norm folded in.", "min w · slope", "", _JACOB
     ),
     Column(
@@ -108,12 +111,15 @@ def _folded(record: LayerRecord) -> dict[str, Array]:
     folded = record.wiring.folded if record.wiring else None
     if folded is None:
         missing = np.full(record.n_channels, np.nan)
-        return dict.fromkeys(("filter_norm", "folded_low", "folded_high", "bits_lost"), missing)
+        return dict.fromkeys(
+            ("filter_norm", "filter_bias", "folded_low", "folded_high", "bits_lost"), missing
+        )
     reach = _reach(folded.low, folded.high)
     with np.errstate(invalid="ignore", divide="ignore"):
         lost = np.where(reach > 0, np.log2(np.fmax.reduce(reach, initial=np.nan) / reach), np.nan)
     return {
         "filter_norm": folded.norm,
+        "filter_bias": np.full(record.n_channels, np.nan) if folded.bias is None else folded.bias,
         "folded_low": folded.low,
         "folded_high": folded.high,
         "bits_lost": lost,

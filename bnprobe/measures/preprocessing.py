@@ -18,7 +18,9 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures import padding
-from bnprobe.measures.stem import LARGEST_CONDITION, LARGEST_RMSE, LEAST_R2, stem
+from bnprobe.measures.padding import Equations
+from bnprobe.measures.stem import LARGEST_CONDITION, LARGEST_RMSE, stem
+from bnprobe.measures.verdict import never_updated
 from bnprobe.recording import LayerRecord, Normalize, Recording
 from bnprobe.stats.moments import Array
 
@@ -31,12 +33,21 @@ IN_USE = (
 )
 """ImageNet's, the symmetric ones, CIFAR-10's, MNIST's: tried where the constants of training are not known."""
 
-LEFT_OVER = 0.5
-"""Of the shift in the first norm: what an explanation may leave at most. Two mistakes that predict the same
-first moment differ in scale; one that leaves more than half is chance among a dozen."""
+LEFT_OVER = 1 / 3
+"""Of the shift in the first norm: what an explanation may leave at most. A shift of another kind points anywhere,
+and one direction of three is met so closely by chance in a few of a hundred cases."""
+
+ALIKE = 0.05
+"""In remembered deviations: what images like those of training leave over; a mistake multiplies it by its gain."""
 
 SCALE_OFF = np.log(1.5)
 """Difference of the log of the scale that another choice of images makes; mistakes change it by 2 and more."""
+
+FLAT = 0.05
+"""Gain below which inputs are so flat that the zeros around them, and not the images, make what variance there is."""
+
+BLACK = np.linspace(0.0, 0.3, 31)
+"""Shares of black that augmentation may have put into the training images, and that are not in these."""
 
 COLUMNS = ("layer", "mistake", "undo", "shift", "left_over", "scale", "scale_predicted", "constants")
 
@@ -56,37 +67,45 @@ class Mistake:
         return self.gain * (mean[::-1] if self.exchanged else mean) + self.offset
 
 
+AS_TRAINED = Mistake("nothing", "", np.ones(1), np.zeros(1))
+
+
 def preprocessing(recording: Recording) -> pd.DataFrame:
     """The mistakes that explain what the first norm sees, the best first; empty where none does.
 
     `shift` is how far the first norm's means moved, and `left_over` what the mistake leaves of it, both root mean
-    squares in remembered deviations; `scale` is the typical deviation seen in remembered ones.
+    squares in remembered deviations, after the black that augmentation may have added; `scale` is the typical
+    deviation seen in remembered ones.
     """
-    rows = sorted(_explanations(recording), key=lambda row: row["left_over"])
+    rows = sorted(_explanations(recording), key=_badness)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _badness(row: dict[str, Any]) -> float:
+    """Of an explanation: what it leaves of the shift, and how far its scale is off."""
+    return float(row["left_over"] / row["shift"] + abs(np.log(row["scale"] / row["scale_predicted"])))
 
 
 def _explanations(recording: Recording) -> Iterator[dict[str, Any]]:
     reading = stem(recording)
     record = next((r for r in recording.layers if r.wiring and r.wiring.stem), None)
-    readable = (
-        reading.condition <= LARGEST_CONDITION and reading.r2 >= LEAST_R2 and reading.rmse <= LARGEST_RMSE
-    )
+    # not by R²: where the mean input is near 0, as after a good normalization, there is little for it to explain
+    readable = reading.condition <= LARGEST_CONDITION and reading.rmse <= LARGEST_RMSE
     if record is None or reading.mean_input is None or not readable or not (record.pre.n > 0).any():
         return
-    equations, mean = padding.equations(record), np.array(reading.mean_input)
-    shift, scale = equations.rmse(equations.seen), _scale(record)
-    if not shift > 0 or not 0 < scale < np.inf:
+    if never_updated(record):
+        return
+    equations, mean, scale = padding.equations(record), np.array(reading.mean_input), _scale(record)
+    if not 0 < scale < np.inf:
         return
     for constants, known in _constants(recording, mean):
+        cleans = _cleans(constants, mean)
+        shift = _left_over(equations, cleans, AS_TRAINED)
         for mistake in mistakes(constants):
-            predicted, gain = (
-                equations.matrix @ mistake.on(mean),
-                float(np.exp(np.mean(np.log(np.abs(mistake.gain))))),
-            )
-            left = float(np.sqrt(np.mean(((equations.seen - predicted) / equations.sigma) ** 2)))
-            off = abs(np.log(scale / gain))
-            if left <= LEFT_OVER * shift and off <= SCALE_OFF:
+            gain = float(np.exp(np.mean(np.log(np.abs(mistake.gain)))))
+            left = _left_over(equations, cleans, mistake)
+            same_scale = scale < 0.5 if gain < FLAT else abs(np.log(scale / gain)) <= SCALE_OFF
+            if same_scale and left <= max(LEFT_OVER * shift, (ALIKE + reading.rmse) * gain) and left < shift:
                 yield {
                     "layer": record.layer,
                     "mistake": mistake.what,
@@ -97,6 +116,19 @@ def _explanations(recording: Recording) -> Iterator[dict[str, Any]]:
                     "scale_predicted": gain,
                     "constants": "given" if known else "guessed",
                 }
+
+
+def _cleans(constants: Normalize, mean: Array) -> Array:
+    """The mean input without the black that augmentation may have added, (shares, F)."""
+    black = -np.array(constants.mean) / np.array(constants.std)
+    return np.asarray((mean - BLACK[:, None] * black) / (1 - BLACK[:, None]), dtype=np.float64)
+
+
+def _left_over(equations: Equations, cleans: Array, mistake: Mistake) -> float:
+    """Root mean square, in remembered deviations, of what the mistake leaves of the means seen."""
+    predicted = np.array([mistake.on(clean) for clean in cleans]) @ equations.matrix.T
+    away = (predicted - equations.seen) / equations.sigma
+    return float(np.sqrt((away**2).mean(axis=1)).min())
 
 
 def _scale(record: LayerRecord) -> float:

@@ -13,6 +13,7 @@ from bnprobe.measures import (
     activity,
     affine,
     components,
+    detail,
     gaussian,
     gradient,
     headroom,
@@ -50,6 +51,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     affine,
     residual,
     headroom,
+    detail,
     ledger,
     gradient,
 )

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from bnprobe.report.colours import FAINT, INK, MUTED, PAPER
 from bnprobe.report.figures import ratio_ticks, seaborn, stage_bounds
-from bnprobe.report.pictures import Cloud, Curves, Panel, Stack, Swatch
+from bnprobe.report.pictures import Cloud, Curves, Line, Panel, Stack, Swatch
 from bnprobe.stats.moments import Array
 
-WIDTH, LEFT, RIGHT = 10.0, 0.72, 0.15
+WIDTH, LEFT, RIGHT = 10.0, 0.72, 0.75
 """Inches."""
 
 TALL, GAP, LETTER = 1.25, 0.4, 0.055
@@ -84,7 +84,7 @@ def _curves(axes: Axes, panel: Any) -> None:
         )
     for value, _ in panel.levels:
         axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    if panel.logarithmic and any((np.isfinite(v := line.values) & (v > 0)).any() for line in panel.lines):
+    if panel.logarithmic and _varies(panel.lines):
         ratio_ticks(axes)
     axes.set_ylim(*panel.limits)
     low, high = axes.get_ylim()
@@ -93,19 +93,24 @@ def _curves(axes: Axes, panel: Any) -> None:
             axes.annotate(
                 words,
                 (1, value),
-                (-2, 2),
+                (4, 0),
                 xycoords=axes.get_yaxis_transform(),
                 textcoords="offset points",
-                ha="right",
-                va="bottom",
-                fontsize=7.5,
+                va="center",
+                fontsize=8,
                 color=MUTED,
-                bbox=BEHIND,
             )
     _marks(axes, panel.marks)
     labelled = [line for line in panel.lines if line.label]
     if len(labelled) > 0:
         _legend(axes, len(labelled))
+
+
+def _varies(lines: tuple[Line, ...]) -> bool:
+    """Whether there are positive values of more than one size: a logarithm of one size has no axis."""
+    values = np.concatenate([line.values for line in lines])
+    sizes = values[np.isfinite(values) & (values > 0)]
+    return bool(sizes.size) and bool(sizes.max() > 1.01 * sizes.min())
 
 
 def _line(axes: Axes, line: Any) -> None:

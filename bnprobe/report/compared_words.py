@@ -48,15 +48,23 @@ def _where(layers: pd.DataFrame, limits: Limits) -> str:
         )
     first = next((place for place in known if place.gap > ROUNDING), None)
     if first is None:
+        only = layers[layers["filters_differ"]]
+        if len(only):
+            return (
+                f"The norms are the same; the weights before {count(len(only), 'norm')} differ, first before "
+                f"{only['layer'].iloc[0]}."
+            )
         return "The two differ by rounding only."
     sure, found = surely(layers), opening(layers, limits.gap)
     largest = max(known, key=lambda place: place.gap)
-    same = f"up to {first.words} the two are the same; " if first != known[0] else ""
-    if sure is not None and sure[:3] == first[:3] and same:
-        same = "up to there the two are the same; "
+    same = first[:3] != known[0][:3]
     if sure is None:
-        return _sentence(f"{same}the choice of images explains all that differs: at most {_at(largest)}")
-    text = f"{same}the two differ from {sure.words} on, where they are {_gap(sure)} apart"
+        return _sentence(f"the choice of images explains all that differs: at most {_at(largest)}")
+    if same and sure[:3] == first[:3]:
+        text = f"the two are the same up to {sure.words}, where they are {_gap(sure)} apart"
+    else:
+        text = f"the two differ from {sure.words} on, where they are {_gap(sure)} apart"
+        text = f"up to {first.words} the two are the same; {text}" if same else text
     if found is None:
         text += f"; nowhere do they reach {number(limits.gap)} σ"
     elif found[:3] != sure[:3]:
@@ -87,7 +95,8 @@ def _at(place: Place) -> str:
 
 def _kind(a: Recording, b: Recording, about: What) -> str:
     """What is compared, as far as the numbers tell."""
-    return f"{_weights(about)}; {_inputs(a, b, about)}."
+    filters = f"; the weights before {count(about.n_filters, 'norm')} differ" if about.n_filters else ""
+    return f"{_weights(about)}{filters}; {_inputs(a, b, about)}."
 
 
 def _weights(about: What) -> str:

@@ -107,7 +107,7 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(
         r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
-        r'<svg viewBox="\1" role="img" stroke-linejoin="round" stroke-linecap="butt">',
+        r'<svg viewBox="\1" aria-hidden="true" stroke-linejoin="round" stroke-linecap="butt">',
         svg,
         count=1,
     )
@@ -188,9 +188,22 @@ def network(channels: pd.DataFrame) -> Figure:
     seen = bool((channels["n_values"] > 0).any())
     panels = [*(MEMORY_PANELS if stored else OTHER_PANELS if seen else STORED_PANELS), *COMMON_PANELS]
     panels = [panel for panel in panels if channels[panel.column].notna().any()]
-    figure = Figure(figsize=(10, 2.2 + 1.75 * len(panels) + 0.06 * max(map(len, names))))
+    # a fixed layout, in inches: the automatic one costs as much as the drawing
+    tall, gap, below = (1.25, *[1.45] * len(panels)), 0.36, 0.15 + 0.066 * max(map(len, names))
+    height = sum(tall) + gap * len(tall) + below
+    figure = Figure(figsize=(10, height))
+    figure.set_layout_engine("none")
     grid = figure.add_gridspec(
-        1 + len(panels), 2, width_ratios=(60, 1), height_ratios=[1.0, *[1.15] * len(panels)]
+        len(tall),
+        2,
+        width_ratios=(60, 1),
+        height_ratios=tall,
+        wspace=0.03,
+        hspace=gap / (sum(tall) / len(tall)),
+        left=0.065,
+        right=0.935,
+        bottom=below / height,
+        top=1 - gap / height,
     )
     profile = figure.add_subplot(grid[0, 0])
     draw_profile = _variance_profile if stored else _deviation_profile if seen else _stored_profile

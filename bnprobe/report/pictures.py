@@ -102,14 +102,15 @@ Panel = Curves | Stack
 def site_names(layers: pd.DataFrame) -> list[str]:
     """The name of every row of the table of layers, short enough to stand under a picture.
 
-    Parts of the path that all layers begin with are left out.
+    Where one is too long, the parts that all paths begin with are left out.
     """
     calls = [f" call {call + 1}" if call else "" for call in layers["call"]]
     paths = [name.split(".") for name in layers["layer"]]
     alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*(path[:-1] for path in paths), strict=False))
-    shared = len(list(alike))
-    names = [".".join(path[shared:]) for path in paths]
-    return [shorten(name, LONGEST) + call for name, call in zip(names, calls, strict=True)]
+    long = any(len(name) > LONGEST for name in layers["layer"])
+    left_out = len(list(alike)) if long else 0
+    names = [shorten(".".join(path[left_out:]), LONGEST) for path in paths]
+    return [name + call for name, call in zip(names, calls, strict=True)]
 
 
 def by_depth(

@@ -5,6 +5,7 @@ Beside `figures` and `charts` the only room that imports seaborn and matplotlib.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ MOST_NAMES = 60
 def plot(tables: Tables, y: str, x: str | None, layer: str | None, ax: Axes | None) -> Axes:
     """See `Report.plot`."""
     with style(f"plot {y}"):
+        # seaborn 0.13 asks matplotlib 3.11 for boxes in words that go in 3.13
+        warnings.simplefilter("ignore", DeprecationWarning)
         axes = _axes(tables, wide=layer is None and x is None) if ax is None else ax
         if x is not None:
             _against(axes, _channels(tables, layer), x, y)

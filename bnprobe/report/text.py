@@ -27,12 +27,13 @@ def to_text(page: Page, width: int | None = None) -> str:
     """
     columns = width or min(shutil.get_terminal_size((100, 24)).columns, 120)
     title = _wrap(page.title, columns)
+    last: list[str] = []
     parts = [*title, "=" * len(title[0]), *_wrap(page.lead, columns)]
     for section in page.sections:
         if not section.folded and section.blocks and all(part.layer < 0 for part in section.parts):
             parts += _section(section, columns)
-            parts += [line for part in section.parts for line in _section(part, columns)]
-    return "\n".join(parts) + "\n"
+            last += [line for part in section.parts for line in _section(part, columns)]
+    return "\n".join(parts + last) + "\n"
 
 
 def _section(section: Section, width: int) -> list[str]:

@@ -61,7 +61,7 @@ def test_between_weights_it_opens_behind_the_convolution_that_changed(planted):
     assert (found.opens.layer, found.opens.aspect) == (str(planted + 1), "pre")
     assert found.layers["identical"].sum() == planted // 3
     if planted:
-        assert f"Up to the input of {planted + 1} the two are the same" in found.answer[0]
+        assert f"The two are the same up to the input of {planted + 1}, where" in found.answer[0]
 
 
 def test_between_data_it_opens_at_the_first_norm():
@@ -111,3 +111,14 @@ def test_places_come_in_the_order_of_the_data():
     both = recording(site(rows, "z"), site(rows, "a"))
     found = [(place.layer, place.aspect) for place in places(differences(pairs(both, both)).layers)]
     assert found == [("z", "pre"), ("z", "post"), ("a", "pre"), ("a", "post")]
+
+
+def test_weights_before_a_norm_that_changed_alone_are_said():
+    """Fails if a file in which only a convolution changed is called the same."""
+    before = network()
+    after = copy.deepcopy(before)
+    with torch.no_grad():
+        after[6].weight *= 1.5
+    found = bnprobe.compare(before.state_dict(), after.state_dict())
+    assert found.answer[0] == "The norms are the same; the weights before 1 norm differ, first before 7."
+    assert not found.identical

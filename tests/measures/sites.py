@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import oracles
 
-from bnprobe.recording import About, GradientRecord, LayerRecord, Recording
+from bnprobe.recording import About, GradientRecord, LayerRecord, Ledger, Recording
 from bnprobe.stats import Histogram, ImageMoments, Moments
 
 POOLS = {
@@ -135,9 +135,26 @@ def gradient(dy: np.ndarray, **changes: Any) -> GradientRecord:
     return GradientRecord(**{**fields, **changes})
 
 
+def ledger(**changes: Any) -> Ledger:
+    """The circumstances of one call in a plain evaluation; `changes` replace fields."""
+    nothing = dict.fromkeys(
+        (
+            "fewest_values",
+            "fewest_call",
+            "fewest_images",
+            "n_updates",
+            "running_mean_after",
+            "running_var_after",
+        )
+    )
+    fields = {"n_calls_learning": 0, "n_calls_model_training": 0, "n_ranks": 1}
+    learns = {"gamma_learns": True, "beta_learns": True}
+    return Ledger(**{**nothing, **fields, **learns, **changes})
+
+
 def recording(*layers: LayerRecord, **about: Any) -> Recording:
     """A recording of these sites in one forward pass; what is missing can be named in `about`."""
-    names = {name: about.pop(name, ()) for name in ("never_called", "not_understood")}
+    names = {name: about.pop(name, ()) for name in ("never_called", "not_understood", "folded")}
     facts = {
         "model": "Net",
         "device": "cpu",

@@ -82,10 +82,8 @@ class Reader:
         self.driver.get(page.as_uri() + address)
         if wait:
             self.until(READY, 20)
-        return (
-            float(self.run("return Number(document.querySelector('[data-ready]')?.dataset.after ?? NaN)"))
-            / 1000
-        )
+        after = self.run("return document.querySelector('[data-ready]')?.dataset.after") if wait else None
+        return float(after or "nan") / 1000
 
     def until(self, script: str, seconds: float = 5) -> Any:
         """What the script returns once it is true."""
@@ -100,13 +98,13 @@ class Reader:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """Addresses asked for since last asked, but those of tabs without a page."""
+        """Addresses asked for since last asked, but for what stands in the page itself."""
         found = []
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 found.append(message["params"]["request"]["url"])
-        return [url for url in found if not url.startswith(("about:", "data:,", "data:;base64,"))]
+        return [url for url in found if not url.startswith(("about:", "data:"))]
 
     def one(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)

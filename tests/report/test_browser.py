@@ -109,7 +109,11 @@ def test_nothing_jumps(browser, page):
     """Fails if what is drawn late pushes away what is already read, at the top or behind a deep link."""
     for address in ("", "#layer=stage1.0.1"):
         browser.open(page, address)
-        browser.until("return window.__shifts !== undefined")
+        if address:
+            browser.until(
+                "return Math.abs(document.querySelector('#layers').getBoundingClientRect().top) < 300"
+            )
+        browser.run("return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         shifts = browser.run("return window.__shifts.filter(([, input]) => !input).map(([value]) => value)")
         assert sum(shifts) < 0.01, (address, shifts)
 
@@ -158,7 +162,9 @@ def test_the_pointer_reads_the_map(reading, report):
     order = np.argsort(-mine["gamma"].abs(), kind="stable")
     chosen = int(re.match(r"channel (\d+) of 24", channel)[1])
     assert chosen in set(order[11:14])
-    assert value.endswith(f": {number(mine['shift'][chosen])}")
+    shown = float(value.rpartition(": ")[2].replace("−", "-"))
+    assert shown == pytest.approx(mine["shift"][chosen], rel=6e-3)
+    assert number(shown).lstrip("−")[:3] == value.rpartition(": ")[2].lstrip("−")[:3]
 
 
 def test_a_click_opens_the_layer_and_back_returns(reading):
@@ -182,8 +188,7 @@ def test_an_address_leads_to_a_channel(browser, page):
     browser.open(page, "#layer=stage1.1.1&channel=7")
     assert browser.run("return document.querySelector('.stage').dataset.shown") == "stage1.1.1"
     assert "channel 7" in browser.words(".chip")
-    top = browser.run("return document.querySelector('#layers').getBoundingClientRect().top")
-    assert -5 < top < 300
+    browser.until("return Math.abs(document.querySelector('#layers').getBoundingClientRect().top) < 300")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +215,8 @@ def test_the_measure_of_the_map_is_chosen(reading, report):
     assert reading.run("return document.querySelector('.board canvas').toDataURL()") != before
     reading.point(".board", *place_on_map(reading, 0, 0.02)).perform()
     channel = int(re.search(r"channel (\d+)", reading.words(".tip"))[1])
-    assert f"share of positive outputs: {number(report.channels['fires'][channel])}" in reading.words(".tip")
+    shown = float(re.search(r"share of positive outputs: ([\d.]+)", reading.words(".tip"))[1])
+    assert shown == pytest.approx(report.channels["fires"][channel], abs=0.0011)
 
 
 def test_layers_are_filtered_by_name_and_finding(reading, report):
@@ -340,9 +346,14 @@ def test_the_table_shows_the_numbers_of_the_report(reading, report):
                 for text in shown
             ]
         )
-        np.testing.assert_allclose(
-            got, mine[name].to_numpy(dtype=float)[order], rtol=6e-3, atol=1e-9, err_msg=name
+        true = mine[name].to_numpy(dtype=float)[order]
+        # means near zero are known to a share of their deviation
+        room = (
+            1e-3 * np.sqrt(mine["post_var" if name == "post_mean" else "pre_var"].max())
+            if name.endswith("_mean")
+            else 1e-9
         )
+        np.testing.assert_allclose(got, true, rtol=6e-3, atol=room, err_msg=name)
 
 
 def test_the_table_sorts_by_any_column(reading, report):
@@ -352,8 +363,8 @@ def test_the_table_sorts_by_any_column(reading, report):
     click = "[...document.querySelectorAll('.stage thead button')].find((b) => b.textContent === arguments[0]).click()"
     mine = channels_of(report, "stage2.0.1")
     for name, key in (
-        ("fires", mine["fires"]),
         ("shift", mine["shift"].abs()),
+        ("fires", mine["fires"]),
         ("gamma", mine["gamma"].abs()),
     ):
         if name != "shift":  # sorted by it from the start
@@ -450,6 +461,7 @@ def test_hostile_names_are_text_in_a_browser_too(browser, tmp_path):
     browser.open(page)
     assert browser.messages() == []
     assert browser.requests() == [page.as_uri()]
+    browser.choose("Layer", "1")
     for i, name in enumerate(names):
         browser.choose("Layer", str(i))
         browser.until(f"return document.querySelector('.stage').closest('.layer').dataset.layer === '{i}'")

@@ -298,7 +298,7 @@ def test_inputs_that_are_gaussian_are_not_ranked():
     """Fails if the noise of a histogram is told as a shape."""
     rows = np.random.default_rng(3).normal(size=(60, 2, 500))
     words = told("shape", site(rows, "a", **memory_of(rows)), site(rows * 2, "b", **memory_of(rows * 2)))
-    assert "The inputs are nearly Gaussian at every norm" in words
+    assert "The inputs are nearly Gaussian at all 2 norms whose shape could be read" in words
 
 
 # Variance
@@ -319,6 +319,13 @@ def test_the_class_share_is_the_mean_over_channels():
     words = told("variance", *layers)
     assert "Most about the 4 classes is known at b" in words
     assert f"make up {100 * expected:.0f} %" in words
+
+
+def test_the_first_norm_is_not_compared_with_itself():
+    """Fails if a sentence says "4 % at bn1, against 4 % at bn1"."""
+    labels = np.arange(40) % 4
+    only = site(ROWS, "a", classes=ClassMoments.of(Moments.of(ROWS, axis=2), labels.astype(float)))
+    assert "against" not in told("variance", only)
 
 
 def test_without_labels_no_class_is_told():

@@ -66,6 +66,14 @@ def test_marks_close_together_do_not_stand_on_one_another():
     assert places["enters"][1] != places["largest"][1]
 
 
+def test_one_size_has_no_logarithm():
+    """Fails if the slopes of a fresh network, all 1, are drawn on an axis from .1 to 1."""
+    axes = drawn(Curves("a", (Line(np.ones(9)),), logarithmic=True)).axes[0]
+    assert axes.get_yscale() == "linear"
+    axes = drawn(Curves("a", (Line(np.arange(1.0, 10.0)),), logarithmic=True)).axes[0]
+    assert axes.get_yscale() == "log"
+
+
 @pytest.mark.parametrize(("n", "image"), [(50, False), (5000, True)])
 def test_a_large_cloud_is_an_image(n, image):
     """Fails if a page of 26,000 channels holds as many circles."""

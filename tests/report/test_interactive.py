@@ -225,7 +225,10 @@ def test_a_cell_of_a_notebook_is_smaller_than_a_page():
     rows = some_rows(2, 3000, 2)
     recorded = recording(*(site(rows, f"l{i}", gamma=1, beta=0, **memory_of(rows)) for i in range(12)))
     whole, compact = (carried(recorded, compact)[0] for compact in (False, True))
-    assert len(compact["columns"]) <= len(whole["columns"])
+    assert len(compact["columns"]) < len(whole["columns"])
+    assert {"gamma", "beta", "shift", "scale_ratio", "fires"} <= set(compact["columns"])
+    assert whole["edges"]
+    assert not compact["edges"]
 
 
 # The scripts

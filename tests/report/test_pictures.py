@@ -25,9 +25,12 @@ def test_calls_of_one_layer_have_names_of_their_own():
 
 def test_what_all_paths_begin_with_is_left_out():
     """Fails if a shared beginning takes the room of what tells layers apart, or a name is left empty."""
-    assert site_names(layers("model.body.0.norm", "model.body.10.norm")) == ["0.norm", "10.norm"]
-    assert site_names(layers("model.norm")) == ["norm"]
-    assert site_names(layers("model.norm", "model.norm")) == ["norm", "norm call 2"]
+    far = "network.of.many.names.body"
+    assert site_names(layers(f"{far}.0.norm", f"{far}.10.norm")) == ["0.norm", "10.norm"]
+    assert site_names(layers(f"{far}.norm", f"{far}.norm")) == ["norm", "norm call 2"]
+    assert site_names(layers("model.0.norm", "model.1.norm")) == ["model.0.norm", "model.1.norm"], (
+        "short enough"
+    )
     assert site_names(layers("a", "a.b")) == ["a", "a.b"]
 
 

@@ -45,7 +45,7 @@ def test_a_column_of_channels_is_a_box_per_layer(report):
         "stage2.bn",
     ]
     assert axes.get_ylabel().startswith("γ")
-    assert len(axes.get_title()) > 10
+    assert len(axes.get_title(loc="left")) > 10
 
 
 def test_a_column_of_layers_is_a_line(report):

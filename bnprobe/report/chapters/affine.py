@@ -43,10 +43,10 @@ def _slopes(tables: Tables) -> pd.DataFrame:
 
 
 def _words(known: pd.DataFrame, slopes: pd.DataFrame) -> tuple[str, str]:
-    mid = slopes["mid"].to_numpy()
+    low, high = (number(float(extreme(slopes["mid"].to_numpy())), 2) for extreme in (np.nanmin, np.nanmax))
     line = (
         f"With fixed statistics each of {norms(len(known))} is a line per channel, x · slope + intercept: the typical "
-        f"|slope| runs from {number(float(np.nanmin(mid)), 2)} to {number(float(np.nanmax(mid)), 2)} over the layers."
+        f"|slope| {f'runs from {low} to {high} over the layers' if low != high else f'is {low}'}."
     )
     losing = known[known["bits_lost_worst"].notna()]
     if losing.empty:

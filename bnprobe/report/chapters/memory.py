@@ -106,7 +106,7 @@ def _figure(known: pd.DataFrame, found: Course) -> Figure:
     moved = Curves(
         "channels that moved, surely and by a visible size",
         (Line(of(known, "mean_moved"), "mean", SEEN), Line(of(known, "scale_moved"), "scale", VIOLET)),
-        levels=((ENOUGH, "a norm has moved"),),
+        levels=((ENOUGH, "norm moved"),),
         limits=(0, 1),
         unit="share",
     )

@@ -68,7 +68,7 @@ def _figure(known: pd.DataFrame) -> Figure:
             Line(of(known, "branch_share"), "now", MEMORY),
         ),
         limits=(0, 1),
-        levels=((0.5, "as loud as the skip"),),
+        levels=((0.5, "as loud"),),
         unit="share",
     )
     return by_depth(

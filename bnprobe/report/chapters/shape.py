@@ -64,8 +64,9 @@ def _shape_words(known: pd.DataFrame) -> list[str]:
         return []
     if (ratio - 1).abs().max() < NEARLY:
         return [
-            f"The inputs are nearly Gaussian at every norm: their mean absolute deviation is {number(ratio.min(), 3)} to "
-            f"{number(ratio.max(), 3)} of what a Gaussian of the same deviation has (0.89 for a Laplacian)."
+            f"The inputs are nearly Gaussian at all {count(len(ratio), 'norm')} whose shape could be read: their mean "
+            f"absolute deviation is {number(ratio.min(), 3)} to {number(ratio.max(), 3)} of what a Gaussian of the same "
+            "deviation has (0.89 for a Laplacian)."
         ]
     far = known.iloc[int(np.nanargmax(np.abs(of(known, "l1_ratio_median") - 1)))]
     kind = "heavier tails than" if far["l1_ratio_median"] < 1 else "shorter tails than"
@@ -97,7 +98,7 @@ def _figure(known: pd.DataFrame) -> Figure:
         limits=(0, None),
     )
     panels = [kept]
-    if known["l1_ratio_median"].notna().any():
+    if known["l1_ratio_median"].notna().sum() > 1:
         low = min(0.85, float(np.nanmin(of(known, "l1_ratio_median"))) - 0.02)
         high = max(1.1, float(np.nanmax(of(known, "l1_ratio_median"))) + 0.02)
         panels.append(

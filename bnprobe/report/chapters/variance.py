@@ -43,13 +43,16 @@ def _words(known: pd.DataFrame) -> str:
             f"{share(last['share_within'])} at {named(last)} (mean over channels); the rest tells one image from another. "
             "No labels were given, so classes cannot be told apart."
         )
-    most = highest(labelled, "share_class")
-    begins = labelled.iloc[0]
+    most, begins = highest(labelled, "share_class"), labelled.iloc[0]
+    there = f"{share(max(most['share_class'], 0.0))} of a channel's variance (mean over channels)"
+    against = (
+        ""
+        if most.name == begins.name
+        else f", against {share(max(begins['share_class'], 0.0))} at {named(begins)}"
+    )
     return (
         f"Most about the {count(int(most['n_classes']), 'class')} is known at {named(most)}, where differences between "
-        f"classes make up {share(max(most['share_class'], 0.0))} of a channel's variance (mean over channels), against "
-        f"{share(max(begins['share_class'], 0.0))} at {named(begins)}; {share(last['share_within'])} at the last norm still "
-        f"lies inside single images."
+        f"classes make up {there}{against}; {share(last['share_within'])} at the last norm lies inside single images."
     )
 
 
@@ -74,7 +77,7 @@ def _figure(known: pd.DataFrame) -> Figure:
         "variance",
         "Shares of the variance between classes, between images and inside an image, by depth.",
         known,
-        (Stack("what a channel's variance is made of (mean over channels)", parts),),
+        (Stack("parts of a channel's variance (mean over channels)", parts),),
         "The three parts add up to the whole variance before the norm. What lies between classes is what a channel says "
         "of the label, less what chance alone would show; what lies inside an image is what instance norm would divide by.",
     )

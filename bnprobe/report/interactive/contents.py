@@ -22,7 +22,10 @@ from bnprobe.report.interactive.densities import (
 )
 from bnprobe.report.interactive.derived import derived_columns
 from bnprobe.report.interactive.measures import (
+    COMPACT_FEWEST,
+    COMPACT_HISTOGRAMS,
     COMPACT_VALUES,
+    FEWEST,
     MOST_PROFILES,
     MOST_VALUES,
     PAINTS,
@@ -55,8 +58,10 @@ def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compac
         [record.eps for record in recording.layers], [record.n_channels for record in recording.layers]
     )
     free = derived_columns(channels, eps)
-    shown, left_out = chosen_columns(known, free, len(channels), COMPACT_VALUES if compact else MOST_VALUES)
-    histograms, places, blobs = _histograms(recording)
+    room = (COMPACT_VALUES, COMPACT_FEWEST) if compact else (MOST_VALUES, FEWEST)
+    shown, left_out = chosen_columns(known, free, len(channels), *room)
+    drawn = not compact or len(channels) <= COMPACT_HISTOGRAMS
+    histograms, places, blobs = _histograms(recording, drawn)
     blobs += [(f"column-{name}", _packed(channels[name])) for name in shown if name not in free]
     meanings = {column.name: column for column in glossary()}
     manifest = {
@@ -100,7 +105,7 @@ def _layer(record: LayerRecord, row: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _histograms(
-    recording: Recording,
+    recording: Recording, drawn: bool
 ) -> tuple[bool, list[dict[str, Any]], list[tuple[str, str]]]:
     """Whether there are any, where each layer's stand, and the packed bytes."""
     before: list[Bytes] = []
@@ -109,7 +114,7 @@ def _histograms(
     places: list[dict[str, Any]] = []
     start = 0
     for record in recording.layers:
-        places.append(_place(record, before, after, explicit, start))
+        places.append(_place(record, before, after, explicit, start) if drawn else dict(_NOWHERE))
         start += record.n_channels
     blobs = [
         (name, pack_bytes(np.concatenate(parts)))
@@ -124,6 +129,7 @@ def _histograms(
     return bool(before or after), places, blobs  # fmt: skip
 
 
+_NOWHERE: dict[str, Any] = {"before": -1, "after": -1, "placeBefore": "", "placeAfter": ""}
 _PLACES = ("before_centre", "before_scale", "after_centre", "after_scale")
 
 
@@ -135,7 +141,7 @@ def _place(
     start: int,
 ) -> dict[str, Any]:
     """Where the layer's histograms stand among all of them (rows, -1 for none), and what sets their bins."""
-    place: dict[str, Any] = {"before": -1, "after": -1, "placeBefore": "", "placeAfter": ""}
+    place = dict(_NOWHERE)
     mine = slice(start, start + record.n_channels)
     pre, post = record.pre_histogram, record.post_histogram
     if pre is not None:

@@ -78,6 +78,7 @@ function drawAxes(inner, x, y, width, height, labels, format = {}) {
 
 /** At most `most` round numbers for a logarithmic axis, evenly to the eye, however narrow its range. */
 function logTicks(low, high, most = 5) {
+  if (high / low < 2) return d3.ticks(low, high, most - 1);
   const fine = d3.range(20, 200).map((step) => step / 20);
   for (const mantissas of [fine, [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9], [1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]]) {
     const ticks = [];

@@ -92,11 +92,14 @@ function newLayerView(host, root, store, state, tip) {
     chip.replaceChildren(make("span", {}, parts.join("; ")), drop);
   }
 
-  state.on("layer", load);
+  let loading = Promise.resolve();
+  state.on("layer", () => {
+    loading = load();
+  });
   state.on("channel picked theme size", (names) => {
     if (shown && shown.layer === layers[state.layer]) redraw();
-    else if (!names.includes("layer")) load();
+    else if (!names.includes("layer")) loading = load();
   });
   state.on("visible", fillSelect);
-  return { section: (i) => sections[i], load };
+  return { section: (i) => sections[i], load, settled: () => loading };
 }

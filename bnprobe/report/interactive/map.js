@@ -102,6 +102,7 @@ function newMap(host, root, store, state, tip) {
       ...manifest.profiles.map((p) => ({ ...p, rows: state.visible.map((i) => p.values[i] ?? NaN) })),
     ];
     if (paint.scale === "names") profiles[0] = rolesProfile(layers, values, plot);
+    drawStages(layers, step, top);
     profiles.forEach((p, k) => {
       const g = svg.append("g").attr("transform", `translate(${MAP.left},${k * PROFILE_HEIGHT})`);
       drawProfile(g, p.title, p.rows, p.scale, p.line, x, plot, PROFILE_HEIGHT);
@@ -115,7 +116,6 @@ function newMap(host, root, store, state, tip) {
     const ends = { gamma: ["large |γ|", "small |γ|"], value: ["high", "low"], channel: ["channel 0", "last"] }[state.order];
     side.append("text").attr("class", "tick").attr("y", 9).text(ends[0]);
     side.append("text").attr("class", "tick").attr("y", MAP.height - 2).text(ends[1]);
-    drawStages(layers, step, top);
     drawNames(layers, x, step, top);
     svg.append("g").attr("class", "cursor");
   }

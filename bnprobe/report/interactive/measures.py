@@ -10,8 +10,8 @@ MOST_VALUES = 480_000
 FEWEST = 16
 """Columns that even the widest network's page holds."""
 
-COMPACT_VALUES = 600_000
-"""The same in a notebook, which keeps its cells in its file."""
+COMPACT_VALUES, COMPACT_FEWEST, COMPACT_HISTOGRAMS = 120_000, 10, 8_000
+"""The same in a notebook, which keeps its cells in its file; and up to how many channels it has histograms."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,14 @@ MOST_PROFILES = 4
 
 
 def chosen_columns(
-    known: list[str], free: list[str], n_channels: int, most: int
+    known: list[str], free: list[str], n_channels: int, most: int, fewest: int = FEWEST
 ) -> tuple[list[str], list[str]]:
     """Of the columns that hold anything: those that fit among `most` numbers, and those that do not.
 
     `free` ones take no room.
     """
     wanted = [name for name in COLUMNS if name in known]
-    room = max(most // max(n_channels, 1), FEWEST)
+    room = max(most // max(n_channels, 1), fewest)
     packed = [name for name in wanted if name not in free][:room]
     shown = [name for name in wanted if name in free or name in packed]
     return shown, [name for name in wanted if name not in shown]

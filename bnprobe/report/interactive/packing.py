@@ -15,8 +15,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-KEPT_BITS = 11
-"""Bits of a float32's fraction that are kept: a number is off by at most 1 part in 4,096, and tables show 3 digits."""
+KEPT_BITS = 13
+"""Bits of a float32's fraction that are kept: a number is off by at most 1 part in 16,384, and tables show 3 digits."""
 
 LEVEL = 6
 

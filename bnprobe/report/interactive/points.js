@@ -43,17 +43,21 @@ function newScatter(state, tip, open, spec) {
     const clip = inner.append("g").attr("class", "under");
     made.under?.(clip, x, y, width, height);
     drawAxes(inner, x, y, width, height, made.labels, made.format);
-    paint(context, places, made, layer, x, y);
+    paint(context, places, layer, x, y, [width, height]);
     const notes = [made.note, outside ? `${count(outside, "channel")} beyond the frame` : ""];
     plot.note.textContent = notes.filter(Boolean).join("; ");
     brush(inner, places, made, layer, width, height);
   }
 
-  function paint(context, places, made, layer, x, y) {
+  function paint(context, places, layer, x, y, frame) {
     const ink = inks(plot.element);
     const picked = state.picked && pickedIn(state.picked, layer) ? state.picked : null;
     const order = d3.sort(places, (p) => (picked && picked[layer.start + p.c] ? 1 : 0), (p) => (p.c === state.channel ? 1 : 0));
     const size = layer.n > 600 ? 2.4 : DOT;
+    context.save();
+    context.beginPath();
+    context.rect(-4, -8, frame[0] + 8, frame[1] + 12);
+    context.clip();
     for (const { c, px, py } of order) {
       const faint = picked && !picked[layer.start + c];
       context.globalAlpha = faint ? 0.15 : 0.9;
@@ -86,7 +90,7 @@ function newScatter(state, tip, open, spec) {
         context.stroke();
       }
     }
-    context.globalAlpha = 1;
+    context.restore();
   }
 
   function nearest(places, px, py, reach = 12) {

@@ -41,7 +41,9 @@ function newRoute(root, store, state, view, alone) {
     following = true;
     state.set(place);
     following = false;
-    bring(true);
+    // a frame of its own for what was drawn below the fold: what moves while one scrolls is seen to jump
+    const painted = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    view.settled().then(painted).then(() => bring(true));
     return true;
   }
 

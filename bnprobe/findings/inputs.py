@@ -1,0 +1,81 @@
+"""The rule about the model's input: a mistake of preprocessing, recognised by what the first norm remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnprobe.findings.limits import DEFAULT
+from bnprobe.findings.rule import Evidence, Finding, Rule
+
+VISIBLE = 0.2
+"""Shift of the first norm, in remembered deviations, below which inputs are taken to be as in training: crops
+with black borders alone moved that of the CIFAR ResNet-20 by 0.16."""
+
+
+def wrong_preprocessing(evidence: Evidence) -> Iterator[Finding]:
+    """The mistake that explains best what the first norm sees."""
+    found = evidence.preprocessing
+    if found.empty:
+        return
+    row = found.iloc[0]
+    rescaled = max(row["scale_predicted"], 1 / row["scale_predicted"])
+    if not (row["shift"] > VISIBLE or rescaled > evidence.limits.variance_ratio**0.5):
+        return
+    by = "given to attach" if row["constants"] == "given" else "in general use, as none were given to attach"
+    yield Finding(
+        "critical" if not 1 / 4 < row["scale_predicted"] < 4 else "warning",
+        row["layer"],
+        f"The inputs are not prepared as in training: it looks as if {row['mistake']}.",
+        f"the first norm's means lie {row['shift']:.2f} remembered σ (root mean square) off; this mistake leaves "
+        f"{row['left_over']:.2f} of it, and predicts a deviation {row['scale_predicted']:.3g} times the remembered one, "
+        f"where {row['scale']:.3g} times is seen. Constants: {by}.",
+        f"Prepare the images as in training; of images as they come now this makes the right ones: `{row['undo']}`.",
+    )
+
+
+def wrong_size(evidence: Evidence) -> Iterator[Finding]:
+    """Images finer or coarser than those of training."""
+    top = evidence.limits.variance_ratio**0.5
+    if len(evidence.preprocessing):
+        return  # another mistake explains what is seen
+    for _, row in evidence.layers.iterrows():
+        ratio = row["detail_ratio"]
+        known = "updated" not in str(row["verdict"]) and row["n_images"] >= evidence.limits.few_images
+        if not known or row["call"] or not (ratio > top or ratio < 1 / top):
+            continue
+        smoother = ratio < 1
+        yield Finding(
+            "warning",
+            row["layer"],
+            "The images are smoother than those of training: enlarged, blurred, or compressed."
+            if smoother
+            else "The images have more fine detail than those of training: shrunk without smoothing, or noisy.",
+            f"filters that see edges have {ratio:.2g} times the deviation they remember, measured by those that see areas "
+            f"(thresholds {1 / top:.2g} and {top:.2g}, half and twice the variance).",
+            "Use the size and the resizing of training. By this estimate, to bring these images back: "
+            f'`x = torch.nn.functional.interpolate(x, scale_factor={ratio:.2g}, mode="bilinear", antialias=True)`.'
+            if smoother
+            else "Use the size and the resizing of training (with antialias=True). To smooth these images: "
+            "`x = torch.nn.functional.avg_pool2d(x, 3, 1, 1)`.",
+        )
+
+
+RULES = (
+    Rule(
+        "input-not-as-trained",
+        "Are the inputs prepared as in training?",
+        "The first norm's running means are its weights times the mean input of training; "
+        "https://github.com/pytorch/vision/issues/2079",
+        f"a first norm whose means lie within {VISIBLE:g} remembered σ, or off in a way that no known mistake explains",
+        wrong_preprocessing,
+    ),
+    Rule(
+        "input-size",
+        "Are the images as fine as those of training?",
+        "Simoncelli & Olshausen 2001, Natural image statistics and neural representation; "
+        "Touvron et al. 2019, arXiv:1906.06423 (sizes of training and test)",
+        f"a first norm whose fine filters have between {1 / DEFAULT.variance_ratio:g} and {DEFAULT.variance_ratio:g} "
+        "times the remembered variance, measured by the coarse ones",
+        wrong_size,
+    ),
+)

@@ -1,0 +1,161 @@
+"""What may stand on a side, what is said of it, and the page, text and JSON that come of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from measures.sites import memory_of, recording, site, some_rows
+from report import pages
+from torch import nn
+
+import bnprobe
+from bnprobe.errors import BadCheckpoint, BadRecordingFile, BnprobeError, CannotCompare, NothingRecorded
+from bnprobe.recording import Recording
+
+ROWS = some_rows(n=40)
+MEMORY = memory_of(ROWS)
+
+
+def side(scale: float = 1.0, n: int = 40, **changes: object) -> Recording:
+    rows = ROWS[:n] * scale
+    return recording(
+        site(rows, "a", **MEMORY, gamma=[0.7, 0.5, 0.4], beta=0.1, **changes),
+        site(rows, "b", kind="layer_norm", **changes),
+        model=f"net of {scale:g}",
+    )
+
+
+def checkpoint(path: Path, scale: float = 1.0) -> Path:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model(torch.randn(4, 3, 8, 8))
+    nn.init.constant_(model[1].weight, scale)
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def test_every_form_of_a_recording_is_the_same_side(tmp_path):
+    """Fails if a path, a Report or a Probe is refused, or read as something else."""
+    a, b = side(), side(2.0)
+    forms = (b, bnprobe.report(b), b.save(tmp_path / "b.bnp"), str(b.save(tmp_path / "b.safetensors")))
+    gaps = {float(bnprobe.compare(a, form).layers["pre_gap"].sum()) for form in forms}
+    assert len(gaps) == 1
+    model = nn.BatchNorm2d(3)
+    with bnprobe.attach(model) as probe:
+        model(torch.randn(4, 3, 5, 5))
+    assert bnprobe.compare(probe, probe.recording).identical
+
+
+def test_files_of_weights_are_compared_by_what_they_store(tmp_path):
+    """Fails if a checkpoint is refused, or a number of data is made of none."""
+    found = bnprobe.compare(checkpoint(tmp_path / "a.pt"), checkpoint(tmp_path / "b.pt", 2.0))
+    assert list(found.layers["affine_gap"]) == pytest.approx([1 / 2.5**0.5])
+    assert found.layers[["pre_gap", "post_gap", "pre_noise"]].isna().all(axis=None)
+    assert found.opens is not None
+    assert found.opens.words == "γ and β of 1"
+    assert "statistics-outdated" in set(found.findings["rule"])
+
+
+@pytest.mark.parametrize(
+    ("b", "error", "match"),
+    [
+        (5, BnprobeError, r"B is a int.*Record a model with bnprobe.record"),
+        ("gone.bnp", BadRecordingFile, r"Recordings are written with recording.save"),
+        ("gone.pt", BadCheckpoint, "Check the path"),
+        (
+            Recording(side().about, ()),
+            NothingRecorded,
+            "B: attached to 0 layers.*Run the object you attached to",
+        ),
+        (
+            recording(site(ROWS, "other")),
+            CannotCompare,
+            "paths are a, b in A and other in B. Rename the modules of one",
+        ),
+    ],
+    ids=["number", "no file", "no checkpoint", "empty", "nothing common"],
+)
+def test_what_cannot_stand_on_a_side_is_refused_with_what_to_do(b, error, match):
+    """Fails if a refusal does not say which side, or what to give instead."""
+    with pytest.raises(error, match=match):
+        bnprobe.compare(side(), b)
+
+
+def test_identical_sides_say_so():
+    """Fails if nothing at all is told as a small change."""
+    found = bnprobe.compare(side(), side())
+    assert found.identical
+    assert (
+        found.answer[0]
+        == "Nothing changed: all 2 common norms hold the same numbers on both sides, to the last bit."
+    )
+    assert found.findings.empty
+    assert "identical" in repr(found)
+
+
+def test_different_numbers_of_images_and_no_histograms_are_said():
+    """Fails if shapes are compared that were not recorded, or few images are believed like many."""
+    found = bnprobe.compare(side(histograms=False), side(1.2, n=20))
+    assert found.channels["pre_w1"].isna().all()
+    words = " ".join(found.answer)
+    assert "One side saw 20 images: its errors are themselves uncertain below 30." in words
+    assert "Without histograms on both sides only means and deviations are compared" in words
+    assert "Of the outputs of 1 norm no error is known" in words
+    assert list(found.layers["n_images_a"]) == [40, 40]
+    assert list(found.layers["n_images_b"]) == [20, 20]
+
+
+def test_the_page_is_sound_and_sorted_by_what_changed(tmp_path):
+    """Fails if a picture cannot be drawn, a number is raw, or the first layer is not the most changed."""
+    rows = some_rows(n=40, seed=3)
+    b = recording(
+        *side().layers[:1], site(rows * 3, "b", kind="layer_norm"), site(ROWS, "new"), model="other"
+    )
+    found = bnprobe.compare(side(), b)
+    page = found.to_html(tmp_path / "page.html").read_text("utf-8")
+    document = pages.parsed(page)
+    pages.assert_loads_nothing(document)
+    there = pages.sections(document)
+    assert {"compared", "answer", "findings", "network", "layers", "unmatched", "glossary"} <= set(there)
+    text = pages.text_of(document)
+    assert "could not be drawn" not in text
+    assert not pages.RAW.search(text)
+    assert "net of 1" in text
+    assert "other" in text
+    assert text.index("What changed in the norms of net of 1 and other") >= 0
+    assert list(there).index("layer-1") == list(there).index("layers") + 1
+    assert "layer-0" not in there  # the same on both sides
+    assert f'href="#rule-{found.findings["rule"][0]}"' in page
+    assert "bnprobe" in found._repr_html_()
+
+
+@pytest.mark.parametrize("pair", [("weights", "weights"), ("weights", "data"), ("data", "data")])
+def test_every_kind_of_pair_has_a_page(pair, tmp_path):
+    """Fails if a side without data, or with one, costs the page or its pictures."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    kinds = {
+        "weights": model.state_dict(),
+        "data": bnprobe.record(model, [torch.randn(8, 3, 6, 6)]),
+    }
+    found = bnprobe.compare(kinds[pair[0]], kinds[pair[1]])
+    page = found.to_html(tmp_path / "page.html").read_text("utf-8")
+    assert "could not be drawn" not in page
+    json.loads(found.to_json(), parse_constant=lambda name: pytest.fail(name))
+
+
+def test_json_has_everything_but_channels():
+    """Fails if NaN gets into the JSON, or the place where it opens is missing."""
+    found = bnprobe.compare(side(), side(2.0))
+    whole = json.loads(found.to_json(), parse_constant=lambda name: pytest.fail(name))
+    assert set(whole) == {
+        *("tool", "version", "a", "b", "identical", "answer"),
+        *("opens", "layers", "unmatched", "findings"),
+    }
+    assert whole["opens"]["layer"] == "a"
+    assert whole["answer"] == list(found.answer)
+    assert [row["layer"] for row in whole["layers"]] == ["a", "b"]
+    assert whole["findings"][0]["help"].startswith("file:")

@@ -1,0 +1,124 @@
+"""Mistakes of preprocessing, planted into a first norm whose numbers are made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from measures.sites import recording, site
+
+from bnprobe.findings import judge
+from bnprobe.measures import tables
+from bnprobe.measures.preprocessing import mistakes, preprocessing
+from bnprobe.neighbours import Folded, Stem, Wiring
+from bnprobe.recording import Normalize, Recording
+
+RNG = np.random.default_rng(3)
+CONSTANTS = Normalize((0.48, 0.45, 0.40), (0.23, 0.22, 0.22))
+MEAN, STD = np.array(CONSTANTS.mean), np.array(CONSTANTS.std)
+COLOUR = np.array([0.55, 0.45, 0.3])
+N_CHANNELS = 12
+MATRIX = RNG.normal(size=(N_CHANNELS, 3))
+NORM = 3 * np.linalg.norm(MATRIX, axis=1) / RNG.uniform(0.3, 2.8, N_CHANNELS)
+PIXELS = np.clip(COLOUR[:, None] + 0.2 * RNG.normal(size=(60, 3, 50)), 0, 1)
+
+
+def inputs_of(pixels: np.ndarray) -> np.ndarray:
+    return (pixels - MEAN[:, None]) / STD[:, None]
+
+
+def stem_norm(inputs: np.ndarray, **changes: Any) -> Recording:
+    """The first norm, trained on PIXELS as they should be, that now sees these inputs (N, 3, P)."""
+    trained, seen = (np.einsum("cf,nfp->ncp", MATRIX, x) for x in (inputs_of(PIXELS), inputs))
+    wiring = Wiring("relu", "conv", ("input",), source="input", stem=Stem(MATRIX, None))
+    folded = Folded(NORM, -np.ones(N_CHANNELS), np.ones(N_CHANNELS), None)
+    from dataclasses import replace
+
+    memory = {"running_mean": trained.mean((0, 2)), "running_var": trained.var((0, 2))}
+    first = site(seen, "bn1", gamma=1.5, beta=0.1, **memory, wiring=replace(wiring, folded=folded))
+    return recording(replace(first, **changes), normalize=CONSTANTS)
+
+
+MADE = {
+    "neither scaled nor normalized": lambda p: 255 * p,
+    "without mean and deviation": lambda p: p,
+    "without scaling them to 0 to 1": lambda p: inputs_of(255 * p),
+    "normalized twice": lambda p: inputs_of(inputs_of(p)),
+    "1/255 twice": lambda p: inputs_of(p / 255),
+    "scaled to -1 to 1": lambda p: (p - 0.5) / 0.5,
+    "light and dark": lambda p: inputs_of(1 - p),
+    "red and blue": lambda p: inputs_of(p[:, ::-1]),
+}
+
+
+@pytest.mark.parametrize("mistake", MADE)
+def test_every_mistake_is_named_first(mistake):
+    """Fails if a map of a mistake is wrong, or another one explains the same better."""
+    found = preprocessing(stem_norm(MADE[mistake](PIXELS)))
+    assert mistake in found["mistake"].iloc[0]
+    assert found["left_over"].iloc[0] < 1e-6 * max(1, found["scale_predicted"].iloc[0])
+
+
+@pytest.mark.parametrize("mistake", MADE)
+def test_the_line_that_undoes_it_does(mistake):
+    """Fails if the code that users are told to run gives other inputs than those of training."""
+    import torch
+
+    code = preprocessing(stem_norm(MADE[mistake](PIXELS)))["undo"].iloc[0]
+    wrong = torch.tensor(MADE[mistake](PIXELS)[:, :, None].copy())
+    names = {"torch": torch, "x": wrong}
+    exec(code, names)
+    np.testing.assert_allclose(names["x"][:, :, 0].numpy(), inputs_of(PIXELS), atol=1e-3)
+
+
+def test_all_mistakes_are_tried_here():
+    """Fails if a mistake lands without a case that makes it."""
+    assert len(list(mistakes(CONSTANTS))) == len(MADE)
+
+
+def test_inputs_as_in_training_need_no_explanation():
+    """Fails if chance among eight mistakes is enough."""
+    other = np.clip(COLOUR[:, None] + 0.2 * RNG.normal(size=(60, 3, 50)), 0, 1)
+    assert preprocessing(stem_norm(inputs_of(other))).empty
+
+
+@pytest.mark.parametrize("change", [lambda p: 0.6 * p, lambda p: 0.5 + 0.5 * (p - 0.5), lambda p: p**2])
+def test_other_images_are_no_mistake(change):
+    """Fails if a darker, flatter or steeper camera is taken for a mistake of preprocessing."""
+    found = judge(tables(stem_norm(inputs_of(change(PIXELS)))))
+    assert "input-not-as-trained" not in set(found["rule"])
+
+
+def test_a_fresh_norm_remembers_no_input():
+    """Fails if running statistics of 0 and 1 are taken for a mean input of 0."""
+    fresh = {"running_mean": np.zeros(N_CHANNELS), "running_var": np.ones(N_CHANNELS)}
+    assert preprocessing(stem_norm(255 * PIXELS, **fresh)).empty
+
+
+def test_constants_in_use_are_tried_where_none_are_given():
+    """Fails if a user who does not give the constants is never told."""
+    from dataclasses import replace
+
+    whole = stem_norm(255 * PIXELS)
+    found = preprocessing(replace(whole, about=replace(whole.about, normalize=None)))
+    assert "neither scaled nor normalized" in found["mistake"].iloc[0]
+    assert set(found["constants"]) == {"guessed"}
+
+
+@pytest.mark.parametrize(("detail", "fires"), [(0.69, 1), (0.72, 0), (1.40, 0), (1.43, 1)])
+def test_detail_is_compared_with_areas(detail, fires):
+    """Fails if the threshold moves, or fine and coarse filters are exchanged."""
+    whole = stem_norm(inputs_of(PIXELS))
+    (first,) = whole.layers
+    coarse = np.linalg.norm(MATRIX, axis=1) / NORM
+    fine = coarse < np.sort(coarse)[N_CHANNELS // 3]
+    from dataclasses import replace
+
+    # a memory of more variance in fine filters is what smoother images look like
+    remembered = np.where(fine, first.running_var / detail**2, first.running_var)
+    found = judge(tables(replace(whole, layers=(replace(first, running_var=remembered),))))
+    found = found[found["rule"] == "input-size"]
+    assert len(found) == fires
+    if fires:
+        assert ("smoother" in found["says"].iloc[0]) == (detail < 1)
