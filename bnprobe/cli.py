@@ -16,10 +16,14 @@ from bnprobe.commands.partial import add_save_partial, partial_path, stopped
 from bnprobe.commands.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.commands.subject import add_subject, described, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError, UnknownModel
-from bnprobe.report.words import visible
+from bnprobe.report.words import shorten
 
 if TYPE_CHECKING:
     from bnprobe.recording import Recording
+
+
+LONGEST = 1500
+"""Characters of a complaint; of a longer one the middle is left out, since what to do stands at its end."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         return int(options.run(options))
     except BnprobeError as error:
-        print(f"bnprobe: {visible(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"bnprobe: {shorten(' '.join(str(error).split()), LONGEST)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"bnprobe: {str(stop) or 'interrupted.'}", file=sys.stderr)

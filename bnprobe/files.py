@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from bnprobe.errors import BadRecordingFile, BnprobeError, CannotWrite
 from bnprobe.recording import Recording
+from bnprobe.sanity import oddities
 
 SCHEMA = 1
 """Raised when a file written by this version could not be read by the last one."""
@@ -145,9 +146,12 @@ def load(path: str | Path) -> Recording:
     metadata, arrays = _read(path)
     recording = _believe(path, metadata, arrays)
     try:
-        return recording.check_sane()
+        recording = recording.check_sane()
     except BnprobeError as error:
         raise BadRecordingFile(f"{path.name}: {error} {AGAIN}") from error
+    for odd in oddities(recording):
+        raise BadRecordingFile(f"{path.name}: {odd} {AGAIN}")
+    return recording
 
 
 def is_recording(path: Path) -> bool:
@@ -202,8 +206,8 @@ def _believe(path: Path, metadata: dict[str, str], arrays: dict[str, np.ndarray[
     except BadRecordingFile:
         raise
     except (BnprobeError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise BadRecordingFile(f"{path.name}: {reason} {AGAIN}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise BadRecordingFile(f"{path.name}: {reason.rstrip('.')}. {AGAIN}") from error
     return typing.cast(Recording, decoded)
 
 
@@ -273,4 +277,6 @@ def _scalar(hint: type, node: Any, at: str) -> Any:
         return float(node)
     if not isinstance(node, hint) or (hint is int and isinstance(node, bool)):
         raise ValueError(f"{at}: expected {hint.__name__}, found {node!r}.")
+    if hint is str:
+        node.encode()  # half of a character, which JSON lets in, cannot be written again
     return node

@@ -35,7 +35,8 @@ ROOMS = {
     # what a run changed of the model, in words
     "certificate": room(""),
     "neighbours": room("stats errors", "numpy"),
-    "files": room("recording neighbours stats errors", "numpy safetensors"),
+    "files": room("recording sanity neighbours stats errors", "numpy safetensors"),
+    "sanity": room("recording", "numpy"),
     "norms": room("recording errors", "torch"),
     "wiring": room("norms neighbours recording stats errors scipy_stats", "torch numpy"),
     "condense": room("stats", "torch numpy numba llvmlite triton"),

@@ -174,7 +174,7 @@ def _audited(allowed: str) -> Iterator[list[str]]:
             return
         if event == "open" and not _writes(arguments):
             return
-        if not allowed or not str(arguments[0] if arguments else "").startswith(allowed):
+        if not allowed or not _place(event, arguments).startswith(allowed):
             events.append(f"{event} {str(arguments)[:200]}")
 
     sys.addaudithook(note)
@@ -182,6 +182,13 @@ def _audited(allowed: str) -> Iterator[list[str]]:
         yield events
     finally:
         listening.clear()
+
+
+def _place(event: str, arguments: Sequence[Any]) -> str:
+    """What an event is about; of a link to a file that had no name, the folder in which it got one."""
+    if event == "os.link":
+        return os.readlink(f"/proc/self/fd/{arguments[3]}") if arguments[3] >= 0 else str(arguments[1])
+    return str(arguments[0] if arguments else "")
 
 
 def _writes(arguments: Sequence[Any]) -> bool:

@@ -309,7 +309,26 @@ def nested(folder: Path) -> Path:
     return _saved(folder, running_mean=rows, running_var=rows)
 
 
-NO_NUMBERS = (on_meta, sparse, quantized, complex_numbers, booleans, no_channels, scalars, matrices, nested)
+def half_a_character(folder: Path) -> Path:
+    """A name that no file can be written with."""
+    torch.save(
+        {f"\ud800.{name.partition('.')[2]}": tensor for name, tensor in STATE.items()}, folder / "a.pt"
+    )
+    return folder / "a.pt"
+
+
+NO_NUMBERS = (
+    half_a_character,
+    on_meta,
+    sparse,
+    quantized,
+    complex_numbers,
+    booleans,
+    no_channels,
+    scalars,
+    matrices,
+    nested,
+)
 """Refused, or checked like any other: never a traceback."""
 
 

@@ -100,6 +100,18 @@ def raw(text: str) -> Callable[[Path], Path]:
     return lambda folder: forged(folder, lambda tree, arrays: None, text)
 
 
+def named(folder: Path, place: tuple[Any, ...], name: str) -> Path:
+    """A recording with one text replaced."""
+
+    def change(tree: Any, arrays: Arrays) -> None:
+        tree["about"]["notes"] = [""]
+        for step in place[:-1]:
+            tree = tree[step]
+        tree[place[-1]] = name
+
+    return forged(folder, change)
+
+
 FIRST = "recording/layers/0"
 RECORDINGS: dict[str, Callable[[Path], Path]] = {
     "nothing": written(b""),
@@ -114,6 +126,7 @@ RECORDINGS: dict[str, Callable[[Path], Path]] = {
     "a number": raw("7"),
     "null": raw("null"),
     "half a character": raw('{"about": "\\ud800"}'),
+    "a name that is half a character": put("about", "model", value="\ud800"),
     "more calls than can be counted": put("layers", 0, "n_calls", value=10**300),
     "fewer than no calls": put("layers", 0, "n_calls", value=-3),
     "more images than can be counted": put("about", "n_images", value=10**300),
@@ -130,9 +143,6 @@ RECORDINGS: dict[str, Callable[[Path], Path]] = {
     "another output": put("layers", 0, "output", value="guessed"),
     "counts are negative": fill(f"{FIRST}/pre_histogram/counts", -1.0),
     "counts are no numbers": fill(f"{FIRST}/pre_histogram/counts", float("nan")),
-    "scales are zero": fill(f"{FIRST}/pre_histogram/scale", 0.0),
-    "scales are endless": fill(f"{FIRST}/pre_histogram/scale", float("inf")),
-    "centres are no numbers": fill(f"{FIRST}/pre_histogram/centre", float("nan")),
     "values are endless": fill(f"{FIRST}/pre/mean", float("inf")),
     "fewer than no values": fill(f"{FIRST}/pre/n", -1.0),
     "half a value": fill(f"{FIRST}/pre/n", 0.5),

@@ -108,7 +108,7 @@ def test_names_stay_names(cage: Cage, name, form, tmp_path):
     if form == "html":
         assert "<script>alert" not in written
         assert "<img src=x" not in written
-        assert "49" not in headers.NAMES[name]
+        assert name != "a template" or "{{ 7 * 7 }}" in written
     assert not set(written) & set("\x1b\x07\r")
 
 
