@@ -86,6 +86,7 @@ EVEN, HURT = {1.0: 0.1, 16.0: 0.1}, {1.0: 0.1, 16.0: 2.3}
         (LIMIT, 0.3, HURT, EVEN, (0.5, 4.0)),
         (LIMIT, 0.3, EVEN, HURT, (0.5, 4.0)),
         (FAILS, 0.3, EVEN, EVEN, (0.5, 4.0)),
+        (FAILS, 0.3, {1.0: 2.3, 16.0: float("inf")}, EVEN, (0.5, 4.0)),
         (FAILS, 0.1, HURT, HURT, (0.5, 4.0)),
     ],
 )
@@ -99,17 +100,14 @@ def test_balance_rule(word, reset, plain, normed, free):
         (HOLDS, (0.01, 0.3, 0.01, 0.01, 0.5)),
         (LIMIT, (0.01, 0.3, 0.01, 0.3, 0.5)),
         (LIMIT, (0.01, 0.3, 0.01, 0.01, 1e-5)),
-        (LIMIT, (0.01, 0.01, 0.3, 0.01, 0.5)),
-        (FAILS, (0.5, 0.01, 0.3, 0.01, 0.5)),
+        (LIMIT, (0.01, 0.01, 0.05, 0.01, 0.5)),
+        (FAILS, (0.01, 0.01, 0.3, 0.01, 0.5)),
+        (FAILS, (0.5, 0.3, 0.01, 0.01, 0.5)),
         (FAILS, (0.01, 0.3, 0.3, 0.01, 0.5)),
     ],
 )
 def test_promise_rule(word, numbers):
-    verdict = verdicts.promise(*numbers)
-    assert verdict.word == word
-    if word != FAILS:
-        which = "deviation" if numbers[1] < numbers[2] else "variance"
-        assert f"|γ| is the {which}, not" in str(verdict)
+    assert verdicts.promise(*numbers).word == word
 
 
 @pytest.mark.parametrize(
@@ -257,27 +255,28 @@ def test_gamma_and_beta_together_only_scale_the_gradient():
         for norm in balance.norms(model):
             norm.weight.uniform_(0.5, 1.5)
             norm.bias.normal_(0, 0.3)
-    moved = balance.moved(model, 1, (4.0, 4.0, 0.0))
-    assert balance.loss_of(moved, 1) == pytest.approx(balance.loss_of(model, 1), rel=1e-3)
+    moved, alone = (balance.moved(model, 1, move) for move in ((4.0, 4.0, 0.0), (4.0, 1.0, 0.0)))
+    losses = [balance.loss_of(m, 1) for m in (model, moved, alone)]
+    assert abs(losses[1] - losses[0]) < 0.1 * abs(losses[2] - losses[0])
     before, after = (look_back(m, 1).layers["grad_out"].iloc[1] for m in (model, moved))
     assert before / after == pytest.approx(4.0, rel=1e-2)
-    assert balance.loss_of(balance.moved(model, 1, (4.0, 1.0, 0.0)), 1) != pytest.approx(
-        balance.loss_of(model, 1), rel=1e-3
-    )
 
 
 # Claim 5: outputs for which the other reading is right.
 
 
-@pytest.mark.parametrize(("power", "reading"), [(1.0, "variance"), (2.0, "deviation")])
-def test_each_reading_can_win(rng, power, reading):
+@pytest.mark.parametrize(
+    ("power", "word", "says"),
+    [(1.0, HOLDS, "are the variances"), (2.0, FAILS, "are deviations"), (4.0, FAILS, "are neither")],
+)
+def test_each_reading_can_win(rng, power, word, says):
     """Fails if the page would call γ a deviation whatever the data say."""
     gamma = rng.choice([-1, 1], size=200) * rng.uniform(0.1, 3.0, size=200)
     channels = pd.DataFrame({"gamma": gamma, "post_var": np.abs(gamma) ** power})
     as_deviation, as_variance = promise.readings(channels)
     verdict = verdicts.promise(0.01, as_deviation, as_variance, 0.01, 0.5)
-    assert verdict.word != FAILS
-    assert f"|γ| is the {reading}, not" in str(verdict)
+    assert verdict.word == word
+    assert says in str(verdict)
 
 
 def test_outputs_off_their_promise_are_noticed():
@@ -285,11 +284,15 @@ def test_outputs_off_their_promise_are_noticed():
     model, (x,) = normed(nn.BatchNorm2d(4), 40)
     wrong = bnprobe.report(bnprobe.record(model, [(x, None)]))
     right = bnprobe.report(bnprobe.record(copy.deepcopy(model).train(), [(x, None)]))
-    words = []
+    words, said = [], []
     for report in (wrong, right):
         found = promise.misses(report, 0.0)
-        words.append(verdicts.promise(found.mean, *promise.readings(report.channels), found.shape, 0.5).word)
-    assert words == [FAILS, LIMIT]
+        verdict = verdicts.promise(found.mean, *promise.readings(report.channels), found.shape, 0.5)
+        words.append(verdict.word)
+        said.append(str(verdict))
+    assert words == [FAILS, FAILS]
+    assert "far from β" in said[0]
+    assert "far from β" not in said[1]
 
 
 # Claim 6: a norm that pools wrongly, and one that does another thing.

@@ -182,7 +182,8 @@ def section(m: Measured, verdict: Verdict) -> Section:
         ),
         Prose(
             (
-                "The limit is in the word fixed. A map is affine if the midpoint of two inputs goes to the midpoint of "
+                "The limit is in the word fixed. A map is affine if the midpoint of two inputs goes to "
+                "the midpoint of "
                 "their outputs. "
                 f"With remembered statistics a batch norm misses it by {words.number(m.midpoint_eval, 2)}; "
                 "in training, where std(x) is that of "

@@ -37,6 +37,8 @@ class Sizes:
     balance_depth: int = 8
     balance_steps: int = 150
     batch_sizes: tuple[int, ...] = (2, 8, 64)
+    batch_depth: int = 6
+    batch_images: int = 4800
     n_demo: int = 128
     n_looks: int = 4
     resnet50_pixels: int = 64
@@ -49,7 +51,8 @@ SMALL = Sizes(
     grid_steps=60,
     factors=(1, 16),
     balance_steps=60,
-    batch_sizes=(2, 64),
+    batch_sizes=(8, 64),
+    batch_images=1920,
     n_demo=48,
     n_looks=2,
 )
@@ -101,6 +104,7 @@ def train(
     name: str,
     *,
     size: int = BATCH,
+    rate: float = RATE,
     at: tuple[int, ...] = (),
     look: Callable[[int], None] = lambda step: None,
 ) -> float:
@@ -108,7 +112,7 @@ def train(
 
     `look` is called after the steps named by `at`, 0 being the start.
     """
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
     losses = []
     if 0 in at:
         look(0)

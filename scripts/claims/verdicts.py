@@ -75,7 +75,8 @@ def shape(fixed: float, by_batch: float, others: Mapping[str, float]) -> Verdict
             f"{_number(by_batch)}."
         )
     words += [
-        f"{name} changes it by {_number(value)} in a typical layer." for name, value in changing.items()
+        f"{name.capitalize()} changes it by {_number(value)} in a typical layer."
+        for name, value in changing.items()
     ]
     return Verdict(LIMIT, tuple(words))
 
@@ -181,39 +182,41 @@ def balance(
     balanced), without norm and with it. `free`: relative change of the loss, and factor in one layer's gradient,
     when γ and β of that layer grow together.
     """
-    plain_hurt, normed_hurt = (losses[max(losses)] > WORSE * losses[1] for losses in (plain, normed))
-    if reset <= trained * 1.1 or not (plain_hurt or normed_hurt):
+    runs = {"without norm": plain, "with batch norm": normed}
+    # a comparison of two networks that both learned nothing says nothing
+    hurt = {
+        name: losses[1] < LEARNED and losses[max(losses)] > WORSE * losses[1] for name, losses in runs.items()
+    }
+    told = [_start(name, losses, hurt[name]) for name, losses in runs.items()]
+    moved = f"a loss of {_number(reset)} instead of {_number(trained)}"
+    if reset <= 1.1 * trained:
         return Verdict(
-            FAILS,
-            (
-                f"Mean 0 and variance 1 give a loss of {_number(reset)} against {_number(trained)}; the "
-                "most unbalanced starts "
-                f"end at {_number(plain[max(plain)])} and {_number(normed[max(normed)])}, the balanced at "
-                f"{_number(plain[1])} and "
-                f"{_number(normed[1])}.",
-            ),
+            FAILS, (f"Mean 0 and variance 1 in place of the learned values give {moved}: no worse.", *told)
         )
-    words = [
-        "Mean 0 and variance 1 are not the optimum: put in place of the learned values they raise the "
-        "loss from "
-        f"{_number(trained)} to {_number(reset)}."
-    ]
-    for name, losses, hurt in (("without norm", plain, plain_hurt), ("with batch norm", normed, normed_hurt)):
-        words.append(
-            f"{name.capitalize()}, the start unbalanced by {_number(max(losses))} ends at a loss of "
-            f"{_number(losses[max(losses)])}, "
-            f"the balanced one at {_number(losses[1])}: balance "
-            f"{'matters' if hurt else 'makes no clear difference'}."
-        )
+    first = f"Mean 0 and variance 1 are not the optimum: in place of the learned values they give {moved}."
+    if not any(hurt.values()):
+        return Verdict(FAILS, (first, *told))
     change, factor = free
     unbound = change < 0.01 and factor > 2
     if unbound:
-        words.append(
+        told.append(
             "Balance alone does not decide: γ and β of one layer, both larger, make its gradient "
-            f"{_number(factor)} times shorter "
-            f"and change the loss by {_number(100 * change)} %."
+            f"{_number(factor)} "
+            f"times shorter and change the loss by {_number(100 * change)} %."
         )
-    return Verdict(HOLDS if plain_hurt and normed_hurt and not unbound else LIMIT, tuple(words))
+    return Verdict(HOLDS if all(hurt.values()) and not unbound else LIMIT, (first, *told))
+
+
+def _start(name: str, losses: Mapping[float, float], hurt: bool) -> str:
+    """What an unbalanced start did, in a sentence."""
+    worst = losses[max(losses)]
+    ends = (
+        f"{name.capitalize()}, the start unbalanced by a factor of {_number(max(losses))} "
+        f"{'diverges' if math.isinf(worst) else f'ends at a loss of {_number(worst)}'}, the balanced one "
+        "ends at "
+        f"{_number(losses[1])}"
+    )
+    return f"{ends}: balance {'matters' if hurt else 'is not what matters'} there."
 
 
 def promise(
@@ -225,27 +228,31 @@ def promise(
     `shape`: distance to a Gaussian of the same mean and deviation, in deviations. `at_start`: the larger of mean error and
     as_deviation on the training batches before the first step.
     """
-    if mean_error > NEAR or min(as_deviation, as_variance) > NEAR:
-        return Verdict(
-            FAILS,
-            (
-                f"Outputs lie {_number(mean_error)} |γ| from β, and their deviation and variance miss |γ| by "
-                f"{_number(100 * as_deviation)} % and {_number(100 * as_variance)} %.",
-            ),
-        )
-    words = [f"The mean is β to within {_number(mean_error)} |γ| in a typical channel."]
-    literal = as_variance < as_deviation
-    words.append(
-        f"|γ| is the {'variance' if literal else 'deviation'}, not the "
-        f"{'deviation' if literal else 'variance'}: the one misses it by "
-        f"{_number(100 * min(as_variance, as_deviation))} %, the other by "
-        f"{_number(100 * max(as_variance, as_deviation))} %."
-    )
+    missed = f"by {_number(100 * as_variance)} %"
+    if as_variance <= min(as_deviation, NEAR):
+        words = [f"The values of |γ| are the variances of the outputs: they miss them {missed}."]
+    elif as_deviation <= NEAR:
+        words = [
+            f"The values of |γ| are deviations, not variances: as variances they miss {missed}, as "
+            "deviations by "
+            f"{_number(100 * as_deviation)} % in a typical channel."
+        ]
+    else:
+        words = [
+            f"The values of |γ| are neither: as variances they miss {missed}, as deviations by "
+            f"{_number(100 * as_deviation)} %."
+        ]
+    far = mean_error > NEAR
+    words.append(f"The mean is {'far from β' if far else 'β'}: it misses it by {_number(mean_error)} |γ|.")
     if shape > GAUSSIAN:
         words.append(f"The shape is not Gaussian: values lie {_number(shape)} deviations from one.")
     if at_start <= NEAR:
-        words.append(f"It is so from the first step (error {_number(at_start)}), not only at the end.")
-    return Verdict(HOLDS if literal and shape <= GAUSSIAN and at_start > NEAR else LIMIT, tuple(words))
+        words.append(
+            f"What holds does so from the first step (error {_number(at_start)}), not only at the end."
+        )
+    if far or as_variance > NEAR:
+        return Verdict(FAILS, tuple(words))
+    return Verdict(HOLDS if len(words) == 2 and as_variance <= as_deviation else LIMIT, tuple(words))
 
 
 def pooling(relation: float, mates: Mapping[str, float], accuracy: Mapping[str, float]) -> Verdict:
