@@ -116,7 +116,7 @@ def learning_but_frozen(evidence: Evidence) -> Iterator[Finding]:
                 "warning",
                 row["layer"],
                 f"The memory of this norm is frozen, but {what} learn: they adapt to statistics that go out of date.",
-                f"it was in eval mode in all {int(row['n_calls'])} calls while the model was in train mode, and {what} "
+                f"it was in eval mode at every call while the model was in train mode, and {what} "
                 "require a gradient.",
                 f"Freeze both, `{module(row['layer'])}.requires_grad_(False)`, or neither: leave it in train mode.",
                 call=row["call"],
@@ -136,7 +136,7 @@ def updated_twice(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             str(layer),
             "The memory of this norm is updated more than once per call: gradient checkpointing runs it again.",
-            f"num_batches_tracked grew by {updates:g} in {calls} calls, {times:.3g} per call (threshold "
+            f"num_batches_tracked grew by {updates:g}, {times:.3g} per call (threshold "
             f"{UPDATES_PER_CALL:g}){acts}.",
             "Leave the norm out of the checkpointed part, or keep the second run from updating: "
             f"`{module(str(layer))}.register_forward_pre_hook(lambda m, x: torch._C._current_graph_task_id() == -1 and "
@@ -158,7 +158,7 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
                 "warning",
                 row["layer"],
                 "This norm normalizes by the batch and remembers nothing of it: its momentum is 0.",
-                f"momentum is 0 in {int(calls)} calls in train mode: eval mode will use what was there before.",
+                f"momentum is 0 in train mode (calls: {int(calls)}): eval mode will use what was there before.",
                 f"{set_it} if it shall remember, {module(row['layer'])}.eval() if it shall be frozen.",
             )
         elif m >= evidence.limits.high_momentum:
@@ -221,7 +221,7 @@ def unsynchronised(evidence: Evidence) -> Iterator[Finding]:
                 "warning",
                 row["layer"],
                 "This SyncBatchNorm synchronizes with nobody: it works as a plain batch norm on the local batch.",
-                f"one process was there in all {int(row['n_calls'])} calls in train mode.",
+                "one process was there, at every call in train mode.",
                 "Start the training with torchrun, and call torch.distributed.init_process_group before the first batch. "
                 f"If one process is what you want: `{module(row['layer'])}.__class__ = torch.nn.BatchNorm2d`.",
                 call=row["call"],

@@ -142,8 +142,7 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
                 share_severity(found, channels, evidence.limits),
                 row["layer"],
                 f"Some channels are saturated: the {row['follows']} after this norm cuts most of their values off.",
-                f"in {len(found)} of {len(channels)} channels more than half of the outputs lie beyond the upper end "
-                f"(at most {float(found['saturates'].max()):.0%}).",
+                f"in {len(found)} of {len(channels)} channels more than half of the outputs lie beyond the upper end.",
                 "No gradient passes there. Lower the learning rate or the initial β; to let these channels start anew: "
                 + start_anew(row["layer"], indices(found))
                 + ".",

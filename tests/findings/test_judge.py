@@ -27,10 +27,10 @@ BY_BATCH = {"n_calls_training": 1, "n_calls_running": 0}
 MATRIX = np.random.default_rng(0).normal(size=(12, 3))
 
 
-def first_norm(layer: str, gain: float, detail: float) -> LayerRecord:
-    """A stem that saw inputs `gain` times too large, and fine filters that saw more than they remember."""
+def first_norm(layer: str, gain: float, offset: float, detail: float) -> LayerRecord:
+    """A stem that saw gain x + offset for x, and fine filters that saw more than they remember."""
     inputs = np.random.default_rng(1).normal(loc=(0.3, -0.2, 0.5), size=(40, 20, 3)).swapaxes(1, 2)
-    trained, seen = (np.einsum("cf,nfp->ncp", MATRIX, x) for x in (inputs, gain * inputs))
+    trained, seen = (np.einsum("cf,nfp->ncp", MATRIX, x) for x in (inputs, gain * inputs + offset))
     finer = np.where(np.arange(12) < 4, detail, 1.0)
     memory = {"running_mean": trained.mean((0, 2)), "running_var": trained.var((0, 2)) / finer**2}
     lengths = np.linalg.norm(MATRIX, axis=1) * np.where(np.arange(12) < 4, 100.0, 1.0)
@@ -66,14 +66,14 @@ def in_use(rows: np.ndarray) -> list[LayerRecord]:
         ),
         site(rows, "off", gamma=1e-4, beta=1, **memory, wiring=alone),
         site(rows, "full", gamma=0.5, beta=[20, 3, 3], **memory, wiring=Wiring("relu6", "conv")),
-        site(rows, "silent", gamma=1.8, beta=[-10, 0, 0], **memory, wiring=Wiring("relu", "conv")),
+        site(rows, "silent", gamma=[-1.8, 1, 1], beta=[-10, 0, 0], **memory, wiring=Wiring("relu", "conv")),
         site(wide, "lopsided", "layer_norm"),
     ]
 
 
 def elsewhere() -> list[pd.DataFrame]:
     """What rules find that are silent beside other trouble: images of another size, and few images."""
-    finer = recording(first_norm("stem", 1.0, 3.0), normalize=Normalize((0.4,) * 3, (0.2,) * 3))
+    finer = recording(first_norm("stem", 1.0, 0.0, 3.0), normalize=Normalize((0.4,) * 3, (0.2,) * 3))
     return [judge(tables(whole)) for whole in (finer, recording(site(some_rows(), **TRAINED)))]
 
 
@@ -101,7 +101,7 @@ def troubled() -> Recording:
         site(rows * 1e6, "wide", gamma=1.5, beta=0, **memory_of(rows * 1e6)),
         site(rows, "twice", gamma=1.5, beta=0, n_batches_tracked=80, **memory),
         *in_use(some_rows(40)),
-        first_norm("stem", 0.2, 1.0),
+        first_norm("stem", 0.2, 0.4, 1.0),
         site(four, "even", gamma=1.5, beta=0, running_mean=four.mean((0, 2)), running_var=4),
         never_called=("spare",),
         folded=("fused",),

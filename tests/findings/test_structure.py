@@ -128,7 +128,7 @@ def test_saturated_channels():
 def test_silent_channels_are_those_that_could_have_spoken():
     """Fails if what the vectors rule out is told twice, or shifted data make every channel silent."""
     beta = np.array([-10.0, -100.0, 0.0])  # silent; dead by its vectors; alive
-    norm = site(ROWS, **{**LEARNED, "gamma": [1.8, 1.5, 1.5], "beta": beta}, wiring=Wiring("relu", "conv"))
+    norm = site(ROWS, **{**LEARNED, "gamma": [-1.8, 1.5, 1.5], "beta": beta}, wiring=Wiring("relu", "conv"))
     (row,) = fired("channels-silent", norm).itertuples()
     assert row.channels == (0,)
     assert "40 images" in row.because
