@@ -53,6 +53,7 @@ class Measured:
     losses: dict[str, dict[float, float]]
     imbalances: dict[str, dict[float, float]]
     same_start: float
+    depth: int
 
 
 def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
@@ -131,7 +132,9 @@ def measure(laboratory: Laboratory) -> Measured:
             imbalances[name][factor] = look_back(uneven, n).gradient_imbalance
             losses[name][factor] = train(uneven, sizes.balance_steps, f"{name}, unbalanced by {factor:g}")
     trained = Moved(loss_of(model, n), report.gradient_imbalance, lengths[-1])
-    return Measured(trained, loss_of(reset(model), n), lengths, moves, losses, imbalances, same)
+    return Measured(
+        trained, loss_of(reset(model), n), lengths, moves, losses, imbalances, same, sizes.balance_depth
+    )
 
 
 def numbers(m: Measured) -> dict[str, object]:
@@ -180,7 +183,8 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 "layer no norm follows, so there it matters.) In such a network the gradient's balance "
                 "can be set at will without changing "
                 "what the network computes: balance alone cannot be what makes values optimal.",
-                "So the test is in training. Two networks of 8 layers, one without norm (careful start of "
+                f"So the test is in training. Two networks of {m.depth} layers, one without norm (careful "
+                "start of "
                 "claim 3) and one with batch norm, "
                 "begin from weights that compute the same but are scaled up and down in turn: layer 1 "
                 "times a factor, layer 2 divided by it, and "

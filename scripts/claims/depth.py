@@ -192,9 +192,23 @@ def _drift_words(m: Measured) -> str:
         f"factor of {n(normed.drift, 2)}, "
         "because each norm gives the next layer inputs of the same size again. The careful start does "
         "without: a factor of "
-        f"{n(careful.drift, 2)}. So the drift is one of the initial weights, which a norm makes harmless "
-        "and a careful draw avoids."
+        f"{n(careful.drift, 2)}. So the drift in size is one of the initial weights, which a norm makes "
+        "harmless "
+        "and a careful draw avoids. The mean drifts too: at the start the values of a typical channel of "
+        "the last layer "
+        f"lie {n(offset(m.courses['no norm']), 2)} deviations from 0 without norm, "
+        f"{n(offset(m.courses['no norm, careful start']), 2)} with the careful start, and "
+        f"{n(offset(m.courses['batch norm']), 2)} with batch norm. Far from 0, a channel says nearly the "
+        "same of every image, "
+        "and a ReLU lets all of it pass or nothing."
     )
+
+
+def offset(course: Course) -> float:
+    """|mean| of a typical channel before the last norm, in its deviations, at the start."""
+    channels = course.start.channels
+    last = channels[channels["layer"] == channels["layer"].iloc[-1]]
+    return float((last["pre_mean"].abs() / last["pre_var"] ** 0.5).median())
 
 
 def _depths(report: bnprobe.Report) -> Array:

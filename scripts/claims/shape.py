@@ -56,6 +56,12 @@ def clusters() -> Clusters:
     return Clusters(before, norm(torch.tensor(before)).numpy(), np.repeat([0, 1], 200))
 
 
+def separation(points: Array, classes: Array) -> float:
+    """Distance of the two classes' means in the first column, in deviations of a class."""
+    a, b = points[classes == 0, 0], points[classes == 1, 0]
+    return float(abs(b.mean() - a.mean()) / np.sqrt((a.var() + b.var()) / 2))
+
+
 def shapes(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[Shapes, int, float]:
     """Changes of shape at every norm; how many channels are constant; and how far bnprobe's own columns are off.
 
@@ -116,6 +122,9 @@ def section(m: Measured, verdict: Verdict) -> Section:
     blocks = (
         Prose(
             (
+                "Place and width belong to a distribution too, and those a norm does change; what the "
+                "claim means is that "
+                "nothing else changes.",
                 "The shape of a distribution is what is left when place and width are taken away: is it "
                 "lopsided, has it two "
                 "humps, how heavy are its tails? Two numbers catch much of it. Take Z-scores, z = (x − "
@@ -134,7 +143,11 @@ def section(m: Measured, verdict: Verdict) -> Section:
         Prose(
             (
                 "The two pictures are the same but for the numbers on the axes: two humps stay two humps. "
-                "Skewness and "
+                "The two classes "
+                f"are {words.number(separation(m.clusters.before, m.clusters.classes), 3)} deviations of a "
+                "class apart before, "
+                f"and {words.number(separation(m.clusters.after, m.clusters.classes), 3)} after. Skewness "
+                "and "
                 f"kurtosis of the columns differ by {words.number(m.clusters_change, 2)}, which is the "
                 "rounding of 64-bit numbers.",
                 "Then real networks, each channel of each norm. The demo network of bnprobe (52 batch "
@@ -166,7 +179,8 @@ def section(m: Measured, verdict: Verdict) -> Section:
             (_row(name, shapes) for name, shapes in _all(m).items()),
             "Change of shape: the larger of |change of skewness| / (1 + |skewness|) and the same for "
             "kurtosis. No unit. "
-            f"{m.n_constant} channels of the demo are constant on these images and have no shape.",
+            f"{m.n_constant or 'None'} of the demo's channels are constant on these images, and so without "
+            "a shape.",
         ),
         Prose(
             (
