@@ -277,6 +277,6 @@ def _scalar(hint: type, node: Any, at: str) -> Any:
         return float(node)
     if not isinstance(node, hint) or (hint is int and isinstance(node, bool)):
         raise ValueError(f"{at}: expected {hint.__name__}, found {node!r}.")
-    if hint is str:
+    if isinstance(node, str):
         node.encode()  # half of a character, which JSON lets in, cannot be written again
     return node

@@ -55,6 +55,8 @@ def read(
 ) -> Reading:
     """As `plain.read`."""
     n, c, p = x.shape
+    if origin is not None and len(origin) != c:  # loops do not look where an array ends
+        raise ValueError(f"an origin for {len(origin)} channels, but the tensor has {c}.")
     # one value per image: take the images for positions, so that the loops have rows to walk along
     lone = p == 1 and not keep_rows and (gate is None or gate.scale.ndim == 1)
     walk = _Walk(x.transpose(0, 2) if lone else x)
@@ -129,8 +131,8 @@ def products(w: Tensor, g: Tensor) -> Array:
 
 
 def _are_rows(w: Tensor, g: Tensor) -> bool:
-    """Whether values of a channel are neighbours in both, and of one type."""
-    neighbours = w.stride(1) == 1 and g.stride(1) == 1
+    """Whether values of a channel are neighbours in both, and both of one shape and type."""
+    neighbours = w.shape == g.shape and w.stride(1) == 1 and g.stride(1) == 1
     return neighbours and w.dtype == g.dtype and can_read(w) and can_read(g)
 
 
@@ -145,6 +147,8 @@ def add_mapped(total: Array, new: Array, map_: Affine) -> None:
 
 
 def _run_addition(entry: str, total: Array, new: Array, map_: Affine | None) -> None:
+    if total.shape != new.shape:  # loops do not look where an array ends
+        raise ValueError(f"readings of shapes {total.shape} and {new.shape} do not add.")
     task = [0] * tasks.SIZE
     new = np.ascontiguousarray(new)
     task[tasks.OUT], task[tasks.X], task[tasks.C] = _address(total), _address(new), total.shape[1]

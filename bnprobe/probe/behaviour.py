@@ -162,7 +162,7 @@ def _hypotheses(x: Tensor, axis: int) -> Iterator[tuple[str, tuple[int, ...], in
 def normalized(x: Tensor, axes: tuple[int, ...], n_groups: int, centred: bool) -> Tensor:
     """x less its mean along axes, over its deviation there; of its root mean square where not centred."""
     if n_groups > 1:
-        grouped = x.unflatten(1, (n_groups, -1))
+        grouped = x.reshape(len(x), n_groups, -1, *x.shape[2:])
         along = (2, *(i + 1 for i in axes if i > 1))
         return normalized(grouped, along, 1, centred).flatten(1, 2)
     x = x - x.mean(axes, keepdim=True) if centred else x

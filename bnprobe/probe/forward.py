@@ -52,12 +52,12 @@ class Forward:
         self.n_forwards = self.n_images = 0
         self.n_unreadable = self.n_outside = 0
         self._histograms = histograms
-        self._watches: defaultdict[str, Watch] = defaultdict(Watch)
+        self._watches: defaultdict[Key, Watch] = defaultdict(Watch)
         self._wants_wiring, self._n_watched = True, 0
 
     def counted_at_first(self, name: str) -> int | None:
         """num_batches_tracked of a layer before its first call; None where it is not kept."""
-        watch = self._watches.get(name)
+        watch = self._watches.get((name, 0))
         return None if watch is None else watch.counted_at_first
 
     def forget(self) -> None:
@@ -118,14 +118,16 @@ class Forward:
         """The input, read by every plan that may fit; by the settled one after the first call."""
         if x is None or not has_values(x):
             return []
-        name, site = key[0], self.sites.get(key)
-        watch = self._watches[name]
+        site = self.sites.get(key)
+        # one module is the same at all its calls; each call of a function has tensors of its own
+        owner = key if isinstance(norm, NormLayer) else (key[0], 0)
+        watch = self._watches[owner]
         plans = (norm,) if isinstance(norm, NormLayer) else watch.plans(norm)
         settled = site.settled.get(training) if site else None
         plans = plans if settled is None else (plans[settled[0]],)
-        memory = self.sites.memory.get(name) or self.run.memory.get(name)
+        memory = self.sites.memory.get(owner) or self.run.memory.get(owner)
         if memory is None:
-            memory = self.run.memory[name] = watch.vectors(plans[0])
+            memory = self.run.memory[owner] = watch.vectors(plans[0])
             watch.begins(plans[0])
         return [
             observe_before(

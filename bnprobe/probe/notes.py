@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bnprobe.probe.compiled import Eager
 from bnprobe.probe.forward import Forward
-from bnprobe.probe.unhooked import Unhooked
+from bnprobe.probe.unhooked import MOST_SIZES, Unhooked
 
 LATE_BACKWARD = (
     "A backward pass ran after the probe was detached: its gradients were not recorded. Call backward before "
@@ -32,6 +32,11 @@ def notes(forward: Forward, unhooked: Unhooked, eager: Eager) -> Iterator[str]:
         yield (
             f"{name}: forward was called directly {n} times, past its hooks. It was recorded all the same, from the "
             "function that it calls; hooks of others did not run. Call the module itself."
+        )
+    for name in sorted(unhooked.crowded):
+        yield (
+            f"{name}: it normalized over {MOST_SIZES} numbers of channels and more, as a norm over a sequence of any "
+            f"length does; calls with any but the first {MOST_SIZES} were not recorded. Give it inputs of one size."
         )
     if forward.n_outside:
         yield (

@@ -40,7 +40,7 @@ class Pass(threading.local):
         self.started = time.perf_counter()
         self.n_images = 0
         self.calls: dict[str, int] = {}
-        self.memory: dict[str, Vectors] = {}
+        self.memory: dict[Key, Vectors] = {}
         self.open: list[Open] = []
         self.waiting: list[Waiting] = []
         self.trace: Trace | None = None

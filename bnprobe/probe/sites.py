@@ -109,18 +109,21 @@ class Waiting:
 
 
 class Sites:
-    """All sites, in the order in which they were first reached, and each layer's memory from before the run."""
+    """All sites, in the order in which they were first reached, and each layer's memory from before the run.
+
+    `memory` is by the first call of a module, and by each call of a function.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.memory: dict[str, Vectors] = {}
+        self.memory: dict[Key, Vectors] = {}
         self._sites: dict[Key, Site] = {}
 
     def get(self, key: Key) -> Site | None:
         """The site, once a call of it has counted."""
         return self._sites.get(key)
 
-    def add(self, waiting: Sequence[Waiting], memory: Mapping[str, Vectors], situation: Situation) -> None:
+    def add(self, waiting: Sequence[Waiting], memory: Mapping[Key, Vectors], situation: Situation) -> None:
         """Let the calls of one forward pass count. The caller holds the lock."""
         self.memory = {**memory, **self.memory}
         for call in waiting:
@@ -131,7 +134,8 @@ class Sites:
             site.add(call.seen, situation)
 
     def _new(self, call: Waiting) -> Site:
-        memory, before = self.memory[call.key[0]], call.seen.before
+        memory = self.memory.get(call.key) or self.memory[call.key[0], 0]  # of a function, or of a module
+        before = call.seen.before
         first = replace(before.vectors, running_mean=memory.running_mean, running_var=memory.running_var)
         return Site({}, call.seen.mismatch, before.reference, first, before.plan, last_of(before))
 

@@ -1,7 +1,8 @@
 """Norms that pass no hook: functions, and modules whose `forward` is called directly.
 
 A functional norm becomes a site named after the module in whose code it stands, and the line:
-"encoder.0.layer_norm:57". A norm module called past its hooks is recorded under its own name, and that is said.
+"encoder.0.layer_norm:57"; with another number of channels it is a site of its own, "encoder.0.layer_norm:57[96]".
+A norm module called past its hooks is recorded under its own name, and that is said.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ from bnprobe.probe.tensors import first_tensor
 FRAMES_UP = 3
 """From `function_called` to the line that calls the function: through `functional.called`, and the function."""
 
+MOST_SIZES = 16
+"""Numbers of channels of one functional norm that are recorded, each as a site; sequences may have any length."""
+
 
 class Unhooked:
     """Listens to functional norms on behalf of a probe of `model`.
 
     `classes` names the function of each functional site by its path, `inside` the modules in which they
-    stand, `direct` how often each probed layer's `forward` was called directly.
+    stand, `direct` how often each probed layer's `forward` was called directly, `crowded` the functional sites
+    that had more numbers of channels than are kept apart.
     """
 
     def __init__(
@@ -41,7 +46,9 @@ class Unhooked:
         self.classes: dict[str, str] = {}
         self.inside: set[str] = set()
         self.direct: dict[str, int] = {}
+        self.crowded: set[str] = set()
         self._places = Places(model)
+        self._sizes: dict[str, list[int]] = {}
         self._layers = WeakKeyDictionary({module: name for name, module in layers.items()})
         self._patterns = patterns
         self._forward = forward
@@ -63,6 +70,14 @@ class Unhooked:
         site = f"{path}.{name}:{line}".removeprefix(".")
         if plan is None or is_norm(module) or not self._wants(site):
             return None
+        sizes = self._sizes.setdefault(site, [])
+        if plan.n_channels not in sizes:
+            if len(sizes) == MOST_SIZES:
+                self.crowded.add(site)
+                return None
+            sizes.append(plan.n_channels)
+        # channels that are not the same do not add: another number of them is another site
+        site = site if plan.n_channels == sizes[0] else f"{site}[{plan.n_channels}]"
         self.classes.setdefault(site, f"F.{name}")
         self.inside.add(path)
         training = not plan.uses_running if plan.running_mean is not None else module.training

@@ -524,3 +524,15 @@ def test_products_of_weights_and_gradients(shape, dtype, turned):
     np.testing.assert_allclose(found[1], np.sqrt((exact_g**2).sum(1)), rtol=close)
     reach = np.sqrt((exact_w**2).sum(1) * (exact_g**2).sum(1))
     assert (np.abs(found[2] - (exact_w * exact_g).sum(1)) <= close * reach).all()
+
+
+def test_nothing_is_read_beyond_the_end_of_an_array():
+    """Fails if loops, which do not look where an array ends, are given one that is too short."""
+    x = values((2, 5, 7))
+    with pytest.raises(ValueError, match=r"4 channels.* 5"):
+        cpu.read(x, origin=np.zeros(4))
+    with pytest.raises(ValueError, match="do not add"):
+        cpu.add(cpu.read(x).packed, cpu.read(x[:, :4]).packed)
+    w = torch.randn(6, 3)
+    with pytest.raises((ValueError, RuntimeError)):
+        cpu.products(w, w[:5])

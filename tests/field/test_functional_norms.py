@@ -249,3 +249,64 @@ def test_scripting_and_tracing_meanwhile():
 class Normalized(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, (W,))
+
+
+class AnySize(nn.Module):
+    """Layer norm over whole samples, which may be of any size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[1:])
+
+
+def test_another_number_of_channels_is_another_site():
+    """Fails if channels that are not the same are added up, or arrays are read beyond their end."""
+    model, lengths = AnySize(), [48, 162, 48, 8]
+    batches = [torch.randn(4, length, generator=torch.Generator().manual_seed(length)) for length in lengths]
+    with bnprobe.attach(model) as probe:
+        for x in batches:
+            model(x)
+    by_size = {record.pre.mean.size: record for record in probe.recording.layers}
+    assert list(by_size) == [48, 162, 8]
+    names = [record.layer for record in by_size.values()]
+    assert names[1:] == [f"{names[0]}[162]", f"{names[0]}[8]"]
+    for length, record in by_size.items():
+        rows = torch.cat([x for x in batches if x.shape[1] == length]).double().numpy()
+        assert record.n_images == len(rows)
+        np.testing.assert_allclose(record.pre.mean, rows.mean(0), atol=1e-6)
+        np.testing.assert_allclose(record.pre.var_population, rows.var(0), atol=1e-6)
+
+
+def test_sequences_of_any_length_do_not_fill_the_recording():
+    """Fails if every length becomes a site, or what was left out is not said."""
+    model = AnySize()
+    with bnprobe.attach(model) as probe:
+        for length in range(2, 42):
+            model(torch.randn(3, length))
+    assert len(probe.recording.layers) == 16
+    (note,) = (note for note in probe.recording.about.notes if "16 numbers of channels" in note)
+    assert "layer_norm" in note
+
+
+class Stages(nn.Module):
+    """One line, called with other vectors each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for i in range(3):
+            self.register_buffer(f"mean{i}", torch.full((C,), float(i)))
+            self.register_buffer(f"var{i}", torch.full((C,), 1.0 + i))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(3):
+            x = F.batch_norm(x, getattr(self, f"mean{i}"), getattr(self, f"var{i}"), training=self.training)
+        return x
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_each_call_of_a_function_has_vectors_of_its_own(training: bool):
+    """Fails if the running statistics of the first call are told of the others."""
+    model = Stages().double().train(training)
+    for record in recorded(model, backward=False).layers:
+        np.testing.assert_array_equal(record.running_mean, np.full(C, record.call))
+        np.testing.assert_array_equal(record.running_var, np.full(C, 1 + record.call))
+        assert record.buffers_moved == training
