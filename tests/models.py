@@ -40,6 +40,8 @@ class Norm:
     calls: int = 1
     output: str = "derived"
     """How the output's statistics must be found: derived from the input's, or read."""
+    function: bool = False
+    """A functional norm: each of its calls in a pass has vectors and a memory of its own."""
 
     def rows(self, x: np.ndarray) -> np.ndarray:
         """x as (N, C, P), by numpy alone."""

@@ -201,14 +201,20 @@ def own_statistics(
 # Comparisons that assert inside themselves
 
 
-def assert_same_moments(found: Any, expected: dict[str, np.ndarray], rtol: float = 1e-9) -> None:
-    """Every field agrees; central sums up to `rtol` of their natural size n sd^k."""
+def assert_same_moments(
+    found: Any, expected: dict[str, np.ndarray], rtol: float = 1e-9, rounding: Any = 0.0
+) -> None:
+    """Every field agrees; central sums up to `rtol` of their natural size n sd^k.
+
+    `rounding` is by how much the values themselves may be apart, where they are results of a computation.
+    """
     n = np.asarray(expected["n"], dtype=np.float64)
     np.testing.assert_array_equal(found.n, n, err_msg="n")
     sd = np.sqrt(expected["m2"] / np.maximum(n, 1))
     far = np.where(n > 0, np.maximum(np.abs(expected["low"]), np.abs(expected["high"])), 0.0)
     # what rounding of the values themselves does to a deviation
-    sd = sd + far * 1e-15 / rtol
+    sd = sd + np.maximum(far * 1e-15, rounding) / rtol
+    far = far + np.where(n > 0, rounding, 0.0) / rtol
     for name in FIELDS[1:]:
         size = far if name in ("mean", "low", "high") else n * sd ** int(name[1:])
         real, twin = getattr(found, name), np.asarray(expected[name])

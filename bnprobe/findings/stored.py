@@ -228,7 +228,7 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
 def _smaller(row: pd.Series, channels: pd.DataFrame) -> str:
     """Weights before the norm so small that its inputs, and their variance, fit; empty where they are not known."""
     with np.errstate(invalid="ignore"):
-        largest = max(float(row["largest_input"]), float(channels["running_var"].max()) ** 0.5)
+        largest = max(float(row["largest_input"]), float(np.sqrt(channels["running_var"].max())))
     if not row["feeder"] or channels["running_mean"].isna().all() or not 0 < largest < np.inf:
         return ""
     return rescaled(str(row["feeder"]), row["layer"], 2.0 ** -np.ceil(np.log2(largest / WELL_WITHIN))) + "."

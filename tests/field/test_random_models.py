@@ -6,7 +6,7 @@ import gc
 import resource
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -16,10 +16,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from measures.expected import assert_tables_true
 from models import Case, Norm, learn
 from test_recording import assert_same_recordings
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import FrozenBatchNorm2d
 from witness import Witness, assert_recording_true
 
 import bnprobe
@@ -46,6 +48,10 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Norm]] = {
         lambda: nn.GroupNorm(N_CHANNELS, N_CHANNELS),
         Norm("group_norm", "group", n_groups=N_CHANNELS),
     ),
+    "frozen": (
+        lambda: FrozenBatchNorm2d(N_CHANNELS),
+        Norm("batch_norm", "batch", running=True, frozen=True),
+    ),
     "layer": (lambda: nn.LayerNorm(SIDE), Norm("layer_norm", "channels", last=1, output="read")),
     "layer over all": (
         lambda: nn.LayerNorm((N_CHANNELS, SIDE, SIDE)),
@@ -56,6 +62,63 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Norm]] = {
         Norm("rms_norm", "channels", last=1, centred=False, output="read"),
     ),
 }
+
+
+def _batch_norm(x: Tensor, like: nn.Module, training: bool) -> Tensor:
+    return F.batch_norm(x, like.running_mean, like.running_var, like.weight, like.bias, training)
+
+
+def _instance_norm(x: Tensor, like: nn.Module, training: bool) -> Tensor:
+    return F.instance_norm(x, None, None, like.weight, like.bias)
+
+
+def _group_norm(x: Tensor, like: nn.Module, training: bool) -> Tensor:
+    return F.group_norm(x, 2, like.weight, like.bias)
+
+
+def _layer_norm(x: Tensor, like: nn.Module, training: bool) -> Tensor:
+    return F.layer_norm(x, like.normalized_shape, like.weight, like.bias)
+
+
+def _rms_norm(x: Tensor, like: nn.Module, training: bool) -> Tensor:
+    return F.rms_norm(x, like.normalized_shape, like.weight, 1e-5)
+
+
+FUNCTIONS: dict[str, tuple[Callable[[Tensor, nn.Module, bool], Tensor], str]] = {
+    "F.batch_norm": (_batch_norm, "batch"),
+    "F.instance_norm": (_instance_norm, "instance"),
+    "F.group_norm": (_group_norm, "group"),
+    "F.layer_norm": (_layer_norm, "layer over all"),
+    "F.rms_norm": (_rms_norm, "rms"),
+}
+"""Functional norms, and the kind of module that holds their vectors."""
+
+
+class Functional(nn.Module):
+    """Calls a function; its child, which is never called, holds the vectors."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.function, like = FUNCTIONS[kind]
+        self.like = KINDS[like][0]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self.like, self.training)
+
+
+def site_of(i: int, kind: str) -> str:
+    """Under which name the i-th norm is recorded: a function with the line on which it is called."""
+    if kind not in FUNCTIONS:
+        return f"norms.{i}"
+    return f"norms.{i}.{kind.removeprefix('F.')}:{FUNCTIONS[kind][0].__code__.co_firstlineno + 1}"
+
+
+def norm_of(kind: str, calls: int) -> Norm:
+    """What is true of a norm of this kind."""
+    norm = KINDS[FUNCTIONS[kind][1] if kind in FUNCTIONS else kind][1]
+    return replace(norm, calls=calls, function=kind in FUNCTIONS)
+
+
 BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {
     "nothing": lambda x: x,
     "relu": F.relu,
@@ -72,7 +135,9 @@ class Chain(nn.Module):
 
     def __init__(self, kinds: list[str], steps: list[tuple[int, str]]) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(KINDS[kind][0]() for kind in kinds)
+        self.norms = nn.ModuleList(
+            Functional(kind) if kind in FUNCTIONS else KINDS[kind][0]() for kind in kinds
+        )
         self.steps = steps
         self.fails_at: int | None = None
 
@@ -98,17 +163,23 @@ class Drawn:
     def case(self) -> Case:
         """As the witness wants it."""
         counts = [sum(which == i for which, _ in self.steps) for i in range(len(self.kinds))]
-        truths = {
-            f"norms.{i}": Norm(**{**vars(KINDS[kind][1]), "calls": n})
-            for i, (kind, n) in enumerate(zip(self.kinds, counts, strict=True))
-        }
+        numbered = list(enumerate(zip(self.kinds, counts, strict=True)))
         return Case(
             "drawn",
             lambda: Chain(self.kinds, self.steps),
-            {path: norm for path, norm in truths.items() if norm.calls},
+            {site_of(i, kind): norm_of(kind, n) for i, (kind, n) in numbered if n},
             shape=(N_CHANNELS, SIDE, SIDE),
-            never_called=tuple(path for path, norm in truths.items() if not norm.calls),
+            never_called=tuple(
+                f"norms.{i}.like" if kind in FUNCTIONS else f"norms.{i}"
+                for i, (kind, n) in numbered
+                if kind in FUNCTIONS or not n
+            ),
         )
+
+    @property
+    def inside(self) -> dict[str, str]:
+        """The module in which each functional norm stands."""
+        return {site_of(i, kind): f"norms.{i}" for i, kind in enumerate(self.kinds) if kind in FUNCTIONS}
 
     def batches(self) -> list[Tensor]:
         return self.case.batches(self.sizes, seed=self.seed)
@@ -116,7 +187,7 @@ class Drawn:
 
 @st.composite
 def drawn(draw: st.DrawFn, training: bool | None = None) -> Drawn:
-    kinds = draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4))
+    kinds = draw(st.lists(st.sampled_from(sorted([*KINDS, *FUNCTIONS])), min_size=1, max_size=4))
     step = st.tuples(st.integers(0, len(kinds) - 1), st.sampled_from(sorted(BETWEEN)))
     return Drawn(
         kinds,
@@ -145,14 +216,15 @@ def recorded(model: nn.Module, batches: list[Tensor]) -> Recording:
 @given(drawn())
 @examples
 def test_every_number_of_a_random_model_agrees_with_the_oracle(it: Drawn):
-    """Fails if some combination of kind, layout, mode and reuse is read wrongly."""
+    """Fails if some combination of kind, layout, mode and reuse is read or measured wrongly."""
     model = it.case.model(it.training)
-    witness = Witness(model, list(it.case.norms))
+    witness = Witness(model, list(it.case.norms), it.inside)
     with bnprobe.attach(model) as probe:
         for x in it.batches():
             with witness.watching():
                 model(x)
     assert_recording_true(probe.recording, it.case, witness, rtol=1e-7)
+    assert_tables_true(probe.recording, it.case.norms, witness, all_steady=False)
 
 
 @given(drawn(training=False), st.randoms(use_true_random=False))

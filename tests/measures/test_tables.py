@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ import bnprobe
 from bnprobe.measures import glossary, tables
 from bnprobe.recording import Recording
 from measures import twin
+from measures.expected import assert_tables_true
 from measures.sites import memory_of, recording, site, some_rows
 
 CHANNELS = {
@@ -54,11 +54,6 @@ def dtype_kind(column: pd.Series) -> str:
     return "O" if column.dtype.kind in "OUT" or pd.api.types.is_string_dtype(column) else column.dtype.kind
 
 
-def facts_of(record: Any) -> dict[str, Any]:
-    names = ("gamma", "beta", "running_mean", "running_var", "eps", "momentum")
-    return {**{name: getattr(record, name) for name in names}, "tracked": record.n_batches_tracked}
-
-
 def recorded(case: Case, training: bool) -> tuple[Recording, Witness]:
     """A recording and the raw tensors of the same calls."""
     model = case.model(training)
@@ -70,46 +65,12 @@ def recorded(case: Case, training: bool) -> tuple[Recording, Witness]:
     return probe.recording, witness
 
 
-def assert_columns(found: pd.DataFrame, expected: dict[str, np.ndarray], where: str) -> None:
-    """Each column to 1e-9 of its size; a shift, a difference of means, to 1e-9 of what it is a difference of."""
-    for name, values in expected.items():
-        mine = found[name].to_numpy(dtype=float)
-        np.testing.assert_array_equal(np.isnan(mine), np.isnan(values), err_msg=f"{where} {name}")
-        # q reaches down to 1e-300, and there the last digits of z are worth several of q
-        rtol = 1e-6 if name in ("shift_q",) else 1e-8
-        np.testing.assert_allclose(mine, values, rtol=rtol, atol=1e-9, err_msg=f"{where} {name}")
-
-
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_column_agrees_with_its_twin(case, training):
     """Fails if any formula, divisor, sign, axis or order of channels is wrong in any column of any kind of norm."""
     found, witness = recorded(case, training)
-    measured = tables(found)
-    assert len(measured.channels) == sum(record.n_channels for record in found.layers)
-    for i, record in enumerate(found.layers):
-        norm, calls = case.norms[record.layer], witness.calls[record.layer, record.call]
-        rows, y = (np.concatenate([norm.rows(getattr(call, side)) for call in calls]) for side in "xy")
-        mine = measured.channels[
-            measured.channels["layer"].eq(record.layer) & measured.channels["call"].eq(record.call)
-        ]
-        expected = twin.channel_columns(rows, y, facts_of(record))
-        assert mine["channel"].tolist() == list(range(rows.shape[1]))
-        assert_columns(mine, expected, record.site)
-        columns = {name: mine[name].to_numpy(dtype=float) for name in expected}
-        wanted = twin.layer_columns(columns, facts_of(record))
-        used_own = norm.pools != "batch" and not (norm.running and not training)
-        own = dict.fromkeys(("own_mean", "own_mean_sd", "own_sd", "own_log_var_sd"), math.nan)
-        if used_own:
-            own = twin.own_columns(rows, norm.pools, record.eps, norm.n_groups, norm.centred)
-        row = measured.layers.iloc[i]
-        assert (row["layer"], row["call"], row["kind"]) == (record.layer, record.call, norm.kind)
-        assert (row["n_channels"], row["n_calls"], row["n_images"]) == (rows.shape[1], len(calls), len(rows))
-        assert (row["n_values"], row["n_nonfinite"]) == (rows.size, 0)
-        # a frozen norm is in evaluation, whatever its flag
-        assert row["mode"] == ("train" if training and not norm.frozen else "eval")
-        for name, value in {**wanted, **own}.items():
-            assert row[name] == pytest.approx(value, rel=1e-8, abs=1e-9, nan_ok=True), f"{record.site} {name}"
+    assert_tables_true(found, case.norms, witness)
 
 
 @pytest.mark.parametrize(
