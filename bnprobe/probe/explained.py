@@ -18,11 +18,13 @@ class Doings:
     """What a model did while it was probed, as far as its modes and the probe's own sites tell.
 
     `layers` names the probed layers by their path. `trained` are those with a recorded call in training mode,
-    `backward` says whether a backward pass reached one.
+    `updated` the paths of modules whose running statistics a functional norm was given to update, and
+    `backward` says whether a backward pass reached a probed layer.
     """
 
     layers: Mapping[str, str]
     trained: Collection[str] = ()
+    updated: Collection[str] = ()
     backward: bool = False
     _training: set[str] = field(default_factory=set)
     _lazy: set[str] = field(default_factory=set)
@@ -43,7 +45,7 @@ class Doings:
         path = name.rpartition(".")[0] if what in ("parameters", "buffers", "gradients") else name
         if path in self._lazy:
             return "a lazy layer got its shape at its first forward pass"
-        if what == "buffers" and self._updates_itself(path):
+        if what == "buffers" and (path in self.updated or self._updates_itself(path)):
             return OWN_UPDATES
         if what == "gradients" and self.backward:
             return "backward passes"

@@ -127,6 +127,7 @@ class Probe:
         doings = self._doings
         doings.look(model)
         doings.trained = {record.layer for record in recording.layers if record.n_calls_training}
+        doings.updated = self._unhooked.updated(model)
         doings.backward = any(record.gradient is not None for record in recording.layers)
         return self._fingerprint.compare(Fingerprint.of(model), doings.explain)
 

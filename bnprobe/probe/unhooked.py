@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from torch import nn
+from torch import Tensor, nn
 
 from bnprobe.norms import NormLayer, is_norm
 from bnprobe.probe.forward import Forward
@@ -49,6 +49,7 @@ class Unhooked:
         self.crowded: set[str] = set()
         self._places = Places(model)
         self._sizes: dict[str, list[int]] = {}
+        self._updated: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self._layers = WeakKeyDictionary({module: name for name, module in layers.items()})
         self._patterns = patterns
         self._forward = forward
@@ -68,7 +69,11 @@ class Unhooked:
             return self._begin(site, module, module.training, args)
         plan = plan_of(name, args)
         site = f"{path}.{name}:{line}".removeprefix(".")
-        if plan is None or is_norm(module) or not self._wants(site):
+        if plan is None or is_norm(module):
+            return None
+        if plan.running_mean is not None and not plan.uses_running:
+            self._updated[id(plan.running_mean)] = plan.running_mean
+        if not self._wants(site):
             return None
         sizes = self._sizes.setdefault(site, [])
         if plan.n_channels not in sizes:
@@ -82,6 +87,11 @@ class Unhooked:
         self.inside.add(path)
         training = not plan.uses_running if plan.running_mean is not None else module.training
         return self._begin(site, plan, training, args)
+
+    def updated(self, model: nn.Module) -> set[str]:
+        """The paths of modules whose running statistics a functional norm was given to update."""
+        buffers = model.named_buffers(remove_duplicate=False)
+        return {name.rpartition(".")[0] for name, one in buffers if self._updated.get(id(one)) is one}
 
     def _wants(self, site: str) -> bool:
         return self._patterns is None or any(fnmatchcase(site, pattern) for pattern in self._patterns)

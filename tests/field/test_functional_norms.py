@@ -89,6 +89,22 @@ def test_functional_norms_are_recorded_as_their_modules_are(training: bool):
         np.testing.assert_array_equal(one.gradient.gamma.mean, other.gradient.gamma.mean)
 
 
+@pytest.mark.parametrize("layers", [None, "gn"], ids=["all", "another layer"])
+def test_running_statistics_that_a_function_updates_are_the_models_own_doing(layers: str | None):
+    """Fails if the certificate puts down to the probe what F.batch_norm did, or excuses what it did not do."""
+    functions, _ = pair(training=True)
+    with bnprobe.attach(functions, layers=layers) as probe:
+        functions(BATCHES[0])
+    (change,) = probe.recording.certificate.changes
+    assert change.names == ("bn.running_mean", "bn.running_var")
+    assert change.because == "the model's own updates in training mode"
+    with bnprobe.attach(functions.eval()) as probe:
+        functions(BATCHES[0])
+        functions.bn.running_mean += 1
+    (change,) = probe.recording.certificate.unexplained
+    assert change.names == ("bn.running_mean",)
+
+
 def test_sites_are_named_after_the_enclosing_module_and_the_line():
     """Fails if a site is named after a helper, torch's own file, or the wrong line; or if layers= does not narrow."""
 
