@@ -130,6 +130,8 @@ def _page_tag(tag: str, prefix: str, numbers: dict[str, int]) -> str:
     # matplotlib numbers its groups, which would clash between pictures, and makes other ids of addresses
     # in memory, which would change from run to run
     tag = re.sub(r'<g id="[^"]*"(/?)>', r"<g\1>", tag)
+    # nothing refers to an image, whose id is a digest of its pixels: two colour bars of one picture share it
+    tag = re.sub(r'^(<image\b[^>]*?) id="[^"]*"', r"\1", tag)
     tag = re.sub(
         r'(\bid="|url\(#|href="#)([^")]+)',
         lambda match: f"{match[1]}p{prefix}-{numbers.setdefault(match[2], len(numbers))}",
