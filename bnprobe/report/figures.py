@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.report.colours import INK, MEMORY, MUTED, PAPER, SEEN
-from bnprobe.report.words import number, shorten
+from bnprobe.report.words import shorten
 from bnprobe.scipy_stats import stats
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
