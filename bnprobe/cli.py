@@ -121,7 +121,6 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from bnprobe.drive import Interrupted
     from bnprobe.files import load
 
     saved = Path(options.subject)
@@ -130,6 +129,8 @@ def _report(options: argparse.Namespace) -> int:
         out = Path(options.out or f"reports/{saved.stem}.html")
         _check_paths(out)
         return _finish(load(saved), out, options)
+    from bnprobe.drive import Interrupted  # with it comes torch, which a recording does without
+
     out = Path(options.out or f"reports/{options.subject.rpartition(':')[2]}.html")
     partial = partial_path(options, out)
     _check_paths(out, *([Path(options.save)] if options.save else []), *([partial] if partial else []))

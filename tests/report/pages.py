@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import html5lib
 
@@ -118,10 +119,44 @@ def assert_pictures_have_words(document: ET.Element) -> None:
         assert said[0].endswith("."), said
 
 
+def assert_pictures_are(document: ET.Element, n_pictures: int, sites: Sequence[str]) -> None:
+    """The map on paper and every chapter's picture once; of each site, words and a place in what moves."""
+    figures = elements(document, "figure")
+    assert [len(elements(figure, "svg")) for figure in figures] == [1] * n_pictures
+    assert [figure.attrib.get("class") for figure in figures] == ["still"] + [None] * (n_pictures - 1)
+    places = [node.attrib["data-bnp"] for node in elements(document, "div") if "data-bnp" in node.attrib]
+    assert places == ["map", "layers"]
+    (manifest,) = (
+        json.loads("".join(script.itertext()))
+        for script in elements(document, "script")
+        if script.attrib.get("data-bnp") == "manifest"
+    )
+    calls = [f" (call {layer['call'] + 1})" if layer["call"] else "" for layer in manifest["layers"]]
+    moving = [layer["name"] + call for layer, call in zip(manifest["layers"], calls, strict=True)]
+    assert moving == list(sites)
+    parts = [node for node in elements(document, "section") if "data-layer" in node.attrib]
+    assert [int(part.attrib["data-layer"]) for part in parts] == list(range(len(sites)))
+    for part, site in zip(parts, sites, strict=True):
+        assert text_of(part).startswith(site)
+        assert len(elements(part, "table")) == 1, site
+
+
 def assert_numbers_are_readable(words: str) -> None:
-    """No nan, inf or None as a programmer would print them."""
+    """No nan, inf or None as a programmer would print them; advice that sets something to None is code, and may."""
+    words = re.sub(r"`[^`]+`", _without_none, words)
     found = [words[max(m.start() - 40, 0) : m.end() + 20] for m in RAW.finditer(words)]
     assert not found, found
+
+
+def _without_none(code: re.Match[str]) -> str:
+    """A line of Python without the None it assigns; what is no Python stays as it is."""
+    try:
+        lines = ast.walk(ast.parse(code[0].strip("`")))
+    except SyntaxError:
+        return code[0]
+    given = [line.value for line in lines if isinstance(line, ast.Assign)]
+    assigned = any(isinstance(value, ast.Constant) and value.value is None for value in given)
+    return re.sub(r"= None\b", "=", code[0]) if assigned else code[0]
 
 
 def assert_sound(page: str) -> ET.Element:

@@ -15,6 +15,9 @@ from bnprobe.report import blocks
 
 ROWS = some_rows(40)
 MEMORY = memory_of(ROWS)
+FIVE = some_rows(40, 5)
+ONE_OF_FIVE = {"gamma": [1e-4, 1, 1, 1, 1], **memory_of(FIVE)}
+"""A channel that was switched off, too few of its layer for more than an info."""
 
 
 def section(recorded: Recording, name: str) -> blocks.Section:
@@ -115,7 +118,8 @@ def test_channels_that_never_fired_are_counted():
 
 def test_the_verdict_names_the_rules():
     """Fails if infos are called worth a look, or a warning is passed over."""
-    assert "No rule found anything to worry about." in answer(site(ROWS, gamma=1e-4, **MEMORY))
+    assert "No rule found anything to worry about." in answer(site(FIVE, **ONE_OF_FIVE))
+    assert "Worth a look: channels-constant (1 place)." in answer(site(ROWS, gamma=1e-4, **MEMORY))
     poisoned = answer(
         site(ROWS, "a", running_mean=np.nan, running_var=1), site(ROWS, "b", **MEMORY), never_called=("x",)
     )
@@ -124,7 +128,7 @@ def test_the_verdict_names_the_rules():
 
 def test_findings_that_say_the_same_stand_together():
     """Fails if 53 layers make 53 boxes, or different sentences are thrown together."""
-    flat = [site(ROWS, name, gamma=[1e-4, 1, 1], **MEMORY) for name in "abc"]
+    flat = [site(FIVE, name, **ONE_OF_FIVE) for name in "abc"]
     spoilt = ROWS.copy()
     spoilt[0, 1, 0] = np.nan
     found = section(recording(*flat, site(spoilt, "d", call=1, gamma=1.5, **MEMORY)), "findings").blocks[0]

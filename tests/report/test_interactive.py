@@ -15,6 +15,7 @@ from measures.sites import gradient, memory_of, recording, site, some_rows
 import bnprobe
 from bnprobe.measures import glossary
 from bnprobe.recording import LayerRecord, Recording
+from bnprobe.report.colours import FAINT
 from bnprobe.report.colours import ROLES as ROLE_COLOURS
 from bnprobe.report.interactive import data_of, program
 from bnprobe.report.interactive.contents import ROLES
@@ -286,3 +287,4 @@ def test_the_pages_colours_are_the_figures_colours():
         np.testing.assert_allclose(found, true, atol=0.51)
     stops = re.search(r'roles: "([0-9a-f]+)"', text)[1]
     assert [f"#{stops[i : i + 6]}" for i in range(0, len(stops), 6)] == [ROLE_COLOURS[role] for role in ROLES]
+    assert float(re.search(r"const FAINT = ([\d.]+);", text)[1]) == FAINT

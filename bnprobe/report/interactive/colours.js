@@ -6,9 +6,12 @@ const PALETTES = {
   mako: "0b04051409101c101c2416282b1c3531214237284f3b2e5d3e356b403c794143873f4c923b5698385f9c36699f3572a1357ba33484a5348da73496a9359fab37a8ac3cb1ad42b9ad4bc2ad57cbad6ad2ad82d8b099ddb6aee3c0c0e9ccd0efd9def5e5",
   viridis: "440154470d6048186a482374472d7b4537814240863e49893b528b375b8d33638d2f6b8e2c728e297a8e26828e23898e21918c1f988b1fa08822a78528ae8032b67a3fbc734ec36b5ec96270cf5784d44b98d83eaddc30c2df23d8e219ece51bfde725",
   rocket: "03051a0d0a21180f2924143230173a3c1a42481c48541e4e611f536e1f577b1f59891e5b971c5ba4195bb21758bf1654cb1b4fd62449df2f44e73d3fec4c3ef05c42f26b49f47a54f58860f5966cf6a37af6b089f6bc99f7c9aaf8d4bcf9e0cdfaebdd",
-  roles: "1b1e237d828a8466b32c9c7cc2a83ec9567fb4b8be",
+  roles: "1b1e237d828a8466b32c9c7cc2a83ec9567f7d828a",
 };
 /* The roles are those of colours.py: dead, constant, rare, mixed, linear, saturated, unknown. */
+
+/** How much of its colour is left to what is not known, as FAINT in colours.py. */
+const FAINT = 0.3;
 
 /** The colours of a palette as an array of [red, green, blue]. */
 function stops(name) {
@@ -39,8 +42,10 @@ function ramp(name) {
 function painter(paint, values, root) {
   if (paint.scale === "names") {
     const found = stops(paint.colours);
-    // the first two are the page's own inks, which follow light and dark
-    found.splice(0, 2, rgb(inks(root).ink), rgb(inks(root).muted));
+    // dead, constant and, faint, unknown are the page's own inks, which follow light and dark
+    const [ink, muted, paper] = ["ink", "muted", "paper"].map((name) => rgb(inks(root)[name]));
+    found.splice(0, 2, ink, muted);
+    found.splice(-1, 1, faded(muted, paper, FAINT));
     const bytes = new Uint8ClampedArray(256 * 3);
     found.forEach((colour, i) => bytes.set(colour, 3 * i));
     return { bytes, at: (v) => (v >= 0 ? v : -1), low: 0, high: found.length - 1, beyond: [false, false], names: true };
@@ -89,6 +94,11 @@ function inks(root) {
 
 function forgetInks() {
   kept = null;
+}
+
+/** What is seen of a colour on paper of which it covers a share. */
+function faded(colour, paper, share) {
+  return colour.map((v, k) => share * v + (1 - share) * paper[k]);
 }
 
 /** Red, green and blue of a colour written as #rrggbb. */

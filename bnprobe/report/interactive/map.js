@@ -78,7 +78,7 @@ function newMap(host, root, store, state, tip) {
         const place = paints.at(values[channel]);
         let [r, g, b] = place < 0 ? nothing : paints.bytes.subarray(3 * place, 3 * place + 3);
         if (state.picked && !state.picked[channel]) {
-          [r, g, b] = [r, g, b].map((v, k) => 0.22 * v + 0.78 * paper[k]);
+          [r, g, b] = faded([r, g, b], paper, 0.22);
         }
         for (let x = from; x < to; x++) {
           const k = 4 * (y * w + x);
