@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bnprobe.recording import GradientRecord, Recording
 
 Site = tuple[str, int]
+PER_PASS = ("gamma", "beta", "importance")
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,31 @@ def _assert_over_passes(found: Any, vectors: Sequence[np.ndarray | None], rtol: 
     assert (found is None) == (vectors[0] is None), name
     if found is not None:
         oracles.assert_same_moments(found, oracles.moments(np.stack(vectors)), rtol)
+
+
+def assert_same_gradients(found: GradientRecord, expected: GradientRecord, rtol: float = 1e-9) -> None:
+    """Every field of two records agrees."""
+    assert found.n_passes == expected.n_passes
+    for name in ("dy", "dx", *PER_PASS):
+        assert_same(getattr(found, name), getattr(expected, name), name, rtol)
+    for name in ("dy_nonfinite", "energy"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=rtol, err_msg=name)
+    for name in ("gap_centre", "gap_map"):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(expected, name), rtol=1e-6, atol=1e-9, err_msg=name
+        )
+    assert (found.feeder is None) == (expected.feeder is None)
+    if found.feeder is not None:
+        for name in ("norm", "grad_norm", "angle"):
+            assert_same(getattr(found.feeder, name), getattr(expected.feeder, name), name, rtol)
+        np.testing.assert_allclose(found.feeder.gap, expected.feeder.gap, atol=1e-9)
+
+
+def assert_same(found: Any, expected: Any, name: str, rtol: float) -> None:
+    assert (found is None) == (expected is None), name
+    if found is not None:
+        whole = {field.name: getattr(expected, field.name) for field in fields(expected)}
+        oracles.assert_same_moments(found, whole, rtol)
 
 
 def together(norm: Norm, values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -22,9 +22,19 @@ def moments_of_one(values: Iterable[float]) -> dict[str, float]:
     x = [float(v) for v in values if math.isfinite(v)]
     if not x:
         return {"n": 0, "mean": 0.0, "m2": 0.0, "m3": 0.0, "m4": 0.0, "low": math.inf, "high": -math.inf}
-    mean = math.fsum(x) / len(x)
-    sums = {f"m{k}": math.fsum((v - mean) ** k for v in x) for k in (2, 3, 4)}
+    mean = total(x) / len(x)
+    with np.errstate(all="ignore"):
+        sums = {f"m{k}": total((np.float64(v) - mean) ** k for v in x) for k in (2, 3, 4)}
     return {"n": len(x), "mean": mean, **sums, "low": min(x), "high": max(x)}
+
+
+def total(values: Iterable[float]) -> float:
+    """`math.fsum`; where that refuses, what adding gives: infinity past the largest number, NaN for inf - inf."""
+    x = [float(v) for v in values]
+    try:
+        return math.fsum(x)
+    except (OverflowError, ValueError):
+        return sum(x)
 
 
 def moments(values: np.ndarray) -> dict[str, np.ndarray]:
@@ -180,11 +190,11 @@ def own_statistics(
             else:
                 parts = [np.split(image, len(image) if pools == "instance" else n_groups)]
             for one in parts:
-                with np.errstate(invalid="ignore"):  # what is not finite stays so, as in the norm
+                with np.errstate(all="ignore"):  # what is not finite stays so, as in the norm
                     means.append([part.mean() for part in one])
                     about = [part.mean() if centred else 0.0 for part in one]
                     squares = [((v - m) ** 2).mean() for v, m in zip(one, about, strict=True)]
-                logs.append([math.log(square + eps) for square in squares])
+                    logs.append([np.log(square + eps) for square in squares])
     return np.array(means), np.array(logs)
 
 

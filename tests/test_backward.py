@@ -25,6 +25,8 @@ from gradients import (
     Site,
     assert_gradient_true,
     assert_gradients_true,
+    assert_same,
+    assert_same_gradients,
     dgamma_dbeta_by_hand,
     dx_by_hand,
     energy_by_hand,
@@ -69,7 +71,6 @@ FUSED = "fused activation"
 GROUP = Norm("group_norm", "group")
 INSTANCE = Norm("instance_norm", "instance")
 LAYER = Norm("layer_norm", "channels", last=1)
-PER_PASS = ("gamma", "beta", "importance")
 
 
 def _name(value: object) -> str:
@@ -359,31 +360,6 @@ def test_an_in_place_relu_does_not_move_the_output(norm):
     one_way, other = (probed(m, lambda m=m: loss_of(m(wanted(x)))).layers[0].gradient for m in (model, same))
     assert_same_gradients(one_way, other, rtol=1e-12)
     assert (model[0](x) < 0).any(), "some outputs must be negative, or this proves nothing"
-
-
-def assert_same_gradients(found: GradientRecord, expected: GradientRecord, rtol: float = 1e-9) -> None:
-    """Every field of two records agrees."""
-    assert found.n_passes == expected.n_passes
-    for name in ("dy", "dx", *PER_PASS):
-        assert_same(getattr(found, name), getattr(expected, name), name, rtol)
-    for name in ("dy_nonfinite", "energy"):
-        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=rtol, err_msg=name)
-    for name in ("gap_centre", "gap_map"):
-        np.testing.assert_allclose(
-            getattr(found, name), getattr(expected, name), rtol=1e-6, atol=1e-9, err_msg=name
-        )
-    assert (found.feeder is None) == (expected.feeder is None)
-    if found.feeder is not None:
-        for name in ("norm", "grad_norm", "angle"):
-            assert_same(getattr(found.feeder, name), getattr(expected.feeder, name), name, rtol)
-        np.testing.assert_allclose(found.feeder.gap, expected.feeder.gap, atol=1e-9)
-
-
-def assert_same(found: Any, expected: Any, name: str, rtol: float) -> None:
-    assert (found is None) == (expected is None), name
-    if found is not None:
-        whole = {field.name: getattr(expected, field.name) for field in fields(expected)}
-        oracles.assert_same_moments(found, whole, rtol)
 
 
 def test_weights_that_two_norms_share():

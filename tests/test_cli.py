@@ -55,7 +55,7 @@ def unbuffered():
 
 
 def wider():
-    return nn.Sequential(nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7))
+    return nn.Sequential(nn.Conv2d(3, 7, 3, bias=False), nn.BatchNorm2d(7))
 
 
 def other():

@@ -295,13 +295,16 @@ def test_no_rule_cries_wolf_about_a_mild_shift(whole):
         rule: {(f["layer"], c) for _, f in found.iterrows() for c in f["channels"]}
         for rule, found in findings.groupby("rule")
     }
-    assert set(named) == {"channels-constant", "channels-dead", "filters-decayed"}
+    assert set(named) == {"channels-constant", "channels-dead", "channels-silent", "filters-decayed"}
     channels = bnprobe.report(whole).channels
     flat = channels[channels["gamma"].abs() < 1e-2]
     assert named["channels-constant"] == set(zip(flat["layer"], flat["channel"], strict=True))
     assert len(named["channels-constant"]) == 18
     silent = channels[channels["fires"] == 0]
-    assert named["channels-dead"] <= set(zip(silent["layer"], silent["channel"], strict=True))
+    assert named["channels-dead"] | named["channels-silent"] <= set(
+        zip(silent["layer"], silent["channel"], strict=True)
+    )
+    assert not named["channels-dead"] & named["channels-silent"]
     assert named["filters-decayed"] <= named["channels-constant"]
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from gradients import assert_same_gradients
 from models import BY_NAME, Case
 from torch import nn
 
 import bnprobe
 from bnprobe.errors import BnprobeError, CannotMerge
 from bnprobe.neighbours import Wiring
-from bnprobe.recording import About, LayerRecord, Ledger, Recording
+from bnprobe.recording import About, GradientRecord, LayerRecord, Ledger, Recording
 from bnprobe.stats import Histogram, ImageMoments
 
 MERGED_CASES = [
@@ -74,6 +75,8 @@ def assert_same_records(found: LayerRecord, expected: LayerRecord, rtol: float) 
             oracles.assert_same_images(value.about(other.origin), dict(vars(other)), rtol)
         elif hasattr(value, "pool"):
             oracles.assert_same_moments(value, dict(vars(other)), rtol)
+        elif isinstance(value, GradientRecord):
+            assert_same_gradients(value, other, rtol)
         elif isinstance(value, Ledger):
             of_one_part = dict.fromkeys(("fewest_call", "running_mean_after", "running_var_after"))
             assert replace(value, **of_one_part) == replace(other, **of_one_part)

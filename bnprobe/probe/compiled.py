@@ -78,4 +78,6 @@ def _compiled_parts(model: nn.Module) -> Iterator[nn.Module]:
 
 def is_wrapper(module: nn.Module) -> bool:
     """Whether it is what `torch.compile` makes of a model."""
-    return isinstance(vars(module).get("_modules", {}).get("_orig_mod"), nn.Module)
+    children = vars(module).get("_modules", {})
+    # a scripted module keeps its children in a mapping of its own, which has no `get`
+    return "_orig_mod" in children and isinstance(children["_orig_mod"], nn.Module)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import matplotlib.colorbar
@@ -26,7 +27,7 @@ from matplotlib.figure import Figure
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.report.colours import INK, MEMORY, MUTED, PAPER, SEEN
-from bnprobe.report.words import number, shorten
+from bnprobe.report.words import shorten
 from bnprobe.scipy_stats import stats
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
@@ -272,10 +273,11 @@ def _stored_profile(axes: Axes, groups: list[pd.DataFrame]) -> None:
         ratio_ticks(axes)
 
 
-def ratio_ticks(axes: Axes) -> None:
-    """A logarithmic axis with ticks at round numbers, a handful of them, however narrow the range."""
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
+def ratio_ticks(axes: Axes, of: Literal["x", "y"] = "y") -> None:
+    """A logarithmic axis with ticks at round numbers, a handful of them, however narrow or wide the range."""
+    axes.set(**{f"{of}scale": "log"})
+    axis = axes.yaxis if of == "y" else axes.xaxis
+    low, high = axes.get_ylim() if of == "y" else axes.get_xlim()
     for mantissas in (
         tuple(step / 20 for step in range(20, 200)),
         (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9),
@@ -284,11 +286,22 @@ def ratio_ticks(axes: Axes) -> None:
         (1, 3),
         (1,),
     ):
-        ticks = [m * 10.0**e for e in range(-12, 13) for m in mantissas if low <= m * 10.0**e <= high]
+        ticks = [m * 10.0**e for e in range(-30, 31) for m in mantissas if low <= m * 10.0**e <= high]
         if len(ticks) <= 5:
             break
-    axes.set_yticks(ticks, [number(tick, 2) for tick in ticks])
-    axes.set_yticks([], minor=True)
+    ticks = ticks[:: -(-len(ticks) // 6)] if ticks else []
+    axis.set_ticks(ticks, labels=[_power(tick) for tick in ticks])
+    axis.set_ticks([], minor=True)
+
+
+def _power(value: float) -> str:
+    """A tick of a logarithmic axis: far from 1 as a power of ten."""
+    if 1e-3 <= value < 1e5:
+        return f"{value:,.6g}"
+    exponent = math.floor(math.log10(value) + 1e-9)
+    mantissa = value / 10.0**exponent
+    power = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return power if round(mantissa, 6) == 1 else f"{mantissa:.3g}·{power}"
 
 
 def _profile(axes: Axes, low: Array, mid: Array, high: Array) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure as Drawing
 
 from bnprobe.report.blocks import Figure
 from bnprobe.report.colours import GREEN, MEMORY, MUTED, ROSE, SAND, SEEN, VIOLET
+from bnprobe.report.figures import ratio_ticks
 
 COLOURS = {
     "batch norm": SEEN,
@@ -67,7 +68,19 @@ def _draw(panels: tuple[Panel, ...]) -> Drawing:
         axes.set_axis_off()
     for axes, panel in zip(grid.flat, panels, strict=False):
         _panel(axes, panel)
+    _legends(drawing, grid.flat[: len(panels)])
     return drawing
+
+
+def _legends(drawing: Drawing, panels: Any) -> None:
+    """One above all panels where they show the same lines; else one in each that has names for its own."""
+    named = [axes.get_legend_handles_labels() for axes in panels]
+    if len(named) > 1 and named[0][1] and all(labels == named[0][1] for _, labels in named):
+        drawing.legend(*named[0], loc="outside upper left", ncols=len(named[0][1]), frameon=False, fontsize=9)
+        return
+    for axes, (handles, labels) in zip(panels, named, strict=True):
+        if labels:
+            axes.legend(handles, labels, frameon=False, fontsize=8)
 
 
 def _panel(axes: Axes, panel: Panel) -> None:
@@ -77,19 +90,21 @@ def _panel(axes: Axes, panel: Panel) -> None:
         axes.set_xscale("log")
     if panel.log_y:
         axes.set_yscale("log")
-    if panel.ticks:
-        axes.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
-        axes.set_xticks([], minor=True)
     axes.set_ylim(*panel.limits)
     if panel.diagonal:
         low = min(axes.get_xlim()[0], axes.get_ylim()[0])
         high = max(axes.get_xlim()[1], axes.get_ylim()[1])
         axes.plot([low, high], [low, high], color=MUTED, linewidth=0.8, zorder=0)
+    if panel.log_x:
+        ratio_ticks(axes, "x")
+    if panel.log_y:
+        ratio_ticks(axes)
+    if panel.ticks:
+        axes.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
+        axes.set_xticks([], minor=True)
     axes.set_title(panel.title)
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
-    if any(line.label for line in panel.lines):
-        axes.legend(frameon=False, fontsize=8)
 
 
 def _line(axes: Axes, line: Line) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import oracles
 import pytest
@@ -53,20 +55,46 @@ def recorded(model: nn.Module, *batches: Tensor) -> bnprobe.Recording:
     return probe.recording
 
 
+class Residual(nn.Module):
+    """The norm's output is written over twice, inside: a branch is added to it, and negative values go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(C, C, 1), nn.BatchNorm2d(C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn(self.conv(x))
+        y += x
+        return F.relu(y, inplace=True)
+
+
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_an_operation_in_place_after_the_norm(training: bool):
-    """Fails if a backward hook makes the output a view that may not be written, or the output is read too late."""
-    model = (
-        nn.Sequential(nn.Conv2d(C, C, 3), nn.BatchNorm2d(C), nn.ReLU(inplace=True)).double().train(training)
-    )
-    x = BN.batches()[0]
-    with bnprobe.attach(model) as probe:
-        y = model(x)
-        y += 1  # a residual connection
+@pytest.mark.parametrize("inside", [False, True], ids=["outside the model", "inside"])
+def test_an_operation_in_place_after_the_norm(inside: bool, training: bool):
+    """Fails if a hook makes the output a view that may not be written, or the output is read too late."""
+    torch.manual_seed(3)
+    model = Residual() if inside else nn.Sequential(nn.Conv2d(C, C, 1), nn.BatchNorm2d(C))
+    model.double().train(training)
+    bare, x = copy.deepcopy(model), BN.batches()[0]
+
+    def run(net: nn.Module) -> Tensor:
+        y = net(x)
+        if not inside:
+            y += x  # a residual connection
         y.square().sum().backward()
+        return y
+
+    witness = Witness(model, ["bn" if inside else "1"])
+    with bnprobe.attach(model) as probe, witness.watching():
+        y = run(model)
     record = probe.recording.layers[0]
+    ((call,),) = witness.calls.values()
+    oracles.assert_same_moments(record.post, oracles.channel_moments(BN.norms["0"].rows(call.y)), 1e-9)
     assert record.post.low.min() < -0.1
     assert record.gradient.n_passes == 1
+    assert torch.equal(y, run(bare))
+    for mine, its in zip(model.parameters(), bare.parameters(), strict=True):
+        assert torch.equal(mine.grad, its.grad)
 
 
 def test_an_operation_in_place_before_the_norm_returns():

@@ -6,8 +6,10 @@ import copy
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -16,7 +18,6 @@ from models import BY_NAME, C
 from test_recording import assert_same_recordings
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.parallel.parallel_apply import parallel_apply
 
 import bnprobe
 
@@ -65,10 +66,16 @@ def test_replicas_of_data_parallel_add_up():
     """Fails if replicas, which share the hooks and run in threads, are lost, mixed up, or race."""
     bare = model().eval()
     expected = recorded(bare, *BATCHES)
-    wrapped = nn.DataParallel(bare)
+    wrapped, start = nn.DataParallel(bare), Barrier(len(BATCHES))
+
+    def together(replica: nn.Module, x: torch.Tensor) -> None:
+        start.wait()
+        replica(x)
+
     with bnprobe.attach(wrapped) as probe:
         replicas = [_replica(bare) for _ in BATCHES]
-        parallel_apply(replicas, [(x,) for x in BATCHES])
+        with ThreadPoolExecutor(len(BATCHES)) as threads:
+            list(threads.map(together, replicas, BATCHES))
     found = probe.recording
     assert (found.about.n_forwards, found.about.n_images) == (3, 9)
     for one, other in zip(found.layers, expected.layers, strict=True):
@@ -77,13 +84,15 @@ def test_replicas_of_data_parallel_add_up():
 
 
 def _replica(module: nn.Module) -> nn.Module:
-    """What DataParallel makes for a device: shallow copies of all modules."""
+    """What DataParallel makes for a device: shallow copies of all modules, whose parameters are plain tensors."""
     made = module._replicate_for_data_parallel()
-    made._modules = {name: _replica(child) for name, child in module._modules.items()}
-    made._parameters = {name: p.detach() for name, p in module._parameters.items() if p is not None}
-    for name, p in made._parameters.items():
-        setattr(made, name, p) if name not in made.__dict__ else None
-    made._buffers = dict(module._buffers)
+    for name, child in module._modules.items():
+        setattr(made, name, _replica(child))
+    for name, p in module._parameters.items():
+        made._parameters.pop(name, None)
+        setattr(made, name, None if p is None else p.detach())
+    for name, buffer in module._buffers.items():
+        setattr(made, name, buffer)
     return made
 
 
@@ -105,7 +114,9 @@ def _rank(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     with group(rank, 2, port):
         wrapped = DistributedDataParallel(model().eval())
-        recording = recorded(wrapped, *BATCHES[rank::2], backward=True)
+        # two batches and one: whoever is done first answers the other's collective calls
+        with wrapped.join():
+            recording = recorded(wrapped, *BATCHES[rank::2], backward=True)
         recording.save(Path(folder) / f"{rank}.bnp")
 
 

@@ -39,11 +39,14 @@ def chapter(material: Material) -> Section | Absent:
 
 def words(fit: Fit) -> str:
     """How much of the remembered means the layers before imply, and what the controls make of it."""
-    controls = ", ".join(f"{number(fit.controls[name], 2)} with {_CONTROLS[name]}" for name in _CONTROLS)
+    # without a negative γ, or a border, that control is the fit itself
+    other = [name for name in _CONTROLS if abs(fit.controls[name] - fit.r2) > 1e-9]
+    controls = ", ".join(f"{number(fit.controls[name], 2)} with {_CONTROLS[name]}" for name in other)
+    worse = f" Controls that should do worse: {controls}." if controls else ""
     return (
         f"Of what {norms(fit.n_layers)} remember as their mean, {share(max(fit.r2, 0.0))} follows from the norms and "
         f"weights before them (R² {number(fit.r2, 3)}, typically {number(fit.rmse, 2)} remembered σ off, over "
-        f"{count(fit.n_channels, 'channel')}). Controls that should do worse: {controls}."
+        f"{count(fit.n_channels, 'channel')}).{worse}"
     )
 
 
