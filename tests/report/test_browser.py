@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import bnprobe
+from bnprobe.report.colours import FAINT, ROLES
 from bnprobe.report.words import number, visible
 
 pytest.importorskip("selenium", reason="the test extra brings selenium")
@@ -217,6 +218,34 @@ def test_the_measure_of_the_map_is_chosen(reading, report):
     channel = int(re.search(r"channel (\d+)", reading.words(".tip"))[1])
     shown = float(re.search(r"share of positive outputs: ([\d.]+)", reading.words(".tip"))[1])
     assert shown == pytest.approx(report.channels["fires"][channel], abs=0.0011)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_roles_have_the_colours_of_paper(browser, page, dark):
+    """Fails if what is not known is painted as strongly as a role, or stays light where the page is dark."""
+    browser.look(dark=dark)
+    browser.open(page)
+    browser.choose("Colour", "role")
+    browser.until("return document.querySelectorAll('.legend .swatch').length === 7")
+    shown = browser.run(
+        "return [...document.querySelectorAll('.legend .key')].map((key) =>"
+        " [key.innerText.trim(), getComputedStyle(key.querySelector('i')).backgroundColor])"
+    )
+    style = (
+        "return getComputedStyle(document.querySelector('.bnprobe')).getPropertyValue('--' + arguments[0])"
+    )
+    ink, muted, paper = (rgb(browser.run(style, name).strip()) for name in ("ink", "muted", "paper"))
+    faint = FAINT * muted + (1 - FAINT) * paper
+    own = {"dead": ink, "constant": muted, "unknown": faint}
+    assert [name for name, _ in shown] == list(ROLES)
+    for name, colour in shown:
+        found = [float(part) for part in re.findall(r"\d+", colour)]
+        np.testing.assert_allclose(found, own.get(name, rgb(ROLES[name])), atol=0.51, err_msg=name)
+
+
+def rgb(colour: str) -> np.ndarray:
+    """Red, green and blue of #rrggbb."""
+    return np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)])
 
 
 def test_layers_are_filtered_by_name_and_finding(reading, report):
