@@ -25,6 +25,7 @@ def folded(
     if running_mean is None or running_var is None:
         missing = np.full(norm.shape, np.nan)
         return Folded(norm, missing, missing, bias)
-    slope = (1.0 if gamma is None else gamma) / np.sqrt(running_var + eps)
+    with np.errstate(invalid="ignore", divide="ignore"):  # no root, or no width: told of the vector itself
+        slope = (1.0 if gamma is None else gamma) / np.sqrt(running_var + eps)
     rows = weight_rows * slope[:, None]
     return Folded(norm, rows.min(axis=1), rows.max(axis=1), bias)
