@@ -155,14 +155,14 @@ def test_those_who_do_not_see_or_point_are_not_left_out(browser, page, dark):
 
 def test_the_pointer_reads_the_map(reading, report):
     """Fails if layer, channel or value beside the pointer are those of another cell."""
-    x, y = place_on_map(reading, 3, 0.5)
+    x, y = place_on_map(reading, 3, 0.1)  # not the middle, which is the same upside down
     reading.point(".board", x, y).perform()
     layer, channel, value, *_ = reading.words(".tip").split("\n")
     assert layer == report.layers["layer"][3]
     mine = channels_of(report, layer)
     order = np.argsort(-mine["gamma"].abs(), kind="stable")
     chosen = int(re.match(r"channel (\d+) of 24", channel)[1])
-    assert chosen in set(order[11:14])
+    assert chosen in set(order[1:4])
     shown = float(value.rpartition(": ")[2].replace("−", "-"))
     assert shown == pytest.approx(mine["shift"][chosen], rel=6e-3)
     assert number(shown).lstrip("−")[:3] == value.rpartition(": ")[2].lstrip("−")[:3]
