@@ -109,7 +109,8 @@ class BackwardCall:
         """A gradient along one edge; an input or parameter used more than once in the norm has several."""
         self._begin()
         parts = self._pieces.setdefault(role, [])
-        parts.append(gradient.detach())
+        # what a parameter gets becomes its .grad, and grows in place when another thread's pass ends before this one
+        parts.append(gradient.detach() if role == "dx" else gradient.detach().clone())
         if role == "dx" and len(parts) == self._whole["dx"]:
             self._pieces["dx"] = read(self._plan.rows(sum(parts[1:], parts[0])), origin=self._zeros).packed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import json
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -890,8 +891,11 @@ def test_backward_in_another_thread():
     assert_gradient_true(found, BN, [pulls(lambda m: loss_of(m(wanted(x))))["1", 0]], 1e-5)
 
 
-def test_threads_do_not_mix_their_passes():
-    """Fails if gradients of passes that run at the same time are lost or mixed."""
+@pytest.mark.parametrize("attempt", range(8))
+def test_threads_do_not_mix_their_passes(attempt):
+    """Fails if gradients of passes that run at the same time are lost or mixed, or follow a .grad that grows."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
     (model, pulls), x = one_norm(False), images()
     expected = [
         pulls(lambda m, k=k: k * loss_of(m(wanted(x))))["1", 0] for k in range(1, 5) for _ in range(5)
@@ -903,12 +907,15 @@ def test_threads_do_not_mix_their_passes():
         for _ in range(5):
             (k * loss_of(model(wanted(x)))).backward()
 
-    with bnprobe.attach(model) as probe:
-        threads = [threading.Thread(target=work, args=(k,)) for k in range(1, 5)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    try:
+        with bnprobe.attach(model) as probe:
+            threads = [threading.Thread(target=work, args=(k,)) for k in range(1, 5)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     found = probe.recording.layers[0].gradient
     assert_gradient_true(found, BN, expected, 1e-5)
 

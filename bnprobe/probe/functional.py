@@ -10,6 +10,7 @@ File and line stay those of torch's source, which the compiler of TorchScript re
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any, Protocol
@@ -154,8 +155,9 @@ def _new_rms_norm(input, normalized_shape, weight, eps):  # type: ignore[no-unty
 
 NEW = (_new_batch_norm, _new_layer_norm, _new_group_norm, _new_instance_norm, _new_rms_norm)
 
-_lock = threading.Lock()
-_listeners: tuple[Listener, ...] = ()
+_lock = threading.RLock()  # a listener may be collected, and leave, while another one comes
+_listeners: tuple[weakref.ref[Listener], ...] = ()
+"""Not held: a probe that its user dropped without `detach` must not be told for the rest of the process."""
 _originals: dict[str, Callable[..., Any]] = {}
 """The five functions as torch wrote them, under another address; filled while somebody listens."""
 _codes: dict[str, tuple[CodeType, CodeType]] = {}
@@ -169,14 +171,20 @@ def listen(listener: Listener) -> None:
         if not _listeners:
             for new in NEW:
                 _replace(new.__name__.removeprefix("_new_"), new.__code__)
-        _listeners = (*_listeners, listener)
+        _listeners = (*_listeners, weakref.ref(listener, _remove))
 
 
 def leave(listener: Listener) -> None:
     """Stop; with the last one torch's functions are what they were."""
+    for known in _listeners:
+        if known() is listener:
+            _remove(known)
+
+
+def _remove(gone: weakref.ref[Listener]) -> None:
     global _listeners
     with _lock:
-        _listeners = tuple(other for other in _listeners if other is not listener)
+        _listeners = tuple(other for other in _listeners if other is not gone)
         if _listeners:
             return
         for name, (original, ours) in _codes.items():
@@ -208,8 +216,9 @@ def called(name: str, args: tuple[Any, ...]) -> Any:
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return original(*args)
     finishes = []
-    for listener in _listeners:  # not a comprehension, which is a frame of its own in some versions of Python
-        finish = listener.function_called(name, args)
+    for known in _listeners:  # not a comprehension, which is a frame of its own in some versions of Python
+        listener = known()
+        finish = None if listener is None else listener.function_called(name, args)
         if finish is not None:
             finishes.append(finish)
     y = original(*args)

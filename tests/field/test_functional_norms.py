@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import threading
 import warnings
+import weakref
 from typing import Any
 
 import numpy as np
@@ -326,3 +328,31 @@ def test_each_call_of_a_function_has_vectors_of_its_own(training: bool):
         np.testing.assert_array_equal(record.running_mean, np.full(C, record.call))
         np.testing.assert_array_equal(record.running_var, np.full(C, 1 + record.call))
         assert record.buffers_moved == training
+
+
+def test_a_dropped_probe_listens_no_longer():
+    """Fails if a probe that was never detached is told of functional norms for the rest of the process."""
+    before = F.layer_norm.__code__
+    model = AnySize()
+    probe = bnprobe.attach(model)
+    assert F.layer_norm.__code__ is not before
+    del probe, model
+    gc.collect()
+    assert F.layer_norm.__code__ is before
+
+
+def test_what_a_caller_holds_is_not_kept():
+    """Fails if looking for the enclosing module keeps the variables of frames around it alive."""
+
+    def train(steps: int) -> list[bool]:
+        alive = []
+        for _ in range(steps):
+            batch = torch.randn(4, 8)
+            seen = weakref.ref(batch)
+            F.layer_norm(batch, (8,))
+            del batch
+            alive.append(seen() is not None)
+        return alive
+
+    with bnprobe.attach(AnySize()):
+        assert train(3) == [False] * 3
