@@ -69,7 +69,7 @@ def _memory(layers: pd.DataFrame) -> list[str]:
     text = (
         f"The data {'look much like' if close else 'differ from'} what the batch norms remember of their training set: "
         f"typically the mean lies {number(shift, 2)} remembered deviations away and the variance is "
-        f"{number(ratio, 2)} of the remembered one"
+        f"{number(ratio, 2)} times the remembered one"
     )
     if len(known) > 2 and not 0.8 < far["var_ratio_median"] < 1.25:
         text += f"; the variance is furthest off at {shorten(far['layer'])} ({number(far['var_ratio_median'], 2)})"
@@ -158,7 +158,7 @@ def _layer_memory(channels: pd.DataFrame) -> list[str]:
         return []
     return [
         f"The mean moved by {number(float(np.sqrt(np.mean(shift**2))), 2)} remembered σ (root mean square over channels), "
-        f"the variance is {number(median((channels['scale_ratio'] ** 2).to_numpy()), 2)} of the remembered one."
+        f"the variance is {number(median((channels['scale_ratio'] ** 2).to_numpy()), 2)} times the remembered one."
     ]
 
 

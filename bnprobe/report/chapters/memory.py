@@ -56,7 +56,7 @@ def _words(known: pd.DataFrame, found: Course) -> str:
         mean, ratio = median(of(known, "shift_rms")), median(of(known, "var_ratio_median"))
         return (
             f"The data look like what the norms remember at all {found.n_judged} that could be judged: typically the mean "
-            f"lies {number(mean, 2)} remembered deviations off and the variance is {number(ratio, 2)} of the "
+            f"lies {number(mean, 2)} remembered deviations off and the variance is {number(ratio, 2)} times the "
             f"remembered one{rest}."
         )
     return f"{_shift_words(known, found)}{rest}."
@@ -93,7 +93,7 @@ def _figure(known: pd.DataFrame, found: Course) -> Figure:
     if found.opens is not None and found.opens == found.worst:
         marks[found.opens] = "enters, largest"
     distance = Curves(
-        "distance between what is seen and what is remembered (root mean square over channels)",
+        "distance of what is seen from what is remembered (root mean square)",
         (
             Line(of(known, "w2_rms"), "both", INK),
             Line(of(known, "shift_rms"), "mean", SEEN),

@@ -36,10 +36,12 @@ function start(root) {
 
 /** On screen the opened layer stands below the map; on paper all layers come after the chapters, as written. */
 function drawTogether(network, layers) {
-  const next = layers.nextElementSibling;
-  const together = () => network.after(layers);
+  const link = (section) => document.querySelector(`nav a[href="#${section.id}"]`);
+  const pairs = [[network, layers], [link(network), link(layers)]].filter((pair) => pair.every(Boolean));
+  const next = pairs.map(([, moved]) => moved.nextElementSibling);
+  const together = () => pairs.forEach(([before, moved]) => before.after(moved));
   together();
-  window.addEventListener("beforeprint", () => next.before(layers));
+  window.addEventListener("beforeprint", () => pairs.forEach(([, moved], i) => next[i]?.before(moved)));
   window.addEventListener("afterprint", together);
 }
 
