@@ -61,11 +61,12 @@ def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
             pairs.append((str(row["feeder"]), str(row["layer"])))
     if pairs:
         named = ", ".join(f"{feeder} before {norm}" for feeder, norm in pairs[:3])
+        fed = "layer with a bias feeds" if len(pairs) == 1 else "layers with a bias feed"
         yield Finding(
             "warning",
             pairs[0][1],
             "A bias is added before a norm that takes it out again: it learns nothing, and conversions forget it.",
-            f"{len(pairs)} {'layer with a bias feeds' if len(pairs) == 1 else 'layers with a bias feed'} a batch norm: {named}{', ...' if len(pairs) > 3 else ''}.",
+            f"{len(pairs)} {fed} a batch norm: {named}{', ...' if len(pairs) > 3 else ''}.",
             "Build these layers with bias=False. For trained weights the memory takes it over, and the output stays: "
             f"`pairs = {pairs}`, then `for f, n in [map(model.get_submodule, pair) for pair in pairs]: "
             "n.running_mean -= f.bias.data; f.bias = None`.",
