@@ -85,7 +85,7 @@ COLUMNS = (
 
 PROFILES = (
     ("var_ratio_median", "variance seen / remembered", "log", 1.0),
-    ("shift_rms", "size of the shift (root mean square over channels), remembered σ", "even", None),
+    ("shift_rms", "size of the shift (rms), remembered σ", "even", None),
     ("pre_sd_median", "deviation before the norm", "log", None),
     ("own_sd", "what the norm divides by", "log", None),
     ("gamma_abs_median", "|γ|", "even", None),
