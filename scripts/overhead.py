@@ -140,6 +140,20 @@ def reductions(x: Tensor) -> Tensor:
 
 
 @contextmanager
+def one_sum(net: nn.Module) -> Iterator[None]:
+    """The least that reads every value before a norm, where a probe reads it: one sum, of which nothing is kept."""
+
+    def look(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
+        torch.sum(args[0])
+
+    with ExitStack() as stack:
+        for module in net.modules():
+            if isinstance(module, NORMS):
+                stack.callback(module.register_forward_pre_hook(look).remove)
+        yield
+
+
+@contextmanager
 def observers(make: Callable[[nn.Module], nn.Module], net: nn.Module) -> Iterator[None]:
     """Observers of torch.ao, made for quantization, on the input and the output of every norm."""
 
@@ -187,6 +201,8 @@ TRAIN_PROBES: dict[str, Watching] = {
     "bnprobe, as it comes": default,
 }
 PROBES: dict[str, Watching] = {"bnprobe, histograms=False": moments, "bnprobe, as it comes": default}
+FLOOR: dict[str, Watching] = {"torch.sum of every input, alone": one_sum}
+"""What reading costs by itself, whatever is made of what was read."""
 RIVALS: dict[str, Watching] = {
     "torch reductions in hooks": plain_torch,
     "torch.ao min and max per channel": partial(observers, per_channel_extremes),
@@ -272,8 +288,8 @@ def times(case: Case, n: int, rivals: bool) -> Iterator[dict[str, object]]:
         for name, watching in TRAIN_PROBES.items():
             yield row(case, name, pairs(case, watching, n))
         return
-    for name, watching in {**PROBES, **(RIVALS if rivals else {})}.items():
-        yield row(case, name, pairs(case, watching, n if name in PROBES else max(n // 3, 3)))
+    for name, watching in {**PROBES, **FLOOR, **(RIVALS if rivals else {})}.items():
+        yield row(case, name, pairs(case, watching, max(n // 3, 3) if name in RIVALS else n))
     if not rivals:
         return
     for tool in ("nnsight", "torchlens"):
@@ -461,17 +477,23 @@ def main(arguments: list[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for case in tqdm(cases(options), desc="time", disable=None):
         rows.extend(times(case, options.pairs, case.model in options.rivals))
+    write(rows, options.out, where)  # at once, so that an interrupted run keeps what it has
     measured = [] if options.no_memory else [case for case in cases(options) if case.form == "float32"]
     for case in tqdm(measured, desc="memory", disable=None):
         for one in peaks(case):
             for told in rows:
                 if all(told[key] == one[key] for key in ("model", "form", "watched_by")):
                     told.update(one)
-    table = pd.DataFrame(rows).assign(machine=where)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out.with_suffix(".csv"), index=False, float_format="%.4g")
-    draw(table, options.out.with_suffix(".svg"), where)
+        write(rows, options.out, where)
     tqdm.write(f"→ {options.out.with_suffix('.csv')} and {options.out.with_suffix('.svg')}")
+
+
+def write(rows: list[dict[str, Any]], out: Path, where: str) -> None:
+    """The table and the picture of what was measured so far."""
+    table = pd.DataFrame(rows).assign(machine=where)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out.with_suffix(".csv"), index=False, float_format="%.4g")
+    draw(table, out.with_suffix(".svg"), where)
 
 
 if __name__ == "__main__":

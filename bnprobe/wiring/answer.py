@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
-from bnprobe.neighbours import Wiring
+from bnprobe.neighbours import Folded, Implied, Wiring
 from bnprobe.recording import BATCH
+from bnprobe.stats.moments import Array
 from bnprobe.wiring.feed import Known, feeder_of, label
 from bnprobe.wiring.folded import folded
 from bnprobe.wiring.follow import Follow, in_words, other_terms
@@ -23,6 +25,12 @@ from bnprobe.wiring.trace import Trace
 
 UNKNOWN = Wiring("unknown")
 """Of a norm in a pass that could not be watched."""
+
+Part = TypeVar("Part", Folded, Implied)
+
+AT_ONCE = 1 << 17
+"""Weights that are turned into float64 at a time: the largest layer as a whole, and what is made of it on the
+way, would be the largest arrays that a probe ever holds."""
 
 
 def wirings(trace: Trace, norms: Mapping[Site, Known], wanted: Iterable[Site]) -> dict[Site, Wiring]:
@@ -86,24 +94,53 @@ def _fed(wiring: Wiring, site: Node, norms: Mapping[Site, Known]) -> Wiring:
 
 def _reduced(wiring: Wiring, feeder: Feeder, known: Known) -> Wiring:
     """What the weights say about a norm with running statistics."""
-    weight, bias, geometry = feeder.weight, feeder.bias, feeder.geometry
-    rows = np.swapaxes(weight, 0, 1) if geometry.transposed else weight
-    is_stem = feeder.source.what == "input" and not feeder.source.pool
+    geometry, source = feeder.geometry, feeder.source
+    parts = list(_parts(feeder))
+    alone = source.what == "input" and not source.pool and source.activation == "none"
     return replace(
         wiring,
-        folded=folded(
-            rows.reshape(len(rows), -1),
-            bias,
-            known.gamma,
-            known.running_mean,
-            known.running_var,
-            known.plan.eps,
-        )
+        folded=_joined([_folded(feeder, known, part) for part in parts])
         if geometry.groups == 1 or not geometry.transposed
         else None,
-        implied=implied(weight, bias, geometry, feeder.source),
-        stem=stem(weight, bias, geometry) if is_stem and feeder.source.activation == "none" else None,
+        implied=_joined([implied(*_some(feeder, part), geometry, source) for part in parts]),
+        stem=stem(*_some(feeder, slice(None)), geometry) if alone else None,
     )
+
+
+def _parts(feeder: Feeder) -> Iterator[slice]:
+    """Output channels of the feeder, some at a time where each has weights of its own."""
+    weight, geometry = feeder.weight, feeder.geometry
+    if geometry.groups > 1 or geometry.transposed or not len(weight):
+        yield slice(None)
+        return
+    step = max(AT_ONCE // max(weight[0].size, 1), 1)
+    for start in range(0, len(weight), step):
+        yield slice(start, start + step)
+
+
+def _some(feeder: Feeder, part: slice) -> tuple[Array, Array | None]:
+    """Weights and bias of some output channels, in float64."""
+    return feeder.weight[part].astype(np.float64), None if feeder.bias is None else feeder.bias[part]
+
+
+def _folded(feeder: Feeder, known: Known, part: slice) -> Folded:
+    weight, bias = _some(feeder, part)
+    rows = np.swapaxes(weight, 0, 1) if feeder.geometry.transposed else weight
+    gamma, mean, var = (
+        None if vector is None else vector[part]
+        for vector in (known.gamma, known.running_mean, known.running_var)
+    )
+    return folded(rows.reshape(len(rows), -1), bias, gamma, mean, var, known.plan.eps)
+
+
+def _joined(parts: Sequence[Part | None]) -> Part | None:
+    """The answers for some channels each, as one for all."""
+    first = parts[0]
+    if first is None or len(parts) == 1:
+        return first
+    columns = {name: [getattr(part, name) for part in parts] for name in vars(first)}
+    whole: dict[str, Any] = {n: None if v[0] is None else np.concatenate(v) for n, v in columns.items()}
+    return type(first)(**whole)
 
 
 def _named(source: Source, whole: bool = True) -> Iterator[str]:

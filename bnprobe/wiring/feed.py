@@ -88,7 +88,8 @@ def _copied(
     bias = node.facts["bias"] if bias is None else bias
     geometry, inner = _with_padding(geometry, node.inputs[0], n)
     source = source_of(inner, len(inner.shape) - 1 - n, norms)
-    return Feeder(name, weight, None if bias is None else numbers(bias).reshape(-1), geometry, source)
+    vector = None if bias is None else numbers(bias).reshape(-1).astype(np.float64)
+    return Feeder(name, weight, vector, geometry, source)
 
 
 def _weight(node: Node) -> Array:
@@ -108,11 +109,11 @@ def _weight(node: Node) -> Array:
 
 
 def numbers(tensor: Tensor) -> Array:
-    """Its values as float64, copied."""
+    """Its values, copied, as float64 if they are that, else as float32."""
     with torch.no_grad():
         # a copy first: a tensor that was ever seen as an array can no longer be resized
-        copy = tensor.detach().to("cpu", torch.float64, copy=True)
-        return np.asarray(copy.numpy())
+        dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+        return np.asarray(tensor.detach().to("cpu", dtype, copy=True).numpy())
 
 
 def _with_padding(geometry: Geometry, node: Node, n: int) -> tuple[Geometry, Node]:

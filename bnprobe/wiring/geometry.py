@@ -1,6 +1,6 @@
 """How a layer's weights meet its input: the inert description that the reductions of this room take.
 
-Plain data without torch. Weights are float64 numpy arrays in torch's own layout: (out, in / groups,
+Plain data without torch. Weights are numpy arrays in torch's own layout: (out, in / groups,
 *kernel) for a convolution, (in, out / groups, *kernel) for a transposed one, (out, in) for a linear layer.
 """
 
@@ -63,7 +63,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Feeder:
-    """The layer whose weights made the input of a norm, with its values copied to float64.
+    """The layer whose weights made the input of a norm, with a copy of its values.
 
     `source` describes the layer's own input. `weight` has torch's layout (see the module), `bias` (C,).
     """
