@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from bnprobe.wiring import answer
 from bnprobe.wiring.folded import folded
 from bnprobe.wiring.stem import stem
 from wiring.layers import LAYERS, geometry_of, n_inputs, run, values_of
+from wiring.watched import random_vectors, wirings
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -50,3 +53,38 @@ def test_without_gamma_it_is_one():
     """Fails if affine=False cannot be folded."""
     found = folded(np.array([[2.0, -4.0]]), None, None, np.zeros(1), np.array([4.0]), 0.0)
     assert (found.low[0], found.high[0]) == (-2.0, 1.0)
+
+
+@pytest.mark.parametrize("n_weights", [1, 40, 10**6])
+def test_channels_taken_some_at_a_time_are_all_of_them(n_weights, monkeypatch):
+    """Fails if channels are lost, doubled or in another order where weights are looked at in parts."""
+    model = random_vectors(
+        nn.Sequential(
+            nn.Conv2d(3, 6, 3),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Conv2d(6, 7, 3, padding=1, bias=False),
+            nn.BatchNorm2d(7),
+            nn.ReLU(),
+            nn.Conv2d(7, 14, 3, groups=7),
+            nn.BatchNorm2d(14),
+            nn.ReLU(),
+            nn.ConvTranspose2d(14, 5, 2),
+            nn.BatchNorm2d(5),
+        )
+    )
+    x = torch.randn(2, 3, 9, 9)
+    monkeypatch.setattr(answer, "AT_ONCE", 10**9)
+    whole = wirings(model, x)
+    monkeypatch.setattr(answer, "AT_ONCE", n_weights)
+    parts = wirings(model, x)
+    assert sum(wiring.implied is not None for wiring in whole.values()) == 3
+    for site, wiring in whole.items():
+        for name in ("folded", "implied"):
+            one, other = getattr(wiring, name), getattr(parts[site], name)
+            assert (one is None) == (other is None)
+            for field, vector in vars(one).items() if one is not None else ():
+                np.testing.assert_allclose(
+                    getattr(other, field), vector, rtol=1e-12, err_msg=f"{site} {field}"
+                )
+                assert vector is None or vector.size == model[int(site)].num_features
