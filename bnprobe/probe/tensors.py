@@ -68,4 +68,5 @@ def device_name(x: Tensor) -> str:
     """The device of a tensor, in words."""
     if x.is_cuda:
         return torch.cuda.get_device_name(x.device)
-    return f"{x.device.type}, {torch.get_num_threads()} threads"
+    n = torch.get_num_threads()
+    return f"{x.device.type}, {n} thread{'s' if n > 1 else ''}"

@@ -111,13 +111,12 @@ def _groups(findings: pd.DataFrame) -> Findings:
     return Findings(tuple(groups), "No rule found anything.")
 
 
-def _sides(a: Recording, b: Recording) -> Table:
-    """Facts of A and B, a row each."""
-    facts = [(name, of_a, of_b) for (name, of_a), (_, of_b) in zip(_facts_of(a), _facts_of(b), strict=True)]
-    return Table(
-        (("", ""), ("A", "what was there before, or the reference"), ("B", "what is compared with it")),
-        tuple(tuple(Cell(shorten(text, 120), number=False) for text in row) for row in facts),
-    )
+def _sides(a: Recording, b: Recording) -> Facts:
+    """What A is, the reference, and B, which is held against it: once where they are alike."""
+    rows: list[tuple[str, str]] = []
+    for (name, of_a), (_, of_b) in zip(_facts_of(a), _facts_of(b), strict=True):
+        rows += [(name, of_a)] if of_a == of_b else [(f"{name}, A", of_a), (f"{name}, B", of_b)]
+    return Facts(tuple(rows))
 
 
 def _facts_of(recording: Recording) -> list[tuple[str, str]]:

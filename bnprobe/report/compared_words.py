@@ -66,7 +66,7 @@ def _where(layers: pd.DataFrame, limits: Limits) -> str:
         text = f"the two differ from {sure.words} on, where they are {_gap(sure)} apart"
         text = f"up to {first.words} the two are the same; {text}" if same else text
     if found is None:
-        text += f"; nowhere do they reach {number(limits.gap)} σ"
+        text += f"; nowhere do they reach {limits.gap:g} σ"
     elif found[:3] != sure[:3]:
         text += f", and part at {found.words}, with {_gap(found)}{_before(known, found)}"
     if largest[:3] not in (sure[:3], found and found[:3]):
