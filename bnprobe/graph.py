@@ -154,11 +154,12 @@ def _feeder(origin: Origin | None, plan: NormLayer) -> Feeder | None:
 
     A frozen bias leaves no edge in the graph, so that its value is out of reach: then there is no feeder.
     """
-    node = origin.node if origin is not None else None
+    # a linear layer on more than two dimensions multiplies a matrix, and gives its rows their places back
+    node = _behind(origin.node, "UnsafeViewBackward") if origin is not None else None
     if node is None:
         return None
     sources = [source for source, _ in node.next_functions]
-    kind = node.name().rstrip("0123456789")
+    kind = _kind(node)
     if kind == "ConvolutionBackward" and not node._saved_transposed:
         has_bias = sum(node._saved_bias_sym_sizes_opt or ()) > 0
         found = Feeder(node, 1, _variable(sources[1]), _variable(sources[2]), has_bias, False)
@@ -174,12 +175,21 @@ def _feeder(origin: Origin | None, plan: NormLayer) -> Feeder | None:
 
 
 def _variable(source: Node | None) -> Tensor | None:
-    """The parameter whose gradient accumulates at this node."""
-    return getattr(source, "variable", None)
+    """The parameter whose gradient accumulates at this node, or behind the cast that autocast put there."""
+    return getattr(_behind(source, "ToCopyBackward"), "variable", None)
 
 
 def _variable_behind_transpose(source: Node | None) -> Tensor | None:
     """The parameter behind the transposition with which a linear layer multiplies."""
-    if source is None or source.name().rstrip("0123456789") != "TBackward":
+    if source is None or _kind(source) != "TBackward":
         return None
     return _variable(source.next_functions[0][0])
+
+
+def _behind(node: Node | None, kind: str) -> Node | None:
+    """The node, or the one behind it if it is of this kind."""
+    return node.next_functions[0][0] if node is not None and _kind(node) == kind else node
+
+
+def _kind(node: Node) -> str:
+    return str(node.name()).rstrip("0123456789")

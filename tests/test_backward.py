@@ -1059,6 +1059,27 @@ def test_the_weights_before_the_norm(name, training):
     np.testing.assert_array_equal(feeder.norm.n, 3)
 
 
+@pytest.mark.parametrize("cast", [False, True], ids=["as it is", "autocast"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("name", ["tokens", "images"])
+def test_the_weights_behind_rows_and_casts(name, bias, cast):
+    """Fails if weights are lost where a linear layer works on tokens, or autocast makes them smaller."""
+    torch.manual_seed(3)
+    layer = nn.Linear(6, 4, bias=bias) if name == "tokens" else nn.Conv2d(3, 4, 3, bias=bias)
+    model = nn.Sequential(layer, nn.LayerNorm(4) if name == "tokens" else nn.BatchNorm2d(4))
+    x = torch.randn(5, 7, 6) if name == "tokens" else torch.randn(5, 3, 8, 8)
+
+    def loss() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            return loss_of(model(x).float())
+
+    (record,) = probed(model, loss).layers
+    (g,) = torch.autograd.grad(loss(), layer.weight)
+    feeder = record.gradient.feeder
+    np.testing.assert_allclose(feeder.grad_norm.mean, g.flatten(1).norm(dim=1), rtol=1e-5)
+    np.testing.assert_allclose(feeder.norm.mean, layer.weight.detach().flatten(1).norm(dim=1), rtol=1e-6)
+
+
 @pytest.mark.parametrize("training", [True, False], ids=_name)
 @pytest.mark.parametrize("name", FEEDERS)
 def test_identities_hold_for_plain_networks(name, training):
