@@ -12,6 +12,8 @@ from bnprobe.recording import Recording
 from bnprobe.report.words import count, number, share
 
 FEW_IMAGES = 30
+STORED = ("running", "affine")
+"""What can be compared where no data went through one side."""
 
 
 def answer(
@@ -26,7 +28,7 @@ def answer(
             f"Nothing changed: {_of(about.n_sites)} hold the same numbers on both sides, to the last bit.{alone}"
         ]
     sentences = [
-        _where(layers, limits),
+        _where(layers, about, limits),
         _kind(a, b, about),
         *_sure(tables),
         *_stored(layers, about),
@@ -39,7 +41,7 @@ def _of(n: int) -> str:
     return "the one common norm" if n == 1 else f"all {n:,} common norms"
 
 
-def _where(layers: pd.DataFrame, limits: Limits) -> str:
+def _where(layers: pd.DataFrame, about: What, limits: Limits) -> str:
     """The one sentence: from where on the two differ, where they part, and by how much."""
     known = list(places(layers))
     if not known:
@@ -54,6 +56,8 @@ def _where(layers: pd.DataFrame, limits: Limits) -> str:
                 f"The norms are the same; the weights before {count(len(only), 'norm')} differ, first before "
                 f"{only['layer'].iloc[0]}."
             )
+        if about.same_weights and known[0].aspect in STORED:
+            return f"Nothing that both sides store differs: {_of(about.n_sites)} agree to the last bit."
         return "The two differ by rounding only."
     sure, found = surely(layers), opening(layers, limits.gap)
     largest = max(known, key=lambda place: place.gap)
