@@ -9,6 +9,7 @@ from bnprobe.comparison import Differences, Place, What, opening, places, surely
 from bnprobe.comparison.certainty import ROUNDING
 from bnprobe.findings import Limits
 from bnprobe.recording import Recording
+from bnprobe.report.compared_broken import broken
 from bnprobe.report.words import count, number, share
 
 FEW_IMAGES = 30
@@ -27,8 +28,10 @@ def answer(
         return [
             f"Nothing changed: {_of(about.n_sites)} hold the same numbers on both sides, to the last bit.{alone}"
         ]
+    wrong = broken(layers)
     sentences = [
-        _where(layers, about, limits),
+        *wrong,
+        "" if wrong and _agrees(layers) else _where(layers, about, limits),
         _kind(a, b, about),
         *_sure(tables),
         *_stored(layers, about),
@@ -76,6 +79,12 @@ def _where(layers: pd.DataFrame, about: What, limits: Limits) -> str:
     if largest[:3] not in (sure[:3], found and found[:3]):
         text += f"; the largest gap is {_at(largest)}"
     return _sentence(text)
+
+
+def _agrees(layers: pd.DataFrame) -> bool:
+    """Whether no gap that can be measured is more than rounding: then what cannot be measured is all that differs."""
+    same = all(place.gap <= ROUNDING for place in places(layers))
+    return same and not layers["filters_differ"].any()
 
 
 def _sentence(text: str) -> str:
@@ -155,7 +164,7 @@ def _stored(layers: pd.DataFrame, about: What) -> list[str]:
         ("affine_gap", about.n_affine, "γ and β moved most at {}, by {} of the layer’s scale."),
         ("running_gap", about.n_running, "The running statistics moved most at {}, by {} σ."),
     ):
-        if n and layers[column].notna().any():
+        if n and layers[column].max() > 0:
             most = layers.iloc[int(layers[column].argmax())]
             sentences.append(words.format(most["layer"], number(float(most[column]), 2)))
     return sentences
