@@ -67,6 +67,23 @@ def test_two_recordings_give_a_page_and_its_summary(place, capsys):
     assert "rule inputs-differ" in out
 
 
+def test_pages_of_sides_with_one_name_are_two_pages(place, capsys):
+    """Fails if a page overwrites that of another comparison because the sides' files are named alike."""
+    Path("x/old").mkdir(parents=True)
+    for copy in ("x/a.bnp", "x/old/a.bnp"):
+        Path(copy).write_bytes(Path("a.bnp").read_bytes())
+    told = {
+        ("a.bnp", "b.pt"): "a-vs-b",
+        ("a.bnp", "a.pt"): "a.bnp-vs-a.pt",
+        ("x/a.bnp", "x/old/a.bnp"): "x-a-vs-old-a",
+        ("a.bnp", "./a.bnp"): "a-vs-a",
+    }
+    for sides, name in told.items():
+        code, out, _ = said(capsys, *sides)
+        assert (code, f"page: reports/{name}.html" in out) == (0, True), out
+    assert len(list(Path("reports").iterdir())) == len(told)
+
+
 def test_two_checkpoints_are_compared_by_what_they_store(place, capsys):
     code, out, _ = said(capsys, "a.pt", "b.pt", "-o", "mine.html")
     assert code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,22 @@ def run(options: argparse.Namespace) -> int:
 def _out(options: argparse.Namespace) -> Path | None:
     if options.out or options.format != "html":
         return Path(options.out) if options.out else None
-    names = [Path(side.rpartition(":")[2]).name.partition(".")[0] or "side" for side in options.sides]
+    names = _told_apart([Path(side.rpartition(":")[2]) for side in options.sides])
     return Path("reports", f"{'-vs-'.join(names)}{'' if len(names) > 1 else '.compared'}.html")
+
+
+def _told_apart(sides: list[Path]) -> list[str]:
+    """Names for a page: without suffix where that tells the sides apart, else with it, else with folders."""
+    stems = [side.name.partition(".")[0] or "side" for side in sides]
+    parts = [Path(os.path.abspath(side)).parts[1:] for side in sides]
+    if len(set(stems)) == len(set(parts)):
+        return stems
+    if len({side.name for side in sides}) > 1:
+        return [side.name for side in sides]
+    # as many folders as it takes: runs/1/best.pt and runs/2/best.pt are 1-best and 2-best
+    depth = next(n for n in range(2, max(map(len, parts)) + 1) if len({part[-n:] for part in parts}) > 1)
+    folders = ["-".join(part[-depth:-1]) for part in parts]
+    return [f"{folder}-{stem}".lstrip("-") for folder, stem in zip(folders, stems, strict=True)]
 
 
 def _two_files(options: argparse.Namespace) -> tuple[Any, Any]:

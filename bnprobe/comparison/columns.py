@@ -85,6 +85,25 @@ def _certain(aspect: str) -> tuple[Column, ...]:
     )
 
 
+def _of_side(side: str, other: str) -> tuple[Column, ...]:
+    """What of a side's vectors no gap can tell."""
+    rule = f"not finite, or running_var < 0, and not the same in {other}"
+    return (
+        Column(f"poisoned_{side.lower()}", f"Whether a stored value of {side} cannot be used.", rule),
+        Column(
+            f"poison_{side.lower()}",
+            f"Which stored values of {side} cannot be used, in how many channels.",
+            rule,
+            table="layers",
+        ),
+        Column(
+            f"missing_{side.lower()}",
+            f"Vectors that {other} stores and {side} does not.",
+            table="layers",
+        ),
+    )
+
+
 COLUMNS = (
     Column("layer", "Path of the module, the same in both models.", table="both"),
     Column("call", "Which call of the layer within one forward pass, from 0.", table="both"),
@@ -160,6 +179,8 @@ COLUMNS = (
         "Whether the weights before the norm differ in length or bias, where both sides know them.",
         table="layers",
     ),
+    *_of_side("A", "B"),
+    *_of_side("B", "A"),
     Column("identical", "Whether every number of both sides is the same to the last bit.", table="layers"),
     Column(
         "change",

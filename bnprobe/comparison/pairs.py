@@ -9,6 +9,9 @@ import numpy as np
 
 from bnprobe.recording import LayerRecord, Recording
 
+SUMMED = 1e-12
+"""Relative difference of two lengths of the same weights, summed in float64 in another order."""
+
 
 class Pair(NamedTuple):
     """One site in both recordings: the same path, the same call, as many channels."""
@@ -27,11 +30,8 @@ class Pair(NamedTuple):
 
     @property
     def filters_differ(self) -> bool:
-        """Whether the weights before the norm differ, where both sides know them."""
-        mine, theirs = (None if record.wiring is None else record.wiring.folded for record in self)
-        if mine is None or theirs is None:
-            return False
-        return not _same((mine.norm, mine.bias), (theirs.norm, theirs.bias))
+        """Whether the weights before the norm differ, where both sides know them and mean the same ones."""
+        return _filters_differ(self.a, self.b)
 
 
 class Alone(NamedTuple):
@@ -56,7 +56,7 @@ def pairs(a: Recording, b: Recording) -> Pairs:
     mine = {(record.layer, record.call): record for record in a.layers}
     theirs = {(record.layer, record.call): record for record in b.layers}
     common = tuple(
-        Pair(mine[site], theirs[site])
+        Pair(_with_eps_of(theirs[site], mine[site]), _with_eps_of(mine[site], theirs[site]))
         for site in mine
         if site in theirs and mine[site].n_channels == theirs[site].n_channels
     )
@@ -68,6 +68,29 @@ def pairs(a: Recording, b: Recording) -> Pairs:
         if site not in matched
     ]
     return Pairs(common, tuple(alone))
+
+
+def _filters_differ(a: LayerRecord, b: LayerRecord) -> bool:
+    """To the last bit where both were read alike; a file and a run add the same squares in another order."""
+    if a.wiring is None or b.wiring is None or a.wiring.folded is None or b.wiring.folded is None:
+        return False
+    mine, theirs = a.wiring.folded, b.wiring.folded
+    if a.wiring.guessed == b.wiring.guessed:
+        return not _same((mine.norm, mine.bias), (theirs.norm, theirs.bias))
+    if a.wiring.feeder != b.wiring.feeder:
+        return False  # the guess was wrong: these are lengths of two layers of one network
+    lengths = np.allclose(mine.norm, theirs.norm, rtol=SUMMED, atol=0, equal_nan=True)
+    return not (lengths and _same(mine.bias, theirs.bias))
+
+
+def _with_eps_of(other: LayerRecord, record: LayerRecord) -> LayerRecord:
+    """A file of weights holds no eps: what was taken for it must make no difference to a side that knows it."""
+    return replace(record, eps=other.eps) if _guesses_eps(record) and not _guesses_eps(other) else record
+
+
+def _guesses_eps(record: LayerRecord) -> bool:
+    """Settings of a norm that a file does not hold are NaN, all but eps."""
+    return record.momentum is not None and bool(np.isnan(record.momentum))
 
 
 def _why(record: LayerRecord, others: dict[tuple[str, int], LayerRecord], recording: Recording) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bnprobe.comparison import stored
 from bnprobe.comparison.certainty import adjusted, mean_test, scale_test
 from bnprobe.comparison.columns import COLUMNS, LAYER_SIDES, SIDE_BY_SIDE
 from bnprobe.comparison.pairs import Alone, Pair, Pairs
@@ -77,6 +78,7 @@ def _channels(pair: Pair) -> dict[str, Any]:
         "call": pair.a.call,
         "channel": np.arange(pair.a.n_channels),
         **_both(_one_side(pair.a), _one_side(pair.b), SIDE_BY_SIDE),
+        **stored.channel_columns(pair),
     }
     columns["fires_change"] = columns["fires_b"] - columns["fires_a"]
     for aspect in ASPECTS:
@@ -161,6 +163,7 @@ def _layer(pair: Pair, channels: dict[str, Any]) -> dict[str, Any]:
         "filters_differ": pair.filters_differ,
         "identical": pair.identical,
         **_both(_facts(pair.a), _facts(pair.b), LAYER_SIDES),
+        **stored.layer_columns(pair),
     }
 
 

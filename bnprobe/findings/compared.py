@@ -86,6 +86,7 @@ def memory_moved(evidence: Evidence) -> Iterator[Finding]:
                 _differ(channels, "running_mean", "running_var")
                 and _stored(channels)
                 and not _reset(channels)
+                and row["running_gap"] > 0
             ):
                 gap = row["running_gap"]
                 yield Finding(
@@ -118,9 +119,24 @@ def memory_stood_still(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
+_RECOVER = (
+    "Load a checkpoint that holds the buffers (strict=True), or re-estimate them: model.train(), a pass over training "
+    "images under torch.no_grad(), model.eval()."
+)
+
+
 def memory_reset(evidence: Evidence) -> Iterator[Finding]:
     """Statistics that one side has and the other has lost."""
     for row, channels in sites(evidence):
+        if "running_var" in row["missing_b"] and row["kind_b"] in (row["kind_a"], "unknown_norm"):
+            yield Finding(
+                "critical",
+                row["layer"],
+                "The running statistics were lost from A to B: B does not hold them.",
+                f"A stores running_mean and running_var of {len(channels)} channels, B does not store them.",
+                _RECOVER,
+                call=row["call"],
+            )
         if _stored(channels) and _differ(channels, "running_mean", "running_var") and _reset(channels):
             yield Finding(
                 "critical",
@@ -128,8 +144,7 @@ def memory_reset(evidence: Evidence) -> Iterator[Finding]:
                 "The running statistics were lost from A to B: they are as at the start.",
                 f"In B running_mean is 0 and running_var is 1 in all {len(channels)} channels, in A they are "
                 f"not{_counted(row)}.",
-                "Load a checkpoint that holds the buffers (strict=True), or re-estimate them: model.train(), a pass over "
-                "training images under torch.no_grad(), model.eval().",
+                _RECOVER,
                 call=row["call"],
             )
 
@@ -153,25 +168,21 @@ def fell_silent(evidence: Evidence) -> Iterator[Finding]:
 
 
 def turned_nonfinite(evidence: Evidence) -> Iterator[Finding]:
-    """NaN or infinity in B where A has none."""
-    stored = ("gamma", "beta", "running_mean", "running_var")
+    """NaN, infinity or a negative variance in B where A has none; a vector that is missing is neither."""
     for row, channels in sites(evidence):
-        bad = pd.Series(False, index=channels.index)
-        for name in stored:
-            bad |= np.isfinite(channels[f"{name}_a"]) & ~np.isfinite(channels[f"{name}_b"])
-        bad &= ~channels[[f"{name}_b" for name in stored]].isna().all(axis=1)
         values = int(row["n_nonfinite_b"]) if row["n_nonfinite_a"] == 0 else 0
-        if values or bad.any():
-            facts = [f"{values:,} values seen"] * bool(values)
-            facts += [f"the stored vectors of {int(bad.sum())} of {len(channels)} channels"] * bool(bad.any())
+        if values or row["poison_b"]:
+            facts = [f"{values:,} of the values that entered are not finite"] * bool(values)
+            facts += [row["poison_b"]] * bool(row["poison_b"])
             yield Finding(
                 "critical",
                 row["layer"],
-                "NaN or infinity appeared from A to B.",
-                f"Not finite in B, and finite in A: {' and '.join(facts)}.",
-                "The first layer named is where it starts. Overflow in half precision is the usual cause: run that layer "
-                "in float32, and take the statistics from before.",
-                indices(channels[bad]),
+                "NaN, infinity or a negative variance appeared from A to B.",
+                f"In B {' and '.join(facts)}, other than in A.",
+                "The first layer named is where it starts. Overflow in half precision is the usual cause of NaN and "
+                "infinity: run that layer in float32, and take the statistics from before. A variance below 0 comes from "
+                "arithmetic on checkpoints, or from a damaged file.",
+                indices(channels[channels["poisoned_b"]]),
                 row["call"],
             )
 
@@ -187,13 +198,20 @@ def settings_differ(evidence: Evidence) -> Iterator[Finding]:
         facts += [f"A is a {row['kind_a']}, B a {row['kind_b']}"] * bool(
             known and row["kind_a"] != row["kind_b"]
         )
+        facts += [
+            f"only {there} stores {name}"
+            for name in ("γ", "β")
+            for there, missing in (("A", row["missing_b"]), ("B", row["missing_a"]))
+            if name in missing.split(", ")
+        ]
         if facts:
             yield Finding(
                 "warning",
                 row["layer"],
                 "The two are not the same norm.",
                 f"{'; '.join(facts)}.",
-                "If B was converted from A: set eps to A's, module.eps = value; frameworks differ (1e-3, 1e-5).",
+                "If B was converted from A: set eps to A's, module.eps = value; frameworks differ (1e-3, 1e-5). Where a "
+                "vector is missing, load with strict=True.",
                 call=row["call"],
             )
 
@@ -242,16 +260,16 @@ def _counted(row: pd.Series) -> str:
 RULES = (
     Rule(
         "became-nonfinite",
-        "Is everything that was finite in A still finite in B?",
+        "Is everything that was finite in A still finite in B, and no variance below 0?",
         "https://github.com/pytorch/pytorch/issues/88474, https://github.com/pytorch/pytorch/issues/96798",
-        "no NaN or infinity in B, or some in A already",
+        "no NaN, infinity or negative variance in B, or the same in A already",
         turned_nonfinite,
     ),
     Rule(
         "statistics-lost",
         "Are the statistics of A still there in B?",
         "https://github.com/pytorch/pytorch/issues/110361, https://github.com/timgaripov/swa/issues/8",
-        "any running mean other than 0 or variance other than 1 in B",
+        "running statistics in B with any mean other than 0 or variance other than 1; none in A",
         memory_reset,
     ),
     Rule(

@@ -183,6 +183,8 @@ def _most_changed(found: Pairs, tables: Differences) -> Section:
         f"The {len(changed)} norms that changed most, the first one most; all of them are in comparison.layers."
         if changed
         else "No norm changed."
+        if tables.layers["identical"].all()
+        else "No gap of a norm is above 0."
     )
     return Section(
         "layers",

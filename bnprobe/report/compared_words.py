@@ -9,9 +9,12 @@ from bnprobe.comparison import Differences, Place, What, opening, places, surely
 from bnprobe.comparison.certainty import ROUNDING
 from bnprobe.findings import Limits
 from bnprobe.recording import Recording
+from bnprobe.report.compared_broken import broken
 from bnprobe.report.words import count, number, share
 
 FEW_IMAGES = 30
+STORED = ("running", "affine")
+"""What can be compared where no data went through one side."""
 
 
 def answer(
@@ -25,8 +28,10 @@ def answer(
         return [
             f"Nothing changed: {_of(about.n_sites)} hold the same numbers on both sides, to the last bit.{alone}"
         ]
+    wrong = broken(layers)
     sentences = [
-        _where(layers, limits),
+        *wrong,
+        "" if wrong and _agrees(layers) else _where(layers, about, limits),
         _kind(a, b, about),
         *_sure(tables),
         *_stored(layers, about),
@@ -39,7 +44,7 @@ def _of(n: int) -> str:
     return "the one common norm" if n == 1 else f"all {n:,} common norms"
 
 
-def _where(layers: pd.DataFrame, limits: Limits) -> str:
+def _where(layers: pd.DataFrame, about: What, limits: Limits) -> str:
     """The one sentence: from where on the two differ, where they part, and by how much."""
     known = list(places(layers))
     if not known:
@@ -54,6 +59,8 @@ def _where(layers: pd.DataFrame, limits: Limits) -> str:
                 f"The norms are the same; the weights before {count(len(only), 'norm')} differ, first before "
                 f"{only['layer'].iloc[0]}."
             )
+        if about.same_weights and known[0].aspect in STORED:
+            return f"Nothing that both sides store differs: {_of(about.n_sites)} agree to the last bit."
         return "The two differ by rounding only."
     sure, found = surely(layers), opening(layers, limits.gap)
     largest = max(known, key=lambda place: place.gap)
@@ -72,6 +79,12 @@ def _where(layers: pd.DataFrame, limits: Limits) -> str:
     if largest[:3] not in (sure[:3], found and found[:3]):
         text += f"; the largest gap is {_at(largest)}"
     return _sentence(text)
+
+
+def _agrees(layers: pd.DataFrame) -> bool:
+    """Whether no gap that can be measured is more than rounding: then what cannot be measured is all that differs."""
+    same = all(place.gap <= ROUNDING for place in places(layers))
+    return same and not layers["filters_differ"].any()
 
 
 def _sentence(text: str) -> str:
@@ -151,7 +164,7 @@ def _stored(layers: pd.DataFrame, about: What) -> list[str]:
         ("affine_gap", about.n_affine, "γ and β moved most at {}, by {} of the layer’s scale."),
         ("running_gap", about.n_running, "The running statistics moved most at {}, by {} σ."),
     ):
-        if n and layers[column].notna().any():
+        if n and layers[column].max() > 0:
             most = layers.iloc[int(layers[column].argmax())]
             sentences.append(words.format(most["layer"], number(float(most[column]), 2)))
     return sentences

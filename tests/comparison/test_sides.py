@@ -59,6 +59,64 @@ def test_files_of_weights_are_compared_by_what_they_store(tmp_path):
     assert "statistics-outdated" in set(found.findings["rule"])
 
 
+class Block(nn.Module):
+    """A convolution and a norm, named as people name them, wide enough that the order of a sum is in its last bit."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 5)
+        self.bn1 = nn.BatchNorm2d(16, eps=eps)
+        self.conv2 = nn.Conv2d(16, 16, 5)
+        self.bn2 = nn.BatchNorm2d(16, eps=eps)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bn2(self.conv2(self.bn1(self.conv1(x))))
+
+
+def block(eps: float = 1e-5) -> Block:
+    torch.manual_seed(0)
+    model = Block(eps)
+    for _ in range(3):
+        model(torch.randn(8, 3, 12, 12) / 50)
+    return model.eval()
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-3])
+def test_a_recording_does_not_differ_from_its_own_weights(eps, tmp_path):
+    """Fails if the last bit of a sum, or an eps that a file does not hold, is called a difference."""
+    model = block(eps)
+    run, state = bnprobe.record(model, [torch.randn(40, 3, 12, 12)]), model.state_dict()
+    torch.save(state, tmp_path / "own.pt")
+    for a, b in ((run, state), (state, run), (run, tmp_path / "own.pt")):
+        found = bnprobe.compare(a, b)
+        assert found.answer[0] == (
+            "Nothing that both sides store differs: all 2 common norms agree to the last bit."
+        )
+        assert not found.layers["filters_differ"].any()
+        assert (found.layers[["affine_gap", "running_gap"]] == 0).all(axis=None)
+        assert found.findings.empty
+
+
+def test_other_weights_than_the_recordings_are_told_by_a_single_ulp():
+    """Fails if what hides the order of a sum hides a change of the weights, too."""
+    model = block()
+    run = bnprobe.record(model, [torch.randn(40, 3, 12, 12)])
+    with torch.no_grad():
+        model.conv2.weight[0] *= 1 + 2**-22
+    found = bnprobe.compare(run, model.state_dict())
+    assert list(found.layers["filters_differ"]) == [False, True]
+    assert "the weights before 1 norm differ, first before bn2" in found.answer[0]
+
+
+def test_weights_guessed_to_stand_before_a_norm_count_only_where_the_run_agrees():
+    """Fails if lengths of two different layers are compared because a file's names misled."""
+    model = block()
+    model.conv1, model.conv2 = nn.Conv2d(16, 16, 5, padding=2), nn.Conv2d(3, 16, 5)
+    model.forward = lambda x: model.bn2(model.conv1(model.bn1(model.conv2(x))))  # type: ignore[method-assign]
+    found = bnprobe.compare(bnprobe.record(model, [torch.randn(40, 3, 12, 12)]), model.state_dict())
+    assert not found.layers["filters_differ"].any()
+
+
 @pytest.mark.parametrize(
     ("b", "error", "match"),
     [
