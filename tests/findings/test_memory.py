@@ -160,6 +160,14 @@ def test_a_scale_of_more_than_twice_or_less_than_half_fires(scale, fires):
         assert f"typical variance {scale:.2f}" in found["because"][0]
 
 
+@pytest.mark.parametrize(("scale", "fires"), [(1.0, False), (1 / 9, True)])
+def test_a_large_eps_makes_no_shift_and_hides_none(scale, fires):
+    """Fails if eps stands with the remembered variance alone: data just like those of training seem to vary less."""
+    eps = 2 * float(np.median(MEMORY["running_var"]))
+    found = fired(SHIFTED, site(ROWS, **LEARNED, eps=eps, **moved(0.0, scale)))
+    assert len(found) == fires
+
+
 def test_mean_and_scale_are_told_together():
     """Fails if the sentence names one of two."""
     found = fired(SHIFTED, site(ROWS, **LEARNED, **moved(3, 4)))
