@@ -8,7 +8,7 @@ import numpy as np
 
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.remedies import RECALIBRATE
-from bnprobe.findings.rule import Evidence, Finding, Rule, sites
+from bnprobe.findings.rule import Evidence, Finding, Rule, fresh, sites
 
 MEASURE_FIRST = (
     "Check the preprocessing first (range, mean, deviation, colour order, size). If these data are what the model will "
@@ -18,9 +18,9 @@ MEASURE_FIRST = (
 
 
 def never_updated(evidence: Evidence) -> Iterator[Finding]:
-    """Running mean exactly 0 and variance exactly 1 in every channel."""
+    """Running mean exactly 0 and variance exactly 1 in every channel, at the end of the recording as well."""
     for row, channels in sites(evidence):
-        if not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all():
+        if not fresh(row, channels):
             continue
         trained = not ((channels["gamma"].fillna(1) == 1) & (channels["beta"].fillna(0) == 0)).all()
         stored = row["normalized_by"] != "batch"
@@ -129,7 +129,7 @@ RULES = (
         "statistics-never-updated",
         "Do the running statistics still hold their initial values?",
         "https://github.com/pytorch/ignite/issues/2590, https://github.com/pytorch/pytorch/issues/110361",
-        "any channel with a running mean other than 0 or a running variance other than 1",
+        "any channel with a running mean other than 0 or a running variance other than 1, or updates during the recording",
         never_updated,
     ),
     Rule(

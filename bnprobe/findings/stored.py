@@ -9,7 +9,16 @@ import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.remedies import RECALIBRATE, module, rescaled, start_anew
-from bnprobe.findings.rule import Evidence, Finding, Rule, indices, share_severity, sites
+from bnprobe.findings.rule import (
+    Evidence,
+    Finding,
+    Rule,
+    fresh,
+    indices,
+    moved_meanwhile,
+    share_severity,
+    sites,
+)
 
 VECTORS = ("running_mean", "running_var", "gamma", "beta")
 USUAL_EPS = 1e-5
@@ -242,9 +251,9 @@ def _is_beyond(values: pd.Series, top: float) -> pd.Series:
 def counted_differently(evidence: Evidence) -> Iterator[Finding]:
     """Norms that were updated more or less often than the others."""
     layers = evidence.layers[evidence.layers["call"] == 0]
-    fresh = [row["layer"] for row, channels in sites(evidence) if _fresh(channels)]
+    unused = [row["layer"] for row, channels in sites(evidence) if fresh(row, channels)]
     # what was never updated has a rule of its own
-    counts = layers["n_batches_tracked"][~layers["layer"].isin(fresh)].dropna()
+    counts = layers["n_batches_tracked"][~layers["layer"].isin(unused)].dropna()
     if counts.nunique() < 2:
         return
     # of two that are as frequent the smaller is the usual one: what is updated several times has more
@@ -271,17 +280,15 @@ def counted_differently(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _fresh(channels: pd.DataFrame) -> bool:
-    return bool(((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all())
-
-
 def alike(evidence: Evidence) -> Iterator[Finding]:
     """Statistics that no data make: one variance for all channels, or those of another layer."""
     known: dict[bytes, tuple[str, bytes]] = {}
     for row, channels in sites(evidence):
         mean, var = channels["running_mean"].to_numpy(float), channels["running_var"].to_numpy(float)
-        if row["call"] or len(var) < 4 or _fresh(channels) or not np.isfinite(var).all():
+        if row["call"] or len(var) < 4 or fresh(row, channels) or not np.isfinite(var).all():
             continue
+        if moved_meanwhile(row):
+            continue  # what was alike before is not any more, while γ and β are those of the end
         affine = channels[["gamma", "beta"]].to_numpy(float).tobytes()
         twin = known.setdefault(mean.tobytes() + var.tobytes(), (row["layer"], affine))
         if (var == var[0]).all():

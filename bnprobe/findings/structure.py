@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.remedies import module, start_anew
-from bnprobe.findings.rule import Evidence, Finding, Rule, indices, share_severity, sites
+from bnprobe.findings.rule import Evidence, Finding, Rule, indices, moved_meanwhile, share_severity, sites
 
 OUTLIER = 6.0
 """Size of a channel, in typical ones, above which it is an outlier (Dettmers et al. 2022)."""
@@ -89,7 +89,8 @@ def folded_away(evidence: Evidence) -> Iterator[Finding]:
     trained = ~evidence.channels["gamma"].isin((0, 1)) & evidence.channels["gamma"].notna()
     for row, channels in sites(evidence):
         biased = (channels["filter_bias"].fillna(0) != 0).all()
-        if trained.any() and biased and row["call"] == 0 and _does_nothing(channels):
+        idle = _does_nothing(channels) and not moved_meanwhile(row)
+        if trained.any() and biased and row["call"] == 0 and idle:
             yield Finding(
                 "warning",
                 row["layer"],

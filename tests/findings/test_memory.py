@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from measures.sites import memory_of, site, some_rows
+from measures.sites import ledger, memory_of, site, some_rows
 
 from findings.firing import fired
 
@@ -67,6 +67,16 @@ def test_one_channel_that_moved_is_enough_to_be_silent(change):
     """Fails if the rule asks for any channel rather than all: a channel may well sit at 0 and 1."""
     memory = {"running_mean": 0, "running_var": 1, **change}
     assert fired(NEVER, site(ROWS, **LEARNED, **memory)).empty
+
+
+@pytest.mark.parametrize("trained", [{}, LEARNED], ids=["fresh", "trained"])
+def test_a_memory_that_filled_during_the_recording_is_not_empty(trained):
+    """Fails if the memory from before a training run is held against its batch counter and γ from after it."""
+    new = {"running_mean": 0, "running_var": 1, "n_calls_training": 1, "n_calls_running": 0}
+    after = ledger(n_updates=40, running_mean_after=MEMORY["running_mean"])
+    assert fired(NEVER, site(ROWS, **trained, **new, ledger=after)).empty
+    still = ledger(n_updates=40, running_mean_after=np.zeros(3))
+    assert len(fired(NEVER, site(ROWS, **trained, **new, ledger=still))) == 1
 
 
 def test_layers_without_statistics_are_not_asked():

@@ -113,6 +113,16 @@ def test_layers_that_gave_no_numbers():
     assert "bnprobe.register_norm(type(" in found["do"][1]
 
 
+def test_a_norm_that_a_function_may_use_is_not_to_be_replaced():
+    """Fails if the module whose vectors F.batch_norm is given is called unused, and its removal advised."""
+    function = site(ROWS, "stem.batch_norm:61", class_name="F.batch_norm", **LEARNED, **MEMORY)
+    (row,) = fired("layer-unread", function, never_called=("stem.bn",)).itertuples()
+    assert row.severity == "info"
+    assert "stem.batch_norm:61" in row.because
+    assert "do not replace" in row.do
+    assert "set_submodule" not in row.do
+
+
 def test_every_norm_called_is_silent():
     """Fails if a layer that was reached is named."""
     assert fired("layer-unread", site(ROWS, **LEARNED)).empty
