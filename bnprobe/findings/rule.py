@@ -103,6 +103,11 @@ def indices(channels: pd.DataFrame) -> tuple[int, ...]:
     return tuple(int(c) for c in channels["channel"])
 
 
+def how_many(found: pd.DataFrame, channels: pd.DataFrame) -> str:
+    """All or some of the layer's channels, to open a sentence."""
+    return "All channels" if len(found) == len(channels) else "Some channels"
+
+
 def share_severity(found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> str:
     """A warning where a good part of the layer's channels are meant, a note where it is a few."""
     return "warning" if len(found) >= limits.many_channels * len(channels) else "info"

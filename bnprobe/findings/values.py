@@ -8,7 +8,7 @@ import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.remedies import module, start_anew
-from bnprobe.findings.rule import Evidence, Finding, Rule, indices, share_severity, sites
+from bnprobe.findings.rule import Evidence, Finding, Rule, how_many, indices, share_severity, sites
 
 
 def not_finite(evidence: Evidence) -> Iterator[Finding]:
@@ -35,15 +35,21 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
     limit = evidence.limits.constant_gamma
     for row, channels in sites(evidence):
         flat = channels[channels["gamma"].abs() < limit]
+        whole = len(flat) == len(channels)
         # of a whole branch the rule about branches speaks
-        if len(flat) and not (row["skip"] and len(flat) == len(channels)):
+        if len(flat) and not (row["skip"] and whole):
             yield Finding(
                 share_severity(_not_withered(flat, channels, evidence), channels, evidence.limits),
                 row["layer"],
-                "Some channels pass on a constant: the network learned not to use them.",
+                f"{how_many(flat, channels)} pass on a constant: "
+                + ("nothing of the input gets through." if whole else "the network learned not to use them."),
                 f"{len(flat)} of {len(channels)} channels have |γ| < {limit:g}; their output is β, which may be needed.",
-                "They can be removed if β is carried into the next layer's bias; measure before and after. To let "
-                "them start anew: " + start_anew(row["layer"], indices(flat)) + ".",
+                (
+                    "Look for what pulled γ down: weight decay on it, a learning rate too high, a start at 0. "
+                    if whole
+                    else "They can be removed if β is carried into the next layer's bias; measure before and after. "
+                )
+                + f"To let them start anew: {start_anew(row['layer'], indices(flat), len(channels))}.",
                 indices(flat),
                 row["call"],
             )

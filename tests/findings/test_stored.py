@@ -62,6 +62,14 @@ def test_dead_needs_a_relu_or_no_knowledge(follows, severity):
         assert ("if a ReLU follows" in found["says"].iloc[0]) == (follows == "unknown")
 
 
+def test_a_wholly_dead_layer_is_not_to_be_removed():
+    """Fails if all channels are called some, listed one by one, or to be cut out of a network that needs a path."""
+    found = fired("channels-dead", stored(gamma=0.1, beta=-1, wiring=Wiring("relu")))
+    assert found["says"].iloc[0].startswith("All channels are dead")
+    assert "Remove" not in found["do"].iloc[0]
+    assert "n.weight.data[:] = 1" in found["do"].iloc[0]
+
+
 def test_dead_is_by_the_size_of_gamma_and_the_bound_itself():
     """Fails if gamma counts with its sign, or k or the reach is another."""
     beta = at(-0.6, 0.1, 0, 1, 2)

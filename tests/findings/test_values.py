@@ -41,6 +41,14 @@ def test_channels_whose_scale_is_next_to_nothing():
     assert fired("channels-constant", few)["severity"].tolist() == ["info"]
 
 
+def test_a_whole_layer_of_constants_is_not_to_be_removed():
+    """Fails if all channels are called some, listed one by one, or thrown out, which takes the layer away."""
+    (row,) = fired("channels-constant", site(ROWS, "a", gamma=1e-3, beta=0, **MEMORY)).itertuples()
+    assert row.says.startswith("All channels")
+    assert "removed" not in row.do
+    assert "n.weight.data[:] = 1; n.bias.data[:] = 0" in row.do
+
+
 def test_small_but_working_channels_are_silent():
     """Fails if 0.01 itself, or a norm without gamma, counts as switched off."""
     layers = [
