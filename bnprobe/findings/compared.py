@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
-from bnprobe.findings.rule import Evidence, Finding, Rule, indices, share_severity, sites
+from bnprobe.findings.rule import Evidence, Finding, Rule, how_many, indices, share_severity, sites
 
 NOISE = 3.0
 """Times the noise of the choice of images that a gap must be."""
@@ -157,7 +157,7 @@ def fell_silent(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 share_severity(found, channels, evidence.limits),
                 row["layer"],
-                "Some channels were positive in A and are never positive in B.",
+                f"{how_many(found, channels)} were positive in A and are never positive in B.",
                 f"{len(found)} of {len(channels)} channels; in A the most active of them was positive for "
                 f"{found['fires_a'].max():.2%} of its values, in B {int(row['n_images_b']):,} images gave no positive one.",
                 "Behind a ReLU they tell nothing any more. Look whether β fell (training) or the inputs moved (data): "

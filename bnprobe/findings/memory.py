@@ -7,20 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 
 from bnprobe.findings.limits import DEFAULT
-from bnprobe.findings.remedies import RECALIBRATE
-from bnprobe.findings.rule import Evidence, Finding, Rule, sites
+from bnprobe.findings.remedies import recalibrate
+from bnprobe.findings.rule import Evidence, Finding, Rule, fresh, sites
 
 MEASURE_FIRST = (
     "Check the preprocessing first (range, mean, deviation, colour order, size). If these data are what the model will "
-    "meet, compare its accuracy before and after re-estimation on them, "
-    "`torch.optim.swa_utils.update_bn(batches, model)`: it may get worse."
+    "meet, compare its accuracy before and after re-estimation on them, which may make it worse: "
 )
 
 
 def never_updated(evidence: Evidence) -> Iterator[Finding]:
-    """Running mean exactly 0 and variance exactly 1 in every channel."""
+    """Running mean exactly 0 and variance exactly 1 in every channel, at the end of the recording as well."""
     for row, channels in sites(evidence):
-        if not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all():
+        if not fresh(row, channels):
             continue
         trained = not ((channels["gamma"].fillna(1) == 1) & (channels["beta"].fillna(0) == 0)).all()
         stored = row["normalized_by"] != "batch"
@@ -35,7 +34,7 @@ def never_updated(evidence: Evidence) -> Iterator[Finding]:
                 "γ and β were trained, but the running statistics were never updated or were reset.",
                 f"{numbers}, while γ has mean {channels['gamma'].mean():.3g}.",
                 "Load a checkpoint that holds the buffers (load_state_dict with strict=True fails where they are missing), "
-                f"or re-estimate them: {RECALIBRATE}.",
+                f"or re-estimate them: {recalibrate(row)}.",
                 call=row["call"],
             )
         else:
@@ -65,7 +64,7 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
                 "The running statistics are poisoned: in eval mode these channels put out NaN.",
                 f"{len(bad)} of {len(channels)} channels have a NaN, infinite or negative running statistic.",
                 "Find the batch that did it (half precision overflow is the usual cause), then re-estimate the "
-                f"statistics: {RECALIBRATE}.",
+                f"statistics: {recalibrate(row)}.",
                 tuple(int(c) for c in bad["channel"]),
                 row["call"],
             )
@@ -93,7 +92,7 @@ def shifted(evidence: Evidence) -> Iterator[Finding]:
             row["layer"],
             f"The data do not look like what this layer remembers: the {what} moved.",
             f"{distance}typical variance {ratio:.3g} of the remembered one (thresholds {1 / top:g}, {top:g}).",
-            MEASURE_FIRST,
+            f"{MEASURE_FIRST}{recalibrate(row, 'batches')}.",
             tuple(
                 int(c)
                 for c in channels["channel"][
@@ -129,7 +128,7 @@ RULES = (
         "statistics-never-updated",
         "Do the running statistics still hold their initial values?",
         "https://github.com/pytorch/ignite/issues/2590, https://github.com/pytorch/pytorch/issues/110361",
-        "any channel with a running mean other than 0 or a running variance other than 1",
+        "any channel with a running mean other than 0 or a running variance other than 1, or updates during the recording",
         never_updated,
     ),
     Rule(

@@ -87,9 +87,25 @@ def sites(evidence: Evidence) -> Iterator[tuple[pd.Series, pd.DataFrame]]:
         yield row, groups[row["layer"], row["call"]]
 
 
+def fresh(row: pd.Series, channels: pd.DataFrame) -> bool:
+    """Whether the memory was 0 and 1 in every channel, and still is: it is shown as before the recording."""
+    initial = (channels["running_mean"] == 0) & (channels["running_var"] == 1)
+    return bool(initial.all()) and not moved_meanwhile(row)
+
+
+def moved_meanwhile(row: pd.Series) -> bool:
+    """Whether the memory was updated during the recording; what is known of it then is out of date."""
+    return bool(row["memory_moved"] > 0)
+
+
 def indices(channels: pd.DataFrame) -> tuple[int, ...]:
     """Channel numbers of the rows."""
     return tuple(int(c) for c in channels["channel"])
+
+
+def how_many(found: pd.DataFrame, channels: pd.DataFrame) -> str:
+    """All or some of the layer's channels, to open a sentence."""
+    return "All channels" if len(found) == len(channels) else "Some channels"
 
 
 def share_severity(found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> str:

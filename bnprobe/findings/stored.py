@@ -8,8 +8,18 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
-from bnprobe.findings.remedies import RECALIBRATE, module, rescaled, start_anew
-from bnprobe.findings.rule import Evidence, Finding, Rule, indices, share_severity, sites
+from bnprobe.findings.remedies import RECALIBRATE, module, recalibrate, rescaled, start_anew, which
+from bnprobe.findings.rule import (
+    Evidence,
+    Finding,
+    Rule,
+    fresh,
+    how_many,
+    indices,
+    moved_meanwhile,
+    share_severity,
+    sites,
+)
 
 VECTORS = ("running_mean", "running_var", "gamma", "beta")
 USUAL_EPS = 1e-5
@@ -38,14 +48,19 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                 if known and len(found) == len(channels)
                 else share_severity(found, channels, limits),
                 row["layer"],
-                "Some channels are dead: the ReLU after this norm lets nothing of them through."
+                f"{how_many(found, channels)} are dead: the ReLU after this norm lets nothing of them through."
                 if known
-                else "Some channels can never be positive: if a ReLU follows this norm, they are dead.",
+                else f"{how_many(found, channels)} can never be positive: if a ReLU follows this norm, they are dead.",
                 f"β + {k:g}|γ| < {limits.dead_reach:g} in {len(found)} of {len(channels)} channels.",
                 ("" if known else "bnprobe check FILE --arch NAME tells what follows. Behind a ReLU: ")
-                + "Remove them with the filters before and after: no output changes. To keep them alive in the next "
+                + (
+                    "Nothing passes here, and no gradient either. "
+                    if len(found) == len(channels)
+                    else "Remove them with the filters before and after: no output changes. "
+                )
+                + "To keep them alive in the next "
                 "training, lower the learning rate at its start or the weight decay on γ and β. To let them start anew: "
-                + f"{start_anew(row['layer'], indices(found))}.",
+                + f"{start_anew(row['layer'], indices(found), len(channels))}.",
                 indices(found),
                 row["call"],
             )
@@ -75,18 +90,18 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
                 f"(threshold {limits.decayed_filter:.0%}).",
                 "They carry no information, only β; remove them and add β's contribution to the next layer's bias. "
                 "ln(length at the start / length now) is the sum of lr · weight decay / (1 − momentum) since they died. "
-                + _grown_anew(str(row["feeder"]), row["layer"], indices(found)),
+                + _grown_anew(str(row["feeder"]), row["layer"], indices(found), len(channels)),
                 indices(found),
                 row["call"],
             )
 
 
-def _grown_anew(feeder: str, layer: str, channels: tuple[int, ...]) -> str:
+def _grown_anew(feeder: str, layer: str, channels: tuple[int, ...], n_channels: int) -> str:
     """Random filters of the layer's own size, and a scale of 1."""
-    which = list(channels)
+    at = which(channels, n_channels)
     return (
-        f"To let them start anew: `w = {module(feeder)}.weight.data; w[{which}] = torch.randn_like(w[{which}]) * w.std()`, "
-        f"{start_anew(layer, channels)}."
+        f"To let them start anew: `w = {module(feeder)}.weight.data; w{at} = torch.randn_like(w{at}) * w.std()`, "
+        f"{start_anew(layer, channels, n_channels)}."
     )
 
 
@@ -101,7 +116,7 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 share_severity(found, channels, limits),
                 row["layer"],
-                "eps, and not the data, sets the scale of some channels.",
+                f"eps, and not the data, sets the scale of {how_many(found, channels).lower()}.",
                 f"running_var < eps = {row['eps']:g} in {len(found)} of {len(channels)} channels "
                 f"(smallest {float(found['running_var'].min()):.2g}), and |γ| ≥ {limits.constant_gamma:g}.",
                 "What feeds them hardly varies, or is scaled too small. Keep eps as it is when the model is converted: "
@@ -242,9 +257,9 @@ def _is_beyond(values: pd.Series, top: float) -> pd.Series:
 def counted_differently(evidence: Evidence) -> Iterator[Finding]:
     """Norms that were updated more or less often than the others."""
     layers = evidence.layers[evidence.layers["call"] == 0]
-    fresh = [row["layer"] for row, channels in sites(evidence) if _fresh(channels)]
+    unused = [row["layer"] for row, channels in sites(evidence) if fresh(row, channels)]
     # what was never updated has a rule of its own
-    counts = layers["n_batches_tracked"][~layers["layer"].isin(fresh)].dropna()
+    counts = layers["n_batches_tracked"][~layers["layer"].isin(unused)].dropna()
     if counts.nunique() < 2:
         return
     # of two that are as frequent the smaller is the usual one: what is updated several times has more
@@ -271,17 +286,15 @@ def counted_differently(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _fresh(channels: pd.DataFrame) -> bool:
-    return bool(((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all())
-
-
 def alike(evidence: Evidence) -> Iterator[Finding]:
     """Statistics that no data make: one variance for all channels, or those of another layer."""
     known: dict[bytes, tuple[str, bytes]] = {}
     for row, channels in sites(evidence):
         mean, var = channels["running_mean"].to_numpy(float), channels["running_var"].to_numpy(float)
-        if row["call"] or len(var) < 4 or _fresh(channels) or not np.isfinite(var).all():
+        if row["call"] or len(var) < 4 or fresh(row, channels) or not np.isfinite(var).all():
             continue
+        if moved_meanwhile(row):
+            continue  # what was alike before is not any more, while γ and β are those of the end
         affine = channels[["gamma", "beta"]].to_numpy(float).tobytes()
         twin = known.setdefault(mean.tobytes() + var.tobytes(), (row["layer"], affine))
         if (var == var[0]).all():
@@ -291,7 +304,7 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
                 "All channels remember the same variance, which no data have.",
                 f"running_var is {var[0]:g} in all {len(var)} channels.",
                 "The buffer was set by hand or by a conversion: take it from the original file, or re-estimate it: "
-                f"{RECALIBRATE}.",
+                f"{recalibrate(row)}.",
                 call=row["call"],
             )
         elif twin[0] != row["layer"] and twin[1] != affine:
@@ -301,7 +314,7 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
                 "This norm remembers exactly what another one does, although their γ and β differ.",
                 f"running_mean and running_var are those of {twin[0]}, to the last bit, in all {len(var)} channels.",
                 "Its buffers were copied, or loaded under the wrong name: compare the names in the file with the model's, "
-                f"or re-estimate them: {RECALIBRATE}.",
+                f"or re-estimate them: {recalibrate(row)}.",
                 call=row["call"],
             )
 

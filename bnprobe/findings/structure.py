@@ -9,7 +9,16 @@ import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.remedies import module, start_anew
-from bnprobe.findings.rule import Evidence, Finding, Rule, indices, share_severity, sites
+from bnprobe.findings.rule import (
+    Evidence,
+    Finding,
+    Rule,
+    how_many,
+    indices,
+    moved_meanwhile,
+    share_severity,
+    sites,
+)
 
 OUTLIER = 6.0
 """Size of a channel, in typical ones, above which it is an outlier (Dettmers et al. 2022)."""
@@ -89,7 +98,8 @@ def folded_away(evidence: Evidence) -> Iterator[Finding]:
     trained = ~evidence.channels["gamma"].isin((0, 1)) & evidence.channels["gamma"].notna()
     for row, channels in sites(evidence):
         biased = (channels["filter_bias"].fillna(0) != 0).all()
-        if trained.any() and biased and row["call"] == 0 and _does_nothing(channels):
+        idle = _does_nothing(channels) and not moved_meanwhile(row)
+        if trained.any() and biased and row["call"] == 0 and idle:
             yield Finding(
                 "warning",
                 row["layer"],
@@ -142,10 +152,11 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 share_severity(found, channels, evidence.limits),
                 row["layer"],
-                f"Some channels are saturated: the {row['follows']} after this norm cuts most of their values off.",
+                f"{how_many(found, channels)} are saturated: the {row['follows']} after this norm cuts most of "
+                "their values off.",
                 f"in {len(found)} of {len(channels)} channels more than half of the outputs lie beyond the upper end.",
                 "No gradient passes there. Lower the learning rate or the initial β; to let these channels start anew: "
-                + start_anew(row["layer"], indices(found))
+                + start_anew(row["layer"], indices(found), len(channels))
                 + ".",
                 indices(found),
                 row["call"],
@@ -166,11 +177,12 @@ def silent(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 share_severity(found, channels, limits),
                 row["layer"],
-                f"Some channels were silent: the {row['follows']} after this norm let nothing of them through.",
+                f"{how_many(found, channels)} were silent: the {row['follows']} after this norm let nothing of "
+                "them through.",
                 f"0 of {int(found['n_values'].median()):,} outputs per channel passed in {len(found)} of {len(channels)} "
                 f"channels, seen on {row['n_images']:g} images.",
-                "Record more images before you remove them: their vectors do not rule out an output. To let them start "
-                "anew: " + start_anew(row["layer"], indices(found)) + ".",
+                "Record more images before you change anything: their vectors do not rule out an output. To let them start "
+                "anew: " + start_anew(row["layer"], indices(found), len(channels)) + ".",
                 indices(found),
                 row["call"],
             )

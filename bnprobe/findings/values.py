@@ -8,7 +8,7 @@ import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.remedies import module, start_anew
-from bnprobe.findings.rule import Evidence, Finding, Rule, indices, share_severity, sites
+from bnprobe.findings.rule import Evidence, Finding, Rule, how_many, indices, share_severity, sites
 
 
 def not_finite(evidence: Evidence) -> Iterator[Finding]:
@@ -35,15 +35,21 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
     limit = evidence.limits.constant_gamma
     for row, channels in sites(evidence):
         flat = channels[channels["gamma"].abs() < limit]
+        whole = len(flat) == len(channels)
         # of a whole branch the rule about branches speaks
-        if len(flat) and not (row["skip"] and len(flat) == len(channels)):
+        if len(flat) and not (row["skip"] and whole):
             yield Finding(
                 share_severity(_not_withered(flat, channels, evidence), channels, evidence.limits),
                 row["layer"],
-                "Some channels pass on a constant: the network learned not to use them.",
+                f"{how_many(flat, channels)} pass on a constant: "
+                + ("nothing of the input gets through." if whole else "the network learned not to use them."),
                 f"{len(flat)} of {len(channels)} channels have |γ| < {limit:g}; their output is β, which may be needed.",
-                "They can be removed if β is carried into the next layer's bias; measure before and after. To let "
-                "them start anew: " + start_anew(row["layer"], indices(flat)) + ".",
+                (
+                    "Look for what pulled γ down: weight decay on it, a learning rate too high, a start at 0. "
+                    if whole
+                    else "They can be removed if β is carried into the next layer's bias; measure before and after. "
+                )
+                + f"To let them start anew: {start_anew(row['layer'], indices(flat), len(channels))}.",
                 indices(flat),
                 row["call"],
             )
@@ -90,15 +96,7 @@ def unread(evidence: Evidence) -> Iterator[Finding]:
     """Norm layers that were never called, and modules that look like one but are not understood."""
     for _, row in evidence.unread.iterrows():
         if row["why"] == "never called":
-            yield Finding(
-                "warning",
-                row["layer"],
-                "This norm layer was never called.",
-                "no forward pass reached it through model(...).",
-                "Check that it is used: another norm may stand in its place. A layer whose .forward is called directly is "
-                "not seen. If the network is meant without it: "
-                f'`model.set_submodule("{row["layer"]}", torch.nn.Identity())`.',
-            )
+            yield _never_called(str(row["layer"]), _functions(evidence))
         elif row["why"] == "not understood":
             path = str(row["layer"]).partition(" (")[0]
             yield Finding(
@@ -110,6 +108,35 @@ def unread(evidence: Evidence) -> Iterator[Finding]:
                 'lambda m: bnprobe.NormLayer("rms_norm", "channels", m.scale.numel(), 1e-6, channels="last", '
                 "weight=m.scale))`.",
             )
+
+
+def _functions(evidence: Evidence) -> list[str]:
+    """Sites of functional norms, which may have been given the vectors of any module."""
+    layers = evidence.layers
+    return list(layers["layer"][layers["class_name"].astype(str).str.startswith("F.")].unique())
+
+
+def _never_called(layer: str, functions: list[str]) -> Finding:
+    says = "This norm layer was never called"
+    if functions:
+        named = ", ".join(functions[:3]) + (", ..." if len(functions) > 3 else "")
+        return Finding(
+            "info",
+            layer,
+            f"{says} as a module: a functional norm may use its vectors.",
+            f"no forward pass reached it through model(...), but functional norms were called: {named}.",
+            "Look there whether it is given this module's vectors; do not replace the module before you know. If they "
+            "are used nowhere, it can be left out.",
+        )
+    return Finding(
+        "warning",
+        layer,
+        f"{says}.",
+        "no forward pass reached it through model(...).",
+        "Check that it is used: another norm may stand in its place. A layer whose .forward is called directly is "
+        "not seen. If the network is meant without it: "
+        f'`model.set_submodule("{layer}", torch.nn.Identity())`.',
+    )
 
 
 RULES = (

@@ -68,8 +68,8 @@ COLUMNS = (
     ),
     Column(
         "var_ratio_median",
-        "Typical variance seen now against the remembered one.",
-        "median scale_ratio²",
+        "Typical variance seen now against the remembered one, as the norm divides by them: 1 when they agree.",
+        "median (pre_var + eps) / (running_var + eps)",
         table="layers",
     ),
     Column(
@@ -115,6 +115,18 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     return dict(zip(_NAMES, (shift, ratio, kl, w2, se, z, q), strict=True))
 
 
+def variance_ratio(record: LayerRecord) -> Array:
+    """(pre_var + eps) / (running_var + eps), shape (C,); NaN without running statistics.
+
+    With eps in the divisor alone, as in scale_ratio, data just like those remembered seem to vary less.
+    """
+    if record.running_mean is None or record.running_var is None:
+        return np.full(record.n_channels, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = (record.pre.var_population + record.eps) / (record.running_var + record.eps)
+        return np.where(record.running_var + record.eps >= 0, ratio, np.nan)
+
+
 def layer_columns(record: LayerRecord) -> dict[str, float]:
     """What the channels say together; NaN for layers without running statistics."""
     columns = channel_columns(record)
@@ -122,7 +134,7 @@ def layer_columns(record: LayerRecord) -> dict[str, float]:
     with np.errstate(over="ignore"):
         return {
             "shift_rms": _root_mean_square(columns["shift"]),
-            "var_ratio_median": median(columns["scale_ratio"] ** 2),
+            "var_ratio_median": median(variance_ratio(record)),
             "kl_median": median(columns["kl"]),
             "w2_rms": _root_mean_square(columns["w2"]),
             "shifted_share": float(np.mean(q[~np.isnan(q)] < 0.01)) if (~np.isnan(q)).any() else float("nan"),

@@ -249,7 +249,7 @@ def _variance_profile(axes: Axes, groups: list[pd.DataFrame]) -> None:
     _profile(axes, low, mid, high)
     axes.axhline(1, color=MEMORY, linewidth=1)
     axes.set_title(
-        "variance entering the norm, as a share of what it remembers (median and middle half of the channels)"
+        "variance entering the norm, as a share of the remembered one plus eps (median and middle half of the channels)"
     )
     ratio_ticks(axes)
 

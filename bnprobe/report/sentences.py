@@ -7,6 +7,7 @@ import pandas as pd
 
 from bnprobe.measures import Tables, imbalance
 from bnprobe.measures.shape import median
+from bnprobe.measures.shift import variance_ratio
 from bnprobe.recording import CHANNELS, LayerRecord, Recording
 from bnprobe.report.words import count, listed, number, share, shorten
 
@@ -133,7 +134,7 @@ def layer_words(record: LayerRecord, channels: pd.DataFrame) -> str:
         f"{kind}, {record.mode}."
         if record.n_calls == 0
         else f"{kind}, {record.mode} mode, normalized by {_BY[record.normalized_by]}.",
-        *_layer_memory(channels),
+        *_layer_memory(record, channels),
         *_layer_output(channels),
     ]
     if record.output == "read":
@@ -152,13 +153,13 @@ def layer_words(record: LayerRecord, channels: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def _layer_memory(channels: pd.DataFrame) -> list[str]:
+def _layer_memory(record: LayerRecord, channels: pd.DataFrame) -> list[str]:
     shift = channels["shift"][np.isfinite(channels["shift"])]
     if not len(shift):
         return []
     return [
         f"The mean moved by {number(float(np.sqrt(np.mean(shift**2))), 2)} remembered σ (root mean square over channels), "
-        f"the variance is {number(median((channels['scale_ratio'] ** 2).to_numpy()), 2)} times the remembered one."
+        f"the variance is {number(median(variance_ratio(record)), 2)} times the remembered one."
     ]
 
 

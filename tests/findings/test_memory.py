@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from measures.sites import memory_of, site, some_rows
+from measures.sites import ledger, memory_of, site, some_rows
 
 from findings.firing import fired
 
@@ -67,6 +67,16 @@ def test_one_channel_that_moved_is_enough_to_be_silent(change):
     """Fails if the rule asks for any channel rather than all: a channel may well sit at 0 and 1."""
     memory = {"running_mean": 0, "running_var": 1, **change}
     assert fired(NEVER, site(ROWS, **LEARNED, **memory)).empty
+
+
+@pytest.mark.parametrize("trained", [{}, LEARNED], ids=["fresh", "trained"])
+def test_a_memory_that_filled_during_the_recording_is_not_empty(trained):
+    """Fails if the memory from before a training run is held against its batch counter and γ from after it."""
+    new = {"running_mean": 0, "running_var": 1, "n_calls_training": 1, "n_calls_running": 0}
+    after = ledger(n_updates=40, running_mean_after=MEMORY["running_mean"])
+    assert fired(NEVER, site(ROWS, **trained, **new, ledger=after)).empty
+    still = ledger(n_updates=40, running_mean_after=np.zeros(3))
+    assert len(fired(NEVER, site(ROWS, **trained, **new, ledger=still))) == 1
 
 
 def test_layers_without_statistics_are_not_asked():
@@ -158,6 +168,14 @@ def test_a_scale_of_more_than_twice_or_less_than_half_fires(scale, fires):
     if fires:
         assert found["says"][0].endswith("the scale moved.")
         assert f"typical variance {scale:.2f}" in found["because"][0]
+
+
+@pytest.mark.parametrize(("scale", "fires"), [(1.0, False), (1 / 9, True)])
+def test_a_large_eps_makes_no_shift_and_hides_none(scale, fires):
+    """Fails if eps stands with the remembered variance alone: data just like those of training seem to vary less."""
+    eps = 2 * float(np.median(MEMORY["running_var"]))
+    found = fired(SHIFTED, site(ROWS, **LEARNED, eps=eps, **moved(0.0, scale)))
+    assert len(found) == fires
 
 
 def test_mean_and_scale_are_told_together():

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from measures.sites import memory_of, recording, site, some_rows
+from measures.sites import ledger, memory_of, recording, site, some_rows
 
 from bnprobe.findings import judge
 from bnprobe.findings.limits import Limits
@@ -60,6 +60,14 @@ def test_dead_needs_a_relu_or_no_knowledge(follows, severity):
     if severity:
         assert found["channels"].iloc[0] == (3,)
         assert ("if a ReLU follows" in found["says"].iloc[0]) == (follows == "unknown")
+
+
+def test_a_wholly_dead_layer_is_not_to_be_removed():
+    """Fails if all channels are called some, listed one by one, or to be cut out of a network that needs a path."""
+    found = fired("channels-dead", stored(gamma=0.1, beta=-1, wiring=Wiring("relu")))
+    assert found["says"].iloc[0].startswith("All channels are dead")
+    assert "Remove" not in found["do"].iloc[0]
+    assert "n.weight.data[:] = 1" in found["do"].iloc[0]
 
 
 def test_dead_is_by_the_size_of_gamma_and_the_bound_itself():
@@ -186,6 +194,19 @@ def test_counters_that_differ():
     assert "2 times as many" in found["because"].iloc[0]
     assert fired("batches-differ", *layers[:2]).empty
     assert fired("batches-differ", stored("x", n_batches_tracked=None), layers[0]).empty
+
+
+def test_counters_of_norms_that_were_new_when_training_began_are_compared():
+    """Fails if counters are left out because the memory was empty before the recording."""
+    new = {"running_mean": 0, "running_var": 1, "ledger": ledger(running_mean_after=MEMORY["running_mean"])}
+    layers = [stored(name, **new, n_batches_tracked=n) for name, n in (("a", 40), ("b", 40), ("c", 80))]
+    assert fired("batches-differ", *layers)["layer"].tolist() == ["c"]
+
+
+def test_copies_that_went_their_own_ways_are_left_alone():
+    """Fails if γ and β of the end are compared under a memory from before the recording."""
+    after = ledger(running_mean_after=MEMORY["running_mean"] + 1)
+    assert fired("statistics-alike", stored("a", ledger=after), stored("b", gamma=1.4, ledger=after)).empty
 
 
 def test_copied_and_even_statistics():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from measures.sites import memory_of, site, some_rows
+from measures.sites import ledger, memory_of, site, some_rows
 
 from bnprobe.neighbours import Folded, Wiring
 from findings.firing import fired
@@ -82,6 +82,13 @@ def test_a_neutral_norm_behind_weights_with_a_bias():
     assert fired("norm-folded", inside).empty
     bare = replace(inside, wiring=biased(None))
     assert fired("norm-folded", bare, site(ROWS, "bn", **LEARNED)).empty
+
+
+def test_a_norm_that_was_new_when_training_began_is_not_folded():
+    """Fails if vectors from before the recording and from after it are taken for those of one moment."""
+    new = {"gamma": 1, "beta": 0, "running_mean": 0, "running_var": 1, "wiring": biased(ONE)}
+    after = ledger(n_updates=40, running_mean_after=np.full(len(ONE), 0.5))
+    assert fired("norm-folded", site(ROWS, "new", **new, ledger=after), site(ROWS, "bn", **LEARNED)).empty
 
 
 # branch-off

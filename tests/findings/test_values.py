@@ -41,6 +41,14 @@ def test_channels_whose_scale_is_next_to_nothing():
     assert fired("channels-constant", few)["severity"].tolist() == ["info"]
 
 
+def test_a_whole_layer_of_constants_is_not_to_be_removed():
+    """Fails if all channels are called some, listed one by one, or thrown out, which takes the layer away."""
+    (row,) = fired("channels-constant", site(ROWS, "a", gamma=1e-3, beta=0, **MEMORY)).itertuples()
+    assert row.says.startswith("All channels")
+    assert "removed" not in row.do
+    assert "n.weight.data[:] = 1; n.bias.data[:] = 0" in row.do
+
+
 def test_small_but_working_channels_are_silent():
     """Fails if 0.01 itself, or a norm without gamma, counts as switched off."""
     layers = [
@@ -111,6 +119,16 @@ def test_layers_that_gave_no_numbers():
     assert found["says"].tolist()[0] == "This norm layer was never called."
     assert "register_norm" not in found["do"][0]
     assert "bnprobe.register_norm(type(" in found["do"][1]
+
+
+def test_a_norm_that_a_function_may_use_is_not_to_be_replaced():
+    """Fails if the module whose vectors F.batch_norm is given is called unused, and its removal advised."""
+    function = site(ROWS, "stem.batch_norm:61", class_name="F.batch_norm", **LEARNED, **MEMORY)
+    (row,) = fired("layer-unread", function, never_called=("stem.bn",)).itertuples()
+    assert row.severity == "info"
+    assert "stem.batch_norm:61" in row.because
+    assert "do not replace" in row.do
+    assert "set_submodule" not in row.do
 
 
 def test_every_norm_called_is_silent():

@@ -300,6 +300,16 @@ def site_of(rows: np.ndarray, running_mean: np.ndarray, momentum: float = 0.1) -
 # The layer's summary
 
 
+def test_the_typical_ratio_of_variances_has_eps_on_both_sides():
+    """Fails if data that agree with the memory are said to vary less, because eps is large."""
+    rows = np.stack([np.array([[-1.0, 1.0], [1.0, -1.0]]) * s for s in (1, 2, 3)], axis=1)
+    memory = {"running_mean": 0, "running_var": [1, 4, 9]}
+    assert shift.layer_columns(site(rows, eps=5.0, **memory))["var_ratio_median"] == pytest.approx(1)
+    memory["running_var"] = [2, 1, 3]
+    found = shift.layer_columns(site(rows, eps=5.0, **memory))["var_ratio_median"]
+    assert found == pytest.approx(np.median([6 / 7, 9 / 6, 14 / 8]))
+
+
 def test_summary_of_hand_made_channels():
     """Fails if shift_rms is a mean of absolute values, or the variance ratio one of deviations."""
     rows = np.stack(

@@ -177,10 +177,18 @@ def layer_columns(columns: dict[str, np.ndarray], facts: dict[str, Any]) -> dict
         "fires_median": middle(columns["fires"]),
         "never_positive": sum(f == 0 for f in columns["fires"]),
         "shift_rms": root_mean_square([s for s in shift if math.isfinite(s)]),
-        "var_ratio_median": middle(columns["scale_ratio"] ** 2),
+        "var_ratio_median": middle(_variance_ratios(columns, facts)),
         "kl_median": middle(columns["kl"]),
         "shifted_share": share_below(q[~np.isnan(q)], 0.01),
     }
+
+
+def _variance_ratios(columns: dict[str, np.ndarray], facts: dict[str, Any]) -> list[float]:
+    """What the norm divides by now, against what it would by its memory: eps is in both."""
+    if facts["running_var"] is None:
+        return []
+    eps = facts["eps"]
+    return [(v + eps) / (r + eps) for v, r in zip(columns["pre_var"], facts["running_var"], strict=True)]
 
 
 def own_columns(

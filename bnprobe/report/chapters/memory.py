@@ -36,14 +36,20 @@ def chapter(material: Material) -> Section | Absent:
         return Absent(TITLE, NO_DATA)
     known = layers[~layers["verdict"].isin((NO_MEMORY, NEVER_UPDATED))]
     if known.empty:
-        fresh = (layers["verdict"] == NEVER_UPDATED).any()
-        why = "the running statistics were never updated" if fresh else "no norm keeps running statistics"
-        return Absent(TITLE, why)
+        return Absent(TITLE, _nothing_known(layers))
     found = course(known)
     shifted = known[known["verdict"].isin(SHIFTED)].sort_values("w2_rms", ascending=False, kind="stable")
     note = "The norms that moved most." if len(shifted) > MOST_ROWS else "The norms that moved."
     rows = [table(shifted.head(MOST_ROWS), HEADS, note)] if len(shifted) else []
     return Section("memory", TITLE, (Prose((_words(known, found),)), _figure(known, found), *rows))
+
+
+def _nothing_known(layers: pd.DataFrame) -> str:
+    fresh = layers[layers["verdict"] == NEVER_UPDATED]
+    if fresh.empty:
+        return "no norm keeps running statistics"
+    before = " before the recording" if (fresh["memory_moved"] > 0).any() else ""
+    return f"the running statistics were never updated{before}"
 
 
 def _words(known: pd.DataFrame, found: Course) -> str:
