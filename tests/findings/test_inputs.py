@@ -184,3 +184,12 @@ def test_two_causes_that_do_equally_well_are_not_named():
     assert [_is_sure(row, twin.to_dict("records")) for row in twin.to_dict("records")] == [False, False]
     far = twin.assign(scale_predicted=twin["scale_predicted"] * [1, 1.2]).to_dict("records")
     assert _is_sure(far[0], far)
+
+
+@pytest.mark.parametrize(("constants", "asked"), [(None, True), (CONSTANTS, False)])
+def test_a_shift_without_constants_asks_for_them(constants, asked):
+    """Fails if the cause could be named, and nobody tells the user what for; or the constants are there."""
+    whole = stem_norm(inputs_of(0.3 * PIXELS + 0.6))
+    found = judge(tables(replace(whole, about=replace(whole.about, normalize=constants))))
+    (do,) = found.loc[found["rule"] == "data-shifted", "do"]
+    assert ("normalize=(mean, std)" in do) == asked
