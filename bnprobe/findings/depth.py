@@ -37,7 +37,7 @@ def _runs(layers: pd.DataFrame, shifted: set[tuple[str, int]]) -> Iterator[pd.Da
     sites = zip(layers["layer"], layers["call"], strict=True)
     moved = np.array([site in shifted for site in sites], dtype=bool)
     judged = moved | ~layers["verdict"].isin(UNJUDGED).to_numpy()
-    layers, moved = layers[judged], moved[judged]
+    layers, moved = layers.iloc[np.flatnonzero(judged)], moved[judged]
     starts = np.flatnonzero(np.diff(moved)) + 1
     for first, end in pairwise((0, *starts.tolist(), len(layers))):
         if end > first:
@@ -51,7 +51,7 @@ def _again(behind: pd.DataFrame) -> str:
     n = len(behind)
     text = f" Found again in the {'norm' if n == 1 else f'{n} norms'} behind it"
     if behind["shift_rms"].notna().any():
-        most = behind.loc[behind["shift_rms"].idxmax()]
+        most = behind.iloc[int(behind["shift_rms"].argmax())]
         text += f", up to {most['shift_rms']:.2f} σ at {most['layer']}"
     return text + "."
 
