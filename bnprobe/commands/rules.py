@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         print("\n".join(f"{rule.id:<{width}}  {rule.asks}" for rule in book))
         return 0
     if options.rule not in names:
-        close = difflib.get_close_matches(options.rule, names, n=1, cutoff=0.4)
+        close = difflib.get_close_matches(options.rule, names, n=1, cutoff=0.6)
         advice = f"Did you mean {close[0]}?" if close else "`bnprobe rules` lists them."
         raise BnprobeError(f'no rule is called "{options.rule}". {advice}')
     rule = next(rule for rule in book if rule.id == options.rule)

@@ -40,8 +40,13 @@ def add_subject(command: argparse.ArgumentParser, twice: bool = False) -> None:
     command.add_argument(
         "--size", type=_positive, metavar="PX", help="side of the square the images are brought to"
     )
-    command.add_argument("--mean", type=_triple, metavar="R,G,B", help="subtracted from pixels in 0..1")
-    command.add_argument("--std", type=_triple, metavar="R,G,B", help="by which they are then divided")
+    command.add_argument(
+        "--mean",
+        type=_per_channel,
+        metavar="R,G,B",
+        help="subtracted from pixels in 0..1; one number: grey images",
+    )
+    command.add_argument("--std", type=_per_channel, metavar="R,G,B", help="by which they are then divided")
     command.add_argument(
         "--layers", metavar="PATTERN", action="append", help="only norm layers whose path matches"
     )
@@ -59,13 +64,15 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _triple(text: str) -> tuple[float, ...]:
+def _per_channel(text: str) -> tuple[float, ...]:
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) != 3 or not all(map(math.isfinite, values)):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not three numbers like 0.485,0.456,0.406")
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not three numbers like 0.485,0.456,0.406, or one for grey images"
+        )
     return values
 
 
@@ -127,7 +134,8 @@ def recorded(
     except Exception as error:  # the user's model may raise anything
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise BnprobeError(
-            f"{subject.name} failed on its inputs: {reason}. Check --size, and --batch-size if memory ran out."
+            f"{subject.name} failed on its inputs: {reason}. Check --size, --mean and --std (one number each where "
+            "the model takes grey images), and --batch-size if memory ran out."
         ) from error
     return described(recording, batches)
 

@@ -86,7 +86,8 @@ def stem(recording: Recording) -> StemReading:
     equations = padding.equations(record)
     n, unknowns = equations.matrix.shape
     if n < unknowns + SPARE:
-        what = f"{n} running means of {record.site} are too few for {unknowns} input channels"
+        inputs = f"{unknowns} input channel{'s' if unknowns > 1 else ''}"
+        what = f"{n} running means of {record.site} are too few for {inputs}"
         return replace(_not_here(what, record.site), n_equations=n, n_unknowns=unknowns)
     reading = _in_pixels(_decoded(record, equations), recording)
     reading = _judged(reading, _never_updated(record))
@@ -151,7 +152,8 @@ def _judged(reading: StemReading, fresh: bool) -> StemReading:
     elif reading.mean_pixels and not all(-0.02 <= value <= 1.02 for value in reading.mean_pixels):
         against = "the decoded mean is no colour, so the preprocessing must have been another"
     equations = (
-        f"{reading.n_equations} running means of {reading.layer} for {reading.n_unknowns} input channels"
+        f"{reading.n_equations} running means of {reading.layer} for {reading.n_unknowns} input channel"
+        + ("s" if reading.n_unknowns > 1 else "")
     )
     if against:
         return replace(reading, why=f"Not to be trusted: there are {equations}, but {against}.")

@@ -25,6 +25,9 @@ MOST_VALUES = 1 << 21
 LOOKED_AT = 1 << 18
 """Values that are compared: whole samples, at least two."""
 
+SOME_CHANNELS, SOME_POSITIONS = 8, 16
+"""How many channels, and positions along each dimension, are enough where the others would tell the same."""
+
 NEARLY = 0.01
 """How near a slope must be to a parameter: eps, which is unknown, makes it a little smaller."""
 
@@ -130,9 +133,10 @@ def proposal(
     `vectors` are the module's parameters: over a whole batch any affine map normalizes, so there slope and
     offset must be among them, or 1 and 0.
     """
-    if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
-        return None
-    if x.dim() > 2 or len(x) > 2:
+    if torch.equal(x, y) or not (torch.isfinite(x).all() and torch.isfinite(y).all()):
+        return None  # dropout in eval mode, for example, does nothing
+    lines = x.dim() == 2 or _rows_are_lines(x, y)
+    if lines and (x.dim() > 2 or len(x) > 2):
         axes = tuple(i for i in range(x.dim()) if i != 1)
         for centred in (True, False):
             if _is_normalized(normalized(x, axes, 1, centred), y, vectors):
@@ -140,13 +144,29 @@ def proposal(
     n_samples = max(LOOKED_AT // x[0].numel(), 2)
     x, y = x[:n_samples], y[:n_samples]
     for axis, channels in ((1, "first"), (x.dim() - 1, "last")):
-        fixed = left_over(x, y, axis)
         for pools, axes, n_groups in _hypotheses(x, axis):
+            if pools != CHANNELS and not lines:
+                continue
+            some_x, some_y = (x, y) if pools != CHANNELS else (_some_positions(v, axis) for v in (x, y))
+            fixed = left_over(some_x, some_y, axis)
             for centred in (True, False):
-                left = left_over(normalized(x, axes, n_groups, centred), y, axis)
+                left = left_over(normalized(some_x, axes, n_groups, centred), some_y, axis)
                 if left < FITS and left < BETTER * fixed:
                     return Proposal(path, class_name, axes, pools, n_groups, centred, channels)
     return None
+
+
+def _rows_are_lines(x: Tensor, y: Tensor) -> bool:
+    """Whether y is an affine map of x inside single rows, as wherever positions are pooled; a few rows tell."""
+    x, y = (t[:2, :SOME_CHANNELS].flatten(0, 1).flatten(1) for t in (x, y))
+    return left_over(x, y, 0) < FITS
+
+
+def _some_positions(x: Tensor, axis: int) -> Tensor:
+    """Enough of a norm over channels: each position has its own statistics."""
+    for i in range(1, x.dim()):
+        x = x if i == axis else x.narrow(i, 0, min(x.shape[i], SOME_POSITIONS))
+    return x
 
 
 def _hypotheses(x: Tensor, axis: int) -> Iterator[tuple[str, tuple[int, ...], int]]:

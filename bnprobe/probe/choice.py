@@ -84,7 +84,10 @@ def _no_norms(model: nn.Module) -> str:
         )
     like = [type(module).__name__ for module in model.modules() if looks_like_norm(module)]
     if not like:
-        return f"{name} has no normalization layer. Check that Conv+BN were not fused, and that this is the right model."
+        return (
+            f"{name} has no normalization layer. Check that Conv+BN were not fused, and that this is the right model. "
+            "Teach me a class of your own with bnprobe.register_norm(YourClass, describe)."
+        )
     closest = max(set(like), key=like.count)
     return (
         f"{name} has no normalization layer I know. Closest: {closest} ({like.count(closest)} modules, by name). "

@@ -16,7 +16,7 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from bnprobe.report.blocks import Figure, Moving, Page, Section
 from bnprobe.report.interactive import AWAKE, program, program_of_tables
@@ -100,13 +100,25 @@ def _fingerprint(script: str) -> str:
 
 @cache
 def _templates() -> Environment:
-    return Environment(
+    templates = Environment(
         loader=PackageLoader("bnprobe.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
+    )
+    templates.filters["code"] = with_code
+    return templates
+
+
+def with_code(text: str) -> Markup:
+    """What stands between backticks as code; without a partner a backtick is one."""
+    parts = _finalize(text).split("`")
+    if len(parts) % 2 == 0:
+        parts[-2:] = ["`".join(parts[-2:])]
+    return Markup().join(
+        Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts)
     )
 
 

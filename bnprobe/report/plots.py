@@ -79,7 +79,7 @@ def known(tables: Tables, name: str, needs_channels: bool) -> None:
     from difflib import get_close_matches
 
     names = [str(column) for frame in frames for column in frame]
-    near = get_close_matches(name, names, 3)
+    near = get_close_matches(name, names, 3, 0.7)
     raise NotDefined(
         f"there is no column {name!r} to plot. "
         + (f"Did you mean {' or '.join(near)}?" if near else "report.channels and report.layers hold them.")

@@ -49,5 +49,5 @@ def _blank(model: Subject, arch: str) -> None:
     except Exception as error:  # the user's model may raise anything
         reason = " ".join(str(error).split())[:200]
         raise BadCheckpoint(
-            f"{arch} does not run on an image of {SIDE} pixels ({type(error).__name__}: {reason}). Check without --arch."
+            f"{arch} does not run on one blank image ({type(error).__name__}: {reason}). Check without --arch."
         ) from error

@@ -18,11 +18,9 @@ from bnprobe.zoo.shards import demand_no_tar, demand_stored, files_of
 
 State = dict[str, Tensor]
 
-# In this order: the trained weights before their running average, where a file keeps both.
-_KEPT_UNDER = (
-    *("state_dict", "model_state_dict", "model", "net", "network", "params", "weights"),
-    *("ema_state_dict", "state_dict_ema", "model_ema", "ema", "params_ema"),
-)
+_TRAINED = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
+_AVERAGED = ("ema_state_dict", "state_dict_ema", "model_ema", "ema", "params_ema")
+"""Under which names trainers keep the weights, and their running average; the first one that is there."""
 
 
 _BESIDE = ("optim", "sched", "scaler")
@@ -44,13 +42,14 @@ def load_checkpoint(path: Path | str) -> State:
 
 
 def load_all(path: Path | str) -> State:
-    """As `load_checkpoint`; of several state dicts in one file (a generator and a critic) all, under their names."""
+    """As `load_checkpoint`; of several state dicts in one file (a generator and a critic, weights and their running
+    average) all, under their names."""
     return _loaded(Path(path), several=True)
 
 
 def state_of(saved: Any) -> State:
     """The tensors of a mapping in memory that may hold its state dict under `state_dict`, `model`, ...; may be empty."""
-    return _without_wrappers(_joined(_state_dicts(saved)))
+    return _joined(_state_dicts(saved))
 
 
 def _loaded(path: Path, several: bool) -> State:
@@ -90,6 +89,8 @@ def _read_pickle(path: Path) -> Any:
 def _state_dict(saved: Any, path: Path) -> State:
     """The one state dict inside what a file holds."""
     found = _state_dicts(saved)
+    # where a file keeps both, the trained weights are the model
+    found = {at: state for at, state in found.items() if not _is_averaged(at)} or found
     if len(found) == 1:
         return next(iter(found.values()))
     if isinstance(saved, nn.Module):
@@ -100,7 +101,7 @@ def _state_dict(saved: Any, path: Path) -> State:
 
 
 def _state_dicts(saved: Any, at: str = "", depth: int = 0, seen: set[int] | None = None) -> dict[str, State]:
-    """Every candidate by its place: under the first known key that has one, else nested dicts, else the tensors here.
+    """Every candidate by its place: under known keys, else nested dicts, else the tensors here.
 
     A mapping of mappings that was met before is not entered again: a file may hold one inside itself.
     """
@@ -109,9 +110,14 @@ def _state_dicts(saved: Any, at: str = "", depth: int = 0, seen: set[int] | None
         return {}
     if any(isinstance(value, Mapping) for value in saved.values()):
         seen.add(id(saved))
-    for key in _KEPT_UNDER:
-        if found := _state_dicts(saved.get(key), at, depth + 1, seen):
-            return found
+    known: dict[str, State] = {}
+    for keys in (_TRAINED, _AVERAGED):
+        found = ((key, _state_dicts(saved.get(key), "", depth + 1, seen)) for key in keys)
+        key, states = next(((key, states) for key, states in found if states), ("", {}))
+        beside = f"{key}." if known else ""
+        known |= {f"{at}{beside}{inner}": state for inner, state in states.items()}
+    if known:
+        return known
     named = {key: value for key, value in saved.items() if isinstance(key, str)}
     here = {key: value.detach() for key, value in named.items() if isinstance(value, Tensor)}
     nested: dict[str, State] = {}
@@ -122,11 +128,16 @@ def _state_dicts(saved: Any, at: str = "", depth: int = 0, seen: set[int] | None
     return nested or ({at: here} if here else {})
 
 
+def _is_averaged(at: str) -> bool:
+    return at.removesuffix(".").rpartition(".")[2] in _AVERAGED
+
+
 def _joined(states: dict[str, State]) -> State:
     """One state dict; of several, each under its own name."""
-    if len(states) == 1:
-        return next(iter(states.values()))
-    return {f"{at}{name}": value for at, state in states.items() for name, value in state.items()}
+    bare = {at: _without_wrappers(state) for at, state in states.items()}
+    if len(bare) == 1:
+        return next(iter(bare.values()))
+    return {f"{at}{name}": value for at, state in bare.items() for name, value in state.items()}
 
 
 def _without_wrappers(state: State) -> State:

@@ -52,6 +52,10 @@ def _builder(name: str) -> Builder:
     if name.lower() in known:
         builder: Builder = models.get_model_builder(name)
         return builder
+    if Path(name).is_file():
+        raise UnknownModel(
+            f"{name} is a file. `bnprobe check {name}` tells what its weights say by themselves."
+        )
     raise UnknownModel(
         f'no model is called "{name}".{did_you_mean(name.lower(), known)} `bnprobe list` shows all; a model of your own is '
         "package.module:function."

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import bnprobe
-from bnprobe.probe.behaviour import proposal
+from bnprobe.probe import behaviour
+from bnprobe.probe.behaviour import normalized, proposal
 
 X = BY_NAME["batch norm"].batches(sizes=(5,))[0]
 
@@ -165,3 +166,16 @@ def test_frozen_norms_are_in_evaluation_whatever_their_flag():
         model(case.batches()[0])
     record = probe.recording.layers[0]
     assert (record.mode, record.normalized_by) == ("eval", "running")
+
+
+@pytest.mark.parametrize("act", [nn.Identity(), nn.ReLU(), nn.Softplus()], ids=lambda act: type(act).__name__)
+def test_what_is_no_norm_costs_next_to_nothing(act, monkeypatch):
+    """Fails if every grouping of channels is tried on modules that no row of theirs calls for."""
+    tried = []
+    monkeypatch.setattr(
+        behaviour, "normalized", lambda x, *more: tried.append(x.numel()) or normalized(x, *more)
+    )
+    x = torch.randn(2, 96, 56, 56, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert proposal("act", "Act", x, act(x)) is None
+    assert len(tried) <= 4
+    assert sum(tried) < x.numel()

@@ -31,7 +31,8 @@ def _pieces(element: ET.Element) -> Iterator[str]:
     if _name(element) not in ("style", "script"):
         yield element.text or ""
         for child in element:
-            yield from _pieces(child)
+            # code stays what it is, as between backticks in plain text
+            yield from _pieces(child) if _name(child) != "code" else (f"`{''.join(child.itertext())}`",)
             yield child.tail or ""
 
 

@@ -15,7 +15,7 @@ import bnprobe
 from bnprobe.measures import tables
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.report import figures
-from bnprobe.report.html import to_html
+from bnprobe.report.html import to_html, with_code
 from report import pages
 
 HOSTILE = {
@@ -325,3 +325,17 @@ def test_two_cells_of_a_notebook_share_no_id(undrawn, all_kinds):
     ids = [[n.attrib["id"] for n in cell_of(report).iter() if "id" in n.attrib] for _ in range(2)]
     assert ids[0]
     assert not set(ids[0]) & set(ids[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Call `model.eval()` <first>.", "Call <code>model.eval()</code> &lt;first&gt;."),
+        ("`a < b` and `c`", "<code>a &lt; b</code> and <code>c</code>"),
+        ("one ` alone, and `</code><script>`", "one <code> alone, and </code>&lt;/code&gt;&lt;script&gt;`"),
+        ("none", "none"),
+    ],
+)
+def test_code_in_advice_is_code(text, shown):
+    """Fails if backticks stand on a page, or what is between them gets out."""
+    assert str(with_code(text)) == shown

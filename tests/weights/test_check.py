@@ -17,6 +17,7 @@ from torch import nn
 from torchvision import models
 
 import bnprobe
+from bnprobe import zoo
 from bnprobe.errors import BadCheckpoint, NoNormLayers
 from bnprobe.report.result import Report
 
@@ -407,3 +408,17 @@ def test_a_dict_that_holds_itself_ends(tmp_path):
     assert len(bnprobe.check(tmp_path / "loop.pt").layers) == 1
     with pytest.raises(BadCheckpoint, match=r"Give model\.state_dict"):
         bnprobe.check(twice)
+
+
+@pytest.mark.parametrize("beside", ["state_dict_ema", "ema", "model_ema"])
+def test_a_running_average_beside_the_weights_is_checked_too(beside, tmp_path):
+    """Fails if what will be deployed is passed over in silence, or takes the place of the model elsewhere."""
+    good, bad = trained().state_dict(), trained().state_dict()
+    norm = next(key.removesuffix(".running_mean") for key in bad if key.endswith("running_mean"))
+    bad[f"{norm}.running_mean"][0] = torch.nan
+    torch.save(
+        {"state_dict": good, beside: {f"module.{key}": v for key, v in bad.items()}}, tmp_path / "a.pt"
+    )
+    found = named(bnprobe.check(tmp_path / "a.pt"), "statistics-poisoned")
+    assert found == {f"{beside}.{norm}": {0}}
+    assert zoo.load_checkpoint(tmp_path / "a.pt").keys() == good.keys()

@@ -8,7 +8,7 @@ import pandas as pd
 from bnprobe.measures import Fit, pooled
 from bnprobe.measures.shape import median
 from bnprobe.report.blocks import Figure, Prose, Section
-from bnprobe.report.chapters.chapter import Absent, Material, norms
+from bnprobe.report.chapters.chapter import Absent, Material
 from bnprobe.report.colours import GREEN, INK, MEMORY, MUTED, ROSE, VIOLET
 from bnprobe.report.pictures import Cloud, Curves, Line, by_depth, of, side_by_side
 from bnprobe.report.words import count, number, share
@@ -43,9 +43,10 @@ def words(fit: Fit) -> str:
     other = [name for name in _CONTROLS if abs(fit.controls[name] - fit.r2) > 1e-9]
     controls = ", ".join(f"{number(fit.controls[name], 2)} with {_CONTROLS[name]}" for name in other)
     worse = f" Controls that should do worse: {controls}." if controls else ""
+    remember = "norm remembers" if fit.n_layers == 1 else "norms remember"
     return (
-        f"Of what {norms(fit.n_layers)} remember as their mean, {share(max(fit.r2, 0.0))} follows from the norms and "
-        f"weights before them (R² {number(fit.r2, 3)}, typically {number(fit.rmse, 2)} remembered σ off, over "
+        f"Of what {fit.n_layers} {remember} as the mean, {share(max(fit.r2, 0.0))} follows from the norms and "
+        f"weights before (R² {number(fit.r2, 3)}, typically {number(fit.rmse, 2)} remembered σ off, over "
         f"{count(fit.n_channels, 'channel')}).{worse}"
     )
 
