@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bnprobe.findings.depth import told_once
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.remedies import recalibrate
 from bnprobe.findings.rule import Evidence, Finding, Rule, fresh, sites
@@ -71,7 +72,12 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
 
 
 def shifted(evidence: Evidence) -> Iterator[Finding]:
-    """Inputs that lie elsewhere, or vary otherwise, than the running statistics remember."""
+    """Inputs that lie elsewhere, or vary otherwise, than the running statistics remember; told where it enters."""
+    return told_once(evidence, _each_shift(evidence))
+
+
+def _each_shift(evidence: Evidence) -> Iterator[Finding]:
+    """The same for every norm by itself."""
     limits = evidence.limits
     top = limits.variance_ratio
     for row, channels in sites(evidence):

@@ -51,9 +51,13 @@ def start_anew(layer: str, channels: Sequence[int], n_channels: int) -> str:
     return f"`n = {module(layer)}; n.weight.data{at} = 1; n.bias.data{at} = 0`"
 
 
-def rescaled(feeder: str, layer: str, factor: float) -> str:
-    """The weights before a norm times a factor, and its memory with them: the output stays, but for eps."""
+def rescaled(feeder: str, layer: str, factor: float, with_eps: bool = False) -> str:
+    """The weights (and bias) before a norm times a factor, and its memory with them: the output stays, but for eps.
+
+    `with_eps` scales eps alike, so that the output stays in any case.
+    """
     return (
-        f"`f, n = {module(feeder)}, {module(layer)}; f.weight.data *= {factor:.3g}; "
-        f"n.running_mean *= {factor:.3g}; n.running_var *= {factor:.3g} ** 2`"
+        f"`f, n = {module(feeder)}, {module(layer)}; [p.data.mul_({factor:.3g}) for p in f.parameters()]; "
+        f"n.running_mean *= {factor:.3g}; n.running_var *= {factor:.3g} ** 2"
+        + (f"; n.eps *= {factor:.3g} ** 2`" if with_eps else "`")
     )

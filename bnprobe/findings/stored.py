@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.findings.limits import DEFAULT
+from bnprobe.findings.limits import DEFAULT, Limits
 from bnprobe.findings.remedies import RECALIBRATE, module, recalibrate, rescaled, start_anew, which
 from bnprobe.findings.rule import (
     Evidence,
@@ -27,6 +27,17 @@ USUAL_EPS = 1e-5
 
 WELL_WITHIN = 64.0
 """Inputs of this size have a variance that half precision holds, too."""
+
+CLEAR_OF_EPS = 100.0
+"""Times eps that a variance must be for eps to make less than 1 % of the divisor's square."""
+
+SMALLEST_HALF = 6.1e-5
+"""Smallest number that half precision holds to its full digits."""
+
+OTHER_DATA = (
+    "What the layer remembers of training fits easily, so look at the inputs and not at the weights: prepare them as in "
+    "training (range, mean, deviation), and look for images with values far beyond the others."
+)
 
 RELUS = ("relu", "relu6")
 """What lets nothing negative through."""
@@ -226,27 +237,54 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
             if row["largest_input"] > top / room
             else ""
         )
+        of_data = not vectors and _data_only(row, channels, evidence.limits)
+        beyond_now = vectors or row["largest_input"] > top
+        subject = "What these data make of the input of this layer" if of_data else "This layer"
         yield Finding(
             "warning",
             row["layer"],
-            "This layer does not fit into half precision: it overflows to infinity there."
-            if vectors or row["largest_input"] > top
-            else "This layer just fits into half precision: a slightly larger input overflows to infinity there.",
+            f"{subject} does not fit into half precision: it overflows to infinity there."
+            if beyond_now
+            else f"{subject} just fits into half precision: a slightly larger input overflows to infinity there.",
             f"{'; '.join(filter(None, (stored, reach)))}.",
-            "Keep this norm and what feeds it in float32 or bfloat16 (autocast does so for the norm, not for its input), "
-            f"or scale down the weights before it: what follows the norm stays the same. {_smaller(row, channels)}".strip(),
+            OTHER_DATA
+            if of_data
+            else "Keep this norm and what feeds it in float32 or bfloat16 (autocast does so for the norm, not for its input)"
+            + _smaller(row, channels, evidence.limits),
             indices(found),
             row["call"],
         )
 
 
-def _smaller(row: pd.Series, channels: pd.DataFrame) -> str:
-    """Weights before the norm so small that its inputs, and their variance, fit; empty where they are not known."""
+def _data_only(row: pd.Series, channels: pd.DataFrame, limits: Limits) -> bool:
+    """Whether what the layer remembers fits well, and the data vary far more than that."""
+    with np.errstate(all="ignore"):
+        reach = float((channels["running_mean"].abs() + 6 * np.sqrt(channels["running_var"])).max())
+    return bool(
+        row["var_ratio_median"] > limits.variance_ratio
+        and reach < limits.half_overflow / limits.half_headroom
+    )
+
+
+def _smaller(row: pd.Series, channels: pd.DataFrame, limits: Limits) -> str:
+    """Weights before the norm so small that its inputs, and their variance, fit; ends the sentence where none are known."""
     with np.errstate(invalid="ignore"):
         largest = max(float(row["largest_input"]), float(np.sqrt(channels["running_var"].max())))
     if not row["feeder"] or channels["running_mean"].isna().all() or not 0 < largest < np.inf:
-        return ""
-    return rescaled(str(row["feeder"]), row["layer"], 2.0 ** -np.ceil(np.log2(largest / WELL_WITHIN))) + "."
+        return "."
+    factor = float(2.0 ** -np.ceil(np.log2(largest / WELL_WITHIN)))
+    live = channels[
+        (channels["gamma"].fillna(1).abs() >= limits.constant_gamma) & (channels["running_var"] > 0)
+    ]
+    least = float(live["running_var"].min()) * factor**2
+    if least < SMALLEST_HALF:
+        return (
+            f". Scaling down the weights before it is no way: the smallest running_var would fall to {least:.2g}, "
+            f"and eps is {row['eps']:g}."
+        )
+    with_eps = least < CLEAR_OF_EPS * row["eps"]
+    code = rescaled(str(row["feeder"]), row["layer"], factor, with_eps)
+    return f", or scale down the weights before it: what follows the norm stays the same. {code}."
 
 
 def _is_beyond(values: pd.Series, top: float) -> pd.Series:

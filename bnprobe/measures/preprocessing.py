@@ -2,7 +2,9 @@
 
 The running means of the first norm tell the mean input of training (see `measures.stem`). Each mistake people
 make is a map of inputs, per input channel x -> gain x + offset or an exchange of channels, so it predicts what the
-first norm must see now, in mean and in scale. The mistake that predicts best is named, with the line that undoes it.
+first norm must see now, in mean and in scale. The mistake that predicts best is sure where it predicts both closely and
+every other one clearly worse. One channel whose constants are not known tells gain and offset, and no cause:
+any mistake is such a map, and some constants make it fit.
 
 A map is written in pixels of 0 to 1: x = (p - mean) / std for inputs as in training. Where the constants are not
 known (attach(normalize=...) tells them), those in general use are tried.
@@ -43,13 +45,22 @@ ALIKE = 0.05
 SCALE_OFF = np.log(1.5)
 """Difference of the log of the scale that another choice of images makes; mistakes change it by 2 and more."""
 
+SURE_SCALE = np.log(1.25)
+"""The same, for a mistake to be sure: the planted ones stay below 1.15, with the zeros around the images in it."""
+
+CLEAR = 0.1
+"""By how much the next best mistake must be worse (see `_badness`) for the best one to be sure."""
+
 FLAT = 0.05
 """Gain below which inputs are so flat that the zeros around them, and not the images, make what variance there is."""
 
 BLACK = np.linspace(0.0, 0.3, 31)
 """Shares of black that augmentation may have put into the training images, and that are not in these."""
 
-COLUMNS = ("layer", "mistake", "undo", "shift", "left_over", "scale", "scale_predicted", "constants")
+NONE_KNOWN = "none"
+"""Of a row that rests on no constants: no cause can be told from it."""
+
+COLUMNS = ("layer", "mistake", "undo", "shift", "left_over", "scale", "scale_predicted", "constants", "sure")
 
 
 @dataclass(frozen=True)
@@ -75,10 +86,22 @@ def preprocessing(recording: Recording) -> pd.DataFrame:
 
     `shift` is how far the first norm's means moved, and `left_over` what the mistake leaves of it, both root mean
     squares in remembered deviations, after the black that augmentation may have added; `scale` is the typical
-    deviation seen in remembered ones.
+    deviation seen in remembered ones. `sure` is whether the mistake may be called the cause. Where the constants
+    are not known and nothing explains what is seen, there is one row without a mistake ("").
     """
     rows = sorted(_explanations(recording), key=_badness)
+    for row in rows:
+        row["sure"] = _is_sure(row, rows)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _is_sure(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+    """Whether it predicts the scale closely, and no other mistake does nearly as well."""
+    others = (other for other in rows if other["mistake"] != row["mistake"])
+    clear = all(_badness(other) - _badness(row) >= CLEAR for other in others)
+    flat = row["scale_predicted"] < FLAT
+    off = abs(np.log(row["scale"] / row["scale_predicted"]))
+    return bool(row["constants"] != NONE_KNOWN and clear and (flat or off <= SURE_SCALE))
 
 
 def _badness(row: dict[str, Any]) -> float:
@@ -98,6 +121,10 @@ def _explanations(recording: Recording) -> Iterator[dict[str, Any]]:
     equations, mean, scale = padding.equations(record), np.array(reading.mean_input), _scale(record)
     if not 0 < scale < np.inf:
         return
+    if recording.about.normalize is None and mean.size == 1:
+        yield _rescaled(record.layer, equations, float(mean[0]), scale)
+        return
+    explained = False
     for constants, known in _constants(recording, mean):
         cleans = _cleans(constants, mean)
         shift = _left_over(equations, cleans, AS_TRAINED)
@@ -106,6 +133,7 @@ def _explanations(recording: Recording) -> Iterator[dict[str, Any]]:
             left = _left_over(equations, cleans, mistake)
             same_scale = scale < 0.5 if gain < FLAT else abs(np.log(scale / gain)) <= SCALE_OFF
             if same_scale and left <= max(LEFT_OVER * shift, (ALIKE + reading.rmse) * gain) and left < shift:
+                explained = True
                 yield {
                     "layer": record.layer,
                     "mistake": mistake.what,
@@ -116,6 +144,27 @@ def _explanations(recording: Recording) -> Iterator[dict[str, Any]]:
                     "scale_predicted": gain,
                     "constants": "given" if known else "guessed",
                 }
+    if recording.about.normalize is None and not explained:
+        yield _unexplained(record.layer, _left_over(equations, mean[None], AS_TRAINED), scale)
+
+
+def _unexplained(layer: str, shift: float, scale: float) -> dict[str, Any]:
+    """What is seen, without a mistake."""
+    numbers = {"shift": shift, "left_over": shift, "scale": scale, "scale_predicted": scale}
+    return {"layer": layer, "mistake": "", "undo": "", "constants": NONE_KNOWN, **numbers}
+
+
+def _rescaled(layer: str, equations: Equations, mean: float, scale: float) -> dict[str, Any]:
+    """Gain and offset of inputs of one channel, whose constants nobody knows; no mistake where they do not explain."""
+    seen = float(equations.solve(equations.matrix, equations.seen)[0])
+    offset = seen - scale * mean
+    affine = Mistake("", f"x = (x {-offset:+.6g}) / {scale:.6g}", np.array([scale]), np.array([offset]))
+    row = _unexplained(layer, _left_over(equations, np.array([[mean]]), AS_TRAINED), scale)
+    left = _left_over(equations, np.array([[mean]]), affine)
+    if left > max(LEFT_OVER * row["shift"], ALIKE * scale):
+        return row
+    what = f"every input was multiplied by {scale:.3g} (or −{scale:.3g}) and moved"
+    return {**row, "mistake": what, "undo": affine.undo, "left_over": left}
 
 
 def _cleans(constants: Normalize, mean: Array) -> Array:

@@ -8,6 +8,7 @@ import pandas as pd
 from bnprobe.measures import Tables, imbalance
 from bnprobe.measures.shape import median
 from bnprobe.measures.shift import variance_ratio
+from bnprobe.measures.verdict import SAME, SHIFTED
 from bnprobe.recording import CHANNELS, LayerRecord, Recording
 from bnprobe.report.words import count, listed, number, share, shorten
 
@@ -28,7 +29,7 @@ def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> list
         *_memory(tables.layers[~_fresh(tables)]),
         *_learned(tables.channels),
         *_own(tables.layers),
-        _verdict(findings),
+        _verdict(findings, tables.layers[~_fresh(tables)]),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -63,12 +64,12 @@ def _memory(layers: pd.DataFrame) -> list[str]:
     known = layers[layers["var_ratio_median"].notna()]
     if known.empty:
         return []
-    ratio, shift = median(known["var_ratio_median"].to_numpy()), median(known["shift_rms"].to_numpy())
+    ratio, shift = _typical(known)
     off = np.abs(np.log(known["var_ratio_median"].clip(lower=1e-12)))
     far = known.loc[off.idxmax()]
-    close = 0.8 < ratio < 1.25 and shift < 0.25
+    words = "look much like" if _is_close(ratio, shift) else "differ from"
     text = (
-        f"The data {'look much like' if close else 'differ from'} what the batch norms remember of their training set: "
+        f"The data {words} what the batch norms remember of their training set: "
         f"typically the mean lies {number(shift, 2)} remembered deviations away and the variance is "
         f"{number(ratio, 2)} times the remembered one"
     )
@@ -78,6 +79,15 @@ def _memory(layers: pd.DataFrame) -> list[str]:
             last = known.iloc[-1]
             text += f", and {number(last['var_ratio_median'], 2)} at the last norm, {shorten(last['layer'])}"
     return [text + "."]
+
+
+def _typical(known: pd.DataFrame) -> tuple[float, float]:
+    """Variance ratio and shift of the middle norm."""
+    return median(known["var_ratio_median"].to_numpy()), median(known["shift_rms"].to_numpy())
+
+
+def _is_close(ratio: float, shift: float) -> bool:
+    return 0.8 < ratio < 1.25 and shift < 0.25
 
 
 def _learned(channels: pd.DataFrame) -> list[str]:
@@ -119,12 +129,26 @@ def _own(layers: pd.DataFrame) -> list[str]:
     ]
 
 
-def _verdict(findings: pd.DataFrame) -> str:
+def _verdict(findings: pd.DataFrame, layers: pd.DataFrame) -> str:
     serious = findings[findings["severity"] != "info"]
     if serious.empty:
-        return "No rule found anything to worry about."
+        return _no_rule(layers)
     rules = [f"{rule} ({count(len(group), 'place')})" for rule, group in serious.groupby("rule", sort=False)]
     return f"Worth a look: {listed(rules, 4)}."
+
+
+def _no_rule(layers: pd.DataFrame) -> str:
+    """No rule spoke; where data differ from the memory by less than its thresholds, that is not nothing."""
+    known = layers[layers["verdict"].isin((SAME, *SHIFTED))]
+    n = int(known["verdict"].isin(SHIFTED).sum())
+    measured = layers[layers["var_ratio_median"].notna()]
+    if not n and (measured.empty or _is_close(*_typical(measured))):
+        return "No rule found anything to worry about."
+    differ = f"are surely shifted in {n} of {count(len(known), 'norm')}, by" if n else "differ by"
+    return (
+        f"No rule fired, but the data {differ} less than the thresholds: measure the accuracy on these data before "
+        "relying on it."
+    )
 
 
 def layer_words(record: LayerRecord, channels: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from measures.sites import recording, site
 
 from bnprobe.findings import judge
 from bnprobe.measures import tables
-from bnprobe.measures.preprocessing import mistakes, preprocessing
+from bnprobe.measures.preprocessing import _is_sure, mistakes, preprocessing
 from bnprobe.neighbours import Folded, Stem, Wiring
 from bnprobe.recording import Normalize, Recording
 
@@ -33,8 +34,6 @@ def stem_norm(inputs: np.ndarray, **changes: Any) -> Recording:
     trained, seen = (np.einsum("cf,nfp->ncp", MATRIX, x) for x in (inputs_of(PIXELS), inputs))
     wiring = Wiring("relu", "conv", ("input",), source="input", stem=Stem(MATRIX, None))
     folded = Folded(NORM, -np.ones(N_CHANNELS), np.ones(N_CHANNELS), None)
-    from dataclasses import replace
-
     memory = {"running_mean": trained.mean((0, 2)), "running_var": trained.var((0, 2))}
     first = site(seen, "bn1", gamma=1.5, beta=0.1, **memory, wiring=replace(wiring, folded=folded))
     return recording(replace(first, **changes), normalize=CONSTANTS)
@@ -98,8 +97,6 @@ def test_a_fresh_norm_remembers_no_input():
 
 def test_constants_in_use_are_tried_where_none_are_given():
     """Fails if a user who does not give the constants is never told."""
-    from dataclasses import replace
-
     whole = stem_norm(255 * PIXELS)
     found = preprocessing(replace(whole, about=replace(whole.about, normalize=None)))
     assert "neither scaled nor normalized" in found["mistake"].iloc[0]
@@ -113,8 +110,6 @@ def test_detail_is_compared_with_areas(detail, fires):
     (first,) = whole.layers
     coarse = np.linalg.norm(MATRIX, axis=1) / NORM
     fine = coarse < np.sort(coarse)[N_CHANNELS // 3]
-    from dataclasses import replace
-
     # a memory of more variance in fine filters is what smoother images look like
     remembered = np.where(fine, first.running_var / detail**2, first.running_var)
     found = judge(tables(replace(whole, layers=(replace(first, running_var=remembered),))))
@@ -122,3 +117,79 @@ def test_detail_is_compared_with_areas(detail, fires):
     assert len(found) == fires
     if fires:
         assert ("smoother" in found["says"].iloc[0]) == (detail < 1)
+
+
+DIGITS = RNG.beta(0.153, 0.347, size=(60, 1, 50))
+GREY = Normalize((DIGITS.mean(),), (DIGITS.std(),))
+
+
+def grey_norm(change: Any, constants: Normalize | None) -> Recording:
+    """The first norm of one channel, trained on normalized DIGITS, that sees them changed."""
+    weights = RNG.normal(size=(N_CHANNELS, 1))
+    trained = np.einsum("cf,nfp->ncp", weights, (DIGITS - DIGITS.mean()) / DIGITS.std())
+    seen = np.einsum("cf,nfp->ncp", weights, change(DIGITS))
+    memory = {"running_mean": trained.mean((0, 2)) + 1e-4, "running_var": trained.var((0, 2))}
+    wiring = Wiring("relu", "conv", ("input",), source="input", stem=Stem(weights, None))
+    first = site(seen, "bn1", gamma=1.5, beta=0.1, **memory, wiring=wiring)
+    return recording(first, normalize=constants)
+
+
+def symmetric(pixels: np.ndarray) -> np.ndarray:
+    return (pixels - 0.5) / 0.5
+
+
+def of_inputs(whole: Recording) -> Any:
+    """The one finding about the preprocessing."""
+    found = judge(tables(whole))
+    (row,) = found[found["rule"] == "input-not-as-trained"].itertuples()
+    return row
+
+
+def test_one_channel_without_constants_tells_no_cause():
+    """Fails if constants in use, which fit by chance, name a cause, and the images are inverted to undo it."""
+    row = of_inputs(grey_norm(symmetric, None))
+    assert "as if every input was multiplied by 0.7" in row.says
+    assert "light and dark are exchanged (1" not in row.says
+    assert "normalize=(mean, std)" in row.do
+
+
+def test_one_channel_with_constants_tells_the_cause():
+    """Fails if the caution about unknown constants silences known ones."""
+    row = of_inputs(grey_norm(symmetric, GREY))
+    assert "scaled to -1 to 1" in row.says
+    assert "normalize=" not in row.do
+
+
+def test_gain_and_offset_are_undone():
+    """Fails if the line for one channel does not bring mean and deviation back."""
+    wrong = 255 * DIGITS
+    row = of_inputs(grey_norm(lambda pixels: 255 * pixels, None))
+    assert row.severity == "critical"
+    names = {"x": wrong}
+    exec(row.do.split("`")[1], names)
+    np.testing.assert_allclose(names["x"], (DIGITS - DIGITS.mean()) / DIGITS.std(), atol=2e-3)
+
+
+def test_a_cause_that_misses_the_deviation_is_not_named():
+    """Fails if the mean alone names a cause: light for dark, with three quarters of the contrast."""
+    row = of_inputs(stem_norm(inputs_of(0.5 + 0.75 * (1 - PIXELS - 0.5) + 0.125 * (0.5 - COLOUR[:, None]))))
+    assert "not certain" in row.says
+    assert "`" not in row.do
+
+
+def test_two_causes_that_do_equally_well_are_not_named():
+    """Fails if the better of two that hardly differ is called the cause."""
+    whole = tables(stem_norm(inputs_of(1 - PIXELS)))
+    twin = whole.preprocessing.iloc[[0, 0]].assign(mistake=["one", "another"], left_over=[0.01, 0.02])
+    assert [_is_sure(row, twin.to_dict("records")) for row in twin.to_dict("records")] == [False, False]
+    far = twin.assign(scale_predicted=twin["scale_predicted"] * [1, 1.2]).to_dict("records")
+    assert _is_sure(far[0], far)
+
+
+@pytest.mark.parametrize(("constants", "asked"), [(None, True), (CONSTANTS, False)])
+def test_a_shift_without_constants_asks_for_them(constants, asked):
+    """Fails if the cause could be named, and nobody tells the user what for; or the constants are there."""
+    whole = stem_norm(inputs_of(0.3 * PIXELS + 0.6))
+    found = judge(tables(replace(whole, about=replace(whole.about, normalize=constants))))
+    (do,) = found.loc[found["rule"] == "data-shifted", "do"]
+    assert ("normalize=(mean, std)" in do) == asked

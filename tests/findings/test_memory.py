@@ -11,7 +11,7 @@ from findings.firing import fired
 ROWS = some_rows(40)
 MEMORY = memory_of(ROWS)
 LEARNED = {"gamma": [0.5, -0.7, 1.2], "beta": [0.1, 0, -0.3]}
-SD = np.sqrt(MEMORY["running_var"])
+MANY = np.random.default_rng(5).normal(size=(400, 3, 14))
 
 NEVER = "statistics-never-updated"
 POISONED = "statistics-poisoned"
@@ -131,8 +131,9 @@ def test_layers_without_statistics_are_not_poisoned():
 
 def moved(by: float, scale: float = 1.0, rows: np.ndarray = ROWS) -> dict[str, object]:
     """A memory from which the rows lie `by` deviations away, varying `scale` times as remembered."""
-    sd = SD / np.sqrt(scale)
-    return {"running_mean": MEMORY["running_mean"] - by * sd, "running_var": sd**2}
+    memory = memory_of(rows)
+    sd = np.sqrt(memory["running_var"] / scale)
+    return {"running_mean": memory["running_mean"] - by * sd, "running_var": sd**2}
 
 
 def test_a_shift_of_more_than_half_a_deviation_is_a_warning():
@@ -202,6 +203,47 @@ def test_fresh_statistics_are_not_also_called_shifted():
 def test_data_that_look_as_remembered_are_silent():
     """Fails if agreement is a finding."""
     assert fired(SHIFTED, site(ROWS, **LEARNED, **MEMORY), site(ROWS, "ln", "layer_norm")).empty
+
+
+def test_a_shift_is_told_where_it_enters():
+    """Fails if one shift makes a finding per norm, or those behind, and the worst of them, are not counted."""
+    found = fired(
+        SHIFTED,
+        *(site(ROWS, name, **LEARNED, **moved(by)) for name, by in zip("abc", (1, 3, 2), strict=True)),
+    )
+    assert found["layer"].tolist() == ["a"]
+    assert "Found again in the 2 norms behind it, up to 3.00 σ at b." in found["because"][0]
+    assert "Check the preprocessing first" in found["do"][0]
+
+
+def test_a_shift_behind_norms_that_agree_is_not_of_the_inputs():
+    """Fails if the preprocessing is blamed although the first norm sees what it remembers."""
+    sites = [
+        site(MANY, "first", **LEARNED, **moved(0, rows=MANY)),
+        site(MANY, "deep", **LEARNED, **moved(1, rows=MANY)),
+        site(MANY, "mended", **LEARNED, **moved(0, rows=MANY)),
+        site(MANY, "again", **LEARNED, **moved(1, rows=MANY)),
+    ]
+    found = fired(SHIFTED, *sites)
+    assert found["layer"].tolist() == ["deep", "again"]
+    assert "between first and this one" in found["do"][0]
+    assert "between mended and this one" in found["do"][1]
+    assert not found["do"].str.contains("preprocessing").any()
+    assert "Found again" not in found["because"][0]
+
+
+def test_norms_that_remember_nothing_stand_outside():
+    """Fails if a layer norm, or one that was never updated, counts as one that agrees."""
+    silent = [site(ROWS, "ln", "layer_norm"), site(ROWS, "new", **LEARNED, running_mean=0, running_var=1)]
+    found = fired(
+        SHIFTED,
+        *silent,
+        site(ROWS, "a", **LEARNED, **moved(1)),
+        site(ROWS, "ln2", "layer_norm"),
+        site(ROWS, "b", **LEARNED, **moved(1)),
+    )
+    assert found["layer"].tolist() == ["a"]
+    assert "Check the preprocessing first" in found["do"][0]
 
 
 # batch-normalized

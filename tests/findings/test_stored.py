@@ -180,6 +180,66 @@ def test_half_precision_goes_by_what_was_seen_where_data_were_seen():
     ).empty  # statistics-poisoned says it
 
 
+FED = Wiring("relu", "conv", folded=Folded(ONE, -ONE, ONE, None))
+
+
+def test_data_that_do_not_fit_are_not_the_weights_fault():
+    """Fails if a layer that remembers small numbers is scaled down because these data are large."""
+    (row,) = fired(
+        "half-overflow", site(3e5 * ROWS, "bn", gamma=1.5, beta=0, **MEMORY, wiring=FED)
+    ).itertuples()
+    assert row.says.startswith("What these data make of the input")
+    assert "look at the inputs" in row.do
+    assert "`" not in row.do
+
+
+def a_layer(bias: bool, scale: float) -> tuple[Any, Any]:
+    """A linear layer with large weights, its norm with statistics as they are, and inputs."""
+    import torch
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8, bias=bias), torch.nn.BatchNorm1d(8)).double()
+    x = torch.randn(400, 6, dtype=torch.float64)
+    with torch.no_grad():
+        model[0].weight *= scale
+        if bias:
+            model[0].bias += 3e4
+        model[1].momentum = 1.0
+        model(x)
+    return model.eval(), x
+
+
+def advice(model: Any, x: Any) -> str:
+    """What to do about its overflow."""
+    import bnprobe
+
+    with bnprobe.attach(model) as probe:
+        model(x)
+    found = bnprobe.report(probe).findings
+    (row,) = found[found["rule"] == "half-overflow"].itertuples()
+    return str(row.do)
+
+
+@pytest.mark.parametrize(("bias", "scale"), [(False, 1e5), (True, 3e3)])
+def test_scaling_down_leaves_the_output(bias, scale):
+    """Fails if the bias is left as it was, or the code for the weights changes what follows the norm."""
+    model, x = a_layer(bias, scale)
+    before = model(x).detach()
+    exec(advice(model, x).split("`")[1], {"model": model})
+    np.testing.assert_allclose(model(x).detach(), before, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("least", "with_eps", "possible"), [(1e7, 0, 1), (1e5, 1, 1), (10.0, 0, 0)])
+def test_no_scaling_into_eps(least, with_eps, possible):
+    """Fails if running_var is scaled down to where eps, or half precision's smallest number, sets it."""
+    # what lies above 2^20 is scaled by 2^-15, and with it a variance by 2^-30
+    loud = stored(running_mean=2.0**20 * ONE, running_var=at(least, 1e7, 2), gamma=ONE, wiring=FED, eps=1e-5)
+    do = fired("half-overflow", loud)["do"].iloc[0]
+    assert ("f.parameters()" in do) == possible
+    assert ("n.eps *=" in do) == with_eps
+    assert ("is no way" in do) != possible
+
+
 # Counters and copies
 
 

@@ -126,6 +126,21 @@ def test_the_verdict_names_the_rules():
     assert "Worth a look: statistics-poisoned (1 place), layer-unread (1 place)." in poisoned
 
 
+def test_data_that_differ_are_something_to_worry_about():
+    """Fails if the last sentence finds nothing where the first says that the data differ."""
+    rows = np.random.default_rng(2).normal(size=(400, 3, 20))
+    near, far = (
+        site(rows, name, gamma=1.5, running_mean=by, running_var=1) for name, by in (("a", 0.01), ("b", 0.4))
+    )
+    said = answer(near, far)
+    assert "worry" not in said
+    assert "surely shifted in 1 of 2 norms" in said
+    assert "worry" in answer(near)
+    unsure = answer(site(ROWS, gamma=1.5, eps=0.0, **at(1.3)))
+    assert "the data differ by less than the thresholds" in unsure
+    assert "worry" not in unsure
+
+
 def test_findings_that_say_the_same_stand_together():
     """Fails if 53 layers make 53 boxes, or different sentences are thrown together."""
     flat = [site(FIVE, name, **ONE_OF_FIVE) for name in "abc"]
