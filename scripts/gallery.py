@@ -15,11 +15,14 @@ from html import escape, unescape
 from pathlib import Path
 
 MOST_BYTES = 15_000_000
+LARGEST_DRAWING = 40_000
 
 STYLE = """
-:root { --ink: #1b1e23; --muted: #5f656e; --paper: #fdfdfb; --panel: #f3f3ef; --line: #dcdcd5; --link: #1f6a8f; }
+:root { --ink: #1b1e23; --muted: #5f656e; --paper: #fdfdfb; --panel: #f3f3ef; --line: #dcdcd5; --link: #1f6a8f;
+  --seen: #2f7fa6; --memory: #c2601f; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e7e3; --muted: #a8adb5; --paper: #16181c; --panel: #1f2227; --line: #363a41; --link: #7cc2e4; }
+  :root { --ink: #e8e7e3; --muted: #a8adb5; --paper: #16181c; --panel: #1f2227; --line: #363a41; --link: #7cc2e4;
+    --seen: #5fb3d9; --memory: #e08e55; }
 }
 body { margin: 0 auto; max-width: 70rem; padding: 2.5rem 1.5rem 4rem; color: var(--ink); background: var(--paper);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; overflow-wrap: anywhere; }
@@ -32,6 +35,7 @@ ul { list-style: none; padding: 0; margin: 2rem 0 0; display: grid; gap: 2rem 1.
 a { color: var(--link); text-underline-offset: .2em; }
 .print { display: grid; gap: 3px; padding: 6px; background: var(--panel);
   border: 1px solid var(--line); border-radius: 6px; }
+.print svg { width: 100%; display: block; }
 .print img { width: 100%; height: 4.2rem; display: block; image-rendering: pixelated;
   transform: scaleY(-1); /* pictures stand on their heads in an SVG */ }
 """.strip()
@@ -39,13 +43,15 @@ a { color: var(--link); text-underline-offset: .2em; }
 
 @dataclass(frozen=True)
 class Entry:
-    """A page as the index shows it: `prints` are addresses of small pictures that the page holds."""
+    """A page as the index shows it: `prints` are addresses of small pictures that the page holds, `drawing` is what
+    stands in for them where there is no map of a network."""
 
     file: str
     title: str
     lead: str
     sentence: str
     prints: tuple[str, ...]
+    drawing: str
     n_bytes: int
 
 
@@ -53,12 +59,16 @@ def entry(path: Path) -> Entry:
     """What a page says of itself."""
     page = path.read_text("utf-8")
     answer = paragraphs(part(page, "answer"))
+    maps = prints(part(page, "network"))
+    lead = text(first(r'<p class="lead">(.*?)</p>', page))
+    data, mode = (text(first(rf"<dt>{name}</dt><dd>(.*?)</dd>", page)) for name in ("data", "mode"))
     return Entry(
         path.name,
         text(first(r"<title>(.*?)</title>", page)),
-        text(first(r'<p class="lead">(.*?)</p>', page)),
+        " ".join(filter(None, [lead, f"{data}, {mode} mode." if data else ""])),
         sentence(answer[1] if len(answer) > 1 else " ".join(answer)),
-        prints(part(page, "network")),
+        maps,
+        "" if maps else drawing(page),
         len(page.encode()),
     )
 
@@ -95,8 +105,14 @@ def prints(section: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*maps[:1], *maps[-1:]]))
 
 
+def drawing(page: str) -> str:
+    """The first picture of a page that is small enough for an index."""
+    found = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
+    return next((svg for svg in found if len(svg) < LARGEST_DRAWING), "")
+
+
 def card(one: Entry) -> str:
-    images = "".join(f'<img src="{escape(address)}" alt="">' for address in one.prints)
+    images = "".join(f'<img src="{escape(address)}" alt="">' for address in one.prints) + one.drawing
     return f"""<li>
 <div class="print">{images}</div>
 <h2><a href="{escape(one.file)}">{escape(one.title)}</a></h2>
