@@ -37,7 +37,12 @@ def _by_hook(layer: str, data: str, mean: str, var: str) -> str:
 
 def module(layer: str) -> str:
     """The module with this path."""
-    return f'model.get_submodule("{layer}")'
+    return f'model.get_submodule("{path(layer)}")'
+
+
+def path(layer: str) -> str:
+    """The path of a feeder without the word on how it was told, which `check` adds."""
+    return layer.removesuffix(" (by name)")
 
 
 def which(channels: Sequence[int], n_channels: int) -> str:

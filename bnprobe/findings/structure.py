@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
-from bnprobe.findings.remedies import module, start_anew
+from bnprobe.findings.remedies import module, path, start_anew
 from bnprobe.findings.rule import (
     Evidence,
     Finding,
@@ -70,6 +70,7 @@ def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
             pairs.append((str(row["feeder"]), str(row["layer"])))
     if pairs:
         named = ", ".join(f"{feeder} before {norm}" for feeder, norm in pairs[:3])
+        paths = [(path(feeder), norm) for feeder, norm in pairs]
         fed = "layer with a bias feeds" if len(pairs) == 1 else "layers with a bias feed"
         yield Finding(
             "warning",
@@ -77,7 +78,7 @@ def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
             "A bias is added before a norm that takes it out again: it learns nothing, and conversions forget it.",
             f"{len(pairs)} {fed} a batch norm: {named}{', ...' if len(pairs) > 3 else ''}.",
             "Build these layers with bias=False. For trained weights the memory takes it over, and the output stays: "
-            f"`pairs = {pairs}`, then `for f, n in [map(model.get_submodule, pair) for pair in pairs]: "
+            f"`pairs = {paths}`, then `for f, n in [map(model.get_submodule, pair) for pair in pairs]: "
             "n.running_mean -= f.bias.data; f.bias = None`.",
         )
 

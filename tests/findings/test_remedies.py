@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 import bnprobe
+from bnprobe.findings.remedies import module
 
 NEVER = "statistics-never-updated"
 
@@ -58,3 +59,13 @@ def test_data_that_shifted_under_a_frozen_norm():
     (advice,) = found(trained(norm), torch.randn(40, 3, 9, 9), "data-shifted")["do"]
     assert "swa_utils" not in advice
     assert "for b in batches" in advice
+
+
+def test_feeders_told_by_name_are_modules_of_the_model():
+    """Fails if advice on a file of weights asks for a module called "0 (by name)"."""
+    assert module("layer1.0.conv1 (by name)") == 'model.get_submodule("layer1.0.conv1")'
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    model(torch.randn(8, 3, 9, 9))
+    pairs = bnprobe.check(model.state_dict()).findings.set_index("rule").loc["bias-redundant", "do"]
+    assert "by name" not in pairs
+    assert "[('0', '1')]" in pairs
