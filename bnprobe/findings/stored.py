@@ -66,7 +66,7 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                 (
                     ""
                     if known
-                    else "With `--arch NAME` the check tells what follows; if it is a ReLU, do this. "
+                    else "With --arch NAME the check tells what follows; if it is a ReLU, do this. "
                 )
                 + (
                     "Nothing passes here, and no gradient either. "
