@@ -12,6 +12,8 @@ import hashlib
 import json
 import os
 import secrets
+import sys
+import time
 import types
 import typing
 from collections.abc import Mapping
@@ -26,10 +28,17 @@ from bnprobe.errors import BadRecordingFile, BnprobeError, CannotWrite
 from bnprobe.recording import Recording
 from bnprobe.sanity import oddities
 
+if sys.platform != "win32":
+    import fcntl
+
 SCHEMA = 1
 """Raised when a file written by this version could not be read by the last one."""
 
 AGAIN = "Record it again, or fetch the file anew."
+
+
+STALE = 1.0
+"""Seconds after which an unfinished file that nobody locks was left behind."""
 
 
 def write_whole(path: Path, content: bytes) -> Path:
@@ -42,8 +51,8 @@ def write_whole(path: Path, content: bytes) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(0, "is a folder, not a file")
-        _write_part(part, content)
-        os.replace(part, path)
+        _sweep(path)
+        _write_part(part, content, path)
         _sync_folder(path.parent)
     except OSError as error:
         raise CannotWrite(
@@ -55,31 +64,61 @@ def write_whole(path: Path, content: bytes) -> Path:
     return path
 
 
-def _write_part(part: Path, content: bytes) -> None:
-    """Write `part` and wait until it is on the disk.
+def _write_part(part: Path, content: bytes, path: Path) -> None:
+    """Write `part`, wait until it is on the disk, and give it the name `path`.
 
-    Where the system can, the file has no name until it is whole, so that a process that is killed leaves nothing.
+    Where the system can, the file has no name until it is whole, so that a process that is killed leaves nothing,
+    or, in the instant between two names, a whole file, which the next save sweeps away.
     """
     try:
-        descriptor = os.open(part.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+        descriptor, named = os.open(part.parent, os.O_TMPFILE | os.O_WRONLY, 0o666), False
     except (AttributeError, OSError):  # another system, or a file system that has no such files
-        _write_synced(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), content)
-        return
-    _write_synced(descriptor, content, named=part)
-
-
-def _write_synced(descriptor: int, content: bytes, named: Path | None = None) -> None:
-    """Write and close; give the file a name at the end where it has none."""
+        descriptor, named = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), True
     with os.fdopen(descriptor, "wb") as file:
+        _lock(descriptor)
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
-        if named is not None:
-            folder = os.open(named.parent, os.O_RDONLY)
-            try:  # with a folder's descriptor the link to the descriptor is followed, else it would be linked itself
-                os.link(f"/proc/self/fd/{descriptor}", named.name, dst_dir_fd=folder)
+        os.fsync(descriptor)
+        if not named:
+            _give_name(descriptor, part)
+        if sys.platform != "win32":
+            os.replace(part, path)  # while the lock is held
+    if sys.platform == "win32":
+        os.replace(part, path)  # only closed files can be renamed there
+
+
+def _give_name(descriptor: int, part: Path) -> None:
+    folder = os.open(part.parent, os.O_RDONLY)
+    try:  # with a folder's descriptor the link to the descriptor is followed, else it would be linked itself
+        os.link(f"/proc/self/fd/{descriptor}", part.name, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether the file is ours alone until it is closed; a lock goes with the process that held it."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody is writing it, or the file system knows no locks
+        return False
+    return True
+
+
+def _sweep(path: Path) -> None:
+    """Remove what saves of `path` left that were killed."""
+    begins, ends = f".{path.name[:80]}.", ".part"
+    for part in path.parent.iterdir():
+        if not (part.name.startswith(begins) and part.name.endswith(ends)):
+            continue
+        with suppress(OSError):
+            descriptor = os.open(part, os.O_RDONLY)
+            try:
+                if time.time() - os.fstat(descriptor).st_mtime > STALE and _lock(descriptor):
+                    part.unlink()
             finally:
-                os.close(folder)
+                os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -265,7 +266,31 @@ def test_a_killed_process_leaves_a_whole_file_and_nothing_else(tmp_path):
             process.kill()
         if path.exists():
             assert path.read_bytes() in (b"a" * 300_000, b"b" * 300_000)
+    assert all(part.read_bytes() in (b"a" * 300_000, b"b" * 300_000) for part in tmp_path.iterdir())
+    time.sleep(files.STALE)
+    files.write_whole(path, b"again")
     assert [p.name for p in tmp_path.iterdir()] == ["a.bnp"]
+
+
+def test_what_a_killed_save_left_is_swept_and_nothing_else(tmp_path):
+    """Fails if leftovers stay for ever, or a file is taken from another process that is writing it."""
+    names = (
+        ".a.bnp.0badcafe.part",
+        ".a.bnp.5a5a5a5a.part",
+        ".b.bnp.5a5a5a5a.part",
+        ".a.bnp.new.part",
+        "a.bnp.part",
+    )
+    left, locked, other, fresh, mine = (tmp_path / name for name in names)
+    for part in (left, locked, other, fresh, mine):
+        part.write_bytes(b"part")
+        if part != fresh:
+            os.utime(part, (0, 0))
+    with locked.open() as busy:
+        fcntl.flock(busy, fcntl.LOCK_EX)
+        files.write_whole(tmp_path / "a.bnp", b"whole")
+    kept = {part.name for part in (locked, other, fresh, mine)} | {"a.bnp"}
+    assert {part.name for part in tmp_path.iterdir()} == kept
 
 
 def test_two_saves_of_one_recording_are_the_same_file(tmp_path):

@@ -91,7 +91,7 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
         distance = (
             ""
             if np.isnan(rms)
-            else f"typical shift {rms:.3g} remembered σ (threshold {limits.shift:g}){certain}, "
+            else f"typical shift {rms:{'.2f' if rms < 1e4 else '.3g'}} remembered σ (threshold {limits.shift:g}){certain}, "
         )
         yield Finding(
             "warning",

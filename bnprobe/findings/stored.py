@@ -63,11 +63,7 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                 if known
                 else f"{how_many(found, channels)} can never be positive: if a ReLU follows this norm, they are dead.",
                 f"β + {k:g}|γ| < {limits.dead_reach:g} in {len(found)} of {len(channels)} channels.",
-                (
-                    ""
-                    if known
-                    else "With --arch NAME the check tells what follows; if it is a ReLU, do this. "
-                )
+                ("" if known else "With --arch NAME the check tells what follows; if it is a ReLU, do this. ")
                 + (
                     "Nothing passes here, and no gradient either. "
                     if len(found) == len(channels)
