@@ -241,7 +241,9 @@ def refuse_nameless(real_open):
 SAVES = """
 import sys
 from pathlib import Path
+from bnprobe import files
 from bnprobe.files import write_whole
+files.STALE = 1e9  # nothing is swept
 path, contents = Path(sys.argv[1]), [bytes([letter]) * 300_000 for letter in b"ab"]
 print("ready", flush=True)
 while True:
