@@ -54,6 +54,7 @@ def poisoned():
 def unbuffered():
     """Trained vectors on fresh statistics: one critical finding and an info, no warning."""
     model = trained()
+    model[0].bias = None
     model[1].reset_running_stats()
     return model
 

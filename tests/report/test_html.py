@@ -16,6 +16,7 @@ from bnprobe.measures import tables
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.report import figures
 from bnprobe.report.html import to_html, with_code
+from bnprobe.report.words import number
 from report import pages
 
 HOSTILE = {
@@ -156,6 +157,10 @@ def test_every_site_and_every_lack_has_its_place(document, all_kinds):
     first, second = (text for text in texts if text.startswith("stem.again"))
     assert re.search(r"the variance is 1(\.0+)? times the remembered one", first)
     assert re.search(r"the variance is 4(\.0+)? times the remembered one", second)
+    calls = [record for record in all_kinds.layers if record.layer == "stem.again"]
+    for record, text in zip(calls, (first, second), strict=True):
+        for variance in record.pre.var_population:
+            assert f" {number(variance)} " in text, "the table of channels is that of another call"
 
 
 @pytest.mark.parametrize("record", everything(), ids=lambda record: record.site)
