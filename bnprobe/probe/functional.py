@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from types import CodeType, FunctionType
 from typing import Any, Protocol
 
@@ -31,29 +32,22 @@ class Listener(Protocol):
         """Told before the call; what it returns, if anything, is told the output."""
 
 
-def _batch_norm(
-    x: Tensor, mean: Any, var: Any, weight: Any, bias: Any, training: bool, momentum: Any, eps: float
+def _remembering(
+    kind: str,
+    pools: str,
+    x: Tensor,
+    mean: Any,
+    var: Any,
+    weight: Any,
+    bias: Any,
+    own: bool,
+    momentum: Any,
+    eps: float,
 ) -> NormLayer:
+    """Batch and instance norm take the same arguments; `own` is whether they use statistics of their input."""
     return NormLayer(
-        kind="batch_norm",
-        pools=BATCH,
-        n_channels=x.shape[1],
-        eps=eps,
-        weight=_kept(weight),
-        bias=_kept(bias),
-        running_mean=_kept(mean),
-        running_var=_kept(var),
-        momentum=momentum,
-        uses_running=not training,
-    )
-
-
-def _instance_norm(
-    x: Tensor, mean: Any, var: Any, weight: Any, bias: Any, own: bool, momentum: Any, eps: float
-) -> NormLayer:
-    return NormLayer(
-        kind="instance_norm",
-        pools=INSTANCE,
+        kind=kind,
+        pools=pools,
         n_channels=x.shape[1],
         eps=eps,
         weight=_kept(weight),
@@ -99,10 +93,10 @@ def _kept(tensor: Tensor | None) -> Tensor | None:
 
 
 PLANS: dict[str, Callable[..., NormLayer]] = {
-    "batch_norm": _batch_norm,
+    "batch_norm": partial(_remembering, "batch_norm", BATCH),
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
-    "instance_norm": _instance_norm,
+    "instance_norm": partial(_remembering, "instance_norm", INSTANCE),
     "rms_norm": _rms_norm,
 }
 """From the arguments of a call to the plan of the norm."""
