@@ -15,15 +15,13 @@ from bnprobe.report.blocks import (
     Entry,
     Facts,
     Figure,
-    FindingGroup,
-    Findings,
     Glossary,
     Page,
     Prose,
     Section,
     Table,
 )
-from bnprobe.report.compose import _place, _rule_pages
+from bnprobe.report.compose import _findings, _rule_pages
 from bnprobe.report.words import count, number, share, shorten
 
 MOST_LAYERS = 24
@@ -81,7 +79,9 @@ def compose(
         sections=(
             Section("compared", "What is compared", (_sides(a, b),)),
             Section("answer", "The answer", (Prose(answer),)),
-            Section("findings", "Findings", (_groups(findings), *([Prose((left_out,))] if left_out else []))),
+            Section(
+                "findings", "Findings", (_findings(findings), *([Prose((left_out,))] if left_out else []))
+            ),
             Section("network", "The network at a glance", (_network(tables), _layer_table(tables))),
             _most_changed(found, tables),
             *_unmatched(tables),
@@ -92,23 +92,6 @@ def compose(
         footer=f"Made by {a.about.versions.split(',')[0]} from a recording of {a.about.started} (A) and one of "
         f"{b.about.started} (B). One file, nothing loaded from elsewhere.",
     )
-
-
-def _groups(findings: pd.DataFrame) -> Findings:
-    """Findings that say the same are shown once, in the order in which the data reach their places."""
-    groups = [
-        FindingGroup(
-            severity=str(severity),
-            rule=str(rule),
-            says=str(says),
-            places=tuple(_place(row) for _, row in group.iterrows()),
-            because=tuple(group["because"]),
-            do=group["do"].iloc[0],
-            source=group["source"].iloc[0],
-        )
-        for (severity, rule, says), group in findings.groupby(["severity", "rule", "says"], sort=False)
-    ]
-    return Findings(tuple(groups), "No rule found anything.")
 
 
 def _sides(a: Recording, b: Recording) -> Facts:
