@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
-from bnprobe.findings.rule import Evidence, Finding, Rule, how_many, indices, share_severity, sites
+from bnprobe.findings.rule import Evidence, Finding, Rule, how_many, indices, share_severity
 
 NOISE = 3.0
 """Times the noise of the choice of images that a gap must be."""
@@ -23,7 +23,7 @@ RUNNING = "running"
 def inputs_differ(evidence: Evidence) -> Iterator[Finding]:
     """Inputs of a norm that lie apart by more than the choice of images makes."""
     limit, cause = evidence.limits.gap, ""
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         gap, noise = row["pre_gap"], row["pre_noise"]
         cause = cause or _cause(row)
         if not gap >= limit or gap < NOISE * noise:
@@ -60,7 +60,7 @@ def _cause(row: pd.Series) -> str:
 def modes_disagree(evidence: Evidence) -> Iterator[Finding]:
     """A norm whose output differs because one side used the batch and the other what is stored."""
     limit = evidence.limits.gap
-    for row, _ in sites(evidence):
+    for row, _ in evidence.sites:
         by = {row["normalized_by_a"], row["normalized_by_b"]}
         gap, noise = row["post_gap"], row["post_noise"]
         entered = row["pre_gap"]
@@ -81,7 +81,7 @@ def modes_disagree(evidence: Evidence) -> Iterator[Finding]:
 def memory_moved(evidence: Evidence) -> Iterator[Finding]:
     """Running statistics that moved in a layer whose gamma and beta did not."""
     if not _differ(evidence.channels, "gamma", "beta") and not _weights_differ(evidence):
-        for row, channels in sites(evidence):
+        for row, channels in evidence.sites:
             if (
                 _differ(channels, "running_mean", "running_var")
                 and _stored(channels)
@@ -103,7 +103,7 @@ def memory_moved(evidence: Evidence) -> Iterator[Finding]:
 
 def memory_stood_still(evidence: Evidence) -> Iterator[Finding]:
     """Trained gamma and beta over running statistics that are the same to the last bit."""
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         if not _stored(channels) or _differ(channels, "running_mean", "running_var"):
             continue
         if _differ(channels, "gamma", "beta") and row["affine_gap"] > 1e-3:
@@ -127,7 +127,7 @@ _RECOVER = (
 
 def memory_reset(evidence: Evidence) -> Iterator[Finding]:
     """Statistics that one side has and the other has lost."""
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         if "running_var" in row["missing_b"] and row["kind_b"] in (row["kind_a"], "unknown_norm"):
             yield Finding(
                 "critical",
@@ -151,7 +151,7 @@ def memory_reset(evidence: Evidence) -> Iterator[Finding]:
 
 def fell_silent(evidence: Evidence) -> Iterator[Finding]:
     """Channels that were positive in A and never in B."""
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         found = channels[(channels["fires_a"] >= evidence.limits.fired) & (channels["fires_b"] == 0)]
         if len(found):
             yield Finding(
@@ -169,7 +169,7 @@ def fell_silent(evidence: Evidence) -> Iterator[Finding]:
 
 def turned_nonfinite(evidence: Evidence) -> Iterator[Finding]:
     """NaN, infinity or a negative variance in B where A has none; a vector that is missing is neither."""
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         values = int(row["n_nonfinite_b"]) if row["n_nonfinite_a"] == 0 else 0
         if values or row["poison_b"]:
             facts = [f"{values:,} of the values that entered are not finite"] * bool(values)
@@ -189,7 +189,7 @@ def turned_nonfinite(evidence: Evidence) -> Iterator[Finding]:
 
 def settings_differ(evidence: Evidence) -> Iterator[Finding]:
     """Another eps or kind of norm under the same name."""
-    for row, _ in sites(evidence):
+    for row, _ in evidence.sites:
         told = row["mode_a"] != "weights only" and row["mode_b"] != "weights only"
         known = "unknown_norm" not in (row["kind_a"], row["kind_b"])
         facts = [f"eps is {row['eps_a']:g} in A and {row['eps_b']:g} in B"] * bool(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.remedies import RECALIBRATE, module
-from bnprobe.findings.rule import Evidence, Finding, Rule, sites
+from bnprobe.findings.rule import Evidence, Finding, Rule
 
 UPDATES_PER_CALL = 1.5
 """Updates per call from which a norm is updated more than it is called: of whole numbers, 2 is the next after 1."""
@@ -183,7 +183,7 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
 
 def young(evidence: Evidence) -> Iterator[Finding]:
     """A memory that is still in good part the 0 and 1 of its creation, as the data confirm."""
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         k, m = row["n_batches_tracked"], row["momentum"]
         if row["call"] or not (k > 0 and 0 < m < 1) or row["mode"] != "eval":
             continue

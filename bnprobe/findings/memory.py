@@ -9,7 +9,7 @@ import numpy as np
 from bnprobe.findings.depth import told_once
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.remedies import recalibrate
-from bnprobe.findings.rule import Evidence, Finding, Rule, fresh, sites
+from bnprobe.findings.rule import Evidence, Finding, Rule, fresh
 
 MEASURE_FIRST = (
     "Check the preprocessing first (range, mean, deviation, colour order, size). If these data are what the model will "
@@ -19,7 +19,7 @@ MEASURE_FIRST = (
 
 def never_updated(evidence: Evidence) -> Iterator[Finding]:
     """Running mean exactly 0 and variance exactly 1 in every channel, at the end of the recording as well."""
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         if not fresh(row, channels):
             continue
         trained = not ((channels["gamma"].fillna(1) == 1) & (channels["beta"].fillna(0) == 0)).all()
@@ -51,7 +51,7 @@ def never_updated(evidence: Evidence) -> Iterator[Finding]:
 
 def poisoned(evidence: Evidence) -> Iterator[Finding]:
     """Running statistics that are not finite, or a negative variance."""
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         if row["kind"] != "batch_norm" and channels["running_var"].isna().all():
             continue
         mean, var = channels["running_mean"], channels["running_var"]
@@ -80,7 +80,7 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
     """The same for every norm by itself."""
     limits = evidence.limits
     top = limits.variance_ratio
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         rms, ratio, sure = row["shift_rms"], row["var_ratio_median"], row["shifted_share"]
         remembered = not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all()
         moved, scaled = rms > limits.shift, ratio > top or ratio < 1 / top
@@ -111,7 +111,7 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
 
 def batch_normalized(evidence: Evidence) -> Iterator[Finding]:
     """Train mode: the batch normalized itself, and running statistics were updated."""
-    for row, _ in sites(evidence):
+    for row, _ in evidence.sites:
         if row["kind"] != "batch_norm" or row["normalized_by"] not in ("batch", "both"):
             continue
         trains = row["mode"] != "eval"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, Self
 
 import pandas as pd
@@ -48,6 +49,12 @@ class Evidence:
         """The tables of a report, to be judged by these thresholds."""
         return cls(measured.layers, measured.channels, measured.unread, limits, measured.preprocessing)
 
+    @cached_property
+    def sites(self) -> list[tuple[pd.Series, pd.DataFrame]]:
+        """Each site's row of the layer table with its channels; the rules share them, and change none."""
+        groups = dict(list(self.channels.groupby(["layer", "call"], sort=False)))
+        return [(row, groups[row["layer"], row["call"]]) for _, row in self.layers.iterrows()]
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -78,13 +85,6 @@ class Rule:
     source: str
     silent: str
     find: Callable[[Evidence], Iterable[Finding]]
-
-
-def sites(evidence: Evidence) -> Iterator[tuple[pd.Series, pd.DataFrame]]:
-    """Each site's row of the layer table with its channels."""
-    groups = dict(list(evidence.channels.groupby(["layer", "call"], sort=False)))
-    for _, row in evidence.layers.iterrows():
-        yield row, groups[row["layer"], row["call"]]
 
 
 def fresh(row: pd.Series, channels: pd.DataFrame) -> bool:

@@ -18,7 +18,6 @@ from bnprobe.findings.rule import (
     indices,
     moved_meanwhile,
     share_severity,
-    sites,
 )
 
 VECTORS = ("running_mean", "running_var", "gamma", "beta")
@@ -47,7 +46,7 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
     """Batch norm channels whose output cannot become positive, before a ReLU or what may be one."""
     limits = evidence.limits
     k = limits.dead_sigmas
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         known = row["follows"] in RELUS
         if row["kind"] != "batch_norm" or not (known or row["follows"] == "unknown") or _all_zero(channels):
             continue
@@ -85,7 +84,7 @@ def _all_zero(channels: pd.DataFrame) -> bool:
 def decayed(evidence: Evidence) -> Iterator[Finding]:
     """Filters that no gradient has reached for long: weight decay alone has shrunk them."""
     limits = evidence.limits
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         length = channels["filter_norm"]
         typical = float(length.median())
         small = length < limits.decayed_filter * typical
@@ -119,7 +118,7 @@ def _grown_anew(feeder: str, layer: str, channels: tuple[int, ...], n_channels: 
 def below_eps(evidence: Evidence) -> Iterator[Finding]:
     """Live channels whose remembered variance is smaller than eps."""
     limits = evidence.limits
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         var = channels["running_var"]
         live = channels["gamma"].fillna(1).abs() >= limits.constant_gamma
         found = channels[live & (var >= 0) & (var < row["eps"])]
@@ -152,7 +151,7 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
     """γ and β at their initial values in a layer that has seen training, or in a network that has."""
     trained = {layer for layer, group in evidence.channels.groupby("layer") if not _initial(group)}
     some_scale = evidence.channels["gamma"].notna() & ~evidence.channels["gamma"].isin((0, 1))
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         gamma, beta = channels["gamma"], channels["beta"]
         if gamma.isna().all() or gamma.nunique(dropna=False) > 1 or gamma.iloc[0] not in (0, 1):
             continue
@@ -219,10 +218,10 @@ def _initial(channels: pd.DataFrame) -> bool:
 def overflows_half(evidence: Evidence) -> Iterator[Finding]:
     """Numbers of a layer that half precision cannot hold."""
     top = evidence.limits.half_overflow
-    for row, channels in sites(evidence):
-        vectors = [name for name in VECTORS if _is_beyond(channels[name], top).any()]
-        beyond = pd.concat([_is_beyond(channels[name], top) for name in VECTORS], axis=1).any(axis=1)
-        found = channels[beyond]
+    for row, channels in evidence.sites:
+        beyond = {name: _is_beyond(channels[name], top) for name in VECTORS}
+        vectors = [name for name, values in beyond.items() if values.any()]
+        found = channels[np.logical_or.reduce(list(beyond.values()))]
         # without data the largest input is 6 deviations from the mean, which is room enough
         room = evidence.limits.half_headroom if row["n_values"] > 0 else 1.0
         if not vectors and not top / room < row["largest_input"] < np.inf:
@@ -295,7 +294,7 @@ def _is_beyond(values: pd.Series, top: float) -> pd.Series:
 def counted_differently(evidence: Evidence) -> Iterator[Finding]:
     """Norms that were updated more or less often than the others."""
     layers = evidence.layers[evidence.layers["call"] == 0]
-    unused = [row["layer"] for row, channels in sites(evidence) if fresh(row, channels)]
+    unused = [row["layer"] for row, channels in evidence.sites if fresh(row, channels)]
     # what was never updated has a rule of its own
     counts = layers["n_batches_tracked"][~layers["layer"].isin(unused)].dropna()
     if counts.nunique() < 2:
@@ -327,7 +326,7 @@ def counted_differently(evidence: Evidence) -> Iterator[Finding]:
 def alike(evidence: Evidence) -> Iterator[Finding]:
     """Statistics that no data make: one variance for all channels, or those of another layer."""
     known: dict[bytes, tuple[str, bytes]] = {}
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         mean, var = channels["running_mean"].to_numpy(float), channels["running_var"].to_numpy(float)
         if row["call"] or len(var) < 4 or fresh(row, channels) or not np.isfinite(var).all():
             continue

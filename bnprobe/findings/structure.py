@@ -17,7 +17,6 @@ from bnprobe.findings.rule import (
     indices,
     moved_meanwhile,
     share_severity,
-    sites,
 )
 
 OUTLIER = 6.0
@@ -28,7 +27,7 @@ def calls_differ(evidence: Evidence) -> Iterator[Finding]:
     """One memory for several uses whose inputs are not alike."""
     limits = evidence.limits
     first: dict[str, pd.DataFrame] = {}
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         one = first.setdefault(row["layer"], channels)
         if one is channels or row["kind"] != "batch_norm" or channels["running_var"].isna().all():
             continue
@@ -64,7 +63,7 @@ def _apart(one: pd.DataFrame, two: pd.DataFrame) -> tuple[float, float]:
 def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
     """A bias before a norm that takes the mean out again."""
     pairs = []
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         pools_alone = row["kind"] == "batch_norm" and row["call"] == 0
         if pools_alone and row["feeder"] and (channels["filter_bias"].fillna(0) != 0).any():
             pairs.append((str(row["feeder"]), str(row["layer"])))
@@ -97,7 +96,7 @@ def folded_away(evidence: Evidence) -> Iterator[Finding]:
             "`model = build()`.",
         )
     trained = ~evidence.channels["gamma"].isin((0, 1)) & evidence.channels["gamma"].notna()
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         biased = (channels["filter_bias"].fillna(0) != 0).all()
         idle = _does_nothing(channels) and not moved_meanwhile(row)
         if trained.any() and biased and row["call"] == 0 and idle:
@@ -121,7 +120,7 @@ def _does_nothing(channels: pd.DataFrame) -> bool:
 def branch_off(evidence: Evidence) -> Iterator[Finding]:
     """Residual branches that add next to nothing to their skip connection."""
     limit = evidence.limits.branch_off
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         share = row["branch_share"]
         gamma = channels["gamma"].abs()
         silent = row["skip"] != "" and bool((gamma < evidence.limits.constant_gamma).all())
@@ -147,7 +146,7 @@ def branch_off(evidence: Evidence) -> Iterator[Finding]:
 
 def saturated(evidence: Evidence) -> Iterator[Finding]:
     """Channels that stick at the upper end of their activation."""
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         found = channels[channels["role"] == "saturated"]
         if len(found):
             yield Finding(
@@ -167,7 +166,7 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
 def silent(evidence: Evidence) -> Iterator[Finding]:
     """Channels that let nothing through on these data, although their vectors say that they could."""
     limits = evidence.limits
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         top = limits.variance_ratio
         moved = row["shift_rms"] > limits.shift or not (
             np.isnan(row["var_ratio_median"]) or 1 / top <= row["var_ratio_median"] <= top
@@ -191,7 +190,7 @@ def silent(evidence: Evidence) -> Iterator[Finding]:
 
 def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
     """Channels so large that they set the divisor which all others share."""
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         ratio = channels["rms_ratio"].to_numpy(float)
         far = channels[ratio > OUTLIER]
         if not len(far):

@@ -8,12 +8,12 @@ import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.remedies import module, start_anew
-from bnprobe.findings.rule import Evidence, Finding, Rule, how_many, indices, share_severity, sites
+from bnprobe.findings.rule import Evidence, Finding, Rule, how_many, indices, share_severity
 
 
 def not_finite(evidence: Evidence) -> Iterator[Finding]:
     """NaN or infinite inputs."""
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         bad = channels[channels["n_nonfinite"] > 0]
         if len(bad):
             yield Finding(
@@ -33,7 +33,7 @@ def not_finite(evidence: Evidence) -> Iterator[Finding]:
 def constant(evidence: Evidence) -> Iterator[Finding]:
     """Channels whose learned scale is next to nothing."""
     limit = evidence.limits.constant_gamma
-    for row, channels in sites(evidence):
+    for row, channels in evidence.sites:
         flat = channels[channels["gamma"].abs() < limit]
         whole = len(flat) == len(channels)
         # of a whole branch the rule about branches speaks
@@ -78,7 +78,7 @@ def few_images(evidence: Evidence) -> Iterator[Finding]:
 
 def beyond_the_formula(evidence: Evidence) -> Iterator[Finding]:
     """Layers that do something besides normalizing."""
-    for row, _ in sites(evidence):
+    for row, _ in evidence.sites:
         if row["output"] == "read" and row["mismatch"] > evidence.limits.formula_mismatch:
             yield Finding(
                 "info",

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bnprobe.report.colours import FAINT, INK, MUTED, PAPER
-from bnprobe.report.figures import ratio_ticks, seaborn, stage_bounds
+from bnprobe.report.figures import MOST_NAMES, names_below, ratio_ticks, seaborn, stage_bounds
 from bnprobe.report.pictures import Cloud, Curves, Line, Panel, Stack, Swatch
 from bnprobe.stats.moments import Array
 
@@ -26,7 +26,6 @@ TALL, GAP, LETTER = 1.25, 0.4, 0.055
 BEHIND = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
 """Paper behind words that stand among lines."""
 
-MOST_NAMES = 60
 MOST_POINTS = 600
 """Points above which a cloud is stored as an image: thousands of circles cost more than they show."""
 
@@ -48,17 +47,9 @@ def by_depth(names: list[str], paths: list[str], panels: tuple[Panel, ...]) -> F
         axes.set_title(panel.title)
         axes.set_ylabel(panel.unit)
         axes.set_xlim(-0.5, len(names) - 0.5)
-        _name(axes, names if row == len(panels) - 1 else None)
-    return figure
-
-
-def _name(axes: Axes, names: list[str] | None) -> None:
-    if names is None:
         axes.set_xticks([])
-        return
-    shown = range(0, len(names), -(-len(names) // MOST_NAMES))
-    axes.set_xticks(list(shown), [names[i] for i in shown], rotation=90, fontsize=7.5)
-    axes.tick_params(axis="x", length=0)
+    names_below(axes, names)
+    return figure
 
 
 def _legend(axes: Axes, n: int) -> None:
