@@ -14,6 +14,7 @@ import numpy as np
 
 from bnprobe.comparison.spread import Spread
 from bnprobe.stats.moments import Array
+from bnprobe.stats.significance import two_sided
 
 ROUNDING = 1e-5
 """Difference, in units of the deviation, that the order of additions in float32 makes."""
@@ -43,29 +44,4 @@ def _welch(difference: Array, a: Array, b: Array, n_a: Array, n_b: Array) -> tup
     # without any spread over images a difference is certain, and its absence no test
     flat = se == 0
     z = np.where(flat, np.where(np.abs(difference) > ROUNDING, np.inf, np.nan), difference / se)
-    return se, _two_sided(z, np.where(flat, 1.0, degrees))
-
-
-def _two_sided(z: Array, degrees: Array) -> Array:
-    p = np.full(z.shape, np.nan)
-    tested = ~np.isnan(z) & (degrees > 0)
-    if tested.any():
-        from bnprobe.scipy_stats import stats
-
-        p[tested] = 2 * stats.t.sf(np.abs(z[tested]), degrees[tested])
-    return p
-
-
-def adjusted(p: Array) -> Array:
-    """q values of all tests of a comparison, of any shape: Benjamini & Hochberg 1995; NaN stays NaN.
-
-    One family for means and deviations of all channels of all layers, so that the share of mistakes among
-    everything that is called different stays below q.
-    """
-    q = np.full(p.shape, np.nan)
-    tested = ~np.isnan(p)
-    if tested.any():
-        from bnprobe.scipy_stats import stats
-
-        q[tested] = stats.false_discovery_control(np.clip(p[tested], 0, 1))
-    return q
+    return se, two_sided(z, np.where(flat, 1.0, degrees))

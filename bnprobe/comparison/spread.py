@@ -13,7 +13,7 @@ sees it (affine, post), because there a channel that hardly varies hardly matter
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -81,48 +81,28 @@ def _running(record: LayerRecord) -> Spread:
 
 def _pre(record: LayerRecord) -> Spread:
     """eps is part of the deviation, as it is for the norm: where it rules, nothing that is seen matters."""
-    images = record.pre_images
-    var, n = record.pre.var_population, images.n
-    # a variance over N images misses that of the mean of N
-    seen = var + np.nan_to_num(images.var_between / n)
-    of_square = images.var_of_square_about(record.pre.mean)
-    return Spread(
-        record.pre.mean_seen,
-        np.sqrt(var + record.eps),
-        np.log(seen + record.eps) / 2,
-        np.sqrt(images.var_between / n),
-        np.sqrt(of_square / n) / (2 * (seen + record.eps)),
-        n,
-    )
+    return _sampled(record, record.pre.mean_seen, np.sqrt(record.pre.var_population + record.eps), record.eps)
 
 
 def _post(record: LayerRecord) -> Spread:
     """Errors follow from the input's where the norm is one affine map, and are 0 where the batch sets the output."""
-    before, mean, sd = _pre(record), record.post.mean_seen, np.sqrt(record.post.var_population)
-    unknown = np.full(mean.shape, np.nan)
+    mean, sd, n = record.post.mean_seen, np.sqrt(record.post.var_population), record.pre_images.n
     plain = record.pools == BATCH and record.output == "derived" and not record.mismatch > MISMATCH
     if plain and not record.parameters_moved:
         if record.normalized_by == "batch":
-            zero = np.where(before.n > 1, 0.0, np.nan)
-            return Spread(mean, sd, np.log(sd), zero, zero, before.n)
+            zero = np.where(n > 1, 0.0, np.nan)
+            return Spread(mean, sd, np.log(sd), zero, zero, n)
         if record.normalized_by == "running" and not record.buffers_moved:
-            return _mapped(record, before, mean, sd)
-    return Spread(mean, sd, np.log(sd), unknown, unknown, before.n)
+            return _sampled(record, mean, sd, 0.0, _affine(record).sd / _running(record).sd)
+    return replace(_certain(mean, sd), n=n)
 
 
-def _mapped(record: LayerRecord, before: Spread, mean: Array, sd: Array) -> Spread:
-    """After a map with the same slope for every value."""
-    gamma = np.ones(record.n_channels) if record.gamma is None else record.gamma
-    slope = np.abs(gamma) / _running(record).sd
+def _sampled(record: LayerRecord, mean: Array, sd: Array, eps: float, slope: float | Array = 1.0) -> Spread:
+    """Inputs that are a sample of images, after a map with this slope for every value; eps is part of the variance."""
     images = record.pre_images
-    var = record.pre.var_population
-    seen = var + np.nan_to_num(images.var_between / images.n)
+    n = images.n
+    # a variance over N images misses that of the mean of N
+    seen = record.pre.var_population + np.nan_to_num(images.var_between / n) + eps
     of_square = images.var_of_square_about(record.pre.mean)
-    return Spread(
-        mean,
-        sd,
-        np.log(slope) + np.log(seen) / 2,
-        slope * before.mean_error,
-        np.sqrt(of_square / images.n) / (2 * seen),
-        before.n,
-    )
+    mean_error, log_error = np.sqrt(images.var_between / n), np.sqrt(of_square / n) / (2 * seen)
+    return Spread(mean, sd, np.log(slope) + np.log(seen) / 2, slope * mean_error, log_error, n)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.comparison import stored
-from bnprobe.comparison.certainty import adjusted, mean_test, scale_test
+from bnprobe.comparison.certainty import mean_test, scale_test
 from bnprobe.comparison.columns import COLUMNS, LAYER_SIDES, SIDE_BY_SIDE
 from bnprobe.comparison.pairs import Alone, Pair, Pairs
 from bnprobe.comparison.shapes import distances
@@ -20,6 +20,7 @@ from bnprobe.measures import glossary as of_one_side
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
+from bnprobe.stats.significance import adjusted
 
 SURE = 0.01
 """q below which a channel is called changed."""
@@ -132,7 +133,10 @@ def _tests(a: Spread, b: Spread, aspect: str) -> dict[str, Array]:
 
 
 def _adjust(parts: list[dict[str, Any]], aspect: str) -> None:
-    """Over all channels of all layers at once, means and deviations together."""
+    """Over all channels of all layers at once, means and deviations together, as one family of tests.
+
+    So the share of mistakes among everything that is called different stays below q.
+    """
     names = (f"{aspect}_shift_q", f"{aspect}_ratio_q")
     if not parts:
         return

@@ -11,6 +11,7 @@ import numpy as np
 
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
+from bnprobe.stats.significance import adjusted, two_sided
 
 TRAINING_BATCH = 32
 """Images per device in torchvision's reference recipes: assumed for the noise of the running statistics,
@@ -44,16 +45,9 @@ def sampling_part(record: LayerRecord) -> Array:
     return np.sqrt(memory / (memory + record.pre_images.n))
 
 
-def adjusted(z: Array, n_images: Array) -> Array:
-    """Two-sided p values of z by Student's t, adjusted over the channels that have one; shape (C,).
+def q_values(z: Array, n_images: Array) -> Array:
+    """Chances of a mistake in z, adjusted over the channels of the layer; shape (C,).
 
-    Benjamini & Hochberg 1995; NaN where z is not finite or fewer than two images were seen.
+    By Student's t with an image fewer than were seen; NaN where z is not finite or fewer than two were.
     """
-    tested = np.isfinite(z) & (n_images > 1)
-    q = np.full(z.shape, np.nan)
-    if tested.any():
-        from bnprobe.scipy_stats import stats  # half a second, which a check of weights need not wait
-
-        p = 2 * stats.t.sf(np.abs(z[tested]), n_images[tested] - 1)
-        q[tested] = stats.false_discovery_control(np.clip(p, 0, 1))
-    return q
+    return adjusted(two_sided(np.where(np.isfinite(z), z, np.nan), n_images - 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.certainty import TRAINING_BATCH, adjusted, error_of
+from bnprobe.measures.certainty import TRAINING_BATCH, error_of, q_values
 from bnprobe.measures.columns import Column
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
@@ -67,7 +67,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         with np.errstate(invalid="ignore", divide="ignore"):
             z = np.where(error > 0, log_ratio(record) / error, np.nan)
             ratio = np.sqrt(record.pre.var_population / (record.running_var + record.eps))
-        columns = {"scale_se": ratio * error, "scale_z": z, "scale_q": adjusted(z, record.pre_images.n)}
+        columns = {"scale_se": ratio * error, "scale_z": z, "scale_q": q_values(z, record.pre_images.n)}
     return {**columns, **_alike(record)}
 
 

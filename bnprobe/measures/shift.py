@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.certainty import adjusted, error_of
+from bnprobe.measures.certainty import error_of, q_values
 from bnprobe.measures.columns import Column
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
@@ -111,7 +111,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         z = np.where(se > 0, shift / se, np.nan)
         kl = (ratio**2 + shift**2 - 1) / 2 - np.log(ratio)
         w2 = np.hypot(shift, ratio - 1)
-    q = adjusted(z, record.pre_images.n)
+    q = q_values(z, record.pre_images.n)
     return dict(zip(_NAMES, (shift, ratio, kl, w2, se, z, q), strict=True))
 
 

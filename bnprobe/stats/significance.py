@@ -1,0 +1,38 @@
+"""Chances of a mistake: p by Student's t, and q, which is p adjusted for the number of tests.
+
+scipy.stats takes half a second to import, which a check of weights need not wait: it is imported when asked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnprobe.stats.moments import Array
+
+
+def two_sided(z: Array, degrees: Array) -> Array:
+    """Chance of so many standard errors or more, either way, by Student's t with `degrees` of freedom; same shape.
+
+    0 where z is infinite, NaN where z is NaN or no degree of freedom is left.
+    """
+    p = np.full(z.shape, np.nan)
+    tested = ~np.isnan(z) & (degrees > 0)
+    if tested.any():
+        from bnprobe.scipy_stats import stats
+
+        p[tested] = 2 * stats.t.sf(np.abs(z[tested]), degrees[tested])
+    return p
+
+
+def adjusted(p: Array) -> Array:
+    """q values of one family of tests, same shape: calling all below q different, a share q of them is mistaken.
+
+    Benjamini & Hochberg 1995. NaN is no test, and stays NaN.
+    """
+    q = np.full(p.shape, np.nan)
+    tested = ~np.isnan(p)
+    if tested.any():
+        from bnprobe.scipy_stats import stats
+
+        q[tested] = stats.false_discovery_control(np.clip(p[tested], 0, 1))
+    return q
