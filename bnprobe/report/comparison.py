@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 
 from bnprobe.comparison import Differences, Pairs, Place, differences, opening, pairs
 from bnprobe.errors import CannotCompare, NothingRecorded
-from bnprobe.files import write_whole
 from bnprobe.findings import COMPARED, judge
 from bnprobe.recording import Recording
 from bnprobe.report.blocks import Page
 from bnprobe.report.compared import compose
 from bnprobe.report.compared_words import answer
 from bnprobe.report.compose import nothing_seen
+from bnprobe.report.document import Document
 from bnprobe.report.words import count, listed
 from bnprobe.settings import Settings
 
 
-class Comparison:
+class Comparison(Document):
     """Differences from A to B. Everything is computed once, when first asked for.
 
     Where a difference has a direction it is B less A, or B over A: A is what was there before.
@@ -77,11 +75,6 @@ class Comparison:
         return opening(self.layers, self.settings.limits.gap)
 
     @cached_property
-    def findings(self) -> pd.DataFrame:
-        """A row per finding, the most severe first, without those that the settings leave out."""
-        return self._judged[~self._ignored].reset_index(drop=True)
-
-    @cached_property
     def answer(self) -> tuple[str, ...]:
         """What changed, in a few sentences: the first one says where the two part."""
         return tuple(answer(self.a, self.b, self._tables, self.findings, self.settings.limits))
@@ -90,44 +83,11 @@ class Comparison:
     def _judged(self) -> pd.DataFrame:
         return judge(self._tables, self.settings.limits, COMPARED)
 
-    @cached_property
-    def _ignored(self) -> pd.Series:
-        rows = zip(self._judged["rule"], self._judged["layer"], strict=True)
-        return pd.Series([self.settings.ignores(*row) for row in rows], index=self._judged.index, dtype=bool)
-
-    @property
-    def _left_out(self) -> str:
-        n, rules = int(self._ignored.sum()), sorted(set(self._judged["rule"][self._ignored]))
-        return f"{count(n, 'finding')} left out by {self.settings.source}: {', '.join(rules)}." if n else ""
-
-    def to_html(self, path: str | Path) -> Path:
-        """Write the page to `path`, whole or not at all, and return the path. Raises CannotWrite."""
-        from bnprobe.report.html import to_html
-
-        return write_whole(Path(path), to_html(self._page).encode())
-
-    def to_text(self, width: int | None = None) -> str:
-        """The page as text for a terminal of `width` characters."""
-        from bnprobe.report.text import to_text
-
-        return to_text(self._page, width)
-
-    def summary(self, width: int | None = None) -> str:
-        """What is compared, the answer, and the findings as text."""
-        from bnprobe.report.text import to_text
-
-        return to_text(replace(self._page, sections=self._page.sections[:3]), width)
-
     def to_json(self) -> str:
         """The answer, both sides' facts, layers, what was not compared, and findings. NaN is null."""
         from bnprobe.report.compared_json import to_json
 
         return to_json(self)
-
-    def _repr_html_(self) -> str:
-        from bnprobe.report.html import to_fragment
-
-        return to_fragment(self._page)
 
     def __repr__(self) -> str:
         where = (

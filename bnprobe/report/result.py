@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bnprobe.errors import NothingRecorded
-from bnprobe.files import write_whole
 from bnprobe.findings import judge
 from bnprobe.measures import StemReading, Tables, imbalance, stem, tables
 from bnprobe.recording import Recording
 from bnprobe.report.album import Album
 from bnprobe.report.blocks import Page
 from bnprobe.report.compose import compose, nothing_seen
-from bnprobe.report.words import count
+from bnprobe.report.document import Document
 from bnprobe.settings import Settings
 
 
-class Report:
+class Report(Document):
     """Tables, findings and pages of one recording. Everything is computed once, when first asked for."""
 
     def __init__(self, recording: Recording, settings: Settings | None = None) -> None:
@@ -49,25 +46,8 @@ class Report:
         return self._tables.channels
 
     @cached_property
-    def findings(self) -> pd.DataFrame:
-        """A row per finding, the most severe first, without those that the settings leave out."""
-        return self._judged[~self._ignored].reset_index(drop=True)
-
-    @cached_property
     def _judged(self) -> pd.DataFrame:
         return judge(self._tables, self.settings.limits)
-
-    @cached_property
-    def _ignored(self) -> pd.Series:
-        rows = zip(self._judged["rule"], self._judged["layer"], strict=True)
-        return pd.Series([self.settings.ignores(*row) for row in rows], index=self._judged.index, dtype=bool)
-
-    @property
-    def _left_out(self) -> str:
-        """Which findings the settings leave out, in words; empty where there are none."""
-        rules = sorted(set(self._judged["rule"][self._ignored]))
-        n = int(self._ignored.sum())
-        return f"{count(n, 'finding')} left out by {self.settings.source}: {', '.join(rules)}." if n else ""
 
     @property
     def gradient_imbalance(self) -> float:
@@ -85,15 +65,6 @@ class Report:
         `why` says in a sentence what the trust rests on, or why nothing can be told of this network.
         """
         return stem(self.recording)
-
-    def to_html(self, path: str | Path) -> Path:
-        """Write the page to `path`, whole or not at all, and return the path.
-
-        Raises CannotWrite where that is not possible.
-        """
-        from bnprobe.report.html import to_html
-
-        return write_whole(Path(path), to_html(self._page).encode())
 
     def plot(self, y: str, x: str | None = None, *, layer: str | None = None, ax: Any = None) -> Any:
         """One measure as matplotlib axes, drawn by seaborn: `report.plot("gamma")`.
@@ -114,24 +85,6 @@ class Report:
     def figures(self) -> Album:
         """The page's pictures by name; `report.figures.save(folder)` writes them as SVG and PDF."""
         return Album(self._page)
-
-    def to_text(self, width: int | None = None) -> str:
-        """The page as text for a terminal of `width` characters."""
-        from bnprobe.report.text import to_text
-
-        return to_text(self._page, width)
-
-    def summary(self, width: int | None = None) -> str:
-        """The answer and the findings as text."""
-        from bnprobe.report.text import to_text
-
-        opening = tuple(replace(section, parts=()) for section in self._page.sections[:3])
-        return to_text(replace(self._page, sections=opening), width)
-
-    def _repr_html_(self) -> str:
-        from bnprobe.report.html import to_fragment
-
-        return to_fragment(self._page)
 
     def __repr__(self) -> str:
         n = {
