@@ -12,6 +12,7 @@ Writes OUT.csv, a row per model, and OUT.md, a row per family. Exits with 1 when
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import multiprocessing
 import sys
@@ -32,6 +33,15 @@ from scripts.zoo_trial import ATTACHED, OK, REFUSED, Row, try_model
 
 LIBRARIES = {"torchvision": torchvision_entries, "timm": timm_entries, "transformers": transformers_entries}
 AS_EXPECTED = (OK, REFUSED, ATTACHED)
+
+LOADED_ONCE = (
+    "bnprobe.condense.cpu",
+    "bnprobe.report.result",
+    "bnprobe.report.html",
+    "bnprobe.report.figures",
+    "seaborn",
+)
+"""What every trial comes to need, and what takes as long to load as a small model to be tried."""
 
 
 def main() -> int:
@@ -105,8 +115,10 @@ def _why(row: Row) -> str:
 
 def trials(entries: list[Entry], jobs: int, threads: int, timeout: float, whole: bool) -> Iterator[Row]:
     """A row per entry as they end, each from a process of its own: memory goes back, and a crash costs one row."""
-    # forked, so that torch is loaded once; nothing here has computed, so there are no threads to lose
+    # forked, so that libraries are loaded once; nothing here has computed, so there are no threads to lose
     fork = multiprocessing.get_context("fork")
+    for name in LOADED_ONCE:
+        importlib.import_module(name)
     queue, running = list(entries), {}
     while queue or running:
         while queue and len(running) < jobs:
