@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnprobe import observation
 from bnprobe.norms import NormLayer
-from bnprobe.observation import Before, observe_after, observe_before, vectors_of
+from bnprobe.observation import Before, check, observe_after, observe_before, vectors_of
 
 N, C, P, EPS = 2, 6, 35, 0.05
 """A large eps, so that leaving it out shows."""
@@ -85,7 +84,7 @@ def test_what_is_expected_is_the_formula(kind: str, vectors: bool, x: Tensor):
     own = plan(kind) if vectors else plan(kind, weight=None, bias=None)
     before = before_of(own, x)
     expected = formula(kind, x.numpy().copy(), *((GAMMA.numpy(), BETA.numpy()) if vectors else (None, None)))
-    np.testing.assert_allclose(observation._expected(before, x), expected, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(check.expected_output(before, x), expected, rtol=1e-10, atol=1e-10)
     assert (before.map is None) == (kind in ("layer", "rms"))
 
 
@@ -95,7 +94,7 @@ def test_a_norm_that_does_not_centre_pools_the_mean_square(x: Tensor):
     rows = x.numpy()
     scale = GAMMA.numpy() / np.sqrt((rows**2).mean((0, 2)) + EPS)
     expected = rows * scale[:, None] + BETA.numpy()[:, None]
-    np.testing.assert_allclose(observation._expected(before, x), expected, rtol=1e-10)
+    np.testing.assert_allclose(check.expected_output(before, x), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -178,7 +177,7 @@ def test_what_is_settled_is_not_compared_again(x: Tensor):
 
 def test_only_a_part_of_a_large_first_batch_is_compared(x: Tensor, monkeypatch: pytest.MonkeyPatch):
     """Fails if the copy for the check grows with the batch; samples after the first may differ unseen."""
-    monkeypatch.setattr(observation, "CHECKED_VALUES", 1)
+    monkeypatch.setattr(check, "CHECKED_VALUES", 1)
     before = before_of(plan("batch"), x)
     assert before.sample.shape == (1, C, P)
     assert before.sample.data_ptr() != x.data_ptr()

@@ -9,7 +9,7 @@ from oracles import assert_same_moments
 from torch import Tensor, nn
 
 import bnprobe
-from bnprobe.observation import COUNTED_EVERY, COUNTED_WHOLE
+from bnprobe.observation.reference import COUNTED_EVERY, COUNTED_WHOLE
 from bnprobe.recording import LayerRecord
 
 
