@@ -2,7 +2,7 @@
 
 scipy asks of every array library it knows whether it is loaded, takes the None for a module, and fails
 on import. The rooms right of the recording never need torch, so its entry steps aside for a moment.
-seaborn imports scipy.stats too, and must come after this. Each part is imported when it is first asked
+seaborn imports scipy.stats too, and does so within `aside`. Each part is imported when it is first asked
 for: the statistics take ten times as long as the special functions.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    with _aside():
+    with aside():
         if name == "stats":
             from scipy import stats
 
@@ -28,8 +28,8 @@ def __getattr__(name: str) -> Any:
 
 
 @contextmanager
-def _aside() -> Iterator[None]:
-    """Without the entries that are None, which are put back."""
+def aside() -> Iterator[None]:
+    """Without the entries that are None, which are put back: inside, scipy can be imported."""
     names = ("torch", "jax", "cupy")
     blocked = {name: sys.modules.pop(name) for name in names if sys.modules.get(name, 0) is None}
     try:

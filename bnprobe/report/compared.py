@@ -145,9 +145,9 @@ def _cell(value: Any) -> Cell:
 
 def _network(tables: Differences) -> Figure:
     def draw() -> Any:
-        from bnprobe.report import compared_figures
+        from bnprobe.report.figures import comparison
 
-        return compared_figures.network(tables)
+        return comparison.network(tables)
 
     return Figure(
         "comparison",
@@ -226,9 +226,9 @@ def _layer_words(row: pd.Series) -> str:
 
 def _layer_figure(pair: Pair, channels: pd.DataFrame, by: str) -> Figure:
     def draw(pair: Pair, channels: pd.DataFrame, by: str) -> Any:
-        from bnprobe.report import compared_figures
+        from bnprobe.report.figures import comparison
 
-        return compared_figures.layer(pair, channels, by)
+        return comparison.layer(pair, channels, by)
 
     return Figure(
         f"comparison {pair.a.call} {pair.a.layer}",

@@ -121,7 +121,7 @@ def by_depth(
 
 
 def _depth(names: list[str], paths: list[str], panels: tuple[Panel, ...]) -> Any:
-    from bnprobe.report import charts
+    from bnprobe.report.figures import charts
 
     return charts.by_depth(names, paths, panels)
 
@@ -132,7 +132,7 @@ def side_by_side(name: str, alt: str, clouds: tuple[Cloud, ...], caption: str = 
 
 
 def _clouds(clouds: tuple[Cloud, ...]) -> Any:
-    from bnprobe.report import charts
+    from bnprobe.report.figures import charts
 
     return charts.clouds(clouds)
 
@@ -143,7 +143,7 @@ def swatches(name: str, alt: str, patches: tuple[Swatch, ...], caption: str = ""
 
 
 def _swatches(patches: tuple[Swatch, ...]) -> Any:
-    from bnprobe.report import charts
+    from bnprobe.report.figures import charts
 
     return charts.swatches(patches)
 

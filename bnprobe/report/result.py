@@ -74,7 +74,7 @@ class Report(Document):
         another, coloured by how often they fire. Draws into `ax` where one is given. Raises NotDefined where there
         is no such column or layer, or nothing to draw.
         """
-        from bnprobe.report.plots import known, plot
+        from bnprobe.report.figures.plots import known, plot
 
         known(self._tables, y, needs_channels=x is not None or layer is not None)
         if x is not None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 
 from bnprobe.report.blocks import Figure
 from bnprobe.report.colours import GREEN, MEMORY, MUTED, ROSE, SAND, SEEN, VIOLET
-from bnprobe.report.figures import ratio_ticks
+from bnprobe.report.figures.axes import ratio_ticks
 
 COLOURS = {
     "batch norm": SEEN,

@@ -192,6 +192,27 @@ def test_an_address_leads_to_a_channel(browser, page):
     browser.until("return Math.abs(document.querySelector('#layers').getBoundingClientRect().top) < 300")
 
 
+def drawn(reading: Reader) -> list[int]:
+    """The channels whose distributions are drawn before the norm, from the back to the front."""
+    words = "return [...document.querySelectorAll('.pair .panel:first-child text')].map((t) => t.textContent)"
+    return [int(text.removeprefix("channel ")) for text in reading.run(words) if text.startswith("channel ")]
+
+
+def test_the_channels_worth_looking_at_are_drawn(browser, page, report):
+    """Fails if the most and the least shifted or the heaviest tail are left out, or a small choice is thinned."""
+    browser.look()
+    browser.open(page, "#layer=stage2.1.1")
+    table = channels_of(report, "stage2.1.1")
+    order = table["shift"].abs().sort_values(ascending=False, kind="stable").index.tolist()
+    shown = drawn(browser)
+    assert shown[:3] == order[:3]
+    assert order[-1] in shown
+    assert int(table["pre_kurtosis"].argmax()) in shown
+    assert len(shown) == len(set(shown)) <= 9
+    browser.open(page, "#layer=stage2.1.1&channel=5")
+    assert drawn(browser)[0] == 5
+
+
 @pytest.mark.parametrize(
     "address", ["#layer=nothing", "#layer=stage1.1.1&channel=999", "#layer=%E0%A4%A", "#channel=3"]
 )

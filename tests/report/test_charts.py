@@ -7,8 +7,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from bnprobe.report import charts, figures
+from bnprobe.report import figures
 from bnprobe.report.colours import MEMORY, SEEN
+from bnprobe.report.figures import charts
 from bnprobe.report.pictures import Band, Cloud, Curves, Line, Part, Stack, Swatch
 from report.pictured import upright
 

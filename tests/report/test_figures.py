@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from measures.sites import memory_of, recording, site, some_rows
 
 from bnprobe.measures import tables
-from bnprobe.report import figures
-from bnprobe.report.figures import telling_channels, to_svg
+from bnprobe.report import colours, figures
+from bnprobe.report.figures import maps, to_svg
 from report.pictured import upright
 
 ROWS = some_rows(40)
@@ -26,7 +26,7 @@ def channels_of(record: object) -> object:
 def plain(text: str = "hello") -> Figure:
     figure = Figure(figsize=(2, 1))
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=figures.SEEN)
+    axes.plot([0, 1], [0, 1], color=colours.SEEN)
     axes.set_title(text)
     return figure
 
@@ -40,7 +40,7 @@ def test_the_picture_is_well_formed_and_has_words_as_words():
 
 
 @pytest.mark.parametrize(
-    "name", ["experts.3.1275.norm", "url(#a)", f"colour {figures.INK}", 'id="a" href="#b"', "$x_1$"]
+    "name", ["experts.3.1275.norm", "url(#a)", f"colour {colours.INK}", 'id="a" href="#b"', "$x_1$"]
 )
 def test_text_is_left_as_it_is(name):
     """Fails if what tidies coordinates, ids and colours, or reads formulas, changes the name of a layer."""
@@ -73,7 +73,7 @@ def test_colours_follow_the_page():
     svg = to_svg("one", plain)
     assert "var(--ink)" in svg
     assert "var(--seen)" in svg
-    for fixed in (figures.INK, figures.MUTED, figures.PAPER, figures.SEEN, figures.MEMORY):
+    for fixed in (colours.INK, colours.MUTED, colours.PAPER, colours.SEEN, colours.MEMORY):
         assert fixed not in svg
 
 
@@ -94,43 +94,6 @@ def test_style_is_ours_inside_and_the_users_afterwards(fails):
     else:
         to_svg("one", draw)
     assert dict(mpl.rcParams) == before
-
-
-def test_few_channels_are_all_shown():
-    """Fails if a small layer is thinned."""
-    assert telling_channels(channels_of(site(some_rows(5, 7), gamma=1))) == list(range(7))
-
-
-def test_the_most_shifted_the_heaviest_tail_and_the_least_shifted_are_shown():
-    """Fails if the channels worth looking at are not among those drawn."""
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(30, 50, 8))
-    rows[0, 17, 0] = 40.0
-    memory = memory_of(rows)
-    distance = rng.permutation(np.linspace(0.1, 2, 50))
-    memory["running_mean"] = memory["running_mean"] - distance * np.sqrt(memory["running_var"])
-    chosen = telling_channels(channels_of(site(rows, **memory)))
-    order = np.argsort(-distance)
-    assert chosen[:3] == order[:3].tolist()
-    assert 17 in chosen
-    assert order[-1] in chosen
-    assert len(chosen) == len(set(chosen)) <= 7
-
-
-def test_a_norm_without_memory_shows_its_strangest():
-    """Fails if channels of a layer norm are picked by a shift that is not defined."""
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(30, 50, 8))
-    rows[0, 23, 0] = 60.0
-    assert telling_channels(channels_of(site(rows, kind="layer_norm")))[0] == 23
-
-
-def test_channels_are_picked_by_number_also_where_shift_is_nan():
-    """Fails if NaN sorts as the largest shift, and empty curves take the place of telling ones."""
-    rows = some_rows(5, 30)
-    rows[:, 4] = np.nan
-    memory = {"running_mean": np.zeros(30), "running_var": np.ones(30)}
-    assert 4 not in telling_channels(channels_of(site(rows, **memory)))[:3]
 
 
 def test_the_map_has_a_column_per_site_and_the_names_below():
@@ -174,10 +137,10 @@ def test_maps_show_what_there_is():
 
 def test_constant_and_zero_columns_do_not_cost_the_colours_their_range():
     """Fails if a map whose values are all the same divides by its range."""
-    low, high = figures._robust(np.zeros(5), None)
+    low, high = maps.robust(np.zeros(5), None)
     assert low < 0 < high
-    low, high = figures._robust(np.zeros(5), 0.0)
+    low, high = maps.robust(np.zeros(5), 0.0)
     assert (low, high) == (-1, 1)
-    assert figures._robust(np.array([]), 0.0) == (0, 1)
-    low, high = figures._robust(np.array([-1.0, 3.0] * 50), 0.0)
+    assert maps.robust(np.array([]), 0.0) == (0, 1)
+    low, high = maps.robust(np.array([-1.0, 3.0] * 50), 0.0)
     assert (low, high) == (-3, 3)

@@ -1,7 +1,4 @@
-"""Figures for papers: one column of the tables by depth, in one layer, or against another, drawn by seaborn.
-
-Beside `figures` and `charts` the only room that imports seaborn and matplotlib.
-"""
+"""Figures for papers: one column of the tables by depth, in one layer, or against another, drawn by seaborn."""
 
 from __future__ import annotations
 
@@ -15,14 +12,13 @@ from matplotlib.axes import Axes
 from bnprobe.errors import NotDefined
 from bnprobe.measures import Tables, glossary
 from bnprobe.report.colours import MEMORY, MUTED, ROLES, SEEN
-from bnprobe.report.figures import seaborn, stage_bounds, style
+from bnprobe.report.figures.axes import MOST_NAMES, stage_bounds
+from bnprobe.report.figures.svg import seaborn, style
 from bnprobe.report.pictures import site_names
 from bnprobe.report.words import number
 
 LEVELS = {"shift": 0.0, "scale_ratio": 1.0, "var_ratio_median": 1.0, "shift_rms": 0.0}
 """What a measure would be if the data were as remembered; drawn in the colour of memory."""
-
-MOST_NAMES = 60
 
 
 def plot(tables: Tables, y: str, x: str | None, layer: str | None, ax: Axes | None) -> Axes:

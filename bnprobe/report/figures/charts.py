@@ -1,6 +1,6 @@
 """The forms of picture that chapters share: panels over depth, clouds of points, patches of colour.
 
-Beside `figures` the only room that imports seaborn and matplotlib. Layouts are fixed: the automatic one
+Layouts are fixed: the automatic one
 costs as much as the drawing.
 """
 
@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bnprobe.report.colours import FAINT, INK, MUTED, PAPER
-from bnprobe.report.figures import MOST_NAMES, names_below, ratio_ticks, seaborn, stage_bounds
+from bnprobe.report.figures.axes import MOST_NAMES, names_below, ratio_ticks, stage_bounds
+from bnprobe.report.figures.svg import seaborn
 from bnprobe.report.pictures import Cloud, Curves, Line, Panel, Stack, Swatch
 from bnprobe.stats.moments import Array
 

@@ -11,25 +11,28 @@ from matplotlib.figure import Figure
 
 from bnprobe.comparison import Differences, Pair
 from bnprobe.comparison.opening import NOISE
-from bnprobe.report import figures as house
 from bnprobe.report.colours import MEMORY, MUTED, SEEN
+from bnprobe.report.figures.maps import MapPanel, column_name, draw_map, label_columns, log2
 from bnprobe.report.words import number
 from bnprobe.stats.histogram import Z_EDGES
+from bnprobe.stats.moments import Array
 
 SEEN_PANELS = (
-    house.MapPanel("shift of the inputs from A to B, in σ", "pre_shift", "vlag", centre=0),
-    house.MapPanel("log₂ of the ratio of deviations, B / A", "pre_ratio", "vlag", house._log2, centre=0),
-    house.MapPanel("change of the share of positive outputs", "fires_change", "vlag", centre=0),
+    MapPanel("shift of the inputs from A to B, in σ", "pre_shift", "vlag", centre=0),
+    MapPanel("log₂ of the ratio of deviations, B / A", "pre_ratio", "vlag", log2, centre=0),
+    MapPanel("change of the share of positive outputs", "fires_change", "vlag", centre=0),
 )
 STORED_PANELS = (
-    house.MapPanel("shift of the running mean from A to B, in σ", "running_shift", "vlag", centre=0),
-    house.MapPanel(
-        "log₂ of the ratio of running deviations, B / A", "running_ratio", "vlag", house._log2, centre=0
-    ),
-    house.MapPanel("shift of β, in units of the layer's |γ|", "affine_shift", "vlag", centre=0),
-    house.MapPanel("log₂ of |γ| of B / A", "affine_ratio", "vlag", house._log2, centre=0),
+    MapPanel("shift of the running mean from A to B, in σ", "running_shift", "vlag", centre=0),
+    MapPanel("log₂ of the ratio of running deviations, B / A", "running_ratio", "vlag", log2, centre=0),
+    MapPanel("shift of β, in units of the layer's |γ|", "affine_shift", "vlag", centre=0),
+    MapPanel("log₂ of |γ| of B / A", "affine_ratio", "vlag", log2, centre=0),
 )
 REACH = 5.0
+"""Deviations of the axis of distributions."""
+
+RIDGES = 7
+"""Channels of a layer that are drawn."""
 
 
 def network(tables: Differences) -> Figure:
@@ -37,7 +40,7 @@ def network(tables: Differences) -> Figure:
     layers = tables.layers
     channels = tables.channels.assign(gamma=tables.channels["gamma_a"])
     groups = [group for _, group in channels.groupby(["layer", "call"], sort=False)]
-    names = [house._column_name(group) for group in groups]
+    names = [column_name(group) for group in groups]
     seen = bool(layers[["pre_gap", "post_gap"]].notna().any(axis=None))
     panels = [
         panel for panel in (SEEN_PANELS if seen else STORED_PANELS) if channels[panel.column].notna().any()
@@ -49,8 +52,8 @@ def network(tables: Differences) -> Figure:
     _gaps(figure.add_subplot(grid[0, 0]), layers, seen)
     for row, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(grid[row, 0])
-        house._map(axes, figure.add_subplot(grid[row, 1]), groups, panel)
-        house._label_columns(axes, names if row == len(panels) else None)
+        draw_map(axes, figure.add_subplot(grid[row, 1]), groups, panel)
+        label_columns(axes, names if row == len(panels) else None)
     return figure
 
 
@@ -87,7 +90,7 @@ def _gaps(axes: Axes, layers: pd.DataFrame, seen: bool) -> None:
 def layer(pair: Pair, channels: pd.DataFrame, by: str) -> Figure:
     """One layer: the distributions of the channels that changed most, A filled and B as a line, and all channels."""
     order = channels[by].fillna(-1).to_numpy().argsort(kind="stable")[::-1]
-    chosen = [int(c) for c in order[: house.RIDGES]]
+    chosen = [int(c) for c in order[:RIDGES]]
     drawn = (
         pair.a.pre_histogram is not None
         and pair.b.pre_histogram is not None
@@ -126,13 +129,28 @@ def _ridges(axes: Axes, pair: Pair, channels: pd.DataFrame, chosen: list[int], s
             else np.zeros_like(z)
             for histogram in histograms
         ]
-        house._ridge(axes, level, len(chosen), z, *curves)
-    house._ridge_axis(
-        axes, [f"channel {c}" for c in chosen[::-1]] if side == "before" else [""] * len(chosen)
-    )
+        _ridge(axes, level, len(chosen), z, *curves)
+    _ridge_axis(axes, [f"channel {c}" for c in chosen[::-1]] if side == "before" else [""] * len(chosen))
     axes.set_title(f"{side} the norm: A filled, B as a line")
     axes.set_xlabel("σ from the mean in A")
     axes.set_xlim(-REACH, REACH)
+
+
+def _ridge(axes: Axes, level: int, n: int, x: Array, seen: Array, line: Array) -> None:
+    """One channel's curve; lower ridges stand in front."""
+    base, tall = n - 1 - level, 2.4
+    axes.fill_between(
+        x, base, base + np.minimum(tall * seen, 2.6), color=SEEN, alpha=0.6, linewidth=0, zorder=2 + level
+    )
+    axes.plot(x, base + np.minimum(tall * line, 2.6), color=MEMORY, linewidth=1.1, zorder=2.5 + level)
+
+
+def _ridge_axis(axes: Axes, labels: list[str]) -> None:
+    """A base line per channel, the same on every panel."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(-0.25, len(labels) + 1.8)
+    axes.spines["left"].set_visible(False)
 
 
 def _plane(axes: Axes, channels: pd.DataFrame) -> None:
