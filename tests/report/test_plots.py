@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from measures.sites import memory_of, recording, site, some_rows
 
 import bnprobe
@@ -129,6 +130,16 @@ def test_figures_are_saved_for_papers(report, tmp_path):
     assert "<text" in (tmp_path / "new" / "folder" / "network.svg").read_text("utf-8"), "text stays text"
     first = [path.read_bytes() for path in paths]
     assert [path.read_bytes() for path in report.figures.save(tmp_path / "new" / "folder")] == first
+
+
+def test_a_figure_by_its_name(report):
+    """Fails if the album does not give the picture that it names, or does not say what it holds."""
+    drawn = report.figures["network"]
+    assert isinstance(drawn, Figure)
+    assert any("γ" in axes.get_title("left") for axes in drawn.axes)
+    assert repr(report.figures) == f"<Album of {len(report.figures)} pictures: {', '.join(report.figures)}>"
+    with pytest.raises(KeyError):
+        report.figures["nothing"]
 
 
 def test_figures_cannot_be_saved_below_a_file(report, tmp_path):

@@ -214,6 +214,28 @@ def test_architecture_and_file_agree(tmp_path):
         bnprobe.check(tmp_path / "m.pth", arch="torchvision:mobilenet_v2")
 
 
+class Picky(torch.nn.Module):
+    """Refuses every input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = torch.nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("two\nlines")
+
+
+def test_an_architecture_that_does_not_run_says_so(tmp_path, monkeypatch):
+    """Fails if the exception of a user's own model ends the check without a way round it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    torch.save(Picky().state_dict(), tmp_path / "m.pth")
+    with pytest.raises(
+        BadCheckpoint,
+        match=r"does not run on one blank image \(RuntimeError: two lines\)\. Check without --arch",
+    ):
+        bnprobe.check(tmp_path / "m.pth", arch="weights.test_check:Picky")
+
+
 # Every kind of file
 
 
