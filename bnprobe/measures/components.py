@@ -95,7 +95,8 @@ def _between(record: LayerRecord) -> Array:
     images = record.pre_images
     n = np.maximum(images.n, 1)
     between = images.aa / n
-    total = images.b - images.a**2
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = images.b - images.a**2
     some = (record.pre.m2 > 0) & (total > 0)
     return np.where(some, np.clip(between / np.where(some, total, 1.0), 0.0, 1.0), np.nan)
 

@@ -103,7 +103,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     """The shift, its certainty and the distances, shape (C,) each; NaN without running statistics."""
     if record.running_mean is None or record.running_var is None:
         return dict.fromkeys(_NAMES, np.full(record.n_channels, np.nan))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         sigma = np.sqrt(record.running_var + record.eps)
         shift = (record.pre.mean_seen - record.running_mean) / sigma
         ratio = np.sqrt(record.pre.var_population) / sigma

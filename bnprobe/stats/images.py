@@ -71,15 +71,16 @@ class ImageMoments:
         a' = a - t and b' = b - 2 t a + t^2 with t = origin' - origin: linear, hence exact.
         """
         t = origin - self.origin
-        return type(self)(
-            origin,
-            self.n,
-            np.where(self.n > 0, self.a - t, 0.0),
-            np.where(self.n > 0, self.b - 2 * t * self.a + t * t, 0.0),
-            self.aa,
-            np.maximum(self.bb - 4 * t * self.ab + 4 * t * t * self.aa, 0.0),
-            self.ab - 2 * t * self.aa,
-        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            return type(self)(
+                origin,
+                self.n,
+                np.where(self.n > 0, self.a - t, 0.0),
+                np.where(self.n > 0, self.b - 2 * t * self.a + t * t, 0.0),
+                self.aa,
+                np.maximum(self.bb - 4 * t * self.ab + 4 * t * t * self.aa, 0.0),
+                self.ab - 2 * t * self.aa,
+            )
 
     def merge(self, other: Self) -> Self:
         """Both sets of images together, about the origin of `self`."""

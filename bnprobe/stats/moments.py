@@ -12,6 +12,9 @@ from bnprobe.errors import BnprobeError
 
 Array = NDArray[np.float64]
 
+IN_REACH = 1e70
+"""Up to here the fourth power of a value, and sums of them, have a float64."""
+
 # Slack of the inequalities below, relative to the largest term: rounding in float64 only.
 ROUNDING = 1e-9
 
@@ -172,25 +175,36 @@ class Moments:
 
         low <= mean <= high; variance <= (high - low)^2 / 4 (Popoviciu 1935);
         kurtosis >= skewness^2 + 1 (Pearson 1916). They need no oracle, so they are asked of
-        every statistic made in tests and of every recording that is loaded.
+        every statistic made in tests and of every recording that is loaded. Of values beyond
+        IN_REACH, or all nearer to zero than its inverse, sums of powers may have left the range of
+        float64: of them only count, mean and extremes are asked, and that variances are not negative.
         """
-        some = self.n > 0
-        width = np.where(some, self.high - self.low, 0.0)
-        slack = ROUNDING * np.where(some, np.maximum(np.abs(self.low), np.abs(self.high)), 0.0)
-        var = np.where(some, self.m2 / np.maximum(self.n, 1), 0.0)
-        m3, m4 = self.m3 / np.maximum(self.n, 1), self.m4 / np.maximum(self.n, 1)
-        self._demand(
-            where, "every field is finite", np.isfinite(self.n + self.mean + self.m2 + self.m3 + self.m4)
-        )
-        self._demand(where, "n >= 0 and whole", (self.n >= 0) & (self.n == np.floor(self.n)))
-        self._demand(where, "low <= mean", ~some | (self.mean >= self.low - slack))
-        self._demand(where, "mean <= high", ~some | (self.mean <= self.high + slack))
-        self._demand(where, "variance >= 0", var >= 0)
-        self._demand(
-            where, "variance <= (high - low)^2 / 4", var <= (width / 2 + slack) ** 2 * (1 + ROUNDING)
-        )
-        pearson = m4 * var * (1 + 1e-6) - m3**2 - var**3
-        self._demand(where, "kurtosis >= skewness^2 + 1", pearson >= -1e-6 * var**3 - slack**6)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            some = self.n > 0
+            largest = np.where(some, np.maximum(np.abs(self.low), np.abs(self.high)), 0.0)
+            known = largest <= IN_REACH
+            m2, m3, m4 = (
+                np.where(known, m, 0.0) / np.maximum(self.n, 1) for m in (self.m2, self.m3, self.m4)
+            )
+            self._demand(where, "every field is finite", np.isfinite(self.n + self.mean + m2 + m3 + m4))
+            self._demand(where, "n >= 0 and whole", (self.n >= 0) & (self.n == np.floor(self.n)))
+            slack = ROUNDING * largest
+            self._demand(where, "low <= mean", ~some | (self.mean >= self.low - slack))
+            self._demand(where, "mean <= high", ~some | (self.mean <= self.high + slack))
+            # in units of the largest value, whose sixth power may have no float64
+            exact = known & (largest >= 1 / IN_REACH)
+            unit = np.where(exact, largest, 1.0)
+            width = np.where(exact, self.high / unit - self.low / unit, 0.0)
+            var = np.where(exact & some, m2, 0.0) / unit / unit
+            m3, m4 = (np.where(exact, m, 0.0) / unit / unit / unit for m in (m3, m4 / unit))
+            self._demand(where, "variance >= 0", ~(m2 < 0))
+            self._demand(
+                where,
+                "variance <= (high - low)^2 / 4",
+                var <= (width / 2 + ROUNDING) ** 2 * (1 + ROUNDING),
+            )
+            pearson = m4 * var * (1 + 1e-6) - m3**2 - var**3
+            self._demand(where, "kurtosis >= skewness^2 + 1", pearson >= -1e-6 * var**3 - ROUNDING**6)
         return self
 
     def _demand(self, where: str, law: str, holds: Any) -> None:

@@ -139,11 +139,13 @@ def central(k: float, n: float, s1: float, s2: float, s3: float, s4: float, low:
     m2 = s2 - n * m * m
     m3 = s3 - m * (3 * s2 - 2 * n * m * m)
     m4 = s4 - m * (4 * s3 - m * (6 * s2 - 3 * n * m * m))
-    m2 = min(max(m2, 0.0), n * (high - low) * (high - low) / 4)
+    # squares that no float64 holds leave infinity less infinity
+    m2 = max(m2, 0.0) if m2 == m2 else np.inf
+    m2 = min(m2, n * (high - low) * (high - low) / 4)
     varies = (n > 0) & (m2 > 0)
     m2 = m2 if varies else 0.0
     m3 = m3 if varies else 0.0
-    least = m3 * m3 / (m2 if varies else 1.0) + m2 * m2 / max(n, 1.0)
+    least = m3 / (m2 if varies else 1.0) * m3 + m2 / max(n, 1.0) * m2
     return min(max(k + m, low), high) if n > 0 else 0.0, m2, m3, max(m4, least) if varies else 0.0
 
 

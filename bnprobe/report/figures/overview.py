@@ -109,5 +109,5 @@ def _profile(axes: Axes, low: Array, mid: Array, high: Array) -> None:
 
 def _spread(groups: list[pd.DataFrame], column: str) -> Array:
     """Quartiles of a column per site, shape (3, L)."""
-    rows = [group[column].dropna() for group in groups]
+    rows = [group[column][np.isfinite(group[column])] for group in groups]
     return np.array([np.quantile(row, (0.25, 0.5, 0.75)) if len(row) else [np.nan] * 3 for row in rows]).T
