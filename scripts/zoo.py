@@ -1,6 +1,6 @@
 """Try the probe on every architecture of a library: attach, forward, backward, tables, page, and nothing changed.
 
-    python scripts/zoo.py                          # all of torchvision: some twenty minutes on two cores
+    python scripts/zoo.py                          # all of torchvision: some seven minutes on two cores
     python scripts/zoo.py "resnet*" swin_t         # these; other rows of the table stay as they are
     python scripts/zoo.py --library timm           # a sample by family; transformers likewise
 
