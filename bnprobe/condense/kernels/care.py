@@ -7,10 +7,19 @@ from typing import Any
 import numpy as np
 
 from bnprobe.condense.kernels.channels import HIGH, LOW, POINT, S1, S2, S3, S4, N
-from bnprobe.condense.kernels.lanes import plain, value
+from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, value
 
 TINY = 1e-32
 """Mean fourth power below which float32 runs out of range: deviations of about 1e-8."""
+
+LEAST_WIDTH = 1e-36
+"""Distance of the extremes of a row below which its inverse is out of float32's range, or nearly."""
+
+BLOCK = 2048
+"""Values summed in float32 lanes, 16 or more at a time, before they join a float64 sum."""
+
+STRIDED_BLOCK = 32
+"""The same where the values are not neighbours, and one float32 takes them all."""
 
 
 @plain
@@ -39,30 +48,84 @@ def n_unusual(rows: Any, width: int) -> Any:
     return found
 
 
-@plain
-def careful(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
-    """A row in float64, finite values only: the mean, how many, sums about the mean, extremes."""
+@loop
+def finite_part(x: Any, start: int, n: int, stride: int) -> Any:
+    """The mean of a row's finite values times their share of it, how many they are, and their extremes."""
     low, high = np.inf, -np.inf
-    k, seen = 0.0, 0
+    total, seen, part = 0.0, np.int64(0), 1.0 / n
     for i in range(n):
         v = np.float64(value(x, start + i * stride))
-        if np.isfinite(v):
-            seen += 1
-            low, high = min(low, v), max(high, v)
-            k = low if low == high else k + (v - k) / seen
+        fine = abs(v) < np.inf
+        seen += np.int64(fine)
+        total += (v if fine else 0.0) * part  # not divided at the end: the sum may have no float64
+        low = smaller(low, v if fine else np.inf)
+        high = larger(high, v if fine else -np.inf)
+    return total, seen, low, high
+
+
+@loop
+def finite_powers(x: Any, start: int, n: int, stride: int, k: float) -> Any:
+    """Sums of (v - k) to the fourth power over a row's finite values."""
     s1 = s2 = s3 = s4 = 0.0
     for i in range(n):
         v = np.float64(value(x, start + i * stride))
-        if np.isfinite(v):
-            d = v - k
-            d2 = d * d
-            s1 += d
-            s2 += d2
-            s3 += d2 * d
-            s4 += d2 * d2
+        d = v - k if abs(v) < np.inf else 0.0
+        d2 = d * d
+        s1 += d
+        s2 += d2
+        s3 += d2 * d
+        s4 += d2 * d2
+    return s1, s2, s3, s4
+
+
+@plain
+def careful(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
+    """A row in float64, finite values only, in two walks: first the mean, then the sums about it."""
+    total, seen, low, high = finite_part(x, start, n, stride)
+    k = total * (n / max(seen, 1))
+    if low == high:
+        k = low  # of a constant nothing is left over
     rows[POINT + c], rows[N + c] = k, np.float64(seen)
-    rows[S1 + c], rows[S2 + c], rows[S3 + c], rows[S4 + c] = s1, s2, s3, s4
+    rows[S1 + c], rows[S2 + c], rows[S3 + c], rows[S4 + c] = finite_powers(x, start, n, stride, k)
     rows[LOW + c], rows[HIGH + c] = low, high
+
+
+@loop
+def enlarged_sums(x: Any, start: int, n: int, stride: int, k: Any, scale: Any) -> Any:
+    """Sums of (scale (v - k)) to the fourth power."""
+    s1 = s2 = s3 = s4 = real(x, 0.0)
+    for i in range(n):
+        d = (value(x, start + i * stride) - k) * scale
+        d2 = d * d
+        s1 += d
+        s2 += d2
+        s3 += d2 * d
+        s4 += d2 * d2
+    return s1, s2, s3, s4
+
+
+@plain
+def enlarged(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
+    """A row of small values again, about its point, in units of its width: powers of those are in range."""
+    width = rows[HIGH + c] - rows[LOW + c]
+    k, scale = real(x, rows[POINT + c]), real(x, 1.0 / width)
+    s1 = s2 = s3 = s4 = 0.0
+    block = BLOCK if stride == 1 else STRIDED_BLOCK
+    for at in range(0, n, block):
+        p1, p2, p3, p4 = enlarged_sums(x, start + at * stride, min(block, n - at), stride, k, scale)
+        s1, s2, s3, s4 = s1 + p1, s2 + p2, s3 + p3, s4 + p4
+    unit = 1.0 / np.float64(scale)
+    rows[S1 + c], rows[S2 + c] = s1 * unit, s2 * unit * unit
+    rows[S3 + c], rows[S4 + c] = s3 * unit * unit * unit, s4 * unit * unit * unit * unit
+
+
+@plain
+def look_again(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
+    """A row that needs care, but not another point: enlarged where it is only small, else in float64."""
+    if rows[S4 + c] < np.inf and rows[HIGH + c] - rows[LOW + c] > LEAST_WIDTH:
+        enlarged(x, start, n, stride, rows, c)
+    else:
+        careful(x, start, n, stride, rows, c)
 
 
 @plain

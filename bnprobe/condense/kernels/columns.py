@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bnprobe.condense.kernels import channels, tasks
-from bnprobe.condense.kernels.care import careful, is_constant, is_far, n_unusual, needs_care
+from bnprobe.condense.kernels.care import careful, is_constant, is_far, look_again, n_unusual, needs_care
 from bnprobe.condense.kernels.channels import LANES
 from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, stack, stack_of_reals, value
 from bnprobe.condense.kernels.rows import N_PILOT
@@ -125,9 +125,10 @@ def mend(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
     """Sum a row again, by itself, if the first sums will not do."""
     if is_constant(rows, c):
         return
-    far = is_far(rows[channels.N + c], rows[channels.S1 + c], rows[channels.S2 + c])
-    if far or needs_care(rows[channels.N + c], rows[channels.S4 + c]):
+    if is_far(rows[channels.N + c], rows[channels.S1 + c], rows[channels.S2 + c]):
         careful(x, start, n, stride, rows, c)
+    elif needs_care(rows[channels.N + c], rows[channels.S4 + c]):
+        look_again(x, start, n, stride, rows, c)
 
 
 @plain

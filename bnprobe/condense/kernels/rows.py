@@ -14,17 +14,19 @@ from typing import Any
 import numpy as np
 
 from bnprobe.condense.kernels import tasks
-from bnprobe.condense.kernels.care import careful, is_constant, is_far, n_unusual, needs_care
+from bnprobe.condense.kernels.care import (
+    BLOCK,
+    STRIDED_BLOCK,
+    is_constant,
+    is_far,
+    look_again,
+    n_unusual,
+    needs_care,
+)
 from bnprobe.condense.kernels.channels import HIGH, LOW, PASSED, POINT, S1, S2, S3, S4, N
 from bnprobe.condense.kernels.lanes import larger, loop, plain, real, smaller, value
 from bnprobe.condense.kernels.vector_sums import vector_sums
 from bnprobe.condense.kernels.vectors import WIDTH
-
-BLOCK = 2048
-"""Values summed in float32 lanes, 16 or more at a time, before they join a float64 sum."""
-
-STRIDED_BLOCK = 32
-"""The same where the values are not neighbours, and one float32 takes them all."""
 
 AHEAD = 2048
 """Values between those that are summed and those that memory is asked for: some pages."""
@@ -109,7 +111,7 @@ def mend(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
         sums_about(x, start, n, stride, 0, k, real(x, 1.0), real(x, np.inf), rows, c)
         rows[PASSED + c] = passed
     if not is_constant(rows, c) and needs_care(rows[N + c], rows[S4 + c]):
-        careful(x, start, n, stride, rows, c)
+        look_again(x, start, n, stride, rows, c)
 
 
 @plain
