@@ -101,6 +101,9 @@ class Wiring:
     `skip_var_initial` the same for gamma 1 and beta 0; None where it is not made of norms alone.
 
     `guessed` says that nothing was executed: the feeder was told from names and shapes alone.
+
+    `feeds_alone` says that the pass showed the feeder and the norm to have only each other: all that the feeder's
+    calls make goes into this norm as it is, nothing else enters the norm, and the feeder adds a bias of its own.
     """
 
     follows: str
@@ -116,3 +119,4 @@ class Wiring:
     skip_var: Array | None = None
     skip_var_initial: Array | None = None
     guessed: bool = False
+    feeds_alone: bool = False

@@ -6,6 +6,7 @@ import pandas as pd
 
 from bnprobe.findings import compared, conduct, gradient, inputs, memory, stored, structure, values
 from bnprobe.findings.limits import DEFAULT, Limits
+from bnprobe.findings.remedies import in_words
 from bnprobe.findings.rule import SEVERITIES, Evidence, Finding, Measured, Rule
 
 __all__ = ["COMPARED", "RULES", "Finding", "Limits", "Rule", "judge"]
@@ -31,7 +32,7 @@ def judge(measured: Measured, limits: Limits = DEFAULT, rules: tuple[Rule, ...] 
     """Every finding of these rules, the most severe first; a row per finding, with the columns of the contract."""
     evidence = Evidence.of(measured, limits)
     rows = [
-        {**vars(finding), "rule": rule.id, "source": rule.source}
+        {**vars(finding), "do": in_words(finding.do), "rule": rule.id, "source": rule.source}
         for rule in rules
         for finding in rule.find(evidence)
     ]

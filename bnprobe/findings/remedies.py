@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -38,6 +39,23 @@ def _by_hook(layer: str, data: str, mean: str, var: str) -> str:
 def module(layer: str) -> str:
     """The module with this path."""
     return f'model.get_submodule("{path(layer)}")'
+
+
+_FUNCTION = r"(?:batch|layer|group|instance|rms)_norm:\d+(?:\[\d+\])?"
+"""A functional norm as sites are named after it: the function and the line, with its channels where they differ."""
+
+_OF_FUNCTION = rf'model\.[gs]et_submodule\("(?:[^"]*\.)?{_FUNCTION}"'
+_BY_CODE = re.compile(rf"`[^`]*{_OF_FUNCTION}[^`]*`(?:, (?:then )?`[^`]*`)*|{_OF_FUNCTION}\)\S*")
+
+
+def is_function(layer: str) -> bool:
+    """Whether a site is a function's call: no module of the model has its name."""
+    return re.fullmatch(rf"(?:.*\.)?{_FUNCTION}", layer) is not None
+
+
+def in_words(advice: str) -> str:
+    """Advice on a functional norm without the code that would ask the model for a module of its name."""
+    return _BY_CODE.sub("do so by hand in the code that calls the function", advice)
 
 
 def path(layer: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
-from bnprobe.findings.remedies import module, path, start_anew
+from bnprobe.findings.remedies import is_function, module, start_anew
 from bnprobe.findings.rule import (
     Evidence,
     Finding,
@@ -61,15 +61,15 @@ def _apart(one: pd.DataFrame, two: pd.DataFrame) -> tuple[float, float]:
 
 
 def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
-    """A bias before a norm that takes the mean out again."""
+    """A bias before a norm that takes the mean out again, where the norm is all that it meets."""
     pairs = []
+    alone = evidence.layers.groupby("layer")["feeds_alone"].min()
     for row, channels in evidence.sites:
-        pools_alone = row["kind"] == "batch_norm" and row["call"] == 0
+        pools_alone = row["kind"] == "batch_norm" and row["call"] == 0 and alone[row["layer"]] == 1
         if pools_alone and row["feeder"] and (channels["filter_bias"].fillna(0) != 0).any():
             pairs.append((str(row["feeder"]), str(row["layer"])))
     if pairs:
         named = ", ".join(f"{feeder} before {norm}" for feeder, norm in pairs[:3])
-        paths = [(path(feeder), norm) for feeder, norm in pairs]
         fed = "layer with a bias feeds" if len(pairs) == 1 else "layers with a bias feed"
         yield Finding(
             "warning",
@@ -77,9 +77,21 @@ def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
             "A bias is added before a norm that takes it out again: it learns nothing, and conversions forget it.",
             f"{len(pairs)} {fed} a batch norm: {named}{', ...' if len(pairs) > 3 else ''}.",
             "Build these layers with bias=False. For trained weights the memory takes it over, and the output stays: "
-            f"`pairs = {paths}`, then `for f, n in [map(model.get_submodule, pair) for pair in pairs]: "
-            "n.running_mean -= f.bias.data; f.bias = None`.",
+            f"{_taken_over(pairs)}.",
         )
+
+
+def _taken_over(pairs: list[tuple[str, str]]) -> str:
+    """The code for pairs of modules; what a function is given as its memory has no path."""
+    modules = [pair for pair in pairs if not is_function(pair[1])]
+    code = (
+        f"`pairs = {modules}`, then `for f, n in [map(model.get_submodule, pair) for pair in pairs]: "
+        "n.running_mean -= f.bias.data; f.bias = None`"
+    )
+    by_hand = "subtract the bias from the running mean that the function is given, and set it to None"
+    if len(modules) == len(pairs):
+        return code
+    return f"{code}; where a function normalizes, {by_hand}" if modules else by_hand
 
 
 def folded_away(evidence: Evidence) -> Iterator[Finding]:

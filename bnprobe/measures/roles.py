@@ -116,6 +116,13 @@ COLUMNS = (
         "The layer whose weights made the input; by name where it was told from names and shapes.",
         table="layers",
     ),
+    Column(
+        "feeds_alone",
+        "Whether that layer has a bias, all it makes goes into this norm as it is, and nothing else enters the norm: "
+        "1 for yes.",
+        unit="0 or 1",
+        table="layers",
+    ),
     *(
         Column(f"n_{role}", f"Channels in the role “{role}”.", f"count of role = {role}", "channels", table="layers")
         for role in ROLES
@@ -171,6 +178,7 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
     return {
         "follows": "unknown" if record.wiring is None else record.wiring.follows,
         "feeder": _feeder(record.wiring),
+        "feeds_alone": int(record.wiring is not None and record.wiring.feeds_alone),
         **{f"n_{role}": int(np.sum(roles == role)) for role in ROLES},
         "fires_error": float(np.nanmean(error)) if not np.isnan(error).all() else float("nan"),
         "dead_precision": _ratio(both, np.sum((predicted == 1) & ~np.isnan(dead))),

@@ -13,12 +13,14 @@ import numpy as np
 from bnprobe.neighbours import Folded, Implied, Wiring
 from bnprobe.recording import BATCH
 from bnprobe.stats.moments import Array
+from bnprobe.wiring.alone import feeds_alone
 from bnprobe.wiring.feed import Known, feeder_of, label
 from bnprobe.wiring.folded import folded
 from bnprobe.wiring.follow import Follow, in_words, other_terms
 from bnprobe.wiring.geometry import Feeder, Source
 from bnprobe.wiring.graph import Node, Site, above
 from bnprobe.wiring.implied import implied
+from bnprobe.wiring.record import Graph
 from bnprobe.wiring.skip import Skips
 from bnprobe.wiring.stem import stem
 from bnprobe.wiring.trace import Trace
@@ -41,20 +43,21 @@ def wirings(trace: Trace, norms: Mapping[Site, Known], wanted: Iterable[Site]) -
     graph = trace.graph
     if graph is None:
         return dict.fromkeys(wanted, UNKNOWN)
-    outputs = set(graph.outputs)
-    alive, skips = above(outputs), Skips(norms)
+    alive, skips = above(graph.outputs), Skips(norms)
     return {
-        site: _wiring(graph.sites[site], alive, outputs, norms, skips) if site in graph.sites else UNKNOWN
+        site: _wiring(graph.sites[site], graph, alive, norms, skips) if site in graph.sites else UNKNOWN
         for site in wanted
     }
 
 
-def _wiring(
-    site: Node, alive: set[Node], outputs: set[Node], norms: Mapping[Site, Known], skips: Skips
-) -> Wiring:
+def _wiring(site: Node, graph: Graph, alive: set[Node], norms: Mapping[Site, Known], skips: Skips) -> Wiring:
     """What is known of one norm; an error in one part of the answer leaves the others."""
-    wiring = UNKNOWN
-    for part in (partial(_followed, follow=Follow(site, alive, outputs), skips=skips), _fed):
+    wiring, outputs = UNKNOWN, set(graph.outputs)
+    for part in (
+        partial(_followed, follow=Follow(site, alive, outputs), skips=skips),
+        _fed,
+        partial(_alone, graph=graph, alive=alive),
+    ):
         # an odd graph is an unanswered question, and not the user's problem
         with suppress(Exception):
             wiring = part(wiring, site, norms)
@@ -90,6 +93,13 @@ def _fed(wiring: Wiring, site: Node, norms: Mapping[Site, Known]) -> Wiring:
     )
     known = norms[site.facts["site"]]
     return wiring if known.running_mean is None else _reduced(wiring, feeder, known)
+
+
+def _alone(
+    wiring: Wiring, site: Node, norms: Mapping[Site, Known], *, graph: Graph, alive: set[Node]
+) -> Wiring:
+    """Whether the feeder and the norm have only each other added."""
+    return replace(wiring, feeds_alone=feeds_alone(site, graph, alive, norms))
 
 
 def _reduced(wiring: Wiring, feeder: Feeder, known: Known) -> Wiring:

@@ -51,7 +51,7 @@ def feeder_of(site: Node, norms: Mapping[Site, Known]) -> tuple[str, Feeder | No
             continue
         if not node.inputs:
             return "", None
-        dim = _dim_before(node, dim)
+        dim = dim_before(node, dim)
         node = node.inputs[0]
     if node.part != WEIGHTS:
         return "", None
@@ -141,7 +141,7 @@ def source_of(node: Node, dim: int | None, norms: Mapping[Site, Known], depth: i
     activation, pool, n_channels = "none", "", node.shape[dim]
     while True:
         if node.part == PASS and node.inputs:
-            before = _dim_before(node, dim)
+            before = dim_before(node, dim)
             if before is None:
                 return UNKNOWN
             if node.inputs[0].shape[before] != n_channels:
@@ -228,7 +228,7 @@ def _flat(parts: Sequence[Source]) -> list[Source]:
     return flat
 
 
-def _dim_before(node: Node, dim: int | None) -> int | None:
+def dim_before(node: Node, dim: int | None) -> int | None:
     """Where a dimension of a view's output stood in its input; None where it was taken apart or joined."""
     if dim is None or not node.inputs:
         return None

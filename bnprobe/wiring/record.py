@@ -37,7 +37,7 @@ class Graph:
     """The nodes of a pass while it runs; see `trace` for who calls it.
 
     `names` gives the path of a parameter or buffer by its identity. `sites` are the norms that were
-    reached, `outputs` what the model returned.
+    reached, `outputs` what the model returned, `weighted` every call of weights.
     """
 
     names: dict[int, str]
@@ -45,6 +45,7 @@ class Graph:
     open: list[tuple[Site, Node]] = field(default_factory=list)
     sites: dict[Site, Node] = field(default_factory=dict)
     outputs: list[Node] = field(default_factory=list)
+    weighted: list[Node] = field(default_factory=list)
 
     def node_of(self, tensor: Tensor) -> Node:
         """The node of a tensor; a new leaf where nothing has made it in this pass."""
@@ -110,6 +111,8 @@ class Graph:
             kind = (OTHER, "aside") if aside else (part, called)
             node = Node(*kind, tuple(tensor.shape), tuple(dict.fromkeys(sources)), self._inside, facts)
             self.memory.put(tensor, node, written=any(tensor is w for w in written))
+            if node.part == WEIGHTS:
+                self.weighted.append(node)
 
     def _facts(
         self,
@@ -151,6 +154,7 @@ class Graph:
                 sources = [values]
         if part == WEIGHTS:
             facts["layer"] = layer_of(facts["weight_node"])
+            facts["bias_node"] = None if facts["bias"] is None else self.node_of(facts["bias"])
         if part == MARK:
             facts["dim"] = args[1] if len(args) > 1 else kwargs.get("dim", 0)
         return facts, part, called, sources

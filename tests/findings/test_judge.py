@@ -62,7 +62,7 @@ def in_use(rows: np.ndarray) -> list[LayerRecord]:
             "biased",
             **TRAINED,
             **memory,
-            wiring=Wiring("relu", "conv", folded=Folded(ONE, ONE, ONE, ONE)),
+            wiring=Wiring("relu", "conv", folded=Folded(ONE, ONE, ONE, ONE), feeds_alone=True),
         ),
         site(rows, "off", gamma=1e-4, beta=1, **memory, wiring=alone),
         site(rows, "full", gamma=0.5, beta=[20, 3, 3], **memory, wiring=Wiring("relu6", "conv")),

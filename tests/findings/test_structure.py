@@ -17,7 +17,7 @@ ONE = np.ones(3)
 
 
 def biased(bias: object, feeder: str = "conv") -> Wiring:
-    return Wiring("relu", feeder, folded=Folded(ONE, -ONE, ONE, bias))
+    return Wiring("relu", feeder, folded=Folded(ONE, -ONE, ONE, bias), feeds_alone=True)
 
 
 # calls-differ
@@ -61,6 +61,14 @@ def test_a_bias_before_a_norm():
     assert fired("bias-redundant", site(ROWS, **LEARNED, wiring=biased(0 * ONE))).empty
     assert fired("bias-redundant", site(ROWS, **LEARNED, wiring=biased(None))).empty
     assert fired("bias-redundant", site(ROWS, kind="layer_norm", wiring=biased(ONE))).empty
+
+
+def test_a_bias_that_not_only_one_norm_meets():
+    """Fails if what the pass did not show is taken for granted, at a later call either."""
+    shared = replace(biased(ONE), feeds_alone=False)
+    assert fired("bias-redundant", site(ROWS, **LEARNED, wiring=shared)).empty
+    calls = site(ROWS, **LEARNED, wiring=biased(ONE)), site(ROWS, call=1, **LEARNED, wiring=shared)
+    assert fired("bias-redundant", *calls).empty
 
 
 # norm-folded
