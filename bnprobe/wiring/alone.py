@@ -31,10 +31,10 @@ def feeds_alone(site: Node, graph: Graph, alive: set[Node], norms: Mapping[Site,
     norm = site.facts["site"][0]
     behind = [_made_by(node, norms) for (name, _), node in graph.sites.items() if name == norm]
     known = [made for made in behind if made is not None]
-    if site not in alive or len(known) < len(behind):
+    if site not in alive or len(known) < len(behind) or not _has_own_memory(site, graph, norms):
         return False
     feeder = known[0].facts["layer"]
-    if any(made.facts["layer"] != feeder or not _adds_own_bias(made) for made in known):
+    if any(made.facts["layer"] != feeder or not _adds_own_bias(made, graph) for made in known):
         return False
     calls = [node for node in graph.weighted if node.facts["layer"] == feeder]
     return all(_goes_only_to(norm, call, graph.outputs) for call in calls)
@@ -54,13 +54,29 @@ def _made_by(site: Node, norms: Mapping[Site, Known]) -> Node | None:
     return node if dim == len(node.shape) - 1 - len(node.facts["geometry"].stride) else None
 
 
-def _adds_own_bias(call: Node) -> bool:
-    """Whether the bias is the layer's parameter of that name, and read by its operation alone."""
+def _has_own_memory(site: Node, graph: Graph, norms: Mapping[Site, Known]) -> bool:
+    """Whether no other norm reads the running mean."""
+    norm, call = site.facts["site"]
+    mean = norms[norm, call].plan.running_mean
+    if mean is None:
+        return True
+    readers = graph.node_of(mean).consumers
+    return id(mean) not in graph.shared and all(_is_within(norm, reader) for reader in readers)
+
+
+def _is_within(norm: str, node: Node) -> bool:
+    return any(name == norm for name, _ in node.inside)
+
+
+def _adds_own_bias(call: Node, graph: Graph) -> bool:
+    """Whether the bias is the layer's parameter of that name, no other module's, and read by its operation alone."""
     node: Node | None = call.facts["bias_node"]
     while node is not None and node.part == PASS and node.inputs:
         node = node.inputs[0]
     own = f"{call.facts['layer']}.bias"
     if node is None or node.part != LEAF or node.facts.get("name") != own or len(node.shape) != 1:
+        return False
+    if id(node.facts["tensor"]) in graph.shared:
         return False
     waiting = [node]
     while waiting:  # an operation of weights is no consumer of its bias
@@ -78,7 +94,7 @@ def _goes_only_to(norm: str, call: Node, outputs: list[Node]) -> bool:
         node = waiting.pop()
         if node in outputs or not node.consumers:
             return False
-        within = [taker for taker in node.consumers if any(name == norm for name, _ in taker.inside)]
+        within = [taker for taker in node.consumers if _is_within(norm, taker)]
         parts = {taker.part for taker in within if taker.name != "aside"} - {PASS}
         if NORM in parts and len(parts) > 1:
             return False  # a class of norm that adds its input again, for example

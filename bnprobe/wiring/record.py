@@ -36,11 +36,13 @@ class NotTraceable(Exception):
 class Graph:
     """The nodes of a pass while it runs; see `trace` for who calls it.
 
-    `names` gives the path of a parameter or buffer by its identity. `sites` are the norms that were
+    `names` gives the path of a parameter or buffer by its identity, `shared` the identities that several modules
+    hold. `sites` are the norms that were
     reached, `outputs` what the model returned, `weighted` every call of weights.
     """
 
     names: dict[int, str]
+    shared: frozenset[int] = frozenset()
     memory: Memory = field(default_factory=Memory)
     open: list[tuple[Site, Node]] = field(default_factory=list)
     sites: dict[Site, Node] = field(default_factory=dict)

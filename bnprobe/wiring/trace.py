@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CellType, FrameType
@@ -110,6 +111,17 @@ def _next_forward(model: nn.Module) -> CellType | None:
     return None
 
 
+def _shared(model: nn.Module) -> frozenset[int]:
+    """The identities of parameters and buffers that more than one module of the model holds."""
+    held = Counter(
+        id(tensor)
+        for module in model.modules()
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+        if tensor is not None
+    )
+    return frozenset(one for one, times in held.items() if times > 1)
+
+
 class Trace:
     """The graph of one forward pass of `model`.
 
@@ -119,7 +131,7 @@ class Trace:
     def __init__(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         names = {id(tensor): name for name, tensor in model.named_buffers()}
         names |= {id(tensor): name for name, tensor in model.named_parameters()}
-        self._graph: Graph | None = Graph(names)
+        self._graph: Graph | None = Graph(names, _shared(model))
         self._thread = threading.get_ident()
         self._aside = 0
         with self._keeping() as graph:

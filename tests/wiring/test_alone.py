@@ -83,6 +83,9 @@ NOT_ALONE: dict[str, Callable[[Wired, Tensor], Tensor]] = {
     "halves to two norms": halves,
     "the bias read elsewhere": lambda m, x: m.bn(m.c(x)) + m.c.bias.sum(),  # type: ignore[union-attr]
     "the bias of another layer": lambda m, x: m.bn(F.conv2d(x, m.c.weight, m.d.bias, padding=1)),
+    "the memory read elsewhere": lambda m, x: (
+        m.bn(m.c(x)) + F.batch_norm(x, m.bn.running_mean, m.bn.running_var)
+    ),
     "dropout between": lambda m, x: m.bn(F.dropout(m.c(x), 0.5, True)),
     "an activation between": lambda m, x: m.bn(F.relu(m.c(x))),
 }
@@ -117,6 +120,16 @@ def follow(advice: str, model: nn.Module) -> None:
 def test_a_bias_that_has_an_effect(way: str, grad: bool):
     """Fails if a bias is called redundant whose loss the output would show."""
     assert told(Wired(NOT_ALONE[way]).eval(), torch.randn(2, C, 6, 6), grad).empty
+
+
+def test_vectors_that_two_modules_hold():
+    """Fails if a bias or a memory is changed that a second module of the model has, too."""
+    x, model = torch.randn(2, C, 6, 6), Wired(lambda m, x: m.bn(m.d(F.relu(m.bn(m.c(x)))))).eval()
+    model.d.weight, model.d.bias = model.c.weight, model.c.bias
+    assert told(model, x).empty
+    model = Wired(lambda m, x: m.bn2(F.relu(m.bn(m.c(x))))).eval()
+    model.bn2.running_mean = model.bn.running_mean
+    assert told(model, x).empty
 
 
 @pytest.mark.parametrize("grad", [False, True])
