@@ -125,7 +125,10 @@ def _explanations(recording: Recording) -> Iterator[dict[str, Any]]:
         yield _rescaled(record.layer, equations, float(mean[0]), scale)
         return
     explained = False
-    for constants, known in _constants(recording, mean):
+    assert record.wiring is not None
+    assert record.wiring.stem is not None
+    # what people do wrong with pixels says nothing of sequences and measurements
+    for constants, known in _constants(recording, mean) if record.wiring.stem.n_sides == 2 else ():
         cleans = _cleans(constants, mean)
         shift = _left_over(equations, cleans, AS_TRAINED)
         for mistake in mistakes(constants):
@@ -197,8 +200,10 @@ def _constants(recording: Recording, mean: Array) -> Iterator[tuple[Normalize, b
             yield given, True
         return
     for constants in IN_USE:
-        pixels = mean * np.array(constants.std[: mean.size]) + np.array(constants.mean[: mean.size])
-        if len(constants.mean) == mean.size and pixels.min() >= 0 and pixels.max() <= 1:
+        if len(constants.mean) != mean.size:
+            continue
+        pixels = mean * np.array(constants.std) + np.array(constants.mean)
+        if pixels.min() >= 0 and pixels.max() <= 1:
             yield constants, False
 
 
