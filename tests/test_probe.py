@@ -711,6 +711,7 @@ def test_no_tensor_is_kept_after_a_failure():
             caught.value.__traceback__ = None  # its frames hold tensors, too
             del caught
             alive.append(tensors_alive())
+            assert not [t for t in all_tensors() if t.numel() == x.numel() and t is not x]
         assert alive[0] == alive[1] == alive[2]
 
 

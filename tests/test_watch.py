@@ -65,6 +65,7 @@ def test_other_memory_is_seen():
     """Fails if a parameter whose storage was swapped, or freed as sharding does, is read where it was."""
     layer, watch = norm(), Watch()
     watch.vectors(watch.plans(layer)[0])
+    kept = layer.weight.data  # as it was, where it was: only the parameter is elsewhere
     layer.weight.data = torch.full((C,), 5.0)
     assert watch.vectors(watch.plans(layer)[0]).gamma.tolist() == [5.0] * C
     layer.weight = nn.Parameter(torch.full((C,), 6.0))
@@ -75,6 +76,7 @@ def test_other_memory_is_seen():
     storage.resize_(size)
     layer.weight.data.fill_(8.0)
     assert watch.vectors(watch.plans(layer)[0]).gamma.tolist() == [8.0] * C
+    assert len(kept) == C
 
 
 CHANGES = {
