@@ -134,7 +134,9 @@ def _explanations(recording: Recording) -> Iterator[dict[str, Any]]:
         for mistake in mistakes(constants):
             gain = float(np.exp(np.mean(np.log(np.abs(mistake.gain)))))
             left = _left_over(equations, cleans, mistake)
-            same_scale = scale < 0.5 if gain < FLAT else abs(np.log(scale / gain)) <= SCALE_OFF
+            # where a mistake keeps the mean of normalized inputs, their scale alone speaks for it
+            tolerance = SCALE_OFF if np.any(mistake.offset != 0) else SURE_SCALE
+            same_scale = scale < 0.5 if gain < FLAT else abs(np.log(scale / gain)) <= tolerance
             if same_scale and left <= max(LEFT_OVER * shift, (ALIKE + reading.rmse) * gain) and left < shift:
                 explained = True
                 yield {
@@ -239,6 +241,24 @@ def mistakes(constants: Normalize) -> Iterator[Mistake]:
             "x = x / 2 + 0.5; " + again,
             2 * s,
             2 * m - 1,
+        ),
+        (
+            "the mean was subtracted, and the deviation not divided by",
+            "x = x / s",
+            s,
+            0 * one,
+        ),
+        (
+            "pixels were scaled to -1 to 1 before they were normalized",
+            "x = ((x * s + m) + 1) / 2; " + again,
+            2 * one,
+            (m - 1) / s,
+        ),
+        (
+            "inputs were divided by the deviation twice",
+            "x = x * s",
+            1 / s,
+            0 * one,
         ),
         (
             "light and dark are exchanged (1 - p)",
