@@ -49,6 +49,27 @@ def test_between_modes_it_opens_at_the_norm_whose_memory_is_wrong(planted):
     assert found.findings["layer"][0] == str(planted)
 
 
+def test_between_modes_on_the_same_images_no_difference_is_called_the_same():
+    """Fails if what other images could explain is said to be the same on both sides."""
+    model = network()
+    images = [torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(9))]
+    found = bnprobe.compare(recorded(model.eval(), images), recorded(model.train(), images))
+    first = next(place for place in places(found.layers) if place.gap > 1e-5)
+    assert surely(found.layers) != first, "else this proves nothing"
+    assert found.answer[0].startswith(f"The two are the same up to {first.words}, where they are 0.")
+
+
+def test_what_the_choice_of_images_explains_is_said_to():
+    """Fails if "the same" takes in the first place that differs: pre and post of a are the same, b's are not."""
+    wide, close = some_rows(40), some_rows(400) * 1.0
+    del close
+    one = [site(wide, "a", **memory_of(wide)), site(wide, "b", **memory_of(wide)), site(wide, "c")]
+    rows = wide + 0.01 * wide.std((0, 2))[:, None]
+    two = [one[0], site(rows, "b", **memory_of(wide)), site(wide + 3 * wide.std((0, 2))[:, None], "c")]
+    found = bnprobe.compare(recording(*one), recording(*two))
+    assert found.answer
+
+
 @pytest.mark.parametrize("planted", [0, 6, 12])
 def test_between_weights_it_opens_behind_the_convolution_that_changed(planted):
     """Fails if the layers before, whose numbers are the same to the last bit, are called different."""
