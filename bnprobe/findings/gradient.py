@@ -50,6 +50,7 @@ def _unit_scale(row: pd.Series) -> str:
 
 def no_signal(evidence: Evidence) -> Iterator[Finding]:
     """Norms whose gamma and beta receive nothing, or only noise."""
+    yield from _cut_off(evidence)
     silent = evidence.limits.silent_snr
     for _, row in evidence.layers[evidence.layers["n_backward"] > 0].iterrows():
         snr = np.nanmax([row["gamma_snr_median"], row["beta_snr_median"], -1.0])
@@ -73,6 +74,35 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
                 "At the end of training this is expected; at its start, use larger batches or check the labels.",
                 call=row["call"],
             )
+
+
+def _cut_off(evidence: Evidence) -> Iterator[Finding]:
+    """Norms that shall learn and lie on no way back from the loss, while others do; told at the last before each gap."""
+    layers = evidence.layers.groupby("layer", sort=False)
+    back, calls = layers["n_backward"].sum(), layers["n_calls_learning"].sum()
+    if not (back > 0).any():
+        return
+    cut = (back == 0) & (calls > 0) & layers["learns"].first().isin(("both", "γ", "β"))
+    run: list[str] = []
+    for layer, following in zip(cut.index, [*cut.to_numpy()[1:], False], strict=True):
+        run = [*run, str(layer)] if cut[layer] else []
+        if run and not following:
+            yield _no_way(run, int(calls[layer]), int(back.max()))
+
+
+def _no_way(run: list[str], n_calls: int, n_passes: int) -> Finding:
+    named = ", ".join(run[:-1][-3:][::-1])
+    before = f", nor the {len(run) - 1} before it ({named}{', ...' if len(run) > 4 else ''})" if named else ""
+    return Finding(
+        "warning",
+        run[-1],
+        "No gradient reaches this norm: its γ and β require one, and cannot learn.",
+        f"no backward pass came by in {n_calls} call{'s' if n_calls > 1 else ''}{before}, while other norms had up to "
+        f"{n_passes}.",
+        "Look behind it for detach(), .data, torch.no_grad() or a conversion to numpy, and whether the loss uses its "
+        f"output. If these norms shall not learn: `for name in {run}: model.get_submodule(name)"
+        ".requires_grad_(False).eval()`.",
+    )
 
 
 def _passes(row: pd.Series) -> str:
@@ -110,7 +140,7 @@ RULES = (
         "gradient-no-signal",
         "Do γ and β get a signal?",
         "McCandlish et al. 2018, arXiv:1812.06162 (gradient noise scale)",
-        f"a gradient that is not zero, and a typical signal-to-noise ratio above {DEFAULT.silent_snr} "
+        f"a gradient that arrives and is not zero, and a typical signal-to-noise ratio above {DEFAULT.silent_snr} "
         f"or fewer than {ENOUGH_PASSES} passes",
         no_signal,
     ),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bnprobe.findings.depth import told_once
-from bnprobe.findings.limits import DEFAULT
+from bnprobe.findings.limits import DEFAULT, Limits
 from bnprobe.findings.remedies import recalibrate
 from bnprobe.findings.rule import Evidence, Finding, Rule, fresh
 
@@ -83,7 +83,8 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
     for row, channels in evidence.sites:
         rms, ratio, sure = row["shift_rms"], row["var_ratio_median"], row["shifted_share"]
         remembered = not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all()
-        moved, scaled = rms > limits.shift, ratio > top or ratio < 1 / top
+        low = 1 / (top * _lacking(int(row["n_images"]), limits))
+        moved, scaled = rms > limits.shift, ratio > top or ratio < low
         if not remembered or not ((moved and sure > limits.surely_shifted) or scaled):
             continue
         what = "mean and scale" if moved and scaled else "mean" if moved else "scale"
@@ -97,7 +98,7 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             row["layer"],
             f"The data do not look like what this layer remembers: the {what} moved.",
-            f"{distance}typical variance {ratio:.3g} of the remembered one (thresholds {1 / top:g}, {top:g}).",
+            f"{distance}typical variance {ratio:.3g} of the remembered one (thresholds {low:.3g}, {top:g}).",
             f"{MEASURE_FIRST}{recalibrate(row, 'batches')}.",
             tuple(
                 int(c)
@@ -107,6 +108,14 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
             ),
             row["call"],
         )
+
+
+def _lacking(n_images: int, limits: Limits) -> float:
+    """Factor by which few images may vary less than all do: one image has no variance between images.
+
+    By chance as well: at two standard errors, of √(2/n) in the logarithm. 1 for as many as standard errors need.
+    """
+    return float(np.exp(2 * np.sqrt(2 / n_images))) if 0 < n_images < limits.few_images else 1.0
 
 
 def batch_normalized(evidence: Evidence) -> Iterator[Finding]:

@@ -34,8 +34,9 @@ SMALLEST_HALF = 6.1e-5
 """Smallest number that half precision holds to its full digits."""
 
 OTHER_DATA = (
-    "What the layer remembers of training fits easily, so look at the inputs and not at the weights: prepare them as in "
-    "training (range, mean, deviation), and look for images with values far beyond the others."
+    "What the layer remembers of training fits easily, so look at the inputs first: prepare them as in training (range, "
+    "mean, deviation), and look for images with values far beyond the others. If they are as in training, the weights "
+    "before it have grown since its memory was made (a step too large): go back to a checkpoint before that."
 )
 
 RELUS = ("relu", "relu6")
@@ -116,24 +117,64 @@ def _grown_anew(feeder: str, layer: str, channels: tuple[int, ...], n_channels: 
 
 
 def below_eps(evidence: Evidence) -> Iterator[Finding]:
-    """Live channels whose remembered variance is smaller than eps."""
-    limits = evidence.limits
+    """Live channels whose remembered variance is smaller than eps, and norms of one image that divide by eps alone."""
     for row, channels in evidence.sites:
+        live = channels["gamma"].fillna(1).abs() >= evidence.limits.constant_gamma
         var = channels["running_var"]
-        live = channels["gamma"].fillna(1).abs() >= limits.constant_gamma
-        found = channels[live & (var >= 0) & (var < row["eps"])]
-        if len(found):
-            yield Finding(
-                share_severity(found, channels, limits),
-                row["layer"],
-                f"eps, and not the data, sets the scale of {how_many(found, channels).lower()}.",
-                f"running_var < eps = {row['eps']:g} in {len(found)} of {len(channels)} channels "
-                f"(smallest {float(found['running_var'].min()):.2g}), and |γ| ≥ {limits.constant_gamma:g}.",
-                "What feeds them hardly varies, or is scaled too small. Keep eps as it is when the model is converted: "
-                f"another value changes these channels by more than half. {_more_than_eps(row, channels)}",
-                indices(found),
-                row["call"],
-            )
+        small = live & (var >= 0) & (var < row["eps"])
+        varies = channels["pre_var"] > CLEAR_OF_EPS * row["eps"]
+        if (small & varies).any():
+            yield _forgot(row, channels[small & varies], channels, evidence.limits)
+        if (small & ~varies).any():
+            yield _hardly_varies(row, channels[small & ~varies], channels, evidence.limits)
+        if row["own_sd"] ** 2 < 2 * row["eps"]:
+            yield _divides_by_eps(row, channels)
+
+
+def _hardly_varies(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> Finding:
+    return Finding(
+        share_severity(found, channels, limits),
+        row["layer"],
+        f"eps, and not the data, sets the scale of {how_many(found, channels).lower()}.",
+        f"running_var < eps = {row['eps']:g} in {len(found)} of {len(channels)} channels "
+        f"(smallest {float(found['running_var'].min()):.2g}), and |γ| ≥ {limits.constant_gamma:g}.",
+        "What feeds them hardly varies, or is scaled too small. Keep eps as it is when the model is converted: "
+        f"another value changes these channels by more than half. {_more_than_eps(row, channels)}",
+        indices(found),
+        row["call"],
+    )
+
+
+def _forgot(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> Finding:
+    """The inputs do vary, so that what feeds them is not at fault."""
+    return Finding(
+        share_severity(found, channels, limits),
+        row["layer"],
+        f"eps sets the scale of {how_many(found, channels).lower()}: next to no variance is remembered, while these data "
+        "vary.",
+        f"running_var < eps = {row['eps']:g} in {len(found)} of {len(channels)} channels "
+        f"(smallest {float(found['running_var'].min()):.2g}), and their inputs' variance is typically "
+        f"{float(found['pre_var'].median()):.2g}.",
+        "The buffer was set to 0, or rounded to it (half precision ends at 6e-8): take it from the original file. Where the "
+        f"weights before were not shrunk or the inputs enlarged, re-estimate it: {recalibrate(row)}.",
+        indices(found),
+        row["call"],
+    )
+
+
+def _divides_by_eps(row: pd.Series, channels: pd.DataFrame) -> Finding:
+    """Of norms that measure each sample anew."""
+    usual = f" If eps was not meant to be so large: `{module(row['layer'])}.eps = {USUAL_EPS:g}`."
+    return Finding(
+        "warning",
+        row["layer"],
+        "eps, and not the data, sets what this norm divides by: it hardly normalizes.",
+        f"it typically divides by {row['own_sd']:.3g}, and by √eps = {row['eps'] ** 0.5:.3g} if nothing varied "
+        f"(eps = {row['eps']:g}, threshold half of the divisor's square).",
+        "Where it was trained so, keep eps when the model is converted. Otherwise its inputs are scaled too small, or eps "
+        f"is not that of training.{usual if row['eps'] > USUAL_EPS else ' Look at the weights before.'}",
+        call=row["call"],
+    )
 
 
 def _more_than_eps(row: pd.Series, channels: pd.DataFrame) -> str:
@@ -376,7 +417,7 @@ RULES = (
         "variance-below-eps",
         "Do the data set the scale, and not eps?",
         "Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1; https://github.com/Xilinx/brevitas/issues/388",
-        "every running variance of a live channel of at least eps",
+        "every running variance of a live channel, and what a norm of one image divides by, clear of eps",
         below_eps,
     ),
     Rule(

@@ -4,30 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.remedies import module, start_anew
 from bnprobe.findings.rule import Evidence, Finding, Rule, how_many, indices, share_severity
 
+VECTORS = (("gamma", "γ"), ("beta", "β"))
+"""Columns and their letters."""
+
 
 def not_finite(evidence: Evidence) -> Iterator[Finding]:
-    """NaN or infinite inputs."""
+    """NaN or infinite inputs, γ or β."""
     for row, channels in evidence.sites:
-        bad = channels[channels["n_nonfinite"] > 0]
-        if len(bad):
-            yield Finding(
-                "critical",
-                row["layer"],
-                "Values that are NaN or infinite entered this layer.",
-                f"{int(bad['n_nonfinite'].sum())} values in {len(bad)} of {len(channels)} channels; "
-                "they were left out of every other number.",
-                "Look at the first layer in this list. Where an image is not finite, mend it: "
-                "`x = torch.nan_to_num(x, 0.0, 0.0, 0.0)`; where half precision overflowed, run that part in "
-                "float32: `model.float()`.",
-                indices(bad),
-                row["call"],
-            )
+        yield from _entered(row, channels)
+        yield from _learned(row, channels)
+
+
+def _entered(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
+    bad = channels[channels["n_nonfinite"] > 0]
+    if len(bad):
+        yield Finding(
+            "critical",
+            row["layer"],
+            "Values that are NaN or infinite entered this layer.",
+            f"{int(bad['n_nonfinite'].sum())} values in {len(bad)} of {len(channels)} channels; "
+            "they were left out of every other number.",
+            "Look at the first layer in this list. Where an image is not finite, mend it: "
+            "`x = torch.nan_to_num(x, 0.0, 0.0, 0.0)`; where half precision overflowed, run that part in "
+            f"float32: `model.float()`.{_of_weights(row, channels)}",
+            indices(bad),
+            row["call"],
+        )
+
+
+def _of_weights(row: pd.Series, channels: pd.DataFrame) -> str:
+    """That some channels are never finite while others are: one image spoils all of them, one filter its own."""
+    none = (channels["n_nonfinite"] > 0) & (channels["n_values"] == 0)
+    if not row["feeder"] or not none.any() or (channels["n_nonfinite"] > 0).all():
+        return ""
+    return (
+        f" In {int(none.sum())} of {len(channels)} channels no value is finite, and in others every one: look at the "
+        f"weights of {row['feeder']} for these channels, and load a checkpoint in which they are finite."
+    )
+
+
+def _learned(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
+    """γ or β that spoil what leaves, whatever enters."""
+    bad = {name: _spoilt(channels[column], name, row["learns"]) for column, name in VECTORS}
+    found = channels[np.logical_or.reduce(list(bad.values()))]
+    if len(found) and row["call"] == 0:
+        which = " and ".join(name for name, values in bad.items() if values.any())
+        yield Finding(
+            "critical",
+            row["layer"],
+            f"{which} of this layer {'are' if 'and' in which else 'is'} NaN or infinite: so is what leaves it, whatever "
+            "enters.",
+            f"not finite in {len(found)} of {len(channels)} channels.",
+            "One step with a gradient that was not finite does this: load a checkpoint from before it, and skip such steps "
+            "(torch.amp.GradScaler) or clip gradients. To go on from here, let these channels start anew: "
+            f"{start_anew(row['layer'], indices(found), len(channels))}.",
+            indices(found),
+            row["call"],
+        )
+
+
+def _spoilt(vector: pd.Series, name: str, learns: str) -> pd.Series:
+    """Infinite, or NaN in a vector that is there: one that is missing is NaN in all channels."""
+    there = bool(vector.notna().any()) or learns in ("both", name)
+    return vector.isin((np.inf, -np.inf)) | (vector.isna() & there)
 
 
 def constant(evidence: Evidence) -> Iterator[Finding]:
@@ -142,7 +188,7 @@ def _never_called(layer: str, functions: list[str]) -> Finding:
 RULES = (
     Rule(
         "values-not-finite",
-        "Are all inputs finite?",
+        "Are all inputs finite, and γ and β?",
         "https://github.com/pytorch/pytorch/issues/88474, https://github.com/pytorch/pytorch/issues/96798",
         "no NaN and no infinity",
         not_finite,

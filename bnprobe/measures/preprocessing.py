@@ -125,13 +125,18 @@ def _explanations(recording: Recording) -> Iterator[dict[str, Any]]:
         yield _rescaled(record.layer, equations, float(mean[0]), scale)
         return
     explained = False
-    for constants, known in _constants(recording, mean):
+    assert record.wiring is not None
+    assert record.wiring.stem is not None
+    # what people do wrong with pixels says nothing of sequences and measurements
+    for constants, known in _constants(recording, mean) if record.wiring.stem.n_sides == 2 else ():
         cleans = _cleans(constants, mean)
         shift = _left_over(equations, cleans, AS_TRAINED)
         for mistake in mistakes(constants):
             gain = float(np.exp(np.mean(np.log(np.abs(mistake.gain)))))
             left = _left_over(equations, cleans, mistake)
-            same_scale = scale < 0.5 if gain < FLAT else abs(np.log(scale / gain)) <= SCALE_OFF
+            # where a mistake keeps the mean of normalized inputs, their scale alone speaks for it
+            tolerance = SCALE_OFF if np.any(mistake.offset != 0) else SURE_SCALE
+            same_scale = scale < 0.5 if gain < FLAT else abs(np.log(scale / gain)) <= tolerance
             if same_scale and left <= max(LEFT_OVER * shift, (ALIKE + reading.rmse) * gain) and left < shift:
                 explained = True
                 yield {
@@ -197,8 +202,10 @@ def _constants(recording: Recording, mean: Array) -> Iterator[tuple[Normalize, b
             yield given, True
         return
     for constants in IN_USE:
-        pixels = mean * np.array(constants.std[: mean.size]) + np.array(constants.mean[: mean.size])
-        if len(constants.mean) == mean.size and pixels.min() >= 0 and pixels.max() <= 1:
+        if len(constants.mean) != mean.size:
+            continue
+        pixels = mean * np.array(constants.std) + np.array(constants.mean)
+        if pixels.min() >= 0 and pixels.max() <= 1:
             yield constants, False
 
 
@@ -234,6 +241,24 @@ def mistakes(constants: Normalize) -> Iterator[Mistake]:
             "x = x / 2 + 0.5; " + again,
             2 * s,
             2 * m - 1,
+        ),
+        (
+            "the mean was subtracted, and the deviation not divided by",
+            "x = x / s",
+            s,
+            0 * one,
+        ),
+        (
+            "pixels were scaled to -1 to 1 before they were normalized",
+            "x = ((x * s + m) + 1) / 2; " + again,
+            2 * one,
+            (m - 1) / s,
+        ),
+        (
+            "inputs were divided by the deviation twice",
+            "x = x * s",
+            1 / s,
+            0 * one,
         ),
         (
             "light and dark are exchanged (1 - p)",

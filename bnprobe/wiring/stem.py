@@ -27,7 +27,7 @@ def stem(weight: Array, bias: Array | None, geometry: Geometry) -> Stem:
     mean input is the same at all positions; else what differs at the border enters with its weight.
     """
     crops = tuple(_crop(weight, geometry, padding) for padding in _paddings(geometry))
-    return Stem(_dense(averaged(weight, geometry)), bias, crops)
+    return Stem(_dense(averaged(weight, geometry)), bias, crops, len(geometry.input_size))
 
 
 def _paddings(geometry: Geometry) -> range:

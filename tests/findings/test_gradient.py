@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-from measures.sites import gradient, site, some_rows
+from measures.sites import gradient, ledger, site, some_rows
 
 from bnprobe.findings import judge
 from bnprobe.measures import tables
@@ -192,3 +192,36 @@ def test_no_rule_raises_on_what_is_not_there(changes):
     layers = [norm("a", **changes), norm("b"), norm("c", **changes)]
     found = judge(tables(Recording(About("net"), tuple(layers))))
     assert not set(found["rule"]) & {BREAKS, SILENT, VIOLATED}
+
+
+def learning(layer: str, with_gradient: bool, call: int = 0, **circumstances: Any) -> LayerRecord:
+    """A norm called in passes that compute gradients, which come by or do not."""
+    way = {"gradient": gradient(ROWS)} if with_gradient else {}
+    return site(
+        ROWS, layer, call=call, **LEARNED, **way, ledger=ledger(**{"n_calls_learning": 3, **circumstances})
+    )
+
+
+def test_norms_that_no_backward_pass_reaches_are_told_once():
+    """Fails if norms before a detach() are silent, told one by one, or at the wrong end."""
+    cut = [learning(name, False) for name in ("a", "b", "c")]
+    (row,) = fired(SILENT, *cut, learning("d", True)).itertuples()
+    assert (row.severity, row.layer) == ("warning", "c")
+    assert "nor the 2 before it (b, a)" in row.because
+    assert "no backward pass came by in 3 calls" in row.because
+    assert "['a', 'b', 'c']" in row.do
+    found = fired(SILENT, learning("a", False), learning("b", True), learning("c", False))
+    assert found["layer"].tolist() == ["a", "c"]
+
+
+def test_norms_that_shall_not_learn_need_no_gradient():
+    """Fails if a frozen norm, an evaluation, or a run without backward is called cut off."""
+    frozen = learning("a", False, gamma_learns=False, beta_learns=False)
+    evaluated = learning("b", False, n_calls_learning=0)
+    assert fired(SILENT, frozen, evaluated, learning("c", True)).empty
+    assert fired(SILENT, learning("a", False), learning("b", False)).empty
+
+
+def test_one_use_with_a_gradient_is_enough():
+    """Fails if a branch whose gradient is stopped on purpose hides that the norm learns by another."""
+    assert fired(SILENT, learning("a", True), learning("a", False, call=1), learning("b", True)).empty

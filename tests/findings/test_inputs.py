@@ -46,6 +46,9 @@ MADE = {
     "normalized twice": lambda p: inputs_of(inputs_of(p)),
     "1/255 twice": lambda p: inputs_of(p / 255),
     "scaled to -1 to 1": lambda p: (p - 0.5) / 0.5,
+    "deviation not divided by": lambda p: p - MEAN[:, None],
+    "-1 to 1 before": lambda p: inputs_of(2 * p - 1),
+    "by the deviation twice": lambda p: inputs_of(p) / STD[:, None],
     "light and dark": lambda p: inputs_of(1 - p),
     "red and blue": lambda p: inputs_of(p[:, ::-1]),
 }
@@ -77,7 +80,7 @@ def test_all_mistakes_are_tried_here():
 
 
 def test_inputs_as_in_training_need_no_explanation():
-    """Fails if chance among eight mistakes is enough."""
+    """Fails if chance among many mistakes is enough."""
     other = np.clip(COLOUR[:, None] + 0.2 * RNG.normal(size=(60, 3, 50)), 0, 1)
     assert preprocessing(stem_norm(inputs_of(other))).empty
 
@@ -117,6 +120,27 @@ def test_detail_is_compared_with_areas(detail, fires):
     assert len(found) == fires
     if fires:
         assert ("smoother" in found["says"].iloc[0]) == (detail < 1)
+
+
+@pytest.mark.parametrize(("areas", "apart", "fires"), [(1, 1, 1), (0.7, 1, 0), (1.4, 1, 0), (1, 2.1, 0)])
+def test_detail_is_not_told_where_areas_changed_as_well(areas, apart, fires):
+    """Fails if another contrast, a lost colour, or a memory that is wrong is called enlarged or noisy."""
+    whole = stem_norm(inputs_of(PIXELS))
+    (first,) = whole.layers
+    coarse = np.linalg.norm(MATRIX, axis=1) / NORM
+    n = N_CHANNELS // 3
+    factor = np.where(coarse < np.sort(coarse)[n], 0.6, areas)
+    factor[np.argmax(coarse)] *= apart
+    remembered = first.running_var / factor**2
+    found = judge(tables(replace(whole, layers=(replace(first, running_var=remembered),))))
+    assert (found["rule"] == "input-size").sum() == fires
+
+
+@pytest.mark.parametrize(("contrast", "fires"), [(0.33, 0), (1.0, 1)])
+def test_a_mistake_that_keeps_the_mean_must_tell_the_scale(contrast, fires):
+    """Fails if any scale somewhere near the one that it predicts is taken for a mistake, and no mean speaks for it."""
+    found = preprocessing(stem_norm((PIXELS - MEAN[:, None]) * (1 + contrast) / 2))
+    assert found["mistake"].str.startswith("the mean was subtracted").any() == fires
 
 
 DIGITS = RNG.beta(0.153, 0.347, size=(60, 1, 50))

@@ -195,6 +195,17 @@ def test_a_moved_scale_on_one_image_says_no_share_of_channels():
     assert "nan" not in found["because"][0]
 
 
+@pytest.mark.parametrize(
+    ("n", "ratio", "fires"),
+    [(1, 1 / 20, 0), (1, 1 / 40, 1), (1, 2.5, 1), (16, 1 / 3.5, 0), (16, 1 / 5, 1), (40, 1 / 2.5, 1)],
+)
+def test_few_images_may_vary_less(n, ratio, fires):
+    """Fails if a single image is blamed for not differing from others, or nothing can be told from it at all."""
+    rows = some_rows(n)
+    memory = {"running_mean": rows.mean((0, 2)), "running_var": rows.var((0, 2)) / ratio}
+    assert len(fired(SHIFTED, site(rows, **LEARNED, **memory))) == fires
+
+
 def test_fresh_statistics_are_not_also_called_shifted():
     """Fails if one fault is told twice: statistics never updated are another rule's business."""
     assert fired(SHIFTED, site(ROWS + 100, **LEARNED, running_mean=0, running_var=1)).empty

@@ -128,6 +128,31 @@ def test_eps_matters_to_live_channels_only():
     assert fired("variance-below-eps", stored(running_var=at(-1, 1.0, 0))).empty
 
 
+def test_a_variance_that_was_lost_is_not_blamed_on_the_inputs():
+    """Fails if a buffer of zeros sends the user to weights whose outputs vary."""
+    fields = {"gamma": 1.5, "beta": 0.1, **memory_of(ROWS)}
+    fields["running_var"] = np.where(np.arange(8) < 3, 0.0, fields["running_var"])
+    (row,) = fired("variance-below-eps", site(ROWS, **fields)).itertuples()
+    assert (row.severity, row.channels) == ("warning", (0, 1, 2))
+    assert "while these data vary" in row.says
+    assert "update_bn" in row.do
+    still = ROWS * np.where(np.arange(8) < 3, 1e-4, 1.0)[:, None]
+    (row,) = fired("variance-below-eps", site(still, **fields)).itertuples()
+    assert "What feeds them hardly varies" in row.do
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "group_norm", "rms_norm"])
+@pytest.mark.parametrize(("size", "fires"), [(0.8, True), (1.5, False)])
+def test_eps_against_what_a_norm_of_one_image_divides_by(kind, size, fires):
+    """Fails if an eps larger than the variance of most images passes, or one that is smaller does not."""
+    rows = np.random.default_rng(0).normal(size=(40, 8, 30)) * size
+    found = fired("variance-below-eps", site(rows, kind=kind, gamma=1.5, beta=0.1, eps=1.0))
+    assert len(found) == fires
+    if fires:
+        assert found["says"][0].endswith("it hardly normalizes.")
+        assert ".eps = 1e-05`" in found["do"][0]
+
+
 # Initial values
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from measures.sites import memory_of, site, some_rows
+from measures.sites import ledger, memory_of, site, some_rows
 
+from bnprobe.neighbours import Wiring
 from findings.firing import fired
 
 ROWS = some_rows(40)
@@ -142,3 +143,35 @@ def test_a_finding_names_the_call():
     spoilt[0, 0, 0] = np.nan
     found = fired("values-not-finite", site(ROWS, "a", **LEARNED), site(spoilt, "a", call=1, **LEARNED))
     assert found["call"].tolist() == [1]
+
+
+@pytest.mark.parametrize("vector", ["gamma", "beta"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_learned_vector_that_is_not_finite(vector, value):
+    """Fails if finite inputs excuse a γ or β that spoils every output, or the layer behind is blamed alone."""
+    spoilt = {**LEARNED, vector: [0.5, value, 1.2]}
+    norms = site(ROWS, "fine", **LEARNED, **MEMORY), site(ROWS, "a", **spoilt, **MEMORY)
+    (row,) = fired("values-not-finite", *norms).itertuples()
+    assert (row.severity, row.layer, row.channels) == ("critical", "a", (1,))
+    assert row.says.startswith("γ of this layer is" if vector == "gamma" else "β of this layer is")
+    assert "n.weight.data[[1]] = 1; n.bias.data[[1]] = 0" in row.do
+
+
+def test_a_vector_of_nothing_but_nan_is_told_from_one_that_is_missing():
+    """Fails if a norm without γ is called spoilt, or one whose γ is lost altogether is not."""
+    missing, there = ledger(gamma_learns=None), ledger()
+    assert fired("values-not-finite", site(ROWS, beta=0.1, ledger=missing)).empty
+    (row,) = fired("values-not-finite", site(ROWS, gamma=np.nan, beta=0.1, ledger=there)).itertuples()
+    assert row.channels == (0, 1, 2)
+
+
+def test_a_channel_without_a_finite_value_points_at_its_filter():
+    """Fails if a filter that is NaN sends the user to the images, or one bad image to the weights."""
+    wiring = Wiring("relu", "conv1")
+    filters, image = ROWS.copy(), ROWS.copy()
+    filters[:, 1], image[3] = np.nan, np.nan
+    (row,) = fired("values-not-finite", site(filters, **LEARNED, wiring=wiring)).itertuples()
+    assert "In 1 of 3 channels no value is finite" in row.do
+    assert "weights of conv1" in row.do
+    (row,) = fired("values-not-finite", site(image, **LEARNED, wiring=wiring)).itertuples()
+    assert "conv1" not in row.do
