@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,14 +61,18 @@ def test_between_modes_on_the_same_images_no_difference_is_called_the_same():
 
 
 def test_what_the_choice_of_images_explains_is_said_to():
-    """Fails if "the same" takes in the first place that differs: pre and post of a are the same, b's are not."""
-    wide, close = some_rows(40), some_rows(400) * 1.0
-    del close
-    one = [site(wide, "a", **memory_of(wide)), site(wide, "b", **memory_of(wide)), site(wide, "c")]
-    rows = wide + 0.01 * wide.std((0, 2))[:, None]
-    two = [one[0], site(rows, "b", **memory_of(wide)), site(wide + 3 * wide.std((0, 2))[:, None], "c")]
-    found = bnprobe.compare(recording(*one), recording(*two))
-    assert found.answer
+    """Fails if "the same" takes in the first place that differs, within what other images would explain."""
+    rows = some_rows(40)
+    sd = rows.std((0, 2))[:, None]
+    one = [site(rows, "a", **memory_of(rows)), site(rows, "b"), site(rows, "c")]
+    # as many images more that the sides did not see the same
+    two = [replace(one[0], n_images=41), site(rows + 0.01 * sd, "b"), site(rows + 3 * sd, "c")]
+    said = bnprobe.compare(recording(*one), recording(*two)).answer[0]
+    assert said.startswith("The two are the same up to and with the output of a, and 0.010")
+    assert (
+        "apart at the input of b, which the choice of images explains; the two differ from the input of c on"
+        in said
+    )
 
 
 @pytest.mark.parametrize("planted", [0, 6, 12])

@@ -257,8 +257,13 @@ def test_shifts_in_both_directions_are_no_agreement():
     verdicts = bnprobe.report(recording(*layers)).layers["verdict"]
     n = int(verdicts.str.contains("shifted").sum())
     assert n >= 2
-    assert f"differ from what the batch norms remember of their training set at {n} of 4 norms" in answer(*layers)
-    few = [site(ROWS, name, gamma=1.5, eps=0.0, **at(r)) for name, r in zip("abcd", (2.4, 1.06, 0.2, 0.9), strict=True)]
+    assert f"differ from what the batch norms remember of their training set at {n} of 4 norms" in answer(
+        *layers
+    )
+    few = [
+        site(ROWS, name, gamma=1.5, eps=0.0, **at(r))
+        for name, r in zip("abcd", (2.4, 1.06, 0.2, 0.9), strict=True)
+    ]
     assert "look much like" not in answer(*few)
 
 
