@@ -53,6 +53,11 @@ def record(
     when it is interrupted, Interrupted, a KeyboardInterrupt that has what was seen so far as its `recording`.
     """
 
+    if loss is not None and not callable(loss):
+        raise BnprobeError(
+            f"loss must be a function of output and y, got {loss!r}. Give `torch.nn.functional.cross_entropy`, say."
+        )
+
     def told(recording: Recording) -> Recording:
         name = model_name or recording.about.model
         about = replace(recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing)

@@ -17,7 +17,7 @@ LAYER_SIDES = (
 """Columns of `report.layers` that both sides show."""
 
 _WHAT = {
-    "affine": ("what the layer was taught to put out", "β", "|γ|", "the layer's |γ|"),
+    "affine": ("what the layer was taught to put out", "β", "γ", "the layer's |γ|"),
     "running": ("what it remembers", "running_mean", "√(running_var + eps)", "remembered σ"),
     "pre": ("its inputs", "pre_mean", "√(pre_var + eps)", "σ"),
     "post": ("its outputs", "post_mean", "√post_var", "the layer's σ"),

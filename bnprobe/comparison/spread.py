@@ -1,6 +1,7 @@
 """Place and width of a channel, of four kinds, and how far those of two sides lie apart.
 
-affine   what the layer was taught to put out: mean beta, deviation |gamma| (0 and 1 where it has none)
+affine   what the layer was taught to put out: mean beta, deviation gamma (0 and 1 where it has none), with its
+         sign: a layer whose gamma changed its sign puts out something else
 running  what it remembers: running mean and variance
 pre      what entered it, as seen
 post     what left it, as seen
@@ -69,7 +70,7 @@ def _certain(mean: Array, sd: Array) -> Spread:
 def _affine(record: LayerRecord) -> Spread:
     gamma = np.ones(record.n_channels) if record.gamma is None else record.gamma
     beta = np.zeros(record.n_channels) if record.beta is None else record.beta
-    return _certain(beta, np.abs(gamma))
+    return _certain(beta, gamma)
 
 
 def _running(record: LayerRecord) -> Spread:
@@ -93,7 +94,7 @@ def _post(record: LayerRecord) -> Spread:
             zero = np.where(n > 1, 0.0, np.nan)
             return Spread(mean, sd, np.log(sd), zero, zero, n)
         if record.normalized_by == "running" and not record.buffers_moved:
-            return _sampled(record, mean, sd, 0.0, _affine(record).sd / _running(record).sd)
+            return _sampled(record, mean, sd, 0.0, np.abs(_affine(record).sd) / _running(record).sd)
     return replace(_certain(mean, sd), n=n)
 
 

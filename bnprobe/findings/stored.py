@@ -207,7 +207,7 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 row["layer"],
-                "γ and β never left their initial values, although the network was trained.",
+                "γ and β never left their initial values.",
                 f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} in all {len(channels)} channels"
                 + (
                     ", while the running statistics were updated."
@@ -334,7 +334,9 @@ def _is_beyond(values: pd.Series, top: float) -> pd.Series:
 
 def counted_differently(evidence: Evidence) -> Iterator[Finding]:
     """Norms that were updated more or less often than the others."""
-    layers = evidence.layers[evidence.layers["call"] == 0]
+    # torch keeps the count of an instance norm's buffers at 0, whatever is done
+    counting = (evidence.layers["call"] == 0) & (evidence.layers["kind"] != "instance_norm")
+    layers = evidence.layers[counting]
     unused = [row["layer"] for row, channels in evidence.sites if fresh(row, channels)]
     # what was never updated has a rule of its own
     counts = layers["n_batches_tracked"][~layers["layer"].isin(unused)].dropna()

@@ -26,7 +26,7 @@ STORED_PANELS = (
     MapPanel("shift of the running mean from A to B, in σ", "running_shift", "vlag", centre=0),
     MapPanel("log₂ of the ratio of running deviations, B / A", "running_ratio", "vlag", log2, centre=0),
     MapPanel("shift of β, in units of the layer's |γ|", "affine_shift", "vlag", centre=0),
-    MapPanel("log₂ of |γ| of B / A", "affine_ratio", "vlag", log2, centre=0),
+    MapPanel("log₂ of |γ| of B / A", "affine_ratio", "vlag", lambda ratio: log2(np.abs(ratio)), centre=0),
 )
 REACH = 5.0
 """Deviations of the axis of distributions."""
