@@ -134,6 +134,14 @@ def test_what_was_proposed_can_be_taught(monkeypatch):
     assert 1e-4 < record.mismatch < 0.1
 
 
+def test_behind_another_norm_no_batch_is_seen():
+    """Fails if an RMS norm, which changes little of what a layer norm has put out, is taught as a batch norm."""
+    x = F.layer_norm(torch.randn(5, 7, 16, dtype=torch.float64), (16,))
+    y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+    found = proposal("2", "MyRMS", x, y, [torch.ones(16, dtype=torch.float64)])
+    assert found is None or found.pools == "channels"
+
+
 def test_a_group_norm_is_told_from_its_parts():
     """Fails if groups of channels are taken for all of them, or for each alone."""
     generator = torch.Generator().manual_seed(2)
