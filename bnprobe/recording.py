@@ -31,6 +31,11 @@ WEIGHTS_ONLY = "weights only"
 """The mode of a norm that was not called: all that is known of it is what the weights around it say."""
 
 
+def site_name(layer: str, call: int) -> str:
+    """The name of a site in messages, sentences and tables: the path, and the call where it is not the first."""
+    return f"{layer} (call {call + 1})" if call else layer
+
+
 @dataclass(frozen=True)
 class FeederRecord:
     """The weights before a norm, per output channel and over backward passes; shapes (C,).
@@ -237,8 +242,8 @@ class LayerRecord:
 
     @property
     def site(self) -> str:
-        """Name of the site in messages and pictures: the path, and the call where it is not the first."""
-        return self.layer if self.call == 0 else f"{self.layer} (call {self.call + 1})"
+        """Its name, by `site_name`."""
+        return site_name(self.layer, self.call)
 
     @property
     def n_channels(self) -> int:

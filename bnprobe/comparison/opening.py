@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.comparison.certainty import ROUNDING
+from bnprobe.recording import site_name
 
 NOISE = 3.0
 """Times the noise that a gap must be to count: of 16 channels without a difference one in 10^12 is."""
@@ -33,8 +34,7 @@ class Place(NamedTuple):
     @property
     def words(self) -> str:
         """The place in words: the output of layer2.1.bn1."""
-        call = f" (call {self.call + 1})" if self.call else ""
-        return f"{WORDS[self.aspect]} of {self.layer}{call}"
+        return f"{WORDS[self.aspect]} of {site_name(self.layer, self.call)}"
 
 
 def places(layers: pd.DataFrame) -> Iterator[Place]:

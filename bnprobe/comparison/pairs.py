@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bnprobe.measures.certainty import by_sample
 from bnprobe.recording import LayerRecord, Recording
 
 SUMMED = 1e-12
@@ -52,9 +53,12 @@ class Pairs(NamedTuple):
 
 
 def pairs(a: Recording, b: Recording) -> Pairs:
-    """Sites by path and call. A layer whose number of channels differs is compared with nothing."""
-    mine = {(record.layer, record.call): record for record in a.layers}
-    theirs = {(record.layer, record.call): record for record in b.layers}
+    """Sites by path and call. A layer whose number of channels differs is compared with nothing.
+
+    No site counts more images than samples were given to its model.
+    """
+    mine = {(record.layer, record.call): record for record in by_sample(a)}
+    theirs = {(record.layer, record.call): record for record in by_sample(b)}
     common = tuple(
         Pair(_with_eps_of(theirs[site], mine[site]), _with_eps_of(mine[site], theirs[site]))
         for site in mine

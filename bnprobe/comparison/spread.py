@@ -36,7 +36,7 @@ class Spread:
 
     `mean_error` and `log_error` are standard errors of the mean and of the log of the deviation, NaN where
     they are not known. `log_sd` is the log of the deviation without the bias that the number of images gives
-    it. `n` is the number of images.
+    it. `n` is the number of images, no more than samples were given to the model.
     """
 
     mean: Array

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
-from bnprobe.findings.rule import Evidence, Finding, Rule, how_many, indices, share_severity
+from bnprobe.findings.rule import Evidence, Finding, Rule, how_many, indices, share_severity, site_of
 
 NOISE = 3.0
 """Times the noise of the choice of images that a gap must be."""
@@ -42,7 +42,7 @@ def inputs_differ(evidence: Evidence) -> Iterator[Finding]:
 
 def _cause(row: pd.Series) -> str:
     """What to look at, by the first place at which the sides surely differ; empty before that."""
-    name = row["layer"]
+    name = site_of(row)
     if row["pre_gap"] > ROUNDING and not row["pre_gap"] < NOISE * row["pre_noise"]:
         return (
             f"The difference comes in with what feeds {name}, which lies {row['pre_gap']:.2g} σ apart. If that is the first "

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bnprobe.findings.inputs import GIVE_CONSTANTS, constants_missing
 from bnprobe.findings.remedies import RECALIBRATE
-from bnprobe.findings.rule import Evidence, Finding
+from bnprobe.findings.rule import Evidence, Finding, site_of
 
 UNJUDGED = ("no memory", "never updated")
 """Verdicts on norms that cannot agree with a memory, nor differ from it."""
@@ -52,7 +52,7 @@ def _again(behind: pd.DataFrame) -> str:
     text = f" Found again in the {'norm' if n == 1 else f'{n} norms'} behind it"
     if behind["shift_rms"].notna().any():
         most = behind.iloc[int(behind["shift_rms"].argmax())]
-        text += f", up to {most['shift_rms']:.2f} σ at {most['layer']}"
+        text += f", up to {most['shift_rms']:.2f} σ at {site_of(most)}"
     return text + "."
 
 

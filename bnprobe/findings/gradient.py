@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnprobe.findings.limits import DEFAULT
 from bnprobe.findings.remedies import module
-from bnprobe.findings.rule import Evidence, Finding, Rule
+from bnprobe.findings.rule import Evidence, Finding, Rule, site_of
 
 ENOUGH_PASSES = 8
 
@@ -27,7 +27,8 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             before["layer"],
             f"On its way back the gradient {way} before it reaches this norm.",
-            f"its length is {after['grad_out']:.2e} at {after['layer']} and {before['grad_out']:.2e} here, "
+            f"its length is {after['grad_out']:.2e} at {site_of(after)} and "
+            f"{before['grad_out']:.2e} here, "
             f"a factor of {ratio:.2g} (threshold {step:g}).",
             "Look at what lies between the two: missing normalization, a saturated activation, a scale far from 1; compare "
             f"with the same network at initialisation.{_unit_scale(after)}",

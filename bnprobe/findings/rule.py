@@ -87,6 +87,11 @@ class Rule:
     find: Callable[[Evidence], Iterable[Finding]]
 
 
+def site_of(row: pd.Series) -> str:
+    """The name of a row's site in a sentence, as `LayerRecord.site` names it."""
+    return f"{row['layer']} (call {row['call'] + 1})" if row["call"] else str(row["layer"])
+
+
 def fresh(row: pd.Series, channels: pd.DataFrame) -> bool:
     """Whether the memory was 0 and 1 in every channel, and still is: it is shown as before the recording."""
     initial = (channels["running_mean"] == 0) & (channels["running_var"] == 1)

@@ -1,21 +1,41 @@
 """How sure a comparison with the memory can be: images counted, not pixels, and the memory's own noise.
 
 Pixels of one image are correlated, so an error is the variance over images of an image's value, divided
-by their number. To it comes the noise of the running statistics themselves: an exponential average over
-batches whose size a checkpoint does not keep.
+by their number. Rows of one sample may be correlated as well (the steps of a sequence, the regions of a photograph,
+the windows of attention), so no more images count than samples were given to the model. To it comes the noise of
+the running statistics themselves: an exponential average over batches whose size a checkpoint does not keep.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from bnprobe.recording import LayerRecord
+from bnprobe.recording import LayerRecord, Recording
 from bnprobe.stats.moments import Array
 from bnprobe.stats.significance import adjusted, two_sided
 
 TRAINING_BATCH = 32
 """Images per device in torchvision's reference recipes: assumed for the noise of the running statistics,
 because no checkpoint says. A larger true batch makes `shift_z` and `scale_z` cautious, not bold."""
+
+
+def by_sample(recording: Recording) -> tuple[LayerRecord, ...]:
+    """The sites, none with more images than samples were given to the model; their means and variances stay.
+
+    The variance between rows over the number of samples is an upper bound of the squared error of the mean,
+    whatever the correlation inside a sample (Cauchy-Schwarz). Sites that were also called outside a pass of
+    the whole model, whose samples nobody counted, stay as they are.
+    """
+    return tuple(_by_sample(record, recording) for record in recording.layers)
+
+
+def _by_sample(record: LayerRecord, recording: Recording) -> LayerRecord:
+    about = recording.about
+    if not 0 < about.n_images < record.n_images or record.n_calls > about.n_forwards:
+        return record
+    return replace(record, n_images=about.n_images, pre_images=record.pre_images.at_most(about.n_images))
 
 
 def n_running(record: LayerRecord) -> float:

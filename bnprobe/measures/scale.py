@@ -10,7 +10,6 @@ import numpy as np
 
 from bnprobe.measures.certainty import TRAINING_BATCH, error_of, q_values
 from bnprobe.measures.columns import Column
-from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
 
@@ -20,7 +19,7 @@ COLUMNS = (
         "Standard error of the scale ratio, counting images and not pixels.",
         "scale_ratio · √(S/n_images + S/n_running) / (2 pre_var), S = variance of an image's mean of (x − pre_mean)²",
         "",
-        "clustered by image, delta method; n_running as for shift_se",
+        "clustered by image, delta method; n_images and n_running as for shift_se",
     ),
     Column(
         "scale_z",
@@ -34,32 +33,11 @@ COLUMNS = (
         "0 to 1",
         "Benjamini & Hochberg 1995",
     ),
-    Column(
-        "design_effect",
-        "Values of one image that count as one for the mean, because they are alike: 1 if independent.",
-        "values per image · variance of an image's mean / pre_var",
-        "values",
-        "Kish 1965, Survey Sampling",
-    ),
-    Column(
-        "icc",
-        "Correlation of two values of one image: 0 if images do not differ, 1 if each image is constant.",
-        "(design_effect − 1) / (values per image − 1)",
-        "",
-        "intraclass correlation: Fisher 1925",
-    ),
-    Column(
-        "design_effect_median",
-        "Typical number of values of one image that count as one.",
-        "median design_effect",
-        "values",
-        table="layers",
-    ),
 )
 
 
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
-    """Certainty of the scale and the likeness of an image's values, shape (C,) each; NaN where undefined."""
+    """The certainty of the scale, shape (C,) each; NaN where undefined."""
     missing = np.full(record.n_channels, np.nan)
     columns = dict.fromkeys(("scale_se", "scale_z", "scale_q"), missing)
     if record.running_var is not None and record.running_mean is not None:
@@ -68,7 +46,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
             z = np.where(error > 0, log_ratio(record) / error, np.nan)
             ratio = np.sqrt(record.pre.var_population / (record.running_var + record.eps))
         columns = {"scale_se": ratio * error, "scale_z": z, "scale_q": q_values(z, record.pre_images.n)}
-    return {**columns, **_alike(record)}
+    return columns
 
 
 def relative_error(record: LayerRecord) -> Array:
@@ -94,16 +72,3 @@ def log_ratio(record: LayerRecord) -> Array:
         n = TRAINING_BATCH * record.pre.n / n_images
         stored = record.running_var * (1 - 1 / n) / (1 - between / seen / TRAINING_BATCH)
         return np.log((seen + record.eps) / (stored + record.eps)) / 2
-
-
-def _alike(record: LayerRecord) -> dict[str, Array]:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        per_image = record.pre.n / record.pre_images.n
-        effect = per_image * record.pre_images.var_between / record.pre.var_population
-        icc = np.where(per_image > 1, (effect - 1) / (per_image - 1), np.nan)
-    return {"design_effect": effect, "icc": icc}
-
-
-def layer_columns(record: LayerRecord) -> dict[str, float]:
-    """The typical design effect; NaN where fewer than two images were seen."""
-    return {"design_effect_median": median(_alike(record)["design_effect"])}

@@ -46,10 +46,10 @@ COLUMNS = (
     ),
     Column(
         "shift_se",
-        "Standard error of the shift, counting images and not pixels.",
+        "Standard error of the shift, counting images and not pixels, and no more images than the model was given samples.",
         "√(V/n_images + V/n_running) / √(running_var + eps), V = variance of an image's mean",
         "remembered σ",
-        "clustered by image; n_running = (2 − m)/m · 32 for momentum m",
+        "clustered by image, rows of one sample as one; n_running = (2 − m)/m · 32 for momentum m",
     ),
     Column("shift_z", "The shift in its own standard errors.", "shift / shift_se"),
     Column(

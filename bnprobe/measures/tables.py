@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from bnprobe.measures import (
     headroom,
     implied,
     ledger,
+    likeness,
     outliers,
     own,
     parameters,
@@ -30,6 +32,7 @@ from bnprobe.measures import (
     shift,
     verdict,
 )
+from bnprobe.measures.certainty import by_sample
 from bnprobe.measures.columns import Column
 from bnprobe.measures.preprocessing import preprocessing
 from bnprobe.recording import LayerRecord, Recording
@@ -42,6 +45,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     roles,
     shift,
     scale,
+    likeness,
     verdict,
     promise,
     components,
@@ -57,6 +61,9 @@ FAMILIES: tuple[ModuleType, ...] = (
 )
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
 
+OF_ROWS = (likeness, components)
+"""Families about the rows of a layer's input as they are, many of them of one sample or not."""
+
 PLACE = (
     Column("layer", "Path of the module in the model.", table="both"),
     Column("call", "Which call of the layer within one forward pass, from 0.", table="both"),
@@ -68,7 +75,11 @@ PLACE = (
     ),
     Column("n_channels", "Number of channels.", table="layers"),
     Column("n_calls", "Forward calls recorded.", table="layers"),
-    Column("n_images", "Samples recorded.", table="layers"),
+    Column(
+        "n_images",
+        "Samples recorded: rows of the layer's input, but no more than the model was given samples.",
+        table="layers",
+    ),
     Column(
         "mode",
         "The layer's own flag during the run: eval, train or mixed; weights only where it was not called.",
@@ -124,7 +135,7 @@ def tables(recording: Recording) -> Tables:
 
 def channel_table(recording: Recording) -> pd.DataFrame:
     """One row per channel of every site, in the order in which the sites were reached."""
-    parts = [pd.DataFrame(_channel_row(record)) for record in recording.layers]
+    parts = [pd.DataFrame(_channel_row(*both)) for both in _both(recording)]
     return pd.concat(parts, ignore_index=True) if parts else _empty("channels")
 
 
@@ -133,7 +144,12 @@ def _empty(table: str) -> pd.DataFrame:
     return pd.DataFrame(columns=[column.name for column in glossary() if column.table in (table, "both")])
 
 
-def _channel_row(record: LayerRecord) -> dict[str, Any]:
+def _both(recording: Recording) -> Iterator[tuple[LayerRecord, LayerRecord]]:
+    """Every site, and the same with no more images than samples."""
+    return zip(recording.layers, by_sample(recording), strict=True)
+
+
+def _channel_row(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "layer": record.layer,
         "call": record.call,
@@ -144,17 +160,17 @@ def _channel_row(record: LayerRecord) -> dict[str, Any]:
     }
     for family in FAMILIES:
         if hasattr(family, "channel_columns"):
-            columns.update(family.channel_columns(record))
+            columns.update(family.channel_columns(of_rows if family in OF_ROWS else record))
     return columns
 
 
 def layer_table(recording: Recording) -> pd.DataFrame:
     """One row per site, in the order in which they were reached."""
-    rows = [_layer_row(record) for record in recording.layers]
+    rows = [_layer_row(*both) for both in _both(recording)]
     return pd.DataFrame(rows) if rows else _empty("layers")
 
 
-def _layer_row(record: LayerRecord) -> dict[str, Any]:
+def _layer_row(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
     row: dict[str, Any] = {
         "layer": record.layer,
         "call": record.call,
@@ -175,7 +191,7 @@ def _layer_row(record: LayerRecord) -> dict[str, Any]:
     }
     for family in FAMILIES:
         if hasattr(family, "layer_columns"):
-            row.update(family.layer_columns(record))
+            row.update(family.layer_columns(of_rows if family in OF_ROWS else record))
     return row
 
 

@@ -32,6 +32,7 @@ from bnprobe.probe.tensors import (
     has_values,
     is_recomputation,
     is_transformed,
+    n_samples,
 )
 from bnprobe.watch import Watch
 from bnprobe.wiring import watch_this_call
@@ -84,7 +85,7 @@ class Forward:
         run.situation = Situation.of(model)
         first = first_tensor(args, kwargs)
         if first is not None:
-            run.n_images = first.shape[0] if first.dim() else 1
+            run.n_images = n_samples(args, first)
             self.device = self.device or device_name(first)
             if run.labels is not None:
                 check_length(run.labels, run.n_images)

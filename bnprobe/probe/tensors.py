@@ -18,6 +18,18 @@ def first_tensor(args: Any, kwargs: Any = None) -> Tensor | None:
     return first if isinstance(first, Tensor) else next(_tensors((args, kwargs)), None)
 
 
+def n_samples(args: tuple[Any, ...], first: Tensor) -> int:
+    """Samples of a call of the whole model: the first dimension of its first tensor, or the images of a list.
+
+    Detectors take a list of images (C, H, W) of unequal size, with 1, 3 or 4 channels.
+    """
+    items = args[0] if args and isinstance(args[0], list) else []
+    images = (isinstance(item, Tensor) and item.dim() == 3 and item.shape[0] in (1, 3, 4) for item in items)
+    if items and all(images):
+        return len(items)
+    return first.shape[0] if first.dim() else 1
+
+
 def _tensors(value: Any) -> Iterator[Tensor]:
     """Tensors in nested containers, in order."""
     if isinstance(value, Tensor):

@@ -11,7 +11,6 @@ from bnprobe.comparison import Differences, Pair, Pairs, glossary
 from bnprobe.recording import Recording
 from bnprobe.report.blocks import (
     Block,
-    Cell,
     Entry,
     Facts,
     Figure,
@@ -22,7 +21,8 @@ from bnprobe.report.blocks import (
     Table,
 )
 from bnprobe.report.compose import _findings, _rule_pages
-from bnprobe.report.words import count, number, share, shorten
+from bnprobe.report.rows import cells
+from bnprobe.report.words import count, number, share
 
 MOST_LAYERS = 24
 """Layers with a part of their own, the most changed first; the tables have all."""
@@ -134,13 +134,9 @@ def _table(frame: pd.DataFrame, heads: list[str], note: str) -> Table:
     meanings = {column.name: column.meaning for column in glossary()}
     return Table(
         tuple((head, meanings[head]) for head in heads),
-        tuple(tuple(_cell(row[head]) for head in heads) for _, row in frame[heads].iterrows()),
+        tuple(zip(*(cells(frame, head) for head in heads), strict=True)),
         note,
     )
-
-
-def _cell(value: Any) -> Cell:
-    return Cell(shorten(value, 40), number=False) if isinstance(value, str) else Cell(number(float(value)))
 
 
 def _network(tables: Differences) -> Figure:
@@ -244,12 +240,11 @@ def _unmatched(tables: Differences) -> tuple[Section, ...]:
         return ()
     heads = {
         "layer": "",
-        "call": "",
         "n_channels": "",
         "side": "where it is",
         "why": "why it was not compared",
     }
-    rows = tuple(tuple(_cell(row[head]) for head in heads) for _, row in alone.iterrows())
+    rows = tuple(zip(*(cells(alone, head) for head in heads), strict=True))
     return (Section("unmatched", "Not compared", (Table(tuple(heads.items()), rows),)),)
 
 

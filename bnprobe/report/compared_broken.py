@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from bnprobe.report.chapters.chapter import named
 from bnprobe.report.words import count
 
 
@@ -18,7 +19,7 @@ def broken(layers: pd.DataFrame) -> list[str]:
 
 
 def _poisoned(layers: pd.DataFrame, side: str) -> str | None:
-    facts = [(row["layer"], fact) for _, row in layers.iterrows() if (fact := _fact(row, side))]
+    facts = [(named(row), fact) for _, row in layers.iterrows() if (fact := _fact(row, side))]
     if not facts:
         return None
     layer, fact = facts[0]
@@ -41,6 +42,6 @@ def _lacking(layers: pd.DataFrame, side: str) -> str | None:
         return None
     first = missing.iloc[0]
     names = " and ".join(first[f"missing_{side.lower()}"].rsplit(", ", 1))
-    where = f"at {first['layer']}" if len(missing) == 1 else f"first at {first['layer']}"
+    where = f"at {named(first)}" if len(missing) == 1 else f"first at {named(first)}"
     other = "B" if side == "A" else "A"
     return f"{side} lacks {names}, which {other} stores, {where} ({count(len(missing), 'norm')} in all)."

@@ -9,6 +9,7 @@ from bnprobe.comparison import Differences, Place, What, opening, places, surely
 from bnprobe.comparison.certainty import ROUNDING
 from bnprobe.findings import Limits
 from bnprobe.recording import Recording
+from bnprobe.report.chapters.chapter import named
 from bnprobe.report.compared_broken import broken
 from bnprobe.report.words import count, number, share
 
@@ -57,12 +58,13 @@ def _where(layers: pd.DataFrame, about: What, limits: Limits) -> str:
         if len(only):
             return (
                 f"The norms are the same; the weights before {count(len(only), 'norm')} differ, first before "
-                f"{only['layer'].iloc[0]}."
+                f"{named(only.iloc[0])}."
             )
         if about.same_weights and known[0].aspect in STORED:
             return f"Nothing that both sides store differs: {_of(about.n_sites)} agree to the last bit."
         return "The two differ by rounding only."
-    sure, found = surely(layers), opening(layers, limits.gap)
+    # of the same images no choice of images makes a difference
+    sure, found = first if about.same_inputs else surely(layers), opening(layers, limits.gap)
     largest = max(known, key=lambda place: place.gap)
     same = first[:3] != known[0][:3]
     if sure is None:
@@ -71,7 +73,7 @@ def _where(layers: pd.DataFrame, about: What, limits: Limits) -> str:
         text = f"the two are the same up to {sure.words}, where they are {_gap(sure)} apart"
     else:
         text = f"the two differ from {sure.words} on, where they are {_gap(sure)} apart"
-        text = f"up to {first.words} the two are the same; {text}" if same else text
+        text = f"{_still_same(known, first)}; {text}" if same else text
     if found is None:
         text += f"; nowhere do they reach {limits.gap:g} σ"
     elif found[:3] != sure[:3]:
@@ -79,6 +81,15 @@ def _where(layers: pd.DataFrame, about: What, limits: Limits) -> str:
     if largest[:3] not in (sure[:3], found and found[:3]):
         text += f"; the largest gap is {_at(largest)}"
     return _sentence(text)
+
+
+def _still_same(known: list[Place], first: Place) -> str:
+    """The last place that is the same, and that what follows it may be the choice of images."""
+    before = known[[place[:3] for place in known].index(first[:3]) - 1]
+    return (
+        f"the two are the same up to and with {before.words}, and {_gap(first)} apart at {first.words}, which the "
+        "choice of images explains"
+    )
 
 
 def _agrees(layers: pd.DataFrame) -> bool:
@@ -166,7 +177,7 @@ def _stored(layers: pd.DataFrame, about: What) -> list[str]:
     ):
         if n and layers[column].max() > 0:
             most = layers.iloc[int(layers[column].argmax())]
-            sentences.append(words.format(most["layer"], number(float(most[column]), 2)))
+            sentences.append(words.format(named(most), number(float(most[column]), 2)))
     return sentences
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnprobe.findings.pages import rule_page
 from bnprobe.measures import Tables, glossary
-from bnprobe.recording import WEIGHTS_ONLY, Recording
+from bnprobe.recording import WEIGHTS_ONLY, Recording, site_name
 from bnprobe.report.blocks import (
     Entry,
     Facts,
@@ -119,8 +119,8 @@ def nothing_seen(recording: Recording) -> str:
 
 def _lead(recording: Recording) -> str:
     about = recording.about
-    n = sum(record.n_channels for record in recording.layers)
-    norms = f"{count(len(recording.layers), 'normalization layer')}, {count(n, 'channel')}"
+    layers = {record.layer: record.n_channels for record in recording.layers}
+    norms = f"{count(len(layers), 'normalization layer')}, {count(sum(layers.values()), 'channel')}"
     if recording.weights_only:
         return f"{norms}; {WEIGHTS_ONLY}: no data went through."
     return f"{norms}, {count(about.n_images, 'image')} seen in {number(about.seconds, 2)} s."
@@ -164,14 +164,13 @@ def _at(row: dict[Any, Any], position: dict[tuple[str, int], int]) -> tuple[int,
 
 
 def _place(row: pd.Series) -> str:
-    call = f" (call {row['call'] + 1})" if row["call"] else ""
     channels = list(row["channels"])
     which = (
         f", channel{'s' if len(channels) > 1 else ''} {listed([str(c) for c in channels], 6)}"
         if channels
         else ""
     )
-    return f"{shorten(row['layer'], 60)}{call}{which}" if row["layer"] else "the whole run"
+    return f"{site_name(shorten(row['layer'], 60), row['call'])}{which}" if row["layer"] else "the whole run"
 
 
 def _network_figure(tables: Tables) -> Figure:

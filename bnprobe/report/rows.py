@@ -7,18 +7,29 @@ from typing import Any
 import pandas as pd
 
 from bnprobe.measures import glossary
+from bnprobe.recording import site_name
 from bnprobe.report.blocks import Cell, Table
 from bnprobe.report.words import number, shorten
 
 
 def table(frame: pd.DataFrame, heads: list[str], note: str = "") -> Table:
-    """These columns of a frame, numbers in three digits."""
+    """These columns of a frame, numbers in three digits; a layer's name says which call of it the row is about."""
     meanings = {column.name: column.meaning for column in glossary()}
     return Table(
         tuple((head, meanings[head]) for head in heads),
-        tuple(zip(*([_cell(value) for value in frame[head].tolist()] for head in heads), strict=True)),
+        tuple(zip(*(cells(frame, head) for head in heads), strict=True)),
         note,
     )
+
+
+def cells(frame: pd.DataFrame, head: str) -> list[Cell]:
+    """One column as it is printed."""
+    if head == "layer" and "call" in frame and "channel" not in frame:
+        names = (shorten(name, 40) for name in frame["layer"])
+        return [
+            Cell(site_name(name, call), number=False) for name, call in zip(names, frame["call"], strict=True)
+        ]
+    return [_cell(value) for value in frame[head].tolist()]
 
 
 def _cell(value: Any) -> Cell:

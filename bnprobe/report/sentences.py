@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables, imbalance
 from bnprobe.measures.shape import median
 from bnprobe.measures.shift import variance_ratio
-from bnprobe.measures.verdict import SAME, SHIFTED
+from bnprobe.measures.verdict import ENOUGH, SAME, SHIFTED
 from bnprobe.recording import CHANNELS, LayerRecord, Recording
-from bnprobe.report.words import count, listed, number, share, shorten
+from bnprobe.report.chapters.chapter import named
+from bnprobe.report.words import count, listed, number, share
 
 KINDS = {
     "batch_norm": "batch norm",
@@ -35,11 +38,12 @@ def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> list
 
 
 def _what_there_is(recording: Recording) -> str:
-    kinds: dict[str, int] = {}
-    for record in recording.layers:
-        kinds[record.kind] = kinds.get(record.kind, 0) + 1
+    layers = {record.layer: record.kind for record in recording.layers}
+    kinds = Counter(layers.values())
     names = ", ".join(count(n, KINDS.get(kind, kind)) for kind, n in kinds.items())
-    where = names if len(kinds) == 1 else f"{count(len(recording.layers), 'norm')} ({names})"
+    where = names if len(kinds) == 1 else f"{count(len(layers), 'norm')} ({names})"
+    if len(recording.layers) > len(layers):
+        where += f", called in {len(recording.layers):,} places"
     if recording.weights_only:
         return f"{recording.about.model} holds {where}. No data went through: this is what the stored vectors say."
     modes = {record.mode for record in recording.layers}
@@ -67,17 +71,20 @@ def _memory(layers: pd.DataFrame) -> list[str]:
     ratio, shift = _typical(known)
     off = np.abs(np.log(known["var_ratio_median"].clip(lower=1e-12)))
     far = known.loc[off.idxmax()]
-    words = "look much like" if _is_close(ratio, shift) else "differ from"
+    judged, n = _judged(known)
+    words = "look much like" if _agree(known) else "differ from"
+    where = f" at {n} of {count(len(known), 'norm')}" if 0 < n < len(known) else ""
+    unsure = ", as far as so few images can tell" if judged.empty else ""
     text = (
-        f"The data {words} what the batch norms remember of their training set: "
+        f"The data {words} what the batch norms remember of their training set{where}{unsure}: "
         f"typically the mean lies {number(shift, 2)} remembered deviations away and the variance is "
         f"{number(ratio, 2)} times the remembered one"
     )
     if len(known) > 2 and not 0.8 < far["var_ratio_median"] < 1.25:
-        text += f"; the variance is furthest off at {shorten(far['layer'])} ({number(far['var_ratio_median'], 2)})"
+        text += f"; the variance is furthest off at {named(far)} ({number(far['var_ratio_median'], 2)})"
         if far.name != known.index[-1]:
             last = known.iloc[-1]
-            text += f", and {number(last['var_ratio_median'], 2)} at the last norm, {shorten(last['layer'])}"
+            text += f", and {number(last['var_ratio_median'], 2)} at the last norm, {named(last)}"
     return [text + "."]
 
 
@@ -88,6 +95,22 @@ def _typical(known: pd.DataFrame) -> tuple[float, float]:
 
 def _is_close(ratio: float, shift: float) -> bool:
     return 0.8 < ratio < 1.25 and shift < 0.25
+
+
+def _judged(known: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The norms with a verdict on whether the data look as remembered, and how many of them are shifted."""
+    judged = known[known["verdict"].isin((SAME, *SHIFTED))]
+    return judged, int(judged["verdict"].isin(SHIFTED).sum())
+
+
+def _agree(known: pd.DataFrame) -> bool:
+    """Whether no norm is shifted, and those that could not be judged are close, all but a few and typically."""
+    judged, n = _judged(known)
+    if n or len(judged) == len(known):
+        return not n
+    pairs = zip(known["var_ratio_median"], known["shift_rms"], strict=True)
+    far = np.mean([not _is_close(ratio, shift) for ratio, shift in pairs])
+    return _is_close(*_typical(known)) and bool(far < ENOUGH)
 
 
 def _learned(channels: pd.DataFrame) -> list[str]:
@@ -123,8 +146,8 @@ def _own(layers: pd.DataFrame) -> list[str]:
     first, last = known.iloc[0], known.iloc[-1]
     steady = median(known["own_log_var_sd"].to_numpy())
     return [
-        f"What the norms without memory divide by goes from {number(first['own_sd'], 2)} at {shorten(first['layer'])} "
-        f"to {number(last['own_sd'], 2)} at {shorten(last['layer'])}; from sample to sample its logarithm varies by "
+        f"What the norms without memory divide by goes from {number(first['own_sd'], 2)} at {named(first)} "
+        f"to {number(last['own_sd'], 2)} at {named(last)}; from sample to sample its logarithm varies by "
         f"{number(steady / 2, 2)}."
     ]
 
@@ -139,10 +162,9 @@ def _verdict(findings: pd.DataFrame, layers: pd.DataFrame) -> str:
 
 def _no_rule(layers: pd.DataFrame) -> str:
     """No rule spoke; where data differ from the memory by less than its thresholds, that is not nothing."""
-    known = layers[layers["verdict"].isin((SAME, *SHIFTED))]
-    n = int(known["verdict"].isin(SHIFTED).sum())
+    known, n = _judged(layers)
     measured = layers[layers["var_ratio_median"].notna()]
-    if not n and (measured.empty or _is_close(*_typical(measured))):
+    if not n and (measured.empty or _agree(measured)):
         return "No rule found anything to worry about."
     differ = f"are surely shifted in {n} of {count(len(known), 'norm')}, by" if n else "differ by"
     return (
@@ -216,7 +238,7 @@ def gradient_words(layers: pd.DataFrame) -> str:
     longest, shortest = layers.iloc[int(layers["grad_out"].argmax())], layers.iloc[_shortest(layers)]
     text = (
         f"Over {count(int(layers['n_backward'].max()), 'backward pass')} the gradient at the norms' outputs was longest at "
-        f"{shorten(longest['layer'])} ({number(longest['grad_out'], 2)}) and shortest at {shorten(shortest['layer'])} "
+        f"{named(longest)} ({number(longest['grad_out'], 2)}) and shortest at {named(shortest)} "
         f"({number(shortest['grad_out'], 2)}); through depth it typically differs from its mean by a factor of "
         f"{number(10 ** (0.0 if np.isnan(spread := imbalance(layers)) else spread), 2)}. "
     )
@@ -225,7 +247,7 @@ def gradient_words(layers: pd.DataFrame) -> str:
         most = layers.iloc[int(layers["energy_removed_layer"].argmax())]
         text += (
             f"The norms take out {share(median(removed.to_numpy()))} of its energy (median), "
-            f"the most at {shorten(most['layer'])} ({share(most['energy_removed_layer'])}). "
+            f"the most at {named(most)} ({share(most['energy_removed_layer'])}). "
         )
     snr = median(layers["gamma_snr_median"].to_numpy())
     if not np.isnan(snr):

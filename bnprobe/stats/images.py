@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -99,6 +99,15 @@ class ImageMoments:
             self.bb + other.bb + db * db * both,
             self.ab + other.ab + da * db * both,
         )
+
+    def at_most(self, n: float) -> Self:
+        """The same means, and the same variances between images, as if of no more than `n` images."""
+        kept = np.minimum(self.n, n)
+        if np.array_equal(kept, self.n):
+            return self
+        share = np.maximum(kept - 1, 0) / np.maximum(self.n - 1, 1)
+        aa, bb, ab = (square * share for square in (self.aa, self.bb, self.ab))
+        return replace(self, n=kept, aa=aa, bb=bb, ab=ab)
 
     @property
     def var_between(self) -> Array:

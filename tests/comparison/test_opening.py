@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,6 +48,31 @@ def test_between_modes_it_opens_at_the_norm_whose_memory_is_wrong(planted):
     assert found.opens.words in found.answer[0]
     assert found.findings["rule"][0] == "modes-disagree"
     assert found.findings["layer"][0] == str(planted)
+
+
+def test_between_modes_on_the_same_images_no_difference_is_called_the_same():
+    """Fails if what other images could explain is said to be the same on both sides."""
+    model = network()
+    images = [torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(9))]
+    found = bnprobe.compare(recorded(model.eval(), images), recorded(model.train(), images))
+    first = next(place for place in places(found.layers) if place.gap > 1e-5)
+    assert surely(found.layers) != first, "else this proves nothing"
+    assert found.answer[0].startswith(f"The two are the same up to {first.words}, where they are 0.")
+
+
+def test_what_the_choice_of_images_explains_is_said_to():
+    """Fails if "the same" takes in the first place that differs, within what other images would explain."""
+    rows = some_rows(40)
+    sd = rows.std((0, 2))[:, None]
+    one = [site(rows, "a", **memory_of(rows)), site(rows, "b"), site(rows, "c")]
+    # as many images more that the sides did not see the same
+    two = [replace(one[0], n_images=41), site(rows + 0.01 * sd, "b"), site(rows + 3 * sd, "c")]
+    said = bnprobe.compare(recording(*one), recording(*two)).answer[0]
+    assert said.startswith("The two are the same up to and with the output of a, and 0.010")
+    assert (
+        "apart at the input of b, which the choice of images explains; the two differ from the input of c on"
+        in said
+    )
 
 
 @pytest.mark.parametrize("planted", [0, 6, 12])

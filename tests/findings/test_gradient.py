@@ -84,6 +84,12 @@ def test_a_break_names_the_call():
 # gradient-no-signal
 
 
+def test_a_break_names_the_call_behind_it():
+    """Fails if both calls of one layer have one name in the sentence."""
+    (row,) = fired(BREAKS, norm("shared", ROWS / 100), norm("shared", call=1)).itertuples()
+    assert "at shared (call 2) and" in row.because
+
+
 def test_a_norm_that_no_gradient_reaches():
     """Fails if a dead end is silent, or counted by its noise."""
     (row,) = fired(SILENT, norm("dead", ROWS * 0, n_passes=1), norm("fine")).itertuples()

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bnprobe.measures import scale, shift
+from bnprobe.measures import likeness, scale, shift
 from measures import drawn, twin
 from measures.sites import memory_of, site, some_rows
 
@@ -15,7 +15,8 @@ NAMES = ("scale_se", "scale_z", "scale_q")
 
 
 def columns(rows: np.ndarray, **memory: object) -> dict[str, np.ndarray]:
-    return scale.channel_columns(site(rows, **memory))
+    record = site(rows, **memory)
+    return {**scale.channel_columns(record), **likeness.channel_columns(record)}
 
 
 def by_hand(values: np.ndarray, running_var: float, eps: float, images: float) -> tuple[float, float]:
@@ -57,7 +58,7 @@ def test_likeness_of_an_images_values():
     assert found["icc"][1] == pytest.approx(pairs[0], abs=0.003)
     assert found["icc"][0] == pytest.approx(0.5, abs=0.05)
     np.testing.assert_allclose(found["design_effect"], 1 + 4 * found["icc"], rtol=1e-9)
-    assert scale.layer_columns(site(rows))["design_effect_median"] == pytest.approx(
+    assert likeness.layer_columns(site(rows))["design_effect_median"] == pytest.approx(
         np.median(found["design_effect"])
     )
 

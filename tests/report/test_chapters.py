@@ -413,6 +413,17 @@ def test_what_was_implied_is_told_with_its_controls():
     assert "0.76 with the channels before permuted, 0.89 with all of them at their mean" in words
 
 
+@pytest.mark.parametrize(("permuted", "unpadded"), [(0.95, 0.5), (0.935, 0.5), (0.2, 0.95)])
+def test_a_claim_that_a_control_equals_is_not_made(permuted, unpadded):
+    """Fails if 94 % are said to follow from the channels before where these do as well in another order."""
+    controls = {"permuted": permuted, "constant": 0.3, "signed": 0.94, "unpadded": unpadded}
+    words = implied.words(Fit(2, 64, 0.94, 0.1, controls)).replace("\u00a0", " ")
+    assert "cannot be told" in words
+    assert "94 %" not in words
+    stands = implied.words(Fit(2, 64, 0.94, 0.1, {**controls, "permuted": 0.2, "unpadded": 0.93}))
+    assert "cannot be told" not in stands
+
+
 def test_the_cloud_of_implied_means_is_in_remembered_deviations():
     """Fails if implied and remembered are swapped, or raw units are drawn."""
     recorded = wired()

@@ -245,3 +245,45 @@ def test_without_histograms_the_page_does_not_explain_them():
     without = section(recording(site(ROWS, histograms=False)), "layers").blocks[0].paragraphs[0]
     assert without == "Distributions were not recorded (histograms=False)."
     assert "Filled is what was seen" in section(recording(site(ROWS)), "layers").blocks[0].paragraphs[0]
+
+
+def test_shifts_in_both_directions_are_no_agreement():
+    """Fails if the middle norm speaks for all: variances of 2.4, 1.06, 0.17 and 0.8 have the median 0.94."""
+    rows = np.random.default_rng(5).normal(size=(400, 3, 20))
+    layers = [
+        site(rows, name, gamma=1.5, running_mean=0, running_var=1 / ratio)
+        for name, ratio in zip("abcd", (2.38, 1.06, 0.17, 0.82), strict=True)
+    ]
+    verdicts = bnprobe.report(recording(*layers)).layers["verdict"]
+    n = int(verdicts.str.contains("shifted").sum())
+    assert n >= 2
+    assert f"differ from what the batch norms remember of their training set at {n} of 4 norms" in answer(
+        *layers
+    )
+    few = [
+        site(ROWS, name, gamma=1.5, eps=0.0, **at(r))
+        for name, r in zip("abcd", (2.4, 1.06, 0.2, 0.9), strict=True)
+    ]
+    assert "look much like" not in answer(*few)
+
+
+def test_a_layer_that_is_called_several_times_is_one_layer():
+    """Fails if calls are counted for layers."""
+    calls = [site(ROWS, name, call=call, **MEMORY) for name in "ab" for call in (0, 1)]
+    own = [site(ROWS, "c", "layer_norm", call=call) for call in (0, 1)]
+    said = answer(*calls, *own)
+    assert said.startswith("Net holds 3 norms (2 batch norms, 1 layer norm), called in 6 places; 40 images")
+    assert answer(*calls[:2]).startswith("Net holds 1 batch norm, called in 2 places;")
+    assert bnprobe.report(recording(*calls, *own))._page.lead.startswith("3 normalization layers, 9 channels")
+
+
+def test_sentences_and_tables_name_the_call():
+    """Fails if two calls of one layer have one name."""
+    own = [site(ROWS * (1 + call), "shared", "layer_norm", call=call) for call in range(3)]
+    assert "at shared to" in answer(*own)
+    assert "at shared (call 3);" in answer(*own)
+    table = next(b for b in section(recording(*own), "network").blocks if isinstance(b, blocks.Table))
+    assert [row[0].text for row in table.rows] == ["shared", "shared (call 2)", "shared (call 3)"]
+    scales = {0: 1.0, 1: 1.1, 2: 5.0}
+    called = [site(ROWS, "bn", call=call, eps=0.0, **at(scale)) for call, scale in scales.items()]
+    assert "furthest off at bn (call 3)" in answer(*called)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables
-from bnprobe.recording import Recording
+from bnprobe.recording import Recording, site_name
 from bnprobe.report.words import count, shorten
 
 LONGEST = 48
@@ -35,8 +35,7 @@ class Absent:
 
 def named(row: pd.Series) -> str:
     """The site of a row of the table of layers, as sentences name it."""
-    call = f" (call {row['call'] + 1})" if row["call"] else ""
-    return shorten(row["layer"], LONGEST) + call
+    return site_name(shorten(row["layer"], LONGEST), row["call"])
 
 
 def highest(frame: pd.DataFrame, column: str) -> pd.Series:

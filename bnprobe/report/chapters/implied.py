@@ -21,6 +21,8 @@ CONTROLS = (
     ("signed", "γ for |γ|", GREEN),
     ("unpadded", "borders ignored", ROSE),
 )
+CLEARLY = 0.01
+"""R² by which the prediction must beat controls that ignore which channel is which, or it says nothing of them."""
 LOWEST = -0.2
 """R² below which a control is drawn no deeper: worse than the average is bad enough."""
 
@@ -42,13 +44,25 @@ def words(fit: Fit) -> str:
     # without a negative γ, or a border, that control is the fit itself
     other = [name for name in _CONTROLS if abs(fit.controls[name] - fit.r2) > 1e-9]
     controls = ", ".join(f"{number(fit.controls[name], 2)} with {_CONTROLS[name]}" for name in other)
-    worse = f" Controls that should do worse: {controls}." if controls else ""
     remember = "norm remembers" if fit.n_layers == 1 else "norms remember"
+    if any(_does_as_well(fit, name) for name in other):
+        return (
+            f"How much of what {fit.n_layers} {remember} as the mean follows from the norms and weights before cannot be "
+            f"told: predicted from them it has R² {number(fit.r2, 3)} over {count(fit.n_channels, 'channel')}, but controls "
+            f"that should do worse have {controls}."
+        )
+    worse = f" Controls that should do worse: {controls}." if controls else ""
     return (
         f"Of what {fit.n_layers} {remember} as the mean, {share(max(fit.r2, 0.0))} follows from the norms and "
         f"weights before (R² {number(fit.r2, 3)}, typically {number(fit.rmse, 2)} remembered σ off, over "
         f"{count(fit.n_channels, 'channel')}).{worse}"
     )
+
+
+def _does_as_well(fit: Fit, name: str) -> bool:
+    """Whether a control takes the claim away; one that ignores which channel is which must be clearly worse."""
+    margin = CLEARLY if name in ("permuted", "constant") else 0.0
+    return fit.controls[name] >= fit.r2 - margin
 
 
 _CONTROLS = {
