@@ -161,14 +161,14 @@ def _verdict(findings: pd.DataFrame, layers: pd.DataFrame) -> str:
 
 
 def _no_rule(layers: pd.DataFrame) -> str:
-    """No rule spoke; where data differ from the memory by less than its thresholds, that is not nothing."""
+    """No rule warns; where data differ from the memory by less than its thresholds, that is not nothing."""
     known, n = _judged(layers)
     measured = layers[layers["var_ratio_median"].notna()]
     if not n and (measured.empty or _agree(measured)):
         return "No rule found anything to worry about."
     differ = f"are surely shifted in {n} of {count(len(known), 'norm')}, by" if n else "differ by"
     return (
-        f"No rule fired, but the data {differ} less than the thresholds: measure the accuracy on these data before "
+        f"No rule warns, but the data {differ} less than the thresholds: measure the accuracy on these data before "
         "relying on it."
     )
 
