@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -559,3 +560,17 @@ def test_a_file_in_place_of_a_model_is_sent_to_check(place, capsys):
     Path("weights.pt").write_bytes(b"")
     assert main(["report", "weights.pt"]) == 2
     assert "`bnprobe check weights.pt`" in capsys.readouterr().err
+
+
+def test_the_package_runs_as_a_module(monkeypatch, capsys):
+    """Fails if `python -m bnprobe` is not the command line."""
+    monkeypatch.setattr(sys, "argv", ["bnprobe", "rules", "channels-dead"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("bnprobe", run_name="__main__")
+    assert ended.value.code == 0
+    assert "dead" in capsys.readouterr().out
+
+
+def test_names_are_completed():
+    """Fails if a shell or an editor does not offer what is imported on first use."""
+    assert set(bnprobe.__all__) <= set(dir(bnprobe))
