@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 
@@ -55,6 +56,23 @@ def test_a_probe_its_recording_and_its_file_give_the_same_report(tmp_path, undra
         pd.testing.assert_frame_equal(report.channels, live.channels)
         pd.testing.assert_frame_equal(report.layers, live.layers)
         pd.testing.assert_frame_equal(report.findings, live.findings)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_collector_is_as_before(recorded, tmp_path, undrawn, wanted, fails):
+    """Fails if a page leaves garbage collection off, or switches on what the user has switched off."""
+    (gc.enable if wanted else gc.disable)()
+    try:
+        if fails:
+            (tmp_path / "file").write_text("x")
+            with pytest.raises(bnprobe.CannotWrite):
+                bnprobe.report(recorded).to_html(tmp_path / "file" / "x.html")
+        else:
+            bnprobe.report(recorded).to_html(tmp_path / "x.html")
+        assert gc.isenabled() == wanted
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
