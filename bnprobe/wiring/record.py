@@ -37,8 +37,8 @@ class Graph:
     """The nodes of a pass while it runs; see `trace` for who calls it.
 
     `names` gives the path of a parameter or buffer by its identity, `shared` the identities that several modules
-    hold. `sites` are the norms that were
-    reached, `outputs` what the model returned, `weighted` every call of weights.
+    hold. `sites` are the norms that were reached, `outputs` what the model returned, `weighted` every call of
+    weights.
     """
 
     names: dict[int, str]

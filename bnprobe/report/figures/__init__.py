@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from bnprobe.report.figures.backward import gradients
 from bnprobe.report.figures.overview import network
-from bnprobe.report.figures.svg import seaborn, style, to_svg
+from bnprobe.report.figures.svg import style, to_svg
 
 __all__ = [
     "gradients",
     "network",
-    "seaborn",
     "style",
     "to_svg",
 ]
