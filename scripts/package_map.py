@@ -1,7 +1,7 @@
 """Write the map of packages into the README: the first docstring line of every package and top-level module.
 
-    python -m scripts.package_map            # rewrites the block in README.md
-    python -m scripts.package_map --check    # exits with 1 where the block is not what the docstrings say
+python -m scripts.package_map            # rewrites the block in README.md
+python -m scripts.package_map --check    # exits with 1 where the block is not what the docstrings say
 """
 
 from __future__ import annotations
