@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnprobe.autograd_producer import Feeder
 from bnprobe.condense import moments_of, own_array, packed, products, read
 from bnprobe.condense.packed import BAD
-from bnprobe.graph import Feeder, Route, View
+from bnprobe.graph import Route, View
 from bnprobe.observation import Before
 from bnprobe.recording import BATCH, INSTANCE
 from bnprobe.stats import Moments
@@ -117,7 +118,6 @@ class BackwardCall:
     def take_weight(self, feeder: Feeder, gradient: Tensor) -> None:
         """The gradient of the weights that feed the norm."""
         self._begin()
-        assert feeder.weight is not None
         w, g = feeder.rows(feeder.weight, of_parameter=True), feeder.rows(gradient)
         bias = self._zeros if feeder.bias is None else own_array(feeder.bias)
         self._pieces["feeder"] = (*products(w, g), bias)
