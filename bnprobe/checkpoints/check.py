@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from bnprobe.checkpoints.records import EPS, records
 from bnprobe.errors import BadCheckpoint, NoNormLayers
 from bnprobe.models.checkpoint_file import State, load_all, state_of
 from bnprobe.recording import About, Recording
+from bnprobe.version import __version__
 
 if TYPE_CHECKING:
     from bnprobe.report.result import Report
@@ -84,7 +84,7 @@ def about(name: str, weights: str, state: State, notes: list[str]) -> About:
         data="none",
         preprocessing="none",
         device="none",
-        versions=f"bnprobe {version('bnprobe')}, torch {torch.__version__}",
+        versions=f"bnprobe {__version__}, torch {torch.__version__}",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         n_parameters=n,
         notes=tuple(notes),
