@@ -29,15 +29,16 @@ def may(inside: str, outside: str = "") -> Boundary:
 
 EVERYTHING = may("*", "*")
 BOUNDARIES = {
-    "errors": may(""),
+    "notebook": may(""),
+    "errors": may("notebook"),
     "atomic_write": may("errors"),
     "version": may(""),
     "stats": may("errors", "numpy scipy"),
     "recording": may("stats errors atomic_write", "numpy safetensors"),
-    "norms": may("recording errors", "torch"),
+    "norms": may("recording errors notebook", "torch"),
     "graph": may("norms recording stats errors", "torch numpy"),
     "reductions": may("stats", "torch numpy numba llvmlite triton"),
-    "probe": may("norms graph reductions recording stats errors version", "torch numpy tqdm"),
+    "probe": may("norms graph reductions recording stats errors notebook version", "torch numpy tqdm"),
     "models": may("recording norms stats errors", "torch torchvision PIL tqdm safetensors numpy"),
     # a file of weights becomes a recording without calls, and from there a report
     "checkpoints": may("models probe recording norms graph report stats errors version", "torch numpy PIL"),
