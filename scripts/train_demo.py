@@ -32,7 +32,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[1])
 )  # so that `python scripts/train_demo.py` works too
 
-from bnprobe.zoo import DEMO_PREPROCESS, DEMO_WEIGHTS, demo_network
+from bnprobe.models import DEMO_PREPROCESS, DEMO_WEIGHTS, demo_network
 
 SEED = 0
 N_HELD_OUT = 360
