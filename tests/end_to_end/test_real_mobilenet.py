@@ -1,7 +1,7 @@
 """A real pretrained network of torchvision: mobilenet_v2 with its ImageNet weights, on photographs, as a user calls it.
 
 The weights come as `scripts/mobilenet_v2.py` gets them, and lie in a cache folder of torch's that is made for the test;
-nothing may be downloaded from where torchvision would. Every number has a second source in `mobilenet_reference`.
+nothing may be downloaded from where torchvision would. Every number has a second source in `support.mobilenet`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mobilenet_reference as reference
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from report import pages
+from support import mobilenet as reference
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights
 
 import bnprobe
-from bnprobe.cli import main
+from bnprobe.cli.main import main
 from bnprobe.report.result import Report
 from scripts import mobilenet_v2 as program
 
-PHOTOGRAPHS = Path(__file__).parents[1].parent / "shared" / "data" / "imagenet_samples"
+PHOTOGRAPHS = Path(__file__).parents[2].parent / "shared" / "data" / "imagenet_samples"
 DEPTHWISE = "features.17.conv.1.1"
 """The norm that most channels reach with a variance below eps."""
 
