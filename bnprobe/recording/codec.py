@@ -23,8 +23,16 @@ from bnprobe.errors import BadRecordingFile, BnprobeError
 
 _Data = TypeVar("_Data")
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when a file written by this version could not be read by the last one."""
+
+RENAMED_SINCE_1 = {
+    "certificate": "integrity",
+    "wiring": "neighbours",
+    "ledger": "call_log",
+    "feeder": "producer",
+}
+"""Fields that files of schema 1 call otherwise."""
 
 
 AGAIN = "Record it again, or fetch the file anew."
@@ -116,13 +124,21 @@ def _believe(
                 raise BadRecordingFile(
                     f"{path.name}: {name}: the numbers do not match their digest, so they were edited. {AGAIN}"
                 )
-        decoded = _decode(cls, json.loads(text), "recording", arrays)
+        node = json.loads(text)
+        decoded = _decode(cls, _renamed(node) if schema == "1" else node, "recording", arrays)
     except BadRecordingFile:
         raise
     except (BnprobeError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BadRecordingFile(f"{path.name}: {reason.rstrip('.')}. {AGAIN}") from error
     return typing.cast(_Data, decoded)
+
+
+def _renamed(node: Any) -> Any:
+    """A file of schema 1 in the names of today."""
+    if isinstance(node, dict):
+        return {RENAMED_SINCE_1.get(name, name): _renamed(value) for name, value in node.items()}
+    return [_renamed(item) for item in node] if isinstance(node, list) else node
 
 
 def _digest(content: bytes) -> str:

@@ -1,6 +1,6 @@
 """How long `bnprobe.check` takes for a file of a torchvision model, after import, by format.
 
-    python scripts/check_time.py [--model resnet50] [--rounds 5]
+    python -m scripts.performance.check_time [--model resnet50] [--rounds 5]
 
 Files are made with random weights in a temporary folder, and read once before the clock starts. Printed: the
 seconds from the path to the tables and findings (median and slowest round), and those of the imports alone.

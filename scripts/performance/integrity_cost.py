@@ -1,6 +1,6 @@
 """How long the look at a model takes that proves it unchanged, against one forward pass of one image.
 
-    python scripts/certificate_cost.py [MODEL ...] [--rounds 7]
+    python -m scripts.performance.integrity_cost [MODEL ...] [--rounds 7]
 
 A probe looks twice: when it is attached and when it is detached. Prints both in milliseconds, the best of the
 rounds, which alternate; ends with 1 where a look takes longer than the pass.

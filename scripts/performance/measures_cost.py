@@ -1,6 +1,6 @@
 """How long all measures take on a recording of a large network.
 
-    python scripts/measures_cost.py [MODEL] [--images N] [--size PIXELS]
+    python -m scripts.performance.measures_cost [MODEL] [--images N] [--size PIXELS]
 
 The network is as it was initialised (resnet50 by default), its images are noise: the time depends on neither. Prints
 the seconds of the first pair of tables, which loads scipy, and the best of five; ends with 1 above --most seconds.

@@ -1,9 +1,9 @@
 """What a probe costs: time and memory of forward passes with and without it, beside other ways to look.
 
-    python scripts/overhead.py                     # five models, CPU → reports/overhead.csv and .svg
-    python scripts/overhead.py --quick             # ResNet-50 alone, three pairs
-    python scripts/overhead.py --device cuda       # batch 64; float32, autocast and channels_last
-    python scripts/overhead.py --clock cpu --threads 1    # on a machine that others use too
+    python -m scripts.performance.overhead                     # five models, CPU → reports/overhead.csv and .svg
+    python -m scripts.performance.overhead --quick             # ResNet-50 alone, three pairs
+    python -m scripts.performance.overhead --device cuda       # batch 64; float32, autocast and channels_last
+    python -m scripts.performance.overhead --clock cpu --threads 1    # on a machine that others use too
 
 Bare and watched passes alternate in one process, so that a machine that slows down slows both; what is
 told is the median of the ratios of neighbours, and their range. Memory is the peak of a fresh process for

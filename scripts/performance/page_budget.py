@@ -1,7 +1,7 @@
 """How long does a page take to make from a saved recording, and how large is it?
 
-    python scripts/page_budget.py                        # both networks, within their budgets or exit code 1
-    python scripts/page_budget.py resnet50 --keep DIR    # keeps recordings and pages
+    python -m scripts.performance.page_budget                        # both networks, within their budgets or exit code 1
+    python -m scripts.performance.page_budget resnet50 --keep DIR    # keeps recordings and pages
 
 Records each network once (random weights, one batch with histograms, γ, β and running statistics set at random, so that
 no column is constant), then makes its page in a fresh interpreter and measures seconds from import to file, and bytes.

@@ -1,4 +1,4 @@
-"""Faults as people make them: the wrong lines themselves, which scripts/planted.py runs on a healthy model.
+"""Faults as people make them: the wrong lines themselves, which python -m scripts.rule_benchmark runs on a healthy model.
 
 Names in the code: `model` (trained), `new()` (the same architecture, untrained), `loader` (training batches), `pixels`
 (0 to 1), `mean`, `std` and `x`, one batch of inputs made of them as in training. Code that sets `x` is run on every

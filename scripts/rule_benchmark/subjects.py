@@ -1,4 +1,4 @@
-"""Six healthy models for scripts/planted.py: the demo, a CIFAR ResNet-20, and four that learn digits in a minute.
+"""Six healthy models for the rule benchmark: the demo, a CIFAR ResNet-20, and four that learn digits in a minute.
 
 Each comes with batches it was not trained on, batches it was, and its preprocessing. What is trained here is kept in a
 folder, so that the next run begins at once.

@@ -1,4 +1,4 @@
-"""What scripts/zoo.py tries: how each architecture is built with random weights, and its smallest inputs.
+"""What python -m scripts.zoo tries: how each architecture is built with random weights, and its smallest inputs.
 
 An entry has several sizes, smallest first: the first that both an evaluation and a training step accept is
 taken. Nothing is downloaded.

@@ -1,4 +1,4 @@
-"""The tables of scripts/zoo.py: a row per model for machines, a row per family for people."""
+"""The tables of python -m scripts.zoo: a row per model for machines, a row per family for people."""
 
 from __future__ import annotations
 

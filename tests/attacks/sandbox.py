@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from support.paths import ROOT
+
 MEMORY = 2 * 2**30
 """Bytes of address space that a command may take beyond what the imports took."""
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from support.paths import DATA, ROOT
 from torch import nn
 
 import bnprobe
@@ -21,7 +22,6 @@ from bnprobe import models
 from bnprobe.errors import BadCheckpoint, NoNormLayers
 from bnprobe.report.result import Report
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 CHECKPOINT = DATA / "cifar_resnet20.th"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the folder of real inputs is absent: {DATA}")
 
@@ -96,13 +96,11 @@ def test_all_silent_channels_are_found_and_no_other_is_called_silent(resnet20):
 @pytest.mark.slow
 def test_the_silent_channels_are_silent():
     """Fails if the list above is not what 1,000 images show."""
-    from end_to_end.test_real_checkpoint import ROOT
 
     from bnprobe import models
     from bnprobe.models.image_folder import find_images
 
     subject = models.subject("scripts.cifar_resnet:resnet20", checkpoint=CHECKPOINT, size=32)
-    assert ROOT.is_dir()
     fired: dict[str, torch.Tensor] = {}
     for name, module in subject.model.named_modules():
         if name.endswith("bn1"):
@@ -136,7 +134,7 @@ def test_the_clock_of_the_dead_filters(resnet20):
 @needs_data
 def test_the_architecture_makes_it_exact(monkeypatch):
     """Fails if the model's own eps and kinds do not replace what was taken for granted."""
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(ROOT)
     report = bnprobe.check(CHECKPOINT, arch="scripts.cifar_resnet:resnet20")
     assert set(report.layers["class_name"]) == {"BatchNorm2d"}
     assert (report.layers["mode"] == "weights only").all()
@@ -233,7 +231,7 @@ def test_an_architecture_that_does_not_run_says_so(tmp_path, monkeypatch):
         BadCheckpoint,
         match=r"does not run on one blank image \(RuntimeError: two lines\)\. Check without --arch",
     ):
-        bnprobe.check(tmp_path / "m.pth", arch="weights.test_check:Picky")
+        bnprobe.check(tmp_path / "m.pth", arch="checkpoints.test_check:Picky")
 
 
 # Every kind of file

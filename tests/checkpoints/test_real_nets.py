@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.paths import DATA
 from torch import Tensor
 from torch.nn import functional as F
 
 import bnprobe
 from bnprobe.report.result import Report
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 FACES, WORDS, STREETS = "version-slim-320.pth", "honk_res8.pt", "espnet_p_2_q_3.pth"
 NETS = (FACES, WORDS, STREETS)
 N_NORMS = {FACES: 25, WORDS: 6, STREETS: 16}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
+from support.paths import DATA, ROOT
 from torch import Tensor, nn
 
 import bnprobe
@@ -24,8 +25,6 @@ from bnprobe.models.image_folder import demo_images
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.stats import ImageMoments, Moments
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the folder of real inputs is absent: {DATA}")
 
 Change = Callable[[Image.Image], Image.Image]

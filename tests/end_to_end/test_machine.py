@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.paths import ROOT
 from torch import Tensor, nn
 
 import bnprobe
@@ -24,8 +25,6 @@ from bnprobe.cli.main import main
 from bnprobe.errors import CannotWrite
 from bnprobe.probe.interrupt import stoppable
 from bnprobe.probe.record import Interrupted
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class Struck(nn.Module):

@@ -19,6 +19,7 @@ import pytest
 import torch
 from report import pages
 from scipy.stats import norm as gaussian
+from support.paths import DATA, ROOT
 from torch import Tensor, nn
 
 import bnprobe
@@ -27,8 +28,6 @@ from bnprobe.cli.main import main
 from bnprobe.models.image_folder import find_images
 from bnprobe.recording import Recording
 
-ROOT = Path(__file__).parents[1]
-DATA = ROOT.parent / "shared" / "data"
 CHECKPOINT = DATA / "cifar_resnet20.th"
 
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the folder of real inputs is absent: {DATA}")

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from report import pages
 from support import mobilenet as reference
+from support.paths import DATA
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights
 
@@ -29,7 +30,7 @@ from bnprobe.cli.main import main
 from bnprobe.report.result import Report
 from scripts import mobilenet_v2 as program
 
-PHOTOGRAPHS = Path(__file__).parents[2].parent / "shared" / "data" / "imagenet_samples"
+PHOTOGRAPHS = DATA / "imagenet_samples"
 DEPTHWISE = "features.17.conv.1.1"
 """The norm that most channels reach with a variance below eps."""
 

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support.paths import DATA
 
 from bnprobe.graph.geometry import Geometry, Source
 from bnprobe.graph.propagate import implied
 from bnprobe.recording.neighbours import Implied
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the folder of real inputs is absent: {DATA}")
 
 EPS = 1e-5

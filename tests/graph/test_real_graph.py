@@ -6,13 +6,13 @@ The hand-written neighbours of `real` and the graph that was executed must agree
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support.paths import ROOT
 
 import bnprobe
 from bnprobe import models
@@ -35,7 +35,7 @@ def recording() -> Recording:
 
 
 def _model() -> torch.nn.Module:
-    path = Path(__file__).parents[2] / "scripts" / "cifar_resnet.py"
+    path = ROOT / "scripts" / "cifar_resnet.py"
     spec = importlib.util.spec_from_file_location("cifar_resnet", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

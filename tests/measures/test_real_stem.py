@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from graph.real import DATA, MEAN, STD, ResNet20, needs_data, same
+from support.paths import ROOT
 from torch import Tensor, nn
 
 import bnprobe
@@ -24,7 +24,6 @@ from bnprobe.recording.neighbours import Neighbours, Stem
 from scripts.article.fold import fold_check
 
 pytestmark = needs_data
-ROOT = Path(__file__).parents[2]
 TRAINING_MEAN = np.array([0.4914, 0.4822, 0.4465])
 """Of the 50,000 training images of CIFAR-10, as published with many networks."""
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from support.paths import ROOT
 
 from bnprobe import models
 from bnprobe.models.image_folder import demo_images
 
 from .specimens import same, share_right
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_demo_is_as_good_as_it_says():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from support.paths import DATA
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -284,7 +285,7 @@ def test_demo_images_have_the_same_face():
 
 
 def test_real_images_are_found():
-    data = Path(__file__).parents[2] / "shared/data/cifar10_jpeg/test"
+    data = DATA / "cifar10_jpeg" / "test"
     if not data.is_dir():
         pytest.skip(f"no real images: {data} is absent")
     found = find_images(data)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from support.paths import DATA, ROOT
 
 from bnprobe import models
 from bnprobe.errors import UnknownModel
 from bnprobe.models.image_folder import find_images
 
 from .specimens import LINEAR, raised, same, share_right
-
-ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data"
 
 
 def test_own_model_from_the_current_folder(own, picture):

@@ -24,7 +24,7 @@ def test_every_rule_has_a_page_that_says_the_four_things(rule):
 
 def test_no_page_is_left_behind():
     """Fails if a rule is renamed and its page is not."""
-    written = {path.stem for path in Path(rule_docs.__file__).with_name("rules").glob("*.md")}
+    written = {path.stem for path in Path(rule_docs.__file__).with_name("docs").glob("*.md")}
     assert written == {rule.id for rule in BOOK}
 
 

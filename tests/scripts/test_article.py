@@ -6,23 +6,21 @@ import copy
 import html
 import re
 import runpy
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy.stats import kurtosis, skew, wasserstein_distance
+from support.paths import ROOT
 from torch import Tensor, nn
 
 import bnprobe
-from scripts.article import __main__, affine, balance, depth, hands, pooling, promise, shape, verdicts
+from scripts.article import affine, balance, depth, hands, pooling, promise, shape, verdicts
+from scripts.article import page as article
 from scripts.article.fold import folded_layer
 from scripts.article.networks import SMALL, build, look_back, train
 from scripts.article.verdicts import FAILS, HOLDS, LIMIT, Travel
-
-ROOT = Path(__file__).parents[1]
-
 
 # The rules: each says each of the three words.
 
@@ -335,7 +333,7 @@ def test_training_repeats_to_the_bit():
 def test_a_rerun_gives_the_verdicts_of_the_page():
     """Fails if a verdict on the page that is shipped did not follow from its experiment, on reduced sizes."""
     page = html.unescape((ROOT / "reports" / "article.html").read_text(encoding="utf-8"))
-    told = __main__.run(SMALL)
+    told = article.run(SMALL)
     assert len(told) == 6
     for verdict, section in told:
         shown = re.search(rf"<dt>{re.escape(section.title)}</dt><dd>(.*?): ", page)

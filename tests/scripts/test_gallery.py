@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from measures.sites import memory_of, recording, site, some_rows
 from report import pages
+from support.paths import ROOT
 
 import bnprobe
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "gallery.py"
+SCRIPT = ROOT / "scripts" / "gallery.py"
 
 
 @pytest.fixture

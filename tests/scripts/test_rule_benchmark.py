@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("sklearn", reason="the digits of the demo come with scikit-learn")
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bnprobe.rules import RULES
-from scripts.rule_benchmark.__main__ import FAULTS, MODELS, healthy, tried
+from scripts.rule_benchmark.run import FAULTS, MODELS, healthy, tried
 from scripts.rule_benchmark.subjects import Subject, of_demo
 
 DEMO = [fault for fault in FAULTS if fault.subject == "demo"]

@@ -53,6 +53,7 @@ from support.models import (
     learn,
     one,
 )
+from support.paths import DATA, ROOT
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -63,9 +64,6 @@ from bnprobe.errors import BadRecordingFile
 from bnprobe.measures import tables
 from bnprobe.models.image_folder import find_images
 from bnprobe.recording import About, GradientRecord, Recording
-
-ROOT = Path(__file__).parents[1]
-DATA = ROOT.parent / "shared" / "data"
 
 BOTH_MODES = [(case, False) for case in CASES + EVAL_ONLY] + [(case, True) for case in CASES]
 FUSED = "fused activation"

@@ -190,7 +190,7 @@ def test_tensors_without_bytes_at_hand_have_a_digest():
 
 
 def test_a_look_reads_every_byte_once(monkeypatch):
-    """Fails if a look reads a tensor twice, or leaves one out; `scripts/certificate_cost.py` has the seconds."""
+    """Fails if a look reads a tensor twice, or leaves one out."""
     read: list[int] = []
     checksum = zlib.crc32
 
