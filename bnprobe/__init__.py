@@ -56,11 +56,11 @@ _HOMES = {
     "Recording": "bnprobe.recording",
     "Report": "bnprobe.report.result",
     "attach": "bnprobe.probe",
-    "check": "bnprobe.weights.check",
-    "compare": "bnprobe.sides",
-    "Comparison": "bnprobe.report.comparison",
-    "load": "bnprobe.files",
-    "record": "bnprobe.drive",
+    "check": "bnprobe.checkpoints.check",
+    "compare": "bnprobe.comparison.compare",
+    "Comparison": "bnprobe.comparison.result",
+    "load": "bnprobe.recording",
+    "record": "bnprobe.probe.record",
     "register_norm": "bnprobe.norms",
 }
 

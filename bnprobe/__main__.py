@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bnprobe.cli import main
+from bnprobe.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

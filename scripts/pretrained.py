@@ -13,13 +13,16 @@ import sys
 from pathlib import Path
 
 import bnprobe
-from bnprobe import images, zoo
+from bnprobe import models
+from bnprobe.models import image_folder
 
 
 def page(name: str, options: argparse.Namespace) -> str:
     """Probe one model, write its page, and say in a line what came of it."""
-    subject = zoo.subject(name, weights=options.weights)
-    batches = images.find_images(options.data).batches(subject.preprocess, options.batch_size, options.limit)
+    subject = models.subject(name, weights=options.weights)
+    batches = image_folder.find_images(options.data).batches(
+        subject.preprocess, options.batch_size, options.limit
+    )
     recording = bnprobe.record(
         subject.model,
         ((subject.to_inputs(batch.images), None) for batch in batches),
@@ -53,7 +56,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     failed = 0
-    for name in dict.fromkeys(match for model in options.models for match in zoo.names(model) or [model]):
+    for name in dict.fromkeys(match for model in options.models for match in models.names(model) or [model]):
         try:
             print(page(name, options), flush=True)
         except bnprobe.BnprobeError as error:

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 import bnprobe
-from bnprobe import images, zoo
+from bnprobe import models
+from bnprobe.models import image_folder
 
 folder = Path(tempfile.mkdtemp(prefix="bnprobe-tour-"))
 
@@ -25,11 +26,11 @@ folder = Path(tempfile.mkdtemp(prefix="bnprobe-tour-"))
 # digits, and 360 digits that it was not trained on.
 
 # %%
-subject = zoo.demo()
+subject = models.demo()
 model = subject.model
 batches = [
     (subject.to_inputs(batch.images)[0], torch.tensor(batch.labels))
-    for batch in images.demo_images().batches(subject.preprocess, 60)
+    for batch in image_folder.demo_images().batches(subject.preprocess, 60)
 ]
 
 # %% [markdown]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # so that `python scripts/train_demo.py` works too
-
-from bnprobe.zoo import DEMO_PREPROCESS, DEMO_WEIGHTS, demo_network
+from bnprobe.models import DEMO_PREPROCESS, DEMO_WEIGHTS, demo_network
 
 SEED = 0
 N_HELD_OUT = 360

@@ -1,21 +1,26 @@
 """Two recordings against each other: what is common, how far it lies apart, and how sure that is. Never imports torch."""
 
-from bnprobe.comparison.opening import Place, opening, places, surely
+from bnprobe.comparison.first_difference import (
+    DifferenceSite,
+    difference_sites,
+    first_beyond_noise,
+    first_difference,
+)
 from bnprobe.comparison.pairs import Pair, Pairs, pairs
+from bnprobe.comparison.subject import What, what
 from bnprobe.comparison.tables import Differences, differences, glossary
-from bnprobe.comparison.what import What, what
 
 __all__ = [
+    "DifferenceSite",
     "Differences",
     "Pair",
     "Pairs",
-    "Place",
     "What",
+    "difference_sites",
     "differences",
+    "first_beyond_noise",
+    "first_difference",
     "glossary",
-    "opening",
     "pairs",
-    "places",
-    "surely",
     "what",
 ]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bnprobe.measures.certainty import by_sample
+from bnprobe.measures.standard_errors import by_sample
 from bnprobe.recording import LayerRecord, Recording
 
 SUMMED = 1e-12
@@ -26,7 +26,7 @@ class Pair(NamedTuple):
 
         What else stands around a norm belongs to its neighbours.
         """
-        mine, theirs = (replace(record, wiring=None) for record in self)
+        mine, theirs = (replace(record, neighbours=None) for record in self)
         return _same(mine, theirs) and not self.filters_differ
 
     @property
@@ -76,12 +76,17 @@ def pairs(a: Recording, b: Recording) -> Pairs:
 
 def _filters_differ(a: LayerRecord, b: LayerRecord) -> bool:
     """To the last bit where both were read alike; a file and a run add the same squares in another order."""
-    if a.wiring is None or b.wiring is None or a.wiring.folded is None or b.wiring.folded is None:
+    if (
+        a.neighbours is None
+        or b.neighbours is None
+        or a.neighbours.folded is None
+        or b.neighbours.folded is None
+    ):
         return False
-    mine, theirs = a.wiring.folded, b.wiring.folded
-    if a.wiring.guessed == b.wiring.guessed:
+    mine, theirs = a.neighbours.folded, b.neighbours.folded
+    if a.neighbours.guessed == b.neighbours.guessed:
         return not _same((mine.norm, mine.bias), (theirs.norm, theirs.bias))
-    if a.wiring.feeder != b.wiring.feeder:
+    if a.neighbours.producer != b.neighbours.producer:
         return False  # the guess was wrong: these are lengths of two layers of one network
     lengths = np.allclose(mine.norm, theirs.norm, rtol=SUMMED, atol=0, equal_nan=True)
     return not (lengths and _same(mine.bias, theirs.bias))

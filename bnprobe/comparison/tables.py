@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.comparison import stored
-from bnprobe.comparison.certainty import mean_test, scale_test
 from bnprobe.comparison.columns import COLUMNS, LAYER_SIDES, SIDE_BY_SIDE
 from bnprobe.comparison.pairs import Alone, Pair, Pairs
 from bnprobe.comparison.shapes import distances
+from bnprobe.comparison.significance import mean_test, scale_test
 from bnprobe.comparison.spread import ASPECTS, WITH_DATA, Spread, spread, unit
 from bnprobe.measures import Column, activity, parameters, shape
 from bnprobe.measures import glossary as of_one_side

@@ -108,7 +108,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
 
 
 def _folded(record: LayerRecord) -> dict[str, Array]:
-    folded = record.wiring.folded if record.wiring else None
+    folded = record.neighbours.folded if record.neighbours else None
     if folded is None:
         missing = np.full(record.n_channels, np.nan)
         return dict.fromkeys(

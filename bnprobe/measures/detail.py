@@ -39,7 +39,7 @@ COLUMNS = (
 
 def layer_columns(record: LayerRecord) -> dict[str, float]:
     """1 where images are as fine as in training; NaN but for a first norm whose memory of areas holds."""
-    stem, folded = (record.wiring.stem, record.wiring.folded) if record.wiring else (None, None)
+    stem, folded = (record.neighbours.stem, record.neighbours.folded) if record.neighbours else (None, None)
     if stem is None or folded is None or record.running_var is None:
         return {"detail_ratio": float("nan")}
     with np.errstate(all="ignore"):

@@ -111,7 +111,7 @@ def _positive(values: Array) -> Array:
 
 
 def _normal_cdf(t: Array) -> Array:
-    from bnprobe.scipy_stats import special
+    from bnprobe.stats.scipy_lazy import special
 
     # not stats.norm.cdf, which asks every value whether it may be there, in five times the time
     return np.asarray(special.ndtr(t), dtype=np.float64)

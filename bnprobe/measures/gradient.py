@@ -180,8 +180,8 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         columns.update(grad_beta=gradient.beta.mean_seen, beta_snr=_snr(gradient.beta))
     if gradient.importance is not None:
         columns.update(importance=gradient.importance.mean_seen)
-    if gradient.feeder is not None:
-        columns.update(w_norm=gradient.feeder.norm.mean_seen, w_angle=gradient.feeder.angle.mean_seen)
+    if gradient.producer is not None:
+        columns.update(w_norm=gradient.producer.norm.mean_seen, w_angle=gradient.producer.angle.mean_seen)
     return columns
 
 
@@ -204,8 +204,8 @@ def layer_columns(record: LayerRecord) -> dict[str, float]:
         gap_centre=_largest(gradient.gap_centre),
         gap_map=_largest(gradient.gap_map),
     )
-    if gradient.feeder is not None:
-        columns["gap_weight"] = _largest(gradient.feeder.gap)
+    if gradient.producer is not None:
+        columns["gap_weight"] = _largest(gradient.producer.gap)
     if gradient.dx is not None:
         back = _energy(gradient.dx).sum()
         columns["grad_in"] = float(np.sqrt(back / gradient.n_passes_dx))

@@ -132,7 +132,7 @@ def _pairs(record: LayerRecord) -> tuple[Array, Array] | None:
     """Running mean and deviation of a site whose mean is implied; None for the others."""
     if record.running_mean is None or record.running_var is None:
         return None
-    if record.wiring is None or record.wiring.implied is None:
+    if record.neighbours is None or record.neighbours.implied is None:
         return None
     with np.errstate(invalid="ignore"):
         return record.running_mean, np.sqrt(record.running_var + record.eps)
@@ -141,7 +141,7 @@ def _pairs(record: LayerRecord) -> tuple[Array, Array] | None:
 def _standardized(record: LayerRecord, name: str) -> Array:
     """One vector of the implied, or the remembered mean itself ("running"), in remembered deviations."""
     mean, sigma = _pairs(record) or (np.zeros(0), np.ones(0))
-    implied = record.wiring.implied if record.wiring else None
+    implied = record.neighbours.implied if record.neighbours else None
     values = mean if name == "running" else getattr(implied, name)
     with np.errstate(invalid="ignore", divide="ignore"):
         standardized: Array = values / sigma
@@ -150,15 +150,15 @@ def _standardized(record: LayerRecord, name: str) -> Array:
 
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
     """Implied mean, what is left of the remembered one, and the variance ratio, shape (C,) each."""
-    pairs, wiring = _pairs(record), record.wiring
-    if pairs is None or wiring is None or wiring.implied is None or record.running_var is None:
+    pairs, neighbours = _pairs(record), record.neighbours
+    if pairs is None or neighbours is None or neighbours.implied is None or record.running_var is None:
         missing = np.full(record.n_channels, np.nan)
         return dict.fromkeys(("implied_mean", "implied_gap", "implied_var_ratio"), missing)
     mean, sigma = pairs
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        ratio = np.where(wiring.implied.var > 0, record.running_var / wiring.implied.var, np.nan)
-        gap = (mean - wiring.implied.mean) / sigma
-    return {"implied_mean": wiring.implied.mean, "implied_gap": gap, "implied_var_ratio": ratio}
+        ratio = np.where(neighbours.implied.var > 0, record.running_var / neighbours.implied.var, np.nan)
+        gap = (mean - neighbours.implied.mean) / sigma
+    return {"implied_mean": neighbours.implied.mean, "implied_gap": gap, "implied_var_ratio": ratio}
 
 
 def layer_columns(record: LayerRecord) -> dict[str, float]:

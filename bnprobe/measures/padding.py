@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnprobe.neighbours import Crop
 from bnprobe.recording import LayerRecord
+from bnprobe.recording.neighbours import Crop
 from bnprobe.stats.moments import Array
 
 LEFT_OVER = 0.5
@@ -82,7 +82,7 @@ class Equations:
 
 def equations(record: LayerRecord) -> Equations:
     """Those of the channels whose numbers are all finite, for a norm with running statistics and a stem."""
-    stem = record.wiring.stem if record.wiring else None
+    stem = record.neighbours.stem if record.neighbours else None
     assert stem is not None
     assert record.running_mean is not None
     assert record.running_var is not None

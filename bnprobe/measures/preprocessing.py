@@ -111,7 +111,7 @@ def _badness(row: dict[str, Any]) -> float:
 
 def _explanations(recording: Recording) -> Iterator[dict[str, Any]]:
     reading = stem(recording)
-    record = next((r for r in recording.layers if r.wiring and r.wiring.stem), None)
+    record = next((r for r in recording.layers if r.neighbours and r.neighbours.stem), None)
     # not by R²: where the mean input is near 0, as after a good normalization, there is little for it to explain
     readable = reading.condition <= LARGEST_CONDITION and reading.rmse <= LARGEST_RMSE
     if record is None or reading.mean_input is None or not readable or not (record.pre.n > 0).any():
@@ -125,10 +125,10 @@ def _explanations(recording: Recording) -> Iterator[dict[str, Any]]:
         yield _rescaled(record.layer, equations, float(mean[0]), scale)
         return
     explained = False
-    assert record.wiring is not None
-    assert record.wiring.stem is not None
+    assert record.neighbours is not None
+    assert record.neighbours.stem is not None
     # what people do wrong with pixels says nothing of sequences and measurements
-    for constants, known in _constants(recording, mean) if record.wiring.stem.n_sides == 2 else ():
+    for constants, known in _constants(recording, mean) if record.neighbours.stem.n_sides == 2 else ():
         cleans = _cleans(constants, mean)
         shift = _left_over(equations, cleans, AS_TRAINED)
         for mistake in mistakes(constants):

@@ -23,7 +23,7 @@ COLUMNS = (
     Column(
         "skip_var",
         "Approximate variance of the skip connection, as the parameters of the norms before it imply.",
-        "see wiring/skip.py; mean over channels",
+        "see graph/residual.py; mean over channels",
         "output²",
         _DE,
         "layers",
@@ -49,15 +49,15 @@ COLUMNS = (
 
 def layer_columns(record: LayerRecord) -> dict[str, str | float]:
     """Branch against skip; NaN where no sum follows, or its other side is not made of norms."""
-    wiring, missing = record.wiring, float("nan")
+    neighbours, missing = record.neighbours, float("nan")
     columns: dict[str, str | float] = {column.name: missing for column in COLUMNS}
-    columns["skip"] = "" if wiring is None else wiring.skip
-    if wiring is None or not enters_sum(record):
+    columns["skip"] = "" if neighbours is None else neighbours.skip
+    if neighbours is None or not enters_sum(record):
         return columns
     columns["branch_var"] = _mean(record.post.var_population)
-    if wiring.skip_var is None or wiring.skip_var_initial is None:
+    if neighbours.skip_var is None or neighbours.skip_var_initial is None:
         return columns
-    branch, skip, initial = _implied(record), _mean(wiring.skip_var), _mean(wiring.skip_var_initial)
+    branch, skip, initial = _implied(record), _mean(neighbours.skip_var), _mean(neighbours.skip_var_initial)
     columns["skip_var"] = skip
     columns["branch_share"] = branch / (branch + skip) if branch + skip > 0 else missing
     columns["branch_share_initial"] = 1 / (1 + initial)
@@ -66,7 +66,7 @@ def layer_columns(record: LayerRecord) -> dict[str, str | float]:
 
 def enters_sum(record: LayerRecord) -> bool:
     """Whether the norm's own output is added to something."""
-    follows = "" if record.wiring is None else record.wiring.follows
+    follows = "" if record.neighbours is None else record.neighbours.follows
     return any(way == "add" or way.startswith("add, ") for way in follows.split(" | "))
 
 

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from bnprobe.measures.columns import Column
-from bnprobe.neighbours import Wiring
 from bnprobe.recording import LayerRecord
+from bnprobe.recording.neighbours import Neighbours
 from bnprobe.stats.gaussian import probability_above
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
@@ -176,9 +176,9 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
     predicted, dead = dead_predicted(record), _shares(record)[0]
     both = np.sum((predicted == 1) & (dead == 0))
     return {
-        "follows": "unknown" if record.wiring is None else record.wiring.follows,
-        "feeder": _feeder(record.wiring),
-        "feeds_alone": int(record.wiring is not None and record.wiring.feeds_alone),
+        "follows": "unknown" if record.neighbours is None else record.neighbours.follows,
+        "feeder": _producer(record.neighbours),
+        "feeds_alone": int(record.neighbours is not None and record.neighbours.feeds_alone),
         **{f"n_{role}": int(np.sum(roles == role)) for role in ROLES},
         "fires_error": float(np.nanmean(error)) if not np.isnan(error).all() else float("nan"),
         "dead_precision": _ratio(both, np.sum((predicted == 1) & ~np.isnan(dead))),
@@ -186,8 +186,8 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
     }
 
 
-def _feeder(wiring: Wiring | None) -> str:
-    return "" if wiring is None else wiring.feeder + (" (by name)" if wiring.guessed else "")
+def _producer(neighbours: Neighbours | None) -> str:
+    return "" if neighbours is None else neighbours.producer + (" (by name)" if neighbours.guessed else "")
 
 
 def corners(record: LayerRecord) -> Corners | None:
@@ -213,9 +213,9 @@ def _what_acts(record: LayerRecord) -> str:
 
     A module that does more than normalize (an activation inside) leaves nothing to say.
     """
-    if record.wiring is None or not (record.mismatch <= MISMATCH or np.isnan(record.mismatch)):
+    if record.neighbours is None or not (record.mismatch <= MISMATCH or np.isnan(record.mismatch)):
         return ""
-    ways = {way.removeprefix("cat, ") for way in record.wiring.follows.split(" | ")}
+    ways = {way.removeprefix("cat, ") for way in record.neighbours.follows.split(" | ")}
     # features that are handed out, too, are none the less clipped for what follows
     return ways.pop() if len(ways) == 1 else ""
 

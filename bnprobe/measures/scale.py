@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.certainty import TRAINING_BATCH, error_of, q_values
 from bnprobe.measures.columns import Column
+from bnprobe.measures.standard_errors import TRAINING_BATCH, error_of, q_values
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.certainty import error_of, q_values
 from bnprobe.measures.columns import Column
 from bnprobe.measures.shape import median
+from bnprobe.measures.standard_errors import error_of, q_values
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
 

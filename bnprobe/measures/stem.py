@@ -77,7 +77,9 @@ class StemReading:
 
 def stem(recording: Recording) -> StemReading:
     """Decode the first norm whose input is one layer of weights away from the model's."""
-    record = next((record for record in recording.layers if record.wiring and record.wiring.stem), None)
+    record = next(
+        (record for record in recording.layers if record.neighbours and record.neighbours.stem), None
+    )
     if record is None:
         return _not_here("no norm was seen that the model's input reaches through one layer of weights", "")
     if record.running_mean is None or record.running_var is None:

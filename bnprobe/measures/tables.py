@@ -13,28 +13,28 @@ import pandas as pd
 from bnprobe.measures import (
     activity,
     affine,
+    call_log,
     components,
     detail,
     gaussian,
     gradient,
     headroom,
     implied,
-    ledger,
-    likeness,
     outliers,
-    own,
+    output_moments,
     parameters,
-    promise,
+    per_sample,
     residual,
     roles,
     scale,
     shape,
     shift,
     verdict,
+    within_sample,
 )
-from bnprobe.measures.certainty import by_sample
 from bnprobe.measures.columns import Column
 from bnprobe.measures.preprocessing import preprocessing
+from bnprobe.measures.standard_errors import by_sample
 from bnprobe.recording import LayerRecord, Recording
 
 FAMILIES: tuple[ModuleType, ...] = (
@@ -45,23 +45,23 @@ FAMILIES: tuple[ModuleType, ...] = (
     roles,
     shift,
     scale,
-    likeness,
+    within_sample,
     verdict,
-    promise,
+    output_moments,
     components,
-    own,
+    per_sample,
     outliers,
     implied,
     affine,
     residual,
     headroom,
     detail,
-    ledger,
+    call_log,
     gradient,
 )
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
 
-OF_ROWS = (likeness, components)
+OF_ROWS = (within_sample, components)
 """Families about the rows of a layer's input as they are, many of them of one sample or not."""
 
 PLACE = (

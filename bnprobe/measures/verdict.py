@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnprobe.measures import scale, shift
-from bnprobe.measures.certainty import sampling_part
 from bnprobe.measures.columns import Column
 from bnprobe.measures.shape import median
+from bnprobe.measures.standard_errors import sampling_part
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
 

@@ -5,6 +5,6 @@ a pass saw is added to the totals of its sites (`sites`) when the pass has ended
 on the user's modules, and no tensor is kept.
 """
 
-from bnprobe.probe.probe import Probe, attach
+from bnprobe.probe.attach import Probe, attach
 
 __all__ = ["Probe", "attach"]

@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnprobe.condense import WHOLE
-from bnprobe.graph import origin_of
-from bnprobe.labels import check_length
-from bnprobe.ledger import Situation
+from bnprobe.graph import watch_this_call
 from bnprobe.norms import NormLayer
-from bnprobe.observation import Before, Seen, observe_after, observe_before, share_of
-from bnprobe.probe.gradients import Gradients
-from bnprobe.probe.passes import Open, Pass
-from bnprobe.probe.sites import Key, Sites, Waiting
+from bnprobe.probe.backward.autograd_route import origin_of
+from bnprobe.probe.backward.gradients import Gradients
+from bnprobe.probe.calls import CallStats, InputReading, observe_after, observe_before, share_of
+from bnprobe.probe.calls.call_log import PassContext
+from bnprobe.probe.calls.plan_cache import PlanCache
+from bnprobe.probe.labels import check_length
+from bnprobe.probe.passes import OpenCall, Pass
+from bnprobe.probe.sites import Key, PendingCall, Sites
 from bnprobe.probe.tensors import (
     calls_on_stack,
     device_name,
@@ -34,8 +35,7 @@ from bnprobe.probe.tensors import (
     is_transformed,
     n_samples,
 )
-from bnprobe.watch import Watch
-from bnprobe.wiring import watch_this_call
+from bnprobe.reductions import WHOLE
 
 MOST_WATCHED = 4
 """Forward passes whose operations are watched: the first, and those after a norm was met for the first time."""
@@ -53,8 +53,8 @@ class Forward:
         self.n_forwards = self.n_images = 0
         self.n_unreadable = self.n_outside = 0
         self._histograms = histograms
-        self._watches: defaultdict[Key, Watch] = defaultdict(Watch)
-        self._wants_wiring, self._n_watched = True, 0
+        self._watches: defaultdict[Key, PlanCache] = defaultdict(PlanCache)
+        self._wants_graph, self._n_watched = True, 0
 
     def counted_at_first(self, name: str) -> int | None:
         """num_batches_tracked of a layer before its first call; None where it is not kept."""
@@ -82,14 +82,14 @@ class Forward:
         run.depth = 1
         run.begin(sys.exception())
         run.wants_graph = self.gradients.now
-        run.situation = Situation.of(model)
+        run.situation = PassContext.of(model)
         first = first_tensor(args, kwargs)
         if first is not None:
             run.n_images = n_samples(args, first)
             self.device = self.device or device_name(first)
             if run.labels is not None:
                 check_length(run.labels, run.n_images)
-        if self._wants_wiring and self._n_watched < MOST_WATCHED and not is_transformed():
+        if self._wants_graph and self._n_watched < MOST_WATCHED and not is_transformed():
             self._n_watched += 1
             run.trace = watch_this_call(model, args, kwargs)
 
@@ -111,11 +111,11 @@ class Forward:
         tries = self._read((name, call), norm, training, x, for_gradient)
         if again:
             call = self.gradients.repeated_call(name, tries)
-        run.open.append(Open((name, call), tries, origin))
+        run.open.append(OpenCall((name, call), tries, origin))
 
     def _read(
         self, key: Key, norm: nn.Module | NormLayer, training: bool, x: Tensor | None, for_gradient: bool
-    ) -> Sequence[Before | None]:
+    ) -> Sequence[InputReading | None]:
         """The input, read by every plan that may fit; by the settled one after the first call."""
         if x is None or not has_values(x):
             return []
@@ -172,7 +172,9 @@ class Forward:
         self.gradients.await_call(begun.key, seen.before, y, begun.origin)
         # the one tensor of a call that a backward pass may need, and a site must not keep
         seen.before.inverse_var = None
-        run.waiting.append(Waiting(begun.key, settled or (_index_of(seen, begun.tries), seen.output), seen))
+        run.waiting.append(
+            PendingCall(begun.key, settled or (_index_of(seen, begun.tries), seen.output), seen)
+        )
         if run.wants_graph and not torch.is_grad_enabled():
             self.gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean)
         if not run.depth:
@@ -199,7 +201,7 @@ class Forward:
         with self.sites.lock:
             self.sites.add(run.waiting, run.memory, run.situation)
             if run.waiting:
-                self._wants_wiring = self.sites.wire([call.key for call in run.waiting], run.trace)
+                self._wants_graph = self.sites.wire([call.key for call in run.waiting], run.trace)
             self.n_forwards += 1 if whole and run.calls else 0
             self.n_images += run.n_images
             self.seconds += time.perf_counter() - run.started
@@ -208,6 +210,6 @@ class Forward:
         run.begin(None)
 
 
-def _index_of(seen: Seen, tries: Sequence[Before | None]) -> int:
+def _index_of(seen: CallStats, tries: Sequence[InputReading | None]) -> int:
     """Which of the plans that were tried it is."""
     return next(i for i, tried in enumerate(tries) if tried is not None and tried.plan is seen.before.plan)

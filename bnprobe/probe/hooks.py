@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnprobe.probe.compiled import Eager, compiler_came
 from bnprobe.probe.forward import Forward
+from bnprobe.probe.survey.compiled import Eager, compiler_came
 from bnprobe.probe.tensors import first_tensor
 
 MODEL_BEGINS, MODEL_ENDS, BEFORE, AFTER = "model begins", "model ends", "before", "after"

@@ -7,20 +7,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bnprobe.graph import Origin
-from bnprobe.ledger import ALONE
-from bnprobe.observation import Before, Vectors
-from bnprobe.probe.sites import Key, Waiting
+from bnprobe.graph import Trace
+from bnprobe.probe.backward.autograd_route import Origin
+from bnprobe.probe.calls import InputReading, Vectors
+from bnprobe.probe.calls.call_log import ALONE
+from bnprobe.probe.sites import Key, PendingCall
 from bnprobe.stats.moments import Array
-from bnprobe.wiring import Trace
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class OpenCall:
     """A call of a norm that has begun: its input, read by every plan that may fit, and where it came from."""
 
     key: Key
-    tries: Sequence[Before | None]
+    tries: Sequence[InputReading | None]
     origin: Origin | None
 
 
@@ -41,8 +41,8 @@ class Pass(threading.local):
         self.n_images = 0
         self.calls: dict[str, int] = {}
         self.memory: dict[Key, Vectors] = {}
-        self.open: list[Open] = []
-        self.waiting: list[Waiting] = []
+        self.open: list[OpenCall] = []
+        self.waiting: list[PendingCall] = []
         self.trace: Trace | None = None
 
     def next_call(self, name: str) -> int:
@@ -51,7 +51,7 @@ class Pass(threading.local):
         self.calls[name] = call + 1
         return call
 
-    def close(self, name: str) -> Open | None:
+    def close(self, name: str) -> OpenCall | None:
         """The call of this layer that ends now."""
         while self.open and self.open[-1].key[0] != name:
             self.open.pop()  # calls that an exception cut short

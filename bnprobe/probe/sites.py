@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from bnprobe.ledger import LedgerTotals, Situation
-from bnprobe.neighbours import Wiring
+from bnprobe.graph import UNKNOWN, Known, Trace, neighbours_of
 from bnprobe.norms import NormLayer
-from bnprobe.observation import Last, Reference, Seen, Vectors, last_of, vectors_of
+from bnprobe.probe.calls import CallStats, HistogramScale, Last, Vectors, last_of, vectors_of
+from bnprobe.probe.calls.accumulators import Totals
+from bnprobe.probe.calls.call_log import LedgerTotals, PassContext
 from bnprobe.recording import GradientRecord, LayerRecord
-from bnprobe.totals import Totals
-from bnprobe.wiring import UNKNOWN, Known, Trace, wirings
+from bnprobe.recording.neighbours import Neighbours
 
 Key = tuple[str, int]
 """Path of a layer, and number of its call in the forward pass."""
@@ -35,7 +35,7 @@ class Site:
 
     settled: dict[bool, Settled]
     mismatch: float
-    reference: Reference
+    reference: HistogramScale
     first: Vectors
     plan: NormLayer
     last: Last
@@ -44,15 +44,15 @@ class Site:
     n_calls_running: int = 0
     n_images: int = 0
     output: str = "derived"
-    wiring: Wiring | None = None
+    neighbours: Neighbours | None = None
     totals: Totals = field(default_factory=Totals)
-    ledger: LedgerTotals = field(default_factory=LedgerTotals)
+    call_log: LedgerTotals = field(default_factory=LedgerTotals)
 
-    def add(self, seen: Seen, situation: Situation) -> None:
+    def add(self, seen: CallStats, situation: PassContext) -> None:
         """Updating is merging: every statistic of the call joins the total."""
         before = seen.before
         self.totals.add(seen)
-        self.ledger.add(seen, situation)
+        self.call_log.add(seen, situation)
         self.n_calls += 1
         # a norm that uses stored statistics whatever its flag says is not training
         self.n_calls_training += before.training and not before.plan.uses_running
@@ -92,20 +92,20 @@ class Site:
             n_images=self.n_images,
             output=self.output,
             mismatch=self.mismatch,
-            wiring=self.wiring or UNKNOWN,
+            neighbours=self.neighbours or UNKNOWN,
             gradient=gradient,
-            ledger=self.ledger.finished(plan, now, counted_at_first),
+            call_log=self.call_log.finished(plan, now, counted_at_first),
             **self.totals.finished(),
         )
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingCall:
     """One call that counts once its forward pass has ended well."""
 
     key: Key
     settled: Settled
-    seen: Seen
+    seen: CallStats
 
 
 class Sites:
@@ -123,7 +123,9 @@ class Sites:
         """The site, once a call of it has counted."""
         return self._sites.get(key)
 
-    def add(self, waiting: Sequence[Waiting], memory: Mapping[Key, Vectors], situation: Situation) -> None:
+    def add(
+        self, waiting: Sequence[PendingCall], memory: Mapping[Key, Vectors], situation: PassContext
+    ) -> None:
         """Let the calls of one forward pass count. The caller holds the lock."""
         self.memory = {**memory, **self.memory}
         for call in waiting:
@@ -133,7 +135,7 @@ class Sites:
             site.settled.setdefault(call.seen.before.training, call.settled)
             site.add(call.seen, situation)
 
-    def _new(self, call: Waiting) -> Site:
+    def _new(self, call: PendingCall) -> Site:
         memory = self.memory.get(call.key) or self.memory[call.key[0], 0]  # of a function, or of a module
         before = call.seen.before
         first = replace(before.vectors, running_mean=memory.running_mean, running_var=memory.running_var)
@@ -141,11 +143,11 @@ class Sites:
 
     def wire(self, keys: Sequence[Key], trace: Trace | None) -> bool:
         """Note what stands around the sites that are new; whether some could not be told without a trace."""
-        missing = [key for key in keys if self._sites[key].wiring is None]
+        missing = [key for key in keys if self._sites[key].neighbours is None]
         if missing and trace is not None:
             norms = {key: Known(self._sites[key].plan, **vars(self._sites[key].first)) for key in keys}
-            for key, wiring in wirings(trace, norms, missing).items():
-                self._sites[key].wiring = wiring
+            for key, neighbours in neighbours_of(trace, norms, missing).items():
+                self._sites[key].neighbours = neighbours
         return bool(missing) and trace is None
 
     def snapshot(self) -> dict[Key, Site]:
@@ -153,7 +155,7 @@ class Sites:
         with self.lock:
             sites = dict(self._sites)
             for site in sites.values():
-                site.totals.come_home()
+                site.totals.fetch()
         return sites
 
     def forget(self) -> None:

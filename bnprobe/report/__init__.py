@@ -16,19 +16,19 @@ def report(source: Any, *, config: str | Path | None = None) -> Report:
     """Measure and judge what was recorded.
 
     `source` is a Probe, a Recording, or the path of a saved recording. `config` is a file of settings (see
-    `bnprobe.settings`): findings to leave out, and thresholds. Raises NothingRecorded when no forward pass
+    `bnprobe.rules.settings`): findings to leave out, and thresholds. Raises NothingRecorded when no forward pass
     reached a norm layer, BadRecordingFile when the path holds no sound recording, and BadSettings.
     """
     from bnprobe.report.result import Report
-    from bnprobe.settings import settings
+    from bnprobe.rules.settings import settings
 
     return Report(_recording_of(source), settings(config))
 
 
 def _recording_of(source: Any) -> Recording:
     from bnprobe.errors import BnprobeError
-    from bnprobe.files import load
     from bnprobe.recording import Recording
+    from bnprobe.recording.recording import load
 
     if isinstance(source, str | Path):
         return load(source)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from bnprobe.files import write_whole
-from bnprobe.report.blocks import Page
-from bnprobe.report.words import count
-from bnprobe.settings import Settings
+from bnprobe.atomic_write import write_whole
+from bnprobe.report.page.blocks import Page
+from bnprobe.report.page.numbers import count
+from bnprobe.rules.settings import Settings
 
 
 class Document(ABC):
@@ -56,25 +56,25 @@ class Document(ABC):
         Raises CannotWrite where that is not possible.
         """
         with _without_collection():
-            from bnprobe.report.html import to_html
+            from bnprobe.report.formats.html import to_html
 
             return write_whole(Path(path), to_html(self._page).encode())
 
     def to_text(self, width: int | None = None) -> str:
         """The page as text for a terminal of `width` characters."""
-        from bnprobe.report.text import to_text
+        from bnprobe.report.formats.text import to_text
 
         return to_text(self._page, width)
 
     def summary(self, width: int | None = None) -> str:
         """What was looked at, the answer and the findings as text."""
-        from bnprobe.report.text import to_text
+        from bnprobe.report.formats.text import to_text
 
         opening = tuple(replace(section, parts=()) for section in self._page.sections[:3])
         return to_text(replace(self._page, sections=opening), width)
 
     def _repr_html_(self) -> str:
-        from bnprobe.report.html import to_fragment
+        from bnprobe.report.formats.html import to_fragment
 
         return to_fragment(self._page)
 

@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from bnprobe.errors import NothingRecorded
-from bnprobe.findings import judge
 from bnprobe.measures import StemReading, Tables, imbalance, stem, tables
 from bnprobe.recording import Recording
-from bnprobe.report.album import Album
-from bnprobe.report.blocks import Page
-from bnprobe.report.compose import compose, nothing_seen
 from bnprobe.report.document import Document
-from bnprobe.settings import Settings
+from bnprobe.report.figures.album import Album
+from bnprobe.report.page.blocks import Page
+from bnprobe.report.page.page import compose, nothing_seen
+from bnprobe.rules import judge
+from bnprobe.rules.settings import Settings
 
 
 class Report(Document):

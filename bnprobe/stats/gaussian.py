@@ -98,7 +98,7 @@ def probability_above(mean: Array, sd: Array, threshold: float = 0.0) -> Array:
 
 def _tail(offset: Array, sd: Array) -> tuple[Array, Array]:
     """P(X > t) and sd^2 times the density at t, for offset = mean - t."""
-    from bnprobe.scipy_stats import special
+    from bnprobe.stats.scipy_lazy import special
 
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         z = np.where(sd > 0, offset / sd, np.where(offset > 0, np.inf, -np.inf))
@@ -178,7 +178,7 @@ def _elu(alpha: float = 1.0) -> _Smooth:
 
 
 def _gelu(x: Array) -> Array:
-    from bnprobe.scipy_stats import special
+    from bnprobe.stats.scipy_lazy import special
 
     gelu: Array = x * special.ndtr(x)
     return gelu

@@ -18,7 +18,7 @@ def two_sided(z: Array, degrees: Array) -> Array:
     p = np.full(z.shape, np.nan)
     tested = ~np.isnan(z) & (degrees > 0)
     if tested.any():
-        from bnprobe.scipy_stats import stats
+        from bnprobe.stats.scipy_lazy import stats
 
         p[tested] = 2 * stats.t.sf(np.abs(z[tested]), degrees[tested])
     return p
@@ -32,7 +32,7 @@ def adjusted(p: Array) -> Array:
     q = np.full(p.shape, np.nan)
     tested = ~np.isnan(p)
     if tested.any():
-        from bnprobe.scipy_stats import stats
+        from bnprobe.stats.scipy_lazy import stats
 
         q[tested] = stats.false_discovery_control(np.clip(p[tested], 0, 1))
     return q

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from attacks.cage import Cage
+from attacks.sandbox import Cage
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attacks import archives, headers, indices, pickles
-from attacks.cage import Cage, Verdict
+from attacks.sandbox import Cage, Verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore:.*(nested|Sparse|quantize)")
 """What torch says of its own features while an attack is made with them."""

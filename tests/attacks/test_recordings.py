@@ -10,8 +10,8 @@ import pytest
 
 import bnprobe
 from attacks import recordings
-from attacks.cage import Cage
 from attacks.headers import NAMES
+from attacks.sandbox import Cage
 from attacks.test_checkpoints import assert_cheap, assert_left_nothing, assert_one_line
 from bnprobe.errors import BadRecordingFile, BnprobeError
 

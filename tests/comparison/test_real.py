@@ -13,19 +13,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
+from support.paths import DATA, ROOT
 from torch import Tensor, nn
 
 import bnprobe
-from bnprobe import zoo
-from bnprobe.comparison.certainty import mean_test, scale_test
+from bnprobe import models
+from bnprobe.comparison.result import Comparison
+from bnprobe.comparison.significance import mean_test, scale_test
 from bnprobe.comparison.spread import spread, unit
-from bnprobe.images import demo_images
+from bnprobe.models.image_folder import demo_images
 from bnprobe.recording import LayerRecord, Recording
-from bnprobe.report.comparison import Comparison
 from bnprobe.stats import ImageMoments, Moments
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the folder of real inputs is absent: {DATA}")
 
 Change = Callable[[Image.Image], Image.Image]
@@ -45,11 +44,11 @@ CORRUPTIONS: dict[str, Change] = {
 
 
 @pytest.fixture(scope="module")
-def subject() -> zoo.Subject:
+def subject() -> models.Subject:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         checkpoint = DATA / "cifar_resnet20.th"
-        return zoo.subject("scripts.cifar_resnet:resnet20", checkpoint=checkpoint, size=32)
+        return models.subject("scripts.cifar_resnet:resnet20", checkpoint=checkpoint, size=32)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +57,13 @@ def files() -> list[Path]:
     return sorted((DATA / "cifar10_jpeg" / "test").rglob("*.jpg"))[::5]
 
 
-def batches(subject: zoo.Subject, files: list[Path], change: Change = lambda image: image) -> list[Tensor]:
+def batches(subject: models.Subject, files: list[Path], change: Change = lambda image: image) -> list[Tensor]:
     images = [subject.preprocess(change(Image.open(path).convert("RGB"))) for path in files]
     return list(torch.stack(images).split(50))
 
 
 @pytest.fixture(scope="module")
-def clean(subject: zoo.Subject, files: list[Path]) -> Recording:
+def clean(subject: models.Subject, files: list[Path]) -> Recording:
     return bnprobe.record(subject.model.eval(), batches(subject, files))
 
 
@@ -115,7 +114,7 @@ def test_between_modes_the_planted_norm_is_named(planted, subject, files):
 # Calibration
 
 
-def rows_of_images(subject: zoo.Subject, files: list[Path]) -> dict[str, Moments]:
+def rows_of_images(subject: models.Subject, files: list[Path]) -> dict[str, Moments]:
     """Moments of each image's own values before each norm, shape (N, C), by numpy."""
     rows: dict[str, list[Moments]] = {}
     model = copy.deepcopy(subject.model).eval()
@@ -186,7 +185,7 @@ def tuned(model: nn.Module, images: Tensor, labels: Tensor, norms_frozen: bool =
 
 
 def demo() -> tuple[nn.Module, Tensor, Tensor]:
-    subject = zoo.demo()
+    subject = models.demo()
     batch = next(iter(demo_images().batches(subject.preprocess, 64)))
     images = torch.stack(batch.images)
     labels = (torch.tensor(batch.labels) + 3) % 10  # another task

@@ -14,7 +14,7 @@ from bnprobe.stats import Histogram
 
 def histogram(values: np.ndarray, centre: float, scale: float) -> Histogram:
     """Of values (N, C), on one scale for all channels."""
-    import oracles
+    from support import oracles
 
     c = values.shape[1]
     centres, scales = np.full(c, centre), np.full(c, scale)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from models import Norm
-from witness import Witness
+from support.models import Norm
+from support.witness import Witness
 
 from bnprobe.measures import tables
 from bnprobe.recording import Recording
-from measures import twin
+from measures import reference
 
 STEADY = 1e-6
 """A spread below this part of the largest value is mostly rounding, and so is what is divided by it."""
@@ -56,16 +56,18 @@ def assert_tables_true(
         row, where = measured.layers.iloc[i], record.site
         _assert_facts(row, norm, calls, rows, where)
         steady = np.full(rows.shape[1], True) if all_steady else _steady(rows) & _steady(y)
-        expected = twin.channel_columns(rows, y, facts_of(record))
+        expected = reference.channel_columns(rows, y, facts_of(record))
         shaky = {name for name in expected if any(part in name for part in BY_SPREAD)}
         assert_columns(mine, {n: v for n, v in expected.items() if n not in shaky}, where)
         # q is of all channels together
         alone = {n: expected[n] for n in shaky if n != "shift_q" or steady.all()}
         assert_columns(mine, alone, where, steady)
-        wanted = twin.layer_columns({n: mine[n].to_numpy(dtype=float) for n in expected}, facts_of(record))
+        wanted = reference.layer_columns(
+            {n: mine[n].to_numpy(dtype=float) for n in expected}, facts_of(record)
+        )
         own = dict.fromkeys(("own_mean", "own_mean_sd", "own_sd", "own_log_var_sd"), math.nan)
         if norm.pools != "batch" and not (norm.running and not calls[0].training):
-            own = twin.own_columns(rows, norm.pools, record.eps, norm.n_groups, norm.centred)
+            own = reference.own_columns(rows, norm.pools, record.eps, norm.n_groups, norm.centred)
         for name, value in {**wanted, **own}.items():
             assert row[name] == pytest.approx(value, rel=1e-8, abs=1e-9, nan_ok=True), f"{where} {name}"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import oracles
+from support import oracles
 
-from bnprobe.recording import About, GradientRecord, LayerRecord, Ledger, Recording
+from bnprobe.recording import About, CallLog, GradientRecord, LayerRecord, Recording
 from bnprobe.stats import Histogram, ImageMoments, Moments
 
 POOLS = {
@@ -130,12 +130,12 @@ def gradient(dy: np.ndarray, **changes: Any) -> GradientRecord:
         "energy": (dy**2).sum((0, 2)),
         "gap_centre": np.zeros(dy.shape[1]),
         "gap_map": np.full(dy.shape[1], np.nan),
-        "feeder": None,
+        "producer": None,
     }
     return GradientRecord(**{**fields, **changes})
 
 
-def ledger(**changes: Any) -> Ledger:
+def call_log(**changes: Any) -> CallLog:
     """The circumstances of one call in a plain evaluation; `changes` replace fields."""
     nothing = dict.fromkeys(
         (
@@ -149,7 +149,7 @@ def ledger(**changes: Any) -> Ledger:
     )
     fields = {"n_calls_learning": 0, "n_calls_model_training": 0, "n_ranks": 1}
     learns = {"gamma_learns": True, "beta_learns": True}
-    return Ledger(**{**nothing, **fields, **learns, **changes})
+    return CallLog(**{**nothing, **fields, **learns, **changes})
 
 
 def recording(*layers: LayerRecord, **about: Any) -> Recording:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from bnprobe.measures import affine, tables
-from bnprobe.neighbours import Folded, Wiring
+from bnprobe.recording.neighbours import Folded, Neighbours
 from measures.sites import memory_of, recording, site, some_rows
 
 
-def folded(low: list[float], high: list[float]) -> Wiring:
-    return Wiring("relu", folded=Folded(np.arange(len(low)) + 1.0, np.array(low), np.array(high), None))
+def folded(low: list[float], high: list[float]) -> Neighbours:
+    return Neighbours("relu", folded=Folded(np.arange(len(low)) + 1.0, np.array(low), np.array(high), None))
 
 
 def test_slope_and_intercept_make_the_output():
@@ -61,9 +61,9 @@ def test_eps_is_weighed_against_the_variance():
 
 def test_bits_are_lost_against_the_widest_channel():
     """Fails if a range is taken one-sided, in nats, or against another channel than the widest."""
-    wiring = folded([-4.0, -0.5, -0.25, 0.0], [1.0, 1.0, 0.125, 0.0])
+    neighbours = folded([-4.0, -0.5, -0.25, 0.0], [1.0, 1.0, 0.125, 0.0])
     record = site(
-        some_rows(n_channels=4), gamma=[1, 1, 1e-3, 0], running_mean=0, running_var=1, wiring=wiring
+        some_rows(n_channels=4), gamma=[1, 1, 1e-3, 0], running_mean=0, running_var=1, neighbours=neighbours
     )
     found = affine.channel_columns(record)
     np.testing.assert_array_equal(found["bits_lost"], [0, 2, 4, np.nan])
@@ -78,7 +78,9 @@ def test_bits_are_lost_against_the_widest_channel():
 
 def test_without_gamma_no_channel_is_switched_off():
     """Fails if a norm without gamma has no worst channel."""
-    record = site(some_rows(n_channels=2), running_mean=0, running_var=1, wiring=folded([-4.0, -0.5], [0, 0]))
+    record = site(
+        some_rows(n_channels=2), running_mean=0, running_var=1, neighbours=folded([-4.0, -0.5], [0, 0])
+    )
     assert affine.layer_columns(record)["bits_lost_worst"] == 3
 
 
@@ -89,6 +91,6 @@ def test_where_nothing_is_known_of_the_weights_there_is_no_number():
     assert found.channels[list(names)].isna().all(axis=None)
     assert found.layers[["folded_spread", "bits_lost_median", "bits_lost_worst"]].isna().all(axis=None)
     missing = [math.nan] * 3
-    found = tables(recording(site(some_rows(), gamma=1, wiring=folded(missing, missing))))
+    found = tables(recording(site(some_rows(), gamma=1, neighbours=folded(missing, missing))))
     assert found.channels["filter_norm"].tolist() == [1, 2, 3]
     assert found.channels[["folded_low", "bits_lost"]].isna().all(axis=None)

@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import oracles
 import pandas as pd
 import pytest
 import torch
-from gradients import loss_of
-from models import BY_NAME
+from support import oracles
+from support.gradients import loss_of
+from support.models import BY_NAME
 from torch import nn
 
 import bnprobe
 from bnprobe.measures import gradient as measure
 from bnprobe.measures import tables
-from bnprobe.recording import FeederRecord, LayerRecord
+from bnprobe.recording import LayerRecord, ProducerRecord
 from bnprobe.stats import Moments
 from measures.sites import gradient, site, some_rows
 
@@ -87,16 +87,16 @@ def test_importance_is_the_mean_of_sizes():
 
 def test_weights_before_the_norm():
     """Fails if lengths and angles are exchanged, or the last pass stands for the mean."""
-    feeder = FeederRecord(
+    producer = ProducerRecord(
         over_passes([[3.0, 4, 5]] * 3),
         over_passes(PER_PASS),
         over_passes([[0.1, 0.2, 0], [0.3, 0.2, 0], [0.2, 0.2, 0]]),
         np.array([0, 1e-7, math.nan]),
     )
-    found = measure.channel_columns(record(feeder=feeder))
+    found = measure.channel_columns(record(producer=producer))
     np.testing.assert_allclose(found["w_norm"], [3, 4, 5])
     np.testing.assert_allclose(found["w_angle"], [0.2, 0.2, 0])
-    layer = measure.layer_columns(record(feeder=feeder))
+    layer = measure.layer_columns(record(producer=producer))
     assert layer["w_angle_median"] == pytest.approx(0.2)
     assert layer["gap_weight"] == pytest.approx(1e-7)
 
@@ -180,14 +180,14 @@ def test_without_backward_everything_is_nan():
         ("gamma", ["grad_gamma", "gamma_snr", "gamma_pull"], ["gamma_snr_median"]),
         ("beta", ["grad_beta", "beta_snr"], ["beta_snr_median"]),
         ("importance", ["importance"], []),
-        ("feeder", ["w_norm", "w_angle"], ["w_angle_median", "gap_weight"]),
+        ("producer", ["w_norm", "w_angle"], ["w_angle_median", "gap_weight"]),
     ],
 )
 def test_what_autograd_did_not_compute_is_nan(lacking, columns, layer_columns):
     """Fails if a missing gradient takes another with it, or is 0."""
     gaps = {"gap_centre": np.zeros(3), "gap_map": np.zeros(3)}
-    feeder = FeederRecord(*[over_passes(PER_PASS + 9)] * 3, np.zeros(3))
-    full = record(feeder=feeder, gamma=over_passes(PER_PASS + [0, 1, 0] * np.arange(3)[:, None]), **gaps)
+    producer = ProducerRecord(*[over_passes(PER_PASS + 9)] * 3, np.zeros(3))
+    full = record(producer=producer, gamma=over_passes(PER_PASS + [0, 1, 0] * np.arange(3)[:, None]), **gaps)
     full = replace(full, gradient=replace(full.gradient, beta=full.gradient.gamma))
     less = replace(full, gradient=replace(full.gradient, **{lacking: None}))
     empty = [name for name, values in measure.channel_columns(less).items() if np.isnan(values).all()]

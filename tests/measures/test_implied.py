@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bnprobe.measures import implied, tables
-from bnprobe.neighbours import Implied, Wiring
+from bnprobe.recording.neighbours import Implied, Neighbours
 from measures.sites import recording, site, some_rows
 
 
@@ -23,7 +23,7 @@ def a_site(c: int = 5, layer: str = "bn", seed: int = 1, **changes):
     rng = np.random.default_rng(seed)
     mean, var = rng.normal(size=c) * 3, rng.uniform(0.2, 4, size=c)
     guess = an_implied(c, mean + 0.3 * rng.normal(size=c), var * rng.uniform(0.3, 1, size=c), seed)
-    fields = {"running_mean": mean, "running_var": var, "wiring": Wiring("relu", implied=guess)}
+    fields = {"running_mean": mean, "running_var": var, "neighbours": Neighbours("relu", implied=guess)}
     return site(some_rows(n_channels=c), layer, eps=0.5, **{**fields, **changes})
 
 
@@ -36,7 +36,7 @@ def r2(truth: list[float], predicted: list[float]) -> float:
 def test_columns_are_those_of_a_loop():
     """Fails if eps is left out of the deviation, the gap has the other sign, or the ratio is inverted."""
     record = a_site()
-    guess = record.wiring.implied
+    guess = record.neighbours.implied
     found = implied.channel_columns(record)
     for c in range(5):
         sigma = math.sqrt(record.running_var[c] + 0.5)
@@ -53,7 +53,9 @@ def test_a_layer_is_judged_in_remembered_deviations():
     found = implied.layer_columns(record)
 
     def of(name: str) -> float:
-        return r2(truth, [m / s for m, s in zip(getattr(record.wiring.implied, name), sigma, strict=True)])
+        return r2(
+            truth, [m / s for m, s in zip(getattr(record.neighbours.implied, name), sigma, strict=True)]
+        )
 
     assert found["implied_mean_r2"] == pytest.approx(of("mean"))
     for name in implied.CONTROLS:
@@ -70,14 +72,15 @@ def test_layers_together_are_one_fit_about_one_mean():
     first, second = a_site(5, "a"), a_site(3, "b", seed=2)
     far = replace(second, running_mean=second.running_mean + 50)
     far = replace(
-        far, wiring=Wiring("relu", implied=an_implied(3, second.wiring.implied.mean + 50, np.ones(3)))
+        far,
+        neighbours=Neighbours("relu", implied=an_implied(3, second.neighbours.implied.mean + 50, np.ones(3))),
     )
     found = implied.pooled([first, site(some_rows()), far])
     truth, guess = [], []
     for record in (first, far):
         sigma = np.sqrt(record.running_var + 0.5)
         truth += list(record.running_mean / sigma)
-        guess += list(record.wiring.implied.mean / sigma)
+        guess += list(record.neighbours.implied.mean / sigma)
     assert (found.n_layers, found.n_channels) == (2, 8)
     assert found.r2 == pytest.approx(r2(truth, guess))
     assert found.r2 > max(implied.pooled([record]).r2 for record in (first, far))
@@ -94,7 +97,7 @@ def test_a_network_that_was_never_trained_remembers_nothing_to_imply():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"wiring": None}, {"wiring": Wiring("relu")}, {"running_mean": None, "running_var": None}],
+    [{"neighbours": None}, {"neighbours": Neighbours("relu")}, {"running_mean": None, "running_var": None}],
     ids=["nothing found", "nothing implied", "nothing remembered"],
 )
 def test_what_is_not_known_is_nan(changes):
@@ -109,7 +112,9 @@ def test_a_constant_source_has_no_variance_to_compare_with():
     """Fails if a channel fed by dead channels only has an infinite ratio."""
     record = a_site()
     var = np.array([0.0, 1.0, np.nan, 2.0, 1.0])
-    record = replace(record, wiring=Wiring("relu", implied=replace(record.wiring.implied, var=var)))
+    record = replace(
+        record, neighbours=Neighbours("relu", implied=replace(record.neighbours.implied, var=var))
+    )
     ratio = implied.channel_columns(record)["implied_var_ratio"]
     assert np.isnan(ratio).tolist() == [True, False, True, False, False]
 
@@ -124,6 +129,6 @@ def test_one_channel_that_is_not_finite_spoils_no_other():
     found = implied.pooled([replace(record, running_mean=mean)])
     assert found.n_channels == 4
     assert found.r2 == pytest.approx(
-        r2(list((mean / sigma)[kept]), list((record.wiring.implied.mean / sigma)[kept]))
+        r2(list((mean / sigma)[kept]), list((record.neighbours.implied.mean / sigma)[kept]))
     )
     assert not any(math.isnan(value) for value in found.controls.values())

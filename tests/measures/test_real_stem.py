@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from graph.real import DATA, MEAN, STD, ResNet20, needs_data, same
+from support.paths import ROOT
 from torch import Tensor, nn
-from wiring.real import DATA, MEAN, STD, ResNet20, needs_data, same
 
 import bnprobe
-from bnprobe import zoo
-from bnprobe.images import find_images
-from bnprobe.interventions.fold import fold_check
+from bnprobe import models
+from bnprobe.graph.first_layer import stem as stem_of
+from bnprobe.graph.fold import folded
 from bnprobe.measures import affine
 from bnprobe.measures.stem import stem
-from bnprobe.neighbours import Stem, Wiring
+from bnprobe.models.image_folder import find_images
 from bnprobe.recording import LayerRecord, Recording
-from bnprobe.wiring.folded import folded
-from bnprobe.wiring.stem import stem as stem_of
+from bnprobe.recording.neighbours import Neighbours, Stem
+from scripts.article.fold import fold_check
 
 pytestmark = needs_data
-ROOT = Path(__file__).parents[2]
 TRAINING_MEAN = np.array([0.4914, 0.4822, 0.4465])
 """Of the 50,000 training images of CIFAR-10, as published with many networks."""
 
@@ -40,14 +39,14 @@ def network() -> nn.Module:
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     model = network()
-    model.load_state_dict(zoo.load_checkpoint(DATA / "cifar_resnet20.th"), strict=False)
+    model.load_state_dict(models.load_checkpoint(DATA / "cifar_resnet20.th"), strict=False)
     return model
 
 
 def images(split: str) -> Tensor:
     source = find_images(DATA / "cifar10_jpeg" / split)
     return torch.cat(
-        [torch.stack(b.images) for b in source.batches(zoo.CropAndScale(size=32, resize=32), 250)]
+        [torch.stack(b.images) for b in source.batches(models.CropAndScale(size=32, resize=32), 250)]
     )
 
 
@@ -68,14 +67,14 @@ def recorded(model: nn.Module, x: Tensor) -> Recording:
 
 def with_stem(run: Recording, found: Stem, **changes: np.ndarray) -> Recording:
     (record,) = run.layers
-    return replace(run, layers=(replace(record, wiring=Wiring("relu", stem=found), **changes),))
+    return replace(run, layers=(replace(record, neighbours=Neighbours("relu", stem=found), **changes),))
 
 
 def stem_matrix(run: Recording) -> Stem:
-    wiring = run.layers[0].wiring
-    assert wiring is not None
-    assert wiring.stem is not None
-    return wiring.stem
+    neighbours = run.layers[0].neighbours
+    assert neighbours is not None
+    assert neighbours.stem is not None
+    return neighbours.stem
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +157,11 @@ def records(net: ResNet20) -> dict[str, LayerRecord]:
         gamma, beta = net[f"{at}.weight"], net[f"{at}.bias"]
         mean, var = net[f"{at}.running_mean"], net[f"{at}.running_var"]
         rows = net[f"{at.replace('bn', 'conv')}.weight"].reshape(gamma.size, -1)
-        wiring = Wiring("relu", folded=folded(rows, None, gamma, mean, var, 1e-5))
+        neighbours = Neighbours("relu", folded=folded(rows, None, gamma, mean, var, 1e-5))
         vectors = {"gamma": gamma, "beta": beta, "running_mean": mean, "running_var": var}
-        found[at] = site(some_rows(n_channels=gamma.size), at, wiring=wiring, histograms=False, **vectors)
+        found[at] = site(
+            some_rows(n_channels=gamma.size), at, neighbours=neighbours, histograms=False, **vectors
+        )
     return found
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import bnprobe
 from bnprobe.measures import residual
-from bnprobe.neighbours import Wiring
+from bnprobe.recording.neighbours import Neighbours
 from measures.sites import site, some_rows
 
 
@@ -19,10 +19,10 @@ def test_hand_worked_shares():
     """Fails if variances are taken for deviations, or the skip's share for the branch's."""
     rows = some_rows(5, 2)
     made = site(rows, gamma=[1.0, 3.0], beta=[0, 0], running_mean=[0, 0], running_var=[1.0, 1.0], eps=1.0)
-    wiring = Wiring(
+    neighbours = Neighbours(
         "add, relu", skip="other", skip_var=np.array([1.0, 3.0]), skip_var_initial=np.array([3.0, 3.0])
     )
-    columns = residual.layer_columns(replace(made, wiring=wiring))
+    columns = residual.layer_columns(replace(made, neighbours=neighbours))
     assert columns["skip"] == "other"
     assert columns["branch_var"] == pytest.approx(np.mean(made.post.var_population))
     assert columns["skip_var"] == 2.0
@@ -35,7 +35,7 @@ def test_hand_worked_shares():
 def test_only_where_a_sum_follows(follows: str):
     """Fails if a norm that feeds no sum is given a skip connection."""
     made = site(some_rows())
-    columns = residual.layer_columns(replace(made, wiring=Wiring(follows)))
+    columns = residual.layer_columns(replace(made, neighbours=Neighbours(follows)))
     assert np.isnan([columns[name] for name in ("branch_var", "skip_var", "branch_share")]).all()
     assert np.isnan(residual.layer_columns(made)["branch_var"])
 

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import norm as gaussian
 
 from bnprobe.measures import roles
-from bnprobe.neighbours import Wiring
 from bnprobe.recording import LayerRecord
+from bnprobe.recording.neighbours import Neighbours
 from measures.sites import memory_of, site, some_rows
 
 
@@ -26,7 +26,7 @@ def record(
     gamma = np.atleast_1d(np.float64(gamma))
     rows = normal_rows(len(gamma)) if rows is None else rows
     made = site(rows, gamma=gamma, beta=beta, eps=1e-12, **memory_of(rows), **changes)
-    return replace(made, wiring=None if follows is None else Wiring(follows))
+    return replace(made, neighbours=None if follows is None else Neighbours(follows))
 
 
 def role(gamma: float, beta: float, follows: str | None, **changes: Any) -> str:
@@ -86,7 +86,7 @@ def test_what_passed_is_not_dead():
     """A prediction does not outweigh what was seen: this channel is far from where its memory puts it."""
     rows = normal_rows(1)
     made = site(rows, gamma=[0.02], beta=[-0.2], running_mean=[-20.0], running_var=[1.0], eps=0.0)
-    made = replace(made, wiring=Wiring("relu"))
+    made = replace(made, neighbours=Neighbours("relu"))
     columns = roles.channel_columns(made)
     assert columns["dead_predicted"][0] == 1
     assert columns["role"][0] == "linear"
@@ -110,10 +110,10 @@ def test_without_values_the_prediction_stands():
     """No image seen: dead by the vectors alone, else nothing is said."""
     empty = normal_rows(2)[:0]
     made = site(empty, gamma=[1.0, 1.0], beta=[-8.0, 0.0], running_mean=[0, 0], running_var=[1, 1])
-    columns = roles.channel_columns(replace(made, wiring=Wiring("relu")))
+    columns = roles.channel_columns(replace(made, neighbours=Neighbours("relu")))
     assert list(columns["role"]) == ["dead", "unknown"]
     assert np.isnan(columns["passes"]).all()
-    assert np.isnan(roles.layer_columns(replace(made, wiring=Wiring("relu")))["fires_error"])
+    assert np.isnan(roles.layer_columns(replace(made, neighbours=Neighbours("relu")))["fires_error"])
 
 
 def test_shares_from_the_histogram():
@@ -147,7 +147,7 @@ def test_firing_where_the_data_have_moved():
     """Fails if the observed mean and deviation do not enter: shifted data fire as their own Gaussian says."""
     rows = 0.5 * normal_rows(1) + 1.0
     made = site(rows, gamma=[-2.0], beta=[0.5], running_mean=[0.0], running_var=[1.0], eps=0.0)
-    found = roles.channel_columns(replace(made, wiring=Wiring("relu")))
+    found = roles.channel_columns(replace(made, neighbours=Neighbours("relu")))
     assert found["fires_predicted"][0] == pytest.approx(gaussian.cdf(0.25))
     assert found["fires_gaussian"][0] == pytest.approx(gaussian.cdf(-1.5), abs=0.003)
     assert made.n_positive[0] / made.post.n[0] == pytest.approx(found["fires_gaussian"][0], abs=0.01)

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from bnprobe.measures import likeness, scale, shift
-from measures import drawn, twin
+from bnprobe.measures import scale, shift, within_sample
+from measures import drawn, reference
 from measures.sites import memory_of, site, some_rows
 
 NAMES = ("scale_se", "scale_z", "scale_q")
@@ -16,7 +16,7 @@ NAMES = ("scale_se", "scale_z", "scale_q")
 
 def columns(rows: np.ndarray, **memory: object) -> dict[str, np.ndarray]:
     record = site(rows, **memory)
-    return {**scale.channel_columns(record), **likeness.channel_columns(record)}
+    return {**scale.channel_columns(record), **within_sample.channel_columns(record)}
 
 
 def by_hand(values: np.ndarray, running_var: float, eps: float, images: float) -> tuple[float, float]:
@@ -44,7 +44,7 @@ def test_error_and_z_agree_with_loops():
         se, z = by_hand(rows[:, c], var, 0.1, 19 * 32)
         assert found["scale_se"][c] == pytest.approx(se, rel=1e-9)
         assert found["scale_z"][c] == pytest.approx(z, rel=1e-9)
-    expected = twin.adjusted(found["scale_z"], [7] * 3)
+    expected = reference.adjusted(found["scale_z"], [7] * 3)
     np.testing.assert_allclose(found["scale_q"], expected, rtol=1e-6)
 
 
@@ -58,7 +58,7 @@ def test_likeness_of_an_images_values():
     assert found["icc"][1] == pytest.approx(pairs[0], abs=0.003)
     assert found["icc"][0] == pytest.approx(0.5, abs=0.05)
     np.testing.assert_allclose(found["design_effect"], 1 + 4 * found["icc"], rtol=1e-9)
-    assert likeness.layer_columns(site(rows))["design_effect_median"] == pytest.approx(
+    assert within_sample.layer_columns(site(rows))["design_effect_median"] == pytest.approx(
         np.median(found["design_effect"])
     )
 

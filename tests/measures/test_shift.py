@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bnprobe.measures import shift
-from measures import twin
+from measures import reference
 from measures.sites import memory_of, site, some_rows
 
 WITH_EPS = 1e-3
@@ -207,7 +207,7 @@ def test_q_is_that_of_benjamini_and_hochberg():
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(6, 40, 9)) + rng.normal(size=(6, 40, 1)) + np.linspace(0, 3, 40)[:, None]
     found = columns(rows, running_mean=0, running_var=1)
-    expected = by_hand([twin.two_sided(float(z), 5) for z in found["shift_z"]])
+    expected = by_hand([reference.two_sided(float(z), 5) for z in found["shift_z"]])
     np.testing.assert_allclose(found["shift_q"], expected, rtol=1e-8)
     order = np.argsort(-np.abs(found["shift_z"]))
     assert (np.diff(found["shift_q"][order]) >= 0).all()
@@ -216,10 +216,10 @@ def test_q_is_that_of_benjamini_and_hochberg():
 
 def test_known_probabilities_of_students_t():
     """Fails if the twin itself is wrong: printed tables say t = 2.571 for 5 degrees and 5 percent, two-sided."""
-    assert twin.two_sided(2.5706, 5) == pytest.approx(0.05, rel=1e-4)
-    assert twin.two_sided(12.7062, 1) == pytest.approx(0.05, rel=1e-4)
-    assert twin.two_sided(1.9842, 99) == pytest.approx(0.05, rel=1e-3)
-    assert twin.two_sided(0.0, 7) == pytest.approx(1.0)
+    assert reference.two_sided(2.5706, 5) == pytest.approx(0.05, rel=1e-4)
+    assert reference.two_sided(12.7062, 1) == pytest.approx(0.05, rel=1e-4)
+    assert reference.two_sided(1.9842, 99) == pytest.approx(0.05, rel=1e-3)
+    assert reference.two_sided(0.0, 7) == pytest.approx(1.0)
 
 
 def test_channels_that_cannot_be_tested_do_not_count_as_tests():

@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from graph.layers import geometry_of, values_of
 from torch import nn
-from wiring.layers import geometry_of, values_of
 
 import bnprobe
+from bnprobe.graph.first_layer import image_share
+from bnprobe.graph.first_layer import stem as stem_of
 from bnprobe.measures.stem import LARGEST_CONDITION, stem
-from bnprobe.neighbours import Stem, Wiring
 from bnprobe.recording import Normalize, Recording
-from bnprobe.wiring.stem import image_share
-from bnprobe.wiring.stem import stem as stem_of
+from bnprobe.recording.neighbours import Neighbours, Stem
 from measures.sites import recording, site, some_rows
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -72,15 +72,15 @@ def recorded(net: Net, pixels: torch.Tensor, normalize=(MEAN, STD)) -> Recording
 
 
 def wired(run: Recording, found: Stem | None) -> Recording:
-    layers = [replace(record, wiring=Wiring("none", stem=found)) for record in run.layers]
+    layers = [replace(record, neighbours=Neighbours("none", stem=found)) for record in run.layers]
     return replace(run, layers=tuple(layers))
 
 
 def stem_weights(run: Recording) -> Stem:
-    wiring = run.layers[0].wiring
-    assert wiring is not None
-    assert wiring.stem is not None
-    return wiring.stem
+    neighbours = run.layers[0].neighbours
+    assert neighbours is not None
+    assert neighbours.stem is not None
+    return neighbours.stem
 
 
 @pytest.fixture(autouse=True)
@@ -228,7 +228,7 @@ def test_one_input_channel_is_told_in_pixels_and_not_as_a_colour():
         record,
         running_mean=matrix[:, 0] * 0.4,
         running_var=np.ones(8),
-        wiring=Wiring("none", stem=Stem(matrix, None)),
+        neighbours=Neighbours("none", stem=Stem(matrix, None)),
     )
     about = replace(run.about, normalize=Normalize((0.3,), (0.5,)))
     found = stem(replace(run, layers=(record,), about=about))
@@ -242,8 +242,11 @@ def test_one_input_channel_is_told_in_pixels_and_not_as_a_colour():
     ("changes", "says"),
     [
         ({}, "no norm was seen that the model's input reaches"),
-        ({"wiring": Wiring("relu")}, "no norm was seen that the model's input reaches"),
-        ({"wiring": Wiring("relu", stem=Stem(np.ones((3, 3)), None))}, "stores no running statistics"),
+        ({"neighbours": Neighbours("relu")}, "no norm was seen that the model's input reaches"),
+        (
+            {"neighbours": Neighbours("relu", stem=Stem(np.ones((3, 3)), None))},
+            "stores no running statistics",
+        ),
     ],
     ids=["nothing found", "no stem", "no memory"],
 )

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from models import BY_NAME, CASES, Case
-from witness import Witness
+from support.models import BY_NAME, CASES, Case
+from support.witness import Witness
 
 import bnprobe
 from bnprobe.measures import glossary, tables
 from bnprobe.recording import Recording
-from measures import twin
+from measures import reference
 from measures.expected import assert_tables_true
 from measures.sites import memory_of, recording, site, some_rows
 
@@ -176,7 +176,7 @@ def test_values_that_are_not_finite_are_counted_and_nowhere_else(value):
     found = tables(probe.recording).channels
     assert found["n_values"].tolist() == [70, 70, 66]
     assert found["n_nonfinite"].tolist() == [0, 0, 4]
-    twins = twin.six(spoilt[:, 2].ravel())
+    twins = reference.six(spoilt[:, 2].ravel())
     assert found["pre_mean"][2] == pytest.approx(twins["mean"], rel=1e-12)
     assert found["pre_var"][2] == pytest.approx(twins["var"], rel=1e-12)
     assert found["pre_var"][0] == pytest.approx(rows[:, 0].var(), rel=1e-12)

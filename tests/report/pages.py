@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import html5lib
 
-from bnprobe.report.interactive import AWAKE, program, program_of_tables
+from bnprobe.report.browser import AWAKE, program, program_of_tables
 
 XLINK = "{http://www.w3.org/1999/xlink}href"
 LOADING = ("src", "href", "srcset", "data", "poster", "action", "background", XLINK)

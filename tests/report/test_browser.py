@@ -13,7 +13,7 @@ from torch import nn
 
 import bnprobe
 from bnprobe.report.colours import FAINT, ROLES
-from bnprobe.report.words import number, visible
+from bnprobe.report.page.numbers import number, visible
 
 pytest.importorskip("selenium", reason="the test extra brings selenium")
 from selenium.webdriver.common.keys import Keys
@@ -553,9 +553,9 @@ def test_two_cells_of_a_notebook_live_side_by_side(browser, report, tmp_path):
 @pytest.mark.slow
 def test_a_large_network_opens_in_time(browser, tmp_path):
     """Fails if ResNet-50's 26,560 channels keep a reader waiting: two seconds to open, 150 ms for a layer."""
-    from bnprobe import zoo
+    from bnprobe import models
 
-    model = zoo.subject("resnet50", weights=None).model.eval()
+    model = models.subject("resnet50", weights=None).model.eval()
     with torch.no_grad(), bnprobe.attach(model) as probe:
         model(torch.randn(2, 3, 96, 96))
     page = bnprobe.report(probe.recording).to_html(tmp_path / "large.html")

@@ -12,11 +12,12 @@ from measures.sites import memory_of, recording, site, some_rows
 import bnprobe
 from bnprobe.measures import Fit, StemReading
 from bnprobe.measures.padding import Padding
-from bnprobe.neighbours import Folded, Implied, Wiring
 from bnprobe.recording import LayerRecord, Recording
-from bnprobe.report import blocks, figures
+from bnprobe.recording.neighbours import Folded, Implied, Neighbours
+from bnprobe.report import figures
 from bnprobe.report.chapters import CHAPTERS, chapter, chapters, implied, stem
-from bnprobe.report.html import to_html
+from bnprobe.report.formats.html import to_html
+from bnprobe.report.page import blocks
 from bnprobe.stats import ClassMoments, Moments
 from report import pages
 
@@ -75,9 +76,13 @@ def wired() -> Recording:
     )
     folded = Folded(np.ones(c), np.array([-1.0, -0.5, -0.1]), np.array([0.5, 0.25, 0.1]), None)
     skip = {"skip": "input", "skip_var": np.ones(c), "skip_var_initial": np.full(c, 3.0)}
-    first = site(ROWS, "a", wiring=Wiring("relu", folded=folded), **LEARNED, **MEMORY)
+    first = site(ROWS, "a", neighbours=Neighbours("relu", folded=folded), **LEARNED, **MEMORY)
     second = site(
-        ROWS, "b", wiring=Wiring("add, relu", folded=folded, implied=guess, **skip), **LEARNED, **MEMORY
+        ROWS,
+        "b",
+        neighbours=Neighbours("add, relu", folded=folded, implied=guess, **skip),
+        **LEARNED,
+        **MEMORY,
     )
     third = replace(second, layer="c")
     own = [site(ROWS, name, "layer_norm", gamma=1.5, beta=0) for name in ("d", "e")]
@@ -138,7 +143,9 @@ def test_hostile_names_are_text(name):
     whole = wired()
     layers = [replace(record, layer=f"{name}.{i}") for i, record in enumerate(whole.layers)]
     skips = [
-        replace(r, wiring=replace(r.wiring, skip=name)) if r.wiring is not None and r.wiring.skip else r
+        replace(r, neighbours=replace(r.neighbours, skip=name))
+        if r.neighbours is not None and r.neighbours.skip
+        else r
         for r in layers
     ]
     recorded = replace(whole, layers=tuple(skips))
@@ -231,8 +238,10 @@ def test_without_memory_there_is_nothing_to_compare():
 def test_roles_are_counted():
     """Fails if a channel that enters a sum is counted as live or dead, or shares are of all channels."""
     rows = np.random.default_rng(0).normal(size=(50, 4, 100))
-    relu = site(rows, "a", gamma=[1, 1, 1, 1], beta=[-8, -8, 0, 8], wiring=Wiring("relu"), **memory_of(rows))
-    summed = site(rows, "b", gamma=1, beta=0, wiring=Wiring("add, relu"), **memory_of(rows))
+    relu = site(
+        rows, "a", gamma=[1, 1, 1, 1], beta=[-8, -8, 0, 8], neighbours=Neighbours("relu"), **memory_of(rows)
+    )
+    summed = site(rows, "b", gamma=1, beta=0, neighbours=Neighbours("add, relu"), **memory_of(rows))
     words = told("roles", relu, summed)
     assert words.startswith(
         "Of 4 channels whose part is known from what follows, 2 are dead (nothing passes), 1 mixed, 1 never cut: 50 % of"
@@ -248,7 +257,7 @@ def test_the_error_of_the_predicted_firing_is_the_mean_over_channels():
     """Fails if the two predictions are swapped: with a moved mean only what was seen predicts well."""
     rows = np.random.default_rng(0).normal(size=(50, 2, 400))
     memory = {"running_mean": rows.mean((0, 2)) - 1, "running_var": rows.var((0, 2))}
-    record = site(rows, "a", gamma=[1, 1], beta=[0, 0], wiring=Wiring("relu"), **memory)
+    record = site(rows, "a", gamma=[1, 1], beta=[0, 0], neighbours=Neighbours("relu"), **memory)
     # Φ(0) = .5 is predicted, Φ(1) = .841 is measured
     words = told("roles", record)
     assert "is off by 0.34 on average" in words
@@ -261,7 +270,7 @@ def test_the_error_of_the_predicted_firing_is_the_mean_over_channels():
 def test_roles_are_absent_where_nothing_followed():
     """Fails if a network without wiring is said to be alive."""
     assert "was not seen" in untold(site(ROWS, **MEMORY))["What the channels do"]
-    weights = site(ROWS, wiring=Wiring("linear"), **LEARNED, **MEMORY)
+    weights = site(ROWS, neighbours=Neighbours("linear"), **LEARNED, **MEMORY)
     assert "nothing that follows" in untold(weights)["What the channels do"]
 
 
@@ -440,7 +449,7 @@ def test_the_cloud_of_implied_means_is_in_remembered_deviations():
 def test_a_network_that_remembers_nothing_implies_nothing():
     """Fails if a fresh network, whose means are all 0, is given a fit."""
     guess = Implied(*(np.zeros(3) for _ in range(6)))
-    fresh = site(ROWS, running_mean=0, running_var=1, wiring=Wiring("relu", implied=guess))
+    fresh = site(ROWS, running_mean=0, running_var=1, neighbours=Neighbours("relu", implied=guess))
     assert "as if nothing was learned" in untold(fresh)["What was already implied"]
     assert "could be followed" in untold(site(ROWS, **MEMORY))["What was already implied"]
 
@@ -453,7 +462,7 @@ def test_folding_is_told_with_its_worst_layer():
 
     def layer(name: str, *reach: float) -> LayerRecord:
         folded = Folded(np.ones(3), -np.array(reach), np.zeros(3), None)
-        return site(ROWS, name, gamma=2, beta=0, wiring=Wiring("relu", folded=folded), **MEMORY)
+        return site(ROWS, name, gamma=2, beta=0, neighbours=Neighbours("relu", folded=folded), **MEMORY)
 
     words = told("affine", layer("a", 1, 0.5, 0.5), layer("b", 1, 1, 1 / 32))
     assert "typically 75 % of its layer's widest" in words
@@ -480,8 +489,8 @@ def test_the_loudest_and_the_quietest_branch_are_named():
     """Fails if the share of the skip is told for that of the branch."""
 
     def block(name: str, gamma: float) -> LayerRecord:
-        wiring = Wiring("add, relu", skip="x", skip_var=np.ones(3), skip_var_initial=np.full(3, 3.0))
-        return site(ROWS, name, gamma=gamma, beta=0, eps=0.0, wiring=wiring, **MEMORY)
+        neighbours = Neighbours("add, relu", skip="x", skip_var=np.ones(3), skip_var_initial=np.full(3, 3.0))
+        return site(ROWS, name, gamma=gamma, beta=0, eps=0.0, neighbours=neighbours, **MEMORY)
 
     words = told("residual", block("a", 1.0), block("b", 3.0), block("c", 0.5))
     assert "In 3 residual blocks the branch makes up 20 % (at c) to 90 % (at b)" in words
@@ -493,8 +502,8 @@ def test_a_projection_is_the_skip_and_no_block_of_its_own():
     """Fails if the two norms of one sum are counted as two blocks."""
 
     def side(name: str, other: str) -> LayerRecord:
-        wiring = Wiring("add, relu", skip=other, skip_var=np.ones(3), skip_var_initial=np.ones(3))
-        return site(ROWS, name, gamma=1, beta=0, wiring=wiring, **MEMORY)
+        neighbours = Neighbours("add, relu", skip=other, skip_var=np.ones(3), skip_var_initial=np.ones(3))
+        return site(ROWS, name, gamma=1, beta=0, neighbours=neighbours, **MEMORY)
 
     layers = [side("0.bn3", "0.down"), side("0.down", "0.bn3"), side("1.bn3", "sum at 0.bn3")]
     found = written(recording(*layers))["residual"]

@@ -10,7 +10,7 @@ from matplotlib.text import Annotation
 from bnprobe.report import figures
 from bnprobe.report.colours import MEMORY, SEEN
 from bnprobe.report.figures import charts
-from bnprobe.report.pictures import Band, Cloud, Curves, Line, Part, Stack, Swatch
+from bnprobe.report.figures.specs import Band, Cloud, Curves, Line, Part, Stack, Swatch
 from report.pictured import upright
 
 NAMES = [f"stage{i // 3}.norm{i}" for i in range(9)]

@@ -15,8 +15,8 @@ import bnprobe
 from bnprobe.measures import tables
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.report import figures
-from bnprobe.report.html import to_html, with_code
-from bnprobe.report.words import number
+from bnprobe.report.formats.html import to_html, with_code
+from bnprobe.report.page.numbers import number
 from report import pages
 
 HOSTILE = {

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from measures.sites import memory_of, recording, site, some_rows
-from models import BY_NAME
+from support.models import BY_NAME
 from torch import nn
 
 import bnprobe
@@ -131,7 +131,7 @@ def test_a_page_is_whole_or_not_there(recorded, tmp_path, undrawn, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bnprobe.files.os.fsync", full)
+    monkeypatch.setattr("bnprobe.atomic_write.os.fsync", full)
     with pytest.raises(CannotWrite, match=r"No space left on device\. Choose another path for the output"):
         bnprobe.report(recorded).to_html(path)
     assert path.read_text() == "yesterday's"

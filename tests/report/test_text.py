@@ -9,8 +9,8 @@ from measures.sites import memory_of, recording, site, some_rows
 
 import bnprobe
 from bnprobe.recording import Recording
-from bnprobe.report import blocks
-from bnprobe.report.text import to_text
+from bnprobe.report.formats.text import to_text
+from bnprobe.report.page import blocks
 from report.test_html import HOSTILE, everything
 
 

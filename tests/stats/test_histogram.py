@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import reduce
 
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import oracles
 
 from bnprobe.errors import BnprobeError
 from bnprobe.stats import N_BINS, Histogram

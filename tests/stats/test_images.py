@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import reduce
 
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import assert_same_images
+from support import oracles
+from support.oracles import assert_same_images
 
 from bnprobe.errors import BnprobeError
 from bnprobe.stats import ImageMoments, Moments

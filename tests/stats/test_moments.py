@@ -6,13 +6,13 @@ from dataclasses import fields, replace
 from functools import reduce
 
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from oracles import assert_same_moments
 from scipy import stats as scipy_stats
+from support import oracles
+from support.oracles import assert_same_moments
 
 from bnprobe.errors import BnprobeError
 from bnprobe.stats import Moments

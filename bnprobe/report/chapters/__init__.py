@@ -7,21 +7,31 @@ from types import ModuleType
 
 from bnprobe.measures import Tables
 from bnprobe.recording import Recording
-from bnprobe.report.blocks import Prose, Section
 from bnprobe.report.chapters import (
     affine,
     implied,
-    memory,
-    own,
+    per_sample,
     residual,
     roles,
+    running_stats,
     shape,
     stem,
     variance,
 )
 from bnprobe.report.chapters.chapter import Absent, Material
+from bnprobe.report.page.blocks import Prose, Section
 
-CHAPTERS: tuple[ModuleType, ...] = (memory, roles, shape, variance, stem, implied, affine, residual, own)
+CHAPTERS: tuple[ModuleType, ...] = (
+    running_stats,
+    roles,
+    shape,
+    variance,
+    stem,
+    implied,
+    affine,
+    residual,
+    per_sample,
+)
 """One file each, in the order of the page; `chapter(material)` gives a Section, or Absent with the reason."""
 
 

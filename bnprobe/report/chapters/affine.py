@@ -7,12 +7,12 @@ import pandas as pd
 
 from bnprobe.measures import Tables
 from bnprobe.measures.shape import median
-from bnprobe.report.blocks import Figure, Prose, Section
 from bnprobe.report.chapters.chapter import Absent, Material, highest, named, norms
 from bnprobe.report.colours import GREEN, MEMORY, ROSE
-from bnprobe.report.pictures import Band, Curves, Line, Panel, by_depth, of
-from bnprobe.report.rows import table
-from bnprobe.report.words import number, share
+from bnprobe.report.figures.specs import Band, Curves, Line, Panel, by_depth, of
+from bnprobe.report.page.blocks import Figure, Prose, Section
+from bnprobe.report.page.numbers import number, share
+from bnprobe.report.page.tables import table
 
 TITLE = "The affine view"
 HEADS = ["layer", "affine_by", "eps_dominated", "folded_spread", "bits_lost_median", "bits_lost_worst"]

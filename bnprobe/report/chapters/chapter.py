@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnprobe.measures import Tables
 from bnprobe.recording import Recording, site_name
-from bnprobe.report.words import count, shorten
+from bnprobe.report.page.numbers import count, shorten
 
 LONGEST = 48
 """Letters of a layer's name in a sentence."""

@@ -7,11 +7,11 @@ import pandas as pd
 
 from bnprobe.measures import Fit, pooled
 from bnprobe.measures.shape import median
-from bnprobe.report.blocks import Figure, Prose, Section
 from bnprobe.report.chapters.chapter import Absent, Material
 from bnprobe.report.colours import GREEN, INK, MEMORY, MUTED, ROSE, VIOLET
-from bnprobe.report.pictures import Cloud, Curves, Line, by_depth, of, side_by_side
-from bnprobe.report.words import count, number, share
+from bnprobe.report.figures.specs import Cloud, Curves, Line, by_depth, of, side_by_side
+from bnprobe.report.page.blocks import Figure, Prose, Section
+from bnprobe.report.page.numbers import count, number, share
 
 TITLE = "What was already implied"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bnprobe.report.blocks import Figure, Prose, Section
 from bnprobe.report.chapters.chapter import Absent, Material, highest, lowest, named
 from bnprobe.report.colours import MEMORY, MUTED
-from bnprobe.report.pictures import Curves, Line, by_depth, of
-from bnprobe.report.rows import table
-from bnprobe.report.words import count, number, share
+from bnprobe.report.figures.specs import Curves, Line, by_depth, of
+from bnprobe.report.page.blocks import Figure, Prose, Section
+from bnprobe.report.page.numbers import count, number, share
+from bnprobe.report.page.tables import table
 
 TITLE = "Branch against skip"
 HEADS = ["layer", "skip", "branch_var", "skip_var", "branch_share", "branch_share_initial"]

@@ -7,10 +7,10 @@ import pandas as pd
 
 from bnprobe.measures.roles import ROLES
 from bnprobe.report import colours
-from bnprobe.report.blocks import Figure, Prose, Section
 from bnprobe.report.chapters.chapter import Absent, Material
-from bnprobe.report.pictures import Cloud, Part, Stack, by_depth, of, side_by_side
-from bnprobe.report.words import count, number, share
+from bnprobe.report.figures.specs import Cloud, Part, Stack, by_depth, of, side_by_side
+from bnprobe.report.page.blocks import Figure, Prose, Section
+from bnprobe.report.page.numbers import count, number, share
 
 TITLE = "What the channels do"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures import promise
-from bnprobe.report.blocks import Facts, Figure, Prose, Section
+from bnprobe.measures import output_moments
 from bnprobe.report.chapters.chapter import NO_DATA, Absent, Material, named
 from bnprobe.report.colours import MEMORY, SEEN
-from bnprobe.report.pictures import Curves, Line, by_depth, level, of
-from bnprobe.report.words import count, listed, number
+from bnprobe.report.figures.specs import Curves, Line, by_depth, level, of
+from bnprobe.report.page.blocks import Facts, Figure, Prose, Section
+from bnprobe.report.page.numbers import count, listed, number
 
 TITLE = "Shape, and the promise of β and γ"
 
@@ -18,31 +18,31 @@ NEARLY = 0.02
 """Distance of the L1 ratio from 1 within which a histogram cannot tell a shape from a Gaussian."""
 
 WHY = {
-    promise.EPS: "eps is a visible part of the variance",
-    promise.OWN: "each sample is normalized by its own statistics, over more than one channel or one image",
-    promise.NEVER: "the running statistics were never updated",
-    promise.SMALL: "too few images to tell a shift from chance",
-    promise.SHIFT: "the data differ from those that the norm remembers",
-    promise.BY_BATCH: "batches were normalized by their own statistics",
-    promise.OTHER: "the layer does more than its formula",
+    output_moments.EPS: "eps is a visible part of the variance",
+    output_moments.OWN: "each sample is normalized by its own statistics, over more than one channel or one image",
+    output_moments.NEVER: "the running statistics were never updated",
+    output_moments.SMALL: "too few images to tell a shift from chance",
+    output_moments.SHIFT: "the data differ from those that the norm remembers",
+    output_moments.BY_BATCH: "batches were normalized by their own statistics",
+    output_moments.OTHER: "the layer does more than its formula",
 }
 
 
 def chapter(material: Material) -> Section | Absent:
     """The sentence, two quantities by depth, and the reasons."""
     layers = material.tables.layers
-    known = layers[layers["why_not"] != promise.UNKNOWN]
+    known = layers[layers["why_not"] != output_moments.UNKNOWN]
     if known.empty:
         why = NO_DATA if material.recording.weights_only else "no norm saw finite values"
         return Absent(TITLE, why)
-    reasons = [Facts(tuple(_reasons(known)))] if (known["why_not"] != promise.HOLDS).any() else []
+    reasons = [Facts(tuple(_reasons(known)))] if (known["why_not"] != output_moments.HOLDS).any() else []
     words = [_promise_words(known), *_shape_words(known)]
     return Section("shape", TITLE, (Prose(tuple(words)), _figure(known), *reasons))
 
 
 def _promise_words(known: pd.DataFrame) -> str:
-    holds = int((known["why_not"] == promise.HOLDS).sum())
-    off = known[known["why_not"] != promise.HOLDS]
+    holds = int((known["why_not"] == output_moments.HOLDS).sum())
+    off = known[known["why_not"] != output_moments.HOLDS]
     text = (
         f"A norm is said to give its outputs the mean β and the deviation |γ|: here that holds at {holds} of "
         f"{count(len(known), 'norm')}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bnprobe.measures import StemReading, stem
-from bnprobe.report.blocks import Facts, Figure, Prose, Section
 from bnprobe.report.chapters.chapter import Absent, Material
-from bnprobe.report.pictures import Swatch, swatches
-from bnprobe.report.words import count, number, share
+from bnprobe.report.figures.specs import Swatch, swatches
+from bnprobe.report.page.blocks import Facts, Figure, Prose, Section
+from bnprobe.report.page.numbers import count, number, share
 
 TITLE = "What the first norm knows of the training images"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from bnprobe.measures import Tables
-from bnprobe.report.blocks import Figure, Prose, Section
 from bnprobe.report.chapters.chapter import NO_DATA, Absent, Material, highest, named
 from bnprobe.report.colours import COMPONENTS
-from bnprobe.report.pictures import Part, Stack, by_depth, of
-from bnprobe.report.words import count, share
+from bnprobe.report.figures.specs import Part, Stack, by_depth, of
+from bnprobe.report.page.blocks import Figure, Prose, Section
+from bnprobe.report.page.numbers import count, share
 
 TITLE = "Where the variance lies"
 SHARES = ("share_class", "share_image", "share_within")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from bnprobe.report.colours import MEMORY, SEEN
 from bnprobe.report.figures.axes import names_below, ratio_ticks
 from bnprobe.report.figures.svg import seaborn
-from bnprobe.report.words import shorten
+from bnprobe.report.page.numbers import shorten
 
 GRADIENT_PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...], bool], ...] = (
     (

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from bnprobe.report.colours import FAINT, INK, MUTED, PAPER
 from bnprobe.report.figures.axes import MOST_NAMES, names_below, ratio_ticks, stage_bounds
+from bnprobe.report.figures.specs import Cloud, Curves, Line, Panel, Stack, Swatch
 from bnprobe.report.figures.svg import seaborn
-from bnprobe.report.pictures import Cloud, Curves, Line, Panel, Stack, Swatch
 from bnprobe.stats.moments import Array
 
 WIDTH, LEFT, RIGHT = 10.0, 0.72, 0.75

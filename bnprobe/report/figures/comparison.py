@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bnprobe.comparison import Differences, Pair
-from bnprobe.comparison.opening import NOISE
+from bnprobe.comparison.first_difference import NOISE
 from bnprobe.report.colours import MEMORY, MUTED, SEEN
 from bnprobe.report.figures.maps import MapPanel, column_name, draw_map, label_columns, log2
-from bnprobe.report.words import number
+from bnprobe.report.page.numbers import number
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from bnprobe.report.figures.axes import names_below
 from bnprobe.report.figures.svg import seaborn
-from bnprobe.report.words import shorten
+from bnprobe.report.page.numbers import shorten
 from bnprobe.stats.moments import Array
 
 HEIGHT = 64

@@ -13,9 +13,9 @@ from bnprobe.errors import NotDefined
 from bnprobe.measures import Tables, glossary
 from bnprobe.report.colours import MEMORY, MUTED, ROLES, SEEN
 from bnprobe.report.figures.axes import MOST_NAMES, stage_bounds
+from bnprobe.report.figures.specs import site_names
 from bnprobe.report.figures.svg import seaborn, style
-from bnprobe.report.pictures import site_names
-from bnprobe.report.words import number
+from bnprobe.report.page.numbers import number
 
 LEVELS = {"shift": 0.0, "scale_ratio": 1.0, "var_ratio_median": 1.0, "shift_rms": 0.0}
 """What a measure would be if the data were as remembered; drawn in the colour of memory."""

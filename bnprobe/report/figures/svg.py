@@ -15,7 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from bnprobe.report.colours import INK, MEMORY, MUTED, PAPER, SEEN
-from bnprobe.scipy_stats import aside
+from bnprobe.stats.scipy_lazy import aside
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",

@@ -1,0 +1,115 @@
+"""A checkpoint to a report: the file read as tensors, its norms found, and what their vectors say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bnprobe.checkpoints.groups import Grouped, grouped
+from bnprobe.checkpoints.records import EPS, records
+from bnprobe.errors import BadCheckpoint, NoNormLayers
+from bnprobe.models.checkpoint_file import State, load_all, state_of
+from bnprobe.recording import About, Recording
+
+if TYPE_CHECKING:
+    from bnprobe.report.result import Report
+
+GUESSED = "Which weights feed a norm was told from names and shapes; `--arch` makes it exact."
+
+
+def check(source: Any, *, arch: str | None = None, config: str | Path | None = None) -> Report:
+    """What a checkpoint alone says of its norms: no data, no architecture, and nothing in it is executed.
+
+    `source` is a file (`.pt .pth .th .bin .ckpt .safetensors`), an index (`*.index.json`), a folder of shards,
+    or a state dict in memory. With `arch` ("torchvision:resnet50", or your own "package.module:function") the
+    model is built and the file loaded into it, so that eps, kinds, and what stands around each norm are exact.
+    `config` is a file of settings, as for `bnprobe.report`.
+
+    Raises BadCheckpoint for what cannot be read, and NoNormLayers where no norm is found.
+    """
+    from bnprobe.report import report
+
+    return report(recording_of(source, arch), config=config)
+
+
+def recording_of(source: Any, arch: str | None = None) -> Recording:
+    """The norms of a checkpoint as a recording without calls."""
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if arch:
+            from bnprobe.checkpoints.architecture import wired  # builds models: seconds of imports
+
+            return wired(path, arch)
+        return _recording(load_all(path), path.name, _size(path))
+    state = state_of(source) if isinstance(source, Mapping) else {}
+    if not state or arch:
+        raise BadCheckpoint(
+            "check reads a file or a state dict (a mapping of names to tensors)"
+            + (
+                ", and builds an architecture only around a file. Save the state dict first."
+                if arch
+                else f", got {type(source).__name__}. Give model.state_dict(), or probe the model: bnprobe.attach."
+            )
+        )
+    return _recording(state, "a state dict", f"{len(state)} tensors in memory")
+
+
+def _recording(state: State, name: str, weights: str) -> Recording:
+    """Raises NoNormLayers, with what was found instead."""
+    found = grouped(state)
+    if not found.norms:
+        raise NoNormLayers(f"{name}: {_what_there_is(state, found)}")
+    try:
+        layers = records(state, found.norms)
+    except BadCheckpoint as error:
+        raise BadCheckpoint(f"{name}: {error}") from None
+    notes = [f"eps is not in a file of weights: {EPS:g}, torch's default, was taken for all norms."]
+    if any(layer.neighbours is not None for layer in layers):
+        notes.append(GUESSED)
+    return Recording(about(name, weights, state, notes), layers, not_understood=found.odd)
+
+
+def about(name: str, weights: str, state: State, notes: list[str]) -> About:
+    """What was checked, in words; n_parameters counts every number that is no statistic."""
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    n = sum(tensor.numel() for key, tensor in state.items() if not key.endswith(statistics))
+    return About(
+        model=name,
+        weights=weights,
+        data="none",
+        preprocessing="none",
+        device="none",
+        versions=f"bnprobe {version('bnprobe')}, torch {torch.__version__}",
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        n_parameters=n,
+        notes=tuple(notes),
+    )
+
+
+def _size(path: Path) -> str:
+    """Name and size of what was read."""
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    return f"{path.name}, {sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
+
+
+def _what_there_is(state: State, found: Grouped) -> str:
+    """Why there is no norm, as far as the tensors tell, and what to do."""
+    weights = {
+        name.removesuffix(".weight") for name, t in state.items() if name.endswith(".weight") and t.dim() > 1
+    }
+    biased = sum(f"{path}.bias" in state for path in weights)
+    facts = f"{len(state)} tensors, {len(weights)} layers of weights ({biased} with a bias), and no norm: "
+    if found.odd:
+        return facts + f"{found.odd[0]} does not fit together. Save the state dict of the whole model."
+    if weights and biased == len(weights):
+        return facts + "they may have been folded into the weights. Check the file from before the fusion."
+    names = ", ".join(list(state)[:3])
+    return (
+        facts
+        + f"no running_mean, no weight and bias of one shape (it starts with {names}). Check that it is the model's."
+    )

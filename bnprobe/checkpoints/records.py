@@ -1,0 +1,120 @@
+"""Records without a call: the vectors of a norm with empty statistics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from bnprobe.checkpoints.groups import Norm
+from bnprobe.checkpoints.producers import as_float64, folded, producers
+from bnprobe.errors import BadCheckpoint
+from bnprobe.models.checkpoint_file import State
+from bnprobe.recording import BATCH, UNKNOWN, LayerRecord
+from bnprobe.recording.neighbours import Neighbours
+from bnprobe.stats import ImageMoments, Moments
+
+EPS = 1e-5
+"""What torch adds to the variance unless told otherwise; a file does not keep it."""
+
+
+def records(state: State, norms: tuple[Norm, ...]) -> tuple[LayerRecord, ...]:
+    """A record per norm. Raises BadCheckpoint where the vectors declare more numbers than the file holds."""
+    _demand_held(norms)
+    before = producers(state, norms)
+    return tuple(_record(norm, _neighbours(norm, before.get(norm.path), state)) for norm in norms)
+
+
+def without_calls(record: LayerRecord) -> LayerRecord:
+    """The same norm as if it had not been called: its vectors and neighbours, and no statistics."""
+    empty = Moments.empty(record.n_channels)
+    zeros = np.zeros(record.n_channels)
+    return replace(
+        record,
+        parameters_moved=False,
+        buffers_moved=False,
+        n_calls=0,
+        n_calls_training=0,
+        n_calls_running=0,
+        n_images=0,
+        output="derived",
+        mismatch=float("nan"),
+        pre=empty,
+        pre_images=ImageMoments.empty(zeros),
+        pre_nonfinite=zeros,
+        pre_histogram=None,
+        post=empty,
+        post_nonfinite=zeros,
+        post_histogram=None,
+        n_positive=zeros,
+        own_mean=None,
+        own_log_var=None,
+        gradient=None,
+        classes=None,
+    )
+
+
+def _record(norm: Norm, neighbours: Neighbours | None) -> LayerRecord:
+    empty, zeros = Moments.empty(norm.n_channels), np.zeros(norm.n_channels)
+    vectors = {name: as_float64(tensor) for name, tensor in norm.vectors.items()}
+    return LayerRecord(
+        layer=norm.path,
+        call=0,
+        kind=norm.kind,
+        class_name=norm.says,
+        pools=BATCH if norm.kind == "batch_norm" else UNKNOWN,
+        eps=EPS,
+        momentum=float("nan"),
+        n_batches_tracked=_count(norm.counter),
+        gamma=vectors.get("gamma"),
+        beta=vectors.get("beta"),
+        running_mean=vectors.get("running_mean"),
+        running_var=vectors.get("running_var"),
+        parameters_moved=False,
+        buffers_moved=False,
+        n_calls=0,
+        n_calls_training=0,
+        n_calls_running=0,
+        n_images=0,
+        output="derived",
+        mismatch=float("nan"),
+        pre=empty,
+        pre_images=ImageMoments.empty(zeros),
+        pre_nonfinite=zeros,
+        pre_histogram=None,
+        post=empty,
+        post_nonfinite=zeros,
+        post_histogram=None,
+        n_positive=zeros,
+        own_mean=None,
+        own_log_var=None,
+        neighbours=neighbours,
+    )
+
+
+def _neighbours(norm: Norm, path: str | None, state: State) -> Neighbours | None:
+    """What the likely weights before a norm say; nothing is claimed of what follows."""
+    if path is None:
+        return None
+    ends = folded(state[f"{path}.weight"], state.get(f"{path}.bias"), norm, EPS)
+    return None if ends is None else Neighbours("unknown", producer=path, folded=ends, guessed=True)
+
+
+def _count(counter: Tensor | None) -> int | None:
+    """Batches tracked, where a whole number is kept."""
+    if counter is None or counter.numel() != 1 or counter.is_floating_point() or counter.is_complex():
+        return None
+    return int(counter)
+
+
+def _demand_held(norms: tuple[Norm, ...]) -> None:
+    """Tensors may be views of one another: a few bytes that declare many vectors would fill the memory."""
+    tensors = [tensor for norm in norms for tensor in norm.vectors.values()]
+    places = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    declared, held = sum(tensor.numel() for tensor in tensors), sum(places.values())
+    if declared > held:
+        raise BadCheckpoint(
+            f"its norms declare {declared:,} numbers in {held:,} bytes, so they are views of one another, and were not "
+            "read. Save the state dict with a clone of every tensor."
+        )

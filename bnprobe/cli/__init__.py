@@ -1,0 +1,1 @@
+"""Commands of the command line that need a room of their own; `bnprobe.cli.main` hangs them in."""

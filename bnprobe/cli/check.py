@@ -1,0 +1,108 @@
+"""`bnprobe check`: what checkpoints alone say, for people and for machines."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
+from bnprobe.errors import BnprobeError
+
+if TYPE_CHECKING:
+    from bnprobe.report.formats.check import Checked
+
+FORMATS = ("text", "json", "sarif", "html")
+
+
+def add(commands: Any) -> None:
+    """Hang the command in."""
+    check = commands.add_parser(
+        "check",
+        help="check files of weights: no architecture, no data, nothing executed",
+        description="Say what the norms of a checkpoint reveal by themselves: statistics that were never updated, "
+        "dead channels, numbers that half precision cannot hold. FILE is a checkpoint (.pt .pth .th .bin .ckpt "
+        ".safetensors), an index (*.index.json) or a folder of shards. Pickled code is refused, not run.",
+    )
+    check.add_argument("files", metavar="FILE", nargs="+")
+    check.add_argument(
+        "--arch",
+        metavar="NAME",
+        help="the architecture, torchvision:resnet50 or package.module:function: it is built, and what surrounds each "
+        "norm is then exact",
+    )
+    check.add_argument("--format", choices=FORMATS, default="text", help="how to say it (default text)")
+    check.add_argument(
+        "-o", "--out", metavar="FILE", help="where to write (default: printed; html: reports/NAME.check.html)"
+    )
+    add_fail_on(check)
+    check.add_argument("--baseline", metavar="FILE", help="findings of this file do not count")
+    check.add_argument(
+        "--write-baseline", metavar="FILE", help="write today's findings for a later --baseline"
+    )
+    add_config(check)
+    check.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check every file, write what is asked for, and say by the exit code whether a new finding is serious."""
+    from bnprobe.rules.baseline import write_baseline
+
+    outs = _outs(options)
+    checked = _checked(options)
+    _write(checked, options, outs)
+    if options.write_baseline:
+        write_baseline([one.report.findings for one in checked], Path(options.write_baseline))
+    severities = (severity for one in checked for severity in one.report.findings["severity"][list(one.new)])
+    return exit_code(severities, options.fail_on)
+
+
+def _outs(options: argparse.Namespace) -> list[Path]:
+    """Where the pages or the text go, known to be writable before the work; none where it is printed."""
+    from bnprobe.atomic_write import check_writable
+
+    if options.out and options.format == "html" and len(options.files) > 1:
+        raise BnprobeError(
+            "html is a page per file, and -o names one. Leave -o out, or check one file at a time."
+        )
+    outs = [Path(options.out)] if options.out else []
+    if options.format == "html" and not outs:
+        outs = [Path("reports", f"{Path(file).resolve().stem}.check.html") for file in options.files]
+        if len(set(outs)) < len(outs):
+            raise BnprobeError(
+                "two files have the same name, and so would their pages. Check them one at a time."
+            )
+    for path in (*outs, *([Path(options.write_baseline)] if options.write_baseline else [])):
+        check_writable(path)
+    return outs
+
+
+def _checked(options: argparse.Namespace) -> list[Checked]:
+    from bnprobe.checkpoints.check import check
+    from bnprobe.report.formats.check import Checked
+    from bnprobe.rules.baseline import new_ones, read_baseline
+
+    known = read_baseline(Path(options.baseline)) if options.baseline else None
+    config = settings_file(options)
+    reports = [check(file, arch=options.arch, config=config) for file in options.files]
+    new = new_ones([report.findings for report in reports], known or [])
+    return [
+        Checked(file, report, tuple(flags), known is not None)
+        for file, report, flags in zip(options.files, reports, new, strict=True)
+    ]
+
+
+def _write(checked: list[Checked], options: argparse.Namespace, outs: list[Path]) -> None:
+    from bnprobe.atomic_write import write_whole
+    from bnprobe.report.formats.check import to_json, to_text
+    from bnprobe.report.formats.sarif import to_sarif
+
+    if options.format == "html":
+        for one, out in zip(checked, outs, strict=True):
+            print(f"page: {one.report.to_html(out)}")
+        return
+    text = {"text": to_text, "json": to_json, "sarif": to_sarif}[options.format](checked)
+    if outs:
+        write_whole(outs[0], text.encode())
+    else:
+        print(text, end="")

@@ -1,0 +1,203 @@
+"""The command line: parse, call, print, exit code. No arithmetic.
+
+Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input, in one line without a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bnprobe.cli import check, compare, rules
+from bnprobe.cli.partial import add_save_partial, partial_path, stopped
+from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
+from bnprobe.cli.subject import add_subject, described, recorded, subject_and_batches
+from bnprobe.errors import BnprobeError, UnknownModel
+from bnprobe.report.page.numbers import shorten
+
+if TYPE_CHECKING:
+    from bnprobe.recording import Recording
+
+
+LONGEST = 1500
+"""Characters of a complaint; of a longer one the middle is left out, since what to do stands at its end."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot spell γ still gets the rest
+    try:
+        options = _parser().parse_args(arguments)
+        return int(options.run(options))
+    except BnprobeError as error:
+        print(f"bnprobe: {shorten(' '.join(str(error).split()), LONGEST)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"bnprobe: {str(stop) or 'interrupted.'}", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument error is bad input like any other: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BnprobeError(f"{message}. See {self.prog} --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="bnprobe", description="What did normalization learn from the data?")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_report(commands)
+    check.add(commands)
+    compare.add(commands)
+    rules.add(commands)
+    _add_list(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="probe the small trained network that comes with bnprobe",
+        description="Probe the embedded network (a narrow mobilenet_v2 that reads handwritten digits) on its held-out "
+        "digits, and write the page. Needs no network and no arguments.",
+    )
+    _add_output(demo, "reports/demo.html")
+    demo.set_defaults(run=_demo)
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="probe a model on images, or rebuild the page of a saved recording",
+        description="SUBJECT is a torchvision model by name (see `bnprobe list`), your own as package.module:function "
+        "(a function without arguments that returns the model), or a recording saved before (FILE.bnp).",
+    )
+    report.add_argument("subject", metavar="SUBJECT")
+    add_subject(report)
+    report.add_argument(
+        "--train-mode", action="store_true", help="let batches normalize themselves, as in training"
+    )
+    report.add_argument("--save", metavar="FILE", help="also save the recording, e.g. run.bnp")
+    add_save_partial(report)
+    _add_output(report, None)
+    report.set_defaults(run=_report)
+
+
+def _add_output(command: argparse.ArgumentParser, default: str | None) -> None:
+    shown = default or "reports/SUBJECT.html"
+    command.add_argument(
+        "-o", "--out", metavar="FILE", default=default, help=f"the page to write (default {shown})"
+    )
+    command.add_argument("--text", action="store_true", help="also print the whole report as text")
+    add_fail_on(command)
+    add_config(command)
+
+
+def _add_list(commands: Any) -> None:
+    listing = commands.add_parser(
+        "list",
+        help="print the models that can be built by name",
+        description="Print the models that can be built by name.",
+    )
+    listing.add_argument("pattern", nargs="?", metavar="PATTERN", help="part of a name, or a shell pattern")
+    listing.set_defaults(run=_list)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from bnprobe import models
+    from bnprobe.models import image_folder
+
+    _check_paths(Path(options.out))
+    batches = image_folder.demo_images()
+    subject = models.demo()
+    recording = recorded(subject, batches.batches(subject.preprocess, 64), None, True, False, None)
+    return _finish(recording, Path(options.out), options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from bnprobe.recording.recording import load
+
+    saved = Path(options.subject)
+    if saved.suffix == ".bnp":
+        _refuse_model_options(options)
+        out = Path(options.out or f"reports/{saved.stem}.html")
+        _check_paths(out)
+        return _finish(load(saved), out, options)
+    from bnprobe.probe.record import Interrupted  # with it comes torch, which a recording does without
+
+    out = Path(options.out or f"reports/{options.subject.rpartition(':')[2]}.html")
+    partial = partial_path(options, out)
+    _check_paths(out, *([Path(options.save)] if options.save else []), *([partial] if partial else []))
+    subject, batches = subject_and_batches(options)
+    histograms, loss = not options.no_histograms, options.loss
+    try:
+        recording = recorded(subject, batches, options.layers, histograms, options.train_mode, loss)
+    except Interrupted as stop:
+        raise KeyboardInterrupt(stopped(described(stop.recording, batches), batches, partial)) from None
+    if options.save:
+        print(f"recording: {recording.save(options.save)}")
+    return _finish(recording, out, options)
+
+
+def _refuse_model_options(options: argparse.Namespace) -> None:
+    """A recording is what was seen: nothing that would change it can be asked for now."""
+    names = (
+        "weights",
+        "checkpoint",
+        "data",
+        "limit",
+        "size",
+        "mean",
+        "std",
+        "layers",
+        "loss",
+        "train_mode",
+        "save",
+        "save_partial",
+    )
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
+    if given:
+        raise BnprobeError(
+            f"{options.subject} is a saved recording, so {', '.join(given)} can change nothing. "
+            "Leave them out, or name the model to record anew."
+        )
+
+
+def _check_paths(*paths: Path) -> None:
+    """Before minutes of work, not after."""
+    from bnprobe.atomic_write import check_writable
+
+    for path in paths:
+        check_writable(path)
+
+
+def _finish(recording: Recording, out: Path, options: argparse.Namespace) -> int:
+    """Write the page, print the answer, and say by the exit code whether a finding is serious."""
+    from bnprobe.report import report
+
+    result = report(recording, config=settings_file(options))
+    page = result.to_html(out)
+    print(result.to_text() if options.text else result.summary())
+    print(f"page: {page}")
+    return exit_code(result.findings["severity"], options.fail_on)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from bnprobe import models
+
+    names = models.names(options.pattern)
+    if not names:
+        raise UnknownModel(f"no model matches {options.pattern!r}. `bnprobe list` shows all.")
+    print("\n".join(names))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""`bnprobe rules`: the rule book, or the page of one rule."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from typing import Any
+
+from bnprobe.errors import BnprobeError
+
+
+def add(commands: Any) -> None:
+    """Hang the command in."""
+    rules = commands.add_parser(
+        "rules",
+        help="print what the rules ask, or the page of one",
+        description="Print what the rules ask; or what one means, how it is found, how to fix it, and when to ignore it.",
+    )
+    rules.add_argument("rule", nargs="?", metavar="RULE")
+    rules.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the list, or one page."""
+    from bnprobe.rules import COMPARED, RULES
+    from bnprobe.rules.rule_docs import rule_markdown
+
+    book = (*RULES, *COMPARED)
+    names = [rule.id for rule in book]
+    if options.rule is None:
+        width = max(map(len, names))
+        print("\n".join(f"{rule.id:<{width}}  {rule.asks}" for rule in book))
+        return 0
+    if options.rule not in names:
+        close = difflib.get_close_matches(options.rule, names, n=1, cutoff=0.6)
+        advice = f"Did you mean {close[0]}?" if close else "`bnprobe rules` lists them."
+        raise BnprobeError(f'no rule is called "{options.rule}". {advice}')
+    rule = next(rule for rule in book if rule.id == options.rule)
+    print(f"{rule_markdown(rule.id).rstrip()}\n\n## Source\n\n{rule.source}\n")
+    print(
+        f'Leave it out: ignore = ["{rule.id}"] or ["{rule.id}:LAYER"] under [tool.bnprobe] in pyproject.toml.'
+    )
+    return 0

@@ -1,0 +1,159 @@
+"""What to probe and on which images, as options of a command, and the recording that comes of it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bnprobe.errors import BnprobeError
+
+if TYPE_CHECKING:
+    from bnprobe.models import Subject
+    from bnprobe.models.image_folder import Batches
+    from bnprobe.recording import Recording
+
+
+def add_subject(command: argparse.ArgumentParser, twice: bool = False) -> None:
+    """The options; where the command has two sides (`twice`), those that may differ are lists."""
+    several: dict[str, Any] = {"action": "append"} if twice else {}
+    command.add_argument(
+        "--weights", metavar="NAME", **several, help="torchvision weights: DEFAULT, IMAGENET1K_V1, ..."
+    )
+    command.add_argument(
+        "--checkpoint", metavar="FILE", **several, help="a state dict: .pt .pth .th .safetensors"
+    )
+    command.add_argument(
+        "--data",
+        metavar="DIR",
+        **several,
+        help="folder of images, by class or flat (default: the demo's digits)",
+    )
+    command.add_argument(
+        "--limit", type=_positive, metavar="N", help="use N images, spread evenly over the folder"
+    )
+    command.add_argument(
+        "--batch-size", type=_positive, default=16, metavar="N", help="images per batch (default 16)"
+    )
+    command.add_argument(
+        "--size", type=_positive, metavar="PX", help="side of the square the images are brought to"
+    )
+    command.add_argument(
+        "--mean",
+        type=_per_channel,
+        metavar="R,G,B",
+        help="subtracted from pixels in 0..1; one number: grey images",
+    )
+    command.add_argument("--std", type=_per_channel, metavar="R,G,B", help="by which they are then divided")
+    command.add_argument(
+        "--layers", metavar="PATTERN", action="append", help="only norm layers whose path matches"
+    )
+    command.add_argument(
+        "--loss",
+        choices=("cross_entropy",),
+        help="also run backward passes; labels are the positions of the class folders in sorted order",
+    )
+    command.add_argument("--no-histograms", action="store_true", help="leave out the distributions")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _per_channel(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not three numbers like 0.485,0.456,0.406, or one for grey images"
+        )
+    return values
+
+
+def subject_and_batches(options: argparse.Namespace) -> tuple[Subject, Batches]:
+    """The model that the options name, and the images in batches of its inputs."""
+    from bnprobe import models
+    from bnprobe.models import image_folder
+
+    source = image_folder.find_images(options.data) if options.data else image_folder.demo_images()
+    subject = models.subject(
+        options.subject,
+        weights=options.weights,
+        checkpoint=options.checkpoint,
+        size=options.size,
+        mean=options.mean,
+        std=options.std,
+    )
+    if not options.data:
+        print(
+            f"bnprobe: no --data, so {source.words} stand in: the page says how this model sees them, not its own data.",
+            file=sys.stderr,
+        )
+    return subject, source.batches(subject.preprocess, options.batch_size, options.limit)
+
+
+def recorded(
+    subject: Subject,
+    batches: Batches,
+    layers: list[str] | None,
+    histograms: bool,
+    train_mode: bool,
+    loss: str | None,
+) -> Recording:
+    """Record the subject on the batches; what the user's model raises becomes one line of ours."""
+    import torch
+
+    from bnprobe.probe.record import record
+
+    if loss and batches.source.labels is None:
+        raise BnprobeError(
+            f"--loss {loss} needs labels. Give a folder with one sub-folder per class as --data."
+        )
+    model = subject.model.train(train_mode)
+    try:
+        recording = record(
+            model,
+            ((subject.to_inputs(batch.images), torch.tensor(batch.labels or [])) for batch in batches),
+            getattr(torch.nn.functional, loss) if loss else None,
+            layers=layers,
+            histograms=histograms,
+            n_images=batches.n_images,
+            model_name=subject.name,
+            weights=subject.weights,
+            data=batches.words,
+            preprocessing="; ".join(filter(None, (subject.preprocess_words, subject.inputs_words))),
+            normalize=subject.normalize,
+        )
+    except BnprobeError:
+        raise
+    except Exception as error:  # the user's model may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise BnprobeError(
+            f"{subject.name} failed on its inputs: {reason}. Check --size, --mean and --std (one number each where "
+            "the model takes grey images), and --batch-size if memory ran out."
+        ) from error
+    return described(recording, batches)
+
+
+def described(recording: Recording, batches: Batches) -> Recording:
+    """With what is known of the images only after they were read."""
+    notes = (*recording.about.notes, *_unreadable(batches))
+    return replace(recording, about=replace(recording.about, data=batches.words_read, notes=notes))
+
+
+def _unreadable(batches: Batches) -> list[str]:
+    """A note on the images that could not be read, also printed."""
+    bad = batches.unreadable
+    if not bad:
+        return []
+    named = ", ".join(f"{image.path.name} ({image.reason})" for image in bad[:5])
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    note = f"{len(bad)} of {batches.n_images} images could not be read and were left out: {named}{more}."
+    print(f"bnprobe: {note}", file=sys.stderr)
+    return [note]

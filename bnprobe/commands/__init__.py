@@ -1,1 +1,0 @@
-"""Commands of the command line that need a room of their own; `bnprobe.cli` hangs them in."""

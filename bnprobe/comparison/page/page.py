@@ -1,0 +1,263 @@
+"""The page of a comparison: both sides beside each other, sorted by what changed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from bnprobe.comparison import Differences, Pair, Pairs, glossary
+from bnprobe.recording import Recording
+from bnprobe.report.page.blocks import Block, Entry, Facts, Figure, Glossary, Page, Prose, Section, Table
+from bnprobe.report.page.numbers import count, number, share
+from bnprobe.report.page.page import _findings, _rule_pages
+from bnprobe.report.page.tables import cells
+
+MOST_LAYERS = 24
+"""Layers with a part of their own, the most changed first; the tables have all."""
+MOST_CHANNELS = 24
+
+LAYER_HEADS = (
+    *(
+        "layer",
+        "n_channels",
+        "change",
+        "affine_gap",
+        "running_gap",
+        "pre_gap",
+        "pre_noise",
+        "pre_changed_share",
+    ),
+    *("pre_w1_median", "post_gap", "post_noise", "post_changed_share", "fires_change_mean", "went_silent"),
+    *("mode_a", "mode_b", "normalized_by_a", "normalized_by_b", "n_images_a", "n_images_b"),
+    *("n_batches_tracked_a", "n_batches_tracked_b", "n_nonfinite_a", "n_nonfinite_b"),
+)
+SAME_IF_EQUAL = ("mode", "normalized_by", "n_images", "n_batches_tracked", "n_nonfinite")
+"""Columns of both sides that are shown where they differ somewhere."""
+CHANNEL_HEADS = (
+    *("channel", "pre_mean_a", "pre_mean_b", "pre_shift", "pre_shift_se", "pre_ratio", "pre_w1"),
+    *("post_mean_a", "post_mean_b", "post_var_a", "post_var_b", "fires_a", "fires_b"),
+    *(
+        "gamma_a",
+        "gamma_b",
+        "beta_a",
+        "beta_b",
+        "running_mean_a",
+        "running_mean_b",
+        "running_var_a",
+        "running_var_b",
+    ),
+)
+STORED = ("gamma", "beta", "running_mean", "running_var")
+
+
+def compose(
+    a: Recording,
+    b: Recording,
+    found: Pairs,
+    tables: Differences,
+    findings: pd.DataFrame,
+    answer: tuple[str, ...],
+    left_out: str = "",
+) -> Page:
+    """The page: what is compared, the answer, findings, the network, the layers that changed most, the rest."""
+    names = " and ".join(dict.fromkeys(side.about.model for side in (a, b)))
+    return Page(
+        title=f"What changed in the norms of {names}",
+        lead=f"A against B: {count(len(found.common), 'common norm')}, {count(len(tables.channels), 'channel')}.",
+        sections=(
+            Section("compared", "What is compared", (_sides(a, b),)),
+            Section("answer", "The answer", (Prose(answer),)),
+            Section(
+                "findings", "Findings", (_findings(findings), *([Prose((left_out,))] if left_out else []))
+            ),
+            Section("network", "The network at a glance", (_network(tables), _layer_table(tables))),
+            _most_changed(found, tables),
+            *_unmatched(tables),
+            Section("provenance", "How to read it", (Facts(tuple(_how(a, b))),)),
+            *_rule_pages(findings),
+            Section("glossary", "Glossary", (_glossary(),), folded=True, hint="every column, in words"),
+        ),
+        footer=f"Made by {a.about.versions.split(',')[0]} from a recording of {a.about.started} (A) and one of "
+        f"{b.about.started} (B). One file, nothing loaded from elsewhere.",
+    )
+
+
+def _sides(a: Recording, b: Recording) -> Facts:
+    """What A is, the reference, and B, which is held against it: once where they are alike."""
+    rows: list[tuple[str, str]] = []
+    for (name, of_a), (_, of_b) in zip(_facts_of(a), _facts_of(b), strict=True):
+        rows += [(name, of_a)] if of_a == of_b else [(f"{name}, A", of_a), (f"{name}, B", of_b)]
+    return Facts(tuple(rows))
+
+
+def _facts_of(recording: Recording) -> list[tuple[str, str]]:
+    about = recording.about
+    modes = sorted({record.mode for record in recording.layers})
+    return [
+        ("model", f"{about.model}, {about.n_parameters:,} parameters"),
+        ("weights", about.weights),
+        ("data", about.data),
+        ("preprocessing", about.preprocessing),
+        ("mode", ", ".join(modes)),
+        ("seen", f"{count(about.n_images, 'image')}" if about.n_images else "no data"),
+        ("norms", count(len(recording.layers), "site")),
+        ("recorded", f"{about.started}, {about.device}"),
+    ]
+
+
+def _layer_table(tables: Differences) -> Table:
+    layers = tables.layers.sort_values("change", ascending=False, kind="stable", na_position="last")
+    heads = [head for head in LAYER_HEADS if head == "layer" or layers[head].notna().any()]
+    for name in SAME_IF_EQUAL:
+        if (layers[f"{name}_a"] == layers[f"{name}_b"]).all():
+            heads = [head for head in heads if head not in (f"{name}_a", f"{name}_b")]
+    return _table(
+        layers,
+        heads,
+        "One row per common norm, the most changed first; hold the pointer over a column's name.",
+    )
+
+
+def _table(frame: pd.DataFrame, heads: list[str], note: str) -> Table:
+    meanings = {column.name: column.meaning for column in glossary()}
+    return Table(
+        tuple((head, meanings[head]) for head in heads),
+        tuple(zip(*(cells(frame, head) for head in heads), strict=True)),
+        note,
+    )
+
+
+def _network(tables: Differences) -> Figure:
+    def draw() -> Any:
+        from bnprobe.report.figures import comparison
+
+        return comparison.network(tables)
+
+    return Figure(
+        "comparison",
+        "How far apart the two sides are by depth, over maps of the difference of every channel.",
+        draw,
+        "One column per norm, in the order in which the data reach them. Above: the gap of what enters and of what leaves "
+        "(or of what is stored, without data); the band is what the choice of images alone would make. Below: every "
+        "channel, sorted by |γ| of A, and stretched to the same height.",
+    )
+
+
+def _most_changed(found: Pairs, tables: Differences) -> Section:
+    order = tables.layers["change"].sort_values(ascending=False, kind="stable", na_position="last").index
+    changed = [int(i) for i in order if tables.layers["change"][i] > 0][:MOST_LAYERS]
+    words = (
+        f"The {len(changed)} norms that changed most, the first one most; all of them are in comparison.layers."
+        if changed
+        else "No norm changed."
+        if tables.layers["identical"].all()
+        else "No gap of a norm is above 0."
+    )
+    return Section(
+        "layers",
+        "Layer by layer",
+        (Prose((words,)),),
+        parts=tuple(_layer(i, found.common[i], tables) for i in changed),
+    )
+
+
+def _layer(position: int, pair: Pair, tables: Differences) -> Section:
+    channels = tables.channels
+    mine = channels[(channels["layer"] == pair.a.layer) & (channels["call"] == pair.a.call)]
+    row = tables.layers.iloc[position]
+    heads = [head for head in CHANNEL_HEADS if mine[head].notna().any()]
+    for name in STORED:
+        if (mine[f"{name}_a"] == mine[f"{name}_b"]).all():
+            heads = [head for head in heads if head != f"{name}_b"]
+    by = max(
+        (
+            f"{aspect}_gap"
+            for aspect in ("pre", "post", "running", "affine")
+            if mine[f"{aspect}_gap"].notna().any()
+        ),
+        key=lambda name: float(row[name]),
+    )
+    shown = mine.loc[
+        mine[by].sort_values(ascending=False, kind="stable", na_position="last").index[:MOST_CHANNELS]
+    ]
+    note = f"The {len(shown)} of {len(mine):,} channels with the largest {by}; all of them are in comparison.channels."
+    return Section(
+        f"layer-{position}",
+        pair.a.site,
+        (Prose((_layer_words(row),)), _layer_figure(pair, mine, by), _table(shown, heads, note)),
+        folded=True,
+        hint=f"change {number(float(row['change']), 2)}, {count(len(mine), 'channel')}",
+    )
+
+
+def _layer_words(row: pd.Series) -> str:
+    """The gaps of one layer in a sentence."""
+    parts = [
+        f"{words} {number(float(row[f'{aspect}_gap']), 2)} {unit}"
+        for aspect, words, unit in (
+            ("pre", "what enters lies", "σ apart"),
+            ("post", "what leaves", "of the layer's σ"),
+            ("running", "what is remembered", "σ"),
+            ("affine", "what γ and β promise", "of the layer's scale"),
+        )
+        if row[f"{aspect}_gap"] == row[f"{aspect}_gap"]
+    ]
+    text = ", ".join(parts)
+    sure = row["pre_changed_share"]
+    tail = f" The inputs of {share(float(sure))} of the channels surely changed." if sure == sure else ""
+    return f"{text[0].upper()}{text[1:]}.{tail}" if text else ""
+
+
+def _layer_figure(pair: Pair, channels: pd.DataFrame, by: str) -> Figure:
+    def draw(pair: Pair, channels: pd.DataFrame, by: str) -> Any:
+        from bnprobe.report.figures import comparison
+
+        return comparison.layer(pair, channels, by)
+
+    return Figure(
+        f"comparison {pair.a.call} {pair.a.layer}",
+        f"The channels of {pair.a.site} that changed most, A and B over each other, and all channels.",
+        partial(draw, pair, channels, by),
+        "Filled is A, the line is B.",
+    )
+
+
+def _unmatched(tables: Differences) -> tuple[Section, ...]:
+    alone = tables.unread
+    if alone.empty:
+        return ()
+    heads = {
+        "layer": "",
+        "n_channels": "",
+        "side": "where it is",
+        "why": "why it was not compared",
+    }
+    rows = tuple(zip(*(cells(alone, head) for head in heads), strict=True))
+    return (Section("unmatched", "Not compared", (Table(tuple(heads.items()), rows),)),)
+
+
+def _how(a: Recording, b: Recording) -> list[tuple[str, str]]:
+    return [
+        ("a gap", "√(difference of means² + difference of deviations²), root mean square over channels"),
+        (
+            "its unit",
+            "the channel's own deviation (both sides' root mean square) for inputs and memory, because the norm divides by "
+            "it; the layer's for outputs and what γ and β promise, because a channel that hardly varies hardly matters",
+        ),
+        (
+            "errors",
+            "count images, not pixels, and take both sides as samples of their own; where both saw the same images they "
+            "are too wide for these images, and say what other images would show",
+        ),
+        (
+            "surely",
+            "q < 0.01: means and deviations of all channels tested together (Benjamini & Hochberg 1995)",
+        ),
+        *[(f"note on {name}", note) for name, side in (("A", a), ("B", b)) for note in side.about.notes],
+    ]
+
+
+def _glossary() -> Block:
+    return Glossary(tuple(Entry(c.name, c.meaning, c.formula, c.unit, c.source) for c in glossary()))

@@ -1,0 +1,14 @@
+"""Who feeds a norm and what follows it, from the operations that were really executed, never from names.
+
+The first forward pass of the whole model is watched (`watch_this_call`), later ones only when a norm was
+met for the first time. When the pass has ended, `neighbours_of` answers for each norm, and what needs a
+neighbour's weights is reduced to a few numbers per channel. Nothing of the pass is kept.
+"""
+
+from __future__ import annotations
+
+from bnprobe.graph.neighbours import UNKNOWN, neighbours_of
+from bnprobe.graph.producer import Known
+from bnprobe.graph.trace import Trace, watch_this_call
+
+__all__ = ["UNKNOWN", "Known", "Trace", "neighbours_of", "watch_this_call"]

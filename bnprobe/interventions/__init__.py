@@ -1,1 +1,0 @@
-"""Change a model, or a copy of one of its layers, and see what that does; what was there is there again after."""

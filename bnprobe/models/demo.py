@@ -1,0 +1,69 @@
+"""The subject that comes with bnprobe: a small network, trained on handwritten digits, and its facts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import nn
+from torchvision import models
+
+from bnprobe.models.checkpoint_file import load_checkpoint
+from bnprobe.models.load_weights import fit, sha256
+from bnprobe.models.preprocessing import CropAndScale
+from bnprobe.models.subject import Subject, seeded
+
+DEMO_WEIGHTS = Path(__file__).parent / "demo_data" / "digits_mobilenet_v2.safetensors"
+DEMO_PREPROCESS = CropAndScale(size=32, resize=32, mean=(0.3, 0.3, 0.3), std=(0.35, 0.35, 0.35))
+
+
+def demo() -> Subject:
+    """The shipped default: a narrow mobilenet_v2 that reads 8 x 8 handwritten digits."""
+    with seeded():
+        model = demo_network()
+    fit(model, load_checkpoint(DEMO_WEIGHTS), DEMO_WEIGHTS.name, "the demo network")
+    return Subject(
+        model=model.eval(),
+        name="demo: mobilenet_v2, width 0.25, on handwritten digits",
+        weights=_weights_words(),
+        preprocess=DEMO_PREPROCESS,
+        preprocess_words=DEMO_PREPROCESS.words,
+        normalize=DEMO_PREPROCESS.constants,
+    )
+
+
+def demo_facts() -> dict[str, Any]:
+    """What training wrote beside the shipped weights: data, n_train, n_held_out, accuracies (0..1)."""
+    with safe_open(DEMO_WEIGHTS, "pt") as file:
+        facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+    return facts
+
+
+def demo_network() -> nn.Module:
+    """The architecture of the demo, untrained; at 32 x 32 its last stage still has 2 x 2 positions."""
+    # t expansion, c channels, n blocks, s stride: torchvision's own table, with stage 2 at stride 1
+    stages = [
+        [1, 16, 1, 1],
+        [6, 24, 2, 1],
+        [6, 32, 3, 2],
+        [6, 64, 4, 2],
+        [6, 96, 3, 1],
+        [6, 160, 3, 2],
+        [6, 320, 1, 1],
+    ]
+    network: nn.Module = models.mobilenet_v2(
+        num_classes=10, width_mult=0.25, inverted_residual_setting=stages
+    )
+    return network
+
+
+def _weights_words() -> str:
+    facts = demo_facts()
+    return (
+        f"shipped with bnprobe, sha256 {sha256(DEMO_WEIGHTS)[:8]}…: trained by scripts/train_demo.py on "
+        f"{facts['n_train']:,} of the {facts['n_train'] + facts['n_held_out']:,} {facts['data']}; reads "
+        f"{facts['held_out_accuracy']:.1%} of the {facts['n_held_out']} held-out ones correctly "
+        f"({facts['train_accuracy']:.1%} of the training ones)"
+    )

@@ -1,0 +1,110 @@
+"""The files that a path stands for: one checkpoint, those that an index names, or those of a folder."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+from bnprobe.errors import BadCheckpoint
+from bnprobe.models.messages import SAVE_AGAIN, program
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
+BESIDE = ("optim", "sched", "scaler", "training_args", "rng_state", "random_states", "trainer_state")
+"""How files are called that trainers write beside the weights."""
+
+LARGEST_INDEX = 64 * 2**20
+"""Bytes of an index that are read: a thousand times what the largest models have."""
+
+
+def files_of(path: Path) -> list[Path]:
+    """The checkpoint files behind `path`, each of them there and in its folder; BadCheckpoint else."""
+    if path.is_dir():
+        return _of_folder(path)
+    _demand(path)
+    return _of_index(path) if path.suffix.lower() == ".json" else [path]
+
+
+def demand_stored(path: Path) -> None:
+    """Refuse a program, and a zip archive that would unpack to more than the file holds; torch compresses no tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # the reader will say what is wrong
+    if any(entry.filename.partition("/")[2] == "constants.pkl" for entry in entries):
+        raise program(path)
+    whole = sum(entry.file_size for entry in entries)
+    if whole > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise BadCheckpoint(
+            f"{path} is a compressed archive ({whole:,} bytes unpacked), which torch does not write, so it was not "
+            "opened. Unpack it, and give the checkpoint inside."
+        )
+
+
+def demand_no_tar(path: Path) -> None:
+    """Refuse torch's oldest format, which is pickles in a tar: torch would make a folder to unpack it in."""
+    try:
+        tarfile.open(path, "r:").close()  # as torch does; is_tarfile would try to decompress it first
+    except (tarfile.TarError, OSError, ValueError):
+        return
+    raise BadCheckpoint(
+        f"{path} is a tar archive, as torch wrote them before its version 0.2 (or nothing but zeros), and those "
+        f"cannot be read without running them; {SAVE_AGAIN}."
+    )
+
+
+def _demand(path: Path) -> None:
+    try:
+        if path.exists() and not path.is_file():  # to open a pipe would be to wait for ever
+            raise BadCheckpoint(
+                f"{path} is not a regular file but a pipe or a device. Give the file of the checkpoint itself."
+            )
+        path.open("rb").close()
+    except FileNotFoundError:
+        raise BadCheckpoint(f"there is no checkpoint {path}. Check the path.") from None
+    except OSError as error:
+        raise BadCheckpoint(
+            f"cannot read {path} ({error.strerror}). Check the path and its rights."
+        ) from None
+
+
+def _of_folder(folder: Path) -> list[Path]:
+    """By its index, else by endings: safetensors before pickles, where a folder has both."""
+    there = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith(BESIDE))
+    indices = [file for file in there if file.name.endswith(".index.json")]
+    if indices:
+        return _of_index(next((file for file in indices if "safetensors" in file.name), indices[0]))
+    weights = [file for file in there if file.suffix.lower() in SUFFIXES]
+    safe = [file for file in weights if file.suffix.lower() == ".safetensors"]
+    if weights:
+        return safe or weights
+    raise BadCheckpoint(
+        f"{folder} is a folder without a checkpoint. Give the checkpoint file inside it ({', '.join(SUFFIXES)})."
+    )
+
+
+def _of_index(index: Path) -> list[Path]:
+    """The files of a weight map, as Hugging Face writes it: {"weight_map": {tensor: file name}}."""
+    try:
+        if index.stat().st_size > LARGEST_INDEX:
+            raise ValueError(f"{index.stat().st_size:,} bytes")
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        outside = sorted(name for name in names if name in ("", ".", "..") or set(name) & set("/\\:\0"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
+        raise BadCheckpoint(
+            f'{index} is not an index of a checkpoint (no "weight_map" of file names). Give the folder or a file of tensors.'
+        ) from None
+    if outside:
+        raise BadCheckpoint(
+            f"{index} names {outside[0]!r}, which is not a file of its own folder, so nothing was read. "
+            "Put the shards beside their index."
+        )
+    files = [index.parent / name for name in sorted(names)]
+    gone = [file.name for file in files if not file.is_file()]
+    if gone or not files:
+        raise BadCheckpoint(
+            f"{index} names {len(files)} files, and {len(gone)} are missing ({', '.join(gone[:3])}). Fetch them as well."
+        )
+    return files

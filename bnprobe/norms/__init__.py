@@ -1,0 +1,28 @@
+"""What is a normalization layer, what it pools over, and how to read it.
+
+A layer is described by a `NormLayer`: an inert plan that the probe applies. Where a class alone does
+not settle the meaning (does this RMSNorm multiply by w or by 1 + w? are the channels first or last?),
+`describe` returns several plans, and the probe keeps the first that reproduces the real output.
+
+Lookup, most specific first: classes given to `register_norm`, by the method resolution order; torch's
+own classes and their subclasses (`torch_norms`); then classes that only look like a norm by name and
+attributes (`lookalike`). Functions are norms too (`functional`).
+"""
+
+from bnprobe.norms.folded import folded_away, has_matrix
+from bnprobe.norms.layer import FIRST, LAST, Describe, NormLayer
+from bnprobe.norms.registry import describe, is_norm, is_torchs_own, looks_like_norm, register_norm
+
+__all__ = [
+    "FIRST",
+    "LAST",
+    "Describe",
+    "NormLayer",
+    "describe",
+    "folded_away",
+    "has_matrix",
+    "is_norm",
+    "is_torchs_own",
+    "looks_like_norm",
+    "register_norm",
+]

@@ -1,0 +1,40 @@
+"""Classes that are norms by name and attributes only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from torch import nn
+
+from bnprobe.norms.layer import FIRST, LAST, NormLayer
+from bnprobe.norms.torch_norms import batch_norm, eps_of, tensor_of
+from bnprobe.recording import CHANNELS, GROUP
+
+
+def look_alike(module: nn.Module) -> Iterator[NormLayer]:
+    """Plans for classes that are norms by name and attributes only."""
+    name = type(module).__name__.lower()
+    if tensor_of(module, "running_mean") is not None and tensor_of(module, "running_var") is not None:
+        # torchvision's and detectron2's FrozenBatchNorm2d keep four buffers and never use the batch
+        plans = list(batch_norm(module))
+        yield from reversed(plans) if "frozen" in name and module.training else plans
+        return
+    weight = tensor_of(module, "weight", "gamma", "scale", "g")
+    eps = eps_of(module)
+    if "norm" not in name or weight is None or eps is None or any(module.children()):
+        return
+    bias = tensor_of(module, "bias", "beta")
+    n_groups = getattr(module, "num_groups", None)
+    if "group" in name and isinstance(n_groups, int):
+        yield NormLayer("group_norm", GROUP, weight.numel(), eps, n_groups=n_groups, weight=weight, bias=bias)
+    elif "rms" in name or "layer" in name:
+        rms = NormLayer(
+            "rms_norm", CHANNELS, weight.numel(), eps, channels=LAST, weight=weight, bias=bias, centred=False
+        )
+        layer = replace(rms, kind="layer_norm", centred=True)
+        for plan in (rms, layer) if "rms" in name else (layer, rms):
+            # the Gemma family keeps w - 1 in its weight
+            for offset in (0.0, 1.0):
+                yield replace(plan, weight_offset=offset)
+                yield replace(plan, weight_offset=offset, channels=FIRST)

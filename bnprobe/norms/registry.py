@@ -1,0 +1,81 @@
+"""Which modules are normalization layers: registered ones, torch's own, and look-alikes."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from bnprobe.errors import BnprobeError
+from bnprobe.norms.folded import has_matrix
+from bnprobe.norms.layer import Describe, NormLayer
+from bnprobe.norms.lookalike import look_alike
+from bnprobe.norms.torch_norms import KNOWN, TORCHS_OWN
+
+_registered: dict[type, Describe] = {}
+"""Classes taught by `register_norm`. The most derived class wins; a second call replaces the first."""
+
+
+def register_norm(cls: type, describe: Describe) -> None:
+    """Teach bnprobe a normalization layer.
+
+    `describe(module)` returns a `NormLayer` and is called before every forward pass of the module, so
+    it may depend on `module.training`. It also holds for subclasses of `cls`. `kind` may be a name of
+    your own. The formula is compared with the real output at the first call of each site.
+
+    Raises BnprobeError when `cls` is not a class of modules.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise BnprobeError(
+            f"register_norm needs a subclass of torch.nn.Module, got {cls!r}. Pass the class itself."
+        )
+    _registered[cls] = describe
+
+
+def describe(module: nn.Module) -> tuple[NormLayer, ...]:
+    """The plans that may fit `module`, best first; empty when it is not understood as a norm.
+
+    A lazy layer has no channels before its first forward pass; ask `is_norm` before that.
+    """
+    for cls in type(module).__mro__:
+        if cls in _registered:
+            return (_registered[cls](module),)
+    for known, plans in KNOWN:
+        if isinstance(module, known):
+            return tuple(plans(module))
+    return tuple(look_alike(module))
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether `module` is understood as a normalization layer."""
+    if any(issubclass(type(module), lazy) for lazy in _LAZY):
+        return True  # it has no channels to describe before its first forward pass
+    return bool(describe(module))
+
+
+def is_torchs_own(module: nn.Module) -> bool:
+    """Whether `module` is of one of torch's own classes, and nobody has taught it to be another thing."""
+    cls = type(module)
+    return cls in TORCHS_OWN and cls not in _registered
+
+
+def looks_like_norm(module: nn.Module) -> bool:
+    """Whether a module that is not understood should be named to the user.
+
+    By its class name. Left out are wrappers around a norm that is understood, blocks that hold a
+    convolution or a linear layer, and the parametrizations that normalize weights, not activations.
+    """
+    name = type(module).__name__.lower()
+    if "norm" not in name or any(word in name for word in ("weightnorm", "spectralnorm", "weight_norm")):
+        return False
+    if has_matrix(module):
+        return False
+    return not any(is_norm(inner) for inner in module.modules())
+
+
+_LAZY = (
+    nn.LazyBatchNorm1d,
+    nn.LazyBatchNorm2d,
+    nn.LazyBatchNorm3d,
+    nn.LazyInstanceNorm1d,
+    nn.LazyInstanceNorm2d,
+    nn.LazyInstanceNorm3d,
+)

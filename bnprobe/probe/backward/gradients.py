@@ -1,0 +1,129 @@
+"""What backward passes add to a probe: which call of a norm a gradient belongs to, and when a pass is over."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnprobe.probe.backward.autograd_route import Origin, route
+from bnprobe.probe.backward.observe_gradient import BackwardCall
+from bnprobe.probe.calls import InputReading
+from bnprobe.probe.calls.accumulators import GradientTotals
+from bnprobe.probe.sites import Key
+from bnprobe.recording import GradientRecord
+from bnprobe.stats.moments import Array
+
+MOST_RECOMPUTED = 64
+"""Calls of one layer without a graph that are remembered until a checkpoint repeats them."""
+
+
+@dataclass
+class _Reached:
+    """The norms that one backward pass has reached so far."""
+
+    calls: list[BackwardCall] = field(default_factory=list)
+    __hash__ = object.__hash__
+
+
+class Gradients:
+    """The gradients of all sites. Hooks in autograd's graph hold this, and nothing else of a probe."""
+
+    def __init__(self, wanted: bool, scaler: Any) -> None:
+        self.wanted = self.listening = wanted
+        self.perhaps_scaled = self.missed = False
+        self._scaler = scaler
+        self._totals: dict[Key, GradientTotals] = {}
+        self._passes: WeakValueDictionary[int, _Reached] = WeakValueDictionary()
+        self._graphless: dict[str, deque[tuple[int, Array]]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def now(self) -> bool:
+        """Whether a forward pass at this moment makes a graph that we want to follow."""
+        return self.wanted and torch.is_grad_enabled()
+
+    def stop(self) -> None:
+        """Hooks that live on in a graph are silent from here on."""
+        self.listening, self._scaler = False, None
+        self._graphless = {}
+
+    def await_call(self, site: Key, before: InputReading, y: Tensor | None, origin: Origin | None) -> None:
+        """Hook the graph of this call, where there is one."""
+        if y is None or not self.now or not before.plan.fits(y):
+            return
+        way = route(y, origin, before.plan)
+        if way is None:
+            return
+        BackwardCall(before, way, before.inverse_var, site, self)
+        if self._scaler is None and torch.is_autocast_enabled(y.device.type):
+            self.perhaps_scaled |= torch.get_autocast_dtype(y.device.type) == torch.float16
+
+    def backward_missed(self) -> None:
+        """A backward pass has reached a norm after `stop`."""
+        self.missed = True
+
+    def backward_begins(self, call: BackwardCall) -> float:
+        """A backward pass has reached a norm: finish its record when the pass ends, in whatever thread."""
+        task = torch._C._current_graph_task_id()
+        with self._lock:
+            reached = self._passes.get(task)
+            if reached is None:
+                reached = self._passes[task] = _Reached()
+                # only the engine holds it: when a pass fails, it goes with the pass
+                engine = torch.autograd.Variable._execution_engine
+                engine.queue_callback(partial(self._backward_ends, reached))
+            reached.calls.append(call)
+        return float(self._scaler.get_scale()) if self._scaler is not None else 1.0
+
+    def _backward_ends(self, reached: _Reached) -> None:
+        with self._lock:
+            for call in reached.calls:
+                seen = call.finish()
+                if seen is not None:
+                    self._totals.setdefault(call.site, GradientTotals()).add(seen)
+
+    # Gradient checkpointing runs a part of the model without a graph, and again, with one, in the backward pass.
+
+    def will_be_recomputed(self, name: str, call: int, mean: Array) -> None:
+        """A call without a graph in a pass that wants one: a checkpoint may repeat it."""
+        with self._lock:
+            self._graphless.setdefault(name, deque(maxlen=MOST_RECOMPUTED)).append((call, mean))
+
+    def awaited_call(self, name: str) -> int | None:
+        """Some call of this layer that may be repeated; None where there is none."""
+        calls = self._graphless.get(name)
+        return calls[0][0] if calls else None
+
+    def repeated_call(self, name: str, tries: Sequence[InputReading | None]) -> int:
+        """Which call a recomputation repeats: of those that made no graph, the one with the nearest input.
+
+        Checkpointed parts are recomputed in another order, and maybe in another thread, than they ran in.
+        """
+        seen = next((tried.reading.moments.mean for tried in tries if tried is not None), None)
+        with self._lock:
+            calls = self._graphless[name]
+            distances = [np.inf if seen is None else float(np.abs(mean - seen).sum()) for _, mean in calls]
+            nearest = int(np.argmin(distances))
+            call = calls[nearest][0]
+            del calls[nearest]
+        return call
+
+    @property
+    def seen(self) -> bool:
+        """Whether a backward pass has reached a norm."""
+        return bool(self._totals)
+
+    def record(self, key: Key) -> GradientRecord | None:
+        """What backward passes did at a site; None where none came by."""
+        with self._lock:
+            totals = self._totals.get(key)
+            return totals.finished() if totals is not None else None

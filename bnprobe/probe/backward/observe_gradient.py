@@ -1,0 +1,289 @@
+"""What one backward pass tells of a norm: its gradients, reduced as they come.
+
+Pieces are read at the nodes that `graph.route` found; no gradient outlives its node. What a site's
+passes come to is added up in `totals.GradientTotals`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnprobe.probe.backward.autograd_route import Producer, Route, View
+from bnprobe.probe.calls import InputReading
+from bnprobe.recording import BATCH, INSTANCE
+from bnprobe.reductions import moments_of, packed, per_sample_array, products, read
+from bnprobe.reductions.packed import BAD
+from bnprobe.stats import Moments
+from bnprobe.stats.moments import Array
+
+NEARLY_NOTHING = 1e-6
+"""Share of the gradient's energy below which what is left of it is rounding."""
+
+
+class Listener(Protocol):
+    """Whoever wants the gradients: a probe."""
+
+    @property
+    def listening(self) -> bool:
+        """False once detached; hooks that live on in a graph are silent then."""
+
+    def backward_missed(self) -> None:
+        """Told of a backward pass that comes too late."""
+
+    def backward_begins(self, call: BackwardCall) -> float:
+        """Told when a backward pass reaches `call`; returns the factor by which the loss is scaled."""
+
+
+@dataclass
+class PassGradient:
+    """One backward pass at one call of a norm, ready to be added: see `recording.GradientRecord`.
+
+    `dy` and `dx` are packed readings; `vectors` holds what is one number per channel and pass, by the
+    names of `GradientRecord` ("gamma", "beta", "importance") and `ProducerRecord` ("norm", "grad_norm",
+    "angle"), as far as there was one; shapes (C,).
+    """
+
+    dy: Array
+    dx: Array | None
+    energy: Array
+    gap_centre: Array
+    gap_map: Array
+    gap_weight: Array | None
+    vectors: dict[str, Array]
+
+
+class BackwardCall:
+    """One forward call of a norm, waiting for the gradients that pass it.
+
+    Pieces are reduced as they come. `finish` puts them together at the end of each backward pass, of
+    which one forward pass may have several.
+    """
+
+    def __init__(
+        self,
+        before: InputReading,
+        way: Route,
+        inverse_var: Tensor | None,
+        site: tuple[str, int],
+        listener: Listener,
+    ) -> None:
+        self.site = site
+        self.listener = listener
+        self._plan, self._vectors, self._map = before.plan, before.vectors, before.map
+        moments = before.reading.moments
+        self._var = moments.m2 / np.maximum(moments.n, 1)
+        self._normalizes_itself = not before.plan.uses_running
+        self._inverse_var = inverse_var
+        self._zeros = np.zeros(before.plan.n_channels)
+        self._whole = {role: len(edges) for role, edges in way.edges.items()}
+        self._pieces: dict[str, Any] = {}
+        self._task: int | None = None
+        self._scale = 1.0
+        self._hook(way)
+
+    def _hook(self, way: Route) -> None:
+        for node in way.nodes():
+            roles = [(role, i) for role, edges in way.edges.items() for source, i in edges if source is node]
+            node.register_hook(
+                _NodeHook(self, roles, way.output_index if node is way.output else None, way.view)
+            )
+        if way.producer is not None:
+            way.producer.node.register_hook(_FeederHook(self, way.producer))
+
+    def take_output(self, dy: Tensor) -> None:
+        """The gradient at the norm's output."""
+        self._begin()
+        rows = self._plan.rows(dy.detach())
+        per_sample = self._map is not None and self._map.scale.ndim == 2
+        reading = read(rows, origin=self._zeros, keep_rows=per_sample)
+        self._pieces["dy"] = reading.packed
+        self._pieces["energy"] = self._energy_of(rows, reading.rows or reading.moments)
+
+    def take(self, role: str, gradient: Tensor) -> None:
+        """A gradient along one edge; an input or parameter used more than once in the norm has several."""
+        self._begin()
+        parts = self._pieces.setdefault(role, [])
+        # what a parameter gets becomes its .grad, and grows in place when another thread's pass ends before this one
+        parts.append(gradient.detach() if role == "dx" else gradient.detach().clone())
+        if role == "dx" and len(parts) == self._whole["dx"]:
+            self._pieces["dx"] = read(self._plan.rows(sum(parts[1:], parts[0])), origin=self._zeros).packed
+
+    def take_weight(self, producer: Producer, gradient: Tensor) -> None:
+        """The gradient of the weights that feed the norm."""
+        self._begin()
+        assert producer.weight is not None
+        w, g = producer.rows(producer.weight, of_parameter=True), producer.rows(gradient)
+        bias = self._zeros if producer.bias is None else per_sample_array(producer.bias)
+        self._pieces["producer"] = (*products(w, g), bias)
+
+    def finish(self) -> PassGradient | None:
+        """What the backward pass that ends now did; None when the gradient did not come through."""
+        pieces, self._pieces, self._task = self._pieces, {}, None
+        # gradients that are not finite are counted and left out; their arithmetic is no one's warning
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            return self._put_together(pieces, 1.0 / self._scale) if "dy" in pieces else None
+
+    def _put_together(self, pieces: dict[str, Any], by: float) -> PassGradient:
+        """One pass; `by` takes a loss scale out."""
+        packed_dy = _scaled(pieces["dy"], by)
+        # some edges got no gradient, or one value that is not finite spoilt all it was pooled with
+        whole = "dx" in pieces and not isinstance(pieces["dx"], list) and not packed_dy[BAD].any()
+        packed_dx = _scaled(pieces["dx"], by) if whole else None
+        dy, dx = moments_of(packed_dy), None if packed_dx is None else moments_of(packed_dx)
+        # only what dx can be held against
+        energy = np.zeros(dy.shape) if dx is None else np.where(dx.n > 0, pieces["energy"] * by**2, 0.0)
+        dgamma, dbeta = (self._vector(pieces.get(role), by) for role in ("dgamma", "dbeta"))
+        missing = np.full(self._plan.n_channels, np.nan)
+        vectors = {"gamma": dgamma, "beta": dbeta, "importance": self._importance(dgamma, dbeta)}
+        gap_weight = None
+        if "producer" in pieces:
+            expected = self._expected_wg(dgamma, dy, dx)
+            of_weights, gap_weight = self._producer(pieces["producer"], by, expected, dx, energy)
+            vectors |= of_weights
+        return PassGradient(
+            packed_dy,
+            packed_dx,
+            energy,
+            gap_centre=missing if dx is None else self._gap_centre(dx, energy),
+            gap_map=missing if dx is None else self._gap_map(dy, dx),
+            gap_weight=gap_weight,
+            vectors={name: vector for name, vector in vectors.items() if vector is not None},
+        )
+
+    def _begin(self) -> None:
+        """Start anew with every backward pass: one that failed leaves its pieces behind."""
+        task = torch._C._current_graph_task_id()
+        if task != self._task:
+            self._pieces, self._task = {}, task
+            self._scale = self.listener.backward_begins(self)
+
+    def _energy_of(self, rows: Tensor, moments: Moments) -> Array:
+        """Sum of (dy * scale)^2 per channel: the energy dx would have if mean and variance were constants."""
+        if self._map is not None:
+            energy = np.nan_to_num(self._map.scale) ** 2 * _energy(moments)
+            return energy.sum(axis=0) if energy.ndim == 2 else energy
+        assert self._inverse_var is not None
+        gamma = 1.0 if self._vectors.gamma is None else self._vectors.gamma
+        squares = rows.to(torch.float64) ** 2 * self._inverse_var
+        return gamma**2 * per_sample_array(torch.where(torch.isfinite(squares), squares, 0.0).sum((0, 2)))
+
+    def _vector(self, parts: list[Tensor] | None, by: float) -> Array | None:
+        return (
+            None
+            if not parts
+            else by * sum((per_sample_array(part) for part in parts[1:]), per_sample_array(parts[0]))
+        )
+
+    def _importance(self, dgamma: Array | None, dbeta: Array | None) -> Array | None:
+        """|gamma dgamma + beta dbeta|: to first order, what the loss changes when the channel is set to zero."""
+        if dgamma is None or self._vectors.gamma is None:
+            return None
+        beta = self._vectors.beta
+        total = self._vectors.gamma * dgamma + (0.0 if beta is None or dbeta is None else beta * dbeta)
+        magnitude: Array = np.abs(total)
+        return magnitude
+
+    def _gap_centre(self, dx: Moments, energy: Array) -> Array:
+        """|sum dx| against the largest it could be without centring, for norms that take out the mean."""
+        if not self._normalizes_itself or self._plan.pools not in (BATCH, INSTANCE):
+            return np.full(dx.shape, np.nan)
+        return _relative(np.abs(dx.n * dx.mean), np.sqrt(dx.n * energy))
+
+    def _gap_map(self, dy: Moments, dx: Moments) -> Array:
+        """How far dx is from dy * gamma / sqrt(running_var + eps), for norms that use running statistics."""
+        if self._normalizes_itself or self._map is None:
+            return np.full(dx.shape, np.nan)
+        expected = dy.affine(self._map.scale, 0.0)
+        size = np.sqrt(_energy(expected) / np.maximum(expected.n, 1))
+        seen = np.sqrt(_energy(dx) / np.maximum(dx.n, 1))
+        return _relative(np.maximum(np.abs(dx.mean - expected.mean), np.abs(seen - size)), size)
+
+    def _producer(
+        self, numbers: Any, by: float, expected: Any, dx: Moments | None, energy: Array
+    ) -> tuple[dict[str, Array], Array]:
+        """The weights before the norm: their size, their gradient's, the angle of a step; and how far the
+        identity that ties them to gamma's gradient is violated."""
+        w, g, wg, bias = numbers
+        g, wg = g * by, wg * by
+        gap = np.full(len(w), np.nan)
+        if expected is not None and dx is not None:
+            gap = _relative(np.abs(wg - expected(bias)), w * g)
+            # where the norm takes out all of the gradient, dx and dw are rounding, and tell nothing
+            gap = np.where(_energy(dx) > NEARLY_NOTHING * energy, gap, np.nan)
+        angle = _relative(np.sqrt(np.maximum(g**2 - _relative(wg**2, w**2), 0)), w)
+        return {"norm": w, "grad_norm": g, "angle": angle}, gap
+
+    def _expected_wg(
+        self, dgamma: Array | None, dy: Moments, dx: Moments | None
+    ) -> Callable[[Array], Array] | None:
+        """<w, dL/dw> of each channel's weights as gamma's gradient implies it, given their bias.
+
+        With its own statistics: gamma dgamma eps / (v + eps). With running ones: gamma dgamma +
+        gamma mean / sqrt(var + eps) dbeta - bias sum dx. Source: van Laarhoven 2017, arXiv:1706.05350,
+        with eps kept; the second form follows from dx = dy gamma / sqrt(var + eps). None where unknown.
+        """
+        gamma, mapping = self._vectors.gamma, self._map
+        if dgamma is None or gamma is None or dx is None or mapping is None or self._plan.pools != BATCH:
+            return None
+        if self._normalizes_itself:
+            implied = gamma * dgamma * self._plan.eps / (self._var + self._plan.eps)
+            return lambda bias: implied
+        implied = gamma * dgamma + mapping.scale * mapping.origin * dy.n * dy.mean
+        return lambda bias: implied - bias * dx.n * dx.mean
+
+
+class _NodeHook:
+    """What a node of the norm's graph tells: gradients along some of its edges, and at the output."""
+
+    def __init__(
+        self, call: BackwardCall, roles: list[tuple[str, int]], output_index: int | None, view: View | None
+    ) -> None:
+        self.call, self.roles, self.output_index, self.view = call, roles, output_index, view
+
+    def __call__(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) -> None:
+        if not self.call.listener.listening:
+            self.call.listener.backward_missed()
+            return
+        with torch.no_grad():
+            dy = None if self.output_index is None else outputs[self.output_index]
+            if dy is not None:
+                self.call.take_output(dy if self.view is None else self.view.of(dy))
+            for role, position in self.roles:
+                gradient = inputs[position]
+                if gradient is not None:
+                    self.call.take(role, gradient)
+
+
+class _FeederHook:
+    """The gradient of the weights that feed the norm."""
+
+    def __init__(self, call: BackwardCall, producer: Producer) -> None:
+        self.call, self.feeder_index = call, producer.index
+        self.producer = replace(producer, node=None)  # a node that holds its own hook's node would never go
+
+    def __call__(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) -> None:
+        gradient = inputs[self.feeder_index]
+        if gradient is not None and self.call.listener.listening:
+            with torch.no_grad():
+                self.call.take_weight(self.producer, gradient)
+
+
+def _scaled(reading: Array, by: float) -> Array:
+    """A packed reading of gradients that were `by` times as large."""
+    return reading if by == 1 else packed(moments_of(reading).affine(by, 0.0), bad=reading[BAD])
+
+
+def _energy(moments: Moments) -> Array:
+    """Sum of squares."""
+    return moments.m2 + moments.n * moments.mean**2
+
+
+def _relative(top: Array, bottom: Array) -> Array:
+    """top / bottom; NaN where bottom is 0, so that a channel without gradient violates nothing."""
+    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), np.nan)

@@ -1,0 +1,106 @@
+"""The circumstances of a norm's calls: modes, gradients, the smallest call, updates of its memory.
+
+Each is a number that no distribution tells, and that explains one: a norm in train mode while nothing was
+learned, a memory that moved although its parameters were frozen, a last batch of two images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bnprobe.norms import NormLayer
+from bnprobe.probe.calls import CallStats, Vectors
+from bnprobe.recording import BATCH, CHANNELS, GROUP, CallLog
+
+
+@dataclass(frozen=True)
+class PassContext:
+    """One forward pass of the whole model: does it learn, which mode is the model in, how many processes are there?"""
+
+    learning: bool
+    training: bool
+    n_ranks: int
+
+    @classmethod
+    def of(cls, model: nn.Module) -> PassContext:
+        """As it is now, at the start of the pass."""
+        return cls(torch.is_grad_enabled(), model.training, _n_ranks())
+
+
+ALONE = PassContext(False, False, 1)
+"""In place of a pass that never began: a part of the model that was called by itself."""
+
+
+def _n_ranks() -> int:
+    group = torch.distributed
+    return int(group.get_world_size()) if group.is_available() and group.is_initialized() else 1
+
+
+@dataclass
+class LedgerTotals:
+    """The running ledger of a site: `add` a call, and `finished` for its record."""
+
+    n_calls_learning: int = 0
+    n_calls_model_training: int = 0
+    n_ranks: int = 1
+    smallest: tuple[float, int] | None = None
+    """Values behind one mean and variance, and samples, of the smallest call."""
+    _smallest_call: int | None = None
+    _n_calls: int = 0
+
+    def add(self, seen: CallStats, situation: PassContext) -> None:
+        """Join one call, made in this situation."""
+        self.n_calls_learning += situation.learning
+        self.n_calls_model_training += situation.training
+        self.n_ranks = max(self.n_ranks, situation.n_ranks)
+        plan = seen.before.plan
+        if not plan.uses_running:
+            n = values_per_statistic(plan, seen.before.reading.n_values, seen.n_images)
+            size = n, seen.n_images
+            if n > 0 and (self.smallest is None or size < self.smallest):
+                self.smallest, self._smallest_call = size, self._n_calls
+        self._n_calls += 1
+
+    def finished(self, plan: NormLayer, now: Vectors, counted_at_first: int | None) -> CallLog:
+        """Everything so far, beside what the layer holds now; later calls do not change it."""
+        counted = count_of(plan)
+        values, images = self.smallest or (None, None)
+        return CallLog(
+            n_calls_learning=self.n_calls_learning,
+            n_calls_model_training=self.n_calls_model_training,
+            n_ranks=self.n_ranks,
+            fewest_values=values,
+            fewest_call=self._smallest_call,
+            fewest_images=images,
+            gamma_learns=_learns(plan.weight),
+            beta_learns=_learns(plan.bias),
+            n_updates=None if counted is None or counted_at_first is None else counted - counted_at_first,
+            running_mean_after=now.running_mean,
+            running_var_after=now.running_var,
+        )
+
+
+def values_per_statistic(plan: NormLayer, n_values: float, n_images: int) -> float:
+    """Values behind one mean and variance that the norm computes itself, in a call with `n_values` per channel.
+
+    All values of a channel for batch norm (images times positions); the positions of one image, times the
+    channels of a group, for instance and group norm; the channels for layer and RMS norm.
+    """
+    if plan.pools == BATCH:
+        return n_values
+    if plan.pools == CHANNELS:
+        return float(plan.n_channels)
+    together = plan.n_channels // plan.n_groups if plan.pools == GROUP else 1
+    return n_values / max(n_images, 1) * together
+
+
+def count_of(plan: NormLayer) -> int | None:
+    """num_batches_tracked now; None where it is not kept."""
+    return None if plan.n_batches_tracked is None else int(plan.n_batches_tracked)
+
+
+def _learns(parameter: Tensor | None) -> bool | None:
+    return None if parameter is None else bool(parameter.requires_grad)

@@ -1,0 +1,84 @@
+"""Whether a plan says what the layer does: the output that follows from it, held against the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnprobe.probe.calls.observation import InputReading
+from bnprobe.probe.calls.vectors import gamma_beta
+
+CHECKED_VALUES = 1 << 18
+"""Values compared at the first call of a site: whole samples, at least one."""
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+"""Largest difference between real and derived output, in units of the largest output."""
+
+
+def choose(before: Sequence[InputReading], y: object) -> tuple[InputReading, float, bool]:
+    """The first plan that reproduces the output, its mismatch, and True; else the first plan, and False.
+
+    Not the nearest one: an activation fused into the module moves the output away from every plan, and
+    then nearness says nothing about which of them normalized.
+    """
+    for tried in before:
+        gap = mismatch_of(tried, y)
+        if gap <= _tolerance(tried, y):
+            return tried, gap, True
+    return before[0], mismatch_of(before[0], y), False
+
+
+def sample_of(rows: Tensor) -> Tensor:
+    """A copy of the first samples, to hold the derived output against the real one."""
+    per_sample = max(rows.shape[1] * rows.shape[2], 1)
+    return rows[: max(CHECKED_VALUES // per_sample, 1)].clone()
+
+
+def mismatch_of(before: InputReading, y: object) -> float:
+    """Largest difference between formula and output on the sample, in units of the largest output.
+
+    Infinite where the output cannot be compared; NaN never (non-finite values are left out).
+    """
+    plan, x = before.plan, before.sample
+    if x is None or not isinstance(y, Tensor) or not y.is_floating_point() or not plan.fits(y):
+        return float("inf")
+    real = plan.rows(y.detach())[: x.shape[0]].to(torch.float64)
+    if real.shape != x.shape:
+        return float("inf")
+    expected = expected_output(before, x.to(torch.float64))
+    both = torch.isfinite(real) & torch.isfinite(expected)
+    if not both.any():
+        return 0.0 if not torch.isfinite(real).any() else float("inf")
+    gap = (real - expected)[both].abs().amax()
+    return float(gap / real[both].abs().amax().clamp(min=1e-30))
+
+
+def expected_output(before: InputReading, x: Tensor) -> Tensor:
+    """The output that the plan's formula gives for rows x, float64."""
+    if before.map is not None:
+        return before.map[: x.shape[0]].on(x)
+    plan, vectors = before.plan, before.vectors
+    mean = x.mean(1, keepdim=True) if plan.centred else torch.zeros_like(x[:, :1])
+    square = ((x - mean) ** 2).mean(1, keepdim=True)
+    gamma, beta = (torch.tensor(v, device=x.device)[:, None] for v in gamma_beta(plan, vectors))
+    return (x - mean) / torch.sqrt(square + plan.eps) * gamma + beta
+
+
+def _tolerance(before: InputReading, y: object) -> float:
+    """What rounding can explain: of the output itself, and of an input far from zero before centring."""
+    if not isinstance(y, Tensor) or before.sample is None:
+        return 0.0
+    base = TOLERANCE.get(y.dtype, 1e-4)
+    if before.map is None:
+        return base
+    epsilon = float(torch.finfo(y.dtype).eps) if y.is_floating_point() else 0.0
+    reading, mapping = before.reading.moments, before.map
+    far = np.where(reading.n > 0, np.maximum(np.abs(reading.low), np.abs(reading.high)), 0.0)
+    moved = np.abs(np.where(np.isfinite(mapping.scale), mapping.scale, 0.0)) * far
+    y = y.detach()
+    finite = y[torch.isfinite(y)]
+    largest = float(finite.abs().amax()) if finite.numel() else 1.0
+    return base + 8 * epsilon * float(moved.max(initial=0.0)) / max(largest, 1e-30)

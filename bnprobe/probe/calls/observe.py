@@ -1,0 +1,150 @@
+"""The two looks at a call of a norm: at its input before it runs, at its output once that is there.
+
+The input is read before the layer runs, because it may work in place, and everything after the norm is
+derived from it wherever the map is affine per channel or per (sample, channel). On the first call of a site
+the derived map is held against the real output; where they differ, the output is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from bnprobe.norms import NormLayer
+from bnprobe.probe.calls.affine_map import (
+    Last,
+    after,
+    batch_map,
+    inverse_variance,
+    nonfinite_after,
+    own_of,
+    stored_map,
+    turns,
+    unchanged_map,
+)
+from bnprobe.probe.calls.formula_check import choose, sample_of
+from bnprobe.probe.calls.histogram_scale import HistogramScale, first_reference, stored_reference
+from bnprobe.probe.calls.observation import CallStats, InputReading
+from bnprobe.probe.calls.vectors import Vectors
+from bnprobe.recording import CHANNELS, GROUP, INSTANCE
+from bnprobe.reductions import WHOLE, PerSample, Share, count, packed, read
+from bnprobe.stats import ClassMoments, Moments
+from bnprobe.stats.moments import Array
+
+
+def observe_before(
+    plan: NormLayer,
+    vectors: Vectors,
+    x: Tensor,
+    training: bool,
+    memory: Vectors,
+    reference: HistogramScale | None,
+    histograms: bool,
+    keep_sample: bool,
+    for_gradient: bool = False,
+    share: Share = WHOLE,
+    last: Last | None = None,
+    labels: Array | None = None,
+) -> InputReading:
+    """Read the input of one call of a layer that now has these `vectors`.
+
+    `memory` holds the layer's vectors at its first call ever; `reference` is None at the first call
+    of a site, which sets it. `share` is what the histograms count, `last` what the site kept of its
+    last call. `labels` (N,) are the samples' classes; a norm that sees the samples otherwise cut has none.
+    """
+    rows = plan.rows(x.detach())
+    reference = reference or stored_reference(memory, vectors, plan.eps)
+    fixed = None
+    if plan.uses_running:
+        fixed = unchanged_map(last, plan, vectors) or stored_map(plan, vectors)
+    per_sample = plan.pools in (INSTANCE, GROUP) and not plan.uses_running
+    labels = labels if labels is not None and len(labels) == len(rows) else None
+    reading = read(
+        rows,
+        origin=reference.centre if reference else None,
+        gate=fixed,
+        bins=reference.input_bins if histograms and reference else None,
+        share=share,
+        own=PerSample(plan.eps, plan.centred) if plan.pools == CHANNELS and not plan.uses_running else None,
+        keep_rows=per_sample or labels is not None,
+    )
+    classes = None
+    if labels is not None and reading.rows is not None:
+        classes = ClassMoments.of(reading.rows, labels)
+        # rows that no one else asked for would be taken for those of a norm per sample
+        reading = reading if per_sample else replace(reading, rows=None)
+    mapping = fixed or batch_map(plan, vectors, reading, rows.shape[2])
+    late_gate = mapping if fixed is None else None
+    late_bins = None
+    if reference is None:  # only now is there something to count against
+        reference = first_reference(vectors, plan.eps, reading.moments)
+        reading = reading.about(reference.centre)
+        late_bins = reference.input_bins if histograms else None
+    late = count(rows, late_gate, late_bins, share)
+    return InputReading(
+        plan,
+        training,
+        vectors,
+        reference,
+        reading,
+        mapping,
+        own_of(plan, reading, rows.shape[2]),
+        late,
+        share,
+        turns(fixed, reference, last),
+        sample_of(rows) if keep_sample else None,
+        inverse_variance(plan, rows) if mapping is None and for_gradient else None,
+        classes,
+    )
+
+
+def observe_after(
+    before: Sequence[InputReading], y: object, settled: str | None, histograms: bool
+) -> CallStats:
+    """Finish one call once the output is there.
+
+    `before` holds one reading per plan that may fit; `settled` is the site's way to the output
+    ("derived" or "read"), or None at its first call, where the plans are tried.
+    """
+    best, mismatch = before[0], float("nan")
+    if settled is None:
+        best, mismatch, fits = choose(before, y)
+        settled = "derived" if best.map is not None and (fits or not np.isfinite(mismatch)) else "read"
+    if best.sample is not None:
+        best = replace(best, sample=None)
+    if settled == "read" and isinstance(y, Tensor) and y.is_floating_point() and best.plan.fits(y):
+        return _read_output(best, y, mismatch, histograms)
+    return _derive_output(best, y, mismatch, histograms)
+
+
+def _derive_output(before: InputReading, y: object, mismatch: float, histograms: bool) -> CallStats:
+    """The output's statistics as the affine image of the input's."""
+    reading, mapping = before.reading, before.map
+    if mapping is None:  # a map that varies inside a row, and an output that cannot be read
+        nothing = packed(Moments.empty((before.plan.n_channels,)))
+        return CallStats(before, "read", mismatch, derived_post=nothing)
+    counts = None
+    if histograms and not before.turns and isinstance(y, Tensor) and before.plan.fits(y):
+        rows = before.plan.rows(y.detach())
+        counts = count(rows, None, before.reference.output_bins, before.share).histogram
+    own = None
+    if reading.rows is not None:
+        post = after(mapping, reading.rows).pool()
+        own = packed(post, bad=nonfinite_after(reading, post))
+    return CallStats(before, "derived", mismatch, derived_post=own, derived_counts=counts)
+
+
+def _read_output(before: InputReading, y: Tensor, mismatch: float, histograms: bool) -> CallStats:
+    """The output's statistics from the output itself."""
+    rows, reference = before.plan.rows(y.detach()), before.reference
+    reading = read(
+        rows,
+        origin=reference.beta,
+        gate=reference.itself,
+        bins=reference.output_bins if histograms else None,
+        share=before.share,
+    )
+    return CallStats(before, "read", mismatch, after=reading)

@@ -1,0 +1,46 @@
+"""What a layer has learned and remembers at one call, copied: gamma, beta and the running statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from bnprobe.norms import NormLayer
+from bnprobe.reductions import per_sample_array
+from bnprobe.stats.moments import Array
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The learned and stored vectors of a layer at one call, float64 of shape (C,), or None."""
+
+    gamma: Array | None
+    beta: Array | None
+    running_mean: Array | None
+    running_var: Array | None
+
+
+def vectors_of(plan: NormLayer) -> Vectors:
+    """Copies of the layer's vectors; gamma with the plan's offset (1 + w in some RMS norms)."""
+    return Vectors(
+        vector_of(plan.weight, plan.weight_offset),
+        vector_of(plan.bias),
+        vector_of(plan.running_mean),
+        vector_of(plan.running_var),
+    )
+
+
+def vector_of(tensor: Tensor | None, added: float = 0.0) -> Array | None:
+    """A copy of the tensor in float64, shape (C,), with `added` to every entry."""
+    if tensor is None:
+        return None
+    vector: Array = per_sample_array(tensor)
+    return vector + added if added else vector
+
+
+def gamma_beta(plan: NormLayer, vectors: Vectors) -> tuple[Array, Array]:
+    """The learned vectors, with 1 and 0 in place of what the layer does not have."""
+    gamma = np.ones(plan.n_channels) if vectors.gamma is None else vectors.gamma
+    return gamma, np.zeros(plan.n_channels) if vectors.beta is None else vectors.beta

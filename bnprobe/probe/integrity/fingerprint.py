@@ -1,0 +1,106 @@
+"""Everything of a model that a probe could change, taken before it is attached and after it is detached."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnprobe.probe.integrity.checksums import digests
+from bnprobe.probe.tensors import is_lazy
+from bnprobe.recording.integrity import Change, IntegrityReport
+
+TENSORS = ("parameters", "buffers", "gradients")
+
+Explain = Callable[[str, str], str]
+"""From a sort of thing and its name to what of the model's own doing explains a change; "" for nothing."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Sorts of things, and in each the state of every one by its name; `seconds` is what the look took."""
+
+    states: Mapping[str, Mapping[str, object]]
+    n_bytes: int
+    seconds: float
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Fingerprint:
+        """Taken now; at the speed of one read of the model's memory."""
+        started = time.perf_counter()
+        parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+        gradients = {name: p.grad for name, p in parameters.items() if not is_lazy(p) and p.grad is not None}
+        modules = dict(model.named_modules())
+        states: dict[str, Mapping[str, object]] = {
+            "parameters": _tensors(parameters),
+            "buffers": _tensors(buffers),
+            "gradients": _tensors(gradients),
+            "modes": {path: module.training for path, module in modules.items()},
+            "hooks": {path: _hooks(module) for path, module in modules.items()},
+            "attributes": {path: tuple(vars(module)) for path, module in modules.items()},
+            "modules": {path: type(module).__qualname__ for path, module in modules.items()},
+            "random state": _random_states(),
+        }
+        n_bytes = sum(map(_size, (*parameters.values(), *buffers.values())))
+        return cls(states, n_bytes, time.perf_counter() - started)
+
+    def compare(self, after: Fingerprint, explain: Explain) -> IntegrityReport:
+        """What is not the same in `after`."""
+        changes: dict[tuple[str, str], list[str]] = {}
+        for what, states in self.states.items():
+            now = after.states[what]
+            for name in {**states, **now}:
+                if states.get(name) != now.get(name):
+                    changes.setdefault((what, explain(what, name)), []).append(name or "the model itself")
+        sizes = [len(self.states[what]) for what in ("parameters", "buffers", "modules")]
+        return IntegrityReport(
+            n_parameters=sizes[0],
+            n_buffers=sizes[1],
+            n_bytes=self.n_bytes,
+            n_modules=sizes[2],
+            seconds=self.seconds + after.seconds,
+            changes=tuple(Change(what, tuple(names), why) for (what, why), names in changes.items()),
+        )
+
+
+def _size(tensor: Tensor) -> int:
+    """Bytes of a tensor; 0 for those that have none of their own."""
+    return tensor.nbytes if tensor.layout == torch.strided and not is_lazy(tensor) else 0
+
+
+def _tensors(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    return {
+        name: (digest, tensor.requires_grad)
+        for (name, tensor), digest in zip(tensors.items(), digests(tensors.values()), strict=True)
+    }
+
+
+def _hooks(module: nn.Module) -> tuple[Any, ...]:
+    """Which hooks are registered, by the numbers that torch gives them."""
+    return tuple(
+        (name, tuple(hooks))
+        for name, hooks in vars(module).items()
+        if "hook" in name and isinstance(hooks, dict)
+    )
+
+
+def _random_states() -> dict[str, object]:
+    """Of the generators that models and loaders draw from."""
+    states: dict[str, object] = {
+        "torch": digests([torch.get_rng_state()])[0],
+        "Python": hash(random.getstate()),
+    }
+    if "numpy" in sys.modules:
+        _, keys, *rest = sys.modules["numpy"].random.get_state()
+        states["numpy"] = (zlib.crc32(keys), *rest)
+    if torch.cuda._initialized:  # asking a GPU that nobody uses would start it
+        cards = range(torch.cuda.device_count())
+        states |= {f"cuda:{i}": digests([torch.cuda.get_rng_state(i)])[0] for i in cards}
+    return states

@@ -1,0 +1,214 @@
+"""The loop: run a model over batches with a probe attached and a progress bar, and return what was seen."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from bnprobe.errors import BnprobeError, NothingRecorded
+from bnprobe.probe import Probe, attach
+from bnprobe.probe.interrupt import stoppable
+from bnprobe.probe.labels import class_labels
+from bnprobe.recording import Recording
+
+Loss = Callable[[Any, Any], Tensor]
+
+MOST_CLASSES = 1000
+"""Classes up to which the targets of a run are taken for labels: each costs a number per channel."""
+
+
+def record(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss | None = None,
+    *,
+    layers: str | Sequence[str] | None = None,
+    histograms: bool = True,
+    n_images: int | None = None,
+    model_name: str | None = None,
+    weights: str = "not stated",
+    data: str = "not stated",
+    preprocessing: str = "not stated",
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Recording:
+    """Run `model` on `batches` in the mode it is in, and record every norm.
+
+    A batch is x or (x, y); x is a tensor, a tuple of positional arguments, or a dict of keyword
+    arguments. With `loss`, which is called as loss(output, y), a backward pass follows each forward
+    pass and gradients are recorded too; parameters keep the `.grad` they had. Without it no gradient
+    is computed. Where y is class labels, one whole number per sample, the variance between classes is
+    recorded; once there are more than MOST_CLASSES of them, y is taken for something else. Tensors are
+    moved to the device of the model. A progress bar shows images per second where a person can see it;
+    `n_images` gives it an end. The words `model_name`, `weights`, `data` and `preprocessing` are printed
+    in the report; see `attach` for `normalize`.
+
+    Raises NoNormLayers, NothingRecorded when `batches` is empty, and BnprobeError for batches that are none;
+    when it is interrupted, Interrupted, a KeyboardInterrupt that has what was seen so far as its `recording`.
+    """
+
+    if loss is not None and not callable(loss):
+        raise BnprobeError(
+            f"loss must be a function of output and y, got {loss!r}. Give `torch.nn.functional.cross_entropy`, say."
+        )
+
+    def told(recording: Recording) -> Recording:
+        name = model_name or recording.about.model
+        about = replace(recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing)
+        return replace(recording, about=about)
+
+    quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    with (
+        attach(
+            model, layers=layers, histograms=histograms, gradients=loss is not None, normalize=normalize
+        ) as probe,
+        torch.set_grad_enabled(loss is not None),
+        _gradients_put_back(model.parameters()),
+        tqdm(total=n_images, unit=" images", desc="probing", disable=quiet) as bar,
+    ):
+        try:
+            _run(model, batches, loss, probe, bar)
+        except KeyboardInterrupt:
+            raise Interrupted(told(probe.recording)) from None
+    recording = told(probe.recording)
+    if not recording.about.n_forwards:
+        raise NothingRecorded(
+            "the batches held nothing, so the model was not run. Give at least one batch of inputs."
+        )
+    return recording
+
+
+def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Probe, bar: Any) -> None:
+    """The loop itself."""
+    labels = _Labels()
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    with stoppable() as stop:
+        for batch in _each(batches):
+            x, y = _parts(_move(batch, device))
+            by_class = labels.of(batch)
+            seen = probe.n_images
+            args, kwargs = _arguments(x)
+            with stop.begun():
+                with nullcontext() if by_class is None else probe.labels(by_class):
+                    output = model(*args, **kwargs)
+                if loss is not None:
+                    model.zero_grad(set_to_none=True)
+                    with _gradients_put_back(_leaves(batch)):
+                        torch.autograd.backward(_loss_of(loss, output, y))
+                bar.update(probe.n_images - seen)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while `record` ran; `recording` is what the batches before had shown, and may be empty."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__(f"interrupted after {recording.about.n_images:,} images")
+        self.recording = recording
+
+
+def _each(batches: Any) -> Iterator[Any]:
+    """The batches one after the other."""
+    what = type(batches).__name__
+    if isinstance(batches, Tensor):
+        what = f"a tensor of shape {tuple(batches.shape)}"
+    elif not isinstance(batches, str | bytes | Mapping):
+        try:
+            each = iter(batches)  # a dataset without __iter__ has one, too
+        except TypeError:
+            pass
+        else:
+            yield from each
+            return
+    raise BnprobeError(
+        f"batches must be a loader or a list of batches, got {what}. Of one batch give [batch]."
+    )
+
+
+def _loss_of(loss: Loss, output: Any, y: Any) -> Tensor:
+    try:
+        return loss(output, y)
+    except (TypeError, AttributeError) as error:
+        if y is not None:
+            raise
+        raise BnprobeError(
+            f"the loss failed without targets ({' '.join(str(error).split())[:200]}). Give batches of (x, y), or a "
+            "loss that does without y."
+        ) from error
+
+
+class _Labels:
+    """The class labels of one batch after the other, as long as they look like classes."""
+
+    def __init__(self) -> None:
+        self._known: set[float] = set()
+
+    def of(self, batch: Any) -> Any:
+        """The target, if it is one label per sample; None for another form, and for too many classes by now."""
+        x, y = _parts(batch)
+        first = _first_tensor(x)
+        if y is None or first is None or not first.dim() or len(self._known) > MOST_CLASSES:
+            return None
+        labels = class_labels(y, len(first))
+        if labels is not None:
+            self._known.update(labels.tolist())
+        return y if labels is not None and len(self._known) <= MOST_CLASSES else None
+
+
+def _first_tensor(value: Any) -> Tensor | None:
+    """The first tensor in nested containers."""
+    if isinstance(value, Mapping | tuple | list):
+        parts = value.values() if isinstance(value, Mapping) else value
+        return next((found for part in parts if (found := _first_tensor(part)) is not None), None)
+    return value if isinstance(value, Tensor) else None
+
+
+@contextmanager
+def _gradients_put_back(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """The tensors keep the very `.grad` they had, whatever backward passes run meanwhile."""
+    kept = [(tensor, tensor.grad) for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, gradient in kept:
+            tensor.grad = gradient
+
+
+def _leaves(value: Any) -> Iterator[Tensor]:
+    """Tensors in nested containers at which gradients would accumulate."""
+    if isinstance(value, Tensor):
+        if value.is_leaf and value.requires_grad:
+            yield value
+    elif isinstance(value, Mapping | tuple | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(item)
+
+
+def _parts(batch: Any) -> tuple[Any, Any]:
+    """The input and the target of a batch; a batch of one thing has no target."""
+    if isinstance(batch, tuple | list) and len(batch) in (1, 2):
+        return batch[0], batch[1] if len(batch) == 2 else None
+    return batch, None
+
+
+def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What to call the model with; see `record` for what an input is."""
+    if isinstance(x, Mapping):
+        return (), dict(x)
+    return (x, {}) if isinstance(x, tuple) else ((x,), {})
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    """The same containers, with tensors on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _move(item, device) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_move(item, device) for item in value)
+    return value

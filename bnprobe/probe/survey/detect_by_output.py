@@ -1,0 +1,218 @@
+"""Norms known by what they do: modules of unknown classes whose output is a normalization of their input.
+
+On the first call of each unknown class its output is held against affine maps of its input, less the mean
+and over the deviation of one set of axes after another. What fits, and fits better than any map that is the
+same everywhere, is proposed to the user with its axes, to be taught with `register_norm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnprobe.norms import has_matrix, is_norm
+from bnprobe.probe.survey.unwrap import named
+from bnprobe.probe.tensors import first_tensor, has_values
+from bnprobe.recording import BATCH, CHANNELS, GROUP, INSTANCE
+
+MOST_VALUES = 1 << 21
+"""Values of an input up to which a module is looked at."""
+
+LOOKED_AT = 1 << 18
+"""Values that are compared: whole samples, at least two."""
+
+SOME_CHANNELS, SOME_POSITIONS = 8, 16
+"""How many channels, and positions along each dimension, are enough where the others would tell the same."""
+
+NEARLY = 0.01
+"""How near a slope must be to a parameter: eps, which is unknown, makes it a little smaller."""
+
+FITS = 1e-3
+"""Largest share of the output's energy that an affine map may leave, eps being unknown."""
+
+BETTER = 0.01
+"""Share of what one map for all leaves, below which a normalization explains more than that."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A module that normalizes over `axes` of its input, on groups of channels where there are several."""
+
+    path: str
+    class_name: str
+    axes: tuple[int, ...]
+    pools: str
+    n_groups: int
+    centred: bool
+    channels: str
+
+    @property
+    def says(self) -> str:
+        """What was found, and how to teach it."""
+        groups = f" in {self.n_groups} groups of channels" if self.n_groups > 1 else ""
+        by = "less its mean, over its deviation" if self.centred else "over its root mean square"
+        options = f"pools={self.pools!r}, channels={self.channels!r}"
+        options += f", n_groups={self.n_groups}" if self.n_groups > 1 else ""
+        options += "" if self.centred else ", centred=False"
+        return (
+            f"{self.path} ({self.class_name}) is no norm by its class, but behaves as one: its output is an affine map "
+            f"of its input {by}, along axes {self.axes}{groups}. Teach it with "
+            f"bnprobe.register_norm({self.class_name}, lambda m: bnprobe.NormLayer(kind=..., n_channels=..., eps=..., "
+            f"{options}))."
+        )
+
+
+def candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The first module of each class that might be a norm: not torch's own, and without a matrix inside."""
+    met: set[type] = set()
+    for path, module in named(model):
+        cls = type(module)
+        if cls in met or not path or cls.__module__.startswith("torch."):
+            continue
+        if has_matrix(module) or any(is_norm(inner) for inner in module.modules()):
+            continue
+        met.add(cls)
+        yield path, module
+
+
+def look(path: str, module: nn.Module, tell: Callable[[Proposal], None]) -> Callable[[], None]:
+    """Look at the next call of a module, and tell what it turns out to be; returns how to give up."""
+    first = First(path, tell)
+    handles = [
+        module.register_forward_pre_hook(first.before, with_kwargs=True),
+        module.register_forward_hook(first.after),
+    ]
+
+    def stop() -> None:
+        for handle in handles:
+            handle.remove()
+
+    first.stop = stop
+    return stop
+
+
+class First:
+    """The first call of a module."""
+
+    def __init__(self, path: str, tell: Callable[[Proposal], None]) -> None:
+        self.path, self.tell = path, tell
+        self.stop: Callable[[], None] = lambda: None
+        self._x: Tensor | None = None
+
+    def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Keep a copy of the input: the module may work in place."""
+        if torch.compiler.is_compiling():
+            return
+        x = first_tensor(args, kwargs)
+        if x is not None and has_values(x) and x.dim() > 1 and 0 < x.numel() <= MOST_VALUES:
+            self._x = x.detach().to(torch.float64, copy=True)
+
+    def after(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Compare, once."""
+        x, self._x = self._x, None
+        if torch.compiler.is_compiling() or x is None:
+            return
+        self.stop()
+        y = first_tensor((output,))
+        if y is not None and y.shape == x.shape and y.is_floating_point():
+            vectors = [p.detach().to(torch.float64).flatten() for p in module.parameters()]
+            found = proposal(self.path, type(module).__name__, x, y.detach().to(torch.float64), vectors)
+            if found is not None:
+                self.tell(found)
+
+
+def proposal(
+    path: str, class_name: str, x: Tensor, y: Tensor, vectors: Sequence[Tensor] = ()
+) -> Proposal | None:
+    """The first normalization of x that y is an affine map of, float64; None where there is none.
+
+    `vectors` are the module's parameters: over a whole batch any affine map normalizes, so there slope and
+    offset must be among them, or 1 and 0.
+    """
+    if torch.equal(x, y) or not (torch.isfinite(x).all() and torch.isfinite(y).all()):
+        return None  # dropout in eval mode, for example, does nothing
+    lines = x.dim() == 2 or _rows_are_lines(x, y)
+    if lines and (x.dim() > 2 or len(x) > 2):
+        axes = tuple(i for i in range(x.dim()) if i != 1)
+        for centred in (True, False):
+            over_batch = normalized(x, axes, 1, centred)
+            # what came in normalized, as behind another norm, is left as it is by this explanation: it tells nothing
+            if (over_batch - x).square().mean() > NEARLY**2 and _is_normalized(over_batch, y, vectors):
+                return Proposal(path, class_name, axes, BATCH, 1, centred, "first")
+    n_samples = max(LOOKED_AT // x[0].numel(), 2)
+    x, y = x[:n_samples], y[:n_samples]
+    sides = ((1, "first"), (x.dim() - 1, "last"))
+    # before they are trained, gammas do not tell along which axis they lie, but how many they are
+    for axis, channels in sorted(sides, key=lambda side: all(len(v) != x.shape[side[0]] for v in vectors)):
+        for pools, axes, n_groups in _hypotheses(x, axis):
+            if pools != CHANNELS and not lines:
+                continue
+            some_x, some_y = (x, y) if pools != CHANNELS else (_some_positions(v, axis) for v in (x, y))
+            fixed = left_over(some_x, some_y, axis)
+            for centred in (True, False):
+                left = left_over(normalized(some_x, axes, n_groups, centred), some_y, axis)
+                if left < FITS and left < BETTER * fixed:
+                    return Proposal(path, class_name, axes, pools, n_groups, centred, channels)
+    return None
+
+
+def _rows_are_lines(x: Tensor, y: Tensor) -> bool:
+    """Whether y is an affine map of x inside single rows, as wherever positions are pooled; a few rows tell."""
+    x, y = (t[:2, :SOME_CHANNELS].flatten(0, 1).flatten(1) for t in (x, y))
+    return left_over(x, y, 0) < FITS
+
+
+def _some_positions(x: Tensor, axis: int) -> Tensor:
+    """Enough of a norm over channels: each position has its own statistics."""
+    for i in range(1, x.dim()):
+        x = x if i == axis else x.narrow(i, 0, min(x.shape[i], SOME_POSITIONS))
+    return x
+
+
+def _hypotheses(x: Tensor, axis: int) -> Iterator[tuple[str, tuple[int, ...], int]]:
+    """What to pool over: (pools, axes, groups of channels)."""
+    positions = tuple(i for i in range(1, x.dim()) if i != axis)
+    yield CHANNELS, (axis,), 1
+    if positions and axis == 1:
+        yield INSTANCE, positions, 1
+        for n_groups in (n for n in range(1, x.shape[1]) if x.shape[1] % n == 0):
+            yield GROUP, (1, *positions), n_groups
+
+
+def normalized(x: Tensor, axes: tuple[int, ...], n_groups: int, centred: bool) -> Tensor:
+    """x less its mean along axes, over its deviation there; of its root mean square where not centred."""
+    if n_groups > 1:
+        grouped = x.reshape(len(x), n_groups, -1, *x.shape[2:])
+        along = (2, *(i + 1 for i in axes if i > 1))
+        return normalized(grouped, along, 1, centred).flatten(1, 2)
+    x = x - x.mean(axes, keepdim=True) if centred else x
+    return x / x.square().mean(axes, keepdim=True).sqrt().clamp(min=1e-30)
+
+
+def _is_normalized(x: Tensor, y: Tensor, vectors: Sequence[Tensor]) -> bool:
+    """Whether y is x times one of these vectors, or 1, plus another, or 0; one entry per channel."""
+    if left_over(x, y, 1) > FITS:
+        return False
+    x, y = (t.movedim(1, 0).flatten(1) for t in (x, y))
+    slope = ((x - x.mean(1, keepdim=True)) * y).mean(1) / x.var(1, correction=0).clamp(min=1e-30)
+    offset = y.mean(1) - slope * x.mean(1)
+    known = [v for v in vectors if v.shape == slope.shape]
+    ones, zeros = torch.ones_like(slope), torch.zeros_like(slope)
+    return _is_one_of(slope, [ones, *known, *(1 + v for v in known)]) and _is_one_of(offset, [zeros, *known])
+
+
+def _is_one_of(vector: Tensor, known: Sequence[Tensor]) -> bool:
+    return any(torch.allclose(vector, other, rtol=NEARLY, atol=NEARLY) for other in known)
+
+
+def left_over(x: Tensor, y: Tensor, axis: int) -> float:
+    """The share of y's energy that no affine map of x, one per index along `axis`, explains."""
+    x, y = (t.movedim(axis, 0).flatten(1) for t in (x, y))
+    x, centred = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    slope = (x * centred).sum(1, keepdim=True) / x.square().sum(1, keepdim=True).clamp(min=1e-30)
+    energy = float(centred.square().sum())
+    return float((centred - slope * x).square().sum()) / energy if energy > 0 else 1.0

@@ -1,0 +1,62 @@
+"""Wrappers around a model, and what cannot be probed at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import fx, nn
+
+from bnprobe.errors import CannotProbe
+from bnprobe.probe.survey.compiled import is_wrapper
+
+INNER = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Names under which wrappers hold what they wrap, which no path of a layer shows."""
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside torch.compile, DataParallel and DistributedDataParallel, whose hooks these call.
+
+    Raises CannotProbe for TorchScript and exported graphs, whose norms no hook sees.
+    """
+    while True:
+        inner = model._orig_mod if is_wrapper(model) else _parallel(model)
+        if inner is None:
+            break
+        assert isinstance(inner, nn.Module)
+        model = inner
+    _refuse(model)
+    return model
+
+
+def _parallel(model: nn.Module) -> nn.Module | None:
+    wrappers: tuple[type, ...] = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    inner = model.module if isinstance(model, wrappers) else None
+    return inner if isinstance(inner, nn.Module) else None
+
+
+def _refuse(model: nn.Module) -> None:
+    name = type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule):
+        name = getattr(model, "original_name", name)
+        raise CannotProbe(
+            f"{name} is TorchScript: its layers run outside Python, where no hook is called. Attach to the model "
+            "before scripting or tracing it, or judge its weights alone: `bnprobe check CHECKPOINT`."
+        )
+    if isinstance(model, fx.GraphModule) and _has_norm_operations(model):
+        raise CannotProbe(
+            f"{name} is an exported graph: its norms are operations there, and no modules. "
+            "Attach to the model that was exported, or judge its weights alone: `bnprobe check CHECKPOINT`."
+        )
+
+
+def _has_norm_operations(graph: fx.GraphModule) -> bool:
+    """Whether norms are called as operations of aten, as torch.export writes them."""
+    targets = (str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+    return any(target.startswith("aten.") and "norm" in target for target in targets)
+
+
+def named(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module with its path, without the names that wrappers put in between."""
+    for path, module in model.named_modules():
+        yield ".".join(part for part in path.split(".") if part not in INNER), module

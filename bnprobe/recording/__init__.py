@@ -1,0 +1,39 @@
+"""The data model: what was seen, where, and from what. Plain frozen data that adds up, and its file."""
+
+from bnprobe.recording.about import About, Normalize
+from bnprobe.recording.call_log import CallLog
+from bnprobe.recording.codec import is_recording
+from bnprobe.recording.gradient_record import GradientRecord, ProducerRecord
+from bnprobe.recording.layer_record import HISTOGRAMS_LOST, LayerRecord
+from bnprobe.recording.names import (
+    BATCH,
+    CHANNELS,
+    GROUP,
+    INSTANCE,
+    POOLS,
+    UNKNOWN,
+    WEIGHTS_ONLY,
+    site_name,
+)
+from bnprobe.recording.recording import Recording, load
+
+__all__ = [
+    "BATCH",
+    "CHANNELS",
+    "GROUP",
+    "HISTOGRAMS_LOST",
+    "INSTANCE",
+    "POOLS",
+    "UNKNOWN",
+    "WEIGHTS_ONLY",
+    "About",
+    "CallLog",
+    "GradientRecord",
+    "LayerRecord",
+    "Normalize",
+    "ProducerRecord",
+    "Recording",
+    "is_recording",
+    "load",
+    "site_name",
+]

@@ -1,0 +1,71 @@
+"""What was probed, on what, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Self
+
+from bnprobe.errors import BnprobeError
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """How pixels in 0 to 1 became the model's inputs: (pixel - mean) / std, one entry per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not self.mean or not all(0 < s < inf for s in self.std):
+            raise BnprobeError(
+                f"normalize: mean {self.mean} and std {self.std} do not go together. Give one number of each "
+                "per channel of the input, every std above zero."
+            )
+
+
+@dataclass(frozen=True)
+class About:
+    """What was probed, on what, and when: sentences for people, numbers where they add up.
+
+    `seconds` is the time of forward passes, with what the probe does in them; `normalize` holds the constants
+    of the preprocessing where they are known.
+    """
+
+    model: str
+    weights: str = "not stated"
+    data: str = "not stated"
+    preprocessing: str = "not stated"
+    device: str = "cpu"
+    versions: str = ""
+    started: str = ""
+    n_parameters: int = 0
+    n_forwards: int = 0
+    n_images: int = 0
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    normalize: Normalize | None = None
+
+    def noting(self, note: str) -> Self:
+        """The same with one note more; an empty one is none."""
+        return replace(self, notes=tuple(sorted({*self.notes, note}))) if note else self
+
+    def merge(self, other: Self) -> Self:
+        """Numbers add; sentences that differ stand side by side."""
+        words = ("model", "weights", "data", "preprocessing", "device", "versions")
+        return replace(
+            self,
+            **{name: _side_by_side(getattr(self, name), getattr(other, name)) for name in words},
+            started=min(self.started, other.started),
+            n_parameters=max(self.n_parameters, other.n_parameters),
+            n_forwards=self.n_forwards + other.n_forwards,
+            n_images=self.n_images + other.n_images,
+            seconds=self.seconds + other.seconds,
+            notes=tuple(sorted({*self.notes, *other.notes})),
+            # of inputs made in two ways, or in one that is not known, there is no one colour
+            normalize=self.normalize if self.normalize == other.normalize else None,
+        )
+
+
+def _side_by_side(mine: str, theirs: str) -> str:
+    return " + ".join(sorted({*mine.split(" + "), *theirs.split(" + ")}))

@@ -1,0 +1,57 @@
+"""The circumstances of a site's calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Self
+
+from bnprobe.stats.moments import Array
+
+
+@dataclass(frozen=True)
+class CallLog:
+    """The circumstances of a site's calls, and what the layer held after the last one.
+
+    `n_calls_learning` calls fell into passes that compute gradients, `n_calls_model_training` into passes of a
+    model that was in train mode as a whole. `n_ranks` is the number of processes that train together, 1
+    where there is one. `fewest_values` are the values behind one mean and variance in the smallest call that the
+    norm normalized by its own statistics, `fewest_call` which of the site's calls that was (from 0) and
+    `fewest_images` its samples; None where there was no such call. `gamma_learns` and `beta_learns` say
+    whether they require a gradient, None where they are missing. `n_updates` is by how much
+    num_batches_tracked grew over all calls of the layer, None where it is not kept. The running statistics as
+    they were after the recording have shape (C,), or are None.
+    """
+
+    n_calls_learning: int
+    n_calls_model_training: int
+    n_ranks: int
+    fewest_values: float | None
+    fewest_call: int | None
+    fewest_images: int | None
+    gamma_learns: bool | None
+    beta_learns: bool | None
+    n_updates: int | None
+    running_mean_after: Array | None
+    running_var_after: Array | None
+
+    def merge(self, other: Self) -> Self:
+        """Both parts together. Calls are numbered within their part; the later memory is taken from `other`."""
+        smaller = min(self, other, key=CallLog._size)
+        return replace(
+            other,
+            n_calls_learning=self.n_calls_learning + other.n_calls_learning,
+            n_calls_model_training=self.n_calls_model_training + other.n_calls_model_training,
+            n_ranks=max(self.n_ranks, other.n_ranks),
+            fewest_values=smaller.fewest_values,
+            fewest_call=smaller.fewest_call,
+            fewest_images=smaller.fewest_images,
+            n_updates=None
+            if self.n_updates is None or other.n_updates is None
+            else self.n_updates + other.n_updates,
+        )
+
+    def _size(self) -> tuple[float, float]:
+        """What makes a call the smaller one: fewer values, then fewer samples."""
+        values, images = self.fewest_values, self.fewest_images
+        return inf if values is None else values, inf if images is None else images

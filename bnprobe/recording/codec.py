@@ -1,0 +1,212 @@
+"""Recordings on disk: named arrays and one JSON text in a safetensors file, nothing executable.
+
+The file's metadata hold the JSON (`recording`), its schema version, and a digest for the JSON and
+for each array, so that a file that was cut, edited or written by something else is refused with the
+name of the field, before any number of it is believed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from bnprobe.errors import BadRecordingFile, BnprobeError
+
+_Data = TypeVar("_Data")
+
+SCHEMA = 2
+"""Raised when a file written by this version could not be read by the last one."""
+
+RENAMED_SINCE_1 = {
+    "certificate": "integrity",
+    "wiring": "neighbours",
+    "ledger": "call_log",
+    "feeder": "producer",
+}
+"""Fields that files of schema 1 call otherwise."""
+
+
+AGAIN = "Record it again, or fetch the file anew."
+
+
+def encode(recording: Any) -> bytes:
+    """The file of a recording: a dataclass of dataclasses, tuples, arrays and scalars."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    text = json.dumps(_encode(recording, "recording", arrays), allow_nan=True)
+    metadata = {
+        "format": "bnprobe recording",
+        "schema": str(SCHEMA),
+        "recording": text,
+        "digest": _digest(text.encode()),
+        "digests": json.dumps({name: _digest(array.tobytes()) for name, array in arrays.items()}),
+    }
+    return _packed(arrays, metadata)
+
+
+def decode(path: Path, cls: type[_Data]) -> _Data:
+    """The `cls` in a file. Raises BadRecordingFile, naming the field, where it is not one that `encode` made."""
+    metadata, arrays = _read(path)
+    return _believe(path, metadata, arrays, cls)
+
+
+def _packed(arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str, str]) -> bytes:
+    """The safetensors layout: the length of the header, the header, the numbers.
+
+    Written here, because the library orders metadata by chance, and two files of one recording must be the same.
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        entries[name] = {"dtype": "F64", "shape": array.shape, "data_offsets": (start, end)}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # so that the numbers lie where float64 may lie
+    numbers = [array.astype("<f8", copy=False).tobytes() for array in arrays.values()]
+    return b"".join((len(header).to_bytes(8, "little"), header, *numbers))
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file says that it is a recording, by its ending or in its header; a checkpoint does not."""
+    if path.suffix == ".bnp":
+        return True
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("format") == "bnprobe recording"
+    except (SafetensorError, OSError, ValueError, TypeError):
+        return False
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
+    if path.is_dir():
+        raise BadRecordingFile(f"{path}: is a folder. Give the file that recording.save(path) wrote.")
+    if not path.is_file():
+        raise BadRecordingFile(f"{path}: no such file. Recordings are written with recording.save(path).")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != "bnprobe recording":
+                raise BadRecordingFile(f"{path.name}: not a bnprobe recording. {AGAIN}")
+            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise BadRecordingFile(
+            f"{path.name}: truncated, or not a bnprobe recording ({reason}). {AGAIN}"
+        ) from error
+
+
+def _believe(
+    path: Path, metadata: dict[str, str], arrays: dict[str, np.ndarray[Any, Any]], cls: type[_Data]
+) -> _Data:
+    """Check version and digests, then rebuild the recording."""
+    schema = metadata.get("schema", "")
+    if schema not in {str(known) for known in range(1, SCHEMA + 1)}:
+        raise BadRecordingFile(
+            f"{path.name}: schema {schema!r} is newer than the {SCHEMA} this bnprobe reads. Update bnprobe."
+        )
+    text = metadata.get("recording", "")
+    if _digest(text.encode()) != metadata.get("digest"):
+        raise BadRecordingFile(
+            f"{path.name}: recording: the text does not match its digest, so it was edited. {AGAIN}"
+        )
+    try:
+        digests = dict(json.loads(metadata.get("digests", "{}")))
+        for name, array in arrays.items():
+            if _digest(array.tobytes()) != digests.get(name):
+                raise BadRecordingFile(
+                    f"{path.name}: {name}: the numbers do not match their digest, so they were edited. {AGAIN}"
+                )
+        node = json.loads(text)
+        decoded = _decode(cls, _renamed(node) if schema == "1" else node, "recording", arrays)
+    except BadRecordingFile:
+        raise
+    except (BnprobeError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BadRecordingFile(f"{path.name}: {reason.rstrip('.')}. {AGAIN}") from error
+    return typing.cast(_Data, decoded)
+
+
+def _renamed(node: Any) -> Any:
+    """A file of schema 1 in the names of today."""
+    if isinstance(node, dict):
+        return {RENAMED_SINCE_1.get(name, name): _renamed(value) for name, value in node.items()}
+    return [_renamed(item) for item in node] if isinstance(node, list) else node
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _encode(value: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """A JSON value; arrays go to `arrays` under their path, which stands in their place."""
+    if isinstance(value, np.ndarray):
+        arrays[at] = np.ascontiguousarray(value, dtype=np.float64)
+        return {"array": at}
+    if dataclasses.is_dataclass(value):
+        return {
+            f.name: _encode(getattr(value, f.name), f"{at}/{f.name}", arrays)
+            for f in dataclasses.fields(value)
+        }
+    if isinstance(value, tuple):
+        return [_encode(item, f"{at}/{i}", arrays) for i, item in enumerate(value)]
+    return value
+
+
+def _decode(hint: Any, node: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """The value of type `hint` that `node` stands for; ValueError names the field where it does not fit."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(hint)
+        if node is None and type(None) in options:
+            return None
+        return _decode(next(option for option in options if option is not type(None)), node, at, arrays)
+    if origin is np.ndarray:
+        if not isinstance(node, dict) or node.get("array") not in arrays:
+            raise ValueError(f"{at}: its numbers are missing.")
+        return _float64(arrays[node["array"]], at)
+    if dataclasses.is_dataclass(hint):
+        return _decode_fields(typing.cast(type, hint), node, at, arrays)
+    if origin is tuple:
+        if not isinstance(node, list):
+            raise ValueError(f"{at}: expected a list, found {type(node).__name__}.")
+        return tuple(
+            _decode(typing.get_args(hint)[0], item, f"{at}/{i}", arrays) for i, item in enumerate(node)
+        )
+    return _scalar(hint, node, at)
+
+
+def _decode_fields(cls: type, node: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    hints = typing.get_type_hints(cls)
+    if not isinstance(node, dict):
+        raise ValueError(f"{at}: expected fields, found {type(node).__name__}.")
+    # a field with a default came later than the first files, and may be missing
+    needed = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+    odd = sorted((needed - node.keys()) | (node.keys() - hints.keys()))
+    if odd:
+        raise ValueError(f"{at}: fields missing or unknown: {', '.join(odd)}.")
+    return cls(**{name: _decode(hints[name], node[name], f"{at}/{name}", arrays) for name in node})
+
+
+def _float64(array: np.ndarray[Any, Any], at: str) -> np.ndarray[Any, Any]:
+    if array.dtype != np.float64:
+        raise ValueError(f"{at}: expected float64, found {array.dtype}.")
+    array.setflags(write=False)
+    return array
+
+
+def _scalar(hint: type, node: Any, at: str) -> Any:
+    if hint is float and isinstance(node, int) and not isinstance(node, bool):
+        return float(node)
+    if not isinstance(node, hint) or (hint is int and isinstance(node, bool)):
+        raise ValueError(f"{at}: expected {hint.__name__}, found {node!r}.")
+    if isinstance(node, str):
+        node.encode()  # half of a character, which JSON lets in, cannot be written again
+    return node

@@ -1,0 +1,230 @@
+"""One site: a norm layer at one call of the forward pass, and everything seen there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from bnprobe.errors import BnprobeError, CannotMerge
+from bnprobe.recording.call_log import CallLog
+from bnprobe.recording.gradient_record import GradientRecord, parts_of
+from bnprobe.recording.merge import merge_optional
+from bnprobe.recording.names import BATCH, POOLS, UNKNOWN, WEIGHTS_ONLY, site_name
+from bnprobe.recording.neighbours import Neighbours
+from bnprobe.stats import ClassMoments, Histogram, ImageMoments, Moments
+from bnprobe.stats.moments import Array
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One site, that is one norm layer at one call of the forward pass: (layer path, call number).
+
+    Shapes: C channels, G groups of the norm's own statistics. Arrays are float64. `gamma` and
+    `beta` are as of the last recorded call; `running_mean` and `running_var` as of the first, which
+    is what the norm remembered before this run. `output` says whether the statistics after the norm
+    were "derived" from those before it, or "read" because the map is not one affine map per row.
+    `mismatch` is the largest difference at the first call between the real output and the formula
+    of the kind, in units of the largest output; NaN where it was not checked. `neighbours` is what was found
+    around the layer when it was first called, or None. `classes` are the images by class, as far as labels
+    were given, or None. `call_log` holds the circumstances of the calls, or None where nobody kept it. Without a
+    single call every statistic is empty: such a record holds the vectors of a checkpoint, where an unknown
+    `momentum` is NaN.
+    """
+
+    layer: str
+    call: int
+    kind: str
+    class_name: str
+    pools: str
+    eps: float
+    momentum: float | None
+    n_batches_tracked: int | None
+    gamma: Array | None
+    beta: Array | None
+    running_mean: Array | None
+    running_var: Array | None
+    parameters_moved: bool
+    buffers_moved: bool
+    n_calls: int
+    n_calls_training: int
+    n_calls_running: int
+    n_images: int
+    output: str
+    mismatch: float
+    pre: Moments
+    pre_images: ImageMoments
+    pre_nonfinite: Array
+    pre_histogram: Histogram | None
+    post: Moments
+    post_nonfinite: Array
+    post_histogram: Histogram | None
+    n_positive: Array
+    own_mean: Moments | None
+    own_log_var: Moments | None
+    gradient: GradientRecord | None = None
+    neighbours: Neighbours | None = None
+    classes: ClassMoments | None = None
+    call_log: CallLog | None = None
+
+    def __post_init__(self) -> None:
+        c = self.pre.shape
+        if len(c) != 1:
+            raise BnprobeError(f"{self.site}: expected one entry per channel, got shape {c}.")
+        for name in ("pre_nonfinite", "post_nonfinite", "n_positive", *_VECTORS):
+            value = getattr(self, name)
+            if value is not None and value.shape != c:
+                raise BnprobeError(f"{self.site} / {name}: expected shape {c}, found {value.shape}.")
+        for name, shape in (("post", self.post.shape), ("pre_images", self.pre_images.n.shape)):
+            if shape != c:
+                raise BnprobeError(f"{self.site} / {name}: expected shape {c}, found {shape}.")
+        for name, part in parts_of(self.gradient, f"{self.site} / gradient") if self.gradient else ():
+            if part.shape != c:
+                raise BnprobeError(f"{name}: expected shape {c}, found {part.shape}.")
+        if self.classes is not None and self.classes.within.shape != c:
+            found = self.classes.within.shape
+            raise BnprobeError(f"{self.site} / classes: expected shape {c}, found {found}.")
+        for name in ("running_mean_after", "running_var_after") if self.call_log is not None else ():
+            after = getattr(self.call_log, name)
+            if after is not None and after.shape != c:
+                raise BnprobeError(f"{self.site} / {name}: expected shape {c}, found {after.shape}.")
+        if self.pools not in (*POOLS, UNKNOWN):
+            raise BnprobeError(
+                f"{self.site} / pools: expected one of {', '.join(POOLS)}, found {self.pools!r}."
+            )
+
+    @property
+    def site(self) -> str:
+        """Its name, by `site_name`."""
+        return site_name(self.layer, self.call)
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels, C."""
+        return self.pre.shape[0]
+
+    @property
+    def mode(self) -> str:
+        """`train` or `eval` by the flag at every call (`eval` where stored statistics are used in spite of it), else
+        `mixed`; `weights only` without a call."""
+        if self.n_calls == 0:
+            return WEIGHTS_ONLY
+        if self.n_calls_training == 0:
+            return "eval"
+        return "train" if self.n_calls_training == self.n_calls else "mixed"
+
+    @property
+    def normalized_by(self) -> str:
+        """Which statistics normalized: `running`, `batch`, `both`, the sample's own (`sample`), or `nothing` yet."""
+        if self.n_calls == 0:
+            return "nothing"
+        if self.n_calls_running:
+            return "running" if self.n_calls_running == self.n_calls else "both"
+        return "batch" if self.pools == BATCH else "sample"
+
+    @property
+    def has_running(self) -> bool:
+        """Whether the layer stores running statistics."""
+        return self.running_mean is not None and self.running_var is not None
+
+    def merge(self, other: Self) -> Self:
+        """Both parts of the recording of one site; CannotMerge when the weights differ."""
+        self._demand_same_layer(other)
+        added: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in _ADDED}
+        merged: dict[str, Any] = {
+            name: merge_optional(getattr(self, name), getattr(other, name), name in _OWN) for name in _MERGED
+        }
+        return replace(
+            self,
+            **added,
+            **merged,
+            parameters_moved=self.parameters_moved or other.parameters_moved,
+            buffers_moved=self.buffers_moved or other.buffers_moved,
+            output="read" if "read" in (self.output, other.output) else "derived",
+            mismatch=float(np.fmax(self.mismatch, other.mismatch)),
+            neighbours=other.neighbours
+            if self.neighbours is None or self.neighbours.follows == "unknown"
+            else self.neighbours,
+        )
+
+    def check_sane(self) -> Self:
+        """Raise unless every statistic obeys the inequalities that real samples obey."""
+        for name in ("pre", "post", "own_mean", "own_log_var"):
+            moments = getattr(self, name)
+            if moments is not None:
+                moments.check_sane(f"{self.site} / {name}")
+        for name, part in parts_of(self.gradient, f"{self.site} / gradient") if self.gradient else ():
+            if isinstance(part, Moments):
+                part.check_sane(name)
+        if self.classes is not None:
+            self.classes.check_sane(f"{self.site} / classes")
+        if self.call_log is not None:
+            for name in ("n_calls_learning", "n_calls_model_training"):
+                if not 0 <= getattr(self.call_log, name) <= self.n_calls:
+                    raise BnprobeError(f"{self.site} / {name}: more of such calls than calls.")
+        if np.any(self.n_positive > self.post.n + self.post_nonfinite) or np.any(self.n_positive < 0):
+            raise BnprobeError(f"{self.site} / n_positive: more positive outputs than outputs.")
+        return self
+
+    def _demand_same_layer(self, other: Self) -> None:
+        for name in ("layer", "call", "kind", "pools", "eps"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise CannotMerge(
+                    f"{self.site}: {name} is {mine!r} in one recording and {theirs!r} in the other, so they "
+                    "come from different models. Record both from the same checkpoint."
+                )
+        for name in _VECTORS:
+            gap = _largest_gap(getattr(self, name), getattr(other, name))
+            if gap != 0 and (self.buffers_moved or self.parameters_moved):
+                raise CannotMerge(
+                    f"{self.site}: {name} differs (largest gap {gap:.3g}): it was trained or updated while the first "
+                    "part was recorded. Record all of it with one probe, or in eval mode."
+                )
+            if gap != 0:
+                raise CannotMerge(
+                    f"{self.site}: {name} differs (largest gap {gap:.3g}), so the two recordings come from "
+                    "different weights. Record both shards from the same checkpoint."
+                )
+
+
+_VECTORS = ("gamma", "beta", "running_mean", "running_var")
+
+
+_ADDED = (
+    "n_calls",
+    "n_calls_training",
+    "n_calls_running",
+    "n_images",
+    "pre_nonfinite",
+    "post_nonfinite",
+    "n_positive",
+)
+
+
+_OWN = ("own_mean", "own_log_var", "gradient", "classes", "call_log")
+
+
+_MERGED = ("pre", "pre_images", "pre_histogram", "post", "post_histogram", *_OWN)
+
+
+HISTOGRAMS_LOST = (
+    "Histograms are missing: a part of the whole was recorded without them. Record every part with them."
+)
+
+
+def loses_histograms(mine: LayerRecord, theirs: LayerRecord) -> bool:
+    """Whether only one of two parts of a site has a histogram, so that the whole has none."""
+    return (mine.pre_histogram is None) != (theirs.pre_histogram is None)
+
+
+def _largest_gap(mine: Array | None, theirs: Array | None) -> float:
+    """Largest absolute difference; infinite where one is missing, or not finite where the other is."""
+    if mine is None or theirs is None:
+        return 0.0 if mine is theirs else float("inf")
+    if mine.shape != theirs.shape:
+        return float("inf")
+    same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
+    gaps = np.abs(mine[~same] - theirs[~same])
+    return float(np.max(np.where(np.isnan(gaps), np.inf, gaps), initial=0.0))

@@ -1,0 +1,57 @@
+"""What no run can have written, beside the laws of the statistics: asked of every file before it is believed.
+
+Numbers that are counts are whole, not negative and no more than a float64 counts; sums of squares are not
+negative. A network that diverged writes NaN and infinity in many places, so those are let in elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from bnprobe.recording.about import About
+from bnprobe.recording.layer_record import LayerRecord
+
+MOST = 2**53
+"""Up to here float64 tells neighbouring whole numbers apart."""
+
+COUNTS = ("n", "n_positive", "pre_nonfinite", "post_nonfinite", "dy_nonfinite", "counts", "labels")
+NOT_NEGATIVE = ("aa", "bb", "energy", "norm", "within")
+OUTPUTS = ("derived", "read")
+
+
+def violations(about: About, layers: Iterable[LayerRecord]) -> Iterator[str]:
+    """Each thing that no run writes, with its place."""
+    yield from _odd_fields(about, "about")
+    if not 0 <= about.seconds < math.inf:
+        yield f"about / seconds: a run cannot take {about.seconds} s."
+    for record in layers:
+        yield from _odd_fields(record, record.site)
+        if not 0 <= record.eps < math.inf:
+            yield f"{record.site} / eps: expected a number that is not negative, found {record.eps}."
+        if record.momentum is not None and math.isinf(record.momentum):
+            yield f"{record.site} / momentum: expected a finite number, found {record.momentum}."
+        if record.output not in OUTPUTS:
+            yield f"{record.site} / output: expected {' or '.join(OUTPUTS)}, found {record.output[:40]!r}."
+
+
+def _odd_fields(value: Any, at: str) -> Iterator[str]:
+    for field in fields(value):
+        name, part = field.name, getattr(value, field.name)
+        where = f"{at} / {name}"
+        if is_dataclass(part):
+            yield from _odd_fields(part, where)
+        elif isinstance(part, int) and not isinstance(part, bool) and not 0 <= part <= MOST:
+            yield f"{where}: expected a count, found a number {'below 0' if part < 0 else 'of astronomical size'}."
+        elif isinstance(part, np.ndarray) and name in COUNTS and not _are_counts(part):
+            yield f"{where}: expected counts, found numbers that are negative, broken or too large."
+        elif isinstance(part, np.ndarray) and name in NOT_NEGATIVE and bool((part < 0).any()):
+            yield f"{where}: sums of squares are not negative."
+
+
+def _are_counts(array: Any) -> bool:
+    return bool(((array >= 0) & (array <= MOST) & (array == np.floor(array))).all())

@@ -1,0 +1,69 @@
+"""What a layer or RMS norm itself computes: at each position, the mean and variance over channels.
+
+In float64 lanes, about the position's first channel, so that data far from zero lose nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from bnprobe.reductions.cpu import tasks
+from bnprobe.reductions.cpu.llvm import floats, njit_fast, njit_strict, value
+
+LANES = 128
+"""Positions summed side by side, where positions and not channels are neighbours."""
+
+
+@njit_fast
+def neighbours(x: Any, start: int, n: int, stride: int, k: float) -> Any:
+    """Sums of (v - k) and its square over the channels of one position."""
+    s1 = s2 = 0.0
+    for c in range(n):
+        d = np.float64(value(x, start + c * stride)) - k
+        s1 += d
+        s2 += d * d
+    return s1, s2
+
+
+@njit_fast
+def add_channel(x: Any, start: int, stride: int, board: Any, width: int) -> None:
+    """Add one channel to the sums of neighbouring positions; the board holds k, s1 and s2."""
+    for i in range(width):
+        d = np.float64(value(x, start + i * stride)) - board[i]
+        board[LANES + i] += d
+        board[2 * LANES + i] += d * d
+
+
+@njit_strict
+def write_position(task: Any, at: int, k: float, s1: float, s2: float) -> None:
+    """The mean, and the log of variance (mean square, if not centred) + eps."""
+    n = np.float64(task[tasks.C])
+    m = s1 / n
+    square = max(s2 / n - m * m, 0.0) if task[tasks.CENTRED] else s2 / n
+    out = floats(task[tasks.OUT])
+    out[at] = k + m
+    out[task[tasks.N] * task[tasks.P] + at] = math.log(square + floats(task[tasks.EPS])[0])
+
+
+@njit_strict
+def positions_of_image(x: Any, task: Any, n: int) -> None:
+    """All positions of image n, whichever way they lie."""
+    board = np.zeros(3 * LANES)
+    start, first = n * task[tasks.SN], n * task[tasks.P]
+    for p0 in range(0, task[tasks.P], LANES):
+        width = min(LANES, task[tasks.P] - p0)
+        for i in range(width):
+            at = start + (p0 + i) * task[tasks.SP]
+            board[i] = np.float64(value(x, at)) if task[tasks.CENTRED] else 0.0
+            board[LANES + i] = board[2 * LANES + i] = 0.0
+            if task[tasks.SC] == 1:
+                board[LANES + i], board[2 * LANES + i] = neighbours(x, at, task[tasks.C], 1, board[i])
+        if task[tasks.SC] != 1:
+            for c in range(task[tasks.C]):
+                at = start + c * task[tasks.SC] + p0 * task[tasks.SP]
+                add_channel(x, at, task[tasks.SP], board, width)
+        for i in range(width):
+            write_position(task, first + p0 + i, board[i], board[LANES + i], board[2 * LANES + i])

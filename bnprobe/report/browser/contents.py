@@ -1,0 +1,190 @@
+"""What the page carries for its moving part: a manifest in JSON, and named columns packed as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.measures import Tables, glossary
+from bnprobe.recording import LayerRecord, Recording
+from bnprobe.report.browser.densities import EDGES, Bytes, place_after, place_before, same_counts, steps
+from bnprobe.report.browser.derived import derived_columns
+from bnprobe.report.browser.measures import (
+    COMPACT_FEWEST,
+    COMPACT_HISTOGRAMS,
+    COMPACT_VALUES,
+    FEWEST,
+    MOST_PROFILES,
+    MOST_VALUES,
+    PAINTS,
+    PROFILES,
+    chosen_columns,
+)
+from bnprobe.report.browser.packing import pack_bytes, pack_floats
+from bnprobe.report.page.numbers import visible
+
+ROLES = ("dead", "constant", "rare", "mixed", "linear", "saturated", "unknown")
+"""In the order of their codes on the page."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """`manifest` is JSON that may stand inside a script element; `blobs` are (name, text) pairs."""
+
+    manifest: str
+    blobs: tuple[tuple[str, str], ...]
+
+
+def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compact: bool = False) -> Data:
+    """Everything the scripts draw from: layers, findings, channel columns and histograms.
+
+    `compact` leaves out what a notebook cell can do without.
+    """
+    channels = tables.channels
+    known = [str(name) for name in channels if channels[name].notna().any()]
+    eps = np.repeat(
+        [record.eps for record in recording.layers], [record.n_channels for record in recording.layers]
+    )
+    free = derived_columns(channels, eps)
+    room = (COMPACT_VALUES, COMPACT_FEWEST) if compact else (MOST_VALUES, FEWEST)
+    shown, left_out = chosen_columns(known, free, len(channels), *room)
+    drawn = not compact or len(channels) <= COMPACT_HISTOGRAMS
+    histograms, places, blobs = _histograms(recording, drawn)
+    blobs += [(f"column-{name}", _packed(channels[name])) for name in shown if name not in free]
+    meanings = {column.name: column for column in glossary()}
+    manifest = {
+        "model": visible(recording.about.model),
+        "layers": [
+            {**_layer(record, row), **places[i]}
+            for i, (record, row) in enumerate(
+                zip(recording.layers, tables.layers.to_dict("records"), strict=True)
+            )
+        ],
+        "columns": {name: {"meaning": meanings[name].meaning, "unit": meanings[name].unit} for name in shown},
+        "derived": [name for name in shown if name in free],
+        "leftOut": left_out,
+        "paints": {name: vars(paint) for name, paint in PAINTS.items() if name in shown},
+        "profiles": _profiles(tables.layers),
+        "roles": ROLES,
+        "edges": EDGES if histograms else [],
+        "findings": _findings(findings, recording),
+    }
+    return Data(_json(manifest), tuple(blobs))
+
+
+def _packed(column: pd.Series) -> str:
+    if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+        codes = {name: code for code, name in enumerate(ROLES)}
+        return pack_floats(column.map(codes).to_numpy(dtype=float))
+    return pack_floats(column.to_numpy(dtype=float))
+
+
+def _layer(record: LayerRecord, row: dict[Any, Any]) -> dict[str, Any]:
+    return {
+        "name": record.layer,
+        "call": record.call,
+        "kind": record.kind,
+        "n": record.n_channels,
+        "eps": record.eps,
+        "memory": record.has_running,
+        "seen": bool(record.n_calls),
+        "follows": row["follows"] if isinstance(row.get("follows"), str) else "",
+    }
+
+
+def _histograms(
+    recording: Recording, drawn: bool
+) -> tuple[bool, list[dict[str, Any]], list[tuple[str, str]]]:
+    """Whether there are any, where each layer's stand, and the packed bytes."""
+    before: list[Bytes] = []
+    after: list[Bytes] = []
+    explicit = {name: np.full(_n_channels(recording.layers), np.nan) for name in _PLACES}
+    places: list[dict[str, Any]] = []
+    start = 0
+    for record in recording.layers:
+        places.append(_place(record, before, after, explicit, start) if drawn else dict(_NOWHERE))
+        start += record.n_channels
+    blobs = [
+        (name, pack_bytes(np.concatenate(parts)))
+        for name, parts in (("before", before), ("after", after))
+        if parts
+    ]
+    blobs += [
+        (f"column-{name}", pack_floats(values))
+        for name, values in explicit.items()
+        if np.isfinite(values).any()
+    ]
+    return bool(before or after), places, blobs  # fmt: skip
+
+
+_NOWHERE: dict[str, Any] = {"before": -1, "after": -1, "placeBefore": "", "placeAfter": ""}
+_PLACES = ("before_centre", "before_scale", "after_centre", "after_scale")
+
+
+def _place(
+    record: LayerRecord,
+    before: list[Bytes],
+    after: list[Bytes],
+    explicit: dict[str, Any],
+    start: int,
+) -> dict[str, Any]:
+    """Where the layer's histograms stand among all of them (rows, -1 for none), and what sets their bins."""
+    place = dict(_NOWHERE)
+    mine = slice(start, start + record.n_channels)
+    pre, post = record.pre_histogram, record.post_histogram
+    if pre is not None:
+        place |= {"before": sum(map(len, before)), "placeBefore": place_before(record)}
+        before.append(steps(pre))
+        if place["placeBefore"] == "own":
+            explicit["before_centre"][mine], explicit["before_scale"][mine] = pre.centre[0], pre.scale[0]
+    if post is not None:
+        place["placeAfter"] = place_after(record)
+        if pre is not None and same_counts(pre, post, record.gamma):
+            place["after"] = "turned"
+        else:
+            place["after"] = sum(map(len, after))
+            after.append(steps(post))
+        if place["placeAfter"] == "own":
+            explicit["after_centre"][mine], explicit["after_scale"][mine] = post.centre[0], post.scale[0]
+    return place
+
+
+def _n_channels(layers: Sequence[LayerRecord]) -> int:
+    return sum(record.n_channels for record in layers)
+
+
+def _profiles(layers: pd.DataFrame) -> list[dict[str, Any]]:
+    known = [p for p in PROFILES if p[0] in layers and layers[p[0]].notna().any()]
+    return [
+        {"name": name, "title": title, "scale": scale, "line": line, "values": _short(layers[name])}
+        for name, title, scale, line in known[:MOST_PROFILES]
+    ]
+
+
+def _short(values: pd.Series) -> list[float | None]:
+    """Four significant digits, null where nothing finite is known."""
+    return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values.to_numpy(dtype=float)]
+
+
+def _findings(findings: pd.DataFrame, recording: Recording) -> list[dict[str, Any]]:
+    """Rule, severity, sentence and, by layer, the channels concerned (none where it is the layer itself)."""
+    position = {(record.layer, record.call): i for i, record in enumerate(recording.layers)}
+    groups: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in findings.to_dict("records"):
+        key = (str(row["severity"]), str(row["rule"]), str(row["says"]))
+        group = groups.setdefault(key, {"severity": key[0], "rule": key[1], "says": key[2], "places": []})
+        at = position.get((row["layer"], row["call"]))
+        if at is not None:
+            group["places"].append([at, [int(c) for c in row["channels"]]])
+    return list(groups.values())
+
+
+def _json(value: Any) -> str:
+    """JSON that no parser of HTML can take for markup, whatever names it holds."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

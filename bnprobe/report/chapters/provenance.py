@@ -1,0 +1,71 @@
+"""What was probed, on what, in which mode, when and with what; and whether the model was left as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnprobe.recording import WEIGHTS_ONLY, Recording
+from bnprobe.report.page.blocks import Facts, Section
+from bnprobe.report.page.numbers import count, listed, number
+
+
+def probed(recording: Recording) -> Section:
+    """The page's first section; how it was measured is folded below."""
+    how = Section("provenance", "How it was measured", (Facts(tuple(provenance(recording))),), folded=True)
+    return Section("probed", "What was probed", (Facts(tuple(facts(recording))),), parts=(how,))
+
+
+def facts(recording: Recording) -> list[tuple[str, str]]:
+    """What a reader must know to believe the rest."""
+    about = recording.about
+    told = [("model", f"{about.model}, {about.n_parameters:,} parameters"), ("weights", about.weights)]
+    if recording.weights_only:
+        return [*told, ("mode", f"{WEIGHTS_ONLY}: what is stored, without data")]
+    modes = ", ".join(sorted({record.mode for record in recording.layers}))
+    return [
+        *told,
+        ("data", about.data),
+        ("preprocessing", about.preprocessing),
+        ("mode", modes),
+        ("seen", f"{count(about.n_images, 'image')} in {count(about.n_forwards, 'forward pass')}"),
+    ]
+
+
+def provenance(recording: Recording) -> list[tuple[str, str]]:
+    """When, on what and with what the numbers were made, and whether the model was left as it was."""
+    about = recording.about
+    rest = _left_unread(recording) + [("note", note) for note in about.notes]
+    if recording.weights_only:
+        read = f"{about.started}, nothing was executed" if about.device == "none" else about.started
+        return [("read", read), ("versions", about.versions), *rest]
+    return [
+        ("time", f"{number(about.seconds, 3)} s in the model and its probe, started {about.started}"),
+        ("device", about.device),
+        ("versions", about.versions),
+        ("outputs", _outputs(recording)),
+        *_certificate(recording),
+        *rest,
+    ]
+
+
+def _certificate(recording: Recording) -> list[tuple[str, str]]:
+    """What was compared of the model before and after; nothing where nobody compared."""
+    integrity = recording.integrity
+    return [] if integrity is None else [("left unchanged", str(integrity.says))]
+
+
+def _left_unread(recording: Recording) -> list[tuple[str, str]]:
+    rows = (("never called", recording.never_called), ("not understood", recording.not_understood))
+    return [(name, listed(list(layers), 12)) for name, layers in rows if layers]
+
+
+def _outputs(recording: Recording) -> str:
+    derived = [record for record in recording.layers if record.output == "derived"]
+    read = len(recording.layers) - len(derived)
+    gaps = [record.mismatch for record in derived if np.isfinite(record.mismatch)]
+    text = (
+        f"statistics after the norm derived from the input at {count(len(derived), 'layer')}, read at {read}"
+    )
+    if gaps:
+        text += f"; derived and real output differ by at most {number(max(gaps), 2)} of the largest output"
+    return text

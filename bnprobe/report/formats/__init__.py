@@ -1,0 +1,1 @@
+"""The same page in every form: HTML, text, JSON, SARIF."""

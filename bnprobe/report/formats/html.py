@@ -1,0 +1,151 @@
+"""Blocks to one self-contained HTML page: no request, one style sheet, and scripts that it can do without.
+
+A policy in the page's head names the two scripts by their hash. Whatever else should ever get into a page, by a
+name or a mistake, a browser would not run it, nor would it load anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import uuid
+import warnings
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from bnprobe.report.browser import AWAKE, program, program_of_tables
+from bnprobe.report.page.blocks import Figure, Moving, Page, Section
+from bnprobe.report.page.numbers import NARROW, visible
+
+ROOT = "bnprobe"
+"""Id of the page's root element; notebook cells, of which there may be many, have one of their own each."""
+
+IN_A_CELL = ("answer", "findings", "network", "layers")
+
+
+@dataclass(frozen=True)
+class Scripts:
+    """What stands in script elements: our programs, and between them the data, which some pages do without."""
+
+    awake: Markup
+    program: Markup
+    manifest: Markup
+    blobs: tuple[tuple[str, Markup], ...]
+
+
+def to_html(page: Page) -> str:
+    """The whole page, from `<!doctype html>` on."""
+    return _render("page.html.j2", page, ROOT, compact=False)
+
+
+def to_fragment(page: Page) -> str:
+    """The page's telling sections for a notebook cell, with their style and scripts inside.
+
+    Its ids are its own: two cells of a notebook do not get into each other's way.
+    """
+    root = f"bnprobe-{uuid.uuid4().hex[:12]}"
+    kept = [replace(s, parts=()) for s in page.sections if s.id in IN_A_CELL]
+    return _render("fragment.html.j2", replace(page, sections=tuple(map(_compact, kept))), root, compact=True)
+
+
+def _compact(section: Section) -> Section:
+    """Of the layers only what moves; a cell is no place to scroll through all of them."""
+    if section.id != "layers":
+        return section
+    return replace(section, blocks=tuple(b for b in section.blocks if isinstance(b, Moving)))
+
+
+def _render(template: str, page: Page, root: str, compact: bool) -> str:
+    prefix = f"{root}-" if compact else ""
+    scripts = _scripts(page, root, compact)
+    trusted = [_fingerprint(script) for script in (scripts.awake, scripts.program) if script]
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            page=page,
+            root=root,
+            prefix=prefix,
+            whole=not compact,
+            css=_css(),
+            svg=lambda figure: _svg(figure, prefix),
+            kind=_kind,
+            scripts=scripts,
+            trusted=Markup(" ".join(trusted)),
+        )
+    )
+
+
+def _scripts(page: Page, root: str, compact: bool) -> Scripts:
+    if page.data is None:
+        return Scripts(Markup(), Markup(program_of_tables(root)), Markup(), ())
+    data = page.data(compact)
+    return Scripts(
+        Markup(AWAKE % root),
+        Markup(program(root)),
+        Markup(data.manifest),
+        tuple((name, Markup(text)) for name, text in data.blobs),
+    )
+
+
+def _fingerprint(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return f"'sha256-{digest}'"
+
+
+@cache
+def _templates() -> Environment:
+    templates = Environment(
+        loader=PackageLoader("bnprobe.report.formats", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["code"] = with_code
+    return templates
+
+
+def with_code(text: str) -> Markup:
+    """What stands between backticks as code; without a partner a backtick is one."""
+    parts = _finalize(text).split("`")
+    if len(parts) % 2 == 0:
+        parts[-2:] = ["`".join(parts[-2:])]
+    return Markup().join(
+        Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts)
+    )
+
+
+def _finalize(value: Any) -> Any:
+    """Names come from outside: what cannot be seen must not turn, hide or break what can."""
+    return NARROW.join(map(visible, value.split(NARROW))) if type(value) is str else value
+
+
+@cache
+def _css() -> Markup:
+    return Markup(
+        resources.files("bnprobe.report.formats").joinpath("templates", "page.css").read_text("utf-8")
+    )
+
+
+def _kind(block: Any) -> str:
+    return type(block).__name__
+
+
+def _svg(figure: Figure, prefix: str = "") -> Markup:
+    """The drawn picture; one that cannot be drawn costs a sentence, never the page."""
+    from bnprobe.report.figures import to_svg
+
+    try:
+        return Markup(to_svg(prefix + figure.name, figure.draw))
+    except Exception as error:
+        warnings.warn(
+            f"the picture {figure.name!r} could not be drawn: {error}", RuntimeWarning, stacklevel=2
+        )
+        return Markup("<p class='note'>This picture could not be drawn: {}</p>").format(error)

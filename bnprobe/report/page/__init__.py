@@ -1,0 +1,1 @@
+"""What a page is made of: blocks, numbers in words, tables, and the order of its sections."""

@@ -1,0 +1,141 @@
+"""What a page is made of: small frozen nouns between the facts and the HTML or terminal text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bnprobe.report.browser import Data
+
+
+@dataclass(frozen=True)
+class Prose:
+    """Paragraphs of plain words."""
+
+    paragraphs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names with their values."""
+
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a table: its text, and whether it is a number (aligned right)."""
+
+    text: str
+    number: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose headers explain themselves: `heads` are (name, meaning) pairs.
+
+    A `brief` one gives way to a whole one where scripts run. `layers` says which layer each row is about.
+    """
+
+    heads: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    brief: bool = False
+    layers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture, drawn when it is needed; `alt` says in words what it shows.
+
+    `draw` returns a matplotlib figure. `name` is unique on the page. A `still` one is for paper and for readers
+    without scripts: elsewhere something that moves stands in its place.
+    """
+
+    name: str
+    alt: str
+    draw: Callable[[], Any]
+    caption: str = ""
+    still: bool = False
+
+
+@dataclass(frozen=True)
+class Moving:
+    """A place where the page's scripts draw: the "map" of the network, or the "layers". Nothing on paper."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class FindingGroup:
+    """One rule's findings of one severity that say the same, with the layers they hold for.
+
+    `at` are the places as positions (layer of the recording, channel), -1 where it is none in particular.
+    """
+
+    severity: str
+    rule: str
+    says: str
+    places: tuple[str, ...]
+    because: tuple[str, ...]
+    do: str
+    source: str
+    at: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All findings, the most severe first; `nothing` is said where there are none."""
+
+    groups: tuple[FindingGroup, ...]
+    nothing: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the glossary."""
+
+    name: str
+    meaning: str
+    formula: str
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Glossary:
+    """What every column means."""
+
+    entries: tuple[Entry, ...]
+
+
+Block = Prose | Facts | Table | Figure | Moving | Findings | Glossary
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the page. `folded` sections open on request, and are open on paper.
+
+    `layer` is the position of the layer that the section is about, -1 where it is about none.
+    """
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+    folded: bool = False
+    hint: str = ""
+    parts: tuple[Section, ...] = ()
+    layer: int = -1
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole page. `data(compact)` packs what its scripts draw from, less of it for a notebook cell."""
+
+    title: str
+    lead: str
+    sections: tuple[Section, ...]
+    footer: str
+    data: Callable[[bool], Data] | None = None

@@ -1,0 +1,52 @@
+"""Rules in words: each looks at the tables and says what is wrong, why, and what to do. Never imports torch."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bnprobe.rules import (
+    comparison,
+    gradient,
+    preprocessing,
+    running_stats,
+    structure,
+    usage,
+    values,
+    weights,
+)
+from bnprobe.rules.remedies import in_words
+from bnprobe.rules.rule import SEVERITIES, Evidence, Finding, Measured, Rule
+from bnprobe.rules.thresholds import DEFAULT, Limits
+
+__all__ = ["COMPARED", "RULES", "Finding", "Limits", "Rule", "judge"]
+
+RULES: tuple[Rule, ...] = (
+    *preprocessing.RULES,
+    *running_stats.RULES,
+    *values.RULES,
+    *usage.RULES,
+    *weights.RULES,
+    *structure.RULES,
+    *gradient.RULES,
+)
+"""The rule book, in the order in which findings of one severity are shown."""
+
+COMPARED: tuple[Rule, ...] = comparison.RULES
+"""The rules about two recordings, which read the tables of a comparison."""
+
+COLUMNS = ("severity", "rule", "layer", "channels", "says", "because", "do", "source", "call")
+
+
+def judge(measured: Measured, limits: Limits = DEFAULT, rules: tuple[Rule, ...] = RULES) -> pd.DataFrame:
+    """Every finding of these rules, the most severe first; a row per finding, with the columns of the contract."""
+    evidence = Evidence.of(measured, limits)
+    rows = [
+        {**vars(finding), "do": in_words(finding.do), "rule": rule.id, "source": rule.source}
+        for rule in rules
+        for finding in rule.find(evidence)
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    rank = table["severity"].map({severity: i for i, severity in enumerate(SEVERITIES)})
+    return (
+        table.assign(rank=rank).sort_values("rank", kind="stable").drop(columns="rank").reset_index(drop=True)
+    )

@@ -1,0 +1,118 @@
+"""The form of a rule and of what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol, Self
+
+import pandas as pd
+
+from bnprobe.rules.thresholds import DEFAULT, Limits
+
+SEVERITIES = ("critical", "warning", "info")
+
+
+class Measured(Protocol):
+    """The tables of a report."""
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """A row per site."""
+
+    @property
+    def channels(self) -> pd.DataFrame:
+        """A row per channel of every site."""
+
+    @property
+    def unread(self) -> pd.DataFrame:
+        """Layers that gave no numbers, and why."""
+
+    @property
+    def preprocessing(self) -> pd.DataFrame:
+        """Mistakes with the inputs that explain what the first norm sees, the best first."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a rule may look at: the tables of a report, and the thresholds."""
+
+    layers: pd.DataFrame
+    channels: pd.DataFrame
+    unread: pd.DataFrame
+    limits: Limits = DEFAULT
+    preprocessing: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @classmethod
+    def of(cls, measured: Measured, limits: Limits = DEFAULT) -> Self:
+        """The tables of a report, to be judged by these thresholds."""
+        return cls(measured.layers, measured.channels, measured.unread, limits, measured.preprocessing)
+
+    @cached_property
+    def sites(self) -> list[tuple[pd.Series, pd.DataFrame]]:
+        """Each site's row of the layer table with its channels; the rules share them, and change none."""
+        groups = dict(list(self.channels.groupby(["layer", "call"], sort=False)))
+        return [(row, groups[row["layer"], row["call"]]) for _, row in self.layers.iterrows()]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: where, in words, on which numbers, and what to do about it.
+
+    `says` is the sentence, `because` gives the numbers and the threshold. What stands between backticks in
+    `do` is a command, or Python that runs as it stands where `model` is the model, `loader` gives batches of
+    training images, `batches` are those recorded, `x` and `y` are one batch and `loss(output, y)` is the loss;
+    code that sets `x` belongs into the preprocessing. `channels` are indices within the layer, empty when the
+    whole layer is meant.
+    """
+
+    severity: str
+    layer: str
+    says: str
+    because: str
+    do: str
+    channels: tuple[int, ...] = ()
+    call: int = 0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A named question to the tables, with its source and what makes it silent."""
+
+    id: str
+    asks: str
+    source: str
+    silent: str
+    find: Callable[[Evidence], Iterable[Finding]]
+
+
+def site_of(row: pd.Series) -> str:
+    """The name of a row's site in a sentence, as `LayerRecord.site` names it."""
+    return f"{row['layer']} (call {row['call'] + 1})" if row["call"] else str(row["layer"])
+
+
+def fresh(row: pd.Series, channels: pd.DataFrame) -> bool:
+    """Whether the memory was 0 and 1 in every channel, and still is: it is shown as before the recording."""
+    initial = (channels["running_mean"] == 0) & (channels["running_var"] == 1)
+    return bool(initial.all()) and not moved_meanwhile(row)
+
+
+def moved_meanwhile(row: pd.Series) -> bool:
+    """Whether the memory was updated during the recording; what is known of it then is out of date."""
+    return bool(row["memory_moved"] > 0)
+
+
+def indices(channels: pd.DataFrame) -> tuple[int, ...]:
+    """Channel numbers of the rows."""
+    return tuple(int(c) for c in channels["channel"])
+
+
+def how_many(found: pd.DataFrame, channels: pd.DataFrame) -> str:
+    """All or some of the layer's channels, to open a sentence."""
+    return "All channels" if len(found) == len(channels) else "Some channels"
+
+
+def share_severity(found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> str:
+    """A warning where a good part of the layer's channels are meant, a note where it is a few."""
+    return "warning" if len(found) >= limits.many_channels * len(channels) else "info"

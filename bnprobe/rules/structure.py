@@ -1,0 +1,284 @@
+"""Rules about what stands around a norm: what is shared, redundant, switched off, folded away, or far too large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.rules.remedies import is_function, module, start_anew
+from bnprobe.rules.rule import Evidence, Finding, Rule, how_many, indices, moved_meanwhile, share_severity
+from bnprobe.rules.thresholds import DEFAULT
+
+OUTLIER = 6.0
+"""Size of a channel, in typical ones, above which it is an outlier (Dettmers et al. 2022)."""
+
+
+def calls_differ(evidence: Evidence) -> Iterator[Finding]:
+    """One memory for several uses whose inputs are not alike."""
+    limits = evidence.limits
+    first: dict[str, pd.DataFrame] = {}
+    for row, channels in evidence.sites:
+        one = first.setdefault(row["layer"], channels)
+        if one is channels or row["kind"] != "batch_norm" or channels["running_var"].isna().all():
+            continue
+        distance, ratio = _apart(one, channels)
+        top = limits.variance_ratio
+        if distance > limits.shift or ratio > top or ratio < 1 / top:
+            yield Finding(
+                "warning",
+                row["layer"],
+                "One norm serves several inputs that are not alike: its one memory fits none of them.",
+                f"call {row['call'] + 1} lies {distance:.2f} σ (root mean square over channels) from call 1 (threshold "
+                f"{limits.shift:g}), and its typical variance is {ratio:.3g} times as large "
+                f"(thresholds {1 / top:g}, {top:g}); {row['n_images']:g} images were seen.",
+                "Use one norm per call, and share only the weights between them. As the network is, each call can at least "
+                f"use its own batch: `n = {module(row['layer'])}; n.running_mean = n.running_var = None`.",
+                call=row["call"],
+            )
+
+
+def _apart(one: pd.DataFrame, two: pd.DataFrame) -> tuple[float, float]:
+    """Distance of means in pooled deviations (root mean square), and the typical ratio of variances."""
+    mean = [part["pre_mean"].to_numpy(float) for part in (one, two)]
+    var = [part["pre_var"].to_numpy(float) for part in (one, two)]
+    with np.errstate(all="ignore"):
+        distance = (mean[1] - mean[0]) / np.sqrt((var[0] + var[1]) / 2)
+        ratio = var[1] / var[0]
+        known = distance[np.isfinite(distance)]
+        rms = float(np.sqrt(np.mean(known**2))) if known.size else float("nan")
+    ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+    return rms, float(np.median(ratio)) if ratio.size else float("nan")
+
+
+def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
+    """A bias before a norm that takes the mean out again, where the norm is all that it meets."""
+    pairs = []
+    alone = evidence.layers.groupby("layer")["feeds_alone"].min()
+    for row, channels in evidence.sites:
+        pools_alone = row["kind"] == "batch_norm" and row["call"] == 0 and alone[row["layer"]] == 1
+        if pools_alone and row["feeder"] and (channels["filter_bias"].fillna(0) != 0).any():
+            pairs.append((str(row["feeder"]), str(row["layer"])))
+    if pairs:
+        named = ", ".join(f"{producer} before {norm}" for producer, norm in pairs[:3])
+        fed = "layer with a bias feeds" if len(pairs) == 1 else "layers with a bias feed"
+        yield Finding(
+            "warning",
+            pairs[0][1],
+            "A bias is added before a norm that takes it out again: it learns nothing, and conversions forget it.",
+            f"{len(pairs)} {fed} a batch norm: {named}{', ...' if len(pairs) > 3 else ''}.",
+            "Build these layers with bias=False. For trained weights the memory takes it over, and the output stays: "
+            f"{_taken_over(pairs)}.",
+        )
+
+
+def _taken_over(pairs: list[tuple[str, str]]) -> str:
+    """The code for pairs of modules; what a function is given as its memory has no path."""
+    modules = [pair for pair in pairs if not is_function(pair[1])]
+    code = (
+        f"`pairs = {modules}`, then `for f, n in [map(model.get_submodule, pair) for pair in pairs]: "
+        "n.running_mean -= f.bias.data; f.bias = None`"
+    )
+    by_hand = "subtract the bias from the running mean that the function is given, and set it to None"
+    if len(modules) == len(pairs):
+        return code
+    return f"{code}; where a function normalizes, {by_hand}" if modules else by_hand
+
+
+def folded_away(evidence: Evidence) -> Iterator[Finding]:
+    """Norms that are no longer there, or that do nothing because the weights before have taken them in."""
+    gone = [row["layer"] for _, row in evidence.unread.iterrows() if row["why"] == "folded"]
+    if gone:
+        yield Finding(
+            "warning",
+            gone[0],
+            "Norms of this model were folded into the convolutions before them: what they knew is not on this page.",
+            f"{len(gone)} places hold an identity behind a convolution with a bias ({', '.join(gone[:3])}"
+            f"{', ...' if len(gone) > 3 else ''}).",
+            "Nothing, if this is meant for inference. To see the norms, probe the model as it was before the fusion: "
+            "`model = build()`.",
+        )
+    trained = ~evidence.channels["gamma"].isin((0, 1)) & evidence.channels["gamma"].notna()
+    for row, channels in evidence.sites:
+        biased = (channels["filter_bias"].fillna(0) != 0).all()
+        idle = _does_nothing(channels) and not moved_meanwhile(row)
+        if trained.any() and biased and row["call"] == 0 and idle:
+            yield Finding(
+                "warning",
+                row["layer"],
+                "This norm was folded into the weights before it and left in place: train mode would normalize again.",
+                f"γ is 1, β 0, the running mean 0 and the running variance 1 in all {len(channels)} channels, while "
+                f"{row['feeder']} adds a bias and other norms of the model were trained.",
+                "Never call train() on it, or go on with the model as it was before the fusion: `model = build()`.",
+            )
+
+
+def _does_nothing(channels: pd.DataFrame) -> bool:
+    neutral = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0}
+    there = channels[list(neutral)]
+    # some converters write 1 - eps, so that the root is exactly 1
+    return bool(there.notna().all().all() and np.allclose(there, list(neutral.values()), rtol=0, atol=2e-3))
+
+
+def branch_off(evidence: Evidence) -> Iterator[Finding]:
+    """Residual branches that add next to nothing to their skip connection."""
+    limit = evidence.limits.branch_off
+    for row, channels in evidence.sites:
+        share = row["branch_share"]
+        gamma = channels["gamma"].abs()
+        silent = row["skip"] != "" and bool((gamma < evidence.limits.constant_gamma).all())
+        if not (share < limit or silent):
+            continue
+        before = row["branch_share_initial"]
+        yield Finding(
+            "warning",
+            row["layer"],
+            "This residual branch is switched off: the block passes its input on as it is.",
+            (
+                f"the branch has {share:.2g} of the block's variance (threshold {limit:g}"
+                if share == share
+                else "("
+            )
+            + (f", {before:.0%} at initialisation)" if before == before else ")")
+            + f"; the largest |γ| is {float(gamma.max()):.2g}.",
+            "The block can be removed, if a measurement before and after agrees. To give the branch another start: "
+            f"`torch.nn.init.ones_({module(row['layer'])}.weight)`, and train on.",
+            call=row["call"],
+        )
+
+
+def saturated(evidence: Evidence) -> Iterator[Finding]:
+    """Channels that stick at the upper end of their activation."""
+    for row, channels in evidence.sites:
+        found = channels[channels["role"] == "saturated"]
+        if len(found):
+            yield Finding(
+                share_severity(found, channels, evidence.limits),
+                row["layer"],
+                f"{how_many(found, channels)} are saturated: the {row['follows']} after this norm cuts most of "
+                "their values off.",
+                f"in {len(found)} of {len(channels)} channels more than half of the outputs lie beyond the upper end.",
+                "No gradient passes there. Lower the learning rate or the initial β; to let these channels start anew: "
+                + start_anew(row["layer"], indices(found), len(channels))
+                + ".",
+                indices(found),
+                row["call"],
+            )
+
+
+def silent(evidence: Evidence) -> Iterator[Finding]:
+    """Channels that let nothing through on these data, although their vectors say that they could."""
+    limits = evidence.limits
+    for row, channels in evidence.sites:
+        top = limits.variance_ratio
+        moved = row["shift_rms"] > limits.shift or not (
+            np.isnan(row["var_ratio_median"]) or 1 / top <= row["var_ratio_median"] <= top
+        )
+        found = channels[(channels["role"] == "dead") & ~(channels["dead_predicted"] == 1)]
+        # what the data do to the whole layer is told by the rule about the data
+        if len(found) and row["n_images"] >= limits.few_images and not moved:
+            yield Finding(
+                share_severity(found, channels, limits),
+                row["layer"],
+                f"{how_many(found, channels)} were silent: the {row['follows']} after this norm let nothing of "
+                "them through.",
+                f"0 of {int(found['n_values'].median()):,} outputs per channel passed in {len(found)} of {len(channels)} "
+                f"channels, seen on {row['n_images']:g} images.",
+                "Record more images before you change anything: their vectors do not rule out an output. To let them start "
+                "anew: " + start_anew(row["layer"], indices(found), len(channels)) + ".",
+                indices(found),
+                row["call"],
+            )
+
+
+def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
+    """Channels so large that they set the divisor which all others share."""
+    for row, channels in evidence.sites:
+        ratio = channels["rms_ratio"].to_numpy(float)
+        far = channels[ratio > OUTLIER]
+        if not len(far):
+            continue
+        with np.errstate(all="ignore"):
+            energy = float(np.nansum(ratio[ratio > OUTLIER] ** 2) / np.nansum(ratio**2))
+        decides = energy > evidence.limits.outlier_energy
+        largest = int(channels["channel"].iloc[int(np.nanargmax(ratio))])
+        factor = float(np.nanmax(ratio))
+        yield Finding(
+            "warning" if decides else "info",
+            row["layer"],
+            "A few channels are so large that they, and not the others, set what this norm divides by."
+            if decides
+            else "A few channels are far larger than the others, with which they share a divisor.",
+            f"channel {largest} is {factor:.3g} times as large as the typical one (threshold {OUTLIER:g}); {len(far)} of "
+            f"{len(channels)} channels hold {energy:.0%} of the energy (threshold {evidence.limits.outlier_energy:.0%}).",
+            "Large language models have such channels by nature, and cannot be quantized with one scale per tensor then. "
+            "Elsewhere scale the weights that make them: "
+            + _scaled_down(str(row["feeder"]), indices(far), [float(r) for r in ratio[ratio > OUTLIER]])
+            + ".",
+            indices(far),
+            row["call"],
+        )
+
+
+def _scaled_down(producer: str, channels: tuple[int, ...], ratios: list[float]) -> str:
+    if not producer:
+        return "they are made by more than one layer here"
+    by = [float(f"{ratio:.3g}") for ratio in ratios]
+    return (
+        f"`f, k = {module(producer)}, torch.tensor({by})`, "
+        f"`for p in f.parameters(): p.data[{list(channels)}] /= k.view(-1, *[1] * (p.dim() - 1))`"
+    )
+
+
+RULES = (
+    Rule(
+        "calls-differ",
+        "Is what one norm is called with alike at every call?",
+        "https://github.com/pytorch/pytorch/issues/1738, https://github.com/keras-team/keras/issues/8794",
+        f"calls within {DEFAULT.shift:g} σ and a factor {DEFAULT.variance_ratio:g} in variance, or no running statistics",
+        calls_differ,
+    ),
+    Rule(
+        "bias-redundant",
+        "Is there no bias before a norm that takes it out?",
+        "Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.2; https://github.com/ultralytics/yolov3/issues/807",
+        "no bias, or one that is 0",
+        redundant_bias,
+    ),
+    Rule(
+        "norm-folded",
+        "Are all norms still there?",
+        "Jacob et al. 2018, arXiv:1712.05877; https://github.com/open-mmlab/mmdetection/issues/2924",
+        "no identity in the place of a norm behind a convolution with a bias",
+        folded_away,
+    ),
+    Rule(
+        "branch-off",
+        "Does every residual branch add something?",
+        "De & Smith 2020, arXiv:2002.10444; Goyal et al. 2017, arXiv:1706.02677, section 5.1",
+        f"branches with at least {DEFAULT.branch_off:g} of their block's variance",
+        branch_off,
+    ),
+    Rule(
+        "channels-saturated",
+        "Do channels stay below the upper end of their activation?",
+        "Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward neural networks",
+        "at most half of a channel's outputs beyond the upper end",
+        saturated,
+    ),
+    Rule(
+        "channels-silent",
+        "Does every channel let something through?",
+        "Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
+        "one output that passes in every channel, or data that do not look like what the layer remembers",
+        silent,
+    ),
+    Rule(
+        "outlier-dimensions",
+        "Do all channels have a part in what they are divided by?",
+        "Dettmers et al. 2022, arXiv:2208.07339; Kovaleva et al. 2021, arXiv:2105.06990",
+        f"every channel at most {OUTLIER:g} times as large as the typical one",
+        outlier_dimensions,
+    ),
+)

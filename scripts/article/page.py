@@ -1,0 +1,187 @@
+"""The article "What did Batch Normalization really learn about the data?", measured: six claims, six verdicts.
+
+    python -m scripts.article            # some four minutes on one core, writes reports/article.html
+    python -m scripts.article --small    # the same verdicts from less computing
+
+Everything random is seeded, so a second run gives the same page.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from bnprobe.atomic_write import write_whole
+from bnprobe.report.formats.html import to_html
+from bnprobe.report.page.blocks import Facts, Page, Prose, Section
+from scripts.article import affine, balance, depth, pooling, promise, shape, verdicts
+from scripts.article.networks import SMALL, Laboratory, Sizes
+from scripts.article.verdicts import Verdict
+
+Told = tuple[Verdict, Section]
+
+
+def shape_is_kept(laboratory: Laboratory) -> Told:
+    measured = shape.measure(laboratory)
+    verdict = verdicts.shape(**shape.numbers(measured))
+    return verdict, shape.section(measured, verdict)
+
+
+def it_is_a_line(laboratory: Laboratory) -> Told:
+    measured = affine.measure(laboratory)
+    verdict = verdicts.fold(**affine.numbers(measured))
+    return verdict, affine.section(measured, verdict)
+
+
+def depth_needs_it(laboratory: Laboratory) -> Told:
+    measured = depth.measure(laboratory)
+    verdict = verdicts.drift(**depth.numbers(measured))
+    return verdict, depth.section(measured, verdict)
+
+
+def balance_is_best(laboratory: Laboratory) -> Told:
+    measured = balance.measure(laboratory)
+    verdict = verdicts.balance(**balance.numbers(measured))
+    return verdict, balance.section(measured, verdict)
+
+
+def promise_is_kept(laboratory: Laboratory) -> Told:
+    measured = promise.measure(laboratory)
+    verdict = verdicts.promise(**promise.numbers(measured))
+    return verdict, promise.section(measured, verdict)
+
+
+def pooling_is_all(laboratory: Laboratory) -> Told:
+    measured = pooling.measure(laboratory)
+    verdict = verdicts.pooling(**pooling.numbers(measured))
+    return verdict, pooling.section(measured, verdict)
+
+
+CLAIMS: tuple[Callable[[Laboratory], Told], ...] = (
+    shape_is_kept,
+    it_is_a_line,
+    depth_needs_it,
+    balance_is_best,
+    promise_is_kept,
+    pooling_is_all,
+)
+
+
+def run(sizes: Sizes) -> list[Told]:
+    """Every claim, measured and judged."""
+    # the order of additions, and with it the last bits, must not depend on the machine's cores
+    torch.set_num_threads(1)
+    laboratory = Laboratory(sizes)
+    return [claim(laboratory) for claim in tqdm(CLAIMS, desc="claims", unit="claim", disable=None)]
+
+
+def page(told: list[Told]) -> Page:
+    """The verdicts first, then the words one needs, then the claims."""
+    answer = Facts(tuple((section.title, str(verdict)) for verdict, section in told))
+    return Page(
+        title="What did Batch Normalization really learn about the data?",
+        lead="Six claims of an article, put to the test with bnprobe: each an experiment, a picture, and a verdict.",
+        sections=(
+            Section("answer", "The six verdicts", (Prose(OPENING), answer)),
+            Section("words", "The words one needs", (Facts(WORDS), Prose(NOTATION))),
+            *(section for _, section in told),
+            Section("again", "Do it again", (Prose(AGAIN),)),
+        ),
+        footer="Made by python -m scripts.article of bnprobe; every number on this page is computed when it is made.",
+    )
+
+
+OPENING = (
+    "An article in Chinese asks what the most common building block of deep networks, Batch "
+    "Normalization, learns from data. Its answer "
+    "has six parts. Here each of them is an experiment that could have come out the other way; the "
+    "verdict is computed from "
+    "the measured numbers by a rule that is written down (scripts/claims/verdicts.py), and is one of: "
+    "holds, holds with a limit, does not hold as stated.",
+)
+
+WORDS = (
+    (
+        "network, layer, weights",
+        "A network is a chain of layers; each turns many numbers into many others. What it multiplies by "
+        "are its weights, which training changes.",
+    ),
+    (
+        "channel",
+        "One of the many outputs of a layer, computed by one filter. For a picture a channel is itself a "
+        "small picture, with a value per position.",
+    ),
+    (
+        "distribution",
+        "How the values of one channel are spread when many images pass: where they lie, how wide, and in "
+        "which shape.",
+    ),
+    (
+        "mean, variance, deviation",
+        "The mean is the average. The variance is the average squared distance from it (here always "
+        "divided by the number of values), the deviation its square root.",
+    ),
+    ("Gaussian", "The bell-shaped distribution. N(m, s²) is the one with mean m and deviation s."),
+    (
+        "Z-score",
+        "(x − mean) / deviation: how many deviations a value lies from the mean. Z-scores have mean 0 and "
+        "deviation 1.",
+    ),
+    (
+        "normalization, norm",
+        "A layer that takes Z-scores of its input. Batch norm takes them per channel over a batch, that "
+        "is the images that are processed together.",
+    ),
+    ("γ and β", "Two numbers per channel that a norm learns: it multiplies the Z-score by γ and adds β."),
+    (
+        "train mode, eval mode",
+        "In training a batch norm uses the mean and deviation of the batch at hand, and keeps a running "
+        "average of them. In use (eval mode) it uses that memory.",
+    ),
+    (
+        "rounding",
+        "Computers keep some 7 digits of a 32-bit number and 16 of a 64-bit one. Differences of 1e−7 or "
+        "1e−16 (a 1 after so many zeros) are no differences.",
+    ),
+)
+
+NOTATION = (
+    "Numbers are given with two or three digits; 1.5e−7 means 0.00000015. Axes that are said to be "
+    "logarithmic have the same distance from 1 to 10 as from 10 to 100.",
+)
+
+AGAIN = (
+    "python -m scripts.article makes this page again, in some four minutes on one core, with the same "
+    "numbers on the same versions of the libraries; "
+    "tests/test_article.py plants the opposite of every claim (a layer that is no line, a wrong fold, a "
+    "norm that pools wrongly, ...) and demands the opposite verdict. "
+    "scripts/tour.py is the shortest way to ask such questions of a network of your own.",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--small", action="store_true", help="shorter training, fewer settings")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("reports/article.html"),
+        metavar="FILE",
+        help="default: %(default)s",
+    )
+    options = parser.parse_args()
+    told = run(SMALL if options.small else Sizes())
+    print(f"written: {write_whole(options.output, to_html(page(told)).encode())}")
+    for verdict, section in told:
+        print(f"{section.title}: {verdict}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""`python -m scripts.zoo`."""
+
+import sys
+
+from scripts.zoo.run import main
+
+sys.exit(main())

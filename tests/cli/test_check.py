@@ -1,0 +1,234 @@
+"""`bnprobe check` and `bnprobe rules`: formats, exit codes, baselines, settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+import torch
+from torch import nn
+
+from bnprobe.cli.main import main
+from bnprobe.rules import COMPARED, RULES
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a sound checkpoint and one whose statistics were reset."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+    )
+    for norm in (model[1], model[4]):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias)
+    model(torch.randn(8, 3, 9, 9))
+    torch.save(model.state_dict(), "good.pt")
+    model[4].reset_running_stats()
+    torch.save(model.state_dict(), "bad.pt")
+    return tmp_path
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(["check", *arguments])
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_text_is_what_is_printed(folder, capsys):
+    """Fails if the text leaves out the mode, the finding, or how to learn more."""
+    code, out, err = said(capsys, "bad.pt")
+    assert (code, err) == (0, "")
+    assert "weights only" in out
+    assert "CRITICAL γ and β were trained, but the running statistics were never updated" in out
+    assert "rule statistics-never-updated" in out
+    assert "bnprobe rules RULE" in out
+
+
+@pytest.mark.parametrize(
+    ("files", "fail_on", "code"),
+    [
+        (["good.pt"], "info", 0),
+        (["bad.pt"], "critical", 1),
+        (["bad.pt"], None, 0),
+        (["good.pt", "bad.pt"], "warning", 1),
+        (["good.pt", "gone.pt"], "critical", 2),
+    ],
+)
+def test_exit_codes(files, fail_on, code, folder, capsys):
+    """Fails if a serious finding passes, or bad input is taken for one."""
+    options = ["--fail-on", fail_on] if fail_on else []
+    found, _, err = said(capsys, *files, *options)
+    assert found == code
+    assert (err.count("\n") == 1) == (code == 2)
+
+
+def test_json_is_one_object_for_all_files(folder, capsys):
+    """Fails if NaN gets into the JSON, or a finding loses a column of the contract."""
+    _, out, _ = said(capsys, "good.pt", "bad.pt", "--format", "json")
+    whole = json.loads(out, parse_constant=lambda name: pytest.fail(name))
+    good, bad = whole["files"]
+    assert (good["file"], good["findings"]) == ("good.pt", [])
+    assert good["layers"][0]["feeder"] == "0 (by name)"
+    finding = bad["findings"][0]
+    assert {
+        "severity",
+        "rule",
+        "layer",
+        "channels",
+        "says",
+        "because",
+        "do",
+        "source",
+        "fingerprint",
+        "new",
+    } <= finding.keys()
+    assert finding["layer"] == "4"
+
+
+def test_html_has_a_page_per_file(folder, capsys):
+    """Fails if the second file's page takes the first one's place, or a rule's id leads nowhere."""
+    assert said(capsys, "good.pt", "bad.pt", "--format", "html")[0] == 0
+    pages = {path.name: path.read_text("utf-8") for path in Path("reports").iterdir()}
+    assert set(pages) == {"good.check.html", "bad.check.html"}
+    assert 'href="#rule-statistics-never-updated"' in pages["bad.check.html"]
+    assert 'id="rule-statistics-never-updated"' in pages["bad.check.html"]
+    code, _, err = said(capsys, "good.pt", "bad.pt", "--format", "html", "-o", "x.html")
+    assert code == 2
+    assert "check one file at a time" in err
+
+
+# SARIF
+
+
+def sarif(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    _, out, _ = said(capsys, *arguments, "--format", "sarif")
+    log = json.loads(out, parse_constant=lambda name: pytest.fail(name))
+    check_sarif(log)
+    return log
+
+
+def check_sarif(log: dict) -> None:
+    """What the schema of SARIF 2.1.0 demands of what we write, and what readers of it rely on."""
+    assert log["version"] == "2.1.0"
+    assert log["$schema"].endswith("sarif-schema-2.1.0.json")
+    assert set(log) == {"$schema", "version", "runs"}
+    for run in log["runs"]:
+        assert set(run) <= {"tool", "artifacts", "results", "columnKind"}
+        assert run["columnKind"] in ("utf16CodeUnits", "unicodeCodePoints")
+        driver = run["tool"]["driver"]
+        assert driver["name"] == "bnprobe"
+        ids = [rule["id"] for rule in driver["rules"]]
+        assert len(ids) == len(set(ids))
+        for rule in driver["rules"]:
+            assert set(rule) <= {
+                "id",
+                "name",
+                "shortDescription",
+                "fullDescription",
+                "help",
+                "helpUri",
+                "properties",
+            }
+            assert rule["shortDescription"]["text"]
+            assert rule["fullDescription"]["text"]
+            assert rule["help"]["text"]
+            address = urlparse(rule["helpUri"])
+            assert address.scheme  # an absolute address, as the schema has it
+            assert Path(unquote(address.path)).is_file()
+        for result in run["results"]:
+            check_result(result, ids, run["artifacts"])
+
+
+def check_result(result: dict, ids: list[str], artifacts: list[dict]) -> None:
+    assert ids[result["ruleIndex"]] == result["ruleId"]
+    assert result["level"] in ("none", "note", "warning", "error")
+    assert result["message"]["text"]
+    assert result.get("baselineState", "new") in ("new", "unchanged", "updated", "absent")
+    assert all(isinstance(value, str) for value in result["partialFingerprints"].values())
+    for location in result["locations"]:
+        physical = location["physicalLocation"]
+        artifact = physical["artifactLocation"]
+        assert artifacts[artifact["index"]]["location"]["uri"] == artifact["uri"]
+        assert physical["region"]["startLine"] >= 1
+        for logical in location.get("logicalLocations", []):
+            assert logical["fullyQualifiedName"].endswith(logical["name"])
+
+
+def test_sarif_says_file_layer_rule_and_level(folder, capsys):
+    """Fails if a result points at the wrong file, layer or rule."""
+    log = sarif(capsys, "good.pt", "bad.pt")
+    (run,) = log["runs"]
+    assert {rule["id"] for rule in run["tool"]["driver"]["rules"]} == {rule.id for rule in RULES}
+    (result,) = run["results"]
+    assert (result["ruleId"], result["level"]) == ("statistics-never-updated", "error")
+    (location,) = result["locations"]
+    assert location["physicalLocation"]["artifactLocation"] == {"uri": "bad.pt", "index": 1}
+    assert location["logicalLocations"][0]["fullyQualifiedName"] == "4"
+
+
+def test_sarif_spells_odd_file_names_as_addresses(folder, capsys):
+    """Fails if a blank or an umlaut stands in an address."""
+    Path("bad.pt").rename("schö n.pt")
+    uri = sarif(capsys, "schö n.pt")["runs"][0]["artifacts"][0]["location"]["uri"]
+    assert uri == "sch%C3%B6%20n.pt"
+    absolute = str(folder / "schö n.pt")
+    assert sarif(capsys, absolute)["runs"][0]["artifacts"][0]["location"]["uri"].startswith("file:///")
+
+
+# Baseline and settings
+
+
+def test_a_baseline_lets_known_findings_pass_and_new_ones_fail(folder, capsys):
+    """Fails if CI complains of what was there, or misses what is new."""
+    assert said(capsys, "bad.pt", "--write-baseline", "known.json", "--fail-on", "warning")[0] == 1
+    assert said(capsys, "bad.pt", "--baseline", "known.json", "--fail-on", "warning")[0] == 0
+    code, out, _ = said(capsys, "bad.pt", "bad.pt", "--baseline", "known.json", "--fail-on", "warning")
+    assert code == 1
+    assert "1 finding, 0 of them not in the baseline." in out
+    assert "1 finding, 1 of them not in the baseline." in out
+    states = [
+        r["baselineState"]
+        for r in sarif(capsys, "bad.pt", "bad.pt", "--baseline", "known.json")["runs"][0]["results"]
+    ]
+    assert states == ["unchanged", "new"]
+
+
+def test_settings_come_from_the_nearest_pyproject_or_from_config(folder, capsys):
+    """Fails if a finding that was left out still fails the run, or a typo passes."""
+    Path("pyproject.toml").write_text('[tool.bnprobe]\nignore = ["statistics-never-updated:4"]\n')
+    code, out, _ = said(capsys, "bad.pt", "--fail-on", "info")
+    assert code == 0
+    assert "1 finding left out by" in out
+    Path("empty.toml").write_text("")
+    assert said(capsys, "bad.pt", "--fail-on", "info", "--config", "empty.toml")[0] == 1
+    Path("pyproject.toml").write_text('[tool.bnprobe]\nignore = ["statistics-never-update"]\n')
+    code, _, err = said(capsys, "bad.pt")
+    assert code == 2
+    assert "Did you mean statistics-never-updated?" in err
+
+
+def test_output_goes_to_the_file_that_was_named(folder, capsys):
+    code, out, _ = said(capsys, "bad.pt", "--format", "sarif", "-o", "out/a.sarif")
+    assert (code, out) == (0, "")
+    check_sarif(json.loads(Path("out/a.sarif").read_text("utf-8")))
+
+
+def test_rules_prints_the_book_or_a_page(capsys):
+    """Fails if a rule is missing from the list, or a page cannot be had."""
+    assert main(["rules"]) == 0
+    listed = capsys.readouterr().out
+    assert [line.split()[0] for line in listed.splitlines()] == [rule.id for rule in (*RULES, *COMPARED)]
+    assert main(["rules", "channels-dead"]) == 0
+    page = capsys.readouterr().out
+    assert "## When to ignore it" in page
+    assert "arXiv:1811.12495" in page
+    assert main(["rules", "chanels-dead"]) == 2
+    assert "Did you mean channels-dead?" in capsys.readouterr().err

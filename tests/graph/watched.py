@@ -1,0 +1,39 @@
+"""Models run once under a probe, and what it says stands around their norms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+import bnprobe
+from bnprobe.recording.neighbours import Neighbours
+
+
+def neighbours_of(model: nn.Module, *args: Any, grad: bool = False, **kwargs: Any) -> dict[str, Neighbours]:
+    """By site, after one pass of the whole model."""
+    with bnprobe.attach(model, histograms=False, gradients=grad) as probe, torch.set_grad_enabled(grad):
+        model(*args, **kwargs)
+    return {record.site: record.neighbours for record in probe.recording.layers}
+
+
+def follows(model: nn.Module, *args: Any, grad: bool = False, **kwargs: Any) -> dict[str, str]:
+    """What follows each norm, alike."""
+    return {
+        site: neighbours.follows
+        for site, neighbours in neighbours_of(model, *args, grad=grad, **kwargs).items()
+    }
+
+
+def random_vectors(model: nn.Module) -> nn.Module:
+    """Evaluation mode, seeded, with learned-looking vectors in every norm."""
+    torch.manual_seed(7)
+    for module in model.modules():
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if "Norm" in type(module).__name__ and tensor.is_floating_point():
+                with torch.no_grad():
+                    tensor.copy_(
+                        torch.rand(tensor.shape) + 0.5 if "var" in name else torch.randn(tensor.shape)
+                    )
+    return model.eval()

@@ -1,0 +1,48 @@
+"""Compile every kernel as a GPU would get it, in the variants that real nets ask for; print their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from bnprobe.reductions.gpu.channels import join_rows
+from bnprobe.reductions.gpu.rows import sum_rows
+from bnprobe.reductions.gpu.tally import bin_values, pass_rows
+from bnprobe.reductions.gpu.totals import add_packed
+
+TARGET = GPUTarget("cuda", 80, 32)
+POINTERS = {"out", "gates", "maps", "counts", "rows", "kept", "origins", "total", "new"}
+
+
+def compile_kernel(
+    kernel: triton.JITFunction, warps: int, fixed: Mapping[str, object], x: str = "*fp32"
+) -> None:
+    """`fixed` holds what is known when compiling; other pointers are float64, other numbers 32 bits."""
+    names = kernel.arg_names
+    types = {name: x if name == "x" else "*fp64" if name in POINTERS else "i32" for name in names}
+    source = ASTSource(
+        fn=kernel,
+        signature={name: "constexpr" if name in fixed else types[name] for name in names},
+        constexprs={(names.index(name),): value for name, value in fixed.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types[name][0] == "*"},
+    )
+    options = {"num_warps": warps, "enable_fp_fusion": True}
+    triton.compile(source, target=TARGET, options=options)
+    print(kernel.__name__)
+
+
+NEIGHBOURS = {"SP": 1, "WIDE": tl.float32}
+compile_kernel(sum_rows, 4, {"BC": 1, "BP": 512, "SHORT": False, **NEIGHBOURS})
+compile_kernel(sum_rows, 1, {"BC": 4, "BP": 64, "SHORT": True, "gates": None, **NEIGHBOURS}, "*fp16")
+compile_kernel(sum_rows, 4, {"BC": 32, "BP": 16, "SHORT": False, "SC": 1, "WIDE": tl.float32}, "*bf16")
+compile_kernel(sum_rows, 4, {"BC": 1, "BP": 512, "SHORT": False, "SP": 1, "WIDE": tl.float64}, "*fp64")
+compile_kernel(sum_rows, 1, {"BC": 1, "BP": 16, "SHORT": True, "C": 1, "P": 1, **NEIGHBOURS})
+compile_kernel(join_rows, 4, {"kept": None, "LONE": False, "BN": 64, "BC": 4})
+compile_kernel(join_rows, 4, {"origins": None, "LONE": True, "BN": 1, "BC": 256})
+compile_kernel(bin_values, 4, {"SP": 1, "CHUNK": 8192, "BLOCK": 1024})
+compile_kernel(pass_rows, 4, {"BC": 1, "BP": 512, **NEIGHBOURS})
+compile_kernel(add_packed, 4, {"BC": 128})

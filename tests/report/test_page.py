@@ -1,0 +1,289 @@
+"""What the page says: sentences made of this network's numbers, and nothing that is not so."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from measures.sites import memory_of, recording, site, some_rows
+
+import bnprobe
+from bnprobe.recording import Recording
+from bnprobe.report.page import blocks
+
+ROWS = some_rows(40)
+MEMORY = memory_of(ROWS)
+FIVE = some_rows(40, 5)
+ONE_OF_FIVE = {"gamma": [1e-4, 1, 1, 1, 1], **memory_of(FIVE)}
+"""A channel that was switched off, too few of its layer for more than an info."""
+
+
+def section(recorded: Recording, name: str) -> blocks.Section:
+    page = bnprobe.report(recorded)._page
+    return next(part for s in page.sections for part in (s, *s.parts) if part.id == name)
+
+
+def answer(*layers: object, **about: object) -> str:
+    prose = section(recording(*layers, **about), "answer").blocks[0]
+    return " ".join(prose.paragraphs).replace("\u00a0", " ")
+
+
+def at(scale: float) -> dict[str, np.ndarray]:
+    """A memory of which the rows have `scale` times the variance."""
+    return {"running_mean": MEMORY["running_mean"], "running_var": MEMORY["running_var"] / scale}
+
+
+def test_the_sections_in_their_order():
+    """Fails if the answer does not stand before the tables, or a section is lost."""
+    page = bnprobe.report(recording(site(ROWS, **MEMORY)))._page
+    names = [s.id for s in page.sections]
+    told = ["memory", "shape", "variance", "affine", "untold"]
+    assert names == ["probed", "answer", "findings", "network", *told, "layers", "glossary"]
+
+
+def test_what_was_probed_is_said_as_it_was_recorded():
+    """Fails if weights, data or preprocessing are swapped, or a note is dropped."""
+    about = {"weights": "ours", "data": "cats", "preprocessing": "none", "notes": ("two were damaged",)}
+    recorded = recording(site(ROWS, **MEMORY), model="Net", n_parameters=12345, **about)
+    facts = dict(section(recorded, "probed").blocks[0].rows)
+    assert facts["model"] == "Net, 12,345 parameters"
+    assert (facts["weights"], facts["data"], facts["preprocessing"]) == ("ours", "cats", "none")
+    provenance = section(recorded, "provenance").blocks[0].rows
+    assert ("note", "two were damaged") in provenance
+
+
+def test_kinds_are_counted():
+    """Fails if one norm is called norms, or kinds are lost in the sum."""
+    assert answer(site(ROWS)).startswith("Net holds 1 batch norm; 40 images went through it in eval mode.")
+    kinds = ("batch_norm", "layer_norm", "layer_norm", "rms_norm", "my_norm")
+    many = answer(*(site(ROWS, str(i), kind) for i, kind in enumerate(kinds)))
+    assert many.startswith("Net holds 5 norms (1 batch norm, 2 layer norms, 1 RMS norm, 1 my_norm);")
+    mixed = answer(site(ROWS, "a"), site(ROWS, "b", n_calls_training=1))
+    assert "in more than one mode" in mixed
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [(1.0, "look much like"), (1.2, "look much like"), (1.3, "differ from"), (0.75, "differ from")],
+)
+def test_whether_the_data_look_as_remembered(scale, words):
+    """Fails if the verdict and the number beside it disagree."""
+    said = answer(site(ROWS, eps=0.0, **at(scale)))
+    assert f"The data {words} what the batch norms remember" in said
+
+
+def test_a_moved_mean_alone_is_a_difference():
+    """Fails if only the variance decides."""
+    sd = np.sqrt(MEMORY["running_var"])
+    said = answer(
+        site(ROWS, running_mean=MEMORY["running_mean"] - 0.3 * sd, running_var=MEMORY["running_var"])
+    )
+    assert "differ from" in said
+    assert "0.30 remembered deviations away" in said
+
+
+def test_the_layer_furthest_off_is_named():
+    """Fails if "furthest" looks at one side only: a third is further from 1 than twice."""
+    scales = {"a": 1.0, "b": 2.0, "c": 1 / 3, "d": 1.1}
+    said = answer(*(site(ROWS, name, eps=0.0, **at(scale)) for name, scale in scales.items()))
+    assert "furthest off at c (0.33)" in said
+    assert re.search(r"1\.10? at the last norm, d", said)
+
+
+def test_norms_without_memory_are_not_said_to_remember():
+    """Fails if a network of layer norms gets a sentence about a training set it does not hold."""
+    said = answer(site(ROWS, "a", "layer_norm", gamma=1.1), site(ROWS * 3, "b", "layer_norm", gamma=1.1))
+    assert "remember" not in said
+    assert "divide by goes from" in said
+    assert "at a to" in said
+
+
+def test_what_was_learned_is_counted():
+    """Fails if shares are of layers and not of channels, or zeros count as negative."""
+    said = answer(site(ROWS, "a", gamma=[-1, 0.001, 3], **MEMORY), site(ROWS, "b", gamma=[2, 2, 2], **MEMORY))
+    assert "learned scale is typically 2" in said
+    assert re.search(r"negative in 1 channel \(17 %\)", said)
+    assert re.search(r"1 channel \(17 %\) was switched off", said)
+    fresh = answer(site(ROWS, gamma=1, beta=0, **MEMORY))
+    assert "learned scale" not in fresh, "nothing was learned"
+
+
+def test_channels_that_never_fired_are_counted():
+    """Fails if the dead are not told, or one is called several."""
+    said = answer(site(ROWS, gamma=[1e-6, 1, 1], beta=[-1, 0, 0], **MEMORY))
+    assert re.search(r"1 channel \(33 %\) was never positive", said)
+
+
+def test_the_verdict_names_the_rules():
+    """Fails if infos are called worth a look, or a warning is passed over."""
+    assert "No rule found anything to worry about." in answer(site(FIVE, **ONE_OF_FIVE))
+    assert "Worth a look: channels-constant (1 place)." in answer(site(ROWS, gamma=1e-4, **MEMORY))
+    poisoned = answer(
+        site(ROWS, "a", running_mean=np.nan, running_var=1), site(ROWS, "b", **MEMORY), never_called=("x",)
+    )
+    assert "Worth a look: statistics-poisoned (1 place), layer-unread (1 place)." in poisoned
+
+
+def test_data_that_differ_are_something_to_worry_about():
+    """Fails if the last sentence finds nothing where the first says that the data differ."""
+    rows = np.random.default_rng(2).normal(size=(400, 3, 20))
+    near, far = (
+        site(rows, name, gamma=1.5, running_mean=by, running_var=1) for name, by in (("a", 0.01), ("b", 0.4))
+    )
+    said = answer(near, far)
+    assert "worry" not in said
+    assert "surely shifted in 1 of 2 norms" in said
+    assert "worry" in answer(near)
+    unsure = answer(site(ROWS, gamma=1.5, eps=0.0, **at(1.3)))
+    assert "the data differ by less than the thresholds" in unsure
+    assert "worry" not in unsure
+
+
+def test_findings_that_say_the_same_stand_together():
+    """Fails if 53 layers make 53 boxes, or different sentences are thrown together."""
+    flat = [site(FIVE, name, **ONE_OF_FIVE) for name in "abc"]
+    spoilt = ROWS.copy()
+    spoilt[0, 1, 0] = np.nan
+    found = section(recording(*flat, site(spoilt, "d", call=1, gamma=1.5, **MEMORY)), "findings").blocks[0]
+    assert [(g.severity, len(g.places)) for g in found.groups] == [("critical", 1), ("info", 3)]
+    assert found.groups[0].places == ("d (call 2), channel 1",)
+    assert found.groups[1].places == ("a, channel 0", "b, channel 0", "c, channel 0")
+    assert len(found.groups[1].because) == 3
+
+
+def test_a_layers_table_shows_the_most_shifted_channels_first():
+    """Fails if the table of a wide layer is cut without a word, or by channel number."""
+    rows = some_rows(5, 40, 3)
+    memory = {
+        "running_mean": rows.mean((0, 2)) - np.arange(40) * rows.std((0, 2)),
+        "running_var": rows.var((0, 2)),
+    }
+    part = section(recording(site(rows, gamma=1, beta=0, **memory)), "layers").parts[0]
+    table = next(block for block in part.blocks if isinstance(block, blocks.Table))
+    heads = [name for name, _ in table.heads]
+    first = [row[heads.index("channel")].text for row in table.rows]
+    assert first == [str(c) for c in range(39, 34, -1)]
+    assert "5 of 40 channels" in table.note
+    assert "report.channels" in table.note
+
+
+def test_columns_without_any_value_are_left_out():
+    """Fails if a layer norm's table has an empty column for every statistic that it does not store."""
+    part = section(recording(site(ROWS, "ln", "layer_norm", gamma=1)), "layers").parts[0]
+    table = next(block for block in part.blocks if isinstance(block, blocks.Table))
+    heads = {name for name, _ in table.heads}
+    assert not heads & {"running_mean", "running_var", "shift", "beta"}
+    assert heads >= {"channel", "gamma", "pre_mean", "fires"}
+
+
+def test_what_is_the_same_everywhere_is_said_once():
+    """Fails if a column repeats one word 53 times, or is dropped without a word."""
+    table = section(recording(site(ROWS, "a", **MEMORY), site(ROWS, "b", **MEMORY)), "network").blocks[2]
+    heads = [name for name, _ in table.heads]
+    assert "kind" not in heads
+    assert "kind batch_norm" in table.note
+    assert "normalized_by running" in table.note
+    mixed = section(recording(site(ROWS, "a", **MEMORY), site(ROWS, "b", "layer_norm")), "network").blocks[2]
+    assert "kind" in [name for name, _ in mixed.heads]
+
+
+def test_every_head_of_a_table_has_its_meaning():
+    """Fails if a column can be seen and not be understood: its words come from the glossary."""
+    page = bnprobe.report(recording(site(ROWS, gamma=1.5, beta=0, **MEMORY)))._page
+    everything = [part for section in page.sections for part in (section, *section.parts)]
+    for one in everything:
+        for table in (block for block in one.blocks if isinstance(block, blocks.Table)):
+            known = {entry.name for entry in page.sections[-1].blocks[0].entries}
+            # short tables are explained by the glossary alone
+            assert all(len(meaning) > 10 or table.brief for _, meaning in table.heads)
+            assert all(head in known for head, _ in table.heads)
+
+
+def test_what_moved_during_the_recording_is_said():
+    """Fails if a reader is not told that parameters or buffers are of the beginning or the end."""
+    record = site(ROWS, gamma=1.5, beta=0, **MEMORY)
+
+    def words(**changes: object) -> str:
+        part = section(recording(replace(record, **changes)), "layers").parts[0]
+        return part.blocks[0].paragraphs[0]
+
+    assert "shown as at its end" in words(parameters_moved=True)
+    assert "shown as before it" in words(buffers_moved=True)
+    assert "during the recording" not in words()
+    assert "read as it is" in words(output="read")
+
+
+def test_a_layer_that_was_read_because_it_is_fused_is_not_explained_by_its_kind():
+    """Fails if a batch norm with a fused activation is said to be no affine map per channel, which it is."""
+    fused = site(ROWS, gamma=1.5, beta=0, output="read", mismatch=0.4, **MEMORY)
+    part = section(recording(fused), "layers").parts[0]
+    assert "not one affine map per channel" not in part.blocks[0].paragraphs[0]
+
+
+def test_a_layer_without_values_is_not_said_to_fire_dash_of_the_time():
+    """Fails if a dash for "not defined" gets into the middle of a sentence."""
+    part = section(recording(site(ROWS * np.nan, gamma=1.5, beta=0, **MEMORY)), "layers").parts[0]
+    assert "–" not in part.blocks[0].paragraphs[0]
+
+
+def test_how_it_was_measured_tells_the_check_of_the_derived_output():
+    """Fails if the largest gap is of one layer only, or of those that were read."""
+    layers = [
+        site(ROWS, "a", mismatch=1e-7, **MEMORY),
+        site(ROWS, "b", mismatch=2.5e-6, **MEMORY),
+        site(ROWS, "c", mismatch=0.4, output="read", **MEMORY),
+    ]
+    facts = dict(section(recording(*layers), "provenance").blocks[0].rows)
+    assert "derived from the input at 2 layers, read at 1" in facts["outputs"]
+    assert "at most 2.5e−6 of the largest output" in facts["outputs"]
+
+
+def test_without_histograms_the_page_does_not_explain_them():
+    """Fails if a reader is told how to read curves that are not there."""
+    without = section(recording(site(ROWS, histograms=False)), "layers").blocks[0].paragraphs[0]
+    assert without == "Distributions were not recorded (histograms=False)."
+    assert "Filled is what was seen" in section(recording(site(ROWS)), "layers").blocks[0].paragraphs[0]
+
+
+def test_shifts_in_both_directions_are_no_agreement():
+    """Fails if the middle norm speaks for all: variances of 2.4, 1.06, 0.17 and 0.8 have the median 0.94."""
+    rows = np.random.default_rng(5).normal(size=(400, 3, 20))
+    layers = [
+        site(rows, name, gamma=1.5, running_mean=0, running_var=1 / ratio)
+        for name, ratio in zip("abcd", (2.38, 1.06, 0.17, 0.82), strict=True)
+    ]
+    verdicts = bnprobe.report(recording(*layers)).layers["verdict"]
+    n = int(verdicts.str.contains("shifted").sum())
+    assert n >= 2
+    assert f"differ from what the batch norms remember of their training set at {n} of 4 norms" in answer(
+        *layers
+    )
+    few = [
+        site(ROWS, name, gamma=1.5, eps=0.0, **at(r))
+        for name, r in zip("abcd", (2.4, 1.06, 0.2, 0.9), strict=True)
+    ]
+    assert "look much like" not in answer(*few)
+
+
+def test_a_layer_that_is_called_several_times_is_one_layer():
+    """Fails if calls are counted for layers."""
+    calls = [site(ROWS, name, call=call, **MEMORY) for name in "ab" for call in (0, 1)]
+    own = [site(ROWS, "c", "layer_norm", call=call) for call in (0, 1)]
+    said = answer(*calls, *own)
+    assert said.startswith("Net holds 3 norms (2 batch norms, 1 layer norm), called in 6 places; 40 images")
+    assert answer(*calls[:2]).startswith("Net holds 1 batch norm, called in 2 places;")
+    assert bnprobe.report(recording(*calls, *own))._page.lead.startswith("3 normalization layers, 9 channels")
+
+
+def test_sentences_and_tables_name_the_call():
+    """Fails if two calls of one layer have one name."""
+    own = [site(ROWS * (1 + call), "shared", "layer_norm", call=call) for call in range(3)]
+    assert "at shared to" in answer(*own)
+    assert "at shared (call 3);" in answer(*own)
+    table = next(b for b in section(recording(*own), "network").blocks if isinstance(b, blocks.Table))
+    assert [row[0].text for row in table.rows] == ["shared", "shared (call 2)", "shared (call 3)"]
+    scales = {0: 1.0, 1: 1.1, 2: 5.0}
+    called = [site(ROWS, "bn", call=call, eps=0.0, **at(scale)) for call, scale in scales.items()]
+    assert "furthest off at bn (call 3)" in answer(*called)

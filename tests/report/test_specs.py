@@ -1,0 +1,60 @@
+"""What a picture is given: names that tell sites apart, and nothing drawn before it is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.report.figures.specs import Curves, Line, by_depth, of, site_names
+
+
+def layers(*names: str) -> pd.DataFrame:
+    return pd.DataFrame({"layer": names, "call": [names[:i].count(name) for i, name in enumerate(names)]})
+
+
+def test_calls_of_one_layer_have_names_of_their_own():
+    """Fails if two calls of a layer stand under a picture by one name, or a long name loses its end."""
+    names = site_names(layers("a", "a", "encoder.layers.encoder_layer_11.self_attention.norm"))
+    assert names[:2] == ["a", "a call 2"]
+    assert names[2].endswith("attention.norm")
+    assert len(names[2]) <= 28
+
+
+def test_what_all_paths_begin_with_is_left_out():
+    """Fails if a shared beginning takes the room of what tells layers apart, or a name is left empty."""
+    far = "network.of.many.names.body"
+    assert site_names(layers(f"{far}.0.norm", f"{far}.10.norm")) == ["0.norm", "10.norm"]
+    assert site_names(layers(f"{far}.norm", f"{far}.norm")) == ["norm", "norm call 2"]
+    assert site_names(layers("model.0.norm", "model.1.norm")) == ["model.0.norm", "model.1.norm"], (
+        "short enough"
+    )
+    assert site_names(layers("a", "a.b")) == ["a", "a.b"]
+
+
+def test_a_column_is_numbers():
+    """Fails if counts stay whole numbers, which have no NaN."""
+    assert of(pd.DataFrame({"a": [1, 2]}), "a").dtype == np.float64
+
+
+def test_nothing_is_drawn_before_it_is_asked_for():
+    """Fails if telling a chapter loads seaborn: the text of a report needs no pictures."""
+    code = (
+        "import sys, numpy, pandas\n"
+        "from bnprobe.report.pictures import Curves, Line, by_depth\n"
+        "import bnprobe.report.chapters\n"
+        "frame = pandas.DataFrame({'layer': ['a'], 'call': [0]})\n"
+        "by_depth('n', 'Words.', frame, (Curves('t', (Line(numpy.ones(1)),)),))\n"
+        "assert not {'seaborn', 'matplotlib'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_picture_of_one_site_can_be_drawn():
+    """Fails if a network with one norm costs the page its picture."""
+    from bnprobe.report.figures import to_svg
+
+    figure = by_depth("n", "Words.", layers("a"), (Curves("t", (Line(np.ones(1), "x"),)),))
+    assert "<svg" in to_svg(figure.name, figure.draw)

@@ -1,0 +1,238 @@
+"""Rules about gradients: what fires each one, and its nearest healthy neighbour."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from measures.sites import call_log, gradient, site, some_rows
+from support import oracles
+
+from bnprobe.measures import tables
+from bnprobe.recording import About, LayerRecord, ProducerRecord, Recording
+from bnprobe.rules import judge
+from bnprobe.stats import Moments
+from rules.firing import fired
+
+ROWS = some_rows()
+LEARNED = {"gamma": [0.5, -0.7, 1.2], "beta": [0.1, 0, -0.3]}
+ONE_PASS = Moments(**oracles.moments(np.ones((1, 3))))
+BREAKS, SILENT, VIOLATED = "gradient-breaks", "gradient-no-signal", "identity-violated"
+
+
+def norm(layer: str = "a", dy: np.ndarray = ROWS, call: int = 0, **changes: Any) -> LayerRecord:
+    """A norm whose backward passes are known; steady gradients, no violated identity."""
+    return site(ROWS, layer, call=call, **LEARNED, gradient=gradient(dy, **changes))
+
+
+def over_passes(signal: float, n: int, n_channels: int = 3) -> Moments:
+    """Gradients over n passes with this mean and a deviation of 1 (divisor n - 1)."""
+    noise = np.resize([1.0, -1.0], n)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    return Moments(**oracles.moments((signal + noise)[:, None] * np.ones((1, n_channels))))
+
+
+# gradient-breaks
+
+
+def test_a_gradient_that_vanishes_on_its_way_back():
+    """Fails if the direction is read forwards, the layers are exchanged, or the factor is upside down."""
+    (row,) = fired(BREAKS, norm("first", ROWS / 100), norm("second")).itertuples()
+    assert (row.severity, row.layer) == ("warning", "first")
+    assert "vanishes" in row.says
+    assert "at second" in row.because
+    assert "a factor of 0.01 " in row.because
+
+
+def test_a_gradient_that_explodes_on_its_way_back():
+    """Fails if only one side is watched."""
+    (row,) = fired(BREAKS, norm("first", ROWS * 100), norm("second")).itertuples()
+    assert row.layer == "first"
+    assert "explodes" in row.says
+    assert "a factor of 1e+02 " in row.because
+
+
+@pytest.mark.parametrize(("factor", "fires"), [(29.9, 0), (30.1, 1), (1 / 29.9, 0), (1 / 30.1, 1)])
+def test_a_step_of_less_than_thirty_is_no_break(factor, fires):
+    """Fails if the threshold moves, or is on energies instead of lengths."""
+    assert len(fired(BREAKS, norm("first", ROWS * factor), norm("second"))) == fires
+
+
+def test_neighbours_are_compared_and_not_ends():
+    """Fails if a slow change over depth counts as a break, or each norm is compared with the last."""
+    slow = [norm(f"n{i}", ROWS * 10.0**i) for i in range(6)]
+    assert fired(BREAKS, *slow).empty
+    jump = [*slow[:3], norm("high", ROWS * 1e6), norm("higher", ROWS * 1e7)]
+    assert fired(BREAKS, *jump)["layer"].tolist() == ["n2"]
+
+
+def test_norms_that_no_gradient_reached_are_stepped_over():
+    """Fails if a norm that was never run backward breaks the chain, or a zero counts as vanished."""
+    bare, dead = site(ROWS, "bare", **LEARNED), norm("dead", ROWS * 0)
+    assert fired(BREAKS, norm("first"), bare, dead, norm("second")).empty
+    found = fired(BREAKS, norm("first", ROWS * 100), bare, dead, norm("second"))
+    assert found["layer"].tolist() == ["first"]
+
+
+def test_a_break_names_the_call():
+    """Fails if the second call of a norm is reported as the first."""
+    found = fired(BREAKS, norm("bn", ROWS), norm("bn", ROWS * 100, call=1), norm("last"))
+    assert found["call"].tolist() == [0, 1]
+
+
+# gradient-no-signal
+
+
+def test_a_break_names_the_call_behind_it():
+    """Fails if both calls of one layer have one name in the sentence."""
+    (row,) = fired(BREAKS, norm("shared", ROWS / 100), norm("shared", call=1)).itertuples()
+    assert "at shared (call 2) and" in row.because
+
+
+def test_a_norm_that_no_gradient_reaches():
+    """Fails if a dead end is silent, or counted by its noise."""
+    (row,) = fired(SILENT, norm("dead", ROWS * 0, n_passes=1), norm("fine")).itertuples()
+    assert (row.severity, row.layer) == ("warning", "dead")
+    assert "No gradient reaches" in row.says
+    assert "1 backward pass" in row.because
+    assert "1 backward passes" not in row.because
+
+
+def test_one_channel_with_a_gradient_is_a_way():
+    """Fails if any dead channel makes the layer a dead end."""
+    dy = ROWS * 0
+    dy[0, 1, 0] = 1e-6
+    assert fired(SILENT, norm("a", dy)).empty
+
+
+@pytest.mark.parametrize(("snr", "fires"), [(0.09, 1), (0.11, 0), (3.0, 0)])
+def test_gradients_that_are_noise(snr, fires):
+    """Fails if the threshold moves, or noise is a warning: at the end of training it is expected."""
+    passes = over_passes(snr, 8)
+    found = fired(SILENT, norm(n_passes=8, gamma=passes, beta=passes))
+    assert len(found) == fires
+    if fires:
+        assert found["severity"][0] == "info"
+        assert "signal-to-noise ratio 0.09 over 8 passes" in found["because"][0]
+
+
+@pytest.mark.parametrize("n", [7, 8])
+def test_few_passes_cannot_tell_noise(n):
+    """Fails if 7 passes are enough to say so."""
+    passes = over_passes(0.0, n)
+    assert len(fired(SILENT, norm(n_passes=n, gamma=passes, beta=passes))) == (n == 8)
+
+
+@pytest.mark.parametrize("loud", ["gamma", "beta"])
+def test_a_signal_on_one_of_the_two_is_enough(loud):
+    """Fails if a norm is called noise because of gamma, or of beta, alone."""
+    passes = {"gamma": over_passes(0.0, 8), "beta": over_passes(0.0, 8), loud: over_passes(1.0, 8)}
+    assert fired(SILENT, norm(n_passes=8, **passes)).empty
+
+
+def test_frozen_vectors_are_not_called_noise():
+    """Fails if NaN is less than the threshold: there is nothing to learn where nothing is learned."""
+    assert fired(SILENT, norm(n_passes=8, gamma=None, beta=None, importance=None)).empty
+
+
+def test_one_of_the_two_frozen():
+    """Fails if the NaN of the frozen one hides the noise of the other."""
+    assert len(fired(SILENT, norm(n_passes=8, gamma=None, beta=over_passes(0.0, 8)))) == 1
+
+
+# identity-violated
+
+
+def producer(gap: float) -> ProducerRecord:
+    return ProducerRecord(*[over_passes(5.0, 3)] * 3, np.array([0.0, gap, np.nan]))
+
+
+@pytest.mark.parametrize("name", ["gap_centre", "gap_map", "gap_weight"])
+@pytest.mark.parametrize(("gap", "fires"), [(0.0099, 0), (0.0101, 1)])
+def test_a_violated_identity(name, gap, fires):
+    """Fails if one of the three is not looked at, its name is lost, or rounding of half precision fires."""
+    changes = {"producer": producer(gap)} if name == "gap_weight" else {name: np.array([0.0, gap, np.nan])}
+    found = fired(VIOLATED, norm(**changes), norm("fine"))
+    assert len(found) == fires
+    if fires:
+        assert (found["layer"][0], found["severity"][0]) == ("a", "info")
+        assert f"{name} {gap:.2g}" in found["because"][0]
+
+
+def test_only_what_is_violated_is_named():
+    """Fails if a gap that is fine is listed with one that is not."""
+    (row,) = fired(VIOLATED, norm(gap_centre=np.full(3, 0.5), producer=producer(1e-6))).itertuples()
+    assert "gap_centre 0.5" in row.because
+    assert "gap_weight" not in row.because
+
+
+# All of them
+
+
+def test_healthy_gradients_are_left_in_peace():
+    """Fails if a rule about gradients fires on steady ones."""
+    found = judge(tables(Recording(About("net"), (norm("a"), norm("b", ROWS * 2)))))
+    assert not set(found["rule"]) & {BREAKS, SILENT, VIOLATED}
+
+
+def test_a_recording_without_backward_passes_is_not_judged():
+    """Fails if NaN or the 0 of n_backward is a finding."""
+    bare = [site(ROWS, name, **LEARNED) for name in "ab"]
+    for rule in (BREAKS, SILENT, VIOLATED):
+        assert fired(rule, *bare).empty
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dx": None, "gamma": None, "beta": None, "importance": None},
+        {"dy": ROWS * np.nan, "energy": np.zeros(3)},
+        {"gap_centre": np.full(3, np.nan), "feeder": producer(np.nan)},
+        {"n_passes": 8, "gamma": ONE_PASS, "beta": ONE_PASS},
+    ],
+    ids=["no gradients", "nothing finite", "no gaps", "no noise known"],
+)
+def test_no_rule_raises_on_what_is_not_there(changes):
+    """Fails if a rule cannot stand NaN; warnings are errors here."""
+    layers = [norm("a", **changes), norm("b"), norm("c", **changes)]
+    found = judge(tables(Recording(About("net"), tuple(layers))))
+    assert not set(found["rule"]) & {BREAKS, SILENT, VIOLATED}
+
+
+def learning(layer: str, with_gradient: bool, call: int = 0, **circumstances: Any) -> LayerRecord:
+    """A norm called in passes that compute gradients, which come by or do not."""
+    way = {"gradient": gradient(ROWS)} if with_gradient else {}
+    return site(
+        ROWS,
+        layer,
+        call=call,
+        **LEARNED,
+        **way,
+        call_log=call_log(**{"n_calls_learning": 3, **circumstances}),
+    )
+
+
+def test_norms_that_no_backward_pass_reaches_are_told_once():
+    """Fails if norms before a detach() are silent, told one by one, or at the wrong end."""
+    cut = [learning(name, False) for name in ("a", "b", "c")]
+    (row,) = fired(SILENT, *cut, learning("d", True)).itertuples()
+    assert (row.severity, row.layer) == ("warning", "c")
+    assert "nor the 2 before it (b, a)" in row.because
+    assert "no backward pass came by in 3 calls" in row.because
+    assert "['a', 'b', 'c']" in row.do
+    found = fired(SILENT, learning("a", False), learning("b", True), learning("c", False))
+    assert found["layer"].tolist() == ["a", "c"]
+
+
+def test_norms_that_shall_not_learn_need_no_gradient():
+    """Fails if a frozen norm, an evaluation, or a run without backward is called cut off."""
+    frozen = learning("a", False, gamma_learns=False, beta_learns=False)
+    evaluated = learning("b", False, n_calls_learning=0)
+    assert fired(SILENT, frozen, evaluated, learning("c", True)).empty
+    assert fired(SILENT, learning("a", False), learning("b", False)).empty
+
+
+def test_one_use_with_a_gradient_is_enough():
+    """Fails if a branch whose gradient is stopped on purpose hides that the norm learns by another."""
+    assert fired(SILENT, learning("a", True), learning("a", False, call=1), learning("b", True)).empty

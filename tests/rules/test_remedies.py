@@ -1,0 +1,75 @@
+"""Advice that is code, run on real norms: those that torch's update_bn passes over."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+import bnprobe
+from bnprobe.rules.remedies import module
+
+NEVER = "statistics-never-updated"
+
+
+def trained(norm: nn.Module) -> nn.Module:
+    """A norm in a network whose gamma was trained, and whose memory is that of its creation."""
+    torch.manual_seed(0)
+    norm.weight.data.fill_(1.5)  # type: ignore[union-attr, operator]
+    return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU()).eval()
+
+
+def found(model: nn.Module, x: Tensor, rule: str) -> pd.DataFrame:
+    with bnprobe.attach(model) as probe:
+        model(x)
+    findings = bnprobe.report(probe).findings
+    return findings[findings["rule"] == rule]
+
+
+@pytest.mark.parametrize("loaded", ["images", "pairs"])
+@pytest.mark.parametrize(
+    "norm", [FrozenBatchNorm2d(4), nn.InstanceNorm2d(4, affine=True, track_running_stats=True)]
+)
+def test_statistics_of_norms_that_update_bn_ignores(norm: nn.Module, loaded: str):
+    """Fails if the advice leaves the memory as it is, or fills it with something else than a plain average."""
+    norm.running_mean.zero_(), norm.running_var.fill_(1)  # type: ignore[operator, union-attr]
+    model, batches = trained(norm), [3 + 2 * torch.randn(8, 3, 9, 9) for _ in range(3)]
+    (advice,) = found(model, batches[0], NEVER)["do"]
+    loader = batches if loaded == "images" else [(x, 0) for x in batches]
+    names = {"torch": torch, "model": model, "loader": loader}
+    for code in re.findall(r"`([^`]+)`", advice):
+        exec(code, names)
+    assert found(model, batches[0], NEVER).empty
+    seen = [model[0](x).detach() for x in batches]  # type: ignore[operator, index]
+    dims = (2, 3) if isinstance(norm, nn.InstanceNorm2d) else (0, 2, 3)
+    mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
+    var = torch.stack([x.var(dims).reshape(-1, 4).mean(0) for x in seen]).mean(0)
+    torch.testing.assert_close(norm.running_mean, mean)
+    torch.testing.assert_close(norm.running_var, var)
+
+
+def test_data_that_shifted_under_a_frozen_norm():
+    """Fails if update_bn is advised where it does nothing."""
+    norm = FrozenBatchNorm2d(4)
+    norm.running_mean.fill_(50)
+    (advice,) = found(trained(norm), torch.randn(40, 3, 9, 9), "data-shifted")["do"]
+    assert "swa_utils" not in advice
+    assert "for b in batches" in advice
+
+
+def test_feeders_told_by_name_are_modules_of_the_model():
+    """Fails if advice on a file of weights asks for a module called "0 (by name)"."""
+    assert module("layer1.0.conv1 (by name)") == 'model.get_submodule("layer1.0.conv1")'
+
+
+def test_a_file_does_not_tell_that_a_bias_is_redundant():
+    """Fails if a bias is to be taken out although names alone do not show what else it reaches."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    model(torch.randn(8, 3, 9, 9))
+    report = bnprobe.check(model.state_dict())
+    assert report.layers["feeder"].tolist() == ["0 (by name)"]
+    assert "bias-redundant" not in set(report.findings["rule"])

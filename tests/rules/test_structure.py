@@ -1,0 +1,170 @@
+"""Rules about what stands around a norm: what fires each one, and its nearest healthy neighbour."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from measures.sites import call_log, memory_of, site, some_rows
+
+from bnprobe.recording.neighbours import Folded, Neighbours
+from rules.firing import fired
+
+ROWS = some_rows(40)
+LEARNED = {"gamma": 1.5, "beta": 0.1, **memory_of(ROWS)}
+ONE = np.ones(3)
+
+
+def biased(bias: object, producer: str = "conv") -> Neighbours:
+    return Neighbours("relu", producer, folded=Folded(ONE, -ONE, ONE, bias), feeds_alone=True)
+
+
+# calls-differ
+
+
+@pytest.mark.parametrize(("shift", "fires"), [(0.45, 0), (0.55, 1)])
+def test_calls_that_lie_apart(shift, fires):
+    """Fails if the distance is not in the deviations of both, or the first call is compared with itself."""
+    moved = ROWS + shift * ROWS.std((0, 2))[:, None]
+    found = fired("calls-differ", site(ROWS, **LEARNED), site(moved, call=1, **LEARNED))
+    assert len(found) == fires
+    if fires:
+        assert found["call"].tolist() == [1]
+
+
+@pytest.mark.parametrize(("factor", "fires"), [(1.9, 0), (2.1, 1), (1 / 1.9, 0), (1 / 2.1, 1)])
+def test_calls_that_vary_otherwise(factor, fires):
+    """Fails if the ratio of variances is one-sided, or of deviations."""
+    centre = ROWS.mean((0, 2))[:, None]
+    wider = centre + np.sqrt(factor) * (ROWS - centre)
+    assert len(fired("calls-differ", site(ROWS, **LEARNED), site(wider, call=1, **LEARNED))) == fires
+
+
+def test_norms_without_memory_may_be_called_with_anything():
+    """Fails if a layer norm, or a batch norm without running statistics, is blamed."""
+    for kind in ("layer_norm", "batch_norm"):
+        assert fired("calls-differ", site(ROWS, kind=kind), site(ROWS + 9, kind=kind, call=1)).empty
+
+
+# bias-redundant
+
+
+def test_a_bias_before_a_norm():
+    """Fails if a bias of zeros, or one before a layer norm, is blamed; or every layer is a finding."""
+    two = [site(ROWS, name, **LEARNED, neighbours=biased(ONE, f"conv {name}")) for name in "ab"]
+    (row,) = fired("bias-redundant", *two).itertuples()
+    assert (row.layer, row.because) == (
+        "a",
+        "2 layers with a bias feed a batch norm: conv a before a, conv b before b.",
+    )
+    assert fired("bias-redundant", site(ROWS, **LEARNED, neighbours=biased(0 * ONE))).empty
+    assert fired("bias-redundant", site(ROWS, **LEARNED, neighbours=biased(None))).empty
+    assert fired("bias-redundant", site(ROWS, kind="layer_norm", neighbours=biased(ONE))).empty
+
+
+def test_a_bias_that_not_only_one_norm_meets():
+    """Fails if what the pass did not show is taken for granted, at a later call either."""
+    shared = replace(biased(ONE), feeds_alone=False)
+    assert fired("bias-redundant", site(ROWS, **LEARNED, neighbours=shared)).empty
+    calls = site(ROWS, **LEARNED, neighbours=biased(ONE)), site(ROWS, call=1, **LEARNED, neighbours=shared)
+    assert fired("bias-redundant", *calls).empty
+
+
+# norm-folded
+
+
+def test_norms_that_are_gone():
+    """Fails if folded places are forgotten between recording and rules, or called not understood."""
+    rows = site(ROWS, **LEARNED)
+    found = fired("norm-folded", rows, folded=("bn1", "bn2"))
+    assert found["layer"].tolist() == ["bn1"]
+    assert fired("layer-unread", rows, folded=("bn1",)).empty
+
+
+def test_a_neutral_norm_behind_weights_with_a_bias():
+    """Fails if a network that is wholly fresh, or a layer without bias, counts as folded."""
+    neutral = {"gamma": 1, "beta": 0, "running_mean": 0, "running_var": 1 - 1e-5}
+    inside = site(ROWS, "folded", **neutral, neighbours=biased(ONE))
+    assert fired("norm-folded", inside, site(ROWS, "bn", **LEARNED))["layer"].tolist() == ["folded"]
+    assert fired("norm-folded", inside).empty
+    bare = replace(inside, neighbours=biased(None))
+    assert fired("norm-folded", bare, site(ROWS, "bn", **LEARNED)).empty
+
+
+def test_a_norm_that_was_new_when_training_began_is_not_folded():
+    """Fails if vectors from before the recording and from after it are taken for those of one moment."""
+    new = {"gamma": 1, "beta": 0, "running_mean": 0, "running_var": 1, "wiring": biased(ONE)}
+    after = call_log(n_updates=40, running_mean_after=np.full(len(ONE), 0.5))
+    assert fired("norm-folded", site(ROWS, "new", **new, call_log=after), site(ROWS, "bn", **LEARNED)).empty
+
+
+# branch-off
+
+
+@pytest.mark.parametrize(("gamma", "fires"), [(0.09, 1), (0.11, 0)])
+def test_a_branch_that_adds_nothing(gamma, fires):
+    """Fails if the share is of deviations, or the threshold moves: 0.01 = g² / (g² + 1) at g = 0.1005."""
+    neighbours = Neighbours("add, relu", "conv", skip="bn0", skip_var=ONE, skip_var_initial=ONE)
+    found = fired("branch-off", site(ROWS, **{**LEARNED, "gamma": gamma}, neighbours=neighbours))
+    assert len(found) == fires
+
+
+def test_a_branch_of_small_scales_whose_skip_is_not_known():
+    """Fails if group norms, whose skip has no variance from parameters, can never be switched off."""
+    neighbours = Neighbours("add", "conv", skip="input")
+    assert (
+        len(fired("branch-off", site(ROWS, kind="group_norm", gamma=1e-3, beta=0.1, neighbours=neighbours)))
+        == 1
+    )
+    alone = replace(neighbours, follows="relu", skip="")
+    assert fired("branch-off", site(ROWS, kind="group_norm", gamma=1e-3, beta=0.1, neighbours=alone)).empty
+
+
+def test_a_whole_branch_is_not_told_twice():
+    """Fails if each channel of a branch that is off is told to be constant, or untrained, as well."""
+    neighbours = Neighbours("add, relu", "conv", skip="bn0", skip_var=ONE, skip_var_initial=ONE)
+    off = site(ROWS, **{**LEARNED, "gamma": 0.0}, neighbours=neighbours)
+    for rule in ("channels-constant", "affine-untrained"):
+        assert fired(rule, off).empty
+    assert len(fired("branch-off", off)) == 1
+
+
+# channels
+
+
+def test_saturated_channels():
+    """Fails if the upper end is forgotten, or a quarter of the channels is not a warning."""
+    beta = np.array([20.0, 3.0, 3.0])
+    norm = site(ROWS, **{**LEARNED, "gamma": 0.5, "beta": beta}, neighbours=Neighbours("relu6", "conv"))
+    (row,) = fired("channels-saturated", norm).itertuples()
+    assert (row.severity, row.channels) == ("warning", (0,))
+    free = replace(norm, neighbours=Neighbours("relu", "conv"))
+    assert fired("channels-saturated", free).empty
+
+
+def test_silent_channels_are_those_that_could_have_spoken():
+    """Fails if what the vectors rule out is told twice, or shifted data make every channel silent."""
+    beta = np.array([-10.0, -100.0, 0.0])  # silent; dead by its vectors; alive
+    norm = site(
+        ROWS, **{**LEARNED, "gamma": [-1.8, 1.5, 1.5], "beta": beta}, neighbours=Neighbours("relu", "conv")
+    )
+    (row,) = fired("channels-silent", norm).itertuples()
+    assert row.channels == (0,)
+    assert "40 images" in row.because
+    few = site(ROWS[:5], **{**LEARNED, "beta": beta}, neighbours=Neighbours("relu", "conv"))
+    assert fired("channels-silent", few).empty
+    moved = replace(norm, running_mean=norm.running_mean + 9 * np.sqrt(norm.running_var))
+    assert fired("channels-silent", moved).empty
+
+
+@pytest.mark.parametrize(("size", "severity"), [(5.0, ""), (7.0, "info"), (70.0, "warning")])
+def test_outlier_dimensions(size, severity):
+    """Fails if a large channel that does not set the divisor is a warning, or batch norm, which has none, is asked."""
+    rows = np.random.default_rng(0).normal(size=(40, 100, 6))
+    rows[:, 17] *= size
+    found = fired("outlier-dimensions", site(rows, kind="layer_norm"))
+    assert found["severity"].tolist() == ([severity] if severity else [])
+    if severity:
+        assert found["channels"][0] == (17,)
+    assert fired("outlier-dimensions", site(rows, **memory_of(rows))).empty

@@ -1,0 +1,177 @@
+"""Rules about values that passed: what fires each one, and its nearest healthy neighbour."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from measures.sites import call_log, memory_of, site, some_rows
+
+from bnprobe.recording.neighbours import Neighbours
+from rules.firing import fired
+
+ROWS = some_rows(40)
+MEMORY = memory_of(ROWS)
+LEARNED = {"gamma": [0.5, -0.7, 1.2], "beta": 0.1}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite(value):
+    """Fails if one value in one channel is not told, or another channel is blamed."""
+    spoilt = ROWS.copy()
+    spoilt[3, 1, 5:7] = value
+    (row,) = fired(
+        "values-not-finite", site(ROWS, "fine", **LEARNED), site(spoilt, "a", **LEARNED)
+    ).itertuples()
+    assert (row.severity, row.layer, row.channels) == ("critical", "a", (1,))
+    assert "2 values in 1 of 3 channels" in row.because
+
+
+def test_large_values_are_finite():
+    """Fails if size is taken for infinity."""
+    assert fired("values-not-finite", site(ROWS * 1e40, **LEARNED)).empty
+
+
+def test_channels_whose_scale_is_next_to_nothing():
+    """Fails if the sign of gamma counts, or the threshold of 0.01 moves."""
+    norm = site(ROWS, "a", gamma=[0.0099, -0.0099, 0.0101], beta=0, **MEMORY)
+    (row,) = fired("channels-constant", norm).itertuples()
+    assert (row.severity, row.channels) == ("warning", (0, 1))
+    assert "2 of 3 channels" in row.because
+    rows = some_rows(n_channels=9)
+    few = site(rows, "a", gamma=[0.0099, -0.0099, *[1.0] * 7], beta=0, **memory_of(rows))
+    assert fired("channels-constant", few)["severity"].tolist() == ["info"]
+
+
+def test_a_whole_layer_of_constants_is_not_to_be_removed():
+    """Fails if all channels are called some, listed one by one, or thrown out, which takes the layer away."""
+    (row,) = fired("channels-constant", site(ROWS, "a", gamma=1e-3, beta=0, **MEMORY)).itertuples()
+    assert row.says.startswith("All channels")
+    assert "removed" not in row.do
+    assert "n.weight.data[:] = 1; n.bias.data[:] = 0" in row.do
+
+
+def test_small_but_working_channels_are_silent():
+    """Fails if 0.01 itself, or a norm without gamma, counts as switched off."""
+    layers = [
+        site(ROWS, "a", gamma=[0.01, -0.01, 1], beta=0, **MEMORY),
+        site(ROWS, "b"),
+        site(ROWS, "c", gamma=1),
+    ]
+    assert fired("channels-constant", *layers).empty
+
+
+@pytest.mark.parametrize(("n", "fires"), [(1, True), (29, True), (30, False), (400, False)])
+def test_few_images(n, fires):
+    """Fails if the threshold of 30 moves, or pixels count as images."""
+    found = fired("few-images", site(some_rows(n), **LEARNED))
+    assert len(found) == fires
+    if fires:
+        assert found["says"][0].startswith(
+            "Only 1 image was seen" if n == 1 else f"Only {n} images were seen"
+        )
+        assert found["layer"][0] == ""
+        assert found["channels"][0] == ()
+
+
+def test_the_layer_that_saw_most_counts():
+    """Fails if a branch that a few images take makes the whole run look small."""
+    assert fired("few-images", site(some_rows(3), "rare", **LEARNED), site(ROWS, "b", **LEARNED)).empty
+    assert len(fired("few-images", site(some_rows(3), "rare"), site(some_rows(29), "b"))) == 1
+
+
+def test_more_than_a_norm():
+    """Fails if a fused activation is not told, or the class is not named."""
+    fused = site(ROWS, "a", class_name="BatchNormAct2d", output="read", mismatch=0.4, **LEARNED, **MEMORY)
+    (row,) = fired("more-than-a-norm", fused).itertuples()
+    assert (row.severity, row.layer) == ("info", "a")
+    assert row.says.startswith("This BatchNormAct2d does more than a batch norm")
+    assert "0.4 of the largest output" in row.because
+    assert "bnprobe.register_norm" in row.do
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"output": "derived", "mismatch": 1e-7},
+        {"output": "derived", "mismatch": float("nan")},
+        {"output": "read", "mismatch": 0.009},
+        {"output": "read", "mismatch": float("nan")},
+    ],
+)
+def test_a_norm_that_does_what_it_should(changes):
+    """Fails if rounding of half precision, or a read output as such, is taken for an activation."""
+    assert fired("more-than-a-norm", site(ROWS, **LEARNED, **MEMORY, **changes)).empty
+
+
+def test_an_output_that_cannot_be_compared_is_not_infinitely_far():
+    """Fails if "differ by inf of the largest output" is printed of a norm whose output has another shape."""
+    norm = site(ROWS, kind="layer_norm", output="read", mismatch=float("inf"))
+    found = fired("more-than-a-norm", norm)
+    assert "inf " not in " ".join(found["because"])
+
+
+def test_layers_that_gave_no_numbers():
+    """Fails if a norm that was never called, or is not understood, is passed over, or their remedies are swapped."""
+    found = fired(
+        "layer-unread", site(ROWS, **LEARNED), never_called=("spare",), not_understood=("odd (StrangeNorm)",)
+    )
+    assert found["layer"].tolist() == ["spare", "odd (StrangeNorm)"]
+    assert found["severity"].tolist() == ["warning", "warning"]
+    assert found["says"].tolist()[0] == "This norm layer was never called."
+    assert "register_norm" not in found["do"][0]
+    assert "bnprobe.register_norm(type(" in found["do"][1]
+
+
+def test_a_norm_that_a_function_may_use_is_not_to_be_replaced():
+    """Fails if the module whose vectors F.batch_norm is given is called unused, and its removal advised."""
+    function = site(ROWS, "stem.batch_norm:61", class_name="F.batch_norm", **LEARNED, **MEMORY)
+    (row,) = fired("layer-unread", function, never_called=("stem.bn",)).itertuples()
+    assert row.severity == "info"
+    assert "stem.batch_norm:61" in row.because
+    assert "do not replace" in row.do
+    assert "set_submodule" not in row.do
+
+
+def test_every_norm_called_is_silent():
+    """Fails if a layer that was reached is named."""
+    assert fired("layer-unread", site(ROWS, **LEARNED)).empty
+
+
+def test_a_finding_names_the_call():
+    """Fails if the second call of a layer is reported as the first."""
+    spoilt = ROWS.copy()
+    spoilt[0, 0, 0] = np.nan
+    found = fired("values-not-finite", site(ROWS, "a", **LEARNED), site(spoilt, "a", call=1, **LEARNED))
+    assert found["call"].tolist() == [1]
+
+
+@pytest.mark.parametrize("vector", ["gamma", "beta"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_learned_vector_that_is_not_finite(vector, value):
+    """Fails if finite inputs excuse a γ or β that spoils every output, or the layer behind is blamed alone."""
+    spoilt = {**LEARNED, vector: [0.5, value, 1.2]}
+    norms = site(ROWS, "fine", **LEARNED, **MEMORY), site(ROWS, "a", **spoilt, **MEMORY)
+    (row,) = fired("values-not-finite", *norms).itertuples()
+    assert (row.severity, row.layer, row.channels) == ("critical", "a", (1,))
+    assert row.says.startswith("γ of this layer is" if vector == "gamma" else "β of this layer is")
+    assert "n.weight.data[[1]] = 1; n.bias.data[[1]] = 0" in row.do
+
+
+def test_a_vector_of_nothing_but_nan_is_told_from_one_that_is_missing():
+    """Fails if a norm without γ is called spoilt, or one whose γ is lost altogether is not."""
+    missing, there = call_log(gamma_learns=None), call_log()
+    assert fired("values-not-finite", site(ROWS, beta=0.1, call_log=missing)).empty
+    (row,) = fired("values-not-finite", site(ROWS, gamma=np.nan, beta=0.1, call_log=there)).itertuples()
+    assert row.channels == (0, 1, 2)
+
+
+def test_a_channel_without_a_finite_value_points_at_its_filter():
+    """Fails if a filter that is NaN sends the user to the images, or one bad image to the weights."""
+    neighbours = Neighbours("relu", "conv1")
+    filters, image = ROWS.copy(), ROWS.copy()
+    filters[:, 1], image[3] = np.nan, np.nan
+    (row,) = fired("values-not-finite", site(filters, **LEARNED, neighbours=neighbours)).itertuples()
+    assert "In 1 of 3 channels no value is finite" in row.do
+    assert "weights of conv1" in row.do
+    (row,) = fired("values-not-finite", site(image, **LEARNED, neighbours=neighbours)).itertuples()
+    assert "conv1" not in row.do

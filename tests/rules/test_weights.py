@@ -1,0 +1,323 @@
+"""Rules about stored vectors: each fires on its fault, is silent beside it, and needs no data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from measures.sites import call_log, memory_of, recording, site, some_rows
+
+from bnprobe.checkpoints.records import without_calls
+from bnprobe.measures import tables
+from bnprobe.recording import LayerRecord
+from bnprobe.recording.neighbours import Folded, Neighbours
+from bnprobe.rules import judge
+from bnprobe.rules.thresholds import Limits
+
+from .firing import fired
+
+ROWS = some_rows(n_channels=8)
+MEMORY = memory_of(ROWS)
+ONE = np.ones(8)
+
+
+def stored(layer: str = "bn", rows: np.ndarray = ROWS, **changes: Any) -> LayerRecord:
+    """A norm as a checkpoint shows it: vectors and neighbours, no call."""
+    fields = {"gamma": 1.5, "beta": 0.1, **memory_of(rows), **changes}
+    return without_calls(site(rows, layer, **fields))
+
+
+def at(value: float, others: float, *places: int) -> np.ndarray:
+    vector = np.full(8, float(others))
+    vector[list(places)] = value
+    return vector
+
+
+def test_a_healthy_norm_is_silent_without_data():
+    """Fails if a rule takes a missing statistic for a bad one."""
+    assert len(judge(tables(recording(stored("a"), stored("b", ROWS * 3))))) == 0
+
+
+# Dead
+
+
+@pytest.mark.parametrize(
+    ("follows", "severity"),
+    [
+        ("relu", "info"),
+        ("relu6", "info"),
+        ("unknown", "info"),
+        ("add, relu", None),
+        ("silu", None),
+        ("relu | add", None),
+    ],
+)
+def test_dead_needs_a_relu_or_no_knowledge(follows, severity):
+    """Fails if a norm before a sum or a smooth activation is called dead."""
+    found = fired(
+        "channels-dead", stored(gamma=at(0.1, 1.5, 3), beta=at(-1, 0.1, 3), neighbours=Neighbours(follows))
+    )
+    assert list(found["severity"]) == ([severity] if severity else [])
+    if severity:
+        assert found["channels"].iloc[0] == (3,)
+        assert ("if a ReLU follows" in found["says"].iloc[0]) == (follows == "unknown")
+
+
+def test_a_wholly_dead_layer_is_not_to_be_removed():
+    """Fails if all channels are called some, listed one by one, or to be cut out of a network that needs a path."""
+    found = fired("channels-dead", stored(gamma=0.1, beta=-1, neighbours=Neighbours("relu")))
+    assert found["says"].iloc[0].startswith("All channels are dead")
+    assert "Remove" not in found["do"].iloc[0]
+    assert "n.weight.data[:] = 1" in found["do"].iloc[0]
+
+
+def test_dead_is_by_the_size_of_gamma_and_the_bound_itself():
+    """Fails if gamma counts with its sign, or k or the reach is another."""
+    beta = at(-0.6, 0.1, 0, 1, 2)
+    gamma = at(1.0, 1.0)
+    gamma[:3] = (0.1 + 1e-5, -(0.1 + 1e-5), 0.1 + 1e-4)
+    assert fired("channels-dead", stored(gamma=gamma, beta=beta))["channels"].iloc[0] == (0, 1)
+
+
+def test_a_channel_that_was_seen_positive_is_not_dead():
+    """Fails if measured values do not overrule the bound."""
+    rows = np.full((5, 8, 14), -1.0) * np.linspace(1, 2, 14)
+    rows[0, 0, 0] = 1e3
+    found = fired("channels-dead", site(rows, gamma=0.01, beta=-1, running_mean=0, running_var=1))
+    assert found["channels"].iloc[0] == tuple(range(1, 8))
+
+
+def test_many_dead_channels_are_a_warning_and_all_of_them_critical():
+    """Fails if the severity does not grow with the share."""
+    for n, severity in ((1, "info"), (2, "warning"), (8, "critical")):
+        places = range(n)
+        record = stored(gamma=at(0.1, 1.5, *places), beta=at(-1, 0.1, *places), neighbours=Neighbours("relu"))
+        assert fired("channels-dead", record)["severity"].tolist() == [severity]
+
+
+def test_a_branch_initialised_to_nothing_is_not_dead():
+    """Fails if a zero-initialised residual branch is called dead."""
+    assert fired("channels-dead", stored(gamma=0, beta=0)).empty
+
+
+# Decayed filters
+
+
+def wired(norm: np.ndarray) -> Neighbours:
+    return Neighbours("relu", "conv1", folded=Folded(norm, -ONE, ONE, None), guessed=True)
+
+
+def test_filters_wither_only_together_with_gamma():
+    """Fails if a short filter under a live gamma, or a dead gamma over a live filter, is called withered."""
+    gamma = at(1e-3, 1.5, 0, 1)
+    found = fired("filters-decayed", stored(gamma=gamma, neighbours=wired(at(0.02, 1.0, 0, 2))))
+    assert found["channels"].iloc[0] == (0,)
+    assert "conv1 (by name)" in found["because"].iloc[0]
+    assert fired("filters-decayed", stored(gamma=gamma)).empty
+
+
+# eps
+
+
+def test_eps_matters_to_live_channels_only():
+    """Fails if a dead channel is named, or eps is taken from elsewhere."""
+    var = at(1e-4, 1.0, 0, 1)
+    record = stored(gamma=at(1e-3, 1.0, 1), running_var=var, eps=1e-3)
+    found = fired("variance-below-eps", record)
+    assert found["channels"].iloc[0] == (0,)
+    assert fired("variance-below-eps", stored(running_var=var, eps=1e-5)).empty
+    assert fired("variance-below-eps", stored(running_var=at(-1, 1.0, 0))).empty
+
+
+def test_a_variance_that_was_lost_is_not_blamed_on_the_inputs():
+    """Fails if a buffer of zeros sends the user to weights whose outputs vary."""
+    fields = {"gamma": 1.5, "beta": 0.1, **memory_of(ROWS)}
+    fields["running_var"] = np.where(np.arange(8) < 3, 0.0, fields["running_var"])
+    (row,) = fired("variance-below-eps", site(ROWS, **fields)).itertuples()
+    assert (row.severity, row.channels) == ("warning", (0, 1, 2))
+    assert "while these data vary" in row.says
+    assert "update_bn" in row.do
+    still = ROWS * np.where(np.arange(8) < 3, 1e-4, 1.0)[:, None]
+    (row,) = fired("variance-below-eps", site(still, **fields)).itertuples()
+    assert "What feeds them hardly varies" in row.do
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "group_norm", "rms_norm"])
+@pytest.mark.parametrize(("size", "fires"), [(0.8, True), (1.5, False)])
+def test_eps_against_what_a_norm_of_one_image_divides_by(kind, size, fires):
+    """Fails if an eps larger than the variance of most images passes, or one that is smaller does not."""
+    rows = np.random.default_rng(0).normal(size=(40, 8, 30)) * size
+    found = fired("variance-below-eps", site(rows, kind=kind, gamma=1.5, beta=0.1, eps=1.0))
+    assert len(found) == fires
+    if fires:
+        assert found["says"][0].endswith("it hardly normalizes.")
+        assert ".eps = 1e-05`" in found["do"][0]
+
+
+# Initial values
+
+
+def test_an_affine_that_never_moved_is_told_from_a_new_layer():
+    """Fails if a frozen affine is missed, or an untrained network is blamed."""
+    assert fired("affine-untrained", stored(gamma=1, beta=0))["severity"].tolist() == ["warning"]
+    assert fired("affine-untrained", stored(gamma=1, beta=0, running_mean=0, running_var=1)).empty
+    fresh = without_calls(site(ROWS, "ln", "layer_norm", gamma=1, beta=0))
+    assert fired("affine-untrained", fresh)["severity"].tolist() == ["info"]
+    assert fired("affine-untrained", fresh, stored())["severity"].tolist() == ["warning"]
+    assert fired("affine-untrained", stored(gamma=at(1.001, 1, 0), beta=0)).empty
+    assert fired("affine-untrained", stored(gamma=None, beta=None)).empty
+
+
+def test_a_norm_without_scale_is_a_note_where_no_norm_has_one():
+    """Fails if a library without scale is blamed, or one frozen gamma among trained ones is not."""
+    assert fired("affine-untrained", stored(gamma=1))["severity"].tolist() == ["info"]
+    both = fired("affine-untrained", stored("a", gamma=1), stored("b", ROWS * 2))
+    assert both[["layer", "severity"]].to_numpy().tolist() == [["a", "warning"]]
+
+
+# Half precision
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"running_var": at(65505, 1, 2)}, "running_var of 1 of 8"),
+        ({"running_mean": at(-65505, 1, 2)}, "largest input"),
+        ({"gamma": at(-7e4, 1, 2)}, "gamma of 1"),
+        ({"running_mean": at(60000, 0, 2), "running_var": at(1e6, 1, 2)}, "largest input 6.6e+04"),
+    ],
+)
+def test_what_half_precision_cannot_hold(changes, word):
+    """Fails if a vector is not looked at, or the reach of the input is not six deviations."""
+    found = fired("half-overflow", stored(**changes))
+    assert found["severity"].tolist() == ["warning"]
+    assert word in found["because"].iloc[0]
+
+
+def test_half_precision_goes_by_what_was_seen_where_data_were_seen():
+    """Fails if a measured extreme is not used, or the memory overrules it."""
+    assert fired("half-overflow", stored(running_mean=6e4, running_var=ONE)).empty
+    for largest, fires in ((7e4, 1), (3.3e4, 1), (3.2e4, 0)):  # room for inputs twice as large
+        loud = ROWS.copy()
+        loud[0, 0, 0] = -largest
+        assert len(fired("half-overflow", site(loud, gamma=1.5, beta=0, **MEMORY))) == fires
+    assert fired(
+        "half-overflow", stored(running_mean=np.inf, running_var=np.nan)
+    ).empty  # statistics-poisoned says it
+
+
+FED = Neighbours("relu", "conv", folded=Folded(ONE, -ONE, ONE, None))
+
+
+def test_data_that_do_not_fit_are_not_the_weights_fault():
+    """Fails if a layer that remembers small numbers is scaled down because these data are large."""
+    (row,) = fired(
+        "half-overflow", site(3e5 * ROWS, "bn", gamma=1.5, beta=0, **MEMORY, neighbours=FED)
+    ).itertuples()
+    assert row.says.startswith("What these data make of the input")
+    assert "look at the inputs" in row.do
+    assert "`" not in row.do
+
+
+def a_layer(bias: bool, scale: float) -> tuple[Any, Any]:
+    """A linear layer with large weights, its norm with statistics as they are, and inputs."""
+    import torch
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8, bias=bias), torch.nn.BatchNorm1d(8)).double()
+    x = torch.randn(400, 6, dtype=torch.float64)
+    with torch.no_grad():
+        model[0].weight *= scale
+        if bias:
+            model[0].bias += 3e4
+        model[1].momentum = 1.0
+        model(x)
+    return model.eval(), x
+
+
+def advice(model: Any, x: Any) -> str:
+    """What to do about its overflow."""
+    import bnprobe
+
+    with bnprobe.attach(model) as probe:
+        model(x)
+    found = bnprobe.report(probe).findings
+    (row,) = found[found["rule"] == "half-overflow"].itertuples()
+    return str(row.do)
+
+
+@pytest.mark.parametrize(("bias", "scale"), [(False, 1e5), (True, 3e3)])
+def test_scaling_down_leaves_the_output(bias, scale):
+    """Fails if the bias is left as it was, or the code for the weights changes what follows the norm."""
+    model, x = a_layer(bias, scale)
+    before = model(x).detach()
+    exec(advice(model, x).split("`")[1], {"model": model})
+    np.testing.assert_allclose(model(x).detach(), before, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("least", "with_eps", "possible"), [(1e7, 0, 1), (1e5, 1, 1), (10.0, 0, 0)])
+def test_no_scaling_into_eps(least, with_eps, possible):
+    """Fails if running_var is scaled down to where eps, or half precision's smallest number, sets it."""
+    # what lies above 2^20 is scaled by 2^-15, and with it a variance by 2^-30
+    loud = stored(
+        running_mean=2.0**20 * ONE, running_var=at(least, 1e7, 2), gamma=ONE, neighbours=FED, eps=1e-5
+    )
+    do = fired("half-overflow", loud)["do"].iloc[0]
+    assert ("f.parameters()" in do) == possible
+    assert ("n.eps *=" in do) == with_eps
+    assert ("is no way" in do) != possible
+
+
+# Counters and copies
+
+
+def test_counters_that_differ():
+    """Fails if twice as many are not told from a few less, or the usual count is an average."""
+    layers = [
+        stored(name, ROWS * k, n_batches_tracked=n)
+        for name, k, n in (("a", 1, 40), ("b", 2, 40), ("c", 3, 80), ("d", 4, 7))
+    ]
+    found = fired("batches-differ", *layers)
+    assert found[["layer", "severity"]].to_numpy().tolist() == [["c", "warning"], ["d", "info"]]
+    assert "2 times as many" in found["because"].iloc[0]
+    assert fired("batches-differ", *layers[:2]).empty
+    assert fired("batches-differ", stored("x", n_batches_tracked=None), layers[0]).empty
+
+
+def test_counters_of_norms_that_were_new_when_training_began_are_compared():
+    """Fails if counters are left out because the memory was empty before the recording."""
+    new = {
+        "running_mean": 0,
+        "running_var": 1,
+        "call_log": call_log(running_mean_after=MEMORY["running_mean"]),
+    }
+    layers = [stored(name, **new, n_batches_tracked=n) for name, n in (("a", 40), ("b", 40), ("c", 80))]
+    assert fired("batches-differ", *layers)["layer"].tolist() == ["c"]
+
+
+def test_copies_that_went_their_own_ways_are_left_alone():
+    """Fails if γ and β of the end are compared under a memory from before the recording."""
+    after = call_log(running_mean_after=MEMORY["running_mean"] + 1)
+    assert fired(
+        "statistics-alike", stored("a", call_log=after), stored("b", gamma=1.4, call_log=after)
+    ).empty
+
+
+def test_copied_and_even_statistics():
+    """Fails if a copy of another layer's buffers is missed, or one module under two names is blamed."""
+    copied = fired("statistics-alike", stored("a"), stored("b", gamma=1.4))
+    assert copied["layer"].tolist() == ["b"]
+    assert "those of a" in copied["because"].iloc[0]
+    assert fired("statistics-alike", stored("a"), stored("same module")).empty
+    assert fired("statistics-alike", stored(running_var=3.0))["severity"].tolist() == ["warning"]
+    assert fired("statistics-alike", stored(running_mean=0, running_var=1)).empty
+
+
+def test_thresholds_reach_the_rules():
+    """Fails if a rule uses its own constant and not the settings'."""
+    record = stored(gamma=at(0.05, 1.5, 0), beta=at(-0.2, 0.1, 0))
+    measured = tables(recording(record))
+    assert "channels-dead" not in set(judge(measured)["rule"])
+    assert "channels-dead" in set(judge(measured, Limits(dead_sigmas=3))["rule"])
+    assert "channels-constant" in set(judge(measured, Limits(constant_gamma=0.1))["rule"])

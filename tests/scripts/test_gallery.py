@@ -1,0 +1,60 @@
+"""The index of the committed pages: every page once, in its own words, and nothing of it run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from measures.sites import memory_of, recording, site, some_rows
+from report import pages
+from support.paths import ROOT
+
+import bnprobe
+
+SCRIPT = ROOT / "scripts" / "gallery.py"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rows = some_rows(12, 9, 5)
+    for name, model in (("one", "Net"), ("two", "<script>alert(1)</script>")):
+        sites = [site(rows * k, f"l{k}", gamma=[k] * 9, beta=0, **memory_of(rows)) for k in (1, 2, 3)]
+        bnprobe.report(recording(*sites, model=model)).to_html(tmp_path / f"{name}.html")
+    return tmp_path
+
+
+def made(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, SCRIPT, folder], capture_output=True, text=True, check=False)
+
+
+def test_every_page_is_shown_in_its_own_words(folder):
+    """Fails if a page is missing, its sentence is another's, or a model's name is taken for markup."""
+    run = made(folder)
+    assert run.returncode == 0, run.stderr
+    document = pages.parsed((folder / "index.html").read_text("utf-8"))
+    links = [node.attrib["href"] for node in pages.elements(document, "a")]
+    assert links == ["one.html", "two.html"]
+    words = pages.text_of(document)
+    assert "What the norms of <script>alert(1)</script> learned" in words
+    assert words.count("The data differ from what the batch norms remember") == 2
+    assert not pages.elements(document, "script")
+
+
+def test_every_page_has_its_fingerprint(folder):
+    """Fails if a colour bar is taken for a map, or the picture is loaded from elsewhere."""
+    made(folder)
+    document = pages.parsed((folder / "index.html").read_text("utf-8"))
+    for card in pages.elements(document, "li"):
+        images = [node.attrib["src"] for node in pages.elements(card, "img")]
+        assert 1 <= len(images) <= 2
+        assert all(address.startswith("data:image/png;base64,") for address in images)
+
+
+def test_the_index_does_not_list_itself_and_can_be_made_again(folder):
+    """Fails if a second run finds the first one's index among the pages."""
+    made(folder)
+    first = (folder / "index.html").read_bytes()
+    made(folder)
+    assert (folder / "index.html").read_bytes() == first
