@@ -34,7 +34,10 @@ def parser() -> argparse.ArgumentParser:
     checking = commands.add_parser("check", help="whether the lists fit the code; runs no test")
     checking.set_defaults(run=lambda options: check())
     moving = commands.add_parser("relocate", help="correct the paths in the lists after files were moved")
-    moving.set_defaults(run=lambda options: relocate.main())
+    moving.add_argument(
+        "given", nargs="*", metavar="OLD=NEW", help="where a file went, if several places fit"
+    )
+    moving.set_defaults(run=lambda options: relocate.main(dict(pair.split("=") for pair in options.given)))
     return whole
 
 

@@ -1,7 +1,8 @@
 """After files were moved: correct the paths in the lists of mutants, as far as only one place fits.
 
 An entry whose texts no longer stand in its file is looked for in all other files, and so is a test that its file
-no longer defines. Where several places fit, that with the old name goes first; otherwise the entry is left alone.
+no longer defines. Where several places fit, the one that was given goes first (OLD=NEW on the command line), then
+the one with the old file's name; otherwise the entry is left alone.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ SEARCHED = ("bnprobe", "scripts", "tests")
 ENTRY = re.compile(r"^(?=\[\[)", re.MULTILINE)
 
 
-def main(root: Path = ROOT) -> int:
+def main(given: dict[str, str], root: Path = ROOT) -> int:
     """Correct every list and print what was done; 1 when a path could not be corrected."""
     unclear = 0
     for path in sorted((root / LISTS.relative_to(ROOT)).glob("*.toml")):
         head, *entries = ENTRY.split(path.read_text(encoding="utf-8"))
         for i, text in enumerate(entries):
-            for old, new in moves(tomllib.loads(text), root):
+            for old, new in moves(tomllib.loads(text), given, root):
                 print(f"{path.name}: {old} → {new or 'not clear, left as it is: correct it by hand'}")
                 unclear += not new
                 entries[i] = entries[i].replace(f'"{old}', f'"{new or old}')
@@ -33,23 +34,27 @@ def main(root: Path = ROOT) -> int:
     return int(unclear > 0)
 
 
-def moves(entry: dict[str, Any], root: Path) -> Iterator[tuple[str, str]]:
+def moves(entry: dict[str, Any], given: dict[str, str], root: Path) -> Iterator[tuple[str, str]]:
     """Paths of one entry that lead nowhere any more, each with where it leads now; "" if that is not clear."""
+    move = partial(_move, root, given)
     for mutant in entry.get("mutant", []):
         texts = [mutant["find"], *(find for find, _ in mutant.get("also", ()))]
         test, _, names = mutant["test"].partition("::")
-        yield from _move(root, mutant["file"], partial(_holds_once, texts))
-        yield from _move(root, test, partial(_defines, names) if names else Path.is_file)
+        yield from move(mutant["file"], partial(_holds_once, texts))
+        yield from move(test, partial(_defines, names) if names else Path.is_file)
     for mutant in entry.get("equivalent", []):
-        yield from _move(root, mutant["file"], partial(_has_line, mutant["line"]))
+        yield from move(mutant["file"], partial(_has_line, mutant["line"]))
 
 
-def _move(root: Path, old: str, fits: Callable[[Path], bool]) -> Iterator[tuple[str, str]]:
+def _move(
+    root: Path, given: dict[str, str], old: str, fits: Callable[[Path], bool]
+) -> Iterator[tuple[str, str]]:
     if (root / old).is_file() and fits(root / old):
         return
     fitting = [file for file in _files(root, Path(old).suffix) if fits(root / file)]
+    asked = [file for file in fitting if file == given.get(old)]
     same = [file for file in fitting if Path(file).name == Path(old).name]
-    yield old, next((group[0] for group in (same, fitting) if len(group) == 1), "")
+    yield old, next((group[0] for group in (asked, same, fitting) if len(group) == 1), "")
 
 
 @cache

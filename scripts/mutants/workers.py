@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -146,9 +147,18 @@ def _end(pid: int | None) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+def _end_with_parent() -> None:
+    """Wait for the end of the program that asked for this run, and end the run: nobody waits for it any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)
+
+
 def _in_child(desk: Path, tests: list[str], log: Path, options: list[str], plugins: list[Any]) -> None:
     """Run pytest on the copy: it comes first on the path, and leaves no bytecode to outlive a mutant."""
     os.setsid()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

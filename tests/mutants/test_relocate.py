@@ -49,7 +49,7 @@ def test_a_file_that_was_split_and_tests_that_moved(tmp_path: Path) -> None:
             "tests/new/test_g.py": "def test_g(): ...\n",
         },
     )
-    assert relocate.main(tmp_path) == 0
+    assert relocate.main({}, tmp_path) == 0
     found = read([tmp_path / "tests/mutants/some.toml"])
     assert [mutant.file for mutant in found] == ["bnprobe/new/f.py", "bnprobe/new/g.py"]
     assert [mutant.test for mutant in found] == [
@@ -65,13 +65,16 @@ def test_a_file_that_was_split_and_tests_that_moved(tmp_path: Path) -> None:
 
 
 def test_what_is_not_clear_is_left_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Fails if one of two places that fit is taken by chance."""
+    """Fails if one of two places that fit is taken by chance, or the one that was given is not."""
     text = LIST.partition('\n[[mutant]]\nname = "g"')[0]
     places = {f"bnprobe/{name}.py": "a + 1\n" for name in ("one", "two")}
     write(tmp_path, {"tests/mutants/some.toml": text, "tests/test_old.py": "def test_f(): ...\n", **places})
-    assert relocate.main(tmp_path) == 1
+    assert relocate.main({}, tmp_path) == 1
     assert (tmp_path / "tests/mutants/some.toml").read_text() == text
     assert "bnprobe/old.py → not clear" in capsys.readouterr().out
+    assert relocate.main({"bnprobe/old.py": "bnprobe/two.py"}, tmp_path) == 0
+    (mutant,) = read([tmp_path / "tests/mutants/some.toml"])
+    assert mutant.file == "bnprobe/two.py"
 
 
 def test_the_same_name_goes_first(tmp_path: Path) -> None:
@@ -79,7 +82,7 @@ def test_the_same_name_goes_first(tmp_path: Path) -> None:
     text = LIST.partition('\n[[mutant]]\nname = "g"')[0]
     places = dict.fromkeys(("bnprobe/two.py", "bnprobe/new/old.py"), "a + 1\n")
     write(tmp_path, {"tests/mutants/some.toml": text, "tests/test_old.py": "def test_f(): ...\n", **places})
-    assert relocate.main(tmp_path) == 0
+    assert relocate.main({}, tmp_path) == 0
     (mutant,) = read([tmp_path / "tests/mutants/some.toml"])
     assert mutant.file == "bnprobe/new/old.py"
 
@@ -89,5 +92,5 @@ def test_lines_of_equivalent_mutants_are_followed(tmp_path: Path) -> None:
     entry = '[[equivalent]]\nfile = "bnprobe/old.py"\nline = "return a + 1"\nbecomes = "return a"\nwhy = "because"\n'
     files = {"tests/mutants/equivalent.toml": entry, "bnprobe/new.py": "def f(a):\n    return a + 1\n"}
     write(tmp_path, files)
-    assert relocate.main(tmp_path) == 0
+    assert relocate.main({}, tmp_path) == 0
     assert 'file = "bnprobe/new.py"' in (tmp_path / "tests/mutants/equivalent.toml").read_text()
