@@ -29,9 +29,8 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torchvision.ops import FrozenBatchNorm2d
 
 import bnprobe
-from bnprobe.norms import registry
 from bnprobe.errors import BnprobeError
-from bnprobe.norms import NormLayer, describe, is_norm, looks_like_norm, register_norm
+from bnprobe.norms import NormLayer, describe, is_norm, looks_like_norm, register_norm, registry
 
 
 @pytest.fixture(autouse=True)
