@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from bnprobe.checkpoints.records import EPS, records
 from bnprobe.errors import BadCheckpoint, NoNormLayers
 from bnprobe.models.checkpoint_file import State, load_all, state_of
 from bnprobe.recording import About, Recording
+from bnprobe.version import __version__
 
 if TYPE_CHECKING:
     from bnprobe.report.result import Report
@@ -22,15 +22,36 @@ if TYPE_CHECKING:
 GUESSED = "Which weights feed a norm was told from names and shapes; `--arch` makes it exact."
 
 
-def check(source: Any, *, arch: str | None = None, config: str | Path | None = None) -> Report:
-    """What a checkpoint alone says of its norms: no data, no architecture, and nothing in it is executed.
+def check(
+    source: str | Path | Mapping[str, object], *, arch: str | None = None, config: str | Path | None = None
+) -> Report:
+    """Report on the norms of a checkpoint: weights only, without architecture or data.
 
-    `source` is a file (`.pt .pth .th .bin .ckpt .safetensors`), an index (`*.index.json`), a folder of shards,
-    or a state dict in memory. With `arch` ("torchvision:resnet50", or your own "package.module:function") the
-    model is built and the file loaded into it, so that eps, kinds, and what stands around each norm are exact.
-    `config` is a file of settings, as for `bnprobe.report`.
+    Norms are found by the names and shapes of tensors. Files are read as data only: one that would have to execute code
+    is refused. eps is not stored in a file of weights; torch's default is assumed and the report says so.
 
-    Raises BadCheckpoint for what cannot be read, and NoNormLayers where no norm is found.
+    Args:
+        source: A file (.pt .pth .th .bin .ckpt .safetensors), an index (*.index.json), a folder of shards, or a state
+            dict.
+        arch: Model to build around a file, "torchvision:resnet50" or your own "package.module:function", so that eps,
+            kinds and neighbors of the norms are exact. None guesses neighbors from names and shapes.
+        config: A TOML file of settings, as for `report`.
+
+    Returns:
+        A report whose columns that need data are NaN.
+
+    Raises:
+        BadCheckpoint: The source cannot be read safely, or does not fit `arch`.
+        NoNormLayers: No norm was found.
+        UnknownModel: No model is called `arch`.
+        BadSettings: `config` cannot be read or names something that does not exist.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+        >>> report = bnprobe.check(model.state_dict())
+        >>> report.layers[["layer", "kind", "n_channels", "mode"]].values.tolist()
+        [['1', 'batch_norm', 8, 'weights only']]
     """
     from bnprobe.report import report
 
@@ -84,7 +105,7 @@ def about(name: str, weights: str, state: State, notes: list[str]) -> About:
         data="none",
         preprocessing="none",
         device="none",
-        versions=f"bnprobe {version('bnprobe')}, torch {torch.__version__}",
+        versions=f"bnprobe {__version__}, torch {torch.__version__}",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         n_parameters=n,
         notes=tuple(notes),

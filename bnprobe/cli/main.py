@@ -17,6 +17,7 @@ from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_fi
 from bnprobe.cli.subject import add_subject, described, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError, UnknownModel
 from bnprobe.report.page.numbers import shorten
+from bnprobe.version import __version__
 
 if TYPE_CHECKING:
     from bnprobe.recording import Recording
@@ -51,6 +52,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="bnprobe", description="What did normalization learn from the data?")
+    parser.add_argument("--version", action="version", version=f"bnprobe {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_report(commands)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar, cast
+
 from torch import nn
 
 from bnprobe.errors import BnprobeError
@@ -10,24 +13,50 @@ from bnprobe.norms.layer import Describe, NormLayer
 from bnprobe.norms.lookalike import look_alike
 from bnprobe.norms.torch_norms import KNOWN, TORCHS_OWN
 
+M = TypeVar("M", bound=nn.Module)
+
 _registered: dict[type, Describe] = {}
 """Classes taught by `register_norm`. The most derived class wins; a second call replaces the first."""
 
 
-def register_norm(cls: type, describe: Describe) -> None:
-    """Teach bnprobe a normalization layer.
+def register_norm(cls: type[M], describe: Callable[[M], NormLayer]) -> None:
+    """Teach bnprobe a normalization layer of your own.
 
-    `describe(module)` returns a `NormLayer` and is called before every forward pass of the module, so
-    it may depend on `module.training`. It also holds for subclasses of `cls`. `kind` may be a name of
-    your own. The formula is compared with the real output at the first call of each site.
+    It holds for the rest of the process and for subclasses of `cls`; the most derived class wins, and registering a
+    class again replaces its description. At the first call of each layer the described formula is compared with the
+    real output; if they differ, the output is measured instead and the report says so.
 
-    Raises BnprobeError when `cls` is not a class of modules.
+    Args:
+        cls: The class of the layer, a subclass of `torch.nn.Module`.
+        describe: Function from a module of that class to its `NormLayer`. It is called before every forward pass of
+            the module, so it may depend on `module.training`.
+
+    Raises:
+        BnprobeError: `cls` is not a subclass of `torch.nn.Module`.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> class Scale(torch.nn.Module):
+        ...     def __init__(self, n_channels):
+        ...         super().__init__()
+        ...         self.gain = torch.nn.Parameter(torch.ones(n_channels))
+        ...     def forward(self, x):
+        ...         return self.gain * x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+        >>> def describe(module):
+        ...     return bnprobe.NormLayer(kind="scale", pools="channels", channels="last", centred=False, eps=1e-6,
+        ...                              n_channels=module.gain.numel(), weight=module.gain)
+        >>> bnprobe.register_norm(Scale, describe)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 5), Scale(5))
+        >>> with bnprobe.attach(model) as probe:
+        ...     output = model(torch.randn(2, 3))
+        >>> bnprobe.report(probe).layers["kind"].tolist()
+        ['scale']
     """
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise BnprobeError(
             f"register_norm needs a subclass of torch.nn.Module, got {cls!r}. Pass the class itself."
         )
-    _registered[cls] = describe
+    _registered[cls] = cast(Describe, describe)
 
 
 def describe(module: nn.Module) -> tuple[NormLayer, ...]:

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from bnprobe.probe.forward import Forward
 from bnprobe.probe.sites import Site
 from bnprobe.probe.tensors import is_lazy
 from bnprobe.recording import About, Normalize
+from bnprobe.version import __version__
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Subject:
         return About(
             model=self.model,
             device=forward.device or "none",
-            versions=f"bnprobe {version('bnprobe')}, torch {torch.__version__}, Python {platform.python_version()}",
+            versions=f"bnprobe {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
             started=self.started,
             n_parameters=self.n_parameters,
             n_forwards=forward.n_forwards or most_calls,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from bnprobe.report.formats.check import plain
 from bnprobe.rules.rule_docs import rule_address
+from bnprobe.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ def to_json(comparison: Comparison) -> str:
     opens = comparison.opens
     whole = {
         "tool": "bnprobe",
-        "version": version("bnprobe"),
+        "version": __version__,
         "a": _side(comparison.a),
         "b": _side(comparison.b),
         "identical": comparison.identical,

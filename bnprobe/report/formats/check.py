@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from bnprobe.report.page.numbers import count
 from bnprobe.report.result import Report
 from bnprobe.rules.baseline import fingerprints
 from bnprobe.rules.rule_docs import rule_address
+from bnprobe.version import __version__
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def _compared(one: Checked) -> str:
 
 def to_json(checked: Sequence[Checked]) -> str:
     """One object: the tool, and per file its facts, layers and findings. NaN is null."""
-    whole = {"tool": "bnprobe", "version": version("bnprobe"), "files": [_file(one) for one in checked]}
+    whole = {"tool": "bnprobe", "version": __version__, "files": [_file(one) for one in checked]}
     return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
