@@ -30,6 +30,7 @@ def may(inside: str, outside: str = "") -> Boundary:
 EVERYTHING = may("*", "*")
 BOUNDARIES = {
     "errors": may(""),
+    "severity": may(""),
     "atomic_write": may("errors"),
     "stats": may("errors", "numpy scipy"),
     "recording": may("stats errors atomic_write", "numpy safetensors"),
@@ -42,7 +43,7 @@ BOUNDARIES = {
     "checkpoints": may("models probe recording norms graph report stats errors", "torch numpy PIL"),
     "measures": may("recording stats errors", "numpy pandas"),
     # the vocabulary of recordings only; a baseline is a file of its own
-    "rules": may("recording stats errors atomic_write", "numpy pandas"),
+    "rules": may("recording stats errors severity atomic_write", "numpy pandas"),
     # markupsafe is the half of jinja2 that escapes
     "report": may("recording measures rules stats errors atomic_write", "numpy pandas jinja2 markupsafe"),
     # a histogram cannot be drawn without its edges
