@@ -34,6 +34,18 @@ class Comparison(Document):
     Raises:
         CannotCompare: The sides have no norm in common.
         NothingRecorded: A side has no norm at all.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4)).eval()
+        >>> before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        >>> with torch.no_grad():
+        ...     weight = model[1].weight.mul_(2)
+        >>> comparison = bnprobe.compare(before, model.state_dict())  # checkpoints: what is stored
+        >>> comparison.channels["affine_ratio"].tolist()
+        [2.0, 2.0, 2.0, 2.0]
+        >>> comparison.opens.layer, comparison.opens.aspect
+        ('1', 'affine')
     """
 
     def __init__(self, a: Recording, b: Recording, settings: Settings | None = None) -> None:

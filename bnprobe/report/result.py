@@ -119,8 +119,8 @@ class Report(Document):
             >>> import torch, bnprobe
             >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4)).eval()
             >>> report = bnprobe.report(bnprobe.record(model, [torch.randn(5, 6)]))
-            >>> report.plot("pre_mean", layer="1").get_title()
-            '1'
+            >>> axes = report.plot("pre_mean", layer="1")
+            >>> axes.figure.savefig("pre_mean.svg")
         """
         from bnprobe.report.figures.plots import known, plot
 
