@@ -181,7 +181,7 @@ def test_two_recordings_are_compared_where_there_is_no_torch(place):
     from test_without_torch import TAKEN_AWAY, python
 
     code = """
-from bnprobe.cli import main
+from bnprobe.cli.main import main
 assert main(["compare", "a.bnp", "b.bnp", "-o", "page.html"]) == 0
 assert not [name for name in ("torch", "torchvision") if sys.modules.get(name)]
 """

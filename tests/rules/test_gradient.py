@@ -188,7 +188,7 @@ def test_a_recording_without_backward_passes_is_not_judged():
     [
         {"dx": None, "gamma": None, "beta": None, "importance": None},
         {"dy": ROWS * np.nan, "energy": np.zeros(3)},
-        {"gap_centre": np.full(3, np.nan), "feeder": producer(np.nan)},
+        {"gap_centre": np.full(3, np.nan), "producer": producer(np.nan)},
         {"n_passes": 8, "gamma": ONE_PASS, "beta": ONE_PASS},
     ],
     ids=["no gradients", "nothing finite", "no gaps", "no noise known"],

@@ -94,7 +94,7 @@ def test_a_neutral_norm_behind_weights_with_a_bias():
 
 def test_a_norm_that_was_new_when_training_began_is_not_folded():
     """Fails if vectors from before the recording and from after it are taken for those of one moment."""
-    new = {"gamma": 1, "beta": 0, "running_mean": 0, "running_var": 1, "wiring": biased(ONE)}
+    new = {"gamma": 1, "beta": 0, "running_mean": 0, "running_var": 1, "neighbours": biased(ONE)}
     after = call_log(n_updates=40, running_mean_after=np.full(len(ONE), 0.5))
     assert fired("norm-folded", site(ROWS, "new", **new, call_log=after), site(ROWS, "bn", **LEARNED)).empty
 

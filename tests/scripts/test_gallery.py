@@ -42,6 +42,16 @@ def test_every_page_is_shown_in_its_own_words(folder):
     assert not pages.elements(document, "script")
 
 
+def test_the_pretrained_network_stands_first(folder):
+    """Fails if the pages stand by name alone, or the one that is put first loses its place or stands twice."""
+    (folder / "one.html").rename(folder / "a.html")
+    (folder / "two.html").rename(folder / "mobilenet_v2.html")
+    made(folder)
+    document = pages.parsed((folder / "index.html").read_text("utf-8"))
+    links = [node.attrib["href"] for node in pages.elements(document, "a")]
+    assert links == ["mobilenet_v2.html", "a.html"]
+
+
 def test_every_page_has_its_fingerprint(folder):
     """Fails if a colour bar is taken for a map, or the picture is loaded from elsewhere."""
     made(folder)
