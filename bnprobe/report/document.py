@@ -35,7 +35,11 @@ class Document(ABC):
 
     @cached_property
     def findings(self) -> pd.DataFrame:
-        """A row per finding, the most severe first, without those that the settings leave out."""
+        """A row per finding, the most severe first, without those that the settings leave out.
+
+        Columns: `severity` ("critical", "warning" or "info"), `rule`, `layer`, `channels`, `says` (what was found),
+        `because` (the evidence), `do` (what to do) and `source`.
+        """
         return self._judged[~self._ignored].reset_index(drop=True)
 
     @cached_property
@@ -51,9 +55,16 @@ class Document(ABC):
         return f"{count(n, 'finding')} left out by {self.settings.source}: {', '.join(rules)}." if n else ""
 
     def to_html(self, path: str | Path) -> Path:
-        """Write the page to `path`, whole or not at all, and return the path.
+        """Write one self-contained HTML page, whole or not at all; it works offline and as an attachment.
 
-        Raises CannotWrite where that is not possible.
+        Args:
+            path: The file to write; its folder is made if needed.
+
+        Returns:
+            The path.
+
+        Raises:
+            CannotWrite: The file cannot be written.
         """
         with _without_collection():
             from bnprobe.report.formats.html import to_html
@@ -61,13 +72,27 @@ class Document(ABC):
             return write_whole(Path(path), to_html(self._page).encode())
 
     def to_text(self, width: int | None = None) -> str:
-        """The page as text for a terminal of `width` characters."""
+        """The whole page as text.
+
+        Args:
+            width: Characters per line. None is the width of the terminal.
+
+        Returns:
+            Lines that end with a newline.
+        """
         from bnprobe.report.formats.text import to_text
 
         return to_text(self._page, width)
 
     def summary(self, width: int | None = None) -> str:
-        """What was looked at, the answer and the findings as text."""
+        """What was measured, the answer and the findings as text.
+
+        Args:
+            width: Characters per line. None is the width of the terminal.
+
+        Returns:
+            Lines that end with a newline.
+        """
         from bnprobe.report.formats.text import to_text
 
         opening = tuple(replace(section, parts=()) for section in self._page.sections[:3])

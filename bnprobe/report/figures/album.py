@@ -14,7 +14,10 @@ FORMATS = ("svg", "pdf")
 
 
 class Album:
-    """`album["network"]` draws a picture as a matplotlib figure, `album.save(folder)` writes all of them."""
+    """The figures of a page by name: iterate over the names, `album["network"]` draws one with matplotlib.
+
+    What `Report.figures` is.
+    """
 
     def __init__(self, page: Page) -> None:
         found = [figure for section in page.sections for figure in _figures(section)]
@@ -33,9 +36,17 @@ class Album:
             return self._figures[name].draw()
 
     def save(self, folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-        """Write every picture once per format into `folder`, which is made where needed; returns the paths.
+        """Write every figure once per format. Text stays text in SVG.
 
-        Text stays text in SVG. Raises CannotWrite where a file cannot be written.
+        Args:
+            folder: The folder to write into; it is made if needed.
+            formats: File formats that matplotlib can write.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            CannotWrite: A file cannot be written.
         """
         from bnprobe.report.figures import style
 
