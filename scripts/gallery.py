@@ -19,6 +19,8 @@ FIRST = ("mobilenet_v2.html",)
 """Shown before the others: a network that everybody knows, on photographs. The others follow by name."""
 
 MOST_BYTES = 15_000_000
+NO_CARD = ("index.html", "api.html")
+"""The index itself, and the API reference: neither is about a network."""
 LARGEST_DRAWING = 40_000
 
 STYLE = """
@@ -168,7 +170,7 @@ def main() -> int:
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("reports"), help="default: reports")
     folder = parser.parse_args().folder
-    paths = in_order(path for path in folder.glob("*.html") if path.name != "index.html")
+    paths = in_order(path for path in folder.glob("*.html") if path.name not in NO_CARD)
     page = index([entry(path) for path in paths])
     (folder / "index.html").write_text(page, "utf-8")
     total = len(page.encode()) + sum(path.stat().st_size for path in paths)
