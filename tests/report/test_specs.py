@@ -43,7 +43,7 @@ def test_nothing_is_drawn_before_it_is_asked_for():
     """Fails if telling a chapter loads seaborn: the text of a report needs no pictures."""
     code = (
         "import sys, numpy, pandas\n"
-        "from bnprobe.report.pictures import Curves, Line, by_depth\n"
+        "from bnprobe.report.figures.specs import Curves, Line, by_depth\n"
         "import bnprobe.report.chapters\n"
         "frame = pandas.DataFrame({'layer': ['a'], 'call': [0]})\n"
         "by_depth('n', 'Words.', frame, (Curves('t', (Line(numpy.ones(1)),)),))\n"
