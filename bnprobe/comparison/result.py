@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
-from bnprobe.comparison import Differences, DifferenceSite, Pairs, differences, first_difference, pairs
+from bnprobe.comparison import (
+    Differences,
+    DifferenceSite,
+    Pairs,
+    differences,
+    first_difference,
+    glossary,
+    pairs,
+)
 from bnprobe.comparison.page.page import compose
 from bnprobe.comparison.page.sentences import answer
+from bnprobe.comparison.page.to_json import contents
 from bnprobe.errors import CannotCompare, NothingRecorded
+from bnprobe.measures import Column
 from bnprobe.recording import Recording
 from bnprobe.report.document import Document
+from bnprobe.report.nothing_seen import nothing_seen
+from bnprobe.report.numbers import count, listed
 from bnprobe.report.page.blocks import Page
-from bnprobe.report.page.numbers import count, listed
-from bnprobe.report.page.page import nothing_seen
 from bnprobe.rules import COMPARED, judge
 from bnprobe.rules.settings import Settings
 
@@ -24,6 +36,8 @@ class Comparison(Document):
 
     Where a difference has a direction it is B less A, or B over A: A is what was there before.
     """
+
+    SCHEMA = "comparison"
 
     def __init__(self, a: Recording, b: Recording, settings: Settings | None = None) -> None:
         for side, recording in (("A", a), ("B", b)):
@@ -83,11 +97,22 @@ class Comparison(Document):
     def _judged(self) -> pd.DataFrame:
         return judge(self._tables, self.settings.limits, COMPARED)
 
-    def to_json(self) -> str:
-        """The answer, both sides' facts, layers, what was not compared, and findings. NaN is null."""
-        from bnprobe.comparison.page.to_json import to_json
+    @property
+    def _columns(self) -> Sequence[Column]:
+        return glossary()
 
-        return to_json(self)
+    @property
+    def _named_tables(self) -> Mapping[str, pd.DataFrame]:
+        return {
+            "layers": self.layers,
+            "channels": self.channels,
+            "unmatched": self.unmatched,
+            "findings": self.findings,
+        }
+
+    @property
+    def _contents(self) -> Mapping[str, Any]:
+        return contents(self.a, self.b, self._tables, self.identical, self.answer, self.opens)
 
     def __repr__(self) -> str:
         where = (

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from bnprobe.errors import NothingRecorded
-from bnprobe.measures import StemReading, Tables, imbalance, stem, tables
+from bnprobe.measures import Column, StemReading, Tables, glossary, imbalance, stem, tables
 from bnprobe.recording import Recording
+from bnprobe.report.browser import Data, data_of
+from bnprobe.report.chapters.answer import answer
+from bnprobe.report.compose import compose
 from bnprobe.report.document import Document
-from bnprobe.report.figures.album import Album
+from bnprobe.report.nothing_seen import nothing_seen
 from bnprobe.report.page.blocks import Page
-from bnprobe.report.page.page import compose, nothing_seen
 from bnprobe.rules import judge
 from bnprobe.rules.settings import Settings
 
 
 class Report(Document):
     """Tables, findings and pages of one recording. Everything is computed once, when first asked for."""
+
+    SCHEMA = "report"
 
     def __init__(self, recording: Recording, settings: Settings | None = None) -> None:
         if not recording.weights_only and recording.saw_nothing:
@@ -33,7 +38,19 @@ class Report(Document):
 
     @cached_property
     def _page(self) -> Page:
-        return compose(self.recording, self._tables, self.findings, self._left_out)
+        return compose(self.recording, self._tables, self.findings, self._sentences, self._left_out)
+
+    def _data(self, compact: bool) -> Data:
+        return data_of(self.recording, self._tables, self.findings, compact)
+
+    @cached_property
+    def _sentences(self) -> tuple[str, ...]:
+        return tuple(answer(self.recording, self._tables, self.findings))
+
+    @property
+    def answer(self) -> str:
+        """What the norms learned and whether something is wrong, in a few sentences."""
+        return " ".join(self._sentences)
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -74,24 +91,36 @@ class Report(Document):
         another, coloured by how often they fire. Draws into `ax` where one is given. Raises NotDefined where there
         is no such column or layer, or nothing to draw.
         """
-        from bnprobe.report.figures.plots import known, plot
+        from bnprobe.report.figures.paper import known, plot
 
         known(self._tables, y, needs_channels=x is not None or layer is not None)
         if x is not None:
             known(self._tables, x, needs_channels=True)
         return plot(self._tables, y, x, layer, ax)
 
-    @cached_property
-    def figures(self) -> Album:
-        """The page's pictures by name; `report.figures.save(folder)` writes them as SVG and PDF."""
-        return Album(self._page)
+    @property
+    def _columns(self) -> Sequence[Column]:
+        return glossary()
+
+    @property
+    def _named_tables(self) -> Mapping[str, pd.DataFrame]:
+        return {"layers": self.layers, "channels": self.channels, "findings": self.findings}
+
+    @property
+    def _contents(self) -> Mapping[str, Any]:
+        return {
+            "about": self.recording.about,
+            "integrity": self.recording.integrity,
+            "never_called": self.recording.never_called,
+            "not_understood": self.recording.not_understood,
+            "answer": self._sentences,
+            "gradient_imbalance": self.gradient_imbalance,
+            "stem": self.stem,
+            "layers": self.layers,
+        }
 
     def __repr__(self) -> str:
-        n = {
-            severity: int((self.findings["severity"] == severity).sum())
-            for severity in ("critical", "warning", "info")
-        }
         return (
             f"<Report on {self.recording.about.model}: {len(self.layers)} norm layers, {len(self.channels)} channels, "
-            f"{n['critical']} critical, {n['warning']} warnings, {n['info']} infos>"
+            f"{self._counted}>"
         )
