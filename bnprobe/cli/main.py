@@ -16,7 +16,7 @@ from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import add_subject, described, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError, UnknownModel
-from bnprobe.report.page.numbers import shorten
+from bnprobe.report.numbers import shorten
 from bnprobe.version import __version__
 
 if TYPE_CHECKING:

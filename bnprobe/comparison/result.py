@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
-from bnprobe.comparison import Differences, DifferenceSite, Pairs, differences, first_difference, pairs
+from bnprobe.comparison import (
+    Differences,
+    DifferenceSite,
+    Pairs,
+    differences,
+    first_difference,
+    glossary,
+    pairs,
+)
 from bnprobe.comparison.page.page import compose
 from bnprobe.comparison.page.sentences import answer
+from bnprobe.comparison.page.to_json import contents
 from bnprobe.errors import CannotCompare, NothingRecorded
+from bnprobe.measures import Column
 from bnprobe.recording import Recording
 from bnprobe.report.document import Document
+from bnprobe.report.nothing_seen import nothing_seen
+from bnprobe.report.numbers import count, listed
 from bnprobe.report.page.blocks import Page
-from bnprobe.report.page.numbers import count, listed
-from bnprobe.report.page.page import nothing_seen
 from bnprobe.rules import COMPARED, judge
 from bnprobe.rules.settings import Settings
 
@@ -47,6 +59,8 @@ class Comparison(Document):
         >>> comparison.opens.layer, comparison.opens.aspect
         ('1', 'affine')
     """
+
+    SCHEMA = "comparison"
 
     def __init__(self, a: Recording, b: Recording, settings: Settings | None = None) -> None:
         for side, recording in (("A", a), ("B", b)):
@@ -109,15 +123,22 @@ class Comparison(Document):
     def _judged(self) -> pd.DataFrame:
         return judge(self._tables, self.settings.limits, COMPARED)
 
-    def to_json(self) -> str:
-        """The answer, facts of both sides, layers, unmatched sites and findings as JSON.
+    @property
+    def _columns(self) -> Sequence[Column]:
+        return glossary()
 
-        Returns:
-            JSON text; NaN is null.
-        """
-        from bnprobe.comparison.page.to_json import to_json
+    @property
+    def _named_tables(self) -> Mapping[str, pd.DataFrame]:
+        return {
+            "layers": self.layers,
+            "channels": self.channels,
+            "unmatched": self.unmatched,
+            "findings": self.findings,
+        }
 
-        return to_json(self)
+    @property
+    def _contents(self) -> Mapping[str, Any]:
+        return contents(self.a, self.b, self._tables, self.identical, self.answer, self.opens)
 
     def __repr__(self) -> str:
         where = (

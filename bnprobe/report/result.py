@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bnprobe.errors import NothingRecorded
-from bnprobe.measures import StemReading, Tables, imbalance, stem, tables
+from bnprobe.measures import Column, StemReading, Tables, glossary, imbalance, stem, tables
 from bnprobe.recording import Recording
+from bnprobe.report.browser import Data, data_of
+from bnprobe.report.chapters.answer import answer
+from bnprobe.report.compose import compose
 from bnprobe.report.document import Document
-from bnprobe.report.figures.album import Album
+from bnprobe.report.nothing_seen import nothing_seen
 from bnprobe.report.page.blocks import Page
-from bnprobe.report.page.page import compose, nothing_seen
 from bnprobe.rules import judge
 from bnprobe.rules.settings import Settings
 
@@ -44,6 +47,8 @@ class Report(Document):
         5
     """
 
+    SCHEMA = "report"
+
     def __init__(self, recording: Recording, settings: Settings | None = None) -> None:
         if not recording.weights_only and recording.saw_nothing:
             raise NothingRecorded(nothing_seen(recording))
@@ -56,7 +61,19 @@ class Report(Document):
 
     @cached_property
     def _page(self) -> Page:
-        return compose(self.recording, self._tables, self.findings, self._left_out)
+        return compose(self.recording, self._tables, self.findings, self._sentences, self._left_out)
+
+    def _data(self, compact: bool) -> Data:
+        return data_of(self.recording, self._tables, self.findings, compact)
+
+    @cached_property
+    def _sentences(self) -> tuple[str, ...]:
+        return tuple(answer(self.recording, self._tables, self.findings))
+
+    @property
+    def answer(self) -> str:
+        """What the norms learned and whether something is wrong, in a few sentences."""
+        return " ".join(self._sentences)
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -122,24 +139,36 @@ class Report(Document):
             >>> axes = report.plot("pre_mean", layer="1")
             >>> axes.figure.savefig("pre_mean.svg")
         """
-        from bnprobe.report.figures.plots import known, plot
+        from bnprobe.report.figures.paper import known, plot
 
         known(self._tables, y, needs_channels=x is not None or layer is not None)
         if x is not None:
             known(self._tables, x, needs_channels=True)
         return plot(self._tables, y, x, layer, ax)
 
-    @cached_property
-    def figures(self) -> Album:
-        """The page's figures by name; `report.figures.save(folder)` writes all of them as SVG and PDF."""
-        return Album(self._page)
+    @property
+    def _columns(self) -> Sequence[Column]:
+        return glossary()
+
+    @property
+    def _named_tables(self) -> Mapping[str, pd.DataFrame]:
+        return {"layers": self.layers, "channels": self.channels, "findings": self.findings}
+
+    @property
+    def _contents(self) -> Mapping[str, Any]:
+        return {
+            "about": self.recording.about,
+            "integrity": self.recording.integrity,
+            "never_called": self.recording.never_called,
+            "not_understood": self.recording.not_understood,
+            "answer": self._sentences,
+            "gradient_imbalance": self.gradient_imbalance,
+            "stem": self.stem,
+            "layers": self.layers,
+        }
 
     def __repr__(self) -> str:
-        n = {
-            severity: int((self.findings["severity"] == severity).sum())
-            for severity in ("critical", "warning", "info")
-        }
         return (
             f"<Report on {self.recording.about.model}: {len(self.layers)} norm layers, {len(self.channels)} channels, "
-            f"{n['critical']} critical, {n['warning']} warnings, {n['info']} infos>"
+            f"{self._counted}>"
         )

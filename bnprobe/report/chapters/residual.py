@@ -7,9 +7,10 @@ import pandas as pd
 
 from bnprobe.report.chapters.chapter import Absent, Material, highest, lowest, named
 from bnprobe.report.colours import MEMORY, MUTED
-from bnprobe.report.figures.specs import Curves, Line, by_depth, of
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Curves, Line
+from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import count, number, share
 from bnprobe.report.page.tables import table
 
 TITLE = "Branch against skip"
@@ -81,11 +82,10 @@ def _figure(known: pd.DataFrame) -> Figure:
         levels=((0.5, "as loud"),),
         unit="share",
     )
-    return by_depth(
+    return Figure(
         "residual",
         f"Share of the branch in the variance of {count(len(known), 'residual block')}, now and at first, by depth.",
-        known,
-        (panel,),
+        by_depth(known, (panel,)),
         f"Last norm of each branch. The share follows from γ, β and the norms before the skip; at initialisation γ is 1 and "
         f"β is 0, which for the first of these blocks gives {number(float(known['branch_share_initial'].iloc[0]), 2)}.",
     )
