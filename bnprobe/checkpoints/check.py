@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bnprobe.checkpoints.groups import Grouped, grouped
-from bnprobe.checkpoints.records import EPS, records
+from bnprobe.checkpoints.records import records
 from bnprobe.errors import BadCheckpoint, NoNormLayers
 from bnprobe.models.checkpoint_file import State, load_all, state_of
 from bnprobe.recording import About, Recording
+from bnprobe.recording.terms import TORCH_EPS
 from bnprobe.version import __version__
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _recording(state: State, name: str, weights: str) -> Recording:
         layers = records(state, found.norms)
     except BadCheckpoint as error:
         raise BadCheckpoint(f"{name}: {error}") from None
-    notes = [f"eps is not in a file of weights: {EPS:g}, torch's default, was taken for all norms."]
+    notes = [f"eps is not in a file of weights: {TORCH_EPS:g}, torch's default, was taken for all norms."]
     if any(layer.neighbours is not None for layer in layers):
         notes.append(GUESSED)
     return Recording(about(name, weights, state, notes), layers, not_understood=found.odd)

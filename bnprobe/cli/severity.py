@@ -1,17 +1,17 @@
-"""When a finding makes the exit code 1."""
+"""When a finding makes the exit code 1, and which settings apply."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
 
-SEVERITIES = ("info", "warning", "critical")
+from bnprobe.severity import SEVERITIES, at_least
 
 
 def add_fail_on(command: argparse.ArgumentParser) -> None:
     """The option --fail-on."""
     command.add_argument(
-        "--fail-on", choices=SEVERITIES, help="exit with 1 on a finding of this severity or above"
+        "--fail-on", choices=SEVERITIES[::-1], help="exit with 1 on a finding of this severity or above"
     )
 
 
@@ -36,5 +36,5 @@ def settings_file(options: argparse.Namespace) -> str | None:
 
 def exit_code(severities: Iterable[str], fail_on: str | None) -> int:
     """1 where one of the severities is at or above `fail_on`."""
-    serious = SEVERITIES[SEVERITIES.index(fail_on) :] if fail_on else ()
+    serious = at_least(fail_on) if fail_on else ()
     return int(any(severity in serious for severity in severities))

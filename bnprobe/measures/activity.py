@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
@@ -34,7 +34,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     return {"fires": np.where(n > 0, record.n_positive / np.maximum(n, 1), np.nan)}
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """Median share, and the number of channels that were never positive."""
-    fires = channel_columns(record)["fires"]
+    fires = (channels or channel_columns(record))["fires"]
     return {"fires_median": median(fires), "never_positive": float(np.sum(fires == 0))}

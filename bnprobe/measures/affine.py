@@ -6,16 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import BATCH, LayerRecord
+from bnprobe.recording.terms import MANY_EPS, NEAR_ZERO
 from bnprobe.stats.moments import Array
-
-SWITCHED_OFF = 1e-2
-"""|gamma| below which a channel is taken for constant: what it loses to quantization costs nothing."""
-
-MANY_EPS = 100.0
-"""Below so many eps a variance is so small that eps is a visible part of the root."""
 
 _JACOB = "Jacob et al. 2018, arXiv:1712.05877"
 _NAGEL = "Nagel et al. 2019, arXiv:1906.04721"
@@ -61,7 +56,7 @@ COLUMNS = (
     Column(
         "eps_dominated",
         "Share of channels whose variance is so small that eps shapes the output.",
-        "share of σ² < 100 eps",
+        f"share of σ² < {MANY_EPS:g} eps",
         "0 to 1",
         table="layers",
     ),
@@ -77,7 +72,7 @@ COLUMNS = (
     Column(
         "bits_lost_worst",
         "Largest loss to one scale among channels that are not switched off.",
-        "max bits_lost where |γ| ≥ 0.01",
+        f"max bits_lost where |γ| ≥ {NEAR_ZERO:g}",
         "bits",
         _NAGEL,
         table="layers",
@@ -131,12 +126,11 @@ def _reach(low: Array, high: Array) -> Array:
     return np.maximum(np.abs(low), np.abs(high))
 
 
-def layer_columns(record: LayerRecord) -> dict[str, Any]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, Any]:
     """What the channels say together; NaN where no weights are known, or no map."""
     _, var, by = _statistics(record)
-    columns = channel_columns(record)
-    lost = columns["bits_lost"]
-    live = lost if record.gamma is None else lost[np.abs(record.gamma) >= SWITCHED_OFF]
+    lost = (channels or channel_columns(record))["bits_lost"]
+    live = lost if record.gamma is None else lost[np.abs(record.gamma) >= NEAR_ZERO]
     known = var[~np.isnan(var)]
     return {
         "affine_by": by,

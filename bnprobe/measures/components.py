@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
 
 _LAW = "law of total variance"
+_SHARES = ("share_class", "share_image", "share_within")
 COLUMNS = (
     Column(
         "share_class",
@@ -101,12 +102,11 @@ def _between(record: LayerRecord) -> Array:
     return np.where(some, np.clip(between / np.where(some, total, 1.0), 0.0, 1.0), np.nan)
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """Medians over channels, which need not add up to 1, and what was labelled."""
-    columns = channel_columns(record)
-    classes = record.classes
+    columns, classes = channels or channel_columns(record), record.classes
     return {
-        **{f"{name}_median": median(values) for name, values in columns.items()},
+        **{f"{name}_median": median(columns[name]) for name in _SHARES},
         "class_of_between_median": float("nan") if classes is None else median(classes.share),
         "n_classes": 0 if classes is None else len(classes.labels),
         "n_labeled": 0 if classes is None else int(classes.n_images),

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.histogram import Z_EDGES, Histogram
@@ -125,6 +125,7 @@ def _all_inside(record: LayerRecord, histogram: Histogram) -> Array:
     return inside
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """Medians over channels; NaN where no channel has a value."""
-    return {f"{name}_median": median(values) for name, values in channel_columns(record).items()}
+    columns = channels or channel_columns(record)
+    return {f"{name}_median": median(columns[name]) for name in _NAMES}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats import Moments
@@ -185,22 +185,22 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     return columns
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """The gradient of the layer as a whole; NaN where autograd computed none."""
     columns = dict.fromkeys(_LAYER, float("nan"))
     gradient = record.gradient
     columns["n_backward"] = 0 if gradient is None else gradient.n_passes
     if gradient is None:
         return columns
-    channels = channel_columns(record)
+    of_channels = channels or channel_columns(record)
     out = _energy(gradient.dy)
     columns.update(
         grad_out=float(np.sqrt(out.sum() / gradient.n_passes)),
         dy_kurtosis=float(gradient.dy.pool().kurtosis_excess),
         no_gradient=float(np.mean(out[seen] == 0)) if (seen := gradient.dy.n > 0).any() else float("nan"),
-        gamma_snr_median=median(channels["gamma_snr"]),
-        beta_snr_median=median(channels["beta_snr"]),
-        w_angle_median=median(channels["w_angle"]),
+        gamma_snr_median=median(of_channels["gamma_snr"]),
+        beta_snr_median=median(of_channels["beta_snr"]),
+        w_angle_median=median(of_channels["w_angle"]),
         gap_centre=_largest(gradient.gap_centre),
         gap_map=_largest(gradient.gap_map),
     )

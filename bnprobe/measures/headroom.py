@@ -8,11 +8,7 @@ import numpy as np
 
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord
-
-HALF = 65504.0
-"""Largest number of half precision."""
-
-SIGMAS = 6.0
+from bnprobe.recording.terms import HALF_MAX, REACH_SIGMAS
 
 COLUMNS = (
     Column(
@@ -34,7 +30,7 @@ COLUMNS = (
 def layer_columns(record: LayerRecord) -> dict[str, Any]:
     """The largest input against the range of half precision; NaN where nothing is known."""
     largest = largest_input(record)
-    return {"largest_input": largest, "half_headroom": HALF / largest if largest > 0 else float("nan")}
+    return {"largest_input": largest, "half_headroom": HALF_MAX / largest if largest > 0 else float("nan")}
 
 
 def largest_input(record: LayerRecord) -> float:
@@ -45,6 +41,6 @@ def largest_input(record: LayerRecord) -> float:
     if record.running_mean is None or record.running_var is None:
         return float("nan")
     with np.errstate(invalid="ignore", over="ignore"):
-        reach = np.abs(record.running_mean) + SIGMAS * np.sqrt(record.running_var)
+        reach = np.abs(record.running_mean) + REACH_SIGMAS * np.sqrt(record.running_var)
     known = reach[~np.isnan(reach)]
     return float(known.max()) if known.size else float("nan")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
@@ -161,12 +161,12 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     return {"implied_mean": neighbours.implied.mean, "implied_gap": gap, "implied_var_ratio": ratio}
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """The fit of one layer and its controls; NaN where nothing is implied."""
     fit = pooled([record])
     return {
         "implied_mean_r2": fit.r2,
         "implied_mean_rmse": fit.rmse,
         **{f"implied_r2_{name}": value for name, value in fit.controls.items()},
-        "implied_var_ratio_median": median(channel_columns(record)["implied_var_ratio"]),
+        "implied_var_ratio_median": median((channels or channel_columns(record))["implied_var_ratio"]),
     }

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import BATCH, LayerRecord
+from bnprobe.recording.terms import OUTLIER
 from bnprobe.stats.moments import Array
-
-OUTLIER = 6.0
-"""Root mean square, in units of the layer's median one, above which a channel is an outlier: the magnitude
-beyond which features cannot be quantized with the others (Dettmers et al. 2022)."""
 
 MOST_LISTED = 10
 """Outliers named in the table of layers, the largest first."""
@@ -63,9 +60,9 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     return {"rms_ratio": rms / typical if typical > 0 else np.full(record.n_channels, np.nan)}
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float | str]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float | str]:
     """How many outliers there are, which, and how large the largest channel is; NaN for norms over the batch."""
-    ratio = channel_columns(record)["rms_ratio"]
+    ratio = (channels or channel_columns(record))["rms_ratio"]
     known = ratio[~np.isnan(ratio)]
     if not known.size:
         return {"outliers": np.nan, "outlier_channels": "", "rms_ratio_max": np.nan}

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from bnprobe.measures import verdict
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import CHANNELS, LayerRecord
+from bnprobe.recording.names import NEVER_UPDATED, TOO_FEW
+from bnprobe.recording.terms import FORMULA_MISMATCH, VISIBLE_SHIFT
 from bnprobe.stats.moments import Array
 
-OFF_MEAN, OFF_SCALE = verdict.VISIBLE_SHIFT, verdict.VISIBLE_SCALE
+OFF_MEAN, OFF_SCALE = VISIBLE_SHIFT, verdict.VISIBLE_SCALE
 """Median |mean − beta| in |gamma|, and median |ln(deviation / |gamma|)|, up to which a layer keeps the promise:
 the sizes from which a shift is visible, so that a layer whose memory is judged the same keeps it."""
-
-OTHER_FORMULA = 0.01
-"""Mismatch of output and formula, in units of the largest output, from which the layer does something more."""
 
 HOLDS, UNKNOWN, OTHER, EPS = "holds", "unknown", "other formula", "eps"
 OWN, NEVER, SMALL, SHIFT, BY_BATCH = (
@@ -80,23 +79,23 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         }
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float | str]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float | str]:
     """Medians, and the reason."""
-    columns = channel_columns(record)
+    columns = channels or channel_columns(record)
     return {
         "beta_error_median": median(np.abs(columns["beta_error"])),
         "gamma_ratio_median": median(columns["gamma_ratio"]),
-        "why_not": _why_not(record, columns["beta_error"], columns["gamma_ratio"]),
+        "why_not": _why_not(record, columns["beta_error"], columns["gamma_ratio"], channels),
     }
 
 
-def _why_not(record: LayerRecord, error: Array, ratio: Array) -> str:
+def _why_not(record: LayerRecord, error: Array, ratio: Array, channels: Columns | None) -> str:
     """The first that applies, in this order: every reason but the last explains all that comes after it."""
     if np.isnan(median(ratio)):
         return UNKNOWN
     if _keeps(error, ratio):
         return HOLDS
-    if record.output == "read" and record.pools != CHANNELS and record.mismatch > OTHER_FORMULA:
+    if record.output == "read" and record.pools != CHANNELS and record.mismatch > FORMULA_MISMATCH:
         return OTHER
     if record.normalized_by == "sample":
         return OWN
@@ -104,9 +103,9 @@ def _why_not(record: LayerRecord, error: Array, ratio: Array) -> str:
         return EPS
     if record.normalized_by == "batch":
         return BY_BATCH
-    judged = verdict.layer_columns(record)["verdict"]
-    if judged in (verdict.NEVER_UPDATED, verdict.TOO_FEW):
-        return NEVER if judged == verdict.NEVER_UPDATED else SMALL
+    judged = verdict.layer_columns(record, channels)["verdict"]
+    if judged in (NEVER_UPDATED, TOO_FEW):
+        return NEVER if judged == NEVER_UPDATED else SMALL
     return SHIFT if record.normalized_by == "running" else BY_BATCH
 
 

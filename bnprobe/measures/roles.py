@@ -29,13 +29,11 @@ import numpy as np
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Neighbours
+from bnprobe.recording.terms import DEAD_REACH, DEAD_SIGMAS, NEAR_ZERO
 from bnprobe.stats.gaussian import probability_above
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
 
-CONSTANT = 1e-2
-DEVIATIONS = 6.0
-NOTHING = 1e-4
 RARE = 0.05
 LINEAR = 1e-3
 SATURATED = 0.5
@@ -205,7 +203,7 @@ def dead_predicted(record: LayerRecord) -> Array:
     if known is None:
         return np.full(record.n_channels, np.nan)
     gamma, beta = _vectors(record)
-    return (beta + DEVIATIONS * np.abs(gamma) < known.low + NOTHING).astype(np.float64)
+    return (beta + DEAD_SIGMAS * np.abs(gamma) < known.low + DEAD_REACH).astype(np.float64)
 
 
 def _what_acts(record: LayerRecord) -> str:
@@ -273,7 +271,7 @@ def _roles(record: LayerRecord) -> Any:
     elif known is not None:
         _by_shares(roles, record, known)
     if record.gamma is not None and acts:
-        roles[(np.abs(record.gamma) < CONSTANT) & (roles != "dead")] = "constant"
+        roles[(np.abs(record.gamma) < NEAR_ZERO) & (roles != "dead")] = "constant"
     return roles
 
 

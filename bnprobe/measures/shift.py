@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.measures.standard_errors import error_of, q_values
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
+from bnprobe.stats.significance import SIGNIFICANT
 
 _LI = "Li et al. 2016, arXiv:1603.04779"
 
@@ -89,7 +90,7 @@ COLUMNS = (
     Column(
         "shifted_share",
         "Share of channels surely shifted.",
-        "share of shift_q < 0.01",
+        f"share of shift_q < {SIGNIFICANT}",
         "0 to 1",
         table="layers",
     ),
@@ -127,9 +128,9 @@ def variance_ratio(record: LayerRecord) -> Array:
         return np.where(record.running_var + record.eps >= 0, ratio, np.nan)
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """What the channels say together; NaN for layers without running statistics."""
-    columns = channel_columns(record)
+    columns = channels or channel_columns(record)
     q = columns["shift_q"]
     with np.errstate(over="ignore"):
         return {
@@ -137,7 +138,9 @@ def layer_columns(record: LayerRecord) -> dict[str, float]:
             "var_ratio_median": median(variance_ratio(record)),
             "kl_median": median(columns["kl"]),
             "w2_rms": _root_mean_square(columns["w2"]),
-            "shifted_share": float(np.mean(q[~np.isnan(q)] < 0.01)) if (~np.isnan(q)).any() else float("nan"),
+            "shifted_share": float(np.mean(q[~np.isnan(q)] < SIGNIFICANT))
+            if (~np.isnan(q)).any()
+            else float("nan"),
         }
 
 

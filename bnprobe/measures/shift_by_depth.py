@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bnprobe.measures.verdict import SAME, SHIFTED
+from bnprobe.recording.names import SAME, SHIFTED
 
 
 @dataclass(frozen=True)

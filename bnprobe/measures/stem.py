@@ -15,6 +15,7 @@ import numpy as np
 from bnprobe.measures import padding
 from bnprobe.measures.implied import r_squared
 from bnprobe.measures.padding import Equations, Padding
+from bnprobe.measures.verdict import never_updated
 from bnprobe.recording import LayerRecord, Recording
 
 SPARE = 3
@@ -97,7 +98,7 @@ def stem(recording: Recording) -> StemReading:
         what = f"{n} running means of {record.site} are too few for {inputs}"
         return replace(_not_here(what, record.site), n_equations=n, n_unknowns=unknowns)
     reading = _in_pixels(_decoded(record, equations), recording)
-    reading = _judged(reading, _never_updated(record))
+    reading = _judged(reading, never_updated(record))
     if not reading.trusted:
         return replace(reading, mean_pixels=None, seen_pixels=None)
     return _with_padding(reading, recording, equations)
@@ -105,10 +106,6 @@ def stem(recording: Recording) -> StemReading:
 
 def _not_here(what: str, layer: str) -> StemReading:
     return StemReading(False, f"Not identifiable here: {what}.", layer)
-
-
-def _never_updated(record: LayerRecord) -> bool:
-    return bool(np.all(record.running_mean == 0) and np.all(record.running_var == 1))
 
 
 def _decoded(record: LayerRecord, equations: Equations) -> StemReading:

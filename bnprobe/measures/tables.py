@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -60,6 +59,21 @@ FAMILIES: tuple[ModuleType, ...] = (
     gradient,
 )
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
+
+OF_CHANNELS = (
+    activity,
+    gaussian,
+    shift,
+    within_sample,
+    verdict,
+    output_moments,
+    components,
+    outliers,
+    implied,
+    affine,
+    gradient,
+)
+"""Families whose layer columns are made of channel columns, which are handed to them."""
 
 OF_ROWS = (within_sample, components)
 """Families about the rows of a layer's input as they are, many of them of one sample or not."""
@@ -124,19 +138,18 @@ class Tables:
 
 
 def tables(recording: Recording) -> Tables:
-    """Measure everything, once."""
+    """Measure everything, once: a row per site and per channel, in the order in which sites were reached."""
+    sites = [_measured(*both) for both in zip(recording.layers, by_sample(recording), strict=True)]
+    layers = pd.DataFrame([row for row, _ in sites]) if sites else _empty("layers")
+    channels = (
+        pd.concat([pd.DataFrame(columns) for _, columns in sites], ignore_index=True) if sites else None
+    )
     return Tables(
-        layer_table(recording),
-        channel_table(recording),
+        layers,
+        _empty("channels") if channels is None else channels,
         unread_table(recording),
         preprocessing(recording),
     )
-
-
-def channel_table(recording: Recording) -> pd.DataFrame:
-    """One row per channel of every site, in the order in which the sites were reached."""
-    parts = [pd.DataFrame(_channel_row(*both)) for both in _both(recording)]
-    return pd.concat(parts, ignore_index=True) if parts else _empty("channels")
 
 
 def _empty(table: str) -> pd.DataFrame:
@@ -144,13 +157,21 @@ def _empty(table: str) -> pd.DataFrame:
     return pd.DataFrame(columns=[column.name for column in glossary() if column.table in (table, "both")])
 
 
-def _both(recording: Recording) -> Iterator[tuple[LayerRecord, LayerRecord]]:
-    """Every site, and the same with no more images than samples."""
-    return zip(recording.layers, by_sample(recording), strict=True)
+def _measured(of_rows: LayerRecord, record: LayerRecord) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The row of a site, and the columns of its channels; `of_rows` is the site with all rows counted as samples."""
+    row, columns = _place_of_site(record), _place_of_channels(record)
+    for family in FAMILIES:
+        if hasattr(family, "channel_columns"):
+            columns.update(family.channel_columns(of_rows if family in OF_ROWS else record))
+    for family in FAMILIES:
+        if hasattr(family, "layer_columns"):
+            of_channels = (columns,) if family in OF_CHANNELS else ()
+            row.update(family.layer_columns(of_rows if family in OF_ROWS else record, *of_channels))
+    return row, columns
 
 
-def _channel_row(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
-    columns: dict[str, Any] = {
+def _place_of_channels(record: LayerRecord) -> dict[str, Any]:
+    return {
         "layer": record.layer,
         "call": record.call,
         "channel": np.arange(record.n_channels),
@@ -158,20 +179,10 @@ def _channel_row(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
         "n_values": record.pre.n.astype(np.int64),
         "n_nonfinite": record.pre_nonfinite.astype(np.int64),
     }
-    for family in FAMILIES:
-        if hasattr(family, "channel_columns"):
-            columns.update(family.channel_columns(of_rows if family in OF_ROWS else record))
-    return columns
 
 
-def layer_table(recording: Recording) -> pd.DataFrame:
-    """One row per site, in the order in which they were reached."""
-    rows = [_layer_row(*both) for both in _both(recording)]
-    return pd.DataFrame(rows) if rows else _empty("layers")
-
-
-def _layer_row(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def _place_of_site(record: LayerRecord) -> dict[str, Any]:
+    return {
         "layer": record.layer,
         "call": record.call,
         "kind": record.kind,
@@ -189,10 +200,6 @@ def _layer_row(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
         "output": record.output,
         "mismatch": record.mismatch,
     }
-    for family in FAMILIES:
-        if hasattr(family, "layer_columns"):
-            row.update(family.layer_columns(of_rows if family in OF_ROWS else record))
-    return row
 
 
 def unread_table(recording: Recording) -> pd.DataFrame:

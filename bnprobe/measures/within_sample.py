@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
@@ -43,6 +43,6 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     return {"design_effect": effect, "icc": icc}
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """The typical design effect; NaN where fewer than two images were seen."""
-    return {"design_effect_median": median(channel_columns(record)["design_effect"])}
+    return {"design_effect_median": median((channels or channel_columns(record))["design_effect"])}

@@ -19,6 +19,7 @@ from bnprobe.notebook import facts
 from bnprobe.probe.about import Subject
 from bnprobe.probe.backward.gradients import Gradients, LossScaler
 from bnprobe.probe.forward import Forward
+from bnprobe.probe.functional_calls import Unhooked
 from bnprobe.probe.hooks import register
 from bnprobe.probe.integrity.expected_changes import ExpectedChanges
 from bnprobe.probe.integrity.fingerprint import Fingerprint
@@ -26,7 +27,6 @@ from bnprobe.probe.labels import Labels, labels_of
 from bnprobe.probe.notes import LATE_BACKWARD, notes
 from bnprobe.probe.survey.compiled import Eager, runs_compiled
 from bnprobe.probe.survey.detect_by_output import Proposal, candidates, look
-from bnprobe.probe.survey.functional_calls import Unhooked
 from bnprobe.probe.survey.select import choose, not_understood, patterns_of
 from bnprobe.probe.survey.unwrap import unwrap
 from bnprobe.recording import Normalize, Recording

@@ -16,7 +16,7 @@ import pandas as pd
 
 from bnprobe.atomic_write import write_whole
 from bnprobe.errors import BadSettings
-from bnprobe.rules.rule import SEVERITIES
+from bnprobe.severity import SEVERITIES, at_least
 
 SCHEMA = 1
 AGAIN = "Write it anew with --write-baseline FILE."
@@ -74,7 +74,7 @@ def new_ones(tables: Sequence[pd.DataFrame], known: Sequence[tuple[str, str]]) -
 def _is_new(mark: str, severity: str, left: list[tuple[str, str]]) -> bool:
     """Whether no entry is left that is as severe; the one that is goes."""
     for entry in left:
-        if entry[0] == mark and SEVERITIES.index(entry[1]) <= SEVERITIES.index(severity):
+        if entry[0] == mark and entry[1] in at_least(severity):
             left.remove(entry)
             return False
     return True

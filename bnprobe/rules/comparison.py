@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.rules.rule import Evidence, Finding, Rule, how_many, indices, share_severity, site_of
+from bnprobe.recording.names import WEIGHTS_ONLY, site_name
+from bnprobe.rules.rule import Evidence, Finding, Rule, how_many, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT
 
 NOISE = 3.0
@@ -42,7 +43,7 @@ def inputs_differ(evidence: Evidence) -> Iterator[Finding]:
 
 def _cause(row: pd.Series) -> str:
     """What to look at, by the first place at which the sides surely differ; empty before that."""
-    name = site_of(row)
+    name = site_name(row["layer"], row["call"])
     if row["pre_gap"] > ROUNDING and not row["pre_gap"] < NOISE * row["pre_noise"]:
         return (
             f"The difference comes in with what feeds {name}, which lies {row['pre_gap']:.2g} σ apart. If that is the first "
@@ -190,7 +191,7 @@ def turned_nonfinite(evidence: Evidence) -> Iterator[Finding]:
 def settings_differ(evidence: Evidence) -> Iterator[Finding]:
     """Another eps or kind of norm under the same name."""
     for row, _ in evidence.sites:
-        told = row["mode_a"] != "weights only" and row["mode_b"] != "weights only"
+        told = WEIGHTS_ONLY not in (row["mode_a"], row["mode_b"])
         known = "unknown_norm" not in (row["kind_a"], row["kind_b"])
         facts = [f"eps is {row['eps_a']:g} in A and {row['eps_b']:g} in B"] * bool(
             told and row["eps_a"] != row["eps_b"]

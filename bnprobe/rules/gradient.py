@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import site_name
 from bnprobe.rules.remedies import module
-from bnprobe.rules.rule import Evidence, Finding, Rule, site_of
+from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
 
 ENOUGH_PASSES = 8
@@ -27,7 +28,7 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             before["layer"],
             f"On its way back the gradient {way} before it reaches this norm.",
-            f"its length is {after['grad_out']:.2e} at {site_of(after)} and "
+            f"its length is {after['grad_out']:.2e} at {site_name(after['layer'], after['call'])} and "
             f"{before['grad_out']:.2e} here, "
             f"a factor of {ratio:.2g} (threshold {step:g}).",
             "Look at what lies between the two: missing normalization, a saturated activation, a scale far from 1; compare "

@@ -9,12 +9,10 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import NOT_JUDGED, SAME, site_name
 from bnprobe.rules.preprocessing import GIVE_CONSTANTS, constants_missing
 from bnprobe.rules.remedies import RECALIBRATE
-from bnprobe.rules.rule import Evidence, Finding, site_of
-
-UNJUDGED = ("no memory", "never updated")
-"""Verdicts on norms that cannot agree with a memory, nor differ from it."""
+from bnprobe.rules.rule import Evidence, Finding
 
 
 def merge_consecutive(evidence: Evidence, found: Iterable[Finding]) -> Iterator[Finding]:
@@ -25,7 +23,7 @@ def merge_consecutive(evidence: Evidence, found: Iterable[Finding]) -> Iterator[
         first = run.iloc[0]
         finding = by_site.get((first["layer"], first["call"]))
         if finding is None:
-            same = run.loc[run["verdict"] == "same", "layer"]
+            same = run.loc[run["verdict"] == SAME, "layer"]
             agrees = str(same.iloc[-1]) if len(same) else agrees
             continue
         do = _behind(agrees) if agrees else finding.do + _of_inputs(evidence)
@@ -36,7 +34,7 @@ def _runs(layers: pd.DataFrame, shifted: set[tuple[str, int]]) -> Iterator[pd.Da
     """Neighbours in order of execution that are all shifted, or all not; what remembers nothing is left out."""
     sites = zip(layers["layer"], layers["call"], strict=True)
     moved = np.array([site in shifted for site in sites], dtype=bool)
-    judged = moved | ~layers["verdict"].isin(UNJUDGED).to_numpy()
+    judged = moved | ~layers["verdict"].isin(NOT_JUDGED).to_numpy()
     layers, moved = layers.iloc[np.flatnonzero(judged)], moved[judged]
     starts = np.flatnonzero(np.diff(moved)) + 1
     for first, end in pairwise((0, *starts.tolist(), len(layers))):
@@ -52,7 +50,7 @@ def _again(behind: pd.DataFrame) -> str:
     text = f" Found again in the {'norm' if n == 1 else f'{n} norms'} behind it"
     if behind["shift_rms"].notna().any():
         most = behind.iloc[int(behind["shift_rms"].argmax())]
-        text += f", up to {most['shift_rms']:.2f} σ at {site_of(most)}"
+        text += f", up to {most['shift_rms']:.2f} σ at {site_name(most['layer'], most['call'])}"
     return text + "."
 
 

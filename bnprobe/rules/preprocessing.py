@@ -6,13 +6,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from bnprobe.recording.names import NEVER_UPDATED
+from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
-
-VISIBLE = 0.2
-"""Shift of the first norm, in remembered deviations, below which inputs are taken to be as in training: crops
-with black borders alone moved that of the CIFAR ResNet-20 by 0.16."""
-
 
 GIVE_CONSTANTS = "Give attach the constants of training, normalize=(mean, std), and the cause can be named."
 """Where none were given."""
@@ -24,7 +21,7 @@ def wrong_preprocessing(evidence: Evidence) -> Iterator[Finding]:
         return
     row = evidence.preprocessing.iloc[0]
     rescaled = max(row["scale_predicted"], 1 / row["scale_predicted"])
-    if not (row["shift"] > VISIBLE or rescaled > evidence.limits.variance_ratio**0.5):
+    if not (row["shift"] > VISIBLE_SHIFT or rescaled > evidence.limits.variance_ratio**0.5):
         return
     severity = "critical" if not 1 / 4 < row["scale_predicted"] < 4 else "warning"
     yield (_with_cause if row["sure"] else _without_cause)(severity, row)
@@ -89,7 +86,7 @@ def wrong_size(evidence: Evidence) -> Iterator[Finding]:
         return  # another mistake explains what is seen
     for _, row in evidence.layers.iterrows():
         ratio = row["detail_ratio"]
-        known = "updated" not in str(row["verdict"]) and row["n_images"] >= evidence.limits.few_images
+        known = row["verdict"] != NEVER_UPDATED and row["n_images"] >= evidence.limits.few_images
         if not known or row["call"] or not (ratio > top or ratio < 1 / top):
             continue
         smoother = ratio < 1
@@ -115,7 +112,7 @@ RULES = (
         "Are the inputs prepared as in training?",
         "The first norm's running means are its weights times the mean input of training; "
         "https://github.com/pytorch/vision/issues/2079",
-        f"a first norm whose means lie within {VISIBLE:g} remembered σ, or off in a way that no known mistake explains",
+        f"a first norm whose means lie within {VISIBLE_SHIFT:g} running σ, or off in a way that no known mistake explains",
         wrong_preprocessing,
     ),
     Rule(

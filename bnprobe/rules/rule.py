@@ -11,8 +11,6 @@ import pandas as pd
 
 from bnprobe.rules.thresholds import DEFAULT, Limits
 
-SEVERITIES = ("critical", "warning", "info")
-
 
 class Measured(Protocol):
     """The tables of a report."""
@@ -85,11 +83,6 @@ class Rule:
     source: str
     silent: str
     find: Callable[[Evidence], Iterable[Finding]]
-
-
-def site_of(row: pd.Series) -> str:
-    """The name of a row's site in a sentence, as `LayerRecord.site` names it."""
-    return f"{row['layer']} (call {row['call'] + 1})" if row["call"] else str(row["layer"])
 
 
 def fresh(row: pd.Series, channels: pd.DataFrame) -> bool:

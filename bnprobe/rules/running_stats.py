@@ -10,6 +10,7 @@ from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.remedies import recalibrate
 from bnprobe.rules.rule import Evidence, Finding, Rule, fresh
 from bnprobe.rules.thresholds import DEFAULT, Limits
+from bnprobe.stats.significance import SIGNIFICANT
 
 MEASURE_FIRST = (
     "Check the preprocessing first (range, mean, deviation, colour order, size). If these data are what the model will "
@@ -88,7 +89,7 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
         if not remembered or not ((moved and sure > limits.surely_shifted) or scaled):
             continue
         what = "mean and scale" if moved and scaled else "mean" if moved else "scale"
-        certain = "" if np.isnan(sure) else f", {sure:.0%} of channels surely shifted (q < 0.01)"
+        certain = "" if np.isnan(sure) else f", {sure:.0%} of channels surely shifted (q < {SIGNIFICANT})"
         distance = (
             ""
             if np.isnan(rms)
@@ -103,7 +104,7 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
             tuple(
                 int(c)
                 for c in channels["channel"][
-                    (channels["shift_q"] < 0.01) & (channels["shift"].abs() > limits.shift)
+                    (channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)
                 ]
             ),
             row["call"],

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.terms import OUTLIER
 from bnprobe.rules.remedies import is_function, module, start_anew
 from bnprobe.rules.rule import Evidence, Finding, Rule, how_many, indices, moved_meanwhile, share_severity
 from bnprobe.rules.thresholds import DEFAULT
-
-OUTLIER = 6.0
-"""Size of a channel, in typical ones, above which it is an outlier (Dettmers et al. 2022)."""
 
 
 def calls_differ(evidence: Evidence) -> Iterator[Finding]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bnprobe.recording import terms
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -19,13 +21,13 @@ class Limits:
     surely_shifted: float = 0.5
     """Share of channels that must be surely shifted (q < 0.01) before a layer is named."""
 
-    constant_gamma: float = 1e-2
+    constant_gamma: float = terms.NEAR_ZERO
     """|γ| below which a channel's output hardly varies: Frankle, Schwab & Morcos 2020 use the same."""
 
     few_images: float = 30
     """Images below which a standard error over images says little."""
 
-    formula_mismatch: float = 0.01
+    formula_mismatch: float = terms.FORMULA_MISMATCH
     """Difference of output and formula, in units of the largest output, from which a layer does more than its kind."""
 
     gradient_step: float = 30.0
@@ -37,10 +39,10 @@ class Limits:
     silent_snr: float = 0.1
     """Typical signal-to-noise ratio of the gradients of γ and β under which they are noise."""
 
-    dead_sigmas: float = 6.0
+    dead_sigmas: float = terms.DEAD_SIGMAS
     """Deviations that a dead channel would have to exceed to put out anything: a Gaussian does so once in a billion."""
 
-    dead_reach: float = 1e-4
+    dead_reach: float = terms.DEAD_REACH
     """Output at `dead_sigmas` below which a channel is dead: nothing that a next layer would notice."""
 
     many_channels: float = 0.25
@@ -82,7 +84,7 @@ class Limits:
     fired: float = 1e-3
     """Share of positive outputs from which a channel counts as active before it fell silent."""
 
-    half_overflow: float = 65504.0
+    half_overflow: float = terms.HALF_MAX
     """Largest number of half precision (float16)."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import SHIFTED
 from bnprobe.rules.remedies import RECALIBRATE, module
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
@@ -170,7 +171,7 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
                 f"{evidence.limits.high_momentum:g}). In torch the new batch has the weight m; elsewhere 1 − m is given.",
                 f"{set_it}, then make the memory anew, {RECALIBRATE}.",
             )
-        elif np.isnan(m) and (learning or "shifted" in str(row["verdict"])):
+        elif np.isnan(m) and (learning or row["verdict"] in SHIFTED):
             yield Finding(
                 "warning",
                 row["layer"],

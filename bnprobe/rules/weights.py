@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.terms import MANY_EPS, REACH_SIGMAS, TORCH_EPS
 from bnprobe.rules.remedies import RECALIBRATE, module, recalibrate, rescaled, start_anew, which
 from bnprobe.rules.rule import (
     Evidence,
@@ -21,14 +22,8 @@ from bnprobe.rules.rule import (
 from bnprobe.rules.thresholds import DEFAULT, Limits
 
 VECTORS = ("running_mean", "running_var", "gamma", "beta")
-USUAL_EPS = 1e-5
-"""torch's own."""
-
 WELL_WITHIN = 64.0
 """Inputs of this size have a variance that half precision holds, too."""
-
-CLEAR_OF_EPS = 100.0
-"""Times eps that a variance must be for eps to make less than 1 % of the divisor's square."""
 
 SMALLEST_HALF = 6.1e-5
 """Smallest number that half precision holds to its full digits."""
@@ -122,7 +117,7 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
         live = channels["gamma"].fillna(1).abs() >= evidence.limits.constant_gamma
         var = channels["running_var"]
         small = live & (var >= 0) & (var < row["eps"])
-        varies = channels["pre_var"] > CLEAR_OF_EPS * row["eps"]
+        varies = channels["pre_var"] > MANY_EPS * row["eps"]
         if (small & varies).any():
             yield _forgot(row, channels[small & varies], channels, evidence.limits)
         if (small & ~varies).any():
@@ -164,7 +159,7 @@ def _forgot(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, limits:
 
 def _divides_by_eps(row: pd.Series, channels: pd.DataFrame) -> Finding:
     """Of norms that measure each sample anew."""
-    usual = f" If eps was not meant to be so large: `{module(row['layer'])}.eps = {USUAL_EPS:g}`."
+    usual = f" If eps was not meant to be so large: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
     return Finding(
         "warning",
         row["layer"],
@@ -172,15 +167,15 @@ def _divides_by_eps(row: pd.Series, channels: pd.DataFrame) -> Finding:
         f"it typically divides by {row['own_sd']:.3g}, and by √eps = {row['eps'] ** 0.5:.3g} if nothing varied "
         f"(eps = {row['eps']:g}, threshold half of the divisor's square).",
         "Where it was trained so, keep eps when the model is converted. Otherwise its inputs are scaled too small, or eps "
-        f"is not that of training.{usual if row['eps'] > USUAL_EPS else ' Look at the weights before.'}",
+        f"is not that of training.{usual if row['eps'] > TORCH_EPS else ' Look at the weights before.'}",
         call=row["call"],
     )
 
 
 def _more_than_eps(row: pd.Series, channels: pd.DataFrame) -> str:
     """Another eps where this one is larger than usual, else larger weights before the norm."""
-    if row["eps"] > USUAL_EPS:
-        return f"If eps was not meant to be so large: `{module(row['layer'])}.eps = {USUAL_EPS:g}`."
+    if row["eps"] > TORCH_EPS:
+        return f"If eps was not meant to be so large: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
     typical = float(channels["running_var"].median())
     if not row["feeder"] or not typical > 0:
         return "Look at the weights before."
@@ -299,7 +294,9 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
 def _data_only(row: pd.Series, channels: pd.DataFrame, limits: Limits) -> bool:
     """Whether what the layer remembers fits well, and the data vary far more than that."""
     with np.errstate(all="ignore"):
-        reach = float((channels["running_mean"].abs() + 6 * np.sqrt(channels["running_var"])).max())
+        reach = float(
+            (channels["running_mean"].abs() + REACH_SIGMAS * np.sqrt(channels["running_var"])).max()
+        )
     return bool(
         row["var_ratio_median"] > limits.variance_ratio
         and reach < limits.half_overflow / limits.half_headroom
@@ -322,7 +319,7 @@ def _smaller(row: pd.Series, channels: pd.DataFrame, limits: Limits) -> str:
             f". Scaling down the weights before it is no way: the smallest running_var would fall to {least:.2g}, "
             f"and eps is {row['eps']:g}."
         )
-    with_eps = least < CLEAR_OF_EPS * row["eps"]
+    with_eps = least < MANY_EPS * row["eps"]
     code = rescaled(str(row["feeder"]), row["layer"], factor, with_eps)
     return f", or scale down the weights before it: what follows the norm stays the same. {code}."
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bnprobe.measures import verdict
+from bnprobe.recording.names import NO_STATISTICS, VERDICTS
 from measures import drawn
 from measures.sites import memory_of, site, some_rows
 
@@ -130,7 +131,7 @@ def test_one_channel_that_moved_makes_a_memory():
 def test_no_memory(changes):
     """Fails if a norm without running statistics, or with poisoned ones, is judged."""
     found = verdict.layer_columns(site(ROWS, **changes))
-    assert found["verdict"] == "no memory"
+    assert found["verdict"] == NO_STATISTICS
     assert np.isnan([found["mean_moved"], found["scale_moved"]]).all()
 
 
@@ -144,5 +145,5 @@ def test_every_verdict_is_a_known_one_and_the_shares_are_shares():
     """Fails if a verdict is misspelt somewhere."""
     record = site(ROWS, **memory_of(ROWS))
     found = verdict.layer_columns(record)
-    assert found["verdict"] in verdict.VERDICTS
+    assert found["verdict"] in VERDICTS
     assert found["mean_moved"] == 0

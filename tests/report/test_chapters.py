@@ -511,6 +511,19 @@ def test_a_projection_is_the_skip_and_no_block_of_its_own():
     assert found.blocks[0].paragraphs[0].startswith("In 2 residual blocks")
 
 
+def test_a_norm_that_feeds_the_branch_is_the_skip():
+    """Fails if the norm that ends one block and is the skip of the next is taken for that block's branch."""
+
+    def side(name: str, other: str, follows: str) -> LayerRecord:
+        neighbours = Neighbours(follows, skip=other, skip_var=np.ones(3), skip_var_initial=np.ones(3))
+        return site(ROWS, name, gamma=1, beta=0, neighbours=neighbours, **MEMORY)
+
+    layers = [side("2.bn3", "3.bn3", "conv | add"), side("3.bn3", "2.bn3", "add")]
+    found = written(recording(*layers))["residual"]
+    assert table_of(found)["layer"] == ["3.bn3"]
+    assert table_of(found)["skip"] == ["2.bn3"]
+
+
 # Norms that measure each sample anew
 
 

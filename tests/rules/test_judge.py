@@ -14,7 +14,8 @@ from bnprobe.measures import Tables, tables
 from bnprobe.recording import LayerRecord, Normalize, Recording
 from bnprobe.recording.neighbours import Folded, Neighbours, Stem
 from bnprobe.rules import RULES, judge
-from bnprobe.rules.rule import SEVERITIES, Evidence, Finding, Rule
+from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.severity import SEVERITIES
 
 ONE = np.ones(3)
 WITHERED = Neighbours("relu", "conv", folded=Folded(np.array([0.01, 1, 1]), -ONE, ONE, None))

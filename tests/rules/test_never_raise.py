@@ -17,7 +17,8 @@ from bnprobe.measures import tables
 from bnprobe.recording import LayerRecord, Normalize, Recording
 from bnprobe.recording.neighbours import Folded, Neighbours, Stem
 from bnprobe.rules import RULES, judge
-from bnprobe.rules.rule import SEVERITIES, Evidence
+from bnprobe.rules.rule import Evidence
+from bnprobe.severity import SEVERITIES
 
 AWKWARD = (0.0, 1.0, -1.0, 0.5, 1e-300, -1e-30, 1e5, 7e4, 1e300, np.nan, np.inf, -np.inf)
 FOLLOWS = ("relu", "relu6", "gelu", "add", "add, relu", "relu | add", "none", "unknown", "hardtanh(-1,1)")

@@ -1,7 +1,7 @@
 """What one backward pass tells of a norm: its gradients, reduced as they come.
 
-Pieces are read at the nodes that `graph.route` found; no gradient outlives its node. What a site's
-passes come to is added up in `totals.GradientTotals`.
+Pieces are read at the nodes that `autograd_route.route` found; no gradient outlives its node. What a site's
+passes come to is added up in `accumulators.GradientTotals`.
 """
 
 from __future__ import annotations

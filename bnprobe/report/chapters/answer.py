@@ -10,8 +10,9 @@ import pandas as pd
 from bnprobe.measures import Tables, imbalance
 from bnprobe.measures.shape import median
 from bnprobe.measures.shift import variance_ratio
-from bnprobe.measures.verdict import ENOUGH, SAME, SHIFTED
+from bnprobe.measures.verdict import ENOUGH
 from bnprobe.recording import CHANNELS, LayerRecord, Recording
+from bnprobe.recording.names import SAME, SHIFTED
 from bnprobe.report.chapters.chapter import named
 from bnprobe.report.page.numbers import count, listed, number, share
 

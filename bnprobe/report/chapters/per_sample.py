@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures.outliers import OUTLIER
+from bnprobe.recording.terms import OUTLIER
 from bnprobe.report.chapters.chapter import Absent, Material, highest, named, norms
 from bnprobe.report.colours import GREEN, ROSE, SEEN, VIOLET
 from bnprobe.report.figures.specs import Curves, Line, Panel, by_depth, of

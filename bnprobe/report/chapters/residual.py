@@ -30,17 +30,27 @@ def chapter(material: Material) -> Section | Absent:
 
 
 def _blocks(known: pd.DataFrame) -> pd.DataFrame:
-    """One row per sum: where both its sides are norms, the one that was reached first is taken for the branch.
+    """One row per sum: where both its sides are norms, one of them is the skip, and leaves the table.
 
-    A projection in the skip is computed after the branch in every network that was looked at.
+    It is the one whose output goes elsewhere too: into the branch, as between the bottlenecks of mobilenet_v2, where
+    the norm that ends a block is the next block's skip. Where that holds of neither, it is the one that was reached
+    last: a projection in the skip is computed after the branch in every network that was looked at.
     """
-    seen = dict(zip(known["layer"], known["skip"], strict=True))
-    order = {layer: position for position, layer in enumerate(known["layer"])}
-    second = [
-        seen.get(skip) == layer and order[skip] < order[layer]
-        for layer, skip in zip(known["layer"], known["skip"], strict=True)
-    ]
-    return known[~np.array(second, dtype=bool)]
+    rows = {row["layer"]: (place, row) for place, (_, row) in enumerate(known.iterrows())}
+
+    def is_skip(row: pd.Series) -> bool:
+        other = rows.get(row["skip"])
+        if other is None or other[1]["skip"] != row["layer"]:
+            return False
+        forks, other_forks = _goes_several_ways(row), _goes_several_ways(other[1])
+        return forks if forks != other_forks else other[0] < rows[row["layer"]][0]
+
+    return known[[not is_skip(row) for _, row in known.iterrows()]]
+
+
+def _goes_several_ways(row: pd.Series) -> bool:
+    """Whether the output enters more than the sum."""
+    return " | " in row["follows"]
 
 
 def _words(known: pd.DataFrame) -> str:

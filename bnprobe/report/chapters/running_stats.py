@@ -7,7 +7,8 @@ import pandas as pd
 
 from bnprobe.measures.shape import median
 from bnprobe.measures.shift_by_depth import Course, course
-from bnprobe.measures.verdict import ENOUGH, NEVER_UPDATED, NO_MEMORY, SHIFTED, TOO_FEW
+from bnprobe.measures.verdict import ENOUGH
+from bnprobe.recording.names import NEVER_UPDATED, NOT_JUDGED, SHIFTED, TOO_FEW
 from bnprobe.report.chapters.chapter import NO_DATA, Absent, Material, named, norms
 from bnprobe.report.colours import INK, SEEN, VIOLET
 from bnprobe.report.figures.specs import Curves, Line, by_depth, of
@@ -34,7 +35,7 @@ def chapter(material: Material) -> Section | Absent:
     layers = material.tables.layers
     if material.recording.weights_only:
         return Absent(TITLE, NO_DATA)
-    known = layers[~layers["verdict"].isin((NO_MEMORY, NEVER_UPDATED))]
+    known = layers[~layers["verdict"].isin(NOT_JUDGED)]
     if known.empty:
         return Absent(TITLE, _nothing_known(layers))
     found = course(known)
