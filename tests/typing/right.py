@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 import bnprobe
 from bnprobe import BnprobeError, Interrupted, Recording
@@ -37,7 +38,7 @@ def record_all(model: nn.Module, batches: list[tuple[Tensor, Tensor]], path: Pat
         for x, y in batches:
             with probe.labels(y):
                 model(x)
-    probe = bnprobe.attach(model, layers=["layer4.*"], histograms=False, scaler=torch.amp.GradScaler())
+    probe = bnprobe.attach(model, layers=["layer4.*"], histograms=False, scaler=GradScaler())
     with probe, probe.labels([0, 1, None]), probe.labels(np.array([1, 2])):
         model(batches[0][0])
     probe.detach()
