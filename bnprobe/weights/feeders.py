@@ -18,8 +18,9 @@ from torch import Tensor
 
 from bnprobe.neighbours import Folded
 from bnprobe.stats.moments import Array
-from bnprobe.weights.groups import Norm, is_number
+from bnprobe.weights.groups import Norm
 from bnprobe.zoo.checkpoints import State
+from bnprobe.zoo.tensor_kinds import is_number
 
 WEIGHTS = re.compile(r"^(conv|convolution|fc|lin|linear|dense|proj|depthwise|dwconv|pwconv|pointwise)$")
 TRANSPOSED = re.compile(r"deconv|transpos|up_?conv|up_?sampl", re.IGNORECASE)
@@ -83,7 +84,7 @@ def _weights(state: State) -> dict[str, Tensor]:
     return {
         name.removesuffix(".weight"): tensor
         for name, tensor in state.items()
-        if name.endswith(".weight") and tensor.dim() >= 2 and is_number(tensor) and tensor.numel()
+        if name.endswith(".weight") and is_number(tensor) and tensor.dim() >= 2 and tensor.numel()
         if not TRANSPOSED.search(name) and not _perhaps_transposed(tensor)
     }
 

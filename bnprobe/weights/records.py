@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bnprobe.errors import BadCheckpoint
@@ -14,9 +15,12 @@ from bnprobe.stats import ImageMoments, Moments
 from bnprobe.weights.feeders import as_float64, feeders, folded
 from bnprobe.weights.groups import Norm
 from bnprobe.zoo.checkpoints import State
+from bnprobe.zoo.tensor_kinds import foreign
 
 EPS = 1e-5
 """What torch adds to the variance unless told otherwise; a file does not keep it."""
+
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def records(state: State, norms: tuple[Norm, ...]) -> tuple[LayerRecord, ...]:
@@ -103,7 +107,7 @@ def _wiring(norm: Norm, path: str | None, state: State) -> Wiring | None:
 
 def _count(counter: Tensor | None) -> int | None:
     """Batches tracked, where a whole number is kept."""
-    if counter is None or counter.numel() != 1 or counter.is_floating_point() or counter.is_complex():
+    if counter is None or foreign(counter) or counter.dtype not in WHOLE or counter.numel() != 1:
         return None
     return int(counter)
 
