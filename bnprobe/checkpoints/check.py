@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from bnprobe.checkpoints.groups import Grouped, grouped
 from bnprobe.checkpoints.records import records
@@ -84,6 +85,11 @@ def recording_of(source: Any, arch: str | None = None) -> Recording:
 def _recording(state: State, name: str, weights: str) -> Recording:
     """Raises NoNormLayers, with what was found instead."""
     found = grouped(state)
+    if not found.norms and found.unreadable:
+        raise BadCheckpoint(
+            f"{name}: {found.unreadable[0]}, so this norm cannot be read, and there is no other. "
+            "Save the state dict with dense tensors of floats."
+        )
     if not found.norms:
         raise NoNormLayers(f"{name}: {_what_there_is(state, found)}")
     try:
@@ -99,7 +105,9 @@ def _recording(state: State, name: str, weights: str) -> Recording:
 def about(name: str, weights: str, state: State, notes: list[str]) -> About:
     """What was checked, in words; n_parameters counts every number that is no statistic."""
     statistics = ("running_mean", "running_var", "num_batches_tracked")
-    n = sum(tensor.numel() for key, tensor in state.items() if not key.endswith(statistics))
+    n = sum(
+        tensor.numel() for key, tensor in state.items() if not (key.endswith(statistics) or is_lazy(tensor))
+    )
     return About(
         model=name,
         weights=weights,
@@ -122,7 +130,9 @@ def _size(path: Path) -> str:
 def _what_there_is(state: State, found: Grouped) -> str:
     """Why there is no norm, as far as the tensors tell, and what to do."""
     weights = {
-        name.removesuffix(".weight") for name, t in state.items() if name.endswith(".weight") and t.dim() > 1
+        name.removesuffix(".weight")
+        for name, t in state.items()
+        if name.endswith(".weight") and not is_lazy(t) and t.dim() > 1
     }
     biased = sum(f"{path}.bias" in state for path in weights)
     facts = f"{len(state)} tensors, {len(weights)} layers of weights ({biased} with a bias), and no norm: "
