@@ -1,4 +1,4 @@
-"""How often a channel's output is positive, which is what a ReLU after it would let through."""
+"""How often a channel's output is positive, which is what a ReLU after it would pass on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ COLUMNS = (
     Column("fires", "Measured share of outputs of the norm that are positive.", "share of y > 0", "0 to 1"),
     Column(
         "fires_median",
-        "Half of the channels are positive more rarely than this.",
+        "Half of the channels are positive less often than this.",
         "median fires",
         "0 to 1",
         table="layers",
     ),
     Column(
         "never_positive",
-        "Channels whose output was never positive here.",
+        "Channels whose output was never positive on these data.",
         "count of fires = 0",
         "channels",
         table="layers",

@@ -1,4 +1,4 @@
-"""The room that the inputs of a norm have in half precision."""
+"""Headroom of a norm's inputs in half precision."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bnprobe.recording.terms import HALF_MAX, REACH_SIGMAS
 COLUMNS = (
     Column(
         "largest_input",
-        "Largest absolute input: the measured one, or 6 remembered deviations beyond the remembered mean.",
+        "Largest absolute input: measured, or without data 6 running standard deviations beyond the running mean.",
         "max |x|, or max |μ| + 6σ",
         "input",
         table="layers",
     ),
     Column(
         "half_headroom",
-        "How often the largest input fits into the largest number of half precision.",
+        "Headroom in half precision: its largest number relative to the largest input.",
         "65504 / largest_input",
         table="layers",
     ),
@@ -34,7 +34,7 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
 
 
 def largest_input(record: LayerRecord) -> float:
-    """The largest absolute input seen, or without data the largest that the memory lets expect; NaN without either."""
+    """The largest absolute input measured, or without data the largest expected from the running statistics; else NaN."""
     seen = record.pre.n > 0
     if seen.any():
         return float(np.max(np.fmax(np.abs(record.pre.low[seen]), np.abs(record.pre.high[seen]))))

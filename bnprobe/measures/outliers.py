@@ -1,8 +1,8 @@
 """Outlier dimensions: channels far larger than the rest, which share one divisor with them.
 
-Layer, group and RMS norm divide channels by a common deviation, so a channel that is many times larger
+Layer, group and RMS norm divide channels by a common standard deviation, so a channel that is many times larger
 than the others decides it, and with it what is left of them. Batch and instance norm divide every channel
-by its own; for instance norm the numbers still tell what the layer is given.
+by its own; for instance norm the numbers still describe the inputs.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _DETTMERS = "Dettmers et al. 2022, arXiv:2208.07339; Kovaleva et al. 2021, arXiv
 COLUMNS = (
     Column(
         "rms_ratio",
-        "Size of the channel's inputs against the layer's typical channel; not for norms that pool over the batch.",
+        "Size of the channel's inputs relative to the layer's typical channel; not defined for batch norms.",
         "√(pre_mean² + pre_var) / median over channels",
         "",
         _DETTMERS,
     ),
     Column(
         "outliers",
-        "Channels far larger than the rest, with which they share a divisor.",
+        "Number of channels far larger than the rest, which share a divisor with them.",
         f"count of rms_ratio > {OUTLIER:g}",
         "channels",
         _DETTMERS,
@@ -43,7 +43,7 @@ COLUMNS = (
     ),
     Column(
         "rms_ratio_max",
-        "Size of the largest channel against the typical one.",
+        "Size of the largest channel relative to the typical one.",
         "max rms_ratio",
         table="layers",
     ),

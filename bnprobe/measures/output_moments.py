@@ -1,4 +1,4 @@
-"""Whether the outputs have mean beta and deviation |gamma|, as batch norm is said to give them, and why not."""
+"""Whether the outputs have mean beta and standard deviation |gamma|, as batch norm is meant to give them, and why not."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bnprobe.recording.terms import FORMULA_MISMATCH, VISIBLE_SHIFT
 from bnprobe.stats.moments import Array
 
 OFF_MEAN, OFF_SCALE = VISIBLE_SHIFT, verdict.VISIBLE_SCALE
-"""Median |mean − beta| in |gamma|, and median |ln(deviation / |gamma|)|, up to which a layer keeps the promise:
-the sizes from which a shift is visible, so that a layer whose memory is judged the same keeps it."""
+"""Median |mean − beta| in |gamma|, and median |ln(std / |gamma|)|, up to which a layer is on target: the sizes from
+which a shift is visible, so that a layer whose verdict is "same" is on target."""
 
 HOLDS, UNKNOWN, OTHER, EPS = "holds", "unknown", "other formula", "eps"
 OWN, NEVER, SMALL, SHIFT, BY_BATCH = (
@@ -30,34 +30,34 @@ _IOFFE = "Ioffe & Szegedy 2015, arXiv:1502.03167, section 3"
 COLUMNS = (
     Column(
         "beta_error",
-        "How far the outputs' mean lies from β, in units of |γ|: batch norm promises 0.",
+        "Distance of the outputs' mean from β, in units of |γ|: the target is 0.",
         "(post_mean − β) / |γ|",
         "|γ|",
         _IOFFE,
     ),
     Column(
         "gamma_ratio",
-        "Deviation of the outputs against |γ|: batch norm promises 1.",
+        "Standard deviation of the outputs relative to |γ|: the target is 1.",
         "√post_var / |γ|",
         "",
         _IOFFE,
     ),
     Column(
         "beta_error_median",
-        "Typical distance of the outputs' mean from β, to either side.",
+        "Typical distance of the outputs' mean from β, in either direction.",
         "median |beta_error|",
         "|γ|",
         table="layers",
     ),
     Column(
         "gamma_ratio_median",
-        "Typical deviation of the outputs against |γ|.",
+        "Typical standard deviation of the outputs relative to |γ|.",
         "median gamma_ratio",
         table="layers",
     ),
     Column(
         "why_not",
-        "Whether the outputs have mean β and deviation |γ|: holds, or the first reason found why they do not.",
+        "Whether the outputs have mean β and standard deviation |γ|: holds, or the first reason found why they do not.",
         f"holds: median |beta_error| ≤ {OFF_MEAN} and median |ln gamma_ratio| ≤ {OFF_SCALE}; else {', '.join(REASONS[2:])}",
         table="layers",
     ),
@@ -65,7 +65,7 @@ COLUMNS = (
 
 
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
-    """Error of the mean and ratio of the deviation, shape (C,) each; NaN where gamma is 0 or nothing was seen.
+    """Error of the mean and ratio of the std, shape (C,) each; NaN where gamma is 0 or nothing was measured.
 
     A norm without gamma or beta has 1 and 0 in their place.
     """
@@ -93,13 +93,13 @@ def _why_not(record: LayerRecord, error: Array, ratio: Array, channels: Columns 
     """The first that applies, in this order: every reason but the last explains all that comes after it."""
     if np.isnan(median(ratio)):
         return UNKNOWN
-    if _keeps(error, ratio):
+    if _on_target(error, ratio):
         return HOLDS
     if record.output == "read" and record.pools != CHANNELS and record.mismatch > FORMULA_MISMATCH:
         return OTHER
     if record.normalized_by == "sample":
         return OWN
-    if _keeps(error, _without_eps(record, ratio)):
+    if _on_target(error, _without_eps(record, ratio)):
         return EPS
     if record.normalized_by == "batch":
         return BY_BATCH
@@ -109,7 +109,7 @@ def _why_not(record: LayerRecord, error: Array, ratio: Array, channels: Columns 
     return SHIFT if record.normalized_by == "running" else BY_BATCH
 
 
-def _keeps(error: Array, ratio: Array) -> bool:
+def _on_target(error: Array, ratio: Array) -> bool:
     with np.errstate(divide="ignore"):
         off = median(np.abs(np.log(ratio)))
     return median(np.abs(error)) <= OFF_MEAN and off <= OFF_SCALE

@@ -1,8 +1,8 @@
-"""What the first norm knows of the training images: their mean colour, and the black that was put around them.
+"""What the first norm reveals about the training images: their mean colour, and the black padded around them.
 
 The mean before the first norm is a small matrix times the mean of the model's input (`neighbours.Stem`), so
-that C remembered means are C equations for the F channels of the input. They are solved by least squares,
-each weighed by its remembered deviation, because that is the unit of its noise. Black pixels around a crop
+that C running means are C equations for the F channels of the input. They are solved by least squares,
+each weighted by its running σ, because that is the unit of its noise. Black pixels around a crop
 mix that mean with black, most of all at the border: see `padding`.
 """
 
@@ -19,16 +19,16 @@ from bnprobe.measures.verdict import never_updated
 from bnprobe.recording import LayerRecord, Recording
 
 SPARE = 3
-"""Equations beyond the unknowns from which on residuals tell anything."""
+"""Equations beyond the unknowns from which on residuals say anything."""
 
 LARGEST_CONDITION = 100.0
-"""Of the weighed matrix: above, some colours hardly reach the norm, and noise is multiplied as often."""
+"""Of the weighted matrix: above, some colours hardly reach the norm, and noise is multiplied as much."""
 
 LEAST_R2 = 0.8
 """A stem of 16 channels whose rows are permuted reaches .57 at most in 200 permutations, as it is .96."""
 
 LARGEST_RMSE = 0.15
-"""In remembered deviations. A moving average over batches of 16 strays by .04 to .05 itself."""
+"""In running σ. A moving average over batches of 16 itself varies by .04 to .05."""
 
 NONE = float("nan")
 
@@ -110,8 +110,8 @@ def _not_here(what: str, layer: str) -> StemReading:
 
 def _decoded(record: LayerRecord, equations: Equations) -> StemReading:
     """Least squares, and what it leaves over."""
-    weighed, target = equations.weighed(equations.matrix), equations.remembered / equations.sigma
-    mean = equations.solve(equations.matrix, equations.remembered)
+    weighed, target = equations.weighed(equations.matrix), equations.running / equations.sigma
+    mean = equations.solve(equations.matrix, equations.running)
     singular = np.linalg.svd(weighed, compute_uv=False)
     return StemReading(
         False,
@@ -141,31 +141,29 @@ def _in_pixels(reading: StemReading, recording: Recording) -> StemReading:
 
 
 def _judged(reading: StemReading, fresh: bool) -> StemReading:
-    """Whether the fit can be trusted; the first thing that speaks against it is told."""
+    """Whether the fit can be trusted, with the first thing that speaks against it."""
     against = None
     if fresh:
         against = "its running statistics were never updated (0 and 1)"
     elif not reading.condition <= LARGEST_CONDITION:
-        against = (
-            f"some mixture of input channels hardly reaches it (condition number {reading.condition:.3g})"
-        )
+        against = f"some mixture of input channels hardly reaches the norm (condition number {reading.condition:.3g})"
     elif not reading.r2 >= LEAST_R2:
         against = f"one mean input explains too little of them (R² {reading.r2:.2f})"
     elif not reading.rmse <= LARGEST_RMSE:
-        against = f"they lie {reading.rmse:.2f} remembered deviations off the fit"
+        against = f"they are {reading.rmse:.2f} running σ off the fit"
     elif reading.mean_pixels and not all(-0.02 <= value <= 1.02 for value in reading.mean_pixels):
-        against = "the decoded mean is no colour, so the preprocessing must have been another"
+        against = "the decoded mean is not a colour, so the preprocessing must have been different"
     equations = (
         f"{reading.n_equations} running means of {reading.layer} for {reading.n_unknowns} input channel"
         + ("s" if reading.n_unknowns > 1 else "")
     )
     if against:
-        return replace(reading, why=f"Not to be trusted: there are {equations}, but {against}.")
-    fit = f"R² {reading.r2:.2f}, {reading.rmse:.3f} remembered deviations left over"
+        return replace(reading, why=f"Not to be trusted: {equations}, but {against}.")
+    fit = f"R² {reading.r2:.2f}, residual {reading.rmse:.3f} running σ"
     units = (
         ""
         if reading.mean_pixels
-        else " For colours give the preprocessing, normalize=(mean, std), to attach."
+        else " To see colours, pass the preprocessing to attach, normalize=(mean, std)."
     )
     return replace(reading, trusted=True, why=f"One mean input explains the {equations} ({fit}).{units}")
 
@@ -176,5 +174,5 @@ def _with_padding(reading: StemReading, recording: Recording, equations: Equatio
         return reading
     black = -np.array(constants.mean) / np.array(constants.std)
     found = padding.padding(equations, black)
-    unlike = "" if found else " The run's images are not like those of training, so no padding is told."
+    unlike = "" if found else " These images are not like those of training, so padding cannot be estimated."
     return replace(reading, padding=found, why=reading.why + unlike)

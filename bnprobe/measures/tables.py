@@ -76,22 +76,28 @@ OF_CHANNELS = (
 """Families whose layer columns are made of channel columns, which are handed to them."""
 
 OF_ROWS = (within_sample, components)
-"""Families about the rows of a layer's input as they are, many of them of one sample or not."""
+"""Families about the rows of a layer's input as they are, whether or not many of them belong to one sample."""
 
 PLACE = (
     Column("layer", "Path of the module in the model.", table="both"),
-    Column("call", "Which call of the layer within one forward pass, from 0.", table="both"),
+    Column("call", "Which call of the layer within one forward pass, counted from 0.", table="both"),
     Column("channel", "Index of the channel."),
-    Column("kind", "What kind of normalization it is.", table="both"),
-    Column("n_values", "Finite values seen: per channel, or of all channels of the layer.", table="both"),
+    Column("kind", "Kind of normalization.", table="both"),
     Column(
-        "n_nonfinite", "Values seen that were NaN or infinite; they are in no other number.", table="both"
+        "n_values",
+        "Finite input values measured: per channel, or of all channels of the layer.",
+        table="both",
+    ),
+    Column(
+        "n_nonfinite",
+        "Input values that were NaN or infinite; they are left out of all other numbers.",
+        table="both",
     ),
     Column("n_channels", "Number of channels.", table="layers"),
     Column("n_calls", "Forward calls recorded.", table="layers"),
     Column(
         "n_images",
-        "Samples recorded: rows of the layer's input, but no more than the model was given samples.",
+        "Samples recorded: rows of the layer's input, but at most the samples given to the model.",
         table="layers",
     ),
     Column(
@@ -101,7 +107,7 @@ PLACE = (
     ),
     Column(
         "normalized_by",
-        "The statistics that normalized: running, batch, both, the sample's own, or nothing.",
+        "Statistics that normalized: running, batch, both, the sample's own, or nothing.",
         table="layers",
     ),
     Column("class_name", "Class of the module.", table="layers"),
@@ -112,10 +118,14 @@ PLACE = (
         table="layers",
     ),
     Column(
-        "n_batches_tracked", "Batches that entered the running statistics, where counted.", table="layers"
+        "n_batches_tracked",
+        "Batches that the running statistics were updated with, where counted.",
+        table="layers",
     ),
     Column(
-        "output", "Whether the output's statistics were derived from the input's, or read.", table="layers"
+        "output",
+        "Whether the output statistics were derived from those of the input, or measured (read).",
+        table="layers",
     ),
     Column(
         "mismatch",
@@ -129,7 +139,7 @@ PLACE = (
 @dataclass(frozen=True)
 class Tables:
     """What the rules and the page read. `unread` names layers that gave no numbers, and why; `preprocessing`
-    the mistakes with the inputs that would explain what the first norm sees."""
+    the mistakes with the inputs that would explain what the first norm measures."""
 
     layers: pd.DataFrame
     channels: pd.DataFrame

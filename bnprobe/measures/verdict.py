@@ -1,6 +1,6 @@
-"""The verdict on a layer's memory: do the data look like what it remembers?
+"""The verdict on a layer: do its inputs match the running statistics?
 
-A verdict needs certainty and size: with a thousand images every difference is certain, and with eight
+A verdict needs significance and size: with a thousand samples every difference is significant, and with eight
 any difference may be chance.
 """
 
@@ -29,36 +29,36 @@ from bnprobe.stats.moments import Array
 from bnprobe.stats.significance import SIGNIFICANT
 
 VISIBLE_SCALE = 0.1
-"""Change of the log of the deviation from which it has a size: 10 %, or 20 % of the variance."""
+"""Change of the log of the std from which it has a size: 10 %, or 20 % of the variance."""
 
 ENOUGH = 1 / 3
-"""Share of a layer's channels that must have moved, surely and visibly, for the layer to have moved."""
+"""Share of a layer's channels that must differ, significantly and visibly, for the layer to count as shifted."""
 
 FEWEST = 10
-"""Images below which a layer is never called the same: the error estimated from them is itself off by a quarter."""
+"""Samples below which a layer is never called the same: the error estimated from them is itself off by a quarter."""
 
 OVERWHELMING = 3
-"""Times the visible size that a channel must have moved by to count below so few images."""
+"""Times the visible size by which a channel must differ to count below so few samples."""
 
 COLUMNS = (
     Column(
         "verdict",
-        "Whether the data look like what the layer remembers, by certainty and by size.",
-        "shifted: mean_moved or scale_moved ≥ 1/3; same: a visible shift would be 2 errors and few channels look moved",
+        "Whether the inputs match the running statistics, by significance and by size.",
+        "shifted: mean_moved or scale_moved ≥ 1/3; same: a visible shift would be 2 errors and few channels look shifted",
         source="Schneider et al. 2020, arXiv:2006.16971",
         table="layers",
     ),
     Column(
         "mean_moved",
-        "Share of channels whose mean moved, surely and visibly.",
-        f"share of shift_q < {SIGNIFICANT} and |shift| ≥ {VISIBLE_SHIFT}, below {FEWEST} images {OVERWHELMING} times that",
+        "Share of channels whose mean differs significantly and visibly.",
+        f"share of shift_q < {SIGNIFICANT} and |shift| ≥ {VISIBLE_SHIFT}, below {FEWEST} samples {OVERWHELMING} times that",
         "0 to 1",
         table="layers",
     ),
     Column(
         "scale_moved",
-        "Share of channels whose scale moved, surely and visibly.",
-        f"share of scale_q < {SIGNIFICANT} and |ln ratio| ≥ {VISIBLE_SCALE} (ratio as in scale_z), below {FEWEST} images "
+        "Share of channels whose scale differs significantly and visibly.",
+        f"share of scale_q < {SIGNIFICANT} and |ln ratio| ≥ {VISIBLE_SCALE} (ratio as in scale_z), below {FEWEST} samples "
         f"{OVERWHELMING} times that",
         "0 to 1",
         table="layers",
@@ -79,7 +79,7 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
 
 @dataclass(frozen=True)
 class _Effect:
-    """Shares of the tested channels: `moved` surely and visibly, `looks` moved visibly, sure or not."""
+    """Shares of the tested channels: `moved` significantly and visibly, `looks` moved visibly, significant or not."""
 
     moved: float
     looks: float
@@ -103,19 +103,19 @@ def _effect(size: Array, visible: float, q: Array) -> _Effect:
 
 
 def _verdict(record: LayerRecord, mean: _Effect, size: _Effect, shift_se: Array) -> str:
-    if not remembers(record):
+    if not stores_statistics(record):
         return NO_STATISTICS
     if never_updated(record):
         return NEVER_UPDATED
     moved = mean.moved >= ENOUGH, size.moved >= ENOUGH
     if any(moved):
         return BOTH_SHIFTED if all(moved) else MEAN_SHIFTED if moved[0] else SCALE_SHIFTED
-    # what looks moved and is not sure is neither a shift nor its absence
+    # what looks shifted and is not significant is neither a shift nor its absence
     looks = mean.looks >= ENOUGH or size.looks >= ENOUGH
     return SAME if _could_tell(record, shift_se) and not looks else TOO_FEW
 
 
-def remembers(record: LayerRecord) -> bool:
+def stores_statistics(record: LayerRecord) -> bool:
     """Whether some channel has a finite running mean and variance."""
     if record.running_mean is None or record.running_var is None:
         return False
@@ -132,7 +132,7 @@ def never_updated(record: LayerRecord) -> bool:
 def _could_tell(record: LayerRecord, shift_se: Array) -> bool:
     """Whether a change of visible size would be two standard errors, so far as these depend on the sample.
 
-    The noise of the memory is left out: more images would not make it smaller.
+    The noise of the running statistics is left out: more samples would not make it smaller.
     """
     sampling = sampling_part(record)
     of_mean = median(sampling * shift_se)
@@ -141,5 +141,5 @@ def _could_tell(record: LayerRecord, shift_se: Array) -> bool:
 
 
 def _n_images(record: LayerRecord) -> float:
-    """Images that some channel saw."""
+    """Samples that some channel saw."""
     return float(record.pre_images.n.max(initial=0))

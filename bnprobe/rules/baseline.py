@@ -19,7 +19,7 @@ from bnprobe.errors import BadSettings
 from bnprobe.severity import SEVERITIES, at_least
 
 SCHEMA = 1
-AGAIN = "Write it anew with --write-baseline FILE."
+AGAIN = "Write it again with --write-baseline FILE."
 
 
 def fingerprint(rule: str, layer: str, call: int) -> str:
@@ -55,7 +55,7 @@ def read_baseline(path: Path) -> list[tuple[str, str]]:
     except (ValueError, KeyError, TypeError, RecursionError):
         sound, entries = False, []
     if not sound or any(severity not in SEVERITIES for _, severity in entries):
-        raise BadSettings(f"{path} is not a baseline that this bnprobe wrote. {AGAIN}")
+        raise BadSettings(f"{path} is not a baseline written by this version of bnprobe. {AGAIN}")
     return entries
 
 

@@ -10,7 +10,7 @@ import pytest
 from measures.sites import recording, site
 
 from bnprobe.measures import tables
-from bnprobe.measures.preprocessing import _is_sure, mistakes, preprocessing
+from bnprobe.measures.preprocessing import _is_certain, mistakes, preprocessing
 from bnprobe.recording import Normalize, Recording
 from bnprobe.recording.neighbours import Folded, Neighbours, Stem
 from bnprobe.rules import judge
@@ -41,15 +41,15 @@ def stem_norm(inputs: np.ndarray, **changes: Any) -> Recording:
 
 MADE = {
     "neither scaled nor normalized": lambda p: 255 * p,
-    "without mean and deviation": lambda p: p,
+    "without subtracting the mean": lambda p: p,
     "without scaling them to 0 to 1": lambda p: inputs_of(255 * p),
     "normalized twice": lambda p: inputs_of(inputs_of(p)),
     "1/255 twice": lambda p: inputs_of(p / 255),
     "scaled to -1 to 1": lambda p: (p - 0.5) / 0.5,
-    "deviation not divided by": lambda p: p - MEAN[:, None],
+    "but not divided by the std": lambda p: p - MEAN[:, None],
     "-1 to 1 before": lambda p: inputs_of(2 * p - 1),
-    "by the deviation twice": lambda p: inputs_of(p) / STD[:, None],
-    "light and dark": lambda p: inputs_of(1 - p),
+    "by the std twice": lambda p: inputs_of(p) / STD[:, None],
+    "brightness is inverted": lambda p: inputs_of(1 - p),
     "red and blue": lambda p: inputs_of(p[:, ::-1]),
 }
 
@@ -173,7 +173,7 @@ def test_one_channel_without_constants_tells_no_cause():
     """Fails if constants in use, which fit by chance, name a cause, and the images are inverted to undo it."""
     row = of_inputs(grey_norm(symmetric, None))
     assert "as if every input was multiplied by 0.7" in row.says
-    assert "light and dark are exchanged (1" not in row.says
+    assert "brightness is inverted (1" not in row.says
     assert "normalize=(mean, std)" in row.do
 
 
@@ -205,9 +205,9 @@ def test_two_causes_that_do_equally_well_are_not_named():
     """Fails if the better of two that hardly differ is called the cause."""
     whole = tables(stem_norm(inputs_of(1 - PIXELS)))
     twin = whole.preprocessing.iloc[[0, 0]].assign(mistake=["one", "another"], left_over=[0.01, 0.02])
-    assert [_is_sure(row, twin.to_dict("records")) for row in twin.to_dict("records")] == [False, False]
+    assert [_is_certain(row, twin.to_dict("records")) for row in twin.to_dict("records")] == [False, False]
     far = twin.assign(scale_predicted=twin["scale_predicted"] * [1, 1.2]).to_dict("records")
-    assert _is_sure(far[0], far)
+    assert _is_certain(far[0], far)
 
 
 @pytest.mark.parametrize(("constants", "asked"), [(None, True), (CONSTANTS, False)])

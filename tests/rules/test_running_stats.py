@@ -141,7 +141,7 @@ def test_a_shift_of_more_than_half_a_deviation_is_a_warning():
     (row,) = fired(SHIFTED, site(ROWS, "a", **LEARNED, **moved(0.8))).itertuples()
     assert row.severity == "warning"
     assert row.channels == (0, 1, 2)
-    assert row.says == "The data do not look like what this layer remembers: the mean moved."
+    assert row.says == "The inputs do not match the running statistics: their mean differs."
     assert "typical shift 0.80" in row.because
     assert "compare its accuracy" in row.do
 
@@ -167,7 +167,7 @@ def test_a_scale_of_more_than_twice_or_less_than_half_fires(scale, fires):
     found = fired(SHIFTED, site(ROWS, **LEARNED, eps=0.0, **moved(0.0, scale)))
     assert len(found) == fires
     if fires:
-        assert found["says"][0].endswith("the scale moved.")
+        assert found["says"][0].endswith("their scale differs.")
         assert f"typical variance {scale:.2f}" in found["because"][0]
 
 
@@ -182,7 +182,7 @@ def test_a_large_eps_makes_no_shift_and_hides_none(scale, fires):
 def test_mean_and_scale_are_told_together():
     """Fails if the sentence names one of two."""
     found = fired(SHIFTED, site(ROWS, **LEARNED, **moved(3, 4)))
-    assert found["says"][0].endswith("the mean and scale moved.")
+    assert found["says"][0].endswith("their mean and scale differ.")
 
 
 def test_a_moved_scale_on_one_image_says_no_share_of_channels():
@@ -223,7 +223,7 @@ def test_a_shift_is_told_where_it_enters():
         *(site(ROWS, name, **LEARNED, **moved(by)) for name, by in zip("abc", (1, 3, 2), strict=True)),
     )
     assert found["layer"].tolist() == ["a"]
-    assert "Found again in the 2 norms behind it, up to 3.00 σ at b." in found["because"][0]
+    assert "2 following norms are affected too, with a shift of up to 3.00 σ at b." in found["because"][0]
     assert "Check the preprocessing first" in found["do"][0]
 
 
@@ -237,10 +237,10 @@ def test_a_shift_behind_norms_that_agree_is_not_of_the_inputs():
     ]
     found = fired(SHIFTED, *sites)
     assert found["layer"].tolist() == ["deep", "again"]
-    assert "between first and this one" in found["do"][0]
-    assert "between mended and this one" in found["do"][1]
+    assert "between first and this norm" in found["do"][0]
+    assert "between mended and this norm" in found["do"][1]
     assert not found["do"].str.contains("preprocessing").any()
-    assert "Found again" not in found["because"][0]
+    assert "affected too" not in found["because"][0]
 
 
 def test_norms_that_remember_nothing_stand_outside():

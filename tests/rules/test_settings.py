@@ -62,7 +62,7 @@ def test_a_pyproject_is_found_upwards_and_only_with_our_table(tmp_path):
         ('ignore = ["channels_dead:layer1"]', "Did you mean channels-dead"),
         ("ignores = []", 'no setting is called "ignores". Did you mean ignore?'),
         ("[thresholds]\nshfit = 1", 'no threshold is called "shfit". Did you mean shift?'),
-        ("zzz = 1", "There is ignore, thresholds"),
+        ("zzz = 1", "Known names: ignore, thresholds"),
         ("[thresholds]\nshift = '1'", "is not a number of at least 0"),
         ("[thresholds]\nshift = true", "is not a number of at least 0"),
         ("[thresholds]\nshift = nan", "is not a number of at least 0"),

@@ -151,7 +151,7 @@ def test_silent_channels_are_those_that_could_have_spoken():
     )
     (row,) = fired("channels-silent", norm).itertuples()
     assert row.channels == (0,)
-    assert "40 images" in row.because
+    assert "40 samples" in row.because
     few = site(ROWS[:5], **{**LEARNED, "beta": beta}, neighbours=Neighbours("relu", "conv"))
     assert fired("channels-silent", few).empty
     moved = replace(norm, running_mean=norm.running_mean + 9 * np.sqrt(norm.running_var))

@@ -33,7 +33,7 @@ def test_few_values_of_a_batch(n, fires):
     found = fired("few-values", norm(changes=TRAIN, **facts))
     assert len(found) == fires
     if fires:
-        assert "31 values per channel in call 4 of 1, which had 2 images" in found["because"][0]
+        assert "31 values per channel in call 4 of 1, with 2 samples" in found["because"][0]
         assert f"{np.sqrt(2 / 30):.0%}" in found["because"][0]
 
 
@@ -70,7 +70,7 @@ def test_frozen_parameters_under_a_memory_that_moves():
     after = MEMORY["running_mean"] + 3 * np.sqrt(MEMORY["running_var"])
     moved = learning(running_mean_after=after, n_updates=4)
     (row,) = fired("frozen-but-moving", norm(changes=TRAIN, **frozen, **moved)).itertuples()
-    assert "moved by 3 remembered σ in 4 updates" in row.because
+    assert "moved by 3 running σ in 4 updates" in row.because
     still = learning(running_mean_after=MEMORY["running_mean"])
     assert fired("frozen-but-moving", norm(changes=TRAIN, **frozen, **still)).empty
     assert fired("frozen-but-moving", norm(changes=TRAIN, **moved)).empty
@@ -85,7 +85,7 @@ def test_parameters_that_learn_over_a_frozen_memory():
     assert fired("learning-but-frozen", norm(**learning(gamma_learns=False, beta_learns=False))).empty
     assert fired("learning-but-frozen", norm(changes=TRAIN, **learning())).empty
     (row,) = fired("learning-but-frozen", norm(**learning(gamma_learns=False))).itertuples()
-    assert "but β learn" in row.says
+    assert "but β learns" in row.says
 
 
 @pytest.mark.parametrize(("updates", "fires"), [(4, 0), (5, 0), (6, 1), (8, 1)])

@@ -67,7 +67,7 @@ def test_few_images(n, fires):
     assert len(found) == fires
     if fires:
         assert found["says"][0].startswith(
-            "Only 1 image was seen" if n == 1 else f"Only {n} images were seen"
+            "Only 1 sample was recorded" if n == 1 else f"Only {n} samples were recorded"
         )
         assert found["layer"][0] == ""
         assert found["channels"][0] == ()
