@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 
 import bnprobe
+from bnprobe import models
 from bnprobe.errors import BadCheckpoint
 from bnprobe.models.tensor_kinds import foreign, is_number
 
