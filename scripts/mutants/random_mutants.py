@@ -1,8 +1,8 @@
 """Random mutants, tried: nobody chose them, so they find what the authors of the tests did not think of.
 
-Each meets the package's own tests that run its line, then the package's other tests, then those files of the
-rest of the suite that run its line; the first failure ends it. A run that takes much longer than without a
-mutant counts as a failure, too. Exits with 1 when too few are caught.
+Each meets the package's own tests that run its line, then the package's other tests as far as they run its file,
+then those files of the rest of the suite that run its line; the first failure ends it. A run that takes much
+longer than without a mutant counts as a failure, too. Exits with 1 when too few are caught.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from scripts.mutants.execution import Execution, observe
 from scripts.mutants.lists import BadList
 from scripts.mutants.packages import Package, chosen
 from scripts.mutants.sample import RandomMutant, at, sample
+from scripts.mutants.source import Source
 from scripts.mutants.workers import (
     NOT_THE_COPY,
     PASSED,
@@ -85,7 +86,7 @@ def outcome_of(
     if any(entry.is_that_of(mutant.file, mutant.change, mutant.source) for entry in entries):
         return EQUIVALENT
     with mutated(desk, mutant.file, mutant.mutate):
-        for who, tests in stages(execution, mutant):
+        for who, tests in stages(execution, mutant.package, mutant.file, mutant.change.line, mutant.source):
             limit = STARTING + PATIENCE * execution.time_of(tests)
             run = run_tests(desk, tests, limit)
             if run.code == NOT_THE_COPY:
@@ -95,16 +96,18 @@ def outcome_of(
     return SURVIVED
 
 
-def stages(execution: Execution, mutant: RandomMutant) -> Iterator[tuple[str, list[str]]]:
-    """The tests a mutant must face, in this order, and whose they are."""
-    package, where = mutant.package, (mutant.file, mutant.change.line, mutant.source)
-    nearest = execution.tests_of(*where, package.tests)
-    if nearest:
-        yield OWN, nearest
-    yield OWN, list(package.tests)
+def stages(
+    execution: Execution, package: Package, file: str, line: int, source: Source
+) -> Iterator[tuple[str, list[str]]]:
+    """The tests that a mutant of this line must face, in this order, and whose they are."""
+    where = (file, line, source)
     rest = execution.tests_of(*where, package.suite)
-    if rest:
-        yield SUITE, sorted({test.partition("::")[0] for test in rest})
+    found = (
+        (OWN, execution.tests_of(*where, package.tests)),
+        (OWN, execution.files_that_may_notice(*where, package.tests)),
+        (SUITE, sorted({test.partition("::")[0] for test in rest})),
+    )
+    return ((who, tests) for who, tests in found if tests)
 
 
 def described(mutant: RandomMutant, outcome: str) -> str:
