@@ -34,7 +34,7 @@ from bnprobe.rules.settings import Settings
 class Comparison(Document):
     """Differences from A to B. Everything is computed once, when first asked for.
 
-    Where a difference has a direction it is B less A, or B over A: A is what was there before.
+    Where a difference has a direction it is B − A, or B / A: A is the reference.
     """
 
     SCHEMA = "comparison"
@@ -85,12 +85,12 @@ class Comparison(Document):
 
     @cached_property
     def opens(self) -> DifferenceSite | None:
-        """The first place, in the order in which the data pass, at which the sides lie `limits.gap` apart, or None."""
+        """The first place, in the order in which the data pass, where the sides differ by `limits.gap`, or None."""
         return first_difference(self.layers, self.settings.limits.gap)
 
     @cached_property
     def answer(self) -> tuple[str, ...]:
-        """What changed, in a few sentences: the first one says where the two part."""
+        """What changed, in a few sentences: the first one says where the two begin to differ."""
         return tuple(answer(self.a, self.b, self._tables, self.findings, self.settings.limits))
 
     @cached_property
@@ -116,7 +116,11 @@ class Comparison(Document):
 
     def __repr__(self) -> str:
         where = (
-            "identical" if self.identical else f"they part at {self.opens.words}" if self.opens else "close"
+            "identical"
+            if self.identical
+            else f"first difference at {self.opens.words}"
+            if self.opens
+            else "no large difference"
         )
         return (
             f"<Comparison of {self.a.about.model} with {self.b.about.model}: {count(len(self.layers), 'common norm')}, "

@@ -70,7 +70,7 @@ class Report(Document):
     def gradient_imbalance(self) -> float:
         """One number for the whole network: 0 when the gradient is equally long at every norm.
 
-        The deviation (divisor n) through depth of log10 of the gradient's length at the norms' outputs;
+        The standard deviation (divisor n) through depth of log10 of the gradient's length at the norms' outputs;
         NaN where no backward pass was recorded.
         """
         return imbalance(self.layers)
@@ -79,7 +79,7 @@ class Report(Document):
     def stem(self) -> StemReading:
         """What the first norm knows of the training images: `mean_rgb`, `padding_share`, and whether it is `trusted`.
 
-        `why` says in a sentence what the trust rests on, or why nothing can be told of this network.
+        `why` says in a sentence what the trust rests on, or why nothing is known of this network.
         """
         return stem(self.recording)
 
