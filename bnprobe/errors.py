@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class BnprobeError(Exception):
-    """The base of everything bnprobe raises on purpose; the command line prints it as one line."""
+    """Base class of all errors that bnprobe raises on purpose; the command line prints them as one line."""
 
 
 class NoNormLayers(BnprobeError):
@@ -12,7 +12,7 @@ class NoNormLayers(BnprobeError):
 
 
 class CannotProbe(BnprobeError):
-    """The model runs where no hook of Python is called."""
+    """The model runs where Python hooks are not called."""
 
 
 class NothingRecorded(BnprobeError):
@@ -40,11 +40,11 @@ class UnknownModel(BnprobeError):
 
 
 class BadImages(BnprobeError):
-    """A folder of images is missing, empty, or holds nothing readable."""
+    """A folder of images is missing, empty, or has no readable image."""
 
 
 class BadLabels(BnprobeError):
-    """Class labels of a batch are not one whole number per sample."""
+    """Class labels of a batch are not one integer per sample."""
 
 
 class CannotWrite(BnprobeError):
@@ -52,8 +52,8 @@ class CannotWrite(BnprobeError):
 
 
 class NotDefined(BnprobeError):
-    """A quantity was asked of a layer for which it has no meaning."""
+    """A quantity was requested for a layer where it has no meaning."""
 
 
 class BadSettings(BnprobeError):
-    """A file of settings cannot be read, or asks for something that does not exist."""
+    """A settings file cannot be read, or names something that does not exist."""

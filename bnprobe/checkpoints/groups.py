@@ -32,7 +32,7 @@ MOST_CHANNELS = 2**20
 
 
 class Norm(NamedTuple):
-    """The tensors of one norm, each with one entry per channel, and what they are taken for in words."""
+    """The tensors of one norm, each with one entry per channel, and in words what they are taken for."""
 
     path: str
     kind: str
@@ -66,7 +66,7 @@ def grouped(state: State) -> Grouped:
 
 
 def is_number(tensor: Tensor) -> bool:
-    """Whether a tensor holds real numbers at rest, quantized ones included, and has them in memory."""
+    """Whether a tensor holds real numbers at rest, quantized ones included, and holds them in RAM."""
     stored = tensor.layout == torch.strided and tensor.device.type != "meta"
     return stored and (tensor.is_quantized or tensor.is_floating_point())
 

@@ -1,6 +1,6 @@
 """The command line: parse, call, print, exit code. No arithmetic.
 
-Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input, in one line without a traceback.
+Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input, in one line without a traceback, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -42,6 +42,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+EXIT_CODES = (
+    "Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input (one line says what to do), 130 interrupted."
+)
+
+
+class _Version(argparse.Action):
+    """Print the version; looked up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"bnprobe {version('bnprobe')}")
+        parser.exit()
+
+
 class _Parser(argparse.ArgumentParser):
     """An argument error is bad input like any other: one line, exit code 2."""
 
@@ -50,7 +68,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="bnprobe", description="What did normalization learn from the data?")
+    parser = _Parser(prog="bnprobe", description="What did normalization learn from the data?", epilog=EXIT_CODES)
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_report(commands)
@@ -66,7 +85,7 @@ def _add_demo(commands: Any) -> None:
         "demo",
         help="probe the small trained network that comes with bnprobe",
         description="Probe the embedded network (a narrow mobilenet_v2 that reads handwritten digits) on its held-out "
-        "digits, and write the page. Needs no network and no arguments.",
+        "digits, and write the page. Needs neither internet access nor arguments.",
     )
     _add_output(demo, "reports/demo.html")
     demo.set_defaults(run=_demo)
@@ -77,12 +96,12 @@ def _add_report(commands: Any) -> None:
         "report",
         help="probe a model on images, or rebuild the page of a saved recording",
         description="SUBJECT is a torchvision model by name (see `bnprobe list`), your own as package.module:function "
-        "(a function without arguments that returns the model), or a recording saved before (FILE.bnp).",
+        "(a function without arguments that returns the model), or a saved recording (FILE.bnp).",
     )
     report.add_argument("subject", metavar="SUBJECT")
     add_subject(report)
     report.add_argument(
-        "--train-mode", action="store_true", help="let batches normalize themselves, as in training"
+        "--train-mode", action="store_true", help="normalize with batch statistics, as in training"
     )
     report.add_argument("--save", metavar="FILE", help="also save the recording, e.g. run.bnp")
     add_save_partial(report)
@@ -147,7 +166,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _refuse_model_options(options: argparse.Namespace) -> None:
-    """A recording is what was seen: nothing that would change it can be asked for now."""
+    """A saved recording cannot be changed: refuse options that would."""
     names = (
         "weights",
         "checkpoint",
@@ -165,8 +184,8 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
     if given:
         raise BnprobeError(
-            f"{options.subject} is a saved recording, so {', '.join(given)} can change nothing. "
-            "Leave them out, or name the model to record anew."
+            f"{options.subject} is a saved recording, so {', '.join(given)} {'has' if len(given) == 1 else 'have'} "
+            f"no effect. Leave {'it' if len(given) == 1 else 'them'} out, or name the model to record it again."
         )
 
 
