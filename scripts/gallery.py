@@ -10,11 +10,17 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape, unescape
 from pathlib import Path
 
+FIRST = ("mobilenet_v2.html",)
+"""Shown before the others: a network that everybody knows, on photographs. The others follow by name."""
+
 MOST_BYTES = 15_000_000
+NO_CARD = ("index.html", "api.html")
+"""The index itself, and the API reference: neither is about a network."""
 LARGEST_DRAWING = 40_000
 
 STYLE = """
@@ -53,6 +59,12 @@ class Entry:
     prints: tuple[str, ...]
     drawing: str
     n_bytes: int
+
+
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Those named in FIRST, in that order, then the others by name."""
+    places = {name: place for place, name in enumerate(FIRST)}
+    return sorted(paths, key=lambda path: (places.get(path.name, len(FIRST)), path.name))
 
 
 def entry(path: Path) -> Entry:
@@ -158,7 +170,7 @@ def main() -> int:
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("reports"), help="default: reports")
     folder = parser.parse_args().folder
-    paths = sorted(path for path in folder.glob("*.html") if path.name != "index.html")
+    paths = in_order(path for path in folder.glob("*.html") if path.name not in NO_CARD)
     page = index([entry(path) for path in paths])
     (folder / "index.html").write_text(page, "utf-8")
     total = len(page.encode()) + sum(path.stat().st_size for path in paths)

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.checkpoints.groups import Norm, is_number
+from bnprobe.checkpoints.groups import Norm
 from bnprobe.models.checkpoint_file import State
+from bnprobe.models.tensor_kinds import is_number
 from bnprobe.recording.neighbours import Folded
 from bnprobe.stats.moments import Array
 
@@ -83,7 +84,7 @@ def _weights(state: State) -> dict[str, Tensor]:
     return {
         name.removesuffix(".weight"): tensor
         for name, tensor in state.items()
-        if name.endswith(".weight") and tensor.dim() >= 2 and is_number(tensor) and tensor.numel()
+        if name.endswith(".weight") and is_number(tensor) and tensor.dim() >= 2 and tensor.numel()
         if not TRANSPOSED.search(name) and not _perhaps_transposed(tensor)
     }
 

@@ -6,16 +6,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bnprobe.checkpoints.groups import Norm
 from bnprobe.checkpoints.producers import as_float64, folded, producers
 from bnprobe.errors import BadCheckpoint
 from bnprobe.models.checkpoint_file import State
+from bnprobe.models.tensor_kinds import foreign
 from bnprobe.recording import BATCH, UNKNOWN, LayerRecord
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.terms import TORCH_EPS
 from bnprobe.stats import ImageMoments, Moments
+
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def records(state: State, norms: tuple[Norm, ...]) -> tuple[LayerRecord, ...]:
@@ -87,7 +91,7 @@ def _neighbours(norm: Norm, path: str | None, state: State) -> Neighbours | None
 
 def _count(counter: Tensor | None) -> int | None:
     """Batches tracked, where a whole number is kept."""
-    if counter is None or counter.numel() != 1 or counter.is_floating_point() or counter.is_complex():
+    if counter is None or foreign(counter) or counter.dtype not in WHOLE or counter.numel() != 1:
         return None
     return int(counter)
 

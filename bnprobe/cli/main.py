@@ -16,7 +16,8 @@ from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import add_subject, described, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError, UnknownModel
-from bnprobe.report.page.numbers import shorten
+from bnprobe.report.numbers import shorten
+from bnprobe.version import __version__
 
 if TYPE_CHECKING:
     from bnprobe.recording import Recording
@@ -47,19 +48,6 @@ EXIT_CODES = (
 )
 
 
-class _Version(argparse.Action):
-    """Print the version; looked up only when it is asked for."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, help=help)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
-
-        print(f"bnprobe {version('bnprobe')}")
-        parser.exit()
-
-
 class _Parser(argparse.ArgumentParser):
     """An argument error is bad input like any other: one line, exit code 2."""
 
@@ -68,8 +56,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+<<<<<<< HEAD
     parser = _Parser(prog="bnprobe", description="What did normalization learn from the data?", epilog=EXIT_CODES)
-    parser.add_argument("--version", action=_Version, help="print the version and exit")
+    parser.add_argument(
+        "--version", action="version", version=f"bnprobe {__version__}", help="print the version and exit"
+    )
+=======
+    parser = _Parser(prog="bnprobe", description="What did normalization learn from the data?")
+    parser.add_argument("--version", action="version", version=f"bnprobe {__version__}")
+>>>>>>> main
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_report(commands)

@@ -35,19 +35,24 @@ NONE = float("nan")
 
 @dataclass(frozen=True)
 class StemReading:
-    """The training data as the first norm's running means show them, and whether to trust that.
+    """What the running means of the first norm reveal of the training data, and whether to believe it.
 
-    `mean_input` is the decoded mean per channel of the model's input, augmentation and all, in its units, and
-    `mean_pixels` the same in pixels of 0 to 1; `seen_input` and `seen_pixels` are decoded in the same way
-    from what the norm saw in this run. In pixels only where the recording knows the preprocessing.
+    What `Report.stem` is. Values in pixels (0 to 1) need the preprocessing constants (`normalize` of `attach`).
 
-    `padding_share` is the share (0 to 1) of black that augmentation put into the training images, and
-    `padding` how it was found; None where the preprocessing is not known, or the run's images are not like
-    those of training.
-
-    `r2` is about the mean over the `n_equations` running means, `rmse` in running σ, `condition`
-    that of the weighted matrix. `why` says in a sentence what speaks for or against trust; where `trusted` is
-    False there are no means in pixels and no padding.
+    Attributes:
+        trusted: Whether the fit is good enough to believe; if not, means in pixels and padding are None.
+        why: What speaks for or against it, in a sentence.
+        layer: The norm that was read.
+        mean_input: Mean per channel of the model's input in training, augmentation included, in units of the input.
+        mean_pixels: The same in pixels from 0 to 1.
+        seen_input: As `mean_input`, from what the norm received in this run.
+        seen_pixels: As `mean_pixels`, from what the norm received in this run.
+        padding: How the black padding of the training images was found; None if it could not be.
+        n_equations: Number of running means that were used.
+        n_unknowns: Number of input channels.
+        condition: Condition number of the weighted system.
+        r2: Share of the running means' variance that one mean input explains.
+        rmse: Root mean square of what it does not explain, in running standard deviations.
     """
 
     trusted: bool
@@ -66,13 +71,13 @@ class StemReading:
 
     @property
     def mean_rgb(self) -> tuple[float, float, float] | None:
-        """Mean red, green and blue of the training images, 0 to 1; None where the input has not three channels."""
+        """Mean red, green and blue of the training images, 0 to 1; None if the input does not have three channels."""
         pixels = self.mean_pixels
         return (pixels[0], pixels[1], pixels[2]) if pixels and len(pixels) == 3 else None
 
     @property
     def padding_share(self) -> float | None:
-        """Share of black pixels (0 to 1) that augmentation put into the training images."""
+        """Share (0 to 1) of black pixels that augmentation added to the training images; None if unknown."""
         return None if self.padding is None else self.padding.share
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bnprobe.errors import BadCheckpoint
 from bnprobe.models.messages import SAVE_AGAIN, damaged, refusal
 from bnprobe.models.shards import demand_no_tar, demand_stored, files_of
+from bnprobe.models.tensor_kinds import foreign
 
 State = dict[str, Tensor]
 
@@ -119,13 +120,18 @@ def _state_dicts(saved: Any, at: str = "", depth: int = 0, seen: set[int] | None
     if known:
         return known
     named = {key: value for key, value in saved.items() if isinstance(key, str)}
-    here = {key: value.detach() for key, value in named.items() if isinstance(value, Tensor)}
+    here = {key: _detached(value) for key, value in named.items() if isinstance(value, Tensor)}
     nested: dict[str, State] = {}
     for key, value in named.items():
         if not key.lower().startswith(_BESIDE):
             nested |= _state_dicts(value, f"{at}{key}.", depth + 1, seen)
     # {"mine": {...}, "best_accuracy": tensor(71.2)}: a stray number does not make a state dict
     return nested or ({at: here} if here else {})
+
+
+def _detached(tensor: Tensor) -> Tensor:
+    """The tensor alone; of some kinds even this raises, or has torch print a warning."""
+    return tensor if foreign(tensor) else tensor.detach()
 
 
 def _is_averaged(at: str) -> bool:

@@ -53,9 +53,7 @@ def _builder(name: str) -> Builder:
         builder: Builder = models.get_model_builder(name)
         return builder
     if Path(name).is_file():
-        raise UnknownModel(
-            f"{name} is a file. `bnprobe check {name}` reports what its weights reveal."
-        )
+        raise UnknownModel(f"{name} is a file. `bnprobe check {name}` reports what its weights reveal.")
     raise UnknownModel(
         f'no model is called "{name}".{did_you_mean(name.lower(), known)} `bnprobe list` shows all; a model of your own is '
         "package.module:function."

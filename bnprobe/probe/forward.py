@@ -20,12 +20,12 @@ from bnprobe.graph import watch_this_call
 from bnprobe.norms import NormLayer
 from bnprobe.probe.backward.autograd_route import origin_of
 from bnprobe.probe.backward.gradients import Gradients
-from bnprobe.probe.calls import CallStats, InputReading, observe_after, observe_before, share_of
+from bnprobe.probe.calls import CallStats, InputReading, Key, observe_after, observe_before, share_of
 from bnprobe.probe.calls.call_log import PassContext
 from bnprobe.probe.calls.plan_cache import PlanCache
 from bnprobe.probe.labels import check_length
 from bnprobe.probe.passes import OpenCall, Pass
-from bnprobe.probe.sites import Key, PendingCall, Sites
+from bnprobe.probe.sites import PendingCall, Sites
 from bnprobe.probe.tensors import (
     calls_on_stack,
     device_name,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from bnprobe.graph import Trace
 from bnprobe.probe.backward.autograd_route import Origin
-from bnprobe.probe.calls import InputReading, Vectors
+from bnprobe.probe.calls import InputReading, Key, Vectors
 from bnprobe.probe.calls.call_log import ALONE
-from bnprobe.probe.sites import Key, PendingCall
+from bnprobe.probe.sites import PendingCall
 from bnprobe.stats.moments import Array
 
 

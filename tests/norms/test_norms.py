@@ -29,14 +29,13 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torchvision.ops import FrozenBatchNorm2d
 
 import bnprobe
-from bnprobe import norms
 from bnprobe.errors import BnprobeError
-from bnprobe.norms import NormLayer, describe, is_norm, looks_like_norm, register_norm
+from bnprobe.norms import NormLayer, describe, is_norm, looks_like_norm, register_norm, registry
 
 
 @pytest.fixture(autouse=True)
 def _forget_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(norms, "_registered", {})
+    monkeypatch.setattr(registry, "_registered", {})
 
 
 def rows_of(plan: NormLayer, x: Tensor) -> np.ndarray:

@@ -544,7 +544,7 @@ def test_detach_may_be_called_twice_and_ends_the_recording():
         model(x)
     assert probe.recording.layers[0].n_calls == 1
     assert fingerprint(model) == before
-    assert "detached from 4 norm layers of Mixed, 1 forward" in repr(probe)
+    assert repr(probe) == "Probe(Mixed: 4 norms detached, 1 forward pass)"
 
 
 def test_leaving_the_block_by_an_exception_detaches():

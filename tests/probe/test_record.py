@@ -327,7 +327,7 @@ def test_inputs_keep_their_grad(labelled):
 def own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model of ten classes that the command line can build."""
     (tmp_path / "ownnet.py").write_text(
-        "from test_drive import Classifier\n\n\ndef build():\n    return Classifier()\n"
+        f"from {__name__} import Classifier\n\n\ndef build():\n    return Classifier()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     return "ownnet:build"

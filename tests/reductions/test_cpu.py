@@ -414,7 +414,7 @@ def test_what_cannot_be_walked_goes_to_the_twin():
     odd = [torch.zeros(2, 3, 4, dtype=torch.int32), negative, torch.zeros(2, 3, 4).as_subclass(Own_)]
     odd += [torch.zeros(0, 3, 4), torch.zeros(2, 3, 4, device="meta")]
     assert not any(cpu.can_read(x) for x in odd)
-    assert bnprobe.condense.read(negative).moments.mean.tolist() == [-1, -1, -1]
+    assert bnprobe.reductions.read(negative).moments.mean.tolist() == [-1, -1, -1]
 
 
 def test_real_nets_keep_the_promise():
@@ -448,8 +448,8 @@ import torch, bnprobe
 net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).eval()
 with bnprobe.attach(net) as probe:
     net(torch.randn(2, 3, 16, 16))
-from bnprobe import condense
-assert condense.compiled() is {engine}, condense.compiled()
+from bnprobe import reductions
+assert reductions.compiled() is {engine}, reductions.compiled()
 assert probe.recording.layers[0].pre.n[0] == 2 * 14 * 14
 """
 
@@ -469,20 +469,20 @@ def run_silently(engine: str, *options: str, **environment: str) -> None:
 
 def test_the_first_call_of_a_process_is_silent():
     """Fails if compiling or loading the loops prints or warns."""
-    run_silently("condense.cpu")
+    run_silently("reductions.cpu.engine")
 
 
 def test_without_a_place_for_compiled_code(tmp_path):
     """Fails if the loops need a writable home: a package and a user directory that cannot be written."""
     package = tmp_path / "bnprobe"
     shutil.copytree(Path(bnprobe.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    kernels = package / "condense" / "kernels"
+    kernels = package / "reductions" / "cpu"
     (kernels / "__pycache__").write_text("a file where the directory should be")
     home = tmp_path / "home"
     home.write_text("likewise")
     environment = {"HOME": str(home), "XDG_CACHE_HOME": str(home), "NUMBA_CACHE_DIR": ""}
     done = subprocess.run(
-        [sys.executable, "-B", "-W", "error", "-c", SILENT.format(engine="condense.cpu")],
+        [sys.executable, "-B", "-W", "error", "-c", SILENT.format(engine="reductions.cpu.engine")],
         env={**os.environ, **environment, "PYTHONPATH": str(tmp_path)},
         cwd=tmp_path,  # where it runs comes before PYTHONPATH
         capture_output=True,

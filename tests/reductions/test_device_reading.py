@@ -1,7 +1,7 @@
 """Readings that stay on a GPU: the same records as on the CPU, and nothing waits that need not.
 
 Where there is no GPU the kernels are interpreted and CPU tensors are sent to them; what would be a wait is a
-call of `fetched` there. tests/condense/test_cuda.py has torch refuse every wait on a GPU.
+call of `fetched` there. tests/reductions/test_gpu.py has torch refuse every wait on a GPU.
 """
 
 from __future__ import annotations

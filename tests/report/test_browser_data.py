@@ -236,14 +236,14 @@ def test_a_cell_of_a_notebook_is_smaller_than_a_page():
 
 
 def script(name: str) -> str:
-    return resources.files("bnprobe.report.browser").joinpath(name).read_text("utf-8")
+    return resources.files("bnprobe.report.browser").joinpath("js", name).read_text("utf-8")
 
 
 def test_every_script_is_on_the_page():
     """Fails if a file is written and never put in, or d3 is not the one that was released."""
     import hashlib
 
-    folder = resources.files("bnprobe.report.browser")
+    folder = resources.files("bnprobe.report.browser").joinpath("js")
     there = {path.name for path in folder.iterdir() if path.name.endswith(".js")}
     assert there == {f"{part}.js" for part in PARTS} | {"d3.min.js"}
     assert hashlib.sha256(script("d3.min.js").encode()).hexdigest() == D3, "d3 7.9.2 as released"

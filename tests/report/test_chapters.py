@@ -14,17 +14,17 @@ from bnprobe.measures import Fit, StemReading
 from bnprobe.measures.padding import Padding
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours
-from bnprobe.report import figures
 from bnprobe.report.chapters import CHAPTERS, chapter, chapters, implied, stem
 from bnprobe.report.formats.html import to_html
 from bnprobe.report.page import blocks
 from bnprobe.stats import ClassMoments, Moments
 from report import pages
+from report.pictured import svg_of
 
 ROWS = some_rows(40)
 MEMORY = memory_of(ROWS)
 LEARNED = {"gamma": [0.5, -1.5, 1.0], "beta": [0.2, -0.1, 0.0]}
-IDS = ("memory", "roles", "shape", "variance", "stem", "implied", "affine", "residual", "own")
+IDS = ("memory", "roles", "shape", "variance", "stem", "implied", "affine", "residual", "own", "gradients")
 
 
 def written(recorded: Recording) -> dict[str, blocks.Section]:
@@ -69,7 +69,7 @@ def table_of(section: blocks.Section) -> dict[str, list[str]]:
 
 
 def wired() -> Recording:
-    """One network with everything that chapters can tell, but a stem."""
+    """One network with everything that chapters can tell, but a stem and backward passes."""
     c = 3
     guess = Implied(
         MEMORY["running_mean"] * 1.05, MEMORY["running_var"] / 2, *(np.full(c, i) for i in range(4))
@@ -92,7 +92,8 @@ def wired() -> Recording:
 def test_every_chapter_opens_with_words_and_ends_them():
     """Fails if a chapter opens with a picture, or a number that is not defined gets into a sentence."""
     found = written(wired())
-    assert [name for name in found if name != "untold"] == [name for name in IDS if name != "stem"]
+    there = [name for name in IDS if name not in ("stem", "gradients")]
+    assert [name for name in found if name != "untold"] == there
     for name, section in found.items():
         if name == "untold":
             continue
@@ -118,7 +119,7 @@ def test_pictures_of_chapters_can_be_drawn():
     for section in written(wired()).values():
         for block in section.blocks:
             if isinstance(block, blocks.Figure):
-                assert "<svg" in figures.to_svg(block.name, block.draw)
+                assert "<svg" in svg_of(block.spec, block.name)
                 assert block.alt.endswith(".")
 
 
@@ -401,7 +402,7 @@ def test_colours_are_shown_only_where_they_are_trusted(monkeypatch):
     found = stem_chapter(monkeypatch, READING)
     figure = next(b for b in found.blocks if isinstance(b, blocks.Figure))
     assert figure.alt == "The mean colour that the first norm remembers: red 0.43, green 0.42, blue 0.39."
-    svg = figures.to_svg("stem", figure.draw)
+    svg = svg_of(figure.spec, "stem")
     assert "#6e6b63" in svg, "the remembered colour, (.431, .42, .388) of 255"
     assert "#7e7b72" in svg
     assert "#7f7c72" in svg, "without the black around: (.498, .485, .448)"
@@ -437,7 +438,7 @@ def test_the_cloud_of_implied_means_is_in_remembered_deviations():
     """Fails if implied and remembered are swapped, or raw units are drawn."""
     recorded = wired()
     figure = next(b for b in written(recorded)["implied"].blocks if isinstance(b, blocks.Figure))
-    cloud, variances = figure.draw.args[0]
+    cloud, variances = figure.spec.clouds
     sigma = np.sqrt(MEMORY["running_var"] + 1e-5)
     known = np.isfinite(cloud.x)
     np.testing.assert_allclose(cloud.x[known][:3], 1.05 * MEMORY["running_mean"] / sigma)
@@ -509,6 +510,19 @@ def test_a_projection_is_the_skip_and_no_block_of_its_own():
     found = written(recording(*layers))["residual"]
     assert table_of(found)["layer"] == ["0.bn3", "1.bn3"]
     assert found.blocks[0].paragraphs[0].startswith("In 2 residual blocks")
+
+
+def test_a_norm_that_feeds_the_branch_is_the_skip():
+    """Fails if the norm that ends one block and is the skip of the next is taken for that block's branch."""
+
+    def side(name: str, other: str, follows: str) -> LayerRecord:
+        neighbours = Neighbours(follows, skip=other, skip_var=np.ones(3), skip_var_initial=np.ones(3))
+        return site(ROWS, name, gamma=1, beta=0, neighbours=neighbours, **MEMORY)
+
+    layers = [side("2.bn3", "3.bn3", "conv | add"), side("3.bn3", "2.bn3", "add")]
+    found = written(recording(*layers))["residual"]
+    assert table_of(found)["layer"] == ["3.bn3"]
+    assert table_of(found)["skip"] == ["2.bn3"]
 
 
 # Norms that measure each sample anew

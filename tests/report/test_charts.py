@@ -9,16 +9,26 @@ from matplotlib.text import Annotation
 
 from bnprobe.report import figures
 from bnprobe.report.colours import MEMORY, SEEN
-from bnprobe.report.figures import charts
-from bnprobe.report.figures.specs import Band, Cloud, Curves, Line, Part, Stack, Swatch
-from report.pictured import upright
+from bnprobe.report.figures.specs import (
+    Band,
+    ByDepth,
+    Cloud,
+    Clouds,
+    Curves,
+    Line,
+    Part,
+    Stack,
+    Swatch,
+    Swatches,
+)
+from report.pictured import svg_of, upright
 
 NAMES = [f"stage{i // 3}.norm{i}" for i in range(9)]
 
 
 def drawn(*panels: Curves | Stack, names: list[str] = NAMES) -> Figure:
     with figures.style("x"):
-        return charts.by_depth(names, names, panels)
+        return figures.draw(ByDepth(tuple(names), tuple(names), panels))
 
 
 def test_names_stand_once_below_all_panels():
@@ -81,7 +91,7 @@ def test_a_large_cloud_is_an_image(n, image):
     """Fails if a page of 26,000 channels holds as many circles."""
     rng = np.random.default_rng(0)
     x = np.append(rng.normal(size=n), np.nan)
-    svg = figures.to_svg("x", lambda: charts.clouds((Cloud("a", x, x + 1, "predicted", "measured"),)))
+    svg = svg_of(Clouds((Cloud("a", x, x + 1, "predicted", "measured"),)))
     assert ("<image" in svg) == image
     assert len(svg) < 200_000
     assert "predicted" in svg
@@ -90,10 +100,10 @@ def test_a_large_cloud_is_an_image(n, image):
 def test_an_empty_cloud_is_drawn():
     """Fails if a quantile of nothing ends the picture."""
     nothing = np.full(3, np.nan)
-    assert "<svg" in figures.to_svg("x", lambda: charts.clouds((Cloud("a", nothing, nothing, "x", "y"),)))
+    assert "<svg" in svg_of(Clouds((Cloud("a", nothing, nothing, "x", "y"),)))
 
 
 def test_a_swatch_has_its_colour_also_where_it_lies_beyond_the_colours():
     """Fails if a decoded mean of 1.01 costs the picture, or red and blue are swapped."""
-    svg = figures.to_svg("x", lambda: charts.swatches((Swatch((1.01, 0.5, -0.01), "a"),)))
+    svg = svg_of(Swatches((Swatch((1.01, 0.5, -0.01), "a"),)))
     assert "#ff8000" in svg or "#ff7f00" in svg

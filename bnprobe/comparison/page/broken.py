@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from bnprobe.report.chapters.chapter import named
-from bnprobe.report.page.numbers import count
+from bnprobe.report.numbers import count
 
 
 def broken(layers: pd.DataFrame) -> list[str]:

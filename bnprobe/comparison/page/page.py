@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import pandas as pd
 
 from bnprobe.comparison import Differences, Pair, Pairs, glossary
+from bnprobe.comparison.page.figures import layer_change, network_map
 from bnprobe.recording import Recording
-from bnprobe.report.page.blocks import Block, Entry, Facts, Figure, Glossary, Page, Prose, Section, Table
-from bnprobe.report.page.numbers import count, number, share
-from bnprobe.report.page.page import _findings, _rule_pages
+from bnprobe.report.chapters.findings import findings_section, rule_sections
+from bnprobe.report.chapters.glossary import glossary_section
+from bnprobe.report.numbers import count, number, share
+from bnprobe.report.page.blocks import Facts, Figure, Page, Prose, Section, Table
 from bnprobe.report.page.tables import cells
 
 MOST_LAYERS = 24
@@ -69,15 +68,13 @@ def compose(
         sections=(
             Section("compared", "What is compared", (_sides(a, b),)),
             Section("answer", "The answer", (Prose(answer),)),
-            Section(
-                "findings", "Findings", (_findings(findings), *([Prose((left_out,))] if left_out else []))
-            ),
+            findings_section(findings, left_out=left_out),
             Section("network", "The network at a glance", (_network(tables), _layer_table(tables))),
             _most_changed(found, tables),
             *_unmatched(tables),
             Section("provenance", "How to read it", (Facts(tuple(_how(a, b))),)),
-            *_rule_pages(findings),
-            Section("glossary", "Glossary", (_glossary(),), folded=True, hint="every column, in words"),
+            *rule_sections(findings),
+            glossary_section(glossary()),
         ),
         footer=f"Made by {a.about.versions.split(',')[0]} from a recording of {a.about.started} (A) and one of "
         f"{b.about.started} (B). One file, nothing loaded from elsewhere.",
@@ -130,15 +127,10 @@ def _table(frame: pd.DataFrame, heads: list[str], note: str) -> Table:
 
 
 def _network(tables: Differences) -> Figure:
-    def draw() -> Any:
-        from bnprobe.report.figures import comparison
-
-        return comparison.network(tables)
-
     return Figure(
         "comparison",
         "How far apart the two sides are by depth, over maps of the difference of every channel.",
-        draw,
+        network_map(tables),
         "One column per norm, in the order in which the data reach them. Above: the gap of what enters and of what leaves "
         "(or of what is stored, without data); the band is what the choice of images alone would make. Below: every "
         "channel, sorted by |γ| of A, and stretched to the same height.",
@@ -211,15 +203,10 @@ def _layer_words(row: pd.Series) -> str:
 
 
 def _layer_figure(pair: Pair, channels: pd.DataFrame, by: str) -> Figure:
-    def draw(pair: Pair, channels: pd.DataFrame, by: str) -> Any:
-        from bnprobe.report.figures import comparison
-
-        return comparison.layer(pair, channels, by)
-
     return Figure(
         f"comparison {pair.a.call} {pair.a.layer}",
         f"The channels of {pair.a.site} that changed most, A and B over each other, and all channels.",
-        partial(draw, pair, channels, by),
+        layer_change(pair, channels, by),
         "Filled is A, the line is B.",
     )
 
@@ -257,7 +244,3 @@ def _how(a: Recording, b: Recording) -> list[tuple[str, str]]:
         ),
         *[(f"note on {name}", note) for name, side in (("A", a), ("B", b)) for note in side.about.notes],
     ]
-
-
-def _glossary() -> Block:
-    return Glossary(tuple(Entry(c.name, c.meaning, c.formula, c.unit, c.source) for c in glossary()))

@@ -18,7 +18,7 @@ from bnprobe.comparison.page.broken import broken
 from bnprobe.comparison.significance import ROUNDING
 from bnprobe.recording import Recording
 from bnprobe.report.chapters.chapter import named
-from bnprobe.report.page.numbers import count, number, share
+from bnprobe.report.numbers import count, number, share
 from bnprobe.rules import Limits
 
 FEW_IMAGES = 30

@@ -1,7 +1,7 @@
 """What one backward pass tells of a norm: its gradients, reduced as they come.
 
-Pieces are read at the nodes that `graph.route` found; no gradient outlives its node. What a site's
-passes come to is added up in `totals.GradientTotals`.
+Pieces are read at the nodes that `autograd_route.route` found; no gradient outlives its node. What a site's
+passes come to is added up in `accumulators.GradientTotals`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.probe.backward.autograd_route import Producer, Route, View
+from bnprobe.probe.backward.autograd_producer import Producer
+from bnprobe.probe.backward.autograd_route import Route, View
 from bnprobe.probe.calls import InputReading
 from bnprobe.recording import BATCH, INSTANCE
 from bnprobe.reductions import moments_of, packed, per_sample_array, products, read
@@ -117,7 +118,6 @@ class BackwardCall:
     def take_weight(self, producer: Producer, gradient: Tensor) -> None:
         """The gradient of the weights that feed the norm."""
         self._begin()
-        assert producer.weight is not None
         w, g = producer.rows(producer.weight, of_parameter=True), producer.rows(gradient)
         bias = self._zeros if producer.bias is None else per_sample_array(producer.bias)
         self._pieces["producer"] = (*products(w, g), bias)

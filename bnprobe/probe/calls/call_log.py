@@ -27,7 +27,7 @@ class PassContext:
     @classmethod
     def of(cls, model: nn.Module) -> PassContext:
         """As it is now, at the start of the pass."""
-        return cls(torch.is_grad_enabled(), model.training, _n_ranks())
+        return cls(torch.is_grad_enabled(), bool(model.training), _n_ranks())
 
 
 ALONE = PassContext(False, False, 1)

@@ -7,15 +7,15 @@ same everywhere, is proposed to the user with its axes, to be taught with `regis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bnprobe.norms import has_matrix, is_norm
-from bnprobe.probe.survey.unwrap import named
+from bnprobe.norms import ModuleTree, has_matrix
+from bnprobe.probe.survey.unwrap import shown
 from bnprobe.probe.tensors import first_tensor, has_values
 from bnprobe.recording import BATCH, CHANNELS, GROUP, INSTANCE
 
@@ -66,17 +66,20 @@ class Proposal:
         )
 
 
-def candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The first module of each class that might be a norm: not torch's own, and without a matrix inside."""
-    met: set[type] = set()
-    for path, module in named(model):
+def candidates(tree: ModuleTree, norms: Collection[int]) -> dict[str, nn.Module]:
+    """The first module of each class that might be a norm, by path: not torch's own, and without a matrix inside.
+
+    `norms` are the identities of the modules that are known to be norms; what holds one is none itself.
+    """
+    found: dict[type, tuple[str, nn.Module]] = {}
+    for path, module in tree.modules.items():
         cls = type(module)
-        if cls in met or not path or cls.__module__.startswith("torch."):
+        if cls in found or not shown(path) or cls.__module__.startswith("torch."):
             continue
-        if has_matrix(module) or any(is_norm(inner) for inner in module.modules()):
-            continue
-        met.add(cls)
-        yield path, module
+        inside = list(tree.inside(module))
+        if not has_matrix(inside) and not any(id(inner) in norms for inner in inside):
+            found[cls] = shown(path), module
+    return dict(found.values())
 
 
 def look(path: str, module: nn.Module, tell: Callable[[Proposal], None]) -> Callable[[], None]:
@@ -119,7 +122,9 @@ class First:
         self.stop()
         y = first_tensor((output,))
         if y is not None and y.shape == x.shape and y.is_floating_point():
-            vectors = [p.detach().to(torch.float64).flatten() for p in module.parameters()]
+            vectors = [
+                p.detach().to(torch.float64).flatten() for p in ModuleTree.of(module).parameters().values()
+            ]
             found = proposal(self.path, type(module).__name__, x, y.detach().to(torch.float64), vectors)
             if found is not None:
                 self.tell(found)

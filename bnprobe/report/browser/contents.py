@@ -26,7 +26,7 @@ from bnprobe.report.browser.measures import (
     chosen_columns,
 )
 from bnprobe.report.browser.packing import pack_bytes, pack_floats
-from bnprobe.report.page.numbers import visible
+from bnprobe.report.numbers import visible
 
 ROLES = ("dead", "constant", "rare", "mixed", "linear", "saturated", "unknown")
 """In the order of their codes on the page."""

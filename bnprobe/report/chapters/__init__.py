@@ -9,6 +9,7 @@ from bnprobe.measures import Tables
 from bnprobe.recording import Recording
 from bnprobe.report.chapters import (
     affine,
+    gradients,
     implied,
     per_sample,
     residual,
@@ -31,6 +32,7 @@ CHAPTERS: tuple[ModuleType, ...] = (
     affine,
     residual,
     per_sample,
+    gradients,
 )
 """One file each, in the order of the page; `chapter(material)` gives a Section, or Absent with the reason."""
 

@@ -9,9 +9,10 @@ from bnprobe.measures import Tables
 from bnprobe.measures.shape import median
 from bnprobe.report.chapters.chapter import Absent, Material, highest, named, norms
 from bnprobe.report.colours import GREEN, MEMORY, ROSE
-from bnprobe.report.figures.specs import Band, Curves, Line, Panel, by_depth, of
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Band, Curves, Line, Panel
+from bnprobe.report.numbers import number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import number, share
 from bnprobe.report.page.tables import table
 
 TITLE = "The affine view"
@@ -89,11 +90,10 @@ def _figure(known: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
                 unit="bits",
             )
         )
-    return by_depth(
+    return Figure(
         "affine",
         "Slope of every norm, and what folding it costs quantized weights, by depth.",
-        known,
-        tuple(panels),
+        by_depth(known, tuple(panels)),
         "An inference engine folds a norm into the weights before it. Channels whose folded weights are small against the "
         "layer's largest lose bits when one scale must fit all.",
     )

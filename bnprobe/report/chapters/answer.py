@@ -7,23 +7,13 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures import Tables, imbalance
+from bnprobe.measures import Tables
 from bnprobe.measures.shape import median
-from bnprobe.measures.shift import variance_ratio
 from bnprobe.measures.verdict import ENOUGH
-from bnprobe.recording import CHANNELS, LayerRecord, Recording
+from bnprobe.recording import Recording
 from bnprobe.recording.names import SAME, SHIFTED
-from bnprobe.report.chapters.chapter import named
-from bnprobe.report.page.numbers import count, listed, number, share
-
-KINDS = {
-    "batch_norm": "batch norm",
-    "layer_norm": "layer norm",
-    "group_norm": "group norm",
-    "instance_norm": "instance norm",
-    "rms_norm": "RMS norm",
-    "unknown_norm": "norm-like layer",
-}
+from bnprobe.report.chapters.chapter import KINDS, named
+from bnprobe.report.numbers import count, listed, number, share
 
 
 def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> list[str]:
@@ -172,85 +162,3 @@ def _no_rule(layers: pd.DataFrame) -> str:
         f"No rule warns, but the data {differ} less than the thresholds: measure the accuracy on these data before "
         "relying on it."
     )
-
-
-def layer_words(record: LayerRecord, channels: pd.DataFrame) -> str:
-    """What this layer is and does, in a few numbers."""
-    kind = f"{record.class_name} with {count(record.n_channels, 'channel')}"
-    sentences = [
-        f"{kind}, {record.mode}."
-        if record.n_calls == 0
-        else f"{kind}, {record.mode} mode, normalized by {_BY[record.normalized_by]}.",
-        *_layer_memory(record, channels),
-        *_layer_output(channels),
-    ]
-    if record.output == "read":
-        why = (
-            "the map is not one affine map per channel"
-            if record.pools == CHANNELS
-            else "the layer does more than its formula"
-        )
-        sentences.append(f"Its output was read as it is, because {why}.")
-    if record.parameters_moved:
-        sentences.append("γ or β changed during the recording: they are shown as at its end.")
-    if record.buffers_moved:
-        sentences.append(
-            "The running statistics were updated during the recording: they are shown as before it."
-        )
-    return " ".join(sentences)
-
-
-def _layer_memory(record: LayerRecord, channels: pd.DataFrame) -> list[str]:
-    shift = channels["shift"][np.isfinite(channels["shift"])]
-    if not len(shift):
-        return []
-    return [
-        f"The mean moved by {number(float(np.sqrt(np.mean(shift**2))), 2)} remembered σ (root mean square over channels), "
-        f"the variance is {number(median(variance_ratio(record)), 2)} times the remembered one."
-    ]
-
-
-def _layer_output(channels: pd.DataFrame) -> list[str]:
-    gamma, fires = channels["gamma"].dropna(), channels["fires"].dropna()
-    parts = [f"|γ| is typically {number(float(gamma.abs().median()), 2)}"] if len(gamma) else []
-    if len(fires):
-        parts.append(f"the outputs are positive {share(float(fires.median()))} of the time (median channel)")
-    text = ", and ".join(parts)
-    return [f"{text[0].upper()}{text[1:]}."] if text else []
-
-
-_BY = {
-    "running": "its running statistics",
-    "batch": "the statistics of each batch",
-    "both": "running statistics in some calls and the batch in others",
-    "sample": "each sample's own statistics",
-}
-
-
-def _shortest(layers: pd.DataFrame) -> int:
-    """Position of the norm with the shortest gradient that is not zero."""
-    return int(layers["grad_out"].where(layers["grad_out"] > 0).argmin())
-
-
-def gradient_words(layers: pd.DataFrame) -> str:
-    """How evenly the gradient travels, in this network's numbers."""
-    if not (layers["grad_out"] > 0).any():
-        return "No gradient reached any norm."
-    longest, shortest = layers.iloc[int(layers["grad_out"].argmax())], layers.iloc[_shortest(layers)]
-    text = (
-        f"Over {count(int(layers['n_backward'].max()), 'backward pass')} the gradient at the norms' outputs was longest at "
-        f"{named(longest)} ({number(longest['grad_out'], 2)}) and shortest at {named(shortest)} "
-        f"({number(shortest['grad_out'], 2)}); through depth it typically differs from its mean by a factor of "
-        f"{number(10 ** (0.0 if np.isnan(spread := imbalance(layers)) else spread), 2)}. "
-    )
-    removed = layers["energy_removed_layer"].dropna()
-    if len(removed) and removed.max() > 1e-6:
-        most = layers.iloc[int(layers["energy_removed_layer"].argmax())]
-        text += (
-            f"The norms take out {share(median(removed.to_numpy()))} of its energy (median), "
-            f"the most at {named(most)} ({share(most['energy_removed_layer'])}). "
-        )
-    snr = median(layers["gamma_snr_median"].to_numpy())
-    if not np.isnan(snr):
-        text += f"The typical pull on γ is {number(snr, 2)} times its noise between passes."
-    return text.strip()

@@ -9,12 +9,23 @@ import pandas as pd
 
 from bnprobe.measures import Tables
 from bnprobe.recording import Recording, site_name
-from bnprobe.report.page.numbers import count, shorten
+from bnprobe.report.numbers import count, shorten
 
 LONGEST = 48
 """Letters of a layer's name in a sentence."""
 
 NO_DATA = "no data went through the network"
+
+
+KINDS = {
+    "batch_norm": "batch norm",
+    "layer_norm": "layer norm",
+    "group_norm": "group norm",
+    "instance_norm": "instance norm",
+    "rms_norm": "RMS norm",
+    "unknown_norm": "norm-like layer",
+}
+"""Kinds of norms as sentences call them; a registered kind goes by its own name."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from bnprobe.measures import Fit, pooled
 from bnprobe.measures.shape import median
 from bnprobe.report.chapters.chapter import Absent, Material
 from bnprobe.report.colours import GREEN, INK, MEMORY, MUTED, ROSE, VIOLET
-from bnprobe.report.figures.specs import Cloud, Curves, Line, by_depth, of, side_by_side
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Cloud, Clouds, Curves, Line
+from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import count, number, share
 
 TITLE = "What was already implied"
 
@@ -97,10 +98,10 @@ def _clouds(channels: pd.DataFrame) -> Figure:
         "remembered, in remembered σ",
         colour=MEMORY,
     )
-    return side_by_side(
+    return Figure(
         "implied",
         "Remembered mean and variance of every channel against what the layers before imply.",
-        (cloud, _variances(channels)),
+        Clouds((cloud, _variances(channels))),
         "On the diagonal the memory holds nothing that the norms, activations and weights before did not say already. "
         "What is off it was learned from values that are not Gaussian, or not independent.",
     )
@@ -128,23 +129,25 @@ def _depth(known: pd.DataFrame) -> Figure:
         if known[f"implied_r2_{name}"].notna().any()
     )
     ratio = Line(of(known, "implied_var_ratio_median"), "", INK)
-    return by_depth(
+    return Figure(
         "implied by depth",
         "How well remembered means are implied, with controls, and the ratio of remembered to implied variance, by depth.",
-        known,
-        (
-            Curves(
-                "fit by layer",
-                (*controls, r2),
-                limits=(LOWEST, 1.05),
-                unit="R²",
-            ),
-            Curves(
-                "remembered variance against that of independent inputs (median channel)",
-                (ratio,),
-                levels=((1.0, "independent"),),
-                logarithmic=True,
-                unit="ratio",
+        by_depth(
+            known,
+            (
+                Curves(
+                    "fit by layer",
+                    (*controls, r2),
+                    limits=(LOWEST, 1.05),
+                    unit="R²",
+                ),
+                Curves(
+                    "remembered variance against that of independent inputs (median channel)",
+                    (ratio,),
+                    levels=((1.0, "independent"),),
+                    logarithmic=True,
+                    unit="ratio",
+                ),
             ),
         ),
         f"Controls are the same prediction with something taken away; they are drawn no lower than {number(LOWEST, 1)}.",

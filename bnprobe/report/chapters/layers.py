@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables
-from bnprobe.recording import LayerRecord, Recording
-from bnprobe.report.chapters.answer import KINDS, layer_words
-from bnprobe.report.page.blocks import Cell, Prose, Section, Table
-from bnprobe.report.page.numbers import count, number
+from bnprobe.measures.shape import median
+from bnprobe.measures.shift import variance_ratio
+from bnprobe.recording import CHANNELS, LayerRecord, Recording
+from bnprobe.report.chapters.chapter import KINDS
+from bnprobe.report.numbers import count, number, share
+from bnprobe.report.page.blocks import Cell, Moving, Prose, Section, Table
 
 MOST_ROWS = 5
 """Channels in the table of a layer."""
@@ -24,8 +26,28 @@ HEADS = (
 )
 
 
-def layer_sections(recording: Recording, tables: Tables) -> tuple[Section, ...]:
-    """A section per site, in the order in which they were reached."""
+def layers(recording: Recording, tables: Tables) -> Section:
+    """How to read it, and a part per site, in the order in which they were reached."""
+    return Section(
+        "layers",
+        "Layer by layer",
+        (Prose((_how_to_read(recording),)), Moving("layers")),
+        parts=_sections(recording, tables),
+    )
+
+
+def _how_to_read(recording: Recording) -> str:
+    if recording.weights_only:
+        return "What is stored, channel by channel; without data there are no distributions."
+    if all(record.pre_histogram is None for record in recording.layers):
+        return "Distributions were not recorded (histograms=False)."
+    return (
+        "Filled is what was seen; the line is what the norm remembers (before) or aims at (after). A click on a channel, or "
+        "a frame drawn around several, shows them in every panel and on the map above."
+    )
+
+
+def _sections(recording: Recording, tables: Tables) -> tuple[Section, ...]:
     ends = np.cumsum([record.n_channels for record in recording.layers])
     return tuple(
         _section(i, record, tables.channels.iloc[end - record.n_channels : end])
@@ -37,7 +59,7 @@ def _section(position: int, record: LayerRecord, channels: pd.DataFrame) -> Sect
     return Section(
         f"layer-{position}",
         record.site,
-        (Prose((layer_words(record, channels),)), telling_table(channels)),
+        (Prose((_words(record, channels),)), telling_table(channels)),
         hint=f"{KINDS.get(record.kind, record.kind)}, {count(record.n_channels, 'channel')}",
         layer=position,
     )
@@ -61,3 +83,56 @@ def telling_table(channels: pd.DataFrame) -> Table:
 
 def _cell(value: object) -> Cell:
     return Cell(value, number=False) if isinstance(value, str) else Cell(number(float(value)))  # type: ignore[arg-type]
+
+
+def _words(record: LayerRecord, channels: pd.DataFrame) -> str:
+    """What this layer is and does, in a few numbers."""
+    kind = f"{record.class_name} with {count(record.n_channels, 'channel')}"
+    sentences = [
+        f"{kind}, {record.mode}."
+        if record.n_calls == 0
+        else f"{kind}, {record.mode} mode, normalized by {_BY[record.normalized_by]}.",
+        *_layer_memory(record, channels),
+        *_layer_output(channels),
+    ]
+    if record.output == "read":
+        why = (
+            "the map is not one affine map per channel"
+            if record.pools == CHANNELS
+            else "the layer does more than its formula"
+        )
+        sentences.append(f"Its output was read as it is, because {why}.")
+    if record.parameters_moved:
+        sentences.append("γ or β changed during the recording: they are shown as at its end.")
+    if record.buffers_moved:
+        sentences.append(
+            "The running statistics were updated during the recording: they are shown as before it."
+        )
+    return " ".join(sentences)
+
+
+def _layer_memory(record: LayerRecord, channels: pd.DataFrame) -> list[str]:
+    shift = channels["shift"][np.isfinite(channels["shift"])]
+    if not len(shift):
+        return []
+    return [
+        f"The mean moved by {number(float(np.sqrt(np.mean(shift**2))), 2)} remembered σ (root mean square over channels), "
+        f"the variance is {number(median(variance_ratio(record)), 2)} times the remembered one."
+    ]
+
+
+def _layer_output(channels: pd.DataFrame) -> list[str]:
+    gamma, fires = channels["gamma"].dropna(), channels["fires"].dropna()
+    parts = [f"|γ| is typically {number(float(gamma.abs().median()), 2)}"] if len(gamma) else []
+    if len(fires):
+        parts.append(f"the outputs are positive {share(float(fires.median()))} of the time (median channel)")
+    text = ", and ".join(parts)
+    return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
+_BY = {
+    "running": "its running statistics",
+    "batch": "the statistics of each batch",
+    "both": "running statistics in some calls and the batch in others",
+    "sample": "each sample's own statistics",
+}

@@ -8,9 +8,10 @@ import pandas as pd
 from bnprobe.recording.terms import OUTLIER
 from bnprobe.report.chapters.chapter import Absent, Material, highest, named, norms
 from bnprobe.report.colours import GREEN, ROSE, SEEN, VIOLET
-from bnprobe.report.figures.specs import Curves, Line, Panel, by_depth, of
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Curves, Line, Panel
+from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import count, number, share
 from bnprobe.report.page.tables import table
 
 TITLE = "Norms that measure each sample anew"
@@ -91,11 +92,10 @@ def _figure(known: pd.DataFrame) -> Figure:
                 unit="ratio",
             )
         )
-    return by_depth(
+    return Figure(
         "own",
         "What norms without memory divide by, how it varies, the energy in the mean and the largest channel, by depth.",
-        known,
-        tuple(panels),
+        by_depth(known, tuple(panels)),
         "Layer, group, instance and RMS norm measure every sample anew. A channel far larger than the others decides the "
         "divisor of all; energy in the mean is what layer norm takes out and RMS norm leaves in.",
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bnprobe.recording import WEIGHTS_ONLY, Recording
+from bnprobe.report.numbers import count, listed, number
 from bnprobe.report.page.blocks import Facts, Section
-from bnprobe.report.page.numbers import count, listed, number
 
 
 def probed(recording: Recording) -> Section:

@@ -7,9 +7,10 @@ import pandas as pd
 
 from bnprobe.report.chapters.chapter import Absent, Material, highest, lowest, named
 from bnprobe.report.colours import MEMORY, MUTED
-from bnprobe.report.figures.specs import Curves, Line, by_depth, of
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Curves, Line
+from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import count, number, share
 from bnprobe.report.page.tables import table
 
 TITLE = "Branch against skip"
@@ -30,17 +31,27 @@ def chapter(material: Material) -> Section | Absent:
 
 
 def _blocks(known: pd.DataFrame) -> pd.DataFrame:
-    """One row per sum: where both its sides are norms, the one that was reached first is taken for the branch.
+    """One row per sum: where both its sides are norms, one of them is the skip, and leaves the table.
 
-    A projection in the skip is computed after the branch in every network that was looked at.
+    It is the one whose output goes elsewhere too: into the branch, as between the bottlenecks of mobilenet_v2, where
+    the norm that ends a block is the next block's skip. Where that holds of neither, it is the one that was reached
+    last: a projection in the skip is computed after the branch in every network that was looked at.
     """
-    seen = dict(zip(known["layer"], known["skip"], strict=True))
-    order = {layer: position for position, layer in enumerate(known["layer"])}
-    second = [
-        seen.get(skip) == layer and order[skip] < order[layer]
-        for layer, skip in zip(known["layer"], known["skip"], strict=True)
-    ]
-    return known[~np.array(second, dtype=bool)]
+    rows = {row["layer"]: (place, row) for place, (_, row) in enumerate(known.iterrows())}
+
+    def is_skip(row: pd.Series) -> bool:
+        other = rows.get(row["skip"])
+        if other is None or other[1]["skip"] != row["layer"]:
+            return False
+        forks, other_forks = _goes_several_ways(row), _goes_several_ways(other[1])
+        return forks if forks != other_forks else other[0] < rows[row["layer"]][0]
+
+    return known[[not is_skip(row) for _, row in known.iterrows()]]
+
+
+def _goes_several_ways(row: pd.Series) -> bool:
+    """Whether the output enters more than the sum."""
+    return " | " in row["follows"]
 
 
 def _words(known: pd.DataFrame) -> str:
@@ -71,11 +82,10 @@ def _figure(known: pd.DataFrame) -> Figure:
         levels=((0.5, "as loud"),),
         unit="share",
     )
-    return by_depth(
+    return Figure(
         "residual",
         f"Share of the branch in the variance of {count(len(known), 'residual block')}, now and at first, by depth.",
-        known,
-        (panel,),
+        by_depth(known, (panel,)),
         f"Last norm of each branch. The share follows from γ, β and the norms before the skip; at initialisation γ is 1 and "
         f"β is 0, which for the first of these blocks gives {number(float(known['branch_share_initial'].iloc[0]), 2)}.",
     )

@@ -8,9 +8,10 @@ import pandas as pd
 from bnprobe.measures.roles import ROLES
 from bnprobe.report import colours
 from bnprobe.report.chapters.chapter import Absent, Material
-from bnprobe.report.figures.specs import Cloud, Part, Stack, by_depth, of, side_by_side
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Cloud, Clouds, Part, Stack
+from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import count, number, share
 
 TITLE = "What the channels do"
 
@@ -85,11 +86,10 @@ def _by_layer(layers: pd.DataFrame) -> Figure:
         for role in ROLES
         if (layers[f"n_{role}"] > 0).any()
     )
-    return by_depth(
+    return Figure(
         "roles",
         "Shares of channels by their role, for every norm by depth.",
-        layers,
-        (Stack("what part the channels play", parts, unit="share of channels"),),
+        by_depth(layers, (Stack("what part the channels play", parts, unit="share of channels"),)),
         "Decided by the operation that really follows each norm. Dead: the activation lets nothing through; constant: "
         "|γ| below 0.01; rare: passes less than 5 % of the time; linear: changed by the activation less than once in "
         "1,000 values; unknown: the values enter a sum first, go several ways, or nothing was seen to follow.",
@@ -109,10 +109,10 @@ def _firing(channels: pd.DataFrame) -> list[Figure]:
         )
     )
     return [
-        side_by_side(
+        Figure(
             "firing",
             "Share of positive outputs of every channel, as predicted and as measured.",
-            clouds,
+            Clouds(clouds),
             "A point is a channel; on the diagonal it is positive as often as predicted. What is off on the left and not "
             "on the right has moved; what is off on both is not Gaussian.",
         )

@@ -11,9 +11,10 @@ from bnprobe.measures.verdict import ENOUGH
 from bnprobe.recording.names import NEVER_UPDATED, NOT_JUDGED, SHIFTED, TOO_FEW
 from bnprobe.report.chapters.chapter import NO_DATA, Absent, Material, named, norms
 from bnprobe.report.colours import INK, SEEN, VIOLET
-from bnprobe.report.figures.specs import Curves, Line, by_depth, of
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Curves, Line
+from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import count, number, share
 from bnprobe.report.page.tables import table
 
 TITLE = "Memory against data"
@@ -117,11 +118,10 @@ def _figure(known: pd.DataFrame, found: Course) -> Figure:
         limits=(0, 1),
         unit="share",
     )
-    return by_depth(
+    return Figure(
         "memory",
         "Distance between the data and the memory of every norm by depth, and the share of channels that moved.",
-        known,
-        (distance, moved),
+        by_depth(known, (distance, moved)),
         "Norms with a memory, in the order in which the data reach them. A channel has moved where the difference is "
         "both certain, counting images and not pixels, and large enough to matter; a norm, where a third of its "
         "channels has.",

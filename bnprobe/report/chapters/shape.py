@@ -8,9 +8,10 @@ import pandas as pd
 from bnprobe.measures import output_moments
 from bnprobe.report.chapters.chapter import NO_DATA, Absent, Material, named
 from bnprobe.report.colours import MEMORY, SEEN
-from bnprobe.report.figures.specs import Curves, Line, by_depth, level, of
+from bnprobe.report.figures.from_tables import by_depth, level, of
+from bnprobe.report.figures.specs import Curves, Line
+from bnprobe.report.numbers import count, listed, number
 from bnprobe.report.page.blocks import Facts, Figure, Prose, Section
-from bnprobe.report.page.numbers import count, listed, number
 
 TITLE = "Shape, and the promise of β and γ"
 
@@ -109,11 +110,10 @@ def _figure(known: pd.DataFrame) -> Figure:
                 limits=(low, high),
             )
         )
-    return by_depth(
+    return Figure(
         "shape",
         "How far outputs keep what gamma and beta promise, and how Gaussian inputs are, by depth.",
-        known,
-        tuple(panels),
+        by_depth(known, tuple(panels)),
         "Above: the deviation of the outputs against |γ|, and how far their mean lies from β. Below: the mean absolute "
         "deviation of the inputs against that of a Gaussian; less than 1 means heavy tails.",
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bnprobe.measures import StemReading, stem
 from bnprobe.report.chapters.chapter import Absent, Material
-from bnprobe.report.figures.specs import Swatch, swatches
+from bnprobe.report.figures.specs import Swatch, Swatches
+from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Facts, Figure, Prose, Section
-from bnprobe.report.page.numbers import count, number, share
 
 TITLE = "What the first norm knows of the training images"
 
@@ -79,7 +79,7 @@ def _colours(reading: StemReading) -> list[Figure]:
             patches.append(Swatch((colour[0], colour[1], colour[2]), label))
     alt = f"The mean colour that the first norm remembers: red {number(remembered[0], 2)}, green "
     alt += f"{number(remembered[1], 2)}, blue {number(remembered[2], 2)}."
-    return [swatches("stem", alt, tuple(patches))]
+    return [Figure("stem", alt, Swatches(tuple(patches)))]
 
 
 def _evidence(reading: StemReading) -> list[tuple[str, str]]:

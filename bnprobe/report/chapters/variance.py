@@ -7,9 +7,10 @@ import pandas as pd
 from bnprobe.measures import Tables
 from bnprobe.report.chapters.chapter import NO_DATA, Absent, Material, highest, named
 from bnprobe.report.colours import COMPONENTS
-from bnprobe.report.figures.specs import Part, Stack, by_depth, of
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Part, Stack
+from bnprobe.report.numbers import count, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import count, share
 
 TITLE = "Where the variance lies"
 SHARES = ("share_class", "share_image", "share_within")
@@ -73,11 +74,10 @@ def _figure(known: pd.DataFrame) -> Figure:
         for column in SHARES
         if known[column].notna().any()
     )
-    return by_depth(
+    return Figure(
         "variance",
         "Shares of the variance between classes, between images and inside an image, by depth.",
-        known,
-        (Stack("parts of a channel's variance (mean over channels)", parts),),
+        by_depth(known, (Stack("parts of a channel's variance (mean over channels)", parts),)),
         "The three parts add up to the whole variance before the norm. What lies between classes is what a channel says "
         "of the label, less what chance alone would show; what lies inside an image is what instance norm would divide by.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 
+from bnprobe.report.numbers import visible
 from bnprobe.report.page.blocks import (
     Block,
     Facts,
@@ -17,7 +18,6 @@ from bnprobe.report.page.blocks import (
     Section,
     Table,
 )
-from bnprobe.report.page.numbers import visible
 
 
 def to_text(page: Page, width: int | None = None) -> str:

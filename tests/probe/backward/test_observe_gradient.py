@@ -93,7 +93,7 @@ def trained(case: Case, model: nn.Module, batches: list[Tensor], **options: Any)
 def twins(case: Case, cut: Cut, batches: list[Tensor]) -> list[dict[Site, Pull]]:
     """The same passes in the model that is cut at its norms; checkpointed parts run once, as any other."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("models.checkpoint", lambda part, x, use_reentrant: part(x))
+        patch.setattr("support.models.checkpoint", lambda part, x, use_reentrant: part(x))
         return [
             cut.pulls(lambda model, x=x: loss_of(case.call(model, wanted(x))), seed=i)
             for i, x in enumerate(batches)

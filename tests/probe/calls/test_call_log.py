@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import bnprobe
 from bnprobe.errors import BnprobeError
 from bnprobe.measures import tables
-from bnprobe.norms import folded_away
+from bnprobe.norms import ModuleTree, folded_away
 from bnprobe.recording import CallLog, LayerRecord
 
 GROUPS, CHANNELS, SIDE = 2, 6, 5
@@ -151,4 +151,4 @@ def test_norms_that_were_folded_are_named():
             self.conv3, self.drop = nn.Conv2d(4, 4, 3), nn.Identity()
             self.body = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Identity())
 
-    assert folded_away(Net()) == ("bn1", "body.1")
+    assert folded_away(ModuleTree.of(Net())) == ("bn1", "body.1")
