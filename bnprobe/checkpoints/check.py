@@ -21,9 +21,18 @@ from bnprobe.version import __version__
 if TYPE_CHECKING:
     from bnprobe.report.result import Report
 
-GUESSED = "Which weights feed a norm was told from names and shapes; `--arch` makes it exact."
+GUESSED = "Which layer feeds a norm was inferred from names and shapes; `--arch` makes it exact."
 
 
+<<<<<<< HEAD
+def check(source: Any, *, arch: str | None = None, config: str | Path | None = None) -> Report:
+    """What a checkpoint reveals about its norms: no data, no architecture, and nothing in it is executed.
+
+    `source` is a file (`.pt .pth .th .bin .ckpt .safetensors`), an index (`*.index.json`), a folder of shards,
+    or a state dict. With `arch` ("torchvision:resnet50", or your own "package.module:function") the
+    model is built and the file loaded into it, so that eps, kinds, and what stands around each norm are exact.
+    `config` is a file of settings, as for `bnprobe.report`.
+=======
 def check(
     source: str | Path | Mapping[str, object], *, arch: str | None = None, config: str | Path | None = None
 ) -> Report:
@@ -31,6 +40,7 @@ def check(
 
     Norms are found by the names and shapes of tensors. Files are read as data only: one that would have to execute code
     is refused. eps is not stored in a file of weights; torch's default is assumed and the report says so.
+>>>>>>> main
 
     Args:
         source: A file (.pt .pth .th .bin .ckpt .safetensors), an index (*.index.json), a folder of shards, or a state
@@ -79,7 +89,7 @@ def recording_of(source: Any, arch: str | None = None) -> Recording:
                 else f", got {type(source).__name__}. Give model.state_dict(), or probe the model: bnprobe.attach."
             )
         )
-    return _recording(state, "a state dict", f"{len(state)} tensors in memory")
+    return _recording(state, "a state dict", f"{len(state)} tensors in RAM")
 
 
 def _recording(state: State, name: str, weights: str) -> Recording:
@@ -96,7 +106,9 @@ def _recording(state: State, name: str, weights: str) -> Recording:
         layers = records(state, found.norms)
     except BadCheckpoint as error:
         raise BadCheckpoint(f"{name}: {error}") from None
-    notes = [f"eps is not in a file of weights: {TORCH_EPS:g}, torch's default, was taken for all norms."]
+    notes = [
+        f"A file of weights does not hold eps: {TORCH_EPS:g}, torch's default, was assumed for all norms."
+    ]
     if any(layer.neighbours is not None for layer in layers):
         notes.append(GUESSED)
     return Recording(about(name, weights, state, notes), layers, not_understood=found.odd)
@@ -128,7 +140,7 @@ def _size(path: Path) -> str:
 
 
 def _what_there_is(state: State, found: Grouped) -> str:
-    """Why there is no norm, as far as the tensors tell, and what to do."""
+    """Why there is no norm, as far as the tensors show, and what to do."""
     weights = {
         name.removesuffix(".weight")
         for name, t in state.items()
@@ -139,7 +151,7 @@ def _what_there_is(state: State, found: Grouped) -> str:
     if found.odd:
         return facts + f"{found.odd[0]} does not fit together. Save the state dict of the whole model."
     if weights and biased == len(weights):
-        return facts + "they may have been folded into the weights. Check the file from before the fusion."
+        return facts + "they may have been folded into the weights. Check the file from before fusion."
     names = ", ".join(list(state)[:3])
     return (
         facts

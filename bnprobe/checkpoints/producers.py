@@ -1,10 +1,10 @@
-"""Which weights make a norm's input, told from names and shapes: a guess, and none where two answers fit.
+"""Which weights produce a norm's input, inferred from names and shapes: a guess, and none where two answers fit.
 
 The pairs that people write are siblings: conv1 and bn1, conv and norm, or 0 and 1 in a Sequential. The
 weights must have as many outputs as the norm has channels. A norm may also stand before the weights of
 the same number (pre-activation), so a pair counts only where the file's order says that the weights come
 first; where the file has no order, because its names are sorted, only where their inputs do not fit the
-norm, or where no other pair of the file tells that its norms come first.
+norm, or where no other pair of the file shows that its norms come first.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def as_float64(tensor: Tensor) -> Array:
 
 
 def _held(tensor: Tensor) -> bool:
-    """Whether a tensor has a place in memory for every number that it declares: an expanded one has not."""
+    """Whether a tensor has storage for every number that it declares: an expanded one has not."""
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 

@@ -97,7 +97,7 @@ def _count(counter: Tensor | None) -> int | None:
 
 
 def _demand_held(norms: tuple[Norm, ...]) -> None:
-    """Tensors may be views of one another: a few bytes that declare many vectors would fill the memory."""
+    """Tensors may be views of one another: a few bytes that declare many vectors would fill the RAM."""
     tensors = [tensor for norm in norms for tensor in norm.vectors.values()]
     places = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     declared, held = sum(tensor.numel() for tensor in tensors), sum(places.values())

@@ -11,7 +11,9 @@ from bnprobe.severity import SEVERITIES, at_least
 def add_fail_on(command: argparse.ArgumentParser) -> None:
     """The option --fail-on."""
     command.add_argument(
-        "--fail-on", choices=SEVERITIES[::-1], help="exit with 1 on a finding of this severity or above"
+        "--fail-on",
+        choices=SEVERITIES[::-1],
+        help="exit with code 1 if there is a finding of this severity or above",
     )
 
 
@@ -20,12 +22,12 @@ def add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--config",
         metavar="FILE",
-        help="settings: findings to leave out, thresholds (default: [tool.bnprobe] of the nearest pyproject.toml)",
+        help="settings file with findings to ignore and thresholds (default: [tool.bnprobe] in the nearest pyproject.toml)",
     )
 
 
 def settings_file(options: argparse.Namespace) -> str | None:
-    """The file of settings that is named, or the nearest there is."""
+    """The settings file that was named, or the nearest pyproject.toml with our table."""
     from pathlib import Path
 
     from bnprobe.rules.settings import nearest

@@ -42,7 +42,7 @@ def fit(model: nn.Module, state: State, file: str, name: str) -> None:
             _needed(key for key in left.missing_keys if key not in wrong and key not in strange), "missing"
         ),
         _listed(_needed(left.unexpected_keys), "unexpected"),
-        _listed([f"{key}: {words}" for key, words in wrong.items()], "of another shape"),
+        _listed([f"{key}: {words}" for key, words in wrong.items()], "with another shape"),
         _listed([f"{key} is {words}" for key, words in strange.items()], "without plain numbers"),
     )
     if any(faults):
@@ -50,11 +50,13 @@ def fit(model: nn.Module, state: State, file: str, name: str) -> None:
 
 
 def provenance(path: Path) -> str:
-    """File name and the start of its sha256; says so where torchvision's own name promises another."""
+    """File name and the start of its sha256; says so where it differs from the hash in torchvision's file name."""
     digest = sha256(path)
-    promised = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
-    differs = promised is not None and not digest.startswith(promised[1])
-    return f"{path.name}, sha256 {digest[:8]}…" + (" (not the one its name promises)" if differs else "")
+    named = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
+    differs = named is not None and not digest.startswith(named[1])
+    return f"{path.name}, sha256 {digest[:8]}…" + (
+        " (does not match the hash in its name)" if differs else ""
+    )
 
 
 def sha256(path: Path) -> str:

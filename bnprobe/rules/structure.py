@@ -10,7 +10,7 @@ import pandas as pd
 from bnprobe.recording.terms import OUTLIER
 from bnprobe.rules.remedies import is_function, module, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity, updated_meanwhile
-from bnprobe.rules.thresholds import DEFAULT
+from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import activation, count, in_all, out_of, some
 
 
@@ -29,9 +29,9 @@ def calls_differ(evidence: Evidence) -> Iterator[Finding]:
                 "warning",
                 row["layer"],
                 "One norm is called on inputs that are not alike: its one set of running statistics fits none of them.",
-                f"call {row['call'] + 1} is {distance:.2f} σ (root mean square over channels) from call 1 (threshold "
-                f"{limits.shift:g}), with {ratio:.3g} times its typical variance (thresholds {1 / top:g} and {top:g}), on "
-                f"{count(row['n_images'], 'sample')}.",
+                f"call {row['call'] + 1} against call 1: means {distance:.2f} σ apart (root mean square over channels, "
+                f"threshold {limits.shift:g}), typical variance {ratio:.3g} times as large (thresholds {1 / top:g} and "
+                f"{top:g}), on {count(row['n_images'], 'sample')}.",
                 "Use one norm per call, and share only the weights. With the network as it is, each call can at least use "
                 f"batch statistics: `n = {module(row['layer'])}; n.running_mean = n.running_var = None`.",
                 call=row["call"],
@@ -136,20 +136,21 @@ def branch_off(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             row["layer"],
             "This residual branch adds almost nothing: the block passes its input through.",
-            f"{_of_block(row, limit)}the largest |γ| is {float(gamma.max()):.2g}.",
+            f"{_of_block(row, evidence.limits)}the largest |γ| is {float(gamma.max()):.2g}"
+            + (f" (threshold {evidence.limits.constant_gamma:g})." if np.isnan(share) else "."),
             "The block can be removed if accuracy before and after agrees. To reinitialize the branch: "
             f"`torch.nn.init.ones_({module(row['layer'])}.weight)`, and train on.",
             call=row["call"],
         )
 
 
-def _of_block(row: pd.Series, limit: float) -> str:
+def _of_block(row: pd.Series, limits: Limits) -> str:
     """The branch's share of the block's variance, now and at initialisation, as far as they are known."""
     share, initial = row["branch_share"], row["branch_share_initial"]
     if np.isnan(share):
         return ""
     at_start = "" if np.isnan(initial) else f", {initial:.0%} at initialisation"
-    return f"the branch has {share:.2g} of the block's variance (threshold {limit:g}{at_start}); "
+    return f"the branch has {share:.2g} of the block's variance (threshold {limits.branch_off:g}{at_start}); "
 
 
 def saturated(evidence: Evidence) -> Iterator[Finding]:
@@ -171,7 +172,7 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def silent(evidence: Evidence) -> Iterator[Finding]:
+def never_on(evidence: Evidence) -> Iterator[Finding]:
     """Channels that never got past the activation on these data, although γ and β do not rule it out."""
     limits = evidence.limits
     for row, channels in evidence.sites:
@@ -219,7 +220,7 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
             f"channel {largest} is {factor:.3g} times as large as the typical one (threshold {OUTLIER:g}); "
             f"{energy:.0%} of the energy is in {out_of(far, channels)} (threshold {evidence.limits.outlier_energy:.0%}).",
             "Large language models have such channels by nature and then cannot be quantized with one scale per tensor. "
-            "Elsewhere, scale down the weights that produce them: "
+            "Elsewhere, scale down the weights that produce them"
             + _scaled_down(str(row["feeder"]), indices(far), [float(r) for r in ratio[ratio > OUTLIER]])
             + ".",
             indices(far),
@@ -229,10 +230,10 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
 
 def _scaled_down(producer: str, channels: tuple[int, ...], ratios: list[float]) -> str:
     if not producer:
-        return "more than one layer produces them here"
+        return ", which are in more than one layer here"
     by = [float(f"{ratio:.3g}") for ratio in ratios]
     return (
-        f"`f, k = {module(producer)}, torch.tensor({by})`, "
+        f": `f, k = {module(producer)}, torch.tensor({by})`, "
         f"`for p in f.parameters(): p.data[{list(channels)}] /= k.view(-1, *[1] * (p.dim() - 1))`"
     )
 
@@ -278,7 +279,7 @@ RULES = (
         "Does every channel get past the activation?",
         "Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
         "one output that passes in every channel, or inputs that do not match the running statistics",
-        silent,
+        never_on,
     ),
     Rule(
         "outlier-dimensions",

@@ -34,7 +34,7 @@ def few_values(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "warning",
             row["layer"],
-            "Batch statistics come from very few values here: they are noisy."
+            "Batch statistics here come from very few values and are noisy."
             if by_batch
             else "This norm normalizes over so few values that hardly any information is left.",
             f"{count(n, 'value')} per {'channel' if by_batch else 'mean and variance'}{_in_call(row)}{noise} "

@@ -263,8 +263,9 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
             continue
         stored = f"{', '.join(vectors)} of {out_of(found, channels)} above {top:g}" if vectors else ""
         reach = (
-            f"largest input {row['largest_input']:.3g}{'' if measured else ' expected from the running statistics'}, of at "
-            f"most {top:g} (threshold {highest:g})"
+            f"largest input {row['largest_input']:.3g} "
+            + (f"(threshold {highest:g})" if measured else "expected from the running statistics")
+            + f", half precision ends at {top:g}"
             if row["largest_input"] > highest
             else ""
         )

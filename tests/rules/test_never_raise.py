@@ -80,7 +80,7 @@ def records(draw: st.DrawFn, layer: str, call: int) -> LayerRecord:
     stored = {name: draw(vectors(c)) for name in ("gamma", "beta", "running_mean", "running_var")}
     kind = draw(st.sampled_from(list(POOLS)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the twin that makes the record
+        warnings.simplefilter("ignore")  # of the oracle that makes the record
         record = site(
             rows,
             layer,
@@ -136,8 +136,8 @@ def test_no_recording_makes_a_rule_raise(whole):
     assert len(judge(measured)) >= 0
 
 
-def test_every_field_of_a_ledger_is_drawn():
-    """Fails if a new field of the ledger is never missing or odd in the test above."""
+def test_every_field_of_a_call_log_is_drawn():
+    """Fails if a new field of the call log is never missing or odd in the test above."""
     drawn = {field.name for field in fields(call_log())}
     assert drawn == {
         *(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from measures.sites import memory_of, recording, site, some_rows
+from measures.sites import recording, running_stats_of, site, some_rows
 
 import bnprobe
 from bnprobe.errors import BadSettings
@@ -13,7 +13,7 @@ from bnprobe.rules.settings import Settings, nearest, settings
 
 ROWS = some_rows()
 FLAT = recording(
-    *(site(ROWS, layer, gamma=[1e-4, 1, 1], beta=0, **memory_of(ROWS)) for layer in ("a.bn", "b.bn"))
+    *(site(ROWS, layer, gamma=[1e-4, 1, 1], beta=0, **running_stats_of(ROWS)) for layer in ("a.bn", "b.bn"))
 )
 
 
