@@ -45,7 +45,9 @@ def test_names_stand_once_below_all_panels():
 def test_lines_are_the_values_with_gaps_where_there_are_none():
     """Fails if an infinite value costs the picture, or a gap is drawn as zero."""
     values = np.array([1.0, np.inf, 3.0, np.nan, 5.0, 6.0, 7.0, 8.0, -np.inf])
-    axes = drawn(Curves("a", (Line(values, "seen", MEASURED),), Band(values - 1, values + 1), unit="σ")).axes[0]
+    axes = drawn(Curves("a", (Line(values, "seen", MEASURED),), Band(values - 1, values + 1), unit="σ")).axes[
+        0
+    ]
     x, y = axes.lines[0].get_data()
     assert x.tolist() == list(range(9))
     np.testing.assert_array_equal(y, [1, np.nan, 3, np.nan, 5, 6, 7, 8, np.nan])
