@@ -251,13 +251,14 @@ def _how(a: Recording, b: Recording) -> list[tuple[str, str]]:
         ),
         (
             "its unit",
-            "the channel's own standard deviation (root mean square of both sides) for inputs and running statistics, because "
-            "the norm divides by it; the layer's for outputs and for γ and β, because a channel that hardly varies hardly matters",
+            "the channel's own standard deviation (root mean square of both sides) for inputs and running statistics, "
+            "because the norm divides by it; the layer's for outputs and for γ and β, because a channel that hardly "
+            "varies hardly matters",
         ),
         (
             "errors",
-            "count samples, not pixels, and treat both sides as independent samples; where both sides saw the same data, they "
-            "are too wide for these data, and say what other data would show",
+            "count samples, not pixels, and treat both sides as independent samples; where both sides saw the same "
+            "data, they are too wide for these data, and say what other data would show",
         ),
         (
             "significant",

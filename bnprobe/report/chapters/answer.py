@@ -12,7 +12,15 @@ from bnprobe.measures.shape import median
 from bnprobe.measures.verdict import ENOUGH
 from bnprobe.recording import Recording
 from bnprobe.recording.names import SAME, SHIFTED
-from bnprobe.report.chapters.chapter import against, all_norms, highest, named, norms, unit_of
+from bnprobe.report.chapters.chapter import (
+    against,
+    all_norms,
+    highest,
+    named,
+    norms,
+    running_sds,
+    unit_of,
+)
 from bnprobe.report.chapters.findings import worst_finding
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.vocabulary import KINDS
@@ -90,8 +98,9 @@ def _match(layers: pd.DataFrame, unit: str) -> str:
     yours = "Your images" if unit == "image" else "Your inputs"
     judged, n = _judged(known)
     if judged.empty:
-        few = f"Too few {unit}s were run to tell whether they match the training data"
-        return f"{few}; so far {_typical_words(known)}."
+        match, words = ("match", _typical_words) if _agree(known) else ("do not match", _worst_words)
+        few = f"As far as {count(int(known['n_images'].max()), unit)} can tell, {yours[0].lower()}{yours[1:]}"
+        return f"{few} {match} the training data: {words(known)}."
     if _agree(known):
         return f"{yours} match the training data: {_typical_words(known)}."
     if not n:  # those that could not be judged are far off
@@ -106,7 +115,7 @@ def _match(layers: pd.DataFrame, unit: str) -> str:
 def _typical_words(known: pd.DataFrame) -> str:
     ratio, shift = _typical(known)
     return (
-        f"at a typical norm the mean is off by {number(shift, 2)} running standard deviations, and the variance is "
+        f"at a typical norm the mean is off by {running_sds(shift)}, and the variance is "
         f"{against(ratio, 'the running variance')}"
     )
 
@@ -118,7 +127,7 @@ def _worst_words(known: pd.DataFrame) -> str:
     if not 0.8 < far["var_ratio_median"] < 1.25:
         return f"at worst their variance is {against(far['var_ratio_median'], 'the running variance')} ({named(far)})"
     far = highest(known, "shift_rms")
-    return f"at worst their mean is off by {number(far['shift_rms'], 2)} running standard deviations ({named(far)})"
+    return f"at worst their mean is off by {running_sds(far['shift_rms'])} ({named(far)})"
 
 
 def _mildly(known: pd.DataFrame) -> bool:

@@ -64,6 +64,11 @@ def all_norms(n: int) -> str:
     return f"all {n:,} norms" if n != 1 else "the only norm"
 
 
+def running_sds(size: float) -> str:
+    """A size in running standard deviations; what is rounding has no digits."""
+    return f"{number(size, 2) if size >= 1e-3 else 'under 0.001'} running standard deviations"
+
+
 def against(ratio: float, what: str) -> str:
     """A ratio to `what` in words: 36 % below it, only 5 % of it, 2.4 times it, equal to it."""
     if ratio < 0.5:

@@ -9,11 +9,20 @@ from bnprobe.measures.shape import median
 from bnprobe.measures.shift_by_depth import Course, course
 from bnprobe.measures.verdict import ENOUGH
 from bnprobe.recording.names import NEVER_UPDATED, NOT_JUDGED, SAME, SHIFTED, TOO_FEW
-from bnprobe.report.chapters.chapter import NO_DATA, Absent, Material, against, all_norms, named, unit_of
+from bnprobe.report.chapters.chapter import (
+    NO_DATA,
+    Absent,
+    Material,
+    against,
+    all_norms,
+    named,
+    running_sds,
+    unit_of,
+)
 from bnprobe.report.colours import INK, MEASURED, VIOLET
 from bnprobe.report.figures.from_tables import by_depth, of
 from bnprobe.report.figures.specs import Curves, Line
-from bnprobe.report.numbers import count, number
+from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Figure, Prose, Section
 from bnprobe.report.page.tables import table
 
@@ -43,7 +52,7 @@ def chapter(material: Material) -> Section | Absent:
     shifted = known[known["verdict"].isin(SHIFTED)].sort_values("w2_rms", ascending=False, kind="stable")
     note = "The norms that are shifted most." if len(shifted) > MOST_ROWS else "The norms that are shifted."
     rows = [table(shifted.head(MOST_ROWS), HEADS, note)] if len(shifted) else []
-    words = Prose(_words(known, found, unit_of(material.recording)))
+    words = Prose((_words(known, found, unit_of(material.recording)),))
     return Section("running-stats", TITLE, (words, _figure(known, found), *rows))
 
 
@@ -55,41 +64,32 @@ def _nothing_known(layers: pd.DataFrame) -> str:
     return f"the running statistics were never updated{before}"
 
 
-def _words(known: pd.DataFrame, found: Course, unit: str) -> tuple[str, ...]:
-    few = int((known["verdict"] == TOO_FEW).sum())
-    samples = count(int(known["n_images"].max()), unit)
-    are = "is" if samples.startswith("1 ") else "are"
+def _words(known: pd.DataFrame, found: Course, unit: str) -> str:
+    n, few = int(known["n_images"].max()), int((known["verdict"] == TOO_FEW).sum())
+    samples = f"{count(n, unit)} {'is' if n == 1 else 'are'} too few to tell"
     if not found.n_judged:
-        return (
-            f"{samples} {are} too few to tell whether your data match the running statistics of any norm.",
-        )
-    rest = (
-        [f"At {few} more {'norm' if few == 1 else 'norms'}, {samples} {are} too few to tell."] if few else []
-    )
+        return f"{samples} whether your data match the running statistics of any norm."
+    judged = f"{all_norms(found.n_judged)}{' that could be judged' if few else ''}"
+    rest = [f"At {few} more {'norm' if few == 1 else 'norms'}, {samples}."] if few else []
     if found.opens is not None:
-        return (" ".join([_shift_words(known, found), *_course_words(known, found), *rest]),)
-    judged = known[known["verdict"] == SAME]
-    mean, ratio = median(of(judged, "shift_rms")), median(of(judged, "var_ratio_median"))
+        return " ".join([_shift_words(known, found, judged), *_course_words(known, found), *rest])
+    same = known[known["verdict"] == SAME]
+    mean, ratio = median(of(same, "shift_rms")), median(of(same, "var_ratio_median"))
     match = (
-        f"Your data match the running statistics at {all_norms(found.n_judged)}{' that could be judged' if few else ''}: "
-        f"typically the mean is off by {number(mean, 2)} running standard deviations, and the variance is "
-        f"{against(ratio, 'the running variance')}."
+        f"Your data match the running statistics at {judged}: typically the mean is off by {running_sds(mean)}, and the "
+        f"variance is {against(ratio, 'the running variance')}."
     )
-    return (" ".join([match, *rest]),)
+    return " ".join([match, *rest])
 
 
-def _shift_words(known: pd.DataFrame, found: Course) -> str:
+def _shift_words(known: pd.DataFrame, found: Course, judged: str) -> str:
     there = known[known["verdict"].isin(SHIFTED)]
-    where = (
-        f"At {all_norms(found.n_judged)}"
-        if found.n_shifted == found.n_judged
-        else f"At {found.n_shifted} of {found.n_judged} norms"
-    )
-    ratio = median(of(there, "var_ratio_median"))
-    typically = "its" if found.n_shifted == 1 else "typically their"
+    some = f"{found.n_shifted} of {found.n_judged} norms"
+    where = judged if found.n_shifted == found.n_judged else some
+    typically = "" if found.n_shifted == 1 else "typically "
+    ratio = against(median(of(there, "var_ratio_median")), "the running variance")
     return (
-        f"{where} your data do not match the running statistics; {typically} variance is "
-        f"{against(ratio, 'the running variance')}."
+        f"At {where} your data do not match the running statistics; the variance there is {typically}{ratio}."
     )
 
 
@@ -98,7 +98,7 @@ def _course_words(known: pd.DataFrame, found: Course) -> list[str]:
     assert found.opens is not None
     assert found.worst is not None
     worst = known.iloc[found.worst]
-    size = f"{number(worst['w2_rms'], 2)} running standard deviations, mean and scale together"
+    size = f"{running_sds(worst['w2_rms'])}, mean and scale together"
     if found.n_shifted == 1:
         where = [f"The mismatch is at {named(worst)} alone: {size}."]
     elif found.opens == found.worst:
