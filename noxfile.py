@@ -3,7 +3,7 @@
     .venv/bin/pip install -e ".[dev]"
     .venv/bin/nox                                            # linters, types, all tests on the newest pair
     .venv/bin/nox -s "tests(oldest)"                         # all tests on the oldest pair that pyproject.toml claims
-    .venv/bin/nox -s "tests(middle)" -- tests/field -x       # some tests; whatever follows -- is for pytest
+    .venv/bin/nox -s "tests(middle)" -- tests/probe -x       # some tests; whatever follows -- is for pytest
 
 Each pair of torch and torchvision has an environment of its own (some six gigabytes) in .nox/.
 """
