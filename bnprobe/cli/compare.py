@@ -23,26 +23,29 @@ ONCE = (*TWICE, "limit", "size", "mean", "std", "layers", "loss", "no_histograms
 
 
 def add(commands: Any) -> None:
-    """Hang the command in."""
+    """Add the command to the parser."""
     compare = commands.add_parser(
         "compare",
         help="compare two recordings or checkpoints, or one model on two sets of data or in two modes",
-        description="Say what changed from A to B, and where it begins. A and B are recordings (FILE.bnp) or checkpoints, "
-        "of which only what is stored is compared; or A alone is a model, as in `bnprobe report`, that is recorded twice: "
+        description="Report what changed from A to B and where it begins. A and B are recordings (FILE.bnp) or checkpoints, "
+        "of which only stored values are compared; or A alone is a model, as in `bnprobe report`, that is recorded twice: "
         "give the option that differs twice (--data A --data B, --checkpoint A --checkpoint B, --weights A --weights B), or "
-        "--modes for eval and train mode on the same images.",
+        "--modes for eval and train mode on the same data.",
     )
     compare.add_argument("sides", metavar="A", nargs="+", help="A and B, or one model to record twice")
     compare.add_argument("--modes", action="store_true", help="record A in eval mode and B in train mode")
     add_subject(compare, twice=True)
     compare.add_argument(
-        "--format", choices=FORMATS, default="html", help="a page and its summary (default), or text, or json"
+        "--format",
+        choices=FORMATS,
+        default="html",
+        help="output format: html, a page with a printed summary (default), text or json",
     )
     compare.add_argument(
         "-o",
         "--out",
         metavar="FILE",
-        help="where to write (default: reports/A-vs-B.html; text and json: printed)",
+        help="output file (default: reports/A-vs-B.html; text and json: print)",
     )
     add_fail_on(compare)
     add_config(compare)
@@ -66,12 +69,12 @@ def run(options: argparse.Namespace) -> int:
 def _out(options: argparse.Namespace) -> Path | None:
     if options.out or options.format != "html":
         return Path(options.out) if options.out else None
-    names = _told_apart([Path(side.rpartition(":")[2]) for side in options.sides])
+    names = _distinct_names([Path(side.rpartition(":")[2]) for side in options.sides])
     return Path("reports", f"{'-vs-'.join(names)}{'' if len(names) > 1 else '.compared'}.html")
 
 
-def _told_apart(sides: list[Path]) -> list[str]:
-    """Names for a page: without suffix where that tells the sides apart, else with it, else with folders."""
+def _distinct_names(sides: list[Path]) -> list[str]:
+    """Names for a page: without suffix where these differ, else with it, else with folders."""
     stems = [side.name.partition(".")[0] or "side" for side in sides]
     parts = [Path(os.path.abspath(side)).parts[1:] for side in sides]
     if len(set(stems)) == len(set(parts)):
@@ -86,12 +89,12 @@ def _told_apart(sides: list[Path]) -> list[str]:
 
 def _two_files(options: argparse.Namespace) -> tuple[Any, Any]:
     if len(options.sides) != 2:
-        raise BnprobeError(f"compare takes two sides, got {len(options.sides)}. Compare them two by two.")
+        raise BnprobeError(f"compare takes two sides, got {len(options.sides)}. Compare them in pairs.")
     given = [f"--{name.replace('_', '-')}" for name in ONCE if getattr(options, name)]
     if given:
         raise BnprobeError(
-            f"two sides were given, so {', '.join(given)} can change nothing. Leave them out, or name one model to record "
-            "twice."
+            f"A and B are files, so {', '.join(given)} {'has' if len(given) == 1 else 'have'} no effect. Leave "
+            f"{'it' if len(given) == 1 else 'them'} out, or name one model to record twice."
         )
     return options.sides[0], options.sides[1]
 
@@ -102,7 +105,9 @@ def _recorded_twice(options: argparse.Namespace) -> tuple[Recording, Recording]:
     twice = [name for name, given in values.items() if len(given) > 1]
     too_many = [name for name in twice if len(values[name]) > 2]
     if too_many:
-        raise BnprobeError(f"--{too_many[0]} was given {len(values[too_many[0]])} times. Compare two by two.")
+        raise BnprobeError(
+            f"--{too_many[0]} was given {len(values[too_many[0]])} times. Compare two at a time."
+        )
     if len(twice) + options.modes != 1:
         raise BnprobeError(
             f"{options.sides[0]} is one side. Give a second file, or the one option that differs twice (--data A --data B, "
@@ -122,7 +127,7 @@ def _recorded_twice(options: argparse.Namespace) -> tuple[Recording, Recording]:
 
 
 def _record(options: argparse.Namespace, train: bool) -> Recording:
-    """One side, of a model built anew: train mode moves its buffers, and chance is the same on both sides."""
+    """One side, of a freshly built model, since train mode changes buffers; both sides use the same random seed."""
     from bnprobe.models.subject import seeded
 
     subject, batches = subject_and_batches(options)

@@ -63,7 +63,7 @@ def attach(
         gradients: Whether to record what backward passes do at each norm, if any run.
         scaler: The loss scaler in use, such as `torch.amp.GradScaler`, so that gradients are recorded unscaled.
         normalize: The constants (mean, std), one number per input channel each, if the inputs are (pixel - mean) / std
-            of pixels from 0 to 1. With them `Report.stem` is in colors, without them in units of the input.
+            of pixels from 0 to 1. With them `Report.stem` is in colours, without them in units of the input.
 
     Returns:
         The attached probe.
@@ -212,11 +212,10 @@ class Probe:
 
         Example:
             >>> import torch, bnprobe
-            >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4)).eval()
-            >>> with bnprobe.attach(model) as probe:
-            ...     with probe.labels([0, 1, 1, None, 0]):
-            ...         output = model(torch.randn(5, 6))
-            >>> bnprobe.report(probe).channels["share_class"].between(0, 1).all().item()
+            >>> model, y = torch.nn.BatchNorm1d(6).eval(), torch.arange(90) % 3
+            >>> with bnprobe.attach(model) as probe, probe.labels(y):
+            ...     output = model(torch.randn(90, 6) + 3 * y[:, None])
+            >>> (bnprobe.report(probe).channels["share_class"] > 0.5).all().item()
             True
         """
         run = self._forward.run

@@ -42,9 +42,37 @@ class Execution:
         found = {test for n in numbers for test in by_line.get(n, ()) if is_in(test, folders)}
         return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
 
+    def files_that_may_notice(
+        self, file: str, line: int, source: Source, places: tuple[str, ...]
+    ) -> list[str]:
+        """The test files in these places that could fail for a line, whatever fixtures and caches hide.
+
+        Of a line in a function those that run the file at all, and those that were written since; of a line
+        that runs at import all.
+        """
+        _, in_function = source.statement_at(line)
+        running = {test.partition("::")[0] for tests in self.lines.get(file, {}).values() for test in tests}
+        new = self.new_files(places)
+        return [path for path in test_files(places) if not in_function or path in running or path in new]
+
+    def new_files(self, places: tuple[str, ...]) -> list[str]:
+        """The test files in these places that were written since."""
+        known = {test.partition("::")[0] for test in self.seconds}
+        return [path for path in test_files(places) if path not in known]
+
     def time_of(self, tests: list[str]) -> float:
         """Seconds that tests took in the traced run; of a file or folder, those of all its tests."""
         return sum(seconds for test, seconds in self.seconds.items() if is_in(test, tuple(tests)))
+
+
+def test_files(places: tuple[str, ...]) -> list[str]:
+    """Every test file at these places, relative to the root."""
+    found = {
+        path
+        for place in places
+        for path in ([ROOT / place] if place.endswith(".py") else (ROOT / place).rglob("test_*.py"))
+    }
+    return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 
 def is_in(test: str, places: tuple[str, ...]) -> bool:
@@ -75,7 +103,7 @@ def _key(tests: list[str]) -> str:
 
 
 def _observe(desk: Path, tests: list[str], key: str) -> Execution:
-    options = ["--cov", "--cov-context=test", "--cov-report="]
+    options = ["--cov", "--cov-context=test", "--cov-report=", "--maxfail=0", "-rfE"]
     run = run_tests(desk, tests, options=options, plugins=[Stopwatch(desk / SECONDS)])
     if run.code != PASSED:
         raise BadList(f"tests fail without any mutant; correct them first:\n{run.printed[-3000:]}")

@@ -1,8 +1,8 @@
 """Random mutants, tried: nobody chose them, so they find what the authors of the tests did not think of.
 
-Each meets the package's own tests that run its line, then the package's other tests, then those files of the
-rest of the suite that run its line; the first failure ends it. A run that takes much longer than without a
-mutant counts as a failure, too. Exits with 1 when too few are caught.
+Each meets the package's own tests that run its line, then the package's other tests as far as they run its file,
+then those files of the rest of the suite that run its line; the first failure ends it. A run that takes much
+longer than without a mutant counts as a failure, too. Exits with 1 when too few are caught.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from scripts.mutants.execution import Execution, observe
 from scripts.mutants.lists import BadList
 from scripts.mutants.packages import Package, chosen
 from scripts.mutants.sample import RandomMutant, at, sample
+from scripts.mutants.source import Source
 from scripts.mutants.workers import (
     NOT_THE_COPY,
     PASSED,
@@ -45,6 +46,7 @@ class Plan:
     workers: int
     kept: Path | None
     with_suite: bool = True
+    nearest: bool = False
 
 
 def main(plan: Plan) -> int:
@@ -56,7 +58,7 @@ def main(plan: Plan) -> int:
     outcomes: dict[RandomMutant, str] = {}
     with copies(plan.workers) as desks:
         execution = observe(desks[0], asked_for(plan), plan.kept)
-        for mutant, outcome in spread(mutants, desks, partial(outcome_of, execution, entries)):
+        for mutant, outcome in spread(mutants, desks, partial(outcome_of, execution, entries, plan.nearest)):
             outcomes[mutant] = outcome
             print(described(mutant, outcome), flush=True)
     print("\n".join(summary(outcomes)))
@@ -79,13 +81,19 @@ def asked_for(plan: Plan) -> list[Package]:
 
 
 def outcome_of(
-    execution: Execution, entries: list[equivalent.Equivalent], mutant: RandomMutant, desk: Path
+    execution: Execution,
+    entries: list[equivalent.Equivalent],
+    nearest: bool,
+    mutant: RandomMutant,
+    desk: Path,
 ) -> str:
     """Who caught the mutant, or that it survived, or that it cannot be caught."""
     if any(entry.is_that_of(mutant.file, mutant.change, mutant.source) for entry in entries):
         return EQUIVALENT
     with mutated(desk, mutant.file, mutant.mutate):
-        for who, tests in stages(execution, mutant):
+        for who, tests in stages(
+            execution, mutant.package, mutant.file, mutant.change.line, mutant.source, nearest
+        ):
             limit = STARTING + PATIENCE * execution.time_of(tests)
             run = run_tests(desk, tests, limit)
             if run.code == NOT_THE_COPY:
@@ -95,16 +103,22 @@ def outcome_of(
     return SURVIVED
 
 
-def stages(execution: Execution, mutant: RandomMutant) -> Iterator[tuple[str, list[str]]]:
-    """The tests a mutant must face, in this order, and whose they are."""
-    package, where = mutant.package, (mutant.file, mutant.change.line, mutant.source)
-    nearest = execution.tests_of(*where, package.tests)
+def stages(
+    execution: Execution, package: Package, file: str, line: int, source: Source, nearest: bool = False
+) -> Iterator[tuple[str, list[str]]]:
+    """The tests that a mutant of this line must face, in this order, and whose they are.
+
+    `nearest` leaves out those that are not known to run the line, whatever fixtures and caches hide.
+    """
+    where = (file, line, source)
+    own, rest = execution.tests_of(*where, package.tests), execution.tests_of(*where, package.suite)
+    files = sorted({test.partition("::")[0] for test in rest})
     if nearest:
-        yield OWN, nearest
-    yield OWN, list(package.tests)
-    rest = execution.tests_of(*where, package.suite)
-    if rest:
-        yield SUITE, sorted({test.partition("::")[0] for test in rest})
+        others = execution.new_files(package.tests)
+    else:
+        others, rest = execution.files_that_may_notice(*where, package.tests), files
+    found = ((OWN, own), (OWN, others), (SUITE, rest))
+    return ((who, tests) for who, tests in found if tests)
 
 
 def described(mutant: RandomMutant, outcome: str) -> str:

@@ -210,7 +210,7 @@ def test_json_has_everything_but_channels():
     found = bnprobe.compare(side(), side(2.0))
     whole = json.loads(found.to_json(), parse_constant=lambda name: pytest.fail(name))
     assert set(whole) == {
-        *("tool", "version", "a", "b", "identical", "answer"),
+        *("schema", "schema_version", "tool", "version", "a", "b", "identical", "answer"),
         *("opens", "layers", "unmatched", "findings"),
     }
     assert whole["opens"]["layer"] == "a"

@@ -88,20 +88,29 @@ def test_the_fewest_tests_come_first() -> None:
     assert execution.time_of(own[:1]) == pytest.approx(0.1)
 
 
-def test_a_survivor_meets_all_own_tests_and_files_of_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fails if a mutant may survive because a fixture hid who runs its line."""
-    package = Package("f", ("f.py",), ("tests/own",), ("tests/other",))
-    mutant = sample(chosen(["stats"]), seed=1, number=1)[0]
-    place = str(mutant.change.line)
-    tests = [
-        "tests/own/test_a.py::test_x",
-        "tests/other/test_c.py::test_one",
-        "tests/other/test_c.py::test_two",
+def test_a_survivor_meets_whole_files() -> None:
+    """Fails if a mutant may survive because a fixture hid who runs its line, or because a test is new."""
+    own = ("tests/stats/test_moments.py", "tests/stats/test_images.py", "tests/stats/test_classes.py")
+    package = Package("f", ("f.py",), own, ("tests/measures",))
+    lines = {
+        "5": [f"{own[0]}::test_x", "tests/measures/test_c.py::test_one", "tests/measures/test_c.py::test_two"]
+    }
+    known = {f"{file}::test_x": 1.0 for file in own[:2]}
+    execution = Execution("", {"f.py": lines}, known)
+    new = [own[2], own[0]]
+    assert execution.files_that_may_notice("f.py", 5, Source(TEXT), own) == new
+    assert execution.files_that_may_notice("f.py", 1, Source(TEXT), own) == [own[2], own[1], own[0]]
+    assert "tests/stats/test_histogram.py" in execution.files_that_may_notice(
+        "f.py", 1, Source(TEXT), ("tests/stats",)
+    )
+    assert list(stages(execution, package, "f.py", 5, Source(TEXT))) == [
+        (OWN, [f"{own[0]}::test_x"]),
+        (OWN, new),
+        (SUITE, ["tests/measures/test_c.py"]),
     ]
-    execution = Execution("", {mutant.file: {place: tests}}, {})
-    found = list(stages(execution, RandomMutant(package, mutant.file, mutant.change)))
-    assert found == [
-        (OWN, ["tests/own/test_a.py::test_x"]),
-        (OWN, ["tests/own"]),
-        (SUITE, ["tests/other/test_c.py"]),
+    near = list(stages(execution, package, "f.py", 5, Source(TEXT), nearest=True))
+    assert near == [
+        (OWN, [f"{own[0]}::test_x"]),
+        (OWN, [own[2]]),
+        (SUITE, ["tests/measures/test_c.py::test_one", "tests/measures/test_c.py::test_two"]),
     ]

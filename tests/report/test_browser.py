@@ -13,7 +13,7 @@ from torch import nn
 
 import bnprobe
 from bnprobe.report.colours import FAINT, ROLES
-from bnprobe.report.page.numbers import number, visible
+from bnprobe.report.numbers import number, visible
 
 pytest.importorskip("selenium", reason="the test extra brings selenium")
 from selenium.webdriver.common.keys import Keys

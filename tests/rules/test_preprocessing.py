@@ -10,7 +10,7 @@ import pytest
 from measures.sites import recording, site
 
 from bnprobe.measures import tables
-from bnprobe.measures.preprocessing import _is_sure, mistakes, preprocessing
+from bnprobe.measures.preprocessing import _is_certain, mistakes, preprocessing
 from bnprobe.recording import Normalize, Recording
 from bnprobe.recording.neighbours import Folded, Neighbours, Stem
 from bnprobe.rules import judge
@@ -34,22 +34,24 @@ def stem_norm(inputs: np.ndarray, **changes: Any) -> Recording:
     trained, seen = (np.einsum("cf,nfp->ncp", MATRIX, x) for x in (inputs_of(PIXELS), inputs))
     neighbours = Neighbours("relu", "conv", ("input",), source="input", stem=Stem(MATRIX, None))
     folded = Folded(NORM, -np.ones(N_CHANNELS), np.ones(N_CHANNELS), None)
-    memory = {"running_mean": trained.mean((0, 2)), "running_var": trained.var((0, 2))}
-    first = site(seen, "bn1", gamma=1.5, beta=0.1, **memory, neighbours=replace(neighbours, folded=folded))
+    statistics = {"running_mean": trained.mean((0, 2)), "running_var": trained.var((0, 2))}
+    first = site(
+        seen, "bn1", gamma=1.5, beta=0.1, **statistics, neighbours=replace(neighbours, folded=folded)
+    )
     return recording(replace(first, **changes), normalize=CONSTANTS)
 
 
 MADE = {
     "neither scaled nor normalized": lambda p: 255 * p,
-    "without mean and deviation": lambda p: p,
+    "without subtracting the mean": lambda p: p,
     "without scaling them to 0 to 1": lambda p: inputs_of(255 * p),
     "normalized twice": lambda p: inputs_of(inputs_of(p)),
     "1/255 twice": lambda p: inputs_of(p / 255),
     "scaled to -1 to 1": lambda p: (p - 0.5) / 0.5,
-    "deviation not divided by": lambda p: p - MEAN[:, None],
+    "but not divided by the std": lambda p: p - MEAN[:, None],
     "-1 to 1 before": lambda p: inputs_of(2 * p - 1),
-    "by the deviation twice": lambda p: inputs_of(p) / STD[:, None],
-    "light and dark": lambda p: inputs_of(1 - p),
+    "by the std twice": lambda p: inputs_of(p) / STD[:, None],
+    "brightness is inverted": lambda p: inputs_of(1 - p),
     "red and blue": lambda p: inputs_of(p[:, ::-1]),
 }
 
@@ -92,7 +94,7 @@ def test_other_images_are_no_mistake(change):
     assert "input-not-as-trained" not in set(found["rule"])
 
 
-def test_a_fresh_norm_remembers_no_input():
+def test_a_fresh_norm_shows_no_input():
     """Fails if running statistics of 0 and 1 are taken for a mean input of 0."""
     fresh = {"running_mean": np.zeros(N_CHANNELS), "running_var": np.ones(N_CHANNELS)}
     assert preprocessing(stem_norm(255 * PIXELS, **fresh)).empty
@@ -113,9 +115,9 @@ def test_detail_is_compared_with_areas(detail, fires):
     (first,) = whole.layers
     coarse = np.linalg.norm(MATRIX, axis=1) / NORM
     fine = coarse < np.sort(coarse)[N_CHANNELS // 3]
-    # a memory of more variance in fine filters is what smoother images look like
-    remembered = np.where(fine, first.running_var / detail**2, first.running_var)
-    found = judge(tables(replace(whole, layers=(replace(first, running_var=remembered),))))
+    # more running variance in fine filters is what smoother images look like
+    running = np.where(fine, first.running_var / detail**2, first.running_var)
+    found = judge(tables(replace(whole, layers=(replace(first, running_var=running),))))
     found = found[found["rule"] == "input-size"]
     assert len(found) == fires
     if fires:
@@ -123,21 +125,21 @@ def test_detail_is_compared_with_areas(detail, fires):
 
 
 @pytest.mark.parametrize(("areas", "apart", "fires"), [(1, 1, 1), (0.7, 1, 0), (1.4, 1, 0), (1, 2.1, 0)])
-def test_detail_is_not_told_where_areas_changed_as_well(areas, apart, fires):
-    """Fails if another contrast, a lost colour, or a memory that is wrong is called enlarged or noisy."""
+def test_detail_is_not_reported_where_areas_changed_as_well(areas, apart, fires):
+    """Fails if another contrast, a lost colour, or running statistics that are wrong are called enlarged or noisy."""
     whole = stem_norm(inputs_of(PIXELS))
     (first,) = whole.layers
     coarse = np.linalg.norm(MATRIX, axis=1) / NORM
     n = N_CHANNELS // 3
     factor = np.where(coarse < np.sort(coarse)[n], 0.6, areas)
     factor[np.argmax(coarse)] *= apart
-    remembered = first.running_var / factor**2
-    found = judge(tables(replace(whole, layers=(replace(first, running_var=remembered),))))
+    running = first.running_var / factor**2
+    found = judge(tables(replace(whole, layers=(replace(first, running_var=running),))))
     assert (found["rule"] == "input-size").sum() == fires
 
 
 @pytest.mark.parametrize(("contrast", "fires"), [(0.33, 0), (1.0, 1)])
-def test_a_mistake_that_keeps_the_mean_must_tell_the_scale(contrast, fires):
+def test_a_mistake_that_keeps_the_mean_must_predict_the_scale(contrast, fires):
     """Fails if any scale somewhere near the one that it predicts is taken for a mistake, and no mean speaks for it."""
     found = preprocessing(stem_norm((PIXELS - MEAN[:, None]) * (1 + contrast) / 2))
     assert found["mistake"].str.startswith("the mean was subtracted").any() == fires
@@ -152,9 +154,9 @@ def grey_norm(change: Any, constants: Normalize | None) -> Recording:
     weights = RNG.normal(size=(N_CHANNELS, 1))
     trained = np.einsum("cf,nfp->ncp", weights, (DIGITS - DIGITS.mean()) / DIGITS.std())
     seen = np.einsum("cf,nfp->ncp", weights, change(DIGITS))
-    memory = {"running_mean": trained.mean((0, 2)) + 1e-4, "running_var": trained.var((0, 2))}
+    statistics = {"running_mean": trained.mean((0, 2)) + 1e-4, "running_var": trained.var((0, 2))}
     neighbours = Neighbours("relu", "conv", ("input",), source="input", stem=Stem(weights, None))
-    first = site(seen, "bn1", gamma=1.5, beta=0.1, **memory, neighbours=neighbours)
+    first = site(seen, "bn1", gamma=1.5, beta=0.1, **statistics, neighbours=neighbours)
     return recording(first, normalize=constants)
 
 
@@ -169,15 +171,15 @@ def of_inputs(whole: Recording) -> Any:
     return row
 
 
-def test_one_channel_without_constants_tells_no_cause():
+def test_one_channel_without_constants_names_no_cause():
     """Fails if constants in use, which fit by chance, name a cause, and the images are inverted to undo it."""
     row = of_inputs(grey_norm(symmetric, None))
     assert "as if every input was multiplied by 0.7" in row.says
-    assert "light and dark are exchanged (1" not in row.says
+    assert "brightness is inverted (1" not in row.says
     assert "normalize=(mean, std)" in row.do
 
 
-def test_one_channel_with_constants_tells_the_cause():
+def test_one_channel_with_constants_names_the_cause():
     """Fails if the caution about unknown constants silences known ones."""
     row = of_inputs(grey_norm(symmetric, GREY))
     assert "scaled to -1 to 1" in row.says
@@ -185,7 +187,7 @@ def test_one_channel_with_constants_tells_the_cause():
 
 
 def test_gain_and_offset_are_undone():
-    """Fails if the line for one channel does not bring mean and deviation back."""
+    """Fails if the line for one channel does not bring mean and std back."""
     wrong = 255 * DIGITS
     row = of_inputs(grey_norm(lambda pixels: 255 * pixels, None))
     assert row.severity == "critical"
@@ -194,7 +196,7 @@ def test_gain_and_offset_are_undone():
     np.testing.assert_allclose(names["x"], (DIGITS - DIGITS.mean()) / DIGITS.std(), atol=2e-3)
 
 
-def test_a_cause_that_misses_the_deviation_is_not_named():
+def test_a_cause_that_misses_the_std_is_not_named():
     """Fails if the mean alone names a cause: light for dark, with three quarters of the contrast."""
     row = of_inputs(stem_norm(inputs_of(0.5 + 0.75 * (1 - PIXELS - 0.5) + 0.125 * (0.5 - COLOUR[:, None]))))
     assert "not certain" in row.says
@@ -204,10 +206,13 @@ def test_a_cause_that_misses_the_deviation_is_not_named():
 def test_two_causes_that_do_equally_well_are_not_named():
     """Fails if the better of two that hardly differ is called the cause."""
     whole = tables(stem_norm(inputs_of(1 - PIXELS)))
-    twin = whole.preprocessing.iloc[[0, 0]].assign(mistake=["one", "another"], left_over=[0.01, 0.02])
-    assert [_is_sure(row, twin.to_dict("records")) for row in twin.to_dict("records")] == [False, False]
-    far = twin.assign(scale_predicted=twin["scale_predicted"] * [1, 1.2]).to_dict("records")
-    assert _is_sure(far[0], far)
+    rivals = whole.preprocessing.iloc[[0, 0]].assign(mistake=["one", "another"], left_over=[0.01, 0.02])
+    assert [_is_certain(row, rivals.to_dict("records")) for row in rivals.to_dict("records")] == [
+        False,
+        False,
+    ]
+    far = rivals.assign(scale_predicted=rivals["scale_predicted"] * [1, 1.2]).to_dict("records")
+    assert _is_certain(far[0], far)
 
 
 @pytest.mark.parametrize(("constants", "asked"), [(None, True), (CONSTANTS, False)])

@@ -62,6 +62,14 @@ def test_every_page_has_its_fingerprint(folder):
         assert all(address.startswith("data:image/png;base64,") for address in images)
 
 
+def test_the_api_reference_has_no_card(folder):
+    """Fails if the index shows a page without a network as if it were about one."""
+    (folder / "api.html").write_text("<!doctype html><title>bnprobe: API reference</title>", "utf-8")
+    made(folder)
+    document = pages.parsed((folder / "index.html").read_text("utf-8"))
+    assert "api.html" not in [node.attrib["href"] for node in pages.elements(document, "a")]
+
+
 def test_the_index_does_not_list_itself_and_can_be_made_again(folder):
     """Fails if a second run finds the first one's index among the pages."""
     made(folder)
