@@ -43,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-EXIT_CODES = (
-    "Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input (one line says what to do), 130 interrupted."
-)
+EXIT_CODES = "Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input (one line says what to do), 130 interrupted."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,15 +54,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-<<<<<<< HEAD
-    parser = _Parser(prog="bnprobe", description="What did normalization learn from the data?", epilog=EXIT_CODES)
+    parser = _Parser(
+        prog="bnprobe", description="What did normalization learn from the data?", epilog=EXIT_CODES
+    )
     parser.add_argument(
         "--version", action="version", version=f"bnprobe {__version__}", help="print the version and exit"
     )
-=======
-    parser = _Parser(prog="bnprobe", description="What did normalization learn from the data?")
-    parser.add_argument("--version", action="version", version=f"bnprobe {__version__}")
->>>>>>> main
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_report(commands)
