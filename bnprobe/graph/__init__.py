@@ -1,8 +1,8 @@
-"""Who feeds a norm and what follows it, from the operations that were really executed, never from names.
+"""What precedes and follows a norm, from the operations that were executed, never from names.
 
-The first forward pass of the whole model is watched (`watch_this_call`), later ones only when a norm was
-met for the first time. When the pass has ended, `neighbours_of` answers for each norm, and what needs a
-neighbour's weights is reduced to a few numbers per channel. Nothing of the pass is kept.
+The first forward pass of the whole model is watched (`watch_this_call`), later ones only after a norm was new. When
+the pass has ended, `neighbours_of` gives the neighbours of each norm, and what needs a neighbour's weights is reduced
+to a few numbers per channel. Nothing of the pass is kept.
 """
 
 from __future__ import annotations

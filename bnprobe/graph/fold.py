@@ -25,7 +25,9 @@ def folded(
     if running_mean is None or running_var is None:
         missing = np.full(norm.shape, np.nan)
         return Folded(norm, missing, missing, bias)
-    with np.errstate(invalid="ignore", divide="ignore"):  # no root, or no width: told of the vector itself
+    with np.errstate(
+        invalid="ignore", divide="ignore"
+    ):  # no root, or no width: other findings report the vector itself
         slope = (1.0 if gamma is None else gamma) / np.sqrt(running_var + eps)
     rows = weight_rows * slope[:, None]
     return Folded(norm, rows.min(axis=1), rows.max(axis=1), bias)

@@ -1,4 +1,4 @@
-"""How a layer's weights meet its input: the inert description that the reductions of this room take.
+"""How a layer's weights meet its input: plain data, from which weights are reduced.
 
 Plain data without torch. Weights are numpy arrays in torch's own layout: (out, in / groups,
 *kernel) for a convolution, (in, out / groups, *kernel) for a transposed one, (out, in) for a linear layer.

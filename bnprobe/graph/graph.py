@@ -1,8 +1,8 @@
 """The graph of one forward pass: which operation made which values, and who took them.
 
-Values are known by the memory they stand in (storage, offset, sizes, strides), so that views, detached
-copies and in-place operations are told apart without keeping a tensor: a weak reference holds on to the
-identity of a storage, and its memory is freed as always.
+Values are identified by where they are stored (storage, offset, sizes, strides), so that views, detached copies and
+in-place operations are distinguished without keeping a tensor: a weak reference keeps the identity of a storage,
+which is freed as usual.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bnprobe.graph.operations import PASS
 
 LEAF, INPUT, SITE, PARTS = "leaf", "input", "site", "parts"
 """Parts that no operation plays: a tensor that was there before; the model's input; the output of a
-norm; memory of which a piece was overwritten."""
+norm; a storage of which a piece was overwritten."""
 
 Site = tuple[str, int]
 """Path of a norm, and number of its call in the forward pass."""
@@ -67,7 +67,7 @@ class _Region:
         return torch.Size(self.sizes).numel()
 
     def apart_from(self, other: _Region) -> bool:
-        """Whether the two surely share no element: they do not overlap, or are slices of one tensor."""
+        """Whether the two certainly share no element: they do not overlap, or are slices of one tensor."""
         (low, high), (other_low, other_high) = self.extent, other.extent
         if high <= other_low or other_high <= low:
             return True
@@ -86,14 +86,14 @@ def _side_by_side(first: _Region, second: _Region, d: int) -> bool:
     return not larger or gap + step * second.sizes[d] <= min(larger)
 
 
-class Memory:
+class Storages:
     """Which node stands behind which tensor, at this moment of the pass."""
 
     def __init__(self) -> None:
         self._storages: dict[int, tuple[StorageWeakRef, dict[_Region, Node]]] = {}
 
     def find(self, tensor: Tensor) -> Node | None:
-        """The node whose values the tensor holds; None where nothing is known about its memory."""
+        """The node whose values the tensor holds; None if nothing is known about its storage."""
         region, nodes = self._place(tensor)
         if region in nodes:
             return nodes[region]
@@ -106,7 +106,7 @@ class Memory:
         return nodes[region]
 
     def put(self, tensor: Tensor, node: Node, written: bool = False) -> None:
-        """From here on the tensor holds the values of `node`; `written` where its memory was overwritten."""
+        """From here on the tensor holds the values of `node`; `written` if its storage was overwritten."""
         region, nodes = self._place(tensor)
         if written:
             self._overwrite(nodes, region, node)
@@ -114,7 +114,7 @@ class Memory:
         nodes[region] = node  # the last put stands last
 
     def forget(self) -> None:
-        """Nodes know each other both ways: parted here, they go at once and not when rubbish is next collected."""
+        """Break the references between nodes, so that they are freed at once and not by the next garbage collection."""
         held = [node for _, nodes in self._storages.values() for node in nodes.values()]
         self._storages.clear()
         for node in above(held):
@@ -122,7 +122,7 @@ class Memory:
             node.facts.clear()
 
     def _overwrite(self, nodes: dict[_Region, Node], region: _Region, node: Node) -> None:
-        """Other tensors over the same memory hold other values now."""
+        """Other tensors on the same storage hold other values now."""
         for place, old in list(nodes.items()):
             if place == region or place.apart_from(region):
                 continue

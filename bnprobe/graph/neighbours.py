@@ -83,7 +83,7 @@ def _followed(
 
 
 def _fed(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known]) -> Neighbours:
-    """The feeder added, and what is made of its weights."""
+    """The producer added, and what follows from its weights."""
     name, producer = producer_of(site, norms)
     neighbours = replace(neighbours, producer=name)
     if producer is None:
@@ -102,7 +102,7 @@ def _fed(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known]) -> Nei
 def _alone(
     neighbours: Neighbours, site: Node, norms: Mapping[Site, Known], *, graph: Graph, alive: set[Node]
 ) -> Neighbours:
-    """Whether the feeder and the norm have only each other added."""
+    """Whether the producer and the norm have only each other, added."""
     return replace(neighbours, feeds_alone=feeds_alone(site, graph, alive, norms))
 
 
@@ -122,7 +122,7 @@ def _reduced(neighbours: Neighbours, producer: Producer, known: Known) -> Neighb
 
 
 def _parts(producer: Producer) -> Iterator[slice]:
-    """Output channels of the feeder, some at a time where each has weights of its own."""
+    """Output channels of the producer, some at a time if each has weights of its own."""
     weight, geometry = producer.weight, producer.geometry
     if geometry.groups > 1 or geometry.transposed or not len(weight):
         yield slice(None)

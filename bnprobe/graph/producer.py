@@ -79,7 +79,7 @@ def _leaf(node: Node) -> Node | None:
 def _copied(
     node: Node, name: str, bias: Tensor | None, dim: int, norms: Mapping[Site, Known]
 ) -> Producer | None:
-    """The feeder with its numbers, and what its input is made of."""
+    """The producer with its numbers, and what its input is made of."""
     geometry: Geometry = node.facts["geometry"]
     n = len(geometry.stride)
     if dim != len(node.shape) - 1 - n:

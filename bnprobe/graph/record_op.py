@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bnprobe.graph.geometry import Geometry
-from bnprobe.graph.graph import INPUT, LEAF, SITE, Memory, Node, Site, tensors
+from bnprobe.graph.graph import INPUT, LEAF, SITE, Node, Site, Storages, tensors
 from bnprobe.graph.operations import (
     ACTIVATION,
     ADD,
@@ -29,7 +29,7 @@ from bnprobe.graph.operations import (
 
 
 class NotTraceable(Exception):
-    """A tensor without memory of its own: what it is made of cannot be known."""
+    """A tensor without storage of its own, whose origin cannot be known."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Graph:
 
     names: dict[int, str]
     shared: frozenset[int] = frozenset()
-    memory: Memory = field(default_factory=Memory)
+    storages: Storages = field(default_factory=Storages)
     open: list[tuple[Site, Node]] = field(default_factory=list)
     sites: dict[Site, Node] = field(default_factory=dict)
     outputs: list[Node] = field(default_factory=list)
@@ -55,19 +55,19 @@ class Graph:
             tensor, nn.Parameter
         ):
             raise NotTraceable(type(tensor).__name__)
-        found = self.memory.find(tensor)
+        found = self.storages.find(tensor)
         if found is None:
             name = self.names.get(id(tensor))
             # parameters and buffers live with the model; other tensors are not held
             facts = {} if name is None else {"name": name, "tensor": tensor}
             found = Node(LEAF, "", tuple(tensor.shape), facts=facts)
-            self.memory.put(tensor, found)
+            self.storages.put(tensor, found)
         return found
 
     def model_begins(self, inputs: Any) -> None:
         """What the model was called with, tensors in any container."""
         for tensor in tensors(inputs):
-            self.memory.put(tensor, Node(INPUT, "", tuple(tensor.shape)))
+            self.storages.put(tensor, Node(INPUT, "", tuple(tensor.shape)))
 
     def model_ends(self, outputs: Any) -> None:
         """What the model returned, alike."""
@@ -83,9 +83,9 @@ class Graph:
             self.open.pop()  # calls that an exception cut short
         if self.open:
             _, x = self.open.pop()
-            self.node_of(y)  # so that whatever else looks at its memory is known
+            self.node_of(y)  # so that other views of its storage are known
             node = self.sites[site] = Node(SITE, "norm", tuple(y.shape), (x,), self._inside, {"site": site})
-            self.memory.put(y, node, written=True)
+            self.storages.put(y, node, written=True)
 
     @property
     def _inside(self) -> tuple[Site, ...]:
@@ -112,7 +112,7 @@ class Graph:
             aside = part not in (PASS, OTHER) and tensor is not first
             kind = (OTHER, "aside") if aside else (part, called)
             node = Node(*kind, tuple(tensor.shape), tuple(dict.fromkeys(sources)), self._inside, facts)
-            self.memory.put(tensor, node, written=any(tensor is w for w in written))
+            self.storages.put(tensor, node, written=any(tensor is w for w in written))
             if node.part == WEIGHTS:
                 self.weighted.append(node)
 

@@ -23,15 +23,15 @@ KEEPS = VIEWS - {
 
 
 def feeds_alone(site: Node, graph: Graph, alive: set[Node], norms: Mapping[Site, Known]) -> bool:
-    """Whether all that the feeder's calls make goes into this norm, as it is, and nothing else enters the norm.
+    """Whether everything that the producer's calls output goes into this norm unchanged, and nothing else does.
 
-    The feeder must add a parameter `bias` of its own in the operation of its weights, and nothing else may read it.
+    The producer must add a parameter `bias` of its own in the operation of its weights, and nothing else may read it.
     `alive` holds what goes into the model's output.
     """
     norm = site.facts["site"][0]
     behind = [_made_by(node, norms) for (name, _), node in graph.sites.items() if name == norm]
     known = [made for made in behind if made is not None]
-    if site not in alive or len(known) < len(behind) or not _has_own_memory(site, graph, norms):
+    if site not in alive or len(known) < len(behind) or not _has_own_running_statistics(site, graph, norms):
         return False
     producer = known[0].facts["layer"]
     if any(made.facts["layer"] != producer or not _adds_own_bias(made, graph) for made in known):
@@ -54,7 +54,7 @@ def _made_by(site: Node, norms: Mapping[Site, Known]) -> Node | None:
     return node if dim == len(node.shape) - 1 - len(node.facts["geometry"].stride) else None
 
 
-def _has_own_memory(site: Node, graph: Graph, norms: Mapping[Site, Known]) -> bool:
+def _has_own_running_statistics(site: Node, graph: Graph, norms: Mapping[Site, Known]) -> bool:
     """Whether no other norm reads the running mean."""
     norm, call = site.facts["site"]
     mean = norms[norm, call].plan.running_mean

@@ -68,7 +68,7 @@ class _WatchBesideCompiler(_Watch):  # type: ignore[no-untyped-call]
 
 
 def watch_this_call(model: nn.Module, args: Any, kwargs: Any) -> Trace | None:
-    """PlanCache the call of `model` whose forward pre-hook is running with `args` and `kwargs`; None where that is not safe.
+    """Watch the call of `model` whose forward pre-hook is running with `args` and `kwargs`; None where that is not safe.
 
     That is under other dispatch modes and function transforms (they may need to see operations first),
     where parts of the model are compiled or scripted (their operations stay unseen), and where torch does
@@ -154,7 +154,7 @@ class Trace:
         """Give up the graph, and with it the last references to tensors."""
         graph, self._graph = self._graph, None
         if graph is not None:
-            graph.memory.forget()
+            graph.storages.forget()
 
     def norm_begins(self, site: Site, x: Tensor | None) -> None:
         """A norm is called with x."""

@@ -1,6 +1,6 @@
-"""What is a normalization layer, what it pools over, and how to read it.
+"""What is a normalization layer, what it pools over, and how to read its input.
 
-A layer is described by a `NormLayer`: an inert plan that the probe applies. Where a class alone does
+A layer is described by a `NormLayer`: a plan, plain data, that the probe applies. Where a class alone does
 not settle the meaning (does this RMSNorm multiply by w or by 1 + w? are the channels first or last?),
 `describe` returns several plans, and the probe keeps the first that reproduces the real output.
 

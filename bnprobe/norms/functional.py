@@ -1,4 +1,4 @@
-"""Norms that are function calls: torch.nn.functional's, seen while a probe is attached.
+"""Norms that are function calls: those of torch.nn.functional, intercepted while a probe is attached.
 
 Such a call passes no module's hook. While somebody listens, the code of the five functions is replaced by
 one that asks the listeners first and then runs the original; with the last listener the original comes back.
@@ -26,13 +26,13 @@ from bnprobe.recording import BATCH, CHANNELS, GROUP, INSTANCE
 
 
 class Listener(Protocol):
-    """Who wants to know of functional norms."""
+    """What is informed of functional norms."""
 
     def function_called(self, name: str, args: tuple[Any, ...]) -> Callable[[Any], None] | None:
-        """Told before the call; what it returns, if anything, is told the output."""
+        """Called before the function with its arguments; the returned function, if any, is called with the output."""
 
 
-def _remembering(
+def _with_running_statistics(
     kind: str,
     pools: str,
     x: Tensor,
@@ -88,15 +88,15 @@ def _over_channels(kind: str, shape: Any, eps: float, weight: Any, bias: Any, ce
 
 
 def _kept(tensor: Tensor | None) -> Tensor | None:
-    """A vector that a site may hold: what was computed for this call must not keep its graph alive."""
+    """A vector that a site may keep: one computed for this call must not keep its graph alive."""
     return tensor if tensor is None or tensor.is_leaf else tensor.detach()
 
 
 PLANS: dict[str, Callable[..., NormLayer]] = {
-    "batch_norm": partial(_remembering, "batch_norm", BATCH),
+    "batch_norm": partial(_with_running_statistics, "batch_norm", BATCH),
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
-    "instance_norm": partial(_remembering, "instance_norm", INSTANCE),
+    "instance_norm": partial(_with_running_statistics, "instance_norm", INSTANCE),
     "rms_norm": _rms_norm,
 }
 """From the arguments of a call to the plan of the norm."""
@@ -151,15 +151,15 @@ NEW = (_new_batch_norm, _new_layer_norm, _new_group_norm, _new_instance_norm, _n
 
 _lock = threading.RLock()  # a listener may be collected, and leave, while another one comes
 _listeners: tuple[weakref.ref[Listener], ...] = ()
-"""Not held: a probe that its user dropped without `detach` must not be told for the rest of the process."""
+"""Weak references: a probe that was dropped without `detach` must not be called for the rest of the process."""
 _originals: dict[str, Callable[..., Any]] = {}
-"""The five functions as torch wrote them, under another address; filled while somebody listens."""
+"""The five original functions; filled while there are listeners."""
 _codes: dict[str, tuple[CodeType, CodeType]] = {}
-"""Their code before and after, to be put back only where nobody else has changed it since."""
+"""Their code before and after, restored only if nobody else has changed it since."""
 
 
 def listen(listener: Listener) -> None:
-    """Tell `listener` of every functional norm of this process until `leave`."""
+    """Inform `listener` of every functional norm of this process until `leave`."""
     global _listeners
     with _lock:
         if not _listeners:
@@ -169,7 +169,7 @@ def listen(listener: Listener) -> None:
 
 
 def leave(listener: Listener) -> None:
-    """Stop; with the last one torch's functions are what they were."""
+    """Stop; with the last listener torch's functions are restored."""
     for known in _listeners:
         if known() is listener:
             _remove(known)
@@ -189,7 +189,7 @@ def _remove(gone: weakref.ref[Listener]) -> None:
 
 
 def _replace(name: str, ours: CodeType) -> None:
-    """Run our code in place of torch's, where the function still takes the arguments known here."""
+    """Run our code in place of torch's, if the function still takes the arguments known here."""
     function = getattr(F, name, None)
     if not isinstance(function, FunctionType):
         return
@@ -205,7 +205,7 @@ def _replace(name: str, ours: CodeType) -> None:
 
 
 def called(name: str, args: tuple[Any, ...]) -> Any:
-    """The functional norm `name` with these arguments, which those who listen are told of."""
+    """Call the functional norm `name` with these arguments, and inform the listeners."""
     original = _originals[name]
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return original(*args)

@@ -76,13 +76,15 @@ class NormLayer:
     def __post_init__(self) -> None:
         object.__setattr__(self, "pool", pool_of(self.pools))
         if self.channels not in (FIRST, LAST):
-            raise BnprobeError(f"channels={self.channels!r} is not known. Use {FIRST!r} or {LAST!r}.")
+            raise BnprobeError(f"channels={self.channels!r} is not a layout. Use {FIRST!r} or {LAST!r}.")
         if self.uses_running and (self.running_mean is None or self.running_var is None):
             raise BnprobeError(
-                "uses_running needs running_mean and running_var. Give both, or uses_running=False."
+                "uses_running=True needs running_mean and running_var. Pass both, or uses_running=False."
             )
         if self.n_groups < 1 or self.n_channels % self.n_groups:
-            raise BnprobeError(f"{self.n_channels} channels do not fall into {self.n_groups} groups.")
+            raise BnprobeError(
+                f"n_groups={self.n_groups} does not divide {self.n_channels} channels. Use a divisor."
+            )
 
     def fits(self, x: Tensor) -> bool:
         """Whether a tensor of this shape can be the input.

@@ -95,6 +95,6 @@ def pool_of(pools: str | Pool) -> Pool:
         return pools
     if pools not in POOLS:
         raise BnprobeError(
-            f"pools={pools!r} is not known. Use one of {', '.join(POOLS)}, or a bnprobe.norms.Pool of your own."
+            f"pools={pools!r} is not a pool. Use one of {', '.join(POOLS)}, or a bnprobe.norms.Pool of your own."
         )
     return POOLS[pools]

@@ -17,7 +17,7 @@ from bnprobe.norms.torch_norms import KNOWN, TORCHS_OWN
 M = TypeVar("M", bound=nn.Module)
 
 _registered: dict[type, Describe] = {}
-"""Classes taught by `register_norm`. The most derived class wins; a second call replaces the first."""
+"""Classes added by `register_norm`. The most derived class wins; a second call replaces the first."""
 
 
 def register_norm(cls: type[M], describe: Callable[[M], NormLayer]) -> None:
@@ -61,7 +61,7 @@ def register_norm(cls: type[M], describe: Callable[[M], NormLayer]) -> None:
 
 
 def describe(module: nn.Module) -> tuple[NormLayer, ...]:
-    """The plans that may fit `module`, best first; empty when it is not understood as a norm.
+    """The plans that may fit `module`, best first; empty if it is not recognized as a norm.
 
     A lazy layer has no channels before its first forward pass; ask `is_norm` before that.
     """
@@ -75,22 +75,22 @@ def describe(module: nn.Module) -> tuple[NormLayer, ...]:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether `module` is understood as a normalization layer."""
+    """Whether `module` is recognized as a normalization layer."""
     if any(issubclass(type(module), lazy) for lazy in _LAZY):
         return True  # it has no channels to describe before its first forward pass
     return bool(describe(module))
 
 
 def is_torchs_own(module: nn.Module) -> bool:
-    """Whether `module` is of one of torch's own classes, and nobody has taught it to be another thing."""
+    """Whether `module` is of one of torch's own classes, which nobody has registered as something else."""
     cls = type(module)
     return cls in TORCHS_OWN and cls not in _registered
 
 
 def looks_like_norm(module: nn.Module, tree: ModuleTree | None = None) -> bool:
-    """Whether a module that is not understood should be named to the user; `tree` holds it, where there is one.
+    """Whether a module that is not recognized should be named to the user; `tree` is one that contains it.
 
-    By its class name. Left out are wrappers around a norm that is understood, blocks that hold a
+    By its class name. Left out are wrappers around a norm that is recognized, blocks that contain a
     convolution or a linear layer, and the parametrizations that normalize weights, not activations.
     """
     name = type(module).__name__.lower()

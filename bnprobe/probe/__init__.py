@@ -1,8 +1,8 @@
-"""Hooks in, hooks out: the only room that touches torch's hook machinery.
+"""Recording what the norms of a running model compute: the only package that registers hooks.
 
-A probe reads each norm's input in a forward pre-hook and finishes in the forward hook (`forward`); what
-a pass saw is added to the totals of its sites (`sites`) when the pass has ended well. Nothing is written
-on the user's modules, and no tensor is kept.
+A probe reads each norm's input in a forward pre-hook and completes the call in the forward hook (`forward`); what was
+read is added to the totals of its sites (`sites`) when the forward pass has ended without an exception. Nothing is
+written to the user's modules, and no tensor is kept.
 """
 
 from bnprobe.probe.attach import Probe, attach

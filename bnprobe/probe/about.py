@@ -1,4 +1,4 @@
-"""What is said of a run beside its numbers: the model, the machine, and what a reader must know."""
+"""Facts about a run beside its statistics: the model, the machine and the notes for the reader."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Subject:
 
     @classmethod
     def of(cls, tree: ModuleTree, normalize: Normalize | None) -> Subject:
-        """Taken now."""
+        """As it is now."""
         n_parameters = sum(p.numel() for p in tree.parameters().values() if not is_lazy(p))
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(type(tree.model).__name__, n_parameters, started, normalize)
 
     def about(self, forward: Forward, sites: Collection[Site], notes: Iterable[str]) -> About:
-        """What to say after these passes."""
-        # parts called outside a pass of the model have no batch of the whole
+        """The facts after these passes."""
+        # parts that were called outside a pass of the model have no batch of their own
         most_calls = max((site.n_calls for site in sites), default=0)
         most_images = max((site.n_images for site in sites), default=0)
         return About(

@@ -115,8 +115,8 @@ class Probe:
         # the survey holds the model, and is not kept
         self._model = ref(survey.model)
         self._fingerprint = Fingerprint.of(survey.tree)
-        self._doings = ExpectedChanges(survey.layer_names())
-        self._doings.look(survey.tree)
+        self._expected = ExpectedChanges(survey.layer_names())
+        self._expected.look(survey.tree)
         self._classes = {name: type(module).__name__ for name, module in survey.layers.items()}
         self._subject = Subject.of(survey.tree, options.constants)
         self._not_understood = survey.not_understood
@@ -169,12 +169,12 @@ class Probe:
 
     def _compare(self, model: nn.Module, recording: Recording) -> IntegrityReport:
         """What is not as it was when the probe was attached."""
-        doings, tree = self._doings, ModuleTree.of(model)
-        doings.look(tree)
-        doings.trained = {record.layer for record in recording.layers if record.n_calls_training}
-        doings.updated = self._unhooked.updated(tree)
-        doings.backward = any(record.gradient is not None for record in recording.layers)
-        return self._fingerprint.compare(Fingerprint.of(tree), doings.explain)
+        expected, tree = self._expected, ModuleTree.of(model)
+        expected.look(tree)
+        expected.trained = {record.layer for record in recording.layers if record.n_calls_training}
+        expected.updated = self._unhooked.updated(tree)
+        expected.backward = any(record.gradient is not None for record in recording.layers)
+        return self._fingerprint.compare(Fingerprint.of(tree), expected.reason_for)
 
     def __enter__(self) -> Self:
         return self

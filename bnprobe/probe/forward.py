@@ -1,4 +1,4 @@
-"""What the hooks call, in the order of a forward pass: the model begins, norms are read, the model ends.
+"""What the hooks call, in the order of a forward pass: the model starts, norms are read, the model ends.
 
 What one forward pass of the whole model saw is added only when that pass has ended well: an exception
 in the middle leaves no trace.
@@ -39,11 +39,11 @@ from bnprobe.probe.tensors import (
 from bnprobe.reductions import WHOLE
 
 MOST_WATCHED = 4
-"""Forward passes whose operations are watched: the first, and those after a norm was met for the first time."""
+"""At most this many forward passes are traced: the first, and those after one in which a norm was new."""
 
 
 class Forward:
-    """Follows forward passes of one model, in any number of threads, and adds what they saw to `sites`."""
+    """Follows the forward passes of one model, in any number of threads, and adds what was read to `sites`."""
 
     def __init__(self, options: AttachOptions) -> None:
         self.run = Pass()
@@ -54,30 +54,30 @@ class Forward:
         self.n_forwards = self.n_images = 0
         self.n_unreadable = self.n_outside = 0
         self._histograms = options.histograms
-        self._watches: defaultdict[Key, PlanCache] = defaultdict(PlanCache)
+        self._caches: defaultdict[Key, PlanCache] = defaultdict(PlanCache)
         self._wants_graph, self._n_watched = True, 0
 
     def counted_at_first(self, name: str) -> int | None:
         """num_batches_tracked of a layer before its first call; None where it is not kept."""
-        watch = self._watches.get((name, 0))
-        return None if watch is None else watch.counted_at_first
+        cache = self._caches.get((name, 0))
+        return None if cache is None else cache.counted_at_first
 
     def forget(self) -> None:
-        """Let go of everything of the model."""
-        self._watches.clear()
+        """Drop every reference to the model."""
+        self._caches.clear()
         self.sites.forget()
 
     def aside(self) -> AbstractContextManager[None]:
-        """What happens inside is ours, and not the model's doing."""
+        """Operations inside are the probe's and are left out of the trace."""
         trace = self.run.trace
         return nullcontext() if trace is None else trace.aside()
 
     def wants_pass(self) -> bool:
-        """Whether the pass of the whole model that begins now is recorded. Of one that is not, nothing is."""
+        """Whether to record the pass of the whole model that starts now. The others are `SKIPPED`."""
         return True
 
     def model_begins(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A call of the whole model begins, maybe inside another."""
+        """A call of the whole model starts, possibly inside another."""
         if is_recomputation():
             return
         run = self.run
@@ -89,7 +89,7 @@ class Forward:
             return
         run.enter(RECORDED, sys.exception())
         run.wants_graph = self.gradients.now
-        run.situation = PassContext.of(model)
+        run.context = PassContext.of(model)
         first = first_tensor(args, kwargs)
         if first is not None:
             run.n_images = n_samples(args, first)
@@ -101,7 +101,7 @@ class Forward:
             run.trace = watch_this_call(model, args, kwargs)
 
     def before(self, name: str, norm: nn.Module | NormLayer, training: bool, x: Tensor | None) -> None:
-        """A norm, a module or a function with its plan, is called with x: read it."""
+        """A norm is called with x: read it. `norm` is a module, or the plan of a function."""
         run = self.run
         if run.state is SKIPPED:
             return
@@ -125,27 +125,27 @@ class Forward:
     def _read(
         self, key: Key, norm: nn.Module | NormLayer, training: bool, x: Tensor | None, for_gradient: bool
     ) -> Sequence[InputReading | None]:
-        """The input, read by every plan that may fit; by the settled one after the first call."""
+        """The input, read by every plan that may fit; after the first call, by the plan that did."""
         if x is None or not has_values(x):
             return []
         site = self.sites.get(key)
         # one module is the same at all its calls; each call of a function has tensors of its own
         owner = key if isinstance(norm, NormLayer) else (key[0], 0)
-        watch = self._watches[owner]
-        plans = (norm,) if isinstance(norm, NormLayer) else watch.plans(norm)
+        cache = self._caches[owner]
+        plans = (norm,) if isinstance(norm, NormLayer) else cache.plans(norm)
         settled = site.settled.get(training) if site else None
         plans = plans if settled is None else (plans[settled[0]],)
-        memory = self.sites.memory.get(owner) or self.run.memory.get(owner)
-        if memory is None:
-            memory = self.run.memory[owner] = watch.vectors(plans[0])
-            watch.begins(plans[0])
+        initial = self.sites.initial.get(owner) or self.run.initial.get(owner)
+        if initial is None:
+            initial = self.run.initial[owner] = cache.vectors(plans[0])
+            cache.begins(plans[0])
         return [
             observe_before(
                 plan,
-                watch.vectors(plan),
+                cache.vectors(plan),
                 x,
                 training,
-                memory,
+                initial,
                 site.reference if site else None,
                 self._histograms,
                 settled is None,
@@ -160,7 +160,7 @@ class Forward:
         ]
 
     def after(self, name: str, output: Any) -> None:
-        """A norm has returned: finish its call, which waits for the end of the pass."""
+        """A norm has returned: complete its call, which counts at the end of the pass."""
         run = self.run
         begun = run.close(name)
         if begun is None:
@@ -191,7 +191,7 @@ class Forward:
             self._commit(run, whole=False)
 
     def model_ends(self, output: Any) -> None:
-        """The call of the whole model is over, well or by an exception."""
+        """A call of the whole model has returned or raised."""
         if is_recomputation():
             return
         run = self.run
@@ -207,9 +207,9 @@ class Forward:
             self._commit(run, whole=True)
 
     def _commit(self, run: Pass, whole: bool) -> None:
-        """Everything that was seen in this pass, of the whole model or a part, counts."""
+        """Add everything that was read in this pass, of the whole model or a part, to the totals."""
         with self.sites.lock:
-            self.sites.add(run.waiting, run.memory, run.situation)
+            self.sites.add(run.waiting, run.initial, run.context)
             if run.waiting:
                 self._wants_graph = self.sites.wire([call.key for call in run.waiting], run.trace)
             self.n_forwards += 1 if whole and run.calls else 0
@@ -221,5 +221,5 @@ class Forward:
 
 
 def _index_of(seen: CallStats, tries: Sequence[InputReading | None]) -> int:
-    """Which of the plans that were tried it is."""
+    """The index of the plan that was used among those that were tried."""
     return next(i for i, tried in enumerate(tries) if tried is not None and tried.plan is seen.before.plan)

@@ -1,8 +1,8 @@
-"""Norms that pass no hook: functions, and modules whose `forward` is called directly.
+"""Norms that call no hook: functions, and modules whose `forward` is called directly.
 
 A functional norm becomes a site named after the module in whose code it stands, and the line:
 "encoder.0.layer_norm:57"; with another number of channels it is a site of its own, "encoder.0.layer_norm:57[96]".
-A norm module called past its hooks is recorded under its own name, and that is said.
+A norm module whose `forward` is called directly is recorded under its own name, with a note.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FRAMES_UP = 3
 """From `function_called` to the line that calls the function: through `functional.called`, and the function."""
 
 MOST_SIZES = 16
-"""Numbers of channels of one functional norm that are recorded, each as a site; sequences may have any length."""
+"""At most this many numbers of channels of one functional norm are recorded, each as a site of its own."""
 
 
 class Unhooked:
@@ -57,7 +57,7 @@ class Unhooked:
         self._forward = forward
 
     def function_called(self, name: str, args: tuple[Any, ...]) -> Callable[[Any], None] | None:
-        """A functional norm is called; inside a norm that is open it is that norm's own doing."""
+        """A functional norm is called. Inside the call of a norm module it is that module's computation."""
         run = self._forward.run
         if run.open or run.state is SKIPPED:
             return None
@@ -83,7 +83,7 @@ class Unhooked:
                 self.crowded.add(site)
                 return None
             sizes.append(plan.n_channels)
-        # channels that are not the same do not add: another number of them is another site
+        # statistics per channel cannot be added across different numbers of channels
         site = site if plan.n_channels == sizes[0] else f"{site}[{plan.n_channels}]"
         self.classes.setdefault(site, f"F.{name}")
         self.inside.add(path)
@@ -91,7 +91,7 @@ class Unhooked:
         return self._begin(site, plan, training, args)
 
     def updated(self, tree: ModuleTree) -> set[str]:
-        """The paths of modules whose running statistics a functional norm was given to update."""
+        """The paths of modules whose running statistics were passed to a functional norm to be updated."""
         return {
             path
             for path, module in tree.modules.items()

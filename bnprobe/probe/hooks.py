@@ -1,4 +1,4 @@
-"""The hooks themselves: registered together, removed together, and harmless in a copy of the model."""
+"""The hooks: registered together, removed together, and without effect in a copy of the model."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def register(
         before, after = Hook(forward, BEFORE, name, number), Hook(forward, AFTER, name, number)
         undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
         undo.callback(module.register_forward_hook(after, with_kwargs=True).remove)
-    # always called: a pass that ends in an exception must give up what it saw
+    # always_call: what was read in a pass that raises must be dropped
     undo.callback(model.register_forward_hook(ends, with_kwargs=True, always_call=True).remove)
 
 
 class Hook:
-    """One registered hook. It copies and pickles to one that does nothing, so that neither a deepcopy
-    nor a saved model records, or drags the probe along."""
+    """One registered hook. Its copies and pickles do nothing, so that neither a deepcopy of the model nor a saved model
+    records, or holds a reference to the probe."""
 
     def __init__(self, forward: Forward | None, act: str, name: str = "", number: int = 0) -> None:
         self.forward, self.act, self.name, self.number = forward, act, name, number
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any = None, output: Any = None) -> None:
-        """As torch calls it; it never returns anything, so that nothing of the call changes."""
+        """Called by torch. Returns nothing, so that arguments and outputs stay as they are."""
         forward = self.forward
-        # while a compiler traces the model there are no values to read
+        # under a tracing compiler tensors have no values
         if torch.compiler.is_compiling():
             compiler_came(self.number)
             return

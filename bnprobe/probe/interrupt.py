@@ -1,4 +1,4 @@
-"""Ctrl-C between batches: a batch that has begun is finished first, so that it counts everywhere or nowhere."""
+"""Ctrl-C during `record`: the running batch is completed first, so that it counts for every layer or for none."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from types import FrameType
 
 
 class Stop:
-    """While `begun`, the first Ctrl-C waits for the end and the second does not."""
+    """While `begun`, the first Ctrl-C waits for the end of the block; a second one interrupts at once."""
 
     def __init__(self) -> None:
         self._busy = self._asked = False
 
     @contextmanager
     def begun(self) -> Iterator[None]:
-        """What is inside is finished; raises KeyboardInterrupt after it where that was asked for meanwhile."""
+        """The block is completed; raises KeyboardInterrupt after it if Ctrl-C was pressed meanwhile."""
         self._busy = True
         try:
             yield
@@ -27,7 +27,7 @@ class Stop:
             raise KeyboardInterrupt
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        """What SIGINT calls."""
+        """The handler of SIGINT."""
         if self._asked or not self._busy:
             raise KeyboardInterrupt
         self._asked = True
@@ -35,7 +35,7 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Take SIGINT over for a while, where it is Python's own to give: in the main thread, with no other handler."""
+    """Handle SIGINT inside the block, if this is the main thread and nobody else handles it."""
     stop = Stop()
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

@@ -1,4 +1,4 @@
-"""Class labels of a batch, in whatever form they come, as one array; and whether a target is labels at all."""
+"""Class labels of a batch, in any accepted form, as one array; and whether a target is class labels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bnprobe.errors import BadLabels
 from bnprobe.stats.moments import Array
 
 NONE = -1.0
-"""Stands for a sample without a label, as any negative number does."""
+"""Marks an unlabeled sample, as any negative number does."""
 
 Labels = Tensor | np.ndarray[Any, Any] | Sequence[int | np.integer[Any] | Tensor | None]
 """Class labels, one integer per sample; see `labels_of` for what is refused at run time."""
 
-_FORM = "one whole number per sample, in a 1-D tensor, array or list, with -1 or None for a sample without"
+_FORM = "one integer per sample, as a 1-D tensor, array or list, with -1 or None for unlabeled samples"
 
 
 def labels_of(labels: Any) -> Array:
@@ -36,12 +36,12 @@ def labels_of(labels: Any) -> Array:
     else:
         found, said = _listed(labels), type(labels).__name__
     if found is None:
-        raise BadLabels(f"labels must be {_FORM}; got {said}. Of one-hot rows give y.argmax(1).")
+        raise BadLabels(f"labels must be {_FORM}, got {said}. For one-hot rows pass y.argmax(1).")
     return np.maximum(found.astype(np.float64), NONE)
 
 
 def _listed(labels: Any) -> np.ndarray[Any, Any] | None:
-    """A list of whole numbers and Nones; None where it is something else."""
+    """A list of integers and Nones as an array; None for anything else."""
     if not isinstance(labels, Sequence) or isinstance(labels, str | bytes):
         return None
     values = [NONE if label is None else label.item() if _is_number(label) else label for label in labels]
@@ -51,21 +51,21 @@ def _listed(labels: Any) -> np.ndarray[Any, Any] | None:
 
 
 def _is_number(label: Any) -> bool:
-    """Whether it is a scalar of torch or numpy."""
+    """Whether it is a torch or numpy scalar."""
     return isinstance(label, Tensor | np.generic) and label.ndim == 0
 
 
 def check_length(labels: Array, n_samples: int) -> None:
-    """Raises BadLabels where there is not one label per sample."""
+    """Raises BadLabels unless there is one label per sample."""
     if len(labels) != n_samples:
         raise BadLabels(
-            f"{len(labels)} labels were given for a batch of {n_samples} samples. "
-            "Give one for each, -1 or None for those without."
+            f"got {len(labels)} labels for a batch of {n_samples} samples. Pass one label per sample, -1 or None for "
+            "unlabeled samples."
         )
 
 
 def class_labels(target: Any, n_samples: int) -> Array | None:
-    """The labels that a target is, or None: one whole number per sample, or it is something else."""
+    """A target as class labels, if it is one integer per sample; else None."""
     try:
         labels = labels_of(target)
     except BadLabels:

@@ -1,4 +1,4 @@
-"""What a reader of a recording must know of how it was made: calls that are missing, or were made another way."""
+"""The notes of a recording: which calls are missing from it, which were recorded in another way, and what to do."""
 
 from __future__ import annotations
 
@@ -9,42 +9,51 @@ from bnprobe.probe.functional_calls import MOST_SIZES, Unhooked
 from bnprobe.probe.survey.compiled import Eager
 
 LATE_BACKWARD = (
-    "A backward pass ran after the probe was detached: its gradients were not recorded. Call backward before "
+    "A backward pass ran after the probe was detached, so its gradients were not recorded. Call backward() before "
     "detach(), inside the with block."
 )
 
 
 def notes(forward: Forward, unhooked: Unhooked, eager: Eager) -> Iterator[str]:
-    """Sentences, each with what to do."""
+    """Sentences for the report: the fact, and what to do about it."""
     if forward.n_unreadable:
         yield (
-            f"{forward.n_unreadable} calls of norm layers had an input that is not a floating tensor of known shape, "
-            "or ran inside a transform of torch.func, where tensors stand for others."
+            f"{_calls(forward.n_unreadable)} not recorded: the input was not a floating-point tensor of known shape, or "
+            "the call ran inside a torch.func transform such as vmap or grad, where tensors hold no values of their own. "
+            "Run the model outside the transform to record it."
         )
     if eager.late:
         yield (
-            "The model was compiled while the probe was attached. Compiled code passes no hook: the forward passes in "
-            "which that was noticed are missing; after them it ran uncompiled. Compile it after detach()."
+            "The model was compiled while the probe was attached. Compiled code does not call hooks, so the forward "
+            "passes until this was noticed are missing; after that the model ran uncompiled. Compile it after detach()."
         )
     elif eager.held:
-        yield "Compiled parts ran uncompiled while the probe was attached, since compiled code passes no hook."
+        yield "Compiled parts ran uncompiled while the probe was attached, because compiled code does not call hooks."
     for name, n in unhooked.direct.items():
         yield (
-            f"{name}: forward was called directly {n} times, past its hooks. It was recorded all the same, from the "
-            "function that it calls; hooks of others did not run. Call the module itself."
+            f"{name}: forward was called directly {_times(n)}, which skips hooks. It was recorded from the function that "
+            "it calls, but hooks registered by others did not run. Call the module itself."
         )
     for name in sorted(unhooked.crowded):
         yield (
-            f"{name}: it normalized over {MOST_SIZES} numbers of channels and more, as a norm over a sequence of any "
-            f"length does; calls with any but the first {MOST_SIZES} were not recorded. Give it inputs of one size."
+            f"{name}: called with more than {MOST_SIZES} different numbers of channels, as a norm over sequences of any "
+            f"length is. Only calls with the first {MOST_SIZES} were recorded. Use inputs of one size to record all."
         )
     if forward.n_outside:
         yield (
-            "Parts of the model were called outside its own forward: there the calls of a layer that is used "
-            "more than once are not told apart. Attach to the part that is called."
+            "Parts of the model were called outside its own forward, where several calls of one layer cannot be "
+            "distinguished. Attach to the part that is called."
         )
     if forward.gradients.perhaps_scaled and forward.gradients.seen:
         yield (
-            "Gradients passed a forward under float16 autocast: if a loss scaler was in use they are scaled by it. "
-            "Give it to attach(model, scaler=...) to record them unscaled."
+            "Gradients come from a forward pass under float16 autocast. If a loss scaler is in use, they are scaled by "
+            "it. Pass it as attach(model, scaler=...) to record them unscaled."
         )
+
+
+def _calls(n: int) -> str:
+    return "1 call of a norm layer was" if n == 1 else f"{n:,} calls of norm layers were"
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n:,} times"

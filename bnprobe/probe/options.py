@@ -48,11 +48,11 @@ def _patterns_of(layers: Any) -> tuple[str, ...] | None:
     patterns = tuple(layers) if several else (layers,)
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise BnprobeError(
-            f"layers={layers!r} is not a path. Give a path or a shell pattern such as "
+            f"layers={layers!r} is not a path. Pass a path or a shell-style pattern such as "
             '"layer4.*", or a list of them.'
         )
     if not patterns:
-        raise BnprobeError("layers is empty, so there is nothing to probe. Leave it out for every layer.")
+        raise BnprobeError("layers is empty, so there is nothing to record. Omit it to record all norms.")
     return patterns
 
 
@@ -63,7 +63,7 @@ def _constants_of(normalize: Any) -> Normalize | None:
         mean, std = (tuple(map(float, part)) for part in normalize)
     except (TypeError, ValueError):
         raise BnprobeError(
-            f"normalize={normalize!r} is not a pair of sequences. Give (mean, std), each with one number per input channel, "
-            "such as ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))."
+            f"normalize={normalize!r} is not a pair of sequences. Pass (mean, std), each with one number per input "
+            "channel, such as ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))."
         ) from None
     return Normalize(mean, std)

@@ -60,11 +60,11 @@ class Pass(threading.local):
         """The pass is over, or a call outside one: forget what was there."""
         self.state, self.depth, self.handling = OUTSIDE, 0, None
         self.wants_graph = False
-        self.situation = ALONE
+        self.context = ALONE
         self.started = time.perf_counter()
         self.n_images = 0
         self.calls: dict[str, int] = {}
-        self.memory: dict[Key, Vectors] = {}
+        self.initial: dict[Key, Vectors] = {}
         self.open: list[OpenCall] = []
         self.waiting: list[PendingCall] = []
         self.trace: Trace | None = None

@@ -1,4 +1,4 @@
-"""The loop: run a model over batches with a probe attached and a progress bar, and return what was seen."""
+"""The loop around `attach`: run a model over batches with a progress bar, and return the recording."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bnprobe.recording import Recording
 Loss = Callable[[Any, Any], Tensor]
 
 MOST_CLASSES = 1000
-"""Classes up to which the targets of a run are taken for labels: each costs a number per channel."""
+"""Up to this many distinct targets are taken for class labels; each class costs one number per channel."""
 
 
 def record(
@@ -81,10 +81,10 @@ def record(
     """
     if loss is not None and not callable(loss):
         raise BnprobeError(
-            f"loss must be a function of output and y, got {loss!r}. Give `torch.nn.functional.cross_entropy`, say."
+            f"loss must be a function of (output, y), got {loss!r}. Pass for example torch.nn.functional.cross_entropy."
         )
 
-    def told(recording: Recording) -> Recording:
+    def described(recording: Recording) -> Recording:
         name = model_name or recording.about.model
         about = replace(recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing)
         return replace(recording, about=about)
@@ -101,17 +101,17 @@ def record(
         try:
             _run(model, batches, loss, probe, bar)
         except KeyboardInterrupt:
-            raise Interrupted(told(probe.recording)) from None
-    recording = told(probe.recording)
+            raise Interrupted(described(probe.recording)) from None
+    recording = described(probe.recording)
     if not recording.about.n_forwards:
         raise NothingRecorded(
-            "the batches held nothing, so the model was not run. Give at least one batch of inputs."
+            "there were no batches, so the model was not run. Pass at least one batch of inputs."
         )
     return recording
 
 
 def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Probe, bar: Any) -> None:
-    """The loop itself."""
+    """The loop over batches."""
     labels = _Labels()
     device = next((tensor.device for tensor in _parameters(model)), torch.device("cpu"))
     with stoppable() as stop:
@@ -124,7 +124,9 @@ def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Pro
                 with nullcontext() if by_class is None else probe.labels(by_class):
                     output = model(*args, **kwargs)
                 if loss is not None:
-                    for parameter in _parameters(model):  # as `zero_grad` does, which a class may hide
+                    for parameter in _parameters(
+                        model
+                    ):  # not model.zero_grad(), a name that a class may hide
                         parameter.grad = None
                     with _gradients_put_back(_leaves(batch)):
                         torch.autograd.backward(_loss_of(loss, output, y))
@@ -152,20 +154,20 @@ class Interrupted(KeyboardInterrupt):
 
 
 def _each(batches: Any) -> Iterator[Any]:
-    """The batches one after the other."""
+    """The batches, one after another."""
     what = type(batches).__name__
     if isinstance(batches, Tensor):
         what = f"a tensor of shape {tuple(batches.shape)}"
     elif not isinstance(batches, str | bytes | Mapping):
         try:
-            each = iter(batches)  # a dataset without __iter__ has one, too
+            each = iter(batches)  # also of a dataset without __iter__
         except TypeError:
             pass
         else:
             yield from each
             return
     raise BnprobeError(
-        f"batches must be a loader or a list of batches, got {what}. Of one batch give [batch]."
+        f"batches must be a loader or a list of batches, got {what}. Wrap a single batch in a list: [batch]."
     )
 
 
@@ -176,19 +178,19 @@ def _loss_of(loss: Loss, output: Any, y: Any) -> Tensor:
         if y is not None:
             raise
         raise BnprobeError(
-            f"the loss failed without targets ({' '.join(str(error).split())[:200]}). Give batches of (x, y), or a "
-            "loss that does without y."
+            f"the loss failed and the batches have no targets ({' '.join(str(error).split())[:200]}). Pass batches of "
+            "(x, y), or a loss that does not use y."
         ) from error
 
 
 class _Labels:
-    """The class labels of one batch after the other, as long as they look like classes."""
+    """The class labels of batches, for as long as the targets look like classes."""
 
     def __init__(self) -> None:
         self._known: set[float] = set()
 
     def of(self, batch: Any) -> Any:
-        """The target, if it is one label per sample; None for another form, and for too many classes by now."""
+        """The target, if it is one label per sample; None for any other form, and once there are too many classes."""
         x, y = _parts(batch)
         first = _first_tensor(x)
         if y is None or first is None or not first.dim() or len(self._known) > MOST_CLASSES:
@@ -209,7 +211,7 @@ def _first_tensor(value: Any) -> Tensor | None:
 
 @contextmanager
 def _gradients_put_back(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """The tensors keep the very `.grad` they had, whatever backward passes run meanwhile."""
+    """Put every tensor's own `.grad` back after the block, whatever backward passes run inside."""
     kept = [(tensor, tensor.grad) for tensor in tensors]
     try:
         yield
@@ -219,7 +221,7 @@ def _gradients_put_back(tensors: Iterable[Tensor]) -> Iterator[None]:
 
 
 def _leaves(value: Any) -> Iterator[Tensor]:
-    """Tensors in nested containers at which gradients would accumulate."""
+    """Leaf tensors in nested containers that require a gradient."""
     if isinstance(value, Tensor):
         if value.is_leaf and value.requires_grad:
             yield value
@@ -229,14 +231,14 @@ def _leaves(value: Any) -> Iterator[Tensor]:
 
 
 def _parts(batch: Any) -> tuple[Any, Any]:
-    """The input and the target of a batch; a batch of one thing has no target."""
+    """The input and the target of a batch; the target is None if there is only one element."""
     if isinstance(batch, tuple | list) and len(batch) in (1, 2):
         return batch[0], batch[1] if len(batch) == 2 else None
     return batch, None
 
 
 def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What to call the model with; see `record` for what an input is."""
+    """Positional and keyword arguments for the model; see `record` for what an input may be."""
     if isinstance(x, Mapping):
         return (), dict(x)
     return (x, {}) if isinstance(x, tuple) else ((x,), {})

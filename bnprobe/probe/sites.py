@@ -14,17 +14,17 @@ from bnprobe.graph import UNKNOWN, Known, Trace, neighbours_of
 from bnprobe.norms import NormLayer
 from bnprobe.probe.calls import CallStats, HistogramScale, Key, Last, Vectors, last_of, vectors_of
 from bnprobe.probe.calls.accumulators import Totals
-from bnprobe.probe.calls.call_log import LedgerTotals, PassContext
+from bnprobe.probe.calls.call_log import CallLogTotals, PassContext
 from bnprobe.recording import GradientRecord, LayerRecord
 from bnprobe.recording.neighbours import Neighbours
 
 Settled = tuple[int, str]
-"""The plan that fits, by its place among those of the layer, and the way to the output."""
+"""The index of the plan that fits, and how the output is obtained: "derived" or "read"."""
 
 
 @dataclass
 class Site:
-    """The running total of one (layer, call), and what its first call settled.
+    """The running totals of one (layer, call), and what its first call determined.
 
     `settled` holds the plan and the way to the output by the layer's training flag: a layer frozen in
     a way of its own may follow another plan in each mode.
@@ -43,15 +43,15 @@ class Site:
     output: str = "derived"
     neighbours: Neighbours | None = None
     totals: Totals = field(default_factory=Totals)
-    call_log: LedgerTotals = field(default_factory=LedgerTotals)
+    call_log: CallLogTotals = field(default_factory=CallLogTotals)
 
-    def add(self, seen: CallStats, situation: PassContext) -> None:
-        """Updating is merging: every statistic of the call joins the total."""
+    def add(self, seen: CallStats, context: PassContext) -> None:
+        """Merge the statistics of one call into the totals."""
         before = seen.before
         self.totals.add(seen)
-        self.call_log.add(seen, situation)
+        self.call_log.add(seen, context)
         self.n_calls += 1
-        # a norm that uses stored statistics whatever its flag says is not training
+        # a norm that normalizes with running statistics is not training, whatever its flag
         self.n_calls_training += before.training and not before.plan.uses_running
         self.n_calls_running += before.plan.uses_running
         self.n_images += seen.n_images
@@ -62,9 +62,9 @@ class Site:
     def record(
         self, key: Key, class_name: str, gradient: GradientRecord | None, counted_at_first: int | None
     ) -> LayerRecord:
-        """What was seen at this site so far, as plain data; `counted_at_first` batches had the layer counted."""
+        """What was recorded so far, as plain data; `counted_at_first` is num_batches_tracked before the first call."""
         plan, last = self.plan, self.last.vectors
-        # what a sharded layer was called with is given back afterwards, and must not be looked at
+        # the storage of a sharded layer is freed after its call, and must not be read
         now = vectors_of(plan) if all(map(_is_there, _tensors(plan))) else last
         moved = [not _same(a, b) for a, b in zip(vars(self.first).values(), vars(now).values(), strict=True)]
         tracked = plan.n_batches_tracked
@@ -98,7 +98,7 @@ class Site:
 
 @dataclass(frozen=True)
 class PendingCall:
-    """One call that counts once its forward pass has ended well."""
+    """One call, which counts once its forward pass has ended without an exception."""
 
     key: Key
     settled: Settled
@@ -106,40 +106,40 @@ class PendingCall:
 
 
 class Sites:
-    """All sites, in the order in which they were first reached, and each layer's memory from before the run.
+    """All sites, in the order in which they were first reached, and the vectors of each layer before the run.
 
-    `memory` is by the first call of a module, and by each call of a function.
+    `initial` has one entry per module, at its first call, and one per call of a function.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.memory: dict[Key, Vectors] = {}
+        self.initial: dict[Key, Vectors] = {}
         self._sites: dict[Key, Site] = {}
 
     def get(self, key: Key) -> Site | None:
-        """The site, once a call of it has counted."""
+        """The site, once one of its calls has counted; else None."""
         return self._sites.get(key)
 
     def add(
-        self, waiting: Sequence[PendingCall], memory: Mapping[Key, Vectors], situation: PassContext
+        self, waiting: Sequence[PendingCall], initial: Mapping[Key, Vectors], context: PassContext
     ) -> None:
-        """Let the calls of one forward pass count. The caller holds the lock."""
-        self.memory = {**memory, **self.memory}
+        """Add the calls of one forward pass to the totals. The caller holds the lock."""
+        self.initial = {**initial, **self.initial}
         for call in waiting:
             site = self._sites.get(call.key)
             if site is None:
                 site = self._sites[call.key] = self._new(call)
             site.settled.setdefault(call.seen.before.training, call.settled)
-            site.add(call.seen, situation)
+            site.add(call.seen, context)
 
     def _new(self, call: PendingCall) -> Site:
-        memory = self.memory.get(call.key) or self.memory[call.key[0], 0]  # of a function, or of a module
+        initial = self.initial.get(call.key) or self.initial[call.key[0], 0]  # of a function, or of a module
         before = call.seen.before
-        first = replace(before.vectors, running_mean=memory.running_mean, running_var=memory.running_var)
+        first = replace(before.vectors, running_mean=initial.running_mean, running_var=initial.running_var)
         return Site({}, call.seen.mismatch, before.reference, first, before.plan, last_of(before))
 
     def wire(self, keys: Sequence[Key], trace: Trace | None) -> bool:
-        """Note what stands around the sites that are new; whether some could not be told without a trace."""
+        """Find the neighbours of new sites in the trace; returns whether a trace was needed and missing."""
         missing = [key for key in keys if self._sites[key].neighbours is None]
         if missing and trace is not None:
             norms = {key: Known(self._sites[key].plan, **vars(self._sites[key].first)) for key in keys}
@@ -148,7 +148,7 @@ class Sites:
         return bool(missing) and trace is None
 
     def snapshot(self) -> dict[Key, Site]:
-        """All sites, with what was still on a device brought home."""
+        """All sites, with everything fetched from the device."""
         with self.lock:
             sites = dict(self._sites)
             for site in sites.values():
@@ -156,8 +156,8 @@ class Sites:
         return sites
 
     def forget(self) -> None:
-        """Let go of everything, plans with the model's tensors among them."""
-        self._sites, self.memory = {}, {}
+        """Drop every reference, including plans with the model's tensors."""
+        self._sites, self.initial = {}, {}
 
 
 def _tensors(plan: NormLayer) -> tuple[Tensor | None, ...]:
@@ -165,7 +165,7 @@ def _tensors(plan: NormLayer) -> tuple[Tensor | None, ...]:
 
 
 def _is_there(tensor: Tensor | None) -> bool:
-    """Whether a tensor has the memory that its shape speaks of."""
+    """Whether a tensor has storage for all of its values."""
     return tensor is None or tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 

@@ -1,4 +1,4 @@
-"""What hooks are handed: tensors in containers, and the circumstances of a call."""
+"""What hooks receive: tensors in containers, and the circumstances of a call."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def has_values(x: Tensor) -> bool:
-    """Whether it is a plain floating tensor, and no transform of torch.func (vmap, grad) is under way."""
+    """Whether it is a plain floating-point tensor, outside transforms of torch.func (vmap, grad)."""
     return x.is_floating_point() and not (x.is_meta or x.is_nested or is_transformed())
 
 
 def is_transformed() -> bool:
-    """Whether a transform of torch.func is under way, in which tensors stand for others."""
+    """Whether a transform of torch.func is running, in which tensors have no values of their own."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def is_recomputation() -> bool:
-    """Whether gradient checkpointing is running a forward pass again, inside a backward pass."""
+    """Whether gradient checkpointing is recomputing a forward pass inside a backward pass."""
     return bool(torch._C._current_graph_task_id() != -1)
 
 
 def calls_on_stack(module: nn.Module) -> int:
-    """How many calls of `module` are under way in this thread.
+    """How many calls of `module` are running in this thread.
 
     torch's hooks cannot tell a model that calls itself from one whose last pass was interrupted
     (KeyboardInterrupt passes the always-called hooks by), and the second must not count as nested.
@@ -77,7 +77,7 @@ def is_lazy(parameter: Tensor) -> bool:
 
 
 def device_name(x: Tensor) -> str:
-    """The device of a tensor, in words."""
+    """The name of a tensor's device for the report."""
     if x.is_cuda:
         return torch.cuda.get_device_name(x.device)
     n = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Layers of every geometry, and the plain linear map that torch makes of each: twins for the closed forms."""
+"""Layers of every geometry, and the plain linear map that torch makes of each: references for the closed forms."""
 
 from __future__ import annotations
 

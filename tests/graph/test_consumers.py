@@ -165,10 +165,10 @@ def test_what_follows(name: str, mode: str):
     after, expected = NETS[name]
     x = X.clone().requires_grad_("checkpointed" in name)
     with MODES[mode]():
-        assert wirings_in(Net(after), x)["bn"].follows == expected
+        assert neighbours_in(Net(after), x)["bn"].follows == expected
 
 
-def wirings_in(model: nn.Module, x: Tensor) -> dict[str, Any]:
+def neighbours_in(model: nn.Module, x: Tensor) -> dict[str, Any]:
     """As `neighbours_of`, under whatever mode is on."""
     return neighbours_of(model, x, grad=torch.is_grad_enabled())
 
@@ -235,7 +235,7 @@ def test_what_a_norm_does_inside_is_its_own_affair():
 
 
 def test_a_module_with_its_activation_inside():
-    """What follows is what takes the module's output; that its output is no norm's is told by the mismatch."""
+    """What follows is what takes the module's output; the mismatch shows that its output is not the norm's."""
 
     class Fused(nn.BatchNorm2d):
         def forward(self, x: Tensor) -> Tensor:

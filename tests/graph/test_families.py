@@ -27,7 +27,7 @@ Expected = dict[str, str]
 
 @dataclass(frozen=True)
 class Family:
-    """A model, its input, and the truth. `producers` gives (feeder, source, sources, activation) of some norms."""
+    """A model, its input, and the truth. `producers` gives (producer, source, sources, activation) of some norms."""
 
     build: Callable[..., nn.Module]
     follows: Expected

@@ -39,7 +39,7 @@ def test_folded_extremes_are_those_of_the_folded_layer(rng):
     assert found.bias is None
 
 
-def test_a_norm_without_memory_cannot_be_folded(rng):
+def test_a_norm_without_running_statistics_cannot_be_folded(rng):
     """Fails if weights are folded with statistics that are not there."""
     bias = rng.normal(size=3)
     found = folded(rng.normal(size=(3, 5)), bias, None, None, None, 1e-5)

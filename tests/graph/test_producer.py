@@ -25,7 +25,7 @@ X = torch.linspace(-2, 3, 2 * 3 * 9 * 11).reshape(2, 3, 9, 11)
 
 @pytest.fixture
 def producers(monkeypatch: pytest.MonkeyPatch) -> list[Producer]:
-    """Every feeder that is found, as the reductions are given it."""
+    """Every producer that is found, as the reductions get it."""
     found: list[Producer] = []
     real = producer._copied
 
@@ -257,7 +257,7 @@ def test_nothing_is_said_where_channels_do_not_match():
 
 
 def test_unpooled_norms_keep_no_numbers():
-    """A norm without running statistics has no memory that weights could imply."""
+    """A norm without running statistics has no running mean that weights could imply."""
     found = neighbours_of(random_vectors(nn.Sequential(nn.Conv2d(3, C, 3), nn.GroupNorm(2, C))), X)["1"]
     assert (found.producer, found.source) == ("0", "input")
     assert (found.folded, found.implied, found.stem) == (None, None, None)

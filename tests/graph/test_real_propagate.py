@@ -1,4 +1,4 @@
-"""What the real ResNet-20's norms remember, and what the norms before them implied: the published numbers."""
+"""The running statistics of the real ResNet-20, and what the previous norms imply of them: the published numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def net() -> ResNet20:
 
 
 def fit(net: ResNet20, found: dict, name: str = "mean") -> tuple[float, float]:
-    """R2 about the mean and root mean square error, in remembered deviations, over all channels together."""
+    """R2 about the mean and root mean square error, in running standard deviations, over all channels together."""
     y = np.concatenate([net[f"{at}.running_mean"] / net.sigma(at) for at in found])
     x = np.concatenate([getattr(one, name) / net.sigma(at) for at, one in found.items()])
     return 1 - ((y - x) ** 2).sum() / ((y - y.mean()) ** 2).sum(), float(np.sqrt(((y - x) ** 2).mean()))

@@ -83,7 +83,7 @@ NOT_ALONE: dict[str, Callable[[Wired, Tensor], Tensor]] = {
     "halves to two norms": halves,
     "the bias read elsewhere": lambda m, x: m.bn(m.c(x)) + m.c.bias.sum(),  # type: ignore[union-attr]
     "the bias of another layer": lambda m, x: m.bn(F.conv2d(x, m.c.weight, m.d.bias, padding=1)),
-    "the memory read elsewhere": lambda m, x: (
+    "the running mean read elsewhere": lambda m, x: (
         m.bn(m.c(x)) + F.batch_norm(x, m.bn.running_mean, m.bn.running_var)
     ),
     "dropout between": lambda m, x: m.bn(F.dropout(m.c(x), 0.5, True)),
@@ -100,7 +100,7 @@ ALONE: dict[str, Callable[[Wired, Tensor], Tensor]] = {
 }
 
 
-def told(model: nn.Module, x: Tensor, grad: bool = False) -> pd.Series:
+def findings_of(model: nn.Module, x: Tensor, grad: bool = False) -> pd.Series:
     """What is advised about biases."""
     with bnprobe.attach(model, gradients=grad) as probe, torch.set_grad_enabled(grad):
         model(x)
@@ -119,25 +119,25 @@ def follow(advice: str, model: nn.Module) -> None:
 @pytest.mark.parametrize("way", NOT_ALONE)
 def test_a_bias_that_has_an_effect(way: str, grad: bool):
     """Fails if a bias is called redundant whose loss the output would show."""
-    assert told(Wired(NOT_ALONE[way]).eval(), torch.randn(2, C, 6, 6), grad).empty
+    assert findings_of(Wired(NOT_ALONE[way]).eval(), torch.randn(2, C, 6, 6), grad).empty
 
 
 def test_vectors_that_two_modules_hold():
-    """Fails if a bias or a memory is changed that a second module of the model has, too."""
+    """Fails if a bias or a running mean is changed that a second module of the model has, too."""
     x, model = torch.randn(2, C, 6, 6), Wired(lambda m, x: m.bn(m.d(F.relu(m.bn(m.c(x)))))).eval()
     model.d.weight, model.d.bias = model.c.weight, model.c.bias
-    assert told(model, x).empty
+    assert findings_of(model, x).empty
     model = Wired(lambda m, x: m.bn2(F.relu(m.bn(m.c(x))))).eval()
     model.bn2.running_mean = model.bn.running_mean
-    assert told(model, x).empty
+    assert findings_of(model, x).empty
 
 
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("way", ALONE)
 def test_a_bias_that_has_none(way: str, grad: bool):
-    """Fails if it is not told, or if what is advised changes the output."""
+    """Fails if it is not reported, or if what is advised changes the output."""
     model, x = Wired(ALONE[way]).eval(), torch.randn(2, C, 6, 6)
-    (advice,) = told(model, x, grad)
+    (advice,) = findings_of(model, x, grad)
     before = model(x)
     follow(advice, model)
     assert (model.c.bias is None) != (model.line.bias is None)
@@ -148,7 +148,7 @@ def test_two_layers_with_a_norm_each():
     """Fails if the advice names a pair wrongly, or stops after the first."""
     model = Wired(lambda m, x: m.bn2(m.d(F.relu(m.bn(m.c(x)))))).eval()
     x = torch.randn(2, C, 6, 6)
-    (advice,) = told(model, x)
+    (advice,) = findings_of(model, x)
     before = model(x)
     follow(advice, model)
     assert model.c.bias is None
@@ -158,7 +158,7 @@ def test_two_layers_with_a_norm_each():
 
 def test_a_functional_norm_is_advised_in_words():
     """Fails if a module is asked for that a function's call is not."""
-    (advice,) = told(Wired(functional).eval(), torch.randn(2, C, 6, 6))
+    (advice,) = findings_of(Wired(functional).eval(), torch.randn(2, C, 6, 6))
     assert "`" not in advice
     assert "running mean that the function is given" in advice
 

@@ -1,4 +1,4 @@
-"""Watching leaves nothing behind: exceptions, other modes, compilers, function transforms, memory, errors of ours."""
+"""Watching leaves nothing behind: exceptions, other modes, compilers, function transforms, RAM, our own errors."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_compiled_parts_stay_compiled():
 
 
 def test_compiled_functions_stay_compiled():
-    """A compiled function cannot be told beforehand: it must run as it does without us."""
+    """A compiled function cannot be recognized beforehand: it must run as it does without us."""
     frames: list[int] = []
 
     def backend(graph: Any, example: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.models import Norm
-from support.witness import Witness
+from support.reference_probe import ReferenceProbe
 
 from bnprobe.measures import tables
 from bnprobe.recording import Recording
@@ -41,13 +41,13 @@ def assert_columns(
 
 
 def assert_tables_true(
-    recording: Recording, norms: Mapping[str, Norm], witness: Witness, all_steady: bool = True
+    recording: Recording, norms: Mapping[str, Norm], reference: ReferenceProbe, all_steady: bool = True
 ) -> None:
     """Every column of both tables agrees; unless `all_steady`, what rounding alone decides is left out."""
     measured = tables(recording)
     assert len(measured.channels) == sum(record.n_channels for record in recording.layers)
     for i, record in enumerate(recording.layers):
-        norm, calls = norms[record.layer], witness.calls[record.layer, record.call]
+        norm, calls = norms[record.layer], reference.calls[record.layer, record.call]
         rows, y = (np.concatenate([norm.rows(getattr(call, side)) for call in calls]) for side in "xy")
         mine = measured.channels[
             measured.channels["layer"].eq(record.layer) & measured.channels["call"].eq(record.call)

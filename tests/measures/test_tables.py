@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from support.models import BY_NAME, CASES, Case
-from support.witness import Witness
+from support.reference_probe import ReferenceProbe
 
 import bnprobe
 from bnprobe.measures import glossary, tables
@@ -54,23 +54,23 @@ def dtype_kind(column: pd.Series) -> str:
     return "O" if column.dtype.kind in "OUT" or pd.api.types.is_string_dtype(column) else column.dtype.kind
 
 
-def recorded(case: Case, training: bool) -> tuple[Recording, Witness]:
+def recorded(case: Case, training: bool) -> tuple[Recording, ReferenceProbe]:
     """A recording and the raw tensors of the same calls."""
     model = case.model(training)
-    witness = Witness(model, list(case.norms))
+    reference = ReferenceProbe(model, list(case.norms))
     with bnprobe.attach(model) as probe:
         for x in case.batches():
-            with witness.watching():
+            with reference.watching():
                 case.call(model, x)
-    return probe.recording, witness
+    return probe.recording, reference
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_column_agrees_with_its_twin(case, training):
     """Fails if any formula, divisor, sign, axis or order of channels is wrong in any column of any kind of norm."""
-    found, witness = recorded(case, training)
-    assert_tables_true(found, case.norms, witness)
+    found, reference = recorded(case, training)
+    assert_tables_true(found, case.norms, reference)
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ class AnySize(nn.Module):
 
 
 def test_a_dropped_probe_listens_no_longer():
-    """Fails if a probe that was never detached is told of functional norms for the rest of the process."""
+    """Fails if a probe that was never detached is called for functional norms for the rest of the process."""
     before = F.layer_norm.__code__
     model = AnySize()
     probe = bnprobe.attach(model)

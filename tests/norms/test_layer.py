@@ -54,7 +54,7 @@ def test_fits_refuses_other_shapes():
 
 
 def test_rows_are_views_of_common_layouts():
-    """Fails if every norm's input is copied before it is read: memory would double."""
+    """Fails if every norm's input is copied before it is read: RAM would double."""
     x = torch.ones(2, C, H, W)
     assert NormLayer("k", "batch", C, 0.0).rows(x).data_ptr() == x.data_ptr()
     tokens = torch.ones(2, L, C)
@@ -66,9 +66,9 @@ def test_rows_are_views_of_common_layouts():
     [
         ({"pools": "layer"}, "Use one of batch, instance, group, channels"),
         ({"channels": "middle"}, "Use 'first' or 'last'"),
-        ({"uses_running": True}, "Give both, or uses_running=False"),
-        ({"n_groups": 2}, "3 channels do not fall into 2 groups"),
-        ({"n_groups": 0}, "do not fall into 0 groups"),
+        ({"uses_running": True}, "Pass both, or uses_running=False"),
+        ({"n_groups": 2}, "n_groups=2 does not divide 3 channels"),
+        ({"n_groups": 0}, "n_groups=0 does not divide 3 channels"),
     ],
     ids=str,
 )

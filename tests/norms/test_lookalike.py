@@ -36,7 +36,7 @@ def test_a_group_norm_by_its_looks():
     assert (plan.kind, plan.pools, plan.n_groups, plan.n_channels) == ("group_norm", "group", 2, 6)
 
 
-def test_one_plus_w_is_told_from_w():
+def test_one_plus_w_is_distinguished_from_w():
     """Fails if gamma of a Gemma-like norm is reported as w: with w = 0 it would look dead."""
     model = nn.Sequential(PlusOneRMSNorm(C)).double()
     with bnprobe.attach(model) as probe:

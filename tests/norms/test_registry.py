@@ -18,7 +18,7 @@ from bnprobe.norms import NormLayer, describe, is_norm, looks_like_norm, registe
 
 
 @pytest.mark.parametrize("case", CASES + EVAL_ONLY, ids=lambda case: case.name)
-def test_norms_of_the_menagerie_are_found(case: Case):
+def test_norms_of_the_test_models_are_found(case: Case):
     """Fails if a norm is missed or something else is taken for one."""
     found = [name for name, m in case.model().named_modules() if is_norm(m)]
     assert [name or "BatchNorm2d" for name in found] == [*case.norms, *case.never_called]
@@ -63,7 +63,7 @@ def test_lazy_norms_are_norms_before_their_first_pass():
 
 
 class Halved(nn.Module):
-    """Divides by twice the batch's standard deviation: a formula of its own, told as gamma / 2."""
+    """Divides by twice the batch's standard deviation: a formula of its own, described as gamma / 2."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -83,13 +83,13 @@ def describe_halved(module: nn.Module) -> NormLayer:
 
 
 @pytest.fixture
-def _taught() -> None:
+def _registered_halved() -> None:
     register_norm(Halved, describe_halved)
 
 
-@pytest.mark.usefixtures("_taught")
+@pytest.mark.usefixtures("_registered_halved")
 @pytest.mark.parametrize("cls", [Halved, HalvedChild])
-def test_a_taught_layer_is_recorded_under_its_own_name(cls: type[nn.Module]):
+def test_a_registered_layer_is_recorded_under_its_own_name(cls: type[nn.Module]):
     """Fails if a registered layer, or its subclass, is not found, or its formula is not used."""
     model, x = nn.Sequential(cls(C)), BY_NAME["batch norm"].batches()[0]
     with bnprobe.attach(model) as probe:
@@ -112,8 +112,8 @@ def test_the_most_derived_class_wins_and_a_second_call_replaces_the_first():
     assert describe(OwnBatchNorm(C))[0].kind == "second"
 
 
-@pytest.mark.usefixtures("_taught")
-def test_a_taught_formula_that_does_not_fit_is_not_believed():
+@pytest.mark.usefixtures("_registered_halved")
+def test_a_registered_formula_that_does_not_fit_is_not_believed():
     """Fails if a description is trusted without a look: the wrong eps must end in reading the output."""
     register_norm(Halved, lambda module: replace(describe_halved(module), eps=3.0))
     model, x = nn.Sequential(Halved(C)), BY_NAME["batch norm"].batches()[0]

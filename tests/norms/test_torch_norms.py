@@ -21,7 +21,7 @@ def rows_of(plan: NormLayer, x: Tensor) -> np.ndarray:
 
 
 def formula(plan: NormLayer, x: np.ndarray) -> np.ndarray:
-    """The plan, applied by the twins alone to rows (N, C, P)."""
+    """The plan, applied to rows by the oracles alone, (N, C, P)."""
     gamma = None if plan.weight is None else plan.weight.detach().numpy().ravel() + plan.weight_offset
     beta = None if plan.bias is None else plan.bias.detach().numpy().ravel()
     if plan.uses_running:

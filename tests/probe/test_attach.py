@@ -72,7 +72,7 @@ def test_two_probes_at_once_are_one_probe_twice():
 
 
 def test_no_tensor_is_kept():
-    """Fails if an activation, or a view of one, outlives its forward pass: memory would grow with the data."""
+    """Fails if an activation, or a view of one, outlives its forward pass: RAM would grow with the data."""
     case = BY_NAME["mixed"]
     model, batches = case.model(training=True), case.batches()
     with bnprobe.attach(model) as probe:

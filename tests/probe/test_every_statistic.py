@@ -8,26 +8,26 @@ import numpy as np
 import pytest
 import torch
 from support.models import BATCHES, BY_NAME, Case
+from support.reference_probe import ReferenceProbe, assert_recording_true
 from support.runs import BOTH_MODES, case_and_mode, recorded
-from support.witness import Witness, assert_recording_true
 from torch import Tensor
 
 import bnprobe
 
 
 @pytest.mark.parametrize(("case", "training"), BOTH_MODES, ids=case_and_mode)
-def test_every_statistic_agrees_with_the_witness(case: Case, training: bool):
+def test_every_statistic_agrees_with_the_reference_probe(case: Case, training: bool):
     """Fails if any number of a record is not what two passes over the real tensors give.
 
     In float64, so that "derived" and "read" must agree to 1e-9; batches of 2, 3 and 4 images.
     """
     model = case.model(training)
-    witness = Witness(model, list(case.norms))
+    reference = ReferenceProbe(model, list(case.norms))
     with bnprobe.attach(model) as probe:
         for x in case.batches():
-            with witness.watching():
+            with reference.watching():
                 case.call(model, x)
-    assert_recording_true(probe.recording, case, witness)
+    assert_recording_true(probe.recording, case, reference)
     for record in probe.recording.layers:
         frozen = case.norms[record.layer].frozen
         assert record.mode == ("train" if training and not frozen else "eval")
@@ -86,12 +86,12 @@ def test_awkward_values(name: str, training: bool, spoil: Callable[[Tensor], Non
     case = BY_NAME[name]
     model, batches = case.model(training), case.batches()
     spoil(batches[1])
-    witness = Witness(model, list(case.norms))
+    reference = ReferenceProbe(model, list(case.norms))
     with bnprobe.attach(model) as probe:
         for x in batches:
-            with witness.watching():
+            with reference.watching():
                 case.call(model, x)
-    assert_recording_true(probe.recording, case, witness, rtol=1e-7)
+    assert_recording_true(probe.recording, case, reference, rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", AWKWARD)
@@ -100,12 +100,12 @@ def test_a_spoilt_first_batch(name: str):
     case = BY_NAME[name]
     model, batches = case.model(), case.batches()
     _one_position_of_all(batches[0])
-    witness = Witness(model, list(case.norms))
+    reference = ReferenceProbe(model, list(case.norms))
     with bnprobe.attach(model) as probe:
         for x in batches:
-            with witness.watching():
+            with reference.watching():
                 case.call(model, x)
-    assert_recording_true(probe.recording, case, witness, rtol=1e-7)
+    assert_recording_true(probe.recording, case, reference, rtol=1e-7)
 
 
 # torch itself refuses an empty batch for instance norm with stored statistics
@@ -145,13 +145,13 @@ def test_smaller_types(name: str, dtype: torch.dtype, rtol: float):
     """
     case = BY_NAME[name]
     model = case.model(dtype=dtype)
-    witness = Witness(model, list(case.norms))
+    reference = ReferenceProbe(model, list(case.norms))
     with bnprobe.attach(model) as probe:
         for x in case.batches(dtype=dtype):
-            with witness.watching():
+            with reference.watching():
                 case.call(model, x)
     (record,), ((path, norm),) = probe.recording.layers, case.norms.items()
-    calls = witness.calls[path, 0]
+    calls = reference.calls[path, 0]
     x = np.concatenate([norm.rows(call.x) for call in calls])
     y = np.concatenate([norm.rows(call.y) for call in calls])
     assert (record.kind, record.output) == (norm.kind, norm.output)
@@ -170,29 +170,29 @@ def test_mode_may_change_between_batches(name: str, first: bool):
     """Fails if what normalized is settled once: by the first call, or by the layer's own flag."""
     case = BY_NAME[name]
     model = case.model()
-    witness = Witness(model, list(case.norms))
+    reference = ReferenceProbe(model, list(case.norms))
     with bnprobe.attach(model) as probe:
         for x, training in zip(case.batches(), (first, not first, first), strict=True):
             model.train(training)
-            with witness.watching():
+            with reference.watching():
                 case.call(model, x)
     record = probe.recording.layers[0]
     frozen = case.norms["0"].frozen
     assert record.mode == ("eval" if frozen else "mixed")
     assert record.normalized_by == ("running" if frozen else "both")
-    assert_recording_true(probe.recording, case, witness)
+    assert_recording_true(probe.recording, case, reference)
 
 
 def test_statistics_follow_weights_that_move():
     """Fails if the output is derived with the vectors of the first call, or its counts are turned with them."""
     case = BY_NAME["batch norm"]
     model, batches = case.model(), case.batches()
-    witness = Witness(model, ["0"])
+    reference = ReferenceProbe(model, ["0"])
     with bnprobe.attach(model) as probe:
         for x in batches:
-            with witness.watching():
+            with reference.watching():
                 model(x)
             with torch.no_grad():
                 model[0].weight *= -1.7
                 model[0].bias += 0.3
-    assert_recording_true(probe.recording, case, witness)
+    assert_recording_true(probe.recording, case, reference)

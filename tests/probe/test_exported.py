@@ -115,7 +115,7 @@ def test_quantized_modules_are_reported_as_absorbed():
     """Fails if torch.ao's fused modules, which leave an identity behind, are taken for a net without norms."""
     quantization = pytest.importorskip("torch.ao.quantization")
     fused = quantization.fuse_modules(model(), [["0", "1", "2"]])
-    with pytest.raises(NoNormLayers, match="absorbed into the layers before them at 1"):
+    with pytest.raises(NoNormLayers, match="folded into the preceding layers at 1"):
         bnprobe.attach(fused)
 
 

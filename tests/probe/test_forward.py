@@ -12,8 +12,8 @@ import pytest
 import torch
 from recording.test_recording import assert_same_recordings
 from support.models import BY_NAME, C, Failing
+from support.reference_probe import ReferenceProbe, assert_recording_true
 from support.runs import recorded
-from support.witness import Witness, assert_recording_true
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -122,7 +122,7 @@ def test_a_part_of_the_model_may_be_called_alone():
 
 
 def test_transforms_of_torch_func_run_as_without_the_probe():
-    """Fails if the probe looks for the memory of a tensor that stands for others."""
+    """Fails if the probe reads the storage of a tensor that stands for others."""
     model = nn.Sequential(nn.Conv2d(C, C, 3), nn.BatchNorm2d(C), nn.ReLU()).eval()
     parameters, x = dict(model.named_parameters()), torch.randn(3, C, 5, 5)
 
@@ -149,16 +149,16 @@ def test_a_reused_module_a_keyword_call_and_a_dictionary(name: str, training: bo
     """Fails if calls of one module are mixed, an input by name is missed, or one inside a container."""
     case = BY_NAME[name]
     model = case.model(training)
-    witness = Witness(model, list(case.norms))
+    reference = ReferenceProbe(model, list(case.norms))
     with bnprobe.attach(model) as probe:
         for x in case.batches():
-            with witness.watching():
+            with reference.watching():
                 case.call(model, x)
-    assert_recording_true(probe.recording, case, witness)
+    assert_recording_true(probe.recording, case, reference)
 
 
 def test_nested_forwards_are_one_pass():
-    """Fails if a model that calls itself begins anew inside: the call numbers would start again."""
+    """Fails if a model that calls itself starts a new pass inside: the call numbers would start again."""
 
     class Recursive(nn.Module):
         def __init__(self) -> None:

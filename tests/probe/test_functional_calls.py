@@ -60,7 +60,7 @@ def test_module_forward_called_directly_is_recorded_and_said(norm: Any, training
     assert not expected.about.notes
 
 
-def test_a_direct_call_that_no_function_betrays_shows_in_the_certificate():
+def test_a_direct_call_that_no_function_betrays_shows_in_the_integrity_report():
     """Fails if statistics that move without a recorded call pass for the model's own updates."""
 
     class Own(nn.BatchNorm2d):
@@ -84,7 +84,7 @@ def test_a_direct_call_that_no_function_betrays_shows_in_the_certificate():
 
 @pytest.mark.parametrize("layers", [None, "gn"], ids=["all", "another layer"])
 def test_running_statistics_that_a_function_updates_are_the_models_own_doing(layers: str | None):
-    """Fails if the certificate puts down to the probe what F.batch_norm did, or excuses what it did not do."""
+    """Fails if the integrity report blames the probe for what F.batch_norm did, or excuses what it did not do."""
     functions, _ = pair(training=True)
     with bnprobe.attach(functions, layers=layers) as probe:
         functions(BATCHES[0])
@@ -133,7 +133,7 @@ def test_a_model_with_functional_norms_only_can_be_probed():
         def forward(self, x: Tensor) -> Tensor:
             return F.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-5)
 
-    recording = recorded(nn.Sequential(LayerNorm(W), LayerNorm(W)).double(), backward=False)
+    recording = recorded(nn.Sequential(LayerNorm(W), LayerNorm(W)).double(), *BATCHES)
     assert [(r.layer.partition(":")[0], r.n_calls) for r in recording.layers] == [
         ("0.layer_norm", 3),
         ("1.layer_norm", 3),
@@ -181,7 +181,9 @@ def test_sequences_of_any_length_do_not_fill_the_recording():
         for length in range(2, 42):
             model(torch.randn(3, length))
     assert len(probe.recording.layers) == 16
-    (note,) = (note for note in probe.recording.about.notes if "16 numbers of channels" in note)
+    (note,) = (
+        note for note in probe.recording.about.notes if "more than 16 different numbers of channels" in note
+    )
     assert "layer_norm" in note
 
 
@@ -202,9 +204,9 @@ class Stages(nn.Module):
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_each_call_of_a_function_has_vectors_of_its_own(training: bool):
-    """Fails if the running statistics of the first call are told of the others."""
+    """Fails if the running statistics of the first call are recorded for the others."""
     model = Stages().double().train(training)
-    for record in recorded(model, backward=False).layers:
+    for record in recorded(model, *BATCHES).layers:
         np.testing.assert_array_equal(record.running_mean, np.full(C, record.call))
         np.testing.assert_array_equal(record.running_var, np.full(C, 1 + record.call))
         assert record.buffers_moved == training

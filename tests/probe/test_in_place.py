@@ -9,8 +9,8 @@ import pytest
 import torch
 from support import oracles
 from support.models import BY_NAME, BatchNormAct2d, C, learn
+from support.reference_probe import ReferenceProbe, assert_recording_true
 from support.runs import recorded
-from support.witness import Witness, assert_recording_true
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,11 +78,11 @@ def test_an_operation_in_place_after_the_norm(inside: bool, training: bool):
         y.square().sum().backward()
         return y
 
-    witness = Witness(model, ["bn" if inside else "1"])
-    with bnprobe.attach(model) as probe, witness.watching():
+    reference = ReferenceProbe(model, ["bn" if inside else "1"])
+    with bnprobe.attach(model) as probe, reference.watching():
         y = run(model)
     record = probe.recording.layers[0]
-    ((call,),) = witness.calls.values()
+    ((call,),) = reference.calls.values()
     oracles.assert_same_moments(record.post, oracles.channel_moments(BN.norms["0"].rows(call.y)), 1e-9)
     assert record.post.low.min() < -0.1
     assert record.gradient.n_passes == 1
@@ -126,12 +126,12 @@ def test_a_norm_with_its_activation_inside():
     case = BY_NAME["fused activation"]
     model = case.model()
     assert isinstance(model[0], BatchNormAct2d)
-    witness = Witness(model, list(case.norms))
+    reference = ReferenceProbe(model, list(case.norms))
     with bnprobe.attach(model) as probe:
         for x in case.batches():
-            with witness.watching():
+            with reference.watching():
                 model(x)
-    assert_recording_true(probe.recording, case, witness)
+    assert_recording_true(probe.recording, case, reference)
     record = probe.recording.layers[0]
     assert record.mismatch > 0.01
     np.testing.assert_array_equal(record.post.low >= 0, True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import oracles
 from support.models import BY_NAME, C, H, L, Mixed, W
-from support.witness import Witness, assert_recording_true
+from support.reference_probe import ReferenceProbe, assert_recording_true
 from torch import Tensor, nn
 
 import bnprobe
@@ -49,17 +49,17 @@ def _turned(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", ["batch norm", "instance norm", "group norm"])
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_channels_last_and_other_layouts(name: str, layout: Any, training: bool):
-    """Fails if values are taken from memory in another order than the tensor's own."""
+    """Fails if values are read in another order than the tensor's own."""
     case = BY_NAME[name]
     model = case.model(training)
-    witness = Witness(model, list(case.norms))
+    reference = ReferenceProbe(model, list(case.norms))
     with bnprobe.attach(model) as probe:
         for x in case.batches():
             x = layout(x)
-            with witness.watching():
+            with reference.watching():
                 y = model(x)
             assert y.stride() == case.model(training)(x).stride()
-    assert_recording_true(probe.recording, case, witness, rtol=1e-7 if layout is _expanded else 1e-9)
+    assert_recording_true(probe.recording, case, reference, rtol=1e-7 if layout is _expanded else 1e-9)
 
 
 # Number formats
@@ -99,12 +99,12 @@ def test_half_precision_does_not_overflow():
 def test_batches_of_different_sizes_and_one_sample():
     """Fails if the last, smaller batch weighs as much as the others, or one image is a division by zero."""
     model = BN.model()
-    witness = Witness(model, ["0"])
+    reference = ReferenceProbe(model, ["0"])
     with bnprobe.attach(model) as probe:
         for x in BN.batches(sizes=(1, 5, 1, 2)):
-            with witness.watching():
+            with reference.watching():
                 model(x)
-    assert_recording_true(probe.recording, BN, witness)
+    assert_recording_true(probe.recording, BN, reference)
     assert probe.recording.layers[0].n_images == 9
 
 
@@ -137,7 +137,7 @@ def test_an_empty_batch_among_others_changes_nothing():
 
 
 def test_variable_length_sequences():
-    """Fails if a sequence of another length starts a site anew, or positions are not weighed alike."""
+    """Fails if a sequence of another length starts a new site, or positions are not weighed alike."""
     model = nn.Sequential(nn.LayerNorm(C)).double()
     sequences = [torch.randn(2, length, C, dtype=torch.float64) for length in (3, L, 1)]
     record = recorded(model, *sequences).layers[0]
@@ -184,11 +184,11 @@ def test_complex_and_integer_inputs_are_said(x: Any):
     model = nn.Sequential(Tolerant(C)).eval()
     recording = recorded(model, x, BN.batches(dtype=torch.float32)[0])
     assert recording.layers[0].n_calls == 1
-    assert "1 calls of norm layers had an input" in recording.about.notes[0]
+    assert "1 call of a norm layer was not recorded" in recording.about.notes[0]
 
 
 def test_meta_parameters():
-    """Fails if attaching to a model without memory reads it; the pass is said to have had no values."""
+    """Fails if attaching to a model without storage reads it; the pass is said to have had no values."""
     model = nn.Sequential(nn.Conv2d(3, C, 3), nn.BatchNorm2d(C)).to("meta").eval()
     recording = recorded(model, torch.empty(2, 3, 8, 8, device="meta"))
     assert recording.layers == ()

@@ -102,7 +102,7 @@ def test_a_wrong_number_of_labels_stops_the_pass_and_leaves_no_trace(model, x):
     """Fails if labels are cut or repeated to fit, or a stopped pass is counted."""
     with bnprobe.attach(model) as probe, torch.no_grad():
         with (
-            pytest.raises(BadLabels, match=r"^5 labels .* 6 samples.*Give one for each"),
+            pytest.raises(BadLabels, match=r"^got 5 labels .* 6 samples.*Pass one label per sample"),
             probe.labels(LABELS[:5]),
         ):
             model(x)
@@ -253,7 +253,7 @@ def test_the_loop_takes_nothing_else_for_labels(model, x, target):
 
 
 def test_targets_that_are_numbers_and_not_classes(model, x, monkeypatch):
-    """Fails if ages or identities fill the memory: too many different ones, and no more are taken."""
+    """Fails if ages or identities fill the RAM: after too many different ones no more are taken."""
     monkeypatch.setattr(record, "MOST_CLASSES", 4)
     batches = [(x, torch.arange(6) + 6 * i) for i in range(3)]
     assert bnprobe.record(model, batches).layers[0].classes is None

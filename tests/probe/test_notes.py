@@ -23,7 +23,7 @@ def test_input_that_cannot_be_read_is_noted():
         assert model("hello") == "hello"
         model(BY_NAME["batch norm"].batches()[0])
     assert probe.recording.layers[0].n_calls == 1
-    assert probe.recording.about.notes[0].startswith("1 calls of norm layers")
+    assert probe.recording.about.notes[0].startswith("1 call of a norm layer was not recorded")
 
 
 def test_parts_called_alone_are_said():

@@ -60,12 +60,12 @@ def test_constants():
 @pytest.mark.parametrize(
     ("options", "advice"),
     [
-        ({"layers": 5}, "Give a path or a shell pattern"),
-        ({"layers": [nn.ReLU()]}, "Give a path or a shell pattern"),
-        ({"layers": []}, "Leave it out for every layer"),
-        ({"normalize": (0.5, 0.5)}, r"Give \(mean, std\)"),
-        ({"normalize": ((0.5,),)}, r"Give \(mean, std\)"),
-        ({"normalize": (("a",), (1.0,))}, r"Give \(mean, std\)"),
+        ({"layers": 5}, "Pass a path or a shell-style pattern"),
+        ({"layers": [nn.ReLU()]}, "Pass a path or a shell-style pattern"),
+        ({"layers": []}, "Omit it to record all norms"),
+        ({"normalize": (0.5, 0.5)}, r"Pass \(mean, std\)"),
+        ({"normalize": ((0.5,),)}, r"Pass \(mean, std\)"),
+        ({"normalize": (("a",), (1.0,))}, r"Pass \(mean, std\)"),
         ({"normalize": ((0.5, 0.5), (1.0,))}, "one number of each per channel"),
         ({"scaler": 1024.0}, "Pass the loss scaler itself"),
     ],

@@ -136,7 +136,7 @@ def test_two_processes_record_their_own_and_merge_to_the_whole(tmp_path: Path):
 
 @pytest.mark.parametrize("apart", [False, True], ids=["the whole", "the norm by itself"])
 def test_fsdp_shards_are_read_while_they_are_together(apart: bool):
-    """Fails if vectors are read after the shards were given back: that memory is gone, and reading it ends Python."""
+    """Fails if vectors are read after the shards were freed: reading their storage then ends Python."""
     fsdp = pytest.importorskip("torch.distributed.fsdp")
     from torch.distributed.device_mesh import init_device_mesh
 
@@ -151,10 +151,10 @@ def test_fsdp_shards_are_read_while_they_are_together(apart: bool):
         early = [r.gamma for r in found.layers]
     expected = recorded(other, *BATCHES, backward=True)
     assert len(early) == 2
-    for one, twin in zip(found.layers, expected.layers, strict=True):
-        assert (one.layer, one.n_calls) == (twin.layer, twin.n_calls)
-        np.testing.assert_array_equal(one.gamma, twin.gamma)
-        np.testing.assert_allclose(one.pre.mean, twin.pre.mean, rtol=1e-12)
-        np.testing.assert_allclose(one.post.m2, twin.post.m2, rtol=1e-12)
+    for one, other in zip(found.layers, expected.layers, strict=True):
+        assert (one.layer, one.n_calls) == (other.layer, other.n_calls)
+        np.testing.assert_array_equal(one.gamma, other.gamma)
+        np.testing.assert_allclose(one.pre.mean, other.pre.mean, rtol=1e-12)
+        np.testing.assert_allclose(one.post.m2, other.post.m2, rtol=1e-12)
         assert one.gradient is not None
-        np.testing.assert_allclose(one.gradient.dy.m2, twin.gradient.dy.m2, rtol=1e-9)
+        np.testing.assert_allclose(one.gradient.dy.m2, other.gradient.dy.m2, rtol=1e-9)

@@ -119,7 +119,7 @@ def test_the_time_of_a_skipped_pass_is_not_counted():
 
 
 class Stops(nn.Module):
-    """Raises what it is told to after its first norm."""
+    """Raises `error`, if set, after its first norm."""
 
     def __init__(self) -> None:
         super().__init__()

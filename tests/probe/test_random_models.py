@@ -19,7 +19,7 @@ from measures.expected import assert_tables_true
 from recording.test_recording import assert_same_recordings
 from support import oracles
 from support.models import Case, Norm, learn
-from support.witness import Witness, assert_recording_true
+from support.reference_probe import ReferenceProbe, assert_recording_true
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
@@ -34,12 +34,12 @@ BN = Norm("batch_norm", "batch", running=True)
 KINDS: dict[str, tuple[Callable[[], nn.Module], Norm]] = {
     "batch": (lambda: nn.BatchNorm2d(N_CHANNELS), BN),
     "batch, plain": (lambda: nn.BatchNorm2d(N_CHANNELS, affine=False, momentum=None), BN),
-    "batch, no memory": (
+    "batch, no running statistics": (
         lambda: nn.BatchNorm2d(N_CHANNELS, track_running_stats=False),
         Norm("batch_norm", "batch"),
     ),
     "instance": (lambda: nn.InstanceNorm2d(N_CHANNELS, affine=True), Norm("instance_norm", "instance")),
-    "instance, memory": (
+    "instance, running statistics": (
         lambda: nn.InstanceNorm2d(N_CHANNELS, track_running_stats=True),
         Norm("instance_norm", "instance", running=True),
     ),
@@ -161,7 +161,7 @@ class Drawn:
 
     @property
     def case(self) -> Case:
-        """As the witness wants it."""
+        """As the reference probe needs it."""
         counts = [sum(which == i for which, _ in self.steps) for i in range(len(self.kinds))]
         numbered = list(enumerate(zip(self.kinds, counts, strict=True)))
         return Case(
@@ -218,13 +218,13 @@ def recorded(model: nn.Module, batches: list[Tensor]) -> Recording:
 def test_every_number_of_a_random_model_agrees_with_the_oracle(it: Drawn):
     """Fails if some combination of kind, layout, mode and reuse is read or measured wrongly."""
     model = it.case.model(it.training)
-    witness = Witness(model, list(it.case.norms), it.inside)
+    reference = ReferenceProbe(model, list(it.case.norms), it.inside)
     with bnprobe.attach(model) as probe:
         for x in it.batches():
-            with witness.watching():
+            with reference.watching():
                 model(x)
-    assert_recording_true(probe.recording, it.case, witness, rtol=1e-7)
-    assert_tables_true(probe.recording, it.case.norms, witness, all_steady=False)
+    assert_recording_true(probe.recording, it.case, reference, rtol=1e-7)
+    assert_tables_true(probe.recording, it.case.norms, reference, all_steady=False)
 
 
 @given(drawn(training=False), st.randoms(use_true_random=False))
@@ -288,7 +288,7 @@ def test_a_random_failure_counts_nowhere(it: Drawn, data: st.DataObject):
 
 @pytest.mark.slow
 def test_ten_thousand_batches():
-    """Fails if memory grows with the data, or sums drift from the oracle's after 10,000 batches."""
+    """Fails if RAM grows with the data, or sums drift from the oracle's after 10,000 batches."""
     torch.manual_seed(3)
     model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.GroupNorm(1, 3), nn.Flatten(2), nn.LayerNorm(16))
     model = model.double().eval()

@@ -72,13 +72,13 @@ def test_several_inputs_and_inputs_by_name():
     labelled = bnprobe.record(Two().eval(), [({"scale": scale, "x": x}, torch.zeros(4))])
     expected = (x * 3).double().mean((0, 2, 3))
     for recording in (positional, by_name, labelled):
-        # within 1e-6 of the spread, which is what a compiled read promises
+        # within 1e-6 of the spread, which is the accuracy of a compiled read
         np.testing.assert_allclose(mean_of(recording), expected, rtol=0, atol=1e-6 * float(x.std() * 3))
     assert bnprobe.record(Keyword().eval(), [{"image": x}]).layers[0].n_images == 4
 
 
 def test_a_generator_is_run_once_and_not_asked_for_its_length(model, batches):
-    """Fails if batches are counted or shown first: a loader may be endless in memory, or used up."""
+    """Fails if batches are counted or shown first: a loader may not fit in RAM, or may be used up."""
 
     def once() -> Iterator[Tensor]:
         yield from batches
@@ -390,14 +390,14 @@ def test_another_loss_is_refused_in_one_line(own_model, capsys):
 )
 def test_batches_that_are_none_say_what_to_give(batches: Any):
     """Fails if `record` iterates over the rows of a tensor, or ends in a TypeError of Python's."""
-    with pytest.raises(BnprobeError, match=r"Of one batch give \[batch\]"):
+    with pytest.raises(BnprobeError, match=r"Wrap a single batch in a list: \[batch\]"):
         bnprobe.record(BY_NAME["batch norm"].model(dtype=torch.float32), batches)
 
 
 def test_a_loss_without_targets_says_so():
     """Fails if the error of a loss function that was given None comes up raw."""
     model = nn.Sequential(BY_NAME["batch norm"].model(dtype=torch.float32), nn.Flatten())
-    with pytest.raises(BnprobeError, match="Give batches of"):
+    with pytest.raises(BnprobeError, match="Pass batches of"):
         bnprobe.record(
             model, [BY_NAME["batch norm"].batches(dtype=torch.float32)[0]], loss=nn.functional.cross_entropy
         )

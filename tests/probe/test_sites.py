@@ -38,15 +38,15 @@ def test_first_calls_at_the_same_time_keep_their_own_scale():
             thread.join()
     (record,) = probe.recording.layers
     assert record.n_calls == 2
-    sheets = record.pre_histogram
-    assert sheets.counts.shape == (2, C, 96)
+    sums = record.pre_histogram
+    assert sums.counts.shape == (2, C, 96)
     for x in batches:
         rows = x.flatten(2).numpy()
         mean = rows.mean((0, 2))
-        own = int(np.abs(sheets.centre - mean).sum(axis=1).argmin())
-        np.testing.assert_allclose(sheets.centre[own], mean)
-        expected = oracles.histogram(rows, sheets.centre[own], sheets.scale[own])
-        np.testing.assert_array_equal(sheets.counts[own], expected)
+        own = int(np.abs(sums.centre - mean).sum(axis=1).argmin())
+        np.testing.assert_allclose(sums.centre[own], mean)
+        expected = oracles.histogram(rows, sums.centre[own], sums.scale[own])
+        np.testing.assert_array_equal(sums.counts[own], expected)
 
 
 def test_recording_is_a_snapshot(tmp_path):

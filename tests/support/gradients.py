@@ -1,4 +1,4 @@
-"""Twins of what backward passes tell: a model whose graph is cut at every norm, and the formulas by hand.
+"""References for backward passes: a model whose graph is cut at every norm, and the formulas by hand.
 
 Nothing here hooks a node of the graph. The gradient at a norm's output is that of a leaf of zeros added
 to it; the gradients of the norm itself come from running a copy of it alone, on a detached input.
@@ -183,7 +183,7 @@ def assert_gradients_true(
 ) -> None:
     """Every number of every site's gradient, over all passes; each pass reached every site."""
     sites = {(path, call) for path, norm in case.norms.items() for call in range(norm.calls)}
-    assert all(set(one) == sites for one in passes), "the twin itself must have seen every site"
+    assert all(set(one) == sites for one in passes), "the reference itself must have seen every site"
     assert {(r.layer, r.call) for r in recording.layers} == sites
     for record in recording.layers:
         pulls = [one[record.layer, record.call] for one in passes]
@@ -201,7 +201,7 @@ def assert_gradient_true(
     rtol: float = 1e-8,
     with_dx: bool = True,
 ) -> None:
-    """Every number of one site's gradient, but for the feeder's and the gaps."""
+    """Every number of one site's gradient, but for the producer's and the gaps."""
     assert found.n_passes == len(pulls)
     oracles.assert_same_moments(found.dy, together(norm, [pull.dy for pull in pulls]), rtol)
     np.testing.assert_array_equal(

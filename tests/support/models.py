@@ -1,4 +1,4 @@
-"""The menagerie: small models, each with one habit that has broken tools of this kind.
+"""Test models: small ones, each with one habit that has broken tools of this kind.
 
 A `Case` says what a probe must find out by itself: where the norms are, what they pool over, where
 the channels stand. Sizes are pairwise distinct (N=2, C=3, H=5, W=7), so that a swapped axis shows.
@@ -41,7 +41,7 @@ class Norm:
     output: str = "derived"
     """How the output's statistics must be found: derived from the input's, or read."""
     function: bool = False
-    """A functional norm: each of its calls in a pass has vectors and a memory of its own."""
+    """A functional norm: each of its calls in a pass has vectors and running statistics of its own."""
 
     def rows(self, x: np.ndarray) -> np.ndarray:
         """x as (N, C, P), by numpy alone."""

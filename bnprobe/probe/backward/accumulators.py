@@ -1,4 +1,4 @@
-"""What the backward passes of a site come to, added up, one pass after the other."""
+"""The totals of a site's backward passes, added up one after another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bnprobe.stats import Moments
 from bnprobe.stats.moments import Array
 
 AT_ONCE = 64
-"""Passes whose vectors are kept before they are pooled: a pool of two costs as much as one of many."""
+"""Vectors of this many passes are pooled at once: pooling two costs as much as pooling many."""
 
 
 class GradientTotals:

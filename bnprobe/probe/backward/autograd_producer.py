@@ -74,7 +74,7 @@ def producer(node: Node | None, index: int, plan: NormLayer) -> Producer | None:
         if node is None or dim is None:
             return None
         if (product := _PRODUCTS.get(kind_of(node))) is not None:
-            return _feeder(node, product, dim, bias, plan)
+            return _producer_at(node, product, dim, bias, plan)
         if bias is None and kind_of(node) == "AddBackward":
             node, bias = _without_bias(node, dim)
         else:
@@ -89,7 +89,7 @@ def _channel_dim(plan: NormLayer, n_dims: int) -> int | None:
     return 0 if n_dims == plan.unbatched_dims else 1
 
 
-def _feeder(
+def _producer_at(
     node: Node, product: _Product, dim: int, added: Tensor | None, plan: NormLayer
 ) -> Producer | None:
     """The product as a producer; `added` is the bias that was found on the way to it."""

@@ -1,4 +1,4 @@
-"""What backward passes add to a probe: which call of a norm a gradient belongs to, and when a pass is over."""
+"""Backward passes: which call of a norm a gradient belongs to, and when a pass is over."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LossScaler(Protocol):
 
 
 MOST_RECOMPUTED = 64
-"""Calls of one layer without a graph that are remembered until a checkpoint repeats them."""
+"""At most this many calls of one layer without a graph are kept until a checkpoint recomputes them."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class _Reached:
 
 
 class Gradients:
-    """The gradients of all sites. Hooks in autograd's graph hold this, and nothing else of a probe."""
+    """The gradients of all sites. Hooks in the autograd graph hold a reference to this, and to nothing else of a probe."""
 
     def __init__(self, wanted: bool, scaler: LossScaler | None) -> None:
         self.wanted = self.listening = wanted
@@ -55,16 +55,16 @@ class Gradients:
 
     @property
     def now(self) -> bool:
-        """Whether a forward pass at this moment makes a graph that we want to follow."""
+        """Whether gradients are wanted and a forward pass would build a graph now."""
         return self.wanted and torch.is_grad_enabled()
 
     def stop(self) -> None:
-        """Hooks that live on in a graph are silent from here on."""
+        """From now on hooks that are still in a graph do nothing."""
         self.listening, self._scaler = False, None
         self._graphless = {}
 
     def await_call(self, site: Key, before: InputReading, y: Tensor | None, origin: Origin | None) -> None:
-        """Hook the graph of this call, where there is one."""
+        """Hook the graph of this call, if there is one."""
         if y is None or not self.now or not before.plan.fits(y):
             return
         way = route(y, origin, before.plan)
@@ -85,7 +85,7 @@ class Gradients:
             reached = self._passes.get(task)
             if reached is None:
                 reached = self._passes[task] = _Reached()
-                # only the engine holds it: when a pass fails, it goes with the pass
+                # only the engine holds it, so a pass that fails frees it
                 engine = torch.autograd.Variable._execution_engine
                 engine.queue_callback(partial(self._backward_ends, reached))
             reached.calls.append(call)
@@ -101,17 +101,17 @@ class Gradients:
     # Gradient checkpointing runs a part of the model without a graph, and again, with one, in the backward pass.
 
     def will_be_recomputed(self, name: str, call: int, mean: Array) -> None:
-        """A call without a graph in a pass that wants one: a checkpoint may repeat it."""
+        """A call without a graph in a pass that wants one: a checkpoint may recompute it."""
         with self._lock:
             self._graphless.setdefault(name, deque(maxlen=MOST_RECOMPUTED)).append((call, mean))
 
     def awaited_call(self, name: str) -> int | None:
-        """Some call of this layer that may be repeated; None where there is none."""
+        """A call of this layer that may be recomputed; None if there is none."""
         calls = self._graphless.get(name)
         return calls[0][0] if calls else None
 
     def repeated_call(self, name: str, tries: Sequence[InputReading | None]) -> int:
-        """Which call a recomputation repeats: of those that made no graph, the one with the nearest input.
+        """The call that a recomputation repeats: among those without a graph, the one with the nearest input.
 
         Checkpointed parts are recomputed in another order, and maybe in another thread, than they ran in.
         """
@@ -130,7 +130,7 @@ class Gradients:
         return bool(self._totals)
 
     def record(self, key: Key) -> GradientRecord | None:
-        """What backward passes did at a site; None where none came by."""
+        """What was recorded of backward passes at a site; None if there were none."""
         with self._lock:
             totals = self._totals.get(key)
             return totals.finished() if totals is not None else None

@@ -1,7 +1,7 @@
-"""What one backward pass tells of a norm: its gradients, reduced as they come.
+"""One backward pass at one call of a norm: its gradients, reduced as they arrive.
 
-Pieces are read at the nodes that `autograd_route.route` found; no gradient outlives its node. What a site's
-passes come to is added up in `accumulators.GradientTotals`.
+Pieces are read at the nodes that `autograd_route.route` found; no gradient is kept beyond its node. The passes of a
+site are added up in `accumulators.GradientTotals`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from bnprobe.stats import Moments
 from bnprobe.stats.moments import Array
 
 NEARLY_NOTHING = 1e-6
-"""Share of the gradient's energy below which what is left of it is rounding."""
+"""Share of the gradient's energy below which the remainder is rounding."""
 
 
 class Listener(Protocol):
-    """Whoever wants the gradients: a probe."""
+    """What receives the gradients: a probe."""
 
     @property
     def listening(self) -> bool:
-        """False once detached; hooks that live on in a graph are silent then."""
+        """False once detached; hooks that are still in a graph do nothing then."""
 
     def backward_missed(self) -> None:
-        """Told of a backward pass that comes too late."""
+        """Called when a backward pass reaches a norm after `detach`."""
 
     def backward_begins(self, call: BackwardCall) -> float:
-        """Told when a backward pass reaches `call`; returns the factor by which the loss is scaled."""
+        """Called when a backward pass reaches `call`; returns the factor by which the loss is scaled."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ class BackwardCall:
                 _NodeHook(self, roles, way.output_index if node is way.output else None, way.view)
             )
         if way.producer is not None:
-            way.producer.node.register_hook(_FeederHook(self, way.producer))
+            way.producer.node.register_hook(_ProducerHook(self, way.producer))
 
     def take_output(self, dy: Tensor) -> None:
         """The gradient at the norm's output."""
@@ -115,16 +115,16 @@ class BackwardCall:
             self._pieces["dx"] = read(self._plan.rows(sum(parts[1:], parts[0])), origin=self._zeros).packed
 
     def take_weight(self, producer: Producer, gradient: Tensor) -> None:
-        """The gradient of the weights that feed the norm."""
+        """The gradient of the weights before the norm."""
         self._begin()
         w, g = producer.rows(producer.weight, of_parameter=True), producer.rows(gradient)
         bias = self._zeros if producer.bias is None else per_sample_array(producer.bias)
         self._pieces["producer"] = (*products(w, g), bias)
 
     def finish(self) -> PassGradient | None:
-        """What the backward pass that ends now did; None when the gradient did not come through."""
+        """The backward pass that ends now; None if no gradient arrived at the output."""
         pieces, self._pieces, self._task = self._pieces, {}, None
-        # gradients that are not finite are counted and left out; their arithmetic is no one's warning
+        # gradients that are not finite are counted and left out, without warnings
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             return self._put_together(pieces, 1.0 / self._scale) if "dy" in pieces else None
 
@@ -135,7 +135,7 @@ class BackwardCall:
         whole = "dx" in pieces and not isinstance(pieces["dx"], list) and not packed_dy[BAD].any()
         packed_dx = _scaled(pieces["dx"], by) if whole else None
         dy, dx = moments_of(packed_dy), None if packed_dx is None else moments_of(packed_dx)
-        # only what dx can be held against
+        # only what dx can be compared with
         energy = np.zeros(dy.shape) if dx is None else np.where(dx.n > 0, pieces["energy"] * by**2, 0.0)
         dgamma, dbeta = (self._vector(pieces.get(role), by) for role in ("dgamma", "dbeta"))
         missing = np.full(self._plan.n_channels, np.nan)
@@ -156,7 +156,7 @@ class BackwardCall:
         )
 
     def _begin(self) -> None:
-        """Start anew with every backward pass: one that failed leaves its pieces behind."""
+        """Start again with every backward pass: one that failed leaves its pieces behind."""
         task = torch._C._current_graph_task_id()
         if task != self._task:
             self._pieces, self._task = {}, task
@@ -213,7 +213,7 @@ class BackwardCall:
         gap = np.full(len(w), np.nan)
         if expected is not None and dx is not None:
             gap = _relative(np.abs(wg - expected(bias)), w * g)
-            # where the norm takes out all of the gradient, dx and dw are rounding, and tell nothing
+            # if the norm removes all of the gradient, dx and dw are rounding errors
             gap = np.where(_energy(dx) > NEARLY_NOTHING * energy, gap, np.nan)
         angle = _relative(np.sqrt(np.maximum(g**2 - _relative(wg**2, w**2), 0)), w)
         return {"norm": w, "grad_norm": g, "angle": angle}, gap
@@ -241,7 +241,7 @@ class BackwardCall:
 
 
 class _NodeHook:
-    """What a node of the norm's graph tells: gradients along some of its edges, and at the output."""
+    """Reads a node of the norm's graph: gradients along some of its edges, and at the output."""
 
     def __init__(
         self, call: BackwardCall, roles: list[tuple[str, int]], output_index: int | None, view: View | None
@@ -262,15 +262,15 @@ class _NodeHook:
                     self.call.take(role, gradient)
 
 
-class _FeederHook:
-    """The gradient of the weights that feed the norm."""
+class _ProducerHook:
+    """The gradient of the weights before the norm."""
 
     def __init__(self, call: BackwardCall, producer: Producer) -> None:
-        self.call, self.feeder_index = call, producer.index
-        self.producer = replace(producer, node=None)  # a node that holds its own hook's node would never go
+        self.call, self.index = call, producer.index
+        self.producer = replace(producer, node=None)  # a hook that holds its own node would never be freed
 
     def __call__(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) -> None:
-        gradient = inputs[self.feeder_index]
+        gradient = inputs[self.index]
         if gradient is not None and self.call.listener.listening:
             with torch.no_grad():
                 self.call.take_weight(self.producer, gradient)

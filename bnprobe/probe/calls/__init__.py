@@ -1,7 +1,8 @@
-"""One call of a norm, condensed: the plan of the layer applied to the tensors of the call.
+"""One call of a norm, reduced to sums: the plan of the layer applied to the tensors of the call.
 
-`observe` has the two looks at a call, `call` what they find, `vectors` what the layer holds, `maps` the affine
-map that it is, `reference` where its values are counted, `check` whether all that is so.
+`observe` reads a call before and after the layer runs; `observation` holds what was read, `vectors` the layer's
+parameters and running statistics, `affine_map` the map that the call is, `histogram_scale` where its values are counted;
+`formula_check` compares the plan with the real output, and `accumulators` add up the calls of a site.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What a site has seen so far, added up, one call after the other.
+"""The totals of a site: the calls so far, added up one after another.
 
-Updating is merging. Two things keep it from costing more than reading the tensors. Counts are added
-in place, on sheets that belong to the total alone. And calls under one and the same map (every call of
-a norm that uses stored statistics) are added on the side of the input only: the affine image of a sum
-is the sum of the affine images, so the output's side is worked out once, when it is asked for.
+Updating is merging. Two things keep it cheaper than reading the tensors. Counts are added in place, in arrays that
+belong to the totals alone. And calls under one and the same map (every call of a norm that uses running statistics)
+are added on the input's side only: the affine image of a sum is the sum of the affine images, so the output's side is
+computed once, when it is needed.
 
-Calls whose readings are still on a GPU are added up there, into one long call, which comes to the host
-when it is asked for, or when the next call can no longer join it.
+Calls whose readings are still on a GPU are added up there, into one long call, which is fetched when it is needed, or
+when the next call cannot be added to it.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from bnprobe.stats.moments import Array
 
 
 class _HistogramSums:
-    """Counts on one scale or more, added in place: a histogram that can be written on."""
+    """Counts on one or more scales, added in place: a histogram that can be written to."""
 
     def __init__(self) -> None:
-        self.sheets: list[tuple[Array, Array, Array]] = []
+        self.sums: list[tuple[Array, Array, Array]] = []
 
     def add(self, centre: Array, scale: Array, counts: Array) -> None:
-        for known, its_scale, total in self.sheets:
+        for known, its_scale, total in self.sums:
             if np.array_equal(known, centre) and np.array_equal(its_scale, scale):
                 total += counts
                 return
-        self.sheets.append((centre, scale, counts.astype(np.float64)))  # a copy
+        self.sums.append((centre, scale, counts.astype(np.float64)))  # a copy
 
     def copy(self) -> _HistogramSums:
-        """Another of the same, to write on."""
+        """A copy that can be written to."""
         other = _HistogramSums()
-        other.sheets = [(centre, scale, counts.copy()) for centre, scale, counts in self.sheets]
+        other.sums = [(centre, scale, counts.copy()) for centre, scale, counts in self.sums]
         return other
 
     def histogram(self) -> Histogram | None:
-        """A snapshot, which nothing that is added later reaches; None where nothing was counted."""
-        if not self.sheets:
+        """A snapshot, not changed by later calls; None if nothing was counted."""
+        if not self.sums:
             return None
-        return Histogram(*(np.stack(parts) for parts in zip(*self.sheets, strict=True)))
+        return Histogram(*(np.stack(parts) for parts in zip(*self.sums, strict=True)))
 
 
 @dataclass
@@ -56,16 +56,16 @@ class _SameMapCalls:
     map: Affine
     reference: HistogramScale
     pre: Array
-    """Ours to write on: nobody else keeps a call's reading."""
+    """May be written to: nobody else keeps a call's reading."""
     turning: _HistogramSums = field(default_factory=_HistogramSums)
-    """The input's counts, where those of the output are the same ones, turned."""
+    """The input's counts, if the output's are the same ones, mapped."""
 
     def covers(self, before: InputReading) -> bool:
-        """Whether a call is one of this stretch: the same objects are handed on from call to call."""
+        """Whether a call has this map: the same objects are passed on from call to call."""
         return self.map is before.map and self.reference is before.reference
 
     def turned(self) -> Histogram | None:
-        """The output's counts, on the site's own scale to the last digit, so that they add."""
+        """The output's counts, on exactly the scale of the site, so that they can be added."""
         counts, reference = self.turning.histogram(), self.reference
         if counts is None:
             return None
@@ -83,7 +83,7 @@ class _Classes:
         self._within: Any = 0.0
 
     def add(self, new: ClassMoments) -> None:
-        """Join the images of one call; the formula is that of `ClassMoments.merge`, class by class."""
+        """Add the samples of one call; the formula is that of `ClassMoments.merge`, class by class."""
         self._within = self._within + new.within
         for label, n, mean in zip(new.labels.tolist(), new.n.tolist(), new.mean, strict=True):
             if label not in self._at:
@@ -99,7 +99,7 @@ class _Classes:
             self._n[i] += n
 
     def finished(self) -> ClassMoments | None:
-        """A snapshot, or None where no label was given."""
+        """A snapshot; None if there were no labels."""
         if not self._n:
             return None
         labels = np.array(list(self._at))
@@ -116,10 +116,10 @@ class Totals:
         self._packed: dict[str, Array] = {}
         self._counts = {"pre": _HistogramSums(), "post": _HistogramSums()}
         self._classes = _Classes()
-        self._stretch: _SameMapCalls | None = None
+        self._same_map: _SameMapCalls | None = None
         self._n_positive: Any = 0.0
-        self._away: CallStats | None = None
-        """Calls that are still on their device, as one."""
+        self._on_device: CallStats | None = None
+        """The calls that are still on their device, added up."""
         self.n_values = 0.0
         """Values per channel so far."""
 
@@ -128,16 +128,16 @@ class Totals:
         self.n_values += seen.before.reading.n_values
         if not seen.stays:
             self._add(seen)
-        elif self._away is not None and seen.joins(self._away):
-            seen.join(self._away)
+        elif self._on_device is not None and seen.joins(self._on_device):
+            seen.join(self._on_device)
         else:
             self.fetch()
-            self._away = seen
+            self._on_device = seen
 
     def fetch(self) -> None:
-        """Bring to the host what is still on its device: one transfer."""
-        if self._away is not None:
-            seen, self._away = self._away, None
+        """Fetch what is still on its device, in one transfer."""
+        if self._on_device is not None:
+            seen, self._on_device = self._on_device, None
             self._add(seen)
 
     def _add(self, seen: CallStats) -> None:
@@ -156,31 +156,31 @@ class Totals:
         self._count(seen)
 
     def _extend(self, before: InputReading) -> None:
-        """One more call of which the input tells everything."""
+        """Add a call whose output follows from its input."""
         assert before.map is not None
-        if self._stretch is not None and self._stretch.covers(before):
-            add(self._stretch.pre, before.reading.packed)
+        if self._same_map is not None and self._same_map.covers(before):
+            add(self._same_map.pre, before.reading.packed)
             return
-        if self._stretch is not None:
-            _close(self._stretch, self._packed, self._counts)
-        self._stretch = _SameMapCalls(before.map, before.reference, before.reading.packed)
+        if self._same_map is not None:
+            _close(self._same_map, self._packed, self._counts)
+        self._same_map = _SameMapCalls(before.map, before.reference, before.reading.packed)
 
     def _count(self, seen: CallStats) -> None:
-        """Add the counts: to the stretch, where they serve both sides, else to each side's own."""
-        reference, counts, sheets = seen.before.reference, seen.before.pre_counts, self._counts["pre"]
-        if seen.own_post is None and seen.before.turns and self._stretch is not None:
-            sheets = self._stretch.turning
+        """Add the counts: to those of the same map if they serve both sides, else to each side's own."""
+        reference, counts, sums = seen.before.reference, seen.before.pre_counts, self._counts["pre"]
+        if seen.own_post is None and seen.before.turns and self._same_map is not None:
+            sums = self._same_map.turning
         if counts is not None:
-            sheets.add(reference.centre, reference.scale, counts)
+            sums.add(reference.centre, reference.scale, counts)
         if seen.own_counts is not None:
             self._counts["post"].add(reference.beta, unit(reference.gamma), seen.own_counts)
 
     def finished(self) -> dict[str, Any]:
-        """Everything that has come home, by the names of `LayerRecord`'s fields; later calls do not change it."""
+        """A snapshot of everything that was fetched, by the names of `LayerRecord`'s fields."""
         sums = {name: rows.copy() for name, rows in self._packed.items()}
-        counts = {name: sheets.copy() for name, sheets in self._counts.items()}
-        if self._stretch is not None:
-            _close(self._stretch, sums, counts)
+        counts = {name: one.copy() for name, one in self._counts.items()}
+        if self._same_map is not None:
+            _close(self._same_map, sums, counts)
         own = halves(sums["own"]) if "own" in sums else (None, None)
         return {
             "pre": moments_of(sums["pre"]),
@@ -197,13 +197,13 @@ class Totals:
         }
 
 
-def _close(stretch: _SameMapCalls, sums: dict[str, Array], counts: dict[str, _HistogramSums]) -> None:
-    """Add both sides of a stretch to the totals."""
-    join_sums(sums, "pre", stretch.pre)
+def _close(calls: _SameMapCalls, sums: dict[str, Array], counts: dict[str, _HistogramSums]) -> None:
+    """Add both sides of calls under one map to the totals."""
+    join_sums(sums, "pre", calls.pre)
     if "post" not in sums:
-        sums["post"] = packed(Moments.empty(stretch.pre.shape[1]))
-    add_mapped(sums["post"], stretch.pre, stretch.map)
-    for name, histogram in (("pre", stretch.turning.histogram()), ("post", stretch.turned())):
+        sums["post"] = packed(Moments.empty(calls.pre.shape[1]))
+    add_mapped(sums["post"], calls.pre, calls.map)
+    for name, histogram in (("pre", calls.turning.histogram()), ("post", calls.turned())):
         if histogram is not None:
             counts[name].add(histogram.centre[0], histogram.scale[0], histogram.counts[0])
 
@@ -213,4 +213,4 @@ def join_sums(sums: dict[str, Array], name: str, new: Array) -> None:
     if name in sums:
         add(sums[name], new)
     else:
-        sums[name] = new.copy()  # ours to write on
+        sums[name] = new.copy()  # a copy that may be written to

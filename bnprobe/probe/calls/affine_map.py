@@ -18,7 +18,7 @@ from bnprobe.stats.moments import Array
 
 @dataclass(frozen=True)
 class Last:
-    """What a site keeps of its last call, because the next one mostly finds it unchanged."""
+    """What a site keeps of its last call, because it is mostly the same at the next one."""
 
     vectors: Vectors
     eps: float
@@ -97,7 +97,7 @@ def inverse_variance(plan: NormLayer, rows: Tensor) -> Tensor:
 
 
 def over_channels(plan: NormLayer, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows x less the mean over the channels of a group at each position, and the mean square of that.
+    """Rows x minus the mean over the channels of a group at each position, and the mean square of the result.
 
     Of shape (N, C, P), and (N, 1, P) where there is one group, else (N, C, P).
     """
@@ -123,14 +123,14 @@ def nonfinite_after(before: Reading, post: Moments) -> Array:
 
 
 def turned(map_: Affine, reference: HistogramScale, counts: Array) -> Array:
-    """Counts of the output on its own scale, where the map turns the input's reference into the output's."""
+    """Counts of the output on its own scale, if the map takes the input's scale to the output's."""
     there = Histogram(reference.centre[None], reference.scale[None], counts[None])
     counts_there: Array = there.affine(map_.scale, map_.offset, map_.origin).counts[0]
     return counts_there
 
 
 def turns(fixed: Affine | None, reference: HistogramScale, last: Last | None) -> bool:
-    """Whether the output's counts, on the scale of (beta, gamma), are the input's counts, turned.
+    """Whether the output's counts, on the scale of (beta, gamma), are the input's counts, mapped.
 
     So when the map takes the input's reference to the output's: stored statistics, unchanged since
     the first call.

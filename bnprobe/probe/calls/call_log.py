@@ -1,7 +1,7 @@
-"""The circumstances of a norm's calls: modes, gradients, the smallest call, updates of its memory.
+"""The circumstances of a norm's calls: modes, gradients, the smallest call, updates of its running statistics.
 
-Each is a number that no distribution tells, and that explains one: a norm in train mode while nothing was
-learned, a memory that moved although its parameters were frozen, a last batch of two images.
+No distribution shows them, yet they explain some: a norm in train mode while nothing was learned, running statistics
+that moved although the parameters were frozen, a last batch of two samples.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bnprobe.recording import CallLog
 
 @dataclass(frozen=True)
 class PassContext:
-    """One forward pass of the whole model: does it learn, which mode is the model in, how many processes are there?"""
+    """The circumstances of a pass of the whole model: gradients enabled, train mode, number of processes."""
 
     learning: bool
     training: bool
@@ -26,12 +26,12 @@ class PassContext:
 
     @classmethod
     def of(cls, model: nn.Module) -> PassContext:
-        """As it is now, at the start of the pass."""
+        """As they are now, at the start of the pass."""
         return cls(torch.is_grad_enabled(), bool(model.training), _n_ranks())
 
 
 ALONE = PassContext(False, False, 1)
-"""In place of a pass that never began: a part of the model that was called by itself."""
+"""For a part of the model that was called by itself, outside a pass."""
 
 
 def _n_ranks() -> int:
@@ -40,22 +40,22 @@ def _n_ranks() -> int:
 
 
 @dataclass
-class LedgerTotals:
-    """The running ledger of a site: `add` a call, and `finished` for its record."""
+class CallLogTotals:
+    """The call log of a site so far: `add` a call, and `finished` for its record."""
 
     n_calls_learning: int = 0
     n_calls_model_training: int = 0
     n_ranks: int = 1
     smallest: tuple[float, int] | None = None
-    """Values behind one mean and variance, and samples, of the smallest call."""
+    """Of the smallest call: values per mean and variance, and samples."""
     _smallest_call: int | None = None
     _n_calls: int = 0
 
-    def add(self, seen: CallStats, situation: PassContext) -> None:
-        """Join one call, made in this situation."""
-        self.n_calls_learning += situation.learning
-        self.n_calls_model_training += situation.training
-        self.n_ranks = max(self.n_ranks, situation.n_ranks)
+    def add(self, seen: CallStats, context: PassContext) -> None:
+        """Add one call, made in this context."""
+        self.n_calls_learning += context.learning
+        self.n_calls_model_training += context.training
+        self.n_ranks = max(self.n_ranks, context.n_ranks)
         plan = seen.before.plan
         if not plan.uses_running:
             together = plan.n_channels // plan.n_groups
@@ -66,7 +66,7 @@ class LedgerTotals:
         self._n_calls += 1
 
     def finished(self, plan: NormLayer, now: Vectors, counted_at_first: int | None) -> CallLog:
-        """Everything so far, beside what the layer holds now; later calls do not change it."""
+        """A snapshot; `now` are the vectors of the layer as they are now."""
         counted = count_of(plan)
         values, images = self.smallest or (None, None)
         return CallLog(

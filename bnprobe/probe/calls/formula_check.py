@@ -1,4 +1,4 @@
-"""Whether a plan says what the layer does: the output that follows from it, held against the real one."""
+"""Whether a plan describes the layer: the output that follows from it, compared with the real one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def choose(before: Sequence[InputReading], y: object) -> tuple[InputReading, flo
 
 
 def sample_of(rows: Tensor) -> Tensor:
-    """A copy of the first samples, to hold the derived output against the real one."""
+    """A copy of the first samples, to compare the derived output with the real one."""
     per_sample = max(rows.shape[1] * rows.shape[2], 1)
     return rows[: max(CHECKED_VALUES // per_sample, 1)].clone()
 
@@ -68,7 +68,7 @@ def expected_output(before: InputReading, x: Tensor) -> Tensor:
 
 
 def _tolerance(before: InputReading, y: object) -> float:
-    """What rounding can explain: of the output itself, and of an input far from zero before centring."""
+    """What rounding alone can cause: of the output itself, and of an input far from zero before centring."""
     if not isinstance(y, Tensor) or before.sample is None:
         return 0.0
     base = TOLERANCE.get(y.dtype, 1e-4)

@@ -1,4 +1,4 @@
-"""Where a site's counts are placed, and how many of its values they count: fixed once, so that counts add."""
+"""The bins of a site's histograms, and the share of values that they count: fixed once, so that counts can be added."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNTED_WHOLE = 1 << 12
 """Values per channel up to which a site's histograms count everything; see `share_of`."""
 
 COUNTED_EVERY = 4
-"""From then on they count every so many-th image: counting a value costs more than reading it."""
+"""From then on they count every 4th sample: counting a value costs more than reading it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class HistogramScale:
 
 
 def share_of(n_values: float, n_images: int) -> Share:
-    """What the histograms of a site count of its next call, after `n_values` per channel and `n_images`.
+    """Which samples of the next call the histograms of a site count, after `n_values` per channel and `n_images`.
 
     Everything until COUNTED_WHOLE values of a channel were seen, so that small data lose nothing; then
     every fourth image of the stream. Moments and extremes always see everything.
@@ -58,22 +58,22 @@ def share_of(n_values: float, n_images: int) -> Share:
     return Share() if n_values < COUNTED_WHOLE else Share(COUNTED_EVERY, n_images % COUNTED_EVERY)
 
 
-def stored_reference(memory: Vectors, vectors: Vectors, eps: float) -> HistogramScale | None:
-    """Places for the counts from the running statistics; None where the layer has none.
+def stored_reference(initial: Vectors, vectors: Vectors, eps: float) -> HistogramScale | None:
+    """Bins from the running statistics; None if the layer has none.
 
     They come before any batch, so that recordings of one checkpoint count against the same scale.
     """
-    mean, var = memory.running_mean, memory.running_var
+    mean, var = initial.running_mean, initial.running_var
     if mean is None or var is None:
         return None
     with np.errstate(invalid="ignore"):
         usable = np.isfinite(mean) & np.isfinite(var) & (var + eps > 0)
-        # a poisoned channel gets a scale of its own kind, the same in every recording
+        # a channel with unusable statistics gets the same scale in every recording
         return _reference(vectors, np.where(usable, mean, 0.0), np.sqrt(np.where(usable, var + eps, 1.0)))
 
 
 def first_reference(vectors: Vectors, eps: float, seen: Moments) -> HistogramScale:
-    """Places for the counts from the first batch."""
+    """Bins from the first batch."""
     return _reference(vectors, seen.mean, np.sqrt(seen.m2 / np.maximum(seen.n, 1) + eps))
 
 

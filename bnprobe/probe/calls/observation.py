@@ -1,4 +1,4 @@
-"""What is known of one call of a norm, before and after the layer has run."""
+"""What was read of one call of a norm, before and after the layer ran."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Key = tuple[str, int]
 
 @dataclass(slots=True)
 class InputReading:
-    """What is known of one call before the layer has run.
+    """What was read of one call before the layer ran.
 
     Not frozen, as `CallStats` is not: made at every call, and a frozen one takes several times as long.
     """
@@ -42,11 +42,11 @@ class InputReading:
     inverse_var: Tensor | None
     classes: ClassMoments | None = None
 
-    # Properties and not fields: a reading that is still on its device is not to be looked at before it must.
+    # Properties, not fields: a reading that is still on its device must not be fetched before it is needed.
 
     @property
     def n_positive(self) -> Array | None:
-        """Values after the norm that are positive, where the map tells them."""
+        """Number of positive values after the norm, if the map determines it."""
         late = self.late.n_positive
         return self.reading.counts.n_positive if late is None else late
 
@@ -69,7 +69,7 @@ class InputReading:
 
 @dataclass
 class CallStats:
-    """One call, condensed: what a site adds to its total.
+    """One call, reduced to sums: what a site adds to its totals.
 
     `own_post`, packed, and `own_counts` are what this call had to work out after the norm. They are
     None where it follows from the input: by the one map per channel, `before.map`, and for the counts
@@ -85,7 +85,7 @@ class CallStats:
 
     @property
     def n_positive(self) -> Array:
-        """Values after the norm that are positive; zeros where they could not be known."""
+        """Number of positive values after the norm; zeros if it is unknown."""
         known = self.before.n_positive if self.after is None else self.after.counts.n_positive
         return np.zeros(self.before.plan.n_channels) if known is None else known
 
@@ -154,7 +154,7 @@ class CallStats:
 
     @property
     def n_images(self) -> int:
-        """Samples of the call: the images that had a finite value in some channel."""
+        """Samples of the call that had a finite value in some channel."""
         return self.before.reading.n_images
 
 
@@ -164,12 +164,12 @@ def _mapped(before: InputReading) -> Affine:
 
 
 def halves(packed_own: Array) -> tuple[Moments, Moments]:
-    """The two statistics of a norm's own, which lie side by side."""
+    """The distributions of the mean and the log variance that a norm uses, which are packed side by side."""
     size = packed_own.shape[1] // 2
     return moments_of(packed_own[:, :size]), moments_of(packed_own[:, size:])
 
 
 def last_of(before: InputReading) -> Last:
-    """What the next call of the site can use again."""
+    """What the next call of the site can reuse."""
     fixed = before.map if before.plan.uses_running else None
     return Last(before.vectors, before.plan.eps, before.reference, fixed, before.turns)

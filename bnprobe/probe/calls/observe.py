@@ -1,4 +1,4 @@
-"""The two looks at a call of a norm: at its input before it runs, at its output once that is there.
+"""Reading one call of a norm: its input before it runs, and its output, where needed, once that exists.
 
 The input is read before the layer runs, because it may work in place, and everything after the norm is
 derived from it wherever the map is affine per channel or per (sample, channel). On the first call of a site
@@ -39,7 +39,7 @@ def observe_before(
     vectors: Vectors,
     x: Tensor,
     training: bool,
-    memory: Vectors,
+    initial: Vectors,
     reference: HistogramScale | None,
     histograms: bool,
     keep_sample: bool,
@@ -50,12 +50,12 @@ def observe_before(
 ) -> InputReading:
     """Read the input of one call of a layer that now has these `vectors`.
 
-    `memory` holds the layer's vectors at its first call ever; `reference` is None at the first call
+    `initial` holds the layer's vectors at its very first call; `reference` is None at the first call
     of a site, which sets it. `share` is what the histograms count, `last` what the site kept of its
     last call. `labels` (N,) are the samples' classes; a norm that sees the samples otherwise cut has none.
     """
     rows = plan.rows(x.detach())
-    reference = reference or stored_reference(memory, vectors, plan.eps)
+    reference = reference or stored_reference(initial, vectors, plan.eps)
     fixed = None
     if plan.uses_running:
         fixed = unchanged_map(last, plan, vectors) or stored_map(plan, vectors)
@@ -76,12 +76,12 @@ def observe_before(
     classes = None
     if labels is not None and reading.rows is not None:
         classes = ClassMoments.of(reading.rows, labels)
-        # rows that no one else asked for would be taken for those of a norm per sample
+        # rows kept for the classes only would be taken for the statistics of a norm per sample
         reading = reading if per_sample else replace(reading, rows=None)
     mapping = fixed or batch_map(plan, vectors, reading, rows.shape[2])
     late_gate = mapping if fixed is None else None
     late_bins = None
-    if reference is None:  # only now is there something to count against
+    if reference is None:  # only now is there a scale to count on
         reference = first_reference(vectors, plan.eps, reading.moments)
         reading = reading.about(reference.centre)
         late_bins = reference.input_bins if histograms else None
@@ -106,7 +106,7 @@ def observe_before(
 def observe_after(
     before: Sequence[InputReading], y: object, settled: str | None, histograms: bool
 ) -> CallStats:
-    """Finish one call once the output is there.
+    """Complete one call once the output exists.
 
     `before` holds one reading per plan that may fit; `settled` is the site's way to the output
     ("derived" or "read"), or None at its first call, where the plans are tried.

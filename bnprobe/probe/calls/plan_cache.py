@@ -1,9 +1,8 @@
-"""Whether a layer is still what it was at its last call: asked before every call, so it must cost little.
+"""Whether a layer has changed since its last call: checked before every call, so it must be cheap.
 
-Plans and vectors are made anew only after something has changed. Values are compared, not version
-counters, because `parameter.data` can be written without a trace in those. On a GPU that would be to wait
-for it at every call, so there the counters must do: what is written through `.data` while the probe is
-attached is noticed when the recording is read, which says that parameters moved.
+Plans and vectors are made again only after a change. Values are compared, not version counters, which miss writes
+through `parameter.data`. On a GPU comparing values would mean waiting for it at every call, so there the counters are
+used: a write through `.data` while the probe is attached shows only in the recording, as parameters that moved.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ SETTINGS = (
 
 
 class PlanCache:
-    """One layer. While nothing about it changes, the same plans and the same vectors come back."""
+    """The plans and vectors of one layer: the same objects for as long as nothing about it changes."""
 
     def __init__(self) -> None:
         self._state: tuple[Any, ...] = ()
@@ -44,7 +43,7 @@ class PlanCache:
         """num_batches_tracked before the layer's first call; None where it is not kept."""
 
     def plans(self, module: nn.Module) -> tuple[NormLayer, ...]:
-        """`describe(module)`. Layers of other people's making are described anew at every call."""
+        """`describe(module)`. Layers that are not torch's own are described at every call."""
         if not is_torchs_own(module):
             return describe(module)
         state = _state(module)
@@ -53,11 +52,11 @@ class PlanCache:
         return self._plans
 
     def begins(self, plan: NormLayer) -> None:
-        """Before the layer's first call: remember how many batches it had counted."""
+        """Note how many batches the layer had counted before its first call."""
         self.counted_at_first = count_of(plan)
 
     def vectors(self, plan: NormLayer) -> Vectors:
-        """Copies of the layer's vectors as they are now; of running statistics not in use, as they were once."""
+        """Copies of the layer's vectors as they are now; running statistics that are not in use may be older."""
         tensors = plan.weight, plan.bias, plan.running_mean, plan.running_var
         # plans of one layer may differ in what they add to gamma, and else only in how they use the vectors
         offset = plan.weight_offset
@@ -71,7 +70,7 @@ class PlanCache:
                 return vectors
             if plan.uses_running:
                 vectors = Vectors(*map(_Copy.of, copies, tensors))
-            else:  # a training layer moves them at every call, and nothing of the call depends on them
+            else:  # in training they move at every call, and nothing in the call depends on them
                 gamma, beta = map(_Copy.of, copies, tensors[:2])
                 vectors = replace(vectors, gamma=gamma, beta=beta)
         self._copied[offset] = copies, vectors
@@ -79,7 +78,7 @@ class PlanCache:
 
 
 def _state(module: nn.Module) -> tuple[Any, ...]:
-    """Everything that the plans of torch's own classes depend on, values aside."""
+    """Everything that the plans of torch's own classes depend on, except values."""
     own = module.__dict__
     parameters: Mapping[str, Any] = own["_parameters"]
     buffers: Mapping[str, Any] = own["_buffers"]
@@ -88,7 +87,7 @@ def _state(module: nn.Module) -> tuple[Any, ...]:
 
 
 class _Copy:
-    """A tensor in float64, and the bytes that it was made of; None is a tensor too."""
+    """A copy of a tensor in float64, and the bytes it was made from; the tensor may be None."""
 
     __slots__ = ("_added", "_address", "_live", "_tensor", "_vector", "_was")
 
@@ -100,10 +99,10 @@ class _Copy:
         self._live: memoryview | _Version = memoryview(b"")
 
     def holds(self, tensor: Tensor | None) -> bool:
-        """Whether `tensor` is the same one, where it was, with the same values in it."""
+        """Whether it is the same tensor, at the same address, with the same values."""
         if tensor is None or tensor is not self._tensor:
             return tensor is self._tensor
-        # the address first: memory that was given back, as sharding does, must not be looked at
+        # the address first: storage that was freed, as in sharding, must not be read
         return self._address != 0 and tensor.data_ptr() == self._address and self._live == self._was
 
     def of(self, tensor: Tensor | None) -> Array | None:
@@ -116,20 +115,20 @@ class _Copy:
         return self._vector
 
     def _look_at(self, tensor: Tensor | None) -> None:
-        """Have the bytes of a tensor at hand, where it is one whose bytes can be had."""
+        """Keep a view of the bytes of a tensor, if they can be read."""
         self._tensor, self._address, self._live = tensor, 0, memoryview(b"")
         if tensor is not None and tensor.is_cuda and not tensor.is_inference():
             self._address, self._live = tensor.data_ptr(), _Version(tensor)
         if tensor is None or tensor.device.type != "cpu" or not tensor.is_contiguous():
             return
         self._address = tensor.data_ptr()
-        # not through numpy: a tensor that was ever seen as an array can no longer be resized
+        # not through numpy: the storage of a tensor that was once exposed as an array cannot be resized any more
         at_hand = (ctypes.c_char * tensor.nbytes).from_address(self._address)
         self._live = memoryview(at_hand).cast("B")
 
 
 class _Version:
-    """How often a tensor has been written, where bytes would have to be waited for; used like its bytes."""
+    """The version counter of a tensor on a GPU, used in place of its bytes, which would have to be waited for."""
 
     __slots__ = ("_tensor",)
     __hash__ = None  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""What a layer has learned and remembers at one call, copied: gamma, beta and the running statistics."""
+"""Copies of the vectors of a layer at one call: gamma, beta and the running statistics."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Whether the model is what it was: everything a probe could change, before and after, bit for bit."""
+"""Whether the model is unchanged: everything that a probe could change, before and after, bit for bit."""

@@ -1,4 +1,4 @@
-"""The bytes of a tensor as one number, at the speed at which memory is read.
+"""Checksums of tensors, at the speed of reading them once.
 
 A tensor on the CPU has the checksum of its bytes. One on a device is summed there along rows and columns,
 and all of them come to the host in one transfer.
@@ -17,29 +17,31 @@ COLUMNS = 4096
 WHOLE_NUMBERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 Digest = tuple[str, tuple[int, ...], int]
-"""Type, shape, and checksum; 0 for a tensor whose bytes are not at hand (meta, lazy, nested, given back)."""
+"""Type, shape and checksum; 0 for a tensor whose bytes cannot be read (meta, lazy, nested, freed)."""
 
 
 def digests(tensors: Iterable[Tensor]) -> list[Digest]:
-    """One for each tensor: equal where every bit is, and else, but for one chance in four billion, not."""
-    told: list[tuple[Tensor, int | Tensor]] = []
+    """One per tensor: equal if every bit is, and different otherwise, except by a chance of one in four billion."""
+    found: list[tuple[Tensor, int | Tensor]] = []
     for tensor in tensors:
         local = _local(tensor)
-        told.append((tensor, 0 if local is None else _checksum(local)))
-    away = [sums for _, sums in told if isinstance(sums, Tensor)]
-    home = iter(_fetched(away))
-    return [(str(t.dtype), _shape(t), next(home) if isinstance(sums, Tensor) else sums) for t, sums in told]
+        found.append((tensor, 0 if local is None else _checksum(local)))
+    on_device = [sums for _, sums in found if isinstance(sums, Tensor)]
+    fetched = iter(_fetched(on_device))
+    return [
+        (str(t.dtype), _shape(t), next(fetched) if isinstance(sums, Tensor) else sums) for t, sums in found
+    ]
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
     try:
         return tuple(tensor.shape)
-    except RuntimeError:  # lazy ones, and some nested ones, have none
+    except RuntimeError:  # lazy tensors, and some nested ones
         return ()
 
 
 def _local(tensor: Tensor) -> Tensor | None:
-    """The part of a tensor that lies in this process's memory; None where there is none to read."""
+    """The part of a tensor that this process holds; None if there is nothing to read."""
     tensor = getattr(tensor, "_local_tensor", tensor)
     if type(tensor) not in (Tensor, torch.nn.Parameter, torch.nn.Buffer) or tensor.is_meta:
         return None
@@ -51,16 +53,16 @@ def _local(tensor: Tensor) -> Tensor | None:
 
 
 def _checksum(tensor: Tensor) -> int | Tensor:
-    """A number at once, or, of a tensor on a device, sums that are still there."""
+    """A number; for a tensor on a device, sums that are still there."""
     dense = tensor if tensor.is_contiguous() else tensor.contiguous()
     if dense.device.type == "cpu":
-        # not through numpy: a tensor that was ever seen as an array can no longer be resized
+        # not through numpy: the storage of a tensor that was once exposed as an array cannot be resized any more
         return zlib.crc32((ctypes.c_char * dense.nbytes).from_address(dense.data_ptr()))
     return sums_of(dense)
 
 
 def sums_of(dense: Tensor) -> Tensor:
-    """Three sums of a tensor's bits, as whole numbers that wrap: all, weighted by row, weighted by column."""
+    """Three sums of a tensor's bits, as integers that wrap: all, weighted by row, weighted by column."""
     flat = torch.view_as_real(dense) if dense.is_complex() else dense
     bits = flat.reshape(-1).view(WHOLE_NUMBERS[flat.element_size()])
     n_whole = bits.numel() // COLUMNS * COLUMNS
@@ -74,14 +76,14 @@ def _weighted(sums: Tensor) -> Tensor:
     return (sums * (2 * torch.arange(sums.numel(), device=sums.device) + 1)).sum()
 
 
-def _fetched(away: Sequence[Tensor]) -> list[int]:
+def _fetched(on_device: Sequence[Tensor]) -> list[int]:
     """The sums of all tensors on devices, one number each."""
     by_device: dict[torch.device, list[int]] = {}
-    for i, sums in enumerate(away):
+    for i, sums in enumerate(on_device):
         by_device.setdefault(sums.device, []).append(i)
-    found = [0] * len(away)
+    found = [0] * len(on_device)
     for places in by_device.values():
-        home = torch.stack([away[i] for i in places]).cpu().tolist()
-        for i, sums_home in zip(places, home, strict=True):
-            found[i] = hash(tuple(sums_home))
+        fetched = torch.stack([on_device[i] for i in places]).cpu().tolist()
+        for i, row in zip(places, fetched, strict=True):
+            found[i] = hash(tuple(row))
     return found

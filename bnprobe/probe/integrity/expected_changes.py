@@ -1,4 +1,4 @@
-"""Which changes the model's own doing explains: its updates in training mode, backward passes, dropout."""
+"""Changes that the model makes by itself: running statistics in training mode, gradients, random numbers of dropout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OWN_UPDATES = "the model's own updates in training mode"
 
 @dataclass
 class ExpectedChanges:
-    """What a model did while it was probed, as far as its modes and the probe's own sites tell.
+    """What a model did while it was probed, as far as its modes and the recorded sites show.
 
     `layers` names the probed layers by their path. `trained` are those with a recorded call in training mode,
     `updated` the paths of modules whose running statistics a functional norm was given to update, and
@@ -31,7 +31,7 @@ class ExpectedChanges:
     _draws: bool = False
 
     def look(self, tree: ModuleTree) -> None:
-        """Note the modes of the modules as they are now: asked before and after."""
+        """Note the modes of the modules; called before and after the run."""
         for path, module in tree.modules.items():
             if hasattr(module, "cls_to_become"):
                 self._lazy.add(path)
@@ -40,8 +40,8 @@ class ExpectedChanges:
                 name = type(module).__name__.lower()
                 self._draws = self._draws or any(word in name for word in DRAWS)
 
-    def explain(self, what: str, name: str) -> str:
-        """Why a thing of this sort may have changed; "" where the model alone would not have changed it."""
+    def reason_for(self, what: str, name: str) -> str:
+        """Why the model itself may have changed this; "" if it would not have."""
         path = name.rpartition(".")[0] if what in ("parameters", "buffers", "gradients") else name
         if path in self._lazy:
             return "a lazy layer got its shape at its first forward pass"
@@ -54,6 +54,6 @@ class ExpectedChanges:
         return ""
 
     def _updates_itself(self, path: str) -> bool:
-        """A probed layer does so in recorded calls; what others do is not known beyond their mode."""
+        """Whether the module at this path updated its buffers; of modules that are not recorded only the mode is known."""
         layer = self.layers.get(path)
         return path in self._training if layer is None else layer in self.trained

@@ -20,13 +20,13 @@ from bnprobe.recording.integrity import Change, IntegrityReport
 
 TENSORS = ("parameters", "buffers", "gradients")
 
-Explain = Callable[[str, str], str]
-"""From a sort of thing and its name to what of the model's own doing explains a change; "" for nothing."""
+ReasonFor = Callable[[str, str], str]
+"""From a kind of state and a name to the reason why the model itself may have changed it; "" for none."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Sorts of things, and in each the state of every one by its name; `seconds` is what the look took."""
+    """The state of every parameter, buffer, mode and so on, by kind and name; `seconds` is how long it took."""
 
     states: Mapping[str, Mapping[str, object]]
     n_bytes: int
@@ -34,7 +34,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, tree: ModuleTree) -> Fingerprint:
-        """Taken now; at the speed of one read of the model's tensors."""
+        """As the model is now; takes as long as reading every tensor once."""
         started = time.perf_counter()
         parameters, buffers, modules = tree.parameters(), tree.buffers(), tree.modules
         gradients = {name: p.grad for name, p in parameters.items() if not is_lazy(p) and p.grad is not None}
@@ -51,14 +51,14 @@ class Fingerprint:
         n_bytes = sum(map(_size, (*parameters.values(), *buffers.values())))
         return cls(states, n_bytes, time.perf_counter() - started)
 
-    def compare(self, after: Fingerprint, explain: Explain) -> IntegrityReport:
-        """What is not the same in `after`."""
+    def compare(self, after: Fingerprint, reason_for: ReasonFor) -> IntegrityReport:
+        """The differences to `after`."""
         changes: dict[tuple[str, str], list[str]] = {}
         for what, states in self.states.items():
             now = after.states[what]
             for name in {**states, **now}:
                 if states.get(name) != now.get(name):
-                    changes.setdefault((what, explain(what, name)), []).append(name or "the model itself")
+                    changes.setdefault((what, reason_for(what, name)), []).append(name or "the model itself")
         sizes = [len(self.states[what]) for what in ("parameters", "buffers", "modules")]
         return IntegrityReport(
             n_parameters=sizes[0],
@@ -71,7 +71,7 @@ class Fingerprint:
 
 
 def _size(tensor: Tensor) -> int:
-    """Bytes of a tensor; 0 for those that have none of their own."""
+    """Bytes of a tensor; 0 if it has no storage of its own."""
     return tensor.nbytes if tensor.layout == torch.strided and not is_lazy(tensor) else 0
 
 
@@ -83,7 +83,7 @@ def _tensors(tensors: Mapping[str, Tensor]) -> dict[str, object]:
 
 
 def _hooks(module: nn.Module) -> tuple[Any, ...]:
-    """Which hooks are registered, by the numbers that torch gives them."""
+    """The registered hooks, by the ids that torch gives them."""
     return tuple(
         (name, tuple(hooks))
         for name, hooks in vars(module).items()
@@ -92,7 +92,7 @@ def _hooks(module: nn.Module) -> tuple[Any, ...]:
 
 
 def _random_states() -> dict[str, object]:
-    """Of the generators that models and loaders draw from."""
+    """The states of the generators that models and loaders draw from."""
     states: dict[str, object] = {
         "torch": digests([torch.get_rng_state()])[0],
         "Python": hash(random.getstate()),
@@ -100,7 +100,7 @@ def _random_states() -> dict[str, object]:
     if "numpy" in sys.modules:
         _, keys, *rest = sys.modules["numpy"].random.get_state()
         states["numpy"] = (zlib.crc32(keys), *rest)
-    if torch.cuda._initialized:  # asking a GPU that nobody uses would start it
+    if torch.cuda._initialized:  # asking would initialize a GPU that nobody uses
         cards = range(torch.cuda.device_count())
         states |= {f"cuda:{i}": digests([torch.cuda.get_rng_state(i)])[0] for i in cards}
     return states

@@ -1,1 +1,1 @@
-"""One look at the model: what wraps it, which of its modules are norms, which are compiled, and what behaves as a norm."""
+"""One look at the model: its wrappers, its norms, its compiled parts, and modules that behave like norms."""

@@ -15,11 +15,11 @@ from bnprobe.norms import ModuleTree
 from bnprobe.probe.survey.unwrap import shown
 
 MOST_READ = 1000
-"""Functions whose code is looked at for a name."""
+"""At most this many functions are searched for a name."""
 
 
 class Places:
-    """The paths of a model's modules; holds nothing of the model."""
+    """The paths of a model's modules, without a reference to the model."""
 
     def __init__(self, tree: ModuleTree) -> None:
         self._model = ref(tree.model)
@@ -30,16 +30,16 @@ class Places:
         self._paths.update({module: shown(path) for path, module in tree.modules.items()})
 
     def path(self, module: nn.Module) -> str | None:
-        """The path of a module, "" for the model itself; None where it is no part of the model."""
+        """The path of a module, "" for the model itself; None if it is not part of the model."""
         found = self._paths.get(module)
         model = self._model()
-        if found is None and model is not None:  # perhaps it was put in since
+        if found is None and model is not None:  # it may have been added since
             self._add(ModuleTree.of(model))
             found = self._paths.get(module)
         return found
 
     def caller(self, depth: int) -> tuple[nn.Module, str, int] | None:
-        """The innermost module of the model that is running, its path, and the line `depth` calls up."""
+        """The innermost running module of the model, its path, and the line number `depth` calls up."""
         frame: FrameType | None = sys._getframe(depth + 1)
         line = frame.f_lineno if frame is not None else 0
         while frame is not None:
@@ -53,15 +53,15 @@ class Places:
 
 
 def _first_argument(frame: FrameType) -> Any:
-    """The self of a method. Of other frames nothing is asked: in Python 3.11 and 3.12 a frame that was asked
-    keeps what its variables held then, a user's batch for example, until it returns."""
+    """The self of a method. Other frames are left alone: in Python 3.11 and 3.12 reading `f_locals` keeps the values of
+    all variables, a user's batch for example, alive until the frame returns."""
     code = frame.f_code
     return frame.f_locals.get("self") if code.co_argcount and code.co_varnames[0] == "self" else None
 
 
 def mentions(modules: Iterable[nn.Module], names: set[str]) -> bool:
-    """Whether the code of a model's own modules names one of these functions: a model without a norm module
-    may still have norms. What torch's own modules call is known, and not looked at."""
+    """Whether the code of these modules names one of these functions: a model without norm modules may still have norms.
+    Classes of torch.nn are not searched."""
     met: set[CodeType] = set()
     classes = {type(module) for module in modules}
     functions = (function for cls in classes for function in _functions(cls))

@@ -1,7 +1,7 @@
-"""Compiled models: their code passes no hook, so while a probe needs them they run as they were written.
+"""Compiled models: compiled code calls no hooks, so while a probe is attached it runs uncompiled.
 
-torch holds one stance towards compiled code for the whole process. It is "force_eager" while at least one
-probe asks for it, and afterwards what it was.
+torch has one stance towards compiled code for the whole process. It is "force_eager" while at least one
+probe requests it, and is restored afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _known: WeakValueDictionary[int, Eager] = WeakValueDictionary()
 
 
 class Eager:
-    """One probe's wish that compiled code run eagerly; `late` says that it had to be compiled to be noticed."""
+    """One probe's request that compiled code run eagerly; `late` if compilation was noticed only during a pass."""
 
     def __init__(self) -> None:
         self.number = next(_numbers)
@@ -33,7 +33,7 @@ class Eager:
         _known[self.number] = self
 
     def hold(self) -> None:
-        """From here on nothing compiled runs as such, in the whole process."""
+        """From now on compiled code runs eagerly, in the whole process."""
         with _lock:
             if not _asking:
                 _stance.enter_context(torch.compiler.set_stance("force_eager"))
@@ -41,7 +41,7 @@ class Eager:
             self.held = True
 
     def release(self) -> None:
-        """Not on our account any longer."""
+        """Withdraw the request."""
         _known.pop(self.number, None)
         with _lock:
             if self.number in _asking:
@@ -51,21 +51,21 @@ class Eager:
 
 
 def compiler_came(number: int) -> None:
-    """Called by torch's compiler, and not compiled, when it meets a hook of the probe with this number."""
+    """Called by torch's compiler, at compile time, when it meets a hook of the probe with this number."""
     eager = _known.get(number)
     if eager is not None and not eager.late:
         eager.late = True
         try:
             eager.hold()
         except RuntimeError:
-            return  # a stance cannot be taken there: only the note is left
+            return  # no stance can be set here; the note remains
 
 
 compiler_came._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def runs_compiled(tree: ModuleTree, wrappers: Iterable[nn.Module], layers: Iterable[nn.Module]) -> bool:
-    """Whether one of these layers of a model, which has such wrappers around it, is in a part that was compiled."""
+    """Whether one of these layers is in a compiled part of the model, or of the wrappers around it."""
     chosen = {id(layer) for layer in layers}
     if chosen and any(map(_is_compiled, wrappers)):
         return True
@@ -80,7 +80,7 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 def is_wrapper(module: nn.Module) -> bool:
-    """Whether it is what `torch.compile` makes of a model."""
+    """Whether it is the result of `torch.compile(model)`."""
     children = vars(module).get("_modules", {})
-    # a scripted module keeps its children in a mapping of its own, which has no `get`
+    # a scripted module keeps its children in a mapping without `get`
     return "_orig_mod" in children and isinstance(children["_orig_mod"], nn.Module)

@@ -1,8 +1,8 @@
-"""Norms known by what they do: modules of unknown classes whose output is a normalization of their input.
+"""Norms found by their output: modules of unknown classes whose output is their normalized input.
 
-On the first call of each unknown class its output is held against affine maps of its input, less the mean
-and over the deviation of one set of axes after another. What fits, and fits better than any map that is the
-same everywhere, is proposed to the user with its axes, to be taught with `register_norm`.
+At the first call of each unknown class the output is compared with affine maps of the input, normalized over one
+set of axes after another. If one fits, and fits better than any map without normalization, a note proposes to
+register the class with `register_norm`, with its axes.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from bnprobe.probe.tensors import first_tensor, has_values
 from bnprobe.recording import BATCH, CHANNELS, GROUP, INSTANCE
 
 MOST_VALUES = 1 << 21
-"""Values of an input up to which a module is looked at."""
+"""Modules with larger inputs (number of values) are not examined."""
 
 LOOKED_AT = 1 << 18
-"""Values that are compared: whole samples, at least two."""
+"""Number of values that are compared: whole samples, at least two."""
 
 SOME_CHANNELS, SOME_POSITIONS = 8, 16
-"""How many channels, and positions along each dimension, are enough where the others would tell the same."""
+"""How many channels, and positions along each dimension, suffice where the others add no information."""
 
 NEARLY = 0.01
-"""How near a slope must be to a parameter: eps, which is unknown, makes it a little smaller."""
+"""How close a slope must be to a parameter: eps, which is unknown, makes it slightly smaller."""
 
 FITS = 1e-3
-"""Largest share of the output's energy that an affine map may leave, eps being unknown."""
+"""Largest unexplained share of the output's energy, because eps is unknown."""
 
 BETTER = 0.01
-"""Share of what one map for all leaves, below which a normalization explains more than that."""
+"""A normalization must leave less than this share of what a single affine map leaves."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A module that normalizes over `axes` of its input, on groups of channels where there are several."""
+    """A module that normalizes its input over `axes`, in groups of channels if there are several."""
 
     path: str
     class_name: str
@@ -52,20 +52,24 @@ class Proposal:
 
     @property
     def pools(self) -> str:
-        """The word of the pool."""
+        """The name of the pool."""
         return self.pool.recorded_as
 
     @property
     def says(self) -> str:
-        """What was found, and how to teach it."""
+        """The note for the user: what was found, and how to record it."""
         groups = f" in {self.n_groups} groups of channels" if self.n_groups > 1 else ""
-        by = "less its mean, over its deviation" if self.centred else "over its root mean square"
+        by = (
+            "mean subtracted, divided by the standard deviation"
+            if self.centred
+            else "divided by the root mean square"
+        )
         options = f"pools={self.pools!r}, channels={self.channels!r}"
         options += f", n_groups={self.n_groups}" if self.n_groups > 1 else ""
         options += "" if self.centred else ", centred=False"
         return (
-            f"{self.path} ({self.class_name}) is no norm by its class, but behaves as one: its output is an affine map "
-            f"of its input {by}, along axes {self.axes}{groups}. Teach it with "
+            f"{self.path} ({self.class_name}) behaves like a norm, although its class is not known as one: its output is "
+            f"its input normalized along axes {self.axes}{groups} ({by}). To record it, call "
             f"bnprobe.register_norm({self.class_name}, lambda m: bnprobe.NormLayer(kind=..., n_channels=..., eps=..., "
             f"{options}))."
         )
@@ -88,7 +92,7 @@ def candidates(tree: ModuleTree, norms: Collection[int]) -> dict[str, nn.Module]
 
 
 def look(path: str, module: nn.Module, tell: Callable[[Proposal], None]) -> Callable[[], None]:
-    """Look at the next call of a module, and tell what it turns out to be; returns how to give up."""
+    """Examine the next call of a module and pass what it turns out to be to `tell`; returns how to cancel."""
     first = First(path, tell)
     handles = [
         module.register_forward_pre_hook(first.before, with_kwargs=True),
@@ -104,7 +108,7 @@ def look(path: str, module: nn.Module, tell: Callable[[Proposal], None]) -> Call
 
 
 class First:
-    """The first call of a module."""
+    """Examines the first call of a module."""
 
     def __init__(self, path: str, tell: Callable[[Proposal], None]) -> None:
         self.path, self.tell = path, tell
@@ -120,7 +124,7 @@ class First:
             self._x = x.detach().to(torch.float64, copy=True)
 
     def after(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Compare, once."""
+        """Compare once, then stop."""
         x, self._x = self._x, None
         if torch.compiler.is_compiling() or x is None:
             return
@@ -138,26 +142,26 @@ class First:
 def proposal(
     path: str, class_name: str, x: Tensor, y: Tensor, vectors: Sequence[Tensor] = ()
 ) -> Proposal | None:
-    """The first normalization of x that y is an affine map of, float64; None where there is none.
+    """The first normalization of x of which y is an affine map, in float64; None if there is none.
 
     `vectors` are the module's parameters: over a whole batch any affine map normalizes, so there slope and
     offset must be among them, or 1 and 0.
     """
     if torch.equal(x, y) or not (torch.isfinite(x).all() and torch.isfinite(y).all()):
-        return None  # dropout in eval mode, for example, does nothing
+        return None  # such as dropout in eval mode
     lines = x.dim() == 2 or _rows_are_lines(x, y)
     if lines and (x.dim() > 2 or len(x) > 2):
         batch = POOLS[BATCH]
         axes = batch.axes(x.dim(), 1)
         for centred in (True, False):
             over_batch = normalized(x, axes, 1, centred)
-            # what came in normalized, as behind another norm, is left as it is by this explanation: it tells nothing
+            # an input that is normalized already, as after another norm, proves nothing
             if (over_batch - x).square().mean() > NEARLY**2 and _is_normalized(over_batch, y, vectors):
                 return Proposal(path, class_name, axes, batch, 1, centred, "first")
     n_samples = max(LOOKED_AT // x[0].numel(), 2)
     x, y = x[:n_samples], y[:n_samples]
     sides = ((1, "first"), (x.dim() - 1, "last"))
-    # before they are trained, gammas do not tell along which axis they lie, but how many they are
+    # untrained gammas do not show their axis by their values, but by their number
     for axis, channels in sorted(sides, key=lambda side: all(len(v) != x.shape[side[0]] for v in vectors)):
         for pool, n_groups in _hypotheses(x, axis):
             if pool.positions and not lines:
@@ -173,13 +177,13 @@ def proposal(
 
 
 def _rows_are_lines(x: Tensor, y: Tensor) -> bool:
-    """Whether y is an affine map of x inside single rows, as wherever positions are pooled; a few rows tell."""
+    """Whether y is an affine map of x within each row, as it is if positions are pooled; a few rows suffice."""
     x, y = (t[:2, :SOME_CHANNELS].flatten(0, 1).flatten(1) for t in (x, y))
     return left_over(x, y, 0) < FITS
 
 
 def _some_positions(x: Tensor, axis: int) -> Tensor:
-    """Enough of a norm over channels: each position has its own statistics."""
+    """A part that suffices for a norm over channels: each position has statistics of its own."""
     for i in range(1, x.dim()):
         x = x if i == axis else x.narrow(i, 0, min(x.shape[i], SOME_POSITIONS))
     return x
@@ -195,7 +199,7 @@ def _hypotheses(x: Tensor, axis: int) -> Iterator[tuple[Pool, int]]:
 
 
 def normalized(x: Tensor, axes: tuple[int, ...], n_groups: int, centred: bool) -> Tensor:
-    """x less its mean along axes, over its deviation there; of its root mean square where not centred."""
+    """x minus its mean along axes, divided by its standard deviation; if not centred, x divided by its root mean square."""
     if n_groups > 1:
         grouped = x.reshape(len(x), n_groups, -1, *x.shape[2:])
         along = (2, *(i + 1 for i in axes if i > 1))
@@ -221,7 +225,7 @@ def _is_one_of(vector: Tensor, known: Sequence[Tensor]) -> bool:
 
 
 def left_over(x: Tensor, y: Tensor, axis: int) -> float:
-    """The share of y's energy that no affine map of x, one per index along `axis`, explains."""
+    """The share of y's energy that the best affine map of x, one per index along `axis`, leaves unexplained."""
     x, y = (t.movedim(axis, 0).flatten(1) for t in (x, y))
     x, centred = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     slope = (x * centred).sum(1, keepdim=True) / x.square().sum(1, keepdim=True).clamp(min=1e-30)

@@ -1,4 +1,4 @@
-"""Which layers of a model are probed, and what to say where there are none."""
+"""Which layers of a model are recorded, and the error if there are none."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bnprobe.probe.survey.call_site import mentions
 from bnprobe.probe.survey.unwrap import shown
 
 MOST_NAMED = 3
-"""Paths spelt out in a sentence."""
+"""Paths listed in a message."""
 
 
 def choose(
     tree: ModuleTree, norms: Collection[int], patterns: Collection[str] | None
 ) -> dict[str, nn.Module]:
-    """The norm layers to hook, by path; none where all norms of the model are function calls.
+    """The norm layers to hook, by path; empty if all norms of the model are function calls.
 
     `norms` are the identities of the modules that are norms.
     """
@@ -39,18 +39,18 @@ def choose(
     some = ", ".join(list(found)[:3])
     raise NoNormLayers(
         f"no norm layer of {model} matches {', '.join(patterns or [])}. "
-        f"Its {len(found)} norm layers have paths like {some}."
+        f"Its {len(found)} norm layers have paths like {some}. Pass a path or a pattern of these."
     )
 
 
 def _can_be_called(module: nn.Module) -> bool:
-    """Whether torch calls the hooks of a norm: not in a part made of TorchScript, nor of what an exported graph keeps
-    of a norm, which is its tensors without code."""
+    """Whether torch calls the hooks of a norm: not inside TorchScript, and not those of an exported graph, which keeps
+    the tensors of a norm in modules without code."""
     return type(module) is not nn.Module and not isinstance(module, torch.jit.ScriptModule)
 
 
 def not_understood(tree: ModuleTree) -> dict[str, str]:
-    """Modules that look like norms but cannot be read: their classes by path."""
+    """Modules that look like norms but are not recognized: their class names by path."""
     named = [(shown(path), module) for path, module in tree.modules.items()]
     found = {name: type(module).__name__ for name, module in named if looks_like_norm(module, tree)}
     for name, module in named:
@@ -68,18 +68,18 @@ def _no_norms(tree: ModuleTree) -> str:
     if gone:
         more = f" and {len(gone) - MOST_NAMED} more" if len(gone) > MOST_NAMED else ""
         return (
-            f"{name} has no normalization layer any more: they were absorbed into the layers before them at "
-            f"{', '.join(gone[:MOST_NAMED])}{more}, where identities stand now. Attach to the model before it is "
-            "fused or quantized."
+            f"{name} has no normalization layers left: they were folded into the preceding layers at "
+            f"{', '.join(gone[:MOST_NAMED])}{more}. Attach to the model before it is fused or quantized."
         )
     like = [type(module).__name__ for module in tree.modules.values() if looks_like_norm(module, tree)]
     if not like:
         return (
-            f"{name} has no normalization layer. Check that Conv+BN were not fused, and that this is the right model. "
-            "Teach me a class of your own with bnprobe.register_norm(YourClass, describe)."
+            f"{name} has no normalization layer. Check that Conv+BN were not fused and that this is the right model. "
+            "To add a norm class of your own, call bnprobe.register_norm(YourClass, describe)."
         )
     closest = max(set(like), key=like.count)
+    count = "1 module" if like.count(closest) == 1 else f"{like.count(closest)} modules"
     return (
-        f"{name} has no normalization layer I know. Closest: {closest} ({like.count(closest)} modules, by name). "
-        f"Teach me with bnprobe.register_norm({closest}, describe), or check that Conv+BN were not fused."
+        f"{name} has no normalization layer that bnprobe recognizes. Closest by name: {closest} ({count}). "
+        f"Add it with bnprobe.register_norm({closest}, describe), or check that Conv+BN were not fused."
     )

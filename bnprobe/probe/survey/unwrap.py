@@ -1,4 +1,4 @@
-"""Wrappers around a model, and what cannot be probed at all."""
+"""Wrappers around a model, and models that cannot be probed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from bnprobe.errors import CannotProbe
 from bnprobe.probe.survey.compiled import is_wrapper
 
 INNER = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""Names under which wrappers hold what they wrap, which no path of a layer shows."""
+"""Attributes under which wrappers hold the wrapped module; paths of layers leave them out."""
 
 
 def unwrap(model: nn.Module) -> tuple[nn.Module, tuple[nn.Module, ...]]:
-    """The model inside torch.compile, DataParallel and DistributedDataParallel, whose hooks these call; and these.
+    """The model inside torch.compile, DataParallel and DistributedDataParallel, which call its hooks; and the wrappers.
 
-    Raises CannotProbe for TorchScript and exported graphs, whose norms no hook sees.
+    Raises CannotProbe for TorchScript and exported graphs, which call no hooks.
     """
     wrappers: list[nn.Module] = []
     while (inner := _inner(model)) is not None:
@@ -32,7 +32,7 @@ def _inner(model: nn.Module) -> nn.Module | None:
 
 
 def shown(path: str) -> str:
-    """The path of a module without the names that wrappers put in between."""
+    """The path of a module without the names that wrappers insert."""
     return ".".join(part for part in path.split(".") if part not in INNER)
 
 
@@ -41,17 +41,17 @@ def _refuse(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         name = getattr(model, "original_name", name)
         raise CannotProbe(
-            f"{name} is TorchScript: its layers run outside Python, where no hook is called. Attach to the model "
-            "before scripting or tracing it, or judge its weights alone: `bnprobe check CHECKPOINT`."
+            f"{name} is TorchScript: its layers run outside Python, where hooks are not called. Attach to the model "
+            "before scripting or tracing it, or check its weights with `bnprobe check CHECKPOINT`."
         )
     if isinstance(model, fx.GraphModule) and _has_norm_operations(model):
         raise CannotProbe(
-            f"{name} is an exported graph: its norms are operations there, and no modules. "
-            "Attach to the model that was exported, or judge its weights alone: `bnprobe check CHECKPOINT`."
+            f"{name} is an exported graph: its norms are operators, not modules, and have no hooks. "
+            "Attach to the model that was exported, or check its weights with `bnprobe check CHECKPOINT`."
         )
 
 
 def _has_norm_operations(graph: fx.GraphModule) -> bool:
-    """Whether norms are called as operations of aten, as torch.export writes them."""
+    """Whether norms are called as aten operators, as torch.export writes them."""
     targets = (str(node.target) for node in graph.graph.nodes if node.op == "call_function")
     return any(target.startswith("aten.") and "norm" in target for target in targets)

@@ -36,7 +36,7 @@ def trained(case: Case, model: nn.Module, batches: list[Tensor], **options: Any)
     return probe.recording
 
 
-def twins(case: Case, cut: Cut, batches: list[Tensor]) -> list[dict[Site, Pull]]:
+def reference_passes(case: Case, cut: Cut, batches: list[Tensor]) -> list[dict[Site, Pull]]:
     """The same passes in the model that is cut at its norms; checkpointed parts run once, as any other."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("support.models.checkpoint", lambda part, x, use_reentrant: part(x))
@@ -113,7 +113,7 @@ BESIDE = {
 
 
 def one_norm(training: bool = True) -> tuple[nn.Module, Callable[..., dict[Site, Pull]]]:
-    """A batch norm behind a convolution, and its twin."""
+    """A batch norm behind a convolution, and the reference for its passes."""
     build = one_behind_conv(lambda: nn.BatchNorm2d(C))
     model, other = learned(build(), training), build().double().train(training)
     other.load_state_dict(model.state_dict())
@@ -129,7 +129,7 @@ def n_tensors() -> int:
     return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
 
-FEEDERS = {
+PRODUCERS = {
     "convolution": lambda: nn.Conv2d(C, 4, 3),
     "without bias": lambda: nn.Conv2d(C, 4, 3, bias=False),
     "grouped": lambda: nn.Conv2d(C, 6, 3, groups=3),
@@ -139,10 +139,10 @@ FEEDERS = {
 }
 
 
-def fed(name: str, training: bool) -> tuple[nn.Module, nn.Module]:
+def with_producer(name: str, training: bool) -> tuple[nn.Module, nn.Module]:
     """A norm behind something with weights, and these."""
     torch.manual_seed(3)
-    producer = FEEDERS[name]()
+    producer = PRODUCERS[name]()
     n = 6 if name == "grouped" else 4
     norm = nn.BatchNorm1d(n) if "linear" in name else nn.BatchNorm2d(n)
     model = learned(nn.Sequential(producer, norm), training)

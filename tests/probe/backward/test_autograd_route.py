@@ -19,8 +19,8 @@ from probe.backward.runs import (
     images,
     learned,
     probed,
+    reference_passes,
     trained,
-    twins,
     wanted,
 )
 
@@ -60,7 +60,9 @@ def test_a_transformer_keeps_its_residual_stream_out_of_dx():
     norms = {"layer.norm1": LAYER, "layer.norm2": LAYER}
     case = Case("encoder", Encoder, norms, shape=(L, 6))
     recording = trained(case, case.model(True), case.batches())
-    assert_gradients_true(recording, case, twins(case, Cut(case.model(True), list(norms)), case.batches()))
+    assert_gradients_true(
+        recording, case, reference_passes(case, Cut(case.model(True), list(norms)), case.batches())
+    )
 
 
 class Halves(nn.Module):
@@ -129,7 +131,7 @@ def test_weights_that_two_norms_share():
 
 @pytest.mark.parametrize("layout", ["channels_last", "transposed", "sliced", "expanded"])
 def test_gradients_of_any_layout(layout):
-    """Fails if a layout in memory moves values between channels, of dy or of dx."""
+    """Fails if a memory layout moves values between channels, of dy or of dx."""
     case, x = BY_NAME["instance norm with vectors" if layout == "sliced" else "batch norm"], images()
     arranged = {
         "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import bnprobe
-from probe.backward.runs import gradients, trained, twins, wanted
+from probe.backward.runs import gradients, reference_passes, trained, wanted
 
 
 class TwiceInOnePart(Twice):
@@ -51,7 +51,7 @@ def test_a_norm_twice_in_a_checkpointed_part(use_reentrant, training):
     case = Case("", lambda: TwiceInOnePart(use_reentrant), norms)
     plain = replace(case, build=lambda: TwiceInOnePart(None))
     recording = trained(case, case.model(training), case.batches())
-    passes = twins(plain, Cut(plain.model(training), ["bn"]), case.batches())
+    passes = reference_passes(plain, Cut(plain.model(training), ["bn"]), case.batches())
     assert_gradients_true(recording, case, passes)
     assert [record.n_calls for record in recording.layers] == [3, 3, 3]
 
@@ -61,7 +61,7 @@ def test_a_checkpointed_part_counts_once(use_reentrant):
     """Fails if the norm inside is recorded twice (first run and recomputation), or not at all."""
     case = replace(BY_NAME["checkpointed"], build=lambda: Checkpointed(use_reentrant))
     recording = trained(case, case.model(True), case.batches())
-    passes = twins(case, Cut(case.model(True), list(case.norms)), case.batches())
+    passes = reference_passes(case, Cut(case.model(True), list(case.norms)), case.batches())
     assert_gradients_true(recording, case, passes)
     assert all(np.nanmax(g.gap_centre) < 1e-10 for g in gradients(recording).values() if g.producer)
 
@@ -77,5 +77,5 @@ def test_checkpointed_evaluation_before_training_is_not_taken_for_it():
                 model(x)
         for x in batches:
             loss_of(model(wanted(x))).backward()
-    passes = twins(case, Cut(case.model(False), list(case.norms)), batches)
+    passes = reference_passes(case, Cut(case.model(False), list(case.norms)), batches)
     assert_gradients_true(probe.recording, case, passes)

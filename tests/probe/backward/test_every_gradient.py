@@ -30,8 +30,8 @@ from probe.backward.runs import (
     learned,
     one_behind_conv,
     probed,
+    reference_passes,
     trained,
-    twins,
     wanted,
 )
 
@@ -44,7 +44,9 @@ def test_every_gradient_agrees_with_a_cut_graph(case: Case, training: bool):
     """
     batches = case.batches()
     recording = trained(case, case.model(training), batches)
-    assert_gradients_true(recording, case, twins(case, Cut(case.model(training), list(case.norms)), batches))
+    assert_gradients_true(
+        recording, case, reference_passes(case, Cut(case.model(training), list(case.norms)), batches)
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_every_gradient_agrees_with_a_cut_graph(case: Case, training: bool):
 def test_every_gradient_agrees_with_the_formulas(case: Case, training: bool):
     """Fails if dx, dgamma or dbeta is another than the closed forms give by numpy: autograd takes no part."""
     batches = case.batches()
-    passes = twins(case, Cut(case.model(training), list(case.norms)), batches)
+    passes = reference_passes(case, Cut(case.model(training), list(case.norms)), batches)
     for record in trained(case, case.model(training), batches).layers:
         norm, found = case.norms[record.layer], record.gradient
         pulls = [one_pass[record.layer, record.call] for one_pass in passes]
@@ -79,7 +81,7 @@ def test_a_norm_that_changes_the_type_inside(dtype, rtol):
     )
     case = replace(case, shape=(L, C))
     model, batches = case.model(dtype=dtype), case.batches(dtype=dtype)
-    expected = twins(case, Cut(case.model(dtype=dtype), ["0"]), batches)
+    expected = reference_passes(case, Cut(case.model(dtype=dtype), ["0"]), batches)
     assert_gradients_true(trained(case, model, batches), case, expected, rtol)
 
 
@@ -88,12 +90,12 @@ class Whitened(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stretch, self.shift = nn.Parameter(torch.tensor([0.5, -2.0, 1.5])), nn.Parameter(torch.ones(C))
+        self.gain, self.shift = nn.Parameter(torch.tensor([0.5, -2.0, 1.5])), nn.Parameter(torch.ones(C))
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean((0, 2, 3), keepdim=True)
         var = (x * x).mean((0, 2, 3), keepdim=True) - mean**2
-        return (x - mean) / (var + 0.1).sqrt() * self.stretch[:, None, None] + self.shift[:, None, None]
+        return (x - mean) / (var + 0.1).sqrt() * self.gain[:, None, None] + self.shift[:, None, None]
 
 
 def test_a_registered_norm_in_several_operations(monkeypatch):
@@ -101,14 +103,12 @@ def test_a_registered_norm_in_several_operations(monkeypatch):
     monkeypatch.setattr("bnprobe.norms.registry._registered", {})
     bnprobe.register_norm(
         Whitened,
-        lambda module: bnprobe.NormLayer(
-            "whitened", "batch", C, 0.1, weight=module.stretch, bias=module.shift
-        ),
+        lambda module: bnprobe.NormLayer("whitened", "batch", C, 0.1, weight=module.gain, bias=module.shift),
     )
     model, x = nn.Sequential(nn.Conv2d(C, C, 1), Whitened()).double(), images()
-    twin = nn.BatchNorm2d(C, eps=0.1).double()
-    twin.weight.data, twin.bias.data = model[1].stretch.data, model[1].shift.data
-    cut = Cut(nn.Sequential(model[0], twin), ["1"])
+    torchs = nn.BatchNorm2d(C, eps=0.1).double()
+    torchs.weight.data, torchs.bias.data = model[1].gain.data, model[1].shift.data
+    cut = Cut(nn.Sequential(model[0], torchs), ["1"])
     (record,) = probed(model, lambda: loss_of(model(wanted(x)))).layers
     pull = cut.pulls(lambda m: loss_of(m(wanted(x))))["1", 0]
     assert_gradient_true(record.gradient, BN, [pull], 0.1)

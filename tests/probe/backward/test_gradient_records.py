@@ -60,7 +60,7 @@ def _without_dropout(case: Case) -> Callable[[], nn.Module]:
 
 
 def test_a_part_without_gradients_keeps_the_others():
-    """Fails if a shard that was only run forward deletes what backward passes of the other told."""
+    """Fails if a shard that was only run forward deletes what backward passes of the other recorded."""
     case = BY_NAME["mixed"]
     with_, without = parts_of(case)[0], bnprobe.record(case.model(), case.batches())
     for merged in (with_.merge(without), without.merge(with_)):
@@ -71,7 +71,7 @@ def test_a_part_without_gradients_keeps_the_others():
 
 
 def test_a_part_without_some_gradients_keeps_the_others():
-    """Fails if dx, gamma or the feeder of one part is dropped because the other part had none."""
+    """Fails if dx, gamma or the producer of one part is dropped because the other part had none."""
     case = BY_NAME["mixed"]
     full = parts_of(case)[0]
     model = case.model()

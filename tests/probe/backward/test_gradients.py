@@ -104,9 +104,9 @@ def test_interleaved_graphs_keep_their_own_vectors():
         late = loss_of(model(wanted(x)))
         late.backward()
         early.backward()
-    twin = Cut(one_behind_conv(lambda: nn.BatchNorm2d(C))().double().eval(), ["1"])
-    twin.model.load_state_dict(model.state_dict())
-    expected.append(twin.pulls(lambda m: loss_of(m(wanted(x))))["1", 0])
+    evaluated = Cut(one_behind_conv(lambda: nn.BatchNorm2d(C))().double().eval(), ["1"])
+    evaluated.model.load_state_dict(model.state_dict())
+    expected.append(evaluated.pulls(lambda m: loss_of(m(wanted(x))))["1", 0])
     (record,) = probe.recording.layers
     assert_gradient_true(record.gradient, BN, expected, record.eps)
     np.testing.assert_allclose(record.gradient.gap_map, 0, atol=1e-9)
@@ -193,7 +193,7 @@ def test_an_exception_inside_backward_leaves_later_passes_right(same_graph):
 
 
 def test_a_pass_that_broke_off_is_not_kept():
-    """Fails if every failed backward pass leaves its calls behind: a loop with retries would fill the memory."""
+    """Fails if every failed backward pass leaves its calls behind: a loop with retries would fill the RAM."""
     model, x = learned(nn.Sequential(nn.LayerNorm(W))), images()
 
     def interrupt(gradient: Tensor) -> None:

@@ -16,15 +16,15 @@ from bnprobe.measures import tables
 from bnprobe.recording import About, GradientRecord, Recording
 from probe.backward.runs import (
     BESIDE,
-    FEEDERS,
+    PRODUCERS,
     AlteredNorm,
     Beside,
-    fed,
     images,
     learned,
     one_behind_conv,
     probed,
     wanted,
+    with_producer,
 )
 
 
@@ -79,10 +79,10 @@ def test_a_pass_that_overflowed_does_not_spoil_the_share_of_energy(kind):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=case_and_mode)
-@pytest.mark.parametrize("name", FEEDERS)
+@pytest.mark.parametrize("name", PRODUCERS)
 def test_the_weights_before_the_norm(name, training):
     """Fails if lengths or angles are of other rows (a linear layer's gradient lies on its side), or not per pass."""
-    (model, layer), batches = fed(name, training), BY_NAME["batch norm"].batches((5, 6, 7))
+    (model, layer), batches = with_producer(name, training), BY_NAME["batch norm"].batches((5, 6, 7))
     (record,) = probed(model, *(lambda x=x: loss_of(model(x)) for x in batches)).layers
     w = layer.weight.detach().flatten(1).numpy()
     lengths, angles = [], []
@@ -121,13 +121,13 @@ def test_the_weights_behind_rows_and_casts(name, bias, cast):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=case_and_mode)
-@pytest.mark.parametrize("name", FEEDERS)
+@pytest.mark.parametrize("name", PRODUCERS)
 def test_identities_hold_for_plain_networks(name, training):
     """Fails if the identity is that of the other mode, or leaves out eps, the mean or the bias.
 
     eps is as large as the variance, so that a term with it shows.
     """
-    model, _ = fed(name, training)
+    model, _ = with_producer(name, training)
     model[1].eps = 0.5
     x = BY_NAME["batch norm"].batches((9,))[0]
     (record,) = probed(model, lambda: loss_of(model(wanted(x)))).layers

@@ -20,7 +20,7 @@ from bnprobe.models.image_folder import find_images
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the folder of real inputs is absent: {DATA}")
 @pytest.mark.parametrize("training", [True, False], ids=case_and_mode)
 def test_identities_hold_on_a_trained_network(training):
-    """Fails if the identities, which are exact, are off by more than float32 explains on real weights and images."""
+    """Fails if the identities, which are exact, are off by more than float32 rounding on real weights and images."""
     spec = importlib.util.spec_from_file_location("cifar_resnet", ROOT / "scripts" / "cifar_resnet.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

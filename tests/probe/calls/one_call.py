@@ -61,7 +61,7 @@ def before_of(plan: NormLayer, x: Tensor, **changes: Any) -> InputReading:
         "vectors": vectors_of(plan),
         "x": x,
         "training": False,
-        "memory": vectors_of(plan),
+        "initial": vectors_of(plan),
         "reference": None,
         "histograms": True,
         "keep_sample": True,

@@ -64,7 +64,7 @@ def test_many_calls_under_one_map():
     check(record, torch.cat(passes), y)
 
 
-def test_a_map_that_changes_closes_the_stretch():
+def test_a_map_that_changes_starts_new_sums():
     """Fails if calls under a new gamma, or new statistics, are mapped by the old: each call by its own."""
 
     def new_weight(norm: nn.BatchNorm2d) -> None:

@@ -1,4 +1,4 @@
-"""The circumstances of calls: modes, gradients, the smallest call, updates, and a memory that moves."""
+"""The circumstances of calls: modes, gradients, the smallest call, updates, and running statistics that move."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, CHANNELS, 3), nn.BatchNorm2d(CHANNELS), nn.GroupNorm(GROUPS, CHANNELS))
 
 
-def ledgers(model: nn.Module, *sizes: int, learning: bool = True) -> dict[str, CallLog]:
-    """The ledger of every norm after passes with batches of these sizes."""
+def call_logs(model: nn.Module, *sizes: int, learning: bool = True) -> dict[str, CallLog]:
+    """The call log of every norm after passes with batches of these sizes."""
     with bnprobe.attach(model) as probe, torch.set_grad_enabled(learning):
         for n in sizes:
             y = model(torch.randn(n, 3, SIDE, SIDE))
@@ -35,15 +35,15 @@ def ledgers(model: nn.Module, *sizes: int, learning: bool = True) -> dict[str, C
 
 def test_the_smallest_call_is_counted_at_the_layer():
     """Fails if the batch size is taken for the number of values, or another call is named."""
-    found = ledgers(network().train(), 4, 2, 7)
+    found = call_logs(network().train(), 4, 2, 7)
     n = (SIDE - 2) ** 2
     assert (found["1"].fewest_values, found["1"].fewest_call, found["1"].fewest_images) == (2 * n, 1, 2)
     assert found["2"].fewest_values == n * CHANNELS / GROUPS  # of one image and one group
 
 
-def test_calls_that_used_the_memory_are_not_small():
+def test_calls_that_used_running_statistics_are_not_small():
     """Fails if eval mode, where the batch does not matter, is counted."""
-    found = ledgers(network().eval(), 2)
+    found = call_logs(network().eval(), 2)
     assert (found["1"].fewest_values, found["1"].fewest_call, found["1"].fewest_images) == (None, None, None)
 
 
@@ -53,7 +53,7 @@ def test_passes_that_learn_and_modes(learning, training):
     """Fails if the mode of the norm is taken for the model's, or grad mode is read inside the layer."""
     model = network().train(training)
     model[1].train(not training)
-    found = ledgers(model, 3, 3, learning=learning)["1"]
+    found = call_logs(model, 3, 3, learning=learning)["1"]
     assert (found.n_calls_learning, found.n_calls_model_training) == (2 * learning, 2 * training)
 
 
@@ -62,7 +62,7 @@ def test_what_requires_a_gradient():
     model = network()
     model[1].weight.requires_grad_(False)
     model[2] = nn.GroupNorm(GROUPS, CHANNELS, affine=False)
-    found = ledgers(model, 3)
+    found = call_logs(model, 3)
     assert (found["1"].gamma_learns, found["1"].beta_learns) == (False, True)
     assert (found["2"].gamma_learns, found["2"].beta_learns) == (None, None)
 
@@ -71,7 +71,7 @@ def test_updates_are_counted_from_the_first_recorded_call():
     """Fails if batches before the recording count, or the count is read after the first call."""
     model = network().train()
     model(torch.randn(3, 3, SIDE, SIDE))
-    found = ledgers(model, 3, 3, 3)
+    found = call_logs(model, 3, 3, 3)
     assert found["1"].n_updates == 3
     assert found["2"].n_updates is None
 
@@ -87,12 +87,12 @@ class Checkpointed(nn.Module):
 
 def test_checkpointing_updates_twice():
     """Fails if the second update, by the recomputation, is not seen."""
-    found = ledgers(Checkpointed().train(), 3, 3)
+    found = call_logs(Checkpointed().train(), 3, 3)
     assert found["body.0"].n_updates == 4
 
 
-def test_how_far_the_memory_moved():
-    """Fails if the step is not in remembered deviations, or the means before and after are exchanged."""
+def test_how_far_the_running_statistics_moved():
+    """Fails if the step is not in running standard deviations, or the means before and after are exchanged."""
     model = network().train()
     before = model[1].running_mean.double().numpy().copy()
     var = model[1].running_var.double().numpy().copy()
@@ -124,13 +124,13 @@ def test_more_calls_of_a_kind_than_calls_are_refused():
         record.check_sane()
 
 
-def test_a_memory_of_another_width_is_refused():
+def test_running_statistics_of_another_width_are_refused():
     """Fails if the vectors after the recording may have another length than the layer."""
     with pytest.raises(BnprobeError, match="running_mean_after"):
         site(some_rows(), call_log=call_log(running_mean_after=np.zeros(7)))
 
 
-def test_records_without_a_ledger_have_the_columns():
+def test_records_without_a_call_log_have_the_columns():
     """Fails if a recording from before it was kept cannot be tabulated."""
     record: LayerRecord = replace(site(some_rows()), call_log=None)
     row = tables(recording(record)).layers.iloc[0]

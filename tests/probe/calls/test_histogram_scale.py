@@ -30,7 +30,7 @@ def test_reference_is_the_stored_statistics_or_the_first_batch(x: Tensor):
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf, -5.0])
 def test_poisoned_statistics_get_a_usable_scale(x: Tensor, poison: float):
-    """Fails if one NaN in running_var makes every count of the channel NaN, or each merge a sheet more."""
+    """Fails if one NaN in running_var makes every count of the channel NaN, or each merge adds another histogram."""
     var = VAR.clone()
     var[1] = poison
     before = before_of(plan("stored", running_var=var), x)

@@ -10,7 +10,7 @@ from bnprobe.probe.calls import vectors_of
 
 
 def test_vectors_are_copies_with_the_plans_offset():
-    """Fails if a record shares memory with the model, or 1 + w is recorded as w."""
+    """Fails if a record shares storage with the model, or 1 + w is recorded as w."""
     weight = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
     own = NormLayer("k", "batch", 4, 0.0, weight=weight, weight_offset=1.0)
     vectors = vectors_of(own)

@@ -116,7 +116,7 @@ def _grad(model: nn.Module) -> None:
     ],
 )
 def test_whatever_else_changes_is_named(act: Any, what: str, name: str):
-    """Fails if a change of one bit by the code around the model goes unseen, or is explained away."""
+    """Fails if a change of one bit by the code around the model goes unseen, or is excused."""
     integrity = certified(MIXED.model(), act)
     assert (what, name) in [(change.what, n) for change in integrity.unexplained for n in change.names]
     assert name in integrity.says
@@ -278,7 +278,7 @@ def test_a_thousand_probes_leave_nothing():
         one()
     assert alive()[1] == tensors
     assert alive()[0] - objects < 100
-    assert sys.getallocatedblocks() - blocks < 2000, "two blocks of memory a probe would show"
+    assert sys.getallocatedblocks() - blocks < 2000, "two blocks of RAM per probe would show"
 
 
 def test_inference_tensors_and_shared_parameters():

@@ -67,7 +67,7 @@ def noted(module: nn.Module, x: Tensor = X) -> list[str]:
         for _ in range(2):
             model(x)
     assert probe.recording.integrity.changes == ()
-    return [note for note in probe.recording.about.notes if "behaves as one" in note]
+    return [note for note in probe.recording.about.notes if "behaves like a norm" in note]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_norm_by_behaviour_is_proposed_with_its_axes(module: Any, axes: tuple[
     """Fails if a module that normalizes is not found out, once per class, or its axes are wrong."""
     torch.manual_seed(3)
     (note,) = noted(module())
-    assert note.startswith(f"1 ({module.__name__}) is no norm by its class")
+    assert note.startswith(f"1 ({module.__name__}) behaves like a norm")
     assert f"along axes {axes}" in note
     assert options in note
 
@@ -116,7 +116,7 @@ def test_what_does_not_normalize_is_not_proposed(module: Any):
     assert noted(module()) == []
 
 
-def test_what_was_proposed_can_be_taught(monkeypatch):
+def test_what_was_proposed_can_be_registered(monkeypatch):
     """Fails if the options of a proposal are not those of the layer: taught, it must fit the real output."""
     monkeypatch.setattr("bnprobe.norms.registry._registered", {})
     torch.manual_seed(3)
@@ -142,7 +142,7 @@ def test_behind_another_norm_no_batch_is_seen():
     assert found is None or found.pools == "channels"
 
 
-def test_a_group_norm_is_told_from_its_parts():
+def test_a_group_norm_is_distinguished_from_its_parts():
     """Fails if groups of channels are taken for all of them, or for each alone."""
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(4, 6, 5, 7, generator=generator, dtype=torch.float64)

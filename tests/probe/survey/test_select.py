@@ -30,7 +30,7 @@ def test_no_norms_says_what_to_do():
 def test_unknown_norms_are_named_with_the_way_to_teach_them():
     """Fails if the closest class is not named, or the call that teaches it."""
     with pytest.raises(
-        NoNormLayers, match=r"Teach me with bnprobe.register_norm\(StrangeNorm, describe\)"
+        NoNormLayers, match=r"Add it with bnprobe.register_norm\(StrangeNorm, describe\)"
     ) as caught:
         bnprobe.attach(nn.Sequential(StrangeNorm(), StrangeNorm()))
     assert "2 modules" in str(caught.value)

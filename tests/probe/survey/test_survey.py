@@ -222,7 +222,7 @@ def test_the_loop_asks_for_no_hidden_name():
 
 def test_a_model_without_norms_is_refused_by_its_own_error():
     """Fails if the search for what comes closest trips over a hidden name."""
-    with pytest.raises(NoNormLayers, match="Closest: StrangeNorm"):
+    with pytest.raises(NoNormLayers, match="Closest by name: StrangeNorm"):
         bnprobe.attach(hiding(nn.Sequential(StrangeNorm(), nn.Conv2d(C, C, 1))))
 
 
@@ -273,7 +273,7 @@ def test_settings_in_place_of_a_mode(training: Any):
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_a_mode_told_by_a_property(training: bool):
+def test_a_mode_given_by_a_property(training: bool):
     """Fails if a list in place of the flag is taken for more than its truth."""
     model = ByProperty().double()
     model.train(training)

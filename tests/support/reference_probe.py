@@ -1,4 +1,4 @@
-"""A second pair of eyes: plain hooks that keep every tensor, and what a record must then say."""
+"""A reference probe: plain hooks that keep every tensor, and what a record must then say."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Call:
     vectors: Vectors
 
 
-class Witness:
+class ReferenceProbe:
     """Keeps the calls of some modules of `model`, per (path, call number within one forward pass).
 
     `inside` names the module in which a functional norm stands; its child `like` holds the norm's vectors.
@@ -84,26 +84,28 @@ def _vector(value: Any) -> np.ndarray | None:
     return _copy(value).reshape(-1) if isinstance(value, Tensor) else None
 
 
-def assert_recording_true(recording: Recording, case: Case, witness: Witness, rtol: float = 1e-9) -> None:
-    """Everything in `recording` agrees with the twins, computed from the kept tensors."""
+def assert_recording_true(
+    recording: Recording, case: Case, reference: ReferenceProbe, rtol: float = 1e-9
+) -> None:
+    """Everything in `recording` agrees with the oracles, computed from the kept tensors."""
     found = [(record.layer, record.call) for record in recording.layers]
     expected = [(path, call) for path, norm in case.norms.items() for call in range(norm.calls)]
     assert sorted(found) == sorted(expected)
-    assert set(witness.calls) == set(expected), "the witness itself must have seen every site"
+    assert set(reference.calls) == set(expected), "the reference probe itself must have seen every site"
     assert recording.never_called == case.never_called
     assert recording.not_understood == case.not_understood
     for record in recording.layers:
         norm = case.norms[record.layer]
-        calls = witness.calls[record.layer, record.call]
-        # what the layer remembered before this run, also where this call is its second in each pass
-        memory = witness.calls[record.layer, record.call if norm.function else 0][0].vectors
-        assert_facts_true(record, norm, calls, memory)
-        assert_statistics_true(record, norm, calls, memory, rtol)
-        assert_histograms_true(record, norm, calls, memory)
+        calls = reference.calls[record.layer, record.call]
+        # the running statistics of the layer before this run, also where this call is its second in each pass
+        initial = reference.calls[record.layer, record.call if norm.function else 0][0].vectors
+        assert_facts_true(record, norm, calls, initial)
+        assert_statistics_true(record, norm, calls, initial, rtol)
+        assert_histograms_true(record, norm, calls, initial)
     recording.check_sane()
 
 
-def assert_facts_true(record: LayerRecord, norm: Norm, calls: list[Call], memory: Vectors) -> None:
+def assert_facts_true(record: LayerRecord, norm: Norm, calls: list[Call], initial: Vectors) -> None:
     """What kind of layer it is, how it ran, and its vectors."""
     last = calls[-1].vectors
     assert (record.kind, record.pools) == (norm.kind, norm.pools)
@@ -119,8 +121,8 @@ def assert_facts_true(record: LayerRecord, norm: Norm, calls: list[Call], memory
     expected = {
         "gamma": gamma,
         "beta": last["bias"],
-        "running_mean": memory["running_mean"],
-        "running_var": memory["running_var"],
+        "running_mean": initial["running_mean"],
+        "running_var": initial["running_var"],
     }
     for name, vector in expected.items():
         real = getattr(record, name)
@@ -130,7 +132,7 @@ def assert_facts_true(record: LayerRecord, norm: Norm, calls: list[Call], memory
 
 
 def assert_statistics_true(
-    record: LayerRecord, norm: Norm, calls: list[Call], memory: Vectors, rtol: float
+    record: LayerRecord, norm: Norm, calls: list[Call], initial: Vectors, rtol: float
 ) -> None:
     """Moments and counts before and after, the spread over images, and the norm's own statistics."""
     x = [norm.rows(call.x) for call in calls]
@@ -140,7 +142,7 @@ def assert_statistics_true(
     np.testing.assert_array_equal(record.pre_nonfinite, sum(map(oracles.n_nonfinite, x)))
     np.testing.assert_array_equal(record.post_nonfinite, sum(map(oracles.n_nonfinite, y)))
     np.testing.assert_array_equal(record.n_positive, sum(map(oracles.n_positive, y)))
-    origin, _ = reference_of(record, memory, x)
+    origin, _ = reference_of(record, initial, x)
     np.testing.assert_allclose(record.pre_images.origin, origin, rtol=1e-12, atol=1e-12)
     oracles.assert_same_images(record.pre_images, oracles.images(x, record.pre_images.origin), rtol)
     assert_own_statistics_true(record, norm, calls, x, rtol)
@@ -174,19 +176,19 @@ def assert_own_statistics_true(
     oracles.assert_same_moments(record.own_log_var, oracles.moments(logs), rtol, of_logs)
 
 
-def reference_of(record: LayerRecord, memory: Vectors, x: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def reference_of(record: LayerRecord, initial: Vectors, x: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Where the input's counts are placed: by the stored statistics, else by the first batch."""
-    if memory["running_mean"] is not None:
-        return memory["running_mean"], np.sqrt(memory["running_var"] + record.eps)
+    if initial["running_mean"] is not None:
+        return initial["running_mean"], np.sqrt(initial["running_var"] + record.eps)
     first = oracles.channel_moments(x[0])
     return first["mean"], np.sqrt(first["m2"] / np.maximum(first["n"], 1) + record.eps)
 
 
-def assert_histograms_true(record: LayerRecord, norm: Norm, calls: list[Call], memory: Vectors) -> None:
+def assert_histograms_true(record: LayerRecord, norm: Norm, calls: list[Call], initial: Vectors) -> None:
     """Counts of input and output, each bin of each channel, on the scale that the first call sets."""
     x = [norm.rows(call.x) for call in calls]
     y = [norm.rows(call.y) for call in calls]
-    centre, scale = reference_of(record, memory, x)
+    centre, scale = reference_of(record, initial, x)
     first = calls[0].vectors
     ones = np.ones(record.n_channels)
     gamma = ones if first["weight"] is None else first["weight"] + norm.weight_offset
