@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bnprobe.report.colours import GREEN, EXPECTED, MEASURED, VIOLET
+from bnprobe.report.colours import EXPECTED, GREEN, MEASURED, VIOLET
 from bnprobe.report.figures.specs import Plot
 from bnprobe.report.page.blocks import Prose, Section
 from scripts.article import words

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bnprobe.report.colours import GREEN, EXPECTED, ROSE, SAND, MEASURED, VIOLET
+from bnprobe.report.colours import EXPECTED, GREEN, MEASURED, ROSE, SAND, VIOLET
 from bnprobe.report.figures.specs import Curve, Plot, Plots
 from bnprobe.report.page.blocks import Figure
 

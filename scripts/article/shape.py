@@ -241,7 +241,10 @@ def _by_layer(m: Measured) -> object:
         # a logarithmic axis has no place for an exact 0
         return curve(np.arange(1, len(s.typical) + 1), np.maximum(s.typical, 1e-17), label, colour)
 
-    demo = (line(m.demo_by_batch, "batches of 16", EXPECTED), line(m.demo_fixed, "fixed statistics", MEASURED))
+    demo = (
+        line(m.demo_by_batch, "batches of 16", EXPECTED),
+        line(m.demo_fixed, "fixed statistics", MEASURED),
+    )
     plain = tuple(line(s, name, COLOURS[name]) for name, s in m.plain.items())
     x, y = "norm, counted from the input", "change of shape (no unit)"
     return picture(
