@@ -24,15 +24,6 @@ if TYPE_CHECKING:
 GUESSED = "Which layer feeds a norm was inferred from names and shapes; `--arch` makes it exact."
 
 
-<<<<<<< HEAD
-def check(source: Any, *, arch: str | None = None, config: str | Path | None = None) -> Report:
-    """What a checkpoint reveals about its norms: no data, no architecture, and nothing in it is executed.
-
-    `source` is a file (`.pt .pth .th .bin .ckpt .safetensors`), an index (`*.index.json`), a folder of shards,
-    or a state dict. With `arch` ("torchvision:resnet50", or your own "package.module:function") the
-    model is built and the file loaded into it, so that eps, kinds, and what stands around each norm are exact.
-    `config` is a file of settings, as for `bnprobe.report`.
-=======
 def check(
     source: str | Path | Mapping[str, object], *, arch: str | None = None, config: str | Path | None = None
 ) -> Report:
@@ -40,7 +31,6 @@ def check(
 
     Norms are found by the names and shapes of tensors. Files are read as data only: one that would have to execute code
     is refused. eps is not stored in a file of weights; torch's default is assumed and the report says so.
->>>>>>> main
 
     Args:
         source: A file (.pt .pth .th .bin .ckpt .safetensors), an index (*.index.json), a folder of shards, or a state

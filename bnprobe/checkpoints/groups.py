@@ -72,17 +72,7 @@ def grouped(state: State) -> Grouped:
         norm = _with_statistics(path, tensors, odd) or _without_statistics(path, tensors)
         if norm is not None and norm.n_channels:
             norms.append(norm)
-<<<<<<< HEAD
-    return Grouped(tuple(norms), tuple(odd))
-
-
-def is_number(tensor: Tensor) -> bool:
-    """Whether a tensor holds real numbers at rest, quantized ones included, and holds them in RAM."""
-    stored = tensor.layout == torch.strided and tensor.device.type != "meta"
-    return stored and (tensor.is_quantized or tensor.is_floating_point())
-=======
     return Grouped(tuple(norms), tuple(odd), tuple(unreadable))
->>>>>>> main
 
 
 def _modules(state: State) -> Iterator[tuple[str, dict[str, Tensor]]]:
