@@ -25,10 +25,10 @@ LARGEST_DRAWING = 40_000
 
 STYLE = """
 :root { --ink: #1b1e23; --muted: #5f656e; --paper: #fdfdfb; --panel: #f3f3ef; --line: #dcdcd5; --link: #1f6a8f;
-  --seen: #2f7fa6; --memory: #c2601f; }
+  --measured: #2f7fa6; --expected: #c2601f; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e8e7e3; --muted: #a8adb5; --paper: #16181c; --panel: #1f2227; --line: #363a41; --link: #7cc2e4;
-    --seen: #5fb3d9; --memory: #e08e55; }
+    --measured: #5fb3d9; --expected: #e08e55; }
 }
 body { margin: 0 auto; max-width: 70rem; padding: 2.5rem 1.5rem 4rem; color: var(--ink); background: var(--paper);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; overflow-wrap: anywhere; }
@@ -78,7 +78,7 @@ def entry(path: Path) -> Entry:
         path.name,
         text(first(r"<title>(.*?)</title>", page)),
         " ".join(filter(None, [lead, f"{data}, {mode} mode." if data else ""])),
-        sentence(answer[1] if len(answer) > 1 else " ".join(answer)),
+        sentence(answer[0] if answer else ""),
         maps,
         "" if maps else drawing(page),
         len(page.encode()),

@@ -142,7 +142,11 @@ class Comparison(Document):
 
     def __repr__(self) -> str:
         where = (
-            "identical" if self.identical else f"they part at {self.opens.words}" if self.opens else "close"
+            "identical"
+            if self.identical
+            else f"first difference at {self.opens.words}"
+            if self.opens
+            else "no large difference"
         )
         return (
             f"<Comparison of {self.a.about.model} with {self.b.about.model}: {count(len(self.layers), 'common norm')}, "

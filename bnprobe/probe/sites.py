@@ -73,7 +73,7 @@ class Site:
             call=key[1],
             kind=plan.kind,
             class_name=class_name,
-            pools=plan.pools,
+            pools=plan.pool.recorded_as,
             eps=plan.eps,
             momentum=plan.momentum,
             n_batches_tracked=None if tracked is None else int(tracked),

@@ -7,6 +7,7 @@ import pandas as pd
 from bnprobe.measures import Tables, glossary
 from bnprobe.recording import WEIGHTS_ONLY, Recording
 from bnprobe.report.chapters import chapters
+from bnprobe.report.chapters.chapter import unit_of
 from bnprobe.report.chapters.findings import findings_section, rule_sections
 from bnprobe.report.chapters.glossary import glossary_section
 from bnprobe.report.chapters.layers import layers
@@ -14,6 +15,8 @@ from bnprobe.report.chapters.overview import overview
 from bnprobe.report.chapters.provenance import probed
 from bnprobe.report.numbers import count, number
 from bnprobe.report.page.blocks import Page, Prose, Section
+
+SELF_CONTAINED = "A single self-contained file: works offline and as an attachment."
 
 
 def compose(
@@ -37,8 +40,7 @@ def compose(
             glossary_section(glossary()),
         ),
         footer=f"Made by {recording.about.versions.split(',')[0]} from "
-        f"{'weights read' if recording.weights_only else 'a recording of'} {recording.about.started}. "
-        "One file, nothing loaded from elsewhere.",
+        f"{'weights read' if recording.weights_only else 'a recording of'} {recording.about.started}. {SELF_CONTAINED}",
     )
 
 
@@ -47,5 +49,7 @@ def _lead(recording: Recording) -> str:
     layers = {record.layer: record.n_channels for record in recording.layers}
     norms = f"{count(len(layers), 'normalization layer')}, {count(sum(layers.values()), 'channel')}"
     if recording.weights_only:
-        return f"{norms}; {WEIGHTS_ONLY}: no data went through."
-    return f"{norms}, {count(about.n_images, 'image')} seen in {number(about.seconds, 2)} s."
+        return f"{norms}; {WEIGHTS_ONLY}, no data were run."
+    return (
+        f"{norms}, measured on {count(about.n_images, unit_of(recording))} in {number(about.seconds, 2)} s."
+    )

@@ -58,7 +58,7 @@ class Document(ABC):
         """What its JSON holds beside the findings."""
 
     def _data(self, compact: bool) -> Data | None:
-        """What the page's scripts draw from, less of it for a notebook cell; None where nothing moves."""
+        """What the page's scripts draw from, a part of it for a notebook cell; None where nothing moves."""
         return None
 
     @cached_property
@@ -80,7 +80,7 @@ class Document(ABC):
         """Which findings the settings leave out, in words; empty where there are none."""
         rules = sorted(set(self._judged["rule"][self._ignored]))
         n = int(self._ignored.sum())
-        return f"{count(n, 'finding')} left out by {self.settings.source}: {', '.join(rules)}." if n else ""
+        return f"{count(n, 'finding')} ignored by {self.settings.source}: {', '.join(rules)}." if n else ""
 
     @property
     def _counted(self) -> str:

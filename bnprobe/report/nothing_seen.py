@@ -10,8 +10,8 @@ def nothing_seen(recording: Recording) -> str:
     """What to say of a recording without a single call."""
     if recording.layers:
         return (
-            f"{count(recording.about.n_forwards, 'forward pass')} seen, but not one value in them: the batches were "
-            "empty. Give batches with at least one image."
+            f"{count(recording.about.n_forwards, 'forward pass')} seen, but without a single value: the batches were "
+            "empty. Give batches with at least one sample."
         )
     n = len(recording.never_called)
     return (

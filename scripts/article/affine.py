@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import bnprobe
 from bnprobe import models
-from bnprobe.report.colours import MEMORY, SEEN
+from bnprobe.report.colours import EXPECTED, MEASURED
 from bnprobe.report.figures.specs import Plot
 from bnprobe.report.page.blocks import Prose, Section
 from scripts.article import words
@@ -203,12 +203,12 @@ def _lines(m: Measured) -> object:
     w, b = line_of(m.clusters.before)
     ends = np.array([before.min(), before.max()])
     line = (
-        curve(before, after, "output of the norm", SEEN, dots=True),
-        curve(ends, ends * w[0] + b[0], "x·w + b", MEMORY, dashed=True),
+        curve(before, after, "output of the norm", MEASURED, dots=True),
+        curve(ends, ends * w[0] + b[0], "x·w + b", EXPECTED, dashed=True),
     )
     folds = tuple(
         curve(np.arange(1, len(f.each) + 1), np.maximum(f.each, 1e-9), name, colour)
-        for (name, f), colour in zip(m.networks.items(), (SEEN, MEMORY), strict=False)
+        for (name, f), colour in zip(m.networks.items(), (MEASURED, EXPECTED), strict=False)
     )
     return picture(
         "folds",

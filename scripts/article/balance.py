@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bnprobe.report.colours import GREEN, MEMORY, SEEN, VIOLET
+from bnprobe.report.colours import EXPECTED, GREEN, MEASURED, VIOLET
 from bnprobe.report.figures.specs import Plot
 from bnprobe.report.page.blocks import Prose, Section
 from scripts.article import words
@@ -33,7 +33,7 @@ MOVES = {
     "γ and β × 4": (FACTOR, FACTOR, 0.0),
 }
 """Factor of γ, factor of β, and what is added to β in units of |γ|."""
-COLOURS_OF_MOVES = dict(zip(MOVES, (SEEN, MEMORY, GREEN, VIOLET), strict=True))
+COLOURS_OF_MOVES = dict(zip(MOVES, (MEASURED, EXPECTED, GREEN, VIOLET), strict=True))
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bnprobe.report.colours import GREEN, MEMORY, ROSE, SAND, SEEN, VIOLET
+from bnprobe.report.colours import EXPECTED, GREEN, MEASURED, ROSE, SAND, VIOLET
 from bnprobe.report.figures.specs import Curve, Plot, Plots
 from bnprobe.report.page.blocks import Figure
 
 COLOURS = {
-    "batch norm": SEEN,
-    "no norm": MEMORY,
+    "batch norm": MEASURED,
+    "no norm": EXPECTED,
     "no norm, careful start": ROSE,
     "layer norm": VIOLET,
     "group norm": GREEN,
@@ -24,7 +24,7 @@ def curve(
     x: ArrayLike,
     y: ArrayLike,
     label: str = "",
-    colour: str = SEEN,
+    colour: str = MEASURED,
     *,
     dashed: bool = False,
     dots: bool = False,

@@ -13,7 +13,7 @@ import bnprobe
 from bnprobe import models
 from bnprobe.measures.output_moments import OFF_MEAN, OFF_SCALE
 from bnprobe.models import image_folder
-from bnprobe.report.colours import GREEN, MEMORY, SEEN, VIOLET
+from bnprobe.report.colours import EXPECTED, GREEN, MEASURED, VIOLET
 from bnprobe.report.figures.specs import Plot
 from bnprobe.report.page.blocks import Prose, Section
 from scripts.article import hands, words
@@ -220,7 +220,7 @@ def _parts(m: Misses) -> tuple[float, ...]:
 
 
 def _course(m: Measured) -> object:
-    names = (("mean", SEEN), ("deviation", MEMORY), ("shape", GREEN), ("whole", VIOLET))
+    names = (("mean", MEASURED), ("deviation", EXPECTED), ("shape", GREEN), ("whole", VIOLET))
 
     def panel(title: str, moments: dict[int, Misses]) -> Plot:
         lines = tuple(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import bnprobe
 from bnprobe import models
 from bnprobe.models import image_folder
-from bnprobe.report.colours import MEMORY, SEEN
+from bnprobe.report.colours import EXPECTED, MEASURED
 from bnprobe.report.figures.specs import Curve, Plot
 from bnprobe.report.page.blocks import Prose, Section
 from scripts.article import hands, words
@@ -223,7 +223,7 @@ def _scatter(c: Clusters) -> object:
     def panel(title: str, points: Array, unit: str) -> Plot:
         lines = tuple(
             curve(*points[c.classes == k].T, f"class {'AB'[k]}", colour, dots=True)
-            for k, colour in enumerate((SEEN, MEMORY))
+            for k, colour in enumerate((MEASURED, EXPECTED))
         )
         return Plot(title, f"first column ({unit})", f"second column ({unit})", lines)
 
@@ -241,7 +241,10 @@ def _by_layer(m: Measured) -> object:
         # a logarithmic axis has no place for an exact 0
         return curve(np.arange(1, len(s.typical) + 1), np.maximum(s.typical, 1e-17), label, colour)
 
-    demo = (line(m.demo_by_batch, "batches of 16", MEMORY), line(m.demo_fixed, "fixed statistics", SEEN))
+    demo = (
+        line(m.demo_by_batch, "batches of 16", EXPECTED),
+        line(m.demo_fixed, "fixed statistics", MEASURED),
+    )
     plain = tuple(line(s, name, COLOURS[name]) for name, s in m.plain.items())
     x, y = "norm, counted from the input", "change of shape (no unit)"
     return picture(

@@ -86,6 +86,11 @@ def _add_random(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="ask only each package's own tests, not the rest of the suite",
     )
+    command.add_argument(
+        "--nearest",
+        action="store_true",
+        help="ask only tests that are known to run the mutant's line: much faster, and catches a few less",
+    )
     _add_workers(command)
     command.set_defaults(run=lambda options: random_mutants.main(_plan(options)))
 
@@ -106,6 +111,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         workers=options.workers,
         kept=options.keep,
         with_suite=not options.own_tests,
+        nearest=options.nearest,
     )
 
 

@@ -52,10 +52,13 @@ class Execution:
         """
         _, in_function = source.statement_at(line)
         running = {test.partition("::")[0] for tests in self.lines.get(file, {}).values() for test in tests}
+        new = self.new_files(places)
+        return [path for path in test_files(places) if not in_function or path in running or path in new]
+
+    def new_files(self, places: tuple[str, ...]) -> list[str]:
+        """The test files in these places that were written since."""
         known = {test.partition("::")[0] for test in self.seconds}
-        return [
-            path for path in test_files(places) if not in_function or path in running or path not in known
-        ]
+        return [path for path in test_files(places) if path not in known]
 
     def time_of(self, tests: list[str]) -> float:
         """Seconds that tests took in the traced run; of a file or folder, those of all its tests."""

@@ -46,6 +46,7 @@ class Plan:
     workers: int
     kept: Path | None
     with_suite: bool = True
+    nearest: bool = False
 
 
 def main(plan: Plan) -> int:
@@ -57,7 +58,7 @@ def main(plan: Plan) -> int:
     outcomes: dict[RandomMutant, str] = {}
     with copies(plan.workers) as desks:
         execution = observe(desks[0], asked_for(plan), plan.kept)
-        for mutant, outcome in spread(mutants, desks, partial(outcome_of, execution, entries)):
+        for mutant, outcome in spread(mutants, desks, partial(outcome_of, execution, entries, plan.nearest)):
             outcomes[mutant] = outcome
             print(described(mutant, outcome), flush=True)
     print("\n".join(summary(outcomes)))
@@ -80,13 +81,19 @@ def asked_for(plan: Plan) -> list[Package]:
 
 
 def outcome_of(
-    execution: Execution, entries: list[equivalent.Equivalent], mutant: RandomMutant, desk: Path
+    execution: Execution,
+    entries: list[equivalent.Equivalent],
+    nearest: bool,
+    mutant: RandomMutant,
+    desk: Path,
 ) -> str:
     """Who caught the mutant, or that it survived, or that it cannot be caught."""
     if any(entry.is_that_of(mutant.file, mutant.change, mutant.source) for entry in entries):
         return EQUIVALENT
     with mutated(desk, mutant.file, mutant.mutate):
-        for who, tests in stages(execution, mutant.package, mutant.file, mutant.change.line, mutant.source):
+        for who, tests in stages(
+            execution, mutant.package, mutant.file, mutant.change.line, mutant.source, nearest
+        ):
             limit = STARTING + PATIENCE * execution.time_of(tests)
             run = run_tests(desk, tests, limit)
             if run.code == NOT_THE_COPY:
@@ -97,16 +104,20 @@ def outcome_of(
 
 
 def stages(
-    execution: Execution, package: Package, file: str, line: int, source: Source
+    execution: Execution, package: Package, file: str, line: int, source: Source, nearest: bool = False
 ) -> Iterator[tuple[str, list[str]]]:
-    """The tests that a mutant of this line must face, in this order, and whose they are."""
+    """The tests that a mutant of this line must face, in this order, and whose they are.
+
+    `nearest` leaves out those that are not known to run a line of a function, whatever fixtures and caches hide.
+    """
     where = (file, line, source)
-    rest = execution.tests_of(*where, package.suite)
-    found = (
-        (OWN, execution.tests_of(*where, package.tests)),
-        (OWN, execution.files_that_may_notice(*where, package.tests)),
-        (SUITE, sorted({test.partition("::")[0] for test in rest})),
-    )
+    own, rest = execution.tests_of(*where, package.tests), execution.tests_of(*where, package.suite)
+    files = sorted({test.partition("::")[0] for test in rest})
+    if nearest and source.statement_at(line)[1]:
+        others = execution.new_files(package.tests)
+    else:
+        others, rest = execution.files_that_may_notice(*where, package.tests), files
+    found = ((OWN, own), (OWN, others), (SUITE, rest))
     return ((who, tests) for who, tests in found if tests)
 
 

@@ -206,7 +206,7 @@ def test_settings_come_from_the_nearest_pyproject_or_from_config(folder, capsys)
     Path("pyproject.toml").write_text('[tool.bnprobe]\nignore = ["statistics-never-updated:4"]\n')
     code, out, _ = said(capsys, "bad.pt", "--fail-on", "info")
     assert code == 0
-    assert "1 finding left out by" in out
+    assert "1 finding ignored by" in out
     Path("empty.toml").write_text("")
     assert said(capsys, "bad.pt", "--fail-on", "info", "--config", "empty.toml")[0] == 1
     Path("pyproject.toml").write_text('[tool.bnprobe]\nignore = ["statistics-never-update"]\n')

@@ -108,3 +108,9 @@ def test_a_survivor_meets_whole_files() -> None:
         (OWN, new),
         (SUITE, ["tests/measures/test_c.py"]),
     ]
+    near = list(stages(execution, package, "f.py", 5, Source(TEXT), nearest=True))
+    assert near == [
+        (OWN, [f"{own[0]}::test_x"]),
+        (OWN, [own[2]]),
+        (SUITE, ["tests/measures/test_c.py::test_one", "tests/measures/test_c.py::test_two"]),
+    ]

@@ -133,10 +133,10 @@ def test_bins_set_by_the_memory_are_not_written():
 
         return replace(record, **histograms)
 
-    assert place_before(moved(pre_histogram=at(MEMORY["running_mean"], sigma))) == "memory"
+    assert place_before(moved(pre_histogram=at(MEMORY["running_mean"], sigma))) == "running"
     assert place_before(moved(pre_histogram=at(MEMORY["running_mean"] + sigma, sigma))) == "own"
     assert place_before(moved(pre_histogram=at(MEMORY["running_mean"], 1.01 * sigma))) == "own"
-    assert place_after(moved(post_histogram=at([0, 1, 2], [2, 3, 0.5]))) == "aim"
+    assert place_after(moved(post_histogram=at([0, 1, 2], [2, 3, 0.5]))) == "target"
     assert place_after(moved(post_histogram=at([0, 1, 2], [2, -3, 0.5]))) == "own"
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from bnprobe.report import figures
-from bnprobe.report.colours import MEMORY, SEEN
+from bnprobe.report.colours import EXPECTED, MEASURED
 from bnprobe.report.figures.specs import (
     Band,
     ByDepth,
@@ -45,7 +45,9 @@ def test_names_stand_once_below_all_panels():
 def test_lines_are_the_values_with_gaps_where_there_are_none():
     """Fails if an infinite value costs the picture, or a gap is drawn as zero."""
     values = np.array([1.0, np.inf, 3.0, np.nan, 5.0, 6.0, 7.0, 8.0, -np.inf])
-    axes = drawn(Curves("a", (Line(values, "seen", SEEN),), Band(values - 1, values + 1), unit="σ")).axes[0]
+    axes = drawn(Curves("a", (Line(values, "seen", MEASURED),), Band(values - 1, values + 1), unit="σ")).axes[
+        0
+    ]
     x, y = axes.lines[0].get_data()
     assert x.tolist() == list(range(9))
     np.testing.assert_array_equal(y, [1, np.nan, 3, np.nan, 5, 6, 7, 8, np.nan])
@@ -61,7 +63,7 @@ def test_a_logarithmic_panel_without_a_positive_value_is_drawn():
 def test_parts_are_stacked_to_the_whole():
     """Fails if a part starts at zero, or the last site is cut off."""
     shares = np.linspace(0, 1, 9)
-    parts = (Part(shares, "one", SEEN), Part(1 - shares, "two", MEMORY))
+    parts = (Part(shares, "one", MEASURED), Part(1 - shares, "two", EXPECTED))
     axes = drawn(Stack("a", parts)).axes[0]
     filled = {c.get_label(): c.get_paths()[0].vertices for c in axes.collections}
     low, high = filled["one"], filled["two"]

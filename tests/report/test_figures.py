@@ -27,7 +27,7 @@ def channels_of(record: object) -> object:
 def plain(text: str = "hello") -> Figure:
     figure = Figure(figsize=(2, 1))
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=colours.SEEN)
+    axes.plot([0, 1], [0, 1], color=colours.MEASURED)
     axes.set_title(text)
     return figure
 
@@ -73,8 +73,8 @@ def test_colours_follow_the_page():
     """Fails if ink is fixed, which on a dark page cannot be seen."""
     svg = to_svg("one", plain)
     assert "var(--ink)" in svg
-    assert "var(--seen)" in svg
-    for fixed in (colours.INK, colours.MUTED, colours.PAPER, colours.SEEN, colours.MEMORY):
+    assert "var(--measured)" in svg
+    for fixed in (colours.INK, colours.MUTED, colours.PAPER, colours.MEASURED, colours.EXPECTED):
         assert fixed not in svg
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from measures.sites import memory_of, recording, site, some_rows
 
 import bnprobe
-from bnprobe.report.colours import SEEN
+from bnprobe.report.colours import MEASURED
 
 ROWS = some_rows(8, 5, 9)
 MEMORY = memory_of(ROWS)
@@ -92,7 +92,7 @@ def test_axes_of_ones_own_are_drawn_into(report):
     assert plt.get_fignums() == [figure.number]
     assert dict(plt.rcParams) == before
     assert any(
-        np.allclose(c.get_facecolor()[:3], plt.matplotlib.colors.to_rgb(SEEN), atol=0.25)
+        np.allclose(c.get_facecolor()[:3], plt.matplotlib.colors.to_rgb(MEASURED), atol=0.25)
         for c in left.patches
     )
 

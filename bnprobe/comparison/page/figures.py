@@ -7,20 +7,22 @@ import pandas as pd
 
 from bnprobe.comparison import Differences, Pair
 from bnprobe.comparison.first_difference import NOISE
-from bnprobe.report.colours import MEMORY, MUTED, SEEN
+from bnprobe.report.colours import EXPECTED, MEASURED, MUTED
 from bnprobe.report.figures.from_tables import MapColumn, channel_map, column_names, log2, of
 from bnprobe.report.figures.specs import Band, Curves, LayerChange, Line, NetworkMap, Plane, Ridges
 from bnprobe.stats.histogram import Z_EDGES, Histogram
 from bnprobe.stats.moments import Array
 
-SEEN_MAPS = (
+MEASURED_MAPS = (
     MapColumn("shift of the inputs from A to B, in σ", "pre_shift", "vlag", centre=0),
-    MapColumn("log₂ of the ratio of deviations, B / A", "pre_ratio", "vlag", log2, centre=0),
+    MapColumn("log₂ of the ratio of standard deviations, B / A", "pre_ratio", "vlag", log2, centre=0),
     MapColumn("change of the share of positive outputs", "fires_change", "vlag", centre=0),
 )
 STORED_MAPS = (
     MapColumn("shift of the running mean from A to B, in σ", "running_shift", "vlag", centre=0),
-    MapColumn("log₂ of the ratio of running deviations, B / A", "running_ratio", "vlag", log2, centre=0),
+    MapColumn(
+        "log₂ of the ratio of running standard deviations, B / A", "running_ratio", "vlag", log2, centre=0
+    ),
     MapColumn("shift of β, in units of the layer's |γ|", "affine_shift", "vlag", centre=0),
     MapColumn("log₂ of |γ| of B / A", "affine_ratio", "vlag", lambda ratio: log2(np.abs(ratio)), centre=0),
 )
@@ -36,7 +38,7 @@ def network_map(tables: Differences) -> NetworkMap:
     channels = tables.channels.assign(gamma=tables.channels["gamma_a"])
     groups = [group for _, group in channels.groupby(["layer", "call"], sort=False)]
     seen = bool(tables.layers[["pre_gap", "post_gap"]].notna().any(axis=None))
-    maps = [one for one in (SEEN_MAPS if seen else STORED_MAPS) if channels[one.column].notna().any()]
+    maps = [one for one in (MEASURED_MAPS if seen else STORED_MAPS) if channels[one.column].notna().any()]
     return NetworkMap(
         column_names(groups),
         tuple(str(group["layer"].iloc[0]) for group in groups),
@@ -48,12 +50,12 @@ def network_map(tables: Differences) -> NetworkMap:
 def _gaps(layers: pd.DataFrame, seen: bool) -> Curves:
     """Two gaps per layer, and as a band what the choice of images makes of them."""
     lines = (
-        (("pre_gap", "what enters", MEMORY), ("post_gap", "what leaves", SEEN))
+        (("pre_gap", "inputs", EXPECTED), ("post_gap", "outputs", MEASURED))
         if seen
-        else (("running_gap", "running statistics", MEMORY), ("affine_gap", "γ and β", SEEN))
+        else (("running_gap", "running statistics", EXPECTED), ("affine_gap", "γ and β", MEASURED))
     )
     return Curves(
-        "how far apart A and B are, in σ",
+        "difference between A and B, in standard deviations (σ)",
         tuple(Line(of(layers, column), label, colour) for column, label, colour in lines),
         _noise(layers) if seen and layers["pre_noise"].notna().any() else None,
         limits=(0, None),
@@ -108,12 +110,12 @@ def _plane(channels: pd.DataFrame) -> Plane:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.log2(of(channels, f"{name}_ratio"))
     sure = channels["pre_changed"].to_numpy(bool) if name == "pre" else np.ones(len(channels), dtype=bool)
-    what = {"pre": "inputs", "running": "memory", "affine": "γ and β"}[name]
+    what = {"pre": "inputs", "running": "running statistics", "affine": "γ and β"}[name]
     return Plane(
-        f"all channels: {what} (grey: not surely)" if name == "pre" else f"all channels: {what}",
+        f"all channels: {what} (grey: not significant)" if name == "pre" else f"all channels: {what}",
         of(channels, f"{name}_shift"),
         ratio,
         sure,
         "shift of the mean, σ",
-        "log₂ ratio of deviations",
+        "log₂ ratio of standard deviations",
     )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnprobe.norms import ModuleTree, has_matrix
+from bnprobe.norms import POOLS, ModuleTree, Pool, has_matrix
 from bnprobe.probe.survey.unwrap import shown
 from bnprobe.probe.tensors import first_tensor, has_values
 from bnprobe.recording import BATCH, CHANNELS, GROUP, INSTANCE
@@ -45,10 +45,15 @@ class Proposal:
     path: str
     class_name: str
     axes: tuple[int, ...]
-    pools: str
+    pool: Pool
     n_groups: int
     centred: bool
     channels: str
+
+    @property
+    def pools(self) -> str:
+        """The word of the pool."""
+        return self.pool.recorded_as
 
     @property
     def says(self) -> str:
@@ -142,26 +147,28 @@ def proposal(
         return None  # dropout in eval mode, for example, does nothing
     lines = x.dim() == 2 or _rows_are_lines(x, y)
     if lines and (x.dim() > 2 or len(x) > 2):
-        axes = tuple(i for i in range(x.dim()) if i != 1)
+        batch = POOLS[BATCH]
+        axes = batch.axes(x.dim(), 1)
         for centred in (True, False):
             over_batch = normalized(x, axes, 1, centred)
             # what came in normalized, as behind another norm, is left as it is by this explanation: it tells nothing
             if (over_batch - x).square().mean() > NEARLY**2 and _is_normalized(over_batch, y, vectors):
-                return Proposal(path, class_name, axes, BATCH, 1, centred, "first")
+                return Proposal(path, class_name, axes, batch, 1, centred, "first")
     n_samples = max(LOOKED_AT // x[0].numel(), 2)
     x, y = x[:n_samples], y[:n_samples]
     sides = ((1, "first"), (x.dim() - 1, "last"))
     # before they are trained, gammas do not tell along which axis they lie, but how many they are
     for axis, channels in sorted(sides, key=lambda side: all(len(v) != x.shape[side[0]] for v in vectors)):
-        for pools, axes, n_groups in _hypotheses(x, axis):
-            if pools != CHANNELS and not lines:
+        for pool, n_groups in _hypotheses(x, axis):
+            if pool.positions and not lines:
                 continue
-            some_x, some_y = (x, y) if pools != CHANNELS else (_some_positions(v, axis) for v in (x, y))
+            axes = pool.axes(x.dim(), axis)
+            some_x, some_y = (x, y) if pool.positions else (_some_positions(v, axis) for v in (x, y))
             fixed = left_over(some_x, some_y, axis)
             for centred in (True, False):
                 left = left_over(normalized(some_x, axes, n_groups, centred), some_y, axis)
                 if left < FITS and left < BETTER * fixed:
-                    return Proposal(path, class_name, axes, pools, n_groups, centred, channels)
+                    return Proposal(path, class_name, axes, pool, n_groups, centred, channels)
     return None
 
 
@@ -178,14 +185,13 @@ def _some_positions(x: Tensor, axis: int) -> Tensor:
     return x
 
 
-def _hypotheses(x: Tensor, axis: int) -> Iterator[tuple[str, tuple[int, ...], int]]:
-    """What to pool over: (pools, axes, groups of channels)."""
-    positions = tuple(i for i in range(1, x.dim()) if i != axis)
-    yield CHANNELS, (axis,), 1
-    if positions and axis == 1:
-        yield INSTANCE, positions, 1
+def _hypotheses(x: Tensor, axis: int) -> Iterator[tuple[Pool, int]]:
+    """What may be pooled in each sample, and in how many groups of channels, which are dimension `axis`."""
+    yield POOLS[CHANNELS], 1
+    if x.dim() > 2 and axis == 1:
+        yield POOLS[INSTANCE], 1
         for n_groups in (n for n in range(1, x.shape[1]) if x.shape[1] % n == 0):
-            yield GROUP, (1, *positions), n_groups
+            yield POOLS[GROUP], n_groups
 
 
 def normalized(x: Tensor, axes: tuple[int, ...], n_groups: int, centred: bool) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bnprobe.recording import Recording, site_name
-from bnprobe.report.numbers import listed, shorten
+from bnprobe.report.numbers import count, listed, shorten
 from bnprobe.report.page.blocks import Facts, FindingGroup, Findings, Prose, Section
 from bnprobe.rules.rule_docs import rule_page
 
@@ -48,7 +48,23 @@ def _grouped(findings: pd.DataFrame, recording: Recording | None) -> Findings:
         )
         for (severity, rule, says), group in findings.groupby(["severity", "rule", "says"], sort=False)
     ]
-    return Findings(tuple(groups), "No rule found anything.")
+    return Findings(tuple(groups), "No findings.")
+
+
+def worst_finding(findings: pd.DataFrame) -> str:
+    """The first warning or worse in words, with where it holds and how many others there are; empty without any."""
+    serious = findings[findings["severity"] != "info"]
+    if serious.empty:
+        return ""
+    groups = [group for _, group in serious.groupby(["severity", "rule", "says"], sort=False)]
+    first = groups[0].iloc[0]
+    n = len(groups[0])
+    more = f" and {count(n - 1, 'other place')}" if n > 1 else ""
+    where = f" (at {_site(first)}{more})" if first["layer"] else ""
+    left = len(groups) - 1
+    others = f" {count(left, 'more finding')} {'is' if left == 1 else 'are'} listed below." if left else ""
+    says = str(first["says"]).removesuffix(".")
+    return f"{str(first['severity']).capitalize()}: {says}{where}.{others}"
 
 
 def _at(row: dict[Any, Any], position: dict[tuple[str, int], int]) -> tuple[int, int]:
@@ -64,4 +80,8 @@ def _place(row: pd.Series) -> str:
         if channels
         else ""
     )
-    return f"{site_name(shorten(row['layer'], 60), row['call'])}{which}" if row["layer"] else "the whole run"
+    return f"{_site(row)}{which}" if row["layer"] else "the whole run"
+
+
+def _site(row: pd.Series) -> str:
+    return site_name(shorten(row["layer"], 60), row["call"])

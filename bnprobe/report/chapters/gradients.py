@@ -1,4 +1,4 @@
-"""Gradients through depth: how long they are at every norm, what the norms take out, and what is left of γ and β."""
+"""Gradients through depth: how long they are at every norm, what the norms remove, and the signal in γ and β."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pandas as pd
 
 from bnprobe.measures import imbalance
 from bnprobe.measures.shape import median
-from bnprobe.report.chapters.chapter import Absent, Material, named
-from bnprobe.report.colours import MEMORY, SEEN
+from bnprobe.report.chapters.chapter import Absent, Material, highest, lowest, named
+from bnprobe.report.colours import EXPECTED, MEASURED
 from bnprobe.report.figures.from_tables import by_depth, of
 from bnprobe.report.figures.specs import Curves, Line
 from bnprobe.report.numbers import count, number, share
@@ -36,13 +36,13 @@ HEADS = (
 PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...], bool], ...] = (
     (
         "length of the gradient (loss per unit, root of the sum of squares of a pass)",
-        (("grad_out", "at the output", SEEN), ("grad_in", "at the input", MEMORY)),
+        (("grad_out", "at the output", MEASURED), ("grad_in", "at the input", EXPECTED)),
         True,
     ),
-    ("share of its energy that the norm takes out", (("energy_removed_layer", "", SEEN),), False),
+    ("share of its energy that the norm removes", (("energy_removed_layer", "", MEASURED),), False),
     (
-        "signal-to-noise ratio over passes (median channel)",
-        (("gamma_snr_median", "γ", SEEN), ("beta_snr_median", "β", MEMORY)),
+        "signal-to-noise ratio between passes (median channel)",
+        (("gamma_snr_median", "γ", MEASURED), ("beta_snr_median", "β", EXPECTED)),
         True,
     ),
 )
@@ -66,7 +66,7 @@ def _figure(known: pd.DataFrame) -> Figure:
         "Length of the gradient by depth at the output and the input of every norm, and the signal in γ and β.",
         by_depth(known, tuple(_panel(known, *panel) for panel in PANELS if _is_known(known, panel[1]))),
         "Backward passes run from right to left. Above: length of the gradient at each norm's output and input. "
-        "Middle: share of its energy that the norm takes out. Below: signal-to-noise ratio of the gradients of γ and β.",
+        "Middle: share of its energy that the norm removes. Below: signal-to-noise ratio of the gradients of γ and β.",
     )
 
 
@@ -81,30 +81,43 @@ def _panel(
     return Curves(title, drawn, logarithmic=logarithmic)
 
 
-def _shortest(layers: pd.DataFrame) -> int:
-    """Position of the norm with the shortest gradient that is not zero."""
-    return int(layers["grad_out"].where(layers["grad_out"] > 0).argmin())
-
-
 def words(layers: pd.DataFrame) -> str:
     """How evenly the gradient travels, in this network's numbers."""
     if not (layers["grad_out"] > 0).any():
         return "No gradient reached any norm."
-    longest, shortest = layers.iloc[int(layers["grad_out"].argmax())], layers.iloc[_shortest(layers)]
-    text = (
-        f"Over {count(int(layers['n_backward'].max()), 'backward pass')} the gradient at the norms' outputs was longest at "
-        f"{named(longest)} ({number(longest['grad_out'], 2)}) and shortest at {named(shortest)} "
-        f"({number(shortest['grad_out'], 2)}); through depth it typically differs from its mean by a factor of "
-        f"{number(10 ** (0.0 if np.isnan(spread := imbalance(layers)) else spread), 2)}. "
-    )
+    spread = imbalance(layers)
+    passes = count(int(layers["n_backward"].max()), "backward pass")
+    longest, shortest = highest(layers, "grad_out"), lowest(layers[layers["grad_out"] > 0], "grad_out")
+    sentences = [
+        f"Measured over {passes}, gradients differ through depth by a typical factor of {number(10**spread, 2)}."
+    ]
+    if np.isnan(spread):
+        sentences = [f"The gradient is {number(longest['grad_out'], 2)} long at {named(longest)} ({passes})."]
+    elif longest.name != shortest.name:
+        sentences += [
+            f"The gradient is longest at {named(longest)} ({number(longest['grad_out'], 2)}) and shortest at "
+            f"{named(shortest)} ({number(shortest['grad_out'], 2)})."
+        ]
+    return " ".join([*sentences, *_removed(layers), *_noise(layers)])
+
+
+def _removed(layers: pd.DataFrame) -> list[str]:
     removed = layers["energy_removed_layer"].dropna()
-    if len(removed) and removed.max() > 1e-6:
-        most = layers.iloc[int(layers["energy_removed_layer"].argmax())]
-        text += (
-            f"The norms take out {share(median(removed.to_numpy()))} of its energy (median), "
-            f"the most at {named(most)} ({share(most['energy_removed_layer'])}). "
-        )
+    if not len(removed) or removed.max() <= 1e-6:
+        return []
+    most = highest(layers, "energy_removed_layer")
+    typical = share(median(removed.to_numpy()))
+    return [
+        f"Norms remove {typical} of its energy (median), most at {named(most)} ({share(most['energy_removed_layer'])})."
+    ]
+
+
+def _noise(layers: pd.DataFrame) -> list[str]:
+    """Whether γ is pulled one way, or to and fro."""
     snr = median(layers["gamma_snr_median"].to_numpy())
-    if not np.isnan(snr):
-        text += f"The typical pull on γ is {number(snr, 2)} times its noise between passes."
-    return text.strip()
+    if np.isnan(snr):
+        return []
+    kind = "noisy" if snr < 1 else "consistent"
+    return [
+        f"Gradients of γ are {kind}: their mean is {number(snr, 2)} times their spread between backward passes."
+    ]

@@ -42,19 +42,25 @@ NEEDS_DATA = ("normalized_by", "never_positive")
 ONLY_WITHOUT_DATA = ("n_batches_tracked", "half_headroom", "follows", "feeder")
 """Columns that a page with data has no room for; all of them are in `report.layers`."""
 
-MEMORY_PANELS = (
-    MapColumn("shift of the mean, in remembered σ", "shift", "vlag", centre=0),
-    MapColumn("log₂ of the scale ratio (deviation seen / remembered)", "scale_ratio", "vlag", log2, centre=0),
+RUNNING_MAPS = (
+    MapColumn("shift of the mean, in running σ", "shift", "vlag", centre=0),
+    MapColumn(
+        "log₂ of the scale ratio (standard deviation, measured / running)",
+        "scale_ratio",
+        "vlag",
+        log2,
+        centre=0,
+    ),
 )
 
-STORED_PANELS = (
-    MapColumn("log₁₀ of the remembered deviation", "running_var", "viridis", log10_root),
+STORED_MAPS = (
+    MapColumn("log₁₀ of the running standard deviation", "running_var", "viridis", log10_root),
     MapColumn("β", "beta", "vlag", centre=0),
 )
 
-OTHER_PANELS = (MapColumn("log₁₀ of the deviation before the norm", "pre_var", "viridis", log10_root),)
+OTHER_MAPS = (MapColumn("log₁₀ of the standard deviation before the norm", "pre_var", "viridis", log10_root),)
 
-COMMON_PANELS = (
+COMMON_MAPS = (
     MapColumn("share of positive outputs", "fires", "mako", limits=(0, 1)),
     MapColumn("γ", "gamma", "icefire", centre=0),
 )
@@ -72,9 +78,9 @@ def _figure(tables: Tables) -> Figure:
         "network",
         "Maps of the whole network, one column per normalization layer, under a profile by depth.",
         network_map(tables.channels),
-        "One column per layer, in the order in which the data reach them; within a column the channels are sorted "
-        "by |γ|, the largest on top, and every column is stretched to the same height (number of channels in "
-        "brackets). Gaps separate stages.",
+        "One column per layer, in the order in which the data reach them. Within a column, channels are sorted by |γ|, "
+        "largest on top. Every column is stretched to the same height; its number of channels is in parentheses. Gaps "
+        "separate stages.",
         still=True,
     )
 
@@ -84,7 +90,7 @@ def network_map(channels: pd.DataFrame) -> NetworkMap:
     groups = [group for _, group in channels.groupby(["layer", "call"], sort=False)]
     stored = bool(channels["shift"].notna().any())
     seen = bool((channels["n_values"] > 0).any())
-    maps = [*(MEMORY_PANELS if stored else OTHER_PANELS if seen else STORED_PANELS), *COMMON_PANELS]
+    maps = [*(RUNNING_MAPS if stored else OTHER_MAPS if seen else STORED_MAPS), *COMMON_MAPS]
     profile = _variance_profile if stored else _deviation_profile if seen else _stored_profile
     return NetworkMap(
         column_names(groups),
@@ -96,7 +102,7 @@ def network_map(channels: pd.DataFrame) -> NetworkMap:
 
 def _variance_profile(groups: list[pd.DataFrame]) -> Curves:
     return _profile(
-        "variance entering the norm, as a share of the remembered one plus eps (median and middle half of the channels)",
+        "input variance as a share of the running variance plus eps (median and middle half of the channels)",
         _spread(groups, "scale_ratio") ** 2,
         expected=1.0,
     )
@@ -104,17 +110,17 @@ def _variance_profile(groups: list[pd.DataFrame]) -> Curves:
 
 def _deviation_profile(groups: list[pd.DataFrame]) -> Curves:
     return _profile(
-        "deviation entering the norm (median and middle half of the channels)",
+        "standard deviation of the input (median and middle half of the channels)",
         np.sqrt(_spread(groups, "pre_var")),
     )
 
 
 def _stored_profile(groups: list[pd.DataFrame]) -> Curves:
-    """Without data: what batch norms divide by, or where no norm remembers anything, the learned scale."""
-    remembered = any(group["running_var"].notna().any() for group in groups)
-    column = "running_var" if remembered else "gamma"
-    sizes = [group.assign(size=group[column].abs() ** (0.5 if remembered else 1.0)) for group in groups]
-    name = "remembered deviation" if remembered else "|γ|"
+    """Without data: what batch norms divide by, or where no norm stores statistics, the learned scale."""
+    stored = any(group["running_var"].notna().any() for group in groups)
+    column = "running_var" if stored else "gamma"
+    sizes = [group.assign(size=group[column].abs() ** (0.5 if stored else 1.0)) for group in groups]
+    name = "running standard deviation" if stored else "|γ|"
     return _profile(f"{name} (median and middle half of the channels)", _spread(sizes, "size"))
 
 
@@ -137,7 +143,7 @@ def _layer_table(tables: Tables) -> Table:
     same = [
         head for head in ("kind", "mode", "normalized_by") if len(layers) > 1 and layers[head].nunique() == 1
     ]
-    note = "One row per layer; hold the pointer over a column's name for its meaning."
+    note = "One row per layer. Hover over a column's name for its meaning."
     if same:
         note += (
             " The same for all layers: " + ", ".join(f"{head} {layers[head].iloc[0]}" for head in same) + "."

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnprobe.report.colours import MEMORY, MUTED, SEEN
+from bnprobe.report.colours import EXPECTED, MEASURED, MUTED
 from bnprobe.report.figures.specs import LayerChange, Plane, Ridges
 from bnprobe.report.numbers import number
 from bnprobe.stats.moments import Array
@@ -59,17 +59,17 @@ def _ridge(axes: Axes, level: int, n: int, x: Array, filled: Array, line: Array)
         x,
         base,
         base + np.minimum(ROW * filled, HIGHEST),
-        color=SEEN,
+        color=MEASURED,
         alpha=0.6,
         linewidth=0,
         zorder=2 + level,
     )
-    axes.plot(x, base + np.minimum(ROW * line, HIGHEST), color=MEMORY, linewidth=1.1, zorder=2.5 + level)
+    axes.plot(x, base + np.minimum(ROW * line, HIGHEST), color=EXPECTED, linewidth=1.1, zorder=2.5 + level)
 
 
 def _plane(axes: Axes, spec: Plane) -> None:
     known = np.isfinite(spec.x) & np.isfinite(spec.y)
-    for mask, colour in ((known & ~spec.strong, MUTED), (known & spec.strong, SEEN)):
+    for mask, colour in ((known & ~spec.strong, MUTED), (known & spec.strong, MEASURED)):
         axes.scatter(
             spec.x[mask],
             spec.y[mask],

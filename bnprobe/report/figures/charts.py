@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnprobe.report.colours import FAINT, INK, MEMORY, MUTED, PAPER
+from bnprobe.report.colours import EXPECTED, FAINT, INK, MUTED, PAPER
 from bnprobe.report.figures.axes import MOST_NAMES, names_below, ratio_ticks, stage_bounds
 from bnprobe.report.figures.specs import ByDepth, Cloud, Clouds, Curves, Line, Stack, Swatches
 from bnprobe.report.figures.svg import seaborn
@@ -81,7 +81,7 @@ def curves(axes: Axes, panel: Curves) -> None:
             label=panel.band.label or None,
         )
     if panel.expected is not None:
-        axes.axhline(panel.expected, color=MEMORY, linewidth=1)
+        axes.axhline(panel.expected, color=EXPECTED, linewidth=1)
     for value, _ in panel.levels:
         axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     if panel.logarithmic and _varies(panel.lines):

@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 
 from bnprobe.errors import NotDefined
 from bnprobe.measures import Tables, glossary
-from bnprobe.report.colours import MEMORY, MUTED, ROLES, SEEN
+from bnprobe.report.colours import EXPECTED, MEASURED, MUTED, ROLES
 from bnprobe.report.figures.axes import MOST_NAMES, stage_bounds
 from bnprobe.report.figures.from_tables import site_names
 from bnprobe.report.figures.svg import seaborn, style
 from bnprobe.report.numbers import number
 
 LEVELS = {"shift": 0.0, "scale_ratio": 1.0, "var_ratio_median": 1.0, "shift_rms": 0.0}
-"""What a measure would be if the data were as remembered; drawn in the colour of memory."""
+"""What a measure is where the data match the running statistics; drawn in the colour of what is expected."""
 
 
 def plot(tables: Tables, y: str, x: str | None, layer: str | None, ax: Axes | None) -> Axes:
@@ -99,7 +99,7 @@ def _channels_by_depth(axes: Axes, tables: Tables, y: str) -> None:
         x=position,
         y=channels[y].to_numpy(dtype=float),
         ax=axes,
-        color=SEEN,
+        color=MEASURED,
         native_scale=True,
         width=0.7,
         linewidth=0.8,
@@ -125,7 +125,7 @@ def _roles_by_depth(axes: Axes, tables: Tables) -> None:
 
 def _layers_by_depth(axes: Axes, tables: Tables, y: str) -> None:
     values = tables.layers[y].to_numpy(dtype=float)
-    seaborn().lineplot(x=np.arange(len(values)), y=values, ax=axes, color=SEEN, marker="o", markersize=4)
+    seaborn().lineplot(x=np.arange(len(values)), y=values, ax=axes, color=MEASURED, marker="o", markersize=4)
     _by_depth(axes, tables.layers, y)
 
 
@@ -140,14 +140,14 @@ def _by_depth(axes: Axes, layers: pd.DataFrame, y: str) -> None:
     for bound in stage_bounds(list(layers["layer"])):
         axes.axvline(bound - 0.5, color=MUTED, linewidth=0.5, alpha=0.6, zorder=0)
     if y in LEVELS:
-        axes.axhline(LEVELS[y], color=MEMORY, linewidth=1)
+        axes.axhline(LEVELS[y], color=EXPECTED, linewidth=1)
 
 
 def _distribution(axes: Axes, channels: pd.DataFrame, y: str) -> None:
     """How the channels of one layer are spread."""
-    seaborn().histplot(x=channels[y].to_numpy(), ax=axes, color=SEEN, edgecolor="none", alpha=0.75)
+    seaborn().histplot(x=channels[y].to_numpy(), ax=axes, color=MEASURED, edgecolor="none", alpha=0.75)
     if y in LEVELS:
-        axes.axvline(LEVELS[y], color=MEMORY, linewidth=1)
+        axes.axvline(LEVELS[y], color=EXPECTED, linewidth=1)
     axes.set_xlabel(_label(y))
     axes.set_ylabel("channels")
     axes.yaxis.set_major_formatter(lambda value, _: number(value))
@@ -162,7 +162,7 @@ def _against(axes: Axes, channels: pd.DataFrame, x: str, y: str) -> None:
         hue=None if fires is None else fires.to_numpy(dtype=float),
         hue_norm=(0, 1),
         palette=None if fires is None else "mako",
-        color=SEEN if fires is None else None,
+        color=MEASURED if fires is None else None,
         s=14,
         linewidth=0.2,
         edgecolor=MUTED,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnprobe.report.colours import SEEN
+from bnprobe.report.colours import MEASURED
 from bnprobe.report.numbers import count, shorten
 from bnprobe.stats.moments import Array
 
@@ -60,7 +60,7 @@ class Line(Spec):
 
     values: Array
     label: str = ""
-    colour: str = SEEN
+    colour: str = MEASURED
     dashed: bool = False
 
 
@@ -70,7 +70,7 @@ class Band(Spec):
 
     low: Array
     high: Array
-    colour: str = SEEN
+    colour: str = MEASURED
     label: str = ""
 
 
@@ -175,7 +175,7 @@ class Cloud(Spec):
     x_label: str
     y_label: str
     limits: tuple[float, float] | None = None
-    colour: str = SEEN
+    colour: str = MEASURED
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -254,7 +254,7 @@ class Curve(Spec):
     x: Array
     y: Array
     label: str = ""
-    colour: str = SEEN
+    colour: str = MEASURED
     dashed: bool = False
     dots: bool = False
 

@@ -58,12 +58,12 @@ def to_text(checked: Sequence[Checked]) -> str:
 
 def _compared(one: Checked) -> str:
     known = f", {sum(one.new)} of them not in the baseline" if one.compared else ""
-    more = " `bnprobe rules RULE` tells more of a rule." if one.new else ""
+    more = " Run `bnprobe rules RULE` for details of a rule." if one.new else ""
     return f"\n{count(len(one.new), 'finding')}{known}.{more}\n"
 
 
 def to_json(checked: Sequence[Checked]) -> str:
-    """One object: the tool, and per file its facts, layers and findings. NaN is null."""
+    """One object: per file its facts, layers and findings. NaN is null."""
     return json.to_json("check", {"files": [_file(one) for one in checked]})
 
 

@@ -80,7 +80,7 @@ function mapTools(store, state) {
   return tools;
 }
 
-/** Draws anew when the style turns dark or light, or the width changes. */
+/** Draws again when the style turns dark or light, or the width changes. */
 function watch(root, state) {
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     forgetInks();
