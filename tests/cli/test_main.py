@@ -528,20 +528,6 @@ def test_the_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out == f"bnprobe {project['version']}\n"
 
 
-def test_every_rule_is_listed_and_has_its_page(capsys):
-    """Fails if `bnprobe rules` loses a rule, or the page of one is not found where the package lies now."""
-    from bnprobe.rules import COMPARED, RULES
-
-    assert main(["rules"]) == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert listed == [rule.id for rule in (*RULES, *COMPARED)]
-    assert main(["rules", listed[0]]) == 0
-    page = capsys.readouterr().out
-    assert page.startswith(f"# {listed[0]}\n")
-    for head in ("What it means", "How it is found", "How to fix it", "When to ignore it", "Source"):
-        assert f"## {head}\n" in page, head
-
-
 def test_list_prints_a_name_a_line(capsys):
     """Fails if the pattern is ignored, or a name is printed that cannot be built."""
     assert main(["list", "resnet1*"]) == 0
