@@ -124,7 +124,7 @@ def test_a_batch_that_torch_refuses_counts_nowhere():
 def test_only_empty_batches_are_nothing_recorded():
     """Fails if a page is made of nothing."""
     recording = recorded(BN.model(), BN.batches()[0][:0])
-    with pytest.raises(NothingRecorded, match="at least one image"):
+    with pytest.raises(NothingRecorded, match="at least one sample"):
         bnprobe.report(recording)
 
 
