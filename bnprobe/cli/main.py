@@ -92,7 +92,7 @@ def _add_report(commands: Any) -> None:
         description="SUBJECT is a torchvision model by name (see `bnprobe list`), your own as package.module:function "
         "(a function without arguments that returns the model), or a saved recording (FILE.bnp).",
     )
-    report.add_argument("subject", metavar="SUBJECT")
+    report.add_argument("subject", metavar="SUBJECT", help="model to probe, or recording to show")
     add_subject(report)
     report.add_argument(
         "--train-mode", action="store_true", help="normalize with batch statistics, as in training"

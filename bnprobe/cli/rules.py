@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
         help="list the rules, or print the page of one",
         description="List what the rules ask, or print what one means, how it is found and fixed, and when to ignore it.",
     )
-    rules.add_argument("rule", nargs="?", metavar="RULE")
+    rules.add_argument("rule", nargs="?", metavar="RULE", help="the rule whose page is printed")
     rules.set_defaults(run=run)
 
 
