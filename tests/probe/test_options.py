@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.models import C
 from torch import nn
 
 import bnprobe
@@ -43,7 +44,7 @@ def test_attach_and_record_take_the_same_options():
         (["a", "b"], ("a", "b")),
         ((name for name in "ab"), ("a", "b")),
     ],
-    ids=str,
+    ids=["none", "one", "list", "generator"],
 )
 def test_patterns(layers: Any, patterns: tuple[str, ...] | None):
     """Fails if one pattern is taken for its letters, or a generator is read twice."""
@@ -82,3 +83,12 @@ def test_a_scaler_is_what_has_a_scale():
     """Fails if torch's own loss scaler is refused."""
     scaler = torch.amp.GradScaler("cpu")
     assert AttachOptions(scaler=scaler).scaler is scaler
+
+
+@pytest.mark.parametrize(
+    ("layers", "word"), [(3, "not a path"), ([3], "not a path"), ([], "empty"), ((), "empty")]
+)
+def test_layers_that_name_nothing_are_refused(layers, word):
+    """Fails if a slip in `layers` ends in a TypeError, or in a probe of nothing."""
+    with pytest.raises(BnprobeError, match=word):
+        bnprobe.attach(nn.Sequential(nn.BatchNorm2d(C)), layers=layers)
