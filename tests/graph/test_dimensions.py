@@ -22,8 +22,8 @@ def truth(view: Callable[[Tensor], Tensor], shape: tuple[int, ...], dim: int) ->
     for d, n in enumerate(shape):
         index = torch.arange(n).view(*[n if i == d else 1 for i in range(len(shape))]).expand(shape)
         along = view(index.clone()).movedim(dim, 0).flatten(1)
-        kept = (along == torch.arange(n)[:, None]) | (along == -1)  # -1 is what a padding puts around
-        if along.shape[0] == n and bool(kept.all()):
+        # -1 is what a padding puts around
+        if along.shape[0] == n and bool(((along == torch.arange(n)[:, None]) | (along == -1)).all()):
             found.append(d)
     return found[0] if found else None
 
