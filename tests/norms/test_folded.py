@@ -1,11 +1,15 @@
-<<<<<<< HEAD
 """Norms that were folded away are found by what folding leaves."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
+import pytest
+import torch
 from torch import nn
 
-from bnprobe.norms import ModuleTree, folded_away
+from bnprobe.norms import ModuleTree
+from bnprobe.norms.folded import _is_matrix, folded_away, has_matrix
 
 
 def test_norms_that_were_folded_are_named():
@@ -21,18 +25,6 @@ def test_norms_that_were_folded_are_named():
             self.body = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Identity())
 
     assert folded_away(ModuleTree.of(Net())) == ("bn1", "body.1")
-=======
-"""Norms that were folded away, by what folding leaves; and what a parameter that mixes channels is."""
-
-from __future__ import annotations
-
-from collections import OrderedDict
-
-import pytest
-import torch
-from torch import nn
-
-from bnprobe.norms.folded import _is_matrix, folded_away, has_matrix
 
 
 class Named(nn.Module):
@@ -76,7 +68,7 @@ class OwnIdentity(nn.Identity):
 )  # fmt: skip
 def test_an_identity_in_the_place_of_a_norm(model: nn.Module, places: tuple[str, ...]) -> None:
     """Fails if an identity that the architecture chose is called a folded norm, or one behind a folded pair is missed."""
-    assert folded_away(model) == places
+    assert folded_away(ModuleTree.of(model)) == places
 
 
 @pytest.mark.parametrize(
@@ -96,12 +88,11 @@ def test_parameters_that_mix_channels(shape: tuple[int, ...], mixes: bool) -> No
     assert _is_matrix(torch.ones(shape)) is mixes
     module = nn.Module()
     module.register_parameter("p", nn.Parameter(torch.ones(shape)))
-    assert has_matrix(module) is mixes
+    assert has_matrix([module]) is mixes
 
 
 def test_a_matrix_inside_or_to_come_mixes() -> None:
     """Fails if only a module's own parameters are looked at, or a lazy one is asked for its size."""
-    assert has_matrix(nn.Sequential(nn.BatchNorm2d(3), nn.Linear(2, 2)))
-    assert not has_matrix(nn.Sequential(nn.BatchNorm2d(3), nn.PReLU(4)))
-    assert has_matrix(nn.LazyLinear(3))
->>>>>>> mutants
+    assert has_matrix(nn.Sequential(nn.BatchNorm2d(3), nn.Linear(2, 2)).modules())
+    assert not has_matrix(nn.Sequential(nn.BatchNorm2d(3), nn.PReLU(4)).modules())
+    assert has_matrix([nn.LazyLinear(3)])

@@ -1,9 +1,9 @@
-<<<<<<< HEAD
 """torch's own norms: the plan of each reproduces the real output."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 import bnprobe
-from bnprobe.norms import NormLayer, describe
+from bnprobe.norms import NormLayer, describe, is_torchs_own
+from bnprobe.norms.torch_norms import batch_norm, eps_of, tensor_of
 
 
 def rows_of(plan: NormLayer, x: Tensor) -> np.ndarray:
@@ -126,19 +127,6 @@ def test_rms_norm_of_doubles_without_eps():
     with bnprobe.attach(model) as probe:
         model(x)
     assert probe.recording.layers[0].mismatch < 1e-9
-=======
-"""Plans of torch's own norms in corners: names of eps, momentum, inputs without values, eps that is not given."""
-
-from __future__ import annotations
-
-from typing import Any
-
-import pytest
-import torch
-from torch import nn
-
-from bnprobe.norms import NormLayer, describe, is_torchs_own
-from bnprobe.norms.torch_norms import batch_norm, eps_of, tensor_of
 
 
 def module(**attributes: Any) -> nn.Module:
@@ -262,4 +250,3 @@ def test_statistics_that_a_class_of_ones_own_may_never_use() -> None:
     for training in (True, False):
         plans = describe(Own(3).train(training))
         assert [plan.uses_running for plan in plans] == [not training, training]
->>>>>>> mutants
