@@ -78,7 +78,7 @@ def entry(path: Path) -> Entry:
         path.name,
         text(first(r"<title>(.*?)</title>", page)),
         " ".join(filter(None, [lead, f"{data}, {mode} mode." if data else ""])),
-        sentence(answer[1] if len(answer) > 1 else " ".join(answer)),
+        sentence(answer[0] if answer else ""),
         maps,
         "" if maps else drawing(page),
         len(page.encode()),

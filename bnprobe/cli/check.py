@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
         "dead channels, numbers that half precision cannot hold. FILE is a checkpoint (.pt .pth .th .bin .ckpt "
         ".safetensors), an index (*.index.json) or a folder of shards. Pickled code is refused, not run.",
     )
-    check.add_argument("files", metavar="FILE", nargs="+")
+    check.add_argument("files", metavar="FILE", nargs="+", help="checkpoint, index or folder of shards")
     check.add_argument(
         "--arch",
         metavar="NAME",

@@ -89,12 +89,12 @@ def _distinct_names(sides: list[Path]) -> list[str]:
 
 def _two_files(options: argparse.Namespace) -> tuple[Any, Any]:
     if len(options.sides) != 2:
-        raise BnprobeError(f"compare takes two sides, got {len(options.sides)}. Compare them in pairs.")
+        raise BnprobeError(f"compare takes two sides, got {len(options.sides)}. Compare them two by two.")
     given = [f"--{name.replace('_', '-')}" for name in ONCE if getattr(options, name)]
     if given:
         raise BnprobeError(
-            f"A and B are files, so {', '.join(given)} {'has' if len(given) == 1 else 'have'} no effect. Leave "
-            f"{'it' if len(given) == 1 else 'them'} out, or name one model to record twice."
+            f"two sides were given, so {', '.join(given)} can change nothing. Leave them out, or name one model to record "
+            "twice."
         )
     return options.sides[0], options.sides[1]
 
@@ -105,9 +105,7 @@ def _recorded_twice(options: argparse.Namespace) -> tuple[Recording, Recording]:
     twice = [name for name, given in values.items() if len(given) > 1]
     too_many = [name for name in twice if len(values[name]) > 2]
     if too_many:
-        raise BnprobeError(
-            f"--{too_many[0]} was given {len(values[too_many[0]])} times. Compare two at a time."
-        )
+        raise BnprobeError(f"--{too_many[0]} was given {len(values[too_many[0]])} times. Compare two by two.")
     if len(twice) + options.modes != 1:
         raise BnprobeError(
             f"{options.sides[0]} is one side. Give a second file, or the one option that differs twice (--data A --data B, "

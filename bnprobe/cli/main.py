@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bnprobe.cli import check, compare, rules
+from bnprobe.cli.closed_pipe import quiet
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import add_subject, described, recorded, subject_and_batches
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from bnprobe.recording import Recording
 
 
+EXIT_CODES = (
+    "Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input (one line says what to do), "
+    "130 interrupted."
+)
+
 LONGEST = 1500
 """Characters of a complaint; of a longer one the middle is left out, since what to do stands at its end."""
 
@@ -33,17 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot spell γ still gets the rest
     try:
-        options = _parser().parse_args(arguments)
-        return int(options.run(options))
+        with quiet():
+            options = _parser().parse_args(arguments)
+            return int(options.run(options))
     except BnprobeError as error:
         print(f"bnprobe: {shorten(' '.join(str(error).split()), LONGEST)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"bnprobe: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return 130
-
-
-EXIT_CODES = "Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input (one line says what to do), 130 interrupted."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,7 +92,7 @@ def _add_report(commands: Any) -> None:
         description="SUBJECT is a torchvision model by name (see `bnprobe list`), your own as package.module:function "
         "(a function without arguments that returns the model), or a saved recording (FILE.bnp).",
     )
-    report.add_argument("subject", metavar="SUBJECT")
+    report.add_argument("subject", metavar="SUBJECT", help="model to probe, or recording to show")
     add_subject(report)
     report.add_argument(
         "--train-mode", action="store_true", help="normalize with batch statistics, as in training"
@@ -174,8 +178,8 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
     if given:
         raise BnprobeError(
-            f"{options.subject} is a saved recording, so {', '.join(given)} {'has' if len(given) == 1 else 'have'} "
-            f"no effect. Leave {'it' if len(given) == 1 else 'them'} out, or name the model to record it again."
+            f"{options.subject} is a saved recording, so {', '.join(given)} can change nothing. "
+            "Leave them out, or name the model to record it again."
         )
 
 

@@ -14,9 +14,9 @@ def add(commands: Any) -> None:
     rules = commands.add_parser(
         "rules",
         help="list the rules, or print the page of one",
-        description="List what the rules ask, or print what one means, how it is found, how to fix it and when to ignore it.",
+        description="List what the rules ask, or print what one means, how it is found and fixed, and when to ignore it.",
     )
-    rules.add_argument("rule", nargs="?", metavar="RULE")
+    rules.add_argument("rule", nargs="?", metavar="RULE", help="the rule whose page is printed")
     rules.set_defaults(run=run)
 
 

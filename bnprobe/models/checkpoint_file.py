@@ -98,7 +98,7 @@ def _state_dict(saved: Any, path: Path) -> State:
         raise BadCheckpoint(f"{path} holds a whole module; {SAVE_AGAIN}.")
     held = ", ".join(map(str, list(saved)[:6])) if isinstance(saved, Mapping) else type(saved).__name__
     number = "several state dicts" if found else "no state dict"
-    raise BadCheckpoint(f"{path} holds {number} (found: {held or 'nothing'}); {SAVE_AGAIN}.")
+    raise BadCheckpoint(f"{path} holds {number} (it has: {held or 'nothing'}); {SAVE_AGAIN}.")
 
 
 def _state_dicts(saved: Any, at: str = "", depth: int = 0, seen: set[int] | None = None) -> dict[str, State]:

@@ -34,7 +34,7 @@ def guess(given: Given) -> Recipe:
     """For a model that says nothing about its inputs: what the user says about them, else the usual."""
     crop = given.replacing(CropAndScale(size=224, resize=224))
     guessed = [key for key in ("size", "mean", "std") if key not in given.numbers]
-    note = f" ({', '.join(guessed)}: assumed, as usual for ImageNet)" if guessed else ""
+    note = f" ({', '.join(guessed)}: a guess, the usual for ImageNet)" if guessed else ""
     return Recipe(crop, crop.words + note, normalize=crop.constants)
 
 

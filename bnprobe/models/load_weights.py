@@ -42,7 +42,7 @@ def fit(model: nn.Module, state: State, file: str, name: str) -> None:
             _needed(key for key in left.missing_keys if key not in wrong and key not in strange), "missing"
         ),
         _listed(_needed(left.unexpected_keys), "unexpected"),
-        _listed([f"{key}: {words}" for key, words in wrong.items()], "with another shape"),
+        _listed([f"{key}: {words}" for key, words in wrong.items()], "of another shape"),
         _listed([f"{key} is {words}" for key, words in strange.items()], "without plain numbers"),
     )
     if any(faults):

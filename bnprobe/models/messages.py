@@ -34,7 +34,7 @@ def program(path: Path) -> BadCheckpoint:
 def damaged(path: Path, error: Exception) -> BadCheckpoint:
     """For a `path` that is no checkpoint, or only a part of one."""
     return BadCheckpoint(
-        f"{path} is not a complete checkpoint ({one_line(error)}): cut short, or in another format. "
+        f"{path} is not a whole checkpoint ({one_line(error)}): cut short, or in another format. "
         "Copy or download it again."
     )
 

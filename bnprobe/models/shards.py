@@ -98,13 +98,13 @@ def _of_index(index: Path) -> list[Path]:
         ) from None
     if outside:
         raise BadCheckpoint(
-            f"{index} names {outside[0]!r}, which is not a file in its own folder, so nothing was read. "
+            f"{index} names {outside[0]!r}, which is not a file of its own folder, so nothing was read. "
             "Put the shards next to their index."
         )
     files = [index.parent / name for name in sorted(names)]
     gone = [file.name for file in files if not file.is_file()]
     if gone or not files:
         raise BadCheckpoint(
-            f"{index} names {len(files)} files, and {len(gone)} are missing ({', '.join(gone[:3])}). Download them as well."
+            f"{index} names {len(files)} files, and {len(gone)} are missing ({', '.join(gone[:3])}). Fetch them as well."
         )
     return files

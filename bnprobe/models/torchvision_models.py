@@ -72,7 +72,7 @@ def _named_entry(name: str, entries: Any, weights: str) -> Any:
         return entries[wanted]
     known = ", ".join(entries.__members__)
     raise UnknownModel(
-        f'{name} has no weights "{weights}". Known names: {known}. Without --weights they are random.'
+        f'{name} has no weights "{weights}". It has: {known}. Without --weights they are random.'
     )
 
 

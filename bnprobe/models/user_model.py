@@ -62,7 +62,7 @@ def _made(name: str, function: Callable[[], object]) -> nn.Module:
         frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is this call
         place = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
         raise UnknownModel(
-            f"{name} raised {one_line(error)}{place}. It is called without arguments: let it work without any."
+            f"{name} raised {one_line(error)}{place}. It is called without arguments: make it work alone."
         ) from error
     if isinstance(made, nn.Module):
         return made

@@ -93,8 +93,8 @@ def _cut_off(evidence: Evidence) -> Iterator[Finding]:
 
 def _not_reached(run: list[str], n_calls: int, n_passes: int) -> Finding:
     named = ", ".join(run[:-1][-3:][::-1])
-    norms = "the norm" if len(run) == 2 else f"the {len(run) - 1} norms"
-    before = f", nor in {norms} before it ({named}{', ...' if len(run) > 4 else ''})" if named else ""
+    previous = "the previous norm" if len(run) == 2 else f"the {len(run) - 1} previous norms"
+    before = f", nor in {previous} ({named}{', ...' if len(run) > 4 else ''})" if named else ""
     return Finding(
         "warning",
         run[-1],

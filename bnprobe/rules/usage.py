@@ -185,7 +185,7 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 row["layer"],
-                "The running statistics average over all of training, so they lag behind weights that change.",
+                "The running statistics average over all of training, so they lag when weights change.",
                 f"momentum is None (a plain average over {count(row['n_batches_tracked'], 'batch')}), and "
                 + (
                     "the norm is being trained."

@@ -116,7 +116,7 @@ def few_images(evidence: Evidence) -> Iterator[Finding]:
             "info",
             "",
             f"Only {count(n, 'sample')} {'was' if n == 1 else 'were'} recorded: all numbers are rough, and small shifts "
-            "cannot be told from chance.",
+            "cannot be distinguished from chance.",
             f"fewer than {few:g} samples.",
             f"Record at least {few:g} samples; a few hundred make the standard errors small.",
         )

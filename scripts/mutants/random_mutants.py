@@ -30,7 +30,7 @@ from scripts.mutants.workers import (
 )
 
 OWN, SUITE, TIMEOUT, SURVIVED, EQUIVALENT = "own tests", "suite", "timeout", "SURVIVED", "equivalent"
-PATIENCE, STARTING = 5.0, 60.0
+PATIENCE, STARTING = 5.0, 120.0
 """A run may take so many times what its tests take without a mutant, and so many seconds more."""
 
 
@@ -108,12 +108,12 @@ def stages(
 ) -> Iterator[tuple[str, list[str]]]:
     """The tests that a mutant of this line must face, in this order, and whose they are.
 
-    `nearest` leaves out those that are not known to run the line, whatever fixtures and caches hide.
+    `nearest` leaves out those that are not known to run a line of a function, whatever fixtures and caches hide.
     """
     where = (file, line, source)
     own, rest = execution.tests_of(*where, package.tests), execution.tests_of(*where, package.suite)
     files = sorted({test.partition("::")[0] for test in rest})
-    if nearest:
+    if nearest and source.statement_at(line)[1]:
         others = execution.new_files(package.tests)
     else:
         others, rest = execution.files_that_may_notice(*where, package.tests), files

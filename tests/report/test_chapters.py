@@ -565,7 +565,7 @@ def test_the_loudest_and_the_quietest_branch_are_named():
     )
     assert "In 2 of them its share is larger than at initialization" in words
     assert "falls to 25 %" in words
-    assert "In none of them its share is larger" in told("residual", block("a", 0.1), block("b", 0.2))
+    assert "In none of them is its share larger" in told("residual", block("a", 0.1), block("b", 0.2))
     one = told("residual", block("a", 3.0))
     assert (
         one

@@ -218,7 +218,7 @@ def test_norms_that_no_backward_pass_reaches_are_reported_once():
     cut = [learning(name, False) for name in ("a", "b", "c")]
     (row,) = fired(SILENT, *cut, learning("d", True)).itertuples()
     assert (row.severity, row.layer) == ("warning", "c")
-    assert "nor in the 2 norms before it (b, a)" in row.because
+    assert "nor in the 2 previous norms (b, a)" in row.because
     assert "no backward pass in 3 calls" in row.because
     assert "['a', 'b', 'c']" in row.do
     found = fired(SILENT, learning("a", False), learning("b", True), learning("c", False))

@@ -38,7 +38,7 @@ def test_every_page_is_shown_in_its_own_words(folder):
     assert links == ["one.html", "two.html"]
     words = pages.text_of(document)
     assert "What the norms of <script>alert(1)</script> learned" in words
-    assert words.count("The data differ from what the batch norms remember") == 2
+    assert words.count("match the training data") == 2
     assert not pages.elements(document, "script")
 
 

@@ -62,10 +62,11 @@ def _words(known: pd.DataFrame) -> str:
             f"initialization it was {share(loud['branch_share_initial'])}."
         )
     grown = int((known["branch_share"] > known["branch_share_initial"]).sum())
+    larger = f"In {grown} of them its share is larger" if grown else "In none of them is its share larger"
     now, then = (
         f"In {count(len(known), 'residual block')} the branch contributes {share(quiet['branch_share'])} to "
         f"{share(loud['branch_share'])} of the block's variance, most at {named(loud)}.",
-        f"In {grown or 'none'} of them its share is larger than at initialization, when the skip grows with every block "
+        f"{larger} than at initialization, when the skip grows with every block "
         f"and the branch falls to {share(float(np.nanmin(of(known, 'branch_share_initial'))))}.",
     )
     return f"{now} {then}"
