@@ -297,7 +297,9 @@ def test_a_frame_on_the_map_picks_channels_everywhere(reading):
     ).release().perform()
     reading.choose("Layer", "0")
     reading.until("return document.querySelector('.stage').dataset.shown === 'stage0.0.1'")
-    picked, total = map(int, re.search(r"(\d+) channels selected here, (\d+)", reading.words(".chip")).groups())
+    picked, total = map(
+        int, re.search(r"(\d+) channels selected here, (\d+)", reading.words(".chip")).groups()
+    )
     assert 8 <= picked <= 10, "half of 16 channels"
     assert 16 <= total <= 20, "and of another 16"
     assert reading.run("return document.querySelectorAll('.stage tbody tr').length") == picked
