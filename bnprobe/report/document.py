@@ -86,8 +86,8 @@ class Document(ABC):
     def _counted(self) -> str:
         """How many findings of each severity there are: 1 critical, 4 warnings, 2 infos."""
         n = self.findings["severity"].value_counts()
-        named = (("critical", "critical"), ("warning", "warnings"), ("info", "infos"))
-        return ", ".join(f"{int(n.get(severity, 0))} {words}" for severity, words in named)
+        critical, warnings, infos = (int(n.get(severity, 0)) for severity in ("critical", "warning", "info"))
+        return f"{critical} critical, {count(warnings, 'warning')}, {count(infos, 'info')}"
 
     @cached_property
     def figures(self) -> Album:

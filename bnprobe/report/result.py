@@ -16,6 +16,7 @@ from bnprobe.report.chapters.answer import answer
 from bnprobe.report.compose import compose
 from bnprobe.report.document import Document
 from bnprobe.report.nothing_seen import nothing_seen
+from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Page
 from bnprobe.rules import judge
 from bnprobe.rules.settings import Settings
@@ -169,6 +170,6 @@ class Report(Document):
 
     def __repr__(self) -> str:
         return (
-            f"<Report on {self.recording.about.model}: {len(self.layers)} norm layers, {len(self.channels)} channels, "
-            f"{self._counted}>"
+            f"<Report on {self.recording.about.model}: {count(len(self.layers), 'norm layer')}, "
+            f"{count(len(self.channels), 'channel')}, {self._counted}>"
         )

@@ -105,7 +105,7 @@ def midpoint(training: bool) -> float:
     a = torch.randn(64, 8, generator=generator, dtype=torch.float64)
     b = 3 * torch.randn(64, 8, generator=generator, dtype=torch.float64) + 2
     norm = nn.BatchNorm1d(8, dtype=torch.float64)
-    norm(a)  # something to remember
+    norm(a)  # so that its running statistics are some
     norm.train(training)
     with torch.no_grad():
         both = (norm(a) + norm(b)) / 2
@@ -149,7 +149,7 @@ def section(m: Measured, verdict: Verdict) -> Section:
         Prose(
             (
                 "An affine map multiplies by a number and adds another: a straight line. Where mean and "
-                "deviation are fixed, "
+                "standard deviation are fixed, "
                 "(x − mean) / std is one; batch norm adds a small constant eps to the variance, so that a "
                 "channel that never varies "
                 "does not divide by 0, and then scales by γ and moves by β: slope γ / √(variance + eps), "
@@ -178,15 +178,15 @@ def section(m: Measured, verdict: Verdict) -> Section:
             ),
             "Largest |difference| over the largest |output|; no unit. Rounding of 32-bit numbers is 6e−8 "
             "per operation. The "
-            "ResNet-50 has random weights, γ and β, and remembers 16 images of noise: a fold does not ask "
-            "what was learned.",
+            "ResNet-50 has random weights, γ and β, and running statistics of 16 images of noise: a fold does not "
+            "depend on what was learned.",
         ),
         Prose(
             (
                 "The limit is in the word fixed. A map is affine if the midpoint of two inputs goes to "
                 "the midpoint of "
                 "their outputs. "
-                f"With remembered statistics a batch norm misses it by {words.number(m.midpoint_eval, 2)}; "
+                f"With running statistics a batch norm misses it by {words.number(m.midpoint_eval, 2)}; "
                 "in training, where std(x) is that of "
                 f"the batch at hand, by {words.number(m.midpoint_train, 2)} of the largest output: w and b "
                 "then depend on x. That is why the "
@@ -217,7 +217,7 @@ def _lines(m: Measured) -> object:
             Plot(
                 "one column of the clusters of claim 1",
                 "input (units of the data)",
-                "output (deviations from the mean)",
+                "output (standard deviations from the mean)",
                 line,
             ),
             Plot(

@@ -162,7 +162,7 @@ def section(m: Measured, verdict: Verdict) -> Section:
             (
                 "Gradients are balanced when they are equally long at every layer: then one learning rate "
                 "suits all. bnprobe's number for the "
-                "opposite is the imbalance, the deviation through depth of log₁₀ of the gradient's "
+                "opposite is the imbalance, the standard deviation through depth of log₁₀ of the gradient's "
                 "length: 0 when all are equal, 1 when they "
                 "typically differ tenfold from their mean.",
                 "First the network with batch norm of claim 3, after training: loss "
@@ -239,7 +239,7 @@ def _moves(m: Measured) -> object:
             panel("loss", "cross-entropy", lambda v: v.loss, m.trained.loss),
             panel(
                 "imbalance of the gradient",
-                "deviation of log₁₀ length (no unit)",
+                "standard deviation of log₁₀ length (no unit)",
                 lambda v: v.imbalance,
                 m.trained.imbalance,
             ),
@@ -259,7 +259,9 @@ def _training(m: Measured) -> object:
         "Imbalance at the start and loss after training, against the factor between layers.",
         (
             panel(
-                "imbalance of the gradient at the start", "deviation of log₁₀ length (no unit)", m.imbalances
+                "imbalance of the gradient at the start",
+                "standard deviation of log₁₀ length (no unit)",
+                m.imbalances,
             ),
             panel("loss after training", "cross-entropy", m.losses, limits=(0, 2.6)),
         ),

@@ -152,11 +152,11 @@ def section(m: Measured, verdict: Verdict) -> Section:
         words.table(
             (
                 ("network", "which of the three"),
-                ("drift, start", "largest over smallest typical deviation through depth"),
+                ("drift, start", "largest over smallest typical standard deviation through depth"),
                 ("drift, end", "the same after training"),
                 (
                     "imbalance, start",
-                    "deviation through depth of log₁₀ of the gradient's length; 0 is equally long everywhere",
+                    "standard deviation through depth of log₁₀ of the gradient's length; 0 is equally long everywhere",
                 ),
                 ("imbalance, end", "the same after training"),
                 ("loss, end", "mean over the last tenth of the steps; 2.30 is guessing"),
@@ -189,7 +189,7 @@ def _drift_words(m: Measured) -> str:
     return (
         f"Without norm and care the signal shrinks from layer to layer, {n(without.drift, 2)}-fold between "
         "the largest and the smallest "
-        "layer, and the gradient with it. With batch norm the deviation before the norms stays within a "
+        "layer, and the gradient with it. With batch norm the standard deviation before the norms stays within a "
         f"factor of {n(normed.drift, 2)}, "
         "because each norm gives the next layer inputs of the same size again. The careful start does "
         "without: a factor of "
@@ -197,7 +197,7 @@ def _drift_words(m: Measured) -> str:
         "harmless "
         "and a careful draw avoids. The mean drifts too: at the start the values of a typical channel of "
         "the last layer "
-        f"lie {n(offset(m.courses['no norm']), 2)} deviations from 0 without norm, "
+        f"lie {n(offset(m.courses['no norm']), 2)} standard deviations from 0 without norm, "
         f"{n(offset(m.courses['no norm, careful start']), 2)} with the careful start, and "
         f"{n(offset(m.courses['batch norm']), 2)} with batch norm. Far from 0, a channel says nearly the "
         "same of every image, "
@@ -206,7 +206,7 @@ def _drift_words(m: Measured) -> str:
 
 
 def offset(course: Course) -> float:
-    """|mean| of a typical channel before the last norm, in its deviations, at the start."""
+    """|mean| of a typical channel before the last norm, in its standard deviations, at the start."""
     channels = course.start.channels
     last = channels[channels["layer"] == channels["layer"].iloc[-1]]
     return float((last["pre_mean"].abs() / last["pre_var"] ** 0.5).median())
@@ -226,8 +226,8 @@ def _by_depth(m: Measured) -> object:
     x = "convolution, counted from the input"
     kinds = (
         (
-            "deviation of a typical channel, at the start",
-            "deviation (units of the layer)",
+            "standard deviation of a typical channel, at the start",
+            "standard deviation (units of the layer)",
             lambda r: r.layers["pre_sd_median"],
         ),
         ("size of the channels' means, at the start", "root mean square (units of the layer)", _mean_size),
@@ -247,7 +247,7 @@ def _by_depth(m: Measured) -> object:
 
     return picture(
         "depth",
-        "Deviation, mean and gradient by depth for three networks, at the start and after training.",
+        "Standard deviation, mean and gradient by depth for three networks, at the start and after training.",
         tuple(panel(*kind) for kind in kinds),
         "Measured at the output of each convolution, before the norm where there is one, on the same "
         "batches. Logarithmic axes. "
@@ -273,11 +273,13 @@ def _through_training(m: Measured) -> object:
         "training",
         "Drift through depth and imbalance of the gradient during training.",
         (
-            course(drift, "drift of the deviation through depth", "largest / smallest layer (factor)"),
+            course(
+                drift, "drift of the standard deviation through depth", "largest / smallest layer (factor)"
+            ),
             course(
                 lambda r: r.gradient_imbalance,
                 "imbalance of the gradient through depth",
-                "deviation of log₁₀ length (no unit)",
+                "standard deviation of log₁₀ length (no unit)",
             ),
         ),
         "The same numbers as in the table below, at several moments of training.",

@@ -94,5 +94,7 @@ def fold_check(layer: nn.Module, norm: nn.Module, x: Tensor) -> float:
         )
         gap, largest = float((new(x) - expected).abs().max()), float(expected.abs().max())
     if not (gap < float("inf") and largest < float("inf")):
-        raise NotDefined("the outputs are not all finite, so no difference can be told. Give another input.")
+        raise NotDefined(
+            "the outputs are not all finite, so no difference can be measured. Give another input."
+        )
     return gap / largest if largest > 0 else gap

@@ -47,12 +47,12 @@ def skewness(x: Array) -> Array:
 
 
 def kurtosis(x: Array) -> Array:
-    """Mean fourth power of the Z-scores less 3 per column, (C,)."""
+    """Mean fourth power of the Z-scores minus 3 per column, (C,)."""
     return (z_scores(x) ** 4).mean(axis=0) - 3
 
 
 def z_scores(x: Array) -> Array:
-    """(x − mean) / deviation per column, divisor n; NaN where the deviation is nothing but rounding."""
+    """(x − mean) / standard deviation per column, divisor n; NaN where the standard deviation is nothing but rounding."""
     deviation = x.std(axis=0)
     some = deviation > 1e-9 * (np.abs(x).max(axis=0) + 1e-300)
     return (x - x.mean(axis=0)) / np.where(some, deviation, np.nan)
@@ -71,7 +71,7 @@ def change_of_shape(before: Array, after: Array, sign: Array) -> Array:
 
 
 def distance(x: Array, mean: Array, deviation: Array) -> Array:
-    """How far values must be carried on average to be spread as N(mean, deviation²), in deviations, (C,).
+    """How far values must be carried on average to be spread as N(mean, deviation²), in standard deviations, (C,).
 
     The 1-Wasserstein distance: sorted values against the quantiles of the Gaussian.
     """

@@ -18,60 +18,60 @@ from tqdm import tqdm
 from bnprobe.atomic_write import write_whole
 from bnprobe.report.formats.html import to_html
 from bnprobe.report.page.blocks import Facts, Page, Prose, Section
-from scripts.article import affine, balance, depth, pooling, promise, shape, verdicts
+from scripts.article import affine, balance, depth, pooling, shape, target, verdicts
 from scripts.article.networks import SMALL, Laboratory, Sizes
 from scripts.article.verdicts import Verdict
 
-Told = tuple[Verdict, Section]
+Judged = tuple[Verdict, Section]
 
 
-def shape_is_kept(laboratory: Laboratory) -> Told:
+def shape_is_kept(laboratory: Laboratory) -> Judged:
     measured = shape.measure(laboratory)
     verdict = verdicts.shape(**shape.numbers(measured))
     return verdict, shape.section(measured, verdict)
 
 
-def it_is_a_line(laboratory: Laboratory) -> Told:
+def it_is_a_line(laboratory: Laboratory) -> Judged:
     measured = affine.measure(laboratory)
     verdict = verdicts.fold(**affine.numbers(measured))
     return verdict, affine.section(measured, verdict)
 
 
-def depth_needs_it(laboratory: Laboratory) -> Told:
+def depth_needs_it(laboratory: Laboratory) -> Judged:
     measured = depth.measure(laboratory)
     verdict = verdicts.drift(**depth.numbers(measured))
     return verdict, depth.section(measured, verdict)
 
 
-def balance_is_best(laboratory: Laboratory) -> Told:
+def balance_is_best(laboratory: Laboratory) -> Judged:
     measured = balance.measure(laboratory)
     verdict = verdicts.balance(**balance.numbers(measured))
     return verdict, balance.section(measured, verdict)
 
 
-def promise_is_kept(laboratory: Laboratory) -> Told:
-    measured = promise.measure(laboratory)
-    verdict = verdicts.promise(**promise.numbers(measured))
-    return verdict, promise.section(measured, verdict)
+def target_is_reached(laboratory: Laboratory) -> Judged:
+    measured = target.measure(laboratory)
+    verdict = verdicts.target(**target.numbers(measured))
+    return verdict, target.section(measured, verdict)
 
 
-def pooling_is_all(laboratory: Laboratory) -> Told:
+def pooling_is_all(laboratory: Laboratory) -> Judged:
     measured = pooling.measure(laboratory)
     verdict = verdicts.pooling(**pooling.numbers(measured))
     return verdict, pooling.section(measured, verdict)
 
 
-CLAIMS: tuple[Callable[[Laboratory], Told], ...] = (
+CLAIMS: tuple[Callable[[Laboratory], Judged], ...] = (
     shape_is_kept,
     it_is_a_line,
     depth_needs_it,
     balance_is_best,
-    promise_is_kept,
+    target_is_reached,
     pooling_is_all,
 )
 
 
-def run(sizes: Sizes) -> list[Told]:
+def run(sizes: Sizes) -> list[Judged]:
     """Every claim, measured and judged."""
     # the order of additions, and with it the last bits, must not depend on the machine's cores
     torch.set_num_threads(1)
@@ -79,16 +79,16 @@ def run(sizes: Sizes) -> list[Told]:
     return [claim(laboratory) for claim in tqdm(CLAIMS, desc="claims", unit="claim", disable=None)]
 
 
-def page(told: list[Told]) -> Page:
+def page(judged: list[Judged]) -> Page:
     """The verdicts first, then the words one needs, then the claims."""
-    answer = Facts(tuple((section.title, str(verdict)) for verdict, section in told))
+    answer = Facts(tuple((section.title, str(verdict)) for verdict, section in judged))
     return Page(
         title="What did Batch Normalization really learn about the data?",
         lead="Six claims of an article, put to the test with bnprobe: each an experiment, a picture, and a verdict.",
         sections=(
             Section("answer", "The six verdicts", (Prose(OPENING), answer)),
             Section("words", "The words one needs", (Facts(WORDS), Prose(NOTATION))),
-            *(section for _, section in told),
+            *(section for _, section in judged),
             Section("again", "Do it again", (Prose(AGAIN),)),
         ),
         footer="Made by python -m scripts.article of bnprobe; every number on this page is computed when it is made.",
@@ -121,15 +121,15 @@ WORDS = (
         "which shape.",
     ),
     (
-        "mean, variance, deviation",
+        "mean, variance, standard deviation",
         "The mean is the average. The variance is the average squared distance from it (here always "
-        "divided by the number of values), the deviation its square root.",
+        "divided by the number of values), the standard deviation its square root.",
     ),
-    ("Gaussian", "The bell-shaped distribution. N(m, s²) is the one with mean m and deviation s."),
+    ("Gaussian", "The bell-shaped distribution. N(m, s²) is the one with mean m and standard deviation s."),
     (
         "Z-score",
-        "(x − mean) / deviation: how many deviations a value lies from the mean. Z-scores have mean 0 and "
-        "deviation 1.",
+        "(x − mean) / standard deviation: how many standard deviations a value lies from the mean. Z-scores have mean 0 and "
+        "standard deviation 1.",
     ),
     (
         "normalization, norm",
@@ -139,8 +139,8 @@ WORDS = (
     ("γ and β", "Two numbers per channel that a norm learns: it multiplies the Z-score by γ and adds β."),
     (
         "train mode, eval mode",
-        "In training a batch norm uses the mean and deviation of the batch at hand, and keeps a running "
-        "average of them. In use (eval mode) it uses that memory.",
+        "In training a batch norm uses the mean and standard deviation of the batch at hand, and keeps a running "
+        "average of them, the running statistics. In use (eval mode) it uses these.",
     ),
     (
         "rounding",
@@ -177,9 +177,9 @@ def main() -> None:
         help="default: %(default)s",
     )
     options = parser.parse_args()
-    told = run(SMALL if options.small else Sizes())
-    print(f"written: {write_whole(options.output, to_html(page(told)).encode())}")
-    for verdict, section in told:
+    judged = run(SMALL if options.small else Sizes())
+    print(f"written: {write_whole(options.output, to_html(page(judged)).encode())}")
+    for verdict, section in judged:
         print(f"{section.title}: {verdict}")
 
 

@@ -139,7 +139,7 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 "The outputs of a layer for a batch of images form a block of numbers with four "
                 "directions: N images, C channels (one per filter of the "
                 "layer), and the H × W positions in the picture. A norm pools, that is takes mean and "
-                "deviation, over some of them: batch norm over images and "
+                "standard deviation, over some of them: batch norm over images and "
                 "positions, for each channel; instance norm over positions only, for each image and "
                 "channel; layer norm over channels and positions, for "
                 "each image; group norm the same within groups of channels.",
@@ -153,7 +153,7 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 + ". So far the claim is exact.",
                 "What follows from the choice is another matter. Only batch norm pools over images, so "
                 "only there does the output for an image depend on "
-                "which others happen to be in its batch; it needs a memory for use on single images, and "
+                "which others happen to be in its batch; it needs running statistics for use on single images, and "
                 "small batches make its statistics uncertain. "
                 "Eight images were run in two batches with different mates, in train mode; largest change "
                 "of the network's outputs, relative to the largest: "
@@ -195,16 +195,16 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 (name, *(m.accuracies[s][name] for s in sizes), *(m.losses[s][name] for s in sizes))
                 for name in m.accuracies[sizes[0]]
             ),
-            "Accuracy from 0 to 1 (0.1 is guessing), in eval mode: batch norm then uses its memory. Loss: "
+            "Accuracy from 0 to 1 (0.1 is guessing), in eval mode: batch norm then uses its running statistics. Loss: "
             "cross-entropy on training batches.",
         ),
         Prose(
             (
                 "One run per point, so differences of a few hundredths may be chance. Where batch norm's "
                 "training loss "
-                "is low and its accuracy too, the memory is to blame: the network is good while it "
+                "is low and its accuracy too, the running statistics are to blame: the network is good while it "
                 "normalizes by "
-                "the batch, and what it remembers of small batches is something else.",
+                "the batch, and the running statistics of small batches are something else.",
             )
         ),
     )
@@ -253,7 +253,7 @@ def _learned(m: Measured) -> object:
         (
             panel(
                 "learned scale, |γ| of a typical channel",
-                "|γ| (output per deviation)",
+                "|γ| (output per standard deviation)",
                 lambda r: median(r, "gamma"),
             ),
             panel(
@@ -262,7 +262,7 @@ def _learned(m: Measured) -> object:
                 lambda r: median(r, "beta"),
             ),
             panel(
-                "deviation before the norm, typical channel",
+                "standard deviation before the norm, typical channel",
                 "units of the layer",
                 lambda r: r.layers["pre_sd_median"],
             ),

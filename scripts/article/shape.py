@@ -51,7 +51,7 @@ class Measured:
 
 
 def clusters() -> Clusters:
-    """Two classes of 200 points, means 2 and 8, deviation 2, through a norm without γ and β in train mode."""
+    """Two classes of 200 points, means 2 and 8, standard deviation 2, through a norm without γ and β in train mode."""
     rng = np.random.default_rng(0)
     before = np.concatenate([rng.normal(mean, 2.0, size=(200, 2)) for mean in (2.0, 8.0)])
     norm = nn.BatchNorm1d(2, eps=1e-300, affine=False, dtype=torch.float64)
@@ -59,7 +59,7 @@ def clusters() -> Clusters:
 
 
 def separation(points: Array, classes: Array) -> float:
-    """Distance of the two classes' means in the first column, in deviations of a class."""
+    """Distance of the two classes' means in the first column, in standard deviations of a class."""
     a, b = points[classes == 0, 0], points[classes == 1, 0]
     return float(abs(b.mean() - a.mean()) / np.sqrt((a.var() + b.var()) / 2))
 
@@ -67,7 +67,7 @@ def separation(points: Array, classes: Array) -> float:
 def shapes(model: nn.Module, inputs: Sequence[Tensor]) -> tuple[Shapes, int, float]:
     """Changes of shape at every norm; how many channels are constant; and how far bnprobe's own columns are off.
 
-    In float64, so that rounding can be told from a change. The outputs are the real ones, read by hand.
+    In float64, so that rounding can be distinguished from a change. The outputs are the real ones, read by hand.
     """
     model = copy.deepcopy(model).double()
     inputs = [x.double() for x in inputs]
@@ -130,15 +130,15 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 "The shape of a distribution is what is left when place and width are taken away: is it "
                 "lopsided, has it two "
                 "humps, how heavy are its tails? Two numbers catch much of it. Take Z-scores, z = (x − "
-                "mean) / deviation; the "
-                "skewness is the mean of z³ (0 if symmetric), the excess kurtosis the mean of z⁴ less 3 "
+                "mean) / standard deviation; the "
+                "skewness is the mean of z³ (0 if symmetric), the excess kurtosis the mean of z⁴ minus 3 "
                 "(0 for a Gaussian, "
                 "larger with heavy tails). A map x·w + b changes neither; a negative w mirrors, which "
                 "turns the sign of the "
                 "skewness.",
                 "First the article's own example: two classes of 200 points in the plane, drawn from "
                 "Gaussians with means 2 and "
-                "8 and deviation 2 in both directions, each column Z-scored.",
+                "8 and standard deviation 2 in both directions, each column Z-scored.",
             )
         ),
         _scatter(m.clusters),
@@ -146,7 +146,7 @@ def section(m: Measured, verdict: Verdict) -> Section:
             (
                 "The two pictures are the same but for the numbers on the axes: two humps stay two humps. "
                 "The two classes "
-                f"are {words.number(separation(m.clusters.before, m.clusters.classes), 3)} deviations of a "
+                f"are {words.number(separation(m.clusters.before, m.clusters.classes), 3)} standard deviations of a "
                 "class apart before, "
                 f"and {words.number(separation(m.clusters.after, m.clusters.classes), 3)} after. Skewness "
                 "and "
@@ -158,13 +158,13 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 "norms were kept and "
                 "compared by hand: the larger of the changes in skewness and kurtosis, each divided by 1 "
                 "+ its size before. Once "
-                "in eval mode, where mean and deviation are those remembered from training, so the map is "
+                "in eval mode, where mean and standard deviation are the running ones of training, so the map is "
                 "one and the same for "
                 "all images; once in train mode in batches of 16, where every batch is normalized by its "
                 "own.",
                 "And as counter-examples layer, group and instance norm in a network of 12 layers (the "
                 "one of claim 3): they take "
-                "mean and deviation from each image by itself, so every image has its own map, and what "
+                "mean and standard deviation from each image by itself, so every image has its own map, and what "
                 "is spread over images "
                 "changes shape.",
             )
@@ -230,9 +230,12 @@ def _scatter(c: Clusters) -> object:
     return picture(
         "clusters",
         "Two clouds of points, before and after Z-scoring: the same picture on other axes.",
-        (panel("before", c.before, "units of the data"), panel("after", c.after, "deviations from the mean")),
+        (
+            panel("before", c.before, "units of the data"),
+            panel("after", c.after, "standard deviations from the mean"),
+        ),
         "Every point is one example, coloured by its class. Left as drawn, right after (x − mean) / "
-        "deviation per column.",
+        "standard deviation per column.",
     )
 
 

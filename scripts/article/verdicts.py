@@ -30,10 +30,10 @@ WORSE = 1.5
 """A loss this many times larger counts as worse; smaller differences may be chance."""
 
 NEAR = 0.1
-"""Median distance, in |γ|, up to which outputs have the mean and deviation that γ and β name."""
+"""Median distance, in |γ|, up to which outputs have the mean and standard deviation that γ and β name."""
 
 GAUSSIAN = 0.05
-"""Median distance to a Gaussian, in deviations, up to which a shape passes for Gaussian."""
+"""Median distance to a Gaussian, in standard deviations, up to which a shape passes for Gaussian."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,9 @@ def fold(formula: float, folded: float, network: float, midpoint_train: float) -
 class Travel:
     """What became of data and gradients in one network.
 
-    `drift`: largest over smallest typical deviation through depth, at the start. `imbalance`: deviation through
-    depth of log10 of the gradient's length, at the start. `loss`: after training (infinite where it diverged).
+    `drift`: largest over smallest typical standard deviation through depth, at the start. `imbalance`: standard
+    deviation through depth of log10 of the gradient's length, at the start. `loss`: after training (infinite where it
+    diverged).
     """
 
     drift: float
@@ -140,14 +141,14 @@ def drift(
         return Verdict(
             FAILS,
             (
-                f"With norm the deviation drifts by a factor of {_number(with_norm.drift)} and the loss "
+                f"With norm the standard deviation drifts by a factor of {_number(with_norm.drift)} and the loss "
                 "ends at "
                 f"{_number(with_norm.loss)}; without, by {_number(without.drift)} and at "
                 f"{_number(without.loss)}.",
             ),
         )
     better = (
-        f"Through depth the deviation changes by a factor of {_number(without.drift)} without norm and "
+        f"Through depth the standard deviation changes by a factor of {_number(without.drift)} without norm and "
         f"{_number(with_norm.drift)} "
         f"with it; the loss ends at {_number(without.loss)} without and {_number(with_norm.loss)} with."
     )
@@ -187,24 +188,25 @@ def balance(
     hurt = {
         name: losses[1] < LEARNED and losses[max(losses)] > WORSE * losses[1] for name, losses in runs.items()
     }
-    told = [_start(name, losses, hurt[name]) for name, losses in runs.items()]
+    sentences = [_start(name, losses, hurt[name]) for name, losses in runs.items()]
     moved = f"a loss of {_number(reset)} instead of {_number(trained)}"
     if reset <= 1.1 * trained:
         return Verdict(
-            FAILS, (f"Mean 0 and variance 1 in place of the learned values give {moved}: no worse.", *told)
+            FAILS,
+            (f"Mean 0 and variance 1 in place of the learned values give {moved}: no worse.", *sentences),
         )
     first = f"Mean 0 and variance 1 are not the optimum: in place of the learned values they give {moved}."
     if not any(hurt.values()):
-        return Verdict(FAILS, (first, *told))
+        return Verdict(FAILS, (first, *sentences))
     change, factor = free
     unbound = change < 0.01 and factor > 2
     if unbound:
-        told.append(
+        sentences.append(
             "Balance alone does not decide: γ and β of one layer, both larger, make its gradient "
             f"{_number(factor)} "
             f"times shorter and change the loss by {_number(100 * change)} %."
         )
-    return Verdict(HOLDS if all(hurt.values()) and not unbound else LIMIT, (first, *told))
+    return Verdict(HOLDS if all(hurt.values()) and not unbound else LIMIT, (first, *sentences))
 
 
 def _start(name: str, losses: Mapping[float, float], hurt: bool) -> str:
@@ -219,33 +221,33 @@ def _start(name: str, losses: Mapping[float, float], hurt: bool) -> str:
     return f"{ends}: balance {'matters' if hurt else 'is not what matters'} there."
 
 
-def promise(
+def target(
     mean_error: float, as_deviation: float, as_variance: float, shape: float, at_start: float
 ) -> Verdict:
     """Claim 5. Medians over channels.
 
-    `mean_error`: |mean − β| / |γ|. `as_deviation`, `as_variance`: |ln(deviation / |γ|)| and |ln(variance / |γ|)|.
-    `shape`: distance to a Gaussian of the same mean and deviation, in deviations. `at_start`: the larger of mean error and
-    as_deviation on the training batches before the first step.
+    `mean_error`: |mean − β| / |γ|. `as_deviation`, `as_variance`: |ln(standard deviation / |γ|)| and
+    |ln(variance / |γ|)|. `shape`: distance to a Gaussian of the same mean and standard deviation, in standard
+    deviations. `at_start`: the larger of mean error and as_deviation on the training batches before the first step.
     """
     missed = f"by {_number(100 * as_variance)} %"
     if as_variance <= min(as_deviation, NEAR):
         words = [f"The values of |γ| are the variances of the outputs: they miss them {missed}."]
     elif as_deviation <= NEAR:
         words = [
-            f"The values of |γ| are deviations, not variances: as variances they miss {missed}, as "
-            "deviations by "
+            f"The values of |γ| are standard deviations, not variances: as variances they miss {missed}, as "
+            "standard deviations by "
             f"{_number(100 * as_deviation)} % in a typical channel."
         ]
     else:
         words = [
-            f"The values of |γ| are neither: as variances they miss {missed}, as deviations by "
+            f"The values of |γ| are neither: as variances they miss {missed}, as standard deviations by "
             f"{_number(100 * as_deviation)} %."
         ]
     far = mean_error > NEAR
     words.append(f"The mean is {'far from β' if far else 'β'}: it misses it by {_number(mean_error)} |γ|.")
     if shape > GAUSSIAN:
-        words.append(f"The shape is not Gaussian: values lie {_number(shape)} deviations from one.")
+        words.append(f"The shape is not Gaussian: values lie {_number(shape)} standard deviations from one.")
     if at_start <= NEAR:
         words.append(
             f"What holds does so from the first step (error {_number(at_start)}), not only at the end."

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from measures.sites import gradient, memory_of, recording, site, some_rows
 from support import oracles
 
@@ -274,8 +275,32 @@ def test_roles_are_counted():
     assert "out of 2 in all that let none pass (recall 100 %)" in words
     alive = site(rows, "a", gamma=1, beta=[0, 0, 0, 8], neighbours=Neighbours("relu"), **memory_of(rows))
     assert told("roles", alive).startswith(
-        "No channel is dead, of 4 channels whose role is known from the operation that follows. 3 are active, 1 always on."
+        "None of 4 channels whose role is known from the operation that follows is dead. 3 are active, 1 always on."
     )
+
+
+def test_one_role_is_that_of_all():
+    """Fails if a file of weights, of which constants alone are known, gets a sentence about what follows."""
+    record = site(ROWS, "a", gamma=[1, 2, 3], beta=0, neighbours=Neighbours("gelu"), **MEMORY)
+    assert told("roles", record).startswith(
+        "All 3 channels whose role is known from the operation that follows are active."
+    )
+    weights = bnprobe.check({**WEIGHTS, "bn1.weight": torch.tensor([1e-4, 1.0]), "bn1.bias": torch.zeros(2)})
+    words = section_of(weights, "roles").blocks[0].paragraphs[0]
+    assert words == (
+        "The one channel whose role is known is constant. For 1 more channel the role is unknown: it takes data to tell."
+    )
+
+
+WEIGHTS = {
+    "conv1.weight": torch.ones(2, 3, 3, 3),
+    "bn1.running_mean": torch.tensor([0.1, 0.2]),
+    "bn1.running_var": torch.tensor([1.5, 2.0]),
+}
+
+
+def section_of(report: bnprobe.Report, name: str) -> blocks.Section:
+    return next(section for section in report._page.sections if section.id == name)
 
 
 def test_the_error_of_the_predicted_firing_is_the_mean_over_channels():
@@ -369,8 +394,8 @@ def test_the_class_share_is_the_mean_over_channels():
     words = told("variance", *layers)
     first = channels[channels["layer"] == "a"]["share_class"].mean()
     assert words.startswith(
-        f"Differences between the 4 classes explain {100 * first:.1f} % of a channel's variance (mean over channels) at a "
-        f"and {100 * expected:.0f} % at b. "
+        f"Differences between the 4 classes explain {100 * first:.1f} % of a channel's variance at a "
+        f"and {100 * expected:.0f} % at b (mean over channels). "
     )
     turned = told(
         "variance", *(replace(record, layer=name) for record, name in zip(layers[::-1], "ab", strict=True))
@@ -384,7 +409,7 @@ def test_the_first_norm_is_not_compared_with_itself():
     labels = np.arange(40) % 4
     only = site(ROWS, "a", classes=ClassMoments.of(Moments.of(ROWS, axis=2), labels.astype(float)))
     words = told("variance", only)
-    assert "at a. At the last norm" in words
+    assert "at a (mean over channels). At the last norm" in words
     assert "later" not in words
 
 

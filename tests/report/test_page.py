@@ -385,3 +385,18 @@ def test_a_network_that_learned_anything_is_not_untrained(changes):
 def test_norms_that_learn_nothing_say_nothing_of_training():
     """Fails if a network whose norms have no parameters and no statistics is called untrained."""
     assert "untrained" not in answer(site(ROWS, "a", "instance_norm"), site(ROWS, "b", "layer_norm"))
+
+
+@pytest.mark.parametrize(
+    ("model", "called"),
+    [
+        ("resnet20", "resnet20"),
+        ("package.module:resnet20", "resnet20"),
+        ("my net, wide", "This network"),
+        ("a + b", "This network"),
+        ("cifar_resnet20.th", "cifar_resnet20.th"),
+    ],
+)
+def test_a_model_has_a_name_in_a_sentence(model, called):
+    """Fails if a whole description becomes the subject of a sentence, or a name is lost."""
+    assert f"{called} has 1 batch norm. Measured" in answer(site(ROWS), model=model)

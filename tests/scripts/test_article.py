@@ -16,7 +16,7 @@ from support.paths import ROOT
 from torch import Tensor, nn
 
 import bnprobe
-from scripts.article import affine, balance, depth, hands, pooling, promise, shape, verdicts
+from scripts.article import affine, balance, depth, hands, pooling, shape, target, verdicts
 from scripts.article import page as article
 from scripts.article.fold import folded_layer
 from scripts.article.networks import SMALL, build, look_back, train
@@ -103,8 +103,8 @@ def test_balance_rule(word, reset, plain, normed, free):
         (FAILS, (0.01, 0.3, 0.3, 0.01, 0.5)),
     ],
 )
-def test_promise_rule(word, numbers):
-    assert verdicts.promise(*numbers).word == word
+def test_target_rule(word, numbers):
+    assert verdicts.target(*numbers).word == word
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ class Squashed(nn.BatchNorm2d):
 
 
 def normed(norm: nn.Module, n: int = 7) -> tuple[nn.Module, list[Tensor]]:
-    """A convolution and the norm, γ of both signs and a memory that does not fit the data exactly."""
+    """A convolution and the norm, γ of both signs and running statistics that do not fit the data exactly."""
     model = nn.Sequential(nn.Conv2d(2, 4, 3), norm)
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.5, -0.7, 0.2, -2.0]))
@@ -177,7 +177,7 @@ def test_a_negative_slope_mirrors(rng):
 
 
 def forgotten_mean(layer: nn.Module, norm: nn.Module) -> nn.Module:
-    """A fold that leaves the remembered mean where it was."""
+    """A fold that leaves the running mean where it was."""
     new = folded_layer(layer, norm)
     with torch.no_grad():
         new.bias.add_(norm.running_mean * norm.weight / (norm.running_var + norm.eps).sqrt())
@@ -264,27 +264,27 @@ def test_gamma_and_beta_together_only_scale_the_gradient():
 
 @pytest.mark.parametrize(
     ("power", "word", "says"),
-    [(1.0, HOLDS, "are the variances"), (2.0, FAILS, "are deviations"), (4.0, FAILS, "are neither")],
+    [(1.0, HOLDS, "are the variances"), (2.0, FAILS, "are standard deviations"), (4.0, FAILS, "are neither")],
 )
 def test_each_reading_can_win(rng, power, word, says):
     """Fails if the page would call γ a deviation whatever the data say."""
     gamma = rng.choice([-1, 1], size=200) * rng.uniform(0.1, 3.0, size=200)
     channels = pd.DataFrame({"gamma": gamma, "post_var": np.abs(gamma) ** power})
-    as_deviation, as_variance = promise.readings(channels)
-    verdict = verdicts.promise(0.01, as_deviation, as_variance, 0.01, 0.5)
+    as_deviation, as_variance = target.readings(channels)
+    verdict = verdicts.target(0.01, as_deviation, as_variance, 0.01, 0.5)
     assert verdict.word == word
     assert says in str(verdict)
 
 
-def test_outputs_off_their_promise_are_noticed():
-    """Fails if a memory that does not fit the data went unnoticed."""
+def test_outputs_off_their_target_are_noticed():
+    """Fails if running statistics that do not fit the data went unnoticed."""
     model, (x,) = normed(nn.BatchNorm2d(4), 40)
     wrong = bnprobe.report(bnprobe.record(model, [(x, None)]))
     right = bnprobe.report(bnprobe.record(copy.deepcopy(model).train(), [(x, None)]))
     words, said = [], []
     for report in (wrong, right):
-        found = promise.misses(report, 0.0)
-        verdict = verdicts.promise(found.mean, *promise.readings(report.channels), found.shape, 0.5)
+        found = target.misses(report, 0.0)
+        verdict = verdicts.target(found.mean, *target.readings(report.channels), found.shape, 0.5)
         words.append(verdict.word)
         said.append(str(verdict))
     assert words == [FAILS, FAILS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -43,7 +44,7 @@ def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> list
         fresh or _match(used, unit_of(recording)),
         worst_finding(findings) or ("" if fresh else _no_finding(used, unit_of(recording))),
         _what_there_is(recording),
-        *([] if fresh else [*_learned(tables.channels), *_outputs(tables.channels)]),
+        "" if fresh else " ".join([*_learned(tables.channels), *_outputs(tables.channels)]),
         *_scale(tables.layers, unit_of(recording)),
     ]
     return [sentence for sentence in sentences if sentence]
@@ -182,8 +183,9 @@ def _what_there_is(recording: Recording) -> str:
     has = names if len(kinds) == 1 else f"{norms(len(layers))} ({names})"
     if len(recording.layers) > len(layers):
         has += f", called at {len(recording.layers):,} places"
+    name = _called(recording.about.model)
     if recording.weights_only:
-        return f"{recording.about.model} has {has}. Read from the weights alone: no data were run."
+        return f"{name} has {has}. Read from the weights alone: no data were run."
     modes = {record.mode for record in recording.layers}
     mode = (
         f"in {modes.pop()} mode"
@@ -191,7 +193,13 @@ def _what_there_is(recording: Recording) -> str:
         else "partly in train and partly in eval mode"
     )
     samples = count(recording.about.n_images, unit_of(recording))
-    return f"{recording.about.model} has {has}. Measured on {samples} {mode}."
+    return f"{name} has {has}. Measured on {samples} {mode}."
+
+
+def _called(model: str) -> str:
+    """The model in a sentence: resnet20 for package.module:resnet20; a whole description has no place there."""
+    name = model.rpartition(":")[2] if re.fullmatch(r"[\w.]+:\w+", model) else model
+    return name if re.fullmatch(r"[\w.:-]+", name) else "This network"
 
 
 def _learned(channels: pd.DataFrame) -> list[str]:

@@ -108,7 +108,8 @@ def _removed(layers: pd.DataFrame) -> list[str]:
     most = highest(layers, "energy_removed_layer")
     typical = share(median(removed.to_numpy()))
     return [
-        f"Norms remove {typical} of its energy (median), most at {named(most)} ({share(most['energy_removed_layer'])})."
+        f"Norms remove {typical} of the gradient's energy (median), most at {named(most)} "
+        f"({share(most['energy_removed_layer'])})."
     ]
 
 

@@ -42,9 +42,11 @@ def _how_to_read(recording: Recording) -> str:
         return "Stored values, channel by channel. No data were run, so there are no distributions."
     if all(record.pre_histogram is None for record in recording.layers):
         return "Distributions were not recorded (histograms=False)."
+    stored = any(record.has_running for record in recording.layers)
+    left = "from the running statistics" if stored else "a Gaussian with the same mean and standard deviation"
     return (
-        "Blue: measured. Orange: expected (left from the running statistics, right from β and γ). Click a channel, or drag "
-        "a box around several, to highlight them in every panel and on the map above."
+        f"Blue: measured. Orange: expected (left {left}, right from β and γ). Click a channel, or drag a box around "
+        "several, to highlight them in every panel and on the map above."
     )
 
 

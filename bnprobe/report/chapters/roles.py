@@ -32,27 +32,30 @@ def chapter(material: Material) -> Section | Absent:
 def _words(channels: pd.DataFrame, known: pd.DataFrame) -> str:
     counts = known["role"].value_counts()
     dead, n = int(counts.get("dead", 0)), len(known)
-    others = [
-        (int(counts[role]), words)
-        for role, words in vocabulary.ROLES.items()
-        if role != "dead" and counts.get(role)
-    ]
-    whose = "whose role is known from the operation that follows"
-    if not dead:
-        text = f"No channel is dead, of {count(n, 'channel')} {whose}."
-    else:
+    others = [(int(counts[role]), words) for role, words in vocabulary.ROLES.items() if counts.get(role)]
+    others = [(k, words) for k, words in others if words != "dead"]
+    seen = (channels["n_values"] > 0).any()
+    whose = f"whose role is known{' from the operation that follows' if seen else ''}"
+    if not dead and len(others) == 1:
+        all_of = f"All {n:,} channels {whose} are" if n > 1 else f"The one channel {whose} is"
+        text = f"{all_of} {others[0][1]}."
+    elif dead:
         is_are = "is" if dead == 1 else "are"
         text = f"{dead:,} of {count(n, 'channel')} {whose} {is_are} dead ({share(dead / n)}): the output is always cut to 0."
-    if others:
-        (first, words), *more = others
-        rest = ", ".join(
-            [f"{first:,} {'is' if first == 1 else 'are'} {words}", *(f"{k:,} {w}" for k, w in more)]
-        )
-        text += f" Of the others, {rest}." if dead else f" {rest[0].upper()}{rest[1:]}."
+        text += f" Of the others, {_list(others)}." if others else ""
+    else:
+        listed = _list(others)
+        text = f"None of {count(n, 'channel')} {whose} is dead. {listed[0].upper()}{listed[1:]}."
     unknown = len(channels) - n
-    if unknown:
-        text += f" For {count(unknown, 'more channel')} the role is unknown: they enter a sum first, or go several ways."
-    return text
+    if not unknown:
+        return text
+    why = "they enter a sum first, or go several ways" if seen else "it takes data to tell"
+    return f"{text} For {count(unknown, 'more channel')} the role is unknown: {why}."
+
+
+def _list(counted: list[tuple[int, str]]) -> str:
+    (first, words), *more = counted
+    return ", ".join([f"{first:,} {'is' if first == 1 else 'are'} {words}", *(f"{k:,} {w}" for k, w in more)])
 
 
 def _prediction(channels: pd.DataFrame) -> list[str]:

@@ -43,13 +43,13 @@ def _words(known: pd.DataFrame, unit: str) -> str:
     most, first = highest(labelled, "share_class"), labelled.iloc[0]
     at_most, at_first = (share(max(row["share_class"], 0.0)) for row in (most, first))
     explain = f"Differences between the {count(int(most['n_classes']), 'class')} explain"
-    of_it = "of a channel's variance (mean over channels)"
+    of_it, mean = "of a channel's variance", "(mean over channels)"
     if most.name != first.name:
-        text = f"{explain} {at_first} {of_it} at {named(first)} and {at_most} at {named(most)}."
+        text = f"{explain} {at_first} {of_it} at {named(first)} and {at_most} at {named(most)} {mean}."
     elif len(labelled) > 1:
-        text = f"{explain} most at {named(most)}: {at_most} {of_it}, and no more at any later norm."
+        text = f"{explain} most at {named(most)}: {at_most} {of_it} {mean}, and no more at any later norm."
     else:
-        text = f"{explain} {at_most} {of_it} at {named(most)}."
+        text = f"{explain} {at_most} {of_it} at {named(most)} {mean}."
     return f"{text} At the last norm, {share(known['share_within'].iloc[-1])} of the variance lies within single {unit}s."
 
 

@@ -1,4 +1,4 @@
-"""Claim 5: after training the outputs are spread with deviation γ ("variance γ") and mean β."""
+"""Claim 5: after training the outputs are spread with standard deviation γ ("variance γ") and mean β."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scripts.article.networks import Laboratory, digits, look_held_out
 from scripts.article.pictures import curve, picture
 from scripts.article.verdicts import Verdict
 
-TITLE = "What γ and β promise"
+TITLE = "What γ and β set"
 CLAIM = (
     "BatchNorm has two phases: Z-score, then a learned shift and scale; together one shift and one scale. "
     "At the end of "
@@ -35,7 +35,8 @@ CHINESE = (
 
 @dataclass(frozen=True)
 class Misses:
-    """Medians over channels, in |γ| or deviations: of the mean, the deviation, the shape, and all together."""
+    """Medians over channels, in |γ| or standard deviations: of the mean, the standard deviation, the shape, and all "
+    "together."""
 
     mean: float
     deviation: float
@@ -55,7 +56,7 @@ class Measured:
 
 
 def alive(channels: pd.DataFrame) -> pd.DataFrame:
-    """Channels that are not switched off: where γ is next to nothing, nothing can be measured in units of it."""
+    """Channels whose γ is not near 0: where it is next to nothing, nothing can be measured in units of it."""
     return channels[(channels["gamma"].abs() > 1e-2) & (channels["post_var"] > 0)]
 
 
@@ -82,7 +83,7 @@ def whole_distance(model: torch.nn.Module, report: bnprobe.Report, x: torch.Tens
 
 
 def readings(channels: pd.DataFrame) -> tuple[float, float]:
-    """How far |γ| is from the outputs' deviation and from their variance: medians of |ln ratio|."""
+    """How far |γ| is from the outputs' standard deviation and from their variance: medians of |ln ratio|."""
     channels = alive(channels)
     gamma, var = channels["gamma"].abs(), channels["post_var"]
     return float(np.log(np.sqrt(var) / gamma).abs().median()), float(np.log(var / gamma).abs().median())
@@ -95,7 +96,7 @@ def measure(laboratory: Laboratory) -> Measured:
     for step, model in course.models.items():
         report = course.reports[step]
         training[step] = misses(report, whole_distance(copy.deepcopy(model).train(), report, train_x))
-        if step:  # before the first step nothing has been remembered
+        if step:  # before the first step the running statistics were never updated
             report = look_held_out(model)
             held_out[step] = misses(report, whole_distance(copy.deepcopy(model).eval(), report, held_out_x))
     subject = models.demo()
@@ -108,7 +109,7 @@ def measure(laboratory: Laboratory) -> Measured:
 
 
 def for_scale() -> tuple[float, float]:
-    """The distance to a Gaussian of evenly spread values, and of Gaussian ones cut at 0, in deviations."""
+    """The distance to a Gaussian of evenly spread values, and of Gaussian ones cut at 0, in standard deviations."""
     even = (np.arange(20_000) + 0.5) / 20_000
     bell = np.sort(np.random.default_rng(0).normal(size=20_000))
     shapes = np.stack([even, np.maximum(bell, 0)], axis=1)
@@ -135,43 +136,43 @@ def section(m: Measured, verdict: Verdict) -> Section:
     blocks = (
         Prose(
             (
-                "A batch norm first takes Z-scores, which have mean 0 and deviation 1 over the batch, and "
+                "A batch norm first takes Z-scores, which have mean 0 and standard deviation 1 over the batch, and "
                 "then multiplies by γ and adds β. So the "
-                "outputs should have mean β and deviation |γ| (a deviation cannot be negative, γ can), "
+                "outputs should have mean β and standard deviation |γ| (a standard deviation cannot be negative, γ can), "
                 "that is variance γ². The article says "
                 "variance γ; which of the two holds can be measured. N(β, γ²) is the Gaussian with that "
                 "mean and "
-                "deviation; to be spread like it, "
+                "standard deviation; to be spread like it, "
                 "values need its shape as well.",
-                "Three ways to miss it are told apart in every channel: the distance of the mean from β, "
-                "in units of |γ|; the difference of deviation / |γ| "
+                "Three ways to miss it are distinguished in every channel: the distance of the mean from β, "
+                "in units of |γ|; the difference of standard deviation / |γ| "
                 "from 1; and the shape, that is how far values would have to be carried on average to "
-                "make them Gaussian with the mean and deviation "
-                "they have, in deviations. And all three together, measured by hand on the real outputs: "
+                "make them Gaussian with the mean and standard deviation "
+                "they have, in standard deviations. And all three together, measured by hand on the real outputs: "
                 "how far values must be carried to be spread as N(β, γ²), "
                 "in |γ| (the 1-Wasserstein distance).",
                 "The network with batch norm of claim 3 was stopped at several moments of its training "
                 "and looked at twice: on training images in train "
                 "mode, where every batch is normalized by itself; and on the 360 held-out digits in eval "
                 "mode, where it is normalized by "
-                "what the norm remembers (a running mean and variance, of which each batch replaces a "
+                "the running statistics (a running mean and variance, of which each batch replaces a "
                 "tenth).",
             )
         ),
         _course(m),
         Prose(
             (
-                "In train mode mean and deviation are right from the first step, by construction; nothing "
+                "In train mode mean and standard deviation are right from the first step, by construction; nothing "
                 "tends anywhere. What misses N(β, γ²) is the "
-                "shape, which no training of γ and β can change (claim 1). On held-out digits the memory "
-                "comes in: early in training it lags "
-                f"behind weights that still move; at the end means are off by {n(last.mean, 2)} |γ| and "
-                f"deviations by {n(100 * last.deviation, 2)} % in a "
+                "shape, which no training of γ and β can change (claim 1). On held-out digits the running statistics "
+                "come in: early in training they lag "
+                f"weights that still move; at the end means are off by {n(last.mean, 2)} |γ| and "
+                f"standard deviations by {n(100 * last.deviation, 2)} % in a "
                 "typical channel, because other images were seen and because weights moved since.",
-                "Deviation or variance? Where γ is near 1 both readings agree. The demo network, trained "
+                "Standard deviation or variance? Where γ is near 1 both readings agree. The demo network, trained "
                 "to the end, has |γ| from "
                 f"{n(float(m.demo['gamma'].abs().min()), 2)} to {n(float(m.demo['gamma'].abs().max()), 2)} "
-                "and tells them apart:",
+                "and shows which one holds:",
             )
         ),
         _readings(m),
@@ -179,8 +180,11 @@ def section(m: Measured, verdict: Verdict) -> Section:
             (
                 ("network and data", "what was run, in which mode"),
                 ("mean", "median over channels of |mean − β| / |γ|"),
-                ("deviation", "median over channels of |deviation / |γ| − 1|"),
-                ("shape", "median distance to a Gaussian of the same mean and deviation, in deviations"),
+                ("standard deviation", "median over channels of |standard deviation / |γ| − 1|"),
+                (
+                    "shape",
+                    "median distance to a Gaussian of the same mean and standard deviation, in standard deviations",
+                ),
                 ("all together", "median distance of the real outputs to N(β, γ²), in |γ|"),
             ),
             (
@@ -189,13 +193,13 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 ("12 layers, held out, after training", *_parts(last)),
                 ("demo, held out, after training", *_parts(m.demo_misses)),
             ),
-            f"For scale: values that are spread evenly over an interval lie {n(even, 2)} deviations from a "
+            f"For scale: values that are spread evenly over an interval lie {n(even, 2)} standard deviations from a "
             f"Gaussian; Gaussian values of which a ReLU has cut the negative ones, {n(cut, 2)}. Channels "
             "with |γ| < 0.01 are left out.",
         ),
         Prose(
             (
-                f"Read as a deviation, |γ| is off by {n(100 * m.as_deviation, 2)} % in a typical channel "
+                f"Read as a standard deviation, |γ| is off by {n(100 * m.as_deviation, 2)} % in a typical channel "
                 "of the demo; read as a variance, by "
                 f"{n(100 * m.as_variance, 2)} % (the size of the natural logarithm of the ratio, which for "
                 "small differences "
@@ -204,7 +208,7 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 "network of 12 layers "
                 f"after training, on held-out digits: {why}. Holds means that the typical channel is "
                 f"within {OFF_MEAN} |γ| and {100 * OFF_SCALE:.0f} %; "
-                "shift, that the data differ from what the norm remembers; small sample, that there are "
+                "shift, that the data do not match the running statistics; small sample, that there are "
                 "too few images to "
                 "tell. A last reason is always there: eps is added to the variance, which makes outputs "
                 "narrower than |γ| "
@@ -227,7 +231,7 @@ def _course(m: Measured) -> object:
             curve(
                 np.array(list(moments)) + 1,
                 [getattr(v, name) for v in moments.values()],
-                "all together" if name == "whole" else name,
+                {"whole": "all together", "deviation": "standard deviation"}.get(name, name),
                 colour,
             )
             for name, colour in names
@@ -235,15 +239,15 @@ def _course(m: Measured) -> object:
         return Plot(
             title,
             "training steps done, plus 1",
-            "distance (|γ|, or deviations for the shape)",
+            "distance (|γ|, or standard deviations for the shape)",
             lines,
             log_x=True,
             limits=(0, None),
         )
 
     return picture(
-        "promise-course",
-        "Distance of outputs from what gamma and beta promise, during training.",
+        "target-course",
+        "Distance of outputs from the mean and standard deviation that β and γ set, during training.",
         (panel("training batches, train mode", m.training), panel("held-out digits, eval mode", m.held_out)),
         "Medians over all channels of the 12 norms.",
     )
@@ -259,9 +263,9 @@ def _readings(m: Measured) -> object:
 
     return picture(
         "readings",
-        "Deviation of the outputs lies on the diagonal against gamma, variance does not.",
+        "Standard deviation of the outputs lies on the diagonal against gamma, variance does not.",
         (
-            panel("γ as a deviation", np.sqrt(var), "deviation of the outputs"),
+            panel("γ as a standard deviation", np.sqrt(var), "standard deviation of the outputs"),
             panel("γ as a variance", var, "variance of the outputs"),
         ),
         "Every point is a channel of the demo network on held-out digits; logarithmic axes. On the "
