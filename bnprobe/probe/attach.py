@@ -17,7 +17,7 @@ from bnprobe.norms import ModuleTree
 from bnprobe.norms.functional import leave, listen
 from bnprobe.notebook import facts
 from bnprobe.probe.about import Subject
-from bnprobe.probe.backward.gradients import Gradients, LossScaler
+from bnprobe.probe.backward.gradients import LossScaler
 from bnprobe.probe.forward import Forward
 from bnprobe.probe.functional_calls import Unhooked
 from bnprobe.probe.hooks import register
@@ -25,11 +25,11 @@ from bnprobe.probe.integrity.expected_changes import ExpectedChanges
 from bnprobe.probe.integrity.fingerprint import Fingerprint
 from bnprobe.probe.labels import Labels, labels_of
 from bnprobe.probe.notes import LATE_BACKWARD, notes
+from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.survey.compiled import Eager
 from bnprobe.probe.survey.detect_by_output import Proposal, look
-from bnprobe.probe.survey.select import patterns_of
 from bnprobe.probe.survey.survey import ModelSurvey, survey_of
-from bnprobe.recording import Normalize, Recording
+from bnprobe.recording import Recording
 from bnprobe.recording.integrity import IntegrityReport
 
 
@@ -90,9 +90,8 @@ def attach(
         raise BnprobeError(
             f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
-    constants = None if normalize is None else Normalize(*(tuple(map(float, part)) for part in normalize))
-    patterns = patterns_of(layers)
-    return Probe(survey_of(model, patterns), patterns, histograms, Gradients(gradients, scaler), constants)
+    options = AttachOptions(layers, histograms, gradients, scaler, normalize)
+    return Probe(survey_of(model, options.patterns), options)
 
 
 class Probe:
@@ -112,26 +111,19 @@ class Probe:
         Probe(Sequential: 1 norm detached, 1 forward pass)
     """
 
-    def __init__(
-        self,
-        survey: ModelSurvey,
-        patterns: Sequence[str] | None,
-        histograms: bool,
-        gradients: Gradients,
-        normalize: Normalize | None,
-    ) -> None:
+    def __init__(self, survey: ModelSurvey, options: AttachOptions) -> None:
         # the survey holds the model, and is not kept
         self._model = ref(survey.model)
         self._fingerprint = Fingerprint.of(survey.tree)
         self._doings = ExpectedChanges(survey.layer_names())
         self._doings.look(survey.tree)
         self._classes = {name: type(module).__name__ for name, module in survey.layers.items()}
-        self._subject = Subject.of(survey.tree, normalize)
+        self._subject = Subject.of(survey.tree, options.constants)
         self._not_understood = survey.not_understood
         self._folded = survey.folded
         self._eager = Eager()
-        self._forward = Forward(gradients, histograms)
-        self._unhooked = Unhooked(survey, patterns, self._forward)
+        self._forward = Forward(options)
+        self._unhooked = Unhooked(survey, options.patterns, self._forward)
         self._proposals: list[Proposal] = []
         self._final: Recording | None = None
         with ExitStack() as undo:

@@ -7,7 +7,7 @@ A norm module called past its hooks is recorded under its own name, and that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from bnprobe.norms import ModuleTree, NormLayer, is_norm
 from bnprobe.norms.functional import plan_of
 from bnprobe.norms.module_tree import buffers_of
 from bnprobe.probe.forward import Forward
+from bnprobe.probe.passes import SKIPPED
 from bnprobe.probe.survey.call_site import Places
 from bnprobe.probe.survey.survey import ModelSurvey
 from bnprobe.probe.tensors import first_tensor
@@ -41,7 +42,7 @@ class Unhooked:
     def __init__(
         self,
         survey: ModelSurvey,
-        patterns: Sequence[str] | None,
+        patterns: Collection[str] | None,
         forward: Forward,
     ) -> None:
         self.classes: dict[str, str] = {}
@@ -57,8 +58,8 @@ class Unhooked:
 
     def function_called(self, name: str, args: tuple[Any, ...]) -> Callable[[Any], None] | None:
         """A functional norm is called; inside a norm that is open it is that norm's own doing."""
-        forward = self._forward
-        if forward.run.open:
+        run = self._forward.run
+        if run.open or run.state is SKIPPED:
             return None
         at = self._places.caller(FRAMES_UP)
         if at is None:

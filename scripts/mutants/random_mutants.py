@@ -30,7 +30,7 @@ from scripts.mutants.workers import (
 )
 
 OWN, SUITE, TIMEOUT, SURVIVED, EQUIVALENT = "own tests", "suite", "timeout", "SURVIVED", "equivalent"
-PATIENCE, STARTING = 5.0, 60.0
+PATIENCE, STARTING = 5.0, 120.0
 """A run may take so many times what its tests take without a mutant, and so many seconds more."""
 
 

@@ -136,7 +136,7 @@ def test_one_model_is_recorded_twice(options, says, place, capsys):
     assert code == 0
     text = " ".join(out.split())
     assert says in text
-    assert "What the norms store is the same on both sides" in text
+    assert "The norms store the same values on both sides" in text
     assert "page: reports/build.compared.html" in out
 
 

@@ -15,18 +15,13 @@ from torch.nn import functional as F
 
 import bnprobe
 from bnprobe.errors import BnprobeError
-from bnprobe.norms import POOLS, NormLayer, Pool, registry
+from bnprobe.norms import POOLS, NormLayer, Pool
 from bnprobe.recording import LayerRecord
 
 N, C, H, W = 2, 6, 5, 7
 
 WHOLE = Pool("each sample as a whole", channels=True, positions=True)
 EVERYTHING = Pool("all values of a batch together", samples=True, channels=True, positions=True)
-
-
-@pytest.fixture(autouse=True)
-def _forget_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,11 @@ def test_a_column_of_channels_is_a_box_per_layer(report):
     """Fails if a layer's box holds another layer's channels, or the axes have no name."""
     axes = report.plot("gamma")
     assert isinstance(axes, Axes)
-    medians = sorted({float(line.get_ydata()[0]) for line in axes.lines if len(set(line.get_ydata())) == 1})
-    assert {-3.0, 3.0} <= set(medians)
+    # level lines are the median and the ends of the whiskers: of five equal steps the middle, the first and the last
+    level = [line for line in axes.lines if len(set(line.get_ydata())) == 1]
+    drawn = {(round(float(np.mean(line.get_xdata()))), float(line.get_ydata()[0])) for line in level}
+    upward, downward = (1.0, 3.0, 5.0), (-1.0, -3.0, -5.0)
+    assert drawn == {(at, y) for at, ys in enumerate((upward, upward, downward)) for y in ys}
     assert [label.get_text() for label in axes.get_xticklabels()] == [
         "stage1.bn",
         "stage1.bn call 2",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import nn
 
-from bnprobe.errors import BnprobeError, NoNormLayers
+from bnprobe.errors import NoNormLayers
 from bnprobe.norms import ModuleTree, folded_away, looks_like_norm
 from bnprobe.norms.functional import PLANS
 from bnprobe.probe.survey.call_site import mentions
@@ -19,23 +18,9 @@ MOST_NAMED = 3
 """Paths spelt out in a sentence."""
 
 
-def patterns_of(layers: Any) -> list[str] | None:
-    """The shell patterns of `layers`; None for every layer."""
-    if layers is None:
-        return None
-    several = isinstance(layers, Iterable) and not isinstance(layers, str)
-    patterns = list(layers) if several else [layers]
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        raise BnprobeError(
-            f"layers={layers!r} is not a path. Give a path or a shell pattern such as "
-            '"layer4.*", or a list of them.'
-        )
-    if not patterns:
-        raise BnprobeError("layers is empty, so there is nothing to probe. Leave it out for every layer.")
-    return patterns
-
-
-def choose(tree: ModuleTree, norms: Collection[int], patterns: Sequence[str] | None) -> dict[str, nn.Module]:
+def choose(
+    tree: ModuleTree, norms: Collection[int], patterns: Collection[str] | None
+) -> dict[str, nn.Module]:
     """The norm layers to hook, by path; none where all norms of the model are function calls.
 
     `norms` are the identities of the modules that are norms.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -50,7 +50,7 @@ class ModelSurvey:
         return {path: names[id(m)] for path, m in self.tree.modules.items() if id(m) in names}
 
 
-def survey_of(model: nn.Module, patterns: Sequence[str] | None = None) -> ModelSurvey:
+def survey_of(model: nn.Module, patterns: Collection[str] | None = None) -> ModelSurvey:
     """Look at a model; `patterns` narrow the norm layers to paths that match one of them.
 
     Raises NoNormLayers where there is none, and CannotProbe for TorchScript and exported graphs.

@@ -70,6 +70,7 @@ def _render(template: str, page: Page, data: Data | None, root: str, compact: bo
         .get_template(template)
         .render(
             page=page,
+            links=_as_on_screen(page.sections) if data else page.sections,
             root=root,
             prefix=prefix,
             whole=not compact,
@@ -80,6 +81,14 @@ def _render(template: str, page: Page, data: Data | None, root: str, compact: bo
             trusted=Markup(" ".join(trusted)),
         )
     )
+
+
+def _as_on_screen(sections: tuple[Section, ...]) -> list[Section]:
+    """The layers after the map, where `start.js` puts them: moved after painting, the links would jump."""
+    rest = [section for section in sections if section.id != "layers"]
+    moved = [section for section in sections if section.id == "layers"]
+    at = next((i for i, section in enumerate(rest, start=1) if section.id == "network"), len(rest))
+    return [*rest[:at], *moved, *rest[at:]]
 
 
 def _scripts(data: Data | None, root: str) -> Scripts:
