@@ -135,7 +135,7 @@ def statistics_lost(evidence: Evidence) -> Iterator[Finding]:
                 "critical",
                 row["layer"],
                 "The running statistics were lost from A to B: B does not store them.",
-                f"A stores running_mean and running_var of {count(len(channels), 'channel')}, B does not.",
+                f"A stores running_mean and running_var of {count(len(channels), 'channel')}, B does not store them.",
                 _RECOVER,
                 call=row["call"],
             )

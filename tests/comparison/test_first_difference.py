@@ -101,7 +101,7 @@ def test_between_data_it_opens_at_the_first_norm():
     assert found.opens is not None
     assert (found.opens.layer, found.opens.aspect) == ("1", "pre")
     assert "inputs-differ" in set(found.findings["rule"])
-    assert "comes in with what feeds 1" in found.findings["do"][0]
+    assert "The inputs of 1 already differ" in found.findings["do"][0]
 
 
 def test_between_checkpoints_it_opens_where_something_stored_differs():

@@ -100,6 +100,6 @@ def test_settings_leave_out_and_move_thresholds(tmp_path):
     file.write_text('ignore = ["inputs-differ:bn"]')
     quiet = bnprobe.compare(*pair, config=file)
     assert quiet.findings.empty
-    assert "1 finding left out by" in quiet.to_text()
+    assert "1 finding ignored by" in quiet.to_text()
     file.write_text("[thresholds]\ngap = 50")
     assert bnprobe.compare(*pair, config=file).findings.empty
