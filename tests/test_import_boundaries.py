@@ -31,6 +31,7 @@ EVERYTHING = may("*", "*")
 BOUNDARIES = {
     "notebook": may(""),
     "errors": may("notebook"),
+    "severity": may(""),
     "atomic_write": may("errors"),
     "version": may(""),
     "stats": may("errors", "numpy scipy"),
@@ -44,7 +45,7 @@ BOUNDARIES = {
     "checkpoints": may("models probe recording norms graph report stats errors version", "torch numpy PIL"),
     "measures": may("recording stats errors", "numpy pandas"),
     # the vocabulary of recordings only; a baseline is a file of its own
-    "rules": may("recording stats errors atomic_write", "numpy pandas"),
+    "rules": may("recording stats errors severity atomic_write", "numpy pandas"),
     # markupsafe is the half of jinja2 that escapes
     "report": may(
         "recording measures rules stats errors atomic_write version", "numpy pandas jinja2 markupsafe"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 
 from torch import Tensor, nn
 
 from bnprobe.errors import BnprobeError
+from bnprobe.norms.pool import Pool, pool_of
 from bnprobe.notebook import facts
-from bnprobe.recording import POOLS
 
 FIRST, LAST = "first", "last"
 
@@ -25,12 +25,12 @@ class NormLayer:
         kind: Name of the kind in tables and on pages, such as "batch_norm", or a name of your own.
         pools: Over what mean and var are computed: "batch" (per channel, over samples and positions), "instance" (per
             sample and channel), "group" (per sample and group of channels) or "channels" (over all channels at each
-            position, as in layer and RMS norm).
+            position, as in layer and RMS norm); or a `bnprobe.norms.Pool` for other axes.
         n_channels: C, the number of channels.
         eps: Added to var before the square root.
         channels: Where the channels are: "first" (dimension 1) or "last" (the last `n_channel_dims` dimensions).
         n_channel_dims: Number of trailing dimensions that hold the channels, for `channels="last"`.
-        n_groups: Number of groups, for `pools="group"`; it divides C.
+        n_groups: Number of groups of channels that are pooled apart, for pools over channels; it divides C.
         weight: gamma - `weight_offset`, or None for a gamma of 1.
         weight_offset: 1.0 for layers that multiply by 1 + weight.
         bias: beta, or None for 0.
@@ -42,6 +42,7 @@ class NormLayer:
             mode.
         centred: False if no mean is subtracted; var is then the mean square (RMS norm).
         unbatched_dims: Number of dimensions of an input without a batch dimension, or None if there is always one.
+        pool: The axes that `pools` stands for.
 
     Raises:
         BnprobeError: `pools` or `channels` is not one of the names above, `uses_running` comes without running
@@ -54,7 +55,7 @@ class NormLayer:
     """
 
     kind: str
-    pools: str
+    pools: str | Pool
     n_channels: int
     eps: float
     channels: str = FIRST
@@ -70,10 +71,10 @@ class NormLayer:
     uses_running: bool = False
     centred: bool = True
     unbatched_dims: int | None = None
+    pool: Pool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.pools not in POOLS:
-            raise BnprobeError(f"pools={self.pools!r} is not known. Use one of {', '.join(POOLS)}.")
+        object.__setattr__(self, "pool", pool_of(self.pools))
         if self.channels not in (FIRST, LAST):
             raise BnprobeError(f"channels={self.channels!r} is not known. Use {FIRST!r} or {LAST!r}.")
         if self.uses_running and (self.running_mean is None or self.running_var is None):
@@ -123,12 +124,12 @@ class NormLayer:
 
     def _set(self) -> Iterator[tuple[str, object]]:
         """Every field that is not at its default; of a tensor, dtype and shape."""
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for given in (one for one in fields(self) if one.init):
+            value = getattr(self, given.name)
             if isinstance(value, Tensor):
-                yield field.name, f"<{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}>"
-            elif field.default is MISSING or value != field.default:
-                yield field.name, repr(value)
+                yield given.name, f"<{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}>"
+            elif given.default is MISSING or value != given.default:
+                yield given.name, repr(value)
 
     def __repr__(self) -> str:
         return f"NormLayer({', '.join(f'{name}={value}' for name, value in self._set())})"

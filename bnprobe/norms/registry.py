@@ -11,6 +11,7 @@ from bnprobe.errors import BnprobeError
 from bnprobe.norms.folded import has_matrix
 from bnprobe.norms.layer import Describe, NormLayer
 from bnprobe.norms.lookalike import look_alike
+from bnprobe.norms.module_tree import ModuleTree
 from bnprobe.norms.torch_norms import KNOWN, TORCHS_OWN
 
 M = TypeVar("M", bound=nn.Module)
@@ -86,8 +87,8 @@ def is_torchs_own(module: nn.Module) -> bool:
     return cls in TORCHS_OWN and cls not in _registered
 
 
-def looks_like_norm(module: nn.Module) -> bool:
-    """Whether a module that is not understood should be named to the user.
+def looks_like_norm(module: nn.Module, tree: ModuleTree | None = None) -> bool:
+    """Whether a module that is not understood should be named to the user; `tree` holds it, where there is one.
 
     By its class name. Left out are wrappers around a norm that is understood, blocks that hold a
     convolution or a linear layer, and the parametrizations that normalize weights, not activations.
@@ -95,9 +96,8 @@ def looks_like_norm(module: nn.Module) -> bool:
     name = type(module).__name__.lower()
     if "norm" not in name or any(word in name for word in ("weightnorm", "spectralnorm", "weight_norm")):
         return False
-    if has_matrix(module):
-        return False
-    return not any(is_norm(inner) for inner in module.modules())
+    inside = list((tree or ModuleTree.of(module)).inside(module))
+    return not has_matrix(inside) and not any(map(is_norm, inside))
 
 
 _LAZY = (

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import torch
-from torch import nn
 
+from bnprobe.norms import ModuleTree
 from bnprobe.probe.forward import Forward
 from bnprobe.probe.sites import Site
 from bnprobe.probe.tensors import is_lazy
@@ -27,11 +27,11 @@ class Subject:
     normalize: Normalize | None
 
     @classmethod
-    def of(cls, model: nn.Module, normalize: Normalize | None) -> Subject:
+    def of(cls, tree: ModuleTree, normalize: Normalize | None) -> Subject:
         """Taken now."""
-        n_parameters = sum(p.numel() for p in model.parameters() if not is_lazy(p))
+        n_parameters = sum(p.numel() for p in tree.parameters().values() if not is_lazy(p))
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(type(model).__name__, n_parameters, started, normalize)
+        return cls(type(tree.model).__name__, n_parameters, started, normalize)
 
     def about(self, forward: Forward, sites: Collection[Site], notes: Iterable[str]) -> About:
         """What to say after these passes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
@@ -13,23 +13,23 @@ from weakref import ref
 from torch import nn
 
 from bnprobe.errors import BnprobeError
-from bnprobe.norms import folded_away
+from bnprobe.norms import ModuleTree
 from bnprobe.norms.functional import leave, listen
 from bnprobe.notebook import facts
 from bnprobe.probe.about import Subject
-from bnprobe.probe.backward.gradients import Gradients, LossScaler
+from bnprobe.probe.backward.gradients import LossScaler
 from bnprobe.probe.forward import Forward
+from bnprobe.probe.functional_calls import Unhooked
 from bnprobe.probe.hooks import register
 from bnprobe.probe.integrity.expected_changes import ExpectedChanges
 from bnprobe.probe.integrity.fingerprint import Fingerprint
 from bnprobe.probe.labels import Labels, labels_of
 from bnprobe.probe.notes import LATE_BACKWARD, notes
-from bnprobe.probe.survey.compiled import Eager, runs_compiled
-from bnprobe.probe.survey.detect_by_output import Proposal, candidates, look
-from bnprobe.probe.survey.functional_calls import Unhooked
-from bnprobe.probe.survey.select import choose, not_understood, patterns_of
-from bnprobe.probe.survey.unwrap import unwrap
-from bnprobe.recording import Normalize, Recording
+from bnprobe.probe.options import AttachOptions
+from bnprobe.probe.survey.compiled import Eager
+from bnprobe.probe.survey.detect_by_output import Proposal, look
+from bnprobe.probe.survey.survey import ModelSurvey, survey_of
+from bnprobe.recording import Recording
 from bnprobe.recording.integrity import IntegrityReport
 
 
@@ -63,7 +63,7 @@ def attach(
         gradients: Whether to record what backward passes do at each norm, if any run.
         scaler: The loss scaler in use, such as `torch.amp.GradScaler`, so that gradients are recorded unscaled.
         normalize: The constants (mean, std), one number per input channel each, if the inputs are (pixel - mean) / std
-            of pixels from 0 to 1. With them `Report.stem` is in colors, without them in units of the input.
+            of pixels from 0 to 1. With them `Report.stem` is in colours, without them in units of the input.
 
     Returns:
         The attached probe.
@@ -90,8 +90,8 @@ def attach(
         raise BnprobeError(
             f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
-    constants = None if normalize is None else Normalize(*(tuple(map(float, part)) for part in normalize))
-    return Probe(model, patterns_of(layers), histograms, Gradients(gradients, scaler), constants)
+    options = AttachOptions(layers, histograms, gradients, scaler, normalize)
+    return Probe(survey_of(model, options.patterns), options)
 
 
 class Probe:
@@ -111,38 +111,30 @@ class Probe:
         Probe(Sequential: 1 norm detached, 1 forward pass)
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        patterns: Sequence[str] | None,
-        histograms: bool,
-        gradients: Gradients,
-        normalize: Normalize | None,
-    ) -> None:
+    def __init__(self, survey: ModelSurvey, options: AttachOptions) -> None:
+        # the survey holds the model, and is not kept
+        self._model = ref(survey.model)
+        self._fingerprint = Fingerprint.of(survey.tree)
+        self._doings = ExpectedChanges(survey.layer_names())
+        self._doings.look(survey.tree)
+        self._classes = {name: type(module).__name__ for name, module in survey.layers.items()}
+        self._subject = Subject.of(survey.tree, options.constants)
+        self._not_understood = survey.not_understood
+        self._folded = survey.folded
         self._eager = Eager()
-        wrapped, model = model, unwrap(model)
-        self._model = ref(model)
-        self._fingerprint = Fingerprint.of(model)
-        layers = choose(model, patterns)
-        self._doings = ExpectedChanges(_paths(model, layers))
-        self._doings.look(model)
-        self._classes = {name: type(module).__name__ for name, module in layers.items()}
-        self._subject = Subject.of(model, normalize)
-        self._not_understood = not_understood(model)
-        self._folded = folded_away(model)
-        self._forward = Forward(gradients, histograms)
-        self._unhooked = Unhooked(model, layers, patterns, self._forward)
+        self._forward = Forward(options)
+        self._unhooked = Unhooked(survey, options.patterns, self._forward)
         self._proposals: list[Proposal] = []
         self._final: Recording | None = None
         with ExitStack() as undo:
             undo.callback(self._eager.release)
-            if runs_compiled(wrapped, layers.values()):
+            if survey.compiled:
                 self._eager.hold()
             undo.callback(leave, self._unhooked)
             listen(self._unhooked)
-            for path, module in candidates(model) if patterns is None else ():
+            for path, module in survey.candidates.items():
                 undo.callback(look(path, module, self._proposals.append))
-            register(model, layers, self._forward, self._eager, undo)
+            register(survey.model, survey.layers, self._forward, self._eager, undo)
             self._undo = undo.pop_all()
 
     def detach(self) -> None:
@@ -177,12 +169,12 @@ class Probe:
 
     def _compare(self, model: nn.Module, recording: Recording) -> IntegrityReport:
         """What is not as it was when the probe was attached."""
-        doings = self._doings
-        doings.look(model)
+        doings, tree = self._doings, ModuleTree.of(model)
+        doings.look(tree)
         doings.trained = {record.layer for record in recording.layers if record.n_calls_training}
-        doings.updated = self._unhooked.updated(model)
+        doings.updated = self._unhooked.updated(tree)
         doings.backward = any(record.gradient is not None for record in recording.layers)
-        return self._fingerprint.compare(Fingerprint.of(model), doings.explain)
+        return self._fingerprint.compare(Fingerprint.of(tree), doings.explain)
 
     def __enter__(self) -> Self:
         return self
@@ -212,11 +204,10 @@ class Probe:
 
         Example:
             >>> import torch, bnprobe
-            >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4)).eval()
-            >>> with bnprobe.attach(model) as probe:
-            ...     with probe.labels([0, 1, 1, None, 0]):
-            ...         output = model(torch.randn(5, 6))
-            >>> bnprobe.report(probe).channels["share_class"].between(0, 1).all().item()
+            >>> model, y = torch.nn.BatchNorm1d(6).eval(), torch.arange(90) % 3
+            >>> with bnprobe.attach(model) as probe, probe.labels(y):
+            ...     output = model(torch.randn(90, 6) + 3 * y[:, None])
+            >>> (bnprobe.report(probe).channels["share_class"] > 0.5).all().item()
             True
         """
         run = self._forward.run
@@ -269,9 +260,3 @@ class Probe:
             never_called=tuple(name for name in self._classes if name not in reached),
             folded=self._folded,
         )
-
-
-def _paths(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]:
-    """The names of the probed layers by the path that torch gives their module."""
-    names = {id(module): name for name, module in layers.items()}
-    return {path: names[id(module)] for path, module in model.named_modules() if id(module) in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from bnprobe.errors import BnprobeError, NothingRecorded
+from bnprobe.norms import ModuleTree
 from bnprobe.probe import Probe, attach
 from bnprobe.probe.interrupt import stoppable
 from bnprobe.probe.labels import class_labels
@@ -94,7 +95,7 @@ def record(
             model, layers=layers, histograms=histograms, gradients=loss is not None, normalize=normalize
         ) as probe,
         torch.set_grad_enabled(loss is not None),
-        _gradients_put_back(model.parameters()),
+        _gradients_put_back(_parameters(model)),
         tqdm(total=n_images, unit=" images", desc="probing", disable=quiet) as bar,
     ):
         try:
@@ -112,7 +113,7 @@ def record(
 def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Probe, bar: Any) -> None:
     """The loop itself."""
     labels = _Labels()
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    device = next((tensor.device for tensor in _parameters(model)), torch.device("cpu"))
     with stoppable() as stop:
         for batch in _each(batches):
             x, y = _parts(_move(batch, device))
@@ -123,10 +124,15 @@ def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Pro
                 with nullcontext() if by_class is None else probe.labels(by_class):
                     output = model(*args, **kwargs)
                 if loss is not None:
-                    model.zero_grad(set_to_none=True)
+                    for parameter in _parameters(model):  # as `zero_grad` does, which a class may hide
+                        parameter.grad = None
                     with _gradients_put_back(_leaves(batch)):
                         torch.autograd.backward(_loss_of(loss, output, y))
                 bar.update(probe.n_images - seen)
+
+
+def _parameters(model: nn.Module) -> Collection[Tensor]:
+    return ModuleTree.of(model).parameters().values()
 
 
 class Interrupted(KeyboardInterrupt):

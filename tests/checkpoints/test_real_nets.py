@@ -150,7 +150,7 @@ def test_filters_that_have_decayed(net, states, reports):
         expected[path] = channels
         assert_counted(findings[path], channels, length.size)
         most = length[sorted(channels)].max()
-        said = re.search(r"at most (\S+) long, (\S+)% of the layer's median", findings[path].because)
+        said = re.search(r"length of at most (\S+), (\S+)% of the layer's median", findings[path].because)
         assert said
         assert float(said[1]) == pytest.approx(most, rel=0.05)
         assert float(said[2]) == pytest.approx(100 * most / np.median(length), abs=0.051)

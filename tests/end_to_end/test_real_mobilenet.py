@@ -51,11 +51,11 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def weights(pytestconfig: pytest.Config) -> Path:
+def weights(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """torchvision's file, kept between runs; without it, a skip, or a failure where BNPROBE_WEIGHTS=required."""
-    assert pytestconfig.cache is not None
+    kept = getattr(pytestconfig, "cache", None)  # missing under -p no:cacheprovider
     try:
-        return program.put_weights(pytestconfig.cache.mkdir("weights"))
+        return program.put_weights(kept.mkdir("weights") if kept else tmp_path_factory.mktemp("weights"))
     except program.NoWeights as error:
         if os.environ.get("BNPROBE_WEIGHTS") == "required":
             pytest.fail(str(error))
@@ -249,7 +249,7 @@ def test_the_page_is_sound_and_offline(made):
 
 def test_the_table_of_layers(made, network, seen):
     """Fails if a number in the page's table is not what the weights and the photographs say, to its three digits."""
-    table = shown_layers(made.page)
+    table = shown_table(made.page, "never_positive")
     norms = reference.norms(network)
     assert list(table.index) == list(norms)
     for name, norm in norms.items():
@@ -269,13 +269,22 @@ def test_the_table_of_layers(made, network, seen):
             assert number(table.loc[name, column]) == pytest.approx(value, rel=6e-3, abs=6e-4), (name, column)
 
 
-def shown_layers(page: str) -> pd.DataFrame:
-    """The page's table with a row for each norm, as the words in its cells."""
+def test_the_branches(made, network):
+    """Fails if a block's branch is called its skip: the norm before the block is both fed to the branch and added to it."""
+    table, expected = shown_table(made.page, "branch_share"), reference.branch_shares(network)
+    assert list(table.index) == list(expected)
+    assert len(expected) == 10
+    for name, value in expected.items():
+        assert number(table.loc[name, "branch_share"]) == pytest.approx(value, abs=2e-3), name
+
+
+def shown_table(page: str, column: str) -> pd.DataFrame:
+    """The page's first table with this column, a row per layer, as the words in its cells."""
     tables = [
         [[pages.text_of(cell) for cell in row] for row in pages.elements(table, "tr")]
         for table in pages.elements(pages.parsed(page), "table")
     ]
-    (head, *rows) = next(table for table in tables if "never_positive" in table[0])
+    (head, *rows) = next(table for table in tables if column in table[0])
     return pd.DataFrame(rows, columns=head).set_index("layer")
 
 

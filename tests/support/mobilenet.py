@@ -170,6 +170,26 @@ def steps(block: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d, bool]]:
     return list(zip(convolutions, following, clipped, strict=True))
 
 
+def branch_shares(model: nn.Module) -> dict[str, float]:
+    """Share of the branch in what a block with a skip adds up to, by the last norm of the branch.
+
+    The branch has variance gamma^2, and so had each term of the skip: the last norm of the block that began the
+    stage, and those of the branches since; mean over channels.
+    """
+    names, shares, skip = {module: name for name, module in model.named_modules()}, {}, 0.0
+    for block in model.features:
+        if not isinstance(block, InvertedResidual):
+            continue
+        last = steps(block)[-1][1]
+        branch = float(np.mean(vector(last.weight) ** 2))
+        if block.use_res_connect:
+            shares[names[last]] = branch / (branch + skip)
+            skip += branch
+        else:
+            skip = branch
+    return shares
+
+
 def clipped_mean(norm: nn.BatchNorm2d) -> np.ndarray:
     """E[min(max(x, 0), 6)] of x with mean beta and deviation |gamma|: what lies above 0, less what lies above 6."""
     beta, spread = vector(norm.bias), np.abs(vector(norm.weight))

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnprobe.probe.backward.accumulators import GradientTotals
 from bnprobe.probe.backward.autograd_route import Origin, route
 from bnprobe.probe.backward.observe_gradient import BackwardCall
-from bnprobe.probe.calls import InputReading
-from bnprobe.probe.calls.accumulators import GradientTotals
-from bnprobe.probe.sites import Key
+from bnprobe.probe.calls import InputReading, Key
 from bnprobe.recording import GradientRecord
 from bnprobe.stats.moments import Array
 

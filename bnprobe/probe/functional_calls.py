@@ -7,7 +7,7 @@ A norm module called past its hooks is recorded under its own name, and that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -15,10 +15,13 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from torch import Tensor, nn
 
-from bnprobe.norms import NormLayer, is_norm
+from bnprobe.norms import ModuleTree, NormLayer, is_norm
 from bnprobe.norms.functional import plan_of
+from bnprobe.norms.module_tree import buffers_of
 from bnprobe.probe.forward import Forward
+from bnprobe.probe.passes import SKIPPED
 from bnprobe.probe.survey.call_site import Places
+from bnprobe.probe.survey.survey import ModelSurvey
 from bnprobe.probe.tensors import first_tensor
 
 FRAMES_UP = 3
@@ -29,7 +32,7 @@ MOST_SIZES = 16
 
 
 class Unhooked:
-    """Listens to functional norms on behalf of a probe of `model`.
+    """Listens to functional norms on behalf of a probe of a model.
 
     `classes` names the function of each functional site by its path, `inside` the modules in which they
     stand, `direct` how often each probed layer's `forward` was called directly, `crowded` the functional sites
@@ -38,26 +41,25 @@ class Unhooked:
 
     def __init__(
         self,
-        model: nn.Module,
-        layers: Mapping[str, nn.Module],
-        patterns: Sequence[str] | None,
+        survey: ModelSurvey,
+        patterns: Collection[str] | None,
         forward: Forward,
     ) -> None:
         self.classes: dict[str, str] = {}
         self.inside: set[str] = set()
         self.direct: dict[str, int] = {}
         self.crowded: set[str] = set()
-        self._places = Places(model)
+        self._places = Places(survey.tree)
         self._sizes: dict[str, list[int]] = {}
         self._updated: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
-        self._layers = WeakKeyDictionary({module: name for name, module in layers.items()})
+        self._layers = WeakKeyDictionary({module: name for name, module in survey.layers.items()})
         self._patterns = patterns
         self._forward = forward
 
     def function_called(self, name: str, args: tuple[Any, ...]) -> Callable[[Any], None] | None:
         """A functional norm is called; inside a norm that is open it is that norm's own doing."""
-        forward = self._forward
-        if forward.run.open:
+        run = self._forward.run
+        if run.open or run.state is SKIPPED:
             return None
         at = self._places.caller(FRAMES_UP)
         if at is None:
@@ -66,7 +68,7 @@ class Unhooked:
         if module in self._layers:
             site = self._layers[module]
             self.direct[site] = self.direct.get(site, 0) + 1
-            return self._begin(site, module, module.training, args)
+            return self._begin(site, module, bool(module.training), args)
         plan = plan_of(name, args)
         site = f"{path}.{name}:{line}".removeprefix(".")
         if plan is None or is_norm(module):
@@ -85,13 +87,16 @@ class Unhooked:
         site = site if plan.n_channels == sizes[0] else f"{site}[{plan.n_channels}]"
         self.classes.setdefault(site, f"F.{name}")
         self.inside.add(path)
-        training = not plan.uses_running if plan.running_mean is not None else module.training
+        training = not plan.uses_running if plan.running_mean is not None else bool(module.training)
         return self._begin(site, plan, training, args)
 
-    def updated(self, model: nn.Module) -> set[str]:
+    def updated(self, tree: ModuleTree) -> set[str]:
         """The paths of modules whose running statistics a functional norm was given to update."""
-        buffers = model.named_buffers(remove_duplicate=False)
-        return {name.rpartition(".")[0] for name, one in buffers if self._updated.get(id(one)) is one}
+        return {
+            path
+            for path, module in tree.modules.items()
+            if any(self._updated.get(id(buffer)) is buffer for _, buffer in buffers_of(module))
+        }
 
     def _wants(self, site: str) -> bool:
         return self._patterns is None or any(fnmatchcase(site, pattern) for pattern in self._patterns)

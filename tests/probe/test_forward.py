@@ -1,30 +1,146 @@
-"""How a norm is called: more than once, by keyword, past its hooks, inside itself, in parts, in threads, and in vain."""
+"""Forward passes: what is one, which calls count, in threads, after failures, and for parts of a model."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from recording.test_recording import assert_same_recordings
-from support.models import BY_NAME, C, Failing, Mixed
+from support.models import BY_NAME, C, Failing
+from support.runs import recorded
 from support.witness import Witness, assert_recording_true
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import bnprobe
 
-BN = BY_NAME["batch norm"]
 
-
-def recorded(model: nn.Module, *batches: Any) -> bnprobe.Recording:
+@pytest.mark.parametrize(
+    "error", [ValueError("in the middle"), KeyboardInterrupt()], ids=["error", "interrupt"]
+)
+@pytest.mark.parametrize("n_before", [0, 1])
+def test_a_failed_batch_counts_nowhere(error: BaseException, n_before: int):
+    """Fails if the norms before the failure keep the batch (fault: pending), or if later passes go unseen."""
+    batches = BY_NAME["batch norm"].batches()
+    model = Failing().double().eval()
+    good = batches[:1] if n_before == 0 else batches[:2]
+    expected = recorded(model, *good)
     with bnprobe.attach(model) as probe:
-        for x in batches:
+        for x in good[:n_before]:
             model(x)
-    return probe.recording
+        model.fails = error
+        for _ in range(2):
+            with pytest.raises(type(error)):
+                model(batches[2])
+        model.fails = None
+        for x in good[n_before:]:
+            model(x)
+    assert_same_recordings(probe.recording, expected, 1e-15)
+    assert probe.recording.about.n_forwards == len(good)
+    assert probe.recording.about.n_images == sum(len(x) for x in good)
+
+
+def test_an_error_that_the_model_handles_is_no_error():
+    """Fails if a caught exception inside the forward pass throws the batch away, or leaves a call open."""
+
+    class Falls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = Failing(), nn.BatchNorm2d(C)
+            self.first.fails = ValueError("handled")
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                x = self.first(x)
+            except ValueError:
+                return self.second(x)
+            raise AssertionError("must fail")
+
+    model = Falls().double().eval()
+    recording = recorded(model, *BY_NAME["batch norm"].batches())
+    assert {record.layer: record.n_calls for record in recording.layers} == {"first.first": 3, "second": 3}
+    assert recording.never_called == ("first.second",)
+
+
+def test_a_forward_pass_inside_an_except_block_counts():
+    """Fails if an exception that was there before the pass is taken for the pass's own."""
+    model, (x, *_) = BY_NAME["batch norm"].model(), BY_NAME["batch norm"].batches()
+    with bnprobe.attach(model) as probe:
+        try:
+            raise ValueError("before")
+        except ValueError:
+            model(x)
+        model(x)
+    assert probe.recording.layers[0].n_calls == 2
+
+
+def test_gradients_are_not_recorded_and_not_needed():
+    """Fails if the probe works only with, or only without, a graph."""
+    case = BY_NAME["mixed"]
+    model = case.model()
+    with torch.inference_mode():
+        inference = recorded(model, *case.batches())
+    learning = recorded(model, *case.batches())
+    assert {layer.call_log.n_calls_learning for layer in inference.layers} == {0}
+    assert all(layer.call_log.n_calls_learning == layer.n_calls for layer in learning.layers)
+    of_inference = {layer.site: layer.call_log for layer in inference.layers}
+    same = tuple(replace(layer, call_log=of_inference[layer.site]) for layer in learning.layers)
+    assert_same_recordings(inference, replace(learning, layers=same), 1e-15)
+
+
+def test_a_model_that_calls_itself_is_one_pass():
+    """Fails if the inner call is taken for a pass of its own: call numbers would start again."""
+
+    class Recursive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn = nn.BatchNorm2d(C)
+
+        def forward(self, x: Tensor, again: int = 1) -> Tensor:
+            x = self.bn(x)
+            return self(x, again - 1) if again else x
+
+    recording = recorded(Recursive().double().eval(), *BY_NAME["batch norm"].batches())
+    assert [(r.layer, r.call, r.n_calls) for r in recording.layers] == [("bn", 0, 3), ("bn", 1, 3)]
+    assert recording.about.n_forwards == 3
+
+
+def test_a_part_of_the_model_may_be_called_alone():
+    """Fails if calls outside a pass of the whole model wait for an end that never comes."""
+    model, (x, *_) = BY_NAME["mixed"].model(), BY_NAME["mixed"].batches()
+    with bnprobe.attach(model) as probe:
+        for _ in range(3):
+            model.bn(model.conv(x))
+    (record,) = probe.recording.layers
+    assert (record.layer, record.call, record.n_calls) == ("bn", 0, 3)
+    assert probe.recording.never_called == ("gn", "ln", "rms")
+
+
+def test_transforms_of_torch_func_run_as_without_the_probe():
+    """Fails if the probe looks for the memory of a tensor that stands for others."""
+    model = nn.Sequential(nn.Conv2d(C, C, 3), nn.BatchNorm2d(C), nn.ReLU()).eval()
+    parameters, x = dict(model.named_parameters()), torch.randn(3, C, 5, 5)
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(model, parameters, (x,)).square().sum()
+
+    per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))
+    expected = per_sample(parameters, x[:, None])
+    with bnprobe.attach(model) as probe:
+        found = per_sample(parameters, x[:, None])
+        assert not probe.recording.layers
+        assert "torch.func" in " ".join(probe.recording.about.notes)
+        model(x)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert probe.recording.layers[0].neighbours.follows == "relu"
+
+
+BN = BY_NAME["batch norm"]
 
 
 @pytest.mark.parametrize("name", ["twice", "two paths", "keyword", "dictionaries"])
@@ -39,69 +155,6 @@ def test_a_reused_module_a_keyword_call_and_a_dictionary(name: str, training: bo
             with witness.watching():
                 case.call(model, x)
     assert_recording_true(probe.recording, case, witness)
-
-
-class Direct(nn.Module):
-    """Calls the forward of its norm, and not the norm."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm.forward(x)
-
-
-@pytest.mark.parametrize(
-    "norm",
-    [
-        lambda: nn.BatchNorm2d(C),
-        lambda: nn.InstanceNorm2d(C, affine=True),
-        lambda: nn.GroupNorm(1, C),
-        lambda: nn.LayerNorm(7),
-        lambda: nn.RMSNorm(7),
-    ],
-)
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_module_forward_called_directly_is_recorded_and_said(norm: Any, training: bool):
-    """Fails if a call past the hooks vanishes, counts as another site, or is recorded without a word."""
-    batches = BN.batches()
-    direct, plain = Direct(norm()).double().train(training), nn.Sequential(norm()).double().train(training)
-    found, expected = recorded(direct, *batches), recorded(plain, *batches)
-    assert [record.layer for record in found.layers] == ["norm"]
-    one, other = found.layers[0], expected.layers[0]
-    assert (one.n_calls, one.kind, one.mode, one.normalized_by) == (
-        3,
-        other.kind,
-        other.mode,
-        other.normalized_by,
-    )
-    np.testing.assert_array_equal(one.pre.mean, other.pre.mean)
-    np.testing.assert_array_equal(one.post.m2, other.post.m2)
-    assert "norm: forward was called directly 3 times" in " ".join(found.about.notes)
-    assert not expected.about.notes
-
-
-def test_a_direct_call_that_no_function_betrays_shows_in_the_certificate():
-    """Fails if statistics that move without a recorded call pass for the model's own updates."""
-
-    class Own(nn.BatchNorm2d):
-        def forward(self, x: Tensor) -> Tensor:
-            with torch.no_grad():
-                self.running_mean.lerp_(x.mean((0, 2, 3)), 0.1)
-            return (x - self.running_mean[:, None, None]) / (
-                self.running_var[:, None, None] + self.eps
-            ).sqrt()
-
-    model = nn.Sequential(Direct(Own(C)), nn.BatchNorm2d(C)).double().train()
-    integrity = recorded(model, *BN.batches()).integrity
-    assert [(change.what, change.names) for change in integrity.unexplained] == [
-        ("buffers", ("0.norm.running_mean",))
-    ]
-    assert {name for change in integrity.changes if change.because for name in change.names} >= {
-        "1.running_mean",
-        "1.running_var",
-    }
 
 
 def test_nested_forwards_are_one_pass():
@@ -207,7 +260,7 @@ def test_an_exception_in_the_middle_counts_everywhere_or_nowhere(error: BaseExce
 
 
 def test_threads_keep_their_passes_apart():
-    """Fails if two passes at once share call numbers, or what one of them has open."""
+    """Fails if passes at once share a counter (there would be a second call), or what one of them has open."""
     model, (x, *_) = BY_NAME["mixed"].model(), BY_NAME["mixed"].batches()
     barrier = threading.Barrier(3)
 
@@ -224,6 +277,7 @@ def test_threads_keep_their_passes_apart():
             thread.join()
     found = {r.layer: (r.call, r.n_calls) for r in probe.recording.layers}
     assert found == dict.fromkeys(("bn", "gn", "ln", "rms"), (0, 24))
+    assert probe.recording.about.n_images == 24 * len(x)
 
 
 def test_detaching_while_another_thread_is_inside():
@@ -252,23 +306,3 @@ def test_detaching_while_another_thread_is_inside():
     thread.join()
     assert torch.equal(results[0], model(x))
     assert not probe.recording.layers
-
-
-def test_two_probes_at_once_are_one_probe_twice():
-    """Fails if one probe's hooks, or its functions, take the other's away."""
-
-    class Both(Mixed):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(F.group_norm(x, 1))
-
-    torch.manual_seed(3)
-    model, batches = Both().double().eval(), BY_NAME["mixed"].batches()
-    alone = recorded(model, *batches)
-    with bnprobe.attach(model) as one:
-        model(batches[0])
-        other = bnprobe.attach(model, layers="gn")
-        model(batches[1])
-        model(batches[2])
-    other.detach()
-    assert_same_recordings(one.recording, alone, 1e-15)
-    assert [(r.layer, r.n_images) for r in other.recording.layers] == [("gn", 7)]
