@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 import bnprobe
-from bnprobe.norms import NormLayer, describe
+from bnprobe.norms import NormLayer, describe, is_torchs_own
+from bnprobe.norms.torch_norms import batch_norm, eps_of, tensor_of
 
 
 def rows_of(plan: NormLayer, x: Tensor) -> np.ndarray:
@@ -125,3 +127,126 @@ def test_rms_norm_of_doubles_without_eps():
     with bnprobe.attach(model) as probe:
         model(x)
     assert probe.recording.layers[0].mismatch < 1e-9
+
+
+def module(**attributes: Any) -> nn.Module:
+    made = nn.Module()
+    for name, value in attributes.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("attributes", "eps"),
+    [
+        ({"eps": 1e-3}, 1e-3),
+        ({"eps": 1}, 1.0),
+        ({"eps": True}, None),
+        ({"eps": "1e-3"}, None),
+        ({"epsilon": 2e-3}, 2e-3),
+        ({"variance_epsilon": 3e-3}, 3e-3),
+        ({"norm_eps": 4e-3}, 4e-3),
+        ({"norm_eps": 4e-3, "eps": 1e-3}, 1e-3),
+        ({}, None),
+    ],
+)
+def test_eps_under_the_names_that_classes_give_it(attributes: dict[str, Any], eps: float | None) -> None:
+    """Fails if a switch or a text is taken for eps, or another name goes before torch's."""
+    assert eps_of(module(**attributes)) == eps
+    assert eps_of(module(**attributes), 0.5) == (0.5 if eps is None else eps)
+
+
+def test_the_first_attribute_that_is_a_tensor() -> None:
+    """Fails if a name that holds something else ends the search."""
+    one, two = torch.ones(1), torch.ones(2)
+    assert tensor_of(module(a=3, b=one, c=two), "a", "b", "c") is one
+    assert tensor_of(module(a=3), "a", "b") is None
+
+
+@pytest.mark.parametrize(("momentum", "expected"), [(0.1, 0.1), (1, 1.0), (None, None), ("auto", None)])
+def test_momentum_is_a_number_or_none(momentum: object, expected: float | None) -> None:
+    """Fails if a plain average is taken for a momentum of 0, or a word for a number."""
+    norm = nn.BatchNorm2d(3)
+    norm.momentum = momentum  # type: ignore[assignment]
+    (plan,) = batch_norm(norm)
+    assert plan.momentum == expected
+
+
+def test_a_batch_norm_without_vectors_knows_its_channels() -> None:
+    """Fails if nothing but vectors tells how many channels there are, or half a pair of statistics counts as stored."""
+    bare = nn.BatchNorm2d(5, affine=False, track_running_stats=False)
+    assert describe(bare)[0].n_channels == 5
+    assert describe(nn.BatchNorm2d(5, track_running_stats=False))[0].n_channels == 5
+    assert describe(nn.InstanceNorm2d(5))[0].n_channels == 5
+    half = nn.BatchNorm2d(5).eval()
+    half.running_mean = None
+    assert not describe(half)[0].uses_running
+
+
+def test_an_eps_of_zero_stays_zero() -> None:
+    """Fails if an eps of 0 is taken for none."""
+    assert describe(nn.BatchNorm2d(3, eps=0.0))[0].eps == 0.0
+    assert describe(nn.RMSNorm(3, eps=0.0))[0].eps == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("affine", [True, False])
+def test_rms_norm_without_eps_takes_that_of_its_type(dtype: torch.dtype, affine: bool) -> None:
+    """Fails if the machine epsilon is that of another type; without a weight it is torch's default type."""
+    norm = nn.RMSNorm(3, elementwise_affine=affine).to(dtype)
+    assert describe(norm)[0].eps == torch.finfo(dtype if affine else torch.get_default_dtype()).eps
+
+
+@pytest.mark.parametrize(
+    ("norm", "dims"),
+    [
+        (nn.InstanceNorm1d(3), 2),
+        (nn.InstanceNorm2d(3), 3),
+        (nn.InstanceNorm3d(3), 4),
+        (nn.BatchNorm2d(3), None),
+    ],
+)
+def test_inputs_without_a_batch(norm: nn.Module, dims: int | None) -> None:
+    """Fails if an instance norm's lone image is taken for a batch."""
+    assert describe(norm)[0].unbatched_dims == dims
+
+
+def test_layers_of_ones_own_may_have_channels_first() -> None:
+    """Fails if a subclass of LayerNorm over one dimension is read in one way only, or one over several in two."""
+
+    class Own(nn.LayerNorm):
+        """As torchvision's LayerNorm2d."""
+
+    assert [plan.channels for plan in describe(Own(3))] == ["last", "first"]
+    assert [plan.channels for plan in describe(Own((3, 4)))] == ["last"]
+    assert [plan.channels for plan in describe(nn.LayerNorm(3))] == ["last"]
+
+
+@pytest.mark.parametrize("channels", ["first", "last"])
+def test_no_values_are_no_rows(channels: str) -> None:
+    """Fails if an empty batch, or images without a pixel, are reshaped by dividing by nothing."""
+    plan = NormLayer("k", "channels", 3, 0.0, channels=channels)
+    for shape in ((0, 3, 3), (2, 0, 3)) if channels == "last" else ((0, 3, 4), (2, 3, 0)):
+        assert plan.rows(torch.ones(shape)).shape == (0, 3, 1)
+
+
+def test_what_is_torchs_own() -> None:
+    """Fails if a subclass counts as torch's own class."""
+
+    class Own(nn.BatchNorm2d):
+        """Someone's."""
+
+    assert is_torchs_own(nn.BatchNorm2d(3))
+    assert not is_torchs_own(Own(3))
+    assert not is_torchs_own(nn.ReLU())
+
+
+def test_statistics_that_a_class_of_ones_own_may_never_use() -> None:
+    """Fails if a frozen norm of someone's is read by its mode alone: the other reading comes second."""
+
+    class Own(nn.BatchNorm2d):
+        """Frozen in a way of its own."""
+
+    for training in (True, False):
+        plans = describe(Own(3).train(training))
+        assert [plan.uses_running for plan in plans] == [not training, training]
