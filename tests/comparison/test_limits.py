@@ -295,7 +295,7 @@ def test_why_a_norm_has_no_counterpart() -> None:
     assert [pair.a.layer for pair in found.common] == ["same", "twice"]
     assert [(one.layer, one.call, one.side, one.why) for one in found.alone] == [
         ("wide", 0, "A", "3 channels here, 5 on the other side"),
-        ("twice", 1, "A", "called less often on the other side"),
+        ("twice", 1, "A", "called fewer times on the other side"),
         ("lazy", 0, "A", "not reached on the other side"),
         ("gone", 0, "A", "not there on the other side"),
         ("wide", 0, "B", "5 channels here, 3 on the other side"),
