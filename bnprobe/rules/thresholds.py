@@ -12,14 +12,14 @@ class Limits:
     """Every threshold; `[tool.bnprobe.thresholds]` replaces them by these names."""
 
     shift: float = 0.5
-    """Root mean square shift of a layer, in running σ, from which its mean counts as shifted: the
+    """Root mean square shift of a layer, in running σ, above which its mean counts as shifted: the
     CIFAR ResNet-20 on its own clean test images stays below 0.2, on mildly compressed ones below 0.3."""
 
     variance_ratio: float = 2.0
-    """Typical variance relative to the running variance, up or down, from which the scale counts as shifted."""
+    """Typical variance relative to the running variance, up or down, beyond which the scale counts as shifted."""
 
     surely_shifted: float = 0.5
-    """Share of channels with a significant shift (q < 0.01) that it takes to report a shifted mean."""
+    """Share of channels with a significant shift (q < 0.01) above which a shifted mean is reported."""
 
     constant_gamma: float = terms.NEAR_ZERO
     """|γ| below which a channel's output hardly varies: Frankle, Schwab & Morcos 2020 use the same."""
@@ -28,10 +28,10 @@ class Limits:
     """Samples below which a standard error over samples says little."""
 
     formula_mismatch: float = terms.FORMULA_MISMATCH
-    """Difference of output and formula, in units of the largest output, from which a layer does more than its kind."""
+    """Difference of output and formula, in units of the largest output, above which a layer does more than its kind."""
 
     gradient_step: float = 30.0
-    """Factor between the gradient lengths at two norms that follow each other, from which it counts as a break."""
+    """Factor between the gradient lengths at two norms that follow each other, beyond which it counts as a break."""
 
     gradient_gap: float = 1e-2
     """Relative violation of an identity that rounding, half precision included, does not explain."""
@@ -68,7 +68,7 @@ class Limits:
     """Share of a residual branch in the variance of its block, below which it does nothing."""
 
     outlier_energy: float = 0.5
-    """Share of the inputs' energy in outlier channels, from which these, and not the others, set the divisor."""
+    """Share of the inputs' energy in outlier channels, above which these, and not the others, set the divisor."""
 
     half_headroom: float = 2.0
     """How often the largest input must fit into half precision: the largest of other samples may be twice as large."""

@@ -80,7 +80,7 @@ def is_in(test: str, places: tuple[str, ...]) -> bool:
     return any(test == place or test.startswith((f"{place}/", f"{place}::")) for place in places)
 
 
-def observe(desk: Path, packages: list[Package], kept: Path | None = None) -> Execution:
+def observe(desk: Path, packages: list[Package], workers: int, kept: Path | None = None) -> Execution:
     """Run the tests of these packages and see which lines they run; read from `kept` when that still holds."""
     tests = sorted({test for package in packages for test in (*package.tests, *package.suite)})
     key = _key(tests)
@@ -88,7 +88,7 @@ def observe(desk: Path, packages: list[Package], kept: Path | None = None) -> Ex
         found = Execution(**json.loads(kept.read_text(encoding="utf-8")))
         if found.key == key:
             return found
-    found = _observe(desk, tests, key)
+    found = _observe(desk, tests, workers, key)
     if kept:
         kept.write_text(json.dumps(asdict(found)), encoding="utf-8")
     return found
@@ -102,8 +102,8 @@ def _key(tests: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _observe(desk: Path, tests: list[str], key: str) -> Execution:
-    options = ["--cov", "--cov-context=test", "--cov-report=", "--maxfail=0", "-rfE"]
+def _observe(desk: Path, tests: list[str], workers: int, key: str) -> Execution:
+    options = ["--cov", "--cov-context=test", "--cov-report=", "--maxfail=0", "-rfE", f"-n{workers}"]
     run = run_tests(desk, tests, options=options, plugins=[Stopwatch(desk / SECONDS)])
     if run.code != PASSED:
         raise BadList(f"tests fail without any mutant; correct them first:\n{run.printed[-3000:]}")

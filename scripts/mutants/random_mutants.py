@@ -57,7 +57,7 @@ def main(plan: Plan) -> int:
     print(f"{len(mutants)} mutants; the tests are run once without any", flush=True)
     outcomes: dict[RandomMutant, str] = {}
     with copies(plan.workers) as desks:
-        execution = observe(desks[0], asked_for(plan), plan.kept)
+        execution = observe(desks[0], asked_for(plan), plan.workers, plan.kept)
         for mutant, outcome in spread(mutants, desks, partial(outcome_of, execution, entries, plan.nearest)):
             outcomes[mutant] = outcome
             print(described(mutant, outcome), flush=True)

@@ -13,8 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnprobe.measures import detail, headroom, outliers, output_moments, roles, standard_errors, verdict
-from bnprobe.measures.stem import StemReading, _judged, _never_updated
+from bnprobe.measures import (
+    detail,
+    headroom,
+    outliers,
+    output_moments,
+    roles,
+    scale,
+    shift,
+    standard_errors,
+    verdict,
+)
+from bnprobe.measures.stem import StemReading, _judged
 from bnprobe.measures.verdict import _Effect
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Folded, Neighbours, Stem
@@ -120,6 +130,10 @@ def many_images(n: int = 900) -> LayerRecord:
     return site(rows, **memory_of(rows), n_calls=1)
 
 
+def shift_errors(record: LayerRecord) -> np.ndarray:
+    return shift.channel_columns(record)["shift_se"]
+
+
 THIRD, LESS = 1 / 3, hair(1 / 3, 0)
 
 
@@ -137,7 +151,8 @@ THIRD, LESS = 1 / 3, hair(1 / 3, 0)
 )
 def test_a_third_of_the_channels_makes_a_verdict(mean: _Effect, size: _Effect, expected: str) -> None:
     """Fails if a third is not enough, less than a third is, or one of mean and scale is not asked."""
-    assert verdict._verdict(many_images(), mean, size) == expected
+    record = many_images()
+    assert verdict._verdict(record, mean, size, shift_errors(record)) == expected
 
 
 @pytest.mark.parametrize(("n_images", "times"), [(9, 3), (10, 1)])
@@ -149,7 +164,8 @@ def test_below_ten_images_only_three_times_the_size_is_visible(n_images: int, ti
         record = site(
             rows, eps=0.0, running_mean=rows.mean((0, 2)) - factor * 0.2 * times * sigma, running_var=sigma**2
         )
-        assert verdict._effects(record)[0].looks == looks
+        columns = {**shift.channel_columns(record), **scale.channel_columns(record)}
+        assert verdict._effects(record, columns)[0].looks == looks
 
 
 @pytest.mark.parametrize(("n_images", "could"), [(9, False), (10, True)])
@@ -159,8 +175,10 @@ def test_ten_images_could_tell(n_images: int, could: bool) -> None:
     inside = np.tile([-1.0, 1.0], 50)
     rows = inside + 1e-3 * np.random.default_rng(0).normal(size=(n_images, 3, 1))
     record = site(rows, **memory_of(rows))
-    assert verdict._could_tell(record) is could
-    assert verdict._verdict(record, NONE, NONE) == ("same" if could else "too few samples")
+    assert verdict._could_tell(record, shift_errors(record)) is could
+    assert verdict._verdict(record, NONE, NONE, shift_errors(record)) == (
+        "same" if could else "too few samples"
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,16 +189,17 @@ def test_every_channel_must_be_as_it_was_created(mean: list[float], var: list[fl
     """Fails if one channel at 0 or 1 makes the whole layer never updated."""
     record = site(some_rows(), running_mean=mean, running_var=var)
     assert verdict.never_updated(record) is fresh
-    assert _never_updated(record) is fresh
 
 
 def test_one_finite_channel_is_remembered() -> None:
     """Fails if one poisoned channel makes a layer without running statistics, or half of a pair counts."""
     nan = float("nan")
-    assert verdict.remembers(site(some_rows(), running_mean=[nan, 0, nan], running_var=[1, 1, nan]))
-    assert not verdict.remembers(site(some_rows(), running_mean=[nan, 0, nan], running_var=[1, nan, 1]))
+    assert verdict.stores_statistics(site(some_rows(), running_mean=[nan, 0, nan], running_var=[1, 1, nan]))
+    assert not verdict.stores_statistics(
+        site(some_rows(), running_mean=[nan, 0, nan], running_var=[1, nan, 1])
+    )
     half = replace(site(some_rows()), running_var=np.ones(3))
-    assert not verdict.remembers(half)
+    assert not verdict.stores_statistics(half)
 
 
 # Standard errors
@@ -235,14 +254,14 @@ def test_rows_count_as_samples_at_most(of_model: int, of_layer: int, calls: int,
 )
 def test_outputs_keep_what_gamma_and_beta_set(error: float, ratio: float, holds: bool) -> None:
     """Fails if 0.2 |γ| in the mean, or 10 % in the deviation, to either side, is not what holds."""
-    assert output_moments._keeps(np.array([error]), np.array([ratio])) is holds
+    assert output_moments._on_target(np.array([error]), np.array([ratio])) is holds
 
 
 def test_the_typical_channel_decides_whether_outputs_hold() -> None:
     """Fails if the average of channels decides: one of five is far off."""
     ratio = np.array([1.0, 1.0, 1.0, 1.0, 99.0])
-    assert output_moments._keeps(np.array([0.0, 0.1, -0.1, 0.0, 50.0]), ratio)
-    assert not output_moments._keeps(np.full(5, 0.0), np.array([1.0, 2.0, 2.0, 0.5, 0.5]))
+    assert output_moments._on_target(np.array([0.0, 0.1, -0.1, 0.0, 50.0]), ratio)
+    assert not output_moments._on_target(np.full(5, 0.0), np.array([1.0, 2.0, 2.0, 0.5, 0.5]))
 
 
 @pytest.mark.parametrize(("mismatch", "reason"), [(0.01, "other"), (hair(0.01, 1), "other formula")])

@@ -42,12 +42,14 @@ def edited(found: Evidence, channels: Mapping[str, Any] | None = None, at: int =
     """The same with other cells: `row` in the line `at` of the layers, `channels` in the columns of its channels."""
     layers, of_channels = found.layers.astype(object), found.channels.astype(object)
     line = layers.index[at]
-    for name, value in row.items():
-        assert name in layers, name
-        layers.at[line, name] = value
     mine = (of_channels["layer"] == layers.at[line, "layer"]) & (
         of_channels["call"] == layers.at[line, "call"]
     )
+    for name, value in row.items():
+        assert name in layers, name
+        layers.at[line, name] = value
+    # a row and its channels name the same call
+    of_channels.loc[mine, "call"] = layers.at[line, "call"]
     for name, value in (channels or {}).items():
         assert name in of_channels, name
         values = value if isinstance(value, list) else [value] * int(mine.sum())

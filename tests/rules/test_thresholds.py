@@ -164,9 +164,9 @@ def test_a_gap_of_rounding_is_no_cause() -> None:
     first = edited(compared_twice(), pre_gap=1e-5, post_gap=1e-5, **far)
     both = edited(first, at=1, pre_gap=0.9, post_gap=0.9, **far)
     (found,) = findings("inputs-differ", both)
-    assert "comes in with what feeds b" in found.do
+    assert "inputs of b already differ" in found.do
     (found,) = findings("inputs-differ", edited(both, pre_gap=hair(1e-5, 1)))
-    assert "comes in with what feeds a" in found.do
+    assert "inputs of a already differ" in found.do
     (found,) = findings("inputs-differ", edited(both, post_gap=hair(1e-5, 1)))
     assert "begins inside a" in found.do
 
@@ -174,7 +174,7 @@ def test_a_gap_of_rounding_is_no_cause() -> None:
 def test_a_gap_within_its_noise_is_no_cause() -> None:
     """Fails if three times the noise is not enough, or less than that is: the gap that opens must be certain."""
     far = {"pre_gap": 0.9, "post_gap": 0.9, "pre_noise": 1e-9, "post_noise": 1e-9}
-    for side, says in (("pre", "comes in with what feeds a"), ("post", "begins inside a")):
+    for side, says in (("pre", "inputs of a already differ"), ("post", "begins inside a")):
         other = "post" if side == "pre" else "pre"
         same = {f"{other}_gap": 0.0, f"{other}_noise": 0.25, f"{side}_gap": 0.75}
         certain, not_certain = (
@@ -182,7 +182,7 @@ def test_a_gap_within_its_noise_is_no_cause() -> None:
             for noise in (0.25, hair(0.25, 1))
         )
         assert says in findings("inputs-differ", certain)[-1].do
-        assert "comes in with what feeds b" in findings("inputs-differ", not_certain)[-1].do
+        assert "inputs of b already differ" in findings("inputs-differ", not_certain)[-1].do
 
 
 def compared_twice() -> Evidence:
