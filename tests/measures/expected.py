@@ -14,7 +14,6 @@ from support.reference_probe import ReferenceProbe
 
 from bnprobe.measures import tables
 from bnprobe.recording import Recording
-from measures import reference
 
 STEADY = 1e-6
 """A spread below this part of the largest value is mostly rounding, and so is what is divided by it."""
