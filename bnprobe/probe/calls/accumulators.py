@@ -20,8 +20,8 @@ from bnprobe.probe.backward.observe_gradient import PassGradient
 from bnprobe.probe.calls import CallStats, HistogramScale, InputReading, halves, turned, unit
 from bnprobe.recording import GradientRecord, ProducerRecord
 from bnprobe.reductions import Affine, add, add_mapped, images_of, moments_of, packed
-from bnprobe.reductions.packed import BAD
 from bnprobe.stats import ClassMoments, Histogram, Moments
+from bnprobe.stats.fields import NONFINITE, recorded
 from bnprobe.stats.moments import Array
 
 
@@ -185,12 +185,11 @@ class Totals:
             _close(self._stretch, sums, counts)
         own = halves(sums["own"]) if "own" in sums else (None, None)
         return {
+            **recorded(sums),
             "pre": moments_of(sums["pre"]),
             "pre_images": images_of(sums["pre"]),
-            "pre_nonfinite": sums["pre"][BAD],
             "pre_histogram": counts["pre"].histogram(),
             "post": moments_of(sums["post"]),
-            "post_nonfinite": sums["post"][BAD],
             "post_histogram": counts["post"].histogram(),
             "n_positive": self._n_positive,
             "own_mean": own[0],
@@ -274,7 +273,7 @@ class GradientTotals:
             n_passes=self._n_passes,
             n_passes_dx=self._n_passes_dx,
             dy=moments_of(sums["dy"]),
-            dy_nonfinite=sums["dy"][BAD],
+            dy_nonfinite=sums["dy"][NONFINITE],
             dx=moments_of(sums["dx"]) if "dx" in sums else None,
             **{name: vectors.get(name) for name in ("gamma", "beta", "importance")},
             energy=self._energy,

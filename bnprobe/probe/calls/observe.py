@@ -30,7 +30,7 @@ from bnprobe.probe.calls.histogram_scale import HistogramScale, first_reference,
 from bnprobe.probe.calls.observation import CallStats, InputReading
 from bnprobe.probe.calls.vectors import Vectors
 from bnprobe.recording import CHANNELS, GROUP, INSTANCE
-from bnprobe.reductions import WHOLE, PerSample, Share, count, packed, read
+from bnprobe.reductions import WHOLE, PerSample, ReadRequest, Share, count, packed, read
 from bnprobe.stats import ClassMoments, Moments
 from bnprobe.stats.moments import Array
 
@@ -62,15 +62,16 @@ def observe_before(
         fixed = unchanged_map(last, plan, vectors) or stored_map(plan, vectors)
     per_sample = plan.pools in (INSTANCE, GROUP) and not plan.uses_running
     labels = labels if labels is not None and len(labels) == len(rows) else None
-    reading = read(
-        rows,
+    over_channels = plan.pools == CHANNELS and not plan.uses_running
+    request = ReadRequest(
         origin=reference.centre if reference else None,
         gate=fixed,
         bins=reference.input_bins if histograms and reference else None,
         share=share,
-        own=PerSample(plan.eps, plan.centred) if plan.pools == CHANNELS and not plan.uses_running else None,
+        per_sample=PerSample(plan.eps, plan.centred) if over_channels else None,
         keep_rows=per_sample or labels is not None,
     )
+    reading = read(rows, request)
     classes = None
     if labels is not None and reading.rows is not None:
         classes = ClassMoments.of(reading.rows, labels)
@@ -133,18 +134,18 @@ def _derive_output(before: InputReading, y: object, mismatch: float, histograms:
     own = None
     if reading.rows is not None:
         post = after(mapping, reading.rows).pool()
-        own = packed(post, bad=nonfinite_after(reading, post))
+        own = packed(post, nonfinite=nonfinite_after(reading, post))
     return CallStats(before, "derived", mismatch, derived_post=own, derived_counts=counts)
 
 
 def _read_output(before: InputReading, y: Tensor, mismatch: float, histograms: bool) -> CallStats:
     """The output's statistics from the output itself."""
     rows, reference = before.plan.rows(y.detach()), before.reference
-    reading = read(
-        rows,
+    request = ReadRequest(
         origin=reference.beta,
         gate=reference.itself,
         bins=reference.output_bins if histograms else None,
         share=before.share,
     )
+    reading = read(rows, request)
     return CallStats(before, "read", mismatch, after=reading)
