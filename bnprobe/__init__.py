@@ -1,10 +1,11 @@
 """What did normalization learn from the data? See `attach`, `record`, `report`, `check` and `compare`."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bnprobe.errors import (
     BadCheckpoint,
     BadImages,
+    BadLabels,
     BadRecordingFile,
     BadSettings,
     BnprobeError,
@@ -18,12 +19,24 @@ from bnprobe.errors import (
     UnknownModel,
 )
 
-# Eager, because the room of the same name would otherwise take the function's place on import.
+# Eager, because the package of the same name would otherwise take the function's place on import.
 from bnprobe.report import report
+from bnprobe.version import __version__
+
+if TYPE_CHECKING:
+    from bnprobe.checkpoints.check import check
+    from bnprobe.comparison.compare import compare
+    from bnprobe.comparison.result import Comparison
+    from bnprobe.norms import NormLayer, register_norm
+    from bnprobe.probe import Probe, attach
+    from bnprobe.probe.record import Interrupted, record
+    from bnprobe.recording import Recording, load
+    from bnprobe.report.result import Report
 
 __all__ = [
     "BadCheckpoint",
     "BadImages",
+    "BadLabels",
     "BadRecordingFile",
     "BadSettings",
     "BnprobeError",
@@ -32,6 +45,7 @@ __all__ = [
     "CannotProbe",
     "CannotWrite",
     "Comparison",
+    "Interrupted",
     "NoNormLayers",
     "NormLayer",
     "NotDefined",
@@ -40,6 +54,7 @@ __all__ = [
     "Recording",
     "Report",
     "UnknownModel",
+    "__version__",
     "attach",
     "check",
     "compare",
@@ -51,6 +66,8 @@ __all__ = [
 
 # Imported on first use: a report from a file needs no torch, and `bnprobe --help` needs nothing.
 _HOMES = {
+    "Comparison": "bnprobe.comparison.result",
+    "Interrupted": "bnprobe.probe.record",
     "NormLayer": "bnprobe.norms",
     "Probe": "bnprobe.probe",
     "Recording": "bnprobe.recording",
@@ -58,19 +75,19 @@ _HOMES = {
     "attach": "bnprobe.probe",
     "check": "bnprobe.checkpoints.check",
     "compare": "bnprobe.comparison.compare",
-    "Comparison": "bnprobe.comparison.result",
     "load": "bnprobe.recording",
     "record": "bnprobe.probe.record",
     "register_norm": "bnprobe.norms",
 }
 
+if not TYPE_CHECKING:  # to a type checker this would make every misspelt name an Any
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'bnprobe' has no attribute {name!r}")
-    from importlib import import_module
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'bnprobe' has no attribute {name!r}")
+        from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

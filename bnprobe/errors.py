@@ -2,58 +2,121 @@
 
 from __future__ import annotations
 
+from bnprobe.notebook import facts
+
 
 class BnprobeError(Exception):
-    """The base of everything bnprobe raises on purpose; the command line prints it as one line."""
+    """Base class of every error that bnprobe raises on purpose. Raised itself for an argument of the wrong kind.
+
+    The message is one line: the fact, the place and the next step. The command line prints it without a traceback and
+    exits with code 2. Not part of this family is `bnprobe.Interrupted`, which is a `KeyboardInterrupt`.
+
+    What to do: catch this class to handle all of them; read the message, which ends with the next step.
+    """
+
+    def _repr_html_(self) -> str:
+        return facts(type(self).__name__, [("message", self)])
 
 
 class NoNormLayers(BnprobeError):
-    """The model holds no normalization layer that bnprobe understands."""
+    """The model or file has no normalization layer that bnprobe recognizes, or no layer path matches `layers`.
+
+    The message names the closest candidates.
+
+    What to do: describe a layer of your own with `bnprobe.register_norm`, correct the pattern, or, if the norms were
+    folded into convolutions, use the model from before the fusion.
+    """
 
 
 class CannotProbe(BnprobeError):
-    """The model runs where no hook of Python is called."""
+    """The model is TorchScript or an exported graph: its layers run where Python hooks are not called.
+
+    What to do: attach to the model before scripting, tracing or exporting it, or check its weights with
+    `bnprobe.check`.
+    """
 
 
 class NothingRecorded(BnprobeError):
-    """A report was asked for, but no forward pass reached a normalization layer."""
+    """A report or comparison was requested, but no forward pass reached a normalization layer.
+
+    What to do: run the very object passed to `bnprobe.attach`, while the probe is attached; a deep copy, an exported
+    graph or a wrapper that was compiled earlier does not report to it. For `bnprobe.record`, give at least one batch.
+    """
 
 
 class CannotMerge(BnprobeError):
-    """Two recordings or statistics do not describe the same layers with the same weights."""
+    """Two recordings differ in weights, layers or settings, so their statistics must not be added.
+
+    What to do: record all parts from the same checkpoint, in eval mode if weights or running statistics would change
+    between them. For recordings that are meant to differ use `bnprobe.compare`.
+    """
 
 
 class CannotCompare(BnprobeError):
-    """Two recordings have no layer in common."""
+    """The two sides have no normalization layer in common; layers are matched by path and number of channels.
+
+    What to do: compare the same architecture in two states, or rename the modules of one side.
+    """
 
 
 class BadRecordingFile(BnprobeError):
-    """A recording file is truncated, foreign, newer than this program, or was edited."""
+    """A recording file is missing, truncated, edited, not a recording, or written by a newer bnprobe.
+
+    The message names the field that is wrong.
+
+    What to do: record again and write the file with `Recording.save`, or update bnprobe.
+    """
 
 
 class BadCheckpoint(BnprobeError):
-    """A checkpoint cannot be read safely, or does not fit the model."""
+    """A checkpoint cannot be read safely, or does not fit the model.
+
+    Files are read as data only; one that would have to execute code is refused.
+
+    What to do: save `model.state_dict()` with `torch.save` or safetensors and read that file.
+    """
 
 
 class UnknownModel(BnprobeError):
-    """No model of that name can be built."""
+    """No model or weights of that name can be built.
+
+    What to do: pick a name from `bnprobe list`, or give a model of your own as "package.module:function".
+    """
 
 
 class BadImages(BnprobeError):
-    """A folder of images is missing, empty, or holds nothing readable."""
+    """A folder of images is missing or empty, or none of its files can be read as an image.
+
+    What to do: give a folder of images, directly or in one subfolder per class.
+    """
 
 
 class BadLabels(BnprobeError):
-    """Class labels of a batch are not one whole number per sample."""
+    """Class labels are not one integer per sample of the batch.
+
+    What to do: pass a 1-D integer tensor, array or list, with -1 or None for unlabelled samples; for one-hot rows pass
+    `y.argmax(1)`.
+    """
 
 
 class CannotWrite(BnprobeError):
-    """An output path cannot be written."""
+    """A file cannot be written: no permission, no space, or the path is a folder.
+
+    What to do: choose another path. A file that was there before is still whole.
+    """
 
 
 class NotDefined(BnprobeError):
-    """A quantity was asked of a layer for which it has no meaning."""
+    """A quantity was requested that has no meaning for this layer or recording, or a column or layer does not exist.
+
+    What to do: pick a name from the columns of `Report.channels` or `Report.layers`; the glossary of the page says for
+    which layers each is defined.
+    """
 
 
 class BadSettings(BnprobeError):
-    """A file of settings cannot be read, or asks for something that does not exist."""
+    """A settings or baseline file cannot be read, or names a rule, threshold or key that does not exist.
+
+    What to do: correct the entry named in the message. `bnprobe rules` lists the rules, `bnprobe rules RULE` the thresholds
+    of one.
+    """

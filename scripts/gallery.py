@@ -10,19 +10,25 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape, unescape
 from pathlib import Path
 
+FIRST = ("mobilenet_v2.html",)
+"""Shown before the others: a network that everybody knows, on photographs. The others follow by name."""
+
 MOST_BYTES = 15_000_000
+NO_CARD = ("index.html", "api.html")
+"""The index itself, and the API reference: neither is about a network."""
 LARGEST_DRAWING = 40_000
 
 STYLE = """
 :root { --ink: #1b1e23; --muted: #5f656e; --paper: #fdfdfb; --panel: #f3f3ef; --line: #dcdcd5; --link: #1f6a8f;
-  --seen: #2f7fa6; --memory: #c2601f; }
+  --measured: #2f7fa6; --expected: #c2601f; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e8e7e3; --muted: #a8adb5; --paper: #16181c; --panel: #1f2227; --line: #363a41; --link: #7cc2e4;
-    --seen: #5fb3d9; --memory: #e08e55; }
+    --measured: #5fb3d9; --expected: #e08e55; }
 }
 body { margin: 0 auto; max-width: 70rem; padding: 2.5rem 1.5rem 4rem; color: var(--ink); background: var(--paper);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; overflow-wrap: anywhere; }
@@ -55,6 +61,12 @@ class Entry:
     n_bytes: int
 
 
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Those named in FIRST, in that order, then the others by name."""
+    places = {name: place for place, name in enumerate(FIRST)}
+    return sorted(paths, key=lambda path: (places.get(path.name, len(FIRST)), path.name))
+
+
 def entry(path: Path) -> Entry:
     """What a page says of itself."""
     page = path.read_text("utf-8")
@@ -66,7 +78,7 @@ def entry(path: Path) -> Entry:
         path.name,
         text(first(r"<title>(.*?)</title>", page)),
         " ".join(filter(None, [lead, f"{data}, {mode} mode." if data else ""])),
-        sentence(answer[1] if len(answer) > 1 else " ".join(answer)),
+        sentence(answer[0] if answer else ""),
         maps,
         "" if maps else drawing(page),
         len(page.encode()),
@@ -158,7 +170,7 @@ def main() -> int:
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("reports"), help="default: reports")
     folder = parser.parse_args().folder
-    paths = sorted(path for path in folder.glob("*.html") if path.name != "index.html")
+    paths = in_order(path for path in folder.glob("*.html") if path.name not in NO_CARD)
     page = index([entry(path) for path in paths])
     (folder / "index.html").write_text(page, "utf-8")
     total = len(page.encode()) + sum(path.stat().st_size for path in paths)

@@ -76,7 +76,7 @@ print(page.count("<figure>") > 5, "could not be drawn" in page)
 
 def test_the_command_line_rebuilds_a_page_where_there_is_no_torch(saved):
     """Fails if `bnprobe report run.bnp` imports the model side before it knows that it needs it."""
-    code = 'from bnprobe.cli import main; assert main(["report", "run.bnp", "-o", "cli.html"]) == 0'
+    code = 'from bnprobe.cli.main import main; assert main(["report", "run.bnp", "-o", "cli.html"]) == 0'
     assert "page: cli.html" in python(TAKEN_AWAY["refused"] + code, saved.parent)
 
 
@@ -97,7 +97,7 @@ def test_help_imports_nothing_heavy(tmp_path):
     """Fails if the parser needs a model or a table to describe itself."""
     code = f"""
 import sys
-from bnprobe.cli import main
+from bnprobe.cli.main import main
 try:
     main(["report", "--help"])
 except SystemExit:

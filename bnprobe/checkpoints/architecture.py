@@ -1,4 +1,4 @@
-"""A checkpoint with its architecture: kinds, eps and neighbours are what the model says, not what names suggest."""
+"""A checkpoint with its architecture: kinds, eps and neighbours come from the model, not from names."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ def wired(path: Path, arch: str) -> Recording:
         n_forwards=0,
         n_images=0,
         seconds=0.0,
-        notes=("What surrounds each norm was told by one blank image; nothing else of it is kept.",),
+        notes=(
+            "What surrounds each norm was found with one blank image; nothing else of that pass is kept.",
+        ),
     )
     return replace(seen, about=about, layers=tuple(without_calls(record) for record in seen.layers))
 
 
 def _blank(model: Subject, arch: str) -> None:
-    """One forward pass on a grey image, which only shows the order of things."""
+    """One forward pass on a grey image, which only shows the order of operations."""
     image = Image.new("RGB", (SIDE, SIDE), (127, 127, 127))
     try:
         model.model(*model.to_inputs([model.preprocess(image)]))

@@ -4,33 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from bnprobe.checkpoints.groups import Grouped, grouped
-from bnprobe.checkpoints.records import EPS, records
+from bnprobe.checkpoints.records import records
 from bnprobe.errors import BadCheckpoint, NoNormLayers
 from bnprobe.models.checkpoint_file import State, load_all, state_of
 from bnprobe.recording import About, Recording
+from bnprobe.recording.terms import TORCH_EPS
+from bnprobe.version import __version__
 
 if TYPE_CHECKING:
     from bnprobe.report.result import Report
 
-GUESSED = "Which weights feed a norm was told from names and shapes; `--arch` makes it exact."
+GUESSED = "Which layer feeds a norm was inferred from names and shapes; `--arch` makes it exact."
 
 
-def check(source: Any, *, arch: str | None = None, config: str | Path | None = None) -> Report:
-    """What a checkpoint alone says of its norms: no data, no architecture, and nothing in it is executed.
+def check(
+    source: str | Path | Mapping[str, object], *, arch: str | None = None, config: str | Path | None = None
+) -> Report:
+    """Report on the norms of a checkpoint: weights only, without architecture or data.
 
-    `source` is a file (`.pt .pth .th .bin .ckpt .safetensors`), an index (`*.index.json`), a folder of shards,
-    or a state dict in memory. With `arch` ("torchvision:resnet50", or your own "package.module:function") the
-    model is built and the file loaded into it, so that eps, kinds, and what stands around each norm are exact.
-    `config` is a file of settings, as for `bnprobe.report`.
+    Norms are found by the names and shapes of tensors. Files are read as data only: one that would have to execute code
+    is refused. eps is not stored in a file of weights; torch's default is assumed and the report says so.
 
-    Raises BadCheckpoint for what cannot be read, and NoNormLayers where no norm is found.
+    Args:
+        source: A file (.pt .pth .th .bin .ckpt .safetensors), an index (*.index.json), a folder of shards, or a state
+            dict.
+        arch: Model to build around a file, "torchvision:resnet50" or your own "package.module:function", so that eps,
+            kinds and neighbours of the norms are exact. None guesses neighbours from names and shapes.
+        config: A TOML file of settings, as for `report`.
+
+    Returns:
+        A report whose columns that need data are NaN.
+
+    Raises:
+        BadCheckpoint: The source cannot be read safely, or does not fit `arch`.
+        NoNormLayers: No norm was found.
+        UnknownModel: No model is called `arch`.
+        BadSettings: `config` cannot be read or names something that does not exist.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+        >>> report = bnprobe.check(model.state_dict())
+        >>> report.layers[["layer", "kind", "n_channels", "mode"]].values.tolist()
+        [['1', 'batch_norm', 8, 'weights only']]
     """
     from bnprobe.report import report
 
@@ -56,19 +79,26 @@ def recording_of(source: Any, arch: str | None = None) -> Recording:
                 else f", got {type(source).__name__}. Give model.state_dict(), or probe the model: bnprobe.attach."
             )
         )
-    return _recording(state, "a state dict", f"{len(state)} tensors in memory")
+    return _recording(state, "a state dict", f"{len(state)} tensors in RAM")
 
 
 def _recording(state: State, name: str, weights: str) -> Recording:
     """Raises NoNormLayers, with what was found instead."""
     found = grouped(state)
+    if not found.norms and found.unreadable:
+        raise BadCheckpoint(
+            f"{name}: {found.unreadable[0]}, so this norm cannot be read, and there is no other. "
+            "Save the state dict with dense tensors of floats."
+        )
     if not found.norms:
         raise NoNormLayers(f"{name}: {_what_there_is(state, found)}")
     try:
         layers = records(state, found.norms)
     except BadCheckpoint as error:
         raise BadCheckpoint(f"{name}: {error}") from None
-    notes = [f"eps is not in a file of weights: {EPS:g}, torch's default, was taken for all norms."]
+    notes = [
+        f"A file of weights does not hold eps: {TORCH_EPS:g}, torch's default, was assumed for all norms."
+    ]
     if any(layer.neighbours is not None for layer in layers):
         notes.append(GUESSED)
     return Recording(about(name, weights, state, notes), layers, not_understood=found.odd)
@@ -77,14 +107,16 @@ def _recording(state: State, name: str, weights: str) -> Recording:
 def about(name: str, weights: str, state: State, notes: list[str]) -> About:
     """What was checked, in words; n_parameters counts every number that is no statistic."""
     statistics = ("running_mean", "running_var", "num_batches_tracked")
-    n = sum(tensor.numel() for key, tensor in state.items() if not key.endswith(statistics))
+    n = sum(
+        tensor.numel() for key, tensor in state.items() if not (key.endswith(statistics) or is_lazy(tensor))
+    )
     return About(
         model=name,
         weights=weights,
         data="none",
         preprocessing="none",
         device="none",
-        versions=f"bnprobe {version('bnprobe')}, torch {torch.__version__}",
+        versions=f"bnprobe {__version__}, torch {torch.__version__}",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         n_parameters=n,
         notes=tuple(notes),
@@ -98,16 +130,18 @@ def _size(path: Path) -> str:
 
 
 def _what_there_is(state: State, found: Grouped) -> str:
-    """Why there is no norm, as far as the tensors tell, and what to do."""
+    """Why there is no norm, as far as the tensors show, and what to do."""
     weights = {
-        name.removesuffix(".weight") for name, t in state.items() if name.endswith(".weight") and t.dim() > 1
+        name.removesuffix(".weight")
+        for name, t in state.items()
+        if name.endswith(".weight") and not is_lazy(t) and t.dim() > 1
     }
     biased = sum(f"{path}.bias" in state for path in weights)
     facts = f"{len(state)} tensors, {len(weights)} layers of weights ({biased} with a bias), and no norm: "
     if found.odd:
         return facts + f"{found.odd[0]} does not fit together. Save the state dict of the whole model."
     if weights and biased == len(weights):
-        return facts + "they may have been folded into the weights. Check the file from before the fusion."
+        return facts + "they may have been folded into the weights. Check the file from before fusion."
     names = ", ".join(list(state)[:3])
     return (
         facts

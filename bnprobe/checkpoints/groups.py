@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from bnprobe.models.checkpoint_file import State
+from bnprobe.models.tensor_kinds import foreign, is_number, kind
 
 ALIASES = {
     "gamma": ("weight", "gamma"),
@@ -24,6 +24,7 @@ ALIASES = {
     "running_mean": ("running_mean", "moving_mean"),
     "running_var": ("running_var", "moving_variance", "moving_var"),
 }
+STATISTICS = ("running_mean", "running_var")
 COUNTER = "num_batches_tracked"
 SAYS_NORM = re.compile(r"norm|(^|[._])(ln|rms|bn|gn)[^.]*$", re.IGNORECASE)
 
@@ -32,7 +33,7 @@ MOST_CHANNELS = 2**20
 
 
 class Norm(NamedTuple):
-    """The tensors of one norm, each with one entry per channel, and what they are taken for in words."""
+    """The tensors of one norm, each with one entry per channel, and in words what they are taken for."""
 
     path: str
     kind: str
@@ -48,27 +49,30 @@ class Norm(NamedTuple):
 
 @dataclass(frozen=True)
 class Grouped:
-    """The norms of a state dict in its order, and names that look like one but do not fit together."""
+    """The norms of a state dict in its order, and names that look like one but do not fit together.
+
+    `unreadable` says which of their tensors are no plain numbers, and what those are.
+    """
 
     norms: tuple[Norm, ...]
     odd: tuple[str, ...]
+    unreadable: tuple[str, ...]
 
 
 def grouped(state: State) -> Grouped:
     """Every norm that the names and shapes of `state` show."""
     norms: list[Norm] = []
     odd: list[str] = []
+    unreadable: list[str] = []
     for path, tensors in _modules(state):
+        if strange := _unreadable(path, tensors):
+            unreadable.append(f"{path}.{strange}".lstrip("."))
+            odd.append(f"{path} (entries: {_entries(_vectors(tensors))}; {strange})")
+            continue
         norm = _with_statistics(path, tensors, odd) or _without_statistics(path, tensors)
         if norm is not None and norm.n_channels:
             norms.append(norm)
-    return Grouped(tuple(norms), tuple(odd))
-
-
-def is_number(tensor: Tensor) -> bool:
-    """Whether a tensor holds real numbers at rest, quantized ones included, and has them in memory."""
-    stored = tensor.layout == torch.strided and tensor.device.type != "meta"
-    return stored and (tensor.is_quantized or tensor.is_floating_point())
+    return Grouped(tuple(norms), tuple(odd), tuple(unreadable))
 
 
 def _modules(state: State) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -89,33 +93,53 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,18})", name)]
 
 
+def _unreadable(path: str, tensors: Mapping[str, Tensor]) -> str:
+    """The first tensor of a norm that holds no numbers, and what it is; empty for other modules and readable norms."""
+    known = any(_named(tensors, field) is not None for field in STATISTICS)
+    if not known and not SAYS_NORM.search(path.rpartition(".")[2]):
+        return ""
+    for leaf in (name for names in ALIASES.values() for name in names if name in tensors):
+        strange = kind(tensors[leaf]) if known and not is_number(tensors[leaf]) else foreign(tensors[leaf])
+        if strange:
+            return f"{leaf} is {strange}"
+    return ""
+
+
 def _with_statistics(path: str, tensors: Mapping[str, Tensor], odd: list[str]) -> Norm | None:
-    vectors = {field: tensor for field in ALIASES if (tensor := _vector(tensors, field)) is not None}
-    named = [field for field in ("running_mean", "running_var") if _named(tensors, field) is not None]
-    if not named:
+    vectors = _vectors(tensors)
+    if not any(_named(tensors, field) is not None for field in STATISTICS):
         return None
     sizes = {field: tensor.numel() for field, tensor in vectors.items()}
-    missing = [field for field in ("running_mean", "running_var") if field not in vectors]
+    missing = [field for field in STATISTICS if field not in vectors]
     if missing or len(set(sizes.values())) != 1:
-        found = ", ".join(f"{field} {size}" for field, size in sizes.items())
-        odd.append(f"{path} (entries: {found or 'none that are numbers'})")
+        odd.append(f"{path} (entries: {_entries(vectors)})")
         return None
     return Norm(path, "batch_norm", "batch norm by its buffers", vectors, tensors.get(COUNTER))
 
 
 def _without_statistics(path: str, tensors: Mapping[str, Tensor]) -> Norm | None:
-    if _named(tensors, "running_mean") is not None or _named(tensors, "running_var") is not None:
+    if any(_named(tensors, field) is not None for field in STATISTICS):
         return None
     gamma, beta = _named(tensors, "gamma"), _named(tensors, "beta")
     if gamma is None or not is_number(gamma) or not 0 < gamma.numel() <= MOST_CHANNELS or not gamma.dim():
         return None
     if beta is not None:
-        if beta.shape != gamma.shape or not is_number(beta):
+        if not is_number(beta) or beta.shape != gamma.shape:
             return None
         return Norm(path, "unknown_norm", "norm by its weight and bias", {"gamma": gamma, "beta": beta}, None)
     if gamma.dim() == 1 and SAYS_NORM.search(path) and len(tensors) == 1:
         return Norm(path, "unknown_norm", "norm by its name and weight", {"gamma": gamma}, None)
     return None
+
+
+def _entries(vectors: Mapping[str, Tensor]) -> str:
+    """How many numbers each vector has, in words."""
+    return ", ".join(f"{field} {t.numel()}" for field, t in vectors.items()) or "none that are numbers"
+
+
+def _vectors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a norm that have one number per channel, by their fields."""
+    return {field: tensor for field in ALIASES if (tensor := _vector(tensors, field)) is not None}
 
 
 def _named(tensors: Mapping[str, Tensor], field: str) -> Tensor | None:

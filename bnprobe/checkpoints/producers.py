@@ -1,10 +1,10 @@
-"""Which weights make a norm's input, told from names and shapes: a guess, and none where two answers fit.
+"""Which weights produce a norm's input, inferred from names and shapes: a guess, and none where two answers fit.
 
 The pairs that people write are siblings: conv1 and bn1, conv and norm, or 0 and 1 in a Sequential. The
 weights must have as many outputs as the norm has channels. A norm may also stand before the weights of
 the same number (pre-activation), so a pair counts only where the file's order says that the weights come
 first; where the file has no order, because its names are sorted, only where their inputs do not fit the
-norm, or where no other pair of the file tells that its norms come first.
+norm, or where no other pair of the file shows that its norms come first.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.checkpoints.groups import Norm, is_number
+from bnprobe.checkpoints.groups import Norm
 from bnprobe.models.checkpoint_file import State
+from bnprobe.models.tensor_kinds import is_number
 from bnprobe.recording.neighbours import Folded
 from bnprobe.stats.moments import Array
 
@@ -74,7 +75,7 @@ def as_float64(tensor: Tensor) -> Array:
 
 
 def _held(tensor: Tensor) -> bool:
-    """Whether a tensor has a place in memory for every number that it declares: an expanded one has not."""
+    """Whether a tensor has storage for every number that it declares: an expanded one has not."""
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
@@ -83,7 +84,7 @@ def _weights(state: State) -> dict[str, Tensor]:
     return {
         name.removesuffix(".weight"): tensor
         for name, tensor in state.items()
-        if name.endswith(".weight") and tensor.dim() >= 2 and is_number(tensor) and tensor.numel()
+        if name.endswith(".weight") and is_number(tensor) and tensor.dim() >= 2 and tensor.numel()
         if not TRANSPOSED.search(name) and not _perhaps_transposed(tensor)
     }
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bnprobe.checkpoints.groups import Norm
 from bnprobe.checkpoints.producers import as_float64, folded, producers
 from bnprobe.errors import BadCheckpoint
 from bnprobe.models.checkpoint_file import State
+from bnprobe.models.tensor_kinds import foreign
 from bnprobe.recording import BATCH, UNKNOWN, LayerRecord
 from bnprobe.recording.neighbours import Neighbours
+from bnprobe.recording.terms import TORCH_EPS
 from bnprobe.stats import ImageMoments, Moments
 
-EPS = 1e-5
-"""What torch adds to the variance unless told otherwise; a file does not keep it."""
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def records(state: State, norms: tuple[Norm, ...]) -> tuple[LayerRecord, ...]:
@@ -27,36 +30,11 @@ def records(state: State, norms: tuple[Norm, ...]) -> tuple[LayerRecord, ...]:
 
 
 def without_calls(record: LayerRecord) -> LayerRecord:
-    """The same norm as if it had not been called: its vectors and neighbours, and no statistics."""
-    empty = Moments.empty(record.n_channels)
-    zeros = np.zeros(record.n_channels)
-    return replace(
-        record,
-        parameters_moved=False,
-        buffers_moved=False,
-        n_calls=0,
-        n_calls_training=0,
-        n_calls_running=0,
-        n_images=0,
-        output="derived",
-        mismatch=float("nan"),
-        pre=empty,
-        pre_images=ImageMoments.empty(zeros),
-        pre_nonfinite=zeros,
-        pre_histogram=None,
-        post=empty,
-        post_nonfinite=zeros,
-        post_histogram=None,
-        n_positive=zeros,
-        own_mean=None,
-        own_log_var=None,
-        gradient=None,
-        classes=None,
-    )
+    """The same norm as if it had not been called: its vectors, neighbours and circumstances, and no statistics."""
+    return replace(record, **_no_calls(record.n_channels))
 
 
 def _record(norm: Norm, neighbours: Neighbours | None) -> LayerRecord:
-    empty, zeros = Moments.empty(norm.n_channels), np.zeros(norm.n_channels)
     vectors = {name: as_float64(tensor) for name, tensor in norm.vectors.items()}
     return LayerRecord(
         layer=norm.path,
@@ -64,52 +42,62 @@ def _record(norm: Norm, neighbours: Neighbours | None) -> LayerRecord:
         kind=norm.kind,
         class_name=norm.says,
         pools=BATCH if norm.kind == "batch_norm" else UNKNOWN,
-        eps=EPS,
+        eps=TORCH_EPS,
         momentum=float("nan"),
         n_batches_tracked=_count(norm.counter),
         gamma=vectors.get("gamma"),
         beta=vectors.get("beta"),
         running_mean=vectors.get("running_mean"),
         running_var=vectors.get("running_var"),
-        parameters_moved=False,
-        buffers_moved=False,
-        n_calls=0,
-        n_calls_training=0,
-        n_calls_running=0,
-        n_images=0,
-        output="derived",
-        mismatch=float("nan"),
-        pre=empty,
-        pre_images=ImageMoments.empty(zeros),
-        pre_nonfinite=zeros,
-        pre_histogram=None,
-        post=empty,
-        post_nonfinite=zeros,
-        post_histogram=None,
-        n_positive=zeros,
-        own_mean=None,
-        own_log_var=None,
         neighbours=neighbours,
+        **_no_calls(norm.n_channels),
     )
+
+
+def _no_calls(n_channels: int) -> dict[str, Any]:
+    """The fields of a record that calls fill, as they are without any."""
+    empty, zeros = Moments.empty(n_channels), np.zeros(n_channels)
+    return {
+        "parameters_moved": False,
+        "buffers_moved": False,
+        "n_calls": 0,
+        "n_calls_training": 0,
+        "n_calls_running": 0,
+        "n_images": 0,
+        "output": "derived",
+        "mismatch": float("nan"),
+        "pre": empty,
+        "pre_images": ImageMoments.empty(zeros),
+        "pre_nonfinite": zeros,
+        "pre_histogram": None,
+        "post": empty,
+        "post_nonfinite": zeros,
+        "post_histogram": None,
+        "n_positive": zeros,
+        "own_mean": None,
+        "own_log_var": None,
+        "gradient": None,
+        "classes": None,
+    }
 
 
 def _neighbours(norm: Norm, path: str | None, state: State) -> Neighbours | None:
     """What the likely weights before a norm say; nothing is claimed of what follows."""
     if path is None:
         return None
-    ends = folded(state[f"{path}.weight"], state.get(f"{path}.bias"), norm, EPS)
+    ends = folded(state[f"{path}.weight"], state.get(f"{path}.bias"), norm, TORCH_EPS)
     return None if ends is None else Neighbours("unknown", producer=path, folded=ends, guessed=True)
 
 
 def _count(counter: Tensor | None) -> int | None:
     """Batches tracked, where a whole number is kept."""
-    if counter is None or counter.numel() != 1 or counter.is_floating_point() or counter.is_complex():
+    if counter is None or foreign(counter) or counter.dtype not in WHOLE or counter.numel() != 1:
         return None
     return int(counter)
 
 
 def _demand_held(norms: tuple[Norm, ...]) -> None:
-    """Tensors may be views of one another: a few bytes that declare many vectors would fill the memory."""
+    """Tensors may be views of one another: a few bytes that declare many vectors would fill the RAM."""
     tensors = [tensor for norm in norms for tensor in norm.vectors.values()]
     places = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     declared, held = sum(tensor.numel() for tensor in tensors), sum(places.values())

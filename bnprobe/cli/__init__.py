@@ -1,1 +1,1 @@
-"""Commands of the command line that need a room of their own; `bnprobe.cli.main` hangs them in."""
+"""The command line: `main` parses and dispatches, and every larger command has a file of its own."""

@@ -1,4 +1,4 @@
-"""`bnprobe check`: what checkpoints alone say, for people and for machines."""
+"""`bnprobe check`: what checkpoints reveal without data, for people and for machines."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ FORMATS = ("text", "json", "sarif", "html")
 
 
 def add(commands: Any) -> None:
-    """Hang the command in."""
+    """Add the command to the parser."""
     check = commands.add_parser(
         "check",
-        help="check files of weights: no architecture, no data, nothing executed",
-        description="Say what the norms of a checkpoint reveal by themselves: statistics that were never updated, "
+        help="check weight files: no architecture, no data, nothing executed",
+        description="Report what the norms of a checkpoint reveal without data: running statistics that were never updated, "
         "dead channels, numbers that half precision cannot hold. FILE is a checkpoint (.pt .pth .th .bin .ckpt "
         ".safetensors), an index (*.index.json) or a folder of shards. Pickled code is refused, not run.",
     )
-    check.add_argument("files", metavar="FILE", nargs="+")
+    check.add_argument("files", metavar="FILE", nargs="+", help="checkpoint, index or folder of shards")
     check.add_argument(
         "--arch",
         metavar="NAME",
-        help="the architecture, torchvision:resnet50 or package.module:function: it is built, and what surrounds each "
-        "norm is then exact",
+        help="architecture to build, torchvision:resnet50 or package.module:function, so that eps, kinds and neighbours of "
+        "norms are exact",
     )
-    check.add_argument("--format", choices=FORMATS, default="text", help="how to say it (default text)")
+    check.add_argument("--format", choices=FORMATS, default="text", help="output format (default text)")
     check.add_argument(
-        "-o", "--out", metavar="FILE", help="where to write (default: printed; html: reports/NAME.check.html)"
+        "-o", "--out", metavar="FILE", help="output file (default: print; html: reports/NAME.check.html)"
     )
     add_fail_on(check)
-    check.add_argument("--baseline", metavar="FILE", help="findings of this file do not count")
+    check.add_argument("--baseline", metavar="FILE", help="ignore findings listed in FILE")
     check.add_argument(
-        "--write-baseline", metavar="FILE", help="write today's findings for a later --baseline"
+        "--write-baseline", metavar="FILE", help="write the current findings to FILE, for a later --baseline"
     )
     add_config(check)
     check.set_defaults(run=run)
@@ -63,7 +63,7 @@ def _outs(options: argparse.Namespace) -> list[Path]:
 
     if options.out and options.format == "html" and len(options.files) > 1:
         raise BnprobeError(
-            "html is a page per file, and -o names one. Leave -o out, or check one file at a time."
+            "html writes one page per file, but -o names a single one. Leave -o out, or check one file at a time."
         )
     outs = [Path(options.out)] if options.out else []
     if options.format == "html" and not outs:

@@ -23,26 +23,29 @@ ONCE = (*TWICE, "limit", "size", "mean", "std", "layers", "loss", "no_histograms
 
 
 def add(commands: Any) -> None:
-    """Hang the command in."""
+    """Add the command to the parser."""
     compare = commands.add_parser(
         "compare",
         help="compare two recordings or checkpoints, or one model on two sets of data or in two modes",
-        description="Say what changed from A to B, and where it begins. A and B are recordings (FILE.bnp) or checkpoints, "
-        "of which only what is stored is compared; or A alone is a model, as in `bnprobe report`, that is recorded twice: "
+        description="Report what changed from A to B and where it begins. A and B are recordings (FILE.bnp) or checkpoints, "
+        "of which only stored values are compared; or A alone is a model, as in `bnprobe report`, that is recorded twice: "
         "give the option that differs twice (--data A --data B, --checkpoint A --checkpoint B, --weights A --weights B), or "
-        "--modes for eval and train mode on the same images.",
+        "--modes for eval and train mode on the same data.",
     )
     compare.add_argument("sides", metavar="A", nargs="+", help="A and B, or one model to record twice")
     compare.add_argument("--modes", action="store_true", help="record A in eval mode and B in train mode")
     add_subject(compare, twice=True)
     compare.add_argument(
-        "--format", choices=FORMATS, default="html", help="a page and its summary (default), or text, or json"
+        "--format",
+        choices=FORMATS,
+        default="html",
+        help="output format: html, a page with a printed summary (default), text or json",
     )
     compare.add_argument(
         "-o",
         "--out",
         metavar="FILE",
-        help="where to write (default: reports/A-vs-B.html; text and json: printed)",
+        help="output file (default: reports/A-vs-B.html; text and json: print)",
     )
     add_fail_on(compare)
     add_config(compare)
@@ -66,12 +69,12 @@ def run(options: argparse.Namespace) -> int:
 def _out(options: argparse.Namespace) -> Path | None:
     if options.out or options.format != "html":
         return Path(options.out) if options.out else None
-    names = _told_apart([Path(side.rpartition(":")[2]) for side in options.sides])
+    names = _distinct_names([Path(side.rpartition(":")[2]) for side in options.sides])
     return Path("reports", f"{'-vs-'.join(names)}{'' if len(names) > 1 else '.compared'}.html")
 
 
-def _told_apart(sides: list[Path]) -> list[str]:
-    """Names for a page: without suffix where that tells the sides apart, else with it, else with folders."""
+def _distinct_names(sides: list[Path]) -> list[str]:
+    """Names for a page: without suffix where these differ, else with it, else with folders."""
     stems = [side.name.partition(".")[0] or "side" for side in sides]
     parts = [Path(os.path.abspath(side)).parts[1:] for side in sides]
     if len(set(stems)) == len(set(parts)):
@@ -122,7 +125,7 @@ def _recorded_twice(options: argparse.Namespace) -> tuple[Recording, Recording]:
 
 
 def _record(options: argparse.Namespace, train: bool) -> Recording:
-    """One side, of a model built anew: train mode moves its buffers, and chance is the same on both sides."""
+    """One side, of a freshly built model, since train mode changes buffers; both sides use the same random seed."""
     from bnprobe.models.subject import seeded
 
     subject, batches = subject_and_batches(options)

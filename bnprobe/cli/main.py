@@ -1,6 +1,6 @@
 """The command line: parse, call, print, exit code. No arithmetic.
 
-Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input, in one line without a traceback.
+Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input, in one line without a traceback, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,15 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bnprobe.cli import check, compare, rules
+from bnprobe.cli.closed_pipe import quiet
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import add_subject, described, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError, UnknownModel
-from bnprobe.report.page.numbers import shorten
+from bnprobe.report.numbers import shorten
+from bnprobe.version import __version__
 
 if TYPE_CHECKING:
     from bnprobe.recording import Recording
 
+
+EXIT_CODES = (
+    "Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input (one line says what to do), "
+    "130 interrupted."
+)
 
 LONGEST = 1500
 """Characters of a complaint; of a longer one the middle is left out, since what to do stands at its end."""
@@ -32,8 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot spell γ still gets the rest
     try:
-        options = _parser().parse_args(arguments)
-        return int(options.run(options))
+        with quiet():
+            options = _parser().parse_args(arguments)
+            return int(options.run(options))
     except BnprobeError as error:
         print(f"bnprobe: {shorten(' '.join(str(error).split()), LONGEST)}", file=sys.stderr)
         return 2
@@ -50,7 +58,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="bnprobe", description="What did normalization learn from the data?")
+    parser = _Parser(
+        prog="bnprobe", description="What did normalization learn from the data?", epilog=EXIT_CODES
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"bnprobe {__version__}", help="print the version and exit"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_report(commands)
@@ -66,7 +79,7 @@ def _add_demo(commands: Any) -> None:
         "demo",
         help="probe the small trained network that comes with bnprobe",
         description="Probe the embedded network (a narrow mobilenet_v2 that reads handwritten digits) on its held-out "
-        "digits, and write the page. Needs no network and no arguments.",
+        "digits, and write the page. Needs neither internet access nor arguments.",
     )
     _add_output(demo, "reports/demo.html")
     demo.set_defaults(run=_demo)
@@ -77,12 +90,12 @@ def _add_report(commands: Any) -> None:
         "report",
         help="probe a model on images, or rebuild the page of a saved recording",
         description="SUBJECT is a torchvision model by name (see `bnprobe list`), your own as package.module:function "
-        "(a function without arguments that returns the model), or a recording saved before (FILE.bnp).",
+        "(a function without arguments that returns the model), or a saved recording (FILE.bnp).",
     )
-    report.add_argument("subject", metavar="SUBJECT")
+    report.add_argument("subject", metavar="SUBJECT", help="model to probe, or recording to show")
     add_subject(report)
     report.add_argument(
-        "--train-mode", action="store_true", help="let batches normalize themselves, as in training"
+        "--train-mode", action="store_true", help="normalize with batch statistics, as in training"
     )
     report.add_argument("--save", metavar="FILE", help="also save the recording, e.g. run.bnp")
     add_save_partial(report)
@@ -147,7 +160,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _refuse_model_options(options: argparse.Namespace) -> None:
-    """A recording is what was seen: nothing that would change it can be asked for now."""
+    """A saved recording cannot be changed: refuse options that would."""
     names = (
         "weights",
         "checkpoint",
@@ -166,7 +179,7 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
     if given:
         raise BnprobeError(
             f"{options.subject} is a saved recording, so {', '.join(given)} can change nothing. "
-            "Leave them out, or name the model to record anew."
+            "Leave them out, or name the model to record it again."
         )
 
 

@@ -1,4 +1,4 @@
-"""What is said and kept when a run is interrupted."""
+"""What is printed and saved when a run is interrupted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add_save_partial(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--save-partial",
         action="store_true",
-        help="when interrupted, save what was seen so far: beside the recording or the page, as NAME.partial.bnp",
+        help="if interrupted, save what was recorded so far, as NAME.partial.bnp next to the recording or the page",
     )
 
 
@@ -30,10 +30,10 @@ def stopped(recording: Recording, batches: Batches, path: Path | None) -> str:
     """Save what an interrupted run has seen, if it has and is asked to, and say so in one line."""
     n, most = recording.about.n_images, batches.n_images
     if not recording.about.n_forwards:
-        return "interrupted before the first batch ended, so there is nothing to keep."
+        return "interrupted before the first batch ended, so there is nothing to save."
     far = f"interrupted after {n:,} of {most:,} images"
     if path is None:
-        return f"{far}; nothing was written. With --save-partial they would have been kept."
+        return f"{far}; nothing was saved. Use --save-partial to keep the recording of an interrupted run."
     note = f"The run was interrupted after {n:,} of {most:,} images."
     about = replace(
         recording.about,
@@ -41,4 +41,4 @@ def stopped(recording: Recording, batches: Batches, path: Path | None) -> str:
         notes=(*recording.about.notes, note),
     )
     replace(recording, about=about).save(path)
-    return f"{far}, which are kept: `bnprobe report {path}` makes their page."
+    return f"{far}, which are saved: `bnprobe report {path}` writes their page."

@@ -10,13 +10,13 @@ from bnprobe.errors import BnprobeError
 
 
 def add(commands: Any) -> None:
-    """Hang the command in."""
+    """Add the command to the parser."""
     rules = commands.add_parser(
         "rules",
-        help="print what the rules ask, or the page of one",
-        description="Print what the rules ask; or what one means, how it is found, how to fix it, and when to ignore it.",
+        help="list the rules, or print the page of one",
+        description="List what the rules ask, or print what one means, how it is found and fixed, and when to ignore it.",
     )
-    rules.add_argument("rule", nargs="?", metavar="RULE")
+    rules.add_argument("rule", nargs="?", metavar="RULE", help="the rule whose page is printed")
     rules.set_defaults(run=run)
 
 
@@ -38,6 +38,6 @@ def run(options: argparse.Namespace) -> int:
     rule = next(rule for rule in book if rule.id == options.rule)
     print(f"{rule_markdown(rule.id).rstrip()}\n\n## Source\n\n{rule.source}\n")
     print(
-        f'Leave it out: ignore = ["{rule.id}"] or ["{rule.id}:LAYER"] under [tool.bnprobe] in pyproject.toml.'
+        f'To ignore it: ignore = ["{rule.id}"] or ["{rule.id}:LAYER"] under [tool.bnprobe] in pyproject.toml.'
     )
     return 0

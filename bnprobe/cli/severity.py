@@ -1,17 +1,19 @@
-"""When a finding makes the exit code 1."""
+"""When a finding makes the exit code 1, and which settings apply."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
 
-SEVERITIES = ("info", "warning", "critical")
+from bnprobe.severity import SEVERITIES, at_least
 
 
 def add_fail_on(command: argparse.ArgumentParser) -> None:
     """The option --fail-on."""
     command.add_argument(
-        "--fail-on", choices=SEVERITIES, help="exit with 1 on a finding of this severity or above"
+        "--fail-on",
+        choices=SEVERITIES[::-1],
+        help="exit with code 1 if there is a finding of this severity or above",
     )
 
 
@@ -20,12 +22,12 @@ def add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--config",
         metavar="FILE",
-        help="settings: findings to leave out, thresholds (default: [tool.bnprobe] of the nearest pyproject.toml)",
+        help="settings file with findings to ignore and thresholds (default: [tool.bnprobe] in the nearest pyproject.toml)",
     )
 
 
 def settings_file(options: argparse.Namespace) -> str | None:
-    """The file of settings that is named, or the nearest there is."""
+    """The settings file that was named, or the nearest pyproject.toml with our table."""
     from pathlib import Path
 
     from bnprobe.rules.settings import nearest
@@ -36,5 +38,5 @@ def settings_file(options: argparse.Namespace) -> str | None:
 
 def exit_code(severities: Iterable[str], fail_on: str | None) -> int:
     """1 where one of the severities is at or above `fail_on`."""
-    serious = SEVERITIES[SEVERITIES.index(fail_on) :] if fail_on else ()
+    serious = at_least(fail_on) if fail_on else ()
     return int(any(severity in serious for severity in severities))

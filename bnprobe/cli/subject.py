@@ -1,4 +1,4 @@
-"""What to probe and on which images, as options of a command, and the recording that comes of it."""
+"""What to probe and on which images, as options of a command, and the recording made of it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def add_subject(command: argparse.ArgumentParser, twice: bool = False) -> None:
         "--weights", metavar="NAME", **several, help="torchvision weights: DEFAULT, IMAGENET1K_V1, ..."
     )
     command.add_argument(
-        "--checkpoint", metavar="FILE", **several, help="a state dict: .pt .pth .th .safetensors"
+        "--checkpoint", metavar="FILE", **several, help="state dict to load: .pt .pth .th .safetensors"
     )
     command.add_argument(
         "--data",
         metavar="DIR",
         **several,
-        help="folder of images, by class or flat (default: the demo's digits)",
+        help="folder of images, flat or with a sub-folder per class (default: the demo's digits)",
     )
     command.add_argument(
         "--limit", type=_positive, metavar="N", help="use N images, spread evenly over the folder"
@@ -38,24 +38,27 @@ def add_subject(command: argparse.ArgumentParser, twice: bool = False) -> None:
         "--batch-size", type=_positive, default=16, metavar="N", help="images per batch (default 16)"
     )
     command.add_argument(
-        "--size", type=_positive, metavar="PX", help="side of the square the images are brought to"
+        "--size",
+        type=_positive,
+        metavar="PX",
+        help="side of the square that images are resized and cropped to",
     )
     command.add_argument(
         "--mean",
         type=_per_channel,
         metavar="R,G,B",
-        help="subtracted from pixels in 0..1; one number: grey images",
+        help="mean to subtract from pixels in 0..1; one number for grey images",
     )
-    command.add_argument("--std", type=_per_channel, metavar="R,G,B", help="by which they are then divided")
+    command.add_argument("--std", type=_per_channel, metavar="R,G,B", help="std to divide by")
     command.add_argument(
-        "--layers", metavar="PATTERN", action="append", help="only norm layers whose path matches"
+        "--layers", metavar="PATTERN", action="append", help="record only norm layers whose path matches"
     )
     command.add_argument(
         "--loss",
         choices=("cross_entropy",),
         help="also run backward passes; labels are the positions of the class folders in sorted order",
     )
-    command.add_argument("--no-histograms", action="store_true", help="leave out the distributions")
+    command.add_argument("--no-histograms", action="store_true", help="do not record distributions")
 
 
 def _positive(text: str) -> int:
@@ -92,7 +95,8 @@ def subject_and_batches(options: argparse.Namespace) -> tuple[Subject, Batches]:
     )
     if not options.data:
         print(
-            f"bnprobe: no --data, so {source.words} stand in: the page says how this model sees them, not its own data.",
+            f"bnprobe: no --data, so {source.words} are used: the page shows how the model responds to them, not to "
+            "its own data.",
             file=sys.stderr,
         )
     return subject, source.batches(subject.preprocess, options.batch_size, options.limit)
@@ -136,7 +140,7 @@ def recorded(
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise BnprobeError(
             f"{subject.name} failed on its inputs: {reason}. Check --size, --mean and --std (one number each where "
-            "the model takes grey images), and --batch-size if memory ran out."
+            "the model takes grey images), and --batch-size if it ran out of RAM."
         ) from error
     return described(recording, batches)
 

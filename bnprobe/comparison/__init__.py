@@ -1,4 +1,4 @@
-"""Two recordings against each other: what is common, how far it lies apart, and how sure that is. Never imports torch."""
+"""Two recordings against each other: what is common, how far it differs, how significant that is. Never imports torch."""
 
 from bnprobe.comparison.first_difference import (
     DifferenceSite,

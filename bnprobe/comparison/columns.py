@@ -17,10 +17,10 @@ LAYER_SIDES = (
 """Columns of `report.layers` that both sides show."""
 
 _WHAT = {
-    "affine": ("what the layer was taught to put out", "β", "γ", "the layer's |γ|"),
-    "running": ("what it remembers", "running_mean", "√(running_var + eps)", "remembered σ"),
-    "pre": ("its inputs", "pre_mean", "√(pre_var + eps)", "σ"),
-    "post": ("its outputs", "post_mean", "√post_var", "the layer's σ"),
+    "affine": ("the outputs that β and γ set", "β", "γ", "the layer's |γ|"),
+    "running": ("the running statistics", "running_mean", "√(running_var + eps)", "running σ"),
+    "pre": ("the inputs", "pre_mean", "√(pre_var + eps)", "σ"),
+    "post": ("the outputs", "post_mean", "√post_var", "the layer's σ"),
 }
 _W2 = "2-Wasserstein distance: Dowson & Landau 1982"
 _BH = "Benjamini & Hochberg 1995"
@@ -31,21 +31,19 @@ def _of_aspect(aspect: str) -> tuple[Column, ...]:
     return (
         Column(
             f"{aspect}_shift",
-            f"How far the mean of {words} lies from A to B.",
-            f"({mean} of B − of A) / the root mean square of both deviations",
+            f"Shift of the mean of {words} from A to B.",
+            f"({mean} of B − of A) / the root mean square of both standard deviations",
             unit,
         ),
         Column(
             f"{aspect}_ratio",
-            f"Deviation of {words} in B against A.",
+            f"Standard deviation of {words}, B relative to A.",
             f"{sd} of B / of A",
         ),
         Column(
             f"{aspect}_gap",
-            f"How far {words} lie apart, mean and deviation together."
-            if words.startswith("its")
-            else f"How far {words} lies apart, mean and deviation together.",
-            "√(difference of means² + difference of deviations²) / the root mean square of both deviations",
+            f"Difference of {words}, mean and standard deviation together.",
+            "√(difference of means² + of standard deviations²) / the root mean square of both standard deviations",
             unit,
             _W2,
             "both",
@@ -58,26 +56,26 @@ def _certain(aspect: str) -> tuple[Column, ...]:
     return (
         Column(
             f"{aspect}_shift_se",
-            f"Standard error of {aspect}_shift, counting images and not pixels.",
-            "√(V_A/n_A + V_B/n_B) / σ, V = variance of an image's mean",
+            f"Standard error of {aspect}_shift, counting samples and not pixels.",
+            "√(V_A/n_A + V_B/n_B) / σ, V = variance of a sample's mean",
             unit,
             "Welch 1947",
         ),
         Column(
             f"{aspect}_shift_q",
-            f"Chance of calling the mean of {words} changed by mistake, adjusted for all tests of this comparison.",
-            "Benjamini-Hochberg over means and deviations of all channels, Student's t with Welch's degrees",
+            f"FDR-adjusted p-value for a change of the mean of {words}, over all tests of this comparison.",
+            "Benjamini-Hochberg over means and standard deviations of all channels, Student's t with Welch's degrees",
             "0 to 1",
             _BH,
         ),
         Column(
             f"{aspect}_ratio_se",
-            f"Standard error of ln {aspect}_ratio, counting images and not pixels.",
-            "√(S_A/n_A/v_A² + S_B/n_B/v_B²) / 2, S = variance of an image's mean of (x − mean)²",
+            f"Standard error of ln {aspect}_ratio, counting samples and not pixels.",
+            "√(S_A/n_A/v_A² + S_B/n_B/v_B²) / 2, S = variance of a sample's mean of (x − mean)²",
         ),
         Column(
             f"{aspect}_ratio_q",
-            f"Chance of calling the deviation of {words} changed by mistake, adjusted for all tests.",
+            f"FDR-adjusted p-value for a change of the standard deviation of {words}, over all tests of this comparison.",
             "as for the mean",
             "0 to 1",
             _BH,
@@ -86,7 +84,7 @@ def _certain(aspect: str) -> tuple[Column, ...]:
 
 
 def _of_side(side: str, other: str) -> tuple[Column, ...]:
-    """What of a side's vectors no gap can tell."""
+    """What of a side's vectors no difference can show."""
     rule = f"not finite, or running_var < 0, and not the same in {other}"
     return (
         Column(f"poisoned_{side.lower()}", f"Whether a stored value of {side} cannot be used.", rule),
@@ -114,52 +112,54 @@ COLUMNS = (
     *_certain("post"),
     Column(
         "pre_w1",
-        "How far the distributions of the inputs lie apart, as they are, by their histograms.",
+        "Distance between the distributions of the inputs, from their histograms.",
         "∫ |F_B − F_A| dx / σ",
         "σ",
         "1-Wasserstein distance: Vallender 1974",
     ),
     Column(
         "pre_ks",
-        "Largest gap between the cumulative shares of the inputs.",
+        "Largest difference between the cumulative distributions of the inputs.",
         "max |F_B − F_A|",
         "0 to 1",
         "Massey 1951",
     ),
     Column("fires_change", "Change of the share of positive outputs.", "fires of B − of A", "0 to 1"),
-    Column("pre_changed", "Whether the inputs surely changed.", "pre_shift_q or pre_ratio_q < 0.01"),
-    Column("post_changed", "Whether the outputs surely changed.", "post_shift_q or post_ratio_q < 0.01"),
+    Column("pre_changed", "Whether the inputs changed significantly.", "pre_shift_q or pre_ratio_q < 0.01"),
+    Column(
+        "post_changed", "Whether the outputs changed significantly.", "post_shift_q or post_ratio_q < 0.01"
+    ),
     Column(
         "pre_noise",
-        "Gap of the inputs that the choice of images alone would make.",
+        "Difference of the inputs that the choice of samples alone would make.",
         "√(mean of se²)",
         "σ",
         table="layers",
     ),
     Column(
         "post_noise",
-        "Gap of the outputs that the choice of images alone would make.",
+        "Difference of the outputs that the choice of samples alone would make.",
         "√(mean of se²)",
         "the layer's σ",
         table="layers",
     ),
     Column(
         "pre_changed_share",
-        "Share of channels whose inputs surely changed.",
+        "Share of channels whose inputs changed significantly.",
         "share of pre_changed",
         "0 to 1",
         table="layers",
     ),
     Column(
         "post_changed_share",
-        "Share of channels whose outputs surely changed.",
+        "Share of channels whose outputs changed significantly.",
         "share of post_changed",
         "0 to 1",
         table="layers",
     ),
     Column(
         "pre_w1_median",
-        "Typical distance of the distributions of the inputs.",
+        "Typical distance between the distributions of the inputs.",
         "median pre_w1",
         "σ",
         table="layers",
@@ -172,11 +172,15 @@ COLUMNS = (
         table="layers",
     ),
     Column(
-        "went_silent", "Channels that were positive in A and never in B.", "count", "channels", table="layers"
+        "went_silent",
+        "Channels with positive outputs in A and none in B.",
+        "count",
+        "channels",
+        table="layers",
     ),
     Column(
         "filters_differ",
-        "Whether the weights before the norm differ in length or bias, where both sides know them.",
+        "Whether the weights feeding the norm differ in length or bias, where both sides know them.",
         table="layers",
     ),
     *_of_side("A", "B"),
@@ -184,7 +188,7 @@ COLUMNS = (
     Column("identical", "Whether every number of both sides is the same to the last bit.", table="layers"),
     Column(
         "change",
-        "The largest of the four gaps: by it the layers are sorted.",
+        "The largest of the four differences; the page sorts layers by it.",
         "max of affine_gap, running_gap, pre_gap, post_gap",
         "σ",
         table="layers",

@@ -7,22 +7,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnprobe.errors import BnprobeError
-from bnprobe.recording import Recording
+from bnprobe.recording import HasRecording, Recording
 
 if TYPE_CHECKING:
     from bnprobe.comparison.result import Comparison
 
+Side = Recording | HasRecording | str | Path | Mapping[str, object]
+"""What may stand on a side; a mapping is a state dict."""
 
-def compare(a: Any, b: Any, *, config: str | Path | None = None) -> Comparison:
-    """What changed from `a` to `b`: two states of a model, two sets of data, two modes, two machines.
 
-    Each may be a Recording, a Probe, a Report, the path of a saved recording, or a checkpoint as `check` reads
-    it (a file, an index, a folder of shards, a state dict), of which only what is stored is compared. Record two
-    sides in one go with `compare(record(model, clean), record(model, corrupted))`. Norms are compared by
-    path and number of channels; the rest is listed in `.unmatched`. `config` is a file of settings, as for `report`.
+def compare(a: Side, b: Side, *, config: str | Path | None = None) -> Comparison:
+    """Compare two checkpoints, data sets, modes or machines: what changed from `a` to `b`, and where it starts.
 
-    Raises CannotCompare where nothing is common, NothingRecorded for a side without any norm, and what
-    `load` and `check` raise for a file.
+    Norms are matched by path and number of channels; the rest is listed in `Comparison.unmatched`. Differences are B - A
+    and ratios B / A. Standard errors use samples as units, and the tests of all channels are adjusted together.
+
+    Args:
+        a: What was there before: a `Recording`, a `Probe`, a `Report`, the path of a saved recording, or a checkpoint as
+            for `check` (a file, an index, a folder of shards, a state dict), of which only what is stored is compared.
+        b: What is there now, in any of these forms.
+        config: A TOML file of settings, as for `report`.
+
+    Returns:
+        The comparison. Tables and pages are computed when first requested.
+
+    Raises:
+        CannotCompare: The sides have no norm in common.
+        NothingRecorded: A side has no norm at all.
+        BadRecordingFile: A path does not hold a sound recording.
+        BadCheckpoint: A checkpoint cannot be read.
+        NoNormLayers: A checkpoint has no norm.
+        BadSettings: `config` cannot be read or names something that does not exist.
+        BnprobeError: A side is something else.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4)).eval()
+        >>> clean = torch.randn(5, 6)
+        >>> comparison = bnprobe.compare(bnprobe.record(model, [clean]), bnprobe.record(model, [clean]))
+        >>> comparison.identical
+        True
+        >>> comparison = bnprobe.compare(bnprobe.record(model, [clean]), bnprobe.record(model, [clean + 9]))
+        >>> comparison.opens.layer, comparison.opens.aspect
+        ('1', 'pre')
     """
     from bnprobe.comparison.result import Comparison
     from bnprobe.rules.settings import settings

@@ -23,7 +23,18 @@ WORDS = {
 
 
 class DifferenceSite(NamedTuple):
-    """A gap at one site: of its inputs ("pre"), its outputs ("post"), or of what it stores."""
+    """A place where two sides differ, and by how much.
+
+    What `Comparison.opens` is.
+
+    Attributes:
+        layer: Path of the norm.
+        call: Number of the call in a forward pass, from 0.
+        aspect: What differs: "pre" (the input), "post" (the output), "running" (the running statistics) or "affine" (γ
+            and β).
+        gap: The distance, in standard deviations (the root mean square of both sides').
+        noise: Standard error of `gap` from the choice of samples; NaN if unknown.
+    """
 
     layer: str
     call: int
@@ -33,7 +44,7 @@ class DifferenceSite(NamedTuple):
 
     @property
     def words(self) -> str:
-        """The place in words: the output of layer2.1.bn1."""
+        """The place in words, such as "the output of layer2.1.bn1"."""
         return f"{WORDS[self.aspect]} of {site_name(self.layer, self.call)}"
 
 

@@ -109,7 +109,7 @@ def _why(record: LayerRecord, others: dict[tuple[str, int], LayerRecord], record
     if record.layer in recording.never_called:
         return "not reached on the other side"
     if any(layer == record.layer for layer, _ in others):
-        return "called less often on the other side"
+        return "called fewer times on the other side"
     return "not there on the other side"
 
 

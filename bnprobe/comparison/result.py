@@ -2,28 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
-from bnprobe.comparison import Differences, DifferenceSite, Pairs, differences, first_difference, pairs
+from bnprobe.comparison import (
+    Differences,
+    DifferenceSite,
+    Pairs,
+    differences,
+    first_difference,
+    glossary,
+    pairs,
+)
 from bnprobe.comparison.page.page import compose
 from bnprobe.comparison.page.sentences import answer
+from bnprobe.comparison.page.to_json import contents
 from bnprobe.errors import CannotCompare, NothingRecorded
+from bnprobe.measures import Column
 from bnprobe.recording import Recording
 from bnprobe.report.document import Document
+from bnprobe.report.nothing_seen import nothing_seen
+from bnprobe.report.numbers import count, listed
 from bnprobe.report.page.blocks import Page
-from bnprobe.report.page.numbers import count, listed
-from bnprobe.report.page.page import nothing_seen
 from bnprobe.rules import COMPARED, judge
 from bnprobe.rules.settings import Settings
 
 
 class Comparison(Document):
-    """Differences from A to B. Everything is computed once, when first asked for.
+    """What `bnprobe.compare` returns: how B differs from A, and where that starts.
 
-    Where a difference has a direction it is B less A, or B over A: A is what was there before.
+    Everything is computed once, when first requested. Differences are B - A and ratios B / A. Distances (`pre_gap`,
+    `post_gap`, `running_gap`, `affine_gap`) are sqrt((difference of means)² + (difference of standard deviations)²), in
+    units of the root mean square of both standard deviations.
+
+    Attributes:
+        a: The `Recording` of side A, what was there before.
+        b: The `Recording` of side B.
+        settings: Findings to leave out, and thresholds.
+
+    Raises:
+        CannotCompare: The sides have no norm in common.
+        NothingRecorded: A side has no norm at all.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4)).eval()
+        >>> before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        >>> with torch.no_grad():
+        ...     weight = model[1].weight.mul_(2)
+        >>> comparison = bnprobe.compare(before, model.state_dict())  # checkpoints: what is stored
+        >>> comparison.channels["affine_ratio"].tolist()
+        [2.0, 2.0, 2.0, 2.0]
+        >>> comparison.opens.layer, comparison.opens.aspect
+        ('1', 'affine')
     """
+
+    SCHEMA = "comparison"
 
     def __init__(self, a: Recording, b: Recording, settings: Settings | None = None) -> None:
         for side, recording in (("A", a), ("B", b)):
@@ -51,17 +88,17 @@ class Comparison(Document):
 
     @property
     def layers(self) -> pd.DataFrame:
-        """A row per common site, in the order in which A reached them; `change` sorts them by what changed."""
+        """A row per site that both sides have, in the order in which A reached them; sort by `change`."""
         return self._tables.layers
 
     @property
     def channels(self) -> pd.DataFrame:
-        """A row per channel of every common site, with both sides and their differences."""
+        """A row per channel of these sites: both sides, differences, ratios, standard errors, adjusted p-values."""
         return self._tables.channels
 
     @property
     def unmatched(self) -> pd.DataFrame:
-        """A row per site that only one side has, or that has another number of channels: `side` and `why`."""
+        """A row per site that could not be compared, with its `side` and the reason (`why`)."""
         return self._tables.unread
 
     @property
@@ -71,27 +108,45 @@ class Comparison(Document):
 
     @cached_property
     def opens(self) -> DifferenceSite | None:
-        """The first place, in the order in which the data pass, at which the sides lie `limits.gap` apart, or None."""
+        """The first place, in the order of the data, where the sides differ by half a standard deviation, or None.
+
+        The threshold is `gap` of the settings.
+        """
         return first_difference(self.layers, self.settings.limits.gap)
 
     @cached_property
     def answer(self) -> tuple[str, ...]:
-        """What changed, in a few sentences: the first one says where the two part."""
+        """What changed, in a few sentences; the first one says where the difference starts."""
         return tuple(answer(self.a, self.b, self._tables, self.findings, self.settings.limits))
 
     @cached_property
     def _judged(self) -> pd.DataFrame:
         return judge(self._tables, self.settings.limits, COMPARED)
 
-    def to_json(self) -> str:
-        """The answer, both sides' facts, layers, what was not compared, and findings. NaN is null."""
-        from bnprobe.comparison.page.to_json import to_json
+    @property
+    def _columns(self) -> Sequence[Column]:
+        return glossary()
 
-        return to_json(self)
+    @property
+    def _named_tables(self) -> Mapping[str, pd.DataFrame]:
+        return {
+            "layers": self.layers,
+            "channels": self.channels,
+            "unmatched": self.unmatched,
+            "findings": self.findings,
+        }
+
+    @property
+    def _contents(self) -> Mapping[str, Any]:
+        return contents(self.a, self.b, self._tables, self.identical, self.answer, self.opens)
 
     def __repr__(self) -> str:
         where = (
-            "identical" if self.identical else f"they part at {self.opens.words}" if self.opens else "close"
+            "identical"
+            if self.identical
+            else f"first difference at {self.opens.words}"
+            if self.opens
+            else "no large difference"
         )
         return (
             f"<Comparison of {self.a.about.model} with {self.b.about.model}: {count(len(self.layers), 'common norm')}, "

@@ -21,7 +21,7 @@ def distances(a: Histogram | None, b: Histogram | None, n_channels: int) -> tupl
         return unknown, unknown
     with np.errstate(invalid="ignore", divide="ignore"):
         (x_a, below_a), (x_b, below_b) = cumulative(a), cumulative(b)
-        # of one memory both have the same bins, and all channels are done at once
+        # with the same running statistics both have the same bins, and all channels are done at once
         alike = (x_a == x_b).all(axis=1) if x_a.shape == x_b.shape else np.zeros(n_channels, dtype=bool)
         w1, ks = np.full((2, n_channels), np.nan)
         w1[alike], ks[alike] = _area(x_a[alike], below_b[alike] - below_a[alike])

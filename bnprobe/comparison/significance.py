@@ -1,7 +1,7 @@
-"""How sure a difference is: images counted, both sides taken as samples of their own, all tests adjusted together.
+"""How significant a difference is: images counted, both sides taken as samples of their own, all tests adjusted together.
 
 Of random halves of 1,000 photographs through a ResNet-20 the share of p < 0.05 is within 0.9 and 1.4 of the nominal
-at 30 to 900 images a side (`tests/comparison/test_real.py`); images of very unlike contrast make the deviations'
+at 30 to 900 images a side (`tests/comparison/test_real.py`); images of very unlike contrast make the standard deviations'
 errors too small below a hundred images (1.3 of the nominal at 30).
 
 Where both sides saw the same images the true errors are smaller, because what the images have in common
@@ -17,7 +17,7 @@ from bnprobe.stats.moments import Array
 from bnprobe.stats.significance import two_sided
 
 ROUNDING = 1e-5
-"""Difference, in units of the deviation, that the order of additions in float32 makes."""
+"""Difference, in units of the standard deviation, that the order of additions in float32 makes."""
 
 
 def mean_test(a: Spread, b: Spread, unit: Array) -> tuple[Array, Array]:
@@ -30,7 +30,7 @@ def mean_test(a: Spread, b: Spread, unit: Array) -> tuple[Array, Array]:
 
 
 def scale_test(a: Spread, b: Spread) -> tuple[Array, Array]:
-    """Standard error of the log of the ratio of the deviations, and p of it being 0; shape (C,) each."""
+    """Standard error of the log of the ratio of the standard deviations, and p of it being 0; shape (C,) each."""
     with np.errstate(invalid="ignore", divide="ignore"):
         difference = np.where(a.sd == b.sd, 0.0, b.log_sd - a.log_sd)
         error_a, error_b = (np.where(side.sd == 0, 0.0, side.log_error) for side in (a, b))

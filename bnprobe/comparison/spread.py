@@ -1,14 +1,14 @@
 """Place and width of a channel, of four kinds, and how far those of two sides lie apart.
 
-affine   what the layer was taught to put out: mean beta, deviation gamma (0 and 1 where it has none), with its
-         sign: a layer whose gamma changed its sign puts out something else
-running  what it remembers: running mean and variance
-pre      what entered it, as seen
-post     what left it, as seen
+affine   what beta and gamma set: mean beta, standard deviation gamma (0 and 1 where there is none), with its sign: a
+         layer whose gamma changed its sign has other outputs
+running  its running mean and variance
+pre      its inputs, as measured
+post     its outputs, as measured
 
 The distance is that of two Gaussians, sqrt((m_B - m_A)^2 + (s_B - s_A)^2): the 2-Wasserstein distance (Dowson
-& Landau 1982). It is told in units that belong to both sides, so that exchanging them changes signs only: of
-a channel's own deviation where the norm divides by it (running, pre), of the whole layer's where what follows
+& Landau 1982). It is given in units that belong to both sides, so that exchanging them changes signs only: of
+a channel's own standard deviation where the norm divides by it (running, pre), of the whole layer's where what follows
 sees it (affine, post), because there a channel that hardly varies hardly matters.
 """
 
@@ -24,7 +24,7 @@ from bnprobe.stats.moments import Array
 ASPECTS = ("affine", "running", "pre", "post")
 WITH_DATA = ("pre", "post")
 AS_A_LAYER = ("affine", "post")
-"""Aspects in units of the layer's typical deviation."""
+"""Aspects in units of the layer's typical standard deviation."""
 
 MISMATCH = 0.05
 """Above it the output is not what the formula of the norm says, and no error of it follows from the input's."""
@@ -32,11 +32,11 @@ MISMATCH = 0.05
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and deviation of every channel, shape (C,), with their certainty where images were counted.
+    """Mean and standard deviation of every channel, shape (C,), with their errors where samples were counted.
 
-    `mean_error` and `log_error` are standard errors of the mean and of the log of the deviation, NaN where
-    they are not known. `log_sd` is the log of the deviation without the bias that the number of images gives
-    it. `n` is the number of images, no more than samples were given to the model.
+    `mean_error` and `log_error` are standard errors of the mean and of the log of the standard deviation, NaN where
+    they are not known. `log_sd` is the log of the standard deviation without the bias that the number of samples
+    gives it. `n` is the number of samples, no more than samples were given to the model.
     """
 
     mean: Array
@@ -54,7 +54,7 @@ def spread(record: LayerRecord, aspect: str) -> Spread:
 
 
 def unit(a: Spread, b: Spread, aspect: str) -> Array:
-    """The common deviation in which a distance is told, shape (C,); NaN where it is not above zero."""
+    """The common standard deviation in which a distance is given, shape (C,); NaN where it is not above zero."""
     with np.errstate(invalid="ignore", over="ignore"):
         square = (a.sd**2 + b.sd**2) / 2
         if aspect in AS_A_LAYER and np.isfinite(square).any():
@@ -81,7 +81,7 @@ def _running(record: LayerRecord) -> Spread:
 
 
 def _pre(record: LayerRecord) -> Spread:
-    """eps is part of the deviation, as it is for the norm: where it rules, nothing that is seen matters."""
+    """eps is part of the variance, as it is for the norm: where it dominates, no difference of the inputs matters."""
     return _sampled(record, record.pre.mean_seen, np.sqrt(record.pre.var_population + record.eps), record.eps)
 
 

@@ -120,7 +120,7 @@ def _gaps(a: Spread, b: Spread, aspect: str) -> dict[str, Array]:
 
 
 def _tests(a: Spread, b: Spread, aspect: str) -> dict[str, Array]:
-    """Errors and p of the means and the deviations; `_adjust` turns p into q. `_se` is what the gap has of noise."""
+    """Errors and p of means and standard deviations; `_adjust` turns p into q. `_se` is what the gap has of noise."""
     common = unit(a, b, aspect)
     shift_se, shift_p = mean_test(a, b, common)
     ratio_se, ratio_p = scale_test(a, b)
@@ -133,7 +133,7 @@ def _tests(a: Spread, b: Spread, aspect: str) -> dict[str, Array]:
 
 
 def _adjust(parts: list[dict[str, Any]], aspect: str) -> None:
-    """Over all channels of all layers at once, means and deviations together, as one family of tests.
+    """Over all channels of all layers at once, means and standard deviations together, as one family of tests.
 
     So the share of mistakes among everything that is called different stays below q.
     """

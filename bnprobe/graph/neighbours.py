@@ -21,7 +21,6 @@ from bnprobe.graph.record_op import Graph
 from bnprobe.graph.residual import Skips
 from bnprobe.graph.sole_consumer import feeds_alone
 from bnprobe.graph.trace import Trace
-from bnprobe.recording import BATCH
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours
 from bnprobe.stats.moments import Array
 
@@ -76,7 +75,8 @@ def _followed(
     terms = other_terms(follow)
     skip, acts = in_words(terms, label)
     neighbours = replace(neighbours, follows=names, skip=skip, skip_activation=acts)
-    if norms[site.facts["site"]].plan.pools != BATCH:
+    pool = norms[site.facts["site"]].plan.pool
+    if not (pool.samples and pool.within_channel):
         return neighbours
     now, initially = skips.variances(terms, site)
     return replace(neighbours, skip_var=now, skip_var_initial=initially)

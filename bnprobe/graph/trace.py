@@ -25,6 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnprobe.graph.graph import Site
 from bnprobe.graph.record_op import Graph
+from bnprobe.norms import ModuleTree
+from bnprobe.norms.module_tree import buffers_of, parameters_of
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -74,12 +76,13 @@ def watch_this_call(model: nn.Module, args: Any, kwargs: Any) -> Trace | None:
     """
     if torch._C._functorch.peek_interpreter_stack() is not None or torch._C._len_torch_dispatch_stack():
         return None
-    if any(_is_opaque(module) for module in model.modules()):
+    tree = ModuleTree.of(model)
+    if any(map(_is_opaque, tree.modules.values())):
         return None
     cell = _next_forward(model)
     if cell is None:
         return None
-    trace, forward = Trace(model, args, kwargs), cell.cell_contents
+    trace, forward = Trace(tree, args, kwargs), cell.cell_contents
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         return trace.call(forward, args, kwargs)
@@ -111,27 +114,25 @@ def _next_forward(model: nn.Module) -> CellType | None:
     return None
 
 
-def _shared(model: nn.Module) -> frozenset[int]:
+def _shared(tree: ModuleTree) -> frozenset[int]:
     """The identities of parameters and buffers that more than one module of the model holds."""
     held = Counter(
         id(tensor)
-        for module in model.modules()
-        for tensor in (*module._parameters.values(), *module._buffers.values())
-        if tensor is not None
+        for module in tree.modules.values()
+        for _, tensor in (*parameters_of(module), *buffers_of(module))
     )
     return frozenset(one for one, times in held.items() if times > 1)
 
 
 class Trace:
-    """The graph of one forward pass of `model`.
+    """The graph of one forward pass of a model.
 
     No error in the keeping of books reaches the user: then the graph is given up.
     """
 
-    def __init__(self, model: nn.Module, args: Any, kwargs: Any) -> None:
-        names = {id(tensor): name for name, tensor in model.named_buffers()}
-        names |= {id(tensor): name for name, tensor in model.named_parameters()}
-        self._graph: Graph | None = Graph(names, _shared(model))
+    def __init__(self, tree: ModuleTree, args: Any, kwargs: Any) -> None:
+        names = {id(tensor): name for name, tensor in (tree.buffers() | tree.parameters()).items()}
+        self._graph: Graph | None = Graph(names, _shared(tree))
         self._thread = threading.get_ident()
         self._aside = 0
         with self._keeping() as graph:

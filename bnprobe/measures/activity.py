@@ -1,10 +1,10 @@
-"""How often a channel's output is positive, which is what a ReLU after it would let through."""
+"""How often a channel's output is positive, which is what a ReLU after it would pass on."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
@@ -13,14 +13,14 @@ COLUMNS = (
     Column("fires", "Measured share of outputs of the norm that are positive.", "share of y > 0", "0 to 1"),
     Column(
         "fires_median",
-        "Half of the channels are positive more rarely than this.",
+        "Half of the channels are positive less often than this.",
         "median fires",
         "0 to 1",
         table="layers",
     ),
     Column(
         "never_positive",
-        "Channels whose output was never positive here.",
+        "Channels whose output was never positive on these data.",
         "count of fires = 0",
         "channels",
         table="layers",
@@ -34,7 +34,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     return {"fires": np.where(n > 0, record.n_positive / np.maximum(n, 1), np.nan)}
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """Median share, and the number of channels that were never positive."""
-    fires = channel_columns(record)["fires"]
+    fires = (channels or channel_columns(record))["fires"]
     return {"fires_median": median(fires), "never_positive": float(np.sum(fires == 0))}

@@ -1,4 +1,4 @@
-"""The affine view: a norm with fixed statistics is x · slope + intercept, and folds into the weights before it."""
+"""The affine view: a norm with fixed statistics is x · slope + intercept, and folds into the preceding weights."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import BATCH, LayerRecord
+from bnprobe.recording.terms import MANY_EPS, NEAR_ZERO
 from bnprobe.stats.moments import Array
-
-SWITCHED_OFF = 1e-2
-"""|gamma| below which a channel is taken for constant: what it loses to quantization costs nothing."""
-
-MANY_EPS = 100.0
-"""Below so many eps a variance is so small that eps is a visible part of the root."""
 
 _JACOB = "Jacob et al. 2018, arXiv:1712.05877"
 _NAGEL = "Nagel et al. 2019, arXiv:1906.04721"
@@ -23,61 +18,73 @@ _NAGEL = "Nagel et al. 2019, arXiv:1906.04721"
 COLUMNS = (
     Column(
         "slope",
-        "The factor that the norm applies to its input, statistics fixed (see affine_by).",
+        "Factor that the norm applies to its input with fixed statistics (see affine_by).",
         "γ / √(σ² + eps)",
         "output / input",
         "Ioffe & Szegedy 2015, arXiv:1502.03167",
     ),
     Column(
         "intercept",
-        "What the norm then adds: its output for an input of 0.",
+        "Offset that the norm then adds: its output for an input of 0.",
         "β − γ μ / √(σ² + eps)",
         "output",
         "Ioffe & Szegedy 2015, arXiv:1502.03167",
     ),
-    Column("eps_share", "Share of eps in what the root is taken of.", "eps / (σ² + eps)", "0 to 1"),
-    Column("filter_norm", "Length of the weights that made this channel when the run began.", "√(Σ w²)"),
     Column(
-        "filter_bias", "What the layer before adds to the channel; NaN where it has no bias.", "b", "input"
+        "eps_share", "Share of eps in the variance that the norm divides by.", "eps / (σ² + eps)", "0 to 1"
     ),
     Column(
-        "folded_low", "Smallest weight of the channel with the norm folded in.", "min w · slope", "", _JACOB
+        "filter_norm",
+        "Length (L2 norm) of the weights that produce this channel, as they were when the run began.",
+        "√(Σ w²)",
     ),
     Column(
-        "folded_high", "Largest weight of the channel with the norm folded in.", "max w · slope", "", _JACOB
+        "filter_bias", "Bias of the preceding layer for the channel; NaN where it has none.", "b", "input"
+    ),
+    Column(
+        "folded_low", "Smallest weight of the channel after folding the norm in.", "min w · slope", "", _JACOB
+    ),
+    Column(
+        "folded_high", "Largest weight of the channel after folding the norm in.", "max w · slope", "", _JACOB
     ),
     Column(
         "bits_lost",
-        "Bits that the channel's folded weights lose when one scale must fit all channels of the layer.",
+        "Bits that the channel's folded weights lose when quantized with one scale for the whole layer.",
         "log₂(max over channels of r / r), r = max |w · slope|",
         "bits",
         _NAGEL,
     ),
     Column(
         "affine_by",
-        "The statistics in slope and intercept: running, observed where none are stored, or none.",
+        "Statistics in slope and intercept: running, observed where none are stored, or none.",
         table="layers",
     ),
     Column(
         "eps_dominated",
-        "Share of channels whose variance is so small that eps shapes the output.",
-        "share of σ² < 100 eps",
+        "Share of channels whose variance is so small that eps visibly changes the output.",
+        f"share of σ² < {MANY_EPS:g} eps",
         "0 to 1",
         table="layers",
     ),
     Column(
         "folded_spread",
-        "Typical range of a channel's folded weights, of the widest channel's range.",
+        "Typical range of a channel's folded weights, relative to the widest channel.",
         "median r / max r",
         "0 to 1",
         _NAGEL,
         table="layers",
     ),
-    Column("bits_lost_median", "Typical channel's loss to one scale.", "median", "bits", table="layers"),
+    Column(
+        "bits_lost_median",
+        "Bits that a typical channel loses to one scale per layer.",
+        "median",
+        "bits",
+        table="layers",
+    ),
     Column(
         "bits_lost_worst",
-        "Largest loss to one scale among channels that are not switched off.",
-        "max bits_lost where |γ| ≥ 0.01",
+        "Most bits that a channel with γ not near 0 loses to one scale per layer.",
+        f"max bits_lost where |γ| ≥ {NEAR_ZERO:g}",
         "bits",
         _NAGEL,
         table="layers",
@@ -131,12 +138,11 @@ def _reach(low: Array, high: Array) -> Array:
     return np.maximum(np.abs(low), np.abs(high))
 
 
-def layer_columns(record: LayerRecord) -> dict[str, Any]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, Any]:
     """What the channels say together; NaN where no weights are known, or no map."""
     _, var, by = _statistics(record)
-    columns = channel_columns(record)
-    lost = columns["bits_lost"]
-    live = lost if record.gamma is None else lost[np.abs(record.gamma) >= SWITCHED_OFF]
+    lost = (channels or channel_columns(record))["bits_lost"]
+    live = lost if record.gamma is None else lost[np.abs(record.gamma) >= NEAR_ZERO]
     known = var[~np.isnan(var)]
     return {
         "affine_by": by,

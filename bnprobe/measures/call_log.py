@@ -1,4 +1,4 @@
-"""The circumstances of the calls: modes, gradients, the smallest call, and how far the memory moved meanwhile."""
+"""The circumstances of the calls: modes, gradients, the smallest call, and how far the running statistics moved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bnprobe.recording import CallLog, LayerRecord
 COLUMNS = (
     Column(
         "learns",
-        "Which of γ and β require a gradient: both, γ, β or none; empty where it is not known.",
+        "Which of γ and β require a gradient: both, γ, β or none; empty where this is not known.",
         table="layers",
     ),
     Column(
@@ -23,17 +23,17 @@ COLUMNS = (
         "Calls while the model as a whole was in train mode; NaN where it was not recorded.",
         table="layers",
     ),
-    Column("n_ranks", "Processes that train together, 1 where there is one.", table="layers"),
+    Column("n_ranks", "Processes that train together; 1 for a single one.", table="layers"),
     Column(
         "fewest_values",
-        "Values behind one mean and variance in the smallest call that the norm normalized by its own statistics.",
-        "images × positions (batch norm), positions × channels of a group (instance, group norm), channels (layer norm)",
+        "Values behind one mean and variance in the smallest call that did not use running statistics.",
+        "samples × positions (batch norm), positions × channels of a group (instance, group norm), channels (layer norm)",
         "values",
         "https://github.com/zhanghang1989/ResNeSt/issues/46",
         "layers",
     ),
-    Column("fewest_call", "Which of the layer's calls that was, from 0.", table="layers"),
-    Column("fewest_images", "Samples of that call.", table="layers"),
+    Column("fewest_call", "Which of the layer's calls that was, counted from 0.", table="layers"),
+    Column("fewest_images", "Samples in that call.", table="layers"),
     Column(
         "n_updates",
         "By how much num_batches_tracked grew during the recording, over all calls of the layer.",
@@ -41,16 +41,16 @@ COLUMNS = (
     ),
     Column(
         "memory_moved",
-        "How far the running means moved during the recording.",
+        "Distance that the running means moved during the recording (root mean square).",
         "√(mean of (μ after − μ before)² / (σ² + eps))",
-        "remembered σ",
+        "running σ",
         table="layers",
     ),
 )
 
 
 def layer_columns(record: LayerRecord) -> dict[str, float | str]:
-    """The ledger in columns; NaN and an empty word where it was not kept."""
+    """The call log in columns; NaN and an empty word where none was kept."""
     call_log, missing = record.call_log, float("nan")
     if call_log is None:
         return {column.name: "" if column.name == "learns" else missing for column in COLUMNS}
@@ -63,7 +63,7 @@ def layer_columns(record: LayerRecord) -> dict[str, float | str]:
         "fewest_call": _number(call_log.fewest_call),
         "fewest_images": _number(call_log.fewest_images),
         "n_updates": _number(call_log.n_updates),
-        "memory_moved": _memory_moved(record, call_log),
+        "memory_moved": _means_moved(record, call_log),
     }
 
 
@@ -79,8 +79,8 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _memory_moved(record: LayerRecord, call_log: CallLog) -> float:
-    """Root mean square over channels; NaN without a memory, or where nothing of it is finite."""
+def _means_moved(record: LayerRecord, call_log: CallLog) -> float:
+    """Root mean square over channels; NaN without running statistics, or where none is finite."""
     before, after = record.running_mean, call_log.running_mean_after
     if before is None or after is None or record.running_var is None:
         return float("nan")

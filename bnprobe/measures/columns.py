@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+Columns = Mapping[str, Any]
+"""Channel columns of one site by name, shape (C,) each."""
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,41 @@
-"""What a channel's variance is made of: differences between classes, between images of a class, inside an image.
+"""What a channel's variance is made of: differences between classes, between samples of a class, inside a sample.
 
-The law of total variance, every image counting alike: the mean over images of the variance inside an
-image, and the variance of an image's mean. They add up to the variance over all values exactly where all
-images have the same number of values; where they have not, to the variance in which every image, and not
-every value, counts alike. Digits are lost where inputs lie a million deviations from the running mean.
+The law of total variance, every sample counting alike: the mean over samples of the variance inside a
+sample, and the variance of a sample's mean. They add up to the variance over all values exactly where all
+samples have the same number of values; where they have not, to the variance in which every sample, and not
+every value, counts alike. Digits are lost where inputs lie a million standard deviations from the running mean.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
 
 _LAW = "law of total variance"
+_SHARES = ("share_class", "share_image", "share_within")
 COLUMNS = (
     Column(
         "share_class",
-        "Share of the variance that lies between classes: what the channel says of the label.",
-        "share of the variance between images explained by class, less chance, · (1 − share_within); may fall below 0",
+        "Share of the variance that is between classes: how much the channel says about the label.",
+        "share of the variance between samples explained by class, minus chance, · (1 − share_within); may fall below 0",
         "0 to 1",
         "epsilon squared: Kelley 1935",
     ),
     Column(
         "share_image",
-        "Share of the variance that lies between images of a class; between all images where no labels are known.",
+        "Share of the variance that is between samples of one class; between all samples where no labels are known.",
         "1 − share_within − share_class",
         "0 to 1",
         _LAW,
     ),
     Column(
         "share_within",
-        "Share of the variance that lies inside an image, from place to place; what instance norm would keep.",
-        "mean over images of an image's variance / variance",
+        "Share of the variance that is inside a sample, from position to position; what instance norm would keep.",
+        "mean over samples of a sample's variance / variance",
         "0 to 1",
         _LAW,
     ),
@@ -47,40 +48,40 @@ COLUMNS = (
     ),
     Column(
         "share_image_median",
-        "Typical share of the variance between images of a class, or between all where no labels are known.",
+        "Typical share of the variance between samples of one class, or between all where no labels are known.",
         "median share_image",
         "0 to 1",
         table="layers",
     ),
     Column(
         "share_within_median",
-        "Typical share of the variance inside an image.",
+        "Typical share of the variance inside a sample.",
         "median share_within",
         "0 to 1",
         table="layers",
     ),
     Column(
         "class_of_between_median",
-        "Typical share of the differences between images that their labels explain, less chance.",
+        "Typical share of the variance between samples that their labels explain, minus chance.",
         "median share_class / (share_class + share_image)",
         "0 to 1",
         "epsilon squared: Kelley 1935",
         "layers",
     ),
-    Column("n_classes", "Classes that labels were given for.", table="layers"),
-    Column("n_labeled", "Samples that a label was given for.", table="layers"),
+    Column("n_classes", "Number of classes among the labels given.", table="layers"),
+    Column("n_labeled", "Number of samples with a label.", table="layers"),
 )
 
 
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
     """The three shares, shape (C,) each, which add up to 1; NaN for a constant channel or nothing seen.
 
-    Without labels `share_class` is NaN, and `share_image` is everything between images; where only some
-    images had a label, theirs stand for all.
+    Without labels `share_class` is NaN, and `share_image` is everything between samples; where only some
+    samples had a label, theirs stand for all.
     """
     between = _between(record)
     by_class = np.full(record.n_channels, np.nan) if record.classes is None else record.classes.share
-    # images that do not differ at all differ by nothing between classes
+    # samples that do not differ at all differ by nothing between classes
     by_class = np.where((between == 0) & (record.classes is not None), 0.0, by_class)
     of_class = by_class * between
     return {
@@ -91,7 +92,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
 
 
 def _between(record: LayerRecord) -> Array:
-    """Variance of an image's mean over the variance in which every image counts alike; shape (C,)."""
+    """Variance of a sample's mean over the variance in which every sample counts alike; shape (C,)."""
     images = record.pre_images
     n = np.maximum(images.n, 1)
     between = images.aa / n
@@ -101,12 +102,11 @@ def _between(record: LayerRecord) -> Array:
     return np.where(some, np.clip(between / np.where(some, total, 1.0), 0.0, 1.0), np.nan)
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """Medians over channels, which need not add up to 1, and what was labelled."""
-    columns = channel_columns(record)
-    classes = record.classes
+    columns, classes = channels or channel_columns(record), record.classes
     return {
-        **{f"{name}_median": median(values) for name, values in columns.items()},
+        **{f"{name}_median": median(columns[name]) for name in _SHARES},
         "class_of_between_median": float("nan") if classes is None else median(classes.share),
         "n_classes": 0 if classes is None else len(classes.labels),
         "n_labeled": 0 if classes is None else int(classes.n_images),

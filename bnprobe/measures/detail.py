@@ -1,8 +1,8 @@
-"""Fine detail in the model's input against what the first norm remembers: do the images have the size of training?
+"""Fine detail in the model's input against the first norm's running variance: do the images have the size of training?
 
 Filters of the first layer whose weights add up to nothing see edges only, those that add up see areas. Enlarging,
 blurring or compressing images takes from the edges and leaves the areas; shrinking and noise add to the edges.
-The first norm remembers the variance of both.
+The first norm stores the running variance of both.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ THIRD = 1 / 3
 """Of the channels, at least two: the finest and the coarsest are compared, those between see both."""
 
 AREAS_ALIKE = 1.25
-"""Factor from their memory within which areas lie, typically, where only detail differs: enlarging, blurring and noise
-of 0.7 deviations stay within 1.23 on planted models."""
+"""Factor from their running std within which areas lie, typically, where only detail differs: enlarging, blurring and
+noise of 0.7 standard deviations stay within 1.23 on planted models."""
 
 AREAS_TOGETHER = 2.0
-"""Factor that the coarse filters may lie apart from each other, measured by their memory; the same stay within 1.7, and
-images without a colour or with a wrong one reach 2.3 and more."""
+"""Factor that the coarse filters may lie apart from each other, in running std; the same stay within 1.7, and images
+without a colour or with a wrong one reach 2.3 and more."""
 
 COLUMNS = (
     Column(
         "detail_ratio",
-        "Fine detail in the model's input, of what the first norm remembers, against areas; undefined where these changed.",
+        "Fine detail in the model's input relative to training: 1 if the same; undefined where areas changed as well.",
         "median √(pre_var / σ²) of the third of filters whose weights cancel most, by that of those that cancel least; "
         f"NaN where the latter is not within a factor of {AREAS_ALIKE:g} of 1, or these filters lie a factor of "
         f"{AREAS_TOGETHER:g} apart",
@@ -38,7 +38,7 @@ COLUMNS = (
 
 
 def layer_columns(record: LayerRecord) -> dict[str, float]:
-    """1 where images are as fine as in training; NaN but for a first norm whose memory of areas holds."""
+    """1 where images are as fine as in training; NaN but for a first norm where the variance of areas still holds."""
     stem, folded = (record.neighbours.stem, record.neighbours.folded) if record.neighbours else (None, None)
     if stem is None or folded is None or record.running_var is None:
         return {"detail_ratio": float("nan")}

@@ -2,8 +2,8 @@
 but everything that is predicted from beta and gamma alone assumes this one.
 
 The histogram gives the cumulative distribution exactly at the edges of its bins; in between values are
-taken as spread evenly. What that costs depends on the width w of the bins at the data, in deviations. For
-smooth distributions the L1 ratio is off by up to 0.003 at w = 1/8 (data that lie where the memory says)
+taken as spread evenly. What that costs depends on the width w of the bins at the data, in standard deviations. For
+smooth distributions the L1 ratio is off by up to 0.003 at w = 1/8 (data that lie where the running statistics say)
 and 0.02 at w = 1/2, W1 by up to 0.01 and 0.06, and the Kolmogorov-Smirnov distance, read at
 the edges, by up to 0.02. Coarser than COARSE, or with values beyond the outermost edges, nothing is said.
 """
@@ -14,64 +14,70 @@ import math
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.histogram import Z_EDGES, Histogram
 from bnprobe.stats.moments import Array
 
 COARSE = 0.5
-"""Width of the bins at the data, in the channel's deviations, beyond which its shape is not read."""
+"""Width of the bins at the data, in the channel's standard deviations, beyond which its shape is not read."""
 
 _MASSEY = "Kolmogorov-Smirnov: Massey 1951"
 COLUMNS = (
     Column(
         "l1_ratio",
-        "Mean absolute distance from the mean against the deviation: 1 if Gaussian, less with heavy tails.",
-        "√(π/2) · mean |x − mean| / deviation; 0.886 Laplacian, 1.085 uniform",
+        "Mean absolute distance from the mean relative to the standard deviation: 1 if Gaussian, below 1 with heavy tails.",
+        "√(π/2) · mean |x − mean| / std; 0.886 Laplacian, 1.085 uniform",
         "",
         "L1 batch norm: Hoffer et al. 2018, arXiv:1803.01814",
     ),
     Column(
         "gauss_ks",
-        "Largest gap between the share of inputs below a value and a Gaussian's, same mean and deviation.",
-        "max over bin edges of |F(x) − Φ((x − mean) / deviation)|",
+        "Largest gap between the cumulative distribution of the inputs and that of a Gaussian of the same mean and std.",
+        "max over bin edges of |F(x) − Φ((x − mean) / std)|",
         "0 to 1",
         _MASSEY,
     ),
     Column(
         "gauss_w1",
-        "How far the inputs must be carried, on average, to become a Gaussian of the same mean and deviation.",
-        "∫ |F(x) − Φ((x − mean) / deviation)| dx / deviation",
+        "How far values must be moved, on average, to turn the inputs into a Gaussian of the same mean and std.",
+        "∫ |F(x) − Φ((x − mean) / std)| dx / std",
         "σ",
         "1-Wasserstein distance: Vallender 1974",
     ),
     Column("l1_ratio_median", "Typical L1 ratio of the layer's inputs.", "median l1_ratio", table="layers"),
     Column(
         "gauss_ks_median",
-        "Typical gap to a Gaussian, in shares of values.",
+        "Typical gap to a Gaussian (gauss_ks).",
         "median gauss_ks",
         "0 to 1",
         table="layers",
     ),
-    Column("gauss_w1_median", "Typical distance to a Gaussian.", "median gauss_w1", "σ", table="layers"),
+    Column(
+        "gauss_w1_median",
+        "Typical distance to a Gaussian (gauss_w1).",
+        "median gauss_w1",
+        "σ",
+        table="layers",
+    ),
 )
 _NAMES = ("l1_ratio", "gauss_ks", "gauss_w1")
 
 
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
-    """L1 ratio and distances to the Gaussian of the same mean and deviation, shape (C,) each.
+    """L1 ratio and distances to the Gaussian of the same mean and std, shape (C,) each.
 
     NaN without histograms, for a constant channel, and where the histogram cannot tell (see above).
-    Mean and deviation are the histogram's own, because it may count a part of the images only.
+    Mean and std are the histogram's own, because it may count a part of the samples only.
     """
     histogram = record.pre_histogram
     if histogram is None:
         return dict.fromkeys(_NAMES, np.full(record.n_channels, np.nan))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         found = _distances(*cumulative(histogram))
-        told = _all_inside(record, histogram)
-    return {name: np.where(told, values, np.nan) for name, values in zip(_NAMES, found, strict=True)}
+        inside = _all_inside(record, histogram)
+    return {name: np.where(inside, values, np.nan) for name, values in zip(_NAMES, found, strict=True)}
 
 
 def cumulative(histogram: Histogram) -> tuple[Array, Array]:
@@ -125,6 +131,7 @@ def _all_inside(record: LayerRecord, histogram: Histogram) -> Array:
     return inside
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """Medians over channels; NaN where no channel has a value."""
-    return {f"{name}_median": median(values) for name, values in channel_columns(record).items()}
+    columns = channels or channel_columns(record)
+    return {f"{name}_median": median(columns[name]) for name in _NAMES}

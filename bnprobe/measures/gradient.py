@@ -1,11 +1,11 @@
-"""What backward passes did: how the loss pulls on gamma and beta, and what the norm does to the gradient."""
+"""What backward passes did: the gradients of gamma and beta, and what the norm does to the gradient."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats import Moments
@@ -20,13 +20,13 @@ COLUMNS = (
     Column("grad_beta", "Mean over backward passes of the gradient of β.", "mean of dL/dβ", "loss / β"),
     Column(
         "gamma_snr",
-        "How steadily the loss pulls on γ: 1 when the mean pull equals its noise between passes.",
-        "|mean of dL/dγ| / deviation over passes (divisor n − 1)",
+        "Signal-to-noise ratio of the gradient of γ: 1 when its mean equals its standard deviation between passes.",
+        "|mean of dL/dγ| / std over passes (divisor n − 1)",
     ),
     Column(
         "beta_snr",
-        "How steadily the loss pulls on β: 1 when the mean pull equals its noise between passes.",
-        "|mean of dL/dβ| / deviation over passes (divisor n − 1)",
+        "Signal-to-noise ratio of the gradient of β: 1 when its mean equals its standard deviation between passes.",
+        "|mean of dL/dβ| / std over passes (divisor n − 1)",
     ),
     Column("dy_mean", "Mean of the gradient at the norm's output.", "mean of dL/dy", "loss / output"),
     Column(
@@ -44,35 +44,36 @@ COLUMNS = (
     ),
     Column(
         "energy_removed",
-        "Share of the gradient's energy that the norm takes out because its mean and variance move with the data.",
+        "Share of the gradient's energy that the norm removes because its mean and variance depend on the data.",
         "1 − Σ dx² / Σ (dy γ / √(var + eps))²",
         "0 to 1",
         _SANTURKAR + ", theorem 4.1",
     ),
     Column(
         "importance",
-        "To first order, how much the loss of a pass changes when the channel is set to zero.",
+        "First-order estimate of how much the loss of a pass changes when the channel is set to zero.",
         "mean of |γ dL/dγ + β dL/dβ|",
         "loss",
         _MOLCHANOV,
     ),
     Column(
         "gamma_pull",
-        "How the loss would change, to first order, if the scale grew in proportion.",
+        "First-order change of the loss if γ were scaled up.",
         "γ · mean of dL/dγ",
         "loss",
         _MOLCHANOV,
     ),
     Column(
         "w_norm",
-        "Length of the channel's weights in the layer that feeds the norm.",
+        "Length (L2 norm) of the channel's weights in the preceding layer.",
         "|w|",
         "weight",
         _LAARHOVEN,
     ),
     Column(
         "w_angle",
-        "Angle by which a step of learning rate 1 turns the channel's weights; multiply by the learning rate.",
+        "How much a step of learning rate 1 rotates the channel's weights in the preceding layer; multiply by the "
+        "learning rate.",
         "|dL/dw ⟂ w| / |w|, mean over passes",
         "radians per unit of learning rate",
         _LAARHOVEN,
@@ -94,13 +95,13 @@ COLUMNS = (
     ),
     Column(
         "grad_ratio",
-        "What the norm does to the gradient's length on its way back.",
+        "Factor by which the norm changes the gradient's length in the backward pass.",
         "grad_in / grad_out",
         table="layers",
     ),
     Column(
         "dy_kurtosis",
-        "Weight of the tails of the gradient at the output, over all channels: 0 for a Gaussian.",
+        "Excess kurtosis of the gradient at the output, over all channels: 0 for a Gaussian.",
         "excess kurtosis of dL/dy",
         source="Bjorck et al. 2018, arXiv:1806.02375",
         table="layers",
@@ -114,7 +115,7 @@ COLUMNS = (
     ),
     Column(
         "energy_removed_layer",
-        "Share of the gradient's energy that the norm takes out, over all channels of the layer.",
+        "Share of the gradient's energy that the norm removes, over all channels of the layer.",
         "1 − Σ dx² / Σ (dy γ / √(var + eps))²",
         "0 to 1",
         _SANTURKAR,
@@ -144,7 +145,7 @@ COLUMNS = (
     ),
     Column(
         "gap_weight",
-        "Check: the weights before the norm feel what γ feels; 0 where the identity holds.",
+        "Check: the gradients of γ and of the preceding weights are tied to each other; 0 where the identity holds.",
         "largest |⟨w, dL/dw⟩ − expected| / (|w| |dL/dw|), expected γ dγ eps/(var + eps) in train mode",
         source=_LAARHOVEN,
         table="layers",
@@ -185,22 +186,22 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     return columns
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """The gradient of the layer as a whole; NaN where autograd computed none."""
     columns = dict.fromkeys(_LAYER, float("nan"))
     gradient = record.gradient
     columns["n_backward"] = 0 if gradient is None else gradient.n_passes
     if gradient is None:
         return columns
-    channels = channel_columns(record)
+    of_channels = channels or channel_columns(record)
     out = _energy(gradient.dy)
     columns.update(
         grad_out=float(np.sqrt(out.sum() / gradient.n_passes)),
         dy_kurtosis=float(gradient.dy.pool().kurtosis_excess),
         no_gradient=float(np.mean(out[seen] == 0)) if (seen := gradient.dy.n > 0).any() else float("nan"),
-        gamma_snr_median=median(channels["gamma_snr"]),
-        beta_snr_median=median(channels["beta_snr"]),
-        w_angle_median=median(channels["w_angle"]),
+        gamma_snr_median=median(of_channels["gamma_snr"]),
+        beta_snr_median=median(of_channels["beta_snr"]),
+        w_angle_median=median(of_channels["w_angle"]),
         gap_centre=_largest(gradient.gap_centre),
         gap_map=_largest(gradient.gap_map),
     )
@@ -216,7 +217,7 @@ def layer_columns(record: LayerRecord) -> dict[str, float]:
 
 
 def imbalance(layers: pd.DataFrame) -> float:
-    """One number for the whole network: deviation (divisor n) through depth of log10(grad_out).
+    """One number for the whole network: standard deviation (divisor n) over depth of log10(grad_out).
 
     0 when the gradient is equally long at every norm, 0.3 when it typically differs by a factor of 2;
     NaN with fewer than two norms that a gradient reached.
@@ -232,7 +233,7 @@ def _energy(moments: Moments) -> Array:
 
 
 def _snr(moments: Moments) -> Array:
-    """|mean| / deviation over passes; NaN below two passes or where nothing varies."""
+    """|mean| / std over passes; NaN below two passes or where nothing varies."""
     sd = np.sqrt(moments.var_unbiased)
     return np.where(sd > 0, np.abs(moments.mean) / np.where(sd > 0, sd, 1), np.nan)
 

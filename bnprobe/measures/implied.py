@@ -1,7 +1,7 @@
-"""What was already implied: the memory of a norm, as far as the norms and weights before it determine it.
+"""What earlier layers already determine: a norm's running statistics, as previous norms and weights imply them.
 
-What is left over is what the layer saw that independent Gaussians would not have shown it. All of it
-about the remembered statistics, so NaN for norms that store none and where no neighbour is known.
+What is left over comes from data that independent Gaussians would not have given. All of it is about running
+statistics, so NaN for norms that store none and where no neighbour is known.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
@@ -24,64 +24,64 @@ CONTROLS = ("permuted", "constant", "signed", "unpadded")
 COLUMNS = (
     Column(
         "implied_mean",
-        "The remembered mean, as the norms, activations and weights before the layer imply it.",
+        "Running mean as implied by the previous norms, activations and weights.",
         "Σ W E[f(N(β, γ²))] + bias, borders counted",
         "input",
         _NAGEL,
     ),
     Column(
         "implied_gap",
-        "What the remembered mean holds beyond what was implied.",
+        "Running mean minus the implied mean: what it says about the data beyond that.",
         "(running_mean − implied_mean) / √(running_var + eps)",
-        "remembered σ",
+        "running σ",
         _NAGEL,
     ),
     Column(
         "implied_var_ratio",
-        "Remembered variance against that of independent inputs: above 1 the layer relies on covariance.",
+        "Running variance relative to that of independent inputs: above 1 the layer relies on covariance.",
         "running_var / Σ W² Var f(N(β, γ²))",
     ),
     Column(
         "implied_mean_r2",
-        "How much of the remembered means was implied: 1 is all, 0 no more than their average.",
+        "How much of the running means is implied: 1 is all, 0 no more than their average.",
         _R2,
         source=_NAGEL,
         table="layers",
     ),
     Column(
         "implied_mean_rmse",
-        "Typical size of what the remembered means hold beyond what was implied.",
+        "Typical difference of running and implied means.",
         "√(mean of implied_gap²)",
-        "remembered σ",
+        "running σ",
         table="layers",
     ),
     Column(
         "implied_r2_permuted",
-        "A control that must do worse: the same with the channels before in another order.",
+        "Control that must do worse: the same with the previous channels permuted.",
         _R2,
         table="layers",
     ),
     Column(
         "implied_r2_constant",
-        "A control that must do worse: the same with every channel before at their common mean.",
+        "Control that must do worse: the same with all previous channels at their common mean.",
         _R2,
         table="layers",
     ),
     Column(
         "implied_r2_signed",
-        "A control, worse where a γ before is negative: the same with γ in the place of |γ|.",
+        "Control, worse where a previous γ is negative: the same with γ in place of |γ|.",
         _R2,
         table="layers",
     ),
     Column(
         "implied_r2_unpadded",
-        "A control, worse where zeros are padded: the same with borders taken for interior.",
+        "Control, worse with zero padding: the same with borders treated like the interior.",
         _R2,
         table="layers",
     ),
     Column(
         "implied_var_ratio_median",
-        "Typical remembered variance against that of independent inputs.",
+        "Typical running variance relative to that of independent inputs.",
         "median implied_var_ratio",
         table="layers",
     ),
@@ -90,10 +90,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Fit:
-    """How well remembered means are implied, over the channels of some layers together.
+    """How well running means are implied, over the channels of some layers together.
 
-    R2 is about the mean over all these channels, in remembered deviations, as `rmse`; `controls` holds the
-    R2 of each control by name. NaN where fewer than two channels are known or all are remembered the same.
+    R2 is about the mean over all these channels, in running σ, as `rmse`; `controls` holds the R2 of each
+    control by name. NaN where fewer than two channels are known or all have the same running mean.
     """
 
     n_layers: int
@@ -129,7 +129,7 @@ def r_squared(truth: Array, predicted: Array) -> float:
 
 
 def _pairs(record: LayerRecord) -> tuple[Array, Array] | None:
-    """Running mean and deviation of a site whose mean is implied; None for the others."""
+    """Running mean and running σ of a site whose mean is implied; None for the others."""
     if record.running_mean is None or record.running_var is None:
         return None
     if record.neighbours is None or record.neighbours.implied is None:
@@ -139,7 +139,7 @@ def _pairs(record: LayerRecord) -> tuple[Array, Array] | None:
 
 
 def _standardized(record: LayerRecord, name: str) -> Array:
-    """One vector of the implied, or the remembered mean itself ("running"), in remembered deviations."""
+    """One vector of the implied, or the running mean itself ("running"), in running σ."""
     mean, sigma = _pairs(record) or (np.zeros(0), np.ones(0))
     implied = record.neighbours.implied if record.neighbours else None
     values = mean if name == "running" else getattr(implied, name)
@@ -149,7 +149,7 @@ def _standardized(record: LayerRecord, name: str) -> Array:
 
 
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
-    """Implied mean, what is left of the remembered one, and the variance ratio, shape (C,) each."""
+    """Implied mean, what the running one holds beyond it, and the variance ratio, shape (C,) each."""
     pairs, neighbours = _pairs(record), record.neighbours
     if pairs is None or neighbours is None or neighbours.implied is None or record.running_var is None:
         missing = np.full(record.n_channels, np.nan)
@@ -161,12 +161,12 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     return {"implied_mean": neighbours.implied.mean, "implied_gap": gap, "implied_var_ratio": ratio}
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """The fit of one layer and its controls; NaN where nothing is implied."""
     fit = pooled([record])
     return {
         "implied_mean_r2": fit.r2,
         "implied_mean_rmse": fit.rmse,
         **{f"implied_r2_{name}": value for name, value in fit.controls.items()},
-        "implied_var_ratio_median": median(channel_columns(record)["implied_var_ratio"]),
+        "implied_var_ratio_median": median((channels or channel_columns(record))["implied_var_ratio"]),
     }

@@ -1,22 +1,19 @@
 """Outlier dimensions: channels far larger than the rest, which share one divisor with them.
 
-Layer, group and RMS norm divide channels by a common deviation, so a channel that is many times larger
+Layer, group and RMS norm divide channels by a common standard deviation, so a channel that is many times larger
 than the others decides it, and with it what is left of them. Batch and instance norm divide every channel
-by its own; for instance norm the numbers still tell what the layer is given.
+by its own; for instance norm the numbers still describe the inputs.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import BATCH, LayerRecord
+from bnprobe.recording.terms import OUTLIER
 from bnprobe.stats.moments import Array
-
-OUTLIER = 6.0
-"""Root mean square, in units of the layer's median one, above which a channel is an outlier: the magnitude
-beyond which features cannot be quantized with the others (Dettmers et al. 2022)."""
 
 MOST_LISTED = 10
 """Outliers named in the table of layers, the largest first."""
@@ -25,14 +22,14 @@ _DETTMERS = "Dettmers et al. 2022, arXiv:2208.07339; Kovaleva et al. 2021, arXiv
 COLUMNS = (
     Column(
         "rms_ratio",
-        "Size of the channel's inputs against the layer's typical channel; not for norms that pool over the batch.",
+        "Size of the channel's inputs relative to the layer's typical channel; not defined for batch norms.",
         "√(pre_mean² + pre_var) / median over channels",
         "",
         _DETTMERS,
     ),
     Column(
         "outliers",
-        "Channels far larger than the rest, with which they share a divisor.",
+        "Number of channels far larger than the rest, which share a divisor with them.",
         f"count of rms_ratio > {OUTLIER:g}",
         "channels",
         _DETTMERS,
@@ -46,7 +43,7 @@ COLUMNS = (
     ),
     Column(
         "rms_ratio_max",
-        "Size of the largest channel against the typical one.",
+        "Size of the largest channel relative to the typical one.",
         "max rms_ratio",
         table="layers",
     ),
@@ -63,9 +60,9 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     return {"rms_ratio": rms / typical if typical > 0 else np.full(record.n_channels, np.nan)}
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float | str]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float | str]:
     """How many outliers there are, which, and how large the largest channel is; NaN for norms over the batch."""
-    ratio = channel_columns(record)["rms_ratio"]
+    ratio = (channels or channel_columns(record))["rms_ratio"]
     known = ratio[~np.isnan(ratio)]
     if not known.size:
         return {"outliers": np.nan, "outlier_channels": "", "rms_ratio_max": np.nan}

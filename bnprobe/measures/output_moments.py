@@ -1,21 +1,20 @@
-"""Whether the outputs have mean beta and deviation |gamma|, as batch norm is said to give them, and why not."""
+"""Whether the outputs have mean beta and standard deviation |gamma|, as batch norm is meant to give them, and why not."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from bnprobe.measures import verdict
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import CHANNELS, LayerRecord
+from bnprobe.recording.names import NEVER_UPDATED, TOO_FEW
+from bnprobe.recording.terms import FORMULA_MISMATCH, VISIBLE_SHIFT
 from bnprobe.stats.moments import Array
 
-OFF_MEAN, OFF_SCALE = verdict.VISIBLE_SHIFT, verdict.VISIBLE_SCALE
-"""Median |mean − beta| in |gamma|, and median |ln(deviation / |gamma|)|, up to which a layer keeps the promise:
-the sizes from which a shift is visible, so that a layer whose memory is judged the same keeps it."""
-
-OTHER_FORMULA = 0.01
-"""Mismatch of output and formula, in units of the largest output, from which the layer does something more."""
+OFF_MEAN, OFF_SCALE = VISIBLE_SHIFT, verdict.VISIBLE_SCALE
+"""Median |mean − beta| in |gamma|, and median |ln(std / |gamma|)|, up to which a layer is on target: the sizes from
+which a shift is visible, so that a layer whose verdict is "same" is on target."""
 
 HOLDS, UNKNOWN, OTHER, EPS = "holds", "unknown", "other formula", "eps"
 OWN, NEVER, SMALL, SHIFT, BY_BATCH = (
@@ -31,34 +30,34 @@ _IOFFE = "Ioffe & Szegedy 2015, arXiv:1502.03167, section 3"
 COLUMNS = (
     Column(
         "beta_error",
-        "How far the outputs' mean lies from β, in units of |γ|: batch norm promises 0.",
+        "Distance of the outputs' mean from β, in units of |γ|: the target is 0.",
         "(post_mean − β) / |γ|",
         "|γ|",
         _IOFFE,
     ),
     Column(
         "gamma_ratio",
-        "Deviation of the outputs against |γ|: batch norm promises 1.",
+        "Standard deviation of the outputs relative to |γ|: the target is 1.",
         "√post_var / |γ|",
         "",
         _IOFFE,
     ),
     Column(
         "beta_error_median",
-        "Typical distance of the outputs' mean from β, to either side.",
+        "Typical distance of the outputs' mean from β, in either direction.",
         "median |beta_error|",
         "|γ|",
         table="layers",
     ),
     Column(
         "gamma_ratio_median",
-        "Typical deviation of the outputs against |γ|.",
+        "Typical standard deviation of the outputs relative to |γ|.",
         "median gamma_ratio",
         table="layers",
     ),
     Column(
         "why_not",
-        "Whether the outputs have mean β and deviation |γ|: holds, or the first reason found why they do not.",
+        "Whether the outputs have mean β and standard deviation |γ|: holds, or the first reason found why they do not.",
         f"holds: median |beta_error| ≤ {OFF_MEAN} and median |ln gamma_ratio| ≤ {OFF_SCALE}; else {', '.join(REASONS[2:])}",
         table="layers",
     ),
@@ -66,7 +65,7 @@ COLUMNS = (
 
 
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
-    """Error of the mean and ratio of the deviation, shape (C,) each; NaN where gamma is 0 or nothing was seen.
+    """Error of the mean and ratio of the std, shape (C,) each; NaN where gamma is 0 or nothing was measured.
 
     A norm without gamma or beta has 1 and 0 in their place.
     """
@@ -80,37 +79,37 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         }
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float | str]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float | str]:
     """Medians, and the reason."""
-    columns = channel_columns(record)
+    columns = channels or channel_columns(record)
     return {
         "beta_error_median": median(np.abs(columns["beta_error"])),
         "gamma_ratio_median": median(columns["gamma_ratio"]),
-        "why_not": _why_not(record, columns["beta_error"], columns["gamma_ratio"]),
+        "why_not": _why_not(record, columns["beta_error"], columns["gamma_ratio"], channels),
     }
 
 
-def _why_not(record: LayerRecord, error: Array, ratio: Array) -> str:
+def _why_not(record: LayerRecord, error: Array, ratio: Array, channels: Columns | None) -> str:
     """The first that applies, in this order: every reason but the last explains all that comes after it."""
     if np.isnan(median(ratio)):
         return UNKNOWN
-    if _keeps(error, ratio):
+    if _on_target(error, ratio):
         return HOLDS
-    if record.output == "read" and record.pools != CHANNELS and record.mismatch > OTHER_FORMULA:
+    if record.output == "read" and record.pools != CHANNELS and record.mismatch > FORMULA_MISMATCH:
         return OTHER
     if record.normalized_by == "sample":
         return OWN
-    if _keeps(error, _without_eps(record, ratio)):
+    if _on_target(error, _without_eps(record, ratio)):
         return EPS
     if record.normalized_by == "batch":
         return BY_BATCH
-    judged = verdict.layer_columns(record)["verdict"]
-    if judged in (verdict.NEVER_UPDATED, verdict.TOO_FEW):
-        return NEVER if judged == verdict.NEVER_UPDATED else SMALL
+    judged = verdict.layer_columns(record, channels)["verdict"]
+    if judged in (NEVER_UPDATED, TOO_FEW):
+        return NEVER if judged == NEVER_UPDATED else SMALL
     return SHIFT if record.normalized_by == "running" else BY_BATCH
 
 
-def _keeps(error: Array, ratio: Array) -> bool:
+def _on_target(error: Array, ratio: Array) -> bool:
     with np.errstate(divide="ignore"):
         off = median(np.abs(np.log(ratio)))
     return median(np.abs(error)) <= OFF_MEAN and off <= OFF_SCALE

@@ -1,9 +1,9 @@
-"""The share of black around the training images: what the first norm remembers against what it sees now.
+"""The share of black around the training images: the first norm's running means against the means of this run.
 
-If the run's images are like those of training, the remembered means are a mixture of what is seen now with
+If the run's images are like those of training, the running means are a mixture of the means measured now with
 what black would give; its share follows by least squares. A random crop of a padded image is black at the
-border more often than in the middle, so each padding in `neighbours.Stem.crops` predicts the remembered
-means without anything left to fit, and is believed where it leaves less than half of what the mixture does.
+border more often than in the middle, so each padding in `neighbours.Stem.crops` predicts the running
+means without anything left to fit, and is believed where its residual is below half of the mixture's.
 F input channels, C equations.
 """
 
@@ -21,7 +21,7 @@ LEFT_OVER = 0.5
 """Of the mixture's residual: what a crop must at most leave to be believed."""
 
 LARGEST_RMSE = 0.05
-"""In remembered deviations: what may be left over of images that are like those of training."""
+"""In running σ: what may be left over of images that are like those of training."""
 
 LEAST_SHARE = -0.02
 """Below, the images of the run are the darker ones, and no black was added to those of training."""
@@ -34,7 +34,7 @@ class Padding:
     `share` (0 to 1) is that of a random crop with `pixels` of padding on each side where one was found; else
     `pixels` is None and it is `share_mixed`, that of the mixture with black that fits best, whose standard
     error by the residuals is `share_se`; which images happened to be run adds to it. `rmse` is what is left
-    over, in remembered deviations. `corr_clean` and `corr_padded` compare the running means with what
+    over, in running σ. `corr_clean` and `corr_padded` compare the running means with what
     the run's images give as they are, and with the black.
     """
 
@@ -49,20 +49,20 @@ class Padding:
 
 @dataclass(frozen=True)
 class Equations:
-    """matrix @ mean input = remembered: (C, F) and (C,), without the bias, and `sigma`, the remembered deviations.
+    """matrix @ mean input = running: (C, F) and (C,), without the bias, and `sigma`, the running σ.
 
-    `seen` is what the run's images gave in place of `remembered`.
+    `seen` is what the run's images gave in place of `running`, the running means.
     """
 
     matrix: Array
-    remembered: Array
+    running: Array
     seen: Array
     sigma: Array
     bias: Array
     crops: tuple[Crop, ...]
 
     def weighed(self, matrix: Array) -> Array:
-        """Rows in remembered deviations."""
+        """Rows in running σ."""
         return matrix / self.sigma[:, None]
 
     def solve(self, matrix: Array, target: Array) -> Array:
@@ -71,13 +71,13 @@ class Equations:
         return np.asarray(solution, dtype=np.float64)
 
     def rmse(self, predicted: Array) -> float:
-        """What a prediction leaves over of the remembered means, in remembered deviations."""
-        return float(np.sqrt(np.mean(((self.remembered - predicted) / self.sigma) ** 2)))
+        """What a prediction leaves over of the running means, in running σ."""
+        return float(np.sqrt(np.mean(((self.running - predicted) / self.sigma) ** 2)))
 
     def correlation(self, predicted: Array) -> float:
         """Pearson's, of the running means with a prediction of them; NaN where one of the two is constant."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            return float(np.corrcoef(self.remembered + self.bias, predicted + self.bias)[0, 1])
+            return float(np.corrcoef(self.running + self.bias, predicted + self.bias)[0, 1])
 
 
 def equations(record: LayerRecord) -> Equations:
@@ -94,7 +94,7 @@ def equations(record: LayerRecord) -> Equations:
     good = finite & (sigma > 0)
     return Equations(
         matrix=stem.matrix[good],
-        remembered=(record.running_mean - bias)[good],
+        running=(record.running_mean - bias)[good],
         seen=(seen - bias)[good],
         sigma=sigma[good],
         bias=bias[good],
@@ -127,8 +127,8 @@ def padding(equations: Equations, black: Array) -> Padding | None:
 
 
 def _mixture(equations: Equations, towards: Array) -> tuple[float, float]:
-    """How far from what is seen towards black what is remembered lies, and its standard error."""
-    away = (equations.remembered - equations.seen) / equations.sigma
+    """How far from the means seen towards black the running means are, and its standard error."""
+    away = (equations.running - equations.seen) / equations.sigma
     direction = towards / equations.sigma
     energy = float((direction**2).sum())
     if not energy > 0:
@@ -145,7 +145,7 @@ def _cropped(equations: Equations, crop: Crop, black: Array) -> Array:
 
 
 def _best_crop(equations: Equations, black: Array, left: float) -> Crop | None:
-    """The padding that leaves least; None where that is not clearly less than the mixture's `left`."""
+    """The padding with the smallest residual; None where that is not clearly below the mixture's `left`."""
     tried = [(equations.rmse(_cropped(equations, crop, black)), i) for i, crop in enumerate(equations.crops)]
     least, i = min(tried, default=(np.inf, 0))
     return equations.crops[i] if least < LEFT_OVER * left else None

@@ -11,37 +11,42 @@ from bnprobe.stats.moments import Array
 IOFFE = "Ioffe & Szegedy 2015, arXiv:1502.03167"
 
 COLUMNS = (
-    Column("gamma", "The learned scale: the deviation that the output is given.", "γ", source=IOFFE),
-    Column("beta", "The learned offset: the mean that the output is given.", "β", source=IOFFE),
+    Column(
+        "gamma",
+        "Learned scale: the standard deviation that the outputs are meant to have.",
+        "γ",
+        source=IOFFE,
+    ),
+    Column("beta", "Learned offset: the mean that the outputs are meant to have.", "β", source=IOFFE),
     Column(
         "running_mean",
-        "The mean that the layer remembers from training, as it was before this run.",
+        "Running mean from training, as it was before this run.",
         "μ",
         "input",
         IOFFE,
     ),
     Column(
         "running_var",
-        "The variance that the layer remembers from training (it averages the unbiased variance of batches).",
+        "Running variance from training, as it was before this run (an average of the unbiased variances of batches).",
         "σ²",
         "input²",
         IOFFE,
     ),
     Column(
         "gamma_abs_median",
-        "Half of the channels have a learned scale below this.",
+        "Half of the channels have a |γ| below this.",
         "median |γ|",
         table="layers",
     ),
     Column(
         "gamma_negative",
-        "Share of channels whose learned scale is negative.",
+        "Share of channels with negative γ.",
         "share of γ < 0",
         table="layers",
     ),
     Column(
         "beta_negative",
-        "Share of channels whose learned offset is negative.",
+        "Share of channels with negative β.",
         "share of β < 0",
         table="layers",
     ),

@@ -1,4 +1,4 @@
-"""The statistics that layer, instance, group and RMS norms compute themselves, for every sample anew."""
+"""The statistics that layer, instance, group and RMS norms compute for every sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BA = "Ba, Kiros & Hinton 2016, arXiv:1607.06450"
 COLUMNS = (
     Column(
         "own_mean",
-        "Mean, over samples, of the mean that the norm takes out.",
+        "Mean over samples of the mean that the norm subtracts.",
         "mean of μₙ",
         "input",
         BA,
@@ -22,15 +22,15 @@ COLUMNS = (
     ),
     Column(
         "own_mean_sd",
-        "How much that mean varies from sample to sample.",
-        "deviation of μₙ",
+        "Standard deviation of that mean from sample to sample.",
+        "std of μₙ",
         "input",
         BA,
         "layers",
     ),
     Column(
         "own_sd",
-        "Typical deviation that the norm divides by (root mean square for RMS norm).",
+        "Typical standard deviation that the norm divides by (root mean square for RMS norm).",
         "exp(½ mean of log(σₙ² + eps))",
         "input",
         BA,
@@ -38,15 +38,15 @@ COLUMNS = (
     ),
     Column(
         "own_log_var_sd",
-        "How much the log of that variance varies from sample to sample: 0.1 is about 5 % in the deviation.",
-        "deviation of log(σₙ² + eps)",
+        "Standard deviation of the log of that variance from sample to sample: 0.1 is about 5 % of the divisor.",
+        "std of log(σₙ² + eps)",
         "",
         BA,
         "layers",
     ),
     Column(
         "mean_energy",
-        "Share of the inputs' energy in the means that layer norm takes out and RMS norm leaves in.",
+        "Share of the inputs' energy in the means that layer norm removes and RMS norm leaves in.",
         "Σμₙ² / Σ(μₙ² + σₙ²), sums over samples",
         "0 to 1",
         "RMSNorm: Zhang & Sennrich 2019, arXiv:1910.07467",

@@ -1,13 +1,13 @@
-"""Which mistake of preprocessing explains what the first norm sees, where it remembers another input.
+"""Which mistake of preprocessing explains the first norm's inputs, where its running statistics show others.
 
-The running means of the first norm tell the mean input of training (see `measures.stem`). Each mistake people
-make is a map of inputs, per input channel x -> gain x + offset or an exchange of channels, so it predicts what the
-first norm must see now, in mean and in scale. The mistake that predicts best is sure where it predicts both closely and
-every other one clearly worse. One channel whose constants are not known tells gain and offset, and no cause:
-any mistake is such a map, and some constants make it fit.
+The running means of the first norm determine the mean input of training (see `measures.stem`). Each mistake people
+make is a map of inputs, per input channel x -> gain x + offset or a swap of channels, so it predicts what the first
+norm must measure now, in mean and in scale. The best mistake is certain where it predicts both closely and every other
+one clearly worse. One channel whose constants are not known determines gain and offset, but no cause: any mistake is
+such a map, and some constants make it fit.
 
 A map is written in pixels of 0 to 1: x = (p - mean) / std for inputs as in training. Where the constants are not
-known (attach(normalize=...) tells them), those in general use are tried.
+known (attach(normalize=...) gives them), common ones are tried.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ LEFT_OVER = 1 / 3
 and one direction of three is met so closely by chance in a few of a hundred cases."""
 
 ALIKE = 0.05
-"""In remembered deviations: what images like those of training leave over; a mistake multiplies it by its gain."""
+"""In running σ: what images like those of training leave over; a mistake multiplies it by its gain."""
 
 SCALE_OFF = np.log(1.5)
-"""Difference of the log of the scale that another choice of images makes; mistakes change it by 2 and more."""
+"""Sampling difference of the log of the scale between sets of images; mistakes change it by 2 and more."""
 
-SURE_SCALE = np.log(1.25)
-"""The same, for a mistake to be sure: the planted ones stay below 1.15, with the zeros around the images in it."""
+CERTAIN_SCALE = np.log(1.25)
+"""The same, for a mistake to be certain: the planted ones stay below 1.15, with the zeros around the images in it."""
 
 CLEAR = 0.1
-"""By how much the next best mistake must be worse (see `_badness`) for the best one to be sure."""
+"""By how much the next best mistake must be worse (see `_badness`) for the best one to be certain."""
 
 FLAT = 0.05
 """Gain below which inputs are so flat that the zeros around them, and not the images, make what variance there is."""
@@ -58,9 +58,19 @@ BLACK = np.linspace(0.0, 0.3, 31)
 """Shares of black that augmentation may have put into the training images, and that are not in these."""
 
 NONE_KNOWN = "none"
-"""Of a row that rests on no constants: no cause can be told from it."""
+"""Of a row that rests on no constants: it names no cause."""
 
-COLUMNS = ("layer", "mistake", "undo", "shift", "left_over", "scale", "scale_predicted", "constants", "sure")
+COLUMNS = (
+    "layer",
+    "mistake",
+    "undo",
+    "shift",
+    "left_over",
+    "scale",
+    "scale_predicted",
+    "constants",
+    "certain",
+)
 
 
 @dataclass(frozen=True)
@@ -82,26 +92,26 @@ AS_TRAINED = Mistake("nothing", "", np.ones(1), np.zeros(1))
 
 
 def preprocessing(recording: Recording) -> pd.DataFrame:
-    """The mistakes that explain what the first norm sees, the best first; empty where none does.
+    """The mistakes that explain the first norm's inputs, the best first; empty where none does.
 
     `shift` is how far the first norm's means moved, and `left_over` what the mistake leaves of it, both root mean
-    squares in remembered deviations, after the black that augmentation may have added; `scale` is the typical
-    deviation seen in remembered ones. `sure` is whether the mistake may be called the cause. Where the constants
-    are not known and nothing explains what is seen, there is one row without a mistake ("").
+    squares in running σ, after the black that augmentation may have added; `scale` is the typical standard
+    deviation relative to the running one. `certain` is whether the mistake may be called the cause. Where the
+    constants are not known and nothing explains the inputs, there is one row without a mistake ("").
     """
     rows = sorted(_explanations(recording), key=_badness)
     for row in rows:
-        row["sure"] = _is_sure(row, rows)
+        row["certain"] = _is_certain(row, rows)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _is_sure(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+def _is_certain(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
     """Whether it predicts the scale closely, and no other mistake does nearly as well."""
     others = (other for other in rows if other["mistake"] != row["mistake"])
     clear = all(_badness(other) - _badness(row) >= CLEAR for other in others)
     flat = row["scale_predicted"] < FLAT
     off = abs(np.log(row["scale"] / row["scale_predicted"]))
-    return bool(row["constants"] != NONE_KNOWN and clear and (flat or off <= SURE_SCALE))
+    return bool(row["constants"] != NONE_KNOWN and clear and (flat or off <= CERTAIN_SCALE))
 
 
 def _badness(row: dict[str, Any]) -> float:
@@ -134,8 +144,8 @@ def _explanations(recording: Recording) -> Iterator[dict[str, Any]]:
         for mistake in mistakes(constants):
             gain = float(np.exp(np.mean(np.log(np.abs(mistake.gain)))))
             left = _left_over(equations, cleans, mistake)
-            # where a mistake keeps the mean of normalized inputs, their scale alone speaks for it
-            tolerance = SCALE_OFF if np.any(mistake.offset != 0) else SURE_SCALE
+            # where a mistake keeps the mean of normalized inputs, their scale alone is evidence for it
+            tolerance = SCALE_OFF if np.any(mistake.offset != 0) else CERTAIN_SCALE
             same_scale = scale < 0.5 if gain < FLAT else abs(np.log(scale / gain)) <= tolerance
             if same_scale and left <= max(LEFT_OVER * shift, (ALIKE + reading.rmse) * gain) and left < shift:
                 explained = True
@@ -154,7 +164,7 @@ def _explanations(recording: Recording) -> Iterator[dict[str, Any]]:
 
 
 def _unexplained(layer: str, shift: float, scale: float) -> dict[str, Any]:
-    """What is seen, without a mistake."""
+    """What was measured, without a mistake."""
     numbers = {"shift": shift, "left_over": shift, "scale": scale, "scale_predicted": scale}
     return {"layer": layer, "mistake": "", "undo": "", "constants": NONE_KNOWN, **numbers}
 
@@ -168,7 +178,7 @@ def _rescaled(layer: str, equations: Equations, mean: float, scale: float) -> di
     left = _left_over(equations, np.array([[mean]]), affine)
     if left > max(LEFT_OVER * row["shift"], ALIKE * scale):
         return row
-    what = f"every input was multiplied by {scale:.3g} (or −{scale:.3g}) and moved"
+    what = f"every input was multiplied by {scale:.3g} (or −{scale:.3g}) and shifted by a constant"
     return {**row, "mistake": what, "undo": affine.undo, "left_over": left}
 
 
@@ -179,14 +189,14 @@ def _cleans(constants: Normalize, mean: Array) -> Array:
 
 
 def _left_over(equations: Equations, cleans: Array, mistake: Mistake) -> float:
-    """Root mean square, in remembered deviations, of what the mistake leaves of the means seen."""
+    """Root mean square, in running σ, of what the mistake leaves of the means seen."""
     predicted = np.array([mistake.on(clean) for clean in cleans]) @ equations.matrix.T
     away = (predicted - equations.seen) / equations.sigma
     return float(np.sqrt((away**2).mean(axis=1)).min())
 
 
 def _scale(record: LayerRecord) -> float:
-    """Typical deviation seen, in remembered ones, of the channels that remember a variance; NaN where none does."""
+    """Typical std relative to the running one, over channels with a running variance above eps; NaN where none has."""
     assert record.running_var is not None
     with np.errstate(all="ignore"):
         ratio = record.pre.var_population / record.running_var
@@ -195,7 +205,7 @@ def _scale(record: LayerRecord) -> float:
 
 
 def _constants(recording: Recording, mean: Array) -> Iterator[tuple[Normalize, bool]]:
-    """Those of the recording, else those in use under which the remembered mean is a colour."""
+    """Those of the recording, else common ones under which the mean input of training is a colour."""
     given = recording.about.normalize
     if given is not None:
         if len(given.mean) == mean.size:
@@ -217,12 +227,17 @@ def mistakes(constants: Normalize) -> Iterator[Mistake]:
     again = "x = (x - m) / s"
     maps: tuple[tuple[str, str, Array, Array], ...] = (
         (
-            "pixels of 0 to 255 came in, neither scaled nor normalized",
+            "pixels of 0 to 255 were passed in, neither scaled nor normalized",
             "x = x / 255; " + again,
             255 * s,
             255 * m,
         ),
-        ("pixels of 0 to 1 came in, without mean and deviation", again, s, m),
+        (
+            "pixels of 0 to 1 were passed in, without subtracting the mean and dividing by the std",
+            again,
+            s,
+            m,
+        ),
         (
             "pixels of 0 to 255 were normalized without scaling them to 0 to 1",
             "x = (x * s + m) / 255; " + again,
@@ -237,13 +252,13 @@ def mistakes(constants: Normalize) -> Iterator[Mistake]:
             (one / 255 - 1) * m / s,
         ),
         (
-            "pixels were scaled to -1 to 1 instead of normalized by the constants of training",
+            "pixels were scaled to -1 to 1 instead of normalized with the constants of training",
             "x = x / 2 + 0.5; " + again,
             2 * s,
             2 * m - 1,
         ),
         (
-            "the mean was subtracted, and the deviation not divided by",
+            "the mean was subtracted, but not divided by the std",
             "x = x / s",
             s,
             0 * one,
@@ -255,13 +270,13 @@ def mistakes(constants: Normalize) -> Iterator[Mistake]:
             (m - 1) / s,
         ),
         (
-            "inputs were divided by the deviation twice",
+            "inputs were divided by the std twice",
             "x = x * s",
             1 / s,
             0 * one,
         ),
         (
-            "light and dark are exchanged (1 - p)",
+            "brightness is inverted (1 - p)",
             "x = 1 - (x * s + m); " + again,
             -one,
             (1 - 2 * m) / s,
@@ -271,7 +286,7 @@ def mistakes(constants: Normalize) -> Iterator[Mistake]:
         yield Mistake(what, f"{names}; {undo}", gain, offset)
     if m.size == 3:
         undo = "x = (x * s + m).flip(1); " + again
-        what = "red and blue are exchanged (BGR images, as cv2.imread gives them)"
+        what = "red and blue are swapped (BGR images, as cv2.imread returns them)"
         yield Mistake(what, f"{names}; {undo}", s[::-1] / s, (m[::-1] - m) / s, True)
 
 

@@ -1,4 +1,4 @@
-"""How loud the branch of a residual block is against its skip connection, and what it was at initialisation."""
+"""The branch of a residual block against its skip connection, by variance, now and at initialisation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bnprobe.stats.moments import Array
 _DE = "De & Smith 2020, arXiv:2002.10444"
 
 COLUMNS = (
-    Column("skip", "What stands at the other side of the sum that follows.", table="layers"),
+    Column("skip", "The other side of the sum that follows.", table="layers"),
     Column(
         "branch_var",
-        "Variance of the branch where it enters the sum, as measured (divisor n, mean over channels).",
+        "Measured variance of the branch where it enters the sum (divisor n, mean over channels).",
         "mean over channels of post_var",
         "output²",
         _DE,
@@ -22,7 +22,7 @@ COLUMNS = (
     ),
     Column(
         "skip_var",
-        "Approximate variance of the skip connection, as the parameters of the norms before it imply.",
+        "Approximate variance of the skip connection, as implied by the parameters of the previous norms.",
         "see graph/residual.py; mean over channels",
         "output²",
         _DE,
@@ -30,7 +30,7 @@ COLUMNS = (
     ),
     Column(
         "branch_share",
-        "Approximate share of the branch in the block's variance, from parameters on both sides.",
+        "Approximate share of the block's variance that comes from the branch, from parameters on both sides.",
         "V / (V + skip_var), V = mean of γ² σ²/(σ² + eps)",
         "0 to 1",
         _DE,
@@ -38,7 +38,7 @@ COLUMNS = (
     ),
     Column(
         "branch_share_initial",
-        "The same share when every γ is 1 and every β is 0: how loud the branch was at initialisation.",
+        "The same share with every γ at 1 and every β at 0, as at initialisation.",
         "1 / (1 + skip_var at γ = 1, β = 0)",
         "0 to 1",
         _DE,
@@ -71,7 +71,7 @@ def enters_sum(record: LayerRecord) -> bool:
 
 
 def _implied(record: LayerRecord) -> float:
-    """Variance of the output that the parameters imply: gamma^2, less where eps is not small against the variance."""
+    """Variance of the output that the parameters imply: gamma^2, or below where eps is not small against the variance."""
     gamma = np.ones(record.n_channels) if record.gamma is None else record.gamma
     kept = 1.0 if record.running_var is None else record.running_var / (record.running_var + record.eps)
     return float(np.mean(gamma**2 * kept))

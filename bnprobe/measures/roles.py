@@ -1,18 +1,18 @@
-"""What part a channel plays, by the operation that really follows the norm.
+"""The role of a channel, by the operation that really follows the norm.
 
-An activation lets through what lies above `low`, is the identity from `identity` on, and gives one and
-the same value above `high`. A role is claimed where that is known and the activation acts on the norm's own
+An activation passes on what is above `low`, is the identity from `identity` on, and gives one and the same
+value above `high`. A role is claimed where that is known and the activation acts on the norm's own
 values; of a channel that enters a sum first, or goes several ways, only that it is constant can be said.
 
 role        meaning                                                                             source
-dead        the activation never let anything through here, or cannot: beta + 6 |gamma| ends    Mehta et al. 2019,
-            below `low` + 0.0001 (a Gaussian passes 6 deviations once in 10^9 values)            arXiv:1811.12495
+dead        never above `low` on these data, or cannot be: beta + 6 |gamma| ends below           Mehta et al. 2019,
+            `low` + 0.0001 (a Gaussian exceeds 6 standard deviations once in 10^9 values)        arXiv:1811.12495
 constant    not dead, and |gamma| < 0.01: the output is beta                                     Frankle et al. 2020,
                                                                                                 arXiv:2003.00152
 saturated   more than half of the values lie above `high`                                        ours
-linear      at most one value in 1,000 is changed by the activation, or no activation follows    ours
-rare        lets through less than 5 % of the values                                             ours
-mixed       anything else; also what follows has no corners (SiLU, GELU)                         -
+linear      always on: the activation changes at most one value in 1,000, or none follows        ours
+rare        rarely on: less than 5 % of the values are above `low`                               ours
+mixed       active: anything else; also where what follows has no corners (SiLU, GELU)           -
 unknown     what follows was not seen, is none of this, or differs between ways                  -
 
 Shares are counted where they are counts (`low` = 0: the positive outputs). Elsewhere they come from the
@@ -29,13 +29,11 @@ import numpy as np
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Neighbours
+from bnprobe.recording.terms import DEAD_REACH, DEAD_SIGMAS, NEAR_ZERO
 from bnprobe.stats.gaussian import probability_above
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
 
-CONSTANT = 1e-2
-DEVIATIONS = 6.0
-NOTHING = 1e-4
 RARE = 0.05
 LINEAR = 1e-3
 SATURATED = 0.5
@@ -74,33 +72,34 @@ UNCHANGED = frozenset(
 COLUMNS = (
     Column(
         "role",
-        "What part the channel plays for what follows: dead, constant, rare, mixed, linear, saturated or unknown.",
+        "Role of the channel for what follows: dead, constant, rare (rarely on), mixed (active), linear (always on), "
+        "saturated or unknown.",
         "see measures/roles.py",
         source=f"{_MEHTA}; {_FRANKLE}",
     ),
     Column(
         "fires_predicted",
-        "Share of outputs above zero if they are Gaussian, from the learned vectors alone.",
+        "Share of positive outputs if they are Gaussian, from γ and β alone.",
         "Φ(β / |γ|)",
         "0 to 1",
         "Nagel et al. 2019, arXiv:1906.04721",
     ),
     Column(
         "fires_gaussian",
-        "Share of outputs above zero if they are Gaussian with the mean and deviation seen here.",
+        "Share of positive outputs if they are Gaussian with the measured mean and standard deviation.",
         "Φ(post_mean / √post_var)",
         "0 to 1",
     ),
     Column(
         "dead_predicted",
-        "Whether the learned vectors alone say that the activation lets nothing through: 1 for yes.",
+        "Whether γ and β alone say that the activation is never on for the channel: 1 for yes.",
         "β + 6|γ| < low + 0.0001",
         "0 or 1",
         _MEHTA,
     ),
     Column(
         "passes",
-        "Share of outputs that the activation lets through; NaN where none with a corner follows.",
+        "Share of outputs for which the activation is on; NaN where none with a corner follows.",
         "share of y > low",
         "0 to 1",
     ),
@@ -110,33 +109,32 @@ COLUMNS = (
         "share of y ≥ high",
         "0 to 1",
     ),
-    Column("follows", "The operation that decides what becomes of the output.", table="layers"),
+    Column("follows", "Operation that uses the output.", table="layers"),
     Column(
         "feeder",
-        "The layer whose weights made the input; by name where it was told from names and shapes.",
+        "Layer whose weights produce the input; “by name” where it was inferred from names and shapes.",
         table="layers",
     ),
     Column(
         "feeds_alone",
-        "Whether that layer has a bias, all it makes goes into this norm as it is, and nothing else enters the norm: "
-        "1 for yes.",
+        "Whether that layer has a bias, its output goes only into this norm, unchanged, and nothing else does: 1 for yes.",
         unit="0 or 1",
         table="layers",
     ),
     *(
-        Column(f"n_{role}", f"Channels in the role “{role}”.", f"count of role = {role}", "channels", table="layers")
+        Column(f"n_{role}", f"Channels with the role “{role}”.", f"count of role = {role}", "channels", table="layers")
         for role in ROLES
     ),
     Column(
         "fires_error",
-        "How far the predicted share of positive outputs is from the measured one, on average over channels.",
+        "Difference of predicted and measured share of positive outputs, on average over channels.",
         "mean |fires_predicted − fires|",
         "0 to 1",
         table="layers",
     ),
     Column(
         "dead_precision",
-        "Of the channels predicted dead, the share that let nothing through here.",
+        "Share of the channels predicted dead that were never on for these data.",
         "dead and predicted / predicted",
         "0 to 1",
         _MEHTA,
@@ -144,7 +142,7 @@ COLUMNS = (
     ),
     Column(
         "dead_recall",
-        "Of the channels that let nothing through here, the share that was predicted.",
+        "Share of the channels that were never on for these data that was predicted dead.",
         "dead and predicted / dead",
         "0 to 1",
         _MEHTA,
@@ -168,7 +166,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Any]:
 
 
 def layer_columns(record: LayerRecord) -> dict[str, Any]:
-    """What follows, how many channels play which part, and how well the vectors alone tell."""
+    """What follows, how many channels have which role, and how well γ and β alone predict them."""
     roles = _roles(record)
     gamma, beta = _vectors(record)
     fires = _share(record.n_positive, record)
@@ -205,7 +203,7 @@ def dead_predicted(record: LayerRecord) -> Array:
     if known is None:
         return np.full(record.n_channels, np.nan)
     gamma, beta = _vectors(record)
-    return (beta + DEVIATIONS * np.abs(gamma) < known.low + NOTHING).astype(np.float64)
+    return (beta + DEAD_SIGMAS * np.abs(gamma) < known.low + DEAD_REACH).astype(np.float64)
 
 
 def _what_acts(record: LayerRecord) -> str:
@@ -216,7 +214,7 @@ def _what_acts(record: LayerRecord) -> str:
     if record.neighbours is None or not (record.mismatch <= MISMATCH or np.isnan(record.mismatch)):
         return ""
     ways = {way.removeprefix("cat, ") for way in record.neighbours.follows.split(" | ")}
-    # features that are handed out, too, are none the less clipped for what follows
+    # features that are also handed out are still clipped for what follows
     return ways.pop() if len(ways) == 1 else ""
 
 
@@ -273,7 +271,7 @@ def _roles(record: LayerRecord) -> Any:
     elif known is not None:
         _by_shares(roles, record, known)
     if record.gamma is not None and acts:
-        roles[(np.abs(record.gamma) < CONSTANT) & (roles != "dead")] = "constant"
+        roles[(np.abs(record.gamma) < NEAR_ZERO) & (roles != "dead")] = "constant"
     return roles
 
 
@@ -286,7 +284,7 @@ def _by_shares(roles: Any, record: LayerRecord, known: Corners) -> None:
     roles[passes < RARE] = "rare"
     roles[changed <= LINEAR] = "linear"
     roles[saturates > SATURATED] = "saturated"
-    # what did pass is not dead, whatever was predicted
+    # what was on is not dead, whatever was predicted
     roles[(passes == 0) | (np.isnan(passes) & (dead_predicted(record) == 1))] = "dead"
 
 

@@ -1,6 +1,6 @@
-"""The scale against the memory: how sure it is that the inputs vary otherwise than in training.
+"""Scale against the running variance: how certain it is that the inputs vary differently than in training.
 
-The error counts images: that of a variance is the spread, over images, of an image's mean squared
+The error counts samples: that of a variance is the spread, over samples, of a sample's mean squared
 distance from the channel's mean. The test is of the logarithm, whose error does not depend on the scale.
 """
 
@@ -16,19 +16,19 @@ from bnprobe.stats.moments import Array
 COLUMNS = (
     Column(
         "scale_se",
-        "Standard error of the scale ratio, counting images and not pixels.",
-        "scale_ratio · √(S/n_images + S/n_running) / (2 pre_var), S = variance of an image's mean of (x − pre_mean)²",
+        "Standard error of the scale ratio, counting samples, not positions.",
+        "scale_ratio · √(S/n_images + S/n_running) / (2 pre_var), S = variance of a sample's mean of (x − pre_mean)²",
         "",
-        "clustered by image, delta method; n_images and n_running as for shift_se",
+        "clustered by sample, delta method; n_images and n_running as for shift_se",
     ),
     Column(
         "scale_z",
-        "The log of the scale ratio in its own standard errors; eps is on both sides, so it moves nothing.",
-        "½ ln((v + eps) / (r + eps)) · scale_ratio / scale_se; v, r: pre_var and running_var without the bias of their size",
+        "Log of the scale ratio in standard errors; eps is on both sides, so it has no effect.",
+        "½ ln((v + eps) / (r + eps)) · scale_ratio / scale_se; v, r: pre_var and running_var, corrected for bias",
     ),
     Column(
         "scale_q",
-        "Chance of calling this channel's scale moved by mistake, adjusted for testing all channels of the layer.",
+        "FDR-adjusted p-value for the difference in scale.",
         "Benjamini-Hochberg over channels, Student's t with n_images − 1 degrees",
         "0 to 1",
         "Benjamini & Hochberg 1995",
@@ -50,17 +50,17 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
 
 
 def relative_error(record: LayerRecord) -> Array:
-    """Standard error of the log of the deviation, half that of the log of the variance; shape (C,)."""
+    """Standard error of the log of the std, half that of the log of the variance; shape (C,)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = record.pre_images.var_of_square_about(record.pre.mean)
         return error_of(spread, record) / (2 * record.pre.var_population)
 
 
 def log_ratio(record: LayerRecord) -> Array:
-    """Log of the deviation seen against the remembered one, as the norm sees them; shape (C,).
+    """Log of the measured std relative to the running one, as the norm sees them; shape (C,).
 
-    Both are estimates of a population's variance v from n values in N images that differ in their means
-    by the variance V. What was seen has the expectation v - V/N. A batch of B images, whose unbiased
+    Both are estimates of a population's variance v from n values in N samples that differ in their means
+    by the variance V. The measured one has the expectation v - V/N. A batch of B samples, whose unbiased
     variance training averages, has (v - V/B) n/(n - 1). B is assumed to be TRAINING_BATCH.
     """
     if record.running_var is None:

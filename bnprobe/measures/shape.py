@@ -13,13 +13,13 @@ _SIX = (
     ("var", "Variance {} the norm (divisor n).", "Σ(x − mean)² / n", "input²"),
     (
         "skew",
-        "Lopsidedness {} the norm: 0 for a symmetric distribution.",
+        "Skewness {} the norm: 0 for a symmetric distribution.",
         "√n Σ(x − mean)³ / (Σ(x − mean)²)^1.5",
         "",
     ),
     (
         "kurtosis",
-        "Weight of the tails {} the norm, beyond a Gaussian's: 0 for a Gaussian, 3 for a Laplacian.",
+        "Excess kurtosis {} the norm, the weight of the tails: 0 for a Gaussian, 3 for a Laplacian.",
         "n Σ(x − mean)⁴ / (Σ(x − mean)²)² − 3",
         "",
     ),
@@ -39,21 +39,22 @@ COLUMNS = (
         for name, meaning, formula, unit in _SIX
     ),
     Column(
-        "pre_skew_median", "Typical lopsidedness of the layer's inputs.", "median |pre_skew|", table="layers"
+        "pre_skew_median",
+        "Typical skewness of the layer's inputs, without sign.",
+        "median |pre_skew|",
+        table="layers",
     ),
-    Column(
-        "pre_kurtosis_median", "Typical weight of the tails of the layer's inputs.", "median", table="layers"
-    ),
+    Column("pre_kurtosis_median", "Typical excess kurtosis of the layer's inputs.", "median", table="layers"),
     Column(
         "pre_sd_median",
-        "Typical deviation of the layer's inputs.",
+        "Typical standard deviation of the layer's inputs.",
         "median √pre_var",
         "input",
         table="layers",
     ),
     Column(
         "post_sd_median",
-        "Typical deviation of the layer's outputs.",
+        "Typical standard deviation of the layer's outputs.",
         "median √post_var",
         "output",
         table="layers",

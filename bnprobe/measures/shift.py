@@ -1,4 +1,4 @@
-"""Memory against data: how far the inputs seen now lie from what the running statistics remember.
+"""Data against running statistics: how far the inputs of this run are from those of training.
 
 The mean, with its certainty, and distances that take mean and scale together; `scale` has the scale's.
 """
@@ -7,54 +7,55 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.measures.standard_errors import error_of, q_values
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
+from bnprobe.stats.significance import SIGNIFICANT
 
 _LI = "Li et al. 2016, arXiv:1603.04779"
 
 COLUMNS = (
     Column(
         "shift",
-        "How far the mean seen now lies from the remembered one, in remembered deviations.",
+        "Distance of the measured mean from the running mean, in running standard deviations.",
         "(pre_mean − running_mean) / √(running_var + eps)",
-        "remembered σ",
+        "running σ",
         _LI,
     ),
     Column(
         "scale_ratio",
-        "Deviation seen now against the remembered one: below 1 the inputs vary less than in training.",
+        "Measured standard deviation relative to the running one: below 1 the inputs vary less than in training.",
         "√(pre_var / (running_var + eps))",
         "",
         _LI,
     ),
     Column(
         "kl",
-        "Distance of what is seen from what is remembered, both taken as Gaussians: 0 when they agree.",
+        "KL divergence of the data from the running statistics, both taken as Gaussians: 0 when they match.",
         "½(r² + d² − 1) − ln r, with d = shift, r = scale_ratio",
         "nats",
         "Kullback & Leibler 1951",
     ),
     Column(
         "w2",
-        "How far what is seen must be carried to lie on what is remembered, both taken as Gaussians.",
+        "Distance of the data from the running statistics, both taken as Gaussians (2-Wasserstein): 0 when they match.",
         "√(d² + (r − 1)²), with d = shift, r = scale_ratio",
-        "remembered σ",
-        "2-Wasserstein distance: Dowson & Landau 1982",
+        "running σ",
+        "Dowson & Landau 1982",
     ),
     Column(
         "shift_se",
-        "Standard error of the shift, counting images and not pixels, and no more images than the model was given samples.",
-        "√(V/n_images + V/n_running) / √(running_var + eps), V = variance of an image's mean",
-        "remembered σ",
-        "clustered by image, rows of one sample as one; n_running = (2 − m)/m · 32 for momentum m",
+        "Standard error of the shift, counting samples, not positions or rows.",
+        "√(V/n_images + V/n_running) / √(running_var + eps), V = variance of a sample's mean",
+        "running σ",
+        "clustered by sample, all rows of a sample as one; n_running = (2 − m)/m · 32 for momentum m",
     ),
-    Column("shift_z", "The shift in its own standard errors.", "shift / shift_se"),
+    Column("shift_z", "The shift in standard errors.", "shift / shift_se"),
     Column(
         "shift_q",
-        "Chance of calling this channel shifted by mistake, adjusted for testing all channels of the layer.",
+        "FDR-adjusted p-value for the shift.",
         "Benjamini-Hochberg over channels, Student's t with n_images − 1 degrees",
         "0 to 1",
         "Benjamini & Hochberg 1995",
@@ -63,33 +64,33 @@ COLUMNS = (
         "shift_rms",
         "Typical shift of the layer's channels.",
         "√(mean of shift²)",
-        "remembered σ",
+        "running σ",
         table="layers",
     ),
     Column(
         "var_ratio_median",
-        "Typical variance seen now against the remembered one, as the norm divides by them: 1 when they agree.",
+        "Typical measured variance relative to the running variance, eps included in both: 1 when they match.",
         "median (pre_var + eps) / (running_var + eps)",
         table="layers",
     ),
     Column(
         "kl_median",
-        "Typical distance of what is seen from what is remembered.",
+        "Typical KL divergence of the data from the running statistics.",
         "median kl",
         "nats",
         table="layers",
     ),
     Column(
         "w2_rms",
-        "Typical distance between what is seen and what is remembered, mean and scale together.",
+        "Typical distance of the data from the running statistics, mean and scale together.",
         "√(mean of w2²)",
-        "remembered σ",
+        "running σ",
         table="layers",
     ),
     Column(
         "shifted_share",
-        "Share of channels surely shifted.",
-        "share of shift_q < 0.01",
+        "Share of channels with a significant shift.",
+        f"share of shift_q < {SIGNIFICANT}",
         "0 to 1",
         table="layers",
     ),
@@ -118,7 +119,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
 def variance_ratio(record: LayerRecord) -> Array:
     """(pre_var + eps) / (running_var + eps), shape (C,); NaN without running statistics.
 
-    With eps in the divisor alone, as in scale_ratio, data just like those remembered seem to vary less.
+    With eps in the divisor alone, as in scale_ratio, data just like those of training would seem to vary less.
     """
     if record.running_mean is None or record.running_var is None:
         return np.full(record.n_channels, np.nan)
@@ -127,9 +128,9 @@ def variance_ratio(record: LayerRecord) -> Array:
         return np.where(record.running_var + record.eps >= 0, ratio, np.nan)
 
 
-def layer_columns(record: LayerRecord) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
     """What the channels say together; NaN for layers without running statistics."""
-    columns = channel_columns(record)
+    columns = channels or channel_columns(record)
     q = columns["shift_q"]
     with np.errstate(over="ignore"):
         return {
@@ -137,7 +138,9 @@ def layer_columns(record: LayerRecord) -> dict[str, float]:
             "var_ratio_median": median(variance_ratio(record)),
             "kl_median": median(columns["kl"]),
             "w2_rms": _root_mean_square(columns["w2"]),
-            "shifted_share": float(np.mean(q[~np.isnan(q)] < 0.01)) if (~np.isnan(q)).any() else float("nan"),
+            "shifted_share": float(np.mean(q[~np.isnan(q)] < SIGNIFICANT))
+            if (~np.isnan(q)).any()
+            else float("nan"),
         }
 
 

@@ -1,4 +1,4 @@
-"""The course of a shift through depth: where it enters the network, where it is largest, where it has healed."""
+"""A shift by depth: where it enters the network, where it is largest, and from where it is gone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bnprobe.measures.verdict import SAME, SHIFTED
+from bnprobe.recording.names import SAME, SHIFTED
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def course(layers: pd.DataFrame) -> Course:
     """Where a shift enters the network, where it is largest, and by which layer it has healed.
 
     Reads `verdict` and `w2_rms` of the table of layers, whose rows stand in the order of execution.
-    Layers that could not be judged (no memory, never updated, too few samples) are passed over.
+    Layers that could not be judged (no running statistics, never updated, too few samples) are skipped.
     """
     judged = [i for i, verdict in enumerate(layers["verdict"]) if verdict in (SAME, *SHIFTED)]
     shifted = [i for i in judged if layers["verdict"].iloc[i] in SHIFTED]

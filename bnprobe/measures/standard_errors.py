@@ -1,9 +1,9 @@
-"""How sure a comparison with the memory can be: images counted, not pixels, and the memory's own noise.
+"""How certain a comparison with the running statistics can be: samples count, not positions, plus the statistics' noise.
 
-Pixels of one image are correlated, so an error is the variance over images of an image's value, divided
-by their number. Rows of one sample may be correlated as well (the steps of a sequence, the regions of a photograph,
-the windows of attention), so no more images count than samples were given to the model. To it comes the noise of
-the running statistics themselves: an exponential average over batches whose size a checkpoint does not keep.
+Positions of one sample are correlated, so an error is the variance over samples of a sample's value, divided by
+their number. Rows of one sample are correlated as well (the steps of a sequence, the regions of a photograph, the
+patches of attention), so standard errors use samples as units. The noise of the running statistics adds to it: an
+exponential average over batches whose size a checkpoint does not keep.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ because no checkpoint says. A larger true batch makes `shift_z` and `scale_z` ca
 
 
 def by_sample(recording: Recording) -> tuple[LayerRecord, ...]:
-    """The sites, none with more images than samples were given to the model; their means and variances stay.
+    """The sites, none with more samples than were given to the model; their means and variances stay.
 
     The variance between rows over the number of samples is an upper bound of the squared error of the mean,
     whatever the correlation inside a sample (Cauchy-Schwarz). Sites that were also called outside a pass of
@@ -39,7 +39,7 @@ def _by_sample(record: LayerRecord, recording: Recording) -> LayerRecord:
 
 
 def n_running(record: LayerRecord) -> float:
-    """Images that the running statistics are worth: their noise is that of a mean over so many.
+    """Samples that the running statistics are worth: their noise is that of a mean over so many.
 
     An exponential average with momentum m has the variance m/(2 - m) of one batch's value; momentum
     None averages all batches tracked. Follows from the geometric weights m(1 - m)^k.
@@ -52,22 +52,22 @@ def n_running(record: LayerRecord) -> float:
 
 
 def error_of(variance: Array, record: LayerRecord) -> Array:
-    """Standard error of the difference between a mean over the images seen and the memory of it; shape (C,).
+    """Standard error of the difference between a mean over the samples seen and its running value; shape (C,).
 
-    `variance` is that of one image's value, over images. The memory was made of images of the same kind.
+    `variance` is that of one sample's value, over samples. The running one comes from samples of the same kind.
     """
     return np.sqrt(variance * (1 / record.pre_images.n + 1 / n_running(record)))
 
 
 def sampling_part(record: LayerRecord) -> Array:
-    """Share of `error_of` that more images would take away; shape (C,)."""
-    memory: float = n_running(record)
-    return np.sqrt(memory / (memory + record.pre_images.n))
+    """Share of `error_of` that more samples would remove; shape (C,)."""
+    running: float = n_running(record)
+    return np.sqrt(running / (running + record.pre_images.n))
 
 
 def q_values(z: Array, n_images: Array) -> Array:
-    """Chances of a mistake in z, adjusted over the channels of the layer; shape (C,).
+    """FDR-adjusted p-values of z over the channels of the layer; shape (C,).
 
-    By Student's t with an image fewer than were seen; NaN where z is not finite or fewer than two were.
+    By Student's t with one degree fewer than samples seen; NaN where z is not finite or fewer than two were.
     """
     return adjusted(two_sided(np.where(np.isfinite(z), z, np.nan), n_images - 1))

@@ -1,8 +1,8 @@
-"""What the first norm knows of the training images: their mean colour, and the black that was put around them.
+"""What the first norm reveals about the training images: their mean colour, and the black padded around them.
 
 The mean before the first norm is a small matrix times the mean of the model's input (`neighbours.Stem`), so
-that C remembered means are C equations for the F channels of the input. They are solved by least squares,
-each weighed by its remembered deviation, because that is the unit of its noise. Black pixels around a crop
+that C running means are C equations for the F channels of the input. They are solved by least squares,
+each weighted by its running σ, because that is the unit of its noise. Black pixels around a crop
 mix that mean with black, most of all at the border: see `padding`.
 """
 
@@ -15,38 +15,44 @@ import numpy as np
 from bnprobe.measures import padding
 from bnprobe.measures.implied import r_squared
 from bnprobe.measures.padding import Equations, Padding
+from bnprobe.measures.verdict import never_updated
 from bnprobe.recording import LayerRecord, Recording
 
 SPARE = 3
-"""Equations beyond the unknowns from which on residuals tell anything."""
+"""Equations beyond the unknowns from which on residuals say anything."""
 
 LARGEST_CONDITION = 100.0
-"""Of the weighed matrix: above, some colours hardly reach the norm, and noise is multiplied as often."""
+"""Of the weighted matrix: above, some colours hardly reach the norm, and noise is multiplied as much."""
 
 LEAST_R2 = 0.8
 """A stem of 16 channels whose rows are permuted reaches .57 at most in 200 permutations, as it is .96."""
 
 LARGEST_RMSE = 0.15
-"""In remembered deviations. A moving average over batches of 16 strays by .04 to .05 itself."""
+"""In running σ. A moving average over batches of 16 itself varies by .04 to .05."""
 
 NONE = float("nan")
 
 
 @dataclass(frozen=True)
 class StemReading:
-    """The data set as the first norm remembers it, and whether to believe it.
+    """What the running means of the first norm reveal of the training data, and whether to believe it.
 
-    `mean_input` is the decoded mean per channel of the model's input, augmentation and all, in its units, and
-    `mean_pixels` the same in pixels of 0 to 1; `seen_input` and `seen_pixels` are decoded in the same way
-    from what the norm saw in this run. In pixels only where the recording knows the preprocessing.
+    What `Report.stem` is. Values in pixels (0 to 1) need the preprocessing constants (`normalize` of `attach`).
 
-    `padding_share` is the share (0 to 1) of black that augmentation put into the training images, and
-    `padding` how it was found; None where the preprocessing is not known, or the run's images are not like
-    those of training.
-
-    `r2` is about the mean over the `n_equations` running means, `rmse` in remembered deviations, `condition`
-    that of the weighed matrix. `why` says in a sentence what speaks for or against trust; where `trusted` is
-    False there are no means in pixels and no padding.
+    Attributes:
+        trusted: Whether the fit is good enough to believe; if not, means in pixels and padding are None.
+        why: What speaks for or against it, in a sentence.
+        layer: The norm that was read.
+        mean_input: Mean per channel of the model's input in training, augmentation included, in units of the input.
+        mean_pixels: The same in pixels from 0 to 1.
+        seen_input: As `mean_input`, from what the norm received in this run.
+        seen_pixels: As `mean_pixels`, from what the norm received in this run.
+        padding: How the black padding of the training images was found; None if it could not be.
+        n_equations: Number of running means that were used.
+        n_unknowns: Number of input channels.
+        condition: Condition number of the weighted system.
+        r2: Share of the running means' variance that one mean input explains.
+        rmse: Root mean square of what it does not explain, in running standard deviations.
     """
 
     trusted: bool
@@ -65,13 +71,13 @@ class StemReading:
 
     @property
     def mean_rgb(self) -> tuple[float, float, float] | None:
-        """Mean red, green and blue of the training images, 0 to 1; None where the input has not three channels."""
+        """Mean red, green and blue of the training images, 0 to 1; None if the input does not have three channels."""
         pixels = self.mean_pixels
         return (pixels[0], pixels[1], pixels[2]) if pixels and len(pixels) == 3 else None
 
     @property
     def padding_share(self) -> float | None:
-        """Share of black pixels (0 to 1) that augmentation put into the training images."""
+        """Share (0 to 1) of black pixels that augmentation added to the training images; None if unknown."""
         return None if self.padding is None else self.padding.share
 
 
@@ -92,7 +98,7 @@ def stem(recording: Recording) -> StemReading:
         what = f"{n} running means of {record.site} are too few for {inputs}"
         return replace(_not_here(what, record.site), n_equations=n, n_unknowns=unknowns)
     reading = _in_pixels(_decoded(record, equations), recording)
-    reading = _judged(reading, _never_updated(record))
+    reading = _judged(reading, never_updated(record))
     if not reading.trusted:
         return replace(reading, mean_pixels=None, seen_pixels=None)
     return _with_padding(reading, recording, equations)
@@ -102,14 +108,10 @@ def _not_here(what: str, layer: str) -> StemReading:
     return StemReading(False, f"Not identifiable here: {what}.", layer)
 
 
-def _never_updated(record: LayerRecord) -> bool:
-    return bool(np.all(record.running_mean == 0) and np.all(record.running_var == 1))
-
-
 def _decoded(record: LayerRecord, equations: Equations) -> StemReading:
     """Least squares, and what it leaves over."""
-    weighed, target = equations.weighed(equations.matrix), equations.remembered / equations.sigma
-    mean = equations.solve(equations.matrix, equations.remembered)
+    weighed, target = equations.weighed(equations.matrix), equations.running / equations.sigma
+    mean = equations.solve(equations.matrix, equations.running)
     singular = np.linalg.svd(weighed, compute_uv=False)
     return StemReading(
         False,
@@ -139,31 +141,29 @@ def _in_pixels(reading: StemReading, recording: Recording) -> StemReading:
 
 
 def _judged(reading: StemReading, fresh: bool) -> StemReading:
-    """Whether the fit can be trusted; the first thing that speaks against it is told."""
+    """Whether the fit can be trusted, with the first thing that speaks against it."""
     against = None
     if fresh:
         against = "its running statistics were never updated (0 and 1)"
     elif not reading.condition <= LARGEST_CONDITION:
-        against = (
-            f"some mixture of input channels hardly reaches it (condition number {reading.condition:.3g})"
-        )
+        against = f"some mixture of input channels hardly reaches the norm (condition number {reading.condition:.3g})"
     elif not reading.r2 >= LEAST_R2:
         against = f"one mean input explains too little of them (R² {reading.r2:.2f})"
     elif not reading.rmse <= LARGEST_RMSE:
-        against = f"they lie {reading.rmse:.2f} remembered deviations off the fit"
+        against = f"they are {reading.rmse:.2f} running σ off the fit"
     elif reading.mean_pixels and not all(-0.02 <= value <= 1.02 for value in reading.mean_pixels):
-        against = "the decoded mean is no colour, so the preprocessing must have been another"
+        against = "the decoded mean is not a colour, so the preprocessing must have been different"
     equations = (
         f"{reading.n_equations} running means of {reading.layer} for {reading.n_unknowns} input channel"
         + ("s" if reading.n_unknowns > 1 else "")
     )
     if against:
-        return replace(reading, why=f"Not to be trusted: there are {equations}, but {against}.")
-    fit = f"R² {reading.r2:.2f}, {reading.rmse:.3f} remembered deviations left over"
+        return replace(reading, why=f"Not to be trusted: {equations}, but {against}.")
+    fit = f"R² {reading.r2:.2f}, residual {reading.rmse:.3f} running σ"
     units = (
         ""
         if reading.mean_pixels
-        else " For colours give the preprocessing, normalize=(mean, std), to attach."
+        else " To see colours, pass the preprocessing to attach, normalize=(mean, std)."
     )
     return replace(reading, trusted=True, why=f"One mean input explains the {equations} ({fit}).{units}")
 
@@ -174,5 +174,5 @@ def _with_padding(reading: StemReading, recording: Recording, equations: Equatio
         return reading
     black = -np.array(constants.mean) / np.array(constants.std)
     found = padding.padding(equations, black)
-    unlike = "" if found else " The run's images are not like those of training, so no padding is told."
+    unlike = "" if found else " These images are not like those of training, so padding cannot be estimated."
     return replace(reading, padding=found, why=reading.why + unlike)

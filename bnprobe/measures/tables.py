@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -61,23 +60,44 @@ FAMILIES: tuple[ModuleType, ...] = (
 )
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
 
+OF_CHANNELS = (
+    activity,
+    gaussian,
+    shift,
+    within_sample,
+    verdict,
+    output_moments,
+    components,
+    outliers,
+    implied,
+    affine,
+    gradient,
+)
+"""Families whose layer columns are made of channel columns, which are handed to them."""
+
 OF_ROWS = (within_sample, components)
-"""Families about the rows of a layer's input as they are, many of them of one sample or not."""
+"""Families about the rows of a layer's input as they are, whether or not many of them belong to one sample."""
 
 PLACE = (
     Column("layer", "Path of the module in the model.", table="both"),
-    Column("call", "Which call of the layer within one forward pass, from 0.", table="both"),
+    Column("call", "Which call of the layer within one forward pass, counted from 0.", table="both"),
     Column("channel", "Index of the channel."),
-    Column("kind", "What kind of normalization it is.", table="both"),
-    Column("n_values", "Finite values seen: per channel, or of all channels of the layer.", table="both"),
+    Column("kind", "Kind of normalization.", table="both"),
     Column(
-        "n_nonfinite", "Values seen that were NaN or infinite; they are in no other number.", table="both"
+        "n_values",
+        "Finite input values measured: per channel, or of all channels of the layer.",
+        table="both",
+    ),
+    Column(
+        "n_nonfinite",
+        "Input values that were NaN or infinite; they are left out of all other numbers.",
+        table="both",
     ),
     Column("n_channels", "Number of channels.", table="layers"),
     Column("n_calls", "Forward calls recorded.", table="layers"),
     Column(
         "n_images",
-        "Samples recorded: rows of the layer's input, but no more than the model was given samples.",
+        "Samples recorded: rows of the layer's input, but at most the samples given to the model.",
         table="layers",
     ),
     Column(
@@ -87,7 +107,7 @@ PLACE = (
     ),
     Column(
         "normalized_by",
-        "The statistics that normalized: running, batch, both, the sample's own, or nothing.",
+        "Statistics that normalized: running, batch, both, the sample's own, or nothing.",
         table="layers",
     ),
     Column("class_name", "Class of the module.", table="layers"),
@@ -98,10 +118,14 @@ PLACE = (
         table="layers",
     ),
     Column(
-        "n_batches_tracked", "Batches that entered the running statistics, where counted.", table="layers"
+        "n_batches_tracked",
+        "Batches that the running statistics were updated with, where counted.",
+        table="layers",
     ),
     Column(
-        "output", "Whether the output's statistics were derived from the input's, or read.", table="layers"
+        "output",
+        "Whether the output statistics were derived from those of the input, or measured (read).",
+        table="layers",
     ),
     Column(
         "mismatch",
@@ -115,7 +139,7 @@ PLACE = (
 @dataclass(frozen=True)
 class Tables:
     """What the rules and the page read. `unread` names layers that gave no numbers, and why; `preprocessing`
-    the mistakes with the inputs that would explain what the first norm sees."""
+    the mistakes with the inputs that would explain what the first norm measures."""
 
     layers: pd.DataFrame
     channels: pd.DataFrame
@@ -124,19 +148,18 @@ class Tables:
 
 
 def tables(recording: Recording) -> Tables:
-    """Measure everything, once."""
+    """Measure everything, once: a row per site and per channel, in the order in which sites were reached."""
+    sites = [_measured(*both) for both in zip(recording.layers, by_sample(recording), strict=True)]
+    layers = pd.DataFrame([row for row, _ in sites]) if sites else _empty("layers")
+    channels = (
+        pd.concat([pd.DataFrame(columns) for _, columns in sites], ignore_index=True) if sites else None
+    )
     return Tables(
-        layer_table(recording),
-        channel_table(recording),
+        layers,
+        _empty("channels") if channels is None else channels,
         unread_table(recording),
         preprocessing(recording),
     )
-
-
-def channel_table(recording: Recording) -> pd.DataFrame:
-    """One row per channel of every site, in the order in which the sites were reached."""
-    parts = [pd.DataFrame(_channel_row(*both)) for both in _both(recording)]
-    return pd.concat(parts, ignore_index=True) if parts else _empty("channels")
 
 
 def _empty(table: str) -> pd.DataFrame:
@@ -144,13 +167,21 @@ def _empty(table: str) -> pd.DataFrame:
     return pd.DataFrame(columns=[column.name for column in glossary() if column.table in (table, "both")])
 
 
-def _both(recording: Recording) -> Iterator[tuple[LayerRecord, LayerRecord]]:
-    """Every site, and the same with no more images than samples."""
-    return zip(recording.layers, by_sample(recording), strict=True)
+def _measured(of_rows: LayerRecord, record: LayerRecord) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The row of a site, and the columns of its channels; `of_rows` is the site with all rows counted as samples."""
+    row, columns = _place_of_site(record), _place_of_channels(record)
+    for family in FAMILIES:
+        if hasattr(family, "channel_columns"):
+            columns.update(family.channel_columns(of_rows if family in OF_ROWS else record))
+    for family in FAMILIES:
+        if hasattr(family, "layer_columns"):
+            of_channels = (columns,) if family in OF_CHANNELS else ()
+            row.update(family.layer_columns(of_rows if family in OF_ROWS else record, *of_channels))
+    return row, columns
 
 
-def _channel_row(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
-    columns: dict[str, Any] = {
+def _place_of_channels(record: LayerRecord) -> dict[str, Any]:
+    return {
         "layer": record.layer,
         "call": record.call,
         "channel": np.arange(record.n_channels),
@@ -158,20 +189,10 @@ def _channel_row(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
         "n_values": record.pre.n.astype(np.int64),
         "n_nonfinite": record.pre_nonfinite.astype(np.int64),
     }
-    for family in FAMILIES:
-        if hasattr(family, "channel_columns"):
-            columns.update(family.channel_columns(of_rows if family in OF_ROWS else record))
-    return columns
 
 
-def layer_table(recording: Recording) -> pd.DataFrame:
-    """One row per site, in the order in which they were reached."""
-    rows = [_layer_row(*both) for both in _both(recording)]
-    return pd.DataFrame(rows) if rows else _empty("layers")
-
-
-def _layer_row(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def _place_of_site(record: LayerRecord) -> dict[str, Any]:
+    return {
         "layer": record.layer,
         "call": record.call,
         "kind": record.kind,
@@ -189,10 +210,6 @@ def _layer_row(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
         "output": record.output,
         "mismatch": record.mismatch,
     }
-    for family in FAMILIES:
-        if hasattr(family, "layer_columns"):
-            row.update(family.layer_columns(of_rows if family in OF_ROWS else record))
-    return row
 
 
 def unread_table(recording: Recording) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """What to probe: torchvision's models by name, a user's own by import path, and the shipped demo.
 
 A `Subject` is a model together with everything its numbers depend on: where the weights come from, how an
-image becomes an input, and what stands in where the model does not take single images. Each part says
-itself in words, so that a report can repeat it.
+image becomes an input, and what is used instead where the model does not take single images. Each part can
+describe itself in words, so that a report can repeat them.
 
 Files are read as tensors only. Nothing here unpickles code, and building a model leaves the caller's random
 state as it was.

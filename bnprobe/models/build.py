@@ -35,5 +35,5 @@ def subject(
     if weights is None:
         return own_subject(name, path, given)
     raise UnknownModel(
-        f"weights {weights} is a name of torchvision's, and {name} is your own. Use --checkpoint FILE."
+        f"weights {weights} is a name of torchvision, but {name} is your own model. Use --checkpoint FILE."
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bnprobe.errors import BadCheckpoint
 from bnprobe.models.messages import SAVE_AGAIN, damaged, refusal
 from bnprobe.models.shards import demand_no_tar, demand_stored, files_of
+from bnprobe.models.tensor_kinds import foreign
 
 State = dict[str, Tensor]
 
@@ -24,7 +25,7 @@ _AVERAGED = ("ema_state_dict", "state_dict_ema", "model_ema", "ema", "params_ema
 
 
 _BESIDE = ("optim", "sched", "scaler")
-"""How that is called which trainers keep beside the weights."""
+"""Names of what trainers keep next to the weights."""
 
 _DEEPEST = 6
 
@@ -34,7 +35,7 @@ def load_checkpoint(path: Path | str) -> State:
 
     `path` may also be an index (`*.index.json`) or a folder of shards. A state dict kept under `state_dict`,
     `model`, `ema`, ... is found, and the prefixes that wrappers add (`module.`, `_orig_mod.`) are taken off.
-    Files are mapped into memory where their format allows it, so a tensor that is not used is not read.
+    Files are memory-mapped where their format allows it, so a tensor that is not used is not read.
     Pickles are read with weights_only=True: one that needs more is refused unread. Raises BadCheckpoint, in
     one line, for whatever else is wrong with the file.
     """
@@ -48,7 +49,7 @@ def load_all(path: Path | str) -> State:
 
 
 def state_of(saved: Any) -> State:
-    """The tensors of a mapping in memory that may hold its state dict under `state_dict`, `model`, ...; may be empty."""
+    """The tensors of a mapping in RAM that may hold its state dict under `state_dict`, `model`, ...; may be empty."""
     return _joined(_state_dicts(saved))
 
 
@@ -75,12 +76,12 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _read_pickle(path: Path) -> Any:
-    """Whatever the file holds, if it holds only tensors and plain data."""
+    """The content of the file, if it holds only tensors and plain data."""
     demand_stored(path)
     demand_no_tar(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on old or foreign formats
+            warnings.simplefilter("ignore")  # torch's warnings about old or foreign formats
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # damage can raise nearly anything: EOFError, KeyError, RuntimeError, OSError
         raise refusal(path, error) from None
@@ -119,13 +120,18 @@ def _state_dicts(saved: Any, at: str = "", depth: int = 0, seen: set[int] | None
     if known:
         return known
     named = {key: value for key, value in saved.items() if isinstance(key, str)}
-    here = {key: value.detach() for key, value in named.items() if isinstance(value, Tensor)}
+    here = {key: _detached(value) for key, value in named.items() if isinstance(value, Tensor)}
     nested: dict[str, State] = {}
     for key, value in named.items():
         if not key.lower().startswith(_BESIDE):
             nested |= _state_dicts(value, f"{at}{key}.", depth + 1, seen)
     # {"mine": {...}, "best_accuracy": tensor(71.2)}: a stray number does not make a state dict
     return nested or ({at: here} if here else {})
+
+
+def _detached(tensor: Tensor) -> Tensor:
+    """The tensor alone; of some kinds even this raises, or has torch print a warning."""
+    return tensor if foreign(tensor) else tensor.detach()
 
 
 def _is_averaged(at: str) -> bool:

@@ -1,4 +1,4 @@
-"""The subject that comes with bnprobe: a small network, trained on handwritten digits, and its facts."""
+"""The subject that comes with bnprobe: a small network, trained on handwritten digits, and the facts of its training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def demo() -> Subject:
 
 
 def demo_facts() -> dict[str, Any]:
-    """What training wrote beside the shipped weights: data, n_train, n_held_out, accuracies (0..1)."""
+    """What training stored with the shipped weights: data, n_train, n_held_out, accuracies (0..1)."""
     with safe_open(DEMO_WEIGHTS, "pt") as file:
         facts: dict[str, Any] = json.loads(file.metadata()["facts"])
     return facts
@@ -63,7 +63,7 @@ def _weights_words() -> str:
     facts = demo_facts()
     return (
         f"shipped with bnprobe, sha256 {sha256(DEMO_WEIGHTS)[:8]}…: trained by scripts/train_demo.py on "
-        f"{facts['n_train']:,} of the {facts['n_train'] + facts['n_held_out']:,} {facts['data']}; reads "
+        f"{facts['n_train']:,} of the {facts['n_train'] + facts['n_held_out']:,} {facts['data']}; classifies "
         f"{facts['held_out_accuracy']:.1%} of the {facts['n_held_out']} held-out ones correctly "
         f"({facts['train_accuracy']:.1%} of the training ones)"
     )

@@ -1,4 +1,4 @@
-"""torchvision's own weight files: fetched into torch's cache, and loaded from there as tensors only."""
+"""torchvision's own weight files: downloaded into torch's cache, and loaded from there as tensors only."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from torch import nn
 from bnprobe.errors import BadCheckpoint
 from bnprobe.models.messages import one_line, refusal
 
-DOWNLOAD_TIMEOUT = 20.0  # seconds of silence before a download is given up
+DOWNLOAD_TIMEOUT = 20.0  # seconds without data before a download is given up
 
 
 def file_name(entry: Any) -> str:
-    """What the file of a weights entry is called, here and where it is fetched from."""
+    """The name of a weights entry's file, here and where it is downloaded from."""
     return Path(urlparse(entry.url).path).name
 
 
@@ -40,13 +40,13 @@ def load_entry(builder: Callable[..., nn.Module], entry: Any) -> tuple[nn.Module
     except Exception as error:  # as where pickles are read, and a state dict that does not fit
         if isinstance(error, RuntimeError) and "state_dict" in str(error):
             raise BadCheckpoint(
-                f"{file} does not fit ({one_line(error)}). Delete it to have it fetched."
+                f"{file} does not fit ({one_line(error)}). Delete it to have it downloaded again."
             ) from None
         raise refusal(file, error) from None
 
 
 def _download(entry: Any, file: Path) -> None:
-    """Fetch the file of `entry` into torch's cache, or say what is missing and the ways round it."""
+    """Download the file of `entry` into torch's cache, or say what is missing and how to do without."""
     hash_prefix = re.search(r"-([0-9a-f]{8,})\.", file.name)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def _download(entry: Any, file: Path) -> None:
     except (OSError, RuntimeError, HTTPException) as error:
         raise BadCheckpoint(
             f"{entry.name} needs {file.name}, which is not in {file.parent} (where torchvision looks) and "
-            f"could not be fetched from {entry.url} ({one_line(error)}). Put the file there by hand, or give "
+            f"could not be downloaded from {entry.url} ({one_line(error)}). Put the file there by hand, or give "
             "it with --checkpoint FILE, or leave out --weights for random weights."
         ) from None
 

@@ -1,4 +1,4 @@
-"""Folders of images to batches of tensors, and the shipped digits behind the same face.
+"""Folders of images to batches of tensors, and the shipped digits with the same interface.
 
 A `Source` has its images in one fixed order; `Source.batches` prepares them, a batch at a time, and keeps
 count of what could not be read: a damaged file is a fact to report, not the end of a run.
@@ -21,7 +21,7 @@ from torch import Tensor
 from bnprobe.errors import BadImages
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
-# What a suffix promises is not what a file holds: only these decoders may try, none of which runs a program.
+# A suffix does not say what a file holds: only these decoders may try, none of which runs a program.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
 DEMO_DIGITS = Path(__file__).parent / "demo_data" / "held_out_digits.npz"
 
@@ -78,7 +78,7 @@ class DemoImages(Source):
 
 @dataclass(frozen=True)
 class Batches:
-    """A pass over some images of a source; every `iter` reads them anew.
+    """A pass over some images of a source; every `iter` reads them again.
 
     `len` is the number of batches when everything can be read; unreadable images make it fewer, since batches
     are filled up. `unreadable` holds those met so far in the latest pass.
@@ -144,7 +144,7 @@ def find_images(folder: Path | str) -> Source:
     """Every image under `folder`, in the same order on every file system.
 
     Sub-folders of the first level are classes, in sorted order, unless an image lies beside them. Hidden
-    names are passed over, links to folders followed once. Raises BadImages for no folder, or no image in it.
+    names are skipped, links to folders followed once. Raises BadImages for no folder, or no image in it.
     """
     root = Path(folder)
     if not root.exists():
@@ -222,7 +222,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 def _unlistable(error: OSError) -> None:
     raise BadImages(
-        f"cannot look into {error.filename} ({error.strerror}). Change its rights, or move it away."
+        f"cannot list {error.filename} ({error.strerror}). Change its permissions, or move it away."
     )
 
 

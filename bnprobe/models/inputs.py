@@ -24,8 +24,8 @@ def recipe(name: str, task: str, entry: Any, given: Given) -> Recipe:
         return _classification(entry, given)
     if given.numbers:
         raise BnprobeError(
-            f"{name} takes no {', '.join(given.numbers)} of yours: only classification models and your own do. "
-            "Leave it out."
+            f"{name} does not take {', '.join(given.numbers)}: only classification models and your own do. "
+            f"Leave {'it' if len(given.numbers) == 1 else 'them'} out."
         )
     return _TASKS[task](entry)
 
@@ -71,7 +71,7 @@ def _detection(entry: Any) -> Recipe:
         entry.transforms(),
         "scaled to [0, 1]; the model itself resizes and normalizes",
         lambda images: (images,),
-        "a list of whole images, as detection models take",
+        "a list of whole images, as detection models expect",
     )
 
 
@@ -101,7 +101,7 @@ def _optical_flow(entry: Any) -> Recipe:
             return first, first.roll((8, 8), dims=(-2, -1))
         return first, first.roll(-1, dims=0)
 
-    words = "each image paired with the next of its batch (one alone, with itself moved 8 px): no real motion"
+    words = "each image paired with the next of its batch (a single one with itself, shifted by 8 px): no real motion"
     return Recipe(crop, crop.words, pairs, words, crop.constants)
 
 

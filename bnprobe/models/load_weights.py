@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from bnprobe.errors import BadCheckpoint
 from bnprobe.models.checkpoint_file import State
 from bnprobe.models.messages import one_line
+from bnprobe.models.tensor_kinds import foreign
 
 _OTHER_MODEL = "Name the model that was saved; for your own, package.module:function."
 
@@ -23,8 +24,12 @@ def fit(model: nn.Module, state: State, file: str, name: str) -> None:
     """Load `state` into `model`, every tensor of both accounted for, or raise BadCheckpoint with the list."""
     own = model.state_dict()
     state = _without_outer_name(state, own.keys())
-    wrong = {key: words for key in own if key in state and (words := _misfit(state[key], own[key]))}
-    right = OrderedDict((key, value) for key, value in state.items() if key not in wrong)
+    strange = {key: words for key in own if key in state and (words := foreign(state[key]))}
+    shared = [key for key in own if key in state and key not in strange]
+    wrong = {key: words for key in shared if (words := _misfit(state[key], own[key]))}
+    right = OrderedDict(
+        (key, value) for key, value in state.items() if key not in wrong and key not in strange
+    )
     # files keep no format versions once unwrapped, and MNASNet refuses a state without: take today's
     right._metadata = own._metadata  # type: ignore[attr-defined]
     try:
@@ -33,20 +38,25 @@ def fit(model: nn.Module, state: State, file: str, name: str) -> None:
     except RuntimeError as error:
         raise BadCheckpoint(f"{file} does not load into {name} ({one_line(error)}). {_OTHER_MODEL}") from None
     faults = (
-        _listed(_needed(key for key in left.missing_keys if key not in wrong), "missing"),
+        _listed(
+            _needed(key for key in left.missing_keys if key not in wrong and key not in strange), "missing"
+        ),
         _listed(_needed(left.unexpected_keys), "unexpected"),
         _listed([f"{key}: {words}" for key, words in wrong.items()], "of another shape"),
+        _listed([f"{key} is {words}" for key, words in strange.items()], "without plain numbers"),
     )
     if any(faults):
         raise BadCheckpoint(f"{file} does not fit {name}: {', '.join(filter(None, faults))}. {_OTHER_MODEL}")
 
 
 def provenance(path: Path) -> str:
-    """File name and the start of its sha256; says so where torchvision's own name promises another."""
+    """File name and the start of its sha256; says so where it differs from the hash in torchvision's file name."""
     digest = sha256(path)
-    promised = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
-    differs = promised is not None and not digest.startswith(promised[1])
-    return f"{path.name}, sha256 {digest[:8]}…" + (" (not the one its name promises)" if differs else "")
+    named = re.search(r"-([0-9a-f]{8})\.pth$", path.name)
+    differs = named is not None and not digest.startswith(named[1])
+    return f"{path.name}, sha256 {digest[:8]}…" + (
+        " (does not match the hash in its name)" if differs else ""
+    )
 
 
 def sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What is said when a file or a name is refused: the fact and the next step, in one line."""
+"""Messages for files and names that are refused: the fact and the next step, in one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bnprobe.errors import BadCheckpoint
 
-SAVE_AGAIN = "where the model can be built, write torch.save(model.state_dict(), FILE) and give that file"
+SAVE_AGAIN = "where the model can be built, run torch.save(model.state_dict(), FILE) and use that file"
 
 
 def refusal(path: Path, error: Exception) -> BadCheckpoint:
@@ -27,14 +27,14 @@ def refusal(path: Path, error: Exception) -> BadCheckpoint:
 
 
 def program(path: Path) -> BadCheckpoint:
-    """That `path` holds code by design."""
+    """For a `path` that holds code by design."""
     return BadCheckpoint(f"{path} is a TorchScript program, not a state dict; {SAVE_AGAIN}.")
 
 
 def damaged(path: Path, error: Exception) -> BadCheckpoint:
-    """That `path` is no checkpoint, or only a part of one."""
+    """For a `path` that is no checkpoint, or only a part of one."""
     return BadCheckpoint(
-        f"{path} is not a whole checkpoint ({one_line(error)}): cut short, or of another format. "
+        f"{path} is not a whole checkpoint ({one_line(error)}): cut short, or in another format. "
         "Copy or download it again."
     )
 

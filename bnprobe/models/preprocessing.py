@@ -1,4 +1,4 @@
-"""How one picture becomes one tensor: resize, crop, scale, normalize, and the same steps in words."""
+"""How one image becomes one tensor: resize, crop, scale, normalize, and the same steps in words."""
 
 from __future__ import annotations
 

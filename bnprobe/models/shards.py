@@ -12,7 +12,7 @@ from bnprobe.models.messages import SAVE_AGAIN, program
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
 BESIDE = ("optim", "sched", "scaler", "training_args", "rng_state", "random_states", "trainer_state")
-"""How files are called that trainers write beside the weights."""
+"""Names of the files that trainers write next to the weights."""
 
 LARGEST_INDEX = 64 * 2**20
 """Bytes of an index that are read: a thousand times what the largest models have."""
@@ -39,7 +39,7 @@ def demand_stored(path: Path) -> None:
     if whole > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise BadCheckpoint(
             f"{path} is a compressed archive ({whole:,} bytes unpacked), which torch does not write, so it was not "
-            "opened. Unpack it, and give the checkpoint inside."
+            "opened. Unpack it, and use the checkpoint inside."
         )
 
 
@@ -66,7 +66,7 @@ def _demand(path: Path) -> None:
         raise BadCheckpoint(f"there is no checkpoint {path}. Check the path.") from None
     except OSError as error:
         raise BadCheckpoint(
-            f"cannot read {path} ({error.strerror}). Check the path and its rights."
+            f"cannot read {path} ({error.strerror}). Check the path and its permissions."
         ) from None
 
 
@@ -99,7 +99,7 @@ def _of_index(index: Path) -> list[Path]:
     if outside:
         raise BadCheckpoint(
             f"{index} names {outside[0]!r}, which is not a file of its own folder, so nothing was read. "
-            "Put the shards beside their index."
+            "Put the shards next to their index."
         )
     files = [index.parent / name for name in sorted(names)]
     gone = [file.name for file in files if not file.is_file()]

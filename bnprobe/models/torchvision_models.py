@@ -53,9 +53,7 @@ def _builder(name: str) -> Builder:
         builder: Builder = models.get_model_builder(name)
         return builder
     if Path(name).is_file():
-        raise UnknownModel(
-            f"{name} is a file. `bnprobe check {name}` tells what its weights say by themselves."
-        )
+        raise UnknownModel(f"{name} is a file. `bnprobe check {name}` reports what its weights reveal.")
     raise UnknownModel(
         f'no model is called "{name}".{did_you_mean(name.lower(), known)} `bnprobe list` shows all; a model of your own is '
         "package.module:function."
@@ -109,7 +107,7 @@ def _from_checkpoint(builder: Builder, entry: Any, path: Path) -> tuple[nn.Modul
 
 
 def _plain(builder: Builder, state: State | None) -> nn.Module:
-    """The architecture alone: nothing downloaded, no remarks, and the parts that `state` has."""
+    """The architecture alone: nothing downloaded, no warnings, and the parts that `state` has."""
     name, parameters = builder.__name__, inspect.signature(builder).parameters
     options: dict[str, Any] = {}
     if "weights_backbone" in parameters:

@@ -11,13 +11,18 @@ attributes (`lookalike`). Functions are norms too (`functional`).
 
 from bnprobe.norms.folded import folded_away, has_matrix
 from bnprobe.norms.layer import FIRST, LAST, Describe, NormLayer
+from bnprobe.norms.module_tree import ModuleTree
+from bnprobe.norms.pool import POOLS, Pool
 from bnprobe.norms.registry import describe, is_norm, is_torchs_own, looks_like_norm, register_norm
 
 __all__ = [
     "FIRST",
     "LAST",
+    "POOLS",
     "Describe",
+    "ModuleTree",
     "NormLayer",
+    "Pool",
     "describe",
     "folded_away",
     "has_matrix",

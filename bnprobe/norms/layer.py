@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, field, fields
 
 from torch import Tensor, nn
 
 from bnprobe.errors import BnprobeError
-from bnprobe.recording import POOLS
+from bnprobe.norms.pool import Pool, pool_of
+from bnprobe.notebook import facts
 
 FIRST, LAST = "first", "last"
 
 
 @dataclass(frozen=True)
 class NormLayer:
-    """How one normalization layer reads its input: y = gamma * (x - mean) / sqrt(var + eps) + beta.
+    """How a normalization layer computes its output: y = gamma * (x - mean) / sqrt(var + eps) + beta.
 
-    `pools` says over what mean and var are taken: "batch" (per channel, over samples and positions),
-    "instance" (per sample and channel), "group" (per sample and group of channels) or "channels" (over
-    all channels at each position: layer and RMS norm). With `uses_running` the stored `running_mean`
-    and `running_var` take their place. Channels are dimension 1 (`channels="first"`) or the last
-    `n_channel_dims` dimensions (`channels="last"`). `centred=False` leaves out the mean, and then
-    var is the mean square (RMSNorm). gamma is `weight + weight_offset`, each tensor of n_channels
-    entries in any shape, or None.
+    What the `describe` function of `bnprobe.register_norm` returns. C is the number of channels; tensors have C
+    entries in any shape and are read, never changed.
+
+    Attributes:
+        kind: Name of the kind in tables and on pages, such as "batch_norm", or a name of your own.
+        pools: Over what mean and var are computed: "batch" (per channel, over samples and positions), "instance" (per
+            sample and channel), "group" (per sample and group of channels) or "channels" (over all channels at each
+            position, as in layer and RMS norm); or a `bnprobe.norms.Pool` for other axes.
+        n_channels: C, the number of channels.
+        eps: Added to var before the square root.
+        channels: Where the channels are: "first" (dimension 1) or "last" (the last `n_channel_dims` dimensions).
+        n_channel_dims: Number of trailing dimensions that hold the channels, for `channels="last"`.
+        n_groups: Number of groups of channels that are pooled apart, for pools over channels; it divides C.
+        weight: gamma - `weight_offset`, or None for a gamma of 1.
+        weight_offset: 1.0 for layers that multiply by 1 + weight.
+        bias: beta, or None for 0.
+        running_mean: The stored mean, or None.
+        running_var: The stored variance, or None.
+        momentum: Weight of a new batch in the running statistics, or None for a cumulative average.
+        n_batches_tracked: The counter of batches, a tensor of one entry, or None.
+        uses_running: Whether this call normalizes with `running_mean` and `running_var`, as batch norm does in eval
+            mode.
+        centred: False if no mean is subtracted; var is then the mean square (RMS norm).
+        unbatched_dims: Number of dimensions of an input without a batch dimension, or None if there is always one.
+        pool: The axes that `pools` stands for.
+
+    Raises:
+        BnprobeError: `pools` or `channels` is not one of the names above, `uses_running` comes without running
+            statistics, or the groups do not divide the channels.
+
+    Example:
+        >>> import bnprobe
+        >>> bnprobe.NormLayer(kind="my_norm", pools="group", n_channels=6, n_groups=2, eps=1e-5)
+        NormLayer(kind='my_norm', pools='group', n_channels=6, eps=1e-05, n_groups=2)
     """
 
     kind: str
-    pools: str
+    pools: str | Pool
     n_channels: int
     eps: float
     channels: str = FIRST
@@ -43,10 +71,10 @@ class NormLayer:
     uses_running: bool = False
     centred: bool = True
     unbatched_dims: int | None = None
+    pool: Pool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.pools not in POOLS:
-            raise BnprobeError(f"pools={self.pools!r} is not known. Use one of {', '.join(POOLS)}.")
+        object.__setattr__(self, "pool", pool_of(self.pools))
         if self.channels not in (FIRST, LAST):
             raise BnprobeError(f"channels={self.channels!r} is not known. Use {FIRST!r} or {LAST!r}.")
         if self.uses_running and (self.running_mean is None or self.running_var is None):
@@ -57,7 +85,14 @@ class NormLayer:
             raise BnprobeError(f"{self.n_channels} channels do not fall into {self.n_groups} groups.")
 
     def fits(self, x: Tensor) -> bool:
-        """Whether a tensor of this shape can be the input."""
+        """Whether a tensor of this shape can be the input.
+
+        Args:
+            x: A tensor with the channels where `channels` says.
+
+        Returns:
+            True if the dimensions of the channels multiply to `n_channels`.
+        """
         if self.channels == FIRST:
             if x.dim() == self.unbatched_dims:
                 return x.shape[0] == self.n_channels
@@ -68,9 +103,13 @@ class NormLayer:
         )
 
     def rows(self, x: Tensor) -> Tensor:
-        """The input as (N samples, C channels, P positions); a view for the common layouts.
+        """Reshape an input to samples, channels and positions.
 
-        The first dimension is taken for the sample, where there is one before the channels.
+        Args:
+            x: A tensor that `fits`; its first dimension is the sample, unless the channels come first.
+
+        Returns:
+            Shape (N, C, P): N samples, C channels, P positions. A view for the common layouts.
         """
         if self.channels == FIRST:
             batch = x.unsqueeze(0) if x.dim() == self.unbatched_dims else x
@@ -82,6 +121,21 @@ class NormLayer:
         if not x.numel():
             return _no_rows(x, self)
         return x.reshape(n, lead[1:].numel(), self.n_channels).transpose(1, 2)
+
+    def _set(self) -> Iterator[tuple[str, object]]:
+        """Every field that is not at its default; of a tensor, dtype and shape."""
+        for given in (one for one in fields(self) if one.init):
+            value = getattr(self, given.name)
+            if isinstance(value, Tensor):
+                yield given.name, f"<{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}>"
+            elif given.default is MISSING or value != given.default:
+                yield given.name, repr(value)
+
+    def __repr__(self) -> str:
+        return f"NormLayer({', '.join(f'{name}={value}' for name, value in self._set())})"
+
+    def _repr_html_(self) -> str:
+        return facts(f"NormLayer: {self.kind}, {self.n_channels} channels", self._set())
 
 
 def _no_rows(x: Tensor, layer: NormLayer) -> Tensor:

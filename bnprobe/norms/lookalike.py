@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from bnprobe.norms.layer import FIRST, LAST, NormLayer
+from bnprobe.norms.module_tree import children_of
 from bnprobe.norms.torch_norms import batch_norm, eps_of, tensor_of
 from bnprobe.recording import CHANNELS, GROUP
 
@@ -22,7 +23,7 @@ def look_alike(module: nn.Module) -> Iterator[NormLayer]:
         return
     weight = tensor_of(module, "weight", "gamma", "scale", "g")
     eps = eps_of(module)
-    if "norm" not in name or weight is None or eps is None or any(module.children()):
+    if "norm" not in name or weight is None or eps is None or children_of(module):
         return
     bias = tensor_of(module, "bias", "beta")
     n_groups = getattr(module, "num_groups", None)

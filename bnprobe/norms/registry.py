@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar, cast
+
 from torch import nn
 
 from bnprobe.errors import BnprobeError
 from bnprobe.norms.folded import has_matrix
 from bnprobe.norms.layer import Describe, NormLayer
 from bnprobe.norms.lookalike import look_alike
+from bnprobe.norms.module_tree import ModuleTree
 from bnprobe.norms.torch_norms import KNOWN, TORCHS_OWN
+
+M = TypeVar("M", bound=nn.Module)
 
 _registered: dict[type, Describe] = {}
 """Classes taught by `register_norm`. The most derived class wins; a second call replaces the first."""
 
 
-def register_norm(cls: type, describe: Describe) -> None:
-    """Teach bnprobe a normalization layer.
+def register_norm(cls: type[M], describe: Callable[[M], NormLayer]) -> None:
+    """Teach bnprobe a normalization layer of your own.
 
-    `describe(module)` returns a `NormLayer` and is called before every forward pass of the module, so
-    it may depend on `module.training`. It also holds for subclasses of `cls`. `kind` may be a name of
-    your own. The formula is compared with the real output at the first call of each site.
+    It holds for the rest of the process and for subclasses of `cls`; the most derived class wins, and registering a
+    class again replaces its description. At the first call of each layer the described formula is compared with the
+    real output; if they differ, the output is measured instead and the report says so.
 
-    Raises BnprobeError when `cls` is not a class of modules.
+    Args:
+        cls: The class of the layer, a subclass of `torch.nn.Module`.
+        describe: Function from a module of that class to its `NormLayer`. It is called before every forward pass of
+            the module, so it may depend on `module.training`.
+
+    Raises:
+        BnprobeError: `cls` is not a subclass of `torch.nn.Module`.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> class Scale(torch.nn.Module):
+        ...     def __init__(self, n_channels):
+        ...         super().__init__()
+        ...         self.gain = torch.nn.Parameter(torch.ones(n_channels))
+        ...     def forward(self, x):
+        ...         return self.gain * x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+        >>> def describe(module):
+        ...     return bnprobe.NormLayer(kind="scale", pools="channels", channels="last", centred=False, eps=1e-6,
+        ...                              n_channels=module.gain.numel(), weight=module.gain)
+        >>> bnprobe.register_norm(Scale, describe)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 5), Scale(5))
+        >>> with bnprobe.attach(model) as probe:
+        ...     output = model(torch.randn(2, 3))
+        >>> bnprobe.report(probe).layers["kind"].tolist()
+        ['scale']
     """
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise BnprobeError(
             f"register_norm needs a subclass of torch.nn.Module, got {cls!r}. Pass the class itself."
         )
-    _registered[cls] = describe
+    _registered[cls] = cast(Describe, describe)
 
 
 def describe(module: nn.Module) -> tuple[NormLayer, ...]:
@@ -57,8 +87,8 @@ def is_torchs_own(module: nn.Module) -> bool:
     return cls in TORCHS_OWN and cls not in _registered
 
 
-def looks_like_norm(module: nn.Module) -> bool:
-    """Whether a module that is not understood should be named to the user.
+def looks_like_norm(module: nn.Module, tree: ModuleTree | None = None) -> bool:
+    """Whether a module that is not understood should be named to the user; `tree` holds it, where there is one.
 
     By its class name. Left out are wrappers around a norm that is understood, blocks that hold a
     convolution or a linear layer, and the parametrizations that normalize weights, not activations.
@@ -66,9 +96,8 @@ def looks_like_norm(module: nn.Module) -> bool:
     name = type(module).__name__.lower()
     if "norm" not in name or any(word in name for word in ("weightnorm", "spectralnorm", "weight_norm")):
         return False
-    if has_matrix(module):
-        return False
-    return not any(is_norm(inner) for inner in module.modules())
+    inside = list((tree or ModuleTree.of(module)).inside(module))
+    return not has_matrix(inside) and not any(map(is_norm, inside))
 
 
 _LAZY = (

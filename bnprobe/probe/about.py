@@ -6,15 +6,15 @@ import platform
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 import torch
-from torch import nn
 
+from bnprobe.norms import ModuleTree
 from bnprobe.probe.forward import Forward
 from bnprobe.probe.sites import Site
 from bnprobe.probe.tensors import is_lazy
 from bnprobe.recording import About, Normalize
+from bnprobe.version import __version__
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Subject:
     normalize: Normalize | None
 
     @classmethod
-    def of(cls, model: nn.Module, normalize: Normalize | None) -> Subject:
+    def of(cls, tree: ModuleTree, normalize: Normalize | None) -> Subject:
         """Taken now."""
-        n_parameters = sum(p.numel() for p in model.parameters() if not is_lazy(p))
+        n_parameters = sum(p.numel() for p in tree.parameters().values() if not is_lazy(p))
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(type(model).__name__, n_parameters, started, normalize)
+        return cls(type(tree.model).__name__, n_parameters, started, normalize)
 
     def about(self, forward: Forward, sites: Collection[Site], notes: Iterable[str]) -> About:
         """What to say after these passes."""
@@ -41,7 +41,7 @@ class Subject:
         return About(
             model=self.model,
             device=forward.device or "none",
-            versions=f"bnprobe {version('bnprobe')}, torch {torch.__version__}, Python {platform.python_version()}",
+            versions=f"bnprobe {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
             started=self.started,
             n_parameters=self.n_parameters,
             n_forwards=forward.n_forwards or most_calls,

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from weakref import ref
 
 from torch import nn
 
 from bnprobe.errors import BnprobeError
-from bnprobe.norms import folded_away
+from bnprobe.norms import ModuleTree
 from bnprobe.norms.functional import leave, listen
+from bnprobe.notebook import facts
 from bnprobe.probe.about import Subject
-from bnprobe.probe.backward.gradients import Gradients
+from bnprobe.probe.backward.gradients import LossScaler
 from bnprobe.probe.forward import Forward
+from bnprobe.probe.functional_calls import Unhooked
 from bnprobe.probe.hooks import register
 from bnprobe.probe.integrity.expected_changes import ExpectedChanges
 from bnprobe.probe.integrity.fingerprint import Fingerprint
-from bnprobe.probe.labels import labels_of
+from bnprobe.probe.labels import Labels, labels_of
 from bnprobe.probe.notes import LATE_BACKWARD, notes
-from bnprobe.probe.survey.compiled import Eager, runs_compiled
-from bnprobe.probe.survey.detect_by_output import Proposal, candidates, look
-from bnprobe.probe.survey.functional_calls import Unhooked
-from bnprobe.probe.survey.select import choose, not_understood, patterns_of
-from bnprobe.probe.survey.unwrap import unwrap
-from bnprobe.recording import Normalize, Recording
+from bnprobe.probe.options import AttachOptions
+from bnprobe.probe.survey.compiled import Eager
+from bnprobe.probe.survey.detect_by_output import Proposal, look
+from bnprobe.probe.survey.survey import ModelSurvey, survey_of
+from bnprobe.recording import Recording
 from bnprobe.recording.integrity import IntegrityReport
 
 
@@ -37,67 +39,110 @@ def attach(
     layers: str | Sequence[str] | None = None,
     histograms: bool = True,
     gradients: bool = True,
-    scaler: Any = None,
+    scaler: LossScaler | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Probe:
-    """Hook every normalization layer of `model` and return the probe that records them.
+    """Hook every normalization layer of a model and return the probe that records them.
 
-    Use it as a context manager, or call `detach()`. `layers` narrows it to paths that match one of
-    these shell patterns ("layer4.*"); `histograms=False` leaves out the distributions, `gradients=False`
-    what backward passes do. With a loss scaler (torch.amp.GradScaler) give it as `scaler`, so that
-    gradients are recorded unscaled. `normalize` is (mean, std) per input channel where the inputs are
-    (pixel - mean) / std of pixels in 0 to 1: with it `report.stem` tells colours, else only units of the input.
+    Run the model as usual while the probe is attached, then pass the probe to `bnprobe.report`. Use it as a context
+    manager, or call `Probe.detach` when done. Every forward pass is recorded; a backward pass is recorded too.
 
-    Raises NoNormLayers when the model holds no layer that is understood, or none that matches, and
-    CannotProbe for TorchScript and exported graphs.
+    Nothing of the model changes: outputs, parameters, buffers, modes, hooks, gradients and random state are
+    bit-identical with and without the probe, on success and after an exception. No tensor is kept, so RAM does not grow
+    with the number of batches. The first pass after each `attach` costs more, because every layer's formula is checked
+    against its real output; attach once and run many batches.
+
+    The first dimension of the model's first tensor counts as the sample. Rows of one sample (the steps of a sequence,
+    the regions of an image) are correlated, so standard errors use samples as units.
+
+    Args:
+        model: Any `torch.nn.Module`, in the mode (train or eval) in which it will run. Batch, layer, group, instance and
+            RMS norms are recognized; see `register_norm` for a layer of your own.
+        layers: Shell-style pattern or patterns of module paths to record, such as "layer4.*". None records all norms.
+        histograms: Whether to record distributions before and after each norm, beside their moments.
+        gradients: Whether to record what backward passes do at each norm, if any run.
+        scaler: The loss scaler in use, such as `torch.amp.GradScaler`, so that gradients are recorded unscaled.
+        normalize: The constants (mean, std), one number per input channel each, if the inputs are (pixel - mean) / std
+            of pixels from 0 to 1. With them `Report.stem` is in colours, without them in units of the input.
+
+    Returns:
+        The attached probe.
+
+    Raises:
+        NoNormLayers: No normalization layer is recognized, or none matches `layers`.
+        CannotProbe: The model is TorchScript or an exported graph, where Python hooks are not called.
+        BnprobeError: `model` is not a `torch.nn.Module`, or the constants of `normalize` do not fit together.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+        >>> with bnprobe.attach(model) as probe:
+        ...     for x in torch.randn(5, 4, 3, 9, 9):  # five batches of four images
+        ...         loss = model(x).square().mean()
+        ...         loss.backward()  # optional
+        >>> report = bnprobe.report(probe)
+        >>> report.layers[["layer", "kind", "n_channels", "mode"]].values.tolist()
+        [['1', 'batch_norm', 8, 'train']]
+        >>> len(report.channels)
+        8
     """
     if not isinstance(model, nn.Module):
         raise BnprobeError(
             f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
-    constants = None if normalize is None else Normalize(*(tuple(map(float, part)) for part in normalize))
-    return Probe(model, patterns_of(layers), histograms, Gradients(gradients, scaler), constants)
+    options = AttachOptions(layers, histograms, gradients, scaler, normalize)
+    return Probe(survey_of(model, options.patterns), options)
 
 
 class Probe:
-    """What `attach` returns: it records until `detach()`, and its `recording` is a snapshot at any time."""
+    """What `attach` returns: it records until `detach` is called or its `with` block ends.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        patterns: Sequence[str] | None,
-        histograms: bool,
-        gradients: Gradients,
-        normalize: Normalize | None,
-    ) -> None:
+    Pass it to `bnprobe.report` or `bnprobe.compare`, or take its `recording`, at any time, also after `detach`.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.LayerNorm(4))
+        >>> probe = bnprobe.attach(model)
+        >>> output = model(torch.randn(5, 6))
+        >>> probe
+        Probe(Sequential: 1 norm attached, 1 forward pass)
+        >>> probe.detach()
+        >>> probe
+        Probe(Sequential: 1 norm detached, 1 forward pass)
+    """
+
+    def __init__(self, survey: ModelSurvey, options: AttachOptions) -> None:
+        # the survey holds the model, and is not kept
+        self._model = ref(survey.model)
+        self._fingerprint = Fingerprint.of(survey.tree)
+        self._doings = ExpectedChanges(survey.layer_names())
+        self._doings.look(survey.tree)
+        self._classes = {name: type(module).__name__ for name, module in survey.layers.items()}
+        self._subject = Subject.of(survey.tree, options.constants)
+        self._not_understood = survey.not_understood
+        self._folded = survey.folded
         self._eager = Eager()
-        wrapped, model = model, unwrap(model)
-        self._model = ref(model)
-        self._fingerprint = Fingerprint.of(model)
-        layers = choose(model, patterns)
-        self._doings = ExpectedChanges(_paths(model, layers))
-        self._doings.look(model)
-        self._classes = {name: type(module).__name__ for name, module in layers.items()}
-        self._subject = Subject.of(model, normalize)
-        self._not_understood = not_understood(model)
-        self._folded = folded_away(model)
-        self._forward = Forward(gradients, histograms)
-        self._unhooked = Unhooked(model, layers, patterns, self._forward)
+        self._forward = Forward(options)
+        self._unhooked = Unhooked(survey, options.patterns, self._forward)
         self._proposals: list[Proposal] = []
         self._final: Recording | None = None
         with ExitStack() as undo:
             undo.callback(self._eager.release)
-            if runs_compiled(wrapped, layers.values()):
+            if survey.compiled:
                 self._eager.hold()
             undo.callback(leave, self._unhooked)
             listen(self._unhooked)
-            for path, module in candidates(model) if patterns is None else ():
+            for path, module in survey.candidates.items():
                 undo.callback(look(path, module, self._proposals.append))
-            register(model, layers, self._forward, self._eager, undo)
+            register(survey.model, survey.layers, self._forward, self._eager, undo)
             self._undo = undo.pop_all()
 
     def detach(self) -> None:
-        """Remove the hooks; may be called any number of times. The recording stays as it is then."""
+        """Remove the hooks; the recording stays as it is then.
+
+        May be called any number of times. The recording then also has an `integrity` report of what in the model
+        differs from before `attach`.
+        """
         if self._final is not None:
             return
         try:
@@ -124,12 +169,12 @@ class Probe:
 
     def _compare(self, model: nn.Module, recording: Recording) -> IntegrityReport:
         """What is not as it was when the probe was attached."""
-        doings = self._doings
-        doings.look(model)
+        doings, tree = self._doings, ModuleTree.of(model)
+        doings.look(tree)
         doings.trained = {record.layer for record in recording.layers if record.n_calls_training}
-        doings.updated = self._unhooked.updated(model)
+        doings.updated = self._unhooked.updated(tree)
         doings.backward = any(record.gradient is not None for record in recording.layers)
-        return self._fingerprint.compare(Fingerprint.of(model), doings.explain)
+        return self._fingerprint.compare(Fingerprint.of(tree), doings.explain)
 
     def __enter__(self) -> Self:
         return self
@@ -140,14 +185,30 @@ class Probe:
         self.detach()
 
     @contextmanager
-    def labels(self, labels: Any) -> Iterator[None]:
-        """Say to which classes the samples of the batches inside belong, for the variance between classes.
+    def labels(self, labels: Labels) -> Iterator[None]:
+        """Give the class labels of the batches run inside a `with` block, for the variance between classes.
 
-        `labels` is a 1-D tensor, array or list of whole numbers, one per sample of every batch that passes
-        inside; a negative number or None stands for a sample without a label. They hold for forward passes
-        of this thread and end with the block, however it ends; inside another block they take its place.
+        They hold for forward passes of this thread and end with the block; an inner block replaces the labels of an
+        outer one. `bnprobe.record` takes labels from its batches by itself.
 
-        Raises BadLabels for another form, and from the model's forward for a batch of another length.
+        Args:
+            labels: Shape (N,): one integer per sample, as a 1-D tensor, array or list. A negative number or None is a
+                sample without a label.
+
+        Returns:
+            A context manager without a value.
+
+        Raises:
+            BadLabels: `labels` is not one integer per sample; also raised by the model's forward pass for a batch of
+                another length.
+
+        Example:
+            >>> import torch, bnprobe
+            >>> model, y = torch.nn.BatchNorm1d(6).eval(), torch.arange(90) % 3
+            >>> with bnprobe.attach(model) as probe, probe.labels(y):
+            ...     output = model(torch.randn(90, 6) + 3 * y[:, None])
+            >>> (bnprobe.report(probe).channels["share_class"] > 0.5).all().item()
+            True
         """
         run = self._forward.run
         outer, run.labels = run.labels, labels_of(labels)
@@ -158,19 +219,23 @@ class Probe:
 
     @property
     def n_images(self) -> int:
-        """Samples of the completed forward passes so far."""
+        """Number of samples in the forward passes completed so far."""
         return self._forward.n_images
 
     def __repr__(self) -> str:
-        state = "attached to" if self._final is None else "detached from"
-        return (
-            f"<Probe {state} {len(self._classes)} norm layers of {self._subject.model}, "
-            f"{self._forward.n_forwards} forward passes>"
-        )
+        n, passes = len({**self._classes, **self._unhooked.classes}), self._forward.n_forwards
+        norms = f"{n:,} norm{'s' * (n != 1)} {'attached' if self._final is None else 'detached'}"
+        return f"Probe({self._subject.model}: {norms}, {passes:,} forward pass{'es' * (passes != 1)})"
+
+    def _repr_html_(self) -> str:
+        classes = Counter({**self._classes, **self._unhooked.classes}.values())
+        odd = [name for name in self._not_understood if name not in self._unhooked.inside]
+        rows = [*classes.items(), ("samples", f"{self.n_images:,}"), ("not recognized", ", ".join(odd))]
+        return facts(repr(self), [(name, value) for name, value in rows if value != ""])
 
     @property
     def recording(self) -> Recording:
-        """What was seen so far, as plain data; usable after `detach()` and not changed by later passes."""
+        """What was recorded so far, as plain data: a snapshot that later passes do not change."""
         if self._final is not None:
             return self._noted(self._final)
         forward, classes = self._forward, {**self._classes, **self._unhooked.classes}
@@ -195,9 +260,3 @@ class Probe:
             never_called=tuple(name for name in self._classes if name not in reached),
             folded=self._folded,
         )
-
-
-def _paths(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, str]:
-    """The names of the probed layers by the path that torch gives their module."""
-    names = {id(module): name for name, module in layers.items()}
-    return {path: names[id(module)] for path, module in model.named_modules() if id(module) in names}

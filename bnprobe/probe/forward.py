@@ -20,12 +20,13 @@ from bnprobe.graph import watch_this_call
 from bnprobe.norms import NormLayer
 from bnprobe.probe.backward.autograd_route import origin_of
 from bnprobe.probe.backward.gradients import Gradients
-from bnprobe.probe.calls import CallStats, InputReading, observe_after, observe_before, share_of
+from bnprobe.probe.calls import CallStats, InputReading, Key, observe_after, observe_before, share_of
 from bnprobe.probe.calls.call_log import PassContext
 from bnprobe.probe.calls.plan_cache import PlanCache
 from bnprobe.probe.labels import check_length
-from bnprobe.probe.passes import OpenCall, Pass
-from bnprobe.probe.sites import Key, PendingCall, Sites
+from bnprobe.probe.options import AttachOptions
+from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, OpenCall, Pass
+from bnprobe.probe.sites import PendingCall, Sites
 from bnprobe.probe.tensors import (
     calls_on_stack,
     device_name,
@@ -44,15 +45,15 @@ MOST_WATCHED = 4
 class Forward:
     """Follows forward passes of one model, in any number of threads, and adds what they saw to `sites`."""
 
-    def __init__(self, gradients: Gradients, histograms: bool) -> None:
+    def __init__(self, options: AttachOptions) -> None:
         self.run = Pass()
         self.sites = Sites()
-        self.gradients = gradients
+        self.gradients = Gradients(options.gradients, options.scaler)
         self.device = ""
         self.seconds = 0.0
         self.n_forwards = self.n_images = 0
         self.n_unreadable = self.n_outside = 0
-        self._histograms = histograms
+        self._histograms = options.histograms
         self._watches: defaultdict[Key, PlanCache] = defaultdict(PlanCache)
         self._wants_graph, self._n_watched = True, 0
 
@@ -71,16 +72,22 @@ class Forward:
         trace = self.run.trace
         return nullcontext() if trace is None else trace.aside()
 
+    def wants_pass(self) -> bool:
+        """Whether the pass of the whole model that begins now is recorded. Of one that is not, nothing is."""
+        return True
+
     def model_begins(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A call of the whole model begins, maybe inside another."""
         if is_recomputation():
             return
         run = self.run
-        if run.depth and calls_on_stack(model) > 1:
+        if run.state is not OUTSIDE and calls_on_stack(model) > 1:
             run.depth += 1  # the model calls itself
             return
-        run.depth = 1
-        run.begin(sys.exception())
+        if not self.wants_pass():
+            run.enter(SKIPPED, sys.exception())
+            return
+        run.enter(RECORDED, sys.exception())
         run.wants_graph = self.gradients.now
         run.situation = PassContext.of(model)
         first = first_tensor(args, kwargs)
@@ -96,6 +103,8 @@ class Forward:
     def before(self, name: str, norm: nn.Module | NormLayer, training: bool, x: Tensor | None) -> None:
         """A norm, a module or a function with its plan, is called with x: read it."""
         run = self.run
+        if run.state is SKIPPED:
+            return
         for_gradient = self.gradients.now
         origin = origin_of(x) if x is not None and for_gradient else None
         again = is_recomputation()
@@ -177,7 +186,7 @@ class Forward:
         )
         if run.wants_graph and not torch.is_grad_enabled():
             self.gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean)
-        if not run.depth:
+        if run.state is OUTSIDE:
             self.n_outside += 1
             self._commit(run, whole=False)
 
@@ -186,12 +195,13 @@ class Forward:
         if is_recomputation():
             return
         run = self.run
+        if run.state is OUTSIDE:
+            return  # it began before the probe was attached
         run.depth -= 1
         failed = sys.exception() is not run.handling
-        if failed:
-            run.depth = 0
-            run.begin(None)
-        elif run.depth == 0:
+        if failed or (run.state is SKIPPED and not run.depth):
+            run.leave()
+        elif not run.depth:
             if run.trace is not None:
                 run.trace.model_ends(output)
             self._commit(run, whole=True)
@@ -207,7 +217,7 @@ class Forward:
             self.seconds += time.perf_counter() - run.started
         if run.trace is not None:
             run.trace.forget()
-        run.begin(None)
+        run.leave()
 
 
 def _index_of(seen: CallStats, tries: Sequence[InputReading | None]) -> int:

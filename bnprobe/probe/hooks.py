@@ -54,7 +54,7 @@ class Hook:
         else:
             with forward.aside():
                 if self.act == BEFORE:
-                    forward.before(self.name, module, module.training, first_tensor(args, kwargs))
+                    forward.before(self.name, module, bool(module.training), first_tensor(args, kwargs))
                 else:
                     forward.after(self.name, output)
 

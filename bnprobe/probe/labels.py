@@ -15,6 +15,9 @@ from bnprobe.stats.moments import Array
 NONE = -1.0
 """Stands for a sample without a label, as any negative number does."""
 
+Labels = Tensor | np.ndarray[Any, Any] | Sequence[int | np.integer[Any] | Tensor | None]
+"""Class labels, one integer per sample; see `labels_of` for what is refused at run time."""
+
 _FORM = "one whole number per sample, in a 1-D tensor, array or list, with -1 or None for a sample without"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnprobe.probe.forward import Forward
+from bnprobe.probe.functional_calls import MOST_SIZES, Unhooked
 from bnprobe.probe.survey.compiled import Eager
-from bnprobe.probe.survey.functional_calls import MOST_SIZES, Unhooked
 
 LATE_BACKWARD = (
     "A backward pass ran after the probe was detached: its gradients were not recorded. Call backward before "

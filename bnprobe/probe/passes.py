@@ -1,4 +1,4 @@
-"""One thread's forward pass of the whole model: what has been called, and what waits for its end."""
+"""One thread's forward pass of the whole model: its state, what has been called, and what waits for its end."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from bnprobe.graph import Trace
 from bnprobe.probe.backward.autograd_route import Origin
-from bnprobe.probe.calls import InputReading, Vectors
+from bnprobe.probe.calls import InputReading, Key, Vectors
 from bnprobe.probe.calls.call_log import ALONE
-from bnprobe.probe.sites import Key, PendingCall
+from bnprobe.probe.sites import PendingCall
 from bnprobe.stats.moments import Array
 
 
@@ -24,17 +25,40 @@ class OpenCall:
     origin: Origin | None
 
 
+class PassState(Enum):
+    """Where a thread stands; see the members of this module with the same names."""
+
+    OUTSIDE = "outside"
+    RECORDED = "recorded"
+    SKIPPED = "skipped"
+
+
+OUTSIDE, RECORDED, SKIPPED = PassState
+"""In no pass of the whole model, so that a norm that is called counts by itself; in a pass that counts when it has
+ended well; or in a pass of which nothing is recorded, whatever is called in it."""
+
+
 class Pass(threading.local):
-    """The state of one thread; outside a pass of the whole model its `depth` is 0."""
+    """The state of one thread, and the pass that it is in.
+
+    `depth` is how many calls of the whole model are under way, one inside the other.
+    """
+
+    state: PassState
+    handling: BaseException | None
 
     def __init__(self) -> None:
-        self.depth = 0
         self.labels: Array | None = None
-        self.begin(None)
+        self.leave()
 
-    def begin(self, handling: BaseException | None) -> None:
-        """Forget what was there: a pass begins, or one is over. `handling` is the exception being handled."""
-        self.handling = handling
+    def enter(self, state: PassState, handling: BaseException | None) -> None:
+        """A pass of the whole model begins; `handling` is the exception being handled at that moment."""
+        self.leave()
+        self.state, self.depth, self.handling = state, 1, handling
+
+    def leave(self) -> None:
+        """The pass is over, or a call outside one: forget what was there."""
+        self.state, self.depth, self.handling = OUTSIDE, 0, None
         self.wants_graph = False
         self.situation = ALONE
         self.started = time.perf_counter()
@@ -47,7 +71,7 @@ class Pass(threading.local):
 
     def next_call(self, name: str) -> int:
         """The number of this call of a layer. Outside a pass there is no end that would restart the count."""
-        call = self.calls.get(name, 0) if self.depth else 0
+        call = 0 if self.state is OUTSIDE else self.calls.get(name, 0)
         self.calls[name] = call + 1
         return call
 

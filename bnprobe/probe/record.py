@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from bnprobe.errors import BnprobeError, NothingRecorded
+from bnprobe.norms import ModuleTree
 from bnprobe.probe import Probe, attach
 from bnprobe.probe.interrupt import stoppable
 from bnprobe.probe.labels import class_labels
@@ -38,21 +39,46 @@ def record(
     preprocessing: str = "not stated",
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Recording:
-    """Run `model` on `batches` in the mode it is in, and record every norm.
+    """Run a model over batches, in the mode it is in, and record every norm.
 
-    A batch is x or (x, y); x is a tensor, a tuple of positional arguments, or a dict of keyword
-    arguments. With `loss`, which is called as loss(output, y), a backward pass follows each forward
-    pass and gradients are recorded too; parameters keep the `.grad` they had. Without it no gradient
-    is computed. Where y is class labels, one whole number per sample, the variance between classes is
-    recorded; once there are more than MOST_CLASSES of them, y is taken for something else. Tensors are
-    moved to the device of the model. A progress bar shows images per second where a person can see it;
-    `n_images` gives it an end. The words `model_name`, `weights`, `data` and `preprocessing` are printed
-    in the report; see `attach` for `normalize`.
+    The loop around `attach` in one call, with a progress bar in terminals and notebooks. Without `loss` no gradient is
+    computed. Targets that are class labels, one integer per sample, are also used as in `Probe.labels`, as long as there
+    are at most 1,000 classes.
 
-    Raises NoNormLayers, NothingRecorded when `batches` is empty, and BnprobeError for batches that are none;
-    when it is interrupted, Interrupted, a KeyboardInterrupt that has what was seen so far as its `recording`.
+    Args:
+        model: Any `torch.nn.Module`; batches are moved to the device of its parameters. It is not changed, except that
+            a model in train mode updates its running statistics, as it would without bnprobe.
+        batches: A loader or list of batches. A batch is x or (x, y); x is a tensor, a tuple of positional arguments or a
+            dict of keyword arguments of the model. Wrap a single batch in a list: [batch].
+        loss: Function of (output, y) that returns a scalar. With it a backward pass follows each forward pass and
+            gradients are recorded; every `.grad` is put back afterwards.
+        layers: See `attach`.
+        histograms: See `attach`.
+        n_images: Total number of samples, for the progress bar only.
+        model_name: Name of the model in the report, instead of its class name.
+        weights: Which weights these are, in words for the report.
+        data: Which data these are, in words for the report.
+        preprocessing: How inputs were made, in words for the report.
+        normalize: See `attach`.
+
+    Returns:
+        What was recorded.
+
+    Raises:
+        NoNormLayers: No normalization layer is recognized, or none matches `layers`.
+        CannotProbe: The model is TorchScript or an exported graph.
+        NothingRecorded: There were no batches.
+        BnprobeError: `batches` cannot be iterated over, or `loss` cannot be called or fails without targets.
+        Interrupted: Ctrl-C was pressed; its `recording` holds the batches completed before.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3)).eval()
+        >>> batches = [(torch.randn(5, 6), torch.randint(3, (5,))) for _ in range(4)]
+        >>> recording = bnprobe.record(model, batches, torch.nn.functional.cross_entropy, data="random numbers")
+        >>> recording.about.n_images, recording.about.data
+        (20, 'random numbers')
     """
-
     if loss is not None and not callable(loss):
         raise BnprobeError(
             f"loss must be a function of output and y, got {loss!r}. Give `torch.nn.functional.cross_entropy`, say."
@@ -69,7 +95,7 @@ def record(
             model, layers=layers, histograms=histograms, gradients=loss is not None, normalize=normalize
         ) as probe,
         torch.set_grad_enabled(loss is not None),
-        _gradients_put_back(model.parameters()),
+        _gradients_put_back(_parameters(model)),
         tqdm(total=n_images, unit=" images", desc="probing", disable=quiet) as bar,
     ):
         try:
@@ -87,7 +113,7 @@ def record(
 def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Probe, bar: Any) -> None:
     """The loop itself."""
     labels = _Labels()
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    device = next((tensor.device for tensor in _parameters(model)), torch.device("cpu"))
     with stoppable() as stop:
         for batch in _each(batches):
             x, y = _parts(_move(batch, device))
@@ -98,14 +124,27 @@ def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Pro
                 with nullcontext() if by_class is None else probe.labels(by_class):
                     output = model(*args, **kwargs)
                 if loss is not None:
-                    model.zero_grad(set_to_none=True)
+                    for parameter in _parameters(model):  # as `zero_grad` does, which a class may hide
+                        parameter.grad = None
                     with _gradients_put_back(_leaves(batch)):
                         torch.autograd.backward(_loss_of(loss, output, y))
                 bar.update(probe.n_images - seen)
 
 
+def _parameters(model: nn.Module) -> Collection[Tensor]:
+    return ModuleTree.of(model).parameters().values()
+
+
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while `record` ran; `recording` is what the batches before had shown, and may be empty."""
+    """Ctrl-C was pressed while `record` ran. A `KeyboardInterrupt`, so `except Exception` does not swallow it.
+
+    The batch that was running is completed first, so that it counts everywhere or nowhere.
+
+    What to do: use its `recording`, which is sound and may be saved, or let the interrupt pass.
+
+    Attributes:
+        recording: What the completed batches have shown; without layers if there were none.
+    """
 
     def __init__(self, recording: Recording) -> None:
         super().__init__(f"interrupted after {recording.about.n_images:,} images")

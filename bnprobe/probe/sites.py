@@ -12,14 +12,11 @@ from torch import Tensor
 
 from bnprobe.graph import UNKNOWN, Known, Trace, neighbours_of
 from bnprobe.norms import NormLayer
-from bnprobe.probe.calls import CallStats, HistogramScale, Last, Vectors, last_of, vectors_of
+from bnprobe.probe.calls import CallStats, HistogramScale, Key, Last, Vectors, last_of, vectors_of
 from bnprobe.probe.calls.accumulators import Totals
 from bnprobe.probe.calls.call_log import LedgerTotals, PassContext
 from bnprobe.recording import GradientRecord, LayerRecord
 from bnprobe.recording.neighbours import Neighbours
-
-Key = tuple[str, int]
-"""Path of a layer, and number of its call in the forward pass."""
 
 Settled = tuple[int, str]
 """The plan that fits, by its place among those of the layer, and the way to the output."""
@@ -76,7 +73,7 @@ class Site:
             call=key[1],
             kind=plan.kind,
             class_name=class_name,
-            pools=plan.pools,
+            pools=plan.pool.recorded_as,
             eps=plan.eps,
             momentum=plan.momentum,
             n_batches_tracked=None if tracked is None else int(tracked),

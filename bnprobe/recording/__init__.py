@@ -15,7 +15,7 @@ from bnprobe.recording.names import (
     WEIGHTS_ONLY,
     site_name,
 )
-from bnprobe.recording.recording import Recording, load
+from bnprobe.recording.recording import HasRecording, Recording, load
 
 __all__ = [
     "BATCH",
@@ -29,6 +29,7 @@ __all__ = [
     "About",
     "CallLog",
     "GradientRecord",
+    "HasRecording",
     "LayerRecord",
     "Normalize",
     "ProducerRecord",

@@ -26,10 +26,24 @@ class Normalize:
 
 @dataclass(frozen=True)
 class About:
-    """What was probed, on what, and when: sentences for people, numbers where they add up.
+    """What was probed, on what, and when.
 
-    `seconds` is the time of forward passes, with what the probe does in them; `normalize` holds the constants
-    of the preprocessing where they are known.
+    What `Recording.about` is.
+
+    Attributes:
+        model: Name of the model.
+        weights: Which weights, in words.
+        data: Which data, in words.
+        preprocessing: How inputs were made, in words.
+        device: Where the model ran, such as "cpu".
+        versions: Versions of bnprobe, torch and Python.
+        started: When the probe was attached, UTC, ISO 8601.
+        n_parameters: Number of parameters of the model.
+        n_forwards: Number of completed forward passes.
+        n_images: Number of samples in them.
+        seconds: Time of these passes, probe included.
+        notes: What a reader must know to judge the numbers, in sentences.
+        normalize: Constants of the preprocessing, or None if unknown.
     """
 
     model: str
@@ -47,11 +61,25 @@ class About:
     normalize: Normalize | None = None
 
     def noting(self, note: str) -> Self:
-        """The same with one note more; an empty one is none."""
+        """Add a note; an empty one is ignored.
+
+        Args:
+            note: A sentence.
+
+        Returns:
+            A new object.
+        """
         return replace(self, notes=tuple(sorted({*self.notes, note}))) if note else self
 
     def merge(self, other: Self) -> Self:
-        """Numbers add; sentences that differ stand side by side."""
+        """Put two descriptions together: numbers add up, words that differ stand side by side.
+
+        Args:
+            other: The description of another part of the same recording.
+
+        Returns:
+            A new object.
+        """
         words = ("model", "weights", "data", "preprocessing", "device", "versions")
         return replace(
             self,

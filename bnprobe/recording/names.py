@@ -1,4 +1,4 @@
-"""The vocabulary of recordings: what a norm pools over, and the name of a site."""
+"""The vocabulary of recordings: pools, sites, and the verdicts on running statistics, for measures and rules alike."""
 
 from __future__ import annotations
 
@@ -18,3 +18,18 @@ WEIGHTS_ONLY = "weights only"
 def site_name(layer: str, call: int) -> str:
     """The name of a site in messages, sentences and tables: the path, and the call where it is not the first."""
     return f"{layer} (call {call + 1})" if call else layer
+
+
+SAME, MEAN_SHIFTED, SCALE_SHIFTED, BOTH_SHIFTED = (
+    "same",
+    "mean shifted",
+    "scale shifted",
+    "mean and scale shifted",
+)
+NEVER_UPDATED, TOO_FEW, NO_STATISTICS = "never updated", "too few samples", "no running statistics"
+SHIFTED = (MEAN_SHIFTED, SCALE_SHIFTED, BOTH_SHIFTED)
+VERDICTS = (SAME, *SHIFTED, NEVER_UPDATED, TOO_FEW, NO_STATISTICS)
+"""Whether the inputs of a norm match its running statistics."""
+
+NOT_JUDGED = (NO_STATISTICS, NEVER_UPDATED)
+"""Of norms whose inputs can neither match nor differ."""

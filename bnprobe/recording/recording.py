@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from bnprobe.atomic_write import write_whole
 from bnprobe.errors import BadRecordingFile, BnprobeError, CannotMerge
@@ -21,12 +21,27 @@ from bnprobe.recording.validation import violations
 
 @dataclass(frozen=True)
 class Recording:
-    """Everything a probe saw, as plain data: a snapshot that stays usable after `detach()`.
+    """Everything a probe saw, as plain frozen data that knows nothing of torch.
 
-    `layers` stand in the order in which they were first reached. `not_understood` names modules
-    that look like norms but could not be read, `never_called` norms that no forward pass reached, `folded`
-    places where a norm's name stands for nothing any more, behind a convolution that took the norm in.
-    `integrity` says what of the model was not the same after the probe; None before `detach()`.
+    Made by `record` and `Probe.recording`, written by `save` and read by `load`. Recordings of several machines, days or
+    shards add up by `merge`. Pass one to `bnprobe.report` for tables and a page, or two to `bnprobe.compare`.
+
+    Attributes:
+        about: What was probed, on what, and when; `about.n_images` samples in `about.n_forwards` forward passes.
+        layers: One record per site, that is per norm layer and call of it in a forward pass, in the order in which they
+            were first reached. Statistics have shape (C,) and are float64.
+        not_understood: Modules that look like norms but were not recognized; see `register_norm`.
+        never_called: Paths of norms that no forward pass reached.
+        folded: Paths where a norm was folded into the convolution before it.
+        integrity: What differs in the model between `attach` and `detach`; None before `detach`.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4)).eval()
+        >>> monday, tuesday = (bnprobe.record(model, [torch.randn(n, 6)]) for n in (5, 7))
+        >>> both = monday.merge(tuesday)
+        >>> both.about.n_images, [layer.layer for layer in both.layers]
+        (12, ['1'])
     """
 
     about: About
@@ -43,16 +58,29 @@ class Recording:
 
     @property
     def saw_nothing(self) -> bool:
-        """Whether not one value reached a norm, as with batches of no images."""
+        """Whether not a single value reached a norm, as with empty batches."""
         return not any(record.pre.n.any() or record.pre_nonfinite.any() for record in self.layers)
 
     @property
     def weights_only(self) -> bool:
-        """Whether no norm was called: what a checkpoint says, without data."""
+        """Whether this holds only what a checkpoint stores, without data."""
         return bool(self.layers) and all(record.n_calls == 0 for record in self.layers)
 
     def merge(self, other: Self) -> Self:
-        """Both recordings together, as if made in one go; CannotMerge when the weights differ."""
+        """Add another recording of the same model, as if both had been recorded in one go.
+
+        Moments, counts and extremes are exact. Histograms, which count every fourth sample of long runs, agree within
+        their sampling error, and are dropped where only one part has them.
+
+        Args:
+            other: A recording of the same weights, with other data.
+
+        Returns:
+            A new recording; neither part is changed.
+
+        Raises:
+            CannotMerge: Weights, running statistics or layers differ, or `other` is not a recording.
+        """
         if not isinstance(other, Recording):
             raise CannotMerge(
                 f"merge needs another Recording, got {type(other).__name__}. Take probe.recording, or "
@@ -81,21 +109,65 @@ class Recording:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write the recording to one file without pickle (safetensors layout), atomically."""
+        """Write the recording to one file, without pickle (safetensors layout), whole or not at all.
+
+        Args:
+            path: The file to write, by convention with the suffix .bnp.
+
+        Returns:
+            The path.
+
+        Raises:
+            CannotWrite: The file cannot be written.
+        """
         return write_whole(Path(path), encode(self))
 
     def check_sane(self) -> Self:
-        """Raise unless every statistic obeys the inequalities that real samples obey."""
+        """Check that every statistic obeys the inequalities that real samples obey.
+
+        Returns:
+            The recording itself.
+
+        Raises:
+            BnprobeError: A statistic is impossible, such as a variance below zero; the message names it.
+        """
         for record in self.layers:
             record.check_sane()
         return self
 
 
-def load(path: str | Path) -> Recording:
-    """Read a recording; every field is checked before it is believed.
+class HasRecording(Protocol):
+    """What holds a recording: a Probe, or a Report on one."""
 
-    Raises BadRecordingFile, naming the field, when the file is missing, truncated, foreign, of a newer
-    schema, edited, or holds statistics that no sample of values can have.
+    @property
+    def recording(self) -> Recording:
+        """The recording."""
+
+
+def load(path: str | Path) -> Recording:
+    """Read a recording that `Recording.save` wrote; needs no torch. Files of older versions can be read.
+
+    Every field is checked: type, shape, digest, and whether any sample of values can have such statistics.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The recording.
+
+    Raises:
+        BadRecordingFile: The file is missing, truncated, edited, not a recording, of a newer schema, or impossible; the
+            message names the field.
+
+    Example:
+        >>> import tempfile, torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.LayerNorm(4))
+        >>> recording = bnprobe.record(model, [torch.randn(5, 6)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = recording.save(f"{folder}/run.bnp")
+        ...     again = bnprobe.load(path)
+        >>> again.about == recording.about
+        True
     """
     path = Path(path)
     recording = decode(path, Recording)

@@ -6,18 +6,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bnprobe.recording import Recording
+    from bnprobe.recording import HasRecording, Recording
     from bnprobe.report.result import Report
 
 __all__ = ["report"]
 
 
-def report(source: Any, *, config: str | Path | None = None) -> Report:
-    """Measure and judge what was recorded.
+def report(source: Recording | HasRecording | str | Path, *, config: str | Path | None = None) -> Report:
+    """Turn a recording into tables, findings and one self-contained HTML page.
 
-    `source` is a Probe, a Recording, or the path of a saved recording. `config` is a file of settings (see
-    `bnprobe.rules.settings`): findings to leave out, and thresholds. Raises NothingRecorded when no forward pass
-    reached a norm layer, BadRecordingFile when the path holds no sound recording, and BadSettings.
+    Needs no torch for a recording or its file.
+
+    Args:
+        source: A `Probe` (attached or not), a `Recording`, a `Report`, or the path of a saved recording.
+        config: A TOML file of settings, or a pyproject.toml with [tool.bnprobe]: `ignore` leaves findings out, by rule
+            ("channels-constant") or rule and layers ("data-shifted:backbone.*"); `thresholds` moves thresholds. None is
+            the default settings.
+
+    Returns:
+        The report. Tables and pages are computed when first requested.
+
+    Raises:
+        NothingRecorded: No forward pass reached a normalization layer.
+        BadRecordingFile: The path does not hold a sound recording.
+        BadSettings: `config` cannot be read or names something that does not exist.
+        BnprobeError: `source` is something else.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()).eval()
+        >>> with bnprobe.attach(model) as probe:
+        ...     output = model(torch.randn(4, 3, 9, 9))
+        >>> report = bnprobe.report(probe)
+        >>> report.channels[["layer", "channel", "gamma", "running_var"]].head(2).values.tolist()
+        [['1', 0, 1.0, 1.0], ['1', 1, 1.0, 1.0]]
+        >>> "severity" in report.findings, "says" in report.findings, "do" in report.findings
+        (True, True, True)
     """
     from bnprobe.report.result import Report
     from bnprobe.rules.settings import settings

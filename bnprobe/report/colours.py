@@ -1,14 +1,14 @@
 """The colours of the page's pictures: the same quantity has the same one everywhere.
 
 The first five are replaced by the page's own (see `figures.to_svg`), so that one drawing serves light
-and dark; the others are of middle lightness and are seen on both.
+and dark; the others are of middle lightness and can be seen on both.
 """
 
 from __future__ import annotations
 
 INK, MUTED, PAPER = "#1b1e23", "#7d828a", "#fefefd"
-SEEN, MEMORY = "#3f8fb5", "#d1702f"
-"""What was seen is blue, what the norm remembers or aims at is orange, on every picture."""
+MEASURED, EXPECTED = "#3f8fb5", "#d1702f"
+"""What was measured is blue; what is expected, from running statistics or β and γ, is orange: on every picture."""
 
 VIOLET, GREEN, SAND, ROSE = "#8466b3", "#2c9c7c", "#c2a83e", "#c9567f"
 

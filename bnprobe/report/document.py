@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import gc
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from bnprobe.atomic_write import write_whole
+from bnprobe.measures import Column
+from bnprobe.report.browser import Data
+from bnprobe.report.chapters.glossary import explain
+from bnprobe.report.figures.album import Album
+from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Page
-from bnprobe.report.page.numbers import count
+from bnprobe.rules.rule_docs import rule_address
 from bnprobe.rules.settings import Settings
 
 
@@ -22,6 +28,9 @@ class Document(ABC):
     """Everything is computed once, when first asked for."""
 
     settings: Settings
+
+    SCHEMA: str
+    """What its JSON calls itself."""
 
     @property
     @abstractmethod
@@ -33,9 +42,32 @@ class Document(ABC):
     def _judged(self) -> pd.DataFrame:
         """What the rules found, whatever the settings leave out."""
 
+    @property
+    @abstractmethod
+    def _columns(self) -> Sequence[Column]:
+        """What the columns of its tables mean."""
+
+    @property
+    @abstractmethod
+    def _named_tables(self) -> Mapping[str, pd.DataFrame]:
+        """Its tables, by the names under which they are attributes."""
+
+    @property
+    @abstractmethod
+    def _contents(self) -> Mapping[str, Any]:
+        """What its JSON holds beside the findings."""
+
+    def _data(self, compact: bool) -> Data | None:
+        """What the page's scripts draw from, a part of it for a notebook cell; None where nothing moves."""
+        return None
+
     @cached_property
     def findings(self) -> pd.DataFrame:
-        """A row per finding, the most severe first, without those that the settings leave out."""
+        """A row per finding, the most severe first, without those that the settings leave out.
+
+        Columns: `severity` ("critical", "warning" or "info"), `rule`, `layer`, `channels`, `says` (what was found),
+        `because` (the evidence), `do` (what to do) and `source`.
+        """
         return self._judged[~self._ignored].reset_index(drop=True)
 
     @cached_property
@@ -48,35 +80,116 @@ class Document(ABC):
         """Which findings the settings leave out, in words; empty where there are none."""
         rules = sorted(set(self._judged["rule"][self._ignored]))
         n = int(self._ignored.sum())
-        return f"{count(n, 'finding')} left out by {self.settings.source}: {', '.join(rules)}." if n else ""
+        return f"{count(n, 'finding')} ignored by {self.settings.source}: {', '.join(rules)}." if n else ""
+
+    @property
+    def _counted(self) -> str:
+        """How many findings of each severity there are: 1 critical, 4 warnings, 2 infos."""
+        n = self.findings["severity"].value_counts()
+        named = (("critical", "critical"), ("warning", "warnings"), ("info", "infos"))
+        return ", ".join(f"{int(n.get(severity, 0))} {words}" for severity, words in named)
+
+    @cached_property
+    def figures(self) -> Album:
+        """The page's pictures by name; `figures.save(folder)` writes them as SVG and PDF."""
+        return Album((figure.name, figure.spec) for figure in self._page.figures())
+
+    def explain(self, name: str) -> str:
+        """What a column of the tables means: its meaning, formula, unit and source, as far as there are any.
+
+        Args:
+            name: A column of `layers` or `channels`, as "kl_median".
+
+        Returns:
+            The glossary's entry as text.
+
+        Raises:
+            NotDefined: There is no such column; the message names the nearest ones.
+        """
+        return explain(self._columns, name)
 
     def to_html(self, path: str | Path) -> Path:
-        """Write the page to `path`, whole or not at all, and return the path.
+        """Write one self-contained HTML page, whole or not at all; it works offline and as an attachment.
 
-        Raises CannotWrite where that is not possible.
+        Args:
+            path: The file to write; its folder is made if needed.
+
+        Returns:
+            The path.
+
+        Raises:
+            CannotWrite: The file cannot be written.
         """
         with _without_collection():
-            from bnprobe.report.formats.html import to_html
+            return write_whole(Path(path), self._html().encode())
 
-            return write_whole(Path(path), to_html(self._page).encode())
+    def _html(self) -> str:
+        from bnprobe.report.formats.html import to_html
+
+        return to_html(self._page, self._data(compact=False))
 
     def to_text(self, width: int | None = None) -> str:
-        """The page as text for a terminal of `width` characters."""
+        """The whole page as text.
+
+        Args:
+            width: Characters per line. None is the width of the terminal.
+
+        Returns:
+            Lines that end with a newline.
+        """
         from bnprobe.report.formats.text import to_text
 
         return to_text(self._page, width)
 
     def summary(self, width: int | None = None) -> str:
-        """What was looked at, the answer and the findings as text."""
+        """What was measured, the answer and the findings as text.
+
+        Args:
+            width: Characters per line. None is the width of the terminal.
+
+        Returns:
+            Lines that end with a newline.
+        """
         from bnprobe.report.formats.text import to_text
 
         opening = tuple(replace(section, parts=()) for section in self._page.sections[:3])
         return to_text(replace(self._page, sections=opening), width)
 
+    def to_json(self) -> str:
+        """Everything but the channels as strict JSON: facts, the answer, tables and findings.
+
+        `schema` says what it is and `schema_version` in which form. Tables are lists of rows.
+
+        Returns:
+            JSON text; NaN and infinities are null.
+        """
+        from bnprobe.report.formats.json import rows, to_json
+
+        findings = [{**row, "help": rule_address(str(row["rule"]))} for row in rows(self.findings)]
+        return to_json(self.SCHEMA, {**self._contents, "findings": findings})
+
+    def save_tables(self, folder: str | Path, format: str = "csv") -> list[Path]:
+        """Write every table to a file of its own.
+
+        Args:
+            folder: Where to write; it is made if needed.
+            format: "csv" or "parquet". Parquet needs pyarrow.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            BnprobeError: Another format, or pyarrow is not installed.
+            CannotWrite: The folder cannot be written to.
+        """
+        from bnprobe.report.formats.tables import save_tables
+
+        return save_tables(self._named_tables, Path(folder), format)
+
     def _repr_html_(self) -> str:
         from bnprobe.report.formats.html import to_fragment
 
-        return to_fragment(self._page)
+        return to_fragment(self._page, self._data(compact=True))
 
 
 @contextmanager

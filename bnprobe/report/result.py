@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bnprobe.errors import NothingRecorded
-from bnprobe.measures import StemReading, Tables, imbalance, stem, tables
+from bnprobe.measures import Column, StemReading, Tables, glossary, imbalance, stem, tables
 from bnprobe.recording import Recording
+from bnprobe.report.browser import Data, data_of
+from bnprobe.report.chapters.answer import answer
+from bnprobe.report.compose import compose
 from bnprobe.report.document import Document
-from bnprobe.report.figures.album import Album
+from bnprobe.report.nothing_seen import nothing_seen
 from bnprobe.report.page.blocks import Page
-from bnprobe.report.page.page import compose, nothing_seen
 from bnprobe.rules import judge
 from bnprobe.rules.settings import Settings
 
+if TYPE_CHECKING:
+    from bnprobe.report.figures.axes import Axes
+
 
 class Report(Document):
-    """Tables, findings and pages of one recording. Everything is computed once, when first asked for."""
+    """What `bnprobe.report` and `bnprobe.check` return: tables, findings and pages on one recording.
+
+    Everything is computed once, when first requested. Variances are population variances (divisor n), kurtosis is excess
+    kurtosis, and a value that is not defined is NaN. The glossary at the end of each page has a line for every column.
+
+    Attributes:
+        recording: The `Recording` it is about.
+        settings: Findings to leave out, and thresholds.
+
+    Raises:
+        NothingRecorded: No forward pass reached a normalization layer.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4)).eval()
+        >>> report = bnprobe.report(bnprobe.record(model, [torch.randn(5, 6)]))
+        >>> report.layers[["layer", "n_channels", "mode"]].values.tolist()
+        [['1', 4, 'eval']]
+        >>> report.channels.sort_values("pre_var").tail(1)["n_values"].item()
+        5
+    """
+
+    SCHEMA = "report"
 
     def __init__(self, recording: Recording, settings: Settings | None = None) -> None:
         if not recording.weights_only and recording.saw_nothing:
@@ -33,16 +61,37 @@ class Report(Document):
 
     @cached_property
     def _page(self) -> Page:
-        return compose(self.recording, self._tables, self.findings, self._left_out)
+        return compose(self.recording, self._tables, self.findings, self._sentences, self._left_out)
+
+    def _data(self, compact: bool) -> Data:
+        return data_of(self.recording, self._tables, self.findings, compact)
+
+    @cached_property
+    def _sentences(self) -> tuple[str, ...]:
+        return tuple(answer(self.recording, self._tables, self.findings))
+
+    @property
+    def answer(self) -> str:
+        """What the norms learned and whether something is wrong, in a few sentences."""
+        return " ".join(self._sentences)
 
     @property
     def layers(self) -> pd.DataFrame:
-        """A row per site, that is per call of a norm layer, in the order in which they were reached."""
+        """A row per site, that is per norm layer and call of it in a forward pass, in the order reached.
+
+        Columns include `layer`, `call`, `kind`, `n_channels`, `n_calls`, `n_values`, `mode` ("eval", "train", "mixed" or
+        "weights only") and `verdict`.
+        """
         return self._tables.layers
 
     @property
     def channels(self) -> pd.DataFrame:
-        """A row per channel of every site."""
+        """A row per channel of every site.
+
+        Columns include `gamma`, `beta`, `running_mean`, `running_var`; `pre_mean`, `pre_var`, `pre_skew`, `pre_kurtosis`,
+        `pre_min`, `pre_max` of the inputs and the same with `post_` of the outputs; `fires`, the share of outputs above
+        0; `shift` in running standard deviations; with a backward pass `grad_gamma`, `grad_beta` and more.
+        """
         return self._tables.channels
 
     @cached_property
@@ -51,47 +100,75 @@ class Report(Document):
 
     @property
     def gradient_imbalance(self) -> float:
-        """One number for the whole network: 0 when the gradient is equally long at every norm.
+        """How unevenly the gradient reaches the norms: 0 if it is equally long at all of them.
 
-        The deviation (divisor n) through depth of log10 of the gradient's length at the norms' outputs;
-        NaN where no backward pass was recorded.
+        The standard deviation (divisor n) over layers of log10 of the gradient's length at the norm's output. NaN if no
+        backward pass was recorded.
         """
         return imbalance(self.layers)
 
     @cached_property
     def stem(self) -> StemReading:
-        """What the first norm knows of the training images: `mean_rgb`, `padding_share`, and whether it is `trusted`.
+        """What the first norm's running mean reveals of the training images.
 
-        `why` says in a sentence what the trust rests on, or why nothing can be told of this network.
+        `mean_rgb` is their mean colour (0 to 1, with `normalize` given to `attach`), `padding_share` the share of black
+        pixels that augmentation added, `trusted` whether to believe them, and `why` the reason in a sentence.
         """
         return stem(self.recording)
 
-    def plot(self, y: str, x: str | None = None, *, layer: str | None = None, ax: Any = None) -> Any:
-        """One measure as matplotlib axes, drawn by seaborn: `report.plot("gamma")`.
+    def plot(self, y: str, x: str | None = None, *, layer: str | None = None, ax: Axes | None = None) -> Axes:
+        """Plot one measure by depth, in one layer, or against another measure, with seaborn.
 
-        A column of `report.channels` is drawn as a box per layer by depth, one of `report.layers` as a line. With
-        `layer`, the channels of that layer as a histogram. With `x`, channels as points of one measure against
-        another, coloured by how often they fire. Draws into `ax` where one is given. Raises NotDefined where there
-        is no such column or layer, or nothing to draw.
+        Args:
+            y: A column of `channels`, drawn as a box per layer by depth, or one of `layers`, drawn as a line by depth.
+            x: A column of `channels`; then channels are points of `y` against `x`, coloured by how often they are
+                positive.
+            layer: Draw only the channels of this layer: as a histogram, or as points with `x`.
+            ax: The matplotlib axes to draw into. None makes new ones.
+
+        Returns:
+            The axes.
+
+        Raises:
+            NotDefined: There is no such column or layer, or none of its values is defined.
+
+        Example:
+            >>> import torch, bnprobe
+            >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4)).eval()
+            >>> report = bnprobe.report(bnprobe.record(model, [torch.randn(5, 6)]))
+            >>> axes = report.plot("pre_mean", layer="1")
+            >>> axes.figure.savefig("pre_mean.svg")
         """
-        from bnprobe.report.figures.plots import known, plot
+        from bnprobe.report.figures.paper import known, plot
 
         known(self._tables, y, needs_channels=x is not None or layer is not None)
         if x is not None:
             known(self._tables, x, needs_channels=True)
         return plot(self._tables, y, x, layer, ax)
 
-    @cached_property
-    def figures(self) -> Album:
-        """The page's pictures by name; `report.figures.save(folder)` writes them as SVG and PDF."""
-        return Album(self._page)
+    @property
+    def _columns(self) -> Sequence[Column]:
+        return glossary()
+
+    @property
+    def _named_tables(self) -> Mapping[str, pd.DataFrame]:
+        return {"layers": self.layers, "channels": self.channels, "findings": self.findings}
+
+    @property
+    def _contents(self) -> Mapping[str, Any]:
+        return {
+            "about": self.recording.about,
+            "integrity": self.recording.integrity,
+            "never_called": self.recording.never_called,
+            "not_understood": self.recording.not_understood,
+            "answer": self._sentences,
+            "gradient_imbalance": self.gradient_imbalance,
+            "stem": self.stem,
+            "layers": self.layers,
+        }
 
     def __repr__(self) -> str:
-        n = {
-            severity: int((self.findings["severity"] == severity).sum())
-            for severity in ("critical", "warning", "info")
-        }
         return (
             f"<Report on {self.recording.about.model}: {len(self.layers)} norm layers, {len(self.channels)} channels, "
-            f"{n['critical']} critical, {n['warning']} warnings, {n['info']} infos>"
+            f"{self._counted}>"
         )

@@ -15,8 +15,9 @@ from bnprobe.rules import (
     weights,
 )
 from bnprobe.rules.remedies import in_words
-from bnprobe.rules.rule import SEVERITIES, Evidence, Finding, Measured, Rule
+from bnprobe.rules.rule import Evidence, Finding, Measured, Rule
 from bnprobe.rules.thresholds import DEFAULT, Limits
+from bnprobe.severity import SEVERITIES
 
 __all__ = ["COMPARED", "RULES", "Finding", "Limits", "Rule", "judge"]
 

@@ -16,10 +16,10 @@ import pandas as pd
 
 from bnprobe.atomic_write import write_whole
 from bnprobe.errors import BadSettings
-from bnprobe.rules.rule import SEVERITIES
+from bnprobe.severity import SEVERITIES, at_least
 
 SCHEMA = 1
-AGAIN = "Write it anew with --write-baseline FILE."
+AGAIN = "Write it again with --write-baseline FILE."
 
 
 def fingerprint(rule: str, layer: str, call: int) -> str:
@@ -55,7 +55,7 @@ def read_baseline(path: Path) -> list[tuple[str, str]]:
     except (ValueError, KeyError, TypeError, RecursionError):
         sound, entries = False, []
     if not sound or any(severity not in SEVERITIES for _, severity in entries):
-        raise BadSettings(f"{path} is not a baseline that this bnprobe wrote. {AGAIN}")
+        raise BadSettings(f"{path} is not a baseline written by this version of bnprobe. {AGAIN}")
     return entries
 
 
@@ -74,7 +74,7 @@ def new_ones(tables: Sequence[pd.DataFrame], known: Sequence[tuple[str, str]]) -
 def _is_new(mark: str, severity: str, left: list[tuple[str, str]]) -> bool:
     """Whether no entry is left that is as severe; the one that is goes."""
     for entry in left:
-        if entry[0] == mark and SEVERITIES.index(entry[1]) <= SEVERITIES.index(severity):
+        if entry[0] == mark and entry[1] in at_least(severity):
             left.remove(entry)
             return False
     return True

@@ -10,18 +10,20 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.rules.rule import Evidence, Finding, Rule, how_many, indices, share_severity, site_of
+from bnprobe.recording.names import WEIGHTS_ONLY, site_name
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT
+from bnprobe.rules.wording import count, in_all, kind_words, out_of, some
 
 NOISE = 3.0
-"""Times the noise of the choice of images that a gap must be."""
+"""Times the sampling noise that a gap must be."""
 ROUNDING = 1e-5
-"""Gap that the order of additions makes."""
+"""Gap that a different order of additions causes."""
 RUNNING = "running"
 
 
 def inputs_differ(evidence: Evidence) -> Iterator[Finding]:
-    """Inputs of a norm that lie apart by more than the choice of images makes."""
+    """Inputs of a norm that differ by more than sampling noise."""
     limit, cause = evidence.limits.gap, ""
     for row, channels in evidence.sites:
         gap, noise = row["pre_gap"], row["pre_noise"]
@@ -31,34 +33,34 @@ def inputs_differ(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "warning",
             row["layer"],
-            "What enters this norm differs between the two.",
-            f"Means and deviations lie {gap:.2g} σ apart (root mean square over channels, threshold {limit:g}"
-            + ("" if np.isnan(noise) else f"; the choice of images makes {noise:.2g}")
-            + f"); deviations are {channels['pre_ratio'].median():.2g} times as large in B (median).",
+            "The inputs of this norm differ between A and B.",
+            f"means and standard deviations are {gap:.2g} σ apart (root mean square over channels, threshold {limit:g}"
+            + ("" if np.isnan(noise) else f", sampling noise {noise:.2g}")
+            + f"); B's typical std is {channels['pre_ratio'].median():.2g} times A's.",
             cause,
             call=row["call"],
         )
 
 
 def _cause(row: pd.Series) -> str:
-    """What to look at, by the first place at which the sides surely differ; empty before that."""
-    name = site_of(row)
+    """What to look at, by the first place where the sides differ significantly; empty before that."""
+    name = site_name(row["layer"], row["call"])
     if row["pre_gap"] > ROUNDING and not row["pre_gap"] < NOISE * row["pre_noise"]:
         return (
-            f"The difference comes in with what feeds {name}, which lies {row['pre_gap']:.2g} σ apart. If that is the first "
-            "norm, compare the images of both sides: range, mean, deviation, colour order, size, compression; else the "
-            "weights before it."
+            f"The inputs of {name} already differ, by {row['pre_gap']:.2g} σ. If that is the first norm, compare the "
+            "data of both sides (range, mean, std, colour order, size, compression); otherwise compare the preceding "
+            "weights."
         )
     if row["post_gap"] > ROUNDING and not row["post_gap"] < NOISE * row["post_noise"]:
         return (
-            f"The difference begins inside {name}, whose inputs agree and whose outputs lie {row['post_gap']:.2g} of the "
-            "layer's deviations apart: compare its γ, β and running statistics, and its mode."
+            f"The difference begins inside {name}: its inputs agree, its outputs are {row['post_gap']:.2g} of the layer's "
+            "standard deviations apart. Compare its γ, β, running statistics and mode."
         )
     return ""
 
 
 def modes_disagree(evidence: Evidence) -> Iterator[Finding]:
-    """A norm whose output differs because one side used the batch and the other what is stored."""
+    """A norm whose output differs because one side used batch statistics and the other running statistics."""
     limit = evidence.limits.gap
     for row, _ in evidence.sites:
         by = {row["normalized_by_a"], row["normalized_by_b"]}
@@ -69,17 +71,17 @@ def modes_disagree(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "warning",
             row["layer"],
-            "In train mode this norm puts out something else than in eval mode.",
-            f"Outputs lie {gap:.2g} of the layer's deviations apart (threshold {limit:g}), inputs {entered:.2g}: the stored "
-            "statistics are not those of these data.",
-            "If these are data as in training, re-estimate: model.train(), a pass over training images under "
-            "torch.no_grad(), model.eval(); if they are not, compare accuracies before changing anything.",
+            "The outputs of this norm differ between train mode and eval mode.",
+            f"outputs are {gap:.2g} of the layer's standard deviations apart (threshold {limit:g}), inputs "
+            f"{entered:.2g}: the running statistics are not those of these data.",
+            "If these data are like the training data, re-estimate the running statistics: model.train(), a pass "
+            "over training data under torch.no_grad(), model.eval(). If not, compare accuracies before changing anything.",
             call=row["call"],
         )
 
 
-def memory_moved(evidence: Evidence) -> Iterator[Finding]:
-    """Running statistics that moved in a layer whose gamma and beta did not."""
+def statistics_changed(evidence: Evidence) -> Iterator[Finding]:
+    """Running statistics that changed in a layer whose gamma and beta did not."""
     if not _differ(evidence.channels, "gamma", "beta") and not _weights_differ(evidence):
         for row, channels in evidence.sites:
             if (
@@ -92,16 +94,16 @@ def memory_moved(evidence: Evidence) -> Iterator[Finding]:
                 yield Finding(
                     "warning" if gap >= evidence.limits.gap_of_frozen else "info",
                     row["layer"],
-                    "The running statistics moved, while γ and β of the whole network did not.",
-                    f"running_mean and running_var lie {gap:.2g} σ apart (threshold {evidence.limits.gap_of_frozen:g}); "
+                    "The running statistics changed, although γ and β did not change anywhere in the network.",
+                    f"running_mean and running_var are {gap:.2g} σ apart (threshold {evidence.limits.gap_of_frozen:g}); "
                     f"γ and β are the same to the last bit in all layers{_counted(row)}.",
-                    "If the norms were meant to be frozen: model.train() puts them back into train mode, so after it call "
-                    "module.eval() on every norm. If they were re-estimated on purpose, this is what it did.",
+                    "If the norms were meant to be frozen: model.train() puts them back into train mode, so call "
+                    "module.eval() on every norm after it. If they were re-estimated on purpose, this is the effect.",
                     call=row["call"],
                 )
 
 
-def memory_stood_still(evidence: Evidence) -> Iterator[Finding]:
+def statistics_unchanged(evidence: Evidence) -> Iterator[Finding]:
     """Trained gamma and beta over running statistics that are the same to the last bit."""
     for row, channels in evidence.sites:
         if not _stored(channels) or _differ(channels, "running_mean", "running_var"):
@@ -110,30 +112,30 @@ def memory_stood_still(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 row["layer"],
-                "γ and β changed, the running statistics did not.",
-                f"What the norm was taught lies {row['affine_gap']:.2g} of its own scale apart, while running_mean and "
-                f"running_var are the same to the last bit{_counted(row)}.",
-                "Weights that were averaged (EMA, SWA) or fine-tuned need statistics of their own: "
-                "torch.optim.swa_utils.update_bn(loader, model), or a pass over training images in train mode.",
+                "γ and β changed, but the running statistics did not.",
+                f"γ and β are {row['affine_gap']:.2g} of their own scale apart, while running_mean and running_var are the "
+                f"same to the last bit{_counted(row)}.",
+                "Weights that were averaged (EMA, SWA) or fine-tuned need running statistics of their own: "
+                "torch.optim.swa_utils.update_bn(loader, model), or a pass over training data in train mode.",
                 call=row["call"],
             )
 
 
 _RECOVER = (
-    "Load a checkpoint that holds the buffers (strict=True), or re-estimate them: model.train(), a pass over training "
-    "images under torch.no_grad(), model.eval()."
+    "Load a checkpoint that includes the buffers (strict=True), or re-estimate them: model.train(), a pass over training "
+    "data under torch.no_grad(), model.eval()."
 )
 
 
-def memory_reset(evidence: Evidence) -> Iterator[Finding]:
-    """Statistics that one side has and the other has lost."""
+def statistics_lost(evidence: Evidence) -> Iterator[Finding]:
+    """Running statistics that one side has and the other has lost."""
     for row, channels in evidence.sites:
         if "running_var" in row["missing_b"] and row["kind_b"] in (row["kind_a"], "unknown_norm"):
             yield Finding(
                 "critical",
                 row["layer"],
-                "The running statistics were lost from A to B: B does not hold them.",
-                f"A stores running_mean and running_var of {len(channels)} channels, B does not store them.",
+                "The running statistics were lost from A to B: B does not store them.",
+                f"A stores running_mean and running_var of {count(len(channels), 'channel')}, B does not.",
                 _RECOVER,
                 call=row["call"],
             )
@@ -141,15 +143,14 @@ def memory_reset(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "critical",
                 row["layer"],
-                "The running statistics were lost from A to B: they are as at the start.",
-                f"In B running_mean is 0 and running_var is 1 in all {len(channels)} channels, in A they are "
-                f"not{_counted(row)}.",
+                "The running statistics were lost from A to B: B has their initial values.",
+                f"in B, running_mean is 0 and running_var is 1 {in_all(channels)}, in A they are not{_counted(row)}.",
                 _RECOVER,
                 call=row["call"],
             )
 
 
-def fell_silent(evidence: Evidence) -> Iterator[Finding]:
+def silenced(evidence: Evidence) -> Iterator[Finding]:
     """Channels that were positive in A and never in B."""
     for row, channels in evidence.sites:
         found = channels[(channels["fires_a"] >= evidence.limits.fired) & (channels["fires_b"] == 0)]
@@ -157,10 +158,10 @@ def fell_silent(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 share_severity(found, channels, evidence.limits),
                 row["layer"],
-                f"{how_many(found, channels)} were positive in A and are never positive in B.",
-                f"{len(found)} of {len(channels)} channels; in A the most active of them was positive for "
-                f"{found['fires_a'].max():.2%} of its values, in B {int(row['n_images_b']):,} images gave no positive one.",
-                "Behind a ReLU they tell nothing any more. Look whether β fell (training) or the inputs moved (data): "
+                f"{some(found, channels)} were positive in A and are never positive in B.",
+                f"{out_of(found, channels)}; in A the most active was positive {found['fires_a'].max():.2%} of the "
+                f"time, in B none was on {count(row['n_images_b'], 'sample')}.",
+                "After a ReLU their output is always 0. Check whether β fell (training) or the inputs moved (data): "
                 "comparison.channels has both side by side.",
                 indices(found),
                 row["call"],
@@ -172,16 +173,18 @@ def turned_nonfinite(evidence: Evidence) -> Iterator[Finding]:
     for row, channels in evidence.sites:
         values = int(row["n_nonfinite_b"]) if row["n_nonfinite_a"] == 0 else 0
         if values or row["poison_b"]:
-            facts = [f"{values:,} of the values that entered are not finite"] * bool(values)
+            facts = [f"{count(values, 'input value')} {'is' if values == 1 else 'are'} not finite"] * bool(
+                values
+            )
             facts += [row["poison_b"]] * bool(row["poison_b"])
             yield Finding(
                 "critical",
                 row["layer"],
                 "NaN, infinity or a negative variance appeared from A to B.",
-                f"In B {' and '.join(facts)}, other than in A.",
-                "The first layer named is where it starts. Overflow in half precision is the usual cause of NaN and "
-                "infinity: run that layer in float32, and take the statistics from before. A variance below 0 comes from "
-                "arithmetic on checkpoints, or from a damaged file.",
+                f"in B {' and '.join(facts)}, unlike in A.",
+                "The first layer named is where it starts. NaN and infinity usually come from overflow in half "
+                "precision: run that layer in float32, and take the running statistics from before. A variance below "
+                "0 comes from arithmetic on checkpoints, or from a damaged file.",
                 indices(channels[channels["poisoned_b"]]),
                 row["call"],
             )
@@ -190,14 +193,14 @@ def turned_nonfinite(evidence: Evidence) -> Iterator[Finding]:
 def settings_differ(evidence: Evidence) -> Iterator[Finding]:
     """Another eps or kind of norm under the same name."""
     for row, _ in evidence.sites:
-        told = row["mode_a"] != "weights only" and row["mode_b"] != "weights only"
+        stored = WEIGHTS_ONLY not in (row["mode_a"], row["mode_b"])
         known = "unknown_norm" not in (row["kind_a"], row["kind_b"])
         facts = [f"eps is {row['eps_a']:g} in A and {row['eps_b']:g} in B"] * bool(
-            told and row["eps_a"] != row["eps_b"]
+            stored and row["eps_a"] != row["eps_b"]
         )
-        facts += [f"A is a {row['kind_a']}, B a {row['kind_b']}"] * bool(
-            known and row["kind_a"] != row["kind_b"]
-        )
+        facts += [
+            f"A is {kind_words(row['kind_a'], article=True)}, B {kind_words(row['kind_b'], article=True)}"
+        ] * bool(known and row["kind_a"] != row["kind_b"])
         facts += [
             f"only {there} stores {name}"
             for name in ("γ", "β")
@@ -208,10 +211,10 @@ def settings_differ(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 row["layer"],
-                "The two are not the same norm.",
+                "A and B do not have the same norm here.",
                 f"{'; '.join(facts)}.",
-                "If B was converted from A: set eps to A's, module.eps = value; frameworks differ (1e-3, 1e-5). Where a "
-                "vector is missing, load with strict=True.",
+                "If B was converted from A, set eps to A's, module.eps = value; frameworks differ in their defaults (1e-3, "
+                "1e-5). Where a vector is missing, load with strict=True.",
                 call=row["call"],
             )
 
@@ -228,7 +231,7 @@ def left_alone(evidence: Evidence) -> Iterator[Finding]:
             else f"This norm of {side} was not compared: {why}.",
             f"{len(names)}: {', '.join(map(str, names[:8]))}"
             + (f" and {len(names) - 8} more." if len(names) > 8 else "."),
-            "Norms are compared by path and number of channels. Other widths come from pruning, missing norms from "
+            "Norms are matched by path and number of channels. Other widths come from pruning, missing norms from "
             "folding or from another architecture: comparison.unmatched lists them.",
         )
 
@@ -267,56 +270,56 @@ RULES = (
     ),
     Rule(
         "statistics-lost",
-        "Are the statistics of A still there in B?",
+        "Does B still have the running statistics of A?",
         "https://github.com/pytorch/pytorch/issues/110361, https://github.com/timgaripov/swa/issues/8",
         "running statistics in B with any mean other than 0 or variance other than 1; none in A",
-        memory_reset,
+        statistics_lost,
     ),
     Rule(
         "modes-disagree",
-        "Does the norm put out the same in train and in eval mode?",
+        "Are the outputs of the norm the same in train and in eval mode?",
         "https://github.com/pytorch/pytorch/issues/5406; Wu & Johnson 2021, arXiv:2105.07576",
-        f"outputs less than {DEFAULT.gap:g} of the layer's deviations apart, or inputs at least half as far apart",
+        f"outputs less than {DEFAULT.gap:g} of the layer's standard deviations apart, or inputs at least half as far apart",
         modes_disagree,
     ),
     Rule(
         "inputs-differ",
-        "Do the same inputs arrive at the norm on both sides?",
+        "Does the norm get the same inputs on both sides?",
         "Schneider et al. 2020, arXiv:2006.16971; Dowson & Landau 1982; Welch 1947",
-        f"inputs less than {DEFAULT.gap:g} σ apart, or less than {NOISE:g} times what the choice of images makes",
+        f"inputs less than {DEFAULT.gap:g} σ apart, or less than {NOISE:g} times the sampling noise",
         inputs_differ,
     ),
     Rule(
         "statistics-outdated",
-        "Were the statistics renewed with γ and β?",
+        "Were the running statistics updated along with γ and β?",
         "Izmailov et al. 2018, arXiv:1803.05407; https://github.com/timgaripov/swa/issues/8",
         "any difference in the running statistics, or none in γ and β",
-        memory_stood_still,
+        statistics_unchanged,
     ),
     Rule(
         "frozen-statistics-moved",
-        "Did the statistics stay where γ and β stayed?",
+        "Did the running statistics stay the same where γ and β did?",
         "https://github.com/pytorch/pytorch/issues/86590, https://github.com/pgniewko/gt-pyg/issues/112",
         "any difference in any γ or β, or the same running statistics",
-        memory_moved,
+        statistics_changed,
     ),
     Rule(
         "channels-silenced",
         "Is every channel that was positive in A sometimes positive in B?",
         "Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
         f"one positive output in B, or less than {DEFAULT.fired:.1%} of them in A",
-        fell_silent,
+        silenced,
     ),
     Rule(
         "norm-replaced",
         "Is it the same norm with the same eps on both sides?",
         "https://github.com/Xilinx/brevitas/issues/388, https://github.com/mapillary/inplace_abn/issues/130",
-        "the same kind and eps; a file of weights does not tell eps",
+        "the same kind and eps; a file of weights does not hold eps",
         settings_differ,
     ),
     Rule(
         "layers-unmatched",
-        "Does every norm have its counterpart?",
+        "Does every norm have a counterpart?",
         "https://github.com/VainF/Torch-Pruning/issues/508",
         "every norm on both sides, with the same number of channels",
         left_alone,

@@ -1,4 +1,4 @@
-"""Rules about gradients: where they vanish or explode, where they bring no signal, and violated identities."""
+"""Rules about gradients: where they vanish or explode, where they carry no signal, and violated identities."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import site_name
 from bnprobe.rules.remedies import module
-from bnprobe.rules.rule import Evidence, Finding, Rule, site_of
+from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
+from bnprobe.rules.wording import count
 
 ENOUGH_PASSES = 8
 
 
 def breaks(evidence: Evidence) -> Iterator[Finding]:
-    """A jump of the gradient's length from one norm to the next."""
+    """A jump of the gradient's norm between two norms that follow each other."""
     step = evidence.limits.gradient_step
     known = evidence.layers[evidence.layers["grad_out"].notna() & (evidence.layers["grad_out"] > 0)]
     for (_, before), (_, after) in zip(list(known.iterrows())[:-1], list(known.iterrows())[1:], strict=True):
@@ -26,23 +28,23 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "warning",
             before["layer"],
-            f"On its way back the gradient {way} before it reaches this norm.",
-            f"its length is {after['grad_out']:.2e} at {site_of(after)} and "
+            f"The gradient {way} between the following norm and this one.",
+            f"its length is {after['grad_out']:.2e} at {site_name(after['layer'], after['call'])} and "
             f"{before['grad_out']:.2e} here, "
             f"a factor of {ratio:.2g} (threshold {step:g}).",
-            "Look at what lies between the two: missing normalization, a saturated activation, a scale far from 1; compare "
+            "Check what lies between the two: missing normalization, a saturated activation, a scale far from 1; compare "
             f"with the same network at initialisation.{_unit_scale(after)}",
             call=before["call"],
         )
 
 
 def _unit_scale(row: pd.Series) -> str:
-    """The scale of the later norm set to 1, where it has one."""
+    """The scale of the following norm set to 1, where it has one."""
     typical = row["gamma_abs_median"]
     if not typical > 0:
         return ""
     return (
-        f" The later norm's typical |γ| is {typical:.2g}; if that is at fault: "
+        f" The following norm's typical |γ| is {typical:.2g}; if that is the cause: "
         f"`torch.nn.init.ones_({module(row['layer'])}.weight)`."
     )
 
@@ -50,7 +52,7 @@ def _unit_scale(row: pd.Series) -> str:
 def no_signal(evidence: Evidence) -> Iterator[Finding]:
     """Norms whose gamma and beta receive nothing, or only noise."""
     yield from _cut_off(evidence)
-    silent = evidence.limits.silent_snr
+    noise = evidence.limits.silent_snr
     for _, row in evidence.layers[evidence.layers["n_backward"] > 0].iterrows():
         snr = np.nanmax([row["gamma_snr_median"], row["beta_snr_median"], -1.0])
         if row["no_gradient"] == 1:
@@ -60,23 +62,23 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
                 "No gradient reaches this norm: its γ and β cannot learn.",
                 f"the gradient at its output was exactly 0 in all channels over {_passes(row)}.",
                 "Check that its output is used by the loss, and is not detached or cut off by a dead activation. If the "
-                f"activation behind it is dead: `n = {module(row['layer'])}; torch.nn.init.ones_(n.weight); "
+                f"activation after it is dead: `n = {module(row['layer'])}; torch.nn.init.ones_(n.weight); "
                 "torch.nn.init.zeros_(n.bias)`.",
                 call=row["call"],
             )
-        elif row["n_backward"] >= ENOUGH_PASSES and 0 <= snr < silent:
+        elif row["n_backward"] >= ENOUGH_PASSES and 0 <= snr < noise:
             yield Finding(
                 "info",
                 row["layer"],
-                "The pull of the loss on γ and β is noise: it changes its sign from pass to pass.",
-                f"typical signal-to-noise ratio {snr:.2g} over {row['n_backward']} passes (threshold {silent:g}).",
-                "At the end of training this is expected; at its start, use larger batches or check the labels.",
+                "The gradients of γ and β are mostly noise: their sign changes from pass to pass.",
+                f"typical signal-to-noise ratio {snr:.2g} over {row['n_backward']} passes (threshold {noise:g}).",
+                "This is expected at the end of training; at its start, use larger batches or check the labels.",
                 call=row["call"],
             )
 
 
 def _cut_off(evidence: Evidence) -> Iterator[Finding]:
-    """Norms that shall learn and lie on no way back from the loss, while others do; told at the last before each gap."""
+    """Norms that require gradients, yet no backward pass reaches them, only others; reported at the last of a run."""
     layers = evidence.layers.groupby("layer", sort=False)
     back, calls = layers["n_backward"].sum(), layers["n_calls_learning"].sum()
     if not (back > 0).any():
@@ -86,27 +88,26 @@ def _cut_off(evidence: Evidence) -> Iterator[Finding]:
     for layer, following in zip(cut.index, [*cut.to_numpy()[1:], False], strict=True):
         run = [*run, str(layer)] if cut[layer] else []
         if run and not following:
-            yield _no_way(run, int(calls[layer]), int(back.max()))
+            yield _not_reached(run, int(calls[layer]), int(back.max()))
 
 
-def _no_way(run: list[str], n_calls: int, n_passes: int) -> Finding:
+def _not_reached(run: list[str], n_calls: int, n_passes: int) -> Finding:
     named = ", ".join(run[:-1][-3:][::-1])
-    before = f", nor the {len(run) - 1} before it ({named}{', ...' if len(run) > 4 else ''})" if named else ""
+    previous = "the previous norm" if len(run) == 2 else f"the {len(run) - 1} previous norms"
+    before = f", nor in {previous} ({named}{', ...' if len(run) > 4 else ''})" if named else ""
     return Finding(
         "warning",
         run[-1],
-        "No gradient reaches this norm: its γ and β require one, and cannot learn.",
-        f"no backward pass came by in {n_calls} call{'s' if n_calls > 1 else ''}{before}, while other norms had up to "
-        f"{n_passes}.",
-        "Look behind it for detach(), .data, torch.no_grad() or a conversion to numpy, and whether the loss uses its "
-        f"output. If these norms shall not learn: `for name in {run}: model.get_submodule(name)"
+        "No backward pass reaches this norm, although it requires gradients: it cannot learn.",
+        f"no backward pass in {count(n_calls, 'call')}{before}, while other norms had up to {n_passes}.",
+        "Look after it for detach(), .data, torch.no_grad() or a conversion to numpy, and check whether the loss uses its "
+        f"output. If these norms are not meant to learn: `for name in {run}: model.get_submodule(name)"
         ".requires_grad_(False).eval()`.",
     )
 
 
 def _passes(row: pd.Series) -> str:
-    n = int(row["n_backward"])
-    return f"{n} backward pass{'es' if n > 1 else ''}"
+    return count(row["n_backward"], "backward pass")
 
 
 def violated(evidence: Evidence) -> Iterator[Finding]:
@@ -119,9 +120,9 @@ def violated(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "info",
                 row["layer"],
-                "The gradients do not obey the identity that holds for a plain norm: something else takes part.",
+                "The gradients violate an identity that holds for a plain norm: something else takes part.",
                 f"{numbers} (threshold {limit:g}).",
-                "Usual reasons: what feeds the norm is used elsewhere too, weights are shared, or statistics are "
+                "Usual reasons: the input of the norm is used elsewhere too, weights are shared, or statistics are "
                 "synchronized between processes. Read effective learning rates here with care.",
                 call=row["call"],
             )
@@ -130,14 +131,14 @@ def violated(evidence: Evidence) -> Iterator[Finding]:
 RULES = (
     Rule(
         "gradient-breaks",
-        "Does the gradient keep its length from norm to norm?",
+        "Does the gradient keep its size from norm to norm?",
         "Yang et al. 2019, arXiv:1902.08129; Bjorck et al. 2018, arXiv:1806.02375",
         f"lengths at neighbouring norms within a factor of {DEFAULT.gradient_step:g}",
         breaks,
     ),
     Rule(
         "gradient-no-signal",
-        "Do γ and β get a signal?",
+        "Do γ and β receive a gradient that is more than noise?",
         "McCandlish et al. 2018, arXiv:1812.06162 (gradient noise scale)",
         f"a gradient that arrives and is not zero, and a typical signal-to-noise ratio above {DEFAULT.silent_snr} "
         f"or fewer than {ENOUGH_PASSES} passes",
@@ -145,7 +146,7 @@ RULES = (
     ),
     Rule(
         "identity-violated",
-        "Do the gradients obey what holds for every norm?",
+        "Do the gradients satisfy the identities that hold for every norm?",
         "van Laarhoven 2017, arXiv:1706.05350; Ioffe & Szegedy 2015, arXiv:1502.03167",
         f"relative gaps of at most {DEFAULT.gradient_gap:g}",
         violated,

@@ -1,4 +1,4 @@
-"""Where in depth a shift enters: it is told there, once, with what the norms before and behind it say."""
+"""Where in depth a shift enters: it is reported there, once, with what the previous and the following norms say."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import NOT_JUDGED, SAME, site_name
 from bnprobe.rules.preprocessing import GIVE_CONSTANTS, constants_missing
 from bnprobe.rules.remedies import RECALIBRATE
-from bnprobe.rules.rule import Evidence, Finding, site_of
-
-UNJUDGED = ("no memory", "never updated")
-"""Verdicts on norms that cannot agree with a memory, nor differ from it."""
+from bnprobe.rules.rule import Evidence, Finding
+from bnprobe.rules.wording import count
 
 
 def merge_consecutive(evidence: Evidence, found: Iterable[Finding]) -> Iterator[Finding]:
@@ -25,18 +24,18 @@ def merge_consecutive(evidence: Evidence, found: Iterable[Finding]) -> Iterator[
         first = run.iloc[0]
         finding = by_site.get((first["layer"], first["call"]))
         if finding is None:
-            same = run.loc[run["verdict"] == "same", "layer"]
+            same = run.loc[run["verdict"] == SAME, "layer"]
             agrees = str(same.iloc[-1]) if len(same) else agrees
             continue
-        do = _behind(agrees) if agrees else finding.do + _of_inputs(evidence)
-        yield replace(finding, because=finding.because + _again(run.iloc[1:]), do=do)
+        do = _after_match(agrees) if agrees else finding.do + _of_inputs(evidence)
+        yield replace(finding, because=finding.because + _following(run.iloc[1:]), do=do)
 
 
 def _runs(layers: pd.DataFrame, shifted: set[tuple[str, int]]) -> Iterator[pd.DataFrame]:
-    """Neighbours in order of execution that are all shifted, or all not; what remembers nothing is left out."""
+    """Neighbours in order of execution that are all shifted, or all not; norms without usable statistics are left out."""
     sites = zip(layers["layer"], layers["call"], strict=True)
     moved = np.array([site in shifted for site in sites], dtype=bool)
-    judged = moved | ~layers["verdict"].isin(UNJUDGED).to_numpy()
+    judged = moved | ~layers["verdict"].isin(NOT_JUDGED).to_numpy()
     layers, moved = layers.iloc[np.flatnonzero(judged)], moved[judged]
     starts = np.flatnonzero(np.diff(moved)) + 1
     for first, end in pairwise((0, *starts.tolist(), len(layers))):
@@ -44,15 +43,16 @@ def _runs(layers: pd.DataFrame, shifted: set[tuple[str, int]]) -> Iterator[pd.Da
             yield layers.iloc[first:end]
 
 
-def _again(behind: pd.DataFrame) -> str:
-    """That the shift is found in norms behind, and where most."""
-    if behind.empty:
+def _following(norms: pd.DataFrame) -> str:
+    """That the norms that follow are shifted as well, and which most."""
+    if norms.empty:
         return ""
-    n = len(behind)
-    text = f" Found again in the {'norm' if n == 1 else f'{n} norms'} behind it"
-    if behind["shift_rms"].notna().any():
-        most = behind.iloc[int(behind["shift_rms"].argmax())]
-        text += f", up to {most['shift_rms']:.2f} σ at {site_of(most)}"
+    text = f" {count(len(norms), 'following norm')} {'is' if len(norms) == 1 else 'are'} affected too"
+    if norms["shift_rms"].notna().any():
+        most = norms.iloc[int(norms["shift_rms"].argmax())]
+        text += (
+            f", with a shift of up to {most['shift_rms']:.2f} σ at {site_name(most['layer'], most['call'])}"
+        )
     return text + "."
 
 
@@ -60,12 +60,12 @@ def _of_inputs(evidence: Evidence) -> str:
     return f" {GIVE_CONSTANTS}" if constants_missing(evidence) else ""
 
 
-def _behind(agrees: str) -> str:
-    """Advice where a norm before agrees with its memory, so that range, mean and deviation of the inputs do."""
+def _after_match(agrees: str) -> str:
+    """Advice where the inputs of a previous norm match, so that range, mean and std of the model's inputs do."""
     return (
-        f"{agrees}, before it, agrees with its memory, so look between {agrees} and this one: weights, γ, β or "
-        "statistics changed there without the others (layers fine-tuned under frozen statistics, a part from another "
-        "file, γ decayed). If the weights are as they should be, compare the accuracy before and after re-estimation "
-        f"on training images, {RECALIBRATE}. If nothing changed, the images differ in what the first norms do not "
-        "see: size, detail, light for dark."
+        f"Inputs still match at {agrees}, so look between {agrees} and this norm: weights, γ, β or running statistics "
+        "changed there without the others (layers fine-tuned with frozen statistics, a part from another file, γ "
+        "decayed). If the weights are as intended, compare the accuracy before and after re-estimating the running "
+        f"statistics on training data: {RECALIBRATE}. If nothing changed, the data differ in what the first norms do not "
+        "see (size, detail, inverted brightness)."
     )

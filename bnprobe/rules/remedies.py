@@ -8,27 +8,27 @@ from collections.abc import Sequence
 import pandas as pd
 
 RECALIBRATE = "`torch.optim.swa_utils.update_bn(loader, model)`"
-"""Running statistics of every batch norm made anew, as plain averages over the loader; the mode is put back."""
+"""Running statistics of every batch norm re-estimated as plain averages over the loader; the mode is put back."""
 
 
 OF_BATCH = "v.transpose(0, 1).flatten(1).mean(1)", "v.transpose(0, 1).flatten(1).var(1)"
-OF_IMAGES = "v.flatten(2).mean(2).mean(0)", "v.flatten(2).var(2).mean(0)"
-"""Mean and variance of an input v (N, C, ...) as a norm remembers them: of the batch, or the average over its images."""
+OF_SAMPLES = "v.flatten(2).mean(2).mean(0)", "v.flatten(2).var(2).mean(0)"
+"""Mean and variance of an input v (N, C, ...) as norms store them: of the batch, or averaged over its samples."""
 
 
 def recalibrate(row: pd.Series, data: str = "loader") -> str:
-    """Running statistics of this norm made anew, as plain averages over the batches of `data`."""
+    """Running statistics of this norm re-estimated as plain averages over the batches of `data`."""
     if row["kind"] == "instance_norm":
-        return _by_hook(row["layer"], data, *OF_IMAGES)
+        return _by_hook(row["layer"], data, *OF_SAMPLES)
     if "Frozen" in str(row["class_name"]):
         return _by_hook(row["layer"], data, *OF_BATCH)
     return RECALIBRATE.replace("loader", data)
 
 
 def _by_hook(layer: str, data: str, mean: str, var: str) -> str:
-    """For norms that update_bn passes over, since they are none of torch's batch norms."""
+    """For norms that update_bn skips, since they are none of torch's batch norms."""
     return (
-        "update_bn passes over a norm of this class, so do it by hand in eval mode, the norms nearest to the input first: "
+        "update_bn skips norms of this class, so do it by hand in eval mode, starting with the norms nearest to the input: "
         f"`n, s = {module(layer)}, []; look = lambda v: s.append(torch.stack([{mean}, {var}])); "
         "h = n.register_forward_pre_hook(lambda m, a: look(a[0].detach()))`, "
         f"`for b in {data}: model(b[0] if isinstance(b, (list, tuple)) else b)`, "
@@ -59,7 +59,7 @@ def in_words(advice: str) -> str:
 
 
 def path(layer: str) -> str:
-    """The path of a feeder without the word on how it was told, which `check` adds."""
+    """The path of a producer without the word on how it was found, which `check` adds."""
     return layer.removesuffix(" (by name)")
 
 
@@ -68,14 +68,14 @@ def which(channels: Sequence[int], n_channels: int) -> str:
     return "[:]" if len(channels) == n_channels else f"[{list(channels)}]"
 
 
-def start_anew(layer: str, channels: Sequence[int], n_channels: int) -> str:
+def reinitialized(layer: str, channels: Sequence[int], n_channels: int) -> str:
     """gamma 1 and beta 0 for these of the layer's channels, so that they can learn again."""
     at = which(channels, n_channels)
     return f"`n = {module(layer)}; n.weight.data{at} = 1; n.bias.data{at} = 0`"
 
 
 def rescaled(producer: str, layer: str, factor: float, with_eps: bool = False) -> str:
-    """The weights (and bias) before a norm times a factor, and its memory with them: the output stays, but for eps.
+    """The weights (and bias) before a norm times a factor, and its running statistics alike: the output stays, but for eps.
 
     `with_eps` scales eps alike, so that the output stays in any case.
     """

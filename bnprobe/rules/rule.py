@@ -11,8 +11,6 @@ import pandas as pd
 
 from bnprobe.rules.thresholds import DEFAULT, Limits
 
-SEVERITIES = ("critical", "warning", "info")
-
 
 class Measured(Protocol):
     """The tables of a report."""
@@ -31,7 +29,7 @@ class Measured(Protocol):
 
     @property
     def preprocessing(self) -> pd.DataFrame:
-        """Mistakes with the inputs that explain what the first norm sees, the best first."""
+        """Mistakes of preprocessing that explain what the first norm measures, the best first."""
 
 
 @dataclass(frozen=True)
@@ -87,30 +85,20 @@ class Rule:
     find: Callable[[Evidence], Iterable[Finding]]
 
 
-def site_of(row: pd.Series) -> str:
-    """The name of a row's site in a sentence, as `LayerRecord.site` names it."""
-    return f"{row['layer']} (call {row['call'] + 1})" if row["call"] else str(row["layer"])
-
-
 def fresh(row: pd.Series, channels: pd.DataFrame) -> bool:
-    """Whether the memory was 0 and 1 in every channel, and still is: it is shown as before the recording."""
+    """Whether the running statistics were 0 and 1 in every channel before the recording, as shown, and still are."""
     initial = (channels["running_mean"] == 0) & (channels["running_var"] == 1)
-    return bool(initial.all()) and not moved_meanwhile(row)
+    return bool(initial.all()) and not updated_meanwhile(row)
 
 
-def moved_meanwhile(row: pd.Series) -> bool:
-    """Whether the memory was updated during the recording; what is known of it then is out of date."""
+def updated_meanwhile(row: pd.Series) -> bool:
+    """Whether the running statistics were updated during the recording; those shown are out of date then."""
     return bool(row["memory_moved"] > 0)
 
 
 def indices(channels: pd.DataFrame) -> tuple[int, ...]:
     """Channel numbers of the rows."""
     return tuple(int(c) for c in channels["channel"])
-
-
-def how_many(found: pd.DataFrame, channels: pd.DataFrame) -> str:
-    """All or some of the layer's channels, to open a sentence."""
-    return "All channels" if len(found) == len(channels) else "Some channels"
 
 
 def share_severity(found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> str:

@@ -1,19 +1,22 @@
-"""Rules about what the running statistics hold, and whether the data agree with them."""
+"""Rules about what the running statistics hold, and whether the data match them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 
 from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.remedies import recalibrate
-from bnprobe.rules.rule import Evidence, Finding, Rule, fresh
+from bnprobe.rules.rule import Evidence, Finding, Rule, fresh, indices
 from bnprobe.rules.thresholds import DEFAULT, Limits
+from bnprobe.rules.wording import count, in_all, out_of
+from bnprobe.stats.significance import SIGNIFICANT
 
 MEASURE_FIRST = (
-    "Check the preprocessing first (range, mean, deviation, colour order, size). If these data are what the model will "
-    "meet, compare its accuracy before and after re-estimation on them, which may make it worse: "
+    "Check the preprocessing first (range, mean, std, colour order, size). If the model will be used on such data, "
+    "compare its accuracy before and after re-estimating the running statistics on them; it may drop: "
 )
 
 
@@ -22,31 +25,52 @@ def never_updated(evidence: Evidence) -> Iterator[Finding]:
     for row, channels in evidence.sites:
         if not fresh(row, channels):
             continue
-        trained = not ((channels["gamma"].fillna(1) == 1) & (channels["beta"].fillna(0) == 0)).all()
+        trained = bool(_moved(channels))
         stored = row["normalized_by"] != "batch"
         counted = row["n_batches_tracked"]
-        numbers = f"running_mean is 0 and running_var is 1 in all {len(channels)} channels" + (
-            "" if np.isnan(counted) else f" after {counted:g} batches"
+        numbers = f"running_mean is 0 and running_var is 1 {in_all(channels)}" + (
+            "" if np.isnan(counted) else f" after {count(counted, 'batch')}"
         )
         if trained:
             yield Finding(
                 "critical" if stored else "warning",
                 row["layer"],
-                "γ and β were trained, but the running statistics were never updated or were reset.",
-                f"{numbers}, while γ has mean {channels['gamma'].mean():.3g}.",
-                "Load a checkpoint that holds the buffers (load_state_dict with strict=True fails where they are missing), "
-                f"or re-estimate them: {recalibrate(row)}.",
+                f"{_trained(channels)} trained, but the running statistics were never updated or were reset: eval mode does "
+                "not normalize.",
+                f"{numbers}, while {_by_mean(channels)}.",
+                "Load a checkpoint that includes the buffers (load_state_dict with strict=True fails where they are "
+                f"missing), or re-estimate them: {recalibrate(row)}.",
                 call=row["call"],
             )
         else:
             yield Finding(
                 "info",
                 row["layer"],
-                "This layer is as it was created: nothing was learned, and nothing is remembered.",
-                f"{numbers}, γ is 1 and β is 0.",
+                "This norm is untrained: γ, β and the running statistics have their initial values.",
+                f"{numbers}, {'γ is 1' if channels['gamma'].notna().any() else 'γ is missing'} and "
+                f"{'β is 0' if channels['beta'].notna().any() else 'β is missing'}.",
                 "Load trained weights: bnprobe report MODEL --weights DEFAULT, or --checkpoint FILE.",
                 call=row["call"],
             )
+
+
+def _moved(channels: pd.DataFrame) -> dict[str, str]:
+    """The columns of γ and β that are not at their initial values, by their letters."""
+    initial = {"γ": ("gamma", 1.0), "β": ("beta", 0.0)}
+    return {
+        name: column for name, (column, at) in initial.items() if (channels[column].fillna(at) != at).any()
+    }
+
+
+def _trained(channels: pd.DataFrame) -> str:
+    names = list(_moved(channels))
+    return f"{' and '.join(names)} {'were' if len(names) > 1 else 'was'}"
+
+
+def _by_mean(channels: pd.DataFrame) -> str:
+    return " and ".join(
+        f"{name} has mean {channels[column].mean():.3g}" for name, column in _moved(channels).items()
+    )
 
 
 def poisoned(evidence: Evidence) -> Iterator[Finding]:
@@ -62,17 +86,17 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "critical",
                 row["layer"],
-                "The running statistics are poisoned: in eval mode these channels put out NaN.",
-                f"{len(bad)} of {len(channels)} channels have a NaN, infinite or negative running statistic.",
-                "Find the batch that did it (half precision overflow is the usual cause), then re-estimate the "
+                "A running statistic is not finite, or a running variance is negative: eval mode outputs NaN or nonsense.",
+                f"not finite, or a negative variance, in {out_of(bad, channels)}.",
+                "Find the batch that caused it (usually overflow in half precision), then re-estimate the running "
                 f"statistics: {recalibrate(row)}.",
-                tuple(int(c) for c in bad["channel"]),
+                indices(bad),
                 row["call"],
             )
 
 
 def shifted(evidence: Evidence) -> Iterator[Finding]:
-    """Inputs that lie elsewhere, or vary otherwise, than the running statistics remember; told where it enters."""
+    """Inputs whose mean or scale does not match the running statistics, reported where the shift enters."""
     return merge_consecutive(evidence, _each_shift(evidence))
 
 
@@ -81,37 +105,36 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
     limits = evidence.limits
     top = limits.variance_ratio
     for row, channels in evidence.sites:
-        rms, ratio, sure = row["shift_rms"], row["var_ratio_median"], row["shifted_share"]
-        remembered = not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all()
-        low = 1 / (top * _lacking(int(row["n_images"]), limits))
+        rms, ratio, significant = row["shift_rms"], row["var_ratio_median"], row["shifted_share"]
+        updated = not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all()
+        low = 1 / (top * _allowance(int(row["n_images"]), limits))
         moved, scaled = rms > limits.shift, ratio > top or ratio < low
-        if not remembered or not ((moved and sure > limits.surely_shifted) or scaled):
+        if not updated or not ((moved and significant > limits.surely_shifted) or scaled):
             continue
-        what = "mean and scale" if moved and scaled else "mean" if moved else "scale"
-        certain = "" if np.isnan(sure) else f", {sure:.0%} of channels surely shifted (q < 0.01)"
+        what = "mean and scale differ" if moved and scaled else "mean differs" if moved else "scale differs"
+        certain = (
+            ""
+            if np.isnan(significant)
+            else f", significant in {significant:.0%} of channels (q < {SIGNIFICANT})"
+        )
         distance = (
             ""
             if np.isnan(rms)
-            else f"typical shift {rms:{'.2f' if rms < 1e4 else '.3g'}} remembered σ (threshold {limits.shift:g}){certain}, "
+            else f"typical shift {rms:{'.2f' if rms < 1e4 else '.3g'}} running σ (threshold {limits.shift:g}){certain}; "
         )
         yield Finding(
             "warning",
             row["layer"],
-            f"The data do not look like what this layer remembers: the {what} moved.",
-            f"{distance}typical variance {ratio:.3g} of the remembered one (thresholds {low:.3g}, {top:g}).",
+            f"The inputs do not match the running statistics: their {what}.",
+            f"{distance}typical variance {ratio:.3g} times the running variance (thresholds {low:.3g} and {top:g}).",
             f"{MEASURE_FIRST}{recalibrate(row, 'batches')}.",
-            tuple(
-                int(c)
-                for c in channels["channel"][
-                    (channels["shift_q"] < 0.01) & (channels["shift"].abs() > limits.shift)
-                ]
-            ),
+            indices(channels[(channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)]),
             row["call"],
         )
 
 
-def _lacking(n_images: int, limits: Limits) -> float:
-    """Factor by which few images may vary less than all do: one image has no variance between images.
+def _allowance(n_images: int, limits: Limits) -> float:
+    """Factor by which few samples may vary less than all do: one sample has no variance between samples.
 
     By chance as well: at two standard errors, of √(2/n) in the logarithm. 1 for as many as standard errors need.
     """
@@ -119,29 +142,35 @@ def _lacking(n_images: int, limits: Limits) -> float:
 
 
 def batch_normalized(evidence: Evidence) -> Iterator[Finding]:
-    """Train mode: the batch normalized itself, and running statistics were updated."""
+    """Batch statistics normalized: train mode, or a norm that keeps no others."""
     for row, _ in evidence.sites:
         if row["kind"] != "batch_norm" or row["normalized_by"] not in ("batch", "both"):
             continue
         trains = row["mode"] != "eval"
-        calls = f"{row['n_calls']} call{'s' if row['n_calls'] > 1 else ''}"
         yield Finding(
             "info",
             row["layer"],
-            "Batches were normalized by their own statistics, so outputs depend on batch mates.",
-            f"the layer was in {row['mode']} mode during {calls}"
+            "Batch statistics normalized here: each output depends on the rest of its batch.",
+            f"the norm was in {_in_mode(row)}"
             + ("." if trains else ", and keeps no running statistics (track_running_stats=False)."),
-            "To see what the model does in use: `model.eval()` before recording."
+            "To measure the model as it is used for inference, call `model.eval()` before recording."
             if trains
-            else "Nothing, if this is meant: then results depend on how the data are batched, in use as well.",
+            else "Nothing, if this is intended: outputs depend on how samples are batched in inference, too.",
             call=row["call"],
         )
+
+
+def _in_mode(row: pd.Series) -> str:
+    """The mode of the calls, and how many there were."""
+    if row["mode"] == "mixed":
+        return f"train mode in some of {count(row['n_calls'], 'call')}"
+    return f"{row['mode']} mode during {count(row['n_calls'], 'call')}"
 
 
 RULES = (
     Rule(
         "statistics-never-updated",
-        "Do the running statistics still hold their initial values?",
+        "Were the running statistics ever updated?",
         "https://github.com/pytorch/ignite/issues/2590, https://github.com/pytorch/pytorch/issues/110361",
         "any channel with a running mean other than 0 or a running variance other than 1, or updates during the recording",
         never_updated,
@@ -155,15 +184,15 @@ RULES = (
     ),
     Rule(
         "data-shifted",
-        "Do the data look like what the layer remembers?",
+        "Do the inputs match the running statistics?",
         "Li et al. 2016, arXiv:1603.04779; Schneider et al. 2020, arXiv:2006.16971",
-        f"a typical shift below {DEFAULT.shift} remembered σ, or not sure in half of the channels, and a typical "
-        f"variance within {1 / DEFAULT.variance_ratio} and {DEFAULT.variance_ratio:g} of the remembered one",
+        f"a typical shift below {DEFAULT.shift} running σ, or significant in at most half of the channels, and a typical "
+        f"variance between {1 / DEFAULT.variance_ratio} and {DEFAULT.variance_ratio:g} times the running variance",
         shifted,
     ),
     Rule(
         "batch-normalized",
-        "Did the layer normalize with the batch rather than with its memory?",
+        "Did the norm use its running statistics, and not those of the batch?",
         "Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.1",
         "eval mode",
         batch_normalized,

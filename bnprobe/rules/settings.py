@@ -1,4 +1,4 @@
-"""What a user leaves out or sets otherwise: `[tool.bnprobe]` in pyproject.toml, or a file of its own.
+"""A user's settings, findings to ignore and thresholds: `[tool.bnprobe]` in pyproject.toml, or a file of its own.
 
     [tool.bnprobe]
     ignore = ["channels-constant", "data-shifted:backbone.*"]   # a rule, or a rule in some layers
@@ -43,7 +43,7 @@ class Settings:
 
 
 def settings(file: str | Path | None = None) -> Settings:
-    """Those of `file`. Raises BadSettings for what it does not understand, with the nearest name that exists."""
+    """The settings in `file`, or the defaults. Raises BadSettings for what it does not know, with the nearest name."""
     if file is None:
         return Settings()
     path = Path(file)
@@ -65,7 +65,7 @@ def _toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise BadSettings(f"{path}: {error.strerror or error}. Check the path of the settings.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadSettings(f"{path} is not TOML ({' '.join(str(error).split())}). Correct it there.") from None
+        raise BadSettings(f"{path} is not TOML ({' '.join(str(error).split())}). Fix it there.") from None
 
 
 def _own(document: dict[str, Any]) -> dict[str, Any]:
@@ -82,9 +82,13 @@ def _settings(table: Mapping[str, Any], source: str) -> Settings:
         _demand_known(key, KEYS, "setting", source)
     ignore, thresholds = table.get("ignore", []), table.get("thresholds", {})
     if not isinstance(ignore, list) or not all(isinstance(entry, str) for entry in ignore):
-        raise BadSettings(f'{source}: ignore is a list of names, like ["channels-constant"]. Write it so.')
+        raise BadSettings(
+            f'{source}: ignore is a list of names. Write it like ignore = ["channels-constant"].'
+        )
     if not isinstance(thresholds, dict):
-        raise BadSettings(f"{source}: thresholds is a table of numbers, like shift = 0.3. Write it so.")
+        raise BadSettings(
+            f"{source}: thresholds is a table of numbers. Write them below [thresholds], like shift = 0.3."
+        )
     for entry in ignore:
         _demand_known(entry.partition(":")[0], [rule.id for rule in (*RULES, *COMPARED)], "rule", source)
     return Settings(tuple(ignore), _limits(thresholds, source), source)
@@ -95,7 +99,8 @@ def _limits(thresholds: Mapping[str, Any], source: str) -> Limits:
         _demand_known(name, [field.name for field in fields(Limits)], "threshold", source)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise BadSettings(
-                f"{source}: threshold {name} = {value!r} is not a number of at least 0. Give one."
+                f"{source}: threshold {name} = {value!r} is not a number of at least 0. "
+                f"Give one, like {name} = {getattr(DEFAULT, name):g}."
             )
     return replace(DEFAULT, **{name: float(value) for name, value in thresholds.items()})
 
@@ -104,5 +109,5 @@ def _demand_known(name: str, known: Iterable[str], what: str, source: str) -> No
     known = list(known)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        advice = f"Did you mean {close[0]}?" if close else f"There is {', '.join(known)}."
+        advice = f"Did you mean {close[0]}?" if close else f"Known names: {', '.join(known)}."
         raise BadSettings(f'{source}: no {what} is called "{name}". {advice}')

@@ -1,4 +1,4 @@
-"""Rules about what stands around a norm: what is shared, redundant, switched off, folded away, or far too large."""
+"""Rules about a norm's surroundings: what is shared, redundant, folded away, without effect, or far too large."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.rules.remedies import is_function, module, start_anew
-from bnprobe.rules.rule import Evidence, Finding, Rule, how_many, indices, moved_meanwhile, share_severity
-from bnprobe.rules.thresholds import DEFAULT
-
-OUTLIER = 6.0
-"""Size of a channel, in typical ones, above which it is an outlier (Dettmers et al. 2022)."""
+from bnprobe.recording.terms import OUTLIER
+from bnprobe.rules.remedies import is_function, module, reinitialized
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity, updated_meanwhile
+from bnprobe.rules.thresholds import DEFAULT, Limits
+from bnprobe.rules.wording import activation, count, in_all, out_of, some
 
 
 def calls_differ(evidence: Evidence) -> Iterator[Finding]:
-    """One memory for several uses whose inputs are not alike."""
+    """One set of running statistics for several uses whose inputs are not alike."""
     limits = evidence.limits
     first: dict[str, pd.DataFrame] = {}
     for row, channels in evidence.sites:
@@ -29,18 +28,18 @@ def calls_differ(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 row["layer"],
-                "One norm serves several inputs that are not alike: its one memory fits none of them.",
-                f"call {row['call'] + 1} lies {distance:.2f} σ (root mean square over channels) from call 1 (threshold "
-                f"{limits.shift:g}), and its typical variance is {ratio:.3g} times as large "
-                f"(thresholds {1 / top:g}, {top:g}); {row['n_images']:g} images were seen.",
-                "Use one norm per call, and share only the weights between them. As the network is, each call can at least "
-                f"use its own batch: `n = {module(row['layer'])}; n.running_mean = n.running_var = None`.",
+                "One norm is called on inputs that are not alike: its one set of running statistics fits none of them.",
+                f"call {row['call'] + 1} against call 1: means {distance:.2f} σ apart (root mean square over channels, "
+                f"threshold {limits.shift:g}), typical variance {ratio:.3g} times as large (thresholds {1 / top:g} and "
+                f"{top:g}), on {count(row['n_images'], 'sample')}.",
+                "Use one norm per call, and share only the weights. With the network as it is, each call can at least use "
+                f"batch statistics: `n = {module(row['layer'])}; n.running_mean = n.running_var = None`.",
                 call=row["call"],
             )
 
 
 def _apart(one: pd.DataFrame, two: pd.DataFrame) -> tuple[float, float]:
-    """Distance of means in pooled deviations (root mean square), and the typical ratio of variances."""
+    """Distance of means in pooled standard deviations (root mean square), and the typical ratio of variances."""
     mean = [part["pre_mean"].to_numpy(float) for part in (one, two)]
     var = [part["pre_var"].to_numpy(float) for part in (one, two)]
     with np.errstate(all="ignore"):
@@ -53,7 +52,7 @@ def _apart(one: pd.DataFrame, two: pd.DataFrame) -> tuple[float, float]:
 
 
 def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
-    """A bias before a norm that takes the mean out again, where the norm is all that it meets."""
+    """A bias before a norm that subtracts it again, where nothing else uses the biased values."""
     pairs = []
     alone = evidence.layers.groupby("layer")["feeds_alone"].min()
     for row, channels in evidence.sites:
@@ -66,15 +65,18 @@ def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "warning",
             pairs[0][1],
-            "A bias is added before a norm that takes it out again: it learns nothing, and conversions forget it.",
+            "A bias before this norm has no effect: the norm subtracts it again, and conversions easily lose it."
+            if len(pairs) == 1
+            else "Biases before these norms have no effect: the norms subtract them again, and conversions easily "
+            "lose them.",
             f"{len(pairs)} {fed} a batch norm: {named}{', ...' if len(pairs) > 3 else ''}.",
-            "Build these layers with bias=False. For trained weights the memory takes it over, and the output stays: "
-            f"{_taken_over(pairs)}.",
+            "Build such layers with bias=False. In a trained model, move the bias into the running mean, which leaves the "
+            f"output unchanged: {_into_running_mean(pairs)}.",
         )
 
 
-def _taken_over(pairs: list[tuple[str, str]]) -> str:
-    """The code for pairs of modules; what a function is given as its memory has no path."""
+def _into_running_mean(pairs: list[tuple[str, str]]) -> str:
+    """The code for pairs of modules; the running mean that a function is given has no path."""
     modules = [pair for pair in pairs if not is_function(pair[1])]
     code = (
         f"`pairs = {modules}`, then `for f, n in [map(model.get_submodule, pair) for pair in pairs]: "
@@ -87,30 +89,30 @@ def _taken_over(pairs: list[tuple[str, str]]) -> str:
 
 
 def folded_away(evidence: Evidence) -> Iterator[Finding]:
-    """Norms that are no longer there, or that do nothing because the weights before have taken them in."""
+    """Norms that are gone, or that do nothing, because they were folded into the preceding weights."""
     gone = [row["layer"] for _, row in evidence.unread.iterrows() if row["why"] == "folded"]
     if gone:
         yield Finding(
             "warning",
             gone[0],
-            "Norms of this model were folded into the convolutions before them: what they knew is not on this page.",
-            f"{len(gone)} places hold an identity behind a convolution with a bias ({', '.join(gone[:3])}"
+            "Norms of this model were folded into the preceding convolutions: what they learned cannot be shown.",
+            f"{count(len(gone), 'place')} with an identity after a convolution with a bias ({', '.join(gone[:3])}"
             f"{', ...' if len(gone) > 3 else ''}).",
-            "Nothing, if this is meant for inference. To see the norms, probe the model as it was before the fusion: "
+            "Nothing, if the model is meant for inference. To see the norms, probe the model as it was before fusion: "
             "`model = build()`.",
         )
     trained = ~evidence.channels["gamma"].isin((0, 1)) & evidence.channels["gamma"].notna()
     for row, channels in evidence.sites:
         biased = (channels["filter_bias"].fillna(0) != 0).all()
-        idle = _does_nothing(channels) and not moved_meanwhile(row)
+        idle = _does_nothing(channels) and not updated_meanwhile(row)
         if trained.any() and biased and row["call"] == 0 and idle:
             yield Finding(
                 "warning",
                 row["layer"],
-                "This norm was folded into the weights before it and left in place: train mode would normalize again.",
-                f"γ is 1, β 0, the running mean 0 and the running variance 1 in all {len(channels)} channels, while "
+                "This norm was folded into the preceding weights but left in place: train mode would normalize twice.",
+                f"γ is 1, β 0, the running mean 0 and the running variance 1 {in_all(channels)}, while "
                 f"{row['feeder']} adds a bias and other norms of the model were trained.",
-                "Never call train() on it, or go on with the model as it was before the fusion: `model = build()`.",
+                "Never call train() on it, or continue with the model as it was before fusion: `model = build()`.",
             )
 
 
@@ -127,25 +129,28 @@ def branch_off(evidence: Evidence) -> Iterator[Finding]:
     for row, channels in evidence.sites:
         share = row["branch_share"]
         gamma = channels["gamma"].abs()
-        silent = row["skip"] != "" and bool((gamma < evidence.limits.constant_gamma).all())
-        if not (share < limit or silent):
+        near_zero = row["skip"] != "" and bool((gamma < evidence.limits.constant_gamma).all())
+        if not (share < limit or near_zero):
             continue
-        before = row["branch_share_initial"]
         yield Finding(
             "warning",
             row["layer"],
-            "This residual branch is switched off: the block passes its input on as it is.",
-            (
-                f"the branch has {share:.2g} of the block's variance (threshold {limit:g}"
-                if share == share
-                else "("
-            )
-            + (f", {before:.0%} at initialisation)" if before == before else ")")
-            + f"; the largest |γ| is {float(gamma.max()):.2g}.",
-            "The block can be removed, if a measurement before and after agrees. To give the branch another start: "
+            "This residual branch adds almost nothing: the block passes its input through.",
+            f"{_of_block(row, evidence.limits)}the largest |γ| is {float(gamma.max()):.2g}"
+            + (f" (threshold {evidence.limits.constant_gamma:g})." if np.isnan(share) else "."),
+            "The block can be removed if accuracy before and after agrees. To reinitialize the branch: "
             f"`torch.nn.init.ones_({module(row['layer'])}.weight)`, and train on.",
             call=row["call"],
         )
+
+
+def _of_block(row: pd.Series, limits: Limits) -> str:
+    """The branch's share of the block's variance, now and at initialisation, as far as they are known."""
+    share, initial = row["branch_share"], row["branch_share_initial"]
+    if np.isnan(share):
+        return ""
+    at_start = "" if np.isnan(initial) else f", {initial:.0%} at initialisation"
+    return f"the branch has {share:.2g} of the block's variance (threshold {limits.branch_off:g}{at_start}); "
 
 
 def saturated(evidence: Evidence) -> Iterator[Finding]:
@@ -156,19 +161,19 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 share_severity(found, channels, evidence.limits),
                 row["layer"],
-                f"{how_many(found, channels)} are saturated: the {row['follows']} after this norm cuts most of "
-                "their values off.",
-                f"in {len(found)} of {len(channels)} channels more than half of the outputs lie beyond the upper end.",
-                "No gradient passes there. Lower the learning rate or the initial β; to let these channels start anew: "
-                + start_anew(row["layer"], indices(found), len(channels))
+                f"{some(found, channels)} are saturated: the {activation(row['follows'])} after this norm clips most "
+                "of their values.",
+                f"in {out_of(found, channels)} more than half of the outputs are beyond the upper end.",
+                "Clipped values pass no gradient. Lower the learning rate or the initial β; to reinitialize these channels: "
+                + reinitialized(row["layer"], indices(found), len(channels))
                 + ".",
                 indices(found),
                 row["call"],
             )
 
 
-def silent(evidence: Evidence) -> Iterator[Finding]:
-    """Channels that let nothing through on these data, although their vectors say that they could."""
+def never_on(evidence: Evidence) -> Iterator[Finding]:
+    """Channels that never got past the activation on these data, although γ and β do not rule it out."""
     limits = evidence.limits
     for row, channels in evidence.sites:
         top = limits.variance_ratio
@@ -176,17 +181,19 @@ def silent(evidence: Evidence) -> Iterator[Finding]:
             np.isnan(row["var_ratio_median"]) or 1 / top <= row["var_ratio_median"] <= top
         )
         found = channels[(channels["role"] == "dead") & ~(channels["dead_predicted"] == 1)]
-        # what the data do to the whole layer is told by the rule about the data
+        # what the data do to the whole layer is reported by the rule about the data
         if len(found) and row["n_images"] >= limits.few_images and not moved:
             yield Finding(
                 share_severity(found, channels, limits),
                 row["layer"],
-                f"{how_many(found, channels)} were silent: the {row['follows']} after this norm let nothing of "
-                "them through.",
-                f"0 of {int(found['n_values'].median()):,} outputs per channel passed in {len(found)} of {len(channels)} "
-                f"channels, seen on {row['n_images']:g} images.",
-                "Record more images before you change anything: their vectors do not rule out an output. To let them start "
-                "anew: " + start_anew(row["layer"], indices(found), len(channels)) + ".",
+                f"{some(found, channels)} never got past the {activation(row['follows'])} after this norm: on these "
+                f"data, its output for them was {'constant' if 'hardtanh' in row['follows'] else 'always 0'}.",
+                f"0 of {int(found['n_values'].median()):,} outputs per channel passed in {out_of(found, channels)}, on "
+                f"{count(row['n_images'], 'sample')}.",
+                "Record more samples before pruning these: γ and β alone do not rule out that other inputs activate "
+                "them. To reinitialize them: "
+                + reinitialized(row["layer"], indices(found), len(channels))
+                + ".",
                 indices(found),
                 row["call"],
             )
@@ -207,13 +214,13 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "warning" if decides else "info",
             row["layer"],
-            "A few channels are so large that they, and not the others, set what this norm divides by."
+            "A few channels are so large that they alone set the scale that this norm divides all channels by."
             if decides
-            else "A few channels are far larger than the others, with which they share a divisor.",
-            f"channel {largest} is {factor:.3g} times as large as the typical one (threshold {OUTLIER:g}); {len(far)} of "
-            f"{len(channels)} channels hold {energy:.0%} of the energy (threshold {evidence.limits.outlier_energy:.0%}).",
-            "Large language models have such channels by nature, and cannot be quantized with one scale per tensor then. "
-            "Elsewhere scale the weights that make them: "
+            else "A few channels are far larger than the others, which are divided by the same scale.",
+            f"channel {largest} is {factor:.3g} times as large as the typical one (threshold {OUTLIER:g}); "
+            f"{energy:.0%} of the energy is in {out_of(far, channels)} (threshold {evidence.limits.outlier_energy:.0%}).",
+            "Large language models have such channels by nature and then cannot be quantized with one scale per tensor. "
+            "Elsewhere, scale down the weights that produce them"
             + _scaled_down(str(row["feeder"]), indices(far), [float(r) for r in ratio[ratio > OUTLIER]])
             + ".",
             indices(far),
@@ -223,10 +230,10 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
 
 def _scaled_down(producer: str, channels: tuple[int, ...], ratios: list[float]) -> str:
     if not producer:
-        return "they are made by more than one layer here"
+        return ", which are in more than one layer here"
     by = [float(f"{ratio:.3g}") for ratio in ratios]
     return (
-        f"`f, k = {module(producer)}, torch.tensor({by})`, "
+        f": `f, k = {module(producer)}, torch.tensor({by})`, "
         f"`for p in f.parameters(): p.data[{list(channels)}] /= k.view(-1, *[1] * (p.dim() - 1))`"
     )
 
@@ -234,14 +241,14 @@ def _scaled_down(producer: str, channels: tuple[int, ...], ratios: list[float]) 
 RULES = (
     Rule(
         "calls-differ",
-        "Is what one norm is called with alike at every call?",
+        "Are the inputs of a norm alike in all its calls?",
         "https://github.com/pytorch/pytorch/issues/1738, https://github.com/keras-team/keras/issues/8794",
-        f"calls within {DEFAULT.shift:g} σ and a factor {DEFAULT.variance_ratio:g} in variance, or no running statistics",
+        f"calls within {DEFAULT.shift:g} σ and a factor of {DEFAULT.variance_ratio:g} in variance, or no running statistics",
         calls_differ,
     ),
     Rule(
         "bias-redundant",
-        "Is there no bias before a norm that takes it out?",
+        "Are layers before a batch norm without a bias?",
         "Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.2; https://github.com/ultralytics/yolov3/issues/807",
         "no bias, or one that is 0",
         redundant_bias,
@@ -250,7 +257,7 @@ RULES = (
         "norm-folded",
         "Are all norms still there?",
         "Jacob et al. 2018, arXiv:1712.05877; https://github.com/open-mmlab/mmdetection/issues/2924",
-        "no identity in the place of a norm behind a convolution with a bias",
+        "no identity in the place of a norm after a convolution with a bias",
         folded_away,
     ),
     Rule(
@@ -269,14 +276,14 @@ RULES = (
     ),
     Rule(
         "channels-silent",
-        "Does every channel let something through?",
+        "Does every channel get past the activation?",
         "Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
-        "one output that passes in every channel, or data that do not look like what the layer remembers",
-        silent,
+        "one output that passes in every channel, or inputs that do not match the running statistics",
+        never_on,
     ),
     Rule(
         "outlier-dimensions",
-        "Do all channels have a part in what they are divided by?",
+        "Are channels that share a divisor of similar size?",
         "Dettmers et al. 2022, arXiv:2208.07339; Kovaleva et al. 2021, arXiv:2105.06990",
         f"every channel at most {OUTLIER:g} times as large as the typical one",
         outlier_dimensions,

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bnprobe.recording import terms
+
 
 @dataclass(frozen=True)
 class Limits:
     """Every threshold; `[tool.bnprobe.thresholds]` replaces them by these names."""
 
     shift: float = 0.5
-    """Root mean square shift of a layer, in remembered deviations, from which it counts as moved: the
+    """Root mean square shift of a layer, in running σ, from which its mean counts as shifted: the
     CIFAR ResNet-20 on its own clean test images stays below 0.2, on mildly compressed ones below 0.3."""
 
     variance_ratio: float = 2.0
-    """Typical variance against the remembered one, up or down, from which the scale counts as moved."""
+    """Typical variance relative to the running variance, up or down, from which the scale counts as shifted."""
 
     surely_shifted: float = 0.5
-    """Share of channels that must be surely shifted (q < 0.01) before a layer is named."""
+    """Share of channels with a significant shift (q < 0.01) that it takes to report a shifted mean."""
 
-    constant_gamma: float = 1e-2
+    constant_gamma: float = terms.NEAR_ZERO
     """|γ| below which a channel's output hardly varies: Frankle, Schwab & Morcos 2020 use the same."""
 
     few_images: float = 30
-    """Images below which a standard error over images says little."""
+    """Samples below which a standard error over samples says little."""
 
-    formula_mismatch: float = 0.01
+    formula_mismatch: float = terms.FORMULA_MISMATCH
     """Difference of output and formula, in units of the largest output, from which a layer does more than its kind."""
 
     gradient_step: float = 30.0
@@ -37,10 +39,10 @@ class Limits:
     silent_snr: float = 0.1
     """Typical signal-to-noise ratio of the gradients of γ and β under which they are noise."""
 
-    dead_sigmas: float = 6.0
-    """Deviations that a dead channel would have to exceed to put out anything: a Gaussian does so once in a billion."""
+    dead_sigmas: float = terms.DEAD_SIGMAS
+    """Standard deviations that a dead channel would have to exceed to be positive: a Gaussian does so once in a billion."""
 
-    dead_reach: float = 1e-4
+    dead_reach: float = terms.DEAD_REACH
     """Output at `dead_sigmas` below which a channel is dead: nothing that a next layer would notice."""
 
     many_channels: float = 0.25
@@ -50,17 +52,17 @@ class Limits:
     """Length of a channel's filter, as a share of the layer's median, below which it has decayed."""
 
     few_values: float = 32.0
-    """Values per channel in one call below which the variance of a batch is noise: its relative error is
-    √(2/(n − 1)) for independent Gaussian values, a quarter at 32, and more for pixels of one image."""
+    """Values per channel in one call below which the variance of a batch is noisy: its relative error is
+    √(2/(n − 1)) for independent Gaussian values, a quarter at 32, and more for positions of one sample."""
 
     no_values: float = 2.0
-    """Values behind one mean and variance up to which a norm puts out 0 or ±1, whatever enters."""
+    """Values behind one mean and variance up to which a norm outputs 0 or ±1, whatever the input."""
 
     high_momentum: float = 0.5
-    """Momentum from which a memory is that of (2 − m)/m = 3 batches or fewer."""
+    """Momentum from which running statistics average over (2 − m)/m = 3 batches or fewer."""
 
     initial_weight: float = 0.1
-    """Weight (1 − m)^k that the initial 0 and 1 still have in the memory, from which it counts as young."""
+    """Weight (1 − m)^k that the initial 0 and 1 still have in the running statistics, from which these count as young."""
 
     branch_off: float = 0.01
     """Share of a residual branch in the variance of its block, below which it does nothing."""
@@ -69,20 +71,20 @@ class Limits:
     """Share of the inputs' energy in outlier channels, from which these, and not the others, set the divisor."""
 
     half_headroom: float = 2.0
-    """How often the largest input must fit into half precision: the largest of other images may be twice as large."""
+    """How often the largest input must fit into half precision: the largest of other samples may be twice as large."""
 
     gap: float = 0.5
-    """Distance of the inputs or outputs of a layer between two recordings, in deviations, from which they differ:
+    """Distance of a layer's inputs or outputs between two recordings, in standard deviations, from which they differ:
     the CIFAR ResNet-20 stays below 0.35 between train and eval mode on mildly compressed images, and below 0.1
     between two halves of them."""
 
     gap_of_frozen: float = 0.1
-    """Distance of running statistics under the very same γ and β, in deviations, from which their move is a warning."""
+    """Distance of running statistics under the very same γ and β, in standard deviations, from which it is a warning."""
 
     fired: float = 1e-3
-    """Share of positive outputs from which a channel counts as active before it fell silent."""
+    """Share of positive outputs from which a channel counts as active before it stopped being positive."""
 
-    half_overflow: float = 65504.0
+    half_overflow: float = terms.HALF_MAX
     """Largest number of half precision (float16)."""
 
 

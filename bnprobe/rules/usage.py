@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import SHIFTED
 from bnprobe.rules.remedies import RECALIBRATE, module
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
+from bnprobe.rules.wording import count
 
 UPDATES_PER_CALL = 1.5
 """Updates per call from which a norm is updated more than it is called: of whole numbers, 2 is the next after 1."""
@@ -21,45 +23,52 @@ def few_values(evidence: Evidence) -> Iterator[Finding]:
         by_batch = row["normalized_by"] in ("batch", "both")
         limit = evidence.limits.few_values if by_batch else evidence.limits.no_values
         n = row["fewest_values"]
-        # where n <= 2 the output is 0 or +-1; above that a norm of one image is what it is meant to be
+        # where n <= 2 the output is 0 or +-1; above that a norm of single samples does what it is meant to do
         if not (n < limit or (n == limit and not by_batch)):
             continue
-        images = row["fewest_images"]
         noise = (
-            f": a relative error of {np.sqrt(2 / (n - 1)):.0%} in the variance" if n > 1 and by_batch else ""
+            f", so the variance has a relative error of {np.sqrt(2 / (n - 1)):.0%}"
+            if n > 1 and by_batch
+            else ""
         )
         yield Finding(
             "warning",
             row["layer"],
-            "The batch's own mean and variance were made of very few values: they are noise."
+            "Batch statistics here come from very few values and are noisy."
             if by_batch
-            else "This norm takes the mean and variance of so few values that hardly anything is left of them.",
-            f"{n:g} value{'s' if n > 1 else ''} per channel in call {int(row['fewest_call']) + 1} of "
-            f"{int(row['n_calls'])}, which had {images:g} image{'s' if images > 1 else ''}{noise} "
+            else "This norm normalizes over so few values that hardly any information is left.",
+            f"{count(n, 'value')} per {'channel' if by_batch else 'mean and variance'}{_in_call(row)}{noise} "
             f"(threshold {limit:g}).",
             _enough_values(row, by_batch),
             call=row["call"],
         )
 
 
+def _in_call(row: pd.Series) -> str:
+    """Which call that was, if any is on record, and how many samples it had."""
+    samples = count(row["fewest_images"], "sample")
+    if not row["n_calls"]:
+        return f" of {samples}"
+    return f" in call {int(row['fewest_call']) + 1} of {int(row['n_calls'])}, with {samples}"
+
+
 def _enough_values(row: pd.Series, by_batch: bool) -> str:
     if not by_batch:
-        what = "num_groups" if row["kind"] == "group_norm" else "track_running_stats"
         return (
-            f"Let it pool over more: `{module(row['layer'])}.num_groups = 1`, and train it again so."
-            if what == "num_groups"
-            else f"Take the norm away where there is one position left: "
-            f'`model.set_submodule("{row["layer"]}", torch.nn.Identity())`, and train again.'
+            f"Let it normalize over more channels, `{module(row['layer'])}.num_groups = 1`, and retrain."
+            if row["kind"] == "group_norm"
+            else "Remove the norm where only one position is left, "
+            f'`model.set_submodule("{row["layer"]}", torch.nn.Identity())`, and retrain.'
         )
     typical = row["n_values"] / row["n_channels"] / row["n_calls"]
     if row["n_calls"] > 1 and typical > 2 * row["fewest_values"]:
         return (
-            "The other calls had more: leave the small batch at the end out, "
+            "The other calls had more: drop the small last batch, "
             "`loader = torch.utils.data.DataLoader(loader.dataset, loader.batch_size, drop_last=True)`."
         )
     return (
         "Use larger batches, SyncBatchNorm over several devices or GroupNorm (gradient accumulation does not help); "
-        f"or let it use its memory while the rest trains: `{module(row['layer'])}.eval()` after model.train()."
+        f"or let it use the running statistics while the rest trains: `{module(row['layer'])}.eval()` after model.train()."
     )
 
 
@@ -75,15 +84,16 @@ def train_while_evaluating(evidence: Evidence) -> Iterator[Finding]:
     yield Finding(
         "warning",
         names[0],
-        "The model was evaluated with batch norms in train mode: results depend on batch mates, and memories moved.",
-        f"{len(names)} of {norms['layer'].nunique()} batch norms normalized by the batch while no gradients were computed"
-        + (f"; running means moved by up to {moved:.2g} remembered σ." if moved > 0 else "."),
-        "`model.eval()` before evaluating, and again after every model.train().",
+        "The model was evaluated with batch norms in train mode: outputs depend on the rest of the batch"
+        + (", and the running statistics changed." if moved > 0 else "."),
+        f"{len(names)} of {count(norms['layer'].nunique(), 'batch norm')} used batch statistics while no gradients were "
+        "computed" + (f"; running means moved by up to {moved:.2g} running σ." if moved > 0 else "."),
+        "Call `model.eval()` before evaluating, and again after every model.train().",
     )
 
 
 def frozen_but_moving(evidence: Evidence) -> Iterator[Finding]:
-    """gamma and beta do not learn, but the memory follows the batches."""
+    """gamma and beta do not learn, but the running statistics follow the batches."""
     for _, row in evidence.layers.iterrows():
         if row["learns"] != "none" or row["call"] or not row["n_calls_learning"] > 0:
             continue
@@ -91,18 +101,16 @@ def frozen_but_moving(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 row["layer"],
-                "This norm is frozen and moves none the less: γ and β do not learn, but its memory follows the batches.",
-                f"γ and β require no gradient, and the running means moved by {row['memory_moved']:.2g} remembered σ in "
-                f"{row['n_updates']:g} updates (threshold: none at all)."
-                if row["n_updates"] > 0
-                else f"γ and β require no gradient, and the running means moved by {row['memory_moved']:.2g} remembered σ "
-                "(threshold: none at all).",
+                "This norm is frozen, yet its running statistics are still being updated.",
+                f"γ and β require no gradient, but the running means moved by {row['memory_moved']:.2g} running σ"
+                + (f" in {count(row['n_updates'], 'update')}" if row["n_updates"] > 0 else "")
+                + " (threshold: not at all).",
                 f"A frozen norm needs eval mode, too, after every model.train(): `{module(row['layer'])}.eval()`.",
             )
 
 
 def learning_but_frozen(evidence: Evidence) -> Iterator[Finding]:
-    """gamma and beta learn, while the model trains and the memory stands still."""
+    """gamma and beta learn, while the model trains and the running statistics stay fixed."""
     for _, row in evidence.layers.iterrows():
         trains = row["n_calls_model_training"] == row["n_calls"] and row["n_calls_learning"] > 0
         if (
@@ -111,20 +119,21 @@ def learning_but_frozen(evidence: Evidence) -> Iterator[Finding]:
             and row["normalized_by"] == "running"
             and row["learns"] in ("both", "γ", "β")
         ):
-            what = "γ and β" if row["learns"] == "both" else row["learns"]
+            both = row["learns"] == "both"
+            what, s = ("γ and β", "") if both else (row["learns"], "s")
             yield Finding(
                 "warning",
                 row["layer"],
-                f"The memory of this norm is frozen, but {what} learn: they adapt to statistics that go out of date.",
-                f"it was in eval mode at every call while the model was in train mode, and {what} "
-                "require a gradient.",
-                f"Freeze both, `{module(row['layer'])}.requires_grad_(False)`, or neither: leave it in train mode.",
+                f"The running statistics of this norm are frozen, but {what} learn{s}: "
+                f"{'they adapt' if both else 'it adapts'} to statistics that go out of date.",
+                f"eval mode in every call while the model was in train mode, and {what} require{s} a gradient.",
+                f"Freeze both, `{module(row['layer'])}.requires_grad_(False)`, or neither: leave the norm in train mode.",
                 call=row["call"],
             )
 
 
 def updated_twice(evidence: Evidence) -> Iterator[Finding]:
-    """More updates of the memory than calls."""
+    """More updates of the running statistics than calls."""
     for layer, group in evidence.layers.groupby("layer", sort=False):
         calls, updates = int(group["n_calls"].sum()), group["n_updates"].max()
         if not (group["mode"] == "train").all() or not updates >= UPDATES_PER_CALL * calls:
@@ -135,10 +144,11 @@ def updated_twice(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "warning",
             str(layer),
-            "The memory of this norm is updated more than once per call: gradient checkpointing runs it again.",
+            "The running statistics are updated more than once per call, probably because gradient checkpointing "
+            "reruns the norm.",
             f"num_batches_tracked grew by {updates:g}, {times:.3g} per call (threshold "
             f"{UPDATES_PER_CALL:g}){acts}.",
-            "Leave the norm out of the checkpointed part, or keep the second run from updating: "
+            "Leave the norm out of the checkpointed part, or keep the second run from updating it: "
             f"`{module(str(layer))}.register_forward_pre_hook(lambda m, x: torch._C._current_graph_task_id() == -1 and "
             f'setattr(m, "momentum", {m:g}) or torch._C._current_graph_task_id() != -1 and (setattr(m, "momentum", 0.0), '
             "m.num_batches_tracked.sub_(1)) and None or None)`.",
@@ -146,7 +156,7 @@ def updated_twice(evidence: Evidence) -> Iterator[Finding]:
 
 
 def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
-    """A memory that learns nothing, everything, or too slowly."""
+    """Running statistics that take in nothing, everything, or too slowly."""
     for _, row in evidence.layers.iterrows():
         m, calls = row["momentum"], row["n_calls"]
         if row["call"] or not calls or row["affine_by"] != "running" or np.isnan(row["n_batches_tracked"]):
@@ -157,32 +167,37 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 row["layer"],
-                "This norm normalizes by the batch and remembers nothing of it: its momentum is 0.",
-                f"momentum is 0 in train mode (calls: {int(calls)}): eval mode will use what was there before.",
-                f"{set_it} if it shall remember, {module(row['layer'])}.eval() if it shall be frozen.",
+                "Momentum is 0: the norm uses batch statistics but never updates its running statistics.",
+                f"momentum 0 in train mode, in {count(calls, 'call')}: eval mode will use the old running statistics.",
+                f"To update them: {set_it}. To freeze the norm instead: {module(row['layer'])}.eval().",
             )
         elif m >= evidence.limits.high_momentum:
             yield Finding(
                 "warning",
                 row["layer"],
-                "This norm remembers little more than its last batch.",
-                f"momentum is {m:g}: the memory is worth (2 − m)/m = {(2 - m) / m:.3g} batches (threshold "
-                f"{evidence.limits.high_momentum:g}). In torch the new batch has the weight m; elsewhere 1 − m is given.",
-                f"{set_it}, then make the memory anew, {RECALIBRATE}.",
+                "Momentum is so high that the running statistics hold little more than the last batch.",
+                f"momentum is {m:g}: an average over (2 − m)/m = {count(round((2 - m) / m, 2), 'batch')} (threshold "
+                f"{evidence.limits.high_momentum:g}). In torch, momentum is the weight of the new batch; elsewhere "
+                "it may be 1 minus that.",
+                f"Set {set_it}, then re-estimate the running statistics: {RECALIBRATE}.",
             )
-        elif np.isnan(m) and (learning or "shifted" in str(row["verdict"])):
+        elif np.isnan(m) and (learning or row["verdict"] in SHIFTED):
             yield Finding(
                 "warning",
                 row["layer"],
-                "This norm averages over the whole of training: its memory lags behind weights that change.",
-                f"momentum is not set (a plain average over {row['n_batches_tracked']:g} batches), and "
-                + ("it is being trained." if learning else f"these data look {row['verdict']}."),
-                f"{set_it} for training, then {RECALIBRATE}; a plain average is right when weights stand still.",
+                "The running statistics average over all of training, so they lag when weights change.",
+                f"momentum is None (a plain average over {count(row['n_batches_tracked'], 'batch')}), and "
+                + (
+                    "the norm is being trained."
+                    if learning
+                    else f"the verdict on these data is “{row['verdict']}”."
+                ),
+                f"For training set {set_it}, then {RECALIBRATE}; a plain average is right only while weights are fixed.",
             )
 
 
 def young(evidence: Evidence) -> Iterator[Finding]:
-    """A memory that is still in good part the 0 and 1 of its creation, as the data confirm."""
+    """Running statistics that are still in good part their initial 0 and 1, as the data confirm."""
     for row, channels in evidence.sites:
         k, m = row["n_batches_tracked"], row["momentum"]
         if row["call"] or not (k > 0 and 0 < m < 1) or row["mode"] != "eval":
@@ -198,15 +213,15 @@ def young(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 row["layer"],
-                "The memory of this norm is young: much of it is still the 0 and 1 that it began with.",
-                f"after {k:g} batches with momentum {m:g} the initial values still weigh {left:.0%} (threshold "
-                f"{evidence.limits.initial_weight:.0%}), and the running means are {slope:.0%} of those seen.",
-                f"Train on, or make the memory anew as a plain average: {RECALIBRATE}.",
+                "The running statistics were updated too few times: much of their initial 0 and 1 is left.",
+                f"after {count(k, 'batch')} with momentum {m:g} the initial values still weigh {left:.0%} (threshold "
+                f"{evidence.limits.initial_weight:.0%}), and the running means are {slope:.0%} of the measured ones.",
+                f"Train on, or re-estimate the running statistics as a plain average: {RECALIBRATE}.",
             )
 
 
 def _slope(seen: np.ndarray, mean: np.ndarray, var: np.ndarray) -> float:
-    """Of the running means on the means seen, through the origin, in remembered deviations."""
+    """Of the running means on the measured means, through the origin, in running standard deviations."""
     with np.errstate(all="ignore"):
         x, y = seen / np.sqrt(var), mean / np.sqrt(var)
         return float((x * y).sum() / (x * x).sum())
@@ -220,10 +235,11 @@ def unsynchronised(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 row["layer"],
-                "This SyncBatchNorm synchronizes with nobody: it works as a plain batch norm on the local batch.",
-                "one process was there, at every call in train mode.",
+                "This SyncBatchNorm has no other process to synchronize with: it acts as a plain batch norm on the "
+                "local batch.",
+                "1 process in every call in train mode.",
                 "Start the training with torchrun, and call torch.distributed.init_process_group before the first batch. "
-                f"If one process is what you want: `{module(row['layer'])}.__class__ = torch.nn.BatchNorm2d`.",
+                f"If one process is intended: `{module(row['layer'])}.__class__ = torch.nn.BatchNorm2d`.",
                 call=row["call"],
             )
 
@@ -231,11 +247,11 @@ def unsynchronised(evidence: Evidence) -> Iterator[Finding]:
 RULES = (
     Rule(
         "few-values",
-        "Were mean and variance made of enough values?",
+        "Do mean and variance come from enough values?",
         "https://github.com/zhanghang1989/ResNeSt/issues/46, https://github.com/TRAILab/CaDDN/issues/103; "
         "Wu & He 2018, arXiv:1803.08494",
-        f"{DEFAULT.few_values:g} values per channel in every call that was normalized by the batch, more than "
-        f"{DEFAULT.no_values:g} in norms of one image",
+        f"{DEFAULT.few_values:g} values per channel in every call that used batch statistics, more than "
+        f"{DEFAULT.no_values:g} in norms of single samples",
         few_values,
     ),
     Rule(
@@ -247,42 +263,42 @@ RULES = (
     ),
     Rule(
         "frozen-but-moving",
-        "Does the memory of a frozen norm stand still?",
+        "Do the running statistics of a frozen norm stay fixed?",
         "https://github.com/pytorch/pytorch/issues/86590, https://github.com/pgniewko/gt-pyg/issues/112",
-        "γ or β that learn, or a memory that does not move",
+        "γ or β that learn, or running statistics that do not change",
         frozen_but_moving,
     ),
     Rule(
         "learning-but-frozen",
-        "Do γ and β stand still where the memory does?",
+        "Are γ and β frozen where the running statistics are?",
         "https://github.com/pytorch/pytorch/issues/66073, https://github.com/isht7/pytorch-deeplab-resnet/issues/39",
         "train mode, or γ and β without gradient, while the model is in train mode",
         learning_but_frozen,
     ),
     Rule(
         "updated-twice",
-        "Is the memory updated once per call?",
+        "Are the running statistics updated once per call?",
         "https://github.com/pytorch/pytorch/issues/96136, https://github.com/facebookresearch/fairscale/issues/1035",
         "as many updates as calls",
         updated_twice,
     ),
     Rule(
         "momentum-odd",
-        "Does the memory take in new batches at a sensible rate?",
+        "Do the running statistics take in new batches at a sensible rate?",
         "https://github.com/pytorch/pytorch/issues/19916; Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.1",
-        f"a momentum above 0 and below {DEFAULT.high_momentum:g}, or none where weights stand still",
+        f"a momentum above 0 and below {DEFAULT.high_momentum:g}, or None while weights are fixed",
         odd_momentum,
     ),
     Rule(
         "statistics-young",
-        "Has the memory forgotten its initial values?",
+        "Have the running statistics left their initial values behind?",
         "https://forums.fast.ai/t/momentum-term-in-batch-norm-layer-in-fastai/41000 (2019)",
-        f"(1 − m)^k below {DEFAULT.initial_weight:g} after k batches, or means like those seen",
+        f"(1 − m)^k below {DEFAULT.initial_weight:g} after k batches, or running means like the measured ones",
         young,
     ),
     Rule(
         "sync-alone",
-        "Does a SyncBatchNorm have others to synchronize with?",
+        "Does a SyncBatchNorm have other processes to synchronize with?",
         "https://github.com/pytorch/pytorch/issues/48988",
         "more than one process, or eval mode",
         unsynchronised,

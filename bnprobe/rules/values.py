@@ -1,4 +1,4 @@
-"""Rules about the values that passed: not finite, too few, or without effect."""
+"""Rules about the values that were seen: not finite, too few, or without effect."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.rules.remedies import module, start_anew
-from bnprobe.rules.rule import Evidence, Finding, Rule, how_many, indices, share_severity
+from bnprobe.rules.remedies import module, reinitialized
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT
+from bnprobe.rules.wording import count, kind_words, out_of, some
 
 VECTORS = (("gamma", "γ"), ("beta", "β"))
 """Columns and their letters."""
@@ -28,11 +29,10 @@ def _entered(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(
             "critical",
             row["layer"],
-            "Values that are NaN or infinite entered this layer.",
-            f"{int(bad['n_nonfinite'].sum())} values in {len(bad)} of {len(channels)} channels; "
-            "they were left out of every other number.",
-            "Look at the first layer in this list. Where an image is not finite, mend it: "
-            "`x = torch.nan_to_num(x, 0.0, 0.0, 0.0)`; where half precision overflowed, run that part in "
+            "NaN or infinite values enter this norm.",
+            f"{count(bad['n_nonfinite'].sum(), 'value')} in {out_of(bad, channels)}, left out of all other numbers.",
+            "Start at the first layer in this list. If an input is not finite, clean it: "
+            "`x = torch.nan_to_num(x, 0.0, 0.0, 0.0)`; if half precision overflowed, run that part in "
             f"float32: `model.float()`.{_of_weights(row, channels)}",
             indices(bad),
             row["call"],
@@ -40,37 +40,37 @@ def _entered(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _of_weights(row: pd.Series, channels: pd.DataFrame) -> str:
-    """That some channels are never finite while others are: one image spoils all of them, one filter its own."""
+    """That some channels are never finite while others are: one bad sample spoils all of them, one filter its own."""
     none = (channels["n_nonfinite"] > 0) & (channels["n_values"] == 0)
     if not row["feeder"] or not none.any() or (channels["n_nonfinite"] > 0).all():
         return ""
     return (
-        f" In {int(none.sum())} of {len(channels)} channels no value is finite, and in others every one: look at the "
-        f"weights of {row['feeder']} for these channels, and load a checkpoint in which they are finite."
+        f" In {out_of(channels[none], channels)} no value is finite, while others are clean: check the weights of "
+        f"{row['feeder']} for these channels, and load a checkpoint in which they are finite."
     )
 
 
 def _learned(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
-    """γ or β that spoil what leaves, whatever enters."""
-    bad = {name: _spoilt(channels[column], name, row["learns"]) for column, name in VECTORS}
+    """γ or β that make outputs NaN or infinite, whatever the input."""
+    bad = {name: _not_finite_in(channels[column], name, row["learns"]) for column, name in VECTORS}
     found = channels[np.logical_or.reduce(list(bad.values()))]
     if len(found) and row["call"] == 0:
         which = " and ".join(name for name, values in bad.items() if values.any())
         yield Finding(
             "critical",
             row["layer"],
-            f"{which} of this layer {'are' if 'and' in which else 'is'} NaN or infinite: so is what leaves it, whatever "
-            "enters.",
-            f"not finite in {len(found)} of {len(channels)} channels.",
-            "One step with a gradient that was not finite does this: load a checkpoint from before it, and skip such steps "
-            "(torch.amp.GradScaler) or clip gradients. To go on from here, let these channels start anew: "
-            f"{start_anew(row['layer'], indices(found), len(channels))}.",
+            f"{which} of this layer {'are' if 'and' in which else 'is'} NaN or infinite, and so are its outputs, whatever "
+            "the input.",
+            f"not finite in {out_of(found, channels)}.",
+            "One step with a non-finite gradient causes this: load a checkpoint from before it, and skip such steps "
+            "(torch.amp.GradScaler) or clip gradients. To continue from here, reinitialize these channels: "
+            f"{reinitialized(row['layer'], indices(found), len(channels))}.",
             indices(found),
             row["call"],
         )
 
 
-def _spoilt(vector: pd.Series, name: str, learns: str) -> pd.Series:
+def _not_finite_in(vector: pd.Series, name: str, learns: str) -> pd.Series:
     """Infinite, or NaN in a vector that is there: one that is missing is NaN in all channels."""
     there = bool(vector.notna().any()) or learns in ("both", name)
     return vector.isin((np.inf, -np.inf)) | (vector.isna() & there)
@@ -85,24 +85,23 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
         # of a whole branch the rule about branches speaks
         if len(flat) and not (row["skip"] and whole):
             yield Finding(
-                share_severity(_not_withered(flat, channels, evidence), channels, evidence.limits),
+                share_severity(_not_decayed(flat, channels, evidence), channels, evidence.limits),
                 row["layer"],
-                f"{how_many(flat, channels)} pass on a constant: "
-                + ("nothing of the input gets through." if whole else "the network learned not to use them."),
-                f"{len(flat)} of {len(channels)} channels have |γ| < {limit:g}; their output is β, which may be needed.",
+                f"{some(flat, channels)} have γ near 0: they output the constant β whatever the input.",
+                f"|γ| < {limit:g} in {out_of(flat, channels)}.",
                 (
-                    "Look for what pulled γ down: weight decay on it, a learning rate too high, a start at 0. "
+                    "Look for what drove γ to 0: weight decay on it, too high a learning rate, or 0 as its initial value. "
                     if whole
                     else "They can be removed if β is carried into the next layer's bias; measure before and after. "
                 )
-                + f"To let them start anew: {start_anew(row['layer'], indices(flat), len(channels))}.",
+                + f"To reinitialize them: {reinitialized(row['layer'], indices(flat), len(channels))}.",
                 indices(flat),
                 row["call"],
             )
 
 
-def _not_withered(flat: pd.DataFrame, channels: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
-    """Those whose filters have not decayed besides, of which another rule tells."""
+def _not_decayed(flat: pd.DataFrame, channels: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
+    """Those whose filters have not decayed as well, which another rule reports."""
     short = evidence.limits.decayed_filter * channels["filter_norm"].median()
     return flat[~(flat["filter_norm"] < short)]
 
@@ -116,9 +115,10 @@ def few_images(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "info",
             "",
-            f"Only {n} image{'s were' if n > 1 else ' was'} seen: every number is rough, and no shift can be told for sure.",
-            f"fewer than {few:g} images.",
-            f"Record at least {few:g} images; a few hundred make the standard errors small.",
+            f"Only {count(n, 'sample')} {'was' if n == 1 else 'were'} recorded: all numbers are rough, and small shifts "
+            "cannot be distinguished from chance.",
+            f"fewer than {few:g} samples.",
+            f"Record at least {few:g} samples; a few hundred make the standard errors small.",
         )
 
 
@@ -129,11 +129,12 @@ def beyond_the_formula(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "info",
                 row["layer"],
-                f"This {row['class_name']} does more than a {row['kind'].replace('_', ' ')}: its output was read as it is.",
+                f"This {row['class_name']} does more than {kind_words(row['kind'], article=True)}: its outputs were "
+                "measured, not derived from its inputs.",
                 "the output could not be compared with the formula."
                 if row["mismatch"] == float("inf")
                 else f"output and formula differ by {row['mismatch']:.2g} of the largest output at the first call.",
-                "A fused activation is the usual reason. If the layer is your own, describe it with bnprobe.register_norm.",
+                "Usually a fused activation. If the layer is your own, describe it with bnprobe.register_norm.",
                 call=row["call"],
             )
 
@@ -148,9 +149,9 @@ def unread(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 row["layer"],
-                "This module looks like a norm by its name, but is not understood: it is in no table.",
-                "its class is unknown, and its attributes do not tell what it pools over.",
-                f"Teach it, here as an RMS norm over the last dimension: `bnprobe.register_norm(type({module(path)}), "
+                "This module is named like a norm but was not understood: it is missing from all tables.",
+                "its class is unknown, and its attributes do not say what it normalizes over.",
+                f"Register it, here as an RMS norm over the last dimension: `bnprobe.register_norm(type({module(path)}), "
                 'lambda m: bnprobe.NormLayer("rms_norm", "channels", m.scale.numel(), 1e-6, channels="last", '
                 "weight=m.scale))`.",
             )
@@ -169,18 +170,18 @@ def _never_called(layer: str, functions: list[str]) -> Finding:
         return Finding(
             "info",
             layer,
-            f"{says} as a module: a functional norm may use its vectors.",
+            f"{says} as a module, but a functional norm may use its γ and β.",
             f"no forward pass reached it through model(...), but functional norms were called: {named}.",
-            "Look there whether it is given this module's vectors; do not replace the module before you know. If they "
-            "are used nowhere, it can be left out.",
+            "Check whether one of them uses this module's γ and β; do not replace the module before you know. If nothing "
+            "uses them, it can be left out.",
         )
     return Finding(
         "warning",
         layer,
         f"{says}.",
         "no forward pass reached it through model(...).",
-        "Check that it is used: another norm may stand in its place. A layer whose .forward is called directly is "
-        "not seen. If the network is meant without it: "
+        "Check that it is used: another norm may have taken its place. A layer whose .forward is called directly is "
+        "not recorded. If the network is meant to work without it: "
         f'`model.set_submodule("{layer}", torch.nn.Identity())`.',
     )
 
@@ -188,14 +189,14 @@ def _never_called(layer: str, functions: list[str]) -> Finding:
 RULES = (
     Rule(
         "values-not-finite",
-        "Are all inputs finite, and γ and β?",
+        "Are all inputs, γ and β finite?",
         "https://github.com/pytorch/pytorch/issues/88474, https://github.com/pytorch/pytorch/issues/96798",
         "no NaN and no infinity",
         not_finite,
     ),
     Rule(
         "layer-unread",
-        "Is there a norm that gave no numbers?",
+        "Did every norm give numbers?",
         "https://github.com/pytorch/pytorch/issues/117925 (forward called directly); "
         "https://github.com/pytorch/pytorch/issues/37233 (fused modules)",
         "every norm called and understood",
@@ -203,21 +204,21 @@ RULES = (
     ),
     Rule(
         "channels-constant",
-        "Are there channels that the network switched off?",
+        "Does every channel depend on its input?",
         "Frankle, Schwab & Morcos 2020, arXiv:2003.00152; Ye et al. 2018, arXiv:1802.00124",
         f"every |γ| of at least {DEFAULT.constant_gamma:g}",
         constant,
     ),
     Rule(
         "few-images",
-        "Were enough images seen?",
+        "Were enough samples recorded?",
         "A standard deviation from n values has a relative error of about 1/√(2n): 13 % at 30",
-        f"{DEFAULT.few_images:g} images or more",
+        f"{DEFAULT.few_images:g} samples or more",
         few_images,
     ),
     Rule(
         "more-than-a-norm",
-        "Does a layer do more than its kind?",
+        "Does every layer do what its kind does, and no more?",
         "Recomputed from the input at the first call; a norm with its activation inside is timm's BatchNormAct2d, 2021",
         "output and formula agree",
         beyond_the_formula,

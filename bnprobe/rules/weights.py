@@ -1,4 +1,4 @@
-"""Rules about what the stored vectors say by themselves: they need no data, and hold for a checkpoint alone."""
+"""Rules about what the stored vectors say by themselves: they need no data, and apply to a checkpoint alone."""
 
 from __future__ import annotations
 
@@ -7,40 +7,35 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.rules.remedies import RECALIBRATE, module, recalibrate, rescaled, start_anew, which
+from bnprobe.recording.terms import MANY_EPS, REACH_SIGMAS, TORCH_EPS
+from bnprobe.rules.remedies import RECALIBRATE, module, recalibrate, reinitialized, rescaled, which
 from bnprobe.rules.rule import (
     Evidence,
     Finding,
     Rule,
     fresh,
-    how_many,
     indices,
-    moved_meanwhile,
     share_severity,
+    updated_meanwhile,
 )
 from bnprobe.rules.thresholds import DEFAULT, Limits
+from bnprobe.rules.wording import in_all, out_of, some
 
 VECTORS = ("running_mean", "running_var", "gamma", "beta")
-USUAL_EPS = 1e-5
-"""torch's own."""
-
 WELL_WITHIN = 64.0
 """Inputs of this size have a variance that half precision holds, too."""
-
-CLEAR_OF_EPS = 100.0
-"""Times eps that a variance must be for eps to make less than 1 % of the divisor's square."""
 
 SMALLEST_HALF = 6.1e-5
 """Smallest number that half precision holds to its full digits."""
 
 OTHER_DATA = (
-    "What the layer remembers of training fits easily, so look at the inputs first: prepare them as in training (range, "
-    "mean, deviation), and look for images with values far beyond the others. If they are as in training, the weights "
-    "before it have grown since its memory was made (a step too large): go back to a checkpoint before that."
+    "The running statistics fit easily, so look at the inputs first: preprocess them as in training (range, mean, std), and "
+    "look for samples with values far beyond the others. If they are as in training, the preceding weights have grown since "
+    "the running statistics were updated (too large a step): go back to a checkpoint from before that."
 )
 
 RELUS = ("relu", "relu6")
-"""What lets nothing negative through."""
+"""Activations whose output is 0 for everything negative."""
 
 
 def dead(evidence: Evidence) -> Iterator[Finding]:
@@ -59,31 +54,30 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                 if known and len(found) == len(channels)
                 else share_severity(found, channels, limits),
                 row["layer"],
-                f"{how_many(found, channels)} are dead: the ReLU after this norm lets nothing of them through."
+                f"{some(found, channels)} are dead: the ReLU after this norm always outputs 0 for them."
                 if known
-                else f"{how_many(found, channels)} can never be positive: if a ReLU follows this norm, they are dead.",
-                f"β + {k:g}|γ| < {limits.dead_reach:g} in {len(found)} of {len(channels)} channels.",
-                ("" if known else "With --arch NAME the check tells what follows; if it is a ReLU, do this. ")
+                else f"{some(found, channels)} can never be positive: if a ReLU follows this norm, they are dead.",
+                f"β + {k:g}|γ| < {limits.dead_reach:g} in {out_of(found, channels)}.",
+                ("" if known else "Check with --arch NAME to see what follows; if it is a ReLU, do this. ")
                 + (
-                    "Nothing passes here, and no gradient either. "
+                    "Neither values nor gradients pass through this layer. "
                     if len(found) == len(channels)
                     else "Remove them with the filters before and after: no output changes. "
                 )
-                + "To keep them alive in the next "
-                "training, lower the learning rate at its start or the weight decay on γ and β. To let them start anew: "
-                + f"{start_anew(row['layer'], indices(found), len(channels))}.",
+                + "To keep them alive in the next training, lower the initial learning rate or the weight decay on γ and β. "
+                + f"To reinitialize them: {reinitialized(row['layer'], indices(found), len(channels))}.",
                 indices(found),
                 row["call"],
             )
 
 
 def _all_zero(channels: pd.DataFrame) -> bool:
-    """γ and β exactly 0 everywhere: a branch that was initialised to nothing, which is no death."""
+    """γ and β exactly 0 everywhere: a branch that was initialised to 0, which is not dead."""
     return bool(((channels["gamma"] == 0) & (channels["beta"].fillna(0) == 0)).all())
 
 
 def decayed(evidence: Evidence) -> Iterator[Finding]:
-    """Filters that no gradient has reached for long: weight decay alone has shrunk them."""
+    """Filters that weight decay has shrunk because no gradient has reached them for long."""
     limits = evidence.limits
     for row, channels in evidence.sites:
         length = channels["filter_norm"]
@@ -95,36 +89,36 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 share_severity(found, channels, limits),
                 row["layer"],
-                "The filters of some channels have withered: nothing but weight decay has moved them for long.",
-                f"in {len(found)} of {len(channels)} channels |γ| < {limits.constant_gamma:g} and the weights of "
-                f"{row['feeder']} are at most {most:.2g} long, {most / typical:.1%} of the layer's median "
-                f"(threshold {limits.decayed_filter:.0%}).",
+                "Weight decay has shrunk the filters of some channels almost to zero; the loss no longer pushes back.",
+                f"in {out_of(found, channels)} |γ| < {limits.constant_gamma:g} and the filters of {row['feeder']} have a "
+                f"length of at most {most:.2g}, {most / typical:.1%} of the layer's median (threshold "
+                f"{limits.decayed_filter:.0%}).",
                 "They carry no information, only β; remove them and add β's contribution to the next layer's bias. "
-                "ln(length at the start / length now) is the sum of lr · weight decay / (1 − momentum) since they died. "
-                + _grown_anew(str(row["feeder"]), row["layer"], indices(found), len(channels)),
+                "ln(initial length / length now) is the sum of lr · weight decay / (1 − momentum) since they died. "
+                + _reinitialized_filters(str(row["feeder"]), row["layer"], indices(found), len(channels)),
                 indices(found),
                 row["call"],
             )
 
 
-def _grown_anew(producer: str, layer: str, channels: tuple[int, ...], n_channels: int) -> str:
+def _reinitialized_filters(producer: str, layer: str, channels: tuple[int, ...], n_channels: int) -> str:
     """Random filters of the layer's own size, and a scale of 1."""
     at = which(channels, n_channels)
     return (
-        f"To let them start anew: `w = {module(producer)}.weight.data; w{at} = torch.randn_like(w{at}) * w.std()`, "
-        f"{start_anew(layer, channels, n_channels)}."
+        f"To reinitialize them: `w = {module(producer)}.weight.data; w{at} = torch.randn_like(w{at}) * w.std()`, "
+        f"{reinitialized(layer, channels, n_channels)}."
     )
 
 
 def below_eps(evidence: Evidence) -> Iterator[Finding]:
-    """Live channels whose remembered variance is smaller than eps, and norms of one image that divide by eps alone."""
+    """Live channels whose running variance is smaller than eps, and per-sample norms that divide by little but eps."""
     for row, channels in evidence.sites:
         live = channels["gamma"].fillna(1).abs() >= evidence.limits.constant_gamma
         var = channels["running_var"]
         small = live & (var >= 0) & (var < row["eps"])
-        varies = channels["pre_var"] > CLEAR_OF_EPS * row["eps"]
+        varies = channels["pre_var"] > MANY_EPS * row["eps"]
         if (small & varies).any():
-            yield _forgot(row, channels[small & varies], channels, evidence.limits)
+            yield _lost_variance(row, channels[small & varies], channels, evidence.limits)
         if (small & ~varies).any():
             yield _hardly_varies(row, channels[small & ~varies], channels, evidence.limits)
         if row["own_sd"] ** 2 < 2 * row["eps"]:
@@ -135,57 +129,56 @@ def _hardly_varies(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, 
     return Finding(
         share_severity(found, channels, limits),
         row["layer"],
-        f"eps, and not the data, sets the scale of {how_many(found, channels).lower()}.",
-        f"running_var < eps = {row['eps']:g} in {len(found)} of {len(channels)} channels "
+        f"eps, not the data, sets the scale of {some(found, channels).lower()}.",
+        f"running_var < eps = {row['eps']:g} in {out_of(found, channels)} "
         f"(smallest {float(found['running_var'].min()):.2g}), and |γ| ≥ {limits.constant_gamma:g}.",
-        "What feeds them hardly varies, or is scaled too small. Keep eps as it is when the model is converted: "
-        f"another value changes these channels by more than half. {_more_than_eps(row, channels)}",
+        "Their inputs hardly vary, or are scaled too small. Keep eps as it is when the model is converted: another value "
+        f"changes the outputs of these channels. {_more_than_eps(row, channels)}",
         indices(found),
         row["call"],
     )
 
 
-def _forgot(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> Finding:
-    """The inputs do vary, so that what feeds them is not at fault."""
+def _lost_variance(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> Finding:
+    """The inputs do vary, so that the preceding layer is not at fault."""
     return Finding(
         share_severity(found, channels, limits),
         row["layer"],
-        f"eps sets the scale of {how_many(found, channels).lower()}: next to no variance is remembered, while these data "
-        "vary.",
-        f"running_var < eps = {row['eps']:g} in {len(found)} of {len(channels)} channels "
-        f"(smallest {float(found['running_var'].min()):.2g}), and their inputs' variance is typically "
+        f"eps sets the scale of {some(found, channels).lower()}: their running variance is almost 0, while these data vary.",
+        f"running_var < eps = {row['eps']:g} in {out_of(found, channels)} "
+        f"(smallest {float(found['running_var'].min()):.2g}), and their inputs have a typical variance of "
         f"{float(found['pre_var'].median()):.2g}.",
-        "The buffer was set to 0, or rounded to it (half precision ends at 6e-8): take it from the original file. Where the "
-        f"weights before were not shrunk or the inputs enlarged, re-estimate it: {recalibrate(row)}.",
+        "The buffer was set to 0, or rounded to it (half precision ends at 6e-8): take it from the original file. "
+        f"Unless the preceding weights were shrunk or the inputs enlarged, re-estimate it: {recalibrate(row)}.",
         indices(found),
         row["call"],
     )
 
 
 def _divides_by_eps(row: pd.Series, channels: pd.DataFrame) -> Finding:
-    """Of norms that measure each sample anew."""
-    usual = f" If eps was not meant to be so large: `{module(row['layer'])}.eps = {USUAL_EPS:g}`."
+    """Of norms that normalize each sample by itself."""
+    usual = f" If eps was not meant to be so large: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
     return Finding(
         "warning",
         row["layer"],
-        "eps, and not the data, sets what this norm divides by: it hardly normalizes.",
-        f"it typically divides by {row['own_sd']:.3g}, and by √eps = {row['eps'] ** 0.5:.3g} if nothing varied "
-        f"(eps = {row['eps']:g}, threshold half of the divisor's square).",
-        "Where it was trained so, keep eps when the model is converted. Otherwise its inputs are scaled too small, or eps "
-        f"is not that of training.{usual if row['eps'] > USUAL_EPS else ' Look at the weights before.'}",
+        "eps, not the data, sets what this norm divides by: it hardly normalizes.",
+        f"it typically divides by {row['own_sd']:.3g}, and by √eps = {row['eps'] ** 0.5:.3g} for inputs of 0 "
+        f"(eps = {row['eps']:g}, threshold: half of the squared divisor).",
+        "If it was trained like this, keep eps when the model is converted. Otherwise its inputs are scaled too "
+        f"small, or eps is not the one of training.{usual if row['eps'] > TORCH_EPS else ' Check the preceding weights.'}",
         call=row["call"],
     )
 
 
 def _more_than_eps(row: pd.Series, channels: pd.DataFrame) -> str:
     """Another eps where this one is larger than usual, else larger weights before the norm."""
-    if row["eps"] > USUAL_EPS:
-        return f"If eps was not meant to be so large: `{module(row['layer'])}.eps = {USUAL_EPS:g}`."
+    if row["eps"] > TORCH_EPS:
+        return f"If eps was not meant to be so large: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
     typical = float(channels["running_var"].median())
     if not row["feeder"] or not typical > 0:
-        return "Look at the weights before."
+        return "Check the preceding weights."
     larger = rescaled(str(row["feeder"]), row["layer"], typical**-0.5)
-    return f"Larger weights give the same output, clear of eps: {larger}."
+    return f"Larger weights give the same output, well clear of eps: {larger}."
 
 
 def untrained(evidence: Evidence) -> Iterator[Finding]:
@@ -197,7 +190,7 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
         if gamma.isna().all() or gamma.nunique(dropna=False) > 1 or gamma.iloc[0] not in (0, 1):
             continue
         if gamma.iloc[0] == 0 and row["skip"]:
-            continue  # of a branch that adds nothing the rule about branches speaks
+            continue  # a branch that adds nothing has a rule of its own
         start, both = f"γ is exactly {gamma.iloc[0]:g}", bool((beta.fillna(0) == 0).all())
         learned = bool(some_scale.any())
         updated = not (
@@ -208,13 +201,13 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
                 "warning",
                 row["layer"],
                 "γ and β never left their initial values.",
-                f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} in all {len(channels)} channels"
+                f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} {in_all(channels)}"
                 + (
                     ", while the running statistics were updated."
                     if updated
                     else ", while other norms were trained."
                 ),
-                "If this is not meant: check that they are in the optimizer and that gradients reach them. "
+                "If this is not intended, check that they are in the optimizer and that gradients reach them. "
                 + _learn(row["layer"]),
                 call=row["call"],
             )
@@ -222,8 +215,8 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "info",
                 row["layer"],
-                "This norm is as it was created: nothing was learned.",
-                f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} in all {len(channels)} channels.",
+                "This norm is untrained: nothing was learned.",
+                f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} {in_all(channels)}.",
                 "Load trained weights, if there are any.",
                 call=row["call"],
             )
@@ -232,13 +225,13 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
                 "warning" if learned else "info",
                 row["layer"],
                 "γ never left its initial value, while β did.",
-                f"{start} in all {len(channels)} channels"
+                f"{start} {in_all(channels)}"
                 + (
                     ", while other norms have learned theirs."
                     if learned
                     else ", as in every norm of this model."
                 ),
-                f"A norm without scale is a choice of some libraries. Otherwise let it learn. {_learn(row['layer'])}",
+                f"Some libraries build norms without a scale. Otherwise let it learn. {_learn(row['layer'])}",
                 call=row["call"],
             )
 
@@ -263,43 +256,44 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
         beyond = {name: _is_beyond(channels[name], top) for name in VECTORS}
         vectors = [name for name, values in beyond.items() if values.any()]
         found = channels[np.logical_or.reduce(list(beyond.values()))]
-        # without data the largest input is 6 deviations from the mean, which is room enough
-        room = evidence.limits.half_headroom if row["n_values"] > 0 else 1.0
-        if not vectors and not top / room < row["largest_input"] < np.inf:
+        # without data the largest input is 6 standard deviations from the mean, which is headroom enough
+        measured = row["n_values"] > 0
+        highest = top / (evidence.limits.half_headroom if measured else 1.0)
+        if not vectors and not highest < row["largest_input"] < np.inf:
             continue
-        stored = (
-            f"{', '.join(vectors)} of {len(found)} of {len(channels)} channels above {top:g}"
-            if vectors
-            else ""
-        )
+        stored = f"{', '.join(vectors)} of {out_of(found, channels)} above {top:g}" if vectors else ""
         reach = (
-            f"largest input {row['largest_input']:.3g} against {top:g} (threshold 1/{room:g} of that)"
-            if row["largest_input"] > top / room
+            f"largest input {row['largest_input']:.3g} "
+            + (f"(threshold {highest:g})" if measured else "expected from the running statistics")
+            + f", half precision ends at {top:g}"
+            if row["largest_input"] > highest
             else ""
         )
         of_data = not vectors and _data_only(row, channels, evidence.limits)
         beyond_now = vectors or row["largest_input"] > top
-        subject = "What these data make of the input of this layer" if of_data else "This layer"
+        subject = "On these data, the input of this layer" if of_data else "This layer"
         yield Finding(
             "warning",
             row["layer"],
-            f"{subject} does not fit into half precision: it overflows to infinity there."
+            f"{subject} does not fit into half precision: it overflows to infinity."
             if beyond_now
-            else f"{subject} just fits into half precision: a slightly larger input overflows to infinity there.",
+            else f"{subject} only just fits into half precision: a slightly larger input overflows to infinity.",
             f"{'; '.join(filter(None, (stored, reach)))}.",
             OTHER_DATA
             if of_data
-            else "Keep this norm and what feeds it in float32 or bfloat16 (autocast does so for the norm, not for its input)"
-            + _smaller(row, channels, evidence.limits),
+            else "Keep this norm and the layer before it in float32 or bfloat16 (autocast does so for the norm, not "
+            "for its input)" + _smaller(row, channels, evidence.limits),
             indices(found),
             row["call"],
         )
 
 
 def _data_only(row: pd.Series, channels: pd.DataFrame, limits: Limits) -> bool:
-    """Whether what the layer remembers fits well, and the data vary far more than that."""
+    """Whether the running statistics fit well, and the data vary far more than they say."""
     with np.errstate(all="ignore"):
-        reach = float((channels["running_mean"].abs() + 6 * np.sqrt(channels["running_var"])).max())
+        reach = float(
+            (channels["running_mean"].abs() + REACH_SIGMAS * np.sqrt(channels["running_var"])).max()
+        )
     return bool(
         row["var_ratio_median"] > limits.variance_ratio
         and reach < limits.half_overflow / limits.half_headroom
@@ -319,12 +313,12 @@ def _smaller(row: pd.Series, channels: pd.DataFrame, limits: Limits) -> str:
     least = float(live["running_var"].min()) * factor**2
     if least < SMALLEST_HALF:
         return (
-            f". Scaling down the weights before it is no way: the smallest running_var would fall to {least:.2g}, "
-            f"and eps is {row['eps']:g}."
+            f". Scaling down the preceding weights does not help: the smallest running_var would fall to {least:.2g}, and "
+            f"eps is {row['eps']:g}."
         )
-    with_eps = least < CLEAR_OF_EPS * row["eps"]
+    with_eps = least < MANY_EPS * row["eps"]
     code = rescaled(str(row["feeder"]), row["layer"], factor, with_eps)
-    return f", or scale down the weights before it: what follows the norm stays the same. {code}."
+    return f", or scale down the preceding weights, which leaves the output of the norm unchanged: {code}."
 
 
 def _is_beyond(values: pd.Series, top: float) -> pd.Series:
@@ -355,14 +349,14 @@ def counted_differently(evidence: Evidence) -> Iterator[Finding]:
             layer,
             "This norm was updated several times for each update of the others."
             if often
-            else "This norm was not updated as often as the others.",
+            else f"This norm was updated {'more' if n > usual else 'less'} often than the others.",
             f"num_batches_tracked is {n:g}, and {usual:g} in most norms"
             + (f", {times:g} times as many." if often else "."),
-            "Gradient checkpointing that runs the norm again, or a module that is used more than once, does this; its "
-            "momentum m then acts as 1 − (1 − m)^k. Leave the norm out of the checkpointed part, or use one norm per "
-            f"use. For the trained model a plain average has no such weights: {RECALIBRATE}."
+            "Gradient checkpointing that reruns the norm, or a module that is used more than once, causes this; momentum m "
+            "then acts as 1 − (1 − m)^k. Leave the norm out of the checkpointed part, or use one norm per use. In a trained "
+            f"model, re-estimate the running statistics as a plain average: {RECALIBRATE}."
             if often
-            else "Expected of layers that were frozen, added later or skipped in some passes; check it otherwise.",
+            else "Expected of layers that were frozen, added later or skipped in some passes; otherwise find out why.",
         )
 
 
@@ -373,26 +367,26 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
         mean, var = channels["running_mean"].to_numpy(float), channels["running_var"].to_numpy(float)
         if row["call"] or len(var) < 4 or fresh(row, channels) or not np.isfinite(var).all():
             continue
-        if moved_meanwhile(row):
-            continue  # what was alike before is not any more, while γ and β are those of the end
+        if updated_meanwhile(row):
+            continue  # shown are the statistics from before the recording, and γ and β from its end
         affine = channels[["gamma", "beta"]].to_numpy(float).tobytes()
-        twin = known.setdefault(mean.tobytes() + var.tobytes(), (row["layer"], affine))
+        first = known.setdefault(mean.tobytes() + var.tobytes(), (row["layer"], affine))
         if (var == var[0]).all():
             yield Finding(
                 "warning",
                 row["layer"],
-                "All channels remember the same variance, which no data have.",
+                "All channels have the same running variance, which no data produce.",
                 f"running_var is {var[0]:g} in all {len(var)} channels.",
                 "The buffer was set by hand or by a conversion: take it from the original file, or re-estimate it: "
                 f"{recalibrate(row)}.",
                 call=row["call"],
             )
-        elif twin[0] != row["layer"] and twin[1] != affine:
+        elif first[0] != row["layer"] and first[1] != affine:
             yield Finding(
                 "warning",
                 row["layer"],
-                "This norm remembers exactly what another one does, although their γ and β differ.",
-                f"running_mean and running_var are those of {twin[0]}, to the last bit, in all {len(var)} channels.",
+                "This norm has exactly the running statistics of another one, although their γ and β differ.",
+                f"running_mean and running_var are those of {first[0]}, to the last bit, in all {len(var)} channels.",
                 "Its buffers were copied, or loaded under the wrong name: compare the names in the file with the model's, "
                 f"or re-estimate them: {recalibrate(row)}.",
                 call=row["call"],
@@ -404,7 +398,7 @@ RULES = (
         "channels-dead",
         "Can every channel become positive before its ReLU?",
         "Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
-        f"every β + {DEFAULT.dead_sigmas:g}|γ| of at least {DEFAULT.dead_reach:g}, or an output that was seen positive",
+        f"every β + {DEFAULT.dead_sigmas:g}|γ| of at least {DEFAULT.dead_reach:g}, or a positive output on the data",
         dead,
     ),
     Rule(
@@ -417,9 +411,9 @@ RULES = (
     ),
     Rule(
         "variance-below-eps",
-        "Do the data set the scale, and not eps?",
+        "Do the data, and not eps, set the scale?",
         "Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1; https://github.com/Xilinx/brevitas/issues/388",
-        "every running variance of a live channel, and what a norm of one image divides by, clear of eps",
+        "every running variance of a live channel, and what a per-sample norm divides by, clear of eps",
         below_eps,
     ),
     Rule(
@@ -445,7 +439,7 @@ RULES = (
     ),
     Rule(
         "statistics-alike",
-        "Are the statistics of every layer its own?",
+        "Does every layer have running statistics of its own?",
         "https://github.com/huggingface/pytorch-image-models/issues/245, https://github.com/pytorch/pytorch/issues/1738",
         "variances that differ between channels and between layers",
         alike,

@@ -9,6 +9,9 @@ import numpy as np
 
 from bnprobe.stats.moments import Array
 
+SIGNIFICANT = 0.01
+"""q below which a difference is called significant."""
+
 
 def two_sided(z: Array, degrees: Array) -> Array:
     """Chance of so many standard errors or more, either way, by Student's t with `degrees` of freedom; same shape.

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 import bnprobe
 from bnprobe import models
-from bnprobe.report.colours import MEMORY, SEEN
+from bnprobe.report.colours import EXPECTED, MEASURED
+from bnprobe.report.figures.specs import Plot
 from bnprobe.report.page.blocks import Prose, Section
 from scripts.article import words
 from scripts.article.fold import fold_check, folded_layer
 from scripts.article.networks import Array, Laboratory
-from scripts.article.pictures import Line, Panel, picture
+from scripts.article.pictures import curve, picture
 from scripts.article.shape import Clusters, clusters, demo_inputs
 from scripts.article.verdicts import Verdict
 
@@ -202,24 +203,24 @@ def _lines(m: Measured) -> object:
     w, b = line_of(m.clusters.before)
     ends = np.array([before.min(), before.max()])
     line = (
-        Line(before, after, "output of the norm", SEEN, dots=True),
-        Line(ends, ends * w[0] + b[0], "x·w + b", MEMORY, dashed=True),
+        curve(before, after, "output of the norm", MEASURED, dots=True),
+        curve(ends, ends * w[0] + b[0], "x·w + b", EXPECTED, dashed=True),
     )
     folds = tuple(
-        Line(np.arange(1, len(f.each) + 1), np.maximum(f.each, 1e-9), name, colour)
-        for (name, f), colour in zip(m.networks.items(), (SEEN, MEMORY), strict=False)
+        curve(np.arange(1, len(f.each) + 1), np.maximum(f.each, 1e-9), name, colour)
+        for (name, f), colour in zip(m.networks.items(), (MEASURED, EXPECTED), strict=False)
     )
     return picture(
         "folds",
         "Outputs of a norm lie on a line; what folding changes at every norm is rounding.",
         (
-            Panel(
+            Plot(
                 "one column of the clusters of claim 1",
                 "input (units of the data)",
                 "output (deviations from the mean)",
                 line,
             ),
-            Panel(
+            Plot(
                 "what folding a norm changes",
                 "norm, counted from the input",
                 "difference / largest output (no unit)",

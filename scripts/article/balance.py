@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from bnprobe.report.colours import GREEN, MEMORY, SEEN, VIOLET
+from bnprobe.report.colours import EXPECTED, GREEN, MEASURED, VIOLET
+from bnprobe.report.figures.specs import Plot
 from bnprobe.report.page.blocks import Prose, Section
 from scripts.article import words
 from scripts.article.networks import Laboratory, batches, build, look_back, train
-from scripts.article.pictures import COLOURS, Line, Panel, picture
+from scripts.article.pictures import COLOURS, curve, picture
 from scripts.article.verdicts import Verdict
 
 TITLE = "Balance, not 0 and 1"
@@ -32,7 +33,7 @@ MOVES = {
     "γ and β × 4": (FACTOR, FACTOR, 0.0),
 }
 """Factor of γ, factor of β, and what is added to β in units of |γ|."""
-COLOURS_OF_MOVES = dict(zip(MOVES, (SEEN, MEMORY, GREEN, VIOLET), strict=True))
+COLOURS_OF_MOVES = dict(zip(MOVES, (MEASURED, EXPECTED, GREEN, VIOLET), strict=True))
 
 
 @dataclass(frozen=True)
@@ -223,13 +224,13 @@ def _moves(m: Measured) -> object:
     x = "norm that was moved, counted from the input"
     depth = np.arange(1, len(m.lengths) + 1)
 
-    def panel(title: str, unit: str, take: object, level: float) -> Panel:
+    def panel(title: str, unit: str, take: object, level: float) -> Plot:
         lines = tuple(
-            Line(depth, [take(v) for v in moved], name, COLOURS_OF_MOVES[name])
+            curve(depth, [take(v) for v in moved], name, COLOURS_OF_MOVES[name])
             for name, moved in m.moves.items()
         )
-        as_trained = Line([depth[0], depth[-1]], [level, level], "as trained", "#7d828a", dashed=True)
-        return Panel(title, x, unit, (*lines, as_trained), log_y=title.startswith("loss"))
+        as_trained = curve([depth[0], depth[-1]], [level, level], "as trained", "#7d828a", dashed=True)
+        return Plot(title, x, unit, (*lines, as_trained), log_y=title.startswith("loss"))
 
     return picture(
         "moves",
@@ -248,10 +249,10 @@ def _moves(m: Measured) -> object:
 
 
 def _training(m: Measured) -> object:
-    def panel(title: str, unit: str, values: dict[str, dict[float, float]], **more: object) -> Panel:
-        lines = tuple(Line(list(v), list(v.values()), name, COLOURS[name]) for name, v in values.items())
+    def panel(title: str, unit: str, values: dict[str, dict[float, float]], **more: object) -> Plot:
+        lines = tuple(curve(list(v), list(v.values()), name, COLOURS[name]) for name, v in values.items())
         ticks = tuple(m.losses["batch norm"])
-        return Panel(title, "factor between layers (no unit)", unit, lines, log_x=True, ticks=ticks, **more)
+        return Plot(title, "factor between layers (no unit)", unit, lines, log_x=True, ticks=ticks, **more)
 
     return picture(
         "unbalanced",

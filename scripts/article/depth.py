@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 import bnprobe
+from bnprobe.report.figures.specs import Plot
 from bnprobe.report.page.blocks import Prose, Section
 from scripts.article import words
 from scripts.article.networks import Array, Course, Laboratory, build, train
-from scripts.article.pictures import COLOURS, Line, Panel, picture
+from scripts.article.pictures import COLOURS, curve, picture
 from scripts.article.verdicts import CHANCE, Travel, Verdict
 from scripts.gradient_balance import WIDTH
 
@@ -238,11 +239,11 @@ def _by_depth(m: Measured) -> object:
         ("length of the gradient, after training", "|dL/dx| (loss per unit of the layer)", None),
     )
 
-    def panel(title: str, y_label: str, take: object) -> Panel:
+    def panel(title: str, y_label: str, take: object) -> Plot:
         reports = {name: (c.end if take is None else c.start) for name, c in m.courses.items()}
         get = take or (lambda r: r.layers["grad_in"])
-        lines = tuple(Line(_depths(r), get(r), name, COLOURS[name]) for name, r in reports.items())
-        return Panel(title, x, y_label, lines, log_y=True)
+        lines = tuple(curve(_depths(r), get(r), name, COLOURS[name]) for name, r in reports.items())
+        return Plot(title, x, y_label, lines, log_y=True)
 
     return picture(
         "depth",
@@ -255,12 +256,12 @@ def _by_depth(m: Measured) -> object:
 
 
 def _through_training(m: Measured) -> object:
-    def course(take: object, title: str, unit: str) -> Panel:
+    def course(take: object, title: str, unit: str) -> Plot:
         lines = tuple(
-            Line(np.array(list(c.reports)) + 1, [take(r) for r in c.reports.values()], name, COLOURS[name])
+            curve(np.array(list(c.reports)) + 1, [take(r) for r in c.reports.values()], name, COLOURS[name])
             for name, c in m.courses.items()
         )
-        return Panel(
+        return Plot(
             title, "training steps done, plus 1 (batches of 64 images)", unit, lines, log_x=True, log_y=True
         )
 
@@ -285,12 +286,10 @@ def _through_training(m: Measured) -> object:
 
 def _grid(m: Measured) -> object:
     lines = tuple(
-        Line(list(losses), list(losses.values()), name, COLOURS[name]) for name, losses in m.grid.items()
+        curve(list(losses), list(losses.values()), name, COLOURS[name]) for name, losses in m.grid.items()
     )
     steps = "loss after a shorter training (cross-entropy)"
-    panel = Panel(
-        "how deep can it be?", "convolutions in the network (number)", steps, lines, limits=(0, 2.6)
-    )
+    panel = Plot("how deep can it be?", "convolutions in the network (number)", steps, lines, limits=(0, 2.6))
     return picture(
         "how-deep",
         "Loss after a short training against the depth of the network.",

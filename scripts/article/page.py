@@ -100,7 +100,7 @@ OPENING = (
     "Normalization, learns from data. Its answer "
     "has six parts. Here each of them is an experiment that could have come out the other way; the "
     "verdict is computed from "
-    "the measured numbers by a rule that is written down (scripts/claims/verdicts.py), and is one of: "
+    "the measured numbers by a rule that is written down (scripts/article/verdicts.py), and is one of: "
     "holds, holds with a limit, does not hold as stated.",
 )
 
@@ -157,7 +157,7 @@ NOTATION = (
 AGAIN = (
     "python -m scripts.article makes this page again, in some four minutes on one core, with the same "
     "numbers on the same versions of the libraries; "
-    "tests/test_article.py plants the opposite of every claim (a layer that is no line, a wrong fold, a "
+    "tests/scripts/test_article.py plants the opposite of every claim (a layer that is no line, a wrong fold, a "
     "norm that pools wrongly, ...) and demands the opposite verdict. "
     "scripts/tour.py is the shortest way to ask such questions of a network of your own.",
 )

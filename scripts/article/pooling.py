@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import bnprobe
+from bnprobe.report.figures.specs import Plot
 from bnprobe.report.page.blocks import Prose, Section
 from scripts.article import words
 from scripts.article.nested_statistics import batch_statistics, group_statistics
@@ -24,7 +25,7 @@ from scripts.article.networks import (
     look_held_out,
     train,
 )
-from scripts.article.pictures import COLOURS, Line, Panel, picture
+from scripts.article.pictures import COLOURS, curve, picture
 from scripts.article.verdicts import Verdict
 
 TITLE = "Other dimensions, same principle"
@@ -215,11 +216,11 @@ def _batch_sizes(m: Measured) -> object:
 
     def panel(
         title: str, unit: str, values: dict[int, dict[str, float]], limits: tuple[float, float]
-    ) -> Panel:
+    ) -> Plot:
         lines = tuple(
-            Line(sizes, [values[s][name] for s in sizes], name, COLOURS[name]) for name in values[sizes[0]]
+            curve(sizes, [values[s][name] for s in sizes], name, COLOURS[name]) for name in values[sizes[0]]
         )
-        return Panel(
+        return Plot(
             title, "images per batch (number)", unit, lines, log_x=True, ticks=tuple(sizes), limits=limits
         )
 
@@ -238,13 +239,13 @@ def _learned(m: Measured) -> object:
     def median(report: bnprobe.Report, column: str) -> Array:
         return report.channels[column].abs().groupby(report.channels["layer"], sort=False).median().to_numpy()
 
-    def panel(title: str, unit: str, take: object) -> Panel:
+    def panel(title: str, unit: str, take: object) -> Plot:
         lines = tuple(
-            Line(np.arange(1, len(r.layers) + 1), take(r), name, COLOURS[name])
+            curve(np.arange(1, len(r.layers) + 1), take(r), name, COLOURS[name])
             for name, r in m.reports.items()
             if name != "no norm"
         )
-        return Panel(title, "norm, counted from the input", unit, lines)
+        return Plot(title, "norm, counted from the input", unit, lines)
 
     return picture(
         "learned",

@@ -13,11 +13,12 @@ import bnprobe
 from bnprobe import models
 from bnprobe.measures.output_moments import OFF_MEAN, OFF_SCALE
 from bnprobe.models import image_folder
-from bnprobe.report.colours import GREEN, MEMORY, SEEN, VIOLET
+from bnprobe.report.colours import EXPECTED, GREEN, MEASURED, VIOLET
+from bnprobe.report.figures.specs import Plot
 from bnprobe.report.page.blocks import Prose, Section
 from scripts.article import hands, words
 from scripts.article.networks import Laboratory, digits, look_held_out
-from scripts.article.pictures import Line, Panel, picture
+from scripts.article.pictures import curve, picture
 from scripts.article.verdicts import Verdict
 
 TITLE = "What γ and β promise"
@@ -219,11 +220,11 @@ def _parts(m: Misses) -> tuple[float, ...]:
 
 
 def _course(m: Measured) -> object:
-    names = (("mean", SEEN), ("deviation", MEMORY), ("shape", GREEN), ("whole", VIOLET))
+    names = (("mean", MEASURED), ("deviation", EXPECTED), ("shape", GREEN), ("whole", VIOLET))
 
-    def panel(title: str, moments: dict[int, Misses]) -> Panel:
+    def panel(title: str, moments: dict[int, Misses]) -> Plot:
         lines = tuple(
-            Line(
+            curve(
                 np.array(list(moments)) + 1,
                 [getattr(v, name) for v in moments.values()],
                 "all together" if name == "whole" else name,
@@ -231,7 +232,7 @@ def _course(m: Measured) -> object:
             )
             for name, colour in names
         )
-        return Panel(
+        return Plot(
             title,
             "training steps done, plus 1",
             "distance (|γ|, or deviations for the shape)",
@@ -251,9 +252,9 @@ def _course(m: Measured) -> object:
 def _readings(m: Measured) -> object:
     gamma, var = m.demo["gamma"].abs().to_numpy(), m.demo["post_var"].to_numpy()
 
-    def panel(title: str, values: np.ndarray, unit: str) -> Panel:
-        return Panel(
-            title, "|γ|", unit, (Line(gamma, values, dots=True),), log_x=True, log_y=True, diagonal=True
+    def panel(title: str, values: np.ndarray, unit: str) -> Plot:
+        return Plot(
+            title, "|γ|", unit, (curve(gamma, values, dots=True),), log_x=True, log_y=True, diagonal=True
         )
 
     return picture(

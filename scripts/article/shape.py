@@ -13,11 +13,12 @@ from torch import Tensor, nn
 import bnprobe
 from bnprobe import models
 from bnprobe.models import image_folder
-from bnprobe.report.colours import MEMORY, SEEN
+from bnprobe.report.colours import EXPECTED, MEASURED
+from bnprobe.report.figures.specs import Curve, Plot
 from bnprobe.report.page.blocks import Prose, Section
 from scripts.article import hands, words
 from scripts.article.networks import Array, Laboratory, digits
-from scripts.article.pictures import COLOURS, Line, Panel, picture
+from scripts.article.pictures import COLOURS, curve, picture
 from scripts.article.verdicts import Verdict
 
 
@@ -219,12 +220,12 @@ def _row(name: str, s: Shapes) -> tuple[str | float, ...]:
 
 
 def _scatter(c: Clusters) -> object:
-    def panel(title: str, points: Array, unit: str) -> Panel:
+    def panel(title: str, points: Array, unit: str) -> Plot:
         lines = tuple(
-            Line(*points[c.classes == k].T, f"class {'AB'[k]}", colour, dots=True)
-            for k, colour in enumerate((SEEN, MEMORY))
+            curve(*points[c.classes == k].T, f"class {'AB'[k]}", colour, dots=True)
+            for k, colour in enumerate((MEASURED, EXPECTED))
         )
-        return Panel(title, f"first column ({unit})", f"second column ({unit})", lines)
+        return Plot(title, f"first column ({unit})", f"second column ({unit})", lines)
 
     return picture(
         "clusters",
@@ -236,19 +237,22 @@ def _scatter(c: Clusters) -> object:
 
 
 def _by_layer(m: Measured) -> object:
-    def line(s: Shapes, label: str, colour: str) -> Line:
+    def line(s: Shapes, label: str, colour: str) -> Curve:
         # a logarithmic axis has no place for an exact 0
-        return Line(np.arange(1, len(s.typical) + 1), np.maximum(s.typical, 1e-17), label, colour)
+        return curve(np.arange(1, len(s.typical) + 1), np.maximum(s.typical, 1e-17), label, colour)
 
-    demo = (line(m.demo_by_batch, "batches of 16", MEMORY), line(m.demo_fixed, "fixed statistics", SEEN))
+    demo = (
+        line(m.demo_by_batch, "batches of 16", EXPECTED),
+        line(m.demo_fixed, "fixed statistics", MEASURED),
+    )
     plain = tuple(line(s, name, COLOURS[name]) for name, s in m.plain.items())
     x, y = "norm, counted from the input", "change of shape (no unit)"
     return picture(
         "shape-by-layer",
         "Change of shape by layer: rounding for fixed statistics, visible for all others.",
         (
-            Panel("demo network, batch norm", x, y, demo, log_y=True),
-            Panel("12 layers, one norm each", x, y, plain, log_y=True),
+            Plot("demo network, batch norm", x, y, demo, log_y=True),
+            Plot("12 layers, one norm each", x, y, plain, log_y=True),
         ),
         "Median over the channels of each layer. The axis is logarithmic: 10⁻¹⁵ is the rounding of 64-bit "
         "numbers, 1 a "

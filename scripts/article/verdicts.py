@@ -48,7 +48,7 @@ class Verdict:
 
 
 def _number(value: float) -> str:
-    from bnprobe.report.page.numbers import number
+    from bnprobe.report.numbers import number
 
     return number(value, 2)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from bnprobe.report.numbers import number
 from bnprobe.report.page.blocks import Block, Cell, Facts, Section, Table
-from bnprobe.report.page.numbers import number
 from scripts.article.verdicts import Verdict
 
 

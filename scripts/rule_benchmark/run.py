@@ -1,8 +1,8 @@
 """Plant faults as people make them into healthy models, and see which rule finds which.
 
-    python -m scripts.planted                          # everything, a few minutes; reports/planted.csv
-    python -m scripts.planted --only demo              # one model, or faults or rules whose name holds the word
-    python -m scripts.planted --without-held-out       # while thresholds are being worked on
+    python -m scripts.rule_benchmark                   # everything, a few minutes; reports/planted.csv
+    python -m scripts.rule_benchmark --only demo       # one model, or faults or rules whose name holds the word
+    python -m scripts.rule_benchmark --without-held-out  # while thresholds are being worked on
 
 Three demands on every fault: its own rule finds it at warning or above, at most two other rules say anything at
 warning or above, and when the code in the finding's advice has been run, the finding is gone. A healthy model gets no

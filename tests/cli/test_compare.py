@@ -88,7 +88,7 @@ def test_two_checkpoints_are_compared_by_what_they_store(place, capsys):
     code, out, _ = said(capsys, "a.pt", "b.pt", "-o", "mine.html")
     assert code == 0
     assert Path("mine.html").is_file()
-    assert "no data went through A and B" in " ".join(out.split())
+    assert "No data were run on A and B." in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,10 @@ def test_json_and_text_are_printed_or_written(place, capsys):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--data", "dark", "--data", "light"], "the images or the weights before it differ"),
+        (["--data", "dark", "--data", "light"], "the images or the weights feeding it differ"),
         (
             ["--modes", "--data", "dark"],
-            "both saw the same images; 2 norms used running statistics on one side",
+            "both sides saw the same images. 2 norms used running statistics on one side",
         ),
     ],
     ids=["data", "modes"],
@@ -136,7 +136,7 @@ def test_one_model_is_recorded_twice(options, says, place, capsys):
     assert code == 0
     text = " ".join(out.split())
     assert says in text
-    assert "What the norms store is the same on both sides" in text
+    assert "The norms store the same values on both sides" in text
     assert "page: reports/build.compared.html" in out
 
 
@@ -181,7 +181,7 @@ def test_two_recordings_are_compared_where_there_is_no_torch(place):
     from test_without_torch import TAKEN_AWAY, python
 
     code = """
-from bnprobe.cli import main
+from bnprobe.cli.main import main
 assert main(["compare", "a.bnp", "b.bnp", "-o", "page.html"]) == 0
 assert not [name for name in ("torch", "torchvision") if sys.modules.get(name)]
 """

@@ -6,6 +6,7 @@ import io
 import runpy
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from report import pages
+from support.paths import ROOT
 from torch import nn
 
 import bnprobe
@@ -31,7 +33,7 @@ from torch import nn
 
 
 def trained():
-    """A stem and a norm whose memory looks trained."""
+    """A stem and a norm whose running statistics look trained."""
     torch.manual_seed(4)
     model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
     with torch.no_grad():
@@ -160,14 +162,14 @@ def test_report_writes_the_page_and_prints_the_answer(place, capsys):
     assert page.startswith("<!doctype html>")
     assert "12 images" in page
     assert out.splitlines()[-1] == "page: out/mine.html"
-    assert "own:trained holds 1 batch norm; 12 images went through it in eval mode" in " ".join(out.split())
+    assert "own:trained has 1 batch norm. Measured on 12 images in eval mode." in " ".join(out.split())
     assert err == ""
     assert files(place) >= {"out/mine.html"}
     assert not any(name.endswith(".part") for name in files(place))
 
 
 def test_the_page_is_named_after_the_subject(place, capsys):
-    """Fails if the default path is not the one that --help promises: reports/SUBJECT.html."""
+    """Fails if the default path is not the one that --help names: reports/SUBJECT.html."""
     assert main(report()) == 0
     assert (place / "reports/trained.html").is_file()
     assert "page: reports/trained.html" in capsys.readouterr().out
@@ -241,7 +243,7 @@ def test_without_data_the_substitute_is_said(place, capsys):
 
 
 def test_the_recording_knows_the_constants_of_the_preprocessing(place):
-    """Fails if what is subtracted from pixels is only told in words, from which no colour can be computed."""
+    """Fails if what is subtracted from pixels is only given in words, from which no colour can be computed."""
     given = ("--mean", "0.5,0.25,0.5", "--std", "0.5,0.5,0.25")
     assert main(report(*given, "--save", "run.bnp", "-o", "x.html")) == 0
     found = bnprobe.load("run.bnp").about.normalize
@@ -497,7 +499,7 @@ def test_the_program_itself_ends_with_the_code(place):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ("What did normalization learn", "demo", "report", "list")),
+        ([], ("What did normalization learn", "demo", "report", "list", "--version", "130 interrupted")),
         (["demo"], ("reports/demo.html", "--fail-on", "--text")),
         (
             ["report"],
@@ -517,6 +519,15 @@ def test_help_says_what_can_be_done(capsys, command, words):
         assert word in " ".join(out.split())
 
 
+def test_the_version_is_that_of_the_package(capsys):
+    """Fails if `bnprobe --version` asks for a command, or prints another version than the project file has."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"bnprobe {project['version']}\n"
+
+
 def test_list_prints_a_name_a_line(capsys):
     """Fails if the pattern is ignored, or a name is printed that cannot be built."""
     assert main(["list", "resnet1*"]) == 0
@@ -533,7 +544,7 @@ def test_the_demo_needs_nothing(drawn_place, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert out.splitlines()[-1] == "page: reports/demo.html"
-    assert "holds 52 batch norms; 360 images went through it in eval mode" in " ".join(out.split())
+    assert "has 52 batch norms. Measured on 360 images in eval mode." in " ".join(out.split())
     page = (drawn_place / "reports/demo.html").read_text("utf-8")
     norms = [name for name, m in models.demo().model.named_modules() if isinstance(m, nn.BatchNorm2d)]
     pages.assert_pictures_are(pages.assert_sound(page), 10, norms)

@@ -94,7 +94,7 @@ def test_what_can_be_measured_beside_poison_is_still_told():
     bad["5.weight"] *= 3
     answer = bnprobe.compare(good, bad).answer
     assert answer[0].startswith("B is broken at 3")
-    assert answer[1].startswith("The two are the same up to γ and β of 5")
+    assert answer[1].startswith("A and B are the same up to γ and β of 5, where they differ by ")
 
 
 def test_buffers_that_are_not_there_are_missing_and_not_infinite():
@@ -132,10 +132,7 @@ def test_values_that_entered_are_told_from_where_they_are_not_finite():
         model[2].weight[0] = NAN
     found = bnprobe.compare(good, bnprobe.record(model, data))
     n = 40 * 8 * 8
-    assert (
-        found.answer[0]
-        == f"B is broken, first at 3: {n:,} values that entered are not finite (2 norms in all)."
-    )
+    assert found.answer[0] == f"B is broken, first at 3: {n:,} input values are not finite (2 norms in all)."
     assert found.findings["layer"][0] == "3"
     assert f"{n:,} of the values that entered are not finite" in found.findings["because"][0]
 

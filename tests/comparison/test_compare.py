@@ -105,7 +105,7 @@ def test_other_weights_than_the_recordings_are_told_by_a_single_ulp():
         model.conv2.weight[0] *= 1 + 2**-22
     found = bnprobe.compare(run, model.state_dict())
     assert list(found.layers["filters_differ"]) == [False, True]
-    assert "the weights before 1 norm differ, first before bn2" in found.answer[0]
+    assert "the weights feeding 1 norm differ, first those feeding bn2." in found.answer[0]
 
 
 def test_weights_guessed_to_stand_before_a_norm_count_only_where_the_run_agrees():
@@ -159,9 +159,9 @@ def test_different_numbers_of_images_and_no_histograms_are_said():
     found = bnprobe.compare(side(histograms=False), side(1.2, n=20))
     assert found.channels["pre_w1"].isna().all()
     words = " ".join(found.answer)
-    assert "One side saw 20 images: its errors are themselves uncertain below 30." in words
-    assert "Without histograms on both sides only means and deviations are compared" in words
-    assert "Of the outputs of 1 norm no error is known" in words
+    assert "One side saw only 20 samples; error estimates are unreliable below 30." in words
+    assert "Without histograms on both sides, only means and standard deviations are compared" in words
+    assert "No error estimate exists for the outputs of 1 norm" in words
     assert list(found.layers["n_images_a"]) == [40, 40]
     assert list(found.layers["n_images_b"]) == [20, 20]
 
@@ -210,7 +210,7 @@ def test_json_has_everything_but_channels():
     found = bnprobe.compare(side(), side(2.0))
     whole = json.loads(found.to_json(), parse_constant=lambda name: pytest.fail(name))
     assert set(whole) == {
-        *("tool", "version", "a", "b", "identical", "answer"),
+        *("schema", "schema_version", "tool", "version", "a", "b", "identical", "answer"),
         *("opens", "layers", "unmatched", "findings"),
     }
     assert whole["opens"]["layer"] == "a"

@@ -57,7 +57,7 @@ def test_between_modes_on_the_same_images_no_difference_is_called_the_same():
     found = bnprobe.compare(recorded(model.eval(), images), recorded(model.train(), images))
     first = next(place for place in difference_sites(found.layers) if place.gap > 1e-5)
     assert first_beyond_noise(found.layers) != first, "else this proves nothing"
-    assert found.answer[0].startswith(f"The two are the same up to {first.words}, where they are 0.")
+    assert found.answer[0].startswith(f"A and B are the same up to {first.words}, where they differ by 0.")
 
 
 def test_what_the_choice_of_images_explains_is_said_to():
@@ -68,9 +68,11 @@ def test_what_the_choice_of_images_explains_is_said_to():
     # as many images more that the sides did not see the same
     two = [replace(one[0], n_images=41), site(rows + 0.01 * sd, "b"), site(rows + 3 * sd, "c")]
     said = bnprobe.compare(recording(*one), recording(*two)).answer[0]
-    assert said.startswith("The two are the same up to and with the output of a, and 0.010")
+    assert said.startswith(
+        "A and B are the same up to and including the output of a. At the input of b they differ by 0.010"
+    )
     assert (
-        "apart at the input of b, which the choice of images explains; the two differ from the input of c on"
+        "which the choice of samples explains. Beyond that, they differ from the input of c on, by 3.0"
         in said
     )
 
@@ -87,7 +89,9 @@ def test_between_weights_it_opens_behind_the_convolution_that_changed(planted):
     assert (found.opens.layer, found.opens.aspect) == (str(planted + 1), "pre")
     assert found.layers["identical"].sum() == planted // 3
     if planted:
-        assert f"The two are the same up to the input of {planted + 1}, where" in found.answer[0]
+        assert (
+            f"A and B are the same up to the input of {planted + 1}, where they differ by" in found.answer[0]
+        )
 
 
 def test_between_data_it_opens_at_the_first_norm():
@@ -108,7 +112,7 @@ def test_between_checkpoints_it_opens_where_something_stored_differs():
     found = bnprobe.compare(before.state_dict(), after.state_dict())
     assert found.opens is not None
     assert (found.opens.layer, found.opens.aspect) == ("7", "affine")
-    assert "no data went through A and B" in found.answer[1]
+    assert "No data were run on A and B." in found.answer[1]
 
 
 def test_the_same_data_again_do_not_part():
@@ -116,7 +120,9 @@ def test_the_same_data_again_do_not_part():
     model = network()
     found = bnprobe.compare(recorded(model, batches(8, seed=1)), recorded(model, batches(8, seed=2)))
     assert found.opens is None
-    assert "nowhere do they reach" in found.answer[0] or "choice of images" in found.answer[0]
+    assert (
+        "Nowhere do they differ by" in found.answer[0] or "The choice of images explains" in found.answer[0]
+    )
     assert found.findings.empty
 
 
@@ -146,5 +152,8 @@ def test_weights_before_a_norm_that_changed_alone_are_said():
     with torch.no_grad():
         after[6].weight *= 1.5
     found = bnprobe.compare(before.state_dict(), after.state_dict())
-    assert found.answer[0] == "The norms are the same; the weights before 1 norm differ, first before 7."
+    assert (
+        found.answer[0]
+        == "The norms are the same, but the weights feeding 1 norm differ, first those feeding 7."
+    )
     assert not found.identical

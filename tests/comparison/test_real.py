@@ -73,8 +73,8 @@ def test_corruptions_come_in_at_the_first_norm_and_are_sure(name, subject, files
     """Fails if a corruption that halves the accuracy is lost in the noise, or the weights are blamed."""
     other = bnprobe.record(subject.model.eval(), batches(subject, files, CORRUPTIONS[name]))
     found = bnprobe.compare(clean, other)
-    assert "What the norms store is the same on both sides" in found.answer[1]
-    assert "images or the weights before it differ" in found.answer[1]
+    assert "The norms store the same values on both sides." in found.answer[1]
+    assert "images or the weights feeding it differ" in found.answer[1]
     sure = found.channels["pre_changed"].mean()
     assert sure > {"blur": 0.9, "jpeg": 0.2, "brightness": 0.6}[name]
     if name == "jpeg":  # quality 20 after quality 75: everything moves, nothing far
@@ -95,7 +95,7 @@ def test_between_modes_nothing_is_wrong_with_a_healthy_network(subject, files, c
     found = bnprobe.compare(clean, train)
     assert found.opens is None
     assert found.layers["pre_gap"][0] < 1e-5
-    assert "both saw the same images; 19 norms used running statistics on one side" in found.answer[1]
+    assert "both sides saw the same images. 19 norms used running statistics on one side" in found.answer[1]
 
 
 @needs_data

@@ -368,13 +368,14 @@ def test_the_page_of_the_checkpoint_tells_its_story(whole, tmp_path):
     """Fails if the page of a real network cannot be drawn, or its sentences do not hold its numbers."""
     report = bnprobe.report(whole)
     page = report.to_html(tmp_path / "r20.html").read_text("utf-8")
-    told = ["memory", "roles", "firing", "shape", "variance", "implied", "implied by depth"]
+    told = ["running statistics", "roles", "firing", "shape", "variance", "implied", "implied by depth"]
     told += ["affine", "residual"]
     assert list(report.figures) == ["network", *told]
     pages.assert_pictures_are(pages.assert_sound(page), 1 + len(told), [r.site for r in whole.layers])
     assert "could not be drawn" not in page
-    assert "CifarResNet holds 19 batch norms; 1,000 images went through it in eval mode." in page
-    for said in ("negative in 26 channels (3.8\u00a0%)", "18 channels (2.6\u00a0%) were switched off"):
+    assert "CifarResNet has 19 batch norms. Measured on 1,000 images in eval mode." in page
+    n_norms = report.channels.query("abs(gamma) < 0.01")["layer"].nunique()
+    for said in ("negative in 26 channels (3.8\u00a0%)", f"18 channels in {n_norms} norms have γ near 0"):
         assert said in page
 
 
@@ -454,7 +455,7 @@ def test_every_norm_of_a_decoder_is_understood(build: Callable[[], Any], tmp_pat
         np.testing.assert_allclose(mine["post_mean"], y.mean(0), atol=1e-6, err_msg=name)
         np.testing.assert_allclose(mine["post_var"], y.var(0), rtol=1e-5, err_msg=name)
     page = report.to_html(tmp_path / "decoder.html").read_text("utf-8")
-    assert f"holds {n_norms} RMS norms" in page
+    assert f"has {n_norms} RMS norms" in page
     assert "could not be drawn" not in page
 
 
@@ -468,9 +469,9 @@ def two_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
 
 
 CONVOLUTIONAL = ("roles", "firing", "shape", "variance", "affine", "residual")
-TRANSFORMING = ("shape", "variance", "own")
+TRANSFORMING = ("shape", "variance", "per sample")
 FAMILIES = {
-    "raft_small": ("instance_norm", "instance norm", ("roles", "firing", "shape", "variance", "own")),
+    "raft_small": ("instance_norm", "instance norm", ("roles", "firing", "shape", "variance", "per sample")),
     "r3d_18": ("batch_norm", "batch norm", CONVOLUTIONAL),
     "swin_t": ("layer_norm", "layer norm", TRANSFORMING),
     "vit_b_16": ("layer_norm", "layer norm", TRANSFORMING),

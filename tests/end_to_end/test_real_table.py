@@ -194,9 +194,9 @@ def test_a_fresh_network_remembers_and_implies_nothing(fresh):
     assert fresh.stem.padding_share is None
     assert fresh.layers["implied_mean_r2"].isna().all()
     assert (fresh.layers["verdict"] == "never updated").all()
-    untold = " ".join(next(s for s in fresh._page.sections if s.id == "untold").blocks[0].paragraphs)
+    untold = " ".join(next(s for s in fresh._page.sections if s.id == "not-measured").blocks[0].paragraphs)
     for said in (
-        "Memory against data: the running statistics were never",
+        "Running statistics against your data: the running statistics were never",
         "What was already implied",
         "were never updated (0",
     ):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from bnprobe.norms import NormLayer
+from bnprobe.norms import NormLayer, register_norm
+from bnprobe.norms.registry import _registered
 from graph.watched import follows, neighbours_of
 
 C = 6
@@ -315,9 +316,6 @@ def test_a_registered_norm_may_hold_others():
 
         def forward(self, x: Tensor) -> Tensor:
             return self.inner(x) * 1.0
-
-    from bnprobe.norms import register_norm
-    from bnprobe.norms.registry import _registered
 
     register_norm(Wrapped, lambda m: NormLayer("wrapped", "batch", C, 1e-5, weight=m.inner.weight))
     try:

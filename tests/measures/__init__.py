@@ -1,1 +1,1 @@
-"""Columns against slow twins, formulas against hand-worked numbers; a package, so that file names may repeat."""
+"""Columns against a slow reference, formulas against hand-worked numbers; a package, so that file names may repeat."""

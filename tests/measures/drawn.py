@@ -1,4 +1,4 @@
-"""Images drawn at random as networks see them, what training on them leaves in a memory, and fast records."""
+"""Images drawn at random as networks see them, what training on them leaves in running statistics, and fast records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def images(
     )
 
 
-def memory(
+def statistics(
     rng: np.random.Generator, n_steps: int = 60, batch: int = 32, momentum: float = 0.1, **kind: float
 ) -> dict[str, np.ndarray]:
     """Running statistics after training on such images: an exponential average, of unbiased variances."""
@@ -42,8 +42,8 @@ def memory(
 
 def record_of(rows: np.ndarray, running_mean: np.ndarray, running_var: np.ndarray) -> LayerRecord:
     """Like `site`, fast: the statistics of many values by numpy, whose exactness other tests settle."""
-    memory = {"running_mean": running_mean, "running_var": running_var}
-    small = site(rows[:2, :, :1] + 1e-9, histograms=False, **memory)
+    statistics = {"running_mean": running_mean, "running_var": running_var}
+    small = site(rows[:2, :, :1] + 1e-9, histograms=False, **statistics)
     each = Moments.of(rows, axis=2)
     of_images = ImageMoments.of(each, np.broadcast_to(np.float64(running_mean), rows.shape[1]).copy())
     changes = {"pre": each.pool(), "pre_images": of_images, "n_images": len(rows), "momentum": 0.1}

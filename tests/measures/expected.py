@@ -1,4 +1,4 @@
-"""The tables of a recording against the columns of `twin.py`, from what a witness kept of the same calls."""
+"""The tables of a recording against the columns of `reference.py`, from what plain hooks kept of the same calls."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def assert_tables_true(
 
 
 def _assert_facts(row: pd.Series, norm: Norm, calls: list[Any], rows: np.ndarray, where: str) -> None:
-    """What is told of a site besides its measures."""
+    """What is said of a site besides its measures."""
     assert row["kind"] == norm.kind, where
     assert (row["n_channels"], row["n_calls"], row["n_images"]) == (rows.shape[1], len(calls), len(rows))
     assert (row["n_values"], row["n_nonfinite"]) == (rows.size, 0), where

@@ -1,4 +1,4 @@
-"""Every column anew, from raw values, by loops and textbook formulas; nothing imported from bnprobe.
+"""Every column again, from raw values, by loops and textbook formulas; nothing imported from bnprobe.
 
 `rows` is all values of one site as (N images, C, P); `y` the same after the norm.
 """
@@ -30,7 +30,7 @@ def channel_columns(rows: np.ndarray, y: np.ndarray, facts: dict[str, Any]) -> d
             one[name] = NAN if facts[name] is None else facts[name][c]
         one.update(shift_of(rows[:, c], one, facts))
         one.update(scale_of(rows[:, c], one, facts))
-        one.update(promise_of(y[:, c], one))
+        one.update(targets_of(y[:, c], one))
         one.update(shares_of(rows[:, c]))
         for name, value in one.items():
             columns.setdefault(name, []).append(value)
@@ -103,8 +103,8 @@ def scale_of(values: np.ndarray, one: dict[str, float], facts: dict[str, Any]) -
     return {"scale_se": ratio * of_log, "scale_z": log / of_log if of_log > 0 else NAN}
 
 
-def promise_of(outputs: np.ndarray, one: dict[str, float]) -> dict[str, float]:
-    """The outputs' mean and deviation against beta and |gamma|, which are 0 and 1 where there are none."""
+def targets_of(outputs: np.ndarray, one: dict[str, float]) -> dict[str, float]:
+    """The outputs' mean and std against beta and |gamma|, which are 0 and 1 where there are none."""
     beta = 0.0 if math.isnan(one["beta"]) else one["beta"]
     gamma = 1.0 if math.isnan(one["gamma"]) else abs(one["gamma"])
     if gamma == 0:
@@ -184,7 +184,7 @@ def layer_columns(columns: dict[str, np.ndarray], facts: dict[str, Any]) -> dict
 
 
 def _variance_ratios(columns: dict[str, np.ndarray], facts: dict[str, Any]) -> list[float]:
-    """What the norm divides by now, against what it would by its memory: eps is in both."""
+    """What the norm divides by now, against what it would by its running statistics: eps is in both."""
     if facts["running_var"] is None:
         return []
     eps = facts["eps"]

@@ -9,7 +9,7 @@ import pytest
 
 from bnprobe.measures import affine, tables
 from bnprobe.recording.neighbours import Folded, Neighbours
-from measures.sites import memory_of, recording, site, some_rows
+from measures.sites import recording, running_stats_of, site, some_rows
 
 
 def folded(low: list[float], high: list[float]) -> Neighbours:
@@ -19,7 +19,7 @@ def folded(low: list[float], high: list[float]) -> Neighbours:
 def test_slope_and_intercept_make_the_output():
     """Fails if eps, the sign of gamma or the mean is left out: the recorded output is what x slope + intercept gives."""
     rows = some_rows()
-    record = site(rows, gamma=[1.5, -2, 0], beta=[0.3, 1, 2], eps=0.1, **memory_of(rows))
+    record = site(rows, gamma=[1.5, -2, 0], beta=[0.3, 1, 2], eps=0.1, **running_stats_of(rows))
     found = affine.channel_columns(record)
     np.testing.assert_allclose(
         record.post.mean_seen, found["slope"] * record.pre.mean_seen + found["intercept"], atol=1e-12
@@ -31,7 +31,7 @@ def test_slope_and_intercept_make_the_output():
     assert affine.layer_columns(record)["affine_by"] == "running"
 
 
-def test_without_memory_the_map_is_by_what_was_seen():
+def test_without_running_statistics_the_map_is_by_what_was_seen():
     """Fails if a batch norm without running statistics has no map, or the table does not say whose it is."""
     rows = some_rows()
     record = site(rows, gamma=2, beta=1, eps=0.1)

@@ -8,7 +8,7 @@ import pytest
 from bnprobe.measures import components
 from bnprobe.measures.shape import median
 from bnprobe.stats import ClassMoments, Moments
-from measures.sites import memory_of, site, some_rows
+from measures.sites import running_stats_of, site, some_rows
 
 NAMES = ("share_class", "share_image", "share_within")
 LABELS = np.array([0, 2, 0, 1, 2, 1, 1])
@@ -18,9 +18,11 @@ def classes(rows: np.ndarray, labels: np.ndarray = LABELS) -> ClassMoments:
     return ClassMoments.of(Moments.of(rows, axis=2), labels.astype(float))
 
 
-def shares(rows: np.ndarray, labels: np.ndarray | None = LABELS, **memory: object) -> dict[str, np.ndarray]:
+def shares(
+    rows: np.ndarray, labels: np.ndarray | None = LABELS, **statistics: object
+) -> dict[str, np.ndarray]:
     by_class = None if labels is None else classes(rows, labels)
-    return components.channel_columns(site(rows, classes=by_class, **memory))
+    return components.channel_columns(site(rows, classes=by_class, **statistics))
 
 
 def by_hand(values: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
@@ -47,12 +49,12 @@ def test_shares_agree_with_loops():
 
 
 def test_shares_add_up_to_one_with_labels_and_without():
-    """Fails if a part is missing: far from the running mean (1e4 deviations) too."""
+    """Fails if a part is missing: far from the running mean (1e4 standard deviations) too."""
     rows = some_rows(7)
     for far in (0.0, 1e4):
         for labels in (LABELS, None):
-            memory = {"running_mean": -far, "running_var": 1}
-            found = shares(rows, labels, **memory)
+            statistics = {"running_mean": -far, "running_var": 1}
+            found = shares(rows, labels, **statistics)
             total = np.nansum([found[name] for name in NAMES], axis=0)
             np.testing.assert_allclose(total, 1, atol=1e-5)
             np.testing.assert_allclose(
@@ -118,7 +120,7 @@ def test_a_constant_channel_and_an_unseen_one_have_no_shares(value):
 def test_the_summary_is_of_medians_and_counts():
     """Fails if a share of another name is shown, or unlabelled images counted as labelled."""
     rows = some_rows(7)
-    record = site(rows, classes=classes(rows, np.where(LABELS == 2, -1, LABELS)), **memory_of(rows))
+    record = site(rows, classes=classes(rows, np.where(LABELS == 2, -1, LABELS)), **running_stats_of(rows))
     columns, found = components.channel_columns(record), components.layer_columns(record)
     for name in NAMES:
         assert found[f"{name}_median"] == median(columns[name])

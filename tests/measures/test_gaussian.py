@@ -50,10 +50,14 @@ def read(*parts: Histogram, values: np.ndarray) -> list[float]:
 @pytest.mark.parametrize(
     ("centre", "scale", "errors"),
     [
-        (0.0, 1.0, (0.003, 0.02, 0.01)),  # as the memory says: bins of an eighth of a deviation
-        (0.05, 0.4, (0.003, 0.02, 0.01)),  # the data vary more than remembered
+        (
+            0.0,
+            1.0,
+            (0.003, 0.02, 0.01),
+        ),  # as the running statistics say: bins of an eighth of a standard deviation
+        (0.05, 0.4, (0.003, 0.02, 0.01)),  # the data vary more than the running variance says
         (1.0, 1.0, (0.008, 0.02, 0.02)),
-        (2.5, 1.5, (0.02, 0.02, 0.06)),  # far off: bins of up to half a deviation
+        (2.5, 1.5, (0.02, 0.02, 0.06)),  # far off: bins of up to half a standard deviation
     ],
 )
 @pytest.mark.parametrize("shape", SHAPES)
@@ -75,7 +79,7 @@ def test_known_ratios():
 
 
 def test_a_gaussian_is_one_on_coarse_bins_too():
-    """Fails if the width of the bins is taken for width of the distribution: bins of 0.44 deviations.
+    """Fails if the width of the bins is taken for width of the distribution: bins of 0.44 standard deviations.
 
     Without its corrections the L1 ratio would read 1.02, and the distance 0.013.
     """
@@ -97,7 +101,7 @@ def test_place_and_scale_do_not_matter():
 def test_two_sheets_are_one_distribution():
     """Fails if a merged recording, counted against two references, reads as the mean of two distributions.
 
-    Halves three deviations apart: each Gaussian, together not at all.
+    Halves three standard deviations apart: each Gaussian, together not at all.
     """
     rng = np.random.default_rng(4)
     left, right = rng.normal(size=N) - 1.5, rng.normal(size=N) + 1.5
@@ -114,7 +118,7 @@ def test_bins_that_are_too_coarse_tell_nothing():
 
 
 def test_values_beyond_the_edges_tell_nothing():
-    """Fails if the open bins are taken for closed ones: one value at 100 deviations makes the tail."""
+    """Fails if the open bins are taken for closed ones: one value at 100 standard deviations makes the tail."""
     x = np.append(SHAPES["gaussian"](np.random.default_rng(6)), 100.0)
     assert np.isnan(read(histogram(x, 0, 1), values=x)).all()
 

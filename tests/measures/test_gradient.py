@@ -50,7 +50,7 @@ def test_pull_on_gamma_and_beta():
 
 
 def test_signal_to_noise():
-    """Fails if the divisor is n, the variance stands for the deviation, or the sign stays: 1, 3, 2 have deviation 1."""
+    """Fails if the divisor is n, the variance stands for the standard deviation, or the sign stays: 1, 3, 2 have 1."""
     found = measure.channel_columns(record(gamma=over_passes(PER_PASS), beta=over_passes(-PER_PASS)))
     np.testing.assert_allclose(found["gamma_snr"], [2, math.nan, 0])
     np.testing.assert_allclose(found["beta_snr"], [2, math.nan, 0])

@@ -34,7 +34,7 @@ def r2(truth: list[float], predicted: list[float]) -> float:
 
 
 def test_columns_are_those_of_a_loop():
-    """Fails if eps is left out of the deviation, the gap has the other sign, or the ratio is inverted."""
+    """Fails if eps is left out of the standard deviation, the gap has the other sign, or the ratio is inverted."""
     record = a_site()
     guess = record.neighbours.implied
     found = implied.channel_columns(record)
@@ -45,7 +45,7 @@ def test_columns_are_those_of_a_loop():
         assert found["implied_var_ratio"][c] == pytest.approx(record.running_var[c] / guess.var[c])
 
 
-def test_a_layer_is_judged_in_remembered_deviations():
+def test_a_layer_is_judged_in_running_sigmas():
     """Fails if R2 is that of a correlation, is taken in raw units, or a control is another's."""
     record = a_site()
     sigma = [math.sqrt(v + 0.5) for v in record.running_var]
@@ -87,7 +87,7 @@ def test_layers_together_are_one_fit_about_one_mean():
     assert set(found.controls) == set(implied.CONTROLS)
 
 
-def test_a_network_that_was_never_trained_remembers_nothing_to_imply():
+def test_a_network_that_was_never_trained_has_nothing_to_imply():
     """Fails if means of 0 and variances of 1 pass for a perfect or a hopeless prediction."""
     fresh = a_site(running_mean=np.zeros(5), running_var=np.ones(5))
     found = implied.layer_columns(fresh)
@@ -98,10 +98,10 @@ def test_a_network_that_was_never_trained_remembers_nothing_to_imply():
 @pytest.mark.parametrize(
     "changes",
     [{"neighbours": None}, {"neighbours": Neighbours("relu")}, {"running_mean": None, "running_var": None}],
-    ids=["nothing found", "nothing implied", "nothing remembered"],
+    ids=["nothing found", "nothing implied", "no running statistics"],
 )
 def test_what_is_not_known_is_nan(changes):
-    """Fails if a norm without neighbours or memory is shown a number."""
+    """Fails if a norm without neighbours or running statistics is shown a number."""
     found = tables(recording(a_site(**changes)))
     for column in implied.COLUMNS:
         table = found.layers if column.table == "layers" else found.channels

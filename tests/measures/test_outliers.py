@@ -29,7 +29,7 @@ def test_hand_worked_numbers():
 
 
 def test_a_mean_counts_as_size():
-    """Fails if only the deviation counts: massive activations are mostly constant."""
+    """Fails if only the standard deviation counts: massive activations are mostly constant."""
     x = rows([1, 1, 1, 1, 1])
     x[:, 3] -= 50
     found = outliers.layer_columns(site(x, kind="layer_norm"))

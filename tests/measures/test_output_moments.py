@@ -1,4 +1,4 @@
-"""Do the outputs have mean beta and deviation |gamma|, and if not, which word says why."""
+"""Do the outputs have mean beta and std |gamma|, and if not, which word says why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from bnprobe.measures import output_moments
 from measures import drawn
-from measures.sites import memory_of, site, some_rows
+from measures.sites import running_stats_of, site, some_rows
 
 ROWS = some_rows(40)
 LEARNED = {"gamma": [2, -0.5, 3], "beta": [0.1, 0.2, -1]}
@@ -21,9 +21,9 @@ def why(record: object) -> str:
 
 
 def test_hand_worked_numbers():
-    """Fails if gamma's sign or square is used, or the error is in deviations of the output.
+    """Fails if gamma's sign or square is used, or the error is in standard deviations of the output.
 
-    Values 0 and 4, remembered as mean 1 and variance 4: outputs beta + gamma (-1/2 and 3/2).
+    Values 0 and 4, with running mean 1 and variance 4: outputs beta + gamma (-1/2 and 3/2).
     """
     rows = np.array([[[0.0, 4.0]], [[4.0, 0.0]]])
     found = output_moments.channel_columns(
@@ -33,8 +33,8 @@ def test_hand_worked_numbers():
     assert found["gamma_ratio"][0] == pytest.approx(1.0)
 
 
-def test_with_a_memory_they_are_the_shift_and_the_scale():
-    """Fails if the derived output is not beta + gamma (x - mean) / deviation."""
+def test_with_running_statistics_they_are_the_shift_and_the_scale():
+    """Fails if the derived output is not beta + gamma (x - mean) / std."""
     from bnprobe.measures import shift
 
     record = site(ROWS, running_mean=[0, 3, 2], running_var=[4, 1, 0.1], **LEARNED)
@@ -43,33 +43,33 @@ def test_with_a_memory_they_are_the_shift_and_the_scale():
     np.testing.assert_allclose(found["gamma_ratio"], seen["scale_ratio"], rtol=1e-9)
 
 
-def test_a_norm_without_gamma_and_beta_promises_one_and_zero():
-    """Fails if a missing vector makes the promise unknown."""
+def test_a_norm_without_gamma_and_beta_has_the_targets_one_and_zero():
+    """Fails if a missing vector makes the target unknown."""
     rows = ROWS
-    found = output_moments.layer_columns(site(rows, eps=0.0, **memory_of(rows)))
+    found = output_moments.layer_columns(site(rows, eps=0.0, **running_stats_of(rows)))
     assert found["beta_error_median"] == pytest.approx(0, abs=1e-9)
     assert found["gamma_ratio_median"] == pytest.approx(1)
     assert found["why_not"] == "holds"
 
 
-def test_a_channel_with_gamma_zero_promises_nothing():
+def test_a_channel_with_gamma_zero_has_no_target():
     """Fails if it divides by zero, or drags the layer with it."""
-    record = site(ROWS, gamma=[0, 1, 1], beta=3, eps=0.0, **memory_of(ROWS))
+    record = site(ROWS, gamma=[0, 1, 1], beta=3, eps=0.0, **running_stats_of(ROWS))
     found = output_moments.channel_columns(record)
     assert np.isnan([found["beta_error"][0], found["gamma_ratio"][0]]).all()
     assert why(record) == "holds"
-    assert why(site(ROWS, gamma=0, beta=1, **memory_of(ROWS))) == "unknown"
+    assert why(site(ROWS, gamma=0, beta=1, **running_stats_of(ROWS))) == "unknown"
 
 
-MOVED = {"running_mean": memory_of(ROWS)["running_mean"] - 9, "running_var": 1e-2}
+MOVED = {"running_mean": running_stats_of(ROWS)["running_mean"] - 9, "running_var": 1e-2}
 
 
 @pytest.mark.parametrize(
     ("expected", "record"),
     [
         ("holds", site(ROWS, **LEARNED, **BATCH)),
-        ("holds", site(ROWS, **LEARNED, **memory_of(ROWS))),
-        ("eps", site(ROWS, eps=1e4, **LEARNED, **memory_of(ROWS))),
+        ("holds", site(ROWS, **LEARNED, **running_stats_of(ROWS))),
+        ("eps", site(ROWS, eps=1e4, **LEARNED, **running_stats_of(ROWS))),
         ("eps", site(ROWS, eps=1e4, **LEARNED, **BATCH)),
         ("shift", site(ROWS, **LEARNED, **MOVED)),
         ("never updated", site(ROWS * 7 + 9, **LEARNED, running_mean=0, running_var=1)),
@@ -86,19 +86,19 @@ def test_the_reason(expected, record):
 
 
 def test_few_images_lie_elsewhere_by_chance():
-    """Fails if eight images accuse the memory: ten draws from the same source, most of them off by chance."""
-    memory = drawn.memory(np.random.default_rng(1))
+    """Fails if eight images accuse the running statistics: ten draws from the same source, most of them off by chance."""
+    statistics = drawn.statistics(np.random.default_rng(1))
     found = []
     for seed in range(10):
-        record = drawn.record_of(drawn.images(np.random.default_rng(seed), 8), **memory)
-        sigma = np.sqrt(memory["running_var"] + record.eps)
-        post = record.pre.affine(1 / sigma, np.zeros(24), memory["running_mean"])
+        record = drawn.record_of(drawn.images(np.random.default_rng(seed), 8), **statistics)
+        sigma = np.sqrt(statistics["running_var"] + record.eps)
+        post = record.pre.affine(1 / sigma, np.zeros(24), statistics["running_mean"])
         found.append(why(type(record)(**{**vars(record), "post": post})))
     assert set(found) <= {"holds", "small sample"}
     assert found.count("small sample") >= 5
 
 
-def test_instance_norm_keeps_the_promise_on_average():
+def test_instance_norm_is_on_target_on_average():
     """Fails if own statistics are blamed where they do no harm."""
     assert why(site(ROWS, kind="instance_norm", **LEARNED)) == "holds"
 

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 from bnprobe.measures import per_sample
-from measures.sites import memory_of, site, some_rows
+from measures.sites import running_stats_of, site, some_rows
 
 
 def test_hand_worked_numbers():
-    """Fails if the divisor is a variance, or the log's mean is not undone: deviations 1 and 4 have the middle 2."""
-    rows = np.array(
-        [[[1.0], [3.0]], [[6.0], [14.0]]]
-    )  # per sample: mean 2, deviation 1; mean 10, deviation 4
+    """Fails if the divisor is a variance, or the log's mean is not undone: standard deviations 1 and 4 have the middle 2."""
+    rows = np.array([[[1.0], [3.0]], [[6.0], [14.0]]])  # per sample: mean 2, std 1; mean 10, std 4
     found = per_sample.layer_columns(site(rows, kind="layer_norm", eps=1e-12))
     assert found["own_mean"] == pytest.approx(6)
     assert found["own_mean_sd"] == pytest.approx(4)
@@ -47,10 +45,10 @@ def test_scaling_the_input_scales_the_divisor_and_not_its_spread():
     assert scaled["own_log_var_sd"] == pytest.approx(plain["own_log_var_sd"])
 
 
-def test_norms_with_a_memory_or_a_batch_compute_nothing_per_sample():
+def test_norms_with_running_or_batch_statistics_compute_nothing_per_sample():
     """Fails if a batch norm is given statistics of samples."""
     rows = some_rows()
-    for record in (site(rows), site(rows, **memory_of(rows))):
+    for record in (site(rows), site(rows, **running_stats_of(rows))):
         assert all(math.isnan(value) for value in per_sample.layer_columns(record).values())
 
 

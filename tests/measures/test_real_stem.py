@@ -105,18 +105,18 @@ def test_the_padding_of_the_training_crops_is_read_back(run):
 
 def test_the_running_mean_is_that_of_padded_images_and_not_of_clean_ones(run):
     """Fails if the correlations with what the training set's own mean colour gives are not the published .26, .995."""
-    weights, remembered = stem_matrix(run), run.layers[0].running_mean
+    weights, running = stem_matrix(run), run.layers[0].running_mean
     clean, black = (TRAINING_MEAN - MEAN) / STD, -MEAN / STD
     crop = weights.crops[3]
     assert crop.padding == 4
     as_they_are = weights.matrix @ clean
     padded = crop.matrix @ clean + (weights.matrix - crop.matrix) @ black
-    assert round(np.corrcoef(remembered, as_they_are)[0, 1], 2) == 0.26
-    assert round(np.corrcoef(remembered, padded)[0, 1], 3) == 0.995
+    assert round(np.corrcoef(running, as_they_are)[0, 1], 2) == 0.26
+    assert round(np.corrcoef(running, padded)[0, 1], 3) == 0.995
 
 
 def test_statistics_of_clean_images_claim_no_augmentation(model, run):
-    """Fails if padding is found where there is none: the norm's statistics anew from 1,000 clean training images."""
+    """Fails if padding is found where there is none: the norm's statistics again from 1,000 clean training images."""
     with torch.no_grad():
         x = model.conv1(images("train")).double()
     mean, var = x.mean((0, 2, 3)).numpy(), x.var((0, 2, 3)).numpy()
@@ -128,7 +128,7 @@ def test_statistics_of_clean_images_claim_no_augmentation(model, run):
 
 
 def test_a_fresh_network_and_permuted_rows_are_not_trusted(run, test_images):
-    """Fails if anything but the memory of a trained stem is believed."""
+    """Fails if anything but the running statistics of a trained stem is believed."""
     fresh = stem(recorded(network(), test_images[:10]))
     assert not fresh.trusted
     assert "never updated" in fresh.why

@@ -16,7 +16,7 @@ from measures.sites import site, some_rows
 
 
 def test_hand_worked_shares():
-    """Fails if variances are taken for deviations, or the skip's share for the branch's."""
+    """Fails if variances are taken for standard deviations, or the skip's share for the branch's."""
     rows = some_rows(5, 2)
     made = site(rows, gamma=[1.0, 3.0], beta=[0, 0], running_mean=[0, 0], running_var=[1.0, 1.0], eps=1.0)
     neighbours = Neighbours(

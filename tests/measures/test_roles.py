@@ -12,7 +12,7 @@ from scipy.stats import norm as gaussian
 from bnprobe.measures import roles
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Neighbours
-from measures.sites import memory_of, site, some_rows
+from measures.sites import running_stats_of, site, some_rows
 
 
 def normal_rows(n_channels: int, n: int = 50, positions: int = 400) -> np.ndarray:
@@ -22,10 +22,10 @@ def normal_rows(n_channels: int, n: int = 50, positions: int = 400) -> np.ndarra
 def record(
     gamma: Any, beta: Any, follows: str | None, rows: np.ndarray | None = None, **changes: Any
 ) -> LayerRecord:
-    """A batch norm with these vectors over standard normal rows that agree with its memory, and what follows."""
+    """A batch norm with these vectors over standard normal rows that agree with its running statistics, and what follows."""
     gamma = np.atleast_1d(np.float64(gamma))
     rows = normal_rows(len(gamma)) if rows is None else rows
-    made = site(rows, gamma=gamma, beta=beta, eps=1e-12, **memory_of(rows), **changes)
+    made = site(rows, gamma=gamma, beta=beta, eps=1e-12, **running_stats_of(rows), **changes)
     return replace(made, neighbours=None if follows is None else Neighbours(follows))
 
 
@@ -83,7 +83,7 @@ def test_every_rule(gamma: float, beta: float, follows: str | None, expected: st
 
 
 def test_what_passed_is_not_dead():
-    """A prediction does not outweigh what was seen: this channel is far from where its memory puts it."""
+    """A prediction does not outweigh what was seen: this channel is far from where its running statistics put it."""
     rows = normal_rows(1)
     made = site(rows, gamma=[0.02], beta=[-0.2], running_mean=[-20.0], running_var=[1.0], eps=0.0)
     made = replace(made, neighbours=Neighbours("relu"))
@@ -144,7 +144,7 @@ def test_predicted_firing():
 
 
 def test_firing_where_the_data_have_moved():
-    """Fails if the observed mean and deviation do not enter: shifted data fire as their own Gaussian says."""
+    """Fails if the observed mean and std do not enter: shifted data fire as their own Gaussian says."""
     rows = 0.5 * normal_rows(1) + 1.0
     made = site(rows, gamma=[-2.0], beta=[0.5], running_mean=[0.0], running_var=[1.0], eps=0.0)
     found = roles.channel_columns(replace(made, neighbours=Neighbours("relu")))

@@ -1,4 +1,4 @@
-"""The scale against the memory: its error by loops, by simulation, and what the bias of small batches is worth."""
+"""The scale against the running statistics: its error by loops and simulation, and the bias of small batches."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 
 from bnprobe.measures import scale, shift, within_sample
 from measures import drawn, reference
-from measures.sites import memory_of, site, some_rows
+from measures.sites import running_stats_of, site, some_rows
 
 NAMES = ("scale_se", "scale_z", "scale_q")
 
 
-def columns(rows: np.ndarray, **memory: object) -> dict[str, np.ndarray]:
-    record = site(rows, **memory)
+def columns(rows: np.ndarray, **statistics: object) -> dict[str, np.ndarray]:
+    record = site(rows, **statistics)
     return {**scale.channel_columns(record), **within_sample.channel_columns(record)}
 
 
 def by_hand(values: np.ndarray, running_var: float, eps: float, images: float) -> tuple[float, float]:
-    """Standard error and z of one channel (N, P), by loops over images; the memory is worth `images` images."""
+    """Standard error and z of one channel (N, P), by loops over images; the running statistics are worth `images` images."""
     n, p = values.shape
     mean = math.fsum(values.ravel()) / values.size
     var = math.fsum((v - mean) ** 2 for v in values.ravel()) / values.size
@@ -73,15 +73,15 @@ def test_constant_images_count_as_one_value_each():
 
 
 def test_eps_moves_neither_side():
-    """Fails if a dead channel (running_var below eps) is surely shrunk although it varies just as remembered."""
+    """Fails if a dead channel (running_var below eps) is significantly shrunk although it varies just as in training."""
     rows = some_rows(200, n_positions=4) * 1e-4
-    found = columns(rows, eps=1e-3, **memory_of(rows))
+    found = columns(rows, eps=1e-3, **running_stats_of(rows))
     assert (np.abs(found["scale_z"]) < 1).all()
-    assert (shift.channel_columns(site(rows, eps=1e-3, **memory_of(rows)))["scale_ratio"] < 0.6).any()
+    assert (shift.channel_columns(site(rows, eps=1e-3, **running_stats_of(rows)))["scale_ratio"] < 0.6).any()
 
 
 def test_without_running_statistics_only_the_likeness_is_defined():
-    """Fails if a layer norm is compared with a memory that it has not."""
+    """Fails if a layer norm is compared with running statistics that it does not have."""
     found = columns(some_rows(), kind="layer_norm")
     for name in NAMES:
         assert np.isnan(found[name]).all(), name
@@ -98,7 +98,7 @@ def test_one_image_a_constant_channel_or_nothing_has_no_error(rows):
 
 @pytest.mark.parametrize("n_images", [100, 2000])
 def test_z_of_data_that_did_not_move_is_standard_normal(n_images):
-    """Fails if the error counts pixels or forgets the memory's noise (z too wide), or if the bias of a batch's
+    """Fails if the error counts pixels or forgets the running statistics' noise (z too wide), or if the bias of a batch's
     variance is left in: a batch of 32 correlated images varies by 1 percent less than the population.
 
     40 memories of 24 channels; channels share their images, so they are worth about 100 independent z.
@@ -106,7 +106,7 @@ def test_z_of_data_that_did_not_move_is_standard_normal(n_images):
     rng = np.random.default_rng(12)
     z = [
         scale.channel_columns(
-            drawn.record_of(drawn.images(rng, n_images, common=0.0), **drawn.memory(rng, common=0.0))
+            drawn.record_of(drawn.images(rng, n_images, common=0.0), **drawn.statistics(rng, common=0.0))
         )
         for _ in range(40)
     ]

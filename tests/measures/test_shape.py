@@ -9,7 +9,7 @@ import pytest
 
 from bnprobe.measures import shape
 from bnprobe.measures.shape import median
-from measures.sites import memory_of, site, some_rows
+from measures.sites import running_stats_of, site, some_rows
 
 SIX = ("mean", "var", "skew", "kurtosis", "min", "max")
 
@@ -28,7 +28,7 @@ def test_hand_worked_numbers():
 def test_normalizing_moves_and_scales_and_never_changes_the_shape():
     """Fails if the sign of gamma does not flip the skewness, or kurtosis changes on the way through."""
     rows = some_rows()
-    record = site(rows, gamma=[2, -0.5, -3], beta=[0.1, 0.2, 0.3], eps=0.0, **memory_of(rows))
+    record = site(rows, gamma=[2, -0.5, -3], beta=[0.1, 0.2, 0.3], eps=0.0, **running_stats_of(rows))
     found = shape.channel_columns(record)
     np.testing.assert_allclose(found["post_mean"], [0.1, 0.2, 0.3], rtol=1e-9)
     np.testing.assert_allclose(found["post_var"], [4, 0.25, 9], rtol=1e-9)

@@ -1,4 +1,4 @@
-"""Memory against data: the shift, its honest error, and the distance; laws, awkward cases, and a simulation."""
+"""Data against running statistics: the shift, its honest error, and the distance; laws, awkward cases, and a simulation."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from hypothesis.extra.numpy import arrays
 
 from bnprobe.measures import shift
 from measures import reference
-from measures.sites import memory_of, site, some_rows
+from measures.sites import running_stats_of, site, some_rows
 
 WITH_EPS = 1e-3
 
 
-def columns(rows: np.ndarray, **memory: object) -> dict[str, np.ndarray]:
-    return shift.channel_columns(site(rows, **memory))
+def columns(rows: np.ndarray, **statistics: object) -> dict[str, np.ndarray]:
+    return shift.channel_columns(site(rows, **statistics))
 
 
 def test_hand_worked_numbers():
-    """Fails if shift is in variances, forgets eps, has the wrong sign, or divides by the seen deviation.
+    """Fails if shift is in variances, forgets eps, has the wrong sign, or divides by the measured std.
 
-    Values 0 and 4: mean 2, variance 4. Remembered mean 1 and variance 3 + eps 1: shift (2 - 1) / 2, ratio 2 / 2.
+    Values 0 and 4: mean 2, variance 4. Running mean 1 and variance 3 + eps 1: shift (2 - 1) / 2, ratio 2 / 2.
     """
     rows = np.array([[[0.0, 4.0]], [[4.0, 0.0]]])
     found = columns(rows, running_mean=1, running_var=3, eps=1.0)
@@ -33,10 +33,10 @@ def test_hand_worked_numbers():
     assert found["kl"] == pytest.approx(0.125)
 
 
-def test_what_agrees_with_its_memory_is_not_shifted():
+def test_what_matches_its_statistics_is_not_shifted():
     """Fails if obs == running does not give d = 0, r = 1 and kl = 0."""
     rows = some_rows()
-    found = columns(rows, eps=0.0, **memory_of(rows))
+    found = columns(rows, eps=0.0, **running_stats_of(rows))
     np.testing.assert_allclose(found["shift"], 0, atol=1e-12)
     np.testing.assert_allclose(found["scale_ratio"], 1, rtol=1e-12)
     np.testing.assert_allclose(found["kl"], 0, atol=1e-12)
@@ -68,7 +68,7 @@ def test_distance_is_never_negative_and_zero_only_for_the_same(values, mean, var
 
 
 @given(st.floats(-3, 3), st.floats(0.2, 5))
-def test_distance_is_that_of_observed_to_remembered(d, r):
+def test_distance_is_that_of_observed_to_running(d, r):
     """Fails if KL(running || observed) is shown: checked against the integral of p log(p / q)."""
     x = np.linspace(-60, 60, 200_001)
     log_p = -(((x - d) / r) ** 2) / 2 - math.log(r)
@@ -83,13 +83,13 @@ def test_distance_is_that_of_observed_to_remembered(d, r):
 def test_moving_and_scaling_everything_changes_nothing():
     """Fails if any column depends on the unit of the inputs."""
     rows = some_rows()
-    memory = {"running_mean": np.array([0.1, 4.0, 9.0]), "running_var": np.array([0.3, 2.0, 80.0])}
-    plain = columns(rows, eps=0.0, **memory)
+    statistics = {"running_mean": np.array([0.1, 4.0, 9.0]), "running_var": np.array([0.3, 2.0, 80.0])}
+    plain = columns(rows, eps=0.0, **statistics)
     moved = columns(
         rows * -7 + 3,
         eps=0.0,
-        running_mean=memory["running_mean"] * -7 + 3,
-        running_var=memory["running_var"] * 49,
+        running_mean=statistics["running_mean"] * -7 + 3,
+        running_var=statistics["running_var"] * 49,
     )
     for name in ("scale_ratio", "kl", "shift_se", "shift_q"):
         np.testing.assert_allclose(moved[name], plain[name], rtol=1e-7, err_msg=name)
@@ -98,7 +98,7 @@ def test_moving_and_scaling_everything_changes_nothing():
 
 
 def test_a_constant_channel_is_infinitely_far_and_has_no_z():
-    """Fails if a channel without variance raises, warns, or reads as being on its memory.
+    """Fails if a channel without variance raises, warns, or reads as being on its running statistics.
 
     Its Gaussian is a point: KL is infinite, the ratio 0; a mean that no image changes has no error to divide by.
     """
@@ -124,7 +124,7 @@ def test_one_image_has_no_error():
 
 
 def test_without_running_statistics_nothing_is_defined():
-    """Fails if a norm that remembers nothing is compared with zeros and ones."""
+    """Fails if a norm without running statistics is compared with zeros and ones."""
     for kind in ("batch_norm", "layer_norm", "instance_norm"):
         record = site(some_rows(), kind=kind)
         for name, values in shift.channel_columns(record).items():
@@ -148,7 +148,7 @@ def test_poisoned_channels_are_nan_and_leave_the_others_alone():
     )
 
 
-# The error of the memory itself
+# The error of the running statistics itself
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_q_is_that_of_benjamini_and_hochberg():
 
 
 def test_known_probabilities_of_students_t():
-    """Fails if the twin itself is wrong: printed tables say t = 2.571 for 5 degrees and 5 percent, two-sided."""
+    """Fails if the reference itself is wrong: printed tables say t = 2.571 for 5 degrees and 5 percent, two-sided."""
     assert reference.two_sided(2.5706, 5) == pytest.approx(0.05, rel=1e-4)
     assert reference.two_sided(12.7062, 1) == pytest.approx(0.05, rel=1e-4)
     assert reference.two_sided(1.9842, 99) == pytest.approx(0.05, rel=1e-3)
@@ -254,14 +254,14 @@ def running_mean_of(n_channels: int, seed: int, momentum: float = 0.1) -> np.nda
 
 @pytest.mark.parametrize("n_images", [25, 200, 2000], ids=lambda n: f"{n} images")
 def test_z_of_data_that_did_not_move_has_variance_one(n_images):
-    """Fails if the error counts pixels, forgets the images, or forgets the noise of the memory.
+    """Fails if the error counts pixels, forgets the images, or forgets the noise of the running statistics.
 
-    700 channels of data from the same source as the memory: z must spread by about 1 and hardly any channel
-    may be called shifted. With few images the first term rules, with many the memory's.
+    700 channels of data from the same source as the running statistics: z must spread by about 1 and hardly any channel
+    may be called shifted. With few images the first term rules, with many that of the running statistics.
     """
     rows = simulated(700, n_images, 16 if n_images < 2000 else 4, seed=n_images)
-    memory = running_mean_of(700, seed=1)
-    record = site_of(rows, memory)
+    statistics = running_mean_of(700, seed=1)
+    record = site_of(rows, statistics)
     z = shift.channel_columns(record)["shift_z"]
     assert 0.85 < z.std() < 1.15
     assert abs(z.mean()) < 0.15
@@ -278,7 +278,7 @@ def test_an_error_that_counts_pixels_would_cry_wolf():
 
 
 def test_a_real_shift_is_found():
-    """Fails if the test never fires: half of the channels moved by half a deviation."""
+    """Fails if the test never fires: half of the channels moved by half a standard deviation."""
     rows = simulated(100, 200, 4, seed=7)
     rows[:, ::2] += 0.5
     q = shift.channel_columns(site_of(rows, np.zeros(100)))["shift_q"]
@@ -301,17 +301,17 @@ def site_of(rows: np.ndarray, running_mean: np.ndarray, momentum: float = 0.1) -
 
 
 def test_the_typical_ratio_of_variances_has_eps_on_both_sides():
-    """Fails if data that agree with the memory are said to vary less, because eps is large."""
+    """Fails if data that agree with the running statistics are said to vary less, because eps is large."""
     rows = np.stack([np.array([[-1.0, 1.0], [1.0, -1.0]]) * s for s in (1, 2, 3)], axis=1)
-    memory = {"running_mean": 0, "running_var": [1, 4, 9]}
-    assert shift.layer_columns(site(rows, eps=5.0, **memory))["var_ratio_median"] == pytest.approx(1)
-    memory["running_var"] = [2, 1, 3]
-    found = shift.layer_columns(site(rows, eps=5.0, **memory))["var_ratio_median"]
+    statistics = {"running_mean": 0, "running_var": [1, 4, 9]}
+    assert shift.layer_columns(site(rows, eps=5.0, **statistics))["var_ratio_median"] == pytest.approx(1)
+    statistics["running_var"] = [2, 1, 3]
+    found = shift.layer_columns(site(rows, eps=5.0, **statistics))["var_ratio_median"]
     assert found == pytest.approx(np.median([6 / 7, 9 / 6, 14 / 8]))
 
 
 def test_summary_of_hand_made_channels():
-    """Fails if shift_rms is a mean of absolute values, or the variance ratio one of deviations."""
+    """Fails if shift_rms is a mean of absolute values, or the variance ratio one of standard deviations."""
     rows = np.stack(
         [np.array([[-1.0, 1.0], [1.0, -1.0]]) * s + m for s, m in ((1, 3), (2, 4), (3, 0))], axis=1
     )

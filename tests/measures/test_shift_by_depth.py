@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from bnprobe.measures.shift_by_depth import Course, course
+from bnprobe.recording.names import NO_STATISTICS
 
 
 def layers(*verdicts: str, distances: list[float] | None = None) -> pd.DataFrame:
@@ -30,17 +31,17 @@ def test_where_it_opens_is_worst_and_has_healed():
 
 def test_a_shift_that_reaches_the_end_has_not_healed():
     """Fails if a last layer that could not be judged passes for a healed one."""
-    table = layers("mean and scale shifted", "same", "mean shifted", "too few samples", "no memory")
+    table = layers("mean and scale shifted", "same", "mean shifted", "too few samples", NO_STATISTICS)
     assert course(table) == Course(opens=0, worst=0, healed=None, n_shifted=2, n_judged=3)
 
 
 def test_layers_that_could_not_be_judged_are_passed_over():
     """Fails if a layer norm between two batch norms heals or opens anything."""
-    table = layers("never updated", "no memory", "scale shifted", "no memory", "too few samples", "same")
+    table = layers("never updated", NO_STATISTICS, "scale shifted", NO_STATISTICS, "too few samples", "same")
     assert course(table) == Course(opens=2, worst=2, healed=5, n_shifted=1, n_judged=2)
 
 
-@pytest.mark.parametrize("verdicts", [(), ("same", "same"), ("no memory",)])
+@pytest.mark.parametrize("verdicts", [(), ("same", "same"), (NO_STATISTICS,)])
 def test_no_shift_has_no_course(verdicts):
     """Fails if an empty table raises."""
     found = course(layers(*verdicts))

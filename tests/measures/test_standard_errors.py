@@ -19,7 +19,7 @@ from measures import drawn
 from measures.sites import recording, some_rows
 
 N_SAMPLES, N_STEPS, N_CHANNELS = 64, 20, 16
-MEMORY = {"running_mean": np.zeros(N_CHANNELS), "running_var": np.ones(N_CHANNELS)}
+STATISTICS = {"running_mean": np.zeros(N_CHANNELS), "running_var": np.ones(N_CHANNELS)}
 
 
 def sequences(rng: np.random.Generator, n: int = N_SAMPLES) -> np.ndarray:
@@ -32,11 +32,11 @@ def sequences(rng: np.random.Generator, n: int = N_SAMPLES) -> np.ndarray:
 
 def recorded(x: np.ndarray, **about: object) -> Recording:
     """What `BatchNorm1d` on `x.reshape(-1, C)` leaves: rows (n T, C, 1) of n samples."""
-    record = drawn.record_of(x.reshape(-1, N_CHANNELS, 1), **MEMORY)
+    record = drawn.record_of(x.reshape(-1, N_CHANNELS, 1), **STATISTICS)
     return recording(record, **{"n_images": len(x), **about})
 
 
-def test_of_two_halves_of_the_same_sequences_nothing_surely_changed():
+def test_of_two_halves_of_the_same_sequences_nothing_changed_significantly():
     """Fails if rows are counted for samples: of 12 seeds, 32 tests each, none to few may be below q = 0.01."""
     called, verdicts = [], set()
     for seed in range(12):

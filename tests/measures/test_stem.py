@@ -1,4 +1,4 @@
-"""What the stem knows: a known data set is read back, and whatever cannot be known is not told."""
+"""What the stem reveals: a known data set is read back, and whatever cannot be known is not reported."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_without_the_preprocessing_there_are_only_units_of_the_input():
 
 
 def test_a_fresh_network_is_not_trusted():
-    """Fails if running means of 0 pass for a memory of grey images."""
+    """Fails if running means of 0 pass for running statistics of grey images."""
     found = stem(recorded(Net().eval(), images()))
     assert not found.trusted
     assert found.mean_rgb is None
@@ -248,9 +248,9 @@ def test_one_input_channel_is_told_in_pixels_and_not_as_a_colour():
             "stores no running statistics",
         ),
     ],
-    ids=["nothing found", "no stem", "no memory"],
+    ids=["nothing found", "no stem", "no running statistics"],
 )
-def test_other_networks_are_told_that_nothing_can_be_told(changes, says):
+def test_other_networks_get_a_sentence_and_no_colour(changes, says):
     """Fails if a network without such a stem has a colour, or an error instead of a sentence."""
     report = bnprobe.report(recording(site(some_rows(), **changes)))
     assert not report.stem.trusted

@@ -1,4 +1,4 @@
-"""The tables: every column against its twin from raw tensors, the contract, and the glossary."""
+"""The tables: every column against its reference from raw tensors, the contract, and the glossary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bnprobe.measures import glossary, tables
 from bnprobe.recording import Recording
 from measures import reference
 from measures.expected import assert_tables_true
-from measures.sites import memory_of, recording, site, some_rows
+from measures.sites import recording, running_stats_of, site, some_rows
 
 CHANNELS = {
     "layer": "O",
@@ -151,14 +151,14 @@ def test_a_recording_of_nothing_has_empty_tables():
 def test_modes_and_what_normalized():
     """Fails if the layer's flag and the statistics in use are taken for the same thing."""
     rows = some_rows()
-    memory = memory_of(rows)
+    statistics = running_stats_of(rows)
     changes = [
         {"n_calls": 4},
         {"n_calls": 4, "n_calls_training": 4, "n_calls_running": 0},
         {"n_calls": 4, "n_calls_training": 1, "n_calls_running": 3},
         {"n_calls": 4, "n_calls_training": 4, "n_calls_running": 4},
     ]
-    layers = [site(rows, str(i), **{"n_calls_running": 4, **c}, **memory) for i, c in enumerate(changes)]
+    layers = [site(rows, str(i), **{"n_calls_running": 4, **c}, **statistics) for i, c in enumerate(changes)]
     found = tables(recording(*layers, site(rows, "ln", "layer_norm"))).layers
     assert found["mode"].tolist() == ["eval", "train", "mixed", "train", "eval"]
     assert found["normalized_by"].tolist() == ["running", "batch", "both", "running", "sample"]
@@ -176,9 +176,9 @@ def test_values_that_are_not_finite_are_counted_and_nowhere_else(value):
     found = tables(probe.recording).channels
     assert found["n_values"].tolist() == [70, 70, 66]
     assert found["n_nonfinite"].tolist() == [0, 0, 4]
-    twins = reference.six(spoilt[:, 2].ravel())
-    assert found["pre_mean"][2] == pytest.approx(twins["mean"], rel=1e-12)
-    assert found["pre_var"][2] == pytest.approx(twins["var"], rel=1e-12)
+    expected = reference.six(spoilt[:, 2].ravel())
+    assert found["pre_mean"][2] == pytest.approx(expected["mean"], rel=1e-12)
+    assert found["pre_var"][2] == pytest.approx(expected["var"], rel=1e-12)
     assert found["pre_var"][0] == pytest.approx(rows[:, 0].var(), rel=1e-12)
     assert tables(probe.recording).layers["n_nonfinite"].tolist() == [4]
 

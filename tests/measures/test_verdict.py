@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from bnprobe.measures import verdict
+from bnprobe.recording.names import NO_STATISTICS, VERDICTS
 from measures import drawn
-from measures.sites import memory_of, site, some_rows
+from measures.sites import running_stats_of, site, some_rows
 
-MEMORY = drawn.memory(np.random.default_rng(77))
-"""One training run's memory of images as they are drawn here."""
+STATISTICS = drawn.statistics(np.random.default_rng(77))
+"""Running statistics of one training run on images as they are drawn here."""
 
 
-def judged(rows: np.ndarray, **memory: object) -> str:
-    return str(verdict.layer_columns(drawn.record_of(rows, **{**MEMORY, **memory}))["verdict"])
+def judged(rows: np.ndarray, **statistics: object) -> str:
+    return str(verdict.layer_columns(drawn.record_of(rows, **{**STATISTICS, **statistics}))["verdict"])
 
 
 def drawn_at(seed: int, n: int) -> np.ndarray:
@@ -24,14 +25,16 @@ def drawn_at(seed: int, n: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n_images", [300, 1500])
-def test_data_of_the_remembered_kind_are_the_same(n_images):
+def test_data_of_the_trained_kind_are_the_same(n_images):
     """Fails if certainty alone decides: 30 memories and 30 data sets of one source, with correlated pixels.
 
     No shift may be seen in any, and all but a few must be recognized.
     """
     rng = np.random.default_rng(n_images)
     found = Counter(
-        verdict.layer_columns(drawn.record_of(drawn.images(rng, n_images), **drawn.memory(rng)))["verdict"]
+        verdict.layer_columns(drawn.record_of(drawn.images(rng, n_images), **drawn.statistics(rng)))[
+            "verdict"
+        ]
         for _ in range(30)
     )
     assert set(found) <= {"same", "too few samples"}
@@ -56,15 +59,15 @@ def test_planted_shifts_are_found(n_images, scale, shift, expected):
 
 @pytest.mark.parametrize("n_images", [60, 100, 150])
 def test_a_real_shift_is_never_called_sameness(n_images):
-    """Fails if what looks moved but is not sure passes for proof that nothing moved."""
+    """Fails if what looks shifted but is not significant passes for proof that nothing moved."""
     for seed in range(12):
         assert judged(drawn_at(seed, n_images) * 0.8) in ("scale shifted", "too few samples")
 
 
 def test_a_shift_that_is_certain_but_too_small_to_matter_is_none():
-    """Fails if the size is not asked for: 0.1 deviations on 4,000 images are beyond doubt."""
+    """Fails if the size is not asked for: 0.1 standard deviations on 4,000 images are beyond doubt."""
     rows = drawn_at(3, 4000) + 0.1
-    record = drawn.record_of(rows, **{**MEMORY, "running_mean": rows.mean((0, 2)) - 0.1})
+    record = drawn.record_of(rows, **{**STATISTICS, "running_mean": rows.mean((0, 2)) - 0.1})
     from bnprobe.measures import shift
 
     assert shift.layer_columns(record)["shifted_share"] > 0.9
@@ -86,7 +89,7 @@ def test_eight_images_are_too_few():
 
 
 def test_eight_images_are_enough_for_a_shift_that_overwhelms():
-    """Fails if too few images silence a preprocessing gone wrong: three deviations, or pixels in 0 to 255."""
+    """Fails if too few images silence a preprocessing gone wrong: three standard deviations, or pixels in 0 to 255."""
     assert judged(drawn_at(1, 8) + 3) == "mean shifted"
     assert judged(drawn_at(1, 8) * 255 + 120).endswith("scale shifted")
 
@@ -111,13 +114,13 @@ ROWS = some_rows(40)
     [{"gamma": [0.5, 2, 1], "beta": 0}, {"gamma": 1, "beta": 0}, {}],
     ids=["trained", "fresh", "none"],
 )
-def test_a_memory_of_zeros_and_ones_was_never_updated(learned):
-    """Fails if a memory that holds nothing is compared with the data."""
+def test_statistics_of_zeros_and_ones_were_never_updated(learned):
+    """Fails if running statistics that hold nothing are compared with the data."""
     record = site(ROWS, running_mean=0, running_var=1, **learned)
     assert verdict.layer_columns(record)["verdict"] == "never updated"
 
 
-def test_one_channel_that_moved_makes_a_memory():
+def test_one_channel_that_moved_is_enough_to_judge():
     """Fails if any channel at 0 and 1 is enough."""
     record = site(ROWS, running_mean=[0, 0, 1e-6], running_var=1)
     assert verdict.layer_columns(record)["verdict"] != "never updated"
@@ -127,22 +130,22 @@ def test_one_channel_that_moved_makes_a_memory():
     "changes",
     [{}, {"kind": "layer_norm"}, {"kind": "instance_norm"}, {"running_mean": np.nan, "running_var": np.nan}],
 )
-def test_no_memory(changes):
+def test_no_running_statistics(changes):
     """Fails if a norm without running statistics, or with poisoned ones, is judged."""
     found = verdict.layer_columns(site(ROWS, **changes))
-    assert found["verdict"] == "no memory"
+    assert found["verdict"] == NO_STATISTICS
     assert np.isnan([found["mean_moved"], found["scale_moved"]]).all()
 
 
 def test_nothing_seen_is_too_few():
-    """Fails if a layer that saw only NaN is the same as remembered, or warns."""
+    """Fails if a layer that saw only NaN is the same, or warns."""
     record = site(ROWS * np.nan, running_mean=0.5, running_var=1)
     assert verdict.layer_columns(record)["verdict"] == "too few samples"
 
 
 def test_every_verdict_is_a_known_one_and_the_shares_are_shares():
     """Fails if a verdict is misspelt somewhere."""
-    record = site(ROWS, **memory_of(ROWS))
+    record = site(ROWS, **running_stats_of(ROWS))
     found = verdict.layer_columns(record)
-    assert found["verdict"] in verdict.VERDICTS
+    assert found["verdict"] in VERDICTS
     assert found["mean_moved"] == 0

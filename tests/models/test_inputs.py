@@ -101,7 +101,7 @@ def test_changed_numbers_replace_the_weights_own(picture):
 
 
 def test_changed_numbers_are_refused_where_the_model_sets_them():
-    raised(BnprobeError, "raft_small takes no size of yours.*Leave it out", "raft_small", size=64)
+    raised(BnprobeError, "raft_small does not take size: only.*Leave it out", "raft_small", size=64)
 
 
 @pytest.mark.parametrize(

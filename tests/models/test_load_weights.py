@@ -32,7 +32,7 @@ def test_provenance_is_the_files_own_hash():
     file = put_in_cache("resnet18", torchvision.models.resnet18().state_dict())
     words = models.subject("resnet18", weights="DEFAULT").weights
     assert hashlib.sha256(file.read_bytes()).hexdigest()[:8] in words
-    assert words.endswith("(not the one its name promises)")
+    assert words.endswith("(does not match the hash in its name)")
 
 
 def test_checkpoint_that_does_not_fit_lists_what_differs(tmp_path):

@@ -24,12 +24,13 @@ def recorded(model: nn.Module) -> bnprobe.Recording:
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_recomputation_is_not_counted_twice(use_reentrant: bool):
-    """Fails if the second run joins the totals, or its gradients are lost."""
+    """Fails if the second run of a checkpointed part, during backward, joins the totals, or its gradients are lost."""
     recording = recorded(Checkpointed(use_reentrant).double().train())
-    assert {r.layer: (r.n_calls, r.n_images) for r in recording.layers} == dict.fromkeys(
-        ("before", "middle.1", "after"), (3, 9)
+    assert {r.layer: (r.call, r.n_calls, r.n_images) for r in recording.layers} == dict.fromkeys(
+        ("before", "middle.1", "after"), (0, 3, 9)
     )
     assert all(record.gradient.n_passes == 3 for record in recording.layers)
+    assert (recording.about.n_forwards, recording.about.n_images) == (3, 9)
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
@@ -71,3 +72,14 @@ def test_a_checkpointed_norm_used_twice():
 
     recording = recorded(Two().double().train())
     assert [(r.call, r.n_calls, r.gradient.n_passes) for r in recording.layers] == [(0, 3, 3), (1, 3, 3)]
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_recomputation_of_the_whole_model_is_not_counted_twice(use_reentrant: bool):
+    """Fails if the pass of the model itself, run again during backward, adds its images a second time."""
+    model = BY_NAME["in-place ReLU"].model(training=True)
+    with bnprobe.attach(model) as probe:
+        for x in BY_NAME["batch norm"].batches():
+            checkpoint(model, x.requires_grad_(), use_reentrant=use_reentrant).square().sum().backward()
+    assert probe.recording.layers[0].n_calls == 3
+    assert (probe.recording.about.n_forwards, probe.recording.about.n_images) == (3, 9)

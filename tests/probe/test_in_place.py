@@ -9,6 +9,7 @@ import pytest
 import torch
 from support import oracles
 from support.models import BY_NAME, BatchNormAct2d, C, learn
+from support.runs import recorded
 from support.witness import Witness, assert_recording_true
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,13 +47,6 @@ class Overwrites(nn.Module):
                 .mul_(scale[:, None, None])
                 .add_(self.bias[:, None, None])
             )
-
-
-def recorded(model: nn.Module, *batches: Tensor) -> bnprobe.Recording:
-    with bnprobe.attach(model) as probe:
-        for x in batches:
-            model(x)
-    return probe.recording
 
 
 class Residual(nn.Module):
@@ -141,3 +135,10 @@ def test_a_norm_with_its_activation_inside():
     record = probe.recording.layers[0]
     assert record.mismatch > 0.01
     np.testing.assert_array_equal(record.post.low >= 0, True)
+
+
+def test_in_place_relu_does_not_reach_the_output():
+    """Fails if the output is read after the next layer changed it: its minimum would be 0."""
+    case = BY_NAME["in-place ReLU"]
+    record = recorded(case.model(), *case.batches()).layers[0]
+    assert record.post.low.min() < -0.1

@@ -327,7 +327,7 @@ def test_inputs_keep_their_grad(labelled):
 def own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model of ten classes that the command line can build."""
     (tmp_path / "ownnet.py").write_text(
-        "from test_drive import Classifier\n\n\ndef build():\n    return Classifier()\n"
+        f"from {__name__} import Classifier\n\n\ndef build():\n    return Classifier()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     return "ownnet:build"
@@ -383,3 +383,37 @@ def test_another_loss_is_refused_in_one_line(own_model, capsys):
     """Fails if an unknown name is looked up somewhere and fails late."""
     assert main(["report", own_model, "--loss", "hinge"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "batches", [torch.randn(4, C, H, W), None, 3, "images"], ids=["tensor", "None", "number", "path"]
+)
+def test_batches_that_are_none_say_what_to_give(batches: Any):
+    """Fails if `record` iterates over the rows of a tensor, or ends in a TypeError of Python's."""
+    with pytest.raises(BnprobeError, match=r"Of one batch give \[batch\]"):
+        bnprobe.record(BY_NAME["batch norm"].model(dtype=torch.float32), batches)
+
+
+def test_a_loss_without_targets_says_so():
+    """Fails if the error of a loss function that was given None comes up raw."""
+    model = nn.Sequential(BY_NAME["batch norm"].model(dtype=torch.float32), nn.Flatten())
+    with pytest.raises(BnprobeError, match="Give batches of"):
+        bnprobe.record(
+            model, [BY_NAME["batch norm"].batches(dtype=torch.float32)[0]], loss=nn.functional.cross_entropy
+        )
+    recording = bnprobe.record(
+        model,
+        [BY_NAME["batch norm"].batches(dtype=torch.float32)[0]],
+        loss=lambda output, y: output.square().sum(),
+    )
+    assert recording.layers[0].gradient is not None
+
+
+def test_a_generator_of_batches_of_a_dataset_without_iter():
+    """Fails if a dataset that can only be indexed is refused as no batches."""
+
+    class Indexed:
+        def __getitem__(self, i: int) -> Tensor:
+            return BY_NAME["batch norm"].batches()[i]
+
+    assert bnprobe.record(BY_NAME["batch norm"].model(), Indexed()).about.n_images == 9  # type: ignore[arg-type]

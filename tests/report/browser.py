@@ -39,6 +39,9 @@ const root = document.querySelector('[data-ready=true]');
 return Boolean(root && root.querySelector('.stage') && root.querySelector('.stage').dataset.shown !== undefined);
 """
 
+PATIENCE = 240
+"""Seconds that a script may take: looking for barriers takes a busy machine more than the usual 30."""
+
 
 def need_browser() -> None:
     """Skip, or fail where a browser is asked for by BNPROBE_BROWSER=required, when there is none."""
@@ -152,6 +155,7 @@ def reader(profile: Path) -> Iterator[Reader]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    driver.set_script_timeout(PATIENCE)
     try:
         yield Reader(driver)
     finally:

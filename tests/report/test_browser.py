@@ -13,7 +13,7 @@ from torch import nn
 
 import bnprobe
 from bnprobe.report.colours import FAINT, ROLES
-from bnprobe.report.page.numbers import number, visible
+from bnprobe.report.numbers import number, visible
 
 pytest.importorskip("selenium", reason="the test extra brings selenium")
 from selenium.webdriver.common.keys import Keys
@@ -258,8 +258,10 @@ def test_roles_have_the_colours_of_paper(browser, page, dark):
     ink, muted, paper = (rgb(browser.run(style, name).strip()) for name in ("ink", "muted", "paper"))
     faint = FAINT * muted + (1 - FAINT) * paper
     own = {"dead": ink, "constant": muted, "unknown": faint}
-    assert [name for name, _ in shown] == list(ROLES)
-    for name, colour in shown:
+    labels = [name for name, _ in shown]
+    assert labels[:2] + labels[-2:] == ["dead", "constant", "saturated", "unknown"]
+    assert labels[2:5] == ["rarely on (rare)", "active (mixed)", "always on (linear)"]
+    for name, (_, colour) in zip(ROLES, shown, strict=True):
         found = [float(part) for part in re.findall(r"\d+", colour)]
         np.testing.assert_allclose(found, own.get(name, rgb(ROLES[name])), atol=0.51, err_msg=name)
 
@@ -295,7 +297,9 @@ def test_a_frame_on_the_map_picks_channels_everywhere(reading):
     ).release().perform()
     reading.choose("Layer", "0")
     reading.until("return document.querySelector('.stage').dataset.shown === 'stage0.0.1'")
-    picked, total = map(int, re.search(r"(\d+) channels picked here, (\d+)", reading.words(".chip")).groups())
+    picked, total = map(
+        int, re.search(r"(\d+) channels selected here, (\d+)", reading.words(".chip")).groups()
+    )
     assert 8 <= picked <= 10, "half of 16 channels"
     assert 16 <= total <= 20, "and of another 16"
     assert reading.run("return document.querySelectorAll('.stage tbody tr').length") == picked
@@ -312,7 +316,7 @@ def test_a_frame_in_the_plane_shows_on_the_map(reading):
         120, 120
     ).release().perform()
     reading.until("return !document.querySelector('.chip').hidden")
-    picked = int(re.search(r"(\d+) channels? picked here", reading.words(".chip"))[1])
+    picked = int(re.search(r"(\d+) channels? selected here", reading.words(".chip"))[1])
     assert 0 < picked < 70
     assert reading.run("return document.querySelector('.board canvas').toDataURL()") != before
     assert reading.run("return document.querySelectorAll('.stage tbody tr').length") == min(picked, 40)
@@ -344,9 +348,9 @@ def test_the_keyboard_does_what_the_pointer_does(reading):
     reading.until(f"return document.querySelector('.stage').dataset.shown === {layer!r}")
     assert reading.run("return location.hash").endswith(f"channel={channel}")
     board.send_keys(Keys.SHIFT + Keys.ARROW_DOWN + Keys.NULL)
-    reading.until("return document.querySelector('.chip').textContent.includes('picked')")
+    reading.until("return document.querySelector('.chip').textContent.includes('selected')")
     board.send_keys(Keys.ESCAPE)
-    reading.until("return !document.querySelector('.chip').textContent.includes('picked')")
+    reading.until("return !document.querySelector('.chip').textContent.includes('selected')")
 
 
 # The table

@@ -133,10 +133,10 @@ def test_bins_set_by_the_memory_are_not_written():
 
         return replace(record, **histograms)
 
-    assert place_before(moved(pre_histogram=at(MEMORY["running_mean"], sigma))) == "memory"
+    assert place_before(moved(pre_histogram=at(MEMORY["running_mean"], sigma))) == "running"
     assert place_before(moved(pre_histogram=at(MEMORY["running_mean"] + sigma, sigma))) == "own"
     assert place_before(moved(pre_histogram=at(MEMORY["running_mean"], 1.01 * sigma))) == "own"
-    assert place_after(moved(post_histogram=at([0, 1, 2], [2, 3, 0.5]))) == "aim"
+    assert place_after(moved(post_histogram=at([0, 1, 2], [2, 3, 0.5]))) == "target"
     assert place_after(moved(post_histogram=at([0, 1, 2], [2, -3, 0.5]))) == "own"
 
 
@@ -236,14 +236,14 @@ def test_a_cell_of_a_notebook_is_smaller_than_a_page():
 
 
 def script(name: str) -> str:
-    return resources.files("bnprobe.report.browser").joinpath(name).read_text("utf-8")
+    return resources.files("bnprobe.report.browser").joinpath("js", name).read_text("utf-8")
 
 
 def test_every_script_is_on_the_page():
     """Fails if a file is written and never put in, or d3 is not the one that was released."""
     import hashlib
 
-    folder = resources.files("bnprobe.report.browser")
+    folder = resources.files("bnprobe.report.browser").joinpath("js")
     there = {path.name for path in folder.iterdir() if path.name.endswith(".js")}
     assert there == {f"{part}.js" for part in PARTS} | {"d3.min.js"}
     assert hashlib.sha256(script("d3.min.js").encode()).hexdigest() == D3, "d3 7.9.2 as released"

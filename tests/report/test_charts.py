@@ -8,17 +8,27 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from bnprobe.report import figures
-from bnprobe.report.colours import MEMORY, SEEN
-from bnprobe.report.figures import charts
-from bnprobe.report.figures.specs import Band, Cloud, Curves, Line, Part, Stack, Swatch
-from report.pictured import upright
+from bnprobe.report.colours import EXPECTED, MEASURED
+from bnprobe.report.figures.specs import (
+    Band,
+    ByDepth,
+    Cloud,
+    Clouds,
+    Curves,
+    Line,
+    Part,
+    Stack,
+    Swatch,
+    Swatches,
+)
+from report.pictured import svg_of, upright
 
 NAMES = [f"stage{i // 3}.norm{i}" for i in range(9)]
 
 
 def drawn(*panels: Curves | Stack, names: list[str] = NAMES) -> Figure:
     with figures.style("x"):
-        return charts.by_depth(names, names, panels)
+        return figures.draw(ByDepth(tuple(names), tuple(names), panels))
 
 
 def test_names_stand_once_below_all_panels():
@@ -35,7 +45,9 @@ def test_names_stand_once_below_all_panels():
 def test_lines_are_the_values_with_gaps_where_there_are_none():
     """Fails if an infinite value costs the picture, or a gap is drawn as zero."""
     values = np.array([1.0, np.inf, 3.0, np.nan, 5.0, 6.0, 7.0, 8.0, -np.inf])
-    axes = drawn(Curves("a", (Line(values, "seen", SEEN),), Band(values - 1, values + 1), unit="σ")).axes[0]
+    axes = drawn(Curves("a", (Line(values, "seen", MEASURED),), Band(values - 1, values + 1), unit="σ")).axes[
+        0
+    ]
     x, y = axes.lines[0].get_data()
     assert x.tolist() == list(range(9))
     np.testing.assert_array_equal(y, [1, np.nan, 3, np.nan, 5, 6, 7, 8, np.nan])
@@ -51,7 +63,7 @@ def test_a_logarithmic_panel_without_a_positive_value_is_drawn():
 def test_parts_are_stacked_to_the_whole():
     """Fails if a part starts at zero, or the last site is cut off."""
     shares = np.linspace(0, 1, 9)
-    parts = (Part(shares, "one", SEEN), Part(1 - shares, "two", MEMORY))
+    parts = (Part(shares, "one", MEASURED), Part(1 - shares, "two", EXPECTED))
     axes = drawn(Stack("a", parts)).axes[0]
     filled = {c.get_label(): c.get_paths()[0].vertices for c in axes.collections}
     low, high = filled["one"], filled["two"]
@@ -81,7 +93,7 @@ def test_a_large_cloud_is_an_image(n, image):
     """Fails if a page of 26,000 channels holds as many circles."""
     rng = np.random.default_rng(0)
     x = np.append(rng.normal(size=n), np.nan)
-    svg = figures.to_svg("x", lambda: charts.clouds((Cloud("a", x, x + 1, "predicted", "measured"),)))
+    svg = svg_of(Clouds((Cloud("a", x, x + 1, "predicted", "measured"),)))
     assert ("<image" in svg) == image
     assert len(svg) < 200_000
     assert "predicted" in svg
@@ -90,10 +102,10 @@ def test_a_large_cloud_is_an_image(n, image):
 def test_an_empty_cloud_is_drawn():
     """Fails if a quantile of nothing ends the picture."""
     nothing = np.full(3, np.nan)
-    assert "<svg" in figures.to_svg("x", lambda: charts.clouds((Cloud("a", nothing, nothing, "x", "y"),)))
+    assert "<svg" in svg_of(Clouds((Cloud("a", nothing, nothing, "x", "y"),)))
 
 
 def test_a_swatch_has_its_colour_also_where_it_lies_beyond_the_colours():
     """Fails if a decoded mean of 1.01 costs the picture, or red and blue are swapped."""
-    svg = figures.to_svg("x", lambda: charts.swatches((Swatch((1.01, 0.5, -0.01), "a"),)))
+    svg = svg_of(Swatches((Swatch((1.01, 0.5, -0.01), "a"),)))
     assert "#ff8000" in svg or "#ff7f00" in svg

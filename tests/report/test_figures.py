@@ -13,6 +13,7 @@ from measures.sites import memory_of, recording, site, some_rows
 
 from bnprobe.measures import tables
 from bnprobe.report import colours, figures
+from bnprobe.report.chapters.overview import network_map
 from bnprobe.report.figures import maps, to_svg
 from report.pictured import upright
 
@@ -26,7 +27,7 @@ def channels_of(record: object) -> object:
 def plain(text: str = "hello") -> Figure:
     figure = Figure(figsize=(2, 1))
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=colours.SEEN)
+    axes.plot([0, 1], [0, 1], color=colours.MEASURED)
     axes.set_title(text)
     return figure
 
@@ -72,8 +73,8 @@ def test_colours_follow_the_page():
     """Fails if ink is fixed, which on a dark page cannot be seen."""
     svg = to_svg("one", plain)
     assert "var(--ink)" in svg
-    assert "var(--seen)" in svg
-    for fixed in (colours.INK, colours.MUTED, colours.PAPER, colours.SEEN, colours.MEMORY):
+    assert "var(--measured)" in svg
+    for fixed in (colours.INK, colours.MUTED, colours.PAPER, colours.MEASURED, colours.EXPECTED):
         assert fixed not in svg
 
 
@@ -105,7 +106,7 @@ def test_the_map_has_a_column_per_site_and_the_names_below():
         site(ROWS, "b", "layer_norm", gamma=1.5),
     ]
     with figures.style("x"):
-        picture = figures.network(tables(recording(*layers)).channels)
+        picture = figures.draw(network_map(tables(recording(*layers)).channels))
     (named,) = filter(None, map(upright, picture.axes))
     assert named == [(0.5, "a (3)"), (1.5, "a call 2 (3)"), (2.5, "b (3)")]
 
@@ -116,7 +117,7 @@ def test_a_network_of_hundreds_of_norms_is_still_one_picture():
         site(some_rows(2, 2, 2), f"blocks.{i}.norm", "layer_norm", histograms=False) for i in range(150)
     ]
     with figures.style("x"):
-        picture = figures.network(tables(recording(*layers)).channels)
+        picture = figures.draw(network_map(tables(recording(*layers)).channels))
     (named,) = filter(None, map(upright, picture.axes))
     assert len(named) == 50
     assert named[1] == (3.5, "blocks.3.norm (2)")
@@ -127,7 +128,9 @@ def test_maps_show_what_there_is():
 
     def titles(record: object) -> str:
         with figures.style("x"):
-            return " | ".join(axes.get_title("left") for axes in figures.network(channels_of(record)).axes)
+            return " | ".join(
+                axes.get_title("left") for axes in figures.draw(network_map(channels_of(record))).axes
+            )
 
     assert "remembered" not in titles(site(ROWS, kind="layer_norm"))
     stored = titles(site(ROWS, **memory_of(ROWS)))

@@ -15,9 +15,11 @@ import bnprobe
 from bnprobe.measures import tables
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.report import figures
-from bnprobe.report.formats.html import to_html, with_code
-from bnprobe.report.page.numbers import number
+from bnprobe.report.chapters.overview import network_map
+from bnprobe.report.formats.html import with_code
+from bnprobe.report.numbers import number
 from report import pages
+from report.pictured import svg_of, the_map_raises
 
 HOSTILE = {
     "script": "<script>alert(1)</script>",
@@ -38,7 +40,7 @@ HOSTILE = {
 
 
 def drawn(recorded: Recording) -> str:
-    return to_html(bnprobe.report(recorded)._page)
+    return bnprobe.report(recorded)._html()
 
 
 @pytest.fixture
@@ -155,8 +157,8 @@ def test_every_site_and_every_lack_has_its_place(document, all_kinds):
     assert "spare" in words
     assert "odd (StrangeNorm)" in words
     first, second = (text for text in texts if text.startswith("stem.again"))
-    assert re.search(r"the variance is 1(\.0+)? times the remembered one", first)
-    assert re.search(r"the variance is 4(\.0+)? times the remembered one", second)
+    assert re.search(r"the variance is 1(\.0+)? times the running variance", first)
+    assert re.search(r"the variance is 4(\.0+)? times the running variance", second)
     calls = [record for record in all_kinds.layers if record.layer == "stem.again"]
     for record, text in zip(calls, (first, second), strict=True):
         for variance in record.pre.var_population:
@@ -216,7 +218,7 @@ def test_names_are_text_in_pictures_too(name):
     rows = some_rows()
     sites = [site(rows, path, gamma=1, beta=0, **memory_of(rows)) for path in (HOSTILE[name], "a", "b")]
     channels = tables(recording(*sites)).channels
-    svg = figures.to_svg("network", lambda: figures.network(channels))
+    svg = svg_of(network_map(channels), "network")
     page = f"<!doctype html><html lang=en><head><title>x</title></head><body>{svg}</body></html>"
     document = pages.parsed(page)
     pages.assert_loads_nothing(document)
@@ -266,11 +268,7 @@ def test_a_live_model_with_hostile_paths(undrawn):
 )
 def test_a_picture_that_fails_costs_a_sentence_and_not_the_page(monkeypatch, error):
     """Fails if one bad picture ends the page, hides its error, or takes the other pictures along."""
-
-    def fail(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(figures, "network", fail)
+    the_map_raises(monkeypatch, error)
     with pytest.warns(RuntimeWarning, match="'network' could not be drawn: .*no room"):
         page = drawn(recording(site(some_rows(), gamma=1, beta=0)))
     document = pages.assert_sound(page)
@@ -281,22 +279,14 @@ def test_a_picture_that_fails_costs_a_sentence_and_not_the_page(monkeypatch, err
 
 def test_interruption_is_not_taken_for_a_bad_picture(monkeypatch):
     """Fails if Ctrl-C while drawing is swallowed."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(figures, "network", interrupt)
+    the_map_raises(monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         drawn(recording(site(some_rows(), gamma=1, beta=0)))
 
 
 def test_the_error_of_a_picture_is_text_too(monkeypatch):
     """Fails if an error message, which may quote a layer's name, is believed to be markup."""
-
-    def fail(*_: object) -> None:
-        raise ValueError("<script>alert(1)</script>")
-
-    monkeypatch.setattr(figures, "network", fail)
+    the_map_raises(monkeypatch, ValueError("<script>alert(1)</script>"))
     with pytest.warns(RuntimeWarning):
         page = drawn(recording(site(some_rows(), gamma=1, beta=0)))
     pages.assert_sound(page)

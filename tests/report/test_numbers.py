@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnprobe.report.page.numbers import MISSING, count, listed, number, share, shorten, visible
+from bnprobe.report.numbers import MISSING, count, listed, number, share, shorten, visible
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +10,7 @@ from measures.sites import memory_of, recording, site, some_rows
 
 import bnprobe
 from bnprobe.recording import Recording
+from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
 
 ROWS = some_rows(40)
@@ -39,7 +39,7 @@ def test_the_sections_in_their_order():
     """Fails if the answer does not stand before the tables, or a section is lost."""
     page = bnprobe.report(recording(site(ROWS, **MEMORY)))._page
     names = [s.id for s in page.sections]
-    told = ["memory", "shape", "variance", "affine", "untold"]
+    told = ["running-stats", "shape", "variance", "affine", "not-measured"]
     assert names == ["probed", "answer", "findings", "network", *told, "layers", "glossary"]
 
 
@@ -56,22 +56,26 @@ def test_what_was_probed_is_said_as_it_was_recorded():
 
 def test_kinds_are_counted():
     """Fails if one norm is called norms, or kinds are lost in the sum."""
-    assert answer(site(ROWS)).startswith("Net holds 1 batch norm; 40 images went through it in eval mode.")
+    assert "Net has 1 batch norm. Measured on 40 samples in eval mode." in answer(site(ROWS))
+    planar = replace(site(ROWS), class_name="BatchNorm2d")
+    assert "Net has 1 batch norm. Measured on 40 images in eval mode." in answer(planar)
     kinds = ("batch_norm", "layer_norm", "layer_norm", "rms_norm", "my_norm")
     many = answer(*(site(ROWS, str(i), kind) for i, kind in enumerate(kinds)))
-    assert many.startswith("Net holds 5 norms (1 batch norm, 2 layer norms, 1 RMS norm, 1 my_norm);")
+    assert "Net has 5 norms (1 batch norm, 2 layer norms, 1 RMS norm, 1 my_norm). Measured" in many
     mixed = answer(site(ROWS, "a"), site(ROWS, "b", n_calls_training=1))
-    assert "in more than one mode" in mixed
+    assert "40 samples partly in train and partly in eval mode." in mixed
 
 
 @pytest.mark.parametrize(
     ("scale", "words"),
-    [(1.0, "look much like"), (1.2, "look much like"), (1.3, "differ from"), (0.75, "differ from")],
+    [(1.0, "match"), (1.2, "match"), (1.3, "do not match"), (0.75, "do not match")],
 )
-def test_whether_the_data_look_as_remembered(scale, words):
+def test_whether_the_data_match_the_running_statistics(scale, words):
     """Fails if the verdict and the number beside it disagree."""
     said = answer(site(ROWS, eps=0.0, **at(scale)))
-    assert f"The data {words} what the batch norms remember" in said
+    assert said.startswith(f"As far as 40 samples can tell, your inputs {words} the training data: ")
+    percent = {1.0: "equal to", 1.2: "20 % above", 1.3: "30 % above", 0.75: "25 % below"}[scale]
+    assert f"variance is {percent} the running variance" in said
 
 
 def test_a_moved_mean_alone_is_a_difference():
@@ -80,50 +84,83 @@ def test_a_moved_mean_alone_is_a_difference():
     said = answer(
         site(ROWS, running_mean=MEMORY["running_mean"] - 0.3 * sd, running_var=MEMORY["running_var"])
     )
-    assert "differ from" in said
-    assert "0.30 remembered deviations away" in said
+    assert "do not match the training data" in said
+    assert "at worst their mean is off by 0.30 running standard deviations (bn)." in said
 
 
 def test_the_layer_furthest_off_is_named():
     """Fails if "furthest" looks at one side only: a third is further from 1 than twice."""
     scales = {"a": 1.0, "b": 2.0, "c": 1 / 3, "d": 1.1}
     said = answer(*(site(ROWS, name, eps=0.0, **at(scale)) for name, scale in scales.items()))
-    assert "furthest off at c (0.33)" in said
-    assert re.search(r"1\.10? at the last norm, d", said)
+    assert "at worst their variance is only 33 % of the running variance (c)." in said
 
 
-def test_norms_without_memory_are_not_said_to_remember():
+def test_norms_without_running_statistics_are_not_held_against_any():
     """Fails if a network of layer norms gets a sentence about a training set it does not hold."""
     said = answer(site(ROWS, "a", "layer_norm", gamma=1.1), site(ROWS * 3, "b", "layer_norm", gamma=1.1))
-    assert "remember" not in said
-    assert "divide by goes from" in said
-    assert "at a to" in said
+    assert "running" not in said
+    assert "training data" not in said
+    own = bnprobe.report(recording(site(ROWS, "a", "layer_norm"), site(ROWS * 3, "b", "layer_norm"))).layers[
+        "own_sd"
+    ]
+    assert own[1] / own[0] == pytest.approx(3, rel=1e-3)
+    ends = f"from {number(own[0], 2)} to {number(own[1], 2)}"
+    assert (
+        f"From the first layer norm to the last, the scale of the inputs grows by a factor of 3.0, {ends}."
+        in said
+    )
+    shrinks = answer(site(ROWS * 3, "a", "layer_norm"), site(ROWS, "b", "rms_norm"))
+    assert (
+        "From the first per-sample norm to the last, the scale of the inputs shrinks by a factor of"
+        in shrinks
+    )
+    assert "the scale of the inputs stays about the same" in answer(
+        *(site(ROWS, n, "layer_norm") for n in "ab")
+    )
 
 
 def test_what_was_learned_is_counted():
     """Fails if shares are of layers and not of channels, or zeros count as negative."""
     said = answer(site(ROWS, "a", gamma=[-1, 0.001, 3], **MEMORY), site(ROWS, "b", gamma=[2, 2, 2], **MEMORY))
-    assert "learned scale is typically 2" in said
-    assert re.search(r"negative in 1 channel \(17 %\)", said)
-    assert re.search(r"1 channel \(17 %\) was switched off", said)
+    assert "A typical |γ| is 2; γ is negative in 1 channel (17 %)." in said
+    assert "1 channel in 1 norm has γ near 0: it outputs next to nothing whatever the input." in said
+    with_beta = answer(*(site(ROWS, name, gamma=[0.5, 0.001, 0], beta=1, **MEMORY) for name in "ab"))
+    assert "4 channels in 2 norms have γ near 0: they output the constant β whatever the input." in with_beta
+    assert "negative" not in with_beta
     fresh = answer(site(ROWS, gamma=1, beta=0, **MEMORY))
-    assert "learned scale" not in fresh, "nothing was learned"
+    assert "typical |γ|" not in fresh, "nothing was learned"
+    assert "Scale and shift were not trained: every γ is 1 and every β is 0." in fresh
 
 
 def test_channels_that_never_fired_are_counted():
     """Fails if the dead are not told, or one is called several."""
     said = answer(site(ROWS, gamma=[1e-6, 1, 1], beta=[-1, 0, 0], **MEMORY))
-    assert re.search(r"1 channel \(33 %\) was never positive", said)
+    assert "of the time; 1 of 3 never does." in said
+    two = answer(site(ROWS, gamma=[1e-6, 1e-6, 1], beta=[-1, -1, 0], **MEMORY))
+    assert "of the time; 2 of 3 never do." in two
+    alive = answer(site(ROWS, gamma=2, beta=0, **MEMORY))
+    assert "of the time, and every channel was positive at least once." in alive
 
 
 def test_the_verdict_names_the_rules():
-    """Fails if infos are called worth a look, or a warning is passed over."""
-    assert "No rule found anything to worry about." in answer(site(FIVE, **ONE_OF_FIVE))
-    assert "Worth a look: channels-constant (1 place)." in answer(site(ROWS, gamma=1e-4, **MEMORY))
+    """Fails if infos are called a problem, or a warning is passed over."""
+    assert "No rule found a problem." in answer(site(FIVE, **ONE_OF_FIVE))
+    flat = recording(site(ROWS, gamma=1e-4, **MEMORY))
+    (warning,) = bnprobe.report(flat).findings.itertuples()
+    assert f"Warning: {warning.says.removesuffix('.')} (at bn)." in answer(*flat.layers)
     poisoned = answer(
         site(ROWS, "a", running_mean=np.nan, running_var=1), site(ROWS, "b", **MEMORY), never_called=("x",)
     )
-    assert "Worth a look: statistics-poisoned (1 place), layer-unread (1 place)." in poisoned
+    both = recording(
+        site(ROWS, "a", running_mean=np.nan, running_var=1), site(ROWS, "b", **MEMORY), never_called=("x",)
+    )
+    findings = bnprobe.report(both).findings
+    serious = findings[findings["severity"] != "info"]
+    assert list(serious["severity"]) == ["critical", "warning"]
+    says = serious["says"].iloc[0].removesuffix(".")
+    assert f"Critical: {says} (at a). 1 more finding is listed below." in poisoned
+    alike = recording(*(site(ROWS, name, gamma=1e-4, **MEMORY) for name in "abc"))
+    assert "(at a and 2 other places)." in answer(*alike.layers)
 
 
 def test_data_that_differ_are_something_to_worry_about():
@@ -133,12 +170,15 @@ def test_data_that_differ_are_something_to_worry_about():
         site(rows, name, gamma=1.5, running_mean=by, running_var=1) for name, by in (("a", 0.01), ("b", 0.4))
     )
     said = answer(near, far)
-    assert "worry" not in said
-    assert "surely shifted in 1 of 2 norms" in said
-    assert "worry" in answer(near)
+    assert "No rule found a problem" not in said
+    assert said.startswith("Your inputs do not quite match the training data: at 1 of 2 norms")
+    assert (
+        "(b). The mismatch is significant but below the warning level. Check accuracy on these data" in said
+    )
+    assert "No rule found a problem." in answer(near)
     unsure = answer(site(ROWS, gamma=1.5, eps=0.0, **at(1.3)))
-    assert "the data differ by less than the thresholds" in unsure
-    assert "worry" not in unsure
+    assert "Any mismatch is below the warning level, and too few samples were run to judge it." in unsure
+    assert "No rule found a problem" not in unsure
 
 
 def test_findings_that_say_the_same_stand_together():
@@ -209,10 +249,10 @@ def test_what_moved_during_the_recording_is_said():
         part = section(recording(replace(record, **changes)), "layers").parts[0]
         return part.blocks[0].paragraphs[0]
 
-    assert "shown as at its end" in words(parameters_moved=True)
-    assert "shown as before it" in words(buffers_moved=True)
+    assert "the values shown are those at its end" in words(parameters_moved=True)
+    assert "the values shown are those before it" in words(buffers_moved=True)
     assert "during the recording" not in words()
-    assert "read as it is" in words(output="read")
+    assert "measured directly" in words(output="read")
 
 
 def test_a_layer_that_was_read_because_it_is_fused_is_not_explained_by_its_kind():
@@ -236,7 +276,7 @@ def test_how_it_was_measured_tells_the_check_of_the_derived_output():
         site(ROWS, "c", mismatch=0.4, output="read", **MEMORY),
     ]
     facts = dict(section(recording(*layers), "provenance").blocks[0].rows)
-    assert "derived from the input at 2 layers, read at 1" in facts["outputs"]
+    assert "derived from the input at 2 layers, measured directly at 1" in facts["outputs"]
     assert "at most 2.5e−6 of the largest output" in facts["outputs"]
 
 
@@ -244,7 +284,9 @@ def test_without_histograms_the_page_does_not_explain_them():
     """Fails if a reader is told how to read curves that are not there."""
     without = section(recording(site(ROWS, histograms=False)), "layers").blocks[0].paragraphs[0]
     assert without == "Distributions were not recorded (histograms=False)."
-    assert "Filled is what was seen" in section(recording(site(ROWS)), "layers").blocks[0].paragraphs[0]
+    assert (
+        "Blue: measured. Orange: expected" in section(recording(site(ROWS)), "layers").blocks[0].paragraphs[0]
+    )
 
 
 def test_shifts_in_both_directions_are_no_agreement():
@@ -257,14 +299,14 @@ def test_shifts_in_both_directions_are_no_agreement():
     verdicts = bnprobe.report(recording(*layers)).layers["verdict"]
     n = int(verdicts.str.contains("shifted").sum())
     assert n >= 2
-    assert f"differ from what the batch norms remember of their training set at {n} of 4 norms" in answer(
-        *layers
+    assert answer(*layers).startswith(
+        f"Your inputs do not match the training data: at {n} of 4 norms the inputs differ"
     )
     few = [
         site(ROWS, name, gamma=1.5, eps=0.0, **at(r))
         for name, r in zip("abcd", (2.4, 1.06, 0.2, 0.9), strict=True)
     ]
-    assert "look much like" not in answer(*few)
+    assert "inputs do not match the training data" in answer(*few)
 
 
 def test_a_layer_that_is_called_several_times_is_one_layer():
@@ -272,18 +314,74 @@ def test_a_layer_that_is_called_several_times_is_one_layer():
     calls = [site(ROWS, name, call=call, **MEMORY) for name in "ab" for call in (0, 1)]
     own = [site(ROWS, "c", "layer_norm", call=call) for call in (0, 1)]
     said = answer(*calls, *own)
-    assert said.startswith("Net holds 3 norms (2 batch norms, 1 layer norm), called in 6 places; 40 images")
-    assert answer(*calls[:2]).startswith("Net holds 1 batch norm, called in 2 places;")
+    assert "Net has 3 norms (2 batch norms, 1 layer norm), called at 6 places. Measured on 40 samples" in said
+    assert "Net has 1 batch norm, called at 2 places. Measured" in answer(*calls[:2])
     assert bnprobe.report(recording(*calls, *own))._page.lead.startswith("3 normalization layers, 9 channels")
 
 
 def test_sentences_and_tables_name_the_call():
     """Fails if two calls of one layer have one name."""
     own = [site(ROWS * (1 + call), "shared", "layer_norm", call=call) for call in range(3)]
-    assert "at shared to" in answer(*own)
-    assert "at shared (call 3);" in answer(*own)
+    said = section(recording(*own), "per-sample").blocks[0].paragraphs[0]
+    assert " at shared to " in said
+    assert " at shared (call 3)." in said
     table = next(b for b in section(recording(*own), "network").blocks if isinstance(b, blocks.Table))
     assert [row[0].text for row in table.rows] == ["shared", "shared (call 2)", "shared (call 3)"]
     scales = {0: 1.0, 1: 1.1, 2: 5.0}
     called = [site(ROWS, "bn", call=call, eps=0.0, **at(scale)) for call, scale in scales.items()]
-    assert "furthest off at bn (call 3)" in answer(*called)
+    assert "(bn (call 3))." in answer(*called)
+
+
+# An untrained network
+
+
+FRESH = {"running_mean": 0, "running_var": 1, "gamma": 1, "beta": 0}
+
+
+def test_an_untrained_network_is_told_so_first():
+    """Fails if a network that learned nothing is said to have no problem, or to match training data it never saw."""
+    said = answer(site(ROWS, "a", **FRESH), site(ROWS, "b", **FRESH))
+    assert said.startswith(
+        "This network is untrained: every γ is 1, every β is 0, and the running statistics were never updated."
+    )
+    assert "training data" not in said
+    assert "No rule found" not in said
+    assert "typical |γ|" not in said
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ([site(ROWS, "ln", "layer_norm", gamma=1, beta=0)], "every γ is 1 and every β is 0."),
+        ([site(ROWS, "rms", "rms_norm", gamma=1)], "every γ is 1."),
+        ([site(ROWS, running_mean=0, running_var=1)], "the running statistics were never updated."),
+        (
+            [site(ROWS, "a", **FRESH), site(ROWS, "b", **{**FRESH, "gamma": 0})],
+            "every γ is 1 or 0, every β is 0, and the running statistics were never updated.",
+        ),
+    ],
+    ids=["layer norm", "RMS norm", "no affine", "zero at the start"],
+)
+def test_what_makes_it_untrained_is_what_its_norms_have(layers, words):
+    """Fails if a network of layer norms hears of running statistics, or an initial γ of 0 passes for learned."""
+    assert answer(*layers).startswith(f"This network is untrained: {words}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gamma": [1, 1.01, 1]},
+        {"beta": [0, 0, 0.001]},
+        {"running_mean": [0, 0, 0.1]},
+        {"gamma": [1, 0, 1]},
+    ],
+    ids=["gamma", "beta", "running mean", "some zeros"],
+)
+def test_a_network_that_learned_anything_is_not_untrained(changes):
+    """Fails if one changed number of one norm is overlooked."""
+    assert "untrained" not in answer(site(ROWS, "a", **FRESH), site(ROWS, "b", **{**FRESH, **changes}))
+
+
+def test_norms_that_learn_nothing_say_nothing_of_training():
+    """Fails if a network whose norms have no parameters and no statistics is called untrained."""
+    assert "untrained" not in answer(site(ROWS, "a", "instance_norm"), site(ROWS, "b", "layer_norm"))

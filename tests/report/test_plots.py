@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from measures.sites import memory_of, recording, site, some_rows
 
 import bnprobe
-from bnprobe.report.colours import SEEN
+from bnprobe.report.colours import MEASURED
 
 ROWS = some_rows(8, 5, 9)
 MEMORY = memory_of(ROWS)
@@ -38,8 +38,11 @@ def test_a_column_of_channels_is_a_box_per_layer(report):
     """Fails if a layer's box holds another layer's channels, or the axes have no name."""
     axes = report.plot("gamma")
     assert isinstance(axes, Axes)
-    medians = sorted({float(line.get_ydata()[0]) for line in axes.lines if len(set(line.get_ydata())) == 1})
-    assert {-3.0, 3.0} <= set(medians)
+    # level lines are the median and the ends of the whiskers: of five equal steps the middle, the first and the last
+    level = [line for line in axes.lines if len(set(line.get_ydata())) == 1]
+    drawn = {(round(float(np.mean(line.get_xdata()))), float(line.get_ydata()[0])) for line in level}
+    upward, downward = (1.0, 3.0, 5.0), (-1.0, -3.0, -5.0)
+    assert drawn == {(at, y) for at, ys in enumerate((upward, upward, downward)) for y in ys}
     assert [label.get_text() for label in axes.get_xticklabels()] == [
         "stage1.bn",
         "stage1.bn call 2",
@@ -92,7 +95,7 @@ def test_axes_of_ones_own_are_drawn_into(report):
     assert plt.get_fignums() == [figure.number]
     assert dict(plt.rcParams) == before
     assert any(
-        np.allclose(c.get_facecolor()[:3], plt.matplotlib.colors.to_rgb(SEEN), atol=0.25)
+        np.allclose(c.get_facecolor()[:3], plt.matplotlib.colors.to_rgb(MEASURED), atol=0.25)
         for c in left.patches
     )
 

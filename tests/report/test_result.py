@@ -19,7 +19,10 @@ import bnprobe
 from bnprobe.errors import BadRecordingFile, BnprobeError, CannotWrite, NothingRecorded
 from bnprobe.recording import Recording
 from bnprobe.report import figures
+from bnprobe.report.figures import drawing
+from bnprobe.report.figures.specs import NetworkMap
 from report import pages
+from report.pictured import the_map_raises
 
 
 @pytest.fixture
@@ -140,11 +143,7 @@ def test_a_page_is_whole_or_not_there(recorded, tmp_path, undrawn, monkeypatch):
 
 def test_a_page_that_cannot_be_made_leaves_nothing(recorded, tmp_path, monkeypatch):
     """Fails if the file is opened before the page is known."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(figures, "network", interrupt)
+    the_map_raises(monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         bnprobe.report(recorded).to_html(tmp_path / "page.html")
     assert os.listdir(tmp_path) == []
@@ -181,7 +180,7 @@ def test_settings_are_restored_when_drawing_fails(recorded, tmp_path, monkeypatc
         assert mpl.rcParams["axes.spines.top"] is False
         raise ValueError("no room")
 
-    monkeypatch.setattr(figures, "network", fail)
+    monkeypatch.setitem(drawing._BY_KIND, NetworkMap, fail)
     before = dict(mpl.rcParams)
     with pytest.warns(RuntimeWarning, match="no room"):
         bnprobe.report(recorded).to_html(tmp_path / "page.html")

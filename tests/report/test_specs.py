@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from bnprobe.report.figures.specs import Curves, Line, by_depth, of, site_names
+from bnprobe.report.figures import drawing, specs
+from bnprobe.report.figures.from_tables import by_depth, of, site_names
+from bnprobe.report.figures.specs import Curves, Line
+from report.pictured import svg_of
 
 
 def layers(*names: str) -> pd.DataFrame:
@@ -43,10 +50,11 @@ def test_nothing_is_drawn_before_it_is_asked_for():
     """Fails if telling a chapter loads seaborn: the text of a report needs no pictures."""
     code = (
         "import sys, numpy, pandas\n"
-        "from bnprobe.report.pictures import Curves, Line, by_depth\n"
+        "from bnprobe.report.figures.from_tables import by_depth\n"
+        "from bnprobe.report.figures.specs import Curves, Line\n"
         "import bnprobe.report.chapters\n"
         "frame = pandas.DataFrame({'layer': ['a'], 'call': [0]})\n"
-        "by_depth('n', 'Words.', frame, (Curves('t', (Line(numpy.ones(1)),)),))\n"
+        "by_depth(frame, (Curves('t', (Line(numpy.ones(1)),)),))\n"
         "assert not {'seaborn', 'matplotlib'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -54,7 +62,33 @@ def test_nothing_is_drawn_before_it_is_asked_for():
 
 def test_a_picture_of_one_site_can_be_drawn():
     """Fails if a network with one norm costs the page its picture."""
-    from bnprobe.report.figures import to_svg
+    assert "<svg" in svg_of(by_depth(layers("a"), (Curves("t", (Line(np.ones(1), "x"),)),)))
 
-    figure = by_depth("n", "Words.", layers("a"), (Curves("t", (Line(np.ones(1), "x"),)),))
-    assert "<svg" in to_svg(figure.name, figure.draw)
+
+def test_specs_are_equal_by_what_they_hold():
+    """Fails if equal pictures differ by a NaN, or a changed value, place or kind is not noticed."""
+    one, nan = np.array([1.0, 2.0]), np.array([np.nan, 2.0])
+    assert Line(one) == Line(one.copy())
+    assert Line(nan) == Line(nan.copy())
+    assert Line(one) != Line(nan)
+    assert Line(one) != Line(np.array([[1.0, 2.0]]))
+    assert Line(one, "a") != Line(one, "b")
+    assert Curves("t", (Line(one), Line(nan))) == Curves("t", (Line(one), Line(nan)))
+    assert Curves("t", (Line(one),)) != Curves("t", (Line(one), Line(one)))
+    assert by_depth(layers("a", "b"), (Curves("t", (Line(one),)),)) != Curves("t", (Line(one),))
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Line(one))
+
+
+def test_specs_never_reach_for_the_drawing():
+    """Fails if a spec imports what draws it, at the top or on first use."""
+    for module in ("specs", "from_tables"):
+        tree = ast.parse(Path(specs.__file__).with_name(f"{module}.py").read_text("utf-8"))
+        names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        drawing = {"drawing", "charts", "maps", "plots", "changes", "paper", "svg", "axes"}
+        assert not {str(name).rpartition(".")[2] for name in names} & drawing
+
+
+def test_everything_that_can_be_drawn_has_a_kind():
+    """Fails if a new kind of picture is never drawn."""
+    assert set(get_args(specs.Picture)) == set(drawing._BY_KIND)

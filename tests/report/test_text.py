@@ -89,7 +89,7 @@ def test_columns_that_do_not_fit_are_named():
     lines = to_text(table, 5 + 2 + 10 + 2 + 10).splitlines()
     at = lines.index("layer  aaaaaaaaaa  bbbbbbbbbb")
     assert lines[at + 1] == "net             1           2"
-    assert " ".join(lines[at + 2 :]) == "(not shown here for want of room: cccccccccc)"
+    assert " ".join(lines[at + 2 :]) == "(columns not shown here: cccccccccc)"
     assert "\nlayer  aaaaaaaaaa\n" in to_text(table, 28), "one less"
     assert "not shown" not in to_text(table, 5 + 3 * 12)
 
@@ -110,7 +110,10 @@ def test_every_place_of_a_finding_is_counted():
     )
     text = to_text(page(blocks.Findings((group, group), "Nothing.")), 80)
     assert (
-        text.count("WARNING It moved.\n    a and 2 more: by 1\n    What to do: Look.\n    rule a-rule\n") == 2
+        text.count(
+            "WARNING It moved.\n    a and 2 more places: by 1\n    What to do: Look.\n    rule a-rule\n"
+        )
+        == 2
     )
     assert "Nothing." not in text
     assert "Nothing." in to_text(page(blocks.Findings((), "Nothing.")), 80)

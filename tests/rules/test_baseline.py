@@ -56,7 +56,7 @@ def test_a_milder_finding_leaves_the_severe_entry_to_the_severe_one(tmp_path):
 )
 def test_what_is_no_baseline_is_refused(content, tmp_path):
     (tmp_path / "b.json").write_text(content)
-    with pytest.raises(BadSettings, match="Write it anew with --write-baseline FILE"):
+    with pytest.raises(BadSettings, match="Write it again with --write-baseline FILE"):
         read_baseline(tmp_path / "b.json")
-    with pytest.raises(BadSettings, match="Write it anew"):
+    with pytest.raises(BadSettings, match="Write it again"):
         read_baseline(tmp_path / "gone.json")

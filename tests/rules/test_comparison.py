@@ -7,19 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from measures.sites import memory_of, recording, site, some_rows
+from measures.sites import recording, running_stats_of, site, some_rows
 
 import bnprobe
 from bnprobe.recording import LayerRecord
 from bnprobe.rules import COMPARED
 
 ROWS = some_rows(n=40)
-MEMORY = memory_of(ROWS)
+STATISTICS = running_stats_of(ROWS)
 GAMMA, BETA = [0.7, 0.5, 0.4], [0.1, 0.2, 0.3]
 
 
 def norm(layer: str = "bn", rows: np.ndarray = ROWS, **changes: object) -> LayerRecord:
-    return site(rows, layer, **{"gamma": GAMMA, "beta": BETA, **MEMORY, **changes})
+    return site(rows, layer, **{"gamma": GAMMA, "beta": BETA, **STATISTICS, **changes})
 
 
 def found(a: list[LayerRecord], b: list[LayerRecord], rule: str) -> pd.DataFrame:
@@ -36,14 +36,14 @@ def holes() -> np.ndarray:
 CASES = {
     "inputs-differ": ([norm()], [norm(rows=ROWS * 2 + 3)], "warning"),
     "modes-disagree": (
-        [norm(running_mean=MEMORY["running_mean"] + 2 * np.sqrt(MEMORY["running_var"]))],
+        [norm(running_mean=STATISTICS["running_mean"] + 2 * np.sqrt(STATISTICS["running_var"]))],
         [replace(site(ROWS, "bn", gamma=GAMMA, beta=BETA), n_calls_training=1, **{
-            k: MEMORY[k] for k in ("running_mean", "running_var")
+            k: STATISTICS[k] for k in ("running_mean", "running_var")
         })],
         "warning",
     ),
     "statistics-outdated": ([norm()], [norm(gamma=[0.9, 0.5, 0.4])], "warning"),
-    "frozen-statistics-moved": ([norm()], [norm(running_mean=MEMORY["running_mean"] * 1.2)], "warning"),
+    "frozen-statistics-moved": ([norm()], [norm(running_mean=STATISTICS["running_mean"] * 1.2)], "warning"),
     "statistics-lost": ([norm()], [norm(gamma=[0.9, 0.5, 0.4], running_mean=0.0, running_var=1.0)], "critical"),
     "channels-silenced": ([norm()], [norm(beta=[0.1, 0.2, -9.0])], "warning"),
     "became-nonfinite": ([norm()], [norm(rows=holes())], "critical"),
@@ -79,8 +79,8 @@ def test_a_value_that_is_not_finite_names_the_vectors_too():
 
 
 def test_a_note_where_frozen_statistics_hardly_moved():
-    """Fails if a thousandth of a deviation is a warning."""
-    shifted = MEMORY["running_mean"] + 1e-3 * np.sqrt(MEMORY["running_var"])
+    """Fails if a thousandth of a standard deviation is a warning."""
+    shifted = STATISTICS["running_mean"] + 1e-3 * np.sqrt(STATISTICS["running_var"])
     assert list(found([norm()], [norm(running_mean=shifted)], "frozen-statistics-moved")["severity"]) == [
         "info"
     ]
@@ -88,7 +88,7 @@ def test_a_note_where_frozen_statistics_hardly_moved():
 
 def test_statistics_that_moved_with_trained_weights_are_as_they_should_be():
     """Fails if fine-tuning that works is called a fault."""
-    tuned = norm(gamma=[0.9, 0.5, 0.4], running_mean=MEMORY["running_mean"] * 1.1)
+    tuned = norm(gamma=[0.9, 0.5, 0.4], running_mean=STATISTICS["running_mean"] * 1.1)
     names = ("statistics-outdated", "frozen-statistics-moved", "statistics-lost")
     assert all(found([norm()], [tuned], name).empty for name in names)
 

@@ -27,7 +27,7 @@ def norm(layer: str = "a", dy: np.ndarray = ROWS, call: int = 0, **changes: Any)
 
 
 def over_passes(signal: float, n: int, n_channels: int = 3) -> Moments:
-    """Gradients over n passes with this mean and a deviation of 1 (divisor n - 1)."""
+    """Gradients over n passes with this mean and a standard deviation of 1 (divisor n - 1)."""
     noise = np.resize([1.0, -1.0], n)
     noise = (noise - noise.mean()) / noise.std(ddof=1)
     return Moments(**oracles.moments((signal + noise)[:, None] * np.ones((1, n_channels))))
@@ -84,7 +84,7 @@ def test_a_break_names_the_call():
 # gradient-no-signal
 
 
-def test_a_break_names_the_call_behind_it():
+def test_a_break_names_the_call_of_the_following_norm():
     """Fails if both calls of one layer have one name in the sentence."""
     (row,) = fired(BREAKS, norm("shared", ROWS / 100), norm("shared", call=1)).itertuples()
     assert "at shared (call 2) and" in row.because
@@ -188,7 +188,7 @@ def test_a_recording_without_backward_passes_is_not_judged():
     [
         {"dx": None, "gamma": None, "beta": None, "importance": None},
         {"dy": ROWS * np.nan, "energy": np.zeros(3)},
-        {"gap_centre": np.full(3, np.nan), "feeder": producer(np.nan)},
+        {"gap_centre": np.full(3, np.nan), "producer": producer(np.nan)},
         {"n_passes": 8, "gamma": ONE_PASS, "beta": ONE_PASS},
     ],
     ids=["no gradients", "nothing finite", "no gaps", "no noise known"],
@@ -213,19 +213,19 @@ def learning(layer: str, with_gradient: bool, call: int = 0, **circumstances: An
     )
 
 
-def test_norms_that_no_backward_pass_reaches_are_told_once():
-    """Fails if norms before a detach() are silent, told one by one, or at the wrong end."""
+def test_norms_that_no_backward_pass_reaches_are_reported_once():
+    """Fails if norms before a detach() are silent, reported one by one, or at the wrong end."""
     cut = [learning(name, False) for name in ("a", "b", "c")]
     (row,) = fired(SILENT, *cut, learning("d", True)).itertuples()
     assert (row.severity, row.layer) == ("warning", "c")
-    assert "nor the 2 before it (b, a)" in row.because
-    assert "no backward pass came by in 3 calls" in row.because
+    assert "nor in the 2 previous norms (b, a)" in row.because
+    assert "no backward pass in 3 calls" in row.because
     assert "['a', 'b', 'c']" in row.do
     found = fired(SILENT, learning("a", False), learning("b", True), learning("c", False))
     assert found["layer"].tolist() == ["a", "c"]
 
 
-def test_norms_that_shall_not_learn_need_no_gradient():
+def test_norms_that_are_not_meant_to_learn_need_no_gradient():
     """Fails if a frozen norm, an evaluation, or a run without backward is called cut off."""
     frozen = learning("a", False, gamma_learns=False, beta_learns=False)
     evaluated = learning("b", False, n_calls_learning=0)

@@ -8,16 +8,17 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from measures.sites import call_log, gradient, memory_of, recording, site, some_rows
+from measures.sites import call_log, gradient, recording, running_stats_of, site, some_rows
 
 from bnprobe.measures import Tables, tables
 from bnprobe.recording import LayerRecord, Normalize, Recording
 from bnprobe.recording.neighbours import Folded, Neighbours, Stem
 from bnprobe.rules import RULES, judge
-from bnprobe.rules.rule import SEVERITIES, Evidence, Finding, Rule
+from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.severity import SEVERITIES
 
 ONE = np.ones(3)
-WITHERED = Neighbours("relu", "conv", folded=Folded(np.array([0.01, 1, 1]), -ONE, ONE, None))
+DECAYED = Neighbours("relu", "conv", folded=Folded(np.array([0.01, 1, 1]), -ONE, ONE, None))
 CONTRACT = ("severity", "rule", "layer", "channels", "says", "because", "do", "source")
 
 
@@ -28,52 +29,55 @@ MATRIX = np.random.default_rng(0).normal(size=(12, 3))
 
 
 def first_norm(layer: str, gain: float, offset: float, detail: float) -> LayerRecord:
-    """A stem that saw gain x + offset for x, and fine filters that saw more than they remember."""
+    """A stem that saw gain x + offset for x, and fine filters that saw more than their running variance says."""
     inputs = np.random.default_rng(1).normal(loc=(0.3, -0.2, 0.5), size=(40, 20, 3)).swapaxes(1, 2)
     trained, seen = (np.einsum("cf,nfp->ncp", MATRIX, x) for x in (inputs, gain * inputs + offset))
     finer = np.where(np.arange(12) < 4, detail, 1.0)
-    memory = {"running_mean": trained.mean((0, 2)), "running_var": trained.var((0, 2)) / finer**2}
+    statistics = {"running_mean": trained.mean((0, 2)), "running_var": trained.var((0, 2)) / finer**2}
     lengths = np.linalg.norm(MATRIX, axis=1) * np.where(np.arange(12) < 4, 100.0, 1.0)
     folded = Folded(lengths, -np.ones(12), np.ones(12), None)
     neighbours = Neighbours(
         "linear", "conv", ("input",), source="input", stem=Stem(MATRIX, None), folded=folded
     )
-    return site(seen, layer, **TRAINED, **memory, neighbours=neighbours)
+    return site(seen, layer, **TRAINED, **statistics, neighbours=neighbours)
 
 
 def in_use(rows: np.ndarray) -> list[LayerRecord]:
     """Sites that are used wrongly, or that stand in wrong company."""
-    memory = memory_of(rows)
+    statistics = running_stats_of(rows)
     moved = call_log(**{**LEARNING, "gamma_learns": False, "beta_learns": False}, running_mean_after=0 * ONE)
     small = call_log(**LEARNING, fewest_values=5.0, fewest_call=0, fewest_images=1, n_updates=2)
-    young = {"running_mean": 0.6 * memory["running_mean"], "running_var": 0.6 * memory["running_var"] + 0.4}
+    young = {
+        "running_mean": 0.6 * statistics["running_mean"],
+        "running_var": 0.6 * statistics["running_var"] + 0.4,
+    }
     alone = Neighbours("add", "conv", skip="bn0")
     wide = np.random.default_rng(0).normal(size=(40, 100, 6)) * np.where(np.arange(100) == 3, 70, 1)[:, None]
     return [
-        site(rows, "small", **TRAINED, **memory, **BY_BATCH, call_log=small),
-        site(rows, "evaluated", **TRAINED, **memory, **BY_BATCH, call_log=call_log()),
-        site(rows, "frozen", **TRAINED, **memory, call_log=moved),
-        site(rows, "half frozen", **TRAINED, **memory, call_log=call_log(**LEARNING)),
-        site(rows, "last batch", **TRAINED, **memory, momentum=0.99),
+        site(rows, "small", **TRAINED, **statistics, **BY_BATCH, call_log=small),
+        site(rows, "evaluated", **TRAINED, **statistics, **BY_BATCH, call_log=call_log()),
+        site(rows, "frozen", **TRAINED, **statistics, call_log=moved),
+        site(rows, "half frozen", **TRAINED, **statistics, call_log=call_log(**LEARNING)),
+        site(rows, "last batch", **TRAINED, **statistics, momentum=0.99),
         site(rows, "young", **TRAINED, **young, n_batches_tracked=9),
-        site(rows, "sync", **TRAINED, **memory, **BY_BATCH, class_name="SyncBatchNorm", call_log=small),
-        site(rows, "shared", **TRAINED, **memory),
-        site(rows + 99, "shared", call=1, **TRAINED, **memory),
+        site(rows, "sync", **TRAINED, **statistics, **BY_BATCH, class_name="SyncBatchNorm", call_log=small),
+        site(rows, "shared", **TRAINED, **statistics),
+        site(rows + 99, "shared", call=1, **TRAINED, **statistics),
         site(
             rows,
             "biased",
             **TRAINED,
-            **memory,
+            **statistics,
             neighbours=Neighbours("relu", "conv", folded=Folded(ONE, ONE, ONE, ONE), feeds_alone=True),
         ),
-        site(rows, "off", gamma=1e-4, beta=1, **memory, neighbours=alone),
-        site(rows, "full", gamma=0.5, beta=[20, 3, 3], **memory, neighbours=Neighbours("relu6", "conv")),
+        site(rows, "off", gamma=1e-4, beta=1, **statistics, neighbours=alone),
+        site(rows, "full", gamma=0.5, beta=[20, 3, 3], **statistics, neighbours=Neighbours("relu6", "conv")),
         site(
             rows,
             "silent",
             gamma=[-1.8, 1, 1],
             beta=[-10, 0, 0],
-            **memory,
+            **statistics,
             neighbours=Neighbours("relu", "conv"),
         ),
         site(wide, "lopsided", "layer_norm"),
@@ -89,26 +93,28 @@ def elsewhere() -> list[pd.DataFrame]:
 def troubled() -> Recording:
     """One recording in which every rule finds something."""
     rows, spoilt, four = some_rows(), some_rows(), some_rows(n_channels=4)
-    memory = memory_of(rows)
+    statistics = running_stats_of(rows)
     spoilt[0, 1, 0] = np.nan
     return recording(
-        site(rows, "healthy", gamma=1.5, beta=0, **memory),
-        site(rows, "flat", gamma=[1e-4, 1, 1], beta=0, **memory),
-        site(spoilt, "spoilt", gamma=1.5, beta=0, **memory),
-        site(rows, "moved", gamma=1.5, beta=0, running_mean=memory["running_mean"] - 1e3, running_var=1),
+        site(rows, "healthy", gamma=1.5, beta=0, **statistics),
+        site(rows, "flat", gamma=[1e-4, 1, 1], beta=0, **statistics),
+        site(spoilt, "spoilt", gamma=1.5, beta=0, **statistics),
+        site(rows, "moved", gamma=1.5, beta=0, running_mean=statistics["running_mean"] - 1e3, running_var=1),
         site(rows, "forgotten", gamma=1.5, beta=0, running_mean=0, running_var=1),
         site(rows, "poisoned", gamma=1.5, beta=0, running_mean=np.nan, running_var=1),
         site(rows, "by batch", gamma=1.5, beta=0),
-        site(rows, "fused", gamma=1.5, beta=0, output="read", mismatch=0.4, **memory),
-        site(rows, "pulled", gamma=1.5, beta=0, gradient=gradient(rows - rows.mean()), **memory),
-        site(rows, "exploding", gamma=1.5, beta=0, gradient=gradient(rows * 1e-6, gap_centre=ONE), **memory),
-        site(rows, "cut off", gamma=1.5, beta=0, gradient=gradient(rows * 0), **memory),
-        site(rows, "dead", gamma=[1e-5, 1, 1], beta=[-1, 0, 0], **memory),
-        site(rows, "withered", gamma=[1e-3, 1, 1], beta=0, neighbours=WITHERED, **memory),
-        site(rows * 1e-4, "faint", gamma=1.5, beta=0, **memory_of(rows * 1e-4)),
-        site(rows, "left out", gamma=1, beta=0, **memory),
-        site(rows * 1e6, "wide", gamma=1.5, beta=0, **memory_of(rows * 1e6)),
-        site(rows, "twice", gamma=1.5, beta=0, n_batches_tracked=80, **memory),
+        site(rows, "fused", gamma=1.5, beta=0, output="read", mismatch=0.4, **statistics),
+        site(rows, "pulled", gamma=1.5, beta=0, gradient=gradient(rows - rows.mean()), **statistics),
+        site(
+            rows, "exploding", gamma=1.5, beta=0, gradient=gradient(rows * 1e-6, gap_centre=ONE), **statistics
+        ),
+        site(rows, "cut off", gamma=1.5, beta=0, gradient=gradient(rows * 0), **statistics),
+        site(rows, "dead", gamma=[1e-5, 1, 1], beta=[-1, 0, 0], **statistics),
+        site(rows, "decayed", gamma=[1e-3, 1, 1], beta=0, neighbours=DECAYED, **statistics),
+        site(rows * 1e-4, "faint", gamma=1.5, beta=0, **running_stats_of(rows * 1e-4)),
+        site(rows, "left out", gamma=1, beta=0, **statistics),
+        site(rows * 1e6, "wide", gamma=1.5, beta=0, **running_stats_of(rows * 1e6)),
+        site(rows, "twice", gamma=1.5, beta=0, n_batches_tracked=80, **statistics),
         *in_use(some_rows(40)),
         first_norm("stem", 0.2, 0.4, 1.0),
         site(four, "even", gamma=1.5, beta=0, running_mean=four.mean((0, 2)), running_var=4),
@@ -163,7 +169,9 @@ def test_severity_order_is_not_that_of_the_book():
     fresh = site(rows, "fresh", gamma=1, beta=0, running_mean=0, running_var=1)
     spoilt = rows.copy()
     spoilt[0, 0, 0] = np.inf
-    found = judge(tables(recording(fresh, site(spoilt, "spoilt", gamma=1.5, beta=0, **memory_of(rows)))))
+    found = judge(
+        tables(recording(fresh, site(spoilt, "spoilt", gamma=1.5, beta=0, **running_stats_of(rows))))
+    )
     assert found["severity"].tolist()[0] == "critical"
     assert found["rule"].tolist()[0] == "values-not-finite"
 
@@ -212,10 +220,10 @@ def test_code_in_advice_is_code(found):
 
 
 def test_a_healthy_network_is_left_in_peace():
-    """Fails if any rule fires on a network that agrees with its memory, seen on enough images."""
+    """Fails if any rule fires on a network that agrees with its running statistics, seen on enough images."""
     rows = some_rows(40)
     layers = [
-        site(rows, "bn", gamma=[0.5, -0.7, 1.2], beta=0.1, **memory_of(rows)),
+        site(rows, "bn", gamma=[0.5, -0.7, 1.2], beta=0.1, **running_stats_of(rows)),
         site(rows, "ln", "layer_norm"),
     ]
     assert len(judge(tables(recording(*layers)))) == 0

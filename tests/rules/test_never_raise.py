@@ -17,7 +17,8 @@ from bnprobe.measures import tables
 from bnprobe.recording import LayerRecord, Normalize, Recording
 from bnprobe.recording.neighbours import Folded, Neighbours, Stem
 from bnprobe.rules import RULES, judge
-from bnprobe.rules.rule import SEVERITIES, Evidence
+from bnprobe.rules.rule import Evidence
+from bnprobe.severity import SEVERITIES
 
 AWKWARD = (0.0, 1.0, -1.0, 0.5, 1e-300, -1e-30, 1e5, 7e4, 1e300, np.nan, np.inf, -np.inf)
 FOLLOWS = ("relu", "relu6", "gelu", "add", "add, relu", "relu | add", "none", "unknown", "hardtanh(-1,1)")
@@ -79,7 +80,7 @@ def records(draw: st.DrawFn, layer: str, call: int) -> LayerRecord:
     stored = {name: draw(vectors(c)) for name in ("gamma", "beta", "running_mean", "running_var")}
     kind = draw(st.sampled_from(list(POOLS)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the twin that makes the record
+        warnings.simplefilter("ignore")  # of the oracle that makes the record
         record = site(
             rows,
             layer,
@@ -135,8 +136,8 @@ def test_no_recording_makes_a_rule_raise(whole):
     assert len(judge(measured)) >= 0
 
 
-def test_every_field_of_a_ledger_is_drawn():
-    """Fails if a new field of the ledger is never missing or odd in the test above."""
+def test_every_field_of_a_call_log_is_drawn():
+    """Fails if a new field of the call log is never missing or odd in the test above."""
     drawn = {field.name for field in fields(call_log())}
     assert drawn == {
         *(

@@ -17,7 +17,7 @@ NEVER = "statistics-never-updated"
 
 
 def trained(norm: nn.Module) -> nn.Module:
-    """A norm in a network whose gamma was trained, and whose memory is that of its creation."""
+    """A norm in a network whose gamma was trained, and whose running statistics are the initial ones."""
     torch.manual_seed(0)
     norm.weight.data.fill_(1.5)  # type: ignore[union-attr, operator]
     return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU()).eval()
@@ -35,7 +35,7 @@ def found(model: nn.Module, x: Tensor, rule: str) -> pd.DataFrame:
     "norm", [FrozenBatchNorm2d(4), nn.InstanceNorm2d(4, affine=True, track_running_stats=True)]
 )
 def test_statistics_of_norms_that_update_bn_ignores(norm: nn.Module, loaded: str):
-    """Fails if the advice leaves the memory as it is, or fills it with something else than a plain average."""
+    """Fails if the advice leaves the running statistics as they are, or sets them to something other than an average."""
     norm.running_mean.zero_(), norm.running_var.fill_(1)  # type: ignore[operator, union-attr]
     model, batches = trained(norm), [3 + 2 * torch.randn(8, 3, 9, 9) for _ in range(3)]
     (advice,) = found(model, batches[0], NEVER)["do"]
@@ -61,7 +61,7 @@ def test_data_that_shifted_under_a_frozen_norm():
     assert "for b in batches" in advice
 
 
-def test_feeders_told_by_name_are_modules_of_the_model():
+def test_producers_found_by_name_are_modules_of_the_model():
     """Fails if advice on a file of weights asks for a module called "0 (by name)"."""
     assert module("layer1.0.conv1 (by name)") == 'model.get_submodule("layer1.0.conv1")'
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from measures.sites import memory_of, recording, site, some_rows
+from measures.sites import recording, running_stats_of, site, some_rows
 
 import bnprobe
 from bnprobe.errors import BadSettings
@@ -13,7 +13,7 @@ from bnprobe.rules.settings import Settings, nearest, settings
 
 ROWS = some_rows()
 FLAT = recording(
-    *(site(ROWS, layer, gamma=[1e-4, 1, 1], beta=0, **memory_of(ROWS)) for layer in ("a.bn", "b.bn"))
+    *(site(ROWS, layer, gamma=[1e-4, 1, 1], beta=0, **running_stats_of(ROWS)) for layer in ("a.bn", "b.bn"))
 )
 
 
@@ -62,7 +62,7 @@ def test_a_pyproject_is_found_upwards_and_only_with_our_table(tmp_path):
         ('ignore = ["channels_dead:layer1"]', "Did you mean channels-dead"),
         ("ignores = []", 'no setting is called "ignores". Did you mean ignore?'),
         ("[thresholds]\nshfit = 1", 'no threshold is called "shfit". Did you mean shift?'),
-        ("zzz = 1", "There is ignore, thresholds"),
+        ("zzz = 1", "Known names: ignore, thresholds"),
         ("[thresholds]\nshift = '1'", "is not a number of at least 0"),
         ("[thresholds]\nshift = true", "is not a number of at least 0"),
         ("[thresholds]\nshift = nan", "is not a number of at least 0"),

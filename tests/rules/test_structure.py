@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from measures.sites import call_log, memory_of, site, some_rows
+from measures.sites import call_log, running_stats_of, site, some_rows
 
 from bnprobe.recording.neighbours import Folded, Neighbours
 from rules.firing import fired
 
 ROWS = some_rows(40)
-LEARNED = {"gamma": 1.5, "beta": 0.1, **memory_of(ROWS)}
+LEARNED = {"gamma": 1.5, "beta": 0.1, **running_stats_of(ROWS)}
 ONE = np.ones(3)
 
 
@@ -25,7 +25,7 @@ def biased(bias: object, producer: str = "conv") -> Neighbours:
 
 @pytest.mark.parametrize(("shift", "fires"), [(0.45, 0), (0.55, 1)])
 def test_calls_that_lie_apart(shift, fires):
-    """Fails if the distance is not in the deviations of both, or the first call is compared with itself."""
+    """Fails if the distance is not in the standard deviations of both, or the first call is compared with itself."""
     moved = ROWS + shift * ROWS.std((0, 2))[:, None]
     found = fired("calls-differ", site(ROWS, **LEARNED), site(moved, call=1, **LEARNED))
     assert len(found) == fires
@@ -35,13 +35,13 @@ def test_calls_that_lie_apart(shift, fires):
 
 @pytest.mark.parametrize(("factor", "fires"), [(1.9, 0), (2.1, 1), (1 / 1.9, 0), (1 / 2.1, 1)])
 def test_calls_that_vary_otherwise(factor, fires):
-    """Fails if the ratio of variances is one-sided, or of deviations."""
+    """Fails if the ratio of variances is one-sided, or of standard deviations."""
     centre = ROWS.mean((0, 2))[:, None]
     wider = centre + np.sqrt(factor) * (ROWS - centre)
     assert len(fired("calls-differ", site(ROWS, **LEARNED), site(wider, call=1, **LEARNED))) == fires
 
 
-def test_norms_without_memory_may_be_called_with_anything():
+def test_norms_without_running_statistics_may_be_called_with_anything():
     """Fails if a layer norm, or a batch norm without running statistics, is blamed."""
     for kind in ("layer_norm", "batch_norm"):
         assert fired("calls-differ", site(ROWS, kind=kind), site(ROWS + 9, kind=kind, call=1)).empty
@@ -94,7 +94,7 @@ def test_a_neutral_norm_behind_weights_with_a_bias():
 
 def test_a_norm_that_was_new_when_training_began_is_not_folded():
     """Fails if vectors from before the recording and from after it are taken for those of one moment."""
-    new = {"gamma": 1, "beta": 0, "running_mean": 0, "running_var": 1, "wiring": biased(ONE)}
+    new = {"gamma": 1, "beta": 0, "running_mean": 0, "running_var": 1, "neighbours": biased(ONE)}
     after = call_log(n_updates=40, running_mean_after=np.full(len(ONE), 0.5))
     assert fired("norm-folded", site(ROWS, "new", **new, call_log=after), site(ROWS, "bn", **LEARNED)).empty
 
@@ -104,7 +104,7 @@ def test_a_norm_that_was_new_when_training_began_is_not_folded():
 
 @pytest.mark.parametrize(("gamma", "fires"), [(0.09, 1), (0.11, 0)])
 def test_a_branch_that_adds_nothing(gamma, fires):
-    """Fails if the share is of deviations, or the threshold moves: 0.01 = g² / (g² + 1) at g = 0.1005."""
+    """Fails if the share is of standard deviations, or the threshold moves: 0.01 = g² / (g² + 1) at g = 0.1005."""
     neighbours = Neighbours("add, relu", "conv", skip="bn0", skip_var=ONE, skip_var_initial=ONE)
     found = fired("branch-off", site(ROWS, **{**LEARNED, "gamma": gamma}, neighbours=neighbours))
     assert len(found) == fires
@@ -121,8 +121,8 @@ def test_a_branch_of_small_scales_whose_skip_is_not_known():
     assert fired("branch-off", site(ROWS, kind="group_norm", gamma=1e-3, beta=0.1, neighbours=alone)).empty
 
 
-def test_a_whole_branch_is_not_told_twice():
-    """Fails if each channel of a branch that is off is told to be constant, or untrained, as well."""
+def test_a_whole_branch_is_not_reported_twice():
+    """Fails if each channel of a branch that is off is reported as constant, or untrained, as well."""
     neighbours = Neighbours("add, relu", "conv", skip="bn0", skip_var=ONE, skip_var_initial=ONE)
     off = site(ROWS, **{**LEARNED, "gamma": 0.0}, neighbours=neighbours)
     for rule in ("channels-constant", "affine-untrained"):
@@ -143,15 +143,15 @@ def test_saturated_channels():
     assert fired("channels-saturated", free).empty
 
 
-def test_silent_channels_are_those_that_could_have_spoken():
-    """Fails if what the vectors rule out is told twice, or shifted data make every channel silent."""
+def test_channels_never_on_are_those_that_could_have_been():
+    """Fails if what the vectors rule out is reported twice, or shifted data make every channel silent."""
     beta = np.array([-10.0, -100.0, 0.0])  # silent; dead by its vectors; alive
     norm = site(
         ROWS, **{**LEARNED, "gamma": [-1.8, 1.5, 1.5], "beta": beta}, neighbours=Neighbours("relu", "conv")
     )
     (row,) = fired("channels-silent", norm).itertuples()
     assert row.channels == (0,)
-    assert "40 images" in row.because
+    assert "40 samples" in row.because
     few = site(ROWS[:5], **{**LEARNED, "beta": beta}, neighbours=Neighbours("relu", "conv"))
     assert fired("channels-silent", few).empty
     moved = replace(norm, running_mean=norm.running_mean + 9 * np.sqrt(norm.running_var))
@@ -167,4 +167,4 @@ def test_outlier_dimensions(size, severity):
     assert found["severity"].tolist() == ([severity] if severity else [])
     if severity:
         assert found["channels"][0] == (17,)
-    assert fired("outlier-dimensions", site(rows, **memory_of(rows))).empty
+    assert fired("outlier-dimensions", site(rows, **running_stats_of(rows))).empty

@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from measures.sites import call_log, memory_of, site, some_rows
+from measures.sites import call_log, running_stats_of, site, some_rows
 
 from bnprobe.recording import LayerRecord
 from rules.firing import fired
 
 ROWS = some_rows(40)
-MEMORY = memory_of(ROWS)
-LEARNED = {"gamma": 1.5, "beta": 0.1, **MEMORY}
+STATISTICS = running_stats_of(ROWS)
+LEARNED = {"gamma": 1.5, "beta": 0.1, **STATISTICS}
 TRAIN = {"n_calls_training": 1, "n_calls_running": 0}
 
 
 def norm(layer: str = "bn", changes: dict[str, Any] | None = None, **facts: Any) -> LayerRecord:
-    """A trained batch norm whose data agree with its memory; `facts` are those of the ledger."""
+    """A trained batch norm whose data agree with its running statistics; `facts` are those of the call log."""
     return site(ROWS, layer, **{**LEARNED, **(changes or {})}, call_log=call_log(**facts))
 
 
@@ -33,7 +33,7 @@ def test_few_values_of_a_batch(n, fires):
     found = fired("few-values", norm(changes=TRAIN, **facts))
     assert len(found) == fires
     if fires:
-        assert "31 values per channel in call 4 of 1, which had 2 images" in found["because"][0]
+        assert "31 values per channel in call 4 of 1, with 2 samples" in found["because"][0]
         assert f"{np.sqrt(2 / 30):.0%}" in found["because"][0]
 
 
@@ -64,28 +64,28 @@ def test_train_mode_without_learning():
     assert fired("train-mode-in-evaluation", site(ROWS, **{**LEARNED, **TRAIN})).empty
 
 
-def test_frozen_parameters_under_a_memory_that_moves():
-    """Fails if a norm that learns, or one that stands still, is blamed; or the distance is not told."""
+def test_frozen_parameters_with_statistics_that_move():
+    """Fails if a norm that learns, or one that stands still, is blamed; or the distance is not reported."""
     frozen = {"gamma_learns": False, "beta_learns": False}
-    after = MEMORY["running_mean"] + 3 * np.sqrt(MEMORY["running_var"])
+    after = STATISTICS["running_mean"] + 3 * np.sqrt(STATISTICS["running_var"])
     moved = learning(running_mean_after=after, n_updates=4)
     (row,) = fired("frozen-but-moving", norm(changes=TRAIN, **frozen, **moved)).itertuples()
-    assert "moved by 3 remembered σ in 4 updates" in row.because
-    still = learning(running_mean_after=MEMORY["running_mean"])
+    assert "moved by 3 running σ in 4 updates" in row.because
+    still = learning(running_mean_after=STATISTICS["running_mean"])
     assert fired("frozen-but-moving", norm(changes=TRAIN, **frozen, **still)).empty
     assert fired("frozen-but-moving", norm(changes=TRAIN, **moved)).empty
     assert fired("frozen-but-moving", norm(changes=TRAIN, **{**frozen, "beta_learns": True}, **moved)).empty
     assert fired("frozen-but-moving", norm(changes=TRAIN, **frozen, running_mean_after=after)).empty
 
 
-def test_parameters_that_learn_over_a_frozen_memory():
+def test_parameters_that_learn_over_frozen_statistics():
     """Fails if a model in eval mode, whose gradients someone looks at, is taken for one that trains."""
     assert len(fired("learning-but-frozen", norm(**learning()))) == 1
     assert fired("learning-but-frozen", norm(**learning(n_calls_model_training=0))).empty
     assert fired("learning-but-frozen", norm(**learning(gamma_learns=False, beta_learns=False))).empty
     assert fired("learning-but-frozen", norm(changes=TRAIN, **learning())).empty
     (row,) = fired("learning-but-frozen", norm(**learning(gamma_learns=False))).itertuples()
-    assert "but β learn" in row.says
+    assert "but β learns" in row.says
 
 
 @pytest.mark.parametrize(("updates", "fires"), [(4, 0), (5, 0), (6, 1), (8, 1)])
@@ -117,7 +117,7 @@ def test_momentum_in_use(momentum, fires):
 
 def test_a_plain_average_that_no_longer_fits():
     """Fails if None is never blamed in eval mode."""
-    off = MEMORY["running_mean"] + 2 * np.sqrt(MEMORY["running_var"])
+    off = STATISTICS["running_mean"] + 2 * np.sqrt(STATISTICS["running_var"])
     found = fired("momentum-odd", norm(changes={"momentum": None, "running_mean": off}))
     assert len(found) == 1
     assert "mean" in found["because"][0]
@@ -130,7 +130,7 @@ def test_norms_without_a_counter_have_no_momentum():
 
 def young(k: int, honest: bool = True) -> LayerRecord:
     left = 0.9**k
-    mean, var = MEMORY["running_mean"], MEMORY["running_var"]
+    mean, var = STATISTICS["running_mean"], STATISTICS["running_var"]
     share = 1 - left if honest else 1.0
     changes = {"running_mean": share * mean, "running_var": share * var + 1 - share, "n_batches_tracked": k}
     return norm(changes=changes)
@@ -142,7 +142,7 @@ def test_initial_values_that_still_weigh(k, fires):
     assert len(fired("statistics-young", young(k))) == fires
 
 
-def test_a_short_count_over_a_good_memory_is_no_fault():
+def test_a_short_count_over_good_statistics_is_no_fault():
     """Fails if the count alone is believed: re-estimated statistics are plain averages over few batches."""
     assert fired("statistics-young", young(5, honest=False)).empty
 

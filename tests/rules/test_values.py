@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from measures.sites import call_log, memory_of, site, some_rows
+from measures.sites import call_log, running_stats_of, site, some_rows
 
 from bnprobe.recording.neighbours import Neighbours
 from rules.firing import fired
 
 ROWS = some_rows(40)
-MEMORY = memory_of(ROWS)
+STATISTICS = running_stats_of(ROWS)
 LEARNED = {"gamma": [0.5, -0.7, 1.2], "beta": 0.1}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite(value):
-    """Fails if one value in one channel is not told, or another channel is blamed."""
+    """Fails if one value in one channel is not reported, or another channel is blamed."""
     spoilt = ROWS.copy()
     spoilt[3, 1, 5:7] = value
     (row,) = fired(
@@ -33,18 +33,18 @@ def test_large_values_are_finite():
 
 def test_channels_whose_scale_is_next_to_nothing():
     """Fails if the sign of gamma counts, or the threshold of 0.01 moves."""
-    norm = site(ROWS, "a", gamma=[0.0099, -0.0099, 0.0101], beta=0, **MEMORY)
+    norm = site(ROWS, "a", gamma=[0.0099, -0.0099, 0.0101], beta=0, **STATISTICS)
     (row,) = fired("channels-constant", norm).itertuples()
     assert (row.severity, row.channels) == ("warning", (0, 1))
     assert "2 of 3 channels" in row.because
     rows = some_rows(n_channels=9)
-    few = site(rows, "a", gamma=[0.0099, -0.0099, *[1.0] * 7], beta=0, **memory_of(rows))
+    few = site(rows, "a", gamma=[0.0099, -0.0099, *[1.0] * 7], beta=0, **running_stats_of(rows))
     assert fired("channels-constant", few)["severity"].tolist() == ["info"]
 
 
 def test_a_whole_layer_of_constants_is_not_to_be_removed():
     """Fails if all channels are called some, listed one by one, or thrown out, which takes the layer away."""
-    (row,) = fired("channels-constant", site(ROWS, "a", gamma=1e-3, beta=0, **MEMORY)).itertuples()
+    (row,) = fired("channels-constant", site(ROWS, "a", gamma=1e-3, beta=0, **STATISTICS)).itertuples()
     assert row.says.startswith("All channels")
     assert "removed" not in row.do
     assert "n.weight.data[:] = 1; n.bias.data[:] = 0" in row.do
@@ -53,7 +53,7 @@ def test_a_whole_layer_of_constants_is_not_to_be_removed():
 def test_small_but_working_channels_are_silent():
     """Fails if 0.01 itself, or a norm without gamma, counts as switched off."""
     layers = [
-        site(ROWS, "a", gamma=[0.01, -0.01, 1], beta=0, **MEMORY),
+        site(ROWS, "a", gamma=[0.01, -0.01, 1], beta=0, **STATISTICS),
         site(ROWS, "b"),
         site(ROWS, "c", gamma=1),
     ]
@@ -67,7 +67,7 @@ def test_few_images(n, fires):
     assert len(found) == fires
     if fires:
         assert found["says"][0].startswith(
-            "Only 1 image was seen" if n == 1 else f"Only {n} images were seen"
+            "Only 1 sample was recorded" if n == 1 else f"Only {n} samples were recorded"
         )
         assert found["layer"][0] == ""
         assert found["channels"][0] == ()
@@ -80,8 +80,8 @@ def test_the_layer_that_saw_most_counts():
 
 
 def test_more_than_a_norm():
-    """Fails if a fused activation is not told, or the class is not named."""
-    fused = site(ROWS, "a", class_name="BatchNormAct2d", output="read", mismatch=0.4, **LEARNED, **MEMORY)
+    """Fails if a fused activation is not reported, or the class is not named."""
+    fused = site(ROWS, "a", class_name="BatchNormAct2d", output="read", mismatch=0.4, **LEARNED, **STATISTICS)
     (row,) = fired("more-than-a-norm", fused).itertuples()
     assert (row.severity, row.layer) == ("info", "a")
     assert row.says.startswith("This BatchNormAct2d does more than a batch norm")
@@ -100,7 +100,7 @@ def test_more_than_a_norm():
 )
 def test_a_norm_that_does_what_it_should(changes):
     """Fails if rounding of half precision, or a read output as such, is taken for an activation."""
-    assert fired("more-than-a-norm", site(ROWS, **LEARNED, **MEMORY, **changes)).empty
+    assert fired("more-than-a-norm", site(ROWS, **LEARNED, **STATISTICS, **changes)).empty
 
 
 def test_an_output_that_cannot_be_compared_is_not_infinitely_far():
@@ -124,7 +124,7 @@ def test_layers_that_gave_no_numbers():
 
 def test_a_norm_that_a_function_may_use_is_not_to_be_replaced():
     """Fails if the module whose vectors F.batch_norm is given is called unused, and its removal advised."""
-    function = site(ROWS, "stem.batch_norm:61", class_name="F.batch_norm", **LEARNED, **MEMORY)
+    function = site(ROWS, "stem.batch_norm:61", class_name="F.batch_norm", **LEARNED, **STATISTICS)
     (row,) = fired("layer-unread", function, never_called=("stem.bn",)).itertuples()
     assert row.severity == "info"
     assert "stem.batch_norm:61" in row.because
@@ -150,7 +150,7 @@ def test_a_finding_names_the_call():
 def test_a_learned_vector_that_is_not_finite(vector, value):
     """Fails if finite inputs excuse a γ or β that spoils every output, or the layer behind is blamed alone."""
     spoilt = {**LEARNED, vector: [0.5, value, 1.2]}
-    norms = site(ROWS, "fine", **LEARNED, **MEMORY), site(ROWS, "a", **spoilt, **MEMORY)
+    norms = site(ROWS, "fine", **LEARNED, **STATISTICS), site(ROWS, "a", **spoilt, **STATISTICS)
     (row,) = fired("values-not-finite", *norms).itertuples()
     assert (row.severity, row.layer, row.channels) == ("critical", "a", (1,))
     assert row.says.startswith("γ of this layer is" if vector == "gamma" else "β of this layer is")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from measures.sites import call_log, memory_of, recording, site, some_rows
+from measures.sites import call_log, recording, running_stats_of, site, some_rows
 
 from bnprobe.checkpoints.records import without_calls
 from bnprobe.measures import tables
@@ -18,13 +18,13 @@ from bnprobe.rules.thresholds import Limits
 from .firing import fired
 
 ROWS = some_rows(n_channels=8)
-MEMORY = memory_of(ROWS)
+STATISTICS = running_stats_of(ROWS)
 ONE = np.ones(8)
 
 
 def stored(layer: str = "bn", rows: np.ndarray = ROWS, **changes: Any) -> LayerRecord:
     """A norm as a checkpoint shows it: vectors and neighbours, no call."""
-    fields = {"gamma": 1.5, "beta": 0.1, **memory_of(rows), **changes}
+    fields = {"gamma": 1.5, "beta": 0.1, **running_stats_of(rows), **changes}
     return without_calls(site(rows, layer, **fields))
 
 
@@ -108,8 +108,8 @@ def wired(norm: np.ndarray) -> Neighbours:
     return Neighbours("relu", "conv1", folded=Folded(norm, -ONE, ONE, None), guessed=True)
 
 
-def test_filters_wither_only_together_with_gamma():
-    """Fails if a short filter under a live gamma, or a dead gamma over a live filter, is called withered."""
+def test_filters_decay_only_together_with_gamma():
+    """Fails if a short filter under a live gamma, or a dead gamma over a live filter, is called decayed."""
     gamma = at(1e-3, 1.5, 0, 1)
     found = fired("filters-decayed", stored(gamma=gamma, neighbours=wired(at(0.02, 1.0, 0, 2))))
     assert found["channels"].iloc[0] == (0,)
@@ -132,7 +132,7 @@ def test_eps_matters_to_live_channels_only():
 
 def test_a_variance_that_was_lost_is_not_blamed_on_the_inputs():
     """Fails if a buffer of zeros sends the user to weights whose outputs vary."""
-    fields = {"gamma": 1.5, "beta": 0.1, **memory_of(ROWS)}
+    fields = {"gamma": 1.5, "beta": 0.1, **running_stats_of(ROWS)}
     fields["running_var"] = np.where(np.arange(8) < 3, 0.0, fields["running_var"])
     (row,) = fired("variance-below-eps", site(ROWS, **fields)).itertuples()
     assert (row.severity, row.channels) == ("warning", (0, 1, 2))
@@ -140,7 +140,7 @@ def test_a_variance_that_was_lost_is_not_blamed_on_the_inputs():
     assert "update_bn" in row.do
     still = ROWS * np.where(np.arange(8) < 3, 1e-4, 1.0)[:, None]
     (row,) = fired("variance-below-eps", site(still, **fields)).itertuples()
-    assert "What feeds them hardly varies" in row.do
+    assert "Their inputs hardly vary" in row.do
 
 
 @pytest.mark.parametrize("kind", ["layer_norm", "group_norm", "rms_norm"])
@@ -189,19 +189,19 @@ def test_a_norm_without_scale_is_a_note_where_no_norm_has_one():
     ],
 )
 def test_what_half_precision_cannot_hold(changes, word):
-    """Fails if a vector is not looked at, or the reach of the input is not six deviations."""
+    """Fails if a vector is not looked at, or the reach of the input is not six standard deviations."""
     found = fired("half-overflow", stored(**changes))
     assert found["severity"].tolist() == ["warning"]
     assert word in found["because"].iloc[0]
 
 
 def test_half_precision_goes_by_what_was_seen_where_data_were_seen():
-    """Fails if a measured extreme is not used, or the memory overrules it."""
+    """Fails if a measured extreme is not used, or the running statistics overrule it."""
     assert fired("half-overflow", stored(running_mean=6e4, running_var=ONE)).empty
     for largest, fires in ((7e4, 1), (3.3e4, 1), (3.2e4, 0)):  # room for inputs twice as large
         loud = ROWS.copy()
         loud[0, 0, 0] = -largest
-        assert len(fired("half-overflow", site(loud, gamma=1.5, beta=0, **MEMORY))) == fires
+        assert len(fired("half-overflow", site(loud, gamma=1.5, beta=0, **STATISTICS))) == fires
     assert fired(
         "half-overflow", stored(running_mean=np.inf, running_var=np.nan)
     ).empty  # statistics-poisoned says it
@@ -211,11 +211,11 @@ FED = Neighbours("relu", "conv", folded=Folded(ONE, -ONE, ONE, None))
 
 
 def test_data_that_do_not_fit_are_not_the_weights_fault():
-    """Fails if a layer that remembers small numbers is scaled down because these data are large."""
+    """Fails if a layer with small running statistics is scaled down because these data are large."""
     (row,) = fired(
-        "half-overflow", site(3e5 * ROWS, "bn", gamma=1.5, beta=0, **MEMORY, neighbours=FED)
+        "half-overflow", site(3e5 * ROWS, "bn", gamma=1.5, beta=0, **STATISTICS, neighbours=FED)
     ).itertuples()
-    assert row.says.startswith("What these data make of the input")
+    assert row.says.startswith("On these data, the input")
     assert "look at the inputs" in row.do
     assert "`" not in row.do
 
@@ -266,14 +266,14 @@ def test_no_scaling_into_eps(least, with_eps, possible):
     do = fired("half-overflow", loud)["do"].iloc[0]
     assert ("f.parameters()" in do) == possible
     assert ("n.eps *=" in do) == with_eps
-    assert ("is no way" in do) != possible
+    assert ("does not help" in do) != possible
 
 
 # Counters and copies
 
 
 def test_counters_that_differ():
-    """Fails if twice as many are not told from a few less, or the usual count is an average."""
+    """Fails if twice as many are not distinguished from a few fewer, or the usual count is an average."""
     layers = [
         stored(name, ROWS * k, n_batches_tracked=n)
         for name, k, n in (("a", 1, 40), ("b", 2, 40), ("c", 3, 80), ("d", 4, 7))
@@ -285,20 +285,42 @@ def test_counters_that_differ():
     assert fired("batches-differ", stored("x", n_batches_tracked=None), layers[0]).empty
 
 
+def test_an_instance_norm_is_not_counted():
+    """Fails if a count that torch never touches is held against those of batch norms."""
+    import torch
+    from torch import nn
+
+    import bnprobe
+
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 8, 3),
+        nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
+        nn.BatchNorm2d(8),
+    )
+    for _ in range(20):
+        model(torch.randn(8, 3, 12, 12))
+    assert model[3].num_batches_tracked == 0
+    assert not torch.equal(model[3].running_mean, torch.zeros(8))
+    report = bnprobe.report(bnprobe.record(model.eval(), [(torch.randn(16, 3, 12, 12), None)]))
+    assert "batches-differ" not in set(report.findings["rule"])
+
+
 def test_counters_of_norms_that_were_new_when_training_began_are_compared():
-    """Fails if counters are left out because the memory was empty before the recording."""
+    """Fails if counters are left out because the running statistics were initial before the recording."""
     new = {
         "running_mean": 0,
         "running_var": 1,
-        "call_log": call_log(running_mean_after=MEMORY["running_mean"]),
+        "call_log": call_log(running_mean_after=STATISTICS["running_mean"]),
     }
     layers = [stored(name, **new, n_batches_tracked=n) for name, n in (("a", 40), ("b", 40), ("c", 80))]
     assert fired("batches-differ", *layers)["layer"].tolist() == ["c"]
 
 
 def test_copies_that_went_their_own_ways_are_left_alone():
-    """Fails if γ and β of the end are compared under a memory from before the recording."""
-    after = call_log(running_mean_after=MEMORY["running_mean"] + 1)
+    """Fails if γ and β of the end are compared under running statistics from before the recording."""
+    after = call_log(running_mean_after=STATISTICS["running_mean"] + 1)
     assert fired(
         "statistics-alike", stored("a", call_log=after), stored("b", gamma=1.4, call_log=after)
     ).empty

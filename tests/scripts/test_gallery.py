@@ -38,8 +38,18 @@ def test_every_page_is_shown_in_its_own_words(folder):
     assert links == ["one.html", "two.html"]
     words = pages.text_of(document)
     assert "What the norms of <script>alert(1)</script> learned" in words
-    assert words.count("The data differ from what the batch norms remember") == 2
+    assert words.count("match the training data") == 2
     assert not pages.elements(document, "script")
+
+
+def test_the_pretrained_network_stands_first(folder):
+    """Fails if the pages stand by name alone, or the one that is put first loses its place or stands twice."""
+    (folder / "one.html").rename(folder / "a.html")
+    (folder / "two.html").rename(folder / "mobilenet_v2.html")
+    made(folder)
+    document = pages.parsed((folder / "index.html").read_text("utf-8"))
+    links = [node.attrib["href"] for node in pages.elements(document, "a")]
+    assert links == ["mobilenet_v2.html", "a.html"]
 
 
 def test_every_page_has_its_fingerprint(folder):
@@ -50,6 +60,14 @@ def test_every_page_has_its_fingerprint(folder):
         images = [node.attrib["src"] for node in pages.elements(card, "img")]
         assert 1 <= len(images) <= 2
         assert all(address.startswith("data:image/png;base64,") for address in images)
+
+
+def test_the_api_reference_has_no_card(folder):
+    """Fails if the index shows a page without a network as if it were about one."""
+    (folder / "api.html").write_text("<!doctype html><title>bnprobe: API reference</title>", "utf-8")
+    made(folder)
+    document = pages.parsed((folder / "index.html").read_text("utf-8"))
+    assert "api.html" not in [node.attrib["href"] for node in pages.elements(document, "a")]
 
 
 def test_the_index_does_not_list_itself_and_can_be_made_again(folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from bnprobe.report.chapters.chapter import named
-from bnprobe.report.page.numbers import count
+from bnprobe.report.numbers import count
 
 
 def broken(layers: pd.DataFrame) -> list[str]:
@@ -28,12 +28,12 @@ def _poisoned(layers: pd.DataFrame, side: str) -> str | None:
 
 
 def _fact(row: pd.Series, side: str) -> str:
-    """Of what is stored, and of what was seen where the other side saw finite values alone."""
+    """Of what is stored, and of the inputs where those of the other side are all finite."""
     mine, theirs = side.lower(), "b" if side == "A" else "a"
     n = int(row[f"n_nonfinite_{mine}"])
-    seen = f"{count(n, 'value')} that entered {'is' if n == 1 else 'are'} not finite"
-    told = n > 0 and row[f"n_nonfinite_{theirs}"] == 0
-    return " and ".join([row[f"poison_{mine}"]] * bool(row[f"poison_{mine}"]) + [seen] * told)
+    inputs = f"{count(n, 'input value')} {'is' if n == 1 else 'are'} not finite"
+    alone = n > 0 and row[f"n_nonfinite_{theirs}"] == 0
+    return " and ".join([row[f"poison_{mine}"]] * bool(row[f"poison_{mine}"]) + [inputs] * alone)
 
 
 def _lacking(layers: pd.DataFrame, side: str) -> str | None:

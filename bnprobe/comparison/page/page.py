@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import pandas as pd
 
 from bnprobe.comparison import Differences, Pair, Pairs, glossary
+from bnprobe.comparison.page.figures import layer_change, network_map
 from bnprobe.recording import Recording
-from bnprobe.report.page.blocks import Block, Entry, Facts, Figure, Glossary, Page, Prose, Section, Table
-from bnprobe.report.page.numbers import count, number, share
-from bnprobe.report.page.page import _findings, _rule_pages
+from bnprobe.report.chapters.chapter import unit_of
+from bnprobe.report.chapters.findings import findings_section, rule_sections
+from bnprobe.report.chapters.glossary import glossary_section
+from bnprobe.report.compose import SELF_CONTAINED
+from bnprobe.report.numbers import count, number, share
+from bnprobe.report.page.blocks import Facts, Figure, Page, Prose, Section, Table
 from bnprobe.report.page.tables import cells
 
 MOST_LAYERS = 24
@@ -69,18 +70,16 @@ def compose(
         sections=(
             Section("compared", "What is compared", (_sides(a, b),)),
             Section("answer", "The answer", (Prose(answer),)),
-            Section(
-                "findings", "Findings", (_findings(findings), *([Prose((left_out,))] if left_out else []))
-            ),
+            findings_section(findings, left_out=left_out),
             Section("network", "The network at a glance", (_network(tables), _layer_table(tables))),
             _most_changed(found, tables),
             *_unmatched(tables),
             Section("provenance", "How to read it", (Facts(tuple(_how(a, b))),)),
-            *_rule_pages(findings),
-            Section("glossary", "Glossary", (_glossary(),), folded=True, hint="every column, in words"),
+            *rule_sections(findings),
+            glossary_section(glossary()),
         ),
         footer=f"Made by {a.about.versions.split(',')[0]} from a recording of {a.about.started} (A) and one of "
-        f"{b.about.started} (B). One file, nothing loaded from elsewhere.",
+        f"{b.about.started} (B). {SELF_CONTAINED}",
     )
 
 
@@ -101,7 +100,7 @@ def _facts_of(recording: Recording) -> list[tuple[str, str]]:
         ("data", about.data),
         ("preprocessing", about.preprocessing),
         ("mode", ", ".join(modes)),
-        ("seen", f"{count(about.n_images, 'image')}" if about.n_images else "no data"),
+        ("measured on", count(about.n_images, unit_of(recording)) if about.n_images else "no data"),
         ("norms", count(len(recording.layers), "site")),
         ("recorded", f"{about.started}, {about.device}"),
     ]
@@ -116,7 +115,7 @@ def _layer_table(tables: Differences) -> Table:
     return _table(
         layers,
         heads,
-        "One row per common norm, the most changed first; hold the pointer over a column's name.",
+        "One row per common norm, most changed first. Hover over a column's name for its meaning.",
     )
 
 
@@ -130,18 +129,18 @@ def _table(frame: pd.DataFrame, heads: list[str], note: str) -> Table:
 
 
 def _network(tables: Differences) -> Figure:
-    def draw() -> Any:
-        from bnprobe.report.figures import comparison
-
-        return comparison.network(tables)
-
+    seen = bool(tables.layers[["pre_gap", "post_gap"]].notna().any(axis=None))
+    above = (
+        "Above: difference of the inputs and of the outputs; the band is what the choice of samples alone would make"
+        if seen
+        else "Above: difference of the running statistics and of γ and β"
+    )
     return Figure(
         "comparison",
         "How far apart the two sides are by depth, over maps of the difference of every channel.",
-        draw,
-        "One column per norm, in the order in which the data reach them. Above: the gap of what enters and of what leaves "
-        "(or of what is stored, without data); the band is what the choice of images alone would make. Below: every "
-        "channel, sorted by |γ| of A, and stretched to the same height.",
+        network_map(tables),
+        f"One column per norm, in the order in which the data reach them. {above}. Below: every channel, sorted by |γ| "
+        "of A and stretched to the same height.",
     )
 
 
@@ -149,11 +148,11 @@ def _most_changed(found: Pairs, tables: Differences) -> Section:
     order = tables.layers["change"].sort_values(ascending=False, kind="stable", na_position="last").index
     changed = [int(i) for i in order if tables.layers["change"][i] > 0][:MOST_LAYERS]
     words = (
-        f"The {len(changed)} norms that changed most, the first one most; all of them are in comparison.layers."
+        f"{_how_many(len(changed), len(tables.layers))} All of them are in comparison.layers."
         if changed
         else "No norm changed."
         if tables.layers["identical"].all()
-        else "No gap of a norm is above 0."
+        else "No difference of a norm can be measured."
     )
     return Section(
         "layers",
@@ -161,6 +160,14 @@ def _most_changed(found: Pairs, tables: Differences) -> Section:
         (Prose((words,)),),
         parts=tuple(_layer(i, found.common[i], tables) for i in changed),
     )
+
+
+def _how_many(shown: int, total: int) -> str:
+    if shown == 1:
+        return "The one norm that changed."
+    if shown < MOST_LAYERS or shown == total:
+        return f"The {shown} norms that changed, most changed first."
+    return f"The {shown} norms that changed most, most changed first."
 
 
 def _layer(position: int, pair: Pair, tables: Differences) -> Section:
@@ -182,7 +189,7 @@ def _layer(position: int, pair: Pair, tables: Differences) -> Section:
     shown = mine.loc[
         mine[by].sort_values(ascending=False, kind="stable", na_position="last").index[:MOST_CHANNELS]
     ]
-    note = f"The {len(shown)} of {len(mine):,} channels with the largest {by}; all of them are in comparison.channels."
+    note = f"The {len(shown)} of {len(mine):,} channels with the largest {by}. All of them are in comparison.channels."
     return Section(
         f"layer-{position}",
         pair.a.site,
@@ -195,32 +202,30 @@ def _layer(position: int, pair: Pair, tables: Differences) -> Section:
 def _layer_words(row: pd.Series) -> str:
     """The gaps of one layer in a sentence."""
     parts = [
-        f"{words} {number(float(row[f'{aspect}_gap']), 2)} {unit}"
+        f"{words} by {number(float(row[f'{aspect}_gap']), 2)} {unit}"
         for aspect, words, unit in (
-            ("pre", "what enters lies", "σ apart"),
-            ("post", "what leaves", "of the layer's σ"),
-            ("running", "what is remembered", "σ"),
-            ("affine", "what γ and β promise", "of the layer's scale"),
+            ("pre", "inputs", "standard deviations"),
+            ("post", "outputs", "of the layer's standard deviation"),
+            ("running", "running statistics", "standard deviations"),
+            ("affine", "γ and β", "of the layer's scale"),
         )
-        if row[f"{aspect}_gap"] == row[f"{aspect}_gap"]
+        if row[f"{aspect}_gap"] > 0
     ]
-    text = ", ".join(parts)
-    sure = row["pre_changed_share"]
-    tail = f" The inputs of {share(float(sure))} of the channels surely changed." if sure == sure else ""
-    return f"{text[0].upper()}{text[1:]}.{tail}" if text else ""
+    changed = row["pre_changed_share"]
+    tail = (
+        f" The inputs of {share(float(changed))} of the channels changed significantly."
+        if changed == changed
+        else ""
+    )
+    return f"A and B differ: {', '.join(parts)}.{tail}" if parts else ""
 
 
 def _layer_figure(pair: Pair, channels: pd.DataFrame, by: str) -> Figure:
-    def draw(pair: Pair, channels: pd.DataFrame, by: str) -> Any:
-        from bnprobe.report.figures import comparison
-
-        return comparison.layer(pair, channels, by)
-
     return Figure(
         f"comparison {pair.a.call} {pair.a.layer}",
         f"The channels of {pair.a.site} that changed most, A and B over each other, and all channels.",
-        partial(draw, pair, channels, by),
-        "Filled is A, the line is B.",
+        layer_change(pair, channels, by),
+        "Filled: A. Line: B.",
     )
 
 
@@ -240,24 +245,24 @@ def _unmatched(tables: Differences) -> tuple[Section, ...]:
 
 def _how(a: Recording, b: Recording) -> list[tuple[str, str]]:
     return [
-        ("a gap", "√(difference of means² + difference of deviations²), root mean square over channels"),
+        (
+            "difference",
+            "√(difference of means² + difference of standard deviations²), root mean square over channels",
+        ),
         (
             "its unit",
-            "the channel's own deviation (both sides' root mean square) for inputs and memory, because the norm divides by "
-            "it; the layer's for outputs and what γ and β promise, because a channel that hardly varies hardly matters",
+            "the channel's own standard deviation (root mean square of both sides) for inputs and running statistics, "
+            "because the norm divides by it; the layer's for outputs and for γ and β, because a channel that hardly "
+            "varies hardly matters",
         ),
         (
             "errors",
-            "count images, not pixels, and take both sides as samples of their own; where both saw the same images they "
-            "are too wide for these images, and say what other images would show",
+            "count samples, not pixels, and treat both sides as independent samples; where both sides saw the same "
+            "data, they are too wide for these data, and say what other data would show",
         ),
         (
-            "surely",
-            "q < 0.01: means and deviations of all channels tested together (Benjamini & Hochberg 1995)",
+            "significant",
+            "q < 0.01: means and standard deviations of all channels tested together (Benjamini & Hochberg 1995)",
         ),
         *[(f"note on {name}", note) for name, side in (("A", a), ("B", b)) for note in side.about.notes],
     ]
-
-
-def _glossary() -> Block:
-    return Glossary(tuple(Entry(c.name, c.meaning, c.formula, c.unit, c.source) for c in glossary()))

@@ -17,8 +17,9 @@ from bnprobe.comparison import (
 from bnprobe.comparison.page.broken import broken
 from bnprobe.comparison.significance import ROUNDING
 from bnprobe.recording import Recording
-from bnprobe.report.chapters.chapter import named
-from bnprobe.report.page.numbers import count, number, share
+from bnprobe.report.chapters.chapter import named, unit_of
+from bnprobe.report.chapters.findings import worst_finding
+from bnprobe.report.numbers import count, number, share
 from bnprobe.rules import Limits
 
 FEW_IMAGES = 30
@@ -31,76 +32,110 @@ def answer(
 ) -> list[str]:
     """What changed, in a few sentences, the most important one first."""
     layers = tables.layers
-    about = what(layers, tables.channels)
+    about, unit = what(layers, tables.channels), _unit(a, b)
     if about.n_identical == about.n_sites:
-        alone = " What only one side has is listed below." if len(tables.unread) else ""
+        alone = " Norms that exist on one side only are listed below." if len(tables.unread) else ""
         return [
-            f"Nothing changed: {_of(about.n_sites)} hold the same numbers on both sides, to the last bit.{alone}"
+            f"Nothing changed: {_of(about.n_sites)} same numbers on both sides, to the last bit.{alone}",
         ]
     wrong = broken(layers)
     sentences = [
         *wrong,
-        "" if wrong and _agrees(layers) else _where(layers, about, limits),
+        "" if wrong and _agrees(layers) else _where(layers, about, limits, unit),
         _kind(a, b, about),
-        *_sure(tables),
+        *_significant(tables),
         *_stored(layers, about),
-        _rules(findings),
+        worst_finding(findings),
     ]
     return [sentence for sentence in [*sentences, *_cautions(a, b, tables)] if sentence]
 
 
+def _unit(a: Recording, b: Recording) -> str:
+    """What one sample is called: an image where both sides know that it is one."""
+    return "image" if {unit_of(a), unit_of(b)} == {"image"} else "sample"
+
+
 def _of(n: int) -> str:
-    return "the one common norm" if n == 1 else f"all {n:,} common norms"
+    return "the only common norm holds the" if n == 1 else f"all {n:,} common norms hold the"
 
 
-def _where(layers: pd.DataFrame, about: What, limits: Limits) -> str:
-    """The one sentence: from where on the two differ, where they part, and by how much."""
+def _where(layers: pd.DataFrame, about: What, limits: Limits, unit: str) -> str:
+    """From where on the two differ, where they differ by the limit, and where most."""
     known = list(difference_sites(layers))
     if not known:
-        return (
-            "Nothing could be compared: the sides store different things, and data went through one at most."
-        )
+        return "Nothing could be compared: the sides store different things, and at most one of them was run on data."
     first = next((place for place in known if place.gap > ROUNDING), None)
     if first is None:
-        only = layers[layers["filters_differ"]]
-        if len(only):
-            return (
-                f"The norms are the same; the weights before {count(len(only), 'norm')} differ, first before "
-                f"{named(only.iloc[0])}."
-            )
-        if about.same_weights and known[0].aspect in STORED:
-            return f"Nothing that both sides store differs: {_of(about.n_sites)} agree to the last bit."
-        return "The two differ by rounding only."
+        return _unmeasured(layers, about, known[0].aspect)
     # of the same images no choice of images makes a difference
-    sure, found = (
-        first if about.same_inputs else first_beyond_noise(layers),
-        first_difference(layers, limits.gap),
-    )
+    certain = first if about.same_inputs else first_beyond_noise(layers)
     largest = max(known, key=lambda place: place.gap)
-    same = first[:3] != known[0][:3]
-    if sure is None:
-        return _sentence(f"the choice of images explains all that differs: at most {_at(largest)}")
-    if same and sure[:3] == first[:3]:
-        text = f"the two are the same up to {sure.words}, where they are {_gap(sure)} apart"
-    else:
-        text = f"the two differ from {sure.words} on, where they are {_gap(sure)} apart"
-        text = f"{_still_same(known, first)}; {text}" if same else text
+    if certain is None:
+        return f"The choice of {unit}s explains every difference; the largest is {_gap(largest)}, at {largest.words}."
+    found = first_difference(layers, limits.gap)
+    sentences = [*_first(known, first, certain, unit), _limit(known, certain, found, limits.gap)]
+    if not any(_same_place(largest, place) for place in (certain, found)):
+        sentences.append(f"The largest difference is {_gap(largest)}, at {largest.words}.")
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _unmeasured(layers: pd.DataFrame, about: What, aspect: str) -> str:
+    """That no difference of a norm is more than rounding, and what differs all the same."""
+    only = layers[layers["filters_differ"]]
+    if len(only):
+        return (
+            f"The norms are the same, but the weights feeding {count(len(only), 'norm')} differ, first those feeding "
+            f"{named(only.iloc[0])}."
+        )
+    if about.same_weights and aspect in STORED:
+        agree = (
+            "the only common norm agrees"
+            if about.n_sites == 1
+            else f"all {about.n_sites:,} common norms agree"
+        )
+        return f"Nothing that both sides store differs: {agree} to the last bit."
+    return "A and B differ by rounding only."
+
+
+def _first(
+    known: list[DifferenceSite], first: DifferenceSite, certain: DifferenceSite, unit: str
+) -> list[str]:
+    """From where on A and B differ, and how far they are the same before."""
+    if _same_place(first, known[0]):
+        return [f"A and B differ from {certain.words} on, by {_gap(certain)}."]
+    if _same_place(first, certain):
+        return [f"A and B are the same up to {certain.words}, where they differ by {_gap(certain)}."]
+    return [
+        f"A and B are the same up to and including {_previous(known, first).words}.",
+        f"At {first.words} they differ by {_gap(first)}, which the choice of {unit}s explains.",
+        f"Beyond that, they differ from {certain.words} on, by {_gap(certain)}.",
+    ]
+
+
+def _limit(
+    known: list[DifferenceSite], certain: DifferenceSite, found: DifferenceSite | None, limit: float
+) -> str:
+    """Where they differ by the limit, and how much it was one place earlier; empty where that was said."""
     if found is None:
-        text += f"; nowhere do they reach {limits.gap:g} σ"
-    elif found[:3] != sure[:3]:
-        text += f", and part at {found.words}, with {_gap(found)}{_before(known, found)}"
-    if largest[:3] not in (sure[:3], found and found[:3]):
-        text += f"; the largest gap is {_at(largest)}"
-    return _sentence(text)
-
-
-def _still_same(known: list[DifferenceSite], first: DifferenceSite) -> str:
-    """The last place that is the same, and that what follows it may be the choice of images."""
-    before = known[[place[:3] for place in known].index(first[:3]) - 1]
-    return (
-        f"the two are the same up to and with {before.words}, and {_gap(first)} apart at {first.words}, which the "
-        "choice of images explains"
+        return f"Nowhere do they differ by {limit:g} standard deviations or more."
+    if _same_place(found, certain):
+        return ""
+    previous = _previous(known, found)
+    up_from = (
+        f", up from {number(previous.gap, 2)} one place earlier"
+        if ROUNDING < previous.gap < found.gap
+        else ""
     )
+    return f"They first differ by {limit:g} standard deviations or more at {found.words}: {_gap(found)}{up_from}."
+
+
+def _previous(known: list[DifferenceSite], place: DifferenceSite) -> DifferenceSite:
+    at = [other[:3] for other in known].index(place[:3])  # a noise that is not known is not equal to itself
+    return known[at - 1]
+
+
+def _same_place(one: DifferenceSite, other: DifferenceSite | None) -> bool:
+    return other is not None and one[:3] == other[:3]
 
 
 def _agrees(layers: pd.DataFrame) -> bool:
@@ -109,82 +144,85 @@ def _agrees(layers: pd.DataFrame) -> bool:
     return same and not layers["filters_differ"].any()
 
 
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _before(known: list[DifferenceSite], found: DifferenceSite) -> str:
-    """How far apart the place before is."""
-    at = [place[:3] for place in known].index(found[:3])  # a noise that is not known is not equal to itself
-    before = known[at - 1]
-    return f" (at {before.words} it is {number(before.gap, 2)} σ)" if before.gap > ROUNDING else ""
-
-
 def _gap(place: DifferenceSite) -> str:
-    return f"{number(place.gap, 2)} {'σ' if place.aspect in ('pre', 'running') else 'of its layer’s σ'}"
-
-
-def _at(place: DifferenceSite) -> str:
-    return f"{_gap(place)}, at {place.words}"
+    of_layer = "" if place.aspect in ("pre", "running") else " of the layer"
+    return f"{number(place.gap, 2)} standard deviations{of_layer}"
 
 
 def _kind(a: Recording, b: Recording, about: What) -> str:
     """What is compared, as far as the numbers tell."""
-    filters = f"; the weights before {count(about.n_filters, 'norm')} differ" if about.n_filters else ""
-    return f"{_weights(about)}{filters}; {_inputs(a, b, about)}."
+    feeding = f" The weights feeding {count(about.n_filters, 'norm')} differ." if about.n_filters else ""
+    return f"{_weights(about)}.{feeding} {_inputs(a, b, about)}."
 
 
 def _weights(about: What) -> str:
-    of = f"of {about.n_sites} norms"
     if about.same_weights:
-        return "What the norms store is the same on both sides"
+        return "The norms store the same values on both sides"
     if not about.n_affine:
-        return f"γ and β are the same on both sides, the running statistics differ in {about.n_running} {of}"
-    running = (
-        f"the running statistics in {about.n_running}"
-        if about.n_running
-        else "the running statistics nowhere"
-    )
-    return f"γ and β differ in {about.n_affine} {of}, {running}"
+        return f"γ and β are the same on both sides, but the running statistics differ {_in(about.n_running, about)}"
+    if not about.n_running:
+        return f"γ and β differ {_in(about.n_affine, about)}, the running statistics in none"
+    return f"γ and β differ {_in(about.n_affine, about)}, the running statistics in {about.n_running:,}"
+
+
+def _in(n: int, about: What) -> str:
+    return "in the only common norm" if about.n_sites == 1 else f"in {n:,} of {about.n_sites:,} norms"
 
 
 def _inputs(a: Recording, b: Recording, about: What) -> str:
+    unit = _unit(a, b)
     if about.same_inputs is None:
         empty = [name for name, side in (("A", a), ("B", b)) if side.weights_only]
-        return f"no data went through {' and '.join(empty) or 'the first of them'}"
+        return (
+            f"No data were run on {' and '.join(empty)}"
+            if empty
+            else "The first norm was not run on both sides"
+        )
     modes = (
-        f"; {count(about.n_modes, 'norm')} used running statistics on one side and the batch on the other"
+        f". {count(about.n_modes, 'norm')} used running statistics on one side and batch statistics on the other"
         if about.n_modes
         else ""
     )
     if about.same_inputs:
-        return f"the first norm received the same numbers, so both saw the same images{modes}"
-    return f"the first norm received different numbers, so the images or the weights before it differ{modes}"
+        return f"The first norm received the same inputs, so both sides saw the same {unit}s{modes}"
+    return f"The first norm received different inputs, so the {unit}s or the weights feeding it differ{modes}"
 
 
-def _sure(tables: Differences) -> list[str]:
-    """How many channels surely changed."""
+def _significant(tables: Differences) -> list[str]:
+    """How many channels changed significantly."""
     channels, layers = tables.channels, tables.layers
     tested = channels["pre_shift_q"].notna() | channels["pre_ratio_q"].notna()
     if not tested.any():
         return []
     n, total = int(channels["pre_changed"].sum()), int(tested.sum())
-    text = f"What enters changed surely (q < 0.01) in {n:,} of {count(total, 'channel')} ({share(n / total)})"
+    of = (
+        f"{n:,} of {count(total, 'channel')} ({share(n / total)})"
+        if n
+        else f"none of {count(total, 'channel')}"
+    )
+    sentences = [f"Inputs changed significantly (q < 0.01) in {of}."]
     w1 = layers["pre_w1_median"].dropna()
     if len(w1):
-        text += f"; by their histograms, inputs typically moved by {number(float(w1.median()), 2)} σ"
+        sentences.append(
+            f"Their distributions typically moved by {number(float(w1.median()), 2)} standard deviations."
+        )
     fires = layers["fires_change_mean"].dropna()
     if len(fires):
-        text += f"; the share of positive outputs changed by {share(float(fires.median()))} on average"
-    return [f"{text}."]
+        points = number(100 * float(fires.median()), 2)
+        sentences.append(f"The share of positive outputs changed by {points} percentage points on average.")
+    return [" ".join(sentences)]
 
 
 def _stored(layers: pd.DataFrame, about: What) -> list[str]:
-    """Which norms learned or remember something else."""
+    """Where what the norms store changed most."""
     sentences = []
     for column, n, words in (
-        ("affine_gap", about.n_affine, "γ and β moved most at {}, by {} of the layer’s scale."),
-        ("running_gap", about.n_running, "The running statistics moved most at {}, by {} σ."),
+        ("affine_gap", about.n_affine, "γ and β changed most at {}, by {} of the layer's scale."),
+        (
+            "running_gap",
+            about.n_running,
+            "The running statistics changed most at {}, by {} standard deviations.",
+        ),
     ):
         if n and layers[column].max() > 0:
             most = layers.iloc[int(layers[column].argmax())]
@@ -192,22 +230,14 @@ def _stored(layers: pd.DataFrame, about: What) -> list[str]:
     return sentences
 
 
-def _rules(findings: pd.DataFrame) -> str:
-    serious = findings[findings["severity"] != "info"]
-    if serious.empty:
-        return ""
-    rules = [f"{rule} ({count(len(group), 'place')})" for rule, group in serious.groupby("rule", sort=False)]
-    return f"Worth a look: {', '.join(rules)}."
-
-
 def _cautions(a: Recording, b: Recording, tables: Differences) -> list[str]:
     """What a reader must know before believing the numbers."""
-    layers = tables.layers
+    layers, unit = tables.layers, _unit(a, b)
     cautions = []
     seen = layers[["n_images_a", "n_images_b"]].max()
     if 0 < seen.min() < FEW_IMAGES:
         cautions.append(
-            f"One side saw {count(int(seen.min()), 'image')}: its errors are themselves uncertain below {FEW_IMAGES}."
+            f"One side saw only {count(int(seen.min()), unit)}; error estimates are unreliable below {FEW_IMAGES}."
         )
     for name, of_a, of_b in (
         ("preprocessing", a.about.preprocessing, b.about.preprocessing),
@@ -218,10 +248,11 @@ def _cautions(a: Recording, b: Recording, tables: Differences) -> list[str]:
     unknown = layers["post_gap"].notna() & layers["post_noise"].isna()
     if unknown.any():
         cautions.append(
-            f"Of the outputs of {count(int(unknown.sum()), 'norm')} no error is known, so their gaps count by size alone."
+            f"No error estimate exists for the outputs of {count(int(unknown.sum()), 'norm')}, so differences there "
+            "count by size alone."
         )
     if tables.channels["pre_w1"].isna().all() and np.isfinite(layers["pre_gap"]).any():
         cautions.append(
-            "Without histograms on both sides only means and deviations are compared, not shapes."
+            "Without histograms on both sides, only means and standard deviations are compared, not shapes."
         )
     return cautions

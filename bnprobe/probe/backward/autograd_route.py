@@ -11,17 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from bnprobe.norms import NormLayer
+from bnprobe.probe.backward.autograd_producer import Producer, producer
+from bnprobe.probe.backward.autograd_walk import Node
 
 MOST_NODES = 400
 """Nodes walked before a norm's graph is given up: the longest composed norms have about twenty."""
-
-Node = Any  # torch.autograd.graph.Node, whose C++ subclasses carry attributes of their own
 
 
 @dataclass(frozen=True)
@@ -58,27 +57,6 @@ class Route:
         yield from dict.fromkeys([self.output, *(node for edges in self.edges.values() for node, _ in edges)])
 
 
-@dataclass(frozen=True)
-class Producer:
-    """The weights before a norm: their gradient is output `index` of `node`, rows are output channels."""
-
-    node: Node
-    index: int
-    weight: Tensor | None
-    bias: Tensor | None
-    has_bias: bool
-    transposed: bool
-
-    def rows(self, tensor: Tensor, of_parameter: bool = False) -> Tensor:
-        """The weight, or its gradient along the edge, as (channels, inputs), at least in float32.
-
-        A linear layer multiplies by its transposed weight, so along that edge the gradient lies on its side.
-        """
-        whole = tensor.detach()
-        whole = whole if whole.dtype == torch.float64 else whole.float()
-        return (whole.t() if self.transposed and not of_parameter else whole).flatten(1)
-
-
 def route(y: Tensor, origin: Origin | None, plan: NormLayer) -> Route | None:
     """The way of the gradients from y back to the input and the parameters; None without a graph."""
     view = _view(y)
@@ -98,7 +76,8 @@ def route(y: Tensor, origin: Origin | None, plan: NormLayer) -> Route | None:
                 waiting.append(source)
         if len(met) > MOST_NODES:
             return None
-    return Route(made.grad_fn, made.output_nr, view, edges, _producer(origin, plan))
+    before = None if origin is None else producer(origin.node, origin.index, plan)
+    return Route(made.grad_fn, made.output_nr, view, edges, before)
 
 
 @dataclass(frozen=True)
@@ -147,49 +126,3 @@ def _role(source: Node | None, index: int, origin: Origin | None, plan: NormLaye
     if variable is plan.weight:
         return "dgamma"
     return "dbeta" if variable is plan.bias else "other"
-
-
-def _producer(origin: Origin | None, plan: NormLayer) -> Producer | None:
-    """The convolution or linear layer that made the input, where its weight is a parameter being trained.
-
-    A frozen bias leaves no edge in the graph, so that its value is out of reach: then there is no feeder.
-    """
-    # a linear layer on more than two dimensions multiplies a matrix, and gives its rows their places back
-    node = _behind(origin.node, "UnsafeViewBackward") if origin is not None else None
-    if node is None:
-        return None
-    sources = [source for source, _ in node.next_functions]
-    kind = _kind(node)
-    if kind == "ConvolutionBackward" and not node._saved_transposed:
-        has_bias = sum(node._saved_bias_sym_sizes_opt or ()) > 0
-        found = Producer(node, 1, _variable(sources[1]), _variable(sources[2]), has_bias, False)
-    elif kind == "AddmmBackward":
-        found = Producer(node, 2, _variable_behind_transpose(sources[2]), _variable(sources[0]), True, True)
-    elif kind == "MmBackward":
-        found = Producer(node, 1, _variable_behind_transpose(sources[1]), None, False, True)
-    else:
-        return None
-    if found.weight is None or (found.has_bias and found.bias is None):
-        return None
-    return found if found.weight.shape[0] == plan.n_channels else None
-
-
-def _variable(source: Node | None) -> Tensor | None:
-    """The parameter whose gradient accumulates at this node, or behind the cast that autocast put there."""
-    return getattr(_behind(source, "ToCopyBackward"), "variable", None)
-
-
-def _variable_behind_transpose(source: Node | None) -> Tensor | None:
-    """The parameter behind the transposition with which a linear layer multiplies."""
-    if source is None or _kind(source) != "TBackward":
-        return None
-    return _variable(source.next_functions[0][0])
-
-
-def _behind(node: Node | None, kind: str) -> Node | None:
-    """The node, or the one behind it if it is of this kind."""
-    return node.next_functions[0][0] if node is not None and _kind(node) == kind else node
-
-
-def _kind(node: Node) -> str:
-    return str(node.name()).rstrip("0123456789")

@@ -7,20 +7,27 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bnprobe.probe.backward.accumulators import GradientTotals
 from bnprobe.probe.backward.autograd_route import Origin, route
 from bnprobe.probe.backward.observe_gradient import BackwardCall
-from bnprobe.probe.calls import InputReading
-from bnprobe.probe.calls.accumulators import GradientTotals
-from bnprobe.probe.sites import Key
+from bnprobe.probe.calls import InputReading, Key
 from bnprobe.recording import GradientRecord
 from bnprobe.stats.moments import Array
+
+
+class LossScaler(Protocol):
+    """What is needed of a loss scaler, such as `torch.amp.GradScaler`."""
+
+    def get_scale(self) -> float:
+        """The factor by which the loss is multiplied now."""
+
 
 MOST_RECOMPUTED = 64
 """Calls of one layer without a graph that are remembered until a checkpoint repeats them."""
@@ -37,7 +44,7 @@ class _Reached:
 class Gradients:
     """The gradients of all sites. Hooks in autograd's graph hold this, and nothing else of a probe."""
 
-    def __init__(self, wanted: bool, scaler: Any) -> None:
+    def __init__(self, wanted: bool, scaler: LossScaler | None) -> None:
         self.wanted = self.listening = wanted
         self.perhaps_scaled = self.missed = False
         self._scaler = scaler

@@ -1,7 +1,7 @@
 """What one backward pass tells of a norm: its gradients, reduced as they come.
 
-Pieces are read at the nodes that `graph.route` found; no gradient outlives its node. What a site's
-passes come to is added up in `totals.GradientTotals`.
+Pieces are read at the nodes that `autograd_route.route` found; no gradient outlives its node. What a site's
+passes come to is added up in `accumulators.GradientTotals`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.probe.backward.autograd_route import Producer, Route, View
+from bnprobe.probe.backward.autograd_producer import Producer
+from bnprobe.probe.backward.autograd_route import Route, View
 from bnprobe.probe.calls import InputReading
-from bnprobe.recording import BATCH, INSTANCE
 from bnprobe.reductions import ReadRequest, float64_copy, moments_of, packed, products, read
 from bnprobe.stats import Moments
 from bnprobe.stats.fields import NONFINITE
@@ -118,7 +118,6 @@ class BackwardCall:
     def take_weight(self, producer: Producer, gradient: Tensor) -> None:
         """The gradient of the weights that feed the norm."""
         self._begin()
-        assert producer.weight is not None
         w, g = producer.rows(producer.weight, of_parameter=True), producer.rows(gradient)
         bias = self._zeros if producer.bias is None else float64_copy(producer.bias)
         self._pieces["producer"] = (*products(w, g), bias)
@@ -192,7 +191,7 @@ class BackwardCall:
 
     def _gap_centre(self, dx: Moments, energy: Array) -> Array:
         """|sum dx| against the largest it could be without centring, for norms that take out the mean."""
-        if not self._normalizes_itself or self._plan.pools not in (BATCH, INSTANCE):
+        if not (self._normalizes_itself and self._plan.centred and self._plan.pool.within_channel):
             return np.full(dx.shape, np.nan)
         return _relative(np.abs(dx.n * dx.mean), np.sqrt(dx.n * energy))
 
@@ -230,7 +229,10 @@ class BackwardCall:
         with eps kept; the second form follows from dx = dy gamma / sqrt(var + eps). None where unknown.
         """
         gamma, mapping = self._vectors.gamma, self._map
-        if dgamma is None or gamma is None or dx is None or mapping is None or self._plan.pools != BATCH:
+        pool = self._plan.pool
+        if dgamma is None or gamma is None or dx is None or mapping is None:
+            return None
+        if not (pool.samples and pool.within_channel):
             return None
         if self._normalizes_itself:
             implied = gamma * dgamma * self._plan.eps / (self._var + self._plan.eps)

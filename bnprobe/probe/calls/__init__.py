@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bnprobe.probe.calls.affine_map import Last, turned
 from bnprobe.probe.calls.histogram_scale import HistogramScale, share_of, unit
-from bnprobe.probe.calls.observation import CallStats, InputReading, halves, last_of
+from bnprobe.probe.calls.observation import CallStats, InputReading, Key, halves, last_of
 from bnprobe.probe.calls.observe import observe_after, observe_before
 from bnprobe.probe.calls.vectors import Vectors, vector_of, vectors_of
 
@@ -16,6 +16,7 @@ __all__ = [
     "CallStats",
     "HistogramScale",
     "InputReading",
+    "Key",
     "Last",
     "Vectors",
     "halves",

@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from bnprobe.probe.backward.observe_gradient import PassGradient
 from bnprobe.probe.calls import CallStats, HistogramScale, InputReading, halves, turned, unit
-from bnprobe.recording import GradientRecord, ProducerRecord
 from bnprobe.reductions import Affine, add, add_mapped, images_of, moments_of, packed
 from bnprobe.stats import ClassMoments, Histogram, Moments
-from bnprobe.stats.fields import NONFINITE, recorded
+from bnprobe.stats.fields import recorded
 from bnprobe.stats.moments import Array
 
 
@@ -147,14 +145,14 @@ class Totals:
         before = seen.before
         self._n_positive = self._n_positive + seen.n_positive
         if before.packed_own is not None:
-            _join(self._packed, "own", before.packed_own)
+            join_sums(self._packed, "own", before.packed_own)
         if before.classes is not None:
             self._classes.add(before.classes)
         if seen.own_post is None:
             self._extend(before)
         else:
-            _join(self._packed, "pre", before.reading.packed)
-            _join(self._packed, "post", seen.own_post)
+            join_sums(self._packed, "pre", before.reading.packed)
+            join_sums(self._packed, "post", seen.own_post)
         self._count(seen)
 
     def _extend(self, before: InputReading) -> None:
@@ -200,7 +198,7 @@ class Totals:
 
 def _close(stretch: _SameMapCalls, sums: dict[str, Array], counts: dict[str, _HistogramSums]) -> None:
     """Add both sides of a stretch to the totals."""
-    _join(sums, "pre", stretch.pre)
+    join_sums(sums, "pre", stretch.pre)
     if "post" not in sums:
         sums["post"] = packed(Moments.empty(stretch.pre.shape[1]))
     add_mapped(sums["post"], stretch.pre, stretch.map)
@@ -209,75 +207,9 @@ def _close(stretch: _SameMapCalls, sums: dict[str, Array], counts: dict[str, _Hi
             counts[name].add(histogram.centre[0], histogram.scale[0], histogram.counts[0])
 
 
-def _join(sums: dict[str, Array], name: str, new: Array) -> None:
+def join_sums(sums: dict[str, Array], name: str, new: Array) -> None:
+    """Add a packed reading to the sums of this name, which begin with a copy of the first."""
     if name in sums:
         add(sums[name], new)
     else:
         sums[name] = new.copy()  # ours to write on
-
-
-AT_ONCE = 64
-"""Passes whose vectors are kept before they are pooled: a pool of two costs as much as one of many."""
-
-
-class GradientTotals:
-    """The backward passes of a site: `add` one, and `finished` for its record."""
-
-    def __init__(self) -> None:
-        self._n_passes = self._n_passes_dx = 0
-        self._packed: dict[str, Array] = {}
-        self._values: dict[str, list[Array]] = {}
-        self._pooled: dict[str, Moments] = {}
-        self._energy: Any = 0.0
-        self._gaps: dict[str, Array] = {}
-
-    def add(self, new: PassGradient) -> None:
-        """Join one pass."""
-        self._n_passes += 1
-        _join(self._packed, "dy", new.dy)
-        if new.dx is not None:
-            self._n_passes_dx += 1
-            _join(self._packed, "dx", new.dx)
-        self._energy = self._energy + new.energy
-        for name in ("gap_centre", "gap_map", "gap_weight"):
-            gap = getattr(new, name)
-            if gap is not None:
-                self._gaps[name] = np.fmax(self._gaps.get(name, gap), gap)
-        for name, vector in new.vectors.items():
-            self._values.setdefault(name, []).append(vector)
-            if len(self._values[name]) == AT_ONCE:
-                self._pooled[name] = self._moments(name)
-                self._values[name] = []
-
-    def _moments(self, name: str) -> Moments:
-        """Moments over passes of one of the vectors."""
-        known = self._pooled.get(name)
-        values = self._values[name]
-        new = Moments.of(np.array(values)) if values else None
-        if known is None or new is None:
-            one = known or new
-            assert one is not None
-            return one
-        return known.merge(new)
-
-    def finished(self) -> GradientRecord:
-        """Everything so far; later passes do not change it."""
-        sums = {name: rows.copy() for name, rows in self._packed.items()}
-        vectors = {name: self._moments(name) for name in self._values}
-        producer = None
-        if "norm" in vectors:
-            producer = ProducerRecord(
-                vectors["norm"], vectors["grad_norm"], vectors["angle"], self._gaps["gap_weight"]
-            )
-        return GradientRecord(
-            n_passes=self._n_passes,
-            n_passes_dx=self._n_passes_dx,
-            dy=moments_of(sums["dy"]),
-            dy_nonfinite=sums["dy"][NONFINITE],
-            dx=moments_of(sums["dx"]) if "dx" in sums else None,
-            **{name: vectors.get(name) for name in ("gamma", "beta", "importance")},
-            energy=self._energy,
-            gap_centre=self._gaps["gap_centre"],
-            gap_map=self._gaps["gap_map"],
-            producer=producer,
-        )

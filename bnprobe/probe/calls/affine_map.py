@@ -11,7 +11,6 @@ from torch import Tensor
 from bnprobe.norms import NormLayer
 from bnprobe.probe.calls.histogram_scale import HistogramScale, unit
 from bnprobe.probe.calls.vectors import Vectors, gamma_beta
-from bnprobe.recording import CHANNELS, GROUP
 from bnprobe.reductions import Affine, Reading, packed
 from bnprobe.stats import Histogram, Moments
 from bnprobe.stats.moments import Array
@@ -47,11 +46,11 @@ def batch_map(plan: NormLayer, vectors: Vectors, reading: Reading, n_positions: 
 
     NaN where a non-finite value entered the statistics that normalize, as in the real output.
     """
-    if plan.pools == CHANNELS:
+    if not plan.pool.positions:
         return None
     mean, square = _normalizing(plan, reading, n_positions)
-    if plan.pools == GROUP:
-        mean, square = (np.repeat(v, plan.n_channels // plan.n_groups, axis=1) for v in (mean, square))
+    if plan.pool.channels:
+        mean, square = (np.repeat(v, plan.n_channels // plan.n_groups, axis=-1) for v in (mean, square))
     gamma, beta = gamma_beta(plan, vectors)
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = gamma / np.sqrt(square + plan.eps)
@@ -62,14 +61,15 @@ def batch_map(plan: NormLayer, vectors: Vectors, reading: Reading, n_positions: 
 def _normalizing(plan: NormLayer, reading: Reading, n_positions: int) -> tuple[Array, Array]:
     """Mean and variance (mean square where not centred) with which the call normalizes itself.
 
-    Of shape (C,) for a batch, (N, C) per instance, (N, G) per group; NaN where a value was not finite.
+    Of shape (C,) over samples, (N, C) in each sample; with G groups in place of C where channels are pooled. NaN where
+    a value was not finite.
     """
     used, whole = reading.moments, reading.n_nonfinite == 0
     if reading.rows is not None:
         used, whole = reading.rows, reading.rows.n == n_positions
-    if plan.pools == GROUP:
-        groups = (-1, plan.n_groups, plan.n_channels // plan.n_groups)
-        used, whole = used.reshape(*groups).pool(axis=2), whole.reshape(groups).all(axis=2)
+    if plan.pool.channels:
+        groups = (*whole.shape[:-1], plan.n_groups, plan.n_channels // plan.n_groups)
+        used, whole = used.reshape(*groups).pool(axis=-1), whole.reshape(groups).all(axis=-1)
     mean, var = used.mean, used.m2 / np.maximum(used.n, 1)
     usable = whole & (used.n > 0)
     if not usable.all():
@@ -80,8 +80,8 @@ def _normalizing(plan: NormLayer, reading: Reading, n_positions: int) -> tuple[A
 def own_of(plan: NormLayer, reading: Reading, n_positions: int) -> Array | None:
     """Distribution over samples of the mean and the log variance (+ eps) that the norm itself uses, packed.
 
-    None for norms over channels, whose reading has it; of shape (G,) per group, (C,) per channel for
-    instance norm. Samples in which a value was not finite have no such statistics, and are left out.
+    None for norms over channels at each position, whose reading has it, where it has one; of shape (G,) where
+    channels are pooled, (C,) where not. Samples in which a value was not finite have no such statistics, and are left out.
     """
     if reading.rows is None:
         return None
@@ -91,10 +91,25 @@ def own_of(plan: NormLayer, reading: Reading, n_positions: int) -> Array | None:
 
 
 def inverse_variance(plan: NormLayer, rows: Tensor) -> Tensor:
-    """1 / (var + eps) at each position of a norm over channels, shape (N, 1, P), float64."""
-    x = rows.to(torch.float64)
-    mean = x.mean(1, keepdim=True) if plan.centred else torch.zeros_like(x[:, :1])
-    return 1 / (((x - mean) ** 2).mean(1, keepdim=True) + plan.eps)
+    """1 / (var + eps) at each position of a norm over channels, shape (N, 1, P), or (N, C, P) in groups; float64."""
+    _, square = over_channels(plan, rows.to(torch.float64))
+    return 1 / (square + plan.eps)
+
+
+def over_channels(plan: NormLayer, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows x less the mean over the channels of a group at each position, and the mean square of that.
+
+    Of shape (N, C, P), and (N, 1, P) where there is one group, else (N, C, P).
+    """
+    n, n_channels, n_positions = x.shape
+    groups = (n, plan.n_groups, n_channels // plan.n_groups, n_positions)
+    grouped = x.reshape(groups) if plan.n_groups > 1 else x
+    dim = grouped.dim() - 2
+    centred = grouped - grouped.mean(dim, keepdim=True) if plan.centred else grouped
+    square = (centred**2).mean(dim, keepdim=True)
+    if plan.n_groups > 1:
+        return centred.flatten(1, 2), square.expand_as(centred).flatten(1, 2)
+    return centred, square
 
 
 def after(map_: Affine, pre: Moments) -> Moments:

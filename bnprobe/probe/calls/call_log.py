@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bnprobe.norms import NormLayer
 from bnprobe.probe.calls import CallStats, Vectors
-from bnprobe.recording import BATCH, CHANNELS, GROUP, CallLog
+from bnprobe.recording import CallLog
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class PassContext:
     @classmethod
     def of(cls, model: nn.Module) -> PassContext:
         """As it is now, at the start of the pass."""
-        return cls(torch.is_grad_enabled(), model.training, _n_ranks())
+        return cls(torch.is_grad_enabled(), bool(model.training), _n_ranks())
 
 
 ALONE = PassContext(False, False, 1)
@@ -58,7 +58,8 @@ class LedgerTotals:
         self.n_ranks = max(self.n_ranks, situation.n_ranks)
         plan = seen.before.plan
         if not plan.uses_running:
-            n = values_per_statistic(plan, seen.before.reading.n_values, seen.n_images)
+            together = plan.n_channels // plan.n_groups
+            n = plan.pool.values_per_statistic(seen.before.reading.n_values, seen.n_images, together)
             size = n, seen.n_images
             if n > 0 and (self.smallest is None or size < self.smallest):
                 self.smallest, self._smallest_call = size, self._n_calls
@@ -81,20 +82,6 @@ class LedgerTotals:
             running_mean_after=now.running_mean,
             running_var_after=now.running_var,
         )
-
-
-def values_per_statistic(plan: NormLayer, n_values: float, n_images: int) -> float:
-    """Values behind one mean and variance that the norm computes itself, in a call with `n_values` per channel.
-
-    All values of a channel for batch norm (images times positions); the positions of one image, times the
-    channels of a group, for instance and group norm; the channels for layer and RMS norm.
-    """
-    if plan.pools == BATCH:
-        return n_values
-    if plan.pools == CHANNELS:
-        return float(plan.n_channels)
-    together = plan.n_channels // plan.n_groups if plan.pools == GROUP else 1
-    return n_values / max(n_images, 1) * together
 
 
 def count_of(plan: NormLayer) -> int | None:

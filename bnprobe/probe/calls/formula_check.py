@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnprobe.probe.calls.affine_map import over_channels
 from bnprobe.probe.calls.observation import InputReading
 from bnprobe.probe.calls.vectors import gamma_beta
 
@@ -61,10 +62,9 @@ def expected_output(before: InputReading, x: Tensor) -> Tensor:
     if before.map is not None:
         return before.map[: x.shape[0]].on(x)
     plan, vectors = before.plan, before.vectors
-    mean = x.mean(1, keepdim=True) if plan.centred else torch.zeros_like(x[:, :1])
-    square = ((x - mean) ** 2).mean(1, keepdim=True)
+    centred, square = over_channels(plan, x)
     gamma, beta = (torch.tensor(v, device=x.device)[:, None] for v in gamma_beta(plan, vectors))
-    return (x - mean) / torch.sqrt(square + plan.eps) * gamma + beta
+    return centred / torch.sqrt(square + plan.eps) * gamma + beta
 
 
 def _tolerance(before: InputReading, y: object) -> float:

@@ -17,6 +17,9 @@ from bnprobe.stats import ClassMoments, Moments
 from bnprobe.stats.fields import NONFINITE
 from bnprobe.stats.moments import Array
 
+Key = tuple[str, int]
+"""A site: the path of a layer, and the number of its call in the forward pass."""
+
 
 @dataclass(slots=True)
 class InputReading:

@@ -29,7 +29,6 @@ from bnprobe.probe.calls.formula_check import choose, sample_of
 from bnprobe.probe.calls.histogram_scale import HistogramScale, first_reference, stored_reference
 from bnprobe.probe.calls.observation import CallStats, InputReading
 from bnprobe.probe.calls.vectors import Vectors
-from bnprobe.recording import CHANNELS, GROUP, INSTANCE
 from bnprobe.reductions import WHOLE, PerSample, ReadRequest, Share, count, packed, read
 from bnprobe.stats import ClassMoments, Moments
 from bnprobe.stats.moments import Array
@@ -60,15 +59,17 @@ def observe_before(
     fixed = None
     if plan.uses_running:
         fixed = unchanged_map(last, plan, vectors) or stored_map(plan, vectors)
-    per_sample = plan.pools in (INSTANCE, GROUP) and not plan.uses_running
+    pool, computes = plan.pool, not plan.uses_running
+    per_sample = computes and pool.positions and not pool.samples
+    # the kernels take the statistics of a position over all channels
+    per_position = computes and not pool.positions and plan.n_groups == 1
     labels = labels if labels is not None and len(labels) == len(rows) else None
-    over_channels = plan.pools == CHANNELS and not plan.uses_running
     request = ReadRequest(
         origin=reference.centre if reference else None,
         gate=fixed,
         bins=reference.input_bins if histograms and reference else None,
         share=share,
-        per_sample=PerSample(plan.eps, plan.centred) if over_channels else None,
+        per_sample=PerSample(plan.eps, plan.centred) if per_position else None,
         keep_rows=per_sample or labels is not None,
     )
     reading = read(rows, request)

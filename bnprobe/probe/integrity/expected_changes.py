@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
+from bnprobe.norms import ModuleTree
 
 DRAWS = ("drop", "stochastic", "noise", "gumbel")
 """Parts of the names of classes that draw random numbers in training mode."""
@@ -30,9 +30,9 @@ class ExpectedChanges:
     _lazy: set[str] = field(default_factory=set)
     _draws: bool = False
 
-    def look(self, model: nn.Module) -> None:
+    def look(self, tree: ModuleTree) -> None:
         """Note the modes of the modules as they are now: asked before and after."""
-        for path, module in model.named_modules():
+        for path, module in tree.modules.items():
             if hasattr(module, "cls_to_become"):
                 self._lazy.add(path)
             if module.training:

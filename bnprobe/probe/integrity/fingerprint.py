@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bnprobe.norms import ModuleTree
 from bnprobe.probe.integrity.checksums import digests
 from bnprobe.probe.tensors import is_lazy
 from bnprobe.recording.integrity import Change, IntegrityReport
@@ -32,17 +33,16 @@ class Fingerprint:
     seconds: float
 
     @classmethod
-    def of(cls, model: nn.Module) -> Fingerprint:
-        """Taken now; at the speed of one read of the model's memory."""
+    def of(cls, tree: ModuleTree) -> Fingerprint:
+        """Taken now; at the speed of one read of the model's tensors."""
         started = time.perf_counter()
-        parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+        parameters, buffers, modules = tree.parameters(), tree.buffers(), tree.modules
         gradients = {name: p.grad for name, p in parameters.items() if not is_lazy(p) and p.grad is not None}
-        modules = dict(model.named_modules())
         states: dict[str, Mapping[str, object]] = {
             "parameters": _tensors(parameters),
             "buffers": _tensors(buffers),
             "gradients": _tensors(gradients),
-            "modes": {path: module.training for path, module in modules.items()},
+            "modes": {path: bool(module.training) for path, module in modules.items()},
             "hooks": {path: _hooks(module) for path, module in modules.items()},
             "attributes": {path: tuple(vars(module)) for path, module in modules.items()},
             "modules": {path: type(module).__qualname__ for path, module in modules.items()},

@@ -1,1 +1,1 @@
-"""One look at the model: what wraps it, which of its modules are norms, and which norms pass no hook."""
+"""One look at the model: what wraps it, which of its modules are norms, which are compiled, and what behaves as a norm."""

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
-from bnprobe.probe.survey.unwrap import named
+from bnprobe.norms import ModuleTree
+from bnprobe.probe.survey.unwrap import shown
 
 MOST_READ = 1000
 """Functions whose code is looked at for a name."""
 
 
 class Places:
-    """The paths of a model's modules, found when first asked for; holds nothing of the model."""
+    """The paths of a model's modules; holds nothing of the model."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = ref(model)
+    def __init__(self, tree: ModuleTree) -> None:
+        self._model = ref(tree.model)
         self._paths: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+        self._add(tree)
+
+    def _add(self, tree: ModuleTree) -> None:
+        self._paths.update({module: shown(path) for path, module in tree.modules.items()})
 
     def path(self, module: nn.Module) -> str | None:
         """The path of a module, "" for the model itself; None where it is no part of the model."""
         found = self._paths.get(module)
         model = self._model()
-        if found is None and model is not None:
-            self._paths.update({inner: path for path, inner in named(model)})
+        if found is None and model is not None:  # perhaps it was put in since
+            self._add(ModuleTree.of(model))
             found = self._paths.get(module)
         return found
 
@@ -54,11 +59,11 @@ def _first_argument(frame: FrameType) -> Any:
     return frame.f_locals.get("self") if code.co_argcount and code.co_varnames[0] == "self" else None
 
 
-def mentions(model: nn.Module, names: set[str]) -> bool:
+def mentions(modules: Iterable[nn.Module], names: set[str]) -> bool:
     """Whether the code of a model's own modules names one of these functions: a model without a norm module
     may still have norms. What torch's own modules call is known, and not looked at."""
     met: set[CodeType] = set()
-    classes = {type(module) for module in model.modules()}
+    classes = {type(module) for module in modules}
     functions = (function for cls in classes for function in _functions(cls))
     return any(_mentions(function.__code__, names, function.__globals__, met) for function in functions)
 

@@ -7,13 +7,15 @@ probe asks for it, and afterwards what it was.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import count
 from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
+
+from bnprobe.norms import ModuleTree
 
 _lock = threading.Lock()
 _stance = ExitStack()
@@ -62,18 +64,19 @@ def compiler_came(number: int) -> None:
 compiler_came._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def runs_compiled(model: nn.Module, layers: Collection[nn.Module]) -> bool:
-    """Whether one of these layers is in a part that was compiled."""
-    chosen = set(layers)
-    return any(not chosen.isdisjoint(part.modules()) for part in _compiled_parts(model))
+def runs_compiled(tree: ModuleTree, wrappers: Iterable[nn.Module], layers: Iterable[nn.Module]) -> bool:
+    """Whether one of these layers of a model, which has such wrappers around it, is in a part that was compiled."""
+    chosen = {id(layer) for layer in layers}
+    if chosen and any(map(_is_compiled, wrappers)):
+        return True
+    parts = filter(_is_compiled, tree.modules.values())
+    return any(id(inner) in chosen for part in parts for inner in tree.inside(part))
 
 
-def _compiled_parts(model: nn.Module) -> Iterator[nn.Module]:
-    for module in model.modules():
-        forward = vars(module).get("forward") or getattr(type(module), "forward", None)
-        compiled = getattr(module, "_compiled_call_impl", None) is not None or is_wrapper(module)
-        if compiled or hasattr(forward, "_torchdynamo_orig_callable"):
-            yield module
+def _is_compiled(module: nn.Module) -> bool:
+    forward = vars(module).get("forward") or getattr(type(module), "forward", None)
+    compiled = getattr(module, "_compiled_call_impl", None) is not None or is_wrapper(module)
+    return compiled or hasattr(forward, "_torchdynamo_orig_callable")
 
 
 def is_wrapper(module: nn.Module) -> bool:

@@ -7,15 +7,15 @@ same everywhere, is proposed to the user with its axes, to be taught with `regis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bnprobe.norms import has_matrix, is_norm
-from bnprobe.probe.survey.unwrap import named
+from bnprobe.norms import POOLS, ModuleTree, Pool, has_matrix
+from bnprobe.probe.survey.unwrap import shown
 from bnprobe.probe.tensors import first_tensor, has_values
 from bnprobe.recording import BATCH, CHANNELS, GROUP, INSTANCE
 
@@ -45,10 +45,15 @@ class Proposal:
     path: str
     class_name: str
     axes: tuple[int, ...]
-    pools: str
+    pool: Pool
     n_groups: int
     centred: bool
     channels: str
+
+    @property
+    def pools(self) -> str:
+        """The word of the pool."""
+        return self.pool.recorded_as
 
     @property
     def says(self) -> str:
@@ -66,17 +71,20 @@ class Proposal:
         )
 
 
-def candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The first module of each class that might be a norm: not torch's own, and without a matrix inside."""
-    met: set[type] = set()
-    for path, module in named(model):
+def candidates(tree: ModuleTree, norms: Collection[int]) -> dict[str, nn.Module]:
+    """The first module of each class that might be a norm, by path: not torch's own, and without a matrix inside.
+
+    `norms` are the identities of the modules that are known to be norms; what holds one is none itself.
+    """
+    found: dict[type, tuple[str, nn.Module]] = {}
+    for path, module in tree.modules.items():
         cls = type(module)
-        if cls in met or not path or cls.__module__.startswith("torch."):
+        if cls in found or not shown(path) or cls.__module__.startswith("torch."):
             continue
-        if has_matrix(module) or any(is_norm(inner) for inner in module.modules()):
-            continue
-        met.add(cls)
-        yield path, module
+        inside = list(tree.inside(module))
+        if not has_matrix(inside) and not any(id(inner) in norms for inner in inside):
+            found[cls] = shown(path), module
+    return dict(found.values())
 
 
 def look(path: str, module: nn.Module, tell: Callable[[Proposal], None]) -> Callable[[], None]:
@@ -119,7 +127,9 @@ class First:
         self.stop()
         y = first_tensor((output,))
         if y is not None and y.shape == x.shape and y.is_floating_point():
-            vectors = [p.detach().to(torch.float64).flatten() for p in module.parameters()]
+            vectors = [
+                p.detach().to(torch.float64).flatten() for p in ModuleTree.of(module).parameters().values()
+            ]
             found = proposal(self.path, type(module).__name__, x, y.detach().to(torch.float64), vectors)
             if found is not None:
                 self.tell(found)
@@ -137,26 +147,28 @@ def proposal(
         return None  # dropout in eval mode, for example, does nothing
     lines = x.dim() == 2 or _rows_are_lines(x, y)
     if lines and (x.dim() > 2 or len(x) > 2):
-        axes = tuple(i for i in range(x.dim()) if i != 1)
+        batch = POOLS[BATCH]
+        axes = batch.axes(x.dim(), 1)
         for centred in (True, False):
             over_batch = normalized(x, axes, 1, centred)
             # what came in normalized, as behind another norm, is left as it is by this explanation: it tells nothing
             if (over_batch - x).square().mean() > NEARLY**2 and _is_normalized(over_batch, y, vectors):
-                return Proposal(path, class_name, axes, BATCH, 1, centred, "first")
+                return Proposal(path, class_name, axes, batch, 1, centred, "first")
     n_samples = max(LOOKED_AT // x[0].numel(), 2)
     x, y = x[:n_samples], y[:n_samples]
     sides = ((1, "first"), (x.dim() - 1, "last"))
     # before they are trained, gammas do not tell along which axis they lie, but how many they are
     for axis, channels in sorted(sides, key=lambda side: all(len(v) != x.shape[side[0]] for v in vectors)):
-        for pools, axes, n_groups in _hypotheses(x, axis):
-            if pools != CHANNELS and not lines:
+        for pool, n_groups in _hypotheses(x, axis):
+            if pool.positions and not lines:
                 continue
-            some_x, some_y = (x, y) if pools != CHANNELS else (_some_positions(v, axis) for v in (x, y))
+            axes = pool.axes(x.dim(), axis)
+            some_x, some_y = (x, y) if pool.positions else (_some_positions(v, axis) for v in (x, y))
             fixed = left_over(some_x, some_y, axis)
             for centred in (True, False):
                 left = left_over(normalized(some_x, axes, n_groups, centred), some_y, axis)
                 if left < FITS and left < BETTER * fixed:
-                    return Proposal(path, class_name, axes, pools, n_groups, centred, channels)
+                    return Proposal(path, class_name, axes, pool, n_groups, centred, channels)
     return None
 
 
@@ -173,14 +185,13 @@ def _some_positions(x: Tensor, axis: int) -> Tensor:
     return x
 
 
-def _hypotheses(x: Tensor, axis: int) -> Iterator[tuple[str, tuple[int, ...], int]]:
-    """What to pool over: (pools, axes, groups of channels)."""
-    positions = tuple(i for i in range(1, x.dim()) if i != axis)
-    yield CHANNELS, (axis,), 1
-    if positions and axis == 1:
-        yield INSTANCE, positions, 1
+def _hypotheses(x: Tensor, axis: int) -> Iterator[tuple[Pool, int]]:
+    """What may be pooled in each sample, and in how many groups of channels, which are dimension `axis`."""
+    yield POOLS[CHANNELS], 1
+    if x.dim() > 2 and axis == 1:
+        yield POOLS[INSTANCE], 1
         for n_groups in (n for n in range(1, x.shape[1]) if x.shape[1] % n == 0):
-            yield GROUP, (1, *positions), n_groups
+            yield POOLS[GROUP], n_groups
 
 
 def normalized(x: Tensor, axes: tuple[int, ...], n_groups: int, centred: bool) -> Tensor:

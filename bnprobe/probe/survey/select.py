@@ -2,68 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import nn
 
-from bnprobe.errors import BnprobeError, NoNormLayers
-from bnprobe.norms import folded_away, is_norm, looks_like_norm
+from bnprobe.errors import NoNormLayers
+from bnprobe.norms import ModuleTree, folded_away, looks_like_norm
 from bnprobe.norms.functional import PLANS
 from bnprobe.probe.survey.call_site import mentions
-from bnprobe.probe.survey.unwrap import named
+from bnprobe.probe.survey.unwrap import shown
 
 MOST_NAMED = 3
 """Paths spelt out in a sentence."""
 
 
-def patterns_of(layers: Any) -> list[str] | None:
-    """The shell patterns of `layers`; None for every layer."""
-    if layers is None:
-        return None
-    several = isinstance(layers, Iterable) and not isinstance(layers, str)
-    patterns = list(layers) if several else [layers]
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        raise BnprobeError(
-            f"layers={layers!r} is not a path. Give a path or a shell pattern such as "
-            '"layer4.*", or a list of them.'
-        )
-    if not patterns:
-        raise BnprobeError("layers is empty, so there is nothing to probe. Leave it out for every layer.")
-    return patterns
+def choose(
+    tree: ModuleTree, norms: Collection[int], patterns: Collection[str] | None
+) -> dict[str, nn.Module]:
+    """The norm layers to hook, by path; none where all norms of the model are function calls.
 
-
-def choose(model: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Module]:
-    """The norm layers to hook, by path; none where all norms of the model are function calls."""
-    norms = {name or type(model).__name__: module for name, module in named(model) if _can_be_called(module)}
-    if not norms:
-        if mentions(model, set(PLANS)):
-            return {}
-        raise NoNormLayers(_no_norms(model))
-    chosen = {n: m for n, m in norms.items() if patterns is None or any(fnmatchcase(n, p) for p in patterns)}
-    if not chosen and not mentions(model, set(PLANS)):
-        some = ", ".join(list(norms)[:3])
-        raise NoNormLayers(
-            f"no norm layer of {type(model).__name__} matches {', '.join(patterns or [])}. "
-            f"Its {len(norms)} norm layers have paths like {some}."
-        )
-    return chosen
-
-
-def _can_be_called(module: nn.Module) -> bool:
-    """Whether it is a norm whose hooks torch calls: not one in a part made of TorchScript, nor what an exported
-    graph keeps of a norm, which is its tensors without code."""
-    return (
-        type(module) is not nn.Module and not isinstance(module, torch.jit.ScriptModule) and is_norm(module)
+    `norms` are the identities of the modules that are norms.
+    """
+    model = type(tree.model).__name__
+    found = {
+        shown(path) or model: module
+        for path, module in tree.modules.items()
+        if id(module) in norms and _can_be_called(module)
+    }
+    chosen = {n: m for n, m in found.items() if patterns is None or any(fnmatchcase(n, p) for p in patterns)}
+    if chosen or mentions(tree.modules.values(), set(PLANS)):
+        return chosen
+    if not found:
+        raise NoNormLayers(_no_norms(tree))
+    some = ", ".join(list(found)[:3])
+    raise NoNormLayers(
+        f"no norm layer of {model} matches {', '.join(patterns or [])}. "
+        f"Its {len(found)} norm layers have paths like {some}."
     )
 
 
-def not_understood(model: nn.Module) -> dict[str, str]:
+def _can_be_called(module: nn.Module) -> bool:
+    """Whether torch calls the hooks of a norm: not in a part made of TorchScript, nor of what an exported graph keeps
+    of a norm, which is its tensors without code."""
+    return type(module) is not nn.Module and not isinstance(module, torch.jit.ScriptModule)
+
+
+def not_understood(tree: ModuleTree) -> dict[str, str]:
     """Modules that look like norms but cannot be read: their classes by path."""
-    found = {name: type(module).__name__ for name, module in named(model) if looks_like_norm(module)}
-    for name, module in named(model):
+    named = [(shown(path), module) for path, module in tree.modules.items()]
+    found = {name: type(module).__name__ for name, module in named if looks_like_norm(module, tree)}
+    for name, module in named:
         original = (
             str(getattr(module, "original_name", "")) if isinstance(module, torch.jit.ScriptModule) else ""
         )
@@ -72,9 +62,9 @@ def not_understood(model: nn.Module) -> dict[str, str]:
     return found
 
 
-def _no_norms(model: nn.Module) -> str:
-    name = type(model).__name__
-    gone = folded_away(model)
+def _no_norms(tree: ModuleTree) -> str:
+    name = type(tree.model).__name__
+    gone = folded_away(tree)
     if gone:
         more = f" and {len(gone) - MOST_NAMED} more" if len(gone) > MOST_NAMED else ""
         return (
@@ -82,7 +72,7 @@ def _no_norms(model: nn.Module) -> str:
             f"{', '.join(gone[:MOST_NAMED])}{more}, where identities stand now. Attach to the model before it is "
             "fused or quantized."
         )
-    like = [type(module).__name__ for module in model.modules() if looks_like_norm(module)]
+    like = [type(module).__name__ for module in tree.modules.values() if looks_like_norm(module, tree)]
     if not like:
         return (
             f"{name} has no normalization layer. Check that Conv+BN were not fused, and that this is the right model. "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import fx, nn
 
@@ -14,25 +12,28 @@ INNER = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Names under which wrappers hold what they wrap, which no path of a layer shows."""
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside torch.compile, DataParallel and DistributedDataParallel, whose hooks these call.
+def unwrap(model: nn.Module) -> tuple[nn.Module, tuple[nn.Module, ...]]:
+    """The model inside torch.compile, DataParallel and DistributedDataParallel, whose hooks these call; and these.
 
     Raises CannotProbe for TorchScript and exported graphs, whose norms no hook sees.
     """
-    while True:
-        inner = model._orig_mod if is_wrapper(model) else _parallel(model)
-        if inner is None:
-            break
-        assert isinstance(inner, nn.Module)
+    wrappers: list[nn.Module] = []
+    while (inner := _inner(model)) is not None:
+        wrappers.append(model)
         model = inner
     _refuse(model)
-    return model
+    return model, tuple(wrappers)
 
 
-def _parallel(model: nn.Module) -> nn.Module | None:
-    wrappers: tuple[type, ...] = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    inner = model.module if isinstance(model, wrappers) else None
+def _inner(model: nn.Module) -> nn.Module | None:
+    parallel: tuple[type, ...] = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    inner = model._orig_mod if is_wrapper(model) else model.module if isinstance(model, parallel) else None
     return inner if isinstance(inner, nn.Module) else None
+
+
+def shown(path: str) -> str:
+    """The path of a module without the names that wrappers put in between."""
+    return ".".join(part for part in path.split(".") if part not in INNER)
 
 
 def _refuse(model: nn.Module) -> None:
@@ -54,9 +55,3 @@ def _has_norm_operations(graph: fx.GraphModule) -> bool:
     """Whether norms are called as operations of aten, as torch.export writes them."""
     targets = (str(node.target) for node in graph.graph.nodes if node.op == "call_function")
     return any(target.startswith("aten.") and "norm" in target for target in targets)
-
-
-def named(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module with its path, without the names that wrappers put in between."""
-    for path, module in model.named_modules():
-        yield ".".join(part for part in path.split(".") if part not in INNER), module

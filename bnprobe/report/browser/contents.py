@@ -26,7 +26,8 @@ from bnprobe.report.browser.measures import (
     chosen_columns,
 )
 from bnprobe.report.browser.packing import pack_bytes, pack_floats
-from bnprobe.report.page.numbers import visible
+from bnprobe.report.numbers import visible
+from bnprobe.report.vocabulary import role_label
 
 ROLES = ("dead", "constant", "rare", "mixed", "linear", "saturated", "unknown")
 """In the order of their codes on the page."""
@@ -71,6 +72,7 @@ def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compac
         "paints": {name: vars(paint) for name, paint in PAINTS.items() if name in shown},
         "profiles": _profiles(tables.layers),
         "roles": ROLES,
+        "roleLabels": [role_label(role) for role in ROLES],
         "edges": EDGES if histograms else [],
         "findings": _findings(findings, recording),
     }
@@ -91,8 +93,8 @@ def _layer(record: LayerRecord, row: dict[Any, Any]) -> dict[str, Any]:
         "kind": record.kind,
         "n": record.n_channels,
         "eps": record.eps,
-        "memory": record.has_running,
-        "seen": bool(record.n_calls),
+        "running": record.has_running,
+        "measured": bool(record.n_calls),
         "follows": row["follows"] if isinstance(row.get("follows"), str) else "",
     }
 

@@ -52,28 +52,28 @@ def same_counts(pre: Histogram, post: Histogram, gamma: np.ndarray[Any, Any] | N
         return False
     sign = np.ones(pre.counts.shape[1]) if gamma is None else gamma
     turned = np.where((sign < 0)[:, None], pre.counts[0, :, ::-1], pre.counts[0])
-    told = sign != 0
-    return bool(np.array_equal(turned[told], post.counts[0][told]))
+    known = sign != 0
+    return bool(np.array_equal(turned[known], post.counts[0][known]))
 
 
 def place_before(record: LayerRecord) -> str:
-    """`memory` where the bins before the norm are set by the running statistics, else `own`."""
+    """`running` where the bins before the norm are set by the running statistics, else `own`."""
     histogram = record.pre_histogram
     if histogram is None or record.running_mean is None or record.running_var is None:
         return "own"
     with np.errstate(invalid="ignore"):
         sigma = np.sqrt(record.running_var + record.eps)
-    return "memory" if _agree(histogram, record.running_mean, sigma) else "own"
+    return "running" if _agree(histogram, record.running_mean, sigma) else "own"
 
 
 def place_after(record: LayerRecord) -> str:
-    """`aim` where the bins after the norm are set by β and |γ|, else `own`."""
+    """`target` where the bins after the norm are set by β and |γ|, else `own`."""
     histogram, c = record.post_histogram, record.n_channels
     if histogram is None:
         return "own"
     beta = np.zeros(c) if record.beta is None else record.beta
     gamma = np.ones(c) if record.gamma is None else np.abs(record.gamma)
-    return "aim" if _agree(histogram, beta, np.where(gamma == 0, 1.0, gamma)) else "own"
+    return "target" if _agree(histogram, beta, np.where(gamma == 0, 1.0, gamma)) else "own"
 
 
 def _agree(histogram: Histogram, centre: np.ndarray[Any, Any], scale: np.ndarray[Any, Any]) -> bool:

@@ -1,6 +1,6 @@
 """Columns that need not travel, because the page can compute them: normalization is an affine map.
 
-Where a norm used its running statistics, what it saw follows from the shift and the scale ratio, and what it gave
+Where a norm used its running statistics, its inputs follow from the shift and the scale ratio, and its outputs
 from γ and β. Each formula is tried on the network's own numbers first, and used only where it holds for every
 channel to 1 part in 2,000; `store.js` holds the same formulas.
 """
@@ -31,7 +31,7 @@ def derived_columns(channels: pd.DataFrame, eps: Array) -> list[str]:
 
 
 def formulas(given: dict[str, Array], eps: Array) -> dict[str, Array]:
-    """Mean and variance before and after the norm, and the KL distance of seen from remembered."""
+    """Mean and variance before and after the norm, and the KL distance of measured from running statistics."""
     var = given["running_var"] + eps
     shift, ratio = given["shift"], given["scale_ratio"]
     return {
@@ -44,7 +44,7 @@ def formulas(given: dict[str, Array], eps: Array) -> dict[str, Array]:
 
 
 def _agree(computed: Array, true: Array, given: dict[str, Array], eps: Array) -> bool:
-    """Whether two columns are the same to the eye: means are compared on the scale of their deviation."""
+    """Whether two columns are the same to the eye: means are compared on the scale of their standard deviation."""
     if not np.array_equal(np.isnan(computed), np.isnan(true)):
         return False
     sigma = np.sqrt(given["running_var"] + eps) * np.minimum(np.abs(given["scale_ratio"]), 1)

@@ -1,4 +1,4 @@
-"""The chapters of the page: each opens with what is seen in this network, and is left out where it cannot be told."""
+"""The chapters of the page: each opens with what holds for this network, and is left out where it cannot be measured."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from bnprobe.measures import Tables
 from bnprobe.recording import Recording
 from bnprobe.report.chapters import (
     affine,
+    gradients,
     implied,
     per_sample,
     residual,
@@ -31,6 +32,7 @@ CHAPTERS: tuple[ModuleType, ...] = (
     affine,
     residual,
     per_sample,
+    gradients,
 )
 """One file each, in the order of the page; `chapter(material)` gives a Section, or Absent with the reason."""
 
@@ -41,8 +43,8 @@ def chapters(recording: Recording, tables: Tables) -> tuple[Section, ...]:
     written = [_written(module, material) for module in CHAPTERS]
     absent = tuple(f"{one.title}: {one.why}." for one in written if isinstance(one, Absent))
     if recording.weights_only:
-        absent = ()  # a file of weights: nobody expects of it what only data tell
-    rest = [Section("untold", "What could not be told", (Prose(absent),))] if absent else []
+        absent = ()  # a file of weights: nobody expects what only data can show
+    rest = [Section("not-measured", "Not measured", (Prose(absent),))] if absent else []
     return (*(one for one in written if isinstance(one, Section)), *rest)
 
 
@@ -54,5 +56,5 @@ def _written(module: ModuleType, material: Material) -> Section | Absent:
         warnings.warn(
             f"the chapter {module.TITLE!r} could not be made: {error!r}", RuntimeWarning, stacklevel=3
         )
-        return Absent(module.TITLE, f"it could not be made ({error!r})")
+        return Absent(module.TITLE, f"it could not be made because of an error ({error!r})")
     return made

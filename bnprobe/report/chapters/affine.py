@@ -1,4 +1,4 @@
-"""The affine view: a norm with fixed statistics is x · slope + intercept, and folds into the weights before it."""
+"""Affine view and quantization: a norm with fixed statistics is x · slope + intercept, and folds into weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import pandas as pd
 from bnprobe.measures import Tables
 from bnprobe.measures.shape import median
 from bnprobe.report.chapters.chapter import Absent, Material, highest, named, norms
-from bnprobe.report.colours import GREEN, MEMORY, ROSE
-from bnprobe.report.figures.specs import Band, Curves, Line, Panel, by_depth, of
+from bnprobe.report.colours import EXPECTED, GREEN, ROSE
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Band, Curves, Line, Panel
+from bnprobe.report.numbers import number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import number, share
 from bnprobe.report.page.tables import table
 
-TITLE = "The affine view"
+TITLE = "Affine view and quantization"
 HEADS = ["layer", "affine_by", "eps_dominated", "folded_spread", "bits_lost_median", "bits_lost_worst"]
 MOST_ROWS = 6
 
@@ -25,7 +26,7 @@ def chapter(material: Material) -> Section | Absent:
     known = layers[layers["affine_by"] != "none"]
     slopes = _slopes(material.tables).reindex(pd.MultiIndex.from_frame(known[["layer", "call"]]))
     if known.empty or slopes["mid"].isna().all():
-        return Absent(TITLE, "these norms use each sample's own statistics, so they are no fixed map")
+        return Absent(TITLE, "these norms use each sample's own statistics, so none of them is a fixed map")
     losing = known[known["bits_lost_worst"].notna()].sort_values(
         "bits_lost_worst", ascending=False, kind="stable"
     )
@@ -44,35 +45,40 @@ def _slopes(tables: Tables) -> pd.DataFrame:
 
 def _words(known: pd.DataFrame, slopes: pd.DataFrame) -> tuple[str, str]:
     low, high = (number(float(extreme(slopes["mid"].to_numpy())), 2) for extreme in (np.nanmin, np.nanmax))
-    line = (
-        f"With fixed statistics each of {norms(len(known))} is a line per channel, x · slope + intercept: the typical "
-        f"|slope| {f'runs from {low} to {high} over the layers' if low != high else f'is {low}'}."
-    )
+    each = "each norm is" if len(known) > 1 else "the norm is"
+    size = f"ranges from {low} to {high} over {norms(len(known))}" if low != high else f"is {low}"
+    line = f"With fixed statistics, {each} a line per channel, x · slope + intercept; the typical |slope| {size}."
     losing = known[known["bits_lost_worst"].notna()]
+    eps = _eps(known)
     if losing.empty:
-        return line, f"{_eps(known)[0].upper()}{_eps(known)[1:]}."
+        return line, f"{eps[0].upper()}{eps[1:]}."
     worst = highest(losing, "bits_lost_worst")
+    bits = worst["bits_lost_worst"]
+    advice = " Use per-channel scales." if bits >= 1 else ""
     return line, (
-        f"Folded into the weights before, a channel's range is typically {share(median(of(known, 'folded_spread')))} of its "
-        f"layer's widest, so one scale per layer costs the worst channel {number(worst['bits_lost_worst'], 2)} bits, at "
-        f"{named(worst)}; {_eps(known)}."
+        f"Quantized with one scale per layer after folding, the worst channel ({named(worst)}) loses {number(bits, 2)} bits."
+        f"{advice} A typical channel's folded weights span {share(median(of(known, 'folded_spread')))} of its layer's "
+        f"range; {eps}."
     )
 
 
 def _eps(known: pd.DataFrame) -> str:
     most = highest(known, "eps_dominated") if known["eps_dominated"].notna().any() else None
     if most is None or most["eps_dominated"] == 0:
-        return "eps shapes no channel's output"
+        return "eps visibly changes no channel's output"
     whole = float(np.average(of(known, "eps_dominated"), weights=of(known, "n_channels")))
-    return f"eps shapes the output of {share(whole)} of all channels, most at {named(most)} ({share(most['eps_dominated'])})"
+    return (
+        f"eps visibly changes the output of {share(whole)} of all channels, most at {named(most)} "
+        f"({share(most['eps_dominated'])})"
+    )
 
 
 def _figure(known: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
     panels: list[Panel] = [
         Curves(
             "|slope| of the norm, |γ| / √(σ² + eps) (median and middle half of the channels)",
-            (Line(slopes["mid"].to_numpy(), "", MEMORY),),
-            Band(slopes["low"].to_numpy(), slopes["high"].to_numpy(), MEMORY),
+            (Line(slopes["mid"].to_numpy(), "", EXPECTED),),
+            Band(slopes["low"].to_numpy(), slopes["high"].to_numpy(), EXPECTED),
             logarithmic=True,
             unit="output / input",
         )
@@ -80,20 +86,19 @@ def _figure(known: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
     if known["bits_lost_median"].notna().any():
         panels.append(
             Curves(
-                "what one scale per layer costs a channel's folded weights",
+                "bits lost to one quantization scale per layer, after folding",
                 (
                     Line(of(known, "bits_lost_median"), "typical channel", GREEN),
-                    Line(of(known, "bits_lost_worst"), "worst that is not switched off", ROSE),
+                    Line(of(known, "bits_lost_worst"), "worst channel whose γ is not near 0", ROSE),
                 ),
                 limits=(0, None),
                 unit="bits",
             )
         )
-    return by_depth(
+    return Figure(
         "affine",
         "Slope of every norm, and what folding it costs quantized weights, by depth.",
-        known,
-        tuple(panels),
-        "An inference engine folds a norm into the weights before it. Channels whose folded weights are small against the "
-        "layer's largest lose bits when one scale must fit all.",
+        by_depth(known, tuple(panels)),
+        "An inference engine folds a norm into the preceding layer's weights. Channels whose folded weights are small "
+        "relative to the layer's largest lose bits when one scale must fit all.",
     )

@@ -1,4 +1,4 @@
-"""The sentences of the page, made of the numbers of the network at hand."""
+"""The answer: is something wrong, and what did these norms learn; made of the numbers of the network at hand."""
 
 from __future__ import annotations
 
@@ -7,55 +7,82 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures import Tables, imbalance
+from bnprobe.measures import Tables
 from bnprobe.measures.shape import median
-from bnprobe.measures.shift import variance_ratio
-from bnprobe.measures.verdict import ENOUGH, SAME, SHIFTED
-from bnprobe.recording import CHANNELS, LayerRecord, Recording
-from bnprobe.report.chapters.chapter import named
-from bnprobe.report.page.numbers import count, listed, number, share
+from bnprobe.measures.verdict import ENOUGH
+from bnprobe.recording import Recording
+from bnprobe.recording.names import SAME, SHIFTED
+from bnprobe.report.chapters.chapter import (
+    against,
+    all_norms,
+    highest,
+    named,
+    norms,
+    running_sds,
+    unit_of,
+)
+from bnprobe.report.chapters.findings import worst_finding
+from bnprobe.report.numbers import count, number, share
+from bnprobe.report.vocabulary import KINDS
 
-KINDS = {
-    "batch_norm": "batch norm",
-    "layer_norm": "layer norm",
-    "group_norm": "group norm",
-    "instance_norm": "instance norm",
-    "rms_norm": "RMS norm",
-    "unknown_norm": "norm-like layer",
-}
+NEAR_ZERO = 1e-2
+"""|γ| below which a channel puts out its β whatever comes in."""
+
+CUTTING = ("batch_norm", "group_norm", "instance_norm")
+"""Kinds of norms that an activation usually follows; what share of the values is positive matters there."""
+
+STEADY = 1.15
+"""Factor through depth below which a scale counts as the same."""
 
 
 def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> list[str]:
-    """The answer in a few sentences, made of this network's numbers."""
+    """The answer in a few sentences, the verdict first."""
+    fresh = untrained(tables)
+    used = tables.layers[~_never_updated(tables)]
     sentences = [
+        fresh or _match(used, unit_of(recording)),
+        worst_finding(findings) or ("" if fresh else _no_finding(used, unit_of(recording))),
         _what_there_is(recording),
-        *_memory(tables.layers[~_fresh(tables)]),
-        *_learned(tables.channels),
-        *_own(tables.layers),
-        _verdict(findings, tables.layers[~_fresh(tables)]),
+        *([] if fresh else [*_learned(tables.channels), *_outputs(tables.channels)]),
+        *_scale(tables.layers, unit_of(recording)),
     ]
     return [sentence for sentence in sentences if sentence]
 
 
-def _what_there_is(recording: Recording) -> str:
-    layers = {record.layer: record.kind for record in recording.layers}
-    kinds = Counter(layers.values())
-    names = ", ".join(count(n, KINDS.get(kind, kind)) for kind, n in kinds.items())
-    where = names if len(kinds) == 1 else f"{count(len(layers), 'norm')} ({names})"
-    if len(recording.layers) > len(layers):
-        where += f", called in {len(recording.layers):,} places"
-    if recording.weights_only:
-        return f"{recording.about.model} holds {where}. No data went through: this is what the stored vectors say."
-    modes = {record.mode for record in recording.layers}
-    mode = f"in {modes.pop()} mode" if len(modes) == 1 else "in more than one mode"
-    return (
-        f"{recording.about.model} holds {where}; "
-        f"{count(recording.about.n_images, 'image')} went through it {mode}."
-    )
+# Is something wrong?
 
 
-def _fresh(tables: Tables) -> pd.Series:
-    """Which sites remember nothing: running means of 0 and variances of 1 everywhere."""
+def untrained(tables: Tables) -> str:
+    """That the network is untrained, as far as its norms can tell; empty where one of them learned anything."""
+    channels, never = tables.channels, _never_updated(tables)
+    gamma, beta = channels["gamma"].dropna(), channels["beta"].dropna()
+    stored = channels["running_mean"].notna()
+    by_site = [channels["layer"], channels["call"]]
+    # γ of the last norm of a residual branch is often 0 at the start
+    at_start = (channels["gamma"].isna() | (channels["gamma"] == 1)).groupby(by_site).all()
+    at_start |= (channels["gamma"] == 0).groupby(by_site).all()
+    learned = not at_start.all() or (beta != 0).any()
+    updated = stored.any() and bool((~never & tables.layers["layer"].isin(channels["layer"][stored])).any())
+    if learned or updated or not (len(gamma) or stored.any()):
+        return ""
+    zeros = " or 0" if (gamma == 0).any() else ""
+    before = " before this recording" if (tables.layers["memory_moved"] > 0).any() else ""
+    facts = [
+        *([f"every γ is 1{zeros}"] if len(gamma) else []),
+        *(["every β is 0"] if len(beta) else []),
+        *([f"the running statistics were never updated{before}"] if stored.any() else []),
+    ]
+    return f"This network is untrained: {_listing(facts)}."
+
+
+def _listing(facts: list[str]) -> str:
+    if len(facts) < 3:
+        return " and ".join(facts)
+    return f"{', '.join(facts[:-1])}, and {facts[-1]}"
+
+
+def _never_updated(tables: Tables) -> pd.Series:
+    """Sites with running means of 0 and variances of 1 everywhere, before the recording."""
     channels = tables.channels
     initial = (channels["running_mean"] == 0) & (channels["running_var"] == 1)
     by_site = initial.groupby([channels["layer"], channels["call"]]).all()
@@ -63,29 +90,49 @@ def _fresh(tables: Tables) -> pd.Series:
     return pd.Series([bool(by_site[site]) for site in sites], index=tables.layers.index, dtype=bool)
 
 
-def _memory(layers: pd.DataFrame) -> list[str]:
-    """Whether the data look like what the running statistics remember, and where they do not."""
+def _match(layers: pd.DataFrame, unit: str) -> str:
+    """Whether the data match the running statistics, and where they match least; nothing without any."""
     known = layers[layers["var_ratio_median"].notna()]
     if known.empty:
-        return []
+        return ""
+    yours = "Your images" if unit == "image" else "Your inputs"
+    judged, n = _judged(known)
+    if judged.empty:
+        match, words = ("match", _typical_words) if _agree(known) else ("do not match", _worst_words)
+        few = f"As far as {count(int(known['n_images'].max()), unit)} can tell, {yours[0].lower()}{yours[1:]}"
+        return f"{few} {match} the training data: {words(known)}."
+    if _agree(known):
+        return f"{yours} match the training data: {_typical_words(known)}."
+    if not n:  # those that could not be judged are far off
+        return f"{yours} may not match the training data: {_worst_words(known)}."
+    where = f"at {all_norms(n)}" if n == len(known) else f"at {n} of {norms(len(known))}"
+    return (
+        f"{yours} do not {'quite ' if _mildly(known) else ''}match the training data: {where} the inputs differ "
+        f"significantly from the running statistics, and {_worst_words(known)}."
+    )
+
+
+def _typical_words(known: pd.DataFrame) -> str:
     ratio, shift = _typical(known)
+    return (
+        f"at a typical norm the mean is off by {running_sds(shift)}, and the variance is "
+        f"{against(ratio, 'the running variance')}"
+    )
+
+
+def _worst_words(known: pd.DataFrame) -> str:
+    """The variance furthest off, or where no variance is far off, the mean."""
     off = np.abs(np.log(known["var_ratio_median"].clip(lower=1e-12)))
     far = known.loc[off.idxmax()]
-    judged, n = _judged(known)
-    words = "look much like" if _agree(known) else "differ from"
-    where = f" at {n} of {count(len(known), 'norm')}" if 0 < n < len(known) else ""
-    unsure = ", as far as so few images can tell" if judged.empty else ""
-    text = (
-        f"The data {words} what the batch norms remember of their training set{where}{unsure}: "
-        f"typically the mean lies {number(shift, 2)} remembered deviations away and the variance is "
-        f"{number(ratio, 2)} times the remembered one"
-    )
-    if len(known) > 2 and not 0.8 < far["var_ratio_median"] < 1.25:
-        text += f"; the variance is furthest off at {named(far)} ({number(far['var_ratio_median'], 2)})"
-        if far.name != known.index[-1]:
-            last = known.iloc[-1]
-            text += f", and {number(last['var_ratio_median'], 2)} at the last norm, {named(last)}"
-    return [text + "."]
+    if not 0.8 < far["var_ratio_median"] < 1.25:
+        return f"at worst their variance is {against(far['var_ratio_median'], 'the running variance')} ({named(far)})"
+    far = highest(known, "shift_rms")
+    return f"at worst their mean is off by {running_sds(far['shift_rms'])} ({named(far)})"
+
+
+def _mildly(known: pd.DataFrame) -> bool:
+    """Whether no norm is so far off that it needs to be said bluntly."""
+    return bool(known["var_ratio_median"].between(0.5, 2).all() and (known["shift_rms"] < 0.5).all())
 
 
 def _typical(known: pd.DataFrame) -> tuple[float, float]:
@@ -98,7 +145,7 @@ def _is_close(ratio: float, shift: float) -> bool:
 
 
 def _judged(known: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The norms with a verdict on whether the data look as remembered, and how many of them are shifted."""
+    """The norms with a verdict on whether the data match, and how many of them do not."""
     judged = known[known["verdict"].isin((SAME, *SHIFTED))]
     return judged, int(judged["verdict"].isin(SHIFTED).sum())
 
@@ -113,143 +160,107 @@ def _agree(known: pd.DataFrame) -> bool:
     return _is_close(*_typical(known)) and bool(far < ENOUGH)
 
 
+def _no_finding(layers: pd.DataFrame, unit: str) -> str:
+    """That no rule warns; a mismatch below all thresholds is not nothing."""
+    n = _judged(layers)[1]
+    measured = layers[layers["var_ratio_median"].notna()]
+    check = "Check accuracy on these data before you rely on it."
+    if n:
+        return f"The mismatch is significant but below the warning level. {check}"
+    if not measured.empty and not _agree(measured):
+        return f"Any mismatch is below the warning level, and too few {unit}s were run to judge it. {check}"
+    return "No rule found a problem."
+
+
+# What is there, and what was learned?
+
+
+def _what_there_is(recording: Recording) -> str:
+    layers = {record.layer: record.kind for record in recording.layers}
+    kinds = Counter(layers.values())
+    names = ", ".join(count(n, KINDS.get(kind, kind)) for kind, n in kinds.items())
+    has = names if len(kinds) == 1 else f"{norms(len(layers))} ({names})"
+    if len(recording.layers) > len(layers):
+        has += f", called at {len(recording.layers):,} places"
+    if recording.weights_only:
+        return f"{recording.about.model} has {has}. Read from the weights alone: no data were run."
+    modes = {record.mode for record in recording.layers}
+    mode = (
+        f"in {modes.pop()} mode"
+        if modes in ({"eval"}, {"train"})
+        else "partly in train and partly in eval mode"
+    )
+    samples = count(recording.about.n_images, unit_of(recording))
+    return f"{recording.about.model} has {has}. Measured on {samples} {mode}."
+
+
 def _learned(channels: pd.DataFrame) -> list[str]:
-    """What gamma and beta say, and what the outputs do."""
-    sentences = []
-    gamma, fires = channels["gamma"].dropna(), channels["fires"].dropna()
-    if len(gamma) and not (gamma == 1).all():
-        negative, small = int((gamma < 0).sum()), int((gamma.abs() < 1e-2).sum())
-        sentences.append(
-            f"The learned scale is typically {number(float(gamma.abs().median()), 2)}; it is negative in "
-            f"{_of_channels(negative, len(gamma))}, and {_of_channels(small, len(gamma))} "
-            f"{'were' if small > 1 else 'was'} switched off (|γ| < 0.01)."
-        )
-    if len(fires):
-        never = int((fires == 0).sum())
-        sentences.append(
-            f"After the norm the typical channel is positive for {share(float(fires.median()))} of its values; "
-            f"{_of_channels(never, len(fires))} {'were' if never > 1 else 'was'} never positive."
-        )
-    return sentences
+    """What γ and β were trained to."""
+    gamma = channels["gamma"].dropna()
+    if not len(gamma):
+        return []
+    if (gamma == 1).all() and not (channels["beta"].fillna(0) != 0).any():
+        beta = " and every β is 0" if channels["beta"].notna().any() else ""
+        return [f"Scale and shift were not trained: every γ is 1{beta}."]
+    negative = int((gamma < 0).sum())
+    size = f"A typical |γ| is {number(float(gamma.abs().median()), 2)}"
+    signs = (
+        f"; γ is negative in {count(negative, 'channel')} ({share(negative / len(gamma))})"
+        if negative
+        else ""
+    )
+    return [f"{size}{signs}.", *_switched_off(channels[channels["gamma"].abs() < NEAR_ZERO])]
 
 
-def _of_channels(n: int, total: int) -> str:
-    """So many channels, with their share."""
-    return f"{count(n, 'channel')} ({share(n / total)})" if n else "no channel"
+def _switched_off(small: pd.DataFrame) -> list[str]:
+    if small.empty:
+        return []
+    one, n_norms = len(small) == 1, len(small[["layer", "call"]].drop_duplicates())
+    has_beta = bool(small["beta"].notna().all())
+    outputs = "the constant β" if has_beta else "next to nothing"
+    return [
+        f"{count(len(small), 'channel')} in {norms(n_norms)} {'has' if one else 'have'} γ near 0: "
+        f"{'it outputs' if one else 'they output'} {outputs} whatever the input."
+    ]
 
 
-def _own(layers: pd.DataFrame) -> list[str]:
-    """How the statistics of norms without memory run through depth."""
+def _outputs(channels: pd.DataFrame) -> list[str]:
+    """How often outputs are positive, where that matters."""
+    known = channels[channels["fires"].notna() & channels["kind"].isin(CUTTING)]
+    if known.empty:
+        return []
+    never = int((known["fires"] == 0).sum())
+    rest = (
+        f"; {never:,} of {len(known):,} never {'does' if never == 1 else 'do'}"
+        if never
+        else ", and every channel was positive at least once"
+    )
+    return [
+        f"A typical channel outputs a positive value {share(float(known['fires'].median()))} of the time{rest}."
+    ]
+
+
+def _scale(layers: pd.DataFrame, unit: str) -> list[str]:
+    """How the scale of the inputs runs through norms that use each sample's own statistics."""
     known = layers[layers["own_sd"].notna()]
     if len(known) < 2:
         return []
-    first, last = known.iloc[0], known.iloc[-1]
-    steady = median(known["own_log_var_sd"].to_numpy())
-    return [
-        f"What the norms without memory divide by goes from {number(first['own_sd'], 2)} at {named(first)} "
-        f"to {number(last['own_sd'], 2)} at {named(last)}; from sample to sample its logarithm varies by "
-        f"{number(steady / 2, 2)}."
-    ]
+    first, last = float(known["own_sd"].iloc[0]), float(known["own_sd"].iloc[-1])
+    kinds = set(known["kind"])
+    kind = KINDS.get(kinds.pop(), "norm") if len(kinds) == 1 else "per-sample norm"
+    sentence = f"From the first {kind} to the last, the scale of the inputs {_course(first, last)}"
+    spread = (
+        median(known["own_log_var_sd"].to_numpy()) / 2
+    )  # half the log of the variance is that of the scale
+    varies = f"; it differs by about {share(spread)} between {unit}s" if 0 < spread < 0.5 else ""
+    return [f"{sentence}{varies}."]
 
 
-def _verdict(findings: pd.DataFrame, layers: pd.DataFrame) -> str:
-    serious = findings[findings["severity"] != "info"]
-    if serious.empty:
-        return _no_rule(layers)
-    rules = [f"{rule} ({count(len(group), 'place')})" for rule, group in serious.groupby("rule", sort=False)]
-    return f"Worth a look: {listed(rules, 4)}."
-
-
-def _no_rule(layers: pd.DataFrame) -> str:
-    """No rule warns; where data differ from the memory by less than its thresholds, that is not nothing."""
-    known, n = _judged(layers)
-    measured = layers[layers["var_ratio_median"].notna()]
-    if not n and (measured.empty or _agree(measured)):
-        return "No rule found anything to worry about."
-    differ = f"are surely shifted in {n} of {count(len(known), 'norm')}, by" if n else "differ by"
-    return (
-        f"No rule warns, but the data {differ} less than the thresholds: measure the accuracy on these data before "
-        "relying on it."
-    )
-
-
-def layer_words(record: LayerRecord, channels: pd.DataFrame) -> str:
-    """What this layer is and does, in a few numbers."""
-    kind = f"{record.class_name} with {count(record.n_channels, 'channel')}"
-    sentences = [
-        f"{kind}, {record.mode}."
-        if record.n_calls == 0
-        else f"{kind}, {record.mode} mode, normalized by {_BY[record.normalized_by]}.",
-        *_layer_memory(record, channels),
-        *_layer_output(channels),
-    ]
-    if record.output == "read":
-        why = (
-            "the map is not one affine map per channel"
-            if record.pools == CHANNELS
-            else "the layer does more than its formula"
-        )
-        sentences.append(f"Its output was read as it is, because {why}.")
-    if record.parameters_moved:
-        sentences.append("γ or β changed during the recording: they are shown as at its end.")
-    if record.buffers_moved:
-        sentences.append(
-            "The running statistics were updated during the recording: they are shown as before it."
-        )
-    return " ".join(sentences)
-
-
-def _layer_memory(record: LayerRecord, channels: pd.DataFrame) -> list[str]:
-    shift = channels["shift"][np.isfinite(channels["shift"])]
-    if not len(shift):
-        return []
-    return [
-        f"The mean moved by {number(float(np.sqrt(np.mean(shift**2))), 2)} remembered σ (root mean square over channels), "
-        f"the variance is {number(median(variance_ratio(record)), 2)} times the remembered one."
-    ]
-
-
-def _layer_output(channels: pd.DataFrame) -> list[str]:
-    gamma, fires = channels["gamma"].dropna(), channels["fires"].dropna()
-    parts = [f"|γ| is typically {number(float(gamma.abs().median()), 2)}"] if len(gamma) else []
-    if len(fires):
-        parts.append(f"the outputs are positive {share(float(fires.median()))} of the time (median channel)")
-    text = ", and ".join(parts)
-    return [f"{text[0].upper()}{text[1:]}."] if text else []
-
-
-_BY = {
-    "running": "its running statistics",
-    "batch": "the statistics of each batch",
-    "both": "running statistics in some calls and the batch in others",
-    "sample": "each sample's own statistics",
-}
-
-
-def _shortest(layers: pd.DataFrame) -> int:
-    """Position of the norm with the shortest gradient that is not zero."""
-    return int(layers["grad_out"].where(layers["grad_out"] > 0).argmin())
-
-
-def gradient_words(layers: pd.DataFrame) -> str:
-    """How evenly the gradient travels, in this network's numbers."""
-    if not (layers["grad_out"] > 0).any():
-        return "No gradient reached any norm."
-    longest, shortest = layers.iloc[int(layers["grad_out"].argmax())], layers.iloc[_shortest(layers)]
-    text = (
-        f"Over {count(int(layers['n_backward'].max()), 'backward pass')} the gradient at the norms' outputs was longest at "
-        f"{named(longest)} ({number(longest['grad_out'], 2)}) and shortest at {named(shortest)} "
-        f"({number(shortest['grad_out'], 2)}); through depth it typically differs from its mean by a factor of "
-        f"{number(10 ** (0.0 if np.isnan(spread := imbalance(layers)) else spread), 2)}. "
-    )
-    removed = layers["energy_removed_layer"].dropna()
-    if len(removed) and removed.max() > 1e-6:
-        most = layers.iloc[int(layers["energy_removed_layer"].argmax())]
-        text += (
-            f"The norms take out {share(median(removed.to_numpy()))} of its energy (median), "
-            f"the most at {named(most)} ({share(most['energy_removed_layer'])}). "
-        )
-    snr = median(layers["gamma_snr_median"].to_numpy())
-    if not np.isnan(snr):
-        text += f"The typical pull on γ is {number(snr, 2)} times its noise between passes."
-    return text.strip()
+def _course(first: float, last: float) -> str:
+    ends = f"{number(first, 2)} to {number(last, 2)}"
+    if not (first > 0 and last > 0):
+        return f"goes from {ends}"
+    factor = max(last / first, first / last)
+    if factor < STEADY:
+        return f"stays about the same ({ends})"
+    return f"{'grows' if last > first else 'shrinks'} by a factor of {number(factor, 2)}, from {ends}"

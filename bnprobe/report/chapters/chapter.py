@@ -1,4 +1,4 @@
-"""What a chapter is given, and what it says where the recording lacks what it needs."""
+"""What a chapter is given, what it says where the recording lacks what it needs, and words that chapters share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pandas as pd
 
 from bnprobe.measures import Tables
 from bnprobe.recording import Recording, site_name
-from bnprobe.report.page.numbers import count, shorten
+from bnprobe.report.numbers import count, number, share, shorten
 
 LONGEST = 48
 """Letters of a layer's name in a sentence."""
 
-NO_DATA = "no data went through the network"
+NO_DATA = "no data were run"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,12 @@ class Absent:
 
     title: str
     why: str
+
+
+def unit_of(recording: Recording) -> str:
+    """What one sample is called: an image where the inputs are known to be images, else a sample."""
+    planar = any(record.class_name.endswith("2d") for record in recording.layers)
+    return "image" if planar or recording.about.normalize is not None else "sample"
 
 
 def named(row: pd.Series) -> str:
@@ -51,3 +57,24 @@ def lowest(frame: pd.DataFrame, column: str) -> pd.Series:
 def norms(n: int) -> str:
     """So many norms."""
     return count(n, "norm")
+
+
+def all_norms(n: int) -> str:
+    """All of so many norms: all 3 norms, or the only norm."""
+    return f"all {n:,} norms" if n != 1 else "the only norm"
+
+
+def running_sds(size: float) -> str:
+    """A size in running standard deviations; what is rounding has no digits."""
+    return f"{number(size, 2) if size >= 1e-3 else 'under 0.001'} running standard deviations"
+
+
+def against(ratio: float, what: str) -> str:
+    """A ratio to `what` in words: 36 % below it, only 5 % of it, 2.4 times it, equal to it."""
+    if ratio < 0.5:
+        return f"only {share(ratio)} of {what}"
+    if ratio >= 2:
+        return f"{number(ratio, 2)} times {what}"
+    if abs(ratio - 1) < 5e-4:
+        return f"equal to {what}"
+    return f"{share(abs(ratio - 1))} {'below' if ratio < 1 else 'above'} {what}"

@@ -1,19 +1,22 @@
-"""Gradients through depth: where backward passes were recorded."""
+"""Gradients through depth: how long they are at every norm, what the norms remove, and the signal in γ and β."""
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
+import pandas as pd
 
-from bnprobe.measures import Tables
-from bnprobe.report.chapters.answer import gradient_words
-from bnprobe.report.page.blocks import (
-    Figure,
-    Prose,
-    Section,
-)
+from bnprobe.measures import imbalance
+from bnprobe.measures.shape import median
+from bnprobe.report.chapters.chapter import Absent, Material, highest, lowest, named
+from bnprobe.report.colours import EXPECTED, MEASURED
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Curves, Line
+from bnprobe.report.numbers import count, number, share
+from bnprobe.report.page.blocks import Figure, Prose, Section
 from bnprobe.report.page.tables import table
 
-GRADIENT_HEADS = (
+TITLE = "Gradients through depth"
+HEADS = (
     "layer",
     "n_backward",
     "grad_out",
@@ -30,26 +33,91 @@ GRADIENT_HEADS = (
     "gap_weight",
 )
 
+PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...], bool], ...] = (
+    (
+        "length of the gradient (loss per unit, root of the sum of squares of a pass)",
+        (("grad_out", "at the output", MEASURED), ("grad_in", "at the input", EXPECTED)),
+        True,
+    ),
+    ("share of its energy that the norm removes", (("energy_removed_layer", "", MEASURED),), False),
+    (
+        "signal-to-noise ratio between passes (median channel)",
+        (("gamma_snr_median", "γ", MEASURED), ("beta_snr_median", "β", EXPECTED)),
+        True,
+    ),
+)
+"""Title, lines (column, label, colour), and whether the axis is logarithmic."""
 
-def _gradient_sections(tables: Tables) -> tuple[Section, ...]:
-    """What backward passes did; nothing where there were none."""
-    layers = tables.layers[tables.layers["n_backward"] > 0]
-    if layers.empty:
-        return ()
 
-    def draw() -> Any:
-        from bnprobe.report import figures
+def chapter(material: Material) -> Section | Absent:
+    """The sentences, the gradient by depth, and the layers; absent where no backward pass was recorded."""
+    layers = material.tables.layers
+    known = layers[layers["n_backward"] > 0]
+    if known.empty:
+        return Absent(TITLE, "no backward pass was recorded")
+    heads = [head for head in HEADS if head == "layer" or known[head].notna().any()]
+    note = "One row per layer; the gap columns are checks, 0 where an identity holds."
+    return Section("gradients", TITLE, (Prose((words(known),)), _figure(known), table(known, heads, note)))
 
-        return figures.gradients(layers)
 
-    figure = Figure(
+def _figure(known: pd.DataFrame) -> Figure:
+    return Figure(
         "gradients",
         "Length of the gradient by depth at the output and the input of every norm, and the signal in γ and β.",
-        draw,
+        by_depth(known, tuple(_panel(known, *panel) for panel in PANELS if _is_known(known, panel[1]))),
         "Backward passes run from right to left. Above: length of the gradient at each norm's output and input. "
-        "Middle: share of its energy that the norm takes out. Below: signal-to-noise ratio of the gradients of γ and β.",
+        "Middle: share of its energy that the norm removes. Below: signal-to-noise ratio of the gradients of γ and β.",
     )
-    heads = [head for head in GRADIENT_HEADS if head == "layer" or layers[head].notna().any()]
-    note = "One row per layer; the gap columns are checks, 0 where an identity holds."
-    words = Prose((gradient_words(layers),))
-    return (Section("gradients", "Gradients through depth", (words, figure, table(layers, heads, note))),)
+
+
+def _is_known(known: pd.DataFrame, lines: tuple[tuple[str, str, str], ...]) -> bool:
+    return bool(known[[column for column, _, _ in lines]].notna().any(axis=None))
+
+
+def _panel(
+    known: pd.DataFrame, title: str, lines: tuple[tuple[str, str, str], ...], logarithmic: bool
+) -> Curves:
+    drawn = tuple(Line(of(known, column), label, colour) for column, label, colour in lines)
+    return Curves(title, drawn, logarithmic=logarithmic)
+
+
+def words(layers: pd.DataFrame) -> str:
+    """How evenly the gradient travels, in this network's numbers."""
+    if not (layers["grad_out"] > 0).any():
+        return "No gradient reached any norm."
+    spread = imbalance(layers)
+    passes = count(int(layers["n_backward"].max()), "backward pass")
+    longest, shortest = highest(layers, "grad_out"), lowest(layers[layers["grad_out"] > 0], "grad_out")
+    sentences = [
+        f"Measured over {passes}, gradients differ through depth by a typical factor of {number(10**spread, 2)}."
+    ]
+    if np.isnan(spread):
+        sentences = [f"The gradient is {number(longest['grad_out'], 2)} long at {named(longest)} ({passes})."]
+    elif longest.name != shortest.name:
+        sentences += [
+            f"The gradient is longest at {named(longest)} ({number(longest['grad_out'], 2)}) and shortest at "
+            f"{named(shortest)} ({number(shortest['grad_out'], 2)})."
+        ]
+    return " ".join([*sentences, *_removed(layers), *_noise(layers)])
+
+
+def _removed(layers: pd.DataFrame) -> list[str]:
+    removed = layers["energy_removed_layer"].dropna()
+    if not len(removed) or removed.max() <= 1e-6:
+        return []
+    most = highest(layers, "energy_removed_layer")
+    typical = share(median(removed.to_numpy()))
+    return [
+        f"Norms remove {typical} of its energy (median), most at {named(most)} ({share(most['energy_removed_layer'])})."
+    ]
+
+
+def _noise(layers: pd.DataFrame) -> list[str]:
+    """Whether γ is pulled one way, or to and fro."""
+    snr = median(layers["gamma_snr_median"].to_numpy())
+    if np.isnan(snr):
+        return []
+    kind = "noisy" if snr < 1 else "consistent"
+    return [
+        f"Gradients of γ are {kind}: their mean is {number(snr, 2)} times their spread between backward passes."
+    ]

@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables
-from bnprobe.recording import LayerRecord, Recording
-from bnprobe.report.chapters.answer import KINDS, layer_words
-from bnprobe.report.page.blocks import Cell, Prose, Section, Table
-from bnprobe.report.page.numbers import count, number
+from bnprobe.measures.shape import median
+from bnprobe.measures.shift import variance_ratio
+from bnprobe.recording import CHANNELS, LayerRecord, Recording
+from bnprobe.report.chapters.chapter import running_sds
+from bnprobe.report.numbers import count, number, share
+from bnprobe.report.page.blocks import Cell, Moving, Prose, Section, Table
+from bnprobe.report.vocabulary import KINDS
 
 MOST_ROWS = 5
 """Channels in the table of a layer."""
@@ -24,8 +27,28 @@ HEADS = (
 )
 
 
-def layer_sections(recording: Recording, tables: Tables) -> tuple[Section, ...]:
-    """A section per site, in the order in which they were reached."""
+def layers(recording: Recording, tables: Tables) -> Section:
+    """How to read it, and a part per site, in the order in which they were reached."""
+    return Section(
+        "layers",
+        "Layer by layer",
+        (Prose((_how_to_read(recording),)), Moving("layers")),
+        parts=_sections(recording, tables),
+    )
+
+
+def _how_to_read(recording: Recording) -> str:
+    if recording.weights_only:
+        return "Stored values, channel by channel. No data were run, so there are no distributions."
+    if all(record.pre_histogram is None for record in recording.layers):
+        return "Distributions were not recorded (histograms=False)."
+    return (
+        "Blue: measured. Orange: expected (left from the running statistics, right from β and γ). Click a channel, or drag "
+        "a box around several, to highlight them in every panel and on the map above."
+    )
+
+
+def _sections(recording: Recording, tables: Tables) -> tuple[Section, ...]:
     ends = np.cumsum([record.n_channels for record in recording.layers])
     return tuple(
         _section(i, record, tables.channels.iloc[end - record.n_channels : end])
@@ -37,14 +60,14 @@ def _section(position: int, record: LayerRecord, channels: pd.DataFrame) -> Sect
     return Section(
         f"layer-{position}",
         record.site,
-        (Prose((layer_words(record, channels),)), telling_table(channels)),
+        (Prose((_words(record, channels),)), telling_table(channels)),
         hint=f"{KINDS.get(record.kind, record.kind)}, {count(record.n_channels, 'channel')}",
         layer=position,
     )
 
 
 def telling_table(channels: pd.DataFrame) -> Table:
-    """The channels that moved most, or where nothing is remembered those with the heaviest tails."""
+    """The channels that are shifted most, or without running statistics those with the heaviest tails."""
     heads = [head for head in HEADS if channels[head].notna().any()]
     by = next((name for name in ("shift", "pre_kurtosis", "gamma") if name in heads), "channel")
     order = np.argsort(-channels[by].abs().fillna(-1).to_numpy(), kind="stable")[:MOST_ROWS]
@@ -53,7 +76,7 @@ def telling_table(channels: pd.DataFrame) -> Table:
     note = f"Sorted by |{by}|."
     if len(channels) > MOST_ROWS:
         note = (
-            f"The {MOST_ROWS} of {len(channels):,} channels with the largest |{by}|; all of them are in "
+            f"The {MOST_ROWS} of {len(channels):,} channels with the largest |{by}|. All of them are in "
             "report.channels."
         )
     return Table(tuple((head, "") for head in heads), tuple(zip(*columns, strict=True)), note, brief=True)
@@ -61,3 +84,58 @@ def telling_table(channels: pd.DataFrame) -> Table:
 
 def _cell(value: object) -> Cell:
     return Cell(value, number=False) if isinstance(value, str) else Cell(number(float(value)))  # type: ignore[arg-type]
+
+
+def _words(record: LayerRecord, channels: pd.DataFrame) -> str:
+    """What this layer is and does, in a few numbers."""
+    kind = f"{record.class_name} with {count(record.n_channels, 'channel')}"
+    sentences = [
+        f"{kind}, {record.mode}."
+        if record.n_calls == 0
+        else f"{kind}, in {_MODES.get(record.mode, record.mode)} mode, normalized with {_BY[record.normalized_by]}.",
+        *_against_running(record, channels),
+        *_gamma_and_output(channels),
+    ]
+    if record.output == "read":
+        why = (
+            "this norm is not one affine map per channel"
+            if record.pools == CHANNELS
+            else "the layer does more than its formula"
+        )
+        sentences.append(f"Its output was measured directly, because {why}.")
+    if record.parameters_moved:
+        sentences.append("γ or β changed during the recording; the values shown are those at its end.")
+    if record.buffers_moved:
+        sentences.append(
+            "The running statistics were updated during the recording; the values shown are those before it."
+        )
+    return " ".join(sentences)
+
+
+def _against_running(record: LayerRecord, channels: pd.DataFrame) -> list[str]:
+    shift = channels["shift"][np.isfinite(channels["shift"])]
+    if not len(shift):
+        return []
+    return [
+        f"The mean is off by {running_sds(float(np.sqrt(np.mean(shift**2))))} (root mean square over channels); the "
+        f"variance is {number(median(variance_ratio(record)), 2)} times the running variance."
+    ]
+
+
+def _gamma_and_output(channels: pd.DataFrame) -> list[str]:
+    gamma, fires = channels["gamma"].dropna(), channels["fires"].dropna()
+    parts = [f"|γ| is typically {number(float(gamma.abs().median()), 2)}"] if len(gamma) else []
+    if len(fires):
+        parts.append(f"outputs are positive {share(float(fires.median()))} of the time (median channel)")
+    text = ", and ".join(parts)
+    return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
+_MODES = {"mixed": "train and eval"}
+
+_BY = {
+    "running": "its running statistics",
+    "batch": "the statistics of each batch",
+    "both": "running statistics in some calls and batch statistics in others",
+    "sample": "each sample's own statistics",
+}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from bnprobe.recording import WEIGHTS_ONLY, Recording
+from bnprobe.report.chapters.chapter import unit_of
+from bnprobe.report.numbers import count, listed, number
 from bnprobe.report.page.blocks import Facts, Section
-from bnprobe.report.page.numbers import count, listed, number
 
 
 def probed(recording: Recording) -> Section:
@@ -18,16 +19,19 @@ def probed(recording: Recording) -> Section:
 def facts(recording: Recording) -> list[tuple[str, str]]:
     """What a reader must know to believe the rest."""
     about = recording.about
-    told = [("model", f"{about.model}, {about.n_parameters:,} parameters"), ("weights", about.weights)]
+    known = [("model", f"{about.model}, {about.n_parameters:,} parameters"), ("weights", about.weights)]
     if recording.weights_only:
-        return [*told, ("mode", f"{WEIGHTS_ONLY}: what is stored, without data")]
+        return [*known, ("mode", f"{WEIGHTS_ONLY}: stored values, no data were run")]
     modes = ", ".join(sorted({record.mode for record in recording.layers}))
     return [
-        *told,
+        *known,
         ("data", about.data),
         ("preprocessing", about.preprocessing),
         ("mode", modes),
-        ("seen", f"{count(about.n_images, 'image')} in {count(about.n_forwards, 'forward pass')}"),
+        (
+            "measured on",
+            f"{count(about.n_images, unit_of(recording))} in {count(about.n_forwards, 'forward pass')}",
+        ),
     ]
 
 
@@ -39,16 +43,16 @@ def provenance(recording: Recording) -> list[tuple[str, str]]:
         read = f"{about.started}, nothing was executed" if about.device == "none" else about.started
         return [("read", read), ("versions", about.versions), *rest]
     return [
-        ("time", f"{number(about.seconds, 3)} s in the model and its probe, started {about.started}"),
+        ("time", f"{number(about.seconds, 3)} s in the model and the probe, started {about.started}"),
         ("device", about.device),
         ("versions", about.versions),
         ("outputs", _outputs(recording)),
-        *_certificate(recording),
+        *_integrity(recording),
         *rest,
     ]
 
 
-def _certificate(recording: Recording) -> list[tuple[str, str]]:
+def _integrity(recording: Recording) -> list[tuple[str, str]]:
     """What was compared of the model before and after; nothing where nobody compared."""
     integrity = recording.integrity
     return [] if integrity is None else [("left unchanged", str(integrity.says))]
@@ -63,9 +67,7 @@ def _outputs(recording: Recording) -> str:
     derived = [record for record in recording.layers if record.output == "derived"]
     read = len(recording.layers) - len(derived)
     gaps = [record.mismatch for record in derived if np.isfinite(record.mismatch)]
-    text = (
-        f"statistics after the norm derived from the input at {count(len(derived), 'layer')}, read at {read}"
-    )
+    text = f"output statistics derived from the input at {count(len(derived), 'layer')}, measured directly at {read}"
     if gaps:
-        text += f"; derived and real output differ by at most {number(max(gaps), 2)} of the largest output"
+        text += f"; derived and actual outputs differ by at most {number(max(gaps), 2)} of the largest output"
     return text

@@ -1,4 +1,4 @@
-"""Branch against skip: how much of a residual block's output is its own, and how much it was at first."""
+"""Residual branch against skip: how much of a block's output is its own, and how much it was at initialization."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.report.chapters.chapter import Absent, Material, highest, lowest, named
-from bnprobe.report.colours import MEMORY, MUTED
-from bnprobe.report.figures.specs import Curves, Line, by_depth, of
+from bnprobe.report.colours import EXPECTED, MUTED
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Curves, Line
+from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import count, number, share
 from bnprobe.report.page.tables import table
 
-TITLE = "Branch against skip"
+TITLE = "Residual branch against skip"
 HEADS = ["layer", "skip", "branch_var", "skip_var", "branch_share", "branch_share_initial"]
 MOST_ROWS = 24
 
@@ -21,7 +22,7 @@ def chapter(material: Material) -> Section | Absent:
     """The sentence, the share of the branch by depth, and the blocks."""
     known = _blocks(material.tables.layers[material.tables.layers["branch_share"].notna()])
     if known.empty:
-        return Absent(TITLE, "no norm was seen to enter a sum whose other side is made of norms")
+        return Absent(TITLE, "no norm feeds a sum whose other side could be traced to norms")
     heads = [head for head in HEADS if known[head].notna().any()]
     note = "" if len(known) <= MOST_ROWS else f"The first {MOST_ROWS} of {count(len(known), 'block')}."
     rows = table(known.head(MOST_ROWS), heads, note)
@@ -30,52 +31,63 @@ def chapter(material: Material) -> Section | Absent:
 
 
 def _blocks(known: pd.DataFrame) -> pd.DataFrame:
-    """One row per sum: where both its sides are norms, the one that was reached first is taken for the branch.
+    """One row per sum: where both its sides are norms, one of them is the skip, and leaves the table.
 
-    A projection in the skip is computed after the branch in every network that was looked at.
+    It is the one whose output goes elsewhere too: into the branch, as between the bottlenecks of mobilenet_v2, where
+    the norm that ends a block is the next block's skip. Where that holds of neither, it is the one that was reached
+    last: a projection in the skip is computed after the branch in every network that was looked at.
     """
-    seen = dict(zip(known["layer"], known["skip"], strict=True))
-    order = {layer: position for position, layer in enumerate(known["layer"])}
-    second = [
-        seen.get(skip) == layer and order[skip] < order[layer]
-        for layer, skip in zip(known["layer"], known["skip"], strict=True)
-    ]
-    return known[~np.array(second, dtype=bool)]
+    rows = {row["layer"]: (place, row) for place, (_, row) in enumerate(known.iterrows())}
+
+    def is_skip(row: pd.Series) -> bool:
+        other = rows.get(row["skip"])
+        if other is None or other[1]["skip"] != row["layer"]:
+            return False
+        forks, other_forks = _goes_several_ways(row), _goes_several_ways(other[1])
+        return forks if forks != other_forks else other[0] < rows[row["layer"]][0]
+
+    return known[[not is_skip(row) for _, row in known.iterrows()]]
+
+
+def _goes_several_ways(row: pd.Series) -> bool:
+    """Whether the output enters more than the sum."""
+    return " | " in row["follows"]
 
 
 def _words(known: pd.DataFrame) -> str:
     loud, quiet = highest(known, "branch_share"), lowest(known, "branch_share")
-    grown = int((known["branch_share"] > known["branch_share_initial"]).sum())
     if len(known) == 1:
         return (
-            f"At {named(loud)} the branch makes up {share(loud['branch_share'])} of the block's variance, and made up "
-            f"{share(loud['branch_share_initial'])} at initialisation, as the learned vectors imply."
+            f"At {named(loud)} the residual branch contributes {share(loud['branch_share'])} of the block's variance; at "
+            f"initialization it was {share(loud['branch_share_initial'])}."
         )
-    louder = f"{grown} of them it is" if grown else "none of them is it"
-    return (
-        f"In {count(len(known), 'residual block')} the branch makes up {share(quiet['branch_share'])} (at {named(quiet)}) "
-        f"to {share(loud['branch_share'])} (at {named(loud)}) of what the sum varies by, as the learned vectors imply; in "
-        f"{louder} louder than at initialisation, where the skip grows with every block and the branch falls to "
-        f"{share(float(np.nanmin(of(known, 'branch_share_initial'))))}."
+    grown = int((known["branch_share"] > known["branch_share_initial"]).sum())
+    larger = f"In {grown} of them its share is larger" if grown else "In none of them is its share larger"
+    now, then = (
+        f"In {count(len(known), 'residual block')} the branch contributes {share(quiet['branch_share'])} to "
+        f"{share(loud['branch_share'])} of the block's variance, most at {named(loud)}.",
+        f"{larger} than at initialization, when the skip grows with every block "
+        f"and the branch falls to {share(float(np.nanmin(of(known, 'branch_share_initial'))))}.",
     )
+    return f"{now} {then}"
 
 
 def _figure(known: pd.DataFrame) -> Figure:
     panel = Curves(
         "share of the branch in the block's variance",
         (
-            Line(of(known, "branch_share_initial"), "at initialisation", MUTED, dashed=True),
-            Line(of(known, "branch_share"), "now", MEMORY),
+            Line(of(known, "branch_share_initial"), "at initialization", MUTED, dashed=True),
+            Line(of(known, "branch_share"), "now", EXPECTED),
         ),
         limits=(0, 1),
-        levels=((0.5, "as loud"),),
+        levels=((0.5, "equal"),),
         unit="share",
     )
-    return by_depth(
+    return Figure(
         "residual",
-        f"Share of the branch in the variance of {count(len(known), 'residual block')}, now and at first, by depth.",
-        known,
-        (panel,),
-        f"Last norm of each branch. The share follows from γ, β and the norms before the skip; at initialisation γ is 1 and "
-        f"β is 0, which for the first of these blocks gives {number(float(known['branch_share_initial'].iloc[0]), 2)}.",
+        f"Share of the branch in the variance of {count(len(known), 'residual block')}, now and at initialization, by "
+        "depth.",
+        by_depth(known, (panel,)),
+        f"Last norm of each branch. The share follows from γ, β and the norms that feed the skip; at initialization γ is 1 "
+        f"and β is 0, which gives {number(float(known['branch_share_initial'].iloc[0]), 2)} for the first of these blocks.",
     )

@@ -1,4 +1,4 @@
-"""What the channels do: the part each plays for what follows, and how well gamma and beta alone predict it."""
+"""What channels do: the role each plays for what follows, and how well γ and β alone predict it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,15 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures.roles import ROLES
-from bnprobe.report import colours
+from bnprobe.report import colours, vocabulary
 from bnprobe.report.chapters.chapter import Absent, Material
-from bnprobe.report.figures.specs import Cloud, Part, Stack, by_depth, of, side_by_side
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Cloud, Clouds, Part, Stack
+from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import count, number, share
+from bnprobe.report.vocabulary import role_label
 
-TITLE = "What the channels do"
-
-_TOLD = {
-    "dead": "dead (nothing passes)",
-    "constant": "constant",
-    "rare": "rarely active",
-    "mixed": "mixed",
-    "linear": "never cut",
-    "saturated": "saturated",
-}
+TITLE = "What channels do"
 
 
 def chapter(material: Material) -> Section | Absent:
@@ -29,51 +22,60 @@ def chapter(material: Material) -> Section | Absent:
     channels = material.tables.channels
     known = channels[channels["role"] != "unknown"]
     if known.empty:
-        return Absent(TITLE, "what follows the norms was not seen, or acts on sums of several")
+        return Absent(TITLE, "what follows the norms was not recorded, or acts on sums of several")
     if (known["role"] == "linear").all():
-        return Absent(TITLE, "nothing that follows these norms cuts or bends their values")
+        return Absent(TITLE, "no operation that follows these norms cuts or bends their values")
     words = (_words(channels, known), *_prediction(channels))
     return Section("roles", TITLE, (Prose(words), _by_layer(material.tables.layers), *_firing(channels)))
 
 
 def _words(channels: pd.DataFrame, known: pd.DataFrame) -> str:
     counts = known["role"].value_counts()
-    first, *more = [(int(counts[role]), words) for role, words in _TOLD.items() if counts.get(role)]
-    parts = [
-        f"{first[0]:,} {'is' if first[0] == 1 else 'are'} {first[1]}",
-        *(f"{n:,} {words}" for n, words in more),
+    dead, n = int(counts.get("dead", 0)), len(known)
+    others = [
+        (int(counts[role]), words)
+        for role, words in vocabulary.ROLES.items()
+        if role != "dead" and counts.get(role)
     ]
-    text = f"Of {count(len(known), 'channel')} whose part is known from what follows, {', '.join(parts)}"
-    if counts.get("dead"):
-        text += f": {share(counts['dead'] / len(known))} of them never contribute"
-    rest = len(channels) - len(known)
-    if rest:
-        text += f"; of {count(rest, 'other')} it is not known, as they enter a sum first or go several ways"
-    return text + "."
+    whose = "whose role is known from the operation that follows"
+    if not dead:
+        text = f"No channel is dead, of {count(n, 'channel')} {whose}."
+    else:
+        is_are = "is" if dead == 1 else "are"
+        text = f"{dead:,} of {count(n, 'channel')} {whose} {is_are} dead ({share(dead / n)}): the output is always cut to 0."
+    if others:
+        (first, words), *more = others
+        rest = ", ".join(
+            [f"{first:,} {'is' if first == 1 else 'are'} {words}", *(f"{k:,} {w}" for k, w in more)]
+        )
+        text += f" Of the others, {rest}." if dead else f" {rest[0].upper()}{rest[1:]}."
+    unknown = len(channels) - n
+    if unknown:
+        text += f" For {count(unknown, 'more channel')} the role is unknown: they enter a sum first, or go several ways."
+    return text
 
 
 def _prediction(channels: pd.DataFrame) -> list[str]:
-    """How well the learned vectors alone tell the dead, and the firing; nothing without data."""
+    """How well the learned vectors alone predict dead channels and positive outputs; nothing without data."""
     sentences = []
     tested = channels[channels["dead_predicted"].notna() & channels["passes"].notna()]
     predicted, dead = tested["dead_predicted"] == 1, tested["passes"] == 0
-    both = int((predicted & dead).sum())
-    if predicted.any():
+    both, n = int((predicted & dead).sum()), int(predicted.sum())
+    if n:
+        in_all = int(dead.sum())
+        recall = (
+            f", out of {in_all:,} in all that let none pass (recall {share(both / in_all)})" if in_all else ""
+        )
         sentences.append(
-            f"γ and β alone predict {int(predicted.sum())} dead channels; {both} of them let nothing through here "
-            f"(precision {share(both / predicted.sum())})"
-            + (
-                f", which is {share(both / dead.sum())} of the {int(dead.sum())} that did (recall)."
-                if dead.any()
-                else "."
-            )
+            f"γ and β alone predict {count(n, 'dead channel')}. On these data {both:,} of {n:,} let no value pass "
+            f"(precision {share(both / n)}){recall}."
         )
     error = (channels["fires_predicted"] - channels["fires"]).abs()
     if error.notna().any():
-        seen = (channels["fires_gaussian"] - channels["fires"]).abs()
+        measured = (channels["fires_gaussian"] - channels["fires"]).abs()
         sentences.append(
             f"The share of positive outputs that γ and β predict, Φ(β/|γ|), is off by {number(float(error.mean()), 2)} on "
-            f"average, and by {number(float(seen.mean()), 2)} once the mean and deviation seen here are put in their place."
+            f"average; with the measured mean and standard deviation in their place, by {number(float(measured.mean()), 2)}."
         )
     return [" ".join(sentences)] if sentences else []
 
@@ -81,39 +83,42 @@ def _prediction(channels: pd.DataFrame) -> list[str]:
 def _by_layer(layers: pd.DataFrame) -> Figure:
     total = of(layers, "n_channels")
     parts = tuple(
-        Part(of(layers, f"n_{role}") / total, role, colours.ROLES[role], faint=role == "unknown")
+        Part(of(layers, f"n_{role}") / total, role_label(role), colours.ROLES[role], faint=role == "unknown")
         for role in ROLES
         if (layers[f"n_{role}"] > 0).any()
     )
-    return by_depth(
+    return Figure(
         "roles",
         "Shares of channels by their role, for every norm by depth.",
-        layers,
-        (Stack("what part the channels play", parts, unit="share of channels"),),
-        "Decided by the operation that really follows each norm. Dead: the activation lets nothing through; constant: "
-        "|γ| below 0.01; rare: passes less than 5 % of the time; linear: changed by the activation less than once in "
-        "1,000 values; unknown: the values enter a sum first, go several ways, or nothing was seen to follow.",
+        by_depth(layers, (Stack("what channels do", parts, unit="share of channels"),)),
+        "Decided by the operation that follows each norm. Dead: the activation cuts every value. Constant: |γ| below 0.01. "
+        "Rarely on: fewer than 5 % of the values pass. Always on: the activation changes fewer than 1 in 1,000 values. "
+        "Unknown: the values enter a sum first, go several ways, or no operation was found.",
     )
 
 
 def _firing(channels: pd.DataFrame) -> list[Figure]:
-    """Foretold against measured, from the vectors alone and with what was seen."""
+    """Predicted against measured, from the vectors alone and with the measured moments."""
     measured = of(channels, "fires")
     if not np.isfinite(measured).any() or not np.isfinite(of(channels, "fires_predicted")).any():
         return []
     clouds = tuple(
         Cloud(title, of(channels, column), measured, label, "measured share of y > 0", (0.0, 1.0))
         for title, column, label in (
-            ("predicted by γ and β alone", "fires_predicted", "Φ(β / |γ|)"),
-            ("a Gaussian with the mean and deviation seen", "fires_gaussian", "Φ(mean / deviation)"),
+            ("predicted from γ and β alone", "fires_predicted", "Φ(β / |γ|)"),
+            (
+                "Gaussian with the measured mean and standard deviation",
+                "fires_gaussian",
+                "Φ(mean / standard deviation)",
+            ),
         )
     )
     return [
-        side_by_side(
+        Figure(
             "firing",
             "Share of positive outputs of every channel, as predicted and as measured.",
-            clouds,
-            "A point is a channel; on the diagonal it is positive as often as predicted. What is off on the left and not "
-            "on the right has moved; what is off on both is not Gaussian.",
+            Clouds(clouds),
+            "Each point is a channel; on the diagonal it is positive as often as predicted. Channels that are off on "
+            "the left and not on the right have shifted inputs; those off on both are not Gaussian.",
         )
     ]

@@ -1,4 +1,4 @@
-"""Memory against data: whether the inputs look like what the norms remember, where a shift enters and heals."""
+"""Running statistics against the data: whether the inputs match them, where a mismatch enters, and where it is gone."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ import pandas as pd
 
 from bnprobe.measures.shape import median
 from bnprobe.measures.shift_by_depth import Course, course
-from bnprobe.measures.verdict import ENOUGH, NEVER_UPDATED, NO_MEMORY, SHIFTED, TOO_FEW
-from bnprobe.report.chapters.chapter import NO_DATA, Absent, Material, named, norms
-from bnprobe.report.colours import INK, SEEN, VIOLET
-from bnprobe.report.figures.specs import Curves, Line, by_depth, of
+from bnprobe.measures.verdict import ENOUGH
+from bnprobe.recording.names import NEVER_UPDATED, NOT_JUDGED, SAME, SHIFTED, TOO_FEW
+from bnprobe.report.chapters.chapter import (
+    NO_DATA,
+    Absent,
+    Material,
+    against,
+    all_norms,
+    named,
+    running_sds,
+    unit_of,
+)
+from bnprobe.report.colours import INK, MEASURED, VIOLET
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Curves, Line
+from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import count, number, share
 from bnprobe.report.page.tables import table
 
-TITLE = "Memory against data"
+TITLE = "Running statistics against your data"
 HEADS = [
     "layer",
     "verdict",
@@ -34,14 +45,15 @@ def chapter(material: Material) -> Section | Absent:
     layers = material.tables.layers
     if material.recording.weights_only:
         return Absent(TITLE, NO_DATA)
-    known = layers[~layers["verdict"].isin((NO_MEMORY, NEVER_UPDATED))]
+    known = layers[~layers["verdict"].isin(NOT_JUDGED)]
     if known.empty:
         return Absent(TITLE, _nothing_known(layers))
     found = course(known)
     shifted = known[known["verdict"].isin(SHIFTED)].sort_values("w2_rms", ascending=False, kind="stable")
-    note = "The norms that moved most." if len(shifted) > MOST_ROWS else "The norms that moved."
+    note = "The norms that are shifted most." if len(shifted) > MOST_ROWS else "The norms that are shifted."
     rows = [table(shifted.head(MOST_ROWS), HEADS, note)] if len(shifted) else []
-    return Section("memory", TITLE, (Prose((_words(known, found),)), _figure(known, found), *rows))
+    words = Prose((_words(known, found, unit_of(material.recording)),))
+    return Section("running-stats", TITLE, (words, _figure(known, found), *rows))
 
 
 def _nothing_known(layers: pd.DataFrame) -> str:
@@ -52,76 +64,83 @@ def _nothing_known(layers: pd.DataFrame) -> str:
     return f"the running statistics were never updated{before}"
 
 
-def _words(known: pd.DataFrame, found: Course) -> str:
-    few = int((known["verdict"] == TOO_FEW).sum())
-    images = count(int(known["n_images"].max()), "image")
+def _words(known: pd.DataFrame, found: Course, unit: str) -> str:
+    n, few = int(known["n_images"].max()), int((known["verdict"] == TOO_FEW).sum())
+    samples = f"{count(n, unit)} {'is' if n == 1 else 'are'} too few to tell"
     if not found.n_judged:
-        return f"{images} are too few to tell at any of {norms(len(known))} whether the data look like what it remembers."
-    rest = f"; at {few} more, {images} are too few to tell" if few else ""
-    if found.opens is None:
-        mean, ratio = median(of(known, "shift_rms")), median(of(known, "var_ratio_median"))
-        return (
-            f"The data look like what the norms remember at all {found.n_judged} that could be judged: typically the mean "
-            f"lies {number(mean, 2)} remembered deviations off and the variance is {number(ratio, 2)} times the "
-            f"remembered one{rest}."
-        )
-    return f"{_shift_words(known, found)}{rest}."
+        return f"{samples} whether your data match the running statistics of any norm."
+    judged = f"{all_norms(found.n_judged)}{' that could be judged' if few else ''}"
+    rest = [f"At {few} more {'norm' if few == 1 else 'norms'}, {samples}."] if few else []
+    if found.opens is not None:
+        return " ".join([_shift_words(known, found, judged), *_course_words(known, found), *rest])
+    same = known[known["verdict"] == SAME]
+    mean, ratio = median(of(same, "shift_rms")), median(of(same, "var_ratio_median"))
+    match = (
+        f"Your data match the running statistics at {judged}: typically the mean is off by {running_sds(mean)}, and the "
+        f"variance is {against(ratio, 'the running variance')}."
+    )
+    return " ".join([match, *rest])
 
 
-def _shift_words(known: pd.DataFrame, found: Course) -> str:
+def _shift_words(known: pd.DataFrame, found: Course, judged: str) -> str:
+    there = known[known["verdict"].isin(SHIFTED)]
+    some = f"{found.n_shifted} of {found.n_judged} norms"
+    where = judged if found.n_shifted == found.n_judged else some
+    typically = "" if found.n_shifted == 1 else "typically "
+    ratio = against(median(of(there, "var_ratio_median")), "the running variance")
+    return (
+        f"At {where} your data do not match the running statistics; the variance there is {typically}{ratio}."
+    )
+
+
+def _course_words(known: pd.DataFrame, found: Course) -> list[str]:
+    """Where the mismatch enters, where it is largest, and whether it is gone at the end."""
     assert found.opens is not None
     assert found.worst is not None
     worst = known.iloc[found.worst]
-    ratio = median(of(known[known["verdict"].isin(SHIFTED)], "var_ratio_median"))
-    size = f"({number(worst['w2_rms'], 2)} remembered deviations, mean and scale together)"
+    size = f"{running_sds(worst['w2_rms'])}, mean and scale together"
     if found.n_shifted == 1:
-        where = f"the difference is at {named(worst)} alone {size}"
+        where = [f"The mismatch is at {named(worst)} alone: {size}."]
     elif found.opens == found.worst:
-        where = f"the difference enters at {named(worst)}, where it is largest {size}"
+        where = [f"The mismatch enters at {named(worst)} and is largest there: {size}."]
     else:
-        where = (
-            f"the difference enters at {named(known.iloc[found.opens])}, is largest at {named(worst)} {size}"
-        )
-    healed = (
-        f"and has healed by {named(known.iloc[found.healed])}"
-        if found.healed is not None
-        else "and is still there at the last norm that could be judged"
-    )
-    return (
-        f"At {found.n_shifted} of {found.n_judged} norms the data do not look like what was remembered, with typically "
-        f"{share(ratio)} of the remembered variance there; {where}, {healed}"
-    )
+        where = [
+            f"The mismatch enters at {named(known.iloc[found.opens])}.",
+            f"It is largest at {named(worst)}: {size}.",
+        ]
+    if found.healed is None:
+        return [*where, "It is still there at the last norm that could be judged."]
+    return [*where, f"By {named(known.iloc[found.healed])} it is gone."]
 
 
 def _figure(known: pd.DataFrame, found: Course) -> Figure:
     scale = np.sqrt(np.clip(of(known, "w2_rms") ** 2 - of(known, "shift_rms") ** 2, 0, None))
-    marks = {found.opens: "enters", found.worst: "largest", found.healed: "healed"}
+    marks = {found.opens: "enters", found.worst: "largest", found.healed: "gone"}
     if found.opens is not None and found.opens == found.worst:
         marks[found.opens] = "enters, largest"
     distance = Curves(
-        "distance of what is seen from what is remembered (root mean square)",
+        "distance of the data from the running statistics (root mean square over channels)",
         (
             Line(of(known, "w2_rms"), "both", INK),
-            Line(of(known, "shift_rms"), "mean", SEEN),
+            Line(of(known, "shift_rms"), "mean", MEASURED),
             Line(scale, "scale", VIOLET),
         ),
         marks=tuple((at, words) for at, words in marks.items() if at is not None),
         limits=(0, None),
-        unit="remembered σ",
+        unit="running σ",
     )
     moved = Curves(
-        "channels that moved, surely and by a visible size",
-        (Line(of(known, "mean_moved"), "mean", SEEN), Line(of(known, "scale_moved"), "scale", VIOLET)),
-        levels=((ENOUGH, "norm moved"),),
+        "channels that differ significantly, and by a size that matters",
+        (Line(of(known, "mean_moved"), "mean", MEASURED), Line(of(known, "scale_moved"), "scale", VIOLET)),
+        levels=((ENOUGH, "norm shifted"),),
         limits=(0, 1),
         unit="share",
     )
-    return by_depth(
-        "memory",
-        "Distance between the data and the memory of every norm by depth, and the share of channels that moved.",
-        known,
-        (distance, moved),
-        "Norms with a memory, in the order in which the data reach them. A channel has moved where the difference is "
-        "both certain, counting images and not pixels, and large enough to matter; a norm, where a third of its "
-        "channels has.",
+    return Figure(
+        "running statistics",
+        "Distance of the data from the running statistics of every norm by depth, and the share of channels that differ.",
+        by_depth(known, (distance, moved)),
+        "Norms with running statistics, in the order in which the data reach them. A channel is shifted where the "
+        "difference is both significant, counting samples and not pixels, and large enough to matter; a norm, where a "
+        "third of its channels are. σ is √(running_var + eps).",
     )

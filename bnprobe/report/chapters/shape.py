@@ -1,4 +1,4 @@
-"""Shape: how Gaussian the inputs are, and whether outputs have the mean beta and the deviation |gamma|."""
+"""Shape: whether outputs have mean β and standard deviation |γ|, and how Gaussian inputs are."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures import output_moments
-from bnprobe.report.chapters.chapter import NO_DATA, Absent, Material, named
-from bnprobe.report.colours import MEMORY, SEEN
-from bnprobe.report.figures.specs import Curves, Line, by_depth, level, of
+from bnprobe.report.chapters.chapter import NO_DATA, Absent, Material, against, all_norms, named, norms
+from bnprobe.report.colours import EXPECTED, MEASURED
+from bnprobe.report.figures.from_tables import by_depth, level, of
+from bnprobe.report.figures.specs import Curves, Line
+from bnprobe.report.numbers import listed, number
 from bnprobe.report.page.blocks import Facts, Figure, Prose, Section
-from bnprobe.report.page.numbers import count, listed, number
 
-TITLE = "Shape, and the promise of β and γ"
+TITLE = "Shape"
 
 NEARLY = 0.02
 """Distance of the L1 ratio from 1 within which a histogram cannot tell a shape from a Gaussian."""
 
+VISIBLE = output_moments.OFF_SCALE
+"""|ln(standard deviation / |γ|)| from which a norm's outputs miss the scale they should have."""
+
 WHY = {
     output_moments.EPS: "eps is a visible part of the variance",
-    output_moments.OWN: "each sample is normalized by its own statistics, over more than one channel or one image",
+    output_moments.OWN: "each sample is normalized with its own statistics",
     output_moments.NEVER: "the running statistics were never updated",
-    output_moments.SMALL: "too few images to tell a shift from chance",
-    output_moments.SHIFT: "the data differ from those that the norm remembers",
-    output_moments.BY_BATCH: "batches were normalized by their own statistics",
+    output_moments.SMALL: "too few samples were run to tell a shift from chance",
+    output_moments.SHIFT: "the inputs do not match the running statistics",
+    output_moments.BY_BATCH: "each batch was normalized with its own statistics",
     output_moments.OTHER: "the layer does more than its formula",
 }
 
@@ -33,29 +37,34 @@ def chapter(material: Material) -> Section | Absent:
     layers = material.tables.layers
     known = layers[layers["why_not"] != output_moments.UNKNOWN]
     if known.empty:
-        why = NO_DATA if material.recording.weights_only else "no norm saw finite values"
+        why = NO_DATA if material.recording.weights_only else "no norm received finite values"
         return Absent(TITLE, why)
     reasons = [Facts(tuple(_reasons(known)))] if (known["why_not"] != output_moments.HOLDS).any() else []
-    words = [_promise_words(known), *_shape_words(known)]
+    words = [_target_words(known), *_shape_words(known)]
     return Section("shape", TITLE, (Prose(tuple(words)), _figure(known), *reasons))
 
 
-def _promise_words(known: pd.DataFrame) -> str:
+def _target_words(known: pd.DataFrame) -> str:
     holds = int((known["why_not"] == output_moments.HOLDS).sum())
     off = known[known["why_not"] != output_moments.HOLDS]
-    text = (
-        f"A norm is said to give its outputs the mean β and the deviation |γ|: here that holds at {holds} of "
-        f"{count(len(known), 'norm')}"
-    )
+    should = "Outputs should have mean β and standard deviation |γ|"
     if off.empty:
-        return text + "."
+        return f"{should}, and at {all_norms(len(known))} they do."
+    do = f"At {holds} of {norms(len(known))} they do" if holds else f"At {all_norms(len(known))} they do not"
+    ratio = of(off, "gamma_ratio_median")
+    if not np.isfinite(ratio).any():
+        return f"{should}. {do}."
     with np.errstate(divide="ignore"):
-        worst = off.iloc[int(np.nanargmax(np.abs(np.log(of(off, "gamma_ratio_median")))))]
-    return (
-        f"{text}; it is furthest from true at {named(worst)}, where the deviation is typically "
-        f"{number(worst['gamma_ratio_median'], 2)} |γ| and the mean {number(worst['beta_error_median'], 2)} |γ| off, "
-        f"because {WHY[worst['why_not']]}."
-    )
+        worst = off.iloc[int(np.nanargmax(np.abs(np.log(ratio))))]
+    return f"{should}. {do}; at {named(worst)} {_miss(worst)}, because {WHY[worst['why_not']]}."
+
+
+def _miss(row: pd.Series) -> str:
+    """How the outputs of a norm miss their target: by their scale, or where that is right, by their mean."""
+    ratio = row["gamma_ratio_median"]
+    if not np.exp(-VISIBLE) < ratio < np.exp(VISIBLE):
+        return f"their standard deviation is {against(ratio, '|γ|')}"
+    return f"their mean is off by {number(row['beta_error_median'], 2)} |γ|"
 
 
 def _shape_words(known: pd.DataFrame) -> list[str]:
@@ -63,17 +72,18 @@ def _shape_words(known: pd.DataFrame) -> list[str]:
     if ratio.empty:
         return []
     if (ratio - 1).abs().max() < NEARLY:
-        return [
-            f"The inputs are nearly Gaussian at all {count(len(ratio), 'norm')} whose shape could be read: their mean "
-            f"absolute deviation is {number(ratio.min(), 3)} to {number(ratio.max(), 3)} of what a Gaussian of the same "
-            "deviation has (0.89 for a Laplacian)."
-        ]
+        measured = "" if len(ratio) == len(known) else " whose shape could be measured"
+        return [f"Inputs are close to Gaussian at {all_norms(len(ratio))}{measured}."]
     far = known.iloc[int(np.nanargmax(np.abs(of(known, "l1_ratio_median") - 1)))]
-    kind = "heavier tails than" if far["l1_ratio_median"] < 1 else "shorter tails than"
+    tails = "heavier" if far["l1_ratio_median"] < 1 else "lighter"
+    low, high = number(ratio.min(), 2), number(ratio.max(), 2)
+    ends = (
+        f" Over all norms this ratio ranges from {low} to {high}." if len(ratio) > 1 and low != high else ""
+    )
     return [
-        f"The inputs are least like a Gaussian at {named(far)}: their mean absolute deviation is "
-        f"{number(far['l1_ratio_median'], 2)} of what a Gaussian of the same deviation has, so they have {kind} one "
-        f"(0.89 for a Laplacian); over all norms this ratio runs from {number(ratio.min(), 2)} to {number(ratio.max(), 2)}."
+        f"Inputs are least Gaussian at {named(far)}, where their tails are {tails}: the mean absolute deviation is "
+        f"{number(far['l1_ratio_median'], 2)} times that of a Gaussian with the same standard deviation (0.89 for a "
+        f"Laplacian).{ends}"
     ]
 
 
@@ -89,31 +99,32 @@ def _reasons(known: pd.DataFrame) -> list[tuple[str, str]]:
 def _figure(known: pd.DataFrame) -> Figure:
     one = np.ones(len(known))
     kept = Curves(
-        "outputs against what γ and β promise (median channel)",
+        "outputs against their targets (median channel)",
         (
             level(one, ""),
-            Line(of(known, "gamma_ratio_median"), "deviation / |γ|, promised 1", SEEN),
-            Line(of(known, "beta_error_median"), "|mean − β| / |γ|, promised 0", MEMORY),
+            Line(of(known, "gamma_ratio_median"), "standard deviation / |γ|, target 1", MEASURED),
+            Line(of(known, "beta_error_median"), "|mean − β| / |γ|, target 0", EXPECTED),
         ),
         limits=(0, None),
     )
     panels = [kept]
+    caption = "Standard deviation of the outputs relative to |γ|, and the distance of their mean from β."
     if known["l1_ratio_median"].notna().sum() > 1:
         low = min(0.85, float(np.nanmin(of(known, "l1_ratio_median"))) - 0.02)
         high = max(1.1, float(np.nanmax(of(known, "l1_ratio_median"))) + 0.02)
         panels.append(
             Curves(
-                "L1 ratio of the inputs: 1 is a Gaussian (median channel)",
+                "L1 ratio of the inputs, 1 for a Gaussian (median channel)",
                 (Line(of(known, "l1_ratio_median")),),
                 levels=((1.0, "Gaussian"), (0.886, "Laplacian"), (1.085, "uniform")),
                 limits=(low, high),
             )
         )
-    return by_depth(
+        caption = f"Above: {caption[0].lower()}{caption[1:]} Below: mean absolute deviation of the inputs relative to a "
+        caption += "Gaussian's; below 1 means heavy tails."
+    return Figure(
         "shape",
-        "How far outputs keep what gamma and beta promise, and how Gaussian inputs are, by depth.",
-        known,
-        tuple(panels),
-        "Above: the deviation of the outputs against |γ|, and how far their mean lies from β. Below: the mean absolute "
-        "deviation of the inputs against that of a Gaussian; less than 1 means heavy tails.",
+        "How close outputs come to mean β and standard deviation |γ|, and how Gaussian inputs are, by depth.",
+        by_depth(known, tuple(panels)),
+        caption,
     )

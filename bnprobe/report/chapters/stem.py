@@ -1,14 +1,14 @@
-"""What the first norm knows of the training images: their mean colour, and the black around them."""
+"""The training images as the first norm's running means show them: their mean colour, and black padding."""
 
 from __future__ import annotations
 
 from bnprobe.measures import StemReading, stem
 from bnprobe.report.chapters.chapter import Absent, Material
-from bnprobe.report.figures.specs import Swatch, swatches
+from bnprobe.report.figures.specs import Swatch, Swatches
+from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Facts, Figure, Prose, Section
-from bnprobe.report.page.numbers import count, number, share
 
-TITLE = "What the first norm knows of the training images"
+TITLE = "Training images"
 
 
 def chapter(material: Material) -> Section | Absent:
@@ -28,8 +28,8 @@ def words(reading: StemReading) -> str:
     mean = reading.mean_pixels or reading.mean_input
     unit = "in pixels of 0 to 1" if reading.mean_pixels else "in units of the model's input"
     seen = reading.seen_pixels or reading.seen_input
-    text = f"The training images had a mean of {_listed(mean)} ({unit}), as {reading.layer} remembers it"
-    text += f"; those of this run have {_listed(seen)}." if seen else "."
+    text = f"The training images had a mean of {_listed(mean)} ({unit}), according to the running means of {reading.layer}"
+    text += f"; the images of this run have {_listed(seen)}." if seen else "."
     padding = _padding(reading)
     return f"{text} {padding}" if padding else text
 
@@ -56,30 +56,29 @@ def _padding(reading: StemReading) -> str:
     if padding.pixels is not None:
         rest = _without_black(reading)
         return (
-            f"They were random crops with {count(padding.pixels, 'pixel')} of black around the image: "
-            f"{share(padding.share)} of what the network saw was black"
-            + (f", and the rest of it had {_listed(rest)}." if rest else ".")
+            f"They were random crops with {count(padding.pixels, 'pixel')} of black padding: {share(padding.share)} of what "
+            f"the network saw was black{f', and the rest had a mean of {_listed(rest)}' if rest else ''}."
         )
     if padding.share < max(0.01, 2 * padding.share_se):
-        return "There is no sign that black was added to them."
-    return f"About {share(padding.share)} of what the network saw was black, as padding makes it."
+        return "There is no sign of black padding."
+    return f"About {share(padding.share)} of what the network saw was black, as with padding."
 
 
 def _colours(reading: StemReading) -> list[Figure]:
     """Patches where the input has red, green and blue."""
-    remembered = reading.mean_rgb
-    if remembered is None:
+    stored = reading.mean_rgb
+    if stored is None:
         return []
-    patches = [Swatch(remembered, "remembered mean colour\nof the training images")]
+    patches = [Swatch(stored, "mean colour of\nthe training images")]
     for colour, label in (
-        (_without_black(reading), "the same without\nthe black around them"),
+        (_without_black(reading), "the same without\nblack padding"),
         (reading.seen_pixels, "mean colour of the images\nof this run, decoded alike"),
     ):
         if colour is not None and len(colour) == 3:
             patches.append(Swatch((colour[0], colour[1], colour[2]), label))
-    alt = f"The mean colour that the first norm remembers: red {number(remembered[0], 2)}, green "
-    alt += f"{number(remembered[1], 2)}, blue {number(remembered[2], 2)}."
-    return [swatches("stem", alt, tuple(patches))]
+    red, green, blue = (number(value, 2) for value in stored)
+    alt = f"Mean colour of the training images, from the first norm: red {red}, green {green}, blue {blue}."
+    return [Figure("stem", alt, Swatches(tuple(patches)))]
 
 
 def _evidence(reading: StemReading) -> list[tuple[str, str]]:
@@ -88,10 +87,10 @@ def _evidence(reading: StemReading) -> list[tuple[str, str]]:
     if padding is not None:
         rows.append(
             (
-                "black",
-                f"correlation of the remembered means with what clean images would leave "
-                f"{number(padding.corr_clean, 2)}, with what padded ones would {number(padding.corr_padded, 3)}; share "
-                f"without knowing the crop {share(padding.share_mixed)} ± {share(padding.share_se)}",
+                "padding",
+                "correlation of the running means with those that clean images would leave "
+                f"{number(padding.corr_clean, 2)}, with those of padded images {number(padding.corr_padded, 3)}; share "
+                f"without assuming a size of the padding {share(padding.share_mixed)} ± {share(padding.share_se)}",
             )
         )
     return rows

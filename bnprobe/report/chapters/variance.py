@@ -1,15 +1,16 @@
-"""Where the variance lies: between classes, between images of a class, inside an image."""
+"""Where the variance lies: between classes, between samples of a class, within a sample."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from bnprobe.measures import Tables
-from bnprobe.report.chapters.chapter import NO_DATA, Absent, Material, highest, named
+from bnprobe.report.chapters.chapter import NO_DATA, Absent, Material, highest, named, unit_of
 from bnprobe.report.colours import COMPONENTS
-from bnprobe.report.figures.specs import Part, Stack, by_depth, of
+from bnprobe.report.figures.from_tables import by_depth, of
+from bnprobe.report.figures.specs import Part, Stack
+from bnprobe.report.numbers import count, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.numbers import count, share
 
 TITLE = "Where the variance lies"
 SHARES = ("share_class", "share_image", "share_within")
@@ -20,13 +21,14 @@ def chapter(material: Material) -> Section | Absent:
     if material.recording.weights_only:
         return Absent(TITLE, NO_DATA)
     layers = material.tables.layers
+    unit = unit_of(material.recording)
     if not (layers["n_images"] > 1).any():
-        return Absent(TITLE, "one image does not differ from itself")
+        return Absent(TITLE, f"one {unit} alone has no others to differ from")
     known = layers.join(_means(material.tables), on=["layer", "call"])
     known = known[known["share_within"].notna() & (known["n_images"] > 1)]
     if known.empty:
         return Absent(TITLE, "no channel varies")
-    return Section("variance", TITLE, (Prose((_words(known),)), _figure(known)))
+    return Section("variance", TITLE, (Prose((_words(known, unit),)), _figure(known, unit)))
 
 
 def _means(tables: Tables) -> pd.DataFrame:
@@ -34,34 +36,43 @@ def _means(tables: Tables) -> pd.DataFrame:
     return tables.channels.groupby(["layer", "call"], sort=False)[list(SHARES)].mean()
 
 
-def _words(known: pd.DataFrame) -> str:
-    first, last = known.iloc[0], known.iloc[-1]
+def _words(known: pd.DataFrame, unit: str) -> str:
     labelled = known[known["share_class"].notna()]
     if labelled.empty:
+        return f"{_within(known, unit)} No labels were given, so classes are not separated."
+    most, first = highest(labelled, "share_class"), labelled.iloc[0]
+    at_most, at_first = (share(max(row["share_class"], 0.0)) for row in (most, first))
+    explain = f"Differences between the {count(int(most['n_classes']), 'class')} explain"
+    of_it = "of a channel's variance (mean over channels)"
+    if most.name != first.name:
+        text = f"{explain} {at_first} {of_it} at {named(first)} and {at_most} at {named(most)}."
+    elif len(labelled) > 1:
+        text = f"{explain} most at {named(most)}: {at_most} {of_it}, and no more at any later norm."
+    else:
+        text = f"{explain} {at_most} {of_it} at {named(most)}."
+    return f"{text} At the last norm, {share(known['share_within'].iloc[-1])} of the variance lies within single {unit}s."
+
+
+def _within(known: pd.DataFrame, unit: str) -> str:
+    first, last = known.iloc[0], known.iloc[-1]
+    if len(known) == 1:
         return (
-            f"Of a channel's variance {share(first['share_within'])} lies inside single images at {named(first)} and "
-            f"{share(last['share_within'])} at {named(last)} (mean over channels); the rest tells one image from another. "
-            "No labels were given, so classes cannot be told apart."
+            f"At {named(first)}, {share(first['share_within'])} of a channel's variance lies within single {unit}s "
+            f"(mean over channels); the rest distinguishes one {unit} from another."
         )
-    most, begins = highest(labelled, "share_class"), labelled.iloc[0]
-    there = f"{share(max(most['share_class'], 0.0))} of a channel's variance (mean over channels)"
-    against = (
-        ""
-        if most.name == begins.name
-        else f", against {share(max(begins['share_class'], 0.0))} at {named(begins)}"
-    )
     return (
-        f"Most about the {count(int(most['n_classes']), 'class')} is known at {named(most)}, where differences between "
-        f"classes make up {there}{against}; {share(last['share_within'])} at the last norm lies inside single images."
+        f"The share of a channel's variance that lies within single {unit}s goes from {share(first['share_within'])} at the "
+        f"first norm to {share(last['share_within'])} at the last (mean over channels); the rest distinguishes one {unit} "
+        "from another."
     )
 
 
-def _figure(known: pd.DataFrame) -> Figure:
+def _figure(known: pd.DataFrame, unit: str) -> Figure:
     labelled = known["share_class"].notna().any()
     names = {
         "share_class": "between classes",
-        "share_image": "between images of a class" if labelled else "between images",
-        "share_within": "inside an image",
+        "share_image": f"between {unit}s of a class" if labelled else f"between {unit}s",
+        "share_within": f"within {_an(unit)}",
     }
     parts = tuple(
         Part(
@@ -73,11 +84,15 @@ def _figure(known: pd.DataFrame) -> Figure:
         for column in SHARES
         if known[column].notna().any()
     )
-    return by_depth(
+    between = " What lies between classes is what a channel says about the label, minus what chance alone would give."
+    return Figure(
         "variance",
-        "Shares of the variance between classes, between images and inside an image, by depth.",
-        known,
-        (Stack("parts of a channel's variance (mean over channels)", parts),),
-        "The three parts add up to the whole variance before the norm. What lies between classes is what a channel says "
-        "of the label, less what chance alone would show; what lies inside an image is what instance norm would divide by.",
+        f"Shares of the variance {'between classes, ' * bool(labelled)}between {unit}s and within {_an(unit)}, by depth.",
+        by_depth(known, (Stack("parts of a channel's variance (mean over channels)", parts),)),
+        f"The parts add up to the whole variance before the norm.{between if labelled else ''} What lies within {_an(unit)} "
+        "is what instance norm divides by.",
     )
+
+
+def _an(unit: str) -> str:
+    return f"{'an' if unit[0] in 'aeiou' else 'a'} {unit}"

@@ -3,46 +3,58 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bnprobe.errors import CannotWrite
-from bnprobe.report.page.blocks import Figure, Page, Section
+from bnprobe.report.figures.specs import Picture
 
 FORMATS = ("svg", "pdf")
 
 
 class Album:
-    """`album["network"]` draws a picture as a matplotlib figure, `album.save(folder)` writes all of them."""
+    """The figures of a page by name: iterate over the names, `album["network"]` draws one with matplotlib.
 
-    def __init__(self, page: Page) -> None:
-        found = [figure for section in page.sections for figure in _figures(section)]
-        self._figures = {figure.name: figure for figure in found}
+    What `Report.figures` is.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, Picture]]) -> None:
+        self._specs = dict(named)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._figures)
+        return iter(self._specs)
 
     def __len__(self) -> int:
-        return len(self._figures)
+        return len(self._specs)
 
     def __getitem__(self, name: str) -> Any:
-        from bnprobe.report.figures import style
+        from bnprobe.report.figures.drawing import draw
+        from bnprobe.report.figures.svg import style
 
         with style(name):
-            return self._figures[name].draw()
+            return draw(self._specs[name])
 
     def save(self, folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-        """Write every picture once per format into `folder`, which is made where needed; returns the paths.
+        """Write every figure once per format. Text stays text in SVG.
 
-        Text stays text in SVG. Raises CannotWrite where a file cannot be written.
+        Args:
+            folder: The folder to write into; it is made if needed.
+            formats: File formats that matplotlib can write.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            CannotWrite: A file cannot be written.
         """
-        from bnprobe.report.figures import style
+        from bnprobe.report.figures.drawing import draw
+        from bnprobe.report.figures.svg import style
 
         paths = []
         for name in self:
             with style(name):
-                drawn = self._figures[name].draw()
+                drawn = draw(self._specs[name])
                 for kind in formats:
                     path = Path(folder) / f"{_file_name(name)}.{kind}"
                     try:
@@ -61,12 +73,6 @@ class Album:
 
 _NO_DATE: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 """The same pictures give the same files."""
-
-
-def _figures(section: Section) -> Iterator[Figure]:
-    yield from (block for block in section.blocks if isinstance(block, Figure))
-    for part in section.parts:
-        yield from _figures(part)
 
 
 def _file_name(name: str) -> str:

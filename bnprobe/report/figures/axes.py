@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from matplotlib.axes import Axes
+from matplotlib.axes import Axes as Axes  # the type that `Report.plot` returns
 from matplotlib.transforms import ScaledTranslation
 
 MOST_NAMES = 60

@@ -1,20 +1,17 @@
 """The forms of picture that chapters share: panels over depth, clouds of points, patches of colour.
 
-Layouts are fixed: the automatic one
-costs as much as the drawing.
+Layouts are fixed: the automatic one costs as much as the drawing.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnprobe.report.colours import FAINT, INK, MUTED, PAPER
+from bnprobe.report.colours import EXPECTED, FAINT, INK, MUTED, PAPER
 from bnprobe.report.figures.axes import MOST_NAMES, names_below, ratio_ticks, stage_bounds
-from bnprobe.report.figures.specs import Cloud, Curves, Line, Panel, Stack, Swatch
+from bnprobe.report.figures.specs import ByDepth, Cloud, Clouds, Curves, Line, Stack, Swatches
 from bnprobe.report.figures.svg import seaborn
 from bnprobe.stats.moments import Array
 
@@ -31,25 +28,28 @@ MOST_POINTS = 600
 """Points above which a cloud is stored as an image: thousands of circles cost more than they show."""
 
 
-def by_depth(names: list[str], paths: list[str], panels: tuple[Panel, ...]) -> Figure:
-    """Panels one below the other; `names` stand below the last, `paths` tell where stages begin."""
-    below = 0.2 + LETTER * max(map(len, names))
-    height = below + len(panels) * (TALL + GAP)
+def by_depth(spec: ByDepth) -> Figure:
+    """Panels one below the other."""
+    below = 0.2 + LETTER * max(map(len, spec.names))
+    height = below + len(spec.panels) * (TALL + GAP)
     figure = Figure(figsize=(WIDTH, height))
     figure.set_layout_engine("none")
-    bounds = [bound - 0.5 for bound in stage_bounds(paths)]
-    for row, panel in enumerate(panels):
+    bounds = [bound - 0.5 for bound in stage_bounds(list(spec.paths))]
+    for row, panel in enumerate(spec.panels):
         bottom = height - (row + 1) * (TALL + GAP)
         box = (LEFT / WIDTH, bottom / height, 1 - (LEFT + RIGHT) / WIDTH, TALL / height)
         axes = figure.add_axes(box)
-        (_stack if isinstance(panel, Stack) else _curves)(axes, panel)
+        if isinstance(panel, Stack):
+            _stack(axes, panel)
+        else:
+            curves(axes, panel)
         whole_height = axes.get_xaxis_transform()
         axes.vlines(bounds, 0, 1, color=MUTED, linewidth=0.5, alpha=0.6, zorder=0, transform=whole_height)
         axes.set_title(panel.title)
         axes.set_ylabel(panel.unit)
-        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set_xlim(-0.5, len(spec.names) - 0.5)
         axes.set_xticks([])
-    names_below(axes, names)
+    names_below(axes, list(spec.names))
     return figure
 
 
@@ -65,15 +65,23 @@ def _legend(axes: Axes, n: int) -> None:
     )
 
 
-def _curves(axes: Axes, panel: Any) -> None:
-    assert isinstance(panel, Curves)
+def curves(axes: Axes, panel: Curves) -> None:
+    """The lines of a panel with what they are to be compared with; its title and x axis are its picture's."""
     for line in panel.lines:
         _line(axes, line)
     if panel.band is not None:
         x = np.arange(len(panel.band.low))
         axes.fill_between(
-            x, panel.band.low, panel.band.high, color=panel.band.colour, alpha=0.22, linewidth=0
+            x,
+            panel.band.low,
+            panel.band.high,
+            color=panel.band.colour,
+            alpha=0.22,
+            linewidth=0,
+            label=panel.band.label or None,
         )
+    if panel.expected is not None:
+        axes.axhline(panel.expected, color=EXPECTED, linewidth=1)
     for value, _ in panel.levels:
         axes.axhline(value, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     if panel.logarithmic and _varies(panel.lines):
@@ -93,9 +101,9 @@ def _curves(axes: Axes, panel: Any) -> None:
                 color=MUTED,
             )
     _marks(axes, panel.marks)
-    labelled = [line for line in panel.lines if line.label]
-    if len(labelled) > 0:
-        _legend(axes, len(labelled))
+    labels = [one.label for one in (*panel.lines, panel.band) if one is not None and one.label]
+    if labels:
+        _legend(axes, len(labels))
 
 
 def _varies(lines: tuple[Line, ...]) -> bool:
@@ -105,7 +113,7 @@ def _varies(lines: tuple[Line, ...]) -> bool:
     return bool(sizes.size) and bool(sizes.max() > 1.01 * sizes.min())
 
 
-def _line(axes: Axes, line: Any) -> None:
+def _line(axes: Axes, line: Line) -> None:
     values = np.where(np.isfinite(line.values), line.values, np.nan)
     # seaborn's lineplot joins over gaps, and takes ten times as long
     axes.plot(
@@ -140,8 +148,7 @@ def _marks(axes: Axes, marks: tuple[tuple[int, str], ...]) -> None:
         )
 
 
-def _stack(axes: Axes, panel: Any) -> None:
-    assert isinstance(panel, Stack)
+def _stack(axes: Axes, panel: Stack) -> None:
     edges = np.arange(len(panel.parts[0].values) + 1) - 0.5
     below = np.zeros(len(edges) - 1)
     for part in panel.parts:
@@ -170,13 +177,13 @@ def _step(values: Array) -> Array:
     return np.append(values, values[-1:])
 
 
-def clouds(panels: tuple[Cloud, ...]) -> Figure:
+def clouds(spec: Clouds) -> Figure:
     """Clouds side by side, each a square with its diagonal."""
     side, gap = 3.4, 1.1
     height = side + 0.85
     figure = Figure(figsize=(WIDTH, height), dpi=160)
     figure.set_layout_engine("none")
-    for place, panel in enumerate(panels):
+    for place, panel in enumerate(spec.clouds):
         left = LEFT + place * (side + gap)
         axes = figure.add_axes((left / WIDTH, 0.5 / height, side / WIDTH, side / height))
         _cloud(axes, panel)
@@ -210,7 +217,7 @@ def _span(x: Array, y: Array) -> tuple[float, float]:
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(high) + 0.5)
 
 
-def swatches(patches: tuple[Swatch, ...]) -> Figure:
+def swatches(spec: Swatches) -> Figure:
     """Patches of colour in a row, their words to the right of each."""
     figure = Figure(figsize=(WIDTH, 1.0))
     figure.set_layout_engine("none")
@@ -218,8 +225,8 @@ def swatches(patches: tuple[Swatch, ...]) -> Figure:
     axes.set_xlim(0, WIDTH)
     axes.set_ylim(0, 1)
     axes.set_axis_off()
-    step = WIDTH / len(patches)
-    for place, patch in enumerate(patches):
+    step = WIDTH / len(spec.patches)
+    for place, patch in enumerate(spec.patches):
         rgb = tuple(min(max(value, 0.0), 1.0) for value in patch.rgb)
         axes.fill_between(
             [place * step + 0.05, place * step + 0.95], 0.05, 0.95, color=rgb, edgecolor=MUTED, linewidth=0.6

@@ -1,48 +1,71 @@
-"""Maps of layer by channel: a column per site, its channels stretched to one height."""
+"""Maps of layer by channel under a profile by depth: a column per site, its channels stretched to one height."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from bnprobe.report.figures.axes import names_below
+from bnprobe.report.colours import MUTED, PAPER
+from bnprobe.report.figures.axes import names_below, stage_bounds
+from bnprobe.report.figures.charts import curves
+from bnprobe.report.figures.specs import ChannelMap, NetworkMap
 from bnprobe.report.figures.svg import seaborn
-from bnprobe.report.page.numbers import shorten
 from bnprobe.stats.moments import Array
 
 HEIGHT = 64
 """Rows of a map column: layers of any width are stretched to one height, so narrow ones are not lost."""
 
-
-@dataclass(frozen=True)
-class MapPanel:
-    """One map of the network picture: a channel column, its transform, title and colours."""
-
-    title: str
-    column: str
-    colours: str
-    transform: Callable[[Array], Array] = np.asarray
-    centre: float | None = None
-    limits: tuple[float, float] | None = None
+PROFILE, MAP, GAP, LETTER = 1.25, 1.45, 0.36, 0.066
+"""Inches: height of the profile and of a map, room above each, and room below for one letter of a name."""
 
 
-def log2(values: Array) -> Array:
-    """The logarithm of what is positive, NaN else."""
-    return np.asarray(np.log2(np.where(values > 0, values, np.nan)))
+def network(spec: NetworkMap) -> Figure:
+    """The whole network. The layout is fixed, in inches: the automatic one costs as much as the drawing."""
+    tall = (PROFILE, *[MAP] * len(spec.maps))
+    below = 0.15 + LETTER * max(map(len, spec.names))
+    height = sum(tall) + GAP * len(tall) + below
+    figure = Figure(figsize=(10, height))
+    figure.set_layout_engine("none")
+    grid = figure.add_gridspec(
+        len(tall),
+        2,
+        width_ratios=(60, 1),
+        height_ratios=tall,
+        wspace=0.03,
+        hspace=GAP / (sum(tall) / len(tall)),
+        left=0.065,
+        right=0.935,
+        bottom=below / height,
+        top=1 - GAP / height,
+    )
+    bounds = stage_bounds(list(spec.paths))
+    axes = figure.add_subplot(grid[0, 0])
+    _profile(axes, spec, bounds)
+    for row, panel in enumerate(spec.maps, start=1):
+        axes = figure.add_subplot(grid[row, 0])
+        _map(axes, figure.add_subplot(grid[row, 1]), panel)
+        for bound in bounds:
+            axes.axvline(bound, color=PAPER, linewidth=1.5)
+    # columns of a map begin at whole numbers, points of a profile stand on them
+    names_below(axes, list(spec.names), from_edge=0.5 if spec.maps else 0.0)
+    axes.tick_params(length=0)
+    return figure
 
 
-def log10_root(values: Array) -> Array:
-    """Of variances, the logarithm of the deviations."""
-    return np.asarray(log2(values) / 2 / np.log2(10))
+def _profile(axes: Axes, spec: NetworkMap, bounds: list[int]) -> None:
+    curves(axes, spec.profile)
+    axes.set_title(spec.profile.title)
+    axes.set_ylabel(spec.profile.unit)
+    axes.set_xlim(-0.5, len(spec.names) - 0.5)
+    axes.set_xticks([])
+    for bound in bounds:
+        axes.axvline(bound - 0.5, color=MUTED, linewidth=0.5, alpha=0.6)
 
 
-def draw_map(axes: Axes, bar: Axes, groups: list[pd.DataFrame], panel: MapPanel) -> None:
-    """Columns are sites in the order they were reached; rows are channels, the largest |γ| on top."""
-    picture = np.stack([_stretch(group, panel) for group in groups], axis=1)
+def _map(axes: Axes, bar: Axes, panel: ChannelMap) -> None:
+    picture = np.stack([_stretch(column) for column in panel.columns], axis=1)
     known = picture[np.isfinite(picture)]
     low, high = panel.limits or robust(known, panel.centre)
     beyond = bool(np.any(known < low)), bool(np.any(known > high))
@@ -67,11 +90,9 @@ def draw_map(axes: Axes, bar: Axes, groups: list[pd.DataFrame], panel: MapPanel)
     axes.set_ylabel("")
 
 
-def _stretch(group: pd.DataFrame, panel: MapPanel) -> Array:
-    """One site's channels, sorted by |γ|, stretched or thinned to HEIGHT rows by nearest rank."""
-    order = np.argsort(-group["gamma"].abs().fillna(0).to_numpy(), kind="stable")
-    values = np.asarray(panel.transform(group[panel.column].to_numpy(dtype=float)))[order]
-    return values[(np.arange(HEIGHT) * len(values)) // HEIGHT]
+def _stretch(column: Array) -> Array:
+    """One site's channels, stretched or thinned to HEIGHT rows by nearest rank."""
+    return column[(np.arange(HEIGHT) * len(column)) // HEIGHT]
 
 
 def robust(values: Array, centre: float | None) -> tuple[float, float]:
@@ -83,18 +104,3 @@ def robust(values: Array, centre: float | None) -> tuple[float, float]:
         reach = max(abs(low - centre), abs(high - centre)) or 1.0
         return centre - reach, centre + reach
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(high) + 0.5)
-
-
-def column_name(group: pd.DataFrame) -> str:
-    """A site and its number of channels, in a few letters."""
-    first = group.iloc[0]
-    call = f" call {first['call'] + 1}" if first["call"] else ""
-    return f"{shorten(first['layer'], 30)}{call} ({len(group)})"
-
-
-def label_columns(axes: Axes, names: list[str] | None) -> None:
-    """Names below the columns of a map; None where another map below has them."""
-    if names is None:
-        return
-    names_below(axes, names, from_edge=0.5)
-    axes.tick_params(length=0)

@@ -1,175 +1,80 @@
-"""Figures for papers: one column of the tables by depth, in one layer, or against another, drawn by seaborn."""
+"""Pairs of axes in rows of two, each of any quantities: what experiments and articles draw."""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from bnprobe.errors import NotDefined
-from bnprobe.measures import Tables, glossary
-from bnprobe.report.colours import MEMORY, MUTED, ROLES, SEEN
-from bnprobe.report.figures.axes import MOST_NAMES, stage_bounds
-from bnprobe.report.figures.specs import site_names
-from bnprobe.report.figures.svg import seaborn, style
-from bnprobe.report.page.numbers import number
+from bnprobe.report.colours import MUTED
+from bnprobe.report.figures.axes import ratio_ticks
+from bnprobe.report.figures.specs import Curve, Plot, Plots
 
-LEVELS = {"shift": 0.0, "scale_ratio": 1.0, "var_ratio_median": 1.0, "shift_rms": 0.0}
-"""What a measure would be if the data were as remembered; drawn in the colour of memory."""
+DASH = (0, (4, 2))
+MOST_DOTS = 600
+"""Dots above which they are stored as an image."""
 
 
-def plot(tables: Tables, y: str, x: str | None, layer: str | None, ax: Axes | None) -> Axes:
-    """See `Report.plot`."""
-    with style(f"plot {y}"):
-        # seaborn 0.13 asks matplotlib 3.11 for boxes in words that go in 3.13
-        warnings.simplefilter("ignore", DeprecationWarning)
-        axes = _axes(tables, wide=layer is None and x is None) if ax is None else ax
-        if x is not None:
-            _against(axes, _channels(tables, layer), x, y)
-        elif layer is not None:
-            _distribution(axes, _channels(tables, layer), y)
-        elif y in tables.channels:
-            _channels_by_depth(axes, tables, y)
-        else:
-            _layers_by_depth(axes, tables, y)
-        axes.set_title(_title(tables, y, x, layer))
-    return axes
+def plots(spec: Plots) -> Figure:
+    """All of them in one figure."""
+    rows = -(-len(spec.plots) // 2)
+    columns = min(len(spec.plots), 2)
+    figure = Figure(figsize=(10, 3.3 * rows))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(spec.plots) :]:
+        axes.set_axis_off()
+    for axes, plot in zip(grid.flat, spec.plots, strict=False):
+        _plot(axes, plot)
+    _legends(figure, list(grid.flat[: len(spec.plots)]))
+    return figure
 
 
-def _axes(tables: Tables, wide: bool) -> Axes:
-    import matplotlib.pyplot as plt
-
-    width = min(max(4.0, 0.2 * len(tables.layers)), 12.0) if wide else 4.5
-    axes: Axes = plt.subplots(figsize=(width, 3.4))[1]
-    return axes
-
-
-def _title(tables: Tables, y: str, x: str | None, layer: str | None) -> str:
-    if x is not None:
-        return layer or f"{len(tables.channels):,} channels"
-    return layer or next(column.meaning for column in glossary() if column.name == y)
+def _legends(figure: Figure, plots: list[Axes]) -> None:
+    """One above all where they show the same curves; else one in each that has names for its own."""
+    named = [axes.get_legend_handles_labels() for axes in plots]
+    if len(named) > 1 and named[0][1] and all(labels == named[0][1] for _, labels in named):
+        figure.legend(*named[0], loc="outside upper left", ncols=len(named[0][1]), frameon=False, fontsize=9)
+        return
+    for axes, (handles, labels) in zip(plots, named, strict=True):
+        if labels:
+            axes.legend(handles, labels, frameon=False, fontsize=8)
 
 
-def _channels(tables: Tables, layer: str | None) -> pd.DataFrame:
-    if layer is None:
-        return tables.channels
-    mine = tables.channels[tables.channels["layer"] == layer]
-    if mine.empty:
-        raise NotDefined(f"no layer is called {layer!r}. report.layers['layer'] lists them.")
-    return mine
+def _plot(axes: Axes, plot: Plot) -> None:
+    for curve in plot.curves:
+        _curve(axes, curve)
+    if plot.log_x:
+        axes.set_xscale("log")
+    if plot.log_y:
+        axes.set_yscale("log")
+    axes.set_ylim(*plot.limits)
+    if plot.diagonal:
+        low = min(axes.get_xlim()[0], axes.get_ylim()[0])
+        high = max(axes.get_xlim()[1], axes.get_ylim()[1])
+        axes.plot([low, high], [low, high], color=MUTED, linewidth=0.8, zorder=0)
+    if plot.log_x:
+        ratio_ticks(axes, "x")
+    if plot.log_y:
+        ratio_ticks(axes)
+    if plot.ticks:
+        axes.set_xticks(plot.ticks, [f"{tick:g}" for tick in plot.ticks])
+        axes.set_xticks([], minor=True)
+    axes.set_title(plot.title)
+    axes.set_xlabel(plot.x_label)
+    axes.set_ylabel(plot.y_label)
 
 
-def known(tables: Tables, name: str, needs_channels: bool) -> None:
-    """Raise NotDefined, with what is near, unless the column holds something that can be drawn."""
-    frames = (tables.channels,) if needs_channels else (tables.channels, tables.layers)
-    for frame in frames:
-        if name in frame and (name == "role" or pd.api.types.is_numeric_dtype(frame[name])):
-            if frame[name].notna().any():
-                return
-            raise NotDefined(
-                f"{name} is not defined for any norm of this recording; see the glossary for why."
-            )
-    from difflib import get_close_matches
-
-    names = [str(column) for frame in frames for column in frame]
-    near = get_close_matches(name, names, 3, 0.7)
-    raise NotDefined(
-        f"there is no column {name!r} to plot. "
-        + (f"Did you mean {' or '.join(near)}?" if near else "report.channels and report.layers hold them.")
+def _curve(axes: Axes, curve: Curve) -> None:
+    axes.plot(
+        curve.x,
+        np.where(np.isfinite(curve.y), curve.y, np.nan),
+        color=curve.colour,
+        label=curve.label or None,
+        linestyle="none" if curve.dots else DASH if curve.dashed else "-",
+        marker=None if curve.dashed else "o",
+        markersize=3.2,
+        markeredgewidth=0,
+        linewidth=1.0 if curve.dashed else 1.4,
+        alpha=0.6 if curve.dots else 1.0,
+        rasterized=curve.dots and len(curve.y) > MOST_DOTS,
     )
-
-
-def _label(name: str) -> str:
-    """The column's name with its unit."""
-    unit = next((column.unit for column in glossary() if column.name == name), "")
-    words = {"gamma": "γ", "beta": "β"}.get(name, name)
-    return f"{words} ({unit})" if unit else words
-
-
-def _channels_by_depth(axes: Axes, tables: Tables, y: str) -> None:
-    """A box per layer over its channels; roles as shares."""
-    if y == "role":
-        return _roles_by_depth(axes, tables)
-    layers, channels = tables.layers, tables.channels
-    position = np.repeat(np.arange(len(layers)), layers["n_channels"].to_numpy(dtype=int))
-    seaborn().boxplot(
-        x=position,
-        y=channels[y].to_numpy(dtype=float),
-        ax=axes,
-        color=SEEN,
-        native_scale=True,
-        width=0.7,
-        linewidth=0.8,
-        fliersize=1.5,
-        linecolor=MUTED,
-    )
-    _by_depth(axes, layers, y)
-    return None
-
-
-def _roles_by_depth(axes: Axes, tables: Tables) -> None:
-    total = tables.layers["n_channels"].to_numpy(dtype=float)
-    below = np.zeros(len(total))
-    for role, colour in ROLES.items():
-        part = tables.layers[f"n_{role}"].to_numpy(dtype=float) / total
-        if part.any():
-            axes.bar(np.arange(len(total)), part, 0.85, bottom=below, color=colour, label=role)
-        below += part
-    axes.legend(frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
-    _by_depth(axes, tables.layers, "role")
-    axes.set_ylabel("share of channels")
-
-
-def _layers_by_depth(axes: Axes, tables: Tables, y: str) -> None:
-    values = tables.layers[y].to_numpy(dtype=float)
-    seaborn().lineplot(x=np.arange(len(values)), y=values, ax=axes, color=SEEN, marker="o", markersize=4)
-    _by_depth(axes, tables.layers, y)
-
-
-def _by_depth(axes: Axes, layers: pd.DataFrame, y: str) -> None:
-    """Names of layers, lines between stages, and the level of reference."""
-    names = site_names(layers)
-    shown = range(0, len(names), -(-len(names) // MOST_NAMES))
-    axes.set_xticks(list(shown), [names[i] for i in shown], rotation=90, fontsize=7.5)
-    axes.set_xlim(-0.6, len(names) - 0.4)
-    axes.set_xlabel("")
-    axes.set_ylabel(_label(y))
-    for bound in stage_bounds(list(layers["layer"])):
-        axes.axvline(bound - 0.5, color=MUTED, linewidth=0.5, alpha=0.6, zorder=0)
-    if y in LEVELS:
-        axes.axhline(LEVELS[y], color=MEMORY, linewidth=1)
-
-
-def _distribution(axes: Axes, channels: pd.DataFrame, y: str) -> None:
-    """How the channels of one layer are spread."""
-    seaborn().histplot(x=channels[y].to_numpy(), ax=axes, color=SEEN, edgecolor="none", alpha=0.75)
-    if y in LEVELS:
-        axes.axvline(LEVELS[y], color=MEMORY, linewidth=1)
-    axes.set_xlabel(_label(y))
-    axes.set_ylabel("channels")
-    axes.yaxis.set_major_formatter(lambda value, _: number(value))
-
-
-def _against(axes: Axes, channels: pd.DataFrame, x: str, y: str) -> None:
-    """One measure against another, coloured by how often the channel fires where that is known."""
-    fires: Any = channels["fires"] if channels["fires"].notna().any() else None
-    seaborn().scatterplot(
-        x=channels[x].to_numpy(dtype=float),
-        y=channels[y].to_numpy(dtype=float),
-        hue=None if fires is None else fires.to_numpy(dtype=float),
-        hue_norm=(0, 1),
-        palette=None if fires is None else "mako",
-        color=SEEN if fires is None else None,
-        s=14,
-        linewidth=0.2,
-        edgecolor=MUTED,
-        rasterized=len(channels) > 2000,
-        ax=axes,
-    )
-    if fires is not None:
-        axes.legend(title="share of y > 0", frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
-    axes.set_xlabel(_label(x))
-    axes.set_ylabel(_label(y))

@@ -1,48 +1,85 @@
-"""What a chapter's picture shows, as plain values: no drawing, which `charts` does when the page needs it."""
+"""What a picture shows, as plain frozen data: a page holds specs, and `figures.draw` turns one into a drawing.
+
+Nothing here draws. The same spec serves the page, a paper and a notebook; specs can be compared, pickled and
+written as JSON. L is the number of sites of a network, C the number of channels.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import takewhile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from bnprobe.report.colours import INK, SEEN
-from bnprobe.report.page.blocks import Figure
-from bnprobe.report.page.numbers import shorten
+from bnprobe.report.colours import MEASURED
+from bnprobe.report.numbers import count, shorten
 from bnprobe.stats.moments import Array
 
-LONGEST = 28
-"""Letters of a layer's name under a picture."""
+Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Line:
+class Spec:
+    """A value among values: equal where all fields are, arrays entry by entry, and NaN to NaN."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(_same(mine, theirs) for mine, theirs in zip(self._values(), other._values(), strict=True))
+
+    # arrays can be changed in place, so nothing that holds them is a key
+    __hash__ = None  # type: ignore[assignment]
+
+    def _values(self) -> list[Any]:
+        return [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}{self._says()}>"
+
+    def _says(self) -> str:
+        """What its repr says after the name of the class."""
+        words = getattr(self, "title", "") or getattr(self, "label", "")
+        return f" {words!r}" if words else ""
+
+
+def _same(mine: Any, theirs: Any) -> bool:
+    if isinstance(mine, np.ndarray) or isinstance(theirs, np.ndarray):
+        return np.array_equal(mine, theirs, equal_nan=True)
+    if isinstance(mine, tuple) and isinstance(theirs, tuple):
+        return len(mine) == len(theirs) and all(map(_same, mine, theirs))
+    return bool(mine == theirs)
+
+
+# Panels over depth
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Line(Spec):
     """One value per site, shape (L,), joined by a line; NaN leaves a gap. `dashed` is for controls and levels."""
 
     values: Array
     label: str = ""
-    colour: str = SEEN
+    colour: str = MEASURED
     dashed: bool = False
 
 
-@dataclass(frozen=True)
-class Band:
+@dataclass(frozen=True, eq=False, repr=False)
+class Band(Spec):
     """A low and a high value per site, shape (L,) each."""
 
     low: Array
     high: Array
-    colour: str = SEEN
+    colour: str = MEASURED
+    label: str = ""
 
 
-@dataclass(frozen=True)
-class Curves:
+@dataclass(frozen=True, eq=False, repr=False)
+class Curves(Spec):
     """A panel of lines over depth.
 
-    `levels` are horizontal lines with their words; `marks` vertical ones, at the position of a site.
+    `levels` are horizontal lines with their words; `marks` vertical ones, at the position of a site. `expected`
+    is a horizontal line in the colour of what is expected.
     """
 
     title: str
@@ -53,10 +90,11 @@ class Curves:
     logarithmic: bool = False
     limits: tuple[float | None, float | None] = (None, None)
     unit: str = ""
+    expected: float | None = None
 
 
-@dataclass(frozen=True)
-class Part:
+@dataclass(frozen=True, eq=False, repr=False)
+class Part(Spec):
     """One part of a whole per site, shape (L,); `faint` for what is not known, or is only the rest."""
 
     values: Array
@@ -65,8 +103,8 @@ class Part:
     faint: bool = False
 
 
-@dataclass(frozen=True)
-class Stack:
+@dataclass(frozen=True, eq=False, repr=False)
+class Stack(Spec):
     """A panel of shares that add up to 1 at every site, with lines across them where given."""
 
     title: str
@@ -75,8 +113,60 @@ class Stack:
     unit: str = "share"
 
 
-@dataclass(frozen=True)
-class Cloud:
+Panel = Curves | Stack
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ByDepth(Spec):
+    """Panels one below the other over the sites in the order in which the data reach them.
+
+    `names` stand below the last panel, `paths` tell where stages begin; L entries each.
+    """
+
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    panels: tuple[Panel, ...]
+
+    def _says(self) -> str:
+        return f" of {count(len(self.names), 'site')}: {_titles(self.panels)}"
+
+
+# Maps of layer by channel
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ChannelMap(Spec):
+    """A map of layer by channel: `columns` are the sites' channels from top to bottom, L arrays of shape (C,).
+
+    `colours` names a palette. It reaches as far as most values do, symmetrically about `centre` where there is
+    one, or exactly over `limits`.
+    """
+
+    title: str
+    columns: tuple[Array, ...]
+    colours: str
+    centre: float | None = None
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NetworkMap(Spec):
+    """A profile by depth above maps of layer by channel; `names` stand below, `paths` tell where stages begin."""
+
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    profile: Curves
+    maps: tuple[ChannelMap, ...]
+
+    def _says(self) -> str:
+        return f" of {count(len(self.names), 'site')}: {_titles((self.profile, *self.maps))}"
+
+
+# Channels against one another
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Cloud(Spec):
     """A panel of points, one quantity against another, shape (C,) each; the diagonal is agreement."""
 
     title: str
@@ -85,74 +175,118 @@ class Cloud:
     x_label: str
     y_label: str
     limits: tuple[float, float] | None = None
-    colour: str = field(default=SEEN)
+    colour: str = MEASURED
 
 
-@dataclass(frozen=True)
-class Swatch:
+@dataclass(frozen=True, eq=False, repr=False)
+class Clouds(Spec):
+    """Clouds of points, one beside the other."""
+
+    clouds: tuple[Cloud, ...]
+
+    def _says(self) -> str:
+        return f": {_titles(self.clouds)}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ridges(Spec):
+    """Two densities for each of some channels, one above the other: `filled` under `lines`, at the places `x`.
+
+    `labels` name the channels from top to bottom; each density has the shape of `x`.
+    """
+
+    title: str
+    labels: tuple[str, ...]
+    x: Array
+    filled: tuple[Array, ...]
+    lines: tuple[Array, ...]
+    x_label: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Plane(Spec):
+    """Points on a plane with both axes drawn, shape (C,) each; those that are not in `strong` are grey."""
+
+    title: str
+    x: Array
+    y: Array
+    strong: Mask
+    x_label: str
+    y_label: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerChange(Spec):
+    """How one layer's channels differ between two sides: distributions of some, and all on a plane."""
+
+    ridges: tuple[Ridges, ...]
+    plane: Plane
+
+    def _says(self) -> str:
+        return f": {_titles((*self.ridges, self.plane))}"
+
+
+# Patches, and plain axes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Swatch(Spec):
     """A patch of one colour: red, green and blue from 0 to 1, with its words."""
 
     rgb: tuple[float, float, float]
     label: str
 
 
-Panel = Curves | Stack
-
-
-def site_names(layers: pd.DataFrame) -> list[str]:
-    """The name of every row of the table of layers, short enough to stand under a picture.
-
-    Where one is too long, the parts that all paths begin with are left out.
-    """
-    calls = [f" call {call + 1}" if call else "" for call in layers["call"]]
-    paths = [name.split(".") for name in layers["layer"]]
-    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*(path[:-1] for path in paths), strict=False))
-    long = any(len(name) > LONGEST for name in layers["layer"])
-    left_out = len(list(alike)) if long else 0
-    names = [shorten(".".join(path[left_out:]), LONGEST) for path in paths]
-    return [name + call for name, call in zip(names, calls, strict=True)]
-
-
-def by_depth(
-    name: str, alt: str, layers: pd.DataFrame, panels: tuple[Panel, ...], caption: str = ""
-) -> Figure:
-    """Panels one below the other over the sites in the order in which the data reach them."""
-    return Figure(name, alt, partial(_depth, site_names(layers), list(layers["layer"]), panels), caption)
-
-
-def _depth(names: list[str], paths: list[str], panels: tuple[Panel, ...]) -> Any:
-    from bnprobe.report.figures import charts
-
-    return charts.by_depth(names, paths, panels)
-
-
-def side_by_side(name: str, alt: str, clouds: tuple[Cloud, ...], caption: str = "") -> Figure:
-    """Clouds of points, one beside the other."""
-    return Figure(name, alt, partial(_clouds, clouds), caption)
-
-
-def _clouds(clouds: tuple[Cloud, ...]) -> Any:
-    from bnprobe.report.figures import charts
-
-    return charts.clouds(clouds)
-
-
-def swatches(name: str, alt: str, patches: tuple[Swatch, ...], caption: str = "") -> Figure:
+@dataclass(frozen=True, eq=False, repr=False)
+class Swatches(Spec):
     """Patches of colour in a row."""
-    return Figure(name, alt, partial(_swatches, patches), caption)
+
+    patches: tuple[Swatch, ...]
+
+    def _says(self) -> str:
+        return f" of {count(len(self.patches), 'colour')}"
 
 
-def _swatches(patches: tuple[Swatch, ...]) -> Any:
-    from bnprobe.report.figures import charts
+@dataclass(frozen=True, eq=False, repr=False)
+class Curve(Spec):
+    """Values against positions, the same shape; `dots` leaves out the line, `dashed` is for what to compare with."""
 
-    return charts.swatches(patches)
+    x: Array
+    y: Array
+    label: str = ""
+    colour: str = MEASURED
+    dashed: bool = False
+    dots: bool = False
 
 
-def of(frame: pd.DataFrame, column: str) -> Array:
-    """A column as float64."""
-    return np.asarray(frame[column].to_numpy(dtype=np.float64))
+@dataclass(frozen=True, eq=False, repr=False)
+class Plot(Spec):
+    """One pair of axes. Labels name the quantity and its unit."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: tuple[Curve, ...]
+    log_x: bool = False
+    log_y: bool = False
+    ticks: tuple[float, ...] = ()
+    limits: tuple[float | None, float | None] = (None, None)
+    diagonal: bool = False
 
 
-def level(values: Array, label: str) -> Line:
-    """A line that is there to be compared with."""
-    return Line(values, label, INK, dashed=True)
+@dataclass(frozen=True, eq=False, repr=False)
+class Plots(Spec):
+    """Pairs of axes in rows of two."""
+
+    plots: tuple[Plot, ...]
+
+    def _says(self) -> str:
+        return f": {_titles(self.plots)}"
+
+
+Picture = ByDepth | NetworkMap | Clouds | LayerChange | Swatches | Plots
+"""Whatever `figures.draw` draws."""
+
+
+def _titles(panels: Sequence[Any]) -> str:
+    return ", ".join(repr(shorten(panel.title, 40)) for panel in panels)

@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from bnprobe.report.colours import INK, MEMORY, MUTED, PAPER, SEEN
+from bnprobe.report.colours import EXPECTED, INK, MEASURED, MUTED, PAPER
 from bnprobe.stats.scipy_lazy import aside
 
 _STYLE: dict[str, Any] = {
@@ -94,7 +94,7 @@ def _page_tag(tag: str, prefix: str, numbers: dict[str, int]) -> str:
     # a hundredth of a point is finer than any screen
     tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
     # matplotlib numbers its groups, which would clash between pictures, and makes other ids of addresses
-    # in memory, which would change from run to run
+    # of objects, which would change from run to run
     tag = re.sub(r'<g id="[^"]*"(/?)>', r"<g\1>", tag)
     # nothing refers to an image, whose id is a digest of its pixels: two colour bars of one picture share it
     tag = re.sub(r'^(<image\b[^>]*?) id="[^"]*"', r"\1", tag)
@@ -107,8 +107,8 @@ def _page_tag(tag: str, prefix: str, numbers: dict[str, int]) -> str:
         (INK, "ink"),
         (MUTED, "muted"),
         (PAPER, "paper"),
-        (SEEN, "seen"),
-        (MEMORY, "memory"),
+        (MEASURED, "measured"),
+        (EXPECTED, "expected"),
     ):
         tag = tag.replace(colour, f"var(--{variable})")
     return tag

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
-from bnprobe.report.page.numbers import count
-from bnprobe.report.result import Report
+import pandas as pd
+
+from bnprobe.recording import Recording
+from bnprobe.report.formats import json
+from bnprobe.report.numbers import count
 from bnprobe.rules.baseline import fingerprints
 from bnprobe.rules.rule_docs import rule_address
+
+
+class Judged(Protocol):
+    """What is needed of a report, which stands above this package."""
+
+    @property
+    def recording(self) -> Recording:
+        """What it is about."""
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """A row per site."""
+
+    @property
+    def findings(self) -> pd.DataFrame:
+        """A row per finding."""
+
+    def summary(self) -> str:
+        """What was looked at, the answer and the findings as text."""
+
+    def to_html(self, path: Path) -> Path:
+        """Write its page."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +46,7 @@ class Checked:
     """
 
     file: str
-    report: Report
+    report: Judged
     new: tuple[bool, ...]
     compared: bool = False
 
@@ -34,14 +58,13 @@ def to_text(checked: Sequence[Checked]) -> str:
 
 def _compared(one: Checked) -> str:
     known = f", {sum(one.new)} of them not in the baseline" if one.compared else ""
-    more = " `bnprobe rules RULE` tells more of a rule." if one.new else ""
+    more = " Run `bnprobe rules RULE` for details of a rule." if one.new else ""
     return f"\n{count(len(one.new), 'finding')}{known}.{more}\n"
 
 
 def to_json(checked: Sequence[Checked]) -> str:
-    """One object: the tool, and per file its facts, layers and findings. NaN is null."""
-    whole = {"tool": "bnprobe", "version": version("bnprobe"), "files": [_file(one) for one in checked]}
-    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """One object: per file its facts, layers and findings. NaN is null."""
+    return json.to_json("check", {"files": [_file(one) for one in checked]})
 
 
 def _file(one: Checked) -> dict[str, Any]:
@@ -61,9 +84,9 @@ def _file(one: Checked) -> dict[str, Any]:
         "file": one.file,
         "model": about.model,
         "weights": about.weights,
-        "notes": list(about.notes),
+        "notes": about.notes,
         "n_parameters": about.n_parameters,
-        "layers": [{head: plain(row[head]) for head in heads} for _, row in layers.iterrows()],
+        "layers": layers[heads],
         "findings": _findings(one),
     }
 
@@ -72,18 +95,10 @@ def _findings(one: Checked) -> list[dict[str, Any]]:
     marks = fingerprints(one.report.findings)
     return [
         {
-            **{str(name): plain(value) for name, value in row.items()},
+            **row,
             "help": rule_address(str(row["rule"])),
             "fingerprint": mark,
             "new": new,
         }
-        for mark, new, (_, row) in zip(marks, one.new, one.report.findings.iterrows(), strict=True)
+        for mark, new, row in zip(marks, one.new, json.rows(one.report.findings), strict=True)
     ]
-
-
-def plain(value: Any) -> Any:
-    """As JSON has it: lists, numbers and null."""
-    if isinstance(value, tuple):
-        return list(value)
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value

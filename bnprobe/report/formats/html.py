@@ -18,9 +18,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bnprobe.report.browser import AWAKE, program, program_of_tables
+from bnprobe.report.browser import AWAKE, Data, program, program_of_tables
+from bnprobe.report.numbers import NARROW, visible
 from bnprobe.report.page.blocks import Figure, Moving, Page, Section
-from bnprobe.report.page.numbers import NARROW, visible
 
 ROOT = "bnprobe"
 """Id of the page's root element; notebook cells, of which there may be many, have one of their own each."""
@@ -38,19 +38,20 @@ class Scripts:
     blobs: tuple[tuple[str, Markup], ...]
 
 
-def to_html(page: Page) -> str:
-    """The whole page, from `<!doctype html>` on."""
-    return _render("page.html.j2", page, ROOT, compact=False)
+def to_html(page: Page, data: Data | None = None) -> str:
+    """The whole page, from `<!doctype html>` on; `data` are what its scripts draw from, where anything moves."""
+    return _render("page.html.j2", page, data, ROOT, compact=False)
 
 
-def to_fragment(page: Page) -> str:
+def to_fragment(page: Page, data: Data | None = None) -> str:
     """The page's telling sections for a notebook cell, with their style and scripts inside.
 
     Its ids are its own: two cells of a notebook do not get into each other's way.
     """
     root = f"bnprobe-{uuid.uuid4().hex[:12]}"
     kept = [replace(s, parts=()) for s in page.sections if s.id in IN_A_CELL]
-    return _render("fragment.html.j2", replace(page, sections=tuple(map(_compact, kept))), root, compact=True)
+    telling = replace(page, sections=tuple(map(_compact, kept)))
+    return _render("fragment.html.j2", telling, data, root, compact=True)
 
 
 def _compact(section: Section) -> Section:
@@ -60,15 +61,16 @@ def _compact(section: Section) -> Section:
     return replace(section, blocks=tuple(b for b in section.blocks if isinstance(b, Moving)))
 
 
-def _render(template: str, page: Page, root: str, compact: bool) -> str:
+def _render(template: str, page: Page, data: Data | None, root: str, compact: bool) -> str:
     prefix = f"{root}-" if compact else ""
-    scripts = _scripts(page, root, compact)
+    scripts = _scripts(data, root)
     trusted = [_fingerprint(script) for script in (scripts.awake, scripts.program) if script]
     return (
         _templates()
         .get_template(template)
         .render(
             page=page,
+            links=_as_on_screen(page.sections) if data else page.sections,
             root=root,
             prefix=prefix,
             whole=not compact,
@@ -81,10 +83,17 @@ def _render(template: str, page: Page, root: str, compact: bool) -> str:
     )
 
 
-def _scripts(page: Page, root: str, compact: bool) -> Scripts:
-    if page.data is None:
+def _as_on_screen(sections: tuple[Section, ...]) -> list[Section]:
+    """The layers after the map, where `start.js` puts them: moved after painting, the links would jump."""
+    rest = [section for section in sections if section.id != "layers"]
+    moved = [section for section in sections if section.id == "layers"]
+    at = next((i for i, section in enumerate(rest, start=1) if section.id == "network"), len(rest))
+    return [*rest[:at], *moved, *rest[at:]]
+
+
+def _scripts(data: Data | None, root: str) -> Scripts:
+    if data is None:
         return Scripts(Markup(), Markup(program_of_tables(root)), Markup(), ())
-    data = page.data(compact)
     return Scripts(
         Markup(AWAKE % root),
         Markup(program(root)),
@@ -140,10 +149,10 @@ def _kind(block: Any) -> str:
 
 def _svg(figure: Figure, prefix: str = "") -> Markup:
     """The drawn picture; one that cannot be drawn costs a sentence, never the page."""
-    from bnprobe.report.figures import to_svg
+    from bnprobe.report import figures
 
     try:
-        return Markup(to_svg(prefix + figure.name, figure.draw))
+        return Markup(figures.to_svg(prefix + figure.name, lambda: figures.draw(figure.spec)))
     except Exception as error:
         warnings.warn(
             f"the picture {figure.name!r} could not be drawn: {error}", RuntimeWarning, stacklevel=2

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +15,7 @@ from bnprobe.report.formats.check import Checked
 from bnprobe.rules import RULES
 from bnprobe.rules.baseline import fingerprints
 from bnprobe.rules.rule_docs import rule_address, rule_markdown, rule_page
+from bnprobe.version import __version__
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LEVELS = {"critical": "error", "warning": "warning", "info": "note"}
@@ -36,7 +36,7 @@ def to_sarif(checked: Sequence[Checked]) -> str:
 def _driver() -> dict[str, Any]:
     return {
         "name": "bnprobe",
-        "semanticVersion": version("bnprobe"),
+        "semanticVersion": __version__,
         "rules": [_rule(rule) for rule in RULES],
     }
 

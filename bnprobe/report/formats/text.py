@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 
+from bnprobe.report.numbers import count, visible
 from bnprobe.report.page.blocks import (
     Block,
     Facts,
@@ -17,7 +18,6 @@ from bnprobe.report.page.blocks import (
     Section,
     Table,
 )
-from bnprobe.report.page.numbers import visible
 
 
 def to_text(page: Page, width: int | None = None) -> str:
@@ -76,7 +76,8 @@ def _findings(block: Findings, width: int) -> list[str]:
         return [block.nothing]
     lines = []
     for group in block.groups:
-        more = f" and {len(group.places) - 1} more" if len(group.places) > 1 else ""
+        left = len(group.places) - 1
+        more = f" and {count(left, 'more place')}" if left else ""
         lines += _wrap(f"{group.severity.upper()} {group.says}", width)
         lines += _wrap(f"{group.places[0]}{more}: {group.because[0]}", width, "    ")
         lines += [*_wrap(f"What to do: {group.do}", width, "    "), f"    rule {group.rule}", ""]
@@ -96,7 +97,5 @@ def _table(block: Table, width: int) -> list[str]:
         for row in texts
     ]
     if fitting < len(widths):
-        lines += _wrap(
-            f"(not shown here for want of room: {', '.join(n for n, _ in block.heads[fitting:])})", width
-        )
+        lines += _wrap(f"(columns not shown here: {', '.join(n for n, _ in block.heads[fitting:])})", width)
     return lines

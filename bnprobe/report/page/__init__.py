@@ -1,1 +1,1 @@
-"""What a page is made of: blocks, numbers in words, tables, and the order of its sections."""
+"""What a page is made of: blocks, and rows of a frame as a table."""

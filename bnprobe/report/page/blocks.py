@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from bnprobe.report.browser import Data
+from bnprobe.report.figures.specs import Picture
+from bnprobe.report.numbers import count
 
 
 @dataclass(frozen=True)
@@ -48,17 +47,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture, drawn when it is needed; `alt` says in words what it shows.
+    """A picture, which `figures.draw` draws of its `spec`; `alt` says in words what it shows.
 
-    `draw` returns a matplotlib figure. `name` is unique on the page. A `still` one is for paper and for readers
-    without scripts: elsewhere something that moves stands in its place.
+    `name` is unique on the page. A `still` one is for paper and for readers without scripts: elsewhere something
+    that moves stands in its place.
     """
 
     name: str
     alt: str
-    draw: Callable[[], Any]
+    spec: Picture
     caption: str = ""
     still: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Figure {self.name!r}: {self.spec!r}>"
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,31 @@ class Section:
     parts: tuple[Section, ...] = ()
     layer: int = -1
 
+    def figures(self) -> Iterator[Figure]:
+        """Its pictures and those of its parts, from top to bottom."""
+        yield from (block for block in self.blocks if isinstance(block, Figure))
+        for part in self.parts:
+            yield from part.figures()
+
+    def __repr__(self) -> str:
+        inside = ", ".join(type(block).__name__ for block in self.blocks)
+        parts = f", {count(len(self.parts), 'part')}" if self.parts else ""
+        return f"<Section {self.id!r}: {inside}{parts}>"
+
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page. `data(compact)` packs what its scripts draw from, less of it for a notebook cell."""
+    """The whole page: data alone, which can be compared, pickled and written as JSON."""
 
     title: str
     lead: str
     sections: tuple[Section, ...]
     footer: str
-    data: Callable[[bool], Data] | None = None
+
+    def figures(self) -> Iterator[Figure]:
+        """Every picture, from top to bottom."""
+        for section in self.sections:
+            yield from section.figures()
+
+    def __repr__(self) -> str:
+        return f"<Page {self.title!r}: {', '.join(section.id for section in self.sections)}>"

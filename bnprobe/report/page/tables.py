@@ -8,8 +8,8 @@ import pandas as pd
 
 from bnprobe.measures import glossary
 from bnprobe.recording import site_name
+from bnprobe.report.numbers import number, shorten
 from bnprobe.report.page.blocks import Cell, Table
-from bnprobe.report.page.numbers import number, shorten
 
 
 def table(frame: pd.DataFrame, heads: list[str], note: str = "") -> Table:

@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 import bnprobe
 from bnprobe.errors import BnprobeError
 from bnprobe.measures import tables
-from bnprobe.norms import folded_away
 from bnprobe.recording import CallLog, LayerRecord
 
 GROUPS, CHANNELS, SIDE = 2, 6, 5
@@ -137,18 +136,3 @@ def test_records_without_a_ledger_have_the_columns():
     row = tables(recording(record)).layers.iloc[0]
     assert row["learns"] == ""
     assert np.isnan(row["fewest_values"])
-
-
-def test_norms_that_were_folded_are_named():
-    """Fails if an identity elsewhere, or behind a convolution without bias, counts as a folded norm."""
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv1, self.bn1 = nn.Conv2d(3, 4, 3), nn.Identity()
-            self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, bias=False), nn.Identity()
-            self.fc, self.q_norm = nn.Linear(4, 4), nn.Identity()
-            self.conv3, self.drop = nn.Conv2d(4, 4, 3), nn.Identity()
-            self.body = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Identity())
-
-    assert folded_away(Net()) == ("bn1", "body.1")

@@ -12,6 +12,7 @@ from torch import nn
 import bnprobe
 from bnprobe import register_norm
 from bnprobe.norms import NormLayer, describe
+from bnprobe.norms.registry import _registered
 from bnprobe.probe.calls.plan_cache import PlanCache
 
 C = 4
@@ -99,7 +100,6 @@ def test_a_setting_that_changes_is_seen(name):
 
 def test_a_class_taught_since_is_seen():
     """Fails if `register_norm` for one of torch's own classes comes too late for a probe that is attached."""
-
     layer, watch = nn.LayerNorm(C), PlanCache()
     assert watch.plans(layer)[0].kind == "layer_norm"
     mine = NormLayer("mine", "channels", C, 1e-5, channels="last")
@@ -107,9 +107,7 @@ def test_a_class_taught_since_is_seen():
     try:
         assert watch.plans(layer) == (mine,)
     finally:
-        from bnprobe import norms
-
-        del norms._registered[nn.LayerNorm]
+        del _registered[nn.LayerNorm]
 
 
 def test_plans_that_add_to_gamma_differently_have_their_own():

@@ -16,6 +16,7 @@ from support.models import BY_NAME, C
 from torch import Tensor, nn
 
 import bnprobe
+from bnprobe.norms import ModuleTree
 from bnprobe.probe.integrity.checksums import COLUMNS, digests, sums_of
 from bnprobe.probe.integrity.expected_changes import OWN_UPDATES
 from bnprobe.probe.integrity.fingerprint import Fingerprint
@@ -199,7 +200,7 @@ def test_a_look_reads_every_byte_once(monkeypatch):
         return checksum(data)
 
     monkeypatch.setattr(zlib, "crc32", counted)
-    look = Fingerprint.of(MIXED.model())
+    look = Fingerprint.of(ModuleTree.of(MIXED.model()))
     generators = torch.get_rng_state().nbytes + np.random.get_state()[1].nbytes
     assert sum(read) == look.n_bytes + generators
 
@@ -207,7 +208,7 @@ def test_a_look_reads_every_byte_once(monkeypatch):
 def test_half_finished_attaching_rolls_back(monkeypatch):
     """Fails if an error while the third hook is registered leaves the first two, or torch's functions replaced."""
     model = MIXED.model()
-    before = Fingerprint.of(model).states
+    before = Fingerprint.of(ModuleTree.of(model)).states
     code = nn.functional.layer_norm.__code__
     register = nn.GroupNorm.register_forward_hook
 
@@ -218,7 +219,7 @@ def test_half_finished_attaching_rolls_back(monkeypatch):
     with pytest.raises(RuntimeError, match="no more hooks"):
         bnprobe.attach(model)
     monkeypatch.setattr(nn.GroupNorm, "register_forward_hook", register)
-    assert Fingerprint.of(model).states == before
+    assert Fingerprint.of(ModuleTree.of(model)).states == before
     assert nn.functional.layer_norm.__code__ is code
 
 

@@ -161,3 +161,17 @@ def test_a_decorated_forward_runs_uncompiled():
     """Fails if a model whose class compiles its own forward is taken for a plain one."""
     (record,) = recorded(Watched().eval()).layers
     assert (record.layer, record.n_calls) == ("bn", 3)
+
+
+def test_a_compiled_model_runs_as_it_was_written():
+    """Fails if a compiler traces through the hooks into the compiled loops (that ends the process), or past them."""
+    model = nn.Sequential(nn.Conv2d(3, C, 3), nn.BatchNorm2d(C), nn.ReLU()).eval()
+    x = torch.randn(2, 3, 9, 8)
+    expected = model(x)
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad(), bnprobe.attach(compiled) as probe:
+        np.testing.assert_array_equal(compiled(x).numpy(), expected.detach().numpy())
+    assert probe.recording.about.n_forwards == 1
+    with torch.no_grad(), bnprobe.attach(model) as probe:
+        model(x)
+    assert probe.recording.about.n_forwards == 1

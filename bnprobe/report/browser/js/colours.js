@@ -88,7 +88,7 @@ function inks(root) {
   if (kept) return kept;
   const style = getComputedStyle(root);
   kept = {};
-  for (const name of ["ink", "muted", "paper", "line", "seen", "memory"]) kept[name] = style.getPropertyValue(`--${name}`).trim();
+  for (const name of ["ink", "muted", "paper", "line", "measured", "expected"]) kept[name] = style.getPropertyValue(`--${name}`).trim();
   return kept;
 }
 

@@ -86,7 +86,7 @@ function newLayerView(host, root, store, state, tip) {
     if (state.channel >= 0) parts.push(`channel ${state.channel}`);
     if (state.picked) {
       const all = state.picked.reduce((n, v) => n + v, 0);
-      parts.push(`${count(pickedIn(state.picked, layer), "channel")} picked here, ${all.toLocaleString("en-US")} in the network`);
+      parts.push(`${count(pickedIn(state.picked, layer), "channel")} selected here, ${all.toLocaleString("en-US")} in the network`);
     }
     const drop = make("button", { type: "button", onclick: () => state.set({ picked: null, channel: -1 }) }, "clear");
     chip.replaceChildren(make("span", {}, parts.join("; ")), drop);

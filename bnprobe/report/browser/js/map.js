@@ -170,7 +170,7 @@ function newMap(host, root, store, state, tip) {
     const paint = manifest.paints[state.measure];
     legend.replaceChildren(make("span", { class: "title" }, paint.label));
     if (paints.names) {
-      manifest.roles.forEach((role, i) => {
+      manifest.roleLabels.forEach((role, i) => {
         const swatch = make("i", { class: "swatch" });
         swatch.style.background = css(paints, i, "");
         legend.append(make("span", { class: "key" }, swatch, role));
@@ -213,7 +213,7 @@ function newMap(host, root, store, state, tip) {
     const lines = [shorten(layer.title, 60)];
     if (channel >= 0) {
       const value = drawn.values[layer.start + channel];
-      const said = drawn.paints.names ? (manifest.roles[value] ?? MISSING) : number(value);
+      const said = drawn.paints.names ? (manifest.roleLabels[value] ?? MISSING) : number(value);
       lines.push(`channel ${channel} of ${layer.n.toLocaleString("en-US")}`, `${manifest.paints[state.measure].label}: ${said}`);
     } else {
       lines.push(count(layer.n, "channel"));

@@ -61,7 +61,7 @@ function sortedFinite(values) {
   return Float64Array.from(values.filter(Number.isFinite)).sort();
 }
 
-/** Normal density with mean 0 and deviation 1. */
+/** Normal density with mean 0 and standard deviation 1. */
 function bell(z) {
   return Math.exp((-z * z) / 2) / Math.sqrt(2 * Math.PI);
 }

@@ -10,15 +10,15 @@ function planeSpec(store) {
   const fires = store.manifest.paints.fires;
   return {
     title: "What was learned: β against |γ|",
-    description: "Channels by the size of gamma and by beta, with rays of equal predicted firing.",
+    description: "Channels by |γ| and β, with rays along which γ and β predict the same share of positive outputs.",
     prepare(layer, columns) {
       const { gamma, beta } = columns;
       if (!gamma || !beta || !gamma.some(Number.isFinite) || !beta.some(Number.isFinite)) return null;
       const xs = Float64Array.from(gamma, Math.abs);
       const reachX = reachOf(xs);
       const reachY = Math.max(reachOf(beta), 0.3 * reachX);
-      const seen = fires && columns.fires && columns.fires.some(Number.isFinite);
-      const paints = seen ? painter(fires, columns.fires) : null;
+      const known = fires && columns.fires && columns.fires.some(Number.isFinite);
+      const paints = known ? painter(fires, columns.fires) : null;
       return {
         xs,
         ys: beta,
@@ -26,13 +26,13 @@ function planeSpec(store) {
         y: d3.scaleLinear().domain([-reachY, reachY]),
         labels: { x: "|γ|", y: "β" },
         colour: paints ? (c) => css(paints, columns.fires[c], "#888888") : null,
-        note: seen
+        note: known
           ? "Colour: measured share of positive outputs, dark 0 to bright 1. Rays: the share that γ and β predict, Φ(β/|γ|)"
           : "Rays: the share of positive outputs that γ and β predict, Φ(β/|γ|)",
         words: (c) => [
           `channel ${c}`,
           `γ ${number(gamma[c])}, β ${number(beta[c])}`,
-          `fires ${number(columns.fires?.[c])}, predicted ${number(columns.fires_predicted?.[c])}`,
+          `positive ${number(columns.fires?.[c])} of the time, predicted ${number(columns.fires_predicted?.[c])}`,
         ],
         under: (g, x, y, width, height) => rays(g, x, y, width, height, reachX, reachY),
       };
@@ -52,11 +52,11 @@ function rays(g, x, y, width, height, reachX, reachY) {
   }
 }
 
-/** Shift of the mean against the ratio of deviations, with 95 % confidence. */
+/** Shift of the mean against the ratio of standard deviations, with 95 % confidence. */
 function movedSpec() {
   return {
-    title: "What moved: seen against remembered",
-    description: "Channels by the shift of their mean and the ratio of seen to remembered deviation.",
+    title: "Shift: measured against running statistics",
+    description: "Channels by the shift of their mean and the ratio of measured to running standard deviation.",
     prepare(layer, columns) {
       const { shift, scale_ratio: ratio, shift_se: se, scale_se: scaleSe, shift_q: q } = columns;
       if (!shift || !ratio || !shift.some(Number.isFinite)) return null;
@@ -71,31 +71,31 @@ function movedSpec() {
         ys: Float64Array.from(ratio, (v) => (v > 0 ? v : NaN)),
         x: d3.scaleLinear().domain([-reach, reach]),
         y: d3.scaleLog().domain([low, high]),
-        labels: { x: "shift of the mean, in remembered σ", y: "deviation seen / remembered" },
+        labels: { x: "shift of the mean, in running σ", y: "standard deviation, measured / running" },
         format: { yTicks: logTicks(low, high, 6) },
         hollow: q ? (c) => !(q[c] < 0.05) : null,
         bars: se ? (c) => [1.96 * se[c], 1.96 * (scaleSe?.[c] || 0)] : null,
-        note: q ? "Filled: the mean moved (5 % false discoveries). Crosses: 95 % confidence, over images" : "",
+        note: q ? "Filled: significant shift of the mean (q < 0.05). Crosses: 95 % confidence intervals over samples" : "",
         words: (c) => [
           `channel ${c}`,
-          `shift ${number(shift[c])}${se ? ` ± ${number(1.96 * se[c], 2)}` : ""} remembered σ`,
-          `deviation × ${number(ratio[c])}${scaleSe ? ` ± ${number(1.96 * scaleSe[c], 2)}` : ""}`,
-          ...(q ? [`chance of a false alarm ${number(q[c], 2)}`] : []),
+          `shift ${number(shift[c])}${se ? ` ± ${number(1.96 * se[c], 2)}` : ""} running σ`,
+          `standard deviation × ${number(ratio[c])}${scaleSe ? ` ± ${number(1.96 * scaleSe[c], 2)}` : ""}`,
+          ...(q ? [`FDR-adjusted p-value of the shift ${number(q[c], 2)}`] : []),
         ],
         under(g, x, y, width, height) {
-          g.append("line").attr("class", "memory").attr("x1", x(0)).attr("x2", x(0)).attr("y1", 0).attr("y2", height);
-          g.append("line").attr("class", "memory").attr("x1", 0).attr("x2", width).attr("y1", y(1)).attr("y2", y(1));
+          g.append("line").attr("class", "expected").attr("x1", x(0)).attr("x2", x(0)).attr("y1", 0).attr("y2", height);
+          g.append("line").attr("class", "expected").attr("x1", 0).attr("x2", width).attr("y1", y(1)).attr("y2", y(1));
         },
       };
     },
   };
 }
 
-/** Deviation of the gradient at the input against that at the output. */
+/** Standard deviation of the gradient at the input against that at the output. */
 function gradientSpec() {
   return {
     title: "What the gradient does",
-    description: "Channels by the deviation of the gradient at the output and at the input of the norm.",
+    description: "Channels by the standard deviation of the gradient at the output and at the input of the norm.",
     prepare(layer, columns) {
       const { dy_var: dy, dx_var: dx } = columns;
       const root = (v) => (v > 0 ? Math.sqrt(v) : NaN);
@@ -110,21 +110,21 @@ function gradientSpec() {
         ys,
         x,
         y,
-        labels: { x: "deviation of the gradient at the output", y: "at the input" },
+        labels: { x: "standard deviation of the gradient at the output", y: "at the input" },
         format: { xTicks: logTicks(...x.domain(), 4), yTicks: logTicks(...y.domain(), 6) },
         note: "Orange: equal at both",
         words: (c) => [
           `channel ${c}`,
           `at the output ${number(xs[c])}, at the input ${number(ys[c])}`,
           `gradient of γ ${number(columns.grad_gamma?.[c])}, of β ${number(columns.grad_beta?.[c])}`,
-          `signal to noise of γ ${number(columns.gamma_snr?.[c])}`,
-          `share of the energy taken out ${number(columns.energy_removed?.[c])}`,
+          `signal-to-noise ratio of γ ${number(columns.gamma_snr?.[c])}`,
+          `share of the energy removed ${number(columns.energy_removed?.[c])}`,
         ],
         under(g, xScale, yScale, width) {
           const from = Math.max(x.domain()[0], y.domain()[0]);
           const to = Math.min(x.domain()[1], y.domain()[1]);
           if (from < to) {
-            g.append("line").attr("class", "memory").attr("x1", xScale(from)).attr("x2", Math.min(xScale(to), width))
+            g.append("line").attr("class", "expected").attr("x1", xScale(from)).attr("x2", Math.min(xScale(to), width))
               .attr("y1", yScale(from)).attr("y2", yScale(to));
           }
         },

@@ -7,7 +7,7 @@ const DOT = 3.2;
  *   xs, ys        values per channel
  *   x, y          scales without a range
  *   labels        of the axes
- *   colour(c)     of a channel, or null for the ink of what was seen
+ *   colour(c)     of a channel, or null for the ink of what was measured
  *   words(c)      lines for the pointer
  *   under(g, x, y, width, height)   what lies below the points
  *   bars(c)       half lengths [dx, dy] of a confidence cross, or null
@@ -70,9 +70,9 @@ function newScatter(state, tip, open, spec) {
       }
       context.beginPath();
       context.arc(px, py, size, 0, 2 * Math.PI);
-      context.fillStyle = made.colour?.(c) ?? ink.seen;
+      context.fillStyle = made.colour?.(c) ?? ink.measured;
       if (made.hollow?.(c)) {
-        context.strokeStyle = ink.seen;
+        context.strokeStyle = ink.measured;
         context.lineWidth = 1;
         context.fillStyle = ink.paper;
       } else {

@@ -31,13 +31,13 @@ function drawProfile(g, title, rows, scale, line, x, width, height) {
     g.append("text").attr("class", "tick").attr("x", -6).attr("y", y(value)).attr("dy", ".32em").text(tick(value));
   }
   if (line !== null && line !== undefined) {
-    g.append("line").attr("class", "memory").attr("x1", 0).attr("x2", width).attr("y1", y(line)).attr("y2", y(line));
+    g.append("line").attr("class", "expected").attr("x1", 0).attr("x2", width).attr("y1", y(line)).attr("y2", y(line));
   }
   const points = triples.map((t, i) => ({ x: x(i), t })).filter((p) => p.t.every((v) => Number.isFinite(v) && (!logarithmic || v > 0)));
   const area = d3.area((p) => p.x, (p) => y(p.t[0]), (p) => y(p.t[2]));
   const path = d3.line((p) => p.x, (p) => y(p.t[1]));
   g.append("path").attr("class", "band").attr("d", area(points));
-  g.append("path").attr("class", "seen").attr("d", path(points));
+  g.append("path").attr("class", "measured").attr("d", path(points));
   if (points.length <= 80) {
     g.selectAll("circle").data(points).join("circle").attr("class", "dot").attr("r", 2).attr("cx", (p) => p.x).attr("cy", (p) => y(p.t[1]));
   }

@@ -1,4 +1,4 @@
-/* Distributions before and after the norm: seen (filled), and remembered or aimed at (line). */
+/* Distributions before and after the norm: measured (filled), and expected from running statistics or β and γ (line). */
 
 const RIDGES = 9;
 
@@ -43,9 +43,9 @@ async function curvesOf(store, layer, columns, channel) {
   const beta = columns.beta && Number.isFinite(columns.beta[channel]) ? columns.beta[channel] : 0;
   const found = { pre: null, post: null, gamma, beta };
   if (layer.before >= 0) {
-    const memory = layer.placeBefore === "memory";
-    const centre = memory ? columns.running_mean[channel] : at("before_centre");
-    const scale = memory ? Math.sqrt(columns.running_var[channel] + layer.eps) : at("before_scale");
+    const running = layer.placeBefore === "running";
+    const centre = running ? columns.running_mean[channel] : at("before_centre");
+    const scale = running ? Math.sqrt(columns.running_var[channel] + layer.eps) : at("before_scale");
     found.pre = { centre, scale, heights: density(before, layer.before + channel, edges) };
   }
   if (layer.after === "turned" && found.pre) {
@@ -53,9 +53,9 @@ async function curvesOf(store, layer, columns, channel) {
     found.post = { heights };
   } else if (layer.after >= 0) found.post = { heights: density(after, layer.after + channel, edges) };
   if (found.post) {
-    const aim = layer.placeAfter === "aim";
-    found.post.centre = aim ? beta : at("after_centre");
-    found.post.scale = aim ? Math.abs(gamma) : at("after_scale");
+    const target = layer.placeAfter === "target";
+    found.post.centre = target ? beta : at("after_centre");
+    found.post.scale = target ? Math.abs(gamma) : at("after_scale");
   }
   return found;
 }
@@ -83,11 +83,11 @@ function newRidges(store, state, tip, open) {
   function draw(layer, columns) {
     if (element.hidden) return;
     const picked = state.picked && pickedIn(state.picked, layer);
-    const which = picked ? `Shown: ${Math.min(picked, RIDGES)} of ${count(picked, "picked channel")}` : "These are telling channels; pick others in the panels below";
-    before.note.textContent = layer.memory
-      ? `Filled: seen. Line: what the norm remembers. ${which}.`
-      : `Filled: seen. Line: a Gaussian of the same mean and deviation. ${which}.`;
-    after.note.textContent = "Filled: seen. Line: N(β, γ²). Dashed: zero, where a ReLU cuts.";
+    const which = picked ? `Shown: ${Math.min(picked, RIDGES)} of ${count(picked, "selected channel")}` : "The most unusual channels; click any dot below to add one";
+    before.note.textContent = layer.running
+      ? `Blue: measured. Orange: expected from the running statistics. ${which}.`
+      : `Blue: measured. Orange: a Gaussian with the same mean and standard deviation. ${which}.`;
+    after.note.textContent = `Blue: measured. Orange: N(β, γ²), the target. Dashed: zero${/relu/i.test(layer.follows) ? ", where the ReLU cuts" : ""}.`;
     drawBefore(layer, columns);
     drawAfter();
   }
@@ -97,13 +97,13 @@ function newRidges(store, state, tip, open) {
     const x = d3.scaleLinear().domain([-5, 5]).range([0, width]);
     const rows = curves.map((curve, i) => {
       const c = shown[i];
-      const [centre, scale] = layer.memory
+      const [centre, scale] = layer.running
         ? [columns.running_mean[c], Math.sqrt(columns.running_var[c] + layer.eps)]
         : [columns.pre_mean?.[c] ?? NaN, Math.sqrt(columns.pre_var?.[c] ?? NaN)];
       return { curve: curve.pre, toUnit: (v) => (v - centre) / scale, unit: scale, line: bell, sound: scale > 0 && Number.isFinite(centre) };
     });
     ridges(context, inner, rows, x, width, height, true);
-    const words = layer.memory ? "remembered σ from the remembered mean" : "σ of the channel from its mean";
+    const words = layer.running ? "running σ from the running mean" : "σ of the channel from its mean";
     drawAxes(inner, x, null, width, height, { x: words });
   }
 
@@ -142,14 +142,14 @@ function newRidges(store, state, tip, open) {
       context.strokeStyle = ink.line;
       context.lineWidth = 1;
       context.strokeRect(0, base, width, 0);
-      if (row.curve && row.sound) fillCurve(context, row, x, base, tall, width, ink.seen, strong);
+      if (row.curve && row.sound) fillCurve(context, row, x, base, tall, width, ink.measured, strong);
       if (row.spike !== null && row.spike !== undefined) {
-        context.strokeStyle = ink.seen;
+        context.strokeStyle = ink.measured;
         context.lineWidth = 2;
         context.strokeRect(x(row.spike), base - tall / 2, 0, tall / 2);
       }
       context.globalAlpha = 1;
-      context.strokeStyle = ink.memory;
+      context.strokeStyle = ink.expected;
       context.lineWidth = strong ? 1.8 : 1.2;
       context.beginPath();
       for (let px = 0; px <= width; px += 2) context.lineTo(px, base - tall * Math.min(row.line(x.invert(px)), 1.05));
@@ -166,8 +166,8 @@ function newRidges(store, state, tip, open) {
         const i = d3.leastIndex(levels, (level) => (level < py - 2 ? 1e9 : level - py));
         const value = x.invert(px);
         const row = rows[i];
-        const seen = row.curve && row.sound ? heightAt(row, value) : NaN;
-        tip.show(event.clientX, event.clientY, [`channel ${shown[i]}`, `at ${number(value)}`, `seen ${number(seen, 2)}, line ${number(row.line(value), 2)} (density)`]);
+        const measured = row.curve && row.sound ? heightAt(row, value) : NaN;
+        tip.show(event.clientX, event.clientY, [`channel ${shown[i]}`, `at ${number(value)}`, `measured ${number(measured, 2)}, expected ${number(row.line(value), 2)} (density)`]);
       })
       .on("pointerleave", tip.hide)
       .on("click", (event) => {

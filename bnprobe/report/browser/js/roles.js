@@ -2,7 +2,7 @@
 
 function newRoles(store, state, tip) {
   const bar = make("div", { class: "roles" });
-  const element = make("div", { class: "panel roles-panel" }, make("h4", {}, "Roles for what follows"), bar);
+  const element = make("div", { class: "panel roles-panel" }, make("h4", {}, "What channels do"), bar);
 
   function draw(layer, columns) {
     const { role } = columns;
@@ -10,17 +10,17 @@ function newRoles(store, state, tip) {
     if (element.hidden) return;
     const paints = painter(store.manifest.paints.role, role, element);
     bar.replaceChildren();
-    store.manifest.roles.forEach((name, code) => {
+    store.manifest.roles.forEach((_, code) => {
       const n = role.reduce((sum, v) => sum + (v === code), 0);
       if (!n) return;
       const swatch = make("i", { class: "swatch" });
       swatch.style.background = css(paints, code, "");
-      const button = make("button", { type: "button", onclick: () => pick(layer, role, code) }, swatch, `${name} ${n.toLocaleString("en-US")}`);
+      const button = make("button", { type: "button", onclick: () => pick(layer, role, code) }, swatch, `${store.manifest.roleLabels[code]} ${n.toLocaleString("en-US")}`);
       button.style.flexGrow = n;
       button.style.borderTopColor = css(paints, code, "");
       bar.append(button);
     });
-    element.querySelector("h4").textContent = layer.follows ? `Roles for what follows: ${layer.follows}` : "Roles for what follows";
+    element.querySelector("h4").textContent = layer.follows ? `What channels do (followed by: ${layer.follows})` : "What channels do";
   }
 
   function pick(layer, role, code) {

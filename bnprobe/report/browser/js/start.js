@@ -34,15 +34,12 @@ function start(root) {
   });
 }
 
-/** On screen the opened layer stands below the map; on paper all layers come after the chapters, as written. */
+/** On screen the opened layer stands below the map, as in the navigation; on paper all layers come after the chapters. */
 function drawTogether(network, layers) {
-  const link = (section) => document.querySelector(`nav a[href="#${section.id}"]`);
-  const pairs = [[network, layers], [link(network), link(layers)]].filter((pair) => pair.every(Boolean));
-  const next = pairs.map(([, moved]) => moved.nextElementSibling);
-  const together = () => pairs.forEach(([before, moved]) => before.after(moved));
-  together();
-  window.addEventListener("beforeprint", () => pairs.forEach(([, moved], i) => next[i]?.before(moved)));
-  window.addEventListener("afterprint", together);
+  const next = layers.nextElementSibling;
+  network.after(layers);
+  window.addEventListener("beforeprint", () => next?.before(layers));
+  window.addEventListener("afterprint", () => network.after(layers));
 }
 
 /** Opens the layer with the most severe finding, or the first, without leaving where the reader is. */
@@ -80,7 +77,7 @@ function mapTools(store, state) {
   return tools;
 }
 
-/** Draws anew when the style turns dark or light, or the width changes. */
+/** Draws again when the style turns dark or light, or the width changes. */
 function watch(root, state) {
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     forgetInks();

@@ -33,12 +33,12 @@ function newTable(store, state, open) {
   const frame = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "channels of the layer" }, table);
   const input = make("input", { type: "search", placeholder: "17, dead, fires < 0.01", "aria-label": "Search channels", oninput: () => refill() });
   const only = make("input", { type: "checkbox", onchange: () => refill() });
-  const onlyLabel = make("label", { class: "choice" }, only, make("span", {}, "picked only"));
+  const onlyLabel = make("label", { class: "choice" }, only, make("span", {}, "selected only"));
   const said = make("span", { class: "note", role: "status" });
   const more = make("button", { type: "button", class: "more", onclick: () => fill(limit + 200) }, "Show more");
   const tools = make("div", { class: "tools" }, make("label", { class: "choice" }, make("span", {}, "Search channels"), input), onlyLabel, said);
   const { leftOut } = store.manifest;
-  const room = leftOut.length ? `Not on this page for want of room, but in report.channels: ${leftOut.join(", ")}.` : "";
+  const room = leftOut.length ? `Not on this page, but in report.channels: ${leftOut.join(", ")}.` : "";
   const element = make("div", { class: "panel wide" }, make("h4", {}, "All channels"), tools, frame, more, make("p", { class: "note" }, room));
   let sort = { by: "", down: true };
   let now = null;

@@ -1,0 +1,81 @@
+"""What the backward passes of a site come to, added up, one pass after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bnprobe.probe.backward.observe_gradient import PassGradient
+from bnprobe.probe.calls.accumulators import join_sums
+from bnprobe.recording import GradientRecord, ProducerRecord
+from bnprobe.reductions import moments_of
+from bnprobe.stats import Moments
+from bnprobe.stats.fields import NONFINITE
+from bnprobe.stats.moments import Array
+
+AT_ONCE = 64
+"""Passes whose vectors are kept before they are pooled: a pool of two costs as much as one of many."""
+
+
+class GradientTotals:
+    """The backward passes of a site: `add` one, and `finished` for its record."""
+
+    def __init__(self) -> None:
+        self._n_passes = self._n_passes_dx = 0
+        self._packed: dict[str, Array] = {}
+        self._values: dict[str, list[Array]] = {}
+        self._pooled: dict[str, Moments] = {}
+        self._energy: Any = 0.0
+        self._gaps: dict[str, Array] = {}
+
+    def add(self, new: PassGradient) -> None:
+        """Join one pass."""
+        self._n_passes += 1
+        join_sums(self._packed, "dy", new.dy)
+        if new.dx is not None:
+            self._n_passes_dx += 1
+            join_sums(self._packed, "dx", new.dx)
+        self._energy = self._energy + new.energy
+        for name in ("gap_centre", "gap_map", "gap_weight"):
+            gap = getattr(new, name)
+            if gap is not None:
+                self._gaps[name] = np.fmax(self._gaps.get(name, gap), gap)
+        for name, vector in new.vectors.items():
+            self._values.setdefault(name, []).append(vector)
+            if len(self._values[name]) == AT_ONCE:
+                self._pooled[name] = self._moments(name)
+                self._values[name] = []
+
+    def _moments(self, name: str) -> Moments:
+        """Moments over passes of one of the vectors."""
+        known = self._pooled.get(name)
+        values = self._values[name]
+        new = Moments.of(np.array(values)) if values else None
+        if known is None or new is None:
+            one = known or new
+            assert one is not None
+            return one
+        return known.merge(new)
+
+    def finished(self) -> GradientRecord:
+        """Everything so far; later passes do not change it."""
+        sums = {name: rows.copy() for name, rows in self._packed.items()}
+        vectors = {name: self._moments(name) for name in self._values}
+        producer = None
+        if "norm" in vectors:
+            producer = ProducerRecord(
+                vectors["norm"], vectors["grad_norm"], vectors["angle"], self._gaps["gap_weight"]
+            )
+        return GradientRecord(
+            n_passes=self._n_passes,
+            n_passes_dx=self._n_passes_dx,
+            dy=moments_of(sums["dy"]),
+            dy_nonfinite=sums["dy"][NONFINITE],
+            dx=moments_of(sums["dx"]) if "dx" in sums else None,
+            **{name: vectors.get(name) for name in ("gamma", "beta", "importance")},
+            energy=self._energy,
+            gap_centre=self._gaps["gap_centre"],
+            gap_map=self._gaps["gap_map"],
+            producer=producer,
+        )

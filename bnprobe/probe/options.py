@@ -1,0 +1,69 @@
+"""The options of `attach`, checked in one place: a new one is a field here, and a parameter of `attach` and `record`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bnprobe.errors import BnprobeError
+from bnprobe.probe.backward.gradients import LossScaler
+from bnprobe.recording import Normalize
+
+
+@dataclass(frozen=True)
+class AttachOptions:
+    """What `attach` was asked for, as it was given; see there for what each option means.
+
+    Attributes:
+        patterns: The shell patterns of `layers`; None for every layer.
+        constants: `normalize` as plain data; None where it was not given.
+
+    Raises:
+        BnprobeError: An option is not what it should be.
+    """
+
+    layers: str | Sequence[str] | None = None
+    histograms: bool = True
+    gradients: bool = True
+    scaler: LossScaler | None = None
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None
+    patterns: tuple[str, ...] | None = field(init=False)
+    constants: Normalize | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patterns", _patterns_of(self.layers))
+        object.__setattr__(self, "constants", _constants_of(self.normalize))
+        if self.scaler is not None and not callable(getattr(self.scaler, "get_scale", None)):
+            raise BnprobeError(
+                f"scaler must have a method get_scale(), got {type(self.scaler).__name__}. Pass the loss scaler itself, "
+                "such as torch.amp.GradScaler()."
+            )
+
+
+def _patterns_of(layers: Any) -> tuple[str, ...] | None:
+    if layers is None:
+        return None
+    several = isinstance(layers, Iterable) and not isinstance(layers, str)
+    patterns = tuple(layers) if several else (layers,)
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise BnprobeError(
+            f"layers={layers!r} is not a path. Give a path or a shell pattern such as "
+            '"layer4.*", or a list of them.'
+        )
+    if not patterns:
+        raise BnprobeError("layers is empty, so there is nothing to probe. Leave it out for every layer.")
+    return patterns
+
+
+def _constants_of(normalize: Any) -> Normalize | None:
+    if normalize is None:
+        return None
+    try:
+        mean, std = (tuple(map(float, part)) for part in normalize)
+    except (TypeError, ValueError):
+        raise BnprobeError(
+            f"normalize={normalize!r} is not a pair of sequences. Give (mean, std), each with one number per input channel, "
+            "such as ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))."
+        ) from None
+    return Normalize(mean, std)

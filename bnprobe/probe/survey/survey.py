@@ -1,0 +1,69 @@
+"""One look at a model, taken when a probe is attached: everything that is asked of its modules, asked once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from bnprobe.norms import ModuleTree, folded_away, is_norm
+from bnprobe.probe.survey.compiled import runs_compiled
+from bnprobe.probe.survey.detect_by_output import candidates
+from bnprobe.probe.survey.select import choose, not_understood
+from bnprobe.probe.survey.unwrap import shown, unwrap
+
+
+@dataclass(frozen=True)
+class ModelSurvey:
+    """What the look found. It holds the model, so it is dropped once the hooks are in.
+
+    Attributes:
+        tree: Every module by the path that torch gives it, after wrappers around the whole model are taken off.
+        layers: The norm layers to hook by their path in a recording, which leaves out the names of wrappers inside;
+            none where all norms of the model are function calls.
+        not_understood: The class names of modules that look like norms but cannot be read, by path.
+        folded: Paths where a norm was folded into the convolution before it.
+        candidates: Modules that might turn out to be norms by what they do, one of each class, by path.
+        compiled: Whether one of `layers` is in a part that was compiled.
+    """
+
+    tree: ModuleTree
+    layers: Mapping[str, nn.Module]
+    not_understood: Mapping[str, str]
+    folded: tuple[str, ...]
+    candidates: Mapping[str, nn.Module]
+    compiled: bool
+
+    @property
+    def model(self) -> nn.Module:
+        """The model without wrappers around it."""
+        return self.tree.model
+
+    def named(self) -> Iterator[tuple[str, nn.Module]]:
+        """Every module by its path in a recording."""
+        return ((shown(path), module) for path, module in self.tree.modules.items())
+
+    def layer_names(self) -> dict[str, str]:
+        """The paths of `layers` in a recording by the path that torch gives their module."""
+        names = {id(module): name for name, module in self.layers.items()}
+        return {path: names[id(m)] for path, m in self.tree.modules.items() if id(m) in names}
+
+
+def survey_of(model: nn.Module, patterns: Collection[str] | None = None) -> ModelSurvey:
+    """Look at a model; `patterns` narrow the norm layers to paths that match one of them.
+
+    Raises NoNormLayers where there is none, and CannotProbe for TorchScript and exported graphs.
+    """
+    model, wrappers = unwrap(model)
+    tree = ModuleTree.of(model)
+    norms = frozenset(id(module) for module in tree.modules.values() if is_norm(module))
+    layers = choose(tree, norms, patterns)
+    return ModelSurvey(
+        tree=tree,
+        layers=layers,
+        not_understood=not_understood(tree),
+        folded=folded_away(tree),
+        candidates=candidates(tree, norms) if patterns is None else {},
+        compiled=runs_compiled(tree, wrappers, layers.values()),
+    )

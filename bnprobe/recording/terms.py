@@ -1,0 +1,35 @@
+"""What words mean in numbers where columns and rules both use them: near 0, dead, outlier, visible, far from eps."""
+
+from __future__ import annotations
+
+NEAR_ZERO = 1e-2
+"""|γ| below which a channel's output hardly varies: Frankle, Schwab & Morcos 2020 use the same."""
+
+DEAD_SIGMAS = 6.0
+"""Standard deviations above β that a dead channel would have to reach: a Gaussian does so once in a billion values."""
+
+DEAD_REACH = 1e-4
+"""Output at `DEAD_SIGMAS` below which a channel is dead: nothing that a next layer would notice."""
+
+OUTLIER = 6.0
+"""Root mean square, in units of the layer's median one, above which a channel is an outlier: the magnitude
+beyond which features cannot be quantized with the others (Dettmers et al. 2022)."""
+
+VISIBLE_SHIFT = 0.2
+"""Shift of a mean in running σ from which it has a size: the CIFAR ResNet-20 moves by up to 0.16 (root mean
+square, first norm) merely because its training images were cropped with black borders."""
+
+FORMULA_MISMATCH = 0.01
+"""Difference of output and formula, in units of the largest output, from which a layer does more than its kind."""
+
+HALF_MAX = 65504.0
+"""Largest number of half precision (float16)."""
+
+REACH_SIGMAS = 6.0
+"""Running standard deviations beyond the running mean up to which inputs are expected where none were measured."""
+
+TORCH_EPS = 1e-5
+"""What torch's batch, group, instance and layer norms add to the variance by default."""
+
+MANY_EPS = 100.0
+"""Times eps that a variance must be for eps to make less than 1 % of what the root is taken of."""

@@ -1,0 +1,87 @@
+"""What the rules found, findings that say the same together, and the page of every rule that found something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from bnprobe.recording import Recording, site_name
+from bnprobe.report.numbers import count, listed, shorten
+from bnprobe.report.page.blocks import Facts, FindingGroup, Findings, Prose, Section
+from bnprobe.rules.rule_docs import rule_page
+
+
+def findings_section(
+    findings: pd.DataFrame, recording: Recording | None = None, left_out: str = ""
+) -> Section:
+    """All findings; their places lead to the layers of `recording`. `left_out` says which are not shown."""
+    more = (Prose((left_out,)),) if left_out else ()
+    return Section("findings", "Findings", (_grouped(findings, recording), *more))
+
+
+def rule_sections(findings: pd.DataFrame) -> tuple[Section, ...]:
+    """The page of every rule that found something; a finding's rule id leads here."""
+    rules = sorted(set(findings["rule"]))
+    if not rules:
+        return ()
+    parts = tuple(
+        Section(f"rule-{rule}", rule, (Facts(tuple(rule_page(rule).items())),), folded=True) for rule in rules
+    )
+    return (Section("rules", "What the rules mean", (), parts=parts),)
+
+
+def _grouped(findings: pd.DataFrame, recording: Recording | None) -> Findings:
+    """Findings that say the same are shown once, with all their places; these lead to the layers of `recording`."""
+    layers = recording.layers if recording else ()
+    position = {(record.layer, record.call): i for i, record in enumerate(layers)}
+    groups = [
+        FindingGroup(
+            severity=str(severity),
+            rule=str(rule),
+            says=str(says),
+            places=tuple(_place(row) for _, row in group.iterrows()),
+            because=tuple(group["because"]),
+            do=group["do"].iloc[0],
+            source=group["source"].iloc[0],
+            at=tuple(_at(row, position) for row in group[["layer", "call", "channels"]].to_dict("records")),
+        )
+        for (severity, rule, says), group in findings.groupby(["severity", "rule", "says"], sort=False)
+    ]
+    return Findings(tuple(groups), "No findings.")
+
+
+def worst_finding(findings: pd.DataFrame) -> str:
+    """The first warning or worse in words, with where it holds and how many others there are; empty without any."""
+    serious = findings[findings["severity"] != "info"]
+    if serious.empty:
+        return ""
+    groups = [group for _, group in serious.groupby(["severity", "rule", "says"], sort=False)]
+    first = groups[0].iloc[0]
+    n = len(groups[0])
+    more = f" and {count(n - 1, 'other place')}" if n > 1 else ""
+    where = f" (at {_site(first)}{more})" if first["layer"] else ""
+    left = len(groups) - 1
+    others = f" {count(left, 'more finding')} {'is' if left == 1 else 'are'} listed below." if left else ""
+    says = str(first["says"]).removesuffix(".")
+    return f"{str(first['severity']).capitalize()}: {says}{where}.{others}"
+
+
+def _at(row: dict[Any, Any], position: dict[tuple[str, int], int]) -> tuple[int, int]:
+    """Layer and channel of a finding, -1 where it is about none, or about several channels."""
+    channels = row["channels"]
+    return position.get((row["layer"], row["call"]), -1), int(channels[0]) if len(channels) == 1 else -1
+
+
+def _place(row: pd.Series) -> str:
+    channels = list(row["channels"])
+    which = (
+        f", channel{'s' if len(channels) > 1 else ''} {listed([str(c) for c in channels], 6)}"
+        if channels
+        else ""
+    )
+    return f"{_site(row)}{which}" if row["layer"] else "the whole run"
+
+
+def _site(row: pd.Series) -> str:
+    return site_name(shorten(row["layer"], 60), row["call"])

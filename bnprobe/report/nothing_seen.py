@@ -1,0 +1,20 @@
+"""What to say of a recording that has nothing to report."""
+
+from __future__ import annotations
+
+from bnprobe.recording import Recording
+from bnprobe.report.numbers import count
+
+
+def nothing_seen(recording: Recording) -> str:
+    """What to say of a recording without a single call."""
+    if recording.layers:
+        return (
+            f"{count(recording.about.n_forwards, 'forward pass')} seen, but without a single value: the batches were "
+            "empty. Give batches with at least one sample."
+        )
+    n = len(recording.never_called)
+    return (
+        f"attached to {count(n, 'layer')}, {count(recording.about.n_forwards, 'forward pass')} seen. Run the object you "
+        "attached to; a deepcopy, an exported graph or a wrapper compiled earlier does not report here."
+    )

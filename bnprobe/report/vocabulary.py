@@ -1,0 +1,30 @@
+"""Words for values that stand in tables: kinds of norms, and roles of channels."""
+
+from __future__ import annotations
+
+KINDS = {
+    "batch_norm": "batch norm",
+    "layer_norm": "layer norm",
+    "group_norm": "group norm",
+    "instance_norm": "instance norm",
+    "rms_norm": "RMS norm",
+    "unknown_norm": "norm-like layer",
+}
+"""Kinds of norms as sentences call them; a registered kind goes by its own name."""
+
+ROLES = {
+    "dead": "dead",
+    "constant": "constant",
+    "rare": "rarely on",
+    "mixed": "active",
+    "linear": "always on",
+    "saturated": "saturated",
+    "unknown": "unknown",
+}
+"""Roles of channels as sentences call them."""
+
+
+def role_label(role: str) -> str:
+    """A role in a legend: in words, with its value in the tables where that is another."""
+    words = ROLES[role]
+    return words if words == role else f"{words} ({role})"

@@ -1,0 +1,55 @@
+"""Words that sentences of several rules share: counts in the right form, kinds of norms, and activations."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+KINDS = {"rms_norm": "RMS norm"}
+"""Kinds whose words are not those of their name."""
+
+ACTIVATIONS = {
+    "relu": "ReLU",
+    "relu6": "ReLU6",
+    "hardtanh": "Hardtanh",
+    "hardsigmoid": "Hardsigmoid",
+    "hardswish": "Hardswish",
+}
+"""As torch writes them."""
+
+
+def count(n: float, noun: str) -> str:
+    """1 channel, 2 channels, 3 batches, 1,000 samples."""
+    plural = noun + ("es" if noun.endswith(("s", "x", "ch")) else "s")
+    number = f"{n:,.0f}" if float(n).is_integer() else f"{n:g}"
+    return f"{number} {noun if n == 1 else plural}"
+
+
+def out_of(found: pd.DataFrame, channels: pd.DataFrame) -> str:
+    """How many of the layer's channels: 2 of 3 channels."""
+    return f"{len(found)} of {count(len(channels), 'channel')}"
+
+
+def in_all(channels: pd.DataFrame) -> str:
+    """That something holds for every channel of a layer."""
+    return f"in all {len(channels)} channels" if len(channels) > 1 else "in the only channel"
+
+
+def some(found: pd.DataFrame, channels: pd.DataFrame) -> str:
+    """All or some of the layer's channels, to open a sentence; without a number, so that layers can share it."""
+    return "All channels" if len(found) == len(channels) else "Some channels"
+
+
+def kind_words(kind: str, article: bool = False) -> str:
+    """A kind of norm in words: batch norm, RMS norm; with "a" or "an" where that is asked for."""
+    words = KINDS.get(kind, kind.replace("_", " "))
+    return (
+        f"{'an' if words[:1].lower() in 'aeiou' or words.startswith('RMS') else 'a'} {words}"
+        if article
+        else words
+    )
+
+
+def activation(follows: str) -> str:
+    """The activation after a norm as torch writes it; "activation" where it is not one of those that clip."""
+    names = {way.removeprefix("cat, ").partition("(")[0] for way in follows.split(" | ")}
+    return ACTIVATIONS.get(names.pop(), "activation") if len(names) == 1 else "activation"

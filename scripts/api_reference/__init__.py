@@ -1,0 +1,1 @@
+"""The API reference: one page made from the docstrings of everything public."""

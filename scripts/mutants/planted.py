@@ -1,0 +1,55 @@
+"""Planted mutants: put each into a copy of the package and demand that the named test fails.
+
+Exits with 1 when a mutant survives, with 2 when a list itself is wrong (text not found, or a test that
+fails without a mutant).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from scripts.mutants.lists import BadList, PlantedMutant, check, read
+from scripts.mutants.workers import FAILED, PASSED, copies, demand_green, mutated, prepare, run_tests, spread
+
+CAUGHT = "caught"
+
+
+def main(pattern: str, lists: list[Path], workers: int) -> int:
+    """Read the lists, check them against the code, try every mutant, print what became of it."""
+    prepare()
+    mutants = [mutant for mutant in read(lists) if mutant.is_chosen_by(pattern)]
+    if not mutants:
+        raise BadList(f"no mutant matches {pattern!r}. Give the name of a mutant or of a file, as 'm4*'.")
+    check(mutants)
+    with copies(workers) as desks:
+        demand_green(desks[0], sorted({mutant.test for mutant in mutants}))
+        outcomes = try_all(mutants, desks)
+    print_table(mutants, outcomes)
+    return int(any(outcome != CAUGHT for outcome in outcomes.values()))
+
+
+def try_all(mutants: list[PlantedMutant], desks: list[Path]) -> dict[str, str]:
+    """What became of each mutant, by name."""
+    done = spread(mutants, desks, outcome)
+    bar = tqdm(done, total=len(mutants), desc="mutants", disable=None, unit="mutant")
+    return {mutant.name: result for mutant, result in bar}
+
+
+def outcome(mutant: PlantedMutant, desk: Path) -> str:
+    """`caught` when the test fails, `SURVIVED` when it passes, `ERROR` when it could not run."""
+    with mutated(desk, mutant.file, mutant.mutate):
+        run = run_tests(desk, [mutant.test])
+    return {PASSED: "SURVIVED", FAILED: CAUGHT}.get(run.code, "ERROR")
+
+
+def print_table(mutants: list[PlantedMutant], outcomes: dict[str, str]) -> None:
+    """A line per mutant, the survivors last, where they are seen."""
+    width = max(len(mutant.name) for mutant in mutants)
+    for mutant in sorted(mutants, key=lambda mutant: outcomes[mutant.name] != CAUGHT):
+        print(f"{outcomes[mutant.name]:9} {mutant.name:{width}}  {mutant.breaks}")
+        if outcomes[mutant.name] != CAUGHT:
+            print(f"{'':9} {'':{width}}  {mutant.file}, expected to fail: {mutant.test}")
+    n_caught = sum(result == CAUGHT for result in outcomes.values())
+    print(f"{n_caught} of {len(mutants)} mutants caught")

@@ -1,0 +1,98 @@
+"""Norms that were folded away are found by what folding leaves."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from bnprobe.norms import ModuleTree
+from bnprobe.norms.folded import _is_matrix, folded_away, has_matrix
+
+
+def test_norms_that_were_folded_are_named():
+    """Fails if an identity elsewhere, or behind a convolution without bias, counts as a folded norm."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(3, 4, 3), nn.Identity()
+            self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, bias=False), nn.Identity()
+            self.fc, self.q_norm = nn.Linear(4, 4), nn.Identity()
+            self.conv3, self.drop = nn.Conv2d(4, 4, 3), nn.Identity()
+            self.body = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Identity())
+
+    assert folded_away(ModuleTree.of(Net())) == ("bn1", "body.1")
+
+
+class Named(nn.Module):
+    """A convolution, and behind it something under a name."""
+
+    def __init__(
+        self, name: str, behind: nn.Module, *, bias: bool = True, before: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, bias=bias) if before is None else before
+        self.add_module(name, behind)
+
+
+class OwnIdentity(nn.Identity):
+    """Not what folding leaves."""
+
+
+@pytest.mark.parametrize(
+    ("model", "places"),
+    [
+        (Named("bn1", nn.Identity()), ("bn1",)),
+        (Named("BatchNorm", nn.Identity()), ("BatchNorm",)),
+        (Named("norm", nn.Identity()), ("norm",)),
+        (Named("dropout", nn.Identity()), ()),
+        (Named("bn", nn.Identity(), bias=False), ()),
+        (Named("bn", OwnIdentity()), ()),
+        (Named("bn", nn.ReLU()), ()),
+        (Named("bn", nn.Identity(), before=nn.Linear(3, 4)), ()),
+        (Named("bn", nn.Identity(), before=nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())), ("bn",)),
+        (Named("bn", nn.Identity(), before=nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 3))), ()),
+        (Named("bn", nn.Identity(), before=nn.Sequential()), ()),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Identity()), ("1",)),
+        (nn.Sequential(nn.Identity(), nn.Conv2d(3, 4, 3)), ()),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Identity()), ()),
+        (nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Identity())), ("0.1",)),
+        (
+            nn.Sequential(OrderedDict(a=Named("bn", nn.Identity()), b=Named("norm", nn.Identity()))),
+            ("a.bn", "b.norm"),
+        ),
+    ],
+)  # fmt: skip
+def test_an_identity_in_the_place_of_a_norm(model: nn.Module, places: tuple[str, ...]) -> None:
+    """Fails if an identity that the architecture chose is called a folded norm, or one behind a folded pair is missed."""
+    assert folded_away(ModuleTree.of(model)) == places
+
+
+@pytest.mark.parametrize(
+    ("shape", "mixes"),
+    [
+        ((3,), False),
+        ((1, 3, 1, 1), False),
+        ((1, 1), False),
+        ((), False),
+        ((3, 2), True),
+        ((4, 3, 3, 3), True),
+        ((2, 2), True),
+    ],
+)
+def test_parameters_that_mix_channels(shape: tuple[int, ...], mixes: bool) -> None:
+    """Fails if a vector in any shape is taken for a matrix, or a matrix for a vector."""
+    assert _is_matrix(torch.ones(shape)) is mixes
+    module = nn.Module()
+    module.register_parameter("p", nn.Parameter(torch.ones(shape)))
+    assert has_matrix([module]) is mixes
+
+
+def test_a_matrix_inside_or_to_come_mixes() -> None:
+    """Fails if only a module's own parameters are looked at, or a lazy one is asked for its size."""
+    assert has_matrix(nn.Sequential(nn.BatchNorm2d(3), nn.Linear(2, 2)).modules())
+    assert not has_matrix(nn.Sequential(nn.BatchNorm2d(3), nn.PReLU(4)).modules())
+    assert has_matrix([nn.LazyLinear(3)])

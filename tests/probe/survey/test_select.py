@@ -1,0 +1,42 @@
+"""Which layers are chosen, and what is said where there are none."""
+
+from __future__ import annotations
+
+import pytest
+from support.models import BY_NAME, Mixed, StrangeNorm
+from torch import nn
+
+import bnprobe
+from bnprobe.errors import NoNormLayers
+
+
+def test_layers_narrow_by_path():
+    """Fails if a pattern is ignored, or matched somewhere inside the path."""
+    case = BY_NAME["mixed"]
+    model, (x, *_) = case.model(), case.batches()
+    for pattern, expected in (("?n", ["bn", "gn", "ln"]), (["rms", "b*"], ["bn", "rms"])):
+        with bnprobe.attach(model, layers=pattern) as probe:
+            model(x)
+        assert [r.layer for r in probe.recording.layers] == expected
+        assert probe.recording.never_called == ()
+
+
+def test_no_norms_says_what_to_do():
+    """Fails if a model without norms is probed in silence, or the advice is missing."""
+    with pytest.raises(NoNormLayers, match=r"Check that Conv\+BN were not fused"):
+        bnprobe.attach(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()))
+
+
+def test_unknown_norms_are_named_with_the_way_to_teach_them():
+    """Fails if the closest class is not named, or the call that teaches it."""
+    with pytest.raises(
+        NoNormLayers, match=r"Teach me with bnprobe.register_norm\(StrangeNorm, describe\)"
+    ) as caught:
+        bnprobe.attach(nn.Sequential(StrangeNorm(), StrangeNorm()))
+    assert "2 modules" in str(caught.value)
+
+
+def test_no_match_shows_real_paths():
+    """Fails if a pattern without a match records nothing in silence."""
+    with pytest.raises(NoNormLayers, match="have paths like bn, gn, ln"):
+        bnprobe.attach(Mixed(), layers="layer4.*")
