@@ -12,12 +12,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bnprobe.reductions.packed import BAD, FIELDS, N_IMAGES, N_MOMENTS, add_mapped, moments_of, packed
 from torch import Tensor
 
 import bnprobe
-from bnprobe.reductions import Affine, PerSample, Reading, ReadRequest, Share, compiled, products, reference
+from bnprobe.reductions import (
+    Affine,
+    PerSample,
+    Reading,
+    ReadRequest,
+    Share,
+    add_mapped,
+    compiled,
+    moments_of,
+    packed,
+    products,
+    reference,
+)
 from bnprobe.stats import Moments
+from bnprobe.stats.fields import FIELDS, IMAGES, NONFINITE, OF_IMAGES, ORIGIN, POSITIVE
 from bnprobe.stats.histogram import N_BINS, SIDE
 
 cpu = compiled()
@@ -109,10 +121,10 @@ def test_every_number_of_a_read(shape, dtype, layout):
     x = laid_out(values(shape, dtype), layout)
     n, c, _ = shape
     assert_same(
-        *both(x, origin=np.linspace(0, 3, c), gate=a_map(c), bins=a_map(c, seed=4), own=PerSample(1e-3, True))
+        *both(x, origin=np.linspace(0, 3, c), gate=a_map(c), bins=a_map(c, seed=4), per_sample=PerSample(1e-3, True))
     )
     each = {"gate": a_map(c, n), "bins": a_map(c, n, seed=4), "share": Share(3, 2)}
-    assert_same(*both(x, keep_rows=True, own=PerSample(1e-3, False), **each))
+    assert_same(*both(x, keep_rows=True, per_sample=PerSample(1e-3, False), **each))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -146,7 +158,7 @@ def test_values_that_are_not_finite(dtype, layout):
     x = laid_out(values((3, 130, 40), dtype), layout)
     x[0, 0, 1], x[1, 2, 3], x[0, 2, 0], x[2, 77, 39] = torch.nan, torch.inf, -torch.inf, torch.nan
     x[1, 1], x[:, 5], x[:, 129, 0] = torch.nan, torch.inf, torch.nan
-    found, twin = both(x, gate=a_map(130), bins=a_map(130, seed=4), keep_rows=True, own=PerSample(1e-3, True))
+    found, twin = both(x, gate=a_map(130), bins=a_map(130, seed=4), keep_rows=True, per_sample=PerSample(1e-3, True))
     assert_same(found, twin)
     assert found.n_nonfinite[[0, 1, 2, 5, 77]].tolist() == [1, 40, 2, 120, 1]
 
@@ -286,9 +298,9 @@ def test_constants_of_the_loops_are_those_of_the_statistics():
     from bnprobe.reductions.cpu import channels, tally, totals
 
     assert (tally.N_BINS, tally.SIDE) == (N_BINS, SIDE)
-    assert channels.N_OUT == len(FIELDS) == totals.POSITIVE + 1
-    assert FIELDS[totals.ORIGIN : totals.BAD] == FIELDS[N_MOMENTS : N_MOMENTS + N_IMAGES]
-    assert FIELDS[totals.IMAGES] == "images"
+    assert channels.N_OUT == totals.N_FIELDS == len(FIELDS)
+    assert FIELDS[ORIGIN:NONFINITE] == OF_IMAGES
+    assert (FIELDS[IMAGES], FIELDS[NONFINITE], FIELDS[POSITIVE]) == ("images", "nonfinite", "positive")
 
 
 def test_the_rotating_share_counts_every_image_in_turn():
@@ -325,7 +337,7 @@ def test_totals_add_as_the_statistics_merge():
 def test_the_image_of_a_total_is_added(loops, monkeypatch):
     """Fails if a reading that is mapped and added at once is not what `Moments.affine` and `merge` make of it."""
     if not loops:
-        monkeypatch.setattr(sys.modules["bnprobe.reductions.packed"], "_loops", lambda: None)
+        monkeypatch.setattr(sys.modules["bnprobe.reductions.dispatch"], "compiled", lambda: None)
     scale = np.array([2.0, -0.5, 0.0, np.nan, 1.0])
     map_ = Affine(np.linspace(-1, 1, 5), scale, np.array([0.0, 1.0, 2.0, 3.0, np.inf]))
     total, moments, bad = packed(Moments.empty(5)), Moments.empty(5), np.zeros(5)
@@ -340,8 +352,8 @@ def test_the_image_of_a_total_is_added(loops, monkeypatch):
         np.testing.assert_allclose(
             getattr(moments_of(total), name), value, rtol=1e-9, atol=1e-9, err_msg=name
         )
-    np.testing.assert_array_equal(total[BAD], bad)
-    assert not total[N_MOMENTS : N_MOMENTS + N_IMAGES].any()
+    np.testing.assert_array_equal(total[NONFINITE], bad)
+    assert not total[ORIGIN:NONFINITE].any()
     assert bad.tolist()[3] == sum(s[0] * s[2] for s in [(4, 5, 50), (1, 5, 3), (3, 5, 9)])
 
 
