@@ -12,18 +12,18 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from bnprobe.reductions.packed import POSITIVE
 from bnprobe.reductions.reading import Counts, Reading
 from bnprobe.stats import Moments
+from bnprobe.stats.fields import POSITIVE
 from bnprobe.stats.moments import Array
 
 
 class DeviceReading(Reading):
-    """What `cuda.read` left on the device, float64; the fields are those of `Reading`.
+    """What `gpu.engine.read` left on the device, float64; the fields are those of `Reading`.
 
-    `packed` has shape (16, C), `histogram` (C, N_BINS), `rows` (7, N, C), `packed_own` (16, 2); `gated` says
-    whether positive values were counted. `n_images` and `n_values` are those that were offered: which of
-    them were finite is not known before someone looks.
+    With F for the number of `stats.fields.FIELDS`: `packed` has shape (F, C), `histogram` (C, N_BINS), `rows`
+    (7, N, C), `packed_per_sample` (F, 2); `gated` says whether positive values were counted. `n_images` and
+    `n_values` are those that were offered: which of them were finite is not known before someone looks.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class DeviceReading(Reading):
         gated: bool,
         histogram: Tensor | None,
         rows: Tensor | None,
-        own: Tensor | None,
+        per_sample: Tensor | None,
         offered: tuple[int, int],
     ) -> None:
         # the base is frozen, and its fields are worked out below when they are asked for
-        self.__dict__.update(there=(packed, histogram, rows, own), gated=gated, offered=offered)
+        self.__dict__.update(there=(packed, histogram, rows, per_sample), gated=gated, offered=offered)
 
     there: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
     gated: bool
@@ -68,10 +68,10 @@ class DeviceReading(Reading):
         return None if self.there[2] is None else Moments(*self._home[2])
 
     @cached_property
-    def packed_own(self) -> Array | None:
-        """As `Reading.packed_own`; that there are none can be known without looking."""
-        own: Array | None = None if self.there[3] is None else self._home[3]
-        return own
+    def packed_per_sample(self) -> Array | None:
+        """As `Reading.packed_per_sample`; that there are none can be known without looking."""
+        per_sample: Array | None = None if self.there[3] is None else self._home[3]
+        return per_sample
 
     @property
     def n_values(self) -> float:
@@ -85,7 +85,7 @@ class DeviceReading(Reading):
 
     def about(self, origin: Array) -> Reading:  # type: ignore[override]
         """As `Reading.about`; it looks."""
-        return Reading(self.packed, self.counts, self.rows, self.packed_own).about(origin)
+        return Reading(self.packed, self.counts, self.rows, self.packed_per_sample).about(origin)
 
     def is_like(self, other: Self) -> bool:
         """Whether the same was asked of both, so that they add."""

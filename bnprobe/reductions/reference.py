@@ -9,47 +9,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.reductions.packed import packed
-from bnprobe.reductions.reading import WHOLE, Affine, Counts, PerSample, Reading, Share, per_sample_array
+from bnprobe.reductions.packing import packed
+from bnprobe.reductions.reading import Counts, Reading, float64_copy
+from bnprobe.reductions.request import BASIC, WHOLE, Affine, PerSample, ReadRequest, Share
 from bnprobe.stats import N_BINS, ImageMoments, Moments
 from bnprobe.stats.histogram import BINS_PER_OCTAVE, N_OCTAVES, SIDE
 from bnprobe.stats.moments import Array
 
 CHUNK = 1 << 22
-"""Values turned into float64 at a time: 32 MB, so that memory does not follow the batch size."""
+"""Values turned into float64 at a time: 32 MB, so that RAM does not follow the batch size."""
 
 
-def read(
-    x: Tensor,
-    *,
-    origin: Array | None = None,
-    gate: Affine | None = None,
-    bins: Affine | None = None,
-    share: Share = WHOLE,
-    own: PerSample | None = None,
-    keep_rows: bool = False,
-) -> Reading:
-    """Everything that one read of x, shape (N, C, P), can tell.
+def can_read(x: Tensor) -> bool:
+    """Whether this tensor can be read: always."""
+    return True
 
-    `origin` (C,) is the point about which an image's mean square is taken, the channel's own mean
-    where it is None. `gate`, `bins` and `share` ask for the counts of `count`, `own` for those of
-    `positions`, `keep_rows` for the moments of each (sample, channel).
-    """
+
+def read(x: Tensor, request: ReadRequest = BASIC) -> Reading:
+    """Everything that one read of x, shape (N, C, P), can tell."""
+    origin, gate, bins, share, per_sample, keep_rows = request
     _, n_channels, n_positions = x.shape
     lone = n_positions == 1 and not keep_rows
     # one value per image: rows of one value would be larger than x itself, so turn the tensor round
     parts = [_row_moments(part.transpose(0, 2) if lone else part) for part in _chunks(x)]
     rows = Moments.concatenate([part for part, _ in parts]) if parts else Moments.empty((0, n_channels))
-    nonfinite = sum((bad for _, bad in parts), np.zeros(n_channels))
     moments = rows.pool()
     about = moments.mean if origin is None else origin
     images = ImageMoments.of_values(moments, about) if lone else ImageMoments.of(rows, about)
     counts = count(x, gate, bins, share)
+    sums: dict[str, Any] = {
+        name: sum(part[name] for _, part in parts) for name in (parts[0][1] if parts else ())
+    }
     return Reading(
-        packed(moments, images, nonfinite, counts.n_positive),
+        packed(moments, images, **sums, positive=counts.n_positive),
         counts,
         rows if keep_rows else None,
-        np.concatenate([packed(m) for m in positions(x, own)], axis=1) if own else None,
+        np.concatenate([packed(m) for m in positions(x, per_sample)], axis=1) if per_sample else None,
     )
 
 
@@ -61,8 +56,8 @@ def _chunks(x: Tensor) -> Iterator[Tensor]:
         yield x[start : start + step]
 
 
-def _row_moments(x: Tensor) -> tuple[Moments, Array]:
-    """Moments over positions of each (sample, channel), and the non-finite count per channel."""
+def _row_moments(x: Tensor) -> tuple[Moments, dict[str, Array]]:
+    """Moments over positions of each (sample, channel), and what adds up per channel (see `stats.fields`)."""
     x64 = _float64(x)
     seen = torch.isfinite(x64)
     whole = bool(seen.all())
@@ -80,7 +75,17 @@ def _row_moments(x: Tensor) -> tuple[Moments, Array]:
     low = (x64 if whole else torch.where(seen, x64, torch.inf)).amin(2)
     high = (x64 if whole else torch.where(seen, x64, -torch.inf)).amax(2)
     fields = (n, mean, d2.sum(2), (d2 * d).sum(2), (d2 * d2).sum(2), low, high)
-    return Moments(*(_numpy(field) for field in fields)), _numpy((~seen).sum((0, 2)).double())
+    return Moments(*(_numpy(field) for field in fields)), _sums(x0, seen)
+
+
+def _sums(x: Tensor, seen: Tensor) -> dict[str, Array]:
+    """The sums of `stats.fields`, shape (C,), but for `positive`, which needs a gate: see `count`.
+
+    `x` has zeros in the place of values that are not finite, which are those that were not `seen`.
+    """
+    return {
+        "nonfinite": _numpy((~seen).sum((0, 2)).double()),
+    }
 
 
 def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WHOLE) -> Counts:
@@ -116,7 +121,7 @@ def _histogram(z: Tensor) -> Array:
     return per_channel
 
 
-def positions(x: Tensor, own: PerSample) -> tuple[Moments, Moments]:
+def positions(x: Tensor, asked: PerSample) -> tuple[Moments, Moments]:
     """What a layer or RMS norm itself computes at each position, over all samples and positions.
 
     The mean over channels, and the log of what it divides by the root of: variance (divisor C; the
@@ -126,9 +131,9 @@ def positions(x: Tensor, own: PerSample) -> tuple[Moments, Moments]:
     for part in _chunks(x):
         x64 = _float64(part)
         mean = x64.mean(1)
-        square = ((x64 - mean[:, None]) ** 2).mean(1) if own.centred else (x64 * x64).mean(1)
+        square = ((x64 - mean[:, None]) ** 2).mean(1) if asked.centred else (x64 * x64).mean(1)
         means = means.merge(Moments.of(_numpy(mean).reshape(-1, 1)))
-        logs = logs.merge(Moments.of(_numpy(torch.log(square + own.eps)).reshape(-1, 1)))
+        logs = logs.merge(Moments.of(_numpy(torch.log(square + asked.eps)).reshape(-1, 1)))
     return means, logs
 
 
@@ -144,4 +149,4 @@ def _numpy(x: Tensor) -> Any:
 def products(w: Tensor, g: Tensor) -> Array:
     """Of two tensors (C, K), per row: the length of w, the length of g, and the sum of w * g, shape (3, C)."""
     lengths = (torch.linalg.vector_norm(v, dim=1) for v in (w, g))
-    return np.stack([per_sample_array(v) for v in (*lengths, torch.linalg.vecdot(w, g))])
+    return np.stack([float64_copy(v) for v in (*lengths, torch.linalg.vecdot(w, g))])

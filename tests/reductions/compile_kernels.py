@@ -11,7 +11,7 @@ from triton.compiler import ASTSource
 
 from bnprobe.reductions.gpu.channels import join_rows
 from bnprobe.reductions.gpu.rows import sum_rows
-from bnprobe.reductions.gpu.tally import bin_values, pass_rows
+from bnprobe.reductions.gpu.tally import bin_values, count_positive
 from bnprobe.reductions.gpu.totals import add_packed
 
 TARGET = GPUTarget("cuda", 80, 32)
@@ -44,5 +44,5 @@ compile_kernel(sum_rows, 1, {"BC": 1, "BP": 16, "SHORT": True, "C": 1, "P": 1, *
 compile_kernel(join_rows, 4, {"kept": None, "LONE": False, "BN": 64, "BC": 4})
 compile_kernel(join_rows, 4, {"origins": None, "LONE": True, "BN": 1, "BC": 256})
 compile_kernel(bin_values, 4, {"SP": 1, "CHUNK": 8192, "BLOCK": 1024})
-compile_kernel(pass_rows, 4, {"BC": 1, "BP": 512, **NEIGHBOURS})
+compile_kernel(count_positive, 4, {"BC": 1, "BP": 512, **NEIGHBOURS})
 compile_kernel(add_packed, 4, {"BC": 128})

@@ -15,9 +15,21 @@ import torch
 from torch import Tensor
 
 import bnprobe
-from bnprobe.reductions import Affine, PerSample, Reading, Share, compiled, products, reference
-from bnprobe.reductions.packed import BAD, FIELDS, N_IMAGES, N_MOMENTS, add_mapped, moments_of, packed
+from bnprobe.reductions import (
+    Affine,
+    PerSample,
+    Reading,
+    ReadRequest,
+    Share,
+    add_mapped,
+    compiled,
+    moments_of,
+    packed,
+    products,
+    reference,
+)
 from bnprobe.stats import Moments
+from bnprobe.stats.fields import FIELDS, IMAGES, NONFINITE, OF_IMAGES, ORIGIN, POSITIVE
 from bnprobe.stats.histogram import N_BINS, SIDE
 
 cpu = compiled()
@@ -77,7 +89,7 @@ def assert_same(found: Reading, twin: Reading) -> None:
     assert (found.rows is None) == (twin.rows is None)
     if found.rows is not None and twin.rows is not None:
         assert_close(found.rows, twin.rows)
-    for mine, other in zip(found.own or (), twin.own or (), strict=True):
+    for mine, other in zip(found.per_sample or (), twin.per_sample or (), strict=True):
         np.testing.assert_array_equal(mine.n, other.n)
         np.testing.assert_allclose(mine.mean, other.mean, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(mine.m2, other.m2, rtol=1e-6, atol=1e-20)
@@ -98,7 +110,7 @@ def assert_same_images(found: Reading, twin: Reading) -> None:
 
 def both(x: Tensor, **asked: object) -> tuple[Reading, Reading]:
     assert cpu.can_read(x)
-    return cpu.read(x, **asked), reference.read(x, **asked)
+    return cpu.read(x, ReadRequest(**asked)), reference.read(x, ReadRequest(**asked))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -109,10 +121,10 @@ def test_every_number_of_a_read(shape, dtype, layout):
     x = laid_out(values(shape, dtype), layout)
     n, c, _ = shape
     assert_same(
-        *both(x, origin=np.linspace(0, 3, c), gate=a_map(c), bins=a_map(c, seed=4), own=PerSample(1e-3, True))
+        *both(x, origin=np.linspace(0, 3, c), gate=a_map(c), bins=a_map(c, seed=4), per_sample=PerSample(1e-3, True))
     )
     each = {"gate": a_map(c, n), "bins": a_map(c, n, seed=4), "share": Share(3, 2)}
-    assert_same(*both(x, keep_rows=True, own=PerSample(1e-3, False), **each))
+    assert_same(*both(x, keep_rows=True, per_sample=PerSample(1e-3, False), **each))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -136,7 +148,7 @@ def test_more_channels_than_a_board_is_wide(layout):
     """Fails if channels side by side are written past the end of a board: DenseNet-161 ends in 2,208 of them."""
     x = laid_out(values((3, 2500, 1)), layout)
     bins = a_map(2500)
-    assert_same(cpu.read(x, bins=bins), reference.read(x, bins=bins))
+    assert_same(cpu.read(x, ReadRequest(bins=bins)), reference.read(x, ReadRequest(bins=bins)))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -146,7 +158,7 @@ def test_values_that_are_not_finite(dtype, layout):
     x = laid_out(values((3, 130, 40), dtype), layout)
     x[0, 0, 1], x[1, 2, 3], x[0, 2, 0], x[2, 77, 39] = torch.nan, torch.inf, -torch.inf, torch.nan
     x[1, 1], x[:, 5], x[:, 129, 0] = torch.nan, torch.inf, torch.nan
-    found, twin = both(x, gate=a_map(130), bins=a_map(130, seed=4), keep_rows=True, own=PerSample(1e-3, True))
+    found, twin = both(x, gate=a_map(130), bins=a_map(130, seed=4), keep_rows=True, per_sample=PerSample(1e-3, True))
     assert_same(found, twin)
     assert found.n_nonfinite[[0, 1, 2, 5, 77]].tolist() == [1, 40, 2, 120, 1]
 
@@ -193,7 +205,7 @@ def test_two_valued_rows_stay_possible(n_positions, layout):
     rng = np.random.default_rng(2)
     coin = rng.random((4, 6, n_positions)) < np.array([0.5, 0.01, 0.99, 0.1, 0.5, 0.7])[:, None]
     x = laid_out(torch.tensor(np.where(coin, 0.7, 0.1), dtype=torch.float32), layout)
-    found = cpu.read(x, keep_rows=True)
+    found = cpu.read(x, ReadRequest(keep_rows=True))
     found.moments.check_sane()
     found.rows.check_sane()
 
@@ -286,9 +298,9 @@ def test_constants_of_the_loops_are_those_of_the_statistics():
     from bnprobe.reductions.cpu import channels, tally, totals
 
     assert (tally.N_BINS, tally.SIDE) == (N_BINS, SIDE)
-    assert channels.N_OUT == len(FIELDS) == totals.POSITIVE + 1
-    assert FIELDS[totals.ORIGIN : totals.BAD] == FIELDS[N_MOMENTS : N_MOMENTS + N_IMAGES]
-    assert FIELDS[totals.IMAGES] == "images"
+    assert channels.N_OUT == totals.N_FIELDS == len(FIELDS)
+    assert FIELDS[ORIGIN:NONFINITE] == OF_IMAGES
+    assert (FIELDS[IMAGES], FIELDS[NONFINITE], FIELDS[POSITIVE]) == ("images", "nonfinite", "positive")
 
 
 def test_the_rotating_share_counts_every_image_in_turn():
@@ -297,7 +309,7 @@ def test_the_rotating_share_counts_every_image_in_turn():
     unit = Affine(np.zeros(3), np.ones(3), np.zeros(3))
     total = sum(cpu.count(x, None, unit, Share(4, first)).histogram for first in range(4))
     np.testing.assert_array_equal(total, reference.count(x, None, unit).histogram)
-    assert cpu.read(x, bins=unit, share=Share(4, 1)).counts.histogram.sum() == 50 * 3
+    assert cpu.read(x, ReadRequest(bins=unit, share=Share(4, 1))).counts.histogram.sum() == 50 * 3
 
 
 def test_totals_add_as_the_statistics_merge():
@@ -305,8 +317,8 @@ def test_totals_add_as_the_statistics_merge():
     parts = [values((n, 5, p), seed=n) for n, p in ((1, 3), (4, 50), (2, 1), (3, 700))]
     parts[1][0, 2] = torch.nan
     parts[2][:, 3] = torch.nan
-    readings = [reference.read(x, origin=np.full(5, i / 2)) for i, x in enumerate(parts)]
-    empty = reference.read(torch.zeros(0, 5, 3), origin=np.zeros(5))
+    readings = [reference.read(x, ReadRequest(origin=np.full(5, i / 2))) for i, x in enumerate(parts)]
+    empty = reference.read(torch.zeros(0, 5, 3), ReadRequest(origin=np.zeros(5)))
     total = empty.packed.copy()
     for reading in [*readings, empty]:
         cpu.add(total, reading.packed)
@@ -325,14 +337,14 @@ def test_totals_add_as_the_statistics_merge():
 def test_the_image_of_a_total_is_added(loops, monkeypatch):
     """Fails if a reading that is mapped and added at once is not what `Moments.affine` and `merge` make of it."""
     if not loops:
-        monkeypatch.setattr(sys.modules["bnprobe.reductions.packed"], "_loops", lambda: None)
+        monkeypatch.setattr(sys.modules["bnprobe.reductions.dispatch"], "compiled", lambda: None)
     scale = np.array([2.0, -0.5, 0.0, np.nan, 1.0])
     map_ = Affine(np.linspace(-1, 1, 5), scale, np.array([0.0, 1.0, 2.0, 3.0, np.inf]))
     total, moments, bad = packed(Moments.empty(5)), Moments.empty(5), np.zeros(5)
     for seed, shape in enumerate([(4, 5, 50), (1, 5, 3), (0, 5, 3), (3, 5, 9)]):
         x = values(shape, seed=seed)
         x[:1, 1, :1] = torch.inf
-        reading = reference.read(x, origin=np.zeros(5))
+        reading = reference.read(x, ReadRequest(origin=np.zeros(5)))
         before, after = reading.moments, reading.moments.affine(map_.scale, map_.offset, map_.origin)
         add_mapped(total, reading.packed, map_)
         moments, bad = moments.merge(after), bad + before.n + reading.n_nonfinite - after.n
@@ -340,8 +352,8 @@ def test_the_image_of_a_total_is_added(loops, monkeypatch):
         np.testing.assert_allclose(
             getattr(moments_of(total), name), value, rtol=1e-9, atol=1e-9, err_msg=name
         )
-    np.testing.assert_array_equal(total[BAD], bad)
-    assert not total[N_MOMENTS : N_MOMENTS + N_IMAGES].any()
+    np.testing.assert_array_equal(total[NONFINITE], bad)
+    assert not total[ORIGIN:NONFINITE].any()
     assert bad.tolist()[3] == sum(s[0] * s[2] for s in [(4, 5, 50), (1, 5, 3), (3, 5, 9)])
 
 
@@ -368,13 +380,13 @@ def test_threads_share_the_work(shape, layout):
 def test_two_python_threads_at_once():
     """Fails if passes in two threads meet in one buffer, or if the thread layer cannot be entered twice."""
     tensors = [values((8, 64, 400), seed=seed) for seed in range(4)]
-    expected = [reference.read(x, origin=np.zeros(64)) for x in tensors]
+    expected = [reference.read(x, ReadRequest(origin=np.zeros(64))) for x in tensors]
     faults: list[BaseException] = []
 
     def work(i: int) -> None:
         try:
             for _ in range(20):
-                assert_same(cpu.read(tensors[i], origin=np.zeros(64)), expected[i])
+                assert_same(cpu.read(tensors[i], ReadRequest(origin=np.zeros(64))), expected[i])
         except BaseException as fault:
             faults.append(fault)
 
@@ -400,7 +412,7 @@ def test_inputs_are_not_modified(layout):
     """Fails if a loop writes where it reads."""
     x = laid_out(values((3, 5, 40)), layout)
     before = x.clone()
-    cpu.read(x, gate=a_map(5), bins=a_map(5), own=PerSample(1e-5, True), keep_rows=True)
+    cpu.read(x, ReadRequest(gate=a_map(5), bins=a_map(5), per_sample=PerSample(1e-5, True), keep_rows=True))
     torch.testing.assert_close(x, before, rtol=0, atol=0)
 
 
@@ -531,7 +543,7 @@ def test_nothing_is_read_beyond_the_end_of_an_array():
     """Fails if loops, which do not look where an array ends, are given one that is too short."""
     x = values((2, 5, 7))
     with pytest.raises(ValueError, match=r"4 channels.* 5"):
-        cpu.read(x, origin=np.zeros(4))
+        cpu.read(x, ReadRequest(origin=np.zeros(4)))
     with pytest.raises(ValueError, match="do not add"):
         cpu.add(cpu.read(x).packed, cpu.read(x[:, :4]).packed)
     w = torch.randn(6, 3)

@@ -27,6 +27,7 @@ from .test_cpu import LAYOUTS, a_map, assert_close, assert_same_images, laid_out
 
 pytest.importorskip("triton", reason="triton ships with torch's CUDA builds only")
 
+from bnprobe.reductions import ReadRequest
 from bnprobe.reductions.gpu import engine
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
@@ -56,7 +57,7 @@ def assert_same(found: Reading, twin: Reading) -> None:
     assert (found.rows is None) == (twin.rows is None)
     if found.rows is not None and twin.rows is not None:
         assert_close(found.rows, twin.rows)
-    for mine, other in zip(found.own or (), twin.own or (), strict=True):
+    for mine, other in zip(found.per_sample or (), twin.per_sample or (), strict=True):
         np.testing.assert_array_equal(mine.n, other.n)
         spread = np.sqrt(other.m2 / np.maximum(other.n, 1)) + np.abs(other.mean)
         assert np.all(np.abs(mine.mean - other.mean) <= 1e-6 * spread)
@@ -66,7 +67,7 @@ def assert_same(found: Reading, twin: Reading) -> None:
 
 def both(x: Tensor, **asked: object) -> tuple[Reading, Reading]:
     assert engine.can_read(x)
-    return engine.read(x, **asked), reference.read(x, **asked)
+    return engine.read(x, ReadRequest(**asked)), reference.read(x, ReadRequest(**asked))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -76,9 +77,9 @@ def test_every_number_of_a_read(shape, layout):
     x = there(values(shape), layout)
     n, c, _ = shape
     origin = np.linspace(0, 3, c)
-    assert_same(*both(x, origin=origin, gate=a_map(c), bins=a_map(c, seed=4), own=PerSample(1e-3, True)))
+    assert_same(*both(x, origin=origin, gate=a_map(c), bins=a_map(c, seed=4), per_sample=PerSample(1e-3, True)))
     each = {"gate": a_map(c, n), "bins": a_map(c, n, seed=4), "share": Share(3, 2)}
-    assert_same(*both(x, keep_rows=True, own=PerSample(1e-3, False), **each))
+    assert_same(*both(x, keep_rows=True, per_sample=PerSample(1e-3, False), **each))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[:2])
@@ -99,7 +100,7 @@ def test_larger_shapes(shape, dtype, layout):
     x, (n, c, _) = there(values(shape, dtype), layout), shape
     assert_same(*both(x, origin=np.linspace(0, 3, c), gate=a_map(c), bins=a_map(c, seed=4)))
     assert_same(
-        *both(x, keep_rows=True, gate=a_map(c, n), own=PerSample(1e-3, True), bins=a_map(c, n, seed=4))
+        *both(x, keep_rows=True, gate=a_map(c, n), per_sample=PerSample(1e-3, True), bins=a_map(c, n, seed=4))
     )
 
 
@@ -126,7 +127,7 @@ def test_values_that_are_not_finite(dtype, layout):
     x = there(values((3, 70, 40), dtype), layout)
     x[0, 0, 1], x[1, 2, 3], x[0, 2, 0], x[2, 37, 39] = torch.nan, torch.inf, -torch.inf, torch.nan
     x[1, 1], x[:, 5], x[:, 69, 0] = torch.nan, torch.inf, torch.nan
-    found, twin = both(x, gate=a_map(70), bins=a_map(70, seed=4), keep_rows=True, own=PerSample(1e-3, True))
+    found, twin = both(x, gate=a_map(70), bins=a_map(70, seed=4), keep_rows=True, per_sample=PerSample(1e-3, True))
     assert_same(found, twin)
     assert found.n_nonfinite[[0, 1, 2, 5, 37]].tolist() == [1, 40, 2, 120, 1]
 
@@ -180,7 +181,7 @@ def test_two_valued_rows_stay_possible(n_positions, layout):
     rng = np.random.default_rng(2)
     coin = rng.random((4, 6, n_positions)) < np.array([0.5, 0.01, 0.99, 0.1, 0.5, 0.7])[:, None]
     x = there(torch.tensor(np.where(coin, 0.7, 0.1), dtype=torch.float32), layout)
-    found = engine.read(x, keep_rows=True)
+    found = engine.read(x, ReadRequest(keep_rows=True))
     found.moments.check_sane()
     found.rows.check_sane()
 
@@ -215,7 +216,7 @@ def test_gates_are_exact_at_the_edge(at):
             gate = Affine(np.full(2, exactly), np.full(2, sign), np.zeros(2))
             expected = reference.count(x, gate, None).n_positive.tolist()
             assert engine.count(x, gate, None).n_positive.tolist() == expected
-            assert engine.read(x, gate=gate).counts.n_positive.tolist() == expected
+            assert engine.read(x, ReadRequest(gate=gate)).counts.n_positive.tolist() == expected
 
 
 def test_bins_are_exact_at_every_edge():
@@ -249,8 +250,10 @@ def test_totals_add_as_the_statistics_merge():
     parts = [values((n, 5, p), seed=n) for n, p in ((1, 3), (4, 50), (2, 1), (3, 70))]
     parts[1][0, 2] = torch.nan
     parts[2][:, 3] = torch.nan
-    readings = [reference.read(x, origin=np.full(5, i / 2), gate=a_map(5)) for i, x in enumerate(parts)]
-    empty = reference.read(torch.zeros(0, 5, 3), origin=np.zeros(5))
+    readings = [
+        reference.read(x, ReadRequest(origin=np.full(5, i / 2), gate=a_map(5))) for i, x in enumerate(parts)
+    ]
+    empty = reference.read(torch.zeros(0, 5, 3), ReadRequest(origin=np.zeros(5)))
     total = torch.tensor(empty.packed, device=DEVICE)
     for reading in [*readings, empty]:
         engine.add(total, torch.tensor(reading.packed, device=DEVICE))
@@ -270,7 +273,9 @@ def test_inputs_are_not_modified(layout):
     """Fails if a kernel writes where it reads."""
     x = there(values((3, 5, 40)), layout)
     before = x.clone()
-    engine.read(x, gate=a_map(5), bins=a_map(5), own=PerSample(1e-5, True), keep_rows=True)
+    engine.read(
+        x, ReadRequest(gate=a_map(5), bins=a_map(5), per_sample=PerSample(1e-5, True), keep_rows=True)
+    )
     torch.testing.assert_close(x, before, rtol=0, atol=0)
 
 
@@ -289,7 +294,7 @@ def test_what_cannot_be_walked_goes_to_the_twin():
 def test_the_dispatch_picks_the_kernels(monkeypatch):
     """Fails if a tensor on the device goes elsewhere, or what the kernels cannot read goes to them."""
     monkeypatch.setitem(reductions.ENGINES, DEVICE, reductions.fused)
-    monkeypatch.setattr(engine, "read", lambda x, **_: "the kernels")
+    monkeypatch.setattr(engine, "read", lambda x, request: "the kernels")
     x = there(values((2, 3, 4)))
     assert reductions.read(x) == "the kernels"
     assert reductions.read(x[:0]).moments.n.tolist() == [0, 0, 0]
@@ -324,7 +329,7 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["sum_rows"] * 5 + ["join_rows"] * 2 + [
         "bin_values",
-        "pass_rows",
+        "count_positive",
         "add_packed",
     ]
 

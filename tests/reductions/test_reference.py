@@ -9,7 +9,7 @@ from support import oracles
 from support.oracles import assert_same_images, assert_same_moments
 from torch import Tensor
 
-from bnprobe.reductions import Affine, PerSample, reference
+from bnprobe.reductions import Affine, PerSample, ReadRequest, reference
 from bnprobe.reductions.reference import count, read
 
 SHAPES = [(2, 3, 35), (1, 3, 7), (5, 3, 1), (1, 1, 1), (0, 3, 7)]
@@ -55,7 +55,7 @@ def test_read_agrees_with_loops(shape):
     x = values(shape)
     origin = np.linspace(0.5, 4, shape[1])
     gate, bins = a_map(shape[1]), a_map(shape[1])
-    found = read(x, origin=origin, gate=gate, bins=bins, keep_rows=True)
+    found = read(x, ReadRequest(origin=origin, gate=gate, bins=bins, keep_rows=True))
     rows = x.numpy()
     assert_same_moments(found.moments, oracles.channel_moments(rows))
     assert_same_moments(found.rows, oracles.moments(np.moveaxis(rows, 2, 0)))
@@ -64,7 +64,7 @@ def test_read_agrees_with_loops(shape):
     np.testing.assert_array_equal(found.counts.n_positive, oracles.n_positive(mapped(rows, gate)))
     one = np.ones(shape[1])
     np.testing.assert_array_equal(found.counts.histogram, oracles.histogram(mapped(rows, bins), 0 * one, one))
-    assert found.own is None
+    assert found.per_sample is None
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -85,7 +85,7 @@ def test_what_is_not_finite_is_counted_and_left_out(shape):
     """Fails if a NaN reaches a sum, an empty row counts as an image, or counts name the wrong channel."""
     x = spoilt(values(shape))
     gate, origin = a_map(3), np.array([0.5, 5.0, 9.0])
-    found = read(x, origin=origin, gate=gate, bins=gate, keep_rows=True)
+    found = read(x, ReadRequest(origin=origin, gate=gate, bins=gate, keep_rows=True))
     rows = x.numpy()
     np.testing.assert_array_equal(found.n_nonfinite, oracles.n_nonfinite(rows))
     assert_same_moments(found.moments, oracles.channel_moments(rows))
@@ -101,7 +101,7 @@ def test_values_of_one_per_image_may_be_not_finite():
     """Fails if the short way for (N, C) counts lost images, or keeps their place."""
     x = values((5, 3, 1))
     x[1, 0], x[2, 0], x[:, 2] = torch.nan, torch.inf, torch.nan
-    found = read(x, origin=np.zeros(3))
+    found = read(x, ReadRequest(origin=np.zeros(3)))
     assert_same_moments(found.moments, oracles.channel_moments(x.numpy()))
     assert_same_images(found.images, oracles.images([x.numpy()], np.zeros(3)))
     assert found.n_nonfinite.tolist() == [2, 0, 5]
@@ -118,7 +118,7 @@ def test_small_types_are_summed_in_float64(dtype):
 def test_far_from_zero_nothing_is_lost():
     """Fails if rows are summed without taking their mean out: at 1e6 no digit of the variance is left."""
     x = values((2, 3, 35)) + 1e6
-    found = read(x, origin=np.full(3, 1e6))
+    found = read(x, ReadRequest(origin=np.full(3, 1e6)))
     assert_same_moments(found.moments, oracles.channel_moments(x.numpy()))
     assert_same_images(found.images, oracles.images([x.numpy()], np.full(3, 1e6)), rtol=1e-7)
 
@@ -140,7 +140,7 @@ def test_input_is_not_changed():
     """Fails if anything is centred or replaced in place."""
     x = spoilt(values((2, 3, 35)))
     before = x.clone()
-    read(x, gate=a_map(3), bins=a_map(3), own=PerSample(1e-5, True), keep_rows=True)
+    read(x, ReadRequest(gate=a_map(3), bins=a_map(3), per_sample=PerSample(1e-5, True), keep_rows=True))
     assert torch.equal(torch.nan_to_num(x), torch.nan_to_num(before))
     assert torch.equal(x.isnan(), before.isnan())
 
@@ -172,7 +172,7 @@ def test_count_at_the_edges_and_far_outside():
 def test_own_statistics_of_each_position(shape, centred):
     """Fails if the mean is not taken out (or is, for RMS), the divisor is C - 1, or the axis is not channels."""
     x = values(shape)
-    found = read(x, own=PerSample(1e-3, centred)).own
+    found = read(x, ReadRequest(per_sample=PerSample(1e-3, centred))).per_sample
     means, logs = oracles.own_statistics([x.numpy()], "channels", 1e-3, centred=centred)
     assert_same_moments(found[0], oracles.moments(means))
     assert_same_moments(found[1], oracles.moments(logs))
@@ -181,5 +181,5 @@ def test_own_statistics_of_each_position(shape, centred):
 def test_own_statistics_leave_out_what_the_norm_cannot_normalize():
     """Fails if a position with a NaN yields the statistics of its other channels."""
     x = spoilt(values((2, 3, 35)))
-    means, _ = read(x, own=PerSample(1e-5, True)).own
+    means, _ = read(x, ReadRequest(per_sample=PerSample(1e-5, True))).per_sample
     assert means.n[0] == 2 * 35 - 2 - 35

@@ -10,8 +10,8 @@ from bnprobe.probe.backward.observe_gradient import PassGradient
 from bnprobe.probe.calls.accumulators import join_sums
 from bnprobe.recording import GradientRecord, ProducerRecord
 from bnprobe.reductions import moments_of
-from bnprobe.reductions.packed import BAD
 from bnprobe.stats import Moments
+from bnprobe.stats.fields import NONFINITE
 from bnprobe.stats.moments import Array
 
 AT_ONCE = 64
@@ -71,7 +71,7 @@ class GradientTotals:
             n_passes=self._n_passes,
             n_passes_dx=self._n_passes_dx,
             dy=moments_of(sums["dy"]),
-            dy_nonfinite=sums["dy"][BAD],
+            dy_nonfinite=sums["dy"][NONFINITE],
             dx=moments_of(sums["dx"]) if "dx" in sums else None,
             **{name: vectors.get(name) for name in ("gamma", "beta", "importance")},
             energy=self._energy,

@@ -17,9 +17,9 @@ from torch import Tensor
 from bnprobe.probe.backward.autograd_producer import Producer
 from bnprobe.probe.backward.autograd_route import Route, View
 from bnprobe.probe.calls import InputReading
-from bnprobe.reductions import moments_of, packed, per_sample_array, products, read
-from bnprobe.reductions.packed import BAD
+from bnprobe.reductions import ReadRequest, float64_copy, moments_of, packed, products, read
 from bnprobe.stats import Moments
+from bnprobe.stats.fields import NONFINITE
 from bnprobe.stats.moments import Array
 
 NEARLY_NOTHING = 1e-6
@@ -101,7 +101,7 @@ class BackwardCall:
         self._begin()
         rows = self._plan.rows(dy.detach())
         per_sample = self._map is not None and self._map.scale.ndim == 2
-        reading = read(rows, origin=self._zeros, keep_rows=per_sample)
+        reading = read(rows, ReadRequest(origin=self._zeros, keep_rows=per_sample))
         self._pieces["dy"] = reading.packed
         self._pieces["energy"] = self._energy_of(rows, reading.rows or reading.moments)
 
@@ -112,13 +112,14 @@ class BackwardCall:
         # what a parameter gets becomes its .grad, and grows in place when another thread's pass ends before this one
         parts.append(gradient.detach() if role == "dx" else gradient.detach().clone())
         if role == "dx" and len(parts) == self._whole["dx"]:
-            self._pieces["dx"] = read(self._plan.rows(sum(parts[1:], parts[0])), origin=self._zeros).packed
+            rows = self._plan.rows(sum(parts[1:], parts[0]))
+            self._pieces["dx"] = read(rows, ReadRequest(origin=self._zeros)).packed
 
     def take_weight(self, producer: Producer, gradient: Tensor) -> None:
         """The gradient of the weights before the norm."""
         self._begin()
         w, g = producer.rows(producer.weight, of_parameter=True), producer.rows(gradient)
-        bias = self._zeros if producer.bias is None else per_sample_array(producer.bias)
+        bias = self._zeros if producer.bias is None else float64_copy(producer.bias)
         self._pieces["producer"] = (*products(w, g), bias)
 
     def finish(self) -> PassGradient | None:
@@ -132,7 +133,7 @@ class BackwardCall:
         """One pass; `by` takes a loss scale out."""
         packed_dy = _scaled(pieces["dy"], by)
         # some edges got no gradient, or one value that is not finite spoilt all it was pooled with
-        whole = "dx" in pieces and not isinstance(pieces["dx"], list) and not packed_dy[BAD].any()
+        whole = "dx" in pieces and not isinstance(pieces["dx"], list) and not packed_dy[NONFINITE].any()
         packed_dx = _scaled(pieces["dx"], by) if whole else None
         dy, dx = moments_of(packed_dy), None if packed_dx is None else moments_of(packed_dx)
         # only what dx can be compared with
@@ -170,13 +171,13 @@ class BackwardCall:
         assert self._inverse_var is not None
         gamma = 1.0 if self._vectors.gamma is None else self._vectors.gamma
         squares = rows.to(torch.float64) ** 2 * self._inverse_var
-        return gamma**2 * per_sample_array(torch.where(torch.isfinite(squares), squares, 0.0).sum((0, 2)))
+        return gamma**2 * float64_copy(torch.where(torch.isfinite(squares), squares, 0.0).sum((0, 2)))
 
     def _vector(self, parts: list[Tensor] | None, by: float) -> Array | None:
         return (
             None
             if not parts
-            else by * sum((per_sample_array(part) for part in parts[1:]), per_sample_array(parts[0]))
+            else by * sum((float64_copy(part) for part in parts[1:]), float64_copy(parts[0]))
         )
 
     def _importance(self, dgamma: Array | None, dbeta: Array | None) -> Array | None:
@@ -278,7 +279,7 @@ class _ProducerHook:
 
 def _scaled(reading: Array, by: float) -> Array:
     """A packed reading of gradients that were `by` times as large."""
-    return reading if by == 1 else packed(moments_of(reading).affine(by, 0.0), bad=reading[BAD])
+    return reading if by == 1 else packed(moments_of(reading).affine(by, 0.0), nonfinite=reading[NONFINITE])
 
 
 def _energy(moments: Moments) -> Array:

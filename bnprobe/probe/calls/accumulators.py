@@ -18,8 +18,8 @@ import numpy as np
 
 from bnprobe.probe.calls import CallStats, HistogramScale, InputReading, halves, turned, unit
 from bnprobe.reductions import Affine, add, add_mapped, images_of, moments_of, packed
-from bnprobe.reductions.packed import BAD
 from bnprobe.stats import ClassMoments, Histogram, Moments
+from bnprobe.stats.fields import recorded
 from bnprobe.stats.moments import Array
 
 
@@ -183,12 +183,11 @@ class Totals:
             _close(self._same_map, sums, counts)
         own = halves(sums["own"]) if "own" in sums else (None, None)
         return {
+            **recorded(sums),
             "pre": moments_of(sums["pre"]),
             "pre_images": images_of(sums["pre"]),
-            "pre_nonfinite": sums["pre"][BAD],
             "pre_histogram": counts["pre"].histogram(),
             "post": moments_of(sums["post"]),
-            "post_nonfinite": sums["post"][BAD],
             "post_histogram": counts["post"].histogram(),
             "n_positive": self._n_positive,
             "own_mean": own[0],

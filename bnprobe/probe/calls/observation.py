@@ -13,8 +13,8 @@ from bnprobe.probe.calls.affine_map import Last, after, nonfinite_after, turned
 from bnprobe.probe.calls.histogram_scale import HistogramScale
 from bnprobe.probe.calls.vectors import Vectors
 from bnprobe.reductions import Affine, Counts, DeviceReading, Reading, Share, join, moments_of
-from bnprobe.reductions.packed import BAD
 from bnprobe.stats import ClassMoments, Moments
+from bnprobe.stats.fields import NONFINITE
 from bnprobe.stats.moments import Array
 
 Key = tuple[str, int]
@@ -59,7 +59,7 @@ class InputReading:
     @property
     def packed_own(self) -> Array | None:
         """Packed, the two statistics of `own`."""
-        return self.reading.packed_own if self.rows_own is None else self.rows_own
+        return self.reading.packed_per_sample if self.rows_own is None else self.rows_own
 
     @property
     def own(self) -> tuple[Moments, Moments] | None:
@@ -141,7 +141,9 @@ class CallStats:
     def post_nonfinite(self) -> Array:
         """How many values after the norm are not finite."""
         return (
-            nonfinite_after(self.before.reading, self.post) if self.own_post is None else self.own_post[BAD]
+            nonfinite_after(self.before.reading, self.post)
+            if self.own_post is None
+            else self.own_post[NONFINITE]
         )
 
     @property

@@ -29,7 +29,7 @@ from bnprobe.probe.calls.formula_check import choose, sample_of
 from bnprobe.probe.calls.histogram_scale import HistogramScale, first_reference, stored_reference
 from bnprobe.probe.calls.observation import CallStats, InputReading
 from bnprobe.probe.calls.vectors import Vectors
-from bnprobe.reductions import WHOLE, PerSample, Share, count, packed, read
+from bnprobe.reductions import WHOLE, PerSample, ReadRequest, Share, count, packed, read
 from bnprobe.stats import ClassMoments, Moments
 from bnprobe.stats.moments import Array
 
@@ -64,15 +64,15 @@ def observe_before(
     # the kernels take the statistics of a position over all channels
     per_position = computes and not pool.positions and plan.n_groups == 1
     labels = labels if labels is not None and len(labels) == len(rows) else None
-    reading = read(
-        rows,
+    request = ReadRequest(
         origin=reference.centre if reference else None,
         gate=fixed,
         bins=reference.input_bins if histograms and reference else None,
         share=share,
-        own=PerSample(plan.eps, plan.centred) if per_position else None,
+        per_sample=PerSample(plan.eps, plan.centred) if per_position else None,
         keep_rows=per_sample or labels is not None,
     )
+    reading = read(rows, request)
     classes = None
     if labels is not None and reading.rows is not None:
         classes = ClassMoments.of(reading.rows, labels)
@@ -135,18 +135,18 @@ def _derive_output(before: InputReading, y: object, mismatch: float, histograms:
     own = None
     if reading.rows is not None:
         post = after(mapping, reading.rows).pool()
-        own = packed(post, bad=nonfinite_after(reading, post))
+        own = packed(post, nonfinite=nonfinite_after(reading, post))
     return CallStats(before, "derived", mismatch, derived_post=own, derived_counts=counts)
 
 
 def _read_output(before: InputReading, y: Tensor, mismatch: float, histograms: bool) -> CallStats:
     """The output's statistics from the output itself."""
     rows, reference = before.plan.rows(y.detach()), before.reference
-    reading = read(
-        rows,
+    request = ReadRequest(
         origin=reference.beta,
         gate=reference.itself,
         bins=reference.output_bins if histograms else None,
         share=before.share,
     )
+    reading = read(rows, request)
     return CallStats(before, "read", mismatch, after=reading)

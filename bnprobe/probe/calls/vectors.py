@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from bnprobe.norms import NormLayer
-from bnprobe.reductions import per_sample_array
+from bnprobe.reductions import float64_copy
 from bnprobe.stats.moments import Array
 
 
@@ -36,7 +36,7 @@ def vector_of(tensor: Tensor | None, added: float = 0.0) -> Array | None:
     """A copy of the tensor in float64, shape (C,), with `added` to every entry."""
     if tensor is None:
         return None
-    vector: Array = per_sample_array(tensor)
+    vector: Array = float64_copy(tensor)
     return vector + added if added else vector
 
 

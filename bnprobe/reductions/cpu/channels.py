@@ -13,27 +13,29 @@ import numpy as np
 
 from bnprobe.reductions.cpu import tasks
 from bnprobe.reductions.cpu.llvm import floats, njit_strict, stack
+from bnprobe.reductions.cpu.terms import N_TERMS
+from bnprobe.stats import fields
 
 LANES = 64
 """Channels of a chunk, at most."""
 
-POINT, N, S1, S2, S3, S4, LOW, HIGH, PASSED, MEAN = (field * LANES for field in range(10))
-"""Of a row: a point, finite values, the sums of their distances from it to the fourth power, extremes,
-how many pass the gate; and, once it has joined the sums, the mean."""
+POINT, N, S1, S2, S3, S4, LOW, HIGH, MEAN, TERM = (field * LANES for field in range(10))
+"""Of a row: a point, finite values, the sums of their distances from it to the fourth power, extremes;
+once it has joined the sums, the mean; and the first of N_TERMS sums of terms."""
 
-ROWS = 10 * LANES
+ROWS = TERM + N_TERMS * LANES
 
 rows_board = stack(ROWS)
 
-BAD, IMAGES, A0, B0, A, B, AA, BB, AB, ORIGIN = (field * LANES for field in range(9, 19))
-"""Of the sums, beside the fields up to PASSED: values that are not finite, images, the mean and mean
+NONFINITE, IMAGES, A0, B0, A, B, AA, BB, AB, ORIGIN = (ROWS + field * LANES for field in range(10))
+"""Of the sums, beside the fields of a row: values that are not finite, images, the mean and mean
 square of the first image, sums over images of the distances from these and of their products, and
 where mean squares are taken about (NaN for the point, which is the mean of the first row)."""
 
-SUMS = 19 * LANES
+SUMS = ROWS + 10 * LANES
 
-N_OUT = 16
-"""Fields written for each channel: `condense.packed.FIELDS`, in that order."""
+N_OUT = len(fields.FIELDS)
+"""Fields written for each channel, in the order of `stats.fields`."""
 
 done_board = stack(N_OUT * LANES)
 
@@ -57,8 +59,9 @@ def join(task: Any, rows: Any, sums: Any, n: int, first: int, width: int) -> Non
     add_images(rows, sums, width)
     size = np.float64(task[tasks.P])
     for c in range(width):
-        sums[BAD + c] += size - rows[N + c]
-        sums[PASSED + c] += rows[PASSED + c]
+        sums[NONFINITE + c] += size - rows[N + c]
+        for term in range(N_TERMS):
+            sums[TERM + term * LANES + c] += rows[TERM + term * LANES + c]
 
 
 @njit_strict
@@ -157,21 +160,23 @@ def finish(sums: Any, width: int, done: Any) -> None:
         mean, m2, m3, m4 = central(
             point, n, sums[S1 + c], sums[S2 + c], sums[S3 + c], sums[S4 + c], low, high
         )
-        done[c], done[LANES + c], done[2 * LANES + c] = n, mean, m2
-        done[3 * LANES + c], done[4 * LANES + c] = m3, m4
-        done[5 * LANES + c], done[6 * LANES + c] = low, high
+        done[fields.N * LANES + c], done[fields.MEAN * LANES + c] = n, mean
+        done[fields.M2 * LANES + c], done[fields.M3 * LANES + c], done[fields.M4 * LANES + c] = m2, m3, m4
+        done[fields.LOW * LANES + c], done[fields.HIGH * LANES + c] = low, high
+        done[fields.NONFINITE * LANES + c] = sums[NONFINITE + c]
     for c in range(width):
         images, origin = max(sums[IMAGES + c], 1.0), sums[ORIGIN + c]
         a, b = sums[A + c], sums[B + c]
-        done[7 * LANES + c] = sums[POINT + c] if np.isnan(origin) else origin
-        done[8 * LANES + c] = sums[IMAGES + c]
-        done[9 * LANES + c] = sums[A0 + c] + a / images
-        done[10 * LANES + c] = sums[B0 + c] + b / images
-        done[11 * LANES + c] = max(sums[AA + c] - a * a / images, 0.0)
-        done[12 * LANES + c] = max(sums[BB + c] - b * b / images, 0.0)
-        done[13 * LANES + c] = sums[AB + c] - a * b / images
-        done[14 * LANES + c] = sums[BAD + c]
-        done[15 * LANES + c] = sums[PASSED + c]
+        done[fields.ORIGIN * LANES + c] = sums[POINT + c] if np.isnan(origin) else origin
+        done[fields.IMAGES * LANES + c] = sums[IMAGES + c]
+        done[fields.A * LANES + c] = sums[A0 + c] + a / images
+        done[fields.B * LANES + c] = sums[B0 + c] + b / images
+        done[fields.AA * LANES + c] = max(sums[AA + c] - a * a / images, 0.0)
+        done[fields.BB * LANES + c] = max(sums[BB + c] - b * b / images, 0.0)
+        done[fields.AB * LANES + c] = sums[AB + c] - a * b / images
+    for term in range(N_TERMS):
+        for c in range(width):
+            done[(fields.FIRST_TERM + term) * LANES + c] = sums[TERM + term * LANES + c]
 
 
 @njit_strict

@@ -25,9 +25,11 @@ from bnprobe.reductions.cpu.fallback import (
     sum_exactly,
 )
 from bnprobe.reductions.cpu.llvm import (
+    add_terms,
     larger,
     njit_fast,
     njit_strict,
+    plus,
     real,
     smaller,
     stack,
@@ -35,13 +37,15 @@ from bnprobe.reductions.cpu.llvm import (
     value,
 )
 from bnprobe.reductions.cpu.rows import N_PILOT
+from bnprobe.reductions.cpu.terms import N_TERMS, terms
 
 BLOCK = 64
 """Positions summed in float32 before they join a float64 sum."""
 
-S1, S2, S3, S4, POSITIVE, LOW, HIGH, PILOT, TURN, BAR = (field * LANES for field in range(10))
-BOARD = 10 * LANES
-SUMS = 5 * LANES
+S1, S2, S3, S4, TERM = (field * LANES for field in range(5))
+SUMS = TERM + N_TERMS * LANES
+LOW, HIGH, PILOT, TURN, BAR = (SUMS + field * LANES for field in range(5))
+BOARD = SUMS + 5 * LANES
 
 lanes_board, block_board = stack_of_reals(BOARD), stack(SUMS)
 
@@ -76,9 +80,9 @@ def add_four(x: Any, at: int, stride: int, board: Any, width: int) -> None:
         board[S4 + c] += (q0 * q0 + q1 * q1) + (q2 * q2 + q3 * q3)
         board[LOW + c] = smaller(board[LOW + c], smaller(smaller(v0, v1), smaller(v2, v3)))
         board[HIGH + c] = larger(board[HIGH + c], larger(larger(v0, v1), larger(v2, v3)))
-        passed = np.int32(np.int32(turn * v0 > bar) + np.int32(turn * v1 > bar))
-        passed = np.int32(passed + np.int32(np.int32(turn * v2 > bar) + np.int32(turn * v3 > bar)))
-        board[POSITIVE + c] += np.float32(passed)
+        first = plus(terms(v0, True, turn, bar), terms(v1, True, turn, bar))
+        second = plus(terms(v2, True, turn, bar), terms(v3, True, turn, bar))
+        add_terms(board, TERM + c, LANES, plus(first, second))
 
 
 @njit_fast
@@ -94,7 +98,7 @@ def add_one(x: Any, at: int, board: Any, width: int) -> None:
         board[S4 + c] += q * q
         board[LOW + c] = smaller(board[LOW + c], v)
         board[HIGH + c] = larger(board[HIGH + c], v)
-        board[POSITIVE + c] += np.float32(np.int32(board[TURN + c] * v > board[BAR + c]))
+        add_terms(board, TERM + c, LANES, terms(v, True, board[TURN + c], board[BAR + c]))
 
 
 @njit_fast
@@ -131,20 +135,23 @@ def write_rows(board: Any, sums: Any, n: int, rows: Any, width: int) -> None:
         rows[channels.N + c] = np.float64(n)
         rows[channels.LOW + c] = np.float64(board[LOW + c])
         rows[channels.HIGH + c] = np.float64(board[HIGH + c])
-        rows[channels.PASSED + c] = sums[POSITIVE + c]
         rows[channels.S1 + c], rows[channels.S2 + c] = sums[S1 + c], sums[S2 + c]
         rows[channels.S3 + c], rows[channels.S4 + c] = sums[S3 + c], sums[S4 + c]
+    for term in range(N_TERMS):
+        for c in range(width):
+            rows[channels.TERM + term * LANES + c] = sums[TERM + term * LANES + c]
 
 
 @njit_strict
-def retry_row(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
+def retry_row(x: Any, start: int, n: int, stride: int, board: Any, rows: Any, c: int) -> None:
     """Sum a row again, by itself, if the first sums will not do."""
     if is_constant(rows, c):
         return
+    turn, bar = board[TURN + c], board[BAR + c]
     if is_far(rows[channels.N + c], rows[channels.S1 + c], rows[channels.S2 + c]):
-        sum_exactly(x, start, n, stride, rows, c)
+        sum_exactly(x, start, n, stride, turn, bar, rows, c)
     elif needs_care(rows[channels.N + c], rows[channels.S4 + c]):
-        look_again(x, start, n, stride, rows, c)
+        look_again(x, start, n, stride, turn, bar, rows, c)
 
 
 @njit_strict
@@ -165,4 +172,4 @@ def sum_columns(x: Any, task: Any, n: int, first: int, width: int, rows: Any, bo
     write_rows(board, block, size, rows, width)
     if n_unusual(rows, width):
         for c in range(width):
-            retry_row(x, start + c, size, stride, rows, c)
+            retry_row(x, start + c, size, stride, board, rows, c)

@@ -1,6 +1,6 @@
 """The fast way on the CPU: compiled loops over the tensor's own memory, one read, no copy.
 
-`read` and `count` say the same as their twins in `njit_strict`, to the digits that float32 has: mean and
+`read` and `count` say the same as those of `reference`, to the digits that float32 has: mean and
 variance to 1e-6 of the spread, skewness and kurtosis to 1e-4; extremes and all counts exactly.
 """
 
@@ -18,9 +18,11 @@ from bnprobe.reductions import reference
 from bnprobe.reductions.cpu import tasks
 from bnprobe.reductions.cpu.channels import LANES
 from bnprobe.reductions.cpu.launch import ELEMENTS, run
-from bnprobe.reductions.packed import FIELDS, N_MOMENTS, POSITIVE, packed
-from bnprobe.reductions.reading import WHOLE, Affine, Counts, PerSample, Reading, Share
+from bnprobe.reductions.packing import with_images
+from bnprobe.reductions.reading import Counts, Reading
+from bnprobe.reductions.request import BASIC, WHOLE, Affine, PerSample, ReadRequest, Share
 from bnprobe.stats import N_BINS, ImageMoments, Moments
+from bnprobe.stats.fields import FIELDS, OF_MOMENTS, POSITIVE
 from bnprobe.stats.moments import Array
 
 SMALL = 1 << 17
@@ -39,21 +41,13 @@ CHUNK = 1 << 14
 
 def can_read(x: Tensor) -> bool:
     """Whether the loops can walk over this tensor's memory."""
-    reference = type(x) in (Tensor, torch.nn.Parameter) and x.layout == torch.strided
-    return reference and x.device.type == "cpu" and x.dtype in ELEMENTS and x.numel() > 0 and not x.is_neg()
+    plain = type(x) in (Tensor, torch.nn.Parameter) and x.layout == torch.strided
+    return plain and x.device.type == "cpu" and x.dtype in ELEMENTS and x.numel() > 0 and not x.is_neg()
 
 
-def read(
-    x: Tensor,
-    *,
-    origin: Array | None = None,
-    gate: Affine | None = None,
-    bins: Affine | None = None,
-    share: Share = WHOLE,
-    own: PerSample | None = None,
-    keep_rows: bool = False,
-) -> Reading:
-    """As `njit_strict.read`."""
+def read(x: Tensor, request: ReadRequest = BASIC) -> Reading:
+    """As `reference.read`."""
+    origin, gate, bins, share, per_sample, keep_rows = request
     n, c, p = x.shape
     if origin is not None and len(origin) != c:  # loops do not look where an array ends
         raise ValueError(f"an origin for {len(origin)} channels, but the tensor has {c}.")
@@ -61,7 +55,7 @@ def read(
     lone = p == 1 and not keep_rows and (gate is None or gate.scale.ndim == 1)
     walk = _Walk(x.transpose(0, 2) if lone else x)
     out = np.empty((walk.n_groups, len(FIELDS), c))
-    rows = np.empty((N_MOMENTS, n, c)) if keep_rows else None
+    rows = np.empty((len(OF_MOMENTS), n, c)) if keep_rows else None
     walk.task[tasks.OUT] = _address(out)
     walk.hold(tasks.ROWS, rows)
     walk.hold(tasks.ORIGIN, origin)
@@ -74,27 +68,27 @@ def read(
         out[0],
         Counts(out[0][POSITIVE] if gate else None, _added(histogram)),
         Moments(*rows) if rows is not None else None,
-        packed_positions(x, own) if own else None,
+        packed_positions(x, per_sample) if per_sample else None,
     )
     if lone:
-        return _lone(reading, x, origin, bins, share)
+        return _lone(reading, x, request)
     return reading if origin is not None else reading.about(reading.moments.mean)
 
 
-def _lone(reading: Reading, x: Tensor, origin: Array | None, bins: Affine | None, share: Share) -> Reading:
+def _lone(reading: Reading, x: Tensor, request: ReadRequest) -> Reading:
     """What the loops cannot know when images were taken for positions: the spread over images, and
     which of them the histogram counts."""
     moments = reading.moments
-    images = ImageMoments.of_values(moments, moments.mean if origin is None else origin)
+    about = moments.mean if request.origin is None else request.origin
     return replace(
         reading,
-        packed=packed(moments, images, reading.n_nonfinite),
-        counts=replace(reading.counts, histogram=count(x, None, bins, share).histogram),
+        packed=with_images(reading.packed, ImageMoments.of_values(moments, about)),
+        counts=reading.counts._replace(histogram=count(x, None, request.bins, request.share).histogram),
     )
 
 
 def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WHOLE) -> Counts:
-    """As `njit_strict.count`."""
+    """As `reference.count`."""
     if gate is None and bins is None:
         return Counts()
     walk = _Walk(x)
@@ -106,19 +100,19 @@ def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WH
     return Counts(_added(positive) if gate else None, _added(histogram))
 
 
-def packed_positions(x: Tensor, own: PerSample) -> Array:
-    """As `njit_strict.positions`, packed: the mean and the log variance as two channels."""
+def packed_positions(x: Tensor, asked: PerSample) -> Array:
+    """As `reference.positions`, packed: the mean and the log variance as two channels."""
     walk = _Walk(x)
     out = torch.empty((1, 2, x.shape[0] * x.shape[2]), dtype=torch.float64)
     walk.task[tasks.OUT] = out.data_ptr()
-    walk.hold(tasks.EPS, np.array([own.eps]))
-    walk.task[tasks.CENTRED] = own.centred
+    walk.hold(tasks.EPS, np.array([asked.eps]))
+    walk.task[tasks.CENTRED] = asked.centred
     walk.run("positions")
-    return read(out, origin=np.zeros(2)).packed
+    return read(out, ReadRequest(origin=np.zeros(2))).packed
 
 
 def products(w: Tensor, g: Tensor) -> Array:
-    """As `njit_strict.products`."""
+    """As `reference.products`."""
     if not _are_rows(w, g):
         return reference.products(w, g)
     n, size = w.shape
@@ -137,12 +131,12 @@ def _are_rows(w: Tensor, g: Tensor) -> bool:
 
 
 def add(total: Array, new: Array) -> None:
-    """As `packed.add`."""
+    """As `packing.add`."""
     _run_addition("add", total, new, None)
 
 
 def add_mapped(total: Array, new: Array, map_: Affine) -> None:
-    """As `packed.add_mapped`."""
+    """As `packing.add_mapped`."""
     _run_addition("add_mapped", total, new, map_)
 
 

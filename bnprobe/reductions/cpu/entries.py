@@ -14,11 +14,12 @@ import numpy as np
 
 from bnprobe.reductions.cpu import channels, tasks
 from bnprobe.reductions.cpu.columns import BAR, PILOT, TURN, block_board, lanes_board, sum_columns
+from bnprobe.reductions.cpu.fallback import n_unusual
 from bnprobe.reductions.cpu.gates import set_gates
 from bnprobe.reductions.cpu.llvm import floats, memory, njit_strict, real, take, words
 from bnprobe.reductions.cpu.positions import positions_of_image
 from bnprobe.reductions.cpu.products import products_of_rows
-from bnprobe.reductions.cpu.rows import sum_rows
+from bnprobe.reductions.cpu.rows import retry_rows, sum_rows
 from bnprobe.reductions.cpu.tally import (
     BANKS,
     PLACES,
@@ -27,9 +28,9 @@ from bnprobe.reductions.cpu.tally import (
     found_board,
     is_counted,
     maps_board,
-    pass_rows,
+    positive_of_rows,
     write_bins,
-    write_passed,
+    write_positive,
 )
 from bnprobe.reductions.cpu.totals import add_mapped_totals, add_totals
 
@@ -55,8 +56,8 @@ def write_sums(task: Any, group: int, first: int, last: int, sums: Any) -> None:
 
 
 @njit_strict
-def places(task: Any, n_channels: int) -> Any:
-    """Room for the counts of a piece of work; none where no histogram is asked for."""
+def counts_board(task: Any, n_channels: int) -> Any:
+    """Zeros for the counts of a piece of work; empty where no histogram is asked for."""
     return np.zeros((n_channels if task[tasks.HISTOGRAM] else 0, BANKS * PLACES), np.int32)
 
 
@@ -71,7 +72,7 @@ def sum_by_rows(pointer: Any) -> None:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
-        sums, counts = empty_sums(task, first, last), places(task, last - first)
+        sums, counts = empty_sums(task, first, last), counts_board(task, last - first)
         size = last - first
         board = np.full(3 * size, real(x, np.nan))
         for n in range(n0, n1):
@@ -82,6 +83,8 @@ def sum_by_rows(pointer: Any) -> None:
                 at, c = i * wide, first + i * wide
                 width = min(wide, last - c)
                 sum_rows(x, task, n, c, width, (first, last), rows, board)
+                if n_unusual(rows, width):
+                    retry_rows(x, task, n, c, width, (first, last), rows, board)
                 channels.join(task, rows, sums[i], n, c, width)
                 for j in range(width):
                     board[at + j] = real(x, rows[channels.MEAN + j])
@@ -103,7 +106,7 @@ def sum_by_columns(pointer: Any) -> None:
         if group < 0:
             break
         width = last - first
-        sums, counts = empty_sums(task, first, last), places(task, width)
+        sums, counts = empty_sums(task, first, last), counts_board(task, width)
         for c in range(width):
             board[PILOT + c] = real(x, np.nan)
         for n in range(n0, n1):
@@ -121,7 +124,7 @@ def sum_by_columns(pointer: Any) -> None:
 
 @njit_strict
 def tally(pointer: Any) -> None:
-    """What passes the gate, and bins, without the moments."""
+    """Positive values of the gate, and bins, without the moments."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
     found, maps = found_board(), maps_board()
@@ -129,16 +132,16 @@ def tally(pointer: Any) -> None:
         group, n0, n1, first, last = tasks.next_turn(task)
         if group < 0:
             break
-        passed, counts = np.zeros(last - first), places(task, last - first)
+        positive, counts = np.zeros(last - first), counts_board(task, last - first)
         for n in range(n0, n1):
             if task[tasks.GATE_SCALE]:
-                pass_rows(x, task, n, first, last, passed)
+                positive_of_rows(x, task, n, first, last, positive)
             if len(counts) and is_counted(task, n):
                 if task[tasks.SC] == 1:
                     bin_columns(x, task, n, first, last, counts, found, maps)
                 else:
                     bin_rows(x, task, n, first, last, counts, found)
-        write_passed(task, group, first, passed)
+        write_positive(task, group, first, positive)
         write_bins(task, group, first, counts)
 
 

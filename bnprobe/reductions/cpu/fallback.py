@@ -1,4 +1,4 @@
-"""Rows whose fast sums will not do: which they are, and how they are summed with all care."""
+"""Rows whose fast sums will not do: which they are, and how they are summed instead."""
 
 from __future__ import annotations
 
@@ -6,8 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from bnprobe.reductions.cpu.channels import HIGH, LOW, POINT, S1, S2, S3, S4, N
-from bnprobe.reductions.cpu.llvm import larger, njit_fast, njit_strict, real, smaller, value
+from bnprobe.reductions.cpu.channels import HIGH, LANES, LOW, POINT, S1, S2, S3, S4, TERM, N
+from bnprobe.reductions.cpu.llvm import (
+    add_terms,
+    larger,
+    njit_fast,
+    njit_strict,
+    nothing,
+    plus,
+    real,
+    smaller,
+    value,
+)
+from bnprobe.reductions.cpu.terms import N_TERMS, terms
 
 TINY = 1e-32
 """Mean fourth power below which float32 runs out of range: deviations of about 1e-8."""
@@ -78,8 +89,18 @@ def finite_powers(x: Any, start: int, n: int, stride: int, k: float) -> Any:
     return s1, s2, s3, s4
 
 
+@njit_fast
+def exact_terms(x: Any, start: int, n: int, stride: int, turn: float, bar: float) -> Any:
+    """Sums of `terms` in float64."""
+    more = nothing(terms(0.0, True, turn, bar))
+    for i in range(n):
+        v = np.float64(value(x, start + i * stride))
+        more = plus(more, terms(v, abs(v) < np.inf, turn, bar))
+    return more
+
+
 @njit_strict
-def sum_exactly(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
+def sum_exactly(x: Any, start: int, n: int, stride: int, turn: Any, bar: Any, rows: Any, c: int) -> None:
     """A row in float64, finite values only, in two walks: first the mean, then the sums about it."""
     total, seen, low, high = finite_part(x, start, n, stride)
     k = total * (n / max(seen, 1))
@@ -88,6 +109,9 @@ def sum_exactly(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> N
     rows[POINT + c], rows[N + c] = k, np.float64(seen)
     rows[S1 + c], rows[S2 + c], rows[S3 + c], rows[S4 + c] = finite_powers(x, start, n, stride, k)
     rows[LOW + c], rows[HIGH + c] = low, high
+    for term in range(N_TERMS):
+        rows[TERM + term * LANES + c] = 0.0
+    add_terms(rows, TERM + c, LANES, exact_terms(x, start, n, stride, np.float64(turn), np.float64(bar)))
 
 
 @njit_fast
@@ -120,12 +144,12 @@ def enlarged(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None
 
 
 @njit_strict
-def look_again(x: Any, start: int, n: int, stride: int, rows: Any, c: int) -> None:
-    """A row that needs care, but not another point: enlarged where it is only small, else in float64."""
+def look_again(x: Any, start: int, n: int, stride: int, turn: Any, bar: Any, rows: Any, c: int) -> None:
+    """A row that needs a fallback, but not another point: enlarged where it is only small, else in float64."""
     if rows[S4 + c] < np.inf and rows[HIGH + c] - rows[LOW + c] > LEAST_WIDTH:
         enlarged(x, start, n, stride, rows, c)
     else:
-        sum_exactly(x, start, n, stride, rows, c)
+        sum_exactly(x, start, n, stride, turn, bar, rows, c)
 
 
 @njit_strict

@@ -20,6 +20,7 @@ from numba import cfunc, types
 
 from bnprobe.reductions.cpu.entries import entries
 from bnprobe.reductions.cpu.llvm import BFLOAT16, FLOAT16
+from bnprobe.stats.fields import FIELDS
 
 ELEMENTS = {
     torch.float32: types.float32,
@@ -48,7 +49,7 @@ def compiled(name: str, dtype: torch.dtype) -> Any:
     function = entries(_stamp())[name]
     try:
         entry = cfunc(signature, cache=True, error_model="numpy")(function)
-    except (RuntimeError, OSError):  # nowhere to keep the compiled code: compile it anew every time
+    except (RuntimeError, OSError):  # nowhere to keep the compiled code: compile it every time
         entry = cfunc(signature, error_model="numpy")(function)
     _alive.append(entry)  # the code lives as long as what calls it
     return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(entry.address)
@@ -60,9 +61,9 @@ _alive: list[Any] = []
 
 @cache
 def _stamp() -> str:
-    """A mark of the text of every file of this folder."""
+    """A mark of the text of every file of this folder, and of what the loops take from elsewhere."""
     files = sorted(Path(__file__).parent.glob("*.py"))
-    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return sha256(b"".join(file.read_bytes() for file in files) + repr(FIELDS).encode()).hexdigest()
 
 
 @cache

@@ -57,26 +57,70 @@ def stack(size: int, element: Any = types.float64) -> Any:
     """
 
     @intrinsic
-    def room(typingctx: Any) -> Any:
+    def numbers(typingctx: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return cgutils.alloca_once(builder, context.get_data_type(element), size=size)
 
         return types.CPointer(element)(), generate
 
-    return room
+    return numbers
 
 
 def stack_of_reals(size: int) -> Any:
     """As `stack`, of the type in which values of x, the argument of the function, are computed."""
 
     @intrinsic
-    def room(typingctx: Any, x: Any) -> Any:
+    def numbers(typingctx: Any, x: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return cgutils.alloca_once(builder, context.get_data_type(real_type(x.dtype)), size=size)
 
         return types.CPointer(real_type(x.dtype))(x), generate
 
-    return room
+    return numbers
+
+
+@intrinsic
+def nothing(typingctx: Any, terms: Any) -> Any:
+    """A tuple of zeros of the types of `terms`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_constant_null(signature.return_type)
+
+    return terms(terms), generate
+
+
+@intrinsic
+def plus(typingctx: Any, some: Any, more: Any) -> Any:
+    """Two tuples of numbers, added one by one."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pairs = zip(*(cgutils.unpack_tuple(builder, pair) for pair in args), strict=True)
+        return context.make_tuple(builder, signature.return_type, [_sum(builder, *pair) for pair in pairs])
+
+    return some(some, some), generate
+
+
+@intrinsic
+def add_terms(typingctx: Any, board: Any, at: Any, step: Any, terms: Any) -> Any:
+    """Add the numbers of a tuple to board[at], board[at + step], and so on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        board_, place, step_, found = args
+        for kind, term in zip(terms.types, cgutils.unpack_tuple(builder, found), strict=True):
+            entry = builder.gep(board_, [place], source_etype=context.get_data_type(board.dtype))
+            sum_ = context.cast(builder, term, kind, board.dtype)
+            old = builder.load(entry, typ=context.get_data_type(board.dtype))
+            builder.store(_sum(builder, old, sum_), entry)
+            place = builder.add(place, step_)
+        return context.get_dummy_value()
+
+    return types.void(board, types.int64, types.int64, terms), generate
+
+
+def _sum(builder: Any, a: Any, b: Any) -> Any:
+    return (
+        builder.add(a, b) if isinstance(a.type, ir.IntType) else builder.fadd(a, b, flags=tuple(sorted(FAST)))
+    )
 
 
 @intrinsic

@@ -1,4 +1,4 @@
-"""Counting: how many values pass the gate, and how many fall in each bin of the histogram.
+"""Counting: for how many values the gate is positive, and how many fall in each bin of the histogram.
 
 The bin of z comes from the bits of u = 1 + |z| as float64: its exponent and the three highest bits
 of its mantissa are the octave and the step of `stats.histogram`, so edges are exact. Bins of a run of
@@ -58,8 +58,8 @@ def bins_side_by_side(x: Any, start: int, n: int, maps: Any, found: Any) -> None
 
 
 @njit_fast
-def passing(x: Any, start: int, n: int, stride: int, turn: Any, bar: Any) -> Any:
-    """How many values of one row pass the gate."""
+def positive_of_row(x: Any, start: int, n: int, stride: int, turn: Any, bar: Any) -> Any:
+    """For how many values of one row the gate is positive."""
     count = np.int32(0)
     for i in range(n):
         count = np.int32(count + np.int32(turn * value(x, start + i * stride) > bar))
@@ -68,7 +68,7 @@ def passing(x: Any, start: int, n: int, stride: int, turn: Any, bar: Any) -> Any
 
 @njit_strict
 def is_counted(task: Any, n: int) -> Any:
-    """Whether the histogram counts image n: `values.Share.counts`."""
+    """Whether the histogram counts image n: `request.Share.counts`."""
     return (task[tasks.FIRST] + n) % task[tasks.EVERY] == 0
 
 
@@ -101,12 +101,12 @@ def count_run(x: Any, start: int, n: int, stride: int, map_: Any, found: Any, co
 
 
 @njit_strict
-def pass_rows(x: Any, task: Any, n: int, first: int, last: int, passed: Any) -> None:
-    """Count what passes the gate in the rows of image n and the channels `first` to `last`."""
+def positive_of_rows(x: Any, task: Any, n: int, first: int, last: int, positive: Any) -> None:
+    """Count the positive values of the gate in the rows of image n and the channels `first` to `last`."""
     for c in range(first, last):
         turn, bar = gate_of(x, task, n, c)
         start = n * task[tasks.SN] + c * task[tasks.SC]
-        passed[c - first] += passing(x, start, task[tasks.P], task[tasks.SP], turn, bar)
+        positive[c - first] += positive_of_row(x, start, task[tasks.P], task[tasks.SP], turn, bar)
 
 
 @njit_strict
@@ -144,11 +144,11 @@ def bin_some_columns(
 
 
 @njit_strict
-def write_passed(task: Any, group: int, first: int, passed: Any) -> None:
-    """Write how many values passed, shape (groups, C)."""
+def write_positive(task: Any, group: int, first: int, positive: Any) -> None:
+    """Write how many values were positive, shape (groups, C)."""
     out = floats(task[tasks.OUT])
-    for c in range(len(passed)):
-        out[group * task[tasks.C] + first + c] = passed[c]
+    for c in range(len(positive)):
+        out[group * task[tasks.C] + first + c] = positive[c]
 
 
 @njit_strict

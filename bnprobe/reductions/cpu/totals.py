@@ -1,4 +1,4 @@
-"""Adding one packed reading to another, in place: see `condense.packed`.
+"""Adding one packed reading to another, in place: see `reductions.packing`.
 
 The pairwise formulas of Chan, Golub & LeVeque 1983 and Pebay 2008 (SAND2008-6212), branch-free so that
 channels become lanes.
@@ -11,26 +11,26 @@ from typing import Any
 import numpy as np
 
 from bnprobe.reductions.cpu.llvm import floats, njit_strict
-
-(
-    N,
-    MEAN,
+from bnprobe.stats.fields import (
+    AA,
+    AB,
+    BB,
+    FIELDS,
+    HIGH,
+    IMAGES,
+    LOW,
     M2,
     M3,
     M4,
-    LOW,
-    HIGH,
+    MEAN,
+    NONFINITE,
     ORIGIN,
-    IMAGES,
     A,
     B,
-    AA,
-    BB,
-    AB,
-    BAD,
-    POSITIVE,
-) = range(16)
-N_FIELDS = 16
+    N,
+)
+
+N_FIELDS = len(FIELDS)
 
 
 @njit_strict
@@ -86,15 +86,15 @@ def add_totals(to: int, other: int, size: int) -> None:
     for c in range(size):
         add_moments(total, new, size, c)
         add_images(total, new, size, c)
-        total[BAD * size + c] += new[BAD * size + c]
-        total[POSITIVE * size + c] += new[POSITIVE * size + c]
+    for entry in range(NONFINITE * size, N_FIELDS * size):
+        total[entry] += new[entry]
 
 
 @njit_strict
 def mapped(other: int, size: int, maps: Any) -> Any:
     """The affine image of the packed reading at address `other`: see `Moments.affine`.
 
-    Where the map is not finite nothing finite comes out. The images, and what passed a gate, are not known.
+    Where the map is not finite nothing finite comes out. The images, and terms, are not known.
     """
     new = floats(other)
     out = np.zeros(N_FIELDS * size)
@@ -104,7 +104,7 @@ def mapped(other: int, size: int, maps: Any) -> Any:
         out[LOW * size + c] = np.inf
         out[HIGH * size + c] = -np.inf
         if n == 0 or not (np.isfinite(o) and np.isfinite(a) and np.isfinite(b)):
-            out[BAD * size + c] = n + new[BAD * size + c]
+            out[NONFINITE * size + c] = n + new[NONFINITE * size + c]
             continue
         out[N * size + c] = n
         out[MEAN * size + c] = a * (new[MEAN * size + c] - o) + b
@@ -114,14 +114,14 @@ def mapped(other: int, size: int, maps: Any) -> Any:
         one, other_end = a * (new[LOW * size + c] - o) + b, a * (new[HIGH * size + c] - o) + b
         out[LOW * size + c] = min(one, other_end)
         out[HIGH * size + c] = max(one, other_end)
-        out[BAD * size + c] = new[BAD * size + c]
+        out[NONFINITE * size + c] = new[NONFINITE * size + c]
     return out
 
 
 @njit_strict
 def add_mapped_totals(to: int, other: int, size: int, maps: Any) -> None:
-    """Add the affine image of the packed reading at address `other` to the one at `to`, moments and bad values."""
+    """Add the affine image of the packed reading at address `other` to the one at `to`, moments and non-finite values."""
     total, new = floats(to), mapped(other, size, maps)
     for c in range(size):
         add_moments(total, new, size, c)
-        total[BAD * size + c] += new[BAD * size + c]
+        total[NONFINITE * size + c] += new[NONFINITE * size + c]

@@ -14,22 +14,31 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bnprobe.reductions.cpu.llvm import real_type
+from bnprobe.reductions.cpu.terms import vector_terms
 from bnprobe.reductions.cpu.vectors import INT, INTS, WIDTH, Vectors, same
+from bnprobe.stats.fields import TERMS
 
 LINE = 64
 """Bytes that come from memory at once."""
+
+N_SUMS = 6
+"""Power sums and extremes."""
 
 
 @intrinsic
 def vector_sums(typingctx: Any, x: Any, at: Any, n: Any, ahead: Any, k: Any, turn: Any, bar: Any) -> Any:
     """`rows.block_sums` of n >= WIDTH neighbours from x[at]; asks for what lies `ahead` values later."""
     kind = real_type(x.dtype)
-    sums = types.Tuple([kind] * 6 + [types.int32])
+    more = types.Tuple([types.int32 if term.whole else kind for term in TERMS])
+    sums = types.Tuple([kind] * N_SUMS + [more])
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         block = _Block(context, builder, x.dtype, args)
         block.sum(args[2])
-        return context.make_tuple(builder, signature.return_type, block.joined())
+        found, terms = block.joined()
+        return context.make_tuple(
+            builder, signature.return_type, [*found, context.make_tuple(builder, more, terms)]
+        )
 
     return sums(x, types.int64, types.int64, types.int64, kind, kind, kind), generate
 
@@ -42,12 +51,14 @@ class _Block(Vectors):
         super().__init__(context, builder, element, x, at)
         self.k, self.turn, self.bar = (self.spread(number) for number in numbers)
         self.first, self.second = self.empty(), self.empty()
-        self.ways = [self.plus] * 4 + [self.smaller, self.larger, builder.add]
+        of_terms = [builder.add if term.whole else self.plus for term in TERMS]
+        self.ways = [self.plus] * 4 + [self.smaller, self.larger, *of_terms]
 
     def empty(self) -> list[Any]:
         """Nothing added yet: slots of the stack, which the compiler turns into registers."""
         start = [0.0] * 4 + [float("inf"), float("-inf")]
-        vectors = [*(same(self.many, number) for number in start), same(INTS, 0)]
+        of_terms = [same(INTS, 0) if term.whole else same(self.many, 0.0) for term in TERMS]
+        vectors = [*(same(self.many, number) for number in start), *of_terms]
         return [cgutils.alloca_once_value(self.builder, vector) for vector in vectors]
 
     def sum(self, n: Any) -> None:
@@ -76,26 +87,35 @@ class _Block(Vectors):
     def add(self, slots: list[Any], i: Any, last: Any = None) -> None:
         """Add the vector at x[at + i]; only its `last` lanes, if given."""
         builder, v = self.builder, self.load(i)
-        d, passes = self.minus(v, self.k), builder.fcmp_ordered(">", builder.fmul(self.turn, v), self.bar)
+        d, *more = self.minus(v, self.k), *vector_terms(self, v, self.turn, self.bar)
         if last is not None:
             new = self.are_last(last)
-            d, passes = builder.select(new, d, same(self.many, 0.0)), builder.and_(passes, new)
+            d, *more = (self.only(new, term) for term in (d, *more))
+        more = [builder.sext(one, INTS) if term.whole else one for term, one in zip(TERMS, more, strict=True)]
         q = self.times(d, d)
-        # the extremes may see values of a tail twice; -1 stands for true
-        terms = [d, q, self.times(q, d), self.times(q, q), v, v, builder.sext(passes, INTS)]
+        # the extremes may see values of a tail twice
+        terms = [d, q, self.times(q, d), self.times(q, q), v, v, *more]
         for slot, way, term in zip(slots, self.ways, terms, strict=True):
             builder.store(way(term, builder.load(slot)), slot)
+
+    def only(self, lanes: Any, term: Any) -> Any:
+        """The term in some lanes, 0 in the others."""
+        if term.type == lanes.type:
+            return self.builder.and_(term, lanes)
+        return self.builder.select(lanes, term, same(term.type, 0.0))
 
     def are_last(self, many: Any) -> Any:
         """Which lanes are among the last so many."""
         lanes = ir.Constant(INTS, [INT(WIDTH - i) for i in range(WIDTH)])
         return self.builder.icmp_signed("<=", lanes, self.spread(self.builder.trunc(many, INT)))
 
-    def joined(self) -> list[Any]:
-        """The sums of all lanes."""
+    def joined(self) -> tuple[list[Any], list[Any]]:
+        """The sums of all lanes, and those of the terms."""
         load = self.builder.load
-        *sums, passed = [
+        sums = [
             self.folded(way, way(load(one), load(other)))
             for way, one, other in zip(self.ways, self.first, self.second, strict=True)
         ]
-        return [*sums, self.builder.neg(passed)]
+        # a mask that counts is -1
+        pairs = zip(TERMS, sums[N_SUMS:], strict=True)
+        return sums[:N_SUMS], [self.builder.neg(sum_) if term.whole else sum_ for term, sum_ in pairs]

@@ -1,4 +1,4 @@
-"""Rows into channels: what `kernels.channels` does row by row, here for all rows of some channels at once.
+"""Rows into channels: what `cpu.channels` does row by row, here for all rows of some channels at once.
 
 A program takes BC channels and walks over the rows of all images, BN at a time, three times: for the
 mean, for the sums about it, and for the spread of images. The rows are few and lie in the cache.
@@ -25,7 +25,7 @@ def central(
 ) -> Any:
     """Mean and central sums from sums about k, within the bounds that every sample obeys.
 
-    As `kernels.channels.central`: what rounding in float32 may break is put right.
+    As `cpu.channels.central`: what rounding in float32 may break is put right.
     """
     m = s1 / tl.maximum(n, 1.0)
     some = n > 0
@@ -88,11 +88,12 @@ def join_rows(
     C: tl.tensor,
     P: tl.tensor,
     PLANE: tl.tensor,
+    N_TERMS: tl.constexpr,
     LONE: tl.constexpr,
     BN: tl.constexpr,
     BC: tl.constexpr,
 ) -> None:
-    """Channels from rows of P values, in the order of `condense.packed.FIELDS`; grid: tiles of channels.
+    """Channels from rows of P values, in the order of `stats.fields`; grid: tiles of channels.
 
     Mean squares of images are taken about `origins`, shape (C,), or where it is None about the channel's
     mean. LONE: each value of the one row is an image of its own. `kept` takes the moments of rows, or is None.
@@ -101,7 +102,6 @@ def join_rows(
     channels = c < C
     count = tl.zeros([BN, BC], tl.float64)
     total = tl.zeros([BN, BC], tl.float64)
-    positive = tl.zeros([BN, BC], tl.float64)
     low = tl.full([BN, BC], float("inf"), tl.float64)
     high = tl.full([BN, BC], float("-inf"), tl.float64)
     some = tl.zeros([BN, BC], tl.float64)
@@ -113,7 +113,6 @@ def join_rows(
         total += n * tl.load(where, mask=here, other=0.0) + tl.load(where + 2 * PLANE, mask=here, other=0.0)
         low = tl.minimum(low, tl.load(where + 6 * PLANE, mask=here, other=float("inf")))
         high = tl.maximum(high, tl.load(where + 7 * PLANE, mask=here, other=float("-inf")))
-        positive += tl.load(where + 8 * PLANE, mask=here, other=0.0)
         some += tl.where(n > 0, 1.0, 0.0)
         if kept is not None:
             keep(kept + at, where, here, PLANE)
@@ -199,4 +198,9 @@ def join_rows(
     tl.store(to + 12 * C, bb_sum, mask=channels)
     tl.store(to + 13 * C, ab_sum, mask=channels)
     tl.store(to + 14 * C, N.to(tl.float64) * P - size, mask=channels)
-    tl.store(to + 15 * C, tl.sum(positive, 0), mask=channels)
+    for term in tl.static_range(N_TERMS):
+        sum_ = tl.zeros([BN, BC], tl.float64)
+        for first in range(0, N, BN):
+            at, here = part(first, c, N, C, BN)
+            sum_ += tl.load(rows + at + PLANE * (term + 8), mask=here, other=0.0)
+        tl.store(to + C * (term + 15), tl.sum(sum_, 0), mask=channels)

@@ -1,7 +1,7 @@
 """The fast way on a GPU: triton kernels over the tensor's own memory, one read, no copy, no waiting.
 
-`read` and `count` say the same as their twins in `plain`, to the digits that float32 has (see `cpu`).
-What `read` returns stays on the device until someone looks (see `resident`). So a norm that uses stored
+`read` and `count` say the same as those of `reference`, to the digits that float32 has (see `cpu.engine`).
+What `read` returns stays on the device until someone looks (see `device_reading`). So a norm that uses stored
 statistics, and one over channels, are recorded without waiting once their first call has settled how:
 `totals` adds their readings up where they are. Not so where the map depends on the batch (training mode,
 instance and group norm), where a map no longer turns the histogram of the input into that of the output,
@@ -23,11 +23,12 @@ from bnprobe.reductions import reference
 from bnprobe.reductions.device_reading import DeviceReading, fetched
 from bnprobe.reductions.gpu.channels import join_rows
 from bnprobe.reductions.gpu.rows import sum_rows
-from bnprobe.reductions.gpu.tally import bin_values, pass_rows
+from bnprobe.reductions.gpu.tally import bin_values, count_positive
 from bnprobe.reductions.gpu.totals import add_packed
-from bnprobe.reductions.packed import FIELDS, N_MOMENTS
-from bnprobe.reductions.reading import WHOLE, Affine, Counts, PerSample, Share
+from bnprobe.reductions.reading import Counts
+from bnprobe.reductions.request import BASIC, WHOLE, Affine, PerSample, ReadRequest, Share
 from bnprobe.stats import N_BINS
+from bnprobe.stats.fields import FIELDS, OF_MOMENTS, TERMS
 from bnprobe.stats.moments import Array
 
 WIDE = {
@@ -59,7 +60,7 @@ APART = {"enable_fp_fusion": False}
 CHUNK = 1 << 13
 """Values of one channel that one program puts in bins."""
 
-N_ROW = 9
+N_ROW = 8 + len(TERMS)
 """Planes that `sum_rows` writes."""
 
 FAR = 1 << 31
@@ -70,9 +71,9 @@ products = reference.products
 
 def can_read(x: Tensor) -> bool:
     """Whether the kernels can walk over this tensor's memory."""
-    reference = type(x) in (Tensor, torch.nn.Parameter) and x.layout == torch.strided
+    plain = type(x) in (Tensor, torch.nn.Parameter) and x.layout == torch.strided
     there = x.is_cuda or (interpreted() and x.device.type == "cpu")
-    return reference and there and x.dtype in WIDE and 0 < x.numel() < FAR and not x.is_neg()
+    return plain and there and x.dtype in WIDE and 0 < x.numel() < FAR and not x.is_neg()
 
 
 def interpreted() -> bool:
@@ -86,70 +87,69 @@ def rehearse() -> None:
     add(nothing, nothing.clone())
 
 
-def read(
-    x: Tensor,
-    *,
-    origin: Array | None = None,
-    gate: Affine | None = None,
-    bins: Affine | None = None,
-    share: Share = WHOLE,
-    own: PerSample | None = None,
-    keep_rows: bool = False,
-) -> DeviceReading:
-    """As `plain.read`; the answer stays on the device until someone looks."""
+def read(x: Tensor, request: ReadRequest = BASIC) -> DeviceReading:
+    """As `reference.read`; the answer stays on the device until someone looks."""
+    origin, bins = request.origin, request.bins
     maps = on_device(bins, x.device)
     about = None
     if origin is not None:
         # mostly the centre of the bins, which is there already
         about = maps[0] if bins is not None and bins.origin is origin else _to(origin, x.device)
-    return _condense(x, about, on_device(gate, x.device), maps, share, own, keep_rows)
+    return _read(x, request, about, on_device(request.gate, x.device), maps)
 
 
 def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WHOLE) -> Counts:
-    """As `plain.count`."""
-    passed, histogram = None, None
+    """As `reference.count`."""
+    positive, histogram = None, None
     if gate is not None:
-        passed = passing(x, on_device(gate, x.device))
+        positive = positive_values(x, on_device(gate, x.device))
     if bins is not None:
         histogram = _histogram(x, on_device(bins, x.device), share)
-    return Counts(*fetched(passed, histogram))
+    return Counts(*fetched(positive, histogram))
 
 
-def _condense(
-    x: Tensor,
-    origin: Tensor | None,
-    gate: Tensor | None,
-    bins: Tensor | None,
-    share: Share = WHOLE,
-    own: PerSample | None = None,
-    keep_rows: bool = False,
+def _read(
+    x: Tensor, request: ReadRequest, origin: Tensor | None, gate: Tensor | None, bins: Tensor | None
 ) -> DeviceReading:
-    """As `plain.read`, of tensors on the device: `origin` (C,), and maps as `on_device` gives them."""
+    """As `read`, with what is on the device: `origin` (C,), and maps as `on_device` gives them."""
+    keep_rows, per_sample = request.keep_rows, request.per_sample
     n, c, p = x.shape
     # one value per image: take the images for positions, so that there are rows to walk along
     lone = p == 1 and not keep_rows and (gate is None or gate.dim() == 2)
     sums = _rows(x.transpose(0, 2) if lone else x, gate)
     out = x.new_empty((len(FIELDS), c), dtype=torch.float64)
-    kept = x.new_empty((N_MOMENTS, n, c), dtype=torch.float64) if keep_rows else None
+    kept = x.new_empty((len(OF_MOMENTS), n, c), dtype=torch.float64) if keep_rows else None
     n_rows = sums.shape[1]
     wide = min(triton.next_power_of_2(n_rows), 64)
     tiles = 256 // wide
     with _device(x):
         join_rows[(triton.cdiv(c, tiles),)](
-            sums, out, kept, origin, n_rows, c, n * p // n_rows, n_rows * c, lone, wide, tiles, **FUSED
+            sums,
+            out,
+            kept,
+            origin,
+            n_rows,
+            c,
+            n * p // n_rows,
+            n_rows * c,
+            len(TERMS),
+            lone,
+            wide,
+            tiles,
+            **FUSED,
         )
     return DeviceReading(
         out,
         gate is not None,
-        None if bins is None else _histogram(x, bins, share),
+        None if bins is None else _histogram(x, bins, request.share),
         kept,
-        None if own is None else _positions(x, own),
+        None if per_sample is None else _positions(x, per_sample),
         (n, p),
     )
 
 
 def _rows(x: Tensor, gate: Tensor | None = None) -> Tensor:
-    """What `sum_rows` writes, shape (9, N, C)."""
+    """What `sum_rows` writes, shape (N_ROW, N, C)."""
     n, c, p = x.shape
     out = x.new_empty((N_ROW, n, c), dtype=torch.float64)
     side, long, warps = _tile(x)
@@ -185,13 +185,13 @@ def _tile(x: Tensor) -> tuple[int, int, int]:
     return 1, long if long <= SHORT else LANES, 4
 
 
-def passing(x: Tensor, gate: Tensor) -> Tensor:
-    """How many values per channel pass the gate, shape (C,) float64."""
+def positive_values(x: Tensor, gate: Tensor) -> Tensor:
+    """For how many values per channel the gate is positive, shape (C,) float64."""
     n, c, p = x.shape
     out = x.new_zeros(c, dtype=torch.float64)
     side, long, warps = _tile(x)
     with _device(x):
-        pass_rows[(n * triton.cdiv(c, side),)](
+        count_positive[(n * triton.cdiv(c, side),)](
             x,
             out,
             gate,
@@ -235,8 +235,8 @@ def _histogram(x: Tensor, bins: Tensor, share: Share) -> Tensor:
     return counts
 
 
-def _positions(x: Tensor, own: PerSample) -> Tensor:
-    """As `plain.positions`, packed: the mean and the log variance as two channels.
+def _positions(x: Tensor, asked: PerSample) -> Tensor:
+    """As `reference.positions`, packed: the mean and the log variance as two channels.
 
     A position is a row whose values are the channels; one that is not finite has no statistics.
     """
@@ -244,17 +244,17 @@ def _positions(x: Tensor, own: PerSample) -> Tensor:
     whole = torch.where(n == x.shape[1], n, torch.nan)
     mean = s1 / whole
     square = torch.clamp(s2 / whole - mean * mean, min=0.0)
-    if not own.centred:
+    if not asked.centred:
         square = square + (point + mean) ** 2
-    both = torch.stack([point + mean, torch.log(square + own.eps)]).reshape(1, 2, -1)
-    return _condense(both, both.new_zeros(2), None, None).there[0]
+    both = torch.stack([point + mean, torch.log(square + asked.eps)]).reshape(1, 2, -1)
+    return _read(both, BASIC, both.new_zeros(2), None, None).there[0]
 
 
 def add(total: Tensor, new: Tensor) -> None:
-    """As `packed.add`, on the device."""
+    """As `packing.add`, on the device."""
     c = total.shape[1]
     with _device(total):
-        add_packed[(triton.cdiv(c, 128),)](total, new, c, 128, **FUSED)
+        add_packed[(triton.cdiv(c, 128),)](total, new, c, len(FIELDS), 128, **FUSED)
 
 
 def join(total: DeviceReading, new: DeviceReading) -> None:
@@ -262,13 +262,13 @@ def join(total: DeviceReading, new: DeviceReading) -> None:
 
     On the current stream: whoever runs one layer on several streams has to order them.
     """
-    packed, histogram, _, own = total.there
-    more, counts, _, more_own = new.there
+    packed, histogram, _, per_sample = total.there
+    more, counts, _, more_per_sample = new.there
     add(packed, more)
     if histogram is not None and counts is not None:
         histogram += counts
-    if own is not None and more_own is not None:
-        add(own, more_own)
+    if per_sample is not None and more_per_sample is not None:
+        add(per_sample, more_per_sample)
 
 
 def on_device(map_: Affine | None, device: torch.device) -> Any:

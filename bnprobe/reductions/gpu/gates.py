@@ -1,6 +1,6 @@
 """The gate as one comparison on the device: scale * (x - origin) + offset > 0 if and only if turn * x > bar.
 
-As in `kernels.gates`: `turn` is the sign of the scale and the bar is rounded down in the type in which
+As in `cpu.gates`: `turn` is the sign of the scale and the bar is rounded down in the type in which
 values are computed, so that the comparison says for every value what float64 would say.
 """
 

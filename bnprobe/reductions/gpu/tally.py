@@ -1,6 +1,6 @@
-"""Counting on the device: values that pass a gate known late, and values per bin of the histogram.
+"""Counting on the device: positive values of a gate known late, and values per bin of the histogram.
 
-The bin of z comes from the bits of u = 1 + |z| as float64, as in `kernels.tally`, so edges are exact. A
+The bin of z comes from the bits of u = 1 + |z| as float64, as in `cpu.tally`, so edges are exact. A
 program counts values of one channel, whatever images they belong to, and adds its counts to the channel's.
 Counts are float64, whole numbers, so that a total never overflows and needs no other type.
 """
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from bnprobe.reductions.gpu.gates import gate_of, map_at
-from bnprobe.reductions.gpu.rows import tile
+from bnprobe.reductions.gpu.rows import is_positive, tile
 
 N_BINS, SIDE = tl.constexpr(96), tl.constexpr(48)
 """As in `stats.histogram`; a test holds them together."""
@@ -72,7 +72,7 @@ def bin_values(
 
 
 @triton.jit(do_not_specialize=["GATE_PLANE", "GATE_ROW"])
-def pass_rows(
+def count_positive(
     x: tl.tensor,
     out: tl.tensor,
     gates: tl.tensor,
@@ -87,16 +87,16 @@ def pass_rows(
     BP: tl.constexpr,
     WIDE: tl.constexpr,
 ) -> None:
-    """Add to `out`, shape (C,), how many values of one image and BC channels pass the gate."""
+    """Add to `out`, shape (C,), for how many values of one image and BC channels the gate is positive."""
     tiles = tl.cdiv(C, BC)
     n = (tl.program_id(0) // tiles).to(tl.int64)
     c = tl.program_id(0) % tiles * BC + tl.arange(0, BC)
     channels = c < C
     start = x + n * SN + c.to(tl.int64) * SC
     turn, bar = gate_of(gates, GATE_PLANE, n * GATE_ROW + c, channels, WIDE)
-    passed = tl.zeros([BC, BP], tl.int32)
+    positive = tl.zeros([BC, BP], tl.int32)
     for at in range(0, P, BP):
         where, here = tile(start, at, channels, P, SP, BP, 1)
         v = tl.load(where, mask=here, other=0).to(WIDE)
-        passed += (here & (turn[:, None] * v > bar[:, None])).to(tl.int32)
-    tl.atomic_add(out + c, tl.sum(passed, 1).to(tl.float64), mask=channels, sem="relaxed")
+        positive += is_positive(v, here, turn, bar)
+    tl.atomic_add(out + c, tl.sum(positive, 1).to(tl.float64), mask=channels, sem="relaxed")

@@ -1,4 +1,4 @@
-"""Adding one packed reading to another on the device, in place: the formulas of `kernels.totals`."""
+"""Adding one packed reading to another on the device, in place: the formulas of `cpu.totals`."""
 
 from __future__ import annotations
 
@@ -64,13 +64,15 @@ def add_images(total: tl.tensor, new: tl.tensor, C: tl.tensor, ok: tl.tensor) ->
 
 
 @triton.jit(do_not_specialize=["C"])
-def add_packed(total: tl.tensor, new: tl.tensor, C: tl.tensor, BC: tl.constexpr) -> None:
-    """Merge `new` into `total`, both of shape (16, C); grid: tiles of channels."""
+def add_packed(
+    total: tl.tensor, new: tl.tensor, C: tl.tensor, N_FIELDS: tl.constexpr, BC: tl.constexpr
+) -> None:
+    """Merge `new` into `total`, both of shape (N_FIELDS, C); grid: tiles of channels."""
     c = tl.program_id(0) * BC + tl.arange(0, BC)
     ok = c < C
     add_moments(total + c, new + c, C, ok)
     add_images(total + c, new + c, C, ok)
-    for field in tl.static_range(14, 16):
+    for field in tl.static_range(14, N_FIELDS):
         here = total + field * C + c
         both = tl.load(here, mask=ok, other=0.0) + tl.load(new + field * C + c, mask=ok, other=0.0)
         tl.store(here, both, mask=ok)
