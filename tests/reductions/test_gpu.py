@@ -77,7 +77,9 @@ def test_every_number_of_a_read(shape, layout):
     x = there(values(shape), layout)
     n, c, _ = shape
     origin = np.linspace(0, 3, c)
-    assert_same(*both(x, origin=origin, gate=a_map(c), bins=a_map(c, seed=4), per_sample=PerSample(1e-3, True)))
+    assert_same(
+        *both(x, origin=origin, gate=a_map(c), bins=a_map(c, seed=4), per_sample=PerSample(1e-3, True))
+    )
     each = {"gate": a_map(c, n), "bins": a_map(c, n, seed=4), "share": Share(3, 2)}
     assert_same(*both(x, keep_rows=True, per_sample=PerSample(1e-3, False), **each))
 
@@ -127,7 +129,9 @@ def test_values_that_are_not_finite(dtype, layout):
     x = there(values((3, 70, 40), dtype), layout)
     x[0, 0, 1], x[1, 2, 3], x[0, 2, 0], x[2, 37, 39] = torch.nan, torch.inf, -torch.inf, torch.nan
     x[1, 1], x[:, 5], x[:, 69, 0] = torch.nan, torch.inf, torch.nan
-    found, twin = both(x, gate=a_map(70), bins=a_map(70, seed=4), keep_rows=True, per_sample=PerSample(1e-3, True))
+    found, twin = both(
+        x, gate=a_map(70), bins=a_map(70, seed=4), keep_rows=True, per_sample=PerSample(1e-3, True)
+    )
     assert_same(found, twin)
     assert found.n_nonfinite[[0, 1, 2, 5, 37]].tolist() == [1, 40, 2, 120, 1]
 
