@@ -1,4 +1,4 @@
-"""One cage for all trials: it imports once."""
+"""One sandbox for all trials: it imports once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from attacks.sandbox import Cage
+from attacks.sandbox import Sandbox
 
 
 @pytest.fixture(scope="session")
-def cage() -> Iterator[Cage]:
-    made = Cage()
+def sandbox() -> Iterator[Sandbox]:
+    made = Sandbox()
     yield made
     made.close()

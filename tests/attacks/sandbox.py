@@ -61,13 +61,13 @@ class Verdict:
         return line
 
 
-class Cage:
+class Sandbox:
     """Runs `bnprobe ARGUMENTS...`; `run` returns what came of it."""
 
     def __init__(self) -> None:
         quiet = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "attacks.cage"],
+            [sys.executable, "-m", "attacks.sandbox"],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", **quiet},
             stdin=subprocess.PIPE,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attacks import archives, headers, indices, pickles
-from attacks.sandbox import Cage, Verdict
+from attacks.sandbox import Sandbox, Verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore:.*(nested|Sparse|quantize)")
 """What torch says of its own features while an attack is made with them."""
@@ -40,19 +40,19 @@ def assert_cheap(verdict: Verdict) -> None:
 
 
 @pytest.mark.parametrize("make", **by_name(REFUSALS))
-def test_refused_unrun(cage: Cage, make, tmp_path):
+def test_refused_unrun(sandbox: Sandbox, make, tmp_path):
     """Fails if code of a file runs, a declared size is believed, or a traceback is all that is said."""
-    verdict = cage.run("check", make(tmp_path))
+    verdict = sandbox.run("check", make(tmp_path))
     assert_left_nothing(verdict, tmp_path)
     assert_one_line(verdict, REFUSALS[make])
     assert_cheap(verdict)
 
 
 @pytest.mark.parametrize("make", **by_name(pickles.CODE))
-def test_refused_where_it_is_to_be_loaded(cage: Cage, make, tmp_path):
+def test_refused_where_it_is_to_be_loaded(sandbox: Sandbox, make, tmp_path):
     """Fails if `report --checkpoint` has a way of its own to open files."""
-    verdict = cage.run(
-        "report", "attacks.cage:tiny", "--checkpoint", make(tmp_path), "-o", tmp_path / "x.html"
+    verdict = sandbox.run(
+        "report", "attacks.sandbox:tiny", "--checkpoint", make(tmp_path), "-o", tmp_path / "x.html"
     )
     assert_left_nothing(verdict, tmp_path)
     assert_one_line(verdict, pickles.CODE[make])
@@ -61,10 +61,10 @@ def test_refused_where_it_is_to_be_loaded(cage: Cage, make, tmp_path):
 @pytest.mark.parametrize(
     "make", **by_name((*pickles.NO_NUMBERS, *pickles.ODD_NUMBERS, *archives.HARMLESS, headers.no_numbers))
 )
-def test_odd_tensors_are_judged_or_refused(cage: Cage, make, tmp_path):
+def test_odd_tensors_are_judged_or_refused(sandbox: Sandbox, make, tmp_path):
     """Fails if a tensor of another kind, or numbers at the edge of the format, end in a traceback."""
     page = tmp_path / "out" / "page.html"
-    verdict = cage.run("check", make(tmp_path), "--format", "html", "-o", page, writes=page.parent)
+    verdict = sandbox.run("check", make(tmp_path), "--format", "html", "-o", page, writes=page.parent)
     assert_left_nothing(verdict, tmp_path)
     assert verdict.code in (0, 2), verdict.err[-2000:]
     assert page.exists() == (verdict.code == 0)
@@ -74,18 +74,18 @@ def test_odd_tensors_are_judged_or_refused(cage: Cage, make, tmp_path):
 
 
 @pytest.mark.parametrize("name", headers.HEADERS)
-def test_lying_headers_are_refused(cage: Cage, name, tmp_path):
+def test_lying_headers_are_refused(sandbox: Sandbox, name, tmp_path):
     """Fails if a header's word is taken for the size or the place of anything."""
-    verdict = cage.run("check", headers.HEADERS[name](tmp_path))
+    verdict = sandbox.run("check", headers.HEADERS[name](tmp_path))
     assert_left_nothing(verdict, tmp_path)
     assert_one_line(verdict, "Copy or download it again|torch.save|Check that|Save the state dict")
     assert_cheap(verdict)
 
 
 @pytest.mark.parametrize("name", indices.INDICES)
-def test_indices_that_lead_elsewhere_are_refused(cage: Cage, name, tmp_path):
+def test_indices_that_lead_elsewhere_are_refused(sandbox: Sandbox, name, tmp_path):
     """Fails if an index can have a file outside of its folder opened, or be read without end."""
-    verdict = cage.run("check", indices.INDICES[name](tmp_path))
+    verdict = sandbox.run("check", indices.INDICES[name](tmp_path))
     assert_left_nothing(verdict, tmp_path)
     assert_one_line(verdict, "Put the shards beside|Give the folder|Fetch them|Copy or download")
     assert "root:" not in verdict.err
@@ -94,11 +94,11 @@ def test_indices_that_lead_elsewhere_are_refused(cage: Cage, name, tmp_path):
 
 @pytest.mark.parametrize("form", ["text", "html", "json", "sarif"])
 @pytest.mark.parametrize("name", headers.NAMES)
-def test_names_stay_names(cage: Cage, name, form, tmp_path):
+def test_names_stay_names(sandbox: Sandbox, name, form, tmp_path):
     """Fails if a layer's name reaches a terminal or a browser as anything but text."""
     out = tmp_path / "out" / f"page.{form}"
-    printed = cage.run("check", headers.named(tmp_path, headers.NAMES[name]))
-    verdict = cage.run("check", tmp_path / "a.safetensors", "--format", form, "-o", out, writes=out.parent)
+    printed = sandbox.run("check", headers.named(tmp_path, headers.NAMES[name]))
+    verdict = sandbox.run("check", tmp_path / "a.safetensors", "--format", form, "-o", out, writes=out.parent)
     for said in (printed, verdict):
         assert said.code == 0, said.err[-2000:]
         assert_left_nothing(said, tmp_path)
@@ -113,15 +113,15 @@ def test_names_stay_names(cage: Cage, name, form, tmp_path):
 
 
 @pytest.mark.parametrize("name", headers.NAMES)
-def test_names_in_complaints(cage: Cage, name, tmp_path):
+def test_names_in_complaints(sandbox: Sandbox, name, tmp_path):
     """Fails if a refusal repeats a name of the file as it is."""
     path = headers.unfinished(tmp_path, headers.NAMES[name])
-    verdict = cage.run("check", path)
+    verdict = sandbox.run("check", path)
     assert_one_line(verdict, "Save the state dict")
 
 
-def test_a_thousand_norms(cage: Cage, tmp_path):
+def test_a_thousand_norms(sandbox: Sandbox, tmp_path):
     """Fails if time grows faster than the number of layers: eight milliseconds each, on one core."""
-    verdict = cage.run("check", headers.many(tmp_path), "--format", "json")
+    verdict = sandbox.run("check", headers.many(tmp_path), "--format", "json")
     assert verdict.code == 0, verdict.err[-2000:]
     assert verdict.seconds < 40

@@ -11,15 +11,15 @@ import pytest
 import bnprobe
 from attacks import recordings
 from attacks.headers import NAMES
-from attacks.sandbox import Cage
+from attacks.sandbox import Sandbox
 from attacks.test_checkpoints import assert_cheap, assert_left_nothing, assert_one_line
 from bnprobe.errors import BadRecordingFile, BnprobeError
 
 
 @pytest.mark.parametrize("name", recordings.RECORDINGS)
-def test_refused_in_a_line(cage: Cage, name, tmp_path):
+def test_refused_in_a_line(sandbox: Sandbox, name, tmp_path):
     """Fails if a manifest is believed although no run can have written it, or its reader can be worn out."""
-    verdict = cage.run("report", recordings.RECORDINGS[name](tmp_path), "-o", tmp_path / "x.html")
+    verdict = sandbox.run("report", recordings.RECORDINGS[name](tmp_path), "-o", tmp_path / "x.html")
     assert_left_nothing(verdict, tmp_path)
     assert_one_line(verdict, r"Record it again, or fetch the file anew\.$")
     assert_cheap(verdict)
@@ -30,11 +30,11 @@ def test_refused_in_a_line(cage: Cage, name, tmp_path):
     "place", [("about", "model"), ("about", "notes", 0), ("layers", 0, "layer"), ("layers", 0, "kind")]
 )
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_texts_stay_texts(cage: Cage, name, place, tmp_path):
+def test_texts_stay_texts(sandbox: Sandbox, name, place, tmp_path):
     """Fails if a text of a recording reaches a terminal or a browser as anything but text."""
     page = tmp_path / "out" / "x.html"
     path = recordings.named(tmp_path, place, NAMES[name])
-    verdict = cage.run("report", path, "-o", page, "--text", writes=page.parent)
+    verdict = sandbox.run("report", path, "-o", page, "--text", writes=page.parent)
     assert verdict.code == 0, verdict.err[-2000:]
     assert_left_nothing(verdict, tmp_path)
     assert all(line.isprintable() for line in verdict.out.split("\n"))

@@ -45,7 +45,7 @@ def test_every_norm_with_parameters_is_found_and_nothing_else():
 
 
 @pytest.mark.parametrize("case", BY_NAME.values(), ids=lambda case: case.name)
-def test_on_the_menagerie(case):
+def test_on_all_test_models(case):
     """Fails if a norm whose tensors show it is missed, or something is called a norm that the classes do not know."""
     model = case.model()
     modules = dict(model.named_modules(remove_duplicate=False))
