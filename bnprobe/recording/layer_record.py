@@ -14,6 +14,7 @@ from bnprobe.recording.merge import merge_optional
 from bnprobe.recording.names import BATCH, POOLS, UNKNOWN, WEIGHTS_ONLY, site_name
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.stats import ClassMoments, Histogram, ImageMoments, Moments
+from bnprobe.stats.fields import RECORDED
 from bnprobe.stats.moments import Array
 
 
@@ -72,7 +73,7 @@ class LayerRecord:
         c = self.pre.shape
         if len(c) != 1:
             raise BnprobeError(f"{self.site}: expected one entry per channel, got shape {c}.")
-        for name in ("pre_nonfinite", "post_nonfinite", "n_positive", *_VECTORS):
+        for name in (*RECORDED, *_VECTORS):
             value = getattr(self, name)
             if value is not None and value.shape != c:
                 raise BnprobeError(f"{self.site} / {name}: expected shape {c}, found {value.shape}.")
@@ -131,7 +132,8 @@ class LayerRecord:
     def merge(self, other: Self) -> Self:
         """Both parts of the recording of one site; CannotMerge when the weights differ."""
         self._demand_same_layer(other)
-        added: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in _ADDED}
+        added: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
+        added |= {name: _sum_of(getattr(self, name), getattr(other, name)) for name in RECORDED}
         merged: dict[str, Any] = {
             name: merge_optional(getattr(self, name), getattr(other, name), name in _OWN) for name in _MERGED
         }
@@ -192,15 +194,7 @@ class LayerRecord:
 _VECTORS = ("gamma", "beta", "running_mean", "running_var")
 
 
-_ADDED = (
-    "n_calls",
-    "n_calls_training",
-    "n_calls_running",
-    "n_images",
-    "pre_nonfinite",
-    "post_nonfinite",
-    "n_positive",
-)
+_COUNTS = ("n_calls", "n_calls_training", "n_calls_running", "n_images")
 
 
 _OWN = ("own_mean", "own_log_var", "gradient", "classes", "call_log")
@@ -212,6 +206,11 @@ _MERGED = ("pre", "pre_images", "pre_histogram", "post", "post_histogram", *_OWN
 HISTOGRAMS_LOST = (
     "Histograms are missing: a part of the whole was recorded without them. Record every part with them."
 )
+
+
+def _sum_of(mine: Array | None, theirs: Array | None) -> Array | None:
+    """Both parts of a sum of `stats.fields`; a part that did not look leaves the whole without."""
+    return None if mine is None or theirs is None else mine + theirs
 
 
 def loses_histograms(mine: LayerRecord, theirs: LayerRecord) -> bool:

@@ -15,11 +15,15 @@ import numpy as np
 
 from bnprobe.recording.about import About
 from bnprobe.recording.layer_record import LayerRecord
+from bnprobe.stats.fields import RECORDED
 
 MOST = 2**53
 """Up to here float64 tells neighbouring whole numbers apart."""
 
-COUNTS = ("n", "n_positive", "pre_nonfinite", "post_nonfinite", "dy_nonfinite", "counts", "labels")
+COUNTS = {
+    *("n", "dy_nonfinite", "counts", "labels"),
+    *(name for name, sum_ in RECORDED.items() if sum_.whole),
+}
 NOT_NEGATIVE = ("aa", "bb", "energy", "norm", "within")
 OUTPUTS = ("derived", "read")
 

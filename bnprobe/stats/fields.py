@@ -2,16 +2,16 @@
 
 One read of a tensor leaves one array, a row for each name of FIELDS and a column for each channel (see
 `reductions.packing`). The reference, the CPU's loops and the GPU's kernels write the rows in this order and add two
-such arrays by the rules below; `recording.LayerRecord` merges and checks its fields by the same declaration.
+such arrays by the rules below; `recording.LayerRecord` merges, and `recording.validation` checks, by `RECORDED`.
 
 To add a statistic, say the sum of |x|, so that a column can show the mean of |x|:
 
 1. here, one entry of TERMS: `Sum("absolute", {"pre": "pre_absolute"}, whole=False)`;
 2. `recording/layer_record.py`: the field `pre_absolute: Array | None = None` (files from before do not have it);
-3. `reductions/reference.py`: its line in `_terms`;
+3. `reductions/reference.py`: its line in `_sums`;
 4. `reductions/cpu/terms.py`: its line in `terms`, and in `vector_terms`;
-5. `reductions/gpu/rows.py`: its lines where `positive` has one;
-6. a measure: a `Column` and a line in one file of `measures/`;
+5. `reductions/gpu/rows.py`: its lines in `sum_rows`, and in `sum_exactly`, which reads again what is not finite;
+6. a measure: a `Column` and a line in one file of `measures/` (`shape.py` has those of before and after the norm);
 7. tests: the number by hand in tests/reductions/test_reference.py, the column in the measure's test.
 
 That the engines agree on it, that parts add, that files keep it, is tested for every entry of TERMS as it is.
