@@ -35,7 +35,7 @@ BOUNDARIES = {
     "atomic_write": may("errors"),
     "version": may(""),
     "stats": may("errors", "numpy scipy"),
-    "recording": may("stats errors atomic_write", "numpy safetensors"),
+    "recording": may("stats errors atomic_write notebook", "numpy safetensors"),
     "norms": may("recording errors notebook", "torch"),
     "graph": may("norms recording stats errors", "torch numpy"),
     "reductions": may("stats", "torch numpy numba llvmlite triton"),

@@ -90,7 +90,9 @@ def attach(
         raise BnprobeError(
             f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
-    options = AttachOptions(layers, histograms, gradients, scaler, normalize)
+    options = AttachOptions(
+        layers=layers, histograms=histograms, gradients=gradients, scaler=scaler, normalize=normalize
+    )
     return Probe(survey_of(model, options.patterns), options)
 
 

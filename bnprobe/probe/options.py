@@ -1,4 +1,8 @@
-"""The options of `attach`, checked in one place: a new one is a field here, and a parameter of `attach` and `record`."""
+"""The options of `attach`, checked in one place.
+
+To add one: a field here; a parameter and its line under Args in `attach.attach`, and in `record.record` where it makes
+sense there; where it acts, mostly in `forward`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from bnprobe.probe.backward.gradients import LossScaler
 from bnprobe.recording import Normalize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttachOptions:
     """What `attach` was asked for, as it was given; see there for what each option means.
 
@@ -34,6 +38,11 @@ class AttachOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "patterns", _patterns_of(self.layers))
         object.__setattr__(self, "constants", _constants_of(self.normalize))
+        for name in ("histograms", "gradients"):
+            if not isinstance(getattr(self, name), bool):
+                raise BnprobeError(
+                    f"{name}={getattr(self, name)!r} is neither True nor False. Pass one of them."
+                )
         if self.scaler is not None and not callable(getattr(self.scaler, "get_scale", None)):
             raise BnprobeError(
                 f"scaler must have a method get_scale(), got {type(self.scaler).__name__}. Pass the loss scaler itself, "

@@ -35,6 +35,9 @@ class CallLog:
     running_mean_after: Array | None
     running_var_after: Array | None
 
+    def __repr__(self) -> str:
+        return f"CallLog({self.n_calls_learning:,} calls with gradients, {self.n_calls_model_training:,} in training)"
+
     def merge(self, other: Self) -> Self:
         """Both parts together. Calls are numbered within their part; the later memory is taken from `other`."""
         smaller = min(self, other, key=CallLog._size)

@@ -27,6 +27,9 @@ class ProducerRecord:
     angle: Moments
     gap: Array
 
+    def __repr__(self) -> str:
+        return f"ProducerRecord({self.gap.size:,} channels)"
+
     def merge(self, other: Self) -> Self:
         """Both parts together."""
         return replace(
@@ -63,6 +66,9 @@ class GradientRecord:
     gap_centre: Array
     gap_map: Array
     producer: ProducerRecord | None
+
+    def __repr__(self) -> str:
+        return f"GradientRecord({self.energy.size:,} channels, {self.n_passes:,} backward passes)"
 
     def merge(self, other: Self) -> Self:
         """Both parts together; a gradient that only one part has is kept from that part."""

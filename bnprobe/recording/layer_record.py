@@ -69,6 +69,10 @@ class LayerRecord:
     classes: ClassMoments | None = None
     call_log: CallLog | None = None
 
+    def __repr__(self) -> str:
+        calls = f"{self.n_calls:,} call{'s' * (self.n_calls != 1)}"
+        return f"LayerRecord({self.site}: {self.kind}, {self.n_channels:,} channels, {calls}, {self.mode})"
+
     def __post_init__(self) -> None:
         c = self.pre.shape
         if len(c) != 1:

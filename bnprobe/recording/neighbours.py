@@ -122,3 +122,6 @@ class Neighbours:
     skip_var_initial: Array | None = None
     guessed: bool = False
     feeds_alone: bool = False
+
+    def __repr__(self) -> str:
+        return f"Neighbours(producer {self.producer or 'unknown'}, followed by {self.follows})"

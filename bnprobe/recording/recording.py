@@ -12,11 +12,15 @@ from typing import Protocol, Self
 
 from bnprobe.atomic_write import write_whole
 from bnprobe.errors import BadRecordingFile, BnprobeError, CannotMerge
+from bnprobe.notebook import facts
 from bnprobe.recording.about import About
 from bnprobe.recording.codec import AGAIN, decode, encode
 from bnprobe.recording.integrity import IntegrityReport
 from bnprobe.recording.layer_record import HISTOGRAMS_LOST, LayerRecord, loses_histograms
 from bnprobe.recording.validation import violations
+
+SHOWN = 10
+"""Sites that a notebook cell lists."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,23 @@ class Recording:
     never_called: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
     integrity: IntegrityReport | None = None
+
+    def __repr__(self) -> str:
+        norms = {record.layer: record.n_channels for record in self.layers}
+        words = [f"{len(norms):,} norm{'s' * (len(norms) != 1)}", f"{sum(norms.values()):,} channels"]
+        words += ["weights only"] if self.weights_only else [f"{self.about.n_images:,} samples", *self._modes]
+        return f"Recording({self.about.model}: {', '.join(words)})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (record.site, f"{record.kind}, {record.n_channels:,} channels") for record in self.layers[:SHOWN]
+        ]
+        more = len(self.layers) - SHOWN
+        return facts(repr(self), [*rows, *([("…", f"{more:,} more")] if more > 0 else [])])
+
+    @property
+    def _modes(self) -> list[str]:
+        return sorted({record.mode for record in self.layers})
 
     def __post_init__(self) -> None:
         seen = [(record.layer, record.call) for record in self.layers]

@@ -46,6 +46,10 @@ def settings(file: str | Path | None = None) -> Settings:
     """The settings in `file`, or the defaults. Raises BadSettings for what it does not know, with the nearest name."""
     if file is None:
         return Settings()
+    if not isinstance(file, str | Path):
+        raise BadSettings(
+            f"config takes the path of a TOML file, got {type(file).__name__}. Write the settings to a file."
+        )
     path = Path(file)
     return _settings(_own(_toml(path)), str(path))
 
@@ -63,7 +67,9 @@ def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise BadSettings(f"{path}: {error.strerror or error}. Check the path of the settings.") from None
+        raise BadSettings(
+            f"{path}: {error.strerror or error}. Check the path of the settings file."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadSettings(f"{path} is not TOML ({' '.join(str(error).split())}). Fix it there.") from None
 

@@ -26,6 +26,9 @@ class ClassMoments:
     mean: Array
     within: Array
 
+    def __repr__(self) -> str:
+        return f"ClassMoments({len(self.labels):,} classes, {self.n.sum():,.0f} samples, {self.within.size:,} channels)"
+
     def __post_init__(self) -> None:
         k = self.labels.shape
         if len(k) != 1 or self.n.shape != k or self.mean.shape != (*k, *self.within.shape):

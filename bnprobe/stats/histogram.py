@@ -56,6 +56,11 @@ class Histogram:
     scale: Array
     counts: Array
 
+    def __repr__(self) -> str:
+        sheets, channels = self.centre.shape
+        scales = f"{sheets} scale{'s' * (sheets != 1)}"
+        return f"Histogram({channels:,} channels, {self.counts.sum():,.0f} values counted on {scales})"
+
     def __post_init__(self) -> None:
         if self.centre.shape != self.scale.shape or self.counts.shape != (*self.centre.shape, N_BINS):
             raise BnprobeError(

@@ -31,6 +31,9 @@ class ImageMoments:
     bb: Array
     ab: Array
 
+    def __repr__(self) -> str:
+        return f"ImageMoments(shape {self.n.shape}, {self.n.max(initial=0):,.0f} samples)"
+
     def __post_init__(self) -> None:
         if len({np.shape(value) for value in vars(self).values()}) != 1:
             shapes = {name: np.shape(value) for name, value in vars(self).items()}

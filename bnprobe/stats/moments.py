@@ -39,6 +39,9 @@ class Moments:
     low: Array
     high: Array
 
+    def __repr__(self) -> str:
+        return f"Moments(shape {self.shape}, {self.n.sum():,.0f} values)"
+
     def __post_init__(self) -> None:
         if len({np.shape(value) for value in vars(self).values()}) != 1:
             shapes = {name: np.shape(value) for name, value in vars(self).items()}

@@ -92,3 +92,10 @@ def test_layers_that_name_nothing_are_refused(layers, word):
     """Fails if a slip in `layers` ends in a TypeError, or in a probe of nothing."""
     with pytest.raises(BnprobeError, match=word):
         bnprobe.attach(nn.Sequential(nn.BatchNorm2d(C)), layers=layers)
+
+
+@pytest.mark.parametrize("name", ["histograms", "gradients"])
+def test_switches_are_true_or_false(name):
+    """Fails if a word such as "no" switches something on."""
+    with pytest.raises(BnprobeError, match=f"{name}='no' is neither True nor False"):
+        AttachOptions(**{name: "no"})

@@ -87,3 +87,9 @@ def test_without_a_file_nothing_changes():
     """Fails if Python code is judged by whatever pyproject.toml lies in the working directory."""
     assert settings(None) == Settings()
     assert bnprobe.report(FLAT).settings == Settings()
+
+
+def test_settings_are_a_file():
+    """Fails if a dictionary of settings ends in a TypeError that does not say what config takes."""
+    with pytest.raises(BadSettings, match="config takes the path of a TOML file, got dict"):
+        settings({"ignore": []})
