@@ -70,8 +70,8 @@ class Comparison(Document):
         self.settings = settings or Settings()
         if not self._pairs.common:
             raise CannotCompare(
-                f"{a.about.model} and {b.about.model} have no norm in common: paths are {_names(a)} in A and {_names(b)} "
-                "in B. Rename the modules of one, or compare the same network in two states."
+                f"{a.about.model} and {b.about.model} have no norm with the same path and width: A has {_names(a)}, "
+                f"B has {_names(b)}. Rename the modules of one, or compare the same network in two states."
             )
 
     @cached_property
@@ -155,4 +155,5 @@ class Comparison(Document):
 
 
 def _names(recording: Recording) -> str:
-    return listed([record.site for record in recording.layers], 2)
+    sites = [f"{record.site} ({record.kind}, {record.n_channels:,} channels)" for record in recording.layers]
+    return listed(sites, 2)

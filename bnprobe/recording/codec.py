@@ -35,7 +35,7 @@ RENAMED_SINCE_1 = {
 """Fields that files of schema 1 call otherwise."""
 
 
-AGAIN = "Record it again, or fetch the file anew."
+AGAIN = "Record it again, or download the file again."
 
 
 def encode(recording: Any) -> bytes:

@@ -1,4 +1,20 @@
-"""Rules in words: each looks at the tables and says what is wrong, why, and what to do. Never imports torch."""
+"""Rules in words: each looks at the tables and says what is wrong, why, and what to do. Never imports torch.
+
+One family, one file, with a tuple RULES at its end; a new file is listed below:
+
+- `preprocessing`: mistakes in how inputs were made, recognized by the first norm;
+- `running_stats`: what is stored, and whether the data match it;
+- `values`: what passed through: not finite, too few, without effect;
+- `usage`: modes, freezing, updates, momentum;
+- `weights`: what the vectors say alone; needs no data, so it serves `check`;
+- `structure`: what stands around a norm: shared, redundant, folded away;
+- `gradient`: what backward passes did;
+- `comparison`: two recordings.
+
+A rule needs its page in `docs/` and, if it has thresholds, their names in `thresholds`. `rule` has its form,
+`remedies` lines of code that several recommend, `merge_runs` and `wording` what several say; `settings` and
+`baseline` are what a user leaves out.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def test_refused_in_a_line(sandbox: Sandbox, name, tmp_path):
     """Fails if a manifest is believed although no run can have written it, or its reader can be worn out."""
     verdict = sandbox.run("report", recordings.RECORDINGS[name](tmp_path), "-o", tmp_path / "x.html")
     assert_left_nothing(verdict, tmp_path)
-    assert_one_line(verdict, r"Record it again, or fetch the file anew\.$")
+    assert_one_line(verdict, r"Record it again, or download the file again\.$")
     assert_cheap(verdict)
     assert not (tmp_path / "x.html").exists()
 

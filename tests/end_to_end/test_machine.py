@@ -88,7 +88,7 @@ def run(subject: str, pictures: Path, *more: str) -> int:
     return main(
         [
             "report",
-            f"test_machine:{subject}",
+            f"end_to_end.test_machine:{subject}",
             "--data",
             str(pictures),
             "--size",
@@ -185,7 +185,7 @@ def test_the_users_handler_of_ctrl_c_comes_back(handler):
 
 def limited(size: int, *statements: str) -> subprocess.CompletedProcess[str]:
     """A program that may write files of `size` bytes at most."""
-    code = "\n".join(("from pathlib import Path", "from bnprobe.files import write_whole", *statements))
+    code = "\n".join(("from pathlib import Path", "from bnprobe.atomic_write import write_whole", *statements))
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -252,7 +252,7 @@ SAVES = """
 import sys
 from pathlib import Path
 from bnprobe import atomic_write
-from bnprobe.files import write_whole
+from bnprobe.atomic_write import write_whole
 atomic_write.STALE = 1e9  # nothing is swept
 path, contents = Path(sys.argv[1]), [bytes([letter]) * 300_000 for letter in b"ab"]
 print("ready", flush=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnprobe.graph.graph import INPUT, PARTS, Memory, Node, _Region, above, tensors
+from bnprobe.graph.graph import INPUT, PARTS, Storages, Node, _Region, above, tensors
 from bnprobe.graph.operations import PASS
 
 
@@ -93,7 +93,7 @@ def node(tensor: torch.Tensor) -> Node:
 
 def test_a_view_is_found_behind_what_was_put() -> None:
     """Fails if a view of known values is unknown, or the same tensor is another node each time."""
-    memory, whole = Memory(), torch.zeros(4, 6)
+    memory, whole = Storages(), torch.zeros(4, 6)
     assert memory.find(whole) is None
     made = node(whole)
     memory.put(whole, made)
@@ -107,7 +107,7 @@ def test_a_view_is_found_behind_what_was_put() -> None:
 
 def test_what_was_overwritten_is_not_believed() -> None:
     """Fails if a tensor keeps its old values although a piece of its memory was written, or its neighbour loses them."""
-    memory, whole = Memory(), torch.zeros(4, 6)
+    memory, whole = Storages(), torch.zeros(4, 6)
     made = node(whole)
     memory.put(whole, made)
     left, right = memory.find(whole[:, :3]), memory.find(whole[:, 3:])
@@ -123,7 +123,7 @@ def test_what_was_overwritten_is_not_believed() -> None:
 
 def test_views_of_what_was_wholly_overwritten_are_found_anew() -> None:
     """Fails if a view still stands for values that an in-place operation on the whole has replaced."""
-    memory, whole = Memory(), torch.zeros(4, 6)
+    memory, whole = Storages(), torch.zeros(4, 6)
     memory.put(whole, node(whole))
     memory.find(whole[:2])
     written = node(whole)
@@ -135,7 +135,7 @@ def test_views_of_what_was_wholly_overwritten_are_found_anew() -> None:
 
 def test_forgetting_parts_the_nodes() -> None:
     """Fails if nodes keep each other, and the parameters in their facts, alive."""
-    memory, whole = Memory(), torch.zeros(4, 6)
+    memory, whole = Storages(), torch.zeros(4, 6)
     first = node(whole)
     first.facts["tensor"] = whole
     second = Node(PASS, "view", (4, 6), (first,))

@@ -153,7 +153,7 @@ def test_layers_and_histograms_are_narrowed(batches):
 @pytest.mark.parametrize("nothing", [[], (), iter([])], ids=["list", "tuple", "iterator"])
 def test_no_batches_is_an_error_that_says_so(model, nothing):
     """Fails if an empty loader gives an empty recording, and an empty report much later."""
-    with pytest.raises(NothingRecorded, match="Give at least one batch of inputs"):
+    with pytest.raises(NothingRecorded, match="Pass at least one batch of inputs"):
         bnprobe.record(model, nothing)
 
 

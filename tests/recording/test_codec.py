@@ -22,7 +22,7 @@ import bnprobe
 from bnprobe.errors import BadRecordingFile, CannotWrite
 from bnprobe.recording import Recording, codec
 
-AGAIN = "Record it again, or fetch the file anew"
+AGAIN = "Record it again, or download the file again"
 
 
 @pytest.fixture(scope="module")

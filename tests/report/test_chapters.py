@@ -275,7 +275,7 @@ def test_roles_are_counted():
     assert "out of 2 in all that let none pass (recall 100 %)" in words
     alive = site(rows, "a", gamma=1, beta=[0, 0, 0, 8], neighbours=Neighbours("relu"), **memory_of(rows))
     assert told("roles", alive).startswith(
-        "None of 4 channels whose role is known from the operation that follows is dead. 3 are active, 1 always on."
+        "No channel whose role is known from the operation that follows is dead: of 4 channels, 3 are active, 1 always on."
     )
 
 

@@ -39,8 +39,12 @@ def choose(
     some = ", ".join(list(found)[:3])
     raise NoNormLayers(
         f"no norm layer of {model} matches {', '.join(patterns or [])}. "
-        f"Its {len(found)} norm layers have paths like {some}. Pass a path or a pattern of these."
+        f"{_paths_are(len(found), some)}. Pass a path or a pattern of these."
     )
+
+
+def _paths_are(n: int, some: str) -> str:
+    return f"Its {n} norm layers have paths like {some}" if n > 1 else f"Its only norm layer is {some!r}"
 
 
 def _can_be_called(module: nn.Module) -> bool:

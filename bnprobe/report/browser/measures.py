@@ -102,7 +102,7 @@ def chosen_columns(
 ) -> tuple[list[str], list[str]]:
     """Of the columns that hold anything: those that fit among `most` numbers, and those that do not.
 
-    `free` ones take no room.
+    `free` ones take no space.
     """
     wanted = [name for name in COLUMNS if name in known]
     room = max(most // max(n_channels, 1), fewest)

@@ -45,7 +45,7 @@ def _words(channels: pd.DataFrame, known: pd.DataFrame) -> str:
         text += f" Of the others, {_list(others)}." if others else ""
     else:
         listed = _list(others)
-        text = f"None of {count(n, 'channel')} {whose} is dead. {listed[0].upper()}{listed[1:]}."
+        text = f"No channel {whose} is dead: of {count(n, 'channel')}, {listed}."
     unknown = len(channels) - n
     if not unknown:
         return text

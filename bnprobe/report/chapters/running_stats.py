@@ -89,7 +89,7 @@ def _shift_words(known: pd.DataFrame, found: Course, judged: str) -> str:
     typically = "" if found.n_shifted == 1 else "typically "
     ratio = against(median(of(there, "var_ratio_median")), "the running variance")
     return (
-        f"At {where} your data do not match the running statistics; the variance there is {typically}{ratio}."
+        f"At {where} your data do not match the running statistics; their variance is {typically}{ratio}."
     )
 
 

@@ -40,3 +40,9 @@ def test_no_match_shows_real_paths():
     """Fails if a pattern without a match records nothing in silence."""
     with pytest.raises(NoNormLayers, match="have paths like bn, gn, ln"):
         bnprobe.attach(Mixed(), layers="layer4.*")
+
+
+def test_the_only_norm_is_named_in_the_singular():
+    """Fails if a model with one norm is said to have "1 norm layers"."""
+    with pytest.raises(NoNormLayers, match="Its only norm layer is '1'. Pass a path"):
+        bnprobe.attach(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), layers="layer4.*")
