@@ -104,7 +104,7 @@ def test_an_interrupted_report_says_how_far_it_came(inside, pictures, capsys):
     """Fails if a run of hours ends without a word on what it had, or with half a page."""
     assert run("struck", pictures, "-o", "x.html") == 130
     assert capsys.readouterr().err == (
-        "bnprobe: interrupted after 6 of 10 images; nothing was written. With --save-partial they would have been kept.\n"
+        "bnprobe: interrupted after 6 of 10 images; nothing was saved. Use --save-partial to keep the recording of an interrupted run.\n"
     )
     assert [path.name for path in inside.iterdir()] == ["data"]
 
@@ -113,7 +113,7 @@ def test_the_partial_recording_is_that_of_the_images_so_far(inside, pictures, ca
     """Fails if the batch that was struck counts in some layers and not in others, or the file is not said to be partial."""
     assert run("struck", pictures, "-o", "x.html", "--save-partial") == 130
     said = capsys.readouterr().err
-    assert "which are kept: `bnprobe report x.partial.bnp` makes their page.\n" in said
+    assert "which are saved: `bnprobe report x.partial.bnp` writes their page.\n" in said
     partial = bnprobe.load("x.partial.bnp")
     assert partial.about.data.startswith("the first 6 of 10 images in ")
     assert "The run was interrupted after 6 of 10 images." in partial.about.notes
@@ -163,7 +163,7 @@ def test_before_the_first_batch_there_is_nothing_to_keep(inside, pictures, monke
     )
     assert run("whole", pictures, "--save-partial") == 130
     assert capsys.readouterr().err == (
-        "bnprobe: interrupted before the first batch ended, so there is nothing to keep.\n"
+        "bnprobe: interrupted before the first batch ended, so there is nothing to save.\n"
     )
     assert not list(inside.glob("**/*.bnp"))
 
@@ -185,7 +185,9 @@ def test_the_users_handler_of_ctrl_c_comes_back(handler):
 
 def limited(size: int, *statements: str) -> subprocess.CompletedProcess[str]:
     """A program that may write files of `size` bytes at most."""
-    code = "\n".join(("from pathlib import Path", "from bnprobe.atomic_write import write_whole", *statements))
+    code = "\n".join(
+        ("from pathlib import Path", "from bnprobe.atomic_write import write_whole", *statements)
+    )
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

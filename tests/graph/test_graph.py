@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnprobe.graph.graph import INPUT, PARTS, Storages, Node, _Region, above, tensors
+from bnprobe.graph.graph import INPUT, PARTS, Node, Storages, _Region, above, tensors
 from bnprobe.graph.operations import PASS
 
 

@@ -14,6 +14,7 @@ from support.reference_probe import ReferenceProbe
 
 from bnprobe.measures import tables
 from bnprobe.recording import Recording
+from measures import reference
 
 STEADY = 1e-6
 """A spread below this part of the largest value is mostly rounding, and so is what is divided by it."""
@@ -40,13 +41,13 @@ def assert_columns(
 
 
 def assert_tables_true(
-    recording: Recording, norms: Mapping[str, Norm], reference: ReferenceProbe, all_steady: bool = True
+    recording: Recording, norms: Mapping[str, Norm], kept: ReferenceProbe, all_steady: bool = True
 ) -> None:
     """Every column of both tables agrees; unless `all_steady`, what rounding alone decides is left out."""
     measured = tables(recording)
     assert len(measured.channels) == sum(record.n_channels for record in recording.layers)
     for i, record in enumerate(recording.layers):
-        norm, calls = norms[record.layer], reference.calls[record.layer, record.call]
+        norm, calls = norms[record.layer], kept.calls[record.layer, record.call]
         rows, y = (np.concatenate([norm.rows(getattr(call, side)) for call in calls]) for side in "xy")
         mine = measured.channels[
             measured.channels["layer"].eq(record.layer) & measured.channels["call"].eq(record.call)

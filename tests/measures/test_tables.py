@@ -57,20 +57,20 @@ def dtype_kind(column: pd.Series) -> str:
 def recorded(case: Case, training: bool) -> tuple[Recording, ReferenceProbe]:
     """A recording and the raw tensors of the same calls."""
     model = case.model(training)
-    reference = ReferenceProbe(model, list(case.norms))
+    kept = ReferenceProbe(model, list(case.norms))
     with bnprobe.attach(model) as probe:
         for x in case.batches():
-            with reference.watching():
+            with kept.watching():
                 case.call(model, x)
-    return probe.recording, reference
+    return probe.recording, kept
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_column_agrees_with_its_twin(case, training):
     """Fails if any formula, divisor, sign, axis or order of channels is wrong in any column of any kind of norm."""
-    found, reference = recorded(case, training)
-    assert_tables_true(found, case.norms, reference)
+    found, kept = recorded(case, training)
+    assert_tables_true(found, case.norms, kept)
 
 
 @pytest.mark.parametrize(

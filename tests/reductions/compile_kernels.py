@@ -45,4 +45,4 @@ compile_kernel(join_rows, 4, {"N_TERMS": 1, "kept": None, "LONE": False, "BN": 6
 compile_kernel(join_rows, 4, {"N_TERMS": 1, "origins": None, "LONE": True, "BN": 1, "BC": 256})
 compile_kernel(bin_values, 4, {"SP": 1, "CHUNK": 8192, "BLOCK": 1024})
 compile_kernel(count_positive, 4, {"BC": 1, "BP": 512, **NEIGHBOURS})
-compile_kernel(add_packed, 4, {"BC": 128})
+compile_kernel(add_packed, 4, {"N_FIELDS": 16, "BC": 128})

@@ -88,9 +88,7 @@ def _shift_words(known: pd.DataFrame, found: Course, judged: str) -> str:
     where = judged if found.n_shifted == found.n_judged else some
     typically = "" if found.n_shifted == 1 else "typically "
     ratio = against(median(of(there, "var_ratio_median")), "the running variance")
-    return (
-        f"At {where} your data do not match the running statistics; their variance is {typically}{ratio}."
-    )
+    return f"At {where} your data do not match the running statistics; their variance is {typically}{ratio}."
 
 
 def _course_words(known: pd.DataFrame, found: Course) -> list[str]:

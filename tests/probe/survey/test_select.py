@@ -44,5 +44,5 @@ def test_no_match_shows_real_paths():
 
 def test_the_only_norm_is_named_in_the_singular():
     """Fails if a model with one norm is said to have "1 norm layers"."""
-    with pytest.raises(NoNormLayers, match="Its only norm layer is '1'. Pass a path"):
+    with pytest.raises(NoNormLayers, match=r"Its only norm layer is '1'\. Pass a path"):
         bnprobe.attach(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), layers="layer4.*")
