@@ -104,7 +104,8 @@ def test_an_interrupted_report_says_how_far_it_came(inside, pictures, capsys):
     """Fails if a run of hours ends without a word on what it had, or with half a page."""
     assert run("struck", pictures, "-o", "x.html") == 130
     assert capsys.readouterr().err == (
-        "bnprobe: interrupted after 6 of 10 images; nothing was saved. Use --save-partial to keep the recording of an interrupted run.\n"
+        "bnprobe: interrupted after 6 of 10 images; nothing was saved. "
+        "Use --save-partial to keep the recording of an interrupted run.\n"
     )
     assert [path.name for path in inside.iterdir()] == ["data"]
 
