@@ -200,7 +200,7 @@ def test_where_a_shift_enters_and_heals_is_told():
     layers = [moved("first", 0.0), moved("second", 0.5), moved("third", 1.0), moved("last one", 0.0)]
     words = told("running-stats", *layers)
     assert words.startswith(
-        "At 2 of 4 norms your data do not match the running statistics; the variance there is typically "
+        "At 2 of 4 norms your data do not match the running statistics; their variance is typically "
     )
     assert "The mismatch enters at second. It is largest at third: 1" in words
     assert words.endswith(" By last one it is gone.")
@@ -213,7 +213,7 @@ def test_a_shift_that_does_not_heal_is_said_not_to():
     """Fails if the end of the network passes for health, or one norm is called several."""
     words = told("running-stats", moved("a", 0.0), moved("b", 0.6))
     assert words.startswith(
-        "At 1 of 2 norms your data do not match the running statistics; the variance there is "
+        "At 1 of 2 norms your data do not match the running statistics; their variance is "
     )
     assert "The mismatch is at b alone: 0.60 running standard deviations, mean and scale together." in words
     assert words.endswith("It is still there at the last norm that could be judged.")
