@@ -385,7 +385,7 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, list[str], tuple[str, ...]]]
     "model that raises": (None, report(subject="own:broken"), ("own:broken", "not today", "own.py:")),
     "no norm layer": (None, report(subject="alexnet")[:4], ("AlexNet", "Conv+BN were not fused")),
     "no norm layer of own": (None, report(subject="own:plain"), ("Sequential", "Conv+BN were not fused")),
-    "no layer matches": (None, report("--layers", "layer9.*"), ("layer9.*", "paths like 1")),
+    "no layer matches": (None, report("--layers", "layer9.*"), ("layer9.*", "only norm layer is '1'")),
     "no folder": (None, ["report", "own:trained", "--data", "nodata"], ("nodata", "Check --data")),
     "folder is a file": (None, ["report", "own:trained", "--data", "own.py"], ("own.py", "folder")),
     "folder without images": (None, ["report", "own:trained", "--data", "empty"], ("empty", ".png")),
