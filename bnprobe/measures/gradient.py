@@ -7,7 +7,7 @@ import pandas as pd
 
 from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
-from bnprobe.recording import LayerRecord
+from bnprobe.recording import GradientRecord, LayerRecord
 from bnprobe.stats import Moments
 from bnprobe.stats.moments import Array
 
@@ -78,17 +78,62 @@ COLUMNS = (
         "radians per unit of learning rate",
         _LAARHOVEN,
     ),
+    Column(
+        "dy_nonfinite",
+        "Values of the gradient at the norm's output that were NaN or infinite; the other columns leave them out.",
+        "count of dL/dy not finite",
+        "values",
+    ),
+    Column(
+        "dx_nonfinite",
+        "Values of the gradient at the norm's input that were NaN or infinite.",
+        "count of dL/dx not finite",
+        "values",
+    ),
+    Column(
+        "grad_gamma_nonfinite",
+        "Backward passes in which the gradient of γ was NaN or infinite.",
+        "count of dL/dγ not finite",
+        "passes",
+    ),
+    Column(
+        "grad_beta_nonfinite",
+        "Backward passes in which the gradient of β was NaN or infinite.",
+        "count of dL/dβ not finite",
+        "passes",
+    ),
     Column("n_backward", "Backward passes recorded.", table="layers"),
     Column(
+        "n_backward_nonfinite",
+        "Backward passes in which a gradient at this norm was NaN or infinite: of its output, input, γ or β.",
+        "",
+        "passes",
+        table="layers",
+    ),
+    Column(
+        "n_backward_arising",
+        "Those of them in which the gradient at its output was finite: the others arise in this norm.",
+        "",
+        "passes",
+        table="layers",
+    ),
+    Column(
+        "n_backward_scaled",
+        "Those of them under a loss scale, whose step the scaler skips; no other column holds them.",
+        "",
+        "passes",
+        table="layers",
+    ),
+    Column(
         "grad_out",
-        "Length of the gradient at the norm's output.",
+        "Length of the gradient at the norm's output; NaN where a pass was not finite.",
         "√(Σ dy² / passes)",
         "loss / output",
         table="layers",
     ),
     Column(
         "grad_in",
-        "Length of the gradient at the norm's input.",
+        "Length of the gradient at the norm's input; NaN where a pass was not finite.",
         "√(Σ dx² / passes)",
         "loss / input",
         table="layers",
@@ -164,6 +209,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     if gradient is None:
         return columns
     columns.update(dy_mean=gradient.dy.mean_seen, dy_var=gradient.dy.var_population)
+    columns.update(_nonfinite(gradient))
     if gradient.dx is not None:
         kept = np.where(
             gradient.energy > 0,
@@ -190,8 +236,8 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
     """The gradient of the layer as a whole; NaN where autograd computed none."""
     columns = dict.fromkeys(_LAYER, float("nan"))
     gradient = record.gradient
-    columns["n_backward"] = 0 if gradient is None else gradient.n_passes
-    if gradient is None:
+    columns.update(_passes(gradient))
+    if gradient is None or not gradient.n_passes:
         return columns
     of_channels = channels or channel_columns(record)
     out = _energy(gradient.dy)
@@ -213,7 +259,33 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
         columns["grad_ratio"] = columns["grad_in"] / columns["grad_out"] if out.sum() > 0 else float("nan")
         whole = gradient.energy.sum()
         columns["energy_removed_layer"] = float(1 - back / whole) if whole > 0 else float("nan")
+    if columns["n_backward_nonfinite"] > columns["n_backward_scaled"]:
+        # what is left of such passes would look like a sound gradient
+        columns |= dict.fromkeys(("grad_out", "grad_in", "grad_ratio", "energy_removed_layer"), float("nan"))
     return columns
+
+
+def _nonfinite(gradient: GradientRecord) -> dict[str, Array]:
+    """How much of each gradient was not finite, shape (C,) each."""
+    found, zeros = gradient.nonfinite, np.zeros(gradient.energy.shape)
+    return {
+        "dy_nonfinite": gradient.dy_nonfinite,
+        "dx_nonfinite": zeros if found is None else found.dx_values,
+        "grad_gamma_nonfinite": zeros if found is None else found.gamma_passes,
+        "grad_beta_nonfinite": zeros if found is None else found.beta_passes,
+    }
+
+
+def _passes(gradient: GradientRecord | None) -> dict[str, float]:
+    """How many backward passes there were, and in how many of them a gradient was not finite."""
+    found = None if gradient is None else gradient.nonfinite
+    bad, arising, scaled = (0, 0, 0) if found is None else (found.n_passes, found.n_arising, found.n_scaled)
+    return {
+        "n_backward": scaled + (0 if gradient is None else gradient.n_passes),
+        "n_backward_nonfinite": bad,
+        "n_backward_arising": arising,
+        "n_backward_scaled": scaled,
+    }
 
 
 def imbalance(layers: pd.DataFrame) -> float:

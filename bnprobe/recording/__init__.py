@@ -3,7 +3,7 @@
 from bnprobe.recording.about import About, Normalize
 from bnprobe.recording.call_log import CallLog
 from bnprobe.recording.codec import is_recording
-from bnprobe.recording.gradient_record import GradientRecord, ProducerRecord
+from bnprobe.recording.gradient_record import GradientRecord, NonfiniteGradient, ProducerRecord
 from bnprobe.recording.layer_record import HISTOGRAMS_LOST, LayerRecord
 from bnprobe.recording.names import (
     BATCH,
@@ -31,6 +31,7 @@ __all__ = [
     "GradientRecord",
     "HasRecording",
     "LayerRecord",
+    "NonfiniteGradient",
     "Normalize",
     "ProducerRecord",
     "Recording",

@@ -42,6 +42,39 @@ class ProducerRecord:
 
 
 @dataclass(frozen=True)
+class NonfiniteGradient:
+    """Gradients that were NaN or infinite, by channel and by backward pass; arrays of shape (C,).
+
+    `dx_values` counts values of dL/dx, and each `*_passes` the passes in which one of dL/dy, dL/dx, dL/dgamma or
+    dL/dbeta was not finite in the channel. Of all passes, `n_arriving` brought a dL/dy that was not finite somewhere
+    in the layer; in `n_arising` all of dL/dy was finite, and dL/dx, dL/dgamma or dL/dbeta was not. `n_scaled` of
+    these ran under a loss scale: a scaler skips their step, and their gradients are in no other number.
+    """
+
+    dx_values: Array
+    dy_passes: Array
+    dx_passes: Array
+    gamma_passes: Array
+    beta_passes: Array
+    n_arriving: int
+    n_arising: int
+    n_scaled: int
+
+    def __repr__(self) -> str:
+        return f"NonfiniteGradient({self.n_passes:,} backward passes)"
+
+    @property
+    def n_passes(self) -> int:
+        """Passes in which a gradient was not finite."""
+        return self.n_arriving + self.n_arising
+
+    def merge(self, other: Self) -> Self:
+        """Both parts together: everything here counts something."""
+        theirs = vars(other)
+        return replace(self, **{name: value + theirs[name] for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
 class GradientRecord:
     """What backward passes did at one site; shapes (C,).
 
@@ -52,6 +85,7 @@ class GradientRecord:
     and `gap_map` are the largest violations of sum dx = 0 and of dx = dy gamma / sqrt(running_var +
     eps), relative; NaN where they do not apply.
     None stands for gradients that autograd did not compute (a frozen parameter, an input without one).
+    `nonfinite` is None in files from before it was counted.
     """
 
     n_passes: int
@@ -66,6 +100,7 @@ class GradientRecord:
     gap_centre: Array
     gap_map: Array
     producer: ProducerRecord | None
+    nonfinite: NonfiniteGradient | None = None
 
     def __repr__(self) -> str:
         return f"GradientRecord({self.energy.size:,} channels, {self.n_passes:,} backward passes)"
@@ -74,7 +109,7 @@ class GradientRecord:
         """Both parts together; a gradient that only one part has is kept from that part."""
         kept: dict[str, Any] = {
             name: merge_optional(getattr(self, name), getattr(other, name), True)
-            for name in ("dx", "gamma", "beta", "importance", "producer")
+            for name in ("dx", "gamma", "beta", "importance", "producer", "nonfinite")
         }
         return replace(
             self,
@@ -89,10 +124,12 @@ class GradientRecord:
         )
 
 
-def parts_of(record: ProducerRecord | GradientRecord, at: str) -> Iterator[tuple[str, Array | Moments]]:
+def parts_of(
+    record: ProducerRecord | NonfiniteGradient | GradientRecord, at: str
+) -> Iterator[tuple[str, Array | Moments]]:
     """The arrays and moments of a record of gradients, with their names."""
     for name, value in vars(record).items():
-        if isinstance(value, ProducerRecord):
+        if isinstance(value, ProducerRecord | NonfiniteGradient):
             yield from parts_of(value, f"{at} / {name}")
         elif value is not None and not isinstance(value, int):
             yield f"{at} / {name}", value

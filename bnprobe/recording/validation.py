@@ -22,6 +22,7 @@ MOST = 2**53
 
 COUNTS = {
     *("n", "dy_nonfinite", "counts", "labels"),
+    *("dx_values", "dy_passes", "dx_passes", "gamma_passes", "beta_passes"),
     *(name for name, sum_ in RECORDED.items() if sum_.whole),
 }
 NOT_NEGATIVE = ("aa", "bb", "energy", "norm", "within")

@@ -9,11 +9,99 @@ import pandas as pd
 
 from bnprobe.recording.names import site_name
 from bnprobe.rules.remedies import module
-from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count
 
 ENOUGH_PASSES = 8
+
+SPOILT = {
+    "dy_nonfinite": "dL/dy",
+    "dx_nonfinite": "dL/dx",
+    "grad_gamma_nonfinite": "dL/dγ",
+    "grad_beta_nonfinite": "dL/dβ",
+}
+"""Columns that count what is not finite, and of what."""
+
+FIND_OPERATION = (
+    "Let torch name the operation, on the batch it happens with: "
+    "`with torch.autograd.set_detect_anomaly(True): loss(model(x), y).backward()`. If a loss scaler skips such steps, pass "
+    "it: attach(model, scaler=scaler)."
+)
+
+
+def not_finite(evidence: Evidence) -> Iterator[Finding]:
+    """Gradients that are NaN or infinite: at the first norm they reach on their way back, and wherever they arise."""
+    layers = evidence.layers
+    bad = layers["n_backward_nonfinite"].fillna(0) > 0
+    n_others = int(bad.sum()) - 1
+    for at in np.flatnonzero(bad)[::-1]:
+        row, following = layers.iloc[at], layers.iloc[at + 1 :]
+        first = not bad.iloc[at + 1 :].any()
+        if first or row["n_backward_arising"] > 0:
+            more = f"; {count(n_others, 'previous norm')} received such gradients" * (first and n_others > 0)
+            yield _not_finite(row, evidence, more, following[following["n_backward"] > 0])
+
+
+def _not_finite(row: pd.Series, evidence: Evidence, more: str, sound: pd.DataFrame) -> Finding:
+    """What is said of one norm; `sound` are the following norms that a backward pass reached."""
+    channels = evidence.channels
+    mine = channels[(channels["layer"] == row["layer"]) & (channels["call"] == row["call"])]
+    n, arising = int(row["n_backward_nonfinite"]), int(row["n_backward_arising"])
+    skipped = row["n_backward_scaled"] == n < row["n_backward"]
+    says = (
+        "Gradients become NaN or infinite in this norm: those at its output are finite"
+        if arising
+        else "NaN or infinite gradients arrive at this norm: they arise after it, on the way to the loss"
+    )
+    both = f", and arrive at it in {n - arising} more" if arising and arising < n else ""
+    entered = bool(evidence.layers["n_nonfinite"].sum() > 0)
+    return Finding(
+        "info" if skipped else "critical",
+        row["layer"],
+        f"{says}{', under a loss scale too high for these passes' if skipped else ''}.",
+        f"in {arising or n} of {_passes(row)}{both}: {_where(mine)}{more}."
+        + " Values that are not finite entered norms as well; see values-not-finite." * entered,
+        "Nothing: the scaler skips these steps and lowers its scale."
+        if skipped
+        else _of_this_norm(row)
+        if arising
+        else _of_what_follows(sound),
+        indices(mine[_spoilt(mine).any(axis=1)]),
+        row["call"],
+    )
+
+
+def _spoilt(channels: pd.DataFrame) -> pd.DataFrame:
+    return channels[list(SPOILT)] > 0
+
+
+def _where(channels: pd.DataFrame) -> str:
+    """In how many channels each gradient was not finite."""
+    hit = _spoilt(channels).sum()
+    parts = [f"{letter} in {int(hit[name])}" for name, letter in SPOILT.items() if hit[name]]
+    return f"{', '.join(parts)} of {count(len(channels), 'channel')}"
+
+
+def _of_what_follows(sound: pd.DataFrame) -> str:
+    until = "the loss"
+    if len(sound):
+        next_norm = sound.iloc[0]
+        until = f"{site_name(next_norm['layer'], next_norm['call'])}, whose gradients are finite"
+    return (
+        f"Look between it and {until}, for what has a finite value but no finite derivative: a root, norm or distance at "
+        "exactly 0 (add eps inside the root), 0/0 or log(0) under torch.where or a mask, atan2 at the origin, overflow in "
+        f"half precision. {FIND_OPERATION}"
+    )
+
+
+def _of_this_norm(row: pd.Series) -> str:
+    no_eps = "Its eps is 0. " if row["eps"] == 0 else ""
+    return (
+        f"{no_eps}A root at a variance of exactly 0 has no derivative: rows of equal values, such as padding, need eps "
+        "inside the root, (var + eps).sqrt() and not var.sqrt() + eps. In half precision it may be an overflow: run this "
+        f"norm in float32. {FIND_OPERATION}"
+    )
 
 
 def breaks(evidence: Evidence) -> Iterator[Finding]:
@@ -129,6 +217,14 @@ def violated(evidence: Evidence) -> Iterator[Finding]:
 
 
 RULES = (
+    Rule(
+        "gradient-not-finite",
+        "Are all gradients finite?",
+        "https://github.com/pytorch/pytorch/issues/68425 (under torch.where); "
+        "https://github.com/pytorch/pytorch/issues/187297 (a root)",
+        "no NaN and no infinity in dL/dy, dL/dx, dL/dγ and dL/dβ",
+        not_finite,
+    ),
     Rule(
         "gradient-breaks",
         "Does the gradient keep its size from norm to norm?",

@@ -8,7 +8,8 @@ import numpy as np
 
 from bnprobe.probe.backward.observe_gradient import PassGradient
 from bnprobe.probe.calls.accumulators import join_sums
-from bnprobe.recording import GradientRecord, ProducerRecord
+from bnprobe.recording import GradientRecord, NonfiniteGradient, ProducerRecord
+from bnprobe.recording.merge import merge_optional
 from bnprobe.reductions import moments_of
 from bnprobe.stats import Moments
 from bnprobe.stats.fields import NONFINITE
@@ -28,9 +29,14 @@ class GradientTotals:
         self._pooled: dict[str, Moments] = {}
         self._energy: Any = 0.0
         self._gaps: dict[str, Array] = {}
+        self._nonfinite: NonfiniteGradient | None = None
 
     def add(self, new: PassGradient) -> None:
         """Join one pass."""
+        if new.nonfinite is not None:
+            self._nonfinite = merge_optional(self._nonfinite, new.nonfinite, True)
+            if new.nonfinite.n_scaled:
+                return  # the scaler skips the step of this pass, and lowers the scale
         self._n_passes += 1
         join_sums(self._packed, "dy", new.dy)
         if new.dx is not None:
@@ -67,6 +73,9 @@ class GradientTotals:
             producer = ProducerRecord(
                 vectors["norm"], vectors["grad_norm"], vectors["angle"], self._gaps["gap_weight"]
             )
+        if not self._n_passes:
+            assert self._nonfinite is not None
+            return _nothing_finite(self._nonfinite)
         return GradientRecord(
             n_passes=self._n_passes,
             n_passes_dx=self._n_passes_dx,
@@ -78,4 +87,22 @@ class GradientTotals:
             gap_centre=self._gaps["gap_centre"],
             gap_map=self._gaps["gap_map"],
             producer=producer,
+            nonfinite=self._nonfinite,
         )
+
+
+def _nothing_finite(counted: NonfiniteGradient) -> GradientRecord:
+    """The record of a site whose passes all overflowed under a loss scale."""
+    zeros = np.zeros(counted.dx_values.shape)
+    unknown = np.full(zeros.shape, np.nan)
+    return GradientRecord(
+        n_passes=0,
+        n_passes_dx=0,
+        dy=Moments.empty(zeros.shape),
+        dy_nonfinite=zeros,
+        **dict.fromkeys(("dx", "gamma", "beta", "importance", "producer")),
+        energy=zeros,
+        gap_centre=unknown,
+        gap_map=unknown,
+        nonfinite=counted,
+    )

@@ -17,6 +17,7 @@ from torch import Tensor
 from bnprobe.probe.backward.autograd_producer import Producer
 from bnprobe.probe.backward.autograd_route import Route, View
 from bnprobe.probe.calls import InputReading
+from bnprobe.recording import NonfiniteGradient
 from bnprobe.reductions import ReadRequest, float64_copy, moments_of, packed, products, read
 from bnprobe.stats import Moments
 from bnprobe.stats.fields import NONFINITE
@@ -46,7 +47,7 @@ class PassGradient:
 
     `dy` and `dx` are packed readings; `vectors` holds what is one number per channel and pass, by the
     names of `GradientRecord` ("gamma", "beta", "importance") and `ProducerRecord` ("norm", "grad_norm",
-    "angle"), as far as there was one; shapes (C,).
+    "angle"), as far as there was one; shapes (C,). `nonfinite` is None where everything was finite.
     """
 
     dy: Array
@@ -56,6 +57,7 @@ class PassGradient:
     gap_map: Array
     gap_weight: Array | None
     vectors: dict[str, Array]
+    nonfinite: NonfiniteGradient | None
 
 
 class BackwardCall:
@@ -154,6 +156,29 @@ class BackwardCall:
             gap_map=missing if dx is None else self._gap_map(dy, dx),
             gap_weight=gap_weight,
             vectors={name: vector for name, vector in vectors.items() if vector is not None},
+            nonfinite=self._nonfinite(pieces, dgamma, dbeta),
+        )
+
+    def _nonfinite(
+        self, pieces: dict[str, Any], dgamma: Array | None, dbeta: Array | None
+    ) -> NonfiniteGradient | None:
+        """Where a gradient of this pass is NaN or infinite; None if nowhere."""
+        dy, dx = pieces["dy"][NONFINITE], pieces.get("dx")
+        dx_values = self._zeros if dx is None or isinstance(dx, list) else dx[NONFINITE]
+        gamma, beta = (self._zeros if v is None else ~np.isfinite(v) for v in (dgamma, dbeta))
+        arrives = bool(dy.any())
+        arises = not arrives and bool(dx_values.any() or gamma.any() or beta.any())
+        if not (arrives or arises):
+            return None
+        return NonfiniteGradient(
+            dx_values,
+            dy_passes=(dy > 0).astype(np.float64),
+            dx_passes=(dx_values > 0).astype(np.float64),
+            gamma_passes=gamma.astype(np.float64),
+            beta_passes=beta.astype(np.float64),
+            n_arriving=int(arrives),
+            n_arising=int(arises),
+            n_scaled=int(self._scale != 1),
         )
 
     def _begin(self) -> None:
