@@ -29,10 +29,10 @@ class NoNormLayers(BnprobeError):
 
 
 class CannotProbe(BnprobeError):
-    """The model is TorchScript or an exported graph: its layers run where Python hooks are not called.
+    """The model is TorchScript or an exported graph, where Python hooks are not called, or a norm's vectors are empty.
 
     What to do: attach to the model before scripting, tracing or exporting it, or check its weights with
-    `bnprobe.check`.
+    `bnprobe.check`. Empty vectors are stubs of shards: gather them, save again and load that file.
     """
 
 

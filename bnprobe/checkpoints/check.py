@@ -12,9 +12,11 @@ from torch.nn.parameter import is_lazy
 
 from bnprobe.checkpoints.groups import Grouped, grouped
 from bnprobe.checkpoints.records import records
+from bnprobe.checkpoints.stubs import stubs
 from bnprobe.errors import BadCheckpoint, NoNormLayers
 from bnprobe.models.checkpoint_file import State, load_all, state_of
 from bnprobe.recording import About, Recording
+from bnprobe.recording.names import GATHER
 from bnprobe.recording.terms import TORCH_EPS
 from bnprobe.version import __version__
 
@@ -84,7 +86,13 @@ def recording_of(source: Any, arch: str | None = None) -> Recording:
 
 def _recording(state: State, name: str, weights: str) -> Recording:
     """Raises NoNormLayers, with what was found instead."""
-    found = grouped(state)
+    empty = stubs(state)
+    found = grouped(empty.whole)
+    if empty.names and not found.norms:
+        raise BadCheckpoint(
+            f"{name}: {empty.counted} are empty, the first is {empty.names[0]}: shards were not gathered before saving. "
+            f"{GATHER}."
+        )
     if not found.norms and found.unreadable:
         raise BadCheckpoint(
             f"{name}: {found.unreadable[0]}, so this norm cannot be read, and there is no other. "
@@ -101,7 +109,8 @@ def _recording(state: State, name: str, weights: str) -> Recording:
     ]
     if any(layer.neighbours is not None for layer in layers):
         notes.append(GUESSED)
-    return Recording(about(name, weights, state, notes), layers, not_understood=found.odd)
+    odd = (*found.odd, *([empty.entry] if empty.names else []))
+    return Recording(about(name, weights, state, notes), layers, not_understood=odd)
 
 
 def about(name: str, weights: str, state: State, notes: list[str]) -> About:

@@ -35,6 +35,7 @@ from bnprobe.measures.columns import Column
 from bnprobe.measures.preprocessing import preprocessing
 from bnprobe.measures.standard_errors import by_sample
 from bnprobe.recording import LayerRecord, Recording
+from bnprobe.recording.names import EMPTY
 
 FAMILIES: tuple[ModuleType, ...] = (
     parameters,
@@ -213,9 +214,11 @@ def _place_of_site(record: LayerRecord) -> dict[str, Any]:
 
 
 def unread_table(recording: Recording) -> pd.DataFrame:
-    """Layers that gave no numbers: `layer` and `why` ("never called", "not understood" or "folded")."""
+    """Layers that gave no numbers: `layer` and `why` ("never called", "not understood", "empty" or "folded")."""
     rows = [(name, "never called") for name in recording.never_called]
-    rows += [(name, "not understood") for name in recording.not_understood]
+    rows += [
+        (name, "empty" if name.endswith(EMPTY) else "not understood") for name in recording.not_understood
+    ]
     rows += [(name, "folded") for name in recording.folded]
     return pd.DataFrame(rows, columns=["layer", "why"])
 

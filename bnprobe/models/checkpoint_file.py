@@ -13,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from bnprobe.errors import BadCheckpoint
+from bnprobe.models.file_kinds import demand_checkpoint, is_safetensors
 from bnprobe.models.messages import SAVE_AGAIN, damaged, refusal
-from bnprobe.models.shards import demand_no_tar, demand_stored, files_of
+from bnprobe.models.shards import files_of
 from bnprobe.models.tensor_kinds import foreign
 
 State = dict[str, Tensor]
@@ -28,6 +29,9 @@ _BESIDE = ("optim", "sched", "scaler")
 """Names of what trainers keep next to the weights."""
 
 _DEEPEST = 6
+
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Names that torch.compile, FSDP and activation checkpointing put in between."""
 
 
 def load_checkpoint(path: Path | str) -> State:
@@ -56,7 +60,8 @@ def state_of(saved: Any) -> State:
 def _loaded(path: Path, several: bool) -> State:
     whole: State = {}
     for file in files_of(path):
-        saved = _read_safetensors(file) if file.suffix.lower() == ".safetensors" else _read_pickle(file)
+        demand_checkpoint(file)
+        saved = _read_safetensors(file) if is_safetensors(file) else _read_pickle(file)
         state = _joined(_state_dicts(saved)) if several else {}
         state = state or _state_dict(saved, file)
         if twice := next((name for name in state if name in whole), None):
@@ -77,8 +82,6 @@ def _read_safetensors(path: Path) -> State:
 
 def _read_pickle(path: Path) -> Any:
     """The content of the file, if it holds only tensors and plain data."""
-    demand_stored(path)
-    demand_no_tar(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's warnings about old or foreign formats
@@ -146,9 +149,19 @@ def _joined(states: dict[str, State]) -> State:
     return {f"{at}{name}": value for at, state in bare.items() for name, value in state.items()}
 
 
+def without_wrappers(name: str) -> str:
+    """A name as the bare model has it."""
+    for wrapper in WRAPPERS:
+        name = name.replace(f"{wrapper}.", "")
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return name
+
+
 def _without_wrappers(state: State) -> State:
     """Names as the bare model has them: without torch.compile, DataParallel and AveragedModel around it."""
-    state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    for wrapper in WRAPPERS:
+        state = {key.replace(f"{wrapper}.", ""): value for key, value in state.items()}
     state.pop("n_averaged", None)
     while state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}

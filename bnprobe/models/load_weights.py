@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from bnprobe.errors import BadCheckpoint
-from bnprobe.models.checkpoint_file import State
+from bnprobe.models.checkpoint_file import State, without_wrappers
 from bnprobe.models.messages import one_line
 from bnprobe.models.tensor_kinds import foreign
 
@@ -23,7 +23,7 @@ _OTHER_MODEL = "Name the model that was saved; for your own, package.module:func
 def fit(model: nn.Module, state: State, file: str, name: str) -> None:
     """Load `state` into `model`, every tensor of both accounted for, or raise BadCheckpoint with the list."""
     own = model.state_dict()
-    state = _without_outer_name(state, own.keys())
+    state = _without_outer_name(_as_named_here(state, own.keys()), own.keys())
     strange = {key: words for key in own if key in state and (words := foreign(state[key]))}
     shared = [key for key in own if key in state and key not in strange]
     wrong = {key: words for key in shared if (words := _misfit(state[key], own[key]))}
@@ -65,6 +65,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _as_named_here(state: State, wanted: Set[str]) -> State:
+    """The names of the model, where these differ by the names of wrappers alone (`module.`, `_orig_mod.`)."""
+    if wanted <= state.keys():
+        return state
+    here = {bare: name for name in wanted if (bare := without_wrappers(name)) != name}
+    return {here.get(name, name) if name not in wanted else name: value for name, value in state.items()}
+
+
 def _without_outer_name(state: State, wanted: Set[str]) -> State:
     """Peel one outer name (`model.`, as Lightning saves) where the model's own names are under it."""
     outer = {key.partition(".")[0] for key in state}
@@ -74,6 +82,8 @@ def _without_outer_name(state: State, wanted: Set[str]) -> State:
 
 def _misfit(saved: Tensor, own: Any) -> str:
     """How two shapes differ, in words; empty where they agree or the model has not decided yet."""
+    if isinstance(own, Tensor) and not is_lazy(own) and own.numel() and not saved.numel():
+        return "empty in the file, as shards are that were not gathered before saving"
     if not isinstance(own, Tensor) or is_lazy(own) or saved.shape == own.shape:
         return ""
     return f"{tuple(saved.shape)} in the file, {tuple(own.shape)} in the model"

@@ -12,10 +12,20 @@ from bnprobe.errors import BadCheckpoint
 
 SAVE_AGAIN = "where the model can be built, run torch.save(model.state_dict(), FILE) and use that file"
 
+LATE_PROTOCOL = "Unsupported operand 149"
+"""What torch says of pickles of protocol 4 and later, which begin with a frame; its own are of protocol 2."""
+
 
 def refusal(path: Path, error: Exception) -> BadCheckpoint:
     """Why torch did not read `path`: it asks for code, it is a program, or it is damaged."""
     code = re.search(r"GLOBAL (\S+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and code and code[1].rpartition(".")[2][:1].isupper():
+        return BadCheckpoint(
+            f"{path} holds more than tensors: an object of the class {code[1]}, as torch.save(model, FILE) pickles "
+            f"a whole module. Loading it would run code, so it was not loaded. If you trust it, {SAVE_AGAIN}."
+        )
+    if "magic number" in str(error) or LATE_PROTOCOL in str(error):
+        return what_it_is(path, "a pickle that torch.save did not write as it does by default", SAVE_AGAIN)
     if isinstance(error, pickle.UnpicklingError) and code:
         return BadCheckpoint(
             f"{path} holds more than tensors: it asks to run {code[1]}, so it was not loaded. "
@@ -24,6 +34,11 @@ def refusal(path: Path, error: Exception) -> BadCheckpoint:
     if "TorchScript" in str(error):
         return program(path)
     return damaged(path, error)
+
+
+def what_it_is(path: Path, what: str, advice: str) -> BadCheckpoint:
+    """For a `path` that is known to be something else."""
+    return BadCheckpoint(f"{path} is {what}. {advice[0].upper()}{advice[1:]}.")
 
 
 def program(path: Path) -> BadCheckpoint:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import tarfile
-import zipfile
 from pathlib import Path
 
 from bnprobe.errors import BadCheckpoint
-from bnprobe.models.messages import SAVE_AGAIN, program
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
 BESIDE = ("optim", "sched", "scaler", "training_args", "rng_state", "random_states", "trainer_state")
@@ -24,35 +21,6 @@ def files_of(path: Path) -> list[Path]:
         return _of_folder(path)
     _demand(path)
     return _of_index(path) if path.suffix.lower() == ".json" else [path]
-
-
-def demand_stored(path: Path) -> None:
-    """Refuse a program, and a zip archive that would unpack to more than the file holds; torch compresses no tensors."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # the reader will say what is wrong
-    if any(entry.filename.partition("/")[2] == "constants.pkl" for entry in entries):
-        raise program(path)
-    whole = sum(entry.file_size for entry in entries)
-    if whole > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise BadCheckpoint(
-            f"{path} is a compressed archive ({whole:,} bytes unpacked), which torch does not write, so it was not "
-            "opened. Unpack it, and use the checkpoint inside."
-        )
-
-
-def demand_no_tar(path: Path) -> None:
-    """Refuse torch's oldest format, which is pickles in a tar: torch would make a folder to unpack it in."""
-    try:
-        tarfile.open(path, "r:").close()  # as torch does; is_tarfile would try to decompress it first
-    except (tarfile.TarError, OSError, ValueError):
-        return
-    raise BadCheckpoint(
-        f"{path} is a tar archive, as torch wrote them before its version 0.2 (or nothing but zeros), and those "
-        f"cannot be read without running them; {SAVE_AGAIN}."
-    )
 
 
 def _demand(path: Path) -> None:

@@ -49,7 +49,8 @@ def record(
         model: Any `torch.nn.Module`; batches are moved to the device of its parameters. It is not changed, except that
             a model in train mode updates its running statistics, as it would without bnprobe.
         batches: A loader or list of batches. A batch is x or (x, y); x is a tensor, a tuple of positional arguments or a
-            dict of keyword arguments of the model. Wrap a single batch in a list: [batch].
+            dict of keyword arguments of the model. Wrap a single batch in a list: [batch]. A bare tuple of two tensors
+            (x, y), where y holds the targets of x, is that one batch.
         loss: Function of (output, y) that returns a scalar. With it a backward pass follows each forward pass and
             gradients are recorded; every `.grad` is put back afterwards.
         layers: See `attach`.
@@ -155,6 +156,9 @@ class Interrupted(KeyboardInterrupt):
 
 def _each(batches: Any) -> Iterator[Any]:
     """The batches, one after another."""
+    if _is_one_batch(batches):
+        yield batches
+        return
     what = type(batches).__name__
     if isinstance(batches, Tensor):
         what = f"a tensor of shape {tuple(batches.shape)}"
@@ -168,6 +172,31 @@ def _each(batches: Any) -> Iterator[Any]:
             return
     raise BnprobeError(
         f"batches must be a loader or a list of batches, got {what}. Wrap a single batch in a list: [batch]."
+    )
+
+
+def _is_one_batch(batches: Any) -> bool:
+    """Whether these are two tensors (x, y), the inputs of one batch and their targets.
+
+    Raises BnprobeError where they may as well be two batches, or where labels would run as a batch.
+    """
+    if not (isinstance(batches, tuple | list) and len(batches) == 2):
+        return False
+    x, y = batches
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        return False
+    targets = 0 < y.dim() <= x.dim() and len(y) == len(x)
+    targets = targets and (y.dim() < x.dim() or (not y.is_floating_point() and x.is_floating_point()))
+    if isinstance(batches, tuple) and targets:
+        return True
+    labels = targets and y.dim() == 1 and not y.is_floating_point()
+    if isinstance(batches, list) and not labels:
+        return False
+    shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+    raise BnprobeError(
+        f"batches is a {type(batches).__name__} of two tensors, of shapes {shapes}: as one batch of inputs and targets pass "
+        "[(x, y)], as two batches [x1, x2]"
+        + (", and [(x,), (y,)] if the second is no labels." if labels else ".")
     )
 
 

@@ -15,6 +15,17 @@ WEIGHTS_ONLY = "weights only"
 """The mode of a norm that was not called: all that is known of it is what the weights around it say."""
 
 
+EMPTY = "(empty)"
+"""Ends the entry of `Recording.not_understood` that counts the empty tensors of a checkpoint."""
+
+GATHER = (
+    "Gather them where the model was trained, and save again: under DeepSpeed inside "
+    "deepspeed.zero.GatheredParameters(list(model.parameters())), or by its script zero_to_fp32.py; under FSDP by "
+    "torch.distributed.checkpoint.state_dict.get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))"
+)
+"""What to do about tensors that are stubs of shards; no full stop, since a message may go on."""
+
+
 def site_name(layer: str, call: int) -> str:
     """The name of a site in messages, sentences and tables: the path, and the call where it is not the first."""
     return f"{layer} (call {call + 1})" if call else layer

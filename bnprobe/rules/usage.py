@@ -42,6 +42,28 @@ def few_values(evidence: Evidence) -> Iterator[Finding]:
             _enough_values(row, by_batch),
             call=row["call"],
         )
+    yield from _one_feature(evidence)
+
+
+def _one_feature(evidence: Evidence) -> Iterator[Finding]:
+    """A norm over features that has one feature, as the shape of its vectors says without data."""
+    for row, channels in evidence.sites:
+        known = row["kind"] in ("layer_norm", "rms_norm")
+        if row["n_calls"] or len(channels) > 1 or not (known or row["kind"] == "unknown_norm"):
+            continue
+        constant = "±γ" if row["kind"] == "rms_norm" else "β"
+        yield Finding(
+            "warning",
+            row["layer"],
+            f"This norm has a single feature: it outputs {constant} whatever the input."
+            if known
+            else "This norm has a single feature: a layer norm over it outputs β whatever the input, and an RMS norm ±γ.",
+            "its vectors have shape (1,), so mean and variance come from 1 value.",
+            f"{'' if known else 'If it pools over positions, as instance norm does, nothing is wrong. Otherwise: '}"
+            "Normalize over more than one feature, or remove the norm, "
+            f'`model.set_submodule("{row["layer"]}", torch.nn.Identity())`, and retrain.',
+            call=row["call"],
+        )
 
 
 def _in_call(row: pd.Series) -> str:

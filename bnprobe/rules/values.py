@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import EMPTY, GATHER
 from bnprobe.rules.remedies import module, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT
@@ -157,6 +158,19 @@ def unread(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
+def empty_tensors(evidence: Evidence) -> Iterator[Finding]:
+    """Tensors of a checkpoint that sharded training left empty."""
+    for named in evidence.unread["layer"][evidence.unread["why"] == "empty"]:
+        layer, _, counted = str(named).removesuffix(f" {EMPTY}").rpartition(": ")
+        yield Finding(
+            "critical",
+            layer,
+            "Tensors of this file are empty: shards were not gathered before saving.",
+            f"{counted} have no number, or one in place of many.",
+            f"{GATHER}. What is said of the norms holds for those that are whole.",
+        )
+
+
 def _functions(evidence: Evidence) -> list[str]:
     """Sites of functional norms, which may have been given the vectors of any module."""
     layers = evidence.layers
@@ -201,6 +215,13 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/37233 (fused modules)",
         "every norm called and understood",
         unread,
+    ),
+    Rule(
+        "tensors-empty",
+        "Does the file hold all of its tensors?",
+        "https://github.com/deepspeedai/DeepSpeed/issues/2413, https://github.com/huggingface/transformers/issues/20082",
+        "a number or more in every parameter",
+        empty_tensors,
     ),
     Rule(
         "channels-constant",

@@ -74,9 +74,7 @@ def test_whole_modules_allowed_by_the_user_are_refused_too(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
-@pytest.mark.parametrize(
-    "content", [b"", b"hello world " * 99, b"<!DOCTYPE html>", b"\xff" * 999, b"PK\x03\x04"]
-)
+@pytest.mark.parametrize("content", [b"", b"hello world " * 99, b"\xff" * 999, b"PK\x03\x04"])
 def test_garbage_is_refused(name, content, tmp_path):
     """Fails if some damage escapes as another error than ours."""
     (tmp_path / name).write_bytes(content)

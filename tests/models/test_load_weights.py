@@ -82,3 +82,44 @@ def test_lightnings_outer_name_is_peeled(own, tmp_path):
     state = changed_weights(nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)))
     torch.save({"state_dict": {f"model.{key}": value for key, value in state.items()}}, tmp_path / "a.ckpt")
     assert same(models.subject(f"{name}:build", checkpoint=tmp_path / "a.ckpt").model.state_dict(), state)
+
+
+WRAPPED = """
+from torch import nn
+def bare():
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
+def parallel():
+    return nn.DataParallel(bare())
+class Compiled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self._orig_mod = bare()
+    def forward(self, x):
+        return self._orig_mod(x)
+class Holder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.module = bare()
+        self.head = nn.BatchNorm2d(5)
+    def forward(self, x):
+        return self.head(self.module(x))
+"""
+
+
+@pytest.mark.parametrize("built", ["bare", "parallel", "Compiled", "Holder"])
+@pytest.mark.parametrize("saved", ["bare", "parallel", "Compiled", "Holder"])
+def test_names_of_wrappers_do_not_matter(built, saved, tmp_path, monkeypatch):
+    """Fails if a builder that wraps its model refuses its own state dict, or a module of that name loses its own."""
+    (tmp_path / "wrapped_models.py").write_text(WRAPPED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import importlib
+
+    module = importlib.import_module("wrapped_models")
+    state = changed_weights(getattr(module, saved)())
+    torch.save(state, tmp_path / "mine.pt")
+    if (built == "Holder") != (saved == "Holder"):
+        raised(BadCheckpoint, "does not fit", f"wrapped_models:{built}", checkpoint=tmp_path / "mine.pt")
+        return
+    loaded = models.subject(f"wrapped_models:{built}", checkpoint=tmp_path / "mine.pt").model.state_dict()
+    assert [t.tolist() for t in loaded.values()] == [t.tolist() for t in state.values()]

@@ -417,3 +417,24 @@ def test_a_generator_of_batches_of_a_dataset_without_iter():
             return BY_NAME["batch norm"].batches()[i]
 
     assert bnprobe.record(BY_NAME["batch norm"].model(), Indexed()).about.n_images == 9  # type: ignore[arg-type]
+
+
+def test_a_bare_pair_of_inputs_and_targets_is_one_batch(model, batches):
+    """Fails if the labels run through the model as a second batch, or are lost."""
+    x = batches[0]
+    labels = torch.arange(len(x)) % 2
+    one = bnprobe.record(model, (x, labels))
+    assert (one.about.n_forwards, one.about.n_images) == (1, len(x))
+    np.testing.assert_array_equal(mean_of(one), mean_of(bnprobe.record(model, [(x, labels)])))
+    assert one.layers[0].classes is not None
+    assert bnprobe.record(model, [x, x]).about.n_forwards == 2
+
+
+@pytest.mark.parametrize("form", [tuple, list])
+def test_a_pair_that_may_be_two_things_is_refused(form, model, batches):
+    """Fails if one of two readings is chosen in silence."""
+    x = batches[0]
+    with pytest.raises(BnprobeError, match=r"\[\(x, y\)\], as two batches \[x1, x2\]"):
+        bnprobe.record(
+            model, form([x, torch.zeros(len(x), dtype=torch.long)]) if form is list else (x, x.clone())
+        )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from measures.sites import call_log, running_stats_of, site, some_rows
 
+from bnprobe.checkpoints.records import without_calls
 from bnprobe.recording import LayerRecord
 from rules.firing import fired
 
@@ -154,3 +155,19 @@ def test_sync_batch_norm_alone():
     assert fired("sync-alone", norm(changes=sync, **learning(n_ranks=2))).empty
     assert fired("sync-alone", norm(changes=TRAIN, **learning())).empty
     assert fired("sync-alone", norm(changes={"class_name": "SyncBatchNorm"}, **learning())).empty
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("layer_norm", "outputs β"), ("rms_norm", "outputs ±γ"), ("unknown_norm", "a layer norm over it")],
+)
+def test_a_norm_of_one_feature_is_seen_without_data(kind, says):
+    """Fails if the shape (1,) passes, or a batch norm of one channel, which is sound, does not."""
+    one = without_calls(site(some_rows(4, 1), "a", kind, gamma=0.5, pools="channels"))
+    (row,) = fired("few-values", one).itertuples()
+    assert (row.severity, row.layer) == ("warning", "a")
+    assert says in row.says
+    two = without_calls(site(some_rows(4, 2), "a", kind, gamma=0.5, pools="channels"))
+    batch = without_calls(site(some_rows(4, 1), "a", "batch_norm", gamma=0.5))
+    assert fired("few-values", two).empty
+    assert fired("few-values", batch).empty

@@ -7,12 +7,15 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from bnprobe.errors import NoNormLayers
+from bnprobe.errors import CannotProbe, NoNormLayers
 from bnprobe.norms import ModuleTree, folded_away, looks_like_norm
 from bnprobe.norms.functional import PLANS
+from bnprobe.norms.module_tree import parameters_of
 from bnprobe.probe.survey.call_site import mentions
 from bnprobe.probe.survey.unwrap import shown
+from bnprobe.recording.names import GATHER
 
 MOST_NAMED = 3
 """Paths listed in a message."""
@@ -31,6 +34,8 @@ def choose(
         for path, module in tree.modules.items()
         if id(module) in norms and _can_be_called(module)
     }
+    for path, module in found.items():
+        _demand_whole(path, module, tree)
     chosen = {n: m for n, m in found.items() if patterns is None or any(fnmatchcase(n, p) for p in patterns)}
     if chosen or mentions(tree.modules.values(), set(PLANS)):
         return chosen
@@ -41,6 +46,22 @@ def choose(
         f"no norm layer of {model} matches {', '.join(patterns or [])}. "
         f"{_paths_are(len(found), some)}. Pass a path or a pattern of these."
     )
+
+
+def _demand_whole(path: str, module: nn.Module, tree: ModuleTree) -> None:
+    """Raises CannotProbe for a norm whose γ or β is empty, unless a wrapper fills it for each pass."""
+    for name, tensor in parameters_of(module):
+        empty = not is_lazy(tensor) and not tensor.numel()
+        if empty and not hasattr(tensor, "ds_id") and not any(map(_gathers, tree.modules.values())):
+            raise CannotProbe(
+                f"{path}.{name} is empty, shape {tuple(tensor.shape)}: the model was filled with shards that were not "
+                f"gathered. {GATHER}; then load that file and attach."
+            )
+
+
+def _gathers(module: nn.Module) -> bool:
+    """Whether a wrapper collects the shards of its parameters before every pass."""
+    return type(module).__name__ == "FullyShardedDataParallel"
 
 
 def _paths_are(n: int, some: str) -> str:
