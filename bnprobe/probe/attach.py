@@ -124,7 +124,7 @@ class Probe:
         self._not_understood = survey.not_understood
         self._folded = survey.folded
         self._eager = Eager()
-        self._forward = Forward(options)
+        self._forward = Forward(options, survey.model)
         self._unhooked = Unhooked(survey, options.patterns, self._forward)
         self._proposals: list[Proposal] = []
         self._final: Recording | None = None
@@ -136,7 +136,7 @@ class Probe:
             listen(self._unhooked)
             for path, module in survey.candidates.items():
                 undo.callback(look(path, module, self._proposals.append))
-            register(survey.model, survey.layers, self._forward, self._eager, undo)
+            register(survey, self._forward, self._eager, undo)
             self._undo = undo.pop_all()
 
     def detach(self) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -39,14 +40,16 @@ from bnprobe.probe.tensors import (
 from bnprobe.reductions import WHOLE
 
 MOST_WATCHED = 4
-"""At most this many forward passes are traced: the first, and those after one in which a norm was new."""
+"""At most this many forward passes of the model, or of a part, are traced: the first, and those after one in which a
+norm was new."""
 
 
 class Forward:
     """Follows the forward passes of one model, in any number of threads, and adds what was read to `sites`."""
 
-    def __init__(self, options: AttachOptions) -> None:
+    def __init__(self, options: AttachOptions, model: nn.Module) -> None:
         self.run = Pass()
+        self._model = ref(model)
         self.sites = Sites()
         self.gradients = Gradients(options.gradients, options.scaler)
         self.device = ""
@@ -55,7 +58,8 @@ class Forward:
         self.n_unreadable = self.n_outside = 0
         self._histograms = options.histograms
         self._caches: defaultdict[Key, PlanCache] = defaultdict(PlanCache)
-        self._wants_graph, self._n_watched = True, 0
+        self._wants_graph: defaultdict[int, bool] = defaultdict(lambda: True)
+        self._n_watched: Counter[int] = Counter()
 
     def counted_at_first(self, name: str) -> int | None:
         """num_batches_tracked of a layer before its first call; None where it is not kept."""
@@ -82,23 +86,49 @@ class Forward:
             return
         run = self.run
         if run.state is not OUTSIDE and calls_on_stack(model) > 1:
-            run.depth += 1  # the model calls itself
+            run.depth += run.entry == id(model)  # the model calls itself
             return
-        if not self.wants_pass():
-            run.enter(SKIPPED, sys.exception())
+        if not self._enters(model, args, kwargs):
             return
-        run.enter(RECORDED, sys.exception())
-        run.wants_graph = self.gradients.now
-        run.context = PassContext.of(model)
         first = first_tensor(args, kwargs)
         if first is not None:
             run.n_images = n_samples(args, first)
-            self.device = self.device or device_name(first)
             if run.labels is not None:
                 check_length(run.labels, run.n_images)
-        if self._wants_graph and self._n_watched < MOST_WATCHED and not is_transformed():
-            self._n_watched += 1
-            run.trace = watch_this_call(model, args, kwargs)
+
+    def part_begins(self, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A call of a part starts. It is a pass of its own if no pass is under way: where a training step calls the
+        parts of a model, and never the model."""
+        run = self.run
+        if run.state is not OUTSIDE and (run.entry != id(part) or calls_on_stack(part) > 1):
+            run.depth += run.entry == id(part)
+        elif not is_recomputation():
+            self._enters(part, args, kwargs)
+
+    def _enters(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """A pass of the model or of a part starts; whether it is recorded."""
+        run = self.run
+        recorded = self.wants_pass()
+        run.enter(RECORDED if recorded else SKIPPED, sys.exception(), id(module))
+        if not recorded:
+            return False
+        run.wants_graph = self.gradients.now
+        run.context = self._context()
+        first = first_tensor(args, kwargs)
+        if first is not None:
+            self.device = self.device or device_name(first)
+        if (
+            self._wants_graph[run.entry]
+            and self._n_watched[run.entry] < MOST_WATCHED
+            and not is_transformed()
+        ):
+            self._n_watched[run.entry] += 1
+            run.trace = watch_this_call(module, args, kwargs)
+        return True
+
+    def _context(self) -> PassContext:
+        """The circumstances now."""
+        return PassContext.of(self._model())
 
     def before(self, name: str, norm: nn.Module | NormLayer, training: bool, x: Tensor | None) -> None:
         """A norm is called with x: read it. `norm` is a module, or the plan of a function."""
@@ -187,16 +217,16 @@ class Forward:
         if run.wants_graph and not torch.is_grad_enabled():
             self.gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean)
         if run.state is OUTSIDE:
-            self.n_outside += 1
-            self._commit(run, whole=False)
+            run.context = self._context()
+            self._commit(run)
 
-    def model_ends(self, output: Any) -> None:
-        """A call of the whole model has returned or raised."""
+    def model_ends(self, model: nn.Module, output: Any) -> None:
+        """A call of the whole model, or of a part, has returned or raised."""
         if is_recomputation():
             return
         run = self.run
-        if run.state is OUTSIDE:
-            return  # it began before the probe was attached
+        if run.entry != id(model):
+            return  # it began before the probe was attached, or is inside a pass
         run.depth -= 1
         failed = sys.exception() is not run.handling
         if failed or (run.state is SKIPPED and not run.depth):
@@ -204,15 +234,17 @@ class Forward:
         elif not run.depth:
             if run.trace is not None:
                 run.trace.model_ends(output)
-            self._commit(run, whole=True)
+            self._commit(run)
 
-    def _commit(self, run: Pass, whole: bool) -> None:
+    def _commit(self, run: Pass) -> None:
         """Add everything that was read in this pass, of the whole model or a part, to the totals."""
+        whole = run.entry == id(self._model())
         with self.sites.lock:
             self.sites.add(run.waiting, run.initial, run.context)
             if run.waiting:
-                self._wants_graph = self.sites.wire([call.key for call in run.waiting], run.trace)
+                self._wants_graph[run.entry] = self.sites.wire([call.key for call in run.waiting], run.trace)
             self.n_forwards += 1 if whole and run.calls else 0
+            self.n_outside += 1 if run.waiting and not whole else 0
             self.n_images += run.n_images
             self.seconds += time.perf_counter() - run.started
         if run.trace is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,24 +10,27 @@ from torch import nn
 
 from bnprobe.probe.forward import Forward
 from bnprobe.probe.survey.compiled import Eager, compiler_came
+from bnprobe.probe.survey.survey import ModelSurvey
 from bnprobe.probe.tensors import first_tensor
 
-MODEL_BEGINS, MODEL_ENDS, BEFORE, AFTER = "model begins", "model ends", "before", "after"
+MODEL_BEGINS, PART_BEGINS, ENDS, BEFORE, AFTER = "model begins", "part begins", "ends", "before", "after"
 
 
-def register(
-    model: nn.Module, layers: Mapping[str, nn.Module], forward: Forward, eager: Eager, undo: ExitStack
-) -> None:
+def register(survey: ModelSurvey, forward: Forward, eager: Eager, undo: ExitStack) -> None:
     """Register every hook; `undo` removes them."""
     number = eager.number
-    begins, ends = Hook(forward, MODEL_BEGINS, "", number), Hook(forward, MODEL_ENDS, "", number)
-    undo.callback(model.register_forward_pre_hook(begins, with_kwargs=True).remove)
-    for name, module in layers.items():
+    entries = [(survey.model, MODEL_BEGINS), *((part, PART_BEGINS) for part in survey.parts)]
+    for entry, act in entries:
+        begins = Hook(forward, act, "", number)
+        undo.callback(entry.register_forward_pre_hook(begins, with_kwargs=True).remove)
+    for name, module in survey.layers.items():
         before, after = Hook(forward, BEFORE, name, number), Hook(forward, AFTER, name, number)
         undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
         undo.callback(module.register_forward_hook(after, with_kwargs=True).remove)
     # always_call: what was read in a pass that raises must be dropped
-    undo.callback(model.register_forward_hook(ends, with_kwargs=True, always_call=True).remove)
+    for entry, _ in entries:
+        ends = Hook(forward, ENDS, "", number)
+        undo.callback(entry.register_forward_hook(ends, with_kwargs=True, always_call=True).remove)
 
 
 class Hook:
@@ -49,8 +51,10 @@ class Hook:
             return
         if self.act == MODEL_BEGINS:
             forward.model_begins(module, args, kwargs)
-        elif self.act == MODEL_ENDS:
-            forward.model_ends(output)
+        elif self.act == PART_BEGINS:
+            forward.part_begins(module, args, kwargs)
+        elif self.act == ENDS:
+            forward.model_ends(module, output)
         else:
             with forward.aside():
                 if self.act == BEFORE:

@@ -11,9 +11,12 @@ from enum import Enum
 from bnprobe.graph import Trace
 from bnprobe.probe.backward.autograd_route import Origin
 from bnprobe.probe.calls import InputReading, Key, Vectors
-from bnprobe.probe.calls.call_log import ALONE
+from bnprobe.probe.calls.call_log import NO_PASS
 from bnprobe.probe.sites import PendingCall
 from bnprobe.stats.moments import Array
+
+NO_MODULE = 0
+"""The id of no object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ ended well; or in a pass of which nothing is recorded, whatever is called in it.
 class Pass(threading.local):
     """The state of one thread, and the pass that it is in.
 
-    `depth` is how many calls of the whole model are under way, one inside the other.
+    `entry` is the id of the module whose call the pass is, and `depth` how many calls of it are under way, one inside the
+    other.
     """
 
     state: PassState
@@ -51,16 +55,16 @@ class Pass(threading.local):
         self.labels: Array | None = None
         self.leave()
 
-    def enter(self, state: PassState, handling: BaseException | None) -> None:
-        """A pass of the whole model begins; `handling` is the exception being handled at that moment."""
+    def enter(self, state: PassState, handling: BaseException | None, entry: int) -> None:
+        """A pass of the model or a part begins; `handling` is the exception being handled at that moment."""
         self.leave()
-        self.state, self.depth, self.handling = state, 1, handling
+        self.state, self.depth, self.handling, self.entry = state, 1, handling, entry
 
     def leave(self) -> None:
         """The pass is over, or a call outside one: forget what was there."""
-        self.state, self.depth, self.handling = OUTSIDE, 0, None
+        self.state, self.depth, self.handling, self.entry = OUTSIDE, 0, None, NO_MODULE
         self.wants_graph = False
-        self.context = ALONE
+        self.context = NO_PASS
         self.started = time.perf_counter()
         self.n_images = 0
         self.calls: dict[str, int] = {}

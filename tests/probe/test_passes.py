@@ -205,10 +205,10 @@ def test_the_states_of_a_pass():
     assert [one.next_call("bn"), one.next_call("bn")] == [0, 0], "outside no end would restart the count"
     for state in (RECORDED, SKIPPED):
         error = ValueError()
-        one.enter(state, error)
-        assert (one.state, one.depth, one.handling) == (state, 1, error)
+        one.enter(state, error, 7)
+        assert (one.state, one.depth, one.handling, one.entry) == (state, 1, error, 7)
         assert [one.next_call("bn"), one.next_call("bn")] == [0, 1]
         one.labels = np.ones(3)
         one.leave()
-        assert (one.state, one.depth, one.handling, one.calls) == (OUTSIDE, 0, None, {})
+        assert (one.state, one.depth, one.handling, one.entry, one.calls) == (OUTSIDE, 0, None, 0, {})
         assert one.labels is not None, "labels hold for all passes of their block"

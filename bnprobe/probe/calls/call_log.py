@@ -25,13 +25,13 @@ class PassContext:
     n_ranks: int
 
     @classmethod
-    def of(cls, model: nn.Module) -> PassContext:
-        """As they are now, at the start of the pass."""
-        return cls(torch.is_grad_enabled(), bool(model.training), _n_ranks())
+    def of(cls, model: nn.Module | None) -> PassContext:
+        """As they are now, at the start of the pass; a model that is gone trains no longer."""
+        return cls(torch.is_grad_enabled(), model is not None and bool(model.training), _n_ranks())
 
 
-ALONE = PassContext(False, False, 1)
-"""For a part of the model that was called by itself, outside a pass."""
+NO_PASS = PassContext(False, False, 1)
+"""Where no pass is under way."""
 
 
 def _n_ranks() -> int:

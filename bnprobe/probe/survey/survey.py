@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from bnprobe.norms import ModuleTree, folded_away, is_norm
@@ -26,6 +27,7 @@ class ModelSurvey:
         folded: Paths where a norm was folded into the convolution before it.
         candidates: Modules that might turn out to be norms by what they do, one of each class, by path.
         compiled: Whether one of `layers` is in a part that was compiled.
+        parts: The largest parts of the model with norms inside that can be called by themselves.
     """
 
     tree: ModuleTree
@@ -34,6 +36,7 @@ class ModelSurvey:
     folded: tuple[str, ...]
     candidates: Mapping[str, nn.Module]
     compiled: bool
+    parts: tuple[nn.Module, ...] = ()
 
     @property
     def model(self) -> nn.Module:
@@ -66,4 +69,16 @@ def survey_of(model: nn.Module, patterns: Collection[str] | None = None) -> Mode
         folded=folded_away(tree),
         candidates=candidates(tree, norms) if patterns is None else {},
         compiled=runs_compiled(tree, wrappers, layers.values()),
+        parts=tuple(_parts(tree, model, frozenset(map(id, layers.values())))),
     )
+
+
+def _parts(tree: ModuleTree, module: nn.Module, norms: frozenset[int]) -> Iterator[nn.Module]:
+    """The parts of `module` that hold a norm, looking through those that cannot be called, such as lists of modules."""
+    for _, child in tree.children(module):
+        if id(child) in norms or not any(id(inner) in norms for inner in tree.inside(child)):
+            continue
+        if type(child).forward is nn.Module.forward:
+            yield from _parts(tree, child, norms)
+        elif not isinstance(child, torch.jit.ScriptModule):
+            yield child
