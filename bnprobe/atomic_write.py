@@ -19,7 +19,7 @@ STALE = 1.0
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file that is either complete or not there: to a neighbour first, then renamed.
+    """Write a file that is either complete or not there: to a neighbor first, then renamed.
 
     Raises CannotWrite where the folder does not exist, is not writable, or the disk is full.
     """

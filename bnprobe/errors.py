@@ -94,7 +94,7 @@ class BadImages(BnprobeError):
 class BadLabels(BnprobeError):
     """Class labels are not one integer per sample of the batch.
 
-    What to do: pass a 1-D integer tensor, array or list, with -1 or None for unlabelled samples; for one-hot rows pass
+    What to do: pass a 1-D integer tensor, array or list, with -1 or None for unlabeled samples; for one-hot rows pass
     `y.argmax(1)`.
     """
 

@@ -7,7 +7,7 @@ from html import escape
 
 
 def facts(title: str, rows: Iterable[tuple[str, object]]) -> str:
-    """HTML of a heading and a row per fact; everything is escaped, and colours are the notebook's own."""
+    """HTML of a heading and a row per fact; everything is escaped, and colors are the notebook's own."""
     lines = "".join(_row(name, value) for name, value in rows)
     return f"<div><p><strong>{escape(title)}</strong></p>{f'<table>{lines}</table>' if lines else ''}</div>"
 

@@ -111,7 +111,7 @@ def sentence(words: str) -> str:
 
 
 def prints(section: str) -> tuple[str, ...]:
-    """Two maps of the network: of what moved (the first), and of γ (the last). Colour bars are not maps."""
+    """Two maps of the network: of what moved (the first), and of γ (the last). Color bars are not maps."""
     images = re.findall(r'<image [^>]*?(?:xlink:)?href="(data:image/png;base64,[^"]+)"[^>]*?>', section)
     maps = [address for address in images if len(address) > 1200]
     return tuple(dict.fromkeys([*maps[:1], *maps[-1:]]))

@@ -2,7 +2,7 @@
 
     python scripts/pretrained.py resnet50 vit_b_16 --weights DEFAULT --data DIR --out reports
 
-Without --weights the networks are as they were initialised. Models are named as in `bnprobe list`; a pattern
+Without --weights the networks are as they were initialized. Models are named as in `bnprobe list`; a pattern
 ("resnet*") stands for all that match. Prints one line per model: layers, channels, seconds, findings.
 """
 

@@ -65,7 +65,7 @@ def prepared(digits: Digits) -> tuple[Tensor, Tensor]:
 
 
 def augmented(inputs: Tensor) -> Tensor:
-    """Turn each image by up to 10 degrees, scale it by up to 10 %, move it by up to 10 %, on black ground."""
+    """Turn each image by up to 10 degrees, scale it by up to 10%, move it by up to 10%, on black ground."""
     n = len(inputs)
     angle = (torch.rand(n) * 2 - 1) * math.radians(10)
     scale = 1 + (torch.rand(n) * 2 - 1) * 0.1

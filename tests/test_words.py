@@ -106,6 +106,11 @@ def test_docstrings_of_the_public_names_speak_plainly(name: str):
         "Of one batch give [batch].",
         "this room knows numpy",
         "the slow twin",
+        "4.1 % below",
+        "colour order",
+        "a neighbouring norm",
+        "unlabelled samples",
+        "at initialisation",
     ],
 )
 def test_the_old_words_are_found(words: str):
@@ -125,6 +130,9 @@ def test_the_old_words_are_found(words: str):
         "`memory_moved` and `surely_shifted`",
         "batch norms before a ReLU",
         "a small kernel",
+        "4.1% below",
+        "NormLayer(centred=False)",
+        "`neighbours_of` norms",
     ],
 )
 def test_plain_words_are_left_alone(words: str):

@@ -1,4 +1,4 @@
-"""A checkpoint with its architecture: kinds, eps and neighbours come from the model, not from names."""
+"""A checkpoint with its architecture: kinds, eps and neighbors come from the model, not from names."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def wired(path: Path, arch: str) -> Recording:
 
 
 def _blank(model: Subject, arch: str) -> None:
-    """One forward pass on a grey image, which only shows the order of operations."""
+    """One forward pass on a gray image, which only shows the order of operations."""
     image = Image.new("RGB", (SIDE, SIDE), (127, 127, 127))
     try:
         model.model(*model.to_inputs([model.preprocess(image)]))

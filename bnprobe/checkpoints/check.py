@@ -38,7 +38,7 @@ def check(
         source: A file (.pt .pth .th .bin .ckpt .safetensors), an index (*.index.json), a folder of shards, or a state
             dict.
         arch: Model to build around a file, "torchvision:resnet50" or your own "package.module:function", so that eps,
-            kinds and neighbours of the norms are exact. None guesses neighbours from names and shapes.
+            kinds and neighbors of the norms are exact. None guesses neighbors from names and shapes.
         config: A TOML file of settings, as for `report`.
 
     Returns:

@@ -30,7 +30,7 @@ def records(state: State, norms: tuple[Norm, ...]) -> tuple[LayerRecord, ...]:
 
 
 def without_calls(record: LayerRecord) -> LayerRecord:
-    """The same norm as if it had not been called: its vectors, neighbours and circumstances, and no statistics."""
+    """The same norm as if it had not been called: its vectors, neighbors and circumstances, and no statistics."""
     return replace(record, **_no_calls(record.n_channels))
 
 

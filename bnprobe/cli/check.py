@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     check.add_argument(
         "--arch",
         metavar="NAME",
-        help="architecture to build, torchvision:resnet50 or package.module:function, so that eps, kinds and neighbours of "
+        help="architecture to build, torchvision:resnet50 or package.module:function, so that eps, kinds and neighbors of "
         "norms are exact",
     )
     check.add_argument("--format", choices=FORMATS, default="text", help="output format (default text)")

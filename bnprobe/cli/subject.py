@@ -47,7 +47,7 @@ def add_subject(command: argparse.ArgumentParser, twice: bool = False) -> None:
         "--mean",
         type=_per_channel,
         metavar="R,G,B",
-        help="mean to subtract from pixels in 0..1; one number for grey images",
+        help="mean to subtract from pixels in 0..1; one number for gray images",
     )
     command.add_argument("--std", type=_per_channel, metavar="R,G,B", help="std to divide by")
     command.add_argument(
@@ -74,7 +74,7 @@ def _per_channel(text: str) -> tuple[float, ...]:
         values = ()
     if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is not three numbers like 0.485,0.456,0.406, or one for grey images"
+            f"{text[:40]!r} is not three numbers like 0.485,0.456,0.406, or one for gray images"
         )
     return values
 
@@ -140,7 +140,7 @@ def recorded(
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise BnprobeError(
             f"{subject.name} failed on its inputs: {reason}. Check --size, --mean and --std (one number each where "
-            "the model takes grey images), and --batch-size if it ran out of RAM."
+            "the model takes gray images), and --batch-size if it ran out of RAM."
         ) from error
     return described(recording, batches)
 

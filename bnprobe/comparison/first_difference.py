@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.comparison.significance import ROUNDING
-from bnprobe.recording import site_name
+from bnprobe.recording.names import said
 
 NOISE = 3.0
 """Times the noise that a gap must be to count: of 16 channels without a difference one in 10^12 is."""
@@ -45,7 +45,7 @@ class DifferenceSite(NamedTuple):
     @property
     def words(self) -> str:
         """The place in words, such as "the output of layer2.1.bn1"."""
-        return f"{WORDS[self.aspect]} of {site_name(self.layer, self.call)}"
+        return f"{WORDS[self.aspect]} of {said(self.layer, self.call)}"
 
 
 def difference_sites(layers: pd.DataFrame) -> Iterator[DifferenceSite]:

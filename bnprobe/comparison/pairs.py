@@ -24,7 +24,7 @@ class Pair(NamedTuple):
     def identical(self) -> bool:
         """Whether every number of both is the same to the last bit, the weights before them included.
 
-        What else stands around a norm belongs to its neighbours.
+        What else stands around a norm belongs to its neighbors.
         """
         mine, theirs = (replace(record, neighbours=None) for record in self)
         return _same(mine, theirs) and not self.filters_differ

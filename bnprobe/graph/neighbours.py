@@ -1,4 +1,4 @@
-"""From the graph of a pass to what is recorded of a norm's neighbours."""
+"""From the graph of a pass to what is recorded of a norm's neighbors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ way, would be the largest arrays that a probe ever holds."""
 def neighbours_of(
     trace: Trace, norms: Mapping[Site, Known], wanted: Iterable[Site]
 ) -> dict[Site, Neighbours]:
-    """The neighbours of the `wanted` norms in the pass that was watched; UNKNOWN where there is no answer.
+    """The neighbors of the `wanted` norms in the pass that was watched; UNKNOWN where there is no answer.
 
     `norms` are all that the pass has reached.
     """

@@ -4,7 +4,7 @@ Nothing is read again for it. Each norm hands on N(beta, gamma^2), terms of a su
 and what activations and sums make of that is followed by N_POINTS equally likely values per channel. A
 closed form that took every sum for a Gaussian again would be a quarter too low after nine blocks with
 ReLU: their values are skewed. With gamma 1 and beta 0 throughout, the same walk gives the value at
-initialisation: after ReLU a reflected random walk, without an activation the growth by 1 per block of
+initialization: after ReLU a reflected random walk, without an activation the growth by 1 per block of
 De & Smith 2020, arXiv:2002.10444.
 """
 
@@ -33,7 +33,7 @@ class Skips:
         self._known: dict[Any, Array | None] = {}
 
     def variances(self, terms: Iterable[Node], site: Node) -> tuple[Array | None, Array | None]:
-        """Of the sum of `terms`, shape (C,), and at initialisation; None where they are not made of norms."""
+        """Of the sum of `terms`, shape (C,), and at initialization; None where they are not made of norms."""
         known = self._norms[site.facts["site"]]
         dim = known.channel_dim(len(site.shape))
         parts = tuple(source_of(term, dim, self._norms) for term in terms)

@@ -103,7 +103,7 @@ def _between(record: LayerRecord) -> Array:
 
 
 def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
-    """Medians over channels, which need not add up to 1, and what was labelled."""
+    """Medians over channels, which need not add up to 1, and what was labeled."""
     columns, classes = channels or channel_columns(record), record.classes
     return {
         **{f"{name}_median": median(columns[name]) for name in _SHARES},

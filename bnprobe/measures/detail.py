@@ -22,7 +22,7 @@ noise of 0.7 standard deviations stay within 1.23 on planted models."""
 
 AREAS_TOGETHER = 2.0
 """Factor that the coarse filters may lie apart from each other, in running std; the same stay within 1.7, and images
-without a colour or with a wrong one reach 2.3 and more."""
+without a color or with a wrong one reach 2.3 and more."""
 
 COLUMNS = (
     Column(

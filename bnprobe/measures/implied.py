@@ -1,7 +1,7 @@
 """What earlier layers already determine: a norm's running statistics, as previous norms and weights imply them.
 
 What is left over comes from data that independent Gaussians would not have given. All of it is about running
-statistics, so NaN for norms that store none and where no neighbour is known.
+statistics, so NaN for norms that store none and where no neighbor is known.
 """
 
 from __future__ import annotations

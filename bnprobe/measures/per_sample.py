@@ -38,7 +38,7 @@ COLUMNS = (
     ),
     Column(
         "own_log_var_sd",
-        "Standard deviation of the log of that variance from sample to sample: 0.1 is about 5 % of the divisor.",
+        "Standard deviation of the log of that variance from sample to sample: 0.1 is about 5% of the divisor.",
         "std of log(σₙ² + eps)",
         "",
         BA,

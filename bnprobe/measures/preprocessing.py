@@ -205,7 +205,7 @@ def _scale(record: LayerRecord) -> float:
 
 
 def _constants(recording: Recording, mean: Array) -> Iterator[tuple[Normalize, bool]]:
-    """Those of the recording, else common ones under which the mean input of training is a colour."""
+    """Those of the recording, else common ones under which the mean input of training is a color."""
     given = recording.about.normalize
     if given is not None:
         if len(given.mean) == mean.size:

@@ -1,4 +1,4 @@
-"""The branch of a residual block against its skip connection, by variance, now and at initialisation."""
+"""The branch of a residual block against its skip connection, by variance, now and at initialization."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COLUMNS = (
     ),
     Column(
         "branch_share_initial",
-        "The same share with every γ at 1 and every β at 0, as at initialisation.",
+        "The same share with every γ at 1 and every β at 0, as at initialization.",
         "1 / (1 + skip_var at γ = 1, β = 0)",
         "0 to 1",
         _DE,

@@ -11,7 +11,7 @@ constant    not dead, and |gamma| < 0.01: the output is beta                    
                                                                                                 arXiv:2003.00152
 saturated   more than half of the values lie above `high`                                        ours
 linear      always on: the activation changes at most one value in 1,000, or none follows        ours
-rare        rarely on: less than 5 % of the values are above `low`                               ours
+rare        rarely on: less than 5% of the values are above `low`                               ours
 mixed       active: anything else; also where what follows has no corners (SiLU, GELU)           -
 unknown     what follows was not seen, is none of this, or differs between ways                  -
 

@@ -1,4 +1,4 @@
-"""What the first norm reveals about the training images: their mean colour, and the black padded around them.
+"""What the first norm reveals about the training images: their mean color, and the black padded around them.
 
 The mean before the first norm is a small matrix times the mean of the model's input (`neighbours.Stem`), so
 that C running means are C equations for the F channels of the input. They are solved by least squares,
@@ -22,7 +22,7 @@ SPARE = 3
 """Equations beyond the unknowns from which on residuals say anything."""
 
 LARGEST_CONDITION = 100.0
-"""Of the weighted matrix: above, some colours hardly reach the norm, and noise is multiplied as much."""
+"""Of the weighted matrix: above, some colors hardly reach the norm, and noise is multiplied as much."""
 
 LEAST_R2 = 0.8
 """A stem of 16 channels whose rows are permuted reaches .57 at most in 200 permutations, as it is .96."""
@@ -152,7 +152,7 @@ def _judged(reading: StemReading, fresh: bool) -> StemReading:
     elif not reading.rmse <= LARGEST_RMSE:
         against = f"they are {reading.rmse:.2f} running σ off the fit"
     elif reading.mean_pixels and not all(-0.02 <= value <= 1.02 for value in reading.mean_pixels):
-        against = "the decoded mean is not a colour, so the preprocessing must have been different"
+        against = "the decoded mean is not a color, so the preprocessing must have been different"
     equations = (
         f"{reading.n_equations} running means of {reading.layer} for {reading.n_unknowns} input channel"
         + ("s" if reading.n_unknowns > 1 else "")
@@ -163,7 +163,7 @@ def _judged(reading: StemReading, fresh: bool) -> StemReading:
     units = (
         ""
         if reading.mean_pixels
-        else " To see colours, pass the preprocessing to attach, normalize=(mean, std)."
+        else " To see colors, pass the preprocessing to attach, normalize=(mean, std)."
     )
     return replace(reading, trusted=True, why=f"One mean input explains the {equations} ({fit}).{units}")
 

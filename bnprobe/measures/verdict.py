@@ -29,7 +29,7 @@ from bnprobe.stats.moments import Array
 from bnprobe.stats.significance import SIGNIFICANT
 
 VISIBLE_SCALE = 0.1
-"""Change of the log of the std from which it has a size: 10 %, or 20 % of the variance."""
+"""Change of the log of the std from which it has a size: 10%, or 20% of the variance."""
 
 ENOUGH = 1 / 3
 """Share of a layer's channels that must differ, significantly and visibly, for the layer to count as shifted."""

@@ -23,7 +23,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class CropAndScale:
     """Shorter side to `resize` pixels, center crop of `size`, scale to [0, 1], then (x - mean) / std.
 
-    An image whose shorter side is `resize` already is not resampled. One mean and one std make a single grey
+    An image whose shorter side is `resize` already is not resampled. One mean and one std make a single gray
     channel; three make RGB. The same steps as torchvision's classification presets, on public functions.
     """
 
@@ -39,7 +39,7 @@ class CropAndScale:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
             raise BnprobeError(
                 f"mean {_numbers(self.mean)} and std {_numbers(self.std)} do not go together: give three of "
-                "each (red, green, blue) or one of each (grey), every std above zero."
+                "each (red, green, blue) or one of each (gray), every std above zero."
             )
 
     def __call__(self, image: Image.Image) -> Tensor:
@@ -58,7 +58,7 @@ class CropAndScale:
     @property
     def words(self) -> str:
         """One readable sentence: what happens to an image, in order."""
-        grey = "one grey channel, " if len(self.mean) == 1 else ""
+        grey = "one gray channel, " if len(self.mean) == 1 else ""
         return grey + _steps([self.resize], [self.size], self.mean, self.std, self.interpolation)
 
 

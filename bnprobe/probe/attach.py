@@ -63,7 +63,7 @@ def attach(
         gradients: Whether to record what backward passes do at each norm, if any run.
         scaler: The loss scaler in use, such as `torch.amp.GradScaler`, so that gradients are recorded unscaled.
         normalize: The constants (mean, std), one number per input channel each, if the inputs are (pixel - mean) / std
-            of pixels from 0 to 1. With them `Report.stem` is in colours, without them in units of the input.
+            of pixels from 0 to 1. With them `Report.stem` is in colors, without them in units of the input.
 
     Returns:
         The attached probe.

@@ -139,7 +139,7 @@ class Sites:
         return Site({}, call.seen.mismatch, before.reference, first, before.plan, last_of(before))
 
     def wire(self, keys: Sequence[Key], trace: Trace | None) -> bool:
-        """Find the neighbours of new sites in the trace; returns whether a trace was needed and missing."""
+        """Find the neighbors of new sites in the trace; returns whether a trace was needed and missing."""
         missing = [key for key in keys if self._sites[key].neighbours is None]
         if missing and trace is not None:
             norms = {key: Known(self._sites[key].plan, **vars(self._sites[key].first)) for key in keys}

@@ -37,6 +37,9 @@ RENAMED_SINCE_1 = {
 
 AGAIN = "Record it again, or download the file again."
 
+CHECKPOINTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors")
+"""Endings of files of weights, which another function reads."""
+
 
 def encode(recording: Any) -> bytes:
     """The file of a recording: a dataclass of dataclasses, tuples, arrays and scalars."""
@@ -94,13 +97,20 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != "bnprobe recording":
-                raise BadRecordingFile(f"{path.name}: not a bnprobe recording. {AGAIN}")
+                raise BadRecordingFile(f"{path.name}: not a bnprobe recording. {_instead(path)}")
             return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise BadRecordingFile(
-            f"{path.name}: truncated, or not a bnprobe recording ({reason}). {AGAIN}"
+            f"{path.name}: truncated, or not a bnprobe recording ({reason}). {_instead(path)}"
         ) from error
+
+
+def _instead(path: Path) -> str:
+    """What to do with a file that is not a recording, by its name."""
+    if path.suffix in CHECKPOINTS:
+        return f"If it is a checkpoint: bnprobe.check({str(path)!r})."
+    return AGAIN
 
 
 def _believe(

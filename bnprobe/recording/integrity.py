@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Self
 
 MOST_NAMED = 3
-"""Names spelt out in a sentence."""
+"""Names spelled out in a sentence."""
+
+OUTSIDE = "changed outside the model's forward passes"
+"""What is said of a change that nothing the model does explains."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Change:
         shown = ", ".join(self.names[:MOST_NAMED])
         more = len(self.names) - MOST_NAMED
         names = f"{shown} and {more} more" if more > 0 else shown
-        return f"{self.what} ({names}): {self.because or 'not by the model itself'}"
+        return f"{self.what} ({names}): {self.because or OUTSIDE}"
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,15 @@ GATHER = (
 
 
 def site_name(layer: str, call: int) -> str:
-    """The name of a site in messages, sentences and tables: the path, and the call where it is not the first."""
+    """The name of a site in tables and titles: the path, and the call where it is not the first."""
     return f"{layer} (call {call + 1})" if call else layer
+
+
+def said(layer: str, call: int = 0) -> str:
+    """The name of a site in a sentence: "layer 1" for a path that would be read as a number."""
+    path = layer.partition(" ")[0]
+    numeric = not any(character.isalpha() for character in path)
+    return site_name(f"layer {layer}" if numeric else layer, call)
 
 
 SAME, MEAN_SHIFTED, SCALE_SHIFTED, BOTH_SHIFTED = (

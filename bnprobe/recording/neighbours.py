@@ -73,7 +73,7 @@ class Stem:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The neighbours of one site.
+    """The neighbors of one site.
 
     `follows` names the operation that decides what becomes of the output. Views, copies, casts and padding
     are walked through; then it is

@@ -32,4 +32,4 @@ TORCH_EPS = 1e-5
 """What torch's batch, group, instance and layer norms add to the variance by default."""
 
 MANY_EPS = 100.0
-"""Times eps that a variance must be for eps to make less than 1 % of what the root is taken of."""
+"""Times eps that a variance must be for eps to make less than 1% of what the root is taken of."""

@@ -18,7 +18,7 @@ from bnprobe.recording.layer_record import LayerRecord
 from bnprobe.stats.fields import RECORDED
 
 MOST = 2**53
-"""Up to here float64 tells neighbouring whole numbers apart."""
+"""Up to here float64 tells neighboring whole numbers apart."""
 
 COUNTS = {
     *("n", "dy_nonfinite", "counts", "labels"),

@@ -1,4 +1,4 @@
-"""The colours of the page's pictures: the same quantity has the same one everywhere.
+"""The colors of the page's pictures: the same quantity has the same one everywhere.
 
 The first five are replaced by the page's own (see `figures.to_svg`), so that one drawing serves light
 and dark; the others are of middle lightness and can be seen on both.

@@ -38,7 +38,7 @@ def share(value: float) -> str:
         text = "> 99"
     else:
         text = f"{percent:.0f}" if percent >= 10 or percent == 0 else f"{percent:.1f}"
-    return f"{text} %".replace(" ", NARROW)
+    return f"{text}%".replace(" ", NARROW)
 
 
 def count(n: int, noun: str) -> str:

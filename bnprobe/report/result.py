@@ -112,7 +112,7 @@ class Report(Document):
     def stem(self) -> StemReading:
         """What the first norm's running mean reveals of the training images.
 
-        `mean_rgb` is their mean colour (0 to 1, with `normalize` given to `attach`), `padding_share` the share of black
+        `mean_rgb` is their mean color (0 to 1, with `normalize` given to `attach`), `padding_share` the share of black
         pixels that augmentation added, `trusted` whether to believe them, and `why` the reason in a sentence.
         """
         return stem(self.recording)
@@ -122,7 +122,7 @@ class Report(Document):
 
         Args:
             y: A column of `channels`, drawn as a box per layer by depth, or one of `layers`, drawn as a line by depth.
-            x: A column of `channels`; then channels are points of `y` against `x`, coloured by how often they are
+            x: A column of `channels`; then channels are points of `y` against `x`, colored by how often they are
                 positive.
             layer: Draw only the channels of this layer: as a histogram, or as points with `x`.
             ax: The matplotlib axes to draw into. None makes new ones.

@@ -23,8 +23,11 @@ ROLES = {
 }
 """Roles of channels as sentences call them."""
 
+UNGATED = "without an activation"
+"""As sentences call linear channels that nothing follows which could be off."""
+
 
 def role_label(role: str) -> str:
     """A role in a legend: in words, with its value in the tables where that is another."""
-    words = ROLES[role]
+    words = f"{ROLES[role]}, or {UNGATED}" if role == "linear" else ROLES[role]
     return words if words == role else f"{words} ({role})"

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import WEIGHTS_ONLY, site_name
+from bnprobe.recording.names import WEIGHTS_ONLY, said
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT
-from bnprobe.rules.wording import count, in_all, kind_words, out_of, some
+from bnprobe.rules.wording import count, in_all, kind_words, out_of, some, times
 
 NOISE = 3.0
 """Times the sampling noise that a gap must be."""
@@ -36,7 +36,7 @@ def inputs_differ(evidence: Evidence) -> Iterator[Finding]:
             "The inputs of this norm differ between A and B.",
             f"means and standard deviations are {gap:.2g} σ apart (root mean square over channels, threshold {limit:g}"
             + ("" if np.isnan(noise) else f", sampling noise {noise:.2g}")
-            + f"); B's typical std is {channels['pre_ratio'].median():.2g} times A's.",
+            + f"); B's typical std is {times(channels['pre_ratio'].median(), 'that of A')}.",
             cause,
             call=row["call"],
         )
@@ -44,11 +44,11 @@ def inputs_differ(evidence: Evidence) -> Iterator[Finding]:
 
 def _cause(row: pd.Series) -> str:
     """What to look at, by the first place where the sides differ significantly; empty before that."""
-    name = site_name(row["layer"], row["call"])
+    name = said(row["layer"], row["call"])
     if row["pre_gap"] > ROUNDING and not row["pre_gap"] < NOISE * row["pre_noise"]:
         return (
             f"The inputs of {name} already differ, by {row['pre_gap']:.2g} σ. If that is the first norm, compare the "
-            "data of both sides (range, mean, std, colour order, size, compression); otherwise compare the preceding "
+            "data of both sides (range, mean, std, color order, size, compression); otherwise compare the preceding "
             "weights."
         )
     if row["post_gap"] > ROUNDING and not row["post_gap"] < NOISE * row["post_noise"]:
@@ -229,7 +229,7 @@ def left_alone(evidence: Evidence) -> Iterator[Finding]:
             f"Some norms of {side} were not compared: {why}."
             if len(names) > 1
             else f"This norm of {side} was not compared: {why}.",
-            f"{len(names)}: {', '.join(map(str, names[:8]))}"
+            f"{len(names)}: {', '.join(said(str(name)) for name in names[:8])}"
             + (f" and {len(names) - 8} more." if len(names) > 8 else "."),
             "Norms are matched by path and number of channels. Other widths come from pruning, missing norms from "
             "folding or from another architecture: comparison.unmatched lists them.",
@@ -257,7 +257,11 @@ def _reset(channels: pd.DataFrame) -> bool:
 
 def _counted(row: pd.Series) -> str:
     a, b = row["n_batches_tracked_a"], row["n_batches_tracked_b"]
-    return "" if np.isnan(a) or np.isnan(b) or a == b else f" (num_batches_tracked went from {a:g} to {b:g})"
+    return (
+        ""
+        if np.isnan(a) or np.isnan(b) or a == b
+        else f" (num_batches_tracked went from {a:,.0f} to {b:,.0f})"
+    )
 
 
 RULES = (

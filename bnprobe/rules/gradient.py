@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import site_name
+from bnprobe.recording.names import said
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT
@@ -87,7 +87,7 @@ def _of_what_follows(sound: pd.DataFrame) -> str:
     until = "the loss"
     if len(sound):
         next_norm = sound.iloc[0]
-        until = f"{site_name(next_norm['layer'], next_norm['call'])}, whose gradients are finite"
+        until = f"{said(next_norm['layer'], next_norm['call'])}, whose gradients are finite"
     return (
         f"Look between it and {until}, for what has a finite value but no finite derivative: a root, norm or distance at "
         "exactly 0 (add eps inside the root), 0/0 or log(0) under torch.where or a mask, atan2 at the origin, overflow in "
@@ -117,11 +117,11 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             before["layer"],
             f"The gradient {way} between the following norm and this one.",
-            f"its length is {after['grad_out']:.2e} at {site_name(after['layer'], after['call'])} and "
+            f"its length is {after['grad_out']:.2e} at {said(after['layer'], after['call'])} and "
             f"{before['grad_out']:.2e} here, "
             f"a factor of {ratio:.2g} (threshold {step:g}).",
             "Check what lies between the two: missing normalization, a saturated activation, a scale far from 1; compare "
-            f"with the same network at initialisation.{_unit_scale(after)}",
+            f"with the same network at initialization.{_unit_scale(after)}",
             call=before["call"],
         )
 
@@ -180,7 +180,7 @@ def _cut_off(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _not_reached(run: list[str], n_calls: int, n_passes: int) -> Finding:
-    named = ", ".join(run[:-1][-3:][::-1])
+    named = ", ".join(map(said, run[:-1][-3:][::-1]))
     previous = "the previous norm" if len(run) == 2 else f"the {len(run) - 1} previous norms"
     before = f", nor in {previous} ({named}{', ...' if len(run) > 4 else ''})" if named else ""
     return Finding(
@@ -229,7 +229,7 @@ RULES = (
         "gradient-breaks",
         "Does the gradient keep its size from norm to norm?",
         "Yang et al. 2019, arXiv:1902.08129; Bjorck et al. 2018, arXiv:1806.02375",
-        f"lengths at neighbouring norms within a factor of {DEFAULT.gradient_step:g}",
+        f"lengths at neighboring norms within a factor of {DEFAULT.gradient_step:g}",
         breaks,
     ),
     Rule(

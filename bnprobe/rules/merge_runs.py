@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import NOT_JUDGED, SAME, site_name
+from bnprobe.recording.names import NOT_JUDGED, SAME, said
 from bnprobe.rules.preprocessing import GIVE_CONSTANTS, constants_missing
 from bnprobe.rules.remedies import RECALIBRATE
 from bnprobe.rules.rule import Evidence, Finding
@@ -32,7 +32,7 @@ def merge_consecutive(evidence: Evidence, found: Iterable[Finding]) -> Iterator[
 
 
 def _runs(layers: pd.DataFrame, shifted: set[tuple[str, int]]) -> Iterator[pd.DataFrame]:
-    """Neighbours in order of execution that are all shifted, or all not; norms without usable statistics are left out."""
+    """Neighbors in order of execution that are all shifted, or all not; norms without usable statistics are left out."""
     sites = zip(layers["layer"], layers["call"], strict=True)
     moved = np.array([site in shifted for site in sites], dtype=bool)
     judged = moved | ~layers["verdict"].isin(NOT_JUDGED).to_numpy()
@@ -50,9 +50,7 @@ def _following(norms: pd.DataFrame) -> str:
     text = f" {count(len(norms), 'following norm')} {'is' if len(norms) == 1 else 'are'} affected too"
     if norms["shift_rms"].notna().any():
         most = norms.iloc[int(norms["shift_rms"].argmax())]
-        text += (
-            f", with a shift of up to {most['shift_rms']:.2f} σ at {site_name(most['layer'], most['call'])}"
-        )
+        text += f", with a shift of up to {most['shift_rms']:.2f} σ at {said(most['layer'], most['call'])}"
     return text + "."
 
 
@@ -62,8 +60,9 @@ def _of_inputs(evidence: Evidence) -> str:
 
 def _after_match(agrees: str) -> str:
     """Advice where the inputs of a previous norm match, so that range, mean and std of the model's inputs do."""
+    match = said(agrees)
     return (
-        f"Inputs still match at {agrees}, so look between {agrees} and this norm: weights, γ, β or running statistics "
+        f"Inputs still match at {match}, so look between {match} and this norm: weights, γ, β or running statistics "
         "changed there without the others (layers fine-tuned with frozen statistics, a part from another file, γ "
         "decayed). If the weights are as intended, compare the accuracy before and after re-estimating the running "
         f"statistics on training data: {RECALIBRATE}. If nothing changed, the data differ in what the first norms do not "

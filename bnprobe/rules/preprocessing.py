@@ -1,4 +1,4 @@
-"""Rules about the model's input: mistakes of preprocessing, recognised by the running statistics of the first norm."""
+"""Rules about the model's input: mistakes of preprocessing, recognized by the running statistics of the first norm."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bnprobe.recording.names import NEVER_UPDATED
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
+from bnprobe.rules.wording import number, times
 
 GIVE_CONSTANTS = "Pass the constants of training to attach, normalize=(mean, std), to have the cause named."
 """Where none were given."""
@@ -47,8 +48,8 @@ def _with_cause(severity: str, row: pd.Series) -> Finding:
         severity,
         row["layer"],
         f"The inputs are not preprocessed as in training: most likely {row['mistake']}.",
-        f"{_distance(row)}, {row['left_over']:.2f} once this is undone; their std is {row['scale']:.3g} times the running "
-        f"one, and this predicts {row['scale_predicted']:.3g}. Constants of normalization: {by}.",
+        f"{_distance(row)}, {row['left_over']:.2f} once this is undone; their std is {times(row['scale'], 'the')} running "
+        f"one, and this predicts {number(row['scale_predicted'])}. Constants of normalization: {by}.",
         f"Preprocess as in training. To convert the inputs as they are now: `{row['undo']}`.",
     )
 
@@ -64,14 +65,14 @@ def _without_cause(severity: str, row: pd.Series) -> Finding:
     else:
         says = "The inputs are not preprocessed as in training, but the cause is not certain."
         do = (
-            "Compare the preprocessing with that of training, step by step (range, mean, std, colour order)."
+            "Compare the preprocessing with that of training, step by step (range, mean, std, color order)."
             + (f" {GIVE_CONSTANTS}" if row["constants"] == "guessed" else "")
         )
     return Finding(
         severity,
         row["layer"],
         says,
-        f"{_distance(row)}, and their std is {row['scale']:.3g} times the running one.",
+        f"{_distance(row)}, and their std is {times(row['scale'], 'the running one')}.",
         do,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Sequence
 
@@ -63,15 +64,63 @@ def path(layer: str) -> str:
     return layer.removesuffix(" (by name)")
 
 
-def which(channels: Sequence[int], n_channels: int) -> str:
-    """These of a layer's channels, as an index: all of them need no list."""
-    return "[:]" if len(channels) == n_channels else f"[{list(channels)}]"
+def reinitialized(layer: str, channels: Sequence[int], n_channels: int, first: str = "") -> str:
+    """gamma 1 and beta 0 for these of the layer's channels, so that they can learn again; after code that may use `[at]`."""
+    code = f"{first}n = {module(layer)}; n.weight.data[at] = 1; n.bias.data[at] = 0"
+    if len(channels) == n_channels:
+        return f"`{code.replace('[at]', '[:]')}`"
+    return f"`at = {list(channels)}; {code}`"
 
 
-def reinitialized(layer: str, channels: Sequence[int], n_channels: int) -> str:
-    """gamma 1 and beta 0 for these of the layer's channels, so that they can learn again."""
-    at = which(channels, n_channels)
-    return f"`n = {module(layer)}; n.weight.data{at} = 1; n.bias.data{at} = 0`"
+_OF_PLACE = re.compile(r'"(?P<path>[^"]*)"(?=\))|\bat = (?P<at>\[[\d, ]*\]); ')
+"""What is another in the code for another place: paths of modules, and channels."""
+
+_VARIABLES = {1: ("name",), 2: ("producer", "name")}
+"""For the paths in a loop, by their number; code that needs a producer fetches it first."""
+
+
+def for_all(advice: Sequence[str]) -> str:
+    """One piece of advice for all places: a loop over them where only the last line of code differs, by place."""
+    if len(set(advice)) == 1:
+        return advice[0]
+    pieces = [one.split("`") for one in advice]
+    same = [len(set(piece)) == 1 for piece in zip(*pieces, strict=False)]
+    last = len(same) - 2  # odd pieces are code
+    if {len(one) for one in pieces} == {len(same)} and [i for i, alike in enumerate(same) if not alike] == [
+        last
+    ]:
+        loop = _loop([one[last] for one in pieces])
+        if loop:
+            return "`".join([*pieces[0][:last], loop, *pieces[0][last + 1 :]])
+    return f"{advice[0]} That is for the first place; report.findings has the advice for each."
+
+
+def _loop(codes: Sequence[str]) -> str:
+    """The same code for every place; empty where more differs than modules and channels, or it is no plain line."""
+    tree = ast.parse(codes[0])
+    found = [[match.groupdict() for match in _OF_PLACE.finditer(code)] for code in codes]
+    paths = [tuple(dict.fromkeys(one["path"] for one in place if one["path"] is not None)) for place in found]
+    variables = _VARIABLES.get(len(paths[0]), ())
+    bodies = {
+        _with_variables(code, dict(zip(place, variables, strict=False)))
+        for code, place in zip(codes, paths, strict=True)
+    }
+    plain = all(isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr) for statement in tree.body)
+    if len(bodies) > 1 or not plain or not variables:
+        return ""
+    at = [[one["at"] for one in place if one["at"]] for place in found]
+    items = [
+        ", ".join([*(f'"{path}"' for path in place), *channels])
+        for place, channels in zip(paths, at, strict=True)
+    ]
+    targets = ", ".join([*variables, *(["at"] if at[0] else [])])
+    each = f"({'), ('.join(items)})" if ", " in targets else ", ".join(items)
+    return f"for {targets} in [{each}]: {bodies.pop()}"
+
+
+def _with_variables(code: str, names: dict[str, str]) -> str:
+    """The code with variables for these paths, and without the line that sets `at`."""
+    return _OF_PLACE.sub(lambda match: names.get(match["path"], ""), code)
 
 
 def rescaled(producer: str, layer: str, factor: float, with_eps: bool = False) -> str:

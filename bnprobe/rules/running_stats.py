@@ -11,11 +11,11 @@ from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.remedies import recalibrate
 from bnprobe.rules.rule import Evidence, Finding, Rule, fresh, indices
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import count, in_all, out_of
+from bnprobe.rules.wording import count, in_all, out_of, times
 from bnprobe.stats.significance import SIGNIFICANT
 
 MEASURE_FIRST = (
-    "Check the preprocessing first (range, mean, std, colour order, size). If the model will be used on such data, "
+    "Check the preprocessing first (range, mean, std, color order, size). If the model will be used on such data, "
     "compare its accuracy before and after re-estimating the running statistics on them; it may drop: "
 )
 
@@ -126,7 +126,7 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             row["layer"],
             f"The inputs do not match the running statistics: their {what}.",
-            f"{distance}typical variance {ratio:.3g} times the running variance (thresholds {low:.3g} and {top:g}).",
+            f"{distance}typical variance {times(ratio, 'the running variance')} (thresholds {low:.3g} and {top:g}).",
             f"{MEASURE_FIRST}{recalibrate(row, 'batches')}.",
             indices(channels[(channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)]),
             row["call"],

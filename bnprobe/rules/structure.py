@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import said
 from bnprobe.recording.terms import OUTLIER
 from bnprobe.rules.remedies import is_function, module, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity, updated_meanwhile
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import activation, count, in_all, out_of, some
+from bnprobe.rules.wording import activation, count, in_all, number, out_of, some, times
 
 
 def calls_differ(evidence: Evidence) -> Iterator[Finding]:
@@ -30,8 +31,8 @@ def calls_differ(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "One norm is called on inputs that are not alike: its one set of running statistics fits none of them.",
                 f"call {row['call'] + 1} against call 1: means {distance:.2f} σ apart (root mean square over channels, "
-                f"threshold {limits.shift:g}), typical variance {ratio:.3g} times as large (thresholds {1 / top:g} and "
-                f"{top:g}), on {count(row['n_images'], 'sample')}.",
+                f"threshold {limits.shift:g}), typical variance {times(ratio, 'that of call 1')} (thresholds "
+                f"{1 / top:g} and {top:g}), on {count(row['n_images'], 'sample')}.",
                 "Use one norm per call, and share only the weights. With the network as it is, each call can at least use "
                 f"batch statistics: `n = {module(row['layer'])}; n.running_mean = n.running_var = None`.",
                 call=row["call"],
@@ -60,7 +61,7 @@ def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
         if pools_alone and row["feeder"] and (channels["filter_bias"].fillna(0) != 0).any():
             pairs.append((str(row["feeder"]), str(row["layer"])))
     if pairs:
-        named = ", ".join(f"{producer} before {norm}" for producer, norm in pairs[:3])
+        named = ", ".join(f"{said(producer)} before {said(norm)}" for producer, norm in pairs[:3])
         fed = "layer with a bias feeds" if len(pairs) == 1 else "layers with a bias feed"
         yield Finding(
             "warning",
@@ -96,7 +97,7 @@ def folded_away(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             gone[0],
             "Norms of this model were folded into the preceding convolutions: what they learned cannot be shown.",
-            f"{count(len(gone), 'place')} with an identity after a convolution with a bias ({', '.join(gone[:3])}"
+            f"{count(len(gone), 'place')} with an identity after a convolution with a bias ({', '.join(map(said, gone[:3]))}"
             f"{', ...' if len(gone) > 3 else ''}).",
             "Nothing, if the model is meant for inference. To see the norms, probe the model as it was before fusion: "
             "`model = build()`.",
@@ -111,7 +112,7 @@ def folded_away(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "This norm was folded into the preceding weights but left in place: train mode would normalize twice.",
                 f"γ is 1, β 0, the running mean 0 and the running variance 1 {in_all(channels)}, while "
-                f"{row['feeder']} adds a bias and other norms of the model were trained.",
+                f"{said(row['feeder'])} adds a bias and other norms of the model were trained.",
                 "Never call train() on it, or continue with the model as it was before fusion: `model = build()`.",
             )
 
@@ -145,11 +146,11 @@ def branch_off(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _of_block(row: pd.Series, limits: Limits) -> str:
-    """The branch's share of the block's variance, now and at initialisation, as far as they are known."""
+    """The branch's share of the block's variance, now and at initialization, as far as they are known."""
     share, initial = row["branch_share"], row["branch_share_initial"]
     if np.isnan(share):
         return ""
-    at_start = "" if np.isnan(initial) else f", {initial:.0%} at initialisation"
+    at_start = "" if np.isnan(initial) else f", {initial:.0%} at initialization"
     return f"the branch has {share:.2g} of the block's variance (threshold {limits.branch_off:g}{at_start}); "
 
 
@@ -217,7 +218,7 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
             "A few channels are so large that they alone set the scale that this norm divides all channels by."
             if decides
             else "A few channels are far larger than the others, which are divided by the same scale.",
-            f"channel {largest} is {factor:.3g} times as large as the typical one (threshold {OUTLIER:g}); "
+            f"channel {largest} is {number(factor)} times as large as the typical one (threshold {OUTLIER:g}); "
             f"{energy:.0%} of the energy is in {out_of(far, channels)} (threshold {evidence.limits.outlier_energy:.0%}).",
             "Large language models have such channels by nature and then cannot be quantized with one scale per tensor. "
             "Elsewhere, scale down the weights that produce them"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import EMPTY, GATHER
+from bnprobe.recording.names import EMPTY, GATHER, said
 from bnprobe.rules.remedies import module, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT
@@ -47,7 +47,7 @@ def _of_weights(row: pd.Series, channels: pd.DataFrame) -> str:
         return ""
     return (
         f" In {out_of(channels[none], channels)} no value is finite, while others are clean: check the weights of "
-        f"{row['feeder']} for these channels, and load a checkpoint in which they are finite."
+        f"{said(row['feeder'])} for these channels, and load a checkpoint in which they are finite."
     )
 
 
@@ -233,7 +233,7 @@ RULES = (
     Rule(
         "few-images",
         "Were enough samples recorded?",
-        "A standard deviation from n values has a relative error of about 1/√(2n): 13 % at 30",
+        "A standard deviation from n values has a relative error of about 1/√(2n): 13% at 30",
         f"{DEFAULT.few_images:g} samples or more",
         few_images,
     ),

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import said
 from bnprobe.recording.terms import MANY_EPS, REACH_SIGMAS, TORCH_EPS
-from bnprobe.rules.remedies import RECALIBRATE, module, recalibrate, reinitialized, rescaled, which
+from bnprobe.rules.remedies import RECALIBRATE, module, recalibrate, reinitialized, rescaled
 from bnprobe.rules.rule import (
     Evidence,
     Finding,
@@ -19,7 +20,7 @@ from bnprobe.rules.rule import (
     updated_meanwhile,
 )
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import in_all, out_of, some
+from bnprobe.rules.wording import in_all, number, out_of, some
 
 VECTORS = ("running_mean", "running_var", "gamma", "beta")
 WELL_WITHIN = 64.0
@@ -72,7 +73,7 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _all_zero(channels: pd.DataFrame) -> bool:
-    """γ and β exactly 0 everywhere: a branch that was initialised to 0, which is not dead."""
+    """γ and β exactly 0 everywhere: a branch that was initialized to 0, which is not dead."""
     return bool(((channels["gamma"] == 0) & (channels["beta"].fillna(0) == 0)).all())
 
 
@@ -90,8 +91,8 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
                 share_severity(found, channels, limits),
                 row["layer"],
                 "Weight decay has shrunk the filters of some channels almost to zero; the loss no longer pushes back.",
-                f"in {out_of(found, channels)} |γ| < {limits.constant_gamma:g} and the filters of {row['feeder']} have a "
-                f"length of at most {most:.2g}, {most / typical:.1%} of the layer's median (threshold "
+                f"in {out_of(found, channels)} |γ| < {limits.constant_gamma:g} and the filters of {said(row['feeder'])} "
+                f"have a length of at most {most:.2g}, {most / typical:.1%} of the layer's median (threshold "
                 f"{limits.decayed_filter:.0%}).",
                 "They carry no information, only β; remove them and add β's contribution to the next layer's bias. "
                 "ln(initial length / length now) is the sum of lr · weight decay / (1 − momentum) since they died. "
@@ -103,11 +104,8 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
 
 def _reinitialized_filters(producer: str, layer: str, channels: tuple[int, ...], n_channels: int) -> str:
     """Random filters of the layer's own size, and a scale of 1."""
-    at = which(channels, n_channels)
-    return (
-        f"To reinitialize them: `w = {module(producer)}.weight.data; w{at} = torch.randn_like(w{at}) * w.std()`, "
-        f"{reinitialized(layer, channels, n_channels)}."
-    )
+    filters = f"w = {module(producer)}.weight.data; w[at] = torch.randn_like(w[at]) * w.std(); "
+    return f"To reinitialize them: {reinitialized(layer, channels, n_channels, filters)}."
 
 
 def below_eps(evidence: Evidence) -> Iterator[Finding]:
@@ -147,7 +145,7 @@ def _lost_variance(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, 
         f"eps sets the scale of {some(found, channels).lower()}: their running variance is almost 0, while these data vary.",
         f"running_var < eps = {row['eps']:g} in {out_of(found, channels)} "
         f"(smallest {float(found['running_var'].min()):.2g}), and their inputs have a typical variance of "
-        f"{float(found['pre_var'].median()):.2g}.",
+        f"{number(float(found['pre_var'].median()), 2)}.",
         "The buffer was set to 0, or rounded to it (half precision ends at 6e-8): take it from the original file. "
         f"Unless the preceding weights were shrunk or the inputs enlarged, re-estimate it: {recalibrate(row)}.",
         indices(found),
@@ -162,7 +160,7 @@ def _divides_by_eps(row: pd.Series, channels: pd.DataFrame) -> Finding:
         "warning",
         row["layer"],
         "eps, not the data, sets what this norm divides by: it hardly normalizes.",
-        f"it typically divides by {row['own_sd']:.3g}, and by √eps = {row['eps'] ** 0.5:.3g} for inputs of 0 "
+        f"it typically divides by {number(row['own_sd'])}, and by √eps = {row['eps'] ** 0.5:.3g} for inputs of 0 "
         f"(eps = {row['eps']:g}, threshold: half of the squared divisor).",
         "If it was trained like this, keep eps when the model is converted. Otherwise its inputs are scaled too "
         f"small, or eps is not the one of training.{usual if row['eps'] > TORCH_EPS else ' Check the preceding weights.'}",
@@ -261,11 +259,13 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
         highest = top / (evidence.limits.half_headroom if measured else 1.0)
         if not vectors and not highest < row["largest_input"] < np.inf:
             continue
-        stored = f"{', '.join(vectors)} of {out_of(found, channels)} above {top:g}" if vectors else ""
+        stored = (
+            f"{', '.join(vectors)} of {out_of(found, channels)} above {number(top, 5)}" if vectors else ""
+        )
         reach = (
-            f"largest input {row['largest_input']:.3g} "
-            + (f"(threshold {highest:g})" if measured else "expected from the running statistics")
-            + f", half precision ends at {top:g}"
+            f"largest input {number(row['largest_input'])} "
+            + (f"(threshold {number(highest, 5)})" if measured else "expected from the running statistics")
+            + f", half precision ends at {number(top, 5)}"
             if row["largest_input"] > highest
             else ""
         )
@@ -350,8 +350,8 @@ def counted_differently(evidence: Evidence) -> Iterator[Finding]:
             "This norm was updated several times for each update of the others."
             if often
             else f"This norm was updated {'more' if n > usual else 'less'} often than the others.",
-            f"num_batches_tracked is {n:g}, and {usual:g} in most norms"
-            + (f", {times:g} times as many." if often else "."),
+            f"num_batches_tracked is {n:,.0f}, and {usual:,.0f} in most norms"
+            + (f", {times:,.0f} times as many." if often else "."),
             "Gradient checkpointing that reruns the norm, or a module that is used more than once, causes this; momentum m "
             "then acts as 1 − (1 − m)^k. Leave the norm out of the checkpointed part, or use one norm per use. In a trained "
             f"model, re-estimate the running statistics as a plain average: {RECALIBRATE}."
@@ -376,7 +376,7 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
                 "warning",
                 row["layer"],
                 "All channels have the same running variance, which no data produce.",
-                f"running_var is {var[0]:g} in all {len(var)} channels.",
+                f"running_var is {number(var[0])} in all {len(var)} channels.",
                 "The buffer was set by hand or by a conversion: take it from the original file, or re-estimate it: "
                 f"{recalibrate(row)}.",
                 call=row["call"],
@@ -386,7 +386,7 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
                 "warning",
                 row["layer"],
                 "This norm has exactly the running statistics of another one, although their γ and β differ.",
-                f"running_mean and running_var are those of {first[0]}, to the last bit, in all {len(var)} channels.",
+                f"running_mean and running_var are those of {said(first[0])}, to the last bit, in all {len(var)} channels.",
                 "Its buffers were copied, or loaded under the wrong name: compare the names in the file with the model's, "
                 f"or re-estimate them: {recalibrate(row)}.",
                 call=row["call"],

@@ -24,6 +24,17 @@ def count(n: float, noun: str) -> str:
     return f"{number} {noun if n == 1 else plural}"
 
 
+def number(value: float, digits: int = 3) -> str:
+    """So many significant digits, and never 1.7e+06 in a sentence."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):,.0f}" if "e+" in text and abs(value) < 1e15 else text
+
+
+def times(ratio: float, what: str, adjective: str = "large") -> str:
+    """A ratio to something: 2.4 times A's; as large as A's where two digits would say 1.0."""
+    return f"as {adjective} as {what}" if f"{ratio:.2g}" == "1" else f"{number(ratio)} times {what}"
+
+
 def out_of(found: pd.DataFrame, channels: pd.DataFrame) -> str:
     """How many of the layer's channels: 2 of 3 channels."""
     return f"{len(found)} of {count(len(channels), 'channel')}"

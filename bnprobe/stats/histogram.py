@@ -4,7 +4,7 @@ Requirements this meets: no pass over the data to find a range; nothing falls ou
 far the data have moved; fine where the data are expected and coarse where they are not; the bin
 of a value comes from integer operations on the bits of a float, so that a kernel can afford it.
 
-The bin is found from z = (x - centre) / scale: u = 1 + |z| is cut into eight equal bins per power
+The bin is found from z = (x - center) / scale: u = 1 + |z| is cut into eight equal bins per power
 of two, on each side. Bins are 1/8 wide up to |z| = 1, 1/4 up to 3, 1/2 up to 7, and so on to 63;
 beyond that everything is counted in the last one. This is a symmetric logarithmic axis.
 """
@@ -64,7 +64,7 @@ class Histogram:
     def __post_init__(self) -> None:
         if self.centre.shape != self.scale.shape or self.counts.shape != (*self.centre.shape, N_BINS):
             raise BnprobeError(
-                f"A histogram needs centre and scale of one shape (S, C) and counts (S, C, {N_BINS}), "
+                f"A histogram needs center and scale of one shape (S, C) and counts (S, C, {N_BINS}), "
                 f"got {self.centre.shape}, {self.scale.shape}, {self.counts.shape}."
             )
 

@@ -179,7 +179,7 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 "One curve is flat where another rises: with γ and β of a layer both four times as large "
                 "its output is four times as large, the "
                 "ReLU passes that on, and the next norm divides it out again. The loss changes by at most "
-                f"{n(100 * free_change, 2)} %, while the gradient at that layer becomes at least "
+                f"{n(100 * free_change, 2)}%, while the gradient at that layer becomes at least "
                 f"{n(free_factor, 2)} times shorter. (At the last "
                 "layer no norm follows, so there it matters.) In such a network the gradient's balance "
                 "can be set at will without changing "
@@ -189,7 +189,7 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 "claim 3) and one with batch norm, "
                 "begin from weights that compute the same but are scaled up and down in turn: layer 1 "
                 "times a factor, layer 2 divided by it, and "
-                f"so on (loss at the start the same to {n(100 * m.same_start, 2)} %). Factor 1 is the same "
+                f"so on (loss at the start the same to {n(100 * m.same_start, 2)}%). Factor 1 is the same "
                 "network brought back to balance.",
             )
         ),

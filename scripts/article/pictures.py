@@ -1,4 +1,4 @@
-"""How the article draws: lines and points with labelled axes, in the ink and colours of the report."""
+"""How the article draws: lines and points with labeled axes, in the ink and colors of the report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLOURS = {
     "group norm": GREEN,
     "instance norm": SAND,
 }
-"""The same network has the same colour in every picture."""
+"""The same network has the same color in every picture."""
 
 
 def curve(

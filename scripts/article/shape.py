@@ -234,7 +234,7 @@ def _scatter(c: Clusters) -> object:
             panel("before", c.before, "units of the data"),
             panel("after", c.after, "standard deviations from the mean"),
         ),
-        "Every point is one example, coloured by its class. Left as drawn, right after (x − mean) / "
+        "Every point is one example, colored by its class. Left as drawn, right after (x − mean) / "
         "standard deviation per column.",
     )
 

@@ -167,7 +167,7 @@ def section(m: Measured, verdict: Verdict) -> Section:
                 "shape, which no training of γ and β can change (claim 1). On held-out digits the running statistics "
                 "come in: early in training they lag "
                 f"weights that still move; at the end means are off by {n(last.mean, 2)} |γ| and "
-                f"standard deviations by {n(100 * last.deviation, 2)} % in a "
+                f"standard deviations by {n(100 * last.deviation, 2)}% in a "
                 "typical channel, because other images were seen and because weights moved since.",
                 "Standard deviation or variance? Where γ is near 1 both readings agree. The demo network, trained "
                 "to the end, has |γ| from "
@@ -199,15 +199,15 @@ def section(m: Measured, verdict: Verdict) -> Section:
         ),
         Prose(
             (
-                f"Read as a standard deviation, |γ| is off by {n(100 * m.as_deviation, 2)} % in a typical channel "
+                f"Read as a standard deviation, |γ| is off by {n(100 * m.as_deviation, 2)}% in a typical channel "
                 "of the demo; read as a variance, by "
-                f"{n(100 * m.as_variance, 2)} % (the size of the natural logarithm of the ratio, which for "
+                f"{n(100 * m.as_variance, 2)}% (the size of the natural logarithm of the ratio, which for "
                 "small differences "
                 "is the relative difference).",
                 "The rest has reasons, and bnprobe names them per norm in its column why_not. For the "
                 "network of 12 layers "
                 f"after training, on held-out digits: {why}. Holds means that the typical channel is "
-                f"within {OFF_MEAN} |γ| and {100 * OFF_SCALE:.0f} %; "
+                f"within {OFF_MEAN} |γ| and {100 * OFF_SCALE:.0f}%; "
                 "shift, that the data do not match the running statistics; small sample, that there are "
                 "too few images to "
                 "tell. A last reason is always there: eps is added to the variance, which makes outputs "

@@ -204,7 +204,7 @@ def balance(
         sentences.append(
             "Balance alone does not decide: γ and β of one layer, both larger, make its gradient "
             f"{_number(factor)} "
-            f"times shorter and change the loss by {_number(100 * change)} %."
+            f"times shorter and change the loss by {_number(100 * change)}%."
         )
     return Verdict(HOLDS if all(hurt.values()) and not unbound else LIMIT, (first, *sentences))
 
@@ -230,19 +230,19 @@ def target(
     |ln(variance / |γ|)|. `shape`: distance to a Gaussian of the same mean and standard deviation, in standard
     deviations. `at_start`: the larger of mean error and as_deviation on the training batches before the first step.
     """
-    missed = f"by {_number(100 * as_variance)} %"
+    missed = f"by {_number(100 * as_variance)}%"
     if as_variance <= min(as_deviation, NEAR):
         words = [f"The values of |γ| are the variances of the outputs: they miss them {missed}."]
     elif as_deviation <= NEAR:
         words = [
             f"The values of |γ| are standard deviations, not variances: as variances they miss {missed}, as "
             "standard deviations by "
-            f"{_number(100 * as_deviation)} % in a typical channel."
+            f"{_number(100 * as_deviation)}% in a typical channel."
         ]
     else:
         words = [
             f"The values of |γ| are neither: as variances they miss {missed}, as standard deviations by "
-            f"{_number(100 * as_deviation)} %."
+            f"{_number(100 * as_deviation)}%."
         ]
     far = mean_error > NEAR
     words.append(f"The mean is {'far from β' if far else 'β'}: it misses it by {_number(mean_error)} |γ|.")
@@ -283,7 +283,7 @@ def pooling(relation: float, mates: Mapping[str, float], accuracy: Mapping[str, 
     if spread >= 0.05:
         best, worst = max(accuracy, key=accuracy.__getitem__), min(accuracy, key=accuracy.__getitem__)
         words.append(
-            f"What is learned differs: {best} reads {100 * accuracy[best]:.0f} % of the digits, {worst} "
-            f"{100 * accuracy[worst]:.0f} %."
+            f"What is learned differs: {best} reads {100 * accuracy[best]:.0f}% of the digits, {worst} "
+            f"{100 * accuracy[worst]:.0f}%."
         )
     return Verdict(LIMIT, tuple(words))

@@ -2,7 +2,7 @@
 
     python -m scripts.performance.measures_cost [MODEL] [--images N] [--size PIXELS]
 
-The network is as it was initialised (resnet50 by default), its images are noise: the time depends on neither. Prints
+The network is as it was initialized (resnet50 by default), its images are noise: the time depends on neither. Prints
 the seconds of the first pair of tables, which loads scipy, and the best of five; ends with 1 above --most seconds.
 """
 

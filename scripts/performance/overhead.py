@@ -6,7 +6,7 @@
     python -m scripts.performance.overhead --clock cpu --threads 1    # on a machine that others use too
 
 Bare and watched passes alternate in one process, so that a machine that slows down slows both; what is
-told is the median of the ratios of neighbours, and their range. Memory is the peak of a fresh process for
+told is the median of the ratios of neighbors, and their range. Memory is the peak of a fresh process for
 each case. Normalization layers first take the statistics of a batch, as in a trained net.
 """
 
@@ -237,7 +237,7 @@ WARM_UP = 6
 
 
 def pairs(case: Case, watching: Watching, n: int, warm_up: int = WARM_UP) -> pd.DataFrame:
-    """`n` pairs of neighbours, a bare pass and a watched one; which comes first changes every time."""
+    """`n` pairs of neighbors, a bare pass and a watched one; which comes first changes every time."""
     net, x = case.net(), case.images()
     for _ in range(warm_up):
         case.run(net, x)

@@ -160,7 +160,7 @@ TRAINED: dict[str, Callable[[], nn.Module]] = {
 
 @cache
 def digits() -> tuple[Tensor, Tensor, Tensor]:
-    """Grey pixels (N, 1, 16, 16) in 0 to 1 of the training digits, their labels, and held-out pixels."""
+    """Gray pixels (N, 1, 16, 16) in 0 to 1 of the training digits, their labels, and held-out pixels."""
     training, held_out = split()
     both = []
     for part in (training, held_out):

@@ -63,7 +63,7 @@ def test_two_recordings_give_a_page_and_its_summary(place, capsys):
     assert (code, err) == (0, "")
     assert "page: reports/a-vs-b.html" in out
     assert Path("reports/a-vs-b.html").is_file()
-    assert "differ from the input of 0 on" in " ".join(out.split())
+    assert "differ from the input of layer 0 on" in " ".join(out.split())
     assert "rule inputs-differ" in out
 
 

@@ -420,8 +420,8 @@ BAD: dict[str, tuple[Callable[[Path], None] | None, list[str], tuple[str, ...]]]
     "limit without end": (None, report("--limit", "9" * 5000), ("--limit", "--help")),
     "batch size 0": (None, report("--batch-size", "0"), ("--batch-size", "at least 1")),
     "size 0": (None, ["report", "own:trained", "--size", "0"], ("--size", "at least 1")),
-    "grey model": (None, report(subject="own:grey"), ("own:grey", "--mean and --std", "grey images")),
-    "two means": (None, report("--mean", "1,2"), ("--mean", "three numbers", "one for grey")),
+    "gray model": (None, report(subject="own:grey"), ("own:grey", "--mean and --std", "gray images")),
+    "two means": (None, report("--mean", "1,2"), ("--mean", "three numbers", "one for gray")),
     "mean in words": (None, report("--mean", "a,b,c"), ("--mean", "three numbers")),
     "mean not a number": (None, report("--mean", "nan,0,0"), ("nan",)),
     "mean without end": (None, report("--mean", "inf,0,0"), ("inf",)),
@@ -566,7 +566,7 @@ def test_the_recording_of_a_run_says_what_was_run(place):
 def test_a_model_of_grey_images(place, capsys):
     """Fails if one mean and one standard deviation do not make grey images."""
     assert main(report("--mean", "0.3", "--std", "0.4", "-o", "x.html", subject="own:grey")) == 0
-    assert "one grey channel" in (place / "x.html").read_text("utf-8")
+    assert "one gray channel" in (place / "x.html").read_text("utf-8")
 
 
 def test_a_file_in_place_of_a_model_is_sent_to_check(place, capsys):

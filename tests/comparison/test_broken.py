@@ -63,8 +63,8 @@ def test_a_poisoned_file_is_called_broken_where_it_is(name):
     change, fact, channels = POISON[name]
     good, bad = pair(change)
     found, back = bnprobe.compare(good, bad), bnprobe.compare(bad, good)
-    assert found.answer[0] == f"B is broken at 3: {fact}."
-    assert back.answer[0] == f"A is broken at 3: {fact}."
+    assert found.answer[0] == f"B is broken at layer 3: {fact}."
+    assert back.answer[0] == f"A is broken at layer 3: {fact}."
     for comparison in (found, back):
         words = " ".join(comparison.answer)
         assert "rounding" not in words
@@ -82,9 +82,9 @@ def test_poison_of_both_sides_alike_changed_nothing_and_other_poison_did():
     _, negative = pair(put("3.running_var", 1, -1))
     assert bnprobe.compare(nan, nan).identical
     assert bnprobe.compare(nan, nan).findings.empty
-    assert [sentence[:16] for sentence in bnprobe.compare(nan, negative).answer[:2]] == [
-        "A is broken at 3",
-        "B is broken at 3",
+    assert [sentence[:22] for sentence in bnprobe.compare(nan, negative).answer[:2]] == [
+        "A is broken at layer 3",
+        "B is broken at layer 3",
     ]
 
 
@@ -93,8 +93,8 @@ def test_what_can_be_measured_beside_poison_is_still_told():
     good, bad = pair(put("3.running_mean", 2, NAN))
     bad["5.weight"] *= 3
     answer = bnprobe.compare(good, bad).answer
-    assert answer[0].startswith("B is broken at 3")
-    assert answer[1].startswith("A and B are the same up to γ and β of 5, where they differ by ")
+    assert answer[0].startswith("B is broken at layer 3")
+    assert answer[1].startswith("A and B are the same up to γ and β of layer 5, where they differ by ")
 
 
 def test_buffers_that_are_not_there_are_missing_and_not_infinite():
@@ -102,7 +102,7 @@ def test_buffers_that_are_not_there_are_missing_and_not_infinite():
     good, bare = pair(without("running_mean", "running_var", "num_batches_tracked"))
     found = bnprobe.compare(good, bare)
     assert found.answer[0] == (
-        "B lacks running_mean and running_var, which A stores, first at 1 (3 norms in all)."
+        "B lacks running_mean and running_var, which A stores, first at layer 1 (3 norms in all)."
     )
     assert "rounding" not in " ".join(found.answer)
     assert [(row.rule, row.layer) for row in found.findings.itertuples()] == [
@@ -119,7 +119,7 @@ def test_a_missing_scale_is_another_norm():
     good, bare = pair(without("3.weight", "3.bias"))
     bare["2.weight"] = good["2.weight"]
     found = bnprobe.compare(good, bare)
-    assert found.answer[0] == "B lacks γ and β, which A stores, at 3 (1 norm in all)."
+    assert found.answer[0] == "B lacks γ and β, which A stores, at layer 3 (1 norm in all)."
     replaced = found.findings[found.findings["rule"] == "norm-replaced"]
     assert list(replaced["because"]) == ["only A stores γ; only A stores β."]
 
@@ -132,7 +132,10 @@ def test_values_that_entered_are_told_from_where_they_are_not_finite():
         model[2].weight[0] = NAN
     found = bnprobe.compare(good, bnprobe.record(model, data))
     n = 40 * 8 * 8
-    assert found.answer[0] == f"B is broken, first at 3: {n:,} input values are not finite (2 norms in all)."
+    assert (
+        found.answer[0]
+        == f"B is broken, first at layer 3: {n:,} input values are not finite (2 norms in all)."
+    )
     assert found.findings["layer"][0] == "3"
     assert f"{n:,} input values are not finite" in found.findings["because"][0]
 
@@ -144,6 +147,6 @@ def test_the_page_of_a_broken_side_does_not_say_that_nothing_changed(tmp_path):
         .to_html(tmp_path / "page.html")
         .read_text("utf-8")
     )
-    assert "B is broken at 3" in page
+    assert "B is broken at layer 3" in page
     assert "No norm changed." not in page
     assert "could not be drawn" not in page

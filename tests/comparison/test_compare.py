@@ -55,7 +55,7 @@ def test_files_of_weights_are_compared_by_what_they_store(tmp_path):
     assert list(found.layers["affine_gap"]) == pytest.approx([1 / 2.5**0.5])
     assert found.layers[["pre_gap", "post_gap", "pre_noise"]].isna().all(axis=None)
     assert found.opens is not None
-    assert found.opens.words == "γ and β of 1"
+    assert found.opens.words == "γ and β of layer 1"
     assert "statistics-outdated" in set(found.findings["rule"])
 
 

@@ -90,7 +90,8 @@ def test_between_weights_it_opens_behind_the_convolution_that_changed(planted):
     assert found.layers["identical"].sum() == planted // 3
     if planted:
         assert (
-            f"A and B are the same up to the input of {planted + 1}, where they differ by" in found.answer[0]
+            f"A and B are the same up to the input of layer {planted + 1}, where they differ by"
+            in found.answer[0]
         )
 
 
@@ -101,7 +102,7 @@ def test_between_data_it_opens_at_the_first_norm():
     assert found.opens is not None
     assert (found.opens.layer, found.opens.aspect) == ("1", "pre")
     assert "inputs-differ" in set(found.findings["rule"])
-    assert "The inputs of 1 already differ" in found.findings["do"][0]
+    assert "The inputs of layer 1 already differ" in found.findings["do"][0]
 
 
 def test_between_checkpoints_it_opens_where_something_stored_differs():
@@ -154,6 +155,6 @@ def test_weights_before_a_norm_that_changed_alone_are_said():
     found = bnprobe.compare(before.state_dict(), after.state_dict())
     assert (
         found.answer[0]
-        == "The norms are the same, but the weights feeding 1 norm differ, first those feeding 7."
+        == "The norms are the same, but the weights feeding 1 norm differ, first those feeding layer 7."
     )
     assert not found.identical

@@ -141,7 +141,7 @@ def side(record: LayerRecord, rows: Moments, images: Any) -> LayerRecord:
 @needs_data
 @pytest.mark.slow
 def test_halves_of_real_images_do_not_differ(subject, clean, rng):
-    """Fails if errors are too small for real images: of p values below 0.05 there are 5 %, within a factor of 1.5.
+    """Fails if errors are too small for real images: of p values below 0.05 there are 5%, within a factor of 1.5.
 
     Channels of one network go together, so 20 splits into halves of 500 are 20 observations, not 20 * 688.
     """

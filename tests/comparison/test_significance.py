@@ -50,7 +50,7 @@ def test_p_values_of_data_that_did_not_change_are_uniform(rng, n_a, n_b):
 def test_of_halves_of_the_same_data_at_most_the_nominal_share_is_called_changed(rng):
     """Fails if tests are not adjusted over all channels: 48 tests in each of 100 comparisons, q < 0.01.
 
-    Of channels that did not change at most 1 % are called; without the adjustment it would be 2 %, the mean
+    Of channels that did not change at most 1% are called; without the adjustment it would be 2%, the mean
     or the deviation, and more because the contrast of an image moves all its channels.
     """
     called = []

@@ -60,7 +60,7 @@ def of(channels: pd.DataFrame, norm: str) -> pd.DataFrame:
 
 
 def test_signs_and_sizes_of_gamma(channels):
-    """26 of 688 are negative (3.8 %), 2.6 % are below .01, medians .65 and .71 inside and at the end of blocks."""
+    """26 of 688 are negative (3.8%), 2.6% are below .01, medians .65 and .71 inside and at the end of blocks."""
     gamma = channels["gamma"]
     assert (len(gamma), int((gamma < 0).sum())) == (688, 26)
     assert round(100 * (gamma < 0).mean(), 1) == 3.8
@@ -70,7 +70,7 @@ def test_signs_and_sizes_of_gamma(channels):
 
 
 def test_beta_before_a_relu_is_mostly_negative(channels):
-    """91 % of block.bn1."""
+    """91% of block.bn1."""
     assert round(100 * (of(channels, "bn1")["beta"] < 0).mean()) == 91
 
 
@@ -131,7 +131,7 @@ def test_the_variance_is_not_implied(channels):
 
 
 def test_the_stem_remembers_padded_images(report):
-    """Mean colour .431 .420 .388 (truth .4255 .4176 .3866), 13.4 % of black; correlation .26 with clean images.
+    """Mean colour .431 .420 .388 (truth .4255 .4176 .3866), 13.4% of black; correlation .26 with clean images.
 
     The published .26 and .995 are against the mean of the 50,000 training images, and hold in the tests of the stem;
     against the 1,000 test images of this run they are .19 and .998.
@@ -172,9 +172,9 @@ def test_firing_is_foretold_within_a_twentieth(channels):
 
 
 def test_small_variances_are_not_those_of_another_checkpoint(channels):
-    """The smallest running variance is 6.0e-5, and 2.5 % of channels are below 100 eps.
+    """The smallest running variance is 6.0e-5, and 2.5% of channels are below 100 eps.
 
-    The published 8.8e-6, and 3.2 to 3.5 %, are of other checkpoints of the family.
+    The published 8.8e-6, and 3.2 to 3.5%, are of other checkpoints of the family.
     """
     var = channels["running_var"]
     assert f"{var.min():.1e}" == "6.0e-05"

@@ -1,6 +1,6 @@
 """Every number that a measure compares, exactly at its limit and a hair to either side.
 
-The sides are those that the documentation names: "less than 5 %" leaves 5 % out, "at most one in 1,000" has it in.
+The sides are those that the documentation names: "less than 5%" leaves 5% out, "at most one in 1,000" has it in.
 The numbers here are written out, not taken from the code.
 """
 
@@ -64,7 +64,7 @@ def role(record: LayerRecord) -> str:
     ],
 )
 def test_roles_by_the_share_of_positive_outputs(n_positive: int, expected: str) -> None:
-    """Fails if 5 % is rare, or one output of 1,000 is not."""
+    """Fails if 5% is rare, or one output of 1,000 is not."""
     assert role(with_shares("relu", n_positive)) == expected
 
 
@@ -253,7 +253,7 @@ def test_rows_count_as_samples_at_most(of_model: int, of_layer: int, calls: int,
     ],
 )
 def test_outputs_keep_what_gamma_and_beta_set(error: float, ratio: float, holds: bool) -> None:
-    """Fails if 0.2 |γ| in the mean, or 10 % in the deviation, to either side, is not what holds."""
+    """Fails if 0.2 |γ| in the mean, or 10% in the deviation, to either side, is not what holds."""
     assert output_moments._on_target(np.array([error]), np.array([ratio])) is holds
 
 

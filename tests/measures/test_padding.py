@@ -87,7 +87,7 @@ def test_images_unlike_those_of_training_tell_nothing(noise: float, told: bool) 
 
 @pytest.mark.parametrize(("share", "told"), [(-0.015, True), (-0.025, False)])
 def test_less_black_than_none(share: float, told: bool) -> None:
-    """Fails if a share of −2 % by noise is refused, or training images brighter than the run's are called padded."""
+    """Fails if a share of −2% by noise is refused, or training images brighter than the run's are called padded."""
     assert (padding(mixed(share), BLACK) is not None) is told
 
 

@@ -71,7 +71,7 @@ def test_a_mistake_as_a_map() -> None:
 
 
 def test_the_mean_without_the_black_that_was_added() -> None:
-    """Fails if black is another value than that of a black pixel, or shares do not go from none to 30 %."""
+    """Fails if black is another value than that of a black pixel, or shares do not go from none to 30%."""
     clear = np.array([0.7, -0.1, 0.2])
     black = (0 - np.array(CONSTANTS.mean)) / np.array(CONSTANTS.std)
     for i, share in ((0, 0.0), (10, 0.1), (30, 0.3)):

@@ -92,7 +92,7 @@ def test_the_mean_colour_of_the_augmented_training_set_is_decoded(run):
 
 
 def test_the_padding_of_the_training_crops_is_read_back(run):
-    """Fails if the share of black is not that of crops with 4 pixels of padding, 13.4 %."""
+    """Fails if the share of black is not that of crops with 4 pixels of padding, 13.4%."""
     found = stem(run).padding
     assert found.pixels == 4
     assert round(found.share, 4) == 0.1341

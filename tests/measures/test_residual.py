@@ -68,7 +68,7 @@ def tower(relu: bool, n: int = 9) -> np.ndarray:
 
 
 def test_the_value_at_initialisation_is_the_reflected_random_walk():
-    """Against x -> max(x + N(0, 1), 0) simulated: within 10 % in every block, as terms are not quite Gaussian."""
+    """Against x -> max(x + N(0, 1), 0) simulated: within 10% in every block, as terms are not quite Gaussian."""
     walk, real = np.maximum(np.random.default_rng(1).normal(size=400_000), 0), []
     for _ in range(9):
         real.append(walk.var())

@@ -31,7 +31,7 @@ def test_image_of_the_right_size_is_not_resampled(picture):
 def test_one_mean_makes_one_grey_channel(picture, own):
     subject = models.subject(f"{own(LINEAR)}:build", size=28, mean=(0.5,), std=(0.5,))
     assert subject.preprocess(picture).shape == (1, 28, 28)
-    assert subject.preprocess_words.startswith("one grey channel")
+    assert subject.preprocess_words.startswith("one gray channel")
 
 
 @pytest.mark.parametrize(

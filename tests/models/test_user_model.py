@@ -75,7 +75,7 @@ def test_own_model_has_no_named_weights(own):
 
 
 def test_real_checkpoint_classifies_real_images(monkeypatch):
-    """Fails if the network, the loading or the preprocessing of the CIFAR checkpoint is wrong: 81 % is known."""
+    """Fails if the network, the loading or the preprocessing of the CIFAR checkpoint is wrong: 81% is known."""
     if not DATA.is_dir():
         pytest.skip(f"no real checkpoint: {DATA} is absent")
     monkeypatch.chdir(ROOT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -164,12 +165,23 @@ def test_garbage_is_refused(tmp_path, content):
 
 
 def test_foreign_safetensors_are_refused(tmp_path):
-    """Fails if a checkpoint is taken for a recording."""
+    """Fails if a checkpoint is taken for a recording, or the reader is sent to record again what was never recorded."""
     path = tmp_path / "weights.safetensors"
     for metadata in (None, {"format": "pt"}):
         save_file({"weight": np.ones(3)}, path, metadata=metadata)
-        with pytest.raises(BadRecordingFile, match=f"not a bnprobe recording. {AGAIN}"):
+        with pytest.raises(
+            BadRecordingFile, match=r"not a bnprobe recording\. If it is a checkpoint: bnprobe\.check\("
+        ):
             bnprobe.load(path)
+
+
+@pytest.mark.parametrize("ending", [".pt", ".pth", ".ckpt", ".bin"])
+def test_a_checkpoint_of_torch_is_sent_to_check(tmp_path, ending):
+    """Fails if `load` of a checkpoint only says that the file is broken."""
+    path = tmp_path / f"weights{ending}"
+    path.write_bytes(b"PK" + bytes(90))
+    with pytest.raises(BadRecordingFile, match=rf"bnprobe\.check\('.*weights{re.escape(ending)}'\)"):
+        bnprobe.load(path)
 
 
 def test_a_missing_file_says_how_recordings_are_made(tmp_path):

@@ -260,7 +260,11 @@ def test_roles_have_the_colours_of_paper(browser, page, dark):
     own = {"dead": ink, "constant": muted, "unknown": faint}
     labels = [name for name, _ in shown]
     assert labels[:2] + labels[-2:] == ["dead", "constant", "saturated", "unknown"]
-    assert labels[2:5] == ["rarely on (rare)", "active (mixed)", "always on (linear)"]
+    assert labels[2:5] == [
+        "rarely on (rare)",
+        "active (mixed)",
+        "always on, or without an activation (linear)",
+    ]
     for name, (_, colour) in zip(ROLES, shown, strict=True):
         found = [float(part) for part in re.findall(r"\d+", colour)]
         np.testing.assert_allclose(found, own.get(name, rgb(ROLES[name])), atol=0.51, err_msg=name)

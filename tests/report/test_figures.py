@@ -41,7 +41,7 @@ def test_the_picture_is_well_formed_and_has_words_as_words():
 
 
 @pytest.mark.parametrize(
-    "name", ["experts.3.1275.norm", "url(#a)", f"colour {colours.INK}", 'id="a" href="#b"', "$x_1$"]
+    "name", ["experts.3.1275.norm", "url(#a)", f"color {colours.INK}", 'id="a" href="#b"', "$x_1$"]
 )
 def test_text_is_left_as_it_is(name):
     """Fails if what tidies coordinates, ids and colours, or reads formulas, changes the name of a layer."""

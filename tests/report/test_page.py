@@ -74,7 +74,7 @@ def test_whether_the_data_match_the_running_statistics(scale, words):
     """Fails if the verdict and the number beside it disagree."""
     said = answer(site(ROWS, eps=0.0, **at(scale)))
     assert said.startswith(f"As far as 40 samples can tell, your inputs {words} the training data: ")
-    percent = {1.0: "equal to", 1.2: "20 % above", 1.3: "30 % above", 0.75: "25 % below"}[scale]
+    percent = {1.0: "equal to", 1.2: "20% above", 1.3: "30% above", 0.75: "25% below"}[scale]
     assert f"variance is {percent} the running variance" in said
 
 
@@ -92,7 +92,7 @@ def test_the_layer_furthest_off_is_named():
     """Fails if "furthest" looks at one side only: a third is further from 1 than twice."""
     scales = {"a": 1.0, "b": 2.0, "c": 1 / 3, "d": 1.1}
     said = answer(*(site(ROWS, name, eps=0.0, **at(scale)) for name, scale in scales.items()))
-    assert "at worst their variance is only 33 % of the running variance (c)." in said
+    assert "at worst their variance is only 33% of the running variance (c)." in said
 
 
 def test_norms_without_running_statistics_are_not_held_against_any():
@@ -122,7 +122,7 @@ def test_norms_without_running_statistics_are_not_held_against_any():
 def test_what_was_learned_is_counted():
     """Fails if shares are of layers and not of channels, or zeros count as negative."""
     said = answer(site(ROWS, "a", gamma=[-1, 0.001, 3], **MEMORY), site(ROWS, "b", gamma=[2, 2, 2], **MEMORY))
-    assert "A typical |γ| is 2; γ is negative in 1 channel (17 %)." in said
+    assert "A typical |γ| is 2; γ is negative in 1 channel (17%)." in said
     assert "1 channel in 1 norm has γ near 0: it outputs next to nothing whatever the input." in said
     with_beta = answer(*(site(ROWS, name, gamma=[0.5, 0.001, 0], beta=1, **MEMORY) for name in "ab"))
     assert "4 channels in 2 norms have γ near 0: they output the constant β whatever the input." in with_beta

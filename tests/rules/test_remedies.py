@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 import bnprobe
-from bnprobe.rules.remedies import module
+from bnprobe.rules.remedies import for_all, module, rescaled
 
 NEVER = "statistics-never-updated"
 
@@ -73,3 +73,49 @@ def test_a_file_does_not_tell_that_a_bias_is_redundant():
     report = bnprobe.check(model.state_dict())
     assert report.layers["feeder"].tolist() == ["0 (by name)"]
     assert "bias-redundant" not in set(report.findings["rule"])
+
+
+def decayed_and_dead() -> nn.Sequential:
+    """Filters 0 and 2 of the first, and 1 of the second convolution have decayed with their γ; β is far below 0."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 9, 3), nn.BatchNorm2d(9), nn.ReLU(), nn.Conv2d(9, 9, 3), nn.BatchNorm2d(9), nn.ReLU()
+    )
+    for conv, norm, at in ((model[0], model[1], [0, 2]), (model[3], model[4], [1])):
+        conv.weight.data[at] *= 1e-4  # type: ignore[operator, union-attr]
+        norm.weight.data[at] = 1e-5  # type: ignore[operator, union-attr]
+        norm.bias.data[at] = -1.0  # type: ignore[operator, union-attr]
+    return model.eval()
+
+
+@pytest.mark.parametrize("rule", ["filters-decayed", "channels-dead", "channels-constant"])
+def test_advice_for_two_places_repairs_both(rule: str):
+    """Fails if the code on the page repairs only the first of the places that stand above it."""
+    model = decayed_and_dead()
+    findings = found(model, torch.randn(40, 3, 9, 9), rule)
+    assert findings["layer"].tolist() == ["1", "4"]
+    advice = for_all(findings["do"].tolist())
+    for code in re.findall(r"`([^`]+)`", advice):
+        exec(code, {"torch": torch, "model": model})
+    assert found(model, torch.randn(40, 3, 9, 9), rule).empty
+    assert advice.count("[0, 2]") == 1, "a list of channels is written once"
+
+
+def test_advice_that_no_loop_can_give_says_for_which_place_it_is():
+    """Fails if code of which more differs than modules and channels, or with lines after it, becomes a loop."""
+    factors = [f"Scale: {rescaled('a', 'b', factor)}." for factor in (2.0, 3.0)]
+    lines = [f"One step: `n = {module(name)}`, `step(n)`." for name in ("a", "b")]
+    for advice in (factors, lines):
+        assert (
+            for_all(advice)
+            == f"{advice[0]} That is for the first place; report.findings has the advice for each."
+        )
+        assert for_all(advice[:1] * 2) == advice[0]
+    alike = [f"Scale: {rescaled(f'conv{i}', f'bn{i}', 2.0)}." for i in (1, 2)]
+    assert for_all(alike) == advice_of_both(alike)
+
+
+def advice_of_both(alike: list[str]) -> str:
+    """The first with variables for its paths, in a loop."""
+    body = alike[0].replace('"conv1"', "producer").replace('"bn1"', "name")
+    return body.replace("`", '`for producer, name in [("conv1", "bn1"), ("conv2", "bn2")]: ', 1)

@@ -194,7 +194,7 @@ def compared_twice() -> Evidence:
 
 @pytest.mark.parametrize(("positive", "fires"), [(1e-3, 1), (hair(1e-3, 0), 0)])
 def test_channels_that_fell_silent(positive: float, fires: int) -> None:
-    """Fails if the share of 0.1 % from which a channel was active moves."""
+    """Fails if the share of 0.1% from which a channel was active moves."""
     found = edited(compared(), {"fires_a": [positive, 0.5, 0.5], "fires_b": [0.0, 0.5, 0.5]})
     assert [one.channels for one in findings("channels-silenced", found)] == [(0,)] * fires
     once = edited(compared(), {"fires_a": positive, "fires_b": [hair(0, 1), 0.5, 0.5]})
@@ -287,7 +287,7 @@ def test_a_break_of_the_gradient(ratio: float, fires: int) -> None:
 
 @pytest.mark.parametrize(("k", "fires"), [(21, 1), (22, 0)])
 def test_running_statistics_that_are_young(k: int, fires: int) -> None:
-    """Fails if 10 % of initial values is no longer the limit: 0.9^21 is 10.9 %, 0.9^22 is 9.8 %."""
+    """Fails if 10% of initial values is no longer the limit: 0.9^21 is 10.9%, 0.9^22 is 9.8%."""
     left = 0.9**k
     seen = [1.0, -2.0, 3.0]
     cells = {"pre_mean": seen, "running_mean": [value * (1 - left) for value in seen], "running_var": 1.0}

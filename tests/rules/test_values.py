@@ -154,7 +154,7 @@ def test_a_learned_vector_that_is_not_finite(vector, value):
     (row,) = fired("values-not-finite", *norms).itertuples()
     assert (row.severity, row.layer, row.channels) == ("critical", "a", (1,))
     assert row.says.startswith("γ of this layer is" if vector == "gamma" else "β of this layer is")
-    assert "n.weight.data[[1]] = 1; n.bias.data[[1]] = 0" in row.do
+    assert 'at = [1]; n = model.get_submodule("a"); n.weight.data[at] = 1; n.bias.data[at] = 0' in row.do
 
 
 def test_a_vector_of_nothing_but_nan_is_told_from_one_that_is_missing():

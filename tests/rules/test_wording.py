@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from bnprobe.rules.wording import activation, count, in_all, kind_words, out_of, some
+from bnprobe.recording.names import said
+from bnprobe.rules.wording import activation, count, in_all, kind_words, number, out_of, some, times
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,41 @@ def test_kinds_have_their_article():
 def test_an_activation_is_named_as_torch_writes_it(follows: str, name: str):
     """Fails if numbers or several ways come into the sentence, or "the relu" stands beside "the ReLU"."""
     assert activation(follows) == name
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (1_700_734.0, "1,700,000"),
+        (65504.0, "65,500"),
+        (0.01234, "0.0123"),
+        (3.0, "3"),
+        (1e-5, "1e-05"),
+        (1e20, "1e+20"),
+    ],
+)
+def test_a_large_number_is_written_out(value: float, words: str):
+    """Fails if "1.70073e+06" stands in a sentence."""
+    assert number(value) == words
+
+
+def test_a_ratio_of_one_is_no_number():
+    """Fails if something is "1.0 times" something else, or 1.1 counts as 1."""
+    assert times(1.004, "that of A") == "as large as that of A"
+    assert times(1.1, "that of A") == "1.1 times that of A"
+    assert times(2e6, "that of A") == "2,000,000 times that of A"
+
+
+@pytest.mark.parametrize(
+    ("layer", "call", "words"),
+    [
+        ("1", 0, "layer 1"),
+        ("0.1", 1, "layer 0.1 (call 2)"),
+        ("0 (by name)", 0, "layer 0 (by name)"),
+        ("bn1", 0, "bn1"),
+        ("features.0.1", 2, "features.0.1 (call 3)"),
+    ],
+)
+def test_a_layer_named_by_a_number_is_called_a_layer(layer: str, call: int, words: str):
+    """Fails if a sentence says "at 1", or a path with letters gets a word in front."""
+    assert said(layer, call) == words

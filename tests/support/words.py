@@ -45,6 +45,10 @@ BANNED: dict[str, str] = {
     r"of one batch give": "Wrap a single batch in a list: [batch].",
     r"there is \{\}": "Known names: a, b.",
     r"without any request": "self-contained",
+    r"(?:\{\}|\d[\d.,]*) %": "4.1%: no space before the sign",
+    r"colour\w*|neighbour\w*(?!\()|centre[sd]?(?![=:])|greys?|behaviours?|favour\w*": "color, neighbor, center, gray",
+    r"(?:un)?labelled|modelled|\w+nalys(?:e[ds]?|ing)|mis?spelt|spelt|licence|judgement|artefacts?": "American spelling",
+    r"(?:re|un)?(?:initial|normal|recogn|optim|synchron|quant|standard|summar)is(?:e[ds]?|ing|ation)": "American spelling",
     r"rooms?|walls?|waist|twins?|witness(?:es)?|cages?|menagerie": "package, boundary, public API, reference, sandbox",
 }
 """Patterns, as whole words in any case, and what to say instead."""

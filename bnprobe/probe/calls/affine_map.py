@@ -59,7 +59,7 @@ def batch_map(plan: NormLayer, vectors: Vectors, reading: Reading, n_positions: 
 
 
 def _normalizing(plan: NormLayer, reading: Reading, n_positions: int) -> tuple[Array, Array]:
-    """Mean and variance (mean square where not centred) with which the call normalizes itself.
+    """Mean and variance (mean square where not centered) with which the call normalizes itself.
 
     Of shape (C,) over samples, (N, C) in each sample; with G groups in place of C where channels are pooled. NaN where
     a value was not finite.

@@ -199,7 +199,7 @@ def _hypotheses(x: Tensor, axis: int) -> Iterator[tuple[Pool, int]]:
 
 
 def normalized(x: Tensor, axes: tuple[int, ...], n_groups: int, centred: bool) -> Tensor:
-    """x minus its mean along axes, divided by its standard deviation; if not centred, x divided by its root mean square."""
+    """x minus its mean along axes, divided by its standard deviation; if not centered, x divided by its root mean square."""
     if n_groups > 1:
         grouped = x.reshape(len(x), n_groups, -1, *x.shape[2:])
         along = (2, *(i + 1 for i in axes if i > 1))

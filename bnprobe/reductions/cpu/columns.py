@@ -1,4 +1,4 @@
-"""Many rows side by side: channels are neighbours in memory, and each channel is a lane.
+"""Many rows side by side: channels are neighbors in memory, and each channel is a lane.
 
 For channels_last images and tokens, where the values of one row lie far apart. Positions are taken
 in blocks; within a block every lane keeps its sums in float32 (float64 for itself), and blocks add
@@ -112,7 +112,7 @@ def flush(board: Any, sums: Any) -> None:
 
 @njit_strict
 def column_sums(x: Any, start: int, n: int, stride: int, board: Any, sums: Any, width: int) -> None:
-    """The sums of `width` neighbouring rows into `sums`, and their extremes onto the board."""
+    """The sums of `width` neighboring rows into `sums`, and their extremes onto the board."""
     for i in range(SUMS):
         board[i], sums[i] = 0.0, 0.0
     for c in range(width):

@@ -125,7 +125,7 @@ def products(w: Tensor, g: Tensor) -> Array:
 
 
 def _are_rows(w: Tensor, g: Tensor) -> bool:
-    """Whether values of a channel are neighbours in both, and both of one shape and type."""
+    """Whether values of a channel are neighbors in both, and both of one shape and type."""
     neighbours = w.shape == g.shape and w.stride(1) == 1 and g.stride(1) == 1
     return neighbours and w.dtype == g.dtype and can_read(w) and can_read(g)
 

@@ -96,7 +96,7 @@ def sum_by_rows(pointer: Any) -> None:
 
 @njit_strict
 def sum_by_columns(pointer: Any) -> None:
-    """Moments and bins of every channel, where channels are neighbours."""
+    """Moments and bins of every channel, where channels are neighbors."""
     task = words(pointer)
     x = memory(task[tasks.X], pointer)
     board, block, rows = lanes_board(x), block_board(), channels.rows_board()

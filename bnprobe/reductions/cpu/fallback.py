@@ -30,7 +30,7 @@ BLOCK = 2048
 """Values summed in float32 lanes, 16 or more at a time, before they join a float64 sum."""
 
 STRIDED_BLOCK = 32
-"""The same where the values are not neighbours, and one float32 takes them all."""
+"""The same where the values are not neighbors, and one float32 takes them all."""
 
 
 @njit_strict

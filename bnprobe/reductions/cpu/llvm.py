@@ -1,6 +1,6 @@
 """What the loops are made of: typed access to memory, and arithmetic that becomes vector instructions.
 
-Requirements this meets: a loop over neighbouring values becomes vector code, so nothing in it may
+Requirements this meets: a loop over neighboring values becomes vector code, so nothing in it may
 branch; bfloat16 and float16 are widened on the way into a register, so no tensor is copied; sums
 may be re-ordered, but NaN and infinity keep their meaning, because they are how bad values are found.
 """

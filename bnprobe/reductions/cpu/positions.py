@@ -14,7 +14,7 @@ from bnprobe.reductions.cpu import tasks
 from bnprobe.reductions.cpu.llvm import floats, njit_fast, njit_strict, value
 
 LANES = 128
-"""Positions summed side by side, where positions and not channels are neighbours."""
+"""Positions summed side by side, where positions and not channels are neighbors."""
 
 
 @njit_fast
@@ -30,7 +30,7 @@ def neighbours(x: Any, start: int, n: int, stride: int, k: float) -> Any:
 
 @njit_fast
 def add_channel(x: Any, start: int, stride: int, board: Any, width: int) -> None:
-    """Add one channel to the sums of neighbouring positions; the board holds k, s1 and s2."""
+    """Add one channel to the sums of neighboring positions; the board holds k, s1 and s2."""
     for i in range(width):
         d = np.float64(value(x, start + i * stride)) - board[i]
         board[LANES + i] += d
@@ -39,7 +39,7 @@ def add_channel(x: Any, start: int, stride: int, board: Any, width: int) -> None
 
 @njit_strict
 def write_position(task: Any, at: int, k: float, s1: float, s2: float) -> None:
-    """The mean, and the log of variance (mean square, if not centred) + eps."""
+    """The mean, and the log of variance (mean square, if not centered) + eps."""
     n = np.float64(task[tasks.C])
     m = s1 / n
     square = max(s2 / n - m * m, 0.0) if task[tasks.CENTRED] else s2 / n

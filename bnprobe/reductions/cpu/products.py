@@ -10,12 +10,12 @@ from bnprobe.reductions.cpu import tasks
 from bnprobe.reductions.cpu.llvm import floats, memory, njit_fast, njit_strict, real, take, value
 
 BLOCK = 1 << 11
-"""Neighbouring values summed in the type of the weights; blocks join in float64."""
+"""Neighboring values summed in the type of the weights; blocks join in float64."""
 
 
 @njit_fast
 def block_products(w: Any, g: Any, at_w: int, at_g: int, n: int) -> Any:
-    """Sums of w * w, g * g and w * g over n neighbours."""
+    """Sums of w * w, g * g and w * g over n neighbors."""
     ww = gg = wg = real(w, 0.0)
     for i in range(n):
         a, b = value(w, at_w + i), value(g, at_g + i)

@@ -156,7 +156,7 @@ def sum_rows(x: Any, task: Any, n: int, first: int, width: int, ends: Any, rows:
 def retry_rows(x: Any, task: Any, n: int, first: int, width: int, ends: Any, rows: Any, board: Any) -> None:
     """Sum those of the rows that `sum_rows` left again whose sums will not do; the arguments are the same.
 
-    Not called by `sum_rows`, which is 4 % slower on small rows with this inside it.
+    Not called by `sum_rows`, which is 4% slower on small rows with this inside it.
     """
     size, stride = task[tasks.P], task[tasks.SP]
     start, at = n * task[tasks.SN] + first * task[tasks.SC], first - ends[0]

@@ -51,7 +51,7 @@ def bins_of_run(x: Any, start: int, n: int, stride: int, map_: Any, found: Any) 
 
 @njit_fast
 def bins_side_by_side(x: Any, start: int, n: int, maps: Any, found: Any) -> None:
-    """Bins of one position of neighbouring channels; `maps` holds three fields of RUN entries."""
+    """Bins of one position of neighboring channels; `maps` holds three fields of RUN entries."""
     for c in range(n):
         z = maps[RUN + c] * (np.float64(value(x, start + c)) - maps[c]) + maps[2 * RUN + c]
         found[c] = bin_of(z)
@@ -122,7 +122,7 @@ def bin_rows(x: Any, task: Any, n: int, first: int, last: int, counts: Any, foun
 def bin_columns(x: Any, task: Any, n: int, first: int, last: int, counts: Any, found: Any, maps: Any) -> None:
     """Count the bins of image n and the channels `first` to `last` side by side, RUN of them at a time.
 
-    Neighbouring values belong to different channels, so no entry is read just after it was written.
+    Neighboring values belong to different channels, so no entry is read just after it was written.
     """
     for c in range(first, last, RUN):  # the boards end there
         bin_some_columns(x, task, n, c, min(c + RUN, last), counts[c - first :], found, maps)

@@ -1,4 +1,4 @@
-"""The bins of a row's neighbouring values, in vectors: the fast form of `tally.bins_of_run`."""
+"""The bins of a row's neighboring values, in vectors: the fast form of `tally.bins_of_run`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONGS, BYTES = ir.VectorType(ir.IntType(64), WIDTH), ir.VectorType(ir.IntType(8)
 
 @intrinsic
 def vector_bins(typingctx: Any, x: Any, at: Any, n: Any, map_: Any, found: Any) -> Any:
-    """Write the bins of n >= WIDTH neighbours from x[at] to the bytes `found`."""
+    """Write the bins of n >= WIDTH neighbors from x[at] to the bytes `found`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, _, n, map_, found = args

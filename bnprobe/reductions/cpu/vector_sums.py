@@ -1,4 +1,4 @@
-"""The sums of a row's neighbouring values, in vectors: the fast form of `rows.block_sums`.
+"""The sums of a row's neighboring values, in vectors: the fast form of `rows.block_sums`.
 
 Memory is asked for some pages ahead: the processor by itself does so only up to the end of a page, and
 hardly ever does the next row begin there.
@@ -27,7 +27,7 @@ N_SUMS = 6
 
 @intrinsic
 def vector_sums(typingctx: Any, x: Any, at: Any, n: Any, ahead: Any, k: Any, turn: Any, bar: Any) -> Any:
-    """`rows.block_sums` of n >= WIDTH neighbours from x[at]; asks for what lies `ahead` values later."""
+    """`rows.block_sums` of n >= WIDTH neighbors from x[at]; asks for what lies `ahead` values later."""
     kind = real_type(x.dtype)
     more = types.Tuple([types.int32 if term.whole else kind for term in TERMS])
     sums = types.Tuple([kind] * N_SUMS + [more])

@@ -49,7 +49,7 @@ SHORT = 1 << 10
 """Rows that one tile holds whole, so that their own mean is where they are summed about."""
 
 SIDE_BY_SIDE = 32
-"""Channels of a tile where channels are neighbours: one or two full lines of memory."""
+"""Channels of a tile where channels are neighbors: one or two full lines of memory."""
 
 FUSED = {"enable_fp_fusion": True}
 """Products and sums may be one instruction: more exact, and half the work."""
@@ -174,7 +174,7 @@ def _rows(x: Tensor, gate: Tensor | None = None) -> Tensor:
 
 
 def _tile(x: Tensor) -> tuple[int, int, int]:
-    """Channels and positions of one tile, neighbours in memory on the long side, and its warps."""
+    """Channels and positions of one tile, neighbors in memory on the long side, and its warps."""
     _, c, p = x.shape
     if x.stride(1) < x.stride(2) and c > 1:
         side = min(SIDE_BY_SIDE, triton.next_power_of_2(c))

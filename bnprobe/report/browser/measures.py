@@ -1,4 +1,4 @@
-"""Which channel columns travel with the page, and in which colours each is painted on the map."""
+"""Which channel columns travel with the page, and in which colors each is painted on the map."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ COMPACT_VALUES, COMPACT_FEWEST, COMPACT_HISTOGRAMS = 120_000, 10, 8_000
 
 @dataclass(frozen=True)
 class Paint:
-    """How a column becomes colours. `scale` is one of
+    """How a column becomes colors. `scale` is one of
 
     even      from the 2nd to the 98th percentile, or about `centre` where there is one
     log       the logarithm of what is positive, else as above
     share     always from 0 to 1
-    names     one colour per word
+    names     one color per word
     """
 
     label: str

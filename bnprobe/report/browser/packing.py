@@ -2,7 +2,7 @@
 
 A browser turns the text back into a Float32Array in a few lines and without a library (`store.js`).
 Why not JSON: a number costs about 8 bytes there, here 2 to 3, and nothing has to be parsed. Why the
-planes: the upper bytes of neighbouring numbers are alike, so that deflate finds them next to each other.
+planes: the upper bytes of neighboring numbers are alike, so that deflate finds them next to each other.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables
-from bnprobe.recording import Recording, site_name
+from bnprobe.recording import Recording
+from bnprobe.recording.names import said
 from bnprobe.report.numbers import count, number, share, shorten
 
 LONGEST = 48
@@ -41,7 +42,13 @@ def unit_of(recording: Recording) -> str:
 
 def named(row: pd.Series) -> str:
     """The site of a row of the table of layers, as sentences name it."""
-    return site_name(shorten(row["layer"], LONGEST), row["call"])
+    return said(shorten(row["layer"], LONGEST), row["call"])
+
+
+def opening(row: pd.Series) -> str:
+    """The site of a row where a sentence begins with it: a path keeps its letters as they are."""
+    name = named(row)
+    return f"Layer {name.removeprefix('layer ')}" if name.startswith("layer ") else name
 
 
 def highest(frame: pd.DataFrame, column: str) -> pd.Series:
@@ -70,7 +77,7 @@ def running_sds(size: float) -> str:
 
 
 def against(ratio: float, what: str) -> str:
-    """A ratio to `what` in words: 36 % below it, only 5 % of it, 2.4 times it, equal to it."""
+    """A ratio to `what` in words: 36% below it, only 5% of it, 2.4 times it, equal to it."""
     if ratio < 0.5:
         return f"only {share(ratio)} of {what}"
     if ratio >= 2:

@@ -6,10 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from bnprobe.recording import Recording, site_name
-from bnprobe.report.numbers import count, listed, shorten
+from bnprobe.recording import Recording
+from bnprobe.recording.names import said
+from bnprobe.report.numbers import count, shorten
 from bnprobe.report.page.blocks import Facts, FindingGroup, Findings, Prose, Section
+from bnprobe.rules.remedies import for_all
 from bnprobe.rules.rule_docs import rule_page
+
+MOST_CHANNELS = 6
+"""Channels of a place that are listed one by one."""
 
 
 def findings_section(
@@ -42,7 +47,7 @@ def _grouped(findings: pd.DataFrame, recording: Recording | None) -> Findings:
             says=str(says),
             places=tuple(_place(row) for _, row in group.iterrows()),
             because=tuple(group["because"]),
-            do=group["do"].iloc[0],
+            do=for_all(tuple(group["do"])),
             source=group["source"].iloc[0],
             at=tuple(_at(row, position) for row in group[["layer", "call", "channels"]].to_dict("records")),
         )
@@ -75,13 +80,17 @@ def _at(row: dict[Any, Any], position: dict[tuple[str, int], int]) -> tuple[int,
 
 def _place(row: pd.Series) -> str:
     channels = list(row["channels"])
-    which = (
-        f", channel{'s' if len(channels) > 1 else ''} {listed([str(c) for c in channels], 6)}"
-        if channels
-        else ""
-    )
-    return f"{_site(row)}{which}" if row["layer"] else "the whole run"
+    return f"{_site(row)}{_which(channels)}" if row["layer"] else "the whole run"
+
+
+def _which(channels: list[int]) -> str:
+    """The channels of a place; of many their number, so that "and 5 more" can only mean places."""
+    if not channels:
+        return ""
+    if len(channels) > MOST_CHANNELS:
+        return f", {count(len(channels), 'channel')} ({', '.join(map(str, channels[:3]))}, …)"
+    return f", channel{'s' if len(channels) > 1 else ''} {', '.join(map(str, channels))}"
 
 
 def _site(row: pd.Series) -> str:
-    return site_name(shorten(row["layer"], 60), row["call"])
+    return said(shorten(row["layer"], 60), row["call"])

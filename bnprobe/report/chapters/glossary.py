@@ -9,6 +9,9 @@ from bnprobe.errors import NotDefined
 from bnprobe.measures import Column
 from bnprobe.report.page.blocks import Entry, Glossary, Section
 
+CLOSE = 0.75
+"""Likeness from which a name may be a slip of the asked one; below it, suggestions are noise."""
+
 
 def glossary_section(columns: Iterable[Column]) -> Section:
     """Every column, folded."""
@@ -23,7 +26,7 @@ def explain(columns: Iterable[Column], name: str) -> str:
     """
     known = {column.name: column for column in columns}
     if name not in known:
-        near = get_close_matches(name, known, 3, 0.6)
+        near = get_close_matches(name, known, 3, CLOSE)
         hint = f"Did you mean {' or '.join(near)}?" if near else "The page's glossary lists every column."
         raise NotDefined(f"there is no column {name!r}. {hint}")
     column = known[name]

@@ -16,6 +16,9 @@ from bnprobe.report.page.blocks import Figure, Prose, Section
 from bnprobe.report.page.tables import table
 
 TITLE = "Gradients through depth"
+EVEN = 1.05
+"""Typical factor between norms below which gradients count as equally long: two digits would say 1.0."""
+
 HEADS = (
     "layer",
     "n_backward",
@@ -46,7 +49,7 @@ PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...], bool], ...] = (
         True,
     ),
 )
-"""Title, lines (column, label, colour), and whether the axis is logarithmic."""
+"""Title, lines (column, label, color), and whether the axis is logarithmic."""
 
 
 def chapter(material: Material) -> Section | Absent:
@@ -93,6 +96,8 @@ def words(layers: pd.DataFrame) -> str:
     ]
     if np.isnan(spread):
         sentences = [f"The gradient is {number(longest['grad_out'], 2)} long at {named(longest)} ({passes})."]
+    elif 10**spread < EVEN:
+        sentences = [f"Measured over {passes}, gradients are about equally long at all norms."]
     elif longest.name != shortest.name:
         sentences += [
             f"The gradient is longest at {named(longest)} ({number(longest['grad_out'], 2)}) and shortest at "

@@ -86,7 +86,7 @@ def _variance(known: pd.DataFrame) -> list[str]:
     if max(ratio, 1 / ratio) < SAME:
         return [f"The running variance is typically about {gives}."]
     return [
-        f"The running variance is typically {number(ratio, 2)} times {gives}, because channels and neighbouring "
+        f"The running variance is typically {number(ratio, 2)} times {gives}, because channels and neighboring "
         "positions vary together."
     ]
 

@@ -13,7 +13,7 @@ from bnprobe.measures import Tables
 from bnprobe.measures.shape import median
 from bnprobe.measures.shift import variance_ratio
 from bnprobe.recording import CHANNELS, LayerRecord, Recording
-from bnprobe.report.chapters.chapter import running_sds
+from bnprobe.report.chapters.chapter import against, running_sds
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Cell, Moving, Prose, Section, Table
 from bnprobe.report.vocabulary import KINDS
@@ -120,7 +120,7 @@ def _against_running(record: LayerRecord, channels: pd.DataFrame) -> list[str]:
         return []
     return [
         f"The mean is off by {running_sds(float(np.sqrt(np.mean(shift**2))))} (root mean square over channels); the "
-        f"variance is {number(median(variance_ratio(record)), 2)} times the running variance."
+        f"variance is {against(median(variance_ratio(record)), 'the running variance')}."
     ]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.terms import OUTLIER
-from bnprobe.report.chapters.chapter import Absent, Material, highest, named, norms
+from bnprobe.report.chapters.chapter import Absent, Material, highest, named, norms, opening
 from bnprobe.report.colours import GREEN, MEASURED, ROSE, VIOLET
 from bnprobe.report.figures.from_tables import by_depth, of
 from bnprobe.report.figures.specs import Curves, Line, Panel
@@ -35,7 +35,9 @@ def chapter(material: Material) -> Section | Absent:
 def _words(known: pd.DataFrame) -> str:
     first, last = known.iloc[0], known.iloc[-1]
     if len(known) == 1:
-        text = f"{named(first)} divides each sample by its own scale, typically {number(first['own_sd'], 2)}."
+        text = (
+            f"{opening(first)} divides each sample by its own scale, typically {number(first['own_sd'], 2)}."
+        )
         return (
             f"{text} Of the energy of its inputs, {share(first['mean_energy'])} is in the mean."
             if _known(first)

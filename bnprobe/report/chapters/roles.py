@@ -32,8 +32,7 @@ def chapter(material: Material) -> Section | Absent:
 def _words(channels: pd.DataFrame, known: pd.DataFrame) -> str:
     counts = known["role"].value_counts()
     dead, n = int(counts.get("dead", 0)), len(known)
-    others = [(int(counts[role]), words) for role, words in vocabulary.ROLES.items() if counts.get(role)]
-    others = [(k, words) for k, words in others if words != "dead"]
+    others = _others(known)
     seen = (channels["n_values"] > 0).any()
     whose = f"whose role is known{' from the operation that follows' if seen else ''}"
     if not dead and len(others) == 1:
@@ -51,6 +50,15 @@ def _words(channels: pd.DataFrame, known: pd.DataFrame) -> str:
         return text
     why = "they enter a sum first, or go several ways" if seen else "it takes data to tell"
     return f"{text} For {count(unknown, 'more channel')} the role is unknown: {why}."
+
+
+def _others(known: pd.DataFrame) -> list[tuple[int, str]]:
+    """Channels of every role but dead; only what an activation follows is on or off."""
+    gated = known["passes"].notna() | known["dead_predicted"].notna()
+    ungated = (known["role"] == "linear") & ~gated
+    counts = known["role"][~ungated].value_counts()
+    named = [(int(counts.get(role, 0)), words) for role, words in vocabulary.ROLES.items() if role != "dead"]
+    return [(n, words) for n, words in (*named, (int(ungated.sum()), vocabulary.UNGATED)) if n]
 
 
 def _list(counted: list[tuple[int, str]]) -> str:
@@ -95,7 +103,8 @@ def _by_layer(layers: pd.DataFrame) -> Figure:
         "Shares of channels by their role, for every norm by depth.",
         by_depth(layers, (Stack("what channels do", parts, unit="share of channels"),)),
         "Decided by the operation that follows each norm. Dead: the activation cuts every value. Constant: |γ| below 0.01. "
-        "Rarely on: fewer than 5 % of the values pass. Always on: the activation changes fewer than 1 in 1,000 values. "
+        "Rarely on: fewer than 5% of the values pass. Always on: the activation changes fewer than 1 in 1,000 values. "
+        "Without an activation: a convolution, a sum or the like follows directly. "
         "Unknown: the values enter a sum first, go several ways, or no operation was found.",
     )
 

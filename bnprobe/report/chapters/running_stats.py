@@ -38,6 +38,8 @@ HEADS = [
     "w2_rms",
 ]
 MOST_ROWS = 8
+MOST = 0.5
+"""Share of a norm's channels whose shift is significant, from which the data differ there, judged or not."""
 
 
 def chapter(material: Material) -> Section | Absent:
@@ -65,12 +67,11 @@ def _nothing_known(layers: pd.DataFrame) -> str:
 
 
 def _words(known: pd.DataFrame, found: Course, unit: str) -> str:
-    n, few = int(known["n_images"].max()), int((known["verdict"] == TOO_FEW).sum())
-    samples = f"{count(n, unit)} {'is' if n == 1 else 'are'} too few to tell"
+    few = known[known["verdict"] == TOO_FEW]
     if not found.n_judged:
-        return f"{samples} whether your data match the running statistics of any norm."
-    judged = f"{all_norms(found.n_judged)}{' that could be judged' if few else ''}"
-    rest = [f"At {few} more {'norm' if few == 1 else 'norms'}, {samples}."] if few else []
+        return _unjudged(few, unit)
+    judged = f"{all_norms(found.n_judged)}{' that could be judged' if len(few) else ''}"
+    rest = [f"At {count(len(few), 'more norm')}, {_too_few(few, unit)}."] if len(few) else []
     if found.opens is not None:
         return " ".join([_shift_words(known, found, judged), *_course_words(known, found), *rest])
     same = known[known["verdict"] == SAME]
@@ -80,6 +81,22 @@ def _words(known: pd.DataFrame, found: Course, unit: str) -> str:
         f"variance is {against(ratio, 'the running variance')}."
     )
     return " ".join([match, *rest])
+
+
+def _unjudged(few: pd.DataFrame, unit: str) -> str:
+    """That no norm could be judged; what is significant all the same is not denied."""
+    significant = int((few["shifted_share"] > MOST).sum())
+    if significant:
+        where = (
+            f"at {all_norms(len(few)) if significant == len(few) else f'{significant} of {len(few)} norms'}"
+        )
+        return f"Your data differ significantly from the running statistics {where}, but {_too_few(few, unit)} by how much."
+    return f"{_too_few(few, unit).capitalize()} whether your data match the running statistics of any norm."
+
+
+def _too_few(few: pd.DataFrame, unit: str) -> str:
+    n = int(few["n_images"].max())
+    return f"{count(n, unit)} {'is' if n == 1 else 'are'} too few to tell"
 
 
 def _shift_words(known: pd.DataFrame, found: Course, judged: str) -> str:

@@ -15,8 +15,8 @@ from bnprobe.report.page.blocks import Facts, Figure, Prose, Section
 
 TITLE = "Shape"
 
-NEARLY = 0.02
-"""Distance of the L1 ratio from 1 within which a histogram cannot tell a shape from a Gaussian."""
+NEARLY = 0.05
+"""Distance of the L1 ratio from 1 that is too small to speak of: two digits would say 1.0."""
 
 VISIBLE = output_moments.OFF_SCALE
 """|ln(standard deviation / |γ|)| from which a norm's outputs miss the scale they should have."""
@@ -25,7 +25,7 @@ WHY = {
     output_moments.EPS: "eps is a visible part of the variance",
     output_moments.OWN: "each sample is normalized with its own statistics",
     output_moments.NEVER: "the running statistics were never updated",
-    output_moments.SMALL: "too few samples were run to tell a shift from chance",
+    output_moments.SMALL: "too few samples were run to judge its inputs",
     output_moments.SHIFT: "the inputs do not match the running statistics",
     output_moments.BY_BATCH: "each batch was normalized with its own statistics",
     output_moments.OTHER: "the layer does more than its formula",
@@ -50,7 +50,14 @@ def _target_words(known: pd.DataFrame) -> str:
     should = "Outputs should have mean β and standard deviation |γ|"
     if off.empty:
         return f"{should}, and at {all_norms(len(known))} they do."
-    do = f"At {holds} of {norms(len(known))} they do" if holds else f"At {all_norms(len(known))} they do not"
+    if holds:
+        do = f"At {holds} of {norms(len(known))} they do"
+    else:
+        do = (
+            f"They do at none of the {norms(len(known))}"
+            if len(known) > 1
+            else "At the only norm they do not"
+        )
     ratio = of(off, "gamma_ratio_median")
     if not np.isfinite(ratio).any():
         return f"{should}. {do}."

@@ -1,4 +1,4 @@
-"""The training images as the first norm's running means show them: their mean colour, and black padding."""
+"""The training images as the first norm's running means show them: their mean color, and black padding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TITLE = "Training images"
 
 
 def chapter(material: Material) -> Section | Absent:
-    """The sentence, the colour, and what speaks for it; absent with the reason where it cannot be trusted."""
+    """The sentence, the color, and what speaks for it; absent with the reason where it cannot be trusted."""
     reading = stem(material.recording)
     if not reading.trusted or reading.mean_input is None:
         why = reading.why.removeprefix("Not identifiable here: ").removesuffix(".")
@@ -35,7 +35,7 @@ def words(reading: StemReading) -> str:
 
 
 def _without_black(reading: StemReading) -> tuple[float, ...] | None:
-    """The mean of the training images where they were not black; None where no black was found, or no colours are known.
+    """The mean of the training images where they were not black; None where no black was found, or no colors are known.
 
     Black is 0, so a share s of it leaves (1 - s) of every mean.
     """
@@ -69,15 +69,15 @@ def _colours(reading: StemReading) -> list[Figure]:
     stored = reading.mean_rgb
     if stored is None:
         return []
-    patches = [Swatch(stored, "mean colour of\nthe training images")]
+    patches = [Swatch(stored, "mean color of\nthe training images")]
     for colour, label in (
         (_without_black(reading), "the same without\nblack padding"),
-        (reading.seen_pixels, "mean colour of the images\nof this run, decoded alike"),
+        (reading.seen_pixels, "mean color of the images\nof this run, decoded alike"),
     ):
         if colour is not None and len(colour) == 3:
             patches.append(Swatch((colour[0], colour[1], colour[2]), label))
     red, green, blue = (number(value, 2) for value in stored)
-    alt = f"Mean colour of the training images, from the first norm: red {red}, green {green}, blue {blue}."
+    alt = f"Mean color of the training images, from the first norm: red {red}, green {green}, blue {blue}."
     return [Figure("stem", alt, Swatches(tuple(patches)))]
 
 

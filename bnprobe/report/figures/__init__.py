@@ -1,7 +1,7 @@
 """Pictures: specs say what is shown, `draw` makes drawings of them; nothing else imports seaborn and matplotlib.
 
 They are drawn in ink that the page replaces with its own (`INK`, `MUTED`, `PAPER`), so that one drawing serves light
-and dark. The same quantity has the same colour everywhere. `charts`, `maps`, `changes` and `plots` draw one kind of
+and dark. The same quantity has the same color everywhere. `charts`, `maps`, `changes` and `plots` draw one kind of
 spec each, `paper` what `report.plot` draws; `svg` is the frame.
 """
 

@@ -1,4 +1,4 @@
-"""The forms of picture that chapters share: panels over depth, clouds of points, patches of colour.
+"""The forms of picture that chapters share: panels over depth, clouds of points, patches of color.
 
 Layouts are fixed: the automatic one costs as much as the drawing.
 """
@@ -218,7 +218,7 @@ def _span(x: Array, y: Array) -> tuple[float, float]:
 
 
 def swatches(spec: Swatches) -> Figure:
-    """Patches of colour in a row, their words to the right of each."""
+    """Patches of color in a row, their words to the right of each."""
     figure = Figure(figsize=(WIDTH, 1.0))
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))

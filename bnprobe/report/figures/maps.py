@@ -85,7 +85,7 @@ def _map(axes: Axes, bar: Axes, panel: ChannelMap) -> None:
         yticklabels=False,
     )
     bar.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
-    note = "" if extend == "neither" else "  (colours end at the 2nd and 98th percentile)"
+    note = "" if extend == "neither" else "  (colors end at the 2nd and 98th percentile)"
     axes.set_title(panel.title + note)
     axes.set_ylabel("")
 

@@ -18,7 +18,7 @@ from bnprobe.report.figures.svg import seaborn, style
 from bnprobe.report.numbers import number
 
 LEVELS = {"shift": 0.0, "scale_ratio": 1.0, "var_ratio_median": 1.0, "shift_rms": 0.0}
-"""What a measure is where the data match the running statistics; drawn in the colour of what is expected."""
+"""What a measure is where the data match the running statistics; drawn in the color of what is expected."""
 
 
 def plot(tables: Tables, y: str, x: str | None, layer: str | None, ax: Axes | None) -> Axes:
@@ -154,7 +154,7 @@ def _distribution(axes: Axes, channels: pd.DataFrame, y: str) -> None:
 
 
 def _against(axes: Axes, channels: pd.DataFrame, x: str, y: str) -> None:
-    """One measure against another, coloured by how often the channel fires where that is known."""
+    """One measure against another, colored by how often the channel fires where that is known."""
     fires: Any = channels["fires"] if channels["fires"].notna().any() else None
     seaborn().scatterplot(
         x=channels[x].to_numpy(dtype=float),

@@ -79,7 +79,7 @@ class Curves(Spec):
     """A panel of lines over depth.
 
     `levels` are horizontal lines with their words; `marks` vertical ones, at the position of a site. `expected`
-    is a horizontal line in the colour of what is expected.
+    is a horizontal line in the color of what is expected.
     """
 
     title: str
@@ -205,7 +205,7 @@ class Ridges(Spec):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Plane(Spec):
-    """Points on a plane with both axes drawn, shape (C,) each; those that are not in `strong` are grey."""
+    """Points on a plane with both axes drawn, shape (C,) each; those that are not in `strong` are gray."""
 
     title: str
     x: Array
@@ -231,7 +231,7 @@ class LayerChange(Spec):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Swatch(Spec):
-    """A patch of one colour: red, green and blue from 0 to 1, with its words."""
+    """A patch of one color: red, green and blue from 0 to 1, with its words."""
 
     rgb: tuple[float, float, float]
     label: str
@@ -239,7 +239,7 @@ class Swatch(Spec):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Swatches(Spec):
-    """Patches of colour in a row."""
+    """Patches of color in a row."""
 
     patches: tuple[Swatch, ...]
 

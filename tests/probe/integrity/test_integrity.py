@@ -120,7 +120,7 @@ def test_whatever_else_changes_is_named(act: Any, what: str, name: str):
     integrity = certified(MIXED.model(), act)
     assert (what, name) in [(change.what, n) for change in integrity.unexplained for n in change.names]
     assert name in integrity.says
-    assert "not by the model itself" in integrity.says
+    assert "changed outside the model's forward passes" in integrity.says
 
 
 def test_lazy_layers_are_explained():

@@ -188,7 +188,7 @@ function newMap(host, root, store, state, tip) {
     legend.append(
       make("span", { class: "key" }, `${under ? "≤ " : ""}${number(paints.low, 2)}`, bar, `${over ? "≥ " : ""}${number(paints.high, 2)}`),
     );
-    if (under || over) legend.append(make("span", { class: "note" }, "colours end at the 2nd and 98th percentile"));
+    if (under || over) legend.append(make("span", { class: "note" }, "colors end at the 2nd and 98th percentile"));
     const swatch = make("i", { class: "swatch" });
     swatch.style.background = "var(--line)";
     legend.append(make("span", { class: "key" }, swatch, "not defined"));

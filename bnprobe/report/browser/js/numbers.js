@@ -1,4 +1,4 @@
-/* Numbers as people read them: the twin of words.py. */
+/* Numbers as people read them: the same rules as numbers.py. */
 
 const MISSING = "–";
 

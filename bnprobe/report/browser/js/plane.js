@@ -27,7 +27,7 @@ function planeSpec(store) {
         labels: { x: "|γ|", y: "β" },
         colour: paints ? (c) => css(paints, columns.fires[c], "#888888") : null,
         note: known
-          ? "Colour: measured share of positive outputs, dark 0 to bright 1. Rays: the share that γ and β predict, Φ(β/|γ|)"
+          ? "Color: measured share of positive outputs, dark 0 to bright 1. Rays: the share that γ and β predict, Φ(β/|γ|)"
           : "Rays: the share of positive outputs that γ and β predict, Φ(β/|γ|)",
         words: (c) => [
           `channel ${c}`,
@@ -52,7 +52,7 @@ function rays(g, x, y, width, height, reachX, reachY) {
   }
 }
 
-/** Shift of the mean against the ratio of standard deviations, with 95 % confidence. */
+/** Shift of the mean against the ratio of standard deviations, with 95% confidence. */
 function movedSpec() {
   return {
     title: "Shift: measured against running statistics",
@@ -75,7 +75,7 @@ function movedSpec() {
         format: { yTicks: logTicks(low, high, 6) },
         hollow: q ? (c) => !(q[c] < 0.05) : null,
         bars: se ? (c) => [1.96 * se[c], 1.96 * (scaleSe?.[c] || 0)] : null,
-        note: q ? "Filled: significant shift of the mean (q < 0.05). Crosses: 95 % confidence intervals over samples" : "",
+        note: q ? "Filled: significant shift of the mean (q < 0.05). Crosses: 95% confidence intervals over samples" : "",
         words: (c) => [
           `channel ${c}`,
           `shift ${number(shift[c])}${se ? ` ± ${number(1.96 * se[c], 2)}` : ""} running σ`,

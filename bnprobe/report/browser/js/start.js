@@ -65,7 +65,7 @@ function mapTools(store, state) {
   const tools = make(
     "div",
     { class: "tools" },
-    choice("Colour", measures, state.measure, (measure) => state.set({ measure })),
+    choice("Color", measures, state.measure, (measure) => state.set({ measure })),
     choice("Channels by", [["gamma", "|γ|"], ["value", "the measure"], ["channel", "number"]], state.order, (order) => state.set({ order })),
     make("label", { class: "choice" }, make("span", {}, "Filter layers"), input),
   );
