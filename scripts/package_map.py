@@ -1,6 +1,6 @@
-"""Write the map of packages into the README: the first docstring line of every package and top-level module.
+"""Write the map of packages into CONTRIBUTING.md: the first docstring line of every package and top-level module.
 
-python -m scripts.package_map            # rewrites the block in README.md
+python -m scripts.package_map            # rewrites the block in CONTRIBUTING.md
 python -m scripts.package_map --check    # exits with 1 where the block is not what the docstrings say
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "CONTRIBUTING.md"
 PACKAGE = ROOT / "bnprobe"
 BEGIN, END = "<!-- packages: python -m scripts.package_map -->", "<!-- end of packages -->"
 WIDTH = 24
@@ -43,12 +43,12 @@ def _first_line(path: Path) -> str:
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
-def with_map(readme: str) -> str:
-    """The README with today's map between its marks. Raises ValueError where a mark is missing."""
-    before, found, rest = readme.partition(BEGIN)
+def with_map(text: str) -> str:
+    """The page with today's map between its marks. Raises ValueError where a mark is missing."""
+    before, found, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not (found and ended):
-        raise ValueError(f"README.md has no block between {BEGIN!r} and {END!r}.")
+        raise ValueError(f"CONTRIBUTING.md has no block between {BEGIN!r} and {END!r}.")
     return f"{before}{BEGIN}\n```\n{package_map()}\n```\n{END}{after}"
 
 
@@ -58,13 +58,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="compare only, write nothing")
-    readme = README.read_text(encoding="utf-8")
-    current = with_map(readme)
+    written = PAGE.read_text(encoding="utf-8")
+    current = with_map(written)
     if parser.parse_args().check:
-        if current != readme:
-            print("README.md: the map of packages is out of date. Run: python -m scripts.package_map")
-        return int(current != readme)
-    README.write_text(current, encoding="utf-8")
+        if current != written:
+            print("CONTRIBUTING.md: the map of packages is out of date. Run: python -m scripts.package_map")
+        return int(current != written)
+    PAGE.write_text(current, encoding="utf-8")
     return 0
 
 

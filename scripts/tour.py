@@ -127,4 +127,4 @@ print(f"the two part at {comparison.opens.layer if comparison.opens else 'no lay
 # ## A layer of your own
 #
 # Batch, layer, group, instance and RMS norms are known. `register_norm` teaches bnprobe a class that it does not know;
-# see the README for what `describe` returns. From here: `bnprobe --help`, and the pages in `reports/`.
+# see docs/guide.md for what `describe` returns. From here: `bnprobe --help`, and the pages in `reports/`.

@@ -1,22 +1,39 @@
-"""The README: its map of packages, its links, and its table of where things are added."""
+"""The README and the pages it leads to: their links, the paths they name, and the map of packages."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from support.paths import ROOT
 
 from scripts.package_map import package_map, with_map
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINKS = sorted(set(re.findall(r"\]\(([^)#\s]+)\)", README)))
-PATHS = sorted(set(re.findall(r"`((?:bnprobe|scripts|tests|reports)/[\w./-]+)`", README)))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/guide.md")]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+WRITTEN = ("reports/demo.html", "reports/mine.html", "reports/clean-vs-noisy.html")
+"""What commands and code on these pages write."""
+
+
+def found(pattern: str) -> list[tuple[Path, str]]:
+    """Every match on every page."""
+    return [
+        (page, match)
+        for page in PAGES
+        for match in sorted(set(re.findall(pattern, page.read_text("utf-8"), re.M)))
+    ]
+
+
+def anchors(page: Path) -> set[str]:
+    """What links to the headings of a page end in."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", head).strip().lower().replace(" ", "-") for head in heads}
 
 
 def test_the_map_of_packages_is_what_the_docstrings_say():
-    """Fails if a package was added, moved or described anew and the README was left behind."""
-    assert with_map(README) == README, "run: python -m scripts.package_map"
+    """Fails if a package was added, moved or described anew and the map was left behind."""
+    assert with_map(CONTRIBUTING) == CONTRIBUTING, "run: python -m scripts.package_map"
 
 
 def test_the_map_has_every_package():
@@ -27,23 +44,21 @@ def test_the_map_has_every_package():
     assert {"errors", "atomic_write"} <= named
 
 
-@pytest.mark.parametrize("link", LINKS)
-def test_links_lead_somewhere(link: str):
-    """Fails if the README links to a file that is not in the project."""
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize(("page", "link"), found(r"\]\(([^)\s]+)\)"))
+def test_links_lead_somewhere(page: Path, link: str):
+    """Fails if a page links to a file that is not in the project, or to a section that was renamed."""
+    path, _, anchor = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    assert target.exists()
+    assert not anchor or anchor in anchors(target)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_paths_in_the_text_exist(path: str):
-    """Fails if the README names a file or folder that was moved; what a command writes is not there before."""
-    assert (ROOT / path).exists() or path in ("reports/demo.html", "reports/mine.html")
+@pytest.mark.parametrize(("page", "path"), found(r"`((?:bnprobe|scripts|tests|reports|docs)/[\w./-]+)`"))
+def test_paths_in_the_text_exist(page: Path, path: str):
+    """Fails if a page names a file or folder that was moved; what a command writes is not there before."""
+    assert (ROOT / path).exists() or path in WRITTEN
 
 
-def test_links_inside_the_readme_have_their_heading():
-    """Fails if a link leads to a section that was renamed."""
-    heads = {
-        re.sub(r"[^\w\- ]", "", head).strip().lower().replace(" ", "-")
-        for head in re.findall(r"^#+ (.+)$", README, re.M)
-    }
-    for anchor in re.findall(r"\]\(#([\w-]+)\)", README):
-        assert anchor in heads
+def test_the_first_page_is_read_in_an_hour():
+    """Fails if the README grows back to a manual: what a newcomer does not need first has pages of its own."""
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120

@@ -81,7 +81,7 @@ def _add_demo(commands: Any) -> None:
         description="Probe the embedded network (a narrow mobilenet_v2 that reads handwritten digits) on its held-out "
         "digits, and write the page. Needs neither internet access nor arguments.",
     )
-    _add_output(demo, "reports/demo.html")
+    _add_output(demo, "bnprobe-demo.html")
     demo.set_defaults(run=_demo)
 
 

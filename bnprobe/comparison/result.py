@@ -149,8 +149,8 @@ class Comparison(Document):
             else "no large difference"
         )
         return (
-            f"<Comparison of {self.a.about.model} with {self.b.about.model}: {count(len(self.layers), 'common norm')}, "
-            f"{where}, {count(len(self.findings), 'finding')}>"
+            f"Comparison({self.a.about.model} with {self.b.about.model}: {count(len(self.layers), 'common norm')}, "
+            f"{where}, {count(len(self.findings), 'finding')})"
         )
 
 

@@ -170,6 +170,6 @@ class Report(Document):
 
     def __repr__(self) -> str:
         return (
-            f"<Report on {self.recording.about.model}: {count(len(self.layers), 'norm layer')}, "
-            f"{count(len(self.channels), 'channel')}, {self._counted}>"
+            f"Report({self.recording.about.model}: {count(len(self.layers), 'norm layer')}, "
+            f"{count(len(self.channels), 'channel')}, {self._counted})"
         )

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from scripts.mutants.lists import ROOT, BadList
 
-COPIED = ("bnprobe", "tests", "scripts", "pyproject.toml", "README.md")
+COPIED = ("bnprobe", "tests", "scripts", "pyproject.toml", "README.md", "CONTRIBUTING.md", "docs")
 PASSED, FAILED = 0, 1
 """What pytest returns when all tests passed, and when one failed."""
 NOT_THE_COPY, TIMED_OUT = 99, -9

@@ -500,7 +500,7 @@ def test_the_program_itself_ends_with_the_code(place):
     ("command", "words"),
     [
         ([], ("What did normalization learn", "demo", "report", "list", "--version", "130 interrupted")),
-        (["demo"], ("reports/demo.html", "--fail-on", "--text")),
+        (["demo"], ("bnprobe-demo.html", "--fail-on", "--text")),
         (
             ["report"],
             ("SUBJECT", "FILE.bnp", "package.module:function", "--data", "--checkpoint", "--limit", "--save"),
@@ -543,9 +543,9 @@ def test_the_demo_needs_nothing(drawn_place, capsys):
     assert main(["demo"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.splitlines()[-1] == "page: reports/demo.html"
+    assert out.splitlines()[-1] == "page: bnprobe-demo.html"
     assert "This network has 52 batch norms. Measured on 360 images in eval mode." in " ".join(out.split())
-    page = (drawn_place / "reports/demo.html").read_text("utf-8")
+    page = (drawn_place / "bnprobe-demo.html").read_text("utf-8")
     norms = [name for name, m in models.demo().model.named_modules() if isinstance(m, nn.BatchNorm2d)]
     pages.assert_pictures_are(pages.assert_sound(page), 10, norms)
     assert "could not be drawn" not in page

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,16 @@ def test_a_notebook_lists_the_sites_and_escapes_names():
     assert "<b>" not in html
     assert html.count("batch_norm") == 10
     assert "2 more" in html
+
+
+def test_public_objects_show_themselves_alike():
+    """Fails if one object says <Report on ...> and the next Recording(...)."""
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)).eval()
+    with bnprobe.attach(model) as probe:
+        model(torch.randn(5, 6))
+    report = bnprobe.report(probe)
+    for shown in (probe, probe.recording, report, report.figures, bnprobe.compare(probe, probe)):
+        assert re.fullmatch(rf"{type(shown).__name__}\(.*\)", repr(shown))
 
 
 def test_a_file_of_weights_has_no_samples():

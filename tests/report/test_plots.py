@@ -140,7 +140,7 @@ def test_a_figure_by_its_name(report):
     drawn = report.figures["network"]
     assert isinstance(drawn, Figure)
     assert any("γ" in axes.get_title("left") for axes in drawn.axes)
-    assert repr(report.figures) == f"<Album of {len(report.figures)} pictures: {', '.join(report.figures)}>"
+    assert repr(report.figures) == f"Album({len(report.figures)} pictures: {', '.join(report.figures)})"
     with pytest.raises(KeyError):
         report.figures["nothing"]
 

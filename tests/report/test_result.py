@@ -226,9 +226,7 @@ def test_repr_counts_what_was_found(recorded):
     )
     counts = [(report.findings["severity"] == severity).sum() for severity in ("critical", "warning", "info")]
     assert counts == [1, 4, 1]
-    assert repr(report).startswith(
-        "<Report on Net: 2 norm layers, 6 channels, 1 critical, 4 warnings, 1 info"
-    )
+    assert repr(report).startswith("Report(Net: 2 norm layers, 6 channels, 1 critical, 4 warnings, 1 info")
 
 
 def test_the_report_leaves_the_recording_as_it_was(recorded, tmp_path, undrawn):

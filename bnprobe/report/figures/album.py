@@ -68,7 +68,7 @@ class Album:
         return paths
 
     def __repr__(self) -> str:
-        return f"<Album of {len(self)} pictures: {', '.join(self)}>"
+        return f"Album({len(self)} pictures: {', '.join(self)})"
 
 
 _NO_DATE: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}

@@ -162,7 +162,7 @@ function newMap(host, root, store, state, tip) {
         .attr("dy", ".32em")
         .text(shorten(layer.title.slice(shared), 19));
     });
-    if (!layers.length) g.append("text").attr("class", "title").attr("y", -MAP.height / 2).text("No layer passes the filter.");
+    if (!layers.length) g.append("text").attr("class", "title").attr("y", -MAP.height / 2).text("No layer matches the filter.");
   }
 
   function drawLegend() {
@@ -214,7 +214,7 @@ function newMap(host, root, store, state, tip) {
     if (channel >= 0) {
       const value = drawn.values[layer.start + channel];
       const said = drawn.paints.names ? (manifest.roleLabels[value] ?? MISSING) : number(value);
-      lines.push(`channel ${channel} of ${layer.n.toLocaleString("en-US")}`, `${manifest.paints[state.measure].label}: ${said}`);
+      lines.push(`channel ${channel} (0 to ${(layer.n - 1).toLocaleString("en-US")})`, `${manifest.paints[state.measure].label}: ${said}`);
     } else {
       lines.push(count(layer.n, "channel"));
       for (const p of manifest.profiles) lines.push(`${p.title}: ${number(p.values[state.visible[place.column]])}`);
