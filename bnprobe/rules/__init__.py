@@ -6,6 +6,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `running_stats`: what is stored, and whether the data match it;
 - `values`: what passed through: not finite, too few, without effect;
 - `usage`: modes, freezing, updates, momentum;
+- `frozen_parts`: parts that learn nothing while the rest does;
 - `weights`: what the vectors say alone; needs no data, so it serves `check`;
 - `structure`: what stands around a norm: shared, redundant, folded away;
 - `gradient`: what backward passes did;
@@ -22,6 +23,7 @@ import pandas as pd
 
 from bnprobe.rules import (
     comparison,
+    frozen_parts,
     gradient,
     preprocessing,
     running_stats,
@@ -42,6 +44,7 @@ RULES: tuple[Rule, ...] = (
     *running_stats.RULES,
     *values.RULES,
     *usage.RULES,
+    *frozen_parts.RULES,
     *weights.RULES,
     *structure.RULES,
     *gradient.RULES,

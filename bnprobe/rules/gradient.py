@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import said
+from bnprobe.rules.frozen_parts import following_batches, kept_aside, unreached
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT
@@ -169,9 +170,8 @@ def _cut_off(evidence: Evidence) -> Iterator[Finding]:
     """Norms that require gradients, yet no backward pass reaches them, only others; reported at the last of a run."""
     layers = evidence.layers.groupby("layer", sort=False)
     back, calls = layers["n_backward"].sum(), layers["n_calls_learning"].sum()
-    if not (back > 0).any():
-        return
-    cut = (back == 0) & (calls > 0) & layers["learns"].first().isin(("both", "γ", "β"))
+    candidates = unreached(evidence) - kept_aside(evidence) - following_batches(evidence)
+    cut = (calls > 0) & layers["learns"].first().isin(("both", "γ", "β")) & back.index.isin(candidates)
     run: list[str] = []
     for layer, following in zip(cut.index, [*cut.to_numpy()[1:], False], strict=True):
         run = [*run, str(layer)] if cut[layer] else []

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import SHIFTED
+from bnprobe.rules.frozen_parts import following_batches, unreached
 from bnprobe.rules.remedies import RECALIBRATE, module
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
@@ -98,7 +99,9 @@ def train_while_evaluating(evidence: Evidence) -> Iterator[Finding]:
     """Batch norms in train mode although nothing is learned."""
     norms = evidence.layers[(evidence.layers["kind"] == "batch_norm") & (evidence.layers["n_calls"] > 0)]
     by_batch = norms["normalized_by"].isin(("batch", "both")) & norms["mode"].isin(("train", "mixed"))
-    found = norms[by_batch & (norms["n_calls_learning"] == 0)]
+    found = norms[
+        by_batch & (norms["n_calls_learning"] == 0) & ~norms["layer"].isin(following_batches(evidence))
+    ]
     if found.empty:
         return
     names = list(dict.fromkeys(found["layer"]))
@@ -116,8 +119,11 @@ def train_while_evaluating(evidence: Evidence) -> Iterator[Finding]:
 
 def frozen_but_moving(evidence: Evidence) -> Iterator[Finding]:
     """gamma and beta do not learn, but the running statistics follow the batches."""
+    of_parts = following_batches(evidence)
     for _, row in evidence.layers.iterrows():
         if row["learns"] != "none" or row["call"] or not row["n_calls_learning"] > 0:
+            continue
+        if row["layer"] in of_parts:
             continue
         if row["memory_moved"] > 0:
             yield Finding(
@@ -133,10 +139,12 @@ def frozen_but_moving(evidence: Evidence) -> Iterator[Finding]:
 
 def learning_but_frozen(evidence: Evidence) -> Iterator[Finding]:
     """gamma and beta learn, while the model trains and the running statistics stay fixed."""
+    without_gradient = unreached(evidence)
     for _, row in evidence.layers.iterrows():
         trains = row["n_calls_model_training"] == row["n_calls"] and row["n_calls_learning"] > 0
         if (
             trains
+            and row["layer"] not in without_gradient
             and row["mode"] == "eval"
             and row["normalized_by"] == "running"
             and row["learns"] in ("both", "γ", "β")

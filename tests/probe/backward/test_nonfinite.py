@@ -109,7 +109,7 @@ def test_a_gradient_that_arises_between_norms_is_told_at_the_first_it_reaches():
     assert "arrive at this norm" in row.says
     assert row.because.startswith("in 1 of 3 backward passes: dL/dy in 6, dL/dx in 6")
     assert row.because.endswith("; 1 previous norm received such gradients.")
-    assert "between it and 3, whose gradients are finite" in row.do
+    assert "between it and layer 3, whose gradients are finite" in row.do
 
 
 def test_lengths_of_gradients_are_not_shown_where_passes_were_not_finite():

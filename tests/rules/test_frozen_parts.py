@@ -1,0 +1,136 @@
+"""Rules about parts that learn nothing, on real training steps: a teacher beside a student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bnprobe
+
+MOVING = "moving-without-gradient"
+ABOUT_GRADIENTS = {
+    MOVING,
+    "learning-but-frozen",
+    "frozen-but-moving",
+    "gradient-no-signal",
+    "train-mode-in-evaluation",
+}
+
+
+def net() -> nn.Sequential:
+    inner = nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), nn.BatchNorm2d(4))
+    return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), inner)
+
+
+class Distiller(nn.Module):
+    """Both see the batch; the teacher without a graph, unless its output is merely detached."""
+
+    def __init__(self, detaches: bool = False) -> None:
+        super().__init__()
+        self.teacher, self.student, self.detaches = net(), net(), detaches
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.detaches):
+            target = self.teacher(x).detach()
+        return self.student(x) - target
+
+
+def step(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x)
+
+
+def by_parts(model: nn.Module, x: Tensor) -> Tensor:
+    """As a training step outside the model has it."""
+    with torch.no_grad():
+        target = model.teacher(x)
+    return model.student(x) - target
+
+
+def findings(model: nn.Module, call: Callable[[nn.Module, Tensor], Tensor] = step) -> list:
+    torch.manual_seed(0)
+    with bnprobe.attach(model) as probe:
+        for _ in range(3):
+            call(model, torch.randn(8, 3, 9, 9)).square().mean().backward()
+    found = bnprobe.report(probe).findings
+    return list(found[found["rule"].isin(ABOUT_GRADIENTS)].itertuples())
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "learnable"])
+@pytest.mark.parametrize("call", [step, by_parts])
+@pytest.mark.parametrize("detaches", [True, False], ids=["detached", "no grad"])
+def test_a_teacher_in_train_mode_is_one_finding(detaches: bool, call: Callable, frozen: bool):
+    """Fails if each norm speaks by itself, another rule gives other advice, or the student is meant."""
+    model = Distiller(detaches).train()
+    model.teacher.requires_grad_(not frozen)
+    (row,) = findings(model, call)
+    assert (row.rule, row.severity, row.layer) == (MOVING, "warning", "teacher.1")
+    assert row.says.startswith("teacher.* is in train mode without a gradient")
+    assert "2 norms" in row.because
+    assert "in 3 updates" in row.because
+    assert "other norms had up to 3" in row.because
+    assert "`model.teacher.eval()`" in row.do
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "learnable"])
+@pytest.mark.parametrize("call", [step, by_parts])
+@pytest.mark.parametrize("detaches", [True, False], ids=["detached", "no grad"])
+def test_a_teacher_in_eval_mode_is_as_it_should_be(detaches: bool, call: Callable, frozen: bool):
+    """Fails if correct distillation is blamed: γ and β that get no gradient do not learn, and need none."""
+    model = Distiller(detaches).train()
+    model.teacher.eval().requires_grad_(not frozen)
+    assert findings(model, call) == []
+
+
+def test_the_largest_part_without_a_gradient_is_named():
+    """Fails if a part is named in which a norm does learn, or the part is a piece of what stands still."""
+    model = Distiller().train()
+    model.student[3].requires_grad_(False)
+    model.whole = nn.ModuleDict({"teacher": model.teacher})
+    del model.teacher
+    model.forward = lambda x: model.student(x) - model.whole["teacher"](x).detach()
+    (row,) = [row for row in findings(model) if row.rule == MOVING]
+    assert row.says.startswith("whole.* is")
+    assert row.layer == "whole.teacher.1"
+
+
+def test_a_part_in_which_some_norms_learn_is_not_the_one():
+    """Fails if it is enough that some other norm learns outside of the part."""
+    model = nn.Sequential(Distiller(), nn.BatchNorm2d(4)).train()
+    (row,) = findings(model)
+    assert row.says.startswith("0.teacher.* is")
+
+
+def test_a_single_norm_that_is_cut_off_is_named_itself():
+    """Fails if the part around it, in which others learn, is put into eval mode."""
+    model = Distiller().train()
+    model.aside = nn.BatchNorm2d(3)
+    model.teacher.eval()
+
+    def aside(model: nn.Module, x: Tensor) -> Tensor:
+        return model.student(x) + 0 * model.aside(x).detach().mean()
+
+    (row,) = [row for row in findings(model, aside) if row.rule == MOVING]
+    assert row.says.startswith("aside is in train mode")
+    assert "1 norm moved" in row.because
+    assert "`model.aside.eval()`" in row.do
+
+
+def test_without_any_backward_pass_nothing_is_known():
+    """Fails if a forward pass in train mode alone is taken for training of something else."""
+    model = Distiller().train()
+    with bnprobe.attach(model) as probe:
+        model(torch.randn(8, 3, 9, 9))
+    assert MOVING not in set(bnprobe.report(probe).findings["rule"])
+
+
+def test_a_part_that_learns_while_its_statistics_are_fixed_is_still_told():
+    """Fails if eval mode alone makes a norm count as kept aside: here its γ and β do get gradients."""
+    model = Distiller().train()
+    model.student.eval()
+    model.teacher.eval()
+    assert {(row.rule, row.layer.split(".")[0]) for row in findings(model)} == {
+        ("learning-but-frozen", "student")
+    }
