@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.models import Norm
-from support.reference_probe import ReferenceProbe
+from support.reference_probe import ReferenceProbe, rounding
 
 from bnprobe.measures import tables
 from bnprobe.recording import Recording
@@ -58,7 +58,11 @@ def assert_tables_true(
         steady = np.full(rows.shape[1], True) if all_steady else _steady(rows) & _steady(y)
         expected = reference.channel_columns(rows, y, facts_of(record))
         shaky = {name for name in expected if any(part in name for part in BY_SPREAD)}
-        assert_columns(mine, {n: v for n, v in expected.items() if n not in shaky}, where)
+        # the sign of an output that is zero but for rounding is the layer's own affair
+        signed = ~(np.abs(y) <= rounding(record, calls)).any((0, 2))
+        assert_columns(mine, {"fires": expected["fires"]}, where, signed)
+        exact = {n: v for n, v in expected.items() if n not in shaky and n != "fires"}
+        assert_columns(mine, exact, where)
         # q is of all channels together
         alone = {n: expected[n] for n in shaky if n != "shift_q" or steady.all()}
         assert_columns(mine, alone, where, steady)

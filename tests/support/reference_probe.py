@@ -154,16 +154,22 @@ def assert_statistics_true(
     assert_own_statistics_true(record, norm, calls, x, rtol)
 
 
+def rounding(record: LayerRecord, calls: list[Call]) -> float:
+    """How far the layer's own arithmetic may put an output that is zero from zero."""
+    largest = max(float(np.abs(call.x[np.isfinite(call.x)]).max(initial=0.0)) for call in calls)
+    gain = 1.0 if record.gamma is None else float(np.abs(record.gamma).max())
+    shift = 0.0 if record.beta is None else float(np.abs(record.beta).max())
+    spacing = max(call.precision for call in calls)
+    return 8 * spacing * (gain * largest / np.sqrt(max(record.eps, 1e-30)) + shift)
+
+
 def assert_positive_true(record: LayerRecord, calls: list[Call], y: list[np.ndarray]) -> None:
     """The count of positive outputs, exactly; an output that is zero but for the layer's rounding counts either way.
 
     Values that are all equal, as behind a dead ReLU, lie on their own mean: the layer's own arithmetic then
     leaves zeros of a random sign, which the record, computed in float64 from the input, need not share.
     """
-    largest = max(float(np.abs(call.x[np.isfinite(call.x)]).max(initial=0.0)) for call in calls)
-    gain = 1.0 if record.gamma is None else float(np.abs(record.gamma).max())
-    shift = 0.0 if record.beta is None else float(np.abs(record.beta).max())
-    noise = 8 * max(call.precision for call in calls) * (gain * largest / np.sqrt(record.eps) + shift)
+    noise = rounding(record, calls)
     least, most = (sum(oracles.n_positive(rows - sign * noise) for rows in y) for sign in (1, -1))
     assert np.all(record.n_positive >= least), (record.n_positive, least)
     assert np.all(record.n_positive <= most), (record.n_positive, most)
