@@ -13,15 +13,19 @@ SIDE_BY_SIDE = (
 LAYER_SIDES = (
     *("kind", "mode", "normalized_by", "n_images", "n_nonfinite"),
     *("eps", "momentum", "n_batches_tracked"),
+    *("own_mean", "own_sd", "memory_moved"),
 )
 """Columns of `report.layers` that both sides show."""
 
 _WHAT = {
     "affine": ("the outputs that β and γ set", "β", "γ", "the layer's |γ|"),
-    "running": ("the running statistics", "running_mean", "√(running_var + eps)", "running σ"),
-    "pre": ("the inputs", "pre_mean", "√(pre_var + eps)", "σ"),
+    "running": ("the running statistics", "running_mean", "√running_var", "running σ"),
+    "pre": ("the inputs", "pre_mean", "√pre_var", "σ"),
     "post": ("the outputs", "post_mean", "√post_var", "the layer's σ"),
 }
+_BOTH = "the root mean square of both standard deviations"
+_WITH_EPS = f"{_BOTH}, the smaller eps added to their square"
+_UNIT = {"affine": _BOTH, "running": _WITH_EPS, "pre": _WITH_EPS, "post": _BOTH}
 _W2 = "2-Wasserstein distance: Dowson & Landau 1982"
 _BH = "Benjamini & Hochberg 1995"
 
@@ -32,7 +36,7 @@ def _of_aspect(aspect: str) -> tuple[Column, ...]:
         Column(
             f"{aspect}_shift",
             f"Shift of the mean of {words} from A to B.",
-            f"({mean} of B − of A) / the root mean square of both standard deviations",
+            f"({mean} of B − of A) / {_UNIT[aspect]}",
             unit,
         ),
         Column(
@@ -43,7 +47,7 @@ def _of_aspect(aspect: str) -> tuple[Column, ...]:
         Column(
             f"{aspect}_gap",
             f"Difference of {words}, mean and standard deviation together.",
-            "√(difference of means² + of standard deviations²) / the root mean square of both standard deviations",
+            f"√(difference of means² + of standard deviations²) / {_UNIT[aspect]}",
             unit,
             _W2,
             "both",
@@ -124,6 +128,27 @@ COLUMNS = (
         "0 to 1",
         "Massey 1951",
     ),
+    Column(
+        "own_shift",
+        "Shift of the mean that the norm takes from each sample, from A to B.",
+        "(mean of μₙ of B − of A) / σ, mean over groups; σ² = mean of σₙ² of both sides + the smaller eps",
+        "σ",
+        table="layers",
+    ),
+    Column(
+        "own_ratio",
+        "Standard deviation (root mean square for RMS norm) that the norm takes from each sample, B relative to A.",
+        "√(mean of σₙ²) of B / of A, geometric mean over groups",
+        table="layers",
+    ),
+    Column(
+        "own_gap",
+        "Difference of the statistics that the norm takes from each sample, mean and standard deviation together.",
+        "√(difference of means² + of standard deviations²) / σ, root mean square over groups",
+        "σ",
+        _W2,
+        "layers",
+    ),
     Column("fires_change", "Change of the share of positive outputs.", "fires of B − of A", "0 to 1"),
     Column("pre_changed", "Whether the inputs changed significantly.", "pre_shift_q or pre_ratio_q < 0.01"),
     Column(
@@ -188,8 +213,8 @@ COLUMNS = (
     Column("identical", "Whether every number of both sides is the same to the last bit.", table="layers"),
     Column(
         "change",
-        "The largest of the four differences; the page sorts layers by it.",
-        "max of affine_gap, running_gap, pre_gap, post_gap",
+        "The largest of the five differences; the page sorts layers by it.",
+        "max of affine_gap, running_gap, pre_gap, post_gap, own_gap",
         "σ",
         table="layers",
     ),

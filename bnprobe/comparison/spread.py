@@ -9,7 +9,9 @@ post     its outputs, as measured
 The distance is that of two Gaussians, sqrt((m_B - m_A)^2 + (s_B - s_A)^2): the 2-Wasserstein distance (Dowson
 & Landau 1982). It is given in units that belong to both sides, so that exchanging them changes signs only: of
 a channel's own standard deviation where the norm divides by it (running, pre), of the whole layer's where what follows
-sees it (affine, post), because there a channel that hardly varies hardly matters.
+sees it (affine, post), because there a channel that hardly varies hardly matters. eps belongs to the unit, the smaller
+one of both sides, and to no distance: what is the same on both sides differs by 0, whatever their eps, and a channel
+that eps rules hardly matters.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class Spread:
 
     `mean_error` and `log_error` are standard errors of the mean and of the log of the standard deviation, NaN where
     they are not known. `log_sd` is the log of the standard deviation without the bias that the number of samples
-    gives it. `n` is the number of samples, no more than samples were given to the model.
+    gives it. `n` is the number of samples, no more than samples were given to the model. `floor` is the variance that
+    the norm adds before it divides.
     """
 
     mean: Array
@@ -45,6 +48,7 @@ class Spread:
     mean_error: Array
     log_error: Array
     n: Array
+    floor: float = 0.0
 
 
 def spread(record: LayerRecord, aspect: str) -> Spread:
@@ -56,7 +60,7 @@ def spread(record: LayerRecord, aspect: str) -> Spread:
 def unit(a: Spread, b: Spread, aspect: str) -> Array:
     """The common standard deviation in which a distance is given, shape (C,); NaN where it is not above zero."""
     with np.errstate(invalid="ignore", over="ignore"):
-        square = (a.sd**2 + b.sd**2) / 2
+        square = (a.sd**2 + b.sd**2) / 2 + min(a.floor, b.floor)
         if aspect in AS_A_LAYER and np.isfinite(square).any():
             square = np.full_like(square, np.mean(square[np.isfinite(square)]))
         return np.where(square > 0, np.sqrt(square), np.nan)
@@ -77,12 +81,13 @@ def _running(record: LayerRecord) -> Spread:
     missing = np.full(record.n_channels, np.nan)
     if record.running_mean is None or record.running_var is None:
         return _certain(missing, missing)
-    return _certain(record.running_mean, np.sqrt(record.running_var + record.eps))
+    return replace(_certain(record.running_mean, np.sqrt(record.running_var)), floor=record.eps)
 
 
 def _pre(record: LayerRecord) -> Spread:
-    """eps is part of the variance, as it is for the norm: where it dominates, no difference of the inputs matters."""
-    return _sampled(record, record.pre.mean_seen, np.sqrt(record.pre.var_population + record.eps), record.eps)
+    return replace(
+        _sampled(record, record.pre.mean_seen, np.sqrt(record.pre.var_population)), floor=record.eps
+    )
 
 
 def _post(record: LayerRecord) -> Spread:
@@ -93,17 +98,18 @@ def _post(record: LayerRecord) -> Spread:
         if record.normalized_by == "batch":
             zero = np.where(n > 1, 0.0, np.nan)
             return Spread(mean, sd, np.log(sd), zero, zero, n)
-        if record.normalized_by == "running" and not record.buffers_moved:
-            return _sampled(record, mean, sd, 0.0, np.abs(_affine(record).sd) / _running(record).sd)
+        if record.normalized_by == "running" and not record.buffers_moved and record.running_var is not None:
+            slope = np.abs(_affine(record).sd) / np.sqrt(record.running_var + record.eps)
+            return _sampled(record, mean, sd, slope)
     return replace(_certain(mean, sd), n=n)
 
 
-def _sampled(record: LayerRecord, mean: Array, sd: Array, eps: float, slope: float | Array = 1.0) -> Spread:
-    """Inputs that are a sample of images, after a map with this slope for every value; eps is part of the variance."""
+def _sampled(record: LayerRecord, mean: Array, sd: Array, slope: float | Array = 1.0) -> Spread:
+    """Inputs that are a sample of images, after a map with this slope for every value."""
     images = record.pre_images
     n = images.n
     # a variance over N images misses that of the mean of N
-    seen = record.pre.var_population + np.nan_to_num(images.var_between / n) + eps
+    seen = record.pre.var_population + np.nan_to_num(images.var_between / n)
     of_square = images.var_of_square_about(record.pre.mean)
     mean_error, log_error = np.sqrt(images.var_between / n), np.sqrt(of_square / n) / (2 * seen)
     return Spread(mean, sd, np.log(slope) + np.log(seen) / 2, slope * mean_error, log_error, n)

@@ -13,9 +13,10 @@ from bnprobe.comparison import stored
 from bnprobe.comparison.columns import COLUMNS, LAYER_SIDES, SIDE_BY_SIDE
 from bnprobe.comparison.pairs import Alone, Pair, Pairs
 from bnprobe.comparison.shapes import distances
-from bnprobe.comparison.significance import mean_test, scale_test
+from bnprobe.comparison.per_sample import own_columns
+from bnprobe.comparison.significance import ROUNDING, mean_test, scale_test
 from bnprobe.comparison.spread import ASPECTS, WITH_DATA, Spread, spread, unit
-from bnprobe.measures import Column, activity, parameters, shape
+from bnprobe.measures import Column, activity, call_log, parameters, per_sample, shape
 from bnprobe.measures import glossary as of_one_side
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
@@ -124,6 +125,9 @@ def _tests(a: Spread, b: Spread, aspect: str) -> dict[str, Array]:
     common = unit(a, b, aspect)
     shift_se, shift_p = mean_test(a, b, common)
     ratio_se, ratio_p = scale_test(a, b)
+    with np.errstate(invalid="ignore"):
+        # of a channel that hardly varies beside what it is divided by, rounding is no change
+        ratio_p = np.where(np.abs(b.sd - a.sd) > ROUNDING * common, ratio_p, np.nan)
     return {
         f"{aspect}_shift_se": shift_se,
         f"{aspect}_shift_q": shift_p,
@@ -151,7 +155,8 @@ def _adjust(parts: list[dict[str, Any]], aspect: str) -> None:
 
 def _layer(pair: Pair, channels: dict[str, Any]) -> dict[str, Any]:
     gaps = {f"{aspect}_gap": _root_mean_square(channels[f"{aspect}_gap"]) for aspect in ASPECTS}
-    known = [gap for gap in gaps.values() if not np.isnan(gap)]
+    own = own_columns(pair)
+    known = [gap for gap in (*gaps.values(), own["own_gap"]) if not np.isnan(gap)]
     a, b = channels["fires_a"], channels["fires_b"]
     return {
         "layer": pair.a.layer,
@@ -159,6 +164,7 @@ def _layer(pair: Pair, channels: dict[str, Any]) -> dict[str, Any]:
         "n_channels": pair.a.n_channels,
         "change": max(known, default=float("nan")),
         **gaps,
+        **own,
         **{f"{aspect}_noise": _noise(pair, channels, aspect) for aspect in WITH_DATA},
         **{f"{aspect}_changed_share": _share(channels, aspect) for aspect in WITH_DATA},
         "pre_w1_median": median(channels["pre_w1"]),
@@ -174,6 +180,8 @@ def _layer(pair: Pair, channels: dict[str, Any]) -> dict[str, Any]:
 def _facts(record: LayerRecord) -> dict[str, Any]:
     """What one side is, by the names of its own table."""
     return {
+        **per_sample.layer_columns(record),
+        **call_log.layer_columns(record),
         "kind": record.kind,
         "mode": record.mode,
         "normalized_by": record.normalized_by,

@@ -89,6 +89,7 @@ def statistics_changed(evidence: Evidence) -> Iterator[Finding]:
                 and _stored(channels)
                 and not _reset(channels)
                 and row["running_gap"] > 0
+                and not _moved_by_recording(row)
             ):
                 gap = row["running_gap"]
                 yield Finding(
@@ -101,6 +102,11 @@ def statistics_changed(evidence: Evidence) -> Iterator[Finding]:
                     "module.eval() on every norm after it. If they were re-estimated on purpose, this is the effect.",
                     call=row["call"],
                 )
+
+
+def _moved_by_recording(row: pd.Series) -> bool:
+    """Whether a side was recorded in train mode, which moves the running statistics of the model that it ran."""
+    return bool(row["memory_moved_a"] > 0 or row["memory_moved_b"] > 0)
 
 
 def statistics_unchanged(evidence: Evidence) -> Iterator[Finding]:

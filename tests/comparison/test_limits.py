@@ -163,10 +163,13 @@ def test_a_batch_that_normalizes_itself_has_no_error(n: int, error: float) -> No
 def test_units_belong_to_both_sides() -> None:
     """Fails if one side alone gives the unit, a channel without any has one, or outputs are not measured by the layer."""
     a, b = spread(norm(), "running"), spread(norm(running_var=[9.0, 16.0, 25.0]), "running")
-    own = (LEARNED["running_var"] + 1e-5 + np.array([9.0, 16.0, 25.0]) + 1e-5) / 2
+    own = (LEARNED["running_var"] + np.array([9.0, 16.0, 25.0])) / 2 + 1e-5
     np.testing.assert_allclose(unit(a, b, "running"), np.sqrt(own), rtol=1e-12)
     np.testing.assert_allclose(unit(a, b, "affine"), np.sqrt(own.mean()), rtol=1e-12)
-    flat = replace(a, sd=np.array([0.0, 1.0, np.nan]))
+    wide = replace(a, floor=1e-3)
+    np.testing.assert_array_equal(unit(wide, b, "running"), unit(a, b, "running"))
+    np.testing.assert_array_equal(unit(b, wide, "running"), unit(a, b, "running"))
+    flat = replace(a, sd=np.array([0.0, 1.0, np.nan]), floor=0.0)
     np.testing.assert_array_equal(unit(flat, flat, "pre"), [np.nan, 1.0, np.nan])
     np.testing.assert_allclose(unit(flat, flat, "post"), np.sqrt(0.5), rtol=1e-12)
     none = replace(a, sd=np.full(3, np.nan))

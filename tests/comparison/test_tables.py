@@ -61,26 +61,26 @@ def twin(channel: int) -> dict[str, float]:
         side[name] = {
             "n": n,
             "mean": centre,
-            "sd": math.sqrt(float(np.var(x)) + EPS),
-            "v": float(np.var(x)) + between / n + EPS,
+            "sd": math.sqrt(float(np.var(x))),
+            "v": float(np.var(x)) + between / n,
             "mean_error": math.sqrt(between / n),
             "square_error": math.sqrt(spread / n),
             "post_mean": float(np.mean(y)),
             "post_sd": float(np.std(y)),
             "running_mean": mean,
-            "running_sd": math.sqrt(var + EPS),
+            "running_sd": math.sqrt(var),
             "slope": abs(g) / math.sqrt(var + EPS),
             "fires": float(np.mean(y > 0)),
         }
         side[name]["values"] = x  # type: ignore[assignment]
     a, b = side["a"], side["b"]
-    sigma = math.sqrt((a["sd"] ** 2 + b["sd"] ** 2) / 2)
+    sigma = math.sqrt((a["sd"] ** 2 + b["sd"] ** 2) / 2 + EPS)
     out["pre_shift"] = (b["mean"] - a["mean"]) / sigma
     out["pre_ratio"] = b["sd"] / a["sd"]
     out["pre_gap"] = math.hypot(b["mean"] - a["mean"], b["sd"] - a["sd"]) / sigma
     out["pre_shift_se"] = math.hypot(a["mean_error"], b["mean_error"]) / sigma
     out["pre_ratio_se"] = math.hypot(a["square_error"] / a["v"], b["square_error"] / b["v"]) / 2
-    remembered = math.sqrt((a["running_sd"] ** 2 + b["running_sd"] ** 2) / 2)
+    remembered = math.sqrt((a["running_sd"] ** 2 + b["running_sd"] ** 2) / 2 + EPS)
     out["running_shift"] = (b["running_mean"] - a["running_mean"]) / remembered
     out["running_ratio"] = b["running_sd"] / a["running_sd"]
     out["running_gap"] = (
@@ -146,7 +146,7 @@ def test_the_test_of_the_means_is_welchs(tables):
         squares = [((x := rows_of(s)[:, c]) - x.mean()) ** 2 for s in "ab"]
         each = [q.mean(1) for q in squares]
         v = [
-            rows_of(s)[:, c].var() + rows_of(s)[:, c].mean(1).var(ddof=1) / len(rows_of(s)) + EPS
+            rows_of(s)[:, c].var() + rows_of(s)[:, c].mean(1).var(ddof=1) / len(rows_of(s))
             for s in "ab"
         ]
         errors = [e.std(ddof=1) / math.sqrt(len(e)) / (2 * w) for e, w in zip(each, v, strict=True)]
@@ -180,6 +180,57 @@ def test_exchanging_the_sides_changes_signs_only():
             np.testing.assert_allclose(there[column] * back[column], 1.0, err_msg=column)
         elif column.endswith(("_gap", "_se", "_q", "_w1", "_ks")):
             np.testing.assert_allclose(there[column], back[column], atol=1e-12, err_msg=column)
+
+
+def test_inputs_that_are_the_same_do_not_differ_by_eps():
+    """Fails if eps is added to what enters, or to what is stored, before the sides are compared."""
+    rows, small = rows_of("a"), rows_of("a") * 1e-3
+    for values in (rows, small):
+        a, b = (site(values, "bn", eps=eps, **memory_of(values)) for eps in (1e-5, 1e-3))
+        found = differences(pairs(recording(a), recording(b)))
+        for name in ("pre", "running"):
+            assert found.layers[f"{name}_gap"][0] == 0
+            assert (found.channels[f"{name}_ratio"] == 1).all()
+        assert not found.channels["pre_changed"].any()
+        assert found.layers["post_gap"][0] > 0
+
+
+def test_a_channel_that_hardly_varies_beside_eps_hardly_counts():
+    """Fails if the unit leaves out eps: a millionth of what the norm divides by would be a whole standard deviation."""
+    rows = rows_of("a")
+    a, b = rows.copy(), rows.copy()
+    a[:, 0], b[:, 0] = rows[:, 0] * 1e-12, rows[:, 0] * 3e-12
+    found = differences(pairs(recording(site(a, "bn")), recording(site(b, "bn"))))
+    assert found.channels["pre_gap"][0] < 1e-6
+    assert not found.channels["pre_changed"][0]
+    assert found.channels["pre_ratio"][0] == pytest.approx(3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pools"),
+    [
+        ("layer_norm", lambda x: x.transpose(0, 2, 1).reshape(-1, 1, x.shape[1])),
+        ("rms_norm", lambda x: x.transpose(0, 2, 1).reshape(-1, 1, x.shape[1])),
+        ("group_norm", lambda x: x.reshape(len(x), 1, -1)),
+        ("instance_norm", lambda x: x),
+    ],
+)
+def test_own_statistics_agree_with_their_twin(kind, pools):
+    """Fails if what a norm takes from each sample is not compared, counts eps, or is of another group."""
+    sides = [rows_of("a"), rows_of("a")[::-1] * 2 + 1]
+    found = differences(pairs(*(recording(site(x, "n", kind=kind)) for x in sides))).layers.iloc[0]
+    own = []
+    for x in sides:
+        values = pools(x)  # (samples, groups, values)
+        mean = np.zeros(values.shape[:2]) if kind == "rms_norm" else values.mean(2)
+        own.append((mean.mean(0), ((values - mean[:, :, None]) ** 2).mean(2).mean(0)))
+    (mean_a, var_a), (mean_b, var_b) = own
+    unit = np.sqrt((var_a + var_b) / 2 + EPS)
+    shift, width = (mean_b - mean_a) / unit, (np.sqrt(var_b) - np.sqrt(var_a)) / unit
+    assert found["own_shift"] == pytest.approx(shift.mean(), rel=1e-9, abs=1e-12)
+    assert found["own_ratio"] == pytest.approx(np.exp(np.log(var_b / var_a).mean() / 2), rel=1e-9)
+    assert found["own_gap"] == pytest.approx(math.sqrt((shift**2 + width**2).mean()), rel=1e-9)
+    assert found["change"] >= found["own_gap"]
 
 
 def test_a_recording_against_itself_differs_in_nothing():
