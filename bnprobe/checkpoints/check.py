@@ -15,7 +15,8 @@ from bnprobe.checkpoints.records import records
 from bnprobe.checkpoints.stubs import stubs
 from bnprobe.errors import BadCheckpoint, NoNormLayers
 from bnprobe.models.checkpoint_file import State, load_all, state_of
-from bnprobe.recording import About, Recording
+from bnprobe.models.tensor_kinds import is_number
+from bnprobe.recording import About, Recording, TensorTable
 from bnprobe.recording.names import GATHER
 from bnprobe.recording.terms import TORCH_EPS
 from bnprobe.version import __version__
@@ -62,15 +63,15 @@ def check(
     return report(recording_of(source, arch), config=config)
 
 
-def recording_of(source: Any, arch: str | None = None) -> Recording:
-    """The norms of a checkpoint as a recording without calls."""
+def recording_of(source: Any, arch: str | None = None, tensors: bool = False) -> Recording:
+    """The norms of a checkpoint as a recording without calls; with its other `tensors`, all of which are read then."""
     if isinstance(source, str | Path):
         path = Path(source)
         if arch:
             from bnprobe.checkpoints.architecture import wired  # builds models: seconds of imports
 
             return wired(path, arch)
-        return _recording(load_all(path), path.name, _size(path))
+        return _recording(load_all(path), path.name, _size(path), tensors)
     state = state_of(source) if isinstance(source, Mapping) else {}
     if not state or arch:
         raise BadCheckpoint(
@@ -81,10 +82,10 @@ def recording_of(source: Any, arch: str | None = None) -> Recording:
                 else f", got {type(source).__name__}. Give model.state_dict(), or probe the model: bnprobe.attach."
             )
         )
-    return _recording(state, "a state dict", f"{len(state)} tensors in RAM")
+    return _recording(state, "a state dict", f"{len(state)} tensors in RAM", tensors)
 
 
-def _recording(state: State, name: str, weights: str) -> Recording:
+def _recording(state: State, name: str, weights: str, tensors: bool) -> Recording:
     """Raises NoNormLayers, with what was found instead."""
     empty = stubs(state)
     found = grouped(empty.whole)
@@ -110,7 +111,20 @@ def _recording(state: State, name: str, weights: str) -> Recording:
     if any(layer.neighbours is not None for layer in layers):
         notes.append(GUESSED)
     odd = (*found.odd, *([empty.entry] if empty.names else []))
-    return Recording(about(name, weights, state, notes), layers, not_understood=odd)
+    return Recording(
+        about(name, weights, state, notes),
+        layers,
+        not_understood=odd,
+        tensors=_floats(state) if tensors else None,
+    )
+
+
+def _floats(state: State) -> TensorTable:
+    """The tensors of floats."""
+    # not above: hooks and kernels, which a check does without
+    from bnprobe.probe.integrity.tensor_table import tensor_table
+
+    return tensor_table({name: tensor for name, tensor in state.items() if is_number(tensor)})
 
 
 def about(name: str, weights: str, state: State, notes: list[str]) -> About:

@@ -208,6 +208,16 @@ COLUMNS = (
         "Whether the weights feeding the norm differ in length or bias, where both sides know them.",
         table="layers",
     ),
+    Column(
+        "weights_before_differ",
+        "Whether weights, γ, β or running statistics before the norm differ, as far as both sides recorded them.",
+        table="layers",
+    ),
+    Column(
+        "dropout_before",
+        "Modules between the previous norm and this one that drop values in train mode, by the module tree.",
+        table="layers",
+    ),
     *_of_side("A", "B"),
     *_of_side("B", "A"),
     Column("identical", "Whether every number of both sides is the same to the last bit.", table="layers"),

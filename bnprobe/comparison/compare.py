@@ -67,7 +67,7 @@ def _recording_of(source: Any, side: str) -> Recording:
     if isinstance(source, str | Path | Mapping):
         from bnprobe.checkpoints.check import recording_of  # needs torch, which two recordings do not
 
-        return recording_of(source)
+        return recording_of(source, tensors=True)
     recording = getattr(source, "recording", source)
     if not isinstance(recording, Recording):
         raise BnprobeError(

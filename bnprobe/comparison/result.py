@@ -20,6 +20,7 @@ from bnprobe.comparison import (
 from bnprobe.comparison.page.page import compose
 from bnprobe.comparison.page.sentences import answer
 from bnprobe.comparison.page.to_json import contents
+from bnprobe.comparison.upstream import Upstream
 from bnprobe.errors import CannotCompare, NothingRecorded
 from bnprobe.measures import Column
 from bnprobe.recording import Recording
@@ -28,6 +29,7 @@ from bnprobe.report.nothing_seen import nothing_seen
 from bnprobe.report.numbers import count, listed
 from bnprobe.report.page.blocks import Page
 from bnprobe.rules import COMPARED, judge
+from bnprobe.rules.rule import Evidence
 from bnprobe.rules.settings import Settings
 
 
@@ -80,7 +82,7 @@ class Comparison(Document):
 
     @cached_property
     def _tables(self) -> Differences:
-        return differences(self._pairs)
+        return differences(self._pairs, Upstream.of(self.a, self.b))
 
     @cached_property
     def _page(self) -> Page:
@@ -102,17 +104,23 @@ class Comparison(Document):
         return self._tables.unread
 
     @property
+    def tensors(self) -> pd.DataFrame:
+        """A row per tensor beside the norms that differs or that one side lacks, with its size (root mean square)."""
+        return self._tables.tensors
+
+    @property
     def identical(self) -> bool:
-        """Whether both sides have the same norms with the same numbers, to the last bit."""
-        return bool(self.layers["identical"].all()) and self.unmatched.empty
+        """Whether both sides have the same norms with the same numbers, to the last bit, and no other tensor differs."""
+        return bool(self.layers["identical"].all()) and self.unmatched.empty and self.tensors.empty
 
     @cached_property
     def opens(self) -> DifferenceSite | None:
         """The first place, in the order of the data, where the sides differ by half a standard deviation, or None.
 
-        The threshold is `gap` of the settings.
+        The threshold is `gap` of the settings. None, too, where the sides were trained apart, so that their channels do not
+        correspond.
         """
-        return first_difference(self.layers, self.settings.limits.gap)
+        return None if self._tables.apart else first_difference(self.layers, self.settings.limits.gap)
 
     @cached_property
     def answer(self) -> tuple[str, ...]:
@@ -121,7 +129,16 @@ class Comparison(Document):
 
     @cached_property
     def _judged(self) -> pd.DataFrame:
-        return judge(self._tables, self.settings.limits, COMPARED)
+        tables = self._tables
+        evidence = Evidence(
+            tables.layers,
+            tables.channels,
+            tables.unread,
+            self.settings.limits,
+            tensors=tables.tensors,
+            apart=tables.apart,
+        )
+        return judge(evidence, rules=COMPARED)
 
     @property
     def _columns(self) -> Sequence[Column]:
@@ -133,6 +150,7 @@ class Comparison(Document):
             "layers": self.layers,
             "channels": self.channels,
             "unmatched": self.unmatched,
+            "tensors": self.tensors,
             "findings": self.findings,
         }
 

@@ -66,6 +66,25 @@ def unit(a: Spread, b: Spread, aspect: str) -> Array:
         return np.where(square > 0, np.sqrt(square), np.nan)
 
 
+def distribution_gap(a: Spread, b: Spread) -> float:
+    """Distance of the channels' means and standard deviations as sets, whichever channel has which.
+
+    Each is sorted on both sides, which gives the 2-Wasserstein distance of the two sets, in units of the layer's
+    typical standard deviation; NaN where nothing finite is left.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        square = (a.sd**2 + b.sd**2) / 2 + min(a.floor, b.floor)
+        known = np.isfinite(square) & np.isfinite(a.mean) & np.isfinite(b.mean)
+        typical = float(np.mean(square[known])) if known.any() else float("nan")
+        if not typical > 0:
+            return float("nan")
+        gaps = [
+            np.sort(theirs[known]) - np.sort(mine[known])
+            for mine, theirs in ((a.mean, b.mean), (np.abs(a.sd), np.abs(b.sd)))
+        ]
+        return float(np.sqrt(sum(np.mean(gap**2) for gap in gaps) / typical))
+
+
 def _certain(mean: Array, sd: Array) -> Spread:
     unknown = np.full(mean.shape, np.nan)
     return Spread(mean, sd, np.log(sd), unknown, unknown, unknown)

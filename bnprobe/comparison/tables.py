@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,13 @@ import pandas as pd
 
 from bnprobe.comparison import stored
 from bnprobe.comparison.columns import COLUMNS, LAYER_SIDES, SIDE_BY_SIDE
+from bnprobe.comparison.lineage import trained_apart
 from bnprobe.comparison.pairs import Alone, Pair, Pairs
-from bnprobe.comparison.shapes import distances
 from bnprobe.comparison.per_sample import own_columns
+from bnprobe.comparison.shapes import distances
 from bnprobe.comparison.significance import ROUNDING, mean_test, scale_test
-from bnprobe.comparison.spread import ASPECTS, WITH_DATA, Spread, spread, unit
+from bnprobe.comparison.spread import ASPECTS, WITH_DATA, Spread, distribution_gap, spread, unit
+from bnprobe.comparison.upstream import Upstream
 from bnprobe.measures import Column, activity, call_log, parameters, per_sample, shape
 from bnprobe.measures import glossary as of_one_side
 from bnprobe.measures.shape import median
@@ -29,30 +31,49 @@ SURE = 0.01
 
 @dataclass(frozen=True)
 class Differences:
-    """What the rules and the page read. `unread` names sites that only one side has, and why."""
+    """What the rules and the page read.
+
+    `unread` names sites that only one side has, and why; `tensors` what differs beside the norms. `apart` holds the
+    correlations across channels where these say that the channels of the sides do not correspond, else nothing.
+    """
 
     layers: pd.DataFrame
     channels: pd.DataFrame
     unread: pd.DataFrame
-
-    @property
-    def preprocessing(self) -> pd.DataFrame:
-        """No mistake of the inputs is looked for here: a comparison says how the inputs of both sides differ."""
-        return pd.DataFrame()
+    tensors: pd.DataFrame
+    apart: Mapping[str, float]
 
 
-def differences(found: Pairs) -> Differences:
+def differences(found: Pairs, upstream: Upstream | None = None) -> Differences:
     """Compare everything common, once."""
+    upstream = upstream or Upstream()
+    apart = trained_apart(found.common)
     parts = [_channels(pair) for pair in found.common]
+    if apart:
+        parts = [_unpaired(part) for part in parts]
     for aspect in WITH_DATA:
         _adjust(parts, aspect)
-    rows = [_layer(pair, channels) for pair, channels in zip(found.common, parts, strict=True)]
+    rows = [
+        {**_layer(pair, channels, bool(apart)), **facts}
+        for pair, channels, facts in zip(found.common, parts, upstream.facts(found.common), strict=True)
+    ]
     channels = [pd.DataFrame(part) for part in parts]
     return Differences(
         pd.DataFrame(rows),
         pd.concat(channels, ignore_index=True) if channels else pd.DataFrame(),
         pd.DataFrame(found.alone, columns=list(Alone._fields)),
+        upstream.tensors,
+        apart,
     )
+
+
+def _unpaired(part: dict[str, Any]) -> dict[str, Any]:
+    """A layer whose channels do not correspond: no difference of one channel to another of its number."""
+    paired = ("_shift", "_ratio", "_gap", "_se", "_q", "_w1", "_ks", "_change")
+    return {
+        name: np.full_like(values, np.nan) if name.endswith(paired) else values
+        for name, values in part.items()
+    }
 
 
 def glossary() -> tuple[Column, ...]:
@@ -153,8 +174,13 @@ def _adjust(parts: list[dict[str, Any]], aspect: str) -> None:
         part[f"{aspect}_changed"] = (part[names[0]] < SURE) | (part[names[1]] < SURE)
 
 
-def _layer(pair: Pair, channels: dict[str, Any]) -> dict[str, Any]:
-    gaps = {f"{aspect}_gap": _root_mean_square(channels[f"{aspect}_gap"]) for aspect in ASPECTS}
+def _layer(pair: Pair, channels: dict[str, Any], apart: bool) -> dict[str, Any]:
+    gaps = {
+        f"{aspect}_gap": distribution_gap(spread(pair.a, aspect), spread(pair.b, aspect))
+        if apart
+        else _root_mean_square(channels[f"{aspect}_gap"])
+        for aspect in ASPECTS
+    }
     own = own_columns(pair)
     known = [gap for gap in (*gaps.values(), own["own_gap"]) if not np.isnan(gap)]
     a, b = channels["fires_a"], channels["fires_b"]
@@ -169,7 +195,7 @@ def _layer(pair: Pair, channels: dict[str, Any]) -> dict[str, Any]:
         **{f"{aspect}_changed_share": _share(channels, aspect) for aspect in WITH_DATA},
         "pre_w1_median": median(channels["pre_w1"]),
         "fires_change_mean": _mean(np.abs(channels["fires_change"])),
-        "went_silent": int(np.sum((a > 0) & (b == 0))),
+        "went_silent": 0 if apart else int(np.sum((a > 0) & (b == 0))),
         "filters_differ": pair.filters_differ,
         "identical": pair.identical,
         **_both(_facts(pair.a), _facts(pair.b), LAYER_SIDES),

@@ -23,11 +23,13 @@ from bnprobe.probe.functional_calls import Unhooked
 from bnprobe.probe.hooks import register
 from bnprobe.probe.integrity.expected_changes import ExpectedChanges
 from bnprobe.probe.integrity.fingerprint import Fingerprint
+from bnprobe.probe.integrity.tensor_table import tensor_table
 from bnprobe.probe.labels import Labels, labels_of
 from bnprobe.probe.notes import LATE_BACKWARD, notes
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.survey.compiled import Eager
 from bnprobe.probe.survey.detect_by_output import Proposal, look
+from bnprobe.probe.survey.dropout import dropouts
 from bnprobe.probe.survey.survey import ModelSurvey, survey_of
 from bnprobe.recording import Recording
 from bnprobe.recording.integrity import IntegrityReport
@@ -117,6 +119,8 @@ class Probe:
         # the survey holds the model, and is not kept
         self._model = ref(survey.model)
         self._fingerprint = Fingerprint.of(survey.tree)
+        self._tensors = tensor_table(survey.parameters(), self._fingerprint.of_parameters())
+        self._dropouts = dropouts(survey)
         self._expected = ExpectedChanges(survey.layer_names())
         self._expected.look(survey.tree)
         self._classes = {name: type(module).__name__ for name, module in survey.layers.items()}
@@ -261,4 +265,6 @@ class Probe:
             ),
             never_called=tuple(name for name in self._classes if name not in reached),
             folded=self._folded,
+            tensors=self._tensors,
+            dropouts=self._dropouts,
         )

@@ -16,6 +16,7 @@ from bnprobe.recording.names import (
     site_name,
 )
 from bnprobe.recording.recording import HasRecording, Recording, load
+from bnprobe.recording.tensors import Dropout, TensorTable
 
 __all__ = [
     "BATCH",
@@ -28,6 +29,7 @@ __all__ = [
     "WEIGHTS_ONLY",
     "About",
     "CallLog",
+    "Dropout",
     "GradientRecord",
     "HasRecording",
     "LayerRecord",
@@ -35,6 +37,7 @@ __all__ = [
     "Normalize",
     "ProducerRecord",
     "Recording",
+    "TensorTable",
     "is_recording",
     "load",
     "site_name",

@@ -17,6 +17,7 @@ from bnprobe.recording.about import About
 from bnprobe.recording.codec import AGAIN, decode, encode
 from bnprobe.recording.integrity import IntegrityReport
 from bnprobe.recording.layer_record import HISTOGRAMS_LOST, LayerRecord, loses_histograms
+from bnprobe.recording.tensors import Dropout, TensorTable
 from bnprobe.recording.validation import violations
 
 SHOWN = 10
@@ -37,6 +38,8 @@ class Recording:
         not_understood: Modules that look like norms but were not recognized; see `register_norm`.
         never_called: Paths of norms that no forward pass reached.
         folded: Paths where a norm was folded into the convolution before it.
+        tensors: Checksum and size of every tensor of floats as they were when the probe was attached; None in old files.
+        dropouts: Modules that drop values in train mode.
         integrity: What differs in the model between `attach` and `detach`; None before `detach`.
 
     Example:
@@ -54,6 +57,8 @@ class Recording:
     never_called: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
     integrity: IntegrityReport | None = None
+    tensors: TensorTable | None = None
+    dropouts: tuple[Dropout, ...] = ()
 
     def __repr__(self) -> str:
         norms = {record.layer: record.n_channels for record in self.layers}
@@ -127,6 +132,8 @@ class Recording:
             ),
             folded=tuple(sorted({*self.folded, *other.folded})),
             integrity=None if self.integrity is None else self.integrity.merge(other.integrity),
+            tensors=self.tensors or other.tensors,
+            dropouts=self.dropouts or other.dropouts,
         )
 
     def save(self, path: str | Path) -> Path:

@@ -10,7 +10,8 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `weights`: what the vectors say alone; needs no data, so it serves `check`;
 - `structure`: what stands around a norm: shared, redundant, folded away;
 - `gradient`: what backward passes did;
-- `comparison`: two recordings.
+- `comparison`, `compared_weights` and `compared_model`: two recordings, by what passed through them, by what their norms
+  store, and as wholes.
 
 A rule needs its page in `docs/` and, if it has thresholds, their names in `thresholds`. `rule` has its form,
 `remedies` lines of code that several recommend, `merge_runs` and `wording` what several say; `settings` and
@@ -22,6 +23,8 @@ from __future__ import annotations
 import pandas as pd
 
 from bnprobe.rules import (
+    compared_model,
+    compared_weights,
     comparison,
     frozen_parts,
     gradient,
@@ -51,15 +54,20 @@ RULES: tuple[Rule, ...] = (
 )
 """The rule book, in the order in which findings of one severity are shown."""
 
-COMPARED: tuple[Rule, ...] = comparison.RULES
+COMPARED: tuple[Rule, ...] = (*compared_model.RULES, *compared_weights.RULES, *comparison.RULES)
 """The rules about two recordings, which read the tables of a comparison."""
 
 COLUMNS = ("severity", "rule", "layer", "channels", "says", "because", "do", "source", "call")
 
 
-def judge(measured: Measured, limits: Limits = DEFAULT, rules: tuple[Rule, ...] = RULES) -> pd.DataFrame:
-    """Every finding of these rules, the most severe first; a row per finding, with the columns of the contract."""
-    evidence = Evidence.of(measured, limits)
+def judge(
+    measured: Measured | Evidence, limits: Limits = DEFAULT, rules: tuple[Rule, ...] = RULES
+) -> pd.DataFrame:
+    """Every finding of these rules, the most severe first; a row per finding, with the columns of the contract.
+
+    Evidence comes with its own limits.
+    """
+    evidence = measured if isinstance(measured, Evidence) else Evidence.of(measured, limits)
     rows = [
         {**vars(finding), "do": in_words(finding.do), "rule": rule.id, "source": rule.source}
         for rule in rules

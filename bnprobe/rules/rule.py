@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, Self
@@ -34,13 +34,19 @@ class Measured(Protocol):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a rule may look at: the tables of a report, and the thresholds."""
+    """What a rule may look at: the tables of a report or of a comparison, and the thresholds.
+
+    Of a comparison `tensors` are those that differ beside the norms, and `apart` the correlations across channels where
+    channels do not correspond.
+    """
 
     layers: pd.DataFrame
     channels: pd.DataFrame
     unread: pd.DataFrame
     limits: Limits = DEFAULT
     preprocessing: pd.DataFrame = field(default_factory=pd.DataFrame)
+    tensors: pd.DataFrame = field(default_factory=pd.DataFrame)
+    apart: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, measured: Measured, limits: Limits = DEFAULT) -> Self:

@@ -81,6 +81,9 @@ class Limits:
     gap_of_frozen: float = 0.1
     """Distance of running statistics under the very same γ and β, in standard deviations, from which it is a warning."""
 
+    tensor_scale: float = 10.0
+    """Factor between the sizes of a tensor on two sides, up or down, that training on does not make."""
+
     fired: float = 1e-3
     """Share of positive outputs from which a channel counts as active before it stopped being positive."""
 

@@ -145,10 +145,7 @@ def test_the_test_of_the_means_is_welchs(tables):
     for c in range(3):
         squares = [((x := rows_of(s)[:, c]) - x.mean()) ** 2 for s in "ab"]
         each = [q.mean(1) for q in squares]
-        v = [
-            rows_of(s)[:, c].var() + rows_of(s)[:, c].mean(1).var(ddof=1) / len(rows_of(s))
-            for s in "ab"
-        ]
+        v = [rows_of(s)[:, c].var() + rows_of(s)[:, c].mean(1).var(ddof=1) / len(rows_of(s)) for s in "ab"]
         errors = [e.std(ddof=1) / math.sqrt(len(e)) / (2 * w) for e, w in zip(each, v, strict=True)]
         z = (math.log(v[1]) - math.log(v[0])) / 2 / math.hypot(*errors)
         df = math.hypot(*errors) ** 4 / sum(e**4 / (len(s) - 1) for e, s in zip(errors, each, strict=True))

@@ -10,20 +10,22 @@ import pytest
 from measures.sites import recording, running_stats_of, site, some_rows
 
 import bnprobe
-from bnprobe.recording import LayerRecord
+from bnprobe.recording import LayerRecord, Recording, TensorTable
 from bnprobe.rules import COMPARED
 
 ROWS = some_rows(n=40)
 STATISTICS = running_stats_of(ROWS)
 GAMMA, BETA = [0.7, 0.5, 0.4], [0.1, 0.2, 0.3]
+PLUS_ONE = [1.7, 1.5, 1.4]
 
 
 def norm(layer: str = "bn", rows: np.ndarray = ROWS, **changes: object) -> LayerRecord:
     return site(rows, layer, **{"gamma": GAMMA, "beta": BETA, **STATISTICS, **changes})
 
 
-def found(a: list[LayerRecord], b: list[LayerRecord], rule: str) -> pd.DataFrame:
-    findings = bnprobe.compare(recording(*a), recording(*b)).findings
+def found(a: list[LayerRecord] | Recording, b: list[LayerRecord] | Recording, rule: str) -> pd.DataFrame:
+    sides = (side if isinstance(side, Recording) else recording(*side) for side in (a, b))
+    findings = bnprobe.compare(*sides).findings
     return findings[findings["rule"] == rule].reset_index(drop=True)
 
 
@@ -33,7 +35,36 @@ def holes() -> np.ndarray:
     return rows
 
 
+def beside(name: str, size: float) -> Recording:
+    """A norm, and a tensor beside it."""
+    table = TensorTable(
+        (name, "z"), ("float32",) * 2, ("3",) * 2, np.array([size, 0.0]), np.array([size, 2.0])
+    )
+    return replace(recording(norm()), tensors=table)
+
+
+def of_one_training(seed: int) -> list[LayerRecord]:
+    """Two norms whose vectors are drawn for this seed, channel by channel."""
+    rng = np.random.default_rng(seed)
+    rows = some_rows(n=40, n_channels=60)
+    stored = running_stats_of(rows)
+    return [
+        site(
+            rows,
+            layer,
+            gamma=rng.uniform(0.5, 1.5, 60),
+            beta=rng.normal(size=60),
+            running_mean=rng.normal(size=60),
+            running_var=stored["running_var"].mean() * rng.uniform(0.5, 2, 60),
+        )
+        for layer in ("a", "b")
+    ]
+
+
 CASES = {
+    "channels-unrelated": (of_one_training(1), of_one_training(2), "info"),
+    "tensors-differ": (beside("m.scale", 1.0), beside("m.scale", 1e-6), "warning"),
+    "tensors-unmatched": (beside("m.gamma", 1.0), beside("m.weight", 1.0), "warning"),
     "inputs-differ": ([norm()], [norm(rows=ROWS * 2 + 3)], "warning"),
     "modes-disagree": (
         [norm(running_mean=STATISTICS["running_mean"] + 2 * np.sqrt(STATISTICS["running_var"]))],
@@ -48,6 +79,7 @@ CASES = {
     "channels-silenced": ([norm()], [norm(beta=[0.1, 0.2, -9.0])], "warning"),
     "became-nonfinite": ([norm()], [norm(rows=holes())], "critical"),
     "norm-replaced": ([norm()], [norm(eps=1e-3)], "warning"),
+    "changed-alike": ([norm(), norm("next")], [norm(gamma=PLUS_ONE), norm("next", gamma=PLUS_ONE)], "warning"),
     "layers-unmatched": ([norm(), norm("more")], [norm()], "info"),
 }  # fmt: skip
 

@@ -147,8 +147,12 @@ def _network(tables: Differences) -> Figure:
 def _most_changed(found: Pairs, tables: Differences) -> Section:
     order = tables.layers["change"].sort_values(ascending=False, kind="stable", na_position="last").index
     changed = [int(i) for i in order if tables.layers["change"][i] > 0][:MOST_LAYERS]
+    if tables.apart:
+        changed = []
     words = (
-        f"{_how_many(len(changed), len(tables.layers))} All of them are in comparison.layers."
+        "The channels of A and B do not correspond, so no layer is shown channel by channel."
+        if tables.apart
+        else f"{_how_many(len(changed), len(tables.layers))} All of them are in comparison.layers."
         if changed
         else "No norm changed."
         if tables.layers["identical"].all()

@@ -14,6 +14,7 @@ from bnprobe.comparison import (
     first_difference,
     what,
 )
+from bnprobe.comparison.page.beside import norms_alike, of_tensors, trained_apart
 from bnprobe.comparison.page.broken import broken
 from bnprobe.comparison.significance import ROUNDING
 from bnprobe.recording import Recording
@@ -33,18 +34,26 @@ def answer(
     """What changed, in a few sentences, the most important one first."""
     layers = tables.layers
     about, unit = what(layers, tables.channels), _unit(a, b)
+    tensors = tables.tensors
+    beside = norms_alike(a, tensors, about.n_sites) if len(tensors) else ""
     if about.n_identical == about.n_sites:
         alone = " Norms that exist on one side only are listed below." if len(tables.unread) else ""
-        return [
-            f"Nothing changed: {_of(about.n_sites)} same numbers on both sides, to the last bit.{alone}",
-        ]
+        same = f"Nothing changed: {_of(about.n_sites)} same numbers on both sides, to the last bit."
+        return [f"{beside or same}{alone}", *filter(None, [worst_finding(findings)])]
     wrong = broken(layers)
+    if tables.apart:
+        where = trained_apart(tables.apart)
+    else:
+        where = "" if wrong and _agrees(layers) else _where(layers, about, limits, unit, beside)
     sentences = [
         *wrong,
-        "" if wrong and _agrees(layers) else _where(layers, about, limits, unit),
-        _kind(a, b, about),
+        where,
+        *shared_changes(findings),
+        _kind(a, b, about, tables),
+        f"Beside the norms, {of_tensors(a, tensors)}" if len(tensors) else "",
         *_significant(tables),
         *_stored(layers, about),
+        *_own(layers),
         worst_finding(findings),
     ]
     return [sentence for sentence in [*sentences, *_cautions(a, b, tables)] if sentence]
@@ -59,14 +68,14 @@ def _of(n: int) -> str:
     return "the only common norm holds the" if n == 1 else f"all {n:,} common norms hold the"
 
 
-def _where(layers: pd.DataFrame, about: What, limits: Limits, unit: str) -> str:
+def _where(layers: pd.DataFrame, about: What, limits: Limits, unit: str, beside: str) -> str:
     """From where on the two differ, where they differ by the limit, and where most."""
     known = list(difference_sites(layers))
     if not known:
         return "Nothing could be compared: the sides store different things, and at most one of them was run on data."
     first = next((place for place in known if place.gap > ROUNDING), None)
     if first is None:
-        return _unmeasured(layers, about, known[0].aspect)
+        return _unmeasured(layers, about, known[0].aspect, beside)
     # of the same images no choice of images makes a difference
     certain = first if about.same_inputs else first_beyond_noise(layers)
     largest = max(known, key=lambda place: place.gap)
@@ -79,14 +88,16 @@ def _where(layers: pd.DataFrame, about: What, limits: Limits, unit: str) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _unmeasured(layers: pd.DataFrame, about: What, aspect: str) -> str:
-    """That no difference of a norm is more than rounding, and what differs all the same."""
+def _unmeasured(layers: pd.DataFrame, about: What, aspect: str, beside: str) -> str:
+    """That no difference of a norm is more than rounding, and what differs all the same: `beside` in words."""
     only = layers[layers["filters_differ"]]
     if len(only):
         return (
             f"The norms are the same, but the weights feeding {count(len(only), 'norm')} differ, first those feeding "
             f"{named(only.iloc[0])}."
         )
+    if about.same_weights and aspect in STORED and beside:
+        return beside
     if about.same_weights and aspect in STORED:
         agree = (
             "the only common norm agrees"
@@ -149,10 +160,15 @@ def _gap(place: DifferenceSite) -> str:
     return f"{number(place.gap, 2)} standard deviations{of_layer}"
 
 
-def _kind(a: Recording, b: Recording, about: What) -> str:
+def shared_changes(findings: pd.DataFrame) -> list[str]:
+    """Changes that norms have in common: the first thing to know of vectors that differ."""
+    return [str(says) for says in findings.loc[findings["rule"] == "changed-alike", "says"]]
+
+
+def _kind(a: Recording, b: Recording, about: What, tables: Differences) -> str:
     """What is compared, as far as the numbers tell."""
     feeding = f" The weights feeding {count(about.n_filters, 'norm')} differ." if about.n_filters else ""
-    return f"{_weights(about)}.{feeding} {_inputs(a, b, about)}."
+    return f"{_weights(about)}.{feeding} {_inputs(a, b, about, tables)}."
 
 
 def _weights(about: What) -> str:
@@ -169,7 +185,7 @@ def _in(n: int, about: What) -> str:
     return "in the only common norm" if about.n_sites == 1 else f"in {n:,} of {about.n_sites:,} norms"
 
 
-def _inputs(a: Recording, b: Recording, about: What) -> str:
+def _inputs(a: Recording, b: Recording, about: What, tables: Differences) -> str:
     unit = _unit(a, b)
     if about.same_inputs is None:
         empty = [name for name, side in (("A", a), ("B", b)) if side.weights_only]
@@ -185,7 +201,19 @@ def _inputs(a: Recording, b: Recording, about: What) -> str:
     )
     if about.same_inputs:
         return f"The first norm received the same inputs, so both sides saw the same {unit}s{modes}"
-    return f"The first norm received different inputs, so the {unit}s or the weights feeding it differ{modes}"
+    return f"The first norm received different inputs{_why(tables, unit)}{modes}"
+
+
+def _why(tables: Differences, unit: str) -> str:
+    """Why the inputs of the first norm differ, as far as it is known."""
+    first = tables.layers.iloc[0]
+    if first["weights_before_differ"]:
+        return ": the weights before it differ, as between two states of one training"
+    if {first["normalized_by_a"], first["normalized_by_b"]} == {"running", "batch"} and first[
+        "dropout_before"
+    ]:
+        return f": in train mode {first['dropout_before']} drops values before it"
+    return f", so the {unit}s or the weights feeding it differ"
 
 
 def _significant(tables: Differences) -> list[str]:
@@ -228,6 +256,22 @@ def _stored(layers: pd.DataFrame, about: What) -> list[str]:
             most = layers.iloc[int(layers[column].argmax())]
             sentences.append(words.format(named(most), number(float(most[column]), 2)))
     return sentences
+
+
+def _own(layers: pd.DataFrame) -> list[str]:
+    """Where what norms take from each sample changed most."""
+    if not layers["own_gap"].max() > ROUNDING:
+        return []
+    most = layers.iloc[int(layers["own_gap"].argmax())]
+    shift = (
+        ""
+        if abs(most["own_shift"]) < 0.01
+        else f", and its mean moved by {number(float(most['own_shift']), 2)} of that"
+    )
+    return [
+        f"Of the statistics that norms take from each sample, those of {named(most)} changed most: its standard deviation "
+        f"in B is {number(float(most['own_ratio']), 2)} times that in A{shift}."
+    ]
 
 
 def _cautions(a: Recording, b: Recording, tables: Differences) -> list[str]:

@@ -24,7 +24,7 @@ def digests(tensors: Iterable[Tensor]) -> list[Digest]:
     """One per tensor: equal if every bit is, and different otherwise, except by a chance of one in four billion."""
     found: list[tuple[Tensor, int | Tensor]] = []
     for tensor in tensors:
-        local = _local(tensor)
+        local = readable(tensor)
         found.append((tensor, 0 if local is None else _checksum(local)))
     on_device = [sums for _, sums in found if isinstance(sums, Tensor)]
     fetched = iter(_fetched(on_device))
@@ -40,7 +40,7 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
         return ()
 
 
-def _local(tensor: Tensor) -> Tensor | None:
+def readable(tensor: Tensor) -> Tensor | None:
     """The part of a tensor that this process holds; None if there is nothing to read."""
     tensor = getattr(tensor, "_local_tensor", tensor)
     if type(tensor) not in (Tensor, torch.nn.Parameter, torch.nn.Buffer) or tensor.is_meta:

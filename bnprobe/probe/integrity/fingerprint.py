@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bnprobe.norms import ModuleTree
-from bnprobe.probe.integrity.checksums import digests
+from bnprobe.probe.integrity.checksums import Digest, digests
 from bnprobe.probe.tensors import is_lazy
 from bnprobe.recording.integrity import Change, IntegrityReport
 
@@ -50,6 +50,10 @@ class Fingerprint:
         }
         n_bytes = sum(map(_size, (*parameters.values(), *buffers.values())))
         return cls(states, n_bytes, time.perf_counter() - started)
+
+    def of_parameters(self) -> list[Digest]:
+        """The digests of the parameters, in their order."""
+        return [state[0] for state in self.states["parameters"].values() if isinstance(state, tuple)]
 
     def compare(self, after: Fingerprint, reason_for: ReasonFor) -> IntegrityReport:
         """The differences to `after`."""

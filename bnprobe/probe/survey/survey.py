@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bnprobe.norms import ModuleTree, folded_away, is_norm
 from bnprobe.probe.survey.compiled import runs_compiled
@@ -46,6 +46,10 @@ class ModelSurvey:
     def named(self) -> Iterator[tuple[str, nn.Module]]:
         """Every module by its path in a recording."""
         return ((shown(path), module) for path, module in self.tree.modules.items())
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Every parameter by its path in a recording."""
+        return {shown(path): tensor for path, tensor in self.tree.parameters().items()}
 
     def layer_names(self) -> dict[str, str]:
         """The paths of `layers` in a recording by the path that torch gives their module."""

@@ -1,0 +1,232 @@
+"""Rules about two recordings by what they store: vectors, tensors and settings that differ where they should not.
+
+They read the tables of a comparison, in which a column of each side ends in _a or _b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.recording.names import WEIGHTS_ONLY
+from bnprobe.rules.common_change import common_changes
+from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.rules.wording import count, in_all, kind_words
+
+
+def statistics_changed(evidence: Evidence) -> Iterator[Finding]:
+    """Running statistics that changed in a layer whose gamma and beta did not."""
+    together = _in_common(evidence)
+    if not _differ(evidence.channels, "gamma", "beta") and not _weights_differ(evidence):
+        for row, channels in evidence.sites:
+            if (
+                _differ(channels, "running_mean", "running_var")
+                and _stored(channels)
+                and not _reset(channels, "a")
+                and not _reset(channels, "b")
+                and row["running_gap"] > 0
+                and not _moved_by_recording(row)
+                and row["layer"] not in together
+            ):
+                gap = row["running_gap"]
+                yield Finding(
+                    "warning" if gap >= evidence.limits.gap_of_frozen else "info",
+                    row["layer"],
+                    "The running statistics changed, although γ and β did not change anywhere in the network.",
+                    f"running_mean and running_var are {gap:.2g} σ apart (threshold {evidence.limits.gap_of_frozen:g}); "
+                    f"γ and β are the same to the last bit in all layers{_counted(row)}.",
+                    "If the norms were meant to be frozen: model.train() puts them back into train mode, so call "
+                    "module.eval() on every norm after it. If they were re-estimated on purpose, this is the effect.",
+                    call=row["call"],
+                )
+
+
+def _moved_by_recording(row: pd.Series) -> bool:
+    """Whether a side was recorded in train mode, which moves the running statistics of the model that it ran."""
+    return bool(row["memory_moved_a"] > 0 or row["memory_moved_b"] > 0)
+
+
+def statistics_unchanged(evidence: Evidence) -> Iterator[Finding]:
+    """Trained gamma and beta over running statistics that are the same to the last bit."""
+    together = _in_common(evidence)
+    for row, channels in evidence.sites:
+        if (
+            not _stored(channels)
+            or _differ(channels, "running_mean", "running_var")
+            or row["layer"] in together
+        ):
+            continue
+        if _differ(channels, "gamma", "beta") and row["affine_gap"] > 1e-3:
+            yield Finding(
+                "warning",
+                row["layer"],
+                "γ and β changed, but the running statistics did not.",
+                f"γ and β are {row['affine_gap']:.2g} of their own scale apart, while running_mean and running_var are the "
+                f"same to the last bit{_counted(row)}.",
+                "Weights that were averaged (EMA, SWA) or fine-tuned need running statistics of their own: "
+                "torch.optim.swa_utils.update_bn(loader, model), or a pass over training data in train mode.",
+                call=row["call"],
+            )
+
+
+_RECOVER = (
+    "Load a checkpoint that includes the buffers (strict=True), or re-estimate them: model.train(), a pass over training "
+    "data under torch.no_grad(), model.eval()."
+)
+
+
+_NEW = "Nothing, if B is the newer state. If A is: load A's buffers again, or take B's."
+
+
+def statistics_lost(evidence: Evidence) -> Iterator[Finding]:
+    """Running statistics that one side has and the other has not: critical where B lost them, a note where A lacked them."""
+    for row, channels in evidence.sites:
+        for without, other, severity, says in (
+            ("B", "A", "critical", "The running statistics were lost from A to B:"),
+            ("A", "B", "info", "The running statistics are new in B:"),
+        ):
+            mine, theirs = without.lower(), other.lower()
+            if "running_var" in row[f"missing_{mine}"] and row[f"kind_{mine}"] in (
+                row[f"kind_{theirs}"],
+                "unknown_norm",
+            ):
+                fact = f"{says} {without} does not store them."
+                because = (
+                    f"{other} stores running_mean and running_var of {count(len(channels), 'channel')}, {without} does not "
+                    "store them."
+                )
+            elif (
+                _stored(channels)
+                and _differ(channels, "running_mean", "running_var")
+                and _reset(channels, mine)
+            ):
+                fact = f"{says} {without} has their initial values."
+                because = (
+                    f"in {without}, running_mean is 0 and running_var is 1 {in_all(channels)}, in {other} they are "
+                    f"not{_counted(row)}."
+                )
+            else:
+                continue
+            yield Finding(
+                severity,
+                row["layer"],
+                fact,
+                because,
+                _RECOVER if severity == "critical" else _NEW,
+                call=row["call"],
+            )
+
+
+def settings_differ(evidence: Evidence) -> Iterator[Finding]:
+    """Another eps or kind of norm under the same name."""
+    for row, _ in evidence.sites:
+        facts = [*_other_settings(row), *_missing_vectors(row)]
+        if facts:
+            yield Finding(
+                "warning",
+                row["layer"],
+                "A and B do not have the same norm here.",
+                f"{'; '.join(facts)}.{_effect(row)}",
+                "If B was converted from A, set eps to A's, module.eps = value; frameworks differ in their defaults (1e-3, "
+                "1e-5). Where a vector is missing, load with strict=True.",
+                call=row["call"],
+            )
+
+
+def has_other_settings(row: pd.Series) -> bool:
+    """Whether eps, the kind or the vectors of the norm at a site are others on the other side."""
+    return bool(_other_settings(row) or _missing_vectors(row))
+
+
+def _other_settings(row: pd.Series) -> list[str]:
+    stored = WEIGHTS_ONLY not in (row["mode_a"], row["mode_b"])
+    known = "unknown_norm" not in (row["kind_a"], row["kind_b"])
+    facts = [f"eps is {row['eps_a']:g} in A and {row['eps_b']:g} in B"] * bool(
+        stored and row["eps_a"] != row["eps_b"]
+    )
+    return facts + [
+        f"A is {kind_words(row['kind_a'], article=True)}, B {kind_words(row['kind_b'], article=True)}"
+    ] * bool(known and row["kind_a"] != row["kind_b"])
+
+
+def _missing_vectors(row: pd.Series) -> list[str]:
+    return [
+        f"only {there} stores {name}"
+        for name in ("γ", "β")
+        for there, missing in (("A", row["missing_b"]), ("B", row["missing_a"]))
+        if name in missing.split(", ")
+    ]
+
+
+def _effect(row: pd.Series) -> str:
+    """How much that changes at the output, where the inputs are the same."""
+    if not (row["pre_gap"] == 0 and row["post_gap"] > 0):
+        return ""
+    return f" The same inputs give outputs {row['post_gap']:.2g} of the layer's standard deviations apart."
+
+
+def _differ(channels: pd.DataFrame, *names: str) -> bool:
+    """Whether a vector differs at all between the sides; NaN is the same as NaN."""
+    pairs = [(channels[f"{name}_a"], channels[f"{name}_b"]) for name in names]
+    return any(bool((~((a == b) | (a.isna() & b.isna()))).any()) for a, b in pairs)
+
+
+def _weights_differ(evidence: Evidence) -> bool:
+    """Whether something other than the statistics must differ: a norm that one side does not have."""
+    return bool(len(evidence.unread) or evidence.channels["gamma_a"].isna().all())
+
+
+def _stored(channels: pd.DataFrame) -> bool:
+    return bool(channels[["running_var_a", "running_var_b"]].notna().any().all())
+
+
+def _reset(channels: pd.DataFrame, side: str) -> bool:
+    return bool(((channels[f"running_mean_{side}"] == 0) & (channels[f"running_var_{side}"] == 1)).all())
+
+
+def _counted(row: pd.Series) -> str:
+    a, b = row["n_batches_tracked_a"], row["n_batches_tracked_b"]
+    return (
+        ""
+        if np.isnan(a) or np.isnan(b) or a == b
+        else f" (num_batches_tracked went from {a:,.0f} to {b:,.0f})"
+    )
+
+
+def _in_common(evidence: Evidence) -> set[str]:
+    """Norms whose vectors changed as those of others did, which has a finding of its own."""
+    return {layer for change in common_changes(evidence) for layer in change.layers}
+
+
+RULES = (
+    Rule(
+        "statistics-lost",
+        "Does B still have the running statistics of A?",
+        "https://github.com/pytorch/pytorch/issues/110361, https://github.com/timgaripov/swa/issues/8",
+        "running statistics in B with any mean other than 0 or variance other than 1; none in A",
+        statistics_lost,
+    ),
+    Rule(
+        "norm-replaced",
+        "Is it the same norm with the same eps on both sides?",
+        "https://github.com/Xilinx/brevitas/issues/388, https://github.com/mapillary/inplace_abn/issues/130",
+        "the same kind and eps; a file of weights does not hold eps",
+        settings_differ,
+    ),
+    Rule(
+        "statistics-outdated",
+        "Were the running statistics updated along with γ and β?",
+        "Izmailov et al. 2018, arXiv:1803.05407; https://github.com/timgaripov/swa/issues/8",
+        "any difference in the running statistics, or none in γ and β",
+        statistics_unchanged,
+    ),
+    Rule(
+        "frozen-statistics-moved",
+        "Did the running statistics stay the same where γ and β did?",
+        "https://github.com/pytorch/pytorch/issues/86590, https://github.com/pgniewko/gt-pyg/issues/112",
+        "any difference in any γ or β, or the same running statistics",
+        statistics_changed,
+    ),
+)
