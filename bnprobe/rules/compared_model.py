@@ -160,8 +160,8 @@ def tensors_unmatched(evidence: Evidence) -> Iterator[Finding]:
             f"Tensors of one shape in the same modules have other names: {words}.",
             f"{len(renamed)}: {'; '.join(f'{a} and {b}' for a, b in renamed[:MOST_NAMED])}"
             + (f"; and {len(renamed) - MOST_NAMED} more." if len(renamed) > MOST_NAMED else "."),
-            "With strict=False a loader that does not know both names leaves these tensors at their initial values without a "
-            "word. Rename the keys before loading, and load with strict=True.",
+            "With strict=False a loader that does not know both names leaves these tensors at their initial values, without "
+            "a word. Rename the keys before loading, and load with strict=True.",
         )
     done = {name for pair in renamed for name in pair}
     for side, found in only.items():

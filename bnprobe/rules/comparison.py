@@ -161,11 +161,11 @@ def _dropout(evidence: Evidence) -> Finding | None:
             "warning",
             row["layer"],
             "Dropout before this norm makes its inputs vary more in train mode than in eval mode.",
-            f"their typical std in train mode is {np.nanmedian(wider):.2g} times that in eval mode (in "
-            f"{(wider > 1).mean():.0%} of the channels it is larger), their means are {shift:.2g} σ apart; by the module tree, "
+            f"their typical std in train mode is {np.nanmedian(wider):.2g} times that in eval mode (larger in "
+            f"{(wider > 1).mean():.0%} of the channels), their means are {shift:.2g} σ apart; by the module tree, "
             f"{' and '.join(names)} {'comes' if len(names) == 1 else 'come'} before it.",
-            "The running variance is that of train mode, so in eval mode outputs vary too little. Move the dropout after the "
-            "last norm before the next training. Without training again: re-estimate the running statistics on training "
+            "The running variance is that of train mode, so in eval mode outputs vary too little. Move the dropout after "
+            "the last norm before the next training. Without training again: re-estimate the running statistics on training "
             "data, with dropout in eval mode and the norms in train mode, and compare accuracies.",
             call=row["call"],
         )
