@@ -59,12 +59,12 @@ class IntegrityReport:
     def says(self) -> str:
         """The result in one or two sentences."""
         compared = (
-            f"Before and after the probe, {self.n_parameters} parameters and {self.n_buffers} buffers "
-            f"({self.n_bytes / 1e6:.1f} MB), gradients, and modes, hooks and attributes of {self.n_modules} modules "
-            "were compared, and the random number generators"
+            f"Compared before and after the probe: {self.n_parameters} parameters and {self.n_buffers} buffers "
+            f"({self.n_bytes / 1e6:.1f} MB), gradients, random number generators, and the modes, hooks and attributes of "
+            f"{self.n_modules} modules"
         )
         if not self.changes:
-            return f"{compared}: bit for bit the same."
+            return f"{compared}. All are bit for bit the same."
         return f"{compared}. Not the same: {'; '.join(change.says for change in self.changes)}."
 
     def merge(self, other: Self | None) -> Self | None:

@@ -33,9 +33,9 @@ def share(value: float) -> str:
         return MISSING
     percent = 100 * value
     if 0 < percent < 0.05:
-        text = "< 0.1"
+        text = "under 0.1"
     elif 99.5 <= percent < 100:
-        text = "> 99"
+        text = "over 99"
     else:
         text = f"{percent:.0f}" if percent >= 10 or percent == 0 else f"{percent:.1f}"
     return f"{text}%".replace(" ", NARROW)

@@ -189,7 +189,7 @@ def never_on(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 f"{some(found, channels)} never got past the {activation(row['follows'])} after this norm: on these "
                 f"data, its output for them was {'constant' if 'hardtanh' in row['follows'] else 'always 0'}.",
-                f"0 of {int(found['n_values'].median()):,} outputs per channel passed in {out_of(found, channels)}, on "
+                f"none of {int(found['n_values'].median()):,} outputs passed in {out_of(found, channels)}, on "
                 f"{count(row['n_images'], 'sample')}.",
                 "Record more samples before pruning these: γ and β alone do not rule out that other inputs activate "
                 "them. To reinitialize them: "

@@ -20,7 +20,7 @@ from bnprobe.rules.rule import (
     updated_meanwhile,
 )
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import in_all, number, out_of, some
+from bnprobe.rules.wording import activation, in_all, number, out_of, some
 
 VECTORS = ("running_mean", "running_var", "gamma", "beta")
 WELL_WITHIN = 64.0
@@ -55,7 +55,8 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                 if known and len(found) == len(channels)
                 else share_severity(found, channels, limits),
                 row["layer"],
-                f"{some(found, channels)} are dead: the ReLU after this norm always outputs 0 for them."
+                f"{some(found, channels)} are dead: the {activation(row['follows'])} after this norm always outputs 0 "
+                "for them."
                 if known
                 else f"{some(found, channels)} can never be positive: if a ReLU follows this norm, they are dead.",
                 f"β + {k:g}|γ| < {limits.dead_reach:g} in {out_of(found, channels)}.",
@@ -95,7 +96,6 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
                 f"have a length of at most {most:.2g}, {most / typical:.1%} of the layer's median (threshold "
                 f"{limits.decayed_filter:.0%}).",
                 "They carry no information, only β; remove them and add β's contribution to the next layer's bias. "
-                "ln(initial length / length now) is the sum of lr · weight decay / (1 − momentum) since they died. "
                 + _reinitialized_filters(str(row["feeder"]), row["layer"], indices(found), len(channels)),
                 indices(found),
                 row["call"],

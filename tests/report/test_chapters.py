@@ -200,7 +200,7 @@ def test_where_a_shift_enters_and_heals_is_told():
     layers = [moved("first", 0.0), moved("second", 0.5), moved("third", 1.0), moved("last one", 0.0)]
     words = told("running-stats", *layers)
     assert words.startswith(
-        "At 2 of 4 norms your data do not match the running statistics; their variance is typically "
+        "At 2 of 4 norms your data do not match the running statistics; their mean is typically off by 0.7"
     )
     assert "The mismatch enters at second. It is largest at third: 1" in words
     assert words.endswith(" By last one it is gone.")
@@ -213,7 +213,7 @@ def test_a_shift_that_does_not_heal_is_said_not_to():
     """Fails if the end of the network passes for health, or one norm is called several."""
     words = told("running-stats", moved("a", 0.0), moved("b", 0.6))
     assert words.startswith(
-        "At 1 of 2 norms your data do not match the running statistics; their variance is "
+        "At 1 of 2 norms your data do not match the running statistics; their mean is off by 0.60 running "
     )
     assert "The mismatch is at b alone: 0.60 running standard deviations, mean and scale together." in words
     assert words.endswith("It is still there at the last norm that could be judged.")
@@ -243,6 +243,25 @@ def test_few_images_are_said_to_be_few():
     )
 
 
+def test_a_significant_shift_that_few_samples_cannot_size_is_not_denied():
+    """Fails if six samples that all lie a third of a standard deviation off are "too few to tell whether" they match."""
+    rows = np.random.default_rng(4).normal(size=(6, 3, 400))
+    words = told("running-stats", site(rows, running_mean=0.4, running_var=1))
+    assert words == (
+        "Your data differ significantly from the running statistics at the only norm, but 6 samples are too few to tell by "
+        "how much."
+    )
+
+
+def test_linear_channels_are_on_only_where_something_could_be_off():
+    """Fails if channels that a convolution follows are called always on, or those before a ReLU are not."""
+    rows = np.random.default_rng(0).normal(size=(50, 2, 100))
+    gated = site(rows, "a", gamma=1, beta=[0, 8], neighbours=Neighbours("relu"), **memory_of(rows))
+    bare = site(rows, "b", gamma=1, beta=0, neighbours=Neighbours("conv"), **memory_of(rows))
+    words = told("roles", gated, bare)
+    assert "of 4 channels, 1 is active, 1 always on, 2 without an activation." in words
+
+
 def test_without_running_statistics_there_is_nothing_to_compare():
     """Fails if norms that store nothing, or never stored anything, are held against the data."""
     assert (
@@ -269,10 +288,9 @@ def test_roles_are_counted():
         "to 0. Of the others, 1 is active, 1 always on. For 4 more channels the role is unknown: "
     )
     assert (
-        "γ and β alone predict 2 dead channels. On these data 2 of 2 let no value pass (precision 100%)"
+        "γ and β alone find 2 of the 2 dead channels (recall 100%), and all 2 that they name are dead (precision 100%)."
         in words
     )
-    assert "out of 2 in all that let none pass (recall 100%)" in words
     alive = site(rows, "a", gamma=1, beta=[0, 0, 0, 8], neighbours=Neighbours("relu"), **memory_of(rows))
     assert told("roles", alive).startswith(
         "No channel whose role is known from the operation that follows is dead: of 4 channels, 3 are active, 1 always on."
@@ -351,6 +369,12 @@ def test_norms_that_reach_their_target_are_counted_and_the_worst_named():
     assert "At the only norm they do not; at a their mean is off by 0.70 |γ|, because" in mean
     facts = next(b for b in written(recording(*layers))["shape"].blocks if isinstance(b, blocks.Facts))
     assert facts.rows == (("shift", "the inputs do not match the running statistics: b, c"),)
+
+
+def test_no_norm_on_target_is_said_in_english():
+    """Fails if "at all 2 norms they do not" is said."""
+    words = told("shape", moved("a", 0.7, gamma=2), moved("b", 0.7, gamma=2))
+    assert "They do at none of the 2 norms; at a their mean is off by 0.70 |γ|, because" in words
 
 
 def test_the_least_gaussian_norm_is_named():

@@ -95,6 +95,20 @@ def test_the_layer_furthest_off_is_named():
     assert "at worst their variance is only 33% of the running variance (c)." in said
 
 
+def test_the_worst_norm_is_one_that_was_called_shifted():
+    """Fails if "at 1 of 2 norms" is followed by the number of a third, which could not be judged."""
+    rows = np.random.default_rng(2).normal(size=(400, 3, 20))
+    near, far = (
+        site(rows, name, gamma=1.5, eps=0.0, running_mean=by, running_var=1)
+        for name, by in (("a", 0.01), ("b", 0.4))
+    )
+    few = rows[:4] * 1.5
+    said = answer(near, far, site(few, "few", gamma=1.5, eps=0.0, running_mean=0.001, running_var=1))
+    assert "at 1 of 2 norms that could be judged the inputs differ significantly" in said
+    assert "at worst their mean is off by 0.39 running standard deviations (b)." in said
+    assert "(b)" in said
+
+
 def test_norms_without_running_statistics_are_not_held_against_any():
     """Fails if a network of layer norms gets a sentence about a training set it does not hold."""
     said = answer(site(ROWS, "a", "layer_norm", gamma=1.1), site(ROWS * 3, "b", "layer_norm", gamma=1.1))
@@ -276,7 +290,7 @@ def test_how_it_was_measured_tells_the_check_of_the_derived_output():
         site(ROWS, "c", mismatch=0.4, output="read", **MEMORY),
     ]
     facts = dict(section(recording(*layers), "provenance").blocks[0].rows)
-    assert "derived from the input at 2 layers, measured directly at 1" in facts["outputs"]
+    assert "derived from the inputs at 2 layers, measured directly at 1" in facts["outputs"]
     assert "at most 2.5e−6 of the largest output" in facts["outputs"]
 
 

@@ -106,10 +106,12 @@ def _match(layers: pd.DataFrame, unit: str) -> str:
         return f"{yours} match the training data: {_typical_words(known)}."
     if not n:  # those that could not be judged are far off
         return f"{yours} may not match the training data: {_worst_words(known)}."
-    where = f"at {all_norms(n)}" if n == len(known) else f"at {n} of {norms(len(known))}"
+    where = f"at {all_norms(n)}" if n == len(judged) else f"at {n} of {norms(len(judged))}"
+    where += " that could be judged" * (len(judged) < len(known))
+    shifted = judged[judged["verdict"].isin(SHIFTED)]
     return (
-        f"{yours} do not {'quite ' if _mildly(known) else ''}match the training data: {where} the inputs differ "
-        f"significantly from the running statistics, and {_worst_words(known)}."
+        f"{yours} do not {'quite ' if _mildly(shifted) else ''}match the training data: {where} the inputs differ "
+        f"significantly from the running statistics, and {_worst_words(shifted)}."
     )
 
 

@@ -89,7 +89,8 @@ def _which(channels: list[int]) -> str:
         return ""
     if len(channels) > MOST_CHANNELS:
         return f", {count(len(channels), 'channel')} ({', '.join(map(str, channels[:3]))}, …)"
-    return f", channel{'s' if len(channels) > 1 else ''} {', '.join(map(str, channels))}"
+    *more, last = map(str, channels)
+    return f", channels {', '.join(more)} and {last}" if more else f", channel {last}"
 
 
 def _site(row: pd.Series) -> str:

@@ -57,8 +57,9 @@ def words(fit: Fit) -> str:
             f"{controls}."
         )
     worse = f" Controls do worse, as they should: R² {controls}." if controls else ""
+    part = share(max(fit.r2, 0.0))
     return (
-        f"{share(max(fit.r2, 0.0))} of the variation in {means} follows from the previous norms and weights (R² "
+        f"{part[0].upper()}{part[1:]} of the variation in {means} follows from the previous norms and weights (R² "
         f"{number(fit.r2, 3)}, typically off by {number(fit.rmse, 2)} running standard deviations, over "
         f"{count(fit.n_channels, 'channel')}).{worse}"
     )

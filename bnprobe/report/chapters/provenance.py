@@ -67,7 +67,8 @@ def _outputs(recording: Recording) -> str:
     derived = [record for record in recording.layers if record.output == "derived"]
     read = len(recording.layers) - len(derived)
     gaps = [record.mismatch for record in derived if np.isfinite(record.mismatch)]
-    text = f"output statistics derived from the input at {count(len(derived), 'layer')}, measured directly at {read}"
+    text = f"statistics of outputs derived from the inputs at {count(len(derived), 'layer')}"
+    text += f", measured directly at {read}" * bool(read)
     if gaps:
         text += f"; derived and actual outputs differ by at most {number(max(gaps), 2)} of the largest output"
     return text

@@ -74,12 +74,13 @@ def _prediction(channels: pd.DataFrame) -> list[str]:
     both, n = int((predicted & dead).sum()), int(predicted.sum())
     if n:
         in_all = int(dead.sum())
-        recall = (
-            f", out of {in_all:,} in all that let none pass (recall {share(both / in_all)})" if in_all else ""
-        )
+        right = f"all {n:,}" if both == n else f"{both:,} of the {n:,}"
+        named = f"{right} that they name {'is' if both == 1 else 'are'} dead (precision {share(both / n)})"
+        found = f"{both:,} of the {count(in_all, 'dead channel')}"
         sentences.append(
-            f"γ and β alone predict {count(n, 'dead channel')}. On these data {both:,} of {n:,} let no value pass "
-            f"(precision {share(both / n)}){recall}."
+            f"γ and β alone find {found} (recall {share(both / in_all)}), and {named}."
+            if in_all
+            else f"γ and β alone name {count(n, 'channel')} as dead, of which none is dead on these data."
         )
     error = (channels["fires_predicted"] - channels["fires"]).abs()
     if error.notna().any():

@@ -9,6 +9,7 @@ from bnprobe.measures.shape import median
 from bnprobe.measures.shift_by_depth import Course, course
 from bnprobe.measures.verdict import ENOUGH
 from bnprobe.recording.names import NEVER_UPDATED, NOT_JUDGED, SAME, SHIFTED, TOO_FEW
+from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.report.chapters.chapter import (
     NO_DATA,
     Absent,
@@ -38,6 +39,8 @@ HEADS = [
     "w2_rms",
 ]
 MOST_ROWS = 8
+NEARLY = 0.9
+"""Ratio of variances, or its inverse, above which the mean says more of a mismatch than the variance."""
 MOST = 0.5
 """Share of a norm's channels whose shift is significant, from which the data differ there, judged or not."""
 
@@ -104,8 +107,12 @@ def _shift_words(known: pd.DataFrame, found: Course, judged: str) -> str:
     some = f"{found.n_shifted} of {found.n_judged} norms"
     where = judged if found.n_shifted == found.n_judged else some
     typically = "" if found.n_shifted == 1 else "typically "
-    ratio = against(median(of(there, "var_ratio_median")), "the running variance")
-    return f"At {where} your data do not match the running statistics; their variance is {typically}{ratio}."
+    ratio, shift = median(of(there, "var_ratio_median")), median(of(there, "shift_rms"))
+    if NEARLY < ratio < 1 / NEARLY and shift > VISIBLE_SHIFT:
+        off = f"mean is {typically}off by {running_sds(shift)}"
+    else:
+        off = f"variance is {typically}{against(ratio, 'the running variance')}"
+    return f"At {where} your data do not match the running statistics; their {off}."
 
 
 def _course_words(known: pd.DataFrame, found: Course) -> list[str]:

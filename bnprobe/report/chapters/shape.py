@@ -25,7 +25,7 @@ WHY = {
     output_moments.EPS: "eps is a visible part of the variance",
     output_moments.OWN: "each sample is normalized with its own statistics",
     output_moments.NEVER: "the running statistics were never updated",
-    output_moments.SMALL: "too few samples were run to judge its inputs",
+    output_moments.SMALL: "too few samples were run to say why",
     output_moments.SHIFT: "the inputs do not match the running statistics",
     output_moments.BY_BATCH: "each batch was normalized with its own statistics",
     output_moments.OTHER: "the layer does more than its formula",
@@ -63,7 +63,12 @@ def _target_words(known: pd.DataFrame) -> str:
         return f"{should}. {do}."
     with np.errstate(divide="ignore"):
         worst = off.iloc[int(np.nanargmax(np.abs(np.log(ratio))))]
-    return f"{should}. {do}; at {named(worst)} {_miss(worst)}, because {WHY[worst['why_not']]}."
+    return f"{should}. {do}; at {named(worst)} {_miss(worst)}, {_why(worst['why_not'])}."
+
+
+def _why(reason: str) -> str:
+    """The reason to end a sentence with; that none can be given is not one."""
+    return f"{'and' if reason == output_moments.SMALL else 'because'} {WHY[reason]}"
 
 
 def _miss(row: pd.Series) -> str:

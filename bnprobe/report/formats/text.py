@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 
-from bnprobe.report.numbers import count, visible
+from bnprobe.report.numbers import visible
 from bnprobe.report.page.blocks import (
     Block,
     Facts,
@@ -76,10 +76,8 @@ def _findings(block: Findings, width: int) -> list[str]:
         return [block.nothing]
     lines = []
     for group in block.groups:
-        left = len(group.places) - 1
-        more = f" and {count(left, 'more place')}" if left else ""
         lines += _wrap(f"{group.severity.upper()} {group.says}", width)
-        lines += _wrap(f"{group.places[0]}{more}: {group.because[0]}", width, "    ")
+        lines += _wrap(f"{group.places[0]}{group.elsewhere}: {group.because[0]}", width, "    ")
         lines += [*_wrap(f"What to do: {group.do}", width, "    "), f"    rule {group.rule}", ""]
     return lines[:-1]
 

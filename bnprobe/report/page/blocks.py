@@ -86,6 +86,12 @@ class FindingGroup:
     source: str
     at: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def elsewhere(self) -> str:
+        """How many more places there are, to follow the first; after a list of channels with a comma."""
+        n = len(self.places) - 1
+        return f"{',' if ',' in self.places[0] else ''} and {count(n, 'more place')}" if n else ""
+
 
 @dataclass(frozen=True)
 class Findings:
