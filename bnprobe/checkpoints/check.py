@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.parameter import is_lazy
 
+from bnprobe.checkpoints.config import NO_CONFIG, Config, config_of
 from bnprobe.checkpoints.groups import Grouped, grouped
 from bnprobe.checkpoints.records import records
 from bnprobe.checkpoints.stubs import stubs
 from bnprobe.errors import BadCheckpoint, NoNormLayers
 from bnprobe.models.checkpoint_file import State, load_all, state_of
 from bnprobe.models.tensor_kinds import is_number
-from bnprobe.recording import About, Recording, TensorTable
+from bnprobe.recording import About, LayerRecord, Recording, TensorTable
 from bnprobe.recording.names import GATHER
 from bnprobe.recording.terms import TORCH_EPS
 from bnprobe.version import __version__
@@ -33,7 +34,8 @@ def check(
     """Report on the norms of a checkpoint: weights only, without architecture or data.
 
     Norms are found by the names and shapes of tensors. Files are read as data only: one that would have to execute code
-    is refused. eps is not stored in a file of weights; torch's default is assumed and the report says so.
+    is refused. eps is not stored in a file of weights; it is read from the `config.json` of a Hugging Face folder, and
+    torch's default is assumed else. The report says which.
 
     Args:
         source: A file (.pt .pth .th .bin .ckpt .safetensors), an index (*.index.json), a folder of shards, or a state
@@ -71,7 +73,7 @@ def recording_of(source: Any, arch: str | None = None, tensors: bool = False) ->
             from bnprobe.checkpoints.architecture import wired  # builds models: seconds of imports
 
             return wired(path, arch)
-        return _recording(load_all(path), path.name, _size(path), tensors)
+        return _recording(load_all(path), path.name, _size(path), tensors, config_of(path))
     state = state_of(source) if isinstance(source, Mapping) else {}
     if not state or arch:
         raise BadCheckpoint(
@@ -85,7 +87,7 @@ def recording_of(source: Any, arch: str | None = None, tensors: bool = False) ->
     return _recording(state, "a state dict", f"{len(state)} tensors in RAM", tensors)
 
 
-def _recording(state: State, name: str, weights: str, tensors: bool) -> Recording:
+def _recording(state: State, name: str, weights: str, tensors: bool, config: Config = NO_CONFIG) -> Recording:
     """Raises NoNormLayers, with what was found instead."""
     empty = stubs(state)
     found = grouped(empty.whole)
@@ -102,12 +104,10 @@ def _recording(state: State, name: str, weights: str, tensors: bool) -> Recordin
     if not found.norms:
         raise NoNormLayers(f"{name}: {_what_there_is(state, found)}")
     try:
-        layers = records(state, found.norms)
+        layers = records(state, found.norms, config)
     except BadCheckpoint as error:
         raise BadCheckpoint(f"{name}: {error}") from None
-    notes = [
-        f"A file of weights does not hold eps: {TORCH_EPS:g}, torch's default, was assumed for all norms."
-    ]
+    notes = list(_of_eps(layers))
     if any(layer.neighbours is not None for layer in layers):
         notes.append(GUESSED)
     odd = (*found.odd, *([empty.entry] if empty.names else []))
@@ -125,6 +125,19 @@ def _floats(state: State) -> TensorTable:
     from bnprobe.probe.integrity.tensor_table import tensor_table
 
     return tensor_table({name: tensor for name, tensor in state.items() if is_number(tensor)})
+
+
+def _of_eps(layers: tuple[LayerRecord, ...]) -> Iterator[str]:
+    """Where eps is from."""
+    assumed = sum(layer.eps_assumed for layer in layers)
+    known = sorted({layer.eps for layer in layers if not layer.eps_assumed})
+    if known:
+        yield f"eps is from config.json: {', '.join(f'{eps:g}' for eps in known)}."
+    if assumed:
+        yield (
+            f"A file of weights does not hold eps: {TORCH_EPS:g}, torch's default, was assumed for "
+            f"{'all norms' if not known else f'{assumed} of {len(layers)} norms'}."
+        )
 
 
 def about(name: str, weights: str, state: State, notes: list[str]) -> About:

@@ -5,6 +5,10 @@ weights must have as many outputs as the norm has channels. A norm may also stan
 the same number (pre-activation), so a pair counts only where the file's order says that the weights come
 first; where the file has no order, because its names are sorted, only where their inputs do not fit the
 norm, or where no other pair of the file shows that its norms come first.
+
+Where names do not pair, the order does, for batch norms: the weights directly before, in the same part of the
+network, that feed no other norm and are not numbered otherwise. Two norms in a row were written down apart from
+their weights, and running means that are nowhere below 0 are those of a ReLU's output, not of the weights'.
 """
 
 from __future__ import annotations
@@ -29,17 +33,59 @@ NORMS = re.compile(r"^(bn|norm|batchnorm|batch_norm|gn|ln|in)$")
 
 def producers(state: State, norms: tuple[Norm, ...]) -> dict[str, str]:
     """Path of the weights before each norm that has a likely one, by the path of the norm."""
-    names = list(state)
-    order = None if names == sorted(names) else {name.rpartition(".")[0]: i for i, name in enumerate(names)}
+    modules = order_of(state)
+    order = None if modules is None else {path: i for i, path in enumerate(modules)}
     weights = _weights(state)
     pairs = {norm.path: path for norm in norms if (path := _sibling(norm, weights)) is not None}
     if order is not None:
-        return {norm: path for norm, path in pairs.items() if order[path] < order[norm]}
+        named = {norm: path for norm, path in pairs.items() if order[path] < order[norm]}
+        return named | _by_order(list(order), norms, weights, named)
     sizes = {norm.path: norm.n_channels for norm in norms}
     backwards = any(_norm_first(norm.path, weights) == norm.n_channels for norm in norms)
     return {
         norm: path for norm, path in pairs.items() if not backwards or weights[path].shape[1] != sizes[norm]
     }
+
+
+def order_of(state: State) -> list[str] | None:
+    """The paths of the modules in the order of the file; None where its names are sorted, which tells nothing."""
+    names = list(state)
+    return None if names == sorted(names) else list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+
+
+def _by_order(
+    modules: list[str], norms: tuple[Norm, ...], weights: Mapping[str, Tensor], named: Mapping[str, str]
+) -> dict[str, str]:
+    """The weights directly before norms that have none by their names."""
+    at = {path: i for i, path in enumerate(modules)}
+    paths, taken = {norm.path for norm in norms}, set(named.values())
+    found: dict[str, str] = {}
+    for norm in norms:
+        i = at[norm.path]
+        before, after = modules[i - 1] if i else "", modules[i + 1] if i + 1 < len(modules) else ""
+        if norm.path in named or before not in weights or before in taken or after in paths:
+            continue
+        fits = weights[before].shape[0] == norm.n_channels and norm.kind == "batch_norm"
+        if fits and _in_one_part(before, norm.path) and not _clipped(norm):
+            found[norm.path] = before
+    return found
+
+
+def _in_one_part(weights: str, norm: str) -> bool:
+    """Whether one of the two stands where the other does, or in a part of that, and their numbers do not differ."""
+    mine, theirs = norm.rpartition(".")[0], weights.rpartition(".")[0]
+    numbers = [re.findall(r"\d+$", path.rpartition(".")[2]) for path in (weights, norm)]
+    if numbers[0] and numbers[1] and numbers[0] != numbers[1]:
+        return False
+    inside = bool(mine and theirs) and (
+        f"{theirs}.".startswith(f"{mine}.") or f"{mine}.".startswith(f"{theirs}.")
+    )
+    return mine == theirs or inside
+
+
+def _clipped(norm: Norm) -> bool:
+    """Whether the running means are those of values from which all negative ones were taken."""
+    return norm.n_channels > 1 and bool((as_float64(norm.vectors["running_mean"]) >= 0).all())
 
 
 def folded(weight: Tensor, bias: Tensor | None, norm: Norm, eps: float) -> Folded | None:

@@ -9,24 +9,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnprobe.checkpoints.config import NO_CONFIG, Config
+from bnprobe.checkpoints.followers import activations
 from bnprobe.checkpoints.groups import Norm
+from bnprobe.checkpoints.predictions import predicted
 from bnprobe.checkpoints.producers import as_float64, folded, producers
 from bnprobe.errors import BadCheckpoint
 from bnprobe.models.checkpoint_file import State
 from bnprobe.models.tensor_kinds import foreign
-from bnprobe.recording import BATCH, UNKNOWN, LayerRecord
+from bnprobe.recording import BATCH, CHANNELS, UNKNOWN, LayerRecord
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.terms import TORCH_EPS
 from bnprobe.stats import ImageMoments, Moments
 
+POOLS = {"batch_norm": BATCH, "layer_norm": CHANNELS, "rms_norm": CHANNELS}
+
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def records(state: State, norms: tuple[Norm, ...]) -> tuple[LayerRecord, ...]:
-    """A record per norm. Raises BadCheckpoint where the vectors declare more numbers than the file holds."""
+def records(state: State, norms: tuple[Norm, ...], config: Config = NO_CONFIG) -> tuple[LayerRecord, ...]:
+    """A record per norm. Raises BadCheckpoint where the vectors declare more numbers than the file holds.
+
+    What `config` says of eps and kinds is taken from there; torch's usual eps is assumed else.
+    """
     _demand_held(norms)
-    before = producers(state, norms)
-    return tuple(_record(norm, _neighbours(norm, before.get(norm.path), state)) for norm in norms)
+    fed, acts = producers(state, norms), activations(state, norms)
+    return tuple(
+        _record(
+            norm, _neighbours(norm, norms[:i], fed.get(norm.path), acts.get(norm.path), state, config), config
+        )
+        for i, norm in enumerate(norms)
+    )
 
 
 def without_calls(record: LayerRecord) -> LayerRecord:
@@ -34,15 +47,17 @@ def without_calls(record: LayerRecord) -> LayerRecord:
     return replace(record, **_no_calls(record.n_channels))
 
 
-def _record(norm: Norm, neighbours: Neighbours | None) -> LayerRecord:
+def _record(norm: Norm, neighbours: Neighbours | None, config: Config) -> LayerRecord:
+    kind, eps = config.kind(norm), config.eps(norm)
     vectors = {name: as_float64(tensor) for name, tensor in norm.vectors.items()}
     return LayerRecord(
         layer=norm.path,
         call=0,
-        kind=norm.kind,
-        class_name=norm.says,
-        pools=BATCH if norm.kind == "batch_norm" else UNKNOWN,
-        eps=TORCH_EPS,
+        kind=kind,
+        class_name=norm.says if kind == norm.kind else f"{norm.says}; kind by config.json",
+        pools=POOLS.get(kind, UNKNOWN),
+        eps=TORCH_EPS if eps is None else eps,
+        eps_assumed=eps is None,
         momentum=float("nan"),
         n_batches_tracked=_count(norm.counter),
         gamma=vectors.get("gamma"),
@@ -81,12 +96,30 @@ def _no_calls(n_channels: int) -> dict[str, Any]:
     }
 
 
-def _neighbours(norm: Norm, path: str | None, state: State) -> Neighbours | None:
-    """What the likely weights before a norm say; nothing is claimed of what follows."""
+def _neighbours(
+    norm: Norm,
+    before: tuple[Norm, ...],
+    path: str | None,
+    follows: str | None,
+    state: State,
+    config: Config,
+) -> Neighbours | None:
+    """What the likely weights before a norm say, and an activation after it that has weights of its own."""
+    nothing = Neighbours(follows or "unknown", guessed=True)
     if path is None:
-        return None
-    ends = folded(state[f"{path}.weight"], state.get(f"{path}.bias"), norm, TORCH_EPS)
-    return None if ends is None else Neighbours("unknown", producer=path, folded=ends, guessed=True)
+        return nothing if follows else None
+    weight, bias = state[f"{path}.weight"], state.get(f"{path}.bias")
+    eps = config.eps(norm)
+    ends = folded(weight, bias, norm, TORCH_EPS if eps is None else eps)
+    if ends is None:
+        return nothing if follows else None
+    fed = replace(nothing, producer=path, folded=ends)
+    guess = predicted(norm, weight, bias, before)
+    if guess is None:
+        return fed
+    return replace(
+        fed, source="norm", sources=(guess.source,), activation=guess.activation, implied=guess.implied
+    )
 
 
 def _count(counter: Tensor | None) -> int | None:

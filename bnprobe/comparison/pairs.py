@@ -94,12 +94,7 @@ def _filters_differ(a: LayerRecord, b: LayerRecord) -> bool:
 
 def _with_eps_of(other: LayerRecord, record: LayerRecord) -> LayerRecord:
     """A file of weights holds no eps: what was taken for it must make no difference to a side that knows it."""
-    return replace(record, eps=other.eps) if _guesses_eps(record) and not _guesses_eps(other) else record
-
-
-def _guesses_eps(record: LayerRecord) -> bool:
-    """Settings of a norm that a file does not hold are NaN, all but eps."""
-    return record.momentum is not None and bool(np.isnan(record.momentum))
+    return replace(record, eps=other.eps) if record.eps_assumed and not other.eps_assumed else record
 
 
 def _why(record: LayerRecord, others: dict[tuple[str, int], LayerRecord], recording: Recording) -> str:

@@ -185,7 +185,9 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
 
 
 def _producer(neighbours: Neighbours | None) -> str:
-    return "" if neighbours is None else neighbours.producer + (" (by name)" if neighbours.guessed else "")
+    if neighbours is None or not neighbours.producer:
+        return ""
+    return neighbours.producer + (" (by name)" if neighbours.guessed else "")
 
 
 def corners(record: LayerRecord) -> Corners | None:

@@ -114,6 +114,12 @@ PLACE = (
     Column("class_name", "Class of the module.", table="layers"),
     Column("eps", "Added to the variance before the root.", "eps", "input²", table="layers"),
     Column(
+        "eps_assumed",
+        "Whether eps is only assumed to be the usual one, since a file of weights does not hold it: 1 for yes.",
+        unit="0 or 1",
+        table="layers",
+    ),
+    Column(
         "momentum",
         "Weight of a new batch in the running statistics; NaN where there is none.",
         table="layers",
@@ -206,6 +212,7 @@ def _place_of_site(record: LayerRecord) -> dict[str, Any]:
         "normalized_by": record.normalized_by,
         "class_name": record.class_name,
         "eps": record.eps,
+        "eps_assumed": int(record.eps_assumed),
         "momentum": np.nan if record.momentum is None else record.momentum,
         "n_batches_tracked": np.nan if record.n_batches_tracked is None else record.n_batches_tracked,
         "output": record.output,

@@ -31,7 +31,7 @@ class LayerRecord:
     around the layer when it was first called, or None. `classes` are the images by class, as far as labels
     were given, or None. `call_log` holds the circumstances of the calls, or None where nobody kept it. Without a
     single call every statistic is empty: such a record holds the vectors of a checkpoint, where an unknown
-    `momentum` is NaN.
+    `momentum` is NaN, and `eps_assumed` says that eps, which a file of weights does not hold, is only the usual one.
     """
 
     layer: str
@@ -68,6 +68,7 @@ class LayerRecord:
     neighbours: Neighbours | None = None
     classes: ClassMoments | None = None
     call_log: CallLog | None = None
+    eps_assumed: bool = False
 
     def __repr__(self) -> str:
         calls = f"{self.n_calls:,} call{'s' * (self.n_calls != 1)}"

@@ -25,6 +25,11 @@ FORMULA_MISMATCH = 0.01
 HALF_MAX = 65504.0
 """Largest number of half precision (float16)."""
 
+IMPLIED_CORRELATION = 0.965
+"""Of running and implied means over channels, from which the implied ones are taken for those of this norm. In the files of
+four real networks the right source has .969 and more at 70 of 71 norms; where the norm before is one term of a sum, which
+nobody sees in a file, .959 at most."""
+
 REACH_SIGMAS = 6.0
 """Running standard deviations beyond the running mean up to which inputs are expected where none were measured."""
 

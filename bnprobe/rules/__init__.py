@@ -7,6 +7,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `values`: what passed through: not finite, too few, without effect;
 - `usage`: modes, freezing, updates, momentum;
 - `frozen_parts`: parts that learn nothing while the rest does;
+- `common_factor`: one factor in all running statistics;
 - `weights`: what the vectors say alone; needs no data, so it serves `check`;
 - `structure`: what stands around a norm: shared, redundant, folded away;
 - `gradient`: what backward passes did;
@@ -23,6 +24,7 @@ from __future__ import annotations
 import pandas as pd
 
 from bnprobe.rules import (
+    common_factor,
     compared_model,
     compared_weights,
     comparison,
@@ -48,6 +50,7 @@ RULES: tuple[Rule, ...] = (
     *values.RULES,
     *usage.RULES,
     *frozen_parts.RULES,
+    *common_factor.RULES,
     *weights.RULES,
     *structure.RULES,
     *gradient.RULES,

@@ -87,6 +87,10 @@ class Limits:
     fired: float = 1e-3
     """Share of positive outputs from which a channel counts as active before it stopped being positive."""
 
+    common_factor: float = 5.0
+    """Factor of the running means relative to those that the weights before imply, from which all are scaled. In trained
+    networks it is .74 to 1.04 per norm, and up to 4.4 where the norm before is one term of an unseen sum."""
+
     half_overflow: float = terms.HALF_MAX
     """Largest number of half precision (float16)."""
 

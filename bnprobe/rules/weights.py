@@ -20,7 +20,7 @@ from bnprobe.rules.rule import (
     updated_meanwhile,
 )
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import activation, in_all, number, out_of, some
+from bnprobe.rules.wording import activation, eps_of, if_assumed, in_all, number, out_of, some
 
 VECTORS = ("running_mean", "running_var", "gamma", "beta")
 WELL_WITHIN = 64.0
@@ -127,8 +127,8 @@ def _hardly_varies(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, 
     return Finding(
         share_severity(found, channels, limits),
         row["layer"],
-        f"eps, not the data, sets the scale of {some(found, channels).lower()}.",
-        f"running_var < eps = {row['eps']:g} in {out_of(found, channels)} "
+        f"eps, not the data, sets the scale of {some(found, channels).lower()}{if_assumed(row)}.",
+        f"running_var < {eps_of(row)} in {out_of(found, channels)} "
         f"(smallest {float(found['running_var'].min()):.2g}), and |γ| ≥ {limits.constant_gamma:g}.",
         "Their inputs hardly vary, or are scaled too small. Keep eps as it is when the model is converted: another value "
         f"changes the outputs of these channels. {_more_than_eps(row, channels)}",
@@ -143,7 +143,7 @@ def _lost_variance(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, 
         share_severity(found, channels, limits),
         row["layer"],
         f"eps sets the scale of {some(found, channels).lower()}: their running variance is almost 0, while these data vary.",
-        f"running_var < eps = {row['eps']:g} in {out_of(found, channels)} "
+        f"running_var < {eps_of(row)} in {out_of(found, channels)} "
         f"(smallest {float(found['running_var'].min()):.2g}), and their inputs have a typical variance of "
         f"{number(float(found['pre_var'].median()), 2)}.",
         "The buffer was set to 0, or rounded to it (half precision ends at 6e-8): take it from the original file. "
@@ -176,7 +176,8 @@ def _more_than_eps(row: pd.Series, channels: pd.DataFrame) -> str:
     if not row["feeder"] or not typical > 0:
         return "Check the preceding weights."
     larger = rescaled(str(row["feeder"]), row["layer"], typical**-0.5)
-    return f"Larger weights give the same output, well clear of eps: {larger}."
+    assumed = ", which is assumed here" if row["eps_assumed"] else ""
+    return f"Larger weights give the same output, well clear of eps{assumed}: {larger}."
 
 
 def untrained(evidence: Evidence) -> Iterator[Finding]:
@@ -314,7 +315,7 @@ def _smaller(row: pd.Series, channels: pd.DataFrame, limits: Limits) -> str:
     if least < SMALLEST_HALF:
         return (
             f". Scaling down the preceding weights does not help: the smallest running_var would fall to {least:.2g}, and "
-            f"eps is {row['eps']:g}."
+            f"{eps_of(row)}."
         )
     with_eps = least < MANY_EPS * row["eps"]
     code = rescaled(str(row["feeder"]), row["layer"], factor, with_eps)

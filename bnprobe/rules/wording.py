@@ -64,3 +64,13 @@ def activation(follows: str) -> str:
     """The activation after a norm as torch writes it; "activation" where it is not one of those that clip."""
     names = {way.removeprefix("cat, ").partition("(")[0] for way in follows.split(" | ")}
     return ACTIVATIONS.get(names.pop(), "activation") if len(names) == 1 else "activation"
+
+
+def eps_of(row: pd.Series) -> str:
+    """The eps of a norm, marked where it is assumed."""
+    return f"{'an assumed ' if row['eps_assumed'] else ''}eps = {row['eps']:g}"
+
+
+def if_assumed(row: pd.Series) -> str:
+    """What a sentence ends with, before its full stop, where it rests on an assumed eps."""
+    return f", if eps is {row['eps']:g} as assumed" if row["eps_assumed"] else ""

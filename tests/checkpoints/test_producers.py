@@ -68,7 +68,8 @@ def pair(conv: str, bn: str, shape: tuple[int, ...] = (5, 3, 3, 3)) -> dict[str,
     n = 5
     return {
         f"{conv}.weight": torch.ones(shape),
-        **{f"{bn}.{leaf}": torch.ones(n) for leaf in ("weight", "bias", "running_mean", "running_var")},
+        **{f"{bn}.{leaf}": torch.ones(n) for leaf in ("weight", "bias", "running_var")},
+        f"{bn}.running_mean": torch.linspace(-1, 1, n),
     }
 
 
@@ -84,12 +85,27 @@ def pair(conv: str, bn: str, shape: tuple[int, ...] = (5, 3, 3, 3)) -> dict[str,
         (pair("conv1", "bn1", (4, 3, 3, 3)), {}),
         (pair("deconv1", "bn1"), {}),
         (pair("0", "1", (5, 5, 4, 4)), {}),  # a transposed convolution has its outputs elsewhere
-        ({**pair("conv1", "bn1"), "fc1.weight": torch.ones(5, 5)}, {}),
+        ({**pair("conv1", "bn1"), "fc1.weight": torch.ones(5, 5)}, {"bn1": "conv1"}),  # by the order
+        ({"fc1.weight": torch.ones(5, 5), **pair("conv1", "bn1")}, {"bn1": "conv1"}),
+        (pair("mix", "normalizer"), {"normalizer": "mix"}),
+        (pair("block.conv", "block.bn.bn"), {"block.bn.bn": "block.conv"}),
+        (pair("block.conv2", "final"), {}),  # a sum may stand between
+        ({**pair("mix", "n", (5, 3)), "n.running_mean": -torch.ones(5)}, {"n": "mix"}),
+        (pair("mix", "n") | {"n.running_mean": torch.ones(5)}, {}),  # nowhere below 0: a ReLU stands between
+        ({"c1.weight": torch.ones(5, 3), **pair("c2", "nx"), **pair("c3", "ny")}, {"nx": "c2", "ny": "c3"}),
+        (
+            {
+                "c2.weight": torch.ones(5, 5),
+                **pair("c1", "x"),
+                **{f"y{k[1:]}": v for k, v in pair("c1", "x").items() if k[0] == "x"},
+            },
+            {},
+        ),
         ({k: pair("conv1", "bn1")[k] for k in reversed(pair("conv1", "bn1"))}, {}),  # the norm comes first
     ],
 )
 def test_pairs_are_siblings_of_one_number_and_nothing_else(state, expected):
-    """Fails if a pair is claimed where two answers fit."""
+    """Fails if a pair is claimed where two answers fit, or the order of the file is not asked."""
     assert guess({"z": torch.ones(1), **state}) == expected  # a first name out of order: the file has one
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from measures.sites import call_log, gradient, recording, running_stats_of, site
 
 from bnprobe.measures import Tables, tables
 from bnprobe.recording import LayerRecord, Normalize, Recording
-from bnprobe.recording.neighbours import Folded, Neighbours, Stem
+from bnprobe.recording.neighbours import Folded, Implied, Neighbours, Stem
 from bnprobe.rules import RULES, judge
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.severity import SEVERITIES
@@ -84,6 +85,14 @@ def in_use(rows: np.ndarray) -> list[LayerRecord]:
     ]
 
 
+def converted(n: int) -> dict[str, Any]:
+    """Running statistics a thousand times those that the previous layers imply."""
+    mean, var = np.linspace(-1, 2, n), np.ones(n)
+    implied = Implied(mean, var, mean[::-1], np.full(n, 0.5), mean, mean)
+    neighbours = Neighbours("relu", "conv", implied=implied)
+    return {"running_mean": 1000 * mean, "running_var": 1000 * var, "neighbours": neighbours}
+
+
 def elsewhere() -> list[pd.DataFrame]:
     """What rules find that are silent beside other trouble: images of another size, and few images."""
     finer = recording(first_norm("stem", 1.0, 0.0, 3.0), normalize=Normalize((0.4,) * 3, (0.2,) * 3))
@@ -117,6 +126,7 @@ def troubled() -> Recording:
         site(rows, "twice", gamma=1.5, beta=0, n_batches_tracked=80, **statistics),
         *in_use(some_rows(40)),
         first_norm("stem", 0.2, 0.4, 1.0),
+        site(some_rows(n_channels=9), "converted", **TRAINED, **converted(9)),
         site(four, "even", gamma=1.5, beta=0, running_mean=four.mean((0, 2)), running_var=4),
         never_called=("spare",),
         folded=("fused",),

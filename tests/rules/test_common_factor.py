@@ -1,0 +1,61 @@
+"""One factor in all running statistics: what fires it, and its nearest healthy neighbour."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from measures.sites import site, some_rows
+
+from bnprobe.recording import LayerRecord
+from bnprobe.recording.neighbours import Implied, Neighbours
+from rules.firing import fired
+
+N = 9
+MEAN, VAR = np.linspace(-1, 2, N), np.linspace(0.5, 2, N)
+
+
+def norm(layer: str, mean: float, var: float, n: int = N, shuffled: bool = False) -> LayerRecord:
+    """A norm whose running statistics are these multiples of what is implied."""
+    implied = Implied(MEAN[:n], VAR[:n], MEAN[:n], MEAN[:n], MEAN[:n], MEAN[:n])
+    running = np.roll(MEAN[:n], 4) if shuffled else MEAN[:n]
+    return site(
+        some_rows(n_channels=n),
+        layer,
+        gamma=1.5,
+        beta=0.1,
+        running_mean=mean * running,
+        running_var=var * VAR[:n],
+        neighbours=Neighbours("relu", "conv", implied=implied),
+    )
+
+
+@pytest.mark.parametrize(
+    ("mean", "var", "fires"),
+    [(4.9, 4.9, 0), (5.1, 5.1, 1), (1 / 4.9, 1, 0), (1 / 5.1, 1, 1), (1, 24, 0), (1, 26, 1), (1, 1 / 26, 1)],
+)
+def test_the_threshold(mean, var, fires):
+    """Fails if the factor 5 of means, or 25 of variances alone, moves."""
+    assert len(fired("statistics-scaled", norm("a", mean, var), norm("b", mean, var))) == fires
+
+
+def test_what_is_said():
+    """Fails if the first norm is not named, or the numbers are not those of the middle norm."""
+    norms = [norm(name, factor, factor) for name, factor in (("a", 900), ("b", 1000), ("c", 1100))]
+    (row,) = fired("statistics-scaled", *norms).itertuples()
+    assert (row.severity, row.layer) == ("critical", "a")
+    assert row.says.endswith("of about 1,000.")
+    assert "at 3 norms" in row.because
+    assert "1,000 times" in row.because
+
+
+def test_factors_that_differ_are_not_one():
+    """Fails if norms with factors of their own are told to have one."""
+    different = [norm(name, factor, factor) for name, factor in (("a", 6), ("b", 40), ("c", 300))]
+    assert fired("statistics-scaled", *different).empty
+
+
+def test_norms_that_follow_nothing_do_not_count():
+    """Fails if running means without the implied pattern, or of a few channels, are judged."""
+    assert fired("statistics-scaled", norm("a", 1000, 1000, shuffled=True)).empty
+    assert fired("statistics-scaled", norm("a", 1000, 1000, n=7)).empty
+    assert len(fired("statistics-scaled", norm("a", 1000, 1000, n=8))) == 1
