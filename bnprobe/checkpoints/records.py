@@ -21,6 +21,7 @@ from bnprobe.recording import BATCH, CHANNELS, UNKNOWN, LayerRecord
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.terms import TORCH_EPS
 from bnprobe.stats import ImageMoments, Moments
+from bnprobe.stats.fields import RECORDED
 
 POOLS = {"batch_norm": BATCH, "layer_norm": CHANNELS, "rms_norm": CHANNELS}
 
@@ -83,16 +84,14 @@ def _no_calls(n_channels: int) -> dict[str, Any]:
         "mismatch": float("nan"),
         "pre": empty,
         "pre_images": ImageMoments.empty(zeros),
-        "pre_nonfinite": zeros,
         "pre_histogram": None,
         "post": empty,
-        "post_nonfinite": zeros,
         "post_histogram": None,
-        "n_positive": zeros,
         "own_mean": None,
         "own_log_var": None,
         "gradient": None,
         "classes": None,
+        **dict.fromkeys(RECORDED, zeros),
     }
 
 

@@ -13,6 +13,7 @@ from bnprobe.reductions.packing import packed
 from bnprobe.reductions.reading import Counts, Reading, float64_copy
 from bnprobe.reductions.request import BASIC, WHOLE, Affine, PerSample, ReadRequest, Share
 from bnprobe.stats import N_BINS, ImageMoments, Moments
+from bnprobe.stats.fields import SUMS
 from bnprobe.stats.histogram import BINS_PER_OCTAVE, N_OCTAVES, SIDE
 from bnprobe.stats.moments import Array
 
@@ -83,9 +84,9 @@ def _sums(x: Tensor, seen: Tensor) -> dict[str, Array]:
 
     `x` has zeros in the place of values that are not finite, which are those that were not `seen`.
     """
-    return {
-        "nonfinite": _numpy((~seen).sum((0, 2)).double()),
-    }
+    added = {"nonfinite": ~seen}
+    added |= {sum_.name: torch.where(seen, sum_.of(x), 0) for sum_ in SUMS if sum_.of is not None}
+    return {name: _numpy(terms.sum((0, 2), dtype=torch.float64)) for name, terms in added.items()}
 
 
 def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WHOLE) -> Counts:

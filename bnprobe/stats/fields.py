@@ -22,8 +22,9 @@ without one it is known of what was read, the "pre" side, and not of what is der
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from bnprobe.stats.images import ImageMoments
 from bnprobe.stats.moments import Array, Moments
@@ -34,13 +35,15 @@ class Sum:
     """A number per channel that adds up, over values, images, calls and machines.
 
     `record` names the field of `LayerRecord` for each side of the norm on which it is kept: "pre" of the
-    input, "post" of the output, "gate" of the output as far as the input told it. `whole` says whether
-    it counts something.
+    input, "post" of the output, "gate" of the output as far as it follows from the input. `whole` says whether
+    it counts something. `of` is what a finite value of the input adds, for arrays of numpy and tensors alike; None
+    for a sum that takes more than one value of the input, which `reductions.reference` has lines of its own for.
     """
 
     name: str
     record: Mapping[str, str]
     whole: bool = True
+    of: Callable[[Any], Any] | None = None
 
 
 TERMS = (Sum("positive", {"gate": "n_positive"}),)

@@ -9,6 +9,7 @@ from support import oracles
 
 from bnprobe.recording import About, CallLog, GradientRecord, LayerRecord, Recording
 from bnprobe.stats import Histogram, ImageMoments, Moments
+from bnprobe.stats.fields import SUMS
 
 POOLS = {
     "batch_norm": "batch",
@@ -74,12 +75,10 @@ def site(rows: np.ndarray, layer: str = "bn", kind: str = "batch_norm", **change
         "mismatch": 0.0,
         "pre": pre,
         "pre_images": ImageMoments(origin=centre, **oracles.images([rows], centre)),
-        "pre_nonfinite": oracles.n_nonfinite(rows).astype(float),
         "pre_histogram": _histogram(rows, centre) if with_histograms else None,
         "post": post,
-        "post_nonfinite": oracles.n_nonfinite(y).astype(float),
         "post_histogram": _histogram(y, _places(fields["beta"], 0.0, c)) if with_histograms else None,
-        "n_positive": oracles.n_positive(y).astype(float),
+        **oracles.sums_of(SUMS, {"pre": rows, "post": y, "gate": y}),
         "own_mean": own[0],
         "own_log_var": own[1],
     }

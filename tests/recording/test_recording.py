@@ -19,6 +19,7 @@ from bnprobe.errors import BnprobeError, CannotMerge
 from bnprobe.recording import About, CallLog, GradientRecord, LayerRecord, Recording
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.stats import Histogram, ImageMoments
+from bnprobe.stats.fields import RECORDED
 
 MERGED_CASES = [
     BY_NAME[name]
@@ -82,6 +83,8 @@ def assert_same_records(found: LayerRecord, expected: LayerRecord, rtol: float) 
             assert replace(value, **of_one_part) == replace(other, **of_one_part)
         elif isinstance(value, Neighbours):
             np.testing.assert_equal(asdict(value), asdict(other), err_msg=name)
+        elif name in RECORDED and not RECORDED[name].whole:
+            np.testing.assert_allclose(value, other, rtol, err_msg=name)
         else:
             np.testing.assert_array_equal(value, other, err_msg=name)
 
@@ -134,10 +137,11 @@ def test_empty_recording_is_the_identity(mixed):
 
 def test_merge_does_not_change_its_arguments(mixed):
     """Fails if totals are added in place: the same part could then be merged only once."""
-    before = mixed.layers[0].n_positive.copy()
+    before = {name: getattr(mixed.layers[0], name).copy() for name in RECORDED}
     twice = mixed.merge(mixed)
-    np.testing.assert_array_equal(mixed.layers[0].n_positive, before)
-    np.testing.assert_array_equal(twice.layers[0].n_positive, 2 * before)
+    for name, sum_ in before.items():
+        np.testing.assert_array_equal(getattr(mixed.layers[0], name), sum_, err_msg=name)
+        np.testing.assert_array_equal(getattr(twice.layers[0], name), 2 * sum_, err_msg=name)
     assert twice.layers[0].n_calls == 2 * mixed.layers[0].n_calls
 
 
@@ -236,7 +240,7 @@ def test_a_site_stands_once(mixed):
         replace(mixed, layers=(*mixed.layers, mixed.layers[0]))
 
 
-@pytest.mark.parametrize("name", ["gamma", "n_positive", "post", "pre_images"])
+@pytest.mark.parametrize("name", ["gamma", *RECORDED, "post", "pre_images"])
 def test_a_record_has_one_entry_per_channel(mixed, name):
     """Fails if an array of another layer's length is accepted; the message names layer and field."""
     record, other = (
@@ -283,6 +287,15 @@ def test_parts_without_histograms_leave_the_whole_without():
     assert merged.layers[0].pre_histogram is None
     assert merged.layers[0].post_histogram is None
     assert merged.layers[0].pre.n[0] == 5 * 35
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_part_that_did_not_look_leaves_the_whole_without(mixed, name):
+    """Fails if a sum of some of the data, as in a file from before there was one, is shown as that of all."""
+    looked = mixed.layers[0]
+    before = replace(looked, **{name: None})
+    for merged in (looked.merge(before), before.merge(looked)):
+        assert getattr(merged, name) is None
 
 
 @pytest.mark.parametrize("first_training", [False, True])

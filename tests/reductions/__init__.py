@@ -1,1 +1,1 @@
-"""Kernels, against their twins; a package, so that file names may repeat those one floor up."""
+"""Engines against the reference and numpy; a package, so that file names may repeat those one folder up."""

@@ -13,6 +13,7 @@ from bnprobe.reductions.gpu.channels import join_rows
 from bnprobe.reductions.gpu.rows import sum_rows
 from bnprobe.reductions.gpu.tally import bin_values, count_positive
 from bnprobe.reductions.gpu.totals import add_packed
+from bnprobe.stats.fields import FIELDS, TERMS
 
 TARGET = GPUTarget("cuda", 80, 32)
 POINTERS = {"out", "gates", "maps", "counts", "rows", "kept", "origins", "total", "new"}
@@ -41,8 +42,8 @@ compile_kernel(sum_rows, 1, {"BC": 4, "BP": 64, "SHORT": True, "gates": None, **
 compile_kernel(sum_rows, 4, {"BC": 32, "BP": 16, "SHORT": False, "SC": 1, "WIDE": tl.float32}, "*bf16")
 compile_kernel(sum_rows, 4, {"BC": 1, "BP": 512, "SHORT": False, "SP": 1, "WIDE": tl.float64}, "*fp64")
 compile_kernel(sum_rows, 1, {"BC": 1, "BP": 16, "SHORT": True, "C": 1, "P": 1, **NEIGHBOURS})
-compile_kernel(join_rows, 4, {"N_TERMS": 1, "kept": None, "LONE": False, "BN": 64, "BC": 4})
-compile_kernel(join_rows, 4, {"N_TERMS": 1, "origins": None, "LONE": True, "BN": 1, "BC": 256})
+compile_kernel(join_rows, 4, {"N_TERMS": len(TERMS), "kept": None, "LONE": False, "BN": 64, "BC": 4})
+compile_kernel(join_rows, 4, {"N_TERMS": len(TERMS), "origins": None, "LONE": True, "BN": 1, "BC": 256})
 compile_kernel(bin_values, 4, {"SP": 1, "CHUNK": 8192, "BLOCK": 1024})
 compile_kernel(count_positive, 4, {"BC": 1, "BP": 512, **NEIGHBOURS})
-compile_kernel(add_packed, 4, {"N_FIELDS": 16, "BC": 128})
+compile_kernel(add_packed, 4, {"N_FIELDS": len(FIELDS), "BC": 128})

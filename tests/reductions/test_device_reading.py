@@ -21,6 +21,7 @@ from bnprobe.probe.calls.plan_cache import _Version
 from bnprobe.recording import CallLog, LayerRecord
 from bnprobe.reductions import device_reading
 from bnprobe.stats import Histogram, ImageMoments, Moments
+from bnprobe.stats.fields import RECORDED
 
 pytest.importorskip("triton", reason="triton ships with torch's CUDA builds only")
 
@@ -86,8 +87,8 @@ def record_of(norm: nn.Module, passes: list[Tensor], device: str, **options: boo
     return probe.recording.layers[0]
 
 
-def assert_same_records(found: LayerRecord, twin: LayerRecord) -> None:
-    for name, expected in vars(twin).items():
+def assert_same_records(found: LayerRecord, other: LayerRecord) -> None:
+    for name, expected in vars(other).items():
         value = getattr(found, name)
         if isinstance(expected, Moments | ImageMoments | Histogram):
             for part, numbers in vars(expected).items():
@@ -96,6 +97,8 @@ def assert_same_records(found: LayerRecord, twin: LayerRecord) -> None:
                     "atol": 2e-5 * (1 + np.abs(numbers[np.isfinite(numbers)]).max(initial=0)),
                 }
                 np.testing.assert_allclose(getattr(value, part), numbers, **close, err_msg=f"{name}.{part}")
+        elif name in RECORDED and not RECORDED[name].whole:
+            np.testing.assert_allclose(value, expected, rtol=2e-6, err_msg=name)
         elif isinstance(expected, np.ndarray):
             np.testing.assert_array_equal(value, expected, err_msg=name)
         elif isinstance(expected, CallLog):

@@ -9,8 +9,9 @@ from support import oracles
 from support.oracles import assert_same_images, assert_same_moments
 from torch import Tensor
 
-from bnprobe.reductions import Affine, PerSample, ReadRequest, reference
+from bnprobe.reductions import Affine, PerSample, ReadRequest, packing, reference
 from bnprobe.reductions.reference import count, read
+from bnprobe.stats.fields import SUMS, Sum
 
 SHAPES = [(2, 3, 35), (1, 3, 7), (5, 3, 1), (1, 1, 1), (0, 3, 7)]
 
@@ -95,6 +96,23 @@ def test_what_is_not_finite_is_counted_and_left_out(shape):
         np.testing.assert_array_equal(found.counts.n_positive, oracles.n_positive(mapped(rows, gate)))
         expected = oracles.histogram(mapped(rows, gate), np.zeros(3), np.ones(3))
     np.testing.assert_array_equal(found.counts.histogram, expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+def test_a_sum_that_is_declared_is_added(shape, monkeypatch):
+    """Fails if what `stats.fields` says of a value is not asked, or asked of NaN, or its sum runs in whole numbers."""
+    more = (
+        Sum("absolute", {"pre": "pre_absolute"}, whole=False, of=abs),
+        Sum("above", {"pre": "pre_above"}, of=lambda x: x > 5),
+    )
+    monkeypatch.setattr(reference, "SUMS", (*SUMS, *more))
+    monkeypatch.setattr(packing, "_NAMES", (*packing._NAMES, "absolute", "above"))
+    x = values(shape)
+    x[-1, 0, -1], x[-1, 1, -1], x[0, 2, 0] = torch.nan, torch.inf, -torch.inf
+    found = read(x).packed[-2:]
+    finite = np.where(np.isfinite(x.numpy()), x.numpy(), 0.0)
+    np.testing.assert_allclose(found[0], np.abs(finite).sum((0, 2)), rtol=1e-12)
+    np.testing.assert_array_equal(found[1], (finite > 5).sum((0, 2)))
 
 
 def test_values_of_one_per_image_may_be_not_finite():

@@ -1,4 +1,4 @@
-"""Slow, obvious twins: loops, `math.fsum` and float64, and nothing imported from bnprobe.
+"""Slow and obvious: loops, `math.fsum` and float64, and nothing imported from bnprobe.
 
 Axes: N samples, C channels, P positions. `rows` always has shape (N, C, P).
 """
@@ -6,7 +6,7 @@ Axes: N samples, C channels, P positions. `rows` always has shape (N, C, P).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -60,12 +60,31 @@ def finished(one: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         }
 
 
+ADDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "nonfinite": lambda x: ~np.isfinite(x),
+    "positive": lambda y: y > 0,
+}
+"""What a value, finite or not, adds to each sum that `stats.fields` declares; values of the gate, where it is of that."""
+
+
+def sum_of(name: str, rows: np.ndarray) -> np.ndarray:
+    """One of the sums of `stats.fields` of every channel, shape (C,)."""
+    return np.array([total(ADDS[name](rows[:, c].ravel())) for c in range(rows.shape[1])])
+
+
+def sums_of(sums: Iterable[Any], sides: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Each of `stats.fields.SUMS` by the names that the record has for it, from the rows of each side of a norm."""
+    return {
+        field: sum_of(s.name, sides[side]) for s in sums for side, field in s.record.items() if side in sides
+    }
+
+
 def n_nonfinite(rows: np.ndarray) -> np.ndarray:
-    return np.array([sum(not math.isfinite(v) for v in rows[:, c].ravel()) for c in range(rows.shape[1])])
+    return sum_of("nonfinite", rows)
 
 
 def n_positive(rows: np.ndarray) -> np.ndarray:
-    return np.array([sum(bool(v > 0) for v in rows[:, c].ravel()) for c in range(rows.shape[1])])
+    return sum_of("positive", rows)
 
 
 def images(batches: list[np.ndarray], origin: np.ndarray) -> dict[str, np.ndarray]:
