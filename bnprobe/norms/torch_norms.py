@@ -149,3 +149,4 @@ TORCHS_OWN = {
     nn.LayerNorm,
     nn.RMSNorm,
 }
+"""The classes themselves, without subclasses: what these compute is known, while a subclass may do more or otherwise."""

@@ -77,7 +77,11 @@ class Forward:
         return nullcontext() if trace is None else trace.aside()
 
     def wants_pass(self) -> bool:
-        """Whether to record the pass of the whole model that starts now. The others are `SKIPPED`."""
+        """Whether to record the pass of the whole model that starts now. The others are `SKIPPED`.
+
+        All of them so far: a probe of every n-th pass only decides here, and a test does, because what a skipped
+        pass must not leave behind is spread over the hooks.
+        """
         return True
 
     def model_begins(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

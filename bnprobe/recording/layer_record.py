@@ -24,7 +24,7 @@ class LayerRecord:
 
     Shapes: C channels, G groups of the norm's own statistics. Arrays are float64. `gamma` and
     `beta` are as of the last recorded call; `running_mean` and `running_var` as of the first, which
-    is what the norm remembered before this run. `output` says whether the statistics after the norm
+    is what the norm had stored before this run. `output` says whether the statistics after the norm
     were "derived" from those before it, or "read" because the map is not one affine map per row.
     `mismatch` is the largest difference at the first call between the real output and the formula
     of the kind, in units of the largest output; NaN where it was not checked. `neighbours` is what was found

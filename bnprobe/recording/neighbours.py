@@ -102,7 +102,7 @@ class Neighbours:
     the variance of that side as the parameters of the norms before it imply (see `neighbours.skip`), and
     `skip_var_initial` the same for gamma 1 and beta 0; None where it is not made of norms alone.
 
-    `guessed` says that nothing was executed: the feeder was told from names and shapes alone.
+    `guessed` says that nothing was executed: the producer was found by names and shapes alone.
 
     `feeds_alone` says that the pass showed the feeder and the norm to have only each other: all that the feeder's
     calls make goes into this norm as it is, nothing else enters the norm, and the feeder adds a bias of its own.

@@ -1,6 +1,6 @@
 """Values that add up: `empty`, `of`, `merge`. Streaming is `total.merge(of(batch))`.
 
-This room knows numpy and nothing of models. Every class here is a frozen record of many
+This package knows numpy and nothing of models. Every class here is a frozen record of many
 variables at once (one per channel, say), all in float64, and owns the only formula by which
 it is merged, whether the parts are batches, workers, machines or days.
 """

@@ -4,18 +4,18 @@ One read of a tensor leaves one array, a row for each name of FIELDS and a colum
 `reductions.packing`). The reference, the CPU's loops and the GPU's kernels write the rows in this order and add two
 such arrays by the rules below; `recording.LayerRecord` merges, and `recording.validation` checks, by `RECORDED`.
 
-To add a statistic, say the sum of |x|, so that a column can show the mean of |x|:
+To add a statistic, say the sum of |x|, so that a column can show the mean of |x|, seven files:
 
-1. here, one entry of TERMS: `Sum("absolute", {"pre": "pre_absolute"}, whole=False)`;
+1. here, one entry of TERMS: `Sum("absolute", {"pre": "pre_absolute"}, whole=False, of=abs)`;
 2. `recording/layer_record.py`: the field `pre_absolute: Array | None = None` (files from before do not have it);
-3. `reductions/reference.py`: its line in `_sums`;
-4. `reductions/cpu/terms.py`: its line in `terms`, and in `vector_terms`;
-5. `reductions/gpu/rows.py`: its lines in `short_rows`, `sums_about` and `sum_exactly`, and a call in `sum_rows`;
-6. a measure: a `Column` and a line in one file of `measures/` (`shape.py` has those of before and after the norm);
-7. tests: the number by hand in tests/reductions/test_reference.py, the column in the measure's test.
+3. `reductions/cpu/terms.py`: its line in `terms`, and in `vector_terms`;
+4. `reductions/gpu/rows.py`: its number beside POSITIVE, its lines in `short_rows`, `sums_about` and `sum_exactly`;
+5. a measure: a `Column` and a line in one file of `measures/` (`shape.py` has those of before and after the norm);
+   the tables, the page and its glossary follow, NaN where the field is None;
+6. `tests/support/oracles.py`: what a value adds, by numpy, as an entry of ADDS;
+7. the test of the measure, `tests/measures/test_shape.py`.
 
-Tests of the engines, of merging and of files do not yet follow TERMS: fill the field in tests/measures/sites.py, and
-hold the CPU and the GPU against the reference in tests/reductions.
+From then on `tests/reductions/test_contract.py` asks every engine for it, and tests of records, merging and files do.
 A sum that follows from the input's where a map is known (as `nonfinite` does) needs a rule in `add_mapped` too;
 without one it is known of what was read, the "pre" side, and not of what is derived from it.
 """

@@ -33,7 +33,7 @@ Z_EDGES: Array = np.concatenate([-_SIDE_EDGES[:0:-1], _SIDE_EDGES])
 
 
 def bin_index(z: Array) -> NDArray[np.int64]:
-    """Bin of each z, 0 to N_BINS - 1: the slow twin of what the kernels do with bits.
+    """Bin of each z, 0 to N_BINS - 1: the slow reference of what the kernels do with bits.
 
     z = 0 belongs to the positive side, and so does -0.
     """

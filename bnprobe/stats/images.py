@@ -18,7 +18,7 @@ class ImageMoments:
     For image i of a channel, a_i is the mean over positions of (x - origin) and b_i the mean of
     (x - origin)^2. Kept are the number of images `n`, the means of a and b, their central sums
     of squares `aa` and `bb` and of products `ab`; all of shape (C,), float64. With these the
-    error of a mean *and* of a mean square about any point can be told, counting images and not
+    error of a mean *and* of a mean square about any point can be given, counting images and not
     pixels: pixels of one image are correlated, so sigma / sqrt(N H W) is wrong by the design
     effect. Images count alike, whatever their size.
     """

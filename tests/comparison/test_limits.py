@@ -103,9 +103,9 @@ def test_welch_by_hand() -> None:
     a, b = rng.normal(size=9), rng.normal(0.7, 3, size=17)
     error = [np.array([s.std(ddof=1) / math.sqrt(len(s))]) for s in (a, b)]
     se, p = _welch(np.array([b.mean() - a.mean()]), *error, np.array([9.0]), np.array([17.0]))
-    twin = stats.ttest_ind(a, b, equal_var=False)
-    assert p[0] == pytest.approx(twin.pvalue, rel=1e-9)
-    assert se[0] == pytest.approx(abs((b.mean() - a.mean()) / twin.statistic), rel=1e-9)
+    by_scipy = stats.ttest_ind(a, b, equal_var=False)
+    assert p[0] == pytest.approx(by_scipy.pvalue, rel=1e-9)
+    assert se[0] == pytest.approx(abs((b.mean() - a.mean()) / by_scipy.statistic), rel=1e-9)
 
 
 def test_the_area_between_two_lines() -> None:

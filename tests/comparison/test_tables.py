@@ -1,4 +1,4 @@
-"""Every difference against a slow twin from the raw values; the laws that a comparison obeys."""
+"""Every difference against a slow reference from the raw values; the laws that a comparison obeys."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def tables():
     return differences(pairs(recording(record_of("a")), recording(record_of("b"))))
 
 
-def twin(channel: int) -> dict[str, float]:
+def by_hand(channel: int) -> dict[str, float]:
     """All numbers of one channel, from its values, one after the other."""
     out: dict[str, float] = {}
     side: dict[str, dict[str, float]] = {}
@@ -100,9 +100,9 @@ def twin(channel: int) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("channel", range(3))
-def test_every_difference_agrees_with_its_twin(tables, channel):
+def test_every_difference_agrees_with_its_reference(tables, channel):
     """Fails if a difference is taken the other way, in another unit, or a side is taken for the other."""
-    row, expected = tables.channels.iloc[channel], twin(channel)
+    row, expected = tables.channels.iloc[channel], by_hand(channel)
     for name, value in expected.items():
         if name in row.index:
             assert row[name] == pytest.approx(value, rel=1e-9), name
@@ -110,7 +110,7 @@ def test_every_difference_agrees_with_its_twin(tables, channel):
 
 def test_outputs_are_told_in_the_layers_deviations(tables):
     """Fails if a channel that hardly varies is blown up by its own tiny deviation."""
-    found, all_of = tables.channels, [twin(c) for c in range(3)]
+    found, all_of = tables.channels, [by_hand(c) for c in range(3)]
     unit = math.sqrt(np.mean([(t["post_sd_a"] ** 2 + t["post_sd_b"] ** 2) / 2 for t in all_of]))
     for c, expected in enumerate(all_of):
         row = found.iloc[c]
@@ -160,7 +160,7 @@ def test_the_test_of_the_means_is_welchs(tables):
 def test_histograms_tell_the_distance_of_the_values(tables):
     """Fails if the two curves are laid over each other on the wrong scale."""
     for c in (0, 1, 2):
-        found, expected = tables.channels["pre_w1"][c], twin(c)["w1_of_values"]
+        found, expected = tables.channels["pre_w1"][c], by_hand(c)["w1_of_values"]
         width = 0.125 / math.sqrt((rows_of("a")[:, c].var() + rows_of("b")[:, c].var()) / 2)
         assert found == pytest.approx(expected, rel=0.02, abs=width)
     assert tables.channels["pre_w1"].notna().all()

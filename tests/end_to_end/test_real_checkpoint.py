@@ -1,7 +1,7 @@
 """Real networks: a trained CIFAR ResNet-20 on a thousand images, decoders of Hugging Face, torchvision's families.
 
 Expected digits were measured from the parameters of the same checkpoint by
-other code. The statistics of the data have a slow twin here: hooks of our own, float64, two passes.
+other code. The statistics of the data have a slow reference here: hooks of our own, float64, two passes.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def recorded(model: nn.Module, batches: list[Tensor]) -> Recording:
 
 
 class TwoPasses:
-    """Twin of one norm: the mean in a first run of the model, sums of powers about it in a second.
+    """Reference of one norm: the mean in a first run of the model, sums of powers about it in a second.
 
     Three streams per channel: "pre" the input, "formula" the float64 formula on it, "post" the real
     float32 output.
@@ -136,13 +136,13 @@ class TwoPasses:
 
 
 @pytest.fixture(scope="module")
-def twins(resnet20: nn.Module, images: list[Tensor]) -> dict[str, TwoPasses]:
+def exactly(resnet20: nn.Module, images: list[Tensor]) -> dict[str, TwoPasses]:
     norms = {name: module for name, module in resnet20.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    twins = {name: TwoPasses(module) for name, module in norms.items()}
+    exactly = {name: TwoPasses(module) for name, module in norms.items()}
 
     def run(watch: Callable[[TwoPasses, Tensor, Tensor], None]) -> None:
         handles = [
-            module.register_forward_hook(lambda _, args, y, name=name: watch(twins[name], args[0], y))
+            module.register_forward_hook(lambda _, args, y, name=name: watch(exactly[name], args[0], y))
             for name, module in norms.items()
         ]
         with torch.no_grad():
@@ -153,12 +153,12 @@ def twins(resnet20: nn.Module, images: list[Tensor]) -> dict[str, TwoPasses]:
 
     run(TwoPasses.first)
     run(TwoPasses.second)
-    assert len(twins) == 19
-    return twins
+    assert len(exactly) == 19
+    return exactly
 
 
 def assert_distribution(
-    mine: pd.DataFrame, side: str, twin: dict[str, np.ndarray], rounding: np.ndarray | float
+    mine: pd.DataFrame, side: str, exact: dict[str, np.ndarray], rounding: np.ndarray | float
 ) -> None:
     """The six numbers of one side; `rounding` is the absolute error that every value may carry itself.
 
@@ -168,27 +168,27 @@ def assert_distribution(
     found = {
         name: mine[f"{side}_{name}"].to_numpy() for name in ("mean", "var", "skew", "kurtosis", "min", "max")
     }
-    deviation = np.sqrt(twin["var"])
+    deviation = np.sqrt(exact["var"])
     relative = rounding / deviation
-    assert (np.abs(found["mean"] - twin["mean"]) <= 1e-5 * deviation + rounding).all()
+    assert (np.abs(found["mean"] - exact["mean"]) <= 1e-5 * deviation + rounding).all()
     assert (np.abs(np.sqrt(found["var"]) - deviation) <= 0.5e-5 * deviation + rounding).all()
     for name, order, base in (("skew", 3, 0.0), ("kurtosis", 4, 3.0)):
-        size = 1 + np.abs(twin[name]) + base
+        size = 1 + np.abs(exact[name]) + base
         slack = 1e-4 * size + 2 * order * relative * size
-        assert (np.abs(found[name] - twin[name]) <= slack).all(), name
+        assert (np.abs(found[name] - exact[name]) <= slack).all(), name
     for name in ("min", "max"):
-        assert (np.abs(found[name] - twin[name]) <= 1e-9 * np.abs(twin[name]) + rounding).all(), name
+        assert (np.abs(found[name] - exact[name]) <= 1e-9 * np.abs(exact[name]) + rounding).all(), name
 
 
 @slow
 @needs_data
-def test_every_statistic_of_the_inputs_agrees_with_two_passes_in_float64(channels, twins):
+def test_every_statistic_of_the_inputs_agrees_with_two_passes_in_float64(channels, exactly):
     """Fails if any channel of any layer is summed in float32, or a batch is weighed or dropped."""
     assert len(channels) == 688
-    for name, twin in twins.items():
+    for name, exact in exactly.items():
         mine = channels[channels["layer"] == name]
-        expected = twin.columns("pre")
-        assert (mine["n_values"] == twin.n).all()
+        expected = exact.columns("pre")
+        assert (mine["n_values"] == exact.n).all()
         assert_distribution(mine, "pre", expected, rounding=0.0)
         np.testing.assert_array_equal(mine["pre_min"], expected["min"])
         np.testing.assert_array_equal(mine["pre_max"], expected["max"])
@@ -196,11 +196,11 @@ def test_every_statistic_of_the_inputs_agrees_with_two_passes_in_float64(channel
 
 @slow
 @needs_data
-def test_every_statistic_of_the_outputs_agrees_with_the_formula(channels, twins):
+def test_every_statistic_of_the_outputs_agrees_with_the_formula(channels, exactly):
     """Fails if the derived output forgets eps, the sign of gamma (26 channels) or swaps the extremes."""
-    for name, twin in twins.items():
+    for name, exact in exactly.items():
         mine = channels[channels["layer"] == name]
-        expected = twin.columns("formula")
+        expected = exact.columns("formula")
         # beta + gamma * xh is itself rounded to a double
         assert_distribution(mine, "post", expected, rounding=4e-16 * (1 + np.abs(expected["mean"])))
         np.testing.assert_allclose(mine["fires"], expected["fires"], atol=1e-6)
@@ -208,7 +208,7 @@ def test_every_statistic_of_the_outputs_agrees_with_the_formula(channels, twins)
 
 @slow
 @needs_data
-def test_every_statistic_of_the_outputs_agrees_with_what_the_network_computed(channels, twins):
+def test_every_statistic_of_the_outputs_agrees_with_what_the_network_computed(channels, exactly):
     """Fails if the formula that is believed is not the one that the network runs.
 
     The network rounds to float32: x - mean, its product and the sum with beta carry about 2^-22 of the
@@ -216,9 +216,9 @@ def test_every_statistic_of_the_outputs_agrees_with_what_the_network_computed(ch
     1e-6) that rounding is a visible part of the deviation, or all of it: such channels are compared as
     far as float32 can tell, through `rounding`.
     """
-    for name, twin in twins.items():
+    for name, exact in exactly.items():
         mine = channels[channels["layer"] == name]
-        expected = twin.columns("post")
+        expected = exact.columns("post")
         far = np.maximum(np.abs(expected["min"]), np.abs(expected["max"]))
         shifted = np.abs(mine["gamma"] * mine["running_mean"]) / np.sqrt(mine["running_var"] + 1e-5)
         assert_distribution(mine, "post", expected, rounding=2.0**-22 * (far + shifted.to_numpy()))

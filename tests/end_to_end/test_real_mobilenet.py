@@ -196,14 +196,14 @@ def test_every_statistic_of_every_channel(made, seen):
     """
     for name, sides in seen.items():
         mine = of(made.report, name)
-        for side, twin in zip(("pre", "post"), sides, strict=True):
-            deviation = np.sqrt(twin.var)
-            room = 1e-5 * deviation + 1e-7 * np.abs(twin.mean) + 1e-12
-            assert (np.abs(mine[f"{side}_mean"] - twin.mean) <= room).all(), (name, side)
-            assert (np.abs(np.sqrt(mine[f"{side}_var"]) - deviation) <= room).all(), (name, side)
-            wide = 1e-4 * deviation + 1e-7 * np.abs(twin.mean) + 1e-12
-            assert (np.abs(mine[f"{side}_min"] - twin.low) <= wide).all(), (name, side)
-            assert (np.abs(mine[f"{side}_max"] - twin.high) <= wide).all(), (name, side)
+        for side, exact in zip(("pre", "post"), sides, strict=True):
+            deviation = np.sqrt(exact.var)
+            slack = 1e-5 * deviation + 1e-7 * np.abs(exact.mean) + 1e-12
+            assert (np.abs(mine[f"{side}_mean"] - exact.mean) <= slack).all(), (name, side)
+            assert (np.abs(np.sqrt(mine[f"{side}_var"]) - deviation) <= slack).all(), (name, side)
+            wide = 1e-4 * deviation + 1e-7 * np.abs(exact.mean) + 1e-12
+            assert (np.abs(mine[f"{side}_min"] - exact.low) <= wide).all(), (name, side)
+            assert (np.abs(mine[f"{side}_max"] - exact.high) <= wide).all(), (name, side)
         # a value within rounding of 0 may change sides: one of the 7 x 7 x 32 of the last layers
         assert (np.abs(mine["fires"] - sides[1].fires) <= 1.01 / (7 * 7 * 32)).all(), name
 

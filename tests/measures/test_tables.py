@@ -67,7 +67,7 @@ def recorded(case: Case, training: bool) -> tuple[Recording, ReferenceProbe]:
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_column_agrees_with_its_twin(case, training):
+def test_every_column_agrees_with_its_reference(case, training):
     """Fails if any formula, divisor, sign, axis or order of channels is wrong in any column of any kind of norm."""
     found, kept = recorded(case, training)
     assert_tables_true(found, case.norms, kept)

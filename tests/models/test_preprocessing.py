@@ -13,7 +13,7 @@ from bnprobe.errors import BnprobeError
 from .specimens import LINEAR, TINY, raised
 
 
-def test_crop_and_scale_has_a_slow_twin(picture):
+def test_crop_and_scale_agrees_with_a_slow_reference(picture):
     """Fails if resize, crop, scale or normalization happen in another order or to another size."""
     crop = models.CropAndScale(size=96, resize=100, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
     resized = picture.resize((150, 100), Image.Resampling.BILINEAR).crop((27, 2, 123, 98))

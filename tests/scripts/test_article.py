@@ -131,8 +131,10 @@ def test_shapes_by_hand_are_those_of_scipy(rng):
     # against a large sample of the Gaussian: 200,000 draws are within 0.01 deviations of it
     drawn = rng.normal(5.0, 3.0, size=200_000)
     for column in range(3):
-        twin = wasserstein_distance(x[:, column], drawn) / 3.0
-        assert hands.distance(x, np.full(3, 5.0), np.full(3, 3.0))[column] == pytest.approx(twin, abs=0.01)
+        by_scipy = wasserstein_distance(x[:, column], drawn) / 3.0
+        assert hands.distance(x, np.full(3, 5.0), np.full(3, 3.0))[column] == pytest.approx(
+            by_scipy, abs=0.01
+        )
 
 
 # Claim 1: a layer that is no line.

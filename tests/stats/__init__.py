@@ -1,1 +1,1 @@
-"""Values that add up, against their twins; a package, so that file names may repeat those one floor up."""
+"""Values that add up, against a slow reference; a package, so that file names may repeat those one folder up."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from bnprobe.errors import NotDefined
 from bnprobe.stats import gaussian
 
-TWINS = {
+FUNCTIONS = {
     "none": lambda x: x,
     "relu": lambda x: max(x, 0.0),
     "relu6": lambda x: min(max(x, 0.0), 6.0),
@@ -54,17 +54,17 @@ def quadrature(f, mean: float, sd: float, power: int) -> float:
     )
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_both_moments_are_those_of_quadrature(name):
     """Fails if a knot, a power, a sign or the second moment of any activation is wrong."""
     means, sds = np.array(PLACES).T
     first, second = gaussian.moments(name, means, sds)
     for i, (mean, sd) in enumerate(PLACES):
-        assert first[i] == pytest.approx(quadrature(TWINS[name], mean, sd, 1), rel=1e-10, abs=1e-10)
-        assert second[i] == pytest.approx(quadrature(TWINS[name], mean, sd, 2), rel=1e-10, abs=1e-10)
+        assert first[i] == pytest.approx(quadrature(FUNCTIONS[name], mean, sd, 1), rel=1e-10, abs=1e-10)
+        assert second[i] == pytest.approx(quadrature(FUNCTIONS[name], mean, sd, 2), rel=1e-10, abs=1e-10)
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize(
     ("mean", "sd"), [(40.0, 1.0), (-40.0, 1.0), (11.0, 10.0), (-30.0, 10.0), (11.0, 40.0), (-90.0, 40.0)]
 )
@@ -72,8 +72,8 @@ def test_the_stated_error_holds_far_out(name, mean, sd):
     """Fails if a wide or distant Gaussian leaves the nodes of the quadrature, or cancels in the closed forms."""
     first, second = gaussian.moments(name, np.array([mean]), np.array([sd]))
     slack = (1e-10 if sd <= 10 else 1e-8) * (1 + mean**2 + sd**2)
-    assert first[0] == pytest.approx(quadrature(TWINS[name], mean, sd, 1), abs=slack)
-    assert second[0] == pytest.approx(quadrature(TWINS[name], mean, sd, 2), abs=slack)
+    assert first[0] == pytest.approx(quadrature(FUNCTIONS[name], mean, sd, 1), abs=slack)
+    assert second[0] == pytest.approx(quadrature(FUNCTIONS[name], mean, sd, 2), abs=slack)
 
 
 def test_the_tail_of_a_relu_keeps_its_digits():
@@ -104,18 +104,18 @@ def test_forty_deviations_out_it_is_the_line_or_nothing():
     np.testing.assert_allclose([*top, *squares], [6.0, 36.0], rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_without_deviation_it_is_the_function_itself(name):
     """Fails if sd = 0, as gamma = 0 makes it, is divided by; on the knots too."""
     mean = np.array([*KINKS, -40.0, 2.7])
     first, second = gaussian.moments(name, mean, np.zeros(1))
-    np.testing.assert_allclose(first, [TWINS[name](m) for m in mean], atol=1e-13)
-    np.testing.assert_allclose(second, [TWINS[name](m) ** 2 for m in mean], rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(first, [FUNCTIONS[name](m) for m in mean], atol=1e-13)
+    np.testing.assert_allclose(second, [FUNCTIONS[name](m) ** 2 for m in mean], rtol=1e-13, atol=1e-13)
     tiny, _ = gaussian.moments(name, mean, np.full(1, 1e-300))
     np.testing.assert_allclose(tiny, first, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_negative_deviation_is_its_size(name):
     """Fails if gamma < 0 reaches a formula as it is."""
     means, sds = np.array(PLACES).T

@@ -18,7 +18,7 @@ CENTRE, SCALE = np.array([0.0, 5.0, -2.0]), np.array([1.0, 0.25, 3.0])
 
 
 def of(rows: np.ndarray, centre: np.ndarray = CENTRE, scale: np.ndarray = SCALE) -> Histogram:
-    """Through `bin_index`; the expectation of every test comes from the walking twin instead."""
+    """Through `bin_index`; the expectation of every test comes from the walking reference instead."""
     z = (rows - centre[:, None]) / scale[:, None]
     counts = [np.bincount(bin_index(z[:, c]).ravel(), minlength=N_BINS) for c in range(len(centre))]
     return Histogram(centre[None], scale[None], np.array(counts, dtype=float)[None])

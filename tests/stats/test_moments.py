@@ -1,4 +1,4 @@
-"""Moments: twins, the laws of merging, affine maps, and the inequalities they must refuse to break."""
+"""Moments: a slow reference, the laws of merging, affine maps, and the inequalities they must refuse to break."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_merge_commutes(a, b):
         hnp.arrays(float, st.tuples(st.integers(0, 4), st.just(2)), elements=FINITE), min_size=3, max_size=3
     )
 )
-def test_merge_associates_and_agrees_with_the_twin(parts):
+def test_merge_associates_and_agrees_with_the_reference(parts):
     """Fails if the order of merging shows, for parts of 0 to 4 rows anywhere between -1e6 and 1e6."""
     a, b, c = map(Moments.of, parts)
     expected = oracles.moments(np.concatenate(parts))
@@ -186,9 +186,9 @@ def test_finished_numbers_agree_with_scipy(rng):
     np.testing.assert_allclose(found.var_unbiased, rows.var(axis=0, ddof=1), rtol=1e-12)
     np.testing.assert_allclose(found.skewness, scipy_stats.skew(rows, bias=True), rtol=1e-10)
     np.testing.assert_allclose(found.kurtosis_excess, scipy_stats.kurtosis(rows, bias=True), rtol=1e-10)
-    twin = oracles.finished(oracles.moments(rows))
-    np.testing.assert_allclose(found.skewness, twin["skew"], rtol=1e-10)
-    np.testing.assert_allclose(found.kurtosis_excess, twin["kurtosis"], rtol=1e-10)
+    expected = oracles.finished(oracles.moments(rows))
+    np.testing.assert_allclose(found.skewness, expected["skew"], rtol=1e-10)
+    np.testing.assert_allclose(found.kurtosis_excess, expected["kurtosis"], rtol=1e-10)
 
 
 def test_kurtosis_of_a_gaussian_is_near_zero(rng):

@@ -236,13 +236,13 @@ def assert_same_moments(
     far = far + np.where(n > 0, rounding, 0.0) / rtol
     for name in FIELDS[1:]:
         size = far if name in ("mean", "low", "high") else n * sd ** int(name[1:])
-        real, twin = getattr(found, name), np.asarray(expected[name])
-        assert real.shape == twin.shape, f"{name}: shape {real.shape}, expected {twin.shape}"
+        real, true = getattr(found, name), np.asarray(expected[name])
+        assert real.shape == true.shape, f"{name}: shape {real.shape}, expected {true.shape}"
         empty = n == 0
-        np.testing.assert_array_equal(real[empty], twin[empty], err_msg=f"{name} of nothing")
-        gap = np.abs(np.where(empty, 0.0, real) - np.where(empty, 0.0, twin))
+        np.testing.assert_array_equal(real[empty], true[empty], err_msg=f"{name} of nothing")
+        gap = np.abs(np.where(empty, 0.0, real) - np.where(empty, 0.0, true))
         worst = np.max(np.where(gap > 0, gap / np.maximum(size, 1e-300), 0.0), initial=0.0)
-        assert worst <= rtol, f"{name}: {worst:.2e} of its natural size apart\n{real}\n{twin}"
+        assert worst <= rtol, f"{name}: {worst:.2e} of its natural size apart\n{real}\n{true}"
 
 
 def assert_same_images(found: Any, expected: dict[str, np.ndarray], rtol: float = 1e-9) -> None:

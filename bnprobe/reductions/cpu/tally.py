@@ -19,7 +19,7 @@ from bnprobe.reductions.cpu.vector_bins import INFINITE, N_BINS, ONE, REST, SHIF
 from bnprobe.reductions.cpu.vectors import WIDTH
 
 PLACES = 128
-"""Entries kept per channel: the bins, and room so that a channel starts on its own cache line."""
+"""Entries kept per channel: the bins, and spare ones so that a channel starts on its own cache line."""
 
 RUN = 512
 """Values whose bins are found before they are counted."""

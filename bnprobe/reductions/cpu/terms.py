@@ -23,7 +23,7 @@ def terms(v: Any, finite: bool, turn: Any, bar: Any) -> Any:
     """The terms of v; counts are int32, sums of the type of v.
 
     Where a row holds values that are not finite it is read a second time, and only then `finite` may be False:
-    a term that such a value must not enter is 0 there.
+    a term that such a value must not enter is `np.float32(0)` there, which is a float64 beside one.
     """
     return (np.int32(turn * v > bar),)
 

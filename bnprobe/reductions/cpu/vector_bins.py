@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 from bnprobe.reductions.cpu.vectors import INTS, WIDTH, Vectors, same
 
 N_BINS, SIDE = 96, 48
-"""As in `stats.histogram`, which this room does not import; a test holds them together."""
+"""As in `stats.histogram`, which compiled code does not import; a test holds them together."""
 
 REST = N_BINS
 """The bin of what is not finite: counted beside the others and thrown away."""

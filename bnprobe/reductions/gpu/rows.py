@@ -32,7 +32,7 @@ N_PLANES = tl.constexpr(8)
 """Planes before those of the terms."""
 
 POSITIVE = tl.constexpr(0)
-"""Numbers of the terms; a test holds them together with `stats.fields`."""
+"""Numbers of the terms, in the order of `stats.fields.TERMS`."""
 
 
 @triton.jit
