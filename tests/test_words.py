@@ -17,6 +17,7 @@ from support.words import ALLOWED, BANNED, Text, changelog, files, texts, violat
 
 import bnprobe
 from bnprobe.cli.main import _parser
+from scripts.mutants import lists as planted
 
 PACKAGE = ROOT / "bnprobe"
 SPEAKING = ("checkpoints", "cli", "comparison", "errors.py", "measures", "models", "report", "rules")
@@ -48,6 +49,16 @@ def test_pages_of_the_repository_speak_plainly(page: str):
 def test_the_newest_changes_are_told_plainly():
     """Fails if the newest section of the changelog falls back into the old words; older sections are history."""
     assert_plain(changelog(ROOT / "CHANGELOG.md", ROOT))
+
+
+def test_mutants_are_described_plainly():
+    """Fails if the name of a mutant, or what it breaks, needs a glossary: a survivor is reported by both."""
+    mutants = planted.read(planted.planted_lists())
+    assert_plain(
+        Text(f"tests/mutants: {mutant.name}", 1, words)
+        for mutant in mutants
+        for words in (mutant.name.replace("-", " "), mutant.breaks)
+    )
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
