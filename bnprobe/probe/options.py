@@ -1,7 +1,8 @@
 """The options of `attach`, checked in one place.
 
-To add one: a field here; a parameter and its line under Args in `attach.attach`, and in `record.record` where it makes
-sense there; where it acts, mostly in `forward`.
+To add one: a field here; a parameter and its line under Args in `attach.attach`; where it acts, mostly in `forward`; and
+its test in tests/probe/test_options.py. In `record.record` too where it makes sense there, else its name goes to
+ONLY_WITH_A_LOOP_OF_ONES_OWN of that test. `python -m scripts.api_reference` writes the page of signatures again.
 """
 
 from __future__ import annotations
