@@ -7,12 +7,19 @@ import os
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from bnprobe.stats import Moments
 
 if not torch.cuda.is_available():
     # kernels for a GPU run on the CPU then; triton must know before anything imports it (torchvision does)
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# An example may be the first to call a compiled loop, or the machine busy: seconds say nothing about the code.
+settings.register_profile(
+    "no_clock", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("no_clock")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -83,7 +83,7 @@ def test_exporting_a_probed_model():
     """Fails if torch.export meets our hooks or our functions."""
     plain = model()
     with torch.no_grad(), bnprobe.attach(plain) as probe:
-        exported = torch.export.export(plain, (X,)).module()
+        exported = torch.export.export(plain, (X,), strict=False).module()
         plain(X)
     assert torch.allclose(exported(X), plain(X), atol=1e-5)
     assert probe.recording.layers[0].n_calls == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 import triton
@@ -23,17 +24,26 @@ def compile_kernel(
     kernel: triton.JITFunction, warps: int, fixed: Mapping[str, object], x: str = "*fp32"
 ) -> None:
     """`fixed` holds what is known when compiling; other pointers are float64, other numbers 32 bits."""
-    names = kernel.arg_names
-    types = {name: x if name == "x" else "*fp64" if name in POINTERS else "i32" for name in names}
-    source = ASTSource(
-        fn=kernel,
-        signature={name: "constexpr" if name in fixed else types[name] for name in names},
-        constexprs={(names.index(name),): value for name, value in fixed.items()},
-        attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types[name][0] == "*"},
-    )
+    types = {name: x if name == "x" else "*fp64" if name in POINTERS else "i32" for name in kernel.arg_names}
     options = {"num_warps": warps, "enable_fp_fusion": True}
-    triton.compile(source, target=TARGET, options=options)
+    triton.compile(source_of(kernel, types, fixed), target=TARGET, options=options)
     print(kernel.__name__)
+
+
+def source_of(kernel: triton.JITFunction, types: Mapping[str, str], fixed: Mapping[str, object]) -> ASTSource:
+    """What the compiler is given; pointers are multiples of 16 bytes, as torch's are."""
+    aligned = [i for i, type_ in enumerate(types.values()) if type_[0] == "*"]
+    if "constexprs" not in inspect.signature(ASTSource).parameters:  # triton before 3.3
+        from triton.backends.compiler import AttrsDescriptor
+
+        attributes = AttrsDescriptor.from_hints(dict.fromkeys(aligned, 16))
+        return ASTSource(fn=kernel, signature=types, constants=fixed, attrs=attributes)
+    return ASTSource(
+        fn=kernel,
+        signature={name: "constexpr" if name in fixed else type_ for name, type_ in types.items()},
+        constexprs={(kernel.arg_names.index(name),): value for name, value in fixed.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
+    )
 
 
 NEIGHBOURS = {"SP": 1, "WIDE": tl.float32}
