@@ -150,7 +150,7 @@ def batch_normalized(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "info",
             row["layer"],
-            "Batch statistics normalized here: each output depends on the rest of its batch.",
+            "This norm used batch statistics: each output depends on the rest of its batch.",
             f"the norm was in {_in_mode(row)}"
             + ("." if trains else ", and keeps no running statistics (track_running_stats=False)."),
             "To measure the model as it is used for inference, call `model.eval()` before recording."

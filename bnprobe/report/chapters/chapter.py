@@ -67,8 +67,8 @@ def norms(n: int) -> str:
 
 
 def all_norms(n: int) -> str:
-    """All of so many norms: all 3 norms, or the only norm."""
-    return f"all {n:,} norms" if n != 1 else "the only norm"
+    """All of so many norms: all 3 norms, both norms, or the only norm."""
+    return {1: "the only norm", 2: "both norms"}.get(n, f"all {n:,} norms")
 
 
 def running_sds(size: float) -> str:

@@ -67,6 +67,8 @@ def _outputs(recording: Recording) -> str:
     derived = [record for record in recording.layers if record.output == "derived"]
     read = len(recording.layers) - len(derived)
     gaps = [record.mismatch for record in derived if np.isfinite(record.mismatch)]
+    if not derived:
+        return f"statistics of outputs measured directly at {count(read, 'layer')}"
     text = f"statistics of outputs derived from the inputs at {count(len(derived), 'layer')}"
     text += f", measured directly at {read}" * bool(read)
     if gaps:

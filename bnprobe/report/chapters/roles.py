@@ -34,17 +34,18 @@ def _words(channels: pd.DataFrame, known: pd.DataFrame) -> str:
     dead, n = int(counts.get("dead", 0)), len(known)
     others = _others(known)
     seen = (channels["n_values"] > 0).any()
-    whose = f"whose role is known{' from the operation that follows' if seen else ''}"
+    known_by = f" whose role is known{' from the operation that follows' if seen else ''}"
+    whose = known_by if n < len(channels) else ""
     if not dead and len(others) == 1:
-        all_of = f"All {n:,} channels {whose} are" if n > 1 else f"The one channel {whose} is"
+        all_of = f"All {n:,} channels{whose} are" if n > 1 else f"The one channel{whose} is"
         text = f"{all_of} {others[0][1]}."
     elif dead:
         is_are = "is" if dead == 1 else "are"
-        text = f"{dead:,} of {count(n, 'channel')} {whose} {is_are} dead ({share(dead / n)}): the output is always cut to 0."
+        text = f"{dead:,} of {count(n, 'channel')}{whose} {is_are} dead ({share(dead / n)}): the output is always cut to 0."
         text += f" Of the others, {_list(others)}." if others else ""
     else:
         listed = _list(others)
-        text = f"No channel {whose} is dead: of {count(n, 'channel')}, {listed}."
+        text = f"No channel{whose} is dead: of {count(n, 'channel')}, {listed}."
     unknown = len(channels) - n
     if not unknown:
         return text
@@ -85,9 +86,11 @@ def _prediction(channels: pd.DataFrame) -> list[str]:
     error = (channels["fires_predicted"] - channels["fires"]).abs()
     if error.notna().any():
         measured = (channels["fires_gaussian"] - channels["fires"]).abs()
+        by_target, by_moments = (number(float(off.mean()), 2) for off in (error, measured))
+        better = f"; with the measured mean and standard deviation in their place, by {by_moments}"
+        instead = better if by_moments != by_target else ""
         sentences.append(
-            f"The share of positive outputs that γ and β predict, Φ(β/|γ|), is off by {number(float(error.mean()), 2)} on "
-            f"average; with the measured mean and standard deviation in their place, by {number(float(measured.mean()), 2)}."
+            f"The share of positive outputs that γ and β predict, Φ(β/|γ|), is off by {by_target} on average{instead}."
         )
     return [" ".join(sentences)] if sentences else []
 

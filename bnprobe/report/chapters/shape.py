@@ -50,14 +50,10 @@ def _target_words(known: pd.DataFrame) -> str:
     should = "Outputs should have mean β and standard deviation |γ|"
     if off.empty:
         return f"{should}, and at {all_norms(len(known))} they do."
+    none = {1: "At the only norm they do not", 2: "They do at neither norm"}
+    do = none.get(len(known), f"They do at none of the {norms(len(known))}")
     if holds:
         do = f"At {holds} of {norms(len(known))} they do"
-    else:
-        do = (
-            f"They do at none of the {norms(len(known))}"
-            if len(known) > 1
-            else "At the only norm they do not"
-        )
     ratio = of(off, "gamma_ratio_median")
     if not np.isfinite(ratio).any():
         return f"{should}. {do}."

@@ -60,10 +60,15 @@ def _within(known: pd.DataFrame, unit: str) -> str:
             f"At {named(first)}, {share(first['share_within'])} of a channel's variance lies within single {unit}s "
             f"(mean over channels); the rest distinguishes one {unit} from another."
         )
+    at_first, at_last = share(first["share_within"]), share(last["share_within"])
+    course = (
+        f"is {at_first} at the first norm and at the last"
+        if at_first == at_last
+        else f"goes from {at_first} at the first norm to {at_last} at the last"
+    )
     return (
-        f"The share of a channel's variance that lies within single {unit}s goes from {share(first['share_within'])} at the "
-        f"first norm to {share(last['share_within'])} at the last (mean over channels); the rest distinguishes one {unit} "
-        "from another."
+        f"The share of a channel's variance that lies within single {unit}s {course} (mean over channels); the rest "
+        f"distinguishes one {unit} from another."
     )
 
 
