@@ -230,7 +230,7 @@ def test_a_wrong_address_does_no_harm(browser, page, address):
 def test_the_measure_of_the_map_is_chosen(reading, report):
     """Fails if the list changes the words and not the cells, or the other way round."""
     before = reading.run("return document.querySelector('.board canvas').toDataURL()")
-    reading.choose("Colour", "fires")
+    reading.choose("Color", "fires")
     reading.until(
         "return document.querySelector('.legend').innerText.startsWith('share of positive outputs')"
     )
@@ -246,7 +246,7 @@ def test_roles_have_the_colours_of_paper(browser, page, dark):
     """Fails if what is not known is painted as strongly as a role, or stays light where the page is dark."""
     browser.look(dark=dark)
     browser.open(page)
-    browser.choose("Colour", "role")
+    browser.choose("Color", "role")
     browser.until("return document.querySelectorAll('.legend .swatch').length === 7")
     shown = browser.run(
         "return [...document.querySelectorAll('.legend .key')].map((key) =>"
@@ -346,7 +346,7 @@ def test_the_keyboard_does_what_the_pointer_does(reading):
     for key in (Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_DOWN):
         board.send_keys(key)
     said = reading.run("return document.querySelector('[aria-live=polite]').textContent")
-    assert re.match(r"stage\d\.\d\.1, channel \d+ of \d+, ", said)
+    assert re.match(r"stage\d\.\d\.1, channel \d+ \(0 to \d+\), ", said)
     layer, channel = re.match(r"(stage\d\.\d\.1), channel (\d+)", said).groups()
     board.send_keys(Keys.ENTER)
     reading.until(f"return document.querySelector('.stage').dataset.shown === {layer!r}")
