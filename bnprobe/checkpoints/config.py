@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bnprobe.checkpoints.groups import Norm
 
@@ -32,6 +32,16 @@ ROOT_MEAN_SQUARE = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "pix2s
 
 BATCH_NORMS = ("mobilenet",)
 """Beginnings of model types whose `layer_norm_eps` is that of batch norms."""
+
+
+class NormSettings(Protocol):
+    """What tensors alone do not say of a norm."""
+
+    def eps(self, norm: Norm) -> float | None:
+        """The eps of a norm; None where it is not known."""
+
+    def kind(self, norm: Norm) -> str:
+        """The kind of a norm; the one it has by its tensors where nothing else is known."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.checkpoints.config import NO_CONFIG, Config
+from bnprobe.checkpoints.config import NO_CONFIG, NormSettings
 from bnprobe.checkpoints.followers import activations
 from bnprobe.checkpoints.groups import Norm
 from bnprobe.checkpoints.predictions import predicted
@@ -28,7 +28,9 @@ POOLS = {"batch_norm": BATCH, "layer_norm": CHANNELS, "rms_norm": CHANNELS}
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def records(state: State, norms: tuple[Norm, ...], config: Config = NO_CONFIG) -> tuple[LayerRecord, ...]:
+def records(
+    state: State, norms: tuple[Norm, ...], config: NormSettings = NO_CONFIG
+) -> tuple[LayerRecord, ...]:
     """A record per norm. Raises BadCheckpoint where the vectors declare more numbers than the file holds.
 
     What `config` says of eps and kinds is taken from there; torch's usual eps is assumed else.
@@ -48,7 +50,7 @@ def without_calls(record: LayerRecord) -> LayerRecord:
     return replace(record, **_no_calls(record.n_channels))
 
 
-def _record(norm: Norm, neighbours: Neighbours | None, config: Config) -> LayerRecord:
+def _record(norm: Norm, neighbours: Neighbours | None, config: NormSettings) -> LayerRecord:
     kind, eps = config.kind(norm), config.eps(norm)
     vectors = {name: as_float64(tensor) for name, tensor in norm.vectors.items()}
     return LayerRecord(
@@ -101,7 +103,7 @@ def _neighbours(
     path: str | None,
     follows: str | None,
     state: State,
-    config: Config,
+    config: NormSettings,
 ) -> Neighbours | None:
     """What the likely weights before a norm say, and an activation after it that has weights of its own."""
     nothing = Neighbours(follows or "unknown", guessed=True)

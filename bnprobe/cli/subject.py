@@ -113,13 +113,14 @@ def recorded(
     """Record the subject on the batches; what the user's model raises becomes one line of ours."""
     import torch
 
+    from bnprobe.norms.module_tree import set_mode
     from bnprobe.probe.record import record
 
     if loss and batches.source.labels is None:
         raise BnprobeError(
             f"--loss {loss} needs labels. Give a folder with one sub-folder per class as --data."
         )
-    model = subject.model.train(train_mode)
+    model = set_mode(subject.model, train_mode)
     try:
         recording = record(
             model,

@@ -16,6 +16,7 @@ from bnprobe.errors import BadCheckpoint
 from bnprobe.models.checkpoint_file import State, without_wrappers
 from bnprobe.models.messages import one_line
 from bnprobe.models.tensor_kinds import foreign
+from bnprobe.norms.module_tree import method
 
 _OTHER_MODEL = "Name the model that was saved; for your own, package.module:function."
 
@@ -34,7 +35,7 @@ def fit(model: nn.Module, state: State, file: str, name: str) -> None:
     right._metadata = own._metadata  # type: ignore[attr-defined]
     try:
         # not a comparison of names: torch's own loading knows the names that modules had in older versions
-        left = model.load_state_dict(right, strict=False)
+        left = method(model, "load_state_dict")(right, strict=False)
     except RuntimeError as error:
         raise BadCheckpoint(f"{file} does not load into {name} ({one_line(error)}). {_OTHER_MODEL}") from None
     faults = (

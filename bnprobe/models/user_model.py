@@ -19,6 +19,7 @@ from bnprobe.models.load_weights import fit, provenance
 from bnprobe.models.messages import did_you_mean, one_line
 from bnprobe.models.preprocessing import Given
 from bnprobe.models.subject import SEED, Subject, seeded
+from bnprobe.norms.module_tree import set_mode
 
 
 def own_subject(name: str, path: Path | None, given: Given) -> Subject:
@@ -30,7 +31,7 @@ def own_subject(name: str, path: Path | None, given: Given) -> Subject:
     if path is not None:
         fit(model, load_checkpoint(path), path.name, name)
         words = f"checkpoint {provenance(path)}"
-    return Subject(model.eval(), name, words, *steps)
+    return Subject(set_mode(model, False), name, words, *steps)
 
 
 def _function(name: str) -> Callable[[], object]:

@@ -41,6 +41,7 @@ class NormLayer:
         uses_running: Whether this call normalizes with `running_mean` and `running_var`, as batch norm does in eval
             mode.
         centred: False if no mean is subtracted; var is then the mean square (RMS norm).
+        eps_assumed: Whether eps is only the usual one, because the layer does not tell its own.
         unbatched_dims: Number of dimensions of an input without a batch dimension, or None if there is always one.
         pool: The axes that `pools` stands for.
 
@@ -71,6 +72,7 @@ class NormLayer:
     uses_running: bool = False
     centred: bool = True
     unbatched_dims: int | None = None
+    eps_assumed: bool = False
     pool: Pool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,9 @@ from bnprobe.norms.module_tree import children_of
 from bnprobe.norms.torch_norms import batch_norm, eps_of, tensor_of
 from bnprobe.recording import CHANNELS, GROUP
 
+USUAL_EPS = 1e-6
+"""Of RMS norms. A class that does not tell its eps has it in its code: for inputs far from 0 the output is the same."""
+
 
 def look_alike(module: nn.Module) -> Iterator[NormLayer]:
     """Plans for classes that are norms by name and attributes only."""
@@ -22,16 +25,34 @@ def look_alike(module: nn.Module) -> Iterator[NormLayer]:
         yield from reversed(plans) if "frozen" in name and module.training else plans
         return
     weight = tensor_of(module, "weight", "gamma", "scale", "g")
-    eps = eps_of(module)
-    if "norm" not in name or weight is None or eps is None or children_of(module):
+    if "norm" not in name or weight is None or children_of(module):
         return
+    eps = eps_of(module)
+    assumed, eps = eps is None, USUAL_EPS if eps is None else eps
     bias = tensor_of(module, "bias", "beta")
     n_groups = getattr(module, "num_groups", None)
     if "group" in name and isinstance(n_groups, int):
-        yield NormLayer("group_norm", GROUP, weight.numel(), eps, n_groups=n_groups, weight=weight, bias=bias)
+        yield NormLayer(
+            "group_norm",
+            GROUP,
+            weight.numel(),
+            eps,
+            n_groups=n_groups,
+            weight=weight,
+            bias=bias,
+            eps_assumed=assumed,
+        )
     elif "rms" in name or "layer" in name:
         rms = NormLayer(
-            "rms_norm", CHANNELS, weight.numel(), eps, channels=LAST, weight=weight, bias=bias, centred=False
+            "rms_norm",
+            CHANNELS,
+            weight.numel(),
+            eps,
+            channels=LAST,
+            weight=weight,
+            bias=bias,
+            centred=False,
+            eps_assumed=assumed,
         )
         layer = replace(rms, kind="layer_norm", centred=True)
         for plan in (rms, layer) if "rms" in name else (layer, rms):

@@ -7,8 +7,10 @@ in `self.modules`. Called unbound, torch's own still call `named_modules` of eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -98,3 +100,19 @@ def _once(named: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
     for name, tensor in named:
         found.setdefault(id(tensor), (name, tensor))
     return dict(found.values())
+
+
+def method(module: nn.Module, name: str) -> Callable[..., Any]:
+    """A method of torch's, also where an attribute of the object, `self.eval = []`, hides it."""
+    own = getattr(module, name)
+    return cast(Callable[..., Any], own if callable(own) else partial(getattr(nn.Module, name), module))
+
+
+def set_mode(model: nn.Module, training: bool) -> nn.Module:
+    """`model.train(training)`, also where a class hides what that calls."""
+    try:
+        method(model, "train")(training)
+    except TypeError:
+        for module in ModuleTree.of(model).modules.values():
+            module.training = training
+    return model

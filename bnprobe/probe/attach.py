@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
-from weakref import ref
+from weakref import finalize, ref
 
 from torch import nn
 
@@ -142,6 +142,8 @@ class Probe:
                 undo.callback(look(path, module, self._proposals.append))
             register(survey, self._forward, self._eager, undo)
             self._undo = undo.pop_all()
+        # a probe that nobody holds any longer, as where each epoch attaches anew, can give nothing: its hooks go as well
+        finalize(self, self._undo.close).atexit = False
 
     def detach(self) -> None:
         """Remove the hooks; the recording stays as it is then.

@@ -36,6 +36,7 @@ from bnprobe.probe.tensors import (
     is_recomputation,
     is_transformed,
     n_samples,
+    why_no_values,
 )
 from bnprobe.reductions import WHOLE
 
@@ -56,6 +57,7 @@ class Forward:
         self.seconds = 0.0
         self.n_forwards = self.n_images = 0
         self.n_unreadable = self.n_outside = 0
+        self.unreadable: set[str] = set()
         self._histograms = options.histograms
         self._caches: defaultdict[Key, PlanCache] = defaultdict(PlanCache)
         self._wants_graph: defaultdict[int, bool] = defaultdict(lambda: True)
@@ -161,6 +163,7 @@ class Forward:
     ) -> Sequence[InputReading | None]:
         """The input, read by every plan that may fit; after the first call, by the plan that did."""
         if x is None or not has_values(x):
+            self.unreadable.add(why_no_values(x))
             return []
         site = self.sites.get(key)
         # one module is the same at all its calls; each call of a function has tensors of its own

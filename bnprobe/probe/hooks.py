@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bnprobe.norms.module_tree import method
 from bnprobe.probe.forward import Forward
 from bnprobe.probe.survey.compiled import Eager, compiler_came
 from bnprobe.probe.survey.survey import ModelSurvey
@@ -22,15 +23,16 @@ def register(survey: ModelSurvey, forward: Forward, eager: Eager, undo: ExitStac
     entries = [(survey.model, MODEL_BEGINS), *((part, PART_BEGINS) for part in survey.parts)]
     for entry, act in entries:
         begins = Hook(forward, act, "", number)
-        undo.callback(entry.register_forward_pre_hook(begins, with_kwargs=True).remove)
+        undo.callback(method(entry, "register_forward_pre_hook")(begins, with_kwargs=True).remove)
     for name, module in survey.layers.items():
         before, after = Hook(forward, BEFORE, name, number), Hook(forward, AFTER, name, number)
-        undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-        undo.callback(module.register_forward_hook(after, with_kwargs=True).remove)
+        undo.callback(method(module, "register_forward_pre_hook")(before, with_kwargs=True).remove)
+        undo.callback(method(module, "register_forward_hook")(after, with_kwargs=True).remove)
     # always_call: what was read in a pass that raises must be dropped
     for entry, _ in entries:
         ends = Hook(forward, ENDS, "", number)
-        undo.callback(entry.register_forward_hook(ends, with_kwargs=True, always_call=True).remove)
+        hook = method(entry, "register_forward_hook")(ends, with_kwargs=True, always_call=True)
+        undo.callback(hook.remove)
 
 
 class Hook:

@@ -18,9 +18,9 @@ def notes(forward: Forward, unhooked: Unhooked, eager: Eager) -> Iterator[str]:
     """Sentences for the report: the fact, and what to do about it."""
     if forward.n_unreadable:
         yield (
-            f"{_calls(forward.n_unreadable)} not recorded: the input was not a floating-point tensor of known shape, or "
-            "the call ran inside a torch.func transform such as vmap or grad, where tensors hold no values of their own. "
-            "Run the model outside the transform to record it."
+            f"{_calls(forward.n_unreadable)} not recorded: "
+            f"{'; '.join(sorted(forward.unreadable)) or 'the input did not have the shape that the layer takes'}. "
+            "Run the model on plain tensors of floating-point numbers to record it."
         )
     if eager.late:
         yield (

@@ -75,6 +75,7 @@ class Site:
             class_name=class_name,
             pools=plan.pool.recorded_as,
             eps=plan.eps,
+            eps_assumed=plan.eps_assumed,
             momentum=plan.momentum,
             n_batches_tracked=None if tracked is None else int(tracked),
             gamma=last.gamma,

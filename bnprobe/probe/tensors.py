@@ -47,6 +47,17 @@ def has_values(x: Tensor) -> bool:
     return x.is_floating_point() and not (x.is_meta or x.is_nested or is_transformed())
 
 
+def why_no_values(x: Tensor | None) -> str:
+    """What keeps an input without `has_values` from being read, in words."""
+    if is_transformed():
+        return "the model ran inside a torch.func transform such as vmap or grad, where tensors hold no values of their own"
+    if x is not None and x.is_meta:
+        return "the model and its inputs are on the meta device, where tensors hold no values"
+    if x is not None and x.is_nested:
+        return "the input was a nested tensor"
+    return "the input was not a floating-point tensor"
+
+
 def is_transformed() -> bool:
     """Whether a transform of torch.func is running, in which tensors have no values of their own."""
     return torch._C._functorch.peek_interpreter_stack() is not None

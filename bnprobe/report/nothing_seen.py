@@ -13,6 +13,8 @@ def nothing_seen(recording: Recording) -> str:
             f"{count(recording.about.n_forwards, 'forward pass')} seen, but without a single value: the batches were "
             "empty. Give batches with at least one sample."
         )
+    if recording.about.notes and recording.about.n_forwards:
+        return f"{count(recording.about.n_forwards, 'forward pass')} seen. {' '.join(recording.about.notes)}"
     n = len(recording.never_called)
     return (
         f"attached to {count(n, 'layer')}, {count(recording.about.n_forwards, 'forward pass')} seen. Run the object you "

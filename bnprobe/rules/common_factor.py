@@ -17,6 +17,9 @@ from bnprobe.rules.wording import count
 FEWEST_CHANNELS = 8
 """Channels whose implied means must agree with the running ones in their pattern."""
 
+FEWEST_UPDATES = 50
+"""Batches after which torch's momentum of 0.1 has left half a percent of the initial values."""
+
 ALIKE = np.log(2.0)
 """Of means, and twice that of variances: how far the factors of two norms may lie apart to be one."""
 
@@ -40,7 +43,8 @@ def scaled(evidence: Evidence) -> Iterator[Finding]:
         return
     mean, var = float(np.median(factors.mean)), float(np.median(factors.var))
     limit = np.log(evidence.limits.common_factor)
-    means = abs(mean) >= limit and _alike(factors.mean, ALIKE)
+    # means alone are also small where few updates, which old files do not count, have left their initial 0
+    means = (mean >= limit or max(mean, var) <= -limit) and _alike(factors.mean, ALIKE)
     # independent inputs give the variance only roughly: two of these factors must be in it
     variances = abs(var) >= 2 * limit and abs(mean) < ALIKE and _alike(factors.var, 2 * ALIKE)
     if not means and not variances:
@@ -62,12 +66,17 @@ def _factors(evidence: Evidence) -> Factors | None:
     found = [
         (str(row["layer"]), *both)
         for row, channels in evidence.sites
-        if not row["call"] and not fresh(row, channels) and (both := _of_layer(channels)) is not None
+        if not row["call"] and not _young(row, channels) and (both := _of_layer(channels)) is not None
     ]
     if not found:
         return None
     layers, means, variances = zip(*found, strict=True)
     return Factors(layers[0], np.array(means), np.array(variances))
+
+
+def _young(row: pd.Series, channels: pd.DataFrame) -> bool:
+    """Whether much of the initial 0 and 1 is left: after one batch, by torch's momentum, means are a tenth of the data's."""
+    return fresh(row, channels) or bool(row["n_batches_tracked"] < FEWEST_UPDATES)
 
 
 def _of_layer(channels: pd.DataFrame) -> tuple[float, float] | None:

@@ -35,10 +35,17 @@ def net(state: int = 0, act: type[nn.Module] = nn.ReLU) -> nn.Sequential:
             nn.init.normal_(module.weight, 1, 0.3)
             nn.init.normal_(module.bias)
             module.momentum = None
-    model.train()
-    for _ in range(4):
-        model(torch.randn(16, 3, 12, 12))
+    train(model, 4)
+    for module in model:
+        if isinstance(module, nn.BatchNorm2d):
+            module.num_batches_tracked += 96  # the average of four batches is that of a hundred
     return model
+
+
+def train(model: nn.Module, n: int) -> None:
+    model.train()
+    for _ in range(n):
+        model(torch.randn(16, 3, 12, 12))
 
 
 def scaled(state: dict[str, Tensor], mean: float, var: float) -> dict[str, Tensor]:
@@ -128,4 +135,20 @@ def test_a_factor_in_one_norm_is_not_common():
     state = load_checkpoint(DEMO)
     one = next(key for key in state if key.endswith("running_mean") and "features.3" in key)
     state[one] = state[one] * 1000
+    assert found(bnprobe.check(state)) == []
+
+
+@pytest.mark.parametrize("n", [1, 3, 10, 40])
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_network_in_its_first_batches_has_no_factor(n, counted):
+    """Fails if running means that are still a tenth of the data's are called scaled, with or without the counter."""
+    model = net()
+    for module in model:
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = 0.1
+    train(model, n)
+    state = model.state_dict()
+    if not counted:
+        state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     assert found(bnprobe.check(state)) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from support.models import C, FaceRMSNorm, FirstLayerNorm, L, PlusOneRMSNorm
 from torch import nn
@@ -42,3 +43,28 @@ def test_one_plus_w_is_distinguished_from_w():
     with bnprobe.attach(model) as probe:
         model(torch.randn(2, L, C, dtype=torch.float64))
     np.testing.assert_array_equal(probe.recording.layers[0].gamma, np.ones(C))
+
+
+class BareRMSNorm(nn.Module):
+    """Its eps stands in its code."""
+
+    def __init__(self, offset: float = 0.0) -> None:
+        super().__init__()
+        self.weight, self.offset = nn.Parameter(torch.rand(6) + 0.5), offset
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.weight + self.offset) * x * (x.square().mean(-1, keepdim=True) + 1e-7).rsqrt()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_an_rms_norm_without_an_eps_is_known_by_what_it_does(offset):
+    """Fails if an RMS norm that keeps its eps in its code is not recorded, or its eps passes for known."""
+    model = nn.Sequential(nn.Linear(4, 6), BareRMSNorm(offset))
+    with bnprobe.attach(model) as probe:
+        model(torch.randn(40, 4))
+    (row,) = bnprobe.report(probe).layers.itertuples()
+    assert (row.kind, row.eps_assumed) == ("rms_norm", 1)
+    assert row.mismatch < 1e-4
+    np.testing.assert_allclose(
+        bnprobe.report(probe).channels["gamma"], model[1].weight.detach().double() + offset, rtol=1e-6
+    )

@@ -148,3 +148,17 @@ def test_the_first_of_two_probes_may_leave_first():
     other.detach()
     assert_same_recordings(one.recording, alone, 1e-15)
     assert [(r.layer, r.n_images) for r in other.recording.layers] == [("gn", 7)]
+
+
+def test_attaching_anew_each_epoch_leaves_nothing_behind():
+    """Fails if a probe that was replaced and never detached goes on recording, with its hooks."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    for _ in range(3):
+        probe = bnprobe.attach(model)
+        model(torch.randn(2, 3, 5, 5))
+        assert probe.recording.about.n_forwards == 1
+        assert len(model[1]._forward_hooks) == 1
+        assert len(model._forward_pre_hooks) == 1
+    del probe
+    assert not model[1]._forward_hooks
+    assert not model._forward_pre_hooks

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from support.models import BY_NAME, C
 from torch import nn
 
 import bnprobe
+from bnprobe.errors import NothingRecorded
 
 
 def test_input_that_cannot_be_read_is_noted():
@@ -46,3 +48,26 @@ def test_a_backward_pass_after_detach_is_said():
     loss.backward()
     assert "A backward pass ran after the probe was detached" in probe.recording.about.notes[-1]
     assert probe.recording.layers[0].gradient is None
+
+
+def on_meta() -> bnprobe.Probe:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    with bnprobe.attach(model) as probe:
+        model(torch.empty(2, 3, device="meta"))
+    return probe
+
+
+def under_vmap() -> bnprobe.Probe:
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)).eval()
+    with bnprobe.attach(model) as probe:
+        torch.vmap(model)(torch.randn(5, 2, 3))
+    return probe
+
+
+@pytest.mark.parametrize(("run", "match"), [(on_meta, "on the meta device"), (under_vmap, "such as vmap")])
+def test_a_pass_without_values_says_why(run, match):
+    """Fails if the user is told to run the object that was run."""
+    with pytest.raises(NothingRecorded, match=match) as error:
+        bnprobe.report(run())
+    assert "Run the object" not in str(error.value)

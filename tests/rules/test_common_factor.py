@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from measures.sites import site, some_rows
@@ -25,13 +27,24 @@ def norm(layer: str, mean: float, var: float, n: int = N, shuffled: bool = False
         beta=0.1,
         running_mean=mean * running,
         running_var=var * VAR[:n],
+        n_batches_tracked=1000,
         neighbours=Neighbours("relu", "conv", implied=implied),
     )
 
 
 @pytest.mark.parametrize(
     ("mean", "var", "fires"),
-    [(4.9, 4.9, 0), (5.1, 5.1, 1), (1 / 4.9, 1, 0), (1 / 5.1, 1, 1), (1, 24, 0), (1, 26, 1), (1, 1 / 26, 1)],
+    [
+        *(
+            (4.9, 4.9, 0),
+            (5.1, 5.1, 1),
+            (5.1, 1, 1),
+            (1 / 4.9, 1 / 5.1, 0),
+            (1 / 5.1, 1 / 5.1, 1),
+            (1 / 5.1, 1, 0),
+        ),
+        *((1, 24, 0), (1, 26, 1), (1, 1 / 26, 1)),
+    ],
 )
 def test_the_threshold(mean, var, fires):
     """Fails if the factor 5 of means, or 25 of variances alone, moves."""
@@ -59,3 +72,10 @@ def test_norms_that_follow_nothing_do_not_count():
     assert fired("statistics-scaled", norm("a", 1000, 1000, shuffled=True)).empty
     assert fired("statistics-scaled", norm("a", 1000, 1000, n=7)).empty
     assert len(fired("statistics-scaled", norm("a", 1000, 1000, n=8))) == 1
+
+
+@pytest.mark.parametrize(("updates", "fires"), [(49, 0), (50, 1), (None, 1)])
+def test_young_statistics_are_not_scaled(updates, fires):
+    """Fails if a network after its first batches, whose initial 0 and 1 are not yet forgotten, is accused."""
+    young = [replace(norm(name, 0.1, 0.1), n_batches_tracked=updates) for name in "ab"]
+    assert len(fired("statistics-scaled", *young)) == fires

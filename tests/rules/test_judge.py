@@ -90,7 +90,12 @@ def converted(n: int) -> dict[str, Any]:
     mean, var = np.linspace(-1, 2, n), np.ones(n)
     implied = Implied(mean, var, mean[::-1], np.full(n, 0.5), mean, mean)
     neighbours = Neighbours("relu", "conv", implied=implied)
-    return {"running_mean": 1000 * mean, "running_var": 1000 * var, "neighbours": neighbours}
+    return {
+        "running_mean": 1000 * mean,
+        "running_var": 1000 * var,
+        "neighbours": neighbours,
+        "n_batches_tracked": 999,
+    }
 
 
 def elsewhere() -> list[pd.DataFrame]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bnprobe.norms import POOLS, ModuleTree, Pool, has_matrix
+from bnprobe.norms.module_tree import method
 from bnprobe.probe.survey.unwrap import shown
 from bnprobe.probe.tensors import first_tensor, has_values
 from bnprobe.recording import BATCH, CHANNELS, GROUP, INSTANCE
@@ -95,8 +96,8 @@ def look(path: str, module: nn.Module, tell: Callable[[Proposal], None]) -> Call
     """Examine the next call of a module and pass what it turns out to be to `tell`; returns how to cancel."""
     first = First(path, tell)
     handles = [
-        module.register_forward_pre_hook(first.before, with_kwargs=True),
-        module.register_forward_hook(first.after),
+        method(module, "register_forward_pre_hook")(first.before, with_kwargs=True),
+        method(module, "register_forward_hook")(first.after),
     ]
 
     def stop() -> None:
