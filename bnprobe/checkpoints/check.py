@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from bnprobe.checkpoints.config import NO_CONFIG, Config, config_of
 from bnprobe.checkpoints.groups import Grouped, grouped
+from bnprobe.checkpoints.one_plus import with_one_added
 from bnprobe.checkpoints.records import records
 from bnprobe.checkpoints.stubs import stubs
 from bnprobe.errors import BadCheckpoint, NoNormLayers
@@ -110,6 +111,9 @@ def _recording(state: State, name: str, weights: str, tensors: bool, config: Con
     notes = list(_of_eps(layers))
     if any(layer.neighbours is not None for layer in layers):
         notes.append(GUESSED)
+    if not tensors:  # two files are compared by what they hold
+        layers, convention = with_one_added(layers)
+        notes += [convention] * bool(convention)
     odd = (*found.odd, *([empty.entry] if empty.names else []))
     return Recording(
         about(name, weights, state, notes),

@@ -60,10 +60,14 @@ def spread(record: LayerRecord, aspect: str) -> Spread:
 def unit(a: Spread, b: Spread, aspect: str) -> Array:
     """The common standard deviation in which a distance is given, shape (C,); NaN where it is not above zero."""
     with np.errstate(invalid="ignore", over="ignore"):
-        square = (a.sd**2 + b.sd**2) / 2 + min(a.floor, b.floor)
+        square = _mean_square(a, b)
         if aspect in AS_A_LAYER and np.isfinite(square).any():
             square = np.full_like(square, np.mean(square[np.isfinite(square)]))
         return np.where(square > 0, np.sqrt(square), np.nan)
+
+
+def _mean_square(a: Spread, b: Spread) -> Array:
+    return (a.sd**2 + b.sd**2) / 2 + min(a.floor, b.floor)
 
 
 def distribution_gap(a: Spread, b: Spread) -> float:
@@ -73,7 +77,7 @@ def distribution_gap(a: Spread, b: Spread) -> float:
     typical standard deviation; NaN where nothing finite is left.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        square = (a.sd**2 + b.sd**2) / 2 + min(a.floor, b.floor)
+        square = _mean_square(a, b)
         known = np.isfinite(square) & np.isfinite(a.mean) & np.isfinite(b.mean)
         typical = float(np.mean(square[known])) if known.any() else float("nan")
         if not typical > 0:

@@ -32,9 +32,9 @@ def changed_alike(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "info" if by_convention else "warning",
             "",
-            f"{names[:1].upper()}{names[1:]} {_amount(change, len(change.vectors) > 1)} in B than in A, {where}."
+            f"Every {names} {_amount(change)} in B than in A, {where}."
             if not change.factor
-            else f"{names[:1].upper()}{names[1:]} {_amount(change, len(change.vectors) > 1)} A, {where}.",
+            else f"Every {names} {_amount(change)} A, {where}.",
             f"the same {'factor' if change.factor else 'difference'}, {change.number:.6g}, holds {where}, in all "
             f"{count(change.n_channels, 'channel')} of them.",
             _FILE
@@ -70,13 +70,12 @@ def _one_is_a_file(evidence: Evidence) -> bool:
     return bool((modes.any(axis=1) & ~modes.all(axis=1)).any())
 
 
-def _amount(change: CommonChange, plural: bool) -> str:
-    are = "are" if plural else "is"
+def _amount(change: CommonChange) -> str:
     if change.factor:
-        return f"{are} {change.number:.6g} times as large in B as in"
+        return f"is {change.number:.6g} times as large in B as in"
     size = abs(change.number)
     exactly = "exactly 1" if _by_one(change) else f"{size:.6g}"
-    return f"{are} {exactly} {'larger' if change.number > 0 else 'smaller'}"
+    return f"is {exactly} {'larger' if change.number > 0 else 'smaller'}"
 
 
 def channels_unrelated(evidence: Evidence) -> Iterator[Finding]:

@@ -156,8 +156,8 @@ def test_one_added_to_every_scale_is_one_finding(trained, dtype):
     more = changed(state, "weight", lambda tensor: tensor + 1)
     there, back = bnprobe.compare(state, more), bnprobe.compare(more, state)
     assert serious(there) == serious(back) == ["changed-alike"]
-    assert there.findings["says"][0] == "Γ is exactly 1 larger in B than in A, in all 3 norms."
-    assert back.findings["says"][0] == "Γ is exactly 1 smaller in B than in A, in all 3 norms."
+    assert there.findings["says"][0] == "Every γ is exactly 1 larger in B than in A, in all 3 norms."
+    assert back.findings["says"][0] == "Every γ is exactly 1 smaller in B than in A, in all 3 norms."
     assert there.findings["says"][0] in there.answer
 
 
@@ -168,7 +168,7 @@ def test_a_factor_of_the_running_statistics_is_one_finding(trained):
     there, back = bnprobe.compare(state, more), bnprobe.compare(more, state)
     assert serious(there) == serious(back) == ["changed-alike"]
     assert there.findings["says"][0] == (
-        "Running_mean and running_var are 999.98 times as large in B as in A, in all 3 norms."
+        "Every running_mean and running_var is 999.98 times as large in B as in A, in all 3 norms."
     )
     assert "0.00100002 times as large in B as in A" in back.findings["says"][0]
 

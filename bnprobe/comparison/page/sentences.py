@@ -24,6 +24,9 @@ from bnprobe.report.numbers import count, number, share
 from bnprobe.rules import Limits
 
 FEW_IMAGES = 30
+VISIBLE = 0.01
+"""Change of a standard deviation, relative to it, from which two digits show it."""
+
 STORED = ("running", "affine")
 """What can be compared where no data went through one side."""
 
@@ -260,14 +263,11 @@ def _stored(layers: pd.DataFrame, about: What) -> list[str]:
 
 def _own(layers: pd.DataFrame) -> list[str]:
     """Where what norms take from each sample changed most."""
-    if not layers["own_gap"].max() > ROUNDING:
+    if not layers["own_gap"].max() >= VISIBLE:
         return []
     most = layers.iloc[int(layers["own_gap"].argmax())]
-    shift = (
-        ""
-        if abs(most["own_shift"]) < 0.01
-        else f", and its mean moved by {number(float(most['own_shift']), 2)} of that"
-    )
+    moved = float(most["own_shift"])
+    shift = f", and its mean moved by {number(moved, 2)} of that" if abs(moved) >= VISIBLE else ""
     return [
         f"Of the statistics that norms take from each sample, those of {named(most)} changed most: its standard deviation "
         f"in B is {number(float(most['own_ratio']), 2)} times that in A{shift}."
