@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bnprobe.recording import Recording
 
 FORMATS = ("html", "text", "json")
-TWICE = ("weights", "checkpoint", "data")
+TWICE = ("weights", "checkpoint", "data", "batches")
 """Options that are given twice where they make the two sides."""
 ONCE = (*TWICE, "limit", "size", "mean", "std", "layers", "loss", "no_histograms", "modes")
 """Options of a model: two files were recorded already."""
@@ -29,8 +29,8 @@ def add(commands: Any) -> None:
         help="compare two recordings or checkpoints, or one model on two sets of data or in two modes",
         description="Report what changed from A to B and where it begins. A and B are recordings (FILE.bnp) or checkpoints, "
         "of which only stored values are compared; or A alone is a model, as in `bnprobe report`, that is recorded twice: "
-        "give the option that differs twice (--data A --data B, --checkpoint A --checkpoint B, --weights A --weights B), or "
-        "--modes for eval and train mode on the same data.",
+        "give the option that differs twice (--data A --data B, --batches A --batches B, --checkpoint A --checkpoint B, "
+        "--weights A --weights B), or --modes for eval and train mode on the same data.",
     )
     compare.add_argument("sides", metavar="A", nargs="+", help="A and B, or one model to record twice")
     compare.add_argument("--modes", action="store_true", help="record A in eval mode and B in train mode")

@@ -165,6 +165,7 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
         "weights",
         "checkpoint",
         "data",
+        "batches",
         "limit",
         "size",
         "mean",

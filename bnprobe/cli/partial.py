@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bnprobe.models.image_folder import Batches
+    from bnprobe.models.user_batches import UserBatches
     from bnprobe.recording import Recording
 
 
@@ -26,15 +27,16 @@ def partial_path(options: argparse.Namespace, out: Path) -> Path | None:
     return Path(options.save or out).with_suffix(".partial.bnp") if options.save_partial else None
 
 
-def stopped(recording: Recording, batches: Batches, path: Path | None) -> str:
+def stopped(recording: Recording, batches: Batches | UserBatches, path: Path | None) -> str:
     """Save what an interrupted run has seen, if it has and is asked to, and say so in one line."""
     n, most = recording.about.n_images, batches.n_images
     if not recording.about.n_forwards:
         return "interrupted before the first batch ended, so there is nothing to save."
-    far = f"interrupted after {n:,} of {most:,} images"
+    seen = f"{n:,} samples" if most is None else f"{n:,} of {most:,} images"
+    far = f"interrupted after {seen}"
     if path is None:
         return f"{far}; nothing was saved. Use --save-partial to keep the recording of an interrupted run."
-    note = f"The run was interrupted after {n:,} of {most:,} images."
+    note = f"The run was interrupted after {seen}."
     about = replace(
         recording.about,
         data=f"the first {n:,} of {recording.about.data}",

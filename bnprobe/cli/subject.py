@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from bnprobe.errors import BnprobeError
 if TYPE_CHECKING:
     from bnprobe.models import Subject
     from bnprobe.models.image_folder import Batches
+    from bnprobe.models.user_batches import UserBatches
     from bnprobe.recording import Recording
 
 
@@ -32,16 +34,26 @@ def add_subject(command: argparse.ArgumentParser, twice: bool = False) -> None:
         help="folder of images, flat or with a sub-folder per class (default: the demo's digits)",
     )
     command.add_argument(
-        "--limit", type=_positive, metavar="N", help="use N images, spread evenly over the folder"
+        "--batches",
+        metavar="NAME",
+        **several,
+        help="instead of images: package.module:function, a function without arguments that returns batches (an iterable of "
+        "x or (x, y), as for bnprobe.record), for models of text, sound, tables, ...",
+    )
+    command.add_argument(
+        "--limit",
+        type=_positive,
+        metavar="N",
+        help="use N images, spread evenly over the folder; of --batches, the first N batches",
     )
     command.add_argument(
         "--batch-size", type=_positive, default=16, metavar="N", help="images per batch (default 16)"
     )
     command.add_argument(
         "--size",
-        type=_positive,
+        type=_size,
         metavar="PX",
-        help="side of the square that images are resized and cropped to",
+        help="side of the square that images are resized and cropped to, or WIDTHxHEIGHT to resize them to, as 320x240",
     )
     command.add_argument(
         "--mean",
@@ -67,6 +79,17 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _size(text: str) -> int | tuple[int, int]:
+    """A side, or height and width."""
+    width, times, height = text.lower().partition("x")
+    try:
+        return (_positive(height), _positive(width)) if times else _positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{text[:20]!r} is neither a side like 224 nor WIDTHxHEIGHT like 320x240, of at least 1"
+        ) from None
+
+
 def _per_channel(text: str) -> tuple[float, ...]:
     try:
         values = tuple(float(part) for part in text.split(","))
@@ -79,11 +102,13 @@ def _per_channel(text: str) -> tuple[float, ...]:
     return values
 
 
-def subject_and_batches(options: argparse.Namespace) -> tuple[Subject, Batches]:
-    """The model that the options name, and the images in batches of its inputs."""
+def subject_and_batches(options: argparse.Namespace) -> tuple[Subject, Batches | UserBatches]:
+    """The model that the options name, and the images in batches of its inputs, or the user's own batches."""
     from bnprobe import models
     from bnprobe.models import image_folder
+    from bnprobe.models.user_batches import user_batches
 
+    own = user_batches(options.batches, options.limit) if _own_batches(options) else None
     source = image_folder.find_images(options.data) if options.data else image_folder.demo_images()
     subject = models.subject(
         options.subject,
@@ -93,6 +118,9 @@ def subject_and_batches(options: argparse.Namespace) -> tuple[Subject, Batches]:
         mean=options.mean,
         std=options.std,
     )
+    if own is not None:
+        words = f"none by bnprobe: inputs as {options.batches} makes them"
+        return replace(subject, preprocess_words=words, inputs_words="", normalize=None), own
     if not options.data:
         print(
             f"bnprobe: no --data, so {source.words} are used: the page shows how the model responds to them, not to "
@@ -102,9 +130,33 @@ def subject_and_batches(options: argparse.Namespace) -> tuple[Subject, Batches]:
     return subject, source.batches(subject.preprocess, options.batch_size, options.limit)
 
 
+def _own_batches(options: argparse.Namespace) -> bool:
+    """Whether batches come ready-made; refuses options that would change nothing then."""
+    if not options.batches:
+        return False
+    given = [f"--{name}" for name in ("data", "size", "mean", "std") if getattr(options, name)]
+    if given:
+        raise BnprobeError(
+            f"--batches {options.batches} makes the inputs, so {', '.join(given)} can change nothing. Leave "
+            f"{'it' if len(given) == 1 else 'them'} out, or give images with --data instead."
+        )
+    return True
+
+
+def _inputs(subject: Subject, batches: Batches | UserBatches) -> Iterable[Any]:
+    """Batches as `record` takes them."""
+    import torch
+
+    from bnprobe.models.user_batches import UserBatches
+
+    if isinstance(batches, UserBatches):
+        return batches
+    return ((subject.to_inputs(batch.images), torch.tensor(batch.labels or [])) for batch in batches)
+
+
 def recorded(
     subject: Subject,
-    batches: Batches,
+    batches: Batches | UserBatches,
     layers: list[str] | None,
     histograms: bool,
     train_mode: bool,
@@ -116,7 +168,7 @@ def recorded(
     from bnprobe.norms.module_tree import set_mode
     from bnprobe.probe.record import record
 
-    if loss and batches.source.labels is None:
+    if loss and not batches.has_labels:
         raise BnprobeError(
             f"--loss {loss} needs labels. Give a folder with one sub-folder per class as --data."
         )
@@ -124,7 +176,7 @@ def recorded(
     try:
         recording = record(
             model,
-            ((subject.to_inputs(batch.images), torch.tensor(batch.labels or [])) for batch in batches),
+            _inputs(subject, batches),
             getattr(torch.nn.functional, loss) if loss else None,
             layers=layers,
             histograms=histograms,
@@ -139,20 +191,17 @@ def recorded(
         raise
     except Exception as error:  # the user's model may raise anything
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise BnprobeError(
-            f"{subject.name} failed on its inputs: {reason}. Check --size, --mean and --std (one number each where "
-            "the model takes gray images), and --batch-size if it ran out of RAM."
-        ) from error
+        raise BnprobeError(f"{subject.name} failed on its inputs: {reason}. {batches.advice}") from error
     return described(recording, batches)
 
 
-def described(recording: Recording, batches: Batches) -> Recording:
+def described(recording: Recording, batches: Batches | UserBatches) -> Recording:
     """With what is known of the images only after they were read."""
     notes = (*recording.about.notes, *_unreadable(batches))
     return replace(recording, about=replace(recording.about, data=batches.words_read, notes=notes))
 
 
-def _unreadable(batches: Batches) -> list[str]:
+def _unreadable(batches: Batches | UserBatches) -> list[str]:
     """A note on the images that could not be read, also printed."""
     bad = batches.unreadable
     if not bad:

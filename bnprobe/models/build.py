@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnprobe.errors import UnknownModel
-from bnprobe.models.preprocessing import Given
+from bnprobe.models.preprocessing import Given, Size
 from bnprobe.models.subject import Subject
 from bnprobe.models.torchvision_models import torchvision_subject
 from bnprobe.models.user_model import own_subject
@@ -17,7 +17,7 @@ def subject(
     *,
     weights: str | None = None,
     checkpoint: Path | str | None = None,
-    size: int | None = None,
+    size: Size | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Subject:
@@ -25,7 +25,8 @@ def subject(
 
     `weights` names an entry of torchvision ("DEFAULT", "IMAGENET1K_V1"); `checkpoint` is a file of tensors;
     with both, the file is loaded by that entry's recipe; with neither, weights are random with a fixed seed.
-    `size`, `mean` and `std` replace the preprocessing's own, for classification models and your own.
+    `size` (a side, or height and width), `mean` and `std` replace the preprocessing's own, for classification
+    models and your own.
     Raises UnknownModel for a name, BadCheckpoint for a file, both in one line with what to do.
     """
     given = Given(size, None if mean is None else tuple(mean), None if std is None else tuple(std))

@@ -98,6 +98,19 @@ class Batches:
         return -(-len(self.picked) // self.batch_size)
 
     @property
+    def has_labels(self) -> bool:
+        """Whether every image has a class."""
+        return self.source.labels is not None
+
+    @property
+    def advice(self) -> str:
+        """What to look at where a model fails on these batches."""
+        return (
+            "Check --size, --mean and --std (one number each where the model takes gray images), and --batch-size if it ran "
+            "out of RAM. For inputs that are no images give --batches."
+        )
+
+    @property
     def n_images(self) -> int:
         """Images this pass will try to read."""
         return len(self.picked)

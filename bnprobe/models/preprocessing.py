@@ -19,22 +19,27 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+Size = int | tuple[int, int]
+"""The side of a square, or height and width."""
+
+
 @dataclass(frozen=True)
 class CropAndScale:
     """Shorter side to `resize` pixels, center crop of `size`, scale to [0, 1], then (x - mean) / std.
 
-    An image whose shorter side is `resize` already is not resampled. One mean and one std make a single gray
-    channel; three make RGB. The same steps as torchvision's classification presets, on public functions.
+    Where `size` is a height and a width, the whole image is resized to these, and nothing is cropped. An image whose
+    shorter side is `resize` already is not resampled. One mean and one std make a single gray channel; three make
+    RGB. The same steps as torchvision's classification presets, on public functions.
     """
 
-    size: int
+    size: Size
     resize: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: InterpolationMode = InterpolationMode.BILINEAR
 
     def __post_init__(self) -> None:
-        if self.size < 1:
+        if min(self._sides) < 1:
             raise BnprobeError(f"size is {self.size}: give the side of the input in pixels, at least 1.")
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
             raise BnprobeError(
@@ -43,12 +48,18 @@ class CropAndScale:
             )
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """The prepared image, (3, size, size) or (1, size, size), float32."""
+        """The prepared image, (3, height, width) or (1, height, width), float32."""
         image = image.convert("L" if len(self.mean) == 1 else "RGB")
-        image = F.resize(image, [self.resize], interpolation=self.interpolation, antialias=True)
-        values = F.convert_image_dtype(F.pil_to_tensor(F.center_crop(image, [self.size])), torch.float)
+        to = self._sides if isinstance(self.size, tuple) else [self.resize]
+        image = F.resize(image, to, interpolation=self.interpolation, antialias=True)
+        values = F.convert_image_dtype(F.pil_to_tensor(F.center_crop(image, self._sides)), torch.float)
         normalized: Tensor = F.normalize(values, mean=list(self.mean), std=list(self.std))
         return normalized
+
+    @property
+    def _sides(self) -> list[int]:
+        """One for a square, or height and width."""
+        return list(self.size) if isinstance(self.size, tuple) else [self.size]
 
     @property
     def constants(self) -> Constants:
@@ -59,14 +70,16 @@ class CropAndScale:
     def words(self) -> str:
         """One readable sentence: what happens to an image, in order."""
         grey = "one gray channel, " if len(self.mean) == 1 else ""
-        return grey + _steps([self.resize], [self.size], self.mean, self.std, self.interpolation)
+        whole = isinstance(self.size, tuple)
+        to, cropped = (self._sides, []) if whole else ([self.resize], self._sides)
+        return grey + _steps(to, cropped, self.mean, self.std, self.interpolation)
 
 
 @dataclass(frozen=True)
 class Given:
     """What the user says about the inputs; None leaves a number as the model has it."""
 
-    size: int | None = None
+    size: Size | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -77,7 +90,7 @@ class Given:
 
     def replacing(self, crop: CropAndScale) -> CropAndScale:
         """`crop` with the given numbers in place of its own; a given size is its `resize` as well."""
-        resize = crop.resize if self.size is None else self.size
+        resize = self.size if isinstance(self.size, int) else crop.resize
         return replace(crop, resize=resize, **self.numbers)
 
 
@@ -100,7 +113,8 @@ def _steps(
 
 
 def _by(sides: Sequence[int]) -> str:
-    return f"{sides[0]} x {sides[-1]}"
+    """Width and height, as cameras' sizes are written."""
+    return f"{sides[-1]} x {sides[0]}"
 
 
 def _numbers(values: Sequence[float]) -> str:

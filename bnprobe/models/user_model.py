@@ -25,8 +25,8 @@ from bnprobe.norms.module_tree import set_mode
 def own_subject(name: str, path: Path | None, given: Given) -> Subject:
     """The model that the function `name` makes, with the weights of the file `path` if there is one."""
     steps = guess(given)
-    with seeded(), _cwd_importable():
-        model = _made(name, _function(name))
+    with seeded(), cwd_importable():
+        model = _made(name, function_of(name))
     words = f"as {name} made them (seed {SEED})"
     if path is not None:
         fit(model, load_checkpoint(path), path.name, name)
@@ -34,7 +34,7 @@ def own_subject(name: str, path: Path | None, given: Given) -> Subject:
     return Subject(set_mode(model, False), name, words, *steps)
 
 
-def _function(name: str) -> Callable[[], object]:
+def function_of(name: str) -> Callable[[], object]:
     """The callable that `package.module:function` names."""
     module_name, _, function_name = name.partition(":")
     try:
@@ -73,7 +73,8 @@ def _made(name: str, function: Callable[[], object]) -> nn.Module:
 
 
 @contextmanager
-def _cwd_importable() -> Iterator[None]:
+def cwd_importable() -> Iterator[None]:
+    """Inside, modules of the current folder can be imported."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:

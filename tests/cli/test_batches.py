@@ -1,0 +1,154 @@
+"""`--batches` and `--size` on the command line: models of any input, and images that are not square."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import bnprobe
+from bnprobe.cli.main import main
+from bnprobe.models.preprocessing import CropAndScale
+
+SOURCE = """
+import torch
+from torch import nn
+
+def sound():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv1d(1, 8, 9), nn.BatchNorm1d(8), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3))
+
+def clips():
+    torch.manual_seed(1)
+    for i in range(4):
+        yield torch.randn(10, 1, 64) + 2, torch.arange(10) % 3
+
+def loud():
+    return [(3 * x, y) for x, y in clips()]
+
+def unlabeled():
+    return [x for x, _ in clips()]
+
+def nothing():
+    return 5
+
+def broken():
+    raise ValueError("no such\\ncorpus")
+
+def wrong():
+    return [torch.randn(4, 7, 7, 7)]
+
+def frames():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 119 * 159, 2))
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "batches_made.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    return main([*arguments, "--no-histograms"])
+
+
+def test_a_model_of_sound_is_recorded_on_its_own_batches(capsys):
+    """Fails if batches are stacked, preprocessed or counted like images, or their labels are lost."""
+    assert run("report", "batches_made:sound", "--batches", "batches_made:clips", "--save", "a.bnp") == 0
+    recording = bnprobe.load("a.bnp")
+    assert (recording.about.n_images, recording.about.n_forwards) == (40, 4)
+    assert recording.about.data == "batches of batches_made:clips"
+    assert recording.layers[0].classes is not None
+    torch.manual_seed(1)
+    x = torch.cat([torch.randn(10, 1, 64) + 2 for _ in range(4)])
+    torch.manual_seed(0)
+    with torch.no_grad():
+        before = torch.nn.Conv1d(1, 8, 9)(x).double().numpy()
+    np.testing.assert_allclose(recording.layers[0].pre.mean, before.mean((0, 2)), rtol=1e-5)
+    assert "digits" not in capsys.readouterr().err
+
+
+def test_the_first_batches_with_a_loss(capsys):
+    """Fails if --limit or --loss is not applied to a user's batches."""
+    arguments = (
+        "--batches",
+        "batches_made:clips",
+        "--limit",
+        "2",
+        "--loss",
+        "cross_entropy",
+        "--save",
+        "a.bnp",
+    )
+    assert run("report", "batches_made:sound", *arguments) == 0
+    recording = bnprobe.load("a.bnp")
+    assert recording.about.n_images == 20
+    assert recording.about.data == "the first 2 batches of batches_made:clips"
+    assert recording.layers[0].gradient is not None
+
+
+def test_two_sets_of_batches_are_compared(capsys):
+    """Fails if both sides get the same batches."""
+    twice = ("--batches", "batches_made:clips", "--batches", "batches_made:loud")
+    assert run("compare", "batches_made:sound", *twice, "--format", "json") == 0
+    assert '"inputs-differ"' in capsys.readouterr().out
+    assert (
+        run("compare", "batches_made:sound", "--batches", "batches_made:clips", "--modes", "--format", "text")
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (
+            ["--batches", "batches_made:nothing"],
+            "returned an object of type int. Let it return an iterable of batches",
+        ),
+        (
+            ["--batches", "batches_made:broken"],
+            "raised ValueError: no such corpus. It is called without arguments",
+        ),
+        (["--batches", "batches_made:gone"], 'batches_made has no function "gone"'),
+        (["--batches", "clips.pt"], "Give --batches as package.module:function"),
+        (
+            ["--batches", "batches_made:clips", "--data", "x", "--size", "8"],
+            "so --data, --size can change nothing",
+        ),
+        (["--batches", "batches_made:wrong"], "Check what batches_made:wrong returns"),
+        (["--size", "12"], "For inputs that are no images give --batches"),
+        (["--size", "0x9"], "neither a side like 224 nor WIDTHxHEIGHT like 320x240"),
+        (["--size", "9x"], "neither a side"),
+        (["--batches", "batches_made:unlabeled", "--loss", "cross_entropy"], "the batches have no targets"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, match, capsys):
+    """Fails if a user's own function ends in a traceback, or the advice is not about it."""
+    assert run("report", "batches_made:sound", *arguments) == 2
+    err = capsys.readouterr().err
+    assert match in err
+    assert "Traceback" not in err
+
+
+def test_a_size_of_width_and_height(folder, capsys):
+    """Fails if width and height are swapped, or images are cropped to a square."""
+    (folder / "images").mkdir()
+    pixels = np.zeros((60, 200, 3), np.uint8)
+    pixels[:, :100] = 255  # the left half is white
+    Image.fromarray(pixels).save(folder / "images" / "a.png")
+    assert (
+        run("report", "batches_made:frames", "--data", "images", "--size", "320x240", "--save", "a.bnp") == 0
+    )
+    about = bnprobe.load("a.bnp").about
+    assert "resized to 320 x 240" in about.preprocessing
+    assert "crop" not in about.preprocessing
+    made = CropAndScale((240, 320), 224, (0.0,), (1.0,))(Image.fromarray(pixels))
+    assert made.shape == (1, 240, 320)
+    assert made[:, :, :150].min() == 1
+    assert made[:, :, 170:].max() == 0
