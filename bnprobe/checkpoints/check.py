@@ -112,7 +112,7 @@ def _recording(state: State, name: str, weights: str, tensors: bool, config: Con
     if any(layer.neighbours is not None for layer in layers):
         notes.append(GUESSED)
     if not tensors:  # two files are compared by what they hold
-        layers, convention = with_one_added(layers)
+        layers, convention = with_one_added(layers, config.model_type)
         notes += [convention] * bool(convention)
     odd = (*found.odd, *([empty.entry] if empty.names else []))
     return Recording(

@@ -1,7 +1,7 @@
-"""Norms that store w and multiply by 1 + w, as the Gemma family does: recognized by values around 0.
+"""Norms that store w and multiply by 1 + w, as the Gemma family does: recognized by config.json, or by values around 0.
 
-A file does not say which convention it follows. Scales that are 0 in every norm, or of both signs around it, would let
-nothing or the mirrored input through, which no network does in all of its norms.
+The weights alone do not say which convention they follow. Scales that are 0 in every norm, or of both signs around it,
+would let nothing or the mirrored input through, which no network does in all of its norms.
 """
 
 from __future__ import annotations
@@ -24,26 +24,37 @@ SOME_NEGATIVE = 0.02
 MOST_NORMS = 0.8
 """Share of the norms that must look like this."""
 
+FAMILY = ("gemma", "gemma2", "gemma3", "gemma3_text", "paligemma", "recurrent_gemma", "t5gemma", "qwen3_next")
+"""Model types whose code multiplies by 1 + w."""
+
+CONVERTED = 0.75
+"""Typical w from which a file of the family was converted to store the scale itself."""
+
 NOTE = (
     "The norms without β store values around 0, so they are taken to multiply by 1 + w, as the Gemma family does: "
     "γ here is 1 + w."
 )
+BY_CONFIG = "By config.json this is a {}, whose norms multiply by 1 + w: γ here is 1 + w."
 
 
-def with_one_added(layers: tuple[LayerRecord, ...]) -> tuple[tuple[LayerRecord, ...], str]:
+def with_one_added(
+    layers: tuple[LayerRecord, ...], model_type: str = ""
+) -> tuple[tuple[LayerRecord, ...], str]:
     """The norms with 1 + w for their scale, and a note that says so; as they are, and no note, elsewhere."""
-    if not _around_zero([layer.gamma for layer in layers if _may_add(layer) and layer.gamma is not None]):
+    scales = [layer.gamma for layer in layers if _may_add(layer) and layer.gamma is not None]
+    named = model_type in FAMILY and scales and float(np.median(np.concatenate(scales))) < CONVERTED
+    if not named and not _around_zero(scales):
         return layers, ""
     added = (
         replace(layer, gamma=1 + layer.gamma) if _may_add(layer) and layer.gamma is not None else layer
         for layer in layers
     )
-    return tuple(added), NOTE
+    return tuple(added), BY_CONFIG.format(model_type) if named else NOTE
 
 
 def _may_add(layer: LayerRecord) -> bool:
     """Norms with a scale and nothing else: layer norm and batch norm store the scale itself."""
-    return layer.kind == "unknown_norm" and layer.beta is None
+    return layer.kind in ("unknown_norm", "rms_norm") and layer.beta is None
 
 
 def _around_zero(scales: list[np.ndarray]) -> bool:

@@ -15,6 +15,7 @@ from bnprobe.graph.first_layer import stem
 from bnprobe.graph.fold import folded
 from bnprobe.graph.geometry import Producer, Source
 from bnprobe.graph.graph import Node, Site, above
+from bnprobe.graph.layer_scale import branch_of
 from bnprobe.graph.producer import Known, label, producer_of
 from bnprobe.graph.propagate import implied
 from bnprobe.graph.record_op import Graph
@@ -60,6 +61,7 @@ def _neighbours(
         partial(_followed, follow=Follow(site, alive, outputs), skips=skips),
         _fed,
         partial(_alone, graph=graph, alive=alive),
+        partial(_scaled, graph=graph),
     ):
         # an odd graph is an unanswered question, and not the user's problem
         with suppress(Exception):
@@ -104,6 +106,15 @@ def _alone(
 ) -> Neighbours:
     """Whether the producer and the norm have only each other, added."""
     return replace(neighbours, feeds_alone=feeds_alone(site, graph, alive, norms))
+
+
+def _scaled(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known], *, graph: Graph) -> Neighbours:
+    """The layer scale of the branch that the norm is in, added, and what the pass measured where the branch ends."""
+    found = branch_of(site, graph.scaled)
+    if found is None:
+        return neighbours
+    scale, branch, skip = found
+    return replace(neighbours, scale=scale, scaled_var=branch, scaled_skip_var=skip)
 
 
 def _reduced(neighbours: Neighbours, producer: Producer, known: Known) -> Neighbours:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bnprobe.graph.geometry import Geometry
 from bnprobe.graph.graph import INPUT, LEAF, SITE, Node, Site, Storages, tensors
+from bnprobe.graph.layer_scale import measured
 from bnprobe.graph.operations import (
     ACTIVATION,
     ADD,
@@ -38,7 +39,7 @@ class Graph:
 
     `names` gives the path of a parameter or buffer by its identity, `shared` the identities that several modules
     hold. `sites` are the norms that were reached, `outputs` what the model returned, `weighted` every call of
-    weights.
+    weights, `scaled` the sums that a branch with a layer scale enters.
     """
 
     names: dict[int, str]
@@ -48,6 +49,7 @@ class Graph:
     sites: dict[Site, Node] = field(default_factory=dict)
     outputs: list[Node] = field(default_factory=list)
     weighted: list[Node] = field(default_factory=list)
+    scaled: list[Node] = field(default_factory=list)
 
     def node_of(self, tensor: Tensor) -> Node:
         """The node of a tensor; a new leaf where nothing has made it in this pass."""
@@ -115,6 +117,9 @@ class Graph:
             self.storages.put(tensor, node, written=any(tensor is w for w in written))
             if node.part == WEIGHTS:
                 self.weighted.append(node)
+            if node.part == ADD and not kwargs and not self._inside:
+                node.facts["scaled"] = measured(args, sources, out, in_place=bool(written))
+                self.scaled += [node] * bool(node.facts["scaled"])
 
     def _facts(
         self,

@@ -13,6 +13,12 @@ _DE = "De & Smith 2020, arXiv:2002.10444"
 COLUMNS = (
     Column("skip", "The other side of the sum that follows.", table="layers"),
     Column(
+        "layer_scale",
+        "Parameter that the residual branch of this norm is multiplied by before it is added.",
+        source="CaiT: Touvron et al. 2021, arXiv:2103.17239",
+        table="layers",
+    ),
+    Column(
         "branch_var",
         "Measured variance of the branch where it enters the sum (divisor n, mean over channels).",
         "mean over channels of post_var",
@@ -22,7 +28,8 @@ COLUMNS = (
     ),
     Column(
         "skip_var",
-        "Approximate variance of the skip connection, as implied by the parameters of the previous norms.",
+        "Approximate variance of the skip connection, as implied by the parameters of the previous norms; "
+        "with a layer scale, measured in the first pass.",
         "see graph/residual.py; mean over channels",
         "output²",
         _DE,
@@ -30,7 +37,8 @@ COLUMNS = (
     ),
     Column(
         "branch_share",
-        "Approximate share of the block's variance that comes from the branch, from parameters on both sides.",
+        "Approximate share of the block's variance that comes from the branch, from parameters on both sides; "
+        "with a layer scale, measured.",
         "V / (V + skip_var), V = mean of γ² σ²/(σ² + eps)",
         "0 to 1",
         _DE,
@@ -52,6 +60,11 @@ def layer_columns(record: LayerRecord) -> dict[str, str | float]:
     neighbours, missing = record.neighbours, float("nan")
     columns: dict[str, str | float] = {column.name: missing for column in COLUMNS}
     columns["skip"] = "" if neighbours is None else neighbours.skip
+    columns["layer_scale"] = "" if neighbours is None else neighbours.scale
+    if neighbours is not None and neighbours.scale:
+        branch, skip = neighbours.scaled_var, neighbours.scaled_skip_var
+        share = branch / (branch + skip) if branch + skip > 0 else missing
+        return columns | {"branch_var": branch, "skip_var": skip, "branch_share": share}
     if neighbours is None or not enters_sum(record):
         return columns
     columns["branch_var"] = _mean(record.post.var_population)

@@ -106,6 +106,10 @@ class Neighbours:
 
     `feeds_alone` says that the pass showed the feeder and the norm to have only each other: all that the feeder's
     calls make goes into this norm as it is, nothing else enters the norm, and the feeder adds a bias of its own.
+
+    `scale` names the parameter that the branch of this norm is multiplied by before it is added, x + scale * branch(x), ""
+    where there is none. `scaled_var` is the variance of what the branch adds, measured in the first pass (divisor n, mean
+    over channels), `scaled_skip_var` that of the other side.
     """
 
     follows: str
@@ -122,6 +126,9 @@ class Neighbours:
     skip_var_initial: Array | None = None
     guessed: bool = False
     feeds_alone: bool = False
+    scale: str = ""
+    scaled_var: float = float("nan")
+    scaled_skip_var: float = float("nan")
 
     def __repr__(self) -> str:
         return f"Neighbours(producer {self.producer or 'unknown'}, followed by {self.follows})"

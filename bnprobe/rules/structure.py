@@ -129,6 +129,10 @@ def branch_off(evidence: Evidence) -> Iterator[Finding]:
     limit = evidence.limits.branch_off
     for row, channels in evidence.sites:
         share = row["branch_share"]
+        if row["layer_scale"]:
+            if share < evidence.limits.scale_off:
+                yield _scaled_off(row, evidence)
+            continue
         gamma = channels["gamma"].abs()
         near_zero = row["skip"] != "" and bool((gamma < evidence.limits.constant_gamma).all())
         if not (share < limit or near_zero):
@@ -143,6 +147,22 @@ def branch_off(evidence: Evidence) -> Iterator[Finding]:
             f"`torch.nn.init.ones_({module(row['layer'])}.weight)`, and train on.",
             call=row["call"],
         )
+
+
+def _scaled_off(row: pd.Series, evidence: Evidence) -> Finding:
+    """Of a branch that is multiplied by a layer scale; a new network begins like this."""
+    gamma, beta = evidence.channels["gamma"].fillna(1), evidence.channels["beta"].fillna(0)
+    new = bool((gamma == 1).all() and (beta == 0).all())
+    return Finding(
+        "info" if new else "warning",
+        row["layer"],
+        "The layer scale turns this residual branch off: the block passes its input through.",
+        f"the branch has {row['branch_share']:.2g} of the block's variance, measured in the first pass (threshold "
+        f"{evidence.limits.scale_off:g}), after its product with {row['layer_scale']}.",
+        "Layer scales start near 1e-6 and grow in training. In a trained network this one was not loaded: look for it among "
+        "the missing keys of load_state_dict; some libraries rename “gamma” to “weight”.",
+        call=row["call"],
+    )
 
 
 def _of_block(row: pd.Series, limits: Limits) -> str:
@@ -265,7 +285,7 @@ RULES = (
         "branch-off",
         "Does every residual branch add something?",
         "De & Smith 2020, arXiv:2002.10444; Goyal et al. 2017, arXiv:1706.02677, section 5.1",
-        f"branches with at least {DEFAULT.branch_off:g} of their block's variance",
+        f"branches with at least {DEFAULT.branch_off:g} of their block's variance, {DEFAULT.scale_off:g} with a layer scale",
         branch_off,
     ),
     Rule(

@@ -67,6 +67,9 @@ class Limits:
     branch_off: float = 0.01
     """Share of a residual branch in the variance of its block, below which it does nothing."""
 
+    scale_off: float = 1e-6
+    """The same for a branch with a layer scale, whose size is learned: 1e-12 where it is still at its initial 1e-6."""
+
     outlier_energy: float = 0.5
     """Share of the inputs' energy in outlier channels, above which these, and not the others, set the divisor."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 
 import pytest
@@ -60,6 +61,26 @@ def test_other_scales_stay_as_they_are(entries):
     stored = torch.cat([tensor for name, tensor in entries.items() if name.endswith("norm.weight")])
     assert report.channels["gamma"].tolist() == pytest.approx(stored.tolist())
     assert NOTE not in report.recording.about.notes
+
+
+@pytest.mark.parametrize(
+    ("model_type", "scales", "added"),
+    [
+        ("gemma2", LLAMA, True),
+        ("llama", LLAMA, False),
+        ("gemma2", [1 + scale for scale in TRAINED], False),
+        ("gemma2", FRESH, True),
+    ],
+)
+def test_a_config_says_which_convention_a_file_follows(model_type, scales, added, tmp_path):
+    """Fails if positive scales of a Gemma are taken for themselves, a Llama's get 1 more, or a converted file's do."""
+    torch.save(state(*scales), tmp_path / "model.bin")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "rms_norm_eps": 1e-6}))
+    report = bnprobe.check(tmp_path / "model.bin")
+    assert set(report.layers["kind"]) == {"rms_norm"}
+    stored = torch.cat(list(scales))
+    assert report.channels["gamma"].tolist() == pytest.approx((stored + added).tolist())
+    assert any("multiply by 1 + w" in note for note in report.recording.about.notes) == added
 
 
 def test_two_files_are_compared_by_what_they_hold():

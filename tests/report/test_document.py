@@ -85,7 +85,7 @@ def test_tables_are_saved_as_csv(make: Callable[..., Document], tmp_path):
     """Fails if a table is missing, or its numbers do not come back."""
     document = make()
     paths = document.save_tables(tmp_path / "new" / "folder")
-    names = ["layers", "channels", *(["unmatched"] if make is a_comparison else []), "findings"]
+    names = ["layers", "channels", *(["unmatched", "tensors"] if make is a_comparison else []), "findings"]
     assert paths == [tmp_path / "new" / "folder" / f"{name}.csv" for name in names]
     again = pd.read_csv(paths[1])
     assert list(again) == list(document.channels)

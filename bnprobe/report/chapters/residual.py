@@ -56,38 +56,50 @@ def _goes_several_ways(row: pd.Series) -> bool:
 
 def _words(known: pd.DataFrame) -> str:
     loud, quiet = highest(known, "branch_share"), lowest(known, "branch_share")
+    at_first = known["branch_share_initial"].notna().any()
     if len(known) == 1:
+        one = f"At {named(loud)} the residual branch contributes {share(loud['branch_share'])} of the block's variance"
         return (
-            f"At {named(loud)} the residual branch contributes {share(loud['branch_share'])} of the block's variance; at "
-            f"initialization it was {share(loud['branch_share_initial'])}."
+            f"{one}; at initialization it was {share(loud['branch_share_initial'])}."
+            if at_first
+            else f"{one}."
         )
+    now = (
+        f"In {count(len(known), 'residual block')} the branch contributes {share(quiet['branch_share'])} to "
+        f"{share(loud['branch_share'])} of the block's variance, most at {named(loud)}."
+    )
+    if not at_first:
+        return now
     grown = int((known["branch_share"] > known["branch_share_initial"]).sum())
     larger = f"In {grown} of them its share is larger" if grown else "In none of them is its share larger"
-    now, then = (
-        f"In {count(len(known), 'residual block')} the branch contributes {share(quiet['branch_share'])} to "
-        f"{share(loud['branch_share'])} of the block's variance, most at {named(loud)}.",
+    then = (
         f"{larger} than at initialization, when the skip grows with every block "
-        f"and the branch falls to {share(float(np.nanmin(of(known, 'branch_share_initial'))))}.",
+        f"and the branch falls to {share(float(np.nanmin(of(known, 'branch_share_initial'))))}."
     )
     return f"{now} {then}"
 
 
 def _figure(known: pd.DataFrame) -> Figure:
+    initial = float(known["branch_share_initial"].iloc[0])
+    at_first = [Line(of(known, "branch_share_initial"), "at initialization", MUTED, dashed=True)]
+    at_first *= bool(known["branch_share_initial"].notna().any())
     panel = Curves(
         "share of the branch in the block's variance",
-        (
-            Line(of(known, "branch_share_initial"), "at initialization", MUTED, dashed=True),
-            Line(of(known, "branch_share"), "now", EXPECTED),
-        ),
+        (*at_first, Line(of(known, "branch_share"), "now", EXPECTED)),
         limits=(0, 1),
         levels=((0.5, "equal"),),
         unit="share",
     )
     return Figure(
         "residual",
-        f"Share of the branch in the variance of {count(len(known), 'residual block')}, now and at initialization, by "
-        "depth.",
+        f"Share of the branch in the variance of {count(len(known), 'residual block')}, "
+        f"{'now and at initialization' if at_first else 'now'}, by depth.",
         by_depth(known, (panel,)),
-        f"Last norm of each branch. The share follows from γ, β and the norms that feed the skip; at initialization γ is 1 "
-        f"and β is 0, which gives {number(float(known['branch_share_initial'].iloc[0]), 2)} for the first of these blocks.",
+        "Last norm of each branch. The share follows from γ, β and the norms that feed the skip, or was measured in the "
+        "first pass where a layer scale ends the branch"
+        + (
+            "."
+            if np.isnan(initial)
+            else f"; at initialization γ is 1 and β is 0, which gives {number(initial, 2)} for the first of these blocks."
+        ),
     )
