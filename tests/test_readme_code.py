@@ -56,11 +56,17 @@ class Net(nn.Module):
 
 
 def given() -> dict[str, object]:
-    """What the README takes for granted: a model and data of the reader."""
+    """What the README takes for granted: a model, data and a training loop of the reader."""
     x, y = torch.randn(12, 3, 13, 11), torch.arange(12) % 3
     loader = list(zip(x.split(4), y.split(4), strict=True))
     noisy = [(images + torch.randn_like(images), labels) for images, labels in loader]
-    return {"model": Net().eval(), "loader": loader, "clean": loader, "noisy": noisy}
+    return {
+        "model": Net().eval(),
+        "loader": loader,
+        "clean": loader,
+        "noisy": noisy,
+        "train_one_epoch": lambda model: [model.train()(images) for images, _ in loader],
+    }
 
 
 @pytest.mark.slow
