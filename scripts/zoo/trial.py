@@ -146,7 +146,7 @@ def _passes(entry: Entry, model: nn.Module, size: int) -> Left:
         if not entry.not_trained:
             output = entry.call(size, True).of(model.train())
             left |= _digests("training output", output)
-            _loss(output).backward()
+            loss_of(output).backward()
         left |= _digests("gradient", {name: p.grad for name, p in model.named_parameters()})
         left |= _digests("buffer", dict(model.named_buffers()))
         left |= _digests("random state", torch.get_rng_state())
@@ -157,7 +157,7 @@ def _passes(entry: Entry, model: nn.Module, size: int) -> Left:
     return left
 
 
-def _loss(output: Any) -> Tensor:
+def loss_of(output: Any) -> Tensor:
     return torch.stack([t.square().mean() for _, t in tensors(output) if t.requires_grad]).sum()
 
 

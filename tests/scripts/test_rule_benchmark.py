@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("sklearn", reason="the digits of the demo come with scikit-learn")
 
 from bnprobe.rules import RULES
-from scripts.rule_benchmark.run import FAULTS, MODELS, healthy, tried
+from scripts.rule_benchmark.planted import FAULTS, MODELS, healthy, tried
 from scripts.rule_benchmark.subjects import Subject, of_demo
 
 DEMO = [fault for fault in FAULTS if fault.subject == "demo"]

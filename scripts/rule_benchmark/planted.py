@@ -1,23 +1,15 @@
 """Plant faults as people make them into healthy models, and see which rule finds which.
 
-    python -m scripts.rule_benchmark                   # everything, a few minutes; reports/planted.csv
-    python -m scripts.rule_benchmark --only demo       # one model, or faults or rules whose name holds the word
-    python -m scripts.rule_benchmark --without-held-out  # while thresholds are being worked on
-
 Three demands on every fault: its own rule finds it at warning or above, at most two other rules say anything at
 warning or above, and when the code in the finding's advice has been run, the finding is gone. A healthy model gets no
-critical finding and at most one warning. Exits with 1 where one of them is not met.
+critical finding and at most one warning.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -29,9 +21,8 @@ from tqdm import tqdm
 
 import bnprobe
 from scripts.rule_benchmark.faults import EVALUATE, FAULTS, Fault
-from scripts.rule_benchmark.subjects import TRAINED, Subject, subjects
+from scripts.rule_benchmark.subjects import TRAINED, Subject
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("demo", "resnet20", *TRAINED)
 MOST_OTHERS = 2
 EVALUATED_AT_A_TIME = 60
@@ -147,44 +138,13 @@ def healthy(subject: Subject) -> tuple[pd.DataFrame, bool]:
     return found, fine
 
 
-def parse() -> argparse.Namespace:
-    """The options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--only", default="", metavar="WORD", help="faults whose name, model or rule holds it"
-    )
-    parser.add_argument(
-        "--without-held-out", action="store_true", help="leave out the faults that were held out"
-    )
-    parser.add_argument(
-        "--models",
-        type=Path,
-        default=Path.home() / ".cache" / "bnprobe" / "planted",
-        metavar="DIR",
-        help="where trained models are kept (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=ROOT.parent / "shared" / "data",
-        metavar="DIR",
-        help="folder with cifar_resnet20.th and cifar10_jpeg (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("reports"), metavar="DIR", help="default: %(default)s"
-    )
-    return parser.parse_args()
-
-
-def chosen(options: argparse.Namespace) -> list[Fault]:
-    """The faults that are asked for."""
+def chosen(only: str, held_out: bool) -> list[Fault]:
+    """The faults whose name, model or rule holds `only`."""
     return [
         fault
         for fault in FAULTS
-        if any(options.only in text for text in (fault.name, fault.subject, fault.rule))
-        and not (options.without_held_out and fault.held_out)
+        if any(only in text for text in (fault.name, fault.subject, fault.rule))
+        and (held_out or not fault.held_out)
     ]
 
 
@@ -233,34 +193,17 @@ def print_outcomes(outcomes: list[Outcome], say: Callable[[str], None] = print) 
             say(f"         {missed}{' in ' + ', '.join(outcome.left[:3]) if outcome.left else ''}")
 
 
-def main() -> int:
-    options = parse()
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-    faults = chosen(options)
-    found = subjects(options.models, options.data, {fault.subject for fault in faults})
-    fine = True
-    for name, subject in found.items():
-        said, in_peace = healthy(subject)
-        fine &= in_peace
-        rules = (
-            ", ".join(f"{row.severity} {row.rule} at {row.layer}" for row in said.itertuples()) or "nothing"
-        )
-        print(f"{'healthy' if in_peace else 'MISSED '} {name}: {rules} at warning or above")
+def planted(faults: list[Fault], found: dict[str, Subject]) -> tuple[pd.DataFrame, bool]:
+    """Every fault in its model: a row each, printed as they are; and whether all met every demand."""
     faults = [fault for fault in faults if fault.subject in found]
     outcomes = [tried(found[fault.subject], fault) for fault in tqdm(faults, unit="fault", disable=None)]
     print_outcomes(outcomes)
     print("\nRules that spoke at warning or above (columns) for faults of each rule (rows):")
     print(confusion(outcomes).to_string())
-    options.out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(map(as_row, outcomes)).to_csv(options.out / "planted.csv", index=False)
     n_missed = sum(bool(outcome.misses) for outcome in outcomes)
     held = [outcome for outcome in outcomes if outcome.fault.held_out]
     print(
         f"\n{len(outcomes) - n_missed} of {len(outcomes)} faults met every demand; "
         f"of the {len(held)} held out, {sum(not outcome.misses for outcome in held)}."
     )
-    return int(n_missed > 0 or not fine)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return pd.DataFrame(map(as_row, outcomes)), n_missed == 0

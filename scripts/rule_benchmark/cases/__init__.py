@@ -1,0 +1,19 @@
+"""Problems of real users, rebuilt in a few lines each: what bnprobe must say of them, and of the repaired version.
+
+A case is a generator of looks. `fault(...)` is a finding table in which something must be found, `right(...)` one of a
+script that is correct, where nothing may be said at warning or above.
+"""
+
+from scripts.rule_benchmark.cases import comparisons, custom, files, gradients, statistics, threads
+from scripts.rule_benchmark.cases.case import Case, Look, Must
+
+CASES: tuple[Case, ...] = (
+    *gradients.CASES,
+    *custom.CASES,
+    *statistics.CASES,
+    *comparisons.CASES,
+    *files.CASES,
+    *threads.CASES,
+)
+
+__all__ = ["CASES", "Case", "Look", "Must"]

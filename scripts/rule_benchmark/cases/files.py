@@ -1,0 +1,41 @@
+"""Checkpoints that do not hold what they should."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+import bnprobe
+from scripts.rule_benchmark.cases.case import Cases, Look, Must, fault
+from scripts.rule_benchmark.cases.nets import checked
+
+CASES = Cases("files")
+
+
+def refused(state: dict[str, Any]) -> Any:
+    """Findings of the file; the error's text as one critical finding where it is refused."""
+    try:
+        return checked(state)
+    except bnprobe.BnprobeError as error:
+        row = {"rule": "refused", "severity": "critical", "layer": "", "says": str(error), "do": ""}
+        return SimpleNamespace(findings=pd.DataFrame([row]))
+
+
+@CASES.add("shards were not gathered before saving")
+def empty_tensors() -> Iterator[Look]:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    whole = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).state_dict()
+    says = Must(".*", words=("empty|size 1|one value", "shard|gather"))
+    for n in (0, 1):
+        yield fault(f"size {n}", refused({k: v.flatten()[:n].clone() for k, v in whole.items()}), says)
+    mixed = {k: (v if "norm" in k else v.flatten()[:0]) for k, v in whole.items()}
+    yield fault("matrices empty", refused(mixed), says)
+    state = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).state_dict()
+    state["1.weight"] = torch.empty(0)
+    yield fault("gamma empty", refused(state), says)
