@@ -202,14 +202,18 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
                 f"To update them: {set_it}. To freeze the norm instead: {module(row['layer'])}.eval().",
             )
         elif m >= evidence.limits.high_momentum:
+            other = (
+                round(1 - m, 6) if m >= 0.8 else 0.0
+            )  # what is meant where the other convention was followed
             yield Finding(
                 "warning",
                 row["layer"],
                 "Momentum is so high that the running statistics hold little more than the last batch.",
                 f"momentum is {m:g}: an average over (2 − m)/m = {count(round((2 - m) / m, 2), 'batch')} (threshold "
-                f"{evidence.limits.high_momentum:g}). In torch, momentum is the weight of the new batch; elsewhere "
-                "it may be 1 minus that.",
-                f"Set {set_it}, then re-estimate the running statistics: {RECALIBRATE}.",
+                f"{evidence.limits.high_momentum:g}). In torch, momentum is the weight of the new batch; in Keras and "
+                f"TensorFlow it is 1 minus that{f', so their {m:g} is {other:g} here' if other else ''}.",
+                f"Set `{module(row['layer'])}.momentum = {other or 0.1:g}`, then re-estimate the running statistics: "
+                f"{RECALIBRATE}.",
             )
         elif np.isnan(m) and (learning or row["verdict"] in SHIFTED):
             yield Finding(

@@ -110,6 +110,16 @@ def test_momentum_while_learning(momentum, fires):
     assert len(found) == fires
 
 
+@pytest.mark.parametrize(
+    ("momentum", "meant"), [(0.99, "0.01"), (0.9, "0.1"), (0.999, "0.001"), (0.6, "0.1"), (1.0, "0.1")]
+)
+def test_a_momentum_of_the_other_convention_is_translated(momentum, meant):
+    """Fails if the advice for a momentum taken over from Keras is another than 1 minus it."""
+    found = fired("momentum-odd", norm(changes={**TRAIN, "momentum": momentum}, **learning()))
+    assert f".momentum = {meant}`" in found["do"][0]
+    assert ("so their" in found["because"][0]) == (momentum in (0.9, 0.99, 0.999))
+
+
 @pytest.mark.parametrize(("momentum", "fires"), [(0.0, 0), (None, 0), (0.9, 1)])
 def test_momentum_in_use(momentum, fires):
     """Fails if a frozen momentum, or a plain average of statistics that fit, is blamed in eval mode."""

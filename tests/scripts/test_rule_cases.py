@@ -30,18 +30,18 @@ def test_the_fault_is_found_and_the_repair_is_left_in_peace(case: Case):
     assert {look.title: look.others for look in looks if not look.at_fault and look.others} == {}
 
 
-def findings(*rows: tuple[str, str, str, str, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["rule", "layer", "severity", "says", "do"])
+def findings(*rows: tuple[str, str, str, str, str, str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["rule", "layer", "severity", "says", "because", "do"])
 
 
-FOUND = findings(("data-shifted", "bn1", "warning", "The dropout before it is off.", "Move it."))
+FOUND = findings(("data-shifted", "bn1", "warning", "The dropout before it is off.", "p is 0.5.", "Move it."))
 
 
 @pytest.mark.parametrize(
     ("must", "missing"),
     [
         (Must("data-shifted"), ""),
-        (Must("data-.*", "bn", ("DROPOUT", "move")), ""),
+        (Must("data-.*", "bn", ("DROPOUT", r"0\.5", "move")), ""),
         (Must("data"), "no data"),
         (Must("data-shifted", "bn2"), "no data-shifted at bn2"),
         (Must("data-shifted", words=("dropout", "weights")), "data-shifted does not say weights"),
@@ -58,7 +58,10 @@ def test_what_must_be_found_is_named_where_it_is_missing(must: Must, missing: st
 def test_what_else_is_said_is_counted():
     """Fails if a warning on what is right is overlooked, or a finding that was asked for counts as one."""
     more = pd.concat(
-        [FOUND, findings(("few-images", "", "info", "", ""), ("half-overflow", "", "critical", "", ""))]
+        [
+            FOUND,
+            findings(("few-images", "", "info", "", "", ""), ("half-overflow", "", "critical", "", "", "")),
+        ]
     )
     assert Look("a", more, at_fault=False).others == ["data-shifted", "half-overflow"]
     assert Look("a", more, (Must("data-shifted"),)).others == ["half-overflow"]

@@ -14,7 +14,7 @@ SEVERE = ("critical", "warning")
 
 @dataclass(frozen=True)
 class Must:
-    """A finding that must be there: patterns of its rule, of its layer, and of words in what it says or advises."""
+    """A finding that must be there: patterns of its rule, of its layer, and of words in what it says, shows or advises."""
 
     rule: str
     layer: str = ""
@@ -27,7 +27,7 @@ class Must:
         own = own[own["layer"].str.contains(self.layer) & own["severity"].isin(self.severities)]
         if own.empty:
             return f"no {self.rule}" + (f" at {self.layer}" if self.layer else "")
-        texts = (own["says"] + " " + own["do"]).tolist()
+        texts = (own["says"] + " " + own["because"] + " " + own["do"]).tolist()
         lacking = [
             [word for word in self.words if not re.search(word, text, re.IGNORECASE)] for text in texts
         ]

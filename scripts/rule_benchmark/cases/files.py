@@ -22,7 +22,14 @@ def refused(state: dict[str, Any]) -> Any:
     try:
         return checked(state)
     except bnprobe.BnprobeError as error:
-        row = {"rule": "refused", "severity": "critical", "layer": "", "says": str(error), "do": ""}
+        row = {
+            "rule": "refused",
+            "severity": "critical",
+            "layer": "",
+            "says": str(error),
+            "because": "",
+            "do": "",
+        }
         return SimpleNamespace(findings=pd.DataFrame([row]))
 
 

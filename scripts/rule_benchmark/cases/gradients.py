@@ -162,7 +162,11 @@ def distillation() -> Iterator[Look]:
         if frozen:
             yield right("teacher in eval mode", report)
         else:
-            yield fault("training", report, Must(".*", "teacher", ("no gradient", "train mode", r"eval\(\)")))
+            yield fault(
+                "training",
+                report,
+                Must(".*", "teacher", ("(no|without a) gradient", "train mode", r"eval\(\)")),
+            )
 
 
 @CASES.add("Monte-Carlo dropout turns the norms on")

@@ -143,7 +143,8 @@ def target_network() -> Iterator[Look]:
     model = fit(SelfSupervised(), steps=40)
     report = told(model, several(), loss=F.cross_entropy)
     yield fault("training", report, Must(".*", "target", ("train mode",)))
-    model.target.eval()
+    # as these methods do: a moving average of the student, which is a trained network
+    model.target = copy.deepcopy(model.online).requires_grad_(False).eval()
     yield right("target in eval mode", told(model, several(), loss=F.cross_entropy))
 
 
