@@ -26,7 +26,10 @@ from bnprobe.version import __version__
 if TYPE_CHECKING:
     from bnprobe.report.result import Report
 
-GUESSED = "Which layer feeds a norm was inferred from names and shapes; `--arch` makes it exact."
+GUESSED = (
+    "Which layer feeds a norm was inferred from names, shapes and the order of the file, and which norm comes before by the "
+    "running means; `--arch` makes it exact."
+)
 
 
 def check(

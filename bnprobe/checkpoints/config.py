@@ -30,6 +30,9 @@ EPS = re.compile(r"^(?P<kind>layer_?norm|rms_?norm|batch_?norm|group_?norm|norm)
 ROOT_MEAN_SQUARE = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "pix2struct")
 """Model types whose layer norms, and `layer_norm_epsilon`, are those of RMS norms."""
 
+IN_CODE = ("convnext", "convnextv2", "segformer")
+"""Model types most of whose norms have an eps in their code, other than the one in their config."""
+
 BATCH_NORMS = ("mobilenet",)
 """Beginnings of model types whose `layer_norm_eps` is that of batch norms."""
 
@@ -56,9 +59,12 @@ class Config:
     groups: bool = False
 
     def eps(self, norm: Norm) -> float | None:
-        """The eps of a norm; None where the config does not say."""
-        kinds = ("batch_norm", "") if norm.kind == "batch_norm" else ("layer_norm", "rms_norm", "")
-        return next((eps for kind in kinds if (eps := self._of(norm.path, kind)) is not None), None)
+        """The eps of a norm; None where the config does not say, or the norms do not ask it."""
+        if self.model_type in IN_CODE:
+            return None
+        over_features = ("layer_norm", "rms_norm") if "beta" in norm.vectors else ("rms_norm", "layer_norm")
+        kinds = ("batch_norm",) if norm.kind == "batch_norm" else over_features
+        return next((eps for kind in (*kinds, "") if (eps := self._of(norm.path, kind)) is not None), None)
 
     def kind(self, norm: Norm) -> str:
         """The kind of a norm: layer or RMS norm where the vectors fit, and the config names one of the two."""

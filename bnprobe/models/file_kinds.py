@@ -43,7 +43,7 @@ MAGIC: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
 
 NAMES: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (re.compile(r"\.onnx$"), "an ONNX graph, not a state dict", EXPORTED),
-    (re.compile(r"\.(pb|tflite|meta)$|\.ckpt\.(index|data-\d+-of-\d+)$"), "of TensorFlow", EXPORTED),
+    (re.compile(r"\.(pb|tflite|meta)$|\.data-\d+-of-\d+$|\.ckpt\.index$"), "of TensorFlow", EXPORTED),
 )
 """Where the name says more than the content, which may be raw numbers."""
 

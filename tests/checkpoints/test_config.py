@@ -58,6 +58,10 @@ def test_eps_and_kind_come_from_the_config(config, affine, kind, eps, whole, tmp
     [
         ({"hidden_size": 6}, "model.safetensors"),
         ({"layer_norm_eps": "small"}, "model.safetensors"),
+        (
+            {"model_type": "convnext", "layer_norm_eps": 1e-12},
+            "model.safetensors",
+        ),  # its norms have 1e-6 in their code
         ({"layer_norm_eps": True}, "model.safetensors"),
         ("not json", "model.safetensors"),
         ("[1]", "model.safetensors"),
@@ -82,6 +86,14 @@ def test_each_part_has_its_own(tmp_path):
     parts = {"text_config": {"layer_norm_eps": 1e-5}, "vision_config": {"layer_norm_eps": 1e-6}}
     layers = checked(tmp_path, model, parts).layers.set_index("layer")["eps"]
     assert dict(layers) == {"text_model.text.LayerNorm": 1e-5, "vision.LayerNorm": 1e-6}
+
+
+def test_a_norm_without_beta_is_rather_an_rms_norm(tmp_path):
+    """Fails if the RMS norms of a language model get the eps of the layer norms beside, in a model of text and images."""
+    model = nn.ModuleDict({"language_model": Bert(affine=False), "tower": Bert()})
+    parts = {"text_config": {"rms_norm_eps": 1e-6}, "vision_config": {"layer_norm_eps": 1e-3}}
+    layers = checked(tmp_path, model, parts).layers.set_index("layer")["eps"]
+    assert dict(layers) == {"language_model.LayerNorm": 1e-6, "tower.LayerNorm": 1e-3}
 
 
 def test_batch_norms_take_their_own_eps(tmp_path):

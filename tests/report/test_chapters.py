@@ -587,7 +587,9 @@ def test_eps_is_told_over_all_channels():
     """Fails if the share is that of the worst layer, or narrow and wide layers count alike."""
     small = {"running_mean": MEMORY["running_mean"], "running_var": [1e-5, 1, 1]}
     words = told("affine", site(ROWS, "a", gamma=2, **small), site(ROWS, "b", gamma=2, **MEMORY))
-    assert "Eps visibly changes the output of 17% of all channels, most at a (33%)" in words
+    assert "Eps visibly changes the output of 17% of all channels, most at a (33%)." in words
+    guessed = [site(ROWS, name, gamma=2, eps_assumed=True, **small) for name in "ab"]
+    assert "most at a (33%) (eps is assumed)." in told("affine", *guessed)
 
 
 def test_norms_without_a_fixed_map_have_no_affine_view():

@@ -63,13 +63,15 @@ def _words(known: pd.DataFrame, slopes: pd.DataFrame) -> tuple[str, str]:
 
 
 def _eps(known: pd.DataFrame) -> str:
+    """How much eps matters, marked where it is assumed."""
+    assumed = " (eps is assumed)" if known["eps_assumed"].any() else ""
     most = highest(known, "eps_dominated") if known["eps_dominated"].notna().any() else None
     if most is None or most["eps_dominated"] == 0:
-        return "eps visibly changes no channel's output"
+        return f"eps visibly changes no channel's output{assumed}"
     whole = float(np.average(of(known, "eps_dominated"), weights=of(known, "n_channels")))
     return (
         f"eps visibly changes the output of {share(whole)} of all channels, most at {named(most)} "
-        f"({share(most['eps_dominated'])})"
+        f"({share(most['eps_dominated'])}){assumed}"
     )
 
 
