@@ -103,10 +103,12 @@ def _cause(origin: tuple[pd.Series, str], evidence: Evidence) -> tuple[str, str,
             f"The inputs of {name} already differ, by {gap:.2g} σ, and so do weights, γ, β or running statistics before it, "
             "as between two states of one training. To compare data, record both with the same weights.",
         )
+    mode = "One side ran in train mode, where dropout may change them. " * _in_two_modes(row)
     return (
         "warning",
         ".",
-        f"The inputs of {name} already differ, by {gap:.2g} σ, and no weights that are known to. If that is the first norm, "
+        f"The inputs of {name} already differ, by {gap:.2g} σ, and no weights that are known to. {mode}If that is the "
+        "first norm, "
         "compare the data of both sides (range, mean, std, color order, size, compression); otherwise compare the "
         "preceding weights.",
     )
@@ -139,6 +141,18 @@ def _other_modes(row: pd.Series) -> bool:
     return {row["normalized_by_a"], row["normalized_by_b"]} == {RUNNING, "batch"}
 
 
+def _in_two_modes(row: pd.Series) -> bool:
+    """Whether one side ran in train mode and the other in eval mode."""
+    return {row["mode_a"], row["mode_b"]} == {"train", "eval"}
+
+
+_AFTER_THE_NORMS = (
+    "The running variance is that of train mode, so in eval mode outputs vary too little. Move the dropout after the last "
+    "norm before the next training. Without training again: re-estimate the running statistics on training data, with "
+    "dropout in eval mode and the norms in train mode, and compare accuracies."
+)
+
+
 def _dropout(evidence: Evidence) -> Finding | None:
     """Dropout before a norm, where inputs vary more in train mode while their means stay: that is what dropout does."""
     names: list[str] = []
@@ -147,26 +161,27 @@ def _dropout(evidence: Evidence) -> Finding | None:
         gap = row["pre_gap"]
         if (
             not names
-            or not _other_modes(row)
+            or not _in_two_modes(row)
             or not gap >= evidence.limits.gap
             or gap < NOISE * row["pre_noise"]
         ):
             continue
-        trained, evaluated = ("a", "b") if row["normalized_by_a"] == "batch" else ("b", "a")
+        trained, evaluated = ("a", "b") if row["mode_a"] == "train" else ("b", "a")
+        stored = bool(channels[["running_var_a", "running_var_b"]].notna().any(axis=None))
         wider = np.sqrt(channels[f"pre_var_{trained}"] / channels[f"pre_var_{evaluated}"])
         shift = float(np.sqrt((channels["pre_shift"] ** 2).mean()))
         if (wider > 1).mean() < MOST_CHANNELS or shift > gap / 2:
             return None
         return Finding(
-            "warning",
+            "warning" if stored else "info",
             row["layer"],
             "Dropout before this norm makes its inputs vary more in train mode than in eval mode.",
             f"their typical std in train mode is {np.nanmedian(wider):.2g} times that in eval mode (larger in "
             f"{(wider > 1).mean():.0%} of the channels), their means are {shift:.2g} σ apart; by the module tree, "
             f"{' and '.join(names)} {'comes' if len(names) == 1 else 'come'} before it.",
-            "The running variance is that of train mode, so in eval mode outputs vary too little. Move the dropout after "
-            "the last norm before the next training. Without training again: re-estimate the running statistics on training "
-            "data, with dropout in eval mode and the norms in train mode, and compare accuracies.",
+            _AFTER_THE_NORMS
+            if stored
+            else "Nothing, if the modes were to be compared. To compare anything else, record both sides in one mode.",
             call=row["call"],
         )
     return None

@@ -99,6 +99,7 @@ def test_channels_of_two_trainings_are_not_paired(trained, tmp_path):
     sides = recorded(trained), recorded(other)
     found = bnprobe.compare(*sides)
     assert found.answer[0].startswith("A and B were trained apart")
+    assert "two states of one training" not in " ".join(found.answer)
     assert list(found.findings["rule"]) == ["channels-unrelated"]
     assert found.opens is None
     assert found.channels.filter(regex="_(gap|shift|ratio)$").isna().all(axis=None)
@@ -299,6 +300,34 @@ def test_dropout_is_not_named_where_other_data_explain_more():
     trained = bnprobe.record(copy.deepcopy(model).train(), [x + 2 for x in wide(8)])
     found = bnprobe.compare(bnprobe.record(model.eval(), wide(8)), trained)
     assert "Dropout" not in " ".join(found.findings["says"])
+
+
+def test_dropout_before_a_norm_without_running_statistics_is_a_note():
+    """Fails if the data are blamed between modes where nothing was stored that could be wrong."""
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(20, 64, bias=False), nn.LayerNorm(64))
+    sides = bnprobe.record(model.eval(), wide(8)), bnprobe.record(model.train(), wide(8))
+    for found in (bnprobe.compare(*sides), bnprobe.compare(*sides[::-1])):
+        assert "inputs-differ" not in set(found.findings["rule"])
+        assert list(found.findings.loc[found.findings["rule"] == "modes-disagree", "severity"]) == ["info"]
+        assert "in train mode 0 (p = 0.5) drops values before it" in " ".join(found.answer)
+
+
+class InAFunction(nn.Module):
+    """Dropout that no module shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(20, 64, bias=False), nn.LayerNorm(64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.linear(nn.functional.dropout(x, 0.5, self.training)))
+
+
+def test_dropout_in_a_function_is_allowed_for():
+    """Fails if the data alone are blamed between modes where no module tells of dropout."""
+    model = InAFunction()
+    found = bnprobe.compare(bnprobe.record(model.eval(), wide(8)), bnprobe.record(model.train(), wide(8)))
+    assert "One side ran in train mode, where dropout may change them." in found.findings["do"][0]
 
 
 def test_dropout_is_listed_by_the_norm_that_follows():

@@ -210,11 +210,11 @@ def _inputs(a: Recording, b: Recording, about: What, tables: Differences) -> str
 def _why(tables: Differences, unit: str) -> str:
     """Why the inputs of the first norm differ, as far as it is known."""
     first = tables.layers.iloc[0]
+    if tables.apart:
+        return ""
     if first["weights_before_differ"]:
         return ": the weights before it differ, as between two states of one training"
-    if {first["normalized_by_a"], first["normalized_by_b"]} == {"running", "batch"} and first[
-        "dropout_before"
-    ]:
+    if {first["mode_a"], first["mode_b"]} == {"train", "eval"} and first["dropout_before"]:
         return f": in train mode {first['dropout_before']} drops values before it"
     return f", so the {unit}s or the weights feeding it differ"
 
@@ -289,6 +289,8 @@ def _cautions(a: Recording, b: Recording, tables: Differences) -> list[str]:
     ):
         if of_a != of_b and not {of_a, of_b} & {"not stated", "none"}:
             cautions.append(f"The {name} differs: {of_a} in A, {of_b} in B.")
+    if tables.apart:
+        return cautions
     unknown = layers["post_gap"].notna() & layers["post_noise"].isna()
     if unknown.any():
         cautions.append(
