@@ -129,8 +129,8 @@ def _differing(found: pd.DataFrame, what: str, severity: str) -> Finding:
         "",
         f"{subject} beside the norms {verb}.",
         "; ".join(facts) + (f"; and {more:,} more." if more > 0 else "."),
-        "Training moves all weights a little. Where a few tensors jump and the rest stays, they were probably not loaded: load "
-        "with strict=True, and look for names that changed."
+        "Training moves all weights a little. Where a few tensors jump and the rest stays, they were probably not loaded: "
+        "load with strict=True, and look for names that changed."
         if severity == "warning"
         else "Nothing, if B was trained on from A. Otherwise look at where they come from: comparison.tensors lists them.",
     )

@@ -256,8 +256,8 @@ def _how(a: Recording, b: Recording) -> list[tuple[str, str]]:
         (
             "its unit",
             "the channel's own standard deviation (root mean square of both sides, the smaller eps added to its square) "
-            "for inputs and running statistics, because the norm divides by it; the layer's for outputs and for γ and β, because a channel that hardly "
-            "varies hardly matters",
+            "for inputs and running statistics, because the norm divides by it; the layer's for outputs and for γ and β, "
+            "because a channel that hardly varies hardly matters",
         ),
         (
             "errors",
