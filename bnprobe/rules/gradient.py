@@ -173,7 +173,7 @@ def _cut_off(evidence: Evidence) -> Iterator[Finding]:
     candidates = unreached(evidence) - kept_aside(evidence) - following_batches(evidence)
     cut = (calls > 0) & layers["learns"].first().isin(("both", "γ", "β")) & back.index.isin(candidates)
     run: list[str] = []
-    for layer, following in zip(cut.index, [*cut.to_numpy()[1:], False], strict=True):
+    for layer, following in zip(cut.index, cut.shift(-1, fill_value=False), strict=True):
         run = [*run, str(layer)] if cut[layer] else []
         if run and not following:
             yield _not_reached(run, int(calls[layer]), int(back.max()))

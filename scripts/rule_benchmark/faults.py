@@ -46,6 +46,12 @@ FAULTS = (
         held_out=True,
     ),
     Fault(
+        "Caffe's scale factor not divided by",
+        "demo",
+        "statistics-scaled",
+        NORMS + "\nfor m in norms: m.running_mean *= 999.98; m.running_var *= 999.98",
+    ),
+    Fault(
         "one layer reset, never run again",
         "plain",
         "statistics-never-updated",
