@@ -28,18 +28,16 @@ COLUMNS = (
     ),
     Column(
         "skip_var",
-        "Approximate variance of the skip connection, as implied by the parameters of the previous norms; "
-        "with a layer scale, measured in the first pass.",
-        "see graph/residual.py; mean over channels",
+        "Approximate variance of the skip connection, as implied by the parameters of the previous norms.",
+        "see graph/residual.py; mean over channels; with a layer scale, measured in the first pass",
         "output²",
         _DE,
         "layers",
     ),
     Column(
         "branch_share",
-        "Approximate share of the block's variance that comes from the branch, from parameters on both sides; "
-        "with a layer scale, measured.",
-        "V / (V + skip_var), V = mean of γ² σ²/(σ² + eps)",
+        "Approximate share of the block's variance that comes from the branch, from parameters on both sides.",
+        "V / (V + skip_var), V = mean of γ² σ²/(σ² + eps); branch_var for V with a layer scale",
         "0 to 1",
         _DE,
         "layers",
