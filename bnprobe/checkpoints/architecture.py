@@ -6,9 +6,9 @@ eps are still the model's, activations those of its sequences, and feeding weigh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from bnprobe.models.messages import one_line
 from bnprobe.norms import ModuleTree, NormLayer, describe
 from bnprobe.norms.module_tree import joined
 from bnprobe.probe import attach
+from bnprobe.probe.record import record as record_over
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.recording.neighbours import Neighbours
 
@@ -49,11 +50,16 @@ ACTIVATIONS = {
 """Classes as torch's functions are called."""
 
 
-def wired(path: Path, arch: str) -> Recording:
-    """The norms of `path` in the model `arch`, without statistics."""
+def wired(path: Path, arch: str, batches: Iterable[Any] | None = None) -> Recording:
+    """The norms of `path` in the model `arch`, without statistics; `batches` replace the blank input, by their first."""
     model = subject(arch.removeprefix(PREFIX), checkpoint=path)
-    run, why = _runs(model)
-    seen, note = (_seen(model.model, run), ONE_PASS) if run else (_unseen(model.model, arch), _not_run(why))
+    if batches is not None:
+        seen, note = _seen_by(model.model, arch, batches), ONE_PASS.replace("blank input", "batch")
+    else:
+        run, why = _runs(model)
+        seen, note = (
+            (_seen(model.model, run), ONE_PASS) if run else (_unseen(model.model, arch), _not_run(why))
+        )
     about = replace(
         seen.about,
         model=f"{path.name} as {model.name}",
@@ -98,6 +104,17 @@ def _seen(model: nn.Module, run: Callable[[], Any]) -> Recording:
     with attach(model, histograms=False) as probe, torch.no_grad():
         run()
     return probe.recording
+
+
+def _seen_by(model: nn.Module, arch: str, batches: Iterable[Any]) -> Recording:
+    try:
+        return record_over(model, islice(iter(batches), 1), histograms=False)
+    except BnprobeError:
+        raise
+    except Exception as error:  # the user's model may raise anything
+        raise BadCheckpoint(
+            f"{arch} does not run on the first batch ({one_line(error)}). Leave batches out."
+        ) from error
 
 
 def _unseen(model: nn.Module, arch: str) -> Recording:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from bnprobe.checkpoints.groups import Grouped, grouped
 from bnprobe.checkpoints.one_plus import with_one_added
 from bnprobe.checkpoints.records import records
 from bnprobe.checkpoints.stubs import stubs
-from bnprobe.errors import BadCheckpoint, NoNormLayers
+from bnprobe.errors import BadCheckpoint, BnprobeError, NoNormLayers
 from bnprobe.models.checkpoint_file import State, load_all, state_of
 from bnprobe.models.tensor_kinds import is_number
 from bnprobe.recording import About, LayerRecord, Recording, TensorTable
@@ -33,7 +33,11 @@ GUESSED = (
 
 
 def check(
-    source: str | Path | Mapping[str, object], *, arch: str | None = None, config: str | Path | None = None
+    source: str | Path | Mapping[str, object],
+    *,
+    arch: str | None = None,
+    batches: Iterable[Any] | None = None,
+    config: str | Path | None = None,
 ) -> Report:
     """Report on the norms of a checkpoint: weights only, without architecture or data.
 
@@ -46,6 +50,8 @@ def check(
             dict.
         arch: Model to build around a file, "torchvision:resnet50" or your own "package.module:function", so that eps,
             kinds and neighbors of the norms are exact. None guesses neighbors from names and shapes.
+        batches: With `arch`, batches as for `record`, for models that no blank input suits: the first one shows which
+            operations follow which, and no number of it is kept.
         config: A TOML file of settings, as for `report`.
 
     Returns:
@@ -56,6 +62,7 @@ def check(
         NoNormLayers: No norm was found.
         UnknownModel: No model is called `arch`.
         BadSettings: `config` cannot be read or names something that does not exist.
+        BnprobeError: `batches` without `arch`.
 
     Example:
         >>> import torch, bnprobe
@@ -66,17 +73,23 @@ def check(
     """
     from bnprobe.report import report
 
-    return report(recording_of(source, arch), config=config)
+    if batches is not None and not arch:
+        raise BnprobeError(
+            "check runs a batch only through an architecture. Give arch as well, or leave batches out."
+        )
+    return report(recording_of(source, arch, batches=batches), config=config)
 
 
-def recording_of(source: Any, arch: str | None = None, tensors: bool = False) -> Recording:
+def recording_of(
+    source: Any, arch: str | None = None, tensors: bool = False, batches: Iterable[Any] | None = None
+) -> Recording:
     """The norms of a checkpoint as a recording without calls; with its other `tensors`, all of which are read then."""
     if isinstance(source, str | Path):
         path = Path(source)
         if arch:
             from bnprobe.checkpoints.architecture import wired  # builds models: seconds of imports
 
-            return wired(path, arch)
+            return wired(path, arch, batches)
         return _recording(load_all(path), path.name, _size(path), tensors, config_of(path))
     state = state_of(source) if isinstance(source, Mapping) else {}
     if not state or arch:

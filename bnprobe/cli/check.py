@@ -10,6 +10,7 @@ from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_fi
 from bnprobe.errors import BnprobeError
 
 if TYPE_CHECKING:
+    from bnprobe.models.user_batches import UserBatches
     from bnprobe.report.formats.check import Checked
 
 FORMATS = ("text", "json", "sarif", "html")
@@ -30,6 +31,11 @@ def add(commands: Any) -> None:
         metavar="NAME",
         help="architecture to build, torchvision:resnet50 or package.module:function, so that eps, kinds and neighbors of "
         "norms are exact",
+    )
+    check.add_argument(
+        "--batches",
+        metavar="NAME",
+        help="with --arch: package.module:function that returns batches, for models that no blank input suits",
     )
     check.add_argument("--format", choices=FORMATS, default="text", help="output format (default text)")
     check.add_argument(
@@ -84,12 +90,25 @@ def _checked(options: argparse.Namespace) -> list[Checked]:
 
     known = read_baseline(Path(options.baseline)) if options.baseline else None
     config = settings_file(options)
-    reports = [check(file, arch=options.arch, config=config) for file in options.files]
+    if options.batches and not options.arch:
+        raise BnprobeError(
+            "--batches needs a model to run. Give --arch NAME as well, or leave --batches out."
+        )
+    reports = [
+        check(file, arch=options.arch, batches=_batches(options), config=config) for file in options.files
+    ]
     new = new_ones([report.findings for report in reports], known or [])
     return [
         Checked(file, report, tuple(flags), known is not None)
         for file, report, flags in zip(options.files, reports, new, strict=True)
     ]
+
+
+def _batches(options: argparse.Namespace) -> UserBatches | None:
+    """Made for each file, since a generator ends."""
+    from bnprobe.models.user_batches import user_batches
+
+    return user_batches(options.batches) if options.batches else None
 
 
 def _write(checked: list[Checked], options: argparse.Namespace, outs: list[Path]) -> None:

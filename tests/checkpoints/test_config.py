@@ -51,6 +51,7 @@ def test_eps_and_kind_come_from_the_config(config, affine, kind, eps, whole, tmp
     (row,) = report.layers.itertuples()
     assert (row.kind, row.eps, row.eps_assumed) == (kind, eps, 0)
     assert f"eps is from config.json: {eps:g}." in report.recording.about.notes
+    assert f"eps is from config.json: {eps:g}." in report.summary()  # what the command line prints
 
 
 @pytest.mark.parametrize(

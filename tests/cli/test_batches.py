@@ -11,6 +11,7 @@ from PIL import Image
 
 import bnprobe
 from bnprobe.cli.main import main
+from bnprobe.errors import BnprobeError
 from bnprobe.models.preprocessing import CropAndScale
 
 SOURCE = """
@@ -41,6 +42,16 @@ def broken():
 
 def wrong():
     return [torch.randn(4, 7, 7, 7)]
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bn, self.act = nn.BatchNorm1d(6, eps=1e-3), nn.Tanh()
+    def forward(self, a, b):
+        return self.act(self.bn(a * b))
+
+def pairs():
+    yield (torch.randn(9, 6), torch.randn(9, 6)), torch.arange(9) % 3
 
 def frames():
     return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 119 * 159, 2))
@@ -152,3 +163,33 @@ def test_a_size_of_width_and_height(folder, capsys):
     assert made.shape == (1, 240, 320)
     assert made[:, :, :150].min() == 1
     assert made[:, :, 170:].max() == 0
+
+
+def test_check_runs_a_model_of_two_inputs_on_a_batch(folder, capsys):
+    """Fails if what follows a norm cannot be shown to check, or numbers of the batch are kept."""
+    torch.save(
+        {
+            "bn.weight": torch.rand(6),
+            "bn.bias": torch.rand(6),
+            "bn.running_mean": torch.rand(6),
+            "bn.running_var": torch.rand(6),
+        },
+        "a.pt",
+    )
+    arguments = ("check", "a.pt", "--arch", "batches_made:Pair")
+    assert main([*arguments, "--batches", "batches_made:pairs"]) == 0
+    assert "with one batch" in capsys.readouterr().out
+    import batches_made
+
+    for batches, follows in ((batches_made.pairs(), "tanh"), (None, "unknown")):
+        report = bnprobe.check("a.pt", arch="batches_made:Pair", batches=batches)
+        assert list(report.layers["follows"]) == [follows]
+        assert list(report.layers["eps"]) == [1e-3]
+        assert report.recording.weights_only
+        assert report.channels["pre_mean"].isna().all()
+    assert main(["check", "a.pt", "--batches", "batches_made:pairs"]) == 2
+    assert "Give --arch NAME as well" in capsys.readouterr().err
+    assert main([*arguments, "--batches", "batches_made:wrong"]) == 2
+    assert "does not run on the first batch" in capsys.readouterr().err
+    with pytest.raises(BnprobeError, match="Give arch as well"):
+        bnprobe.check("a.pt", batches=[])

@@ -21,7 +21,9 @@ def facts(recording: Recording) -> list[tuple[str, str]]:
     about = recording.about
     known = [("model", f"{about.model}, {about.n_parameters:,} parameters"), ("weights", about.weights)]
     if recording.weights_only:
-        return [*known, ("mode", f"{WEIGHTS_ONLY}: stored values, no data were run")]
+        # where eps and neighbors are from decides what the findings are worth, so it stands where all read it
+        notes = [("note", note) for note in about.notes]
+        return [*known, ("mode", f"{WEIGHTS_ONLY}: stored values, no data were run"), *notes]
     modes = ", ".join(sorted({record.mode for record in recording.layers}))
     return [
         *known,
@@ -38,7 +40,7 @@ def facts(recording: Recording) -> list[tuple[str, str]]:
 def provenance(recording: Recording) -> list[tuple[str, str]]:
     """When, on what and with what the numbers were made, and whether the model was left as it was."""
     about = recording.about
-    rest = _left_unread(recording) + [("note", note) for note in about.notes]
+    rest = _left_unread(recording)
     if recording.weights_only:
         read = f"{about.started}, nothing was executed" if about.device == "none" else about.started
         return [("read", read), ("versions", about.versions), *rest]
@@ -49,6 +51,7 @@ def provenance(recording: Recording) -> list[tuple[str, str]]:
         ("outputs", _outputs(recording)),
         *_integrity(recording),
         *rest,
+        *(("note", note) for note in about.notes),
     ]
 
 
