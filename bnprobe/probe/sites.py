@@ -15,7 +15,8 @@ from bnprobe.norms import NormLayer
 from bnprobe.probe.calls import CallStats, HistogramScale, Key, Last, Vectors, last_of, vectors_of
 from bnprobe.probe.calls.accumulators import Totals
 from bnprobe.probe.calls.call_log import CallLogTotals, PassContext
-from bnprobe.recording import GradientRecord, LayerRecord
+from bnprobe.recording import GradientRecord, LayerRecord, OutputCheck
+from bnprobe.recording.merge import merge_optional
 from bnprobe.recording.neighbours import Neighbours
 
 Settled = tuple[int, str]
@@ -42,6 +43,7 @@ class Site:
     n_images: int = 0
     output: str = "derived"
     neighbours: Neighbours | None = None
+    check: OutputCheck | None = None
     totals: Totals = field(default_factory=Totals)
     call_log: CallLogTotals = field(default_factory=CallLogTotals)
 
@@ -58,6 +60,8 @@ class Site:
         self.plan, self.last = before.plan, last_of(before)
         self.output = "read" if "read" in (seen.output, self.output) else "derived"
         self.mismatch = float(np.fmax(self.mismatch, seen.mismatch))
+        if seen.check is not None:
+            self.check = merge_optional(self.check, seen.check, True)
 
     def record(
         self, key: Key, class_name: str, gradient: GradientRecord | None, counted_at_first: int | None
@@ -93,6 +97,8 @@ class Site:
             neighbours=self.neighbours or UNKNOWN,
             gradient=gradient,
             call_log=self.call_log.finished(plan, now, counted_at_first),
+            output_check=self.check,
+            parameter_dtype=_dtype_of(plan),
             **self.totals.finished(),
         )
 
@@ -163,6 +169,12 @@ class Sites:
 
 def _tensors(plan: NormLayer) -> tuple[Tensor | None, ...]:
     return plan.weight, plan.bias, plan.running_mean, plan.running_var
+
+
+def _dtype_of(plan: NormLayer) -> str:
+    """The type of gamma, or of beta; empty without either."""
+    tensor = plan.bias if plan.weight is None else plan.weight
+    return "" if tensor is None else str(tensor.dtype).removeprefix("torch.")
 
 
 def _is_there(tensor: Tensor | None) -> bool:

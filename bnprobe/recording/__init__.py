@@ -15,6 +15,7 @@ from bnprobe.recording.names import (
     WEIGHTS_ONLY,
     site_name,
 )
+from bnprobe.recording.output_check import OutputCheck
 from bnprobe.recording.recording import HasRecording, Recording, load
 from bnprobe.recording.tensors import Dropout, TensorTable
 
@@ -35,6 +36,7 @@ __all__ = [
     "LayerRecord",
     "NonfiniteGradient",
     "Normalize",
+    "OutputCheck",
     "ProducerRecord",
     "Recording",
     "TensorTable",

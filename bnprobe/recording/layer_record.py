@@ -13,6 +13,7 @@ from bnprobe.recording.gradient_record import GradientRecord, parts_of
 from bnprobe.recording.merge import merge_optional
 from bnprobe.recording.names import BATCH, POOLS, UNKNOWN, WEIGHTS_ONLY, site_name
 from bnprobe.recording.neighbours import Neighbours
+from bnprobe.recording.output_check import OutputCheck
 from bnprobe.stats import ClassMoments, Histogram, ImageMoments, Moments
 from bnprobe.stats.fields import RECORDED
 from bnprobe.stats.moments import Array
@@ -29,7 +30,9 @@ class LayerRecord:
     `mismatch` is the largest difference at the first call between the real output and the formula
     of the kind, in units of the largest output; NaN where it was not checked. `neighbours` is what was found
     around the layer when it was first called, or None. `classes` are the images by class, as far as labels
-    were given, or None. `call_log` holds the circumstances of the calls, or None where nobody kept it. Without a
+    were given, or None. `call_log` holds the circumstances of the calls, or None where nobody kept it. `output_check`
+    is what the first call showed of the formula, None where it was not checked; `parameter_dtype` is that of
+    gamma, or of beta without one, empty where it is not known. Without a
     single call every statistic is empty: such a record holds the vectors of a checkpoint, where an unknown
     `momentum` is NaN, and `eps_assumed` says that eps, which a file of weights does not hold, is only the usual one.
     """
@@ -69,6 +72,8 @@ class LayerRecord:
     classes: ClassMoments | None = None
     call_log: CallLog | None = None
     eps_assumed: bool = False
+    output_check: OutputCheck | None = None
+    parameter_dtype: str = ""
 
     def __repr__(self) -> str:
         calls = f"{self.n_calls:,} call{'s' * (self.n_calls != 1)}"
@@ -202,7 +207,7 @@ _VECTORS = ("gamma", "beta", "running_mean", "running_var")
 _COUNTS = ("n_calls", "n_calls_training", "n_calls_running", "n_images")
 
 
-_OWN = ("own_mean", "own_log_var", "gradient", "classes", "call_log")
+_OWN = ("own_mean", "own_log_var", "gradient", "classes", "call_log", "output_check")
 
 
 _MERGED = ("pre", "pre_images", "pre_histogram", "post", "post_histogram", *_OWN)

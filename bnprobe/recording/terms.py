@@ -38,3 +38,6 @@ TORCH_EPS = 1e-5
 
 MANY_EPS = 100.0
 """Times eps that a variance must be for eps to make less than 1% of what the root is taken of."""
+
+EPSILONS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""Distance from 1 to the next larger number of each type."""

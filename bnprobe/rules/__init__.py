@@ -4,6 +4,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 
 - `preprocessing`: mistakes in how inputs were made, recognized by the first norm;
 - `running_stats`: what is stored, and whether the data match it;
+- `formula`: whether outputs are what the formula gives, and with how many digits;
 - `values`: what passed through: not finite, too few, without effect;
 - `usage`: modes, freezing, updates, momentum;
 - `frozen_parts`: parts that learn nothing while the rest does;
@@ -28,6 +29,7 @@ from bnprobe.rules import (
     compared_model,
     compared_weights,
     comparison,
+    formula,
     frozen_parts,
     gradient,
     preprocessing,
@@ -48,6 +50,7 @@ RULES: tuple[Rule, ...] = (
     *preprocessing.RULES,
     *running_stats.RULES,
     *values.RULES,
+    *formula.RULES,
     *usage.RULES,
     *frozen_parts.RULES,
     *common_factor.RULES,

@@ -98,6 +98,8 @@ def _of_what_follows(sound: pd.DataFrame) -> str:
 
 def _of_this_norm(row: pd.Series) -> str:
     no_eps = "Its eps is 0. " if row["eps"] == 0 else ""
+    if row["constant_rows"] > 0:
+        no_eps += f"The variance of {row['constant_rows']:.0%} of its rows is 0. "
     return (
         f"{no_eps}A root at a variance of exactly 0 has no derivative: rows of equal values, such as padding, need eps "
         "inside the root, (var + eps).sqrt() and not var.sqrt() + eps. In half precision it may be an overflow: run this "
@@ -171,6 +173,8 @@ def _cut_off(evidence: Evidence) -> Iterator[Finding]:
     layers = evidence.layers.groupby("layer", sort=False)
     back, calls = layers["n_backward"].sum(), layers["n_calls_learning"].sum()
     candidates = unreached(evidence) - kept_aside(evidence) - following_batches(evidence)
+    if not candidates:
+        return
     cut = (calls > 0) & layers["learns"].first().isin(("both", "γ", "β")) & back.index.isin(candidates)
     run: list[str] = []
     for layer, following in zip(cut.index, cut.shift(-1, fill_value=False), strict=True):

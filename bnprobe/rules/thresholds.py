@@ -30,6 +30,23 @@ class Limits:
     formula_mismatch: float = terms.FORMULA_MISMATCH
     """Difference of output and formula, in units of the largest output, above which a layer does more than its kind."""
 
+    large_mismatch: float = 0.1
+    """Difference of output and formula, in units of the largest output, from which an unexplained one is a warning."""
+
+    rounding_step: float = 1e-3
+    """Step of rounding at the input's mean, in its standard deviations, from which float32 loses what the norm is for:
+    the mean is 8,000 standard deviations then."""
+
+    rounding_step_half: float = 0.1
+    """The same for inputs in half precision, whose step is rarely below a hundredth: 100 standard deviations in float16,
+    13 in bfloat16."""
+
+    saturated_outputs: float = 0.01
+    """Share of a layer's outputs at its smallest or largest value, from which they are saturated."""
+
+    constant_rows: float = 0.01
+    """Share of rows of equal values, or of zeros in a batch norm over sequences, from which they are reported."""
+
     gradient_step: float = 30.0
     """Factor between the gradient lengths at two norms that follow each other, beyond which it counts as a break."""
 

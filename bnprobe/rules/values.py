@@ -11,7 +11,7 @@ from bnprobe.recording.names import EMPTY, GATHER, said
 from bnprobe.rules.remedies import module, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT
-from bnprobe.rules.wording import count, kind_words, out_of, some
+from bnprobe.rules.wording import count, out_of, some
 
 VECTORS = (("gamma", "γ"), ("beta", "β"))
 """Columns and their letters."""
@@ -123,23 +123,6 @@ def few_images(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def beyond_the_formula(evidence: Evidence) -> Iterator[Finding]:
-    """Layers that do something besides normalizing."""
-    for row, _ in evidence.sites:
-        if row["output"] == "read" and row["mismatch"] > evidence.limits.formula_mismatch:
-            yield Finding(
-                "info",
-                row["layer"],
-                f"This {row['class_name']} does more than {kind_words(row['kind'], article=True)}: its outputs were "
-                "measured, not derived from its inputs.",
-                "the output could not be compared with the formula."
-                if row["mismatch"] == float("inf")
-                else f"output and formula differ by {row['mismatch']:.2g} of the largest output at the first call.",
-                "Usually a fused activation. If the layer is your own, describe it with bnprobe.register_norm.",
-                call=row["call"],
-            )
-
-
 def unread(evidence: Evidence) -> Iterator[Finding]:
     """Norm layers that were never called, and modules that look like one but are not understood."""
     for _, row in evidence.unread.iterrows():
@@ -236,12 +219,5 @@ RULES = (
         "A standard deviation from n values has a relative error of about 1/√(2n): 13% at 30",
         f"{DEFAULT.few_images:g} samples or more",
         few_images,
-    ),
-    Rule(
-        "more-than-a-norm",
-        "Does every layer do what its kind does, and no more?",
-        "Recomputed from the input at the first call; a norm with its activation inside is timm's BatchNormAct2d, 2021",
-        "output and formula agree",
-        beyond_the_formula,
     ),
 )

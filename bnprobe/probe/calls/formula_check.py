@@ -18,6 +18,12 @@ CHECKED_VALUES = 1 << 18
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 """Largest difference between real and derived output, in units of the largest output."""
 
+FAR = 100.0
+"""Up to here rounding of a centred float32 number is lost in the tolerance."""
+
+VISIBLE_ROUNDING = 1e-3
+"""A step of rounding in the output from which this is read: float32 inputs 10,000 standard deviations from 0."""
+
 
 def choose(before: Sequence[InputReading], y: object) -> tuple[InputReading, float, bool]:
     """The first plan that reproduces the output, its mismatch, and True; else the first plan, and False.
@@ -27,7 +33,7 @@ def choose(before: Sequence[InputReading], y: object) -> tuple[InputReading, flo
     """
     for tried in before:
         gap = mismatch_of(tried, y)
-        if gap <= _tolerance(tried, y):
+        if gap <= tolerance_of(tried, y):
             return tried, gap, True
     return before[0], mismatch_of(before[0], y), False
 
@@ -67,18 +73,47 @@ def expected_output(before: InputReading, x: Tensor) -> Tensor:
     return centred / torch.sqrt(square + plan.eps) * gamma + beta
 
 
-def _tolerance(before: InputReading, y: object) -> float:
+def tolerance_of(before: InputReading, y: object) -> float:
     """What rounding alone can cause: of the output itself, and of an input far from zero before centring."""
     if not isinstance(y, Tensor) or before.sample is None:
         return 0.0
     base = TOLERANCE.get(y.dtype, 1e-4)
-    if before.map is None:
-        return base
     epsilon = float(torch.finfo(y.dtype).eps) if y.is_floating_point() else 0.0
-    reading, mapping = before.reading.moments, before.map
-    far = np.where(reading.n > 0, np.maximum(np.abs(reading.low), np.abs(reading.high)), 0.0)
-    moved = np.abs(np.where(np.isfinite(mapping.scale), mapping.scale, 0.0)) * far
     y = y.detach()
     finite = y[torch.isfinite(y)]
     largest = float(finite.abs().amax()) if finite.numel() else 1.0
-    return base + 8 * epsilon * float(moved.max(initial=0.0)) / max(largest, 1e-30)
+    return base + 8 * epsilon * _moved(before) / max(largest, 1e-30)
+
+
+def loses_digits(before: InputReading) -> bool:
+    """Whether centring rounds so coarsely that the derived output is not what came out."""
+    if before.sample is None:
+        return False
+    # half precision is centred in float32, where its numbers are exact
+    step = torch.finfo(torch.promote_types(before.sample.dtype, torch.float32)).eps
+    return float(step) * _moved(before) > VISIBLE_ROUNDING
+
+
+def _moved(before: InputReading) -> float:
+    """How far centring moves the output, at most: what is rounded there is rounded relative to this."""
+    plan, x, mapping = before.plan, before.sample, before.map
+    if not plan.centred or x is None or not x.numel():
+        return 0.0
+    if mapping is not None:
+        reading = before.reading.moments
+        far = np.where(reading.n > 0, np.maximum(np.abs(reading.low), np.abs(reading.high)), 0.0)
+        return float(
+            (np.abs(np.where(np.isfinite(mapping.scale), mapping.scale, 0.0)) * far).max(initial=0.0)
+        )
+    gamma, _ = gamma_beta(plan, before.vectors)
+    largest = float(np.nanmax(np.abs(gamma), initial=0.0))
+    if before.own is not None:
+        reading, (_, log_var) = before.reading.moments, before.own
+        bound = max(np.abs(reading.low).max(), np.abs(reading.high).max()) / np.exp(log_var.low.min() / 2)
+        if bound * largest < FAR:
+            return float(bound) * largest
+    exact = x.to(torch.float64)
+    _, square = over_channels(plan, exact)
+    moved = exact.abs().amax(1, keepdim=True) / torch.sqrt(square + plan.eps)
+    finite = moved[torch.isfinite(moved)]
+    return float(finite.amax()) * largest if finite.numel() else 0.0

@@ -12,6 +12,7 @@ from bnprobe.norms import NormLayer
 from bnprobe.probe.calls.affine_map import Last, after, nonfinite_after, turned
 from bnprobe.probe.calls.histogram_scale import HistogramScale
 from bnprobe.probe.calls.vectors import Vectors
+from bnprobe.recording import OutputCheck
 from bnprobe.reductions import Affine, Counts, DeviceReading, Reading, Share, join, moments_of
 from bnprobe.stats import ClassMoments, Moments
 from bnprobe.stats.fields import NONFINITE
@@ -79,6 +80,7 @@ class CallStats:
     before: InputReading
     output: str
     mismatch: float
+    check: OutputCheck | None = None
     after: Reading | None = None
     derived_post: Array | None = None
     derived_counts: Array | None = None

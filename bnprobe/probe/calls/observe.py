@@ -25,9 +25,10 @@ from bnprobe.probe.calls.affine_map import (
     turns,
     unchanged_map,
 )
-from bnprobe.probe.calls.formula_check import choose, sample_of
+from bnprobe.probe.calls.formula_check import choose, loses_digits, sample_of
 from bnprobe.probe.calls.histogram_scale import HistogramScale, first_reference, stored_reference
 from bnprobe.probe.calls.observation import CallStats, InputReading
+from bnprobe.probe.calls.output_check import output_check
 from bnprobe.probe.calls.vectors import Vectors
 from bnprobe.reductions import WHOLE, PerSample, ReadRequest, Share, count, packed, read
 from bnprobe.stats import ClassMoments, Moments
@@ -111,15 +112,20 @@ def observe_after(
     `before` holds one reading per plan that may fit; `settled` is the site's way to the output
     ("derived" or "read"), or None at its first call, where the plans are tried.
     """
-    best, mismatch = before[0], float("nan")
+    best, mismatch, check = before[0], float("nan"), None
     if settled is None:
         best, mismatch, fits = choose(before, y)
-        settled = "derived" if best.map is not None and (fits or not np.isfinite(mismatch)) else "read"
+        check = output_check(best, y, fits)
+        exact = fits and not loses_digits(best)
+        settled = "derived" if best.map is not None and (exact or not np.isfinite(mismatch)) else "read"
     if best.sample is not None:
         best = replace(best, sample=None)
     if settled == "read" and isinstance(y, Tensor) and y.is_floating_point() and best.plan.fits(y):
-        return _read_output(best, y, mismatch, histograms)
-    return _derive_output(best, y, mismatch, histograms)
+        seen = _read_output(best, y, mismatch, histograms)
+    else:
+        seen = _derive_output(best, y, mismatch, histograms)
+    seen.check = check
+    return seen
 
 
 def _derive_output(before: InputReading, y: object, mismatch: float, histograms: bool) -> CallStats:

@@ -94,9 +94,12 @@ def test_only_a_part_of_a_large_first_batch_is_compared(x: Tensor, monkeypatch: 
     assert observe_after([before], y, None, True).mismatch > 0.01
 
 
-def test_data_far_from_zero_do_not_look_like_a_misfit():
-    """Fails if the rounding of a float32 input at 1e4 is taken for another formula."""
-    x = torch.randn(N, C, P) + 1e4
+@pytest.mark.parametrize(("mean", "output"), [(3e3, "derived"), (3e4, "read")])
+def test_data_far_from_zero_do_not_look_like_a_misfit(mean: float, output: str):
+    """Fails if the rounding of a float32 input far from 0 is taken for another formula, or if the output is derived where
+    its digits are rounding."""
+    x = torch.randn(N, C, P) + mean
     layer = torch.nn.BatchNorm1d(C).train()
     own = NormLayer("batch_norm", "batch", C, layer.eps, weight=layer.weight, bias=layer.bias)
-    assert observe_after([before_of(own, x)], layer(x), None, True).output == "derived"
+    seen = observe_after([before_of(own, x)], layer(x), None, True)
+    assert (seen.output, seen.check.fits) == (output, True)
