@@ -43,6 +43,11 @@ class Differences:
     tensors: pd.DataFrame
     apart: Mapping[str, float]
 
+    @property
+    def causes(self) -> pd.DataFrame:
+        """Nor any other cause of what one side measures."""
+        return pd.DataFrame()
+
 
 def differences(found: Pairs, upstream: Upstream | None = None) -> Differences:
     """Compare everything common, once."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from bnprobe.graph.geometry import Geometry
-from bnprobe.graph.padding import averaged
+from bnprobe.graph.padding import averaged, meetings
 from bnprobe.recording.neighbours import Crop, Stem
 from bnprobe.stats.moments import Array
 
 MOST_PADDING = 12
 """Pixels of black on each side that are tried, and never more than a quarter of the image's side."""
+
+MOST_CHANNELS = 4
+"""Of the model's input, up to which the covariance of what the zeros around it cause is worked out."""
 
 LARGEST_SIDE = 128
 """Larger images are cropped from within, not padded."""
@@ -27,7 +30,25 @@ def stem(weight: Array, bias: Array | None, geometry: Geometry) -> Stem:
     mean input is the same at all positions; else what differs at the border enters with its weight.
     """
     crops = tuple(_crop(weight, geometry, padding) for padding in _paddings(geometry))
-    return Stem(_dense(averaged(weight, geometry)), bias, crops, len(geometry.input_size))
+    matrix = _dense(averaged(weight, geometry))
+    return Stem(matrix, bias, crops, len(geometry.input_size), _border(weight, geometry, matrix))
+
+
+def _border(weight: Array, geometry: Geometry, matrix: Array) -> Array | None:
+    """Covariance over positions of the outputs that constant input channels have, (C, F, F): 0 without zeros around them.
+
+    Worked out for inputs of a few channels, as images have; None for others.
+    """
+    if geometry.transposed or geometry.groups > 1 or weight.shape[1] > MOST_CHANNELS:
+        return None
+    other = weight
+    for d, meets in enumerate(meetings(weight, geometry)):
+        both = meets @ meets.T / meets.shape[1]
+        other = np.moveaxis(np.tensordot(other, both, axes=(d + 2, 0)), -1, d + 2)
+    axes = "xyz"[: weight.ndim - 2]
+    together = np.einsum(f"cf{axes},cg{axes}->cfg", weight, other)
+    covariance: Array = together - matrix[:, :, None] * matrix[:, None, :]
+    return covariance
 
 
 def _paddings(geometry: Geometry) -> range:

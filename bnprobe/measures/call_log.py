@@ -32,6 +32,8 @@ COLUMNS = (
         "https://github.com/zhanghang1989/ResNeSt/issues/46",
         "layers",
     ),
+    Column("n_calls_labeled", "Calls with labels on two samples or more.", table="layers"),
+    Column("n_calls_one_class", "Calls with labels whose samples were all of one class.", table="layers"),
     Column("fewest_call", "Which of the layer's calls that was, counted from 0.", table="layers"),
     Column("fewest_images", "Samples in that call.", table="layers"),
     Column(
@@ -60,6 +62,8 @@ def layer_columns(record: LayerRecord) -> dict[str, float | str]:
         "n_calls_model_training": call_log.n_calls_model_training,
         "n_ranks": call_log.n_ranks,
         "fewest_values": _number(call_log.fewest_values),
+        "n_calls_labeled": call_log.n_calls_labeled,
+        "n_calls_one_class": call_log.n_calls_one_class,
         "fewest_call": _number(call_log.fewest_call),
         "fewest_images": _number(call_log.fewest_images),
         "n_updates": _number(call_log.n_updates),

@@ -80,23 +80,33 @@ class Equations:
             return float(np.corrcoef(self.running + self.bias, predicted + self.bias)[0, 1])
 
 
-def equations(record: LayerRecord) -> Equations:
-    """Those of the channels whose numbers are all finite, for a norm with running statistics and a stem."""
+def usable(record: LayerRecord) -> Array:
+    """Which channels of a norm with running statistics and a stem have only finite numbers, (C,) of bool."""
     stem = record.neighbours.stem if record.neighbours else None
     assert stem is not None
     assert record.running_mean is not None
     assert record.running_var is not None
+    bias = np.zeros(record.n_channels) if stem.bias is None else stem.bias
     with np.errstate(invalid="ignore"):
         sigma = np.sqrt(record.running_var + record.eps)
-    bias = np.zeros_like(sigma) if stem.bias is None else stem.bias
-    seen = record.pre.mean_seen
-    finite = np.isfinite(np.column_stack([stem.matrix, record.running_mean, seen, sigma, bias])).all(axis=1)
-    good = finite & (sigma > 0)
+    numbers = [stem.matrix, record.running_mean, record.pre.mean_seen, sigma, bias]
+    good: Array = np.isfinite(np.column_stack(numbers)).all(axis=1) & (sigma > 0)
+    return good
+
+
+def equations(record: LayerRecord) -> Equations:
+    """Those of the usable channels."""
+    good = usable(record)
+    stem = record.neighbours.stem if record.neighbours else None
+    assert stem is not None
+    assert record.running_mean is not None
+    assert record.running_var is not None
+    bias = np.zeros(record.n_channels) if stem.bias is None else stem.bias
     return Equations(
         matrix=stem.matrix[good],
         running=(record.running_mean - bias)[good],
-        seen=(seen - bias)[good],
-        sigma=sigma[good],
+        seen=(record.pre.mean_seen - bias)[good],
+        sigma=np.sqrt(record.running_var[good] + record.eps),
         bias=bias[good],
         crops=tuple(Crop(crop.padding, crop.share, crop.matrix[good]) for crop in stem.crops),
     )

@@ -5,8 +5,8 @@ value above `high`. A role is claimed where that is known and the activation act
 values; of a channel that enters a sum first, or goes several ways, only that it is constant can be said.
 
 role        meaning                                                                             source
-dead        never above `low` on these data, or cannot be: beta + 6 |gamma| ends below           Mehta et al. 2019,
-            `low` + 0.0001 (a Gaussian exceeds 6 standard deviations once in 10^9 values)        arXiv:1811.12495
+dead        never above `low` on these data, or cannot be: beta + 6 |gamma|, where eps is not     Mehta et al. 2019,
+            what the norm divides by, ends below `low` + 0.0001 (6 standard deviations)          arXiv:1811.12495
 constant    not dead, and |gamma| < 0.01: the output is beta                                     Frankle et al. 2020,
                                                                                                 arXiv:2003.00152
 saturated   more than half of the values lie above `high`                                        ours
@@ -29,7 +29,7 @@ import numpy as np
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Neighbours
-from bnprobe.recording.terms import DEAD_REACH, DEAD_SIGMAS, NEAR_ZERO
+from bnprobe.recording.terms import DEAD_REACH, DEAD_SIGMAS, LITTLE_OF_EPS, NEAR_ZERO
 from bnprobe.stats.gaussian import probability_above
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
@@ -92,10 +92,16 @@ COLUMNS = (
     ),
     Column(
         "dead_predicted",
-        "Whether γ and β alone say that the activation is never on for the channel: 1 for yes.",
-        "β + 6|γ| < low + 0.0001",
+        "Whether the stored vectors alone say that the activation is never on for the channel: 1 for yes.",
+        "β + 6 gamma_effective < low + 0.0001",
         "0 or 1",
         _MEHTA,
+    ),
+    Column(
+        "gamma_effective",
+        "Size of γ as it reaches the output: less where eps is what the norm divides by.",
+        "|γ| √(σ² / (σ² + eps)) where σ² < eps / 100, else |γ|",
+        "output",
     ),
     Column(
         "passes",
@@ -160,6 +166,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Any]:
         "fires_predicted": probability_above(beta, gamma),
         "fires_gaussian": probability_above(record.post.mean_seen, np.sqrt(record.post.var_population)),
         "dead_predicted": dead_predicted(record),
+        "gamma_effective": effective_gamma(record),
         "passes": passes,
         "saturates": saturates,
     }
@@ -200,12 +207,27 @@ def corners(record: LayerRecord) -> Corners | None:
 
 
 def dead_predicted(record: LayerRecord) -> Array:
-    """1 where beta + 6 |gamma| stays below the lower corner, else 0; NaN without a corner. Shape (C,)."""
+    """1 where beta + 6 |gamma|, the effective one, stays below the lower corner, else 0; NaN without a corner. Shape
+    (C,)."""
     known = corners(record)
     if known is None:
         return np.full(record.n_channels, np.nan)
-    gamma, beta = _vectors(record)
-    return (beta + DEAD_SIGMAS * np.abs(gamma) < known.low + DEAD_REACH).astype(np.float64)
+    _, beta = _vectors(record)
+    return (beta + DEAD_SIGMAS * effective_gamma(record) < known.low + DEAD_REACH).astype(np.float64)
+
+
+def effective_gamma(record: LayerRecord) -> Array:
+    """|γ| as it reaches the output: less where eps, and not the running variance, is what the norm divides by; shape (C,).
+
+    Only where the variance is so small that data as in training cannot exceed it: a larger one may be out of date.
+    """
+    gamma, _ = _vectors(record)
+    if record.running_var is None:
+        return np.abs(gamma)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.sqrt(record.running_var / (record.running_var + record.eps))
+        flat = (record.running_var >= 0) & (record.running_var < LITTLE_OF_EPS * record.eps)
+    return np.abs(gamma) * np.where(flat, share, 1.0)
 
 
 def _what_acts(record: LayerRecord) -> str:

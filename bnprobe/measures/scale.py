@@ -10,7 +10,8 @@ import numpy as np
 
 from bnprobe.measures.columns import Column
 from bnprobe.measures.standard_errors import TRAINING_BATCH, error_of, q_values
-from bnprobe.recording import LayerRecord
+from bnprobe.measures.stored_variance import var_as_stored
+from bnprobe.recording import BATCH, LayerRecord
 from bnprobe.stats.moments import Array
 
 COLUMNS = (
@@ -44,7 +45,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         error = relative_error(record)
         with np.errstate(invalid="ignore", divide="ignore"):
             z = np.where(error > 0, log_ratio(record) / error, np.nan)
-            ratio = np.sqrt(record.pre.var_population / (record.running_var + record.eps))
+            ratio = np.sqrt(var_as_stored(record) / (record.running_var + record.eps))
         columns = {"scale_se": ratio * error, "scale_z": z, "scale_q": q_values(z, record.pre_images.n)}
     return columns
 
@@ -61,11 +62,15 @@ def log_ratio(record: LayerRecord) -> Array:
 
     Both are estimates of a population's variance v from n values in N samples that differ in their means
     by the variance V. The measured one has the expectation v - V/N. A batch of B samples, whose unbiased
-    variance training averages, has (v - V/B) n/(n - 1). B is assumed to be TRAINING_BATCH.
+    variance training averages, has (v - V/B) n/(n - 1). B is assumed to be TRAINING_BATCH. An instance norm's is that within
+    a sample, in both.
     """
     if record.running_var is None:
         return np.full(record.n_channels, np.nan)
     n_images = record.pre_images.n
+    if record.pools != BATCH:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.log((var_as_stored(record) + record.eps) / (record.running_var + record.eps)) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         between = record.pre_images.var_between
         seen = record.pre.var_population + between / n_images

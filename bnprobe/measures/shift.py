@@ -10,6 +10,7 @@ import numpy as np
 from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.measures.standard_errors import error_of, q_values
+from bnprobe.measures.stored_variance import var_as_stored
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
 from bnprobe.stats.significance import SIGNIFICANT
@@ -27,7 +28,7 @@ COLUMNS = (
     Column(
         "scale_ratio",
         "Measured standard deviation relative to the running one: below 1 the inputs vary less than in training.",
-        "√(pre_var / (running_var + eps))",
+        "√(pre_var / (running_var + eps)); for instance norms with the mean variance within a sample for pre_var",
         "",
         _LI,
     ),
@@ -70,7 +71,7 @@ COLUMNS = (
     Column(
         "var_ratio_median",
         "Typical measured variance relative to the running variance, eps included in both: 1 when they match.",
-        "median (pre_var + eps) / (running_var + eps)",
+        "median (pre_var + eps) / (running_var + eps); for instance norms as in scale_ratio",
         table="layers",
     ),
     Column(
@@ -107,7 +108,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         sigma = np.sqrt(record.running_var + record.eps)
         shift = (record.pre.mean_seen - record.running_mean) / sigma
-        ratio = np.sqrt(record.pre.var_population) / sigma
+        ratio = np.sqrt(var_as_stored(record)) / sigma
         se = error_of(record.pre_images.var_between, record) / sigma
         z = np.where(se > 0, shift / se, np.nan)
         kl = (ratio**2 + shift**2 - 1) / 2 - np.log(ratio)
@@ -124,7 +125,7 @@ def variance_ratio(record: LayerRecord) -> Array:
     if record.running_mean is None or record.running_var is None:
         return np.full(record.n_channels, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = (record.pre.var_population + record.eps) / (record.running_var + record.eps)
+        ratio = (var_as_stored(record) + record.eps) / (record.running_var + record.eps)
         return np.where(record.running_var + record.eps >= 0, ratio, np.nan)
 
 

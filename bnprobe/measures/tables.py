@@ -13,8 +13,10 @@ from bnprobe.measures import (
     activity,
     affine,
     call_log,
+    causes,
     components,
     detail,
+    discrepancy,
     formula,
     gaussian,
     gradient,
@@ -33,7 +35,6 @@ from bnprobe.measures import (
     within_sample,
 )
 from bnprobe.measures.columns import Column
-from bnprobe.measures.preprocessing import preprocessing
 from bnprobe.measures.standard_errors import by_sample
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.recording.names import EMPTY
@@ -48,6 +49,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     scale,
     within_sample,
     verdict,
+    discrepancy,
     output_moments,
     formula,
     components,
@@ -148,12 +150,13 @@ PLACE = (
 @dataclass(frozen=True)
 class Tables:
     """What the rules and the page read. `unread` names layers that gave no numbers, and why; `preprocessing`
-    the mistakes with the inputs that would explain what the first norm measures."""
+    the mistakes with the inputs that would explain what the first norm measures, and `causes` what else fits each norm."""
 
     layers: pd.DataFrame
     channels: pd.DataFrame
     unread: pd.DataFrame
     preprocessing: pd.DataFrame = field(default_factory=pd.DataFrame)
+    causes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def tables(recording: Recording) -> Tables:
@@ -167,7 +170,8 @@ def tables(recording: Recording) -> Tables:
         layers,
         _empty("channels") if channels is None else channels,
         unread_table(recording),
-        preprocessing(recording),
+        causes.preprocessing(recording),
+        causes.table(recording),
     )
 
 

@@ -19,7 +19,8 @@ class CallLog:
     norm normalized by its own statistics, `fewest_call` which of the site's calls that was (from 0) and
     `fewest_images` its samples; None where there was no such call. `gamma_learns` and `beta_learns` say
     whether they require a gradient, None where they are missing. `n_updates` is by how much
-    num_batches_tracked grew over all calls of the layer, None where it is not kept. The running statistics as
+    num_batches_tracked grew over all calls of the layer, None where it is not kept. `n_calls_labeled` calls had labels
+    on two samples or more, `n_calls_one_class` of them the same label on all. The running statistics as
     they were after the recording have shape (C,), or are None.
     """
 
@@ -34,6 +35,8 @@ class CallLog:
     n_updates: int | None
     running_mean_after: Array | None
     running_var_after: Array | None
+    n_calls_labeled: int = 0
+    n_calls_one_class: int = 0
 
     def __repr__(self) -> str:
         return f"CallLog({self.n_calls_learning:,} calls with gradients, {self.n_calls_model_training:,} in training)"
@@ -46,6 +49,8 @@ class CallLog:
             n_calls_learning=self.n_calls_learning + other.n_calls_learning,
             n_calls_model_training=self.n_calls_model_training + other.n_calls_model_training,
             n_ranks=max(self.n_ranks, other.n_ranks),
+            n_calls_labeled=self.n_calls_labeled + other.n_calls_labeled,
+            n_calls_one_class=self.n_calls_one_class + other.n_calls_one_class,
             fewest_values=smaller.fewest_values,
             fewest_call=smaller.fewest_call,
             fewest_images=smaller.fewest_images,

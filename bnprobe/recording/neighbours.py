@@ -63,12 +63,15 @@ class Stem:
     `matrix` has shape (C, F) for F channels of the input, the zero padding of the convolution taken into
     account; `bias` (C,) or None. `crops` holds what augmentations would make of it, for small images.
     `n_sides` is the number of spatial dimensions: 2 for images, 1 for sequences, 0 for a linear layer.
+    `border` (C, F, F) is what the zeros around an image make of an input that is constant: its variance over positions is
+    border[c] between that constant and itself; None where it was not worked out.
     """
 
     matrix: Array
     bias: Array | None
     crops: tuple[Crop, ...] = ()
     n_sides: int = 2
+    border: Array | None = None
 
 
 @dataclass(frozen=True)

@@ -41,3 +41,9 @@ MANY_EPS = 100.0
 
 EPSILONS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Distance from 1 to the next larger number of each type."""
+LITTLE_OF_EPS = 0.01
+"""Of eps: a variance below it leaves less than a tenth of γ in the output's standard deviation."""
+
+NO_VARIANCE = 1e-30
+"""Running variance below which the inputs never varied: float32 that is multiplied by 0.9 at every batch stops at 5.6e-45,
+and no data vary by so little."""

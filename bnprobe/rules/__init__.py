@@ -5,6 +5,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `preprocessing`: mistakes in how inputs were made, recognized by the first norm;
 - `running_stats`: what is stored, and whether the data match it;
 - `formula`: whether outputs are what the formula gives, and with how many digits;
+- `groups`: samples that come in groups, which stored statistics do not know of;
 - `values`: what passed through: not finite, too few, without effect;
 - `usage`: modes, freezing, updates, momentum;
 - `frozen_parts`: parts that learn nothing while the rest does;
@@ -32,6 +33,7 @@ from bnprobe.rules import (
     formula,
     frozen_parts,
     gradient,
+    groups,
     preprocessing,
     running_stats,
     structure,
@@ -49,6 +51,7 @@ __all__ = ["COMPARED", "RULES", "Finding", "Limits", "Rule", "judge"]
 RULES: tuple[Rule, ...] = (
     *preprocessing.RULES,
     *running_stats.RULES,
+    *groups.RULES,
     *values.RULES,
     *formula.RULES,
     *usage.RULES,

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import NOT_JUDGED, SAME, said
+from bnprobe.rules.causes import cause_of
+from bnprobe.rules.course import course_of
 from bnprobe.rules.preprocessing import GIVE_CONSTANTS, constants_missing
 from bnprobe.rules.remedies import RECALIBRATE
 from bnprobe.rules.rule import Evidence, Finding
@@ -27,8 +29,47 @@ def merge_consecutive(evidence: Evidence, found: Iterable[Finding]) -> Iterator[
             same = run.loc[run["verdict"] == SAME, "layer"]
             agrees = str(same.iloc[-1]) if len(same) else agrees
             continue
-        do = _after_match(agrees) if agrees else finding.do + _of_inputs(evidence)
-        yield replace(finding, because=finding.because + _following(run.iloc[1:]), do=do)
+        said = replace(finding, because=finding.because + _following(run.iloc[1:]))
+        if cause_of(evidence, first) is None:
+            said = _by_course(said, evidence, first, agrees)
+        yield said
+
+
+def _by_course(finding: Finding, evidence: Evidence, first: pd.Series, agrees: str) -> Finding:
+    """A shift whose cause is not known at its norm, with what its course through the network says."""
+    layers = evidence.layers[~evidence.layers["verdict"].isin(NOT_JUDGED)]
+    course = course_of(layers)
+    if course.shrinks:
+        return replace(
+            finding,
+            says=f"{finding.says.rstrip('.')}, and from norm to norm the variance falls further behind.",
+            because=f"{finding.because} {_fall(layers)}.",
+            do=SHRINKING,
+        )
+    if course.kind == "growing":
+        return replace(
+            finding,
+            says=f"{finding.says.rstrip('.')}, by more from norm to norm.",
+            because=f"{finding.because} {_growth(layers)}.",
+            do=GROWING,
+        )
+    return replace(finding, do=_after_match(agrees) if agrees else finding.do + _of_inputs(evidence))
+
+
+def _fall(layers: pd.DataFrame) -> str:
+    known = layers[layers["var_ratio_median"].notna()]
+    return "Typical variance relative to the running one, by depth: " + _through(known, "var_ratio_median")
+
+
+def _growth(layers: pd.DataFrame) -> str:
+    known = layers[layers["discrepancy"].notna()]
+    return "Discrepancy in mean and std together, by depth: " + _through(known, "discrepancy")
+
+
+def _through(known: pd.DataFrame, column: str) -> str:
+    """The first, the last, and up to three norms between them."""
+    at = np.unique(np.linspace(0, len(known) - 1, min(len(known), 5)).round().astype(int))
+    return ", ".join(f"{known[column].iloc[i]:.2g} at {known['layer'].iloc[i]}" for i in at)
 
 
 def _runs(layers: pd.DataFrame, shifted: set[tuple[str, int]]) -> Iterator[pd.DataFrame]:
@@ -56,6 +97,23 @@ def _following(norms: pd.DataFrame) -> str:
 
 def _of_inputs(evidence: Evidence) -> str:
     return f" {GIVE_CONSTANTS}" if constants_missing(evidence) else ""
+
+
+SHRINKING = (
+    "Images cannot do this: another contrast changes the variance by about the same factor everywhere. The weights "
+    "changed and "
+    "the running statistics did not: weights averaged or interpolated between networks, quantized or pruned. "
+    "Re-estimate the "
+    f"running statistics on training data, and compare the accuracy before and after: {RECALIBRATE}."
+)
+
+GROWING = (
+    "No single norm is at fault, and the first ones match, so the range, mean and std of the inputs are right: the weights "
+    "changed a little everywhere while the running statistics stayed (fine-tuned with frozen statistics, averaged, "
+    "quantized, "
+    "pruned), or the data differ in what the first norms do not see. If the weights are as intended, compare the accuracy "
+    f"before and after re-estimating the running statistics on training data: {RECALIBRATE}."
+)
 
 
 def _after_match(agrees: str) -> str:

@@ -8,21 +8,25 @@ import pandas as pd
 
 from bnprobe.recording.names import NEVER_UPDATED
 from bnprobe.recording.terms import VISIBLE_SHIFT
-from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, while_training
 from bnprobe.rules.thresholds import DEFAULT
-from bnprobe.rules.wording import number, times
+from bnprobe.rules.wording import number
 
 GIVE_CONSTANTS = "Pass the constants of training to attach, normalize=(mean, std), to have the cause named."
 """Where none were given."""
 
 
 def wrong_preprocessing(evidence: Evidence) -> Iterator[Finding]:
-    """The mistake that best explains the inputs of the first norm; where none is certain, how far they are off."""
+    """The mistake that best explains the inputs of the first norm; where none is certain, those that may be it."""
     if not explained(evidence):
         return
     row = evidence.preprocessing.iloc[0]
     rescaled = max(row["scale_predicted"], 1 / row["scale_predicted"])
     if not (row["shift"] > VISIBLE_SHIFT or rescaled > evidence.limits.variance_ratio**0.5):
+        return
+    first = evidence.layers[evidence.layers["layer"] == row["layer"]].iloc[0]
+    # running statistics that follow the very batches of this run say nothing against them
+    if follows_batches(first) or (while_training(first) and not row["certain"]):
         return
     severity = "critical" if not 1 / 4 < row["scale_predicted"] < 4 else "warning"
     yield (_with_cause if row["certain"] else _without_cause)(severity, row)
@@ -44,41 +48,51 @@ def _with_cause(severity: str, row: pd.Series) -> Finding:
     by = (
         "as passed to attach" if row["constants"] == "given" else "common ones, as none were passed to attach"
     )
+    other = f" The same by another name: {row['also']}." if row["also"] else ""
     return Finding(
         severity,
         row["layer"],
         f"The inputs are not preprocessed as in training: most likely {row['mistake']}.",
-        f"{_distance(row)}, {row['left_over']:.2f} once this is undone; their std is {times(row['scale'], 'the')} running "
-        f"one, and this predicts {number(row['scale_predicted'])}. Constants of normalization: {by}.",
+        f"{_distance(row)}; this predicts {number(row['scale_predicted'])}, and explains {_share(row)} of the discrepancy "
+        f"in mean and std. No other mistake fits as well.{other} Constants of normalization: {by}.",
         f"Preprocess as in training. To convert the inputs as they are now: `{row['undo']}`.",
     )
 
 
 def _without_cause(severity: str, row: pd.Series) -> Finding:
-    """Several causes would do, or none does closely: none is named, and no advice rests on one."""
+    do = "Compare the preprocessing with that of training, step by step (range, mean, std, color order)."
     if row["constants"] == "none":
-        says = f"The inputs are not scaled as in training: it is as if {row['mistake']}."
+        says = f"The inputs are not preprocessed as in training: it looks as if {row['mistake']}."
         do = (
             f"{GIVE_CONSTANTS} Then preprocess as in training. Until then, this restores mean and std, and is right unless "
             f"the inputs are inverted: `{row['undo']}`."
         )
     else:
-        says = "The inputs are not preprocessed as in training, but the cause is not certain."
-        do = (
-            "Compare the preprocessing with that of training, step by step (range, mean, std, color order)."
-            + (f" {GIVE_CONSTANTS}" if row["constants"] == "guessed" else "")
+        either = " or that ".join([str(row["mistake"]), *str(row["also"]).split("; ")])
+        says = f"The inputs are not preprocessed as in training: it may be that {either}."
+        do += (
+            f" {GIVE_CONSTANTS}" if row["constants"] == "guessed" else " Undo each in turn and record again."
         )
     return Finding(
         severity,
         row["layer"],
         says,
-        f"{_distance(row)}, and their std is {times(row['scale'], 'the running one')}.",
+        f"{_distance(row)}. {'The first' if row['constants'] != 'none' else 'This'} explains {_share(row)} of the "
+        "discrepancy in mean and std.",
         do,
     )
 
 
+def _share(row: pd.Series) -> str:
+    return f"{row['explains']:.0%}" if row["explains"] < 0.995 else "more than 99%"
+
+
 def _distance(row: pd.Series) -> str:
-    return f"the inputs of this norm are {row['shift']:.2f} running σ off (root mean square of the means)"
+    shift = f"{row['shift']:{'.2f' if row['shift'] < 1e4 else '.3g'}}"
+    return (
+        f"the inputs of this norm are {shift} running σ off (root mean square of the means), and their std is "
+        f"{row['scale']:.3g} times the running one"
+    )
 
 
 def wrong_size(evidence: Evidence) -> Iterator[Finding]:

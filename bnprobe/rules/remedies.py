@@ -123,13 +123,18 @@ def _with_variables(code: str, names: dict[str, str]) -> str:
     return _OF_PLACE.sub(lambda match: names.get(match["path"], ""), code)
 
 
-def rescaled(producer: str, layer: str, factor: float, with_eps: bool = False) -> str:
+def rescaled(
+    producer: str, layer: str, factor: float, with_eps: bool = False, with_gamma: bool = False
+) -> str:
     """The weights (and bias) before a norm times a factor, and its running statistics alike: the output stays, but for eps.
 
-    `with_eps` scales eps alike, so that the output stays in any case.
+    Scaling eps alike (`with_eps`), or correcting γ for it (`with_gamma`), leaves the output in any case:
+    γ² k² v / (k² v + eps) is γ² v / (v + eps) for γ times √((k² v + eps) / (k² (v + eps))).
     """
+    k = f"{factor:.3g}"
+    corrected = f"n.weight.data *= (({k} ** 2 * n.running_var + n.eps) / ({k} ** 2 * (n.running_var + n.eps))).sqrt(); "
     return (
-        f"`f, n = {module(producer)}, {module(layer)}; [p.data.mul_({factor:.3g}) for p in f.parameters()]; "
-        f"n.running_mean *= {factor:.3g}; n.running_var *= {factor:.3g} ** 2"
-        + (f"; n.eps *= {factor:.3g} ** 2`" if with_eps else "`")
+        f"`f, n = {module(producer)}, {module(layer)}; [p.data.mul_({k}) for p in f.parameters()]; "
+        f"{corrected if with_gamma else ''}n.running_mean *= {k}; n.running_var *= {k} ** 2"
+        + (f"; n.eps *= {k} ** 2`" if with_eps else "`")
     )

@@ -31,6 +31,10 @@ class Measured(Protocol):
     def preprocessing(self) -> pd.DataFrame:
         """Mistakes of preprocessing that explain what the first norm measures, the best first."""
 
+    @property
+    def causes(self) -> pd.DataFrame:
+        """What else explains the discrepancy of each norm, the best first."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -47,11 +51,19 @@ class Evidence:
     preprocessing: pd.DataFrame = field(default_factory=pd.DataFrame)
     tensors: pd.DataFrame = field(default_factory=pd.DataFrame)
     apart: Mapping[str, float] = field(default_factory=dict)
+    causes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
     def of(cls, measured: Measured, limits: Limits = DEFAULT) -> Self:
         """The tables of a report, to be judged by these thresholds."""
-        return cls(measured.layers, measured.channels, measured.unread, limits, measured.preprocessing)
+        return cls(
+            measured.layers,
+            measured.channels,
+            measured.unread,
+            limits,
+            measured.preprocessing,
+            causes=measured.causes,
+        )
 
     @cached_property
     def sites(self) -> list[tuple[pd.Series, pd.DataFrame]]:
@@ -100,6 +112,17 @@ def fresh(row: pd.Series, channels: pd.DataFrame) -> bool:
 def updated_meanwhile(row: pd.Series) -> bool:
     """Whether the running statistics were updated during the recording; those shown are out of date then."""
     return bool(row["memory_moved"] > 0)
+
+
+def follows_batches(row: pd.Series) -> bool:
+    """Whether the norm normalized by its input's own statistics and updated its running ones meanwhile: these were not
+    in use, and are on their way to what is fed now."""
+    return bool(row["normalized_by"] in ("batch", "sample") and row["memory_moved"] > 0)
+
+
+def while_training(row: pd.Series) -> bool:
+    """Whether the model as a whole was being trained in every call: what it is fed are augmented training samples."""
+    return bool(row["n_calls_model_training"] == row["n_calls"] and row["n_calls_learning"] > 0)
 
 
 def indices(channels: pd.DataFrame) -> tuple[int, ...]:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.rules.causes import GROUPS, because, cause_of, do, says
 from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.remedies import recalibrate
-from bnprobe.rules.rule import Evidence, Finding, Rule, fresh, indices
+from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, fresh, indices, while_training
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import count, in_all, out_of, times
+from bnprobe.rules.wording import count, in_all, out_of
 from bnprobe.stats.significance import SIGNIFICANT
 
 MEASURE_FIRST = (
@@ -102,35 +103,66 @@ def shifted(evidence: Evidence) -> Iterator[Finding]:
 
 def _each_shift(evidence: Evidence) -> Iterator[Finding]:
     """The same for every norm by itself."""
-    limits = evidence.limits
-    top = limits.variance_ratio
     for row, channels in evidence.sites:
-        rms, ratio, significant = row["shift_rms"], row["var_ratio_median"], row["shifted_share"]
         updated = not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all()
-        low = 1 / (top * _allowance(int(row["n_images"]), limits))
-        moved, scaled = rms > limits.shift, ratio > top or ratio < low
-        if not updated or not ((moved and significant > limits.surely_shifted) or scaled):
+        if not updated or follows_batches(row) or _named_elsewhere(evidence, row):
             continue
-        what = "mean and scale differ" if moved and scaled else "mean differs" if moved else "scale differs"
-        certain = (
-            ""
-            if np.isnan(significant)
-            else f", significant in {significant:.0%} of channels (q < {SIGNIFICANT})"
-        )
-        distance = (
-            ""
-            if np.isnan(rms)
-            else f"typical shift {rms:{'.2f' if rms < 1e4 else '.3g'}} running σ (threshold {limits.shift:g}){certain}; "
-        )
-        yield Finding(
-            "warning",
-            row["layer"],
-            f"The inputs do not match the running statistics: their {what}.",
-            f"{distance}typical variance {times(ratio, 'the running variance')} (thresholds {low:.3g} and {top:g}).",
-            f"{MEASURE_FIRST}{recalibrate(row, 'batches')}.",
-            indices(channels[(channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)]),
-            row["call"],
-        )
+        cause, what = cause_of(evidence, row), _what_differs(row, evidence.limits)
+        of_groups = cause is not None and cause["cause"] in GROUPS
+        if cause is not None and cause["cause"] == "young":
+            continue  # a rule of its own speaks of these
+        if not what and not (of_groups and row["discrepancy"] > evidence.limits.groups):
+            continue
+        yield _shift(evidence, row, channels, what or "scale differs", cause)
+
+
+def _named_elsewhere(evidence: Evidence, row: pd.Series) -> bool:
+    """Whether a mistake of preprocessing is the cause at this norm, which another rule reports."""
+    found = evidence.preprocessing
+    return not found.empty and found["layer"].iloc[0] == row["layer"] and bool(found["certain"].iloc[0])
+
+
+def _what_differs(row: pd.Series, limits: Limits) -> str:
+    """Which statistics are beyond their thresholds, in words; empty where none is."""
+    low, top = _thresholds(row, limits)
+    moved = row["shift_rms"] > limits.shift
+    scaled = row["var_ratio_median"] > top or row["var_ratio_median"] < low
+    if not ((moved and row["shifted_share"] > limits.surely_shifted) or scaled):
+        return ""
+    return "mean and scale differ" if moved and scaled else "mean differs" if moved else "scale differs"
+
+
+def _thresholds(row: pd.Series, limits: Limits) -> tuple[float, float]:
+    top = limits.variance_ratio
+    return 1 / (top * _allowance(int(row["n_images"]), limits)), top
+
+
+def _shift(
+    evidence: Evidence, row: pd.Series, channels: pd.DataFrame, what: str, cause: pd.Series | None
+) -> Finding:
+    limits = evidence.limits
+    rms, significant = row["shift_rms"], row["shifted_share"]
+    low, top = _thresholds(row, limits)
+    certain = (
+        "" if np.isnan(significant) else f", significant in {significant:.0%} of channels (q < {SIGNIFICANT})"
+    )
+    distance = (
+        ""
+        if np.isnan(rms)
+        else f"typical shift {rms:{'.2f' if rms < 1e4 else '.3g'}} running σ (threshold {limits.shift:g}){certain}; "
+    )
+    # a norm that keeps its statistics while the model trains meets augmented samples, on purpose
+    severity = "info" if while_training(row) else "warning"
+    return Finding(
+        severity,
+        row["layer"],
+        f"The inputs do not match the running statistics: {f'their {what}' if cause is None else says(cause)}.",
+        f"{distance}typical variance {row['var_ratio_median']:.3g} times the running variance (thresholds {low:.3g} and "
+        f"{top:g}).{'' if cause is None else because(cause)}",
+        f"{MEASURE_FIRST}{recalibrate(row, 'batches')}." if cause is None else do(cause, row),
+        indices(channels[(channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)]),
+        row["call"],
+    )
 
 
 def _allowance(n_images: int, limits: Limits) -> float:

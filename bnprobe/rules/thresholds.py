@@ -18,6 +18,14 @@ class Limits:
     variance_ratio: float = 2.0
     """Typical variance relative to the running variance, up or down, beyond which the scale counts as shifted."""
 
+    groups: float = 0.3
+    """Deviation from the running statistics, in mean and std together, from which statistics that do not know of groups
+    among the samples are reported, where groups explain it."""
+
+    samples_apart: float = 0.3
+    """How far the means of samples lie apart, in standard deviations within a sample, from which it matters whether an
+    instance norm uses each sample's own statistics."""
+
     surely_shifted: float = 0.5
     """Share of channels with a significant shift (q < 0.01) above which a shifted mean is reported."""
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import SHIFTED
+from bnprobe.rules.causes import cause_of
 from bnprobe.rules.frozen_parts import following_batches, unreached
 from bnprobe.rules.remedies import RECALIBRATE, module
 from bnprobe.rules.rule import Evidence, Finding, Rule
@@ -240,10 +241,15 @@ def young(evidence: Evidence) -> Iterator[Finding]:
         seen, mean = channels["pre_mean"].to_numpy(float), channels["running_mean"].to_numpy(float)
         var = channels["running_var"].to_numpy(float)
         known = np.isfinite(seen) & np.isfinite(mean) & np.isfinite(var) & (var > 0)
-        if left < evidence.limits.initial_weight or not known.any() or (mean == 0).all():
+        cause = cause_of(evidence, row)
+        explained = cause is not None and cause["cause"] == "young"
+        # of a variance far below 1 even a small rest of the initial 1 is a good part
+        hidden = explained and row["var_ratio_median"] < 1 / evidence.limits.variance_ratio
+        old = left < evidence.limits.initial_weight and not hidden
+        if old or not known.any() or (mean == 0).all():
             continue
         slope = _slope(seen[known], mean[known], var[known])
-        if abs(slope - (1 - left)) < abs(slope - 1):
+        if explained or abs(slope - (1 - left)) < abs(slope - 1):
             yield Finding(
                 "warning",
                 row["layer"],

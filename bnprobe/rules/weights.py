@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import said
-from bnprobe.recording.terms import MANY_EPS, REACH_SIGMAS, TORCH_EPS
+from bnprobe.recording.terms import MANY_EPS, NO_VARIANCE, REACH_SIGMAS, TORCH_EPS
 from bnprobe.rules.remedies import RECALIBRATE, module, recalibrate, reinitialized, rescaled
 from bnprobe.rules.rule import (
     Evidence,
@@ -47,7 +47,9 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
         known = row["follows"] in RELUS
         if row["kind"] != "batch_norm" or not (known or row["follows"] == "unknown") or _all_zero(channels):
             continue
-        reach = channels["beta"].fillna(0) + k * channels["gamma"].fillna(1).abs()
+        beta = channels["beta"].fillna(0)
+        # a constant input that outputs exactly 0 is reported as a constant
+        reach = beta + k * channels["gamma_effective"].where(beta < 0, channels["gamma"].fillna(1).abs())
         found = channels[(reach < limits.dead_reach) & ~(channels["fires"] > 0)]
         if len(found):
             yield Finding(
@@ -59,7 +61,7 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                 "for them."
                 if known
                 else f"{some(found, channels)} can never be positive: if a ReLU follows this norm, they are dead.",
-                f"β + {k:g}|γ| < {limits.dead_reach:g} in {out_of(found, channels)}.",
+                f"β + {k:g}|γ| < {limits.dead_reach:g} in {out_of(found, channels)}{_by_eps(found, k, row, limits)}.",
                 ("" if known else "Check with --arch NAME to see what follows; if it is a ReLU, do this. ")
                 + (
                     "Neither values nor gradients pass through this layer. "
@@ -71,6 +73,18 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                 indices(found),
                 row["call"],
             )
+
+
+def _by_eps(found: pd.DataFrame, k: float, row: pd.Series, limits: Limits) -> str:
+    """That some are dead only because eps takes most of γ."""
+    alone = found["beta"].fillna(0) + k * found["gamma"].fillna(1).abs() < limits.dead_reach
+    if alone.all():
+        return ""
+    n = int((~alone).sum())
+    return (
+        f", in {n} of them with |γ| √(running_var / (running_var + eps)) for |γ|, as their inputs hardly vary "
+        f"(eps = {row['eps']:g})"
+    )
 
 
 def _all_zero(channels: pd.DataFrame) -> bool:
@@ -85,21 +99,27 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
         length = channels["filter_norm"]
         typical = float(length.median())
         small = length < limits.decayed_filter * typical
-        found = channels[small & (channels["gamma"].abs() < limits.constant_gamma)]
+        found = channels[small & (channels["gamma_effective"] < limits.constant_gamma)]
         if len(found):
             most = float(found["filter_norm"].max())
             yield Finding(
                 share_severity(found, channels, limits),
                 row["layer"],
                 "Weight decay has shrunk the filters of some channels almost to zero; the loss no longer pushes back.",
-                f"in {out_of(found, channels)} |γ| < {limits.constant_gamma:g} and the filters of {said(row['feeder'])} "
-                f"have a length of at most {most:.2g}, {most / typical:.1%} of the layer's median (threshold "
-                f"{limits.decayed_filter:.0%}).",
+                f"in {out_of(found, channels)} |γ| < {limits.constant_gamma:g}{_or_eps(found, limits)} and the filters of "
+                f"{said(row['feeder'])} have a length of at most {most:.2g}, {most / typical:.1%} of the layer's median "
+                f"(threshold {limits.decayed_filter:.0%}).",
                 "They carry no information, only β; remove them and add β's contribution to the next layer's bias. "
                 + _reinitialized_filters(str(row["feeder"]), row["layer"], indices(found), len(channels)),
                 indices(found),
                 row["call"],
             )
+
+
+def _or_eps(found: pd.DataFrame, limits: Limits) -> str:
+    """That in some it is eps that leaves little of γ, as their inputs no longer vary."""
+    n = int((found["gamma"].abs() >= limits.constant_gamma).sum())
+    return f" (in {n} of them only |γ| √(running_var / (running_var + eps)))" if n else ""
 
 
 def _reinitialized_filters(producer: str, layer: str, channels: tuple[int, ...], n_channels: int) -> str:
@@ -113,14 +133,42 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
     for row, channels in evidence.sites:
         live = channels["gamma"].fillna(1).abs() >= evidence.limits.constant_gamma
         var = channels["running_var"]
-        small = live & (var >= 0) & (var < row["eps"])
+        flat = (var > 0) & (var < NO_VARIANCE) & ~(channels["pre_var"] > 0)
+        small = live & (var >= 0) & (var < row["eps"]) & ~flat
         varies = channels["pre_var"] > MANY_EPS * row["eps"]
         if (small & varies).any():
             yield _lost_variance(row, channels[small & varies], channels, evidence.limits)
         if (small & ~varies).any():
             yield _hardly_varies(row, channels[small & ~varies], channels, evidence.limits)
+        if flat.any():
+            yield _never_varied(row, channels[flat], channels)
         if row["own_sd"] ** 2 < 2 * row["eps"]:
             yield _divides_by_eps(row, channels)
+
+
+def _never_varied(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> Finding:
+    """Constant inputs: nothing that eps or γ could change."""
+    m = row["momentum"] if 0 < row["momentum"] < 1 else 0.1
+    batches = np.log(1 / float(found["running_var"].max())) / -np.log1p(-m)
+    has_beta = bool(found["beta"].notna().all())
+    return Finding(
+        "info",
+        row["layer"],
+        f"The inputs of {some(found, channels).lower()} are constant: the output is {'β' if has_beta else '0'}, "
+        f"whatever comes "
+        "in.",
+        f"running_var is {float(found['running_var'].max()):.2g} in {out_of(found, channels)}: with momentum {m:g} "
+        f"it takes about "
+        f"{float(f'{batches:.1g}'):,.0f} batches without any variance to get there from 1.",
+        "They carry no information. Remove them with the filters before them, and "
+        + (
+            "add what the next layer makes of β to its bias: no output changes."
+            if has_beta
+            else "with the filters of the next layer that read them: no output changes."
+        ),
+        indices(found),
+        row["call"],
+    )
 
 
 def _hardly_varies(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> Finding:
@@ -175,9 +223,14 @@ def _more_than_eps(row: pd.Series, channels: pd.DataFrame) -> str:
     typical = float(channels["running_var"].median())
     if not row["feeder"] or not typical > 0:
         return "Check the preceding weights."
-    larger = rescaled(str(row["feeder"]), row["layer"], typical**-0.5)
-    assumed = ", which is assumed here" if row["eps_assumed"] else ""
-    return f"Larger weights give the same output, well clear of eps{assumed}: {larger}."
+    if channels["gamma"].isna().any():
+        return "Check the preceding weights."
+    larger = rescaled(str(row["feeder"]), row["layer"], typical**-0.5, with_gamma=True)
+    assumed = " (assumed here)" if row["eps_assumed"] else ""
+    return (
+        f"Larger weights, with γ corrected for eps{assumed}, give the same output in eval mode, well clear of eps: "
+        f"{larger}."
+    )
 
 
 def untrained(evidence: Evidence) -> Iterator[Finding]:

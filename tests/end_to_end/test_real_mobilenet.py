@@ -176,12 +176,14 @@ def test_variances_below_eps(made, network):
     assert (small[below] < 1e-30).sum() == 1
     assert np.sort(small)[1] > 4e-7
     findings = made.report.findings
-    (finding,) = findings[
+    finding, constant = findings[
         (findings["rule"] == "variance-below-eps") & (findings["layer"] == DEPTHWISE)
     ].itertuples()
-    assert set(finding.channels) == set(np.flatnonzero(below))
-    assert "689 of 960" in finding.because
-    assert "689 of 960" in pages.text_of(pages.parsed(made.page))
+    assert set(finding.channels) == set(np.flatnonzero(below & (small > 1e-30)))
+    assert constant.channels == tuple(np.flatnonzero(small < 1e-30))
+    assert "constant" in constant.says
+    assert "688 of 960" in finding.because
+    assert "688 of 960" in pages.text_of(pages.parsed(made.page))
     assert (findings["severity"] == "warning").sum() == 1
 
 

@@ -24,7 +24,7 @@ BY_SPREAD = ("skew", "kurtosis", "shift_se", "shift_z", "shift_q", "scale_se", "
 
 
 def facts_of(record: Any) -> dict[str, Any]:
-    names = ("gamma", "beta", "running_mean", "running_var", "eps", "momentum")
+    names = ("gamma", "beta", "running_mean", "running_var", "eps", "momentum", "pools")
     return {**{name: getattr(record, name) for name in names}, "tracked": record.n_batches_tracked}
 
 

@@ -71,7 +71,8 @@ def shift_of(values: np.ndarray, one: dict[str, float], facts: dict[str, Any]) -
     if not variance > 0 or not math.isfinite(one["running_mean"]) or math.isnan(one["pre_mean"]):
         return dict.fromkeys(names, NAN)
     sigma = math.sqrt(variance)
-    d, r = (one["pre_mean"] - one["running_mean"]) / sigma, math.sqrt(one["pre_var"]) / sigma
+    d = (one["pre_mean"] - one["running_mean"]) / sigma
+    r = math.sqrt(var_like_running(values, one["pre_var"], facts)) / sigma
     kl = math.inf if r == 0 else 0.5 * (r * r + d * d - 1) - math.log(r)
     means = [float(np.mean([v for v in i if math.isfinite(v)])) for i in values if np.isfinite(i).any()]
     if len(means) < 2:
@@ -82,6 +83,15 @@ def shift_of(values: np.ndarray, one: dict[str, float], facts: dict[str, Any]) -
     w2 = math.sqrt(d * d + (r - 1) ** 2)
     z = d / se if se > 0 else NAN
     return {"shift": d, "scale_ratio": r, "kl": kl, "w2": w2, "shift_se": se, "shift_z": z}
+
+
+def var_like_running(values: np.ndarray, var: float, facts: dict[str, Any]) -> float:
+    """The variance that a running one should equal: an instance norm averages that within each image."""
+    if facts["pools"] != "instance":
+        return var
+    return float(
+        np.mean([np.var([v for v in i if math.isfinite(v)]) for i in values if np.isfinite(i).any()])
+    )
 
 
 def scale_of(values: np.ndarray, one: dict[str, float], facts: dict[str, Any]) -> dict[str, float]:
@@ -98,8 +108,11 @@ def scale_of(values: np.ndarray, one: dict[str, float], facts: dict[str, Any]) -
     batch = 32 * p
     # a batch of 32 images: v (1 - V / v / 32), with divisor n - 1
     stored = one["running_var"] / (1 - between / seen / 32) * (batch - 1) / batch
+    within = var_like_running(values, var, facts)
+    if facts["pools"] == "instance":
+        seen, stored = within, one["running_var"]
     log = 0.5 * math.log((seen + facts["eps"]) / (stored + facts["eps"]))
-    ratio = math.sqrt(var / (one["running_var"] + facts["eps"]))
+    ratio = math.sqrt(within / (one["running_var"] + facts["eps"]))
     return {"scale_se": ratio * of_log, "scale_z": log / of_log if of_log > 0 else NAN}
 
 
@@ -187,8 +200,9 @@ def _variance_ratios(columns: dict[str, np.ndarray], facts: dict[str, Any]) -> l
     """What the norm divides by now, against what it would by its running statistics: eps is in both."""
     if facts["running_var"] is None:
         return []
-    eps = facts["eps"]
-    return [(v + eps) / (r + eps) for v, r in zip(columns["pre_var"], facts["running_var"], strict=True)]
+    eps, ratio = facts["eps"], columns["scale_ratio"]
+    like = [r * r * (v + eps) for r, v in zip(ratio, facts["running_var"], strict=True)]
+    return [(v + eps) / (r + eps) for v, r in zip(like, facts["running_var"], strict=True)]
 
 
 def own_columns(

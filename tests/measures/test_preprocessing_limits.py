@@ -2,64 +2,86 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bnprobe.measures.preprocessing import IN_USE, Mistake, _badness, _cleans, _constants, _is_certain, _scale
+from bnprobe.graph.first_layer import stem as stem_of
+from bnprobe.graph.geometry import Geometry
+from bnprobe.measures.causes.input_maps import AS_TRAINED, IN_USE, Mistake, merged
+from bnprobe.measures.causes.inputs import (
+    BRIGHTER,
+    _alike,
+    _first,
+    _fits,
+    _is_clear,
+    _Left,
+    _rivals,
+    _scale,
+    constants_for,
+)
 from bnprobe.recording import Normalize
-from measures.first_norms import CONSTANTS, PIXELS, inputs_of, stem_norm
-from measures.sites import site, some_rows
+from bnprobe.recording.neighbours import Neighbours
+from measures.first_norms import CONSTANTS, PIXELS, STD, inputs_of, stem_norm
+from measures.sites import recording, site
 
 
-def row(**changes: Any) -> dict[str, Any]:
-    found = {
-        "mistake": "a",
-        "shift": 1.0,
-        "left_over": 0.0,
-        "scale": 1.0,
-        "scale_predicted": 1.0,
-        "constants": "given",
-    }
-    return {**found, **changes}
-
-
-OTHER = row(mistake="b", left_over=0.5)
+def test_what_is_left_is_measured_in_units_of_other_images() -> None:
+    """Fails if a mean counts like a scale: 0.1 of a mean, and 0.25 of a log std, is what images differ by."""
+    assert _Left(0.1, 0.0).misfit == pytest.approx(1)
+    assert _Left(0.0, 0.25).misfit == pytest.approx(1)
+    assert _Left(0.3, 1.0).misfit == pytest.approx(5)
+    assert _Left(0.3, 0.4).together == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
-    ("one", "others", "certain"),
+    ("best", "other", "clear"),
+    [(1.0, 1.51, True), (1.0, 1.49, False), (0.1, 0.51, True), (0.1, 0.49, False), (0.0, 0.41, True)],
+)
+def test_one_is_clearly_better(best: float, other: float, clear: bool) -> None:
+    """Fails if the next best may be nearly as good, by factor or by difference."""
+    assert _is_clear(best, other) is clear
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    found = {"misfit": 1.0, "weight": 1.0, "constants": "given", "discrepancy": 1.0}
+    return {**found, **changes}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "rivals"),
     [
-        (row(), [], True),
-        (row(), [OTHER], True),
-        (row(constants="guessed"), [OTHER], True),
-        (row(constants="none"), [OTHER], False),
-        (row(), [row(mistake="b", left_over=0.1)], True),
-        (row(), [row(mistake="b", left_over=0.0999)], False),
-        (row(), [row(left_over=0.01)], True),
-        (row(scale=1.24), [], True),
-        (row(scale=1 / 1.24), [], True),
-        (row(scale=1.26), [], False),
-        (row(scale=1 / 1.26), [], False),
-        (row(scale=9.0, scale_predicted=0.0499), [], True),
-        (row(scale=9.0, scale_predicted=0.05), [], False),
+        (row(), row(misfit=1.4), True),
+        (row(), row(misfit=1.6), False),
+        (row(misfit=0.4), row(misfit=0.4, weight=3.0), False),
+        (row(misfit=1.6), row(misfit=1.0, weight=3.0), True),
+        (row(misfit=1.4), row(misfit=1.0, weight=3.0), False),
     ],
 )
-def test_a_mistake_is_certain(one: dict[str, Any], others: list[dict[str, Any]], certain: bool) -> None:
-    """Fails if another mistake may do nearly as well, the scale may be off by a quarter, or constants may be unknown."""
-    assert _is_certain(one, [one, *others]) is certain
+def test_what_nobody_does_by_accident_must_fit_better_to_count(one: Any, other: Any, rivals: bool) -> None:
+    """Fails if exchanged light and dark keep exchanged colors from being named, or never count."""
+    assert _rivals(one, other) is rivals
 
 
-def test_an_explanation_is_bad_by_what_it_leaves_and_by_its_scale() -> None:
-    """Fails if a scale twice as large and one half as large are not equally far off, or the shift is no unit."""
-    assert _badness(row()) == 0
-    assert _badness(row(left_over=0.3, shift=2.0)) == pytest.approx(0.15)
-    assert _badness(row(scale=2.0)) == pytest.approx(math.log(2))
-    assert _badness(row(scale=0.5)) == pytest.approx(math.log(2))
-    assert _badness(row(scale=3.0, scale_predicted=6.0, left_over=0.1)) == pytest.approx(0.1 + math.log(2))
+SWAP = Mistake("", "", np.ones(3), np.zeros(3), exchanged=True)
+
+
+@pytest.mark.parametrize(
+    ("found", "mistake", "fits"),
+    [
+        (row(misfit=1.99), AS_TRAINED, True),
+        (row(misfit=2.01), AS_TRAINED, False),
+        (row(misfit=0.99, constants="guessed"), AS_TRAINED, True),
+        (row(misfit=1.01, constants="guessed"), AS_TRAINED, False),
+        (row(misfit=0.5, constants="guessed", discrepancy=0.59), AS_TRAINED, False),
+        (row(misfit=0.5, constants="guessed", discrepancy=0.59), SWAP, True),
+    ],
+)
+def test_what_fits(found: Any, mistake: Mistake, fits: bool) -> None:
+    """Fails if guessed constants are believed as given ones are."""
+    assert _fits(found, mistake) is fits
 
 
 def test_a_mistake_as_a_map() -> None:
@@ -70,56 +92,114 @@ def test_a_mistake_as_a_map() -> None:
     np.testing.assert_array_equal(Mistake("", "", gain, offset, exchanged=True).on(mean), [6.5, 6.0, 3.0])
 
 
-def test_the_mean_without_the_black_that_was_added() -> None:
-    """Fails if black is another value than that of a black pixel, or shares do not go from none to 30%."""
+def test_equal_maps_are_merged_under_the_first_name() -> None:
+    """Fails if two names of a map stay two, a map that changes nothing stays, or maps a twentieth apart are one."""
+    ones = np.ones(3)
+    maps = [
+        Mistake("nothing", "", ones, 0 * ones),
+        Mistake("common", "", 255 * ones, 0 * ones),
+        Mistake("the same", "", 256 * ones, ones, weight=3.0),
+        Mistake("another", "", 270 * ones, 0 * ones),
+        Mistake("elsewhere", "", 255 * ones, 9 * ones),
+    ]
+    found = merged(iter(maps))
+    assert [one.what for one in found] == ["common", "another", "elsewhere"]
+    assert [one.also for one in found] == [("the same",), (), ()]
+
+
+def test_other_images_are_darker_or_brighter() -> None:
+    """Fails if brightness is not in pixels, or other than the same for all colors."""
     clear = np.array([0.7, -0.1, 0.2])
-    black = (0 - np.array(CONSTANTS.mean)) / np.array(CONSTANTS.std)
-    for i, share in ((0, 0.0), (10, 0.1), (30, 0.3)):
-        found = _cleans(CONSTANTS, (1 - share) * clear + share * black)
-        assert found.shape == (31, 3)
-        np.testing.assert_allclose(found[i], clear, rtol=1e-9)
+    found = _alike(CONSTANTS, clear)
+    assert found.shape == (len(BRIGHTER), 3)
+    assert (BRIGHTER[0], BRIGHTER[-1]) == (-0.15, 0.15)
+    np.testing.assert_allclose((found - clear) * STD, np.repeat(BRIGHTER[:, None], 3, axis=1), atol=1e-12)
 
 
-def test_the_typical_deviation_in_running_ones() -> None:
-    """Fails if channels without a variance, or with one that eps hides, are counted, or the mean is typical."""
-    rows = np.tile([-1.0, 1.0], (4, 5, 8)) * np.array([2.0, 3.0, 9.0, 0.0, 5.0])[None, :, None]
-    record = site(rows, running_mean=0.0, running_var=[1.0, 1.0, 1.0, 1.0, 1e-3], eps=1e-3)
-    assert _scale(record) == 3.0
-    assert np.isnan(_scale(replace(record, running_var=np.full(5, 1e-3))))
+def test_the_typical_scale_leaves_out_no_channel() -> None:
+    """Fails if channels with a running variance below eps are left out: in them, too, a gain shows."""
+    whole = stem_norm(255 * inputs_of(PIXELS))
+    (first,) = whole.layers
+    assert _scale(_first(whole)) == pytest.approx(255, rel=1e-3)
+    running = np.where(np.arange(first.n_channels) < 9, 1e-7, first.running_var)
+    small = replace(first, running_var=running)
+    expected = np.sqrt(np.median((first.pre.var_population + first.eps) / (running + first.eps)))
+    assert _scale(_first(replace(whole, layers=(small,)))) == pytest.approx(expected)
 
 
 def constants_of(mean: tuple[float, ...], given: Normalize | None) -> list[Normalize]:
-    recording = stem_norm(inputs_of(PIXELS))
-    about = replace(recording.about, normalize=given)
-    return [one for one, _ in _constants(replace(recording, about=about), np.array(mean))]
+    return list(constants_for(given, np.array(mean)))
 
 
 def test_constants_under_which_the_mean_is_a_colour() -> None:
     """Fails if constants are tried under which a pixel would be below 0 or above 1, or of another number of channels."""
-    imagenet, halves, cifar, mnist, half = IN_USE
-    assert constants_of((0.0, 0.0, 0.0), None) == [imagenet, halves, cifar]
-    assert constants_of((0.0,), None) == [mnist, half]
+    imagenet, halves, cifar, scaled, raw = IN_USE
+    assert constants_of((0.0, 0.0, 0.0), None) == [imagenet, halves, cifar, scaled, raw]
+    assert constants_of((0.0,), None) == []
     assert constants_of((0.0, 0.0), None) == []
     # 0.5 ± 0.5 · 1 are the ends themselves
     assert constants_of((1.0, -1.0, 0.0), None) == [imagenet, halves, cifar]
+    assert constants_of((1.0, 0.5, 0.0), None) == [imagenet, halves, cifar, scaled, raw]
     assert halves not in constants_of((1.01, 0.0, 0.0), None)
     assert halves not in constants_of((0.0, -1.01, 0.0), None)
+    assert constants_of((120.0, 110.0, 100.0), None) == [raw]
     assert constants_of((9.0, 9.0, 9.0), CONSTANTS) == [CONSTANTS]
     assert constants_of((0.0,), CONSTANTS) == []
 
 
 def test_the_constants_in_use_are_those_of_the_data_sets() -> None:
-    """Fails if a digit of a published constant changes: torchvision's own presets, and the usual ones of CIFAR and MNIST."""
+    """Fails if a digit of a published constant changes: torchvision's own presets, and the usual ones of CIFAR."""
     from torchvision.transforms._presets import ImageClassification
 
     preset = ImageClassification(crop_size=8)
     assert IN_USE[0] == Normalize(tuple(preset.mean), tuple(preset.std))
     assert IN_USE[1] == Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert IN_USE[2] == Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-    assert IN_USE[3:] == (Normalize((0.1307,), (0.3081,)), Normalize((0.5,), (0.5,)))
+    assert IN_USE[3:] == (Normalize((0, 0, 0), (1, 1, 1)), Normalize((0, 0, 0), (1 / 255,) * 3))
 
 
-def test_rows_of_nothing_have_no_scale() -> None:
-    """Fails if a norm that saw nothing has a scale, or warns."""
-    record = site(some_rows() * np.nan, running_mean=0.0, running_var=1.0)
-    assert np.isnan(_scale(record))
+# What the zeros around an image make of a mean that is far from 0
+
+
+SIDE = 12
+IMAGES = np.clip(0.5 + 0.2 * np.random.default_rng(6).normal(size=(40, 3, SIDE, SIDE)), 0, 1)
+WEIGHT = np.random.default_rng(7).normal(size=(14, 3, 3, 3)) / 5
+
+
+def convolved(images: np.ndarray) -> np.ndarray:
+    """A convolution of 3 x 3 with one zero on each side, position by position."""
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    out = np.einsum("nfhwab,cfab->nchw", windows, WEIGHT)
+    return out.reshape(*out.shape[:2], -1)
+
+
+def test_flat_inputs_vary_at_the_border_and_this_is_predicted() -> None:
+    """Fails if the variance that zeros around the image cause is not counted: scaled twice, nothing else is left."""
+    mean, std = (np.array(v)[:, None, None] for v in (CONSTANTS.mean, CONSTANTS.std))
+    trained, seen = (convolved((p - mean) / std) for p in (IMAGES, IMAGES / 255))
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1, (SIDE, SIDE), (SIDE, SIDE))
+    found = stem_of(WEIGHT, None, geometry)
+    record = site(
+        seen,
+        running_mean=trained.mean((0, 2)),
+        running_var=trained.var((0, 2)),
+        neighbours=Neighbours("relu", "conv", ("input",), source="input", stem=found),
+    )
+    from bnprobe.measures.causes import preprocessing
+
+    best = preprocessing(recording(record, normalize=CONSTANTS)).iloc[0]
+    assert "1/255 twice before" in best["mistake"]
+    # the std is 100 times what the gain alone would give
+    assert best["scale"] > 30 * best["scale_predicted"]
+    assert best["misfit"] < 0.1
+
+
+def test_the_border_is_the_covariance_over_positions() -> None:
+    """Fails if the variance of a constant image's output is not that of the convolution itself."""
+    geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1, (SIDE, SIDE), (SIDE, SIDE))
+    border = stem_of(WEIGHT, None, geometry).border
+    for color in ([1.0, 0.0, 0.0], [0.3, -2.0, 1.1]):
+        constant = np.broadcast_to(np.array(color)[None, :, None, None], (1, 3, SIDE, SIDE))
+        expected = convolved(constant)[0].var(axis=1)
+        np.testing.assert_allclose(np.einsum("cfg,f,g->c", border, color, color), expected, rtol=1e-9)

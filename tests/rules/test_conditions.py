@@ -150,19 +150,25 @@ FIRING: dict[str, tuple[str, Cells, list[Cells]]] = {
     ),
     "dead channels": (
         "channels-dead",
-        {"follows": "relu", "c:gamma": 0.1, "c:beta": [-1.0, 0.5, 0.5], "c:fires": [0.0, 0.5, 0.5]},
+        {
+            "follows": "relu",
+            "c:gamma": 0.1,
+            "c:gamma_effective": 0.1,
+            "c:beta": [-1.0, 0.5, 0.5],
+            "c:fires": [0.0, 0.5, 0.5],
+        },
         [
             {"follows": "silu"},
             {"kind": "layer_norm"},
             {"c:beta": 0.5},
             {"c:fires": 0.5},
-            {"c:gamma": 0.5},
+            {"c:gamma_effective": 0.5},
             {"c:gamma": 0.0, "c:beta": 0.0},
         ],
     ),
     "channels that may be dead": (
         "channels-dead",
-        {"follows": "unknown", "c:gamma": 0.1, "c:beta": -1.0, "c:fires": math.nan},
+        {"follows": "unknown", "c:gamma_effective": 0.1, "c:beta": -1.0, "c:fires": math.nan},
         [{"follows": "add"}, {"c:fires": 0.1}],
     ),
     "saturated channels": (
@@ -217,8 +223,8 @@ FIRING: dict[str, tuple[str, Cells, list[Cells]]] = {
     ),
     "a decayed filter": (
         "filters-decayed",
-        {"feeder": "conv", "c:filter_norm": [0.01, 1.0, 1.0], "c:gamma": [0.001, 1.0, 1.0]},
-        [{"c:filter_norm": 1.0}, {"c:gamma": 1.0}, {"c:filter_norm": math.nan}],
+        {"feeder": "conv", "c:filter_norm": [0.01, 1.0, 1.0], "c:gamma_effective": [0.001, 1.0, 1.0]},
+        [{"c:filter_norm": 1.0}, {"c:gamma_effective": 1.0}, {"c:filter_norm": math.nan}],
     ),
     "a layer folded into its weights": (
         "norm-folded",
@@ -350,8 +356,16 @@ def said(rule: str, cells: Cells, found: Evidence | None = None) -> Finding:
 @pytest.mark.parametrize(
     ("rule", "cells", "severity"),
     [
-        ("channels-dead", {"follows": "relu", "c:gamma": 0.1, "c:beta": -1.0, "c:fires": 0.0}, "critical"),
-        ("channels-dead", {"follows": "unknown", "c:gamma": 0.1, "c:beta": -1.0, "c:fires": 0.0}, "warning"),
+        (
+            "channels-dead",
+            {"follows": "relu", "c:gamma_effective": 0.1, "c:beta": -1.0, "c:fires": 0.0},
+            "critical",
+        ),
+        (
+            "channels-dead",
+            {"follows": "unknown", "c:gamma_effective": 0.1, "c:beta": -1.0, "c:fires": 0.0},
+            "warning",
+        ),
         ("statistics-never-updated", {"c:running_mean": 0.0, "c:running_var": 1.0}, "critical"),
         (
             "statistics-never-updated",

@@ -17,6 +17,7 @@ from bnprobe.recording.neighbours import Folded, Implied, Neighbours, Stem
 from bnprobe.rules import RULES, judge
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.severity import SEVERITIES
+from bnprobe.stats import ClassMoments, Moments
 
 ONE = np.ones(3)
 DECAYED = Neighbours("relu", "conv", folded=Folded(np.array([0.01, 1, 1]), -ONE, ONE, None))
@@ -101,7 +102,18 @@ def converted(n: int) -> dict[str, Any]:
 def elsewhere() -> list[pd.DataFrame]:
     """What rules find that are silent beside other trouble: images of another size, and few images."""
     finer = recording(first_norm("stem", 1.0, 0.0, 3.0), normalize=Normalize((0.4,) * 3, (0.2,) * 3))
-    return [judge(tables(whole)) for whole in (finer, recording(site(some_rows(), **TRAINED)))]
+    return [judge(tables(whole)) for whole in (finer, recording(site(some_rows(), **TRAINED)), grouped())]
+
+
+def grouped() -> Recording:
+    """Samples in groups, which an instance norm's stored statistics and batches of one class do not know of."""
+    rows = some_rows()
+    log = call_log(n_calls_labeled=8, n_calls_one_class=8)
+    classes = ClassMoments.of(Moments.of(rows, axis=2), np.array([0, 0, 1, 1, 1.0]))
+    return recording(
+        site(rows, "stored", "instance_norm", gamma=1.5, beta=0, **running_stats_of(rows)),
+        site(rows, "sorted", gamma=1.5, beta=0, call_log=log, classes=classes),
+    )
 
 
 def troubled() -> Recording:

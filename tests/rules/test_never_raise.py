@@ -42,6 +42,8 @@ def ledgers(draw: st.DrawFn, c: int) -> Any:
     return call_log(
         n_calls_learning=draw(number),
         n_calls_model_training=draw(number),
+        n_calls_labeled=draw(number),
+        n_calls_one_class=draw(number),
         fewest_values=draw(st.sampled_from((None, 0.5, 1.0, 2.0, 31.0, 1e9))),
         fewest_call=draw(number),
         fewest_images=draw(number),
@@ -143,6 +145,8 @@ def test_every_field_of_a_call_log_is_drawn():
         *(
             "n_calls_learning",
             "n_calls_model_training",
+            "n_calls_labeled",
+            "n_calls_one_class",
             "n_ranks",
             "fewest_values",
             "fewest_call",

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from measures.first_norms import (
-    COLOUR,
     CONSTANTS,
     DIGITS,
     GREY,
@@ -21,6 +20,7 @@ from measures.first_norms import (
     stem_norm,
     symmetric,
 )
+from measures.sites import call_log
 
 from bnprobe.measures import tables
 from bnprobe.recording import Recording
@@ -52,7 +52,7 @@ def test_detail_is_compared_with_areas(detail, fires):
 
 @pytest.mark.parametrize(("areas", "apart", "fires"), [(1, 1, 1), (0.7, 1, 0), (1.4, 1, 0), (1, 2.1, 0)])
 def test_detail_is_not_reported_where_areas_changed_as_well(areas, apart, fires):
-    """Fails if another contrast, a lost colour, or running statistics that are wrong are called enlarged or noisy."""
+    """Fails if another contrast, a lost color, or running statistics that are wrong are called enlarged or noisy."""
     whole = stem_norm(inputs_of(PIXELS))
     (first,) = whole.layers
     coarse = np.linalg.norm(MATRIX, axis=1) / NORM
@@ -62,6 +62,21 @@ def test_detail_is_not_reported_where_areas_changed_as_well(areas, apart, fires)
     running = first.running_var / factor**2
     found = judge(tables(replace(whole, layers=(replace(first, running_var=running),))))
     assert (found["rule"] == "input-size").sum() == fires
+
+
+def training() -> dict[str, Any]:
+    """The first norm in train mode, its running statistics half way to the batch's."""
+    (first,) = stem_norm(PIXELS).layers
+    log = call_log(
+        n_calls_learning=1,
+        n_calls_model_training=1,
+        running_mean_after=(first.running_mean + first.pre.mean) / 2,
+        running_var_after=(first.running_var + first.pre.var_population) / 2,
+    )
+    return {"n_calls_running": 0, "n_calls_training": 1, "buffers_moved": True, "call_log": log}
+
+
+TRAINING = training()
 
 
 def of_inputs(whole: Recording) -> Any:
@@ -97,10 +112,34 @@ def test_gain_and_offset_are_undone():
 
 
 def test_a_cause_that_misses_the_std_is_not_named():
-    """Fails if the mean alone names a cause: light for dark, with three quarters of the contrast."""
-    row = of_inputs(stem_norm(inputs_of(0.5 + 0.75 * (1 - PIXELS - 0.5) + 0.125 * (0.5 - COLOUR[:, None]))))
-    assert "not certain" in row.says
+    """Fails if the mean alone names a cause: that of inputs that were not normalized, with four times the contrast."""
+    found = judge(tables(stem_norm(PIXELS + 0.8 * np.random.default_rng(2).normal(size=PIXELS.shape))))
+    assert "input-not-as-trained" not in set(found["rule"])
+
+
+def test_two_causes_that_fit_alike_are_both_told():
+    """Fails if the better of two that hardly differ is called the cause, or code undoes one of them."""
+    std = np.array(CONSTANTS.std)[:, None]
+    row = of_inputs(stem_norm((inputs_of(inputs_of(PIXELS)) + inputs_of(PIXELS) / std) / 2))
+    assert "it may be that" in row.says
+    assert "normalized twice" in row.says
+    assert "divided by the std twice" in row.says
     assert "`" not in row.do
+
+
+def test_what_is_explained_is_told():
+    """Fails if the finding does not say how much of the discrepancy the mistake explains, or says it of the wrong one."""
+    row = of_inputs(stem_norm(PIXELS))
+    assert "without subtracting the mean" in row.says
+    assert "explains more than 99% of the discrepancy" in row.because
+
+
+@pytest.mark.parametrize(("changes", "fires"), [({}, 1), (TRAINING, 0)])
+def test_a_norm_that_follows_the_batches_has_no_wrong_inputs(changes, fires):
+    """Fails if the training itself is recorded, and its images are called wrong by statistics that are on their way."""
+    found = judge(tables(stem_norm(PIXELS, **changes)))
+    assert (found["rule"] == "input-not-as-trained").sum() == fires
+    assert not (found["rule"] == "data-shifted").any()
 
 
 @pytest.mark.parametrize(("constants", "asked"), [(None, True), (CONSTANTS, False)])

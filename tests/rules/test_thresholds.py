@@ -96,11 +96,23 @@ def test_a_number_of_a_layer(
 
 CHANNELS: list[tuple[str, str, tuple[float, float], dict[str, Any], dict[str, Any]]] = [
     ("channels-constant", "gamma", below(0.01), {}, {}),
-    ("channels-dead", "beta", below(1e-4), {"gamma": 0.0, "fires": 0.0}, {"follows": "relu"}),
-    ("channels-dead", "fires", (hair(0, 1), 0.0), {"gamma": 0.01, "beta": -1.0}, {"follows": "relu"}),
-    ("channels-dead", "gamma", below(0.5), {"beta": -3.0 + 1e-4, "fires": 0.0}, {"follows": "relu6"}),
-    ("filters-decayed", "filter_norm", below(0.05), {"gamma": 0.0}, {"feeder": "conv"}),
-    ("filters-decayed", "gamma", below(0.01), {"filter_norm": 0.0}, {"feeder": "conv"}),
+    ("channels-dead", "beta", below(1e-4), {"gamma": 0.0, "gamma_effective": 0.0, "fires": 0.0}, {"follows": "relu"}),
+    (
+        "channels-dead",
+        "fires",
+        (hair(0, 1), 0.0),
+        {"gamma_effective": 0.01, "beta": -1.0},
+        {"follows": "relu"},
+    ),
+    (
+        "channels-dead",
+        "gamma_effective",
+        below(0.5),
+        {"beta": -3.0 + 1e-4, "fires": 0.0},
+        {"follows": "relu6"},
+    ),
+    ("filters-decayed", "filter_norm", below(0.05), {"gamma_effective": 0.0}, {"feeder": "conv"}),
+    ("filters-decayed", "gamma_effective", below(0.01), {"filter_norm": 0.0}, {"feeder": "conv"}),
     ("variance-below-eps", "running_var", below(1e-3), {"gamma": 1.0}, {"eps": 1e-3}),
     ("variance-below-eps", "running_var", (-hair(0, 1), 0.0), {"gamma": 1.0}, {"eps": 1e-3}),
     ("variance-below-eps", "gamma", from_(0.01), {"running_var": 0.0}, {"eps": 1e-3}),
@@ -117,7 +129,7 @@ def test_a_number_of_one_channel(
 ) -> None:
     """Fails if a threshold moves, the number itself changes sides, or another channel is named."""
     base = evidence()
-    given = base.channels[["gamma", "beta", "running_mean", "running_var", "fires"]].copy()
+    given = base.channels[["gamma", "gamma_effective", "beta", "running_mean", "running_var", "fires"]].copy()
     given["filter_norm"] = 1.0
     silent, speaks = (
         edited(

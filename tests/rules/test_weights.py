@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from measures.sites import call_log, recording, running_stats_of, site, some_rows
+from torch import nn
 
+import bnprobe
 from bnprobe.checkpoints.records import without_calls
 from bnprobe.measures import tables
 from bnprobe.recording import LayerRecord
@@ -20,6 +23,7 @@ from .firing import fired
 ROWS = some_rows(n_channels=8)
 STATISTICS = running_stats_of(ROWS)
 ONE = np.ones(8)
+RELU = Neighbours("relu")
 
 
 def stored(layer: str = "bn", rows: np.ndarray = ROWS, **changes: Any) -> LayerRecord:
@@ -117,7 +121,67 @@ def test_filters_decay_only_together_with_gamma():
     assert fired("filters-decayed", stored(gamma=gamma)).empty
 
 
+def test_filters_decay_where_eps_leaves_nothing_of_gamma():
+    """Fails if a recipe that does not decay γ hides the filters that it did decay: their inputs no longer vary."""
+    short = wired(at(0.02, 1.0, 0))
+    found = fired("filters-decayed", stored(gamma=1.5 * ONE, running_var=at(1e-10, 1.0, 0), neighbours=short))
+    assert found["channels"].iloc[0] == (0,)
+    assert "in 1 of them only" in found["because"].iloc[0]
+    # a norm that divides by its variance makes up for a short filter
+    alive = stored(gamma=1.5 * ONE, running_var=at(1e-4, 1.0, 0), neighbours=short)
+    assert fired("filters-decayed", alive).empty
+
+
+def test_a_channel_whose_inputs_do_not_vary_is_dead_below_zero():
+    """Fails if γ counts in full where eps is what the norm divides by: six of these standard deviations are .006."""
+    var = at(1e-12, 1.0, 0)
+    flat = stored(gamma=at(1.0, 1.5, 0), beta=at(-0.05, 0.1, 0), running_var=var, eps=1e-5, neighbours=RELU)
+    found = fired("channels-dead", flat)
+    assert found["channels"].iloc[0] == (0,)
+    assert "in 1 of them with" in found["because"].iloc[0]
+    # a tenth of eps may be out of date as the data change: there γ counts as it is
+    loose = stored(
+        gamma=at(1.0, 1.5, 0), beta=at(-0.05, 0.1, 0), running_var=at(1e-6, 1.0, 0), neighbours=RELU
+    )
+    assert fired("channels-dead", loose).empty
+
+
 # eps
+
+
+def test_inputs_that_never_varied_are_constant_and_no_matter_of_eps():
+    """Fails if the smallest number of float32, where × 0.9 stops, is told as an eps that is too large."""
+    floor, batches = np.float32(1.0), 0
+    while floor != np.float32(0.9) * floor:
+        floor, batches = np.float32(0.9) * floor, batches + 1
+    assert floor == np.float32(5.6e-45)
+    (row,) = fired("variance-below-eps", stored(running_var=at(float(floor), 1.0, 0, 3))).itertuples()
+    assert (row.severity, row.channels) == ("info", (0, 3))
+    assert "constant" in row.says
+    assert "1,000 batches" in row.because
+    assert round(batches, -3) == 1000
+
+
+def test_larger_weights_with_a_corrected_gamma_leave_the_output():
+    """Fails if the advice changes the output where eps counts, which is wherever this rule speaks."""
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+    with torch.no_grad():
+        conv.weight.mul_(2e-3)
+        norm.weight.uniform_(0.5, 2)
+    model = nn.Sequential(conv, norm)
+    x = torch.randn(64, 3, 8, 8)
+    model.train()
+    for _ in range(200):
+        model(x)
+    model.eval()
+    before = model(x)
+    report = bnprobe.report(bnprobe.record(model, [x]))
+    (do,) = report.findings.loc[report.findings["rule"] == "variance-below-eps", "do"]
+    assert "corrected for eps" in do
+    exec(do.split("`")[1], {"model": model, "torch": torch})
+    assert float(norm.running_var.median()) > 0.5
+    torch.testing.assert_close(model(x), before, rtol=1e-3, atol=1e-4)
 
 
 def test_eps_matters_to_live_channels_only():

@@ -46,6 +46,8 @@ class CallLogTotals:
     n_calls_learning: int = 0
     n_calls_model_training: int = 0
     n_ranks: int = 1
+    n_calls_labeled: int = 0
+    n_calls_one_class: int = 0
     smallest: tuple[float, int] | None = None
     """Of the smallest call: values per mean and variance, and samples."""
     _smallest_call: int | None = None
@@ -56,6 +58,10 @@ class CallLogTotals:
         self.n_calls_learning += context.learning
         self.n_calls_model_training += context.training
         self.n_ranks = max(self.n_ranks, context.n_ranks)
+        classes = seen.before.classes
+        if classes is not None and classes.n_images > 1:
+            self.n_calls_labeled += 1
+            self.n_calls_one_class += len(classes.labels) == 1
         plan = seen.before.plan
         if not plan.uses_running:
             together = plan.n_channels // plan.n_groups
@@ -81,6 +87,8 @@ class CallLogTotals:
             n_updates=None if counted is None or counted_at_first is None else counted - counted_at_first,
             running_mean_after=now.running_mean,
             running_var_after=now.running_var,
+            n_calls_labeled=self.n_calls_labeled,
+            n_calls_one_class=self.n_calls_one_class,
         )
 
 

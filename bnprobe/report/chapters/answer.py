@@ -39,7 +39,9 @@ STEADY = 1.15
 def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> list[str]:
     """The answer in a few sentences, the verdict first."""
     fresh = untrained(tables)
-    used = tables.layers[~_never_updated(tables)]
+    # running statistics that follow the batches of this run say nothing of these
+    following = tables.layers["normalized_by"].isin(("batch", "sample")) & (tables.layers["memory_moved"] > 0)
+    used = tables.layers[~_never_updated(tables) & ~following]
     sentences = [
         fresh or _match(used, unit_of(recording)),
         worst_finding(findings) or ("" if fresh else _no_finding(used, unit_of(recording))),

@@ -1,0 +1,206 @@
+"""Causes that concern one norm: each predicts what it measures from its running statistics and a number or two.
+
+A number that is fitted must serve all channels at once, so that with C channels 2 C numbers are predicted by one.
+
+name       predicts                                                      from
+young      mean m/(1 − a), variance (v − a)/(1 − a)                      a = (1 − momentum)^updates, nothing fitted
+dropout    the same mean; variance v − p/(1 − p) Σ w² E[x²]              p and the weights; E[x²] fitted, one for all
+groups     the same mean; variance v + f V, 0 < f ≤ 1                    V, the variance between samples; f fitted
+one group  mean m ± t √V, variance v + f V                               t and f fitted, the sign of each channel as measured
+factor     mean m/k, variance v/k                                        k fitted
+gain       mean g m, variance g² v                                       g fitted
+spread     the same mean, variance g² v                                  g fitted
+moved      mean m ± t √v, variance g² v                                  t and g fitted, the signs as measured
+
+m, v: running mean and variance. `gain`, `spread` and `moved` have no name of their own: what comes before the norm is
+larger or smaller, by light, by contrast or by weights. They are here so that nothing else is named where they would do as
+well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bnprobe.measures.causes import fit
+from bnprobe.measures.causes.fit import Moments2
+from bnprobe.recording import BATCH, Dropout, LayerRecord
+from bnprobe.stats.moments import Array
+
+LEAST_LEFT = 0.01
+"""Weight of the initial 0 and 1 in the running statistics from which it is worth a thought."""
+
+FAR = 3.0
+"""Factor, up or down, from which statistics may be off by a factor of a conversion; less is chance or other data."""
+
+SHARES = np.linspace(0.05, 1.0, 20)
+"""Shares of the variance between samples that are tried as missing."""
+
+
+LEAST_NOISE = 0.5
+"""Of p/(1 − p) times the variance: what a dropout must have added. It adds less where inputs vary together about 0."""
+
+VISIBLE_SCALE = 0.1
+"""Of the log of the std: what variances must be off for a cause to rest on them."""
+
+LEAST_OF_GROUP, LEAST_AWAY = 0.3, 0.3
+"""Share of the variance between samples that one group lacks at least, and how far it is at least from the mean of all, in
+standard deviations between groups; else the running statistics are as good as those of all."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a cause predicts, and the numbers it rests on."""
+
+    moments: Moments2
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A cause: its name, what it predicts of a site (None where it does not apply), and whether it may be named."""
+
+    name: str
+    predict: Callable[[LayerRecord], Predicted | None]
+    may_be_named: bool = True
+
+
+def initial_weight(record: LayerRecord) -> float:
+    """Weight of the initial 0 and 1 in the running statistics; NaN where the number of updates is not known."""
+    m, k = record.momentum, record.n_batches_tracked
+    return (1 - m) ** k if m is not None and 0 < m < 1 and k is not None and k > 0 else float("nan")
+
+
+def young(record: LayerRecord) -> Predicted | None:
+    """The running statistics hold their initial 0 and 1 in good part."""
+    left = initial_weight(record)
+    now = fit.stored(record)
+    # of a variance far below 1 even a small rest of the initial 1 is a good part
+    if not left >= LEAST_LEFT * min(1.0, _median(now.var)) or record.buffers_moved:
+        return None
+    moments = Moments2(now.mean / (1 - left), np.maximum(now.var - left, 0.0) / (1 - left))
+    return Predicted(moments, {"initial_weight": left, "n_updates": record.n_batches_tracked})
+
+
+def groups(record: LayerRecord) -> Predicted | None:
+    """The running variance lacks the variance between groups of samples: batches of one kind, or averaged buffers."""
+    n = record.pre_images.n
+    if record.pools != BATCH or not (n > 1).any():
+        return None
+    now, measured = fit.stored(record), fit.seen(record)
+    with np.errstate(invalid="ignore"):
+        between = np.where(n > 1, record.pre_images.var_between * (n - 1) / n, np.nan)
+    each = [Moments2(now.mean, now.var + share * between) for share in SHARES]
+    best = int(np.argmin([fit.rms(fit.left(measured, moments, record.eps)) for moments in each]))
+    return Predicted(each[best], {"share": float(SHARES[best]), "of_var": _median(between / measured.var)})
+
+
+def one_group(record: LayerRecord) -> Predicted | None:
+    """The running statistics are those of one group of the samples: its mean, and the variance within it."""
+    base = groups(record)
+    if base is None or base.facts["share"] < LEAST_OF_GROUP:
+        return None
+    now, measured = fit.stored(record), fit.seen(record)
+    between = np.sqrt(np.maximum(base.moments.var - now.var, 0.0))
+    away = measured.mean - now.mean
+    with np.errstate(all="ignore"):
+        t = _median((np.abs(away) / between)[between > 0])
+    if not LEAST_AWAY <= t <= FAR or not _in_scale(measured, now, base.moments, record.eps):
+        return None
+    return Predicted(Moments2(now.mean + np.sign(away) * t * between, base.moments.var), {"away": t})
+
+
+def _in_scale(measured: Moments2, now: Moments2, predicted: Moments2, eps: float) -> bool:
+    """Whether the variances are off, visibly, and most of that is predicted: a mean may lie anywhere."""
+    before, after = (fit.rms(fit.parts(measured, one, eps)[1]) for one in (now, predicted))
+    return before >= VISIBLE_SCALE and after <= before / 2
+
+
+def factor(record: LayerRecord) -> Predicted | None:
+    """Running mean and variance are both k times what they should be."""
+    k = 1 / _ratio(record)
+    if not k > 0 or 1 / FAR < k < FAR:
+        return None
+    now = fit.stored(record)
+    return Predicted(Moments2(now.mean / k, now.var / k), {"factor": k})
+
+
+def gain(record: LayerRecord) -> Predicted | None:
+    """Everything that enters is g times as large."""
+    g = _ratio(record) ** 0.5
+    if not g > 0:
+        return None
+    now = fit.stored(record)
+    return Predicted(Moments2(now.mean * g, now.var * g**2), {"gain": g})
+
+
+def spread(record: LayerRecord) -> Predicted | None:
+    """What enters varies g times as much about the same mean."""
+    g = _ratio(record) ** 0.5
+    if not g > 0:
+        return None
+    now = fit.stored(record)
+    return Predicted(Moments2(now.mean, now.var * g**2), {"gain": g})
+
+
+def moved(record: LayerRecord) -> Predicted | None:
+    """Every channel's mean is as far away, in its own standard deviations, and its spread g times as large."""
+    g = _ratio(record) ** 0.5
+    now, measured = fit.stored(record), fit.seen(record)
+    away = measured.mean - now.mean
+    t = _median(np.abs(away) / np.sqrt(now.var))
+    if not (g > 0 and t < np.inf):
+        return None
+    return Predicted(Moments2(now.mean + np.sign(away) * t * np.sqrt(now.var), now.var * g**2), {"gain": g})
+
+
+def _ratio(record: LayerRecord) -> float:
+    """Typical measured variance relative to the running one, where eps matters little in both; NaN where nowhere."""
+    now, measured = fit.stored(record).var, fit.seen(record).var
+    clear = (now > record.eps) & (measured > 0)
+    return float(np.exp(_median(np.log(measured[clear] / now[clear])))) if clear.any() else float("nan")
+
+
+def _median(values: Array) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else float("nan")
+
+
+def dropout(record: LayerRecord, before: tuple[Dropout, ...]) -> Predicted | None:
+    """The running variance holds what the dropout before this norm added in training: p/(1 − p) Σ w² E[x²].
+
+    The mean square of what enters the weights is one number for all channels, and fitted; it cannot be less than a
+    variance, so that the noise is a good part of p/(1 − p) times the variance without it.
+    """
+    folded = record.neighbours.folded if record.neighbours else None
+    if folded is None or record.pools != BATCH or record.n_calls_training:
+        return None
+    now, measured = fit.stored(record), fit.seen(record)
+    p = 1 - float(np.prod([1 - one.p for one in before]))
+    noise = folded.norm**2
+    lost = _median((now.var - measured.var) / noise)
+    if not lost * _median(noise / measured.var) >= LEAST_NOISE * p / (1 - p):
+        return None
+    moments = Moments2(now.mean, np.maximum(now.var - lost * noise, 0.0))
+    return Predicted(moments, {"names": ", ".join(one.path for one in before), "p": p})
+
+
+def dropout_before(before: tuple[Dropout, ...]) -> tuple[Hypothesis, ...]:
+    """The hypothesis for a norm that these modules stand before; none where nothing does."""
+    drops = tuple(one for one in before if one.p < 1)
+    return (Hypothesis("dropout", partial(dropout, before=drops)),) if drops else ()
+
+
+HYPOTHESES = (
+    Hypothesis("young", young),
+    Hypothesis("groups", groups),
+    Hypothesis("one group", one_group),
+    Hypothesis("factor", factor),
+    Hypothesis("gain", gain, may_be_named=False),
+    Hypothesis("spread", spread, may_be_named=False),
+    Hypothesis("moved", moved, may_be_named=False),
+)
+"""Every cause that is tried at a norm."""

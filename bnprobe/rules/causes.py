@@ -1,0 +1,92 @@
+"""Causes in words: what is said of a discrepancy whose cause was found, and how it is undone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from bnprobe.rules.remedies import module, recalibrate
+from bnprobe.rules.rule import Evidence
+
+GROUPS = ("groups", "one group")
+"""Causes by which samples come in groups that the running statistics do not know of."""
+
+
+def cause_of(evidence: Evidence, row: pd.Series) -> pd.Series | None:
+    """The cause of a norm's discrepancy that may be named; None where there is none."""
+    found = evidence.causes
+    if found.empty:
+        return None
+    here = found[(found["layer"] == row["layer"]) & (found["call"] == row["call"])]
+    here = here[here["certain"]]
+    return here.iloc[0] if len(here) else None
+
+
+def says(cause: pd.Series) -> str:
+    """The cause as the end of a sentence about running statistics that do not match."""
+    return _SAYS[cause["cause"]].format(**_words(cause["facts"]))
+
+
+def because(cause: pd.Series) -> str:
+    """How well it explains what is measured, and what the next best cause would explain."""
+    rest = max(float(cause["next_best"]), 0.0)
+    share = float(cause["explains"])
+    return (
+        f" This explains {'more than 99%' if share > 0.99 else f'{share:.0%}'} of the discrepancy in mean and std; the "
+        f"next best cause explains {rest:.0%}."
+    )
+
+
+def do(cause: pd.Series, row: pd.Series) -> str:
+    """How the cause is undone."""
+    words = _words(cause["facts"])
+    return _DO[cause["cause"]].format(
+        **words,
+        again=recalibrate(row),
+        without_dropout=(
+            "`model.eval(); [m.train() for m in model.modules() if isinstance(m, "
+            "torch.nn.modules.batchnorm._BatchNorm)]`, `with torch.no_grad(): [model(x) for x, y in loader]`, `model.eval()`"
+        ),
+        divide=f"`n = {module(row['layer'])}; n.running_mean /= {words.get('factor', '')}; n.running_var /= "
+        f"{words.get('factor', '')}`",
+    )
+
+
+def _words(facts: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a cause as they are printed."""
+    printed = dict(facts)
+    if "factor" in facts:
+        printed["factor"] = f"{facts['factor']:.4g}"
+    for name in ("share", "of_var", "initial_weight"):
+        if name in facts:
+            printed[name] = f"{facts[name]:.0%}"
+    return printed
+
+
+_SAYS = {
+    "young": "they were updated too few times, and {initial_weight} of their initial 0 and 1 is left",
+    "dropout": "they hold the noise of the dropout before this norm ({names}, p = {p:.2g}), which is off in eval mode",
+    "groups": "their variance lacks the variance between groups of samples",
+    "one group": "they come from one group of such samples only",
+    "factor": "running mean and variance are both {factor} times too large",
+}
+
+_DO = {
+    "dropout": "Dropout before a batch norm shifts its variance between training and inference. Put the dropout "
+    "after the last "
+    "norm and retrain. For this model, compare the accuracy before and after re-estimating the running statistics "
+    "with dropout "
+    "off: {without_dropout}.",
+    "groups": "Batches of one kind (one class, one client, one scene), or running variances averaged over clients "
+    "or processes, "
+    "cause this; so do batches of a few samples. Shuffle, or merge the statistics as those of one mixture: the "
+    "variance is the "
+    "mean of the variances plus the variance of the means. Or re-estimate them on mixed batches: {again}.",
+    "one group": "The buffers of one client or process, or training whose last batches were all of one kind (one "
+    "class), cause "
+    "this. Shuffle, or re-estimate the running statistics on mixed batches: {again}.",
+    "factor": "A conversion left out a division: Caffe stores sums and, beside them, the number to divide by. "
+    "Convert again, or "
+    "divide here and in every norm where this is so: {divide}.",
+}

@@ -1,0 +1,98 @@
+"""Rules about samples that come in groups: an instance norm that stores statistics, and batches of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.rules.remedies import module
+from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.rules.thresholds import DEFAULT
+from bnprobe.rules.wording import count
+
+
+def stored_in_instance_norms(evidence: Evidence) -> Iterator[Finding]:
+    """Instance norms that keep running statistics, of samples that differ: eval mode is another function than train mode."""
+    limit = evidence.limits.samples_apart
+    for row, channels in evidence.sites:
+        if row["kind"] != "instance_norm" or channels["running_var"].isna().all() or row["call"]:
+            continue
+        apart = _samples_apart(channels, row["eps"])
+        if not apart > limit:
+            continue
+        uses = row["normalized_by"] in ("running", "both")
+        yield Finding(
+            "warning",
+            row["layer"],
+            "This instance norm replaces each sample's own statistics by stored ones"
+            + (", and the samples differ." if uses else " in eval mode, and the samples differ."),
+            f"track_running_stats=True; the means of samples are {apart:.2g} times as far apart as values within a sample "
+            f"(typical channel, threshold {limit:g}). Train mode takes that out of each sample, eval mode does not.",
+            "If the model was trained in train mode, let eval mode do the same: "
+            f"`n = {module(row['layer'])}; n.running_mean = n.running_var = None; n.track_running_stats = False`.",
+            call=row["call"],
+        )
+
+
+def _samples_apart(channels: pd.DataFrame, eps: float) -> float:
+    """Standard deviation of the samples' means relative to that within a sample; of the typical channel."""
+    with np.errstate(all="ignore"):
+        within = channels["scale_ratio"] ** 2 * (channels["running_var"] + eps)
+        return float(np.sqrt((channels["pre_var"] / within - 1).clip(lower=0)).median())
+
+
+def batches_of_one_kind(evidence: Evidence) -> Iterator[Finding]:
+    """Batch statistics of batches that each hold samples of one kind, by labels where there are any."""
+    norms = evidence.layers[evidence.layers["normalized_by"].isin(("batch", "both"))]
+    found = norms[norms["kind"] == "batch_norm"]
+    found = found[found.apply(lambda row: bool(_of_one_class(row)), axis=1)] if len(found) else found
+    if found.empty:
+        return
+    first = found.iloc[0]
+    yield Finding(
+        "warning",
+        first["layer"],
+        "Each batch holds samples of one class: batch statistics take the difference between classes away, and the running "
+        "statistics hold that of the last batches.",
+        f"{count(first['n_calls_one_class'], 'batch')} of {first['n_calls_labeled']:,.0f} with labels had a single class, "
+        f"of {first['n_classes']:.0f} classes in all; {count(found['layer'].nunique(), 'batch norm')} normalized with such "
+        "batches.",
+        "Shuffle: `loader = torch.utils.data.DataLoader(loader.dataset, loader.batch_size, shuffle=True)`, and train "
+        "again.",
+        call=first["call"],
+    )
+
+
+MOST = 0.9
+"""Share of the batches with labels that hold one class each."""
+
+FEWEST_BATCHES = 4
+"""Batches with labels from which there is a pattern: of two classes, two batches of one each may be chance or intended."""
+
+
+def _of_one_class(row: pd.Series) -> bool:
+    """Whether nearly every batch has one class, while there are several."""
+    labeled, single = row["n_calls_labeled"], row["n_calls_one_class"]
+    if np.isnan(labeled) or not labeled >= FEWEST_BATCHES or not row["n_classes"] >= 2:
+        return False
+    return bool(single >= MOST * labeled)
+
+
+RULES = (
+    Rule(
+        "instance-norm-stored",
+        "Does every instance norm use each sample's own statistics?",
+        "Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022",
+        f"no running statistics, or samples whose means lie less than {DEFAULT.samples_apart:g} standard deviations apart",
+        stored_in_instance_norms,
+    ),
+    Rule(
+        "batches-of-one-class",
+        "Are batches that normalize themselves mixed?",
+        "Ioffe & Szegedy 2015, arXiv:1502.03167, section 4.2.1 (shuffle more thoroughly)",
+        "batches of several classes, running statistics in use, or no labels",
+        batches_of_one_kind,
+    ),
+)

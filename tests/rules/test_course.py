@@ -1,0 +1,51 @@
+"""How a discrepancy runs through the network: a break at one norm, growth from norm to norm, variance that shrinks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bnprobe.rules.course import course_of
+
+
+def layers(discrepancies: list[float], ratios: list[float] | None = None) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"discrepancy": discrepancies, "var_ratio_median": ratios or [1.0] * len(discrepancies)}
+    )
+
+
+def test_drift_spread_over_many_norms_is_no_break():
+    """Fails if weights that changed a little everywhere are searched for at one norm."""
+    spread = list(np.linspace(0.05, 0.9, 13))
+    assert course_of(layers(spread)).kind == "growing"
+    assert course_of(layers([0.05, 0.06, 0.05, 0.9, 0.7, 0.8])).kind == "break"
+
+
+@pytest.mark.parametrize(
+    ("discrepancies", "kind"),
+    [
+        ([0.9, 0.5, 0.3, 0.2], "from the start"),
+        ([0.31, 0.5, 0.6, 0.9], "from the start"),
+        ([0.2, 0.5, 0.6, 0.9], "growing"),
+        ([0.05, 0.5, 0.6, 0.9], "break"),
+        ([0.05, 0.06], ""),
+        ([0.0, 0.0, 0.0], ""),
+        ([np.nan, 0.05, 0.06, 0.9], "break"),
+    ],
+)
+def test_where_a_deviation_is(discrepancies, kind):
+    """Fails if the first norm's share, or the step at one norm, is measured against something else."""
+    assert course_of(layers(discrepancies)).kind == kind
+
+
+def test_averaged_weights_shrink_the_variance_at_every_norm():
+    """Fails if what no images do, a ratio that falls from norm to norm, is not seen."""
+    assert course_of(layers([0.4, 0.8, 1.0, 1.4], [0.47, 0.25, 0.14, 0.07])).shrinks
+    assert course_of(layers([0.05, 0.2, 0.4, 0.5, 0.8], [0.95, 0.8, 0.6, 0.62, 0.4])).shrinks is False
+
+
+def test_less_contrast_does_not_shrink_from_norm_to_norm():
+    """Fails if images of less contrast, whose ratio stays about the same, are taken for averaged weights."""
+    assert not course_of(layers([0.7, 0.72, 0.75, 0.78], [0.25, 0.24, 0.22, 0.21])).shrinks
+    assert not course_of(layers([0.7, 0.5, 0.3, 0.1], [0.25, 0.4, 0.6, 0.9])).shrinks

@@ -1,0 +1,81 @@
+"""Rules about samples in groups: stored statistics of an instance norm, and batches that hold one class each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bnprobe
+
+
+def images(n: int, apart: float) -> torch.Tensor:
+    """Images whose means lie `apart` times as far apart as their pixels."""
+    return torch.randn(n, 3, 12, 12) + apart * torch.randn(n, 3, 1, 1)
+
+
+def instance_net(track: bool, apart: float) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.InstanceNorm2d(3, affine=True, track_running_stats=track), nn.ReLU())
+    for _ in range(60):
+        model(images(16, apart))
+    return model
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("track", "apart", "fires"), [(True, 1.0, 1), (True, 0.1, 0), (False, 1.0, 0)])
+def test_an_instance_norm_that_stores_statistics(track, apart, fires, training):
+    """Fails if stored statistics of samples that differ are not reported, or harmless ones are, or as other data."""
+    model = instance_net(track, apart).train(training)
+    report = bnprobe.report(bnprobe.record(model, [images(16, apart) for _ in range(4)]))
+    findings = report.findings
+    assert (findings["rule"] == "instance-norm-stored").sum() == fires
+    assert not set(findings["rule"]) & {"data-shifted", "input-not-as-trained"}
+
+
+def test_taking_the_statistics_off_an_instance_norm_makes_both_modes_one():
+    """Fails if the line in the finding does not run, or eval mode still is another function."""
+    model = instance_net(True, 1.0)
+    x = images(8, 1.0)
+    expected = model.train()(x).detach()
+    findings = bnprobe.report(bnprobe.record(model.eval(), [x])).findings
+    (do,) = findings.loc[findings["rule"] == "instance-norm-stored", "do"]
+    assert not torch.allclose(model.eval()(x), expected, atol=0.1)
+    exec(do.split("`")[1], {"model": model})
+    torch.testing.assert_close(model.eval()(x), expected)
+
+
+def recorded(labels: list[list[int]], training: bool = True) -> list[str]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(800, 4)).train(
+        training
+    )
+    batches: list[Any] = [
+        (images(len(y), 0.2) + torch.tensor(y)[:, None, None, None], torch.tensor(y)) for y in labels
+    ]
+    report = bnprobe.report(bnprobe.record(model, batches, loss=nn.functional.cross_entropy))
+    return [rule for rule in report.findings["rule"] if rule == "batches-of-one-class"]
+
+
+SORTED = [[c] * 8 for c in (0, 0, 1, 1, 2, 2, 3, 3)]
+MIXED = np.random.default_rng(0).integers(0, 4, (8, 8)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "training", "fires"),
+    [
+        (SORTED, True, 1),
+        (MIXED, True, 0),
+        (SORTED, False, 0),
+        ([[1] * 8] * 8, True, 0),
+        (SORTED[:3], True, 0),
+        ([*SORTED[:6], *MIXED[:2]], True, 0),
+    ],
+    ids=["sorted", "mixed", "sorted in eval", "one class in all", "three batches", "partly"],
+)
+def test_batches_of_one_class(labels, training, fires):
+    """Fails if an unshuffled folder in train mode is not named, or one that is only evaluated is."""
+    assert len(recorded(labels, training)) == fires
