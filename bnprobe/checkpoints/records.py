@@ -64,6 +64,7 @@ def _record(norm: Norm, neighbours: Neighbours | None, config: NormSettings) -> 
         momentum=float("nan"),
         n_batches_tracked=_count(norm.counter),
         gamma=vectors.get("gamma"),
+        parameter_dtype=_dtype_of(norm),
         beta=vectors.get("beta"),
         running_mean=vectors.get("running_mean"),
         running_var=vectors.get("running_var"),
@@ -121,6 +122,11 @@ def _neighbours(
     return replace(
         fed, source="norm", sources=(guess.source,), activation=guess.activation, implied=guess.implied
     )
+
+
+def _dtype_of(norm: Norm) -> str:
+    tensor = norm.vectors.get("gamma", norm.vectors.get("beta"))
+    return "" if tensor is None else str(tensor.dtype).removeprefix("torch.")
 
 
 def _count(counter: Tensor | None) -> int | None:

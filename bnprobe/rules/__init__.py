@@ -4,6 +4,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 
 - `preprocessing`: mistakes in how inputs were made, recognized by the first norm;
 - `running_stats`: what is stored, and whether the data match it;
+- `precision`: updates too small to be stored;
 - `formula`: whether outputs are what the formula gives, and with how many digits;
 - `groups`: samples that come in groups, which stored statistics do not know of;
 - `values`: what passed through: not finite, too few, without effect;
@@ -34,6 +35,7 @@ from bnprobe.rules import (
     frozen_parts,
     gradient,
     groups,
+    precision,
     preprocessing,
     running_stats,
     structure,
@@ -56,6 +58,7 @@ RULES: tuple[Rule, ...] = (
     *formula.RULES,
     *usage.RULES,
     *frozen_parts.RULES,
+    *precision.RULES,
     *common_factor.RULES,
     *weights.RULES,
     *structure.RULES,

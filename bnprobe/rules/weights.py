@@ -9,6 +9,7 @@ import pandas as pd
 
 from bnprobe.recording.names import said
 from bnprobe.recording.terms import MANY_EPS, NO_VARIANCE, REACH_SIGMAS, TORCH_EPS
+from bnprobe.rules.precision import HALVES, step_words, stuck
 from bnprobe.rules.remedies import RECALIBRATE, module, recalibrate, reinitialized, rescaled
 from bnprobe.rules.rule import (
     Evidence,
@@ -241,8 +242,8 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
         gamma, beta = channels["gamma"], channels["beta"]
         if gamma.isna().all() or gamma.nunique(dropna=False) > 1 or gamma.iloc[0] not in (0, 1):
             continue
-        if gamma.iloc[0] == 0 and row["skip"]:
-            continue  # a branch that adds nothing has a rule of its own
+        if (gamma.iloc[0] == 0 and row["skip"]) or len(stuck(row, channels)):
+            continue  # a branch that adds nothing, and updates that are rounded away, have rules of their own
         start, both = f"γ is exactly {gamma.iloc[0]:g}", bool((beta.fillna(0) == 0).all())
         learned = bool(some_scale.any())
         updated = not (
@@ -269,7 +270,7 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "This norm is untrained: nothing was learned.",
                 f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} {in_all(channels)}.",
-                "Load trained weights, if there are any.",
+                f"Load trained weights, if there are any.{_if_rounded(row, gamma)}",
                 call=row["call"],
             )
         elif not both:
@@ -286,6 +287,16 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
                 f"Some libraries build norms without a scale. Otherwise let it learn. {_learn(row['layer'])}",
                 call=row["call"],
             )
+
+
+def _if_rounded(row: pd.Series, gamma: pd.Series) -> str:
+    """What else leaves γ at 1 where it is stored in half precision."""
+    if row["parameter_dtype"] not in HALVES or gamma.iloc[0] != 1:
+        return ""
+    return (
+        f" If the network was trained: {step_words(row['parameter_dtype'])}, and smaller updates are rounded away; keep the "
+        "weights of norms, or master copies, in float32."
+    )
 
 
 def _learn(layer: str) -> str:

@@ -96,7 +96,13 @@ def test_a_number_of_a_layer(
 
 CHANNELS: list[tuple[str, str, tuple[float, float], dict[str, Any], dict[str, Any]]] = [
     ("channels-constant", "gamma", below(0.01), {}, {}),
-    ("channels-dead", "beta", below(1e-4), {"gamma": 0.0, "gamma_effective": 0.0, "fires": 0.0}, {"follows": "relu"}),
+    (
+        "channels-dead",
+        "beta",
+        below(1e-4),
+        {"gamma": 0.0, "gamma_effective": 0.0, "fires": 0.0},
+        {"follows": "relu"},
+    ),
     (
         "channels-dead",
         "fires",
