@@ -11,7 +11,7 @@ import numpy as np
 
 from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
-from bnprobe.recording import BATCH, LayerRecord
+from bnprobe.recording import BATCH, GROUP, LayerRecord
 from bnprobe.recording.terms import OUTLIER
 from bnprobe.stats.moments import Array
 
@@ -22,8 +22,8 @@ _DETTMERS = "Dettmers et al. 2022, arXiv:2208.07339; Kovaleva et al. 2021, arXiv
 COLUMNS = (
     Column(
         "rms_ratio",
-        "Size of the channel's inputs relative to the layer's typical channel; not defined for batch norms.",
-        "√(pre_mean² + pre_var) / median over channels",
+        "Size of the channel's inputs relative to the typical one with its divisor; not defined for batch norms.",
+        "√(pre_mean² + pre_var) / median over channels, of a group norm over those of the group",
         "",
         _DETTMERS,
     ),
@@ -56,8 +56,9 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         return {"rms_ratio": np.full(record.n_channels, np.nan)}
     # hypot and not the root of a sum of squares, which overflows first
     rms = np.hypot(record.pre.mean_seen, np.sqrt(record.pre.var_population))
-    typical = median(rms)
-    return {"rms_ratio": rms / typical if typical > 0 else np.full(record.n_channels, np.nan)}
+    n_groups = 1 if record.own_mean is None or record.pools != GROUP else record.own_mean.shape[0]
+    typical = np.repeat([median(group) for group in np.split(rms, n_groups)], record.n_channels // n_groups)
+    return {"rms_ratio": np.where(typical > 0, rms / np.where(typical > 0, typical, 1.0), np.nan)}
 
 
 def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float | str]:

@@ -64,7 +64,7 @@ def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
         named = ", ".join(f"{said(producer)} before {said(norm)}" for producer, norm in pairs[:3])
         fed = "layer with a bias feeds" if len(pairs) == 1 else "layers with a bias feed"
         yield Finding(
-            "warning",
+            "info",  # it costs nothing
             pairs[0][1],
             "A bias before this norm has no effect: the norm subtracts it again, and conversions easily lose it."
             if len(pairs) == 1
@@ -225,7 +225,8 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
     for row, channels in evidence.sites:
         ratio = channels["rms_ratio"].to_numpy(float)
         far = channels[ratio > OUTLIER]
-        if not len(far):
+        # an instance norm divides each channel by its own
+        if not len(far) or row["kind"] == "instance_norm":
             continue
         with np.errstate(all="ignore"):
             energy = float(np.nansum(ratio[ratio > OUTLIER] ** 2) / np.nansum(ratio**2))
@@ -243,7 +244,7 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
             "Large language models have such channels by nature and then cannot be quantized with one scale per tensor. "
             "Elsewhere, scale down the weights that produce them"
             + _scaled_down(str(row["feeder"]), indices(far), [float(r) for r in ratio[ratio > OUTLIER]])
-            + ".",
+            + ", and train on: this changes the results of a trained network.",
             indices(far),
             row["call"],
         )

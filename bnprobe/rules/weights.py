@@ -260,7 +260,9 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
                     if updated
                     else ", while other norms were trained."
                 ),
-                "If this is not intended, check that they are in the optimizer and that gradients reach them. "
+                "If this is not intended, check that "
+                + ("the layer is called at all, " if row["n_calls"] == 0 else "")
+                + "they are in the optimizer and that gradients reach them. "
                 + _learn(row["layer"]),
                 call=row["call"],
             )

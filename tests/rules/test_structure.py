@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from measures.sites import call_log, running_stats_of, site, some_rows
+from support import oracles
 
 from bnprobe.recording.neighbours import Folded, Neighbours
+from bnprobe.stats import Moments
 from rules.firing import fired
 
 ROWS = some_rows(40)
@@ -168,3 +170,28 @@ def test_outlier_dimensions(size, severity):
     if severity:
         assert found["channels"][0] == (17,)
     assert fired("outlier-dimensions", site(rows, **running_stats_of(rows))).empty
+
+
+def test_channels_of_an_instance_norm_share_no_divisor():
+    """Fails if a large channel is blamed where it sets nobody else's scale."""
+    rows = np.random.default_rng(0).normal(size=(9, 8, 6)) * np.array([40.0, *[1.0] * 7])[:, None]
+    assert fired("outlier-dimensions", site(rows, kind="instance_norm")).empty
+    (row,) = fired("outlier-dimensions", site(rows, kind="layer_norm")).itertuples()
+    assert "this changes the results of a trained network" in row.do
+
+
+@pytest.mark.parametrize(("in_one_group", "fires"), [(True, False), (False, True)])
+def test_channels_of_a_group_norm_are_compared_within_their_group(in_one_group: bool, fires: bool):
+    """Fails if a group of large channels, which share a divisor of their own, is blamed; or a large one hides in it."""
+    size = np.array([40.0] * 4 + [1.0] * 12 if in_one_group else [40.0, *[1.0] * 15])
+    rows = np.random.default_rng(0).normal(size=(9, 16, 6)) * size[:, None]
+    four = np.arange(4.0)[None] + np.zeros((9, 1))
+    own = Moments(**oracles.moments(four))
+    found = fired("outlier-dimensions", site(rows, kind="group_norm", own_mean=own, own_log_var=own))
+    assert len(found) == fires
+
+
+def test_a_redundant_bias_is_a_note():
+    """Fails if what costs nothing is a warning."""
+    (row,) = fired("bias-redundant", site(ROWS, **LEARNED, neighbours=biased(ONE))).itertuples()
+    assert row.severity == "info"
