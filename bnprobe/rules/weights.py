@@ -21,7 +21,7 @@ from bnprobe.rules.rule import (
     updated_meanwhile,
 )
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import activation, eps_of, if_assumed, in_all, number, out_of, some
+from bnprobe.rules.wording import activation, count, eps_of, if_assumed, in_all, number, out_of, some
 
 VECTORS = ("running_mean", "running_var", "gamma", "beta")
 WELL_WITHIN = 64.0
@@ -249,7 +249,17 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
         updated = not (
             (channels["running_mean"].fillna(0) == 0) & (channels["running_var"].fillna(1) == 1)
         ).all()
-        if both and (updated or trained - {row["layer"]}):
+        others = bool(trained - {row["layer"]})
+        if both and updated and not others and row["initial_weight"] >= evidence.limits.initial_weight:
+            yield Finding(
+                "info",
+                row["layer"],
+                "This norm is new: γ and β have their initial values, and the running statistics were updated a few times.",
+                f"{start} {in_all(channels)} after {count(row['n_batches_tracked'], 'batch')}.",
+                "Nothing, in the first batches of training.",
+                call=row["call"],
+            )
+        elif both and (updated or others):
             yield Finding(
                 "warning",
                 row["layer"],

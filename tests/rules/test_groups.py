@@ -79,3 +79,22 @@ MIXED = np.random.default_rng(0).integers(0, 4, (8, 8)).tolist()
 def test_batches_of_one_class(labels, training, fires):
     """Fails if an unshuffled folder in train mode is not named, or one that is only evaluated is."""
     assert len(recorded(labels, training)) == fires
+
+
+@pytest.mark.parametrize(("place", "named"), [(0, True), (2, False)])
+def test_dropout_before_a_norm_is_named(place, named):
+    """Fails if the variance that dropout adds in training is called other data, or dropout after the norm is blamed."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(20, 32, bias=False), nn.BatchNorm1d(32)]
+    layers.insert(place, nn.Dropout(0.5))
+    model = nn.Sequential(*layers).train()
+    for _ in range(200):
+        model(torch.randn(64, 20) + 1.5)
+    findings = bnprobe.report(
+        bnprobe.record(model.eval(), [torch.randn(64, 20) + 1.5 for _ in range(4)])
+    ).findings
+    said = findings.loc[findings["rule"] == "data-shifted", ["says", "because"]]
+    assert len(said) == named
+    if named:
+        assert "the dropout before this norm (0, p = 0.5)" in said["says"].iloc[0]
+        assert "explains" in said["because"].iloc[0]

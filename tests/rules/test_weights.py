@@ -230,6 +230,10 @@ def test_an_affine_that_never_moved_is_told_from_a_new_layer():
     assert fired("affine-untrained", fresh)["severity"].tolist() == ["info"]
     assert fired("affine-untrained", fresh, stored())["severity"].tolist() == ["warning"]
     assert fired("affine-untrained", stored(gamma=at(1.001, 1, 0), beta=0)).empty
+    first_batches = stored(gamma=1, beta=0, n_batches_tracked=5)
+    assert fired("affine-untrained", first_batches)["severity"].tolist() == ["info"]
+    # beside a norm that has learned, it is left behind and not new
+    assert fired("affine-untrained", first_batches, stored("b"))["severity"].tolist() == ["warning"]
     assert fired("affine-untrained", stored(gamma=None, beta=None)).empty
 
 
