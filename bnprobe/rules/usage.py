@@ -118,6 +118,36 @@ def train_while_evaluating(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
+def evaluated_by_batch(evidence: Evidence) -> Iterator[Finding]:
+    """Batch norms that use the statistics of the batch while nothing is learned, by their mode or in spite of it."""
+    yield from train_while_evaluating(evidence)
+    yield from batch_statistics_in_eval_mode(evidence)
+
+
+def batch_statistics_in_eval_mode(evidence: Evidence) -> Iterator[Finding]:
+    """Batch norms in eval mode that have running statistics and use those of the batch all the same."""
+    layers = evidence.layers
+    found = layers[
+        (layers["kind"] == "batch_norm")
+        & (layers["mode"] == "eval")
+        & (layers["normalized_by"] == "batch")
+        & (layers["affine_by"] == "running")
+        & (layers["n_calls_learning"] == 0)
+    ]
+    names = list(dict.fromkeys(found["layer"]))
+    if names:
+        yield Finding(
+            "warning",
+            names[0],
+            "Batch statistics are used in eval mode although there are running statistics: outputs depend on the rest of "
+            "the batch.",
+            f"{count(len(names), 'batch norm')} in eval mode used the statistics of the batch in every call, and no "
+            "gradients were computed.",
+            "Look for F.batch_norm(..., training=True) in its code: pass training=self.training. If it is meant, as in "
+            "some meta-learning code, results with other batch sizes cannot be compared.",
+        )
+
+
 def frozen_but_moving(evidence: Evidence) -> Iterator[Finding]:
     """gamma and beta do not learn, but the running statistics follow the batches."""
     of_parts = following_batches(evidence)
@@ -298,8 +328,8 @@ RULES = (
         "train-mode-in-evaluation",
         "Were all batch norms in eval mode while nothing was learned?",
         "https://github.com/pytorch/pytorch/issues/5406, https://github.com/pyg-team/pytorch_geometric/issues/1493",
-        "eval mode wherever no gradients are computed",
-        train_while_evaluating,
+        "eval mode wherever no gradients are computed, and running statistics used in it",
+        evaluated_by_batch,
     ),
     Rule(
         "frozen-but-moving",

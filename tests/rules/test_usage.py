@@ -65,6 +65,18 @@ def test_train_mode_without_learning():
     assert fired("train-mode-in-evaluation", site(ROWS, **{**LEARNED, **TRAIN})).empty
 
 
+def test_batch_statistics_in_eval_mode():
+    """Fails if training=True in F.batch_norm passes for eval mode, or a norm without running statistics is blamed."""
+    by_batch = {"n_calls_running": 0, "n_calls_training": 0}
+    found = fired("train-mode-in-evaluation", norm("a", by_batch), norm("b", by_batch), norm("c"))
+    assert found["says"].tolist()[0].startswith("Batch statistics are used in eval mode")
+    assert "2 batch norms in eval mode" in found["because"][0]
+    assert "training=self.training" in found["do"][0]
+    without = {**by_batch, "running_mean": None, "running_var": None}
+    assert fired("train-mode-in-evaluation", norm("a", without)).empty
+    assert fired("train-mode-in-evaluation", norm("a", by_batch, **learning())).empty
+
+
 def test_frozen_parameters_with_statistics_that_move():
     """Fails if a norm that learns, or one that stands still, is blamed; or the distance is not reported."""
     frozen = {"gamma_learns": False, "beta_learns": False}
