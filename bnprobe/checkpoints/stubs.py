@@ -20,6 +20,9 @@ SCALES = ALIASES["gamma"]
 PARAMETERS = (*SCALES, *ALIASES["beta"])
 """Ends of names. A bias of one number is that of a layer with one output, and no stub."""
 
+BUFFERS = tuple(end for name, ends in ALIASES.items() if name.startswith("running") for end in ends)
+"""Ends of the names of running statistics, which no process shares out: one number is a norm of one channel."""
+
 FEWEST = 4
 """Tensors of one number each from which they are stubs in a file without a matrix."""
 
@@ -53,7 +56,7 @@ def stubs(state: State) -> Stubs:
 
 def _stubs(numbers: State) -> Iterator[str]:
     """Parameters without a number; and with a single one, where a tensor beside them has more, or no matrix is left."""
-    alone = [name for name, tensor in numbers.items() if _at_most_one(tensor)]
+    alone = [name for name, tensor in numbers.items() if _at_most_one(tensor) and not name.endswith(BUFFERS)]
     if len(alone) >= FEWEST and all(tensor.dim() < 2 for tensor in numbers.values()):
         yield from alone
         return

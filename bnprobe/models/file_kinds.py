@@ -11,7 +11,7 @@ from bnprobe.errors import BadCheckpoint
 from bnprobe.models.messages import SAVE_AGAIN, program, what_it_is
 
 HEAD = 512
-"""Bytes that are looked at: a tar archive says what it is at byte 257."""
+"""Bytes of the beginning that are looked at."""
 
 EXPORTED = f"bnprobe reads the weights of PyTorch: {SAVE_AGAIN}"
 UNPACK = "Unpack it, and give the checkpoint inside"
@@ -58,7 +58,7 @@ def demand_checkpoint(path: Path) -> None:
         raise what_it_is(path, known[1], known[2])
     if zipfile.is_zipfile(path):
         _demand_tensors(path)
-    elif head[257:262] == b"ustar":
+    else:
         _demand_no_tar(path)
 
 
@@ -97,7 +97,10 @@ def _demand_tensors(path: Path) -> None:
 
 
 def _demand_no_tar(path: Path) -> None:
-    """Refuse a tar archive: one of torch's oldest format would be unpacked into a folder."""
+    """Refuse a tar archive: one of torch's oldest format would be unpacked into a folder.
+
+    Old tar archives have no magic number, and one without a member is zeros: only its reader tells.
+    """
     try:
         with tarfile.open(path, "r:") as archive:  # is_tarfile would try to decompress it first
             names = [member.name for member, _ in zip(archive, range(4), strict=False)]

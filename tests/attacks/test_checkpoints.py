@@ -87,7 +87,7 @@ def test_indices_that_lead_elsewhere_are_refused(sandbox: Sandbox, name, tmp_pat
     """Fails if an index can have a file outside of its folder opened, or be read without end."""
     verdict = sandbox.run("check", indices.INDICES[name](tmp_path))
     assert_left_nothing(verdict, tmp_path)
-    assert_one_line(verdict, "Put the shards next to|Give the folder|Fetch them|Copy or download")
+    assert_one_line(verdict, "Put the shards next to|Give the f|Fetch them|Copy or download")
     assert "root:" not in verdict.err
     assert_cheap(verdict)
 

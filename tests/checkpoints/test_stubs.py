@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import bnprobe
+from bnprobe.checkpoints.stubs import stubs
 from bnprobe.errors import BadCheckpoint, CannotProbe
 
 GATHERED = "shards.* not gathered.*GatheredParameters.*get_model_state_dict"
@@ -96,3 +97,9 @@ def test_an_architecture_names_empty_tensors(tmp_path: Path):
         BadCheckpoint, match=r"fc\.weight: empty in the file, as shards are that were not gathered"
     ):
         bnprobe.check(tmp_path / "a.pt", arch="torchvision:resnet18")
+
+
+def test_norms_of_one_channel_are_no_stubs():
+    """Fails if running statistics of one number, which are shared out nowhere, are taken for shards."""
+    one = {f"{path}.{leaf}": torch.ones(1) for path in "abc" for leaf in ("running_mean", "running_var")}
+    assert not stubs(one).names

@@ -106,3 +106,14 @@ def test_a_checkpoint_is_no_other_file(tmp_path):
         for new in (True, False):
             torch.save(STATE, tmp_path / "a.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=new)
             assert same(models.load_checkpoint(tmp_path / "a.pt"), STATE)
+
+
+def test_a_tar_archive_without_a_magic_number_is_one(tmp_path):
+    """Fails if an archive of the oldest tar format, or one of zeros, reaches torch's reader, which unpacks it."""
+    old = bytearray(packed("model/weights.pt", b"x"))
+    old[257:265] = bytes(8)
+    old[148:156] = b"        "
+    old[148:156] = b"%06o\0 " % sum(old[:512])
+    for name, content in (("old.pt", bytes(old)), ("zeros.pt", bytes(4096))):
+        (tmp_path / name).write_bytes(content)
+        refused(tmp_path / name, "a tar archive")
