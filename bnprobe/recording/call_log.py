@@ -20,7 +20,8 @@ class CallLog:
     `fewest_images` its samples; None where there was no such call. `gamma_learns` and `beta_learns` say
     whether they require a gradient, None where they are missing. `n_updates` is by how much
     num_batches_tracked grew over all calls of the layer, None where it is not kept. `n_calls_labeled` calls had labels
-    on two samples or more, `n_calls_one_class` of them the same label on all. The running statistics as
+    on two samples or more, `n_calls_one_class` of them the same label on all; None in files that
+    did not count them. The running statistics as
     they were after the recording have shape (C,), or are None.
     """
 
@@ -35,8 +36,8 @@ class CallLog:
     n_updates: int | None
     running_mean_after: Array | None
     running_var_after: Array | None
-    n_calls_labeled: int = 0
-    n_calls_one_class: int = 0
+    n_calls_labeled: int | None = None
+    n_calls_one_class: int | None = None
 
     def __repr__(self) -> str:
         return f"CallLog({self.n_calls_learning:,} calls with gradients, {self.n_calls_model_training:,} in training)"
@@ -49,17 +50,20 @@ class CallLog:
             n_calls_learning=self.n_calls_learning + other.n_calls_learning,
             n_calls_model_training=self.n_calls_model_training + other.n_calls_model_training,
             n_ranks=max(self.n_ranks, other.n_ranks),
-            n_calls_labeled=self.n_calls_labeled + other.n_calls_labeled,
-            n_calls_one_class=self.n_calls_one_class + other.n_calls_one_class,
+            n_calls_labeled=_sum(self.n_calls_labeled, other.n_calls_labeled),
+            n_calls_one_class=_sum(self.n_calls_one_class, other.n_calls_one_class),
             fewest_values=smaller.fewest_values,
             fewest_call=smaller.fewest_call,
             fewest_images=smaller.fewest_images,
-            n_updates=None
-            if self.n_updates is None or other.n_updates is None
-            else self.n_updates + other.n_updates,
+            n_updates=_sum(self.n_updates, other.n_updates),
         )
 
     def _size(self) -> tuple[float, float]:
         """What makes a call the smaller one: fewer values, then fewer samples."""
         values, images = self.fewest_values, self.fewest_images
         return inf if values is None else values, inf if images is None else images
+
+
+def _sum(mine: int | None, theirs: int | None) -> int | None:
+    """Of both parts; None where one of them was not counted."""
+    return None if mine is None or theirs is None else mine + theirs
