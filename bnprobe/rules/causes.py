@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from bnprobe.recording.names import said
 from bnprobe.rules.remedies import module, recalibrate
 from bnprobe.rules.rule import Evidence
 
@@ -21,6 +22,23 @@ def cause_of(evidence: Evidence, row: pd.Series) -> pd.Series | None:
     here = found[(found["layer"] == row["layer"]) & (found["call"] == row["call"])]
     here = here[here["certain"]]
     return here.iloc[0] if len(here) else None
+
+
+def upstream(evidence: Evidence, row: pd.Series) -> str:
+    """The dropout that explains the discrepancy of an earlier norm, which passes it on; empty where none does."""
+    found = evidence.causes
+    if found.empty:
+        return ""
+    order = list(evidence.layers["layer"])
+    earlier = set(order[: order.index(row["layer"])])
+    of_dropout = found[found["layer"].isin(earlier) & (found["cause"] == "dropout") & found["certain"]]
+    if of_dropout.empty:
+        return ""
+    first = of_dropout.iloc[0]
+    return (
+        f" At {said(first['layer'])} dropout explains {first['explains']:.0%} of the discrepancy "
+        f"({first['facts']['names']}, which is off in eval mode), and what it changes there is passed on to this norm."
+    )
 
 
 def says(cause: pd.Series) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.rules.causes import GROUPS, because, cause_of, do, says
+from bnprobe.rules.causes import GROUPS, because, cause_of, do, says, upstream
 from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.remedies import recalibrate
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, fresh, indices, while_training
@@ -158,7 +158,7 @@ def _shift(
         row["layer"],
         f"The inputs do not match the running statistics: {f'their {what}' if cause is None else says(cause)}.",
         f"{distance}typical variance {row['var_ratio_median']:.3g} times the running variance (thresholds {low:.3g} and "
-        f"{top:g}).{'' if cause is None else because(cause)}",
+        f"{top:g}).{upstream(evidence, row) if cause is None else because(cause)}",
         f"{MEASURE_FIRST}{recalibrate(row, 'batches')}." if cause is None else do(cause, row),
         indices(channels[(channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)]),
         row["call"],

@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 import bnprobe
+from bnprobe.measures import tables
+from bnprobe.rules.causes import upstream
+from bnprobe.rules.rule import Evidence
 
 
 def images(n: int, apart: float) -> torch.Tensor:
@@ -98,3 +101,22 @@ def test_dropout_before_a_norm_is_named(place, named):
     if named:
         assert "the dropout before this norm (0, p = 0.5)" in said["says"].iloc[0]
         assert "explains" in said["because"].iloc[0]
+
+
+@pytest.mark.parametrize("p", [0.5, 0.0])
+def test_what_dropout_changes_is_passed_on(p):
+    """Fails if a norm further on is not told of the dropout where it began, or of one that drops nothing."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Linear(20, 64, bias=False), nn.BatchNorm1d(64), nn.ReLU()]
+    for _ in range(3):
+        layers += [nn.Dropout(p), nn.Linear(64, 64, bias=False), nn.BatchNorm1d(64), nn.ReLU()]
+    model = nn.Sequential(*layers).train()
+    for _ in range(200):
+        model(torch.randn(64, 20))
+    recording = bnprobe.record(model.eval(), [torch.randn(64, 20) for _ in range(6)])
+    row = bnprobe.report(recording).layers.iloc[-1]
+    measured = tables(recording)
+    text = upstream(Evidence.of(measured), row)
+    assert ("off in eval mode" in text) == bool(p)
+    assert text.startswith(" At layer 5 dropout explains" if p else "")
+    assert upstream(Evidence.of(measured), measured.layers.iloc[0]) == ""

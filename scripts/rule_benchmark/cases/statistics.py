@@ -175,7 +175,7 @@ def instance_norm() -> Iterator[Look]:
         in_evaluation = told(model.eval(), data)
         if track:
             says = Must(".*", words=("stored|running", "instance norm", "own"))
-            yield right("training", in_training)
+            yield fault("training", in_training, says)
             yield fault("evaluation", in_evaluation, says)
         else:
             yield right("without them, training", in_training)

@@ -73,22 +73,27 @@ class Noise(nn.Module):
         return x + torch.randn_like(x) if self.training else x
 
 
-@CASES.add("dropout before a convolution and a batch norm")
+@CASES.add("dropout of channels before a convolution and a batch norm")
 def dropout_before_convolution() -> Iterator[Look]:
-    for name, make in (("nn.Dropout", lambda: nn.Dropout(0.5)), ("nn.Dropout2d", lambda: nn.Dropout2d(0.5))):
-        torch.manual_seed(0)
-        model = noisy(make)
-        report = told(model.eval(), several(n=10))
-        yield fault(name, report, Must(".*", words=("dropout",)))
+    torch.manual_seed(0)
+    model = noisy(lambda: nn.Dropout2d(0.5))
+    yield fault("evaluation", told(model.eval(), several(n=10)), Must(".*", words=("dropout",)))
 
 
 @CASES.add("what acts in training only, without a module of its own name")
 def functional_dropout() -> Iterator[Look]:
+    def batch() -> Batch:
+        x = torch.randn(64, 20) + 1.5
+        return x, x[:, :4].argmax(1)
+
+    def block(a: int, b: int, make: Callable[[], nn.Module]) -> list[nn.Module]:
+        return [make(), nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.ReLU()]
+
     for name, make in (("F.dropout", FunctionalDropout), ("noise", Noise)):
         torch.manual_seed(0)
-        model = noisy(make)
-        data = several(n=10)
-        in_training = bnprobe.record(model.train(), data, loss=F.cross_entropy)
+        model = nn.Sequential(*block(20, 64, make), *block(64, 64, make), nn.Linear(64, 4))
+        data = several(batch, 10)
+        in_training = bnprobe.record(fit(model, batch, 200), data, loss=F.cross_entropy)
         both = bnprobe.compare(bnprobe.record(model.eval(), data), in_training)
         yield fault(name, both, Must(".*", words=("in training|training mode|train mode",), severities=ANY))
 
