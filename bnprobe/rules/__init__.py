@@ -4,6 +4,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 
 - `preprocessing`: mistakes in how inputs were made, recognized by the first norm;
 - `running_stats`: what is stored, and whether the data match it;
+- `single_channels`: a few channels whose statistics are off where the others match;
 - `precision`: updates too small to be stored;
 - `formula`: whether outputs are what the formula gives, and with how many digits;
 - `groups`: samples that come in groups, which stored statistics do not know of;
@@ -38,6 +39,7 @@ from bnprobe.rules import (
     precision,
     preprocessing,
     running_stats,
+    single_channels,
     structure,
     usage,
     values,
@@ -53,6 +55,7 @@ __all__ = ["COMPARED", "RULES", "Finding", "Limits", "Rule", "judge"]
 RULES: tuple[Rule, ...] = (
     *preprocessing.RULES,
     *running_stats.RULES,
+    *single_channels.RULES,
     *groups.RULES,
     *values.RULES,
     *formula.RULES,

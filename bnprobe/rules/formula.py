@@ -243,7 +243,7 @@ RULES = (
     Rule(
         "rows-zero",
         "Does every row that varies give an output that varies?",
-        "https://github.com/pytorch/pytorch/pull/133085 (squares that overflow in float16)",
+        "https://github.com/facebookresearch/ConvNeXt/issues/80 (squares that overflow in float16)",
         "no position whose outputs are all 0 or β",
         zero_rows,
     ),

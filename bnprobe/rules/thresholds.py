@@ -38,6 +38,13 @@ class Limits:
     formula_mismatch: float = terms.FORMULA_MISMATCH
     """Difference of output and formula, in units of the largest output, above which a layer does more than its kind."""
 
+    channel_shift: float = 3.0
+    """Running standard deviations that a single channel's mean may be away where the rest of its norm matches: trained
+    networks on their own data reach 1.2."""
+
+    channel_scale: float = 4.0
+    """Factor that a single channel's standard deviation may be off, in either direction: they reach 2.3."""
+
     large_mismatch: float = 0.1
     """Difference of output and formula, in units of the largest output, from which an unexplained one is a warning."""
 

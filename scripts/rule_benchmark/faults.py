@@ -113,6 +113,12 @@ FAULTS = (
         NORMS + "\nfor m in norms: m.reset_running_stats()\nmodel.train()\n"
         "for _ in range(5):\n    for x, _ in loader: model.features[:6](x); model(x)\nmodel.eval()",
     ),
+    Fault(
+        "running statistics of one channel overwritten",
+        "plain",
+        "channels-shifted",
+        "bn = model.features[5]; bn.running_mean[3] += 6 * bn.running_var[3].sqrt()",
+    ),
     # the model's input
     Fault("0 to 255, no scaling, no normalization", "resnet20", "input-not-as-trained", "x = 255 * pixels"),
     Fault("ToTensor, but no Normalize", "demo", "input-not-as-trained", "x = pixels"),

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from measures.sites import call_log, gradient, recording, running_stats_of, site, some_rows
+from torch import nn
 
+import bnprobe
 from bnprobe.measures import Tables, tables
 from bnprobe.recording import LayerRecord, Normalize, Recording
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours, Stem
+from bnprobe.recording.output_check import OutputCheck
 from bnprobe.rules import RULES, judge
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.severity import SEVERITIES
@@ -102,7 +107,49 @@ def converted(n: int) -> dict[str, Any]:
 def elsewhere() -> list[pd.DataFrame]:
     """What rules find that are silent beside other trouble: images of another size, and few images."""
     finer = recording(first_norm("stem", 1.0, 0.0, 3.0), normalize=Normalize((0.4,) * 3, (0.2,) * 3))
-    return [judge(tables(whole)) for whole in (finer, recording(site(some_rows(), **TRAINED)), grouped())]
+    few = recording(site(some_rows(), **TRAINED))
+    return [
+        judge(tables(whole)) for whole in (finer, few, grouped(), computed_otherwise(), *trained_wrongly())
+    ]
+
+
+def computed_otherwise() -> Recording:
+    """Outputs that the formula does not give, an input without digits, updates that are lost, and a ruined channel."""
+    rows = some_rows(40, n_channels=9)
+    check = OutputCheck("float32", False, constant_rows=0.5, zero_rows=0.5, saturated=0.5)
+    statistics = running_stats_of(rows)
+    mean = statistics["running_mean"].copy()
+    mean[4] += 9 * np.sqrt(statistics["running_var"][4])
+    far = rows + 1e7 * rows.std()
+    return recording(
+        site(rows, "checked", "layer_norm", **TRAINED, output="read", mismatch=0.4, output_check=check),
+        site(far, "far", **TRAINED, **running_stats_of(far)),
+        site(rows, "stuck", gamma=1, beta=0.3, **statistics, parameter_dtype="bfloat16"),
+        site(rows, "ruined", **TRAINED, **{**statistics, "running_mean": mean}),
+    )
+
+
+class Distilled(nn.Module):
+    """A teacher in train mode, and a student that learns over frozen statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher, self.student = (nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            target = self.teacher(x)
+        return self.student(x) - target
+
+
+def trained_wrongly() -> list[Recording]:
+    """Training steps of it, with a loss, and with one that is not finite."""
+    torch.manual_seed(0)
+    model = Distilled()
+    model.student[1].eval()
+    batches = [torch.randn(16, 4) for _ in range(3)]
+    losses = (lambda y, _: y.square().mean(), lambda y, _: (y * math.inf).mean())
+    return [bnprobe.record(model, [(x, x) for x in batches], loss=loss) for loss in losses]
 
 
 def grouped() -> Recording:

@@ -1,0 +1,95 @@
+"""A rule about single channels whose running statistics are off, which the medians of a norm hide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.rules.remedies import recalibrate
+from bnprobe.rules.rule import Evidence, Finding, Rule, fresh, indices
+from bnprobe.rules.thresholds import DEFAULT, Limits
+from bnprobe.rules.wording import count, out_of
+from bnprobe.stats.significance import SIGNIFICANT
+
+FEWEST_CHANNELS = 8
+"""Channels of a norm from which a few can stand out among them."""
+
+MOST_APART = 0.05
+"""Share of a norm's channels up to which they are single ones; but one of any number may stand out."""
+
+
+def ruined(evidence: Evidence) -> Iterator[Finding]:
+    """A few channels far from their running statistics, in a norm whose other channels match."""
+    limits = evidence.limits
+    for row, channels in evidence.sites:
+        n = len(channels)
+        if n < FEWEST_CHANNELS or row["normalized_by"] != "running" or fresh(row, channels):
+            continue
+        away = _away(channels, limits)
+        found = channels[away > 1]
+        if not 0 < len(found) <= max(1, MOST_APART * n) or not _others_match(channels[~(away > 1)], limits):
+            continue
+        worst = channels.iloc[int(away.to_numpy().argmax())]
+        one = len(found) == 1
+        yield Finding(
+            "warning",
+            row["layer"],
+            f"{count(len(found), 'channel')} of this norm {'does' if one else 'do'} not match {'its' if one else 'their'} "
+            f"running statistics, while the other {n - len(found)} do.",
+            f"{_numbers(worst, limits)} in channel {int(worst['channel'])}{'' if one else ', the farthest'}; out of bounds "
+            f"in {out_of(found, channels)}.",
+            "The data suit the other channels, so look for what changed here alone: a filter that was edited, pruned or "
+            "loaded into another channel, or running statistics that were overwritten. If the weights are as intended, "
+            f"compare the accuracy before and after re-estimating the running statistics: {recalibrate(row, 'batches')}.",
+            indices(found),
+            row["call"],
+        )
+
+
+def _away(channels: pd.DataFrame, limits: Limits) -> pd.Series:
+    """How far each channel is beyond its limit, 1 at it: by its mean or by its scale, whichever is farther and significant.
+
+    The q-values are adjusted for the number of channels, so that the largest of many is not taken for an exception.
+    """
+    with np.errstate(all="ignore"):
+        shift = channels["shift"].abs() / limits.channel_shift
+        scale = np.log(channels["scale_ratio"]).abs() / np.log(limits.channel_scale)
+    shift = shift.where(channels["shift_q"] < SIGNIFICANT, 0.0)
+    scale = scale.where((channels["scale_q"] < SIGNIFICANT) & np.isfinite(scale), 0.0)
+    farther: pd.Series = pd.concat([shift, scale], axis=1).max(axis=1).fillna(0.0)
+    return farther
+
+
+def _others_match(others: pd.DataFrame, limits: Limits) -> bool:
+    """Whether the rest is so near that the few are exceptions, not the tail of a shift of all."""
+    with np.errstate(all="ignore"):
+        shift = float(others["shift"].abs().median())
+        scale = float(np.exp(np.log(others["scale_ratio"]).abs().median()))
+    return shift < limits.shift / 2 and scale < np.sqrt(limits.variance_ratio)
+
+
+def _numbers(worst: pd.Series, limits: Limits) -> str:
+    """The statistic that is farther off, with its threshold."""
+    if abs(worst["shift"]) / limits.channel_shift >= abs(np.log(worst["scale_ratio"])) / np.log(
+        limits.channel_scale
+    ):
+        return (
+            f"mean {worst['shift']:+.2f} running σ from the running mean (threshold {limits.channel_shift:g})"
+        )
+    low, top = 1 / limits.channel_scale, limits.channel_scale
+    return f"std {worst['scale_ratio']:.3g} times the running one (thresholds {low:.3g} and {top:g})"
+
+
+RULES = (
+    Rule(
+        "channels-shifted",
+        "Does every single channel match its running statistics?",
+        "https://github.com/slothkong/DNN-Pruning/issues/8, https://github.com/violet17/yolov3-channel-pruning/issues/9",
+        f"at most {DEFAULT.channel_shift:g} running σ, and a std between 1/{DEFAULT.channel_scale:g} and "
+        f"{DEFAULT.channel_scale:g} times the running one, in every channel; or more than a few channels beyond, which "
+        "other rules judge",
+        ruined,
+    ),
+)

@@ -1,0 +1,80 @@
+"""Single channels whose running statistics are off while the rest of their norm matches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from measures.sites import site, some_rows
+
+from bnprobe.rules.thresholds import DEFAULT
+from rules.firing import fired
+
+ROWS = some_rows(64, n_channels=40)
+"""Images (64, 40, P) of channels that differ in mean and scale."""
+
+
+def stored(**changes: dict[int, float]) -> dict[str, Any]:
+    """Running statistics that match but in some channels: a mean moved by so many σ, a std so many times as large."""
+    mean, std = ROWS.mean((0, 2)), ROWS.std((0, 2))
+    for channel, sigmas in changes.get("moved", {}).items():
+        mean[channel] -= sigmas * std[channel]
+    for channel, factor in changes.get("scaled", {}).items():
+        std[channel] /= factor
+    return {"running_mean": mean, "running_var": std**2}
+
+
+def found(**changes: dict[int, float]) -> pd.DataFrame:
+    return fired("channels-shifted", site(ROWS, "bn", gamma=1.5, beta=0.1, **stored(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "channels"),
+    [
+        ({}, []),
+        ({"moved": {17: 6}}, [17]),
+        ({"moved": {17: -6, 3: 4}}, [3, 17]),
+        ({"moved": {17: 2.5}}, []),
+        ({"scaled": {5: 6.0}}, [5]),
+        ({"scaled": {5: 1 / 6}}, [5]),
+        ({"scaled": {5: 3.0}}, []),
+        ({"moved": {2: 5}, "scaled": {9: 8.0}}, [2, 9]),
+        ({"moved": dict.fromkeys(range(3), 6.0)}, []),
+        ({"moved": {**dict.fromkeys(range(40), 0.3), 17: 6}}, []),
+    ],
+    ids=["none", "one", "two", "near", "wider", "narrower", "less wide", "either", "too many", "all moved"],
+)
+def test_channels_that_stand_alone(changes, channels):
+    """Fails if a ruined channel hides behind the median of its norm, or the tail of a shift of all is taken for one."""
+    findings = found(**changes)
+    assert [list(row) for row in findings["channels"]] == ([channels] if channels else [])
+
+
+def test_what_is_said_of_one_channel():
+    """Fails if the number is not the channel's distance in running σ, or the others are miscounted."""
+    findings = found(moved={17: 6})
+    assert (
+        "1 channel of this norm does not match its running statistics, while the other 39 do"
+        in findings["says"][0]
+    )
+    assert (
+        f"mean +6.00 running σ from the running mean (threshold {DEFAULT.channel_shift:g}) in channel 17;"
+        in (findings["because"][0])
+    )
+
+
+def test_norms_of_few_channels_and_batches_of_their_own_are_not_judged():
+    """Fails if two channels of four, or statistics that are on their way, are called exceptions."""
+    few = {name: value[:4] for name, value in stored(moved={1: 6}).items()}
+    assert fired("channels-shifted", site(ROWS[:, :4], "bn", gamma=1.5, beta=0.1, **few)).empty
+    by_batch = stored(moved={17: 6}) | {"n_calls_running": 0, "n_calls_training": 1}
+    assert fired("channels-shifted", site(ROWS, "bn", gamma=1.5, beta=0.1, **by_batch)).empty
+
+
+def test_chance_is_no_exception():
+    """Fails if the farthest of many channels of a handful of images counts although chance explains it."""
+    rows = np.random.default_rng(1).standard_normal((3, 400, 1))
+    statistics = {"running_mean": np.zeros(400), "running_var": np.full(400, 0.05)}
+    assert fired("channels-shifted", site(rows, "bn", gamma=1.5, beta=0.1, **statistics)).empty
