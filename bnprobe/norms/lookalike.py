@@ -28,6 +28,8 @@ def look_alike(module: nn.Module) -> Iterator[NormLayer]:
     if "norm" not in name or weight is None or children_of(module):
         return
     eps = eps_of(module)
+    if eps is None and "rms" not in name:
+        return  # one that calls torch's function is recorded there, with the eps that it is called with
     assumed, eps = eps is None, USUAL_EPS if eps is None else eps
     bias = tensor_of(module, "bias", "beta")
     n_groups = getattr(module, "num_groups", None)
@@ -40,7 +42,6 @@ def look_alike(module: nn.Module) -> Iterator[NormLayer]:
             n_groups=n_groups,
             weight=weight,
             bias=bias,
-            eps_assumed=assumed,
         )
     elif "rms" in name or "layer" in name:
         rms = NormLayer(

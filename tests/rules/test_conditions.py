@@ -27,7 +27,7 @@ FIRING: dict[str, tuple[str, Cells, list[Cells]]] = {
         {"normalized_by": "batch", "mode": "train", "n_calls_learning": 0},
         [
             {"normalized_by": "running"},
-            {"mode": "eval"},
+            {"mode": "eval", "affine_by": "batch"},
             {"n_calls_learning": 1},
             {"kind": "layer_norm"},
             {"n_calls": 0},

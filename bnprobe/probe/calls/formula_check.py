@@ -109,7 +109,8 @@ def _moved(before: InputReading) -> float:
     largest = float(np.nanmax(np.abs(gamma), initial=0.0))
     if before.own is not None:
         reading, (_, log_var) = before.reading.moments, before.own
-        bound = max(np.abs(reading.low).max(), np.abs(reading.high).max()) / np.exp(log_var.low.min() / 2)
+        with np.errstate(all="ignore"):  # not finite: then it is measured below
+            bound = max(np.abs(reading.low).max(), np.abs(reading.high).max()) / np.exp(log_var.low.min() / 2)
         if bound * largest < FAR:
             return float(bound) * largest
     exact = x.to(torch.float64)
