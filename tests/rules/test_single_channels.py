@@ -75,7 +75,7 @@ def test_norms_of_few_channels_and_batches_of_their_own_are_not_judged():
 
 def test_chance_is_no_exception():
     """Fails if the farthest of many channels of a handful of images counts although chance explains it."""
-    rows = np.random.default_rng(0).standard_normal((8, 4000, 1))
+    rows = 0.5 + np.random.default_rng(0).standard_normal((8, 4000, 1))
     assert rows.std((0, 2)).min() < 1 / DEFAULT.channel_scale
-    statistics = {"running_mean": np.zeros(4000), "running_var": np.ones(4000)}
+    statistics = {"running_mean": np.full(4000, 0.5), "running_var": np.ones(4000)}
     assert fired("channels-shifted", site(rows, "bn", gamma=1.5, beta=0.1, **statistics)).empty
