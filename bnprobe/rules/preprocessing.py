@@ -71,7 +71,9 @@ def _without_cause(severity: str, row: pd.Series) -> Finding:
         either = " or that ".join([str(row["mistake"]), *str(row["also"]).split("; ")])
         says = f"The inputs are not preprocessed as in training: it may be that {either}."
         do += (
-            f" {GIVE_CONSTANTS}" if row["constants"] == "guessed" else " Undo each in turn and record again."
+            f" {GIVE_CONSTANTS}"
+            if row["constants"] == "guessed"
+            else f" Try the first: undo it and record again, `{row['undo']}`. Where this stays, it is another of these."
         )
     return Finding(
         severity,

@@ -401,14 +401,6 @@ FAULTS = (
         held_out=True,
     ),
     Fault(
-        "convolutions with a bias",
-        "plain",
-        "bias-redundant",
-        "torch.manual_seed(0)\nfor i in (0, 4, 8, 12):\n    conv = model.features[i]\n"
-        "    conv.bias = nn.Parameter(0.1 * torch.randn(conv.out_channels)); "
-        "model.features[i + 1].running_mean += conv.bias.data",
-    ),
-    Fault(
         "the first norms fused for speed",
         "plain",
         "norm-folded",
@@ -491,7 +483,7 @@ FAULTS = (
     Fault(
         "a block under torch.no_grad()",
         "residual",
-        "gradient-no-signal",
+        "moving-without-gradient",
         "inner = model.blocks[0].forward\nmodel.blocks[0].forward = torch.no_grad()(inner)",
         TRAIN,
         held_out=True,
