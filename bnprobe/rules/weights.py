@@ -40,6 +40,10 @@ RELUS = ("relu", "relu6")
 """Activations whose output is 0 for everything negative."""
 
 
+FIRST_STEPS = 0.02
+"""Distance from their initial values that γ and β cover in the first steps of training."""
+
+
 def dead(evidence: Evidence) -> Iterator[Finding]:
     """Batch norm channels whose output cannot become positive, before a ReLU or what may be one."""
     limits = evidence.limits
@@ -234,6 +238,13 @@ def _more_than_eps(row: pd.Series, channels: pd.DataFrame) -> str:
     )
 
 
+def _just_begun(channels: pd.DataFrame) -> bool:
+    """Whether all γ and β of the network are still so near their initial values that a few small steps got them there."""
+    gamma, beta = channels["gamma"].dropna(), channels["beta"].dropna()
+    from_start = np.minimum(gamma.abs(), (gamma - 1).abs())
+    return bool((from_start < FIRST_STEPS).all() and (beta.abs() < FIRST_STEPS).all())
+
+
 def untrained(evidence: Evidence) -> Iterator[Finding]:
     """γ and β at their initial values in a layer that has seen training, or in a network that has."""
     trained = {layer for layer, group in evidence.channels.groupby("layer") if not _initial(group)}
@@ -249,7 +260,7 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
         updated = not (
             (channels["running_mean"].fillna(0) == 0) & (channels["running_var"].fillna(1) == 1)
         ).all()
-        others = bool(trained - {row["layer"]})
+        others = bool(trained - {row["layer"]}) and not _just_begun(evidence.channels)
         if both and updated and not others and row["initial_weight"] >= evidence.limits.initial_weight:
             yield Finding(
                 "info",

@@ -411,3 +411,14 @@ def test_thresholds_reach_the_rules():
     assert "channels-dead" not in set(judge(measured)["rule"])
     assert "channels-dead" in set(judge(measured, Limits(dead_sigmas=3))["rule"])
     assert "channels-constant" in set(judge(measured, Limits(constant_gamma=0.1))["rule"])
+
+
+@pytest.mark.parametrize(
+    ("learned", "severity"), [(1e-3, "info"), (0.3, "warning")], ids=["just begun", "trained"]
+)
+def test_a_norm_that_lags_in_the_first_steps_is_no_warning(learned, severity):
+    """Fails if a norm whose γ has not moved yet is blamed while those of the others moved by a thousandth."""
+    rows = some_rows()
+    other = site(rows, "a", "layer_norm", gamma=1 + learned, beta=learned)
+    found = fired("affine-untrained", other, site(rows, "b", "layer_norm", gamma=1, beta=0))
+    assert found["severity"].tolist() == [severity]
