@@ -28,18 +28,20 @@ def ruined(evidence: Evidence) -> Iterator[Finding]:
         if n < FEWEST_CHANNELS or row["normalized_by"] != "running" or fresh(row, channels):
             continue
         away = _away(channels, limits)
-        found = channels[away > 1]
-        if not 0 < len(found) <= max(1, MOST_APART * n) or not _others_match(channels[~(away > 1)], limits):
+        beyond = away.max(axis=1) > 1
+        found = channels[beyond]
+        if not 0 < len(found) <= max(1, MOST_APART * n) or not _others_match(channels[~beyond], limits):
             continue
-        worst = channels.iloc[int(away.to_numpy().argmax())]
+        farthest = int(away.max(axis=1).to_numpy().argmax())
+        worst = channels.iloc[farthest]
         one = len(found) == 1
         yield Finding(
             "warning",
             row["layer"],
             f"{count(len(found), 'channel')} of this norm {'does' if one else 'do'} not match {'its' if one else 'their'} "
             f"running statistics, while the other {n - len(found)} do.",
-            f"{_numbers(worst, limits)} in channel {int(worst['channel'])}{'' if one else ', the farthest'}; out of bounds "
-            f"in {out_of(found, channels)}.",
+            f"{_number(worst, away.iloc[farthest], limits)} in channel {int(worst['channel'])}"
+            f"{'' if one else ', the farthest'}; out of bounds in {out_of(found, channels)}.",
             "The data suit the other channels, so look for what changed here alone: a filter that was edited, pruned or "
             "loaded into another channel, or running statistics that were overwritten. If the weights are as intended, "
             f"compare the accuracy before and after re-estimating the running statistics: {recalibrate(row, 'batches')}.",
@@ -48,8 +50,8 @@ def ruined(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _away(channels: pd.DataFrame, limits: Limits) -> pd.Series:
-    """How far each channel is beyond its limit, 1 at it: by its mean or by its scale, whichever is farther and significant.
+def _away(channels: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+    """How far the mean and the scale of each channel are, 1 at the limit; 0 where that is not significant.
 
     The q-values are adjusted for the number of channels, so that the largest of many is not taken for an exception.
     """
@@ -58,8 +60,7 @@ def _away(channels: pd.DataFrame, limits: Limits) -> pd.Series:
         scale = np.log(channels["scale_ratio"]).abs() / np.log(limits.channel_scale)
     shift = shift.where(channels["shift_q"] < SIGNIFICANT, 0.0)
     scale = scale.where((channels["scale_q"] < SIGNIFICANT) & np.isfinite(scale), 0.0)
-    farther: pd.Series = pd.concat([shift, scale], axis=1).max(axis=1).fillna(0.0)
-    return farther
+    return pd.DataFrame({"shift": shift, "scale": scale}).fillna(0.0)
 
 
 def _others_match(others: pd.DataFrame, limits: Limits) -> bool:
@@ -70,11 +71,9 @@ def _others_match(others: pd.DataFrame, limits: Limits) -> bool:
     return shift < limits.shift / 2 and scale < np.sqrt(limits.variance_ratio)
 
 
-def _numbers(worst: pd.Series, limits: Limits) -> str:
+def _number(worst: pd.Series, away: pd.Series, limits: Limits) -> str:
     """The statistic that is farther off, with its threshold."""
-    if abs(worst["shift"]) / limits.channel_shift >= abs(np.log(worst["scale_ratio"])) / np.log(
-        limits.channel_scale
-    ):
+    if away["shift"] >= away["scale"]:
         return (
             f"mean {worst['shift']:+.2f} running σ from the running mean (threshold {limits.channel_shift:g})"
         )

@@ -233,9 +233,8 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
                 f"To update them: {set_it}. To freeze the norm instead: {module(row['layer'])}.eval().",
             )
         elif m >= evidence.limits.high_momentum:
-            other = (
-                round(1 - m, 6) if m >= 0.8 else 0.0
-            )  # what is meant where the other convention was followed
+            # what is meant where the other convention was followed
+            other = round(1 - m, 6) if m >= 0.8 else 0.0
             yield Finding(
                 "warning",
                 row["layer"],

@@ -20,7 +20,7 @@ import bnprobe
 from bnprobe import models
 from bnprobe.models.image_folder import find_images
 from scripts.rule_benchmark.cases.case import SEVERE
-from scripts.rule_benchmark.planted import MODELS, Bench
+from scripts.rule_benchmark.planted import MODELS, healthy
 from scripts.rule_benchmark.subjects import subjects
 from scripts.zoo.entries import Call, Entry, torchvision_entries
 from scripts.zoo.trial import loss_of
@@ -96,7 +96,7 @@ def _shaken(call: Call, generator: torch.Generator) -> Call:
 def networks(kept: Path, data: Path, new: bool = True) -> pd.DataFrame:
     """A row per network: its group, its name, and the rules that speak at warning or above ("" where none does)."""
     rows = [
-        {"group": "trained", "network": name, "rules": severe(Bench(subject, None).findings())}
+        {"group": "trained", "network": name, "rules": severe(healthy(subject)[0])}
         for name, subject in subjects(kept, data, set(MODELS)).items()
     ]
     rows += _photographs(data)

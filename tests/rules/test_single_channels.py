@@ -65,6 +65,12 @@ def test_what_is_said_of_one_channel():
     )
 
 
+def test_the_statistic_that_is_off_is_the_one_that_is_printed():
+    """Fails if a channel that was found by its scale is reported with its mean."""
+    because = found(scaled={5: 6.0})["because"][0]
+    assert because.startswith("std 6 times the running one (thresholds 0.25 and 4) in channel 5;")
+
+
 def test_norms_of_few_channels_and_batches_of_their_own_are_not_judged():
     """Fails if two channels of four, or statistics that are on their way, are called exceptions."""
     few = {name: value[:4] for name, value in stored(moved={1: 6}).items()}

@@ -10,6 +10,10 @@ from typing import Any
 import pandas as pd
 
 SEVERE = ("critical", "warning")
+ANY = (*SEVERE, "info")
+
+SHIFTED = "data-shifted|input-not-as-trained"
+"""Rules that find that inputs do not match the running statistics."""
 
 
 @dataclass(frozen=True)

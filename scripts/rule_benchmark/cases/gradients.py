@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scripts.rule_benchmark.cases.case import Cases, Look, Must, fault, right
+from scripts.rule_benchmark.cases.case import ANY, Cases, Look, Must, fault, right
 from scripts.rule_benchmark.cases.nets import checked, convnet, fit, images, several, told
 
 CASES = Cases("gradients")
-ANY = ("critical", "warning", "info")
 
 
 class DistanceToFirst(nn.Module):

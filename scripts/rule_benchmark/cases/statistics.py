@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import bnprobe
-from scripts.rule_benchmark.cases.case import Cases, Look, Must, fault, right
+from scripts.rule_benchmark.cases.case import SHIFTED, Cases, Look, Must, fault, right
 from scripts.rule_benchmark.cases.nets import Batch, checked, classes, convnet, fit, images, several, told
 
 CASES = Cases("running statistics")
-SHIFTED = "data-shifted|input-not-as-trained"
 
 
 def recalibrated(model: nn.Module, batch: object, steps: int = 30) -> nn.Module:

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import bnprobe
-from scripts.rule_benchmark.cases.case import Cases, Look, Must, fault, right
+from scripts.rule_benchmark.cases.case import ANY, Cases, Look, Must, fault, right
 from scripts.rule_benchmark.cases.nets import Batch, checked, compared, convnet, fit, images, several, told
 
 CASES = Cases("variants of these kinds")
-ANY = ("critical", "warning", "info")
 
 
 class ZeroRows(nn.Module):
