@@ -49,7 +49,7 @@ COLUMNS = (
     Column(
         "shift_se",
         "Standard error of the shift, counting samples, not positions or rows.",
-        "√(V/n_images + V/n_running) / √(running_var + eps), V = variance of a sample's mean",
+        "√(V/n_images + V·max(1, running_var / pre_var)/n_running) / √(running_var + eps), V = variance of a sample's mean",
         "running σ",
         "clustered by sample, all rows of a sample as one; n_running = (2 − m)/m · 32 for momentum m",
     ),
@@ -109,12 +109,25 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         sigma = np.sqrt(record.running_var + record.eps)
         shift = (record.pre.mean_seen - record.running_mean) / sigma
         ratio = np.sqrt(var_as_stored(record)) / sigma
-        se = error_of(record.pre_images.var_between, record) / sigma
+        se = error_of(record.pre_images.var_between, record, times_in_training(record)) / sigma
         z = np.where(se > 0, shift / se, np.nan)
         kl = (ratio**2 + shift**2 - 1) / 2 - np.log(ratio)
         w2 = np.hypot(shift, ratio - 1)
     q = q_values(z, record.pre_images.n)
     return dict(zip(_NAMES, (shift, ratio, kl, w2, se, z, q), strict=True))
+
+
+def times_in_training(record: LayerRecord) -> Array:
+    """Factor by which a sample's mean varied more in training than in this run, 1 at least; shape (C,).
+
+    The running mean has the noise of the data it was made of. Nothing stored says how far the means of those samples lay
+    apart, so it is taken that they varied as much more as all values did.
+    """
+    if record.running_var is None:
+        return np.ones(record.n_channels)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = record.running_var / var_as_stored(record)
+    return np.where(np.isfinite(ratio), np.maximum(ratio, 1.0), 1.0)
 
 
 def variance_ratio(record: LayerRecord) -> Array:

@@ -51,18 +51,18 @@ def n_running(record: LayerRecord) -> float:
     return (2 - m) / m * TRAINING_BATCH
 
 
-def error_of(variance: Array, record: LayerRecord) -> Array:
+def error_of(variance: Array, record: LayerRecord, in_training: Array | float = 1.0) -> Array:
     """Standard error of the difference between a mean over the samples seen and its running value; shape (C,).
 
-    `variance` is that of one sample's value, over samples. The running one comes from samples of the same kind.
+    `variance` is that of one sample's value, over the samples seen; in training it was `in_training` times that.
     """
-    return np.sqrt(variance * (1 / record.pre_images.n + 1 / n_running(record)))
+    return np.sqrt(variance * (1 / record.pre_images.n + in_training / n_running(record)))
 
 
-def sampling_part(record: LayerRecord) -> Array:
+def sampling_part(record: LayerRecord, in_training: Array | float = 1.0) -> Array:
     """Share of `error_of` that more samples would remove; shape (C,)."""
     running: float = n_running(record)
-    return np.sqrt(running / (running + record.pre_images.n))
+    return np.sqrt(running / (running + record.pre_images.n * in_training))
 
 
 def q_values(z: Array, n_images: Array) -> Array:

@@ -134,9 +134,8 @@ def _could_tell(record: LayerRecord, shift_se: Array) -> bool:
 
     The noise of the running statistics is left out: more samples would not make it smaller.
     """
-    sampling = sampling_part(record)
-    of_mean = median(sampling * shift_se)
-    of_scale = median(sampling * scale.relative_error(record))
+    of_mean = median(sampling_part(record, shift.times_in_training(record)) * shift_se)
+    of_scale = median(sampling_part(record) * scale.relative_error(record))
     return _n_images(record) >= FEWEST and of_mean <= VISIBLE_SHIFT / 2 and of_scale <= VISIBLE_SCALE / 2
 
 

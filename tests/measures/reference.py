@@ -79,7 +79,10 @@ def shift_of(values: np.ndarray, one: dict[str, float], facts: dict[str, Any]) -
         se = NAN
     else:
         between = float(np.var(means, ddof=1))
-        se = math.sqrt(between / len(means) + between / running_images(facts)) / sigma
+        in_training = between
+        if 0 < (r * sigma) ** 2 < one["running_var"]:
+            in_training *= one["running_var"] / (r * sigma) ** 2
+        se = math.sqrt(between / len(means) + in_training / running_images(facts)) / sigma
     w2 = math.sqrt(d * d + (r - 1) ** 2)
     z = d / se if se > 0 else NAN
     return {"shift": d, "scale_ratio": r, "kl": kl, "w2": w2, "shift_se": se, "shift_z": z}

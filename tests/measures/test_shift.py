@@ -166,11 +166,11 @@ def test_poisoned_channels_are_nan_and_leave_the_others_alone():
 def test_what_the_running_mean_is_worth(momentum, tracked, images):
     """Fails if (2 - m)/m is inverted, momentum None is taken for 0.1 of a batch, or a frozen norm (none) raises."""
     rows = some_rows()
-    found = columns(
-        rows, running_mean=0, running_var=1, eps=0.0, momentum=momentum, n_batches_tracked=tracked
-    )
-    between = rows.mean(2).var(0, ddof=1)
-    np.testing.assert_allclose(found["shift_se"], np.sqrt(between / len(rows) + between / images), rtol=1e-9)
+    kind = {"momentum": momentum, "n_batches_tracked": tracked}
+    found = columns(rows, eps=0.0, **kind, **running_stats_of(rows))
+    between, var = rows.mean(2).var(0, ddof=1), rows.var((0, 2))
+    expected = np.sqrt((between / len(rows) + between / images) / var)
+    np.testing.assert_allclose(found["shift_se"], expected, rtol=1e-9)
 
 
 def test_momentum_zero_never_moves():
@@ -266,6 +266,29 @@ def test_z_of_data_that_did_not_move_has_variance_one(n_images):
     assert 0.85 < z.std() < 1.15
     assert abs(z.mean()) < 0.15
     assert shift.layer_columns(record)["shifted_share"] < 0.01
+
+
+@pytest.mark.parametrize("contrast", [0.7, 0.5, 1.4])
+def test_z_of_data_that_vary_less_has_variance_one(contrast):
+    """Fails if the running mean is given the noise of the data seen, which vary less: z would spread by 1.7 at half.
+
+    The true mean did not move. Data that vary more say nothing of those of training: their own noise is the smaller part.
+    """
+    rows = simulated(700, 2000, 4, seed=5) * contrast
+    z = shift.channel_columns(site_of(rows, running_mean_of(700, seed=1)))["shift_z"]
+    assert (0.85 if contrast < 1 else 0.6) < z.std() < 1.15
+
+
+def test_the_running_mean_has_the_noise_of_training():
+    """Fails if V is not as much larger in training as the variance was, or shrinks where the data vary more."""
+    rows = some_rows()
+    between, var = rows.mean(2).var(0, ddof=1), rows.var((0, 2))
+    found = columns(rows, running_mean=0, running_var=var * [4, 1, 0.25], eps=0.0)
+    expected = [
+        np.sqrt(between[c] * (1 / 5 + times / 608) / (var[c] * ratio))
+        for c, (times, ratio) in enumerate([(4, 4), (1, 1), (1, 0.25)])
+    ]
+    np.testing.assert_allclose(found["shift_se"], expected, rtol=1e-9)
 
 
 def test_an_error_that_counts_pixels_would_cry_wolf():

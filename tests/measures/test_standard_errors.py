@@ -53,7 +53,8 @@ def test_errors_are_those_of_samples():
     x = sequences(np.random.default_rng(3))
     found = tables(recorded(x))
     spread = x.reshape(-1, N_CHANNELS).var(axis=0, ddof=1)
-    expected = np.sqrt((spread / N_SAMPLES + spread / (19 * 32)) / (1 + 1e-5))
+    in_training = spread * np.maximum(1, 1 / x.reshape(-1, N_CHANNELS).var(axis=0))
+    expected = np.sqrt((spread / N_SAMPLES + in_training / (19 * 32)) / (1 + 1e-5))
     np.testing.assert_allclose(found.channels["shift_se"], expected, rtol=1e-9)
     assert (found.layers["n_images"] == N_SAMPLES).all()
     assert found.layers["n_values"][0] == x.size
