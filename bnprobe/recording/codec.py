@@ -23,7 +23,7 @@ from bnprobe.errors import BadRecordingFile, BnprobeError
 
 _Data = TypeVar("_Data")
 
-SCHEMA = 3
+SCHEMA = 4
 """Raised when a file written by this version could not be read by the last one."""
 
 RENAMED_SINCE_1 = {

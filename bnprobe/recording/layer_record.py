@@ -14,7 +14,7 @@ from bnprobe.recording.merge import merge_optional
 from bnprobe.recording.names import BATCH, POOLS, UNKNOWN, WEIGHTS_ONLY, site_name
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.output_check import OutputCheck
-from bnprobe.stats import ClassMoments, Histogram, ImageMoments, Moments
+from bnprobe.stats import ClassMoments, Folds, Histogram, ImageMoments, Moments
 from bnprobe.stats.fields import RECORDED
 from bnprobe.stats.moments import Array
 
@@ -32,7 +32,8 @@ class LayerRecord:
     around the layer when it was first called, or None. `classes` are the images by class, as far as labels
     were given, or None. `call_log` holds the circumstances of the calls, or None where nobody kept it. `output_check`
     is what the first call showed of the formula, None where it was not checked; `parameter_dtype` is that of
-    gamma, or of beta without one, empty where it is not known. Without a
+    gamma, or of beta without one, empty where it is not known. `pre_folds` are the batches of the input, dealt to folds,
+    None in files that did not keep them. Without a
     single call every statistic is empty: such a record holds the vectors of a checkpoint, where an unknown
     `momentum` is NaN, and `eps_assumed` says that eps, which a file of weights does not hold, is only the usual one.
     """
@@ -74,6 +75,7 @@ class LayerRecord:
     eps_assumed: bool = False
     output_check: OutputCheck | None = None
     parameter_dtype: str = ""
+    pre_folds: Folds | None = None
 
     def __repr__(self) -> str:
         calls = f"{self.n_calls:,} call{'s' * (self.n_calls != 1)}"
@@ -90,6 +92,9 @@ class LayerRecord:
         for name, shape in (("post", self.post.shape), ("pre_images", self.pre_images.n.shape)):
             if shape != c:
                 raise BnprobeError(f"{self.site} / {name}: expected shape {c}, found {shape}.")
+        if self.pre_folds is not None and self.pre_folds.origin.shape != c:
+            found = self.pre_folds.origin.shape
+            raise BnprobeError(f"{self.site} / pre_folds: expected shape {c}, found {found}.")
         for name, part in parts_of(self.gradient, f"{self.site} / gradient") if self.gradient else ():
             if part.shape != c:
                 raise BnprobeError(f"{name}: expected shape {c}, found {part.shape}.")
@@ -171,6 +176,10 @@ class LayerRecord:
                 part.check_sane(name)
         if self.classes is not None:
             self.classes.check_sane(f"{self.site} / classes")
+        if self.pre_folds is not None:
+            self.pre_folds.check_sane(f"{self.site} / pre_folds")
+            if self.pre_folds.n_batches > self.n_calls:
+                raise BnprobeError(f"{self.site} / pre_folds: more batches than calls.")
         if self.call_log is not None:
             for name in ("n_calls_learning", "n_calls_model_training"):
                 if not 0 <= getattr(self.call_log, name) <= self.n_calls:
@@ -210,7 +219,7 @@ _COUNTS = ("n_calls", "n_calls_training", "n_calls_running", "n_images")
 _OWN = ("own_mean", "own_log_var", "gradient", "classes", "call_log", "output_check")
 
 
-_MERGED = ("pre", "pre_images", "pre_histogram", "post", "post_histogram", *_OWN)
+_MERGED = ("pre", "pre_images", "pre_folds", "pre_histogram", "post", "post_histogram", *_OWN)
 
 
 HISTOGRAMS_LOST = (

@@ -8,7 +8,7 @@ What is asked of a read is a `ReadRequest`, what comes back a `Reading`; `dispat
 a statistic see `bnprobe.stats.fields`, which declares all of them.
 """
 
-from bnprobe.reductions.device_reading import DeviceReading
+from bnprobe.reductions.device_reading import FOLD_ROWS, DeviceReading, FoldRows, new_folds
 from bnprobe.reductions.dispatch import ENGINES, add, add_mapped, compiled, count, fused, join, products, read
 from bnprobe.reductions.packing import images_of, moments_of, packed
 from bnprobe.reductions.reading import Counts, Reading, float64_copy
@@ -17,10 +17,12 @@ from bnprobe.reductions.request import BASIC, WHOLE, Affine, PerSample, ReadRequ
 __all__ = [
     "BASIC",
     "ENGINES",
+    "FOLD_ROWS",
     "WHOLE",
     "Affine",
     "Counts",
     "DeviceReading",
+    "FoldRows",
     "PerSample",
     "ReadRequest",
     "Reading",
@@ -34,6 +36,7 @@ __all__ = [
     "images_of",
     "join",
     "moments_of",
+    "new_folds",
     "packed",
     "products",
     "read",

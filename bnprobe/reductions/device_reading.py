@@ -7,13 +7,13 @@ transfer that waits until the tensor has been read. Whoever does not look does n
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from bnprobe.reductions.reading import Counts, Reading
-from bnprobe.stats import Moments
+from bnprobe.stats import N_FOLDS, Moments
 from bnprobe.stats.fields import POSITIVE
 from bnprobe.stats.moments import Array
 
@@ -94,6 +94,25 @@ class DeviceReading(Reading):
             and (a is None or b is None or (a.shape, a.device) == (b.shape, b.device))
             for a, b in zip(self.there, other.there, strict=True)
         )
+
+
+FOLD_ROWS = 2 + 3 * N_FOLDS
+"""Rows of the sums of a site: its origin, what is within batches, then three for each fold."""
+
+
+class FoldRows(NamedTuple):
+    """Where a fold of a site is: its three rows, from number `row`, of the sums that `new_folds` made."""
+
+    sums: Tensor
+    row: int
+
+
+def new_folds(origin: Array, like: DeviceReading) -> Tensor:
+    """FOLD_ROWS of zeros, about `origin` (C,), where a reading is."""
+    sums = like.there[0].new_zeros((FOLD_ROWS, len(origin)))
+    # not waiting is safe: memory that is not pinned has been read when the call returns
+    sums[0].copy_(torch.from_numpy(origin), non_blocking=True)
+    return sums
 
 
 def fetched(*parts: Tensor | None) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from bnprobe.reductions import packing, reference
-from bnprobe.reductions.device_reading import DeviceReading
+from bnprobe.reductions.device_reading import DeviceReading, FoldRows
 from bnprobe.reductions.reading import Counts, Reading
 from bnprobe.reductions.request import BASIC, WHOLE, Affine, ReadRequest, Share
 from bnprobe.stats.moments import Array
@@ -62,11 +62,11 @@ def add_mapped(total: Array, new: Array, map_: Affine) -> None:
     (compiled() or packing).add_mapped(total, new, map_)
 
 
-def join(total: DeviceReading, new: DeviceReading) -> None:
-    """Add a reading to another one like it, in place, on the device where they are."""
+def join(total: DeviceReading | None, new: DeviceReading, fold: FoldRows | None = None) -> None:
+    """Add a reading to another one like it, and its images to a fold, in place, on the device where they are."""
     engine = fused()
     assert engine is not None, "only kernels leave a reading where it is"
-    engine.join(total, new)
+    engine.join(total, new, fold)
 
 
 def _engine(x: Tensor) -> Engine:

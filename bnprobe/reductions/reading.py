@@ -73,7 +73,7 @@ class Reading:
         """Finite values of the channel that has most of them."""
         return float(self.packed[N].max(initial=0))
 
-    @property
+    @cached_property
     def n_images(self) -> int:
         """Images that had a finite value in some channel."""
         return int(self.packed[IMAGES].max(initial=0))

@@ -150,6 +150,11 @@ RECORDINGS: dict[str, Callable[[Path], Path]] = {
     "fewer than no bad values": fill(f"{FIRST}/pre_nonfinite", -1.0),
     "negative squares": fill(f"{FIRST}/pre_images/aa", -1.0),
     "images that are no numbers": fill(f"{FIRST}/pre_images/n", float("nan")),
+    "fewer than no images in a fold": fill(f"{FIRST}/pre_folds/n", -1.0),
+    "a fold's mean without its square": fill(f"{FIRST}/pre_folds/b", 0.0),
+    "negative squares within batches": fill(f"{FIRST}/pre_folds/within", -1.0),
+    "more batches than calls": put("layers", 0, "pre_folds", "n_batches", value=10**15),
+    "fewer than no batches": put("layers", 0, "pre_folds", "n_batches", value=-1),
     "negative energy": fill(f"{FIRST}/gradient/energy", -1.0),
 }
 """Each is refused."""

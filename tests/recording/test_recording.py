@@ -18,7 +18,7 @@ import bnprobe
 from bnprobe.errors import BnprobeError, CannotMerge
 from bnprobe.recording import About, CallLog, GradientRecord, LayerRecord, OutputCheck, Recording
 from bnprobe.recording.neighbours import Neighbours
-from bnprobe.stats import Histogram, ImageMoments
+from bnprobe.stats import Folds, Histogram, ImageMoments
 from bnprobe.stats.fields import RECORDED
 
 MERGED_CASES = [
@@ -52,18 +52,21 @@ def mixed() -> Recording:
     return recorded(BY_NAME["mixed"], BY_NAME["mixed"].batches())
 
 
-def assert_same_recordings(found: Recording, expected: Recording, rtol: float) -> None:
-    """The same sites in any order; every statistic to `rtol`, every other field exactly."""
+def assert_same_recordings(found: Recording, expected: Recording, rtol: float, in_order: bool = True) -> None:
+    """The same sites in any order; every statistic to `rtol`, every other field exactly. `in_order` says whether the
+    batches were merged in the order in which the whole saw them, which decides on the fold of each."""
     one = {record.site: record for record in found.layers}
     other = {record.site: record for record in expected.layers}
     assert one.keys() == other.keys()
     for site, record in one.items():
-        assert_same_records(record, other[site], rtol)
+        assert_same_records(record, other[site], rtol, in_order)
     assert found.never_called == expected.never_called
     assert found.not_understood == expected.not_understood
 
 
-def assert_same_records(found: LayerRecord, expected: LayerRecord, rtol: float) -> None:
+def assert_same_records(
+    found: LayerRecord, expected: LayerRecord, rtol: float, in_order: bool = True
+) -> None:
     for name, value in vars(found).items():
         other = getattr(expected, name)
         if name in ("mismatch", "n_batches_tracked"):
@@ -74,6 +77,8 @@ def assert_same_records(found: LayerRecord, expected: LayerRecord, rtol: float) 
             assert_same_shape_of_histograms(value, other)
         elif isinstance(value, ImageMoments):
             oracles.assert_same_images(value.about(other.origin), dict(vars(other)), rtol)
+        elif isinstance(value, Folds):
+            oracles.assert_same_folds(value.about(other.origin), vars(other), rtol, in_order)
         elif hasattr(value, "pool"):
             oracles.assert_same_moments(value, dict(vars(other)), rtol)
         elif isinstance(value, GradientRecord):
@@ -113,7 +118,7 @@ def test_parts_saved_loaded_and_merged_in_any_order_are_the_whole(case, training
     rtol = 1e-9 if all(record.has_running for record in whole.layers) else 1e-6
     for order in permutations(paths):
         merged = reduce(Recording.merge, [bnprobe.load(path) for path in order])
-        assert_same_recordings(merged, whole, rtol)
+        assert_same_recordings(merged, whole, rtol, in_order=list(order) == paths)
         assert merged.about.n_forwards == whole.about.n_forwards == 3
         assert merged.about.n_images == whole.about.n_images == sum(len(x) for x in batches)
 
@@ -244,7 +249,7 @@ def test_a_site_stands_once(mixed):
         replace(mixed, layers=(*mixed.layers, mixed.layers[0]))
 
 
-@pytest.mark.parametrize("name", ["gamma", *RECORDED, "post", "pre_images"])
+@pytest.mark.parametrize("name", ["gamma", *RECORDED, "post", "pre_images", "pre_folds"])
 def test_a_record_has_one_entry_per_channel(mixed, name):
     """Fails if an array of another layer's length is accepted; the message names layer and field."""
     record, other = (

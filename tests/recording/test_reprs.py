@@ -27,7 +27,7 @@ def test_a_recording_says_what_it_holds(recorded):
 
 @pytest.mark.parametrize(
     "part",
-    ["pre", "pre_histogram", "pre_images", "classes", "gradient", "neighbours", "call_log"],
+    ["pre", "pre_histogram", "pre_images", "pre_folds", "classes", "gradient", "neighbours", "call_log"],
 )
 def test_parts_are_short_and_name_themselves(recorded, part):
     """Fails if a part of a record prints arrays, or something that does not say what it is."""
@@ -45,6 +45,7 @@ def test_numbers_in_a_repr_are_those_of_the_run(recorded):
     assert repr(record.pre) == f"Moments(shape (4,), {4 * 7 * 25} values)"
     assert repr(record.pre_histogram) == f"Histogram(4 channels, {4 * 7 * 25} values counted on 1 scale)"
     assert repr(record.pre_images) == "ImageMoments(shape (4,), 7 samples)"
+    assert repr(record.pre_folds) == "Folds(2 of 4 channels, 2 batches)"
     assert repr(record.classes) == "ClassMoments(2 classes, 7 samples, 4 channels)"
     assert repr(record.gradient) == "GradientRecord(4 channels, 2 backward passes)"
 

@@ -17,7 +17,7 @@ from bnprobe.reductions.gpu.totals import add_packed
 from bnprobe.stats.fields import FIELDS, TERMS
 
 TARGET = GPUTarget("cuda", 80, 32)
-POINTERS = {"out", "gates", "maps", "counts", "rows", "kept", "origins", "total", "new"}
+POINTERS = {"out", "gates", "maps", "counts", "rows", "kept", "origins", "total", "new", "folds"}
 
 
 def compile_kernel(
@@ -57,3 +57,5 @@ compile_kernel(join_rows, 4, {"N_TERMS": len(TERMS), "origins": None, "LONE": Tr
 compile_kernel(bin_values, 4, {"SP": 1, "CHUNK": 8192, "BLOCK": 1024})
 compile_kernel(count_positive, 4, {"BC": 1, "BP": 512, **NEIGHBOURS})
 compile_kernel(add_packed, 4, {"N_FIELDS": len(FIELDS), "BC": 128})
+compile_kernel(add_packed, 4, {"N_FIELDS": len(FIELDS), "BC": 128, "folds": None})
+compile_kernel(add_packed, 4, {"N_FIELDS": len(FIELDS), "BC": 128, "total": None})

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from support import oracles
 from torch import Tensor, nn
 
 import bnprobe
@@ -20,7 +21,7 @@ from bnprobe import reductions
 from bnprobe.probe.calls.plan_cache import _Version
 from bnprobe.recording import CallLog, LayerRecord
 from bnprobe.reductions import device_reading
-from bnprobe.stats import Histogram, ImageMoments, Moments
+from bnprobe.stats import Folds, Histogram, ImageMoments, Moments
 from bnprobe.stats.fields import RECORDED
 
 pytest.importorskip("triton", reason="triton ships with torch's CUDA builds only")
@@ -97,6 +98,8 @@ def assert_same_records(found: LayerRecord, other: LayerRecord) -> None:
                     "atol": 2e-5 * (1 + np.abs(numbers[np.isfinite(numbers)]).max(initial=0)),
                 }
                 np.testing.assert_allclose(getattr(value, part), numbers, **close, err_msg=f"{name}.{part}")
+        elif isinstance(expected, Folds):
+            oracles.assert_same_folds(value, vars(expected), 2e-5)
         elif name in RECORDED and not RECORDED[name].whole:
             np.testing.assert_allclose(value, expected, rtol=2e-6, err_msg=name)
         elif isinstance(expected, np.ndarray):

@@ -115,6 +115,21 @@ def images(batches: list[np.ndarray], origin: np.ndarray) -> dict[str, np.ndarra
     return {name: np.array(values, dtype=np.float64) for name, values in result.items()}
 
 
+def folds(batches: list[np.ndarray], origin: np.ndarray, n_folds: int = 20) -> dict[str, Any]:
+    """The batches dealt to folds one after another, those without images skipped; sums over the images of each fold."""
+    full = [rows for rows in batches if images([rows], origin)["n"].any()]
+    each = [images(full[k::n_folds], origin) for k in range(min(n_folds, len(full)))]
+    within = [images([rows], origin)["aa"] for rows in full]
+    return {
+        "origin": origin,
+        "n": np.array([fold["n"] for fold in each]),
+        "a": np.array([fold["n"] * fold["a"] for fold in each]),
+        "b": np.array([fold["n"] * fold["b"] for fold in each]),
+        "within": np.array(within).sum(axis=0),
+        "n_batches": len(full),
+    }
+
+
 def bin_of(z: float) -> int:
     """The bin of one z, by walking outwards: 8 bins in [0, 1), 8 in [1, 3), 8 in [3, 7) ... up to 63."""
     edge, width, steps = 0.0, 1 / 8, 0
@@ -259,3 +274,23 @@ def assert_same_images(found: Any, expected: dict[str, np.ndarray], rtol: float 
         gap = np.abs(getattr(found, name) - expected[name])
         worst = np.max(np.where(gap > 0, gap / np.maximum(natural, 1e-300), 0.0), initial=0.0)
         assert worst <= rtol, f"{name}: {worst:.2e} apart\n{getattr(found, name)}\n{expected[name]}"
+
+
+def assert_same_folds(
+    found: Any, expected: dict[str, Any], rtol: float = 1e-9, in_order: bool = True
+) -> None:
+    """Every field agrees, up to `rtol` of the size that Cauchy and Schwarz allow.
+
+    Batches that came in another order lie in other folds: then only all folds together are compared.
+    """
+    assert found.n_batches == expected["n_batches"]
+    n, a, b = ((lambda v: v if in_order else v.sum(axis=0))(np.asarray(expected[name])) for name in "nab")
+    size = {"n": 0 * n, "a": np.sqrt(n * b), "b": b, "within": expected["b"].sum(axis=0)}
+    for name, natural in size.items():
+        real = getattr(found, name)
+        real = real if in_order or name == "within" else real.sum(axis=0)
+        true = {"n": n, "a": a, "b": b, "within": expected["within"]}[name]
+        assert real.shape == true.shape, name
+        gap = np.abs(real - true)
+        worst = np.max(np.where(gap > 0, gap / np.maximum(natural, 1e-300), 0.0), initial=0.0)
+        assert worst <= rtol, f"{name}: {worst:.2e} apart\n{real}\n{true}"

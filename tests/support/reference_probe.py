@@ -154,6 +154,9 @@ def assert_statistics_true(
     origin, _ = reference_of(record, initial, x)
     np.testing.assert_allclose(record.pre_images.origin, origin, rtol=1e-12, atol=1e-12)
     oracles.assert_same_images(record.pre_images, oracles.images(x, record.pre_images.origin), rtol)
+    origin = record.pre_folds.origin
+    np.testing.assert_array_equal(origin, record.pre_images.origin)
+    oracles.assert_same_folds(record.pre_folds, oracles.folds(x, origin), rtol)
     assert_own_statistics_true(record, norm, calls, x, rtol)
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from bnprobe.probe.calls import CallStats, HistogramScale, InputReading, halves, turned, unit
-from bnprobe.reductions import Affine, add, add_mapped, images_of, moments_of, packed
+from bnprobe.probe.calls.fold_sums import FoldSums
+from bnprobe.reductions import Affine, DeviceReading, add, add_mapped, images_of, join, moments_of, packed
 from bnprobe.stats import ClassMoments, Histogram, Moments
 from bnprobe.stats.fields import recorded
 from bnprobe.stats.moments import Array
@@ -116,6 +117,7 @@ class Totals:
         self._packed: dict[str, Array] = {}
         self._counts = {"pre": _HistogramSums(), "post": _HistogramSums()}
         self._classes = _Classes()
+        self._folds = FoldSums()
         self._same_map: _SameMapCalls | None = None
         self._n_positive: Any = 0.0
         self._on_device: CallStats | None = None
@@ -125,17 +127,21 @@ class Totals:
 
     def add(self, seen: CallStats) -> None:
         """Join one call."""
-        self.n_values += seen.before.reading.n_values
-        if not seen.stays:
+        reading = seen.before.reading
+        self.n_values += reading.n_values
+        if not (seen.stays and isinstance(reading, DeviceReading)):
+            self._folds.add(seen.before)
             self._add(seen)
         elif self._on_device is not None and seen.joins(self._on_device):
-            seen.join(self._on_device)
+            seen.join(self._on_device, self._folds.there(seen.before, reading))
         else:
             self.fetch()
+            join(None, reading, self._folds.there(seen.before, reading))
             self._on_device = seen
 
     def fetch(self) -> None:
-        """Fetch what is still on its device, in one transfer."""
+        """Fetch what is still on its device."""
+        self._folds.fetch()
         if self._on_device is not None:
             seen, self._on_device = self._on_device, None
             self._add(seen)
@@ -186,6 +192,7 @@ class Totals:
             **recorded(sums),
             "pre": moments_of(sums["pre"]),
             "pre_images": images_of(sums["pre"]),
+            "pre_folds": self._folds.finished(),
             "pre_histogram": counts["pre"].histogram(),
             "post": moments_of(sums["post"]),
             "post_histogram": counts["post"].histogram(),

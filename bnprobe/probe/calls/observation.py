@@ -13,7 +13,7 @@ from bnprobe.probe.calls.affine_map import Last, after, nonfinite_after, turned
 from bnprobe.probe.calls.histogram_scale import HistogramScale
 from bnprobe.probe.calls.vectors import Vectors
 from bnprobe.recording import OutputCheck
-from bnprobe.reductions import Affine, Counts, DeviceReading, Reading, Share, join, moments_of
+from bnprobe.reductions import Affine, Counts, DeviceReading, FoldRows, Reading, Share, join, moments_of
 from bnprobe.stats import ClassMoments, Moments
 from bnprobe.stats.fields import NONFINITE
 from bnprobe.stats.moments import Array
@@ -126,11 +126,12 @@ class CallStats:
             )
         )
 
-    def join(self, total: CallStats) -> None:
-        """Add this call to one that it joins, on the device."""
-        for new, sum_ in ((self.before.reading, total.before.reading), (self.after, total.after)):
+    def join(self, total: CallStats, fold: FoldRows) -> None:
+        """Add this call to one that it joins, and its input to a fold, on the device."""
+        pairs = ((self.before.reading, total.before.reading, fold), (self.after, total.after, None))
+        for new, sum_, to in pairs:
             if isinstance(new, DeviceReading) and isinstance(sum_, DeviceReading):
-                join(sum_, new)
+                join(sum_, new, to)
 
     @cached_property
     def post(self) -> Moments:

@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from bnprobe.reductions import reference
-from bnprobe.reductions.device_reading import DeviceReading, fetched
+from bnprobe.reductions.device_reading import DeviceReading, FoldRows, fetched
 from bnprobe.reductions.gpu.channels import join_rows
 from bnprobe.reductions.gpu.rows import sum_rows
 from bnprobe.reductions.gpu.tally import bin_values, count_positive
@@ -250,21 +250,22 @@ def _positions(x: Tensor, asked: PerSample) -> Tensor:
     return _read(both, BASIC, both.new_zeros(2), None, None).there[0]
 
 
-def add(total: Tensor, new: Tensor) -> None:
-    """As `packing.add`, on the device."""
-    c = total.shape[1]
-    with _device(total):
-        add_packed[(triton.cdiv(c, 128),)](total, new, c, len(FIELDS), 128, **FUSED)
+def add(total: Tensor | None, new: Tensor, fold: FoldRows | None = None) -> None:
+    """As `packing.add`, on the device; and to a fold, if one is given, with or without a total."""
+    c = new.shape[1]
+    sums, row = fold or (None, 0)
+    with _device(new):
+        add_packed[(triton.cdiv(c, 128),)](total, new, sums, row, c, len(FIELDS), 128, **FUSED)
 
 
-def join(total: DeviceReading, new: DeviceReading) -> None:
-    """Add a reading to another one like it, in place, where they are.
+def join(total: DeviceReading | None, new: DeviceReading, fold: FoldRows | None = None) -> None:
+    """Add a reading to another one like it, and its images to a fold, in place, where they are.
 
     On the current stream: whoever runs one layer on several streams has to order them.
     """
-    packed, histogram, _, per_sample = total.there
+    packed, histogram, _, per_sample = total.there if total is not None else (None, None, None, None)
     more, counts, _, more_per_sample = new.there
-    add(packed, more)
+    add(packed, more, fold)
     if histogram is not None and counts is not None:
         histogram += counts
     if per_sample is not None and more_per_sample is not None:

@@ -63,16 +63,43 @@ def add_images(total: tl.tensor, new: tl.tensor, C: tl.tensor, ok: tl.tensor) ->
     tl.store(total + 13 * C, tl.load(total + 13 * C, mask=ok, other=0.0) + cross, mask=ok)
 
 
-@triton.jit(do_not_specialize=["C"])
+@triton.jit
+def add_fold(folds: tl.tensor, new: tl.tensor, row: tl.tensor, C: tl.tensor, ok: tl.tensor) -> None:
+    """The images of some channels, about the origin of the folds, to the three rows of a fold: see `folds`."""
+    t = tl.load(folds, mask=ok, other=0.0) - tl.load(new + 7 * C, mask=ok, other=0.0)
+    n = tl.load(new + 8 * C, mask=ok, other=0.0)
+    a = tl.load(new + 9 * C, mask=ok, other=0.0)
+    b = tl.load(new + 10 * C, mask=ok, other=0.0) - 2 * t * a + t * t
+    within = tl.load(folds + C, mask=ok, other=0.0) + tl.load(new + 11 * C, mask=ok, other=0.0)
+    tl.store(folds + C, within, mask=ok)
+    there = folds + row * C
+    tl.store(there, tl.load(there, mask=ok, other=0.0) + n, mask=ok)
+    tl.store(there + C, tl.load(there + C, mask=ok, other=0.0) + n * (a - t), mask=ok)
+    tl.store(there + 2 * C, tl.load(there + 2 * C, mask=ok, other=0.0) + n * b, mask=ok)
+
+
+@triton.jit(do_not_specialize=["ROW", "C"])
 def add_packed(
-    total: tl.tensor, new: tl.tensor, C: tl.tensor, N_FIELDS: tl.constexpr, BC: tl.constexpr
+    total: tl.tensor,
+    new: tl.tensor,
+    folds: tl.tensor,
+    ROW: tl.tensor,
+    C: tl.tensor,
+    N_FIELDS: tl.constexpr,
+    BC: tl.constexpr,
 ) -> None:
-    """Merge `new` into `total`, both of shape (N_FIELDS, C); grid: tiles of channels."""
+    """Merge `new` into `total`, both of shape (N_FIELDS, C), and into row ROW of `folds`; grid: tiles of channels.
+
+    Either of the two that are written to may be None.
+    """
     c = tl.program_id(0) * BC + tl.arange(0, BC)
     ok = c < C
-    add_moments(total + c, new + c, C, ok)
-    add_images(total + c, new + c, C, ok)
-    for field in tl.static_range(14, N_FIELDS):
-        here = total + field * C + c
-        both = tl.load(here, mask=ok, other=0.0) + tl.load(new + field * C + c, mask=ok, other=0.0)
-        tl.store(here, both, mask=ok)
+    if folds is not None:
+        add_fold(folds + c, new + c, ROW, C, ok)
+    if total is not None:
+        add_moments(total + c, new + c, C, ok)
+        add_images(total + c, new + c, C, ok)
+        for field in tl.static_range(14, N_FIELDS):
+            here = total + field * C + c
+            both = tl.load(here, mask=ok, other=0.0) + tl.load(new + field * C + c, mask=ok, other=0.0)
+            tl.store(here, both, mask=ok)

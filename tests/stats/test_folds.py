@@ -1,0 +1,88 @@
+"""Folds: whole batches dealt one after another, merged as if all had come in one go."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+import pytest
+from support import oracles
+from support.oracles import assert_same_folds
+
+from bnprobe.errors import BnprobeError
+from bnprobe.stats import N_FOLDS, Folds
+
+ORIGIN = np.array([0.5, 5.0, -2.0])
+SIZES = (3, 1, 5, 2) * 12
+"""Of 48 batches, so that some folds get three and others two."""
+
+
+def batches(rng: np.random.Generator, sizes: tuple[int, ...] = SIZES) -> list[np.ndarray]:
+    return [rng.gamma(0.7, size=(n, 3, 4)) * [[1], [10], [0.1]] + [[0], [5], [-2]] for n in sizes]
+
+
+def of(parts: list[np.ndarray], origin: np.ndarray = ORIGIN) -> Folds:
+    return Folds(**oracles.folds(parts, origin))
+
+
+def test_any_split_of_the_batches_gives_the_whole(rng):
+    """Fails if a part begins again with the first fold, or a fold is lost: parts of 1, 0, 22 and 25 batches."""
+    x = batches(rng)
+    nothing = of(x[:1])
+    parts = [of(x[:1]), of(x[1:23]), of(x[23:])]
+    assert_same_folds(reduce(Folds.merge, parts), oracles.folds(x, ORIGIN))
+    assert_same_folds(parts[0].merge(parts[1].merge(parts[2])), oracles.folds(x, ORIGIN))
+    assert nothing.n_batches == 1
+
+
+def test_parts_of_one_batch_fill_many_folds(rng):
+    """Fails if each part's only batch goes to the first fold: 23 machines with a batch each."""
+    x = batches(rng)[:23]
+    merged = reduce(Folds.merge, [of([one]) for one in x])
+    assert len(merged.n) == N_FOLDS
+    assert merged.n[:, 0].tolist() == [
+        len(x[k]) + (len(x[k + N_FOLDS]) if k < 3 else 0) for k in range(N_FOLDS)
+    ]
+
+
+def test_another_origin_is_another_way_to_write_the_same(rng):
+    """Fails on a wrong term of (d - t)^2, and if parts with origins of their own are added as they are."""
+    x = batches(rng)
+    other = ORIGIN + np.array([1.0, -3.0, 0.25])
+    assert_same_folds(of(x).about(other), oracles.folds(x, other))
+    assert_same_folds(of(x[:5]).merge(of(x[5:], other)), oracles.folds(x, ORIGIN))
+
+
+def test_a_channel_without_values_stays_empty(rng):
+    """Fails if a channel that was NaN in a batch counts there, or an origin moves what is not there."""
+    x = batches(rng, (2, 3))
+    x[1][:, 1] = np.nan
+    found = of(x).about(ORIGIN + 1)
+    assert found.n.tolist() == [[2, 2, 2], [3, 0, 3]]
+    assert found.a[1, 1] == found.b[1, 1] == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n": np.zeros((2, 3))},
+        {"a": np.zeros((2, 4))},
+        {"within": np.zeros(4)},
+        {"n_batches": 1},
+        {"origin": np.zeros((3, 1))},
+    ],
+)
+def test_shapes_that_do_not_go_together_are_refused(rng, change):
+    """Fails if a file may hold more folds than batches, or fields of two layers."""
+    fields = oracles.folds(batches(rng, (2, 3, 1)), ORIGIN)
+    with pytest.raises(BnprobeError, match="as many folds as batches"):
+        Folds(**{**fields, **change})
+
+
+@pytest.mark.parametrize("name", ["n", "b", "within"])
+def test_what_no_images_can_have_is_not_sane(rng, name):
+    """Fails if a negative count, a mean square below the squared mean, or a negative square is believed."""
+    fields = oracles.folds(batches(rng, (2, 3, 1)), ORIGIN)
+    Folds(**fields).check_sane()
+    with pytest.raises(BnprobeError, match="here: these cannot be sums over images"):
+        Folds(**{**fields, name: -fields[name]}).check_sane("here")
