@@ -11,7 +11,9 @@ from measures.sites import recording, running_stats_of, site, some_rows
 
 import bnprobe
 from bnprobe.recording import LayerRecord, Recording, TensorTable
-from bnprobe.rules import COMPARED
+from bnprobe.rules import COMPARED, Finding
+from bnprobe.rules.rule import Evidence
+from rules.edited import edited, findings
 
 ROWS = some_rows(n=40)
 STATISTICS = running_stats_of(ROWS)
@@ -135,3 +137,29 @@ def test_settings_leave_out_and_move_thresholds(tmp_path):
     assert "1 finding ignored by" in quiet.to_text()
     file.write_text("[thresholds]\ngap = 50")
     assert bnprobe.compare(*pair, config=file).findings.empty
+
+
+def between_modes(n_wider: int, name: str = "0 (p = 0.5)") -> list[Finding]:
+    """What is said where so many of ten channels vary more in train mode, and dropout may be before the norm."""
+    rows = some_rows(n=40, n_channels=10)
+    side = recording(site(rows, **running_stats_of(rows)))
+    tables = bnprobe.compare(side, side)
+    evidence = edited(
+        Evidence(tables.layers, tables.channels, tables.unmatched),
+        {"pre_var_a": [4.0] * n_wider + [0.5] * (10 - n_wider), "pre_var_b": 1.0},
+        mode_a="train",
+        mode_b="eval",
+        pre_gap=0.8,
+        post_gap=0.0,
+        dropout_before=name,
+    )
+    return findings("modes-disagree", evidence)
+
+
+def test_dropout_widens_nearly_all_channels():
+    """Fails if dropout is blamed where two of ten channels vary less in train mode, or is not where one of ten does."""
+    (said,) = between_modes(9)
+    assert "Dropout before this norm" in said.says
+    assert "larger in 90% of the channels" in said.because
+    assert between_modes(8) == []
+    assert between_modes(10, name="") == []

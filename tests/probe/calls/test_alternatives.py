@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import bnprobe
+from bnprobe.probe.calls import alternatives
 from bnprobe.recording import LayerRecord
 
 B, T, C = 6, 9, 16
@@ -167,6 +168,21 @@ def test_what_nothing_explains_is_not_explained():
     assert row.severity == "warning"
     assert "no usual change to the formula explains it" in row.says
     assert "tried were" in row.because
+
+
+def test_what_gives_some_values_is_no_explanation():
+    """Fails if a formula is named because it gives the values it is tried on first: here all positions but one."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        y = (normalized(x) * m.weight + m.bias).relu()
+        y[:, 3] *= 2
+        return y
+
+    torch.manual_seed(1)
+    x = torch.randn(16, 64, C)
+    assert x.numel() > alternatives.COMPARED
+    check = record_of(norm(forward), x).output_check
+    assert (check.fits, check.deviations, check.remaining) == (False, (), None)
 
 
 def test_a_norm_over_time_is_a_warning_with_its_consequence():
