@@ -15,7 +15,7 @@ from bnprobe.cli import check, compare, rules
 from bnprobe.cli.closed_pipe import quiet
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
-from bnprobe.cli.subject import add_subject, described, recorded, subject_and_batches
+from bnprobe.cli.subject import add_subject, described, positive, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError, UnknownModel
 from bnprobe.report.numbers import shorten
 from bnprobe.version import __version__
@@ -97,6 +97,12 @@ def _add_report(commands: Any) -> None:
     report.add_argument(
         "--train-mode", action="store_true", help="normalize with batch statistics, as in training"
     )
+    report.add_argument(
+        "--training-batch",
+        type=positive,
+        metavar="N",
+        help="samples per batch and device in training, for the noise of the running statistics (default: assumes 32)",
+    )
     report.add_argument("--save", metavar="FILE", help="also save the recording, e.g. run.bnp")
     add_save_partial(report)
     _add_output(report, None)
@@ -142,7 +148,7 @@ def _report(options: argparse.Namespace) -> int:
         _refuse_model_options(options)
         out = Path(options.out or f"reports/{saved.stem}.html")
         _check_paths(out)
-        return _finish(load(saved), out, options)
+        return _finish(_trained_with(load(saved), options), out, options)
     from bnprobe.probe.record import Interrupted  # with it comes torch, which a recording does without
 
     out = Path(options.out or f"reports/{options.subject.rpartition(':')[2]}.html")
@@ -154,9 +160,15 @@ def _report(options: argparse.Namespace) -> int:
         recording = recorded(subject, batches, options.layers, histograms, options.train_mode, loss)
     except Interrupted as stop:
         raise KeyboardInterrupt(stopped(described(stop.recording, batches), batches, partial)) from None
+    recording = _trained_with(recording, options)
     if options.save:
         print(f"recording: {recording.save(options.save)}")
     return _finish(recording, out, options)
+
+
+def _trained_with(recording: Recording, options: argparse.Namespace) -> Recording:
+    """With the size of training's batches, where it is given; one that the recording holds stays otherwise."""
+    return recording.with_training_batch(options.training_batch) if options.training_batch else recording
 
 
 def _refuse_model_options(options: argparse.Namespace) -> None:

@@ -42,12 +42,12 @@ def add_subject(command: argparse.ArgumentParser, twice: bool = False) -> None:
     )
     command.add_argument(
         "--limit",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="use N images, spread evenly over the folder; of --batches, the first N batches",
     )
     command.add_argument(
-        "--batch-size", type=_positive, default=16, metavar="N", help="images per batch (default 16)"
+        "--batch-size", type=positive, default=16, metavar="N", help="images per batch (default 16)"
     )
     command.add_argument(
         "--size",
@@ -73,7 +73,8 @@ def add_subject(command: argparse.ArgumentParser, twice: bool = False) -> None:
     command.add_argument("--no-histograms", action="store_true", help="do not record distributions")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of at least 1, as the type of an option."""
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number of at least 1")
     return int(text)
@@ -83,7 +84,7 @@ def _size(text: str) -> int | tuple[int, int]:
     """A side, or height and width."""
     width, times, height = text.lower().partition("x")
     try:
-        return (_positive(height), _positive(width)) if times else _positive(text)
+        return (positive(height), positive(width)) if times else positive(text)
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(
             f"{text[:20]!r} is neither a side like 224 nor WIDTHxHEIGHT like 320x240, of at least 1"

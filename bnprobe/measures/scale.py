@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bnprobe.measures.columns import Column
-from bnprobe.measures.standard_errors import TRAINING_BATCH, error_of, q_values
+from bnprobe.measures.standard_errors import error_of, q_values, training_batch
 from bnprobe.measures.stored_variance import var_as_stored
 from bnprobe.recording import BATCH, LayerRecord
 from bnprobe.stats.moments import Array
@@ -62,8 +62,7 @@ def log_ratio(record: LayerRecord) -> Array:
 
     Both are estimates of a population's variance v from n values in N samples that differ in their means
     by the variance V. The measured one has the expectation v - V/N. A batch of B samples, whose unbiased
-    variance training averages, has (v - V/B) n/(n - 1). B is assumed to be TRAINING_BATCH. An instance norm's is that within
-    a sample, in both.
+    variance training averages, has (v - V/B) n/(n - 1). An instance norm's is that within a sample, in both.
     """
     if record.running_var is None:
         return np.full(record.n_channels, np.nan)
@@ -74,6 +73,8 @@ def log_ratio(record: LayerRecord) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         between = record.pre_images.var_between
         seen = record.pre.var_population + between / n_images
-        n = TRAINING_BATCH * record.pre.n / n_images
-        stored = record.running_var * (1 - 1 / n) / (1 - between / seen / TRAINING_BATCH)
+        batch = training_batch(record)
+        n = batch * record.pre.n / n_images
+        left = 1 - between / seen / batch  # 0 in a batch of 1 sample with one value, which has no variance
+        stored = record.running_var * (1 - 1 / n) / np.where(left > 0, left, np.nan)
         return np.log((seen + record.eps) / (stored + record.eps)) / 2

@@ -9,7 +9,7 @@ import numpy as np
 
 from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
-from bnprobe.measures.standard_errors import error_of, q_values
+from bnprobe.measures.standard_errors import TRAINING_BATCH, error_of, n_running, q_values, training_batch
 from bnprobe.measures.stored_variance import var_as_stored
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
@@ -51,7 +51,7 @@ COLUMNS = (
         "Standard error of the shift, counting samples, not positions or rows.",
         "√(V/n_images + V·max(1, running_var / pre_var)/n_running) / √(running_var + eps), V = variance of a sample's mean",
         "running σ",
-        "clustered by sample, all rows of a sample as one; n_running = (2 − m)/m · 32 for momentum m",
+        "clustered by sample, all rows of a sample as one; right if samples are independent",
     ),
     Column("shift_z", "The shift in standard errors.", "shift / shift_se"),
     Column(
@@ -86,6 +86,19 @@ COLUMNS = (
         "Typical distance of the data from the running statistics, mean and scale together.",
         "√(mean of w2²)",
         "running σ",
+        table="layers",
+    ),
+    Column(
+        "training_batch",
+        f"Samples per batch in training, for the noise of the running statistics: as given, else {TRAINING_BATCH}, assumed.",
+        unit="samples",
+        table="layers",
+    ),
+    Column(
+        "n_running",
+        "Samples that the running statistics are worth: their noise is that of a mean over so many.",
+        "(2 − m)/m · training_batch for momentum m; without momentum, all batches",
+        "samples",
         table="layers",
     ),
     Column(
@@ -150,12 +163,21 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
         return {
             "shift_rms": _root_mean_square(columns["shift"]),
             "var_ratio_median": median(variance_ratio(record)),
+            **_worth(record),
             "kl_median": median(columns["kl"]),
             "w2_rms": _root_mean_square(columns["w2"]),
             "shifted_share": float(np.mean(q[~np.isnan(q)] < SIGNIFICANT))
             if (~np.isnan(q)).any()
             else float("nan"),
         }
+
+
+def _worth(record: LayerRecord) -> dict[str, float]:
+    """What the errors take the running statistics to be worth; NaN without any."""
+    return {
+        "training_batch": training_batch(record) if record.has_running else np.nan,
+        "n_running": n_running(record) if record.has_running else np.nan,
+    }
 
 
 def _root_mean_square(values: Array) -> float:

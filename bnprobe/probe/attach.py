@@ -43,6 +43,7 @@ def attach(
     gradients: bool = True,
     scaler: LossScaler | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+    training_batch: int | None = None,
 ) -> Probe:
     """Hook every normalization layer of a model and return the probe that records them.
 
@@ -66,6 +67,9 @@ def attach(
         scaler: The loss scaler in use, such as `torch.amp.GradScaler`, so that gradients are recorded unscaled.
         normalize: The constants (mean, std), one number per input channel each, if the inputs are (pixel - mean) / std
             of pixels from 0 to 1. With them `Report.stem` is in colors, without them in units of the input.
+        training_batch: Samples per batch and device with which the running statistics were averaged in training. It sets
+            their noise, and with it which shifts are significant. None assumes 32: if batches were larger, errors are
+            then too large and a small shift may be missed; if they were smaller, too small and a shift may be noise.
 
     Returns:
         The attached probe.
@@ -73,7 +77,8 @@ def attach(
     Raises:
         NoNormLayers: No normalization layer is recognized, or none matches `layers`.
         CannotProbe: The model is TorchScript or an exported graph, where Python hooks are not called.
-        BnprobeError: `model` is not a `torch.nn.Module`, or the constants of `normalize` do not fit together.
+        BnprobeError: `model` is not a `torch.nn.Module`, or an option is not what it should be, such as constants of
+            `normalize` that do not fit together.
 
     Example:
         >>> import torch, bnprobe
@@ -93,7 +98,12 @@ def attach(
             f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
     options = AttachOptions(
-        layers=layers, histograms=histograms, gradients=gradients, scaler=scaler, normalize=normalize
+        layers=layers,
+        histograms=histograms,
+        gradients=gradients,
+        scaler=scaler,
+        normalize=normalize,
+        training_batch=training_batch,
     )
     return Probe(survey_of(model, options.patterns), options)
 
@@ -127,6 +137,7 @@ class Probe:
         self._subject = Subject.of(survey.tree, options.constants)
         self._not_understood = survey.not_understood
         self._folded = survey.folded
+        self._training_batch = options.training_batch
         self._eager = Eager()
         self._forward = Forward(options, survey.model)
         self._unhooked = Unhooked(survey, options.patterns, self._forward)
@@ -269,4 +280,4 @@ class Probe:
             folded=self._folded,
             tensors=self._tensors,
             dropouts=self._dropouts,
-        )
+        ).with_training_batch(self._training_batch)

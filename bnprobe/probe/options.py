@@ -13,7 +13,7 @@ from typing import Any
 
 from bnprobe.errors import BnprobeError
 from bnprobe.probe.backward.gradients import LossScaler
-from bnprobe.recording import Normalize
+from bnprobe.recording import Normalize, training_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,14 @@ class AttachOptions:
     gradients: bool = True
     scaler: LossScaler | None = None
     normalize: tuple[Sequence[float], Sequence[float]] | None = None
+    training_batch: int | None = None
     patterns: tuple[str, ...] | None = field(init=False)
     constants: Normalize | None = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patterns", _patterns_of(self.layers))
         object.__setattr__(self, "constants", _constants_of(self.normalize))
+        training_batch.checked(self.training_batch)
         for name in ("histograms", "gradients"):
             if not isinstance(getattr(self, name), bool):
                 raise BnprobeError(

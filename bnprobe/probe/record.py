@@ -38,6 +38,7 @@ def record(
     data: str = "not stated",
     preprocessing: str = "not stated",
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+    training_batch: int | None = None,
 ) -> Recording:
     """Run a model over batches, in the mode it is in, and record every norm.
 
@@ -61,6 +62,7 @@ def record(
         data: Which data these are, in words for the report.
         preprocessing: How inputs were made, in words for the report.
         normalize: See `attach`.
+        training_batch: See `attach`.
 
     Returns:
         What was recorded.
@@ -93,7 +95,12 @@ def record(
     quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
     with (
         attach(
-            model, layers=layers, histograms=histograms, gradients=loss is not None, normalize=normalize
+            model,
+            layers=layers,
+            histograms=histograms,
+            gradients=loss is not None,
+            normalize=normalize,
+            training_batch=training_batch,
         ) as probe,
         torch.set_grad_enabled(loss is not None),
         _gradients_put_back(_parameters(model)),

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from bnprobe.errors import BnprobeError, CannotMerge
+from bnprobe.recording import training_batch
 from bnprobe.recording.call_log import CallLog
 from bnprobe.recording.gradient_record import GradientRecord, parts_of
 from bnprobe.recording.merge import merge_optional
@@ -33,7 +34,8 @@ class LayerRecord:
     were given, or None. `call_log` holds the circumstances of the calls, or None where nobody kept it. `output_check`
     is what the first call showed of the formula, None where it was not checked; `parameter_dtype` is that of
     gamma, or of beta without one, empty where it is not known. `pre_folds` are the batches of the input, dealt to folds,
-    None in files that did not keep them. Without a
+    None in files that did not keep them. `training_batch` is the number of samples per batch and
+    device in training, as the user says, None where it is not known. Without a
     single call every statistic is empty: such a record holds the vectors of a checkpoint, where an unknown
     `momentum` is NaN, and `eps_assumed` says that eps, which a file of weights does not hold, is only the usual one.
     """
@@ -76,6 +78,7 @@ class LayerRecord:
     output_check: OutputCheck | None = None
     parameter_dtype: str = ""
     pre_folds: Folds | None = None
+    training_batch: int | None = None
 
     def __repr__(self) -> str:
         calls = f"{self.n_calls:,} call{'s' * (self.n_calls != 1)}"
@@ -105,6 +108,7 @@ class LayerRecord:
             after = getattr(self.call_log, name)
             if after is not None and after.shape != c:
                 raise BnprobeError(f"{self.site} / {name}: expected shape {c}, found {after.shape}.")
+        training_batch.checked(self.training_batch)
         if self.pools not in (*POOLS, UNKNOWN):
             raise BnprobeError(
                 f"{self.site} / pools: expected one of {', '.join(POOLS)}, found {self.pools!r}."
@@ -160,6 +164,7 @@ class LayerRecord:
             buffers_moved=self.buffers_moved or other.buffers_moved,
             output="read" if "read" in (self.output, other.output) else "derived",
             mismatch=float(np.fmax(self.mismatch, other.mismatch)),
+            training_batch=training_batch.merged(self.training_batch, other.training_batch),
             neighbours=other.neighbours
             if self.neighbours is None or self.neighbours.follows == "unknown"
             else self.neighbours,

@@ -6,7 +6,7 @@ be made on a laptop from a file, and the recordings of two machines can be merge
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -134,6 +134,22 @@ class Recording:
             integrity=None if self.integrity is None else self.integrity.merge(other.integrity),
             tensors=self.tensors or other.tensors,
             dropouts=self.dropouts or other.dropouts,
+        )
+
+    def with_training_batch(self, training_batch: int | None) -> Self:
+        """Say how large the batches of training were, which sets the noise of the running statistics.
+
+        Args:
+            training_batch: Samples per batch and device in training; None if unknown.
+
+        Returns:
+            A new recording.
+
+        Raises:
+            BnprobeError: It is not a whole number of at least 1.
+        """
+        return replace(
+            self, layers=tuple(replace(record, training_batch=training_batch) for record in self.layers)
         )
 
     def save(self, path: str | Path) -> Path:

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 __all__ = ["report"]
 
 
-def report(source: Recording | HasRecording | str | Path, *, config: str | Path | None = None) -> Report:
+def report(
+    source: Recording | HasRecording | str | Path,
+    *,
+    config: str | Path | None = None,
+    training_batch: int | None = None,
+) -> Report:
     """Turn a recording into tables, findings and one self-contained HTML page.
 
     Needs no torch for a recording or its file.
@@ -22,6 +27,7 @@ def report(source: Recording | HasRecording | str | Path, *, config: str | Path 
         config: A TOML file of settings, or a pyproject.toml with [tool.bnprobe]: `ignore` leaves findings out, by rule
             ("channels-constant") or rule and layers ("data-shifted:backbone.*"); `thresholds` moves thresholds. None is
             the default settings.
+        training_batch: Samples per batch and device in training, if the recording does not say so yet; see `attach`.
 
     Returns:
         The report. Tables and pages are computed when first requested.
@@ -30,7 +36,7 @@ def report(source: Recording | HasRecording | str | Path, *, config: str | Path 
         NothingRecorded: No forward pass reached a normalization layer.
         BadRecordingFile: The path does not hold a sound recording.
         BadSettings: `config` cannot be read or names something that does not exist.
-        BnprobeError: `source` is something else.
+        BnprobeError: `source` is something else, or `training_batch` is not a whole number of at least 1.
 
     Example:
         >>> import torch, bnprobe
@@ -46,7 +52,10 @@ def report(source: Recording | HasRecording | str | Path, *, config: str | Path 
     from bnprobe.report.result import Report
     from bnprobe.rules.settings import settings
 
-    return Report(_recording_of(source), settings(config))
+    recording = _recording_of(source)
+    if training_batch is not None:
+        recording = recording.with_training_batch(training_batch)
+    return Report(recording, settings(config))
 
 
 def _recording_of(source: Any) -> Recording:

@@ -208,6 +208,20 @@ def test_preprocessing_is_as_asked(place):
     np.testing.assert_allclose(found, y.mean((0, 2, 3)), rtol=1e-5, atol=1e-5)
 
 
+def test_the_size_of_trainings_batches_is_recorded_or_given_later(place, capsys):
+    """Fails if --training-batch is lost on its way to the recording, or is refused for a saved one."""
+    assert main(report("--training-batch", "8", "--save", "t.bnp", "-o", "t.html")) == 0
+    assert bnprobe.load("t.bnp").layers[0].training_batch == 8
+    for given, said in (
+        ([], "batches of 8, as given"),
+        (["--training-batch", "64"], "batches of 64, as given"),
+    ):
+        assert main(["report", "t.bnp", *given, "-o", "again.html"]) == 0
+        assert said in Path("again.html").read_text("utf-8")
+    assert main(report("--training-batch", "0")) == 2
+    assert "'0' is not a whole number of at least 1" in capsys.readouterr().err
+
+
 def test_layers_modes_and_histograms_are_narrowed(place):
     """Fails if --layers, --train-mode or --no-histograms does not reach the probe."""
     assert (

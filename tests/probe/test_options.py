@@ -68,6 +68,7 @@ def test_constants():
         ({"normalize": (("a",), (1.0,))}, r"Pass \(mean, std\)"),
         ({"normalize": ((0.5, 0.5), (1.0,))}, "one number of each per channel"),
         ({"scaler": 1024.0}, "Pass the loss scaler itself"),
+        ({"training_batch": 0}, "Pass the samples per batch and device"),
     ],
     ids=str,
 )

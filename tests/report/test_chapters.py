@@ -110,6 +110,19 @@ def test_every_chapter_opens_with_words_and_ends_them():
             assert "nan" not in sentence, (name, sentence)
 
 
+def test_the_noise_of_the_running_statistics_is_told_where_errors_are():
+    """Fails if a page shows errors without what they assume of training, or calls assumed what the user gave."""
+    bold = "differences look more significant than they are"
+    assumed = "worth 608 samples: batches of 32, which is assumed"
+    for batch, expected in ((None, assumed), (8, "worth 152 samples: batches of 8, as given.")):
+        run = wired().with_training_batch(batch)
+        shown = to_html(bnprobe.report(run)._page)
+        assert shown.count(expected) == 2
+        assert shown.count(bold) == (0 if batch else 2)
+    only = bnprobe.report(recording(site(ROWS, "ln", "layer_norm")))
+    assert "running statistics as worth" not in to_html(only._page)
+
+
 def test_every_chapter_is_told_or_said_to_be_absent():
     """Fails if a chapter vanishes without a word."""
     for layers in ([site(ROWS)], [site(ROWS, "ln", "layer_norm")], [moved("a", 0.0)]):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables
-from bnprobe.recording import Recording
+from bnprobe.measures.standard_errors import n_running, training_batch
+from bnprobe.recording import LayerRecord, Recording
 from bnprobe.recording.names import said
 from bnprobe.report.numbers import count, number, share, shorten
 
@@ -69,6 +71,23 @@ def norms(n: int) -> str:
 def all_norms(n: int) -> str:
     """All of so many norms: all 3 norms, both norms, or the only norm."""
     return {1: "the only norm", 2: "both norms"}.get(n, f"all {n:,} norms")
+
+
+def noise_of_running(records: Iterable[LayerRecord]) -> str:
+    """What errors take the running statistics to be worth, and whether somebody said so; nothing without any."""
+    stored = [record for record in records if record.has_running]
+    if not stored:
+        return ""
+    worth = sorted({round(n_running(record)) for record in stored})
+    many = f"{worth[0]:,}" if len(worth) == 1 else f"{worth[0]:,} to {worth[-1]:,}"
+    batches = " or ".join(f"{batch:,}" for batch in sorted({training_batch(record) for record in stored}))
+    text = f"Errors take samples as independent, and running statistics as worth {many} samples: batches of {batches}"
+    if all(record.training_batch for record in stored):
+        return f"{text}, as given."
+    return (
+        f"{text}, which is assumed. If batches in training were smaller (per device), differences look more significant "
+        "than they are; if larger, less. Give the true size: training_batch=N for attach or report, or --training-batch N."
+    )
 
 
 def running_sds(size: float) -> str:

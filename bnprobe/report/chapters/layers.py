@@ -13,7 +13,7 @@ from bnprobe.measures import Tables
 from bnprobe.measures.shape import median
 from bnprobe.measures.shift import variance_ratio
 from bnprobe.recording import CHANNELS, LayerRecord, Recording
-from bnprobe.report.chapters.chapter import against, running_sds
+from bnprobe.report.chapters.chapter import against, noise_of_running, running_sds
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Cell, Moving, Prose, Section, Table
 from bnprobe.report.vocabulary import KINDS
@@ -44,10 +44,12 @@ def _how_to_read(recording: Recording) -> str:
         return "Distributions were not recorded (histograms=False)."
     stored = any(record.has_running for record in recording.layers)
     left = "from the running statistics" if stored else "a Gaussian with the same mean and standard deviation"
-    return (
+    words = (
         f"Blue: measured. Orange: expected (left {left}, right from β and γ). Click a channel, or drag a box around "
         "several, to highlight them in every panel and on the map above."
     )
+    noise = noise_of_running(recording.layers)
+    return f"{words} {noise}" if noise else words
 
 
 def _sections(recording: Recording, tables: Tables) -> tuple[Section, ...]:

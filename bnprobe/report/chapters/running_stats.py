@@ -17,6 +17,7 @@ from bnprobe.report.chapters.chapter import (
     against,
     all_norms,
     named,
+    noise_of_running,
     running_sds,
     unit_of,
 )
@@ -58,7 +59,8 @@ def chapter(material: Material) -> Section | Absent:
     note = "The norms that are shifted most." if len(shifted) > MOST_ROWS else "The norms that are shifted."
     rows = [table(shifted.head(MOST_ROWS), HEADS, note)] if len(shifted) else []
     words = Prose((_words(known, found, unit_of(material.recording)),))
-    return Section("running-stats", TITLE, (words, _figure(known, found), *rows))
+    noise = noise_of_running(material.recording.layers)
+    return Section("running-stats", TITLE, (words, _figure(known, found, noise), *rows))
 
 
 def _nothing_known(layers: pd.DataFrame) -> str:
@@ -135,7 +137,7 @@ def _course_words(known: pd.DataFrame, found: Course) -> list[str]:
     return [*where, f"By {named(known.iloc[found.healed])} it is gone."]
 
 
-def _figure(known: pd.DataFrame, found: Course) -> Figure:
+def _figure(known: pd.DataFrame, found: Course, noise: str) -> Figure:
     scale = np.sqrt(np.clip(of(known, "w2_rms") ** 2 - of(known, "shift_rms") ** 2, 0, None))
     marks = {found.opens: "enters", found.worst: "largest", found.healed: "gone"}
     if found.opens is not None and found.opens == found.worst:
@@ -164,5 +166,5 @@ def _figure(known: pd.DataFrame, found: Course) -> Figure:
         by_depth(known, (distance, moved)),
         "Norms with running statistics, in the order in which the data reach them. A channel is shifted where the "
         "difference is both significant, counting samples and not pixels, and large enough to matter; a norm, where a "
-        "third of its channels are. σ is √(running_var + eps).",
+        f"third of its channels are. σ is √(running_var + eps). {noise}",
     )
