@@ -64,9 +64,14 @@ def path(layer: str) -> str:
     return layer.removesuffix(" (by name)")
 
 
-def reinitialized(layer: str, channels: Sequence[int], n_channels: int, first: str = "") -> str:
-    """gamma 1 and beta 0 for these of the layer's channels, so that they can learn again; after code that may use `[at]`."""
-    code = f"{first}n = {module(layer)}; n.weight.data[at] = 1; n.bias.data[at] = 0"
+def reinitialized(
+    layer: str, channels: Sequence[int], n_channels: int, first: str = "", last: str = ""
+) -> str:
+    """gamma 1 and beta 0 for these of the layer's channels, so that they can learn again.
+
+    Between code that may use `[at]`.
+    """
+    code = f"{first}n = {module(layer)}; n.weight.data[at] = 1; n.bias.data[at] = 0{last}"
     if len(channels) == n_channels:
         return f"`{code.replace('[at]', '[:]')}`"
     return f"`at = {list(channels)}; {code}`"

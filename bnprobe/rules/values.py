@@ -88,17 +88,26 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 share_severity(_not_decayed(flat, channels, evidence), channels, evidence.limits),
                 row["layer"],
-                f"{some(flat, channels)} have γ near 0: they output the constant β whatever the input.",
-                f"|γ| < {limit:g} in {out_of(flat, channels)}.",
+                f"{some(flat, channels)} have γ near 0: their outputs hardly vary about β.",
+                f"|γ| < {limit:g} in {out_of(flat, channels)}{_beside(flat, channels)}.",
                 (
                     "Look for what drove γ to 0: weight decay on it, too high a learning rate, or 0 as its initial value. "
                     if whole
-                    else "They can be removed if β is carried into the next layer's bias; measure before and after. "
+                    else "Removing them, with what the next layer makes of β added to its bias, changes outputs by what |γ| "
+                    "and the next weights leave of them, and at borders padded with zeros: measure before and after. "
                 )
                 + f"To reinitialize them: {reinitialized(row['layer'], indices(flat), len(channels))}.",
                 indices(flat),
                 row["call"],
             )
+
+
+def _beside(flat: pd.DataFrame, channels: pd.DataFrame) -> str:
+    """The largest |γ| among them beside that of the others; nothing where there are none."""
+    others = channels.drop(flat.index)["gamma"].abs()
+    if others.empty:
+        return ""
+    return f" (at most {flat['gamma'].abs().max():.2g}; the others have a median of {others.median():.2g})"
 
 
 def _not_decayed(flat: pd.DataFrame, channels: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:

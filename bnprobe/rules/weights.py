@@ -36,6 +36,11 @@ OTHER_DATA = (
     "the running statistics were updated (too large a step): go back to a checkpoint from before that."
 )
 
+CARRY_BETA = (
+    "They can be removed if what the next layer makes of β is added to its bias; at borders padded with zeros that is not "
+    "exact, so measure before and after."
+)
+
 RELUS = ("relu", "relu6")
 """Activations whose output is 0 for everything negative."""
 
@@ -66,12 +71,14 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                 "for them."
                 if known
                 else f"{some(found, channels)} can never be positive: if a ReLU follows this norm, they are dead.",
-                f"β + {k:g}|γ| < {limits.dead_reach:g} in {out_of(found, channels)}{_by_eps(found, k, row, limits)}.",
+                f"β + {k:g}|γ| < {limits.dead_reach:g} in {_with_eps(found, channels, _alone(found, k, limits), row)}.",
                 ("" if known else "Check with --arch NAME to see what follows; if it is a ReLU, do this. ")
                 + (
                     "Neither values nor gradients pass through this layer. "
                     if len(found) == len(channels)
-                    else "Remove them with the filters before and after: no output changes. "
+                    else "They add nothing but 0: remove them with the filters before and the weights that read them, and "
+                    "no output changes. Where a depthwise convolution reads them, its own norm makes a constant of it: "
+                    "add what the next layer makes of that to its bias. "
                 )
                 + "To keep them alive in the next training, lower the initial learning rate or the weight decay on γ and β. "
                 + f"To reinitialize them: {reinitialized(row['layer'], indices(found), len(channels))}.",
@@ -80,15 +87,20 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def _by_eps(found: pd.DataFrame, k: float, row: pd.Series, limits: Limits) -> str:
-    """That some are dead only because eps takes most of γ."""
-    alone = found["beta"].fillna(0) + k * found["gamma"].fillna(1).abs() < limits.dead_reach
-    if alone.all():
-        return ""
+def _alone(found: pd.DataFrame, k: float, limits: Limits) -> pd.Series:
+    """Those that are dead even if γ counts in full."""
+    return found["beta"].fillna(0) + k * found["gamma"].fillna(1).abs() < limits.dead_reach
+
+
+def _with_eps(found: pd.DataFrame, channels: pd.DataFrame, alone: pd.Series, row: pd.Series) -> str:
+    """How many channels, and of how many this holds only with what eps leaves of γ."""
     n = int((~alone).sum())
+    if not n:
+        return out_of(found, channels)
+    which = f", in {n} of them" if n < len(found) else ","
     return (
-        f", in {n} of them with |γ| √(running_var / (running_var + eps)) for |γ|, as their inputs hardly vary "
-        f"(eps = {row['eps']:g})"
+        f"{out_of(found, channels)}{which} with |γ| √(running_var / (running_var + eps)) for |γ|, as their inputs hardly "
+        f"vary ({eps_of(row)})"
     )
 
 
@@ -107,30 +119,32 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
         found = channels[small & (channels["gamma_effective"] < limits.constant_gamma)]
         if len(found):
             most = float(found["filter_norm"].max())
+            small_gamma = found["gamma"].abs() < limits.constant_gamma
             yield Finding(
                 share_severity(found, channels, limits),
                 row["layer"],
                 "Weight decay has shrunk the filters of some channels almost to zero; the loss no longer pushes back.",
-                f"in {out_of(found, channels)} |γ| < {limits.constant_gamma:g}{_or_eps(found, limits)} and the filters of "
-                f"{said(row['feeder'])} have a length of at most {most:.2g}, {most / typical:.1%} of the layer's median "
-                f"(threshold {limits.decayed_filter:.0%}).",
-                "They carry no information, only β; remove them and add β's contribution to the next layer's bias. "
-                + _reinitialized_filters(str(row["feeder"]), row["layer"], indices(found), len(channels)),
+                f"|γ| < {limits.constant_gamma:g} in {_with_eps(found, channels, small_gamma, row)}; their filters in "
+                f"{said(row['feeder'])} have a length of at most {most:.2g}, {_percent(most / typical)} of the layer's "
+                f"median (threshold {limits.decayed_filter:.0%}).",
+                f"Little is left of them but β. {CARRY_BETA} "
+                + _reinitialized_filters(row, indices(found), len(channels)),
                 indices(found),
                 row["call"],
             )
 
 
-def _or_eps(found: pd.DataFrame, limits: Limits) -> str:
-    """That in some it is eps that leaves little of γ, as their inputs no longer vary."""
-    n = int((found["gamma"].abs() >= limits.constant_gamma).sum())
-    return f" (in {n} of them only |γ| √(running_var / (running_var + eps)))" if n else ""
+def _percent(part: float) -> str:
+    """A share that is not rounded to 0."""
+    return f"{part:.1%}" if part >= 0.001 else "under 0.1%"
 
 
-def _reinitialized_filters(producer: str, layer: str, channels: tuple[int, ...], n_channels: int) -> str:
-    """Random filters of the layer's own size, and a scale of 1."""
-    filters = f"w = {module(producer)}.weight.data; w[at] = torch.randn_like(w[at]) * w.std(); "
-    return f"To reinitialize them: {reinitialized(layer, channels, n_channels, filters)}."
+def _reinitialized_filters(row: pd.Series, channels: tuple[int, ...], n_channels: int) -> str:
+    """Random filters of the layer's own size, a scale of 1, and statistics that do not amplify what these put out."""
+    filters = f"w = {module(row['feeder'])}.weight.data; w[at] = torch.randn_like(w[at]) * w.std(); "
+    stored = "; n.running_mean[at] = 0; n.running_var[at] = 1" if row["kind"] == "batch_norm" else ""
+    code = reinitialized(row["layer"], channels, n_channels, filters, stored)
+    return f"To reinitialize them before training goes on: {code}."
 
 
 def below_eps(evidence: Evidence) -> Iterator[Finding]:
@@ -138,7 +152,8 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
     for row, channels in evidence.sites:
         live = channels["gamma"].fillna(1).abs() >= evidence.limits.constant_gamma
         var = channels["running_var"]
-        flat = (var > 0) & (var < NO_VARIANCE) & ~(channels["pre_var"] > 0)
+        # all 0 were set so; of a few that are 0, the inputs were constant, or half precision rounded their variance
+        flat = (var >= 0) & (var < NO_VARIANCE) & ((var > 0) | (var.max() > 0)) & ~(channels["pre_var"] > 0)
         small = live & (var >= 0) & (var < row["eps"]) & ~flat
         varies = channels["pre_var"] > MANY_EPS * row["eps"]
         if (small & varies).any():
@@ -153,26 +168,40 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
 
 def _never_varied(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> Finding:
     """Constant inputs: nothing that eps or γ could change."""
-    m = row["momentum"] if 0 < row["momentum"] < 1 else 0.1
-    batches = np.log(1 / float(found["running_var"].max())) / -np.log1p(-m)
     has_beta = bool(found["beta"].notna().all())
     return Finding(
         "info",
         row["layer"],
-        f"The inputs of {some(found, channels).lower()} are constant: the output is {'β' if has_beta else '0'}, "
-        f"whatever comes "
-        "in.",
-        f"running_var is {float(found['running_var'].max()):.2g} in {out_of(found, channels)}: with momentum {m:g} "
-        f"it takes about "
-        f"{float(f'{batches:.1g}'):,.0f} batches without any variance to get there from 1.",
-        "They carry no information. Remove them with the filters before them, and "
+        f"The inputs of {some(found, channels).lower()} were constant in training: on such inputs the output is "
+        f"{'β' if has_beta else '0'}.",
+        f"{_long_constant(row, found, channels)}.",
+        "On data like the training data they carry no information. "
         + (
-            "add what the next layer makes of β to its bias: no output changes."
+            CARRY_BETA
             if has_beta
-            else "with the filters of the next layer that read them: no output changes."
-        ),
+            else "Remove them with the filters before them and the weights that read them."
+        )
+        + " An input that does vary, as other data may have, is amplified there by up to "
+        f"|γ| / √eps{'' if has_beta else ', γ being 1'}.",
         indices(found),
         row["call"],
+    )
+
+
+def _long_constant(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> str:
+    """How small the variance is, and what that takes."""
+    most = float(found["running_var"].max())
+    is_it = f"running_var is {'at most ' * (len(found) > 1)}{most:.2g} in {out_of(found, channels)}"
+    m = row["momentum"] if 0 < row["momentum"] < 1 else 0.1
+    if most == 0:
+        return (
+            f"running_var is exactly 0 in {out_of(found, channels)}: no variance in any of the last batches of training, "
+            "or one below 6e-8 that was once stored in half precision"
+        )
+    batches = np.log(1 / most) / -np.log1p(-m)
+    return (
+        f"{is_it}: with momentum {m:g} it takes about {float(f'{batches:.1g}'):,.0f} batches without any variance to get "
+        "there from 1"
     )
 
 
@@ -184,7 +213,7 @@ def _hardly_varies(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, 
         f"running_var < {eps_of(row)} in {out_of(found, channels)} "
         f"(smallest {float(found['running_var'].min()):.2g}), and |γ| ≥ {limits.constant_gamma:g}.",
         "Their inputs hardly vary, or are scaled too small. Keep eps as it is when the model is converted: another value "
-        f"changes the outputs of these channels. {_more_than_eps(row, channels)}",
+        f"changes the outputs of these channels. {_more_than_eps(row, found, channels)}",
         indices(found),
         row["call"],
     )
@@ -221,7 +250,7 @@ def _divides_by_eps(row: pd.Series, channels: pd.DataFrame) -> Finding:
     )
 
 
-def _more_than_eps(row: pd.Series, channels: pd.DataFrame) -> str:
+def _more_than_eps(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> str:
     """Another eps where this one is larger than usual, else larger weights before the norm."""
     if row["eps"] > TORCH_EPS:
         return f"If eps was not meant to be so large: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
@@ -230,6 +259,9 @@ def _more_than_eps(row: pd.Series, channels: pd.DataFrame) -> str:
         return "Check the preceding weights."
     if channels["gamma"].isna().any():
         return "Check the preceding weights."
+    least = float(found["running_var"].min())
+    if not least > MANY_EPS * row["eps"] * typical:
+        return "No larger weights can help all of them: their variance is next to nothing beside that of the others."
     larger = rescaled(str(row["feeder"]), row["layer"], typical**-0.5, with_gamma=True)
     assumed = " (assumed here)" if row["eps_assumed"] else ""
     return (

@@ -101,6 +101,22 @@ def test_advice_for_two_places_repairs_both(rule: str):
     assert advice.count("[0, 2]") == 1, "a list of channels is written once"
 
 
+def test_new_filters_come_with_new_statistics():
+    """Fails if random filters are divided by the deviation of decayed ones: their outputs were thousands of times γ."""
+    model = decayed_and_dead()
+    x = torch.randn(40, 3, 9, 9)
+    model.train()
+    for _ in range(200):
+        model(x)
+    model.eval()
+    (first, second) = found(model, x, "filters-decayed")["do"]
+    for advice in (first, second):
+        for code in re.findall(r"`([^`]+)`", advice):
+            exec(code, {"torch": torch, "model": model})
+    assert model[1].running_var[0] == 1  # type: ignore[index, union-attr]
+    assert model[1](model[0](x)).abs().max() < 50  # type: ignore[operator]
+
+
 def test_advice_that_no_loop_can_give_says_for_which_place_it_is():
     """Fails if code of which more differs than modules and channels, or with lines after it, becomes a loop."""
     factors = [f"Scale: {rescaled('a', 'b', factor)}." for factor in (2.0, 3.0)]

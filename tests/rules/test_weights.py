@@ -126,7 +126,13 @@ def test_filters_decay_where_eps_leaves_nothing_of_gamma():
     short = wired(at(0.02, 1.0, 0))
     found = fired("filters-decayed", stored(gamma=1.5 * ONE, running_var=at(1e-10, 1.0, 0), neighbours=short))
     assert found["channels"].iloc[0] == (0,)
-    assert "in 1 of them only" in found["because"].iloc[0]
+    assert "|γ| < 0.01 in 1 of 8 channels, with |γ| √(running_var" in found["because"].iloc[0]
+    both = stored(
+        gamma=at(1e-3, 1.5, 1), running_var=at(1e-10, 1.0, 0), neighbours=wired(at(0.02, 1.0, 0, 1))
+    )
+    found = fired("filters-decayed", both)
+    assert found["channels"].iloc[0] == (0, 1)
+    assert "|γ| < 0.01 in 2 of 8 channels, in 1 of them with |γ| √(running_var" in found["because"].iloc[0]
     # a norm that divides by its variance makes up for a short filter
     alive = stored(gamma=1.5 * ONE, running_var=at(1e-4, 1.0, 0), neighbours=short)
     assert fired("filters-decayed", alive).empty
@@ -138,7 +144,8 @@ def test_a_channel_whose_inputs_do_not_vary_is_dead_below_zero():
     flat = stored(gamma=at(1.0, 1.5, 0), beta=at(-0.05, 0.1, 0), running_var=var, eps=1e-5, neighbours=RELU)
     found = fired("channels-dead", flat)
     assert found["channels"].iloc[0] == (0,)
-    assert "in 1 of them with" in found["because"].iloc[0]
+    assert "in 1 of 8 channels, with |γ| √(running_var" in found["because"].iloc[0]
+    assert "(eps = 1e-05)" in found["because"].iloc[0]
     # a tenth of eps may be out of date as the data change: there γ counts as it is
     loose = stored(
         gamma=at(1.0, 1.5, 0), beta=at(-0.05, 0.1, 0), running_var=at(1e-6, 1.0, 0), neighbours=RELU
@@ -157,9 +164,50 @@ def test_inputs_that_never_varied_are_constant_and_no_matter_of_eps():
     assert floor == np.float32(5.6e-45)
     (row,) = fired("variance-below-eps", stored(running_var=at(float(floor), 1.0, 0, 3))).itertuples()
     assert (row.severity, row.channels) == ("info", (0, 3))
-    assert "constant" in row.says
+    assert "were constant in training" in row.says
     assert "1,000 batches" in row.because
     assert round(batches, -3) == 1000
+
+
+def test_a_variance_of_exactly_0_beside_others_is_that_of_a_constant():
+    """Fails if TensorFlow's zeros become an eps that is too large, or a buffer that was zeroed as a whole constant inputs.
+
+    Of float32 times 0.99 the last steps are flushed to 0 on the hardware of some: efficientnet_lite0 has 53 such channels.
+    """
+    (row,) = fired("variance-below-eps", stored(running_var=at(0.0, 1.0, 0, 3))).itertuples()
+    assert (row.severity, row.channels) == ("info", (0, 3))
+    assert "were constant in training" in row.says
+    assert "exactly 0 in 2 of 8 channels" in row.because
+    says = fired("variance-below-eps", stored(running_var=0 * ONE))["says"]
+    assert not says.str.contains("constant").any()
+
+
+def test_what_is_said_of_constant_inputs_holds_for_a_layer():
+    """Fails if the output is called β whatever comes in: an input that does vary is amplified by |γ| / √eps."""
+    norm = nn.BatchNorm2d(2)
+    norm.running_var[0], norm.bias.data[0], norm.weight.data[0] = 5.6e-45, 0.3, 0.5
+    norm.eval()
+    assert norm(torch.zeros(1, 2, 1, 1))[0, 0].item() == pytest.approx(0.3)
+    assert norm(torch.full((1, 2, 1, 1), 0.1))[0, 0].item() == pytest.approx(
+        0.3 + 0.1 * 0.5 / 1e-5**0.5, rel=1e-5
+    )
+    (do,) = bnprobe.check(norm_in_a_file(norm)).findings.query("rule == 'variance-below-eps'")["do"]
+    assert "amplified there by up to |γ| / √eps" in do
+
+
+def norm_in_a_file(norm: nn.BatchNorm2d) -> dict[str, torch.Tensor]:
+    return nn.Sequential(nn.Conv2d(3, 2, 3), norm).state_dict()
+
+
+def test_larger_weights_are_advised_only_where_they_help_all():
+    """Fails if a factor below 1, or one that leaves a variance below eps, is said to lift it well clear."""
+    fields = {"gamma": 1.5, "eps": 1e-5, "neighbours": wired(ONE)}
+    low = fired("variance-below-eps", stored(running_var=np.geomspace(1e-6, 9e-6, 8), **fields))
+    assert "Larger weights" in low["do"].iloc[0]
+    for var in (at(1e-9, 1.0, 0), at(1e-6, 1e-2, 0)):
+        (do,) = fired("variance-below-eps", stored(running_var=var, **fields))["do"]
+        assert "Larger weights" not in do
+        assert "No larger weights can help all of them" in do
 
 
 def test_larger_weights_with_a_corrected_gamma_leave_the_output():

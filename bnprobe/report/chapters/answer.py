@@ -27,7 +27,7 @@ from bnprobe.report.numbers import count, number, share
 from bnprobe.report.vocabulary import KINDS
 
 NEAR_ZERO = 1e-2
-"""|γ| below which a channel puts out its β whatever comes in."""
+"""|γ| below which a channel's output hardly varies."""
 
 CUTTING = ("batch_norm", "group_norm", "instance_norm")
 """Kinds of norms that an activation usually follows; what share of the values is positive matters there."""
@@ -228,11 +228,10 @@ def _switched_off(small: pd.DataFrame) -> list[str]:
     if small.empty:
         return []
     one, n_norms = len(small) == 1, len(small[["layer", "call"]].drop_duplicates())
-    has_beta = bool(small["beta"].notna().all())
-    outputs = "the constant β" if has_beta else "next to nothing"
+    about = "β" if small["beta"].notna().all() else "0"
     return [
-        f"{count(len(small), 'channel')} in {norms(n_norms)} {'has' if one else 'have'} γ near 0: "
-        f"{'it outputs' if one else 'they output'} {outputs} whatever the input."
+        f"{count(len(small), 'channel')} in {norms(n_norms)} {'has' if one else 'have'} |γ| below {NEAR_ZERO:g}: "
+        f"{'its output hardly varies' if one else 'their outputs hardly vary'} about {about}."
     ]
 
 
