@@ -32,29 +32,29 @@ BOUNDARIES = {
     "notebook": may(""),
     "errors": may("notebook"),
     "severity": may(""),
-    "atomic_write": may("errors"),
+    "files": may("errors"),
     "version": may(""),
     "stats": may("errors", "numpy scipy"),
-    "recording": may("stats errors atomic_write notebook", "numpy safetensors"),
+    "recording": may("stats errors files notebook", "numpy"),
     "norms": may("recording errors notebook", "torch"),
     "graph": may("norms recording stats errors", "torch numpy"),
     "reductions": may("stats", "torch numpy numba llvmlite triton"),
     "probe": may("norms graph reductions recording stats errors notebook version", "torch numpy tqdm"),
-    "models": may("recording norms stats errors", "torch torchvision PIL tqdm safetensors numpy"),
+    "models": may("recording norms stats errors files", "torch torchvision PIL tqdm safetensors numpy"),
     # a file of weights becomes a recording without calls, and from there a report
-    "checkpoints": may("models probe recording norms graph report stats errors version", "torch numpy PIL"),
+    "checkpoints": may(
+        "models probe recording norms graph report stats errors files version", "torch numpy PIL"
+    ),
     "measures": may("recording stats errors", "numpy pandas"),
     # the vocabulary of recordings only; a baseline is a file of its own
-    "rules": may("recording stats errors severity atomic_write", "numpy pandas"),
+    "rules": may("recording stats errors severity files", "numpy pandas"),
     # markupsafe is the half of jinja2 that escapes
-    "report": may(
-        "recording measures rules stats errors atomic_write version", "numpy pandas jinja2 markupsafe"
-    ),
+    "report": may("recording measures rules stats errors files version", "numpy pandas jinja2 markupsafe"),
     # a histogram cannot be drawn without its edges
-    "report.figures": may("stats measures recording errors", "numpy pandas seaborn matplotlib"),
+    "report.figures": may("stats measures recording errors files", "numpy pandas seaborn matplotlib"),
     # what may stand on a side of a comparison: a file of weights alone needs torch, on first use
     "comparison": may(
-        "recording measures rules report checkpoints stats errors atomic_write version", "numpy pandas"
+        "recording measures rules report checkpoints stats errors files version", "numpy pandas"
     ),
     "cli": EVERYTHING,
     "__init__": EVERYTHING,
@@ -62,7 +62,7 @@ BOUNDARIES = {
 }
 """The table of the design, and this test is what holds it. An entry "package.part" is narrower than its package."""
 
-WITHOUT_TORCH = ("measures", "comparison", "rules", "report", "errors", "stats", "recording", "atomic_write")
+WITHOUT_TORCH = ("measures", "comparison", "rules", "report", "errors", "stats", "recording", "files")
 WITH_TORCH = {"norms", "graph", "probe", "reductions", "models"}
 LAZY = {("comparison", "checkpoints")}
 """Imported inside a function, when a side turns out to be a file of weights."""

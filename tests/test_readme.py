@@ -41,7 +41,7 @@ def test_the_map_has_every_package():
     named = {line.split()[0] for line in package_map().splitlines()}
     for init in (ROOT / "bnprobe").rglob("__init__.py"):
         assert f"{init.parent.name}/" in named
-    assert {"errors", "atomic_write"} <= named
+    assert {"errors", "severity"} <= named
 
 
 @pytest.mark.parametrize(("page", "link"), found(r"\]\(([^)\s]+)\)"))

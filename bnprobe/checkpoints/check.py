@@ -16,6 +16,7 @@ from bnprobe.checkpoints.one_plus import with_one_added
 from bnprobe.checkpoints.records import records
 from bnprobe.checkpoints.stubs import stubs
 from bnprobe.errors import BadCheckpoint, BnprobeError, NoNormLayers
+from bnprobe.files import is_file, is_folder
 from bnprobe.models.checkpoint_file import State, load_all, state_of
 from bnprobe.models.tensor_kinds import is_number
 from bnprobe.recording import About, LayerRecord, Recording, TensorTable
@@ -181,7 +182,7 @@ def about(name: str, weights: str, state: State, notes: list[str]) -> About:
 
 def _size(path: Path) -> str:
     """Name and size of what was read."""
-    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    files = [file for file in path.iterdir() if is_file(file)] if is_folder(path) else [path]
     return f"{path.name}, {sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
 
 

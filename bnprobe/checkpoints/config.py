@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bnprobe.checkpoints.groups import Norm
+from bnprobe.files import is_folder, read_input
 
 NAME = "config.json"
 
@@ -92,12 +93,12 @@ NO_CONFIG = Config()
 
 def config_of(path: Path) -> Config:
     """The config that belongs to a folder or a file of weights; an empty one where there is none that can be read."""
-    folder = path if path.is_dir() else path.parent if OURS.match(path.name) else None
+    folder = path if is_folder(path) else path.parent if OURS.match(path.name) else None
     file = folder / NAME if folder else None
-    if file is None or not file.is_file() or file.stat().st_size > LARGEST:
+    if file is None:
         return NO_CONFIG
     try:
-        read = json.loads(file.read_text("utf-8"))
+        read = json.loads(read_input(file, LARGEST).decode("utf-8"))
     except (ValueError, OSError, RecursionError):
         return NO_CONFIG
     if not isinstance(read, dict):

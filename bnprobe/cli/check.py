@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.errors import BnprobeError
 
@@ -65,21 +67,19 @@ def run(options: argparse.Namespace) -> int:
 
 def _outs(options: argparse.Namespace) -> list[Path]:
     """Where the pages or the text go, known to be writable before the work; none where it is printed."""
-    from bnprobe.atomic_write import check_writable
-
     if options.out and options.format == "html" and len(options.files) > 1:
         raise BnprobeError(
             "html writes one page per file, but -o names a single one. Leave -o out, or check one file at a time."
         )
     outs = [Path(options.out)] if options.out else []
     if options.format == "html" and not outs:
-        outs = [Path("reports", f"{Path(file).resolve().stem}.check.html") for file in options.files]
+        outs = [default_page(f"{Path(os.path.abspath(file)).stem}.check.html") for file in options.files]
         if len(set(outs)) < len(outs):
             raise BnprobeError(
                 "two files have the same name, and so would their pages. Check them one at a time."
             )
-    for path in (*outs, *([Path(options.write_baseline)] if options.write_baseline else [])):
-        check_writable(path)
+    baseline = Path(options.write_baseline) if options.write_baseline else None
+    demand_writable((*outs, baseline), (*options.files, options.baseline, options.config))
     return outs
 
 
@@ -112,7 +112,7 @@ def _batches(options: argparse.Namespace) -> UserBatches | None:
 
 
 def _write(checked: list[Checked], options: argparse.Namespace, outs: list[Path]) -> None:
-    from bnprobe.atomic_write import write_whole
+    from bnprobe.files import write_output
     from bnprobe.report.formats.check import to_json, to_text
     from bnprobe.report.formats.sarif import to_sarif
 
@@ -122,6 +122,6 @@ def _write(checked: list[Checked], options: argparse.Namespace, outs: list[Path]
         return
     text = {"text": to_text, "json": to_json, "sarif": to_sarif}[options.format](checked)
     if outs:
-        write_whole(outs[0], text.encode())
+        write_output(outs[0], text.encode())
     else:
         print(text, end="")

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import add_subject, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError
@@ -54,12 +55,10 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Get both sides, compare, write, and say by the exit code whether a finding is serious."""
-    from bnprobe.atomic_write import check_writable
     from bnprobe.comparison.compare import compare
 
     out = _out(options)
-    if out:
-        check_writable(out)
+    demand_writable([out], (*options.sides, *(options.checkpoint or ()), options.config))
     a, b = _two_files(options) if len(options.sides) > 1 else _recorded_twice(options)
     comparison = compare(a, b, config=settings_file(options))
     _write(comparison, options.format, out)
@@ -70,7 +69,7 @@ def _out(options: argparse.Namespace) -> Path | None:
     if options.out or options.format != "html":
         return Path(options.out) if options.out else None
     names = _distinct_names([Path(side.rpartition(":")[2]) for side in options.sides])
-    return Path("reports", f"{'-vs-'.join(names)}{'' if len(names) > 1 else '.compared'}.html")
+    return default_page(f"{'-vs-'.join(names)}{'' if len(names) > 1 else '.compared'}.html")
 
 
 def _distinct_names(sides: list[Path]) -> list[str]:
@@ -134,7 +133,7 @@ def _record(options: argparse.Namespace, train: bool) -> Recording:
 
 
 def _write(comparison: Comparison, form: str, out: Path | None) -> None:
-    from bnprobe.atomic_write import write_whole
+    from bnprobe.files import write_output
 
     if form == "html" and out:
         print(comparison.summary())
@@ -142,6 +141,6 @@ def _write(comparison: Comparison, form: str, out: Path | None) -> None:
         return
     text = comparison.to_json() if form == "json" else comparison.to_text()
     if out:
-        write_whole(out, text.encode())
+        write_output(out, text.encode())
     else:
         print(text, end="")

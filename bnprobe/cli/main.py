@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bnprobe.cli import check, compare, rules
 from bnprobe.cli.closed_pipe import quiet
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
+from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import add_subject, described, positive, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError, UnknownModel
@@ -133,7 +134,7 @@ def _demo(options: argparse.Namespace) -> int:
     from bnprobe import models
     from bnprobe.models import image_folder
 
-    _check_paths(Path(options.out))
+    demand_writable([Path(options.out)], [options.config])
     batches = image_folder.demo_images()
     subject = models.demo()
     recording = recorded(subject, batches.batches(subject.preprocess, 64), None, True, False, None)
@@ -146,14 +147,15 @@ def _report(options: argparse.Namespace) -> int:
     saved = Path(options.subject)
     if saved.suffix == ".bnp":
         _refuse_model_options(options)
-        out = Path(options.out or f"reports/{saved.stem}.html")
-        _check_paths(out)
+        out = Path(options.out) if options.out else default_page(f"{saved.stem}.html")
+        demand_writable([out], [options.subject, options.config])
         return _finish(_trained_with(load(saved), options), out, options)
     from bnprobe.probe.record import Interrupted  # with it comes torch, which a recording does without
 
-    out = Path(options.out or f"reports/{options.subject.rpartition(':')[2]}.html")
+    out = Path(options.out) if options.out else default_page(f"{options.subject.rpartition(':')[2]}.html")
     partial = partial_path(options, out)
-    _check_paths(out, *([Path(options.save)] if options.save else []), *([partial] if partial else []))
+    save = Path(options.save) if options.save else None
+    demand_writable((out, save, partial), (options.checkpoint, options.config))
     subject, batches = subject_and_batches(options)
     histograms, loss = not options.no_histograms, options.loss
     try:
@@ -194,14 +196,6 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
             f"{options.subject} is a saved recording, so {', '.join(given)} can change nothing. "
             "Leave them out, or name the model to record it again."
         )
-
-
-def _check_paths(*paths: Path) -> None:
-    """Before minutes of work, not after."""
-    from bnprobe.atomic_write import check_writable
-
-    for path in paths:
-        check_writable(path)
 
 
 def _finish(recording: Recording, out: Path, options: argparse.Namespace) -> int:

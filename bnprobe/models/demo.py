@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from torch import nn
 from torchvision import models
 
+from bnprobe.files import open_input
+from bnprobe.files.header import read_header
 from bnprobe.models.checkpoint_file import load_checkpoint
 from bnprobe.models.load_weights import fit, sha256
 from bnprobe.models.preprocessing import CropAndScale
@@ -36,8 +37,8 @@ def demo() -> Subject:
 
 def demo_facts() -> dict[str, Any]:
     """What training stored with the shipped weights: data, n_train, n_held_out, accuracies (0..1)."""
-    with safe_open(DEMO_WEIGHTS, "pt") as file:
-        facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+    with open_input(DEMO_WEIGHTS) as file:
+        facts: dict[str, Any] = json.loads(read_header(file).metadata["facts"])
     return facts
 
 

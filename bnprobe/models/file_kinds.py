@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 from bnprobe.errors import BadCheckpoint
+from bnprobe.files import open_input
 from bnprobe.models.messages import SAVE_AGAIN, program, what_it_is
 
 HEAD = 512
@@ -51,31 +54,32 @@ NAMES: tuple[tuple[re.Pattern[str], str, str], ...] = (
 def demand_checkpoint(path: Path) -> None:
     """Raises BadCheckpoint where a file is known to be something else than tensors of PyTorch."""
     named = next((known for known in NAMES if known[0].search(path.name.lower())), None)
-    with path.open("rb") as file:
+    with open_input(path) as file:
         head = file.read(HEAD)
-    known = named or next((known for known in MAGIC if known[0].match(head)), None)
-    if known is not None:
-        raise what_it_is(path, known[1], known[2])
-    if zipfile.is_zipfile(path):
-        _demand_tensors(path)
-    else:
-        _demand_no_tar(path)
+        known = named or next((known for known in MAGIC if known[0].match(head)), None)
+        if known is not None:
+            raise what_it_is(path, known[1], known[2])
+        if zipfile.is_zipfile(file):
+            _demand_tensors(path, file)
+        else:
+            _demand_no_tar(path, file)
 
 
 def is_safetensors(path: Path) -> bool:
     """By name, or by what it begins with: the length of a header, and the header in JSON."""
     if path.suffix.lower() == ".safetensors":
         return True
-    with path.open("rb") as file:
+    with open_input(path) as file:
         head = file.read(9)
-    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+        size = os.fstat(file.fileno()).st_size
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < size
 
 
-def _demand_tensors(path: Path) -> None:
+def _demand_tensors(path: Path, file: BinaryIO) -> None:
     """Refuse a program, other contents, and an archive that would unpack to more than the file holds; torch compresses
     no tensors."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return  # the reader will say what is wrong
@@ -85,7 +89,9 @@ def _demand_tensors(path: Path) -> None:
     whole = sum(entry.file_size for entry in entries)
     if "model.weights.h5" in names:
         raise what_it_is(path, "a model of Keras", EXPORTED)
-    if whole > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+    if whole > os.fstat(file.fileno()).st_size or any(
+        entry.compress_type != zipfile.ZIP_STORED for entry in entries
+    ):
         raise BadCheckpoint(
             f"{path} is a compressed archive ({whole:,} bytes unpacked), which torch does not write, so it was not "
             "opened. Unpack it, and use the checkpoint inside."
@@ -96,13 +102,14 @@ def _demand_tensors(path: Path) -> None:
         )
 
 
-def _demand_no_tar(path: Path) -> None:
+def _demand_no_tar(path: Path, file: BinaryIO) -> None:
     """Refuse a tar archive: one of torch's oldest format would be unpacked into a folder.
 
     Old tar archives have no magic number, and one without a member is zeros: only its reader tells.
     """
+    file.seek(0)
     try:
-        with tarfile.open(path, "r:") as archive:  # is_tarfile would try to decompress it first
+        with tarfile.open(fileobj=file, mode="r:") as archive:  # is_tarfile would try to decompress it first
             names = [member.name for member, _ in zip(archive, range(4), strict=False)]
     except (tarfile.TarError, OSError, ValueError):
         return

@@ -19,10 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 from bnprobe.errors import BadImages
+from bnprobe.files import open_input
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 # A suffix does not say what a file holds: only these decoders may try, none of which runs a program.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")
+LARGEST = 2**30
+"""Bytes of an image file that are read: the largest that Pillow takes has a quarter of that, uncompressed."""
+
 DEMO_DIGITS = Path(__file__).parent / "demo_data" / "held_out_digits.npz"
 
 Preprocess = Callable[[Image.Image], Tensor]
@@ -174,7 +178,7 @@ def find_images(folder: Path | str) -> Source:
 
 def demo_images() -> DemoImages:
     """The digits held out when the shipped model was trained: the data when no folder is given."""
-    with np.load(DEMO_DIGITS, allow_pickle=False) as file:
+    with open_input(DEMO_DIGITS) as shipped, np.load(shipped, allow_pickle=False) as file:
         pixels, labels = file["images"], tuple(map(int, file["labels"]))
     words = (
         f"{len(pixels)} handwritten digits of 10 classes, 8 x 8 px, shipped with bnprobe "
@@ -195,13 +199,11 @@ def spread(n: int, limit: int | None) -> tuple[int, ...]:
 
 def read_rgb(path: Path) -> Image.Image:
     """The whole image in `path`, in RGB. Raises what the decoder raises, and for anything that is no file."""
-    if path.exists() and not path.is_file():
-        raise OSError("not a regular file")  # opening a pipe would wait for ever
     Image.init()  # until then PIL knows five formats, and a name it does not know is a KeyError
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=_FORMATS) as image:
+        with open_input(path, LARGEST) as file, Image.open(file, formats=_FORMATS) as image:
             return _rgb(image)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from bnprobe.errors import BadCheckpoint
+from bnprobe.files import open_input
 from bnprobe.models.checkpoint_file import State, without_wrappers
 from bnprobe.models.messages import one_line
 from bnprobe.models.tensor_kinds import foreign
@@ -62,7 +63,7 @@ def provenance(path: Path) -> str:
 
 def sha256(path: Path) -> str:
     """The hash of a file's bytes, 64 hexadecimal digits."""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

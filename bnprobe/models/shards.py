@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from bnprobe.errors import BadCheckpoint
+from bnprobe.files import is_file, is_folder, open_input, read_input
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
 BESIDE = ("optim", "sched", "scaler", "training_args", "rng_state", "random_states", "trainer_state")
@@ -17,7 +18,7 @@ LARGEST_INDEX = 64 * 2**20
 
 def files_of(path: Path) -> list[Path]:
     """The checkpoint files behind `path`, each of them there and in its folder; BadCheckpoint else."""
-    if path.is_dir():
+    if is_folder(path):
         return _of_folder(path)
     _demand(path)
     return _of_index(path) if path.suffix.lower() == ".json" else [path]
@@ -25,16 +26,13 @@ def files_of(path: Path) -> list[Path]:
 
 def _demand(path: Path) -> None:
     try:
-        if path.exists() and not path.is_file():  # to open a pipe would be to wait for ever
-            raise BadCheckpoint(
-                f"{path} is not a regular file but a pipe or a device. Give the file of the checkpoint itself."
-            )
-        path.open("rb").close()
+        open_input(path).close()
     except FileNotFoundError:
         raise BadCheckpoint(f"there is no checkpoint {path}. Check the path.") from None
     except OSError as error:
         raise BadCheckpoint(
-            f"cannot read {path} ({error.strerror}). Check the path and its permissions."
+            f"cannot read {path} ({error.strerror}). Check the path and its permissions, and give the file of the "
+            "checkpoint itself."
         ) from None
 
 
@@ -56,9 +54,7 @@ def _of_folder(folder: Path) -> list[Path]:
 def _of_index(index: Path) -> list[Path]:
     """The files of a weight map, as Hugging Face writes it: {"weight_map": {tensor: file name}}."""
     try:
-        if index.stat().st_size > LARGEST_INDEX:
-            raise ValueError(f"{index.stat().st_size:,} bytes")
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        names = set(json.loads(read_input(index, LARGEST_INDEX).decode("utf-8"))["weight_map"].values())
         outside = sorted(name for name in names if name in ("", ".", "..") or set(name) & set("/\\:\0"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
         raise BadCheckpoint(
@@ -70,7 +66,7 @@ def _of_index(index: Path) -> list[Path]:
             "Put the shards next to their index."
         )
     files = [index.parent / name for name in sorted(names)]
-    gone = [file.name for file in files if not file.is_file()]
+    gone = [file.name for file in files if not is_file(file)]
     if gone or not files:
         raise BadCheckpoint(
             f"{index} names {len(files)} files, and {len(gone)} are missing ({', '.join(gone[:3])}). Fetch them as well."

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
 
-from bnprobe.atomic_write import write_whole
 from bnprobe.errors import BadRecordingFile, BnprobeError, CannotMerge
+from bnprobe.files import write_output
 from bnprobe.notebook import facts
 from bnprobe.recording.about import About
 from bnprobe.recording.codec import AGAIN, decode, encode
@@ -164,7 +164,7 @@ class Recording:
         Raises:
             CannotWrite: The file cannot be written.
         """
-        return write_whole(Path(path), encode(self))
+        return write_output(Path(path), encode(self))
 
     def check_sane(self) -> Self:
         """Check that every statistic obeys the inequalities that real samples obey.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from bnprobe.atomic_write import write_whole
+from bnprobe.files import write_output
 from bnprobe.measures import Column
 from bnprobe.report.browser import Data
 from bnprobe.report.chapters.glossary import explain
@@ -121,7 +121,7 @@ class Document(ABC):
             CannotWrite: The file cannot be written.
         """
         with _without_collection():
-            return write_whole(Path(path), self._html().encode())
+            return write_output(Path(path), self._html().encode())
 
     def _html(self) -> str:
         from bnprobe.report.formats.html import to_html

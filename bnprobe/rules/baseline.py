@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from bnprobe.atomic_write import write_whole
 from bnprobe.errors import BadSettings
+from bnprobe.files import read_input, write_output
 from bnprobe.severity import SEVERITIES, at_least
 
 SCHEMA = 1
+LARGEST = 64 * 2**20
+"""Bytes of a baseline that are read: a hundred thousand findings take a fifth of that."""
+
 AGAIN = "Write it again with --write-baseline FILE."
 
 
@@ -41,13 +44,13 @@ def write_baseline(tables: Sequence[pd.DataFrame], path: Path) -> Path:
     ]
     entries.sort(key=lambda entry: (entry["layer"], entry["rule"], entry["severity"]))
     content = {"format": "bnprobe baseline", "schema": SCHEMA, "findings": entries}
-    return write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    return write_output(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_baseline(path: Path) -> list[tuple[str, str]]:
     """(fingerprint, severity) of every finding of the file; BadSettings where it is no baseline."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_input(path, LARGEST).decode("utf-8"))
         entries = [(str(e["fingerprint"]), str(e["severity"])) for e in content["findings"]]
         sound = content["format"] == "bnprobe baseline" and content["schema"] == SCHEMA
     except OSError as error:

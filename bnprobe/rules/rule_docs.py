@@ -5,13 +5,15 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from bnprobe.files import read_shipped
+
 HEADS = ("What it means", "How it is found", "How to fix it", "When to ignore it")
 _FOLDER = resources.files("bnprobe.rules").joinpath("docs")
 
 
 def rule_markdown(rule: str) -> str:
     """The page as it was written. Raises FileNotFoundError for a rule without one."""
-    return _FOLDER.joinpath(f"{rule}.md").read_text("utf-8")
+    return read_shipped("bnprobe.rules", "docs", f"{rule}.md")
 
 
 def rule_page(rule: str) -> dict[str, str]:

@@ -20,10 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from bnprobe.errors import BadSettings
+from bnprobe.files import is_file, read_input
 from bnprobe.rules import COMPARED, RULES, Limits
 from bnprobe.rules.thresholds import DEFAULT
 
 KEYS = ("ignore", "thresholds")
+
+LARGEST = 4 * 2**20
+"""Bytes of a settings file that are read: a thousand times what one has."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +62,19 @@ def nearest(folder: Path) -> Path | None:
     """The pyproject.toml in `folder` or above it that has a table [tool.bnprobe]; None where there is none."""
     for place in (folder, *folder.absolute().parents):
         path = place / "pyproject.toml"
-        if path.is_file() and "bnprobe" in _table(_toml(path).get("tool")):
+        if is_file(path) and "bnprobe" in _table(_toml(path).get("tool")):
             return path
     return None
 
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(read_input(path, LARGEST).decode("utf-8"))
     except OSError as error:
         raise BadSettings(
             f"{path}: {error.strerror or error}. Check the path of the settings file."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadSettings(f"{path} is not TOML ({' '.join(str(error).split())}). Fix it there.") from None
 
 

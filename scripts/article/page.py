@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from bnprobe.atomic_write import write_whole
+from bnprobe.files import write_output
 from bnprobe.report.formats.html import to_html
 from bnprobe.report.page.blocks import Facts, Page, Prose, Section
 from scripts.article import affine, balance, depth, pooling, shape, target, verdicts
@@ -178,7 +178,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     judged = run(SMALL if options.small else Sizes())
-    print(f"written: {write_whole(options.output, to_html(page(judged)).encode())}")
+    print(f"written: {write_output(options.output, to_html(page(judged)).encode())}")
     for verdict, section in judged:
         print(f"{section.title}: {verdict}")
 

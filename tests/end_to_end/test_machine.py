@@ -20,9 +20,9 @@ from support.paths import ROOT
 from torch import Tensor, nn
 
 import bnprobe
-from bnprobe import atomic_write
 from bnprobe.cli.main import main
 from bnprobe.errors import CannotWrite
+from bnprobe.files import write as files_write
 from bnprobe.probe.interrupt import stoppable
 from bnprobe.probe.record import Interrupted
 
@@ -187,7 +187,7 @@ def test_the_users_handler_of_ctrl_c_comes_back(handler):
 def limited(size: int, *statements: str) -> subprocess.CompletedProcess[str]:
     """A program that may write files of `size` bytes at most."""
     code = "\n".join(
-        ("from pathlib import Path", "from bnprobe.atomic_write import write_whole", *statements)
+        ("from pathlib import Path", "from bnprobe.files.write import write_output", *statements)
     )
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -201,7 +201,7 @@ def limited(size: int, *statements: str) -> subprocess.CompletedProcess[str]:
 def test_a_disk_that_fills_leaves_the_old_file(tmp_path):
     """Fails if what was there is lost, or a part of the new file stays and fills the disk."""
     (tmp_path / "a.html").write_bytes(b"old")
-    ended = limited(1 << 16, f"write_whole(Path({str(tmp_path / 'a.html')!r}), b'x' * (1 << 20))")
+    ended = limited(1 << 16, f"write_output(Path({str(tmp_path / 'a.html')!r}), b'x' * (1 << 20))")
     assert "CannotWrite" in ended.stderr
     assert "File too large. Choose another path" in ended.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.html": b"old"}
@@ -222,9 +222,9 @@ def small_disk(tmp_path: Path):
 
 def test_a_real_disk_that_is_full(small_disk):
     """Fails if the message does not say what is wrong and what to do."""
-    atomic_write.write_whole(small_disk / "a.bnp", b"old")
+    files_write.write_output(small_disk / "a.bnp", b"old")
     with pytest.raises(CannotWrite, match=r"No space left on device\. Choose another path"):
-        atomic_write.write_whole(small_disk / "a.bnp", b"x" * (1 << 17))
+        files_write.write_output(small_disk / "a.bnp", b"x" * (1 << 17))
     assert {path.name: path.read_bytes() for path in small_disk.iterdir()} == {"a.bnp": b"old"}
 
 
@@ -235,7 +235,7 @@ def test_where_files_without_names_cannot_be_had(missing, tmp_path, monkeypatch)
         monkeypatch.delattr(os, "O_TMPFILE")
     else:
         monkeypatch.setattr(os, "open", refuse_nameless(os.open))
-    atomic_write.write_whole(tmp_path / "a.bnp", b"new")
+    files_write.write_output(tmp_path / "a.bnp", b"new")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.bnp": b"new"}
 
 
@@ -254,14 +254,14 @@ def refuse_nameless(real_open):
 SAVES = """
 import sys
 from pathlib import Path
-from bnprobe import atomic_write
-from bnprobe.atomic_write import write_whole
-atomic_write.STALE = 1e9  # nothing is swept
+from bnprobe.files import write as files_write
+from bnprobe.files.write import write_output
+files_write.STALE = 1e9  # nothing is swept
 path, contents = Path(sys.argv[1]), [bytes([letter]) * 300_000 for letter in b"ab"]
 print("ready", flush=True)
 while True:
     for content in contents:
-        write_whole(path, content)
+        write_output(path, content)
 """
 
 
@@ -283,29 +283,30 @@ def test_a_killed_process_leaves_a_whole_file_and_nothing_else(tmp_path):
             assert path.read_bytes() in (b"a" * 300_000, b"b" * 300_000)
     assert all(part.read_bytes() in (b"a" * 300_000, b"b" * 300_000) for part in tmp_path.iterdir())
     assert len(list(tmp_path.iterdir())) < 8, "only the instant between two names may leave one"
-    time.sleep(atomic_write.STALE)
-    atomic_write.write_whole(path, b"again")
+    time.sleep(files_write.STALE)
+    files_write.write_output(path, b"again")
     assert [p.name for p in tmp_path.iterdir()] == ["a.bnp"]
 
 
 def test_what_a_killed_save_left_is_swept_and_nothing_else(tmp_path):
     """Fails if leftovers stay for ever, or a file is taken from another process that is writing it."""
     names = (
-        ".a.bnp.0badcafe.part",
-        ".a.bnp.5a5a5a5a.part",
-        ".b.bnp.5a5a5a5a.part",
-        ".a.bnp.new.part",
+        ".a.bnp.bnprobe-0badcafe.part",
+        ".a.bnp.bnprobe-5a5a5a5a.part",
+        ".b.bnp.bnprobe-5a5a5a5a.part",
+        ".a.bnp.bnprobe-00000bed.part",
+        ".a.bnp.mine.part",
         "a.bnp.part",
     )
-    left, locked, other, fresh, mine = (tmp_path / name for name in names)
-    for part in (left, locked, other, fresh, mine):
+    left, locked, other, fresh, named, mine = (tmp_path / name for name in names)
+    for part in (left, locked, other, fresh, named, mine):
         part.write_bytes(b"part")
         if part != fresh:
             os.utime(part, (0, 0))
     with locked.open() as busy:
         fcntl.flock(busy, fcntl.LOCK_EX)
-        atomic_write.write_whole(tmp_path / "a.bnp", b"whole")
-    kept = {part.name for part in (locked, other, fresh, mine)} | {"a.bnp"}
+        files_write.write_output(tmp_path / "a.bnp", b"whole")
+    kept = {part.name for part in (locked, other, fresh, named, mine)} | {"a.bnp"}
     assert {part.name for part in tmp_path.iterdir()} == kept
 
 

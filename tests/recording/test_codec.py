@@ -291,7 +291,7 @@ def _twice(tree: dict[str, Any], _: Any) -> None:
 
 FORGED = {
     _shorter: r"gamma: expected shape \(6,\), found \(2,\)",
-    _other_type: f"{MEAN}: expected float64, found float32",
+    _other_type: f"{MEAN}: expected float64, found F32",
     _missing_array: f"{MEAN}: its numbers are missing",
     _missing_field: "layers/0: fields missing or unknown: eps",
     _unknown_field: "layers/0: fields missing or unknown: surprise",

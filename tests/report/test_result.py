@@ -134,7 +134,7 @@ def test_a_page_is_whole_or_not_there(recorded, tmp_path, undrawn, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bnprobe.atomic_write.os.fsync", full)
+    monkeypatch.setattr("bnprobe.files.write.os.fsync", full)
     with pytest.raises(CannotWrite, match=r"No space left on device\. Choose another path for the output"):
         bnprobe.report(recorded).to_html(path)
     assert path.read_text() == "yesterday's"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
+
+from bnprobe.files import read_shipped
 
 PARTS = (
     "numbers",
@@ -50,4 +51,4 @@ def program_of_tables(root: str) -> str:
 
 
 def _read(name: str) -> str:
-    return resources.files("bnprobe.report.browser").joinpath("js", name).read_text("utf-8").strip()
+    return read_shipped("bnprobe.report.browser", "js", name).strip()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bnprobe.errors import CannotWrite
+from bnprobe.files import write_output
 from bnprobe.report.figures.specs import Picture
 
 FORMATS = ("svg", "pdf")
@@ -57,14 +58,9 @@ class Album:
                 drawn = draw(self._specs[name])
                 for kind in formats:
                     path = Path(folder) / f"{_file_name(name)}.{kind}"
-                    try:
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        drawn.savefig(path, metadata=_NO_DATE.get(kind))
-                    except OSError as error:
-                        raise CannotWrite(
-                            f"{path}: {error.strerror}. Give a folder that can be written."
-                        ) from error
-                    paths.append(path)
+                    whole = io.BytesIO()
+                    drawn.savefig(whole, format=kind, metadata=_NO_DATE.get(kind))
+                    paths.append(write_output(path, whole.getvalue()))
         return paths
 
     def __repr__(self) -> str:

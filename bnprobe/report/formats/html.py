@@ -12,12 +12,12 @@ import uuid
 import warnings
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from bnprobe.files import read_shipped
 from bnprobe.report.browser import AWAKE, Data, program, program_of_tables
 from bnprobe.report.numbers import NARROW, visible
 from bnprobe.report.page.blocks import Figure, Moving, Page, Section
@@ -138,9 +138,7 @@ def _finalize(value: Any) -> Any:
 
 @cache
 def _css() -> Markup:
-    return Markup(
-        resources.files("bnprobe.report.formats").joinpath("templates", "page.css").read_text("utf-8")
-    )
+    return Markup(read_shipped("bnprobe.report.formats", "templates", "page.css"))
 
 
 def _kind(block: Any) -> str:

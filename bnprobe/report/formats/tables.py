@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from bnprobe.atomic_write import write_whole
 from bnprobe.errors import BnprobeError
+from bnprobe.files import write_output
 
 
 def save_tables(tables: Mapping[str, pd.DataFrame], folder: Path, format: str) -> list[Path]:
@@ -20,7 +20,7 @@ def save_tables(tables: Mapping[str, pd.DataFrame], folder: Path, format: str) -
     if format not in _FORMATS:
         raise BnprobeError(f"there is no format {format!r} for tables. Known formats: {', '.join(_FORMATS)}.")
     contents = {name: _FORMATS[format](table) for name, table in tables.items()}
-    return [write_whole(folder / f"{name}.{format}", whole) for name, whole in contents.items()]
+    return [write_output(folder / f"{name}.{format}", whole) for name, whole in contents.items()]
 
 
 def _csv(table: pd.DataFrame) -> bytes:
