@@ -32,6 +32,7 @@ BOUNDARIES = {
     "notebook": may(""),
     "errors": may("notebook"),
     "severity": may(""),
+    "printing": may("errors", "tqdm"),
     "files": may("errors"),
     "version": may(""),
     "stats": may("errors", "numpy scipy"),
@@ -39,8 +40,10 @@ BOUNDARIES = {
     "norms": may("recording errors notebook", "torch"),
     "graph": may("norms recording stats errors", "torch numpy"),
     "reductions": may("stats", "torch numpy numba llvmlite triton"),
-    "probe": may("norms graph reductions recording stats errors notebook version", "torch numpy tqdm"),
-    "models": may("recording norms stats errors files", "torch torchvision PIL tqdm safetensors numpy"),
+    "probe": may("norms graph reductions recording stats errors notebook printing version", "torch numpy"),
+    "models": may(
+        "recording norms stats errors files printing", "torch torchvision PIL tqdm safetensors numpy"
+    ),
     # a file of weights becomes a recording without calls, and from there a report
     "checkpoints": may(
         "models probe recording norms graph report stats errors files version", "torch numpy PIL"

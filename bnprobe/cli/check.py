@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.errors import BnprobeError
+from bnprobe.printing import say, say_lines
 
 if TYPE_CHECKING:
     from bnprobe.models.user_batches import UserBatches
@@ -118,10 +119,10 @@ def _write(checked: list[Checked], options: argparse.Namespace, outs: list[Path]
 
     if options.format == "html":
         for one, out in zip(checked, outs, strict=True):
-            print(f"page: {one.report.to_html(out)}")
+            say(f"page: {one.report.to_html(out)}")
         return
     text = {"text": to_text, "json": to_json, "sarif": to_sarif}[options.format](checked)
     if outs:
         write_output(outs[0], text.encode())
     else:
-        print(text, end="")
+        say_lines(text)

@@ -11,6 +11,7 @@ from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import add_subject, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError
+from bnprobe.printing import say, say_lines
 
 if TYPE_CHECKING:
     from bnprobe.comparison.result import Comparison
@@ -136,11 +137,11 @@ def _write(comparison: Comparison, form: str, out: Path | None) -> None:
     from bnprobe.files import write_output
 
     if form == "html" and out:
-        print(comparison.summary())
-        print(f"page: {comparison.to_html(out)}")
+        say_lines(f"{comparison.summary()}\n")
+        say(f"page: {comparison.to_html(out)}")
         return
     text = comparison.to_json() if form == "json" else comparison.to_text()
     if out:
         write_output(out, text.encode())
     else:
-        print(text, end="")
+        say_lines(text)

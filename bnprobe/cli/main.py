@@ -1,23 +1,25 @@
 """The command line: parse, call, print, exit code. No arithmetic.
 
-Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input, in one line without a traceback, 130 interrupted.
+Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input or an unexpected error, in one line without a traceback,
+130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bnprobe.cli import check, compare, rules
-from bnprobe.cli.closed_pipe import quiet
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import add_subject, described, positive, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError, UnknownModel
+from bnprobe.printing import note, one_exit, say, say_lines
 from bnprobe.report.numbers import shorten
 from bnprobe.version import __version__
 
@@ -36,19 +38,46 @@ LONGEST = 1500
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that cannot spell γ still gets the rest
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        with quiet():
-            options = _parser().parse_args(arguments)
-            return int(options.run(options))
-    except BnprobeError as error:
-        print(f"bnprobe: {shorten(' '.join(str(error).split()), LONGEST)}", file=sys.stderr)
+        with one_exit():
+            return _answered(given)
+    except BnprobeError as error:  # nothing more can be printed there
+        with one_exit():
+            _complain(error)
         return 2
+
+
+def _answered(given: list[str]) -> int:
+    """The exit code of a command that may fail in any way."""
+    try:
+        options = _parser().parse_args(given)
+        return int(options.run(options))
+    except BnprobeError as error:
+        _complain(error)
     except KeyboardInterrupt as stop:
-        print(f"bnprobe: {str(stop) or 'interrupted.'}", file=sys.stderr)
+        note(str(stop) or "interrupted.")
         return 130
+    except MemoryError:
+        note("there was not enough memory. Close other programs, or take a smaller file or --batch-size.")
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        note(
+            shorten(f"{_unforeseen(error)}. Run it again with --debug, and report what is printed.", LONGEST)
+        )
+    return 2
+
+
+def _complain(error: BnprobeError) -> None:
+    note(shorten(" ".join(str(error).split()), LONGEST))
+
+
+def _unforeseen(error: Exception) -> str:
+    """What nobody thought of, and where it happened."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    said = shorten(" ".join(str(error).split()), LONGEST // 3)
+    return f"unexpected {type(error).__name__} in {Path(last.filename).name}:{last.lineno}: {said}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add(commands)
     rules.add(commands)
     _add_list(commands)
+    for one in (parser, *commands.choices.values()):
+        one.add_argument("--debug", action="store_true", help="show where an unexpected error happened")
     return parser
 
 
@@ -164,7 +195,7 @@ def _report(options: argparse.Namespace) -> int:
         raise KeyboardInterrupt(stopped(described(stop.recording, batches), batches, partial)) from None
     recording = _trained_with(recording, options)
     if options.save:
-        print(f"recording: {recording.save(options.save)}")
+        say(f"recording: {recording.save(options.save)}")
     return _finish(recording, out, options)
 
 
@@ -204,8 +235,8 @@ def _finish(recording: Recording, out: Path, options: argparse.Namespace) -> int
 
     result = report(recording, config=settings_file(options))
     page = result.to_html(out)
-    print(result.to_text() if options.text else result.summary())
-    print(f"page: {page}")
+    say_lines(f"{result.to_text() if options.text else result.summary()}\n")
+    say(f"page: {page}")
     return exit_code(result.findings["severity"], options.fail_on)
 
 
@@ -215,7 +246,7 @@ def _list(options: argparse.Namespace) -> int:
     names = models.names(options.pattern)
     if not names:
         raise UnknownModel(f"no model matches {options.pattern!r}. `bnprobe list` shows all.")
-    print("\n".join(names))
+    say_lines("\n".join(names))
     return 0
 
 

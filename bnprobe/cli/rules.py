@@ -7,6 +7,7 @@ import difflib
 from typing import Any
 
 from bnprobe.errors import BnprobeError
+from bnprobe.printing import say, say_lines
 
 
 def add(commands: Any) -> None:
@@ -29,15 +30,15 @@ def run(options: argparse.Namespace) -> int:
     names = [rule.id for rule in book]
     if options.rule is None:
         width = max(map(len, names))
-        print("\n".join(f"{rule.id:<{width}}  {rule.asks}" for rule in book))
+        say_lines("\n".join(f"{rule.id:<{width}}  {rule.asks}" for rule in book))
         return 0
     if options.rule not in names:
         close = difflib.get_close_matches(options.rule, names, n=1, cutoff=0.6)
         advice = f"Did you mean {close[0]}?" if close else "`bnprobe rules` lists them."
         raise BnprobeError(f'no rule is called "{options.rule}". {advice}')
     rule = next(rule for rule in book if rule.id == options.rule)
-    print(f"{rule_markdown(rule.id).rstrip()}\n\n## Source\n\n{rule.source}\n")
-    print(
+    say_lines(f"{rule_markdown(rule.id).rstrip()}\n\n## Source\n\n{rule.source}\n\n")
+    say(
         f'To ignore it: ignore = ["{rule.id}"] or ["{rule.id}:LAYER"] under [tool.bnprobe] in pyproject.toml.'
     )
     return 0

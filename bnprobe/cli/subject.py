@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bnprobe.errors import BnprobeError
+from bnprobe.printing import note
 
 if TYPE_CHECKING:
     from bnprobe.models import Subject
@@ -123,10 +123,8 @@ def subject_and_batches(options: argparse.Namespace) -> tuple[Subject, Batches |
         words = f"none by bnprobe: inputs as {options.batches} makes them"
         return replace(subject, preprocess_words=words, inputs_words="", normalize=None), own
     if not options.data:
-        print(
-            f"bnprobe: no --data, so {source.words} are used: the page shows how the model responds to them, not to "
-            "its own data.",
-            file=sys.stderr,
+        note(
+            f"no --data, so {source.words} are used: the page shows how the model responds to them, not to its own data."
         )
     return subject, source.batches(subject.preprocess, options.batch_size, options.limit)
 
@@ -209,6 +207,6 @@ def _unreadable(batches: Batches | UserBatches) -> list[str]:
         return []
     named = ", ".join(f"{image.path.name} ({image.reason})" for image in bad[:5])
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-    note = f"{len(bad)} of {batches.n_images} images could not be read and were left out: {named}{more}."
-    print(f"bnprobe: {note}", file=sys.stderr)
-    return [note]
+    said = f"{len(bad)} of {batches.n_images} images could not be read and were left out: {named}{more}."
+    note(said)
+    return [said]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from torch import nn
 
 from bnprobe.errors import BadCheckpoint
 from bnprobe.models.messages import one_line, refusal
+from bnprobe.printing import watched
 
 DOWNLOAD_TIMEOUT = 20.0  # seconds without data before a download is given up
 
@@ -52,7 +52,7 @@ def _download(entry: Any, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with _socket_timeout(DOWNLOAD_TIMEOUT):
             torch.hub.download_url_to_file(
-                entry.url, str(file), hash_prefix[1] if hash_prefix else None, progress=sys.stderr.isatty()
+                entry.url, str(file), hash_prefix[1] if hash_prefix else None, progress=watched()
             )
     except (OSError, RuntimeError, HTTPException) as error:
         raise BadCheckpoint(

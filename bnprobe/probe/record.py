@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -10,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from bnprobe.errors import BnprobeError, NothingRecorded
 from bnprobe.norms import ModuleTree
+from bnprobe.printing import progress
 from bnprobe.probe import Probe, attach
 from bnprobe.probe.interrupt import stoppable
 from bnprobe.probe.labels import class_labels
@@ -92,7 +91,6 @@ def record(
         about = replace(recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing)
         return replace(recording, about=about)
 
-    quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
     with (
         attach(
             model,
@@ -104,7 +102,7 @@ def record(
         ) as probe,
         torch.set_grad_enabled(loss is not None),
         _gradients_put_back(_parameters(model)),
-        tqdm(total=n_images, unit=" images", desc="probing", disable=quiet) as bar,
+        progress(n_images) as bar,
     ):
         try:
             _run(model, batches, loss, probe, bar)

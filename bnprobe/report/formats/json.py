@@ -29,7 +29,12 @@ def to_json(schema: str, contents: Mapping[str, Any]) -> str:
         "tool": "bnprobe",
         "version": __version__,
     }
-    return json.dumps(plain({**head, **contents}), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return dumped(plain({**head, **contents}))
+
+
+def dumped(value: Any) -> str:
+    """Plain data as text in ASCII, so that no name in it is more than a name to whatever prints it."""
+    return json.dumps(value, indent=1, allow_nan=False).replace("\x7f", "\\u007f") + "\n"
 
 
 def plain(value: Any) -> Any:

@@ -5,13 +5,13 @@ Source: OASIS, Static Analysis Results Interchange Format (SARIF) Version 2.1.0,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from bnprobe.report.formats.check import Checked
+from bnprobe.report.formats.json import dumped
 from bnprobe.rules import RULES
 from bnprobe.rules.baseline import fingerprints
 from bnprobe.rules.rule_docs import rule_address, rule_markdown, rule_page
@@ -30,7 +30,7 @@ def to_sarif(checked: Sequence[Checked]) -> str:
         "columnKind": "unicodeCodePoints",
     }
     log = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
-    return json.dumps(log, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return dumped(log)
 
 
 def _driver() -> dict[str, Any]:

@@ -37,7 +37,8 @@ def to_text(page: Page, width: int | None = None) -> str:
 
 
 def _section(section: Section, width: int) -> list[str]:
-    lines = ["", section.title, "-" * len(section.title)]
+    title = visible(section.title)
+    lines = ["", title, "-" * len(title)]
     for block in section.blocks:
         lines += _block(block, width)
     return lines
@@ -84,7 +85,7 @@ def _findings(block: Findings, width: int) -> list[str]:
 
 def _table(block: Table, width: int) -> list[str]:
     """As many columns as fit, the first ones first; what is left out is said."""
-    texts = [[name for name, _ in block.heads], *([cell.text for cell in row] for row in block.rows)]
+    texts = [[name for name, _ in block.heads], *([visible(cell.text) for cell in row] for row in block.rows)]
     widths = [max(len(row[i]) for row in texts) for i in range(len(block.heads))]
     fitting = next((k for k in range(len(widths), 0, -1) if sum(widths[:k]) + 2 * (k - 1) <= width), 1)
     left = [i == 0 or not all(row[i].number for row in block.rows) for i in range(fitting)]
