@@ -38,9 +38,8 @@ def progress(total: int | None) -> Any:
     """A bar that counts images, on a terminal or in a notebook; elsewhere nothing is shown."""
     from tqdm.auto import tqdm
 
-    return tqdm(
-        total=total, unit=" images", desc="probing", disable=not (watched() or "ipykernel" in sys.modules)
-    )
+    quiet = not (watched() or "ipykernel" in sys.modules)
+    return tqdm(total=total, unit=" images", desc="probing", disable=quiet)
 
 
 def watched() -> bool:

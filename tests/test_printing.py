@@ -134,7 +134,7 @@ def test_not_enough_memory_is_a_line(monkeypatch, capsys):
 
     monkeypatch.setattr(command_line, "_list", run)
     assert main(["list"]) == 2
-    assert capsys.readouterr().err.startswith("bnprobe: there was not enough memory. ")
+    assert capsys.readouterr().err.startswith("bnprobe: there was not enough RAM. ")
 
 
 @pytest.mark.parametrize("form", ["json", "sarif"])

@@ -59,7 +59,7 @@ def _answered(given: list[str]) -> int:
         note(str(stop) or "interrupted.")
         return 130
     except MemoryError:
-        note("there was not enough memory. Close other programs, or take a smaller file or --batch-size.")
+        note("there was not enough RAM. Close other programs, or take a smaller file or --batch-size.")
     except Exception as error:
         if "--debug" in given:
             raise
