@@ -79,17 +79,16 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         }
 
 
-def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float | str]:
+def layer_columns(record: LayerRecord, columns: Columns) -> dict[str, float | str]:
     """Medians, and the reason."""
-    columns = channels or channel_columns(record)
     return {
         "beta_error_median": median(np.abs(columns["beta_error"])),
         "gamma_ratio_median": median(columns["gamma_ratio"]),
-        "why_not": _why_not(record, columns["beta_error"], columns["gamma_ratio"], channels),
+        "why_not": _why_not(record, columns["beta_error"], columns["gamma_ratio"], columns),
     }
 
 
-def _why_not(record: LayerRecord, error: Array, ratio: Array, channels: Columns | None) -> str:
+def _why_not(record: LayerRecord, error: Array, ratio: Array, columns: Columns) -> str:
     """The first that applies, in this order: every reason but the last explains all that comes after it."""
     if np.isnan(median(ratio)):
         return UNKNOWN
@@ -103,7 +102,7 @@ def _why_not(record: LayerRecord, error: Array, ratio: Array, channels: Columns 
         return EPS
     if record.normalized_by == "batch":
         return BY_BATCH
-    judged = verdict.layer_columns(record, channels)["verdict"]
+    judged = verdict.layer_columns(record, columns)["verdict"]
     if judged in (NEVER_UPDATED, TOO_FEW):
         return NEVER if judged == NEVER_UPDATED else SMALL
     return SHIFT if record.normalized_by == "running" else BY_BATCH

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bnprobe.measures.columns import Column
-from bnprobe.measures.standard_errors import error_of, q_values, training_batch
+from bnprobe.measures.standard_errors import error_of, p_values, training_batch
 from bnprobe.measures.stored_variance import var_as_stored
 from bnprobe.recording import BATCH, LayerRecord
 from bnprobe.stats.moments import Array
@@ -28,9 +28,16 @@ COLUMNS = (
         "½ ln((v + eps) / (r + eps)) · scale_ratio / scale_se; v, r: pre_var and running_var, corrected for bias",
     ),
     Column(
+        "scale_p",
+        "Chance of such a scale ratio or one farther from 1 if the scale did not change; of this channel alone.",
+        "two-sided p of scale_z, Student's t with n_images − 1 degrees",
+        "0 to 1",
+    ),
+    Column(
         "scale_q",
-        "FDR-adjusted p-value for the difference in scale.",
-        "Benjamini-Hochberg over channels, Student's t with n_images − 1 degrees",
+        "False discovery rate of the change of scale: of all channels with at most this q, on average at most this share "
+        "is noise.",
+        "shift_p and scale_p of all channels of all layers, adjusted together (Benjamini-Hochberg)",
         "0 to 1",
         "Benjamini & Hochberg 1995",
     ),
@@ -38,15 +45,15 @@ COLUMNS = (
 
 
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
-    """The certainty of the scale, shape (C,) each; NaN where undefined."""
+    """The certainty of the scale, shape (C,) each; NaN where undefined. `scale_q` comes with `shift_q`."""
     missing = np.full(record.n_channels, np.nan)
-    columns = dict.fromkeys(("scale_se", "scale_z", "scale_q"), missing)
+    columns = dict.fromkeys(("scale_se", "scale_z", "scale_p"), missing)
     if record.running_var is not None and record.running_mean is not None:
         error = relative_error(record)
         with np.errstate(invalid="ignore", divide="ignore"):
             z = np.where(error > 0, log_ratio(record) / error, np.nan)
             ratio = np.sqrt(var_as_stored(record) / (record.running_var + record.eps))
-        columns = {"scale_se": ratio * error, "scale_z": z, "scale_q": q_values(z, record.pre_images.n)}
+        columns = {"scale_se": ratio * error, "scale_z": z, "scale_p": p_values(z, record.pre_images.n)}
     return columns
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
-from bnprobe.measures.standard_errors import TRAINING_BATCH, error_of, n_running, q_values, training_batch
+from bnprobe.measures.standard_errors import TRAINING_BATCH, error_of, n_running, p_values, training_batch
 from bnprobe.measures.stored_variance import var_as_stored
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
@@ -55,9 +55,15 @@ COLUMNS = (
     ),
     Column("shift_z", "The shift in standard errors.", "shift / shift_se"),
     Column(
+        "shift_p",
+        "Chance of such a shift or a larger one if the mean did not move; of this channel alone, not adjusted.",
+        "two-sided p of shift_z, Student's t with n_images − 1 degrees",
+        "0 to 1",
+    ),
+    Column(
         "shift_q",
-        "FDR-adjusted p-value for the shift.",
-        "Benjamini-Hochberg over channels, Student's t with n_images − 1 degrees",
+        "False discovery rate of the shift: of all channels with at most this q, on average at most this share is noise.",
+        "shift_p and scale_p of all channels of all layers, adjusted together (Benjamini-Hochberg)",
         "0 to 1",
         "Benjamini & Hochberg 1995",
     ),
@@ -103,7 +109,7 @@ COLUMNS = (
     ),
     Column(
         "shifted_share",
-        "Share of channels with a significant shift.",
+        "Share of channels whose mean differs beyond sampling error (false discovery rate 1%), by however little.",
         f"share of shift_q < {SIGNIFICANT}",
         "0 to 1",
         table="layers",
@@ -111,11 +117,14 @@ COLUMNS = (
 )
 
 
-_NAMES = ("shift", "scale_ratio", "kl", "w2", "shift_se", "shift_z", "shift_q")
+_NAMES = ("shift", "scale_ratio", "kl", "w2", "shift_se", "shift_z", "shift_p")
 
 
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
-    """The shift, its certainty and the distances, shape (C,) each; NaN without running statistics."""
+    """The shift, its certainty and the distances, shape (C,) each; NaN without running statistics.
+
+    Without `shift_q`, which takes the channels of all layers: see `standard_errors.adjust`.
+    """
     if record.running_mean is None or record.running_var is None:
         return dict.fromkeys(_NAMES, np.full(record.n_channels, np.nan))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -126,8 +135,8 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         z = np.where(se > 0, shift / se, np.nan)
         kl = (ratio**2 + shift**2 - 1) / 2 - np.log(ratio)
         w2 = np.hypot(shift, ratio - 1)
-    q = q_values(z, record.pre_images.n)
-    return dict(zip(_NAMES, (shift, ratio, kl, w2, se, z, q), strict=True))
+    p = p_values(z, record.pre_images.n)
+    return dict(zip(_NAMES, (shift, ratio, kl, w2, se, z, p), strict=True))
 
 
 def times_in_training(record: LayerRecord) -> Array:
@@ -155,9 +164,8 @@ def variance_ratio(record: LayerRecord) -> Array:
         return np.where(record.running_var + record.eps >= 0, ratio, np.nan)
 
 
-def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
+def layer_columns(record: LayerRecord, columns: Columns) -> dict[str, float]:
     """What the channels say together; NaN for layers without running statistics."""
-    columns = channels or channel_columns(record)
     q = columns["shift_q"]
     with np.errstate(over="ignore"):
         return {

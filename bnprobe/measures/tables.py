@@ -35,7 +35,7 @@ from bnprobe.measures import (
     within_sample,
 )
 from bnprobe.measures.columns import Column
-from bnprobe.measures.standard_errors import by_sample
+from bnprobe.measures.standard_errors import adjust, by_sample
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.recording.names import EMPTY
 
@@ -161,14 +161,13 @@ class Tables:
 
 def tables(recording: Recording) -> Tables:
     """Measure everything, once: a row per site and per channel, in the order in which sites were reached."""
-    sites = [_measured(*both) for both in zip(recording.layers, by_sample(recording), strict=True)]
-    layers = pd.DataFrame([row for row, _ in sites]) if sites else _empty("layers")
-    channels = (
-        pd.concat([pd.DataFrame(columns) for _, columns in sites], ignore_index=True) if sites else None
-    )
+    sites = list(zip(recording.layers, by_sample(recording), strict=True))
+    columns = [_columns(*site) for site in sites]
+    adjust(columns)
+    rows = [_row(*site, channels) for site, channels in zip(sites, columns, strict=True)]
     return Tables(
-        layers,
-        _empty("channels") if channels is None else channels,
+        pd.DataFrame(rows) if sites else _empty("layers"),
+        pd.concat(map(pd.DataFrame, columns), ignore_index=True) if sites else _empty("channels"),
         unread_table(recording),
         causes.preprocessing(recording),
         causes.table(recording),
@@ -180,17 +179,23 @@ def _empty(table: str) -> pd.DataFrame:
     return pd.DataFrame(columns=[column.name for column in glossary() if column.table in (table, "both")])
 
 
-def _measured(of_rows: LayerRecord, record: LayerRecord) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The row of a site, and the columns of its channels; `of_rows` is the site with all rows counted as samples."""
-    row, columns = _place_of_site(record), _place_of_channels(record)
+def _columns(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
+    """The columns of a site's channels; `of_rows` is the site with all rows counted as samples."""
+    columns = _place_of_channels(record)
     for family in FAMILIES:
         if hasattr(family, "channel_columns"):
             columns.update(family.channel_columns(of_rows if family in OF_ROWS else record))
+    return columns
+
+
+def _row(of_rows: LayerRecord, record: LayerRecord, columns: dict[str, Any]) -> dict[str, Any]:
+    """The row of a site, whose channels have these columns."""
+    row = _place_of_site(record)
     for family in FAMILIES:
         if hasattr(family, "layer_columns"):
             of_channels = (columns,) if family in OF_CHANNELS else ()
             row.update(family.layer_columns(of_rows if family in OF_ROWS else record, *of_channels))
-    return row, columns
+    return row
 
 
 def _place_of_channels(record: LayerRecord) -> dict[str, Any]:

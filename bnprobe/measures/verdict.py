@@ -66,9 +66,8 @@ COLUMNS = (
 )
 
 
-def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float | str]:
+def layer_columns(record: LayerRecord, columns: Columns) -> dict[str, float | str]:
     """The verdict, and the shares of channels that it rests on (NaN where nothing could be tested)."""
-    columns = channels or {**shift.channel_columns(record), **scale.channel_columns(record)}
     mean, size = _effects(record, columns)
     return {
         "verdict": _verdict(record, mean, size, columns["shift_se"]),

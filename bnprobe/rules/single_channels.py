@@ -53,7 +53,7 @@ def ruined(evidence: Evidence) -> Iterator[Finding]:
 def _away(channels: pd.DataFrame, limits: Limits) -> pd.DataFrame:
     """How far the mean and the scale of each channel are, 1 at the limit; 0 where that is not significant.
 
-    The q-values are adjusted for the number of channels, so that the largest of many is not taken for an exception.
+    The q-values are adjusted for all channels of the network, so that the largest of many is not taken for an exception.
     """
     with np.errstate(all="ignore"):
         shift = channels["shift"].abs() / limits.channel_shift

@@ -19,7 +19,7 @@ from measures import reference
 STEADY = 1e-6
 """A spread below this part of the largest value is mostly rounding, and so is what is divided by it."""
 
-BY_SPREAD = ("skew", "kurtosis", "shift_se", "shift_z", "shift_q", "scale_se", "scale_z", "kl", "share_")
+BY_SPREAD = ("skew", "kurtosis", "shift_se", "shift_z", "shift_p", "scale_se", "scale_z", "kl", "share_")
 """Columns, by a part of their names, that divide by a spread or take its logarithm."""
 
 
@@ -35,8 +35,8 @@ def assert_columns(
     for name, values in expected.items():
         mine, theirs = found[name].to_numpy(dtype=float)[steady], values[steady]
         np.testing.assert_array_equal(np.isnan(mine), np.isnan(theirs), err_msg=f"{where} {name}")
-        # q reaches down to 1e-300, and there the last digits of z are worth several of q
-        rtol = 1e-6 if name in ("shift_q",) else 1e-8
+        # p reaches down to 1e-300, and there the last digits of z are worth several of p
+        rtol = 1e-6 if name in ("shift_p",) else 1e-8
         np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=1e-9, err_msg=f"{where} {name}")
 
 
@@ -46,6 +46,7 @@ def assert_tables_true(
     """Every column of both tables agrees; unless `all_steady`, what rounding alone decides is left out."""
     measured = tables(recording)
     assert len(measured.channels) == sum(record.n_channels for record in recording.layers)
+    _assert_adjusted_together(measured.channels)
     for i, record in enumerate(recording.layers):
         norm, calls = norms[record.layer], kept.calls[record.layer, record.call]
         rows, y = (np.concatenate([norm.rows(getattr(call, side)) for call in calls]) for side in "xy")
@@ -63,17 +64,21 @@ def assert_tables_true(
         assert_columns(mine, {"fires": expected["fires"]}, where, signed)
         exact = {n: v for n, v in expected.items() if n not in shaky and n != "fires"}
         assert_columns(mine, exact, where)
-        # q is of all channels together
-        alone = {n: expected[n] for n in shaky if n != "shift_q" or steady.all()}
-        assert_columns(mine, alone, where, steady)
+        assert_columns(mine, {n: expected[n] for n in shaky}, where, steady)
         wanted = reference.layer_columns(
-            {n: mine[n].to_numpy(dtype=float) for n in expected}, facts_of(record)
+            {n: mine[n].to_numpy(dtype=float) for n in expected}, mine["shift_q"], facts_of(record)
         )
         own = dict.fromkeys(("own_mean", "own_mean_sd", "own_sd", "own_log_var_sd"), math.nan)
         if norm.pools != "batch" and not (norm.running and not calls[0].training):
             own = reference.own_columns(rows, norm.pools, record.eps, norm.n_groups, norm.centred)
         for name, value in {**wanted, **own}.items():
             assert row[name] == pytest.approx(value, rel=1e-8, abs=1e-9, nan_ok=True), f"{where} {name}"
+
+
+def _assert_adjusted_together(channels: pd.DataFrame) -> None:
+    """q of all sites and of both tests is that of one family."""
+    p, q = (channels[[f"shift_{name}", f"scale_{name}"]].to_numpy(dtype=float).T.ravel() for name in "pq")
+    np.testing.assert_allclose(q, reference.adjusted(p), rtol=1e-9)
 
 
 def _assert_facts(row: pd.Series, norm: Norm, calls: list[Any], rows: np.ndarray, where: str) -> None:

@@ -35,7 +35,13 @@ def channel_columns(rows: np.ndarray, y: np.ndarray, facts: dict[str, Any]) -> d
         for name, value in one.items():
             columns.setdefault(name, []).append(value)
     found = {name: np.array(values) for name, values in columns.items()}
-    found["shift_q"] = adjusted(found["shift_z"], [images_of(rows[:, c]) for c in range(rows.shape[1])])
+    n_images = [images_of(rows[:, c]) for c in range(rows.shape[1])]
+    found["shift_p"] = np.array(
+        [
+            two_sided(z, n - 1) if math.isfinite(z) else NAN
+            for z, n in zip(found["shift_z"], n_images, strict=True)
+        ]
+    )
     return found
 
 
@@ -149,13 +155,12 @@ def running_images(facts: dict[str, Any]) -> float:
     return 32.0 / (m / (2 - m)) if m > 0 else math.inf
 
 
-def adjusted(z: np.ndarray, n_images: list[int]) -> np.ndarray:
+def adjusted(p: np.ndarray) -> np.ndarray:
     """Benjamini & Hochberg 1995, by its definition: the smallest p_(j) m / j over ranks j >= i."""
-    p = {c: two_sided(float(z[c]), n_images[c] - 1) for c in range(len(z)) if math.isfinite(z[c])}
-    ranked = sorted(p, key=lambda c: p[c])
-    q = np.full(len(z), NAN)
+    ranked = sorted((c for c in range(len(p)) if math.isfinite(p[c])), key=lambda c: p[c])
+    q = np.full(len(p), NAN)
     for i, channel in enumerate(ranked):
-        rest = [p[other] * len(ranked) / (j + 1) for j, other in enumerate(ranked) if j >= i]
+        rest = [float(p[other]) * len(ranked) / (j + 1) for j, other in enumerate(ranked) if j >= i]
         q[channel] = min(1.0, *rest, 1.0)
     return q
 
@@ -178,10 +183,9 @@ def two_sided(z: float, degrees: int) -> float:
     return area(start, math.pi / 2) / area(0.0, math.pi / 2)
 
 
-def layer_columns(columns: dict[str, np.ndarray], facts: dict[str, Any]) -> dict[str, float]:
-    """What `report.layers` must hold of one site, from its channel columns."""
-    gamma, beta = facts["gamma"], facts["beta"]
-    q, shift = columns["shift_q"], columns["shift"]
+def layer_columns(columns: dict[str, np.ndarray], q: np.ndarray, facts: dict[str, Any]) -> dict[str, float]:
+    """What `report.layers` must hold of one site, from its channel columns; `q` is that of the shifts."""
+    gamma, beta, shift = facts["gamma"], facts["beta"], columns["shift"]
     return {
         "gamma_abs_median": NAN if gamma is None else middle([abs(g) for g in gamma]),
         "gamma_negative": NAN if gamma is None else sum(g < 0 for g in gamma) / len(gamma),

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from support import oracles
 
+from bnprobe.measures import output_moments, scale, shift
+from bnprobe.measures.standard_errors import adjust
 from bnprobe.recording import About, CallLog, GradientRecord, LayerRecord, Recording
 from bnprobe.stats import Histogram, ImageMoments, Moments
 from bnprobe.stats.fields import SUMS
@@ -83,6 +85,15 @@ def site(rows: np.ndarray, layer: str = "bn", kind: str = "batch_norm", **change
         "own_log_var": own[1],
     }
     return LayerRecord(**{**record, **changes})
+
+
+def alone(record: LayerRecord) -> dict[str, Any]:
+    """What is judged of one site, with q as where it is the only one."""
+    columns = {}
+    for family in (shift, scale, output_moments):
+        columns |= family.channel_columns(record)
+    adjust([columns])
+    return columns
 
 
 def _places(vector: np.ndarray | None, otherwise: float, c: int) -> np.ndarray:

@@ -19,7 +19,6 @@ from bnprobe.measures import (
     outliers,
     output_moments,
     roles,
-    scale,
     shift,
     standard_errors,
     verdict,
@@ -28,7 +27,7 @@ from bnprobe.measures.stem import StemReading, _judged
 from bnprobe.measures.verdict import _Effect
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Folded, Neighbours, Stem
-from measures.sites import memory_of, recording, site, some_rows
+from measures.sites import alone, memory_of, recording, site, some_rows
 
 NONE = _Effect(0.0, 0.0)
 
@@ -164,8 +163,7 @@ def test_below_ten_images_only_three_times_the_size_is_visible(n_images: int, ti
         record = site(
             rows, eps=0.0, running_mean=rows.mean((0, 2)) - factor * 0.2 * times * sigma, running_var=sigma**2
         )
-        columns = {**shift.channel_columns(record), **scale.channel_columns(record)}
-        assert verdict._effects(record, columns)[0].looks == looks
+        assert verdict._effects(record, alone(record))[0].looks == looks
 
 
 @pytest.mark.parametrize(("n_images", "could"), [(9, False), (10, True)])
@@ -269,7 +267,7 @@ def test_an_output_of_another_formula(mismatch: float, reason: str) -> None:
     """Fails if a hundredth of the largest output itself is another formula."""
     rows = some_rows(40)
     record = site(rows, **{**memory_of(rows), "running_var": 1e4}, output="read", mismatch=mismatch)
-    found = output_moments.layer_columns(record)["why_not"]
+    found = output_moments.layer_columns(record, alone(record))["why_not"]
     assert (found == "other formula") == (reason == "other formula")
 
 

@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 
 from bnprobe.measures import output_moments
+from bnprobe.recording import LayerRecord
 from measures import drawn
-from measures.sites import running_stats_of, site, some_rows
+from measures.sites import alone, running_stats_of, site, some_rows
 
 ROWS = some_rows(40)
 LEARNED = {"gamma": [2, -0.5, 3], "beta": [0.1, 0.2, -1]}
 BATCH = {"n_calls_running": 0, "n_calls_training": 1}
 
 
+def summary(record: LayerRecord) -> dict[str, float | str]:
+    return output_moments.layer_columns(record, alone(record))
+
+
 def why(record: object) -> str:
-    return str(output_moments.layer_columns(record)["why_not"])
+    return str(summary(record)["why_not"])
 
 
 def test_hand_worked_numbers():
@@ -46,7 +51,7 @@ def test_with_running_statistics_they_are_the_shift_and_the_scale():
 def test_a_norm_without_gamma_and_beta_has_the_targets_one_and_zero():
     """Fails if a missing vector makes the target unknown."""
     rows = ROWS
-    found = output_moments.layer_columns(site(rows, eps=0.0, **running_stats_of(rows)))
+    found = summary(site(rows, eps=0.0, **running_stats_of(rows)))
     assert found["beta_error_median"] == pytest.approx(0, abs=1e-9)
     assert found["gamma_ratio_median"] == pytest.approx(1)
     assert found["why_not"] == "holds"
@@ -108,4 +113,4 @@ def test_every_reason_is_a_known_one():
     listed = next(column for column in output_moments.COLUMNS if column.name == "why_not").formula
     for reason in output_moments.REASONS[2:]:
         assert reason in listed
-    assert math.isnan(output_moments.layer_columns(site(ROWS * np.nan))["beta_error_median"])
+    assert math.isnan(summary(site(ROWS * np.nan))["beta_error_median"])

@@ -9,14 +9,14 @@ import pytest
 
 from bnprobe.measures import scale, shift, within_sample
 from measures import drawn, reference
-from measures.sites import running_stats_of, site, some_rows
+from measures.sites import alone, running_stats_of, site, some_rows
 
 NAMES = ("scale_se", "scale_z", "scale_q")
 
 
 def columns(rows: np.ndarray, **statistics: object) -> dict[str, np.ndarray]:
     record = site(rows, **statistics)
-    return {**scale.channel_columns(record), **within_sample.channel_columns(record)}
+    return {**alone(record), **within_sample.channel_columns(record)}
 
 
 def by_hand(values: np.ndarray, running_var: float, eps: float, images: float) -> tuple[float, float]:
@@ -44,8 +44,8 @@ def test_error_and_z_agree_with_loops():
         se, z = by_hand(rows[:, c], var, 0.1, 19 * 32)
         assert found["scale_se"][c] == pytest.approx(se, rel=1e-9)
         assert found["scale_z"][c] == pytest.approx(z, rel=1e-9)
-    expected = reference.adjusted(found["scale_z"], [7] * 3)
-    np.testing.assert_allclose(found["scale_q"], expected, rtol=1e-6)
+    expected = [reference.two_sided(float(z), 6) for z in found["scale_z"]]
+    np.testing.assert_allclose(found["scale_p"], expected, rtol=1e-6)
 
 
 def test_likeness_of_an_images_values():

@@ -11,14 +11,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bnprobe.measures import shift
+from bnprobe.recording import LayerRecord
 from measures import reference
-from measures.sites import running_stats_of, site, some_rows
+from measures.sites import alone, running_stats_of, site, some_rows
 
 WITH_EPS = 1e-3
 
 
+def summary(record: LayerRecord) -> dict[str, float]:
+    return shift.layer_columns(record, alone(record))
+
+
 def columns(rows: np.ndarray, **statistics: object) -> dict[str, np.ndarray]:
-    return shift.channel_columns(site(rows, **statistics))
+    return alone(site(rows, **statistics))
 
 
 def test_hand_worked_numbers():
@@ -47,8 +52,8 @@ def test_what_matches_its_statistics_is_not_shifted():
 def test_eps_counts_as_variance():
     """Fails if eps is left out: a dead channel (running_var below eps) would look infinitely far off."""
     rows = some_rows()
-    with_eps = columns(rows, running_mean=0, running_var=1e-9, eps=WITH_EPS)
-    as_variance = columns(rows, running_mean=0, running_var=1e-9 + WITH_EPS, eps=0.0)
+    with_eps = shift.channel_columns(site(rows, running_mean=0, running_var=1e-9, eps=WITH_EPS))
+    as_variance = shift.channel_columns(site(rows, running_mean=0, running_var=1e-9 + WITH_EPS, eps=0.0))
     for name, values in with_eps.items():
         np.testing.assert_allclose(values, as_variance[name], rtol=1e-9, err_msg=name)
 
@@ -118,9 +123,9 @@ def test_one_image_has_no_error():
     assert np.isfinite(found["kl"]).all()
     for name in ("shift_se", "shift_z", "shift_q"):
         assert np.isnan(found[name]).all(), name
-    summary = shift.layer_columns(site(rows, running_mean=0, running_var=1))
-    assert math.isnan(summary["shifted_share"])
-    assert summary["shift_rms"] > 0
+    found = summary(site(rows, running_mean=0, running_var=1))
+    assert math.isnan(found["shifted_share"])
+    assert found["shift_rms"] > 0
 
 
 def test_without_running_statistics_nothing_is_defined():
@@ -130,22 +135,21 @@ def test_without_running_statistics_nothing_is_defined():
         for name, values in shift.channel_columns(record).items():
             assert values.shape == (3,), name
             assert np.isnan(values).all(), name
-        assert all(math.isnan(value) for value in shift.layer_columns(record).values())
+        assert all(math.isnan(value) for value in summary(record).values())
 
 
 def test_poisoned_channels_are_nan_and_leave_the_others_alone():
     """Fails if a NaN or negative running variance warns, or takes its neighbours' q with it."""
     rows = some_rows(n_channels=5)
-    poison = columns(rows, running_mean=[0, 0, np.nan, np.inf, 0], running_var=[1, np.nan, 1, 1, -1])
-    healthy = columns(rows[:, :1], running_mean=0, running_var=1)
+    statistics = {"running_mean": [0, 0, np.nan, np.inf, 0], "running_var": [1, np.nan, 1, 1, -1]}
+    poison = shift.channel_columns(site(rows, **statistics))
+    healthy = shift.channel_columns(site(rows[:, :1], running_mean=0, running_var=1))
     for name, values in poison.items():
         assert values[0] == pytest.approx(healthy[name][0]), name
-    for name in ("shift", "kl", "shift_z", "shift_q"):
+    for name in ("shift", "kl", "shift_z", "shift_p"):
         assert not np.isfinite(poison[name][1:]).any(), name
     assert np.isnan(poison["scale_ratio"][[1, 4]]).all()
-    assert math.isfinite(
-        shift.layer_columns(site(rows, running_mean=[0, 0, 0, np.inf, 0], running_var=1))["shift_rms"]
-    )
+    assert math.isfinite(summary(site(rows, running_mean=[0, 0, 0, np.inf, 0], running_var=1))["shift_rms"])
 
 
 # The error of the running statistics itself
@@ -207,8 +211,9 @@ def test_q_is_that_of_benjamini_and_hochberg():
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(6, 40, 9)) + rng.normal(size=(6, 40, 1)) + np.linspace(0, 3, 40)[:, None]
     found = columns(rows, running_mean=0, running_var=1)
-    expected = by_hand([reference.two_sided(float(z), 5) for z in found["shift_z"]])
-    np.testing.assert_allclose(found["shift_q"], expected, rtol=1e-8)
+    z = np.concatenate([found["shift_z"], found["scale_z"]])
+    expected = by_hand([reference.two_sided(float(one), 5) for one in z])
+    np.testing.assert_allclose(np.concatenate([found["shift_q"], found["scale_q"]]), expected, rtol=1e-8)
     order = np.argsort(-np.abs(found["shift_z"]))
     assert (np.diff(found["shift_q"][order]) >= 0).all()
     assert (found["shift_q"] <= 1).all()
@@ -265,7 +270,7 @@ def test_z_of_data_that_did_not_move_has_variance_one(n_images):
     z = shift.channel_columns(record)["shift_z"]
     assert 0.85 < z.std() < 1.15
     assert abs(z.mean()) < 0.15
-    assert shift.layer_columns(record)["shifted_share"] < 0.01
+    assert summary(record)["shifted_share"] < 0.01
 
 
 @pytest.mark.parametrize("contrast", [0.7, 0.5, 1.4])
@@ -304,7 +309,7 @@ def test_a_real_shift_is_found():
     """Fails if the test never fires: half of the channels moved by half a standard deviation."""
     rows = simulated(100, 200, 4, seed=7)
     rows[:, ::2] += 0.5
-    q = shift.channel_columns(site_of(rows, np.zeros(100)))["shift_q"]
+    q = alone(site_of(rows, np.zeros(100)))["shift_q"]
     assert (q[::2] < 0.01).all()
     assert (q[1::2] < 0.01).mean() < 0.1
 
@@ -327,9 +332,9 @@ def test_the_typical_ratio_of_variances_has_eps_on_both_sides():
     """Fails if data that agree with the running statistics are said to vary less, because eps is large."""
     rows = np.stack([np.array([[-1.0, 1.0], [1.0, -1.0]]) * s for s in (1, 2, 3)], axis=1)
     statistics = {"running_mean": 0, "running_var": [1, 4, 9]}
-    assert shift.layer_columns(site(rows, eps=5.0, **statistics))["var_ratio_median"] == pytest.approx(1)
+    assert summary(site(rows, eps=5.0, **statistics))["var_ratio_median"] == pytest.approx(1)
     statistics["running_var"] = [2, 1, 3]
-    found = shift.layer_columns(site(rows, eps=5.0, **statistics))["var_ratio_median"]
+    found = summary(site(rows, eps=5.0, **statistics))["var_ratio_median"]
     assert found == pytest.approx(np.median([6 / 7, 9 / 6, 14 / 8]))
 
 
@@ -338,7 +343,7 @@ def test_summary_of_hand_made_channels():
     rows = np.stack(
         [np.array([[-1.0, 1.0], [1.0, -1.0]]) * s + m for s, m in ((1, 3), (2, 4), (3, 0))], axis=1
     )
-    found = shift.layer_columns(site(rows, running_mean=0, running_var=1, eps=0.0))
+    found = summary(site(rows, running_mean=0, running_var=1, eps=0.0))
     assert found["shift_rms"] == pytest.approx(5 / math.sqrt(3))
     assert found["var_ratio_median"] == pytest.approx(4)
     kl = sorted((r * r + d * d - 1) / 2 - math.log(r) for r, d in ((1, 3), (2, 4), (3, 0)))
@@ -350,5 +355,5 @@ def test_shifted_share_counts_only_channels_that_were_tested():
     rows = simulated(10, 60, 3, seed=2)
     rows[:, :4] += 3
     rows[:, 8:] = 1.5
-    found = shift.layer_columns(site(rows, running_mean=np.zeros(10), running_var=1.0, histograms=False))
+    found = summary(site(rows, running_mean=np.zeros(10), running_var=1.0, histograms=False))
     assert found["shifted_share"] == pytest.approx(4 / 8)

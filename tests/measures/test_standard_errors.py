@@ -12,11 +12,11 @@ from torch import nn
 
 import bnprobe
 from bnprobe.comparison import differences, pairs
-from bnprobe.measures import shift, tables
+from bnprobe.measures import tables
 from bnprobe.measures.standard_errors import by_sample
 from bnprobe.recording import Recording
 from measures import drawn
-from measures.sites import recording, some_rows
+from measures.sites import alone, recording, some_rows
 
 N_SAMPLES, N_STEPS, N_CHANNELS = 64, 20, 16
 STATISTICS = {"running_mean": np.zeros(N_CHANNELS), "running_var": np.ones(N_CHANNELS)}
@@ -74,7 +74,7 @@ def test_one_row_per_sample_keeps_its_numbers():
     assert by_sample(outside)[0] is outside.layers[0]
     unknown = recorded(sequences(np.random.default_rng(0)), n_images=0)
     assert by_sample(unknown)[0] is unknown.layers[0]
-    expected = shift.channel_columns(plain.layers[0])
+    expected = alone(plain.layers[0])
     pd.testing.assert_series_equal(
         tables(plain).channels["shift_q"], pd.Series(expected["shift_q"]), check_names=False, check_exact=True
     )

@@ -73,6 +73,23 @@ def test_every_column_agrees_with_its_reference(case, training):
     assert_tables_true(found, case.norms, kept)
 
 
+def test_q_is_of_the_whole_network():
+    """Fails if each norm is a family of its own: of 40 norms that match, some channel would be called shifted in most
+    recordings. With a shift elsewhere the others' q may only fall."""
+    rng = np.random.default_rng(2)
+    sites = [
+        site(x, f"n{i}", **running_stats_of(x + 0.3 * rng.normal(size=(1, 3, 1))), eps=0.0)
+        for i, x in enumerate(rng.normal(size=(40, 30, 3, 4)))
+    ]
+    whole = tables(recording(*sites)).channels
+    p = np.concatenate([whole["shift_p"], whole["scale_p"]])
+    q = np.concatenate([whole["shift_q"], whole["scale_q"]])
+    np.testing.assert_allclose(q, reference.adjusted(p), rtol=1e-9)
+    alone = pd.concat([tables(recording(one)).channels for one in sites], ignore_index=True)
+    assert (alone["shift_q"] < whole["shift_q"]).any()
+    np.testing.assert_array_equal(alone["shift_p"], whole["shift_p"])
+
+
 @pytest.mark.parametrize(
     "name", ["mixed", "batch norm", "layer norm", "group norm", "instance norm", "RMS norm"]
 )

@@ -7,17 +7,22 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from bnprobe.measures import verdict
+from bnprobe.measures import shift, verdict
+from bnprobe.recording import LayerRecord
 from bnprobe.recording.names import NO_STATISTICS, VERDICTS
 from measures import drawn
-from measures.sites import running_stats_of, site, some_rows
+from measures.sites import alone, running_stats_of, site, some_rows
 
 STATISTICS = drawn.statistics(np.random.default_rng(77))
 """Running statistics of one training run on images as they are drawn here."""
 
 
+def summary(record: LayerRecord) -> dict[str, float | str]:
+    return verdict.layer_columns(record, alone(record))
+
+
 def judged(rows: np.ndarray, **statistics: object) -> str:
-    return str(verdict.layer_columns(drawn.record_of(rows, **{**STATISTICS, **statistics}))["verdict"])
+    return str(summary(drawn.record_of(rows, **{**STATISTICS, **statistics}))["verdict"])
 
 
 def drawn_at(seed: int, n: int) -> np.ndarray:
@@ -32,9 +37,7 @@ def test_data_of_the_trained_kind_are_the_same(n_images):
     """
     rng = np.random.default_rng(n_images)
     found = Counter(
-        verdict.layer_columns(drawn.record_of(drawn.images(rng, n_images), **drawn.statistics(rng)))[
-            "verdict"
-        ]
+        summary(drawn.record_of(drawn.images(rng, n_images), **drawn.statistics(rng)))["verdict"]
         for _ in range(30)
     )
     assert set(found) <= {"same", "too few samples"}
@@ -68,10 +71,8 @@ def test_a_shift_that_is_certain_but_too_small_to_matter_is_none():
     """Fails if the size is not asked for: 0.1 standard deviations on 4,000 images are beyond doubt."""
     rows = drawn_at(3, 4000) + 0.1
     record = drawn.record_of(rows, **{**STATISTICS, "running_mean": rows.mean((0, 2)) - 0.1})
-    from bnprobe.measures import shift
-
-    assert shift.layer_columns(record)["shifted_share"] > 0.9
-    assert verdict.layer_columns(record)["verdict"] == "same"
+    assert shift.layer_columns(record, alone(record))["shifted_share"] > 0.9
+    assert summary(record)["verdict"] == "same"
 
 
 def test_a_shift_of_some_channels_is_one_from_a_third_on():
@@ -117,13 +118,13 @@ ROWS = some_rows(40)
 def test_statistics_of_zeros_and_ones_were_never_updated(learned):
     """Fails if running statistics that hold nothing are compared with the data."""
     record = site(ROWS, running_mean=0, running_var=1, **learned)
-    assert verdict.layer_columns(record)["verdict"] == "never updated"
+    assert summary(record)["verdict"] == "never updated"
 
 
 def test_one_channel_that_moved_is_enough_to_judge():
     """Fails if any channel at 0 and 1 is enough."""
     record = site(ROWS, running_mean=[0, 0, 1e-6], running_var=1)
-    assert verdict.layer_columns(record)["verdict"] != "never updated"
+    assert summary(record)["verdict"] != "never updated"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_one_channel_that_moved_is_enough_to_judge():
 )
 def test_no_running_statistics(changes):
     """Fails if a norm without running statistics, or with poisoned ones, is judged."""
-    found = verdict.layer_columns(site(ROWS, **changes))
+    found = summary(site(ROWS, **changes))
     assert found["verdict"] == NO_STATISTICS
     assert np.isnan([found["mean_moved"], found["scale_moved"]]).all()
 
@@ -140,12 +141,12 @@ def test_no_running_statistics(changes):
 def test_nothing_seen_is_too_few():
     """Fails if a layer that saw only NaN is the same, or warns."""
     record = site(ROWS * np.nan, running_mean=0.5, running_var=1)
-    assert verdict.layer_columns(record)["verdict"] == "too few samples"
+    assert summary(record)["verdict"] == "too few samples"
 
 
 def test_every_verdict_is_a_known_one_and_the_shares_are_shares():
     """Fails if a verdict is misspelt somewhere."""
     record = site(ROWS, **running_stats_of(ROWS))
-    found = verdict.layer_columns(record)
+    found = summary(record)
     assert found["verdict"] in VERDICTS
     assert found["mean_moved"] == 0

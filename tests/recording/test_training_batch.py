@@ -107,5 +107,5 @@ def test_a_batch_of_one_value_has_no_variance():
     """Fails if a scale is called surely smaller, because a batch of one sample with one value would store none."""
     rows = some_rows(12, n_positions=1)
     (record,) = recording(site(rows, **running_stats_of(rows))).with_training_batch(1).layers
-    assert np.isnan(scale.channel_columns(record)["scale_q"]).all()
-    assert np.isfinite(shift.channel_columns(record)["shift_q"]).all()
+    assert np.isnan(scale.channel_columns(record)["scale_p"]).all()
+    assert np.isfinite(shift.channel_columns(record)["shift_p"]).all()

@@ -73,14 +73,14 @@ function movedSpec() {
         y: d3.scaleLog().domain([low, high]),
         labels: { x: "shift of the mean, in running σ", y: "standard deviation, measured / running" },
         format: { yTicks: logTicks(low, high, 6) },
-        hollow: q ? (c) => !(q[c] < 0.05) : null,
+        hollow: q ? (c) => !(q[c] < 0.01) : null,
         bars: se ? (c) => [1.96 * se[c], 1.96 * (scaleSe?.[c] || 0)] : null,
-        note: q ? "Filled: significant shift of the mean (q < 0.05). Crosses: 95% confidence intervals over samples" : "",
+        note: q ? "Filled: shift of the mean beyond sampling error (false discovery rate 1%). Crosses: 95% confidence intervals over samples" : "",
         words: (c) => [
           `channel ${c}`,
           `shift ${number(shift[c])}${se ? ` ± ${number(1.96 * se[c], 2)}` : ""} running σ`,
           `standard deviation × ${number(ratio[c])}${scaleSe ? ` ± ${number(1.96 * scaleSe[c], 2)}` : ""}`,
-          ...(q ? [`FDR-adjusted p-value of the shift ${number(q[c], 2)}`] : []),
+          ...(q ? [`false discovery rate of the shift (q) ${number(q[c], 2)}`] : []),
         ],
         under(g, x, y, width, height) {
           g.append("line").attr("class", "expected").attr("x1", x(0)).attr("x2", x(0)).attr("y1", 0).attr("y2", height);
