@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures.columns import Column, Columns
+from bnprobe.measures.gradient_signal import ALIKE, FEWEST_PASSES, of_channels, of_layer
 from bnprobe.measures.shape import median
 from bnprobe.recording import GradientRecord, LayerRecord
 from bnprobe.stats import Moments
@@ -15,18 +16,20 @@ _SANTURKAR = "Santurkar et al. 2018, arXiv:1805.11604"
 _MOLCHANOV = "Molchanov et al. 2019, arXiv:1906.10771"
 _LAARHOVEN = "van Laarhoven 2017, arXiv:1706.05350"
 
+_SNR = f"√max(0, (T − 3)/(T − 1) · mean² / variance − 1/T) over T passes, variance with divisor T − 1; T ≥ {FEWEST_PASSES}"
+
 COLUMNS = (
     Column("grad_gamma", "Mean over backward passes of the gradient of γ.", "mean of dL/dγ", "loss / γ"),
     Column("grad_beta", "Mean over backward passes of the gradient of β.", "mean of dL/dβ", "loss / β"),
     Column(
         "gamma_snr",
-        "Signal-to-noise ratio of the gradient of γ: 1 when its mean equals its standard deviation between passes.",
-        "|mean of dL/dγ| / std over passes (divisor n − 1)",
+        "Signal-to-noise ratio of the gradient of γ between passes: 0 is noise alone. It grows with the root of the batch.",
+        _SNR,
     ),
     Column(
         "beta_snr",
-        "Signal-to-noise ratio of the gradient of β: 1 when its mean equals its standard deviation between passes.",
-        "|mean of dL/dβ| / std over passes (divisor n − 1)",
+        "Signal-to-noise ratio of the gradient of β, as gamma_snr.",
+        _SNR,
     ),
     Column("dy_mean", "Mean of the gradient at the norm's output.", "mean of dL/dy", "loss / output"),
     Column(
@@ -166,8 +169,22 @@ COLUMNS = (
         _SANTURKAR,
         "layers",
     ),
-    Column("gamma_snr_median", "Typical gamma_snr.", "median", table="layers"),
-    Column("beta_snr_median", "Typical beta_snr.", "median", table="layers"),
+    *(
+        Column(name, meaning.format(letter), formula, table="layers")
+        for letter, vector in (("γ", "gamma"), ("β", "beta"))
+        for name, meaning, formula in (
+            (
+                f"{vector}_snr_pooled",
+                "Signal-to-noise ratio of the gradients of {}, all channels together.",
+                f"√max(0, mean of unbiased {vector}_snr²)",
+            ),
+            (
+                f"{vector}_snr_upper",
+                "The same, two standard errors up.",
+                f"√({vector}_snr_pooled² + 2 errors), noncentral F; {ALIKE} channels count as one",
+            ),
+        )
+    ),
     Column(
         "w_angle_median",
         "Typical w_angle.",
@@ -220,11 +237,11 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
             dx_mean=gradient.dx.mean_seen, dx_var=gradient.dx.var_population, energy_removed=1 - kept
         )
     if gradient.gamma is not None:
-        columns.update(grad_gamma=gradient.gamma.mean_seen, gamma_snr=_snr(gradient.gamma))
+        columns.update(grad_gamma=gradient.gamma.mean_seen, gamma_snr=of_channels(gradient.gamma))
         if record.gamma is not None:
             columns.update(gamma_pull=record.gamma * gradient.gamma.mean_seen)
     if gradient.beta is not None:
-        columns.update(grad_beta=gradient.beta.mean_seen, beta_snr=_snr(gradient.beta))
+        columns.update(grad_beta=gradient.beta.mean_seen, beta_snr=of_channels(gradient.beta))
     if gradient.importance is not None:
         columns.update(importance=gradient.importance.mean_seen)
     if gradient.producer is not None:
@@ -239,15 +256,13 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
     columns.update(_passes(gradient))
     if gradient is None or not gradient.n_passes:
         return columns
-    of_channels = channels or channel_columns(record)
+    columns.update(_signal(gradient))
     out = _energy(gradient.dy)
     columns.update(
         grad_out=float(np.sqrt(out.sum() / gradient.n_passes)),
         dy_kurtosis=float(gradient.dy.pool().kurtosis_excess),
         no_gradient=float(np.mean(out[seen] == 0)) if (seen := gradient.dy.n > 0).any() else float("nan"),
-        gamma_snr_median=median(of_channels["gamma_snr"]),
-        beta_snr_median=median(of_channels["beta_snr"]),
-        w_angle_median=median(of_channels["w_angle"]),
+        w_angle_median=median((channels or channel_columns(record))["w_angle"]),
         gap_centre=_largest(gradient.gap_centre),
         gap_map=_largest(gradient.gap_map),
     )
@@ -304,10 +319,14 @@ def _energy(moments: Moments) -> Array:
     return moments.m2 + moments.n * moments.mean**2
 
 
-def _snr(moments: Moments) -> Array:
-    """|mean| / std over passes; NaN below two passes or where nothing varies."""
-    sd = np.sqrt(moments.var_unbiased)
-    return np.where(sd > 0, np.abs(moments.mean) / np.where(sd > 0, sd, 1), np.nan)
+def _signal(gradient: GradientRecord) -> dict[str, float]:
+    """The signal-to-noise ratios of the layer, as far as there are gradients."""
+    columns = {}
+    for vector in ("gamma", "beta"):
+        moments = getattr(gradient, vector)
+        if moments is not None:
+            columns[f"{vector}_snr_pooled"], columns[f"{vector}_snr_upper"] = of_layer(moments)
+    return columns
 
 
 def _largest(gaps: Array) -> float:

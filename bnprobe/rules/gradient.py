@@ -14,8 +14,6 @@ from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count
 
-ENOUGH_PASSES = 8
-
 SPOILT = {
     "dy_nonfinite": "dL/dy",
     "dx_nonfinite": "dL/dx",
@@ -145,7 +143,7 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
     yield from _cut_off(evidence)
     noise = evidence.limits.silent_snr
     for _, row in evidence.layers[evidence.layers["n_backward"] > 0].iterrows():
-        snr = np.nanmax([row["gamma_snr_median"], row["beta_snr_median"], -1.0])
+        upper = np.nanmax([row["gamma_snr_upper"], row["beta_snr_upper"], -1.0])
         if row["no_gradient"] == 1:
             yield Finding(
                 "warning",
@@ -157,13 +155,15 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
                 "torch.nn.init.zeros_(n.bias)`.",
                 call=row["call"],
             )
-        elif row["n_backward"] >= ENOUGH_PASSES and 0 <= snr < noise:
+        elif 0 <= upper < noise:
             yield Finding(
                 "info",
                 row["layer"],
                 "The gradients of γ and β are mostly noise: their sign changes from pass to pass.",
-                f"typical signal-to-noise ratio {snr:.2g} over {row['n_backward']} passes (threshold {noise:g}).",
-                "This is expected at the end of training; at its start, use larger batches or check the labels.",
+                f"signal-to-noise ratio at most {upper:.2g} over {_passes(row)} of {_samples(row)} "
+                f"(threshold {noise:g}).",
+                "This is expected at the end of training; at its start, use larger batches (the ratio grows with the root "
+                "of their size) or check the labels.",
                 call=row["call"],
             )
 
@@ -196,6 +196,11 @@ def _not_reached(run: list[str], n_calls: int, n_passes: int) -> Finding:
         f"output. If these norms are not meant to learn: `for name in {run}: model.get_submodule(name)"
         ".requires_grad_(False).eval()`.",
     )
+
+
+def _samples(row: pd.Series) -> str:
+    """Of a typical call."""
+    return count(round(row["n_images"] / max(row["n_calls"], 1)), "sample")
 
 
 def _passes(row: pd.Series) -> str:
@@ -240,8 +245,8 @@ RULES = (
         "gradient-no-signal",
         "Do γ and β receive a gradient that is more than noise?",
         "McCandlish et al. 2018, arXiv:1812.06162 (gradient noise scale)",
-        f"a gradient that arrives and is not zero, and a typical signal-to-noise ratio above {DEFAULT.silent_snr} "
-        f"or fewer than {ENOUGH_PASSES} passes",
+        f"a gradient that arrives and is not zero, and a signal-to-noise ratio that may be "
+        f"{DEFAULT.silent_snr} or more, within two standard errors",
         no_signal,
     ),
     Rule(

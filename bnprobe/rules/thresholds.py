@@ -69,7 +69,7 @@ class Limits:
     """Relative violation of an identity that rounding, half precision included, does not explain."""
 
     silent_snr: float = 0.1
-    """Typical signal-to-noise ratio of the gradients of γ and β under which they are noise."""
+    """Signal-to-noise ratio of the gradients of γ and β, two standard errors up, under which they are noise."""
 
     dead_sigmas: float = terms.DEAD_SIGMAS
     """Standard deviations that a dead channel would have to exceed to be positive: a Gaussian does so once in a billion."""

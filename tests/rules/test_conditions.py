@@ -202,12 +202,12 @@ FIRING: dict[str, tuple[str, Cells, list[Cells]]] = {
     ),
     "noise": (
         "gradient-no-signal",
-        {"n_backward": 8, "gamma_snr_median": 0.05, "beta_snr_median": 0.05},
+        {"n_backward": 8, "gamma_snr_upper": 0.05, "beta_snr_upper": 0.05},
         [
-            {"n_backward": 7},
-            {"gamma_snr_median": 0.2},
-            {"beta_snr_median": 0.2},
-            {"gamma_snr_median": math.nan, "beta_snr_median": math.nan},
+            {"n_backward": 0},
+            {"gamma_snr_upper": 0.2},
+            {"beta_snr_upper": 0.2},
+            {"gamma_snr_upper": math.nan, "beta_snr_upper": math.nan},
         ],
     ),
     "an input of another size": (

@@ -26,8 +26,10 @@ HEADS = (
     "grad_in",
     "grad_ratio",
     "energy_removed_layer",
-    "gamma_snr_median",
-    "beta_snr_median",
+    "gamma_snr_pooled",
+    "gamma_snr_upper",
+    "beta_snr_pooled",
+    "beta_snr_upper",
     "dy_kurtosis",
     "no_gradient",
     "w_angle_median",
@@ -44,9 +46,9 @@ PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...], bool], ...] = (
     ),
     ("share of its energy that the norm removes", (("energy_removed_layer", "", MEASURED),), False),
     (
-        "signal-to-noise ratio between passes (median channel)",
-        (("gamma_snr_median", "γ", MEASURED), ("beta_snr_median", "β", EXPECTED)),
-        True,
+        "signal-to-noise ratio between passes (root mean square of channels)",
+        (("gamma_snr_pooled", "γ", MEASURED), ("beta_snr_pooled", "β", EXPECTED)),
+        False,
     ),
 )
 """Title, lines (column, label, color), and whether the axis is logarithmic."""
@@ -120,10 +122,17 @@ def _removed(layers: pd.DataFrame) -> list[str]:
 
 def _noise(layers: pd.DataFrame) -> list[str]:
     """Whether γ is pulled one way, or to and fro."""
-    snr = median(layers["gamma_snr_median"].to_numpy())
+    snr, upper = (median(layers[f"gamma_snr_{name}"].to_numpy()) for name in ("pooled", "upper"))
     if np.isnan(snr):
         return []
+    samples = count(round(median((layers["n_images"] / layers["n_calls"]).to_numpy())), "sample")
+    if snr == 0:
+        return [
+            f"Gradients of γ show no mean beyond their spread between backward passes of {samples}: at most "
+            f"{number(upper, 2)} times it."
+        ]
     kind = "noisy" if snr < 1 else "consistent"
     return [
-        f"Gradients of γ are {kind}: their mean is {number(snr, 2)} times their spread between backward passes."
+        f"Gradients of γ are {kind}: their mean is {number(snr, 2)} times (at most {number(upper, 2)}) their spread between "
+        f"backward passes of {samples}."
     ]
