@@ -16,6 +16,9 @@ OFF_MEAN, OFF_SCALE = VISIBLE_SHIFT, verdict.VISIBLE_SCALE
 """Median |mean − beta| in |gamma|, and median |ln(std / |gamma|)|, up to which a layer is on target: the sizes from
 which a shift is visible, so that a layer whose verdict is "same" is on target."""
 
+LITTLE_LEFT = 1 / 3
+"""Part of a miss that may be left where eps is called its reason."""
+
 HOLDS, UNKNOWN, OTHER, EPS = "holds", "unknown", "other formula", "eps"
 OWN, NEVER, SMALL, SHIFT, BY_BATCH = (
     "own statistics",
@@ -98,7 +101,7 @@ def _why_not(record: LayerRecord, error: Array, ratio: Array, columns: Columns) 
         return OTHER
     if record.normalized_by == "sample":
         return OWN
-    if _on_target(error, _without_eps(record, ratio)):
+    if _on_target(error, _without_eps(record, ratio)) or _eps_is_most(record, ratio):
         return EPS
     if record.normalized_by == "batch":
         return BY_BATCH
@@ -109,9 +112,19 @@ def _why_not(record: LayerRecord, error: Array, ratio: Array, columns: Columns) 
 
 
 def _on_target(error: Array, ratio: Array) -> bool:
+    return median(np.abs(error)) <= OFF_MEAN and _off_scale(ratio) <= OFF_SCALE
+
+
+def _off_scale(ratio: Array) -> float:
     with np.errstate(divide="ignore"):
-        off = median(np.abs(np.log(ratio)))
-    return median(np.abs(error)) <= OFF_MEAN and off <= OFF_SCALE
+        return median(np.abs(np.log(ratio)))
+
+
+def _eps_is_most(record: LayerRecord, ratio: Array) -> bool:
+    """Whether little of a scale that is off would be left without eps."""
+    return _off_scale(ratio) > OFF_SCALE and _off_scale(
+        _without_eps(record, ratio)
+    ) < LITTLE_LEFT * _off_scale(ratio)
 
 
 def _without_eps(record: LayerRecord, ratio: Array) -> Array:

@@ -14,7 +14,7 @@ KINDS = {
 
 ROLES = {
     "dead": "dead",
-    "constant": "constant",
+    "constant": "nearly constant",
     "rare": "rarely on",
     "mixed": "active",
     "linear": "always on",

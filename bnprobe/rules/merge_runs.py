@@ -120,9 +120,9 @@ def _after_match(agrees: str) -> str:
     """Advice where the inputs of a previous norm match, so that range, mean and std of the model's inputs do."""
     match = said(agrees)
     return (
-        f"Inputs still match at {match}, so look between {match} and this norm: weights, γ, β or running statistics "
-        "changed there without the others (layers fine-tuned with frozen statistics, a part from another file, γ "
-        "decayed). If the weights are as intended, compare the accuracy before and after re-estimating the running "
-        f"statistics on training data: {RECALIBRATE}. If nothing changed, the data differ in what the first norms do not "
-        "see (size, detail, inverted brightness)."
+        f"Inputs still match at {match}, so look between {match} and this norm. Either the data differ from the training "
+        "data in what the first norms do not see (other scenes, size, detail, inverted brightness), or weights, γ, β or "
+        "running statistics changed there without the others (layers fine-tuned with frozen statistics, a part from another "
+        "file, γ decayed). If the weights are as intended, compare the accuracy before and after re-estimating the running "
+        f"statistics on training data: {RECALIBRATE}."
     )

@@ -209,7 +209,7 @@ def _hardly_varies(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, 
     return Finding(
         share_severity(found, channels, limits),
         row["layer"],
-        f"eps, not the data, sets the scale of {some(found, channels).lower()}{if_assumed(row)}.",
+        f"eps, more than the data, sets the scale of {some(found, channels).lower()}{if_assumed(row)}.",
         f"running_var < {eps_of(row)} in {out_of(found, channels)} "
         f"(smallest {float(found['running_var'].min()):.2g}), and |γ| ≥ {limits.constant_gamma:g}.",
         "Their inputs hardly vary, or are scaled too small. Keep eps as it is when the model is converted: another value "
@@ -237,11 +237,11 @@ def _lost_variance(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, 
 
 def _divides_by_eps(row: pd.Series, channels: pd.DataFrame) -> Finding:
     """Of norms that normalize each sample by itself."""
-    usual = f" If eps was not meant to be so large: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
+    usual = f" If training used {TORCH_EPS:g}, as is usual: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
     return Finding(
         "warning",
         row["layer"],
-        "eps, not the data, sets what this norm divides by: it hardly normalizes.",
+        "eps, more than the data, sets what this norm divides by: it hardly normalizes.",
         f"it typically divides by {number(row['own_sd'])}, and by √eps = {row['eps'] ** 0.5:.3g} for inputs of 0 "
         f"(eps = {row['eps']:g}, threshold: half of the squared divisor).",
         "If it was trained like this, keep eps when the model is converted. Otherwise its inputs are scaled too "
@@ -253,7 +253,9 @@ def _divides_by_eps(row: pd.Series, channels: pd.DataFrame) -> Finding:
 def _more_than_eps(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> str:
     """Another eps where this one is larger than usual, else larger weights before the norm."""
     if row["eps"] > TORCH_EPS:
-        return f"If eps was not meant to be so large: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
+        return (
+            f"Only if training used {TORCH_EPS:g}, as is usual: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
+        )
     typical = float(channels["running_var"].median())
     if not row["feeder"] or not typical > 0:
         return "Check the preceding weights."

@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from measures.sites import gradient, memory_of, recording, site, some_rows
 from support import oracles
 
 import bnprobe
-from bnprobe.measures import Fit, StemReading
+from bnprobe.measures import StemReading
+from bnprobe.measures.implied import CONTROLS
 from bnprobe.measures.padding import Padding
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours
@@ -297,8 +299,8 @@ def test_roles_are_counted():
     summed = site(rows, "b", gamma=1, beta=0, neighbours=Neighbours("add, relu"), **memory_of(rows))
     words = told("roles", relu, summed)
     assert words.startswith(
-        "2 of 4 channels whose role is known from the operation that follows are dead (50%): the output is always cut "
-        "to 0. Of the others, 1 is active, 1 always on. For 4 more channels the role is unknown: "
+        "2 of 4 channels whose role is known from the operation that follows are dead on these data (50%): the activation "
+        "cut every value. Of the others, 1 is active, 1 always on. For 4 more channels the role is unknown: "
     )
     assert (
         "γ and β alone find 2 of the 2 dead channels (recall 100%), and all 2 that they name are dead (precision 100%)."
@@ -315,7 +317,8 @@ def test_one_role_is_that_of_all():
     weights = bnprobe.check({**WEIGHTS, "bn1.weight": torch.tensor([1e-4, 1.0]), "bn1.bias": torch.zeros(2)})
     words = section_of(weights, "roles").blocks[0].paragraphs[0]
     assert words == (
-        "The one channel whose role is known is constant. For 1 more channel the role is unknown: it takes data to tell."
+        "The one channel whose role is known is nearly constant. For 1 more channel the role is unknown: it takes data "
+        "to tell."
     )
 
 
@@ -451,6 +454,10 @@ def test_without_labels_no_class_is_told():
     even = np.tile(ROWS[:1], (len(ROWS), 1, 1))
     words = told("variance", site(ROWS, "a"), site(even, "b"))
     assert "No labels were given" in words
+    ones = ClassMoments.of(Moments.of(ROWS, axis=2), np.arange(40.0))
+    assert "No class has two samples" in told("variance", site(ROWS, "a", classes=ones))
+    same = ClassMoments.of(Moments.of(ROWS, axis=2), np.zeros(40))
+    assert "are of one class" in told("variance", site(ROWS, "a", classes=same))
     assert words.startswith(
         "The share of a channel's variance that lies within single samples goes from 40% at "
     )
@@ -536,24 +543,47 @@ def test_colours_are_shown_only_where_they_are_trusted(monkeypatch):
 
 
 def test_what_was_implied_is_told_with_its_controls():
-    """Fails if a control is another's."""
-    fit = Fit(9, 336, 0.987, 0.0722, {"permuted": 0.76, "constant": 0.89, "signed": 0.93, "unpadded": 0.96})
-    words = implied.words(fit)
+    """Fails if a control is another's, or a value is not that of the norm in the middle."""
+    words = implied.words(fits(0.95, 0.987, 0.99, permuted=0.76, constant=0.89, signed=0.93, unpadded=0.96))
     assert words.startswith(
-        "99% of the variation in the running means of 9 norms follows from the previous norms and"
+        "99% of the variation in a typical norm's running means follows from the previous norms"
     )
-    assert "R² 0.987, typically off by 0.072 running standard deviations, over 336 channels" in words
-    assert "R² 0.76 with the previous channels permuted, 0.89 with all of them at their mean" in words
+    assert "(median R² 0.987, 3 norms)." in words
+    assert (
+        "median R² 0.760 with the previous channels permuted, 0.890 with all of them at their mean" in words
+    )
+    assert "(R² 0.987, bn0)" in implied.words(fits(0.987, permuted=0.1))
+
+
+def fits(*r2: float, **controls: float) -> pd.DataFrame:
+    """A row per norm with its R², and controls that are the same for all."""
+    columns = {f"implied_r2_{name}": controls.get(name, np.nan) for name in CONTROLS}
+    names = [f"bn{i}" for i in range(len(r2))]
+    return pd.DataFrame(
+        {"layer": names, "call": 0, "implied_mean_r2": r2, "implied_mean_rmse": 2.5, **columns}
+    )
+
+
+def test_one_norm_that_does_not_fit_is_named_and_spoils_no_other():
+    """Fails if the sum of all squares is that of one norm: of mobilenet_v2, R² is 0.99 at 50 norms and −21 at one."""
+    words = implied.words(fits(0.99, -20.9, 0.98, 0.997, permuted=0.2))
+    assert words.startswith("98% of the variation")
+    assert "At bn1 they do not: they are off by 2.5 running standard deviations." in words
+    two = implied.words(fits(0.99, -20.9, 0.98, 0.997, 0.3, permuted=0.2))
+    assert "At bn1 and bn4 they do not, least at bn1, where they are off by 2.5" in two
+    many = implied.words(fits(*[0.99] * 6, 0.4, 0.3, 0.2, -1, permuted=0.2))
+    assert "At 4 norms they do not, least at bn9, where" in many
+    assert "do not" not in implied.words(fits(0.99, 0.51, 0.98, permuted=0.2))
 
 
 @pytest.mark.parametrize(("permuted", "unpadded"), [(0.95, 0.5), (0.935, 0.5), (0.2, 0.95)])
 def test_a_claim_that_a_control_equals_is_not_made(permuted, unpadded):
     """Fails if 94% are said to follow from the channels before where these do as well in another order."""
     controls = {"permuted": permuted, "constant": 0.3, "signed": 0.94, "unpadded": unpadded}
-    words = implied.words(Fit(2, 64, 0.94, 0.1, controls)).replace("\u00a0", " ")
+    words = implied.words(fits(0.94, 0.94, **controls)).replace("\u00a0", " ")
     assert "It is unclear how much" in words
     assert "94%" not in words
-    stands = implied.words(Fit(2, 64, 0.94, 0.1, {**controls, "permuted": 0.2, "unpadded": 0.93}))
+    stands = implied.words(fits(0.94, 0.94, **{**controls, "permuted": 0.2, "unpadded": 0.93}))
     assert "unclear" not in stands
 
 
@@ -628,7 +658,8 @@ def test_the_loudest_and_the_quietest_branch_are_named():
         "In 3 residual blocks the branch contributes 20% to 90% of the block's variance, most at b." in words
     )
     assert "In 2 of them its share is larger than at initialization" in words
-    assert "falls to 25%" in words
+    assert "than at initialization (25%)." in words
+    assert "grows with every block" not in words
     assert "In none of them is its share larger" in told("residual", block("a", 0.1), block("b", 0.2))
     one = told("residual", block("a", 3.0))
     assert (

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures import Fit, pooled
 from bnprobe.measures.shape import median
-from bnprobe.report.chapters.chapter import Absent, Material, norms
+from bnprobe.report.chapters.chapter import Absent, Material, named, norms
 from bnprobe.report.colours import EXPECTED, GREEN, INK, MUTED, ROSE, VIOLET
 from bnprobe.report.figures.from_tables import by_depth, of
 from bnprobe.report.figures.specs import Cloud, Clouds, Curves, Line
-from bnprobe.report.numbers import count, number, share
+from bnprobe.report.numbers import number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
 
 TITLE = "What was already implied"
@@ -24,6 +23,10 @@ CONTROLS = (
 )
 CLEARLY = 0.01
 """R² by which the prediction must beat controls that ignore which channel is which, or it says nothing of them."""
+FITS = 0.5
+"""R² below which the running means of a norm do not follow from the previous layers."""
+MOST_NAMED = 3
+"""Norms that do not fit and are named one by one."""
 SAME = 1.05
 """Factor below which a variance counts as that of independent inputs."""
 LOWEST = -0.2
@@ -32,43 +35,66 @@ LOWEST = -0.2
 
 def chapter(material: Material) -> Section | Absent:
     """The sentence, implied against stored, and the fit with its controls by depth."""
-    fit = pooled(material.recording.layers)
-    if not fit.n_channels:
+    layers = material.tables.layers
+    if layers["implied_mean_rmse"].isna().all():
         return Absent(
             TITLE, "no norm with running statistics has previous norms and weights that could be followed"
         )
-    if np.isnan(fit.r2):
+    known = layers[layers["implied_mean_r2"].notna()]
+    if known.empty:
         return Absent(TITLE, "all running means are equal, as if nothing was learned")
-    known = material.tables.layers[material.tables.layers["implied_mean_r2"].notna()]
     figures = (_clouds(material.tables.channels), *([_depth(known)] if len(known) > 1 else []))
-    return Section("implied", TITLE, (Prose((words(fit), *_variance(known))), *figures))
+    return Section("implied", TITLE, (Prose((words(known), *_variance(known))), *figures))
 
 
-def words(fit: Fit) -> str:
-    """How much of the running means the previous layers imply, and what the controls make of it."""
+def words(known: pd.DataFrame) -> str:
+    """How much of a typical norm's running means the previous layers imply, where they do not, and the controls.
+
+    Norms are not pooled: one whose running σ is tiny would decide the sum of all squares.
+    """
+    r2 = of(known, "implied_mean_r2")
+    typical = median(r2)
     # without a negative γ, or a border, that control is the fit itself
-    other = [name for name in _CONTROLS if abs(fit.controls[name] - fit.r2) > 1e-9]
-    controls = ", ".join(f"{number(fit.controls[name], 2)} with {_CONTROLS[name]}" for name in other)
-    means = f"the running means of {norms(fit.n_layers)}"
-    if any(_does_as_well(fit, name) for name in other):
+    controls = {
+        name: median(of(known, f"implied_r2_{name}"))
+        for name in _CONTROLS
+        if (np.abs(of(known, f"implied_r2_{name}") - r2) > 1e-9).any()
+    }
+    listed = ", ".join(f"{number(value, 3)} with {_CONTROLS[name]}" for name, value in controls.items())
+    each, middle = ("a typical norm's running means", "median ") if len(r2) > 1 else ("the running means", "")
+    over = f"{norms(len(r2))}" if len(r2) > 1 else named(known.iloc[0])
+    if any(_does_as_well(typical, name, value) for name, value in controls.items()):
         return (
-            f"It is unclear how much of {means} follows from the previous norms and weights: the prediction has R² "
-            f"{number(fit.r2, 3)} over {count(fit.n_channels, 'channel')}, but controls that should do worse reach "
-            f"{controls}."
+            f"It is unclear how much of {each} follows from the previous norms and weights: the prediction has a "
+            f"{middle}R² of {number(typical, 3)} ({over}), but controls that should do worse reach {listed}."
         )
-    worse = f" Controls do worse, as they should: R² {controls}." if controls else ""
-    part = share(max(fit.r2, 0.0))
+    part = share(max(typical, 0.0))
+    worse = f" Controls do worse, as they should: {middle}R² {listed}." if controls else ""
     return (
-        f"{part[0].upper()}{part[1:]} of the variation in {means} follows from the previous norms and weights (R² "
-        f"{number(fit.r2, 3)}, typically off by {number(fit.rmse, 2)} running standard deviations, over "
-        f"{count(fit.n_channels, 'channel')}).{worse}"
+        f"{part[0].upper()}{part[1:]} of the variation in {each} follows from the previous norms and weights ({middle}R² "
+        f"{number(typical, 3)}, {over}).{_exceptions(known)}{worse}"
     )
 
 
-def _does_as_well(fit: Fit, name: str) -> bool:
+def _exceptions(known: pd.DataFrame) -> str:
+    """The norms whose running means the previous layers do not give, and by how much they miss."""
+    far = known[known["implied_mean_r2"] < FITS]
+    if far.empty or len(known) == 1:
+        return ""
+    worst = far.iloc[int(np.argmin(of(far, "implied_mean_r2")))]
+    off = f"{number(worst['implied_mean_rmse'], 2)} running standard deviations"
+    if len(far) > MOST_NAMED:
+        return f" At {norms(len(far))} they do not, least at {named(worst)}, where they are off by {off}."
+    if len(far) == 1:
+        return f" At {named(worst)} they do not: they are off by {off}."
+    *first, last = (named(row) for _, row in far.iterrows())
+    return f" At {', '.join(first)} and {last} they do not, least at {named(worst)}, where they are off by {off}."
+
+
+def _does_as_well(r2: float, name: str, control: float) -> bool:
     """Whether a control takes the claim away; one that ignores which channel is which must be clearly worse."""
     margin = CLEARLY if name in ("permuted", "constant") else 0.0
-    return fit.controls[name] >= fit.r2 - margin
+    return control >= r2 - margin
 
 
 _CONTROLS = {

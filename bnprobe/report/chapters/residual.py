@@ -72,11 +72,9 @@ def _words(known: pd.DataFrame) -> str:
         return now
     grown = int((known["branch_share"] > known["branch_share_initial"]).sum())
     larger = f"In {grown} of them its share is larger" if grown else "In none of them is its share larger"
-    then = (
-        f"{larger} than at initialization, when the skip grows with every block "
-        f"and the branch falls to {share(float(np.nanmin(of(known, 'branch_share_initial'))))}."
-    )
-    return f"{now} {then}"
+    ends = [share(float(end(of(known, "branch_share_initial")))) for end in (np.nanmin, np.nanmax)]
+    initially = ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+    return f"{now} {larger} than at initialization ({initially})."
 
 
 def _figure(known: pd.DataFrame) -> Figure:

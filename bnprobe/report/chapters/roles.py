@@ -41,7 +41,9 @@ def _words(channels: pd.DataFrame, known: pd.DataFrame) -> str:
         text = f"{all_of} {others[0][1]}."
     elif dead:
         is_are = "is" if dead == 1 else "are"
-        text = f"{dead:,} of {count(n, 'channel')}{whose} {is_are} dead ({share(dead / n)}): the output is always cut to 0."
+        on_these = " on these data" if seen else ""
+        cut = "the activation cut every value" if seen else "the activation cuts every value"
+        text = f"{dead:,} of {count(n, 'channel')}{whose} {is_are} dead{on_these} ({share(dead / n)}): {cut}."
         text += f" Of the others, {_list(others)}." if others else ""
     else:
         listed = _list(others)

@@ -39,7 +39,7 @@ def _means(tables: Tables) -> pd.DataFrame:
 def _words(known: pd.DataFrame, unit: str) -> str:
     labelled = known[known["share_class"].notna()]
     if labelled.empty:
-        return f"{_within(known, unit)} No labels were given, so classes are not separated."
+        return f"{_within(known, unit)} {_no_classes(known, unit)}"
     most, first = highest(labelled, "share_class"), labelled.iloc[0]
     at_most, at_first = (share(max(row["share_class"], 0.0)) for row in (most, first))
     explain = f"Differences between the {count(int(most['n_classes']), 'class')} explain"
@@ -51,6 +51,16 @@ def _words(known: pd.DataFrame, unit: str) -> str:
     else:
         text = f"{explain} {at_most} {of_it} at {named(most)} {mean}."
     return f"{text} At the last norm, {share(known['share_within'].iloc[-1])} of the variance lies within single {unit}s."
+
+
+def _no_classes(known: pd.DataFrame, unit: str) -> str:
+    """Why classes are not separated."""
+    n = int(known["n_classes"].fillna(0).max())
+    if not n:
+        return "No labels were given, so classes are not separated."
+    if n == 1:
+        return f"All {unit}s with a label are of one class, so there are no classes to compare."
+    return f"No class has two {unit}s, so classes cannot be separated."
 
 
 def _within(known: pd.DataFrame, unit: str) -> str:
