@@ -71,7 +71,7 @@ def layer_columns(record: LayerRecord) -> dict[str, str | float]:
     branch, skip, initial = _implied(record), _mean(neighbours.skip_var), _mean(neighbours.skip_var_initial)
     columns["skip_var"] = skip
     columns["branch_share"] = branch / (branch + skip) if branch + skip > 0 else missing
-    columns["branch_share_initial"] = 1 / (1 + initial)
+    columns["branch_share_initial"] = 1 / (1 + initial) if initial >= 0 else missing
     return columns
 
 

@@ -10,6 +10,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `groups`: samples that come in groups, which stored statistics do not know of;
 - `values`: what passed through: not finite, too few, without effect;
 - `usage`: modes, freezing, updates, momentum;
+- `stale_statistics`: training that leaves the running statistics behind;
 - `frozen_parts`: parts that learn nothing while the rest does;
 - `common_factor`: one factor in all running statistics;
 - `weights`: what the vectors say alone; needs no data, so it serves `check`;
@@ -40,6 +41,7 @@ from bnprobe.rules import (
     preprocessing,
     running_stats,
     single_channels,
+    stale_statistics,
     structure,
     usage,
     values,
@@ -60,6 +62,7 @@ RULES: tuple[Rule, ...] = (
     *values.RULES,
     *formula.RULES,
     *usage.RULES,
+    *stale_statistics.RULES,
     *frozen_parts.RULES,
     *precision.RULES,
     *common_factor.RULES,

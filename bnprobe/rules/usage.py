@@ -154,7 +154,8 @@ def frozen_but_moving(evidence: Evidence) -> Iterator[Finding]:
     for _, row in evidence.layers.iterrows():
         if row["learns"] != "none" or row["call"] or not row["n_calls_learning"] > 0:
             continue
-        if row["layer"] in of_parts:
+        # in eval mode nothing is updated: a moving average of another model, or a loaded file, was copied in
+        if row["layer"] in of_parts or row["normalized_by"] == "running":
             continue
         if row["memory_moved"] > 0:
             yield Finding(

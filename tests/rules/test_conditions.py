@@ -40,12 +40,13 @@ FIRING: dict[str, tuple[str, Cells, list[Cells]]] = {
     ),
     "frozen vectors over statistics that move": (
         "frozen-but-moving",
-        {"learns": "none", "n_calls_learning": 2, "memory_moved": 0.5},
+        {"learns": "none", "n_calls_learning": 2, "memory_moved": 0.5, "normalized_by": "batch"},
         [
             {"learns": "γ"},
             {"call": 1},
             {"n_calls_learning": 0},
             {"memory_moved": 0.0},
+            {"normalized_by": "running"},
             {"memory_moved": math.nan},
         ],
     ),
@@ -87,6 +88,33 @@ FIRING: dict[str, tuple[str, Cells, list[Cells]]] = {
         "momentum-odd",
         {"momentum": math.nan, "verdict": "mean shifted"},
         [{"verdict": "same"}, {"verdict": "never updated"}, {"momentum": 0.2}],
+    ),
+    "learning in eval mode": (
+        "learning-in-eval",
+        {"n_learned_in_eval": 2, "n_backward": 3, "memory_moved": 0.0},
+        [{"n_learned_in_eval": 0}, {"n_backward": 0}, {"memory_moved": math.nan}, {"kind": "layer_norm"}],
+    ),
+    "running statistics that stand still": (
+        "statistics-not-updated",
+        {
+            "mode": "train",
+            "normalized_by": "batch",
+            "n_calls": 2,
+            "n_calls_learning": 2,
+            "n_backward": 2,
+            "memory_moved": 0.0,
+            "n_updates": math.nan,
+        },
+        [
+            {"mode": "mixed"},
+            {"normalized_by": "both"},
+            {"n_calls_learning": 1},
+            {"n_backward": 0},
+            {"memory_moved": 0.1},
+            {"n_updates": 1},
+            {"momentum": 0.0},
+            {"kind": "instance_norm"},
+        ],
     ),
     "young statistics": (
         "statistics-young",

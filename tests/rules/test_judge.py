@@ -54,6 +54,8 @@ def in_use(rows: np.ndarray) -> list[LayerRecord]:
     statistics = running_stats_of(rows)
     moved = call_log(**{**LEARNING, "gamma_learns": False, "beta_learns": False}, running_mean_after=0 * ONE)
     small = call_log(**LEARNING, fewest_values=5.0, fewest_call=0, fewest_images=1, n_updates=2)
+    still = call_log(**LEARNING, running_mean_after=statistics["running_mean"])
+    stuck = call_log(n_calls_learning=1, n_learned_in_eval=2, running_mean_after=statistics["running_mean"])
     young = {
         "running_mean": 0.6 * statistics["running_mean"],
         "running_var": 0.6 * statistics["running_var"] + 0.4,
@@ -63,7 +65,9 @@ def in_use(rows: np.ndarray) -> list[LayerRecord]:
     return [
         site(rows, "small", **TRAINED, **statistics, **BY_BATCH, call_log=small),
         site(rows, "evaluated", **TRAINED, **statistics, **BY_BATCH, call_log=call_log()),
-        site(rows, "frozen", **TRAINED, **statistics, call_log=moved),
+        site(rows, "frozen", **TRAINED, **statistics, **BY_BATCH, call_log=moved),
+        site(rows, "left in eval", **TRAINED, **statistics, gradient=gradient(rows), call_log=stuck),
+        site(rows, "standing", **TRAINED, **statistics, **BY_BATCH, gradient=gradient(rows), call_log=still),
         site(rows, "half frozen", **TRAINED, **statistics, call_log=call_log(**LEARNING)),
         site(rows, "last batch", **TRAINED, **statistics, momentum=0.99),
         site(rows, "young", **TRAINED, **young, n_batches_tracked=9),

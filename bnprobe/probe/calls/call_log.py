@@ -48,10 +48,14 @@ class CallLogTotals:
     n_ranks: int = 1
     n_calls_labeled: int = 0
     n_calls_one_class: int = 0
+    n_learned_in_eval: int = 0
     smallest: tuple[float, int] | None = None
     """Of the smallest call: values per mean and variance, and samples."""
     _smallest_call: int | None = None
     _n_calls: int = 0
+    _versions: tuple[int, ...] = ()
+    _learns_in_eval: bool = False
+    """Whether the previous call was in a pass that computes gradients of a model in eval mode."""
 
     def add(self, seen: CallStats, context: PassContext) -> None:
         """Add one call, made in this context."""
@@ -63,6 +67,9 @@ class CallLogTotals:
             self.n_calls_labeled += 1
             self.n_calls_one_class += len(classes.labels) == 1
         plan = seen.before.plan
+        versions = _versions(plan)
+        self.n_learned_in_eval += self._learns_in_eval and versions != self._versions
+        self._versions, self._learns_in_eval = versions, context.learning and not context.training
         if not plan.uses_running:
             together = plan.n_channels // plan.n_groups
             n = plan.pool.values_per_statistic(seen.before.reading.n_values, seen.n_images, together)
@@ -89,7 +96,16 @@ class CallLogTotals:
             running_var_after=now.running_var,
             n_calls_labeled=self.n_calls_labeled,
             n_calls_one_class=self.n_calls_one_class,
+            n_learned_in_eval=self.n_learned_in_eval,
         )
+
+
+def _versions(plan: NormLayer) -> tuple[int, ...]:
+    """How often gamma and beta were written to, as torch counts it; nothing of tensors of inference mode."""
+    there = (
+        tensor for tensor in (plan.weight, plan.bias) if tensor is not None and not tensor.is_inference()
+    )
+    return tuple(tensor._version for tensor in there)
 
 
 def count_of(plan: NormLayer) -> int | None:

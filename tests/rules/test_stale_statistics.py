@@ -1,0 +1,136 @@
+"""Rules about running statistics that training leaves behind, on real training steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+import bnprobe
+
+
+def net(**options: Any) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False),
+        nn.BatchNorm2d(4, **options),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 2),
+    )
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    model(torch.randn(8, 3, 6, 6)).square().mean().backward()
+    optimizer.step()
+
+
+def attack(model: nn.Module) -> None:
+    """Two gradient steps on the input in eval mode, from which nothing is learned."""
+    x = torch.randn(8, 3, 6, 6, requires_grad=True)
+    for _ in range(2):
+        torch.autograd.grad(model.eval()(x).sum(), x)
+    model.train()
+
+
+def found(rule: str, report: bnprobe.Report) -> pd.DataFrame:
+    table = report.findings
+    return table[table["rule"] == rule].reset_index(drop=True)
+
+
+def trained(validates: str, steps: int = 6, before: int = 3, **options: Any) -> bnprobe.Report:
+    """A report on training steps; after `before` of them a validation that leaves the mode as `validates` says."""
+    model = net(**options)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with bnprobe.attach(model.train()) as probe:
+        for i in range(steps):
+            if i == before and validates != "never":
+                model.eval()
+                with torch.no_grad():
+                    model(torch.randn(8, 3, 6, 6))
+                model.train(validates == "back in train mode")
+            if validates == "attacks":
+                attack(model)
+            step(model, optimizer)
+    return bnprobe.report(probe)
+
+
+def test_a_model_that_is_never_put_back_into_train_mode():
+    """Fails if steps in eval mode are not counted: of steps 4, 5 and 6, which learn in eval mode, 2 have a later call."""
+    (row,) = found("learning-in-eval", trained("stays in eval mode")).itertuples()
+    assert (row.severity, row.layer) == ("warning", "1")
+    assert "changed after 2 of 7 calls" in row.because
+    assert "1 batch norm learned" in row.because
+    assert "`model.train()`" in row.do
+
+
+def test_modes_that_change_as_they_should():
+    """Fails if a validation, or gradients of an attack in eval mode, count as learning in eval mode."""
+    for validates in ("never", "back in train mode", "attacks"):
+        assert found("learning-in-eval", trained(validates)).empty, validates
+
+
+def test_gradients_that_are_only_looked_at():
+    """Fails if a pass in eval mode with gradients is taken for training, or one without them for learning."""
+    model = net()
+    data = [torch.randn(8, 3, 6, 6) for _ in range(4)]
+    with bnprobe.attach(model.eval()) as probe:
+        for x in data:
+            model(x).sum().backward()
+    assert found("learning-in-eval", bnprobe.report(probe)).empty
+    with (
+        bnprobe.attach(model) as probe,
+        torch.no_grad(),
+    ):  # the average of another model's weights, step by step
+        for x in data:
+            model(x)
+            model[1].weight.mul_(0.9)
+    assert found("learning-in-eval", bnprobe.report(probe)).empty
+
+
+def test_the_count_adds_up_over_parts():
+    """Fails if merged parts lose it: two parts of 4 steps in eval mode have 3 later calls each."""
+    parts = []
+    for _ in range(2):
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), 0.0)
+        with bnprobe.attach(model.eval()) as probe:
+            for _ in range(4):
+                step(model, optimizer)
+        parts.append(probe.recording)
+    one = parts[0].layers[0].call_log
+    assert one is not None
+    assert one.n_learned_in_eval == 3
+    assert one.merge(parts[1].layers[0].call_log).n_learned_in_eval == 6  # type: ignore[arg-type]
+
+
+def test_running_statistics_that_training_never_updates():
+    """Fails if track_running_stats = False passes for frozen, or norms that update or hold none are blamed."""
+    model = net()
+    model[1].track_running_stats = False
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with bnprobe.attach(model.train()) as probe:
+        for _ in range(3):
+            step(model, optimizer)
+    (row,) = found("statistics-not-updated", bnprobe.report(probe)).itertuples()
+    assert (row.severity, row.layer) == ("warning", "1")
+    assert "3 calls" in row.because
+    for options in ({}, {"track_running_stats": False}, {"momentum": 0.0}):
+        assert found("statistics-not-updated", trained("never", **options)).empty, options
+    assert found("statistics-not-updated", trained("stays in eval mode", before=0)).empty
+
+
+def test_buffers_that_are_copied_into_a_frozen_norm():
+    """Fails if the moving average of another model's buffers counts as a norm that follows the batches."""
+    model = net()
+    model[1].requires_grad_(False)
+    for mode in (False, True):
+        with bnprobe.attach(model.train(mode)) as probe:
+            for _ in range(3):
+                model(torch.randn(8, 3, 6, 6)).sum().backward()
+                with torch.no_grad():
+                    model[1].running_mean.add_(0.1)
+        assert len(found("frozen-but-moving", bnprobe.report(probe))) == mode
