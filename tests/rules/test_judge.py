@@ -65,7 +65,7 @@ def in_use(rows: np.ndarray) -> list[LayerRecord]:
     return [
         site(rows, "small", **TRAINED, **statistics, **BY_BATCH, call_log=small),
         site(rows, "evaluated", **TRAINED, **statistics, **BY_BATCH, call_log=call_log()),
-        site(rows, "frozen", **TRAINED, **statistics, **BY_BATCH, call_log=moved),
+        site(rows, "frozen", **TRAINED, **statistics, **BY_BATCH, gradient=gradient(rows), call_log=moved),
         site(rows, "left in eval", **TRAINED, **statistics, gradient=gradient(rows), call_log=stuck),
         site(rows, "standing", **TRAINED, **statistics, **BY_BATCH, gradient=gradient(rows), call_log=still),
         site(rows, "half frozen", **TRAINED, **statistics, call_log=call_log(**LEARNING)),
