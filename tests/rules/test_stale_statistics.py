@@ -91,6 +91,22 @@ def test_gradients_that_are_only_looked_at():
     assert found("learning-in-eval", bnprobe.report(probe)).empty
 
 
+def test_a_validation_with_averaged_weights():
+    """Fails if weights that are put in for a validation without gradients, and taken out again, count as learning."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with bnprobe.attach(model) as probe:
+        for _ in range(3):
+            model.train()
+            step(model, optimizer)
+            model.eval()
+            with torch.no_grad():
+                model[1].weight.mul_(0.9)
+                model(torch.randn(8, 3, 6, 6))
+                model[1].weight.div_(0.9)
+    assert found("learning-in-eval", bnprobe.report(probe)).empty
+
+
 def test_the_count_adds_up_over_parts():
     """Fails if merged parts lose it: two parts of 4 steps in eval mode have 3 later calls each."""
     parts = []
