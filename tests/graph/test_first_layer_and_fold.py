@@ -39,10 +39,11 @@ def test_folded_extremes_are_those_of_the_folded_layer(rng):
     assert found.bias is None
 
 
-def test_a_norm_without_running_statistics_cannot_be_folded(rng):
-    """Fails if weights are folded with statistics that are not there."""
+@pytest.mark.parametrize("stored", [(None, None), (np.zeros(3), None), (None, np.ones(3))])
+def test_a_norm_without_running_statistics_cannot_be_folded(stored, rng):
+    """Fails if weights are folded with statistics that are not there, or of which one is missing."""
     bias = rng.normal(size=3)
-    found = folded(rng.normal(size=(3, 5)), bias, None, None, None, 1e-5)
+    found = folded(rng.normal(size=(3, 5)), bias, None, *stored, 1e-5)
     assert np.isnan(found.low).all()
     assert np.isnan(found.high).all()
     assert found.bias is bias

@@ -102,6 +102,18 @@ def test_moving_and_scaling_everything_changes_nothing():
         np.testing.assert_allclose(moved[name], -plain[name], rtol=1e-7, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    ("stored", "eps", "expected"),
+    [(4.0, 0.0, 0.25), (3.0, 1.0, 0.5), (0.0, 0.0, math.inf), (-2.0, 1.0, math.nan)],
+)
+def test_the_variance_ratio_where_the_divisor_is_small(stored, eps, expected):
+    """Fails if a norm that divides by 0 has no ratio, or one whose root is not defined has one; inputs vary by 1."""
+    rows = np.array([[[-1.0, 1.0]], [[1.0, -1.0]]])
+    with np.errstate(invalid="ignore"):
+        record = site(rows, running_mean=0, running_var=stored, eps=eps)
+    np.testing.assert_array_equal(shift.variance_ratio(record), [expected])
+
+
 def test_a_constant_channel_is_infinitely_far_and_has_no_z():
     """Fails if a channel without variance raises, warns, or reads as being on its running statistics.
 

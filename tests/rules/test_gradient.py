@@ -13,6 +13,7 @@ from bnprobe.measures import tables
 from bnprobe.recording import About, LayerRecord, ProducerRecord, Recording
 from bnprobe.rules import judge
 from bnprobe.stats import Moments
+from rules.edited import edited, evidence, findings, healthy
 from rules.firing import fired
 
 ROWS = some_rows()
@@ -135,6 +136,18 @@ def test_frozen_vectors_are_not_called_noise():
 def test_one_of_the_two_frozen():
     """Fails if the NaN of the frozen one hides the noise of the other."""
     assert len(fired(SILENT, norm(n_passes=400, gamma=None, beta=over_passes(0.0, 400)))) == 1
+
+
+# gradient-not-finite
+
+
+@pytest.mark.parametrize(("arising", "told"), [(0, ["b"]), (1, ["b", "a"]), (3, ["b", "a"])])
+def test_gradients_that_break_in_a_norm_of_their_own_are_told_as_well(arising: int, told: list[str]):
+    """Fails if a norm in which gradients become NaN, even in one pass, hides behind a later one that has them too."""
+    passes = {"n_backward": 3, "n_backward_nonfinite": 3, "n_backward_scaled": 0}
+    both = evidence(healthy("a"), healthy("b"))
+    both = edited(edited(both, **passes, n_backward_arising=arising), at=1, **passes, n_backward_arising=0)
+    assert [one.layer for one in findings("gradient-not-finite", both)] == told
 
 
 # identity-violated

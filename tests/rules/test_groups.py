@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ import bnprobe
 from bnprobe.measures import tables
 from bnprobe.rules.causes import upstream
 from bnprobe.rules.rule import Evidence
+from rules.edited import edited, evidence, findings
 
 
 def images(n: int, apart: float) -> torch.Tensor:
@@ -120,3 +123,20 @@ def test_what_dropout_changes_is_passed_on(p):
     assert ("off in eval mode" in text) == bool(p)
     assert text.startswith(" At layer 5 dropout explains" if p else "")
     assert upstream(Evidence.of(measured), measured.layers.iloc[0]) == ""
+
+
+@pytest.mark.parametrize("cause", ["groups", "one group", "dropout"])
+@pytest.mark.parametrize(("discrepancy", "speaks"), [(0.3, False), (np.nextafter(0.3, 1), True)])
+def test_statistics_that_do_not_know_of_groups_are_told_earlier(cause, discrepancy, speaks):
+    """Fails if groups that explain no more than 0.3 are reported, or another cause below the thresholds of a shift is."""
+    row: dict[str, Any] = {
+        "layer": "bn",
+        "call": 0,
+        "cause": cause,
+        "certain": True,
+        "explains": 0.95,
+        "next_best": 0.5,
+    }
+    found = pd.DataFrame([{**row, "facts": {"names": "drop", "p": 0.5}}])
+    small = replace(edited(evidence(), discrepancy=discrepancy), causes=found)
+    assert len(findings("data-shifted", small)) == (speaks and cause != "dropout")

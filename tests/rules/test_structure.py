@@ -65,6 +65,16 @@ def test_a_bias_before_a_norm():
     assert fired("bias-redundant", site(ROWS, kind="layer_norm", neighbours=biased(ONE))).empty
 
 
+@pytest.mark.parametrize(("n", "end"), [(3, "conv 2 before z2."), (4, "conv 2 before z2, ....")])
+def test_the_first_three_biases_are_named(n, end):
+    """Fails if the sentence grows with the network, or ends in dots where nothing is left out."""
+    sites = [site(ROWS, f"z{i}", **LEARNED, neighbours=biased(ONE, f"conv {i}")) for i in range(n)]
+    (row,) = fired("bias-redundant", *sites).itertuples()
+    assert (
+        row.because == f"{n} layers with a bias feed a batch norm: conv 0 before z0, conv 1 before z1, {end}"
+    )
+
+
 def test_a_bias_that_not_only_one_norm_meets():
     """Fails if what the pass did not show is taken for granted, at a later call either."""
     shared = replace(biased(ONE), feeds_alone=False)

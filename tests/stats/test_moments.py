@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from functools import reduce
 
@@ -16,6 +17,7 @@ from support.oracles import assert_same_moments
 
 from bnprobe.errors import BnprobeError
 from bnprobe.stats import Moments
+from bnprobe.stats.moments import IN_REACH
 
 FINITE = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda v: round(v, 6))
 
@@ -244,6 +246,25 @@ def test_check_sane_refuses_what_no_sample_has(law, changes):
         bad.check_sane("here")
     assert law in str(caught.value)
     assert good.check_sane() is good
+
+
+@pytest.mark.insane
+@pytest.mark.parametrize(
+    ("largest", "asked"),
+    [
+        (IN_REACH, True),
+        (np.nextafter(IN_REACH, np.inf), False),
+        (1 / IN_REACH, True),
+        (np.nextafter(1 / IN_REACH, 0), False),
+    ],
+)
+def test_the_laws_are_asked_of_values_within_reach(largest, asked):
+    """Fails if values whose powers float64 still holds go unasked, or others are refused. A variance of four times the
+    largest square, as here, no values have."""
+    rows = np.array([[-largest], [largest]])
+    bad = replace(Moments.of(rows), m2=np.array([2 * 4 * largest**2]))
+    with pytest.raises(BnprobeError, match=r"\(high - low\)\^2 / 4") if asked else nullcontext():
+        bad.check_sane("here")
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6, -1e8])
