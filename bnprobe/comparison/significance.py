@@ -26,7 +26,8 @@ def mean_test(a: Spread, b: Spread, unit: Array) -> tuple[Array, Array]:
     Welch 1947, doi:10.1093/biomet/34.1-2.28: unequal variances, degrees of freedom by Satterthwaite 1946.
     """
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        return _welch((b.mean - a.mean) / unit, a.mean_error / unit, b.mean_error / unit, a.n, b.n)
+        errors = a.mean_error / unit, b.mean_error / unit
+        return _welch((b.mean - a.mean) / unit, *errors, a.mean_degrees, b.mean_degrees)
 
 
 def scale_test(a: Spread, b: Spread) -> tuple[Array, Array]:
@@ -34,12 +35,12 @@ def scale_test(a: Spread, b: Spread) -> tuple[Array, Array]:
     with np.errstate(invalid="ignore", divide="ignore"):
         difference = np.where(a.sd == b.sd, 0.0, b.log_sd - a.log_sd)
         error_a, error_b = (np.where(side.sd == 0, 0.0, side.log_error) for side in (a, b))
-        return _welch(difference, error_a, error_b, a.n, b.n)
+        return _welch(difference, error_a, error_b, a.log_degrees, b.log_degrees)
 
 
-def _welch(difference: Array, a: Array, b: Array, n_a: Array, n_b: Array) -> tuple[Array, Array]:
+def _welch(difference: Array, a: Array, b: Array, of_a: Array, of_b: Array) -> tuple[Array, Array]:
     square = a**2 + b**2
-    degrees = square**2 / (a**4 / (n_a - 1) + b**4 / (n_b - 1))
+    degrees = square**2 / (a**4 / of_a + b**4 / of_b)
     se = np.sqrt(square)
     # without any spread over images a difference is certain, and its absence no test
     flat = se == 0

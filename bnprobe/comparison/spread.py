@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bnprobe.measures import dependence
 from bnprobe.recording import BATCH, LayerRecord
 from bnprobe.stats.moments import Array
 
@@ -38,8 +39,9 @@ class Spread:
 
     `mean_error` and `log_error` are standard errors of the mean and of the log of the standard deviation, NaN where
     they are not known. `log_sd` is the log of the standard deviation without the bias that the number of samples
-    gives it. `n` is the number of samples, no more than samples were given to the model. `floor` is the variance that
-    the norm adds before it divides.
+    gives it. `mean_degrees` and `log_degrees` are the degrees of freedom of the errors: one fewer than samples, of which
+    there are no more than were given to the model, or than folds. `floor` is the variance that the norm adds before it
+    divides.
     """
 
     mean: Array
@@ -47,7 +49,8 @@ class Spread:
     log_sd: Array
     mean_error: Array
     log_error: Array
-    n: Array
+    mean_degrees: Array
+    log_degrees: Array
     floor: float = 0.0
 
 
@@ -91,7 +94,7 @@ def distribution_gap(a: Spread, b: Spread) -> float:
 
 def _certain(mean: Array, sd: Array) -> Spread:
     unknown = np.full(mean.shape, np.nan)
-    return Spread(mean, sd, np.log(sd), unknown, unknown, unknown)
+    return Spread(mean, sd, np.log(sd), unknown, unknown, unknown, unknown)
 
 
 def _affine(record: LayerRecord) -> Spread:
@@ -120,11 +123,11 @@ def _post(record: LayerRecord) -> Spread:
     if plain and not record.parameters_moved:
         if record.normalized_by == "batch":
             zero = np.where(n > 1, 0.0, np.nan)
-            return Spread(mean, sd, np.log(sd), zero, zero, n)
+            return Spread(mean, sd, np.log(sd), zero, zero, n - 1, n - 1)
         if record.normalized_by == "running" and not record.buffers_moved and record.running_var is not None:
             slope = np.abs(_affine(record).sd) / np.sqrt(record.running_var + record.eps)
             return _sampled(record, mean, sd, slope)
-    return replace(_certain(mean, sd), n=n)
+    return _certain(mean, sd)
 
 
 def _sampled(record: LayerRecord, mean: Array, sd: Array, slope: float | Array = 1.0) -> Spread:
@@ -134,5 +137,15 @@ def _sampled(record: LayerRecord, mean: Array, sd: Array, slope: float | Array =
     # a variance over N images misses that of the mean of N
     seen = record.pre.var_population + np.nan_to_num(images.var_between / n)
     of_square = images.var_of_square_about(record.pre.mean)
-    mean_error, log_error = np.sqrt(images.var_between / n), np.sqrt(of_square / n) / (2 * seen)
-    return Spread(mean, sd, np.log(slope) + np.log(seen) / 2, slope * mean_error, log_error, n)
+    for_mean, for_log = dependence.of_mean(record), dependence.of_log_variance(record)
+    mean_error = np.sqrt(images.var_between / for_mean.n)
+    log_error = np.sqrt(of_square / for_log.n) / (2 * seen)
+    return Spread(
+        mean,
+        sd,
+        np.log(slope) + np.log(seen) / 2,
+        slope * mean_error,
+        log_error,
+        for_mean.degrees,
+        for_log.degrees,
+    )

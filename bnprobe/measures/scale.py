@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from bnprobe.measures import dependence
 from bnprobe.measures.columns import Column
 from bnprobe.measures.standard_errors import error_of, p_values, training_batch
 from bnprobe.measures.stored_variance import var_as_stored
 from bnprobe.recording import BATCH, LayerRecord
+from bnprobe.stats.jackknife import Estimate
 from bnprobe.stats.moments import Array
 
 COLUMNS = (
     Column(
         "scale_se",
         "Standard error of the scale ratio, counting samples, not positions.",
-        "scale_ratio · √(S/n_images + S/n_running) / (2 pre_var), S = variance of a sample's mean of (x − pre_mean)²",
+        "scale_ratio · √(S/n + S/n_running) / (2 pre_var), S = variance of a sample's mean of (x − pre_mean)²",
         "",
-        "clustered by sample, delta method; n_images and n_running as for shift_se",
+        "clustered by sample, delta method; n and n_running as for shift_se",
     ),
     Column(
         "scale_z",
@@ -30,7 +32,7 @@ COLUMNS = (
     Column(
         "scale_p",
         "Chance of such a scale ratio or one farther from 1 if the scale did not change; of this channel alone.",
-        "two-sided p of scale_z, Student's t with n_images − 1 degrees",
+        "two-sided p of scale_z, Student's t with n_images − 1 degrees, fewer by folds",
         "0 to 1",
     ),
     Column(
@@ -49,19 +51,20 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     missing = np.full(record.n_channels, np.nan)
     columns = dict.fromkeys(("scale_se", "scale_z", "scale_p"), missing)
     if record.running_var is not None and record.running_mean is not None:
-        error = relative_error(record)
+        error, degrees = relative_error(record)
         with np.errstate(invalid="ignore", divide="ignore"):
             z = np.where(error > 0, log_ratio(record) / error, np.nan)
             ratio = np.sqrt(var_as_stored(record) / (record.running_var + record.eps))
-        columns = {"scale_se": ratio * error, "scale_z": z, "scale_p": p_values(z, record.pre_images.n)}
+        columns = {"scale_se": ratio * error, "scale_z": z, "scale_p": p_values(z, degrees)}
     return columns
 
 
-def relative_error(record: LayerRecord) -> Array:
+def relative_error(record: LayerRecord) -> Estimate:
     """Standard error of the log of the std, half that of the log of the variance; shape (C,)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = record.pre_images.var_of_square_about(record.pre.mean)
-        return error_of(spread, record) / (2 * record.pre.var_population)
+        error = error_of(spread, record, dependence.of_log_variance(record))
+        return Estimate(error.se / (2 * record.pre.var_population), error.degrees)
 
 
 def log_ratio(record: LayerRecord) -> Array:

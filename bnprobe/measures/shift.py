@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bnprobe.measures import dependence
 from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.measures.standard_errors import TRAINING_BATCH, error_of, n_running, p_values, training_batch
@@ -49,15 +50,16 @@ COLUMNS = (
     Column(
         "shift_se",
         "Standard error of the shift, counting samples, not positions or rows.",
-        "√(V/n_images + V·max(1, running_var / pre_var)/n_running) / √(running_var + eps), V = variance of a sample's mean",
+        "√(V/n + V·max(1, running_var / pre_var)/n_running) / √(running_var + eps), V = variance of a sample's mean, "
+        "n = n_images, or fewer where error_from is folds and they differ more than independent samples",
         "running σ",
-        "clustered by sample, all rows of a sample as one; right if samples are independent",
+        "clustered by sample, all rows of a sample as one; right if samples, or with folds whole batches, are independent",
     ),
     Column("shift_z", "The shift in standard errors.", "shift / shift_se"),
     Column(
         "shift_p",
         "Chance of such a shift or a larger one if the mean did not move; of this channel alone, not adjusted.",
-        "two-sided p of shift_z, Student's t with n_images − 1 degrees",
+        "two-sided p of shift_z, Student's t with n_images − 1 degrees, fewer by folds",
         "0 to 1",
     ),
     Column(
@@ -131,11 +133,14 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         sigma = np.sqrt(record.running_var + record.eps)
         shift = (record.pre.mean_seen - record.running_mean) / sigma
         ratio = np.sqrt(var_as_stored(record)) / sigma
-        se = error_of(record.pre_images.var_between, record, times_in_training(record)) / sigma
+        error = error_of(
+            record.pre_images.var_between, record, dependence.of_mean(record), times_in_training(record)
+        )
+        se = error.se / sigma
         z = np.where(se > 0, shift / se, np.nan)
         kl = (ratio**2 + shift**2 - 1) / 2 - np.log(ratio)
         w2 = np.hypot(shift, ratio - 1)
-    p = p_values(z, record.pre_images.n)
+    p = p_values(z, error.degrees)
     return dict(zip(_NAMES, (shift, ratio, kl, w2, se, z, p), strict=True))
 
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from bnprobe.measures.dependence import Worth
 from bnprobe.recording import LayerRecord, Recording
+from bnprobe.stats.jackknife import Estimate
 from bnprobe.stats.moments import Array
 from bnprobe.stats.significance import adjusted, two_sided
 
@@ -60,26 +62,33 @@ def n_running(record: LayerRecord) -> float:
     return (2 - m) / m * training_batch(record)
 
 
-def error_of(variance: Array, record: LayerRecord, in_training: Array | float = 1.0) -> Array:
+def error_of(
+    variance: Array, record: LayerRecord, worth: Worth, in_training: Array | float = 1.0
+) -> Estimate:
     """Standard error of the difference between a mean over the samples seen and its running value; shape (C,).
 
-    `variance` is that of one sample's value, over the samples seen; in training it was `in_training` times that.
+    `variance` is that of one sample's value, over the samples seen, which are `worth` so many; in training it was
+    `in_training` times that. Degrees by Satterthwaite 1946, and no more than `variance` has.
     """
-    return np.sqrt(variance * (1 / record.pre_images.n + in_training / n_running(record)))
+    seen, stored = variance / worth.n, variance * in_training / n_running(record)
+    degrees = record.pre_images.n - 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        both = (seen + stored) ** 2 / (seen**2 / worth.degrees + stored**2 / degrees)
+    return Estimate(np.sqrt(seen + stored), np.fmin(both, degrees))
 
 
-def sampling_part(record: LayerRecord, in_training: Array | float = 1.0) -> Array:
+def sampling_part(record: LayerRecord, worth: Worth, in_training: Array | float = 1.0) -> Array:
     """Share of `error_of` that more samples would remove; shape (C,)."""
     running: float = n_running(record)
-    return np.sqrt(running / (running + record.pre_images.n * in_training))
+    return np.sqrt(running / (running + worth.n * in_training))
 
 
-def p_values(z: Array, n_images: Array) -> Array:
+def p_values(z: Array, degrees: Array) -> Array:
     """Chance of a z as far from 0 or farther where nothing moved; shape (C,).
 
-    By Student's t with one degree fewer than samples seen; NaN where z is not finite or fewer than two were.
+    By Student's t; NaN where z is not finite or no degree of freedom is left.
     """
-    return two_sided(np.where(np.isfinite(z), z, np.nan), n_images - 1)
+    return two_sided(np.where(np.isfinite(z), z, np.nan), degrees)
 
 
 TESTS = ("shift", "scale")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnprobe.measures import scale, shift
+from bnprobe.measures import dependence, scale, shift
 from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.measures.standard_errors import sampling_part
@@ -133,8 +133,9 @@ def _could_tell(record: LayerRecord, shift_se: Array) -> bool:
 
     The noise of the running statistics is left out: more samples would not make it smaller.
     """
-    of_mean = median(sampling_part(record, shift.times_in_training(record)) * shift_se)
-    of_scale = median(sampling_part(record) * scale.relative_error(record))
+    in_mean, in_scale = dependence.of_mean(record), dependence.of_log_variance(record)
+    of_mean = median(sampling_part(record, in_mean, shift.times_in_training(record)) * shift_se)
+    of_scale = median(sampling_part(record, in_scale) * scale.relative_error(record).se)
     return _n_images(record) >= FEWEST and of_mean <= VISIBLE_SHIFT / 2 and of_scale <= VISIBLE_SCALE / 2
 
 

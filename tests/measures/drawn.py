@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bnprobe.recording import LayerRecord
-from bnprobe.stats import ImageMoments, Moments
+from bnprobe.stats import N_FOLDS, Folds, ImageMoments, Moments
 from measures.sites import site
 
 PLACE = 0.4
@@ -40,11 +40,34 @@ def statistics(
     return {"running_mean": mean, "running_var": var}
 
 
-def record_of(rows: np.ndarray, running_mean: np.ndarray, running_var: np.ndarray) -> LayerRecord:
-    """Like `site`, fast: the statistics of many values by numpy, whose exactness other tests settle."""
+def record_of(
+    rows: np.ndarray, running_mean: np.ndarray, running_var: np.ndarray, batch: int = 0
+) -> LayerRecord:
+    """Like `site`, fast: the statistics of many values by numpy, whose exactness other tests settle. With the folds of
+    batches of this size, if one is given."""
     statistics = {"running_mean": running_mean, "running_var": running_var}
     small = site(rows[:2, :, :1] + 1e-9, histograms=False, **statistics)
     each = Moments.of(rows, axis=2)
     of_images = ImageMoments.of(each, np.broadcast_to(np.float64(running_mean), rows.shape[1]).copy())
     changes = {"pre": each.pool(), "pre_images": of_images, "n_images": len(rows), "momentum": 0.1}
+    if batch:
+        changes["pre_folds"] = folds_of(rows, batch, of_images.origin)
     return type(small)(**{**vars(small), **changes})
+
+
+def folds_of(rows: np.ndarray, batch: int, origin: np.ndarray) -> Folds:
+    """The folds of these rows in batches of one size, the last of the rest."""
+    n_batches = -(-len(rows) // batch)
+    number = np.arange(len(rows)) // batch
+    d = rows - origin[:, None]
+    a, b = d.mean(axis=2), (d * d).mean(axis=2)
+    folds = [number % N_FOLDS == k for k in range(min(n_batches, N_FOLDS))]
+    batches = [a[number == j] for j in range(n_batches)]
+    return Folds(
+        origin,
+        np.array([np.full(rows.shape[1], float(fold.sum())) for fold in folds]),
+        np.array([a[fold].sum(axis=0) for fold in folds]),
+        np.array([b[fold].sum(axis=0) for fold in folds]),
+        np.sum([((one - one.mean(axis=0)) ** 2).sum(axis=0) for one in batches], axis=0),
+        n_batches,
+    )
