@@ -9,7 +9,7 @@ own classes and their subclasses (`torch_norms`); then classes that only look li
 attributes (`lookalike`). Functions are norms too (`functional`).
 """
 
-from bnprobe.norms.folded import folded_away, has_matrix
+from bnprobe.norms.folded import folded_away, has_matrix, identities_for_norms
 from bnprobe.norms.layer import FIRST, LAST, Describe, NormLayer
 from bnprobe.norms.module_tree import ModuleTree
 from bnprobe.norms.pool import POOLS, Pool
@@ -26,6 +26,7 @@ __all__ = [
     "describe",
     "folded_away",
     "has_matrix",
+    "identities_for_norms",
     "is_norm",
     "is_torchs_own",
     "looks_like_norm",

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.terms import IMPLIED_CORRELATION
+from bnprobe.rules.newness import fresh
 from bnprobe.rules.remedies import RECALIBRATE
-from bnprobe.rules.rule import Evidence, Finding, Rule, fresh
+from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count
 

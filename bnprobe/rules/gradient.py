@@ -14,6 +14,9 @@ from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count
 
+FIRST_PASSES = 8
+"""Backward passes after which a gradient gets past whatever a new network begins with at 0."""
+
 SPOILT = {
     "dy_nonfinite": "dL/dy",
     "dx_nonfinite": "dL/dx",
@@ -115,7 +118,7 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
             continue
         way = "explodes" if ratio > 1 else "vanishes"
         yield Finding(
-            "warning",
+            "info" if evidence.is_new else "warning",
             before["layer"],
             f"The gradient {way} between the following norm and this one.",
             f"its length is {after['grad_out']:.2e} at {said(after['layer'], after['call'])} and "
@@ -146,7 +149,7 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
         upper = np.nanmax([row["gamma_snr_upper"], row["beta_snr_upper"], -1.0])
         if row["no_gradient"] == 1:
             yield Finding(
-                "warning",
+                "info" if _starts_at_zero(row, evidence) else "warning",
                 row["layer"],
                 "No gradient reaches this norm: its γ and β cannot learn.",
                 f"the gradient at its output was exactly 0 in all channels over {_passes(row)}.",
@@ -166,6 +169,12 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
                 "of their size) or check the labels.",
                 call=row["call"],
             )
+
+
+def _starts_at_zero(row: pd.Series, evidence: Evidence) -> bool:
+    """Whether a gradient of 0 may come from what a new network begins with at 0: a branch's last weights, or its scale."""
+    dead = row["never_positive"] == row["n_channels"]
+    return evidence.is_new and row["n_backward"] < FIRST_PASSES and not dead
 
 
 def _cut_off(evidence: Evidence) -> Iterator[Finding]:

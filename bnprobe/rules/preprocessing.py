@@ -18,7 +18,7 @@ GIVE_CONSTANTS = "Pass the constants of training to attach, normalize=(mean, std
 
 def wrong_preprocessing(evidence: Evidence) -> Iterator[Finding]:
     """The mistake that best explains the inputs of the first norm; where none is certain, those that may be it."""
-    if not explained(evidence):
+    if evidence.is_new or not explained(evidence):
         return
     row = evidence.preprocessing.iloc[0]
     rescaled = max(row["scale_predicted"], 1 / row["scale_predicted"])

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 import pandas as pd
 
+from bnprobe.rules.newness import network_is_new
 from bnprobe.rules.thresholds import DEFAULT, Limits
 
 
@@ -71,6 +72,11 @@ class Evidence:
         groups = dict(list(self.channels.groupby(["layer", "call"], sort=False)))
         return [(row, groups[row["layer"], row["call"]]) for _, row in self.layers.iterrows()]
 
+    @cached_property
+    def is_new(self) -> bool:
+        """Whether the network was not trained, or has just begun."""
+        return network_is_new(self.sites)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -101,17 +107,6 @@ class Rule:
     source: str
     silent: str
     find: Callable[[Evidence], Iterable[Finding]]
-
-
-def fresh(row: pd.Series, channels: pd.DataFrame) -> bool:
-    """Whether the running statistics were 0 and 1 in every channel before the recording, as shown, and still are."""
-    initial = (channels["running_mean"] == 0) & (channels["running_var"] == 1)
-    return bool(initial.all()) and not updated_meanwhile(row)
-
-
-def updated_meanwhile(row: pd.Series) -> bool:
-    """Whether the running statistics were updated during the recording; those shown are out of date then."""
-    return bool(row["memory_moved"] > 0)
 
 
 def follows_batches(row: pd.Series) -> bool:

@@ -9,8 +9,9 @@ import pandas as pd
 
 from bnprobe.rules.causes import GROUPS, because, cause_of, do, says, upstream
 from bnprobe.rules.merge_runs import merge_consecutive
+from bnprobe.rules.newness import affine_at_start, fresh
 from bnprobe.rules.remedies import recalibrate
-from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, fresh, indices, while_training
+from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, indices, while_training
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import count, in_all, out_of
 from bnprobe.stats.significance import SIGNIFICANT
@@ -26,7 +27,7 @@ def never_updated(evidence: Evidence) -> Iterator[Finding]:
     for row, channels in evidence.sites:
         if not fresh(row, channels):
             continue
-        trained = bool(_moved(channels))
+        trained = not (evidence.is_new or affine_at_start(channels))
         stored = row["normalized_by"] != "batch"
         counted = row["n_batches_tracked"]
         numbers = f"running_mean is 0 and running_var is 1 {in_all(channels)}" + (
@@ -48,11 +49,18 @@ def never_updated(evidence: Evidence) -> Iterator[Finding]:
                 "info",
                 row["layer"],
                 "This norm is untrained: γ, β and the running statistics have their initial values.",
-                f"{numbers}, {'γ is 1' if channels['gamma'].notna().any() else 'γ is missing'} and "
-                f"{'β is 0' if channels['beta'].notna().any() else 'β is missing'}.",
+                f"{numbers}, {_initial(channels, 'γ', 'gamma')} and {_initial(channels, 'β', 'beta')}.",
                 "Load trained weights: bnprobe report MODEL --weights DEFAULT, or --checkpoint FILE.",
                 call=row["call"],
             )
+
+
+def _initial(channels: pd.DataFrame, letter: str, column: str) -> str:
+    """What a vector of a new norm is."""
+    values = channels[column].dropna().unique()
+    if not len(values):
+        return f"{letter} is missing"
+    return f"{letter} is {values[0]:g}" if len(values) == 1 else f"{letter} is near {values.mean():.0f}"
 
 
 def _moved(channels: pd.DataFrame) -> dict[str, str]:
@@ -105,7 +113,7 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
     """The same for every norm by itself."""
     for row, channels in evidence.sites:
         updated = not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all()
-        if not updated or follows_batches(row) or _named_elsewhere(evidence, row):
+        if evidence.is_new or not updated or follows_batches(row) or _named_elsewhere(evidence, row):
             continue
         cause, what = cause_of(evidence, row), _what_differs(row, evidence.limits)
         of_groups = cause is not None and cause["cause"] in GROUPS

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.rules.newness import fresh
 from bnprobe.rules.remedies import recalibrate
-from bnprobe.rules.rule import Evidence, Finding, Rule, fresh, indices
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import count, out_of
 from bnprobe.stats.significance import SIGNIFICANT

@@ -9,8 +9,9 @@ import pandas as pd
 
 from bnprobe.recording.names import said
 from bnprobe.recording.terms import OUTLIER
+from bnprobe.rules.newness import updated_meanwhile
 from bnprobe.rules.remedies import is_function, module, reinitialized
-from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity, updated_meanwhile
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import activation, count, in_all, number, out_of, some, times
 
@@ -92,7 +93,7 @@ def _into_running_mean(pairs: list[tuple[str, str]]) -> str:
 def folded_away(evidence: Evidence) -> Iterator[Finding]:
     """Norms that are gone, or that do nothing, because they were folded into the preceding weights."""
     gone = [row["layer"] for _, row in evidence.unread.iterrows() if row["why"] == "folded"]
-    if gone:
+    if gone and not evidence.is_new:
         yield Finding(
             "warning",
             gone[0],
@@ -138,7 +139,7 @@ def branch_off(evidence: Evidence) -> Iterator[Finding]:
         if not (share < limit or near_zero):
             continue
         yield Finding(
-            "warning",
+            "info" if evidence.is_new else "warning",
             row["layer"],
             "This residual branch adds almost nothing: the block passes its input through.",
             f"{_of_block(row, evidence.limits)}the largest |γ| is {float(gamma.max()):.2g}"
@@ -151,10 +152,8 @@ def branch_off(evidence: Evidence) -> Iterator[Finding]:
 
 def _scaled_off(row: pd.Series, evidence: Evidence) -> Finding:
     """Of a branch that is multiplied by a layer scale; a new network begins like this."""
-    gamma, beta = evidence.channels["gamma"].fillna(1), evidence.channels["beta"].fillna(0)
-    new = bool((gamma == 1).all() and (beta == 0).all())
     return Finding(
-        "info" if new else "warning",
+        "info" if evidence.is_new else "warning",
         row["layer"],
         "The layer scale turns this residual branch off: the block passes its input through.",
         f"the branch has {row['branch_share']:.2g} of the block's variance, measured in the first pass (threshold "

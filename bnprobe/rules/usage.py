@@ -262,7 +262,23 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
 
 
 def young(evidence: Evidence) -> Iterator[Finding]:
-    """Running statistics that are still in good part their initial 0 and 1, as the data confirm."""
+    """Running statistics that are still in good part their initial 0 and 1; of a new network in one note."""
+    found = list(_each_young(evidence))
+    if not (evidence.is_new and found):
+        yield from found
+        return
+    yield Finding(
+        "info",
+        found[0].layer,
+        "This network has only begun to train: its running statistics are still in good part their initial 0 and 1, so "
+        "outputs in eval mode say little.",
+        f"in {count(len(found), 'norm')}; here, {found[0].because}",
+        f"Train on before you evaluate. To evaluate now, re-estimate them as a plain average: {RECALIBRATE}.",
+    )
+
+
+def _each_young(evidence: Evidence) -> Iterator[Finding]:
+    """The same for every norm by itself, as the data confirm."""
     for row, channels in evidence.sites:
         k, m = row["n_batches_tracked"], row["momentum"]
         if row["call"] or not (k > 0 and 0 < m < 1) or row["mode"] != "eval":

@@ -9,17 +9,10 @@ import pandas as pd
 
 from bnprobe.recording.names import said
 from bnprobe.recording.terms import MANY_EPS, NO_VARIANCE, REACH_SIGMAS, TORCH_EPS
+from bnprobe.rules.newness import affine_at_start, at_start, fresh, updated_meanwhile
 from bnprobe.rules.precision import HALVES, step_words, stuck
 from bnprobe.rules.remedies import RECALIBRATE, module, recalibrate, reinitialized, rescaled
-from bnprobe.rules.rule import (
-    Evidence,
-    Finding,
-    Rule,
-    fresh,
-    indices,
-    share_severity,
-    updated_meanwhile,
-)
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import activation, count, eps_of, if_assumed, in_all, number, out_of, some
 
@@ -43,10 +36,6 @@ CARRY_BETA = (
 
 RELUS = ("relu", "relu6")
 """Activations whose output is 0 for everything negative."""
-
-
-FIRST_STEPS = 0.02
-"""Distance from their initial values that γ and β cover in the first steps of training."""
 
 
 def dead(evidence: Evidence) -> Iterator[Finding]:
@@ -163,7 +152,7 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
         if flat.any():
             yield _never_varied(row, channels[flat], channels)
         if row["own_sd"] ** 2 < 2 * row["eps"]:
-            yield _divides_by_eps(row, channels)
+            yield _divides_by_eps(row, evidence.is_new)
 
 
 def _never_varied(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> Finding:
@@ -235,11 +224,11 @@ def _lost_variance(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, 
     )
 
 
-def _divides_by_eps(row: pd.Series, channels: pd.DataFrame) -> Finding:
-    """Of norms that normalize each sample by itself."""
+def _divides_by_eps(row: pd.Series, is_new: bool) -> Finding:
+    """Of norms that normalize each sample by itself; what a new network feeds them may be as small as its weights."""
     usual = f" If training used {TORCH_EPS:g}, as is usual: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
     return Finding(
-        "warning",
+        "info" if is_new and row["eps"] <= TORCH_EPS else "warning",
         row["layer"],
         "eps, more than the data, sets what this norm divides by: it hardly normalizes.",
         f"it typically divides by {number(row['own_sd'])}, and by √eps = {row['eps'] ** 0.5:.3g} for inputs of 0 "
@@ -272,16 +261,9 @@ def _more_than_eps(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) 
     )
 
 
-def _just_begun(channels: pd.DataFrame) -> bool:
-    """Whether all γ and β of the network are still so near their initial values that a few small steps got them there."""
-    gamma, beta = channels["gamma"].dropna(), channels["beta"].dropna()
-    from_start = np.minimum(gamma.abs(), (gamma - 1).abs())
-    return bool((from_start < FIRST_STEPS).all() and (beta.abs() < FIRST_STEPS).all())
-
-
 def untrained(evidence: Evidence) -> Iterator[Finding]:
     """γ and β at their initial values in a layer that has seen training, or in a network that has."""
-    trained = {layer for layer, group in evidence.channels.groupby("layer") if not _initial(group)}
+    trained = {row["layer"] for row, channels in evidence.sites if not affine_at_start(channels)}
     some_scale = evidence.channels["gamma"].notna() & ~evidence.channels["gamma"].isin((0, 1))
     for row, channels in evidence.sites:
         gamma, beta = channels["gamma"], channels["beta"]
@@ -290,11 +272,9 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
         if (gamma.iloc[0] == 0 and row["skip"]) or len(stuck(row, channels)):
             continue  # a branch that adds nothing, and updates that are rounded away, have rules of their own
         start, both = f"γ is exactly {gamma.iloc[0]:g}", bool((beta.fillna(0) == 0).all())
-        learned = bool(some_scale.any())
-        updated = not (
-            (channels["running_mean"].fillna(0) == 0) & (channels["running_var"].fillna(1) == 1)
-        ).all()
-        others = bool(trained - {row["layer"]}) and not _just_begun(evidence.channels)
+        learned = bool(some_scale.any()) and not evidence.is_new
+        updated = channels["running_mean"].notna().any() and not at_start(channels)
+        others = bool(trained - {row["layer"]}) and not evidence.is_new
         if both and updated and not others and row["initial_weight"] >= evidence.limits.initial_weight:
             yield Finding(
                 "info",
@@ -362,11 +342,6 @@ def _learn(layer: str) -> str:
         f"One step: `n = {module(layer)}; n.requires_grad_(True); step = torch.optim.SGD(n.parameters(), 0.01)`, "
         "`loss(model(x), y).backward(); step.step()`."
     )
-
-
-def _initial(channels: pd.DataFrame) -> bool:
-    gamma, beta = channels["gamma"].fillna(1), channels["beta"].fillna(0)
-    return bool((gamma.isin((0, 1)) & (beta == 0)).all())
 
 
 def overflows_half(evidence: Evidence) -> Iterator[Finding]:

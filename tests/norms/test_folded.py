@@ -7,12 +7,14 @@ from collections import OrderedDict
 import pytest
 import torch
 from torch import nn
+from torch.ao.nn.intrinsic import ConvReLU2d
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bnprobe.norms import ModuleTree
-from bnprobe.norms.folded import _is_matrix, folded_away, has_matrix
+from bnprobe.norms.folded import _is_matrix, folded_away, has_matrix, identities_for_norms
 
 
-def test_norms_that_were_folded_are_named():
+def test_identities_that_may_stand_for_norms_are_named():
     """Fails if an identity elsewhere, or behind a convolution without bias, counts as a folded norm."""
 
     class Net(nn.Module):
@@ -24,7 +26,7 @@ def test_norms_that_were_folded_are_named():
             self.conv3, self.drop = nn.Conv2d(4, 4, 3), nn.Identity()
             self.body = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Identity())
 
-    assert folded_away(ModuleTree.of(Net())) == ("bn1", "body.1")
+    assert identities_for_norms(ModuleTree.of(Net())) == ("bn1", "body.1")
 
 
 class Named(nn.Module):
@@ -68,7 +70,59 @@ class OwnIdentity(nn.Identity):
 )  # fmt: skip
 def test_an_identity_in_the_place_of_a_norm(model: nn.Module, places: tuple[str, ...]) -> None:
     """Fails if an identity that the architecture chose is called a folded norm, or one behind a folded pair is missed."""
-    assert folded_away(ModuleTree.of(model)) == places
+    assert identities_for_norms(ModuleTree.of(model)) == places
+
+
+def pair(*, behind: nn.Module | None = None, bias: bool = True, offset: float = 0.1) -> nn.Sequential:
+    """A convolution with 27 inputs per filter, whose biases torch draws below 0.19, and an identity behind it."""
+    convolution = nn.Conv2d(3, 4, 3, bias=bias)
+    if convolution.bias is not None:
+        nn.init.constant_(convolution.bias, 0.1)
+        convolution.bias.data[2] = offset
+    return nn.Sequential(convolution, nn.Identity() if behind is None else behind)
+
+
+def fused() -> nn.Sequential:
+    """What torch makes of a convolution without a bias and its norm."""
+    both = nn.Conv2d(3, 4, 3, bias=False).eval(), nn.BatchNorm2d(4).eval()
+    return nn.Sequential(fuse_conv_bn_eval(*both), nn.Identity())
+
+
+def frozen() -> nn.Sequential:
+    both = pair()
+    return both.requires_grad_(False)
+
+
+def of_torch() -> nn.Sequential:
+    return nn.Sequential(ConvReLU2d(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.Identity())
+
+
+NORM, OFFSET = nn.BatchNorm2d(4), -1.0
+
+
+@pytest.mark.parametrize(
+    ("parts", "places"),
+    [
+        ([pair()], ()),
+        ([pair(offset=OFFSET)], ()),
+        ([fused()], ("0.1",)),
+        ([frozen()], ()),
+        ([of_torch()], ("0.1",)),
+        ([pair(behind=NORM), pair(offset=OFFSET)], ("1.1",)),
+        ([pair(behind=NORM), pair(offset=0.5)], ()),
+        ([pair(behind=NORM, bias=False), pair(offset=OFFSET)], ()),
+        ([pair(behind=nn.ReLU()), pair(offset=OFFSET)], ()),
+        ([pair(behind=NORM), nn.Sequential(pair(offset=OFFSET))], ()),
+        ([pair(behind=NORM), nn.Sequential(nn.LazyConv2d(4, 3), nn.Identity())], ()),
+    ],
+    ids=[
+        *("alone", "large", "fused by torch", "frozen", "torch's class", "beside a norm", "beside a norm, small"),
+        *("where norms have no bias before them", "beside an activation", "elsewhere", "lazy"),
+    ],
+)  # fmt: skip
+def test_what_shows_that_a_norm_was_folded(parts: list[nn.Module], places: tuple[str, ...]) -> None:
+    """Fails if an identity alone is evidence, or one that fusion left is not."""
+    assert folded_away(ModuleTree.of(nn.Sequential(*parts))) == places
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ def test_fused_norms_are_reported_as_absorbed():
             return self.bn2(self.conv2(self.bn1(self.conv1(x))))
 
     block = Block().eval()
+    nn.init.constant_(block.bn1.bias, 2.0)
     block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), nn.Identity()
     recording = recorded(block)
     assert [r.layer for r in recording.layers] == ["bn2"]

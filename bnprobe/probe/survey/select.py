@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from bnprobe.errors import CannotProbe, NoNormLayers
-from bnprobe.norms import ModuleTree, folded_away, looks_like_norm
+from bnprobe.norms import ModuleTree, identities_for_norms, looks_like_norm
 from bnprobe.norms.functional import PLANS
 from bnprobe.norms.module_tree import parameters_of
 from bnprobe.probe.survey.call_site import mentions
@@ -89,12 +89,12 @@ def not_understood(tree: ModuleTree) -> dict[str, str]:
 
 def _no_norms(tree: ModuleTree) -> str:
     name = type(tree.model).__name__
-    gone = folded_away(tree)
+    gone = identities_for_norms(tree)
     if gone:
         more = f" and {len(gone) - MOST_NAMED} more" if len(gone) > MOST_NAMED else ""
         return (
-            f"{name} has no normalization layers left: they were folded into the preceding layers at "
-            f"{', '.join(gone[:MOST_NAMED])}{more}. Attach to the model before it is fused or quantized."
+            f"{name} has no normalization layers left: they were probably folded into the preceding layers at "
+            f"{', '.join(gone[:MOST_NAMED])}{more}. If so, attach to the model before it is fused or quantized."
         )
     like = [type(module).__name__ for module in tree.modules.values() if looks_like_norm(module, tree)]
     if not like:

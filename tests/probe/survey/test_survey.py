@@ -34,6 +34,7 @@ class Several(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.bn1 = nn.Conv2d(C, C, 1), nn.Identity()
+        nn.init.constant_(self.conv.bias.requires_grad_(False), 2.0)  # as fusing leaves it
         self.body = nn.Sequential(nn.Conv2d(C, C, 1, bias=False), nn.BatchNorm2d(C), Swish(), Swish())
         self.strange, self.out = StrangeNorm(), nn.GroupNorm(1, C)
 

@@ -1,0 +1,74 @@
+"""Who is new: a network that was not trained or has just begun, and the norms that still are as they were made.
+
+What follows from being new is no fault: branches that start at 0, gradients that do not reach what is behind them or
+change their size from norm to norm, and running statistics that hold little but their initial values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+FIRST_BATCHES = 100
+"""Batches up to which training has just begun."""
+
+FIRST_STEPS = 0.02
+"""Distance from their initial values that γ and β cover in the first steps of training."""
+
+FIRST_STEPS_COUNTED = 0.1
+"""The same where the number of batches is known, or β has not moved: scales that are drawn around 1 count then, too."""
+
+Sites = Sequence[tuple[pd.Series, pd.DataFrame]]
+
+
+def network_is_new(sites: Sites) -> bool:
+    """Whether all norms of a network are near their initial values after few batches; a few of them do not make it new.
+
+    False where norms have neither γ and β nor running statistics, since nothing is known then.
+    """
+    if not sites:
+        return False
+    channels = pd.concat([of_site for _, of_site in sites])
+    stored, beta = channels["running_mean"].notna().any(), channels["beta"].dropna()
+    if not (stored or channels["gamma"].notna().any()) or not all(_few_batches(*site) for site in sites):
+        return False
+    untouched = len(beta) > 0 and bool((beta == 0).all())
+    near = FIRST_STEPS_COUNTED if stored or untouched else FIRST_STEPS
+    return all(_from_start(of_site["gamma"].dropna()) < near for _, of_site in sites) and bool(
+        (beta.abs() < near).all()
+    )
+
+
+def _from_start(gamma: pd.Series) -> float:
+    """Largest distance of a layer's γ from 1, or from 0 where the layer as a whole began there."""
+    return min(float((gamma - start).abs().max()) for start in (0, 1)) if len(gamma) else 0.0
+
+
+def _few_batches(row: pd.Series, channels: pd.DataFrame) -> bool:
+    """Whether the running statistics, if there are any, were updated a few times at most."""
+    if channels["running_mean"].isna().all():
+        return True
+    counted, meanwhile = (n if n > 0 else 0 for n in (row["n_batches_tracked"], row["n_updates"]))
+    return bool((counted or at_start(channels)) and max(counted, meanwhile) <= FIRST_BATCHES)
+
+
+def at_start(channels: pd.DataFrame) -> bool:
+    """Whether running statistics are 0 and 1 in every channel."""
+    return bool(((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all())
+
+
+def fresh(row: pd.Series, channels: pd.DataFrame) -> bool:
+    """Whether the running statistics were 0 and 1 in every channel before the recording, as shown, and still are."""
+    return at_start(channels) and not updated_meanwhile(row)
+
+
+def updated_meanwhile(row: pd.Series) -> bool:
+    """Whether the running statistics were updated during the recording; those shown are out of date then."""
+    return bool(row["memory_moved"] > 0)
+
+
+def affine_at_start(channels: pd.DataFrame) -> bool:
+    """Whether γ is exactly 1, or exactly 0, in all channels that have one, and β exactly 0."""
+    gamma, beta = channels["gamma"].dropna(), channels["beta"].dropna()
+    return bool(((gamma == 1).all() or (gamma == 0).all()) and (beta == 0).all())

@@ -1,0 +1,174 @@
+"""Who is new, and what is no fault there: each rule beside the same network after training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from measures.sites import call_log, gradient, recording, some_rows
+from measures.sites import site as recorded
+
+from bnprobe.measures import tables
+from bnprobe.recording import LayerRecord
+from bnprobe.recording.neighbours import Neighbours
+from bnprobe.rules.newness import FIRST_BATCHES
+from bnprobe.rules.rule import Evidence
+from rules.firing import fired
+
+ROWS = some_rows(40)
+UNTOUCHED: dict[str, Any] = {
+    "gamma": 1,
+    "beta": 0,
+    "running_mean": 0,
+    "running_var": 1,
+    "n_batches_tracked": 0,
+}
+BEGUN = {"gamma": [1, 1.05, 0.95], "beta": [0.02, 0, -0.05], "running_mean": 0.2, "running_var": 0.7}
+BEGUN |= {"n_batches_tracked": 5}
+TRAINED = {**BEGUN, "gamma": [1, 1.3, 0.7]}
+
+
+def is_new(*layers: LayerRecord) -> bool:
+    return Evidence.of(tables(recording(*layers))).is_new
+
+
+def bn(layer: str = "bn", **changes: Any) -> LayerRecord:
+    return recorded(ROWS, layer, **{**UNTOUCHED, **changes})
+
+
+def ln(layer: str = "ln", kind: str = "layer_norm", **changes: Any) -> LayerRecord:
+    return recorded(ROWS, layer, kind, **{"gamma": 1, "beta": 0, **changes})
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([bn()], True),
+        ([bn(gamma=0)], True),
+        ([bn(gamma=[1, 0, 1])], False),
+        ([bn(gamma=[0.93, 1.08, 1.01])], True),
+        ([bn(gamma=[0.93, 1.11, 1.01])], False),
+        ([bn(gamma=None, beta=None)], True),
+        ([bn(**BEGUN)], True),
+        ([bn(**TRAINED)], False),
+        ([bn(**{**BEGUN, "beta": [0.02, 0, 0.11]})], False),
+        ([bn(**{**BEGUN, "n_batches_tracked": FIRST_BATCHES})], True),
+        ([bn(**{**BEGUN, "n_batches_tracked": FIRST_BATCHES + 1})], False),
+        ([bn(**{**BEGUN, "n_batches_tracked": None})], False),
+        ([bn(n_batches_tracked=None)], True),
+        ([bn(n_batches_tracked=5000)], False),
+        ([bn(call_log=call_log(n_updates=FIRST_BATCHES, running_mean_after=np.ones(3)))], True),
+        ([bn(call_log=call_log(n_updates=FIRST_BATCHES + 1, running_mean_after=np.ones(3)))], False),
+        ([bn("a"), bn("b", **TRAINED)], False),
+        ([bn("a", **TRAINED), bn("b"), bn("c")], False),
+        ([ln()], True),
+        ([ln(gamma=1.019, beta=-0.019)], True),
+        ([ln(gamma=1.021, beta=0.001)], False),
+        ([ln(gamma=1, beta=[0, 0, 0.021])], False),
+        ([ln(gamma=[0.93, 1.08, 1.01])], True),
+        ([ln("rms", "rms_norm", gamma=1.019, beta=None)], True),
+        ([ln("rms", "rms_norm", gamma=1.021, beta=None)], False),
+        ([ln(gamma=None, beta=None)], False),
+        ([ln("in", "instance_norm", gamma=None, beta=None), ln()], True),
+        ([], False),
+    ],
+)  # fmt: skip
+def test_who_is_new(layers: list[LayerRecord], expected: bool) -> None:
+    """Fails if a trained network with untouched layers is new, one in its first steps is not, or a limit moves."""
+    assert is_new(*layers) is expected
+
+
+def severities(rule: str, *layers: LayerRecord) -> list[str]:
+    return list(fired(rule, *layers)["severity"])
+
+
+@pytest.mark.parametrize(
+    ("start", "severity"), [(BEGUN, "info"), (TRAINED, "warning")], ids=["new", "trained"]
+)
+def test_a_gradient_that_changes_its_size(start: dict[str, Any], severity: str) -> None:
+    """Fails if the gradients of a network in its first steps are a warning, or those of a trained one no more."""
+    layers = bn("a", **start, gradient=gradient(ROWS / 100)), bn("b", **start, gradient=gradient(ROWS))
+    assert severities("gradient-breaks", *layers) == [severity]
+
+
+@pytest.mark.parametrize(
+    ("start", "severity"), [(BEGUN, "info"), (TRAINED, "warning")], ids=["new", "trained"]
+)
+def test_a_branch_that_starts_at_zero(start: dict[str, Any], severity: str) -> None:
+    """Fails if γ of 0 at the end of a branch is a warning in a new network, or no warning after training."""
+    branch = bn("b", **{**start, "gamma": 0, "beta": 0}, neighbours=Neighbours("add, relu", "conv", skip="a"))
+    assert severities("branch-off", bn("a", **start), branch) == [severity]
+
+
+@pytest.mark.parametrize(
+    ("start", "n_backward", "positive", "severity"),
+    [
+        (BEGUN, 3, True, "info"),
+        (TRAINED, 3, True, "warning"),
+        (BEGUN, 8, True, "warning"),
+        (BEGUN, 3, False, "warning"),
+    ],
+    ids=["new", "trained", "many passes", "never positive"],
+)
+def test_a_gradient_of_zero(start: dict[str, Any], n_backward: int, positive: bool, severity: str) -> None:
+    """Fails if norms behind what starts at 0 are a warning, or those before a dead activation are not."""
+    silent = gradient(np.zeros_like(ROWS), n_backward=n_backward)
+    none = {} if positive else {"n_positive": np.zeros(3)}
+    assert severities("gradient-no-signal", bn("a", **start, gradient=silent, **none), bn("b", **start)) == [
+        severity
+    ]
+
+
+def young(layer: str, **changes: Any) -> LayerRecord:
+    """A norm in eval mode after 5 batches with momentum 0.1, in which 59% of the initial 0 and 1 are left."""
+    mean, var, left = ROWS.mean((0, 2)), ROWS.var((0, 2)), 0.9**5
+    stored = {
+        "running_mean": (1 - left) * mean,
+        "running_var": (1 - left) * var + left,
+        "n_batches_tracked": 5,
+    }
+    return bn(layer, **{"gamma": 1.01, "beta": 0.01, **stored, **changes})
+
+
+def test_young_statistics_of_a_new_network_are_one_note() -> None:
+    """Fails if a new network hears of its running statistics norm by norm, or that its inputs do not match them."""
+    (note,) = fired("statistics-young", young("a"), young("b")).itertuples()
+    assert (note.severity, note.layer) == ("info", "a")
+    assert "in 2 norms" in note.because
+    assert severities("statistics-young", young("a", gamma=1.3), young("b")) == ["warning", "warning"]
+    off = {"running_mean": 50.0}
+    assert severities("data-shifted", young("a", **off), young("b", **off)) == []
+    assert severities("data-shifted", young("a", **off, gamma=1.3), young("b", **off)) == ["warning"]
+
+
+def test_scales_drawn_around_one_are_initial_values() -> None:
+    """Fails if the γ of a new DCGAN, or of a branch that starts at 0, are called trained without statistics."""
+    drawn = fired("statistics-never-updated", bn("a", gamma=[0.98, 1.03, 1]), bn("b", gamma=0))
+    assert list(drawn["severity"]) == ["info", "info"]
+    assert "γ is near 1 and β is 0" in drawn["because"][0]
+    assert "γ is 0 and β is 0" in drawn["because"][1]
+    learned = fired("statistics-never-updated", bn("a", gamma=[0.5, 1.03, 1]), bn("b", gamma=0))
+    assert list(learned["severity"]) == ["critical", "info"]
+
+
+@pytest.mark.parametrize(
+    ("gamma", "eps", "severity"), [(1, 1e-6, "info"), (1.3, 1e-6, "warning"), (1, 1e-2, "warning")]
+)
+def test_small_inputs_of_a_new_network(gamma: float, eps: float, severity: str) -> None:
+    """Fails if inputs as small as the new weights are a warning, or an eps that is too large is not."""
+    small = recorded(ROWS * math.sqrt(eps) / 100, "ln", "layer_norm", gamma=gamma, beta=0, eps=eps)
+    assert severities("variance-below-eps", small) == [severity]
+
+
+@pytest.mark.parametrize(("gamma", "n"), [(1, 0), (1.3, 1)], ids=["new", "trained"])
+def test_identities_of_a_new_network_are_its_own(gamma: float, n: int) -> None:
+    """Fails if nothing was learned, and a norm is said to have been folded with what it learned."""
+    assert len(fired("norm-folded", bn(gamma=gamma), folded=("conv.bn",))) == n
+
+
+def test_tables_without_a_norm_are_not_new() -> None:
+    """Fails if the concatenation of no tables is asked for."""
+    assert Evidence(pd.DataFrame(), pd.DataFrame(columns=["layer", "call"]), pd.DataFrame()).is_new is False
