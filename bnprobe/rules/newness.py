@@ -1,6 +1,6 @@
 """Who is new: a network that was not trained or has just begun, and the norms that still are as they were made.
 
-What follows from being new is no fault: branches that start at 0, gradients that do not reach what is behind them or
+What follows from being new is no fault: branches that start at 0, gradients that do not get past them or
 change their size from norm to norm, and running statistics that hold little but their initial values.
 """
 

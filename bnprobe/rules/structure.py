@@ -15,6 +15,9 @@ from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import activation, count, in_all, number, out_of, some, times
 
+FAR_IN_NEW = 100.0
+"""How many times larger than the typical channel one must be in a new network: random weights make some 60 times larger."""
+
 
 def calls_differ(evidence: Evidence) -> Iterator[Finding]:
     """One set of running statistics for several uses whose inputs are not alike."""
@@ -232,8 +235,9 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
         decides = energy > evidence.limits.outlier_energy
         largest = int(channels["channel"].iloc[int(np.nanargmax(ratio))])
         factor = float(np.nanmax(ratio))
+        is_normal = evidence.is_new and factor < FAR_IN_NEW
         yield Finding(
-            "warning" if decides else "info",
+            "warning" if decides and not is_normal else "info",
             row["layer"],
             "A few channels are so large that they alone set the scale that this norm divides all channels by."
             if decides

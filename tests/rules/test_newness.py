@@ -115,7 +115,7 @@ def test_a_branch_that_starts_at_zero(start: dict[str, Any], severity: str) -> N
 )
 def test_a_gradient_of_zero(start: dict[str, Any], n_backward: int, positive: bool, severity: str) -> None:
     """Fails if norms behind what starts at 0 are a warning, or those before a dead activation are not."""
-    silent = gradient(np.zeros_like(ROWS), n_backward=n_backward)
+    silent = gradient(np.zeros_like(ROWS), n_passes=n_backward)
     none = {} if positive else {"n_positive": np.zeros(3)}
     assert severities("gradient-no-signal", bn("a", **start, gradient=silent, **none), bn("b", **start)) == [
         severity
@@ -161,6 +161,18 @@ def test_small_inputs_of_a_new_network(gamma: float, eps: float, severity: str) 
     """Fails if inputs as small as the new weights are a warning, or an eps that is too large is not."""
     small = recorded(ROWS * math.sqrt(eps) / 100, "ln", "layer_norm", gamma=gamma, beta=0, eps=eps)
     assert severities("variance-below-eps", small) == [severity]
+
+
+@pytest.mark.parametrize(
+    ("gamma", "factor", "severity"), [(1, 90, "info"), (1, 110, "warning"), (1.3, 90, "warning")]
+)
+def test_unequal_channels_of_a_new_network(gamma: float, factor: float, severity: str) -> None:
+    """Fails if what random weights make is a warning, or a channel that nothing random makes is not."""
+    rows = np.random.default_rng(4).normal(size=(40, 8, 14))
+    rows[:, 3] *= factor
+    assert severities("outlier-dimensions", recorded(rows, "ln", "layer_norm", gamma=gamma, beta=0)) == [
+        severity
+    ]
 
 
 @pytest.mark.parametrize(("gamma", "n"), [(1, 0), (1.3, 1)], ids=["new", "trained"])
