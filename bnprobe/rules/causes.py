@@ -25,7 +25,7 @@ def cause_of(evidence: Evidence, row: pd.Series) -> pd.Series | None:
 
 
 def upstream(evidence: Evidence, row: pd.Series) -> str:
-    """The dropout that explains the discrepancy of an earlier norm, which passes it on; empty where none does."""
+    """The dropout that explains the discrepancy of an earlier norm, which may pass it on; empty where none does."""
     found = evidence.causes
     if found.empty:
         return ""
@@ -37,7 +37,7 @@ def upstream(evidence: Evidence, row: pd.Series) -> str:
     first = of_dropout.iloc[0]
     return (
         f" At {said(first['layer'])} dropout explains {first['explains']:.0%} of the discrepancy "
-        f"({first['facts']['names']}, which is off in eval mode), and what it changes there is passed on to this norm."
+        f"({first['facts']['names']}, which is off in eval mode), and that may be passed on to this norm."
     )
 
 
@@ -48,6 +48,8 @@ def says(cause: pd.Series) -> str:
 
 def because(cause: pd.Series) -> str:
     """How well it explains what is measured, and what the next best cause would explain."""
+    if cause["cause"] == "few samples":
+        return ""
     rest = max(float(cause["next_best"]), 0.0)
     share = float(cause["explains"])
     return (
@@ -76,13 +78,14 @@ def _words(facts: dict[str, Any]) -> dict[str, Any]:
     printed = dict(facts)
     if "factor" in facts:
         printed["factor"] = f"{facts['factor']:.4g}"
-    for name in ("share", "of_var", "initial_weight"):
+    for name in ("share", "of_var", "initial_weight", "few"):
         if name in facts:
             printed[name] = f"{facts[name]:.0%}"
     return printed
 
 
 _SAYS = {
+    "few samples": "about {few} of the samples are far off, and outweigh the others",
     "young": "they were updated too few times, and {initial_weight} of their initial 0 and 1 is left",
     "dropout": "they hold the noise of the dropout before this norm ({names}, p = {p:.2g}), which is off in eval mode",
     "groups": "their variance lacks the variance between groups of samples",
@@ -91,20 +94,17 @@ _SAYS = {
 }
 
 _DO = {
-    "dropout": "Dropout before a batch norm shifts its variance between training and inference. Put the dropout "
-    "after the last "
-    "norm and retrain. For this model, compare the accuracy before and after re-estimating the running statistics "
-    "with dropout "
-    "off: {without_dropout}.",
-    "groups": "Batches of one kind (one class, one client, one scene), or running variances averaged over clients "
-    "or processes, "
-    "cause this; so do batches of a few samples. Shuffle, or merge the statistics as those of one mixture: the "
-    "variance is the "
-    "mean of the variances plus the variance of the means. Or re-estimate them on mixed batches: {again}.",
-    "one group": "The buffers of one client or process, or training whose last batches were all of one kind (one "
-    "class), cause "
-    "this. Shuffle, or re-estimate the running statistics on mixed batches: {again}.",
-    "factor": "A conversion left out a division: Caffe stores sums and, beside them, the number to divide by. "
-    "Convert again, or "
-    "divide here and in every norm where this is so: {divide}.",
+    "few samples": "Moments over all samples describe neither these nor the others, so no other cause is looked for. Find "
+    "them, and look at how their batch was prepared or at their files: "
+    "`print([(i, float(x.float().mean()), float(x.float().std())) for i, (x, y) in enumerate(batches)])`.",
+    "dropout": "Dropout before a batch norm shifts its variance between training and inference. Put the dropout after the "
+    "last norm and retrain. For this model, compare the accuracy before and after re-estimating the running statistics "
+    "with dropout off: {without_dropout}.",
+    "groups": "Batches of one kind (one class, one client, one scene), or running variances averaged over clients or "
+    "processes, cause this; so do batches of a few samples. Shuffle, or merge the statistics as those of one mixture: the "
+    "variance is the mean of the variances plus the variance of the means. Or re-estimate them on mixed batches: {again}.",
+    "one group": "The buffers of one client or process, or training whose last batches were all of one kind (one class), "
+    "cause this. Shuffle, or re-estimate the running statistics on mixed batches: {again}.",
+    "factor": "A conversion left out a division: Caffe stores sums and, beside them, the number to divide by. Convert "
+    "again, or divide here and in every norm where this is so: {divide}.",
 }

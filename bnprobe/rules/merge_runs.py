@@ -12,18 +12,23 @@ import pandas as pd
 from bnprobe.recording.names import NOT_JUDGED, SAME, said
 from bnprobe.rules.causes import cause_of
 from bnprobe.rules.course import course_of
-from bnprobe.rules.preprocessing import GIVE_CONSTANTS, constants_missing
+from bnprobe.rules.preprocessing import GIVE_CONSTANTS, constants_missing, reported_at
 from bnprobe.rules.remedies import RECALIBRATE
 from bnprobe.rules.rule import Evidence, Finding
 from bnprobe.rules.wording import count
 
 
 def merge_consecutive(evidence: Evidence, found: Iterable[Finding]) -> Iterator[Finding]:
-    """Of shifts in norms that follow each other the first, with the advice for where it stands."""
+    """Of shifts in norms that follow each other the first, with the advice for where it stands.
+
+    Those that begin with inputs that were not preprocessed as in training belong to that finding.
+    """
     by_site = {(finding.layer, finding.call): finding for finding in found}
-    agrees = ""
-    for run in _runs(evidence.layers, set(by_site)):
+    inputs, agrees = reported_at(evidence), ""
+    for run in _runs(evidence.layers, {*by_site, (inputs, 0)}):
         first = run.iloc[0]
+        if first["layer"] == inputs:
+            continue
         finding = by_site.get((first["layer"], first["call"]))
         if finding is None:
             same = run.loc[run["verdict"] == SAME, "layer"]

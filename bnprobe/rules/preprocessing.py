@@ -18,18 +18,25 @@ GIVE_CONSTANTS = "Pass the constants of training to attach, normalize=(mean, std
 
 def wrong_preprocessing(evidence: Evidence) -> Iterator[Finding]:
     """The mistake that best explains the inputs of the first norm; where none is certain, those that may be it."""
+    if reported_at(evidence):
+        row = evidence.preprocessing.iloc[0]
+        severity = "critical" if not 1 / 4 < row["scale_predicted"] < 4 else "warning"
+        yield (_with_cause if row["certain"] else _without_cause)(severity, row)
+
+
+def reported_at(evidence: Evidence) -> str:
+    """The norm whose inputs are reported as not preprocessed as in training; empty where none is."""
     if evidence.is_new or not explained(evidence):
-        return
+        return ""
     row = evidence.preprocessing.iloc[0]
-    rescaled = max(row["scale_predicted"], 1 / row["scale_predicted"])
-    if not (row["shift"] > VISIBLE_SHIFT or rescaled > evidence.limits.variance_ratio**0.5):
-        return
+    top = evidence.limits.variance_ratio**0.5
+    if not (row["shift"] > VISIBLE_SHIFT or not 1 / top <= row["scale_predicted"] <= top):
+        return ""
     first = evidence.layers[evidence.layers["layer"] == row["layer"]].iloc[0]
     # running statistics that follow the very batches of this run say nothing against them
     if follows_batches(first) or (while_training(first) and not row["certain"]):
-        return
-    severity = "critical" if not 1 / 4 < row["scale_predicted"] < 4 else "warning"
-    yield (_with_cause if row["certain"] else _without_cause)(severity, row)
+        return ""
+    return str(row["layer"])
 
 
 def explained(evidence: Evidence) -> bool:
@@ -52,15 +59,31 @@ def _with_cause(severity: str, row: pd.Series) -> Finding:
     return Finding(
         severity,
         row["layer"],
-        f"The inputs are not preprocessed as in training: most likely {row['mistake']}.",
+        f"The inputs are not preprocessed as in training: most likely {row['mistake']}{_rarer(row)}.",
         f"{_distance(row)}; this predicts {number(row['scale_predicted'])}, and explains {_share(row)} of the discrepancy "
-        f"in mean and std. No other mistake fits as well.{other} Constants of normalization: {by}.",
-        f"Preprocess as in training. To convert the inputs as they are now: `{row['undo']}`.",
+        f"in mean and std. No other {'common ' if row['rarer'] else ''}mistake fits as well.{other} Constants of "
+        f"normalization: {by}.",
+        f"{_look(row)}{_undo(row)}",
     )
 
 
+def _rarer(row: pd.Series) -> str:
+    """What nobody does by accident and would look the same, as a part of the sentence."""
+    return f", or, which is rarer, {' or '.join(row['rarer'].split('; '))}" if row["rarer"] else ""
+
+
+def _look(row: pd.Series) -> str:
+    return "Look at one image as it enters the model, which tells these apart. " if row["rarer"] else ""
+
+
+def _undo(row: pd.Series) -> str:
+    if not row["undo"]:
+        return "Look at one image as it enters the model, and at what loads it."
+    return f"Preprocess as in training. To convert the inputs as they are now: `{row['undo']}`."
+
+
 def _without_cause(severity: str, row: pd.Series) -> Finding:
-    do = "Compare the preprocessing with that of training, step by step (range, mean, std, color order)."
+    do = f"{_look(row)}Compare the preprocessing with that of training, step by step (range, mean, std, color order)."
     if row["constants"] == "none":
         says = f"The inputs are not preprocessed as in training: it looks as if {row['mistake']}."
         do = (
@@ -68,13 +91,12 @@ def _without_cause(severity: str, row: pd.Series) -> Finding:
             f"the inputs are inverted: `{row['undo']}`."
         )
     else:
-        either = " or that ".join([str(row["mistake"]), *str(row["also"]).split("; ")])
-        says = f"The inputs are not preprocessed as in training: it may be that {either}."
-        do += (
-            f" {GIVE_CONSTANTS}"
-            if row["constants"] == "guessed"
-            else f" Try the first: undo it and record again, `{row['undo']}`. Where this stays, it is another of these."
-        )
+        either = " or that ".join([str(row["mistake"]), *filter(None, str(row["also"]).split("; "))])
+        says = f"The inputs are not preprocessed as in training: it may be that {either}{_rarer(row)}."
+        if row["constants"] == "guessed":
+            do += f" {GIVE_CONSTANTS}"
+        elif row["undo"]:
+            do += f" Try the first: undo it and record again, `{row['undo']}`. Where this stays, it is another of these."
     return Finding(
         severity,
         row["layer"],

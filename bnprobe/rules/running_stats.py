@@ -113,7 +113,7 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
     """The same for every norm by itself."""
     for row, channels in evidence.sites:
         updated = not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all()
-        if evidence.is_new or not updated or follows_batches(row) or _named_elsewhere(evidence, row):
+        if evidence.is_new or not updated or follows_batches(row):
             continue
         cause, what = cause_of(evidence, row), _what_differs(row, evidence.limits)
         of_groups = cause is not None and cause["cause"] in GROUPS
@@ -122,12 +122,6 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
         if not what and not (of_groups and row["discrepancy"] > evidence.limits.groups):
             continue
         yield _shift(evidence, row, channels, what or "scale differs", cause)
-
-
-def _named_elsewhere(evidence: Evidence, row: pd.Series) -> bool:
-    """Whether a mistake of preprocessing is the cause at this norm, which another rule reports."""
-    found = evidence.preprocessing
-    return not found.empty and found["layer"].iloc[0] == row["layer"] and bool(found["certain"].iloc[0])
 
 
 def _what_differs(row: pd.Series, limits: Limits) -> str:

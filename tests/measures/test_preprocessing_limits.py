@@ -10,14 +10,17 @@ import pytest
 
 from bnprobe.graph.first_layer import stem as stem_of
 from bnprobe.graph.geometry import Geometry
+from bnprobe.measures.causes.fit import Moments2
 from bnprobe.measures.causes.input_maps import AS_TRAINED, IN_USE, Mistake, merged
 from bnprobe.measures.causes.inputs import (
-    BRIGHTER,
-    _alike,
+    ALIKE,
+    OTHER_IMAGES,
+    OTHER_LIGHT,
+    Units,
     _first,
     _fits,
     _is_clear,
-    _Left,
+    _is_rarer,
     _rivals,
     _scale,
     constants_for,
@@ -28,12 +31,30 @@ from measures.first_norms import CONSTANTS, PIXELS, STD, inputs_of, stem_norm
 from measures.sites import recording, site
 
 
+def leaves(moved: float, scale: float, shade: float, units: Units = ALIKE) -> tuple[float, float]:
+    """What no mistake leaves of inputs with this gain, moved by as many standard deviations, and this much brighter."""
+    first = _first(stem_norm(inputs_of(PIXELS)))
+    assert first is not None
+    brighter = first.equations.matrix @ (shade / STD)
+    away = moved * np.sqrt(first.running.var * (1 + scale**2) / 2)
+    seen = Moments2(first.running.mean + brighter + away, first.running.var * scale**2)
+    exact = replace(
+        first, seen=seen, running=Moments2(first.equations.matrix @ first.mean, first.running.var)
+    )
+    exact = replace(exact, record=replace(first.record, eps=0.0))
+    return tuple(exact.leaves(AS_TRAINED, 1 / STD, units))  # type: ignore[return-value]
+
+
 def test_what_is_left_is_measured_in_units_of_other_images() -> None:
-    """Fails if a mean counts like a scale: 0.1 of a mean, and 0.25 of a log std, is what images differ by."""
-    assert _Left(0.1, 0.0).misfit == pytest.approx(1)
-    assert _Left(0.0, 0.25).misfit == pytest.approx(1)
-    assert _Left(0.3, 1.0).misfit == pytest.approx(5)
-    assert _Left(0.3, 0.4).together == pytest.approx(0.5)
+    """Fails if a mean counts like a scale: 0.1 of a mean, 0.25 of a log std or of brightness."""
+    assert leaves(0.0, np.exp(0.25), 0.0)[0] == pytest.approx(1, abs=1e-6)
+    assert leaves(0.0, 1.0, 0.24)[0] == pytest.approx(0.96, abs=0.01)
+    assert leaves(0.0, np.exp(0.5), 0.0, OTHER_IMAGES)[0] == pytest.approx(1, abs=1e-6)
+    assert leaves(0.0, 1.0, 0.48, OTHER_IMAGES)[0] == pytest.approx(0.96, abs=0.01)
+    assert leaves(0.0, 1.0, 0.48, OTHER_LIGHT)[0] == pytest.approx(0, abs=0.01)
+    alternating = np.where(np.arange(12) % 2, 0.3, -0.3)
+    assert leaves(alternating, 1.0, 0.0)[0] == pytest.approx(3, rel=0.1)  # type: ignore[arg-type]
+    assert leaves(0.0, np.exp(0.4), 0.0)[1] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +84,14 @@ def row(**changes: Any) -> dict[str, Any]:
 def test_what_nobody_does_by_accident_must_fit_better_to_count(one: Any, other: Any, rivals: bool) -> None:
     """Fails if exchanged light and dark keep exchanged colors from being named, or never count."""
     assert _rivals(one, other) is rivals
+
+
+def test_what_would_look_the_same_is_told_where_nobody_does_it_by_accident() -> None:
+    """Fails if an ordinary mistake counts as rare, or a rare one that clearly fits worse is told."""
+    assert _is_rarer(row(), row(weight=3.0, misfit=1.4))
+    assert not _is_rarer(row(), row(weight=3.0, misfit=1.6))
+    assert not _is_rarer(row(), row(weight=2.0))
+    assert not _is_rarer(row(weight=3.0), row(weight=3.0))
 
 
 SWAP = Mistake("", "", np.ones(3), np.zeros(3), exchanged=True)
@@ -105,15 +134,6 @@ def test_equal_maps_are_merged_under_the_first_name() -> None:
     found = merged(iter(maps))
     assert [one.what for one in found] == ["common", "another", "elsewhere"]
     assert [one.also for one in found] == [("the same",), (), ()]
-
-
-def test_other_images_are_darker_or_brighter() -> None:
-    """Fails if brightness is not in pixels, or other than the same for all colors."""
-    clear = np.array([0.7, -0.1, 0.2])
-    found = _alike(CONSTANTS, clear)
-    assert found.shape == (len(BRIGHTER), 3)
-    assert (BRIGHTER[0], BRIGHTER[-1]) == (-0.15, 0.15)
-    np.testing.assert_allclose((found - clear) * STD, np.repeat(BRIGHTER[:, None], 3, axis=1), atol=1e-12)
 
 
 def test_the_typical_scale_leaves_out_no_channel() -> None:

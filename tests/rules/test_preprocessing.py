@@ -128,6 +128,39 @@ def test_two_causes_that_fit_alike_are_both_told():
     assert row.do.endswith("Where this stays, it is another of these.")
 
 
+def test_one_deviation_is_one_finding():
+    """Fails if inputs that may be wrong in one of two ways are reported again as data that do not match, there or behind."""
+    std = np.array(CONSTANTS.std)[:, None]
+    whole = stem_norm((inputs_of(inputs_of(PIXELS)) + inputs_of(PIXELS) / std) / 2)
+    (first,) = whole.layers
+    behind = replace(first, layer="bn2", neighbours=None)
+    found = judge(tables(replace(whole, layers=(first, behind))))
+    assert found["rule"].isin(["input-not-as-trained", "data-shifted"]).sum() == 1
+    matches = replace(behind, running_mean=first.pre.mean, running_var=first.pre.var_population)
+    apart = replace(whole, layers=(first, matches, replace(behind, layer="bn3")))
+    found = judge(tables(apart)).set_index("rule")
+    assert found.loc["data-shifted", "layer"] == "bn3"
+
+
+def test_what_would_look_the_same_is_in_the_sentence():
+    """Fails if inverted photographs are called swapped colors without a word, or one line is given that undoes only one."""
+    color = np.array([0.5, 0.46, 0.42])[:, None]
+    photographs = np.clip(color + 0.1 * np.random.default_rng(0).normal(size=PIXELS.shape), 0, 1)
+    trained = np.einsum("cf,nfp->ncp", MATRIX, inputs_of(photographs))
+    statistics = {"running_mean": trained.mean((0, 2)), "running_var": trained.var((0, 2))}
+    row = of_inputs(stem_norm(inputs_of(photographs[:, ::-1]), **statistics))
+    assert "red and blue are swapped" in row.says
+    assert "or, which is rarer, light and dark are exchanged (1 - p)." in row.says
+    assert row.do.startswith("Look at one image as it enters the model, which tells these apart.")
+
+
+def test_black_images_are_looked_at():
+    """Fails if black images get a line of code that cannot bring them back."""
+    row = of_inputs(stem_norm(inputs_of(0 * PIXELS)))
+    assert "the images are black" in row.says
+    assert "`" not in row.do
+
+
 def test_what_is_explained_is_told():
     """Fails if the finding does not say how much of the discrepancy the mistake explains, or says it of the wrong one."""
     row = of_inputs(stem_norm(PIXELS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from measures.sites import call_log, running_stats_of, site, some_rows
@@ -208,6 +210,18 @@ def test_few_images_may_vary_less(n, ratio, fires):
 def test_fresh_statistics_are_not_also_called_shifted():
     """Fails if one fault is reported twice: statistics never updated are another rule's business."""
     assert fired(SHIFTED, site(ROWS + 100, **LEARNED, running_mean=0, running_var=1)).empty
+
+
+def test_one_bad_batch_is_not_the_data():
+    """Fails if one batch of eight that was prepared otherwise is told as a shift of all samples."""
+    rows = some_rows(80).copy()
+    statistics = running_stats_of(rows)
+    rows[:10] *= 40
+    (row,) = fired(SHIFTED, site(rows, **LEARNED, **statistics)).itertuples()
+    # fewer than one of eight, as the samples differ among themselves
+    assert re.search(r"about (8|9|1\d)% of the samples are far off, and outweigh the others", row.says)
+    assert "next best cause" not in row.because
+    assert "enumerate(batches)" in row.do
 
 
 def test_data_that_match_are_silent():

@@ -4,7 +4,8 @@ One file, one kind of cause; each predicts mean and variance of every channel, a
 discrepancy as it is and against each other:
 
 - `inputs`: what people do to a model's inputs by mistake (`input_maps` lists the mistakes);
-- `sites`: what happens to the running statistics of one norm, or before it (few updates, dropout, groups, a factor).
+- `sites`: what happens to the running statistics of one norm, or before it (few updates, dropout, groups, a factor);
+- `samples`: whether a few samples make it up, so that no cause acts on all of them.
 
 How the discrepancy runs through the network, where it enters or that it grows, is read from the table of layers
 (`rules.course`).
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures.causes import fit
+from bnprobe.measures.causes import fit, samples
 from bnprobe.measures.causes.inputs import preprocessing
 from bnprobe.measures.causes.sites import HYPOTHESES, Hypothesis, dropout_before
 from bnprobe.measures.verdict import never_updated, stores_statistics
@@ -70,6 +71,8 @@ def _of_site(record: LayerRecord, before: tuple[Dropout, ...] = ()) -> list[dict
     away = discrepancy(record)
     if not away >= VISIBLE:
         return []
+    if (share := samples.few(record)) == share:  # a number
+        return [_row(record, "few samples", {"few": share}, away)]
     measured = fit.seen(record)
     tried: list[tuple[float, Hypothesis, dict[str, Any]]] = []
     for hypothesis in (*HYPOTHESES, *dropout_before(before)):
@@ -83,17 +86,21 @@ def _of_site(record: LayerRecord, before: tuple[Dropout, ...] = ()) -> list[dict
         no_rivals = (hypothesis.name, *ASSUMED.get(hypothesis.name, ()))
         others = [other for other, rival, _ in tried if rival.name not in no_rivals]
         explains, least = fit.explained(left, away), min([*others, away])
-        rows.append(
-            {
-                "layer": record.layer,
-                "call": record.call,
-                "cause": hypothesis.name,
-                "facts": facts,
-                "discrepancy": away,
-                "left_over": left,
-                "explains": explains,
-                "certain": hypothesis.may_be_named and explains >= EXPLAINS and least >= CLEAR * left,
-                "next_best": fit.explained(least, away),
-            }
-        )
+        certain = hypothesis.may_be_named and explains >= EXPLAINS and least >= CLEAR * left
+        row = _row(record, hypothesis.name, facts, away, certain)
+        rows.append({**row, "left_over": left, "explains": explains, "next_best": fit.explained(least, away)})
     return [row for row in rows if float(row["explains"]) >= EXPLAINS]
+
+
+def _row(
+    record: LayerRecord, cause: str, facts: dict[str, Any], away: float, certain: bool = True
+) -> dict[str, Any]:
+    """A row of the table without the numbers of a fit."""
+    return {
+        "layer": record.layer,
+        "call": record.call,
+        "cause": cause,
+        "facts": facts,
+        "discrepancy": away,
+        "certain": certain,
+    }

@@ -58,8 +58,16 @@ def left(measured: Moments2, predicted: Moments2, eps: float) -> Array:
 
 def rms(squares: Array) -> float:
     """Root of the mean of the squares that are known; NaN where none is."""
-    known = squares[~np.isnan(squares)]
-    return float(np.sqrt(known.mean())) if known.size else float("nan")
+    return float(rms_of_rows(squares[None])[0])
+
+
+def rms_of_rows(squares: Array) -> Array:
+    """The same for every row of several predictions, (S, C): (S,)."""
+    known = ~np.isnan(squares)
+    n = known.sum(axis=-1)
+    total = np.where(known, squares, 0.0).sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sqrt(total / np.where(n > 0, n, np.nan)))
 
 
 def explained(left_over: float, discrepancy: float) -> float:

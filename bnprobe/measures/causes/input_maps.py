@@ -1,7 +1,8 @@
 """What people do to a model's inputs by mistake, each as a map of the inputs of training, and how common it is.
 
 A map is written in pixels p of 0 to 1: inputs as in training are x = (p - mean) / std. A mistake makes gain x + offset of
-them, per input channel, after an exchange of channels where it has one. It is undone by a line of code on a batch `x`.
+them, per input channel, after an exchange of channels where it has one. It is undone by a line of code on a batch `x`, where
+that is possible.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ pixels that were only scaled to 0 to 1, pixels left at 0 to 255. None for one ch
 RARE = 3.0
 """Times what it leaves that a mistake counts as, which nobody makes by accident: it must fit so much better than others."""
 
+TWO_AT_ONCE = 2.0
+"""The same for two mistakes at once, where one may do."""
+
 EQUAL = 0.02
 """Of the gain, and in standard deviations of the inputs: maps that differ by less are one."""
 
@@ -56,7 +60,8 @@ class Mistake:
     @property
     def typical_gain(self) -> float:
         """Of all input channels together."""
-        return float(np.exp(np.mean(np.log(np.abs(self.gain)))))
+        with np.errstate(divide="ignore"):
+            return float(np.exp(np.mean(np.log(np.abs(self.gain)))))
 
     def is_like(self, other: Mistake) -> bool:
         """Whether both make the same of any input, but for rounding."""
@@ -91,23 +96,36 @@ def mistakes(constants: Normalize) -> Iterator[Mistake]:
     """What people do to inputs that should be (p - mean) / std of pixels p in 0 to 1, the most common first."""
     m, s = np.array(constants.mean), np.array(constants.std)
     names = f"m, s = (torch.tensor(v).view(-1, 1, 1) for v in ({_tuple(m)}, {_tuple(s)}))"
-    for what, undo, gain, offset in (*_ranges(m, s), *_normalizations(m, s)):
+    for what, undo, gain, offset in (*_forgotten(m, s), *_ranges(m, s), *_normalizations(m, s)):
         yield Mistake(what, f"{names}; {undo}", gain, offset)
+    yield Mistake("the images are black", "", 0 * m, -m / s)
     if m.size == 3:
         yield from _exchanged(constants, names)
+        yield from _exchanged_too(constants, names)
     yield from _other_constants(constants, names)
-    dark = "light and dark are exchanged (1 - p)"
-    undo = f"{names}; x = 1 - (x * s + m); {AGAIN}"
+    yield from _inverted(m, s, names)
+
+
+def _inverted(m: Array, s: Array, names: str) -> Iterator[Mistake]:
+    """Light and dark, alone and with a step left out: where colors seem exchanged, these may be instead."""
+    what, undo = "light and dark are exchanged (1 - p)", f"x = 1 - (x * s + m); {AGAIN}"
+    by = (1 - 2 * m) / s
     # of digits and drawings, black on white and white on black are both in use
-    yield Mistake(dark, undo, -np.ones_like(m), (1 - 2 * m) / s, weight=1.0 if m.size == 1 else RARE)
+    weight = 1.0 if m.size == 1 else RARE
+    yield Mistake(what, f"{names}; {undo}", -np.ones_like(m), by, weight=weight)
+    for left_out, first, gain, offset in _forgotten(m, s):
+        both = f"{left_out}, and {what}"
+        yield Mistake(
+            both, f"{names}; {first}; {undo}", -gain, gain * by + offset, weight=weight * TWO_AT_ONCE
+        )
 
 
 AGAIN = "x = (x - m) / s"
 Map = tuple[str, str, Array, Array]
 
 
-def _ranges(m: Array, s: Array) -> Iterator[Map]:
-    """Pixels on another scale."""
+def _forgotten(m: Array, s: Array) -> Iterator[Map]:
+    """A step that was left out."""
     one = np.ones_like(m)
     yield (
         "pixels of 0 to 255 were passed in, neither scaled nor normalized",
@@ -127,6 +145,11 @@ def _ranges(m: Array, s: Array) -> Iterator[Map]:
         255 * one,
         254 * m / s,
     )
+
+
+def _ranges(m: Array, s: Array) -> Iterator[Map]:
+    """Pixels on a scale that is smaller."""
+    one = np.ones_like(m)
     yield (
         "pixels were scaled by 1/255 twice before they were normalized",
         "x = (x * s + m) * 255; " + AGAIN,
@@ -171,6 +194,22 @@ def _exchanged(constants: Normalize, names: str) -> Iterator[Mistake]:
     yield Mistake(
         what, f"{names}; x = x.flip(1)", np.ones_like(s), np.zeros_like(s), True, constants=constants
     )
+
+
+def _exchanged_too(constants: Normalize, names: str) -> Iterator[Mistake]:
+    """Red and blue as well as a step left out: an image of cv2.imread that went straight in."""
+    m, s = np.array(constants.mean), np.array(constants.std)
+    swap, by = s[::-1] / s, (m[::-1] - m) / s
+    for what, undo, gain, offset in _forgotten(m, s):
+        yield Mistake(
+            f"{what}, and red and blue are swapped",
+            f"{names}; {undo}; x = (x * s + m).flip(1); {AGAIN}",
+            gain * swap,
+            gain * by + offset,
+            exchanged=True,
+            weight=TWO_AT_ONCE,
+            constants=constants,
+        )
 
 
 def _other_constants(constants: Normalize, names: str) -> Iterator[Mistake]:

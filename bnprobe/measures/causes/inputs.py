@@ -9,24 +9,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from bnprobe.measures import padding
-from bnprobe.measures.causes import fit
+from bnprobe.measures.causes import fit, samples
 from bnprobe.measures.causes.fit import Moments2
-from bnprobe.measures.causes.input_maps import AS_TRAINED, IN_USE, Mistake, merged, mistakes
+from bnprobe.measures.causes.input_maps import AS_TRAINED, IN_USE, RARE, Mistake, merged, mistakes
 from bnprobe.measures.padding import Equations
 from bnprobe.measures.stem import LARGEST_CONDITION, LARGEST_RMSE, color_order, stem
 from bnprobe.measures.verdict import never_updated
 from bnprobe.recording import LayerRecord, Normalize, Recording
 from bnprobe.stats.moments import Array
 
-MEANS_ALIKE, SCALES_ALIKE = 0.1, 0.25
-"""What images like those of training still differ by, once they are as bright: in means (pooled standard deviations) and in
-the log of the std. The real ResNet-20 has .03 and .2 on its own test images, whose fine detail JPEG took."""
+
+class Units(NamedTuple):
+    """What images like those of training still differ by: in means (pooled standard deviations), in the log of the std, and
+    in brightness (pixels 0 to 1)."""
+
+    mean: float = 0.1
+    scale: float = 0.25
+    shade: float = 0.25
+
+
+ALIKE = Units()
+"""The real ResNet-20 has .03 and .2 on its own test images, whose fine detail JPEG took. Of 32 photographs of ImageNet, all
+are .14 brighter than its mean, and eight of them .21."""
+
+OTHER_IMAGES = Units(scale=0.5, shade=0.5)
+"""The same where no mistake is made: light and contrast of other images explain as much by themselves."""
+
+OTHER_LIGHT = Units(scale=0.5, shade=np.inf)
+"""The same where the constants are guessed: of several sets one always comes near the light of other images."""
+
+VISIBLE = 0.15
+"""Discrepancy from which a mistake is looked for."""
 
 FITS = 2.0
 """In these units: what a mistake may leave, as root of the sum of squares of both."""
@@ -41,9 +60,12 @@ LEAST_GUESSED, FITS_GUESSED = 0.6, 1.0
 """Discrepancy from which, and misfit up to which, a mistake is named by constants nobody gave: of several sets one always
 comes near other light or contrast. Exchanged colors need none."""
 
-BRIGHTER = np.linspace(-0.15, 0.15, 31)
+BRIGHTER = np.linspace(-0.6, 0.6, 61)
 """Pixels (0 to 1) by which these images may be brighter than those of training, on average: other images, or black
-that augmentation put around those of training. 32 photographs of ImageNet had 0.14."""
+that augmentation put around those of training."""
+
+MOST_NAMED = 3
+"""Mistakes that fit alike up to which they are named: where more do, the inputs hardly show in the first norm."""
 
 VAST = 4.0
 """Gain, up or down, that no other camera or light has: of inputs of several channels it is reported without a name."""
@@ -69,6 +91,7 @@ COLUMNS = (
     "certain",
     "misfit",
     "weight",
+    "rarer",
 )
 
 
@@ -89,40 +112,38 @@ class _First:
         """What the running statistics as they are leave."""
         return fit.rms(fit.left(self.seen, self.running, self.record.eps))
 
-    def predicted(self, mistake: Mistake, mean: Array) -> Moments2:
-        """What the norm measures after a mistake, for the mean input `mean` before it."""
-        there = mistake.on(mean)
-        content = np.maximum(self.running.var - self._of_border(self.mean), 0.0)
-        return Moments2(
-            self.equations.matrix @ there, content * mistake.typical_gain**2 + self._of_border(there)
+    def predicted(self, mistake: Mistake, means: Array) -> Moments2:
+        """What the norm measures after a mistake, for each of the mean inputs (S, F) before it: (S, C)."""
+        there = mistake.on(means)
+        content = np.maximum(self.running.var - self._of_border(self.mean[None]), 0.0)
+        var = content * mistake.typical_gain**2 + self._of_border(there)
+        return Moments2(there @ self.equations.matrix.T, var)
+
+    def _of_border(self, means: Array) -> Array | float:
+        """Variance over positions that constant inputs (S, F) have through the zeros around them, (S, C)."""
+        return 0.0 if self.border is None else np.einsum("cfg,sf,sg->sc", self.border, means, means)
+
+    def leaves(self, mistake: Mistake, shade: Array | None = None, units: Units = ALIKE) -> _Left:
+        """Of the discrepancy, for the brightness that fits best; `shade` (F,) is what a pixel value of 1 more is in inputs.
+
+        Without `shade` only the brightness of training is tried.
+        """
+        brighter = np.zeros(1) if shade is None else BRIGHTER
+        means = self.mean + brighter[:, None] * (0.0 if shade is None else shade)
+        away, scale = fit.parts(self.seen, self.predicted(mistake, means), self.record.eps)
+        away, scale = fit.rms_of_rows(away), fit.rms_of_rows(scale)
+        misfit = np.sqrt(
+            (away / units.mean) ** 2 + (scale / units.scale) ** 2 + (brighter / units.shade) ** 2
         )
-
-    def _of_border(self, mean: Array) -> Array | float:
-        """Variance over positions that a constant input has through the zeros around it, (C,)."""
-        return 0.0 if self.border is None else np.einsum("cfg,f,g->c", self.border, mean, mean)
-
-    def leaves(self, mistake: Mistake, means: Array) -> _Left:
-        """Of the discrepancy, for the mean input that fits best of those in the rows of `means`."""
-        each = (fit.parts(self.seen, self.predicted(mistake, mean), self.record.eps) for mean in means)
-        return min((_Left(fit.rms(away), fit.rms(scale)) for away, scale in each), key=lambda one: one.misfit)
+        best = int(np.argmin(np.where(np.isnan(misfit), np.inf, misfit)))
+        return _Left(float(misfit[best]), float(np.hypot(away[best], scale[best])))
 
 
-@dataclass(frozen=True)
-class _Left:
-    """What a prediction leaves, root mean square over channels: of the means, and of the log of the std."""
+class _Left(NamedTuple):
+    """What a prediction leaves: in units of what images may differ by, and as the discrepancy is measured."""
 
-    mean: float
-    scale: float
-
-    @property
-    def misfit(self) -> float:
-        """In units of what images like those of training leave."""
-        return float(np.hypot(self.mean / MEANS_ALIKE, self.scale / SCALES_ALIKE))
-
-    @property
-    def together(self) -> float:
-        """As the discrepancy is measured."""
-        return float(np.hypot(self.mean, self.scale))
+    misfit: float
+    together: float
 
 
 def preprocessing(recording: Recording) -> pd.DataFrame:
@@ -131,17 +152,33 @@ def preprocessing(recording: Recording) -> pd.DataFrame:
     `shift` is how far the first norm's means moved (root mean square, in running σ), `scale` the typical standard
     discrepancy relative to the running one. `discrepancy` and `left_over` are as in `causes.fit`, before and after the
     mistake is taken into account, with the black that augmentation may have added; `explains` is the share of the squared
-    discrepancy that is gone. `also` are other names of what fits as well, separated by "; ". `certain` is whether the
-    mistake may be called the cause. Where the constants are not known and nothing explains the inputs, there is one row
-    without a mistake ("").
+    discrepancy that is gone. `also` are other names of what fits as well, separated by "; ", and `rarer` mistakes that
+    nobody makes by accident and that would look the same. `certain` is whether the mistake may be called the cause. Where
+    the constants are not known and nothing explains the inputs, there is one row without a mistake ("").
     """
     first = _first(recording)
     rows = [] if first is None else _best_of_each(_explanations(first, recording))
-    for row in rows:
-        rivals = [str(other["mistake"]) for other in rows if other is not row and _rivals(row, other)]
-        row["also"] = "; ".join(dict.fromkeys([*filter(None, row["also"].split("; ")), *rivals]))
-        row["certain"] = row["constants"] != NONE_KNOWN and not rivals
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    judged = [{**row, **_others(row, rows)} for row in rows if row["named"]]
+    return pd.DataFrame([row for row in judged if row["n_rivals"] < MOST_NAMED], columns=list(COLUMNS))
+
+
+def _others(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What may be the cause instead: `also`, `rarer`, and whether the mistake of `row` is `certain`."""
+    rivals = [other for other in rows if other is not row and _rivals(row, other)]
+    rarer = [other for other in rows if _is_rarer(row, other) and other not in rivals]
+    return {
+        "also": _names(
+            row["also"], *(name for other in rivals for name in (other["mistake"], other["also"]))
+        ),
+        "certain": row["constants"] != NONE_KNOWN and not rivals,
+        "rarer": _names(*(other["mistake"] for other in rarer)),
+        "n_rivals": len(rivals),
+    }
+
+
+def _names(*lists: str) -> str:
+    """Names separated by "; ", each once."""
+    return "; ".join(dict.fromkeys(name for names in lists for name in names.split("; ") if name))
 
 
 def _best_of_each(found: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -162,6 +199,11 @@ def _rivals(row: dict[str, Any], other: dict[str, Any]) -> bool:
     if other["weight"] > row["weight"]:
         return _is_clear(other["misfit"], row["misfit"])
     return not _is_clear(_badness(row), _badness(other))
+
+
+def _is_rarer(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a mistake that nobody makes by accident would look the same."""
+    return bool(other["weight"] >= RARE > row["weight"] and not _is_clear(row["misfit"], other["misfit"]))
 
 
 def _is_clear(misfit: float, other: float) -> bool:
@@ -203,32 +245,37 @@ def _first(recording: Recording) -> _First | None:
 
 
 def _explanations(first: _First, recording: Recording) -> Iterator[dict[str, Any]]:
-    """A row for every mistake that fits, and clearly better than that these are other images."""
-    if not 0 < first.discrepancy < np.inf:
+    """A row for every mistake that may fit; `named` where it does, and clearly better than that these are other images."""
+    if not VISIBLE <= first.discrepancy < np.inf or samples.few(first.record) > 0:
         return
     given, found = recording.about.normalize, False
-    for mistake, means, source in _candidates(first, given):
-        row = _row(first, mistake, first.leaves(mistake, means), source)
-        if _fits(row, mistake) and _is_clear(row["misfit"], first.leaves(AS_TRAINED, means).misfit):
-            found = True
+    source, units = ("given", OTHER_IMAGES) if given is not None else ("guessed", OTHER_LIGHT)
+    shades = [1 / np.array(constants.std) for constants in constants_for(given, first.mean)]
+    unexplained = min((first.leaves(AS_TRAINED, shade, units).misfit for shade in shades), default=np.inf)
+    for mistake, shade in _candidates(first, given):
+        row = _row(first, mistake, first.leaves(mistake, shade), source)
+        row["named"] = _fits(row, mistake) and _is_clear(row["misfit"], unexplained)
+        found = found or row["named"]
+        if row["misfit"] <= CLEAR * FITS:
             yield row
     if given is None and not found:
-        yield _rescaled(first)
+        yield {**_rescaled(first), "named": True}
 
 
-def _candidates(first: _First, given: Normalize | None) -> Iterator[tuple[Mistake, Array, str]]:
-    """Every map once, with the mean inputs that training may have had, and whether its constants were given."""
+def _candidates(first: _First, given: Normalize | None) -> Iterator[tuple[Mistake, Array]]:
+    """Every map once, with what a pixel value of 1 more is in the inputs of training."""
     assert first.record.neighbours is not None
     assert first.record.neighbours.stem is not None
     # what people do wrong with pixels says nothing of sequences and measurements
     if first.record.neighbours.stem.n_sides != 2:
         return
-    each = [(constants, given is not None) for constants in constants_for(given, first.mean)]
-    like = {id(constants): _alike(constants, first.mean) for constants, _ in each}
-    of_map = [(mistake, like[id(constants)]) for constants, _ in each for mistake in mistakes(constants)]
+    of_map = [
+        (mistake, 1 / np.array(constants.std))
+        for constants in constants_for(given, first.mean)
+        for mistake in mistakes(constants)
+    ]
     for mistake in merged(mistake for mistake, _ in of_map):
-        means = next(means for one, means in of_map if one.is_like(mistake))
-        yield mistake, means, "given" if given is not None else "guessed"
+        yield mistake, next(shade for one, shade in of_map if one.is_like(mistake))
 
 
 def _row(first: _First, mistake: Mistake, left: _Left, source: str) -> dict[str, Any]:
@@ -271,7 +318,7 @@ def _scale(first: _First) -> float:
 
 def _rescaled(first: _First) -> dict[str, Any]:
     """One gain and any offset, without a name: inputs of one channel, or a gain that no light and no camera has."""
-    row = _row(first, AS_TRAINED, first.leaves(AS_TRAINED, first.mean[None]), NONE_KNOWN)
+    row = _row(first, AS_TRAINED, first.leaves(AS_TRAINED), NONE_KNOWN)
     gain = _scale(first)
     assert first.record.neighbours is not None
     assert first.record.neighbours.stem is not None
@@ -288,18 +335,13 @@ def _rescaled(first: _First) -> dict[str, Any]:
             f"x = (x - torch.tensor(({''.join(f'{v:.6g}, ' for v in offset)})).view(-1, 1, 1)) / {gain:.6g}"
         )
     affine = Mistake("", undo, np.full(n_inputs, gain), offset)
-    left = first.leaves(affine, first.mean[None])
+    left = first.leaves(affine)
     if left.misfit > min(FITS, row["misfit"] / CLEAR):
         return row
     what = f"every input was multiplied by {gain:.3g} (or −{gain:.3g}) and shifted by a constant"
     if LIKE_255[0] < gain < LIKE_255[1]:
         what += ", as pixels of 0 to 255 are that were not scaled to 0 to 1"
     return {**_row(first, affine, left, NONE_KNOWN), "mistake": what}
-
-
-def _alike(constants: Normalize, mean: Array) -> Array:
-    """Mean inputs of images that are like those of training, but for their brightness, (shades, F)."""
-    return np.asarray(mean + BRIGHTER[:, None] / np.array(constants.std), dtype=np.float64)
 
 
 def constants_for(given: Normalize | None, mean: Array) -> Iterator[Normalize]:
