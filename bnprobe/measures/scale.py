@@ -54,8 +54,8 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         error, degrees = relative_error(record)
         with np.errstate(invalid="ignore", divide="ignore"):
             z = np.where(error > 0, log_ratio(record) / error, np.nan)
-            ratio = np.sqrt(var_as_stored(record) / (record.running_var + record.eps))
-        columns = {"scale_se": ratio * error, "scale_z": z, "scale_p": p_values(z, degrees)}
+            spread = np.sqrt(var_as_stored(record) / (record.running_var + record.eps)) * error
+        columns = {"scale_se": spread, "scale_z": z, "scale_p": p_values(z, degrees)}
     return columns
 
 
