@@ -13,6 +13,7 @@ from bnprobe.measures.shape import median
 from bnprobe.measures.standard_errors import TRAINING_BATCH, error_of, n_running, p_values, training_batch
 from bnprobe.measures.stored_variance import var_as_stored
 from bnprobe.recording import LayerRecord
+from bnprobe.stats.jackknife import Estimate
 from bnprobe.stats.moments import Array
 from bnprobe.stats.significance import SIGNIFICANT
 
@@ -133,15 +134,19 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         sigma = np.sqrt(record.running_var + record.eps)
         shift = (record.pre.mean_seen - record.running_mean) / sigma
         ratio = np.sqrt(var_as_stored(record)) / sigma
-        error = error_of(
-            record.pre_images.var_between, record, dependence.of_mean(record), times_in_training(record)
-        )
+        error = error_of_mean(record)
         se = error.se / sigma
         z = np.where(se > 0, shift / se, np.nan)
         kl = (ratio**2 + shift**2 - 1) / 2 - np.log(ratio)
         w2 = np.hypot(shift, ratio - 1)
     p = p_values(z, error.degrees)
     return dict(zip(_NAMES, (shift, ratio, kl, w2, se, z, p), strict=True))
+
+
+def error_of_mean(record: LayerRecord) -> Estimate:
+    """Of the measured mean less the running mean, in units of the input; shape (C,)."""
+    worth, times = dependence.of_mean(record), times_in_training(record)
+    return error_of(record.pre_images.var_between, record, worth, times)
 
 
 def times_in_training(record: LayerRecord) -> Array:

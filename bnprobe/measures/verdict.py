@@ -1,12 +1,10 @@
 """The verdict on a layer: do its inputs match the running statistics?
 
 A verdict needs significance and size: with a thousand samples every difference is significant, and with eight
-any difference may be chance.
+any difference may be chance. "Same" is a finding as well: a visible difference is ruled out, and was not only not found.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,7 +24,7 @@ from bnprobe.recording.names import (
 )
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.stats.moments import Array
-from bnprobe.stats.significance import SIGNIFICANT
+from bnprobe.stats.significance import SIGNIFICANT, upper_quantile
 
 VISIBLE_SCALE = 0.1
 """Change of the log of the std from which it has a size: 10%, or 20% of the variance."""
@@ -44,20 +42,21 @@ COLUMNS = (
     Column(
         "verdict",
         "Whether the inputs match the running statistics, by significance and by size.",
-        "shifted: mean_moved or scale_moved ≥ 1/3; same: a visible shift would be 2 errors and few channels look shifted",
+        "shifted: mean_moved or scale_moved ≥ 1/3; same: in over 2/3 of channels |shift| + t₉₅ · error < "
+        f"{VISIBLE_SHIFT} and |ln ratio| < {VISIBLE_SCALE}, the typical error of ln ratio at most {VISIBLE_SCALE / 2}",
         source="Schneider et al. 2020, arXiv:2006.16971",
         table="layers",
     ),
     Column(
         "mean_moved",
-        "Share of channels whose mean differs significantly and visibly.",
+        "Share of channels whose mean differs visibly and beyond sampling error.",
         f"share of shift_q < {SIGNIFICANT} and |shift| ≥ {VISIBLE_SHIFT}, below {FEWEST} samples {OVERWHELMING} times that",
         "0 to 1",
         table="layers",
     ),
     Column(
         "scale_moved",
-        "Share of channels whose scale differs significantly and visibly.",
+        "Share of channels whose scale differs visibly and beyond sampling error.",
         f"share of scale_q < {SIGNIFICANT} and |ln ratio| ≥ {VISIBLE_SCALE} (ratio as in scale_z), below {FEWEST} samples "
         f"{OVERWHELMING} times that",
         "0 to 1",
@@ -68,50 +67,58 @@ COLUMNS = (
 
 def layer_columns(record: LayerRecord, columns: Columns) -> dict[str, float | str]:
     """The verdict, and the shares of channels that it rests on (NaN where nothing could be tested)."""
-    mean, size = _effects(record, columns)
+    times = OVERWHELMING if _n_images(record) < FEWEST else 1
+    mean = _moved(columns["shift"], times * VISIBLE_SHIFT, columns["shift_q"])
+    size = _moved(scale.log_ratio(record), times * VISIBLE_SCALE, columns["scale_q"])
     return {
-        "verdict": _verdict(record, mean, size, columns["shift_se"]),
-        "mean_moved": mean.moved,
-        "scale_moved": size.moved,
+        "verdict": _verdict(record, mean, size, _near(record, columns)),
+        "mean_moved": mean,
+        "scale_moved": size,
     }
 
 
-@dataclass(frozen=True)
-class _Effect:
-    """Shares of the tested channels: `moved` significantly and visibly, `looks` moved visibly, significant or not."""
-
-    moved: float
-    looks: float
-
-
-def _effects(record: LayerRecord, columns: Columns) -> tuple[_Effect, _Effect]:
-    """Of the mean, and of the scale."""
-    times = OVERWHELMING if _n_images(record) < FEWEST else 1
-    return (
-        _effect(columns["shift"], times * VISIBLE_SHIFT, columns["shift_q"]),
-        _effect(scale.log_ratio(record), times * VISIBLE_SCALE, columns["scale_q"]),
-    )
-
-
-def _effect(size: Array, visible: float, q: Array) -> _Effect:
+def _moved(size: Array, visible: float, q: Array) -> float:
+    """Share of the tested channels that differ significantly and visibly."""
     tested = ~np.isnan(q)
     if not tested.any():
-        return _Effect(np.nan, np.nan)
-    looks = np.abs(size[tested]) >= visible
-    return _Effect(float(np.mean(looks & (q[tested] < SIGNIFICANT))), float(np.mean(looks)))
+        return float("nan")
+    return float(np.mean((np.abs(size[tested]) >= visible) & (q[tested] < SIGNIFICANT)))
 
 
-def _verdict(record: LayerRecord, mean: _Effect, size: _Effect, shift_se: Array) -> str:
+def _verdict(record: LayerRecord, mean: float, size: float, near: bool) -> str:
     if not stores_statistics(record):
         return NO_STATISTICS
     if never_updated(record):
         return NEVER_UPDATED
-    moved = mean.moved >= ENOUGH, size.moved >= ENOUGH
+    moved = mean >= ENOUGH, size >= ENOUGH
     if any(moved):
         return BOTH_SHIFTED if all(moved) else MEAN_SHIFTED if moved[0] else SCALE_SHIFTED
-    # what looks shifted and is not significant is neither a shift nor its absence
-    looks = mean.looks >= ENOUGH or size.looks >= ENOUGH
-    return SAME if _could_tell(record, shift_se) and not looks else TOO_FEW
+    return SAME if near else TOO_FEW
+
+
+def _near(record: LayerRecord, columns: Columns) -> bool:
+    """Whether a visible shift is ruled out, at 95%, in all but a third of the channels, and a change of scale not seen.
+
+    A scale is not seen to change where it looks so in less than a third, and a visible change would be two errors: to
+    rule it out takes a thousand samples at late norms. The noise of the running statistics is left out: they are what
+    the norm uses, and more samples would not change them.
+    """
+    if _n_images(record) < FEWEST:
+        return False
+    in_mean, in_scale = dependence.of_mean(record), dependence.of_log_variance(record)
+    of_mean = sampling_part(record, in_mean, shift.times_in_training(record)) * columns["shift_se"]
+    of_scale = median(sampling_part(record, in_scale) * scale.relative_error(record).se)
+    return (
+        _rules_out(columns["shift"], upper_quantile(in_mean.degrees) * of_mean, VISIBLE_SHIFT)
+        and _rules_out(scale.log_ratio(record), np.zeros(record.n_channels), VISIBLE_SCALE)
+        and of_scale <= VISIBLE_SCALE / 2
+    )
+
+
+def _rules_out(size: Array, error: Array, visible: float) -> bool:
+    bound = np.abs(size) + error
+    known = bound[~np.isnan(bound)]
+    return known.size > 0 and bool(np.mean(known >= visible) < ENOUGH)
 
 
 def stores_statistics(record: LayerRecord) -> bool:
@@ -126,17 +133,6 @@ def never_updated(record: LayerRecord) -> bool:
     if record.running_mean is None or record.running_var is None:
         return False
     return bool((record.running_mean == 0).all() and (record.running_var == 1).all())
-
-
-def _could_tell(record: LayerRecord, shift_se: Array) -> bool:
-    """Whether a change of visible size would be two standard errors, so far as these depend on the sample.
-
-    The noise of the running statistics is left out: more samples would not make it smaller.
-    """
-    in_mean, in_scale = dependence.of_mean(record), dependence.of_log_variance(record)
-    of_mean = median(sampling_part(record, in_mean, shift.times_in_training(record)) * shift_se)
-    of_scale = median(sampling_part(record, in_scale) * scale.relative_error(record).se)
-    return _n_images(record) >= FEWEST and of_mean <= VISIBLE_SHIFT / 2 and of_scale <= VISIBLE_SCALE / 2
 
 
 def _n_images(record: LayerRecord) -> float:

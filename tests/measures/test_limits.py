@@ -19,17 +19,13 @@ from bnprobe.measures import (
     outliers,
     output_moments,
     roles,
-    shift,
     standard_errors,
     verdict,
 )
 from bnprobe.measures.stem import StemReading, _judged
-from bnprobe.measures.verdict import _Effect
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Folded, Neighbours, Stem
 from measures.sites import alone, memory_of, recording, site, some_rows
-
-NONE = _Effect(0.0, 0.0)
 
 
 def hair(value: float, to: float) -> float:
@@ -119,8 +115,7 @@ def test_what_moved_is_visible_and_sure() -> None:
     """Fails if the size itself is not visible, q of 0.01 is sure, or channels that were not tested count."""
     size = np.array([0.2, -0.2, hair(0.2, 0), 0.2, 9.0])
     q = np.array([0.0, hair(0.01, 0), 0.0, 0.01, np.nan])
-    found = verdict._effect(size, 0.2, q)
-    assert (found.moved, found.looks) == (2 / 4, 3 / 4)
+    assert verdict._moved(size, 0.2, q) == 2 / 4
 
 
 def many_images(n: int = 900) -> LayerRecord:
@@ -129,41 +124,46 @@ def many_images(n: int = 900) -> LayerRecord:
     return site(rows, **memory_of(rows), n_calls=1)
 
 
-def shift_errors(record: LayerRecord) -> np.ndarray:
-    return shift.channel_columns(record)["shift_se"]
-
-
 THIRD, LESS = 1 / 3, hair(1 / 3, 0)
 
 
 @pytest.mark.parametrize(
     ("mean", "size", "expected"),
     [
-        (NONE, NONE, "same"),
-        (_Effect(THIRD, THIRD), NONE, "mean shifted"),
-        (NONE, _Effect(THIRD, THIRD), "scale shifted"),
-        (_Effect(THIRD, THIRD), _Effect(THIRD, THIRD), "mean and scale shifted"),
-        (_Effect(LESS, LESS), _Effect(LESS, LESS), "same"),
-        (_Effect(0.0, THIRD), NONE, "too few samples"),
-        (NONE, _Effect(0.0, THIRD), "too few samples"),
+        (0.0, 0.0, "same"),
+        (THIRD, 0.0, "mean shifted"),
+        (0.0, THIRD, "scale shifted"),
+        (THIRD, THIRD, "mean and scale shifted"),
+        (LESS, LESS, "same"),
     ],
 )
-def test_a_third_of_the_channels_makes_a_verdict(mean: _Effect, size: _Effect, expected: str) -> None:
+def test_a_third_of_the_channels_makes_a_verdict(mean: float, size: float, expected: str) -> None:
     """Fails if a third is not enough, less than a third is, or one of mean and scale is not asked."""
-    record = many_images()
-    assert verdict._verdict(record, mean, size, shift_errors(record)) == expected
+    assert verdict._verdict(many_images(), mean, size, near=True) == expected
+    unknown = "too few samples" if expected == "same" else expected
+    assert verdict._verdict(many_images(), mean, size, near=False) == unknown
+
+
+def test_a_visible_difference_is_ruled_out_in_all_but_a_third() -> None:
+    """Fails if the visible size itself is ruled out, a third may have it, or what has no error counts."""
+    size, error = np.array([0.1, -0.1, 0.0, 0.0, 9.0]), np.array([0.1, 0.1, 0.0, 0.0, np.nan])
+    assert not verdict._rules_out(size, error, 0.2)
+    assert verdict._rules_out(size, error, hair(0.2, 1))
+    assert verdict._rules_out(np.array([-0.2, 0.0, 0.0, 0.0]), np.zeros(4), 0.2)
+    assert not verdict._rules_out(np.array([-0.2, 0.0, 0.0]), np.zeros(3), 0.2)
+    assert not verdict._rules_out(size, size * np.nan, 0.2)
 
 
 @pytest.mark.parametrize(("n_images", "times"), [(9, 3), (10, 1)])
 def test_below_ten_images_only_three_times_the_size_is_visible(n_images: int, times: int) -> None:
     """Fails if the ten images or the factor of three moves, for the mean (0.2) or the scale (0.1)."""
-    rows = np.random.default_rng(0).normal(size=(n_images, 3, 9))
+    rows = np.random.default_rng(0).normal(size=(n_images, 3, 400))
     sigma = rows.std((0, 2))
-    for factor, looks in ((0.99, 0), (1.01, 1)):
+    for factor, moved in ((0.99, 0), (1.01, 1)):
         record = site(
             rows, eps=0.0, running_mean=rows.mean((0, 2)) - factor * 0.2 * times * sigma, running_var=sigma**2
         )
-        assert verdict._effects(record, alone(record))[0].looks == looks
+        assert verdict.layer_columns(record, alone(record))["mean_moved"] == moved
 
 
 @pytest.mark.parametrize(("n_images", "could"), [(9, False), (10, True)])
@@ -173,10 +173,7 @@ def test_ten_images_could_tell(n_images: int, could: bool) -> None:
     inside = np.tile([-1.0, 1.0], 50)
     rows = inside + 1e-3 * np.random.default_rng(0).normal(size=(n_images, 3, 1))
     record = site(rows, **memory_of(rows))
-    assert verdict._could_tell(record, shift_errors(record)) is could
-    assert verdict._verdict(record, NONE, NONE, shift_errors(record)) == (
-        "same" if could else "too few samples"
-    )
+    assert verdict.layer_columns(record, alone(record))["verdict"] == ("same" if could else "too few samples")
 
 
 @pytest.mark.parametrize(

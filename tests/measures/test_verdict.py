@@ -83,6 +83,20 @@ def test_a_shift_of_some_channels_is_one_from_a_third_on():
         assert judged(rows) == expected
 
 
+@pytest.mark.parametrize("n_images", [15, 30, 50, 100])
+def test_forty_percent_of_channels_that_moved_are_seldom_the_same(n_images):
+    """Fails if few samples pass for proof: four in ten channels lie 0.25 off, which some 10 of 60 draws did not show."""
+    found = Counter()
+    for seed in range(60):
+        rng = np.random.default_rng(1000 + seed)
+        rows = drawn.images(rng, n_images, 20, common=0.0)
+        rows[:, :8] += 0.25
+        statistics = {"running_mean": np.zeros(20), "running_var": np.ones(20)}
+        statistics["running_mean"][0] = 1e-9  # not fresh
+        found[judged(rows, **statistics)] += 1
+    assert found["same"] <= 3
+
+
 def test_eight_images_are_too_few():
     """Fails if chance among eight correlated images passes for a shift, or for sameness: 40 draws."""
     found = Counter(judged(drawn_at(seed, 8)) for seed in range(40))

@@ -18,7 +18,7 @@ from bnprobe.measures.implied import CONTROLS
 from bnprobe.measures.padding import Padding
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours
-from bnprobe.report.chapters import CHAPTERS, chapter, chapters, implied, stem
+from bnprobe.report.chapters import CHAPTERS, chapter, chapters, implied, running_stats, stem
 from bnprobe.report.formats.html import to_html
 from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
@@ -246,16 +246,34 @@ def test_data_that_match_are_said_to():
     few = site(ROWS[:6], "few", **memory_of(ROWS[:6]))
     words = told("running-stats", moved("a", 0.0), few)
     assert words.startswith("Your data match the running statistics at the only norm that could be judged: ")
-    assert words.endswith(" At 1 more norm, 6 samples are too few to tell.")
+    assert " At 1 more norm, 6 samples are too few to tell. Record " in words
+    within = bnprobe.report(recording(moved("a", 0.0), moved("b", 0.1))).layers["same_within"]
+    words = told("running-stats", moved("a", 0.0), moved("b", 0.1))
+    assert f"two thirds of the channels have means within {number(within.max(), 2)} running" in words
 
 
 def test_few_images_are_said_to_be_few():
     """Fails if six images are enough for a judgement."""
     rows = ROWS[:6]
     words = told("running-stats", site(rows, **memory_of(rows)))
-    assert (
-        words == "6 samples are too few to tell whether your data match the running statistics of any norm."
+    assert words.startswith(
+        "6 samples are too few to tell whether your data match the running statistics of any norm. Record "
     )
+    needed = int(bnprobe.report(recording(site(rows, **memory_of(rows)))).layers["samples_needed"].iloc[0])
+    assert (
+        f"Record {needed - 6:,} more samples to show whether typical channels match within 0.1 running"
+        in words
+    )
+
+
+@pytest.mark.parametrize(
+    ("needed", "said"), [(60, "Record 20 more samples"), (40, ""), (np.inf, "No number of samples")]
+)
+def test_how_many_more_samples(needed, said):
+    """Fails if the number is the total, an infinite one is a number, or more are asked for where more would not help."""
+    few = pd.DataFrame({"samples_needed": [needed, 3, np.nan], "n_images": 40})
+    assert " ".join(running_stats._record_more(few, "sample")).startswith(said)
+    assert bool(running_stats._record_more(few, "sample")) == bool(said)
 
 
 def test_a_significant_shift_that_few_samples_cannot_size_is_not_denied():

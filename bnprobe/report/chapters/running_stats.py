@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from bnprobe.measures.equivalence import NEAR
 from bnprobe.measures.shape import median
 from bnprobe.measures.shift_by_depth import Course, course
 from bnprobe.measures.verdict import ENOUGH
@@ -76,7 +77,11 @@ def _words(known: pd.DataFrame, found: Course, unit: str) -> str:
     if not found.n_judged:
         return _unjudged(few, unit)
     judged = f"{all_norms(found.n_judged)}{' that could be judged' if len(few) else ''}"
-    rest = [f"At {count(len(few), 'more norm')}, {_too_few(few, unit)}."] if len(few) else []
+    rest = (
+        [f"At {count(len(few), 'more norm')}, {_too_few(few, unit)}.", *_record_more(few, unit)]
+        if len(few)
+        else []
+    )
     if found.opens is not None:
         return " ".join([_shift_words(known, found, judged), *_course_words(known, found), *rest])
     same = known[known["verdict"] == SAME]
@@ -85,7 +90,15 @@ def _words(known: pd.DataFrame, found: Course, unit: str) -> str:
         f"Your data match the running statistics at {judged}: typically the mean is off by {running_sds(mean)}, and the "
         f"variance is {against(ratio, 'the running variance')}."
     )
-    return " ".join([match, *rest])
+    return " ".join([match, *_same_within(same), *rest])
+
+
+def _same_within(same: pd.DataFrame) -> list[str]:
+    """How near the means are known to be: no shift found is not no shift."""
+    within = float(same["same_within"].max())
+    return [
+        f"At each, two thirds of the channels have means within {running_sds(within)} of the running means (95% confidence)."
+    ]
 
 
 def _unjudged(few: pd.DataFrame, unit: str) -> str:
@@ -96,12 +109,31 @@ def _unjudged(few: pd.DataFrame, unit: str) -> str:
             f"at {all_norms(len(few)) if significant == len(few) else f'{significant} of {len(few)} norms'}"
         )
         return f"Your data differ significantly from the running statistics {where}, but {_too_few(few, unit)} by how much."
-    return f"{_too_few(few, unit).capitalize()} whether your data match the running statistics of any norm."
+    unknown = (
+        f"{_too_few(few, unit).capitalize()} whether your data match the running statistics of any norm."
+    )
+    return " ".join([unknown, *_record_more(few, unit)])
 
 
 def _too_few(few: pd.DataFrame, unit: str) -> str:
     n = int(few["n_images"].max())
     return f"{count(n, unit)} {'is' if n == 1 else 'are'} too few to tell"
+
+
+def _record_more(few: pd.DataFrame, unit: str) -> list[str]:
+    """How many would do at all of these norms; nothing where as many were seen, so that the estimates are at the limit."""
+    needed, n = few["samples_needed"].dropna(), int(few["n_images"].max())
+    if needed.empty or needed.max() <= n:
+        return []
+    if np.isinf(needed.max()):
+        return [
+            f"No number of {unit}s could show a match within {NEAR} running standard deviations everywhere: the running "
+            "statistics themselves are too noisy."
+        ]
+    more = count(int(needed.max()) - n, f"more {unit}")
+    return [
+        f"Record {more} to show whether typical channels match within {NEAR} running standard deviations."
+    ]
 
 
 def _shift_words(known: pd.DataFrame, found: Course, judged: str) -> str:
