@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from bnprobe.recording.names import SHIFTED
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import kind_words, out_of
+from bnprobe.rules.wording import kind_words, number, out_of
 
 TRIED = (
     "statistics over other axes, with or without centering, unbiased, eps beside the root or of another size, 1 + weight or "
@@ -146,15 +147,23 @@ def digits_lost(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             row["layer"],
             "Rounding takes digits that this norm is to bring out: its inputs are a large common number plus little.",
-            f"the mean is {row['mean_in_sds_max']:.2g} standard deviations{of}, and neighboring numbers of "
+            f"the mean is {number(row['mean_in_sds_max'], 2)} standard deviations{of}, and neighboring numbers of "
             f"{row['input_dtype'] or 'float32'} lie {row['rounding_step']:.2g} standard deviations apart there (threshold "
             f"{limit:g}).",
-            "Subtract the common number where the inputs are made, in float64 or whole numbers, and retrain: outputs change "
-            "by what rounding took. Where the mean of the inputs comes from the preceding bias, make that smaller. Until "
-            "then expect other results elsewhere: runtimes that compute E[x²] − E[x]² lose all digits, or give NaN.",
+            _as_in_training(row, limits)
+            + "Subtract the common number where the inputs are made, in float64 or whole numbers, and retrain: outputs "
+            "change by what rounding took. Where the mean of the inputs comes from the preceding bias, make that smaller. "
+            "Until then expect other results elsewhere: runtimes that compute E[x²] − E[x]² lose all digits, or give NaN.",
             indices(far),
             row["call"],
         )
+
+
+def _as_in_training(row: pd.Series, limits: Limits) -> str:
+    """That another input than in training comes first, where the running statistics expect no such mean."""
+    if not (row["verdict"] in SHIFTED and row["shift_rms"] > limits.shift):
+        return ""
+    return "The inputs are not those of training here, as the running statistics show: mend that first. If it remains: "
 
 
 def zero_rows(evidence: Evidence) -> Iterator[Finding]:

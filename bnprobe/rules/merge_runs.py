@@ -15,7 +15,7 @@ from bnprobe.rules.course import course_of
 from bnprobe.rules.preprocessing import GIVE_CONSTANTS, constants_missing, reported_at
 from bnprobe.rules.remedies import RECALIBRATE
 from bnprobe.rules.rule import Evidence, Finding
-from bnprobe.rules.wording import count
+from bnprobe.rules.wording import count, sigmas
 
 
 def merge_consecutive(evidence: Evidence, found: Iterable[Finding]) -> Iterator[Finding]:
@@ -24,20 +24,29 @@ def merge_consecutive(evidence: Evidence, found: Iterable[Finding]) -> Iterator[
     Those that begin with inputs that were not preprocessed as in training belong to that finding.
     """
     by_site = {(finding.layer, finding.call): finding for finding in found}
-    inputs, agrees = reported_at(evidence), ""
+    inputs, agrees, blind = reported_at(evidence), "", _ruled_by_eps(evidence)
     for run in _runs(evidence.layers, {*by_site, (inputs, 0)}):
         first = run.iloc[0]
         if first["layer"] == inputs:
             continue
         finding = by_site.get((first["layer"], first["call"]))
         if finding is None:
-            same = run.loc[run["verdict"] == SAME, "layer"]
+            same = run.loc[(run["verdict"] == SAME) & ~run["layer"].isin(blind), "layer"]
             agrees = str(same.iloc[-1]) if len(same) else agrees
             continue
         said = replace(finding, because=finding.because + _following(run.iloc[1:]))
         if cause_of(evidence, first) is None:
             said = _by_course(said, evidence, first, agrees)
         yield said
+
+
+def _ruled_by_eps(evidence: Evidence) -> set[str]:
+    """Norms whose match says little: most of what they divide by is eps, beside which other inputs look the same."""
+    return {
+        str(row["layer"])
+        for row, channels in evidence.sites
+        if float(channels["running_var"].median()) < row["eps"]
+    }
 
 
 def _by_course(finding: Finding, evidence: Evidence, first: pd.Series, agrees: str) -> Finding:
@@ -96,7 +105,9 @@ def _following(norms: pd.DataFrame) -> str:
     text = f" {count(len(norms), 'following norm')} {'is' if len(norms) == 1 else 'are'} affected too"
     if norms["shift_rms"].notna().any():
         most = norms.iloc[int(norms["shift_rms"].argmax())]
-        text += f", with a shift of up to {most['shift_rms']:.2f} σ at {said(most['layer'], most['call'])}"
+        text += (
+            f", with a shift of up to {sigmas(most['shift_rms'])} σ at {said(most['layer'], most['call'])}"
+        )
     return text + "."
 
 

@@ -10,7 +10,7 @@ from bnprobe.recording.names import NEVER_UPDATED
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, while_training
 from bnprobe.rules.thresholds import DEFAULT
-from bnprobe.rules.wording import number
+from bnprobe.rules.wording import number, sigmas
 
 GIVE_CONSTANTS = "Pass the constants of training to attach, normalize=(mean, std), to have the cause named."
 """Where none were given."""
@@ -112,10 +112,9 @@ def _share(row: pd.Series) -> str:
 
 
 def _distance(row: pd.Series) -> str:
-    shift = f"{row['shift']:{'.2f' if row['shift'] < 1e4 else '.3g'}}"
     return (
-        f"the inputs of this norm are {shift} running σ off (root mean square of the means), and their std is "
-        f"{row['scale']:.3g} times the running one"
+        f"the inputs of this norm are {sigmas(row['shift'])} running σ off (root mean square of the means), and their std "
+        f"is {number(row['scale'])} times the running one"
     )
 
 

@@ -13,7 +13,7 @@ from bnprobe.rules.newness import affine_at_start, fresh
 from bnprobe.rules.remedies import recalibrate
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, indices, while_training
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import count, in_all, out_of
+from bnprobe.rules.wording import count, in_all, number, out_of, sigmas
 from bnprobe.stats.significance import SIGNIFICANT
 
 MEASURE_FIRST = (
@@ -151,7 +151,7 @@ def _shift(
     distance = (
         ""
         if np.isnan(rms)
-        else f"typical shift {rms:{'.2f' if rms < 1e4 else '.3g'}} running σ (threshold {limits.shift:g}){certain}; "
+        else f"typical shift {sigmas(rms)} running σ (threshold {limits.shift:g}){certain}; "
     )
     # a norm that keeps its statistics while the model trains meets augmented samples, on purpose
     severity = "info" if while_training(row) else "warning"
@@ -159,7 +159,7 @@ def _shift(
         severity,
         row["layer"],
         f"The inputs do not match the running statistics: {f'their {what}' if cause is None else says(cause)}.",
-        f"{distance}typical variance {row['var_ratio_median']:.3g} times the running variance (thresholds {low:.3g} and "
+        f"{distance}typical variance {number(row['var_ratio_median'])} times the running variance (thresholds {low:.3g} and "
         f"{top:g}).{upstream(evidence, row) if cause is None else because(cause)}",
         f"{MEASURE_FIRST}{recalibrate(row, 'batches')}." if cause is None else do(cause, row),
         indices(channels[(channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)]),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import SHIFTED, said
 from bnprobe.rules.newness import fresh
 from bnprobe.rules.remedies import recalibrate
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
@@ -23,9 +24,11 @@ MOST_APART = 0.05
 
 def ruined(evidence: Evidence) -> Iterator[Finding]:
     """A few channels far from their running statistics, in a norm whose other channels match."""
-    limits = evidence.limits
+    limits, upset = evidence.limits, ""
     for row, channels in evidence.sites:
-        n = len(channels)
+        n, earlier = len(channels), upset
+        if row["verdict"] in SHIFTED and not upset and _is_far(row, limits):
+            upset = str(row["layer"])
         if n < FEWEST_CHANNELS or row["normalized_by"] != "running" or fresh(row, channels):
             continue
         away = _away(channels, limits)
@@ -43,12 +46,23 @@ def ruined(evidence: Evidence) -> Iterator[Finding]:
             f"running statistics, while the other {n - len(found)} do.",
             f"{_number(worst, away.iloc[farthest], limits)} in channel {int(worst['channel'])}"
             f"{'' if one else ', the farthest'}; out of bounds in {out_of(found, channels)}.",
-            "The data suit the other channels, so look for what changed here alone: a filter that was edited, pruned or "
+            (
+                f"Inputs already differ at {said(earlier)}: look there first. If these channels still stand out then, look "
+                if earlier
+                else "The data suit the other channels, so look "
+            )
+            + "for what changed here alone: a filter that was edited, pruned or "
             "loaded into another channel, or running statistics that were overwritten. If the weights are as intended, "
             f"compare the accuracy before and after re-estimating the running statistics: {recalibrate(row, 'batches')}.",
             indices(found),
             row["call"],
         )
+
+
+def _is_far(row: pd.Series, limits: Limits) -> bool:
+    """Whether a whole norm is so far from its running statistics that it may upset single channels of others."""
+    top = limits.variance_ratio
+    return bool(row["shift_rms"] > limits.shift or not 1 / top <= row["var_ratio_median"] <= top)
 
 
 def _away(channels: pd.DataFrame, limits: Limits) -> pd.DataFrame:

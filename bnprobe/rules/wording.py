@@ -30,6 +30,11 @@ def number(value: float, digits: int = 3) -> str:
     return f"{float(text):,.0f}" if "e+" in text and abs(value) < 1e15 else text
 
 
+def sigmas(shift: float) -> str:
+    """A shift in standard deviations: 0.59, 19,600."""
+    return f"{shift:.2f}" if shift < 100 else number(shift)
+
+
 def times(ratio: float, what: str, adjective: str = "large") -> str:
     """A ratio to something: 2.4 times A's; as large as A's where two digits would say 1.0."""
     return f"as {adjective} as {what}" if f"{ratio:.2g}" == "1" else f"{number(ratio)} times {what}"

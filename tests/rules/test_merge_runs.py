@@ -51,3 +51,24 @@ def test_norms_without_usable_statistics_stand_outside():
     )
     assert found["layer"].tolist() == ["a"]
     assert "Check the preprocessing first" in found["do"][0]
+
+
+def test_a_norm_that_eps_rules_does_not_vouch_for_the_inputs():
+    """Fails if inputs 1/255 of those meant, which match beside eps whatever they are, clear the preprocessing."""
+    first = {"running_mean": MANY.mean((0, 2)), "running_var": MANY.var((0, 2))}
+    vouches = site(MANY, "first", eps=1e-5, gamma=1.5, beta=0.1, **first)
+    deep = site(MANY, "deep", **LEARNED, **moved(1, rows=MANY))
+    assert "between first and this norm" in fired(SHIFTED, vouches, deep)["do"][0]
+    small = {"running_mean": first["running_mean"] / 100, "running_var": first["running_var"] / 1e4}
+    ruled = site(MANY / 100, "first", eps=1e-3, gamma=1.5, beta=0.1, **small)
+    assert "Check the preprocessing first" in fired(SHIFTED, ruled, deep)["do"][0]
+
+
+def test_large_shifts_are_readable():
+    """Fails if a sentence says 19597.02 σ, or 1.3e+06 times."""
+    sites = [
+        site(MANY, name, **LEARNED, **moved(by, rows=MANY)) for name, by in (("a", 1818.116), ("b", 19597))
+    ]
+    (because,) = fired(SHIFTED, *sites)["because"]
+    assert "typical shift 1,820 running σ" in because
+    assert "up to 19,600 σ at b" in because

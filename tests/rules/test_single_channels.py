@@ -85,3 +85,14 @@ def test_chance_is_no_exception():
     assert rows.std((0, 2)).min() < 1 / DEFAULT.channel_scale
     statistics = {"running_mean": np.full(4000, 0.5), "running_var": np.ones(4000)}
     assert fired("channels-shifted", site(rows, "bn", gamma=1.5, beta=0.1, **statistics)).empty
+
+
+def test_a_channel_behind_a_norm_that_is_far_off_is_not_blamed_first():
+    """Fails if data far from those of training, seen at the first norm, are said to suit the other channels."""
+    off = site(ROWS, "first", gamma=1.5, beta=0.1, **stored(moved=dict.fromkeys(range(40), 6.0)))
+    single = site(ROWS, "bn", gamma=1.5, beta=0.1, **stored(moved={17: 6}))
+    (do,) = fired("channels-shifted", off, single)["do"]
+    assert do.startswith("Inputs already differ at first: look there first.")
+    assert "The data suit" not in do
+    near = site(ROWS, "first", gamma=1.5, beta=0.1, **stored(moved=dict.fromkeys(range(40), 0.3)))
+    assert fired("channels-shifted", near, single)["do"][0].startswith("The data suit the other channels")

@@ -378,3 +378,16 @@ def test_one_channel_far_from_zero_is_named():
 def test_a_norm_that_subtracts_no_mean_loses_nothing():
     """Fails if the mean of an RMS norm's inputs, which stays in, counts."""
     assert not findings(probed(nn.RMSNorm(C), inputs() + 1e5), "digits-lost")
+
+
+def test_digits_that_other_inputs_than_in_training_lose_are_no_matter_of_rounding():
+    """Fails if pixels that were not scaled are to be dealt with by subtracting a number and retraining."""
+    x = torch.randn(64, C, 3, 3) + 2e4
+    fits, other = nn.BatchNorm2d(C).eval(), nn.BatchNorm2d(C).eval()
+    fits.running_mean.fill_(2e4)
+    other.running_var.fill_(1.1)
+    for module, first in ((fits, "Subtract"), (other, "The inputs are not those of training here")):
+        with torch.no_grad(), bnprobe.attach(model := nn.Sequential(module)) as probe:
+            model(x)
+        (row,) = findings(probe.recording, "digits-lost")
+        assert row.do.startswith(first)
