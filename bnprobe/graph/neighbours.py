@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bnprobe.graph.consumers import Follow, in_words, other_terms
+from bnprobe.graph.features import features_elsewhere
 from bnprobe.graph.first_layer import stem
 from bnprobe.graph.fold import folded
 from bnprobe.graph.geometry import Producer, Source
@@ -62,6 +63,7 @@ def _neighbours(
         _fed,
         partial(_alone, graph=graph, alive=alive),
         partial(_scaled, graph=graph),
+        _apart,
     ):
         # an odd graph is an unanswered question, and not the user's problem
         with suppress(Exception):
@@ -106,6 +108,11 @@ def _alone(
 ) -> Neighbours:
     """Whether the producer and the norm have only each other, added."""
     return replace(neighbours, feeds_alone=feeds_alone(site, graph, alive, norms))
+
+
+def _apart(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known]) -> Neighbours:
+    """Who has the features in another dimension than the norm its channels, added."""
+    return replace(neighbours, features_elsewhere=features_elsewhere(site, norms), n_last=site.shape[-1])
 
 
 def _scaled(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known], *, graph: Graph) -> Neighbours:

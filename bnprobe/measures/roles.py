@@ -122,6 +122,12 @@ COLUMNS = (
         table="layers",
     ),
     Column(
+        "features_elsewhere",
+        "Neighbors of a batch norm over sequences that have features in the last dimension, not in that of its channels.",
+        table="layers",
+    ),
+    Column("n_last", "Size of the last dimension of the output; 0 where it was not seen.", table="layers"),
+    Column(
         "feeds_alone",
         "Whether that layer has a bias, its output goes only into this norm, unchanged, and nothing else does: 1 for yes.",
         unit="0 or 1",
@@ -183,6 +189,8 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
     return {
         "follows": "unknown" if record.neighbours is None else record.neighbours.follows,
         "feeder": _producer(record.neighbours),
+        "features_elsewhere": "" if record.neighbours is None else record.neighbours.features_elsewhere,
+        "n_last": 0 if record.neighbours is None else record.neighbours.n_last,
         "feeds_alone": int(record.neighbours is not None and record.neighbours.feeds_alone),
         **{f"n_{role}": int(np.sum(roles == role)) for role in ROLES},
         "fires_error": float(np.nanmean(error)) if not np.isnan(error).all() else float("nan"),

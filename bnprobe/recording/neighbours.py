@@ -113,6 +113,11 @@ class Neighbours:
     `scale` names the parameter that the branch of this norm is multiplied by before it is added, x + scale * branch(x), ""
     where there is none. `scaled_var` is the variance of what the branch adds, measured in the first pass (divisor n, mean
     over channels), `scaled_skip_var` that of the other side.
+
+    `features_elsewhere` names the neighbors of a batch norm over sequences (N, positions, features) that have their features
+    in the last dimension while the norm keeps statistics for dimension 1, such as "recurrent before, linear after"; "" where
+    none has, or one has them where the norm has its channels. `n_last` is the size of the last dimension, 0 where it was not
+    seen.
     """
 
     follows: str
@@ -132,6 +137,8 @@ class Neighbours:
     scale: str = ""
     scaled_var: float = float("nan")
     scaled_skip_var: float = float("nan")
+    features_elsewhere: str = ""
+    n_last: int = 0
 
     def __repr__(self) -> str:
         return f"Neighbours(producer {self.producer or 'unknown'}, followed by {self.follows})"

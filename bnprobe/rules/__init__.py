@@ -14,6 +14,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `frozen_parts`: parts that learn nothing while the rest does;
 - `common_factor`: one factor in all running statistics;
 - `weights`: what the vectors say alone; needs no data, so it serves `check`;
+- `axes`: whether norms keep statistics for the dimension of the features;
 - `structure`: what stands around a norm: shared, redundant, folded away;
 - `gradient`: what backward passes did;
 - `comparison`, `compared_weights` and `compared_model`: two recordings, by what passed through them, by what their norms
@@ -29,6 +30,7 @@ from __future__ import annotations
 import pandas as pd
 
 from bnprobe.rules import (
+    axes,
     common_factor,
     compared_model,
     compared_weights,
@@ -67,6 +69,7 @@ RULES: tuple[Rule, ...] = (
     *precision.RULES,
     *common_factor.RULES,
     *weights.RULES,
+    *axes.RULES,
     *structure.RULES,
     *gradient.RULES,
 )

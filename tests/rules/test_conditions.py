@@ -116,6 +116,11 @@ FIRING: dict[str, tuple[str, Cells, list[Cells]]] = {
             {"kind": "instance_norm"},
         ],
     ),
+    "positions for channels": (
+        "positions-as-channels",
+        {"features_elsewhere": "linear after", "n_last": 6},
+        [{"features_elsewhere": ""}, {"kind": "instance_norm"}, {"call": 1}, {"n_channels": 1}],
+    ),
     "young statistics": (
         "statistics-young",
         {

@@ -92,6 +92,13 @@ def in_use(rows: np.ndarray) -> list[LayerRecord]:
             neighbours=Neighbours("relu", "conv"),
         ),
         site(wide, "lopsided", "layer_norm"),
+        site(
+            rows,
+            "over time",
+            **TRAINED,
+            **statistics,
+            neighbours=Neighbours("relu", features_elsewhere="linear after"),
+        ),
     ]
 
 

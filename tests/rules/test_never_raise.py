@@ -66,6 +66,8 @@ def neighbours_of(draw: st.DrawFn, c: int) -> Neighbours:
         draw(st.sampled_from(FOLLOWS)),
         draw(st.sampled_from(("", "conv"))),
         skip=draw(st.sampled_from(("", "bn0"))),
+        features_elsewhere=draw(st.sampled_from(("", "recurrent before, linear after"))),
+        n_last=draw(st.sampled_from((0, 7))),
         folded=draw(st.sampled_from((None, folded))),
         stem=draw(st.sampled_from((None, Stem(matrix, draw(vectors(c)))))),
         skip_var=draw(vectors(c)),

@@ -107,7 +107,6 @@ class OverTime(nn.Module):
 @CASES.add(
     "BatchNorm1d on (N, time, features)",
     "xieyulai/LSTM-for-Human-Activity-Recognition-using-2D-Pose_Pytorch#2",
-    known_miss="no rule knows which dimension holds the features",
 )
 def batch_norm_over_features() -> Iterator[Look]:
     def batch() -> Batch:

@@ -1,0 +1,41 @@
+"""Rules about axes: whether a norm keeps statistics for the dimension in which the layers around it have features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnprobe.rules.rule import Evidence, Finding, Rule
+
+SEQUENTIAL = ("recurrent", "embedding", "norm")
+"""Neighbors whose values are (samples, positions, features) without a doubt; a linear layer may act on positions."""
+
+
+def features_in_the_last_dimension(evidence: Evidence) -> Iterator[Finding]:
+    """Batch norms over (N, positions, features), which take dimension 1 for the channels."""
+    for _, row in evidence.layers.iterrows():
+        around, n_last = str(row["features_elsewhere"]), row["n_last"]
+        if not around or row["kind"] != "batch_norm" or row["call"] or row["n_channels"] == 1:
+            continue  # a single channel was put there on purpose: one mean and variance for all
+        certain = any(name in around for name in SEQUENTIAL)
+        yield Finding(
+            "warning" if certain else "info",
+            row["layer"],
+            "This batch norm takes positions for channels: it normalizes all features of a time step or position together.",
+            f"its input is (N, {row['n_channels']}, {n_last}) and it keeps statistics for dimension 1, while its neighbors "
+            f"have their features in the last dimension ({around}).",
+            f"If dimension 1 is time or position, build the norm with {n_last} channels and call it on the transposed "
+            "input, `y = norm(x.transpose(1, 2)).transpose(1, 2)`, then retrain: no trained model keeps its results. If each "
+            "position is meant to have statistics of its own, nothing is wrong.",
+        )
+
+
+RULES = (
+    Rule(
+        "positions-as-channels",
+        "Does every batch norm over sequences keep its statistics for features?",
+        "torch.nn.BatchNorm1d, whose input is (N, C, L); "
+        "https://github.com/xieyulai/LSTM-for-Human-Activity-Recognition-using-2D-Pose_Pytorch/issues/2",
+        "layers before or after it that have their features in dimension 1, or an input of other than 3 dimensions",
+        features_in_the_last_dimension,
+    ),
+)

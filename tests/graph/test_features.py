@@ -1,0 +1,108 @@
+"""Batch norms over sequences whose neighbors have features in another dimension than the norm its channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from graph.watched import neighbours_of
+
+N, T, F, H = 4, 12, 6, 8
+
+
+def turned(x: Tensor) -> Tensor:
+    return x.transpose(1, 2)
+
+
+class Net(nn.Module):
+    """A norm among layers that `how` puts together."""
+
+    def __init__(self, norm: nn.Module, how: Callable[[Net, Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.how = norm, how
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.how(self, x)
+
+
+def over(n: int) -> nn.Module:
+    return nn.BatchNorm1d(n)
+
+
+SEQUENCES = (N, T, F)
+OUT = {"out": nn.Linear(H, 2)}
+WRONG = {
+    "an LSTM before": (
+        Net(
+            over(T),
+            lambda m, x: m.out(m.norm(m.rnn(x)[0])[:, -1]),
+            rnn=nn.LSTM(F, H, batch_first=True),
+            **OUT,
+        ),
+        "recurrent before, linear after",
+    ),
+    "a linear layer before, then a mean": (
+        Net(over(T), lambda m, x: m.norm(m.lin(x)).mean(1), lin=nn.Linear(F, H)),
+        "linear before",
+    ),
+    "a sum before": (
+        Net(
+            over(T),
+            lambda m, x: m.out(m.norm(x.repeat(1, 1, 2)[..., :H] + m.lin(x).relu())),
+            lin=nn.Linear(F, H),
+            **OUT,
+        ),
+        "linear before, linear after",
+    ),
+    "a raw series": (
+        Net(over(T), lambda m, x: m.lin(torch.relu(m.norm(x))), lin=nn.Linear(F, H)),
+        "linear after",
+    ),
+    "a layer norm before": (
+        Net(over(T), lambda m, x: m.norm(m.ln(x)).mean(1), ln=nn.LayerNorm(F)),
+        "norm before",
+    ),
+}
+RIGHT = {
+    "a convolution before": Net(
+        over(H), lambda m, x: m.norm(m.conv(turned(x))).mean(2), conv=nn.Conv1d(F, H, 3)
+    ),
+    "transposed": Net(
+        over(H), lambda m, x: m.out(turned(m.norm(turned(m.lin(x))))), lin=nn.Linear(F, H), **OUT
+    ),
+    "flattened": Net(over(H), lambda m, x: m.out(m.norm(m.lin(x).flatten(0, 1))), lin=nn.Linear(F, H), **OUT),
+    "time is mixed before": Net(
+        over(F),
+        lambda m, x: m.lin(turned(m.norm(m.mix(turned(x))).relu())),
+        mix=nn.Linear(T, T),
+        lin=nn.Linear(F, H),
+    ),
+    "a convolution after": Net(over(F), lambda m, x: m.conv(m.norm(turned(x))), conv=nn.Conv1d(F, H, 3)),
+    "frequencies of an image": Net(
+        nn.BatchNorm2d(N), lambda m, x: m.norm(m.mix(turned(x)[None])), mix=nn.Linear(T, T)
+    ),
+    "a layer norm": Net(nn.LayerNorm(H), lambda m, x: m.out(m.norm(m.lin(x))), lin=nn.Linear(F, H), **OUT),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("case", WRONG)
+def test_features_in_the_last_dimension(case: str, training: bool):
+    """Fails if one of the sides is not seen, past views, sums and activations, or the size is that of the channels."""
+    net, expected = WRONG[case]
+    found = neighbours_of(net.train(training), torch.randn(SEQUENCES))["norm"]
+    assert found.features_elsewhere == expected
+    assert found.n_last == (F if case in ("a raw series", "a layer norm before") else H)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("case", RIGHT)
+def test_features_where_the_channels_are(case: str, training: bool):
+    """Fails if a norm whose channels are those of a neighbor, or that is not over sequences, is taken for wrong."""
+    found = neighbours_of(RIGHT[case].train(training), torch.randn(SEQUENCES))["norm"]
+    assert found.features_elsewhere == ""
