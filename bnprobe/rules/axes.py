@@ -24,8 +24,8 @@ def features_in_the_last_dimension(evidence: Evidence) -> Iterator[Finding]:
             f"its input is (N, {row['n_channels']}, {n_last}) and it keeps statistics for dimension 1, while its neighbors "
             f"have their features in the last dimension ({around}).",
             f"If dimension 1 is time or position, build the norm with {n_last} channels and call it on the transposed "
-            "input, `y = norm(x.transpose(1, 2)).transpose(1, 2)`, then retrain: a trained model does not keep its results. If "
-            "each position is meant to have statistics of its own, nothing is wrong.",
+            "input, `y = norm(x.transpose(1, 2)).transpose(1, 2)`, then retrain: a trained model does not keep its "
+            "results. If each position is meant to have statistics of its own, nothing is wrong.",
         )
 
 
