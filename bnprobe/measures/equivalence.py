@@ -68,8 +68,10 @@ def layer_columns(record: LayerRecord, columns: Columns) -> dict[str, float]:
     """What the layer is known to be near to, and what it takes; NaN where nothing was compared."""
     bound = columns["shift_bound"]
     known = bound[~np.isnan(bound)]
+    with np.errstate(invalid="ignore"):  # of infinite bounds
+        within = float(np.quantile(known, MOST)) if known.size else float("nan")
     return {
-        "same_within": float(np.quantile(known, MOST)) if known.size else float("nan"),
+        "same_within": within,
         "samples_needed": median(samples_needed(record)),
     }
 
