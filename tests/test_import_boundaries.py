@@ -41,9 +41,7 @@ BOUNDARIES = {
     "graph": may("norms recording stats errors", "torch numpy"),
     "reductions": may("stats", "torch numpy numba llvmlite triton"),
     "probe": may("norms graph reductions recording stats errors notebook printing version", "torch numpy"),
-    "models": may(
-        "recording norms stats errors files printing", "torch torchvision PIL tqdm safetensors numpy"
-    ),
+    "models": may("recording norms stats errors files printing", "torch torchvision PIL tqdm numpy"),
     # a file of weights becomes a recording without calls, and from there a report
     "checkpoints": may(
         "models probe recording norms graph report stats errors files version", "torch numpy PIL"

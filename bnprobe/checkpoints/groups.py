@@ -32,6 +32,10 @@ MOST_CHANNELS = 2**20
 """Entries from which a vector is no norm's: a tensor may declare any size and hold one number."""
 
 
+MOST_CHANNELS_IN_ALL = 2**22
+"""Channels of all norms of a file: those of the largest language models, at a kilobyte of RAM each."""
+
+
 class Norm(NamedTuple):
     """The tensors of one norm, each with one entry per channel, and in words what they are taken for."""
 

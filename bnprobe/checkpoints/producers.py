@@ -22,6 +22,7 @@ from torch import Tensor
 
 from bnprobe.checkpoints.groups import Norm
 from bnprobe.models.checkpoint_file import State
+from bnprobe.models.stored import storage_of
 from bnprobe.models.tensor_kinds import is_number
 from bnprobe.recording.neighbours import Folded
 from bnprobe.stats.moments import Array
@@ -122,7 +123,7 @@ def as_float64(tensor: Tensor) -> Array:
 
 def _held(tensor: Tensor) -> bool:
     """Whether a tensor has storage for every number that it declares: an expanded one has not."""
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    return tensor.numel() * tensor.element_size() <= storage_of(tensor)[1]
 
 
 def _weights(state: State) -> dict[str, Tensor]:
@@ -145,7 +146,7 @@ def _sibling(norm: Norm, weights: Mapping[str, Tensor]) -> str | None:
     """The module beside a norm that is numbered like the one before it and has as many outputs."""
     parent, _, name = norm.path.rpartition(".")
     inside = f"{parent}." if parent else ""
-    if name.isdecimal():
+    if name.isdecimal() and len(name) < 10:
         before = [f"{inside}{int(name) - 1}"] if int(name) else []
     else:
         word, number = _parts(name)

@@ -16,6 +16,7 @@ from bnprobe.checkpoints.predictions import predicted
 from bnprobe.checkpoints.producers import as_float64, folded, producers
 from bnprobe.errors import BadCheckpoint
 from bnprobe.models.checkpoint_file import State
+from bnprobe.models.stored import storage_of
 from bnprobe.models.tensor_kinds import foreign
 from bnprobe.recording import BATCH, CHANNELS, UNKNOWN, LayerRecord
 from bnprobe.recording.neighbours import Neighbours
@@ -139,7 +140,7 @@ def _count(counter: Tensor | None) -> int | None:
 def _demand_held(norms: tuple[Norm, ...]) -> None:
     """Tensors may be views of one another: a few bytes that declare many vectors would fill the RAM."""
     tensors = [tensor for norm in norms for tensor in norm.vectors.values()]
-    places = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    places = dict(map(storage_of, tensors))
     declared, held = sum(tensor.numel() for tensor in tensors), sum(places.values())
     if declared > held:
         raise BadCheckpoint(

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from bnprobe.errors import BadCheckpoint
 from bnprobe.models.file_kinds import demand_checkpoint, is_safetensors
-from bnprobe.models.messages import SAVE_AGAIN, damaged, refusal
+from bnprobe.models.messages import SAVE_AGAIN
+from bnprobe.models.read_file import read_pickle, read_safetensors
 from bnprobe.models.shards import files_of
+from bnprobe.models.stored import Stored
 from bnprobe.models.tensor_kinds import foreign
 
 State = dict[str, Tensor]
@@ -39,8 +37,8 @@ def load_checkpoint(path: Path | str) -> State:
 
     `path` may also be an index (`*.index.json`) or a folder of shards. A state dict kept under `state_dict`,
     `model`, `ema`, ... is found, and the prefixes that wrappers add (`module.`, `_orig_mod.`) are taken off.
-    Files are memory-mapped where their format allows it, so a tensor that is not used is not read.
-    Pickles are read with weights_only=True: one that needs more is refused unread. Raises BadCheckpoint, in
+    A tensor is read when it is used (see `Stored`), where the format allows it: safetensors and what torch writes today.
+    Pickles are read as data: one that needs more is refused unread. Raises BadCheckpoint, in
     one line, for whatever else is wrong with the file.
     """
     return _loaded(Path(path), several=False)
@@ -61,7 +59,7 @@ def _loaded(path: Path, several: bool) -> State:
     whole: State = {}
     for file in files_of(path):
         demand_checkpoint(file)
-        saved = _read_safetensors(file) if is_safetensors(file) else _read_pickle(file)
+        saved = read_safetensors(file) if is_safetensors(file) else read_pickle(file)
         state = _joined(_state_dicts(saved)) if several else {}
         state = state or _state_dict(saved, file)
         if twice := next((name for name in state if name in whole), None):
@@ -70,24 +68,6 @@ def _loaded(path: Path, several: bool) -> State:
             )
         whole |= state
     return _without_wrappers(whole)
-
-
-def _read_safetensors(path: Path) -> State:
-    try:
-        with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(path, error) from None
-
-
-def _read_pickle(path: Path) -> Any:
-    """The content of the file, if it holds only tensors and plain data."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's warnings about old or foreign formats
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # damage can raise nearly anything: EOFError, KeyError, RuntimeError, OSError
-        raise refusal(path, error) from None
 
 
 def _state_dict(saved: Any, path: Path) -> State:
@@ -134,7 +114,7 @@ def _state_dicts(saved: Any, at: str = "", depth: int = 0, seen: set[int] | None
 
 def _detached(tensor: Tensor) -> Tensor:
     """The tensor alone; of some kinds even this raises, or has torch print a warning."""
-    return tensor if foreign(tensor) else tensor.detach()
+    return tensor if type(tensor) is Stored or foreign(tensor) else Tensor.detach(tensor)
 
 
 def _is_averaged(at: str) -> bool:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from bnprobe.models.stored import Stored
+
 _LAYOUTS = {torch._mkldnn: "an MKL-DNN tensor"}  # type: ignore[attr-defined]
 
 
@@ -19,6 +21,8 @@ def foreign(tensor: Tensor) -> str:
     if is_lazy(tensor):
         return "a parameter without a shape yet"
     cls = type(tensor)
+    if cls is Stored:
+        return ""
     if cls.__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return f"a {cls.__name__}"
     if tensor.is_nested:

@@ -12,6 +12,7 @@ A file that is named may also hold `ignore` and `[thresholds]` at its top.
 from __future__ import annotations
 
 import difflib
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -25,6 +26,8 @@ from bnprobe.rules import COMPARED, RULES, Limits
 from bnprobe.rules.thresholds import DEFAULT
 
 KEYS = ("ignore", "thresholds")
+
+LARGEST_LIMIT = sys.float_info.max
 
 LARGEST = 4 * 2**20
 """Bytes of a settings file that are read: a thousand times what one has."""
@@ -107,9 +110,9 @@ def _settings(table: Mapping[str, Any], source: str) -> Settings:
 def _limits(thresholds: Mapping[str, Any], source: str) -> Limits:
     for name, value in thresholds.items():
         _demand_known(name, [field.name for field in fields(Limits)], "threshold", source)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST_LIMIT:
             raise BadSettings(
-                f"{source}: threshold {name} = {value!r} is not a number of at least 0. "
+                f"{source}: threshold {name} = {value!r:.40} is not a number of at least 0. "
                 f"Give one, like {name} = {getattr(DEFAULT, name):g}."
             )
     return replace(DEFAULT, **{name: float(value) for name, value in thresholds.items()})

@@ -54,8 +54,7 @@ ALLOWED = {
     ("models.image_folder", "open"),  # PIL's, of an opened file
     ("models.file_kinds", "ZipFile"),
     ("models.file_kinds", "open"),  # tarfile's, of an opened file
-    ("models.checkpoint_file", "torch.load"),
-    ("models.checkpoint_file", "safe_open"),
+    ("models.read_file", "torch.load"),
     ("report.formats.tables", "to_csv"),
     ("report.formats.tables", "to_parquet"),
     ("report.figures.album", "savefig"),

@@ -1,0 +1,262 @@
+"""What `torch.save` pickles, read as plain data: an unpickler that can make nothing but tables, lists and declared tensors.
+
+The operations are looked at first, before any of them is carried out. A pickle asks for everything by a name; the names
+that are known stand for makers of ours, which look at what they are given, and no other name is looked up anywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import pickletools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
+
+LARGEST = 2**28
+"""Bytes of a pickle, which holds names and sizes, and no numbers."""
+
+MOST_OPERATIONS = 2**22
+"""Operations of a pickle: a tensor takes thirty, and so a hundred thousand of them fit."""
+
+LONGEST_NAME = 256
+"""Characters of the name of a class or function; messages about longer ones have taken minutes."""
+
+BYTES = {
+    **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 8),
+    **dict.fromkeys(("float32", "int32", "uint32"), 4),
+    **dict.fromkeys(("float16", "bfloat16", "int16", "uint16"), 2),
+    **dict.fromkeys(("uint8", "int8", "bool", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"), 1),
+    **dict.fromkeys(("float8_e5m2fnuz", "float8_e8m0fnu"), 1),
+    "complex128": 16,
+}
+"""Of one number, by torch's name of its type."""
+
+STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+}
+
+
+class UnknownName(Exception):
+    """A pickle asks for something that is not plain; its message is the name."""
+
+
+class Storage(NamedTuple):
+    """Numbers somewhere in the archive: their type, the name of their entry, and how many there are said to be."""
+
+    dtype: str
+    key: str
+    numel: int
+
+    def __setstate__(self, state: object) -> None:
+        """No attribute comes from a file."""
+
+
+class Declared:
+    """A tensor as a file describes it: a view of a storage, within its bounds."""
+
+    __slots__ = ("dtype", "offset", "shape", "storage", "stride")
+
+    def __init__(
+        self, storage: Storage, dtype: str, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]
+    ) -> None:
+        self.storage, self.dtype, self.offset, self.shape, self.stride = storage, dtype, offset, shape, stride
+
+    @property
+    def extent(self) -> int:
+        """Numbers from its first to its last one in the storage."""
+        return extent(self.shape, self.stride)
+
+    def __setstate__(self, state: object) -> None:
+        """No attribute comes from a file: one could hide a method."""
+
+
+class Table(OrderedDict[Any, Any]):
+    """An OrderedDict without attributes of its own, which could hide its methods."""
+
+    def __setstate__(self, state: object) -> None:
+        """A state dict's versions of modules; nothing here asks for them."""
+
+
+def extent(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
+    """Numbers from the first to the last one of a view."""
+    if not math.prod(shape):
+        return 0
+    return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+
+
+def demand_harmless(file: BinaryIO, n_pickles: int = 1) -> None:
+    """Look at every operation of the next pickles of a file. Raises ValueError where reading them could take too long or
+    too much RAM."""
+    n = 0
+    for _ in range(n_pickles):
+        for operation, argument in _operations(file):
+            n += 1
+            if n > MOST_OPERATIONS:
+                raise ValueError(f"its pickle has more than {MOST_OPERATIONS:,} operations")
+            name = operation.name
+            if "PUT" in name and argument > n:  # the table of what was met grows to the largest number
+                raise ValueError("its pickle numbers what it holds beyond its length")
+            if name.startswith("EXT"):
+                raise ValueError("its pickle names things by numbers")
+            if name in ("GLOBAL", "INST"):
+                _demand_short(*argument.partition(" ")[::2])
+
+
+def _operations(file: BinaryIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
+    """The operations of one pickle, up to the end of the file where it has none: its reader will say that it is cut."""
+    try:
+        for operation, argument, _ in pickletools.genops(cast(BinaryIO, _Bounded(file))):
+            yield operation, argument
+    except ValueError as error:
+        if "exhausted" not in str(error):
+            raise
+
+
+class _Bounded:
+    """A file of which no more can be asked at once than a pickle may hold."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, n: int) -> bytes:
+        """As of any file."""
+        return self._file.read(min(n, LARGEST))
+
+    def readline(self) -> bytes:
+        """As of any file."""
+        return self._file.readline(LARGEST)
+
+
+def _demand_short(module: str, name: str) -> None:
+    whole = f"{module}.{name}"
+    if len(whole) > LONGEST_NAME:
+        raise ValueError(f"it asks for {whole[: LONGEST_NAME // 4]}…, a name of {len(whole):,} characters")
+
+
+def read_plain(content: bytes) -> Any:
+    """Whatever a pickle holds, its tensors as `Declared`.
+
+    Raises UnknownName where it asks for something else, and other errors of any kind where it is damaged.
+    """
+    demand_harmless(io.BytesIO(content))
+    return _Unpickler(io.BytesIO(content)).load()
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """A maker of ours."""
+        _demand_short(module, name)
+        maker = MAKERS.get((module, name))
+        if maker is None:
+            raise UnknownName(f"{module}.{name}")
+        return maker
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """What stands for a storage: ("storage", its class, the name of its entry, its device, how many numbers)."""
+        kind, made_by, key, _, numel = pid
+        dtype = STORAGE_TYPES.get(made_by) if kind == "storage" else None
+        if dtype is None or not isinstance(key, str) or type(numel) is not int or numel < 0:
+            raise ValueError("what stands for a storage is none")
+        return Storage(dtype, key, numel)
+
+
+class _Maker:
+    """What a name stands for; it takes no state, so that a file cannot change it."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._make(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError("its pickle would change a function")
+
+
+def _tensor(
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    stride: Any,
+    requires_grad: Any = False,
+    hooks: Any = None,
+    metadata: Any = None,
+) -> Declared:
+    """As torch's `_rebuild_tensor_v2`."""
+    return _declared(storage, storage.dtype if isinstance(storage, Storage) else "", offset, shape, stride)
+
+
+def _tensor_of_type(
+    storage: Any, offset: Any, shape: Any, stride: Any, requires_grad: Any, hooks: Any, dtype: Any, *_: Any
+) -> Declared:
+    """As torch's `_rebuild_tensor_v3`, whose storage is one of bytes."""
+    return _declared(storage, DTYPES[dtype], offset, shape, stride)
+
+
+def _declared(storage: Any, dtype: str, offset: Any, shape: Any, stride: Any) -> Declared:
+    if not isinstance(storage, Storage) or not _whole((offset,)) or not _whole(shape) or not _whole(stride):
+        raise ValueError("a tensor is declared without whole numbers for its shape")
+    if len(shape) != len(stride):
+        raise ValueError("a tensor is declared with steps that do not fit its shape")
+    end = (offset + extent(shape, stride)) * BYTES[dtype] if math.prod(shape) else 0
+    if end > storage.numel * BYTES[storage.dtype]:
+        raise ValueError("a tensor is declared beyond the end of its storage")
+    return Declared(storage, dtype, offset, tuple(shape), tuple(stride))
+
+
+def _whole(numbers: Any) -> bool:
+    return isinstance(numbers, tuple) and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
+
+
+def _of_type(make: Any, cls: Any, arguments: Any, state: Any) -> Any:
+    """As torch's `_rebuild_from_type_v2`, for tensors and parameters with attributes, which are left out."""
+    if not isinstance(make, _Maker) or cls not in TENSORS:
+        raise ValueError("a tensor of a class that torch does not have")
+    return make(*arguments)
+
+
+def _no_maker(*_: Any) -> NoReturn:
+    raise ValueError("its pickle makes something out of a type")
+
+
+STORAGE_TYPES = {_Maker(_no_maker): dtype for dtype in STORAGES.values()}
+DTYPES = {_Maker(_no_maker): dtype for dtype in BYTES}
+TENSORS = (_Maker(_no_maker), _Maker(_no_maker))
+BYTES_OF_ANYTHING = _Maker(_no_maker)
+STORAGE_TYPES[BYTES_OF_ANYTHING] = "uint8"
+
+MAKERS: dict[tuple[str, str], _Maker] = {
+    **{("torch", name): maker for name, maker in zip(STORAGES, STORAGE_TYPES, strict=False)},
+    **{("torch", dtype): maker for maker, dtype in DTYPES.items()},
+    ("torch.storage", "UntypedStorage"): BYTES_OF_ANYTHING,
+    ("torch", "Tensor"): TENSORS[0],
+    ("torch.nn.parameter", "Parameter"): TENSORS[1],
+    ("torch", "Size"): _Maker(lambda sizes=(): tuple(sizes)),
+    ("torch", "device"): _Maker(lambda *words: " ".join(map(str, words))),
+    ("torch._utils", "_rebuild_tensor"): _Maker(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _Maker(_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): _Maker(_tensor_of_type),
+    ("torch._utils", "_rebuild_parameter"): _Maker(lambda tensor, *_: tensor),
+    ("torch._utils", "_rebuild_parameter_with_state"): _Maker(lambda tensor, *_: tensor),
+    ("torch._tensor", "_rebuild_from_type_v2"): _Maker(_of_type),
+    ("collections", "OrderedDict"): _Maker(Table),
+    ("_codecs", "encode"): _Maker(lambda text, *_: str(text).encode("latin-1")),
+    ("builtins", "set"): _Maker(lambda items=(): set(items)),
+    ("__builtin__", "set"): _Maker(lambda items=(): set(items)),
+}
+"""What a checkpoint may ask for, and what it gets."""
