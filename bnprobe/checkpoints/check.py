@@ -11,7 +11,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from bnprobe.checkpoints.config import NO_CONFIG, Config, config_of
-from bnprobe.checkpoints.groups import MOST_CHANNELS_IN_ALL, Grouped, grouped
+from bnprobe.checkpoints.groups import Grouped, grouped
 from bnprobe.checkpoints.one_plus import with_one_added
 from bnprobe.checkpoints.records import records
 from bnprobe.checkpoints.stubs import stubs
@@ -121,11 +121,6 @@ def _recording(state: State, name: str, weights: str, tensors: bool, config: Con
         )
     if not found.norms:
         raise NoNormLayers(f"{name}: {_what_there_is(state, found)}")
-    if (n := sum(norm.n_channels for norm in found.norms)) > MOST_CHANNELS_IN_ALL:
-        raise BadCheckpoint(
-            f"{name}: its norms have {n:,} channels in all, and {MOST_CHANNELS_IN_ALL:,} are the most that are read. "
-            "Check its shards one by one."
-        )
     try:
         layers = records(state, found.norms, config)
     except BadCheckpoint as error:

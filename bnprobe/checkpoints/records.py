@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bnprobe.checkpoints.config import NO_CONFIG, NormSettings
 from bnprobe.checkpoints.followers import activations
-from bnprobe.checkpoints.groups import Norm
+from bnprobe.checkpoints.groups import MOST_CHANNELS_IN_ALL, Norm
 from bnprobe.checkpoints.predictions import predicted
 from bnprobe.checkpoints.producers import as_float64, folded, producers
 from bnprobe.errors import BadCheckpoint
@@ -138,7 +138,7 @@ def _count(counter: Tensor | None) -> int | None:
 
 
 def _demand_held(norms: tuple[Norm, ...]) -> None:
-    """Tensors may be views of one another: a few bytes that declare many vectors would fill the RAM."""
+    """Tensors may be views of one another: a few bytes that declare many vectors would fill the RAM, and so would zeros."""
     tensors = [tensor for norm in norms for tensor in norm.vectors.values()]
     places = dict(map(storage_of, tensors))
     declared, held = sum(tensor.numel() for tensor in tensors), sum(places.values())
@@ -146,4 +146,9 @@ def _demand_held(norms: tuple[Norm, ...]) -> None:
         raise BadCheckpoint(
             f"its norms declare {declared:,} numbers in {held:,} bytes, so they are views of one another, and were not "
             "read. Save the state dict with a clone of every tensor."
+        )
+    if (n := sum(norm.n_channels for norm in norms)) > MOST_CHANNELS_IN_ALL:
+        raise BadCheckpoint(
+            f"its norms have {n:,} channels in all, and {MOST_CHANNELS_IN_ALL:,} are the most that are read. "
+            "Check its shards one by one."
         )

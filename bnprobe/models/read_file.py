@@ -38,7 +38,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file. Raises BadCheckpoint where it is damaged."""
     try:
         source = Source(path)
-        return {name: _of_entry(source, entry) for name, entry in read_header(source.file).entries.items()}
+        found = read_header(source.file).entries
+        # files are written in the order of types, which says nothing of the model's
+        return {name: _of_entry(source, found[name]) for name in sorted(found)}
     except (OSError, ValueError, RuntimeError) as error:
         raise damaged(path, error) from None
 

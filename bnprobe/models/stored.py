@@ -1,6 +1,6 @@
 """A tensor that lies in a file: its shape is known, and its numbers are read when, and as often as, something is computed.
 
-They are read, and not mapped into memory: where another process cuts a mapped file, the system ends whoever looks at it.
+They are read, and not mapped: where another process cuts a mapped file, the system ends whoever looks at it.
 """
 
 from __future__ import annotations

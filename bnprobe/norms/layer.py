@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, field, fields
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from bnprobe.errors import BnprobeError
 from bnprobe.norms.pool import Pool, pool_of
@@ -140,6 +141,23 @@ class NormLayer:
 
     def _repr_html_(self) -> str:
         return facts(f"NormLayer: {self.kind}, {self.n_channels} channels", self._set())
+
+
+def faults(layer: NormLayer) -> str:
+    """What a description says that no layer can be, in words; empty where there is nothing."""
+    if not isinstance(layer.kind, str) or type(layer.n_channels) is not int or layer.n_channels < 0:
+        return f"gave kind={layer.kind!r:.40} and n_channels={layer.n_channels!r:.40}, not a name and a whole number"
+    if isinstance(layer.eps, bool) or not isinstance(layer.eps, float | int):
+        return f"gave eps={layer.eps!r:.40}, not a number"
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        tensor = getattr(layer, name)
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor):
+            return f"gave {name} as {type(tensor).__name__}, not a tensor"
+        if not is_lazy(tensor) and tensor.numel() != layer.n_channels:
+            return f"gave {name} of {tensor.numel():,} numbers for {layer.n_channels:,} channels"
+    return ""
 
 
 def _no_rows(x: Tensor, layer: NormLayer) -> Tensor:

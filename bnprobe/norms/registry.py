@@ -9,7 +9,7 @@ from torch import nn
 
 from bnprobe.errors import BnprobeError
 from bnprobe.norms.folded import has_matrix
-from bnprobe.norms.layer import Describe, NormLayer
+from bnprobe.norms.layer import Describe, NormLayer, faults
 from bnprobe.norms.lookalike import look_alike
 from bnprobe.norms.module_tree import ModuleTree
 from bnprobe.norms.torch_norms import KNOWN, TORCHS_OWN
@@ -67,11 +67,43 @@ def describe(module: nn.Module) -> tuple[NormLayer, ...]:
     """
     for cls in type(module).__mro__:
         if cls in _registered:
-            return (_registered[cls](module),)
+            return (_registered_plan(cls, module),)
     for known, plans in KNOWN:
-        if isinstance(module, known):
-            return tuple(plans(module))
-    return tuple(look_alike(module))
+        if issubclass(type(module), known):
+            try:
+                return tuple(plans(module))
+            except Exception as error:  # attributes of a subclass may be code
+                raise BnprobeError(
+                    f"{type(module).__name__}, a {known.__name__.lstrip('_')}, does not tell its formula ({_said(error)}). "
+                    "Describe it with bnprobe.register_norm."
+                ) from error
+    try:
+        return tuple(look_alike(module))
+    except Exception:  # a stranger whose attributes cannot be read is none of the norms that we know
+        return ()
+
+
+def _registered_plan(cls: type, module: nn.Module) -> NormLayer:
+    """What the user's `describe` says of a module, if it can be believed."""
+    try:
+        plan = _registered[cls](module)
+    except Exception as error:
+        raise BnprobeError(
+            f"the describe function of {cls.__name__} failed ({_said(error)}). Register one that works for every module."
+        ) from error
+    fault = (
+        faults(plan) if isinstance(plan, NormLayer) else f"returned {type(plan).__name__}, not a NormLayer"
+    )
+    if fault:
+        raise BnprobeError(
+            f"the describe function of {cls.__name__} {fault}. Correct it and register it again."
+        )
+    return plan
+
+
+def _said(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from weakref import finalize, ref
 
 from torch import nn
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, CannotProbe
 from bnprobe.norms import ModuleTree
 from bnprobe.norms.functional import leave, listen
 from bnprobe.notebook import facts
@@ -105,7 +105,15 @@ def attach(
         normalize=normalize,
         training_batch=training_batch,
     )
-    return Probe(survey_of(model, options.patterns), options)
+    try:
+        return Probe(survey_of(model, options.patterns), options)
+    except BnprobeError:
+        raise
+    except Exception as error:  # attributes, comparisons and hooks of a model may be code
+        raise CannotProbe(
+            f"{type(model).__name__} cannot be looked at ({type(error).__name__}: {' '.join(str(error).split())[:200]}). "
+            "Nothing of it was changed. Attach to the part of it that holds the norms."
+        ) from error
 
 
 class Probe:

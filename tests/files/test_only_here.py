@@ -32,7 +32,7 @@ OPENING = {
         "mkstemp",
         "NamedTemporaryFile",
     ),
-    *("read_csv", "to_csv", "to_parquet", "read_parquet", "to_pickle", "read_pickle", "download_url_to_file"),
+    *("read_csv", "to_csv", "to_parquet", "read_parquet", "to_pickle", "download_url_to_file"),
     *("mkdir", "makedirs", "unlink", "rename", "rmdir", "rmtree", "touch", "symlink_to", "copyfile"),
 }
 """Functions and methods that open, make or remove files, whoever has them."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bnprobe.errors import BnprobeError, CannotProbe
 from bnprobe.norms import ModuleTree, folded_away, is_norm
 from bnprobe.probe.survey.compiled import runs_compiled
 from bnprobe.probe.survey.detect_by_output import candidates
@@ -64,7 +65,7 @@ def survey_of(model: nn.Module, patterns: Collection[str] | None = None) -> Mode
     """
     model, wrappers = unwrap(model)
     tree = ModuleTree.of(model)
-    norms = frozenset(id(module) for module in tree.modules.values() if is_norm(module))
+    norms = frozenset(id(module) for path, module in tree.modules.items() if _is_norm(path, module))
     layers = choose(tree, norms, patterns)
     return ModelSurvey(
         tree=tree,
@@ -75,6 +76,14 @@ def survey_of(model: nn.Module, patterns: Collection[str] | None = None) -> Mode
         compiled=runs_compiled(tree, wrappers, layers.values()),
         parts=tuple(_parts(tree, model, frozenset(map(id, layers.values())))),
     )
+
+
+def _is_norm(path: str, module: nn.Module) -> bool:
+    """Raises CannotProbe, with the path, where a module that should be a norm cannot be described."""
+    try:
+        return is_norm(module)
+    except BnprobeError as error:
+        raise CannotProbe(f"{shown(path) or 'the model itself'}: {error}") from error
 
 
 def _parts(tree: ModuleTree, module: nn.Module, norms: frozenset[int]) -> Iterator[nn.Module]:

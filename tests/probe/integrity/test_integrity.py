@@ -16,6 +16,7 @@ from support.models import BY_NAME, C
 from torch import Tensor, nn
 
 import bnprobe
+from bnprobe.errors import CannotProbe
 from bnprobe.norms import ModuleTree
 from bnprobe.probe.integrity.checksums import COLUMNS, digests, sums_of
 from bnprobe.probe.integrity.expected_changes import OWN_UPDATES
@@ -216,7 +217,7 @@ def test_half_finished_attaching_rolls_back(monkeypatch):
         raise RuntimeError("no more hooks")
 
     monkeypatch.setattr(nn.GroupNorm, "register_forward_hook", fails)
-    with pytest.raises(RuntimeError, match="no more hooks"):
+    with pytest.raises(CannotProbe, match=r"RuntimeError: no more hooks\)\. Nothing of it was changed"):
         bnprobe.attach(model)
     monkeypatch.setattr(nn.GroupNorm, "register_forward_hook", register)
     assert Fingerprint.of(ModuleTree.of(model)).states == before

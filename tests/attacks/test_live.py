@@ -1,0 +1,207 @@
+"""Models whose modules lie, refuse to answer or run in circles: recorded, or refused by name, and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bnprobe
+from bnprobe.errors import BnprobeError
+from bnprobe.norms import NormLayer, registry
+
+
+class Holder(nn.Module):
+    """One healthy norm in something strange."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(x)
+
+
+class Circle(Holder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.ReLU())
+        self.inner._modules["back"] = self
+
+
+class Secretive(Holder):
+    """Every attribute that torch does not find is an error of another kind."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "bn":
+            return super().__getattr__(name)
+        raise RuntimeError(f"you asked for {name}")
+
+
+class Hiding(Holder):
+    """Attributes in place of torch's methods."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in (
+            "modules",
+            "named_modules",
+            "parameters",
+            "buffers",
+            "children",
+            "state_dict",
+            "eval",
+            "apply",
+        ):
+            setattr(self, name, [])
+
+
+class Uncountable(Holder):
+    def __bool__(self) -> bool:
+        raise RuntimeError("no truth")
+
+    def __len__(self) -> int:
+        raise RuntimeError("no length")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class SecretEps(nn.BatchNorm2d):
+    eps = property(lambda self: 1 / 0, lambda self, value: None)  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var)
+
+
+class SecretLayerNorm(nn.LayerNorm):
+    eps = property(lambda self: 1 / 0, lambda self, value: None)  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.layer_norm(x, self.normalized_shape)
+
+
+class NoMode(Holder):
+    training = property(lambda self: 1 / 0, lambda self, value: None)  # type: ignore[assignment]
+
+
+class NoHash(Holder):
+    def __hash__(self) -> int:
+        raise RuntimeError("no number")
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain[:, None, None]
+
+
+def plan(**changes: Any) -> Callable[[Any], NormLayer]:
+    return lambda module: NormLayer(
+        **{"kind": "own", "pools": "batch", "n_channels": 3, "eps": 1e-5, **changes}
+    )
+
+
+DESCRIBED: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "raises": (lambda module: 1 / 0, "failed .ZeroDivisionError: division by zero"),
+    "a text": (lambda module: "batch_norm", "returned str, not a NormLayer"),
+    "nothing": (lambda module: None, "returned NoneType, not a NormLayer"),
+    "a generator": (lambda module: iter(()), "returned tuple_iterator, not a NormLayer"),
+    "a number for a kind": (plan(kind=3), "kind=3"),
+    "a text for channels": (plan(n_channels="3"), "failed .TypeError"),
+    "channels below zero": (plan(n_channels=-3), "n_channels=-3"),
+    "no eps": (plan(eps=None), "eps=None, not a number"),
+    "a list for a weight": (plan(weight=[1, 1, 1]), "gave weight as list, not a tensor"),
+    "a long weight": (plan(weight=torch.ones(5)), "gave weight of 5 numbers for 3 channels"),
+    "a pool of its own": (plan(pools="everything"), "Use|pools"),
+}
+
+
+def state_of(model: nn.Module) -> list[Any]:
+    """Every number and every hook of a model, read without asking it."""
+    met, waiting, found = set(), [model], []
+    while waiting:
+        module = waiting.pop()
+        if id(module) in met:
+            continue
+        met.add(id(module))
+        waiting += [child for child in module._modules.values() if child is not None]
+        tensors = {**module._parameters, **module._buffers}
+        found.append({name: t.tolist() for name, t in tensors.items() if t is not None})
+        found.append(
+            [len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks)]
+        )
+        found.append(sorted(vars(module)))
+    return found
+
+
+def probed(model: nn.Module) -> list[str]:
+    """The layers that are recorded. Raises BnprobeError only; the model is as it was in either case."""
+    x = torch.randn(2, 3, 8, 8)
+    for module in (model.__dict__["_modules"]["bn"],) if isinstance(model, Holder) else ():
+        module.training = False
+    before = state_of(model)
+    try:
+        with torch.no_grad(), bnprobe.attach(model) as probe:
+            model(x)
+        return list(bnprobe.report(probe).layers["layer"])
+    finally:
+        assert state_of(model) == before
+
+
+@pytest.mark.parametrize("cls", [Circle, Hiding, Uncountable])
+def test_a_norm_inside_something_strange_is_recorded(cls):
+    """Fails if what surrounds a norm keeps it from being seen."""
+    assert probed(cls()) == ["bn"]
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (NoMode, "NoMode cannot be looked at"),
+        (NoHash, "NoHash cannot be looked at"),
+        (Secretive, "Secretive cannot be looked at .RuntimeError: you asked for"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_named(cls, words):
+    """Fails if the error of a model's own code is all that is said."""
+    with pytest.raises(BnprobeError, match=words):
+        probed(cls())
+
+
+@pytest.mark.parametrize("norm", [SecretEps(3), SecretLayerNorm(8)], ids=lambda norm: type(norm).__name__)
+def test_a_norm_that_does_not_answer_is_named(norm):
+    """Fails if nobody can tell which of a thousand modules it is, or what to do."""
+    words = rf"1: {type(norm).__name__}, a \w+Norm, does not tell its formula .*Describe it with bnprobe.register_norm"
+    with pytest.raises(BnprobeError, match=words):
+        probed(nn.Sequential(nn.BatchNorm2d(3).eval(), norm))
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_descriptions_that_cannot_be(name, monkeypatch):
+    """Fails if what a describe function returns is believed before it is looked at."""
+    describe, words = DESCRIBED[name]
+    monkeypatch.setitem(registry._registered, Own, describe)
+    with pytest.raises(BnprobeError, match=rf"1: the describe function of Own .*{words}"):
+        probed(nn.Sequential(nn.BatchNorm2d(3).eval(), Own()))
+
+
+def test_a_description_that_fails_later(monkeypatch):
+    """Fails if a describe function that works once can end a forward pass with an error of its own, or leave hooks."""
+    calls = []
+
+    def describe(module: Own) -> NormLayer:
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError("gone")
+        return plan(weight=module.gain)(module)
+
+    monkeypatch.setitem(registry._registered, Own, describe)
+    with pytest.raises(BnprobeError, match=r"the describe function of Own failed \(OSError: gone\)"):
+        probed(nn.Sequential(nn.BatchNorm2d(3).eval(), Own()))
