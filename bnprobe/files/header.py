@@ -1,6 +1,6 @@
-"""The layout of safetensors files: the length of a header, the header in JSON, and the numbers behind it.
+"""The layout of safetensors files: the length of a header, the header in JSON, and the numbers after it.
 
-Read here, because the library maps files into memory, and a map whose file is cut by another process ends this one.
+Read here, because the library maps files, and where another process cuts a mapped file, the system ends this one.
 Nothing is believed that the size of the file does not bear out.
 """
 
