@@ -13,6 +13,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `stale_statistics`: training that leaves the running statistics behind;
 - `frozen_parts`: parts that learn nothing while the rest does;
 - `common_factor`: one factor in all running statistics;
+- `swapped`: vectors in each other's place;
 - `weights`: what the vectors say alone; needs no data, so it serves `check`;
 - `axes`: whether norms keep statistics for the dimension of the features;
 - `structure`: what stands around a norm: shared, redundant, folded away;
@@ -45,6 +46,7 @@ from bnprobe.rules import (
     single_channels,
     stale_statistics,
     structure,
+    swapped,
     usage,
     values,
     weights,
@@ -68,6 +70,7 @@ RULES: tuple[Rule, ...] = (
     *frozen_parts.RULES,
     *precision.RULES,
     *common_factor.RULES,
+    *swapped.RULES,
     *weights.RULES,
     *axes.RULES,
     *structure.RULES,

@@ -12,6 +12,7 @@ from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.newness import affine_at_start, fresh
 from bnprobe.rules.remedies import recalibrate
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, indices, while_training
+from bnprobe.rules.swapped import STATISTICS, swapped_norms
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import count, in_all, number, out_of, sigmas
 from bnprobe.stats.significance import SIGNIFICANT
@@ -84,7 +85,10 @@ def _by_mean(channels: pd.DataFrame) -> str:
 
 def poisoned(evidence: Evidence) -> Iterator[Finding]:
     """Running statistics that are not finite, or a negative variance."""
+    exchanged = {layer for layer, *_ in swapped_norms(evidence, STATISTICS)}
     for row, channels in evidence.sites:
+        if row["layer"] in exchanged:
+            continue  # negative, because they are means
         if row["kind"] != "batch_norm" and channels["running_var"].isna().all():
             continue
         mean, var = channels["running_mean"], channels["running_var"]

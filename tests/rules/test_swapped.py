@@ -1,0 +1,105 @@
+"""Vectors in each other's place: found in nearly all norms of a network, and exchanged by the advice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from measures.sites import site, some_rows
+from torch import nn
+
+import bnprobe
+from bnprobe.recording import LayerRecord
+from rules.firing import fired
+
+SWAPPED = "vectors-swapped"
+C = 24
+
+
+def vectors(seed: int) -> dict[str, np.ndarray]:
+    """Of a trained norm."""
+    rng = np.random.default_rng(seed)
+    return {
+        "gamma": np.abs(rng.normal(0.8, 0.25, C)),
+        "beta": rng.normal(0.05, 0.3, C),
+        "running_mean": rng.normal(0, 1, C),
+        "running_var": rng.uniform(0.3, 1.6, C),
+    }
+
+
+def norm(layer: str, seed: int, *pair: str, **changes: Any) -> LayerRecord:
+    """One norm, the vectors of `pair` exchanged."""
+    held = vectors(seed)
+    if pair:
+        held[pair[0]], held[pair[1]] = held[pair[1]], held[pair[0]]
+    return site(some_rows(n_channels=C), layer, **{**held, **changes})
+
+
+@pytest.mark.parametrize(
+    ("pair", "says"),
+    [
+        (("gamma", "beta"), "γ and β have changed places in 3 norms"),
+        (("running_mean", "running_var"), "Running mean and variance have changed places in 3 norms"),
+    ],
+)
+def test_vectors_in_each_others_place(pair, says):
+    """Fails if a converter's order is told on data only, or said of the wrong vectors."""
+    (row,) = fired(SWAPPED, *(norm(name, i, *pair) for i, name in enumerate("abc"))).itertuples()
+    assert (row.severity, row.layer) == ("critical", "a")
+    assert says in row.says
+
+
+def test_trained_norms_are_in_their_places():
+    """Fails if γ of a few negative channels, or β that is mostly positive, is enough."""
+    assert fired(SWAPPED, *(norm(name, i) for i, name in enumerate("abc"))).empty
+    one_sign = [norm(name, i, beta=0.2 + np.abs(vectors(i)["beta"])) for i, name in enumerate("abc")]
+    assert fired(SWAPPED, *one_sign).empty
+    both_signs = [norm(name, i, gamma=vectors(i + 9)["beta"]) for i, name in enumerate("abc")]
+    assert fired(SWAPPED, *both_signs).empty
+
+
+def test_new_norms_are_in_their_places():
+    """Fails if γ at 1 or at 0, and β at 0, look exchanged."""
+    for gamma in (1.0, 0.0):
+        assert fired(SWAPPED, *(norm(name, 0, gamma=gamma, beta=0.0) for name in "abc")).empty
+
+
+def test_one_norm_of_several_is_no_converter():
+    """Fails if a single norm with unusual signs is said to hold vectors in each other's place."""
+    assert fired(SWAPPED, norm("a", 0, "gamma", "beta"), norm("b", 1), norm("c", 2)).empty
+    four = [norm(name, i, "gamma", "beta") for i, name in enumerate("abcd")]
+    assert len(fired(SWAPPED, *four, norm("e", 5))) == 1
+
+
+def test_variances_that_are_means_are_reported_once():
+    """Fails if their negative values are reported as poisoned as well, or a variance that is negative by itself is not."""
+    pair = "running_mean", "running_var"
+    assert fired("statistics-poisoned", *(norm(name, i, *pair) for i, name in enumerate("abc"))).empty
+    held = vectors(1)["running_var"]
+    held[3] = -1
+    assert len(fired("statistics-poisoned", norm("a", 0), norm("b", 1, running_var=held))) == 1
+
+
+@pytest.mark.parametrize("pair", [("weight", "bias"), ("running_mean", "running_var")])
+def test_the_advice_puts_them_back(pair):
+    """Fails if the line in the finding leaves the network other than it was: its outputs are the same to the bit."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, C, 3), nn.BatchNorm2d(C), nn.Conv2d(C, C, 3), nn.BatchNorm2d(C)).eval()
+    names = {"gamma": "weight", "beta": "bias"}
+    with torch.no_grad():
+        for i in (1, 3):
+            for name, values in vectors(i).items():
+                getattr(model[i], names.get(name, name)).copy_(torch.from_numpy(values))
+    x = torch.randn(40, 3, 9, 9)
+    before = model(x)
+    state = model.state_dict()
+    for i in (1, 3):
+        a, b = (f"{i}.{name}" for name in pair)
+        state[a], state[b] = state[b].clone(), state[a].clone()
+    model.load_state_dict(state)
+    found = bnprobe.report(bnprobe.record(model, [[x]])).findings.set_index("rule")
+    exec(found.loc[SWAPPED, "do"].split("`")[1], {"model": model})
+    assert torch.equal(model(x), before)
+    assert SWAPPED not in set(bnprobe.report(bnprobe.record(model, [[x]])).findings["rule"])
