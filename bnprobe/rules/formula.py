@@ -98,7 +98,8 @@ def _says(row: pd.Series, known: list[str]) -> str:
     if known:
         return f"This {row['class_name']} is not {kind} as described: it {' and '.join(known)}."
     if row["mismatch_left"] >= 0:
-        return f"This {row['class_name']} computes in {row['deviations'].removeprefix('in ')}: its outputs are that coarse."
+        dtype = row["computes_instead"].removeprefix("in ")
+        return f"This {row['class_name']} computes in {dtype}: its outputs are that coarse."
     return (
         f"This {row['class_name']} does something else than {kind}, and no usual change to the formula explains it: its "
         "outputs were measured, not derived from its inputs."

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import bnprobe
 from bnprobe.graph.geometry import Source
 from bnprobe.graph.residual import N_POINTS, Skips, _of_norm, activated, added
 
@@ -100,3 +102,40 @@ def test_half_of_a_gaussian_passes_a_relu() -> None:
     np.testing.assert_allclose(found.mean(1), 1 / np.sqrt(2 * np.pi), rtol=0.02)
     np.testing.assert_allclose(found.var(1), (1 - 1 / np.pi) / 2, rtol=0.03)
     torch.testing.assert_close(torch.from_numpy(found).min(), torch.tensor(0.0, dtype=torch.float64))
+
+
+class Residual(nn.Module):
+    """y + norm(conv(y)) for the output y of a batch norm whose γ are 0.5, 1 and 2."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.first, self.conv, self.norm = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), norm
+        self.first.weight.data = torch.tensor([0.5, 1.0, 2.0])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return y + self.norm(self.conv(y))
+
+
+@pytest.mark.parametrize(
+    ("norm", "known"),
+    [
+        (nn.BatchNorm2d(3), True),
+        (nn.InstanceNorm2d(3, affine=True), False),
+        (nn.GroupNorm(1, 3), False),
+    ],
+    ids=["batch", "instance", "group"],
+)
+def test_both_sides_of_a_sum_are_known_of_a_batch_norm_alone(norm: nn.Module, known: bool) -> None:
+    """Fails if variances over all samples are put beside a branch whose samples each have a variance of their own."""
+    model = Residual(norm).eval()
+    with bnprobe.attach(model) as probe, torch.no_grad():
+        model(torch.randn(4, 3, 5, 5))
+    neighbours = probe.recording.layers[1].neighbours
+    assert neighbours.skip == "first"
+    if known:
+        np.testing.assert_allclose(neighbours.skip_var, [0.25, 1.0, 4.0], rtol=1e-9)
+        np.testing.assert_allclose(neighbours.skip_var_initial, 1.0, rtol=1e-9)
+    else:
+        assert neighbours.skip_var is None
+        assert neighbours.skip_var_initial is None

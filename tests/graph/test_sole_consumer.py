@@ -26,7 +26,7 @@ class Wired(nn.Module):
         self.way = way
         self.c, self.d, self.e = (nn.Conv2d(C, C, 3, padding=1) for _ in range(3))
         self.bn, self.bn2 = nn.BatchNorm2d(C), nn.BatchNorm2d(C)
-        self.line = nn.Linear(C, C)
+        self.line, self.wide = nn.Linear(C, C), nn.Conv2d(C, 2 * C, 3, padding=1)
         for norm in (self.bn, self.bn2):
             for vector in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
                 nn.init.uniform_(vector, 0.5, 1.5)  # type: ignore[arg-type]
@@ -87,6 +87,8 @@ NOT_ALONE: dict[str, Callable[[Wired, Tensor], Tensor]] = {
         m.bn(m.c(x)) + F.batch_norm(x, m.bn.running_mean, m.bn.running_var)
     ),
     "dropout between": lambda m, x: m.bn(F.dropout(m.c(x), 0.5, True)),
+    "half of its channels": lambda m, x: m.bn(m.wide(x)[:, :C]),
+    "its channels two by two": lambda m, x: m.bn(m.wide(x).reshape(len(x), C, -1, x.shape[-1])),
     "an activation between": lambda m, x: m.bn(F.relu(m.c(x))),
 }
 ALONE: dict[str, Callable[[Wired, Tensor], Tensor]] = {
@@ -120,6 +122,16 @@ def follow(advice: str, model: nn.Module) -> None:
 def test_a_bias_that_has_an_effect(way: str, grad: bool):
     """Fails if a bias is called redundant whose loss the output would show."""
     assert findings_of(Wired(NOT_ALONE[way]).eval(), torch.randn(2, C, 6, 6), grad).empty
+
+
+@pytest.mark.parametrize(("ways", "alone"), [(NOT_ALONE, 0), (ALONE, 1)], ids=["not alone", "alone"])
+def test_the_table_says_whether_a_layer_feeds_one_norm_alone(
+    ways: dict[str, Callable[[Wired, Tensor], Tensor]], alone: int
+):
+    """Fails if the column says so of a layer of which the norm sees some channels, or the sum of two uses."""
+    for name, way in ways.items():
+        layers = bnprobe.report(bnprobe.record(Wired(way).eval(), [torch.randn(2, C, 6, 6)])).layers
+        assert layers["feeds_alone"].min() == alone, name
 
 
 def test_vectors_that_two_modules_hold():

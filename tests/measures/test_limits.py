@@ -358,7 +358,7 @@ def test_filters_that_eps_divides_say_nothing_of_detail() -> None:
     coarse, ratio = [0.0, 0.1, 0.2, 0.8, 0.9], [0.5, 0.5, 1e3, 1.0, 1.0]
     var = np.array([1.0, 1.0, 1e-5, 1.0, 1.0])
     assert detail_of(coarse, ratio, running_var=var) == 0.5
-    assert detail_of(coarse, [0.5, 0.5, 0.0, 1.0, 1.0]) == 0.5
+    assert detail_of(coarse, [0.0, 0.5, 0.5, 1.0, 1.0]) == 0.5
     for missing in ("neighbours", "running_var"):
         assert np.isnan(
             detail.layer_columns(replace(of_stem(coarse, ratio), **{missing: None}))["detail_ratio"]

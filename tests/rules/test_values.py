@@ -7,6 +7,7 @@ import pytest
 from measures.sites import call_log, running_stats_of, site, some_rows
 
 from bnprobe.recording.neighbours import Neighbours
+from rules.edited import edited, evidence, findings
 from rules.firing import fired
 
 ROWS = some_rows(40)
@@ -87,6 +88,26 @@ def test_more_than_a_norm():
     assert row.says.startswith("This BatchNormAct2d does more than a batch norm")
     assert "0.4 of the largest output" in row.because
     assert "bnprobe.register_norm" in row.do
+
+
+@pytest.mark.parametrize(
+    ("cells", "says", "tried"),
+    [
+        ({"formula_fits": 0.0}, "no usual change to the formula explains it", True),
+        ({"formula_fits": np.nan}, "does more than a batch norm", False),
+        (
+            {"formula_fits": 0.0, "mismatch_left": 0.0, "computes_instead": "in float16"},
+            "computes in float16",
+            False,
+        ),
+    ],
+)
+def test_what_was_tried_is_told_where_nothing_explains_the_output(cells, says, tried):
+    """Fails if a formula that was never looked for counts as not found, or one that gives the output exactly does."""
+    (found,) = findings("more-than-a-norm", edited(evidence(), output="read", mismatch=0.4, **cells))
+    assert says in found.says
+    assert ("tried were" in found.because) == tried
+    assert ("with this change" in found.because) == ("mismatch_left" in cells)
 
 
 @pytest.mark.parametrize(
