@@ -72,9 +72,11 @@ def error_of(
     """
     seen, stored = variance / worth.n, variance * in_training / n_running(record)
     degrees = record.pre_images.n - 1
+    total = seen + stored
     with np.errstate(invalid="ignore", divide="ignore"):
-        both = (seen + stored) ** 2 / (seen**2 / worth.degrees + stored**2 / degrees)
-    return Estimate(np.sqrt(seen + stored), np.fmin(both, degrees))
+        # of shares, since the square of a large variance has no float64
+        both = 1 / ((seen / total) ** 2 / worth.degrees + (stored / total) ** 2 / degrees)
+    return Estimate(np.sqrt(total), np.fmin(both, degrees))
 
 
 def sampling_part(record: LayerRecord, worth: Worth, in_training: Array | float = 1.0) -> Array:
