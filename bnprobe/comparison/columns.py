@@ -61,7 +61,7 @@ def _certain(aspect: str) -> tuple[Column, ...]:
         Column(
             f"{aspect}_shift_se",
             f"Standard error of {aspect}_shift, counting samples and not pixels.",
-            "√(V_A/n_A + V_B/n_B) / σ, V = variance of a sample's mean",
+            "√(V_A/n_A + V_B/n_B) / σ, V = variance of a sample's mean; of pairs, the error of the difference",
             unit,
             "Welch 1947",
         ),
@@ -148,6 +148,15 @@ COLUMNS = (
         "σ",
         _W2,
         "layers",
+    ),
+    Column(
+        "error_from",
+        "What errors count: pairs of folds, where both sides saw the same samples in the same order, folds, or samples.",
+        "pairs: 10 folds or more, with as many samples on both sides, whose means at the first norm correlate by 0.9; "
+        "the error is that of their differences",
+        "samples, folds or pairs",
+        "Busing, Meijer & van der Leeden 1999; Smyth 2004",
+        table="layers",
     ),
     Column("fires_change", "Change of the share of positive outputs.", "fires of B − of A", "0 to 1"),
     Column("pre_changed", "Whether the inputs changed significantly.", "pre_shift_q or pre_ratio_q < 0.01"),

@@ -22,6 +22,7 @@ import numpy as np
 
 from bnprobe.measures import dependence
 from bnprobe.recording import BATCH, LayerRecord
+from bnprobe.stats import Folds
 from bnprobe.stats.moments import Array
 
 ASPECTS = ("affine", "running", "pre", "post")
@@ -41,7 +42,7 @@ class Spread:
     they are not known. `log_sd` is the log of the standard deviation without the bias that the number of samples
     gives it. `mean_degrees` and `log_degrees` are the degrees of freedom of the errors: one fewer than samples, of which
     there are no more than were given to the model, or than folds. `floor` is the variance that the norm adds before it
-    divides.
+    divides. `folds` are those of the inputs, about their mean, which `slope` maps, sign and all.
     """
 
     mean: Array
@@ -52,6 +53,8 @@ class Spread:
     mean_degrees: Array
     log_degrees: Array
     floor: float = 0.0
+    folds: Folds | None = None
+    slope: Array | float = 1.0
 
 
 def spread(record: LayerRecord, aspect: str) -> Spread:
@@ -125,7 +128,7 @@ def _post(record: LayerRecord) -> Spread:
             zero = np.where(n > 1, 0.0, np.nan)
             return Spread(mean, sd, np.log(sd), zero, zero, n - 1, n - 1)
         if record.normalized_by == "running" and not record.buffers_moved and record.running_var is not None:
-            slope = np.abs(_affine(record).sd) / np.sqrt(record.running_var + record.eps)
+            slope = _affine(record).sd / np.sqrt(record.running_var + record.eps)
             return _sampled(record, mean, sd, slope)
     return _certain(mean, sd)
 
@@ -143,9 +146,11 @@ def _sampled(record: LayerRecord, mean: Array, sd: Array, slope: float | Array =
     return Spread(
         mean,
         sd,
-        np.log(slope) + np.log(seen) / 2,
-        slope * mean_error,
+        np.log(np.abs(slope)) + np.log(seen) / 2,
+        np.abs(slope) * mean_error,
         log_error,
         for_mean.degrees,
         for_log.degrees,
+        folds=None if record.pre_folds is None else record.pre_folds.about(record.pre.mean),
+        slope=slope,
     )

@@ -12,13 +12,14 @@ import pandas as pd
 from bnprobe.comparison import stored
 from bnprobe.comparison.columns import COLUMNS, LAYER_SIDES, SIDE_BY_SIDE
 from bnprobe.comparison.lineage import trained_apart
+from bnprobe.comparison.pairing import are_paired, can_pair
 from bnprobe.comparison.pairs import Alone, Pair, Pairs
 from bnprobe.comparison.per_sample import own_columns
 from bnprobe.comparison.shapes import distances
 from bnprobe.comparison.significance import ROUNDING, mean_test, scale_test
 from bnprobe.comparison.spread import ASPECTS, WITH_DATA, Spread, distribution_gap, spread, unit
 from bnprobe.comparison.upstream import Upstream
-from bnprobe.measures import Column, activity, call_log, parameters, per_sample, shape
+from bnprobe.measures import Column, activity, call_log, dependence, parameters, per_sample, shape
 from bnprobe.measures import glossary as of_one_side
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
@@ -53,13 +54,14 @@ def differences(found: Pairs, upstream: Upstream | None = None) -> Differences:
     """Compare everything common, once."""
     upstream = upstream or Upstream()
     apart = trained_apart(found.common)
-    parts = [_channels(pair) for pair in found.common]
+    paired = are_paired(found.common)
+    parts = [_channels(pair, paired) for pair in found.common]
     if apart:
         parts = [_unpaired(part) for part in parts]
     for aspect in WITH_DATA:
         _adjust(parts, aspect)
     rows = [
-        {**_layer(pair, channels, bool(apart)), **facts}
+        {**_layer(pair, channels, bool(apart), paired), **facts}
         for pair, channels, facts in zip(found.common, parts, upstream.facts(found.common), strict=True)
     ]
     channels = [pd.DataFrame(part) for part in parts]
@@ -100,7 +102,7 @@ def glossary() -> tuple[Column, ...]:
     return (*COLUMNS, *sides)
 
 
-def _channels(pair: Pair) -> dict[str, Any]:
+def _channels(pair: Pair, paired: bool) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "layer": pair.a.layer,
         "call": pair.a.call,
@@ -113,7 +115,7 @@ def _channels(pair: Pair) -> dict[str, Any]:
         a, b = spread(pair.a, aspect), spread(pair.b, aspect)
         columns |= _gaps(a, b, aspect)
         if aspect in WITH_DATA:
-            columns |= _tests(a, b, aspect)
+            columns |= _tests(a, b, aspect, paired)
     w1, columns["pre_ks"] = distances(pair.a.pre_histogram, pair.b.pre_histogram, pair.a.n_channels)
     columns["pre_w1"] = w1 / unit(spread(pair.a, "pre"), spread(pair.b, "pre"), "pre")
     return columns
@@ -146,11 +148,11 @@ def _gaps(a: Spread, b: Spread, aspect: str) -> dict[str, Array]:
         }
 
 
-def _tests(a: Spread, b: Spread, aspect: str) -> dict[str, Array]:
+def _tests(a: Spread, b: Spread, aspect: str, paired: bool) -> dict[str, Array]:
     """Errors and p of means and standard deviations; `_adjust` turns p into q. `_se` is what the gap has of noise."""
     common = unit(a, b, aspect)
-    shift_se, shift_p = mean_test(a, b, common)
-    ratio_se, ratio_p = scale_test(a, b)
+    shift_se, shift_p = mean_test(a, b, common, paired)
+    ratio_se, ratio_p = scale_test(a, b, paired)
     with np.errstate(invalid="ignore"):
         # of a channel that hardly varies beside what it is divided by, rounding is no change
         ratio_p = np.where(np.abs(b.sd - a.sd) > ROUNDING * common, ratio_p, np.nan)
@@ -179,7 +181,7 @@ def _adjust(parts: list[dict[str, Any]], aspect: str) -> None:
         part[f"{aspect}_changed"] = (part[names[0]] < SURE) | (part[names[1]] < SURE)
 
 
-def _layer(pair: Pair, channels: dict[str, Any], apart: bool) -> dict[str, Any]:
+def _layer(pair: Pair, channels: dict[str, Any], apart: bool, paired: bool) -> dict[str, Any]:
     gaps = {
         f"{aspect}_gap": distribution_gap(spread(pair.a, aspect), spread(pair.b, aspect))
         if apart
@@ -197,6 +199,7 @@ def _layer(pair: Pair, channels: dict[str, Any], apart: bool) -> dict[str, Any]:
         **gaps,
         **own,
         **{f"{aspect}_noise": _noise(pair, channels, aspect) for aspect in WITH_DATA},
+        "error_from": _error_from(pair, paired),
         **{f"{aspect}_changed_share": _share(channels, aspect) for aspect in WITH_DATA},
         "pre_w1_median": median(channels["pre_w1"]),
         "fires_change_mean": _mean(np.abs(channels["fires_change"])),
@@ -228,9 +231,16 @@ def _noise(pair: Pair, channels: dict[str, Any], aspect: str) -> float:
     """Root mean square of what a gap would be if both sides were samples of the same images."""
     a, b = spread(pair.a, aspect), spread(pair.b, aspect)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        common = unit(a, b, aspect)
-        width = [side.sd * np.where(side.sd == 0, 0.0, side.log_error) / common for side in (a, b)]
-        return _root_mean_square(np.hypot(channels[f"{aspect}_shift_se"], np.hypot(*width)))
+        width = np.sqrt((a.sd**2 + b.sd**2) / 2) * channels[f"{aspect}_ratio_se"] / unit(a, b, aspect)
+        return _root_mean_square(np.hypot(channels[f"{aspect}_shift_se"], width))
+
+
+def _error_from(pair: Pair, paired: bool) -> str:
+    """What the errors of the inputs count."""
+    a, b = spread(pair.a, "pre"), spread(pair.b, "pre")
+    if paired and can_pair(a, b):
+        return "pairs"
+    return "folds" if any(map(dependence.counts_folds, pair)) else "samples"
 
 
 def _share(channels: dict[str, Any], aspect: str) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord
+from bnprobe.stats.jackknife import jackknife
 from bnprobe.stats.moderation import moderated
 from bnprobe.stats.moments import Array
 
@@ -27,6 +28,29 @@ COLUMNS = (
         "samples, drawn towards that of all channels",
         "samples or folds",
         "Busing, Meijer & van der Leeden 1999; Smyth 2004",
+        table="layers",
+    ),
+    Column(
+        "batch_effect",
+        "Samples that count as one, as the means of batches tell: 1 if samples are independent.",
+        "variance of a sample's mean, between batches (mean square) over among all samples, mean over channels; NaN where a "
+        "layer sees several rows of a sample, or labels show that batches hold one class each",
+        "samples",
+        "design effect: Kish 1965; mean squares: Fisher 1925",
+        table="layers",
+    ),
+    Column(
+        "batch_effect_least",
+        "What batch_effect is at least, by a bound that chance passes once in 1,000 layers.",
+        "batch_effect / F(0.999; batches − 1, samples − 1), as if all channels were one",
+        "samples",
+        table="layers",
+    ),
+    Column(
+        "n_effective",
+        "Independent samples that the samples are worth, as the means of batches tell.",
+        "n_images / max(1, batch_effect)",
+        "samples",
         table="layers",
     ),
 )
@@ -50,14 +74,24 @@ class Worth(NamedTuple):
 
 def of_mean(record: LayerRecord) -> Worth:
     """What the samples are worth for the mean of the input."""
-    return _worth(record, lambda a, b: a, record.pre_images.var_between)
+    return _worth(record, mean, record.pre_images.var_between)
 
 
 def of_log_variance(record: LayerRecord) -> Worth:
     """What the samples are worth for the logarithm of the variance of the input."""
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = record.pre_images.var_of_square_about(record.pre.mean) / record.pre.var_population**2
-    return _worth(record, lambda a, b: np.log(b - a * a), spread)
+    return _worth(record, log_variance, spread)
+
+
+def mean(a: Array, b: Array) -> Array:
+    """Of `Folds.leave_out`: the mean."""
+    return a
+
+
+def log_variance(a: Array, b: Array) -> Array:
+    """Of `Folds.leave_out`: the logarithm of the variance."""
+    return np.log(b - a * a)
 
 
 def _worth(record: LayerRecord, statistic: Callable[[Array, Array], Array], variance: Array) -> Worth:
@@ -69,7 +103,7 @@ def _worth(record: LayerRecord, statistic: Callable[[Array, Array], Array], vari
     n, folds = record.pre_images.n, record.pre_folds
     if folds is None or not counts_folds(record):
         return Worth(n, n - 1)
-    error = folds.about(record.pre.mean).error_of(statistic)
+    error = jackknife(*folds.about(record.pre.mean).leave_out(statistic))
     with np.errstate(invalid="ignore", divide="ignore"):
         factor, degrees = moderated(error.se**2 / (variance / n), error.degrees)
     # of a channel that does not vary the folds say nothing
@@ -80,9 +114,41 @@ def _worth(record: LayerRecord, statistic: Callable[[Array, Array], Array], vari
     )
 
 
-def layer_columns(record: LayerRecord) -> dict[str, str]:
-    """What errors count."""
-    return {"error_from": "folds" if counts_folds(record) else "samples"}
+def layer_columns(record: LayerRecord) -> dict[str, str | float]:
+    """What errors count, and what the samples are worth by the means of batches."""
+    effect, least = batch_effect(record)
+    return {
+        "error_from": "folds" if counts_folds(record) else "samples",
+        "batch_effect": effect,
+        "batch_effect_least": least,
+        "n_effective": record.n_images / max(effect, 1.0),
+    }
+
+
+LEVEL = 0.999
+"""Certainty of the lower bound."""
+
+
+def batch_effect(record: LayerRecord) -> tuple[float, float]:
+    """How many samples count as one, and what that is at least; NaN where it is not known."""
+    folds, images = record.pre_folds, record.pre_images
+    unknown = float("nan"), float("nan")
+    if folds is None or folds.n_batches < 2 or is_sorted_by_class(record):
+        return unknown
+    if not np.array_equal(folds.n.sum(axis=0), images.n):  # rows, of which `by_sample` counts fewer
+        return unknown
+    used = images.n > folds.n_batches
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = np.maximum(images.aa - folds.within, 0) / (folds.n_batches - 1)
+        effect = between / images.var_between
+    effect = effect[used & np.isfinite(effect)]
+    if not effect.size:
+        return unknown
+    from bnprobe.stats.scipy_lazy import stats
+
+    found = float(effect.mean())
+    by_chance = float(stats.f.ppf(LEVEL, folds.n_batches - 1, images.n.max() - 1))
+    return found, found / by_chance
 
 
 def counts_folds(record: LayerRecord) -> bool:

@@ -80,6 +80,35 @@ def _of_one_class(row: pd.Series) -> bool:
     return bool(single >= MOST * labeled)
 
 
+def samples_alike(evidence: Evidence) -> Iterator[Finding]:
+    """Batches that differ more than batches of independent samples do, where that shows most."""
+    layers, limit = evidence.layers, evidence.limits.samples_alike
+    # while weights move, batches differ because of that
+    learns = (layers["n_calls_learning"] > 0) & (layers["mode"] != "eval")
+    found = layers[~learns & (layers["batch_effect_least"] >= limit)]
+    if found.empty:
+        return
+    row = found.iloc[int(found["batch_effect_least"].argmax())]
+    by_folds = (found["error_from"] == "folds").all()
+    yield Finding(
+        "warning",
+        row["layer"],
+        f"Samples of one batch are alike: {count(row['n_images'], 'sample')} are worth about {row['n_effective']:,.0f} "
+        "independent ones.",
+        f"the means of {count(row['n_calls'], 'batch')} have {row['batch_effect']:.2g} times the variance that those of "
+        f"independent samples would have, at least {row['batch_effect_least']:.2g} times (99.9%, threshold {limit:g}). "
+        + (
+            "Standard errors allow for that."
+            if by_folds
+            else "Standard errors do not allow for that: batches are too few."
+        ),
+        "If the data are in order, of classes or of time, shuffle them: "
+        "`loader = torch.utils.data.DataLoader(loader.dataset, loader.batch_size, shuffle=True)`. If samples are copies of "
+        "one photo or frames of one film, record one of each.",
+        call=row["call"],
+    )
+
+
 RULES = (
     Rule(
         "instance-norm-stored",
@@ -94,5 +123,12 @@ RULES = (
         "Ioffe & Szegedy 2015, arXiv:1502.03167, section 4.2.1 (shuffle more thoroughly)",
         "batches of several classes, running statistics in use, or no labels",
         batches_of_one_kind,
+    ),
+    Rule(
+        "samples-alike",
+        "Are the samples independent?",
+        "Kish 1965, Survey Sampling: design effect",
+        f"means of batches with less than {DEFAULT.samples_alike:g} times the variance that independent samples give them",
+        samples_alike,
     ),
 )

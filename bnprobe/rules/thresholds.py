@@ -35,6 +35,9 @@ class Limits:
     few_images: float = 30
     """Samples below which a standard error over samples says little."""
 
+    samples_alike: float = 2.0
+    """Samples that count as one, at least, from which samples of a batch are reported as alike."""
+
     formula_mismatch: float = terms.FORMULA_MISMATCH
     """Difference of output and formula, in units of the largest output, above which a layer does more than its kind."""
 

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from bnprobe.errors import BnprobeError
-from bnprobe.stats.jackknife import Estimate, jackknife
+from bnprobe.stats.jackknife import LeftOut
 from bnprobe.stats.moments import Array
 
 N_FOLDS = 20
@@ -71,11 +71,11 @@ class Folds:
         )
         return type(self)(self.origin, n, a, b, self.within + other.within, n_batches)
 
-    def error_of(self, statistic: Callable[[Array, Array], Array]) -> Estimate:
-        """The error of any function of the channels' means and mean squares about the origin, over images.
+    def leave_out(self, statistic: Callable[[Array, Array], Array]) -> LeftOut:
+        """A function of the channels' means and mean squares about the origin, over images: of all, and without each fold.
 
         `statistic` is given both with shape (C,), and once more with a row for each fold left out. Images count alike,
-        whatever their size. NaN below two folds; see `jackknife`.
+        whatever their size.
         """
         total = [sums.sum(axis=0) for sums in (self.n, self.a, self.b)]
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -83,10 +83,10 @@ class Folds:
             n, a, b = (all_ - one for all_, one in zip(total, (self.n, self.a, self.b), strict=True))
             without = statistic(a / n, b / n)
         if without.shape == self.n.shape:
-            return jackknife(whole, without, self.n)
+            return LeftOut(whole, without, self.n)
         # of all channels together: an image counts that had a value in any
         images = self.n.max(axis=1).reshape(-1, *np.ones(without.ndim - 1, int))
-        return jackknife(whole, without, np.broadcast_to(images, without.shape))
+        return LeftOut(whole, without, np.broadcast_to(images, without.shape))
 
     def check_sane(self, where: str = "folds") -> Self:
         """Raise unless images are counted, and no mean square is below the square of a mean."""

@@ -16,15 +16,24 @@ class Estimate(NamedTuple):
     degrees: Array
 
 
+class LeftOut(NamedTuple):
+    """A statistic that is `whole` of all data, and `without[k]` of all but group k, which has n[k] members.
+
+    `without` and `n` have the shape of `whole` with an axis of K groups before it; a group without members is none.
+    """
+
+    whole: Array
+    without: Array
+    n: Array
+
+
 def jackknife(whole: Array, without: Array, n: Array) -> Estimate:
-    """The error of a statistic that is `whole` of all data, and `without[k]` of all but group k, which has n[k] members.
+    """The error of a statistic, given as in `LeftOut`; NaN below two groups.
+    For a mean this is sum((m_k - m)^2 n_k / (n - n_k)) / K, which is unbiased whatever the sizes of the
+       groups, and sum((m_k - m)^2) / (K (K - 1)) for equal ones.
 
-    `without` and `n` have the shape of `whole` with an axis of K groups before it; a group without members is none. NaN
-    below two groups. For a mean this is sum((m_k - m)^2 n_k / (n - n_k)) / K, which is unbiased whatever the sizes of the
-    groups, and sum((m_k - m)^2) / (K (K - 1)) for equal ones.
-
-    With pseudo-values h x - (h - 1) x_k, h = n / n_k, about their own mean: Busing, Meijer & van der Leeden 1999,
-    doi:10.1023/A:1008800423698, for groups of unequal size; Quenouille 1956 and Tukey 1958 for equal ones.
+       With pseudo-values h x - (h - 1) x_k, h = n / n_k, about their own mean: Busing, Meijer & van der Leeden 1999,
+       doi:10.1023/A:1008800423698, for groups of unequal size; Quenouille 1956 and Tukey 1958 for equal ones.
     """
     groups = (n > 0).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):

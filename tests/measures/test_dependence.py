@@ -128,3 +128,47 @@ def test_two_sides_of_copies_are_not_called_different():
         a, b = (recording(record_of(copied(rng, 400, 10))) for _ in range(2))
         called.append(differences(pairs(a, b)).channels["pre_changed"].mean())
     assert np.mean(called) <= 0.01
+
+
+def effect(rows: np.ndarray, batch: int = BATCH) -> tuple[float, float]:
+    return dependence.batch_effect(record_of(rows, batch))
+
+
+def test_ten_copies_count_as_one():
+    """Fails if the mean square between batches lacks a term or a degree: copies, independent samples, and one of each."""
+    rng = np.random.default_rng(7)
+    assert np.mean([effect(copied(rng, 400, 10))[0] for _ in range(10)]) == pytest.approx(9.6, rel=0.1)
+    assert np.mean([effect(drawn.images(rng, 390))[0] for _ in range(10)]) == pytest.approx(1, rel=0.1)
+    row = tables(recording(record_of(copied(rng, 400, 10)))).layers.iloc[0]
+    assert row["n_effective"] == pytest.approx(400 / row["batch_effect"])
+    assert tables(recording(record_of(drawn.images(rng, 400)))).layers["n_effective"][0] <= 400
+
+
+def test_the_batch_effect_by_definition(rng):
+    """Fails on another divisor: the mean squares of Fisher 1925 for the means of images, batches of 20 and one of 5."""
+    rows = copied(rng, 405, 5)
+    means = rows.mean(axis=2)
+    parts = [means[i : i + BATCH] for i in range(0, 405, BATCH)]
+    between = sum(len(part) * (part.mean(0) - means.mean(0)) ** 2 for part in parts) / (len(parts) - 1)
+    assert effect(rows)[0] == pytest.approx((between / means.var(axis=0, ddof=1)).mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "batch"), [(8, 4), (40, 4), (60, 30), (200, 10), (200, 2)])
+def test_chance_stays_below_the_bound(n, batch):
+    """Fails if the bound is none: of 200 layers of independent samples none is told to be worth less than its number."""
+    rng = np.random.default_rng(8)
+    bounds = [effect(drawn.images(rng, n, common=0.9) ** 3, batch)[1] for _ in range(200)]
+    assert max(bounds) < 1.2
+    assert np.median(bounds) < 0.8
+
+
+def test_the_batch_effect_is_not_told_of_rows_and_sorted_classes():
+    """Fails if rows of one sample are taken for copies, or a folder with its labels for a few photos."""
+    record = record_of(copied(np.random.default_rng(9), 400, 10))
+    assert tables(recording(record)).layers["batch_effect"][0] > 5
+    of_rows = tables(recording(record, n_images=40)).layers.iloc[0]
+    assert np.isnan(of_rows["batch_effect"])
+    assert np.isnan(of_rows["batch_effect_least"])
+    assert np.isnan(dependence.batch_effect(replace(record, pre_folds=None))).all()
+    assert np.isnan(effect(drawn.images(np.random.default_rng(9), 40), 40)).all()  # one batch
+    assert np.isnan(effect(np.ones((40, C, 4)), 4)).all()

@@ -140,3 +140,80 @@ def test_statistics_that_do_not_know_of_groups_are_told_earlier(cause, discrepan
     found = pd.DataFrame([{**row, "facts": {"names": "drop", "p": 0.5}}])
     small = replace(edited(evidence(), discrepancy=discrepancy), causes=found)
     assert len(findings("data-shifted", small)) == (speaks and cause != "dropout")
+
+
+def alike(batches: list[torch.Tensor], learns: bool = False, labels: list[int] | None = None) -> pd.DataFrame:
+    """What samples-alike finds where a small network in eval mode, or one that learns, is given these batches."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).train(learns)
+    step = torch.optim.SGD(model.parameters(), lr=0.5)
+    with bnprobe.attach(model, gradients=False) as probe:
+        for i, x in enumerate(batches):
+            with torch.set_grad_enabled(learns):
+                if labels is None:
+                    y = model(x)
+                else:
+                    with probe.labels(torch.full((len(x),), labels[i])):
+                        y = model(x)
+            if learns:
+                (y.mean() - i).square().backward()
+                step.step()
+    found = bnprobe.report(probe).findings
+    return found[found["rule"] == "samples-alike"]
+
+
+def places(n: int) -> torch.Tensor:
+    """n photos of places of their own, of equal contrast."""
+    return torch.randn(n, 3, 1, 1) + torch.randn(n, 3, 8, 8)
+
+
+def test_copies_side_by_side_are_reported_and_shuffled_samples_are_not():
+    """Fails if 300 samples of 30 photos are taken for 300 photos, or the repaired data or other photos are accused."""
+    torch.manual_seed(1)
+    copies = places(30).repeat_interleave(10, dim=0) + 0.05 * torch.randn(300, 3, 8, 8)
+    (says,) = alike(list(copies.split(20)))["says"]
+    worth = float(says.split("worth about ")[1].split()[0])
+    assert 20 <= worth <= 60
+    assert says.startswith("Samples of one batch are alike: 300 samples")
+    assert alike(list(copies[torch.randperm(300)].split(20))).empty
+    assert alike(list(copies[::10].split(2))).empty
+    assert alike(list(places(300).split(20))).empty
+
+
+def test_what_the_errors_do_about_it_is_told():
+    """Fails if errors are said to allow for copies where folds are too few, or not to where they do."""
+    torch.manual_seed(1)
+    copies = places(30).repeat_interleave(10, dim=0)
+    (because,) = alike(list(copies.split(20)))["because"]
+    assert because.endswith("Standard errors allow for that.")
+    (because,) = alike(list(copies.split(60)))["because"]
+    assert because.endswith("Standard errors do not allow for that: batches are too few.")
+
+
+def test_data_in_order_are_reported_unless_labels_show_every_class():
+    """Fails if a folder in its order passes for shuffled, or one whose labels are known is accused of copies."""
+    torch.manual_seed(1)
+    classes = [4 * torch.randn(1, 3, 1, 1) + places(40) for _ in range(5)]
+    batches = [part for one in classes for part in one.split(20)]
+    (found,) = alike(batches)["do"]
+    assert "shuffle=True" in found
+    mixed = torch.cat(classes)[torch.randperm(200)]
+    assert alike(list(mixed.split(20))).empty
+    assert alike(batches, labels=[i // 2 for i in range(10)]).empty
+
+
+def test_batches_that_differ_because_weights_move_are_no_copies():
+    """Fails if a model that learns is said to see copies: its own weights make its batches differ."""
+    torch.manual_seed(1)
+    x = torch.randn(200, 3, 8, 8)
+    assert alike(list(x.split(20)), learns=True).empty
+    assert alike(list(x.split(20))).empty
+
+
+@pytest.mark.parametrize("batch", [2, 4, 10, 50])
+def test_chance_is_not_reported(batch):
+    """Fails if small or few batches of photos of their own are reported: 40 networks each."""
+    torch.manual_seed(2)
+    for _ in range(40):
+        x = places(max(100, 2 * batch)) ** 3
+        assert alike(list(x.split(batch))).empty

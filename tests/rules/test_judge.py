@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from measures.drawn import folds_of
 from measures.sites import call_log, gradient, recording, running_stats_of, site, some_rows
 from torch import nn
 
@@ -171,7 +173,15 @@ def grouped() -> Recording:
     return recording(
         site(rows, "stored", "instance_norm", gamma=1.5, beta=0, **running_stats_of(rows)),
         site(rows, "sorted", gamma=1.5, beta=0, call_log=log, classes=classes),
+        alike(),
     )
+
+
+def alike() -> LayerRecord:
+    """Six batches, each of ten copies of a sample."""
+    rows = np.repeat(some_rows(6), 10, axis=0)
+    made = site(rows, "alike", gamma=1.5, beta=0, **running_stats_of(rows))
+    return replace(made, pre_folds=folds_of(rows, 10, made.pre_images.origin))
 
 
 def troubled() -> Recording:

@@ -70,6 +70,8 @@ ROWS: list[tuple[str, str, tuple[float, float], dict[str, Any]]] = [
     ("momentum-odd", "momentum", from_(0.5), {}),
     ("momentum-odd", "momentum", (hair(0, 1), 0.0), {"normalized_by": "batch"}),
     ("few-images", "n_images", (30, 29), {}),
+    ("samples-alike", "batch_effect_least", from_(2.0), {}),
+    ("samples-alike", "n_calls_learning", (1, 0), {"batch_effect_least": 3.0, "mode": "train"}),
     ("few-images", "n_images", (0, 1), {}),
     ("more-than-a-norm", "mismatch", above(0.01), {"output": "read"}),
     ("updated-twice", "n_updates", (2, 3), {"mode": "train", "n_calls": 2}),

@@ -64,6 +64,8 @@ def test_rules_that_no_fault_is_planted_for_are_notes_or_of_data():
         # tests/probe/backward/test_nonfinite.py, tests/rules/test_frozen_parts.py and test_precision.py plant these
         *("digits-lost", "rows-zero", "rows-constant", "outputs-saturated"),
         *("gradient-not-finite", "updates-below-step"),
+        # of data in order and of copies: tests/rules/test_groups.py
+        "samples-alike",
         # of networks that no subject here is: the cases of real users have them
         *("batches-of-one-class", "instance-norm-stored"),
     }

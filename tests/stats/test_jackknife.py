@@ -44,8 +44,8 @@ def test_the_error_of_a_mean_and_of_a_variance(rng, sizes):
     """Fails if groups of unequal size are weighed alike, or a sum of squares is about the wrong point."""
     x = grouped(rng, sizes)
     folds = Folds(**oracles.folds(x, ORIGIN))
-    mean = folds.error_of(lambda a, b: a)
-    log_var = folds.error_of(lambda a, b: np.log(b - a * a))
+    mean = jackknife(*folds.leave_out(lambda a, b: a))
+    log_var = jackknife(*folds.leave_out(lambda a, b: np.log(b - a * a)))
     for c in range(3):
         images = [rows[:, c] for rows in x]
         expected = by_definition(images, lambda rows: float(rows.mean()))
@@ -65,7 +65,7 @@ def test_a_number_of_all_channels_has_one_error(rng):
     def r2(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return 1 - ((a + ORIGIN - [1, 2, 3]) ** 2).sum(axis=-1) / 2
 
-    found = Folds(**oracles.folds(x, ORIGIN)).error_of(r2)
+    found = jackknife(*Folds(**oracles.folds(x, ORIGIN)).leave_out(r2))
     expected = by_definition(x, lambda rows: float(r2(rows.mean((0, 2)) - ORIGIN, np.zeros(3))))
     assert float(found.se) == pytest.approx(expected, rel=1e-9)
     assert float(found.degrees) == len(x) - 1
@@ -77,7 +77,7 @@ def test_an_empty_fold_is_none(rng):
     x[1][:, 0] = np.nan
     for i in (0, 1, 3, 4):
         x[i][:, 2] = np.nan
-    found = Folds(**oracles.folds(x, ORIGIN)).error_of(lambda a, b: a)
+    found = jackknife(*Folds(**oracles.folds(x, ORIGIN)).leave_out(lambda a, b: a))
     images = [rows[:, 0] for i, rows in enumerate(x) if i != 1]
     assert found.se[0] == pytest.approx(by_definition(images, lambda rows: float(rows.mean())), rel=1e-9)
     assert found.degrees[:2].tolist() == [3, 4]

@@ -216,6 +216,10 @@ def _why(tables: Differences, unit: str) -> str:
         return ": the weights before it differ, as between two states of one training"
     if {first["mode_a"], first["mode_b"]} == {"train", "eval"} and first["dropout_before"]:
         return f": in train mode {first['dropout_before']} drops values before it"
+    if first["error_from"] == "pairs":
+        return (
+            f" of the same {unit}s in the same order, so their preparation or the weights feeding it differ"
+        )
     return f", so the {unit}s or the weights feeding it differ"
 
 
