@@ -135,7 +135,7 @@ def test_black_that_is_not_around_a_crop_is_a_mixture():
     found = stem(recorded(trained(pixels), images()))
     assert found.padding.pixels is None
     assert found.padding_share == pytest.approx(16 / 80, abs=1e-6)
-    assert found.padding.share_se < 1e-6
+    assert found.padding.rmse < 1e-6
     assert found.padding.rmse < 1e-6
 
 

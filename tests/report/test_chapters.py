@@ -509,15 +509,33 @@ def test_the_stem_is_told_in_its_numbers():
     words = stem.words(READING)
     assert "mean of 0.431, 0.420, 0.388 (in pixels of 0 to 1), according to the running means of bn1" in words
     assert "the images of this run have 0.495, 0.484, 0.448" in words
-    assert "random crops with 4 pixels of black padding: 13" in words
+    assert (
+        "as bright as the images of this run, they were random crops with 4 pixels of black padding: 13"
+        in words
+    )
     assert words.endswith("the rest had a mean of 0.498, 0.485, 0.448."), "0.431 / (1 - 0.1341), ..."
 
 
 @pytest.mark.parametrize(
     ("padding", "says"),
     [
-        (replace(PADDING, pixels=None, share=0.2), "About 20"),
-        (replace(PADDING, pixels=None, share=0.005), "no sign of black padding"),
+        (
+            replace(PADDING, pixels=None, share=0.2),
+            "20% (± 1.2%) of what the network saw was black, as with padding.",
+        ),
+        (
+            replace(PADDING, pixels=None, possible=(5,)),
+            "black, as random crops with 5 pixels of padding are.",
+        ),
+        (
+            replace(PADDING, pixels=None, possible=(3, 4, 5)),
+            "black, as random crops with 3 to 5 pixels of padding are.",
+        ),
+        (
+            replace(PADDING, pixels=None, share=0.005),
+            "no sign of black padding, within ± 1.2% of all pixels.",
+        ),
+        (replace(PADDING, share=0.1341, share_se=0.06), "no sign of black padding, within ± 12%"),
         (replace(PADDING, pixels=1), "1 pixel of black"),
         (None, "have 0.495, 0.484, 0.448."),
     ],

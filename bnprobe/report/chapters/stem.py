@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bnprobe.measures import StemReading, stem
+from bnprobe.measures.padding import Padding
 from bnprobe.report.chapters.chapter import Absent, Material
 from bnprobe.report.figures.specs import Swatch, Swatches
 from bnprobe.report.numbers import count, number, share
@@ -53,15 +54,29 @@ def _padding(reading: StemReading) -> str:
     padding = reading.padding
     if padding is None:
         return ""
+    if not padding.is_seen:
+        return f"There is no sign of black padding, within ± {share(2 * padding.share_se)} of all pixels."
+    as_bright = "If they were otherwise as bright as the images of this run"
     if padding.pixels is not None:
         rest = _without_black(reading)
         return (
-            f"They were random crops with {count(padding.pixels, 'pixel')} of black padding: {share(padding.share)} of what "
-            f"the network saw was black{f', and the rest had a mean of {_listed(rest)}' if rest else ''}."
+            f"{as_bright}, they were random crops with {count(padding.pixels, 'pixel')} of black padding: "
+            f"{share(padding.share)} of what the network saw was black"
+            f"{f', and the rest had a mean of {_listed(rest)}' if rest else ''}."
         )
-    if padding.share < max(0.01, 2 * padding.share_se):
-        return "There is no sign of black padding."
-    return f"About {share(padding.share)} of what the network saw was black, as with padding."
+    return (
+        f"{as_bright}, {share(padding.share)} (± {share(2 * padding.share_se)}) of what the network saw was black"
+        f"{_as_from_crops(padding)}."
+    )
+
+
+def _as_from_crops(padding: Padding) -> str:
+    """The paddings that would give such a share."""
+    if not padding.possible:
+        return ", as with padding"
+    low, high = min(padding.possible), max(padding.possible)
+    pixels = count(low, "pixel") if low == high else f"{low} to {high} pixels"
+    return f", as random crops with {pixels} of padding are"
 
 
 def _colours(reading: StemReading) -> list[Figure]:
