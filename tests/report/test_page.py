@@ -414,3 +414,19 @@ def test_norms_that_learn_nothing_say_nothing_of_training():
 def test_a_model_has_a_name_in_a_sentence(model, called):
     """Fails if a whole description becomes the subject of a sentence, or a name is lost."""
     assert f"{called} has 1 batch norm. Measured" in answer(site(ROWS), model=model)
+
+
+def test_norms_that_could_not_be_judged_are_not_said_to_match():
+    """Fails if 1 of 3 norms speaks for all: of mobilenet_v2 on 32 photographs, 11 of 52 can be judged."""
+    many = np.random.default_rng(5).normal(size=(20_000, 3, 2))
+    stored = {"running_mean": many.mean((0, 2)), "running_var": many.var((0, 2))}
+    small = {"running_mean": many[:40].mean((0, 2)), "running_var": many[:40].var((0, 2))}
+    layers = [site(many, "a", gamma=1.5, training_batch=10_000, **stored)]
+    layers += [site(many[:40], name, gamma=1.5, **small) for name in "bc"]
+    verdicts = bnprobe.report(recording(*layers)).layers["verdict"].tolist()
+    assert verdicts == ["same", "too few samples", "too few samples"]
+    said = answer(*layers)
+    assert said.startswith(
+        "As far as 20,000 samples can tell, your inputs match the training data: at a typical norm"
+    )
+    assert "; 2 of 3 norms need more samples to be judged." in said

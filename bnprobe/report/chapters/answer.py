@@ -100,10 +100,13 @@ def _match(layers: pd.DataFrame, unit: str) -> str:
         return ""
     yours = "Your images" if unit == "image" else "Your inputs"
     judged, n = _judged(known)
+    far = f"As far as {count(int(known['n_images'].max()), unit)} can tell, {yours[0].lower()}{yours[1:]}"
     if judged.empty:
         match, words = ("match", _typical_words) if _agree(known) else ("do not match", _worst_words)
-        few = f"As far as {count(int(known['n_images'].max()), unit)} can tell, {yours[0].lower()}{yours[1:]}"
-        return f"{few} {match} the training data: {words(known)}."
+        return f"{far} {match} the training data: {words(known)}."
+    if _agree(known) and len(judged) < len(known):
+        left = f"{len(known) - len(judged)} of {norms(len(known))}"
+        return f"{far} match the training data: {_typical_words(known)}; {left} need more {unit}s to be judged."
     if _agree(known):
         return f"{yours} match the training data: {_typical_words(known)}."
     if not n:  # those that could not be judged are far off
