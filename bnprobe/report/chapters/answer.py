@@ -106,7 +106,9 @@ def _match(layers: pd.DataFrame, unit: str) -> str:
         return f"{far} {match} the training data: {words(known)}."
     if _agree(known) and len(judged) < len(known):
         left = f"{len(known) - len(judged)} of {norms(len(known))}"
-        return f"{far} match the training data: {_typical_words(known)}; {left} need more {unit}s to be judged."
+        return (
+            f"{far} match the training data: {_typical_words(known)}; {left} need more {unit}s to be judged."
+        )
     if _agree(known):
         return f"{yours} match the training data: {_typical_words(known)}."
     if not n:  # those that could not be judged are far off
