@@ -191,5 +191,9 @@ def _with_padding(reading: StemReading, recording: Recording, equations: Equatio
         return reading
     black = -np.array(constants.mean) / np.array(constants.std)
     found = padding.padding(equations, black)
-    unlike = "" if found else " These images are not like those of training, so padding cannot be estimated."
+    unlike = (
+        ""
+        if found
+        else " The running means are not those of these images with black padding, so padding cannot be estimated."
+    )
     return replace(reading, padding=found, why=reading.why + unlike)

@@ -612,6 +612,15 @@ def test_one_norm_that_does_not_fit_is_named_and_spoils_no_other():
     assert "do not" not in implied.words(fits(0.99, 0.51, 0.98, permuted=0.2))
 
 
+def test_the_fit_by_depth_is_drawn_where_it_can_be_seen():
+    """Fails if an R² of −21 is drawn below the panel, or a control that is the fit itself hides under it."""
+    known = fits(0.99, -20.9, permuted=-3.0).assign(implied_var_ratio_median=1.0)
+    figure = implied._depth(known.assign(implied_r2_signed=known["implied_mean_r2"]))
+    by_label = {line.label: line.values for line in figure.spec.panels[0].lines}
+    assert set(by_label) == {"implied", "channels permuted"}
+    np.testing.assert_allclose(by_label["implied"], [0.99, -0.2])
+
+
 @pytest.mark.parametrize(("permuted", "unpadded"), [(0.95, 0.5), (0.935, 0.5), (0.2, 0.95)])
 def test_a_claim_that_a_control_equals_is_not_made(permuted, unpadded):
     """Fails if 94% are said to follow from the channels before where these do as well in another order."""

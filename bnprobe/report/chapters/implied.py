@@ -30,7 +30,7 @@ MOST_NAMED = 3
 SAME = 1.05
 """Factor below which a variance counts as that of independent inputs."""
 LOWEST = -0.2
-"""R² below which a control is drawn no deeper: worse than the average is bad enough."""
+"""R² below which nothing is drawn any deeper: worse than the average is bad enough."""
 
 
 def chapter(material: Material) -> Section | Absent:
@@ -54,12 +54,7 @@ def words(known: pd.DataFrame) -> str:
     """
     r2 = of(known, "implied_mean_r2")
     typical = median(r2)
-    # without a negative γ, or a border, that control is the fit itself
-    controls = {
-        name: median(of(known, f"implied_r2_{name}"))
-        for name in _CONTROLS
-        if (np.abs(of(known, f"implied_r2_{name}") - r2) > 1e-9).any()
-    }
+    controls = {name: median(of(known, f"implied_r2_{name}")) for name in _CONTROLS if _differs(known, name)}
     listed = ", ".join(f"{number(value, 3)} with {_CONTROLS[name]}" for name, value in controls.items())
     each, middle = ("a typical norm's running means", "median ") if len(r2) > 1 else ("the running means", "")
     over = f"{norms(len(r2))}" if len(r2) > 1 else named(known.iloc[0])
@@ -89,6 +84,11 @@ def _exceptions(known: pd.DataFrame) -> str:
         return f" At {named(worst)} they do not: they are off by {off}."
     *first, last = (named(row) for _, row in far.iterrows())
     return f" At {', '.join(first)} and {last} they do not, least at {named(worst)}, where they are off by {off}."
+
+
+def _differs(known: pd.DataFrame, name: str) -> bool:
+    """Whether a control is another prediction: without a negative γ, or a border, that one is the fit itself."""
+    return bool((np.abs(of(known, f"implied_r2_{name}") - of(known, "implied_mean_r2")) > 1e-9).any())
 
 
 def _does_as_well(r2: float, name: str, control: float) -> bool:
@@ -155,11 +155,11 @@ def _variances(channels: pd.DataFrame) -> Cloud:
 
 
 def _depth(known: pd.DataFrame) -> Figure:
-    r2 = Line(of(known, "implied_mean_r2"), "implied", EXPECTED)
+    r2 = Line(np.maximum(of(known, "implied_mean_r2"), LOWEST), "implied", EXPECTED)
     controls = tuple(
         Line(np.maximum(of(known, f"implied_r2_{name}"), LOWEST), label, colour)
         for name, label, colour in CONTROLS
-        if known[f"implied_r2_{name}"].notna().any()
+        if _differs(known, name)
     )
     ratio = Line(of(known, "implied_var_ratio_median"), "", INK)
     return Figure(
@@ -183,5 +183,5 @@ def _depth(known: pd.DataFrame) -> Figure:
                 ),
             ),
         ),
-        f"Controls are the same prediction with something taken away; values below {number(LOWEST, 1)} are drawn there.",
+        f"Controls are the same prediction with something taken away. Values below {number(LOWEST, 1)} are drawn there.",
     )
