@@ -98,6 +98,8 @@ def swapped_norms(evidence: Evidence, pair: Pair) -> list[tuple[str, Array]]:
         either, positive = (channels[name].to_numpy(float) for name in (pair.either, pair.positive))
         if row["call"] or np.isnan(either).all() or np.isnan(positive).all():
             continue
+        if np.isinf(either).any():
+            continue  # a vector that is not finite has a rule of its own
         known += 1
         if (either > 0).all() and (not pair.learned or _larger_and_alike(either, positive)):
             found.append((str(row["layer"]), positive))

@@ -189,7 +189,8 @@ class Moments:
             m2, m3, m4 = (
                 np.where(known, m, 0.0) / np.maximum(self.n, 1) for m in (self.m2, self.m3, self.m4)
             )
-            self._demand(where, "every field is finite", np.isfinite(self.n + self.mean + m2 + m3 + m4))
+            fields = np.isfinite((self.n, self.mean, m2, m3, m4))
+            self._demand(where, "every field is finite", fields.all(axis=0))
             self._demand(where, "n >= 0 and whole", (self.n >= 0) & (self.n == np.floor(self.n)))
             slack = ROUNDING * largest
             self._demand(where, "low <= mean", ~some | (self.mean >= self.low - slack))

@@ -15,6 +15,7 @@ from bnprobe.comparison import pairs
 from bnprobe.comparison.lineage import correlations
 from bnprobe.comparison.result import Comparison
 from bnprobe.recording import Dropout, TensorTable
+from bnprobe.rules.common_change import _change
 
 CENTRES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -243,6 +244,17 @@ def test_tensors_are_the_same_by_checksum_or_by_size():
     assert not cpu.same(0, other, 0)
     assert not cpu.same(0, wide, 0)
     assert not cpu.same(0, TensorTable(("w",), ("float32",), ("3",), ones[1], np.array([1.001])), 0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_factor_of_a_vector_that_hardly_varies_is_not_known(sign):
+    """Fails if rounding around 1.05 times one number is told as a factor, of numbers below zero as above: it is no sum
+    either, and nothing says which."""
+    rounded = 1.05 * (1 + np.array([0.0, 3e-3, -2e-3, 1e-3]))
+    alike = sign * (1 + np.array([0.0, 2e-4, 5e-4, 9e-4]))
+    assert _change(alike, rounded * alike) is None
+    apart = sign * np.array([0.5, 1.0, 1.5, 2.0])
+    assert _change(apart, rounded * apart) == (pytest.approx(1.05, rel=5e-3), True)
 
 
 # Modes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,17 @@ def test_a_channel_with_gamma_zero_has_no_target():
     assert np.isnan([found["beta_error"][0], found["gamma_ratio"][0]]).all()
     assert why(record) == "holds"
     assert why(site(ROWS, gamma=0, beta=1, **running_stats_of(ROWS))) == "unknown"
+
+
+def test_a_channel_with_gamma_zero_has_no_target_where_its_outputs_vary():
+    """Fails if what a layer adds to its norm is divided by a γ of 0: distance and ratio would be infinite."""
+    plain = site(ROWS, gamma=[0, 1, 1], beta=3, **running_stats_of(ROWS))
+    found = output_moments.channel_columns(replace(plain, output="read", post=plain.pre))
+    for column, expected in (
+        ("beta_error", [np.nan, *(ROWS.mean((0, 2)) - 3)[1:]]),
+        ("gamma_ratio", [np.nan, *ROWS.std((0, 2))[1:]]),
+    ):
+        np.testing.assert_allclose(found[column], expected, rtol=1e-9)
 
 
 MOVED = {"running_mean": running_stats_of(ROWS)["running_mean"] - 9, "running_var": 1e-2}

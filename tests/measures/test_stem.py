@@ -233,6 +233,7 @@ def test_one_input_channel_is_told_in_pixels_and_not_as_a_colour():
     about = replace(run.about, normalize=Normalize((0.3,), (0.5,)))
     found = stem(replace(run, layers=(record,), about=about))
     assert found.trusted
+    assert "8 running means of bn for 1 input channel (" in found.why
     assert found.mean_input == pytest.approx((0.4,), rel=1e-4)
     assert found.mean_pixels == pytest.approx((0.5,), rel=1e-4)
     assert found.mean_rgb is None

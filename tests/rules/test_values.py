@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from measures.sites import call_log, running_stats_of, site, some_rows
@@ -72,6 +74,13 @@ def test_few_images(n, fires):
         )
         assert found["layer"][0] == ""
         assert found["channels"][0] == ()
+
+
+def test_a_model_without_norms_has_not_few_images():
+    """Fails if one image is reported where none was counted."""
+    one = evidence()
+    nothing = replace(one, layers=one.layers.iloc[:0], channels=one.channels.iloc[:0])
+    assert findings("few-images", nothing) == []
 
 
 def test_the_layer_that_saw_most_counts():
