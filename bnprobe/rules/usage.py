@@ -14,6 +14,10 @@ from bnprobe.rules.remedies import RECALIBRATE, module
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count
+from bnprobe.stats.moments import Array
+
+SURE = 3.0
+"""Standard errors that the running means must fall short of the measured ones to be called young."""
 
 UPDATES_PER_CALL = 1.5
 """Updates per call from which a norm is updated more than it is called: of whole numbers, 2 is the next after 1."""
@@ -294,8 +298,11 @@ def _each_young(evidence: Evidence) -> Iterator[Finding]:
         old = left < evidence.limits.initial_weight and not hidden
         if old or not known.any() or (mean == 0).all():
             continue
-        slope = _slope(seen[known], mean[known], var[known])
-        if explained or abs(slope - (1 - left)) < abs(slope - 1):
+        slope, error = _slope(
+            seen[known], mean[known], var[known], channels["shift_se"].to_numpy(float)[known]
+        )
+        below = abs(slope - (1 - left)) < abs(slope - 1) and 1 - slope > SURE * error
+        if explained or below:
             yield Finding(
                 "warning",
                 row["layer"],
@@ -306,11 +313,16 @@ def _each_young(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def _slope(seen: np.ndarray, mean: np.ndarray, var: np.ndarray) -> float:
-    """Of the running means on the measured means, through the origin, in running standard deviations."""
+def _slope(seen: Array, mean: Array, var: Array, error: Array) -> tuple[float, float]:
+    """Of the running means on the measured means, through the origin, in running standard deviations; and its error.
+
+    `error` is that of each difference, in the same unit; where it is not known it is left out.
+    """
     with np.errstate(all="ignore"):
         x, y = seen / np.sqrt(var), mean / np.sqrt(var)
-        return float((x * y).sum() / (x * x).sum())
+        return float((x * y).sum() / (x * x).sum()), float(
+            np.sqrt(np.nansum((x * error) ** 2)) / (x * x).sum()
+        )
 
 
 def unsynchronised(evidence: Evidence) -> Iterator[Finding]:

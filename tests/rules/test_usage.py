@@ -170,6 +170,17 @@ def test_a_short_count_over_good_statistics_is_no_fault():
     assert fired("statistics-young", young(5, honest=False)).empty
 
 
+def test_means_that_are_too_small_to_tell_are_not_young():
+    """Fails if noise counts: the running mean of a channel at a tenth of its std, 40 samples, is uncertain by more."""
+    rows = np.random.default_rng(5).normal(0.1, 1, size=(40, 3, 1))
+    mean = 0.9 * rows.mean((0, 2))
+    same = site(
+        rows, "bn", **{**LEARNED, "running_mean": mean, "running_var": np.ones(3)}, n_batches_tracked=20
+    )
+    assert fired("statistics-young", same).empty
+    assert len(fired("statistics-young", young(20))) == 1
+
+
 def test_sync_batch_norm_alone():
     """Fails if several processes, or a plain batch norm, are blamed."""
     sync = {**TRAIN, "class_name": "SyncBatchNorm"}

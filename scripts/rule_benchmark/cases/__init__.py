@@ -4,7 +4,19 @@ A case is a generator of looks. `fault(...)` is a finding table in which somethi
 script that is correct, where nothing may be said at warning or above.
 """
 
-from scripts.rule_benchmark.cases import comparisons, custom, files, gradients, statistics, threads, variants
+from scripts.rule_benchmark.cases import (
+    averaging,
+    axes,
+    comparisons,
+    correct,
+    custom,
+    files,
+    fine_tuning,
+    gradients,
+    statistics,
+    threads,
+    variants,
+)
 from scripts.rule_benchmark.cases.case import Case, Look, Must
 
 CASES: tuple[Case, ...] = (
@@ -14,7 +26,11 @@ CASES: tuple[Case, ...] = (
     *comparisons.CASES,
     *files.CASES,
     *threads.CASES,
+    *fine_tuning.CASES,
+    *averaging.CASES,
+    *axes.CASES,
     *variants.CASES,
+    *correct.CASES,
 )
 
 __all__ = ["CASES", "Case", "Look", "Must"]
