@@ -91,7 +91,7 @@ def samples_alike(evidence: Evidence) -> Iterator[Finding]:
     row = found.iloc[int(found["batch_effect_least"].argmax())]
     by_folds = (found["error_from"] == "folds").all()
     yield Finding(
-        "warning",
+        "info" if by_folds else "warning",  # copies may be meant, as in Monte-Carlo dropout
         row["layer"],
         f"Samples of one batch are alike: {count(row['n_images'], 'sample')} are worth about {row['n_effective']:,.0f} "
         "independent ones.",

@@ -181,13 +181,15 @@ def test_copies_side_by_side_are_reported_and_shuffled_samples_are_not():
 
 
 def test_what_the_errors_do_about_it_is_told():
-    """Fails if errors are said to allow for copies where folds are too few, or not to where they do."""
+    """Fails if errors are said to allow for copies where folds are too few, or the reverse, or copies allowed for warn."""
     torch.manual_seed(1)
     copies = places(30).repeat_interleave(10, dim=0)
-    (because,) = alike(list(copies.split(20)))["because"]
-    assert because.endswith("Standard errors allow for that.")
-    (because,) = alike(list(copies.split(60)))["because"]
-    assert because.endswith("Standard errors do not allow for that: batches are too few.")
+    (row,) = alike(list(copies.split(20))).itertuples()
+    assert row.because.endswith("Standard errors allow for that.")
+    assert row.severity == "info"
+    (row,) = alike(list(copies.split(60))).itertuples()
+    assert row.because.endswith("Standard errors do not allow for that: batches are too few.")
+    assert row.severity == "warning"
 
 
 def test_data_in_order_are_reported_unless_labels_show_every_class():

@@ -122,7 +122,8 @@ def elsewhere() -> list[pd.DataFrame]:
     finer = recording(first_norm("stem", 1.0, 0.0, 3.0), normalize=Normalize((0.4,) * 3, (0.2,) * 3))
     few = recording(site(some_rows(), **TRAINED))
     return [
-        judge(tables(whole)) for whole in (finer, few, grouped(), computed_otherwise(), *trained_wrongly())
+        judge(tables(whole))
+        for whole in (finer, few, grouped(), exchanged(), computed_otherwise(), *trained_wrongly())
     ]
 
 
@@ -163,6 +164,12 @@ def trained_wrongly() -> list[Recording]:
     batches = [torch.randn(16, 4) for _ in range(3)]
     losses = (lambda y, _: y.square().mean(), lambda y, _: (y * math.inf).mean())
     return [bnprobe.record(model, [(x, x) for x in batches], loss=loss) for loss in losses]
+
+
+def exchanged() -> Recording:
+    """A network whose converter took γ for β."""
+    rows, c = some_rows(n_channels=36), np.arange(36)
+    return recording(site(rows, gamma=0.2 * np.cos(c), beta=1 + 0.1 * np.sin(c), **running_stats_of(rows)))
 
 
 def grouped() -> Recording:

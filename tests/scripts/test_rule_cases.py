@@ -20,7 +20,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.slow], ids=lambda case: case.name)
 def test_the_fault_is_found_and_the_repair_is_left_in_peace(case: Case):
     """Fails if a finding is silent, lacks the words that name the cause, or a correct script gets a warning.
 

@@ -83,6 +83,8 @@ class Case:
     """A package that the case needs; without it the case is left out."""
     known_miss: str = ""
     """Why it is missed today, where it is: the table counts it as missed all the same."""
+    slow: bool = False
+    """Whether only the benchmark runs it, and no test."""
 
 
 class Cases(list[Case]):
@@ -93,12 +95,12 @@ class Cases(list[Case]):
         self.kind = kind
 
     def add(
-        self, name: str, source: str = "", needs: str = "", known_miss: str = ""
+        self, name: str, source: str = "", needs: str = "", known_miss: str = "", slow: bool = False
     ) -> Callable[[Callable[[], Iterator[Look]]], Callable[[], Iterator[Look]]]:
         """Decorator: a generator of looks becomes a case."""
 
         def joined(looks: Callable[[], Iterator[Look]]) -> Callable[[], Iterator[Look]]:
-            self.append(Case(name, self.kind, looks, source, needs, known_miss))
+            self.append(Case(name, self.kind, looks, source, needs, known_miss, slow))
             return looks
 
         return joined

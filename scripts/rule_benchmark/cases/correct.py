@@ -136,7 +136,7 @@ NETS = {
 }
 
 
-@CASES.add("a trainer with warm-up, weight decay and clipping")
+@CASES.add("a trainer with warm-up, weight decay and clipping", slow=True)
 def trainer() -> Iterator[Look]:
     for seed, (name, (make, batch)) in enumerate(NETS.items()):
         torch.manual_seed(seed)
@@ -172,7 +172,7 @@ def trainer() -> Iterator[Look]:
         yield right(f"{name}, two epochs", bnprobe.compare(first, bnprobe.record(model.eval(), data)))
 
 
-@CASES.add("two seeds, and another set of data")
+@CASES.add("two seeds, and another set of data", slow=True)
 def two_seeds() -> Iterator[Look]:
     for name in ("plain", "group norm", "pre-norm transformer", "LSTM", "table"):
         make, batch = NETS[name]
@@ -187,7 +187,7 @@ def two_seeds() -> Iterator[Look]:
         yield right(f"{name}, other data", bnprobe.compare(records[1], again))
 
 
-@CASES.add("train and eval in turn, in one recording")
+@CASES.add("train and eval in turn, in one recording", slow=True)
 def alternating() -> Iterator[Look]:
     for name in ("plain", "residual, zero init", "LSTM", "table"):
         make, batch = NETS[name]
