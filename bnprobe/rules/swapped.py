@@ -117,7 +117,7 @@ RULES = (
     Rule(
         "vectors-swapped",
         "Are γ and β, and running mean and variance, in their places?",
-        "https://github.com/gmalivenko/pytorch2keras/issues/120; ONNX operators, BatchNormalization (the order of its inputs)",
+        "https://github.com/gmalivenko/pytorch2keras/issues/120; ONNX operators, BatchNormalization (order of inputs)",
         "γ and running variances that are positive in most channels, or another vector that has both signs",
         swapped,
     ),
