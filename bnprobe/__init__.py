@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from bnprobe.checkpoints.check import check
     from bnprobe.comparison.compare import compare
     from bnprobe.comparison.result import Comparison
+    from bnprobe.experiments.effect import Effect
+    from bnprobe.experiments.plan import Plan
+    from bnprobe.experiments.recalibrate import recalibrate
     from bnprobe.norms import NormLayer, register_norm
     from bnprobe.probe import Probe, attach
     from bnprobe.probe.record import Interrupted, record
@@ -45,11 +48,13 @@ __all__ = [
     "CannotProbe",
     "CannotWrite",
     "Comparison",
+    "Effect",
     "Interrupted",
     "NoNormLayers",
     "NormLayer",
     "NotDefined",
     "NothingRecorded",
+    "Plan",
     "Probe",
     "Recording",
     "Report",
@@ -59,6 +64,7 @@ __all__ = [
     "check",
     "compare",
     "load",
+    "recalibrate",
     "record",
     "register_norm",
     "report",
@@ -67,8 +73,10 @@ __all__ = [
 # Imported on first use: a report from a file needs no torch, and `bnprobe --help` needs nothing.
 _HOMES = {
     "Comparison": "bnprobe.comparison.result",
+    "Effect": "bnprobe.experiments.effect",
     "Interrupted": "bnprobe.probe.record",
     "NormLayer": "bnprobe.norms",
+    "Plan": "bnprobe.experiments.plan",
     "Probe": "bnprobe.probe",
     "Recording": "bnprobe.recording",
     "Report": "bnprobe.report.result",
@@ -76,6 +84,7 @@ _HOMES = {
     "check": "bnprobe.checkpoints.check",
     "compare": "bnprobe.comparison.compare",
     "load": "bnprobe.recording",
+    "recalibrate": "bnprobe.experiments.recalibrate",
     "record": "bnprobe.probe.record",
     "register_norm": "bnprobe.norms",
 }

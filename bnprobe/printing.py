@@ -34,12 +34,12 @@ def note(line: str) -> None:
     print(escaped(f"bnprobe: {line}"), file=sys.stderr)
 
 
-def progress(total: int | None) -> Any:
-    """A bar that counts images, on a terminal or in a notebook; elsewhere nothing is shown."""
+def progress(total: int | None, words: str = "probing", unit: str = "images") -> Any:
+    """A bar that counts what is done, on a terminal or in a notebook; elsewhere nothing is shown."""
     from tqdm.auto import tqdm
 
     quiet = not (watched() or "ipykernel" in sys.modules)
-    return tqdm(total=total, unit=" images", desc="probing", disable=quiet)
+    return tqdm(total=total, unit=f" {unit}", desc=words, disable=quiet)
 
 
 def watched() -> bool:

@@ -41,6 +41,8 @@ BOUNDARIES = {
     "graph": may("norms recording stats errors", "torch numpy"),
     "reductions": may("stats", "torch numpy numba llvmlite triton"),
     "probe": may("norms graph reductions recording stats errors notebook printing version", "torch numpy"),
+    # its tables are what users get, as those of a report
+    "experiments": may("probe norms recording stats errors notebook printing", "torch numpy pandas"),
     "models": may("recording norms stats errors files printing", "torch torchvision PIL tqdm numpy"),
     # a file of weights becomes a recording without calls, and from there a report
     "checkpoints": may(
@@ -64,7 +66,7 @@ BOUNDARIES = {
 """The table of the design, and this test is what holds it. An entry "package.part" is narrower than its package."""
 
 WITHOUT_TORCH = ("measures", "comparison", "rules", "report", "errors", "stats", "recording", "files")
-WITH_TORCH = {"norms", "graph", "probe", "reductions", "models"}
+WITH_TORCH = {"norms", "graph", "probe", "reductions", "experiments", "models"}
 LAZY = {("comparison", "checkpoints")}
 """Imported inside a function, when a side turns out to be a file of weights."""
 DRAWING = {"seaborn", "matplotlib"}

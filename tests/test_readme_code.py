@@ -63,6 +63,7 @@ def given() -> dict[str, object]:
     return {
         "model": Net().eval(),
         "loader": loader,
+        "batches": loader,
         "clean": loader,
         "noisy": noisy,
         "train_one_epoch": lambda model: [model.train()(images) for images, _ in loader],

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bnprobe.cli import check, compare, rules
+from bnprobe.cli import check, compare, recalibrate, rules
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands)
     check.add(commands)
     compare.add(commands)
+    recalibrate.add(commands)
     rules.add(commands)
     _add_list(commands)
     for one in (parser, *commands.choices.values()):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bnprobe.errors import BnprobeError
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from bnprobe.recording import Recording
 
 
-def add_subject(command: argparse.ArgumentParser, twice: bool = False) -> None:
-    """The options; where the command has two sides (`twice`), those that may differ are lists."""
+def add_subject(command: argparse.ArgumentParser, twice: bool = False, reading: bool = True) -> None:
+    """The options; where the command has two sides (`twice`), those that may differ are lists. `reading` adds those of what
+    is recorded."""
     several: dict[str, Any] = {"action": "append"} if twice else {}
     command.add_argument(
         "--weights", metavar="NAME", **several, help="torchvision weights: DEFAULT, IMAGENET1K_V1, ..."
@@ -62,6 +64,11 @@ def add_subject(command: argparse.ArgumentParser, twice: bool = False) -> None:
         help="mean to subtract from pixels in 0..1; one number for gray images",
     )
     command.add_argument("--std", type=_per_channel, metavar="R,G,B", help="std to divide by")
+    if reading:
+        _add_reading(command)
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--layers", metavar="PATTERN", action="append", help="record only norm layers whose path matches"
     )
@@ -142,15 +149,28 @@ def _own_batches(options: argparse.Namespace) -> bool:
     return True
 
 
-def _inputs(subject: Subject, batches: Batches | UserBatches) -> Iterable[Any]:
-    """Batches as `record` takes them."""
-    import torch
-
+def inputs_of(subject: Subject, batches: Batches | UserBatches) -> Iterable[Any]:
+    """Batches as `record` takes them, to be read as often as one likes."""
     from bnprobe.models.user_batches import UserBatches
 
-    if isinstance(batches, UserBatches):
-        return batches
-    return ((subject.to_inputs(batch.images), torch.tensor(batch.labels or [])) for batch in batches)
+    return batches if isinstance(batches, UserBatches) else _Inputs(subject, batches)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Images in batches of a model's inputs, with their labels."""
+
+    subject: Subject
+    batches: Batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        import torch
+
+        for batch in self.batches:
+            yield self.subject.to_inputs(batch.images), torch.tensor(batch.labels or [])
 
 
 def recorded(
@@ -172,10 +192,10 @@ def recorded(
             f"--loss {loss} needs labels. Give a folder with one sub-folder per class as --data."
         )
     model = set_mode(subject.model, train_mode)
-    try:
+    with running(subject, batches):
         recording = record(
             model,
-            _inputs(subject, batches),
+            inputs_of(subject, batches),
             getattr(torch.nn.functional, loss) if loss else None,
             layers=layers,
             histograms=histograms,
@@ -186,12 +206,19 @@ def recorded(
             preprocessing="; ".join(filter(None, (subject.preprocess_words, subject.inputs_words))),
             normalize=subject.normalize,
         )
+    return described(recording, batches)
+
+
+@contextmanager
+def running(subject: Subject, batches: Batches | UserBatches) -> Iterator[None]:
+    """What the user's model raises inside becomes one line of ours."""
+    try:
+        yield
     except BnprobeError:
         raise
     except Exception as error:  # the user's model may raise anything
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise BnprobeError(f"{subject.name} failed on its inputs: {reason}. {batches.advice}") from error
-    return described(recording, batches)
 
 
 def described(recording: Recording, batches: Batches | UserBatches) -> Recording:

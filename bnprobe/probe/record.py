@@ -14,6 +14,7 @@ from bnprobe.errors import BnprobeError, NothingRecorded
 from bnprobe.norms import ModuleTree
 from bnprobe.printing import progress
 from bnprobe.probe import Probe, attach
+from bnprobe.probe.batches import arguments, each_batch, first_tensor, moved, parts
 from bnprobe.probe.interrupt import stoppable
 from bnprobe.probe.labels import class_labels
 from bnprobe.recording import Recording
@@ -121,11 +122,11 @@ def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Pro
     labels = _Labels()
     device = next((tensor.device for tensor in _parameters(model)), torch.device("cpu"))
     with stoppable() as stop:
-        for batch in _each(batches):
-            x, y = _parts(_move(batch, device))
+        for batch in each_batch(batches):
+            x, y = parts(moved(batch, device))
             by_class = labels.of(batch)
             seen = probe.n_images
-            args, kwargs = _arguments(x)
+            args, kwargs = arguments(x)
             with stop.begun():
                 with nullcontext() if by_class is None else probe.labels(by_class):
                     output = model(*args, **kwargs)
@@ -159,52 +160,6 @@ class Interrupted(KeyboardInterrupt):
         self.recording = recording
 
 
-def _each(batches: Any) -> Iterator[Any]:
-    """The batches, one after another."""
-    if _is_one_batch(batches):
-        yield batches
-        return
-    what = type(batches).__name__
-    if isinstance(batches, Tensor):
-        what = f"a tensor of shape {tuple(batches.shape)}"
-    elif not isinstance(batches, str | bytes | Mapping):
-        try:
-            each = iter(batches)  # also of a dataset without __iter__
-        except TypeError:
-            pass
-        else:
-            yield from each
-            return
-    raise BnprobeError(
-        f"batches must be a loader or a list of batches, got {what}. Wrap a single batch in a list: [batch]."
-    )
-
-
-def _is_one_batch(batches: Any) -> bool:
-    """Whether these are two tensors (x, y), the inputs of one batch and their targets.
-
-    Raises BnprobeError where they may as well be two batches, or where labels would run as a batch.
-    """
-    if not (isinstance(batches, tuple | list) and len(batches) == 2):
-        return False
-    x, y = batches
-    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
-        return False
-    targets = 0 < y.dim() <= x.dim() and len(y) == len(x)
-    targets = targets and (y.dim() < x.dim() or (not y.is_floating_point() and x.is_floating_point()))
-    if isinstance(batches, tuple) and targets:
-        return True
-    labels = targets and y.dim() == 1 and not y.is_floating_point()
-    if isinstance(batches, list) and not labels:
-        return False
-    shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
-    raise BnprobeError(
-        f"batches is a {type(batches).__name__} of two tensors, of shapes {shapes}: as one batch of inputs and targets pass "
-        "[(x, y)], as two batches [x1, x2]"
-        + (", and [(x,), (y,)] if the second is no labels." if labels else ".")
-    )
-
-
 def _loss_of(loss: Loss, output: Any, y: Any) -> Tensor:
     try:
         return loss(output, y)
@@ -225,22 +180,14 @@ class _Labels:
 
     def of(self, batch: Any) -> Any:
         """The target, if it is one label per sample; None for any other form, and once there are too many classes."""
-        x, y = _parts(batch)
-        first = _first_tensor(x)
+        x, y = parts(batch)
+        first = first_tensor(x)
         if y is None or first is None or not first.dim() or len(self._known) > MOST_CLASSES:
             return None
         labels = class_labels(y, len(first))
         if labels is not None:
             self._known.update(labels.tolist())
         return y if labels is not None and len(self._known) <= MOST_CLASSES else None
-
-
-def _first_tensor(value: Any) -> Tensor | None:
-    """The first tensor in nested containers."""
-    if isinstance(value, Mapping | tuple | list):
-        parts = value.values() if isinstance(value, Mapping) else value
-        return next((found for part in parts if (found := _first_tensor(part)) is not None), None)
-    return value if isinstance(value, Tensor) else None
 
 
 @contextmanager
@@ -262,28 +209,3 @@ def _leaves(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, Mapping | tuple | list):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _leaves(item)
-
-
-def _parts(batch: Any) -> tuple[Any, Any]:
-    """The input and the target of a batch; the target is None if there is only one element."""
-    if isinstance(batch, tuple | list) and len(batch) in (1, 2):
-        return batch[0], batch[1] if len(batch) == 2 else None
-    return batch, None
-
-
-def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments for the model; see `record` for what an input may be."""
-    if isinstance(x, Mapping):
-        return (), dict(x)
-    return (x, {}) if isinstance(x, tuple) else ((x,), {})
-
-
-def _move(value: Any, device: torch.device) -> Any:
-    """The same containers, with tensors on `device`."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {name: _move(item, device) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_move(item, device) for item in value)
-    return value

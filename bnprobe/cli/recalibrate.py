@@ -1,0 +1,214 @@
+"""`bnprobe recalibrate`: new running statistics from images, tried on other images before anything is written."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnprobe.cli.paths import demand_writable
+from bnprobe.cli.subject import add_subject, inputs_of, running, subject_and_batches
+from bnprobe.errors import BnprobeError, CannotWrite
+from bnprobe.printing import note, say, say_lines
+
+if TYPE_CHECKING:
+    from bnprobe.experiments.plan import Plan
+    from bnprobe.models import Subject
+    from bnprobe.models.image_folder import Batches
+    from bnprobe.models.user_batches import UserBatches
+
+MOST_ROWS = 12
+"""Norms that the printed table lists: those that would change most."""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "recalibrate",
+        help="renew running statistics on your data, after trying on other samples what that does",
+        description="Re-estimate the running statistics of batch norms (precise BN, AdaBN) on one half of the data, "
+        "and measure on the other half what that does to the outputs. Nothing is written without --apply. SUBJECT is "
+        "a torchvision model by name (see `bnprobe list`) or your own as package.module:function.",
+    )
+    command.add_argument("subject", metavar="SUBJECT", help="model whose statistics to renew")
+    add_subject(command, reading=False)
+    command.add_argument(
+        "--preview-data",
+        metavar="DIR",
+        help="folder of images to try the new statistics on (default: every second image of --data, which is then "
+        "left out of the estimate)",
+    )
+    command.add_argument(
+        "--layers", metavar="PATTERN", action="append", help="renew only norms whose path matches"
+    )
+    command.add_argument(
+        "--what", choices=("mean", "var", "both"), default="both", help="what to renew (default both)"
+    )
+    command.add_argument(
+        "--alpha",
+        type=_number,
+        metavar="A",
+        default=1.0,
+        help="weight of the new statistics, 0 to 1 (default 1)",
+    )
+    command.add_argument(
+        "--prior",
+        type=_number,
+        metavar="N",
+        help="instead of --alpha: images that the stored statistics count for",
+    )
+    command.add_argument(
+        "--layer-by-layer",
+        action="store_true",
+        help="renew norm after norm, each on what the renewed ones before it give: one pass per norm",
+    )
+    command.add_argument("--apply", action="store_true", help="write the renewed model's state dict to --out")
+    command.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="with --apply: state dict to write, .safetensors or .pt; must not exist",
+    )
+    command.set_defaults(run=run)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a number") from None
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plan, preview, print; write only if asked to."""
+    from bnprobe.experiments.recalibrate import recalibrate
+
+    out = _out(options)
+    subject, batches = subject_and_batches(options)
+    fit, other = _halves(batches, options, subject)
+    with running(subject, batches):
+        other = _labels_of_the_model(subject, other)
+        plan = recalibrate(
+            subject.model,
+            inputs_of(subject, fit),
+            what=("mean", "var") if options.what == "both" else options.what,
+            alpha=options.alpha,
+            prior=options.prior,
+            layers=options.layers,
+            layer_by_layer=options.layer_by_layer,
+        )
+        effect = plan.preview(inputs_of(subject, other))
+    say(f"{subject.name}: {plan.how}.")
+    say(f"Samples: {plan.n_samples:,} for the estimate, {effect.n:,} to try it.")
+    say_lines(f"\n{_table(plan)}\n")
+    for sentence in (*plan.notes, *effect.notes):
+        say(f"Note: {sentence}")
+    say(f"{effect.says[0].upper()}{effect.says[1:]}.")
+    if not out:
+        say("Nothing was written. To write the renewed state dict: --apply -o FILE.")
+        return 0
+    plan.apply()
+    say(f"state dict: {_save(subject, out)}")
+    return 0
+
+
+def _out(options: argparse.Namespace) -> Path | None:
+    """Where to write; refused before minutes of work."""
+    if options.apply != bool(options.out):
+        raise BnprobeError(
+            "--apply needs -o FILE, the state dict to write."
+            if options.apply
+            else "-o FILE is written with --apply only. Add it."
+        )
+    if not options.out:
+        return None
+    out = Path(options.out)
+    if out.exists():
+        raise CannotWrite(
+            f"{out} exists, and recalibrate replaces no file. Choose another path for the output."
+        )
+    demand_writable([out], [options.checkpoint])
+    return out
+
+
+def _halves(batches: Batches | UserBatches, options: argparse.Namespace, subject: Subject) -> tuple[Any, Any]:
+    """What the statistics are made from, and what they are tried on."""
+    from bnprobe.models import image_folder
+    from bnprobe.models.user_batches import UserBatches
+
+    if options.preview_data:
+        source = image_folder.find_images(options.preview_data)
+        return batches, source.batches(subject.preprocess, options.batch_size, None)
+    if isinstance(batches, UserBatches):
+        every = list(batches)
+        n, unit = len(every), "batches"
+        halves: list[Any] = [replace(batches, whole=every[i::2], limit=None) for i in (0, 1)]
+    else:
+        n, unit = len(batches.picked), "images"
+        halves = [replace(batches, picked=batches.picked[i::2], unreadable=[]) for i in (0, 1)]
+    if n < 2:
+        raise BnprobeError(
+            f"there are fewer than two {unit}, one to renew the statistics on and one to try them. Give more."
+        )
+    return halves[0], halves[1]
+
+
+def _labels_of_the_model(subject: Subject, batches: Any) -> Any:
+    """The batches without labels where the folder's classes are not the model's, which their number tells."""
+    from bnprobe.experiments.outputs import n_classes
+    from bnprobe.experiments.recalibrate import output_of
+    from bnprobe.models.user_batches import UserBatches
+
+    if isinstance(batches, UserBatches) or not batches.has_labels:
+        return batches
+    folder, model = (
+        len(batches.source.classes),
+        n_classes(output_of(subject.model, next(iter(inputs_of(subject, batches))))),
+    )
+    if folder == model:
+        return batches
+    note(
+        f"the folder has {folder:,} classes and the model's output {model or 'none'}, so its labels are not "
+        "the model's: decisions are compared with those of the model as it is."
+    )
+    return replace(batches, source=replace(batches.source, labels=None))
+
+
+def _table(plan: Plan) -> str:
+    """The norms that change most, as text."""
+    columns = {
+        "layer": "norm",
+        "n_channels": "channels",
+        "shift_median": "mean moves by (σ)",
+        "shift_error_median": "± (σ)",
+        "var_ratio_median": "variance ×",
+    }
+    layers = plan.layers
+    size = layers["shift_median"].fillna(0) + layers["var_ratio_median"].clip(lower=1e-30).map(math.log).abs()
+    shown = layers.loc[size.sort_values(ascending=False, kind="stable").index[:MOST_ROWS].sort_values()]
+    more = len(layers) - len(shown)
+    text = (
+        shown[list(columns)]
+        .rename(columns=columns)
+        .to_string(index=False, float_format=lambda value: f"{value:.3g}")
+    )
+    return text + (f"\n({more} more change less)" if more else "") + "\n"
+
+
+def _save(subject: Subject, out: Path) -> Path:
+    """The state dict with the names it has in the model."""
+    import torch
+
+    from bnprobe.files import write_output
+
+    state = subject.model.state_dict()
+    if out.suffix == ".safetensors":
+        from safetensors.torch import save
+
+        return write_output(out, save({name: tensor.contiguous().clone() for name, tensor in state.items()}))
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return write_output(out, buffer.getvalue())

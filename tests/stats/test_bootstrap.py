@@ -1,0 +1,45 @@
+"""The interval of a paired difference: its coverage by simulation, few changes, and its edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bnprobe.stats.bootstrap import paired_interval
+
+
+def test_it_agrees_with_scipys_bootstrap_on_many_values() -> None:
+    """A second source: with many samples the two added ones do not matter."""
+    d = np.random.default_rng(0).gamma(2, size=3000) - 1.5
+    theirs = stats.bootstrap(
+        (d,), np.mean, method="percentile", n_resamples=2000, random_state=1
+    ).confidence_interval
+    low, high = paired_interval(d)
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+
+@pytest.mark.parametrize("flips", [1, 2, 3, 4, 5])
+def test_few_changes_all_one_way_are_not_sure(flips: int) -> None:
+    """The sign test of five changes has p = .06; the plain bootstrap excludes zero from four on."""
+    d = np.zeros(1000)
+    d[:flips] = 1
+    assert not paired_interval(d).excludes_zero
+
+
+def test_nothing_changed_is_zero_to_zero() -> None:
+    assert paired_interval(np.zeros(10)) == (0, 0)
+    assert np.isnan(paired_interval(np.zeros(0)).low)
+
+
+def test_null_and_power() -> None:
+    """Changes in either direction alike exclude zero in about 5 %; two points of 1,000 samples are found in 80 % or more."""
+    rng = np.random.default_rng(0)
+    null = planted = 0
+    for draw in range(200):
+        both = rng.choice([-1, 0, 1], size=1000, p=[0.01, 0.98, 0.01])
+        null += paired_interval(both.astype(float), seed=draw).excludes_zero
+        better = rng.choice([-1, 0, 1], size=1000, p=[0.01, 0.96, 0.03])
+        planted += paired_interval(better.astype(float), seed=draw).excludes_zero
+    assert null <= 0.05 * 200 + 3 * np.sqrt(200 * 0.05 * 0.95)
+    assert planted >= 0.8 * 200
