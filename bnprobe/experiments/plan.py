@@ -118,7 +118,7 @@ class Plan:
     def preview(self, batches: Iterable[Any], metric: Metric | None = None) -> Effect:
         """Measure what the plan does to the model's outputs; the model is as it was.
 
-                Each batch runs twice, in eval mode: with the old statistics and with the new ones, from the same
+        Each batch runs twice, in eval mode: with the old statistics and with the new ones, from the same
         random state. Use other samples than the plan was made from; the effect says how many are the same.
 
         Args:

@@ -17,16 +17,61 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CellType, FrameType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnprobe.graph.graph import Site
 from bnprobe.graph.record_op import Graph
 from bnprobe.norms import ModuleTree
 from bnprobe.norms.module_tree import buffers_of, parameters_of
+
+
+class _Flags:
+    """What torch keeps for the whole process while any thread is in a dispatch mode.
+
+    Each mode keeps the flags that it met and puts those back. Of two threads whose passes overlap, the last to leave
+    would put back what the first had set, and torch.compile would compile nothing from then on. So ours are counted: the
+    flags stand until the last has left.
+    """
+
+    NAMES = (
+        "_is_in_torch_dispatch_mode",
+        "_is_in_non_infra_torch_dispatch_mode",
+        "_is_in_any_mode_without_ignore_compile_internals",
+    )
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._before: dict[str, bool] = {}
+
+    @contextmanager
+    def entering(self) -> Iterator[None]:
+        """Around the entry of one mode."""
+        with self._lock:
+            if not self._n_inside:
+                self._before = self._now()
+            self._n_inside += 1
+            yield
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Around the exit of one mode."""
+        with self._lock:
+            now = self._now()
+            yield
+            self._n_inside -= 1
+            vars(_python_dispatch).update(now if self._n_inside else self._before)
+
+    def _now(self) -> dict[str, bool]:
+        return {name: value for name, value in vars(_python_dispatch).items() if name in self.NAMES}
+
+
+_FLAGS = _Flags()
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -37,6 +82,15 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, trace: Trace) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = trace
+
+    def __enter__(self) -> Self:
+        with _FLAGS.entering():
+            super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with _FLAGS.leaving():
+            super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:

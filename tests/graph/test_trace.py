@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -310,3 +312,35 @@ def test_without_a_place_for_the_frame_nothing_is_watched(monkeypatch: pytest.Mo
     output, follows = probed(Small(), X)
     assert follows == ["unknown"]
     assert output.shape == (2, C, 6, 6)
+
+
+def test_passes_of_two_threads_that_overlap_leave_torchs_flags_as_they_were() -> None:
+    """Fails if the last thread to leave puts back what the first had set: torch.compile would compile nothing any more."""
+
+    def flags() -> dict[str, object]:
+        return {name: value for name, value in vars(_python_dispatch).items() if name.startswith("_is_in_")}
+
+    before = flags()
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+
+    def first(x: Tensor) -> None:
+        first_is_in.set()
+        assert second_is_in.wait(60)
+
+    def second(x: Tensor) -> None:
+        second_is_in.set()
+        assert first_is_out.wait(60)
+
+    def run_second() -> None:
+        assert first_is_in.wait(60)
+        probed(Small(second), X)
+
+    thread = threading.Thread(target=run_second)
+    thread.start()
+    probed(Small(first), X)
+    during = flags()
+    first_is_out.set()
+    thread.join()
+    assert before
+    assert during["_is_in_torch_dispatch_mode"]  # the second is still inside
+    assert flags() == before
