@@ -95,11 +95,23 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
                     if whole
                     else "Removing them, with what the next layer makes of β added to its bias, changes outputs by what |γ| "
                     "and the next weights leave of them, and at borders padded with zeros: measure before and after. "
+                    + _decayed(channels)
                 )
                 + f"To reinitialize them: {reinitialized(row['layer'], indices(flat), len(channels))}.",
                 indices(flat),
                 row["call"],
             )
+
+
+DECAYED = 0.1
+"""Typical |γ| of a layer below which most of its γ have shrunk from their initial 1."""
+
+
+def _decayed(channels: pd.DataFrame) -> str:
+    """What keeps γ from shrinking further, where most of the layer's have; else nothing."""
+    if not channels["gamma"].abs().median() < DECAYED:
+        return ""
+    return "Most γ of this layer are small: if weight decay acts on them, leave norms out of it before training on. "
 
 
 def _beside(flat: pd.DataFrame, channels: pd.DataFrame) -> str:

@@ -205,3 +205,11 @@ def test_a_channel_without_a_finite_value_points_at_its_filter():
     assert "weights of conv1" in row.do
     (row,) = fired("values-not-finite", site(image, **LEARNED, neighbours=neighbours)).itertuples()
     assert "conv1" not in row.do
+
+
+@pytest.mark.parametrize(("others", "speaks"), [(0.09, True), (0.11, False)])
+def test_weight_decay_is_named_where_most_gamma_are_small(others, speaks):
+    """Fails if a layer whose other channels are as large as ever is told of weight decay, or one of small γ is not."""
+    norm = site(ROWS, "a", gamma=[1e-3, others, others], beta=0.5, **STATISTICS)
+    (row,) = fired("channels-constant", norm).itertuples()
+    assert ("weight decay" in row.do) == speaks
