@@ -71,6 +71,7 @@ def assert_loads_nothing(document: ET.Element) -> None:
         if "http-equiv" in meta.attrib:
             assert meta.attrib["http-equiv"] == "Content-Security-Policy"
             assert meta.attrib["content"].startswith("default-src 'none'; img-src data:;")
+            assert meta.attrib["content"].endswith("; base-uri 'none'; form-action 'none'")
 
 
 def _assert_ours(script: ET.Element) -> None:
