@@ -171,13 +171,13 @@ def demand_answer(verdict: Verdict) -> None:
     assert verdict.megabytes < MEGABYTES, verdict.megabytes
 
 
-def fuzz(sandbox: Sandbox, folder: Path, seconds: float, number: int = 0) -> int:
-    """Try for so long; returns how many commands ran."""
+def fuzz(sandbox: Sandbox, folder: Path, seconds: float, number: int = 0, most: int = 10**6) -> int:
+    """Try for so long, and so many at most; returns how many commands ran."""
     healthy, end, n = seeds(folder), time.monotonic() + seconds, 0
     (folder / "a.pt").write_bytes(healthy[".pt"])
 
     @seed(number)
-    @settings(max_examples=10**6, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=most, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(hostile(), st.sampled_from(["text", "json", "sarif"]))
     def one(case: tuple[str, Any], form: str) -> None:
         nonlocal n

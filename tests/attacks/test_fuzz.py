@@ -1,4 +1,4 @@
-"""A few seconds of random files; `python -m attacks.fuzz` goes on for ten minutes, and CI for one."""
+"""A few random files; `python -m attacks.fuzz` goes on for ten minutes, and CI for one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from attacks.sandbox import Sandbox
 
 def test_whatever_comes_in_is_answered(sandbox: Sandbox, tmp_path):
     """Fails if some file ends in a traceback, a long wait, or much RAM."""
-    assert fuzz(sandbox, tmp_path, seconds=8) > 10
+    assert fuzz(sandbox, tmp_path, seconds=600, most=20) == 20
 
 
 def test_files_are_changed_at_all():
