@@ -67,7 +67,7 @@ def _certain(aspect: str) -> tuple[Column, ...]:
         ),
         Column(
             f"{aspect}_shift_q",
-            f"FDR-adjusted p-value for a change of the mean of {words}, over all tests of this comparison.",
+            f"False discovery rate of a change of the mean of {words}: of all with it or less, so much is noise at most.",
             "Benjamini-Hochberg over means and standard deviations of all channels, Student's t with Welch's degrees",
             "0 to 1",
             _BH,
@@ -79,7 +79,7 @@ def _certain(aspect: str) -> tuple[Column, ...]:
         ),
         Column(
             f"{aspect}_ratio_q",
-            f"FDR-adjusted p-value for a change of the standard deviation of {words}, over all tests of this comparison.",
+            f"False discovery rate of a change of the standard deviation of {words}, as {aspect}_shift_q.",
             "as for the mean",
             "0 to 1",
             _BH,
@@ -159,9 +159,15 @@ COLUMNS = (
         table="layers",
     ),
     Column("fires_change", "Change of the share of positive outputs.", "fires of B − of A", "0 to 1"),
-    Column("pre_changed", "Whether the inputs changed significantly.", "pre_shift_q or pre_ratio_q < 0.01"),
     Column(
-        "post_changed", "Whether the outputs changed significantly.", "post_shift_q or post_ratio_q < 0.01"
+        "pre_changed",
+        "Whether the inputs changed beyond sampling error.",
+        "pre_shift_q or pre_ratio_q < 0.01",
+    ),
+    Column(
+        "post_changed",
+        "Whether the outputs changed beyond sampling error.",
+        "post_shift_q or post_ratio_q < 0.01",
     ),
     Column(
         "pre_noise",
@@ -179,14 +185,14 @@ COLUMNS = (
     ),
     Column(
         "pre_changed_share",
-        "Share of channels whose inputs changed significantly.",
+        "Share of channels whose inputs changed beyond sampling error.",
         "share of pre_changed",
         "0 to 1",
         table="layers",
     ),
     Column(
         "post_changed_share",
-        "Share of channels whose outputs changed significantly.",
+        "Share of channels whose outputs changed beyond sampling error.",
         "share of post_changed",
         "0 to 1",
         table="layers",

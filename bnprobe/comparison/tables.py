@@ -167,7 +167,8 @@ def _tests(a: Spread, b: Spread, aspect: str, paired: bool) -> dict[str, Array]:
 def _adjust(parts: list[dict[str, Any]], aspect: str) -> None:
     """Over all channels of all layers at once, means and standard deviations together, as one family of tests.
 
-    So the share of mistakes among everything that is called different stays below q.
+    So of all that is called different at most a share q is noise on average, if tests are independent or positively
+    dependent.
     """
     names = (f"{aspect}_shift_q", f"{aspect}_ratio_q")
     if not parts:

@@ -41,7 +41,7 @@ OVERWHELMING = 3
 COLUMNS = (
     Column(
         "verdict",
-        "Whether the inputs match the running statistics, by significance and by size.",
+        "Whether the inputs match the running statistics. Same: no third of the channels is visibly off.",
         "shifted: mean_moved or scale_moved ≥ 1/3; same: in over 2/3 of channels |shift| + t₉₅ · error < "
         f"{VISIBLE_SHIFT} and |ln ratio| < {VISIBLE_SCALE}, the typical error of ln ratio at most {VISIBLE_SCALE / 2}",
         source="Schneider et al. 2020, arXiv:2006.16971",

@@ -1,4 +1,4 @@
-"""Chances of a mistake: p by Student's t, and q, which is p adjusted for the number of tests.
+"""Tests: p by Student's t, and q, a false discovery rate, which is p adjusted for the number of tests.
 
 scipy.stats takes half a second to import, which a check of weights need not wait: it is imported when asked.
 """

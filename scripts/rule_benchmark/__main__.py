@@ -1,11 +1,12 @@
 """How true the judgement is: faults that were planted, problems of real users, and networks with nothing wrong.
 
     python -m scripts.rule_benchmark                     # everything, some fifteen minutes; reports/rule_benchmark.md
-    python -m scripts.rule_benchmark --parts cases       # planted, cases or healthy; several with commas
+    python -m scripts.rule_benchmark --parts cases       # planted, cases, healthy or statistics; several with commas
     python -m scripts.rule_benchmark --only dropout      # faults and cases whose name, model, kind or rule holds the word
     python -m scripts.rule_benchmark --without-held-out  # while thresholds are being worked on
 
-Tables: planted.csv, cases.csv and healthy.csv in the folder of --out, and their sums by kind in rule_benchmark.md.
+Tables: planted.csv, cases.csv and healthy.csv in the folder of --out, and their sums by kind in rule_benchmark.md;
+statistics.csv, in which nominal error rates stand beside those found on data whose truth is known.
 Exits with 1 where a fault is missed, or a warning is given on what is right.
 """
 
@@ -21,11 +22,12 @@ import pandas as pd
 from scripts.rule_benchmark.healthy import networks
 from scripts.rule_benchmark.planted import chosen, planted
 from scripts.rule_benchmark.run_cases import run_cases
+from scripts.rule_benchmark.statistics import statistics
 from scripts.rule_benchmark.subjects import subjects
 from scripts.rule_benchmark.summary import summary
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("planted", "cases", "healthy")
+PARTS = ("planted", "cases", "healthy", "statistics")
 
 
 def parse() -> argparse.Namespace:
@@ -77,6 +79,9 @@ def main() -> int:
     if "healthy" in options.parts:
         tables["healthy"] = networks(options.models, options.data, new=not options.only)
         print(tables["healthy"].to_string(index=False))
+    if "statistics" in options.parts:
+        tables["statistics"] = statistics()
+        print(tables["statistics"].to_string(index=False))
     for name, table in tables.items():
         table.to_csv(options.out / f"{name}.csv", index=False)
     text, fine = summary(tables)

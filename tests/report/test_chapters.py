@@ -281,8 +281,8 @@ def test_a_significant_shift_that_few_samples_cannot_size_is_not_denied():
     rows = np.random.default_rng(4).normal(size=(6, 3, 400))
     words = told("running-stats", site(rows, running_mean=0.4, running_var=1))
     assert words == (
-        "Your data differ significantly from the running statistics at the only norm, but 6 samples are too few to tell by "
-        "how much."
+        "Your data differ from the running statistics beyond sampling error at the only norm, but 6 samples are too few to "
+        "tell by how much."
     )
 
 

@@ -108,7 +108,10 @@ def _unjudged(few: pd.DataFrame, unit: str) -> str:
         where = (
             f"at {all_norms(len(few)) if significant == len(few) else f'{significant} of {len(few)} norms'}"
         )
-        return f"Your data differ significantly from the running statistics {where}, but {_too_few(few, unit)} by how much."
+        return (
+            f"Your data differ from the running statistics beyond sampling error {where}, but {_too_few(few, unit)} by how "
+            "much."
+        )
     unknown = (
         f"{_too_few(few, unit).capitalize()} whether your data match the running statistics of any norm."
     )
@@ -186,7 +189,7 @@ def _figure(known: pd.DataFrame, found: Course, noise: str) -> Figure:
         unit="running σ",
     )
     moved = Curves(
-        "channels that differ significantly, and by a size that matters",
+        "channels that differ beyond sampling error, and by a size that matters",
         (Line(of(known, "mean_moved"), "mean", MEASURED), Line(of(known, "scale_moved"), "scale", VIOLET)),
         levels=((ENOUGH, "norm shifted"),),
         limits=(0, 1),
@@ -197,6 +200,6 @@ def _figure(known: pd.DataFrame, found: Course, noise: str) -> Figure:
         "Distance of the data from the running statistics of every norm by depth, and the share of channels that differ.",
         by_depth(known, (distance, moved)),
         "Norms with running statistics, in the order in which the data reach them. A channel is shifted where the "
-        "difference is both significant, counting samples and not pixels, and large enough to matter; a norm, where a "
-        f"third of its channels are. σ is √(running_var + eps). {noise}",
+        "difference is both beyond sampling error (false discovery rate 1%), counting samples and not pixels, and large "
+        f"enough to matter; a norm, where a third of its channels are. σ is √(running_var + eps). {noise}",
     )
