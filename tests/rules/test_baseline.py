@@ -51,6 +51,18 @@ def test_a_milder_finding_leaves_the_severe_entry_to_the_severe_one(tmp_path):
     ]
 
 
+def test_a_baseline_that_was_committed_still_holds(tmp_path):
+    """Fails if another schema or fingerprint makes known findings of a user new: this file is written by hand, with the
+    first digits of `printf '["channels-dead", "a", 0]' | sha256sum`."""
+    path = tmp_path / "b.json"
+    path.write_text(
+        '{"format": "bnprobe baseline", "schema": 1, "findings": ['
+        '{"fingerprint": "c660a3cb17f3477e", "severity": "warning", "rule": "channels-dead", "layer": "a"}, '
+        '{"fingerprint": "8acd8ba989b27472", "severity": "info", "rule": "channels-constant", "layer": "a"}]}'
+    )
+    assert new_ones([KNOWN], read_baseline(path)) == [[False, False]]
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"format": "bnprobe baseline", "schema": 9, "findings": []}', "\0"]
 )

@@ -150,6 +150,18 @@ def test_what_does_not_fit_into_half_precision() -> None:
     assert "largest input" not in stored
 
 
+@pytest.mark.parametrize(
+    ("largest", "var", "told"),
+    [(1.0, 0.0, True), (0.0, 1.0, True), (0.0, 0.0, False), (math.inf, 1.0, False)],
+)
+def test_inputs_are_scaled_down_only_where_there_are_any(largest: float, var: float, told: bool) -> None:
+    """Fails if weights are to be divided by nothing, or by infinity, where a large β alone does not fit."""
+    found = edited(
+        evidence(), {"beta": [7e4, 0.0, 0.0], "running_var": var}, largest_input=largest, feeder="conv"
+    )
+    assert ("preceding weights" in findings("half-overflow", found)[0].do) == told
+
+
 def test_without_data_the_largest_input_needs_no_headroom() -> None:
     """Fails if six deviations from a running mean are doubled once more."""
     one = {"n_values": 0, "var_ratio_median": math.nan}
