@@ -34,6 +34,7 @@ COLUMNS = (
         "Chance of such a scale ratio or one farther from 1 if the scale did not change; of this channel alone.",
         "two-sided p of scale_z, Student's t with n_images − 1 degrees, fewer by folds",
         "0 to 1",
+        "below 100 samples rather small, where few have most of the contrast: p < 0.01 in 1.5% to 3% of unchanged channels",
     ),
     Column(
         "scale_q",
