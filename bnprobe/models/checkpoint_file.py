@@ -139,7 +139,11 @@ def without_wrappers(name: str) -> str:
 
 
 def _without_wrappers(state: State) -> State:
-    """Names as the bare model has them: without torch.compile, DataParallel and AveragedModel around it."""
+    """Names as the bare model has them: without torch.compile, DataParallel and AveragedModel around it.
+
+    Half of a character, which no table of Arrow's and no file can hold, is spelled out.
+    """
+    state = {key.encode("utf-8", "backslashreplace").decode(): value for key, value in state.items()}
     for wrapper in WRAPPERS:
         state = {key.replace(f"{wrapper}.", ""): value for key, value in state.items()}
     state.pop("n_averaged", None)

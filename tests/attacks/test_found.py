@@ -52,7 +52,7 @@ def test_a_written_baseline_is_read_again(sandbox: Sandbox, tmp_path):
     arguments = found.baseline_surrogate(tmp_path)
     assert sandbox.run(*arguments).code == 0
     (entry, *_) = json.loads((tmp_path / "b.json").read_text("ascii"))["findings"]
-    assert entry["layer"] == "\udcff"
+    assert entry["layer"] == r"\udcff"
     again = sandbox.run("check", tmp_path / "a.pt", "--baseline", tmp_path / "b.json", "--fail-on", "info")
     assert again.code == 0, again.err
 
