@@ -85,7 +85,7 @@ def _words(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 _SAYS = {
-    "few samples": "about {few} of the samples are far off, and outweigh the others",
+    "few samples": "they are larger, and about {few} of the samples account for that",
     "young": "they were updated too few times, and {initial_weight} of their initial 0 and 1 is left",
     "dropout": "they hold the noise of the dropout before this norm ({names}, p = {p:.2g}), which is off in eval mode",
     "groups": "their variance lacks the variance between groups of samples",
@@ -94,9 +94,9 @@ _SAYS = {
 }
 
 _DO = {
-    "few samples": "Moments over all samples describe neither these nor the others, so no other cause is looked for. Find "
-    "them, and look at how their batch was prepared or at their files: "
-    "`print([(i, float(x.float().mean()), float(x.float().std())) for i, (x, y) in enumerate(batches)])`.",
+    "few samples": "See whether only these differ, as one batch that was prepared otherwise or a broken file does: "
+    "`print([(i, float(x.float().mean()), float(x.float().std())) for i, (x, y) in enumerate(batches)])`. No other cause is "
+    "looked for, as moments over all samples describe neither these nor the others.",
     "dropout": "Dropout before a batch norm shifts its variance between training and inference. Put the dropout after the "
     "last norm and retrain. For this model, compare the accuracy before and after re-estimating the running statistics "
     "with dropout off: {without_dropout}.",

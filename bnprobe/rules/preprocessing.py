@@ -8,9 +8,14 @@ import pandas as pd
 
 from bnprobe.recording.names import NEVER_UPDATED
 from bnprobe.recording.terms import VISIBLE_SHIFT
+from bnprobe.rules.causes import cause_of
+from bnprobe.rules.common_factor import scaled
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, while_training
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import number, sigmas
+
+CLEAR = 1.5
+"""Times what an input mistake leaves that another cause may leave at most, to be preferred."""
 
 GIVE_CONSTANTS = "Pass the constants of training to attach, normalize=(mean, std), to have the cause named."
 """Where none were given."""
@@ -35,6 +40,10 @@ def reported_at(evidence: Evidence) -> str:
     first = evidence.layers[evidence.layers["layer"] == row["layer"]].iloc[0]
     # running statistics that follow the very batches of this run say nothing against them
     if follows_batches(first) or (while_training(first) and not row["certain"]):
+        return ""
+    # one factor in the running statistics predicts all channels from one number, a map of the inputs from several
+    cause = cause_of(evidence, first)
+    if any(scaled(evidence)) or (cause is not None and cause["left_over"] <= CLEAR * row["left_over"]):
         return ""
     return str(row["layer"])
 

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.rules.causes import GROUPS, because, cause_of, do, says, upstream
+from bnprobe.rules.common_factor import scaled
 from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.newness import affine_at_start, fresh
 from bnprobe.rules.remedies import recalibrate
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, indices, while_training
 from bnprobe.rules.swapped import STATISTICS, swapped_norms
 from bnprobe.rules.thresholds import DEFAULT, Limits
+from bnprobe.rules.usage import young
 from bnprobe.rules.wording import count, in_all, number, out_of, sigmas
 from bnprobe.stats.significance import SIGNIFICANT
 
@@ -110,6 +112,8 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
 
 def shifted(evidence: Evidence) -> Iterator[Finding]:
     """Inputs whose mean or scale does not match the running statistics, reported where the shift enters."""
+    if any(scaled(evidence)) or _are_young(evidence):
+        return iter(())  # rules of their own speak of these
     return merge_consecutive(evidence, _each_shift(evidence))
 
 
@@ -121,11 +125,18 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
             continue
         cause, what = cause_of(evidence, row), _what_differs(row, evidence.limits)
         of_groups = cause is not None and cause["cause"] in GROUPS
-        if cause is not None and cause["cause"] == "young":
-            continue  # a rule of its own speaks of these
         if not what and not (of_groups and row["discrepancy"] > evidence.limits.groups):
             continue
         yield _shift(evidence, row, channels, what or "scale differs", cause)
+
+
+def _are_young(evidence: Evidence) -> bool:
+    """Whether too few updates explain the running statistics of a norm that is reported so: others had as few."""
+    found = evidence.causes
+    if found.empty:
+        return False
+    explained = set(found.loc[(found["cause"] == "young") & found["certain"], "layer"])
+    return any(finding.layer in explained for finding in young(evidence))
 
 
 def _what_differs(row: pd.Series, limits: Limits) -> str:

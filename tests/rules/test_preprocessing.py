@@ -142,6 +142,19 @@ def test_one_deviation_is_one_finding():
     assert found.loc["data-shifted", "layer"] == "bn3"
 
 
+@pytest.mark.parametrize("k", [1 / 300, 1000.0])
+def test_a_factor_in_the_running_statistics_is_no_gain_of_the_inputs(k):
+    """Fails if running mean and variance times k are told as inputs of another scale, which any offset would fit."""
+    (first,) = stem_norm(inputs_of(PIXELS)).layers
+    factored = {"running_mean": k * first.running_mean, "running_var": k * first.running_var}
+    whole = stem_norm(inputs_of(PIXELS), **factored)
+    for constants in (CONSTANTS, None):
+        found = judge(tables(replace(whole, about=replace(whole.about, normalize=constants))))
+        assert "input-not-as-trained" not in set(found["rule"])
+        (says,) = found.loc[found["rule"] == "data-shifted", "says"]
+        assert "running mean and variance are both" in says
+
+
 def test_what_would_look_the_same_is_in_the_sentence():
     """Fails if inverted photographs are called swapped colors without a word, or one line is given that undoes only one."""
     color = np.array([0.5, 0.46, 0.42])[:, None]
