@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -18,16 +18,19 @@ from bnprobe.rules.rule import Evidence, Finding
 from bnprobe.rules.wording import count, sigmas
 
 
-def merge_consecutive(evidence: Evidence, found: Iterable[Finding]) -> Iterator[Finding]:
+def merge_consecutive(
+    evidence: Evidence, found: Iterable[Finding], elsewhere: Collection[str] = ()
+) -> Iterator[Finding]:
     """Of shifts in norms that follow each other the first, with the advice for where it stands.
 
-    Those that begin with inputs that were not preprocessed as in training belong to that finding.
+    Those that begin with inputs that were not preprocessed as in training, or at one of the norms that are reported
+    `elsewhere`, belong to that finding.
     """
     by_site = {(finding.layer, finding.call): finding for finding in found}
     inputs, agrees, blind = reported_at(evidence), "", _ruled_by_eps(evidence)
     for run in _runs(evidence.layers, {*by_site, (inputs, 0)}):
         first = run.iloc[0]
-        if first["layer"] == inputs:
+        if first["layer"] in (inputs, *elsewhere):
             continue
         finding = by_site.get((first["layer"], first["call"]))
         if finding is None:

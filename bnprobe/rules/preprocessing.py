@@ -9,7 +9,6 @@ import pandas as pd
 from bnprobe.recording.names import NEVER_UPDATED
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules.causes import cause_of
-from bnprobe.rules.common_factor import scaled
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, while_training
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import number, sigmas
@@ -43,7 +42,7 @@ def reported_at(evidence: Evidence) -> str:
         return ""
     # one factor in the running statistics predicts all channels from one number, a map of the inputs from several
     cause = cause_of(evidence, first)
-    if any(scaled(evidence)) or (cause is not None and cause["left_over"] <= CLEAR * row["left_over"]):
+    if cause is not None and cause["left_over"] <= CLEAR * row["left_over"]:
         return ""
     return str(row["layer"])
 

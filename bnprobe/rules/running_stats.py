@@ -112,9 +112,7 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
 
 def shifted(evidence: Evidence) -> Iterator[Finding]:
     """Inputs whose mean or scale does not match the running statistics, reported where the shift enters."""
-    if any(scaled(evidence)) or _are_young(evidence):
-        return iter(())  # rules of their own speak of these
-    return merge_consecutive(evidence, _each_shift(evidence))
+    return merge_consecutive(evidence, _each_shift(evidence), _reported_otherwise(evidence))
 
 
 def _each_shift(evidence: Evidence) -> Iterator[Finding]:
@@ -124,19 +122,25 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
         if evidence.is_new or not updated or follows_batches(row):
             continue
         cause, what = cause_of(evidence, row), _what_differs(row, evidence.limits)
+        if cause is not None and cause["cause"] == "young":
+            continue  # a rule of its own speaks of these
         of_groups = cause is not None and cause["cause"] in GROUPS
         if not what and not (of_groups and row["discrepancy"] > evidence.limits.groups):
             continue
         yield _shift(evidence, row, channels, what or "scale differs", cause)
 
 
-def _are_young(evidence: Evidence) -> bool:
-    """Whether too few updates explain the running statistics of a norm that is reported so: others had as few."""
+def _reported_otherwise(evidence: Evidence) -> set[str]:
+    """Norms whose shift is that of a factor in all running statistics, or of too few updates, which other rules report."""
     found = evidence.causes
     if found.empty:
-        return False
-    explained = set(found.loc[(found["cause"] == "young") & found["certain"], "layer"])
-    return any(finding.layer in explained for finding in young(evidence))
+        return set()
+    factored, too_few = (set(found.loc[found["cause"] == cause, "layer"]) for cause in ("factor", "young"))
+    reported = factored if any(scaled(evidence)) else set()
+    if any(finding.layer in too_few for finding in young(evidence)):
+        layers = evidence.layers
+        reported |= set(layers.loc[layers["initial_weight"] >= evidence.limits.initial_weight, "layer"])
+    return reported
 
 
 def _what_differs(row: pd.Series, limits: Limits) -> str:
