@@ -33,7 +33,7 @@ def are_paired(pairs: Sequence[Pair]) -> bool:
             return False
         known = (a.n > 0).all(axis=0)
         mine, theirs = (_centred(folds.a[:, known] / folds.n[:, known]) for folds in (a, b))
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             r = (mine * theirs).sum(axis=0) / np.sqrt((mine**2).sum(axis=0) * (theirs**2).sum(axis=0))
         r = r[np.isfinite(r)]
         return bool(r.size and r.mean() >= TOGETHER)
@@ -66,6 +66,6 @@ def error_of_difference(
     (whole_a, without_a, n), (whole_b, without_b, _) = sides
     slope_a, slope_b = slopes
     error = jackknife(slope_b * whole_b - slope_a * whole_a, slope_b * without_b - slope_a * without_a, n)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         factor, degrees = moderated((error.se / apart) ** 2, error.degrees)
         return Estimate(np.where(error.se > 0, np.sqrt(factor) * apart, error.se), degrees)

@@ -79,7 +79,7 @@ def of_mean(record: LayerRecord) -> Worth:
 
 def of_log_variance(record: LayerRecord) -> Worth:
     """What the samples are worth for the logarithm of the variance of the input."""
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         spread = record.pre_images.var_of_square_about(record.pre.mean) / record.pre.var_population**2
     return _worth(record, log_variance, spread)
 
@@ -104,7 +104,7 @@ def _worth(record: LayerRecord, statistic: Callable[[Array, Array], Array], vari
     if folds is None or not counts_folds(record):
         return Worth(n, n - 1)
     error = jackknife(*folds.about(record.pre.mean).leave_out(statistic))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         factor, degrees = moderated(error.se**2 / (variance / n), error.degrees)
     # of a channel that does not vary the folds say nothing
     known = np.isfinite(factor)
@@ -138,7 +138,7 @@ def batch_effect(record: LayerRecord) -> tuple[float, float]:
     if not np.array_equal(folds.n.sum(axis=0), images.n):  # rows, of which `by_sample` counts fewer
         return unknown
     used = images.n > folds.n_batches
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         between = np.maximum(images.aa - folds.within, 0) / (folds.n_batches - 1)
         effect = between / images.var_between
     effect = effect[used & np.isfinite(effect)]

@@ -157,7 +157,7 @@ def times_in_training(record: LayerRecord) -> Array:
     """
     if record.running_var is None:
         return np.ones(record.n_channels)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         ratio = record.running_var / var_as_stored(record)
     return np.where(np.isfinite(ratio), np.maximum(ratio, 1.0), 1.0)
 

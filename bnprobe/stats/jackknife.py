@@ -36,7 +36,7 @@ def jackknife(whole: Array, without: Array, n: Array) -> Estimate:
        doi:10.1023/A:1008800423698, for groups of unequal size; Quenouille 1956 and Tukey 1958 for equal ones.
     """
     groups = (n > 0).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         share = n / n.sum(axis=0)
         gap = np.where(n > 0, whole - without, 0.0)
         odds = (1 - share) / share

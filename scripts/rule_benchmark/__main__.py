@@ -1,12 +1,13 @@
 """How true the judgement is: faults that were planted, problems of real users, and networks with nothing wrong.
 
     python -m scripts.rule_benchmark                     # everything, some fifteen minutes; reports/rule_benchmark.md
-    python -m scripts.rule_benchmark --parts cases       # planted, cases, healthy or statistics; several with commas
+    python -m scripts.rule_benchmark --parts cases       # or planted, healthy, statistics, dependence
     python -m scripts.rule_benchmark --only dropout      # faults and cases whose name, model, kind or rule holds the word
     python -m scripts.rule_benchmark --without-held-out  # while thresholds are being worked on
 
 Tables: planted.csv, cases.csv and healthy.csv in the folder of --out, and their sums by kind in rule_benchmark.md;
-statistics.csv, in which nominal error rates stand beside those found on data whose truth is known.
+statistics.csv, in which nominal error rates stand beside those found on data whose truth is known, and
+dependence.csv, of images that are copied, in order, or the same on both sides of a comparison.
 Exits with 1 where a fault is missed, or a warning is given on what is right.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from scripts.rule_benchmark.dependence import dependence
 from scripts.rule_benchmark.healthy import networks
 from scripts.rule_benchmark.planted import chosen, planted
 from scripts.rule_benchmark.run_cases import run_cases
@@ -27,7 +29,7 @@ from scripts.rule_benchmark.subjects import subjects
 from scripts.rule_benchmark.summary import summary
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("planted", "cases", "healthy", "statistics")
+PARTS = ("planted", "cases", "healthy", "statistics", "dependence")
 
 
 def parse() -> argparse.Namespace:
@@ -82,6 +84,9 @@ def main() -> int:
     if "statistics" in options.parts:
         tables["statistics"] = statistics()
         print(tables["statistics"].to_string(index=False))
+    if "dependence" in options.parts:
+        tables["dependence"] = dependence(options.models, options.data)
+        print(tables["dependence"].round(4).to_string(index=False))
     for name, table in tables.items():
         table.to_csv(options.out / f"{name}.csv", index=False)
     text, fine = summary(tables)

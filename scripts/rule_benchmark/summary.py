@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
+from scripts.rule_benchmark.dependence import NULL
+
 
 def summary(tables: dict[str, pd.DataFrame]) -> tuple[str, bool]:
     """Markdown, and whether nothing was missed and nothing said of what is right.
 
-    `tables` has one or more of planted, cases and healthy, as `planted`, `run_cases` and `networks` make them.
+    `tables` has one or more of planted, cases, healthy and dependence, as `planted`, `run_cases`, `networks` and
+    `dependence` make them.
     """
     lines = ["# What the rules find, miss, and say of what is right", ""]
     lines += [
@@ -16,7 +19,7 @@ def summary(tables: dict[str, pd.DataFrame]) -> tuple[str, bool]:
         "",
     ]
     lines += ["| kind | faults | found | missed | right | warned of |", "|---|---|---|---|---|---|"]
-    rows = [*_planted(tables), *_cases(tables), *_healthy(tables)]
+    rows = [*_planted(tables), *_cases(tables), *_healthy(tables), *_dependence(tables)]
     lines += [f"| {kind} | {' | '.join(str(n) for n in counts)} |" for kind, counts in rows]
     wrong = sum(counts[2] + counts[4] for _, counts in rows)
     return "\n".join([*lines, *_named(tables)]) + "\n", wrong == 0
@@ -50,6 +53,15 @@ def _cases(tables: dict[str, pd.DataFrame]) -> list[tuple[str, Counts]]:
         found, missed, silent, false = (int(v) for v in n)
         rows.append((f"cases: {kind}", (found + missed, found, missed, silent + false, false)))
     return rows
+
+
+def _dependence(tables: dict[str, pd.DataFrame]) -> list[tuple[str, Counts]]:
+    table = tables.get("dependence")
+    if table is None or table.empty:
+        return []
+    right, off = table["most"] <= NULL[1], ~table["fine"]
+    faults, missed = int((~right).sum()), int((off & ~right).sum())
+    return [("dependence", (faults, faults - missed, missed, int(right.sum()), int((off & right).sum())))]
 
 
 def _healthy(tables: dict[str, pd.DataFrame]) -> list[tuple[str, Counts]]:

@@ -92,6 +92,16 @@ def test_the_summary_counts_every_kind():
     assert summary({"cases": cases[cases["outcome"].isin(["found", "silent"])]})[1]
 
 
+def test_errors_that_are_not_what_they_say_count_as_faults_and_false_alarms():
+    """Fails if a situation outside its bounds passes: of two changes one is found, of two nulls one is bold."""
+    table = pd.DataFrame(
+        {"least": [0.7, 0.7, 0, 0], "most": [1, 1, 0.01, 0.0], "fine": [True, False, True, False]}
+    )
+    text, fine = summary({"dependence": table})
+    assert "| dependence | 2 | 1 | 1 | 2 | 1 |" in text
+    assert not fine
+
+
 def test_every_kind_of_case_has_a_fault_and_a_repair():
     """Fails if cases vanish, or one has no name of its own."""
     assert len({case.name for case in CASES}) == len(CASES)

@@ -130,3 +130,9 @@ def test_what_is_no_variance_stays_as_it_is():
     assert (found[[2, 3, 4]] != seen[[2, 3, 4]]).any()
     few = np.array([1.0, 3.0])
     np.testing.assert_array_equal(moderated(few, np.full(2, 19.0))[0], few)
+
+
+def test_values_without_a_square_give_no_error():
+    """Fails if values beyond 1e154 raise or warn: their squares have no float64, and so has no error of theirs."""
+    without, n = np.array([[1e200], [-1e200], [3e200]]), np.ones((3, 1))
+    assert jackknife(np.array([1e200]), without, n).se[0] == np.inf
