@@ -35,6 +35,7 @@ LATER = [
     *("constant_rows", "zero_rows", "saturated_outputs"),
     *("features_elsewhere", "n_last"),
     *("n_calls_labeled", "n_calls_one_class", "n_learned_in_eval"),
+    *("batch_effect", "batch_effect_least", "n_effective"),
 ]
 """Columns of what was not recorded then."""
 
