@@ -15,7 +15,7 @@ from bnprobe.recording import LayerRecord
 from rules.firing import fired
 
 SWAPPED = "vectors-swapped"
-C = 24
+C = 40
 
 
 def vectors(seed: int) -> dict[str, np.ndarray]:
@@ -54,7 +54,7 @@ def test_vectors_in_each_others_place(pair, says):
 def test_trained_norms_are_in_their_places():
     """Fails if γ of a few negative channels, or β that is mostly positive, is enough."""
     assert fired(SWAPPED, *(norm(name, i) for i, name in enumerate("abc"))).empty
-    one_sign = [norm(name, i, beta=0.2 + np.abs(vectors(i)["beta"])) for i, name in enumerate("abc")]
+    one_sign = [norm(name, i, beta=1.5 + np.abs(vectors(i)["beta"])) for i, name in enumerate("abc")]
     assert fired(SWAPPED, *one_sign).empty
     both_signs = [norm(name, i, gamma=vectors(i + 9)["beta"]) for i, name in enumerate("abc")]
     assert fired(SWAPPED, *both_signs).empty
