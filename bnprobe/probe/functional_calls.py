@@ -31,6 +31,15 @@ MOST_SIZES = 16
 """At most this many numbers of channels of one functional norm are recorded, each as a site of its own."""
 
 
+def standardizes_weights(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether a batch norm is given a parameter, as networks do that standardize their convolutions' weights.
+
+    Qiao et al. 2019, arXiv:1903.10520; timm does so by F.batch_norm, with the filters as channels.
+    """
+    x = first_tensor(args)
+    return name == "batch_norm" and isinstance(x if x is None or x._base is None else x._base, nn.Parameter)
+
+
 class Unhooked:
     """Listens to functional norms on behalf of a probe of a model.
 
@@ -59,7 +68,7 @@ class Unhooked:
     def function_called(self, name: str, args: tuple[Any, ...]) -> Callable[[Any], None] | None:
         """A functional norm is called. Inside the call of a norm module it is that module's computation."""
         run = self._forward.run
-        if run.open or run.state is SKIPPED:
+        if run.open or run.state is SKIPPED or standardizes_weights(name, args):
             return None
         at = self._places.caller(FRAMES_UP)
         if at is None:

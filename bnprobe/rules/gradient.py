@@ -173,8 +173,7 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
 
 def _starts_at_zero(row: pd.Series, evidence: Evidence) -> bool:
     """Whether a gradient of 0 may come from what a new network begins with at 0: a branch's last weights, or its scale."""
-    dead = row["never_positive"] == row["n_channels"]
-    return evidence.is_new and row["n_backward"] < FIRST_PASSES and not dead
+    return evidence.is_new and row["n_backward"] < FIRST_PASSES
 
 
 def _cut_off(evidence: Evidence) -> Iterator[Finding]:

@@ -156,6 +156,24 @@ def test_norms_of_other_models_are_not_ours():
     assert len(probe.recording.layers) == 5
 
 
+class Standardized(nn.Conv2d):
+    """A convolution whose filters are normalized before they are used, as timm's ScaledStdConv2d."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(rows, None, None, torch.ones(self.out_channels), training=True)
+        return F.conv2d(x, weight.reshape_as(self.weight), self.bias)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_weights_that_are_standardized_are_no_inputs(grad: bool):
+    """Fails if the filters of a convolution are recorded as a batch of one sample, or what is fed to a norm no more."""
+    model = nn.Sequential(Standardized(2, 3, 2), nn.BatchNorm2d(3))
+    with bnprobe.attach(model) as probe, torch.set_grad_enabled(grad):
+        model(torch.randn(5, 2, 4, 4))
+    assert [record.layer for record in probe.recording.layers] == ["1"]
+
+
 def test_another_number_of_channels_is_another_site():
     """Fails if channels that are not the same are added up, or arrays are read beyond their end."""
     model, lengths = AnySize(), [48, 162, 48, 8]

@@ -396,6 +396,28 @@ def test_a_network_that_learned_anything_is_not_untrained(changes):
     assert "untrained" not in answer(site(ROWS, "a", **FRESH), site(ROWS, "b", **{**FRESH, **changes}))
 
 
+def test_a_network_that_has_only_begun_is_said_to_have():
+    """Fails if running statistics of five batches are held against the data, or a trained network is called new."""
+    stored = {"running_mean": 0.2, "running_var": 0.7, "n_batches_tracked": 5}
+    said = answer(
+        site(ROWS, "a", gamma=1.01, beta=0.01, **stored), site(ROWS, "b", gamma=0.99, beta=0, **stored)
+    )
+    assert said.startswith(
+        "This network has only begun to train: its γ and β are near their initial values, after 5 batches."
+    )
+    assert "training data" not in said
+    assert "typical |γ|" not in said
+    assert "begun" not in answer(site(ROWS, "a", gamma=1.2, beta=0.01, **stored))
+    alone = answer(site(ROWS, "a", **stored))
+    assert alone.startswith(
+        "This network has only begun to train: its running statistics are in good part their"
+    )
+    layer = answer(site(ROWS, "ln", "layer_norm", gamma=1.01, beta=0))
+    assert layer.startswith(
+        "This network has only begun to train: its γ and β are near their initial values."
+    )
+
+
 def test_norms_that_learn_nothing_say_nothing_of_training():
     """Fails if a network whose norms have no parameters and no statistics is called untrained."""
     assert "untrained" not in answer(site(ROWS, "a", "instance_norm"), site(ROWS, "b", "layer_norm"))

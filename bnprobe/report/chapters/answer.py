@@ -25,6 +25,7 @@ from bnprobe.report.chapters.chapter import (
 from bnprobe.report.chapters.findings import worst_finding
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.vocabulary import KINDS
+from bnprobe.rules.rule import Evidence
 
 NEAR_ZERO = 1e-2
 """|γ| below which a channel's output hardly varies."""
@@ -38,7 +39,7 @@ STEADY = 1.15
 
 def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> list[str]:
     """The answer in a few sentences, the verdict first."""
-    fresh = untrained(tables)
+    fresh = untrained(tables) or begun(tables)
     # running statistics that follow the batches of this run say nothing of these
     following = tables.layers["normalized_by"].isin(("batch", "sample")) & (tables.layers["memory_moved"] > 0)
     used = tables.layers[~_never_updated(tables) & ~following]
@@ -76,6 +77,17 @@ def untrained(tables: Tables) -> str:
         *([f"the running statistics were never updated{before}"] if stored.any() else []),
     ]
     return f"This network is untrained: {_listing(facts)}."
+
+
+def begun(tables: Tables) -> str:
+    """That training has only begun, so that nothing is said of data or channels yet; empty where it went on."""
+    if not Evidence.of(tables).is_new:
+        return ""
+    counted = tables.layers["n_batches_tracked"].max()
+    after = f", after {count(int(counted), 'batch')}" if counted > 0 else ""
+    affine = tables.channels["gamma"].notna().any()
+    near = "its γ and β are near" if affine else "its running statistics are in good part"
+    return f"This network has only begun to train: {near} their initial values{after}."
 
 
 def _listing(facts: list[str]) -> str:
