@@ -13,6 +13,9 @@ import pandas as pd
 FIRST_BATCHES = 100
 """Batches up to which training has just begun."""
 
+FIRST_BATCHES_UNMOVED = 22
+"""The same where no γ and no β has moved, or none is there: torch's momentum of 0.1 has left 10% of the initial 0 and 1."""
+
 FIRST_STEPS = 0.02
 """Distance from their initial values that γ and β cover in the first steps of training."""
 
@@ -30,8 +33,11 @@ def network_is_new(sites: Sites) -> bool:
     if not sites:
         return False
     channels = pd.concat([of_site for _, of_site in sites])
+    most = FIRST_BATCHES_UNMOVED if all(affine_at_start(of_site) for _, of_site in sites) else FIRST_BATCHES
     stored, beta = channels["running_mean"].notna().any(), channels["beta"].dropna()
-    if not (stored or channels["gamma"].notna().any()) or not all(_few_batches(*site) for site in sites):
+    if not (stored or channels["gamma"].notna().any()) or not all(
+        _few_batches(*site, most) for site in sites
+    ):
         return False
     untouched = len(beta) > 0 and bool((beta == 0).all())
     near = FIRST_STEPS_COUNTED if stored or untouched else FIRST_STEPS
@@ -45,12 +51,12 @@ def _from_start(gamma: pd.Series) -> float:
     return min(float((gamma - start).abs().max()) for start in (0, 1)) if len(gamma) else 0.0
 
 
-def _few_batches(row: pd.Series, channels: pd.DataFrame) -> bool:
-    """Whether the running statistics, if there are any, were updated a few times at most."""
+def _few_batches(row: pd.Series, channels: pd.DataFrame, most: int) -> bool:
+    """Whether the running statistics, if there are any, were updated `most` times at most."""
     if channels["running_mean"].isna().all():
         return True
     counted, meanwhile = (n if n > 0 else 0 for n in (row["n_batches_tracked"], row["n_updates"]))
-    return bool((counted or at_start(channels)) and max(counted, meanwhile) <= FIRST_BATCHES)
+    return bool((counted or at_start(channels)) and max(counted, meanwhile) <= most)
 
 
 def at_start(channels: pd.DataFrame) -> bool:
