@@ -36,10 +36,10 @@ class Upstream:
         """For every site, in the order of the data, whether weights before it differ, and which dropout is new there."""
         differing = self.tensors.loc[self.tensors["side"] == "both", "place"]
         first = differing.min() if len(differing) else float("inf")
-        moved, before = False, {dropout.before for dropout in self.dropouts}
+        moved = False
         for pair in common:
             moved = moved or pair.filters_differ or bool(first < self.places.get(pair.a.layer, 0))
-            mine = [one for one in self.dropouts if one.before == pair.a.layer and pair.a.layer in before]
+            mine = [one for one in self.dropouts if one.before == pair.a.layer]
             yield {
                 "weights_before_differ": moved,
                 "dropout_before": ", ".join(f"{one.path} (p = {one.p:g})" for one in mine),

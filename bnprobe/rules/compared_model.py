@@ -11,7 +11,7 @@ from bnprobe.recording.names import WEIGHTS_ONLY
 from bnprobe.rules.common_change import CommonChange, common_changes
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import count
+from bnprobe.rules.wording import count, first_few
 
 MOST_NAMED = 4
 """Tensors spelt out in a sentence."""
@@ -170,8 +170,7 @@ def tensors_unmatched(evidence: Evidence) -> Iterator[Finding]:
                 "info",
                 "",
                 f"Only {side} has some of the tensors beside the norms.",
-                f"{len(names)}: {', '.join(names[:MOST_NAMED])}"
-                + (f" and {len(names) - MOST_NAMED} more." if len(names) > MOST_NAMED else "."),
+                f"{len(names)}: {first_few(names, MOST_NAMED)}.",
                 "Another architecture, adapters, or parts that were left out when saving: comparison.tensors lists them.",
             )
 

@@ -13,7 +13,7 @@ from bnprobe.rules.newness import updated_meanwhile
 from bnprobe.rules.remedies import is_function, module, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import activation, count, in_all, number, out_of, some, times
+from bnprobe.rules.wording import activation, count, first_few, in_all, number, out_of, some, times
 
 FAR_IN_NEW = 100.0
 """How many times larger than the typical channel one must be in a new network: random weights make some 60 times larger."""
@@ -65,7 +65,7 @@ def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
         if pools_alone and row["feeder"] and (channels["filter_bias"].fillna(0) != 0).any():
             pairs.append((str(row["feeder"]), str(row["layer"])))
     if pairs:
-        named = ", ".join(f"{said(producer)} before {said(norm)}" for producer, norm in pairs[:3])
+        named = first_few([f"{said(producer)} before {said(norm)}" for producer, norm in pairs])
         fed = "layer with a bias feeds" if len(pairs) == 1 else "layers with a bias feed"
         yield Finding(
             "info",  # it costs nothing
@@ -74,7 +74,7 @@ def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
             if len(pairs) == 1
             else "Biases before these norms have no effect: the norms subtract them again, and conversions easily "
             "lose them.",
-            f"{len(pairs)} {fed} a batch norm: {named}{', ...' if len(pairs) > 3 else ''}.",
+            f"{len(pairs)} {fed} a batch norm: {named}.",
             "Build such layers with bias=False. In a trained model, move the bias into the running mean, which leaves the "
             f"output unchanged: {_into_running_mean(pairs)}.",
         )
@@ -101,8 +101,8 @@ def folded_away(evidence: Evidence) -> Iterator[Finding]:
             "warning",
             gone[0],
             "Norms of this model were folded into the preceding convolutions: what they learned cannot be shown.",
-            f"{count(len(gone), 'place')} with an identity after a convolution with a bias ({', '.join(map(said, gone[:3]))}"
-            f"{', ...' if len(gone) > 3 else ''}).",
+            f"{count(len(gone), 'place')} with an identity after a convolution with a bias "
+            f"({first_few(list(map(said, gone)))}).",
             "Nothing, if the model is meant for inference. To see the norms, probe the model as it was before fusion: "
             "`model = build()`.",
         )

@@ -11,7 +11,7 @@ from bnprobe.recording.names import EMPTY, GATHER, said
 from bnprobe.rules.remedies import module, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT
-from bnprobe.rules.wording import count, out_of, some
+from bnprobe.rules.wording import count, first_few, out_of, some
 
 VECTORS = (("gamma", "γ"), ("beta", "β"))
 """Columns and their letters."""
@@ -184,7 +184,7 @@ def _functions(evidence: Evidence) -> list[str]:
 def _never_called(layer: str, functions: list[str]) -> Finding:
     says = "This norm layer was never called"
     if functions:
-        named = ", ".join(functions[:3]) + (", ..." if len(functions) > 3 else "")
+        named = first_few(functions)
         return Finding(
             "info",
             layer,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 KINDS = {"rms_norm": "RMS norm"}
@@ -48,6 +50,12 @@ def out_of(found: pd.DataFrame, channels: pd.DataFrame) -> str:
 def in_all(channels: pd.DataFrame) -> str:
     """That something holds for every channel of a layer."""
     return f"in all {len(channels)} channels" if len(channels) > 1 else "in the only channel"
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def some(found: pd.DataFrame, channels: pd.DataFrame) -> str:
