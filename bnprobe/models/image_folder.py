@@ -217,7 +217,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _reason(error: Exception) -> str:
     said = " ".join(str(error).split())
     if said and isinstance(error, OSError):
-        return said
+        return error.strerror or said  # its path is named beside it
     return f"{type(error).__name__}: {said}".removesuffix(": ")
 
 

@@ -207,7 +207,7 @@ def test_a_pipe_is_not_waited_for(folder):
     os.mkfifo(folder / "a/pipe.png")
     batches = find_images(folder).batches(values, 10)
     assert len(greys(list(batches))) == 5
-    assert batches.unreadable[0].reason == "not a regular file"
+    assert batches.unreadable[0].reason == "not a regular file but a pipe"
 
 
 def test_a_file_is_not_given_to_a_decoder_that_runs_programs(tmp_path):

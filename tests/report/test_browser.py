@@ -259,7 +259,7 @@ def test_roles_have_the_colours_of_paper(browser, page, dark):
     faint = FAINT * muted + (1 - FAINT) * paper
     own = {"dead": ink, "constant": muted, "unknown": faint}
     labels = [name for name, _ in shown]
-    assert labels[:2] + labels[-2:] == ["dead", "constant", "saturated", "unknown"]
+    assert labels[:2] + labels[-2:] == ["dead", "nearly constant (constant)", "saturated", "unknown"]
     assert labels[2:5] == [
         "rarely on (rare)",
         "active (mixed)",

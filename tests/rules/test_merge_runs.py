@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from measures.sites import site, some_rows
 
+from bnprobe.rules.merge_runs import _not_passed_on
 from rules.firing import fired
 from rules.test_running_stats import LEARNED, SHIFTED, moved
 
@@ -37,6 +39,18 @@ def test_a_shift_after_norms_that_match_is_not_of_the_inputs():
     assert "between mended and this norm" in found["do"][1]
     assert not found["do"].str.contains("preprocessing").any()
     assert "affected too" not in found["because"][0]
+
+
+def test_what_inputs_cannot_pass_on_is_a_shift_of_its_own():
+    """Fails if wrong statistics of all norms are told as a mistake of preprocessing, because that fits the first norm."""
+
+    def left(*discrepancies: float) -> list[float]:
+        return _not_passed_on(pd.DataFrame({"discrepancy": discrepancies}))["discrepancy"].tolist()
+
+    assert left(1.25, 1.29, 1.51, 0.8) == []  # inputs times 3.4, in a mobilenet_v2
+    assert left(1.34, 0.93, 2.64, 1.07) == [2.64, 1.07]  # 1/deviation stored as variance, in all its norms
+    assert left(1.34, float("nan"), 2.64) == [2.64]
+    assert left(1.0) == left(1.0, 2.0) == []
 
 
 def test_norms_without_usable_statistics_stand_outside():

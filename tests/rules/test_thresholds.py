@@ -48,6 +48,7 @@ def up_to(value: float) -> tuple[float, float]:
     return hair(value, math.inf), value
 
 
+FROZEN = {"learns": "none", "normalized_by": "batch"}
 ROWS: list[tuple[str, str, tuple[float, float], dict[str, Any]]] = [
     ("data-shifted", "shift_rms", above(0.5), MOVED),
     ("data-shifted", "shifted_share", above(0.5), MOVED),
@@ -75,8 +76,8 @@ ROWS: list[tuple[str, str, tuple[float, float], dict[str, Any]]] = [
     ("few-images", "n_images", (0, 1), {}),
     ("more-than-a-norm", "mismatch", above(0.01), {"output": "read"}),
     ("updated-twice", "n_updates", (2, 3), {"mode": "train", "n_calls": 2}),
-    ("frozen-but-moving", "memory_moved", (0.0, hair(0, 1)), {"learns": "none", "n_calls_learning": 1}),
-    ("frozen-but-moving", "n_calls_learning", (0, 1), {"learns": "none", "memory_moved": 1.0}),
+    ("frozen-but-moving", "memory_moved", (0.0, hair(0, 1)), {**FROZEN, "n_calls_learning": 1}),
+    ("frozen-but-moving", "n_calls_learning", (0, 1), {**FROZEN, "memory_moved": 1.0}),
     ("sync-alone", "n_ranks", (2, 1), {"class_name": "SyncBatchNorm", "normalized_by": "batch", "n_calls_learning": 1}),
     ("sync-alone", "n_calls_learning", (0, 1), {"class_name": "SyncBatchNorm", "normalized_by": "both", "n_ranks": 1}),
     ("input-size", "detail_ratio", above(2.0**0.5), {"verdict": "same", "n_images": 30}),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
+from torch.nn.parameter import UninitializedTensorMixin
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:
@@ -48,11 +49,12 @@ def bits(value: Any) -> Any:
 def all_tensors() -> list[Tensor]:
     gc.collect()
     # not isinstance: asking some lazy modules for their class imports what is deprecated. What the compiler keeps of
-    # earlier tests has no values, and to ask for its size adds to what was compiled.
+    # earlier tests has no values (nor have lazy parameters), and to ask for its size adds to what was compiled.
     return [
         thing
         for thing in gc.get_objects()
-        if issubclass(type(thing), Tensor) and not issubclass(type(thing), FakeTensor)
+        if issubclass(type(thing), Tensor)
+        and not issubclass(type(thing), FakeTensor | UninitializedTensorMixin)
     ]
 
 
