@@ -48,8 +48,8 @@ def test_what_inputs_cannot_pass_on_is_a_shift_of_its_own():
         return _not_passed_on(pd.DataFrame({"discrepancy": discrepancies}))["discrepancy"].tolist()
 
     assert left(1.25, 1.29, 1.51, 0.8) == []  # inputs times 3.4, in a mobilenet_v2
-    assert left(1.34, 0.93, 2.64, 1.07) == [2.64, 1.07]  # 1/deviation stored as variance, in all its norms
-    assert left(1.34, float("nan"), 2.64) == [2.64]
+    assert left(1.34, 0.93, 3.41, 1.35) == [3.41, 1.35]  # 1/deviation stored as variance, in all its norms
+    assert left(1.34, float("nan"), 3.41) == [3.41]
     assert left(1.0) == left(1.0, 2.0) == []
 
 
