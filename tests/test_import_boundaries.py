@@ -42,7 +42,9 @@ BOUNDARIES = {
     "reductions": may("stats", "torch numpy numba llvmlite triton"),
     "probe": may("norms graph reductions recording stats errors notebook printing version", "torch numpy"),
     # its tables are what users get, as those of a report
-    "experiments": may("probe norms recording stats errors notebook printing", "torch numpy pandas"),
+    "experiments": may(
+        "probe reductions norms recording stats errors notebook printing", "torch numpy pandas"
+    ),
     "models": may("recording norms stats errors files printing", "torch torchvision PIL tqdm numpy"),
     # a file of weights becomes a recording without calls, and from there a report
     "checkpoints": may(

@@ -9,7 +9,7 @@ import numpy as np
 
 from bnprobe.experiments.outputs import Change
 from bnprobe.notebook import facts
-from bnprobe.stats.bootstrap import paired_interval
+from bnprobe.stats.bootstrap import Interval, paired_interval
 from bnprobe.stats.moments import Array
 
 ACCURACY, AGREEMENT, OUTPUT = "accuracy", "agreement with the model as it is", "relative change of the output"
@@ -79,7 +79,7 @@ class Effect:
     @property
     def sure(self) -> bool:
         """Whether the 95% interval of the difference leaves out zero."""
-        return self.low > 0 or self.high < 0
+        return Interval(self.low, self.high).excludes_zero
 
     @property
     def says(self) -> str:

@@ -44,6 +44,24 @@ def _divided(squares: Array, degrees: Array, seen: NDArray[np.bool_]) -> Array:
     return np.where(seen, np.where(degrees > 0, squares / np.maximum(degrees, 1e-300), 0.0), np.nan)
 
 
+class Mixture(NamedTuple):
+    """What of the new statistics is taken, and with which weight: alpha, or by the samples that the old ones count for."""
+
+    what: tuple[str, ...]
+    alpha: float
+    prior: float | None
+
+    def weight(self, n_samples: float) -> float:
+        """alpha for statistics of so many samples."""
+        return self.alpha if self.prior is None else weight_of(n_samples, self.prior)
+
+    def of(self, old: Statistics, new: Statistics, n_samples: float) -> Statistics:
+        """The mixture; channels of which nothing is new, NaN, stay as they were."""
+        seen = ~np.isnan(new.mean)
+        known = Statistics(*(np.where(seen, a, b) for a, b in zip(new, old, strict=True)))
+        return mixed(old, known, self.weight(n_samples), self.what)
+
+
 def mixed(old: Statistics, new: Statistics, alpha: float, what: tuple[str, ...]) -> Statistics:
     """alpha parts of the new statistics and 1 - alpha of the old; `what` of "mean" and "var" is renewed, the rest stays.
 

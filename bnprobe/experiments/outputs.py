@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bnprobe.errors import BnprobeError
-from bnprobe.probe.batches import first_tensor
+from bnprobe.probe.tensors import first_tensor
 from bnprobe.stats.moments import Array
 
 Metric = Callable[[Any, Any], Any]

@@ -19,8 +19,9 @@ from bnprobe.experiments.outputs import Metric
 from bnprobe.experiments.preview import Version, preview
 from bnprobe.experiments.put_back import put_back, write
 from bnprobe.experiments.run import Call
-from bnprobe.experiments.stored_norms import Pair, StoredNorm
+from bnprobe.experiments.stored_norms import Pair, StoredNorm, statistics_of
 from bnprobe.notebook import facts
+from bnprobe.probe.integrity.checksums import Digest
 from bnprobe.stats.moments import Array
 
 PRECISE = 0.1
@@ -41,6 +42,18 @@ class Renewal:
     def old(self) -> Pair:
         """What the norm held before."""
         return self.norm.before
+
+    @property
+    def error_in_sigmas(self) -> Array:
+        """Standard error of the new means in units of the old running σ, shape (C,)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(self.mean_error / self.norm.sigma)
+
+    @property
+    def typical_error(self) -> float:
+        """Its median over channels; NaN where it is known of none."""
+        errors = self.error_in_sigmas
+        return float(np.nanmedian(errors)) if np.isfinite(errors).any() else float("nan")
 
 
 @dataclass(repr=False)
@@ -72,7 +85,7 @@ class Plan:
     n_samples: int
     call: Call | None = None
     notes: tuple[str, ...] = ()
-    fitted: frozenset[int] = frozenset()
+    fitted: frozenset[Digest] = frozenset()
     _applied: bool = field(default=False, init=False)
     _inside: list[ExitStack] = field(default_factory=list, init=False)
 
@@ -99,7 +112,7 @@ class Plan:
         rows = []
         for path, renewal in self.renewals.items():
             channels = self.channels[self.channels["layer"] == path]
-            error = _median(channels["shift_error"])
+            error = renewal.typical_error
             rows.append(
                 {
                     "layer": path,
@@ -215,13 +228,10 @@ class Plan:
 
 
 def _channel_rows(path: str, renewal: Renewal) -> pd.DataFrame:
-    (mean, var), (new_mean, new_var) = (
-        tuple(t.detach().double().cpu().numpy().reshape(-1) for t in pair)
-        for pair in (renewal.old, renewal.new)
-    )
-    sigma = np.sqrt(var + renewal.norm.layer.eps)
+    (mean, var), (new_mean, new_var) = renewal.norm.statistics, statistics_of(renewal.new)
+    error = renewal.error_in_sigmas
     with np.errstate(divide="ignore", invalid="ignore"):
-        shift, error = (new_mean - mean) / sigma, renewal.mean_error / sigma
+        shift = (new_mean - mean) / renewal.norm.sigma
         return pd.DataFrame(
             {
                 "layer": path,

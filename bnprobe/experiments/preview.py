@@ -12,9 +12,10 @@ from torch import nn
 from bnprobe.errors import BnprobeError
 from bnprobe.experiments.effect import ACCURACY, AGREEMENT, OUTPUT, Effect
 from bnprobe.experiments.outputs import Change, Metric, change, correct, per_sample
-from bnprobe.experiments.put_back import in_eval_mode, put_back
+from bnprobe.experiments.put_back import RandomStates, in_eval_mode, put_back
 from bnprobe.experiments.run import Batches, Call, run
 from bnprobe.probe.batches import parts
+from bnprobe.probe.integrity.checksums import Digest
 from bnprobe.stats.moments import Array
 
 Version = Literal["old", "new"]
@@ -35,7 +36,7 @@ def preview(
     batches: Iterable[Any],
     metric: Metric | None,
     call: Call | None,
-    fitted: Collection[int],
+    fitted: Collection[Digest],
 ) -> Effect:
     """The effect of what `become` writes into the model; `fitted` are the checksums of the samples it was made from.
 
@@ -52,11 +53,11 @@ def preview(
         in_eval_mode(model)
         for batch in seen:
             target = parts(batch)[1]
-            state = torch.get_rng_state()
+            state = RandomStates()
             become("old")
             first = run(model, batch, call)
             before = _measured(metric, first, target)
-            torch.set_rng_state(state)
+            state.restore()
             become("new")
             second = run(model, batch, call)
             after = _measured(metric, second, target)

@@ -52,7 +52,7 @@ def put_back(model: nn.Module, parameters: bool = False) -> Iterator[Afterwards]
         ]
         tensors = (t for _, table in held for t in table.values() if t is not None and _has_values(t))
         kept = {id(t): (t, t.detach().clone()) for t in tensors}
-        random_states = _RandomStates()
+        random_states = RandomStates()
         try:
             yield afterwards
         finally:
@@ -90,7 +90,7 @@ def _same(table: Table, tensors: dict[str, Tensor | None]) -> bool:
     return list(table) == list(tensors) and all(table[name] is tensors[name] for name in tensors)
 
 
-class _RandomStates:
+class RandomStates:
     """Of every generator that models and loaders draw from."""
 
     def __init__(self) -> None:
@@ -100,6 +100,7 @@ class _RandomStates:
         self._cards = torch.cuda.get_rng_state_all() if torch.cuda._initialized else []
 
     def restore(self) -> None:
+        """Have every generator go on from where it was."""
         torch.set_rng_state(self._torch)
         random.setstate(self._python)
         if self._numpy is not None:

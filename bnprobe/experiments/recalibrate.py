@@ -11,16 +11,18 @@ import torch
 from torch import nn
 
 from bnprobe.errors import BnprobeError, NothingRecorded
-from bnprobe.experiments.mixing import Statistics, mixed, pooled, weight_of
+from bnprobe.experiments.mixing import Mixture, pooled
 from bnprobe.experiments.plan import PRECISE, Plan, Renewal
 from bnprobe.experiments.put_back import in_eval_mode, put_back, write
 from bnprobe.experiments.run import Batches, Call, run
 from bnprobe.experiments.stored_norms import StoredNorm, stored_norms
 from bnprobe.probe import attach
 from bnprobe.probe.batches import parts
+from bnprobe.probe.calls.vectors import vector_of
+from bnprobe.probe.labels import class_labels
+from bnprobe.probe.tensors import first_tensor
 from bnprobe.recording import Recording
 from bnprobe.recording.layer_record import LayerRecord
-from bnprobe.stats.moments import Array
 
 MEAN, VAR = "mean", "var"
 
@@ -88,22 +90,22 @@ def recalibrate(
         raise BnprobeError(
             f"recalibrate needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
-    parts_renewed = _what(what)
     _demand_weight(alpha, prior)
+    mixture = Mixture(_what(what), alpha, prior)
     norms = stored_norms(model, layers)
     if isinstance(batches, Recording):
-        return _from_recording(model, norms, batches, parts_renewed, alpha, prior, call)
+        return _from_recording(model, norms, batches, mixture, call)
     labels = _Labels()
     seen = Batches(model, batches, "renewing", len(norms) + 1 if layer_by_layer else 1)
     with put_back(model), torch.no_grad():
         in_eval_mode(model)
         if layer_by_layer:
-            renewals = _one_by_one(model, norms, seen, parts_renewed, alpha, prior, call, labels)
+            renewals = _one_by_one(model, norms, seen, mixture, call, labels)
         else:
             for norm in norms.values():
                 norm.module.training = True
             records = _records(_observed(model, list(norms), seen, call, labels))
-            renewals = _renewals(norms, records, parts_renewed, alpha, prior)
+            renewals = _renewals(norms, records, mixture)
     notes = [*labels.notes(), *_imprecise(renewals)]
     return Plan(
         model=model,
@@ -176,16 +178,10 @@ def _records(recording: Recording) -> dict[str, list[LayerRecord]]:
 
 
 def _renewals(
-    norms: dict[str, StoredNorm],
-    records: dict[str, list[LayerRecord]],
-    what: tuple[str, ...],
-    alpha: float,
-    prior: float | None,
+    norms: dict[str, StoredNorm], records: dict[str, list[LayerRecord]], mixture: Mixture
 ) -> dict[str, Renewal]:
     """In the order of execution; norms that saw nothing are left out."""
-    renewals = {
-        path: _renewal(norms[path], records[path], what, alpha, prior) for path in records if path in norms
-    }
+    renewals = {path: _renewal(norms[path], records[path], mixture) for path in records if path in norms}
     if not renewals:
         raise NothingRecorded(
             "no norm with running statistics saw a finite value. Check that the batches reach the norms, and what they hold."
@@ -193,28 +189,16 @@ def _renewals(
     return renewals
 
 
-def _renewal(
-    norm: StoredNorm, records: list[LayerRecord], what: tuple[str, ...], alpha: float, prior: float | None
-) -> Renewal:
-    old, new = norm.statistics, pooled(records)
-    n_samples = float(sum(record.n_images for record in records[:1]))
-    weight = alpha if prior is None else weight_of(n_samples, prior)
-    seen = ~np.isnan(new.mean)
-    found = mixed(
-        old, Statistics(*(np.where(seen, a, b) for a, b in zip(new, old, strict=True))), weight, what
-    )
+def _renewal(norm: StoredNorm, records: list[LayerRecord], mixture: Mixture) -> Renewal:
+    n_samples = float(records[0].n_images)
     images = records[0].pre_images
-    error = (
-        weight * np.sqrt(images.var_between / np.maximum(images.n, 1))
-        if MEAN in what
-        else np.zeros_like(old.mean)
-    )
+    error = mixture.weight(n_samples) * np.sqrt(images.var_between / np.maximum(images.n, 1))
     return Renewal(
         norm=norm,
-        new=norm.rounded(found),
+        new=norm.rounded(mixture.of(norm.statistics, pooled(records), n_samples)),
         n_samples=n_samples,
         n_values=float(np.median(sum(record.pre.n for record in records))),
-        mean_error=error,
+        mean_error=error if MEAN in mixture.what else np.zeros_like(error),
     )
 
 
@@ -222,9 +206,7 @@ def _one_by_one(
     model: nn.Module,
     norms: dict[str, StoredNorm],
     batches: Batches,
-    what: tuple[str, ...],
-    alpha: float,
-    prior: float | None,
+    mixture: Mixture,
     call: Call | None,
     labels: _Labels,
 ) -> dict[str, Renewal]:
@@ -232,7 +214,7 @@ def _one_by_one(
     renewals: dict[str, Renewal] = {}
     for path in _records(_observed(model, list(norms), batches, call, labels)):
         records = _records(_observed(model, [path], batches, call, labels))
-        renewals |= _renewals(norms, records, what, alpha, prior)
+        renewals |= _renewals(norms, records, mixture)
         norm, (mean, var) = norms[path], renewals[path].new
         write(norm.mean, mean)
         write(norm.var, var)
@@ -243,15 +225,13 @@ def _from_recording(
     model: nn.Module,
     norms: dict[str, StoredNorm],
     recording: Recording,
-    what: tuple[str, ...],
-    alpha: float,
-    prior: float | None,
+    mixture: Mixture,
     call: Call | None,
 ) -> Plan:
     records = _records(recording)
     for path in records.keys() & norms.keys():
         _demand_same_weights(norms[path], records[path][0])
-    renewals = _renewals(norms, records, what, alpha, prior)
+    renewals = _renewals(norms, records, mixture)
     stored = [path for path in renewals if records[path][0].n_calls_running]
     notes = _imprecise(renewals)
     if stored and len(renewals) > 1:
@@ -271,12 +251,7 @@ def _from_recording(
 
 def _demand_same_weights(norm: StoredNorm, record: LayerRecord) -> None:
     """Raises BnprobeError where a recording was made with other weights."""
-    weight = norm.layer.weight
-    now = (
-        None
-        if weight is None
-        else weight.detach().double().cpu().numpy().reshape(-1) + norm.layer.weight_offset
-    )
+    now = vector_of(norm.layer.weight, norm.layer.weight_offset)
     if record.n_channels != len(norm.statistics.mean) or (
         now is not None and record.gamma is not None and not np.array_equal(now, record.gamma, equal_nan=True)
     ):
@@ -288,7 +263,7 @@ def _demand_same_weights(norm: StoredNorm, record: LayerRecord) -> None:
 
 def _imprecise(renewals: dict[str, Renewal]) -> list[str]:
     """A note if the sample tells the new means too roughly, with the number of samples needed."""
-    typical = {path: _typical_error(renewal) for path, renewal in renewals.items()}
+    typical = {path: renewal.typical_error for path, renewal in renewals.items()}
     known = {path: error for path, error in typical.items() if np.isfinite(error)}
     if not known:
         return ["From one sample nothing says how far another one would lead. Give more samples."]
@@ -304,30 +279,24 @@ def _imprecise(renewals: dict[str, Renewal]) -> list[str]:
     ]
 
 
-def _typical_error(renewal: Renewal) -> float:
-    sigma = np.sqrt(renewal.norm.statistics.var + renewal.norm.layer.eps)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        errors: Array = renewal.mean_error / sigma
-    return float(np.nanmedian(errors)) if np.isfinite(errors).any() else float("nan")
+FEWEST = 4
+"""Samples of a batch from which on it means something that all are of one class."""
 
 
 class _Labels:
     """Which classes the batches hold, where they bring labels."""
 
     def __init__(self) -> None:
-        self._classes: set[int] = set()
+        self._classes: set[float] = set()
         self._n_batches = self._n_alone = 0
 
     def see(self, batch: Any) -> None:
-        target = parts(batch)[1]
-        if (
-            not isinstance(target, torch.Tensor)
-            or target.dim() != 1
-            or len(target) < 4
-            or target.is_floating_point()
-        ):
+        x, y = parts(batch)
+        first = first_tensor(x)
+        labels = None if first is None or not first.dim() else class_labels(y, len(first))
+        if labels is None or len(labels) < FEWEST:
             return
-        classes = set(target.tolist())
+        classes = set(labels.tolist())
         self._classes |= classes
         self._n_batches += 1
         self._n_alone += len(classes) == 1

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bnprobe.errors import BnprobeError, NothingRecorded
 from bnprobe.norms import ModuleTree
 from bnprobe.printing import progress
-from bnprobe.probe.batches import arguments, each_batch, first_tensor, moved, parts
+from bnprobe.probe.batches import arguments, each_batch, moved, parts
+from bnprobe.probe.integrity.checksums import Digest, digests
+from bnprobe.probe.tensors import first_tensor
 
 Call = Callable[[nn.Module, Any], Any]
 """How to run one batch, where `model(x)` is not it: from the model and the batch to the output."""
+
+
+NO_TENSOR: Digest = ("", (), 0)
+"""In place of the checksum of a sample that holds no tensor."""
 
 
 class Batches:
@@ -30,8 +34,8 @@ class Batches:
             )
         parameters = ModuleTree.of(model).parameters().values()
         self._device = next((p.device for p in parameters), torch.device("cpu"))
-        self._batches, self._words, self._n_passes = batches, words, n_passes
-        self.samples: set[int] = set()
+        self._batches, self._words = batches, words
+        self.samples: set[Digest] = set()
         self.n_samples = 0
 
     def __iter__(self) -> Iterator[Any]:
@@ -59,22 +63,12 @@ def run(model: nn.Module, batch: Any, call: Call | None) -> Any:
     return model(*args, **kwargs)
 
 
-def checksums(batch: Any) -> list[int]:
-    """One number per sample, from the bytes of the first tensor: equal samples have equal numbers."""
+def checksums(batch: Any) -> list[Digest]:
+    """One per sample, from the bytes of the first tensor: equal samples have equal ones."""
     first = first_tensor(parts(batch)[0])
-    if first is None or not first.dim():
-        return [0]
-    rows = _bytes(first)
-    return [zlib.crc32(row) for row in rows]
-
-
-def _bytes(tensor: Tensor) -> np.ndarray[Any, Any]:
-    rows = tensor.detach().cpu().contiguous()
-    return (
-        rows.reshape(len(rows), -1).view(torch.uint8).numpy()
-        if rows.numel()
-        else np.zeros((len(rows), 0), np.uint8)
-    )
+    if first is None:
+        return [NO_TENSOR]
+    return digests(first.unbind() if first.dim() else [first])
 
 
 def _length(batches: Any) -> int | None:

@@ -16,6 +16,8 @@ from bnprobe.experiments.mixing import Statistics
 from bnprobe.norms import ModuleTree, NormLayer, describe
 from bnprobe.probe.survey.unwrap import shown
 from bnprobe.probe.tensors import is_lazy
+from bnprobe.reductions import float64_copy
+from bnprobe.stats.moments import Array
 
 Pair = tuple[Tensor, Tensor]
 """Mean and variance as a norm holds them."""
@@ -38,7 +40,12 @@ class StoredNorm:
     @property
     def statistics(self) -> Statistics:
         """What it held, float64."""
-        return Statistics(*map(_values, self.before))
+        return statistics_of(self.before)
+
+    @property
+    def sigma(self) -> Array:
+        """The standard deviation that it divided by, shape (C,)."""
+        return np.sqrt(self.statistics.var + self.layer.eps)
 
     def rounded(self, statistics: Statistics) -> Pair:
         """Statistics as tensors like its own: shape, type and device."""
@@ -116,5 +123,6 @@ def _while_training(module: nn.Module) -> NormLayer | None:
     return plans[0] if plans else None
 
 
-def _values(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().double().cpu().numpy().reshape(-1)
+def statistics_of(pair: Pair) -> Statistics:
+    """What a norm holds, in float64."""
+    return Statistics(*map(float64_copy, pair))

@@ -57,14 +57,6 @@ def _is_one_batch(batches: Any) -> bool:
     )
 
 
-def first_tensor(value: Any) -> Tensor | None:
-    """The first tensor in nested containers."""
-    if isinstance(value, Mapping | tuple | list):
-        parts = value.values() if isinstance(value, Mapping) else value
-        return next((found for part in parts if (found := first_tensor(part)) is not None), None)
-    return value if isinstance(value, Tensor) else None
-
-
 def parts(batch: Any) -> tuple[Any, Any]:
     """The input and the target of a batch; the target is None if there is only one element."""
     if isinstance(batch, tuple | list) and len(batch) in (1, 2):

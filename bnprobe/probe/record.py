@@ -14,9 +14,10 @@ from bnprobe.errors import BnprobeError, NothingRecorded
 from bnprobe.norms import ModuleTree
 from bnprobe.printing import progress
 from bnprobe.probe import Probe, attach
-from bnprobe.probe.batches import arguments, each_batch, first_tensor, moved, parts
+from bnprobe.probe.batches import arguments, each_batch, moved, parts
 from bnprobe.probe.interrupt import stoppable
 from bnprobe.probe.labels import class_labels
+from bnprobe.probe.tensors import first_tensor
 from bnprobe.recording import Recording
 
 Loss = Callable[[Any, Any], Tensor]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import bnprobe
 from bnprobe.experiments.put_back import put_back, write
 from bnprobe.experiments.recalibrate import recalibrate
 from bnprobe.norms import ModuleTree
@@ -143,6 +144,17 @@ def test_a_backward_pass_that_is_still_to_come_stays_valid() -> None:
     recalibrate(model, [torch.randn(8, 3)]).preview([torch.randn(8, 3)])
     loss.backward()
     assert x.grad is not None
+
+
+def test_tensors_of_the_user_can_still_be_resized() -> None:
+    """Fails if numpy looked into a tensor of the model or of a batch, which torch never resizes from then on."""
+    model = nn.Sequential(nn.BatchNorm1d(3)).double().eval()
+    x = torch.randn(8, 3, dtype=torch.float64)
+    recording = bnprobe.record(model, [x.clone()], histograms=False)
+    recalibrate(model, recording).preview([x])
+    assert recalibrate(model, [x]).channels["mean_after"].notna().all()
+    for tensor in (x, model[0].weight.data, model[0].running_mean, model[0].running_var):
+        tensor.resize_(100)
 
 
 def test_what_the_model_changes_of_itself_is_told() -> None:
