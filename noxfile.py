@@ -28,11 +28,13 @@ def oldest(*packages: str) -> tuple[str, ...]:
     return tuple(f"{package}=={bounds[package]}.*" for package in packages)
 
 
+# numpy 2.4 makes no number of an array of one, which the interpreter of the older Tritons asks for: without a GPU the
+# tests run the kernels there.
+WITH_ITS_TRITON = "numpy<2.4"
+
 PAIRS = {
-    # numpy 2.4 makes no number of an array of one, which the interpreter of this torch's triton asks for: without a GPU
-    # the tests run the kernels there.
-    "oldest": (*oldest("torch", "torchvision"), "numpy<2.4"),
-    "middle": ("torch==2.10.*", "torchvision==0.25.*"),
+    "oldest": (*oldest("torch", "torchvision"), WITH_ITS_TRITON),
+    "middle": ("torch==2.10.*", "torchvision==0.25.*", WITH_ITS_TRITON),
     "newest": ("torch", "torchvision"),
 }
 
