@@ -9,12 +9,14 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `formula`: whether outputs are what the formula gives, and with how many digits;
 - `groups`: samples that come in groups, which stored statistics do not know of;
 - `values`: what passed through: not finite, too few, without effect;
-- `usage`: modes, freezing, updates, momentum;
+- `usage`: modes, freezing, processes, how much one call saw;
+- `updates`: how many updates, momentum, what is left of the initial 0 and 1;
 - `stale_statistics`: training that leaves the running statistics behind;
 - `frozen_parts`: parts that learn nothing while the rest does;
 - `common_factor`: one factor in all running statistics;
 - `swapped`: vectors in each other's place;
-- `weights`: what the vectors say alone; needs no data, so it serves `check`;
+- `dead_channels`, `eps`, `weights` and `half_overflow`: what the vectors say alone (channels that pass nothing, variances
+  below eps, initial values and copies, half precision); they need no data, so they serve `check`;
 - `axes`: whether norms keep statistics for the dimension of the features;
 - `structure`: what stands around a norm: shared, redundant, folded away;
 - `gradient`: what backward passes did;
@@ -36,10 +38,13 @@ from bnprobe.rules import (
     compared_model,
     compared_weights,
     comparison,
+    dead_channels,
+    eps,
     formula,
     frozen_parts,
     gradient,
     groups,
+    half_overflow,
     precision,
     preprocessing,
     running_stats,
@@ -47,6 +52,7 @@ from bnprobe.rules import (
     stale_statistics,
     structure,
     swapped,
+    updates,
     usage,
     values,
     weights,
@@ -66,12 +72,16 @@ RULES: tuple[Rule, ...] = (
     *values.RULES,
     *formula.RULES,
     *usage.RULES,
+    *updates.RULES,
     *stale_statistics.RULES,
     *frozen_parts.RULES,
     *precision.RULES,
     *common_factor.RULES,
     *swapped.RULES,
+    *dead_channels.RULES,
+    *eps.RULES,
     *weights.RULES,
+    *half_overflow.RULES,
     *axes.RULES,
     *structure.RULES,
     *gradient.RULES,

@@ -11,6 +11,11 @@ import pandas as pd
 RECALIBRATE = "`torch.optim.swa_utils.update_bn(loader, model)`"
 """Running statistics of every batch norm re-estimated as plain averages over the loader; the mode is put back."""
 
+CARRY_BETA = (
+    "They can be removed if what the next layer makes of β is added to its bias; at borders padded with zeros that is not "
+    "exact, so measure before and after."
+)
+"""What is left of channels without a varying input can be carried by the next layer."""
 
 OF_BATCH = "v.transpose(0, 1).flatten(1).mean(1)", "v.transpose(0, 1).flatten(1).var(1)"
 OF_SAMPLES = "v.flatten(2).mean(2).mean(0)", "v.flatten(2).var(2).mean(0)"

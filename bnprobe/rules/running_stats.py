@@ -15,7 +15,7 @@ from bnprobe.rules.remedies import recalibrate
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, indices, while_training
 from bnprobe.rules.swapped import STATISTICS, swapped_norms
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.usage import young
+from bnprobe.rules.updates import young
 from bnprobe.rules.wording import count, in_all, number, out_of, sigmas
 from bnprobe.stats.significance import SIGNIFICANT
 

@@ -1,0 +1,133 @@
+"""Rules about channels that pass nothing on: always below zero before a ReLU, or shrunk by weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from bnprobe.recording.names import said
+from bnprobe.rules.remedies import CARRY_BETA, module, reinitialized
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
+from bnprobe.rules.thresholds import DEFAULT, Limits
+from bnprobe.rules.wording import activation, eps_of, out_of, some
+
+RELUS = ("relu", "relu6")
+"""Activations whose output is 0 for everything negative."""
+
+
+def dead(evidence: Evidence) -> Iterator[Finding]:
+    """Batch norm channels whose output cannot become positive, before a ReLU or what may be one."""
+    limits = evidence.limits
+    k = limits.dead_sigmas
+    for row, channels in evidence.sites:
+        known = row["follows"] in RELUS
+        if row["kind"] != "batch_norm" or not (known or row["follows"] == "unknown") or _all_zero(channels):
+            continue
+        beta = channels["beta"].fillna(0)
+        # a constant input that outputs exactly 0 is reported as a constant
+        reach = beta + k * channels["gamma_effective"].where(beta < 0, channels["gamma"].fillna(1).abs())
+        found = channels[(reach < limits.dead_reach) & ~(channels["fires"] > 0)]
+        if len(found):
+            yield Finding(
+                "critical"
+                if known and len(found) == len(channels)
+                else share_severity(found, channels, limits),
+                row["layer"],
+                f"{some(found, channels)} are dead: the {activation(row['follows'])} after this norm always outputs 0 "
+                "for them."
+                if known
+                else f"{some(found, channels)} can never be positive: if a ReLU follows this norm, they are dead.",
+                f"β + {k:g}|γ| < {limits.dead_reach:g} in {_with_eps(found, channels, _alone(found, k, limits), row)}.",
+                ("" if known else "Check with --arch NAME to see what follows; if it is a ReLU, do this. ")
+                + (
+                    "Neither values nor gradients pass through this layer. "
+                    if len(found) == len(channels)
+                    else "They add nothing but 0: remove them with the filters before and the weights that read them, and "
+                    "no output changes. Where a depthwise convolution reads them, its own norm makes a constant of it: "
+                    "add what the next layer makes of that to its bias. "
+                )
+                + "To keep them alive in the next training, lower the initial learning rate or the weight decay on γ and β. "
+                + f"To reinitialize them: {reinitialized(row['layer'], indices(found), len(channels))}.",
+                indices(found),
+                row["call"],
+            )
+
+
+def _alone(found: pd.DataFrame, k: float, limits: Limits) -> pd.Series:
+    """Those that are dead even if γ counts in full."""
+    return found["beta"].fillna(0) + k * found["gamma"].fillna(1).abs() < limits.dead_reach
+
+
+def _with_eps(found: pd.DataFrame, channels: pd.DataFrame, alone: pd.Series, row: pd.Series) -> str:
+    """How many channels, and of how many this holds only with what eps leaves of γ."""
+    n = int((~alone).sum())
+    if not n:
+        return out_of(found, channels)
+    which = f", in {n} of them" if n < len(found) else ","
+    return (
+        f"{out_of(found, channels)}{which} with |γ| √(running_var / (running_var + eps)) for |γ|, as their inputs hardly "
+        f"vary ({eps_of(row)})"
+    )
+
+
+def _all_zero(channels: pd.DataFrame) -> bool:
+    """γ and β exactly 0 everywhere: a branch that was initialized to 0, which is not dead."""
+    return bool(((channels["gamma"] == 0) & (channels["beta"].fillna(0) == 0)).all())
+
+
+def decayed(evidence: Evidence) -> Iterator[Finding]:
+    """Filters that weight decay has shrunk because no gradient has reached them for long."""
+    limits = evidence.limits
+    for row, channels in evidence.sites:
+        length = channels["filter_norm"]
+        typical = float(length.median())
+        small = length < limits.decayed_filter * typical
+        found = channels[small & (channels["gamma_effective"] < limits.constant_gamma)]
+        if len(found):
+            most = float(found["filter_norm"].max())
+            small_gamma = found["gamma"].abs() < limits.constant_gamma
+            yield Finding(
+                share_severity(found, channels, limits),
+                row["layer"],
+                "Weight decay has shrunk the filters of some channels almost to zero; the loss no longer pushes back.",
+                f"|γ| < {limits.constant_gamma:g} in {_with_eps(found, channels, small_gamma, row)}; their filters in "
+                f"{said(row['feeder'])} have a length of at most {most:.2g}, {_percent(most / typical)} of the layer's "
+                f"median (threshold {limits.decayed_filter:.0%}).",
+                f"Little is left of them but β. {CARRY_BETA} "
+                + _reinitialized_filters(row, indices(found), len(channels)),
+                indices(found),
+                row["call"],
+            )
+
+
+def _percent(part: float) -> str:
+    """A share that is not rounded to 0."""
+    return f"{part:.1%}" if part >= 0.001 else "under 0.1%"
+
+
+def _reinitialized_filters(row: pd.Series, channels: tuple[int, ...], n_channels: int) -> str:
+    """Random filters of the layer's own size, a scale of 1, and statistics that do not amplify what these put out."""
+    filters = f"w = {module(row['feeder'])}.weight.data; w[at] = torch.randn_like(w[at]) * w.std(); "
+    stored = "; n.running_mean[at] = 0; n.running_var[at] = 1" if row["kind"] == "batch_norm" else ""
+    code = reinitialized(row["layer"], channels, n_channels, filters, stored)
+    return f"To reinitialize them before training goes on: {code}."
+
+
+RULES = (
+    Rule(
+        "channels-dead",
+        "Can every channel become positive before its ReLU?",
+        "Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
+        f"every β + {DEFAULT.dead_sigmas:g}|γ| of at least {DEFAULT.dead_reach:g}, or a positive output on the data",
+        dead,
+    ),
+    Rule(
+        "filters-decayed",
+        "Do all filters before the norm still learn?",
+        "van Laarhoven 2017, arXiv:1706.05350; Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
+        f"filters longer than {DEFAULT.decayed_filter:.0%} of the layer's median, or |γ| of at least "
+        f"{DEFAULT.constant_gamma:g}",
+        decayed,
+    ),
+)

@@ -1,0 +1,150 @@
+"""The rule about eps: whether the data set the scale of a norm, or the small number beside their variance does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.recording.terms import MANY_EPS, NO_VARIANCE, TORCH_EPS
+from bnprobe.rules.remedies import CARRY_BETA, module, recalibrate, rescaled
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
+from bnprobe.rules.thresholds import Limits
+from bnprobe.rules.wording import eps_of, if_assumed, number, out_of, some
+
+
+def below_eps(evidence: Evidence) -> Iterator[Finding]:
+    """Live channels whose running variance is smaller than eps, and per-sample norms that divide by little but eps."""
+    for row, channels in evidence.sites:
+        live = channels["gamma"].fillna(1).abs() >= evidence.limits.constant_gamma
+        var = channels["running_var"]
+        # all 0 were set so; of a few that are 0, the inputs were constant, or half precision rounded their variance
+        flat = (var >= 0) & (var < NO_VARIANCE) & ((var > 0) | (var.max() > 0)) & ~(channels["pre_var"] > 0)
+        small = live & (var >= 0) & (var < row["eps"]) & ~flat
+        varies = channels["pre_var"] > MANY_EPS * row["eps"]
+        if (small & varies).any():
+            yield _lost_variance(row, channels[small & varies], channels, evidence.limits)
+        if (small & ~varies).any():
+            yield _hardly_varies(row, channels[small & ~varies], channels, evidence.limits)
+        if flat.any():
+            yield _never_varied(row, channels[flat], channels)
+        if row["own_sd"] ** 2 < 2 * row["eps"]:
+            yield _divides_by_eps(row, evidence.is_new)
+
+
+def _never_varied(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> Finding:
+    """Constant inputs: nothing that eps or γ could change."""
+    has_beta = bool(found["beta"].notna().all())
+    return Finding(
+        "info",
+        row["layer"],
+        f"The inputs of {some(found, channels).lower()} were constant in training: on such inputs the output is "
+        f"{'β' if has_beta else '0'}.",
+        f"{_long_constant(row, found, channels)}.",
+        "On data like the training data they carry no information. "
+        + (
+            CARRY_BETA
+            if has_beta
+            else "Remove them with the filters before them and the weights that read them."
+        )
+        + " An input that does vary, as other data may have, is amplified there by up to "
+        f"|γ| / √eps{'' if has_beta else ', γ being 1'}.",
+        indices(found),
+        row["call"],
+    )
+
+
+def _long_constant(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> str:
+    """How small the variance is, and what that takes."""
+    most = float(found["running_var"].max())
+    is_it = f"running_var is {'at most ' * (len(found) > 1)}{most:.2g} in {out_of(found, channels)}"
+    m = row["momentum"] if 0 < row["momentum"] < 1 else 0.1
+    if most == 0:
+        return (
+            f"running_var is exactly 0 in {out_of(found, channels)}: no variance in any of the last batches of training, "
+            "or one below 6e-8 that was once stored in half precision"
+        )
+    batches = np.log(1 / most) / -np.log1p(-m)
+    return (
+        f"{is_it}: with momentum {m:g} it takes about {float(f'{batches:.1g}'):,.0f} batches without any variance to get "
+        "there from 1"
+    )
+
+
+def _hardly_varies(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> Finding:
+    return Finding(
+        share_severity(found, channels, limits),
+        row["layer"],
+        f"eps, more than the data, sets the scale of {some(found, channels).lower()}{if_assumed(row)}.",
+        f"running_var < {eps_of(row)} in {out_of(found, channels)} "
+        f"(smallest {float(found['running_var'].min()):.2g}), and |γ| ≥ {limits.constant_gamma:g}.",
+        "Their inputs hardly vary, or are scaled too small. Keep eps as it is when the model is converted: another value "
+        f"changes the outputs of these channels. {_more_than_eps(row, found, channels)}",
+        indices(found),
+        row["call"],
+    )
+
+
+def _lost_variance(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> Finding:
+    """The inputs do vary, so that the preceding layer is not at fault."""
+    return Finding(
+        share_severity(found, channels, limits),
+        row["layer"],
+        f"eps sets the scale of {some(found, channels).lower()}: their running variance is almost 0, while these data vary.",
+        f"running_var < {eps_of(row)} in {out_of(found, channels)} "
+        f"(smallest {float(found['running_var'].min()):.2g}), and their inputs have a typical variance of "
+        f"{number(float(found['pre_var'].median()), 2)}.",
+        "The buffer was set to 0, or rounded to it (half precision ends at 6e-8): take it from the original file. "
+        f"Unless the preceding weights were shrunk or the inputs enlarged, re-estimate it: {recalibrate(row)}.",
+        indices(found),
+        row["call"],
+    )
+
+
+def _divides_by_eps(row: pd.Series, is_new: bool) -> Finding:
+    """Of norms that normalize each sample by itself; what a new network feeds them may be as small as its weights."""
+    usual = f" If training used {TORCH_EPS:g}, as is usual: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
+    return Finding(
+        "info" if is_new and row["eps"] <= TORCH_EPS else "warning",
+        row["layer"],
+        "eps, more than the data, sets what this norm divides by: it hardly normalizes.",
+        f"it typically divides by {number(row['own_sd'])}, and by √eps = {row['eps'] ** 0.5:.3g} for inputs of 0 "
+        f"(eps = {row['eps']:g}, threshold: half of the squared divisor).",
+        "If it was trained like this, keep eps when the model is converted. Otherwise its inputs are scaled too "
+        f"small, or eps is not the one of training.{usual if row['eps'] > TORCH_EPS else ' Check the preceding weights.'}",
+        call=row["call"],
+    )
+
+
+def _more_than_eps(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> str:
+    """Another eps where this one is larger than usual, else larger weights before the norm."""
+    if row["eps"] > TORCH_EPS:
+        return (
+            f"Only if training used {TORCH_EPS:g}, as is usual: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
+        )
+    typical = float(channels["running_var"].median())
+    if not row["feeder"] or not typical > 0:
+        return "Check the preceding weights."
+    if channels["gamma"].isna().any():
+        return "Check the preceding weights."
+    least = float(found["running_var"].min())
+    if not least > MANY_EPS * row["eps"] * typical:
+        return "No larger weights can help all of them: their variance is next to nothing beside that of the others."
+    larger = rescaled(str(row["feeder"]), row["layer"], typical**-0.5, with_gamma=True)
+    assumed = " (assumed here)" if row["eps_assumed"] else ""
+    return (
+        f"Larger weights, with γ corrected for eps{assumed}, give the same output in eval mode, well clear of eps: "
+        f"{larger}."
+    )
+
+
+RULES = (
+    Rule(
+        "variance-below-eps",
+        "Do the data, and not eps, set the scale?",
+        "Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1; https://github.com/Xilinx/brevitas/issues/388",
+        "every running variance of a live channel, and what a per-sample norm divides by, clear of eps",
+        below_eps,
+    ),
+)

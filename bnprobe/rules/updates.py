@@ -1,0 +1,173 @@
+"""Rules about the updates of running statistics: how many, how much each takes in, and what is left of the start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bnprobe.recording.names import SHIFTED
+from bnprobe.rules.causes import cause_of
+from bnprobe.rules.remedies import RECALIBRATE, module
+from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.rules.thresholds import DEFAULT
+from bnprobe.rules.wording import count
+from bnprobe.stats.moments import Array
+
+SURE = 3.0
+"""Standard errors that the running means must fall short of the measured ones to be called young."""
+
+UPDATES_PER_CALL = 1.5
+"""Updates per call from which a norm is updated more than it is called: of whole numbers, 2 is the next after 1."""
+
+
+def updated_twice(evidence: Evidence) -> Iterator[Finding]:
+    """More updates of the running statistics than calls."""
+    for layer, group in evidence.layers.groupby("layer", sort=False):
+        calls, updates = int(group["n_calls"].sum()), group["n_updates"].max()
+        if not (group["mode"] == "train").all() or not updates >= UPDATES_PER_CALL * calls:
+            continue
+        times = updates / calls
+        m = group["momentum"].iloc[0]
+        acts = f", so momentum {m:g} acts as {1 - (1 - m) ** times:.3g}" if 0 < m < 1 else ""
+        yield Finding(
+            "warning",
+            str(layer),
+            "The running statistics are updated more than once per call, probably because gradient checkpointing "
+            "reruns the norm.",
+            f"num_batches_tracked grew by {updates:g}, {times:.3g} per call (threshold "
+            f"{UPDATES_PER_CALL:g}){acts}.",
+            "Leave the norm out of the checkpointed part, or keep the second run from updating it: "
+            f"`{module(str(layer))}.register_forward_pre_hook(lambda m, x: torch._C._current_graph_task_id() == -1 and "
+            f'setattr(m, "momentum", {m:g}) or torch._C._current_graph_task_id() != -1 and (setattr(m, "momentum", 0.0), '
+            "m.num_batches_tracked.sub_(1)) and None or None)`.",
+        )
+
+
+def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
+    """Running statistics that take in nothing, everything, or too slowly."""
+    for _, row in evidence.layers.iterrows():
+        m, calls = row["momentum"], row["n_calls"]
+        if row["call"] or not calls or row["affine_by"] != "running" or np.isnan(row["n_batches_tracked"]):
+            continue
+        learning = row["normalized_by"] in ("batch", "both") and row["n_calls_learning"] > 0
+        set_it = f"`{module(row['layer'])}.momentum = 0.1`"
+        if m == 0 and row["normalized_by"] in ("batch", "both"):
+            yield Finding(
+                "warning",
+                row["layer"],
+                "Momentum is 0: the norm uses batch statistics but never updates its running statistics.",
+                f"momentum 0 in train mode, in {count(calls, 'call')}: eval mode will use the old running statistics.",
+                f"To update them: {set_it}. To freeze the norm instead: {module(row['layer'])}.eval().",
+            )
+        elif m >= evidence.limits.high_momentum:
+            # what is meant where the other convention was followed
+            other = round(1 - m, 6) if m >= 0.8 else 0.0
+            yield Finding(
+                "warning",
+                row["layer"],
+                "Momentum is so high that the running statistics hold little more than the last batch.",
+                f"momentum is {m:g}: an average over (2 − m)/m = {count(round((2 - m) / m, 2), 'batch')} (threshold "
+                f"{evidence.limits.high_momentum:g}). In torch, momentum is the weight of the new batch; in Keras and "
+                f"TensorFlow it is 1 minus that{f', so their {m:g} is {other:g} here' if other else ''}.",
+                f"Set `{module(row['layer'])}.momentum = {other or 0.1:g}`, then re-estimate the running statistics: "
+                f"{RECALIBRATE}.",
+            )
+        elif np.isnan(m) and (learning or row["verdict"] in SHIFTED):
+            yield Finding(
+                "warning",
+                row["layer"],
+                "The running statistics average over all of training, so they lag when weights change.",
+                f"momentum is None (a plain average over {count(row['n_batches_tracked'], 'batch')}), and "
+                + (
+                    "the norm is being trained."
+                    if learning
+                    else f"the verdict on these data is “{row['verdict']}”."
+                ),
+                f"For training set {set_it}, then {RECALIBRATE}; a plain average is right only while weights are fixed.",
+            )
+
+
+def young(evidence: Evidence) -> Iterator[Finding]:
+    """Running statistics that are still in good part their initial 0 and 1; of a new network in one note."""
+    found = list(_each_young(evidence))
+    if not (evidence.is_new and found):
+        yield from found
+        return
+    yield Finding(
+        "info",
+        found[0].layer,
+        "This network has only begun to train: its running statistics are still in good part their initial 0 and 1, so "
+        "outputs in eval mode say little.",
+        f"in {count(len(found), 'norm')}; here, {found[0].because}",
+        f"Train on before you evaluate. To evaluate now, re-estimate them as a plain average: {RECALIBRATE}.",
+    )
+
+
+def _each_young(evidence: Evidence) -> Iterator[Finding]:
+    """The same for every norm by itself, as the data confirm."""
+    for row, channels in evidence.sites:
+        k, m = row["n_batches_tracked"], row["momentum"]
+        if row["call"] or not (k > 0 and 0 < m < 1) or row["mode"] != "eval":
+            continue
+        left = (1 - m) ** k
+        seen, mean = channels["pre_mean"].to_numpy(float), channels["running_mean"].to_numpy(float)
+        var = channels["running_var"].to_numpy(float)
+        known = np.isfinite(seen) & np.isfinite(mean) & np.isfinite(var) & (var > 0)
+        cause = cause_of(evidence, row)
+        explained = cause is not None and cause["cause"] == "young"
+        # of a variance far below 1 even a small rest of the initial 1 is a good part
+        hidden = explained and row["var_ratio_median"] < 1 / evidence.limits.variance_ratio
+        old = left < evidence.limits.initial_weight and not hidden
+        if old or not known.any() or (mean == 0).all():
+            continue
+        slope, error = _slope(
+            seen[known], mean[known], var[known], channels["shift_se"].to_numpy(float)[known]
+        )
+        below = abs(slope - (1 - left)) < abs(slope - 1) and 1 - slope > SURE * error
+        if explained or below:
+            yield Finding(
+                "warning",
+                row["layer"],
+                "The running statistics were updated too few times: much of their initial 0 and 1 is left.",
+                f"after {count(k, 'batch')} with momentum {m:g} the initial values still weigh {left:.0%} (threshold "
+                f"{evidence.limits.initial_weight:.0%}), and the running means are {slope:.0%} of the measured ones.",
+                f"Train on, or re-estimate the running statistics as a plain average: {RECALIBRATE}.",
+            )
+
+
+def _slope(seen: Array, mean: Array, var: Array, error: Array) -> tuple[float, float]:
+    """Of the running means on the measured means, through the origin, in running standard deviations; and its error.
+
+    `error` is that of each difference, in the same unit; where it is not known it is left out.
+    """
+    with np.errstate(all="ignore"):
+        x, y = seen / np.sqrt(var), mean / np.sqrt(var)
+        return float((x * y).sum() / (x * x).sum()), float(
+            np.sqrt(np.nansum((x * error) ** 2)) / (x * x).sum()
+        )
+
+
+RULES = (
+    Rule(
+        "updated-twice",
+        "Are the running statistics updated once per call?",
+        "https://github.com/pytorch/pytorch/issues/96136, https://github.com/facebookresearch/fairscale/issues/1035",
+        "as many updates as calls",
+        updated_twice,
+    ),
+    Rule(
+        "momentum-odd",
+        "Do the running statistics take in new batches at a sensible rate?",
+        "https://github.com/pytorch/pytorch/issues/19916; Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.1",
+        f"a momentum above 0 and below {DEFAULT.high_momentum:g}, or None while weights are fixed",
+        odd_momentum,
+    ),
+    Rule(
+        "statistics-young",
+        "Have the running statistics left their initial values behind?",
+        "https://forums.fast.ai/t/momentum-term-in-batch-norm-layer-in-fastai/41000 (2019)",
+        f"(1 − m)^k below {DEFAULT.initial_weight:g} after k batches, or running means like the measured ones",
+        young,
+    ),
+)

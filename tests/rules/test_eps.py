@@ -1,0 +1,150 @@
+"""Variances below eps: fires where eps counts, says whether inputs or a buffer are at fault, and what helps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from measures.sites import site
+from torch import nn
+
+import bnprobe
+from rules.edited import edited, evidence, findings
+from rules.firing import fired
+from rules.stored import ONE, ROWS, STATISTICS, at, stored, wired
+
+
+def test_inputs_that_never_varied_are_constant_and_no_matter_of_eps():
+    """Fails if the smallest number of float32, where × 0.9 stops, is told as an eps that is too large."""
+    floor, batches = np.float32(1.0), 0
+    while floor != np.float32(0.9) * floor:
+        floor, batches = np.float32(0.9) * floor, batches + 1
+    assert floor == np.float32(5.6e-45)
+    (row,) = fired("variance-below-eps", stored(running_var=at(float(floor), 1.0, 0, 3))).itertuples()
+    assert (row.severity, row.channels) == ("info", (0, 3))
+    assert "were constant in training" in row.says
+    assert "1,000 batches" in row.because
+    assert round(batches, -3) == 1000
+
+
+def test_a_variance_of_exactly_0_beside_others_is_that_of_a_constant():
+    """Fails if TensorFlow's zeros become an eps that is too large, or a buffer that was zeroed as a whole constant inputs.
+
+    Of float32 times 0.99 the last steps are flushed to 0 on the hardware of some: efficientnet_lite0 has 53 such channels.
+    """
+    (row,) = fired("variance-below-eps", stored(running_var=at(0.0, 1.0, 0, 3))).itertuples()
+    assert (row.severity, row.channels) == ("info", (0, 3))
+    assert "were constant in training" in row.says
+    assert "exactly 0 in 2 of 8 channels" in row.because
+    says = fired("variance-below-eps", stored(running_var=0 * ONE))["says"]
+    assert not says.str.contains("constant").any()
+
+
+def test_what_is_said_of_constant_inputs_holds_for_a_layer():
+    """Fails if the output is called β whatever comes in: an input that does vary is amplified by |γ| / √eps."""
+    norm = nn.BatchNorm2d(2)
+    norm.running_var[0], norm.bias.data[0], norm.weight.data[0] = 5.6e-45, 0.3, 0.5
+    norm.eval()
+    assert norm(torch.zeros(1, 2, 1, 1))[0, 0].item() == pytest.approx(0.3)
+    assert norm(torch.full((1, 2, 1, 1), 0.1))[0, 0].item() == pytest.approx(
+        0.3 + 0.1 * 0.5 / 1e-5**0.5, rel=1e-5
+    )
+    (do,) = bnprobe.check(norm_in_a_file(norm)).findings.query("rule == 'variance-below-eps'")["do"]
+    assert "amplified there by up to |γ| / √eps" in do
+
+
+def norm_in_a_file(norm: nn.BatchNorm2d) -> dict[str, torch.Tensor]:
+    return nn.Sequential(nn.Conv2d(3, 2, 3), norm).state_dict()
+
+
+def test_larger_weights_are_advised_only_where_they_help_all():
+    """Fails if a factor below 1, or one that leaves a variance below eps, is said to lift it well clear."""
+    fields = {"gamma": 1.5, "eps": 1e-5, "neighbours": wired(ONE)}
+    low = fired("variance-below-eps", stored(running_var=np.geomspace(1e-6, 9e-6, 8), **fields))
+    assert "Larger weights" in low["do"].iloc[0]
+    for var in (at(1e-9, 1.0, 0), at(1e-6, 1e-2, 0)):
+        (do,) = fired("variance-below-eps", stored(running_var=var, **fields))["do"]
+        assert "Larger weights" not in do
+        assert "No larger weights can help all of them" in do
+
+
+def test_larger_weights_with_a_corrected_gamma_leave_the_output():
+    """Fails if the advice changes the output where eps counts, which is wherever this rule speaks."""
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+    with torch.no_grad():
+        conv.weight.mul_(2e-3)
+        norm.weight.uniform_(0.5, 2)
+    model = nn.Sequential(conv, norm)
+    x = torch.randn(64, 3, 8, 8)
+    model.train()
+    for _ in range(200):
+        model(x)
+    model.eval()
+    before = model(x)
+    report = bnprobe.report(bnprobe.record(model, [x]))
+    (do,) = report.findings.loc[report.findings["rule"] == "variance-below-eps", "do"]
+    assert "corrected for eps" in do
+    exec(do.split("`")[1], {"model": model, "torch": torch})
+    assert float(norm.running_var.median()) > 0.5
+    torch.testing.assert_close(model(x), before, rtol=1e-3, atol=1e-4)
+
+
+def test_eps_matters_to_live_channels_only():
+    """Fails if a dead channel is named, or eps is taken from elsewhere."""
+    var = at(1e-4, 1.0, 0, 1)
+    record = stored(gamma=at(1e-3, 1.0, 1), running_var=var, eps=1e-3)
+    found = fired("variance-below-eps", record)
+    assert found["channels"].iloc[0] == (0,)
+    assert fired("variance-below-eps", stored(running_var=var, eps=1e-5)).empty
+    assert fired("variance-below-eps", stored(running_var=at(-1, 1.0, 0))).empty
+
+
+def test_a_variance_that_was_lost_is_not_blamed_on_the_inputs():
+    """Fails if a buffer of zeros sends the user to weights whose outputs vary."""
+    fields = {"gamma": 1.5, "beta": 0.1, **STATISTICS}
+    fields["running_var"] = np.where(np.arange(8) < 3, 0.0, fields["running_var"])
+    (row,) = fired("variance-below-eps", site(ROWS, **fields)).itertuples()
+    assert (row.severity, row.channels) == ("warning", (0, 1, 2))
+    assert "while these data vary" in row.says
+    assert "update_bn" in row.do
+    still = ROWS * np.where(np.arange(8) < 3, 1e-4, 1.0)[:, None]
+    (row,) = fired("variance-below-eps", site(still, **fields)).itertuples()
+    assert "Their inputs hardly vary" in row.do
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "group_norm", "rms_norm"])
+@pytest.mark.parametrize(("size", "fires"), [(0.8, True), (1.5, False)])
+def test_eps_against_what_a_norm_of_one_image_divides_by(kind, size, fires):
+    """Fails if an eps larger than the variance of most images passes, or one that is smaller does not."""
+    rows = np.random.default_rng(0).normal(size=(40, 8, 30)) * size
+    found = fired("variance-below-eps", site(rows, kind=kind, gamma=1.5, beta=0.1, eps=1.0))
+    assert len(found) == fires
+    if fires:
+        assert found["says"][0].endswith("it hardly normalizes.")
+        assert ".eps = 1e-05`" in found["do"][0]
+
+
+@pytest.mark.parametrize(
+    ("own_sd", "eps", "advice"),
+    [(1e-3, 1e-3, "eps = 1e-05"), (1e-3, 1e-5, "weights"), (1e-3, 1.1e-5, "eps = 1e-05")],
+)
+def test_an_eps_larger_than_usual_is_named(own_sd: float, eps: float, advice: str) -> None:
+    """Fails if torch's own eps is called too large, or a larger one is not."""
+    (one,) = findings("variance-below-eps", edited(evidence(), own_sd=own_sd, eps=eps))
+    assert advice in one.do
+    assert (advice == "weights") == (".eps = " not in one.do)
+
+
+def test_inputs_that_vary_are_told_from_those_that_hardly_do() -> None:
+    """Fails if a hundred times eps is not the limit between a lost buffer and inputs too small."""
+    row, cells = {"eps": 1e-3}, {"running_var": [0.0, 1.0, 1.0], "gamma": 1.0}
+    (flat,) = findings("variance-below-eps", edited(evidence(), {**cells, "pre_var": [0.1, 9, 9]}, **row))
+    more = [float(np.nextafter(0.1, 1)), 9, 9]
+    (lost,) = findings("variance-below-eps", edited(evidence(), {**cells, "pre_var": more}, **row))
+    assert flat.channels == lost.channels == (0,)
+    assert flat.says != lost.says
+    # of a buffer that was lost the advice is to make it again, and the variance of the inputs is named
+    assert "0.1" in lost.because
+    assert "update_bn" in lost.do
+    assert "update_bn" not in flat.do
