@@ -20,14 +20,16 @@ from bnprobe.checkpoints.blank import blanks
 from bnprobe.checkpoints.groups import Norm, grouped
 from bnprobe.checkpoints.records import records, without_calls
 from bnprobe.errors import BadCheckpoint, BnprobeError
-from bnprobe.models import Subject, state_of, subject
-from bnprobe.models.messages import one_line
+from bnprobe.models import Subject, subject
 from bnprobe.norms import ModuleTree, NormLayer, describe
 from bnprobe.norms.module_tree import joined
 from bnprobe.probe import attach
 from bnprobe.probe.record import record as record_over
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.recording.neighbours import Neighbours
+from bnprobe.weights import state_of
+from bnprobe.weights.messages import one_line
+from bnprobe.weights.with_torch.ram import in_ram
 
 PREFIX = "torchvision:"
 SIDE = 256
@@ -123,7 +125,7 @@ def _unseen(model: nn.Module, arch: str) -> Recording:
     probe.detach()
     tree = ModuleTree.of(model)
     plans = {path: plans[0] for path, module in tree.modules.items() if (plans := describe(module))}
-    state = state_of(dict(tree.parameters() | tree.buffers()))
+    state = state_of(dict(tree.parameters() | tree.buffers()), in_ram)
     norms = tuple(norm for norm in grouped(state).norms if norm.path in plans)
     if not norms:
         raise BadCheckpoint(

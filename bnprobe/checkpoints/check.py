@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.nn.parameter import is_lazy
+import numpy as np
 
 from bnprobe.checkpoints.config import NO_CONFIG, Config, config_of
 from bnprobe.checkpoints.groups import Grouped, grouped
@@ -17,12 +16,11 @@ from bnprobe.checkpoints.records import records
 from bnprobe.checkpoints.stubs import stubs
 from bnprobe.errors import BadCheckpoint, BnprobeError, NoNormLayers
 from bnprobe.files import is_file, is_folder
-from bnprobe.models.checkpoint_file import State, load_all, state_of
-from bnprobe.models.tensor_kinds import is_number
 from bnprobe.recording import About, LayerRecord, Recording, TensorTable
 from bnprobe.recording.names import GATHER
 from bnprobe.recording.terms import TORCH_EPS
 from bnprobe.version import __version__
+from bnprobe.weights import State, load, state_of
 
 if TYPE_CHECKING:
     from bnprobe.report.result import Report
@@ -91,8 +89,8 @@ def recording_of(
             from bnprobe.checkpoints.architecture import wired  # builds models: seconds of imports
 
             return wired(path, arch, batches)
-        return _recording(load_all(path), path.name, _size(path), tensors, config_of(path))
-    state = state_of(source) if isinstance(source, Mapping) else {}
+        return _recording(load(path, several=True), path.name, _size(path), tensors, config_of(path))
+    state = _in_ram(source) if isinstance(source, Mapping) else {}
     if not state or arch:
         raise BadCheckpoint(
             "check reads a file or a state dict (a mapping of names to tensors)"
@@ -103,6 +101,12 @@ def recording_of(
             )
         )
     return _recording(state, "a state dict", f"{len(state)} tensors in RAM", tensors)
+
+
+def _in_ram(source: Mapping[str, object]) -> State:
+    from bnprobe.weights.with_torch.ram import in_ram  # whoever has tensors of torch's has torch
+
+    return state_of(source, in_ram)
 
 
 def _recording(state: State, name: str, weights: str, tensors: bool, config: Config = NO_CONFIG) -> Recording:
@@ -144,8 +148,9 @@ def _floats(state: State) -> TensorTable:
     """The tensors of floats."""
     # not above: hooks and kernels, which a check does without
     from bnprobe.probe.integrity.tensor_table import tensor_table
+    from bnprobe.weights.with_torch.ram import as_torch
 
-    return tensor_table({name: tensor for name, tensor in state.items() if is_number(tensor)})
+    return tensor_table({name: as_torch(tensor) for name, tensor in state.items() if tensor.is_number})
 
 
 def _of_eps(layers: tuple[LayerRecord, ...]) -> Iterator[str]:
@@ -164,16 +169,14 @@ def _of_eps(layers: tuple[LayerRecord, ...]) -> Iterator[str]:
 def about(name: str, weights: str, state: State, notes: list[str]) -> About:
     """What was checked, in words; n_parameters counts every number that is no statistic."""
     statistics = ("running_mean", "running_var", "num_batches_tracked")
-    n = sum(
-        tensor.numel() for key, tensor in state.items() if not (key.endswith(statistics) or is_lazy(tensor))
-    )
+    n = sum(tensor.numel for key, tensor in state.items() if not key.endswith(statistics))
     return About(
         model=name,
         weights=weights,
         data="none",
         preprocessing="none",
         device="none",
-        versions=f"bnprobe {__version__}, torch {torch.__version__}",
+        versions=f"bnprobe {__version__}, numpy {np.__version__}",
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         n_parameters=n,
         notes=tuple(notes),
@@ -189,9 +192,7 @@ def _size(path: Path) -> str:
 def _what_there_is(state: State, found: Grouped) -> str:
     """Why there is no norm, as far as the tensors show, and what to do."""
     weights = {
-        name.removesuffix(".weight")
-        for name, t in state.items()
-        if name.endswith(".weight") and not is_lazy(t) and t.dim() > 1
+        name.removesuffix(".weight") for name, t in state.items() if name.endswith(".weight") and t.dim > 1
     }
     biased = sum(f"{path}.bias" in state for path in weights)
     facts = f"{len(state)} tensors, {len(weights)} layers of weights ({biased} with a bias), and no norm: "

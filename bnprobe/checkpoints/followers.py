@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from torch import Tensor
-
 from bnprobe.checkpoints.groups import SAYS_NORM, Norm
 from bnprobe.checkpoints.producers import order_of
-from bnprobe.models.checkpoint_file import State
-from bnprobe.models.tensor_kinds import is_number
+from bnprobe.weights import State, Tensor
 
 ACTIVATES = re.compile(r"act|relu|nonlin", re.IGNORECASE)
 
@@ -18,18 +15,19 @@ ACTIVATES = re.compile(r"act|relu|nonlin", re.IGNORECASE)
 def activations(state: State, norms: tuple[Norm, ...]) -> dict[str, str]:
     """What follows a norm, by its path: "prelu" where a lone vector beside it says so."""
     lone = _lone_vectors(state)
+    beside: dict[str, list[str]] = {}
+    for path in lone:
+        beside.setdefault(path.rpartition(".")[0], []).append(path)
     modules = order_of(state) or []
     after = dict(pairwise(modules))
     found = {}
     for norm in norms:
         parent = norm.path.rpartition(".")[0]
         inside = f"{parent}." if parent else ""
-        beside = [path for path in lone if path.rpartition(".")[0] == parent and _is_of(path, norm, inside)]
         following = after.get(norm.path, "")
-        candidates = [path for path in (*beside, following) if path in lone]
         if any(
-            path.rpartition(".")[0] == parent and lone[path].numel() in (1, norm.n_channels)
-            for path in candidates
+            lone[path].numel in (1, norm.n_channels) and (path == following or _is_of(path, norm, inside))
+            for path in beside.get(parent, ())
         ):
             found[norm.path] = "prelu"
     return found
@@ -54,5 +52,5 @@ def _lone_vectors(state: State) -> dict[str, Tensor]:
     return {
         path: vector
         for path, vector in vectors.items()
-        if is_number(vector) and vector.dim() == 1 and not SAYS_NORM.search(path.rpartition(".")[2])
+        if vector.is_number and vector.dim == 1 and not SAYS_NORM.search(path.rpartition(".")[2])
     }

@@ -13,10 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torch import Tensor
-
-from bnprobe.models.checkpoint_file import State
-from bnprobe.models.tensor_kinds import foreign, is_number, kind
+from bnprobe.weights import State, Tensor
 
 ALIASES = {
     "gamma": ("weight", "gamma"),
@@ -48,7 +45,7 @@ class Norm(NamedTuple):
     @property
     def n_channels(self) -> int:
         """Number of channels, C."""
-        return next(iter(self.vectors.values())).numel()
+        return next(iter(self.vectors.values())).numel
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,8 @@ def _unreadable(path: str, tensors: Mapping[str, Tensor]) -> str:
     if not known and not SAYS_NORM.search(path.rpartition(".")[2]):
         return ""
     for leaf in (name for names in ALIASES.values() for name in names if name in tensors):
-        strange = kind(tensors[leaf]) if known and not is_number(tensors[leaf]) else foreign(tensors[leaf])
-        if strange:
+        tensor = tensors[leaf]
+        if strange := tensor.kind if known and not tensor.is_number else tensor.foreign:
             return f"{leaf} is {strange}"
     return ""
 
@@ -113,7 +110,7 @@ def _with_statistics(path: str, tensors: Mapping[str, Tensor], odd: list[str]) -
     vectors = _vectors(tensors)
     if not any(_named(tensors, field) is not None for field in STATISTICS):
         return None
-    sizes = {field: tensor.numel() for field, tensor in vectors.items()}
+    sizes = {field: tensor.numel for field, tensor in vectors.items()}
     missing = [field for field in STATISTICS if field not in vectors]
     if missing or len(set(sizes.values())) != 1:
         odd.append(f"{path} (entries: {_entries(vectors)})")
@@ -125,20 +122,20 @@ def _without_statistics(path: str, tensors: Mapping[str, Tensor]) -> Norm | None
     if any(_named(tensors, field) is not None for field in STATISTICS):
         return None
     gamma, beta = _named(tensors, "gamma"), _named(tensors, "beta")
-    if gamma is None or not is_number(gamma) or not 0 < gamma.numel() <= MOST_CHANNELS or not gamma.dim():
+    if gamma is None or not gamma.is_number or not 0 < gamma.numel <= MOST_CHANNELS or not gamma.dim:
         return None
     if beta is not None:
-        if not is_number(beta) or beta.shape != gamma.shape:
+        if not beta.is_number or beta.shape != gamma.shape:
             return None
         return Norm(path, "unknown_norm", "norm by its weight and bias", {"gamma": gamma, "beta": beta}, None)
-    if gamma.dim() == 1 and SAYS_NORM.search(path) and len(tensors) == 1:
+    if gamma.dim == 1 and SAYS_NORM.search(path) and len(tensors) == 1:
         return Norm(path, "unknown_norm", "norm by its name and weight", {"gamma": gamma}, None)
     return None
 
 
 def _entries(vectors: Mapping[str, Tensor]) -> str:
     """How many numbers each vector has, in words."""
-    return ", ".join(f"{field} {t.numel()}" for field, t in vectors.items()) or "none that are numbers"
+    return ", ".join(f"{field} {t.numel}" for field, t in vectors.items()) or "none that are numbers"
 
 
 def _vectors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -153,6 +150,6 @@ def _named(tensors: Mapping[str, Tensor], field: str) -> Tensor | None:
 def _vector(tensors: Mapping[str, Tensor], field: str) -> Tensor | None:
     """The tensor of this field if it has one entry per channel in any shape, (C,) or (1, C, 1, 1)."""
     tensor = _named(tensors, field)
-    if tensor is None or not is_number(tensor) or tensor.numel() > MOST_CHANNELS:
+    if tensor is None or not tensor.is_number or tensor.numel > MOST_CHANNELS:
         return None
-    return tensor if tensor.dim() and tensor.numel() == max(tensor.shape) else None
+    return tensor if tensor.dim and tensor.numel == max(tensor.shape) else None

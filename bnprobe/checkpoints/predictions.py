@@ -12,17 +12,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from bnprobe.checkpoints.groups import Norm
-from bnprobe.checkpoints.producers import as_float64
+from bnprobe.checkpoints.producers import Filters, bias_of
 from bnprobe.graph.geometry import Geometry, Source
 from bnprobe.graph.propagate import implied
-from bnprobe.models.tensor_kinds import is_number
 from bnprobe.recording.neighbours import Implied
 from bnprobe.recording.terms import IMPLIED_CORRELATION
 from bnprobe.stats import gaussian
 from bnprobe.stats.moments import Array
+from bnprobe.weights import Tensor
 
 NEAREST = 4
 """Norms before the weights that are tried."""
@@ -45,61 +44,73 @@ class Prediction:
     implied: Implied
 
 
-def predicted(norm: Norm, weight: Tensor, bias: Tensor | None, before: Sequence[Norm]) -> Prediction | None:
-    """The best prediction of a norm's running statistics by one of the norms `before` it; None where none is good."""
-    if norm.kind != "batch_norm" or norm.n_channels < FEWEST_CHANNELS or weight.numel() > LARGEST:
-        return None
-    kernel = as_float64(weight).reshape(weight.shape)
-    added = (
-        as_float64(bias) if bias is not None and is_number(bias) and bias.shape == kernel.shape[:1] else None
+class Predictions:
+    """Predictions by the norms of one file; what each of them hands on is computed once."""
+
+    def __init__(self, norms: Sequence[Norm]) -> None:
+        self._norms = norms
+        self._handed_on: dict[int, list[tuple[Source, Array]]] = {}
+
+    def of(self, i: int, weight: Tensor, alone: Filters, bias: Tensor | None) -> Prediction | None:
+        """The best prediction of the running statistics of the i-th norm by one before it; None where none is good."""
+        norm = self._norms[i]
+        if norm.kind != "batch_norm" or norm.n_channels < FEWEST_CHANNELS or weight.numel > LARGEST:
+            return None
+        added = bias_of(bias, norm.n_channels)
+        target = norm.vectors["running_mean"].float64()
+        fit, source = -1.0, None
+        for tried, mean in self._sources(i, weight.shape):
+            expected = _mixed(alone.summed, mean) + (0.0 if added is None else added)
+            correlation = _correlation(target, expected)
+            if correlation > fit:
+                fit, source = correlation, tried
+        if source is None or not fit >= IMPLIED_CORRELATION:
+            return None
+        geometry = _interior(weight.shape, kernel_groups(weight.shape, source.n_channels))
+        what = implied(weight.float64().reshape(weight.shape), added, geometry, source)
+        return None if what is None else Prediction(source.site, source.activation, what)
+
+    def _sources(self, i: int, kernel: tuple[int, ...]) -> Iterator[tuple[Source, Array]]:
+        """The norms shortly before that may feed these weights, each behind nothing or a ReLU, with the mean of that."""
+        for j in range(max(0, i - NEAREST), i):
+            norm = self._norms[j]
+            if norm.kind == "batch_norm" and kernel_groups(kernel, norm.n_channels):
+                if j not in self._handed_on:
+                    self._handed_on[j] = list(_handed_on(norm))
+                yield from self._handed_on[j]
+
+
+def _handed_on(norm: Norm) -> Iterator[tuple[Source, Array]]:
+    gamma, beta = (
+        norm.vectors[name].float64() if name in norm.vectors else None for name in ("gamma", "beta")
     )
-    target = as_float64(norm.vectors["running_mean"])
-    tried = [
-        (_correlation(target, _mean(kernel, source) + (0.0 if added is None else added)), source)
-        for source in _sources(kernel, before[-NEAREST:])
-    ]
-    fit, source = max(tried, key=lambda one: one[0], default=(0.0, None))
-    if source is None or not fit >= IMPLIED_CORRELATION:
-        return None
-    geometry = _interior(kernel, kernel_groups(kernel, source.n_channels))
-    what = implied(kernel, added, geometry, source)
-    return None if what is None else Prediction(source.site, source.activation, what)
+    n = norm.n_channels
+    mean = np.zeros(n) if beta is None else beta
+    for activation in ACTIVATIONS:
+        after, _ = gaussian.moments(activation, mean, np.ones(n) if gamma is None else gamma)
+        yield Source("norm", activation, n, norm.path, gamma, beta), after
 
 
-def _sources(kernel: Array, norms: Sequence[Norm]) -> Iterator[Source]:
-    """The norms that may feed these weights, each behind nothing or a ReLU."""
-    for norm in norms:
-        if norm.kind == "batch_norm" and kernel_groups(kernel, norm.n_channels):
-            gamma, beta = (
-                as_float64(norm.vectors[name]) if name in norm.vectors else None for name in ("gamma", "beta")
-            )
-            for activation in ACTIVATIONS:
-                yield Source("norm", activation, norm.n_channels, norm.path, gamma, beta)
+def kernel_groups(kernel: tuple[int, ...], n_inputs: int) -> int:
+    """In how many groups weights of this shape take so many channels; 0 where they cannot."""
+    groups, rest = divmod(n_inputs, kernel[1])
+    return groups if groups and not rest and not kernel[0] % groups else 0
 
 
-def kernel_groups(kernel: Array, n_inputs: int) -> int:
-    """In how many groups the weights take so many channels; 0 where they cannot."""
-    groups, rest = divmod(n_inputs, kernel.shape[1])
-    return groups if groups and not rest and not kernel.shape[0] % groups else 0
-
-
-def _interior(kernel: Array, groups: int) -> Geometry:
+def _interior(kernel: tuple[int, ...], groups: int) -> Geometry:
     """One position, at which the whole kernel meets the input: a file does not hold the padding."""
-    sides = kernel.shape[2:]
+    sides = kernel[2:]
     if not sides:
         return Geometry()
     ones = (1,) * len(sides)
     return Geometry(ones, ((0, 0),) * len(sides), ones, groups, sides, ones)
 
 
-def _mean(kernel: Array, source: Source) -> Array:
+def _mixed(summed: Array, mean: Array) -> Array:
     """The mean before the norm, as `implied` computes it, and no more."""
-    beta = np.zeros(source.n_channels) if source.beta is None else source.beta
-    gamma = np.ones(source.n_channels) if source.gamma is None else source.gamma
-    mean, _ = gaussian.moments(source.activation, beta, gamma)
-    groups = kernel_groups(kernel, source.n_channels)
-    summed = kernel.reshape(groups, kernel.shape[0] // groups, kernel.shape[1], -1).sum(axis=3)
-    mixed: Array = np.einsum("goc,gc->go", summed, mean.reshape(groups, -1)).reshape(-1)
+    groups = len(mean) // summed.shape[1]
+    parts = summed.reshape(groups, -1, summed.shape[1])
+    mixed: Array = np.einsum("goc,gc->go", parts, mean.reshape(groups, -1)).reshape(-1)
     return mixed
 
 

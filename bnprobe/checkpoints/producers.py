@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bnprobe.checkpoints.groups import Norm
-from bnprobe.models.checkpoint_file import State
-from bnprobe.models.stored import storage_of
-from bnprobe.models.tensor_kinds import is_number
 from bnprobe.recording.neighbours import Folded
 from bnprobe.stats.moments import Array
+from bnprobe.weights import State, Tensor
+from bnprobe.weights.tensor import wide
 
 WEIGHTS = re.compile(r"^(conv|convolution|fc|lin|linear|dense|proj|depthwise|dwconv|pwconv|pointwise)$")
 TRANSPOSED = re.compile(r"deconv|transpos|up_?conv|up_?sampl", re.IGNORECASE)
@@ -37,12 +35,13 @@ def producers(state: State, norms: tuple[Norm, ...]) -> dict[str, str]:
     modules = order_of(state)
     order = None if modules is None else {path: i for i, path in enumerate(modules)}
     weights = _weights(state)
-    pairs = {norm.path: path for norm in norms if (path := _sibling(norm, weights)) is not None}
+    siblings = _Siblings(weights)
+    pairs = {norm.path: path for norm in norms if (path := siblings.before(norm)) is not None}
     if order is not None:
         named = {norm: path for norm, path in pairs.items() if order[path] < order[norm]}
         return named | _by_order(list(order), norms, weights, named)
     sizes = {norm.path: norm.n_channels for norm in norms}
-    backwards = any(_norm_first(norm.path, weights) == norm.n_channels for norm in norms)
+    backwards = any(siblings.inputs_after(norm.path) == norm.n_channels for norm in norms)
     return {
         norm: path for norm, path in pairs.items() if not backwards or weights[path].shape[1] != sizes[norm]
     }
@@ -86,44 +85,56 @@ def _in_one_part(weights: str, norm: str) -> bool:
 
 def _clipped(norm: Norm) -> bool:
     """Whether the running means are those of values from which all negative ones were taken."""
-    return norm.n_channels > 1 and bool((as_float64(norm.vectors["running_mean"]) >= 0).all())
+    return norm.n_channels > 1 and bool((norm.vectors["running_mean"].float64() >= 0).all())
 
 
-def folded(weight: Tensor, bias: Tensor | None, norm: Norm, eps: float) -> Folded | None:
-    """The filters before a norm, alone and folded into it; None where the file holds fewer numbers than it declares."""
-    if not _held(weight):
+class Filters(NamedTuple):
+    """The weights before a norm, a filter per output: what is known of each after one pass over them.
+
+    Length and extremes, shape (outputs,), and the sum of each filter over positions, shape (outputs, inputs).
+    """
+
+    length: Array
+    low: Array
+    high: Array
+    summed: Array
+
+
+def filters(weight: Tensor) -> Filters | None:
+    """One pass over the weights; None where the file holds fewer numbers than they declare."""
+    if not weight.held:
         return None
-    rows = (weight.dequantize() if weight.is_quantized else weight).detach().flatten(1)
-    if rows.dtype not in (torch.float32, torch.float64):
-        rows = rows.float()
-    length = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).numpy()
-    low, high = (end.double().numpy() for end in rows.aminmax(dim=1))
+    n_inputs, found = weight.shape[1], []
+    for rows in weight.blocks():
+        values = wide(rows)
+        with np.errstate(over="ignore", invalid="ignore"):
+            length = np.sqrt(np.einsum("ij,ij->i", values, values))
+            summed = values.reshape(len(values), n_inputs, -1).sum(axis=2)
+            found.append((length, values.min(axis=1), values.max(axis=1), summed))
+    return Filters(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+
+def folded(alone: Filters, bias: Tensor | None, norm: Norm, eps: float) -> Folded:
+    """The filters before a norm, alone and folded into it."""
     slope = _slope(norm, eps)
     with np.errstate(invalid="ignore", over="ignore"):
-        ends = np.stack([low * slope, high * slope])
-    fits = bias is not None and is_number(bias) and bias.shape == (len(length),)
-    added = as_float64(bias) if fits and bias is not None else None
-    return Folded(length, ends.min(axis=0), ends.max(axis=0), added)
+        ends = np.stack([alone.low * slope, alone.high * slope])
+    return Folded(alone.length, ends.min(axis=0), ends.max(axis=0), bias_of(bias, len(slope)))
+
+
+def bias_of(bias: Tensor | None, n_outputs: int) -> Array | None:
+    """What is added after the filters, where it is numbers and one for each."""
+    fits = bias is not None and bias.is_number and bias.shape == (n_outputs,)
+    return bias.float64() if fits and bias is not None else None
 
 
 def _slope(norm: Norm, eps: float) -> Array:
     """gamma / sqrt(running_var + eps): what folding multiplies a filter by; NaN without a stored variance."""
     if "running_var" not in norm.vectors:
         return np.full(norm.n_channels, np.nan)
-    gamma = as_float64(norm.vectors["gamma"]) if "gamma" in norm.vectors else 1.0
+    gamma = norm.vectors["gamma"].float64() if "gamma" in norm.vectors else 1.0
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        return np.asarray(gamma / np.sqrt(as_float64(norm.vectors["running_var"]) + eps))
-
-
-def as_float64(tensor: Tensor) -> Array:
-    """The numbers of a vector of any shape and type, shape (C,)."""
-    numbers = tensor.dequantize() if tensor.is_quantized else tensor
-    return np.array(numbers.detach().flatten().to(torch.float64).cpu().numpy())
-
-
-def _held(tensor: Tensor) -> bool:
-    """Whether a tensor has storage for every number that it declares: an expanded one has not."""
-    return tensor.numel() * tensor.element_size() <= storage_of(tensor)[1]
+        return np.asarray(gamma / np.sqrt(norm.vectors["running_var"].float64() + eps))
 
 
 def _weights(state: State) -> dict[str, Tensor]:
@@ -131,7 +142,7 @@ def _weights(state: State) -> dict[str, Tensor]:
     return {
         name.removesuffix(".weight"): tensor
         for name, tensor in state.items()
-        if name.endswith(".weight") and is_number(tensor) and tensor.dim() >= 2 and tensor.numel()
+        if name.endswith(".weight") and tensor.is_number and tensor.dim >= 2 and tensor.numel
         if not TRANSPOSED.search(name) and not _perhaps_transposed(tensor)
     }
 
@@ -142,33 +153,36 @@ def _perhaps_transposed(weight: Tensor) -> bool:
     return bool(kernel) and weight.shape[0] == side and all(size % 2 == 0 for size in kernel)
 
 
-def _sibling(norm: Norm, weights: Mapping[str, Tensor]) -> str | None:
-    """The module beside a norm that is numbered like the one before it and has as many outputs."""
-    parent, _, name = norm.path.rpartition(".")
-    inside = f"{parent}." if parent else ""
-    if name.isdecimal() and len(name) < 10:
-        before = [f"{inside}{int(name) - 1}"] if int(name) else []
-    else:
-        word, number = _parts(name)
-        if not NORMS.match(word):
+class _Siblings:
+    """Modules with weights that are named like weights, by the module they are in and their number."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self._weights = weights
+        self._named: dict[tuple[str, str], list[str]] = {}
+        for path in weights:
+            parent, _, name = path.rpartition(".")
+            word, number = _parts(name)
+            if WEIGHTS.match(word):
+                self._named.setdefault((parent, number), []).append(path)
+
+    def before(self, norm: Norm) -> str | None:
+        """The module beside a norm that is numbered like the one before it and has as many outputs."""
+        parent, _, name = norm.path.rpartition(".")
+        if name.isdecimal() and len(name) < 10:
+            before = [f"{parent}.{int(name) - 1}".lstrip(".")] if int(name) else []
+        else:
+            word, number = _parts(name)
+            before = self._named.get((parent, number), []) if NORMS.match(word) else []
+        if len(before) != 1 or before[0] not in self._weights:
             return None
-        before = [path for path in weights if _same_number(path, inside, number)]
-    fitting = [path for path in before if path in weights and weights[path].shape[0] == norm.n_channels]
-    return fitting[0] if len(fitting) == len(before) == 1 else None
+        return before[0] if self._weights[before[0]].shape[0] == norm.n_channels else None
 
-
-def _same_number(path: str, inside: str, number: str) -> bool:
-    head, _, name = path.rpartition(".")
-    word, own = _parts(name)
-    return (f"{head}." if head else "") == inside and own == number and bool(WEIGHTS.match(word))
-
-
-def _norm_first(path: str, weights: Mapping[str, Tensor]) -> int | None:
-    """Inputs of the weights with a norm's number, where their outputs are another number: those come after it."""
-    parent, _, name = path.rpartition(".")
-    inside, (_, number) = f"{parent}." if parent else "", _parts(name)
-    shapes = [weights[p].shape for p in weights if not name.isdecimal() and _same_number(p, inside, number)]
-    return int(shapes[0][1]) if len(shapes) == 1 and shapes[0][0] != shapes[0][1] else None
+    def inputs_after(self, path: str) -> int | None:
+        """Inputs of the weights with a norm's number, where their outputs are another number: those come after it."""
+        parent, _, name = path.rpartition(".")
+        paths = [] if name.isdecimal() else self._named.get((parent, _parts(name)[1]), [])
+        shape = self._weights[paths[0]].shape if len(paths) == 1 else (0, 0)
+        return shape[1] if shape[0] != shape[1] else None
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -6,27 +6,22 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bnprobe.checkpoints.config import NO_CONFIG, NormSettings
 from bnprobe.checkpoints.followers import activations
 from bnprobe.checkpoints.groups import MOST_CHANNELS_IN_ALL, Norm
-from bnprobe.checkpoints.predictions import predicted
-from bnprobe.checkpoints.producers import as_float64, folded, producers
+from bnprobe.checkpoints.predictions import Predictions
+from bnprobe.checkpoints.producers import filters, folded, producers
 from bnprobe.errors import BadCheckpoint
-from bnprobe.models.checkpoint_file import State
-from bnprobe.models.stored import storage_of
-from bnprobe.models.tensor_kinds import foreign
 from bnprobe.recording import BATCH, CHANNELS, UNKNOWN, LayerRecord
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.terms import TORCH_EPS
 from bnprobe.stats import ImageMoments, Moments
 from bnprobe.stats.fields import RECORDED
+from bnprobe.weights import State, Tensor
+from bnprobe.weights.number_types import WHOLE
 
 POOLS = {"batch_norm": BATCH, "layer_norm": CHANNELS, "rms_norm": CHANNELS}
-
-WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def records(
@@ -37,10 +32,12 @@ def records(
     What `config` says of eps and kinds is taken from there; torch's usual eps is assumed else.
     """
     _demand_held(norms)
-    fed, acts = producers(state, norms), activations(state, norms)
+    fed, acts, predictions = producers(state, norms), activations(state, norms), Predictions(norms)
     return tuple(
         _record(
-            norm, _neighbours(norm, norms[:i], fed.get(norm.path), acts.get(norm.path), state, config), config
+            norm,
+            _neighbours(norm, i, fed.get(norm.path), acts.get(norm.path), state, config, predictions),
+            config,
         )
         for i, norm in enumerate(norms)
     )
@@ -53,7 +50,7 @@ def without_calls(record: LayerRecord) -> LayerRecord:
 
 def _record(norm: Norm, neighbours: Neighbours | None, config: NormSettings) -> LayerRecord:
     kind, eps = config.kind(norm), config.eps(norm)
-    vectors = {name: as_float64(tensor) for name, tensor in norm.vectors.items()}
+    vectors = {name: tensor.float64() for name, tensor in norm.vectors.items()}
     return LayerRecord(
         layer=norm.path,
         call=0,
@@ -101,23 +98,22 @@ def _no_calls(n_channels: int) -> dict[str, Any]:
 
 def _neighbours(
     norm: Norm,
-    before: tuple[Norm, ...],
+    i: int,
     path: str | None,
     follows: str | None,
     state: State,
     config: NormSettings,
+    predictions: Predictions,
 ) -> Neighbours | None:
     """What the likely weights before a norm say, and an activation after it that has weights of its own."""
     nothing = Neighbours(follows or "unknown", guessed=True)
-    if path is None:
+    alone = None if path is None else filters(state[f"{path}.weight"])
+    if path is None or alone is None:
         return nothing if follows else None
-    weight, bias = state[f"{path}.weight"], state.get(f"{path}.bias")
-    eps = config.eps(norm)
-    ends = folded(weight, bias, norm, TORCH_EPS if eps is None else eps)
-    if ends is None:
-        return nothing if follows else None
+    weight, bias, eps = state[f"{path}.weight"], state.get(f"{path}.bias"), config.eps(norm)
+    ends = folded(alone, bias, norm, TORCH_EPS if eps is None else eps)
     fed = replace(nothing, producer=path, folded=ends)
-    guess = predicted(norm, weight, bias, before)
+    guess = predictions.of(i, weight, alone, bias)
     if guess is None:
         return fed
     return replace(
@@ -127,21 +123,21 @@ def _neighbours(
 
 def _dtype_of(norm: Norm) -> str:
     tensor = norm.vectors.get("gamma", norm.vectors.get("beta"))
-    return "" if tensor is None else str(tensor.dtype).removeprefix("torch.")
+    return "" if tensor is None else tensor.dtype
 
 
 def _count(counter: Tensor | None) -> int | None:
     """Batches tracked, where a whole number is kept."""
-    if counter is None or foreign(counter) or counter.dtype not in WHOLE or counter.numel() != 1:
+    if counter is None or counter.foreign or counter.dtype not in WHOLE or counter.numel != 1:
         return None
-    return int(counter)
+    return int(counter.array().reshape(-1)[0])
 
 
 def _demand_held(norms: tuple[Norm, ...]) -> None:
     """Tensors may be views of one another: a few bytes that declare many vectors would fill the RAM, and so would zeros."""
     tensors = [tensor for norm in norms for tensor in norm.vectors.values()]
-    places = dict(map(storage_of, tensors))
-    declared, held = sum(tensor.numel() for tensor in tensors), sum(places.values())
+    places = dict(tensor.storage for tensor in tensors)
+    declared, held = sum(tensor.numel for tensor in tensors), sum(places.values())
     if declared > held:
         raise BadCheckpoint(
             f"its norms declare {declared:,} numbers in {held:,} bytes, so they are views of one another, and were not "

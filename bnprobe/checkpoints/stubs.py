@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from torch import Tensor
-
 from bnprobe.checkpoints.groups import ALIASES
-from bnprobe.models.checkpoint_file import State
-from bnprobe.models.tensor_kinds import is_number
 from bnprobe.recording.names import EMPTY
+from bnprobe.weights import State, Tensor
 
 SCALES = ALIASES["gamma"]
 PARAMETERS = (*SCALES, *ALIASES["beta"])
@@ -47,7 +44,7 @@ class Stubs(NamedTuple):
 
 def stubs(state: State) -> Stubs:
     """The stubs of a state dict; `names` is empty for one whose tensors are whole."""
-    numbers = {name: tensor for name, tensor in state.items() if is_number(tensor)}
+    numbers = {name: tensor for name, tensor in state.items() if tensor.is_number}
     found = tuple(_stubs(numbers))
     shells = {name.rpartition(".")[0] for name in found}
     whole = {name: tensor for name, tensor in state.items() if name.rpartition(".")[0] not in shells}
@@ -57,20 +54,20 @@ def stubs(state: State) -> Stubs:
 def _stubs(numbers: State) -> Iterator[str]:
     """Parameters without a number; and with a single one, where a tensor beside them has more, or no matrix is left."""
     alone = [name for name, tensor in numbers.items() if _at_most_one(tensor) and not name.endswith(BUFFERS)]
-    if len(alone) >= FEWEST and all(tensor.dim() < 2 for tensor in numbers.values()):
+    if len(alone) >= FEWEST and all(tensor.dim < 2 for tensor in numbers.values()):
         yield from alone
         return
-    larger = {name.rpartition(".")[0] for name, tensor in numbers.items() if tensor.numel() > 1}
+    larger = {name.rpartition(".")[0] for name, tensor in numbers.items() if tensor.numel > 1}
     single = {
         name
         for name, tensor in numbers.items()
         if name.endswith(SCALES) and _at_most_one(tensor) and name.rpartition(".")[0] in larger
     }
     for name, tensor in numbers.items():
-        if name.endswith(PARAMETERS) and (not tensor.numel() or (name in single and len(single) > 1)):
+        if name.endswith(PARAMETERS) and (not tensor.numel or (name in single and len(single) > 1)):
             yield name
 
 
 def _at_most_one(tensor: Tensor) -> bool:
     """A matrix of one row and column is a matrix: stubs are flat."""
-    return tensor.dim() == 1 and tensor.numel() <= 1
+    return tensor.dim == 1 and tensor.numel <= 1

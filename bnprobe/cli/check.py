@@ -107,9 +107,11 @@ def _checked(options: argparse.Namespace) -> list[Checked]:
 
 def _batches(options: argparse.Namespace) -> UserBatches | None:
     """Made for each file, since a generator ends."""
-    from bnprobe.models.user_batches import user_batches
+    if not options.batches:
+        return None
+    from bnprobe.models.user_batches import user_batches  # with it comes torch
 
-    return user_batches(options.batches) if options.batches else None
+    return user_batches(options.batches)
 
 
 def _write(checked: list[Checked], options: argparse.Namespace, outs: list[Path]) -> None:

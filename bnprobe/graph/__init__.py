@@ -4,11 +4,3 @@ The first forward pass of the whole model is watched (`watch_this_call`), later 
 the pass has ended, `neighbours_of` gives the neighbors of each norm, and what needs a neighbor's weights is reduced
 to a few numbers per channel. Nothing of the pass is kept.
 """
-
-from __future__ import annotations
-
-from bnprobe.graph.neighbours import UNKNOWN, neighbours_of
-from bnprobe.graph.producer import Known
-from bnprobe.graph.trace import Trace, watch_this_call
-
-__all__ = ["UNKNOWN", "Known", "Trace", "neighbours_of", "watch_this_call"]

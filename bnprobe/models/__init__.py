@@ -9,7 +9,7 @@ state as it was.
 """
 
 from bnprobe.models.build import subject
-from bnprobe.models.checkpoint_file import load_all, load_checkpoint, state_of
+from bnprobe.models.checkpoint_file import load_checkpoint
 from bnprobe.models.demo import DEMO_PREPROCESS, DEMO_WEIGHTS, demo, demo_facts, demo_network
 from bnprobe.models.preprocessing import CropAndScale
 from bnprobe.models.subject import Subject
@@ -23,9 +23,7 @@ __all__ = [
     "demo",
     "demo_facts",
     "demo_network",
-    "load_all",
     "load_checkpoint",
     "names",
-    "state_of",
     "subject",
 ]

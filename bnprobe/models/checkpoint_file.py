@@ -1,152 +1,22 @@
-"""The tensors in a checkpoint file, read without running anything it holds."""
+"""The tensors in a checkpoint file, for a model of torch's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from bnprobe.errors import BadCheckpoint
-from bnprobe.models.file_kinds import demand_checkpoint, is_safetensors
-from bnprobe.models.messages import SAVE_AGAIN
-from bnprobe.models.read_file import read_pickle, read_safetensors
-from bnprobe.models.shards import files_of
-from bnprobe.models.stored import Stored
-from bnprobe.models.tensor_kinds import foreign
+from bnprobe.weights import load
+from bnprobe.weights.with_torch.ram import as_torch
 
 State = dict[str, Tensor]
-
-_TRAINED = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
-_AVERAGED = ("ema_state_dict", "state_dict_ema", "model_ema", "ema", "params_ema")
-"""Under which names trainers keep the weights, and their running average; the first one that is there."""
-
-
-_BESIDE = ("optim", "sched", "scaler")
-"""Names of what trainers keep next to the weights."""
-
-_DEEPEST = 6
-
-WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""Names that torch.compile, FSDP and activation checkpointing put in between."""
 
 
 def load_checkpoint(path: Path | str) -> State:
     """The tensors of a `.pt`, `.pth`, `.th` or `.safetensors` file, on the CPU, by their names in the model.
 
-    `path` may also be an index (`*.index.json`) or a folder of shards. A state dict kept under `state_dict`,
-    `model`, `ema`, ... is found, and the prefixes that wrappers add (`module.`, `_orig_mod.`) are taken off.
-    A tensor is read when it is used (see `Stored`), where the format allows it: safetensors and what torch writes today.
-    Pickles are read as data: one that needs more is refused unread. Raises BadCheckpoint, in
-    one line, for whatever else is wrong with the file.
+    `path` may also be an index (`*.index.json`) or a folder of shards; see `bnprobe.weights.load`. A tensor is read when
+    it is used, where the format allows it: safetensors and what torch writes today. Pickles are read as data: one that
+    needs more is refused unread. Raises BadCheckpoint, in one line, for whatever else is wrong with the file.
     """
-    return _loaded(Path(path), several=False)
-
-
-def load_all(path: Path | str) -> State:
-    """As `load_checkpoint`; of several state dicts in one file (a generator and a critic, weights and their running
-    average) all, under their names."""
-    return _loaded(Path(path), several=True)
-
-
-def state_of(saved: Any) -> State:
-    """The tensors of a mapping in RAM that may hold its state dict under `state_dict`, `model`, ...; may be empty."""
-    return _joined(_state_dicts(saved))
-
-
-def _loaded(path: Path, several: bool) -> State:
-    whole: State = {}
-    for file in files_of(path):
-        demand_checkpoint(file)
-        saved = read_safetensors(file) if is_safetensors(file) else read_pickle(file)
-        state = _joined(_state_dicts(saved)) if several else {}
-        state = state or _state_dict(saved, file)
-        if twice := next((name for name in state if name in whole), None):
-            raise BadCheckpoint(
-                f"{path} holds {twice} in more than one file, so these are several checkpoints. Give one of the files."
-            )
-        whole |= state
-    return _without_wrappers(whole)
-
-
-def _state_dict(saved: Any, path: Path) -> State:
-    """The one state dict inside what a file holds."""
-    found = _state_dicts(saved)
-    # where a file keeps both, the trained weights are the model
-    found = {at: state for at, state in found.items() if not _is_averaged(at)} or found
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if isinstance(saved, nn.Module):
-        raise BadCheckpoint(f"{path} holds a whole module; {SAVE_AGAIN}.")
-    held = ", ".join(map(str, list(saved)[:6])) if isinstance(saved, Mapping) else type(saved).__name__
-    number = "several state dicts" if found else "no state dict"
-    raise BadCheckpoint(f"{path} holds {number} (it has: {held or 'nothing'}); {SAVE_AGAIN}.")
-
-
-def _state_dicts(saved: Any, at: str = "", depth: int = 0, seen: set[int] | None = None) -> dict[str, State]:
-    """Every candidate by its place: under known keys, else nested dicts, else the tensors here.
-
-    A mapping of mappings that was met before is not entered again: a file may hold one inside itself.
-    """
-    seen = set() if seen is None else seen
-    if not isinstance(saved, Mapping) or id(saved) in seen or depth > _DEEPEST:
-        return {}
-    if any(isinstance(value, Mapping) for value in saved.values()):
-        seen.add(id(saved))
-    known: dict[str, State] = {}
-    for keys in (_TRAINED, _AVERAGED):
-        found = ((key, _state_dicts(saved.get(key), "", depth + 1, seen)) for key in keys)
-        key, states = next(((key, states) for key, states in found if states), ("", {}))
-        beside = f"{key}." if known else ""
-        known |= {f"{at}{beside}{inner}": state for inner, state in states.items()}
-    if known:
-        return known
-    named = {key: value for key, value in saved.items() if isinstance(key, str)}
-    here = {key: _detached(value) for key, value in named.items() if isinstance(value, Tensor)}
-    nested: dict[str, State] = {}
-    for key, value in named.items():
-        if not key.lower().startswith(_BESIDE):
-            nested |= _state_dicts(value, f"{at}{key}.", depth + 1, seen)
-    # {"mine": {...}, "best_accuracy": tensor(71.2)}: a stray number does not make a state dict
-    return nested or ({at: here} if here else {})
-
-
-def _detached(tensor: Tensor) -> Tensor:
-    """The tensor alone; of some kinds even this raises, or has torch print a warning."""
-    return tensor if type(tensor) is Stored or foreign(tensor) else Tensor.detach(tensor)
-
-
-def _is_averaged(at: str) -> bool:
-    return at.removesuffix(".").rpartition(".")[2] in _AVERAGED
-
-
-def _joined(states: dict[str, State]) -> State:
-    """One state dict; of several, each under its own name."""
-    bare = {at: _without_wrappers(state) for at, state in states.items()}
-    if len(bare) == 1:
-        return next(iter(bare.values()))
-    return {f"{at}{name}": value for at, state in bare.items() for name, value in state.items()}
-
-
-def without_wrappers(name: str) -> str:
-    """A name as the bare model has it."""
-    for wrapper in WRAPPERS:
-        name = name.replace(f"{wrapper}.", "")
-    while name.startswith("module."):
-        name = name.removeprefix("module.")
-    return name
-
-
-def _without_wrappers(state: State) -> State:
-    """Names as the bare model has them: without torch.compile, DataParallel and AveragedModel around it.
-
-    Half of a character, which no table of Arrow's and no file can hold, is spelled out.
-    """
-    state = {key.encode("utf-8", "backslashreplace").decode(): value for key, value in state.items()}
-    for wrapper in WRAPPERS:
-        state = {key.replace(f"{wrapper}.", ""): value for key, value in state.items()}
-    state.pop("n_averaged", None)
-    while state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+    return {name: as_torch(tensor) for name, tensor in load(Path(path), several=False).items()}

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from bnprobe.errors import BadCheckpoint
-from bnprobe.models.messages import one_line, refusal
 from bnprobe.printing import watched
+from bnprobe.weights.messages import one_line, refusal
 
 DOWNLOAD_TIMEOUT = 20.0  # seconds without data before a download is given up
 

@@ -14,10 +14,11 @@ from torch.nn.parameter import is_lazy
 
 from bnprobe.errors import BadCheckpoint
 from bnprobe.files import open_input
-from bnprobe.models.checkpoint_file import State, without_wrappers
-from bnprobe.models.messages import one_line
-from bnprobe.models.tensor_kinds import foreign
+from bnprobe.models.checkpoint_file import State
 from bnprobe.norms.module_tree import method
+from bnprobe.weights import without_wrappers
+from bnprobe.weights.messages import one_line
+from bnprobe.weights.with_torch.kinds import foreign
 
 _OTHER_MODEL = "Name the model that was saved; for your own, package.module:function."
 

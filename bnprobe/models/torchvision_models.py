@@ -18,9 +18,9 @@ from bnprobe.models.checkpoint_file import State, load_checkpoint
 from bnprobe.models.download import file_name, load_entry
 from bnprobe.models.inputs import recipe
 from bnprobe.models.load_weights import fit, provenance
-from bnprobe.models.messages import did_you_mean
 from bnprobe.models.preprocessing import Given
 from bnprobe.models.subject import SEED, Subject, seeded
+from bnprobe.weights.messages import did_you_mean
 
 Builder = Callable[..., nn.Module]
 _WITH_AUX_LOGITS = ("googlenet", "inception_v3")

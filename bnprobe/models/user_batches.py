@@ -9,9 +9,9 @@ from typing import Any
 
 from bnprobe.errors import BnprobeError
 from bnprobe.models.image_folder import Unreadable
-from bnprobe.models.messages import one_line
 from bnprobe.models.subject import seeded
 from bnprobe.models.user_model import cwd_importable, function_of
+from bnprobe.weights.messages import one_line
 
 
 @dataclass(frozen=True)

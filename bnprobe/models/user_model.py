@@ -16,10 +16,10 @@ from bnprobe.errors import UnknownModel
 from bnprobe.models.checkpoint_file import load_checkpoint
 from bnprobe.models.inputs import guess
 from bnprobe.models.load_weights import fit, provenance
-from bnprobe.models.messages import did_you_mean, one_line
 from bnprobe.models.preprocessing import Given
 from bnprobe.models.subject import SEED, Subject, seeded
 from bnprobe.norms.module_tree import set_mode
+from bnprobe.weights.messages import did_you_mean, one_line
 
 
 def own_subject(name: str, path: Path | None, given: Given) -> Subject:

@@ -17,7 +17,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from bnprobe.graph import watch_this_call
+from bnprobe.graph.trace import watch_this_call
 from bnprobe.norms import NormLayer
 from bnprobe.probe.backward.autograd_route import origin_of
 from bnprobe.probe.backward.gradients import Gradients

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from bnprobe.graph import Trace
+from bnprobe.graph.trace import Trace
 from bnprobe.probe.backward.autograd_route import Origin
 from bnprobe.probe.calls import InputReading, Key, Vectors
 from bnprobe.probe.calls.call_log import NO_PASS

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from bnprobe.graph import UNKNOWN, Known, Trace, neighbours_of
+from bnprobe.graph.neighbours import UNKNOWN, neighbours_of
+from bnprobe.graph.producer import Known
+from bnprobe.graph.trace import Trace
 from bnprobe.norms import NormLayer
 from bnprobe.probe.calls import CallStats, HistogramScale, Key, Last, Vectors, last_of, vectors_of
 from bnprobe.probe.calls.accumulators import Totals

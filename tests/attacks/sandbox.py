@@ -105,6 +105,8 @@ def serve() -> None:
 
     torch.set_num_threads(1)
     import bnprobe
+    import bnprobe.models
+    import bnprobe.weights.with_torch.load
     from bnprobe.rules import settings  # noqa: F401
 
     state = {"bn.running_mean": torch.zeros(2), "bn.running_var": torch.ones(2)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.checkpoints import as_read
 from torch import Tensor, nn
 
 import bnprobe
@@ -12,7 +13,8 @@ from bnprobe.checkpoints.groups import grouped
 
 
 def seen(state: dict[str, Tensor]) -> dict[str, str]:
-    return activations(state, grouped(state).norms)
+    read = as_read(state)
+    return activations(read, grouped(read).norms)
 
 
 def norm(path: str, n: int = 4) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from support.checkpoints import as_read
 from support.models import BY_NAME
 from torch import nn
 
@@ -14,7 +15,7 @@ from bnprobe.norms import is_norm, looks_like_norm
 
 
 def kinds(state: dict[str, torch.Tensor]) -> dict[str, str]:
-    return {norm.path: norm.kind for norm in grouped(state).norms}
+    return {norm.path: norm.kind for norm in grouped(as_read(state)).norms}
 
 
 def v(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -94,7 +95,7 @@ def test_what_names_and_shapes_claim(state, expected):
 )
 def test_statistics_that_do_not_fit_together_are_named_and_not_used(state):
     """Fails if half a batch norm is silently dropped, or passes for a layer norm."""
-    found = grouped(state)
+    found = grouped(as_read(state))
     assert not found.norms
     assert len(found.odd) == 1
     assert found.odd[0].startswith("bn (entries: ")
@@ -114,6 +115,10 @@ def test_sorted_names_come_in_natural_order_and_others_as_in_the_file():
     """Fails if layer10 stands before layer2 in a file without order, or a file with one is reordered."""
     paths = ["layer2", "layer10", "layer1"]
     state = {f"{p}.{leaf}": v(3) for p in paths for leaf in ("running_mean", "running_var")}
-    assert [n.path for n in grouped(state).norms] == paths
-    assert [n.path for n in grouped(dict(sorted(state.items()))).norms] == ["layer1", "layer2", "layer10"]
+    assert [n.path for n in grouped(as_read(state)).norms] == paths
+    assert [n.path for n in grouped(as_read(dict(sorted(state.items())))).norms] == [
+        "layer1",
+        "layer2",
+        "layer10",
+    ]
     assert sorted(["a.10", "a.9", "a", "b.1.c"], key=natural) == ["a", "a.9", "a.10", "b.1.c"]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from support.checkpoints import as_read
 from torch import nn
 from torchvision import models
 
 from bnprobe.checkpoints.groups import grouped
-from bnprobe.checkpoints.producers import folded, producers
+from bnprobe.checkpoints.producers import filters, folded, producers
 
 
 def guess(state: dict[str, torch.Tensor]) -> dict[str, str]:
-    return producers(state, grouped(state).norms)
+    read = as_read(state)
+    return producers(read, grouped(read).norms)
 
 
 def executed(model: nn.Module, side: int) -> dict[str, str]:
@@ -118,7 +120,10 @@ def test_folded_is_what_folding_gives(rng):
     state = {f"conv1.{k}": t for k, t in conv.state_dict().items()} | {
         f"bn1.{k}": t for k, t in bn.state_dict().items()
     }
-    ends = folded(conv.weight, conv.bias, grouped(state).norms[0], 1e-5)
+    read = as_read(state)
+    alone = filters(read["conv1.weight"])
+    assert alone is not None
+    ends = folded(alone, read["conv1.bias"], grouped(read).norms[0], 1e-5)
     fused = torch.nn.utils.fuse_conv_bn_eval(conv.double().eval(), bn.double().eval()).weight.detach().numpy()
     np.testing.assert_allclose(
         ends.norm, np.sqrt((conv.weight.detach().numpy() ** 2).sum((1, 2, 3))), rtol=1e-12
@@ -130,5 +135,18 @@ def test_folded_is_what_folding_gives(rng):
 
 def test_an_expanded_weight_is_not_unfolded():
     """Fails if a tensor of a few bytes that declares terabytes is copied."""
-    huge = torch.ones(1).expand(5, 2**40)
-    assert folded(huge, None, grouped(pair("conv1", "bn1")).norms[0], 1e-5) is None
+    huge = as_read({"": torch.ones(1).expand(5, 2**40)})[""]
+    assert filters(huge) is None
+
+
+def test_filters_are_gone_through_in_parts(rng, monkeypatch):
+    """Fails if a part of a large weight is left out, or its rows change places."""
+    weight = rng.normal(size=(7, 3, 2, 2)).astype(np.float32)
+    tensor = as_read({"": torch.tensor(weight)})[""]
+    for most in (1, 12, 25, 1000):
+        monkeypatch.setattr("bnprobe.weights.tensor.BLOCK", most)
+        found = filters(tensor)
+        np.testing.assert_allclose(found.length, np.linalg.norm(weight.reshape(7, -1), axis=1), rtol=1e-6)
+        np.testing.assert_array_equal(found.low, weight.min(axis=(1, 2, 3)))
+        np.testing.assert_array_equal(found.high, weight.max(axis=(1, 2, 3)))
+        np.testing.assert_allclose(found.summed, weight.astype(np.float64).sum(axis=(2, 3)), rtol=1e-12)

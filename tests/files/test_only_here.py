@@ -52,9 +52,9 @@ ALLOWED = {
     # what was opened by the gate, or is no file
     ("models.image_folder", "np.load"),
     ("models.image_folder", "open"),  # PIL's, of an opened file
-    ("models.file_kinds", "ZipFile"),
-    ("models.file_kinds", "open"),  # tarfile's, of an opened file
-    ("models.read_file", "torch.load"),
+    ("weights.file_kinds", "ZipFile"),
+    ("weights.file_kinds", "open"),  # tarfile's, of an opened file
+    ("weights.with_torch.load", "torch.load"),
     ("report.formats.tables", "to_csv"),
     ("report.formats.tables", "to_parquet"),
     ("report.figures.album", "savefig"),

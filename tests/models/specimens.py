@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,11 @@ import torchvision
 from torch import nn
 
 from bnprobe import models
-from bnprobe.errors import BadCheckpoint
 
 TINY = "mobilenet_v3_small"  # builds in a tenth of a second
 LINEAR = (
     "from torch import nn\ndef build():\n    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))\n"
 )
-STATE = {"conv.weight": torch.arange(6.0).view(2, 3), "bn.running_mean": torch.ones(5)}
 
 
 def raised(kind: type[Exception], match: str, *args: object, **options: object) -> str:
@@ -28,24 +25,11 @@ def raised(kind: type[Exception], match: str, *args: object, **options: object) 
     return str(error.value)
 
 
-def refused(path: Path, match: str) -> str:
-    """What `zoo.load_checkpoint` says when refused; always one line, with the file's name."""
-    with pytest.raises(BadCheckpoint, match=match) as error:
-        models.load_checkpoint(path)
-    assert "\n" not in str(error.value)
-    assert path.name in str(error.value)
-    return str(error.value)
-
-
 def changed_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """A state dict no initialization would make: every number moved."""
     return {
         key: value + 1 if value.is_floating_point() else value for key, value in model.state_dict().items()
     }
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def put_in_cache(name: str, state: object) -> Path:
@@ -65,13 +49,3 @@ def share_right(subject: models.Subject, batches) -> float:
             for batch in batches
         ]
     return float(torch.cat(right).float().mean())
-
-
-class Evil:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.path),)

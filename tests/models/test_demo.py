@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from support.checkpoints import same
 from support.paths import ROOT
 
 from bnprobe import models
 from bnprobe.models.image_folder import demo_images
 
-from .specimens import same, share_right
+from .specimens import share_right
 
 
 def test_demo_is_as_good_as_it_says():

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from support.checkpoints import Evil, same
 
 from bnprobe import models
 from bnprobe.errors import BadCheckpoint
 
-from .specimens import Evil, changed_weights, put_in_cache, raised, same
+from .specimens import changed_weights, put_in_cache, raised
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ import hashlib
 import pytest
 import torch
 import torchvision
+from support.checkpoints import same
 from torch import nn
 
 from bnprobe import models
 from bnprobe.errors import BadCheckpoint
 
-from .specimens import LINEAR, TINY, changed_weights, put_in_cache, raised, same
+from .specimens import LINEAR, TINY, changed_weights, put_in_cache, raised
 
 
 def test_checkpoint_fits_and_says_where_it_is_from(tmp_path):

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from support.checkpoints import same
 
 from bnprobe import models
 from bnprobe.errors import UnknownModel
 
-from .specimens import TINY, changed_weights, put_in_cache, raised, same
+from .specimens import TINY, changed_weights, put_in_cache, raised
 
 
 @pytest.mark.parametrize(

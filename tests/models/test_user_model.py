@@ -7,13 +7,14 @@ import sys
 
 import pytest
 import torch
+from support.checkpoints import same
 from support.paths import DATA, ROOT
 
 from bnprobe import models
 from bnprobe.errors import UnknownModel
 from bnprobe.models.image_folder import find_images
 
-from .specimens import LINEAR, raised, same, share_right
+from .specimens import LINEAR, raised, share_right
 
 
 def test_own_model_from_the_current_folder(own, picture):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from bnprobe.models.stored import Stored
+from bnprobe.weights.with_torch.stored import StoredTensor
 
 _LAYOUTS = {torch._mkldnn: "an MKL-DNN tensor"}  # type: ignore[attr-defined]
 
@@ -21,7 +21,7 @@ def foreign(tensor: Tensor) -> str:
     if is_lazy(tensor):
         return "a parameter without a shape yet"
     cls = type(tensor)
-    if cls is Stored:
+    if cls is StoredTensor:
         return ""
     if cls.__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return f"a {cls.__name__}"
@@ -35,11 +35,6 @@ def foreign(tensor: Tensor) -> str:
 def is_number(tensor: Tensor) -> bool:
     """Whether a tensor holds real numbers that can be read, quantized ones included."""
     return not foreign(tensor) and (tensor.is_quantized or _is_real(tensor.dtype))
-
-
-def kind(tensor: Tensor) -> str:
-    """What a tensor that is no number is, in words."""
-    return foreign(tensor) or f"of type {str(tensor.dtype).removeprefix('torch.')}"
 
 
 @lru_cache

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from bnprobe.errors import BadCheckpoint
 from bnprobe.files import open_input
-from bnprobe.models.messages import SAVE_AGAIN, program, what_it_is
+from bnprobe.weights.messages import SAVE_AGAIN, program, what_it_is
 
 HEAD = 512
 """Bytes of the beginning that are looked at."""

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.checkpoints import STATE, refused, same
 from torch import nn
 
 from bnprobe import models
-
-from .specimens import STATE, refused, same
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from bnprobe.errors import BadCheckpoint
 from bnprobe.files import archive
 from bnprobe.files.archive import Span
 from bnprobe.files.header import Entry, read_header
 from bnprobe.files.pickles import BYTES, LARGEST, Declared, UnknownName, demand_harmless, read_plain
-from bnprobe.models.messages import damaged, refusal
-from bnprobe.models.stored import Source, Stored
+from bnprobe.weights.messages import damaged, refusal
+from bnprobe.weights.stored import Source, Stored
+from bnprobe.weights.tensor import Tensor
+
+TensorOf = Callable[[Any], Tensor | None]
+"""A value of a table as a tensor; None for what is none."""
 
 DTYPES = {
     "BOOL": "bool",
@@ -46,31 +48,42 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _of_entry(source: Source, entry: Entry) -> Tensor:
-    dtype = getattr(torch, DTYPES.get(entry.dtype, ""), None)
-    if dtype is None:
-        return torch.empty(entry.shape, device="meta")
-    strides = torch.empty(entry.shape, device="meta").stride()
-    return Stored(source, Span(entry.start, entry.n_bytes), dtype, entry.shape, strides)
+    dtype = DTYPES.get(entry.dtype, entry.dtype)
+    return Stored(source, Span(entry.start, entry.n_bytes), dtype, entry.shape, _dense(entry.shape))
 
 
-def read_pickle(path: Path) -> Any:
-    """The content of a file, if it holds only tensors and plain data; BadCheckpoint else."""
+def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The steps of a tensor whose numbers lie one behind another."""
+    return (*itertools.accumulate(reversed(shape[1:]), lambda a, b: a * b, initial=1),)[::-1] if shape else ()
+
+
+def read_pickle(path: Path) -> tuple[Any, TensorOf]:
+    """The content of a file, and what its tensors are known by, if it holds only tensors and plain data; BadCheckpoint
+    else."""
     try:
         source = Source(path)
         if source.file.read(4) == archive.BEGINS:
             try:
-                return _read_archive(source)
+                return _read_archive(source), plain
             except UnknownName:
                 pass  # torch knows more kinds of tensors, and refuses the rest in words that people search for
         else:
             source.file.seek(0)
             demand_harmless(source.file, LEGACY)
         source.file.seek(0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's warnings about old or foreign formats
-            return torch.load(source.file, map_location="cpu", weights_only=True)
+        from bnprobe.weights.with_torch.load import load_with_torch
+        from bnprobe.weights.with_torch.ram import in_ram
+
+        return load_with_torch(source.file, path), in_ram
+    except BadCheckpoint:
+        raise
     except Exception as error:  # damage can raise nearly anything: EOFError, KeyError, RuntimeError, OSError
         raise refusal(path, error) from None
+
+
+def plain(value: Any) -> Tensor | None:
+    """What was read here is known by its class."""
+    return value if isinstance(value, Tensor) else None
 
 
 def _read_archive(source: Source) -> Any:
@@ -104,5 +117,4 @@ def _of_declared(tensor: Declared, source: Source, there: Mapping[str, Span]) ->
     if span is None or span.size != declared:
         held = "no" if span is None else f"{span.size:,}"
         raise ValueError(f"a storage of {declared:,} bytes has {held} bytes in the archive")
-    dtype = getattr(torch, tensor.dtype)
-    return Stored(source, span, dtype, tensor.shape, tensor.stride, tensor.offset)
+    return Stored(source, span, tensor.dtype, tensor.shape, tensor.stride, tensor.offset)

@@ -14,7 +14,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 import bnprobe
 from bnprobe import models
 from bnprobe.errors import BadCheckpoint
-from bnprobe.models.tensor_kinds import foreign, is_number
+from bnprobe.weights.with_torch.kinds import foreign, is_number
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*(nested|Sparse|quantize|prototype|MaskedTensor|ComplexHalf)"

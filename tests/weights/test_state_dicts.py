@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.checkpoints import STATE, Evil, refused, same
 from torch import nn
 
 from bnprobe import models
-
-from .specimens import STATE, Evil, refused, same
 
 
 @pytest.mark.parametrize(
