@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from bnprobe.probe import Probe, attach
     from bnprobe.probe.record import Interrupted, record
     from bnprobe.recording import Recording, load
+    from bnprobe.report.drift import Drift
     from bnprobe.report.result import Report
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "CannotProbe",
     "CannotWrite",
     "Comparison",
+    "Drift",
     "Effect",
     "Interrupted",
     "NoNormLayers",
@@ -73,6 +75,7 @@ __all__ = [
 # Imported on first use: a report from a file needs no torch, and `bnprobe --help` needs nothing.
 _HOMES = {
     "Comparison": "bnprobe.comparison.result",
+    "Drift": "bnprobe.report.drift",
     "Effect": "bnprobe.experiments.effect",
     "Interrupted": "bnprobe.probe.record",
     "NormLayer": "bnprobe.norms",

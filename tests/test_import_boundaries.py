@@ -57,7 +57,9 @@ BOUNDARIES = {
     # the vocabulary of recordings only; a baseline is a file of its own
     "rules": may("recording stats errors severity files", "numpy pandas"),
     # markupsafe is the half of jinja2 that escapes
-    "report": may("recording measures rules stats errors files version", "numpy pandas jinja2 markupsafe"),
+    "report": may(
+        "recording measures rules stats errors files version notebook", "numpy pandas jinja2 markupsafe"
+    ),
     # a histogram cannot be drawn without its edges
     "report.figures": may("stats measures recording errors files", "numpy pandas seaborn matplotlib"),
     # what may stand on a side of a comparison: a file of weights alone needs torch, on first use

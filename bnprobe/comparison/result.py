@@ -25,6 +25,7 @@ from bnprobe.errors import CannotCompare, NothingRecorded
 from bnprobe.measures import Column
 from bnprobe.recording import Recording
 from bnprobe.report.document import Document
+from bnprobe.report.drift import Drift
 from bnprobe.report.nothing_seen import nothing_seen
 from bnprobe.report.numbers import count, listed
 from bnprobe.report.page.blocks import Page
@@ -126,6 +127,24 @@ class Comparison(Document):
     def answer(self) -> tuple[str, ...]:
         """What changed, in a few sentences; the first one says where the difference starts."""
         return tuple(answer(self.a, self.b, self._tables, self.findings, self.settings.limits))
+
+    def drift(self, alpha: float = 0.01) -> Drift:
+        """Tell whether the inputs of B have drifted from those of A, at any time and as often as you like.
+
+        As `Report.drift` of B with A as its reference: for a B that grows, when it is looked at again and again.
+
+        Args:
+            alpha: Chance of a false alarm over all channels and all looks, between 0 and 1.
+
+        Returns:
+            The drift: `drifted`, `answer`, and tables of layers and channels.
+
+        Raises:
+            CannotCompare: No norm in common is of one kind on both sides.
+            NothingRecorded: A side has no samples.
+            BnprobeError: `alpha` is not between 0 and 1.
+        """
+        return Drift(self.b, self.a, alpha)
 
     @cached_property
     def _judged(self) -> pd.DataFrame:

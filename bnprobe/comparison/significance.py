@@ -18,7 +18,7 @@ from bnprobe.comparison.spread import Spread
 from bnprobe.measures.dependence import log_variance, mean
 from bnprobe.stats.jackknife import Estimate
 from bnprobe.stats.moments import Array
-from bnprobe.stats.significance import two_sided
+from bnprobe.stats.significance import two_sided, without_skewness
 
 ROUNDING = 1e-5
 """Difference, in units of the standard deviation, that the order of additions in float32 makes."""
@@ -49,7 +49,8 @@ def scale_test(a: Spread, b: Spread, paired: bool = False) -> tuple[Array, Array
             apart = np.hypot(error_a, error_b)
             halves = np.full(apart.shape, 0.5)  # of the log of a variance
             return _student(difference, error_of_difference(a, b, log_variance, (halves, halves), apart))
-        return _welch(difference, error_a, error_b, a.log_degrees, b.log_degrees)
+        skewness = (error_b**2 - error_a**2) / np.hypot(error_a, error_b)
+        return _welch(difference, error_a, error_b, a.log_degrees, b.log_degrees, skewness)
 
 
 def _student(difference: Array, error: Estimate) -> tuple[Array, Array]:
@@ -59,11 +60,14 @@ def _student(difference: Array, error: Estimate) -> tuple[Array, Array]:
     return error.se, two_sided(np.where(known, z, np.nan), error.degrees)
 
 
-def _welch(difference: Array, a: Array, b: Array, of_a: Array, of_b: Array) -> tuple[Array, Array]:
+def _welch(
+    difference: Array, a: Array, b: Array, of_a: Array, of_b: Array, skewness: Array | float = 0.0
+) -> tuple[Array, Array]:
     square = a**2 + b**2
     degrees = square**2 / (a**4 / of_a + b**4 / of_b)
     se = np.sqrt(square)
     # without any spread over images a difference is certain, and its absence no test
     flat = se == 0
     z = np.where(flat, np.where(np.abs(difference) > ROUNDING, np.inf, np.nan), difference / se)
+    z = without_skewness(z, np.where(flat, 0.0, skewness))
     return se, two_sided(z, np.where(flat, 1.0, degrees))

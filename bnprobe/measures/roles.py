@@ -30,7 +30,7 @@ from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.terms import DEAD_REACH, DEAD_SIGMAS, LITTLE_OF_EPS, NEAR_ZERO
-from bnprobe.stats.gaussian import probability_above
+from bnprobe.stats.gaussian import probability_above, probability_above_skewed
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
 
@@ -89,6 +89,13 @@ COLUMNS = (
         "Share of positive outputs if they are Gaussian with the measured mean and standard deviation.",
         "Φ(post_mean / √post_var)",
         "0 to 1",
+    ),
+    Column(
+        "fires_skewed",
+        "Share of positive outputs if they have the measured mean, standard deviation and skewness.",
+        "Φ(z) + post_skew/6 · (z² − 1) φ(z) in 0 to 1, z = post_mean / √post_var",
+        "0 to 1",
+        "Edgeworth 1905, first term",
     ),
     Column(
         "dead_predicted",
@@ -167,10 +174,12 @@ def channel_columns(record: LayerRecord) -> dict[str, Any]:
     """Role and shares, shape (C,) each; NaN where they do not apply."""
     gamma, beta = _vectors(record)
     passes, saturates = _shares(record)
+    moments = record.post.mean_seen, np.sqrt(record.post.var_population)
     return {
         "role": _roles(record),
         "fires_predicted": probability_above(beta, gamma),
-        "fires_gaussian": probability_above(record.post.mean_seen, np.sqrt(record.post.var_population)),
+        "fires_gaussian": probability_above(*moments),
+        "fires_skewed": probability_above_skewed(*moments, record.post.skewness),
         "dead_predicted": dead_predicted(record),
         "gamma_effective": effective_gamma(record),
         "passes": passes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bnprobe.recording import HasRecording, Recording
@@ -50,26 +50,10 @@ def report(
         (True, True, True)
     """
     from bnprobe.report.result import Report
+    from bnprobe.report.source import recording_of
     from bnprobe.rules.settings import settings
 
-    recording = _recording_of(source)
+    recording = recording_of(source, "report")
     if training_batch is not None:
         recording = recording.with_training_batch(training_batch)
     return Report(recording, settings(config))
-
-
-def _recording_of(source: Any) -> Recording:
-    from bnprobe.errors import BnprobeError
-    from bnprobe.recording import Recording
-    from bnprobe.recording.recording import load
-
-    if isinstance(source, str | Path):
-        return load(source)
-    # a probe is known by what it offers: naming its class here would import torch
-    recording = getattr(source, "recording", source)
-    if not isinstance(recording, Recording):
-        raise BnprobeError(
-            f"report needs a Probe, a Recording or the path of a saved recording, got {type(source).__name__}. "
-            "Use bnprobe.attach(model) and pass what it returns."
-        )
-    return recording

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bnprobe.errors import NothingRecorded
 from bnprobe.measures import Column, StemReading, Tables, glossary, imbalance, stem, tables
-from bnprobe.recording import Recording
+from bnprobe.recording import HasRecording, Recording
 from bnprobe.report.browser import Data, data_of
 from bnprobe.report.chapters.answer import answer
 from bnprobe.report.compose import compose
 from bnprobe.report.document import Document
+from bnprobe.report.drift import Drift
 from bnprobe.report.nothing_seen import nothing_seen
 from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Page
+from bnprobe.report.source import recording_of
 from bnprobe.rules import judge
 from bnprobe.rules.settings import Settings
 
@@ -116,6 +119,38 @@ class Report(Document):
         pixels that augmentation added, `trusted` whether to believe them, and `why` the reason in a sentence.
         """
         return stem(self.recording)
+
+    def drift(self, reference: Recording | HasRecording | str | Path, alpha: float = 0.01) -> Drift:
+        """Tell whether inputs have drifted from those of a reference, at any time and as often as you like.
+
+        For monitoring: the chance that anything is ever called drifted where nothing drifts is at most `alpha`, over
+        all channels of all norms and all looks at one growing recording. What `shift_q` says holds for one look only.
+
+        Args:
+            reference: A recording of inputs as they should be, made with the same model: a `Recording`, `Probe` or
+                `Report`, or the path of a saved recording. The more samples it has, the smaller a drift is found.
+            alpha: Chance of a false alarm, between 0 and 1.
+
+        Returns:
+            The drift: `drifted`, `answer`, and tables of layers and channels.
+
+        Raises:
+            CannotCompare: The reference has no norm of the same path, kind and number of channels.
+            NothingRecorded: One of the two has no samples.
+            BadRecordingFile: The path does not hold a sound recording.
+            BnprobeError: `alpha` is not between 0 and 1, or `reference` is something else.
+
+        Example:
+            >>> import torch, bnprobe
+            >>> seed = torch.manual_seed(0)
+            >>> model = torch.nn.Sequential(torch.nn.BatchNorm1d(4)).eval()
+            >>> reference = bnprobe.record(model, [torch.randn(400, 4)])
+            >>> bnprobe.report(bnprobe.record(model, [torch.randn(200, 4)])).drift(reference).drifted
+            False
+            >>> bnprobe.report(bnprobe.record(model, [torch.randn(200, 4) + 2])).drift(reference).drifted
+            True
+        """
+        return Drift(self.recording, recording_of(reference, "the reference"), alpha)
 
     def plot(self, y: str, x: str | None = None, *, layer: str | None = None, ax: Axes | None = None) -> Axes:
         """Plot one measure by depth, in one layer, or against another measure, with seaborn.

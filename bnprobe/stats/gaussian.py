@@ -96,6 +96,18 @@ def probability_above(mean: Array, sd: Array, threshold: float = 0.0) -> Array:
     return p
 
 
+def probability_above_skewed(mean: Array, sd: Array, skewness: Array) -> Array:
+    """P(X > 0) for a distribution that is nearly Gaussian but skewed: the first term of Edgeworth's series, in 0 to 1.
+
+    Phi(z) + skewness/6 (z^2 - 1) phi(z), z = mean/sd. Where the skewness is not known, as for a point, without it.
+    """
+    p = probability_above(mean, sd)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        z = mean / np.abs(sd)
+        term = skewness / 6 * (z * z - 1) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+    return np.clip(p + np.where(np.isfinite(term), term, 0.0), 0.0, 1.0)
+
+
 def _tail(offset: Array, sd: Array) -> tuple[Array, Array]:
     """P(X > t) and sd^2 times the density at t, for offset = mean - t."""
     from bnprobe.stats.scipy_lazy import special

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -151,6 +152,34 @@ def test_firing_where_the_data_have_moved():
     assert found["fires_predicted"][0] == pytest.approx(gaussian.cdf(0.25))
     assert found["fires_gaussian"][0] == pytest.approx(gaussian.cdf(-1.5), abs=0.003)
     assert made.n_positive[0] / made.post.n[0] == pytest.approx(found["fires_gaussian"][0], abs=0.01)
+
+
+def test_firing_of_skewed_outputs():
+    """Fails if the skewness has the wrong sign or factor, or a share leaves 0 to 1: against the series and counts."""
+    rng = np.random.default_rng(4)
+    rows = np.stack(
+        [rng.gamma(9.0, size=(60, 400)), -rng.gamma(9.0, size=(60, 400)), rng.gamma(0.05, size=(60, 400))], 1
+    )
+    rows = (rows - rows.mean((0, 2))[:, None]) / rows.std((0, 2))[:, None]
+    beta = [0.4, 0.4, 0.0]
+    made = site(rows, gamma=1.0, beta=beta, running_mean=0.0, running_var=1.0, eps=0.0)
+    found, fires = roles.channel_columns(made), made.n_positive / made.post.n
+    for c in (0, 1):
+        z, skew = beta[c], float((rows[:, c] ** 3).mean())
+        density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+        assert found["fires_skewed"][c] == pytest.approx(
+            gaussian.cdf(z) + skew / 6 * (z * z - 1) * density, rel=1e-9
+        )
+    off = {name: np.abs(found[name] - fires) for name in ("fires_gaussian", "fires_skewed")}
+    assert (off["fires_skewed"][:2] < 0.2 * off["fires_gaussian"][:2]).all()
+    # of a skewness of 9 the series gives 0.5 - 0.6
+    assert found["fires_skewed"][2] == 0
+
+
+def test_a_constant_output_fires_always_or_never():
+    """Fails if the skewness of a point, which is not defined, makes its share undefined."""
+    made = site(np.ones((4, 2, 3)), gamma=0.0, beta=[0.2, -0.2], running_mean=0.0, running_var=1.0)
+    np.testing.assert_array_equal(roles.channel_columns(made)["fires_skewed"], [1, 0])
 
 
 def test_precision_and_recall():

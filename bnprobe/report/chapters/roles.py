@@ -87,9 +87,12 @@ def _prediction(channels: pd.DataFrame) -> list[str]:
         )
     error = (channels["fires_predicted"] - channels["fires"]).abs()
     if error.notna().any():
-        measured = (channels["fires_gaussian"] - channels["fires"]).abs()
-        by_target, by_moments = (number(float(off.mean()), 2) for off in (error, measured))
+        measured, skewed = (
+            (channels[f"fires_{by}"] - channels["fires"]).abs() for by in ("gaussian", "skewed")
+        )
+        by_target, by_moments, by_three = (number(float(off.mean()), 2) for off in (error, measured, skewed))
         better = f"; with the measured mean and standard deviation in their place, by {by_moments}"
+        better += f", and with the skewness as well, by {by_three}" if by_three != by_moments else ""
         instead = better if by_moments != by_target else ""
         sentences.append(
             f"The share of positive outputs that γ and β predict, Φ(β/|γ|), is off by {by_target} on average{instead}."
