@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from bnprobe.experiments.effect import Effect
     from bnprobe.experiments.plan import Plan
     from bnprobe.experiments.recalibrate import recalibrate
+    from bnprobe.experiments.try_remedies import try_remedies
     from bnprobe.norms import NormLayer, register_norm
     from bnprobe.probe import Probe, attach
     from bnprobe.probe.record import Interrupted, record
     from bnprobe.recording import Recording, load
     from bnprobe.report.drift import Drift
     from bnprobe.report.result import Report
+    from bnprobe.rules.tried import Tried
 
 __all__ = [
     "BadCheckpoint",
@@ -60,6 +62,7 @@ __all__ = [
     "Probe",
     "Recording",
     "Report",
+    "Tried",
     "UnknownModel",
     "__version__",
     "attach",
@@ -70,6 +73,7 @@ __all__ = [
     "record",
     "register_norm",
     "report",
+    "try_remedies",
 ]
 
 # Imported on first use: a report from a file needs no torch, and `bnprobe --help` needs nothing.
@@ -83,6 +87,7 @@ _HOMES = {
     "Probe": "bnprobe.probe",
     "Recording": "bnprobe.recording",
     "Report": "bnprobe.report.result",
+    "Tried": "bnprobe.rules.tried",
     "attach": "bnprobe.probe",
     "check": "bnprobe.checkpoints.check",
     "compare": "bnprobe.comparison.compare",
@@ -90,6 +95,7 @@ _HOMES = {
     "recalibrate": "bnprobe.experiments.recalibrate",
     "record": "bnprobe.probe.record",
     "register_norm": "bnprobe.norms",
+    "try_remedies": "bnprobe.experiments.try_remedies",
 }
 
 if not TYPE_CHECKING:  # to a type checker this would make every misspelt name an Any

@@ -17,14 +17,26 @@ from bnprobe.cli import check, compare, recalibrate, rules
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
-from bnprobe.cli.subject import add_subject, described, positive, recorded, subject_and_batches
+from bnprobe.cli.subject import (
+    add_subject,
+    described,
+    inputs_of,
+    positive,
+    recorded,
+    running,
+    subject_and_batches,
+)
 from bnprobe.errors import BnprobeError, UnknownModel
 from bnprobe.printing import note, one_exit, say, say_lines
 from bnprobe.report.numbers import shorten
 from bnprobe.version import __version__
 
 if TYPE_CHECKING:
+    from bnprobe.models import Subject
+    from bnprobe.models.image_folder import Batches
+    from bnprobe.models.user_batches import UserBatches
     from bnprobe.recording import Recording
+    from bnprobe.report.result import Report
 
 
 EXIT_CODES = (
@@ -136,6 +148,11 @@ def _add_report(commands: Any) -> None:
         metavar="N",
         help="samples per batch and device in training, for the noise of the running statistics (default: assumes 32)",
     )
+    report.add_argument(
+        "--try",
+        action="store_true",
+        help="carry out each finding's remedy, show what comes of it, and put the model back (three passes per remedy)",
+    )
     report.add_argument("--save", metavar="FILE", help="also save the recording, e.g. run.bnp")
     add_save_partial(report)
     _add_output(report, None)
@@ -197,7 +214,23 @@ def _report(options: argparse.Namespace) -> int:
     recording = _trained_with(recording, options)
     if options.save:
         say(f"recording: {recording.save(options.save)}")
-    return _finish(recording, out, options)
+    result = _judged(recording, options)
+    if getattr(options, "try"):
+        _try_remedies(result, subject, batches, options)
+    return _written(result, out, options)
+
+
+def _try_remedies(
+    result: Report, subject: Subject, batches: Batches | UserBatches, options: argparse.Namespace
+) -> None:
+    import torch
+
+    from bnprobe.experiments.try_remedies import try_remedies
+
+    loss = getattr(torch.nn.functional, options.loss) if options.loss else None
+    with running(subject, batches):
+        labeled = recalibrate.labels_of_the_model(subject, batches)
+        try_remedies(result, subject.model, inputs_of(subject, labeled), loss=loss)
 
 
 def _trained_with(recording: Recording, options: argparse.Namespace) -> Recording:
@@ -219,6 +252,7 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
         "layers",
         "loss",
         "train_mode",
+        "try",
         "save",
         "save_partial",
     )
@@ -231,10 +265,18 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
 
 
 def _finish(recording: Recording, out: Path, options: argparse.Namespace) -> int:
-    """Write the page, print the answer, and say by the exit code whether a finding is serious."""
+    """Judge, and write the page."""
+    return _written(_judged(recording, options), out, options)
+
+
+def _judged(recording: Recording, options: argparse.Namespace) -> Report:
     from bnprobe.report import report
 
-    result = report(recording, config=settings_file(options))
+    return report(recording, config=settings_file(options))
+
+
+def _written(result: Report, out: Path, options: argparse.Namespace) -> int:
+    """Write the page, print the answer, and say by the exit code whether a finding is serious."""
     page = result.to_html(out)
     say_lines(f"{result.to_text() if options.text else result.summary()}\n")
     say(f"page: {page}")

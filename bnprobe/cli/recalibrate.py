@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     subject, batches = subject_and_batches(options)
     fit, other = _halves(batches, options, subject)
     with running(subject, batches):
-        other = _labels_of_the_model(subject, other)
+        other = labels_of_the_model(subject, other)
         plan = recalibrate(
             subject.model,
             inputs_of(subject, fit),
@@ -156,7 +156,7 @@ def _halves(batches: Batches | UserBatches, options: argparse.Namespace, subject
     return halves[0], halves[1]
 
 
-def _labels_of_the_model(subject: Subject, batches: Any) -> Any:
+def labels_of_the_model(subject: Subject, batches: Any) -> Any:
     """The batches without labels where the folder's classes are not the model's, which their number tells."""
     from bnprobe.experiments.outputs import n_classes
     from bnprobe.experiments.recalibrate import output_of

@@ -31,6 +31,8 @@ class Effect:
         agreement: Share of samples (positions) decided as before, 0 to 1; NaN where nothing is decided.
         kl: Mean Kullback-Leibler divergence of the softmax after from the softmax before, in nats; NaN likewise.
         output_change: Mean over samples of the norm of the output's change over the norm of the output.
+        largest_change: Largest change of one number of the outputs.
+        largest_relative: Largest over samples of the norm of the output's change over the norm of the output.
         n_fitted: How many of these samples the change was made from, as far as that is known.
         notes: What else a reader should know, in sentences.
     """
@@ -45,6 +47,8 @@ class Effect:
     agreement: float
     kl: float
     output_change: float
+    largest_change: float = float("nan")
+    largest_relative: float = float("nan")
     n_fitted: int = 0
     notes: tuple[str, ...] = ()
 
@@ -60,7 +64,6 @@ class Effect:
     ) -> Self:
         """From values per sample, shape (n,) each."""
         interval = paired_interval(after - before)
-        agreement, kl, relative = (_mean(values) for values in change)
         return cls(
             metric=metric,
             before=_mean(before),
@@ -69,9 +72,11 @@ class Effect:
             low=interval.low,
             high=interval.high,
             n=len(before),
-            agreement=agreement,
-            kl=kl,
-            output_change=relative,
+            agreement=_mean(change.agreement),
+            kl=_mean(change.kl),
+            output_change=_mean(change.relative),
+            largest_change=float(np.max(change.largest)),
+            largest_relative=float(np.max(change.relative)),
             n_fitted=n_fitted,
             notes=notes,
         )

@@ -17,6 +17,10 @@ Metric = Callable[[Any, Any], Any]
 """From the output and the target of a batch to one number per sample, shape (N,); larger is better."""
 
 
+class NoComparison(BnprobeError):
+    """Two outputs that cannot be compared."""
+
+
 class Change(NamedTuple):
     """Per sample, shape (N,); NaN where it is not defined for such an output."""
 
@@ -26,28 +30,32 @@ class Change(NamedTuple):
     """Kullback-Leibler divergence of the softmax after from the softmax before, mean over positions, in nats."""
     relative: Array
     """Norm of the difference over the norm of the output before."""
+    largest: Array
+    """Largest difference of one number of the output."""
 
 
 def change(before: Any, after: Any, target: Any = None) -> Change:
     """The change from one output to the other. Both are reduced in float32 or wider on the device they are on."""
     a, b = scores(before), scores(after)
     if a is None or b is None or a.shape != b.shape or not a.dim():
-        raise BnprobeError(
+        raise NoComparison(
             "the model's output holds no tensor, or one whose shape changes, so two outputs cannot be compared. Pass "
             "call=, a function of (model, batch) that returns one tensor with a row per sample."
         )
     a, b = _wide(a), _wide(b)
     flat_a, flat_b = a.flatten(1) if a.dim() > 1 else a[:, None], b.flatten(1) if b.dim() > 1 else b[:, None]
     size = torch.linalg.vector_norm(flat_a, dim=1)
-    relative = torch.linalg.vector_norm(flat_b - flat_a, dim=1) / size.clamp_min(torch.finfo(size.dtype).tiny)
+    difference = flat_b - flat_a
+    relative = torch.linalg.vector_norm(difference, dim=1) / size.clamp_min(torch.finfo(size.dtype).tiny)
+    largest = torch.linalg.vector_norm(difference, torch.inf, dim=1)
     axis = class_axis(a, target)
     if axis is None:
         nothing = np.full(len(a), np.nan)
-        return Change(nothing, nothing, _array(relative))
+        return Change(nothing, nothing, _array(relative), _array(largest))
     same = (a.argmax(axis) == b.argmax(axis)).float()
     p, q = a.log_softmax(axis), b.log_softmax(axis)
     kl = (p.exp() * (p - q)).sum(axis).clamp_min(0)
-    return Change(_array(_per_sample(same)), _array(_per_sample(kl)), _array(relative))
+    return Change(_array(_per_sample(same)), _array(_per_sample(kl)), _array(relative), _array(largest))
 
 
 def correct(output: Any, target: Any) -> Array | None:
@@ -99,7 +107,15 @@ def n_classes(output: Any) -> int | None:
 
 def per_sample(metric: Metric, output: Any, target: Any) -> Array:
     """What the user's metric says of a batch, checked: one finite number per sample."""
-    values = metric(output, target)
+    name = getattr(metric, "__name__", type(metric).__name__)
+    try:
+        values = metric(output, target)
+    except Exception as error:  # the user's function may raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise BnprobeError(
+            f"metric {name} failed on a batch ({reason}). It is called with the output and the target, which is None for "
+            "batches without one."
+        ) from error
     values = values.detach().cpu() if isinstance(values, Tensor) else values
     a = scores(output)
     n = None if a is None or not a.dim() else len(a)
@@ -107,7 +123,6 @@ def per_sample(metric: Metric, output: Any, target: Any) -> Array:
         found = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         found = np.empty(())
-    name = getattr(metric, "__name__", type(metric).__name__)
     if found.ndim != 1 or n not in (None, len(found)):
         got = f"shape {found.shape}" if found.ndim else f"one {type(values).__name__}"
         raise BnprobeError(

@@ -20,6 +20,9 @@ from bnprobe.stats.moments import Array
 
 Version = Literal["old", "new"]
 
+Feed = Callable[[Any], Any]
+"""From a batch to the batch that is fed in its place."""
+
 
 class _Tried(NamedTuple):
     """One batch: the metric's name and its values before and after, shape (N,), and the change of the output."""
@@ -36,12 +39,14 @@ def preview(
     batches: Iterable[Any],
     metric: Metric | None,
     call: Call | None,
-    fitted: Collection[Digest],
+    fitted: Collection[Digest] = (),
+    feed: Feed | None = None,
+    set_modes: Callable[[nn.Module], None] = in_eval_mode,
 ) -> Effect:
     """The effect of what `become` writes into the model; `fitted` are the checksums of the samples it was made from.
 
     Both versions of a batch start from the same random state. The first output is measured before the second pass, which
-    may write into it.
+    may write into it. `feed` makes of a batch what the new version is given; `set_modes` runs once, before all passes.
     """
     if metric is not None and not callable(metric):
         raise BnprobeError(
@@ -50,18 +55,21 @@ def preview(
     seen = Batches(model, batches, "trying")
     tried: list[_Tried] = []
     with put_back(model) as afterwards, torch.no_grad():
-        in_eval_mode(model)
-        for batch in seen:
-            target = parts(batch)[1]
-            state = RandomStates()
+        set_modes(model)
+        try:
+            for batch in seen:
+                target = parts(batch)[1]
+                state = RandomStates()
+                become("old")
+                first = run(model, batch, call)
+                before = _measured(metric, first, target)
+                state.restore()
+                become("new")
+                second = run(model, batch if feed is None else feed(batch), call)
+                after = _measured(metric, second, target)
+                tried.append(_tried(metric, before, after, change(first, second, target)))
+        finally:
             become("old")
-            first = run(model, batch, call)
-            before = _measured(metric, first, target)
-            state.restore()
-            become("new")
-            second = run(model, batch, call)
-            after = _measured(metric, second, target)
-            tried.append(_tried(metric, before, after, change(first, second, target)))
     names = {one.metric for one in tried}
     if len(names) > 1:
         raise BnprobeError(

@@ -27,7 +27,7 @@ class Batches:
     """The batches of one use: moved to the model's device, counted, remembered by the checksums of their samples."""
 
     def __init__(self, model: nn.Module, batches: Iterable[Any], words: str, n_passes: int = 1) -> None:
-        if n_passes > 1 and iter(batches) is batches:
+        if n_passes > 1 and isinstance(batches, Iterator):
             raise BnprobeError(
                 f"batches is a {type(batches).__name__}, which runs out after one use, and {n_passes:,} passes are "
                 "needed. Pass a list or a DataLoader."

@@ -68,7 +68,11 @@ class Document(ABC):
         Columns: `severity` ("critical", "warning" or "info"), `rule`, `layer`, `channels`, `says` (what was found),
         `because` (the evidence), `do` (what to do) and `source`.
         """
-        return self._judged[~self._ignored].reset_index(drop=True)
+        return self._annotated(self._judged[~self._ignored].drop(columns="remedy").reset_index(drop=True))
+
+    def _annotated(self, findings: pd.DataFrame) -> pd.DataFrame:
+        """The findings with what is known beside them."""
+        return findings
 
     @cached_property
     def _ignored(self) -> pd.Series:

@@ -22,7 +22,9 @@ from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Page
 from bnprobe.report.source import recording_of
 from bnprobe.rules import judge
+from bnprobe.rules.edits import Remedy
 from bnprobe.rules.settings import Settings
+from bnprobe.rules.tried import Tried
 
 if TYPE_CHECKING:
     from bnprobe.report.figures.axes import Axes
@@ -58,6 +60,7 @@ class Report(Document):
             raise NothingRecorded(nothing_seen(recording))
         self.recording = recording
         self.settings = settings or Settings()
+        self._tried: tuple[Tried, ...] | None = None
 
     @cached_property
     def _tables(self) -> Tables:
@@ -101,6 +104,41 @@ class Report(Document):
     @cached_property
     def _judged(self) -> pd.DataFrame:
         return judge(self._tables, self.settings.limits)
+
+    @property
+    def remedies(self) -> tuple[Remedy | None, ...]:
+        """For each finding what `bnprobe.try_remedies` can carry out; None where it is nothing."""
+        return tuple(self._judged["remedy"][~self._ignored])
+
+    def again(self, recording: Recording) -> Report:
+        """A report on another recording with the settings of this one.
+
+        Args:
+            recording: What it is about.
+
+        Returns:
+            The report.
+
+        Raises:
+            NothingRecorded: No forward pass reached a normalization layer.
+        """
+        return Report(recording, self.settings)
+
+    def take(self, tried: Sequence[Tried]) -> None:
+        """Show what came of each finding's remedy: a column `tried` of the findings, and a line on the pages.
+
+        Args:
+            tried: One per finding, in the order of `findings`.
+        """
+        self._tried = tuple(tried)
+        for name in ("findings", "_page", "_sentences", "figures"):
+            vars(self).pop(name, None)
+
+    def _annotated(self, findings: pd.DataFrame) -> pd.DataFrame:
+        if self._tried is None:
+            return findings
+        says = [one.corrected(says) for one, says in zip(self._tried, findings["says"], strict=True)]
+        return findings.assign(says=says, tried=pd.Series(self._tried, index=findings.index, dtype=object))
 
     @property
     def gradient_imbalance(self) -> float:

@@ -24,7 +24,8 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
   store, and as wholes.
 
 A rule needs its page in `docs/` and, if it has thresholds, their names in `thresholds`. `rule` has its form,
-`remedies` lines of code that several recommend, `merge_runs` and `wording` what several say; `settings` and
+`remedies` lines of code that several recommend, `edits` what advice changes, as data that can be carried out, `tried`
+what came of it, `merge_runs` and `wording` what several say; `settings` and
 `baseline` are what a user leaves out.
 """
 
@@ -91,7 +92,7 @@ RULES: tuple[Rule, ...] = (
 COMPARED: tuple[Rule, ...] = (*compared_model.RULES, *compared_weights.RULES, *comparison.RULES)
 """The rules about two recordings, which read the tables of a comparison."""
 
-COLUMNS = ("severity", "rule", "layer", "channels", "says", "because", "do", "source", "call")
+COLUMNS = ("severity", "rule", "layer", "channels", "says", "because", "do", "source", "call", "remedy")
 
 
 def judge(

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from bnprobe.recording.names import said
-from bnprobe.rules.remedies import module, recalibrate
+from bnprobe.rules.edits import DivideStatistics, Recalibrate, Remedy, SetMode, remedy, undoing
+from bnprobe.rules.remedies import module, recalibrate, recalibration
 from bnprobe.rules.rule import Evidence
 
 GROUPS = ("groups", "one group")
@@ -71,6 +72,19 @@ def do(cause: pd.Series, row: pd.Series) -> str:
         divide=f"`n = {module(row['layer'])}; n.running_mean /= {words.get('factor', '')}; n.running_var /= "
         f"{words.get('factor', '')}`",
     )
+
+
+def undone_by(cause: pd.Series, row: pd.Series) -> Remedy | None:
+    """The same as edits, with those that undo the cause, as far as it can be undone."""
+    name, facts = cause["cause"], cause["facts"]
+    if name == "few samples":
+        return None
+    if name == "factor":
+        return undoing(DivideStatistics(row["layer"], float(f"{facts['factor']:.4g}")))
+    if name == "dropout":
+        on = tuple(SetMode(path, training=True) for path in facts["names"].split(", "))
+        return Remedy((Recalibrate(dropout=False),), cause=on)
+    return remedy(recalibration(row))
 
 
 def _words(facts: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.terms import MANY_EPS, NO_VARIANCE, TORCH_EPS
-from bnprobe.rules.remedies import CARRY_BETA, module, recalibrate, rescaled
+from bnprobe.rules.edits import Rescale, SetAttribute, remedy
+from bnprobe.rules.remedies import CARRY_BETA, module, path, recalibrate, recalibration, rescaled
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import Limits
 from bnprobe.rules.wording import eps_of, if_assumed, number, out_of, some
@@ -73,6 +74,7 @@ def _long_constant(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) 
 
 
 def _hardly_varies(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> Finding:
+    advice, edit = _more_than_eps(row, found, channels)
     return Finding(
         share_severity(found, channels, limits),
         row["layer"],
@@ -80,9 +82,10 @@ def _hardly_varies(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, 
         f"running_var < {eps_of(row)} in {out_of(found, channels)} "
         f"(smallest {float(found['running_var'].min()):.2g}), and |γ| ≥ {limits.constant_gamma:g}.",
         "Their inputs hardly vary, or are scaled too small. Keep eps as it is when the model is converted: another value "
-        f"changes the outputs of these channels. {_more_than_eps(row, found, channels)}",
+        f"changes the outputs of these channels. {advice}",
         indices(found),
         row["call"],
+        remedy(edit),
     )
 
 
@@ -99,6 +102,7 @@ def _lost_variance(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, 
         f"Unless the preceding weights were shrunk or the inputs enlarged, re-estimate it: {recalibrate(row)}.",
         indices(found),
         row["call"],
+        remedy(recalibration(row)),
     )
 
 
@@ -114,28 +118,36 @@ def _divides_by_eps(row: pd.Series, is_new: bool) -> Finding:
         "If it was trained like this, keep eps when the model is converted. Otherwise its inputs are scaled too "
         f"small, or eps is not the one of training.{usual if row['eps'] > TORCH_EPS else ' Check the preceding weights.'}",
         call=row["call"],
+        remedy=remedy(_usual_eps(row) if row["eps"] > TORCH_EPS else None),
     )
 
 
-def _more_than_eps(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> str:
-    """Another eps where this one is larger than usual, else larger weights before the norm."""
+def _usual_eps(row: pd.Series) -> SetAttribute:
+    return SetAttribute(row["layer"], "eps", TORCH_EPS)
+
+
+def _more_than_eps(
+    row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame
+) -> tuple[str, SetAttribute | Rescale | None]:
+    """Another eps where this one is larger than usual, else larger weights before the norm: in words, and as an edit."""
     if row["eps"] > TORCH_EPS:
-        return (
-            f"Only if training used {TORCH_EPS:g}, as is usual: `{module(row['layer'])}.eps = {TORCH_EPS:g}`."
-        )
+        code = f"`{module(row['layer'])}.eps = {TORCH_EPS:g}`"
+        return f"Only if training used {TORCH_EPS:g}, as is usual: {code}.", _usual_eps(row)
     typical = float(channels["running_var"].median())
-    if not row["feeder"] or not typical > 0:
-        return "Check the preceding weights."
-    if channels["gamma"].isna().any():
-        return "Check the preceding weights."
+    if not row["feeder"] or not typical > 0 or channels["gamma"].isna().any():
+        return "Check the preceding weights.", None
     least = float(found["running_var"].min())
     if not least > MANY_EPS * row["eps"] * typical:
-        return "No larger weights can help all of them: their variance is next to nothing beside that of the others."
-    larger = rescaled(str(row["feeder"]), row["layer"], typical**-0.5, with_gamma=True)
+        return (
+            "No larger weights can help all of them: their variance is next to nothing beside that of the others.",
+            None,
+        )
+    larger = Rescale(path(str(row["feeder"])), row["layer"], typical**-0.5, with_gamma=True)
     assumed = " (assumed here)" if row["eps_assumed"] else ""
     return (
         f"Larger weights, with γ corrected for eps{assumed}, give the same output in eval mode, well clear of eps: "
-        f"{larger}."
+        f"{rescaled(larger)}.",
+        larger,
     )
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.terms import MANY_EPS, REACH_SIGMAS
-from bnprobe.rules.remedies import rescaled
+from bnprobe.rules.edits import Rescale, remedy
+from bnprobe.rules.remedies import path, rescaled
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import eps_of, number, out_of
@@ -50,6 +51,7 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
             if row["largest_input"] > highest
             else ""
         )
+        or_smaller, edit = _smaller(row, channels, evidence.limits)
         of_data = not vectors and _data_only(row, channels, evidence.limits)
         beyond_now = vectors or row["largest_input"] > top
         subject = "On these data, the input of this layer" if of_data else "This layer"
@@ -63,9 +65,10 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
             OTHER_DATA
             if of_data
             else "Keep this norm and the layer before it in float32 or bfloat16 (autocast does so for the norm, not "
-            "for its input)" + _smaller(row, channels, evidence.limits),
+            f"for its input){or_smaller}",
             indices(found),
             row["call"],
+            None if of_data else remedy(edit),
         )
 
 
@@ -81,12 +84,12 @@ def _data_only(row: pd.Series, channels: pd.DataFrame, limits: Limits) -> bool:
     )
 
 
-def _smaller(row: pd.Series, channels: pd.DataFrame, limits: Limits) -> str:
+def _smaller(row: pd.Series, channels: pd.DataFrame, limits: Limits) -> tuple[str, Rescale | None]:
     """Weights before the norm so small that its inputs, and their variance, fit; ends the sentence where none are known."""
     with np.errstate(invalid="ignore"):
         largest = max(float(row["largest_input"]), float(np.sqrt(channels["running_var"].max())))
     if not row["feeder"] or channels["running_mean"].isna().all() or not 0 < largest < np.inf:
-        return "."
+        return ".", None
     factor = float(2.0 ** -np.ceil(np.log2(largest / WELL_WITHIN)))
     live = channels[
         (channels["gamma"].fillna(1).abs() >= limits.constant_gamma) & (channels["running_var"] > 0)
@@ -95,11 +98,15 @@ def _smaller(row: pd.Series, channels: pd.DataFrame, limits: Limits) -> str:
     if least < SMALLEST_HALF:
         return (
             f". Scaling down the preceding weights does not help: the smallest running_var would fall to {least:.2g}, and "
-            f"{eps_of(row)}."
+            f"{eps_of(row)}.",
+            None,
         )
     with_eps = least < MANY_EPS * row["eps"]
-    code = rescaled(str(row["feeder"]), row["layer"], factor, with_eps)
-    return f", or scale down the preceding weights, which leaves the output of the norm unchanged: {code}."
+    smaller = Rescale(path(str(row["feeder"])), row["layer"], factor, with_eps)
+    return (
+        f", or scale down the preceding weights, which leaves the output of the norm unchanged: {rescaled(smaller)}.",
+        smaller,
+    )
 
 
 def _is_beyond(values: pd.Series, top: float) -> pd.Series:

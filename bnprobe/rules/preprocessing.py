@@ -9,6 +9,7 @@ import pandas as pd
 from bnprobe.recording.names import NEVER_UPDATED
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules.causes import cause_of
+from bnprobe.rules.edits import Remedy, UndoMap, undoing
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, while_training
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import number, sigmas
@@ -72,6 +73,7 @@ def _with_cause(severity: str, row: pd.Series) -> Finding:
         f"in mean and std. No other {'common ' if row['rarer'] else ''}mistake fits as well.{other} Constants of "
         f"normalization: {by}.",
         f"{_look(row)}{_undo(row)}",
+        remedy=_undone(row),
     )
 
 
@@ -88,6 +90,12 @@ def _undo(row: pd.Series) -> str:
     if not row["undo"]:
         return "Look at one image as it enters the model, and at what loads it."
     return f"Preprocess as in training. To convert the inputs as they are now: `{row['undo']}`."
+
+
+def _undone(row: pd.Series) -> Remedy | None:
+    """The same as an edit of the inputs."""
+    gain, offset, exchanged = row["map"]
+    return undoing(UndoMap(gain, offset, exchanged)) if row["undo"] else None
 
 
 def _without_cause(severity: str, row: pd.Series) -> Finding:
@@ -112,6 +120,7 @@ def _without_cause(severity: str, row: pd.Series) -> Finding:
         f"{_distance(row)}. {'The first' if row['constants'] != 'none' else 'This'} explains {_share(row)} of the "
         "discrepancy in mean and std.",
         do,
+        remedy=_undone(row) if f"`{row['undo']}`" in do else None,
     )
 
 

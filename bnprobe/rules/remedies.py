@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from bnprobe.rules.edits import Recalibrate, RecalibrateOne, Rescale
+
 RECALIBRATE = "`torch.optim.swa_utils.update_bn(loader, model)`"
 """Running statistics of every batch norm re-estimated as plain averages over the loader; the mode is put back."""
 
@@ -29,6 +31,13 @@ def recalibrate(row: pd.Series, data: str = "loader") -> str:
     if "Frozen" in str(row["class_name"]):
         return _by_hook(row["layer"], data, *OF_BATCH)
     return RECALIBRATE.replace("loader", data)
+
+
+def recalibration(row: pd.Series) -> Recalibrate | RecalibrateOne:
+    """The same as an edit."""
+    if row["kind"] == "instance_norm" or "Frozen" in str(row["class_name"]):
+        return RecalibrateOne(row["layer"], of_samples=row["kind"] == "instance_norm")
+    return Recalibrate()
 
 
 def _by_hook(layer: str, data: str, mean: str, var: str) -> str:
@@ -133,18 +142,16 @@ def _with_variables(code: str, names: dict[str, str]) -> str:
     return _OF_PLACE.sub(lambda match: names.get(match["path"], ""), code)
 
 
-def rescaled(
-    producer: str, layer: str, factor: float, with_eps: bool = False, with_gamma: bool = False
-) -> str:
+def rescaled(edit: Rescale) -> str:
     """The weights (and bias) before a norm times a factor, and its running statistics alike: the output stays, but for eps.
 
     Scaling eps alike (`with_eps`), or correcting γ for it (`with_gamma`), leaves the output in any case:
     γ² k² v / (k² v + eps) is γ² v / (v + eps) for γ times √((k² v + eps) / (k² (v + eps))).
     """
-    k = f"{factor:.3g}"
+    k = f"{edit.factor:.3g}"
     corrected = f"n.weight.data *= (({k} ** 2 * n.running_var + n.eps) / ({k} ** 2 * (n.running_var + n.eps))).sqrt(); "
     return (
-        f"`f, n = {module(producer)}, {module(layer)}; [p.data.mul_({k}) for p in f.parameters()]; "
-        f"{corrected if with_gamma else ''}n.running_mean *= {k}; n.running_var *= {k} ** 2"
-        + (f"; n.eps *= {k} ** 2`" if with_eps else "`")
+        f"`f, n = {module(edit.producer)}, {module(edit.layer)}; [p.data.mul_({k}) for p in f.parameters()]; "
+        f"{corrected if edit.with_gamma else ''}n.running_mean *= {k}; n.running_var *= {k} ** 2"
+        + (f"; n.eps *= {k} ** 2`" if edit.with_eps else "`")
     )

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 import pandas as pd
 
+from bnprobe.rules.edits import Remedy
 from bnprobe.rules.newness import network_is_new
 from bnprobe.rules.thresholds import DEFAULT, Limits
 
@@ -86,7 +87,7 @@ class Finding:
     `do` is a command, or Python that runs as it stands where `model` is the model, `loader` gives batches of
     training images, `batches` are those recorded, `x` and `y` are one batch and `loss(output, y)` is the loss;
     code that sets `x` belongs into the preprocessing. `channels` are indices within the layer, empty when the
-    whole layer is meant.
+    whole layer is meant. `remedy` is what the advice changes, where `bnprobe.try_remedies` can carry it out.
     """
 
     severity: str
@@ -96,6 +97,7 @@ class Finding:
     do: str
     channels: tuple[int, ...] = ()
     call: int = 0
+    remedy: Remedy | None = None
 
 
 @dataclass(frozen=True)

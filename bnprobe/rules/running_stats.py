@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.rules.causes import GROUPS, because, cause_of, do, says, upstream
+from bnprobe.rules.causes import GROUPS, because, cause_of, do, says, undone_by, upstream
 from bnprobe.rules.common_factor import scaled
+from bnprobe.rules.edits import SetMode, remedy
 from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.newness import affine_at_start, fresh
-from bnprobe.rules.remedies import recalibrate
+from bnprobe.rules.remedies import recalibrate, recalibration
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, indices, while_training
 from bnprobe.rules.swapped import STATISTICS, swapped_norms
 from bnprobe.rules.thresholds import DEFAULT, Limits
@@ -46,6 +47,7 @@ def never_updated(evidence: Evidence) -> Iterator[Finding]:
                 "Load a checkpoint that includes the buffers (load_state_dict with strict=True fails where they are "
                 f"missing), or re-estimate them: {recalibrate(row)}.",
                 call=row["call"],
+                remedy=remedy(recalibration(row)),
             )
         else:
             yield Finding(
@@ -107,6 +109,7 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
                 f"statistics: {recalibrate(row)}.",
                 indices(bad),
                 row["call"],
+                remedy(recalibration(row)),
             )
 
 
@@ -183,6 +186,7 @@ def _shift(
         f"{MEASURE_FIRST}{recalibrate(row, 'batches')}." if cause is None else do(cause, row),
         indices(channels[(channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)]),
         row["call"],
+        remedy(recalibration(row)) if cause is None else undone_by(cause, row),
     )
 
 
@@ -210,6 +214,7 @@ def batch_normalized(evidence: Evidence) -> Iterator[Finding]:
             if trains
             else "Nothing, if this is intended: outputs depend on how samples are batched in inference, too.",
             call=row["call"],
+            remedy=remedy(SetMode("", training=False) if trains else None),
         )
 
 

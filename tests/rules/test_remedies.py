@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 import bnprobe
+from bnprobe.rules.edits import Rescale
 from bnprobe.rules.remedies import for_all, module, rescaled
 
 NEVER = "statistics-never-updated"
@@ -119,7 +120,7 @@ def test_new_filters_come_with_new_statistics():
 
 def test_advice_that_no_loop_can_give_says_for_which_place_it_is():
     """Fails if code of which more differs than modules and channels, or with lines after it, becomes a loop."""
-    factors = [f"Scale: {rescaled('a', 'b', factor)}." for factor in (2.0, 3.0)]
+    factors = [f"Scale: {rescaled(Rescale('a', 'b', factor))}." for factor in (2.0, 3.0)]
     lines = [f"One step: `n = {module(name)}`, `step(n)`." for name in ("a", "b")]
     for advice in (factors, lines):
         assert (
@@ -127,7 +128,7 @@ def test_advice_that_no_loop_can_give_says_for_which_place_it_is():
             == f"{advice[0]} That is for the first place; report.findings has the advice for each."
         )
         assert for_all(advice[:1] * 2) == advice[0]
-    alike = [f"Scale: {rescaled(f'conv{i}', f'bn{i}', 2.0)}." for i in (1, 2)]
+    alike = [f"Scale: {rescaled(Rescale(f'conv{i}', f'bn{i}', 2.0))}." for i in (1, 2)]
     assert for_all(alike) == advice_of_both(alike)
 
 

@@ -81,6 +81,7 @@ COLUMNS = (
     "mistake",
     "also",
     "undo",
+    "map",
     "shift",
     "scale",
     "scale_predicted",
@@ -149,12 +150,14 @@ class _Left(NamedTuple):
 def preprocessing(recording: Recording) -> pd.DataFrame:
     """The mistakes that explain the first norm's inputs, the best first; empty where none does.
 
-    `shift` is how far the first norm's means moved (root mean square, in running σ), `scale` the typical standard
-    discrepancy relative to the running one. `discrepancy` and `left_over` are as in `causes.fit`, before and after the
-    mistake is taken into account, with the black that augmentation may have added; `explains` is the share of the squared
-    discrepancy that is gone. `also` are other names of what fits as well, separated by "; ", and `rarer` mistakes that
-    nobody makes by accident and that would look the same. `certain` is whether the mistake may be called the cause. Where
-    the constants are not known and nothing explains the inputs, there is one row without a mistake ("").
+    `undo` is code that undoes the mistake, "" where nothing can; `map` is what it makes of inputs as in training: gain and
+    offset per channel, and whether the channels change their order first. `shift` is how far the first norm's means moved
+    (root mean square, in running σ), `scale` the typical std relative to the running one. `discrepancy` and `left_over` are
+    as in `causes.fit`, before and after the mistake is taken into account, with the black that augmentation may have added;
+    `explains` is the share of the squared discrepancy that is gone. `also` are other names of what fits as well, separated
+    by "; ", and `rarer` mistakes that nobody makes by accident and that would look the same. `certain` is whether the mistake
+    may be called the cause. Where the constants are not known and nothing explains the inputs, there is one row without a
+    mistake ("").
     """
     first = _first(recording)
     rows = [] if first is None else _best_of_each(_explanations(first, recording))
@@ -286,6 +289,7 @@ def _row(first: _First, mistake: Mistake, left: _Left, source: str) -> dict[str,
         "mistake": mistake.what + (_direction(first, mistake) if mistake.exchanged else ""),
         "also": "; ".join(mistake.also),
         "undo": mistake.undo,
+        "map": (tuple(map(float, mistake.gain)), tuple(map(float, mistake.offset)), mistake.exchanged),
         "shift": fit.rms(away**2),
         "scale": _scale(first),
         "scale_predicted": mistake.typical_gain,

@@ -12,6 +12,7 @@ from bnprobe.report.numbers import count, shorten
 from bnprobe.report.page.blocks import Facts, FindingGroup, Findings, Prose, Section
 from bnprobe.rules.remedies import for_all
 from bnprobe.rules.rule_docs import rule_page
+from bnprobe.rules.tried import of_all
 
 MOST_CHANNELS = 6
 """Channels of a place that are listed one by one."""
@@ -50,6 +51,7 @@ def _grouped(findings: pd.DataFrame, recording: Recording | None) -> Findings:
             do=for_all(tuple(group["do"])),
             source=group["source"].iloc[0],
             at=tuple(_at(row, position) for row in group[["layer", "call", "channels"]].to_dict("records")),
+            tried=of_all(tuple(group["tried"])) if "tried" in group else "",
         )
         for (severity, rule, says), group in findings.groupby(["severity", "rule", "says"], sort=False)
     ]

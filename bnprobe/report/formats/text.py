@@ -79,7 +79,9 @@ def _findings(block: Findings, width: int) -> list[str]:
     for group in block.groups:
         lines += _wrap(f"{group.severity.upper()} {group.says}", width)
         lines += _wrap(f"{group.places[0]}{group.elsewhere}: {group.because[0]}", width, "    ")
-        lines += [*_wrap(f"What to do: {group.do}", width, "    "), f"    rule {group.rule}", ""]
+        lines += _wrap(f"What to do: {group.do}", width, "    ")
+        lines += _wrap(group.tried, width, "    ") if group.tried else []
+        lines += [f"    rule {group.rule}", ""]
     return lines[:-1]
 
 

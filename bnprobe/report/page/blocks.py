@@ -74,7 +74,8 @@ class Moving:
 class FindingGroup:
     """One rule's findings of one severity that say the same, with the layers they hold for.
 
-    `at` are the places as positions (layer of the recording, channel), -1 where it is none in particular.
+    `at` are the places as positions (layer of the recording, channel), -1 where it is none in particular. `tried` says what
+    came of the remedy, empty where it was not carried out.
     """
 
     severity: str
@@ -85,6 +86,7 @@ class FindingGroup:
     do: str
     source: str
     at: tuple[tuple[int, int], ...] = ()
+    tried: str = ""
 
     @property
     def elsewhere(self) -> str:
