@@ -144,10 +144,12 @@ def test_editors_see_every_parameter(name: str):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_options_are_named(name: str):
-    """Fails if an option with a default can be passed by its place, where a later option would move it; `loss` may."""
+    """Fails if an option with a default can be passed by its place, where a later option would move it; a function may."""
     for parameter in inspect.signature(getattr(bnprobe, name)).parameters.values():
         by_place = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        assert not by_place or parameter.default is parameter.empty or parameter.name == "loss", parameter
+        assert not by_place or parameter.default is parameter.empty or parameter.name in ("loss", "metric"), (
+            parameter
+        )
 
 
 # Help

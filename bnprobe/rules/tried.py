@@ -65,7 +65,14 @@ class Tried:
         return self.explains < ENOUGH
 
     def corrected(self, says: str) -> str:
-        """What the finding says, without the cause where undoing that cause did not help."""
+        """What the finding says, without the cause where undoing that cause did not help.
+
+        Args:
+            says: What it said before.
+
+        Returns:
+            A sentence.
+        """
         if not self.refutes:
             return says
         head, _, cause = says.rstrip(".").partition(": ")

@@ -155,8 +155,8 @@ def preprocessing(recording: Recording) -> pd.DataFrame:
     (root mean square, in running σ), `scale` the typical std relative to the running one. `discrepancy` and `left_over` are
     as in `causes.fit`, before and after the mistake is taken into account, with the black that augmentation may have added;
     `explains` is the share of the squared discrepancy that is gone. `also` are other names of what fits as well, separated
-    by "; ", and `rarer` mistakes that nobody makes by accident and that would look the same. `certain` is whether the mistake
-    may be called the cause. Where the constants are not known and nothing explains the inputs, there is one row without a
+    by "; ", and `rarer` mistakes that nobody makes by accident and that would look the same. `certain` is whether the
+    mistake may be called the cause. Where the constants are not known and nothing explains the inputs, there is one row without a
     mistake ("").
     """
     first = _first(recording)
