@@ -156,8 +156,8 @@ def preprocessing(recording: Recording) -> pd.DataFrame:
     as in `causes.fit`, before and after the mistake is taken into account, with the black that augmentation may have added;
     `explains` is the share of the squared discrepancy that is gone. `also` are other names of what fits as well, separated
     by "; ", and `rarer` mistakes that nobody makes by accident and that would look the same. `certain` is whether the
-    mistake may be called the cause. Where the constants are not known and nothing explains the inputs, there is one row without a
-    mistake ("").
+    mistake may be called the cause. Where the constants are not known and nothing explains the inputs, there is one row
+    without a mistake ("").
     """
     first = _first(recording)
     rows = [] if first is None else _best_of_each(_explanations(first, recording))
