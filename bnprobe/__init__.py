@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bnprobe.checkpoints.check import check
     from bnprobe.comparison.compare import compare
     from bnprobe.comparison.result import Comparison
+    from bnprobe.experiments.ablate import ablate
     from bnprobe.experiments.effect import Effect
     from bnprobe.experiments.plan import Plan
     from bnprobe.experiments.recalibrate import recalibrate
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from bnprobe.recording import Recording, load
     from bnprobe.report.drift import Drift
     from bnprobe.report.result import Report
+    from bnprobe.report.study import Study
     from bnprobe.rules.tried import Tried
 
 __all__ = [
@@ -62,9 +64,11 @@ __all__ = [
     "Probe",
     "Recording",
     "Report",
+    "Study",
     "Tried",
     "UnknownModel",
     "__version__",
+    "ablate",
     "attach",
     "check",
     "compare",
@@ -88,6 +92,8 @@ _HOMES = {
     "Recording": "bnprobe.recording",
     "Report": "bnprobe.report.result",
     "Tried": "bnprobe.rules.tried",
+    "Study": "bnprobe.report.study",
+    "ablate": "bnprobe.experiments.ablate",
     "attach": "bnprobe.probe",
     "check": "bnprobe.checkpoints.check",
     "compare": "bnprobe.comparison.compare",

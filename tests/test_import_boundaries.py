@@ -41,9 +41,10 @@ BOUNDARIES = {
     "graph": may("norms recording stats errors", "torch numpy"),
     "reductions": may("stats", "torch numpy numba llvmlite triton"),
     "probe": may("norms graph reductions recording stats errors notebook printing version", "torch numpy"),
-    # its tables are what users get, as those of a report; what a rule advises is data that it carries out
+    # its tables are what users get, as those of a report, and a study is shown as a report is; what a rule advises is
+    # data that it carries out
     "experiments": may(
-        "probe reductions norms recording stats rules errors notebook printing", "torch numpy pandas"
+        "probe reductions norms recording stats rules report errors notebook printing", "torch numpy pandas"
     ),
     # torch on first use: for files that it alone can read, and for tensors in RAM
     "weights": may("errors files", "numpy"),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bnprobe.cli import check, compare, recalibrate, rules
+from bnprobe.cli import ablate, check, compare, recalibrate, rules
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
@@ -21,6 +21,7 @@ from bnprobe.cli.subject import (
     add_subject,
     described,
     inputs_of,
+    labels_of_the_model,
     positive,
     recorded,
     running,
@@ -112,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add(commands)
     compare.add(commands)
     recalibrate.add(commands)
+    ablate.add(commands)
     rules.add(commands)
     _add_list(commands)
     for one in (parser, *commands.choices.values()):
@@ -229,7 +231,7 @@ def _try_remedies(
 
     loss = getattr(torch.nn.functional, options.loss) if options.loss else None
     with running(subject, batches):
-        labeled = recalibrate.labels_of_the_model(subject, batches)
+        labeled = labels_of_the_model(subject, batches)
         try_remedies(result, subject.model, inputs_of(subject, labeled), loss=loss)
 
 

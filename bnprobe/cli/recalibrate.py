@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnprobe.cli.paths import demand_writable
-from bnprobe.cli.subject import add_subject, inputs_of, running, subject_and_batches
+from bnprobe.cli.subject import add_subject, inputs_of, labels_of_the_model, running, subject_and_batches
 from bnprobe.errors import BnprobeError, CannotWrite
-from bnprobe.printing import note, say, say_lines
+from bnprobe.printing import say, say_lines
 
 if TYPE_CHECKING:
     from bnprobe.experiments.plan import Plan
@@ -154,27 +154,6 @@ def _halves(batches: Batches | UserBatches, options: argparse.Namespace, subject
             f"there are fewer than two {unit}, one to renew the statistics on and one to try them. Give more."
         )
     return halves[0], halves[1]
-
-
-def labels_of_the_model(subject: Subject, batches: Any) -> Any:
-    """The batches without labels where the folder's classes are not the model's, which their number tells."""
-    from bnprobe.experiments.outputs import n_classes
-    from bnprobe.experiments.recalibrate import output_of
-    from bnprobe.models.user_batches import UserBatches
-
-    if isinstance(batches, UserBatches) or not batches.has_labels:
-        return batches
-    folder, model = (
-        len(batches.source.classes),
-        n_classes(output_of(subject.model, next(iter(inputs_of(subject, batches))))),
-    )
-    if folder == model:
-        return batches
-    note(
-        f"the folder has {folder:,} classes and the model's output {model or 'none'}, so its labels are not "
-        "the model's: decisions are compared with those of the model as it is."
-    )
-    return replace(batches, source=replace(batches.source, labels=None))
 
 
 def _table(plan: Plan) -> str:

@@ -156,6 +156,27 @@ def inputs_of(subject: Subject, batches: Batches | UserBatches) -> Iterable[Any]
     return batches if isinstance(batches, UserBatches) else _Inputs(subject, batches)
 
 
+def labels_of_the_model(subject: Subject, batches: Any) -> Any:
+    """The batches without labels where the folder's classes are not the model's, which their number tells."""
+    from bnprobe.experiments.outputs import n_classes
+    from bnprobe.experiments.recalibrate import output_of
+    from bnprobe.models.user_batches import UserBatches
+
+    if isinstance(batches, UserBatches) or not batches.has_labels:
+        return batches
+    folder, model = (
+        len(batches.source.classes),
+        n_classes(output_of(subject.model, next(iter(inputs_of(subject, batches))))),
+    )
+    if folder == model:
+        return batches
+    note(
+        f"the folder has {folder:,} classes and the model's output {model or 'none'}, so its labels are not "
+        "the model's: decisions are compared with those of the model as it is."
+    )
+    return replace(batches, source=replace(batches.source, labels=None))
+
+
 @dataclass(frozen=True)
 class _Inputs:
     """Images in batches of a model's inputs, with their labels."""

@@ -9,10 +9,9 @@ import numpy as np
 
 from bnprobe.experiments.outputs import Change
 from bnprobe.notebook import facts
+from bnprobe.recording.terms import ACCURACY, AGREEMENT, OUTPUT
 from bnprobe.stats.bootstrap import Interval, paired_interval
 from bnprobe.stats.moments import Array
-
-ACCURACY, AGREEMENT, OUTPUT = "accuracy", "agreement with the model as it is", "relative change of the output"
 
 
 @dataclass(frozen=True)

@@ -79,12 +79,18 @@ def correct(output: Any, target: Any) -> Array | None:
 
 
 def scores(output: Any) -> Tensor | None:
+    """The tensor that decides, without its history; see `deciding`."""
+    found = deciding(output)
+    return None if found is None else found.detach()
+
+
+def deciding(output: Any) -> Tensor | None:
     """The tensor that decides: `logits` or `out` of an output with names, else its first tensor."""
     named = output if isinstance(output, Mapping) else {}
     found = next((named[name] for name in ("logits", "out") if isinstance(named.get(name), Tensor)), None)
     found = getattr(output, "logits", None) if found is None else found
     found = found if isinstance(found, Tensor) else first_tensor(output)
-    return found.detach() if found is not None and found.is_floating_point() else None
+    return found if found is not None and found.is_floating_point() else None
 
 
 def class_axis(a: Tensor, target: Any = None) -> int | None:

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from bnprobe.errors import BnprobeError
-from bnprobe.experiments.effect import ACCURACY, AGREEMENT, OUTPUT, Effect
+from bnprobe.experiments.effect import Effect
 from bnprobe.experiments.outputs import Change, Metric, change, correct, per_sample
 from bnprobe.experiments.put_back import RandomStates, in_eval_mode, put_back
 from bnprobe.experiments.run import Batches, Call, run
 from bnprobe.probe.batches import parts
 from bnprobe.probe.integrity.checksums import Digest
+from bnprobe.recording.terms import ACCURACY, AGREEMENT, OUTPUT
 from bnprobe.stats.moments import Array
 
 Version = Literal["old", "new"]
@@ -24,7 +25,7 @@ Feed = Callable[[Any], Any]
 """From a batch to the batch that is fed in its place."""
 
 
-class _Tried(NamedTuple):
+class Trial(NamedTuple):
     """One batch: the metric's name and its values before and after, shape (N,), and the change of the output."""
 
     metric: str
@@ -48,12 +49,9 @@ def preview(
     Both versions of a batch start from the same random state. The first output is measured before the second pass, which
     may write into it. `feed` makes of a batch what the new version is given; `set_modes` runs once, before all passes.
     """
-    if metric is not None and not callable(metric):
-        raise BnprobeError(
-            f"metric must be a function of (output, target), got {type(metric).__name__}. Pass a function."
-        )
+    demand_callable(metric)
     seen = Batches(model, batches, "trying")
-    tried: list[_Tried] = []
+    tried: list[Trial] = []
     with put_back(model) as afterwards, torch.no_grad():
         set_modes(model)
         try:
@@ -62,12 +60,12 @@ def preview(
                 state = RandomStates()
                 become("old")
                 first = run(model, batch, call)
-                before = _measured(metric, first, target)
+                before = measured(metric, first, target)
                 state.restore()
                 become("new")
                 second = run(model, batch if feed is None else feed(batch), call)
-                after = _measured(metric, second, target)
-                tried.append(_tried(metric, before, after, change(first, second, target)))
+                after = measured(metric, second, target)
+                tried.append(compared(metric, before, after, change(first, second, target)))
         finally:
             become("old")
     names = {one.metric for one in tried}
@@ -92,15 +90,24 @@ def preview(
     )
 
 
-def _measured(metric: Metric | None, output: Any, target: Any) -> Array | None:
+def demand_callable(metric: Metric | None) -> None:
+    """Raises BnprobeError where a metric is no function."""
+    if metric is not None and not callable(metric):
+        raise BnprobeError(
+            f"metric must be a function of (output, target), got {type(metric).__name__}. Pass a function."
+        )
+
+
+def measured(metric: Metric | None, output: Any, target: Any) -> Array | None:
+    """What the metric says of an output, else whether it is correct; None where neither can be said."""
     return correct(output, target) if metric is None else per_sample(metric, output, target)
 
 
-def _tried(metric: Metric | None, before: Array | None, after: Array | None, moved: Change) -> _Tried:
+def compared(metric: Metric | None, before: Array | None, after: Array | None, moved: Change) -> Trial:
     """By the metric, else by the accuracy, else by the agreement with the first version, else by the output's size."""
     if before is not None and after is not None:
         name = ACCURACY if metric is None else getattr(metric, "__name__", type(metric).__name__)
-        return _Tried(name, before, after, moved)
+        return Trial(name, before, after, moved)
     if not np.isnan(moved.agreement).any():
-        return _Tried(AGREEMENT, np.ones_like(moved.agreement), moved.agreement, moved)
-    return _Tried(OUTPUT, np.zeros_like(moved.relative), moved.relative, moved)
+        return Trial(AGREEMENT, np.ones_like(moved.agreement), moved.agreement, moved)
+    return Trial(OUTPUT, np.zeros_like(moved.relative), moved.relative, moved)

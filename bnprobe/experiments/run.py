@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -35,19 +36,23 @@ class Batches:
         parameters = ModuleTree.of(model).parameters().values()
         self._device = next((p.device for p in parameters), torch.device("cpu"))
         self._batches, self._words = batches, words
+        self.quiet = False
+        """Without a bar of its own, where what is done with each batch has one."""
         self.samples: set[Digest] = set()
         self.n_samples = 0
 
     def __iter__(self) -> Iterator[Any]:
         self.samples.clear()
         self.n_samples = 0
-        with progress(_length(self._batches), self._words, "batches") as bar:
+        shown = nullcontext() if self.quiet else progress(_length(self._batches), self._words, "batches")
+        with shown as bar:
             for batch in each_batch(self._batches):
                 sums = checksums(batch)
                 self.samples.update(sums)
                 self.n_samples += len(sums)
                 yield moved(batch, self._device)
-                bar.update()
+                if bar is not None:
+                    bar.update()
         if not self.n_samples:
             raise NothingRecorded(
                 "batches held no samples, so the model was not run. A generator runs out after one use: pass a list or a "

@@ -10,7 +10,6 @@ import pandas as pd
 from torch import nn
 
 from bnprobe.errors import BnprobeError
-from bnprobe.experiments.effect import AGREEMENT, OUTPUT
 from bnprobe.experiments.outputs import Metric, NoComparison
 from bnprobe.experiments.run import Batches, Call
 from bnprobe.experiments.snapshot import all_put_back
@@ -19,6 +18,7 @@ from bnprobe.norms import ModuleTree
 from bnprobe.printing import note, progress
 from bnprobe.probe.record import Loss
 from bnprobe.probe.survey.unwrap import shown, unwrap
+from bnprobe.recording.terms import AGREEMENT, OUTPUT
 from bnprobe.rules.edits import Remedy, all_of
 from bnprobe.rules.remedies import is_function
 from bnprobe.rules.tried import BY_HAND, CHANGED, GONE, REMAINS, Tried, not_tried

@@ -15,7 +15,7 @@ from torch.nn.parameter import UninitializedParameter
 def first_tensor(args: Any, kwargs: Any = None) -> Tensor | None:
     """The first tensor in nested containers."""
     first = args[0] if isinstance(args, tuple) and args else args
-    return first if isinstance(first, Tensor) else next(_tensors((args, kwargs)), None)
+    return first if isinstance(first, Tensor) else next(tensors_in((args, kwargs)), None)
 
 
 def n_samples(args: tuple[Any, ...], first: Tensor) -> int:
@@ -30,16 +30,16 @@ def n_samples(args: tuple[Any, ...], first: Tensor) -> int:
     return first.shape[0] if first.dim() else 1
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
     """Tensors in nested containers, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
 def has_values(x: Tensor) -> bool:

@@ -47,3 +47,6 @@ LITTLE_OF_EPS = 0.01
 NO_VARIANCE = 1e-30
 """Running variance below which the inputs never varied: float32 that is multiplied by 0.9 at every batch stops at 5.6e-45,
 and no data vary by so little."""
+
+ACCURACY, AGREEMENT, OUTPUT = "accuracy", "agreement with the model as it is", "relative change of the output"
+"""What experiments measure without a metric of the user's."""

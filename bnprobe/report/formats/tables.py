@@ -23,7 +23,8 @@ def save_tables(tables: Mapping[str, pd.DataFrame], folder: Path, format: str) -
     return [write_output(folder / f"{name}.{format}", whole) for name, whole in contents.items()]
 
 
-def _csv(table: pd.DataFrame) -> bytes:
+def csv_of(table: pd.DataFrame) -> bytes:
+    """A table as CSV, without the index."""
     return table.to_csv(index=False).encode()
 
 
@@ -38,4 +39,4 @@ def _parquet(table: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-_FORMATS: dict[str, Callable[[pd.DataFrame], bytes]] = {"csv": _csv, "parquet": _parquet}
+_FORMATS: dict[str, Callable[[pd.DataFrame], bytes]] = {"csv": csv_of, "parquet": _parquet}

@@ -1,0 +1,116 @@
+"""`bnprobe ablate`: what each vector of each norm is worth, on images or on the user's own batches."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnprobe.cli.paths import default_page, demand_writable
+from bnprobe.cli.subject import add_subject, inputs_of, labels_of_the_model, running, subject_and_batches
+from bnprobe.printing import say
+
+if TYPE_CHECKING:
+    from bnprobe.models import Subject
+    from bnprobe.report.study import Study
+
+VECTORS = ("mean", "var", "weight", "bias")
+
+INTERRUPTED = 130
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "ablate",
+        help="measure what each running mean, running variance, γ and β is worth",
+        description="Replace one vector of a norm at a time (by 0 or 1, its mean, a permutation, what the data give, what "
+        "previous layers imply), in each layer, each stage and the whole network, and measure what that does to the "
+        "accuracy, or to the decisions where there are no labels. The model is not changed. SUBJECT is a torchvision model "
+        "by name (see `bnprobe list`) or your own as package.module:function.",
+    )
+    command.add_argument("subject", metavar="SUBJECT", help="model whose norms to study")
+    add_subject(command, reading=False)
+    command.add_argument(
+        "--layers", metavar="PATTERN", action="append", help="study only norms whose path matches"
+    )
+    command.add_argument(
+        "--vectors",
+        metavar="NAME",
+        nargs="+",
+        choices=VECTORS,
+        default=VECTORS,
+        help="which vectors: mean, var, weight, bias (default all)",
+    )
+    command.add_argument(
+        "--budget",
+        type=seconds,
+        metavar="S",
+        help="stop after about S seconds: measure what matters most by a first-order estimate, mark the rest as estimated",
+    )
+    command.add_argument(
+        "--initial", metavar="FILE", help="state dict at initialization, for one replacement more"
+    )
+    command.add_argument(
+        "-o", "--out", metavar="FILE", help="the page to write (default reports/SUBJECT-worth.html)"
+    )
+    command.add_argument("--csv", metavar="FILE", help="also write the table")
+    command.set_defaults(run=run)
+
+
+def seconds(text: str) -> float:
+    """A positive number, as the type of an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a number of seconds")
+    return value
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, write the page, print the answer."""
+    name = options.subject.rpartition(":")[2]
+    out = Path(options.out) if options.out else default_page(f"{name}-worth.html")
+    csv = Path(options.csv) if options.csv else None
+    demand_writable([out, csv], [options.checkpoint, options.initial])
+    subject, batches = subject_and_batches(options)
+    study = studied(subject, batches, options)
+    page = study.to_html(out)
+    say(study.answer)
+    for sentence in study.notes:
+        say(f"Note: {sentence}")
+    if csv:
+        from bnprobe.files import write_output
+        from bnprobe.report.formats.tables import csv_of
+
+        say(f"table: {write_output(csv, csv_of(study.table))}")
+    say(f"page: {page}")
+    return INTERRUPTED if study.interrupted else 0
+
+
+def studied(subject: Subject, batches: Any, options: argparse.Namespace) -> Study:
+    """The study of a subject on its batches."""
+    from bnprobe.experiments.ablate import ablate
+    from bnprobe.models.checkpoint_file import load_checkpoint
+    from bnprobe.models.user_batches import UserBatches
+
+    if not isinstance(batches, UserBatches):
+        # a folder is sorted by class, and a study that is stopped must have seen all of them
+        picked = list(batches.picked)
+        random.Random(0).shuffle(picked)
+        batches = replace(batches, picked=tuple(picked))
+    with running(subject, batches):
+        study = ablate(
+            subject.model,
+            inputs_of(subject, labels_of_the_model(subject, batches)),
+            vectors=options.vectors,
+            layers=options.layers,
+            budget_s=options.budget,
+            initial=load_checkpoint(options.initial) if options.initial else None,
+        )
+    return replace(study, model=subject.name)

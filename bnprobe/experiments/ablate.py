@@ -1,0 +1,336 @@
+"""What each vector of each norm is worth: it is replaced, the model runs, and it is put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from glob import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from bnprobe.errors import BnprobeError, NoNormLayers
+from bnprobe.experiments.first_order import Estimates, estimated
+from bnprobe.experiments.held_vectors import VECTORS, HeldNorm, demand_one_device, held_norms
+from bnprobe.experiments.measure_variants import INTERRUPTED, Deadline, Measurements, Measuring, Tally
+from bnprobe.experiments.outputs import Metric
+from bnprobe.experiments.prefix import Prefix
+from bnprobe.experiments.preview import demand_callable
+from bnprobe.experiments.put_back import in_eval_mode, put_back, write
+from bnprobe.experiments.recalibrate import recalibrate
+from bnprobe.experiments.replacements import Variant, variants
+from bnprobe.experiments.run import Batches, Call, run
+from bnprobe.norms import ModuleTree
+from bnprobe.probe import attach
+from bnprobe.recording import Recording
+from bnprobe.report.study import Study
+from bnprobe.stats.bootstrap import paired_interval
+from bnprobe.stats.moments import Array
+
+RENEWING = 0.2
+"""Part of a budget in which statistics of several layers are renewed together, a pass each."""
+
+
+def ablate(
+    model: nn.Module,
+    batches: Iterable[Any],
+    metric: Metric | None = None,
+    *,
+    vectors: str | Sequence[str] = VECTORS,
+    layers: str | Sequence[str] | None = None,
+    budget_s: float | None = None,
+    call: Call | None = None,
+    initial: nn.Module | Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+) -> Study:
+    """Measure what each vector of each norm is worth to a trained model: replace it, run, and put it back.
+
+    A vector is replaced in one layer, in all layers of a stage (paths that begin alike) and in the whole network. The
+    running mean becomes "data" (the mean of what the norm is given), "0" or "implied" (what the norms and weights before it
+    imply); the running variance "data", "1", "mean" (its mean over channels) or "implied"; the weight γ "1", "mean" (the
+    mean of |γ|, signs kept), "permuted" (over channels), "unsigned" (|γ|) or "initial"; the bias β "0", "mean", "permuted"
+    or "initial". A permutation is the control: it keeps the distribution and takes away which channel has which value.
+    Layers without a replacement keep their vector, layer, group and RMS norms have a weight and a bias only, and statistics
+    of several layers are renewed together, as `recalibrate` does it in one pass.
+
+    The model runs in eval mode and is afterwards as it was, bit for bit, also after an exception. Each batch is read once
+    for all replacements, which run on the same samples. Blocks that run before the changed layer are not computed again:
+    their outputs are kept while a batch is worked on (512 MB at most), and it is checked that the output is the same to the
+    last bit; otherwise everything is computed.
+
+    Args:
+        model: Any `torch.nn.Module` with norms.
+        batches: A list of batches or a loader that can be read several times, as for `bnprobe.record`, with targets where
+            the metric needs them.
+        metric: Function of (output, target) that returns one number per sample, shape (N,), larger is better. Default:
+            whether the largest score is the target's, where targets are classes; else the agreement with the model as it is.
+        vectors: Which of "mean", "var", "weight" and "bias".
+        layers: Shell-style pattern or patterns of the paths of norms to study. None studies all.
+        budget_s: Seconds. Replacements are then ranked by a first-order estimate of the change of the loss, from one
+            backward pass; as many of the first are measured as fit, the others have the estimate alone.
+        call: Function of (model, batch) that runs one batch and returns the output, where `model(x)` does not.
+        initial: The model at initialization, or its state dict, for the replacement "initial".
+        seed: Of the permutations.
+
+    Returns:
+        The study. After Ctrl-C it holds what was measured until then, if anything was, and a note says so.
+
+    Raises:
+        NoNormLayers: No norm holds such a vector, or none matches `layers`.
+        NothingRecorded: There were no samples.
+        BnprobeError: An argument is out of range, batches cannot be read several times or hold one sample, or the metric
+            returns another shape.
+
+    Example:
+        >>> import torch, bnprobe
+        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3)).eval()
+        >>> batches = [(torch.randn(50, 6), torch.randint(3, (50,))) for _ in range(4)]
+        >>> study = bnprobe.ablate(model, batches, vectors=("mean", "bias"))
+        >>> study.table.loc[study.table["layer"] == "1", "replacement"].tolist()
+        ['data', '0', '0', 'mean', 'permuted']
+        >>> study.metric, study.n_samples
+        ('accuracy', 200)
+    """
+    _demand(model, metric, budget_s)
+    chosen = _vectors(vectors)
+    state = _state_of(initial)
+    deadline = Deadline(budget_s)
+    seen = Batches(model, batches, "observing", n_passes=2)
+    with put_back(model) as afterwards, torch.no_grad():
+        in_eval_mode(model)
+        recording, n_batches = _observed(model, seen, call)
+        n_samples = seen.n_samples
+        if n_samples < 2:
+            raise BnprobeError(
+                "batches hold one sample, of which no interval can be given. Give some hundred samples."
+            )
+        norms = _chosen(model, held_norms(model, recording), layers)
+        with _vectors_put_back(norms):
+            renewing = _Renewing(model, batches, call)
+            made = variants(norms, chosen, state, renewing, seed)
+            if not made:
+                raise NoNormLayers(_nothing(model, norms, chosen))
+            estimates: dict[Variant, float] = {}
+            if budget_s is not None:
+                estimates = _estimates(model, norms, made, seen, call, deadline, state, seed)
+            ranked = sorted(made, key=lambda variant: -abs(estimates.get(variant, 0.0)))
+            ranked = [variant for variant in ranked if renewing.ready(variant, deadline)]
+            prefix = Prefix(model, [norm.module for norm in norms.values()])
+            seen.quiet = True
+            measuring = Measuring(model, seen, n_batches, metric, call, prefix, deadline)
+            measurements = measuring.of(ranked)
+    return Study(
+        table=_table(made, measurements, estimates),
+        model=type(model).__name__,
+        metric=measurements.metric,
+        n_samples=n_samples,
+        seconds=deadline.spent,
+        seed=seed,
+        notes=tuple(_notes(measurements, n_samples, afterwards.changes)),
+        interrupted=measurements.stopped == INTERRUPTED,
+    )
+
+
+def _demand(model: nn.Module, metric: Metric | None, budget_s: float | None) -> None:
+    if not isinstance(model, nn.Module):
+        raise BnprobeError(
+            f"ablate needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
+        )
+    demand_callable(metric)
+    number = isinstance(budget_s, int | float) and not isinstance(budget_s, bool)
+    if budget_s is not None and not (number and 0 < budget_s < np.inf):
+        raise BnprobeError(
+            f"budget_s={budget_s!r} is not a number of seconds. Leave it out to measure everything."
+        )
+    demand_one_device(model)
+
+
+def _vectors(vectors: str | Sequence[str]) -> tuple[str, ...]:
+    found = (vectors,) if isinstance(vectors, str) else tuple(vectors)
+    if not found or not set(found) <= set(VECTORS):
+        raise BnprobeError(
+            f"vectors={vectors!r} must be of {', '.join(VECTORS)}. Pass for example ('weight', 'bias')."
+        )
+    return found
+
+
+def _state_of(initial: nn.Module | Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+    if initial is None:
+        return {}
+    if isinstance(initial, nn.Module):
+        tree = ModuleTree.of(initial)
+        return {**tree.parameters(), **tree.buffers()}
+    if not isinstance(initial, Mapping):
+        raise BnprobeError(
+            f"initial is a {type(initial).__name__}. Pass the model at initialization, or its state dict."
+        )
+    return {str(name): tensor for name, tensor in initial.items() if isinstance(tensor, Tensor)}
+
+
+def _chosen(
+    model: nn.Module, norms: dict[str, HeldNorm], layers: str | Sequence[str] | None
+) -> dict[str, HeldNorm]:
+    """The norms that match; the others were observed for what they imply."""
+    patterns = [layers] if isinstance(layers, str) else layers
+    if patterns is None:
+        return norms
+    found = {path: norm for path, norm in norms.items() if any(fnmatchcase(path, p) for p in patterns)}
+    if norms and not found:
+        near = get_close_matches(next(iter(patterns), ""), list(norms), n=3, cutoff=0.0)
+        raise NoNormLayers(
+            f"no norm of {type(model).__name__} with vectors matches {', '.join(patterns)}; nearest are {', '.join(near)}. "
+            "Pass a path or a pattern of these."
+        )
+    return found
+
+
+def _observed(model: nn.Module, batches: Batches, call: Call | None) -> tuple[Recording, int]:
+    """What every norm is given by the model as it is, what the norms before it imply, and the number of batches."""
+    n = 0
+    with attach(model, histograms=False, gradients=False) as probe:
+        for batch in batches:
+            run(model, batch, call)
+            n += 1
+    return probe.recording, n
+
+
+@contextmanager
+def _vectors_put_back(norms: Mapping[str, HeldNorm]) -> Iterator[None]:
+    """At the end every vector is as before, wherever a variant was interrupted."""
+    before = [(t, t.detach().clone()) for norm in norms.values() for t in norm.tensors.values()]
+    try:
+        yield
+    finally:
+        for tensor, values in before:
+            write(tensor, values)
+
+
+@dataclass
+class _Renewing:
+    """New statistics of several norms, renewed together in one pass; each group once."""
+
+    model: nn.Module
+    batches: Iterable[Any]
+    call: Call | None
+    found: dict[tuple[str, ...], dict[str, dict[str, Tensor]]] = field(default_factory=dict)
+
+    def __call__(self, members: Sequence[HeldNorm]) -> Mapping[str, Mapping[str, Tensor]]:
+        paths = tuple(norm.path for norm in members)
+        if paths not in self.found:
+            self.found[paths] = self._renewed(members)
+        return self.found[paths]
+
+    def ready(self, variant: Variant, deadline: Deadline) -> bool:
+        """Whether a variant can be written: with a budget, a part of it is for statistics that are renewed together."""
+        together = variant.replacement == "data" and len(variant.members) > 1
+        known = tuple(norm.path for norm in variant.members) in self.found
+        late = deadline.budget_s is not None and deadline.left < (1 - RENEWING) * deadline.budget_s
+        if together and not known and late:
+            return False
+        _ = variant.changes  # makes them, before a batch is half way
+        return True
+
+    def _renewed(self, members: Sequence[HeldNorm]) -> dict[str, dict[str, Tensor]]:
+        """As `recalibrate` plans them; norms that it leaves alone get what the unchanged model gives them."""
+        try:
+            plan = recalibrate(
+                self.model, self.batches, layers=[escape(norm.path) for norm in members], call=self.call
+            )
+            new = {path: renewal.new for path, renewal in plan.renewals.items()}
+        except BnprobeError:  # frozen norms, or batches that are too small
+            new = {}
+        return {
+            norm.path: dict(zip(("mean", "var"), new[norm.path], strict=True))
+            if norm.path in new
+            else {
+                name: norm.as_tensor(name, getattr(norm.seen, name))
+                for name in ("mean", "var")
+                if name in norm.tensors
+            }
+            for norm in members
+        }
+
+
+def _nothing(model: nn.Module, norms: Mapping[str, HeldNorm], vectors: tuple[str, ...]) -> str:
+    there = sorted({name for norm in norms.values() for name in norm.tensors}, key=VECTORS.index)
+    held = f"They hold {', '.join(there)}" if there else "None holds any vector that can be replaced"
+    return (
+        f"no norm of {type(model).__name__} that was run holds {' or '.join(vectors)}. {held}. Pass vectors or layers that "
+        "are there."
+    )
+
+
+def _estimates(
+    model: nn.Module,
+    norms: Mapping[str, HeldNorm],
+    made: Sequence[Variant],
+    batches: Batches,
+    call: Call | None,
+    deadline: Deadline,
+    initial: Mapping[str, Tensor],
+    seed: int,
+) -> dict[Variant, float]:
+    """What the budget is divided by."""
+    estimates = Estimates(norms, made, initial, seed)
+    estimated(estimates, model, batches, call, deadline)
+    return estimates.mean
+
+
+def _table(
+    made: Sequence[Variant], measured: Measurements, estimates: Mapping[Variant, float]
+) -> pd.DataFrame:
+    """A row per variant that was measured or estimated."""
+    rows = []
+    for variant in made:
+        tally = measured.tallies.get(variant, Tally())
+        n_batches = len(tally.after)
+        if not n_batches and variant not in estimates:
+            continue
+        before = np.concatenate(measured.before[: n_batches or None])
+        row = {
+            "level": variant.level,
+            "layer": variant.layer,
+            "vector": variant.vector,
+            "replacement": variant.replacement,
+            "before": float(before.mean()),
+            **_effect(before, tally),
+            "estimated": not n_batches,
+            "estimate": estimates.get(variant, float("nan")),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _effect(before: Array, tally: Tally) -> dict[str, float | int]:
+    """What a variant does to the metric and to the decisions; NaN where it was not measured."""
+    if not tally.after:
+        nothing = ("after", "difference", "low", "high", "agreement", "kl")
+        return {**dict.fromkeys(nothing, float("nan")), "n": 0}
+    after = np.concatenate(tally.after)
+    low, high = paired_interval(after - before)
+    n = len(after)
+    return {
+        "after": float(after.mean()),
+        "difference": float((after - before).mean()),
+        "low": low,
+        "high": high,
+        "agreement": tally.agreement / n,
+        "kl": tally.kl / n,
+        "n": n,
+    }
+
+
+def _notes(measured: Measurements, n_samples: int, changes: Sequence[str]) -> Iterator[str]:
+    done = sum(len(values) for values in measured.before)
+    if measured.stopped:
+        yield f"{measured.stopped.capitalize()} on sample {done:,} of {n_samples:,}: column n says how many each row is of."
+    yield from (f"The model itself changed: {words}." for words in changes)
+    yield (
+        'The statistics of "data" are made from the samples on which they are tried, without their labels.'
+    )
