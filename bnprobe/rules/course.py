@@ -66,4 +66,4 @@ def _shrinks(ratios: Array) -> bool:
     if len(ratios) < FEWEST or not ratios[0] < 1 or not ratios[-1] < ratios[0]:
         return False
     falls = float(np.mean(np.diff(np.log(ratios)) < 0))
-    return falls >= STEADILY and np.log(ratios[-1]) <= TWICE * np.log(ratios[0])
+    return bool(falls >= STEADILY and np.log(ratios[-1]) <= TWICE * np.log(ratios[0]))

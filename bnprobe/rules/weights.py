@@ -153,7 +153,7 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
                 f"{recalibrate(row)}.",
                 call=row["call"],
             )
-        elif first[0] != row["layer"] and first[1] != affine:
+        elif first[1] != affine:
             yield Finding(
                 "warning",
                 row["layer"],

@@ -89,7 +89,7 @@ def _add_random(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--nearest",
         action="store_true",
-        help="ask only tests that are known to run the mutant's line: much faster, and catches a few less",
+        help="ask only tests that are known to run the mutant's line, for half a minute: faster, and catches a few less",
     )
     _add_workers(command)
     command.set_defaults(run=lambda options: random_mutants.main(_plan(options)))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import coverage
@@ -32,7 +34,7 @@ class Execution:
     seconds: dict[str, float]
 
     def tests_of(self, file: str, line: int, source: Source, folders: tuple[str, ...]) -> list[str]:
-        """The tests in these folders that run a line, the quickest first.
+        """The tests in these folders that run a line: those named after the file first, and of each kind the quickest.
 
         What runs at import belongs to no test in particular: then all that run any line of the file.
         """
@@ -40,7 +42,13 @@ class Execution:
         by_line = self.lines.get(file, {})
         numbers = [str(n) for n in lines] if in_function else list(by_line)
         found = {test for n in numbers for test in by_line.get(n, ()) if is_in(test, folders)}
-        return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
+        named = f"/test_{Path(file).stem}"
+        return sorted(found, key=lambda test: (named not in test, self.seconds.get(test, 0.0), test))
+
+    def within(self, seconds: float, tests: list[str]) -> list[str]:
+        """The first of these tests, as far as they take no more than so many seconds together; at least one."""
+        total = list(accumulate(self.seconds.get(test, 0.0) for test in tests))
+        return tests[: max(bisect_right(total, seconds), 1)]
 
     def files_that_may_notice(
         self, file: str, line: int, source: Source, places: tuple[str, ...]

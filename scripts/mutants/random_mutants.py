@@ -1,8 +1,9 @@
 """Random mutants, tried: nobody chose them, so they find what the authors of the tests did not think of.
 
-Each meets the package's own tests that run its line, then the package's other tests as far as they run its file,
-then those files of the rest of the suite that run its line; the first failure ends it. A run that takes much
-longer than without a mutant counts as a failure, too. Exits with 1 when too few are caught.
+Each meets the package's own tests that run its line, first in a fork of a warm process (`warm`); who survives these
+is put into a copy and meets them again, then the package's other tests as far as they run its file, then those files
+of the rest of the suite that run its line; the first failure ends it. A run that takes much longer than without a
+mutant counts as a failure, too. Exits with 1 when too few are caught.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
+from math import inf
 from pathlib import Path
 
-from scripts.mutants import equivalent
-from scripts.mutants.execution import Execution, observe
+from scripts.mutants import equivalent, warm
+from scripts.mutants.execution import Execution, is_in, observe
 from scripts.mutants.lists import BadList
 from scripts.mutants.packages import Package, chosen
 from scripts.mutants.sample import RandomMutant, at, sample
 from scripts.mutants.source import Source
+from scripts.mutants.warm import Job
 from scripts.mutants.workers import (
     NOT_THE_COPY,
     PASSED,
@@ -32,6 +36,8 @@ from scripts.mutants.workers import (
 OWN, SUITE, TIMEOUT, SURVIVED, EQUIVALENT = "own tests", "suite", "timeout", "SURVIVED", "equivalent"
 PATIENCE, STARTING = 5.0, 120.0
 """A run may take so many times what its tests take without a mutant, and so many seconds more."""
+NEAR = 30.0
+"""Seconds of computing that the tests near a mutant may take."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +59,11 @@ def main(plan: Plan) -> int:
     """Draw the sample, try every mutant, print what became of it, and the survivors once more."""
     prepare()
     mutants = draw(plan)
-    entries = equivalent.read()
     print(f"{len(mutants)} mutants; the tests are run once without any", flush=True)
     outcomes: dict[RandomMutant, str] = {}
     with copies(plan.workers) as desks:
         execution = observe(desks[0], asked_for(plan), plan.workers, plan.kept)
-        for mutant, outcome in spread(mutants, desks, partial(outcome_of, execution, entries, plan.nearest)):
+        for mutant, outcome in try_all(execution, mutants, desks, plan.nearest):
             outcomes[mutant] = outcome
             print(described(mutant, outcome), flush=True)
     print("\n".join(summary(outcomes)))
@@ -80,22 +85,56 @@ def asked_for(plan: Plan) -> list[Package]:
     return packages if plan.with_suite else [replace(package, suite=()) for package in packages]
 
 
-def outcome_of(
-    execution: Execution,
-    entries: list[equivalent.Equivalent],
-    nearest: bool,
-    mutant: RandomMutant,
-    desk: Path,
-) -> str:
-    """Who caught the mutant, or that it survived, or that it cannot be caught."""
-    if any(entry.is_that_of(mutant.file, mutant.change, mutant.source) for entry in entries):
-        return EQUIVALENT
+def try_all(
+    execution: Execution, mutants: list[RandomMutant], desks: list[Path], nearest: bool
+) -> Iterator[tuple[RandomMutant, str]]:
+    """What became of every mutant, as it becomes known: most are caught in a warm process, which takes seconds."""
+    entries = equivalent.read()
+    same = [one for one in mutants if any(e.is_that_of(one.file, one.change, one.source) for e in entries)]
+    yield from ((mutant, EQUIVALENT) for mutant in same)
+    left = [mutant for mutant in mutants if mutant not in same]
+    for mutant, outcome in try_warm(execution, list(left), desks, nearest):
+        if outcome != SURVIVED or nearest:
+            left.remove(mutant)
+            yield mutant, outcome
+    yield from spread(left, desks, partial(outcome_of, execution, nearest))
+
+
+def try_warm(
+    execution: Execution, mutants: list[RandomMutant], desks: list[Path], nearest: bool
+) -> Iterator[tuple[RandomMutant, str]]:
+    """What becomes of those in functions; they meet the tests nearest to them, or all of their own that run the line."""
+    enough = NEAR if nearest else inf
+    jobs = [
+        Job(i, one.file, one.mutate(one.source.text), tuple(tests), _limit(execution, tests), enough)
+        for i, one in enumerate(mutants)
+        if one.in_function and (tests := _asked_first(execution, one, nearest))
+    ]
+    for result in warm.try_all(desks[0], jobs, len(desks)) if jobs else ():
+        mutant = mutants[result.number]
+        who = OWN if is_in(result.failed, mutant.package.tests) else SUITE
+        yield mutant, {PASSED: SURVIVED, TIMED_OUT: TIMEOUT}.get(result.code, who)
+
+
+def _asked_first(execution: Execution, mutant: RandomMutant, nearest: bool) -> list[str]:
+    """The tests of a mutant's first stage, or of all stages where only the nearest are asked."""
+    tests = [tests for _, tests in _stages_of(execution, mutant, nearest)]
+    return list(chain(*tests if nearest else tests[:1]))
+
+
+def _stages_of(execution: Execution, mutant: RandomMutant, nearest: bool) -> Iterator[tuple[str, list[str]]]:
+    return stages(execution, mutant.package, mutant.file, mutant.change.line, mutant.source, nearest)
+
+
+def _limit(execution: Execution, tests: list[str]) -> float:
+    return STARTING + PATIENCE * execution.time_of(tests)
+
+
+def outcome_of(execution: Execution, nearest: bool, mutant: RandomMutant, desk: Path) -> str:
+    """Who caught the mutant in a copy that is changed on the disk, or that it survived."""
     with mutated(desk, mutant.file, mutant.mutate):
-        for who, tests in stages(
-            execution, mutant.package, mutant.file, mutant.change.line, mutant.source, nearest
-        ):
-            limit = STARTING + PATIENCE * execution.time_of(tests)
-            run = run_tests(desk, tests, limit)
+        for who, tests in _stages_of(execution, mutant, nearest):
+            run = run_tests(desk, tests, _limit(execution, tests))
             if run.code == NOT_THE_COPY:
                 raise BadList(run.printed)
             if run.code != PASSED:
@@ -106,17 +145,19 @@ def outcome_of(
 def stages(
     execution: Execution, package: Package, file: str, line: int, source: Source, nearest: bool = False
 ) -> Iterator[tuple[str, list[str]]]:
-    """The tests that a mutant of this line must face, in this order, and whose they are.
+    """The tests that a mutant must face, in this order, and whose they are.
 
-    `nearest` leaves out those that are not known to run a line of a function, whatever fixtures and caches hide.
+    `nearest` leaves out those that are not known to run its line, whatever fixtures and caches hide.
     """
     where = (file, line, source)
     own, rest = execution.tests_of(*where, package.tests), execution.tests_of(*where, package.suite)
-    files = sorted({test.partition("::")[0] for test in rest})
-    if nearest and source.statement_at(line)[1]:
+    if nearest:
+        if not source.statement_at(line)[1]:
+            own, rest = execution.within(NEAR, own), execution.within(NEAR, rest)
         others = execution.new_files(package.tests)
     else:
-        others, rest = execution.files_that_may_notice(*where, package.tests), files
+        others = execution.files_that_may_notice(*where, package.tests)
+        rest = sorted({test.partition("::")[0] for test in rest})
     found = ((OWN, own), (OWN, others), (SUITE, rest))
     return ((who, tests) for who, tests in found if tests)
 

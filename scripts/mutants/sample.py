@@ -31,6 +31,11 @@ class RandomMutant:
         return source_of(self.file)
 
     @property
+    def in_function(self) -> bool:
+        """Whether the statement runs only when a function is called."""
+        return self.source.statement_at(self.change.line)[1]
+
+    @property
     def line(self) -> str:
         """The line as it is."""
         return self.source.line_text(self.change.line)

@@ -134,20 +134,20 @@ def run_tests(
     process.start()
     process.join(limit)
     if process.is_alive():
-        _end(process.pid)
+        end(process.pid)
         process.join()
         return Run(TIMED_OUT, f"ended after {limit:.0f} s")
     code = process.exitcode if process.exitcode is not None else -1
     return Run(code, log.read_text(encoding="utf-8", errors="replace"))
 
 
-def _end(pid: int | None) -> None:
+def end(pid: int | None) -> None:
     """End a run and what it started: its group is its own (`_in_child`)."""
     if pid is not None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Wait for the end of the program that asked for this run, and end the run: nobody waits for it any more."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -158,7 +158,7 @@ def _end_with_parent() -> None:
 def _in_child(desk: Path, tests: list[str], log: Path, options: list[str], plugins: list[Any]) -> None:
     """Run pytest on the copy: it comes first on the path, and leaves no bytecode to outlive a mutant."""
     os.setsid()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

@@ -160,6 +160,14 @@ def test_a_batch_that_normalizes_itself_has_no_error(n: int, error: float) -> No
     np.testing.assert_array_equal(found.log_error, error)
 
 
+@pytest.mark.parametrize("missing", ["running_mean", "running_var"])
+def test_half_of_the_running_statistics_is_none(missing: str) -> None:
+    """Fails if a file that lost one of both buffers cannot be compared, or is by the buffer that is left."""
+    found = spread(norm(**{missing: None}), "running")
+    assert np.isnan([found.mean, found.sd, found.log_sd]).all()
+    np.testing.assert_array_equal(spread(norm(), "running").mean, LEARNED["running_mean"])
+
+
 def test_units_belong_to_both_sides() -> None:
     """Fails if one side alone gives the unit, a channel without any has one, or outputs are not measured by the layer."""
     a, b = spread(norm(), "running"), spread(norm(running_var=[9.0, 16.0, 25.0]), "running")
@@ -174,6 +182,19 @@ def test_units_belong_to_both_sides() -> None:
     np.testing.assert_allclose(unit(flat, flat, "post"), np.sqrt(0.5), rtol=1e-12)
     none = replace(a, sd=np.full(3, np.nan))
     assert np.isnan(unit(none, none, "post")).all()
+
+
+@pytest.mark.parametrize("aspect", ["pre", "post"])
+def test_the_noise_of_a_gap_is_that_of_its_mean_and_its_deviation(aspect: str) -> None:
+    """Fails if one of both errors, or one side's deviation, is left out, or a log is taken for a deviation."""
+    one, two = norm(), site(1.7 * ROWS, "bn", **LEARNED)
+    found = differences(pairs(recording(one), recording(two)))
+    square = [np.asarray(getattr(side, aspect).var_population) for side in (one, two)]
+    common = np.sqrt((square[0] + square[1]) / 2)
+    unit_of = np.sqrt(common**2 + 1e-5) if aspect == "pre" else np.sqrt(np.mean(common**2))
+    of_mean, of_log = (found.channels[f"{aspect}_{name}_se"].to_numpy() for name in ("shift", "ratio"))
+    expected = math.sqrt(np.mean(of_mean**2 + (of_log * common / unit_of) ** 2))
+    assert found.layers[f"{aspect}_noise"][0] == pytest.approx(expected, rel=1e-9)
 
 
 # What was compared

@@ -133,6 +133,17 @@ def test_views_of_what_was_wholly_overwritten_are_found_anew() -> None:
     assert found.inputs == (written,)
 
 
+def test_another_view_of_all_that_was_overwritten_is_found_anew() -> None:
+    """Fails if a flat view, through which the whole was written, leaves the whole half its old self."""
+    memory, whole = Storages(), torch.zeros(4, 6)
+    memory.put(whole, node(whole))
+    written = node(whole.flatten())
+    memory.put(whole.flatten(), written, written=True)
+    found = memory.find(whole)
+    assert found is not None
+    assert (found.part, found.inputs) == (PASS, (written,))
+
+
 def test_forgetting_parts_the_nodes() -> None:
     """Fails if nodes keep each other, and the parameters in their facts, alive."""
     memory, whole = Storages(), torch.zeros(4, 6)

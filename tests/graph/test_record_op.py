@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bnprobe.graph.graph import LEAF, Node
-from bnprobe.graph.operations import clamped, plain
+from bnprobe.graph.operations import OTHER, clamped, plain, what_is
 from bnprobe.graph.record_op import (
     _argument,
     _clip,
@@ -228,3 +228,18 @@ def test_the_module_of_a_weight(name: str, layer: str) -> None:
     """Fails if the last part of a path stays, or a parametrization is taken for the layer."""
     assert layer_of(Node("pass", "t", (3,), (leaf(name=name),))) == layer
     assert layer_of(leaf()) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("upsample_nearest2d", "upsample"),
+        ("_upsample_bilinear2d_aa", "upsample"),
+        ("grid_sampler_2d", "upsample"),
+        ("grid_sampler_3d", "grid_sampler_3d"),
+        ("_unheard_of_", "unheard_of"),
+    ],
+)
+def test_operations_without_a_part_of_their_own(name: str, called: str) -> None:
+    """Fails if what is not known is called by the name of another operation."""
+    assert what_is(name) == (OTHER, called)

@@ -9,6 +9,7 @@ from scripts.mutants.lists import BadList
 from scripts.mutants.packages import Package, chosen, packages
 from scripts.mutants.random_mutants import (
     EQUIVALENT,
+    NEAR,
     OWN,
     SUITE,
     SURVIVED,
@@ -114,3 +115,16 @@ def test_a_survivor_meets_whole_files() -> None:
         (OWN, [own[2]]),
         (SUITE, ["tests/measures/test_c.py::test_one", "tests/measures/test_c.py::test_two"]),
     ]
+
+
+def test_what_runs_at_import_meets_its_own_tests_as_long_as_they_are_quick() -> None:
+    """Fails if a constant is tried on every test that imports its file, or on those first that are of other files."""
+    package = Package("f", ("f.py",), ("tests/stats",), ())
+    seconds = {"tests/stats/test_f.py::test_x": 9.0, "tests/stats/test_a.py::test_y": 1.0}
+    seconds["tests/stats/test_b.py::test_z"] = NEAR
+    execution = Execution("", {"f.py": {"5": list(seconds)}}, seconds)
+    (own, *_) = stages(execution, package, "f.py", 1, Source(TEXT), nearest=True)
+    assert own == (OWN, ["tests/stats/test_f.py::test_x", "tests/stats/test_a.py::test_y"])
+    assert execution.within(0.5, own[1]) == own[1][:1]
+    assert execution.within(10.0, own[1]) == own[1]
+    assert execution.within(9.9, own[1]) == own[1][:1]

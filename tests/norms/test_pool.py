@@ -53,6 +53,13 @@ def test_the_word_of_a_recording():
     assert EVERYTHING.recorded_as == "batch"
 
 
+def test_whose_statistics_are_of_one_channel_alone():
+    """Fails if γ of one channel is said to undo what was normalized over several, or the reverse."""
+    found = {word: pool.within_channel for word, pool in POOLS.items()}
+    assert found == {"batch": True, "instance": True, "group": False, "channels": False}
+    assert not WHOLE.within_channel
+
+
 @pytest.mark.parametrize(
     ("axes", "advice"),
     [

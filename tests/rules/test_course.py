@@ -50,3 +50,25 @@ def test_less_contrast_does_not_shrink_from_norm_to_norm():
     """Fails if images of less contrast, whose ratio stays about the same, are taken for averaged weights."""
     assert not course_of(layers([0.7, 0.72, 0.75, 0.78], [0.25, 0.24, 0.22, 0.21])).shrinks
     assert not course_of(layers([0.7, 0.5, 0.3, 0.1], [0.25, 0.4, 0.6, 0.9])).shrinks
+
+
+def test_ratios_that_are_unknown_or_none_are_passed_over():
+    """Fails if a norm whose inputs are constant, or not finite, hides that the variance shrinks at all others."""
+    ratios = [0.47, np.nan, 0.25, 0.0, 0.14, np.inf, 0.07]
+    assert course_of(layers([0.4, 0.5, 0.8, 0.9, 1.0, 1.2, 1.4], ratios)).shrinks
+    assert not course_of(layers([0.4, 0.5, 0.8, 0.9], [0.47, np.nan, 0.0, 0.07])).shrinks
+
+
+@pytest.mark.parametrize(
+    ("ratios", "shrinks"),
+    [
+        ([0.5, 0.4, 0.25], True),
+        ([0.5, 0.4, 0.26], False),
+        ([1.0, 0.5, 0.25], False),
+        ([0.9, 0.7, 0.8, 0.6, 0.5, 0.4], True),
+        ([0.9, 0.7, 0.8, 0.85, 0.5, 0.4], False),
+    ],
+)
+def test_how_far_and_how_steadily_the_variance_must_fall(ratios, shrinks):
+    """Fails if the last ratio need not be the first squared, one of five steps may not rise, or the first may be 1."""
+    assert course_of(layers(list(np.linspace(0.4, 1.4, len(ratios))), ratios)).shrinks is shrinks

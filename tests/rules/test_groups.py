@@ -13,7 +13,7 @@ from torch import nn
 
 import bnprobe
 from bnprobe.measures import tables
-from bnprobe.rules.causes import upstream
+from bnprobe.rules.causes import cause_of, upstream
 from bnprobe.rules.rule import Evidence
 from rules.edited import edited, evidence, findings
 
@@ -140,6 +140,24 @@ def test_statistics_that_do_not_know_of_groups_are_told_earlier(cause, discrepan
     found = pd.DataFrame([{**row, "facts": {"names": "drop", "p": 0.5}}])
     small = replace(edited(evidence(), discrepancy=discrepancy), causes=found)
     assert len(findings("data-shifted", small)) == (speaks and cause != "dropout")
+
+
+def test_a_cause_is_that_of_its_own_norm_and_call():
+    """Fails if the cause of another norm, or of another call of the same, is named, or one that is not certain."""
+    told = {"explains": 0.95, "next_best": 0.5, "cause": "young", "facts": {}}
+    rows = [
+        {"layer": "a", "call": 0, "certain": False, **told},
+        {"layer": "a", "call": 1, "certain": True, **told},
+        {"layer": "b", "call": 0, "certain": True, **told},
+    ]
+    found = replace(evidence(), causes=pd.DataFrame(rows))
+    assert cause_of(found, pd.Series({"layer": "a", "call": 0})) is None
+    for layer, call in (("a", 1), ("b", 0)):
+        cause = cause_of(found, pd.Series({"layer": layer, "call": call}))
+        assert cause is not None
+        assert (cause["layer"], cause["call"]) == (layer, call)
+    assert cause_of(found, pd.Series({"layer": "b", "call": 1})) is None
+    assert cause_of(evidence(), pd.Series({"layer": "b", "call": 0})) is None
 
 
 def alike(batches: list[torch.Tensor], learns: bool = False, labels: list[int] | None = None) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import torch
 from measures.sites import site
 
 import bnprobe
+from bnprobe.rules import half_overflow
 from rules.edited import edited, evidence, findings
 from rules.firing import fired
 from rules.stored import FED, ONE, ROWS, STATISTICS, at, stored
@@ -156,3 +157,15 @@ def test_weights_are_scaled_by_a_power_of_two_into_reach() -> None:
     off = {**large, "running_var": [1e8, 1e8, 2e2], "gamma": [1.0, 1.0, np.nextafter(0.01, 0)]}
     assert "does not help" not in overflow(row, off)
     assert "mul_" not in overflow({**row, "feeder": ""}, large)
+
+
+@pytest.mark.parametrize(("least", "possible"), [(2.0**-8, True), (float(np.nextafter(2.0**-8, 0)), False)])
+def test_the_smallest_full_number_of_half_precision_is_held(
+    monkeypatch, least: float, possible: bool
+) -> None:
+    """Fails if a variance that falls to the smallest number with all digits, and no further, is called lost."""
+    monkeypatch.setattr(half_overflow, "SMALLEST_HALF", 2.0**-30)
+    # 70000 is scaled by 2^-11, and a variance by 2^-22
+    row = {"largest_input": 70000.0, "var_ratio_median": 1.0, "feeder": "conv", "eps": 1e-5}
+    vectors = {"running_mean": 0.0, "running_var": [1e8, 1e8, least], "gamma": 1.0}
+    assert ("does not help" in overflow(row, vectors)) != possible

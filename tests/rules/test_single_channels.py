@@ -10,6 +10,8 @@ import pytest
 from measures.sites import site, some_rows
 
 from bnprobe.rules.thresholds import DEFAULT
+from bnprobe.stats.significance import SIGNIFICANT
+from rules.edited import edited, evidence, findings
 from rules.firing import fired
 
 ROWS = some_rows(64, n_channels=40)
@@ -96,3 +98,36 @@ def test_a_channel_behind_a_norm_that_is_far_off_is_not_blamed_first():
     assert "The data suit" not in do
     near = site(ROWS, "first", gamma=1.5, beta=0.1, **stored(moved=dict.fromkeys(range(40), 0.3)))
     assert fired("channels-shifted", near, single)["do"][0].startswith("The data suit the other channels")
+
+
+@pytest.mark.parametrize(
+    ("columns", "speaks"),
+    [
+        ({"shift": 3.0, "shift_q": 1e-9}, False),
+        ({"shift": -3.0001, "shift_q": 1e-9}, True),
+        ({"shift": 3.0001, "shift_q": SIGNIFICANT}, False),
+        ({"scale_ratio": 3.9999, "scale_q": 1e-9}, False),
+        ({"scale_ratio": 4.0001, "scale_q": 1e-9}, True),
+        ({"scale_ratio": 1 / 4.0001, "scale_q": 1e-9}, True),
+        ({"scale_ratio": 4.0001, "scale_q": SIGNIFICANT}, False),
+        ({"scale_ratio": np.inf, "scale_q": 1e-9}, False),
+    ],
+)
+def test_how_far_a_channel_may_be_off(columns: dict[str, float], speaks: bool):
+    """Fails if 3 running σ or a factor of 4 are no longer what a channel may have, or chance is not asked."""
+    base = evidence(site(ROWS[:, :8], "bn", gamma=1.5, beta=0.1, **few(8)))
+    off = {name: [value, *base.channels[name][1:]] for name, value in columns.items()}
+    assert [one.channels for one in findings("channels-shifted", edited(base, off))] == [(0,)] * speaks
+
+
+@pytest.mark.parametrize(("n", "speaks"), [(8, True), (7, False)])
+def test_a_norm_of_eight_channels_is_judged(n: int, speaks: bool):
+    """Fails if the number of channels from which one is an exception moves."""
+    one = few(n)
+    one["running_mean"] = one["running_mean"] - np.eye(n)[2] * 6 * np.sqrt(one["running_var"])
+    assert len(fired("channels-shifted", site(ROWS[:, :n], "bn", gamma=1.5, beta=0.1, **one))) == speaks
+
+
+def few(n: int) -> dict[str, np.ndarray]:
+    """Matching running statistics of the first channels."""
+    return {name: value[:n] for name, value in stored().items()}

@@ -7,6 +7,7 @@ it, "above which" and "below which" are silent there. The numbers here are writt
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,52 @@ def below(value: float) -> tuple[float, float]:
 def up_to(value: float) -> tuple[float, float]:
     """Silent above the value, speaks at it."""
     return hair(value, math.inf), value
+
+
+LIMITS = {
+    "shift": 0.5,
+    "variance_ratio": 2,
+    "groups": 0.3,
+    "samples_apart": 0.3,
+    "surely_shifted": 0.5,
+    "constant_gamma": 0.01,
+    "few_images": 30,
+    "samples_alike": 2,
+    "formula_mismatch": 0.01,
+    "channel_shift": 3,
+    "channel_scale": 4,
+    "large_mismatch": 0.1,
+    "rounding_step": 0.001,
+    "rounding_step_half": 0.1,
+    "saturated_outputs": 0.01,
+    "constant_rows": 0.01,
+    "gradient_step": 30,
+    "gradient_gap": 0.01,
+    "silent_snr": 0.1,
+    "dead_sigmas": 6,
+    "dead_reach": 1e-4,
+    "many_channels": 0.25,
+    "decayed_filter": 0.05,
+    "few_values": 32,
+    "no_values": 2,
+    "high_momentum": 0.5,
+    "initial_weight": 0.1,
+    "branch_off": 0.01,
+    "scale_off": 1e-6,
+    "outlier_energy": 0.5,
+    "half_headroom": 2,
+    "gap": 0.5,
+    "gap_of_frozen": 0.1,
+    "tensor_scale": 10,
+    "fired": 0.001,
+    "common_factor": 5,
+    "half_overflow": 65504,
+}
+
+
+def test_every_limit_has_the_number_that_users_know() -> None:
+    """Fails if a limit moves or changes its name in passing: settings, baselines and pages of users rest on both."""
+    assert asdict(Limits()) == LIMITS
 
 
 FROZEN = {"learns": "none", "normalized_by": "batch"}
