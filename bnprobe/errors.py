@@ -99,6 +99,14 @@ class BadLabels(BnprobeError):
     """
 
 
+class BadMask(BnprobeError):
+    """A mask does not say of every position of the batch whether it counts, or keeps none.
+
+    What to do: pass True or 1 for positions that count and False or 0 for padding, of shape (N,), (N, T) or (N, H, W). Of
+    a mask that is added to attention scores pass `mask == 0`; one that marks padding must be turned round, `~mask`.
+    """
+
+
 class CannotWrite(BnprobeError):
     """A file cannot be written: no permission, no space, or the path is a folder.
 

@@ -111,6 +111,11 @@ PLACE = (
         table="layers",
     ),
     Column(
+        "n_masked",
+        "Input values per channel that a mask left out, as padding; 0 without a mask.",
+        table="layers",
+    ),
+    Column(
         "mode",
         "The layer's own flag during the run: eval, train or mixed; weights only where it was not called.",
         table="layers",
@@ -224,6 +229,7 @@ def _place_of_site(record: LayerRecord) -> dict[str, Any]:
         "n_values": int(record.pre.n.sum()),
         "mode": record.mode,
         "n_images": record.n_images,
+        "n_masked": record.n_masked,
         "n_nonfinite": int(record.pre_nonfinite.sum()),
         "normalized_by": record.normalized_by,
         "class_name": record.class_name,

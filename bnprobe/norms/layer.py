@@ -44,6 +44,8 @@ class NormLayer:
         centred: False if no mean is subtracted; var is then the mean square (RMS norm).
         eps_assumed: Whether eps is only the usual one, because the layer does not tell its own.
         unbatched_dims: Number of dimensions of an input without a batch dimension, or None if there is always one.
+        sample_dim: Which dimension is the sample, for `channels="last"`: 1 for inputs of shape (positions, N, C). Inputs
+            that do not have it, such as one row per sample, have their samples first.
         pool: The axes that `pools` stands for.
 
     Raises:
@@ -74,6 +76,7 @@ class NormLayer:
     centred: bool = True
     unbatched_dims: int | None = None
     eps_assumed: bool = False
+    sample_dim: int = 0
     pool: Pool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -111,7 +114,7 @@ class NormLayer:
         """Reshape an input to samples, channels and positions.
 
         Args:
-            x: A tensor that `fits`; its first dimension is the sample, unless the channels come first.
+            x: A tensor that `fits`; its first dimension is the sample, unless `sample_dim` says otherwise.
 
         Returns:
             Shape (N, C, P): N samples, C channels, P positions. A view for the common layouts.
@@ -121,11 +124,28 @@ class NormLayer:
             return (
                 batch.reshape(batch.shape[0], self.n_channels, -1) if batch.numel() else _no_rows(batch, self)
             )
-        lead = x.shape[: x.dim() - self.n_channel_dims]
-        n = lead[0] if lead else 1
         if not x.numel():
             return _no_rows(x, self)
-        return x.reshape(n, lead[1:].numel(), self.n_channels).transpose(1, 2)
+        n_lead = x.dim() - self.n_channel_dims
+        x = x.movedim(self.sample_dim, 0) if 0 < self.sample_dim < n_lead else x
+        lead = x.shape[:n_lead]
+        return x.reshape(lead[0] if lead else 1, lead[1:].numel(), self.n_channels).transpose(1, 2)
+
+    def places(self, x: Tensor) -> tuple[int, ...]:
+        """The dimensions of an input that are not channels.
+
+        Args:
+            x: A tensor that `fits`.
+
+        Returns:
+            N, and the sizes that multiply to P, in the order of `rows`.
+        """
+        if self.channels == FIRST:
+            return (1, *x.shape[1:]) if x.dim() == self.unbatched_dims else (x.shape[0], *x.shape[2:])
+        lead = list(x.shape[: x.dim() - self.n_channel_dims])
+        if 0 < self.sample_dim < len(lead):
+            lead.insert(0, lead.pop(self.sample_dim))
+        return tuple(lead) or (1,)
 
     def _set(self) -> Iterator[tuple[str, object]]:
         """Every field that is not at its default; of a tensor, dtype and shape."""

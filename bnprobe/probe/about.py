@@ -46,6 +46,8 @@ class Subject:
             n_parameters=self.n_parameters,
             n_forwards=forward.n_forwards or most_calls,
             n_images=forward.n_images or most_images,
+            n_positions=forward.masking.n_valid,
+            n_masked=forward.masking.n_left_out,
             seconds=forward.seconds,
             notes=tuple(notes),
             normalize=self.normalize,

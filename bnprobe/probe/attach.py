@@ -25,6 +25,7 @@ from bnprobe.probe.integrity.expected_changes import ExpectedChanges
 from bnprobe.probe.integrity.fingerprint import Fingerprint
 from bnprobe.probe.integrity.tensor_table import tensor_table
 from bnprobe.probe.labels import Labels, labels_of
+from bnprobe.probe.masks import Mask, Positions
 from bnprobe.probe.notes import LATE_BACKWARD, notes
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.survey.compiled import Eager
@@ -44,6 +45,7 @@ def attach(
     scaler: LossScaler | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     training_batch: int | None = None,
+    mask: str | None = None,
 ) -> Probe:
     """Hook every normalization layer of a model and return the probe that records them.
 
@@ -70,6 +72,9 @@ def attach(
         training_batch: Samples per batch and device with which the running statistics were averaged in training. It sets
             their noise, and with it which shifts are significant. None assumes 32: if batches were larger, errors are
             then too large and a small shift may be missed; if they were smaller, too small and a shift may be noise.
+        mask: Name of the argument of the model's forward that says which positions of a batch count, such as
+            "attention_mask"; the others are left out, as by `Probe.mask`. "~" before the name is for masks that are true
+            for padding: "~src_key_padding_mask".
 
     Returns:
         The attached probe.
@@ -104,6 +109,7 @@ def attach(
         scaler=scaler,
         normalize=normalize,
         training_batch=training_batch,
+        mask=mask,
     )
     try:
         return Probe(survey_of(model, options.patterns), options)
@@ -243,6 +249,44 @@ class Probe:
             yield
         finally:
             run.labels = outer
+
+    @contextmanager
+    def mask(self, mask: Positions) -> Iterator[None]:
+        """Say which positions of the batches run inside a `with` block count, so that padding is left out.
+
+        Every norm whose input has the positions of the mask is recorded without the others: (N, T) fits inputs of shape
+        (N, T, C), (N, C, T), (N, T, heads, C). A norm whose input does not have them, such as one after pooling, is
+        recorded whole, with a note. What a norm itself computes is not changed: the statistics of a batch norm in train
+        mode, or of a group norm, are of all positions, padding included.
+
+        It holds for forward passes of this thread and ends with the block; an inner mask replaces an outer one, and the
+        one that `attach(mask=)` names.
+
+        Args:
+            mask: Shape (N,), (N, T) or (N, H, W): True or 1 for positions that count, False or 0 for padding. A tensor or
+                array of booleans, integers or floats, or lists.
+
+        Returns:
+            A context manager without a value.
+
+        Raises:
+            BadMask: `mask` has other values or keeps no position; also raised by the model's forward pass, before it
+                begins, for a batch of another length.
+
+        Example:
+            >>> import torch, bnprobe
+            >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.LayerNorm(4))
+            >>> with bnprobe.attach(model) as probe, probe.mask([[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]):
+            ...     output = model(torch.randn(2, 5, 6))
+            >>> bnprobe.report(probe).channels["n_values"].tolist()
+            [7, 7, 7, 7]
+        """
+        run = self._forward.run
+        outer, run.given_mask = run.given_mask, Mask(mask)
+        try:
+            yield
+        finally:
+            run.given_mask = outer
 
     @property
     def n_images(self) -> int:

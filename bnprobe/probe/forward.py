@@ -25,6 +25,8 @@ from bnprobe.probe.calls import CallStats, InputReading, Key, observe_after, obs
 from bnprobe.probe.calls.call_log import PassContext
 from bnprobe.probe.calls.plan_cache import PlanCache
 from bnprobe.probe.labels import check_length
+from bnprobe.probe.masking import Masking
+from bnprobe.probe.masks import Mask, MaskArgument
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, OpenCall, Pass
 from bnprobe.probe.sites import PendingCall, Sites
@@ -58,6 +60,7 @@ class Forward:
         self.n_forwards = self.n_images = 0
         self.n_unreadable = self.n_outside = 0
         self.unreadable: set[str] = set()
+        self.masking = Masking(None if options.mask is None else MaskArgument(options.mask, model))
         self._histograms = options.histograms
         self._caches: defaultdict[Key, PlanCache] = defaultdict(PlanCache)
         self._wants_graph: defaultdict[int, bool] = defaultdict(lambda: True)
@@ -96,11 +99,15 @@ class Forward:
             return
         if not self._enters(model, args, kwargs):
             return
+        if run.mask is None and not is_transformed():
+            run.called_with = self.masking.of_call(args, kwargs)
         first = first_tensor(args, kwargs)
         if first is not None:
             run.n_images = n_samples(args, first)
             if run.labels is not None:
                 check_length(run.labels, run.n_images)
+            if run.mask is not None:
+                run.mask.check_length(run.n_images)
 
     def part_begins(self, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A call of a part starts. It is a pass of its own if no pass is under way: where a training step calls the
@@ -148,18 +155,24 @@ class Forward:
             awaited = self.gradients.awaited_call(name) if for_gradient else None
             if awaited is None:
                 return
-            call = awaited
+            call, mask = awaited
         else:
-            call = run.next_call(name)
+            call, mask = run.next_call(name), run.mask
             if run.trace is not None:
                 run.trace.norm_begins((name, call), x)
-        tries = self._read((name, call), norm, training, x, for_gradient)
+        tries = self._read((name, call), norm, training, x, for_gradient, mask)
         if again:
             call = self.gradients.repeated_call(name, tries)
         run.open.append(OpenCall((name, call), tries, origin))
 
     def _read(
-        self, key: Key, norm: nn.Module | NormLayer, training: bool, x: Tensor | None, for_gradient: bool
+        self,
+        key: Key,
+        norm: nn.Module | NormLayer,
+        training: bool,
+        x: Tensor | None,
+        for_gradient: bool,
+        mask: Mask | None,
     ) -> Sequence[InputReading | None]:
         """The input, read by every plan that may fit; after the first call, by the plan that did."""
         if x is None or not has_values(x):
@@ -190,6 +203,7 @@ class Forward:
                 share_of(site.totals.n_values, site.n_images) if site else WHOLE,
                 site.last if site else None,
                 self.run.labels,
+                mask,
             )
             if plan.fits(x)
             else None
@@ -222,7 +236,7 @@ class Forward:
             PendingCall(begun.key, settled or (_index_of(seen, begun.tries), seen.output), seen)
         )
         if run.wants_graph and not torch.is_grad_enabled():
-            self.gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean)
+            self.gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean, run.mask)
         if run.state is OUTSIDE:
             run.context = self._context()
             self._commit(run)
@@ -253,6 +267,8 @@ class Forward:
             self.n_forwards += 1 if whole and run.calls else 0
             self.n_outside += 1 if run.waiting and not whole else 0
             self.n_images += run.n_images
+            if run.mask is not None:
+                self.masking.add(run.mask, {call.key[0]: call.seen.before for call in run.waiting})
             self.seconds += time.perf_counter() - run.started
         if run.trace is not None:
             run.trace.forget()

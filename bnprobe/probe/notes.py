@@ -39,6 +39,7 @@ def notes(forward: Forward, unhooked: Unhooked, eager: Eager) -> Iterator[str]:
             f"{name}: called with more than {MOST_SIZES} different numbers of channels, as a norm over sequences of any "
             f"length is. Only calls with the first {MOST_SIZES} were recorded. Use inputs of one size to record all."
         )
+    yield from forward.masking.notes()
     if forward.n_outside:
         yield (
             "Parts of the model were called outside its own forward, where several calls of one layer cannot be "

@@ -34,6 +34,7 @@ class AttachOptions:
     scaler: LossScaler | None = None
     normalize: tuple[Sequence[float], Sequence[float]] | None = None
     training_batch: int | None = None
+    mask: str | None = None
     patterns: tuple[str, ...] | None = field(init=False)
     constants: Normalize | None = field(init=False)
 
@@ -46,6 +47,11 @@ class AttachOptions:
                 raise BnprobeError(
                     f"{name}={getattr(self, name)!r} is neither True nor False. Pass one of them."
                 )
+        if self.mask is not None and not isinstance(self.mask, str):
+            raise BnprobeError(
+                f"mask must be the name of an argument of the model, got {type(self.mask).__name__}. The mask of one batch "
+                "goes around its pass: with probe.mask(m): model(x)."
+            )
         if self.scaler is not None and not callable(getattr(self.scaler, "get_scale", None)):
             raise BnprobeError(
                 f"scaler must have a method get_scale(), got {type(self.scaler).__name__}. Pass the loss scaler itself, "

@@ -12,6 +12,7 @@ from bnprobe.graph.trace import Trace
 from bnprobe.probe.backward.autograd_route import Origin
 from bnprobe.probe.calls import InputReading, Key, Vectors
 from bnprobe.probe.calls.call_log import NO_PASS
+from bnprobe.probe.masks import Mask
 from bnprobe.probe.sites import PendingCall
 from bnprobe.stats.moments import Array
 
@@ -53,6 +54,7 @@ class Pass(threading.local):
 
     def __init__(self) -> None:
         self.labels: Array | None = None
+        self.given_mask: Mask | None = None
         self.leave()
 
     def enter(self, state: PassState, handling: BaseException | None, entry: int) -> None:
@@ -67,11 +69,17 @@ class Pass(threading.local):
         self.context = NO_PASS
         self.started = time.perf_counter()
         self.n_images = 0
+        self.called_with: Mask | None = None
         self.calls: dict[str, int] = {}
         self.initial: dict[Key, Vectors] = {}
         self.open: list[OpenCall] = []
         self.waiting: list[PendingCall] = []
         self.trace: Trace | None = None
+
+    @property
+    def mask(self) -> Mask | None:
+        """The positions that count: those that were given around the pass, else those that the model was called with."""
+        return self.given_mask or self.called_with
 
     def next_call(self, name: str) -> int:
         """The number of this call of a layer. Outside a pass there is no end that would restart the count."""

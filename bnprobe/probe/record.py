@@ -40,6 +40,7 @@ def record(
     preprocessing: str = "not stated",
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     training_batch: int | None = None,
+    mask: str | None = None,
 ) -> Recording:
     """Run a model over batches, in the mode it is in, and record every norm.
 
@@ -64,6 +65,7 @@ def record(
         preprocessing: How inputs were made, in words for the report.
         normalize: See `attach`.
         training_batch: See `attach`.
+        mask: See `attach`.
 
     Returns:
         What was recorded.
@@ -101,6 +103,7 @@ def record(
             gradients=loss is not None,
             normalize=normalize,
             training_batch=training_batch,
+            mask=mask,
         ) as probe,
         torch.set_grad_enabled(loss is not None),
         _gradients_put_back(_parameters(model)),

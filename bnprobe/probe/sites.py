@@ -43,6 +43,7 @@ class Site:
     n_calls_training: int = 0
     n_calls_running: int = 0
     n_images: int = 0
+    n_masked: int = 0
     output: str = "derived"
     neighbours: Neighbours | None = None
     check: OutputCheck | None = None
@@ -59,6 +60,7 @@ class Site:
         self.n_calls_training += before.training and not before.plan.uses_running
         self.n_calls_running += before.plan.uses_running
         self.n_images += seen.n_images
+        self.n_masked += 0 if before.valid is None else before.valid.n_left_out
         self.plan, self.last = before.plan, last_of(before)
         self.output = "read" if "read" in (seen.output, self.output) else "derived"
         self.mismatch = float(np.fmax(self.mismatch, seen.mismatch))
@@ -94,6 +96,7 @@ class Site:
             n_calls_training=self.n_calls_training,
             n_calls_running=self.n_calls_running,
             n_images=self.n_images,
+            n_masked=self.n_masked,
             output=self.output,
             mismatch=self.mismatch,
             neighbours=self.neighbours or UNKNOWN,

@@ -44,6 +44,8 @@ class About:
         seconds: Time of these passes, probe included.
         notes: What a reader must know to judge the numbers, in sentences.
         normalize: Constants of the preprocessing, or None if unknown.
+        n_positions: Number of positions (tokens, pixels) that masks kept; 0 without a mask.
+        n_masked: Number of positions that masks left out, as padding.
     """
 
     model: str
@@ -59,6 +61,8 @@ class About:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     normalize: Normalize | None = None
+    n_positions: int = 0
+    n_masked: int = 0
 
     def noting(self, note: str) -> Self:
         """Add a note; an empty one is ignored.
@@ -88,6 +92,8 @@ class About:
             n_parameters=max(self.n_parameters, other.n_parameters),
             n_forwards=self.n_forwards + other.n_forwards,
             n_images=self.n_images + other.n_images,
+            n_positions=self.n_positions + other.n_positions,
+            n_masked=self.n_masked + other.n_masked,
             seconds=self.seconds + other.seconds,
             notes=tuple(sorted({*self.notes, *other.notes})),
             # of inputs made in two ways, or in one that is not known, there is no one colour

@@ -35,7 +35,9 @@ class LayerRecord:
     is what the first call showed of the formula, None where it was not checked; `parameter_dtype` is that of
     gamma, or of beta without one, empty where it is not known. `pre_folds` are the batches of the input, dealt to folds,
     None in files that did not keep them. `training_batch` is the number of samples per batch and
-    device in training, as the user says, None where it is not known. Without a
+    device in training, as the user says, None where it is not known. `n_masked` values per channel were left out by a
+    mask, as padding; statistics of the input and the output are without them, `own_mean` and `own_log_var` of norms over
+    positions are what the norm computed with them. Without a
     single call every statistic is empty: such a record holds the vectors of a checkpoint, where an unknown
     `momentum` is NaN, and `eps_assumed` says that eps, which a file of weights does not hold, is only the usual one.
     """
@@ -79,6 +81,7 @@ class LayerRecord:
     parameter_dtype: str = ""
     pre_folds: Folds | None = None
     training_batch: int | None = None
+    n_masked: int = 0
 
     def __repr__(self) -> str:
         calls = f"{self.n_calls:,} call{'s' * (self.n_calls != 1)}"
@@ -218,7 +221,7 @@ class LayerRecord:
 _VECTORS = ("gamma", "beta", "running_mean", "running_var")
 
 
-_COUNTS = ("n_calls", "n_calls_training", "n_calls_running", "n_images")
+_COUNTS = ("n_calls", "n_calls_training", "n_calls_running", "n_images", "n_masked")
 
 
 _OWN = ("own_mean", "own_log_var", "gradient", "classes", "call_log", "output_check")

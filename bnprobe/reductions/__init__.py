@@ -13,6 +13,7 @@ from bnprobe.reductions.dispatch import ENGINES, add, add_mapped, compiled, coun
 from bnprobe.reductions.packing import images_of, moments_of, packed
 from bnprobe.reductions.reading import Counts, Reading, float64_copy
 from bnprobe.reductions.request import BASIC, WHOLE, Affine, PerSample, ReadRequest, Share
+from bnprobe.reductions.valid import Valid, count_valid, read_valid
 
 __all__ = [
     "BASIC",
@@ -27,10 +28,12 @@ __all__ = [
     "ReadRequest",
     "Reading",
     "Share",
+    "Valid",
     "add",
     "add_mapped",
     "compiled",
     "count",
+    "count_valid",
     "float64_copy",
     "fused",
     "images_of",
@@ -40,4 +43,5 @@ __all__ = [
     "packed",
     "products",
     "read",
+    "read_valid",
 ]

@@ -8,6 +8,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bnprobe.stats.moments import Array
@@ -21,8 +22,10 @@ class Affine:
     scale: Array
     offset: Array
 
-    def __getitem__(self, part: slice) -> Self:
+    def __getitem__(self, part: slice | NDArray[np.int64]) -> Self:
         """The map of some of the samples."""
+        if self.scale.ndim == 1 and self.origin.ndim == 1 and self.offset.ndim == 1:
+            return self
         return type(self)(*(v[part] if v.ndim == 2 else v for v in (self.origin, self.scale, self.offset)))
 
     def on(self, x: Tensor) -> Tensor:

@@ -17,7 +17,15 @@ SECTIONS = {
     "Report": ("report", "check", "Report"),
     "Compare": ("compare", "Comparison"),
     "Recordings": ("Recording", "load"),
-    "Errors": ("BnprobeError", "NoNormLayers", "CannotProbe", "NothingRecorded", "BadLabels", "Interrupted"),
+    "Errors": (
+        "BnprobeError",
+        "NoNormLayers",
+        "CannotProbe",
+        "NothingRecorded",
+        "BadLabels",
+        "BadMask",
+        "Interrupted",
+    ),
 }
 """The order of a first reading; what is public and not named here follows: errors after errors, the rest at the end."""
 

@@ -18,6 +18,7 @@ from bnprobe.probe.backward.accumulators import GradientTotals
 from bnprobe.probe.backward.autograd_route import Origin, route
 from bnprobe.probe.backward.observe_gradient import BackwardCall
 from bnprobe.probe.calls import InputReading, Key
+from bnprobe.probe.masks import Mask
 from bnprobe.recording import GradientRecord
 from bnprobe.stats.moments import Array
 
@@ -50,7 +51,7 @@ class Gradients:
         self._scaler = scaler
         self._totals: dict[Key, GradientTotals] = {}
         self._passes: WeakValueDictionary[int, _Reached] = WeakValueDictionary()
-        self._graphless: dict[str, deque[tuple[int, Array]]] = {}
+        self._graphless: dict[str, deque[tuple[int, Array, Mask | None]]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -100,15 +101,15 @@ class Gradients:
 
     # Gradient checkpointing runs a part of the model without a graph, and again, with one, in the backward pass.
 
-    def will_be_recomputed(self, name: str, call: int, mean: Array) -> None:
+    def will_be_recomputed(self, name: str, call: int, mean: Array, mask: Mask | None) -> None:
         """A call without a graph in a pass that wants one: a checkpoint may recompute it."""
         with self._lock:
-            self._graphless.setdefault(name, deque(maxlen=MOST_RECOMPUTED)).append((call, mean))
+            self._graphless.setdefault(name, deque(maxlen=MOST_RECOMPUTED)).append((call, mean, mask))
 
-    def awaited_call(self, name: str) -> int | None:
-        """A call of this layer that may be recomputed; None if there is none."""
+    def awaited_call(self, name: str) -> tuple[int, Mask | None] | None:
+        """A call of this layer that may be recomputed, and the mask of its pass; None if there is none."""
         calls = self._graphless.get(name)
-        return calls[0][0] if calls else None
+        return (calls[0][0], calls[0][2]) if calls else None
 
     def repeated_call(self, name: str, tries: Sequence[InputReading | None]) -> int:
         """The call that a recomputation repeats: among those without a graph, the one with the nearest input.
@@ -118,7 +119,7 @@ class Gradients:
         seen = next((tried.reading.moments.mean for tried in tries if tried is not None), None)
         with self._lock:
             calls = self._graphless[name]
-            distances = [np.inf if seen is None else float(np.abs(mean - seen).sum()) for _, mean in calls]
+            distances = [np.inf if seen is None else float(np.abs(mean - seen).sum()) for _, mean, _ in calls]
             nearest = int(np.argmin(distances))
             call = calls[nearest][0]
             del calls[nearest]

@@ -18,7 +18,7 @@ from bnprobe.probe.backward.autograd_producer import Producer
 from bnprobe.probe.backward.autograd_route import Route, View
 from bnprobe.probe.calls import InputReading
 from bnprobe.recording import NonfiniteGradient
-from bnprobe.reductions import ReadRequest, float64_copy, moments_of, packed, products, read
+from bnprobe.reductions import ReadRequest, float64_copy, moments_of, packed, products, read_valid
 from bnprobe.stats import Moments
 from bnprobe.stats.fields import NONFINITE
 from bnprobe.stats.moments import Array
@@ -78,7 +78,8 @@ class BackwardCall:
         self.site = site
         self.listener = listener
         self._plan, self._vectors, self._map = before.plan, before.vectors, before.map
-        moments = before.reading.moments
+        self._valid = before.valid
+        moments = before.seen_by_norm.moments
         self._var = moments.m2 / np.maximum(moments.n, 1)
         self._normalizes_itself = not before.plan.uses_running
         self._inverse_var = inverse_var
@@ -103,7 +104,8 @@ class BackwardCall:
         self._begin()
         rows = self._plan.rows(dy.detach())
         per_sample = self._map is not None and self._map.scale.ndim == 2
-        reading = read(rows, ReadRequest(origin=self._zeros, keep_rows=per_sample))
+        request = ReadRequest(origin=self._zeros, keep_rows=per_sample)
+        reading = read_valid(rows, self._valid, request)
         self._pieces["dy"] = reading.packed
         self._pieces["energy"] = self._energy_of(rows, reading.rows or reading.moments)
 
@@ -115,7 +117,7 @@ class BackwardCall:
         parts.append(gradient.detach() if role == "dx" else gradient.detach().clone())
         if role == "dx" and len(parts) == self._whole["dx"]:
             rows = self._plan.rows(sum(parts[1:], parts[0]))
-            self._pieces["dx"] = read(rows, ReadRequest(origin=self._zeros)).packed
+            self._pieces["dx"] = read_valid(rows, self._valid, ReadRequest(origin=self._zeros)).packed
 
     def take_weight(self, producer: Producer, gradient: Tensor) -> None:
         """The gradient of the weights before the norm."""
@@ -196,7 +198,10 @@ class BackwardCall:
         assert self._inverse_var is not None
         gamma = 1.0 if self._vectors.gamma is None else self._vectors.gamma
         squares = rows.to(torch.float64) ** 2 * self._inverse_var
-        return gamma**2 * float64_copy(torch.where(torch.isfinite(squares), squares, 0.0).sum((0, 2)))
+        counted = torch.isfinite(squares)
+        if self._valid is not None:
+            counted &= torch.from_numpy(self._valid.mask).to(rows.device)[:, None]
+        return gamma**2 * float64_copy(torch.where(counted, squares, 0.0).sum((0, 2)))
 
     def _vector(self, parts: list[Tensor] | None, by: float) -> Array | None:
         return (
@@ -216,7 +221,8 @@ class BackwardCall:
 
     def _gap_centre(self, dx: Moments, energy: Array) -> Array:
         """|sum dx| against the largest it could be without centring, for norms that take out the mean."""
-        if not (self._normalizes_itself and self._plan.centred and self._plan.pool.within_channel):
+        centres = self._normalizes_itself and self._plan.centred and self._plan.pool.within_channel
+        if not centres or self._valid is not None:  # it takes the mean out of all positions
             return np.full(dx.shape, np.nan)
         return _relative(np.abs(dx.n * dx.mean), np.sqrt(dx.n * energy))
 
@@ -256,6 +262,8 @@ class BackwardCall:
         gamma, mapping = self._vectors.gamma, self._map
         pool = self._plan.pool
         if dgamma is None or gamma is None or dx is None or mapping is None:
+            return None
+        if self._valid is not None:  # gradients of parameters are of all positions
             return None
         if not (pool.samples and pool.within_channel):
             return None

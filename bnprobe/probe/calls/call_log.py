@@ -72,8 +72,9 @@ class CallLogTotals:
         self._versions, self._learns_in_eval = versions, context.learning and not context.training
         if not plan.uses_running:
             together = plan.n_channels // plan.n_groups
-            n = plan.pool.values_per_statistic(seen.before.reading.n_values, seen.n_images, together)
-            size = n, seen.n_images
+            used = seen.before.seen_by_norm
+            n = plan.pool.values_per_statistic(used.n_values, used.n_images, together)
+            size = n, used.n_images
             if n > 0 and (self.smallest is None or size < self.smallest):
                 self.smallest, self._smallest_call = size, self._n_calls
         self._n_calls += 1

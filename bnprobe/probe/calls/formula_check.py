@@ -100,14 +100,14 @@ def _moved(before: InputReading) -> float:
     if not plan.centred or x is None or not x.numel():
         return 0.0
     if mapping is not None:
-        reading = before.reading.moments
+        reading = before.seen_by_norm.moments
         far = np.where(reading.n > 0, np.maximum(np.abs(reading.low), np.abs(reading.high)), 0.0)
         return float(
             (np.abs(np.where(np.isfinite(mapping.scale), mapping.scale, 0.0)) * far).max(initial=0.0)
         )
     gamma, _ = gamma_beta(plan, before.vectors)
     largest = float(np.nanmax(np.abs(gamma), initial=0.0))
-    if before.own is not None:
+    if before.own is not None and before.valid is None:
         reading, (_, log_var) = before.reading.moments, before.own
         with np.errstate(all="ignore"):  # not finite: then it is measured below
             bound = max(np.abs(reading.low).max(), np.abs(reading.high).max()) / np.exp(log_var.low.min() / 2)

@@ -13,7 +13,17 @@ from bnprobe.probe.calls.affine_map import Last, after, nonfinite_after, turned
 from bnprobe.probe.calls.histogram_scale import HistogramScale
 from bnprobe.probe.calls.vectors import Vectors
 from bnprobe.recording import OutputCheck
-from bnprobe.reductions import Affine, Counts, DeviceReading, FoldRows, Reading, Share, join, moments_of
+from bnprobe.reductions import (
+    Affine,
+    Counts,
+    DeviceReading,
+    FoldRows,
+    Reading,
+    Share,
+    Valid,
+    join,
+    moments_of,
+)
 from bnprobe.stats import ClassMoments, Moments
 from bnprobe.stats.fields import NONFINITE
 from bnprobe.stats.moments import Array
@@ -42,6 +52,12 @@ class InputReading:
     sample: Tensor | None
     inverse_var: Tensor | None
     classes: ClassMoments | None = None
+    valid: Valid | None = None
+    """The positions that count, if a mask leaves some out: `reading` is of these."""
+    whole: Reading | None = None
+    """All positions, where a mask leaves some out and they are needed: what the norm itself normalizes with."""
+    off_mask: tuple[int, ...] | None = None
+    """The sizes of an input that does not have the positions of a mask, so that all of it counts."""
 
     # Properties, not fields: a reading that is still on its device must not be fetched before it is needed.
 
@@ -50,6 +66,11 @@ class InputReading:
         """Number of positive values after the norm, if the map determines it."""
         late = self.late.n_positive
         return self.reading.counts.n_positive if late is None else late
+
+    @property
+    def seen_by_norm(self) -> Reading:
+        """The input as the norm itself sees it, padding included."""
+        return self.whole or self.reading
 
     @property
     def pre_counts(self) -> Array | None:

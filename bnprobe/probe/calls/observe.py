@@ -30,7 +30,8 @@ from bnprobe.probe.calls.histogram_scale import HistogramScale, first_reference,
 from bnprobe.probe.calls.observation import CallStats, InputReading
 from bnprobe.probe.calls.output_check import output_check
 from bnprobe.probe.calls.vectors import Vectors
-from bnprobe.reductions import WHOLE, PerSample, ReadRequest, Share, count, packed, read
+from bnprobe.probe.masks import Mask
+from bnprobe.reductions import WHOLE, PerSample, ReadRequest, Share, count_valid, packed, read, read_valid
 from bnprobe.stats import ClassMoments, Moments
 from bnprobe.stats.moments import Array
 
@@ -48,14 +49,17 @@ def observe_before(
     share: Share = WHOLE,
     last: Last | None = None,
     labels: Array | None = None,
+    mask: Mask | None = None,
 ) -> InputReading:
     """Read the input of one call of a layer that now has these `vectors`.
 
     `initial` holds the layer's vectors at its very first call; `reference` is None at the first call
     of a site, which sets it. `share` is what the histograms count, `last` what the site kept of its
-    last call. `labels` (N,) are the samples' classes; a norm that sees the samples otherwise cut has none.
+    last call. `labels` (N,) are the samples' classes; a norm that sees the samples otherwise cut has none. What
+    `mask` leaves out is not read, except for what the norm itself computes with it.
     """
     rows = plan.rows(x.detach())
+    placed, valid = (True, None) if mask is None else mask.on(plan, x)
     reference = reference or stored_reference(initial, vectors, plan.eps)
     fixed = None
     if plan.uses_running:
@@ -73,20 +77,24 @@ def observe_before(
         per_sample=PerSample(plan.eps, plan.centred) if per_position else None,
         keep_rows=per_sample or labels is not None,
     )
-    reading = read(rows, request)
+    reading = read_valid(rows, valid, request)
+    whole = None
+    if valid is not None and (keep_sample or (computes and pool.positions)):
+        whole = read(rows, ReadRequest(keep_rows=per_sample))
+    used = whole or reading
     classes = None
     if labels is not None and reading.rows is not None:
         classes = ClassMoments.of(reading.rows, labels)
         # rows kept for the classes only would be taken for the statistics of a norm per sample
         reading = reading if per_sample else replace(reading, rows=None)
-    mapping = fixed or batch_map(plan, vectors, reading, rows.shape[2])
+    mapping = fixed or batch_map(plan, vectors, used, rows.shape[2])
     late_gate = mapping if fixed is None else None
     late_bins = None
     if reference is None:  # only now is there a scale to count on
         reference = first_reference(vectors, plan.eps, reading.moments)
         reading = reading.about(reference.centre)
         late_bins = reference.input_bins if histograms else None
-    late = count(rows, late_gate, late_bins, share)
+    late = count_valid(rows, valid, late_gate, late_bins, share)
     return InputReading(
         plan,
         training,
@@ -94,13 +102,16 @@ def observe_before(
         reference,
         reading,
         mapping,
-        own_of(plan, reading, rows.shape[2]),
+        own_of(plan, used if per_sample else reading, rows.shape[2]),
         late,
         share,
         turns(fixed, reference, last),
         sample_of(rows) if keep_sample else None,
         inverse_variance(plan, rows) if mapping is None and for_gradient else None,
         classes,
+        valid,
+        whole,
+        None if placed else tuple(x.shape),
     )
 
 
@@ -137,7 +148,7 @@ def _derive_output(before: InputReading, y: object, mismatch: float, histograms:
     counts = None
     if histograms and not before.turns and isinstance(y, Tensor) and before.plan.fits(y):
         rows = before.plan.rows(y.detach())
-        counts = count(rows, None, before.reference.output_bins, before.share).histogram
+        counts = count_valid(rows, before.valid, None, before.reference.output_bins, before.share).histogram
     own = None
     if reading.rows is not None:
         post = after(mapping, reading.rows).pool()
@@ -154,5 +165,5 @@ def _read_output(before: InputReading, y: Tensor, mismatch: float, histograms: b
         bins=reference.output_bins if histograms else None,
         share=before.share,
     )
-    reading = read(rows, request)
+    reading = read_valid(rows, before.valid, request)
     return CallStats(before, "read", mismatch, after=reading)

@@ -15,6 +15,8 @@ from bnprobe.probe.calls.vectors import gamma_beta
 from bnprobe.recording import OutputCheck
 from bnprobe.stats.moments import Array
 
+Mask = npt.NDArray[np.bool_]
+
 VISIBLE = 0.05
 """Share of the largest output that the formula must give somewhere in a row, so that a row of zeros is a loss."""
 
@@ -37,7 +39,8 @@ def output_check(before: InputReading, y: object, fits: bool) -> OutputCheck | N
     whole, real = rows.shape[0] == x.shape[0], rows[: x.shape[0]]
     if real.shape != x.shape or not x.numel():
         return None
-    dtype, constant = str(x.dtype).removeprefix("torch."), _constant_rows(plan, x, y.dim())
+    counts = None if before.valid is None else before.valid.mask[: len(x)]
+    dtype, constant = str(x.dtype).removeprefix("torch."), _constant_rows(plan, x, y.dim(), counts)
     if fits:
         return OutputCheck(dtype, True, constant_rows=constant)
     inputs, outputs = (tensor.to(torch.float64).cpu().numpy() for tensor in (x, real))
@@ -49,7 +52,7 @@ def output_check(before: InputReading, y: object, fits: bool) -> OutputCheck | N
         deviations=() if found is None else found.deviations,
         remaining=None if found is None else found.remaining,
         constant_rows=constant,
-        zero_rows=float(lost.mean()),
+        zero_rows=_share(lost, counts),
         saturated=_saturated(outputs, found),
     )
 
@@ -58,7 +61,7 @@ def _explained(
     before: InputReading, y: Tensor, x: Array, real: Array, usable: npt.NDArray[np.bool_], whole: bool
 ) -> Explanation | None:
     """The deviations that give the output, in the precision of the output, or in a lower one that it went through."""
-    plan, vectors, moments = before.plan, before.vectors, before.reading.moments
+    plan, vectors, moments = before.plan, before.vectors, before.seen_by_norm.moments
     gamma, beta = gamma_beta(plan, vectors)
     per_channel = (moments.mean, moments.m2 / np.maximum(moments.n, 1))
     if plan.uses_running:
@@ -74,20 +77,31 @@ def _explained(
     return Explanation((*found.deviations, f"in {half}"), found.remaining)
 
 
-def _constant_rows(plan: NormLayer, x: Tensor, n_dims: int) -> float:
+def _constant_rows(plan: NormLayer, x: Tensor, n_dims: int, counts: Mask | None) -> float:
     """Share of the statistics that are taken of equal values; of norms over the batch, of positions that are 0.
 
-    Positions of images are not looked at there: the background of a picture may well be 0 in all channels.
+    Positions of images are not looked at there: the background of a picture may well be 0 in all channels. `counts`,
+    shape (N, P), leaves positions out.
     """
     pool = plan.pool
     if pool.samples:
-        return float((x == 0).all(1).double().mean()) if n_dims == 3 and x.shape[1] > 1 else 0.0
+        sequences = n_dims == 3 and x.shape[1] > 1
+        return _share((x == 0).all(1).cpu().numpy(), counts) if sequences else 0.0
     n, c, p = x.shape
     grouped = x.reshape(n, plan.n_groups, c // plan.n_groups, p) if pool.channels else x[:, :, None]
     dims = [dim for dim, pooled in ((2, pool.channels), (3, pool.positions)) if pooled]
     if grouped.shape[dims[0]] * (grouped.shape[dims[-1]] if len(dims) > 1 else 1) == 1:
         return 0.0
-    return float((grouped.amax(dims) == grouped.amin(dims)).double().mean())
+    constant = (grouped.amax(dims) == grouped.amin(dims)).cpu().numpy()
+    if pool.positions or counts is None:
+        return _share(constant, None)
+    return _share(constant, np.broadcast_to(counts[:, None], constant.shape))
+
+
+def _share(found: Mask, counts: Mask | None) -> float:
+    """Share of those that count; 0 where none does."""
+    found = found if counts is None else found[counts]
+    return float(found.mean()) if found.size else 0.0
 
 
 def _rows_of_zeros(before: InputReading, sample: Tensor, x: Array, real: Array) -> npt.NDArray[np.bool_]:

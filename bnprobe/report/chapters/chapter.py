@@ -42,6 +42,16 @@ def unit_of(recording: Recording) -> str:
     return "image" if planar or recording.about.normalize is not None else "sample"
 
 
+def measured_on(recording: Recording) -> str:
+    """Samples, and where masks left out padding, the positions that count."""
+    about = recording.about
+    samples = count(about.n_images, unit_of(recording))
+    if not about.n_positions:
+        return samples
+    places = count(about.n_positions, "token" if unit_of(recording) == "sequence" else "position")
+    return f"{samples} ({places}; {about.n_masked:,} more left out by masks)"
+
+
 def named(row: pd.Series) -> str:
     """The site of a row of the table of layers, as sentences name it."""
     return said(shorten(row["layer"], LONGEST), row["call"])

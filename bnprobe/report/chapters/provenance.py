@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bnprobe.recording import WEIGHTS_ONLY, Recording
-from bnprobe.report.chapters.chapter import unit_of
+from bnprobe.report.chapters.chapter import measured_on
 from bnprobe.report.numbers import count, listed, number
 from bnprobe.report.page.blocks import Facts, Section
 
@@ -32,7 +32,7 @@ def facts(recording: Recording) -> list[tuple[str, str]]:
         ("mode", modes),
         (
             "measured on",
-            f"{count(about.n_images, unit_of(recording))} in {count(about.n_forwards, 'forward pass')}",
+            f"{measured_on(recording)} in {count(about.n_forwards, 'forward pass')}",
         ),
     ]
 

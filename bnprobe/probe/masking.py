@@ -1,0 +1,92 @@
+"""What masks did over all passes: positions kept and left out, norms that do not have them, and masks not used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bnprobe.errors import BadMask
+from bnprobe.probe.calls import InputReading
+from bnprobe.probe.masks import INVERTED, MARKS_PADDING, Mask, MaskArgument
+
+USUAL = ("attention_mask", "pixel_mask", "input_mask")
+"""Names under which models take a mask that is true for what counts."""
+
+
+class Masking:
+    """The masks of a probe's passes.
+
+    `off` holds the sizes of inputs that do not have the positions of the mask, by the layer; `with_padding` the layers that
+    normalize with statistics of all positions, of a batch with some left out; `unused` is the name of a mask in the
+    model's arguments that nobody asked for, and the share of positions that it leaves out.
+    """
+
+    def __init__(self, argument: MaskArgument | None) -> None:
+        self.n_valid = self.n_left_out = 0
+        self.off: dict[str, tuple[int, ...]] = {}
+        self.with_padding: set[str] = set()
+        self.unused: tuple[str, float] | None = None
+        self.n_without = 0
+        self._argument = argument
+        self._looked = argument is not None
+
+    def of_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mask | None:
+        """The mask in the arguments of a pass to which none was given, if the probe was asked to look for it."""
+        if self._argument is not None:
+            mask = self._argument.of(args, kwargs)
+            self.n_without += mask is None
+            return mask
+        if not self._looked:  # at the first pass only: looking at values may mean waiting for a device
+            self._looked = True
+            self.unused = next(filter(None, map(_unused, kwargs, kwargs.values())), None)
+        return None
+
+    def add(self, mask: Mask, calls: Mapping[str, InputReading]) -> None:
+        """Add a pass with a mask, and the calls of its norms."""
+        self.n_valid += mask.n_valid
+        self.n_left_out += mask.n_left_out
+        for layer, call in calls.items():
+            if call.off_mask is not None:
+                self.off.setdefault(layer, call.off_mask)
+            elif call.valid is not None and call.plan.pool.positions and not call.plan.uses_running:
+                self.with_padding.add(layer)
+
+    def notes(self) -> Iterator[str]:
+        """Sentences for the report."""
+        if self.off:
+            places = "; ".join(f"{name}: {shape}" for name, shape in list(self.off.items())[:3])
+            more = f"; and {len(self.off) - 3:,} more" if len(self.off) > 3 else ""
+            yield (
+                "Inputs without the positions of the mask were recorded whole, as after pooling or merging of positions "
+                f"({places}{more}). If these hold padding as well, leave it out before the norm."
+            )
+        if self.with_padding:
+            names = ", ".join(sorted(self.with_padding)[:3]) + (", ..." if len(self.with_padding) > 3 else "")
+            yield (
+                f"Padding counts in the statistics that normalize in {names}, as the layers compute them: the length of the "
+                "padding changes their outputs. Inputs and outputs are recorded without padding."
+            )
+        if self.n_without:
+            yield (
+                f"The model was called without the mask that was asked for in {self.n_without:,} pass"
+                f"{'es' * (self.n_without != 1)}: all positions count there."
+            )
+        if self.unused is not None:
+            name, share = self.unused
+            yield (
+                f"The model was called with {name.removeprefix(INVERTED)}, which leaves out {share:.0%} of the positions of the "
+                f'first batch; they were recorded like all others. Leave padding out: attach(model, mask="{name}").'
+            )
+
+
+def _unused(name: str, value: Any) -> tuple[str, float] | None:
+    """The name by which a mask in the arguments can be asked for, and its share of padding; None for anything else."""
+    marks_padding = name.endswith(MARKS_PADDING)
+    if not (marks_padding or name in USUAL) or getattr(value, "ndim", 0) not in (2, 3):
+        return None
+    try:
+        mask = Mask(value, marks_padding=marks_padding)
+    except BadMask:
+        return None
+    share = mask.n_left_out / (mask.n_valid + mask.n_left_out)
+    return (f"{INVERTED}{name}" if marks_padding else name, share) if share else None

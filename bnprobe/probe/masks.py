@@ -1,0 +1,144 @@
+"""Which positions of a batch count: a mask in any accepted form, and where the input of a norm has its positions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from bnprobe.errors import BadMask, BnprobeError
+from bnprobe.norms import NormLayer
+from bnprobe.reductions import Valid
+
+Positions = Tensor | np.ndarray[Any, Any] | Sequence[Any]
+"""True or 1 where a position counts: (N,), (N, T), (N, H, W); see `Mask` for what is refused at run time."""
+
+_FORM = "True or 1 for positions that count and False or 0 for padding, of shape (N,), (N, T) or (N, H, W)"
+
+MARKS_PADDING = "padding_mask"
+"""Ending of the names under which torch, fairseq and others pass masks that are true for padding."""
+
+INVERTED = "~"
+"""Before the name of an argument whose mask is true for padding."""
+
+
+class Mask:
+    """The positions of a batch that count, from a mask of shape (N, positions ...).
+
+    Raises BadMask for anything but booleans, or numbers that are 0 and 1, of at least one dimension, one of them true.
+    """
+
+    def __init__(self, given: Any, *, marks_padding: bool = False) -> None:
+        self._counts = _booleans(given, marks_padding)
+        self.n_samples = len(self._counts)
+        self.n_valid = int(np.count_nonzero(self._counts))
+        self.n_left_out = self._counts.size - self.n_valid
+        self._placed: dict[tuple[int, ...], Valid | None] = {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As it was given."""
+        return self._counts.shape
+
+    def check_length(self, n_samples: int) -> None:
+        """Raises BadMask unless it has the samples of the batch."""
+        if self.n_samples != n_samples:
+            raise BadMask(
+                f"got a mask of shape {self.shape} for a batch of {n_samples} samples. Pass one row per sample; of inputs "
+                "whose first dimension is not the sample, say sample_dim= to attach."
+            )
+
+    def on(self, plan: NormLayer, x: Tensor) -> tuple[bool, Valid | None]:
+        """Whether an input of a norm has the positions of the mask, and which of its rows count; None for all.
+
+        It has them where its own sizes, without channels, hold those of the mask in their order in exactly one way: (N, T)
+        is found in (N, T, heads) and (N, heads, T), and not in (N, 1 + T) or in windows of images.
+        """
+        places = plan.places(x)
+        if places not in self._placed:
+            found = self._found(places)
+            self._placed[places] = None if found is None else Valid(found)
+        valid = self._placed[places]
+        return valid is not None, valid if valid is not None and valid.n_left_out else None
+
+    def _found(self, places: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
+        """The mask of rows, shape (N, P), of an input with these places; None where it is not clear."""
+        n, *sizes = places
+        wanted = [size for size in self.shape[1:] if size != 1]
+        real = [dim for dim, size in enumerate(sizes) if size != 1]
+        ways = [dims for dims in combinations(real, len(wanted)) if [sizes[dim] for dim in dims] == wanted]
+        if n != self.n_samples or len(ways) != 1:
+            return None
+        spread = [size if dim in ways[0] else 1 for dim, size in enumerate(sizes)]
+        # a copy, which torch may look at
+        return np.array(np.broadcast_to(self._counts.reshape(n, *spread), (n, *sizes)).reshape(n, -1))
+
+
+def _booleans(given: Any, marks_padding: bool) -> npt.NDArray[np.bool_]:
+    """A copy of the mask. Through lists and arrays of our own: a tensor that numpy has seen cannot be resized again."""
+    if isinstance(given, Tensor):
+        tensor = given.detach()
+        said = f"a {str(tensor.dtype).removeprefix('torch.')} tensor of shape {tuple(tensor.shape)}"
+        plain = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_complex())
+        values = tensor.to("cpu", torch.float64, copy=True).numpy() if plain else None
+    else:
+        try:
+            values = np.asarray(given)
+        except ValueError:  # rows of unequal length
+            values = None
+        said = (
+            f"an array of {values.dtype}, shape {values.shape}"
+            if values is not None
+            else "rows of unequal length"
+        )
+        values = values if values is not None and values.dtype.kind in "biuf" else None
+    if values is None or not values.ndim or not values.size:
+        raise BadMask(f"a mask holds {_FORM}, got {said}.")
+    counts: npt.NDArray[np.bool_] = values == 1
+    if not np.all(counts | (values == 0)):
+        raise BadMask(
+            f"a mask holds {_FORM}, got {said} with other values. Of one that is added to attention scores pass mask == 0."
+        )
+    counts = np.logical_not(counts) if marks_padding else counts
+    if not counts.any():
+        raise BadMask(
+            f"the mask, {said}, keeps no position, so nothing would be recorded. Leave such batches out, and mark with "
+            f"{'False' if marks_padding else 'True'} what counts."
+        )
+    return counts
+
+
+class MaskArgument:
+    """The argument of the model's forward that holds a mask, by the name given to `attach`.
+
+    Raises BnprobeError where the model has no such argument, or where by its name it marks padding.
+    """
+
+    def __init__(self, given: str, model: nn.Module) -> None:
+        self.name, self._inverted = given.removeprefix(INVERTED), given.startswith(INVERTED)
+        if self.name.endswith(MARKS_PADDING) and not self._inverted:
+            raise BnprobeError(
+                f"mask={given!r}: masks of this name are true for padding. If so here, pass mask={INVERTED + given!r}."
+            )
+        parameters = inspect.signature(model.forward).parameters
+        named = [p.name for p in parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        if self.name not in named and len(named) == len(parameters):
+            raise BnprobeError(
+                f"mask={given!r}: {type(model).__name__}.forward has no such argument; it has {', '.join(named)}. Pass the "
+                "name of the one that holds the mask, or run the model inside probe.mask(m)."
+            )
+        self._place = named.index(self.name) if self.name in named else None
+
+    def of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mask | None:
+        """The mask of a call; None where it has none."""
+        positional = self._place is not None and self._place < len(args)
+        given = args[self._place] if positional else kwargs.get(self.name)  # type: ignore[index]
+        if given is None:
+            return None
+        return Mask(given, marks_padding=self._inverted)
