@@ -74,8 +74,8 @@ class Masking:
         if self.unused is not None:
             name, share = self.unused
             yield (
-                f"The model was called with {name.removeprefix(INVERTED)}, which leaves out {share:.0%} of the positions of the "
-                f'first batch; they were recorded like all others. Leave padding out: attach(model, mask="{name}").'
+                f"The model was called with {name.removeprefix(INVERTED)}, which leaves out {share:.0%} of the positions of "
+                f'the first batch; they were recorded like all others. Leave padding out: attach(model, mask="{name}").'
             )
 
 

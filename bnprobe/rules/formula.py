@@ -227,8 +227,8 @@ def constant_rows(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "Rows of equal values enter this norm, as padding does: its output there is β.",
                 f"the variance is 0 in {share}",
-                "Mask these rows after the norm, and leave them out of the recording with probe.mask(m). If a gradient reaches "
-                "them it is multiplied by 1 / √eps; with eps outside the root it is NaN.",
+                "Mask these rows after the norm, and leave them out of the recording with probe.mask(m). If a gradient "
+                "reaches them it is multiplied by 1 / √eps; with eps outside the root it is NaN.",
                 call=row["call"],
             )
 
