@@ -81,12 +81,12 @@ def observe_before(
     whole = None
     if valid is not None and (keep_sample or (computes and pool.positions)):
         whole = read(rows, ReadRequest(keep_rows=per_sample))
-    used = whole or reading
     classes = None
     if labels is not None and reading.rows is not None:
         classes = ClassMoments.of(reading.rows, labels)
         # rows kept for the classes only would be taken for the statistics of a norm per sample
         reading = reading if per_sample else replace(reading, rows=None)
+    used = whole or reading
     mapping = fixed or batch_map(plan, vectors, used, rows.shape[2])
     late_gate = mapping if fixed is None else None
     late_bins = None
