@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import torch
 
 from bnprobe.norms import ModuleTree
-from bnprobe.probe.forward import Forward
+from bnprobe.probe.phases import Phase
 from bnprobe.probe.sites import Site
 from bnprobe.probe.tensors import is_lazy
 from bnprobe.recording import About, Normalize
@@ -33,22 +33,25 @@ class Subject:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(type(tree.model).__name__, n_parameters, started, normalize)
 
-    def about(self, forward: Forward, sites: Collection[Site], notes: Iterable[str]) -> About:
+    def about(
+        self, device: str, phase: Phase, name: str, sites: Collection[Site], notes: Iterable[str]
+    ) -> About:
         """The facts after these passes."""
         # parts that were called outside a pass of the model have no batch of their own
         most_calls = max((site.n_calls for site in sites), default=0)
         most_images = max((site.n_images for site in sites), default=0)
         return About(
             model=self.model,
-            device=forward.device or "none",
+            device=device or "none",
             versions=f"bnprobe {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
             started=self.started,
             n_parameters=self.n_parameters,
-            n_forwards=forward.n_forwards or most_calls,
-            n_images=forward.n_images or most_images,
-            n_positions=forward.masking.n_valid,
-            n_masked=forward.masking.n_left_out,
-            seconds=forward.seconds,
+            n_forwards=phase.n_forwards or most_calls,
+            n_images=phase.n_images or most_images,
+            n_positions=phase.masking.n_valid,
+            n_masked=phase.masking.n_left_out,
+            seconds=phase.seconds,
             notes=tuple(notes),
             normalize=self.normalize,
+            phase=name,
         )

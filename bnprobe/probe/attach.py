@@ -28,11 +28,12 @@ from bnprobe.probe.labels import Labels, labels_of
 from bnprobe.probe.masks import Mask, Positions
 from bnprobe.probe.notes import LATE_BACKWARD, notes
 from bnprobe.probe.options import AttachOptions
+from bnprobe.probe.phases import Phase, checked_name, trained_elsewhere
 from bnprobe.probe.survey.compiled import Eager
 from bnprobe.probe.survey.detect_by_output import Proposal, look
 from bnprobe.probe.survey.dropout import dropouts
 from bnprobe.probe.survey.survey import ModelSurvey, survey_of
-from bnprobe.recording import Recording
+from bnprobe.recording import NO_PHASE, Recording
 from bnprobe.recording.integrity import IntegrityReport
 
 
@@ -182,20 +183,18 @@ class Probe:
             self._final = self.recording
         finally:
             self._undo.close()
-            # nothing of the model is ours to hold any longer
-            self._forward.gradients.stop()
-            self._forward.forget()
+            self._forward.stop()
         model = self._model()
         if model is not None:
-            self._final = replace(self._final, integrity=self._compare(model, self._final))
+            self._final = self._final.with_integrity(self._compare(model, self._final))
 
-    def _notes(self) -> Iterator[str]:
-        yield from notes(self._forward, self._unhooked, self._eager)
+    def _notes(self, phase: Phase) -> Iterator[str]:
+        yield from notes(phase, len(self._forward.phases) > 1, self._unhooked, self._eager)
         yield from (proposal.says for proposal in self._proposals)
 
     def _noted(self, recording: Recording) -> Recording:
         """The last recording, with what came too late for it."""
-        if not self._forward.gradients.missed:
+        if not any(phase.gradients.missed for phase in self._forward.phases.values()):
             return recording
         about = recording.about
         return replace(recording, about=replace(about, notes=(*about.notes, LATE_BACKWARD)))
@@ -204,9 +203,10 @@ class Probe:
         """What is not as it was when the probe was attached."""
         expected, tree = self._expected, ModuleTree.of(model)
         expected.look(tree)
-        expected.trained = {record.layer for record in recording.layers if record.n_calls_training}
+        records = [record for part in (recording, *recording.parts) for record in part.layers]
+        expected.trained = {record.layer for record in records if record.n_calls_training}
         expected.updated = self._unhooked.updated(tree)
-        expected.backward = any(record.gradient is not None for record in recording.layers)
+        expected.backward = any(record.gradient is not None for record in records)
         return self._fingerprint.compare(Fingerprint.of(tree), expected.reason_for)
 
     def __enter__(self) -> Self:
@@ -288,13 +288,53 @@ class Probe:
         finally:
             run.given_mask = outer
 
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Record the passes run inside a `with` block as a phase of their own, apart from all others.
+
+        For training and validation, real and fake images, or prefill and decoding, in one probe. Each phase is a
+        recording, `probe.recording.phases["val"]`, and a report, `bnprobe.report(probe).phases["val"]`; two of them can be
+        compared with `bnprobe.compare`. What runs in no phase is in `probe.recording` itself. Blocks of one name add
+        up. A phase holds for forward passes of this thread; a backward pass belongs to the phase of its forward pass.
+
+        Args:
+            name: Name of the phase, such as "train".
+
+        Returns:
+            A context manager without a value.
+
+        Raises:
+            BnprobeError: The block begins inside another phase, or `name` is not a word.
+
+        Example:
+            >>> import torch, bnprobe
+            >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4))
+            >>> with bnprobe.attach(model) as probe:
+            ...     with probe.phase("train"):
+            ...         output = model.train()(torch.randn(8, 6))
+            ...     with probe.phase("val"):
+            ...         output = model.eval()(torch.randn(5, 6))
+            >>> {name: part.about.n_images for name, part in probe.recording.phases.items()}
+            {'train': 8, 'val': 5}
+        """
+        run = self._forward.run
+        self._forward.begin(checked_name(name, run.phase))
+        try:
+            yield
+        finally:
+            run.phase = NO_PHASE
+
     @property
     def n_images(self) -> int:
-        """Number of samples in the forward passes completed so far."""
-        return self._forward.n_images
+        """Number of samples in the forward passes completed so far, in all phases."""
+        return sum(phase.n_images for phase in self._forward.phases.values())
+
+    @property
+    def _n_forwards(self) -> int:
+        return sum(phase.n_forwards for phase in self._forward.phases.values())
 
     def __repr__(self) -> str:
-        n, passes = len({**self._classes, **self._unhooked.classes}), self._forward.n_forwards
+        n, passes = len({**self._classes, **self._unhooked.classes}), self._n_forwards
         norms = f"{n:,} norm{'s' * (n != 1)} {'attached' if self._final is None else 'detached'}"
         return f"Probe({self._subject.model}: {norms}, {passes:,} forward pass{'es' * (passes != 1)})"
 
@@ -309,26 +349,33 @@ class Probe:
         """What was recorded so far, as plain data: a snapshot that later passes do not change."""
         if self._final is not None:
             return self._noted(self._final)
-        forward, classes = self._forward, {**self._classes, **self._unhooked.classes}
-        sites = forward.sites.snapshot()
-        reached = {name for name, _ in sites}
+        main, *others = (self._recording_of(name) for name in list(self._forward.phases))
+        return replace(main, parts=tuple(others))
+
+    def _recording_of(self, name: str) -> Recording:
+        """What was recorded in one phase."""
+        phase, classes = self._forward.phases[name], {**self._classes, **self._unhooked.classes}
+        sites = phase.sites.snapshot()
+        reached = {layer for layer, _ in sites}
+        changed = trained_elsewhere(self._forward.phases, name)
         return Recording(
-            about=self._subject.about(forward, sites.values(), self._notes()),
+            about=self._subject.about(self._forward.device, phase, name, sites.values(), self._notes(phase)),
             layers=tuple(
                 site.record(
                     key,
                     classes[key[0]],
-                    forward.gradients.record(key),
-                    forward.counted_at_first(key[0]),
+                    phase.gradients.record(key),
+                    phase.counted.get((key[0], 0)),
+                    key[0] in changed,
                 )
                 for key, site in sites.items()
             ),
             not_understood=tuple(
-                f"{name} ({class_name})"
-                for name, class_name in self._not_understood.items()
-                if name not in self._unhooked.inside
+                f"{module} ({class_name})"
+                for module, class_name in self._not_understood.items()
+                if module not in self._unhooked.inside
             ),
-            never_called=tuple(name for name in self._classes if name not in reached),
+            never_called=tuple(layer for layer in self._classes if layer not in reached),
             folded=self._folded,
             tensors=self._tensors,
             dropouts=self._dropouts,

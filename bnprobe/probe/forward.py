@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -22,14 +22,15 @@ from bnprobe.norms import NormLayer
 from bnprobe.probe.backward.autograd_route import origin_of
 from bnprobe.probe.backward.gradients import Gradients
 from bnprobe.probe.calls import CallStats, InputReading, Key, observe_after, observe_before, share_of
-from bnprobe.probe.calls.call_log import PassContext
+from bnprobe.probe.calls.call_log import PassContext, count_of
 from bnprobe.probe.calls.plan_cache import PlanCache
 from bnprobe.probe.labels import check_length
 from bnprobe.probe.masking import Masking
 from bnprobe.probe.masks import Mask, MaskArgument
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, OpenCall, Pass
-from bnprobe.probe.sites import PendingCall, Sites
+from bnprobe.probe.phases import Phase
+from bnprobe.probe.sites import PendingCall
 from bnprobe.probe.tensors import (
     calls_on_stack,
     device_name,
@@ -40,6 +41,7 @@ from bnprobe.probe.tensors import (
     n_samples,
     why_no_values,
 )
+from bnprobe.recording import NO_PHASE
 from bnprobe.reductions import WHOLE
 
 MOST_WATCHED = 4
@@ -48,33 +50,38 @@ norm was new."""
 
 
 class Forward:
-    """Follows the forward passes of one model, in any number of threads, and adds what was read to `sites`."""
+    """Follows the forward passes of one model, in any number of threads, and adds what was read to its phase."""
 
     def __init__(self, options: AttachOptions, model: nn.Module) -> None:
         self.run = Pass()
         self._model = ref(model)
-        self.sites = Sites()
-        self.gradients = Gradients(options.gradients, options.scaler)
+        self.phases: dict[str, Phase] = {}
         self.device = ""
-        self.seconds = 0.0
-        self.n_forwards = self.n_images = 0
-        self.n_unreadable = self.n_outside = 0
-        self.unreadable: set[str] = set()
-        self.masking = Masking(None if options.mask is None else MaskArgument(options.mask, model))
+        self._mask_argument = None if options.mask is None else MaskArgument(options.mask, model)
+        self._options = options
         self._histograms = options.histograms
         self._caches: defaultdict[Key, PlanCache] = defaultdict(PlanCache)
-        self._wants_graph: defaultdict[int, bool] = defaultdict(lambda: True)
-        self._n_watched: Counter[int] = Counter()
+        self.begin(NO_PHASE)
 
-    def counted_at_first(self, name: str) -> int | None:
-        """num_batches_tracked of a layer before its first call; None where it is not kept."""
-        cache = self._caches.get((name, 0))
-        return None if cache is None else cache.counted_at_first
+    def begin(self, name: str) -> None:
+        """From now on passes of this thread belong to the phase of this name."""
+        if name not in self.phases:
+            gradients = Gradients(self._options.gradients, self._options.scaler)
+            # another thread may have been faster
+            self.phases.setdefault(name, Phase(gradients, Masking(self._mask_argument)))
+        self.run.phase = name
 
-    def forget(self) -> None:
-        """Drop every reference to the model."""
+    @property
+    def phase(self) -> Phase:
+        """That of this thread."""
+        return self.phases[self.run.phase]
+
+    def stop(self) -> None:
+        """Nothing comes any more: drop every reference to the model."""
         self._caches.clear()
-        self.sites.forget()
+        for phase in self.phases.values():
+            phase.gradients.stop()
+            phase.sites.forget()
 
     def aside(self) -> AbstractContextManager[None]:
         """Operations inside are the probe's and are left out of the trace."""
@@ -100,7 +107,7 @@ class Forward:
         if not self._enters(model, args, kwargs):
             return
         if run.mask is None and not is_transformed():
-            run.called_with = self.masking.of_call(args, kwargs)
+            run.called_with = self.phase.masking.of_call(args, kwargs)
         first = first_tensor(args, kwargs)
         if first is not None:
             run.n_images = n_samples(args, first)
@@ -125,17 +132,18 @@ class Forward:
         run.enter(RECORDED if recorded else SKIPPED, sys.exception(), id(module))
         if not recorded:
             return False
-        run.wants_graph = self.gradients.now
+        phase = self.phase
+        run.wants_graph = phase.gradients.now
         run.context = self._context()
         first = first_tensor(args, kwargs)
         if first is not None:
             self.device = self.device or device_name(first)
         if (
-            self._wants_graph[run.entry]
-            and self._n_watched[run.entry] < MOST_WATCHED
+            phase.wants_graph[run.entry]
+            and phase.n_watched[run.entry] < MOST_WATCHED
             and not is_transformed()
         ):
-            self._n_watched[run.entry] += 1
+            phase.n_watched[run.entry] += 1
             run.trace = watch_this_call(module, args, kwargs)
         return True
 
@@ -148,11 +156,12 @@ class Forward:
         run = self.run
         if run.state is SKIPPED:
             return
-        for_gradient = self.gradients.now
-        origin = origin_of(x) if x is not None and for_gradient else None
         again = is_recomputation()
+        phase = self._phase_of_repeated(name) if again else self.phase
+        for_gradient = phase.gradients.now
+        origin = origin_of(x) if x is not None and for_gradient else None
         if again:
-            awaited = self.gradients.awaited_call(name) if for_gradient else None
+            awaited = phase.gradients.awaited_call(name) if for_gradient else None
             if awaited is None:
                 return
             call, mask = awaited
@@ -160,13 +169,18 @@ class Forward:
             call, mask = run.next_call(name), run.mask
             if run.trace is not None:
                 run.trace.norm_begins((name, call), x)
-        tries = self._read((name, call), norm, training, x, for_gradient, mask)
+        tries = self._read(phase, (name, call), norm, training, x, for_gradient, mask)
         if again:
-            call = self.gradients.repeated_call(name, tries)
-        run.open.append(OpenCall((name, call), tries, origin))
+            call = phase.gradients.repeated_call(name, tries)
+        run.open.append(OpenCall((name, call), tries, origin, phase.gradients))
+
+    def _phase_of_repeated(self, name: str) -> Phase:
+        """The phase with a call of this layer that a checkpoint may run again: a backward pass may come after its block."""
+        return next((one for one in self.phases.values() if one.gradients.awaited_call(name)), self.phase)
 
     def _read(
         self,
+        phase: Phase,
         key: Key,
         norm: nn.Module | NormLayer,
         training: bool,
@@ -176,19 +190,19 @@ class Forward:
     ) -> Sequence[InputReading | None]:
         """The input, read by every plan that may fit; after the first call, by the plan that did."""
         if x is None or not has_values(x):
-            self.unreadable.add(why_no_values(x))
+            phase.unreadable.add(why_no_values(x))
             return []
-        site = self.sites.get(key)
+        site = phase.sites.get(key)
         # one module is the same at all its calls; each call of a function has tensors of its own
         owner = key if isinstance(norm, NormLayer) else (key[0], 0)
         cache = self._caches[owner]
         plans = (norm,) if isinstance(norm, NormLayer) else cache.plans(norm)
         settled = site.settled.get(training) if site else None
         plans = plans if settled is None else (plans[settled[0]],)
-        initial = self.sites.initial.get(owner) or self.run.initial.get(owner)
+        initial = phase.sites.initial.get(owner) or self.run.initial.get(owner)
         if initial is None:
             initial = self.run.initial[owner] = cache.vectors(plans[0])
-            cache.begins(plans[0])
+            phase.counted[owner] = count_of(plans[0])
         return [
             observe_before(
                 plan,
@@ -216,27 +230,27 @@ class Forward:
         begun = run.close(name)
         if begun is None:
             return
-        y = first_tensor(output)
+        y, phase, gradients = first_tensor(output), self.phase, begun.gradients
         if run.trace is not None:
             run.trace.norm_ends(begun.key, y)
         before = [b for b in begun.tries if b is not None]
         if not before:
-            self.n_unreadable += 1
+            phase.n_unreadable += 1
             return
         if is_recomputation():
-            self.gradients.await_call(begun.key, before[0], y, begun.origin)
+            gradients.await_call(begun.key, before[0], y, begun.origin)
             return
-        site = self.sites.get(begun.key)
+        site = phase.sites.get(begun.key)
         settled = site.settled.get(before[0].training) if site else None
         seen = observe_after(before, y, settled[1] if settled else None, self._histograms)
-        self.gradients.await_call(begun.key, seen.before, y, begun.origin)
+        gradients.await_call(begun.key, seen.before, y, begun.origin)
         # the one tensor of a call that a backward pass may need, and a site must not keep
         seen.before.inverse_var = None
         run.waiting.append(
             PendingCall(begun.key, settled or (_index_of(seen, begun.tries), seen.output), seen)
         )
         if run.wants_graph and not torch.is_grad_enabled():
-            self.gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean, run.mask)
+            gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean, run.mask)
         if run.state is OUTSIDE:
             run.context = self._context()
             self._commit(run)
@@ -259,17 +273,18 @@ class Forward:
 
     def _commit(self, run: Pass) -> None:
         """Add everything that was read in this pass, of the whole model or a part, to the totals."""
-        whole = run.entry == id(self._model())
-        with self.sites.lock:
-            self.sites.add(run.waiting, run.initial, run.context)
+        whole, phase = run.entry == id(self._model()), self.phase
+        with phase.sites.lock:
+            phase.sites.add(run.waiting, run.initial, run.context)
             if run.waiting:
-                self._wants_graph[run.entry] = self.sites.wire([call.key for call in run.waiting], run.trace)
-            self.n_forwards += 1 if whole and run.calls else 0
-            self.n_outside += 1 if run.waiting and not whole else 0
-            self.n_images += run.n_images
+                phase.wants_graph[run.entry] = phase.sites.wire([call.key for call in run.waiting], run.trace)
+            phase.n_forwards += 1 if whole and run.calls else 0
+            phase.n_training += 1 if whole and run.calls and run.context.training else 0
+            phase.n_outside += 1 if run.waiting and not whole else 0
+            phase.n_images += run.n_images
             if run.mask is not None:
-                self.masking.add(run.mask, {call.key[0]: call.seen.before for call in run.waiting})
-            self.seconds += time.perf_counter() - run.started
+                phase.masking.add(run.mask, {call.key[0]: call.seen.before for call in run.waiting})
+            phase.seconds += time.perf_counter() - run.started
         if run.trace is not None:
             run.trace.forget()
         run.leave()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnprobe.probe.forward import Forward
 from bnprobe.probe.functional_calls import MOST_SIZES, Unhooked
+from bnprobe.probe.phases import Phase
 from bnprobe.probe.survey.compiled import Eager
 
 LATE_BACKWARD = (
@@ -14,12 +14,12 @@ LATE_BACKWARD = (
 )
 
 
-def notes(forward: Forward, unhooked: Unhooked, eager: Eager) -> Iterator[str]:
-    """Sentences for the report: the fact, and what to do about it."""
-    if forward.n_unreadable:
+def notes(phase: Phase, apart: bool, unhooked: Unhooked, eager: Eager) -> Iterator[str]:
+    """Sentences for the report: the fact, and what to do about it. `apart` says whether phases are kept apart."""
+    if phase.n_unreadable:
         yield (
-            f"{_calls(forward.n_unreadable)} not recorded: "
-            f"{'; '.join(sorted(forward.unreadable)) or 'the input did not have the shape that the layer takes'}. "
+            f"{_calls(phase.n_unreadable)} not recorded: "
+            f"{'; '.join(sorted(phase.unreadable)) or 'the input did not have the shape that the layer takes'}. "
             "Run the model on plain tensors of floating-point numbers to record it."
         )
     if eager.late:
@@ -39,13 +39,18 @@ def notes(forward: Forward, unhooked: Unhooked, eager: Eager) -> Iterator[str]:
             f"{name}: called with more than {MOST_SIZES} different numbers of channels, as a norm over sequences of any "
             f"length is. Only calls with the first {MOST_SIZES} were recorded. Use inputs of one size to record all."
         )
-    yield from forward.masking.notes()
-    if forward.n_outside:
+    yield from phase.masking.notes()
+    if 0 < phase.n_training < phase.n_forwards and not apart:
+        yield (
+            f"Passes in train mode ({phase.n_training:,} of {phase.n_forwards:,}) and in eval mode are pooled: every number "
+            'is of both. Keep them apart: with probe.phase("train"): ..., and with probe.phase("val"): ...'
+        )
+    if phase.n_outside:
         yield (
             "Parts of the model were called outside its own forward, where several calls of one layer cannot be "
             "distinguished. Attach to the part that is called."
         )
-    if forward.gradients.perhaps_scaled and forward.gradients.seen:
+    if phase.gradients.perhaps_scaled and phase.gradients.seen:
         yield (
             "Gradients come from a forward pass under float16 autocast. If a loss scaler is in use, they are scaled by "
             "it. Pass it as attach(model, scaler=...) to record them unscaled."

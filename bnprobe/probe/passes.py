@@ -10,10 +10,12 @@ from enum import Enum
 
 from bnprobe.graph.trace import Trace
 from bnprobe.probe.backward.autograd_route import Origin
+from bnprobe.probe.backward.gradients import Gradients
 from bnprobe.probe.calls import InputReading, Key, Vectors
 from bnprobe.probe.calls.call_log import NO_PASS
 from bnprobe.probe.masks import Mask
 from bnprobe.probe.sites import PendingCall
+from bnprobe.recording import NO_PHASE
 from bnprobe.stats.moments import Array
 
 NO_MODULE = 0
@@ -22,11 +24,13 @@ NO_MODULE = 0
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """A call of a norm that has begun: its input, read by every plan that may fit, and where it came from."""
+    """A call of a norm that has begun: its input, read by every plan that may fit, where it came from, and the gradients
+    of its phase."""
 
     key: Key
     tries: Sequence[InputReading | None]
     origin: Origin | None
+    gradients: Gradients
 
 
 class PassState(Enum):
@@ -55,6 +59,7 @@ class Pass(threading.local):
     def __init__(self) -> None:
         self.labels: Array | None = None
         self.given_mask: Mask | None = None
+        self.phase = NO_PHASE
         self.leave()
 
     def enter(self, state: PassState, handling: BaseException | None, entry: int) -> None:

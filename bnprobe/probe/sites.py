@@ -68,12 +68,25 @@ class Site:
             self.check = merge_optional(self.check, seen.check, True)
 
     def record(
-        self, key: Key, class_name: str, gradient: GradientRecord | None, counted_at_first: int | None
+        self,
+        key: Key,
+        class_name: str,
+        gradient: GradientRecord | None,
+        counted_at_first: int | None,
+        changed_elsewhere: bool = False,
     ) -> LayerRecord:
-        """What was recorded so far, as plain data; `counted_at_first` is num_batches_tracked before the first call."""
+        """What was recorded so far, as plain data; `counted_at_first` is num_batches_tracked before the first call.
+
+        Where another phase trained the layer, as `changed_elsewhere` says, its running statistics are as of the last call,
+        and updates of them are not counted.
+        """
         plan, last = self.plan, self.last.vectors
         # the storage of a sharded layer is freed after its call, and must not be read
-        now = vectors_of(plan) if all(map(_is_there, _tensors(plan))) else last
+        there = all(map(_is_there, _tensors(plan))) and not changed_elsewhere
+        now = vectors_of(plan) if there else last
+        call_log = self.call_log.finished(plan, now, None if changed_elsewhere else counted_at_first)
+        if changed_elsewhere:
+            call_log = replace(call_log, running_mean_after=None, running_var_after=None)
         moved = [not _same(a, b) for a, b in zip(vars(self.first).values(), vars(now).values(), strict=True)]
         tracked = plan.n_batches_tracked
         return LayerRecord(
@@ -101,7 +114,7 @@ class Site:
             mismatch=self.mismatch,
             neighbours=self.neighbours or UNKNOWN,
             gradient=gradient,
-            call_log=self.call_log.finished(plan, now, counted_at_first),
+            call_log=call_log,
             output_check=self.check,
             parameter_dtype=_dtype_of(plan),
             **self.totals.finished(),
@@ -166,6 +179,10 @@ class Sites:
             for site in sites.values():
                 site.totals.fetch()
         return sites
+
+    def by_layer(self) -> list[tuple[str, Site]]:
+        """Each site with the path of its layer."""
+        return [(layer, site) for (layer, _), site in list(self._sites.items())]
 
     def forget(self) -> None:
         """Drop every reference, including plans with the model's tensors."""

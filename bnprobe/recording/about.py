@@ -46,6 +46,7 @@ class About:
         normalize: Constants of the preprocessing, or None if unknown.
         n_positions: Number of positions (tokens, pixels) that masks kept; 0 without a mask.
         n_masked: Number of positions that masks left out, as padding.
+        phase: Name of the phase that was recorded, such as "val"; empty outside all phases.
     """
 
     model: str
@@ -63,6 +64,7 @@ class About:
     normalize: Normalize | None = None
     n_positions: int = 0
     n_masked: int = 0
+    phase: str = ""
 
     def noting(self, note: str) -> Self:
         """Add a note; an empty one is ignored.

@@ -26,6 +26,10 @@ GATHER = (
 """What to do about tensors that are stubs of shards; no full stop, since a message may go on."""
 
 
+NO_PHASE = ""
+"""The name of what is recorded outside all phases."""
+
+
 def site_name(layer: str, call: int) -> str:
     """The name of a site in tables and titles: the path, and the call where it is not the first."""
     return f"{layer} (call {call + 1})" if call else layer

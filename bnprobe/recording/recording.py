@@ -41,6 +41,7 @@ class Recording:
         tensors: Checksum and size of every tensor of floats as they were when the probe was attached; None in old files.
         dropouts: Modules that drop values in train mode.
         integrity: What differs in the model between `attach` and `detach`; None before `detach`.
+        parts: The recordings of phases, see `phases`.
 
     Example:
         >>> import torch, bnprobe
@@ -59,11 +60,18 @@ class Recording:
     integrity: IntegrityReport | None = None
     tensors: TensorTable | None = None
     dropouts: tuple[Dropout, ...] = ()
+    parts: tuple[Recording, ...] = ()
+
+    @property
+    def phases(self) -> dict[str, Recording]:
+        """The recordings of the phases that `Probe.phase` kept apart, by name, in the order in which they began."""
+        return {part.about.phase: part for part in self.parts}
 
     def __repr__(self) -> str:
         norms = {record.layer: record.n_channels for record in self.layers}
         words = [f"{len(norms):,} norm{'s' * (len(norms) != 1)}", f"{sum(norms.values()):,} channels"]
         words += ["weights only"] if self.weights_only else [f"{self.about.n_images:,} samples", *self._modes]
+        words += [f"phases {', '.join(self.phases)}"] * bool(self.parts)
         return f"Recording({self.about.model}: {', '.join(words)})"
 
     def _repr_html_(self) -> str:
@@ -81,6 +89,10 @@ class Recording:
         seen = [(record.layer, record.call) for record in self.layers]
         if len(set(seen)) != len(seen):
             raise BnprobeError("A recording holds one record per site; this one holds a site twice.")
+        if len(self.phases) != len(self.parts) or any(
+            part.parts or not part.about.phase for part in self.parts
+        ):
+            raise BnprobeError("The phases of a recording have a name each, and none holds another.")
 
     @property
     def saw_nothing(self) -> bool:
@@ -114,6 +126,15 @@ class Recording:
             )
         mine = {(record.layer, record.call): record for record in self.layers}
         theirs = {(record.layer, record.call): record for record in other.layers}
+        if self.about.phase != other.about.phase:
+            raise CannotMerge(
+                f"phases {self.about.phase!r} and {other.about.phase!r} are kept apart. Compare them instead, or merge the "
+                "recordings that hold both."
+            )
+        phases = {**self.phases, **other.phases}
+        phases |= {
+            name: part.merge(other.phases[name]) for name, part in self.phases.items() if name in other.phases
+        }
         if mine and theirs and not mine.keys() & theirs.keys():
             raise CannotMerge(
                 f"{self.about.model} and {other.about.model} have no layer path in common. "
@@ -134,6 +155,7 @@ class Recording:
             integrity=None if self.integrity is None else self.integrity.merge(other.integrity),
             tensors=self.tensors or other.tensors,
             dropouts=self.dropouts or other.dropouts,
+            parts=tuple(phases.values()),
         )
 
     def with_training_batch(self, training_batch: int | None) -> Self:
@@ -149,7 +171,22 @@ class Recording:
             BnprobeError: It is not a whole number of at least 1.
         """
         return replace(
-            self, layers=tuple(replace(record, training_batch=training_batch) for record in self.layers)
+            self,
+            layers=tuple(replace(record, training_batch=training_batch) for record in self.layers),
+            parts=tuple(part.with_training_batch(training_batch) for part in self.parts),
+        )
+
+    def with_integrity(self, integrity: IntegrityReport) -> Self:
+        """Add what was compared of the model before and after.
+
+        Args:
+            integrity: What `Probe.detach` found.
+
+        Returns:
+            A new recording.
+        """
+        return replace(
+            self, integrity=integrity, parts=tuple(part.with_integrity(integrity) for part in self.parts)
         )
 
     def save(self, path: str | Path) -> Path:
@@ -177,6 +214,8 @@ class Recording:
         """
         for record in self.layers:
             record.check_sane()
+        for part in self.parts:
+            part.check_sane()
         return self
 
 
@@ -219,6 +258,7 @@ def load(path: str | Path) -> Recording:
         recording = recording.check_sane()
     except BnprobeError as error:
         raise BadRecordingFile(f"{path.name}: {error} {AGAIN}") from error
-    for odd in violations(recording.about, recording.layers):
-        raise BadRecordingFile(f"{path.name}: {odd} {AGAIN}")
+    for part in (recording, *recording.parts):
+        for odd in violations(part.about, part.layers):
+            raise BadRecordingFile(f"{path.name}: {odd} {AGAIN}")
     return recording

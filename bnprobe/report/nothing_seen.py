@@ -8,6 +8,9 @@ from bnprobe.report.numbers import count
 
 def nothing_seen(recording: Recording) -> str:
     """What to say of a recording without a single call."""
+    if any(not part.saw_nothing for part in recording.parts):
+        names = list(recording.phases)
+        return f"all was recorded in phases ({', '.join(names)}). Pass one of them: recording.phases[{names[0]!r}]."
     if recording.layers:
         return (
             f"{count(recording.about.n_forwards, 'forward pass')} seen, but without a single value: the batches were "

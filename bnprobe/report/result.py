@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ import pandas as pd
 
 from bnprobe.errors import NothingRecorded
 from bnprobe.measures import Column, StemReading, Tables, glossary, imbalance, stem, tables
-from bnprobe.recording import HasRecording, Recording
+from bnprobe.recording import NO_PHASE, HasRecording, Recording
 from bnprobe.report.browser import Data, data_of
 from bnprobe.report.chapters.answer import answer
+from bnprobe.report.chapters.phases import phases_section
 from bnprobe.report.compose import compose
 from bnprobe.report.document import Document
 from bnprobe.report.drift import Drift
@@ -37,7 +39,7 @@ class Report(Document):
     kurtosis, and a value that is not defined is NaN. The glossary at the end of each page has a line for every column.
 
     Attributes:
-        recording: The `Recording` it is about.
+        recording: The `Recording` it is about, with all phases.
         settings: Findings to leave out, and thresholds.
 
     Raises:
@@ -56,26 +58,48 @@ class Report(Document):
     SCHEMA = "report"
 
     def __init__(self, recording: Recording, settings: Settings | None = None) -> None:
-        if not recording.weights_only and recording.saw_nothing:
-            raise NothingRecorded(nothing_seen(recording))
         self.recording = recording
+        parts = (recording, *recording.parts)
+        found = next((part for part in parts if part.weights_only or not part.saw_nothing), None)
+        if found is None:
+            raise NothingRecorded(nothing_seen(recording))
+        self._shown = found
         self.settings = settings or Settings()
         self._tried: tuple[Tried, ...] | None = None
 
     @cached_property
     def _tables(self) -> Tables:
-        return tables(self.recording)
+        return tables(self._shown)
+
+    @cached_property
+    def phases(self) -> dict[str, Report]:
+        """A report on each phase that `Probe.phase` kept apart, by name; tables and pages of this one are about what ran in
+        no phase, or if nothing did about the first phase."""
+        return {
+            name: Report(part, self.settings)
+            for name, part in self.recording.phases.items()
+            if not part.saw_nothing
+        }
 
     @cached_property
     def _page(self) -> Page:
-        return compose(self.recording, self._tables, self.findings, self._sentences, self._left_out)
+        page = compose(self._shown, self._tables, self.findings, self._sentences, self._left_out)
+        shown = self._shown.about.phase
+        reports = {NO_PHASE: self} | self.phases | {shown: self}
+        if shown:
+            del reports[NO_PHASE]
+        if len(reports) < 2:
+            return page
+        recordings = {name: one._shown for name, one in reports.items()}
+        section = phases_section(shown, recordings, {name: one._counted for name, one in reports.items()})
+        return replace(page, sections=(page.sections[0], section, *page.sections[1:]))
 
     def _data(self, compact: bool) -> Data:
-        return data_of(self.recording, self._tables, self.findings, compact)
+        return data_of(self._shown, self._tables, self.findings, compact)
 
     @cached_property
     def _sentences(self) -> tuple[str, ...]:
-        return tuple(answer(self.recording, self._tables, self.findings))
+        return tuple(answer(self._shown, self._tables, self.findings))
 
     @property
     def answer(self) -> str:
@@ -156,7 +180,7 @@ class Report(Document):
         `mean_rgb` is their mean color (0 to 1, with `normalize` given to `attach`), `padding_share` the share of black
         pixels that augmentation added, `trusted` whether to believe them, and `why` the reason in a sentence.
         """
-        return stem(self.recording)
+        return stem(self._shown)
 
     def drift(self, reference: Recording | HasRecording | str | Path, alpha: float = 0.01) -> Drift:
         """Tell whether inputs have drifted from those of a reference, at any time and as often as you like.
@@ -188,7 +212,7 @@ class Report(Document):
             >>> bnprobe.report(bnprobe.record(model, [torch.randn(200, 4) + 2])).drift(reference).drifted
             True
         """
-        return Drift(self.recording, recording_of(reference, "the reference"), alpha)
+        return Drift(self._shown, recording_of(reference, "the reference"), alpha)
 
     def plot(self, y: str, x: str | None = None, *, layer: str | None = None, ax: Axes | None = None) -> Axes:
         """Plot one measure by depth, in one layer, or against another measure, with seaborn.
@@ -231,10 +255,10 @@ class Report(Document):
     @property
     def _contents(self) -> Mapping[str, Any]:
         return {
-            "about": self.recording.about,
-            "integrity": self.recording.integrity,
-            "never_called": self.recording.never_called,
-            "not_understood": self.recording.not_understood,
+            "about": self._shown.about,
+            "integrity": self._shown.integrity,
+            "never_called": self._shown.never_called,
+            "not_understood": self._shown.not_understood,
             "answer": self._sentences,
             "gradient_imbalance": self.gradient_imbalance,
             "stem": self.stem,
@@ -243,6 +267,6 @@ class Report(Document):
 
     def __repr__(self) -> str:
         return (
-            f"Report({self.recording.about.model}: {count(len(self.layers), 'norm layer')}, "
+            f"Report({self._shown.about.model}: {count(len(self.layers), 'norm layer')}, "
             f"{count(len(self.channels), 'channel')}, {self._counted})"
         )

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from bnprobe.norms import NormLayer, describe, is_torchs_own
 from bnprobe.probe.calls import Vectors, vector_of
-from bnprobe.probe.calls.call_log import count_of
 from bnprobe.stats.moments import Array
 
 TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -39,8 +38,6 @@ class PlanCache:
         self._state: tuple[Any, ...] = ()
         self._plans: tuple[NormLayer, ...] | None = None
         self._copied: dict[float, tuple[tuple[_Copy, ...], Vectors]] = {}
-        self.counted_at_first: int | None = None
-        """num_batches_tracked before the layer's first call; None where it is not kept."""
 
     def plans(self, module: nn.Module) -> tuple[NormLayer, ...]:
         """`describe(module)`. Layers that are not torch's own are described at every call."""
@@ -50,10 +47,6 @@ class PlanCache:
         if self._plans is None or not all(map(is_, state, self._state)):
             self._state, self._plans = state, describe(module)
         return self._plans
-
-    def begins(self, plan: NormLayer) -> None:
-        """Note how many batches the layer had counted before its first call."""
-        self.counted_at_first = count_of(plan)
 
     def vectors(self, plan: NormLayer) -> Vectors:
         """Copies of the layer's vectors as they are now; running statistics that are not in use may be older."""

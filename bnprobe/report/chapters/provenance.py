@@ -27,6 +27,7 @@ def facts(recording: Recording) -> list[tuple[str, str]]:
     modes = ", ".join(sorted({record.mode for record in recording.layers}))
     return [
         *known,
+        *([("phase", about.phase)] if about.phase else []),
         ("data", about.data),
         ("preprocessing", about.preprocessing),
         ("mode", modes),

@@ -1,0 +1,55 @@
+"""What a probe has recorded in one phase, such as training or validation; each is kept apart from the others."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from bnprobe.errors import BnprobeError
+from bnprobe.probe.backward.gradients import Gradients
+from bnprobe.probe.calls import Key
+from bnprobe.probe.masking import Masking
+from bnprobe.probe.sites import Sites
+from bnprobe.recording import NO_PHASE
+
+
+class Phase:
+    """The totals of one phase: its sites, its gradients, and its passes.
+
+    `counted` is num_batches_tracked of a layer before its first call in the phase, None where it is not kept.
+    `wants_graph` and `n_watched` say of the model, and of each part, whether its next pass is to be traced, and how many
+    were.
+    """
+
+    def __init__(self, gradients: Gradients, masking: Masking) -> None:
+        self.sites = Sites()
+        self.gradients = gradients
+        self.masking = masking
+        self.seconds = 0.0
+        self.n_forwards = self.n_images = 0
+        self.n_training = 0
+        self.n_unreadable = self.n_outside = 0
+        self.unreadable: set[str] = set()
+        self.counted: dict[Key, int | None] = {}
+        self.wants_graph: defaultdict[int, bool] = defaultdict(lambda: True)
+        self.n_watched: Counter[int] = Counter()
+
+
+def checked_name(name: object, within: str) -> str:
+    """The name of a phase. Raises BnprobeError where it is none, or begins inside another."""
+    if not isinstance(name, str) or not name.strip():
+        raise BnprobeError(f"a phase has a name, got {name!r:.60}. Pass a word, such as probe.phase('val').")
+    if within != NO_PHASE:
+        raise BnprobeError(f"phase {name!r} begins inside phase {within!r}. End that block first.")
+    return name
+
+
+def trained_elsewhere(phases: Mapping[str, Phase], name: str) -> set[str]:
+    """The layers that were in training in another phase, where their running statistics may have changed."""
+    return {
+        layer
+        for other, phase in phases.items()
+        if other != name
+        for layer, site in phase.sites.by_layer()
+        if site.n_calls_training
+    }
