@@ -73,8 +73,10 @@ class Report(Document):
 
     @cached_property
     def phases(self) -> dict[str, Report]:
-        """A report on each phase that `Probe.phase` kept apart, by name; tables and pages of this one are about what ran in
-        no phase, or if nothing did about the first phase."""
+        """A report on each phase that `Probe.phase` kept apart, by name.
+
+        Tables and pages of this report are about what ran in no phase, or about the first phase if nothing did.
+        """
         return {
             name: Report(part, self.settings)
             for name, part in self.recording.phases.items()
