@@ -25,13 +25,14 @@ class Subject:
     n_parameters: int
     started: str
     normalize: Normalize | None
+    unit: str
 
     @classmethod
-    def of(cls, tree: ModuleTree, normalize: Normalize | None) -> Subject:
+    def of(cls, tree: ModuleTree, normalize: Normalize | None, unit: str | None) -> Subject:
         """As it is now."""
         n_parameters = sum(p.numel() for p in tree.parameters().values() if not is_lazy(p))
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(type(tree.model).__name__, n_parameters, started, normalize)
+        return cls(type(tree.model).__name__, n_parameters, started, normalize, unit or "")
 
     def about(
         self, device: str, phase: Phase, name: str, sites: Collection[Site], notes: Iterable[str]
@@ -54,4 +55,5 @@ class Subject:
             notes=tuple(notes),
             normalize=self.normalize,
             phase=name,
+            unit=self.unit,
         )

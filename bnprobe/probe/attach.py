@@ -47,6 +47,8 @@ def attach(
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     training_batch: int | None = None,
     mask: str | None = None,
+    sample_dim: int = 0,
+    unit: str | None = None,
 ) -> Probe:
     """Hook every normalization layer of a model and return the probe that records them.
 
@@ -58,8 +60,8 @@ def attach(
     with the number of batches. The first pass after each `attach` costs more, because every layer's formula is checked
     against its real output; attach once and run many batches.
 
-    The first dimension of the model's first tensor counts as the sample. Rows of one sample (the steps of a sequence,
-    the regions of an image) are correlated, so standard errors use samples as units.
+    The first dimension of the model's first tensor counts as the sample, unless `sample_dim` says otherwise. Rows of one
+    sample (the steps of a sequence, the regions of an image) are correlated, so standard errors use samples as units.
 
     Args:
         model: Any `torch.nn.Module`, in the mode (train or eval) in which it will run. Batch, layer, group, instance and
@@ -76,6 +78,10 @@ def attach(
         mask: Name of the argument of the model's forward that says which positions of a batch count, such as
             "attention_mask"; the others are left out, as by `Probe.mask`. "~" before the name is for masks that are true
             for padding: "~src_key_padding_mask".
+        sample_dim: Dimension of the sample in the model's first tensor and in the inputs of norms over the last dimensions:
+            1 for inputs of shape (T, N, C). Norms with channels in dimension 1 always have their samples in dimension 0.
+        unit: What a sample is called in sentences: "images", "sequences", "tokens" and others. None says images where norms
+            are over images, and samples elsewhere.
 
     Returns:
         The attached probe.
@@ -111,6 +117,8 @@ def attach(
         normalize=normalize,
         training_batch=training_batch,
         mask=mask,
+        sample_dim=sample_dim,
+        unit=unit,
     )
     try:
         return Probe(survey_of(model, options.patterns), options)
@@ -149,7 +157,7 @@ class Probe:
         self._expected = ExpectedChanges(survey.layer_names())
         self._expected.look(survey.tree)
         self._classes = {name: type(module).__name__ for name, module in survey.layers.items()}
-        self._subject = Subject.of(survey.tree, options.constants)
+        self._subject = Subject.of(survey.tree, options.constants, options.unit)
         self._not_understood = survey.not_understood
         self._folded = survey.folded
         self._training_batch = options.training_batch

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 from weakref import ref
 
@@ -110,7 +111,7 @@ class Forward:
             run.called_with = self.phase.masking.of_call(args, kwargs)
         first = first_tensor(args, kwargs)
         if first is not None:
-            run.n_images = n_samples(args, first)
+            run.n_images = n_samples(args, first, self._options.sample_dim)
             if run.labels is not None:
                 check_length(run.labels, run.n_images)
             if run.mask is not None:
@@ -197,6 +198,10 @@ class Forward:
         owner = key if isinstance(norm, NormLayer) else (key[0], 0)
         cache = self._caches[owner]
         plans = (norm,) if isinstance(norm, NormLayer) else cache.plans(norm)
+        if self._options.sample_dim:
+            plans = tuple(
+                replace(plan, sample_dim=plan.sample_dim or self._options.sample_dim) for plan in plans
+            )
         settled = site.settled.get(training) if site else None
         plans = plans if settled is None else (plans[settled[0]],)
         initial = phase.sites.initial.get(owner) or self.run.initial.get(owner)

@@ -13,7 +13,7 @@ from typing import Any
 
 from bnprobe.errors import BnprobeError
 from bnprobe.probe.backward.gradients import LossScaler
-from bnprobe.recording import Normalize, training_batch
+from bnprobe.recording import UNITS, Normalize, training_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class AttachOptions:
     normalize: tuple[Sequence[float], Sequence[float]] | None = None
     training_batch: int | None = None
     mask: str | None = None
+    sample_dim: int = 0
+    unit: str | None = None
     patterns: tuple[str, ...] | None = field(init=False)
     constants: Normalize | None = field(init=False)
 
@@ -52,6 +54,13 @@ class AttachOptions:
                 f"mask must be the name of an argument of the model, got {type(self.mask).__name__}. The mask of one batch "
                 "goes around its pass: with probe.mask(m): model(x)."
             )
+        if type(self.sample_dim) is not int or self.sample_dim < 0:
+            raise BnprobeError(
+                f"sample_dim={self.sample_dim!r} is not the number of a dimension, counted from 0. Pass 1 for inputs of "
+                "shape (positions, samples, features)."
+            )
+        if self.unit is not None and self.unit not in UNITS:
+            raise BnprobeError(f"unit={self.unit!r} is no name for samples. Pass one of {', '.join(UNITS)}.")
         if self.scaler is not None and not callable(getattr(self.scaler, "get_scale", None)):
             raise BnprobeError(
                 f"scaler must have a method get_scale(), got {type(self.scaler).__name__}. Pass the loss scaler itself, "

@@ -41,6 +41,8 @@ def record(
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     training_batch: int | None = None,
     mask: str | None = None,
+    sample_dim: int = 0,
+    unit: str | None = None,
 ) -> Recording:
     """Run a model over batches, in the mode it is in, and record every norm.
 
@@ -66,6 +68,8 @@ def record(
         normalize: See `attach`.
         training_batch: See `attach`.
         mask: See `attach`.
+        sample_dim: See `attach`.
+        unit: See `attach`.
 
     Returns:
         What was recorded.
@@ -104,6 +108,8 @@ def record(
             normalize=normalize,
             training_batch=training_batch,
             mask=mask,
+            sample_dim=sample_dim,
+            unit=unit,
         ) as probe,
         torch.set_grad_enabled(loss is not None),
         _gradients_put_back(_parameters(model)),

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from bnprobe.errors import BnprobeError
+
 
 def first_tensor(args: Any, kwargs: Any = None) -> Tensor | None:
     """The first tensor in nested containers."""
@@ -18,8 +20,10 @@ def first_tensor(args: Any, kwargs: Any = None) -> Tensor | None:
     return first if isinstance(first, Tensor) else next(tensors_in((args, kwargs)), None)
 
 
-def n_samples(args: tuple[Any, ...], first: Tensor) -> int:
-    """Samples of a call of the whole model: the first dimension of its first tensor, or the images of a list.
+def n_samples(args: tuple[Any, ...], first: Tensor, dim: int) -> int:
+    """Samples of a call of the whole model: dimension `dim` of its first tensor, or the images of a list.
+
+    Raises BnprobeError where the tensor has no such dimension.
 
     Detectors take a list of images (C, H, W) of unequal size, with 1, 3 or 4 channels.
     """
@@ -27,7 +31,12 @@ def n_samples(args: tuple[Any, ...], first: Tensor) -> int:
     images = (isinstance(item, Tensor) and item.dim() == 3 and item.shape[0] in (1, 3, 4) for item in items)
     if items and all(images):
         return len(items)
-    return first.shape[0] if first.dim() else 1
+    if dim and first.dim() <= dim:
+        raise BnprobeError(
+            f"sample_dim={dim}, but the model was called with a tensor of shape {tuple(first.shape)}. Pass the number of "
+            "the dimension that counts samples, from 0."
+        )
+    return first.shape[dim] if first.dim() else 1
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

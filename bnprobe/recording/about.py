@@ -47,6 +47,7 @@ class About:
         n_positions: Number of positions (tokens, pixels) that masks kept; 0 without a mask.
         n_masked: Number of positions that masks left out, as padding.
         phase: Name of the phase that was recorded, such as "val"; empty outside all phases.
+        unit: What samples are called, such as "sequences"; empty if nobody said so.
     """
 
     model: str
@@ -65,6 +66,7 @@ class About:
     n_positions: int = 0
     n_masked: int = 0
     phase: str = ""
+    unit: str = ""
 
     def noting(self, note: str) -> Self:
         """Add a note; an empty one is ignored.
@@ -100,6 +102,7 @@ class About:
             notes=tuple(sorted({*self.notes, *other.notes})),
             # of inputs made in two ways, or in one that is not known, there is no one colour
             normalize=self.normalize if self.normalize == other.normalize else None,
+            unit=self.unit if self.unit == other.unit else "",
         )
 
 

@@ -26,6 +26,23 @@ GATHER = (
 """What to do about tensors that are stubs of shards; no full stop, since a message may go on."""
 
 
+UNITS = {
+    f"{word}s": word
+    for word in (
+        "image",
+        "sequence",
+        "token",
+        "sample",
+        "clip",
+        "document",
+        "frame",
+        "graph",
+        "molecule",
+        "volume",
+    )
+}
+"""What a sample may be called, many and one."""
+
 NO_PHASE = ""
 """The name of what is recorded outside all phases."""
 

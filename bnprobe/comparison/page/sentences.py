@@ -63,8 +63,8 @@ def answer(
 
 
 def _unit(a: Recording, b: Recording) -> str:
-    """What one sample is called: an image where both sides know that it is one."""
-    return "image" if {unit_of(a), unit_of(b)} == {"image"} else "sample"
+    """What one sample is called, where both sides call it the same."""
+    return unit_of(a) if unit_of(a) == unit_of(b) else "sample"
 
 
 def _of(n: int) -> str:

@@ -10,12 +10,15 @@ import pandas as pd
 
 from bnprobe.measures import Tables
 from bnprobe.measures.standard_errors import n_running, training_batch
-from bnprobe.recording import LayerRecord, Recording
+from bnprobe.recording import UNITS, LayerRecord, Recording
 from bnprobe.recording.names import said
 from bnprobe.report.numbers import count, number, share, shorten
 
 LONGEST = 48
 """Letters of a layer's name in a sentence."""
+
+POSITIONS = {"sequence": "token", "image": "pixel"}
+"""What the positions of a sample are called, where the sample has a name."""
 
 NO_DATA = "no data were run"
 
@@ -37,7 +40,9 @@ class Absent:
 
 
 def unit_of(recording: Recording) -> str:
-    """What one sample is called: an image where the inputs are known to be images, else a sample."""
+    """What one sample is called: as the user says, else an image where the inputs are known to be images."""
+    if recording.about.unit in UNITS:
+        return UNITS[recording.about.unit]
     planar = any(record.class_name.endswith("2d") for record in recording.layers)
     return "image" if planar or recording.about.normalize is not None else "sample"
 
@@ -48,7 +53,7 @@ def measured_on(recording: Recording) -> str:
     samples = count(about.n_images, unit_of(recording))
     if not about.n_positions:
         return samples
-    places = count(about.n_positions, "token" if unit_of(recording) == "sequence" else "position")
+    places = count(about.n_positions, POSITIONS.get(unit_of(recording), "position"))
     return f"{samples} ({places}; {about.n_masked:,} more left out by masks)"
 
 
