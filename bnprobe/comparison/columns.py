@@ -205,6 +205,13 @@ COLUMNS = (
         table="layers",
     ),
     Column(
+        "pre_w1_noise",
+        "Typical distance between the distributions that the choice of samples alone would make.",
+        "median √(2/π) · √(pre_shift_se² + (error of the standard deviation)²), as of Gaussians",
+        "σ",
+        table="layers",
+    ),
+    Column(
         "fires_change_mean",
         "Typical change of the share of positive outputs.",
         "mean |fires_change|",

@@ -203,6 +203,7 @@ def _layer(pair: Pair, channels: dict[str, Any], apart: bool, paired: bool) -> d
         "error_from": _error_from(pair, paired),
         **{f"{aspect}_changed_share": _share(channels, aspect) for aspect in WITH_DATA},
         "pre_w1_median": median(channels["pre_w1"]),
+        "pre_w1_noise": _w1_noise(pair, channels),
         "fires_change_mean": _mean(np.abs(channels["fires_change"])),
         "went_silent": 0 if apart else int(np.sum((a > 0) & (b == 0))),
         "filters_differ": pair.filters_differ,
@@ -230,10 +231,25 @@ def _facts(record: LayerRecord) -> dict[str, Any]:
 
 def _noise(pair: Pair, channels: dict[str, Any], aspect: str) -> float:
     """Root mean square of what a gap would be if both sides were samples of the same images."""
+    return _root_mean_square(_errors(pair, channels, aspect))
+
+
+def _errors(pair: Pair, channels: dict[str, Any], aspect: str) -> Array:
+    """Of each channel's gap."""
     a, b = spread(pair.a, aspect), spread(pair.b, aspect)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         width = np.sqrt((a.sd**2 + b.sd**2) / 2) * channels[f"{aspect}_ratio_se"] / unit(a, b, aspect)
-        return _root_mean_square(np.hypot(channels[f"{aspect}_shift_se"], width))
+        return np.asarray(np.hypot(channels[f"{aspect}_shift_se"], width))
+
+
+def _w1_noise(pair: Pair, channels: dict[str, Any]) -> float:
+    """What `pre_w1_median` would be likewise: between Gaussians that differ in mean and width by so much.
+
+    That is the mean of |d + e x| over x ~ N(0, 1), with d and e normal: sqrt(2/pi) times the error of the gap, or a little
+    less.
+    """
+    known = ~np.isnan(channels["pre_w1"])
+    return median(np.sqrt(2 / np.pi) * np.where(known, _errors(pair, channels, "pre"), np.nan))
 
 
 def _error_from(pair: Pair, paired: bool) -> str:

@@ -1,9 +1,9 @@
 """What a channel's variance is made of: differences between classes, between samples of a class, inside a sample.
 
-The law of total variance, every sample counting alike: the mean over samples of the variance inside a
-sample, and the variance of a sample's mean. They add up to the variance over all values exactly where all
-samples have the same number of values; where they have not, to the variance in which every sample, and not
-every value, counts alike. Digits are lost where inputs lie a million standard deviations from the running mean.
+The law of total variance, every sample counting alike: the mean over samples of the variance inside a sample, and the
+variance of a sample's mean, divisor n - 1, so that few samples do not seem to differ less than many. They add up to the
+variance of all values of many such samples. Digits are lost where inputs lie a million standard deviations from the
+running mean.
 """
 
 from __future__ import annotations
@@ -25,6 +25,16 @@ COLUMNS = (
         "0 to 1",
         "epsilon squared: Kelley 1935",
     ),
+    *(
+        Column(
+            f"share_class_{end}",
+            f"{which} end of the 95% interval of share_class, if samples are independent.",
+            f"share_class with F / F({quantile}; K − 1, n − K) for F, the mean square between classes over that within",
+            "0 to 1",
+            "classes as drawn from many: Searle 1971",
+        )
+        for end, which, quantile in (("low", "Lower", 0.975), ("high", "Upper", 0.025))
+    ),
     Column(
         "share_image",
         "Share of the variance that is between samples of one class; between all samples where no labels are known.",
@@ -35,7 +45,7 @@ COLUMNS = (
     Column(
         "share_within",
         "Share of the variance that is inside a sample, from position to position; what instance norm would keep.",
-        "mean over samples of a sample's variance / variance",
+        "mean over samples of a sample's variance / (it + the variance of a sample's mean, divisor n − 1)",
         "0 to 1",
         _LAW,
     ),
@@ -74,32 +84,37 @@ COLUMNS = (
 
 
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
-    """The three shares, shape (C,) each, which add up to 1; NaN for a constant channel or nothing seen.
+    """The three shares, which add up to 1, and the interval of the first, shape (C,) each.
+
+    NaN for a constant channel or nothing seen.
 
     Without labels `share_class` is NaN, and `share_image` is everything between samples; where only some
     samples had a label, theirs stand for all.
     """
     between = _between(record)
-    by_class = np.full(record.n_channels, np.nan) if record.classes is None else record.classes.share
+    unknown = np.full(record.n_channels, np.nan)
+    explained = [unknown] * 3 if record.classes is None else [record.classes.share, *record.classes.interval]
     # samples that do not differ at all differ by nothing between classes
-    by_class = np.where((between == 0) & (record.classes is not None), 0.0, by_class)
-    of_class = by_class * between
+    flat = (between == 0) & (record.classes is not None)
+    of_class, low, high = (np.where(flat, 0.0, share) * between for share in explained)
     return {
         "share_class": of_class,
+        "share_class_low": low,
+        "share_class_high": high,
         "share_image": between - np.where(np.isnan(of_class), 0.0, of_class),
         "share_within": 1 - between,
     }
 
 
 def _between(record: LayerRecord) -> Array:
-    """Variance of a sample's mean over the variance in which every sample counts alike; shape (C,)."""
+    """Variance of a sample's mean over the variance of all values of many samples that count alike; shape (C,)."""
     images = record.pre_images
-    n = np.maximum(images.n, 1)
-    between = images.aa / n
+    between = images.aa / np.maximum(images.n - 1, 1)
     with np.errstate(over="ignore", invalid="ignore"):
-        total = images.b - images.a**2
+        inside = images.b - images.a**2 - images.aa / np.maximum(images.n, 1)
+        total = between + np.maximum(inside, 0.0)
     some = (record.pre.m2 > 0) & (total > 0)
-    return np.where(some, np.clip(between / np.where(some, total, 1.0), 0.0, 1.0), np.nan)
+    return np.where(some, between / np.where(some, total, 1.0), np.nan)
 
 
 def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:

@@ -14,6 +14,7 @@ import numpy as np
 from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
+from bnprobe.stats.jackknife import jackknife
 from bnprobe.stats.moments import Array
 
 _NAGEL = "Nagel et al. 2019, arXiv:1906.04721"
@@ -46,6 +47,19 @@ COLUMNS = (
         "How much of the running means is implied: 1 is all, 0 no more than their average.",
         _R2,
         source=_NAGEL,
+        table="layers",
+    ),
+    Column(
+        "implied_r2_se",
+        "Standard error of implied_mean_r2, channels taken for a sample of such channels.",
+        "jackknife over channels",
+        source="Quenouille 1956; Tukey 1958",
+        table="layers",
+    ),
+    Column(
+        "implied_skill",
+        "Share of the squared error of the constant control that the prediction takes away: 1 is all, 0 none.",
+        "1 − Σ(t − t̂)² / Σ(t − t̂_constant)², t as in implied_mean_r2",
         table="layers",
     ),
     Column(
@@ -92,13 +106,17 @@ COLUMNS = (
 class Fit:
     """How well running means are implied, over the channels of some layers together.
 
-    R2 is about the mean over all these channels, in running σ, as `rmse`; `controls` holds the R2 of each
-    control by name. NaN where fewer than two channels are known or all have the same running mean.
+    R2 is about the mean over all these channels, in running σ, as `rmse`, and `r2_se` its error, by leaving out each
+    channel; `controls` holds the R2 of each control by name, and `skill` is the share of the constant one's squared error
+    that the prediction takes away: R2 credits a prediction with what sets layers apart, too. NaN where fewer than two
+    channels are known or all have the same running mean.
     """
 
     n_layers: int
     n_channels: int
     r2: float
+    r2_se: float
+    skill: float
     rmse: float
     controls: dict[str, float]
 
@@ -116,6 +134,8 @@ def pooled(records: Iterable[LayerRecord]) -> Fit:
         n_layers=len(known),
         n_channels=truth.size,
         r2=r_squared(truth, first),
+        r2_se=_error_of_r2(truth, first),
+        skill=_skill(truth, first, columns["mean_constant"][there]),
         rmse=float(np.sqrt(np.mean((truth - first) ** 2))) if truth.size else float("nan"),
         controls={name: r_squared(truth, columns[f"mean_{name}"][there]) for name in CONTROLS},
     )
@@ -126,6 +146,24 @@ def r_squared(truth: Array, predicted: Array) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         total = ((truth - truth.mean()) ** 2).sum() if truth.size > 1 else 0.0
         return float(1 - ((truth - predicted) ** 2).sum() / total) if total > 0 else float("nan")
+
+
+def _error_of_r2(truth: Array, predicted: Array) -> float:
+    """Jackknife over channels; NaN below three."""
+    n = truth.size
+    if n < 3:
+        return float("nan")
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        left, far = (truth - predicted) ** 2, truth - truth.mean()
+        # without one value the sum of squares about the mean of the others is less by n/(n - 1) its own square
+        without = 1 - (left.sum() - left) / ((far**2).sum() - far**2 * n / (n - 1))
+    return float(jackknife(np.array(r_squared(truth, predicted)), without, np.ones(n)).se)
+
+
+def _skill(truth: Array, predicted: Array, constant: Array) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        left, by_constant = (((truth - guess) ** 2).sum() for guess in (predicted, constant))
+        return float(1 - left / by_constant) if by_constant > 0 else float("nan")
 
 
 def _pairs(record: LayerRecord) -> tuple[Array, Array] | None:
@@ -166,6 +204,8 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
     fit = pooled([record])
     return {
         "implied_mean_r2": fit.r2,
+        "implied_r2_se": fit.r2_se,
+        "implied_skill": fit.skill,
         "implied_mean_rmse": fit.rmse,
         **{f"implied_r2_{name}": value for name, value in fit.controls.items()},
         "implied_var_ratio_median": median((channels or channel_columns(record))["implied_var_ratio"]),

@@ -111,6 +111,26 @@ class ClassMoments:
         chance = (len(self.n) - 1) * self.within / degrees
         return _ratio(self.between - chance, self.between + self.within)
 
+    @property
+    def interval(self) -> tuple[Array, Array]:
+        """Both ends of the 95% interval of `share`, shape (C,); NaN where it is.
+
+        With F the mean square between classes over that within, `share` is (K - 1)(F - 1) / ((K - 1) F + n_images - K).
+        Where classes are drawn from many, F over what it is on average has an F distribution, so that the ends are those of
+        F over its quantiles, exactly for Gaussian values and classes of equal size.
+        """
+        k, degrees = len(self.n), self.n_images - len(self.n)
+        if degrees < 1 or k < 2:
+            return np.full(self.within.shape, np.nan), np.full(self.within.shape, np.nan)
+        from bnprobe.stats.scipy_lazy import stats
+
+        ends = []
+        for level in (0.975, 0.025):
+            # F over the quantile, as if so much less lay between classes
+            between = self.between / stats.f.ppf(level, k - 1, degrees)
+            ends.append(_ratio(between - (k - 1) * self.within / degrees, between + self.within))
+        return ends[0], ends[1]
+
     def check_sane(self, where: str = "classes") -> Self:
         """Raise unless counts are whole and positive and sums of squares are not negative."""
         whole = (self.n >= 1) & (self.n == np.floor(self.n)) & (self.labels >= 0)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import bnprobe
 from bnprobe.recording import Recording
+from scripts.rule_benchmark.claims import ERRORS
 from scripts.rule_benchmark.subjects import subjects
 
 DRAWS = 6
@@ -26,7 +27,7 @@ Change = Callable[[Tensor], Tensor]
 
 
 def dependence(folder: Path, data: Path, draws: int = DRAWS) -> pd.DataFrame:
-    """A row per situation: what was counted, its mean over draws, and the least and most that it may be."""
+    """A row per situation: what was counted, its mean over draws and the error of that, the least and most it may be."""
     subject = subjects(folder, data, {"resnet20"}).get("resnet20")
     if subject is None:
         return pd.DataFrame()
@@ -36,9 +37,13 @@ def dependence(folder: Path, data: Path, draws: int = DRAWS) -> pd.DataFrame:
         torch.manual_seed(seed)
         for key, value in (*paired(model, images), *copies(model, images), *in_order(model, images, labels)):
             seen.setdefault(key, []).append(value)
-    rows = [(*key[:2], float(np.mean(values)), *key[2:]) for key, values in seen.items()]
-    table = pd.DataFrame(rows, columns=["situation", "counted", "mean", "least", "most"])
-    return table.assign(fine=table["mean"].between(table["least"], table["most"]))
+    rows = [
+        (*key[:2], float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5, *key[2:])
+        for key, values in seen.items()
+    ]
+    table = pd.DataFrame(rows, columns=["situation", "counted", "mean", "error", "least", "most"])
+    slack = ERRORS * table["error"]
+    return table.assign(fine=table["mean"].between(table["least"] - slack, table["most"] + slack))
 
 
 Row = tuple[tuple[str, str, float, float], float]

@@ -10,8 +10,8 @@ from scripts.rule_benchmark.dependence import NULL
 def summary(tables: dict[str, pd.DataFrame]) -> tuple[str, bool]:
     """Markdown, and whether nothing was missed and nothing said of what is right.
 
-    `tables` has one or more of planted, cases, healthy and dependence, as `planted`, `run_cases`, `networks` and
-    `dependence` make them.
+    `tables` has one or more of planted, cases, healthy, statistics and dependence, as `planted`, `run_cases`, `networks`,
+    `statistics` and `dependence` make them.
     """
     lines = ["# What the rules find, miss, and say of what is right", ""]
     lines += [
@@ -19,7 +19,8 @@ def summary(tables: dict[str, pd.DataFrame]) -> tuple[str, bool]:
         "",
     ]
     lines += ["| kind | faults | found | missed | right | warned of |", "|---|---|---|---|---|---|"]
-    rows = [*_planted(tables), *_cases(tables), *_healthy(tables), *_dependence(tables)]
+    rows = [*_planted(tables), *_cases(tables), *_healthy(tables)]
+    rows += [*_statistics(tables), *_dependence(tables)]
     lines += [f"| {kind} | {' | '.join(str(n) for n in counts)} |" for kind, counts in rows]
     wrong = sum(counts[2] + counts[4] for _, counts in rows)
     return "\n".join([*lines, *_named(tables)]) + "\n", wrong == 0
@@ -64,6 +65,14 @@ def _dependence(tables: dict[str, pd.DataFrame]) -> list[tuple[str, Counts]]:
     return [("dependence", (faults, faults - missed, missed, int(right.sum()), int((off & right).sum())))]
 
 
+def _statistics(tables: dict[str, pd.DataFrame]) -> list[tuple[str, Counts]]:
+    """A claim is right until it fails."""
+    if "statistics" not in tables:
+        return []
+    claims = tables["statistics"][tables["statistics"]["holds"] != ""]
+    return [("nominal rates", (0, 0, 0, len(claims), int((~claims["fine"]).sum())))]
+
+
 def _healthy(tables: dict[str, pd.DataFrame]) -> list[tuple[str, Counts]]:
     if "healthy" not in tables:
         return []
@@ -88,4 +97,15 @@ def _named(tables: dict[str, pd.DataFrame]) -> list[str]:
     if "healthy" in tables:
         bad = tables["healthy"][tables["healthy"]["rules"] != ""]
         lines += [f"- false alarm: {row.network} ({row.group}): {row.rules}" for row in bad.itertuples()]
+    if "statistics" in tables:
+        bad = tables["statistics"][~tables["statistics"]["fine"]]
+        lines += [
+            f"- {row.claim}: {row.found} ± {row.error}, claimed {row.holds} {row.nominal}: {row.setting}, n = {row.images}"
+            for row in bad.itertuples()
+        ]
+    if "dependence" in tables and not tables["dependence"].empty:
+        bad = tables["dependence"][~tables["dependence"]["fine"]]
+        lines += [
+            f"- {row.situation}: {row.counted} {row.mean:.3f} ± {row.error:.3f}" for row in bad.itertuples()
+        ]
     return ["", "Not as it should be:", "", *lines] if lines else []

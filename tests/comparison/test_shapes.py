@@ -52,3 +52,20 @@ def test_a_shape_that_changed_alone_is_seen(rng):
     row = differences(pairs(a, b)).channels.iloc[0]
     assert row["pre_gap"] < 0.05
     assert row["pre_w1"] > 0.3
+
+
+def test_the_floor_is_the_distance_of_halves():
+    """Fails if it counts positions, or is the error of a mean alone: 30 pairs of 60 images whose positions are alike.
+
+    Half of the variance is an image's own, so the mean's error is 0.71 and more √(2/60).
+    """
+    rng = np.random.default_rng(6)
+    w1, floor = [], []
+    for _ in range(30):
+        sides = [rng.normal(size=(60, 8, 1)) + rng.normal(size=(60, 8, 9)) for _ in "ab"]
+        records = [recording(site(x, running_mean=0.0, running_var=2.0)) for x in sides]
+        row = differences(pairs(*records)).layers.iloc[0]
+        w1.append(row["pre_w1_median"])
+        floor.append(row["pre_w1_noise"])
+    assert np.mean(floor) == pytest.approx(np.mean(w1), rel=0.15)
+    assert np.mean(floor) > np.sqrt(2 / np.pi) * np.sqrt(0.5 * 2 / 60)

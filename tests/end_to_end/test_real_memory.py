@@ -111,12 +111,12 @@ def test_components_add_up_and_are_those_of_every_image(labelled, channels, requ
             model(x)
     handle.remove()
     x, y = torch.cat(kept).flatten(2).numpy(), labels().numpy()
-    means, total = x.mean(2), x.var((0, 2))
-    within = x.var(2).mean(0)
+    means, within = x.mean(2), x.var(2).mean(0)
+    total = within + means.var(0, ddof=1)
     of_class = np.stack([means[y == k].mean(0) for k in range(10)])
     between = sum(100 * (of_class[k] - means.mean(0)) ** 2 for k in range(10))
     rest = ((means - of_class[y]) ** 2).sum(0)
-    expected = (between - 9 * rest / 990) / 1000 / total
+    expected = (between - 9 * rest / 990) / 999 / total
     found = channels[channels["layer"] == LAST]
     np.testing.assert_allclose(found["share_within"], within / total, rtol=1e-4)
     np.testing.assert_allclose(found["share_class"], expected, rtol=1e-3, atol=1e-6)

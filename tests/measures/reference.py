@@ -140,10 +140,12 @@ def targets_of(outputs: np.ndarray, one: dict[str, float]) -> dict[str, float]:
 def shares_of(values: np.ndarray) -> dict[str, float]:
     """What lies between images and inside them, by loops; all images have the same number of values."""
     inside = math.fsum(float(np.var(image)) for image in values) / len(values)
-    between = float(np.var([float(np.mean(image)) for image in values]))
+    means = [float(np.mean(image)) for image in values]
+    between = float(np.var(means, ddof=1)) if len(means) > 1 else 0.0
     total = inside + between
     shares = (between / total, inside / total) if total > 0 else (NAN, NAN)
-    return {"share_class": NAN, "share_image": shares[0], "share_within": shares[1]}
+    none = dict.fromkeys(("share_class", "share_class_low", "share_class_high"), NAN)
+    return {**none, "share_image": shares[0], "share_within": shares[1]}
 
 
 def running_images(facts: dict[str, Any]) -> float:

@@ -34,9 +34,9 @@ def by_hand(values: np.ndarray, labels: np.ndarray) -> tuple[float, float, float
     groups = [[m for m, label in zip(means, labels, strict=True) if label == k] for k in known]
     between = sum(len(g) * (np.mean(g) - grand) ** 2 for g in groups)
     within = sum(sum((m - np.mean(g)) ** 2 for m in g) for g in groups)
-    of_class = (between - (len(known) - 1) * within / (len(means) - len(known))) / len(means)
-    total = float(np.var(values))
-    return of_class / total, (np.var(means) - of_class) / total, inside / total
+    of_class = (between - (len(known) - 1) * within / (len(means) - len(known))) / (len(means) - 1)
+    total = inside + np.var(means, ddof=1)
+    return of_class / total, (np.var(means, ddof=1) - of_class) / total, inside / total
 
 
 def test_shares_agree_with_loops():
@@ -57,9 +57,9 @@ def test_shares_add_up_to_one_with_labels_and_without():
             found = shares(rows, labels, **statistics)
             total = np.nansum([found[name] for name in NAMES], axis=0)
             np.testing.assert_allclose(total, 1, atol=1e-5)
-            np.testing.assert_allclose(
-                found["share_within"], rows.var(2).mean(0) / rows.var((0, 2)), rtol=1e-5
-            )
+            inside = rows.var(2).mean(0)
+            expected = inside / (inside + rows.mean(2).var(0, ddof=1))
+            np.testing.assert_allclose(found["share_within"], expected, rtol=1e-5)
 
 
 def test_without_labels_everything_between_images_is_theirs():
@@ -67,7 +67,8 @@ def test_without_labels_everything_between_images_is_theirs():
     rows = some_rows(7)
     found = shares(rows, None)
     assert np.isnan(found["share_class"]).all()
-    np.testing.assert_allclose(found["share_image"], rows.mean(2).var(0) / rows.var((0, 2)), rtol=1e-9)
+    between = rows.mean(2).var(0, ddof=1)
+    np.testing.assert_allclose(found["share_image"], between / (between + rows.var(2).mean(0)), rtol=1e-9)
     summary = components.layer_columns(site(rows))
     assert (summary["n_classes"], summary["n_labeled"]) == (0, 0)
 
@@ -78,7 +79,8 @@ def test_some_labels_stand_for_all():
     some = np.where(np.arange(7) < 5, LABELS, -1)
     found = shares(rows, some)
     explained = classes(rows[:5], LABELS[:5]).share
-    between = rows.mean(2).var(0) / rows.var((0, 2))
+    between = rows.mean(2).var(0, ddof=1)
+    between /= between + rows.var(2).mean(0)
     np.testing.assert_allclose(found["share_class"], explained * between, rtol=1e-9)
     np.testing.assert_allclose(sum(found[name] for name in NAMES), 1, rtol=1e-12)
 
@@ -103,7 +105,7 @@ def test_images_of_unequal_size_count_alike():
     found = shares(rows)
     inside = np.array([[np.nanvar(image) for image in rows[:, c]] for c in range(3)]).mean(1)
     means = np.array([[np.nanmean(image) for image in rows[:, c]] for c in range(3)])
-    np.testing.assert_allclose(found["share_within"], inside / (inside + means.var(1)), rtol=1e-9)
+    np.testing.assert_allclose(found["share_within"], inside / (inside + means.var(1, ddof=1)), rtol=1e-9)
     np.testing.assert_allclose(sum(found[name] for name in NAMES), 1, rtol=1e-12)
 
 
@@ -128,3 +130,24 @@ def test_the_summary_is_of_medians_and_counts():
         median(columns["share_class"] / (columns["share_class"] + columns["share_image"]))
     )
     assert (found["n_classes"], found["n_labeled"]) == (2, 5)
+
+
+def test_few_images_differ_as_much_as_many():
+    """Fails if the variance between n images has the divisor n: at 20 images a share of 0.166 was found as 0.154."""
+    rng = np.random.default_rng(9)
+    rows = np.sqrt(0.2) * rng.normal(size=(20, 4000, 1)) + rng.normal(size=(20, 4000, 6)) * np.sqrt(0.96)
+    found = components.channel_columns(site(rows, histograms=False))["share_image"]
+    # 0.2 and 0.96/6 between means, 0.96 * 5/6 inside: 0.36 / 1.16
+    assert found.mean() == pytest.approx(0.36 / 1.16, abs=0.005)
+
+
+def test_the_interval_of_a_class_share_is_in_units_of_the_whole_variance():
+    """Fails if the ends are shares of what lies between images, or exchanged."""
+    rows = some_rows(7)
+    found, by_class = shares(rows), classes(rows)
+    between = found["share_class"] + found["share_image"]
+    for end, explained in zip(("low", "high"), by_class.interval, strict=True):
+        np.testing.assert_allclose(found[f"share_class_{end}"], explained * between, rtol=1e-9)
+    assert (found["share_class_low"] < found["share_class"]).all()
+    assert (found["share_class_high"] > found["share_class"]).all()
+    assert np.isnan(shares(rows, None)["share_class_low"]).all()

@@ -61,6 +61,15 @@ def test_a_layer_is_judged_in_running_sigmas():
     for name in implied.CONTROLS:
         assert found[f"implied_r2_{name}"] == pytest.approx(of(f"mean_{name}"))
     assert len({round(v, 6) for v in found.values()}) == len(found)
+    constant = [m / s for m, s in zip(record.neighbours.implied.mean_constant, sigma, strict=True)]
+    guess = [m / s for m, s in zip(record.neighbours.implied.mean, sigma, strict=True)]
+    left, by_constant = (
+        math.fsum((t - p) ** 2 for t, p in zip(truth, tried, strict=True)) for tried in (guess, constant)
+    )
+    assert found["implied_skill"] == pytest.approx(1 - left / by_constant)
+    without = [r2(truth[:c] + truth[c + 1 :], guess[:c] + guess[c + 1 :]) for c in range(5)]
+    se = math.sqrt(4 / 5 * math.fsum((v - math.fsum(without) / 5) ** 2 for v in without))
+    assert found["implied_r2_se"] == pytest.approx(se)
     gaps = implied.channel_columns(record)["implied_gap"]
     assert found["implied_mean_rmse"] == pytest.approx(math.sqrt(sum(g * g for g in gaps) / 5))
     ratios = sorted(implied.channel_columns(record)["implied_var_ratio"])

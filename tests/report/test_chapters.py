@@ -476,11 +476,15 @@ def test_without_labels_no_class_is_told():
     assert "No class has two samples" in told("variance", site(ROWS, "a", classes=ones))
     same = ClassMoments.of(Moments.of(ROWS, axis=2), np.zeros(40))
     assert "are of one class" in told("variance", site(ROWS, "a", classes=same))
+    inside, between = ROWS.var(2).mean(0), ROWS.mean(2).var(0, ddof=1)
+    part = f"{100 * (inside / (inside + between)).mean():.0f}%"
     assert words.startswith(
-        "The share of a channel's variance that lies within single samples goes from 40% at "
+        f"The share of a channel's variance that lies within single samples goes from {part} at "
     )
     alike = told("variance", site(ROWS, "a"), site(ROWS, "b"))
-    assert "within single samples is 40% at the first norm and at the last" in alike, "not from 40% to 40%"
+    assert f"within single samples is {part} at the first norm and at the last" in alike, (
+        "not from 40% to 40%"
+    )
     assert "between classes" not in words
     assert told("variance", site(ROWS, "a")).startswith("At a, ")
     assert "one sample alone" in untold(site(some_rows(1)))["Where the variance lies"]
@@ -588,7 +592,8 @@ def test_what_was_implied_is_told_with_its_controls():
     assert (
         "median R² 0.760 with the previous channels permuted, 0.890 with all of them at their mean" in words
     )
-    assert "(R² 0.987, bn0)" in implied.words(fits(0.987, permuted=0.1))
+    assert words.endswith("It removes 87% of the squared error that all of them at their mean leave.")
+    assert "(R² 0.987 ± 0.0080, bn0)" in implied.words(fits(0.987, permuted=0.1))
 
 
 def fits(*r2: float, **controls: float) -> pd.DataFrame:
@@ -596,7 +601,15 @@ def fits(*r2: float, **controls: float) -> pd.DataFrame:
     columns = {f"implied_r2_{name}": controls.get(name, np.nan) for name in CONTROLS}
     names = [f"bn{i}" for i in range(len(r2))]
     return pd.DataFrame(
-        {"layer": names, "call": 0, "implied_mean_r2": r2, "implied_mean_rmse": 2.5, **columns}
+        {
+            "layer": names,
+            "call": 0,
+            "implied_mean_r2": r2,
+            "implied_mean_rmse": 2.5,
+            "implied_r2_se": 0.004,
+            "implied_skill": 0.87,
+            **columns,
+        }
     )
 
 

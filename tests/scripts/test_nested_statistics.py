@@ -34,8 +34,9 @@ def test_group_and_layer_norm_from_instance_norm(n_groups):
 
 def test_the_instance_share_is_the_share_inside_an_image():
     """Fails if the two ways to the same number disagree: sums over images, and these relations."""
-    found = components.channel_columns(probed(nn.BatchNorm1d(6).eval()))
-    np.testing.assert_allclose(nested_statistics.instance_share(MEAN, VAR), found["share_within"], rtol=1e-9)
+    found = components.channel_columns(probed(nn.BatchNorm1d(6).eval()))["share_within"]
+    share = nested_statistics.instance_share(MEAN, VAR)  # of these 5 images, not of many: divisor n
+    np.testing.assert_allclose(1 / share - 1, (1 / found - 1) * 4 / 5, rtol=1e-9)
 
 
 def probed(norm: nn.Module) -> bnprobe.recording.LayerRecord:

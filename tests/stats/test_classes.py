@@ -159,3 +159,28 @@ def test_statistics_that_no_images_have_are_refused(change):
     fields = {"labels": np.arange(2.0), "n": np.ones(2), "mean": np.zeros((2, 3)), "within": np.zeros(3)}
     with pytest.raises(BnprobeError, match="no images have such"):
         ClassMoments(**{**fields, **change}).check_sane("here")
+
+
+def test_the_interval_is_that_of_the_ratio_of_mean_squares(rng):
+    """Fails if degrees or quantiles are exchanged: against scipy's F test of one channel, by hand."""
+    from scipy import stats
+
+    values, labels = images(rng, 12), np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2])
+    found = of(values, labels)
+    for c in range(values.shape[1]):
+        means = values[:, c].mean(-1)
+        f = stats.f_oneway(*(means[labels == k] for k in range(3))).statistic
+        for end, level in zip(found.interval, (0.975, 0.025), strict=True):
+            other = f / stats.f.ppf(level, 2, 9)
+            assert end[c] == pytest.approx(2 * (other - 1) / (2 * other + 9), rel=1e-9)
+
+
+def test_the_interval_covers_the_share_of_classes_drawn_from_many():
+    """Fails if it covers much less than 95%, or is so wide that it says nothing: a share of a half, 12 classes of 10."""
+    rng = np.random.default_rng(2)
+    labels = np.repeat(np.arange(12), 10)
+    values = rng.normal(size=(12, 2000, 1))[labels] + rng.normal(size=(120, 2000, 1))
+    low, high = of(values, labels).interval
+    truth = (11 / 12) / (11 / 12 + 1)  # of 12 classes, the divisor of whose variance is 12
+    assert ((low <= truth) & (truth <= high)).mean() == pytest.approx(0.95, abs=0.02)
+    assert np.median(high - low) < 0.5

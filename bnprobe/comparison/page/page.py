@@ -30,7 +30,15 @@ LAYER_HEADS = (
         "pre_noise",
         "pre_changed_share",
     ),
-    *("pre_w1_median", "post_gap", "post_noise", "post_changed_share", "fires_change_mean", "went_silent"),
+    *(
+        "pre_w1_median",
+        "pre_w1_noise",
+        "post_gap",
+        "post_noise",
+        "post_changed_share",
+        "fires_change_mean",
+        "went_silent",
+    ),
     *("mode_a", "mode_b", "normalized_by_a", "normalized_by_b", "n_images_a", "n_images_b"),
     *("n_batches_tracked_a", "n_batches_tracked_b", "n_nonfinite_a", "n_nonfinite_b"),
 )

@@ -236,10 +236,13 @@ def _significant(tables: Differences) -> list[str]:
         else f"none of {count(total, 'channel')}"
     )
     sentences = [f"Inputs changed significantly (q < 0.01) in {of}."]
-    w1 = layers["pre_w1_median"].dropna()
-    if len(w1):
+    w1, by_chance = (layers[f"pre_w1_{which}"].median() for which in ("median", "noise"))
+    if w1 == w1:
+        floor = (
+            f"; the choice of samples alone makes {number(by_chance, 2)}" if by_chance == by_chance else ""
+        )
         sentences.append(
-            f"Their distributions typically moved by {number(float(w1.median()), 2)} standard deviations."
+            f"Their distributions typically moved by {number(w1, 2)} standard deviations{floor}."
         )
     fires = layers["fires_change_mean"].dropna()
     if len(fires):

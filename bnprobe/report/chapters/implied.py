@@ -63,12 +63,21 @@ def words(known: pd.DataFrame) -> str:
             f"It is unclear how much of {each} follows from the previous norms and weights: the prediction has a "
             f"{middle}R² of {number(typical, 3)} ({over}), but controls that should do worse reach {listed}."
         )
-    part = share(max(typical, 0.0))
+    part, error = share(max(typical, 0.0)), float(known["implied_r2_se"].iloc[0])
+    within = f" ± {number(2 * error, 2)}" if len(r2) == 1 and np.isfinite(error) else ""
     worse = f" Controls do worse, as they should: {middle}R² {listed}." if controls else ""
     return (
         f"{part[0].upper()}{part[1:]} of the variation in {each} follows from the previous norms and weights ({middle}R² "
-        f"{number(typical, 3)}, {over}).{_exceptions(known)}{worse}"
+        f"{number(typical, 3)}{within}, {over}).{_exceptions(known)}{worse}{_skill(known)}"
     )
+
+
+def _skill(known: pd.DataFrame) -> str:
+    """What knowing the channels is worth beside their common mean, to which R² owes a part."""
+    skill = median(of(known, "implied_skill"))
+    if not 0 < skill < 1:
+        return ""
+    return f" It removes {share(skill)} of the squared error that all of them at their mean leave."
 
 
 def _exceptions(known: pd.DataFrame) -> str:
