@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from bnprobe.experiments.effect import Effect
     from bnprobe.experiments.plan import Plan
     from bnprobe.experiments.recalibrate import recalibrate
+    from bnprobe.experiments.surgery.converted import Converted
+    from bnprobe.experiments.surgery.fold import fold
+    from bnprobe.experiments.surgery.replace import replace_norms
     from bnprobe.experiments.try_remedies import try_remedies
     from bnprobe.norms import NormLayer, register_norm
     from bnprobe.probe import Probe, attach
@@ -55,6 +58,7 @@ __all__ = [
     "CannotProbe",
     "CannotWrite",
     "Comparison",
+    "Converted",
     "Drift",
     "Effect",
     "Interrupted",
@@ -74,10 +78,12 @@ __all__ = [
     "attach",
     "check",
     "compare",
+    "fold",
     "load",
     "recalibrate",
     "record",
     "register_norm",
+    "replace_norms",
     "report",
     "try_remedies",
 ]
@@ -85,6 +91,7 @@ __all__ = [
 # Imported on first use: a report from a file needs no torch, and `bnprobe --help` needs nothing.
 _HOMES = {
     "Comparison": "bnprobe.comparison.result",
+    "Converted": "bnprobe.experiments.surgery.converted",
     "Drift": "bnprobe.report.drift",
     "Effect": "bnprobe.experiments.effect",
     "Interrupted": "bnprobe.probe.record",
@@ -99,10 +106,12 @@ _HOMES = {
     "attach": "bnprobe.probe",
     "check": "bnprobe.checkpoints.check",
     "compare": "bnprobe.comparison.compare",
+    "fold": "bnprobe.experiments.surgery.fold",
     "load": "bnprobe.recording",
     "recalibrate": "bnprobe.experiments.recalibrate",
     "record": "bnprobe.probe.record",
     "register_norm": "bnprobe.norms",
+    "replace_norms": "bnprobe.experiments.surgery.replace",
     "try_remedies": "bnprobe.experiments.try_remedies",
 }
 

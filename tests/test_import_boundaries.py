@@ -44,7 +44,8 @@ BOUNDARIES = {
     # its tables are what users get, as those of a report, and a study is shown as a report is; what a rule advises is
     # data that it carries out
     "experiments": may(
-        "probe reductions norms recording stats rules report errors notebook printing", "torch numpy pandas"
+        "probe graph reductions norms recording stats rules report errors notebook printing",
+        "torch numpy pandas",
     ),
     # torch on first use: for files that it alone can read, and for tensors in RAM
     "weights": may("errors files", "numpy"),

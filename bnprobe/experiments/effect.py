@@ -21,7 +21,8 @@ class Effect:
     Attributes:
         metric: Name of what was measured. Without targets that are classes, and without a metric, it is the
             agreement with the decisions of the unchanged model, or, where the output is no scores of classes, the
-        relative change of the output. before: Mean of the metric over samples, before the change.
+            relative change of the output.
+        before: Mean of the metric over samples, before the change.
         after: The same, after it.
         difference: after - before.
         low: Lower end of the 95% interval of `difference`: paired bootstrap over samples.
@@ -99,7 +100,7 @@ class Effect:
             )
         points = " points" if show is _percent else ""
         low, high, gap = (_signed(100 * v if points else v) for v in (self.low, self.high, self.difference))
-        verdict = "" if self.sure else ": no difference beyond the interval"
+        verdict = "" if self.sure else ": the interval includes 0"
         return (
             f"{self.metric} {show(self.before)} → {show(self.after)} ({gap}{points}, 95% interval {low} to {high}, {n})"
             f"{verdict}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from glob import escape
 from typing import Any
 
@@ -17,10 +18,8 @@ from bnprobe.experiments.put_back import in_eval_mode, put_back, write
 from bnprobe.experiments.run import Batches, Call, run
 from bnprobe.experiments.stored_norms import StoredNorm, stored_norms
 from bnprobe.probe import attach
-from bnprobe.probe.batches import parts
 from bnprobe.probe.calls.vectors import vector_of
-from bnprobe.probe.labels import class_labels
-from bnprobe.probe.tensors import first_tensor
+from bnprobe.probe.labels import LabelsOfBatches
 from bnprobe.recording import Recording
 from bnprobe.recording.layer_record import LayerRecord
 
@@ -95,25 +94,23 @@ def recalibrate(
     norms = stored_norms(model, layers)
     if isinstance(batches, Recording):
         return _from_recording(model, norms, batches, mixture, call)
-    labels = _Labels()
     seen = Batches(model, batches, "renewing", len(norms) + 1 if layer_by_layer else 1)
     with put_back(model), torch.no_grad():
         in_eval_mode(model)
         if layer_by_layer:
-            renewals = _one_by_one(model, norms, seen, mixture, call, labels)
+            renewals, records = _one_by_one(model, norms, seen, mixture, call)
         else:
             for norm in norms.values():
                 norm.module.training = True
-            records = _records(_observed(model, list(norms), seen, call, labels))
+            records = _records(_observed(model, list(norms), seen, call))
             renewals = _renewals(norms, records, mixture)
-    notes = [*labels.notes(), *_imprecise(renewals)]
     return Plan(
         model=model,
         renewals=renewals,
         how=LAYER_BY_LAYER if layer_by_layer else ONE_PASS,
         n_samples=seen.n_samples,
         call=call,
-        notes=tuple(notes),
+        notes=(*_one_class(records), *_imprecise(renewals)),
         fitted=frozenset(seen.samples),
     )
 
@@ -149,15 +146,15 @@ def _demand_weight(alpha: float, prior: float | None) -> None:
         raise BnprobeError(f"alpha={alpha} and prior={prior} are two ways to say the same. Pass one of them.")
 
 
-def _observed(
-    model: nn.Module, paths: list[str], batches: Batches, call: Call | None, labels: _Labels
-) -> Recording:
-    """Record what these norms are given."""
+def _observed(model: nn.Module, paths: list[str], batches: Batches, call: Call | None) -> Recording:
+    """Record what these norms are given, by class where batches bring labels and the model is called as it is."""
+    labels = LabelsOfBatches()
     with attach(model, layers=[escape(path) for path in paths], histograms=False, gradients=False) as probe:
         for batch in batches:
-            labels.see(batch)
+            by_class = None if call is not None else labels.of(batch)
             try:
-                run(model, batch, call)
+                with nullcontext() if by_class is None else probe.labels(by_class):
+                    run(model, batch, call)
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
                     raise
@@ -208,17 +205,16 @@ def _one_by_one(
     batches: Batches,
     mixture: Mixture,
     call: Call | None,
-    labels: _Labels,
-) -> dict[str, Renewal]:
+) -> tuple[dict[str, Renewal], dict[str, list[LayerRecord]]]:
     """A pass for the order of execution, and one for each norm, with all before it renewed."""
     renewals: dict[str, Renewal] = {}
-    for path in _records(_observed(model, list(norms), batches, call, labels)):
-        records = _records(_observed(model, [path], batches, call, labels))
-        renewals |= _renewals(norms, records, mixture)
+    records = _records(_observed(model, list(norms), batches, call))
+    for path in records:
+        renewals |= _renewals(norms, _records(_observed(model, [path], batches, call)), mixture)
         norm, (mean, var) = norms[path], renewals[path].new
         write(norm.mean, mean)
         write(norm.var, var)
-    return renewals
+    return renewals, records
 
 
 def _from_recording(
@@ -233,7 +229,7 @@ def _from_recording(
         _demand_same_weights(norms[path], records[path][0])
     renewals = _renewals(norms, records, mixture)
     stored = [path for path in renewals if records[path][0].n_calls_running]
-    notes = _imprecise(renewals)
+    notes = [*_one_class(records), *_imprecise(renewals)]
     if stored and len(renewals) > 1:
         notes.append(
             "The recording was made in eval mode: every norm was given what the old statistics before it give, so "
@@ -279,36 +275,18 @@ def _imprecise(renewals: dict[str, Renewal]) -> list[str]:
     ]
 
 
-FEWEST = 4
-"""Samples of a batch from which on it means something that all are of one class."""
-
-
-class _Labels:
-    """Which classes the batches hold, where they bring labels."""
-
-    def __init__(self) -> None:
-        self._classes: set[float] = set()
-        self._n_batches = self._n_alone = 0
-
-    def see(self, batch: Any) -> None:
-        x, y = parts(batch)
-        first = first_tensor(x)
-        labels = None if first is None or not first.dim() else class_labels(y, len(first))
-        if labels is None or len(labels) < FEWEST:
-            return
-        classes = set(labels.tolist())
-        self._classes |= classes
-        self._n_batches += 1
-        self._n_alone += len(classes) == 1
-
-    def notes(self) -> list[str]:
-        if self._n_batches and len(self._classes) == 1:
-            return [
-                "All samples are of one class, so the new statistics are those of that class. Give samples of all classes."
-            ]
-        if self._n_alone > self._n_batches / 2:
-            return [
-                f"{self._n_alone} of {self._n_batches} batches hold a single class: each norm was given inputs "
-                "normalized by the statistics of one class. Shuffle the samples."
-            ]
+def _one_class(records: dict[str, list[LayerRecord]]) -> list[str]:
+    """A note if the samples, or those of each batch, are of one class, as far as batches bring labels."""
+    record = next(iter(records.values()))[0]
+    log = record.call_log
+    classes = record.classes
+    if classes is not None and len(classes.n) == 1 and classes.n_images == record.n_images > 1:
+        return [
+            "All samples are of one class, so the new statistics are those of that class. Give samples of all classes."
+        ]
+    if log is None or not record.is_sorted_by_class:
         return []
+    return [
+        f"{log.n_calls_one_class} of {log.n_calls_labeled} batches hold a single class: each norm was given inputs "
+        "normalized by the statistics of one class. Shuffle the samples."
+    ]

@@ -29,18 +29,18 @@ def feeds_alone(site: Node, graph: Graph, alive: set[Node], norms: Mapping[Site,
     `alive` holds what goes into the model's output.
     """
     norm = site.facts["site"][0]
-    behind = [_made_by(node, norms) for (name, _), node in graph.sites.items() if name == norm]
+    behind = [made_by(node, norms) for (name, _), node in graph.sites.items() if name == norm]
     known = [made for made in behind if made is not None]
     if site not in alive or len(known) < len(behind) or not _has_own_running_statistics(site, graph, norms):
         return False
     producer = known[0].facts["layer"]
-    if any(made.facts["layer"] != producer or not _adds_own_bias(made, graph) for made in known):
+    if any(made.facts["layer"] != producer or not adds_own_bias(made, graph) for made in known):
         return False
     calls = [node for node in graph.weighted if node.facts["layer"] == producer]
-    return all(_goes_only_to(norm, call, graph.outputs) for call in calls)
+    return all(goes_only_to(norm, call, graph.outputs) for call in calls)
 
 
-def _made_by(site: Node, norms: Mapping[Site, Known]) -> Node | None:
+def made_by(site: Node, norms: Mapping[Site, Known]) -> Node | None:
     """The call of weights whose output channels are the norm's, each whole and as it was made."""
     known, node = norms.get(site.facts["site"]), site.inputs[0]
     dim = known.channel_dim(len(site.shape)) if known else None
@@ -68,7 +68,7 @@ def _is_within(norm: str, node: Node) -> bool:
     return any(name == norm for name, _ in node.inside)
 
 
-def _adds_own_bias(call: Node, graph: Graph) -> bool:
+def adds_own_bias(call: Node, graph: Graph) -> bool:
     """Whether the bias is the layer's parameter of that name, no other module's, and read by its operation alone."""
     node: Node | None = call.facts["bias_node"]
     while node is not None and node.part == PASS and node.inputs:
@@ -87,7 +87,7 @@ def _adds_own_bias(call: Node, graph: Graph) -> bool:
     return True
 
 
-def _goes_only_to(norm: str, call: Node, outputs: list[Node]) -> bool:
+def goes_only_to(norm: str, call: Node, outputs: list[Node]) -> bool:
     """Whether the norm, and nobody else, takes all of these values."""
     waiting = [call]
     while waiting:

@@ -60,10 +60,6 @@ ENOUGH_FOLDS = 10
 than errors by samples do, with 10 a tenth, with 20 a thirtieth (simulated, of 64 channels and 200 images)."""
 
 
-SORTED = 0.1
-"""Share of batches of one class, beyond what chance makes of classes as frequent, from which on data are sorted by class."""
-
-
 class Worth(NamedTuple):
     """How many independent samples would give a number the error that it has, and the degrees of freedom of that
     error; shape (C,) each."""
@@ -133,7 +129,7 @@ def batch_effect(record: LayerRecord) -> tuple[float, float]:
     """How many samples count as one, and what that is at least; NaN where it is not known."""
     folds, images = record.pre_folds, record.pre_images
     unknown = float("nan"), float("nan")
-    if folds is None or folds.n_batches < 2 or is_sorted_by_class(record):
+    if folds is None or folds.n_batches < 2 or record.is_sorted_by_class:
         return unknown
     if not np.array_equal(folds.n.sum(axis=0), images.n):  # rows, of which `by_sample` counts fewer
         return unknown
@@ -156,13 +152,4 @@ def counts_folds(record: LayerRecord) -> bool:
     folds = record.pre_folds
     if folds is None or int((folds.n > 0).sum(axis=0).max(initial=0)) < ENOUGH_FOLDS:
         return False
-    return not is_sorted_by_class(record)
-
-
-def is_sorted_by_class(record: LayerRecord) -> bool:
-    """Whether more batches hold a single one of several classes than chance allows; False without labels."""
-    classes, log = record.classes, record.call_log
-    if classes is None or log is None or not log.n_calls_labeled or len(classes.n) < 2:
-        return False
-    by_chance = ((classes.n / classes.n_images) ** (classes.n_images / log.n_calls_labeled)).sum()
-    return bool((log.n_calls_one_class or 0) / log.n_calls_labeled > SORTED + by_chance)
+    return not record.is_sorted_by_class

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from bnprobe.errors import BadLabels
+from bnprobe.probe.batches import parts
+from bnprobe.probe.tensors import first_tensor
 from bnprobe.stats.moments import Array
+
+MOST_CLASSES = 1000
+"""Up to this many distinct targets are taken for class labels; each class costs one number per channel."""
 
 NONE = -1.0
 """Marks an unlabeled sample, as any negative number does."""
@@ -71,3 +76,21 @@ def class_labels(target: Any, n_samples: int) -> Array | None:
     except BadLabels:
         return None
     return labels if len(labels) == n_samples else None
+
+
+class LabelsOfBatches:
+    """The class labels of batches, for as long as the targets look like classes."""
+
+    def __init__(self) -> None:
+        self._known: set[float] = set()
+
+    def of(self, batch: Any) -> Any:
+        """The target, if it is one label per sample; None for any other form, and once there are too many classes."""
+        x, y = parts(batch)
+        first = first_tensor(x)
+        if y is None or first is None or not first.dim() or len(self._known) > MOST_CLASSES:
+            return None
+        labels = class_labels(y, len(first))
+        if labels is not None:
+            self._known.update(labels.tolist())
+        return y if labels is not None and len(self._known) <= MOST_CLASSES else None

@@ -16,14 +16,10 @@ from bnprobe.printing import progress
 from bnprobe.probe import Probe, attach
 from bnprobe.probe.batches import arguments, each_batch, moved, parts
 from bnprobe.probe.interrupt import stoppable
-from bnprobe.probe.labels import class_labels
-from bnprobe.probe.tensors import first_tensor
+from bnprobe.probe.labels import LabelsOfBatches
 from bnprobe.recording import Recording
 
 Loss = Callable[[Any, Any], Tensor]
-
-MOST_CLASSES = 1000
-"""Up to this many distinct targets are taken for class labels; each class costs one number per channel."""
 
 
 def record(
@@ -129,7 +125,7 @@ def record(
 
 def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Probe, bar: Any) -> None:
     """The loop over batches."""
-    labels = _Labels()
+    labels = LabelsOfBatches()
     device = next((tensor.device for tensor in _parameters(model)), torch.device("cpu"))
     with stoppable() as stop:
         for batch in each_batch(batches):
@@ -180,24 +176,6 @@ def _loss_of(loss: Loss, output: Any, y: Any) -> Tensor:
             f"the loss failed and the batches have no targets ({' '.join(str(error).split())[:200]}). Pass batches of "
             "(x, y), or a loss that does not use y."
         ) from error
-
-
-class _Labels:
-    """The class labels of batches, for as long as the targets look like classes."""
-
-    def __init__(self) -> None:
-        self._known: set[float] = set()
-
-    def of(self, batch: Any) -> Any:
-        """The target, if it is one label per sample; None for any other form, and once there are too many classes."""
-        x, y = parts(batch)
-        first = first_tensor(x)
-        if y is None or first is None or not first.dim() or len(self._known) > MOST_CLASSES:
-            return None
-        labels = class_labels(y, len(first))
-        if labels is not None:
-            self._known.update(labels.tolist())
-        return y if labels is not None and len(self._known) <= MOST_CLASSES else None
 
 
 @contextmanager

@@ -19,6 +19,9 @@ from bnprobe.stats import ClassMoments, Folds, Histogram, ImageMoments, Moments
 from bnprobe.stats.fields import RECORDED
 from bnprobe.stats.moments import Array
 
+SORTED = 0.1
+"""Share of batches of one class, beyond what chance makes of classes as frequent, from which on data are sorted by class."""
+
 
 @dataclass(frozen=True)
 class LayerRecord:
@@ -150,6 +153,15 @@ class LayerRecord:
     def has_running(self) -> bool:
         """Whether the layer stores running statistics."""
         return self.running_mean is not None and self.running_var is not None
+
+    @property
+    def is_sorted_by_class(self) -> bool:
+        """Whether more batches hold a single one of several classes than chance allows; False without labels."""
+        classes, log = self.classes, self.call_log
+        if classes is None or log is None or not log.n_calls_labeled or len(classes.n) < 2:
+            return False
+        by_chance = ((classes.n / classes.n_images) ** (classes.n_images / log.n_calls_labeled)).sum()
+        return bool((log.n_calls_one_class or 0) / log.n_calls_labeled > SORTED + by_chance)
 
     def merge(self, other: Self) -> Self:
         """Both parts of the recording of one site; CannotMerge when the weights differ."""

@@ -103,10 +103,10 @@ def test_batches_of_one_class_each_are_no_chance(n, one_class, of, is_sorted):
     classes = ClassMoments.of(Moments.of(rows, axis=2), labels)
     log = CallLog(0, 0, 1, None, None, None, None, None, None, None, None, of, one_class)
     record = replace(record_of(rows), classes=classes, call_log=log)
-    assert dependence.is_sorted_by_class(record) is is_sorted
+    assert record.is_sorted_by_class is is_sorted
     assert tables(recording(record)).layers["error_from"][0] == ("samples" if is_sorted else "folds")
-    assert not dependence.is_sorted_by_class(replace(record, classes=None))
-    assert not dependence.is_sorted_by_class(replace(record, call_log=None))
+    assert not replace(record, classes=None).is_sorted_by_class
+    assert not replace(record, call_log=None).is_sorted_by_class
 
 
 def test_a_channel_that_does_not_vary_has_the_errors_of_samples():

@@ -17,7 +17,7 @@ import bnprobe
 from bnprobe.cli.main import main
 from bnprobe.errors import BadLabels
 from bnprobe.measures import tables
-from bnprobe.probe import record
+from bnprobe.probe import labels as labels_of_batches
 from bnprobe.stats import ClassMoments, Moments
 
 LABELS = torch.tensor([3, 0, 3, -1, 0, 7])
@@ -260,7 +260,7 @@ def test_the_loop_takes_nothing_else_for_labels(model, x, target):
 
 def test_targets_that_are_numbers_and_not_classes(model, x, monkeypatch):
     """Fails if ages or identities fill the RAM: after too many different ones no more are taken."""
-    monkeypatch.setattr(record, "MOST_CLASSES", 4)
+    monkeypatch.setattr(labels_of_batches, "MOST_CLASSES", 4)
     batches = [(x, torch.arange(6) + 6 * i) for i in range(3)]
     assert bnprobe.record(model, batches).layers[0].classes is None
     few = [(x, torch.arange(6) % 4), *batches]

@@ -17,9 +17,9 @@ MOST_DOTS = 600
 
 def plots(spec: Plots) -> Figure:
     """All of them in one figure."""
-    rows = -(-len(spec.plots) // 2)
-    columns = min(len(spec.plots), 2)
-    figure = Figure(figsize=(10, 3.3 * rows))
+    columns = 1 if spec.narrow else min(len(spec.plots), 2)
+    rows = -(-len(spec.plots) // columns)
+    figure = Figure(figsize=(4.2, 3.4 * rows) if spec.narrow else (10, 3.3 * rows))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(spec.plots) :]:
         axes.set_axis_off()

@@ -276,9 +276,10 @@ class Plot(Spec):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Plots(Spec):
-    """Pairs of axes in rows of two."""
+    """Pairs of axes in rows of two; `narrow` ones stand below one another and can be read on a phone."""
 
     plots: tuple[Plot, ...]
+    narrow: bool = False
 
     def _says(self) -> str:
         return f": {_titles(self.plots)}"
