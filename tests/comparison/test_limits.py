@@ -158,6 +158,7 @@ def test_a_batch_that_normalizes_itself_has_no_error(n: int, error: float) -> No
     found = spread(replace(site(rows), n_calls_training=1), "post")
     np.testing.assert_array_equal(found.mean_error, error)
     np.testing.assert_array_equal(found.log_error, error)
+    np.testing.assert_array_equal([found.mean_degrees, found.log_degrees], n - 1)
 
 
 @pytest.mark.parametrize("missing", ["running_mean", "running_var"])

@@ -129,3 +129,16 @@ def test_the_page_says_that_samples_are_the_same():
     )
     other = bnprobe.record(model, [x.flip(0) for x in batches[::-1]])
     assert "in the same order" not in " ".join(bnprobe.compare(a, other).answer)
+
+
+def test_errors_are_those_of_pairs_only_where_pairs_are_known(rng):
+    """Fails if equal folds are enough without the same samples, or the same samples are without folds."""
+    x = images(rng, N)
+    a, b = (spread(record(rows), "pre") for rows in (x, 0.9 * x + 0.05))
+    bare = replace(b, folds=None)
+    common = unit(a, b, "pre")
+    apart = np.hypot(a.mean_error, b.mean_error) / common, np.hypot(a.log_error, b.log_error)
+    for one, paired, own in ((b, False, True), (bare, True, True), (b, True, False)):
+        found = mean_test(a, one, common, paired)[0], scale_test(a, one, paired)[0]
+        for se, by_samples in zip(found, apart, strict=True):
+            assert np.allclose(se, by_samples, rtol=1e-9) is own

@@ -106,8 +106,20 @@ def test_a_network_that_was_never_trained_has_nothing_to_imply():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"neighbours": None}, {"neighbours": Neighbours("relu")}, {"running_mean": None, "running_var": None}],
-    ids=["nothing found", "nothing implied", "no running statistics"],
+    [
+        {"neighbours": None},
+        {"neighbours": Neighbours("relu")},
+        {"running_mean": None, "running_var": None},
+        {"running_mean": None},
+        {"running_var": None},
+    ],
+    ids=[
+        "nothing found",
+        "nothing implied",
+        "no running statistics",
+        "no running mean",
+        "no running variance",
+    ],
 )
 def test_what_is_not_known_is_nan(changes):
     """Fails if a norm without neighbours or running statistics is shown a number."""

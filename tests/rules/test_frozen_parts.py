@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import bnprobe
+from bnprobe.rules.frozen_parts import kept_aside, unreached
+from rules.edited import edited, evidence, healthy
 
 MOVING = "moving-without-gradient"
 ABOUT_GRADIENTS = {
@@ -134,3 +136,14 @@ def test_a_part_that_learns_while_its_statistics_are_fixed_is_still_told():
     assert {(row.rule, row.layer.split(".")[0]) for row in findings(model)} == {
         ("learning-but-frozen", "student")
     }
+
+
+@pytest.mark.parametrize(("calls", "aside"), [(0, frozenset()), (1, frozenset({"b"})), (3, frozenset({"b"}))])
+def test_one_call_in_training_tells_what_was_kept_aside(calls: int, aside: frozenset[str]):
+    """Fails if a teacher that was called once is blamed, or a model that only evaluates has one."""
+    tables = evidence(healthy("a"), healthy("b"))
+    tables = edited(
+        edited(tables, n_backward=2), at=1, n_backward=0, mode="eval", n_calls_model_training=calls
+    )
+    assert unreached(tables) == {"b"}
+    assert kept_aside(tables) == aside

@@ -80,3 +80,11 @@ def test_a_gradient_of_zero_is_nothing_to_round_away():
     with bnprobe.attach(model) as probe:
         (model(torch.randn(16, 8).bfloat16()) * 0).sum().backward()
     assert found(bnprobe.report(probe)).empty
+
+
+@pytest.mark.parametrize("moved", [1, 8])
+def test_one_offset_that_moved_is_enough(moved: int):
+    """Fails if every β must have moved for γ to be stuck: some channels are never used."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)).bfloat16()
+    model[1].bias.data[:moved] = 0.3
+    assert len(found(bnprobe.check(model.state_dict()))) == 1

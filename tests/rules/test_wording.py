@@ -6,7 +6,17 @@ import pandas as pd
 import pytest
 
 from bnprobe.recording.names import said
-from bnprobe.rules.wording import activation, count, in_all, kind_words, number, out_of, some, times
+from bnprobe.rules.wording import (
+    activation,
+    count,
+    first_few,
+    in_all,
+    kind_words,
+    number,
+    out_of,
+    some,
+    times,
+)
 
 
 @pytest.mark.parametrize(
@@ -100,3 +110,13 @@ def test_a_ratio_of_one_is_no_number():
 def test_a_layer_named_by_a_number_is_called_a_layer(layer: str, call: int, words: str):
     """Fails if a sentence says "at 1", or a path with letters gets a word in front."""
     assert said(layer, call) == words
+
+
+@pytest.mark.parametrize(
+    ("n", "words"),
+    [(0, ""), (1, "a"), (3, "a, b, c"), (4, "a, b, c and 1 more"), (26, "a, b, c and 23 more")],
+)
+def test_a_list_that_is_cut_says_by_how_much(n: int, words: str):
+    """Fails if "and 0 more" is said, or the number that is left out is another."""
+    assert first_few(list("abcdefghijklmnopqrstuvwxyz"[:n])) == words
+    assert first_few(["a", "b"], most=1) == "a and 1 more"

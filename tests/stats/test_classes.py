@@ -184,3 +184,9 @@ def test_the_interval_covers_the_share_of_classes_drawn_from_many():
     truth = (11 / 12) / (11 / 12 + 1)  # of 12 classes, the divisor of whose variance is 12
     assert ((low <= truth) & (truth <= high)).mean() == pytest.approx(0.95, abs=0.02)
     assert np.median(high - low) < 0.5
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_images_of_one_class_have_nothing_between(rng, n: int):
+    """Fails if a class lies apart from the mean of all, which is its own."""
+    np.testing.assert_allclose(of(images(rng, n), np.full(n, 5)).between, 0.0, atol=1e-12)

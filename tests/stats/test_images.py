@@ -134,3 +134,10 @@ def test_fields_must_have_one_shape():
     zeros = np.zeros(3)
     with pytest.raises(BnprobeError, match="one shape for every field"):
         ImageMoments(zeros, zeros, zeros, zeros, zeros, zeros, np.zeros(1))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_few_images_about_another_point(rng, n: int):
+    """Fails if a single image stays where it was, or no image at all moves away from zero."""
+    x, point = images(rng, n), ORIGIN + np.array([1.0, -3.0, 0.25])
+    assert_same_images(of(x).about(point), oracles.images([x], point))
