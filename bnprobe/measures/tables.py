@@ -177,10 +177,26 @@ def tables(recording: Recording) -> Tables:
     rows = [_row(*site, channels) for site, channels in zip(sites, columns, strict=True)]
     return Tables(
         pd.DataFrame(rows) if sites else _empty("layers"),
-        pd.concat(map(pd.DataFrame, columns), ignore_index=True) if sites else _empty("channels"),
+        _stacked(columns) if sites else _empty("channels"),
         unread_table(recording),
         causes.preprocessing(recording),
         causes.table(recording),
+    )
+
+
+def _stacked(columns: list[dict[str, Any]]) -> pd.DataFrame:
+    """One table of the columns of all sites; a value that all channels of a site share is repeated."""
+    lengths = [len(of_site["channel"]) for of_site in columns]
+    return pd.DataFrame(
+        {
+            name: np.repeat(np.array(parts, dtype=object), lengths)
+            if isinstance(parts[0], str)
+            else np.concatenate(
+                [part if np.ndim(part) else np.full(n, part) for part, n in zip(parts, lengths, strict=True)]
+            )
+            for name in columns[0]
+            for parts in [[of_site[name] for of_site in columns]]
+        }
     )
 
 

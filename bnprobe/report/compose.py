@@ -27,12 +27,10 @@ def compose(
     `left_out` says in words which findings are not shown.
     """
     return Page(
-        title=f"What the norms of {recording.about.model} learned",
+        title=_title(recording),
         lead=_lead(recording),
         sections=(
-            probed(recording),
-            Section("answer", "The answer", (Prose(answer),)),
-            findings_section(findings, recording, left_out),
+            *_opening(recording, findings, answer, left_out),
             overview(tables),
             *chapters(recording, tables),
             layers(recording, tables),
@@ -41,6 +39,27 @@ def compose(
         ),
         footer=f"Made by {recording.about.versions.split(',')[0]} from "
         f"{'weights read' if recording.weights_only else 'a recording of'} {recording.about.started}. {SELF_CONTAINED}",
+    )
+
+
+def opening(
+    recording: Recording, findings: pd.DataFrame, answer: tuple[str, ...], left_out: str = ""
+) -> Page:
+    """The beginning of the same page: what was probed, the answer and findings."""
+    return Page(_title(recording), _lead(recording), _opening(recording, findings, answer, left_out), "")
+
+
+def _title(recording: Recording) -> str:
+    return f"What the norms of {recording.about.model} learned"
+
+
+def _opening(
+    recording: Recording, findings: pd.DataFrame, answer: tuple[str, ...], left_out: str
+) -> tuple[Section, ...]:
+    return (
+        probed(recording),
+        Section("answer", "The answer", (Prose(answer),)),
+        findings_section(findings, recording, left_out),
     )
 
 

@@ -38,6 +38,11 @@ class Document(ABC):
         """What it says, in blocks."""
 
     @property
+    def _opening(self) -> Page:
+        """The first three sections of it."""
+        return replace(self._page, sections=self._page.sections[:3])
+
+    @property
     @abstractmethod
     def _judged(self) -> pd.DataFrame:
         """What the rules found, whatever the settings leave out."""
@@ -156,8 +161,9 @@ class Document(ABC):
         """
         from bnprobe.report.formats.text import to_text
 
-        opening = tuple(replace(section, parts=()) for section in self._page.sections[:3])
-        return to_text(replace(self._page, sections=opening), width)
+        opening = self._opening
+        sections = tuple(replace(section, parts=()) for section in opening.sections)
+        return to_text(replace(opening, sections=sections), width)
 
     def to_json(self) -> str:
         """Everything but the channels as strict JSON: facts, the answer, tables and findings.

@@ -16,7 +16,7 @@ from bnprobe.recording import NO_PHASE, HasRecording, Recording
 from bnprobe.report.browser import Data, data_of
 from bnprobe.report.chapters.answer import answer
 from bnprobe.report.chapters.phases import phases_section
-from bnprobe.report.compose import compose
+from bnprobe.report.compose import compose, opening
 from bnprobe.report.document import Document
 from bnprobe.report.drift import Drift
 from bnprobe.report.nothing_seen import nothing_seen
@@ -86,6 +86,15 @@ class Report(Document):
     @cached_property
     def _page(self) -> Page:
         page = compose(self._shown, self._tables, self.findings, self._sentences, self._left_out)
+        return self._with_phases(page)
+
+    @property
+    def _opening(self) -> Page:
+        page = opening(self._shown, self.findings, self._sentences, self._left_out)
+        return self._with_phases(page)
+
+    def _with_phases(self, page: Page) -> Page:
+        """The page with a section on what was recorded apart, where there is such."""
         shown = self._shown.about.phase
         reports = {NO_PHASE: self} | self.phases | {shown: self}
         if shown:

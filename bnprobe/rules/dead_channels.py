@@ -20,14 +20,11 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
     """Batch norm channels whose output cannot become positive, before a ReLU or what may be one."""
     limits = evidence.limits
     k = limits.dead_sigmas
-    for row, channels in evidence.sites:
+    for row, channels in evidence.sites_with(_reach(evidence.channels, k) < limits.dead_reach):
         known = row["follows"] in RELUS
         if row["kind"] != "batch_norm" or not (known or row["follows"] == "unknown") or _all_zero(channels):
             continue
-        beta = channels["beta"].fillna(0)
-        # a constant input that outputs exactly 0 is reported as a constant
-        reach = beta + k * channels["gamma_effective"].where(beta < 0, channels["gamma"].fillna(1).abs())
-        found = channels[(reach < limits.dead_reach) & ~(channels["fires"] > 0)]
+        found = channels[(_reach(channels, k) < limits.dead_reach) & ~(channels["fires"] > 0)]
         if len(found):
             yield Finding(
                 "critical"
@@ -52,6 +49,12 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                 indices(found),
                 row["call"],
             )
+
+
+def _reach(channels: pd.DataFrame, k: float) -> pd.Series:
+    """The largest output that is to be expected; a constant input that outputs exactly 0 is reported as a constant."""
+    beta = channels["beta"].fillna(0)
+    return beta + k * channels["gamma_effective"].where(beta < 0, channels["gamma"].fillna(1).abs())
 
 
 def _alone(found: pd.DataFrame, k: float, limits: Limits) -> pd.Series:
@@ -79,7 +82,7 @@ def _all_zero(channels: pd.DataFrame) -> bool:
 def decayed(evidence: Evidence) -> Iterator[Finding]:
     """Filters that weight decay has shrunk because no gradient has reached them for long."""
     limits = evidence.limits
-    for row, channels in evidence.sites:
+    for row, channels in evidence.sites_with(evidence.channels["gamma_effective"] < limits.constant_gamma):
         length = channels["filter_norm"]
         typical = float(length.median())
         small = length < limits.decayed_filter * typical

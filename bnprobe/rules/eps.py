@@ -17,7 +17,9 @@ from bnprobe.rules.wording import eps_of, if_assumed, number, out_of, some
 
 def below_eps(evidence: Evidence) -> Iterator[Finding]:
     """Live channels whose running variance is smaller than eps, and per-sample norms that divide by little but eps."""
-    for row, channels in evidence.sites:
+    layers, stored = evidence.layers, evidence.channels["running_var"]
+    small_var = (stored >= 0) & (stored < max(NO_VARIANCE, float(layers["eps"].max())))
+    for row, channels in evidence.sites_with(small_var, layers["own_sd"] ** 2 < 2 * layers["eps"]):
         live = channels["gamma"].fillna(1).abs() >= evidence.limits.constant_gamma
         var = channels["running_var"]
         # all 0 were set so; of a few that are 0, the inputs were constant, or half precision rounded their variance

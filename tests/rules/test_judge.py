@@ -22,7 +22,7 @@ from bnprobe.recording import LayerRecord, Normalize, Recording
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours, Stem
 from bnprobe.recording.output_check import OutputCheck
 from bnprobe.rules import RULES, judge
-from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.rules.rule import Evidence, Finding, Rule, unsound
 from bnprobe.severity import SEVERITIES
 from bnprobe.stats import ClassMoments, Moments
 
@@ -378,3 +378,18 @@ def test_a_rule_without_words_is_not_one():
         Rule("x", "Why?")
     with pytest.raises(AttributeError, match="cannot assign"):
         RULES[0].source = "hearsay"
+
+
+def test_only_sites_that_are_marked_are_looked_at():
+    """Fails if a site is looked at that has nothing, or one is missed: marked by a channel, by its row, or by its call."""
+    layers = pd.DataFrame({"layer": ["a", "a", "b", "c"], "call": [0, 1, 0, 0], "x": [0, 0, 0, 9]})
+    channels = pd.DataFrame(
+        {"layer": ["a", "a", "a", "b", "c"], "call": [0, 0, 1, 0, 0], "y": [1.0, 5.0, 1.0, np.nan, 1.0]}
+    )
+    evidence = Evidence(layers, channels, pd.DataFrame())
+    found = [(row["layer"], row["call"]) for row, _ in evidence.sites_with(channels["y"] > 2)]
+    assert found == [("a", 0)]
+    found = [(row["layer"], len(of)) for row, of in evidence.sites_with(channels["y"] > 2, layers["x"] > 2)]
+    assert found == [("a", 2), ("c", 1)]
+    assert [row["layer"] for row, _ in evidence.sites_with(unsound(channels, "y"))] == ["b"]
+    assert list(evidence.sites_with(channels["y"] > 9)) == []
