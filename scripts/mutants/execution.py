@@ -42,8 +42,9 @@ class Execution:
         by_line = self.lines.get(file, {})
         numbers = [str(n) for n in lines] if in_function else list(by_line)
         found = {test for n in numbers for test in by_line.get(n, ()) if is_in(test, folders)}
-        named = f"/test_{Path(file).stem}"
-        return sorted(found, key=lambda test: (named not in test, self.seconds.get(test, 0.0), test))
+        return sorted(
+            found, key=lambda test: (not _is_named_after(test, file), self.seconds.get(test, 0.0), test)
+        )
 
     def within(self, seconds: float, tests: list[str]) -> list[str]:
         """The first of these tests, as far as they take no more than so many seconds together; at least one."""
@@ -63,6 +64,10 @@ class Execution:
         new = self.new_files(places)
         return [path for path in test_files(places) if not in_function or path in running or path in new]
 
+    def named_after(self, file: str, places: tuple[str, ...]) -> list[str]:
+        """The test files in these places that are named after a file of the package."""
+        return [path for path in test_files(places) if _is_named_after(path, file)]
+
     def new_files(self, places: tuple[str, ...]) -> list[str]:
         """The test files in these places that were written since."""
         known = {test.partition("::")[0] for test in self.seconds}
@@ -71,6 +76,10 @@ class Execution:
     def time_of(self, tests: list[str]) -> float:
         """Seconds that tests took in the traced run; of a file or folder, those of all its tests."""
         return sum(seconds for test, seconds in self.seconds.items() if is_in(test, tuple(tests)))
+
+
+def _is_named_after(test: str, file: str) -> bool:
+    return f"/test_{Path(file).stem}" in test
 
 
 def test_files(places: tuple[str, ...]) -> list[str]:

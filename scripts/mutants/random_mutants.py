@@ -154,7 +154,7 @@ def stages(
     if nearest:
         if not source.statement_at(line)[1]:
             own, rest = execution.within(NEAR, own), execution.within(NEAR, rest)
-        others = execution.new_files(package.tests)
+        others = sorted({*execution.named_after(file, package.tests), *execution.new_files(package.tests)})
     else:
         others = execution.files_that_may_notice(*where, package.tests)
         rest = sorted({test.partition("::")[0] for test in rest})

@@ -125,6 +125,7 @@ def test_what_runs_at_import_meets_its_own_tests_as_long_as_they_are_quick() -> 
     execution = Execution("", {"f.py": {"5": list(seconds)}}, seconds)
     (own, *_) = stages(execution, package, "f.py", 1, Source(TEXT), nearest=True)
     assert own == (OWN, ["tests/stats/test_f.py::test_x", "tests/stats/test_a.py::test_y"])
+    assert execution.named_after("f/moments.py", ("tests/stats",)) == ["tests/stats/test_moments.py"]
     assert execution.within(0.5, own[1]) == own[1][:1]
     assert execution.within(10.0, own[1]) == own[1]
     assert execution.within(9.9, own[1]) == own[1][:1]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from bnprobe.rules.causes import because
 from rules.edited import edited, evidence, findings
 
 
@@ -33,3 +36,24 @@ def test_half_of_all_rows_lost_is_critical(share: float, severity: str | None) -
     """Fails if a single lost row is nothing, or half of them are a mere warning."""
     found = findings("rows-zero", edited(evidence(), zero_rows=share))
     assert [one.severity for one in found] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(("second", "named"), [(500.0, (0,)), (np.nextafter(500.0, 501), (0, 1))])
+def test_the_channels_whose_digits_are_lost(second: float, named: tuple[int, ...]) -> None:
+    """Fails if channels are named that keep their digits: of a step of 0.002 at 1,000 σ half is the threshold of 0.001."""
+    row = {"rounding_step": 0.002, "mean_in_sds_max": 1000.0, "input_dtype": "float32"}
+    cells = {"mean_in_sds": [1000.0, second, 10.0]}
+    (one,) = findings("digits-lost", edited(evidence(), cells, **row))
+    assert one.channels == named
+    assert f"1,000 standard deviations in {len(named)} of 3 channels" in one.because
+
+
+@pytest.mark.parametrize(("next_best", "words"), [(0.25, "25%"), (-0.5, "0%"), (0.0, "0%")])
+@pytest.mark.parametrize(("explains", "share"), [(0.95, "95%"), (0.99, "99%"), (0.995, "more than 99%")])
+def test_how_well_a_cause_explains(next_best: float, words: str, explains: float, share: str) -> None:
+    """Fails if the next best cause is not named, or one that makes it worse explains less than nothing."""
+    cause = pd.Series({"cause": "groups", "explains": explains, "next_best": next_best})
+    said = because(cause)
+    assert said.startswith(f" This explains {share} of the discrepancy")
+    assert said.endswith(f"the next best cause explains {words}.")
+    assert because(pd.Series({"cause": "few samples"})) == ""

@@ -58,6 +58,7 @@ def ln(layer: str = "ln", kind: str = "layer_norm", **changes: Any) -> LayerReco
         ([bn(**{**BEGUN, "n_batches_tracked": FIRST_BATCHES})], True),
         ([bn(**{**BEGUN, "n_batches_tracked": FIRST_BATCHES + 1})], False),
         ([bn(**{**BEGUN, "n_batches_tracked": None})], False),
+        ([bn(**{**BEGUN, "n_batches_tracked": 1})], True),
         ([bn(n_batches_tracked=None)], True),
         ([bn(n_batches_tracked=5000)], False),
         ([bn(gamma=1.01, call_log=call_log(n_updates=100, running_mean_after=np.ones(3)))], True),

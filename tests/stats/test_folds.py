@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -86,3 +87,15 @@ def test_what_no_images_can_have_is_not_sane(rng, name):
     Folds(**fields).check_sane()
     with pytest.raises(BnprobeError, match="here: these cannot be sums over images"):
         Folds(**{**fields, name: -fields[name]}).check_sane("here")
+
+
+@pytest.mark.parametrize(("less", "sane"), [(0.9e-4, True), (1.1e-4, False)])
+def test_a_mean_square_may_be_below_the_square_of_a_mean_by_rounding(less: float, sane: bool):
+    """Fails if sums of a constant that were rounded in float32 are refused, or ones that no images have are not."""
+    whole = of([np.full((3, 3, 4), 7.0)] * 12)
+    rounded = replace(whole, b=whole.a**2 / whole.n / (1 + less))
+    if sane:
+        rounded.check_sane()
+    else:
+        with pytest.raises(BnprobeError, match="cannot be sums over images"):
+            rounded.check_sane()
