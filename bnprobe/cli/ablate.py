@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,12 +46,7 @@ def add(commands: Any) -> None:
         default=VECTORS,
         help="which vectors: mean, var, weight, bias (default all)",
     )
-    command.add_argument(
-        "--budget",
-        type=seconds,
-        metavar="S",
-        help="stop after about S seconds: measure what matters most by a first-order estimate, mark the rest as estimated",
-    )
+    add_budget(command)
     command.add_argument(
         "--initial", metavar="FILE", help="state dict at initialization, for one replacement more"
     )
@@ -59,6 +55,16 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--csv", metavar="FILE", help="also write the table")
     command.set_defaults(run=run)
+
+
+def add_budget(command: argparse.ArgumentParser) -> None:
+    """The option that bounds the time of a study."""
+    command.add_argument(
+        "--budget",
+        type=seconds,
+        metavar="S",
+        help="seconds for ablations: measure what matters most by a first-order estimate, mark the rest as estimated",
+    )
 
 
 def seconds(text: str) -> float:
@@ -79,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     csv = Path(options.csv) if options.csv else None
     demand_writable([out, csv], [options.checkpoint, options.initial])
     subject, batches = subject_and_batches(options)
-    study = studied(subject, batches, options)
+    study = studied(subject, batches, options.vectors, options.layers, options.budget, options.initial)
     page = study.to_html(out)
     say(study.answer)
     for sentence in study.notes:
@@ -93,24 +99,31 @@ def run(options: argparse.Namespace) -> int:
     return INTERRUPTED if study.interrupted else 0
 
 
-def studied(subject: Subject, batches: Any, options: argparse.Namespace) -> Study:
-    """The study of a subject on its batches."""
+def studied(
+    subject: Subject,
+    batches: Any,
+    vectors: Sequence[str] = VECTORS,
+    layers: list[str] | None = None,
+    budget_s: float | None = None,
+    initial: str | None = None,
+) -> Study:
+    """The study of a subject on its batches, in which images are shuffled: if it is stopped, it has seen all classes."""
     from bnprobe.experiments.ablate import ablate
     from bnprobe.models.checkpoint_file import load_checkpoint
     from bnprobe.models.user_batches import UserBatches
 
     if not isinstance(batches, UserBatches):
-        # a folder is sorted by class, and a study that is stopped must have seen all of them
         picked = list(batches.picked)
         random.Random(0).shuffle(picked)
-        batches = replace(batches, picked=tuple(picked))
+        batches = replace(batches, picked=tuple(picked), unreadable=[])
+    state = load_checkpoint(initial) if initial else None
     with running(subject, batches):
         study = ablate(
             subject.model,
             inputs_of(subject, labels_of_the_model(subject, batches)),
-            vectors=options.vectors,
-            layers=options.layers,
-            budget_s=options.budget,
-            initial=load_checkpoint(options.initial) if options.initial else None,
+            vectors=vectors,
+            layers=layers,
+            budget_s=budget_s,
+            initial=state,
         )
     return replace(study, model=subject.name)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from bnprobe.models.user_batches import UserBatches
     from bnprobe.recording import Recording
     from bnprobe.report.result import Report
+    from bnprobe.report.study import Study
 
 
 EXIT_CODES = (
@@ -128,6 +129,7 @@ def _add_demo(commands: Any) -> None:
         description="Probe the embedded network (a narrow mobilenet_v2 that reads handwritten digits) on its held-out "
         "digits, and write the page. Needs neither internet access nor arguments.",
     )
+    _add_ablate(demo)
     _add_output(demo, "bnprobe-demo.html")
     demo.set_defaults(run=_demo)
 
@@ -155,10 +157,20 @@ def _add_report(commands: Any) -> None:
         action="store_true",
         help="carry out each finding's remedy, show what comes of it, and put the model back (three passes per remedy)",
     )
+    _add_ablate(report)
     report.add_argument("--save", metavar="FILE", help="also save the recording, e.g. run.bnp")
     add_save_partial(report)
     _add_output(report, None)
     report.set_defaults(run=_report)
+
+
+def _add_ablate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--ablate",
+        action="store_true",
+        help="also measure what each vector of each norm is worth, as `bnprobe ablate` does, for a chapter of the page",
+    )
+    ablate.add_budget(command)
 
 
 def _add_output(command: argparse.ArgumentParser, default: str | None) -> None:
@@ -188,8 +200,9 @@ def _demo(options: argparse.Namespace) -> int:
     demand_writable([Path(options.out)], [options.config])
     batches = image_folder.demo_images()
     subject = models.demo()
-    recording = recorded(subject, batches.batches(subject.preprocess, 64), None, True, False, None)
-    return _finish(recording, Path(options.out), options)
+    every = batches.batches(subject.preprocess, 64)
+    recording = recorded(subject, every, None, True, False, None)
+    return _written(_judged(recording, options, _study(subject, every, options)), Path(options.out), options)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -216,10 +229,20 @@ def _report(options: argparse.Namespace) -> int:
     recording = _trained_with(recording, options)
     if options.save:
         say(f"recording: {recording.save(options.save)}")
-    result = _judged(recording, options)
+    result = _judged(recording, options, _study(subject, batches, options))
     if getattr(options, "try"):
         _try_remedies(result, subject, batches, options)
     return _written(result, out, options)
+
+
+def _study(subject: Subject, batches: Batches | UserBatches, options: argparse.Namespace) -> Study | None:
+    """What vectors are worth, where that is asked for."""
+    if not options.ablate:
+        if options.budget:
+            raise BnprobeError("--budget is for ablations only. Add --ablate.")
+        return None
+    layers = getattr(options, "layers", None)
+    return ablate.studied(subject, batches, layers=layers, budget_s=options.budget)
 
 
 def _try_remedies(
@@ -255,6 +278,8 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
         "loss",
         "train_mode",
         "try",
+        "ablate",
+        "budget",
         "save",
         "save_partial",
     )
@@ -271,10 +296,10 @@ def _finish(recording: Recording, out: Path, options: argparse.Namespace) -> int
     return _written(_judged(recording, options), out, options)
 
 
-def _judged(recording: Recording, options: argparse.Namespace) -> Report:
+def _judged(recording: Recording, options: argparse.Namespace, study: Study | None = None) -> Report:
     from bnprobe.report import report
 
-    return report(recording, config=settings_file(options))
+    return report(recording, config=settings_file(options), study=study)
 
 
 def _written(result: Report, out: Path, options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bnprobe.recording import HasRecording, Recording
     from bnprobe.report.result import Report
+    from bnprobe.report.study import Study
 
 __all__ = ["report"]
 
@@ -17,6 +18,7 @@ def report(
     *,
     config: str | Path | None = None,
     training_batch: int | None = None,
+    study: Study | None = None,
 ) -> Report:
     """Turn a recording into tables, findings and one self-contained HTML page.
 
@@ -28,6 +30,7 @@ def report(
             ("channels-constant") or rule and layers ("data-shifted:backbone.*"); `thresholds` moves thresholds. None is
             the default settings.
         training_batch: Samples per batch and device in training, if the recording does not say so yet; see `attach`.
+        study: What `bnprobe.ablate` returned for the same model: the page then has a chapter on what each vector is worth.
 
     Returns:
         The report. Tables and pages are computed when first requested.
@@ -36,7 +39,7 @@ def report(
         NothingRecorded: No forward pass reached a normalization layer.
         BadRecordingFile: The path does not hold a sound recording.
         BadSettings: `config` cannot be read or names something that does not exist.
-        BnprobeError: `source` is something else, or `training_batch` is not a whole number of at least 1.
+        BnprobeError: `source` or `study` is something else, or `training_batch` is not a whole number of at least 1.
 
     Example:
         >>> import torch, bnprobe
@@ -49,11 +52,17 @@ def report(
         >>> "severity" in report.findings, "says" in report.findings, "do" in report.findings
         (True, True, True)
     """
+    from bnprobe.errors import BnprobeError
     from bnprobe.report.result import Report
     from bnprobe.report.source import recording_of
+    from bnprobe.report.study_table import StudyTable
     from bnprobe.rules.settings import settings
 
     recording = recording_of(source, "report")
     if training_batch is not None:
         recording = recording.with_training_batch(training_batch)
-    return Report(recording, settings(config))
+    if study is not None and not isinstance(study, StudyTable):
+        raise BnprobeError(
+            f"study must be what bnprobe.ablate returns, got {type(study).__name__}. Pass that."
+        )
+    return Report(recording, settings(config), study)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from bnprobe.measures import Tables, glossary
 from bnprobe.recording import WEIGHTS_ONLY, Recording
-from bnprobe.report.chapters import chapters
+from bnprobe.report.chapters import chapters, worth
 from bnprobe.report.chapters.chapter import unit_of
 from bnprobe.report.chapters.findings import findings_section, rule_sections
 from bnprobe.report.chapters.glossary import glossary_section
@@ -15,16 +15,22 @@ from bnprobe.report.chapters.overview import overview
 from bnprobe.report.chapters.provenance import probed
 from bnprobe.report.numbers import count, number
 from bnprobe.report.page.blocks import Page, Prose, Section
+from bnprobe.report.study_table import StudyTable
 
 SELF_CONTAINED = "A single self-contained file: works offline and as an attachment."
 
 
 def compose(
-    recording: Recording, tables: Tables, findings: pd.DataFrame, answer: tuple[str, ...], left_out: str = ""
+    recording: Recording,
+    tables: Tables,
+    findings: pd.DataFrame,
+    answer: tuple[str, ...],
+    left_out: str = "",
+    study: StudyTable | None = None,
 ) -> Page:
     """The page: what was probed, the answer, findings, the network, every layer, the rules, the glossary.
 
-    `left_out` says in words which findings are not shown.
+    `left_out` says in words which findings are not shown. A `study` of ablations is the last chapter.
     """
     return Page(
         title=_title(recording),
@@ -33,6 +39,7 @@ def compose(
             *_opening(recording, findings, answer, left_out),
             overview(tables),
             *chapters(recording, tables),
+            *(() if study is None else (worth.chapter(study),)),
             layers(recording, tables),
             *rule_sections(findings),
             glossary_section(glossary()),

@@ -23,6 +23,7 @@ from bnprobe.report.nothing_seen import nothing_seen
 from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Page
 from bnprobe.report.source import recording_of
+from bnprobe.report.study_table import StudyTable
 from bnprobe.rules import judge
 from bnprobe.rules.edits import Remedy
 from bnprobe.rules.settings import Settings
@@ -41,6 +42,7 @@ class Report(Document):
     Attributes:
         recording: The `Recording` it is about, with all phases.
         settings: Findings to leave out, and thresholds.
+        study: What `bnprobe.ablate` measured on the same model, for a chapter of the page; or None.
 
     Raises:
         NothingRecorded: No forward pass reached a normalization layer.
@@ -57,7 +59,9 @@ class Report(Document):
 
     SCHEMA = "report"
 
-    def __init__(self, recording: Recording, settings: Settings | None = None) -> None:
+    def __init__(
+        self, recording: Recording, settings: Settings | None = None, study: StudyTable | None = None
+    ) -> None:
         self.recording = recording
         parts = (recording, *recording.parts)
         found = next((part for part in parts if part.weights_only or not part.saw_nothing), None)
@@ -65,6 +69,7 @@ class Report(Document):
             raise NothingRecorded(nothing_seen(recording))
         self._shown = found
         self.settings = settings or Settings()
+        self.study = study
         self._tried: tuple[Tried, ...] | None = None
 
     @cached_property
@@ -85,7 +90,7 @@ class Report(Document):
 
     @cached_property
     def _page(self) -> Page:
-        page = compose(self._shown, self._tables, self.findings, self._sentences, self._left_out)
+        page = compose(self._shown, self._tables, self.findings, self._sentences, self._left_out, self.study)
         return self._with_phases(page)
 
     @property
@@ -157,7 +162,7 @@ class Report(Document):
         Raises:
             NothingRecorded: No forward pass reached a normalization layer.
         """
-        return Report(recording, self.settings)
+        return Report(recording, self.settings, self.study)
 
     def take(self, tried: Sequence[Tried]) -> None:
         """Show what came of each finding's remedy: a column `tried` of the findings, and a line on the pages.
