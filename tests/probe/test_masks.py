@@ -346,6 +346,22 @@ def test_a_mask_that_is_true_for_padding(x):
     assert {record.pre.n[0] for record in probe.recording.layers} == {sum(LENGTHS) + N * T}
 
 
+def test_a_padded_transformer_is_its_sequences_one_by_one(x):
+    """Fails if any norm behind attention, which leaves padding out by itself, is not what it is without padding."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(C, 2, 8, batch_first=True, dropout=0.0, norm_first=True).double()
+    model = nn.TransformerEncoder(layer, 2, nn.LayerNorm(C).double(), enable_nested_tensor=False).train()
+    with bnprobe.attach(model, mask="~src_key_padding_mask") as probe, torch.no_grad():
+        model(x, src_key_padding_mask=~MASK)
+    wanted = one_by_one(model, x)
+    assert len(probe.recording.layers) == len(wanted.layers) == 5
+    for found, alone in zip(probe.recording.layers, wanted.layers, strict=True):
+        assert found.site == alone.site
+        for part in ("pre", "post", "own_mean", "own_log_var"):
+            assert_alike(getattr(found, part), getattr(alone, part), 1e-6)
+        assert_alike(found.pre_images.about(alone.pre_images.origin), alone.pre_images, 1e-6)
+
+
 def test_a_mask_that_nobody_asked_for_is_named(x):
     """Fails if padding counts and the page does not say so."""
     with bnprobe.attach(model := Encoder().double()) as probe, torch.no_grad():
