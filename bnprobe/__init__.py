@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from bnprobe.experiments.recalibrate import recalibrate
     from bnprobe.experiments.surgery.converted import Converted
     from bnprobe.experiments.surgery.fold import fold
+    from bnprobe.experiments.surgery.prune import prune
     from bnprobe.experiments.surgery.replace import replace_norms
     from bnprobe.experiments.try_remedies import try_remedies
     from bnprobe.norms import NormLayer, register_norm
@@ -80,6 +81,7 @@ __all__ = [
     "compare",
     "fold",
     "load",
+    "prune",
     "recalibrate",
     "record",
     "register_norm",
@@ -108,6 +110,7 @@ _HOMES = {
     "compare": "bnprobe.comparison.compare",
     "fold": "bnprobe.experiments.surgery.fold",
     "load": "bnprobe.recording",
+    "prune": "bnprobe.experiments.surgery.prune",
     "recalibrate": "bnprobe.experiments.recalibrate",
     "record": "bnprobe.probe.record",
     "register_norm": "bnprobe.norms",

@@ -60,7 +60,7 @@ def feeder_of(norm: str, graph: Graph, norms: Mapping[Site, Known]) -> Feeder:
 def _in_the_way(norm: str, layer: str, graph: Graph) -> str:
     """Why other weights in this layer would not be the norm; "" where they would."""
     calls = [node for node in graph.weighted if node.facts["layer"] == layer]
-    if not all(_is_own(call.facts["weight_node"], f"{layer}.weight", graph) for call in calls):
+    if not all(is_own(call.facts["weight_node"], f"{layer}.weight", graph) for call in calls):
         return f"the weight of {layer} is computed in each pass, or shared with another module"
     if not all(call.facts["bias"] is None or adds_own_bias(call, graph) for call in calls):
         return f"the bias of {layer} is computed, shared, or read elsewhere"
@@ -69,8 +69,8 @@ def _in_the_way(norm: str, layer: str, graph: Graph) -> str:
     return ""
 
 
-def _is_own(weight: Node, name: str, graph: Graph) -> bool:
-    """Whether this is the module's parameter as it is, and no other module's."""
+def is_own(weight: Node, name: str, graph: Graph) -> bool:
+    """Whether a weight is the parameter of this name as it is, and no other module's."""
     while weight.part == PASS and weight.name in AS_IT_IS and weight.inputs:
         weight = weight.inputs[0]
     if weight.part != LEAF or weight.facts.get("name") != name:
