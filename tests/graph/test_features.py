@@ -86,6 +86,9 @@ RIGHT = {
     "frequencies of an image": Net(
         nn.BatchNorm2d(N), lambda m, x: m.norm(m.mix(turned(x)[None])), mix=nn.Linear(T, T)
     ),
+    "a term that is the same for all positions": Net(
+        over(T), lambda m, x: m.norm(x + m.lin(x[:, :1])).mean(1), lin=nn.Linear(F, F)
+    ),
     "a layer norm": Net(nn.LayerNorm(H), lambda m, x: m.out(m.norm(m.lin(x))), lin=nn.Linear(F, H), **OUT),
 }
 

@@ -116,6 +116,7 @@ def test_a_channel_that_does_not_vary_has_the_errors_of_samples():
     record = record_of(rows)
     for worth in (dependence.of_mean(record), dependence.of_log_variance(record)):
         assert worth.n[1] == 400
+        assert worth.degrees[1] == 399
         assert np.isfinite(worth.n).all()
         assert (np.delete(worth.n, 1) < 100).all()
 

@@ -148,3 +148,18 @@ def test_inputs_that_vary_are_told_from_those_that_hardly_do() -> None:
     assert "0.1" in lost.because
     assert "update_bn" in lost.do
     assert "update_bn" not in flat.do
+
+
+@pytest.mark.parametrize(
+    ("gamma", "larger"),
+    [(1.0, True), ([np.nan, 1.0, 1.0], False), (np.nan, False)],
+    ids=["all", "some", "none"],
+)
+def test_larger_weights_need_a_scale_in_every_channel(gamma: float | list[float], larger: bool) -> None:
+    """Fails if γ is to be corrected in a channel that has none."""
+    small = edited(
+        evidence(), {"running_var": 3e-6, "pre_var": 3e-6, "gamma": gamma}, eps=1e-5, feeder="conv"
+    )
+    (one,) = findings("variance-below-eps", small)
+    assert ("Larger weights" in one.do) is larger
+    assert ("Check the preceding weights." in one.do) is not larger

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from measures.sites import call_log, gradient, site, some_rows
 from support import oracles
@@ -12,6 +13,7 @@ from support import oracles
 from bnprobe.measures import tables
 from bnprobe.recording import About, LayerRecord, ProducerRecord, Recording
 from bnprobe.rules import judge
+from bnprobe.rules.gradient import _starts_at_zero
 from bnprobe.stats import Moments
 from rules.edited import edited, evidence, findings, healthy
 from rules.firing import fired
@@ -245,3 +247,12 @@ def test_norms_that_are_not_meant_to_learn_need_no_gradient():
 def test_one_use_with_a_gradient_is_enough():
     """Fails if a branch whose gradient is stopped on purpose hides that the norm learns by another."""
     assert fired(SILENT, learning("a", True), learning("a", False, call=1), learning("b", True)).empty
+
+
+@pytest.mark.parametrize(("n", "new", "may_be"), [(7, True, True), (8, True, False), (7, False, False)])
+def test_a_new_network_may_start_with_a_gradient_of_zero(n: int, new: bool, may_be: bool):
+    """Fails if a branch that starts at 0 has more than seven passes to get a gradient, or a trained one has any."""
+    start = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0, "n_batches_tracked": 0}
+    found = evidence(healthy(**start) if new else healthy())
+    assert found.is_new is new
+    assert bool(_starts_at_zero(pd.Series({"n_backward": n}), found)) is may_be

@@ -15,6 +15,7 @@ import bnprobe
 from bnprobe.measures import tables
 from bnprobe.rules.causes import cause_of, upstream
 from bnprobe.rules.rule import Evidence
+from bnprobe.rules.thresholds import Limits
 from rules.edited import edited, evidence, findings
 
 
@@ -140,6 +141,14 @@ def test_statistics_that_do_not_know_of_groups_are_told_earlier(cause, discrepan
     found = pd.DataFrame([{**row, "facts": {"names": "drop", "p": 0.5}}])
     small = replace(edited(evidence(), discrepancy=discrepancy), causes=found)
     assert len(findings("data-shifted", small)) == (speaks and cause != "dropout")
+
+
+@pytest.mark.parametrize(("limit", "fires"), [(0.5, 0), (np.nextafter(0.5, 0), 1)])
+def test_how_far_samples_lie_apart(limit: float, fires: int):
+    """Fails if the limit itself is too much: a variance of 2.5 over one of 2 within samples leaves half of it."""
+    cells = {"running_var": 2.0, "scale_ratio": 1.0, "pre_var": 2.5}
+    found = edited(evidence(limits=Limits(samples_apart=limit)), cells, kind="instance_norm", eps=0.0)
+    assert len(findings("instance-norm-stored", found)) == fires
 
 
 def test_a_cause_is_that_of_its_own_norm_and_call():

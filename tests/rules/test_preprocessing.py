@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from measures.first_norms import (
     CONSTANTS,
@@ -24,7 +25,10 @@ from measures.sites import call_log
 
 from bnprobe.measures import tables
 from bnprobe.recording import Recording
+from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules import judge
+from bnprobe.rules.preprocessing import reported_at
+from rules.edited import evidence
 
 
 @pytest.mark.parametrize("change", [lambda p: 0.6 * p, lambda p: 0.5 + 0.5 * (p - 0.5), lambda p: p**2])
@@ -196,3 +200,29 @@ def test_a_shift_without_constants_asks_for_them(constants, asked):
     found = judge(tables(replace(whole, about=replace(whole.about, normalize=constants))))
     (do,) = found.loc[found["rule"] == "data-shifted", "do"]
     assert ("normalize=(mean, std)" in do) == asked
+
+
+@pytest.mark.parametrize(
+    ("facts", "speaks"),
+    [
+        ({"scale_predicted": 1.41}, False),
+        ({"scale_predicted": 1.42}, True),
+        ({"scale_predicted": 1 / 1.41}, False),
+        ({"scale_predicted": 1 / 1.42}, True),
+        ({"shift": VISIBLE_SHIFT}, False),
+        ({"shift": np.nextafter(VISIBLE_SHIFT, 1)}, True),
+        ({"shift": 1.0, "mistake": ""}, False),
+    ],
+)
+def test_how_much_of_a_mistake_is_reported(facts: dict[str, Any], speaks: bool):
+    """Fails if a mistake that hardly changes the inputs is reported: the std by less than √2, which doubles the variance."""
+    row = {
+        "layer": "bn",
+        "mistake": "x",
+        "shift": 0.0,
+        "scale_predicted": 1.0,
+        "certain": True,
+        "left_over": 0.1,
+    }
+    found = replace(evidence(), preprocessing=pd.DataFrame([{**row, **facts}]))
+    assert reported_at(found) == "bn" * speaks

@@ -60,6 +60,16 @@ def test_trained_norms_are_in_their_places():
     assert fired(SWAPPED, *both_signs).empty
 
 
+def test_norms_that_lack_one_of_both_say_nothing():
+    """Fails if norms without an offset, or later calls of the same norms, hide that all others were exchanged."""
+    swapped = [norm(name, i, "gamma", "beta") for i, name in enumerate("abc")]
+    without = [norm(name, i, **{"gamma" if name in "df" else "beta": None}) for i, name in enumerate("defg")]
+    (row,) = fired(SWAPPED, *swapped, *without).itertuples()
+    assert "in 3 norms" in row.says
+    again = [norm(name, i, call=1) for i, name in enumerate("abc")]
+    assert len(fired(SWAPPED, *swapped, *again)) == 1
+
+
 def test_new_norms_are_in_their_places():
     """Fails if γ at 1 or at 0, and β at 0, look exchanged."""
     for gamma in (1.0, 0.0):

@@ -54,7 +54,9 @@ def test_batch_statistics_in_eval_mode():
     by_batch = {"n_calls_running": 0, "n_calls_training": 0}
     found = fired("train-mode-in-evaluation", norm("a", by_batch), norm("b", by_batch), norm("c"))
     assert found["says"].tolist()[0].startswith("Batch statistics are used in eval mode")
+    assert found["layer"].tolist() == ["a"]
     assert "2 batch norms in eval mode" in found["because"][0]
+    assert fired("train-mode-in-evaluation", norm("c"), norm("d", by_batch))["layer"].tolist() == ["d"]
     assert "training=self.training" in found["do"][0]
     without = {**by_batch, "running_mean": None, "running_var": None}
     assert fired("train-mode-in-evaluation", norm("a", without)).empty

@@ -199,6 +199,14 @@ def test_a_branch_that_starts_at_zero_is_told_by_another_rule() -> None:
     assert [one[2] for one in untrained(ONES, skip="bn0")] == [NEVER]
 
 
+@pytest.mark.parametrize(("n_calls", "told"), [(0, True), (1, False), (2, False)])
+def test_a_layer_that_was_never_called_may_not_be_used(n_calls: int, told: bool) -> None:
+    """Fails if a layer that ran is suspected not to, or one of a file is not."""
+    base = evidence(healthy("a"), healthy("b"))
+    (one,) = findings("affine-untrained", edited(base, ONES, n_calls=n_calls))
+    assert ("the layer is called at all" in one.do) is told
+
+
 def test_updated_statistics_make_an_untrained_layer_a_finding() -> None:
     """Fails if a network of initial vectors whose statistics moved, in mean or in variance, counts as new."""
     start = {"running_mean": 0.0, "running_var": 1.0}
