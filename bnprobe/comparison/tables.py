@@ -24,10 +24,7 @@ from bnprobe.measures import glossary as of_one_side
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
-from bnprobe.stats.significance import adjusted
-
-SURE = 0.01
-"""q below which a channel is called changed."""
+from bnprobe.stats.significance import SIGNIFICANT, adjusted
 
 
 @dataclass(frozen=True)
@@ -179,7 +176,7 @@ def _adjust(parts: list[dict[str, Any]], aspect: str) -> None:
     for part in parts:
         for name in names:
             part[name] = next(split)
-        part[f"{aspect}_changed"] = (part[names[0]] < SURE) | (part[names[1]] < SURE)
+        part[f"{aspect}_changed"] = (part[names[0]] < SIGNIFICANT) | (part[names[1]] < SIGNIFICANT)
 
 
 def _layer(pair: Pair, channels: dict[str, Any], apart: bool, paired: bool) -> dict[str, Any]:

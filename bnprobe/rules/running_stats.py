@@ -171,7 +171,9 @@ def _shift(
     rms, significant = row["shift_rms"], row["shifted_share"]
     low, top = _thresholds(row, limits)
     certain = (
-        "" if np.isnan(significant) else f", significant in {significant:.0%} of channels (q < {SIGNIFICANT})"
+        ""
+        if np.isnan(significant)
+        else f", beyond sampling error in {significant:.0%} of channels (false discovery rate {SIGNIFICANT:.0%})"
     )
     distance = (
         ""
@@ -247,8 +249,8 @@ RULES = (
         "data-shifted",
         "Do the inputs match the running statistics?",
         "Li et al. 2016, arXiv:1603.04779; Schneider et al. 2020, arXiv:2006.16971",
-        f"a typical shift below {DEFAULT.shift} running σ, or significant in at most half of the channels, and a typical "
-        f"variance between {1 / DEFAULT.variance_ratio} and {DEFAULT.variance_ratio:g} times the running variance",
+        f"a typical shift below {DEFAULT.shift} running σ, or beyond sampling error in at most half of the channels, and a "
+        f"typical variance between {1 / DEFAULT.variance_ratio} and {DEFAULT.variance_ratio:g} times the running variance",
         shifted,
     ),
     Rule(

@@ -17,7 +17,7 @@ from scripts.rule_benchmark.claims import AT_LEAST, AT_MOST, NO_CLAIM, Claim, Tr
 from scripts.rule_benchmark.other_trials import OTHERS
 from scripts.rule_benchmark.random_network import N_CHANNELS, N_NORMS, Setting, draw, mean_moved
 
-N_DRAWS = 60
+N_DRAWS = 24
 MOVED = np.array([norm < 3 and channel < 3 for norm in range(N_NORMS) for channel in range(N_CHANNELS)])
 
 

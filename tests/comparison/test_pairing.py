@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from measures.drawn import images, record_of
@@ -142,3 +143,17 @@ def test_errors_are_those_of_pairs_only_where_pairs_are_known(rng):
         found = mean_test(a, one, common, paired)[0], scale_test(a, one, paired)[0]
         for se, by_samples in zip(found, apart, strict=True):
             assert np.allclose(se, by_samples, rtol=1e-9) is own
+
+
+def test_what_errors_count_is_said_as_it_is():
+    """Fails if a page says of pairs that both sides are taken as independent, or shows errors without what they assume."""
+    from bnprobe.comparison.page.page import _errors
+
+    def said(*kinds: str) -> str:
+        return _errors(pd.DataFrame({"error_from": kinds}))
+
+    assert said("pairs", "pairs").startswith("count batch by batch how both sides differ")
+    assert "both sides as independent" not in said("pairs")
+    assert "take them and both sides as independent" in said("samples")
+    assert said("samples", "folds").startswith("count samples, and where whole batches differ")
+    assert "; elsewhere they count samples, not pixels" in said("samples", "folds")

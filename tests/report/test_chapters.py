@@ -22,7 +22,7 @@ from bnprobe.report.chapters import CHAPTERS, chapter, chapters, implied, runnin
 from bnprobe.report.formats.html import to_html
 from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
-from bnprobe.stats import ClassMoments, Moments
+from bnprobe.stats import ClassMoments, Folds, Moments
 from report import pages
 from report.pictured import svg_of
 
@@ -123,6 +123,19 @@ def test_the_noise_of_the_running_statistics_is_told_where_errors_are():
         assert shown.count(bold) == (0 if batch else 2)
     only = bnprobe.report(recording(site(ROWS, "ln", "layer_norm")))
     assert "running statistics as worth" not in to_html(only._page)
+
+
+def test_what_errors_take_as_independent_is_said():
+    """Fails if folds of whole batches are called samples: the fault that they are there for is another one."""
+    from bnprobe.report.chapters.chapter import noise_of_running
+
+    one = site(ROWS, running_mean=0, running_var=1)
+    n, zeros = np.full((20, one.n_channels), 2.0), np.zeros((20, one.n_channels))
+    folds = Folds(zeros[0], n, zeros, n, zeros[0], 20)
+    assert noise_of_running([one]).startswith("Errors take samples as independent, and")
+    assert noise_of_running([replace(one, pre_folds=folds)]).startswith(
+        "Errors take whole batches as independent, and"
+    )
 
 
 def test_every_chapter_is_told_or_said_to_be_absent():

@@ -112,7 +112,7 @@ def _plane(channels: pd.DataFrame) -> Plane:
     sure = channels["pre_changed"].to_numpy(bool) if name == "pre" else np.ones(len(channels), dtype=bool)
     what = {"pre": "inputs", "running": "running statistics", "affine": "γ and β"}[name]
     return Plane(
-        f"all channels: {what} (gray: not significant)" if name == "pre" else f"all channels: {what}",
+        f"all channels: {what} (gray: within sampling error)" if name == "pre" else f"all channels: {what}",
         of(channels, f"{name}_shift"),
         ratio,
         sure,

@@ -82,7 +82,7 @@ def compose(
             Section("network", "The network at a glance", (_network(tables), _layer_table(tables))),
             _most_changed(found, tables),
             *_unmatched(tables),
-            Section("provenance", "How to read it", (Facts(tuple(_how(a, b))),)),
+            Section("provenance", "How to read it", (Facts(tuple(_how(a, b, tables.layers))),)),
             *rule_sections(findings),
             glossary_section(glossary()),
         ),
@@ -225,7 +225,7 @@ def _layer_words(row: pd.Series) -> str:
     ]
     changed = row["pre_changed_share"]
     tail = (
-        f" The inputs of {share(float(changed))} of the channels changed significantly."
+        f" The inputs of {share(float(changed))} of the channels changed beyond sampling error."
         if changed == changed
         else ""
     )
@@ -255,7 +255,23 @@ def _unmatched(tables: Differences) -> tuple[Section, ...]:
     return (Section("unmatched", "Not compared", (Table(tuple(heads.items()), rows),)),)
 
 
-def _how(a: Recording, b: Recording) -> list[tuple[str, str]]:
+_ERRORS = {
+    "samples": "count samples, not pixels, and take them and both sides as independent; of copies they are too small, and "
+    "where both sides saw the same data, too wide for these data: they say what other data would show",
+    "folds": "count samples, and where whole batches differ more than independent samples would, these; they take batches "
+    "and both sides as independent",
+    "pairs": "count batch by batch how both sides differ, which saw the same samples in the same order, so that what these "
+    "have in common cancels; they take batches as independent",
+}
+"""What errors mean, by what they count."""
+
+
+def _errors(layers: pd.DataFrame) -> str:
+    kinds = [kind for kind in _ERRORS if (layers["error_from"] == kind).any()]
+    return "; elsewhere they ".join(_ERRORS[kind] for kind in reversed(kinds))
+
+
+def _how(a: Recording, b: Recording, layers: pd.DataFrame) -> list[tuple[str, str]]:
     return [
         (
             "difference",
@@ -267,14 +283,11 @@ def _how(a: Recording, b: Recording) -> list[tuple[str, str]]:
             "for inputs and running statistics, because the norm divides by it; the layer's for outputs and for γ and β, "
             "because a channel that hardly varies hardly matters",
         ),
+        ("errors", _errors(layers)),
         (
-            "errors",
-            "count samples, not pixels, and treat both sides as independent samples; where both sides saw the same "
-            "data, they are too wide for these data, and say what other data would show",
-        ),
-        (
-            "significant",
-            "q < 0.01: means and standard deviations of all channels tested together (Benjamini & Hochberg 1995)",
+            "beyond sampling error",
+            "q < 0.01: of all channels called changed, on average at most 1% are not (false discovery rate); means and "
+            "standard deviations of all channels tested together (Benjamini & Hochberg 1995)",
         ),
         *[(f"note on {name}", note) for name, side in (("A", a), ("B", b)) for note in side.about.notes],
     ]

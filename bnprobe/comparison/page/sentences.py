@@ -224,7 +224,7 @@ def _why(tables: Differences, unit: str) -> str:
 
 
 def _significant(tables: Differences) -> list[str]:
-    """How many channels changed significantly."""
+    """How many channels changed beyond sampling error."""
     channels, layers = tables.channels, tables.layers
     tested = channels["pre_shift_q"].notna() | channels["pre_ratio_q"].notna()
     if not tested.any():
@@ -235,7 +235,7 @@ def _significant(tables: Differences) -> list[str]:
         if n
         else f"none of {count(total, 'channel')}"
     )
-    sentences = [f"Inputs changed significantly (q < 0.01) in {of}."]
+    sentences = [f"Inputs changed beyond sampling error (false discovery rate 1%) in {of}."]
     w1, by_chance = (layers[f"pre_w1_{which}"].median() for which in ("median", "noise"))
     if w1 == w1:
         floor = (

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables
+from bnprobe.measures.dependence import counts_folds
 from bnprobe.measures.standard_errors import n_running, training_batch
 from bnprobe.recording import UNITS, LayerRecord, Recording
 from bnprobe.recording.names import said
@@ -96,7 +97,8 @@ def noise_of_running(records: Iterable[LayerRecord]) -> str:
     worth = sorted({round(n_running(record)) for record in stored})
     many = f"{worth[0]:,}" if len(worth) == 1 else f"{worth[0]:,} to {worth[-1]:,}"
     batches = " or ".join(f"{batch:,}" for batch in sorted({training_batch(record) for record in stored}))
-    text = f"Errors take samples as independent, and running statistics as worth {many} samples: batches of {batches}"
+    units = "whole batches" if any(map(counts_folds, stored)) else "samples"
+    text = f"Errors take {units} as independent, and running statistics as worth {many} samples: batches of {batches}"
     if all(record.training_batch for record in stored):
         return f"{text}, as given."
     return (
