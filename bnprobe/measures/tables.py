@@ -157,6 +157,10 @@ PLACE = (
 )
 
 
+MANY, MANY_OF_SITE = 100_000, 256
+"""Channels, of all sites and of one, from which columns with one value take no room for each channel."""
+
+
 @dataclass(frozen=True)
 class Tables:
     """What the rules and the page read. `unread` names layers that gave no numbers, and why; `preprocessing`
@@ -185,19 +189,36 @@ def tables(recording: Recording) -> Tables:
 
 
 def _stacked(columns: list[dict[str, Any]]) -> pd.DataFrame:
-    """One table of the columns of all sites; a value that all channels of a site share is repeated."""
+    """One table of the columns of all sites; a value that all channels of a site share is repeated.
+
+    Each column leaves the sites as it is put in place: of a million channels, both would be a gigabyte.
+    """
     lengths = [len(of_site["channel"]) for of_site in columns]
-    return pd.DataFrame(
-        {
-            name: np.repeat(np.array(parts, dtype=object), lengths)
-            if isinstance(parts[0], str)
-            else np.concatenate(
-                [part if np.ndim(part) else np.full(n, part) for part, n in zip(parts, lengths, strict=True)]
-            )
-            for name in columns[0]
-            for parts in [[of_site[name] for of_site in columns]]
-        }
-    )
+    names = list(columns[0])
+    stacked = {name: _column([of_site.pop(name) for of_site in columns], lengths) for name in names}
+    return pd.DataFrame(stacked, copy=False)
+
+
+def _column(parts: list[Any], lengths: list[int]) -> Any:
+    if isinstance(parts[0], str):
+        return np.repeat(np.array(parts, dtype=object), lengths)
+    arrays = [part if np.ndim(part) else np.full(n, part) for part, n in zip(parts, lengths, strict=True)]
+    if sum(lengths) > MANY and all(part.strides == (0,) for part in arrays):
+        firsts = np.array([part[0] for part in arrays])
+        if _is_one_value(firsts):
+            return np.broadcast_to(firsts[0], sum(lengths))
+    return np.concatenate(arrays)
+
+
+def _shrunk(column: Any) -> Any:
+    """A column with one value in all channels, as those without data are, without room for each of them."""
+    if np.ndim(column) and len(column) > MANY_OF_SITE and column.dtype.kind in "fi" and _is_one_value(column):
+        return np.broadcast_to(column[0].copy(), column.shape)
+    return column
+
+
+def _is_one_value(column: Any) -> bool:
+    return bool(np.isnan(column).all() or (column == column[0]).all())
 
 
 def _empty(table: str) -> pd.DataFrame:
@@ -211,7 +232,7 @@ def _columns(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
     for family in FAMILIES:
         if hasattr(family, "channel_columns"):
             columns.update(family.channel_columns(of_rows if family in OF_ROWS else record))
-    return columns
+    return {name: _shrunk(column) for name, column in columns.items()}
 
 
 def _row(of_rows: LayerRecord, record: LayerRecord, columns: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def network_is_new(sites: Sites) -> bool:
     """
     if not sites:
         return False
-    channels = pd.concat([of_site for _, of_site in sites])
+    channels = pd.concat([of_site[["running_mean", "gamma", "beta"]] for _, of_site in sites])
     most = FIRST_BATCHES_UNMOVED if all(affine_at_start(of_site) for _, of_site in sites) else FIRST_BATCHES
     stored, beta = channels["running_mean"].notna().any(), channels["beta"].dropna()
     if not (stored or channels["gamma"].notna().any()) or not all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -71,24 +71,45 @@ class Evidence:
     @cached_property
     def sites(self) -> list[tuple[pd.Series, pd.DataFrame]]:
         """Each site's row of the layer table with its channels; the rules share them, and change none."""
-        groups = dict(list(self.channels.groupby(["layer", "call"], sort=False)))
-        return [(row, groups[row["layer"], row["call"]]) for _, row in self.layers.iterrows()]
+        rows = (row for _, row in self.layers.iterrows())
+        return [
+            (row, self.channels.iloc[_run(places)]) for row, places in zip(rows, self._places, strict=True)
+        ]
+
+    @cached_property
+    def _places(self) -> list[Any]:
+        """Where in the table of channels those of each site are."""
+        found = self.channels.groupby(["layer", "call"], sort=False).indices
+        return [found[key] for key in zip(self.layers["layer"], self.layers["call"], strict=True)]
+
+    @cached_property
+    def _site_of_channel(self) -> Any:
+        """The position in `sites` of each channel's site."""
+        numbers = np.zeros(len(self.channels), dtype=np.int64)
+        for i, places in enumerate(self._places):
+            numbers[places] = i
+        return numbers
 
     def sites_with(
         self, channels: pd.Series, layers: pd.Series | None = None
     ) -> Iterator[tuple[pd.Series, pd.DataFrame]]:
         """The sites of which one channel is marked, or the layer itself: to look at each of thousands takes minutes."""
-        marked = self.channels.loc[channels, ["layer", "call"]]
+        marked = np.zeros(len(self.layers), dtype=bool)
+        marked[self._site_of_channel[channels.to_numpy(bool)]] = True
         if layers is not None:
-            marked = pd.concat([marked, self.layers.loc[layers, ["layer", "call"]]])
-        names = set(zip(marked["layer"], marked["call"], strict=True))
-        if names:
-            yield from (site for site in self.sites if (site[0]["layer"], site[0]["call"]) in names)
+            marked |= layers.to_numpy(bool)
+        yield from (self.sites[i] for i in np.flatnonzero(marked))
 
     @cached_property
     def is_new(self) -> bool:
         """Whether the network was not trained, or has just begun."""
         return network_is_new(self.sites)
+
+
+def _run(places: Any) -> Any:
+    """Rows that follow one another as a slice: what is taken by it is a view, and no second copy of a large table."""
+    first, last = int(places[0]), int(places[-1])
+    return slice(first, last + 1) if last - first + 1 == len(places) else places
 
 
 @dataclass(frozen=True)

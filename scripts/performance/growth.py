@@ -1,103 +1,170 @@
-"""How time and RAM grow with the number of norms, channels and tensors: CPU seconds on one core.
+"""How time and RAM of `bnprobe check` grow with norms, channels and tensors: whole processes, from start to exit.
 
-    python -m scripts.performance.growth                    # 500, 1000 and 2000 norms
-    python -m scripts.performance.growth --norms 5000 20000
+    python -m scripts.performance.growth                       # writes reports/growth.csv
+    python -m scripts.performance.growth --only norms 1000     # one line, printed
 
-Each line is a process of its own, so that one does not use the RAM of another.
+Files are made in a temporary folder, with vectors that no two norms share. Those of a 70B language model are sparse: true
+headers and norms, and holes where its 141 GB of matrices would be. CPU seconds, since a machine may be shared.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
-import resource
-import subprocess
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
-from torch import nn
+import numpy as np
+from safetensors.numpy import save_file
 
-import bnprobe
-
+REPORT = Path("reports/growth.csv")
 CHANNELS = 8
 
+WIDTH, HIDDEN, KEYS, VOCABULARY, BLOCKS, SHARDS = 8192, 28672, 1024, 128_256, 80, 30
+"""Sizes of a Llama of 70B parameters."""
 
-def state_of(n_norms: int, n_channels: int = CHANNELS) -> dict[str, torch.Tensor]:
-    """Batch norms with statistics that no two share."""
-    rng = torch.Generator().manual_seed(0)
+
+def norms(n: int, folder: Path, channels: int = CHANNELS) -> Path:
+    """Batch norms of a few channels each."""
+    rng = np.random.default_rng(0)
     state = {}
-    for i in range(n_norms):
+    for i in range(n):
         for name in ("weight", "bias", "running_mean"):
-            state[f"l{i}.{name}"] = torch.randn(n_channels, generator=rng)
-        state[f"l{i}.running_var"] = torch.rand(n_channels, generator=rng) + 0.5
-    return state
+            state[f"l{i}.{name}"] = rng.normal(size=channels).astype(np.float32)
+        state[f"l{i}.running_var"] = (rng.random(channels) + 0.5).astype(np.float32)
+    save_file(state, folder / "model.safetensors")
+    return folder / "model.safetensors"
 
 
-def check(n: int) -> None:
-    """`bnprobe.check`, with its findings, on a file of n norms."""
-    assert len(bnprobe.check(state_of(n)).findings) >= 0
+def channels(n: int, folder: Path) -> Path:
+    """Ten batch norms, with so many channels in all."""
+    return norms(10, folder, n // 10)
 
 
-def live(n: int) -> None:
-    """Attach, one pass, detach, on n norms in a row."""
-    model = nn.Sequential(*(nn.BatchNorm1d(CHANNELS) for _ in range(n))).eval()
-    with torch.no_grad(), bnprobe.attach(model) as probe:
-        model(torch.randn(4, CHANNELS))
-    assert len(probe.recording.layers) == n
+def tensors(n: int, folder: Path) -> Path:
+    """Two norms and a header of so many tensors, without a number each."""
+    entries = {f"layers.{i}.weight": ("F32", [0]) for i in range(n - 4)}
+    vectors = {f"norm{i}.{name}": ("F32", [CHANNELS]) for i in range(2) for name in ("weight", "bias")}
+    return _sparse(folder / "model.safetensors", entries | vectors, np.ones(CHANNELS, np.float32))
 
 
-def channels(n: int) -> None:
-    """`bnprobe.check` on ten norms with n channels together."""
-    assert len(bnprobe.check(state_of(10, n // 10)).findings) >= 0
+def shards(n: int, folder: Path) -> Path:
+    """An index of so many shards of a large language model; holes in place of matrices."""
+    vector = (np.random.default_rng(0).normal(1, 0.1, WIDTH).astype(np.float32).view(np.uint32) >> 16).astype(
+        np.uint16
+    )
+    names = {"model.embed_tokens.weight": [VOCABULARY, WIDTH]}
+    for i in range(BLOCKS):
+        block = f"model.layers.{i}"
+        names |= {f"{block}.self_attn.{x}_proj.weight": [WIDTH, WIDTH] for x in "qo"}
+        names |= {f"{block}.self_attn.{x}_proj.weight": [KEYS, WIDTH] for x in "kv"}
+        names |= {f"{block}.mlp.{x}_proj.weight": [HIDDEN, WIDTH] for x in ("gate", "up")}
+        names[f"{block}.mlp.down_proj.weight"] = [WIDTH, HIDDEN]
+        names |= {f"{block}.{x}_layernorm.weight": [WIDTH] for x in ("input", "post_attention")}
+    names |= {"model.norm.weight": [WIDTH], "lm_head.weight": [VOCABULARY, WIDTH]}
+    place = {
+        name: f"model-{1 + n * i // len(names):05}-of-{n:05}.safetensors" for i, name in enumerate(names)
+    }
+    for file in sorted(set(place.values())):
+        entries = {name: ("BF16", shape) for name, shape in names.items() if place[name] == file}
+        _sparse(folder / file, entries, vector)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": place}))
+    return folder / "model.safetensors.index.json"
 
 
-def tensors(n: int) -> None:
-    """A header of n tensors: read, or refused beyond the limit."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "a.safetensors")
-        entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-        header = json.dumps({f"layers.{i}.weight": entry for i in range(n)}).encode()
-        path.write_bytes(len(header).to_bytes(8, "little") + header)
-        try:
-            bnprobe.check(path)
-        except bnprobe.BnprobeError as error:
-            print(f"({str(error)[-90:]})", end=" ", file=sys.stderr)
+def _sparse(path: Path, entries: dict[str, tuple[str, list[int]]], vector: np.ndarray) -> Path:
+    """A file whose tensors of one dimension are `vector`, and whose others are holes."""
+    header, end = {}, 0
+    for name, (dtype, shape) in entries.items():
+        size = int(np.prod(shape)) * vector.itemsize
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for entry in header.values():
+            if entry["shape"] == [len(vector)]:
+                file.seek(8 + len(text) + entry["data_offsets"][0])
+                file.write(vector.tobytes())
+        file.truncate(8 + len(text) + end)
+    return path
 
 
-WORK: dict[str, Callable[[int], None]] = {
-    "check": check,
-    "live": live,
+MAKERS: dict[str, Callable[[int, Path], Path]] = {
+    "norms": norms,
     "channels": channels,
     "tensors": tensors,
+    "shards": shards,
 }
+LINES = (
+    *(("norms", n) for n in (1_000, 5_000, 20_000)),
+    *(("channels", n) for n in (10_000, 100_000, 1_000_000)),
+    *(("tensors", n) for n in (10_000, 100_000, 1_000_000)),
+    ("shards", SHARDS),
+)
+
+
+class Cost(NamedTuple):
+    """What one process took, and what it said last if it refused."""
+
+    what: str
+    n: int
+    cpu_s: float
+    wall_s: float
+    peak_mb: int
+    file_gb: float
+    refused: str
+
+
+def cost(what: str, n: int) -> Cost:
+    """`bnprobe check` of one file, from start to exit."""
+    with tempfile.TemporaryDirectory() as place:
+        path, said = MAKERS[what](n, Path(place)), Path(place, "said.txt")
+        size = sum(file.stat().st_size for file in Path(place).iterdir())
+        began = time.perf_counter()
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+            os.execv(sys.executable, [sys.executable, "-m", "bnprobe", "check", str(path)])
+        _, status, usage = os.wait4(pid, 0)
+        refused = (
+            said.read_text().replace(place, "").strip() if os.waitstatus_to_exitcode(status) == 2 else ""
+        )
+        return Cost(
+            what,
+            n,
+            round(usage.ru_utime + usage.ru_stime, 2),
+            round(time.perf_counter() - began, 2),
+            usage.ru_maxrss // 1024,
+            round(size / 1e9, 3),
+            refused,
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--norms", type=int, nargs="+", default=[500, 1000, 2000])
-    parser.add_argument("--only", nargs=2, metavar=("WORK", "N"), help="one line, in this process")
+    parser.add_argument(
+        "--only", nargs=2, metavar=("WHAT", "N"), help=f"one of {', '.join(MAKERS)}, and how many"
+    )
     options = parser.parse_args()
     if options.only:
-        name, n = options.only[0], int(options.only[1])
-        torch.set_num_threads(1)
-        WORK[name](2) if name != "channels" else WORK[name](20)  # imports, and what is compiled
-        began = time.process_time()
-        WORK[name](n)
-        megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(f"{name:<9} {n:>9,} {time.process_time() - began:8.2f} s {megabytes:7,} MB", flush=True)
+        print(cost(options.only[0], int(options.only[1])))
         return
-    lines = [(name, n) for name in ("check", "live") for n in options.norms]
-    lines += [("channels", n) for n in (10_000, 100_000, 1_000_000)]
-    lines += [("tensors", n) for n in (10_000, 100_000, 1_000_000)]
-    for name, n in lines:
-        command = [sys.executable, "-m", "scripts.performance.growth", "--only", name, str(n)]
-        subprocess.run(command, check=True)
+    rows = []
+    for what, n in LINES:
+        rows.append(cost(what, n))
+        print(rows[-1], flush=True)
+    with REPORT.open("w", newline="") as file:
+        csv.writer(file).writerows([Cost._fields, *rows])
 
 
 if __name__ == "__main__":
