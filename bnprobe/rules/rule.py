@@ -79,6 +79,8 @@ class Evidence:
     @cached_property
     def _places(self) -> list[Any]:
         """Where in the table of channels those of each site are."""
+        if self.layers.empty:
+            return []
         found = self.channels.groupby(["layer", "call"], sort=False).indices
         return [found[key] for key in zip(self.layers["layer"], self.layers["call"], strict=True)]
 
