@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 import bnprobe
+from rules.edited import edited, evidence, findings
 
 RULE = "updates-below-step"
 
@@ -88,3 +91,23 @@ def test_one_offset_that_moved_is_enough(moved: int):
     model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)).bfloat16()
     model[1].bias.data[:moved] = 0.3
     assert len(found(bnprobe.check(model.state_dict()))) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "cells", "channels"),
+    [
+        ({"n_backward": 0, "learns": "both"}, {}, (0, 1, 2)),
+        ({"n_backward": 0, "learns": "both"}, {"beta": 0.0}, ()),
+        ({"n_backward": 3, "learns": "both"}, {"grad_gamma": [0.1, 0.0, -0.1]}, (0, 2)),
+        ({"n_backward": 3, "learns": "γ"}, {"grad_gamma": [0.1, 0.0, -0.1]}, (0, 2)),
+        ({"n_backward": 3, "learns": "β"}, {"grad_gamma": 0.1}, (0, 1, 2)),
+        ({"n_backward": 0, "learns": "both"}, {"gamma": [1.0, 1.0, 0.9]}, ()),
+        ({"n_backward": 3, "learns": "both"}, {"gamma": [1.0, 0.9, 0.9], "grad_gamma": 0.1}, ()),
+    ],
+)
+def test_what_shows_that_a_scale_is_stuck(
+    row: dict[str, Any], cells: dict[str, Any], channels: tuple[int, ...]
+):
+    """Fails if gradients are asked for where no pass was seen or γ takes none, or one γ at 1 is enough."""
+    base = edited(evidence(), {"gamma": 1.0, "beta": 0.3, **cells}, parameter_dtype="bfloat16", **row)
+    assert [one.channels for one in findings(RULE, base)] == [channels] * bool(channels)
