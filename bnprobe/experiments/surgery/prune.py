@@ -1,4 +1,4 @@
-"""Channels that are always 0 after their ReLU, taken out of the layers before and behind them; the outputs stay."""
+"""Channels that are always 0 after their ReLU, taken out of the layers around them; the outputs stay."""
 
 from __future__ import annotations
 
