@@ -72,9 +72,8 @@ def ablate(
             whether the largest score is the target's, where targets are classes; else the agreement with the model as it is.
         vectors: Which of "mean", "var", "weight" and "bias".
         layers: Shell-style pattern or patterns of the paths of norms to study. None studies all.
-        budget_s: Seconds. Replacements are then ranked by a first-order estimate, the root mean square over samples of the
-            change of the loss, from one backward pass; as many of the first are measured as fit, the others have the
-            estimate alone.
+        budget_s: Seconds. Replacements are then ranked by a first-order estimate of the change of the loss, from one
+            backward pass; as many of the first are measured as fit, the others have the estimate alone.
         call: Function of (model, batch) that runs one batch and returns the output, where `model(x)` does not.
         initial: The model at initialization, or its state dict, for the replacement "initial".
         seed: Of the permutations.
@@ -120,7 +119,7 @@ def ablate(
             estimates: dict[Variant, float] = {}
             if budget_s is not None:
                 estimates = _estimates(model, norms, made, seen, call, deadline, state, seed)
-            ranked = sorted(made, key=lambda variant: -estimates.get(variant, 0.0))
+            ranked = sorted(made, key=lambda variant: -abs(estimates.get(variant, 0.0)))
             ranked = [variant for variant in ranked if renewing.ready(variant, deadline)]
             prefix = Prefix(model, [norm.module for norm in norms.values()])
             seen.quiet = True
@@ -280,7 +279,7 @@ def _estimates(
     """What the budget is divided by."""
     estimates = Estimates(norms, made, initial, seed)
     estimated(estimates, model, batches, call, deadline)
-    return estimates.size
+    return estimates.mean
 
 
 def _table(

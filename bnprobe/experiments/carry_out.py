@@ -15,6 +15,7 @@ from bnprobe.experiments.run import Call, run
 from bnprobe.norms import ModuleTree
 from bnprobe.probe.batches import each_batch, moved
 from bnprobe.probe.survey.unwrap import shown, unwrap
+from bnprobe.probe.tensors import is_recomputation
 from bnprobe.rules.edits import (
     DivideStatistics,
     DropStatistics,
@@ -33,6 +34,8 @@ from bnprobe.rules.edits import (
     SetGamma,
     SetMode,
     Swap,
+    TrackStatistics,
+    UpdateOnce,
 )
 
 Norm = Any
@@ -149,7 +152,8 @@ def _(edit: Reinitialize, on: Subject) -> None:
         weight = on[edit.producer].weight.data
         weight[at] = torch.randn_like(weight[at]) * weight.std()
     norm.weight.data[at] = 1
-    norm.bias.data[at] = 0
+    if getattr(norm, "bias", None) is not None:
+        norm.bias.data[at] = 0
     if edit.statistics:
         norm.running_mean[at] = 0
         norm.running_var[at] = 1
@@ -190,6 +194,27 @@ def _(edit: DropStatistics, on: Subject) -> None:
     norm = on[edit.layer]
     norm.running_mean = norm.running_var = None
     norm.track_running_stats = False
+
+
+@_do.register
+def _(edit: TrackStatistics, on: Subject) -> None:
+    for module in on.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.track_running_stats = True
+
+
+@_do.register
+def _(edit: UpdateOnce, on: Subject) -> None:
+    norm = on[edit.layer]
+    momentum = norm.momentum
+
+    def freeze_rerun(module: Norm, inputs: Any) -> None:
+        again = is_recomputation()
+        module.momentum = 0.0 if again else momentum
+        if again:
+            module.num_batches_tracked.sub_(1)
+
+    norm.register_forward_pre_hook(freeze_rerun)
 
 
 @_do.register

@@ -33,7 +33,7 @@ Affine = tuple[Array, Array]
 
 
 class Estimates:
-    """The size of the change of the loss by variant, over the samples that were seen."""
+    """Changes of the loss by variant, mean over the samples that were seen."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Estimates:
         self._norms = list(norms.values())
         self.variants = ranked
         self.n_samples = 0
-        self._squares = np.zeros(len(ranked))
+        self._sums = np.zeros(len(ranked))
         places = {norm.path: i for i, norm in enumerate(self._norms)}
         self._changes = [
             [
@@ -59,10 +59,9 @@ class Estimates:
         ]
 
     @property
-    def size(self) -> dict[Variant, float]:
-        """Of each variant the root mean square over samples: at a minimum of the loss their mean is near 0."""
-        sizes = np.sqrt(self._squares / max(self.n_samples, 1))
-        return dict(zip(self.variants, sizes.tolist(), strict=True))
+    def mean(self) -> dict[Variant, float]:
+        """The estimate of each variant."""
+        return dict(zip(self.variants, (self._sums / max(self.n_samples, 1)).tolist(), strict=True))
 
     def see(self, model: nn.Module, batch: Any, call: Call | None) -> None:
         """Add one batch, a few samples at a time."""
@@ -70,14 +69,13 @@ class Estimates:
             n, slopes = self._slopes(model, piece, call)
             self.n_samples += n
             for i, changes in enumerate(self._changes):
-                known = [(slope, ab) for place, ab in changes if (slope := slopes[place]) is not None]
-                each = sum(
-                    (by_scale @ a + by_shift @ b for (by_scale, by_shift), (a, b) in known), np.zeros(1)
-                )
-                self._squares[i] += (each**2).sum()
+                for place, (a, b) in changes:
+                    if (slope := slopes[place]) is not None:
+                        by_scale, by_shift = slope
+                        self._sums[i] += a @ by_scale + b @ by_shift
 
     def _slopes(self, model: nn.Module, batch: Any, call: Call | None) -> tuple[int, list[Affine | None]]:
-        """Of each norm the sums over positions of dL/dy x̂ and of dL/dy, shape (N, C) each."""
+        """Of each norm the sums over samples and positions of dL/dy x̂ and of dL/dy, shape (C,)."""
         outputs: list[tuple[int, Tensor]] = []
         handles = []
 
@@ -99,14 +97,13 @@ class Estimates:
         finally:
             for handle in handles:
                 handle.remove()
-        n = 0 if decided is None else len(decided)
         slopes: list[Affine | None] = [None] * len(self._norms)
         for (place, y), gradient in zip(outputs, found, strict=True):
             if gradient is not None:
-                new = _summed(self._norms[place], y.detach(), gradient, n)
+                new = _summed(self._norms[place], y.detach(), gradient)
                 old = slopes[place]
                 slopes[place] = new if old is None else (old[0] + new[0], old[1] + new[1])
-        return n, slopes
+        return 0 if decided is None else len(decided), slopes
 
 
 def affine_change(norm: HeldNorm, vector: str, new: Array) -> Affine:
@@ -166,22 +163,17 @@ def _loss(decided: Tensor, target: Any) -> Tensor:
     return nn.functional.cross_entropy(moved, target.long().to(moved.device), reduction="sum") / positions
 
 
-def _summed(norm: HeldNorm, y: Tensor, gradient: Tensor, n: int) -> Affine:
-    """dL/dy x̂ and dL/dy of one call, summed over positions, shape (N, C); x̂ is taken for 0 where γ is, which hides it."""
+def _summed(norm: HeldNorm, y: Tensor, gradient: Tensor) -> Affine:
+    """dL/dy x̂ and dL/dy of one call, summed over samples and positions; x̂ is 0 where γ is, which hides it."""
     layer = norm.layer
     rows, slopes = layer.rows(y).double(), layer.rows(gradient).double()
-    by_shift, with_output = (_per_sample(part.sum(2), n) for part in (slopes, rows * slopes))
+    by_shift = slopes.sum((0, 2)).cpu().numpy()
+    with_output = (rows * slopes).sum((0, 2)).cpu().numpy()
     gamma = norm.values.get("weight", np.ones(layer.n_channels))
     beta = norm.values.get("bias", np.zeros(layer.n_channels))
     with np.errstate(invalid="ignore", divide="ignore"):
         by_scale = np.where(gamma != 0, (with_output - beta * by_shift) / gamma, 0.0)
     return by_scale, by_shift
-
-
-def _per_sample(values: Tensor, n: int) -> Array:
-    """Rows of a norm added up over the sample they are of; evenly over all where that cannot be told."""
-    whole = values.reshape(n, -1, values.shape[1]).sum(1) if len(values) % n == 0 else values.sum(0) / n
-    return np.broadcast_to(whole.cpu().numpy(), (n, values.shape[1]))
 
 
 def estimated(

@@ -102,22 +102,26 @@ class Bench:
             self.before.restore()
 
     def _effect(self, after: Snapshot, edits: tuple[OfInputs, ...]) -> Effect:
-        def become(version: Version) -> None:
+        def become(version: Version) -> None:  # with its modes, too
             self.before.restore(only=after)
             if version == "new":
                 after.restore()
 
         feed: Callable[[Any], Any] | None = (lambda batch: fed(edits, batch)) if edits else None
-        become("old")
-        return preview(
-            self.model, become, self.batches, self.metric, self.call, feed=feed, set_modes=lambda model: None
-        )
+        return preview(self.model, become, self.batches, self.metric, self.call, feed=feed)
 
     def _recorded(self, batches: Iterable[Any]) -> Recording:
         about = self.of.recording.about
         normalize = None if about.normalize is None else (about.normalize.mean, about.normalize.std)
         if self.call is None:
-            return record(self.model, batches, self.loss, model_name=about.model, normalize=normalize)
+            return record(
+                self.model,
+                batches,
+                self.loss,
+                model_name=about.model,
+                normalize=normalize,
+                unit=about.unit or None,
+            )
         if self.loss is not None:
             raise BnprobeError("call= and loss= cannot be used together. Leave one of them out.")
         with attach(self.model, normalize=normalize, gradients=False) as probe, torch.no_grad():

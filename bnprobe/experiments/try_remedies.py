@@ -19,9 +19,10 @@ from bnprobe.printing import note, progress
 from bnprobe.probe.record import Loss
 from bnprobe.probe.survey.unwrap import shown, unwrap
 from bnprobe.recording.terms import AGREEMENT, OUTPUT
+from bnprobe.rules.carried_out import BY_HAND
 from bnprobe.rules.edits import Remedy, all_of
 from bnprobe.rules.remedies import is_function
-from bnprobe.rules.tried import BY_HAND, CHANGED, GONE, REMAINS, Tried, not_tried
+from bnprobe.rules.tried import CHANGED, GONE, REMAINS, Tried, not_tried
 
 
 class Tryable(Judged, Protocol):
@@ -116,8 +117,10 @@ def _each_tried(report: Judged, now: Judged, bench: Bench) -> list[Tried]:
 
 def _why(rule: str, at: int | None, report: Judged, bench: Bench) -> str:
     """Why nothing was carried out for a finding; `at` is None where it is not found on these batches."""
+    if rule in BY_HAND:
+        return BY_HAND[rule]
     if at is not None:
-        return BY_HAND.get(rule, "here the advice changes nothing of the model")
+        return "here the advice is not one to carry out"
     learned = (report.layers["n_backward"] > 0).any() and bench.loss is None
     return "it does not show on these batches" + (
         ", which were run without a backward pass: pass loss=" if learned else ", with the model in this mode"

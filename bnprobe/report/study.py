@@ -26,7 +26,7 @@ class Study(StudyTable):
             `low` and `high`, the 95% interval of the difference (paired bootstrap over samples); `agreement`, the share
             of decisions that stay, and `kl`, of the softmax after from the softmax before, in nats (NaN where nothing is
             decided); `n` samples. `estimated` rows were not measured, for lack of time, and have only `estimate`, the
-            root mean square over samples of the loss's change to first order.
+            change of the loss to first order.
         model: Its class name.
         metric: Name of what was measured.
         n_samples: Number of samples.

@@ -67,10 +67,7 @@ class StudyTable:
 
     @property
     def rank_correlation(self) -> float:
-        """Spearman's, of estimates with what was measured; NaN where fewer than three rows have both.
-
-        Measured is the divergence of the outputs, or where nothing is decided the size of the metric's change.
-        """
+        """Spearman's, between the sizes of estimated and measured changes; NaN where fewer than three rows have both."""
         known = self.table[~self.table["estimated"] & self.table["estimate"].notna()]
-        measured = known["difference"].abs() if known["kl"].isna().all() else known["kl"]
-        return float(known["estimate"].rank().corr(measured.rank())) if len(known) > 2 else float("nan")
+        sizes = known[["estimate", "difference"]].abs().rank()
+        return float(sizes["estimate"].corr(sizes["difference"])) if len(known) > 2 else float("nan")

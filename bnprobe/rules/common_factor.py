@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.terms import IMPLIED_CORRELATION
+from bnprobe.rules.edits import Recalibrate, remedy
 from bnprobe.rules.newness import fresh
 from bnprobe.rules.remedies import RECALIBRATE
 from bnprobe.rules.rule import Evidence, Finding, Rule
@@ -59,6 +60,7 @@ def scaled(evidence: Evidence) -> Iterator[Finding]:
         f"weights before imply, and the variances {_times(var)} times (threshold for means: "
         f"{evidence.limits.common_factor:g}).",
         f"{_advice(mean, var) if means else _UNITS} Otherwise re-estimate them: {RECALIBRATE}.",
+        remedy=remedy(Recalibrate()),
     )
 
 

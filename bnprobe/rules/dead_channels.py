@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from bnprobe.recording.names import said
-from bnprobe.rules.remedies import CARRY_BETA, module, reinitialized
+from bnprobe.rules.edits import Reinitialize, remedy
+from bnprobe.rules.remedies import CARRY_BETA, REINITIALIZE, module, path, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import activation, eps_of, out_of, some
@@ -45,9 +46,10 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                     "add what the next layer makes of that to its bias. "
                 )
                 + "To keep them alive in the next training, lower the initial learning rate or the weight decay on γ and β. "
-                + f"To reinitialize them: {reinitialized(row['layer'], indices(found), len(channels))}.",
+                + f"{REINITIALIZE}{reinitialized(row['layer'], indices(found), len(channels))}.",
                 indices(found),
                 row["call"],
+                remedy(Reinitialize(row["layer"], indices(found))),
             )
 
 
@@ -101,6 +103,7 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
                 + _reinitialized_filters(row, indices(found), len(channels)),
                 indices(found),
                 row["call"],
+                remedy(_new_filters(row, indices(found))),
             )
 
 
@@ -114,7 +117,12 @@ def _reinitialized_filters(row: pd.Series, channels: tuple[int, ...], n_channels
     filters = f"w = {module(row['feeder'])}.weight.data; w[at] = torch.randn_like(w[at]) * w.std(); "
     stored = "; n.running_mean[at] = 0; n.running_var[at] = 1" if row["kind"] == "batch_norm" else ""
     code = reinitialized(row["layer"], channels, n_channels, filters, stored)
-    return f"To reinitialize them before training goes on: {code}."
+    return f"{REINITIALIZE}{code}."
+
+
+def _new_filters(row: pd.Series, channels: tuple[int, ...]) -> Reinitialize:
+    """The same as an edit."""
+    return Reinitialize(row["layer"], channels, path(str(row["feeder"])), row["kind"] == "batch_norm")
 
 
 RULES = (

@@ -1,7 +1,7 @@
 """What the advice of a finding changes, as data: an edit of a model or of its inputs, which an experiment can carry out.
 
 A rule gives its finding a `Remedy` beside the words of its advice; `bnprobe.experiments.carry_out` has a function for each
-kind of edit. `tried` lists the rules that have one, and why the others have none.
+kind of edit. `carried_out` lists the rules that have one, and why the others have none.
 """
 
 from __future__ import annotations
@@ -101,6 +101,18 @@ class DropStatistics:
 
 
 @dataclass(frozen=True)
+class TrackStatistics:
+    """Every batch norm updates its running statistics in train mode."""
+
+
+@dataclass(frozen=True)
+class UpdateOnce:
+    """A norm that is run again by gradient checkpointing does not update its running statistics then."""
+
+    layer: str
+
+
+@dataclass(frozen=True)
 class Remove:
     """An identity in the place of a module."""
 
@@ -183,6 +195,8 @@ OfModel = (
     | Swap
     | DivideStatistics
     | DropStatistics
+    | TrackStatistics
+    | UpdateOnce
     | Remove
     | SetGamma
     | ScaleDown

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from bnprobe.recording.names import SHIFTED
+from bnprobe.rules.edits import InFloat32, remedy
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT, Limits
@@ -180,6 +181,7 @@ def zero_rows(evidence: Evidence) -> Iterator[Finding]:
                 "In half precision the sum of squares overflows from inputs of 256 on, and 1 / √∞ is 0: compute the "
                 f"statistics in float32, `{module(row['layer'])}.float()`, and cast the input.",
                 call=row["call"],
+                remedy=remedy(InFloat32(row["layer"])),
             )
 
 

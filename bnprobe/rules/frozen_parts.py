@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from bnprobe.recording.names import said
+from bnprobe.rules.edits import SetMode, remedy
 from bnprobe.rules.remedies import is_function
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count
@@ -53,6 +54,7 @@ def moving_without_gradient(evidence: Evidence) -> Iterator[Finding]:
             f"{int(layers['n_backward'].max())}.",
             f"A teacher or a frozen part needs eval mode, after every model.train(): {_to_eval(part)}. If it is meant to "
             "learn, look for torch.no_grad(), detach() or an output that the loss does not use.",
+            remedy=remedy(SetMode(part, training=False)),
         )
 
 

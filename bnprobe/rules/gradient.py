@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import said
+from bnprobe.rules.edits import Freeze, Reinitialize, SetGamma, remedy
 from bnprobe.rules.frozen_parts import following_batches, kept_aside, unreached
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
@@ -127,6 +128,7 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
             "Check what lies between the two: missing normalization, a saturated activation, a scale far from 1; compare "
             f"with the same network at initialization.{_unit_scale(after)}",
             call=before["call"],
+            remedy=remedy(SetGamma(after["layer"]) if after["gamma_abs_median"] > 0 else None),
         )
 
 
@@ -137,7 +139,7 @@ def _unit_scale(row: pd.Series) -> str:
         return ""
     return (
         f" The following norm's typical |γ| is {typical:.2g}; if that is the cause: "
-        f"`torch.nn.init.ones_({module(row['layer'])}.weight)`."
+        f"`torch.nn.init.ones_({module(row['layer'])}.weight)`, and train on, as results change."
     )
 
 
@@ -155,8 +157,9 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
                 f"the gradient at its output was exactly 0 in all channels over {_passes(row)}.",
                 "Check that its output is used by the loss, and is not detached or cut off by a dead activation. If the "
                 f"activation after it is dead: `n = {module(row['layer'])}; torch.nn.init.ones_(n.weight); "
-                "torch.nn.init.zeros_(n.bias)`.",
+                "torch.nn.init.zeros_(n.bias)`, and train on, as results change.",
                 call=row["call"],
+                remedy=remedy(Reinitialize(row["layer"], tuple(range(int(row["n_channels"]))))),
             )
         elif 0 <= upper < noise:
             yield Finding(
@@ -203,6 +206,7 @@ def _not_reached(run: list[str], n_calls: int, n_passes: int) -> Finding:
         "Look after it for detach(), .data, torch.no_grad() or a conversion to numpy, and check whether the loss uses its "
         f"output. If these norms are not meant to learn: `for name in {run}: model.get_submodule(name)"
         ".requires_grad_(False).eval()`.",
+        remedy=remedy(Freeze(tuple(run), eval_mode=True)),
     )
 
 

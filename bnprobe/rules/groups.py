@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.rules.edits import DropStatistics, remedy
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
@@ -33,6 +34,7 @@ def stored_in_instance_norms(evidence: Evidence) -> Iterator[Finding]:
             "If the model was trained in train mode, let eval mode do the same: "
             f"`n = {module(row['layer'])}; n.running_mean = n.running_var = None; n.track_running_stats = False`.",
             call=row["call"],
+            remedy=remedy(DropStatistics(row["layer"])),
         )
 
 

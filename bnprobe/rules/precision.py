@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from bnprobe.recording.terms import EPSILONS
+from bnprobe.rules.edits import InFloat32, remedy
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.wording import out_of
@@ -53,6 +54,7 @@ def below_step(evidence: Evidence) -> Iterator[Finding]:
             f"`{module(row['layer'])}.float()`, under torch.autocast(dtype=torch.bfloat16). Outputs stay until γ learns.",
             indices(found),
             row["call"],
+            remedy(InFloat32(row["layer"])),
         )
 
 

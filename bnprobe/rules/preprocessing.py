@@ -9,7 +9,7 @@ import pandas as pd
 from bnprobe.recording.names import NEVER_UPDATED
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules.causes import cause_of
-from bnprobe.rules.edits import Remedy, UndoMap, undoing
+from bnprobe.rules.edits import Remedy, ResizeInputs, SmoothInputs, UndoMap, remedy, undoing
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, while_training
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import number, sigmas
@@ -159,6 +159,7 @@ def wrong_size(evidence: Evidence) -> Iterator[Finding]:
             if smoother
             else "Use the size and the resizing of training (with antialias=True). To smooth these images: "
             "`x = torch.nn.functional.avg_pool2d(x, 3, 1, 1)`.",
+            remedy=remedy(ResizeInputs(float(f"{ratio:.2g}")) if smoother else SmoothInputs()),
         )
 
 

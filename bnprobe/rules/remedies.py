@@ -51,6 +51,10 @@ def _by_hook(layer: str, data: str, mean: str, var: str) -> str:
     )
 
 
+REINITIALIZE = "To reinitialize them, which changes results until they are trained again: "
+"""Before the code that does so."""
+
+
 def module(layer: str) -> str:
     """The module with this path."""
     return f'model.get_submodule("{path(layer)}")'

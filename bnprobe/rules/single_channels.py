@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import SHIFTED, said
+from bnprobe.rules.edits import remedy
 from bnprobe.rules.newness import fresh
-from bnprobe.rules.remedies import recalibrate
+from bnprobe.rules.remedies import recalibrate, recalibration
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import count, out_of
@@ -56,6 +57,7 @@ def ruined(evidence: Evidence) -> Iterator[Finding]:
             f"compare the accuracy before and after re-estimating the running statistics: {recalibrate(row, 'batches')}.",
             indices(found),
             row["call"],
+            remedy(recalibration(row)),
         )
 
 

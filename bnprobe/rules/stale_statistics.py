@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from bnprobe.rules.edits import TrackStatistics, remedy
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count
 
@@ -55,6 +56,7 @@ def never_updating(evidence: Evidence) -> Iterator[Finding]:
         "`[setattr(m, 'track_running_stats', True) for m in model.modules() if isinstance(m, "
         "torch.nn.modules.batchnorm._BatchNorm)]`, and train on.",
         call=row["call"],
+        remedy=remedy(TrackStatistics()),
     )
 
 

@@ -9,8 +9,9 @@ import pandas as pd
 
 from bnprobe.recording.names import said
 from bnprobe.recording.terms import OUTLIER
+from bnprobe.rules.edits import DropStatistics, MoveBias, Reinitialize, ScaleDown, SetGamma, remedy
 from bnprobe.rules.newness import updated_meanwhile
-from bnprobe.rules.remedies import is_function, module, reinitialized
+from bnprobe.rules.remedies import REINITIALIZE, is_function, module, path, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import activation, count, first_few, in_all, number, out_of, some, times
@@ -40,6 +41,7 @@ def calls_differ(evidence: Evidence) -> Iterator[Finding]:
                 "Use one norm per call, and share only the weights. With the network as it is, each call can at least use "
                 f"batch statistics: `n = {module(row['layer'])}; n.running_mean = n.running_var = None`.",
                 call=row["call"],
+                remedy=remedy(DropStatistics(row["layer"])),
             )
 
 
@@ -65,6 +67,7 @@ def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
         if pools_alone and row["feeder"] and (channels["filter_bias"].fillna(0) != 0).any():
             pairs.append((str(row["feeder"]), str(row["layer"])))
     if pairs:
+        moved = tuple((path(producer), norm) for producer, norm in pairs if not is_function(norm))
         named = first_few([f"{said(producer)} before {said(norm)}" for producer, norm in pairs])
         fed = "layer with a bias feeds" if len(pairs) == 1 else "layers with a bias feed"
         yield Finding(
@@ -77,6 +80,7 @@ def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
             f"{len(pairs)} {fed} a batch norm: {named}.",
             "Build such layers with bias=False. In a trained model, move the bias into the running mean, which leaves the "
             f"output unchanged: {_into_running_mean(pairs)}.",
+            remedy=remedy(MoveBias(moved) if moved else None),
         )
 
 
@@ -148,8 +152,10 @@ def branch_off(evidence: Evidence) -> Iterator[Finding]:
             f"{_of_block(row, evidence.limits)}the largest |γ| is {float(gamma.max()):.2g}"
             + (f" (threshold {evidence.limits.constant_gamma:g})." if np.isnan(share) else "."),
             "The block can be removed if accuracy before and after agrees. To reinitialize the branch: "
-            f"`torch.nn.init.ones_({module(row['layer'])}.weight)`, and train on.",
+            f"`torch.nn.init.ones_({module(row['layer'])}.weight)`, and train on: until then results are not those of the "
+            "trained network.",
             call=row["call"],
+            remedy=remedy(SetGamma(row["layer"])),
         )
 
 
@@ -187,11 +193,12 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
                 f"{some(found, channels)} are saturated: the {activation(row['follows'])} after this norm clips most "
                 "of their values.",
                 f"in {out_of(found, channels)} more than half of the outputs are beyond the upper end.",
-                "Clipped values pass no gradient. Lower the learning rate or the initial β; to reinitialize these channels: "
+                f"Clipped values pass no gradient. Lower the learning rate or the initial β. {REINITIALIZE}"
                 + reinitialized(row["layer"], indices(found), len(channels))
                 + ".",
                 indices(found),
                 row["call"],
+                remedy(Reinitialize(row["layer"], indices(found))),
             )
 
 
@@ -214,11 +221,10 @@ def never_on(evidence: Evidence) -> Iterator[Finding]:
                 f"none of {int(found['n_values'].median()):,} outputs passed in {out_of(found, channels)}, on "
                 f"{count(row['n_images'], 'sample')}.",
                 "Record more samples before pruning these: γ and β alone do not rule out that other inputs activate "
-                "them. To reinitialize them: "
-                + reinitialized(row["layer"], indices(found), len(channels))
-                + ".",
+                f"them. {REINITIALIZE}" + reinitialized(row["layer"], indices(found), len(channels)) + ".",
                 indices(found),
                 row["call"],
+                remedy(Reinitialize(row["layer"], indices(found))),
             )
 
 
@@ -235,6 +241,7 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
         decides = energy > evidence.limits.outlier_energy
         largest = int(channels["channel"].iloc[int(np.nanargmax(ratio))])
         factor = float(np.nanmax(ratio))
+        smaller = _smaller(str(row["feeder"]), indices(far), [float(r) for r in ratio[ratio > OUTLIER]])
         is_normal = evidence.is_new and factor < FAR_IN_NEW
         yield Finding(
             "warning" if decides and not is_normal else "info",
@@ -246,20 +253,26 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
             f"{energy:.0%} of the energy is in {out_of(far, channels)} (threshold {evidence.limits.outlier_energy:.0%}).",
             "Large language models have such channels by nature and then cannot be quantized with one scale per tensor. "
             "Elsewhere, scale down the weights that produce them"
-            + _scaled_down(str(row["feeder"]), indices(far), [float(r) for r in ratio[ratio > OUTLIER]])
+            + _scaled_down(smaller)
             + ", and train on: this changes the results of a trained network.",
             indices(far),
             row["call"],
+            remedy(smaller),
         )
 
 
-def _scaled_down(producer: str, channels: tuple[int, ...], ratios: list[float]) -> str:
-    if not producer:
+def _smaller(producer: str, channels: tuple[int, ...], ratios: list[float]) -> ScaleDown | None:
+    """The weights that produce these channels divided by their ratios; None where they are in more than one layer."""
+    by = tuple(float(f"{ratio:.3g}") for ratio in ratios)
+    return ScaleDown(path(producer), channels, by) if producer else None
+
+
+def _scaled_down(edit: ScaleDown | None) -> str:
+    if edit is None:
         return ", which are in more than one layer here"
-    by = [float(f"{ratio:.3g}") for ratio in ratios]
     return (
-        f": `f, k = {module(producer)}, torch.tensor({by})`, "
-        f"`for p in f.parameters(): p.data[{list(channels)}] /= k.view(-1, *[1] * (p.dim() - 1))`"
+        f": `f, k = {module(edit.producer)}, torch.tensor({list(edit.by)})`, "
+        f"`for p in f.parameters(): p.data[{list(edit.channels)}] /= k.view(-1, *[1] * (p.dim() - 1))`"
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bnprobe.rules.edits import Swap, remedy
 from bnprobe.rules.remedies import path
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count
@@ -40,6 +41,7 @@ class Pair:
     learned: bool
     swap: str
     follows: str
+    attributes: tuple[str, str]
 
 
 AFFINE = Pair(
@@ -51,6 +53,7 @@ AFFINE = Pair(
     True,
     "n.weight.data, n.bias.data = n.bias.data, n.weight.data",
     "every norm scales by what it should add",
+    ("weight", "bias"),
 )
 
 STATISTICS = Pair(
@@ -62,6 +65,7 @@ STATISTICS = Pair(
     False,
     "n.running_mean, n.running_var = n.running_var, n.running_mean",
     "eval mode outputs NaN",
+    ("running_mean", "running_var"),
 )
 
 
@@ -81,6 +85,7 @@ def swapped(evidence: Evidence) -> Iterator[Finding]:
             f"{pair.positive_name} is negative in {negative:.0%} of the channels, as {pair.either_name} may be.",
             f"Correct the names in the converter, or exchange them: `for path in {_paths(layers)}: "
             f"n = model.get_submodule(path); {pair.swap}`.",
+            remedy=remedy(Swap(tuple(map(path, layers)), *pair.attributes)),
         )
 
 

@@ -148,6 +148,3 @@ def _percent(share: float) -> str:
     if percent >= 9.95:
         return f"{percent:,.0f}%"
     return f"{percent:.1f}%" if percent >= 0.1 else f"{percent:.1g}%"
-
-
-BY_HAND: dict[str, str] = {}

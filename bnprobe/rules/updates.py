@@ -8,6 +8,7 @@ import numpy as np
 
 from bnprobe.recording.names import SHIFTED
 from bnprobe.rules.causes import cause_of
+from bnprobe.rules.edits import Recalibrate, SetAttribute, UpdateOnce, remedy
 from bnprobe.rules.remedies import RECALIBRATE, module
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
@@ -16,6 +17,9 @@ from bnprobe.stats.moments import Array
 
 SURE = 3.0
 """Standard errors that the running means must fall short of the measured ones to be called young."""
+
+TORCH_MOMENTUM = 0.1
+"""What torch's norms have by default."""
 
 UPDATES_PER_CALL = 1.5
 """Updates per call from which a norm is updated more than it is called: of whole numbers, 2 is the next after 1."""
@@ -43,6 +47,7 @@ def updated_twice(evidence: Evidence) -> Iterator[Finding]:
             f"`{module(str(layer))}.register_forward_pre_hook(lambda m, x: torch._C._current_graph_task_id() == -1 and "
             f'setattr(m, "momentum", {m:g}) or torch._C._current_graph_task_id() != -1 and (setattr(m, "momentum", 0.0), '
             "m.num_batches_tracked.sub_(1)) and None or None)`.",
+            remedy=remedy(UpdateOnce(str(layer))),
         )
 
 
@@ -53,7 +58,7 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
         if row["call"] or not calls or row["affine_by"] != "running" or np.isnan(row["n_batches_tracked"]):
             continue
         learning = row["normalized_by"] in ("batch", "both") and row["n_calls_learning"] > 0
-        set_it = f"`{module(row['layer'])}.momentum = 0.1`"
+        set_it = f"`{module(row['layer'])}.momentum = {TORCH_MOMENTUM:g}`"
         if m == 0 and row["normalized_by"] in ("batch", "both"):
             yield Finding(
                 "warning",
@@ -61,6 +66,7 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
                 "Momentum is 0: the norm uses batch statistics but never updates its running statistics.",
                 f"momentum 0 in train mode, in {count(calls, 'call')}: eval mode will use the old running statistics.",
                 f"To update them: {set_it}. To freeze the norm instead: {module(row['layer'])}.eval().",
+                remedy=remedy(SetAttribute(row["layer"], "momentum", TORCH_MOMENTUM)),
             )
         elif m >= evidence.limits.high_momentum:
             # what is meant where the other convention was followed
@@ -72,8 +78,9 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
                 f"momentum is {m:g}: an average over (2 − m)/m = {count(round((2 - m) / m, 2), 'batch')} (threshold "
                 f"{evidence.limits.high_momentum:g}). In torch, momentum is the weight of the new batch; in Keras and "
                 f"TensorFlow it is 1 minus that{f', so their {m:g} is {other:g} here' if other else ''}.",
-                f"Set `{module(row['layer'])}.momentum = {other or 0.1:g}`, then re-estimate the running statistics: "
-                f"{RECALIBRATE}.",
+                f"Set `{module(row['layer'])}.momentum = {other or TORCH_MOMENTUM:g}`, then re-estimate the running "
+                f"statistics: {RECALIBRATE}.",
+                remedy=remedy(SetAttribute(row["layer"], "momentum", other or TORCH_MOMENTUM), Recalibrate()),
             )
         elif np.isnan(m) and (learning or row["verdict"] in SHIFTED):
             yield Finding(
@@ -87,6 +94,7 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
                     else f"the verdict on these data is “{row['verdict']}”."
                 ),
                 f"For training set {set_it}, then {RECALIBRATE}; a plain average is right only while weights are fixed.",
+                remedy=remedy(SetAttribute(row["layer"], "momentum", TORCH_MOMENTUM), Recalibrate()),
             )
 
 
@@ -103,6 +111,7 @@ def young(evidence: Evidence) -> Iterator[Finding]:
         "outputs in eval mode say little.",
         f"in {count(len(found), 'norm')}; here, {found[0].because}",
         f"Train on before you evaluate. To evaluate now, re-estimate them as a plain average: {RECALIBRATE}.",
+        remedy=remedy(Recalibrate()),
     )
 
 
@@ -135,6 +144,7 @@ def _each_young(evidence: Evidence) -> Iterator[Finding]:
                 f"after {count(k, 'batch')} with momentum {m:g} the initial values still weigh {left:.0%} (threshold "
                 f"{evidence.limits.initial_weight:.0%}), and the running means are {slope:.0%} of the measured ones.",
                 f"Train on, or re-estimate the running statistics as a plain average: {RECALIBRATE}.",
+                remedy=remedy(Recalibrate()),
             )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.rules.edits import Freeze, OfModel, PlainBatchNorm, Remove, SetAttribute, SetMode, remedy
 from bnprobe.rules.frozen_parts import following_batches, unreached
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule
@@ -28,6 +29,7 @@ def few_values(evidence: Evidence) -> Iterator[Finding]:
             if n > 1 and by_batch
             else ""
         )
+        advice, edit = _enough_values(row, by_batch)
         yield Finding(
             "warning",
             row["layer"],
@@ -36,8 +38,9 @@ def few_values(evidence: Evidence) -> Iterator[Finding]:
             else "This norm normalizes over so few values that hardly any information is left.",
             f"{count(n, 'value')} per {'channel' if by_batch else 'mean and variance'}{_in_call(row)}{noise} "
             f"(threshold {limit:g}).",
-            _enough_values(row, by_batch),
+            advice,
             call=row["call"],
+            remedy=remedy(edit),
         )
     yield from _one_feature(evidence)
 
@@ -60,6 +63,7 @@ def _one_feature(evidence: Evidence) -> Iterator[Finding]:
             "Normalize over more than one feature, or remove the norm, "
             f'`model.set_submodule("{row["layer"]}", torch.nn.Identity())`, and retrain.',
             call=row["call"],
+            remedy=remedy(Remove(row["layer"])),
         )
 
 
@@ -71,23 +75,30 @@ def _in_call(row: pd.Series) -> str:
     return f" in call {int(row['fewest_call']) + 1} of {int(row['n_calls'])}, with {samples}"
 
 
-def _enough_values(row: pd.Series, by_batch: bool) -> str:
+def _enough_values(row: pd.Series, by_batch: bool) -> tuple[str, OfModel | None]:
+    """Advice, in words and as an edit."""
+    layer = str(row["layer"])
     if not by_batch:
-        return (
-            f"Let it normalize over more channels, `{module(row['layer'])}.num_groups = 1`, and retrain."
-            if row["kind"] == "group_norm"
-            else "Remove the norm where only one position is left, "
-            f'`model.set_submodule("{row["layer"]}", torch.nn.Identity())`, and retrain.'
-        )
+        if row["kind"] == "group_norm":
+            code = f"`{module(layer)}.num_groups = 1`"
+            return (
+                f"Let it normalize over more channels, {code}, and retrain.",
+                SetAttribute(layer, "num_groups", 1),
+            )
+        code = f'`model.set_submodule("{layer}", torch.nn.Identity())`'
+        return f"Remove the norm where only one position is left, {code}, and retrain.", Remove(layer)
     typical = row["n_values"] / row["n_channels"] / row["n_calls"]
     if row["n_calls"] > 1 and typical > 2 * row["fewest_values"]:
         return (
             "The other calls had more: drop the small last batch, "
-            "`loader = torch.utils.data.DataLoader(loader.dataset, loader.batch_size, drop_last=True)`."
+            "`loader = torch.utils.data.DataLoader(loader.dataset, loader.batch_size, drop_last=True)`.",
+            None,
         )
     return (
         "Use larger batches, SyncBatchNorm over several devices or GroupNorm (gradient accumulation does not help); "
-        f"or let it use the running statistics while the rest trains: `{module(row['layer'])}.eval()` after model.train()."
+        "or freeze it, so that it uses the running statistics while the rest trains: "
+        f"`{module(layer)}.eval().requires_grad_(False)` after model.train().",
+        Freeze((layer,), eval_mode=True),
     )
 
 
@@ -110,6 +121,7 @@ def train_while_evaluating(evidence: Evidence) -> Iterator[Finding]:
         f"{len(names)} of {count(norms['layer'].nunique(), 'batch norm')} used batch statistics while no gradients were "
         "computed" + (f"; running means moved by up to {moved:.2g} running σ." if moved > 0 else "."),
         "Call `model.eval()` before evaluating, and again after every model.train().",
+        remedy=remedy(SetMode("", training=False)),
     )
 
 
@@ -161,6 +173,7 @@ def frozen_but_moving(evidence: Evidence) -> Iterator[Finding]:
                 + (f" in {count(row['n_updates'], 'update')}" if row["n_updates"] > 0 else "")
                 + " (threshold: not at all).",
                 f"A frozen norm needs eval mode, too, after every model.train(): `{module(row['layer'])}.eval()`.",
+                remedy=remedy(SetMode(row["layer"], training=False)),
             )
 
 
@@ -186,6 +199,7 @@ def learning_but_frozen(evidence: Evidence) -> Iterator[Finding]:
                 f"eval mode in every call while the model was in train mode, and {what} require{s} a gradient.",
                 f"Freeze both, `{module(row['layer'])}.requires_grad_(False)`, or neither: leave the norm in train mode.",
                 call=row["call"],
+                remedy=remedy(Freeze((row["layer"],))),
             )
 
 
@@ -203,6 +217,7 @@ def unsynchronised(evidence: Evidence) -> Iterator[Finding]:
                 "Start the training with torchrun, and call torch.distributed.init_process_group before the first batch. "
                 f"If one process is intended: `{module(row['layer'])}.__class__ = torch.nn.BatchNorm2d`.",
                 call=row["call"],
+                remedy=remedy(PlainBatchNorm(row["layer"])),
             )
 
 

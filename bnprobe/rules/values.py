@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import EMPTY, GATHER, said
-from bnprobe.rules.remedies import module, reinitialized
+from bnprobe.rules.edits import CleanInputs, InFloat32, Reinitialize, Remove, remedy
+from bnprobe.rules.remedies import REINITIALIZE, module, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity, unsound
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count, first_few, out_of, some
@@ -38,6 +39,7 @@ def _entered(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
             f"float32: `model.float()`.{_of_weights(row, channels)}",
             indices(bad),
             row["call"],
+            remedy(CleanInputs(), InFloat32("")),
         )
 
 
@@ -69,6 +71,7 @@ def _learned(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
             f"{reinitialized(row['layer'], indices(found), len(channels))}.",
             indices(found),
             row["call"],
+            remedy(Reinitialize(row["layer"], indices(found))),
         )
 
 
@@ -98,9 +101,10 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
                     "and the next weights leave of them, and at borders padded with zeros: measure before and after. "
                     + _decayed(channels)
                 )
-                + f"To reinitialize them: {reinitialized(row['layer'], indices(flat), len(channels))}.",
+                + f"{REINITIALIZE}{reinitialized(row['layer'], indices(flat), len(channels))}.",
                 indices(flat),
                 row["call"],
+                remedy(Reinitialize(row["layer"], indices(flat))),
             )
 
 
@@ -202,6 +206,7 @@ def _never_called(layer: str, functions: list[str]) -> Finding:
         "Check that it is used: another norm may have taken its place. A layer whose .forward is called directly is "
         "not recorded. If the network is meant to work without it: "
         f'`model.set_submodule("{layer}", torch.nn.Identity())`.',
+        remedy=remedy(Remove(layer)),
     )
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import said
+from bnprobe.rules.edits import Recalibrate, remedy
 from bnprobe.rules.newness import affine_at_start, at_start, fresh, updated_meanwhile
 from bnprobe.rules.precision import HALVES, step_words, stuck
-from bnprobe.rules.remedies import RECALIBRATE, module, recalibrate
+from bnprobe.rules.remedies import RECALIBRATE, module, recalibrate, recalibration
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count, in_all, number
 
@@ -131,6 +132,7 @@ def counted_differently(evidence: Evidence) -> Iterator[Finding]:
             f"model, re-estimate the running statistics as a plain average: {RECALIBRATE}."
             if often
             else "Expected of layers that were frozen, added later or skipped in some passes; otherwise find out why.",
+            remedy=remedy(Recalibrate() if often else None),
         )
 
 
@@ -154,6 +156,7 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
                 "The buffer was set by hand or by a conversion: take it from the original file, or re-estimate it: "
                 f"{recalibrate(row)}.",
                 call=row["call"],
+                remedy=remedy(recalibration(row)),
             )
         elif first[1] != affine:
             yield Finding(
@@ -164,6 +167,7 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
                 "Its buffers were copied, or loaded under the wrong name: compare the names in the file with the model's, "
                 f"or re-estimate them: {recalibrate(row)}.",
                 call=row["call"],
+                remedy=remedy(recalibration(row)),
             )
 
 

@@ -1,11 +1,11 @@
 """How true the judgement is: faults that were planted, problems of real users, and networks with nothing wrong.
 
     python -m scripts.rule_benchmark                     # everything, some fifteen minutes; reports/rule_benchmark.md
-    python -m scripts.rule_benchmark --parts cases       # or planted, healthy, statistics, dependence
+    python -m scripts.rule_benchmark --parts cases       # or planted, healthy, remedies, statistics, ...
     python -m scripts.rule_benchmark --only dropout      # faults and cases whose name, model, kind or rule holds the word
     python -m scripts.rule_benchmark --without-held-out  # while thresholds are being worked on
 
-Tables: planted.csv, cases.csv and healthy.csv in the folder of --out, and their sums by kind in rule_benchmark.md;
+Tables: planted.csv, remedies.csv, cases.csv and healthy.csv in the folder of --out; sums by kind in rule_benchmark.md;
 statistics.csv, in which nominal error rates stand beside those found on data whose truth is known, and
 dependence.csv, of images that are copied, in order, or the same on both sides of a comparison.
 The sums take in the parts that an earlier run left in that folder.
@@ -24,13 +24,14 @@ import pandas as pd
 from scripts.rule_benchmark.dependence import dependence
 from scripts.rule_benchmark.healthy import networks
 from scripts.rule_benchmark.planted import chosen, planted
+from scripts.rule_benchmark.remedies import remedies
 from scripts.rule_benchmark.run_cases import run_cases
 from scripts.rule_benchmark.statistics import statistics
 from scripts.rule_benchmark.subjects import subjects
 from scripts.rule_benchmark.summary import summary
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("planted", "cases", "healthy", "statistics", "dependence")
+PARTS = ("planted", "remedies", "cases", "healthy", "statistics", "dependence")
 
 
 def parse() -> argparse.Namespace:
@@ -84,6 +85,11 @@ def main() -> int:
         faults = chosen(options.only, not options.without_held_out)
         found = subjects(options.models, options.data, {fault.subject for fault in faults})
         tables["planted"], _ = planted(faults, found)
+    if "remedies" in options.parts:
+        faults = chosen(options.only, not options.without_held_out)
+        found = subjects(options.models, options.data, {fault.subject for fault in faults})
+        tables["remedies"] = remedies(faults, found)
+        print(tables["remedies"].drop(columns="why").round(3).to_string(index=False))
     if "cases" in options.parts:
         tables["cases"] = run_cases(options.only)
         print(tables["cases"][["outcome", "case", "look", "missing", "others"]].to_string(index=False))

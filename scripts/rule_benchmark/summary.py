@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from scripts.rule_benchmark.dependence import NULL
+from scripts.rule_benchmark.remedies import by_rule
 
 
 def summary(tables: dict[str, pd.DataFrame]) -> tuple[str, bool]:
@@ -23,7 +24,8 @@ def summary(tables: dict[str, pd.DataFrame]) -> tuple[str, bool]:
     rows += [*_statistics(tables), *_dependence(tables)]
     lines += [f"| {kind} | {' | '.join(str(n) for n in counts)} |" for kind, counts in rows]
     wrong = sum(counts[2] + counts[4] for _, counts in rows)
-    return "\n".join([*lines, *_named(tables)]) + "\n", wrong == 0
+    tried = by_rule(tables["remedies"]) if "remedies" in tables else []
+    return "\n".join([*lines, *_named(tables), *tried]) + "\n", wrong == 0
 
 
 Counts = tuple[int, int, int, int, int]

@@ -33,7 +33,9 @@ from bnprobe.rules.edits import (
     SetMode,
     SmoothInputs,
     Swap,
+    TrackStatistics,
     UndoMap,
+    UpdateOnce,
 )
 from bnprobe.rules.remedies import OF_BATCH, OF_SAMPLES, _by_hook, reinitialized, rescaled
 
@@ -56,6 +58,7 @@ def network() -> Any:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point():
             tensor.data.uniform_(0.5, 2)
+    model.part[0].track_running_stats = False
     return model.eval()
 
 
@@ -105,6 +108,11 @@ BY_CODE: list[tuple[OfModel, str]] = [
     (
         DropStatistics("norm"),
         f"{N}n.running_mean = n.running_var = None; n.track_running_stats = False",
+    ),
+    (
+        TrackStatistics(),
+        "[setattr(m, 'track_running_stats', True) for m in model.modules() if isinstance(m, "
+        "torch.nn.modules.batchnorm._BatchNorm)]",
     ),
     (Remove("part.1"), 'model.set_submodule("part.1", torch.nn.Identity())'),
     (SetGamma("norm"), 'torch.nn.init.ones_(model.get_submodule("norm").weight)'),
@@ -192,6 +200,25 @@ def test_a_part_in_float32_takes_and_gives_what_it_did() -> None:
     assert whole(x).dtype == torch.float32
 
 
+def test_a_norm_that_checkpointing_runs_again_is_updated_once() -> None:
+    """Fails if the second run still moves the running statistics or the counter."""
+    from torch.utils.checkpoint import checkpoint
+
+    def after_training(edits: list[OfModel]) -> Any:
+        norm = nn.BatchNorm2d(2)
+        model = nn.Sequential(norm).train()
+        carry_out(edits, Subject(model, BATCHES))
+        x = BATCHES[0].clone().requires_grad_(True)
+        checkpoint(model, x, use_reentrant=False).sum().backward()
+        return norm
+
+    once = nn.BatchNorm2d(2).train()
+    once(BATCHES[0])
+    assert torch.equal(after_training([UpdateOnce("0")]).running_mean, once.running_mean)
+    assert after_training([UpdateOnce("0")]).num_batches_tracked == 1
+    assert after_training([]).num_batches_tracked == 2
+
+
 @pytest.mark.parametrize("path", ["nothing", "part.7"])
 def test_a_module_that_is_not_there_is_named(path: str) -> None:
     with pytest.raises(LookupError, match=f"no module '{path}'"):
@@ -206,7 +233,7 @@ def test_every_kind_of_edit_can_be_carried_out() -> None:
     of_model = kinds - set(OfInputs.__args__) - {edits.Remedy}
     assert of_model == KINDS
     compared = {type(edit) for edit, _ in (*BY_CODE, *BY_TEXT)}
-    assert of_model - compared == {RecalibrateOne, InFloat32}, "those have tests of their own"
+    assert of_model - compared == {RecalibrateOne, InFloat32, UpdateOnce}, "those have tests of their own"
 
 
 def pixels(seed: int = 0) -> Tensor:

@@ -127,7 +127,7 @@ HEADS = (
     ("agreement", "Share of decisions that stay."),
     ("KL", "Divergence of the softmax after from the softmax before, in nats."),
     ("n", "Samples; 0 where there was no time, and only the estimate is known."),
-    ("estimate", "Root mean square over samples of the loss's change to first order."),
+    ("estimate", "Change of the loss to first order."),
 )
 
 
