@@ -65,8 +65,8 @@ class Source:
         return read_rgb(self.paths[index])
 
     def batches(self, preprocess: Preprocess, batch_size: int, limit: int | None = None) -> Batches:
-        """Prepared images in batches of `batch_size`; at most `limit` of them, evenly spread."""
-        return Batches(self, preprocess, batch_size, spread(len(self), limit))
+        """Prepared images in batches of `batch_size`, each from all over the source; at most `limit`, evenly spread."""
+        return Batches(self, preprocess, batch_size, mixed(spread(len(self), limit), batch_size))
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,16 @@ def spread(n: int, limit: int | None) -> tuple[int, ...]:
     if limit is None or limit >= n:
         return tuple(range(n))
     return tuple((2 * i + 1) * n // (2 * limit) for i in range(limit))  # the middle of each of `limit` parts
+
+
+def mixed(picked: tuple[int, ...], batch_size: int) -> tuple[int, ...]:
+    """The same numbers in an order whose batches each run through all of them, as long as there are several batches.
+
+    In sorted order a batch would hold a class or two: norms in train mode would see these alone, and samples of one
+    batch would not be independent.
+    """
+    n_batches = -(-len(picked) // max(batch_size, 1))
+    return tuple(number for first in range(n_batches) for number in picked[first::n_batches])
 
 
 def read_rgb(path: Path) -> Image.Image:

@@ -7,14 +7,18 @@ import pandas as pd
 from bnprobe.measures import Tables, glossary
 from bnprobe.recording import WEIGHTS_ONLY, Recording
 from bnprobe.report.chapters import chapters, worth
-from bnprobe.report.chapters.chapter import unit_of
+from bnprobe.report.chapters.chapter import called, unit_of
 from bnprobe.report.chapters.findings import findings_section, rule_sections
 from bnprobe.report.chapters.glossary import glossary_section
+from bnprobe.report.chapters.headline import headline
 from bnprobe.report.chapters.layers import layers
+from bnprobe.report.chapters.learned import learned
 from bnprobe.report.chapters.overview import overview
 from bnprobe.report.chapters.provenance import probed
+from bnprobe.report.chapters.spine import spine
+from bnprobe.report.chapters.tiles import tiles
 from bnprobe.report.numbers import count, number
-from bnprobe.report.page.blocks import Page, Prose, Section
+from bnprobe.report.page.blocks import Block, Figure, Page, Prose, Section
 from bnprobe.report.study_table import StudyTable
 
 SELF_CONTAINED = "A single self-contained file: works offline and as an attachment."
@@ -28,19 +32,22 @@ def compose(
     left_out: str = "",
     study: StudyTable | None = None,
 ) -> Page:
-    """The page: what was probed, the answer, findings, the network, every layer, the rules, the glossary.
+    """The page: the answer, what was learned, findings, the network, every layer, what was probed, rules, glossary.
 
     `left_out` says in words which findings are not shown. A `study` of ablations is the last chapter.
     """
+    written = chapters(recording, tables)
+    linked = frozenset({"network", "findings", *(section.id for section in written)})
     return Page(
         title=_title(recording),
         lead=_lead(recording),
         sections=(
-            *_opening(recording, findings, answer, left_out),
+            *_opening(recording, tables, findings, answer, left_out, linked, spine(tables)),
             overview(tables),
-            *chapters(recording, tables),
+            *written,
             *(() if study is None else (worth.chapter(study),)),
             layers(recording, tables),
+            probed(recording),
             *rule_sections(findings),
             glossary_section(glossary()),
         ),
@@ -50,22 +57,36 @@ def compose(
 
 
 def opening(
-    recording: Recording, findings: pd.DataFrame, answer: tuple[str, ...], left_out: str = ""
+    recording: Recording, tables: Tables, findings: pd.DataFrame, answer: tuple[str, ...], left_out: str = ""
 ) -> Page:
-    """The beginning of the same page: what was probed, the answer and findings."""
-    return Page(_title(recording), _lead(recording), _opening(recording, findings, answer, left_out), "")
+    """What the same page begins with, without pictures, and what was probed."""
+    sections = _opening(recording, tables, findings, answer, left_out)
+    return Page(_title(recording), _lead(recording), (*sections, probed(recording)), "")
 
 
 def _title(recording: Recording) -> str:
-    return f"What the norms of {recording.about.model} learned"
+    return f"What the norms of {called(recording.about.model)} learned"
 
 
 def _opening(
-    recording: Recording, findings: pd.DataFrame, answer: tuple[str, ...], left_out: str
+    recording: Recording,
+    tables: Tables,
+    findings: pd.DataFrame,
+    answer: tuple[str, ...],
+    left_out: str,
+    linked: frozenset[str] = frozenset(),
+    pictures: tuple[Figure, ...] = (),
 ) -> tuple[Section, ...]:
+    """The answer, what was learned, and the findings; `linked` are the sections that they may lead to."""
+    first: tuple[Block, ...] = (
+        headline(tables, findings, unit_of(recording)),
+        tiles(recording, tables, linked),
+        *pictures,
+        *([Prose(answer[1:])] if answer[1:] else []),
+    )
     return (
-        probed(recording),
-        Section("answer", "The answer", (Prose(answer),)),
+        Section("answer", "The answer", first),
+        *learned(recording, tables, linked),
         findings_section(findings, recording, left_out),
     )
 

@@ -151,7 +151,7 @@ class Document(ABC):
         return to_text(self._page, width)
 
     def summary(self, width: int | None = None) -> str:
-        """What was measured, the answer and the findings as text.
+        """The answer, what was learned, the findings and what was measured, as text.
 
         Args:
             width: Characters per line. None is the width of the terminal.

@@ -95,7 +95,7 @@ class Report(Document):
 
     @property
     def _opening(self) -> Page:
-        page = opening(self._shown, self.findings, self._sentences, self._left_out)
+        page = opening(self._shown, self._tables, self.findings, self._sentences, self._left_out)
         return self._with_phases(page)
 
     def _with_phases(self, page: Page) -> Page:

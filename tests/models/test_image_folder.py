@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from bnprobe.errors import BadImages
-from bnprobe.models.image_folder import Batch, demo_images, find_images, read_rgb, spread
+from bnprobe.models.image_folder import Batch, demo_images, find_images, mixed, read_rgb, spread
 
 
 def picture(path: Path, grey: int = 100, size: tuple[int, int] = (7, 5), mode: str = "RGB") -> Path:
@@ -146,7 +147,7 @@ def test_batches_give_every_image_once_with_its_label(folder, batch_size, sizes)
     assert batches.n_images == 5
     pairs = zip(greys(got), [label for batch in got for label in batch.labels or []], strict=True)
     # jpeg may move the value by one
-    assert [(round(grey, -1) if grey != 35 else 35, label) for grey, label in pairs] == [
+    assert sorted((round(grey, -1) if grey != 35 else 35, label) for grey, label in pairs) == [
         (10, 0),
         (20, 0),
         (30, 0),
@@ -168,8 +169,8 @@ def test_damaged_images_are_named_and_the_rest_still_comes(folder):
     (folder / "b/3.png").symlink_to(folder / "gone.png")
     batches = find_images(folder).batches(values, 3)
     got = list(batches)
-    assert greys(got) == [10, 30, 35, 40]
-    assert [batch.labels for batch in got] == [[0, 0, 1], [1]]
+    assert sorted(greys(got)) == [10, 30, 35, 40]
+    assert [sorted(batch.labels or []) for batch in got] == [[0, 0, 1], [1]]
     assert [entry.path.name for entry in batches.unreadable] == ["y.Jpeg", "0.png", "3.png"]
     assert all(entry.reason and "\n" not in entry.reason for entry in batches.unreadable)
 
@@ -239,10 +240,30 @@ def test_a_limit_is_spread_over_all_classes(tmp_path):
             picture(tmp_path / kind / f"{number}.png", size=(2, 3))
     batches = find_images(tmp_path).batches(values, 3, limit=5)
     labels = [label for batch in batches for label in batch.labels or []]
-    assert labels == [0, 1, 2, 3, 4]
+    assert sorted(labels) == [0, 1, 2, 3, 4]
     assert batches.n_images == 5
     assert batches.words.startswith("5 of 35 images of 5 classes in ")
     assert batches.words.endswith("evenly spread over their sorted order")
+
+
+def test_every_batch_holds_all_classes(tmp_path):
+    """Fails if batches follow the sorted order: one of a single class gives a norm in train mode that class's statistics."""
+    for kind in "abc":
+        for number in range(4):
+            picture(tmp_path / kind / f"{number}.png", size=(2, 3))
+    batches = list(find_images(tmp_path).batches(values, 3))
+    assert [sorted(batch.labels or []) for batch in batches] == [[0, 1, 2]] * 4
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (5, 5), (5, 9), (7, 3), (100, 32), (9, 1)])
+def test_mixing_keeps_every_number_and_one_batch_as_it_was(n, batch_size):
+    """Fails if a number is lost or doubled, if one batch is turned over, or batches are not as alike as they can be."""
+    order = mixed(tuple(range(n)), batch_size)
+    assert sorted(order) == list(range(n))
+    if batch_size >= n or batch_size == 1:
+        assert order == tuple(range(n))
+    first = order[: -(-n // -(-n // batch_size))]
+    assert np.ptp(np.diff(first)) == 0 if len(first) > 2 else True
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 100])

@@ -414,6 +414,22 @@ def test_the_table_shows_the_numbers_of_the_report(reading, report):
         np.testing.assert_allclose(got, true, rtol=6e-3, atol=room, err_msg=name)
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (380, 780)])
+def test_the_first_screen_holds_the_verdict_and_a_picture(browser, page, width, height):
+    """Fails if a reader must scroll for the verdict or the first picture, or a phone gets the wide one."""
+    browser.look(width, height)
+    browser.open(page)
+    box = "const b = document.querySelector(arguments[0]).getBoundingClientRect(); return [b.top, b.bottom, b.width];"
+    assert browser.run(box, ".headline")[1] < height
+    assert 0 < browser.run(box, ".tile .strip")[1] < height
+    shown, hidden = ("narrow", "wide") if width < 640 else ("wide", "narrow")
+    assert browser.run(box, f"figure.{shown} svg")[2] > 0.8 * min(width, 1000)
+    assert browser.run(box, f"figure.{hidden}")[2] == 0
+    if width > 640:
+        assert browser.run(box, "figure.wide svg")[0] < height
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+
+
 def test_the_table_sorts_by_any_column(reading, report):
     """Fails if a head sorts as text, or forgets that a negative shift is a large one."""
     reading.choose("Layer", "4")

@@ -143,5 +143,6 @@ def test_the_answer_is_text():
     """Fails if the answer of a report is another than its page's."""
     report = a_report()
     section = next(section for section in report._page.sections if section.id == "answer")
-    assert report.answer == " ".join(section.blocks[0].paragraphs)
+    headline, rest = section.blocks[0], section.blocks[-1]
+    assert report.answer == " ".join([headline.text, *rest.paragraphs])
     assert report.answer.endswith(".")

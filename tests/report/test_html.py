@@ -310,7 +310,7 @@ def test_the_notebook_shows_the_telling_sections(undrawn, all_kinds):
     document = cell_of(bnprobe.report(all_kinds))
     pages.assert_loads_nothing(document)
     found = [name.rpartition("-")[2] for name in pages.sections(document)]
-    assert found == ["answer", "findings", "network", "layers"]
+    assert found == ["answer", "learned", "findings", "network", "layers"]
     assert "to_html(path)" in pages.text_of(document)
 
 

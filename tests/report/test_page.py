@@ -26,8 +26,7 @@ def section(recorded: Recording, name: str) -> blocks.Section:
 
 
 def answer(*layers: object, **about: object) -> str:
-    prose = section(recording(*layers, **about), "answer").blocks[0]
-    return " ".join(prose.paragraphs).replace("\u00a0", " ")
+    return bnprobe.report(recording(*layers, **about)).answer.replace("\u00a0", " ")
 
 
 def at(scale: float) -> dict[str, np.ndarray]:
@@ -40,7 +39,7 @@ def test_the_sections_in_their_order():
     page = bnprobe.report(recording(site(ROWS, **MEMORY)))._page
     names = [s.id for s in page.sections]
     told = ["running-stats", "shape", "variance", "affine", "not-measured"]
-    assert names == ["probed", "answer", "findings", "network", *told, "layers", "glossary"]
+    assert names == ["answer", "findings", "network", *told, "layers", "probed", "glossary"]
 
 
 def test_what_was_probed_is_said_as_it_was_recorded():

@@ -55,7 +55,7 @@ def test_text_is_what_the_page_says(all_kinds):
     report = bnprobe.report(all_kinds)
     said = " ".join(report.to_text(100_000).split())
     for section in report._page.sections:
-        if section.id in ("probed", "answer", "findings", "provenance"):
+        if section.id in ("probed", "answer", "learned", "findings", "provenance"):
             assert section.title in said
             for block in section.blocks:
                 for sentence in _sentences(block):
@@ -65,6 +65,12 @@ def test_text_is_what_the_page_says(all_kinds):
 def _sentences(block: blocks.Block) -> list[str]:
     if isinstance(block, blocks.Prose):
         return list(block.paragraphs)
+    if isinstance(block, blocks.Headline):
+        return [block.text]
+    if isinstance(block, blocks.Tiles):
+        return [tile.says for tile in block.tiles]
+    if isinstance(block, blocks.Learned):
+        return [fact.says for fact in block.facts]
     if isinstance(block, blocks.Facts):
         return [value for _, value in block.rows]
     if isinstance(block, blocks.Findings):
@@ -140,7 +146,9 @@ def test_the_summary_is_the_first_of_the_text(all_kinds):
     """Fails if the summary leaves out the answer or the findings, or shows the table too."""
     report = bnprobe.report(all_kinds)
     summary = report.summary(90)
-    assert report.to_text(90).startswith(summary)
+    opening, title, facts = summary.partition("\nWhat was probed\n")
+    assert report.to_text(90).startswith(opening)
+    assert title + facts in report.to_text(90)
     assert "The answer" in summary
     assert "Findings" in summary
     assert "The network at a glance" not in summary

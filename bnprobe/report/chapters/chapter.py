@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -56,6 +57,11 @@ def measured_on(recording: Recording) -> str:
         return samples
     places = count(about.n_positions, POSITIONS.get(unit_of(recording), "position"))
     return f"{samples} ({places}; {about.n_masked:,} more left out by masks)"
+
+
+def called(model: str) -> str:
+    """The model without the module that it is from: resnet20 for package.module:resnet20."""
+    return model.rpartition(":")[2] if re.fullmatch(r"[\w.]+:\w+", model) else model
 
 
 def named(row: pd.Series) -> str:

@@ -60,18 +60,37 @@ def _grouped(findings: pd.DataFrame, recording: Recording | None) -> Findings:
 
 def worst_finding(findings: pd.DataFrame) -> str:
     """The first warning or worse in words, with where it holds and how many others there are; empty without any."""
-    serious = findings[findings["severity"] != "info"]
-    if serious.empty:
+    groups = _serious(findings)
+    if not groups:
         return ""
-    groups = [group for _, group in serious.groupby(["severity", "rule", "says"], sort=False)]
     first = groups[0].iloc[0]
-    n = len(groups[0])
-    more = f" and {count(n - 1, 'other place')}" if n > 1 else ""
-    where = f" (at {_site(first)}{more})" if first["layer"] else ""
-    left = len(groups) - 1
-    others = f" {count(left, 'more finding')} {'is' if left == 1 else 'are'} listed below." if left else ""
+    where = f" (at {_places(groups[0])})" if first["layer"] else ""
     says = str(first["says"]).removesuffix(".")
-    return f"{str(first['severity']).capitalize()}: {says}{where}.{others}"
+    return f"{str(first['severity']).capitalize()}: {says}{where}.{_others(groups)}"
+
+
+def where_worst(findings: pd.DataFrame) -> str:
+    """Where the first warning or worse holds, and how many others there are, as sentences of their own."""
+    groups = _serious(findings)
+    where = f"At {_places(groups[0])}." if groups[0]["layer"].iloc[0] else ""
+    return f"{where}{_others(groups)}".strip()
+
+
+def _serious(findings: pd.DataFrame) -> list[pd.DataFrame]:
+    """Warnings and worse, those that say the same together."""
+    serious = findings[findings["severity"] != "info"]
+    return [group for _, group in serious.groupby(["severity", "rule", "says"], sort=False)]
+
+
+def _places(group: pd.DataFrame) -> str:
+    n = len(group) - 1
+    more = f" and {count(n, 'other place')}" if n else ""
+    return f"{_site(group.iloc[0])}{more}"
+
+
+def _others(groups: list[pd.DataFrame]) -> str:
+    left = len(groups) - 1
+    return f" {count(left, 'more finding')} {'is' if left == 1 else 'are'} listed below." if left else ""
 
 
 def _at(row: dict[Any, Any], position: dict[tuple[str, int], int]) -> tuple[int, int]:

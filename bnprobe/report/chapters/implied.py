@@ -47,6 +47,17 @@ def chapter(material: Material) -> Section | Absent:
     return Section("implied", TITLE, (Prose((words(known), *_variance(known))), *figures))
 
 
+def explained(layers: pd.DataFrame) -> float | None:
+    """R² of a typical norm's running means; None where nothing is known, or a control that should do worse does as well."""
+    known = layers[layers["implied_mean_r2"].notna()]
+    if known.empty:
+        return None
+    typical = median(of(known, "implied_mean_r2"))
+    controls = {name: median(of(known, f"implied_r2_{name}")) for name in _CONTROLS if _differs(known, name)}
+    in_doubt = any(_does_as_well(typical, name, value) for name, value in controls.items())
+    return None if in_doubt or typical < FITS else typical
+
+
 def words(known: pd.DataFrame) -> str:
     """How much of a typical norm's running means the previous layers imply, where they do not, and the controls.
 

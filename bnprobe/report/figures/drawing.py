@@ -7,10 +7,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bnprobe.report.figures import changes, charts, maps, plots, specs
+from bnprobe.report.figures import changes, charts, maps, plots, specs, spine
 
 _BY_KIND: dict[type, Callable[[Any], Figure]] = {
     specs.ByDepth: charts.by_depth,
+    specs.Spine: spine.spine,
     specs.NetworkMap: maps.network,
     specs.Clouds: charts.clouds,
     specs.LayerChange: changes.layer,

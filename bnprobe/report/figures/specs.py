@@ -131,6 +131,45 @@ class ByDepth(Spec):
         return f" of {count(len(self.names), 'site')}: {_titles(self.panels)}"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Lane(Spec):
+    """One quantity of the spine per place, shape (L,), on fixed `limits`: what lies beyond is drawn at their end.
+
+    `short` is a title for where there is little space. `bars` are drawn instead of points, with their `labels`. `bands`
+    are (low, high) pairs of shape (L,) each, the widest first; `levels` and `marks` as in `Curves`. Points that are not
+    `strong` are hollow, where that is given.
+    """
+
+    title: str
+    values: Array
+    unit: str = ""
+    short: str = ""
+    limits: tuple[float, float] = (0.0, 1.0)
+    levels: tuple[tuple[float, str], ...] = ()
+    bands: tuple[tuple[Array, Array], ...] = ()
+    bars: bool = False
+    labels: tuple[str, ...] = ()
+    strong: tuple[bool, ...] = ()
+    marks: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Spine(Spec):
+    """The network by depth: lanes one below the other, or `upright` beside each other, where depth goes downwards.
+
+    `names` and `paths` as in `ByDepth`; `arcs` are residual connections as (from, to).
+    """
+
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    lanes: tuple[Lane, ...]
+    arcs: tuple[tuple[int, int], ...] = ()
+    upright: bool = False
+
+    def _says(self) -> str:
+        return f" of {count(len(self.names), 'place')}: {_titles(self.lanes)}"
+
+
 # Maps of layer by channel
 
 
@@ -285,7 +324,7 @@ class Plots(Spec):
         return f": {_titles(self.plots)}"
 
 
-Picture = ByDepth | NetworkMap | Clouds | LayerChange | Swatches | Plots
+Picture = ByDepth | Spine | NetworkMap | Clouds | LayerChange | Swatches | Plots
 """Whatever `figures.draw` draws."""
 
 

@@ -25,7 +25,7 @@ from bnprobe.report.page.blocks import Figure, Moving, Page, Section
 ROOT = "bnprobe"
 """Id of the page's root element; notebook cells, of which there may be many, have one of their own each."""
 
-IN_A_CELL = ("answer", "findings", "network", "layers")
+IN_A_CELL = ("answer", "learned", "findings", "network", "layers")
 
 
 @dataclass(frozen=True)

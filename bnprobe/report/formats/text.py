@@ -12,11 +12,14 @@ from bnprobe.report.page.blocks import (
     Figure,
     Findings,
     Glossary,
+    Headline,
+    Learned,
     Moving,
     Page,
     Prose,
     Section,
     Table,
+    Tiles,
 )
 
 
@@ -47,6 +50,12 @@ def _section(section: Section, width: int) -> list[str]:
 def _block(block: Block, width: int) -> list[str]:
     if isinstance(block, Prose):
         return [line for paragraph in block.paragraphs for line in _wrap(paragraph, width)]
+    if isinstance(block, Headline):
+        return _wrap(block.text, width)
+    if isinstance(block, Tiles):
+        return ["", *_facts(Facts(tuple((tile.question, tile.says) for tile in block.tiles)), width), ""]
+    if isinstance(block, Learned):
+        return [line for fact in block.facts for line in _wrap(fact.says, width)]
     if isinstance(block, Facts):
         return _facts(block, width)
     if isinstance(block, Findings):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bnprobe.report.figures.specs import Picture
 from bnprobe.report.numbers import count
 
@@ -14,6 +17,66 @@ class Prose:
     """Paragraphs of plain words."""
 
     paragraphs: tuple[str, ...]
+
+
+Bars = tuple[float | None, ...]
+"""A bar per norm: its share of the full height, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The verdict: `state` is "good", "notice", "warning" or "critical"; `text` says all of it in one sentence."""
+
+    state: str
+    title: str
+    detail: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One question with its answer: a state, a few words, and a bar per norm.
+
+    `state` is one of a headline, or "unknown" where it was not measured. `bars` are shares of the full height, None
+    where a norm has none; those in `high` stand out. `link` is the id of the section that says more, if there is one.
+    """
+
+    question: str
+    state: str
+    says: str
+    bars: Bars = ()
+    high: tuple[bool, ...] = ()
+    link: str = ""
+
+
+def bars(shares: NDArray[np.float64]) -> Bars:
+    """Heights of bars, cut at 0 and 1; None where a share is NaN."""
+    return tuple(None if np.isnan(share) else float(min(max(share, 0.0), 1.0)) for share in shares)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Questions and answers in a row. `note` says what a bar is."""
+
+    tiles: tuple[Tile, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One sentence that a reader retells, and the section that proves it; with a patch of color or a bar each."""
+
+    says: str
+    link: str
+    colors: tuple[str, ...] = ()
+    bars: Bars = ()
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the norms learned about the data, one fact after the other."""
+
+    facts: tuple[Fact, ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +113,7 @@ class Figure:
     """A picture, which `figures.draw` draws of its `spec`; `alt` says in words what it shows.
 
     `name` is unique on the page. A `still` one is for paper and for readers without scripts: elsewhere something
-    that moves stands in its place.
+    that moves stands in its place. `width` is "wide" or "narrow" for one that is shown only on a screen of that kind.
     """
 
     name: str
@@ -58,6 +121,7 @@ class Figure:
     spec: Picture
     caption: str = ""
     still: bool = False
+    width: str = ""
 
     def __repr__(self) -> str:
         return f"<Figure {self.name!r}: {self.spec!r}>"
@@ -121,7 +185,7 @@ class Glossary:
     entries: tuple[Entry, ...]
 
 
-Block = Prose | Facts | Table | Figure | Moving | Findings | Glossary
+Block = Prose | Headline | Tiles | Learned | Facts | Table | Figure | Moving | Findings | Glossary
 
 
 @dataclass(frozen=True)

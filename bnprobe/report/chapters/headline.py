@@ -1,0 +1,203 @@
+"""The headline: is something wrong, in one sentence with its number; what matters most comes first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bnprobe.measures import Tables
+from bnprobe.measures.shape import median
+from bnprobe.measures.verdict import ENOUGH
+from bnprobe.recording.names import SAME, SHIFTED
+from bnprobe.report.chapters.chapter import against, all_norms, highest, named, norms, running_sds
+from bnprobe.report.chapters.findings import where_worst, worst_finding
+from bnprobe.report.numbers import count
+from bnprobe.report.page.blocks import Headline
+from bnprobe.rules.rule import Evidence
+
+
+def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
+    """What to know first: the first of these that holds.
+
+    A critical finding; an untrained network, or one that has only begun to train; whether the data match the running
+    statistics; a warning; that no rule found a problem. A warning lifts the state of what stands before it.
+    """
+    serious = worst_finding(findings)
+    fresh = untrained(tables) or begun(tables)
+    used = judged_layers(tables)
+    match = matching(used, unit)
+    if fresh and not is_critical(findings):
+        return _split("notice", fresh)
+    if serious and (is_critical(findings) or not match):
+        first = findings[findings["severity"] != "info"].iloc[0]
+        title = str(first["says"]).removesuffix(".")
+        return Headline(str(first["severity"]), title, where_worst(findings), serious)
+    if not match:
+        return Headline("good", "No rule found a problem", "", "No rule found a problem.")
+    if _agree(used[used["var_ratio_median"].notna()]):
+        return _split("notice" if serious else "good", match)
+    return _split("warning" if serious else "notice", match)
+
+
+def is_critical(findings: pd.DataFrame) -> bool:
+    """Whether anything was found that comes before all else."""
+    return bool((findings["severity"] == "critical").any())
+
+
+def _split(state: str, sentence: str) -> Headline:
+    """What stands before the colon as the title, and the rest as its detail."""
+    title, _, detail = sentence.partition(": ")
+    return Headline(state, title.removesuffix("."), detail[:1].upper() + detail[1:], sentence)
+
+
+def opening(tables: Tables, findings: pd.DataFrame, unit: str) -> list[str]:
+    """The headline, and what else is to be said of it: the worst finding, and how the data match."""
+    first, fresh = headline(tables, findings, unit).text, untrained(tables) or begun(tables)
+    used, serious = judged_layers(tables), worst_finding(findings)
+    more = [] if fresh else [matching(used, unit)]
+    more += [serious or ("" if fresh else no_finding(used, unit))]
+    return [first, *(sentence for sentence in more if sentence and sentence != first)]
+
+
+def judged_layers(tables: Tables) -> pd.DataFrame:
+    """The layers whose running statistics say something: not those that follow the batches of this run."""
+    following = tables.layers["normalized_by"].isin(("batch", "sample")) & (tables.layers["memory_moved"] > 0)
+    return tables.layers[~never_updated(tables) & ~following]
+
+
+def untrained(tables: Tables) -> str:
+    """That the network is untrained, as far as its norms can tell; empty where one of them learned anything."""
+    channels, never = tables.channels, never_updated(tables)
+    gamma, beta = channels["gamma"].dropna(), channels["beta"].dropna()
+    stored = channels["running_mean"].notna()
+    by_site = [channels["layer"], channels["call"]]
+    # γ of the last norm of a residual branch is often 0 at the start
+    at_start = (channels["gamma"].isna() | (channels["gamma"] == 1)).groupby(by_site).all()
+    at_start |= (channels["gamma"] == 0).groupby(by_site).all()
+    learned = not at_start.all() or (beta != 0).any()
+    updated = stored.any() and bool((~never & tables.layers["layer"].isin(channels["layer"][stored])).any())
+    if learned or updated or not (len(gamma) or stored.any()):
+        return ""
+    zeros = " or 0" if (gamma == 0).any() else ""
+    before = " before this recording" if (tables.layers["memory_moved"] > 0).any() else ""
+    facts = [
+        *([f"every γ is 1{zeros}"] if len(gamma) else []),
+        *(["every β is 0"] if len(beta) else []),
+        *([f"the running statistics were never updated{before}"] if stored.any() else []),
+    ]
+    return f"This network is untrained: {_listing(facts)}."
+
+
+def begun(tables: Tables) -> str:
+    """That training has only begun, so that nothing is said of data or channels yet; empty where it went on."""
+    if not Evidence.of(tables).is_new:
+        return ""
+    counted = tables.layers["n_batches_tracked"].max()
+    after = f", after {count(int(counted), 'batch')}" if counted > 0 else ""
+    affine = tables.channels["gamma"].notna().any()
+    near = "its γ and β are near" if affine else "its running statistics are in good part"
+    return f"This network has only begun to train: {near} their initial values{after}."
+
+
+def _listing(facts: list[str]) -> str:
+    if len(facts) < 3:
+        return " and ".join(facts)
+    return f"{', '.join(facts[:-1])}, and {facts[-1]}"
+
+
+def never_updated(tables: Tables) -> pd.Series:
+    """Sites with running means of 0 and variances of 1 everywhere, before the recording."""
+    channels = tables.channels
+    initial = (channels["running_mean"] == 0) & (channels["running_var"] == 1)
+    by_site = initial.groupby([channels["layer"], channels["call"]]).all()
+    sites = zip(tables.layers["layer"], tables.layers["call"], strict=True)
+    return pd.Series([bool(by_site[site]) for site in sites], index=tables.layers.index, dtype=bool)
+
+
+def matching(layers: pd.DataFrame, unit: str) -> str:
+    """Whether the data match the running statistics, and where they match least; nothing without any."""
+    known = layers[layers["var_ratio_median"].notna()]
+    if known.empty:
+        return ""
+    yours = "Your images" if unit == "image" else "Your inputs"
+    judged, n = _judged(known)
+    far = f"As far as {count(int(known['n_images'].max()), unit)} can tell, {yours[0].lower()}{yours[1:]}"
+    if judged.empty:
+        match, words = ("match", _typical_words) if _agree(known) else ("do not match", _worst_words)
+        return f"{far} {match} the training data: {words(known)}."
+    if _agree(known) and len(judged) < len(known):
+        left = f"{len(known) - len(judged)} of {norms(len(known))}"
+        return (
+            f"{far} match the training data: {_typical_words(known)}; {left} need more {unit}s to be judged."
+        )
+    if _agree(known):
+        return f"{yours} match the training data: {_typical_words(known)}."
+    if not n:  # those that could not be judged are far off
+        return f"{yours} may not match the training data: {_worst_words(known)}."
+    where = f"at {all_norms(n)}" if n == len(judged) else f"at {n} of {norms(len(judged))}"
+    where += " that could be judged" * (len(judged) < len(known))
+    shifted = judged[judged["verdict"].isin(SHIFTED)]
+    return (
+        f"{yours} do not {'quite ' if mildly(shifted) else ''}match the training data: {where} the inputs differ "
+        f"significantly from the running statistics, and {_worst_words(shifted)}."
+    )
+
+
+def _typical_words(known: pd.DataFrame) -> str:
+    ratio, shift = _typical(known)
+    return (
+        f"at a typical norm the mean is off by {running_sds(shift)}, and the variance is "
+        f"{against(ratio, 'the running variance')}"
+    )
+
+
+def _worst_words(known: pd.DataFrame) -> str:
+    """The variance furthest off, or where no variance is far off, the mean."""
+    off = np.abs(np.log(known["var_ratio_median"].clip(lower=1e-12)))
+    far = known.loc[off.idxmax()]
+    if not 0.8 < far["var_ratio_median"] < 1.25:
+        return f"at worst their variance is {against(far['var_ratio_median'], 'the running variance')} ({named(far)})"
+    far = highest(known, "shift_rms")
+    return f"at worst their mean is off by {running_sds(far['shift_rms'])} ({named(far)})"
+
+
+def mildly(known: pd.DataFrame) -> bool:
+    """Whether no norm is so far off that it needs to be said bluntly."""
+    return bool(known["var_ratio_median"].between(0.5, 2).all() and (known["shift_rms"] < 0.5).all())
+
+
+def _typical(known: pd.DataFrame) -> tuple[float, float]:
+    """Variance ratio and shift of the middle norm."""
+    return median(known["var_ratio_median"].to_numpy()), median(known["shift_rms"].to_numpy())
+
+
+def _is_close(ratio: float, shift: float) -> bool:
+    return 0.8 < ratio < 1.25 and shift < 0.25
+
+
+def _judged(known: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The norms with a verdict on whether the data match, and how many of them do not."""
+    judged = known[known["verdict"].isin((SAME, *SHIFTED))]
+    return judged, int(judged["verdict"].isin(SHIFTED).sum())
+
+
+def _agree(known: pd.DataFrame) -> bool:
+    """Whether no norm is shifted, and those that could not be judged are close, all but a few and typically."""
+    judged, n = _judged(known)
+    if n or len(judged) == len(known):
+        return not n
+    pairs = zip(known["var_ratio_median"], known["shift_rms"], strict=True)
+    far = np.mean([not _is_close(ratio, shift) for ratio, shift in pairs])
+    return _is_close(*_typical(known)) and bool(far < ENOUGH)
+
+
+def no_finding(layers: pd.DataFrame, unit: str) -> str:
+    """That no rule warns; a mismatch below all thresholds is not nothing."""
+    n = _judged(layers)[1]
+    measured = layers[layers["var_ratio_median"].notna()]
+    check = "Check accuracy on these data before you rely on it."
+    if n:
+        return f"The mismatch is significant but below the warning level. {check}"
+    if not measured.empty and not _agree(measured):
+        return f"Any mismatch is below the warning level, and too few {unit}s were run to judge it. {check}"
+    return "No rule found a problem."

@@ -1,0 +1,144 @@
+"""Five questions about the network, each answered in a few words and by a bar per norm on a fixed scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from bnprobe.measures import Tables
+from bnprobe.recording import Recording
+from bnprobe.recording.names import NEVER_UPDATED, SAME, SHIFTED, TOO_FEW
+from bnprobe.report.chapters.chapter import unit_of
+from bnprobe.report.chapters.headline import begun, judged_layers, mildly, untrained
+from bnprobe.report.chapters.spine import FARTHEST, MOST_SILENT, known_to_work, not_working
+from bnprobe.report.figures.from_tables import of
+from bnprobe.report.numbers import count, number
+from bnprobe.report.page.blocks import Tile, Tiles, bars
+from bnprobe.rules.thresholds import Limits
+
+LARGEST_GAMMA = 2.0
+"""|γ| of a full bar: that of an untrained norm is half as high."""
+
+SMALLEST, LARGEST = 1e-3, 1e3
+"""Standard deviations of an empty and of a full bar."""
+
+
+def tiles(recording: Recording, tables: Tables, linked: Iterable[str]) -> Tiles:
+    """The questions in their order; `linked` are the sections that they may lead to."""
+    there = set(linked)
+    found = (
+        _trained(tables),
+        _match(recording, tables),
+        _channels(tables),
+        _signal(tables),
+        _numerics(tables),
+    )
+    return Tiles(
+        tuple(
+            tile if tile.link in there else Tile(tile.question, tile.state, tile.says, tile.bars, tile.high)
+            for tile in found
+        ),
+        "One bar per norm, in the order in which the data reach them.",
+    )
+
+
+def _trained(tables: Tables) -> Tile:
+    gamma = of(tables.layers, "gamma_abs_median")
+    heights = bars(gamma / LARGEST_GAMMA)
+    if untrained(tables):
+        return Tile("Trained?", "notice", "no", heights, link="network")
+    if begun(tables):
+        return Tile("Trained?", "notice", "only just begun", heights, link="network")
+    known = gamma[np.isfinite(gamma)]
+    says = f"yes: typical |γ| is {number(float(np.median(known)), 2)}" if known.size else "yes"
+    return Tile("Trained?", "good", says, heights, link="network")
+
+
+def _match(recording: Recording, tables: Tables) -> Tile:
+    question = "Data match?"
+    layers = tables.layers
+    if recording.weights_only:
+        return Tile(question, "unknown", "not measured: needs data")
+    verdicts = layers["verdict"]
+    judged = layers[verdicts.isin((SAME, *SHIFTED))]
+    n = int(judged["verdict"].isin(SHIFTED).sum())
+    if judged.empty:
+        few, never = (verdicts == TOO_FEW).any(), (verdicts == NEVER_UPDATED).any()
+        why = (
+            f"too few {unit_of(recording)}s to tell"
+            if few
+            else "running statistics were never updated"
+            if never
+            else "no running statistics to match"
+        )
+        return Tile(question, "unknown", why, link="running-stats")
+    distance = np.where(verdicts.isin((SAME, *SHIFTED)), of(layers, "w2_rms"), np.nan)
+    high = tuple(bool(verdict in SHIFTED) for verdict in verdicts)
+    left = " judged" * bool((verdicts == TOO_FEW).any())
+    if not n:
+        says = f"yes, at the {count(len(judged), 'norm')}{left}" if left else "yes"
+        return Tile(question, "good", says, bars(distance / FARTHEST), link="running-stats")
+    shifted = judged_layers(tables)
+    shifted = shifted[shifted["verdict"].isin(SHIFTED)]
+    state = "notice" if mildly(shifted) else "warning"
+    return Tile(
+        question,
+        state,
+        f"off at {n:,} of {len(judged):,} norms{left}",
+        bars(distance / FARTHEST),
+        high,
+        "running-stats",
+    )
+
+
+def _channels(tables: Tables) -> Tile:
+    question = "Channels work?"
+    channels = tables.channels
+    known = known_to_work(channels)
+    if not known.any():
+        return Tile(question, "unknown", "not known: no activation follows directly", link="roles")
+    silent = not_working(channels)
+    per_norm = silent.groupby([channels["layer"], channels["call"]], sort=False).mean().to_numpy()
+    n, total = int(silent.sum()), len(channels)
+    all_of = f"all {total:,}" if known.all() else f"as far as known ({int(known.sum()):,} of {total:,})"
+    says = f"{n:,} of {total:,} do not" if n else f"yes, {all_of}"
+    high = tuple(bool(share > MOST_SILENT) for share in per_norm)
+    state = "good" if not n else "notice" if n / total < MOST_SILENT else "warning"
+    return Tile(question, state, says, bars(per_norm / MOST_SILENT), high, "roles")
+
+
+def _signal(tables: Tables) -> Tile:
+    question = "Signal by depth"
+    own, seen = of(tables.layers, "own_sd"), of(tables.layers, "pre_sd_median")
+    sizes = np.where(np.isfinite(own), own, seen)
+    known = sizes[np.isfinite(sizes) & (sizes > 0)]
+    if not known.size:
+        return Tile(question, "unknown", "not measured: needs data")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = (np.log10(sizes) - np.log10(SMALLEST)) / (np.log10(LARGEST) - np.log10(SMALLEST))
+    low, high = (number(float(size), 2) for size in (known.min(), known.max()))
+    says = f"σ is {low}" if low == high else f"σ from {low} to {high}"
+    return Tile(question, "plain", says, bars(place), link="network")
+
+
+def _numerics(tables: Tables) -> Tile:
+    question = "Numbers safe?"
+    layers = tables.layers
+    bad = int(layers["n_nonfinite"].sum())
+    if bad:
+        return Tile(question, "critical", f"{bad:,} not finite", link="findings")
+    headroom = of(layers, "half_headroom")
+    known = headroom[np.isfinite(headroom)]
+    if not known.size:
+        return Tile(question, "unknown", "not measured")
+    enough = Limits().half_headroom
+    heights, high = bars(1 / headroom), tuple(bool(room < enough) for room in headroom)
+    least = float(known.min())
+    if least < 1:
+        return Tile(question, "warning", "float16 would overflow", heights, high, "network")
+    if least < enough:
+        return Tile(
+            question, "notice", f"in float16, only {number(least, 2)} times over", heights, high, "network"
+        )
+    return Tile(question, "good", f"in float16, {number(least, 2)} times over", heights, high, "network")

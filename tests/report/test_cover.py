@@ -1,0 +1,271 @@
+"""The first screen: a verdict, five questions, the network drawn once, and what the norms learned."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from measures.sites import memory_of, recording, site, some_rows
+from torch import nn
+
+import bnprobe
+from bnprobe.recording import LayerRecord
+from bnprobe.report.chapters import spine
+from bnprobe.report.page import blocks
+from bnprobe.report.page.blocks import bars
+
+ROWS = some_rows(40)
+MEMORY = memory_of(ROWS)
+FRESH = {"gamma": 1, "beta": 0, "running_mean": 0, "running_var": 1, "n_batches_tracked": 0}
+
+
+def trained(name: str = "bn", **changes: object) -> LayerRecord:
+    return site(ROWS, name, **{"gamma": [0.3, 0.8, 1.5], "beta": 0.1, "eps": 0.0, **MEMORY, **changes})
+
+
+def page(*layers: LayerRecord, **about: object) -> blocks.Page:
+    return bnprobe.report(recording(*layers, **about))._page
+
+
+def block(found: blocks.Page, kind: type) -> list:
+    return [one for section in found.sections for one in section.blocks if isinstance(one, kind)]
+
+
+def headline(*layers: LayerRecord) -> blocks.Headline:
+    (found,) = block(page(*layers), blocks.Headline)
+    return found
+
+
+def tile(question: str, *layers: LayerRecord) -> blocks.Tile:
+    (found,) = block(page(*layers), blocks.Tiles)
+    return next(one for one in found.tiles if one.question == question)
+
+
+def lanes(*layers: LayerRecord) -> dict[str, object]:
+    wide = next(figure for figure in page(*layers).figures() if figure.name == "spine")
+    return {lane.title: lane for lane in wide.spec.lanes}
+
+
+def far(scale: float) -> dict[str, np.ndarray]:
+    """Running statistics of which the rows have `scale` times the variance."""
+    return {"running_mean": MEMORY["running_mean"], "running_var": MEMORY["running_var"] / scale}
+
+
+def test_the_page_opens_with_the_verdict_and_a_picture():
+    """Fails if provenance or prose comes before the verdict, or the picture after the prose."""
+    first = page(trained()).sections[0]
+    assert first.id == "answer"
+    kinds = [type(one).__name__ for one in first.blocks]
+    assert kinds == ["Headline", "Tiles", "Figure", "Figure", "Prose"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "state", "words"),
+    [
+        ((trained("a"), trained("b")), "good", "match the training data"),
+        ((trained("a", **far(9)), trained("b", **far(9))), "warning", "do not match the training data"),
+        ((site(ROWS, "a", **FRESH), site(ROWS, "b", **FRESH)), "notice", "untrained"),
+        ((site(ROWS, "a", "layer_norm", gamma=1.3, beta=0.2),), "good", "No rule found a problem"),
+    ],
+    ids=["healthy", "shifted", "untrained", "layer norm"],
+)
+def test_the_ladder_of_verdicts(layers, state, words):
+    """Fails if a shift, or a network without training, reads like a healthy one."""
+    found = headline(*layers)
+    assert (found.state, words in found.title) == (state, True), found
+
+
+def test_what_is_not_finite_comes_before_all_else():
+    """Fails if values that are not finite hide behind the match of the data, or behind a network without training."""
+    rows = ROWS.copy()
+    rows[:, 1] = np.nan
+    for layer in (trained(), site(ROWS, **FRESH)):
+        poisoned = site(rows, "other", gamma=0.7, beta=0, **MEMORY)
+        found = headline(layer, poisoned)
+        assert found.state == "critical"
+        assert "other" in found.detail
+
+
+def test_a_warning_does_not_hide_that_the_data_match():
+    """Fails if one channel's warning becomes the verdict on a network that fits its data, or leaves it green."""
+    odd = trained("odd", gamma=[1e-6, 1, 1], beta=[-1, 0, 0])
+    report = bnprobe.report(recording(trained("a"), odd))
+    assert "warning" in set(report.findings["severity"])
+    (found,) = block(report._page, blocks.Headline)
+    assert found.state == "notice"
+    assert "match the training data" in found.title
+    assert "Warning: " in report.answer
+
+
+def test_the_answer_begins_with_the_headline():
+    """Fails if page and text open with different verdicts."""
+    for layers in ((trained("a"),), (trained("a", **far(9)),), (site(ROWS, **FRESH),)):
+        report = bnprobe.report(recording(*layers))
+        (found,) = block(report._page, blocks.Headline)
+        assert report.answer.startswith(found.text)
+        assert report.summary(10_000).find(found.text) > 0
+
+
+def test_a_tile_counts_norms_that_are_shifted():
+    """Fails if norms that match count as shifted, or the bars are not those of the distances."""
+    layers = [trained("a"), trained("b", **far(9)), trained("c", **far(9))]
+    found = tile("Data match?", *layers)
+    judged = int((bnprobe.report(recording(*layers)).layers["verdict"] != "too few samples").sum())
+    assert found.says == f"off at 2 of {judged} norms{' judged' * (judged < 3)}"
+    assert found.high == (False, True, True)
+    distance = bnprobe.report(recording(*layers)).layers["w2_rms"]
+    assert found.bars == pytest.approx(np.clip(distance, 0, 1))
+    assert tile("Data match?", trained("a"), trained("b")).says == "yes"
+
+
+def test_a_tile_says_why_nothing_is_known():
+    """Fails if what was not measured looks like a yes or a no."""
+    layer = site(ROWS, "ln", "layer_norm", gamma=1.1)
+    assert tile("Data match?", layer).state == "unknown"
+    assert tile("Data match?", layer).says == "no running statistics to match"
+    assert tile("Data match?", site(some_rows(5), gamma=0.7, **MEMORY)).says == "too few samples to tell"
+    assert "never updated" in tile("Data match?", site(ROWS, **FRESH)).says
+
+
+def test_channels_are_counted_once():
+    """Fails if a channel that is constant and silent counts twice, or one that works counts at all."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU()).eval()
+    with torch.no_grad():
+        model[1].weight[:2] = 0
+        model[1].bias.copy_(torch.tensor([-1.0, 0.5, -90.0, 0.3, 0.3]))
+    report = bnprobe.report(bnprobe.record(model, [torch.randn(40, 3, 8, 8)]))
+    (found,) = (one for one in block(report._page, blocks.Tiles)[0].tiles if one.question == "Channels work?")
+    # constant and cut, constant and passed, cut; the last two work
+    assert found.says == "3 of 5 do not"
+    assert (found.state, found.bars) == ("warning", (1.0,))  # more than the quarter at which the scale ends
+
+
+def test_numbers_that_half_precision_cannot_hold():
+    """Fails if the smallest headroom of the network is not the one that counts."""
+    large = site(ROWS * 1e5, "big", gamma=0.7, beta=0.1, **memory_of(ROWS * 1e5))
+    assert tile("Numbers safe?", trained("a"), large).state == "warning"
+    small = tile("Numbers safe?", trained("a"))
+    headroom = float(bnprobe.report(recording(trained("a"))).layers["half_headroom"].min())
+    assert small.state == "good"
+    assert re.search(r"[\d,]+", small.says[len("in float16, ") :])[0] == f"{headroom:,.0f}"
+
+
+def test_the_signal_by_depth_has_one_scale():
+    """Fails if the bars are stretched to each network's own range."""
+    tenfold = site(ROWS * 10, "b", gamma=0.7, beta=0, **memory_of(ROWS * 10))
+    found = tile("Signal by depth", trained("a"), tenfold)
+    assert found.bars[1] - found.bars[0] == pytest.approx(1 / 6, abs=1e-6)  # one of six powers of ten
+
+
+def test_the_spine_has_fixed_scales():
+    """Fails if a healthy network's distances fill the lane like a broken one's, or lose their thresholds."""
+    for scale in (1.0, 9.0):
+        lane = lanes(trained("a", **far(scale)))["distance of the data from the running statistics"]
+        assert lane.limits == (0.0, 1.0)
+        assert [words for _, words in lane.levels] == ["visible", "warning"]
+        assert lane.strong == (scale > 1,)
+
+
+def test_the_spine_shows_gamma_against_the_untrained_one():
+    """Fails if the band is not the quantiles of |γ|, or a negative γ pulls it down."""
+    lane = lanes(trained("a", gamma=[-2.0, 1.0, 0.5]))["learned |γ|"]
+    assert lane.values == pytest.approx([1.0])
+    (low, high), (lower, upper) = lane.bands
+    assert (low[0], high[0]) == pytest.approx(np.quantile([2, 1, 0.5], [0.05, 0.95]))
+    assert (lower[0], upper[0]) == pytest.approx(np.quantile([2, 1, 0.5], [0.25, 0.75]))
+    assert lane.levels == ((1.0, "untrained"),)
+
+
+def test_many_norms_are_drawn_by_block():
+    """Fails if a deep network's norms run into each other, or a block hides its worst norm."""
+    layers = [trained(f"stage{i // 20}.{i}.bn", **far(9.0 if i == 33 else 1.0)) for i in range(80)]
+    found = lanes(*layers)["distance of the data from the running statistics"]
+    assert len(found.values) == 4
+    distance = bnprobe.report(recording(*layers)).layers["w2_rms"].to_numpy()
+    assert found.values == pytest.approx([distance[i : i + 20].max() for i in range(0, 80, 20)])
+    assert found.strong == (False, True, False, False)
+
+
+def test_norms_in_one_folder_are_drawn_too():
+    """Fails if names without a block in them leave more places than there is space for."""
+    names = lanes(*(trained(f"bn{i}") for i in range(130)))
+    assert len(names["learned |γ|"].values) <= spine.MOST
+
+
+def test_no_lane_without_data():
+    """Fails if a lane is drawn that holds nothing: an empty axis says 0."""
+    found = lanes(site(ROWS, "ln", "layer_norm", gamma=1.2))
+    assert list(found) == ["learned |γ|"]
+
+
+def test_residual_connections_are_arcs():
+    """Fails if the arcs of a residual network are lost, or lead backwards."""
+    torch.manual_seed(0)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+            self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(x + self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), Block(), Block()).eval()
+    report = bnprobe.report(bnprobe.record(model, [torch.randn(4, 3, 8, 8)]))
+    wide = next(figure for figure in report._page.figures() if figure.name == "spine")
+    assert wide.spec.arcs == ((0, 2), (2, 4))
+
+
+def test_the_spine_is_a_figure_for_papers_too():
+    """Fails if the spine, lying or standing, cannot be drawn outside of the page."""
+    figures = bnprobe.report(recording(trained("a"), trained("b"))).figures
+    for name in ("spine", "spine upright"):
+        drawn = figures[name]
+        assert len(drawn.axes) >= 2
+
+
+def test_what_was_learned_is_said_where_its_proof_stands():
+    """Fails if a fact is stated whose chapter is not on the page, or an untrained network has learned something."""
+    found = page(trained("a"), trained("b", gamma=[0.1, 0.2, 0.4]))
+    ids = {section.id for section in found.sections}
+    (learned,) = block(found, blocks.Learned)
+    assert 1 <= len(learned.facts) <= 5
+    assert all(fact.link in {"", *ids} for fact in learned.facts)
+    assert any(fact.link for fact in learned.facts)
+    low, high = np.quantile([0.3, 0.8, 1.5, 0.1, 0.2, 0.4], (0.05, 0.95))
+    assert f"from {low:.2g} to {high:.2g}" in learned.facts[0].says
+    assert not block(page(site(ROWS, "a", **FRESH), site(ROWS, "b", **FRESH)), blocks.Learned)
+
+
+def test_bars_are_cut_and_what_is_unknown_has_none():
+    """Fails if a bar leaves its tile, or an unknown value is drawn as 0."""
+    assert bars(np.array([-1, 0.25, 7, np.nan])) == (0.0, 0.25, 1.0, None)
+
+
+def test_the_title_has_no_module_path():
+    """Fails if a reader of the title must know where the code is kept."""
+    assert page(trained(), model="package.models:resnet20").title == "What the norms of resnet20 learned"
+    described = "demo: mobilenet_v2, on digits"
+    assert page(trained(), model=described).title == f"What the norms of {described} learned"
+
+
+def test_weights_alone_have_a_cover():
+    """Fails if a file of weights, without data, has no verdict or claims a match."""
+    layer = replace(trained(), n_calls=0)
+    assert layer.n_calls == 0
+    report = bnprobe.check(
+        {"bn.weight": torch.tensor([0.5, 1.2]), "bn.bias": torch.zeros(2)}
+        | {
+            "bn.running_mean": torch.zeros(2) + 0.3,
+            "bn.running_var": torch.ones(2) * 2,
+            "bn.num_batches_tracked": torch.tensor(900),
+        }
+    )
+    (tiles,) = block(report._page, blocks.Tiles)
+    assert {one.question: one.state for one in tiles.tiles}["Data match?"] == "unknown"
+    assert block(report._page, blocks.Headline)
