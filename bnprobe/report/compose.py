@@ -37,15 +37,15 @@ def compose(
     `left_out` says in words which findings are not shown. A `study` of ablations is the last chapter.
     """
     written = chapters(recording, tables)
+    written += () if study is None else (worth.chapter(study),)
     linked = frozenset({"network", "findings", *(section.id for section in written)})
     return Page(
         title=_title(recording),
         lead=_lead(recording),
         sections=(
-            *_opening(recording, tables, findings, answer, left_out, linked, spine(tables)),
+            *_opening(recording, tables, findings, answer, left_out, linked, spine(tables), study),
             overview(tables),
             *written,
-            *(() if study is None else (worth.chapter(study),)),
             layers(recording, tables),
             probed(recording),
             *rule_sections(findings),
@@ -76,6 +76,7 @@ def _opening(
     left_out: str,
     linked: frozenset[str] = frozenset(),
     pictures: tuple[Figure, ...] = (),
+    study: StudyTable | None = None,
 ) -> tuple[Section, ...]:
     """The answer, what was learned, and the findings; `linked` are the sections that they may lead to."""
     first: tuple[Block, ...] = (
@@ -86,7 +87,7 @@ def _opening(
     )
     return (
         Section("answer", "The answer", first),
-        *learned(recording, tables, linked),
+        *learned(recording, tables, linked, study),
         findings_section(findings, recording, left_out),
     )
 

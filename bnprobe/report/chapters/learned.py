@@ -10,19 +10,22 @@ import pandas as pd
 from bnprobe.measures import Tables, stem
 from bnprobe.measures.shape import median
 from bnprobe.recording import Recording
-from bnprobe.report.chapters import implied
+from bnprobe.report.chapters import implied, worth
 from bnprobe.report.chapters.chapter import highest, named, unit_of
 from bnprobe.report.chapters.headline import begun, untrained
 from bnprobe.report.chapters.spine import finite, not_working
 from bnprobe.report.figures.from_tables import of
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Fact, Learned, Section, bars
+from bnprobe.report.study_table import StudyTable
 
 TITLE = "What the norms learned about the data"
 MOST = 5
 
 
-def learned(recording: Recording, tables: Tables, linked: frozenset[str]) -> tuple[Section, ...]:
+def learned(
+    recording: Recording, tables: Tables, linked: frozenset[str], study: StudyTable | None = None
+) -> tuple[Section, ...]:
     """The section; of a network that has learned nothing yet, or of which nothing can be said, there is none.
 
     `linked` are the sections of the page that a fact may lead to.
@@ -30,6 +33,7 @@ def learned(recording: Recording, tables: Tables, linked: frozenset[str]) -> tup
     if untrained(tables) or begun(tables):
         return ()
     facts = [
+        *([] if study is None else [Fact(worth.sentence(study), "worth")]),
         *_mean_colour(recording),
         *_scales(tables.channels),
         *_channels(tables.channels),
