@@ -56,8 +56,15 @@ COLUMNS = (
     ),
     Column(
         "constant_rows",
-        "Share of means and variances at the first call that were taken of equal values, as of padding.",
-        "share of variances = 0; of batch norms over sequences, of positions where all channels are 0",
+        "Share of the means and variances of single samples at the first call that were taken of equal values.",
+        "share of variances = 0",
+        "0 to 1",
+        table="layers",
+    ),
+    Column(
+        "zero_positions",
+        "Share of the positions of sequences at the first call that are 0 in all channels, of norms that pool positions.",
+        "",
         "0 to 1",
         table="layers",
     ),
@@ -96,11 +103,12 @@ def layer_columns(record: LayerRecord) -> dict[str, float | str]:
     }
     if check is None:
         return found | dict.fromkeys(
-            ("mismatch_left", "constant_rows", "zero_rows", "saturated_outputs"), np.nan
+            ("mismatch_left", "constant_rows", "zero_positions", "zero_rows", "saturated_outputs"), np.nan
         )
     return found | {
         "mismatch_left": np.nan if check.remaining is None else check.remaining,
         "constant_rows": check.constant_rows,
+        "zero_positions": check.zero_positions,
         "zero_rows": check.zero_rows,
         "saturated_outputs": check.saturated,
     }

@@ -13,9 +13,10 @@ class OutputCheck:
     `dtype` is the input's. `fits` says whether output and formula agree within its rounding. If not, `deviations` are the
     changes to the formula that together give the output, in the words of `probe.calls.alternatives`; `remaining` is the
     largest difference that is left then, in units of the largest output. Without one that does, there are none, and it is
-    None. Shares, 0 to 1: `constant_rows` of the statistics that were taken of equal values (of batch norms, the positions
-    of a sequence where all channels are 0); `zero_rows` of the positions whose inputs differ although their outputs are
-    all 0 or β; `saturated` of the outputs that are exactly the largest or the smallest one.
+    None. Shares, 0 to 1: `constant_rows` of the statistics of single samples that were taken of equal values;
+    `zero_positions` of the positions of a sequence where all channels are 0, of norms that pool positions; `zero_rows` of
+    the positions whose inputs differ although their outputs are all 0 or β; `saturated` of the outputs that are exactly
+    the largest or the smallest one.
     """
 
     dtype: str
@@ -23,6 +24,7 @@ class OutputCheck:
     deviations: tuple[str, ...] = ()
     remaining: float | None = None
     constant_rows: float = 0.0
+    zero_positions: float = 0.0
     zero_rows: float = 0.0
     saturated: float = 0.0
 
@@ -39,4 +41,4 @@ class OutputCheck:
         )
 
 
-_SHARES = ("constant_rows", "zero_rows", "saturated")
+_SHARES = ("constant_rows", "zero_positions", "zero_rows", "saturated")

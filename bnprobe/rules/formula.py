@@ -209,26 +209,30 @@ def saturated_outputs(evidence: Evidence) -> Iterator[Finding]:
 
 def constant_rows(evidence: Evidence) -> Iterator[Finding]:
     """Padding, or rows without information, that a norm is given."""
+    limit = evidence.limits.constant_rows
     for _, row in evidence.layers.iterrows():
-        if not row["constant_rows"] > evidence.limits.constant_rows:
-            continue
-        share = f"{row['constant_rows']:.1%} of those of the first call (threshold {evidence.limits.constant_rows:.0%})."
-        if row["normalized_by"] in ("batch", "both", "running"):
+        of_first = f"of those of the first call (threshold {limit:.0%})."
+        if row["zero_positions"] > limit:
             yield Finding(
                 "info",
                 row["layer"],
-                "Positions of zeros enter this norm, as padding does: they count in its mean and variance.",
-                f"all channels are 0 at {share}",
+                "Positions of zeros enter this norm, as padding does: they count in its mean and variance"
+                + (
+                    ", so that what it makes of a sample depends on how far that is padded."
+                    if row["normalized_by"] == "sample"
+                    else "."
+                ),
+                f"all channels are 0 at {row['zero_positions']:.1%} {of_first}",
                 "Give it the real positions only, as a mask selects them, and put its outputs back in place; retrain then, "
                 "since means and variances change.",
                 call=row["call"],
             )
-        else:
+        elif row["constant_rows"] > limit:
             yield Finding(
                 "info",
                 row["layer"],
                 "Rows of equal values enter this norm, as padding does: its output there is β.",
-                f"the variance is 0 in {share}",
+                f"the variance is 0 in {row['constant_rows']:.1%} {of_first}",
                 "Mask these rows after the norm, and leave them out of the recording with probe.mask(m). If a gradient "
                 "reaches them it is multiplied by 1 / √eps; with eps outside the root it is NaN.",
                 call=row["call"],
@@ -270,7 +274,7 @@ RULES = (
         "rows-constant",
         "Do the rows that a norm is given vary?",
         "https://github.com/microsoft/onnxruntime/issues/21935 (NaN of constant rows elsewhere)",
-        f"at most {DEFAULT.constant_rows:.0%} rows of equal values",
+        f"at most {DEFAULT.constant_rows:.0%} rows of equal values, or positions of zeros",
         constant_rows,
     ),
 )

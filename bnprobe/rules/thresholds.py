@@ -63,7 +63,7 @@ class Limits:
     """Share of a layer's outputs at its smallest or largest value, from which they are saturated."""
 
     constant_rows: float = 0.01
-    """Share of rows of equal values, or of zeros in a batch norm over sequences, from which they are reported."""
+    """Share of rows of equal values, or of positions of zeros in sequences, from which they are reported."""
 
     gradient_step: float = 30.0
     """Factor between the gradient lengths at two norms that follow each other, beyond which it counts as a break."""

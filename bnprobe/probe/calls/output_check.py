@@ -40,9 +40,10 @@ def output_check(before: InputReading, y: object, fits: bool) -> OutputCheck | N
     if real.shape != x.shape or not x.numel():
         return None
     counts = None if before.valid is None else before.valid.mask[: len(x)]
-    dtype, constant = str(x.dtype).removeprefix("torch."), _constant_rows(plan, x, y.dim(), counts)
+    dtype = str(x.dtype).removeprefix("torch.")
+    constant, zeros = _constant_rows(plan, x, counts), _zero_positions(plan, x, y.dim(), counts)
     if fits:
-        return OutputCheck(dtype, True, constant_rows=constant)
+        return OutputCheck(dtype, True, constant_rows=constant, zero_positions=zeros)
     inputs, outputs = (tensor.to(torch.float64).cpu().numpy() for tensor in (x, real))
     lost = _rows_of_zeros(before, x, inputs, outputs)
     found = _explained(before, y, inputs, outputs, np.logical_not(lost)[:, None, :], whole)
@@ -52,6 +53,7 @@ def output_check(before: InputReading, y: object, fits: bool) -> OutputCheck | N
         deviations=() if found is None else found.deviations,
         remaining=None if found is None else found.remaining,
         constant_rows=constant,
+        zero_positions=zeros,
         zero_rows=_share(lost, counts),
         saturated=_saturated(outputs, found),
     )
@@ -77,16 +79,22 @@ def _explained(
     return Explanation((*found.deviations, f"in {half}"), found.remaining)
 
 
-def _constant_rows(plan: NormLayer, x: Tensor, n_dims: int, counts: Mask | None) -> float:
-    """Share of the statistics that are taken of equal values; of norms over the batch, of positions that are 0.
+def _zero_positions(plan: NormLayer, x: Tensor, n_dims: int, counts: Mask | None) -> float:
+    """Share of a sequence's positions where all channels are 0, of norms that pool positions.
 
-    Positions of images are not looked at there: the background of a picture may well be 0 in all channels. `counts`,
+    Positions of images are not looked at: the background of a picture may well be 0 in all channels. `counts`,
     shape (N, P), leaves positions out.
     """
+    if not plan.pool.positions or n_dims != 3 or x.shape[1] == 1:
+        return 0.0
+    return _share((x == 0).all(1).cpu().numpy(), counts)
+
+
+def _constant_rows(plan: NormLayer, x: Tensor, counts: Mask | None) -> float:
+    """Share of the statistics of single samples that are taken of equal values."""
     pool = plan.pool
     if pool.samples:
-        sequences = n_dims == 3 and x.shape[1] > 1
-        return _share((x == 0).all(1).cpu().numpy(), counts) if sequences else 0.0
+        return 0.0
     n, c, p = x.shape
     grouped = x.reshape(n, plan.n_groups, c // plan.n_groups, p) if pool.channels else x[:, :, None]
     dims = [dim for dim, pooled in ((2, pool.channels), (3, pool.positions)) if pooled]

@@ -189,7 +189,6 @@ def padded_text() -> Iterator[Look]:
 @CASES.add(
     "instance norm on padded samples",
     "pytorch/pytorch#81985",
-    known_miss="zeros among a sample's positions are looked for in batch norms alone",
 )
 def padded_instances() -> Iterator[Look]:
     class Net(nn.Module):

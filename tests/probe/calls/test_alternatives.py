@@ -269,8 +269,24 @@ def test_padding_of_a_batch_norm_is_told_for_sequences(dims: int, share: float):
     x[:, :, 6:] = 0
     module = nn.BatchNorm1d(C) if dims == 3 else nn.BatchNorm2d(C)
     recording = probed(module, x if dims == 3 else x[..., None])
-    np.testing.assert_allclose(recording.layers[0].output_check.constant_rows, share)
+    np.testing.assert_allclose(recording.layers[0].output_check.zero_positions, share)
     assert len(findings(recording, "rows-constant")) == (share > 0)
+
+
+@pytest.mark.parametrize(
+    ("module", "share"),
+    [(nn.InstanceNorm1d(C), 3 / 9), (nn.GroupNorm(2, C), 3 / 9), (nn.LayerNorm([C, 9]), 0.0)],
+    ids=["instance", "group", "layer"],
+)
+def test_padding_in_the_statistics_of_single_samples_is_told(module: nn.Module, share: float):
+    """Fails if zeros among the positions that an instance or a group norm pools go unsaid, or are called equal values."""
+    x = inputs().mT.contiguous()
+    x[:, :, 6:] = 0
+    recording = probed(module, x)
+    np.testing.assert_allclose(recording.layers[0].output_check.zero_positions, share)
+    found = findings(recording, "rows-constant")
+    assert len(found) == (share > 0)
+    assert all("33.3%" in row.because and "how far that is padded" in row.says for row in found)
 
 
 @pytest.mark.parametrize(
