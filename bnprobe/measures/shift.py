@@ -117,6 +117,13 @@ COLUMNS = (
         "0 to 1",
         table="layers",
     ),
+    Column(
+        "scaled_share",
+        "Share of channels whose scale differs beyond sampling error (false discovery rate 1%), by however little.",
+        f"share of scale_q < {SIGNIFICANT}",
+        "0 to 1",
+        table="layers",
+    ),
 )
 
 
@@ -176,7 +183,6 @@ def variance_ratio(record: LayerRecord) -> Array:
 
 def layer_columns(record: LayerRecord, columns: Columns) -> dict[str, float]:
     """What the channels say together; NaN for layers without running statistics."""
-    q = columns["shift_q"]
     with np.errstate(over="ignore"):
         return {
             "shift_rms": _root_mean_square(columns["shift"]),
@@ -184,10 +190,15 @@ def layer_columns(record: LayerRecord, columns: Columns) -> dict[str, float]:
             **_worth(record),
             "kl_median": median(columns["kl"]),
             "w2_rms": _root_mean_square(columns["w2"]),
-            "shifted_share": float(np.mean(q[~np.isnan(q)] < SIGNIFICANT))
-            if (~np.isnan(q)).any()
-            else float("nan"),
+            "shifted_share": _share_significant(columns["shift_q"]),
+            "scaled_share": _share_significant(columns["scale_q"]),
         }
+
+
+def _share_significant(q: Array) -> float:
+    """Of the channels that were tested; NaN where none was."""
+    tested = q[~np.isnan(q)]
+    return float(np.mean(tested < SIGNIFICANT)) if tested.size else float("nan")
 
 
 def _worth(record: LayerRecord) -> dict[str, float]:

@@ -39,7 +39,7 @@ from bnprobe.measures import (
 from bnprobe.measures.columns import Column
 from bnprobe.measures.standard_errors import adjust, by_sample
 from bnprobe.recording import LayerRecord, Recording
-from bnprobe.recording.names import EMPTY
+from bnprobe.recording.names import EMPTY, NO_NORM
 
 FAMILIES: tuple[ModuleType, ...] = (
     parameters,
@@ -280,13 +280,18 @@ def _place_of_site(record: LayerRecord) -> dict[str, Any]:
 
 
 def unread_table(recording: Recording) -> pd.DataFrame:
-    """Layers that gave no numbers: `layer` and `why` ("never called", "not understood", "empty" or "folded")."""
+    """Layers that gave no numbers: `layer` and `why` ("never called", "not understood", "no norm", "empty" or "folded")."""
     rows = [(name, "never called") for name in recording.never_called]
-    rows += [
-        (name, "empty" if name.endswith(EMPTY) else "not understood") for name in recording.not_understood
-    ]
+    rows += [(name, _why_unread(name)) for name in recording.not_understood]
     rows += [(name, "folded") for name in recording.folded]
     return pd.DataFrame(rows, columns=["layer", "why"])
+
+
+def _why_unread(name: str) -> str:
+    """Of an entry of `Recording.not_understood`, by its end."""
+    return next(
+        (why for end, why in ((EMPTY, "empty"), (NO_NORM, "no norm")) if name.endswith(end)), "not understood"
+    )
 
 
 def glossary() -> list[Column]:

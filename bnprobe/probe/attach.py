@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 from weakref import finalize, ref
@@ -35,6 +36,7 @@ from bnprobe.probe.survey.dropout import dropouts
 from bnprobe.probe.survey.survey import ModelSurvey, survey_of
 from bnprobe.recording import NO_PHASE, Recording
 from bnprobe.recording.integrity import IntegrityReport
+from bnprobe.recording.names import NO_NORM
 
 
 def attach(
@@ -164,7 +166,7 @@ class Probe:
         self._eager = Eager()
         self._forward = Forward(options, survey.model)
         self._unhooked = Unhooked(survey, options.patterns, self._forward)
-        self._proposals: list[Proposal] = []
+        self._examined: dict[str, Proposal | None] = {}
         self._final: Recording | None = None
         with ExitStack() as undo:
             undo.callback(self._eager.release)
@@ -173,7 +175,7 @@ class Probe:
             undo.callback(leave, self._unhooked)
             listen(self._unhooked)
             for path, module in survey.candidates.items():
-                undo.callback(look(path, module, self._proposals.append))
+                undo.callback(look(path, module, partial(self._examined.__setitem__, type(module).__name__)))
             register(survey, self._forward, self._eager, undo)
             self._undo = undo.pop_all()
         # a probe that nobody holds any longer, as where each epoch attaches anew, can give nothing: its hooks go as well
@@ -196,9 +198,13 @@ class Probe:
         if model is not None:
             self._final = self._final.with_integrity(self._compare(model, self._final))
 
+    def _is_no_norm(self, class_name: str) -> bool:
+        """Whether a module of this class was examined, and does not normalize its input."""
+        return class_name in self._examined and self._examined[class_name] is None
+
     def _notes(self, phase: Phase) -> Iterator[str]:
         yield from notes(phase, len(self._forward.phases) > 1, self._unhooked, self._eager)
-        yield from (proposal.says for proposal in self._proposals)
+        yield from (proposal.says for proposal in self._examined.values() if proposal is not None)
 
     def _noted(self, recording: Recording) -> Recording:
         """The last recording, with what came too late for it."""
@@ -379,7 +385,7 @@ class Probe:
                 for key, site in sites.items()
             ),
             not_understood=tuple(
-                f"{module} ({class_name})"
+                f"{module} ({class_name})" + f" {NO_NORM}" * self._is_no_norm(class_name)
                 for module, class_name in self._not_understood.items()
                 if module not in self._unhooked.inside
             ),

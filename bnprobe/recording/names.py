@@ -18,6 +18,10 @@ WEIGHTS_ONLY = "weights only"
 EMPTY = "(empty)"
 """Ends the entry of `Recording.not_understood` that counts the empty tensors of a checkpoint."""
 
+NO_NORM = "(no norm)"
+"""Ends the entry of `Recording.not_understood` of a module that is named like a norm, and whose output at the first call is
+not its input normalized along any axes."""
+
 GATHER = (
     "Gather them where the model was trained, and save again: under DeepSpeed inside "
     "deepspeed.zero.GatheredParameters(list(model.parameters())), or by its script zero_to_fp32.py; under FSDP by "

@@ -9,6 +9,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `formula`: whether outputs are what the formula gives, and with how many digits;
 - `groups`: samples that come in groups, which stored statistics do not know of;
 - `values`: what passed through: not finite, too few, without effect;
+- `unread`: norms that gave no numbers;
 - `usage`: modes, freezing, processes, how much one call saw;
 - `updates`: how many updates, momentum, what is left of the initial 0 and 1;
 - `stale_statistics`: training that leaves the running statistics behind;
@@ -53,6 +54,7 @@ from bnprobe.rules import (
     stale_statistics,
     structure,
     swapped,
+    unread,
     updates,
     usage,
     values,
@@ -71,6 +73,7 @@ RULES: tuple[Rule, ...] = (
     *single_channels.RULES,
     *groups.RULES,
     *values.RULES,
+    *unread.RULES,
     *formula.RULES,
     *usage.RULES,
     *updates.RULES,

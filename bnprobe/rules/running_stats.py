@@ -12,6 +12,7 @@ from bnprobe.rules.common_factor import scaled
 from bnprobe.rules.edits import SetMode, remedy
 from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.newness import affine_at_start, at_start, fresh
+from bnprobe.rules.preprocessing import reported_at
 from bnprobe.rules.remedies import recalibrate, recalibration
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, indices, unsound, while_training
 from bnprobe.rules.swapped import STATISTICS, swapped_norms
@@ -127,13 +128,21 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
     for row, channels in evidence.sites:
         if evidence.is_new or at_start(channels) or follows_batches(row):
             continue
-        cause, what = cause_of(evidence, row), _what_differs(row, evidence.limits)
+        cause, what = _cause(evidence, row), _what_differs(row, evidence.limits)
         if cause is not None and cause["cause"] == "young":
             continue  # a rule of its own speaks of these
         of_groups = cause is not None and cause["cause"] in GROUPS
         if not what and not (of_groups and row["discrepancy"] > evidence.limits.groups):
             continue
         yield _shift(evidence, row, channels, what or "scale differs", cause)
+
+
+def _cause(evidence: Evidence, row: pd.Series) -> pd.Series | None:
+    """The cause of a norm's discrepancy; groups of samples are none behind inputs that are wrong, whose trace differs from
+    channel to channel as that of groups does."""
+    cause = cause_of(evidence, row)
+    behind = reported_at(evidence) not in ("", row["layer"])
+    return None if cause is not None and cause["cause"] in GROUPS and behind else cause
 
 
 def _reported_otherwise(evidence: Evidence) -> set[str]:
@@ -153,7 +162,9 @@ def _what_differs(row: pd.Series, limits: Limits) -> str:
     """Which statistics are beyond their thresholds, in words; empty where none is."""
     low, top = _thresholds(row, limits)
     moved = row["shift_rms"] > limits.shift
-    scaled = row["var_ratio_median"] > top or row["var_ratio_median"] < low
+    beyond = row["var_ratio_median"] > top or row["var_ratio_median"] < low
+    # not known to be insignificant: files without what errors need have no share
+    scaled = beyond and not row["scaled_share"] <= limits.surely_shifted
     if not ((moved and row["shifted_share"] > limits.surely_shifted) or scaled):
         return ""
     return "mean and scale differ" if moved and scaled else "mean differs" if moved else "scale differs"
@@ -168,17 +179,12 @@ def _shift(
     evidence: Evidence, row: pd.Series, channels: pd.DataFrame, what: str, cause: pd.Series | None
 ) -> Finding:
     limits = evidence.limits
-    rms, significant = row["shift_rms"], row["shifted_share"]
+    rms = row["shift_rms"]
     low, top = _thresholds(row, limits)
-    certain = (
-        ""
-        if np.isnan(significant)
-        else f", beyond sampling error in {significant:.0%} of channels (false discovery rate {SIGNIFICANT:.0%})"
-    )
     distance = (
         ""
         if np.isnan(rms)
-        else f"typical shift {sigmas(rms)} running σ (threshold {limits.shift:g}){certain}; "
+        else f"typical shift {sigmas(rms)} running σ (threshold {limits.shift:g}){_significant(row['shifted_share'])}; "
     )
     # a norm that keeps its statistics while the model trains meets augmented samples, on purpose
     severity = "info" if while_training(row) else "warning"
@@ -187,12 +193,17 @@ def _shift(
         row["layer"],
         f"The inputs do not match the running statistics: {f'their {what}' if cause is None else says(cause)}.",
         f"{distance}typical variance {number(row['var_ratio_median'])} times the running variance (thresholds {low:.3g} and "
-        f"{top:g}).{upstream(evidence, row) if cause is None else because(cause)}",
+        f"{top:g}){_significant(row['scaled_share'])}.{upstream(evidence, row) if cause is None else because(cause)}",
         f"{MEASURE_FIRST}{recalibrate(row, 'batches')}." if cause is None else do(cause, row),
         indices(channels[(channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)]),
         row["call"],
         remedy(recalibration(row)) if cause is None else undone_by(cause, row),
     )
+
+
+def _significant(share: float) -> str:
+    """In how many channels a difference is significant, as a part of a sentence; empty where nothing was tested."""
+    return "" if np.isnan(share) else f", beyond sampling error in {share:.0%} of channels (false discovery rate {SIGNIFICANT:.0%})"
 
 
 def _allowance(n_images: int, limits: Limits) -> float:
@@ -249,8 +260,9 @@ RULES = (
         "data-shifted",
         "Do the inputs match the running statistics?",
         "Li et al. 2016, arXiv:1603.04779; Schneider et al. 2020, arXiv:2006.16971",
-        f"a typical shift below {DEFAULT.shift} running σ, or beyond sampling error in at most half of the channels, and a "
-        f"typical variance between {1 / DEFAULT.variance_ratio} and {DEFAULT.variance_ratio:g} times the running variance",
+        f"a typical shift below {DEFAULT.shift} running σ, or beyond sampling error in at most half of the channels; and a "
+        f"typical variance between {1 / DEFAULT.variance_ratio} and {DEFAULT.variance_ratio:g} times the running variance, "
+        "or beyond sampling error in at most half of them",
         shifted,
     ),
     Rule(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,11 @@ import pandas as pd
 from bnprobe.recording.names import SHIFTED, said
 from bnprobe.rules.edits import remedy
 from bnprobe.rules.newness import fresh
+from bnprobe.rules.preprocessing import reported_at
 from bnprobe.rules.remedies import recalibrate, recalibration
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import count, out_of
+from bnprobe.rules.wording import count, first_few, out_of
 from bnprobe.stats.significance import SIGNIFICANT
 
 FEWEST_CHANNELS = 8
@@ -23,8 +25,36 @@ MOST_APART = 0.05
 """Share of a norm's channels up to which they are single ones; but one of any number may stand out."""
 
 
+MANY_NORMS = 3
+"""Norms with such channels from which these speak for other data, as gray images are to a network of color filters."""
+
+OTHER_DATA = (
+    "A few channels in each of several norms speak for data of another kind, as gray images are for filters of color: see "
+    "what these samples lack first. "
+)
+
+
 def ruined(evidence: Evidence) -> Iterator[Finding]:
-    """A few channels far from their running statistics, in a norm whose other channels match."""
+    """A few channels far from their running statistics, in a norm whose other channels match.
+
+    Not where the model's inputs are wrong, which upsets single channels of many norms. Several norms are one finding, at
+    the first: what is off there runs on.
+    """
+    found = [] if reported_at(evidence) else list(_each_ruined(evidence))
+    if not found:
+        return
+    first, *others = found
+    named = first_few([said(other.layer, other.call) for other in others])
+    yield replace(
+        first,
+        because=first.because
+        + (f" So it is in {count(len(others), 'following norm')}: {named}." if others else ""),
+        do=(OTHER_DATA if len(found) >= MANY_NORMS else "") + first.do,
+    )
+
+
+def _each_ruined(evidence: Evidence) -> Iterator[Finding]:
+    """The same for every norm by itself."""
     limits, upset = evidence.limits, ""
     for row, channels in evidence.sites:
         n, earlier = len(channels), upset

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import EMPTY, GATHER, said
-from bnprobe.rules.edits import CleanInputs, InFloat32, Reinitialize, Remove, remedy
-from bnprobe.rules.remedies import REINITIALIZE, module, reinitialized
+from bnprobe.recording.names import said
+from bnprobe.rules.edits import CleanInputs, InFloat32, Reinitialize, remedy
+from bnprobe.rules.remedies import REINITIALIZE, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity, unsound
 from bnprobe.rules.thresholds import DEFAULT
-from bnprobe.rules.wording import count, first_few, out_of, some
+from bnprobe.rules.wording import count, out_of, some
 
 VECTORS = (("gamma", "γ"), ("beta", "β"))
 """Columns and their letters."""
@@ -149,67 +149,6 @@ def few_images(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def unread(evidence: Evidence) -> Iterator[Finding]:
-    """Norm layers that were never called, and modules that look like one but are not understood."""
-    for _, row in evidence.unread.iterrows():
-        if row["why"] == "never called":
-            yield _never_called(str(row["layer"]), _functions(evidence))
-        elif row["why"] == "not understood":
-            path = str(row["layer"]).partition(" (")[0]
-            yield Finding(
-                "warning",
-                row["layer"],
-                "This module is named like a norm but was not understood: it is missing from all tables.",
-                "its class is unknown, and its attributes do not say what it normalizes over.",
-                f"Register it, here as an RMS norm over the last dimension: `bnprobe.register_norm(type({module(path)}), "
-                'lambda m: bnprobe.NormLayer("rms_norm", "channels", m.scale.numel(), 1e-6, channels="last", '
-                "weight=m.scale))`.",
-            )
-
-
-def empty_tensors(evidence: Evidence) -> Iterator[Finding]:
-    """Tensors of a checkpoint that sharded training left empty."""
-    for named in evidence.unread["layer"][evidence.unread["why"] == "empty"]:
-        layer, _, counted = str(named).removesuffix(f" {EMPTY}").rpartition(": ")
-        yield Finding(
-            "critical",
-            layer,
-            "Tensors of this file are empty: shards were not gathered before saving.",
-            f"{counted} have no number, or one in place of many.",
-            f"{GATHER}. What is said of the norms holds for those that are whole.",
-        )
-
-
-def _functions(evidence: Evidence) -> list[str]:
-    """Sites of functional norms, which may have been given the vectors of any module."""
-    layers = evidence.layers
-    return list(layers["layer"][layers["class_name"].astype(str).str.startswith("F.")].unique())
-
-
-def _never_called(layer: str, functions: list[str]) -> Finding:
-    says = "This norm layer was never called"
-    if functions:
-        named = first_few(functions)
-        return Finding(
-            "info",
-            layer,
-            f"{says} as a module, but a functional norm may use its γ and β.",
-            f"no forward pass reached it through model(...), but functional norms were called: {named}.",
-            "Check whether one of them uses this module's γ and β; do not replace the module before you know. If nothing "
-            "uses them, it can be left out.",
-        )
-    return Finding(
-        "warning",
-        layer,
-        f"{says}.",
-        "no forward pass reached it through model(...).",
-        "Check that it is used: another norm may have taken its place. A layer whose .forward is called directly is "
-        "not recorded. If the network is meant to work without it: "
-        f'`model.set_submodule("{layer}", torch.nn.Identity())`.',
-        remedy=remedy(Remove(layer)),
-    )
-
-
 RULES = (
     Rule(
         "values-not-finite",
@@ -217,21 +156,6 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/88474, https://github.com/pytorch/pytorch/issues/96798",
         "no NaN and no infinity",
         not_finite,
-    ),
-    Rule(
-        "layer-unread",
-        "Did every norm give numbers?",
-        "https://github.com/pytorch/pytorch/issues/117925 (forward called directly); "
-        "https://github.com/pytorch/pytorch/issues/37233 (fused modules)",
-        "every norm called and understood",
-        unread,
-    ),
-    Rule(
-        "tensors-empty",
-        "Does the file hold all of its tensors?",
-        "https://github.com/deepspeedai/DeepSpeed/issues/2413, https://github.com/huggingface/transformers/issues/20082",
-        "a number or more in every parameter",
-        empty_tensors,
     ),
     Rule(
         "channels-constant",

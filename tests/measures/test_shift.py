@@ -369,3 +369,12 @@ def test_shifted_share_counts_only_channels_that_were_tested():
     rows[:, 8:] = 1.5
     found = summary(site(rows, running_mean=np.zeros(10), running_var=1.0, histograms=False))
     assert found["shifted_share"] == pytest.approx(4 / 8)
+
+
+def test_scaled_share_is_that_of_scales():
+    """Fails if means count as scales, or channels without q count as unchanged."""
+    rows = simulated(10, 60, 3, seed=2)
+    rows[:, 4:7] *= 5
+    rows[:, 8:] = 1.5
+    found = summary(site(rows, running_mean=np.zeros(10), running_var=1.0, histograms=False))
+    assert found["scaled_share"] == pytest.approx(3 / 8)

@@ -88,7 +88,9 @@ def assert_same_records(
             assert replace(value, **of_one_part) == replace(other, **of_one_part)
         elif isinstance(value, OutputCheck):
             # shares are those of the first call, and each part of a run has one
-            of_first = dict.fromkeys(("remaining", "constant_rows", "zero_positions", "zero_rows", "saturated"))
+            of_first = dict.fromkeys(
+                ("remaining", "constant_rows", "zero_positions", "zero_rows", "saturated")
+            )
             assert replace(value, **of_first) == replace(other, **of_first), name
         elif isinstance(value, Neighbours):
             np.testing.assert_equal(asdict(value), asdict(other), err_msg=name)

@@ -485,7 +485,13 @@ def test_momentum_is_worth_so_many_batches() -> None:
 )
 def test_what_of_the_data_moved(rms: float, ratio: float, what: str) -> None:
     """Fails if mean and scale are exchanged in the sentence, or the channels are not those that moved for sure."""
-    cells = {"shift_rms": rms, "var_ratio_median": ratio, "shifted_share": 1.0, "n_images": 100}
+    cells = {
+        "shift_rms": rms,
+        "var_ratio_median": ratio,
+        "shifted_share": 1.0,
+        "scaled_share": 1.0,
+        "n_images": 100,
+    }
     certain = {"c:shift_q": [0.0, 0.01, 0.0], "c:shift": [-0.9, 0.9, 0.5]}
     found = said("data-shifted", {**cells, **certain})
     words = found.says.partition(":")[0] + found.says

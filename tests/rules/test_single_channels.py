@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from measures.sites import site, some_rows
 
+from bnprobe.rules import single_channels
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.stats.significance import SIGNIFICANT
 from rules.edited import edited, evidence, findings
@@ -87,6 +88,22 @@ def test_chance_is_no_exception():
     assert rows.std((0, 2)).min() < 1 / DEFAULT.channel_scale
     statistics = {"running_mean": np.full(4000, 0.5), "running_var": np.ones(4000)}
     assert fired("channels-shifted", site(rows, "bn", gamma=1.5, beta=0.1, **statistics)).empty
+
+
+@pytest.mark.parametrize(("n", "of_data"), [(1, False), (2, False), (3, True)])
+def test_several_norms_with_such_channels_are_one_finding(n: int, of_data: bool):
+    """Fails if gray images are a finding per norm, if norms are left out, or an edited filter is blamed on the data."""
+    sites = [site(ROWS, f"bn{i}", gamma=1.5, beta=0.1, **stored(moved={i: 6})) for i in range(n)]
+    (row,) = fired("channels-shifted", *sites).itertuples()
+    assert (row.layer, row.channels) == ("bn0", (0,))
+    assert all(f"bn{i}" in row.because for i in range(1, n))
+    assert ("data of another kind" in row.do) == of_data
+
+
+def test_channels_behind_wrong_inputs_are_not_blamed(monkeypatch):
+    """Fails if inputs that are wrong are a finding in every norm of which they upset single channels."""
+    monkeypatch.setattr(single_channels, "reported_at", lambda evidence: "bn")
+    assert found(moved={17: 6}).empty
 
 
 def test_a_channel_behind_a_norm_that_is_far_off_is_not_blamed_first():

@@ -22,6 +22,8 @@ from rules.edited import compared, edited, evidence, findings, healthy
 SKIP = {"skip": "bn0", "follows": "add"}
 MOVED = {"shifted_share": 1.0, "shift_rms": 9.0}
 """A layer whose mean moved for sure."""
+SCALED = {"scaled_share": 1.0}
+"""One whose scale did, however little."""
 
 
 def hair(value: float, to: float) -> float:
@@ -99,8 +101,10 @@ FROZEN = {"learns": "none", "normalized_by": "batch"}
 ROWS: list[tuple[str, str, tuple[float, float], dict[str, Any]]] = [
     ("data-shifted", "shift_rms", above(0.5), MOVED),
     ("data-shifted", "shifted_share", above(0.5), MOVED),
-    ("data-shifted", "var_ratio_median", above(2.0), {}),
-    ("data-shifted", "var_ratio_median", below(0.5), {}),
+    ("data-shifted", "var_ratio_median", above(2.0), SCALED),
+    ("data-shifted", "var_ratio_median", below(0.5), SCALED),
+    ("data-shifted", "var_ratio_median", above(2.0), {"scaled_share": math.nan}),
+    ("data-shifted", "scaled_share", above(0.5), {"var_ratio_median": 9.0}),
     ("branch-off", "branch_share", below(0.01), SKIP),
     ("identity-violated", "gap_centre", above(0.01), {}),
     ("identity-violated", "gap_map", above(0.01), {}),

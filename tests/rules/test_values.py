@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from measures.sites import call_log, running_stats_of, site, some_rows
 
+from bnprobe.recording.names import NO_NORM
 from bnprobe.recording.neighbours import Neighbours
 from rules.edited import edited, evidence, findings
 from rules.firing import fired
@@ -150,6 +152,41 @@ def test_layers_that_gave_no_numbers():
     assert found["says"].tolist()[0] == "This norm layer was never called."
     assert "register_norm" not in found["do"][0]
     assert "bnprobe.register_norm(type(" in found["do"][1]
+
+
+def _uncalled(training: int, *never_called: str) -> pd.DataFrame:
+    """What is said of norms that were not called beside `body.a`, whose two calls were `training` times in train mode."""
+    log = call_log(n_calls_model_training=training)
+    return fired("layer-unread", site(ROWS, "body.a", call_log=log, **LEARNED), never_called=never_called)
+
+
+@pytest.mark.parametrize(
+    ("training", "named", "severity"),
+    [(0, "aux.0.bn", "info"), (1, "aux.0.bn", "warning"), (0, "body.b", "warning"), (0, "spare", "warning")],
+)
+def test_a_part_that_is_not_called_in_eval_mode_may_be_for_training(training: int, named: str, severity: str):
+    """Fails if an auxiliary head is called a fault in eval mode; or if a norm among others that are called, or one that
+    training passed by, is excused like one."""
+    (row,) = _uncalled(training, named).itertuples()
+    assert (row.severity, row.layer) == (severity, named)
+    assert ("aux was called in eval mode" in row.says) == (severity == "info")
+
+
+def test_the_norms_of_a_part_that_is_not_called_are_one_finding():
+    """Fails if a head of two norms is two findings, or two parts are one."""
+    found = _uncalled(1, "aux.0.bn", "other.bn", "aux.1.bn")
+    assert found["layer"].tolist() == ["aux.0.bn", "other.bn"]
+    assert "2 norms of aux" in found["because"][0]
+    assert "['aux.0.bn', 'aux.1.bn']" in found["do"][0]
+
+
+def test_modules_that_are_no_norms_are_one_note_for_each_class():
+    """Fails if a global response normalization is a warning in every block, or hides a norm that is not understood."""
+    names = (f"0.grn (GRN) {NO_NORM}", f"1.grn (GRN) {NO_NORM}", "odd (StrangeNorm)")
+    found = fired("layer-unread", site(ROWS, **LEARNED), not_understood=names)
+    assert found["layer"].tolist() == ["odd (StrangeNorm)", names[0]]
+    assert found["severity"].tolist() == ["warning", "info"]
+    assert "there are 2 of its class" in found["because"][1]
 
 
 def test_a_norm_that_a_function_may_use_is_not_to_be_replaced():

@@ -92,8 +92,9 @@ def candidates(tree: ModuleTree, norms: Collection[int]) -> dict[str, nn.Module]
     return dict(found.values())
 
 
-def look(path: str, module: nn.Module, tell: Callable[[Proposal], None]) -> Callable[[], None]:
-    """Examine the next call of a module and pass what it turns out to be to `tell`; returns how to cancel."""
+def look(path: str, module: nn.Module, tell: Callable[[Proposal | None], None]) -> Callable[[], None]:
+    """Examine the next call of a module and pass what it turns out to be to `tell`, None if it does not normalize; returns
+    how to cancel."""
     first = First(path, tell)
     handles = [
         method(module, "register_forward_pre_hook")(first.before, with_kwargs=True),
@@ -111,7 +112,7 @@ def look(path: str, module: nn.Module, tell: Callable[[Proposal], None]) -> Call
 class First:
     """Examines the first call of a module."""
 
-    def __init__(self, path: str, tell: Callable[[Proposal], None]) -> None:
+    def __init__(self, path: str, tell: Callable[[Proposal | None], None]) -> None:
         self.path, self.tell = path, tell
         self.stop: Callable[[], None] = lambda: None
         self._x: Tensor | None = None
@@ -131,13 +132,11 @@ class First:
             return
         self.stop()
         y = first_tensor((output,))
-        if y is not None and y.shape == x.shape and y.is_floating_point():
+        if y is not None and y.shape == x.shape and y.is_floating_point() and torch.isfinite(x).all():
             vectors = [
                 p.detach().to(torch.float64).flatten() for p in ModuleTree.of(module).parameters().values()
             ]
-            found = proposal(self.path, type(module).__name__, x, y.detach().to(torch.float64), vectors)
-            if found is not None:
-                self.tell(found)
+            self.tell(proposal(self.path, type(module).__name__, x, y.detach().to(torch.float64), vectors))
 
 
 def proposal(

@@ -116,6 +116,25 @@ def test_what_does_not_normalize_is_not_proposed(module: Any):
     assert noted(module()) == []
 
 
+class GateNorm(Gate):
+    """A gate that is named like a norm."""
+
+
+class OddNorm(OverChannels):
+    """A norm that is not understood by its attributes."""
+
+
+@pytest.mark.parametrize(("module", "marked"), [(GateNorm, True), (OddNorm, False)])
+def test_what_is_only_named_like_a_norm_is_told_apart(module: Any, marked: bool):
+    """Fails if every module with norm in its name is called a norm that is missing, or one that does normalize is not."""
+    model = nn.Sequential(nn.BatchNorm2d(C), module()).double()
+    with bnprobe.attach(model.eval()) as probe:
+        before = probe.recording.not_understood
+        model(X)
+    assert before == (f"1 ({module.__name__})",)
+    assert probe.recording.not_understood == (f"1 ({module.__name__}){' (no norm)' * marked}",)
+
+
 def test_what_was_proposed_can_be_registered(monkeypatch):
     """Fails if the options of a proposal are not those of the layer: taught, it must fit the real output."""
     monkeypatch.setattr("bnprobe.norms.registry._registered", {})
