@@ -12,6 +12,7 @@ import pandas as pd
 from bnprobe.measures import (
     activity,
     affine,
+    batch_kinds,
     call_log,
     causes,
     components,
@@ -52,6 +53,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     equivalence,
     within_sample,
     dependence,
+    batch_kinds,
     verdict,
     discrepancy,
     output_moments,

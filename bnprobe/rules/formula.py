@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
@@ -11,7 +12,7 @@ from bnprobe.rules.edits import InFloat32, remedy
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.wording import kind_words, number, out_of
+from bnprobe.rules.wording import count, kind_words, number, out_of
 
 TRIED = (
     "statistics over other axes, with or without centering, unbiased, eps beside the root or of another size, 1 + weight or "
@@ -136,7 +137,25 @@ def _remedy(row: pd.Series) -> str:
 
 
 def digits_lost(evidence: Evidence) -> Iterator[Finding]:
-    """Means so large that rounding takes the digits that the norm is to bring out."""
+    """Means so large that rounding takes the digits that the norm is to bring out.
+
+    Norms whose inputs do not match their running statistics are one finding, at the first: what is wrong there runs on.
+    """
+    first, following = None, 0
+    for finding, is_shifted in _each_digits_lost(evidence):
+        if not is_shifted:
+            yield finding
+        elif first is None:
+            first = finding
+        else:
+            following += 1
+    if first is not None:
+        more = f" So it is at {count(following, 'following norm')}." if following else ""
+        yield replace(first, because=first.because + more)
+
+
+def _each_digits_lost(evidence: Evidence) -> Iterator[tuple[Finding, bool]]:
+    """The same for every norm by itself, and whether its inputs do not match the running statistics."""
     limits = evidence.limits
     for row, channels in evidence.sites:
         half = row["input_dtype"] in ("float16", "bfloat16")
@@ -145,7 +164,8 @@ def digits_lost(evidence: Evidence) -> Iterator[Finding]:
             continue
         far = channels[channels["mean_in_sds"] > limit * row["mean_in_sds_max"] / row["rounding_step"]]
         of = f" in {out_of(far, channels)}" if len(far) else ""
-        yield Finding(
+        is_shifted = bool(_as_in_training(row, limits))
+        finding = Finding(
             "warning",
             row["layer"],
             "Rounding takes digits that this norm is to bring out: its inputs are a large common number plus little.",
@@ -159,6 +179,7 @@ def digits_lost(evidence: Evidence) -> Iterator[Finding]:
             indices(far),
             row["call"],
         )
+        yield finding, is_shifted
 
 
 def _as_in_training(row: pd.Series, limits: Limits) -> str:

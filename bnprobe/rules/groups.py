@@ -82,6 +82,28 @@ def _of_one_class(row: pd.Series) -> bool:
     return bool(single >= MOST * labeled)
 
 
+def two_kinds(evidence: Evidence) -> Iterator[Finding]:
+    """Batches of two kinds that take turns, each normalized by its own statistics: real and generated, source and target."""
+    limit = evidence.limits.kinds_apart
+    found = evidence.layers[evidence.layers["kinds_apart"] > limit]
+    if found.empty:
+        return
+    first = found.iloc[0]
+    yield Finding(
+        "info",  # meant where real and generated images are kept apart
+        first["layer"],
+        "Batches of two kinds take turns here, and each kind is normalized by its own statistics.",
+        f"the means of {count(first['n_calls'], 'batch')} fall into two groups that are {first['kinds_apart']:.2g} standard "
+        f"deviations apart (root mean square over channels, threshold {limit:g}), while batches of a group lie within "
+        f"{first['kinds_spread']:.2g}; so it is at {count(found['layer'].nunique(), 'batch norm')}.",
+        "In train mode this takes the difference between the kinds out; eval mode normalizes both by one set of running "
+        "statistics, that of the mixture. A discriminator that sees real and generated images in batches of their own does "
+        "this on purpose. If both kinds, such as source and target domain, are to be told apart or treated alike in eval "
+        "mode, put both into each batch, or keep a norm for each, and retrain.",
+        call=first["call"],
+    )
+
+
 def samples_alike(evidence: Evidence) -> Iterator[Finding]:
     """Batches that differ more than batches of independent samples do, where that shows most."""
     layers, limit = evidence.layers, evidence.limits.samples_alike
@@ -125,6 +147,15 @@ RULES = (
         "Ioffe & Szegedy 2015, arXiv:1502.03167, section 4.2.1 (shuffle more thoroughly)",
         "batches of several classes, running statistics in use, or no labels",
         batches_of_one_kind,
+    ),
+    Rule(
+        "batches-of-two-kinds",
+        "Do batches that normalize themselves all hold the same kind of data?",
+        "https://github.com/soumith/ganhacks/issues/52, https://github.com/scikit-adaptation/skada/issues/252; "
+        "Li et al. 2016, arXiv:1603.04779",
+        f"means of batches that do not fall into two groups that take turns, at least {DEFAULT.kinds_apart:g} standard "
+        "deviations apart",
+        two_kinds,
     ),
     Rule(
         "samples-alike",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bnprobe.recording.names import NOT_JUDGED, SAME, said
 from bnprobe.rules.causes import cause_of
-from bnprobe.rules.course import course_of
+from bnprobe.rules.course import Course, course_of
 from bnprobe.rules.preprocessing import GIVE_CONSTANTS, constants_missing, reported_at
 from bnprobe.rules.remedies import RECALIBRATE
 from bnprobe.rules.rule import Evidence, Finding
@@ -45,7 +45,7 @@ def merge_consecutive(
             continue
         said = replace(finding, because=finding.because + _following(run.iloc[1:]))
         if cause_of(evidence, first) is None:
-            said = _by_course(said, evidence, first, agrees)
+            said = _by_course(said, evidence, blind, agrees)
         yield said
 
 
@@ -68,10 +68,14 @@ def _ruled_by_eps(evidence: Evidence) -> set[str]:
     }
 
 
-def _by_course(finding: Finding, evidence: Evidence, first: pd.Series, agrees: str) -> Finding:
-    """A shift whose cause is not known at its norm, with what its course through the network says."""
-    layers = evidence.layers[~evidence.layers["verdict"].isin(NOT_JUDGED)]
-    course = course_of(layers)
+def _by_course(finding: Finding, evidence: Evidence, blind: Collection[str], agrees: str) -> Finding:
+    """A shift whose cause is not known at its norm, with what its course through the network says.
+
+    Where eps hides what the first norm is given, nothing is known of the inputs, and so of the course.
+    """
+    judged = evidence.layers[~evidence.layers["verdict"].isin(NOT_JUDGED)]
+    layers = judged[~judged["layer"].isin(blind)]
+    course = Course("") if judged["layer"].iloc[0] in blind else course_of(layers)
     if course.shrinks:
         return replace(
             finding,

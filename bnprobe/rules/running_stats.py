@@ -203,7 +203,11 @@ def _shift(
 
 def _significant(share: float) -> str:
     """In how many channels a difference is significant, as a part of a sentence; empty where nothing was tested."""
-    return "" if np.isnan(share) else f", beyond sampling error in {share:.0%} of channels (false discovery rate {SIGNIFICANT:.0%})"
+    return (
+        ""
+        if np.isnan(share)
+        else f", beyond sampling error in {share:.0%} of channels (false discovery rate {SIGNIFICANT:.0%})"
+    )
 
 
 def _allowance(n_images: int, limits: Limits) -> float:

@@ -22,6 +22,10 @@ class Limits:
     """Deviation from the running statistics, in mean and std together, from which statistics that do not know of groups
     among the samples are reported, where groups explain it."""
 
+    kinds_apart: float = 0.5
+    """Distance between the means of two kinds of batches, in standard deviations within a kind, above which they are
+    reported."""
+
     samples_apart: float = 0.3
     """How far the means of samples lie apart, in standard deviations within a sample, from which it matters whether an
     instance norm uses each sample's own statistics."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 from measures.sites import site, some_rows
 
 from bnprobe.rules.merge_runs import _not_passed_on
@@ -76,6 +77,18 @@ def test_a_norm_that_eps_rules_does_not_vouch_for_the_inputs():
     small = {"running_mean": first["running_mean"] / 100, "running_var": first["running_var"] / 1e4}
     ruled = site(MANY / 100, "first", eps=1e-3, gamma=1.5, beta=0.1, **small)
     assert "Check the preprocessing first" in fired(SHIFTED, ruled, deep)["do"][0]
+
+
+@pytest.mark.parametrize(("scale", "cleared"), [(1.0, True), (0.01, False)], ids=["clear", "ruled by eps"])
+def test_a_first_norm_that_eps_rules_does_not_clear_the_inputs(scale: float, cleared: bool):
+    """Fails if inputs divided by 255 are said to be right, because a shift grows behind a norm where eps hides it."""
+    first = {"running_mean": MANY.mean((0, 2)) * scale, "running_var": MANY.var((0, 2)) * scale**2}
+    deep = (
+        site(MANY, name, **LEARNED, **moved(by, rows=MANY))
+        for name, by in zip("abc", (0.5, 1, 1.5), strict=True)
+    )
+    found = fired(SHIFTED, site(MANY * scale, "first", eps=1e-3, gamma=1.5, beta=0.1, **first), *deep)
+    assert ("mean and std of the inputs are right" in found["do"][0]) == cleared
 
 
 def test_large_shifts_are_readable():

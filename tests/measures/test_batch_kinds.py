@@ -1,0 +1,75 @@
+"""Two kinds of batches that take turns, told from weights that move and from batches that differ by chance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bnprobe.measures.batch_kinds import kinds
+from bnprobe.recording import LayerRecord
+from measures.drawn import record_of
+from measures.sites import site
+from rules.edited import edited, evidence, findings
+
+N_BATCHES, BATCH, C = 12, 32, 5
+APART = np.array([1.0, -2.0, 0.5, 0.0, 3.0])
+"""Distance between the kinds in each channel, in standard deviations within a kind."""
+
+TURNS = np.arange(N_BATCHES) % 2
+WITHIN = np.array([1.0, 2.0, 0.1, 30.0, 1.0])
+"""Standard deviations within a kind."""
+
+
+def recorded(moved: np.ndarray) -> LayerRecord:
+    """A norm in train mode, whose batches are so many standard deviations away, (N_BATCHES,) or (N_BATCHES, C)."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(N_BATCHES * BATCH, C, 1))
+    rows += np.repeat(np.broadcast_to(moved.reshape(N_BATCHES, -1), (N_BATCHES, C)), BATCH, axis=0)[
+        :, :, None
+    ]
+    record = record_of(rows * WITHIN[:, None], np.zeros(C), np.ones(C), batch=BATCH)
+    return replace(record, n_calls_running=0)
+
+
+def test_kinds_that_take_turns_are_as_far_apart_as_they_are():
+    """Fails if the distance is not that between the kinds, in the deviation within a kind, whatever a channel's scale."""
+    found = kinds(recorded(TURNS[:, None] * APART))
+    assert found.apart == pytest.approx(np.sqrt(np.mean(APART**2)), rel=0.1)
+    # of means of 32 values
+    assert found.spread == pytest.approx(1 / np.sqrt(BATCH), rel=0.35)
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        np.zeros(N_BATCHES),
+        np.arange(N_BATCHES) * 0.5,
+        np.sort(TURNS) * 3.0,
+        np.random.default_rng(4).normal(size=N_BATCHES),
+        np.random.default_rng(5).normal(size=(N_BATCHES, C)),
+        TURNS * 0.1,
+    ],
+    ids=["alike", "drift", "one step", "light", "each its own", "hardly apart"],
+)
+def test_batches_that_differ_otherwise_are_not_of_two_kinds(moved: np.ndarray):
+    """Fails if weights that move, a change of the data in the middle, or batches that vary are called two kinds."""
+    assert np.isnan(kinds(recorded(moved)).apart)
+
+
+def test_where_batches_do_not_normalize_themselves_their_kinds_do_not_matter():
+    """Fails if running statistics in use, norms of single samples, or a handful of batches are judged."""
+    record = recorded(TURNS[:, None] * APART)
+    assert kinds(record).apart > 1
+    assert np.isnan(kinds(replace(record, n_calls_running=1)).apart)
+    assert np.isnan(kinds(replace(record, pre_folds=None)).apart)
+    assert np.isnan(kinds(site(np.ones((3, 2, 4)), kind="layer_norm")).apart)
+
+
+def test_two_kinds_of_batches_are_one_note():
+    """Fails if the threshold moves, or what may be meant is a warning."""
+    assert findings("batches-of-two-kinds", edited(evidence(), kinds_apart=0.5, kinds_spread=0.1)) == []
+    (found,) = findings("batches-of-two-kinds", edited(evidence(), kinds_apart=0.51, kinds_spread=0.1))
+    assert found.severity == "info"
+    assert "0.51 standard deviations" in found.because
