@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rules.edited import edited, evidence, findings
 
 from bnprobe.measures.batch_kinds import kinds
 from bnprobe.recording import LayerRecord
 from measures.drawn import record_of
 from measures.sites import site
-from rules.edited import edited, evidence, findings
 
 N_BATCHES, BATCH, C = 12, 32, 5
 APART = np.array([1.0, -2.0, 0.5, 0.0, 3.0])

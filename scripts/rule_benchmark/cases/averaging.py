@@ -12,7 +12,17 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 import bnprobe
 from scripts.rule_benchmark.cases.case import ANY, SHIFTED, Cases, Look, Must, fault, right
-from scripts.rule_benchmark.cases.nets import Batch, checked, classes, convnet, fit, images, several, told
+from scripts.rule_benchmark.cases.nets import (
+    Batch,
+    checked,
+    classes,
+    convnet,
+    fit,
+    follow,
+    images,
+    several,
+    told,
+)
 
 CASES = Cases("public threads, averaged and changed weights")
 
@@ -25,12 +35,7 @@ def target_network() -> Iterator[Look]:
         target = copy.deepcopy(online).eval()
         for _ in range(20):
             fit(online, steps=5)
-            with torch.no_grad():
-                for a, b in zip(target.parameters(), online.parameters(), strict=True):
-                    a.copy_(b)
-                if buffers:
-                    for a, b in zip(target.buffers(), online.buffers(), strict=True):
-                        a.copy_(b)
+            follow(target, online, 0.0, buffers)
         report = told(target, several())
         if buffers:
             yield right("with buffers", report)
@@ -72,9 +77,7 @@ def short_average() -> Iterator[Look]:
         average = copy.deepcopy(model).eval()
         for _ in range(150):
             fit(model, steps=1)
-            with torch.no_grad():
-                for a, b in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-                    a.copy_(decay * a + (1 - decay) * b if a.is_floating_point() else b)
+            follow(average, model, decay)
         report = told(average, several())
         if decay > 0.99:
             yield fault("decay 0.9998", report, Must(".*statistics.*|" + SHIFTED, severities=ANY))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import bnprobe
-from scripts.rule_benchmark.cases.case import ANY, Cases, Look, Must, fault, right
+from scripts.rule_benchmark.cases.case import ANY, PADDED, Cases, Look, Must, fault, right
 from scripts.rule_benchmark.cases.fine_tuning import others
-from scripts.rule_benchmark.cases.nets import Batch, convnet, fit, images, several, told
+from scripts.rule_benchmark.cases.nets import Batch, convnet, fit, frames, images, padded, several, told
 
 CASES = Cases("public threads, axes and precision")
 
@@ -166,24 +167,21 @@ def padded_text() -> Iterator[Look]:
             x = torch.relu(self.norm1(self.conv1(x)))
             return self.out(torch.relu(self.norm2(self.conv2(x))).amax(2))
 
-    for padded in (True, False):
+    for whole in (False, True):
 
-        def batch(padded: bool = padded) -> Batch:
+        def batch(whole: bool = whole) -> Batch:
             y = torch.randint(0, 4, (32,))
             tokens = torch.randint(1, 30, (32, 50))
             tokens[:, :3] = y[:, None] + 1
-            if padded:
-                for row, length in zip(tokens, torch.randint(5, 51, (32,)), strict=True):
-                    row[length:] = 0
-            return tokens, y
+            return tokens if whole else padded(tokens), y
 
         torch.manual_seed(0)
         model = fit(Encoder(), batch, 60).eval()
         report = told(model, [x for x, _ in several(batch)])
-        if padded:
-            yield fault("padded", report, Must(".*", "norm", ("padding|exactly (0|zero)|zeros",), ANY))
-        else:
+        if whole:
             yield right("of one length", report)
+        else:
+            yield fault("padded", report, PADDED)
 
 
 @CASES.add(
@@ -203,23 +201,15 @@ def padded_instances() -> Iterator[Look]:
         def forward(self, x: Tensor) -> Tensor:
             return self.out(torch.relu(self.norm(self.conv(x))).mean(2))
 
-    for padded in (True, False):
-
-        def batch(padded: bool = padded) -> Batch:
-            y = torch.randint(0, 4, (32,))
-            x = torch.randn(32, 6, 40) + y[:, None, None] * 0.5 + 2
-            if padded:
-                for row, length in zip(x, torch.randint(5, 41, (32,)), strict=True):
-                    row[:, length:] = 0
-            return x, y
-
+    for whole in (False, True):
+        batch = partial(frames, whole)
         torch.manual_seed(0)
         model = fit(Net(), batch, 60).eval()
         report = told(model, several(batch))
-        if padded:
-            yield fault("padded", report, Must(".*", "norm", ("padding|exactly (0|zero)|zeros",), ANY))
-        else:
+        if whole:
             yield right("whole", report)
+        else:
+            yield fault("padded", report, PADDED)
 
 
 @CASES.add(

@@ -39,6 +39,10 @@ class Must:
         return f"{own['rule'].iloc[0]} does not say {', '.join(fewest)}" if fewest else ""
 
 
+PADDED = Must(".*", "norm", ("padding|exactly (0|zero)|zeros",), ANY)
+"""Zeros among the positions of sequences."""
+
+
 @dataclass(frozen=True)
 class Look:
     """One table of findings: at a fault, with what must be found, or at what is right (`musts` is empty)."""

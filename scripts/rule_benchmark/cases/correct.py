@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import bnprobe
 from scripts.rule_benchmark.cases.case import Cases, Look, right
-from scripts.rule_benchmark.cases.nets import Batch, classes, convnet, fit, images, several, told
+from scripts.rule_benchmark.cases.nets import Batch, classes, convnet, fit, follow, images, several, told
 
 CASES = Cases("correct scripts")
 
@@ -327,11 +327,7 @@ def two_views() -> Iterator[Look]:
         optimizer.zero_grad()
         model(images(64)[0]).backward()
         optimizer.step()
-        with torch.no_grad():
-            for a, b in zip(
-                model.target.state_dict().values(), model.online.state_dict().values(), strict=True
-            ):
-                a.copy_(a.lerp(b, 0.05) if a.is_floating_point() else b)
+        follow(model.target, model.online, 0.95)
 
     for _ in range(120):
         step()

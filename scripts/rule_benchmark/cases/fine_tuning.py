@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import bnprobe
 from scripts.rule_benchmark.cases.case import ANY, SHIFTED, Cases, Look, Must, fault, right
-from scripts.rule_benchmark.cases.nets import Batch, convnet, fit, images, several, told
+from scripts.rule_benchmark.cases.nets import Batch, convnet, fit, follow, images, several, told
 
 CASES = Cases("public threads, fine-tuning")
 
@@ -161,12 +161,7 @@ def mean_teacher() -> Iterator[Look]:
             model.ema.eval()
         for _ in range(40):
             fit(model, steps=4)
-            with torch.no_grad():
-                for a, b in zip(model.ema.parameters(), model.student.parameters(), strict=True):
-                    a.lerp_(b, 0.2)
-                if evaluates:
-                    for a, b in zip(model.ema.buffers(), model.student.buffers(), strict=True):
-                        a.copy_(a.lerp(b, 0.2) if a.is_floating_point() else b)
+            follow(model.ema, model.student, 0.8, evaluates)
         report = told(model, several(), loss=F.cross_entropy)
         if evaluates:
             yield right("ema in eval mode, with buffers", report)

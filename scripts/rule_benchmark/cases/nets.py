@@ -63,6 +63,29 @@ def fit(
     return model
 
 
+def padded(x: Tensor) -> Tensor:
+    """Zeros after a length of its own, 5 steps at least, in each sample (N, ..., steps): in place."""
+    for row, length in zip(x, torch.randint(5, x.shape[-1] + 1, (len(x),)), strict=True):
+        row[..., length:] = 0
+    return x
+
+
+def frames(whole: bool) -> Batch:
+    """Frames (32, 6, 40) whose mean is their class; of unequal length and padded with zeros unless they are `whole`."""
+    y = torch.randint(0, N_CLASSES, (32,))
+    x = torch.randn(32, 6, 40) + y[:, None, None] * 0.5 + 2
+    return x if whole else padded(x), y
+
+
+def follow(target: nn.Module, source: nn.Module, keep: float, buffers: bool = True) -> None:
+    """One step of a moving average of weights, of which the share `keep` stays; 0 copies. Whole numbers are copied."""
+    pairs = [*zip(target.parameters(), source.parameters(), strict=True)]
+    pairs += [*zip(target.buffers(), source.buffers(), strict=True)] if buffers else []
+    with torch.no_grad():
+        for a, b in pairs:
+            a.copy_(keep * a + (1 - keep) * b if a.is_floating_point() else b)
+
+
 def several(batch: Callable[[], Batch] = images, n: int = 6) -> list[Batch]:
     return [batch() for _ in range(n)]
 
