@@ -3,7 +3,7 @@
 A norm that uses the statistics of the batch then takes the difference between the kinds out, and in eval mode one set of
 running statistics, that of the mixture, serves both. It shows in the means of batches (`stats.folds`), which fall into two
 groups. Weights that move while the model learns make these means drift, so that early batches differ from late ones; kinds
-that take turns are told from that by their order.
+that take turns differ from that in their order.
 """
 
 from __future__ import annotations

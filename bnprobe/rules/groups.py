@@ -98,7 +98,7 @@ def two_kinds(evidence: Evidence) -> Iterator[Finding]:
         f"{first['kinds_spread']:.2g}; so it is at {count(found['layer'].nunique(), 'batch norm')}.",
         "In train mode this takes the difference between the kinds out; eval mode normalizes both by one set of running "
         "statistics, that of the mixture. A discriminator that sees real and generated images in batches of their own does "
-        "this on purpose. If both kinds, such as source and target domain, are to be told apart or treated alike in eval "
+        "this on purpose. If both kinds, such as source and target domain, are to be distinguished or treated alike in eval "
         "mode, put both into each batch, or keep a norm for each, and retrain.",
         call=first["call"],
     )

@@ -123,7 +123,15 @@ def elsewhere() -> list[pd.DataFrame]:
     few = recording(site(some_rows(), **TRAINED))
     return [
         judge(tables(whole))
-        for whole in (finer, few, grouped(), exchanged(), computed_otherwise(), *trained_wrongly())
+        for whole in (
+            finer,
+            few,
+            grouped(),
+            taking_turns(),
+            exchanged(),
+            computed_otherwise(),
+            *trained_wrongly(),
+        )
     ]
 
 
@@ -182,6 +190,14 @@ def grouped() -> Recording:
         site(rows, "sorted", gamma=1.5, beta=0, call_log=log, classes=classes),
         alike(),
     )
+
+
+def taking_turns() -> Recording:
+    """Batches of two kinds, in train mode."""
+    rows = some_rows(80, n_channels=2)
+    rows += 9 * rows.std() * (np.arange(80) // 10 % 2)[:, None, None]
+    made = site(rows, "turns", gamma=1.5, beta=0)
+    return recording(replace(made, pre_folds=folds_of(rows, 10, np.zeros(2)), n_calls_running=0))
 
 
 def alike() -> LayerRecord:
