@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bnprobe.measures.columns import Column
-from bnprobe.measures.dependence import is_sorted_by_class
 from bnprobe.recording import BATCH, LayerRecord
 from bnprobe.stats.folds import Folds
 from bnprobe.stats.moments import Array
@@ -69,7 +68,7 @@ def layer_columns(record: LayerRecord) -> dict[str, float]:
 def kinds(record: LayerRecord) -> Kinds:
     """The two kinds of batches, of norms that use the statistics of the batch; NaN where there are not two."""
     folds = record.pre_folds
-    if folds is None or record.pools != BATCH or record.n_calls_running or is_sorted_by_class(record):
+    if folds is None or record.pools != BATCH or record.n_calls_running or record.is_sorted_by_class:
         return NONE
     if len(folds.n) < FEWEST or not (folds.n > 1).all():
         return NONE
@@ -97,7 +96,8 @@ def _noise(folds: Folds) -> Array:
     """Variance of a fold's mean where samples are independent, from those within a batch, (C,)."""
     total = folds.n.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return folds.within / (total - folds.n_batches) / (total / len(folds.n))
+        found: Array = folds.within / (total - folds.n_batches) / (total / len(folds.n))
+        return found
 
 
 def _split(means: Array) -> tuple[npt.NDArray[np.bool_], float]:
