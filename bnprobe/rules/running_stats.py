@@ -138,11 +138,22 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _cause(evidence: Evidence, row: pd.Series) -> pd.Series | None:
-    """The cause of a norm's discrepancy; groups of samples are none behind inputs that are wrong, whose trace differs from
-    channel to channel as that of groups does."""
+    """The cause of a norm's discrepancy. Groups of samples are one only if most norms that do not match show them, and not
+    behind inputs that are wrong, whose trace differs from channel to channel as that of groups does."""
     cause = cause_of(evidence, row)
+    if cause is None or cause["cause"] not in GROUPS:
+        return cause
     behind = reported_at(evidence) not in ("", row["layer"])
-    return None if cause is not None and cause["cause"] in GROUPS and behind else cause
+    return None if behind or not _most_show_groups(evidence) else cause
+
+
+def _most_show_groups(evidence: Evidence) -> bool:
+    """Whether groups of samples are the cause at half or more of the norms that do not match: all of them are given the same
+    samples."""
+    causes = [
+        cause_of(evidence, row) for row, _ in evidence.sites if row["discrepancy"] > evidence.limits.groups
+    ]
+    return 2 * sum(one is not None and one["cause"] in GROUPS for one in causes) >= len(causes)
 
 
 def _reported_otherwise(evidence: Evidence) -> set[str]:

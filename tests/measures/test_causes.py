@@ -65,6 +65,15 @@ def test_buffers_averaged_over_groups_lack_the_variance_between_them():
     assert table["explains"].iloc[0] > 0.95
 
 
+def test_inputs_far_larger_within_samples_are_not_groups():
+    """Fails if inputs that are a hundred times too large are said to lack the variance between groups, most of which they
+    have: within samples, too, they vary more than statistics without groups allow."""
+    within = np.mean([ROWS[g == GROUP].var((0, 2)) for g in range(4)], axis=0)
+    larger = ROWS.mean((0, 2))[:, None] + 100 * (ROWS - ROWS.mean((0, 2))[:, None])
+    table = found(larger, running_mean=ROWS.mean((0, 2)), running_var=within)
+    assert not table["cause"].isin(("groups", "one group")).any()
+
+
 def test_the_buffers_of_one_group_are_told():
     """Fails if one client's statistics, another mean and less variance in every channel, are not told from all clients'."""
     table = found(**statistics(ROWS[GROUP == 0]))

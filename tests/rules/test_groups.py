@@ -16,7 +16,7 @@ from bnprobe.measures import tables
 from bnprobe.rules.causes import cause_of, upstream
 from bnprobe.rules.rule import Evidence
 from bnprobe.rules.thresholds import Limits
-from rules.edited import edited, evidence, findings
+from rules.edited import edited, evidence, findings, healthy
 
 
 def images(n: int, apart: float) -> torch.Tensor:
@@ -149,6 +149,23 @@ def test_how_far_samples_lie_apart(limit: float, fires: int):
     cells = {"running_var": 2.0, "scale_ratio": 1.0, "pre_var": 2.5}
     found = edited(evidence(limits=Limits(samples_apart=limit)), cells, kind="instance_norm", eps=0.0)
     assert len(findings("instance-norm-stored", found)) == fires
+
+
+@pytest.mark.parametrize(("n_others", "named"), [(0, True), (1, True), (2, False)])
+def test_groups_are_named_where_most_norms_that_do_not_match_show_them(n_others: int, named: bool):
+    """Fails if one norm of several, whose shift looks like that of groups, has other data called groups of samples."""
+    sites = evidence(*(healthy(name) for name in ["bn", *(f"other{i}" for i in range(n_others))]))
+    row = {
+        "layer": "bn",
+        "call": 0,
+        "cause": "one group",
+        "certain": True,
+        "explains": 0.95,
+        "next_best": 0.5,
+    }
+    judged = replace(edited(sites, discrepancy=0.9), causes=pd.DataFrame([{**row, "facts": {}}]))
+    found = [one for one in findings("data-shifted", judged) if "one group" in one.says]
+    assert bool(found) == named
 
 
 def test_a_cause_is_that_of_its_own_norm_and_call():

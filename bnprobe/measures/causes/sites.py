@@ -46,6 +46,10 @@ LEAST_NOISE = 0.5
 VISIBLE_SCALE = 0.1
 """Of the log of the std: what variances must be off for a cause to rest on them."""
 
+MOST_WITHIN = 2.0
+"""Times the running variance that the variance within samples may be: statistics that do not know of groups hold all of it,
+and where it is larger the inputs are."""
+
 LEAST_OF_GROUP, LEAST_AWAY = 0.3, 0.3
 """Share of the variance between samples that one group lacks at least, and how far it is at least from the mean of all, in
 standard deviations between groups; else the running statistics are as good as those of all."""
@@ -91,8 +95,11 @@ def groups(record: LayerRecord) -> Predicted | None:
     if record.pools != BATCH or not (n > 1).any():
         return None
     now, measured = fit.stored(record), fit.seen(record)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         between = np.where(n > 1, record.pre_images.var_between * (n - 1) / n, np.nan)
+        within = _median(np.maximum(measured.var - between, 0.0) / now.var)
+    if within > MOST_WITHIN:
+        return None
     each = [Moments2(now.mean, now.var + share * between) for share in SHARES]
     best = int(np.argmin([fit.rms(fit.left(measured, moments, record.eps)) for moments in each]))
     return Predicted(each[best], {"share": float(SHARES[best]), "of_var": _median(between / measured.var)})
