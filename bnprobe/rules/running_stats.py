@@ -125,10 +125,13 @@ def shifted(evidence: Evidence) -> Iterator[Finding]:
 
 def _each_shift(evidence: Evidence) -> Iterator[Finding]:
     """The same for every norm by itself."""
+    groups_are_shown = _groups_are_shown(evidence)
     for row, channels in evidence.sites:
         if evidence.is_new or at_start(channels) or follows_batches(row):
             continue
-        cause, what = _cause(evidence, row), _what_differs(row, evidence.limits)
+        cause, what = cause_of(evidence, row), _what_differs(row, evidence.limits)
+        if cause is not None and cause["cause"] in GROUPS and not groups_are_shown:
+            cause = None
         if cause is not None and cause["cause"] == "young":
             continue  # a rule of its own speaks of these
         of_groups = cause is not None and cause["cause"] in GROUPS
@@ -137,23 +140,15 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
         yield _shift(evidence, row, channels, what or "scale differs", cause)
 
 
-def _cause(evidence: Evidence, row: pd.Series) -> pd.Series | None:
-    """The cause of a norm's discrepancy. Groups of samples are one only if most norms that do not match show them, and not
-    behind inputs that are wrong, whose trace differs from channel to channel as that of groups does."""
-    cause = cause_of(evidence, row)
-    if cause is None or cause["cause"] not in GROUPS:
-        return cause
-    behind = reported_at(evidence) not in ("", row["layer"])
-    return None if behind or not _most_show_groups(evidence) else cause
-
-
-def _most_show_groups(evidence: Evidence) -> bool:
-    """Whether groups of samples are the cause at half or more of the norms that do not match: all of them are given the same
-    samples."""
-    causes = [
-        cause_of(evidence, row) for row, _ in evidence.sites if row["discrepancy"] > evidence.limits.groups
-    ]
-    return 2 * sum(one is not None and one["cause"] in GROUPS for one in causes) >= len(causes)
+def _groups_are_shown(evidence: Evidence) -> bool:
+    """Whether groups of samples may be a cause: at half or more of the norms that do not match, which all have the same
+    samples; and not behind inputs that are wrong, whose trace differs from channel to channel as that of groups does."""
+    found = evidence.causes
+    if found.empty or reported_at(evidence):
+        return False
+    first = found[found["certain"].astype(bool)].drop_duplicates(["layer", "call"])
+    n_away = int((evidence.layers["discrepancy"] > evidence.limits.groups).sum())
+    return 2 * int(first["cause"].isin(GROUPS).sum()) >= n_away
 
 
 def _reported_otherwise(evidence: Evidence) -> set[str]:

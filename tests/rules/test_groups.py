@@ -163,7 +163,8 @@ def test_groups_are_named_where_most_norms_that_do_not_match_show_them(n_others:
         "explains": 0.95,
         "next_best": 0.5,
     }
-    judged = replace(edited(sites, discrepancy=0.9), causes=pd.DataFrame([{**row, "facts": {}}]))
+    layers = sites.layers.assign(discrepancy=0.9)
+    judged = replace(sites, layers=layers, causes=pd.DataFrame([{**row, "facts": {}}]))
     found = [one for one in findings("data-shifted", judged) if "one group" in one.says]
     assert bool(found) == named
 
