@@ -91,6 +91,7 @@ BY_HAND: dict[str, str] = {
     "affine-untrained": TRAINING,
     "learning-in-eval": TRAINING,
     "batches-of-one-class": BATCHES,
+    "batches-of-two-kinds": BATCHES,
     "samples-alike": BATCHES,
     "few-images": "it takes more samples",
     "tensors-empty": ANOTHER_FILE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnprobe.recording.names import EMPTY, GATHER
+from bnprobe.rules.edits import Remove, remedy
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count, first_few
@@ -68,6 +69,7 @@ def _never_called(part: str, layers: list[str], evidence: Evidence) -> Finding:
         f"no forward pass reached {'it' if one else 'them'} through model(...){these}.",
         "Check that it is used: another norm may have taken its place. A layer whose .forward is called directly is "
         f"not recorded. If the network is meant to work without it: {_without(layers)}.",
+        remedy=remedy(*map(Remove, layers)),
     )
 
 
