@@ -86,7 +86,7 @@ WITHOUT_TORCH = (
     "weights",
 )
 WITH_TORCH = {"norms", "graph", "probe", "reductions", "experiments", "models", "weights.with_torch"}
-LAZY = {("comparison", "checkpoints"), ("weights", "weights.with_torch")}
+LAZY = [("comparison", "checkpoints"), ("weights", "weights.with_torch")]
 """Imported inside a function, when a side turns out to be a file of weights, and a file one that torch alone can read."""
 DRAWING = {"seaborn", "matplotlib"}
 
