@@ -71,14 +71,15 @@ def entry(path: Path) -> Entry:
     """What a page says of itself."""
     page = path.read_text("utf-8")
     answer = paragraphs(part(page, "answer"))
+    verdict = text(first(r'<p class="verdict">(.*?)</p>', page))
     maps = prints(part(page, "network"))
-    lead = text(first(r'<p class="lead">(.*?)</p>', page))
+    lead = text(first(r'<p class="lead">(.*?)(?: <a|</p>)', page))
     data, mode = (text(first(rf"<dt>{name}</dt><dd>(.*?)</dd>", page)) for name in ("data", "mode"))
     return Entry(
         path.name,
         text(first(r"<title>(.*?)</title>", page)),
         " ".join(filter(None, [lead, f"{data}, {mode} mode." if data else ""])),
-        sentence(answer[0] if answer else ""),
+        verdict or sentence(answer[0] if answer else ""),
         maps,
         "" if maps else drawing(page),
         len(page.encode()),

@@ -70,6 +70,24 @@ def given() -> dict[str, object]:
     }
 
 
+class Encoder(nn.Module):
+    """Called as a model of transformers is, for blocks about padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Embedding(9, 6), nn.LayerNorm(6)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.norm(self.embed(input_ids)) * attention_mask[..., None]
+
+
+def of_tokens() -> dict[str, object]:
+    """What blocks about padding take for granted: a model of tokens and padded batches."""
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
+    batch = {"input_ids": torch.arange(8).reshape(2, 4), "attention_mask": mask}
+    return {"model": Encoder().eval(), "loader": [batch, batch]}
+
+
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Fails if a reader who pastes the blocks one after the other, with a model and data, meets an error."""
@@ -79,7 +97,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     names = given()
     assert len(PYTHON) >= 3
     for code in PYTHON:
-        exec(compile(code, "README.md", "exec"), names)
+        exec(compile(code, "README.md", "exec"), names | of_tokens() if "attention_mask" in code else names)
         plt.close("all")
     assert (tmp_path / "reports" / "mine.html").stat().st_size > 10_000
 

@@ -75,7 +75,8 @@ def _by_course(finding: Finding, evidence: Evidence, blind: Collection[str], agr
     """
     judged = evidence.layers[~evidence.layers["verdict"].isin(NOT_JUDGED)]
     layers = judged[~judged["layer"].isin(blind)]
-    course = Course("") if judged["layer"].iloc[0] in blind else course_of(layers)
+    known = not judged.empty and judged["layer"].iloc[0] not in blind
+    course = course_of(layers) if known else Course("")
     if course.shrinks:
         return replace(
             finding,

@@ -169,8 +169,9 @@ def _what_differs(row: pd.Series, limits: Limits) -> str:
     low, top = _thresholds(row, limits)
     moved = row["shift_rms"] > limits.shift
     beyond = row["var_ratio_median"] > top or row["var_ratio_median"] < low
-    # not known to be insignificant: files without what errors need have no share
-    scaled = beyond and not row["scaled_share"] <= limits.surely_shifted
+    # of few samples the threshold allows for chance instead, and files without what errors need have no share
+    by_chance = row["n_images"] >= limits.few_images and row["scaled_share"] <= limits.surely_shifted
+    scaled = beyond and not by_chance
     if not ((moved and row["shifted_share"] > limits.surely_shifted) or scaled):
         return ""
     return "mean and scale differ" if moved and scaled else "mean differs" if moved else "scale differs"

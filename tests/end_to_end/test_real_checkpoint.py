@@ -295,7 +295,7 @@ def test_no_rule_cries_wolf_about_a_mild_shift(whole):
         for rule, found in findings.groupby("rule")
     }
     of_channels = {"channels-constant", "channels-dead", "channels-silent", "filters-decayed"}
-    assert set(named) == {*of_channels, "samples-alike"}  # the folder is read class by class
+    assert set(named) == of_channels
     channels = bnprobe.report(whole).channels
     flat = channels[channels["gamma"].abs() < 1e-2]
     assert named["channels-constant"] == set(zip(flat["layer"], flat["channel"], strict=True))
@@ -371,8 +371,8 @@ def test_the_page_of_the_checkpoint_tells_its_story(whole, tmp_path):
     page = report.to_html(tmp_path / "r20.html").read_text("utf-8")
     told = ["running statistics", "roles", "firing", "shape", "variance", "implied", "implied by depth"]
     told += ["affine", "residual"]
-    assert list(report.figures) == ["network", *told]
-    pages.assert_pictures_are(pages.assert_sound(page), 1 + len(told), [r.site for r in whole.layers])
+    assert list(report.figures) == ["spine", "spine upright", "network", *told]
+    pages.assert_pictures_are(pages.assert_sound(page), 3 + len(told), [r.site for r in whole.layers])
     assert "could not be drawn" not in page
     assert "CifarResNet has 19 batch norms. Measured on 1,000 images in eval mode." in page
     n_norms = report.channels.query("abs(gamma) < 0.01")["layer"].nunique()
@@ -501,8 +501,8 @@ def test_a_family_of_torchvision_gets_its_page(two_photographs, capsys, name):
     page = Path("page.html").read_text("utf-8")
     assert words in " ".join(out.split())
     assert "could not be drawn" not in page
-    assert list(bnprobe.report(recording).figures) == ["network", *told]
+    assert list(bnprobe.report(recording).figures) == ["spine", "spine upright", "network", *told]
     sites = [record.site for record in recording.layers]
-    pages.assert_pictures_are(pages.assert_sound(page), 1 + len(told), sites)
+    pages.assert_pictures_are(pages.assert_sound(page), 3 + len(told), sites)
     for record in recording.layers:
         assert record.mismatch < 1e-3, record.site

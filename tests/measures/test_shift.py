@@ -224,7 +224,9 @@ def test_q_is_that_of_benjamini_and_hochberg():
     rows = rng.normal(size=(6, 40, 9)) + rng.normal(size=(6, 40, 1)) + np.linspace(0, 3, 40)[:, None]
     found = columns(rows, running_mean=0, running_var=1)
     p_of_means = [reference.two_sided(float(one), 5) for one in found["shift_z"]]
-    expected = by_hand([*p_of_means, *found["scale_p"]])  # whose skewness tests/measures/test_scale.py looks after
+    expected = by_hand(
+        [*p_of_means, *found["scale_p"]]
+    )  # whose skewness tests/measures/test_scale.py looks after
     np.testing.assert_allclose(np.concatenate([found["shift_q"], found["scale_q"]]), expected, rtol=1e-8)
     order = np.argsort(-np.abs(found["shift_z"]))
     assert (np.diff(found["shift_q"][order]) >= 0).all()

@@ -130,7 +130,7 @@ def test_the_report_has_a_page_for_each():
     assert list(report.phases) == ["train", "val"]
     assert report.layers["n_images"].tolist() == [sum(map(len, train))] * 2
     assert report.phases["val"].layers["n_images"].tolist() == [sum(map(len, val))] * 2
-    text = report.to_text()
+    text = report.to_text(200)
     assert (
         "This page is about phase train. The other phases have pages of their own: report.phases['val']."
         in text
@@ -151,7 +151,7 @@ def test_what_runs_in_no_phase_is_the_recording_itself():
     assert (probe.recording.about.n_images, probe.recording.phases["val"].about.n_images) == (3, 5)
     report = bnprobe.report(probe)
     assert report.layers["n_images"].tolist() == [3, 3]
-    assert "This page is about what ran in no phase." in report.to_text()
+    assert "This page is about what ran in no phase." in report.to_text(200)
 
 
 def test_pooled_modes_are_named():

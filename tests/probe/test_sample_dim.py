@@ -114,7 +114,7 @@ def test_samples_are_called_by_their_name(x):
     assert unit_of(recording) == "sequence"
     report = bnprobe.report(recording)
     assert f"Measured on {N} sequences" in report.answer
-    assert f"{N} sequences in 1 forward pass" in report.to_text()
+    assert f"{N} sequences in 1 forward pass" in report.to_text(200)
     assert unit_of(recorded(x)) == "sample"
     assert unit_of(recording.merge(recording)) == "sequence"
     with_others = recording.merge(recorded(x, unit="tokens"))
@@ -130,7 +130,6 @@ def test_tokens_are_counted_beside_sequences(x):
     with bnprobe.attach(model, sample_dim=1, unit="sequences") as probe, torch.no_grad(), probe.mask(mask):
         model(x)
     assert measured_on(probe.recording) == "4 sequences (16 tokens; 12 more left out by masks)"
-    assert (
-        "4 sequences (16 tokens; 12 more left out by masks) in 1 forward pass"
-        in bnprobe.report(probe).to_text()
-    )
+    assert "4 sequences (16 tokens; 12 more left out by masks) in 1 forward pass" in bnprobe.report(
+        probe
+    ).to_text(200)

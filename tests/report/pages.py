@@ -122,10 +122,12 @@ def assert_pictures_have_words(document: ET.Element) -> None:
 
 
 def assert_pictures_are(document: ET.Element, n_pictures: int, sites: Sequence[str]) -> None:
-    """The map on paper and every chapter's picture once; of each site, words and a place in what moves."""
+    """The spine for wide and narrow screens, the map on paper and every chapter's picture once; of each site, words and a place in what moves."""
     figures = elements(document, "figure")
     assert [len(elements(figure, "svg")) for figure in figures] == [1] * n_pictures
-    assert [figure.attrib.get("class") for figure in figures] == ["still"] + [None] * (n_pictures - 1)
+    assert [figure.attrib.get("class") for figure in figures] == ["wide", "narrow", "still"] + [None] * (
+        n_pictures - 3
+    )
     places = [node.attrib["data-bnp"] for node in elements(document, "div") if "data-bnp" in node.attrib]
     assert places == ["map", "layers"]
     (manifest,) = (

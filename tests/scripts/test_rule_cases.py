@@ -95,10 +95,20 @@ def test_the_summary_counts_every_kind():
 def test_errors_that_are_not_what_they_say_count_as_faults_and_false_alarms():
     """Fails if a situation outside its bounds passes: of two changes one is found, of two nulls one is bold."""
     table = pd.DataFrame(
-        {"least": [0.7, 0.7, 0, 0], "most": [1, 1, 0.01, 0.0], "fine": [True, False, True, False]}
+        {
+            "situation": ["copies", "sorted folder", "nothing", "halves"],
+            "counted": "called",
+            "least": [0.7, 0.7, 0, 0],
+            "most": [1, 1, 0.01, 0.0],
+            "mean": [0.9, 0.5, 0.004, 0.03],
+            "error": 0.01,
+            "fine": [True, False, True, False],
+        }
     )
     text, fine = summary({"dependence": table})
     assert "| dependence | 2 | 1 | 1 | 2 | 1 |" in text
+    assert "- sorted folder: called 0.500 ± 0.010" in text
+    assert "- copies" not in text
     assert not fine
 
 

@@ -76,9 +76,10 @@ class Seen:
 
     @property
     def within(self) -> np.ndarray:
-        """Share of the variance that lies inside single images."""
+        """Share of the variance that lies inside single images; that between images has the divisor n - 1."""
+        inside, between = np.mean(self.variances, axis=0), np.var(self.means, axis=0, ddof=1)
         with np.errstate(invalid="ignore"):
-            return np.mean(self.variances, axis=0) / self.var
+            return inside / (inside + between)
 
     @property
     def low(self) -> np.ndarray:

@@ -412,7 +412,7 @@ CASES = (
         "an unknown norm beside a known one",
         lambda: nn.Sequential(StrangeNorm(), nn.BatchNorm2d(C)),
         {"1": BN},
-        not_understood=("0 (StrangeNorm)",),
+        not_understood=("0 (StrangeNorm) (no norm)",),
     ),
 )
 EVAL_ONLY = (
