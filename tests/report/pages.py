@@ -122,7 +122,7 @@ def assert_pictures_have_words(document: ET.Element) -> None:
 
 
 def assert_pictures_are(document: ET.Element, n_pictures: int, sites: Sequence[str]) -> None:
-    """The spine for wide and narrow screens, the map on paper and every chapter's picture once; of each site, words and a place in what moves."""
+    """The spine twice, the map on paper, every chapter's picture once; of each site, words and a place in what moves."""
     figures = elements(document, "figure")
     assert [len(elements(figure, "svg")) for figure in figures] == [1] * n_pictures
     assert [figure.attrib.get("class") for figure in figures] == ["wide", "narrow", "still"] + [None] * (
