@@ -82,9 +82,8 @@ def test_what_is_not_finite_comes_before_all_else():
     """Fails if values that are not finite hide behind the match of the data, or behind a network without training."""
     rows = ROWS.copy()
     rows[:, 1] = np.nan
-    for layer in (trained(), site(ROWS, **FRESH)):
-        poisoned = site(rows, "other", gamma=0.7, beta=0, **MEMORY)
-        found = headline(layer, poisoned)
+    for layer, vectors in ((trained(), {"gamma": 0.7, "beta": 0, **MEMORY}), (site(ROWS, **FRESH), FRESH)):
+        found = headline(layer, site(rows, "other", **vectors))
         assert found.state == "critical"
         assert "other" in found.detail
 

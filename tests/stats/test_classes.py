@@ -190,3 +190,10 @@ def test_the_interval_covers_the_share_of_classes_drawn_from_many():
 def test_images_of_one_class_have_nothing_between(rng, n: int):
     """Fails if a class lies apart from the mean of all, which is its own."""
     np.testing.assert_allclose(of(images(rng, n), np.full(n, 5)).between, 0.0, atol=1e-12)
+
+
+def test_the_share_of_two_classes():
+    """Fails if two classes are taken for too few: images at 0 and 2, and at 10 and 12."""
+    found = of(np.array([0.0, 2.0, 10.0, 12.0])[:, None, None], np.array([0, 0, 1, 1]))
+    # between 4 * 5^2 = 100, within 4 * 1^2 = 4 on 2 degrees of freedom: (100 - 4/2) / 104
+    np.testing.assert_allclose(found.share, [98 / 104], rtol=1e-12)

@@ -168,3 +168,10 @@ def test_what_is_not_known_is_refused_by_name(name):
     assert not gaussian.is_known(name)
     with pytest.raises(NotDefined, match=r"Use one of elu, gelu, .*silu"):
         gaussian.moments(name, np.zeros(1), np.ones(1))
+
+
+def test_without_a_known_skewness_it_is_the_share_of_a_gaussian():
+    """Fails if an unknown skewness, or the point that has none, makes everything positive."""
+    mean, sd = np.array([-1.0, 0.0, 2.0]), np.array([1.0, 0.5, 0.0])
+    found = gaussian.probability_above_skewed(mean, sd, np.full(3, np.nan))
+    np.testing.assert_allclose(found, [scipy_stats.norm.sf(1), 0.5, 1.0], rtol=1e-12)
