@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bnprobe.report.formats.check import Checked
 
 FORMATS = ("text", "json", "sarif", "html")
+BY_SUFFIX = {".html": "html", ".htm": "html", ".json": "json", ".sarif": "sarif"}
 
 
 def add(commands: Any) -> None:
@@ -40,7 +41,9 @@ def add(commands: Any) -> None:
         metavar="NAME",
         help="with --arch: package.module:function that returns batches, for models that no blank input suits",
     )
-    check.add_argument("--format", choices=FORMATS, default="text", help="output format (default text)")
+    check.add_argument(
+        "--format", choices=FORMATS, help="output format (default: by the suffix of -o FILE, else text)"
+    )
     check.add_argument(
         "-o", "--out", metavar="FILE", help="output file (default: print; html: reports/NAME.check.html)"
     )
@@ -57,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     """Check every file, write what is asked for, and say by the exit code whether a new finding is serious."""
     from bnprobe.rules.baseline import write_baseline
 
+    options.format = options.format or BY_SUFFIX.get(Path(options.out or "").suffix.lower(), "text")
     outs = _outs(options)
     checked = _checked(options)
     _write(checked, options, outs)

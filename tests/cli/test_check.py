@@ -215,6 +215,18 @@ def test_settings_come_from_the_nearest_pyproject_or_from_config(folder, capsys)
     assert "Did you mean statistics-never-updated?" in err
 
 
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [("page.html", "<!doctype html>"), ("found.json", "{"), ("notes.txt", "What the norms")],
+)
+def test_the_suffix_of_the_output_names_its_format(name, begins, folder, capsys):
+    """Fails if text is written into a file whose name says that it is a page."""
+    assert main(["check", "good.pt", "-o", name]) == 0
+    assert (folder / name).read_text("utf-8").startswith(begins)
+    assert main(["check", "good.pt", "-o", name, "--format", "json"]) == 0
+    assert (folder / name).read_text("utf-8").startswith("{")
+
+
 def test_output_goes_to_the_file_that_was_named(folder, capsys):
     code, out, _ = said(capsys, "bad.pt", "--format", "sarif", "-o", "out/a.sarif")
     assert (code, out) == (0, "")

@@ -129,6 +129,8 @@ def _silent(tables: Tables, stops: list[Stop]) -> Lane | None:
     if not known_to_work(tables.channels).any():
         return None
     silent = [not_working(channels).to_numpy() for channels in _channels_of(tables, stops)]
+    if not any(one.any() for one in silent):
+        return None  # the tile says so, and an empty lane nothing more
     return Lane(
         "channels that do not work",
         np.array([one.mean() for one in silent]),
