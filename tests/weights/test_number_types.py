@@ -29,5 +29,6 @@ def test_every_type_is_read_as_torch_reads_it(name):
     expected = torch.frombuffer(held.copy(), dtype=dtype)
     wide = expected.to(torch.float64) if name in REAL else expected
     found = decoded(held, name)
-    np.testing.assert_array_equal(tensor.wide(found) if name in REAL else found, wide.numpy())
+    with np.errstate(invalid="ignore"):  # some bits are signaling NaNs, which warn when they are compared
+        np.testing.assert_array_equal(tensor.wide(found) if name in REAL else found, wide.numpy())
     assert InRam(expected).is_number == (name in REAL)
