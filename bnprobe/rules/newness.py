@@ -46,6 +46,11 @@ def network_is_new(sites: Sites) -> bool:
     )
 
 
+def beyond_first_steps(channels: pd.DataFrame) -> bool:
+    """Whether some β is farther from 0 than in any new network: of most trained ones that is enough to know."""
+    return bool((channels["beta"].abs() >= FIRST_STEPS_COUNTED).any())
+
+
 def _from_start(gamma: pd.Series) -> float:
     """Largest distance of a layer's γ from 1, or from 0 where the layer as a whole began there."""
     return min(float((gamma - start).abs().max()) for start in (0, 1)) if len(gamma) else 0.0

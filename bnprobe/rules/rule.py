@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.rules.edits import Remedy
-from bnprobe.rules.newness import network_is_new
+from bnprobe.rules.newness import beyond_first_steps, network_is_new
 from bnprobe.rules.thresholds import DEFAULT, Limits
 
 
@@ -105,6 +105,8 @@ class Evidence:
     @cached_property
     def is_new(self) -> bool:
         """Whether the network was not trained, or has just begun."""
+        if self.channels.empty or beyond_first_steps(self.channels):
+            return False  # without a look at each norm, of which there may be thousands
         return network_is_new(self.sites)
 
 
