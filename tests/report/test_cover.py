@@ -199,7 +199,8 @@ def test_norms_in_one_folder_are_drawn_too():
 def test_no_lane_without_data():
     """Fails if a lane is drawn that holds nothing: an empty axis says 0."""
     found = lanes(site(ROWS, "ln", "layer_norm", gamma=1.2))
-    assert list(found) == ["learned |γ|"]
+    assert list(found) == ["scale that each sample is divided by", "learned |γ|"]
+    assert list(lanes(trained())) == ["distance of the data from the running statistics", "learned |γ|"]
 
 
 def test_residual_connections_are_arcs():
@@ -269,3 +270,19 @@ def test_weights_alone_have_a_cover():
     (tiles,) = block(report._page, blocks.Tiles)
     assert {one.question: one.state for one in tiles.tiles}["Data match?"] == "unknown"
     assert block(report._page, blocks.Headline)
+
+
+def test_norms_without_running_statistics_have_a_lane_of_their_own():
+    """Fails if the spine of layer and instance norms leaves out what they divide by, or draws it off a fixed scale."""
+    small, large = (
+        site(ROWS * scale, name, "layer_norm", gamma=1.3, eps=0.0) for scale, name in ((0.1, "a"), (10, "b"))
+    )
+    own = lanes(small, large)["scale that each sample is divided by"]
+    logs = np.log((ROWS.astype(np.float64) * 0.1).var(1)) / 2
+    expected = np.exp(logs.mean())
+    np.testing.assert_allclose(own.values, [expected, 100 * expected], rtol=1e-6)
+    assert (own.logarithmic, own.limits) == (True, (0.001, 1000.0))
+    ((low, high),) = own.bands
+    np.testing.assert_allclose(high[0], np.exp(logs.mean() + 2 * logs.std()), rtol=1e-6)
+    np.testing.assert_allclose(low[0], np.exp(logs.mean() - 2 * logs.std()), rtol=1e-6)
+    assert "scale that each sample is divided by" not in lanes(trained())

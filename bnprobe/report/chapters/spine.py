@@ -27,6 +27,9 @@ FARTHEST = 1.0
 MOST_SILENT = 0.25
 """Share of channels at which the lane of those that do not work ends."""
 
+SCALES = (0.001, 1000.0)
+"""What norms without running statistics divide by, at the ends of their lane."""
+
 LARGEST_GAMMA = 3.0
 """|γ| at which its lane ends."""
 
@@ -46,7 +49,14 @@ def spine(tables: Tables) -> tuple[Figure, ...]:
     """The picture for wide screens and paper, and the same downwards for a phone; nothing where no lane has data."""
     stops = _stops(tables.layers)
     lanes = tuple(
-        lane for lane in (_distance(tables, stops), _silent(tables, stops), _gamma(tables, stops)) if lane
+        lane
+        for lane in (
+            _distance(tables, stops),
+            _scale(tables, stops),
+            _silent(tables, stops),
+            _gamma(tables, stops),
+        )
+        if lane
     )
     if not lanes:
         return ()
@@ -124,6 +134,24 @@ def _distance(tables: Tables, stops: list[Stop]) -> Lane | None:
     )
 
 
+def _scale(tables: Tables, stops: list[Stop]) -> Lane | None:
+    """What norms without running statistics divide by: the typical sample's, and two deviations between samples."""
+    logs = np.log(of(tables.layers, "own_sd"))
+    spread = of(tables.layers, "own_log_var_sd") / 2
+    if not np.isfinite(logs).any():
+        return None
+    low, high = -_worst(2 * spread - logs, stops), _worst(logs + 2 * spread, stops)
+    return Lane(
+        "scale that each sample is divided by",
+        np.exp(_typical(logs, stops)),
+        short="own scale",
+        limits=SCALES,
+        logarithmic=True,
+        levels=((1.0, "1"),),
+        bands=((np.exp(low), np.exp(high)),),
+    )
+
+
 def _silent(tables: Tables, stops: list[Stop]) -> Lane | None:
     """The share of channels that do not work, and how many these are."""
     if not known_to_work(tables.channels).any():
@@ -181,6 +209,12 @@ def _worst(values: Array, stops: list[Stop]) -> Array:
     return np.array([np.nanmax(row) if np.isfinite(row).any() else np.nan for row in rows])
 
 
+def _typical(values: Array, stops: list[Stop]) -> Array:
+    """The mean of the known values of every stop."""
+    rows = [values[list(stop.rows)] for stop in stops]
+    return np.array([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in rows])
+
+
 def _stop_of(stops: list[Stop], row: int) -> int:
     return next(i for i, stop in enumerate(stops) if row in stop.rows)
 
@@ -207,6 +241,8 @@ def _caption(layers: pd.DataFrame, stops: list[Stop], lanes: tuple[Lane, ...]) -
     titles = " ".join(lane.title for lane in lanes)
     if "distance" in titles:
         texts.append("Filled where the norm is shifted beyond sampling error and by a size that matters.")
+    if "divided by" in titles:
+        texts.append("Scale: the typical sample, and two standard deviations between samples around it.")
     if "|γ|" in titles:
         texts.append("|γ|: median, middle half, and 5% to 95% of the channels.")
     return " ".join(texts)

@@ -137,7 +137,7 @@ class Lane(Spec):
 
     `short` is a title for where there is little space. `bars` are drawn instead of points, with their `labels`. `bands`
     are (low, high) pairs of shape (L,) each, the widest first; `levels` and `marks` as in `Curves`. Points that are not
-    `strong` are hollow, where that is given.
+    `strong` are hollow, where that is given. The `limits` of a `logarithmic` scale are positive.
     """
 
     title: str
@@ -147,6 +147,7 @@ class Lane(Spec):
     limits: tuple[float, float] = (0.0, 1.0)
     levels: tuple[tuple[float, str], ...] = ()
     bands: tuple[tuple[Array, Array], ...] = ()
+    logarithmic: bool = False
     bars: bool = False
     labels: tuple[str, ...] = ()
     strong: tuple[bool, ...] = ()

@@ -124,21 +124,36 @@ def _lane(axes: Axes, lane: Lane, spec: Spine, upright: bool) -> None:
         _points(axes, lane, shown, upright)
     _marks(axes, lane, shown, upright)
     end = (-0.5, len(at) - 0.5)
-    pad = 0.04 * (high - low)
+    ticks = (low, *(value for value, _ in lane.levels if upright), high)
+    labels = [f"{tick:g}" for tick in ticks]
     if upright:
+        if lane.logarithmic:
+            axes.set_xscale("log")
         axes.set_ylim(end[::-1])
-        axes.set_xlim(low - pad, high + pad)
+        axes.set_xlim(_padded(lane))
         axes.set_yticks([])
         axes.xaxis.tick_top()
-        ticks = (low, *(value for value, _ in lane.levels), high)
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=6.5)
+        axes.set_xticks(ticks, labels, fontsize=6.5)
+        axes.set_xticks([], minor=True)
         axes.tick_params(length=0, pad=1)
         axes.spines["bottom"].set_visible(False)
     else:
+        if lane.logarithmic:
+            axes.set_yscale("log")
         axes.set_xlim(end)
-        axes.set_ylim(low - pad, high + pad)
+        axes.set_ylim(_padded(lane))
         axes.set_xticks([])
-        axes.set_yticks((low, high), (f"{low:g}", f"{high:g}"))
+        axes.set_yticks(ticks, labels)
+        axes.set_yticks([], minor=True)
+
+
+def _padded(lane: Lane) -> tuple[float, float]:
+    """The limits with a little air at both ends, so that points on them are drawn whole."""
+    low, high = lane.limits
+    if lane.logarithmic:
+        air = (high / low) ** 0.04
+        return low / air, high * air
+    return low - 0.04 * (high - low), high + 0.04 * (high - low)
 
 
 def _points(axes: Axes, lane: Lane, shown: Array, upright: bool) -> None:
