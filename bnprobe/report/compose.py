@@ -7,10 +7,10 @@ import pandas as pd
 from bnprobe.measures import Tables, glossary
 from bnprobe.recording import WEIGHTS_ONLY, Recording
 from bnprobe.report.chapters import chapters, worth
+from bnprobe.report.chapters.answer import Answer
 from bnprobe.report.chapters.chapter import called, unit_of
 from bnprobe.report.chapters.findings import findings_section, rule_sections
 from bnprobe.report.chapters.glossary import glossary_section
-from bnprobe.report.chapters.headline import headline
 from bnprobe.report.chapters.layers import layers
 from bnprobe.report.chapters.learned import learned
 from bnprobe.report.chapters.overview import overview
@@ -28,7 +28,7 @@ def compose(
     recording: Recording,
     tables: Tables,
     findings: pd.DataFrame,
-    answer: tuple[str, ...],
+    answer: Answer,
     left_out: str = "",
     study: StudyTable | None = None,
 ) -> Page:
@@ -57,7 +57,7 @@ def compose(
 
 
 def opening(
-    recording: Recording, tables: Tables, findings: pd.DataFrame, answer: tuple[str, ...], left_out: str = ""
+    recording: Recording, tables: Tables, findings: pd.DataFrame, answer: Answer, left_out: str = ""
 ) -> Page:
     """What the same page begins with, without pictures, and what was probed."""
     sections = _opening(recording, tables, findings, answer, left_out)
@@ -72,7 +72,7 @@ def _opening(
     recording: Recording,
     tables: Tables,
     findings: pd.DataFrame,
-    answer: tuple[str, ...],
+    answer: Answer,
     left_out: str,
     linked: frozenset[str] = frozenset(),
     pictures: tuple[Figure, ...] = (),
@@ -80,10 +80,10 @@ def _opening(
 ) -> tuple[Section, ...]:
     """The answer, what was learned, and the findings; `linked` are the sections that they may lead to."""
     first: tuple[Block, ...] = (
-        headline(tables, findings, unit_of(recording)),
+        answer.headline,
         tiles(recording, tables, linked),
         *pictures,
-        *([Prose(answer[1:])] if answer[1:] else []),
+        *([Prose(answer.more)] if answer.more else []),
     )
     return (
         Section("answer", "The answer", first),

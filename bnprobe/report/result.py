@@ -14,7 +14,7 @@ from bnprobe.errors import NothingRecorded
 from bnprobe.measures import Column, StemReading, Tables, glossary, imbalance, stem, tables
 from bnprobe.recording import NO_PHASE, HasRecording, Recording
 from bnprobe.report.browser import Data, data_of
-from bnprobe.report.chapters.answer import answer
+from bnprobe.report.chapters.answer import Answer, answer
 from bnprobe.report.chapters.phases import phases_section
 from bnprobe.report.compose import compose, opening
 from bnprobe.report.document import Document
@@ -90,12 +90,12 @@ class Report(Document):
 
     @cached_property
     def _page(self) -> Page:
-        page = compose(self._shown, self._tables, self.findings, self._sentences, self._left_out, self.study)
+        page = compose(self._shown, self._tables, self.findings, self._answer, self._left_out, self.study)
         return self._with_phases(page)
 
     @property
     def _opening(self) -> Page:
-        page = opening(self._shown, self._tables, self.findings, self._sentences, self._left_out)
+        page = opening(self._shown, self._tables, self.findings, self._answer, self._left_out)
         return self._with_phases(page)
 
     def _with_phases(self, page: Page) -> Page:
@@ -114,13 +114,13 @@ class Report(Document):
         return data_of(self._shown, self._tables, self.findings, compact)
 
     @cached_property
-    def _sentences(self) -> tuple[str, ...]:
-        return tuple(answer(self._shown, self._tables, self.findings))
+    def _answer(self) -> Answer:
+        return answer(self._shown, self._tables, self.findings)
 
     @property
     def answer(self) -> str:
         """What the norms learned and whether something is wrong, in a few sentences."""
-        return " ".join(self._sentences)
+        return " ".join(self._answer.sentences)
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -171,7 +171,7 @@ class Report(Document):
             tried: One per finding, in the order of `findings`.
         """
         self._tried = tuple(tried)
-        for name in ("findings", "_page", "_sentences", "figures"):
+        for name in ("findings", "_page", "_answer", "figures"):
             vars(self).pop(name, None)
 
     def _annotated(self, findings: pd.DataFrame) -> pd.DataFrame:
@@ -275,7 +275,7 @@ class Report(Document):
             "integrity": self._shown.integrity,
             "never_called": self._shown.never_called,
             "not_understood": self._shown.not_understood,
-            "answer": self._sentences,
+            "answer": self._answer.sentences,
             "gradient_imbalance": self.gradient_imbalance,
             "stem": self.stem,
             "layers": self.layers,

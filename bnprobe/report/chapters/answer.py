@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 
 import pandas as pd
 
 from bnprobe.measures import Tables
-from bnprobe.measures.shape import median
 from bnprobe.recording import Recording
 from bnprobe.report.chapters.chapter import called, norms, unit_of
-from bnprobe.report.chapters.headline import begun, opening, untrained
+from bnprobe.report.chapters.headline import after, fresh, headline
+from bnprobe.report.chapters.per_sample import own_scale
 from bnprobe.report.numbers import count, number, share
+from bnprobe.report.page.blocks import Headline
 from bnprobe.report.vocabulary import KINDS
 
 NEAR_ZERO = 1e-2
@@ -25,16 +27,31 @@ STEADY = 1.15
 """Factor through depth below which a scale counts as the same."""
 
 
-def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> list[str]:
-    """The answer in a few sentences, the verdict first."""
-    fresh = untrained(tables) or begun(tables)
-    sentences = [
-        *opening(tables, findings, unit_of(recording)),
+@dataclass(frozen=True)
+class Answer:
+    """The verdict, and what else is to be said in a few sentences."""
+
+    headline: Headline
+    more: tuple[str, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All of it, the verdict first."""
+        return (self.headline.text, *self.more)
+
+
+def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Answer:
+    """The answer to whether something is wrong and what was learned."""
+    unit = unit_of(recording)
+    first = headline(tables, findings, unit)
+    learned = [] if fresh(tables) else [*_learned(tables.channels), *_outputs(tables.channels)]
+    more = (
+        *after(first, tables, findings, unit),
         _what_there_is(recording),
-        "" if fresh else " ".join([*_learned(tables.channels), *_outputs(tables.channels)]),
-        *_scale(tables.layers, unit_of(recording)),
-    ]
-    return [sentence for sentence in sentences if sentence]
+        " ".join(learned),
+        *_scale(tables.layers, unit),
+    )
+    return Answer(first, tuple(sentence for sentence in more if sentence))
 
 
 # What is there, and what was learned?
@@ -108,18 +125,14 @@ def _outputs(channels: pd.DataFrame) -> list[str]:
 
 def _scale(layers: pd.DataFrame, unit: str) -> list[str]:
     """How the scale of the inputs runs through norms that use each sample's own statistics."""
-    known = layers[layers["own_sd"].notna()]
-    if len(known) < 2:
+    scale = own_scale(layers)
+    if not scale or scale.n < 2:
         return []
-    first, last = float(known["own_sd"].iloc[0]), float(known["own_sd"].iloc[-1])
-    kinds = set(known["kind"])
+    kinds = set(scale.known["kind"])
     kind = KINDS.get(kinds.pop(), "norm") if len(kinds) == 1 else "per-sample norm"
-    sentence = f"From the first {kind} to the last, the scale of the inputs {_course(first, last)}"
-    spread = (
-        median(known["own_log_var_sd"].to_numpy()) / 2
-    )  # half the log of the variance is that of the scale
-    varies = f"; it differs by about {share(spread)} between {unit}s" if 0 < spread < 0.5 else ""
-    return [f"{sentence}{varies}."]
+    sentence = f"From the first {kind} to the last, the scale of the inputs {_course(*scale.ends)}"
+    varies = scale.varies(unit)
+    return [f"{sentence}{f'; it differs {varies}' if varies else ''}."]
 
 
 def _course(first: float, last: float) -> str:

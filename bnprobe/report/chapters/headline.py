@@ -23,11 +23,11 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
     statistics; a warning; that no rule found a problem. A warning lifts the state of what stands before it.
     """
     serious = worst_finding(findings)
-    fresh = untrained(tables) or begun(tables)
+    new = fresh(tables)
     used = judged_layers(tables)
     match = matching(used, unit)
-    if fresh and not is_critical(findings):
-        return _split("notice", fresh)
+    if new and not is_critical(findings):
+        return _split("notice", new)
     if serious and (is_critical(findings) or not match):
         first = findings[findings["severity"] != "info"].iloc[0]
         title = str(first["says"]).removesuffix(".")
@@ -50,19 +50,22 @@ def _split(state: str, sentence: str) -> Headline:
     return Headline(state, title.removesuffix("."), detail[:1].upper() + detail[1:], sentence)
 
 
-def opening(tables: Tables, findings: pd.DataFrame, unit: str) -> list[str]:
-    """The headline, and what else is to be said of it: the worst finding, and how the data match."""
-    first, fresh = headline(tables, findings, unit).text, untrained(tables) or begun(tables)
+def after(first: Headline, tables: Tables, findings: pd.DataFrame, unit: str) -> list[str]:
+    """What else is to be said right after the headline: how the data match, and the worst finding."""
     used, serious = judged_layers(tables), worst_finding(findings)
-    more = [] if fresh else [matching(used, unit)]
-    more += [serious or ("" if fresh else no_finding(used, unit))]
-    return [first, *(sentence for sentence in more if sentence and sentence != first)]
+    more = [serious] if fresh(tables) else [matching(used, unit), serious or no_finding(used, unit)]
+    return [sentence for sentence in more if sentence != first.text]
 
 
 def judged_layers(tables: Tables) -> pd.DataFrame:
     """The layers whose running statistics say something: not those that follow the batches of this run."""
     following = tables.layers["normalized_by"].isin(("batch", "sample")) & (tables.layers["memory_moved"] > 0)
     return tables.layers[~never_updated(tables) & ~following]
+
+
+def fresh(tables: Tables) -> str:
+    """That the network has learned nothing yet, or hardly anything; empty where it has."""
+    return untrained(tables) or begun(tables)
 
 
 def untrained(tables: Tables) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -47,15 +49,28 @@ def chapter(material: Material) -> Section | Absent:
     return Section("implied", TITLE, (Prose((words(known), *_variance(known))), *figures))
 
 
-def explained(layers: pd.DataFrame) -> float | None:
-    """R² of a typical norm's running means; None where nothing is known, or a control that should do worse does as well."""
+@dataclass(frozen=True)
+class Fit:
+    """R² of a typical norm's running means (1 is perfect), and of the controls that are other predictions, by their name."""
+
+    typical: float
+    controls: dict[str, float]
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a control that should do worse does as well."""
+        return any(_does_as_well(self.typical, name, value) for name, value in self.controls.items())
+
+
+def fit(layers: pd.DataFrame) -> Fit | None:
+    """How well the previous layers predict the running means; None where that is known of no norm."""
     known = layers[layers["implied_mean_r2"].notna()]
-    if known.empty:
-        return None
-    typical = median(of(known, "implied_mean_r2"))
+    return None if known.empty else _fit(known)
+
+
+def _fit(known: pd.DataFrame) -> Fit:
     controls = {name: median(of(known, f"implied_r2_{name}")) for name in _CONTROLS if _differs(known, name)}
-    in_doubt = any(_does_as_well(typical, name, value) for name, value in controls.items())
-    return None if in_doubt or typical < FITS else typical
+    return Fit(median(of(known, "implied_mean_r2")), controls)
 
 
 def words(known: pd.DataFrame) -> str:
@@ -63,20 +78,19 @@ def words(known: pd.DataFrame) -> str:
 
     Norms are not pooled: one whose running σ is tiny would decide the sum of all squares.
     """
-    r2 = of(known, "implied_mean_r2")
-    typical = median(r2)
-    controls = {name: median(of(known, f"implied_r2_{name}")) for name in _CONTROLS if _differs(known, name)}
-    listed = ", ".join(f"{number(value, 3)} with {_CONTROLS[name]}" for name, value in controls.items())
-    each, middle = ("a typical norm's running means", "median ") if len(r2) > 1 else ("the running means", "")
-    over = f"{norms(len(r2))}" if len(r2) > 1 else named(known.iloc[0])
-    if any(_does_as_well(typical, name, value) for name, value in controls.items()):
+    found = _fit(known)
+    n, typical = len(known), found.typical
+    listed = ", ".join(f"{number(value, 3)} with {_CONTROLS[name]}" for name, value in found.controls.items())
+    each, middle = ("a typical norm's running means", "median ") if n > 1 else ("the running means", "")
+    over = norms(n) if n > 1 else named(known.iloc[0])
+    if found.in_doubt:
         return (
             f"It is unclear how much of {each} follows from the previous norms and weights: the prediction has a "
             f"{middle}R² of {number(typical, 3)} ({over}), but controls that should do worse reach {listed}."
         )
     part, error = share(max(typical, 0.0)), float(known["implied_r2_se"].iloc[0])
-    within = f" ± {number(2 * error, 2)}" if len(r2) == 1 and np.isfinite(error) else ""
-    worse = f" Controls do worse, as they should: {middle}R² {listed}." if controls else ""
+    within = f" ± {number(2 * error, 2)}" if n == 1 and np.isfinite(error) else ""
+    worse = f" Controls do worse, as they should: {middle}R² {listed}." if found.controls else ""
     return (
         f"{part[0].upper()}{part[1:]} of the variation in {each} follows from the previous norms and weights ({middle}R² "
         f"{number(typical, 3)}{within}, {over}).{_exceptions(known)}{worse}{_skill(known)}"

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables, stem
-from bnprobe.measures.shape import median
 from bnprobe.recording import Recording
-from bnprobe.report.chapters import implied, worth
-from bnprobe.report.chapters.chapter import highest, named, unit_of
-from bnprobe.report.chapters.headline import begun, untrained
-from bnprobe.report.chapters.spine import finite, not_working
+from bnprobe.report.chapters import implied, variance, worth
+from bnprobe.report.chapters.chapter import named, unit_of
+from bnprobe.report.chapters.headline import fresh
+from bnprobe.report.chapters.per_sample import own_scale
+from bnprobe.report.chapters.spine import MOST_SILENT, finite
+from bnprobe.report.chapters.working import working
 from bnprobe.report.figures.from_tables import of
-from bnprobe.report.numbers import count, number, share
+from bnprobe.report.numbers import number, share
 from bnprobe.report.page.blocks import Fact, Learned, Section, bars
 from bnprobe.report.study_table import StudyTable
 
@@ -30,14 +31,14 @@ def learned(
 
     `linked` are the sections of the page that a fact may lead to.
     """
-    if untrained(tables) or begun(tables):
+    if fresh(tables):
         return ()
     facts = [
         *([] if study is None else [Fact(worth.sentence(study), "worth")]),
         *_mean_colour(recording),
         *_scales(tables.channels),
         *_channels(tables.channels),
-        *_classes(recording, tables),
+        *_classes(tables),
         *_implied(tables.layers),
         *_residual_scale(recording, tables.layers),
     ]
@@ -74,53 +75,42 @@ def _scales(channels: pd.DataFrame) -> list[Fact]:
 
 
 def _channels(channels: pd.DataFrame) -> list[Fact]:
-    silent = not_working(channels)
-    n, total = int(silent.sum()), len(channels)
+    found = working(channels)
+    n, total = found.n_silent, found.n_channels
     if not n:
         return []
     never = (
         "pass nothing on, whatever the input" if not (channels["n_values"] > 0).any() else "pass nothing on"
     )
     said = f"{n:,} of {total:,} channels {'passes nothing on' if n == 1 else never} ({share(n / total)})."
-    per_norm = silent.groupby([channels["layer"], channels["call"]], sort=False).mean().to_numpy()
-    return [Fact(said, "roles", bars=bars(4 * per_norm))]
+    return [Fact(said, "roles", bars=bars(found.shares / MOST_SILENT))]
 
 
-def _classes(recording: Recording, tables: Tables) -> list[Fact]:
-    shares = tables.channels.groupby(["layer", "call"], sort=False)["share_class"].mean()
-    layers = tables.layers.assign(by_class=shares.to_numpy())
-    known = layers[layers["by_class"].notna() & (layers["n_images"] > 1)]
-    if known.empty:
+def _classes(tables: Tables) -> list[Fact]:
+    known = variance.shares(tables)
+    found = variance.by_class(known)
+    if not found:
         return []
-    most, first = highest(known, "by_class"), known.iloc[0]
-    at_most, at_first = (share(max(float(row["by_class"]), 0.0)) for row in (most, first))
-    classes = count(int(most["n_classes"]), "class")
-    rises = f"{at_first} of a channel's variance at {named(first)} and " if most.name != first.name else ""
-    said = f"The {classes} explain {rises}{at_most}{'' if rises else ' of a channel’s variance'} at {named(most)}."
-    return [Fact(said, "variance", bars=bars(of(layers, "by_class")))]
+    of_it = " of a channel’s variance"
+    rises = f"{found.at_first}{of_it} at {named(found.first)} and " if found.rises else ""
+    most = f"{found.at_most}{'' if found.rises else of_it} at {named(found.most)}"
+    by_norm = known["share_class"].reindex(tables.layers.index).to_numpy()
+    return [Fact(f"The {found.classes} explain {rises}{most}.", "variance", bars=bars(by_norm))]
 
 
 def _implied(layers: pd.DataFrame) -> list[Fact]:
-    r2 = implied.explained(layers)
-    if r2 is None:
+    fit = implied.fit(layers)
+    if fit is None or fit.in_doubt or fit.typical < implied.FITS:
         return []
-    said = f"{share(r2)} of the variation in a typical norm's running means already follows from the layers before it."
-    return [Fact(said[0].upper() + said[1:], "implied", bars=bars(of(layers, "implied_mean_r2")))]
+    part = share(fit.typical)
+    said = f"{part[0].upper()}{part[1:]} of the variation in a typical norm's running means already follows from the "
+    return [Fact(f"{said}layers before it.", "implied", bars=bars(of(layers, "implied_mean_r2")))]
 
 
 def _residual_scale(recording: Recording, layers: pd.DataFrame) -> list[Fact]:
-    known = layers[layers["own_sd"].notna()]
-    if len(known) < 2:
+    scale = own_scale(layers)
+    if not scale or scale.n < 2:
         return []
-    first, last = float(known["own_sd"].iloc[0]), float(known["own_sd"].iloc[-1])
-    spread = (
-        median(known["own_log_var_sd"].to_numpy()) / 2
-    )  # half the log of the variance is that of the scale
-    varies = (
-        f", and differ by about {share(spread)} between {unit_of(recording)}s" if 0 < spread < 0.5 else ""
-    )
-    said = (
-        f"The norms undo a scale that goes from {number(first, 2)} at {named(known.iloc[0])} to {number(last, 2)} at "
-        f"{named(known.iloc[-1])}{varies}."
-    )
+    varies = scale.varies(unit_of(recording))
+    said = f"The norms undo a scale that {scale.course}{f', and differ {varies}' if varies else ''}."
     return [Fact(said, "per-sample", bars=bars((np.log10(of(layers, "own_sd")) + 3) / 6))]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
+from bnprobe.measures.shape import median
 from bnprobe.recording.terms import OUTLIER
 from bnprobe.report.chapters.chapter import Absent, Material, highest, named, norms, opening
 from bnprobe.report.colours import GREEN, MEASURED, ROSE, VIOLET
@@ -21,20 +24,55 @@ MOST_ROWS = 8
 
 def chapter(material: Material) -> Section | Absent:
     """The sentence, their statistics by depth, and the layers with outlier dimensions."""
-    layers = material.tables.layers
-    known = layers[layers["own_sd"].notna()]
-    if known.empty:
+    scale = own_scale(material.tables.layers)
+    if not scale:
         return Absent(TITLE, "no norm uses each sample's own statistics")
+    known = scale.known
     outlying = known[known["outliers"] > 0].sort_values("rms_ratio_max", ascending=False, kind="stable")
     note = f"Norms with a channel more than {OUTLIER:g} times as large as the typical one."
     rows = [table(outlying.head(MOST_ROWS), HEADS, note)] if len(outlying) else []
     figure = [_figure(known)] if len(known) > 1 else []
-    return Section("per-sample", TITLE, (Prose((_words(known), _outliers(known))), *figure, *rows))
+    return Section("per-sample", TITLE, (Prose((_words(scale), _outliers(known))), *figure, *rows))
 
 
-def _words(known: pd.DataFrame) -> str:
-    first, last = known.iloc[0], known.iloc[-1]
-    if len(known) == 1:
+@dataclass(frozen=True)
+class OwnScale:
+    """What norms divide by that use each sample's own statistics: their rows of the table of layers, at least one."""
+
+    known: pd.DataFrame
+
+    @property
+    def n(self) -> int:
+        """How many norms."""
+        return len(self.known)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Typical scale at the first and at the last of them, in units of their inputs."""
+        return float(self.known["own_sd"].iloc[0]), float(self.known["own_sd"].iloc[-1])
+
+    @property
+    def course(self) -> str:
+        """From where to where it goes."""
+        low, high = (number(end, 2) for end in self.ends)
+        return f"goes from {low} at {named(self.known.iloc[0])} to {high} at {named(self.known.iloc[-1])}"
+
+    def varies(self, unit: str) -> str:
+        """By how much it differs from sample to sample at a typical norm; empty where that is nothing, or no small part."""
+        # half the log of the variance is the log of the scale
+        spread = median(self.known["own_log_var_sd"].to_numpy()) / 2
+        return f"by about {share(spread)} between {unit}s" if 0 < spread < 0.5 else ""
+
+
+def own_scale(layers: pd.DataFrame) -> OwnScale | None:
+    """Of the table of layers; None without such norms."""
+    known = layers[layers["own_sd"].notna()]
+    return None if known.empty else OwnScale(known)
+
+
+def _words(scale: OwnScale) -> str:
+    known, first = scale.known, scale.known.iloc[0]
+    if scale.n == 1:
         text = (
             f"{opening(first)} divides each sample by its own scale, typically {number(first['own_sd'], 2)}."
         )
@@ -43,10 +81,7 @@ def _words(known: pd.DataFrame) -> str:
             if _known(first)
             else text
         )
-    text = (
-        f"{norms(len(known)).capitalize()} divide each sample by its own scale, which goes from "
-        f"{number(first['own_sd'], 2)} at {named(first)} to {number(last['own_sd'], 2)} at {named(last)}."
-    )
+    text = f"{norms(scale.n).capitalize()} divide each sample by its own scale, which {scale.course}."
     if not known["mean_energy"].notna().any():
         return text
     energy = highest(known, "mean_energy")

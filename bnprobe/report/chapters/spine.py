@@ -11,6 +11,7 @@ from bnprobe.measures import Tables
 from bnprobe.measures.shift_by_depth import course
 from bnprobe.recording.names import NOT_JUDGED, SHIFTED
 from bnprobe.recording.terms import VISIBLE_SHIFT
+from bnprobe.report.chapters.working import working
 from bnprobe.report.figures.from_tables import of, site_names
 from bnprobe.report.figures.specs import Lane, Spine
 from bnprobe.report.numbers import shorten
@@ -32,8 +33,6 @@ SCALES = (0.001, 1000.0)
 
 LARGEST_GAMMA = 3.0
 """|γ| at which its lane ends."""
-
-ROLES_NOT_WORKING = ("dead", "constant")
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,6 @@ def spine(tables: Tables) -> tuple[Figure, ...]:
         Figure("spine", alt, Spine(names, paths, lanes, arcs), caption, width="wide"),
         Figure("spine upright", alt, Spine(names, paths, lanes, upright=True), caption, width="narrow"),
     )
-
-
-def not_working(channels: pd.DataFrame) -> pd.Series:
-    """Channels that pass nothing on: dead or constant by their role, or cut to nothing on these data."""
-    silent = channels["role"].isin(ROLES_NOT_WORKING)
-    return silent | (channels["passes"] == 0)
-
-
-def known_to_work(channels: pd.DataFrame) -> pd.Series:
-    """Channels of which it is known whether they pass anything on."""
-    return channels["passes"].notna() | (channels["role"] != "unknown") | channels["dead_predicted"].notna()
 
 
 def _stops(layers: pd.DataFrame) -> list[Stop]:
@@ -154,19 +142,21 @@ def _scale(tables: Tables, stops: list[Stop]) -> Lane | None:
 
 def _silent(tables: Tables, stops: list[Stop]) -> Lane | None:
     """The share of channels that do not work, and how many these are."""
-    if not known_to_work(tables.channels).any():
-        return None
-    silent = [not_working(channels).to_numpy() for channels in _channels_of(tables, stops)]
-    if not any(one.any() for one in silent):
+    found = working(tables.channels)
+    if not found.n_silent:
         return None  # the tile says so, and an empty lane nothing more
+    silent, sizes = (
+        np.array([per_norm[list(stop.rows)].sum() for stop in stops])
+        for per_norm in (found.silent, found.sizes)
+    )
     return Lane(
         "channels that do not work",
-        np.array([one.mean() for one in silent]),
+        silent / sizes,
         unit="share",
         short="not working",
         limits=(0.0, MOST_SILENT),
         bars=True,
-        labels=tuple(f"{one.sum():,}" if one.any() else "" for one in silent),
+        labels=tuple(f"{n:,}" if n else "" for n in silent),
     )
 
 

@@ -11,7 +11,8 @@ from bnprobe.recording import Recording
 from bnprobe.recording.names import NEVER_UPDATED, SAME, SHIFTED, TOO_FEW
 from bnprobe.report.chapters.chapter import unit_of
 from bnprobe.report.chapters.headline import begun, judged_layers, mildly, untrained
-from bnprobe.report.chapters.spine import FARTHEST, MOST_SILENT, known_to_work, not_working
+from bnprobe.report.chapters.spine import FARTHEST, MOST_SILENT
+from bnprobe.report.chapters.working import working
 from bnprobe.report.figures.from_tables import of
 from bnprobe.report.numbers import count, number
 from bnprobe.report.page.blocks import Tile, Tiles, bars
@@ -94,18 +95,16 @@ def _match(recording: Recording, tables: Tables) -> Tile:
 
 def _channels(tables: Tables) -> Tile:
     question = "Channels work?"
-    channels = tables.channels
-    known = known_to_work(channels)
-    if not known.any():
+    found = working(tables.channels)
+    if not found.n_known:
         return Tile(question, "unknown", "not known: no activation follows directly", link="roles")
-    silent = not_working(channels)
-    per_norm = silent.groupby([channels["layer"], channels["call"]], sort=False).mean().to_numpy()
-    n, total = int(silent.sum()), len(channels)
-    all_of = f"all {total:,}" if known.all() else f"as far as known ({int(known.sum()):,} of {total:,})"
+    n, total = found.n_silent, found.n_channels
+    all_known = found.n_known == total
+    all_of = f"all {total:,}" if all_known else f"as far as known ({found.n_known:,} of {total:,})"
     says = f"{n:,} of {total:,} do not" if n else f"yes, {all_of}"
-    high = tuple(bool(share > MOST_SILENT) for share in per_norm)
+    high = tuple(bool(share > MOST_SILENT) for share in found.shares)
     state = "good" if not n else "notice" if n / total < MOST_SILENT else "warning"
-    return Tile(question, state, says, bars(per_norm / MOST_SILENT), high, "roles")
+    return Tile(question, state, says, bars(found.shares / MOST_SILENT), high, "roles")
 
 
 def _signal(tables: Tables) -> Tile:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pandas as pd
 
 from bnprobe.measures import Tables
@@ -20,36 +22,74 @@ def chapter(material: Material) -> Section | Absent:
     """The sentence, and the shares by depth."""
     if material.recording.weights_only:
         return Absent(TITLE, NO_DATA)
-    layers = material.tables.layers
     unit = unit_of(material.recording)
-    if not (layers["n_images"] > 1).any():
+    if not (material.tables.layers["n_images"] > 1).any():
         return Absent(TITLE, f"one {unit} alone has no others to differ from")
-    known = layers.join(_means(material.tables), on=["layer", "call"])
-    known = known[known["share_within"].notna() & (known["n_images"] > 1)]
+    known = shares(material.tables)
     if known.empty:
         return Absent(TITLE, "no channel varies")
     return Section("variance", TITLE, (Prose((_words(known, unit),)), _figure(known, unit)))
 
 
-def _means(tables: Tables) -> pd.DataFrame:
-    """Mean shares over the channels of a site, which add up to 1 as medians do not."""
-    return tables.channels.groupby(["layer", "call"], sort=False)[list(SHARES)].mean()
+@dataclass(frozen=True)
+class ByClass:
+    """What the classes explain of a channel's variance: the first norm where that is known, and the one with most of it.
+
+    `n` counts the norms where it is known.
+    """
+
+    n: int
+    first: pd.Series
+    most: pd.Series
+
+    @property
+    def classes(self) -> str:
+        """How many there are, in words."""
+        return count(int(self.most["n_classes"]), "class")
+
+    @property
+    def rises(self) -> bool:
+        """Whether the first norm is not the one with most."""
+        return self.most.name != self.first.name
+
+    @property
+    def at_first(self) -> str:
+        """The share at the first norm, in words; an estimate below 0 is none."""
+        return share(max(float(self.first["share_class"]), 0.0))
+
+    @property
+    def at_most(self) -> str:
+        """The largest share, in words."""
+        return share(max(float(self.most["share_class"]), 0.0))
+
+
+def shares(tables: Tables) -> pd.DataFrame:
+    """The layers of which the components are known, with the mean shares of their channels: these add up to 1."""
+    means = tables.channels.groupby(["layer", "call"], sort=False)[list(SHARES)].mean()
+    layers = tables.layers.join(means, on=["layer", "call"])
+    return layers[layers["share_within"].notna() & (layers["n_images"] > 1)]
+
+
+def by_class(known: pd.DataFrame) -> ByClass | None:
+    """Of the layers that `shares` gives; None where no labels tell classes apart."""
+    labelled = known[known["share_class"].notna()]
+    if labelled.empty:
+        return None
+    return ByClass(len(labelled), labelled.iloc[0], highest(labelled, "share_class"))
 
 
 def _words(known: pd.DataFrame, unit: str) -> str:
-    labelled = known[known["share_class"].notna()]
-    if labelled.empty:
+    found = by_class(known)
+    if not found:
         return f"{_within(known, unit)} {_no_classes(known, unit)}"
-    most, first = highest(labelled, "share_class"), labelled.iloc[0]
-    at_most, at_first = (share(max(row["share_class"], 0.0)) for row in (most, first))
-    explain = f"Differences between the {count(int(most['n_classes']), 'class')} explain"
-    of_it, mean = "of a channel's variance", "(mean over channels)"
-    if most.name != first.name:
-        text = f"{explain} {at_first} {of_it} at {named(first)} and {at_most} at {named(most)} {mean}."
-    elif len(labelled) > 1:
-        text = f"{explain} most at {named(most)}: {at_most} {of_it} {mean}, and no more at any later norm."
+    explain = f"Differences between the {found.classes} explain"
+    of_it, mean, most = "of a channel's variance", "(mean over channels)", named(found.most)
+    if found.rises:
+        text = f"{explain} {found.at_first} {of_it} at {named(found.first)} and {found.at_most} at {most} {mean}."
+    elif found.n > 1:
+        text = f"{explain} most at {most}: {found.at_most} {of_it} {mean}, and no more at any later norm."
     else:
-        text = f"{explain} {at_most} {of_it} at {named(most)} {mean}."
+        text = f"{explain} {found.at_most} {of_it} at {most} {mean}."
     return f"{text} At the last norm, {share(known['share_within'].iloc[-1])} of the variance lies within single {unit}s."
 
 
