@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bnprobe.comparison.result import Comparison
     from bnprobe.experiments.ablate import ablate
     from bnprobe.experiments.effect import Effect
+    from bnprobe.experiments.invariances.invariances import invariances
     from bnprobe.experiments.plan import Plan
     from bnprobe.experiments.recalibrate import recalibrate
     from bnprobe.experiments.surgery.converted import Converted
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from bnprobe.probe.record import Interrupted, record
     from bnprobe.recording import Recording, load
     from bnprobe.report.drift import Drift
+    from bnprobe.report.invariances import Invariances
     from bnprobe.report.result import Report
     from bnprobe.report.study import Study
     from bnprobe.rules.tried import Tried
@@ -63,6 +65,7 @@ __all__ = [
     "Drift",
     "Effect",
     "Interrupted",
+    "Invariances",
     "NoNormLayers",
     "NormLayer",
     "NotDefined",
@@ -80,6 +83,7 @@ __all__ = [
     "check",
     "compare",
     "fold",
+    "invariances",
     "load",
     "prune",
     "recalibrate",
@@ -97,6 +101,7 @@ _HOMES = {
     "Drift": "bnprobe.report.drift",
     "Effect": "bnprobe.experiments.effect",
     "Interrupted": "bnprobe.probe.record",
+    "Invariances": "bnprobe.report.invariances",
     "NormLayer": "bnprobe.norms",
     "Plan": "bnprobe.experiments.plan",
     "Probe": "bnprobe.probe",
@@ -109,6 +114,7 @@ _HOMES = {
     "check": "bnprobe.checkpoints.check",
     "compare": "bnprobe.comparison.compare",
     "fold": "bnprobe.experiments.surgery.fold",
+    "invariances": "bnprobe.experiments.invariances.invariances",
     "load": "bnprobe.recording",
     "prune": "bnprobe.experiments.surgery.prune",
     "recalibrate": "bnprobe.experiments.recalibrate",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bnprobe.cli import ablate, check, compare, recalibrate, rules
+from bnprobe.cli import ablate, check, compare, invariances, recalibrate, rules
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add(commands)
     recalibrate.add(commands)
     ablate.add(commands)
+    invariances.add(commands)
     rules.add(commands)
     _add_list(commands)
     for one in (parser, *commands.choices.values()):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bnprobe.recording import HasRecording, Recording
+    from bnprobe.report.invariances import Invariances
     from bnprobe.report.result import Report
     from bnprobe.report.study import Study
 
@@ -19,6 +20,7 @@ def report(
     config: str | Path | None = None,
     training_batch: int | None = None,
     study: Study | None = None,
+    invariances: Invariances | None = None,
 ) -> Report:
     """Turn a recording into tables, findings and one self-contained HTML page.
 
@@ -31,6 +33,7 @@ def report(
             the default settings.
         training_batch: Samples per batch and device in training, if the recording does not say so yet; see `attach`.
         study: What `bnprobe.ablate` returned for the same model: the page then has a chapter on what each vector is worth.
+        invariances: What `bnprobe.invariances` returned for the same model: what it found is then among the findings.
 
     Returns:
         The report. Tables and pages are computed when first requested.
@@ -39,7 +42,8 @@ def report(
         NothingRecorded: No forward pass reached a normalization layer.
         BadRecordingFile: The path does not hold a sound recording.
         BadSettings: `config` cannot be read or names something that does not exist.
-        BnprobeError: `source` or `study` is something else, or `training_batch` is not a whole number of at least 1.
+        BnprobeError: `source`, `study` or `invariances` is something else, or `training_batch` is not a whole number of at
+            least 1.
 
     Example:
         >>> import torch, bnprobe
@@ -53,6 +57,7 @@ def report(
         (True, True, True)
     """
     from bnprobe.errors import BnprobeError
+    from bnprobe.report.invariances import Invariances
     from bnprobe.report.result import Report
     from bnprobe.report.source import recording_of
     from bnprobe.report.study_table import StudyTable
@@ -65,4 +70,8 @@ def report(
         raise BnprobeError(
             f"study must be what bnprobe.ablate returns, got {type(study).__name__}. Pass that."
         )
-    return Report(recording, settings(config), study)
+    if invariances is not None and not isinstance(invariances, Invariances):
+        raise BnprobeError(
+            f"invariances must be what bnprobe.invariances returns, got {type(invariances).__name__}. Pass that."
+        )
+    return Report(recording, settings(config), study, invariances)

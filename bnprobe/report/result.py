@@ -19,6 +19,7 @@ from bnprobe.report.chapters.phases import phases_section
 from bnprobe.report.compose import compose, opening
 from bnprobe.report.document import Document
 from bnprobe.report.drift import Drift
+from bnprobe.report.invariances import Invariances
 from bnprobe.report.nothing_seen import nothing_seen
 from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Page
@@ -26,6 +27,7 @@ from bnprobe.report.source import recording_of
 from bnprobe.report.study_table import StudyTable
 from bnprobe.rules import judge
 from bnprobe.rules.edits import Remedy
+from bnprobe.rules.rule import Evidence
 from bnprobe.rules.settings import Settings
 from bnprobe.rules.tried import Tried
 
@@ -43,6 +45,7 @@ class Report(Document):
         recording: The `Recording` it is about, with all phases.
         settings: Findings to leave out, and thresholds.
         study: What `bnprobe.ablate` measured on the same model, for a chapter of the page; or None.
+        invariances: What `bnprobe.invariances` found of the same model, for findings; or None.
 
     Raises:
         NothingRecorded: No forward pass reached a normalization layer.
@@ -60,7 +63,11 @@ class Report(Document):
     SCHEMA = "report"
 
     def __init__(
-        self, recording: Recording, settings: Settings | None = None, study: StudyTable | None = None
+        self,
+        recording: Recording,
+        settings: Settings | None = None,
+        study: StudyTable | None = None,
+        invariances: Invariances | None = None,
     ) -> None:
         self.recording = recording
         parts = (recording, *recording.parts)
@@ -70,6 +77,7 @@ class Report(Document):
         self._shown = found
         self.settings = settings or Settings()
         self.study = study
+        self.invariances = invariances
         self._tried: tuple[Tried, ...] | None = None
 
     @cached_property
@@ -143,7 +151,10 @@ class Report(Document):
 
     @cached_property
     def _judged(self) -> pd.DataFrame:
-        return judge(self._tables, self.settings.limits)
+        evidence = Evidence.of(self._tables, self.settings.limits)
+        if self.invariances is not None:
+            evidence = replace(evidence, invariances=self.invariances.table)
+        return judge(evidence)
 
     @property
     def remedies(self) -> tuple[Remedy | None, ...]:
@@ -162,7 +173,7 @@ class Report(Document):
         Raises:
             NothingRecorded: No forward pass reached a normalization layer.
         """
-        return Report(recording, self.settings, self.study)
+        return Report(recording, self.settings, self.study, self.invariances)
 
     def take(self, tried: Sequence[Tried]) -> None:
         """Show what came of each finding's remedy: a column `tried` of the findings, and a line on the pages.

@@ -21,6 +21,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `axes`: whether norms keep statistics for the dimension of the features;
 - `structure`: what stands around a norm: shared, redundant, folded away;
 - `gradient`: what backward passes did;
+- `invariances`: what moves outputs and should not, where that was tried;
 - `comparison`, `compared_weights` and `compared_model`: two recordings, by what passed through them, by what their norms
   store, and as wholes.
 
@@ -47,6 +48,7 @@ from bnprobe.rules import (
     gradient,
     groups,
     half_overflow,
+    invariances,
     precision,
     preprocessing,
     running_stats,
@@ -65,7 +67,7 @@ from bnprobe.rules.rule import Evidence, Finding, Measured, Rule
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.severity import SEVERITIES
 
-__all__ = ["COMPARED", "RULES", "Finding", "Limits", "Rule", "judge"]
+__all__ = ["COMPARED", "RULES", "Finding", "Limits", "Rule", "judge", "judge_invariances"]
 
 RULES: tuple[Rule, ...] = (
     *preprocessing.RULES,
@@ -89,6 +91,7 @@ RULES: tuple[Rule, ...] = (
     *axes.RULES,
     *structure.RULES,
     *gradient.RULES,
+    *invariances.RULES,
 )
 """The rule book, in the order in which findings of one severity are shown."""
 
@@ -116,3 +119,9 @@ def judge(
     return (
         table.assign(rank=rank).sort_values("rank", kind="stable").drop(columns="rank").reset_index(drop=True)
     )
+
+
+def judge_invariances(table: pd.DataFrame) -> pd.DataFrame:
+    """Every finding about a table of invariances, without a recording."""
+    nothing = pd.DataFrame()
+    return judge(Evidence(nothing, nothing, nothing, invariances=table), rules=invariances.RULES)

@@ -97,6 +97,7 @@ BY_HAND: dict[str, str] = {
     "tensors-empty": ANOTHER_FILE,
     "norm-folded": "it takes the model as it was before its norms were folded",
     "positions-as-channels": CODE,
+    "future-leaks": CODE,
     "more-than-a-norm": CODE,
     "digits-lost": "it takes inputs with more digits than these have",
     "rows-constant": CODE,
