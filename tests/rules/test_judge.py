@@ -21,10 +21,11 @@ from bnprobe.measures import Tables, tables
 from bnprobe.recording import LayerRecord, Normalize, Recording
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours, Stem
 from bnprobe.recording.output_check import OutputCheck
-from bnprobe.rules import RULES, judge
+from bnprobe.rules import RULES, judge, judge_invariances
 from bnprobe.rules.rule import Evidence, Finding, Rule, unsound
 from bnprobe.severity import SEVERITIES
 from bnprobe.stats import ClassMoments, Moments
+from rules.test_invariances import LEAK
 
 ONE = np.ones(3)
 DECAYED = Neighbours("relu", "conv", folded=Folded(np.array([0.01, 1, 1]), -ONE, ONE, None))
@@ -118,7 +119,7 @@ def converted(n: int) -> dict[str, Any]:
 
 
 def elsewhere() -> list[pd.DataFrame]:
-    """What rules find that are silent beside other trouble: images of another size, and few images."""
+    """What rules find that are silent beside other trouble: images of another size, few images, a leak."""
     finer = recording(first_norm("stem", 1.0, 0.0, 3.0), normalize=Normalize((0.4,) * 3, (0.2,) * 3))
     few = recording(site(some_rows(), **TRAINED))
     return [
@@ -132,7 +133,7 @@ def elsewhere() -> list[pd.DataFrame]:
             computed_otherwise(),
             *trained_wrongly(),
         )
-    ]
+    ] + [judge_invariances(pd.DataFrame([LEAK]))]
 
 
 def computed_otherwise() -> Recording:
