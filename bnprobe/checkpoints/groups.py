@@ -33,6 +33,10 @@ MOST_CHANNELS_IN_ALL = 2**22
 """Channels of all norms of a file: those of the largest language models, at a kilobyte of RAM each."""
 
 
+MOST_NORMS = 20_000
+"""Norms of a file: twenty times what the deepest networks have. Each takes 5 ms and 80 kB (reports/growth.csv)."""
+
+
 class Norm(NamedTuple):
     """The tensors of one norm, each with one entry per channel, and in words what they are taken for."""
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bnprobe.checkpoints.config import NO_CONFIG, NormSettings
 from bnprobe.checkpoints.followers import activations
-from bnprobe.checkpoints.groups import MOST_CHANNELS_IN_ALL, Norm
+from bnprobe.checkpoints.groups import MOST_CHANNELS_IN_ALL, MOST_NORMS, Norm
 from bnprobe.checkpoints.predictions import Predictions
 from bnprobe.checkpoints.producers import filters, folded, producers
 from bnprobe.errors import BadCheckpoint
@@ -19,6 +19,7 @@ from bnprobe.recording.terms import TORCH_EPS
 from bnprobe.stats import ImageMoments, Moments
 from bnprobe.stats.fields import RECORDED
 from bnprobe.weights import State, Tensor
+from bnprobe.weights.messages import FEWER
 from bnprobe.weights.number_types import WHOLE
 
 POOLS = {"batch_norm": BATCH, "layer_norm": CHANNELS, "rms_norm": CHANNELS}
@@ -143,8 +144,11 @@ def _demand_held(norms: tuple[Norm, ...]) -> None:
             f"its norms declare {declared:,} numbers in {held:,} bytes, so they are views of one another, and were not "
             "read. Save the state dict with a clone of every tensor."
         )
+    if len(norms) > MOST_NORMS:
+        raise BadCheckpoint(
+            f"it has {len(norms):,} norms, and {MOST_NORMS:,} are the most that are read. {FEWER}"
+        )
     if (n := sum(norm.n_channels for norm in norms)) > MOST_CHANNELS_IN_ALL:
         raise BadCheckpoint(
-            f"its norms have {n:,} channels in all, and {MOST_CHANNELS_IN_ALL:,} are the most that are read. "
-            "Check its shards one by one."
+            f"its norms have {n:,} channels in all, and {MOST_CHANNELS_IN_ALL:,} are the most that are read. {FEWER}"
         )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.errors import BnprobeError
+from bnprobe.files import STREAM, standard_input
 from bnprobe.printing import say, say_lines
 
 if TYPE_CHECKING:
@@ -29,7 +32,9 @@ def add(commands: Any) -> None:
         "dead channels, numbers that half precision cannot hold. FILE is a checkpoint (.pt .pth .th .bin .ckpt "
         ".safetensors), an index (*.index.json) or a folder of shards. Pickled code is refused, not run.",
     )
-    check.add_argument("files", metavar="FILE", nargs="+", help="checkpoint, index or folder of shards")
+    check.add_argument(
+        "files", metavar="FILE", nargs="+", help="checkpoint, index or folder of shards; - is standard input"
+    )
     check.add_argument(
         "--arch",
         metavar="NAME",
@@ -45,7 +50,10 @@ def add(commands: Any) -> None:
         "--format", choices=FORMATS, help="output format (default: by the suffix of -o FILE, else text)"
     )
     check.add_argument(
-        "-o", "--out", metavar="FILE", help="output file (default: print; html: reports/NAME.check.html)"
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="output file (default, and -: print; html: reports/NAME.check.html)",
     )
     add_fail_on(check)
     check.add_argument("--baseline", metavar="FILE", help="ignore findings listed in FILE")
@@ -76,16 +84,22 @@ def _outs(options: argparse.Namespace) -> list[Path]:
         raise BnprobeError(
             "html writes one page per file, but -o names a single one. Leave -o out, or check one file at a time."
         )
-    outs = [Path(options.out)] if options.out else []
+    printed = options.out == STREAM and options.format != "html"
+    outs = [Path(options.out)] if options.out and not printed else []
     if options.format == "html" and not outs:
-        outs = [default_page(f"{Path(os.path.abspath(file)).stem}.check.html") for file in options.files]
+        outs = [default_page(f"{_stem(file)}.check.html") for file in options.files]
         if len(set(outs)) < len(outs):
             raise BnprobeError(
                 "two files have the same name, and so would their pages. Check them one at a time."
             )
     baseline = Path(options.write_baseline) if options.write_baseline else None
-    demand_writable((*outs, baseline), (*options.files, options.baseline, options.config))
+    read = [file for file in options.files if file != STREAM]
+    demand_writable((*outs, baseline), (*read, options.baseline, options.config))
     return outs
+
+
+def _stem(file: str) -> str:
+    return "standard-input" if file == STREAM else Path(os.path.abspath(file)).stem
 
 
 def _checked(options: argparse.Namespace) -> list[Checked]:
@@ -99,14 +113,32 @@ def _checked(options: argparse.Namespace) -> list[Checked]:
         raise BnprobeError(
             "--batches needs a model to run. Give --arch NAME as well, or leave --batches out."
         )
-    reports = [
-        check(file, arch=options.arch, batches=_batches(options), config=config) for file in options.files
-    ]
+    if options.files.count(STREAM) > 1:
+        raise BnprobeError("standard input was named twice, and can be read once. Name it once.")
+    reports = []
+    for file in options.files:
+        with _path(file) as path:
+            reports.append(check(path, arch=options.arch, batches=_batches(options), config=config))
     new = new_ones([report.findings for report in reports], known or [])
     return [
         Checked(file, report, tuple(flags), known is not None)
         for file, report, flags in zip(options.files, reports, new, strict=True)
     ]
+
+
+@contextmanager
+def _path(file: str) -> Iterator[Path]:
+    """The file that an argument stands for."""
+    if file != STREAM:
+        yield Path(file)
+        return
+    try:
+        with standard_input() as path:
+            yield path
+    except OSError as error:
+        raise BnprobeError(
+            f"standard input: {error.strerror or error}. Pipe a checkpoint into bnprobe check -, or name its file."
+        ) from None
 
 
 def _batches(options: argparse.Namespace) -> UserBatches | None:

@@ -11,6 +11,7 @@ from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import add_subject, recorded, subject_and_batches
 from bnprobe.errors import BnprobeError
+from bnprobe.files import STREAM
 from bnprobe.printing import say, say_lines
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add(commands: Any) -> None:
         "-o",
         "--out",
         metavar="FILE",
-        help="output file (default: reports/A-vs-B.html; text and json: print)",
+        help="output file (default: reports/A-vs-B.html; text and json, and -: print)",
     )
     add_fail_on(compare)
     add_config(compare)
@@ -67,8 +68,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _out(options: argparse.Namespace) -> Path | None:
-    if options.out or options.format != "html":
-        return Path(options.out) if options.out else None
+    if options.format != "html" and options.out in (None, STREAM):
+        return None
+    if options.out:
+        return Path(options.out)
     names = _distinct_names([Path(side.rpartition(":")[2]) for side in options.sides])
     return default_page(f"{'-vs-'.join(names)}{'' if len(names) > 1 else '.compared'}.html")
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
+
+from bnprobe.files.limits import TooMuch
 
 BEGINS = b"PK\3\4"
 """The first bytes, by which torch tells its archives; one behind something else is not what it seems."""
@@ -30,7 +33,7 @@ def entries(file: BinaryIO) -> dict[str, Span]:
     with zipfile.ZipFile(file) as archive:
         listed = archive.infolist()
     if len(listed) > MOST_ENTRIES:
-        raise ValueError(f"it holds more than {MOST_ENTRIES:,} entries")
+        raise TooMuch(f"it holds more than {MOST_ENTRIES:,} entries")
     found: dict[str, Span] = {}
     for entry in listed:
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
@@ -39,7 +42,17 @@ def entries(file: BinaryIO) -> dict[str, Span]:
         if name in found:
             raise ValueError(f"it holds {name[:80]} twice")
         found[name] = Span(_start(file, entry.header_offset), entry.file_size)
+    _demand_apart(found.values())
     return found
+
+
+def _demand_apart(spans: Iterable[Span]) -> None:
+    """Raises ValueError where one entry lies in another, as no program writes them."""
+    end = 0
+    for span in sorted(spans):
+        if span.start < end:
+            raise ValueError("entries of the archive overlap")
+        end = span.start + span.size
 
 
 def _start(file: BinaryIO, header: int) -> int:

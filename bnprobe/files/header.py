@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterable
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
+from bnprobe.files.limits import TooMuch
+
 LARGEST = 100_000_000
 """Bytes of a header, as in the library."""
 
@@ -56,7 +58,7 @@ def read_header(file: BinaryIO) -> Header:
         raise ValueError(f"its header would be {length:,} bytes long")
     text = file.read(length)
     if text.count(b"data_offsets") > MOST_TENSORS:
-        raise ValueError(f"it declares more than {MOST_TENSORS:,} tensors")
+        raise TooMuch(f"it declares more than {MOST_TENSORS:,} tensors")
     try:
         held = json.loads(text.decode(), object_pairs_hook=_without_doubles, parse_constant=_no_number)
     except RecursionError:

@@ -9,19 +9,11 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import pickletools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn, cast
 
-LARGEST = 2**28
-"""Bytes of a pickle, which holds names and sizes, and no numbers."""
-
-MOST_OPERATIONS = 2**22
-"""Operations of a pickle: a tensor takes thirty, and so a hundred thousand of them fit."""
-
-LONGEST_NAME = 256
-"""Characters of the name of a class or function; messages about longer ones have taken minutes."""
+from bnprobe.files.pickle_scan import demand_harmless, demand_short
 
 BYTES = {
     **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 8),
@@ -97,55 +89,6 @@ def extent(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
     return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
 
 
-def demand_harmless(file: BinaryIO, n_pickles: int = 1) -> None:
-    """Look at every operation of the next pickles of a file. Raises ValueError where reading them could take too long or
-    too much RAM."""
-    n = 0
-    for _ in range(n_pickles):
-        for operation, argument in _operations(file):
-            n += 1
-            if n > MOST_OPERATIONS:
-                raise ValueError(f"its pickle has more than {MOST_OPERATIONS:,} operations")
-            name = operation.name
-            if "PUT" in name and argument > n:  # the table of what was met grows to the largest number
-                raise ValueError("its pickle numbers what it holds beyond its length")
-            if name.startswith("EXT"):
-                raise ValueError("its pickle names things by numbers")
-            if name in ("GLOBAL", "INST"):
-                _demand_short(*argument.partition(" ")[::2])
-
-
-def _operations(file: BinaryIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
-    """The operations of one pickle, up to the end of the file where it has none: its reader will say that it is cut."""
-    try:
-        for operation, argument, _ in pickletools.genops(cast(BinaryIO, _Bounded(file))):
-            yield operation, argument
-    except ValueError as error:
-        if "exhausted" not in str(error):
-            raise
-
-
-class _Bounded:
-    """A file of which no more can be asked at once than a pickle may hold."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def read(self, n: int) -> bytes:
-        """As of any file."""
-        return self._file.read(min(n, LARGEST))
-
-    def readline(self) -> bytes:
-        """As of any file."""
-        return self._file.readline(LARGEST)
-
-
-def _demand_short(module: str, name: str) -> None:
-    whole = f"{module}.{name}"
-    if len(whole) > LONGEST_NAME:
-        raise ValueError(f"it asks for {whole[: LONGEST_NAME // 4]}…, a name of {len(whole):,} characters")
-
-
 def read_plain(content: bytes) -> Any:
     """Whatever a pickle holds, its tensors as `Declared`.
 
@@ -158,7 +101,7 @@ def read_plain(content: bytes) -> Any:
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """A maker of ours."""
-        _demand_short(module, name)
+        demand_short(module, name)
         maker = MAKERS.get((module, name))
         if maker is None:
             raise UnknownName(f"{module}.{name}")
@@ -230,6 +173,19 @@ def _of_type(make: Any, cls: Any, arguments: Any, state: Any) -> Any:
     return make(*arguments)
 
 
+def _sizes(sizes: Any = ()) -> tuple[int, ...]:
+    if not _whole(sizes):
+        raise ValueError("a size is declared without whole numbers")
+    return cast(tuple[int, ...], sizes)
+
+
+def _encoded(text: Any, *_: Any) -> bytes:
+    """Bytes as protocol 2 writes them."""
+    if not isinstance(text, str):
+        raise ValueError("its pickle encodes what is no text")
+    return text.encode("latin-1")
+
+
 def _no_maker(*_: Any) -> NoReturn:
     raise ValueError("its pickle makes something out of a type")
 
@@ -246,8 +202,8 @@ MAKERS: dict[tuple[str, str], _Maker] = {
     ("torch.storage", "UntypedStorage"): BYTES_OF_ANYTHING,
     ("torch", "Tensor"): TENSORS[0],
     ("torch.nn.parameter", "Parameter"): TENSORS[1],
-    ("torch", "Size"): _Maker(lambda sizes=(): tuple(sizes)),
-    ("torch", "device"): _Maker(lambda *words: " ".join(map(str, words))),
+    ("torch", "Size"): _Maker(_sizes),
+    ("torch", "device"): _Maker(lambda *_: "device"),
     ("torch._utils", "_rebuild_tensor"): _Maker(_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _Maker(_tensor),
     ("torch._utils", "_rebuild_tensor_v3"): _Maker(_tensor_of_type),
@@ -255,7 +211,7 @@ MAKERS: dict[tuple[str, str], _Maker] = {
     ("torch._utils", "_rebuild_parameter_with_state"): _Maker(lambda tensor, *_: tensor),
     ("torch._tensor", "_rebuild_from_type_v2"): _Maker(_of_type),
     ("collections", "OrderedDict"): _Maker(Table),
-    ("_codecs", "encode"): _Maker(lambda text, *_: str(text).encode("latin-1")),
+    ("_codecs", "encode"): _Maker(_encoded),
     ("builtins", "set"): _Maker(lambda items=(): set(items)),
     ("__builtin__", "set"): _Maker(lambda items=(): set(items)),
 }

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bnprobe.errors import CannotWrite
 from bnprobe.files.read import demand_regular, found
+from bnprobe.files.stream import STREAM
 
 if sys.platform != "win32":
     import fcntl
@@ -79,6 +80,8 @@ def _refusals(path: Path) -> Iterator[None]:
 
 def _target(path: Path) -> Path | None:
     """The file to replace: `path`, or where it leads; None for the null device."""
+    if str(path) == STREAM:
+        raise OSError(errno.EINVAL, "standard output takes text, json and sarif, and this is another file")
     try:
         status = found(path)
     except FileNotFoundError:

@@ -21,6 +21,7 @@ import numpy as np
 from bnprobe.errors import BadRecordingFile, BnprobeError
 from bnprobe.files import is_folder, open_input
 from bnprobe.files.header import Entry, read_header
+from bnprobe.files.limits import TooMuch
 
 _Data = TypeVar("_Data")
 
@@ -104,6 +105,10 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
     except FileNotFoundError:
         raise BadRecordingFile(
             f"{path}: no such file. Recordings are written with recording.save(path)."
+        ) from None
+    except TooMuch as error:
+        raise BadRecordingFile(
+            f"{path.name}: {error}, and no more are read. Record fewer layers: attach(model, layers=...)."
         ) from None
     except (OSError, ValueError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())

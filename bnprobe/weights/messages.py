@@ -9,8 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bnprobe.errors import BadCheckpoint
+from bnprobe.files.limits import TooMuch
 
 SAVE_AGAIN = "where the model can be built, run torch.save(model.state_dict(), FILE) and use that file"
+
+FEWER = "Save it in shards, and check them one by one."
+"""What to do about a file that holds more than is read of one."""
 
 LATE_PROTOCOL = "Unsupported operand 149"
 """What torch says of pickles of protocol 4 and later, which begin with a frame; its own are of protocol 2."""
@@ -47,7 +51,9 @@ def program(path: Path) -> BadCheckpoint:
 
 
 def damaged(path: Path, error: Exception) -> BadCheckpoint:
-    """For a `path` that is no checkpoint, or only a part of one."""
+    """For a `path` that is no checkpoint, only a part of one, or more than is read."""
+    if isinstance(error, TooMuch):
+        return BadCheckpoint(f"{path} was not read: {error}. {FEWER}")
     return BadCheckpoint(
         f"{path} is not a whole checkpoint ({one_line(error)}): cut short, or in another format. "
         "Copy or download it again."

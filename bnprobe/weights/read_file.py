@@ -11,7 +11,8 @@ from bnprobe.errors import BadCheckpoint
 from bnprobe.files import archive
 from bnprobe.files.archive import Span
 from bnprobe.files.header import Entry, read_header
-from bnprobe.files.pickles import BYTES, LARGEST, Declared, UnknownName, demand_harmless, read_plain
+from bnprobe.files.pickle_scan import LARGEST, demand_harmless
+from bnprobe.files.pickles import BYTES, Declared, UnknownName, read_plain
 from bnprobe.weights.messages import damaged, refusal
 from bnprobe.weights.stored import Source, Stored
 from bnprobe.weights.tensor import Tensor

@@ -61,9 +61,14 @@ def _state_dict(saved: Any, tensor_of: TensorOf, path: Path) -> State:
     found = {at: state for at, state in found.items() if not _is_averaged(at)} or found
     if len(found) == 1:
         return next(iter(found.values()))
-    held = ", ".join(map(str, list(saved)[:6])) if isinstance(saved, Mapping) else type(saved).__name__
+    held = ", ".join(map(_shown, list(saved)[:6])) if isinstance(saved, Mapping) else type(saved).__name__
     number = "several state dicts" if found else "no state dict"
     raise BadCheckpoint(f"{path} holds {number} (it has: {held or 'nothing'}); {SAVE_AGAIN}.")
+
+
+def _shown(key: object) -> str:
+    """A key of a file, which may be a number that takes hours to spell out."""
+    return key if isinstance(key, str) else f"a key of type {type(key).__name__}"
 
 
 def _state_dicts(

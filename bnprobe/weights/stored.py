@@ -19,7 +19,7 @@ from bnprobe.files import open_input
 from bnprobe.files.archive import Span
 from bnprobe.files.pickles import BYTES, extent
 from bnprobe.weights.number_types import NARROW, REAL, decoded
-from bnprobe.weights.tensor import Array, Tensor
+from bnprobe.weights.tensor import MOST_DIMENSIONS, Array, Tensor
 
 
 class Source:
@@ -48,6 +48,13 @@ class Source:
         return status.st_size, status.st_mtime_ns
 
 
+def _foreign(dtype: str, n_dimensions: int) -> str:
+    """What a tensor is that cannot be read; empty for the others."""
+    if n_dimensions > MOST_DIMENSIONS:
+        return f"a tensor of {n_dimensions} dimensions"
+    return "" if dtype in BYTES else f"a tensor of the type {dtype}, {NARROW}"
+
+
 class Stored(Tensor):
     """A view of some bytes of a file, within their bounds; `offset` counts numbers from their beginning."""
 
@@ -65,8 +72,8 @@ class Stored(Tensor):
         self.source, self.span, self.offset = source, span, offset
         self.dtype, self.shape, self.stride = dtype, shape, stride
         self.dim, self.numel = len(shape), math.prod(shape)
-        self.foreign = "" if dtype in BYTES else f"a tensor of the type {dtype}, {NARROW}"
-        self.is_number, self.itemsize = dtype in REAL, BYTES.get(dtype, 1)
+        self.foreign = _foreign(dtype, len(shape))
+        self.is_number, self.itemsize = not self.foreign and dtype in REAL, BYTES.get(dtype, 1)
         self.storage = ((id(source), span.start), span.size)
 
     def array(self) -> Array:

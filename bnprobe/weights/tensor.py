@@ -9,6 +9,9 @@ import numpy as np
 
 Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 
+MOST_DIMENSIONS = 32
+"""Of a tensor that is read, as of the arrays of numpy before its version 2."""
+
 BLOCK = 2**20
 """Numbers that are read at once where a tensor is gone through: 8 MB as float64."""
 

@@ -160,6 +160,81 @@ def command(folder: Path, ending: str, content: bytes, form: str) -> list[str]:
     ]
 
 
+words = st.one_of(
+    st.sampled_from(
+        ["a.pt", "a.bnp", "empty", "nothing", "attacks.sandbox:tiny", "-", "--", ".", "", "a.toml"]
+    ),
+    st.sampled_from(
+        ["text", "json", "sarif", "html", "warning", "0", "-1", "1e999", "nan", "9" * 400, "0.5,0.5"]
+    ),
+    st.text(st.characters(blacklist_characters="/\0"), max_size=12),
+    st.sampled_from(
+        ["\x1b[2J", "\ud800", "x" * 5000, "a\nb", "a:b:c", "..:x", "*", "[", "out.html", "o.json"]
+    ),
+)
+
+
+@st.composite
+def commands(draw: DrawFn) -> list[str]:
+    """A command with options of its own and of others, each with or without a value. None that trains or fetches."""
+    options = st.sampled_from(sorted(OF_COMMANDS))
+    given = [draw(st.sampled_from(["check", "report", "compare", "recalibrate", "ablate", "rules", "list"]))]
+    given += draw(st.lists(words, max_size=2))
+    for option in draw(st.lists(options, max_size=3)):
+        given += [option] if draw(st.booleans()) else [option, draw(words)]
+    return draw(st.permutations(given)) if draw(st.integers(0, 9)) == 0 else given
+
+
+OF_COMMANDS = {
+    *(
+        "--format",
+        "-o",
+        "--out",
+        "--fail-on",
+        "--baseline",
+        "--write-baseline",
+        "--config",
+        "--arch",
+        "--batches",
+    ),
+    *(
+        "--data",
+        "--checkpoint",
+        "--limit",
+        "--size",
+        "--mean",
+        "--std",
+        "--layers",
+        "--loss",
+        "--no-histograms",
+    ),
+    *(
+        "--train-mode",
+        "--training-batch",
+        "--try",
+        "--ablate",
+        "--budget",
+        "--save",
+        "--modes",
+        "--apply",
+        "--debug",
+    ),
+    *(
+        "--help",
+        "--version",
+        "--batch-size",
+        "--workers",
+        "--mask",
+        "--unit",
+        "--phase",
+        "--text",
+        "--x",
+        "--",
+    ),
+}
+"""Options of any command, and some of none."""
+
+
 def demand_answer(verdict: Verdict) -> None:
     """Raises AssertionError for a traceback, a mistake of ours, a long wait or much RAM."""
     assert verdict.code in (0, 1, 2), verdict.err[-1500:]
@@ -176,14 +251,23 @@ def fuzz(sandbox: Sandbox, folder: Path, seconds: float, number: int = 0, most: 
     healthy, end, n = seeds(folder), time.monotonic() + seconds, 0
     (folder / "a.pt").write_bytes(healthy[".pt"])
 
+    (folder / "empty").mkdir()
+    for name, ending in (("a.bnp", ".bnp"), ("a.toml", ".toml")):
+        (folder / name).write_bytes(healthy[ending])
+
     @seed(number)
     @settings(max_examples=most, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(hostile(), st.sampled_from(["text", "json", "sarif"]))
-    def one(case: tuple[str, Any], form: str) -> None:
+    @given(st.one_of(hostile(), hostile(), hostile(), commands()), st.sampled_from(["text", "json", "sarif"]))
+    def one(case: tuple[str, Any] | list[str], form: str) -> None:
         nonlocal n
         if time.monotonic() > end:
             raise _Enough
         n += 1
+        if isinstance(case, list):
+            demand_answer(
+                sandbox.run(*(word for word in case if word != "--debug"), writes=folder, inside=folder)
+            )
+            return
         ending, what = case
         content = mutated(healthy[ending], what) if isinstance(what, list) else what
         demand_answer(sandbox.run(*command(folder, ending, content, form), writes=folder))

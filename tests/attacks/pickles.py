@@ -249,7 +249,7 @@ COSTLY = {
     declared_length: "not a whole checkpoint",
     declared_integer: "not a whole checkpoint",
     laughs: "no state dict",
-    laughing_dicts: "views of one another|no state dict|several state dicts|no norm",
+    laughing_dicts: "repeats what it holds|views of one another|no state dict|several state dicts|no norm",
     nested_lists: "no state dict|not a whole checkpoint",
     nested_dicts: "no state dict|not a whole checkpoint",
     huge_storage: "not a whole checkpoint",

@@ -75,9 +75,20 @@ class Sandbox:
             text=True,
         )
 
-    def run(self, *arguments: str | Path, writes: Path | None = None, as_nobody: bool = False) -> Verdict:
-        """One command; `writes` is the only folder that it may write in without being noted."""
-        request = {"arguments": list(map(str, arguments)), "writes": str(writes or ""), "nobody": as_nobody}
+    def run(
+        self,
+        *arguments: str | Path,
+        writes: Path | None = None,
+        as_nobody: bool = False,
+        inside: Path | None = None,
+    ) -> Verdict:
+        """One command; `writes` is the only folder that it may write in without being noted, and it runs `inside` one."""
+        request = {
+            "arguments": list(map(str, arguments)),
+            "writes": str(writes or ""),
+            "nobody": as_nobody,
+            "inside": str(inside or ROOT),
+        }
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps(request) + "\n")
@@ -154,6 +165,8 @@ def _bounded(request: dict[str, Any]) -> dict[str, Any]:
     if request["nobody"]:
         os.setgroups([])
         os.setuid(65534)
+    os.chdir(request["inside"])
+    sys.stdin = open(os.devnull)  # the other one brings the next command
     out, err = io.StringIO(), io.StringIO()
     with (
         _audited(request["writes"]) as events,
@@ -162,6 +175,8 @@ def _bounded(request: dict[str, Any]) -> dict[str, Any]:
     ):
         try:
             code: int | None = main(request["arguments"])
+        except SystemExit as stop:  # --help
+            code = int(stop.code or 0)
         except BaseException:
             code = None
             err.write(traceback.format_exc())

@@ -415,6 +415,30 @@ def test_hostile_files_are_refused_unrun_and_unread(make, match, tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 
+def test_more_norms_than_are_read(tmp_path, monkeypatch):
+    """Fails if a file of any number of norms is worked on for hours, or one at the limit is refused."""
+    state = {f"l{i}.running_{end}": torch.ones(2) for i in range(5) for end in ("mean", "var")}
+    monkeypatch.setattr("bnprobe.checkpoints.records.MOST_NORMS", 5)
+    assert len(bnprobe.check(state).layers) == 5
+    monkeypatch.setattr("bnprobe.checkpoints.records.MOST_NORMS", 4)
+    with pytest.raises(
+        BadCheckpoint, match=r"it has 5 norms, and 4 are the most that are read\. Save it in shards"
+    ):
+        bnprobe.check(state)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_more_tensors_than_are_read_are_no_damage(kind, tmp_path, monkeypatch):
+    """Fails if a large file is called broken, and is fetched again for nothing."""
+    state, path = {f"l{i}.weight": torch.ones(2, 2) for i in range(30)}, tmp_path / f"a.{kind}"
+    torch.save(state, path) if kind == "pt" else save_file(state, path)
+    monkeypatch.setattr("bnprobe.files.header.MOST_TENSORS", 20)
+    monkeypatch.setattr("bnprobe.files.archive.MOST_ENTRIES", 20)
+    words = rf"a.{kind} was not read: it (declares more than 20 tensors|holds more than 20 entries). Save it in shards"
+    with pytest.raises(BadCheckpoint, match=words):
+        bnprobe.check(path)
+
+
 def test_a_dict_that_holds_itself_ends(tmp_path):
     """Fails if a file can send the search for tensors round in a circle, or into a tree that doubles at every level."""
     state: dict[str, object] = {"bn.running_mean": torch.ones(3), "bn.running_var": torch.ones(3)}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urlparse
 
 import pytest
@@ -11,6 +14,8 @@ import torch
 from torch import nn
 
 from bnprobe.cli.main import main
+from bnprobe.errors import CannotWrite
+from bnprobe.files import check_outputs, standard_input
 from bnprobe.rules import RULES
 
 
@@ -231,3 +236,55 @@ def test_output_goes_to_the_file_that_was_named(folder, capsys):
     code, out, _ = said(capsys, "bad.pt", "--format", "sarif", "-o", "out/a.sarif")
     assert (code, out) == (0, "")
     check_sarif(json.loads(Path("out/a.sarif").read_text("utf-8")))
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, content: bytes, terminal: bool = False) -> None:
+    stream = SimpleNamespace(buffer=io.BytesIO(content), isatty=lambda: terminal)
+    monkeypatch.setattr(sys, "stdin", stream)
+
+
+def test_a_checkpoint_may_be_piped_in_and_its_findings_out(folder, monkeypatch, capsys):
+    """Fails if a stream is another file than the one that was piped, or a file called - is written or left behind."""
+    piped(monkeypatch, (folder / "bad.pt").read_bytes())
+    code, out, err = said(capsys, "-", "--format", "json", "-o", "-")
+    assert (code, err) == (0, "")
+    named = json.loads(said(capsys, "bad.pt", "--format", "json")[1])["files"][0]
+    (streamed,) = json.loads(out)["files"]
+    assert (streamed["file"], streamed["model"]) == ("-", "standard input")
+    assert streamed["layers"] == named["layers"]
+    assert [finding["rule"] for finding in streamed["findings"]] == [
+        finding["rule"] for finding in named["findings"]
+    ]
+    assert sorted(path.name for path in folder.iterdir()) == ["bad.pt", "good.pt"]
+
+
+@pytest.mark.parametrize(
+    ("content", "terminal", "arguments", "words"),
+    [
+        (b"", False, ["-"], "standard input is not a whole checkpoint"),
+        (b"", True, ["-"], "nothing is piped in. Pipe a checkpoint into bnprobe check -"),
+        (b"x", False, ["-", "-"], "standard input was named twice"),
+        (b"x", False, ["-", "--format", "html", "-o", "-"], "standard output takes text, json and sarif"),
+        (b"x", False, ["-", "--write-baseline", "-"], "standard output takes text, json and sarif"),
+    ],
+)
+def test_streams_that_cannot_be(content, terminal, arguments, words, folder, monkeypatch, capsys):
+    """Fails if a command waits for what nobody types, or a page is a file called -."""
+    piped(monkeypatch, content, terminal)
+    code, out, err = said(capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+def test_a_stream_without_an_end_is_cut_and_nothing_of_it_is_left(tmp_path, monkeypatch):
+    """Fails if a stream can fill the disk, or what was taken of it stays there."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    piped(monkeypatch, b"x" * 2000)
+    with pytest.raises(OSError, match="more than the 0 GB"), standard_input(1999):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    piped(monkeypatch, b"x" * 2000)
+    with standard_input(2000) as path:
+        assert path.stat().st_size == 2000
+    with pytest.raises(CannotWrite, match="standard output takes"):
+        check_outputs([Path("-")])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from bnprobe.weights.tensor import MOST_DIMENSIONS
 from bnprobe.weights.with_torch.stored import StoredTensor
 
 _LAYOUTS = {torch._mkldnn: "an MKL-DNN tensor"}  # type: ignore[attr-defined]
@@ -29,6 +30,8 @@ def foreign(tensor: Tensor) -> str:
         return "a nested tensor"
     if tensor.layout != torch.strided:
         return _LAYOUTS.get(tensor.layout, "a sparse tensor")
+    if tensor.dim() > MOST_DIMENSIONS:
+        return f"a tensor of {tensor.dim()} dimensions"
     return "a tensor without numbers (on the meta device)" if tensor.is_meta else ""
 
 
