@@ -166,7 +166,7 @@ def _bounded(request: dict[str, Any]) -> dict[str, Any]:
         os.setgroups([])
         os.setuid(65534)
     os.chdir(request["inside"])
-    sys.stdin = open(os.devnull)  # the other one brings the next command
+    sys.stdin = io.TextIOWrapper(io.BytesIO())  # the other one brings the next command
     out, err = io.StringIO(), io.StringIO()
     with (
         _audited(request["writes"]) as events,
