@@ -278,3 +278,20 @@ def test_what_only_one_side_has_is_listed_with_the_reason():
         columns=["layer", "call", "n_channels", "side", "why"],
     )
     pd.testing.assert_frame_equal(found.unread, expected)
+
+
+def test_channels_that_went_silent_were_not_silent_before():
+    """Fails if a channel counts that was silent on both sides, woke up, or still fires; or records apart are compared."""
+    rows = rows_of("a")
+    on, off = (0.7, 0.0), (1e-3, -9.0)
+
+    def record(*channels: tuple[float, float]) -> LayerRecord:
+        gamma, beta = np.array(channels).T
+        return site(rows, "bn", gamma=gamma, beta=beta, **memory_of(rows))
+
+    one, other = record(on, off, off), record(off, on, off)
+    found = differences(pairs(recording(one), recording(other))).layers.iloc[0]
+    y = (rows - rows.mean((0, 2))[:, None]) / np.sqrt(rows.var((0, 2)) + EPS)[:, None]
+    a, b = ((r.gamma[:, None] * y + r.beta[:, None] > 0).mean((0, 2)) for r in (one, other))
+    assert found["went_silent"] == np.sum((a > 0) & (b == 0)) == 1
+    assert found["fires_change_mean"] == pytest.approx(np.abs(b - a).mean(), abs=1e-9)

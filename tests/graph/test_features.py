@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bnprobe.graph import features
 from graph.watched import neighbours_of
 
 N, T, F, H = 4, 12, 6, 8
@@ -63,11 +64,22 @@ WRONG = {
         Net(over(T), lambda m, x: m.lin(torch.relu(m.norm(x))), lin=nn.Linear(F, H)),
         "linear after",
     ),
+    "a linear layer after that keeps the shape": (
+        Net(over(T), lambda m, x: m.lin(m.norm(x)).mean(1), lin=nn.Linear(F, F)),
+        "linear after",
+    ),
+    "a sum after": (
+        Net(over(T), lambda m, x: m.lin(m.norm(x) + x), lin=nn.Linear(F, H)),
+        "linear after",
+    ),
     "a layer norm before": (
         Net(over(T), lambda m, x: m.norm(m.ln(x)).mean(1), ln=nn.LayerNorm(F)),
         "norm before",
     ),
 }
+LAST_BEFORE = ("an LSTM before", "a linear layer before, then a mean", "a sum before")
+"""Where a layer before the norm made H features of the F of the inputs."""
+
 RIGHT = {
     "a convolution before": Net(
         over(H), lambda m, x: m.norm(m.conv(turned(x))).mean(2), conv=nn.Conv1d(F, H, 3)
@@ -89,6 +101,9 @@ RIGHT = {
     "a term that is the same for all positions": Net(
         over(T), lambda m, x: m.norm(x + m.lin(x[:, :1])).mean(1), lin=nn.Linear(F, F)
     ),
+    "a sum of more dimensions, behind which nothing is known": Net(
+        over(T), lambda m, x: m.lin(m.norm(x) + x[None].repeat(2, 1, 1, 1)), lin=nn.Linear(F, H)
+    ),
     "a layer norm": Net(nn.LayerNorm(H), lambda m, x: m.out(m.norm(m.lin(x))), lin=nn.Linear(F, H), **OUT),
 }
 
@@ -100,7 +115,7 @@ def test_features_in_the_last_dimension(case: str, training: bool):
     net, expected = WRONG[case]
     found = neighbours_of(net.train(training), torch.randn(SEQUENCES))["norm"]
     assert found.features_elsewhere == expected
-    assert found.n_last == (F if case in ("a raw series", "a layer norm before") else H)
+    assert found.n_last == (H if case in LAST_BEFORE else F)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -109,3 +124,11 @@ def test_features_where_the_channels_are(case: str, training: bool):
     """Fails if a norm whose channels are those of a neighbor, or that is not over sequences, is taken for wrong."""
     found = neighbours_of(RIGHT[case].train(training), torch.randn(SEQUENCES))["norm"]
     assert found.features_elsewhere == ""
+
+
+@pytest.mark.parametrize(("steps", "found"), [(5, "linear after"), (4, "")])
+def test_the_walk_behind_a_norm_ends(steps: int, found: str, monkeypatch: pytest.MonkeyPatch):
+    """Fails if a large network is walked on and on, or a step too few: norm, three activations, a view, the product."""
+    monkeypatch.setattr(features, "MOST_STEPS", steps)
+    net = Net(over(T), lambda m, x: m.lin(m.norm(x).relu().tanh().relu()), lin=nn.Linear(F, H))
+    assert neighbours_of(net.eval(), torch.randn(SEQUENCES))["norm"].features_elsewhere == found

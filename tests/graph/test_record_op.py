@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from bnprobe.graph.graph import LEAF, Node
 from bnprobe.graph.operations import OTHER, clamped, plain, what_is
@@ -22,6 +24,7 @@ from bnprobe.graph.record_op import (
     layer_of,
     made_of_parameters,
 )
+from graph.watched import follows
 
 X = None
 """The values themselves, which the names do not depend on."""
@@ -243,3 +246,20 @@ def test_the_module_of_a_weight(name: str, layer: str) -> None:
 def test_operations_without_a_part_of_their_own(name: str, called: str) -> None:
     """Fails if what is not known is called by the name of another operation."""
     assert what_is(name) == (OTHER, called)
+
+
+def test_of_several_results_the_values_go_on() -> None:
+    """Fails if places of maxima are followed as if they were values, or all but the first part of a split are not."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn = nn.BatchNorm2d(4)
+            self.eval()
+
+        def forward(self, x: torch.Tensor) -> Any:
+            y, places = functional.max_pool2d(self.bn(x), 2, return_indices=True)
+            first, second = y.chunk(2, 1)
+            return first.relu(), second.sigmoid(), places.float().tanh()
+
+    assert follows(Net(), torch.randn(2, 4, 4, 4))["bn"] == "max_pool, relu | max_pool, sigmoid | unknown"

@@ -105,6 +105,7 @@ def test_the_answer_begins_with_the_headline():
         report = bnprobe.report(recording(*layers))
         (found,) = block(report._page, blocks.Headline)
         assert report.answer.startswith(found.text)
+        assert report.answer.count(found.text) == 1
         assert report.summary(10_000).find(found.text) > 0
 
 

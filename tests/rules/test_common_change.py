@@ -35,6 +35,10 @@ FLAT = np.full(3, 2.0)
         (A, A * np.array([2, 2, 2.1]), None),
         (np.array([0.0, 2.0, 3.0]), np.array([0.0, 4.0, 6.0]), (2.0, True)),
         (np.array([0.0, 2.0, 3.0]), np.array([1.0, 4.0, 6.0]), None),
+        # exactly what bfloat16 may round, of a factor and of a sum
+        (np.array([255.0, 512, 1024]), np.array([512.0, 1024, 2048]), (2.0, True)),
+        (np.array([0.0, 0, 256]), np.array([128.0, 128, 385]), (128.0, False)),
+        (np.array([0.0, 0, 256]), np.array([128.0, 128, 386]), None),
         (A, np.array([np.nan, 0.3, 2.2]), None),
         (A[:1], A[:1] + 1, None),
         (A[:2], A[:2] + 1, (1.0, False)),

@@ -54,6 +54,17 @@ def test_another_origin_is_another_way_to_write_the_same(rng):
     assert_same_folds(of(x[:5]).merge(of(x[5:], other)), oracles.folds(x, ORIGIN))
 
 
+def test_a_fold_of_one_image_moves_and_an_empty_one_does_not(rng):
+    """Fails if one image is taken for none, or 0 times an origin that is not finite is written where nothing is."""
+    x = batches(rng, (1, 2))
+    assert_same_folds(of(x).about(ORIGIN + 1), oracles.folds(x, ORIGIN + 1))
+    x[0][:, 1] = np.nan
+    with np.errstate(invalid="ignore"):
+        moved = of(x).about(np.array([0.5, np.inf, -2.0]))
+    assert moved.n[:, 1].tolist() == [0, 2]
+    assert moved.a[0, 1] == moved.b[0, 1] == 0
+
+
 def test_a_channel_without_values_stays_empty(rng):
     """Fails if a channel that was NaN in a batch counts there, or an origin moves what is not there."""
     x = batches(rng, (2, 3))
