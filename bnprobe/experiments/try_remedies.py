@@ -19,7 +19,7 @@ from bnprobe.printing import note, progress
 from bnprobe.probe.record import Loss
 from bnprobe.probe.survey.unwrap import shown, unwrap
 from bnprobe.recording.terms import AGREEMENT, OUTPUT
-from bnprobe.rules.carried_out import BY_HAND
+from bnprobe.rules import COMPARED, RULES
 from bnprobe.rules.edits import Remedy, all_of
 from bnprobe.rules.remedies import is_function
 from bnprobe.rules.tried import CHANGED, GONE, REMAINS, Tried, not_tried
@@ -117,8 +117,9 @@ def _each_tried(report: Judged, now: Judged, bench: Bench) -> list[Tried]:
 
 def _why(rule: str, at: int | None, report: Judged, bench: Bench) -> str:
     """Why nothing was carried out for a finding; `at` is None where it is not found on these batches."""
-    if rule in BY_HAND:
-        return BY_HAND[rule]
+    by_hand = next((one.by_hand for one in (*RULES, *COMPARED) if one.id == rule), "")
+    if by_hand:
+        return by_hand
     if at is not None:
         return "here the advice is not one to carry out"
     learned = (report.layers["n_backward"] > 0).any() and bench.loss is None

@@ -26,8 +26,8 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
   store, and as wholes.
 
 A rule needs its page in `docs/` and, if it has thresholds, their names in `thresholds`. `rule` has its form,
-`remedies` lines of code that several recommend, `edits` what advice changes, as data, `carried_out` which rules' advice
-that is, `tried` what came of it, `merge_runs` and `wording` what several say; `settings` and
+`remedies` lines of code that several recommend, `edits` what advice changes, as data, `by_hand`
+why other advice is not carried out, `tried` what came of it, `merge_runs` and `wording` what several say; `settings` and
 `baseline` are what a user leaves out.
 """
 

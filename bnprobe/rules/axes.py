@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bnprobe.rules.by_hand import CODE
 from bnprobe.rules.rule import Evidence, Finding, Rule
 
 SEQUENTIAL = ("recurrent", "embedding", "norm")
@@ -37,5 +38,6 @@ RULES = (
         "https://github.com/xieyulai/LSTM-for-Human-Activity-Recognition-using-2D-Pose_Pytorch/issues/2",
         "layers before or after it that have their features in dimension 1, or an input of other than 3 dimensions",
         features_in_the_last_dimension,
+        by_hand=CODE,
     ),
 )

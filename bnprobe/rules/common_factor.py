@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.terms import IMPLIED_CORRELATION
-from bnprobe.rules.edits import Recalibrate, remedy
+from bnprobe.rules.edits import RENEWED, Recalibrate, remedy
 from bnprobe.rules.newness import fresh
 from bnprobe.rules.remedies import RECALIBRATE
 from bnprobe.rules.rule import Evidence, Finding, Rule
@@ -140,5 +140,6 @@ RULES = (
         "arXiv:1906.04721, section 4.2",
         f"running means within a factor of {DEFAULT.common_factor:g} of the implied ones, or each norm with its own factor",
         scaled,
+        edits=RENEWED,
     ),
 )

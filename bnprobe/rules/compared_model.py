@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import WEIGHTS_ONLY
+from bnprobe.rules.by_hand import TWO_SIDES
 from bnprobe.rules.common_change import CommonChange, common_changes
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT, Limits
@@ -205,6 +206,7 @@ RULES = (
         "https://github.com/pytorch/executorch/pull/19901, https://github.com/BVLC/caffe/issues/4885",
         "vectors that stay, or change by another number in every channel",
         changed_alike,
+        by_hand=TWO_SIDES,
     ),
     Rule(
         "channels-unrelated",
@@ -212,6 +214,7 @@ RULES = (
         "Ainsworth, Hayase & Srinivasa 2023, arXiv:2209.04836",
         "γ, β, running statistics or filter lengths that correlate across channels",
         channels_unrelated,
+        by_hand=TWO_SIDES,
     ),
     Rule(
         "tensors-differ",
@@ -220,6 +223,7 @@ RULES = (
         f"the same numbers; a size less than {DEFAULT.tensor_scale:g} times as large is a note, and so is any where γ and β "
         "moved too",
         tensors_differ,
+        by_hand=TWO_SIDES,
     ),
     Rule(
         "tensors-unmatched",
@@ -227,5 +231,6 @@ RULES = (
         "https://github.com/huggingface/transformers/issues/29554",
         "the same names on both sides; a file is not held against the parameters of a model",
         tensors_unmatched,
+        by_hand=TWO_SIDES,
     ),
 )

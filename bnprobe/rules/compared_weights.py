@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import WEIGHTS_ONLY
+from bnprobe.rules.by_hand import TWO_SIDES
 from bnprobe.rules.common_change import common_changes
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count, in_all, kind_words
@@ -207,6 +208,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/110361, https://github.com/timgaripov/swa/issues/8",
         "running statistics in B with any mean other than 0 or variance other than 1; none in A",
         statistics_lost,
+        by_hand=TWO_SIDES,
     ),
     Rule(
         "norm-replaced",
@@ -214,6 +216,7 @@ RULES = (
         "https://github.com/Xilinx/brevitas/issues/388, https://github.com/mapillary/inplace_abn/issues/130",
         "the same kind and eps; a file of weights does not hold eps",
         settings_differ,
+        by_hand=TWO_SIDES,
     ),
     Rule(
         "statistics-outdated",
@@ -221,6 +224,7 @@ RULES = (
         "Izmailov et al. 2018, arXiv:1803.05407; https://github.com/timgaripov/swa/issues/8",
         "any difference in the running statistics, or none in γ and β",
         statistics_unchanged,
+        by_hand=TWO_SIDES,
     ),
     Rule(
         "frozen-statistics-moved",
@@ -228,5 +232,6 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/86590, https://github.com/pgniewko/gt-pyg/issues/112",
         "any difference in any γ or β, or the same running statistics",
         statistics_changed,
+        by_hand=TWO_SIDES,
     ),
 )

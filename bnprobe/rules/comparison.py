@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import said
+from bnprobe.rules.by_hand import TWO_SIDES
 from bnprobe.rules.compared_weights import has_other_settings
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT
@@ -269,6 +270,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/88474, https://github.com/pytorch/pytorch/issues/96798",
         "no NaN, infinity or negative variance in B, or the same in A already",
         turned_nonfinite,
+        by_hand=TWO_SIDES,
     ),
     Rule(
         "modes-disagree",
@@ -277,6 +279,7 @@ RULES = (
         "Li et al. 2019, arXiv:1801.05134",
         f"outputs less than {DEFAULT.gap:g} of the layer's standard deviations apart, or inputs at least half as far apart",
         modes_disagree,
+        by_hand=TWO_SIDES,
     ),
     Rule(
         "inputs-differ",
@@ -284,6 +287,7 @@ RULES = (
         "Schneider et al. 2020, arXiv:2006.16971; Dowson & Landau 1982; Welch 1947",
         f"inputs less than {DEFAULT.gap:g} σ apart, or less than {NOISE:g} times the sampling noise",
         inputs_differ,
+        by_hand=TWO_SIDES,
     ),
     Rule(
         "channels-silenced",
@@ -291,6 +295,7 @@ RULES = (
         "Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
         f"one positive output in B, or less than {DEFAULT.fired:.1%} of them in A",
         silenced,
+        by_hand=TWO_SIDES,
     ),
     Rule(
         "layers-unmatched",
@@ -298,5 +303,6 @@ RULES = (
         "https://github.com/VainF/Torch-Pruning/issues/508",
         "every norm on both sides, with the same number of channels",
         left_alone,
+        by_hand=TWO_SIDES,
     ),
 )

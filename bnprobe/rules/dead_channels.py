@@ -132,6 +132,7 @@ RULES = (
         "Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
         f"every β + {DEFAULT.dead_sigmas:g}|γ| of at least {DEFAULT.dead_reach:g}, or a positive output on the data",
         dead,
+        edits=(Reinitialize,),
     ),
     Rule(
         "filters-decayed",
@@ -140,5 +141,6 @@ RULES = (
         f"filters longer than {DEFAULT.decayed_filter:.0%} of the layer's median, or |γ| of at least "
         f"{DEFAULT.constant_gamma:g}",
         decayed,
+        edits=(Reinitialize,),
     ),
 )

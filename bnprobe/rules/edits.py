@@ -1,7 +1,7 @@
 """What the advice of a finding changes, as data: an edit of a model or of its inputs, which an experiment can carry out.
 
 A rule gives its finding a `Remedy` beside the words of its advice; `bnprobe.experiments.carry_out` has a function for each
-kind of edit. `carried_out` lists the rules that have one, and why the others have none.
+kind of edit. Each rule names those that its findings may bring, or says why there is none.
 """
 
 from __future__ import annotations
@@ -205,6 +205,9 @@ OfModel = (
     | PlainBatchNorm
 )
 Edit = OfInputs | OfModel
+
+RENEWED = (Recalibrate, RecalibrateOne)
+"""How running statistics are made again, of all norms or of one."""
 
 
 @dataclass(frozen=True)

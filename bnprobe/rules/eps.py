@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.terms import MANY_EPS, NO_VARIANCE, TORCH_EPS
-from bnprobe.rules.edits import Rescale, SetAttribute, remedy
+from bnprobe.rules.edits import RENEWED, Rescale, SetAttribute, remedy
 from bnprobe.rules.remedies import CARRY_BETA, module, path, recalibrate, recalibration, rescaled
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import Limits
@@ -160,5 +160,6 @@ RULES = (
         "Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1; https://github.com/Xilinx/brevitas/issues/388",
         "every running variance of a live channel, and what a per-sample norm divides by, clear of eps",
         below_eps,
+        edits=(SetAttribute, Rescale, *RENEWED),
     ),
 )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from bnprobe.recording.names import SHIFTED
+from bnprobe.rules.by_hand import CODE
 from bnprobe.rules.edits import InFloat32, remedy
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
@@ -267,6 +268,7 @@ RULES = (
         "Recomputed from the input at the first call; a norm with its activation inside is timm's BatchNormAct2d, 2021",
         "output and formula agree",
         beyond_the_formula,
+        by_hand=CODE,
     ),
     Rule(
         "digits-lost",
@@ -276,6 +278,7 @@ RULES = (
         f"rounding of at most {DEFAULT.rounding_step:g} standard deviations at the mean, {DEFAULT.rounding_step_half:g} in "
         "half precision",
         digits_lost,
+        by_hand="it takes inputs with more digits than these have",
     ),
     Rule(
         "rows-zero",
@@ -283,6 +286,7 @@ RULES = (
         "https://github.com/facebookresearch/ConvNeXt/issues/80 (squares that overflow in float16)",
         "no position whose outputs are all 0 or β",
         zero_rows,
+        edits=(InFloat32,),
     ),
     Rule(
         "outputs-saturated",
@@ -290,6 +294,7 @@ RULES = (
         "Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward neural networks",
         f"at most {DEFAULT.saturated_outputs:.0%} of the outputs at an end",
         saturated_outputs,
+        by_hand=CODE,
     ),
     Rule(
         "rows-constant",
@@ -297,5 +302,6 @@ RULES = (
         "https://github.com/microsoft/onnxruntime/issues/21935 (NaN of constant rows elsewhere)",
         f"at most {DEFAULT.constant_rows:.0%} rows of equal values, or positions of zeros",
         constant_rows,
+        by_hand=CODE,
     ),
 )

@@ -87,5 +87,6 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/86590; Tarvainen & Valpola 2017, arXiv:1703.01780 (teachers)",
         "eval mode, or a backward pass, in every part of a model that trains",
         moving_without_gradient,
+        edits=(SetMode,),
     ),
 )

@@ -245,6 +245,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/187297 (a root)",
         "no NaN and no infinity in dL/dy, dL/dx, dL/dγ and dL/dβ",
         not_finite,
+        by_hand="the operation to change has to be found first",
     ),
     Rule(
         "gradient-breaks",
@@ -252,6 +253,7 @@ RULES = (
         "Yang et al. 2019, arXiv:1902.08129; Bjorck et al. 2018, arXiv:1806.02375",
         f"lengths at neighboring norms within a factor of {DEFAULT.gradient_step:g}",
         breaks,
+        edits=(SetGamma,),
     ),
     Rule(
         "gradient-no-signal",
@@ -260,6 +262,7 @@ RULES = (
         f"a gradient that arrives and is not zero, and a signal-to-noise ratio that may be "
         f"{DEFAULT.silent_snr} or more, within two standard errors",
         no_signal,
+        edits=(Freeze, Reinitialize),
     ),
     Rule(
         "identity-violated",
@@ -267,5 +270,6 @@ RULES = (
         "van Laarhoven 2017, arXiv:1706.05350; Ioffe & Szegedy 2015, arXiv:1502.03167",
         f"relative gaps of at most {DEFAULT.gradient_gap:g}",
         violated,
+        by_hand="nothing is wrong with the model as such",
     ),
 )

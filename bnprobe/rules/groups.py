@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.rules.by_hand import BATCHES
 from bnprobe.rules.edits import DropStatistics, remedy
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule
@@ -140,6 +141,7 @@ RULES = (
         "Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022",
         f"no running statistics, or samples whose means lie less than {DEFAULT.samples_apart:g} standard deviations apart",
         stored_in_instance_norms,
+        edits=(DropStatistics,),
     ),
     Rule(
         "batches-of-one-class",
@@ -147,6 +149,7 @@ RULES = (
         "Ioffe & Szegedy 2015, arXiv:1502.03167, section 4.2.1 (shuffle more thoroughly)",
         "batches of several classes, running statistics in use, or no labels",
         batches_of_one_kind,
+        by_hand=BATCHES,
     ),
     Rule(
         "batches-of-two-kinds",
@@ -156,6 +159,7 @@ RULES = (
         f"means of batches that do not fall into two groups that take turns, at least {DEFAULT.kinds_apart:g} standard "
         "deviations apart",
         two_kinds,
+        by_hand=BATCHES,
     ),
     Rule(
         "samples-alike",
@@ -163,5 +167,6 @@ RULES = (
         "Kish 1965, Survey Sampling: design effect",
         f"means of batches with less than {DEFAULT.samples_alike:g} times the variance that independent samples give them",
         samples_alike,
+        by_hand=BATCHES,
     ),
 )

@@ -123,5 +123,6 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/88474, https://github.com/pytorch/pytorch/issues/90342",
         f"vectors and inputs below {DEFAULT.half_overflow:g}",
         overflows_half,
+        edits=(Rescale,),
     ),
 )

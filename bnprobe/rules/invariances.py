@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from bnprobe.rules.by_hand import CODE
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count, number
 
@@ -55,5 +56,6 @@ RULES = (
         "Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3",
         "earlier outputs that stay as they are when the last token changes, or a model that is not meant to be causal",
         future_leaks,
+        by_hand=CODE,
     ),
 )

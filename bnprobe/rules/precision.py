@@ -65,5 +65,6 @@ RULES = (
         "https://github.com/vllm-project/speculators/pull/765, https://github.com/fla-org/flame/issues/47",
         "γ in float32, or less than half of a layer's γ at exactly 1",
         below_step,
+        edits=(InFloat32,),
     ),
 )

@@ -171,6 +171,7 @@ RULES = (
         "https://github.com/pytorch/vision/issues/2079",
         f"a first norm whose inputs are within {VISIBLE_SHIFT:g} running σ, or off in a way that no known mistake explains",
         wrong_preprocessing,
+        edits=(UndoMap,),
     ),
     Rule(
         "input-size",
@@ -180,5 +181,6 @@ RULES = (
         f"a first norm whose fine filters have between {1 / DEFAULT.variance_ratio:g} and {DEFAULT.variance_ratio:g} "
         "times their running variance, relative to the coarse ones",
         wrong_size,
+        edits=(ResizeInputs, SmoothInputs),
     ),
 )

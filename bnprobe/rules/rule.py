@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import pandas as pd
 
-from bnprobe.rules.edits import Remedy
+from bnprobe.rules.edits import Edit, Remedy
 from bnprobe.rules.newness import beyond_first_steps, network_is_new
 from bnprobe.rules.thresholds import DEFAULT, Limits
 
@@ -140,13 +140,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rule:
-    """A named question to the tables, with its source and what makes it silent."""
+    """A named question to the tables, with its source and what makes it silent.
+
+    `edits` are the kinds that the remedies of its findings may be; a rule without any says in `by_hand` why its advice is
+    not carried out. A finding may have no remedy all the same, where its tables do not say what to do.
+    """
 
     id: str
     asks: str
     source: str
     silent: str
     find: Callable[[Evidence], Iterable[Finding]]
+    edits: tuple[type[Edit], ...] = ()
+    by_hand: str = ""
 
 
 def follows_batches(row: pd.Series) -> bool:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnprobe.rules.causes import GROUPS, because, cause_of, do, says, undone_by, upstream
 from bnprobe.rules.common_factor import scaled
-from bnprobe.rules.edits import SetMode, remedy
+from bnprobe.rules.edits import RENEWED, DivideStatistics, SetMode, remedy
 from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.newness import affine_at_start, at_start, fresh
 from bnprobe.rules.preprocessing import reported_at
@@ -259,6 +259,7 @@ RULES = (
         "https://github.com/pytorch/ignite/issues/2590, https://github.com/pytorch/pytorch/issues/110361",
         "any channel with a running mean other than 0 or a running variance other than 1, or updates during the recording",
         never_updated,
+        edits=RENEWED,
     ),
     Rule(
         "statistics-poisoned",
@@ -266,6 +267,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/88474, https://github.com/pytorch/pytorch/issues/106605",
         "finite running statistics and variances of at least 0",
         poisoned,
+        edits=RENEWED,
     ),
     Rule(
         "data-shifted",
@@ -275,6 +277,7 @@ RULES = (
         f"typical variance between {1 / DEFAULT.variance_ratio} and {DEFAULT.variance_ratio:g} times the running variance, "
         "or beyond sampling error in at most half of them",
         shifted,
+        edits=(*RENEWED, DivideStatistics),
     ),
     Rule(
         "batch-normalized",
@@ -282,5 +285,6 @@ RULES = (
         "Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.1",
         "eval mode",
         batch_normalized,
+        edits=(SetMode,),
     ),
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import SHIFTED, said
-from bnprobe.rules.edits import remedy
+from bnprobe.rules.edits import RENEWED, remedy
 from bnprobe.rules.newness import fresh
 from bnprobe.rules.preprocessing import reported_at
 from bnprobe.rules.remedies import recalibrate, recalibration
@@ -137,5 +137,6 @@ RULES = (
         f"{DEFAULT.channel_scale:g} times the running one, in every channel; or more than a few channels beyond, which "
         "other rules judge",
         ruined,
+        edits=RENEWED,
     ),
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from bnprobe.rules.by_hand import TRAINING
 from bnprobe.rules.edits import TrackStatistics, remedy
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count
@@ -72,6 +73,7 @@ RULES = (
         "https://github.com/joeynmt/joeynmt/issues/184, https://github.com/tk-rusch/coRNN/issues/1",
         "train mode, or γ and β that do not change, wherever gradients are computed",
         learning_in_eval,
+        by_hand=TRAINING,
     ),
     Rule(
         "statistics-not-updated",
@@ -79,5 +81,6 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/86590; torch.nn.BatchNorm2d, track_running_stats",
         "running means that move while the norm learns in train mode",
         never_updating,
+        edits=(TrackStatistics,),
     ),
 )

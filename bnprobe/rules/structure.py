@@ -283,6 +283,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/1738, https://github.com/keras-team/keras/issues/8794",
         f"calls within {DEFAULT.shift:g} σ and a factor of {DEFAULT.variance_ratio:g} in variance, or no running statistics",
         calls_differ,
+        edits=(DropStatistics,),
     ),
     Rule(
         "bias-redundant",
@@ -290,6 +291,7 @@ RULES = (
         "Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.2; https://github.com/ultralytics/yolov3/issues/807",
         "no bias, or one that is 0",
         redundant_bias,
+        edits=(MoveBias,),
     ),
     Rule(
         "norm-folded",
@@ -297,6 +299,7 @@ RULES = (
         "Jacob et al. 2018, arXiv:1712.05877; https://github.com/open-mmlab/mmdetection/issues/2924",
         "no identity in the place of a norm after a convolution with a bias",
         folded_away,
+        by_hand="it takes the model as it was before its norms were folded",
     ),
     Rule(
         "branch-off",
@@ -304,6 +307,7 @@ RULES = (
         "De & Smith 2020, arXiv:2002.10444; Goyal et al. 2017, arXiv:1706.02677, section 5.1",
         f"branches with at least {DEFAULT.branch_off:g} of their block's variance, {DEFAULT.scale_off:g} with a layer scale",
         branch_off,
+        edits=(SetGamma,),
     ),
     Rule(
         "channels-saturated",
@@ -311,6 +315,7 @@ RULES = (
         "Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward neural networks",
         "at most half of a channel's outputs beyond the upper end",
         saturated,
+        edits=(Reinitialize,),
     ),
     Rule(
         "channels-silent",
@@ -318,6 +323,7 @@ RULES = (
         "Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
         "one output that passes in every channel, or inputs that do not match the running statistics",
         never_on,
+        edits=(Reinitialize,),
     ),
     Rule(
         "outlier-dimensions",
@@ -325,5 +331,6 @@ RULES = (
         "Dettmers et al. 2022, arXiv:2208.07339; Kovaleva et al. 2021, arXiv:2105.06990",
         f"every channel at most {OUTLIER:g} times as large as the typical one",
         outlier_dimensions,
+        edits=(ScaleDown,),
     ),
 )

@@ -125,5 +125,6 @@ RULES = (
         "https://github.com/gmalivenko/pytorch2keras/issues/120; ONNX operators, BatchNormalization (order of inputs)",
         "γ and running variances that are positive in most channels, or another vector that has both signs",
         swapped,
+        edits=(Swap,),
     ),
 )

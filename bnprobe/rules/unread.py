@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnprobe.recording.names import EMPTY, GATHER
+from bnprobe.rules.by_hand import ANOTHER_FILE
 from bnprobe.rules.edits import Remove, remedy
 from bnprobe.rules.remedies import module
 from bnprobe.rules.rule import Evidence, Finding, Rule
@@ -142,6 +143,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/37233 (fused modules)",
         "every norm called and understood",
         unread,
+        edits=(Remove,),
     ),
     Rule(
         "tensors-empty",
@@ -149,5 +151,6 @@ RULES = (
         "https://github.com/deepspeedai/DeepSpeed/issues/2413, https://github.com/huggingface/transformers/issues/20082",
         "a number or more in every parameter",
         empty_tensors,
+        by_hand=ANOTHER_FILE,
     ),
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from bnprobe.recording.names import SHIFTED
 from bnprobe.rules.causes import cause_of
-from bnprobe.rules.edits import Recalibrate, SetAttribute, UpdateOnce, remedy
+from bnprobe.rules.edits import RENEWED, Recalibrate, SetAttribute, UpdateOnce, remedy
 from bnprobe.rules.remedies import RECALIBRATE, module
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
@@ -167,6 +167,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/96136, https://github.com/facebookresearch/fairscale/issues/1035",
         "as many updates as calls",
         updated_twice,
+        edits=(UpdateOnce,),
     ),
     Rule(
         "momentum-odd",
@@ -174,6 +175,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/19916; Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.1",
         f"a momentum above 0 and below {DEFAULT.high_momentum:g}, or None while weights are fixed",
         odd_momentum,
+        edits=(SetAttribute, Recalibrate),
     ),
     Rule(
         "statistics-young",
@@ -181,5 +183,6 @@ RULES = (
         "https://forums.fast.ai/t/momentum-term-in-batch-norm-layer-in-fastai/41000 (2019)",
         f"(1 − m)^k below {DEFAULT.initial_weight:g} after k batches, or running means like the measured ones",
         young,
+        edits=RENEWED,
     ),
 )

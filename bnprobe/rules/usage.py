@@ -230,6 +230,7 @@ RULES = (
         f"{DEFAULT.few_values:g} values per channel in every call that used batch statistics, more than "
         f"{DEFAULT.no_values:g} in norms of single samples",
         few_values,
+        edits=(SetAttribute, Freeze, Remove),
     ),
     Rule(
         "train-mode-in-evaluation",
@@ -237,6 +238,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/5406, https://github.com/pyg-team/pytorch_geometric/issues/1493",
         "eval mode wherever no gradients are computed, and running statistics used in it",
         evaluated_by_batch,
+        edits=(SetMode,),
     ),
     Rule(
         "frozen-but-moving",
@@ -244,6 +246,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/86590, https://github.com/pgniewko/gt-pyg/issues/112",
         "γ or β that learn, or running statistics that do not change",
         frozen_but_moving,
+        edits=(SetMode,),
     ),
     Rule(
         "learning-but-frozen",
@@ -251,6 +254,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/66073, https://github.com/isht7/pytorch-deeplab-resnet/issues/39",
         "train mode, or γ and β without gradient, while the model is in train mode",
         learning_but_frozen,
+        edits=(Freeze,),
     ),
     Rule(
         "sync-alone",
@@ -258,5 +262,6 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/48988",
         "more than one process, or eval mode",
         unsynchronised,
+        edits=(PlainBatchNorm,),
     ),
 )

@@ -156,6 +156,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/88474, https://github.com/pytorch/pytorch/issues/96798",
         "no NaN and no infinity",
         not_finite,
+        edits=(CleanInputs, InFloat32, Reinitialize),
     ),
     Rule(
         "channels-constant",
@@ -163,6 +164,7 @@ RULES = (
         "Frankle, Schwab & Morcos 2020, arXiv:2003.00152; Ye et al. 2018, arXiv:1802.00124",
         f"every |γ| of at least {DEFAULT.constant_gamma:g}",
         constant,
+        edits=(Reinitialize,),
     ),
     Rule(
         "few-images",
@@ -170,5 +172,6 @@ RULES = (
         "A standard deviation from n values has a relative error of about 1/√(2n): 13% at 30",
         f"{DEFAULT.few_images:g} samples or more",
         few_images,
+        by_hand="it takes more samples",
     ),
 )

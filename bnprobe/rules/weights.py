@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import said
-from bnprobe.rules.edits import Recalibrate, remedy
+from bnprobe.rules.by_hand import TRAINING
+from bnprobe.rules.edits import RENEWED, Recalibrate, remedy
 from bnprobe.rules.newness import affine_at_start, at_start, fresh, updated_meanwhile
 from bnprobe.rules.precision import HALVES, step_words, stuck
 from bnprobe.rules.remedies import RECALIBRATE, module, recalibrate, recalibration
@@ -178,6 +179,7 @@ RULES = (
         "Frankle, Schwab & Morcos 2020, arXiv:2003.00152; https://github.com/tensorflow/tensorflow/issues/564",
         "any γ other than 0 or 1",
         untrained,
+        by_hand=TRAINING,
     ),
     Rule(
         "batches-differ",
@@ -185,6 +187,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/96136, https://github.com/Tencent/YOLO-Master/issues/262",
         "one num_batches_tracked in all norms",
         counted_differently,
+        edits=RENEWED,
     ),
     Rule(
         "statistics-alike",
@@ -192,5 +195,6 @@ RULES = (
         "https://github.com/huggingface/pytorch-image-models/issues/245, https://github.com/pytorch/pytorch/issues/1738",
         "variances that differ between channels and between layers",
         alike,
+        edits=RENEWED,
     ),
 )

@@ -28,6 +28,11 @@ def found(**cells: Any) -> pd.DataFrame:
     return judge_invariances(pd.DataFrame([LEAK | cells]))
 
 
+def firing() -> list[pd.DataFrame]:
+    """For the tests of the rule book as a whole."""
+    return [found()]
+
+
 @pytest.mark.parametrize("cells", [{"probe": "batch"}, {"holds": True}, {"holds": None}, {"meant": False}])
 def test_every_condition_is_needed(cells: dict[str, Any]) -> None:
     """Fails if a model that is not meant to be causal, or that was not tried, is said to leak."""
