@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
-from bnprobe.cli.subject import add_subject, recorded, subject_and_batches
+from bnprobe.cli.subject import add_subject, recorded, samples_of, subject_and_batches
 from bnprobe.errors import BnprobeError
 from bnprobe.files import STREAM
 from bnprobe.printing import say, say_lines
@@ -21,7 +21,20 @@ if TYPE_CHECKING:
 FORMATS = ("html", "text", "json")
 TWICE = ("weights", "checkpoint", "data", "batches")
 """Options that are given twice where they make the two sides."""
-ONCE = (*TWICE, "limit", "size", "mean", "std", "layers", "loss", "no_histograms", "modes")
+ONCE = (
+    *TWICE,
+    "limit",
+    "size",
+    "mean",
+    "std",
+    "layers",
+    "loss",
+    "no_histograms",
+    "modes",
+    "mask",
+    "sample_dim",
+    "unit",
+)
 """Options of a model: two files were recorded already."""
 
 
@@ -133,7 +146,8 @@ def _record(options: argparse.Namespace, train: bool) -> Recording:
 
     subject, batches = subject_and_batches(options)
     with seeded():
-        return recorded(subject, batches, options.layers, not options.no_histograms, train, options.loss)
+        histograms, samples = not options.no_histograms, samples_of(options)
+        return recorded(subject, batches, options.layers, histograms, train, options.loss, **samples)
 
 
 def _write(comparison: Comparison, form: str, out: Path | None) -> None:

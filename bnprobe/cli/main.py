@@ -25,6 +25,7 @@ from bnprobe.cli.subject import (
     positive,
     recorded,
     running,
+    samples_of,
     subject_and_batches,
 )
 from bnprobe.errors import BnprobeError, UnknownModel
@@ -224,7 +225,9 @@ def _report(options: argparse.Namespace) -> int:
     subject, batches = subject_and_batches(options)
     histograms, loss = not options.no_histograms, options.loss
     try:
-        recording = recorded(subject, batches, options.layers, histograms, options.train_mode, loss)
+        recording = recorded(
+            subject, batches, options.layers, histograms, options.train_mode, loss, **samples_of(options)
+        )
     except Interrupted as stop:
         raise KeyboardInterrupt(stopped(described(stop.recording, batches), batches, partial)) from None
     recording = _trained_with(recording, options)
@@ -277,6 +280,9 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
         "std",
         "layers",
         "loss",
+        "mask",
+        "sample_dim",
+        "unit",
         "train_mode",
         "try",
         "ablate",

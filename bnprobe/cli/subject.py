@@ -78,12 +78,37 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
         help="also run backward passes; labels are the positions of the class folders in sorted order",
     )
     command.add_argument("--no-histograms", action="store_true", help="do not record distributions")
+    command.add_argument(
+        "--mask",
+        metavar="NAME",
+        help="argument of the model that says which positions count, as attention_mask (~NAME: it is true for padding), or "
+        "where packed sequences begin, as cu_seqlens; for --batches of dicts or tuples",
+    )
+    command.add_argument(
+        "--sample-dim",
+        type=_dimension,
+        default=0,
+        metavar="D",
+        help="dimension of the sample in the model's first tensor (default 0; 1 for inputs of shape T, N, C)",
+    )
+    command.add_argument(
+        "--unit",
+        metavar="WORD",
+        help="what a sample is called: images, sequences, tokens, clips, documents, ...",
+    )
 
 
 def positive(text: str) -> int:
     """A whole number of at least 1, as the type of an option."""
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _dimension(text: str) -> int:
+    """The number of a dimension."""
+    if not text.isdecimal() or len(text) > 2:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not the number of a dimension, counted from 0")
     return int(text)
 
 
@@ -201,6 +226,10 @@ def recorded(
     histograms: bool,
     train_mode: bool,
     loss: str | None,
+    *,
+    mask: str | None = None,
+    sample_dim: int = 0,
+    unit: str | None = None,
 ) -> Recording:
     """Record the subject on the batches; what the user's model raises becomes one line of ours."""
     import torch
@@ -226,8 +255,16 @@ def recorded(
             data=batches.words,
             preprocessing="; ".join(filter(None, (subject.preprocess_words, subject.inputs_words))),
             normalize=subject.normalize,
+            mask=mask,
+            sample_dim=sample_dim,
+            unit=unit,
         )
     return described(recording, batches)
+
+
+def samples_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that say what counts as a sample and as a position, as `recorded` takes them."""
+    return {name: getattr(options, name) for name in ("mask", "sample_dim", "unit")}
 
 
 @contextmanager

@@ -79,7 +79,8 @@ def attach(
             then too large and a small shift may be missed; if they were smaller, too small and a shift may be noise.
         mask: Name of the argument of the model's forward that says which positions of a batch count, such as
             "attention_mask"; the others are left out, as by `Probe.mask`. "~" before the name is for masks that are true
-            for padding: "~src_key_padding_mask".
+            for padding: "~src_key_padding_mask". Of sequences that are packed without padding, the argument that says where
+            each begins, such as "cu_seqlens": then each sequence is a sample.
         sample_dim: Dimension of the sample in the model's first tensor and in the inputs of norms over the last dimensions:
             1 for inputs of shape (T, N, C). Norms with channels in dimension 1 always have their samples in dimension 0.
         unit: What a sample is called in sentences: "images", "sequences", "tokens" and others. None says images where norms

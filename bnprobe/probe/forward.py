@@ -27,7 +27,7 @@ from bnprobe.probe.calls.call_log import PassContext, count_of
 from bnprobe.probe.calls.plan_cache import PlanCache
 from bnprobe.probe.labels import check_length
 from bnprobe.probe.masking import Masking
-from bnprobe.probe.masks import Mask, MaskArgument
+from bnprobe.probe.masks import Kept, MaskArgument
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, OpenCall, Pass
 from bnprobe.probe.phases import Phase
@@ -112,10 +112,10 @@ class Forward:
         first = first_tensor(args, kwargs)
         if first is not None:
             run.n_images = n_samples(args, first, self._options.sample_dim)
+            if run.mask is not None:
+                run.n_images = run.mask.samples_of(first, run.n_images)
             if run.labels is not None:
                 check_length(run.labels, run.n_images)
-            if run.mask is not None:
-                run.mask.check_length(run.n_images)
 
     def part_begins(self, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A call of a part starts. It is a pass of its own if no pass is under way: where a training step calls the
@@ -187,7 +187,7 @@ class Forward:
         training: bool,
         x: Tensor | None,
         for_gradient: bool,
-        mask: Mask | None,
+        mask: Kept | None,
     ) -> Sequence[InputReading | None]:
         """The input, read by every plan that may fit; after the first call, by the plan that did."""
         if x is None or not has_values(x):

@@ -7,7 +7,8 @@ from typing import Any
 
 from bnprobe.errors import BadMask
 from bnprobe.probe.calls import InputReading
-from bnprobe.probe.masks import INVERTED, MARKS_PADDING, Mask, MaskArgument
+from bnprobe.probe.masks import INVERTED, MARKS_PADDING, Kept, Mask, MaskArgument
+from bnprobe.probe.packing import NAMED, Packing
 
 USUAL = ("attention_mask", "pixel_mask", "input_mask")
 """Names under which models take a mask that is true for what counts."""
@@ -18,7 +19,8 @@ class Masking:
 
     `off` holds the sizes of inputs that do not have the positions of the mask, by the layer; `with_padding` the layers that
     normalize with statistics of all positions, of a batch with some left out; `unused` is the name of a mask in the
-    model's arguments that nobody asked for, and the share of positions that it leaves out.
+    model's arguments that nobody asked for, and the share of positions that it leaves out; `unpacked` is the name of the
+    argument that says where sequences begin, if nobody asked for that.
     """
 
     def __init__(self, argument: MaskArgument | None) -> None:
@@ -26,11 +28,12 @@ class Masking:
         self.off: dict[str, tuple[int, ...]] = {}
         self.with_padding: set[str] = set()
         self.unused: tuple[str, float] | None = None
+        self.unpacked = ""
         self.n_without = 0
         self._argument = argument
         self._looked = argument is not None
 
-    def of_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mask | None:
+    def of_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Kept | None:
         """The mask in the arguments of a pass to which none was given, if the probe was asked to look for it."""
         if self._argument is not None:
             mask = self._argument.of(args, kwargs)
@@ -39,16 +42,22 @@ class Masking:
         if not self._looked:  # at the first pass only: looking at values may mean waiting for a device
             self._looked = True
             self.unused = next(filter(None, map(_unused, kwargs, kwargs.values())), None)
+            self.unpacked = next((name for name, value in kwargs.items() if _packs(name, value)), "")
         return None
 
-    def add(self, mask: Mask, calls: Mapping[str, InputReading]) -> None:
+    def add(self, mask: Kept, calls: Mapping[str, InputReading]) -> None:
         """Add a pass with a mask, and the calls of its norms."""
         self.n_valid += mask.n_valid
         self.n_left_out += mask.n_left_out
         for layer, call in calls.items():
             if call.off_mask is not None:
                 self.off.setdefault(layer, call.off_mask)
-            elif call.valid is not None and call.plan.pool.positions and not call.plan.uses_running:
+            elif (
+                call.valid
+                and call.valid.n_left_out
+                and call.plan.pool.positions
+                and not call.plan.uses_running
+            ):
                 self.with_padding.add(layer)
 
     def notes(self) -> Iterator[str]:
@@ -57,7 +66,8 @@ class Masking:
             places = "; ".join(f"{name}: {shape}" for name, shape in list(self.off.items())[:3])
             more = f"; and {len(self.off) - 3:,} more" if len(self.off) > 3 else ""
             yield (
-                "Inputs without the positions of the mask were recorded whole, as after pooling or merging of positions "
+                "Inputs without the positions of the mask, or the tokens of the sequences, were recorded whole, as after "
+                "pooling or merging of positions "
                 f"({places}{more}). If these hold padding as well, leave it out before the norm."
             )
         if self.with_padding:
@@ -71,12 +81,27 @@ class Masking:
                 f"The model was called without the mask that was asked for in {self.n_without:,} pass"
                 f"{'es' * (self.n_without != 1)}: all positions count there."
             )
+        if self.unpacked:
+            yield (
+                f"The model was called with {self.unpacked}, so its tokens belong to several sequences; they were recorded "
+                f'without them. Count each sequence as a sample: attach(model, mask="{self.unpacked}").'
+            )
         if self.unused is not None:
             name, share = self.unused
             yield (
                 f"The model was called with {name.removeprefix(INVERTED)}, which leaves out {share:.0%} of the positions of "
                 f'the first batch; they were recorded like all others. Leave padding out: attach(model, mask="{name}").'
             )
+
+
+def _packs(name: str, value: Any) -> bool:
+    """Whether an argument says where several sequences of a batch begin."""
+    if not NAMED.search(name):
+        return False
+    try:
+        return Packing(value).n_samples > 1
+    except BadMask:
+        return False
 
 
 def _unused(name: str, value: Any) -> tuple[str, float] | None:

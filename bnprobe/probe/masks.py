@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bnprobe.errors import BadMask, BnprobeError
 from bnprobe.norms import NormLayer
+from bnprobe.probe.packing import NAMED, Packing
 from bnprobe.reductions import Valid
 
 Positions = Tensor | np.ndarray[Any, Any] | Sequence[Any]
@@ -46,13 +47,14 @@ class Mask:
         """As it was given."""
         return self._counts.shape
 
-    def check_length(self, n_samples: int) -> None:
-        """Raises BadMask unless it has the samples of the batch."""
+    def samples_of(self, first: Tensor, n_samples: int) -> int:
+        """The samples of a batch, of which its first tensor has so many. Raises BadMask unless the mask has them."""
         if self.n_samples != n_samples:
             raise BadMask(
                 f"got a mask of shape {self.shape} for a batch of {n_samples} samples. Pass one row per sample; of inputs "
                 "whose first dimension is not the sample, say sample_dim= to attach."
             )
+        return n_samples
 
     def on(self, plan: NormLayer, x: Tensor) -> tuple[bool, Valid | None]:
         """Whether an input of a norm has the positions of the mask, and which of its rows count; None for all.
@@ -114,6 +116,10 @@ def _booleans(given: Any, marks_padding: bool) -> npt.NDArray[np.bool_]:
     return counts
 
 
+Kept = Mask | Packing
+"""What counts of a batch: the positions of a padded one, or the sequences of a packed one."""
+
+
 class MaskArgument:
     """The argument of the model's forward that holds a mask, by the name given to `attach`.
 
@@ -135,10 +141,12 @@ class MaskArgument:
             )
         self._place = named.index(self.name) if self.name in named else None
 
-    def of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mask | None:
-        """The mask of a call; None where it has none."""
+    def of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Kept | None:
+        """The mask of a call, or its sequences; None where it has none."""
         positional = self._place is not None and self._place < len(args)
         given = args[self._place] if positional else kwargs.get(self.name)  # type: ignore[index]
         if given is None:
             return None
+        if NAMED.search(self.name):
+            return Packing(given)
         return Mask(given, marks_padding=self._inverted)

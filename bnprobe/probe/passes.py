@@ -13,7 +13,7 @@ from bnprobe.probe.backward.autograd_route import Origin
 from bnprobe.probe.backward.gradients import Gradients
 from bnprobe.probe.calls import InputReading, Key, Vectors
 from bnprobe.probe.calls.call_log import NO_PASS
-from bnprobe.probe.masks import Mask
+from bnprobe.probe.masks import Kept
 from bnprobe.probe.sites import PendingCall
 from bnprobe.recording import NO_PHASE
 from bnprobe.stats.moments import Array
@@ -58,7 +58,7 @@ class Pass(threading.local):
 
     def __init__(self) -> None:
         self.labels: Array | None = None
-        self.given_mask: Mask | None = None
+        self.given_mask: Kept | None = None
         self.phase = NO_PHASE
         self.leave()
 
@@ -74,7 +74,7 @@ class Pass(threading.local):
         self.context = NO_PASS
         self.started = time.perf_counter()
         self.n_images = 0
-        self.called_with: Mask | None = None
+        self.called_with: Kept | None = None
         self.calls: dict[str, int] = {}
         self.initial: dict[Key, Vectors] = {}
         self.open: list[OpenCall] = []
@@ -82,7 +82,7 @@ class Pass(threading.local):
         self.trace: Trace | None = None
 
     @property
-    def mask(self) -> Mask | None:
+    def mask(self) -> Kept | None:
         """The positions that count: those that were given around the pass, else those that the model was called with."""
         return self.given_mask or self.called_with
 

@@ -13,7 +13,7 @@ from bnprobe.reductions.dispatch import ENGINES, add, add_mapped, compiled, coun
 from bnprobe.reductions.packing import images_of, moments_of, packed
 from bnprobe.reductions.reading import Counts, Reading, float64_copy
 from bnprobe.reductions.request import BASIC, WHOLE, Affine, PerSample, ReadRequest, Share
-from bnprobe.reductions.valid import Valid, count_valid, read_valid
+from bnprobe.reductions.valid import Packed, Valid, count_valid, read_valid
 
 __all__ = [
     "BASIC",
@@ -24,6 +24,7 @@ __all__ = [
     "Counts",
     "DeviceReading",
     "FoldRows",
+    "Packed",
     "PerSample",
     "ReadRequest",
     "Reading",

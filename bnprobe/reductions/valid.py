@@ -40,6 +40,49 @@ class Valid:
             if mask[samples[0]].any()
         ]
 
+    @property
+    def n_samples(self) -> int:
+        """Samples of the batch, those without a position that counts included."""
+        return len(self.mask)
+
+    def cut(self, x: Tensor, share: Share) -> Iterator[tuple[Index, Tensor, Share]]:
+        """The parts of x that count: their samples, the values, and what of them the histogram takes."""
+        first = share.first
+        for samples, positions in self.parts:
+            part = _taken(_taken(x, 0, samples), 2, positions)
+            yield samples, part, Share(share.every, first)
+            first += part.shape[0]
+
+
+class Packed(Valid):
+    """Sequences whose tokens lie one behind another: as the samples of rows (tokens, C, P), or as positions of one sample,
+    rows (1, C, tokens P), P of them for each token.
+
+    Sequence i has the tokens from `offsets[i]` up to `offsets[i + 1]`. All tokens count.
+    """
+
+    def __init__(self, offsets: npt.NDArray[np.int64], as_samples: bool, per_token: int) -> None:
+        n, self._offsets, self._as_samples, self._per_token = int(offsets[-1]), offsets, as_samples, per_token
+        shape = (n, per_token) if as_samples else (1, n * per_token)
+        super().__init__(np.ones(shape, dtype=np.bool_))
+
+    @property
+    def n_samples(self) -> int:
+        """Sequences, those without a token included."""
+        return len(self._offsets) - 1
+
+    def cut(self, x: Tensor, share: Share) -> Iterator[tuple[Index, Tensor, Share]]:
+        """Each sequence, (1, C, its positions); a view of the common layouts."""
+        first, n = share.first, self._per_token
+        for i in np.flatnonzero(np.diff(self._offsets)).tolist():
+            start, end = int(self._offsets[i]), int(self._offsets[i + 1])
+            if self._as_samples:
+                part = x[start:end].permute(1, 0, 2).reshape(1, x.shape[1], -1)
+            else:
+                part = x[:, :, start * n : end * n]
+            yield slice(i, i + 1), part, Share(share.every, first)
+            first += 1
+
 
 def _index(places: npt.NDArray[np.int64]) -> Index:
     first, n = int(places[0]), len(places)
@@ -54,8 +97,9 @@ def read_valid(x: Tensor, valid: Valid | None, request: ReadRequest) -> Reading:
     if valid is None:
         return read(x, request)
     total: Reading | None = None
-    rows = {name: v.copy() for name, v in vars(Moments.empty(x.shape[:2])).items()}  # each may be written to
-    for samples, part, share in _cut(x, valid, request.share):
+    empty = Moments.empty((valid.n_samples, x.shape[1]))
+    rows = {name: v.copy() for name, v in vars(empty).items()}  # each may be written to
+    for samples, part, share in valid.cut(x, request.share):
         gate, bins = _of(request.gate, samples), _of(request.bins, samples)
         new = read(part, request._replace(gate=gate, bins=bins, share=share))
         if new.rows is not None:
@@ -78,18 +122,9 @@ def count_valid(
         return count(x, gate, bins, share)
     parts = [
         count(part, _of(gate, samples), _of(bins, samples), part_share)
-        for samples, part, part_share in _cut(x, valid, share)
+        for samples, part, part_share in valid.cut(x, share)
     ]
     return Counts(*(_sum(values) for values in zip(*parts, strict=True)))
-
-
-def _cut(x: Tensor, valid: Valid, share: Share) -> Iterator[tuple[Index, Tensor, Share]]:
-    """The parts of x that count: their samples, the values, and what of them the histogram takes."""
-    first = share.first
-    for samples, positions in valid.parts:
-        part = _taken(_taken(x, 0, samples), 2, positions)
-        yield samples, part, Share(share.every, first)
-        first += part.shape[0]
 
 
 def _taken(x: Tensor, dim: int, index: Index) -> Tensor:

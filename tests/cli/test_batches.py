@@ -53,6 +53,23 @@ class Pair(nn.Module):
 def pairs():
     yield (torch.randn(9, 6), torch.randn(9, 6)), torch.arange(9) % 3
 
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+    def forward(self, x, keep=None, cu_seqlens=None):
+        return self.norm(x)
+
+def padded():
+    for n in (5, 2):
+        yield {"x": torch.randn(3, 5, 4), "keep": torch.arange(5)[None] < torch.tensor([n, 5, 1])[:, None]}
+
+def packed():
+    yield {"x": torch.randn(9, 4), "cu_seqlens": torch.tensor([0, 5, 9])}
+
+def time_first():
+    yield torch.randn(5, 3, 4)
+
 def frames():
     return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 119 * 159, 2))
 """
@@ -145,6 +162,44 @@ def test_bad_input_is_one_line(arguments, match, capsys):
     err = capsys.readouterr().err
     assert match in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("batches", "options", "samples", "positions", "left_out"),
+    [
+        ("padded", ["--mask", "keep", "--unit", "sequences"], 6, 5 + 5 + 1 + 2 + 5 + 1, 11),
+        ("padded", ["--mask", "~keep"], 3, 11, 19),
+        ("packed", ["--mask", "cu_seqlens"], 2, 9, 0),
+        ("time_first", ["--sample-dim", "1"], 3, 15, 0),
+    ],
+)
+def test_what_counts_as_a_sample_and_a_position(batches, options, samples, positions, left_out, capsys):
+    """Fails if an option of masks, units or dimensions is lost between the command line and the probe."""
+    given = ("--batches", f"batches_made:{batches}", *options)
+    assert run("report", "batches_made:Tokens", *given, "--save", "a.bnp", "-o", "a.html") == 0
+    (record,) = (recording := bnprobe.load("a.bnp")).layers
+    assert (record.n_images, record.pre.n[0], record.n_masked) == (samples, positions, left_out)
+    assert recording.about.unit == ("sequences" if "--unit" in options else "")
+    assert run("report", "a.bnp", *options) == 2
+    assert "can change nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--mask", "kept"], "Tokens.forward has no such argument; it has x, keep, cu_seqlens"),
+        (["--mask", "x"], "a mask holds True or 1 for positions that count"),
+        (["--unit", "things"], "is no name for samples. Pass one of images"),
+        (["--sample-dim", "-1"], "is not the number of a dimension"),
+        (["--sample-dim", "7"], "Pass the number of the dimension that counts samples"),
+    ],
+)
+def test_masks_and_units_that_cannot_be(options, words, capsys):
+    """Fails if a name that the model does not have, or a unit without a word, ends in a traceback or is ignored."""
+    assert run("report", "batches_made:Tokens", "--batches", "batches_made:padded", *options) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
 
 
 def test_a_size_of_width_and_height(folder, capsys):

@@ -213,7 +213,9 @@ def test_a_norm_without_the_positions_is_recorded_whole_with_a_note(x):
     tokens, head = recording.layers
     assert (tokens.pre.n[0], head.pre.n[0], head.n_masked) == (sum(LENGTHS), N, 0)
     (note,) = recording.about.notes
-    assert note.startswith("Inputs without the positions of the mask were recorded whole")
+    assert note.startswith(
+        "Inputs without the positions of the mask, or the tokens of the sequences, were recorded whole"
+    )
     assert "(head: (4, 6))" in note
 
 
@@ -360,6 +362,30 @@ def test_a_padded_transformer_is_its_sequences_one_by_one(x):
         for part in ("pre", "post", "own_mean", "own_log_var"):
             assert_alike(getattr(found, part), getattr(alone, part), 1e-6)
         assert_alike(found.pre_images.about(alone.pre_images.origin), alone.pre_images, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["Llama", "Bert", "GPT2"])
+def test_a_padded_hugging_face_model_is_its_sequences_one_by_one(name):
+    """Fails if the mask is not found where the library passes it, or padding counts in any norm of a real model."""
+    transformers = pytest.importorskip("transformers")
+    small = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = getattr(transformers, f"{name}Config")(**small, intermediate_size=32, use_cache=False)
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}Model")(config).double().eval()
+    ids, lengths = torch.randint(1, 50, (3, 7)), (4, 7, 2)
+    mask = torch.arange(7)[None] < torch.tensor(lengths)[:, None]
+    with bnprobe.attach(model, mask="attention_mask") as probe, torch.no_grad():
+        model(input_ids=ids, attention_mask=mask.long())
+    with bnprobe.attach(model) as alone, torch.no_grad():
+        for row, n in zip(ids, lengths, strict=True):
+            model(input_ids=row[None, :n], attention_mask=torch.ones(1, n, dtype=torch.long))
+    pairs = list(zip(probe.recording.layers, alone.recording.layers, strict=True))
+    assert len(pairs) == 5
+    for found, wanted in pairs:
+        assert found.pre.n[0] == sum(lengths), found.site
+        assert_alike(found.pre, wanted.pre, 1e-6)
+        assert_alike(found.post, wanted.post, 1e-6)
+    assert (probe.recording.about.n_images, probe.recording.about.n_masked) == (3, 21 - sum(lengths))
 
 
 def test_a_mask_that_nobody_asked_for_is_named(x):

@@ -18,7 +18,7 @@ from bnprobe.probe.backward.accumulators import GradientTotals
 from bnprobe.probe.backward.autograd_route import Origin, route
 from bnprobe.probe.backward.observe_gradient import BackwardCall
 from bnprobe.probe.calls import InputReading, Key
-from bnprobe.probe.masks import Mask
+from bnprobe.probe.masks import Kept
 from bnprobe.recording import GradientRecord
 from bnprobe.stats.moments import Array
 
@@ -51,7 +51,7 @@ class Gradients:
         self._scaler = scaler
         self._totals: dict[Key, GradientTotals] = {}
         self._passes: WeakValueDictionary[int, _Reached] = WeakValueDictionary()
-        self._graphless: dict[str, deque[tuple[int, Array, Mask | None]]] = {}
+        self._graphless: dict[str, deque[tuple[int, Array, Kept | None]]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -101,12 +101,12 @@ class Gradients:
 
     # Gradient checkpointing runs a part of the model without a graph, and again, with one, in the backward pass.
 
-    def will_be_recomputed(self, name: str, call: int, mean: Array, mask: Mask | None) -> None:
+    def will_be_recomputed(self, name: str, call: int, mean: Array, mask: Kept | None) -> None:
         """A call without a graph in a pass that wants one: a checkpoint may recompute it."""
         with self._lock:
             self._graphless.setdefault(name, deque(maxlen=MOST_RECOMPUTED)).append((call, mean, mask))
 
-    def awaited_call(self, name: str) -> tuple[int, Mask | None] | None:
+    def awaited_call(self, name: str) -> tuple[int, Kept | None] | None:
         """A call of this layer that may be recomputed, and the mask of its pass; None if there is none."""
         calls = self._graphless.get(name)
         return (calls[0][0], calls[0][2]) if calls else None

@@ -30,7 +30,7 @@ from bnprobe.probe.calls.histogram_scale import HistogramScale, first_reference,
 from bnprobe.probe.calls.observation import CallStats, InputReading
 from bnprobe.probe.calls.output_check import output_check
 from bnprobe.probe.calls.vectors import Vectors
-from bnprobe.probe.masks import Mask
+from bnprobe.probe.masks import Kept
 from bnprobe.reductions import WHOLE, PerSample, ReadRequest, Share, count_valid, packed, read, read_valid
 from bnprobe.stats import ClassMoments, Moments
 from bnprobe.stats.moments import Array
@@ -49,7 +49,7 @@ def observe_before(
     share: Share = WHOLE,
     last: Last | None = None,
     labels: Array | None = None,
-    mask: Mask | None = None,
+    mask: Kept | None = None,
 ) -> InputReading:
     """Read the input of one call of a layer that now has these `vectors`.
 
@@ -68,7 +68,8 @@ def observe_before(
     per_sample = computes and pool.positions and not pool.samples
     # the kernels take the statistics of a position over all channels
     per_position = computes and not pool.positions and plan.n_groups == 1
-    labels = labels if labels is not None and len(labels) == len(rows) else None
+    n_samples = len(rows) if valid is None else valid.n_samples
+    labels = labels if labels is not None and len(labels) == n_samples else None
     request = ReadRequest(
         origin=reference.centre if reference else None,
         gate=fixed,

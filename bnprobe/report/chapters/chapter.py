@@ -56,7 +56,8 @@ def measured_on(recording: Recording) -> str:
     if not about.n_positions:
         return samples
     places = count(about.n_positions, POSITIONS.get(unit_of(recording), "position"))
-    return f"{samples} ({places}; {about.n_masked:,} more left out by masks)"
+    left_out = f"; {about.n_masked:,} more left out by masks" if about.n_masked else ""
+    return f"{samples} ({places}{left_out})"
 
 
 def called(model: str) -> str:
