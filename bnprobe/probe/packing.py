@@ -85,5 +85,5 @@ def _offsets(given: Any) -> npt.NDArray[np.int64]:
         or values[-1] == 0
         or bool((np.diff(values) < 0).any())
     ):
-        raise BadMask(f"where sequences begin is told by {_FORM}, got {given!r:.80}.")
+        raise BadMask(f"where sequences begin must be {_FORM}, got {given!r:.80}.")
     return values.astype(np.int64)
