@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bnprobe.models import Subject
     from bnprobe.report.study import Study
 
-VECTORS = ("mean", "var", "weight", "bias")
+VECTORS = ("mean", "var", "scale", "centering", "weight", "bias")
 
 INTERRUPTED = 130
 
@@ -44,9 +44,14 @@ def add(commands: Any) -> None:
         nargs="+",
         choices=VECTORS,
         default=VECTORS,
-        help="which vectors: mean, var, weight, bias (default all)",
+        help="what to replace: mean, var, weight, bias; scale and centering of layer and RMS norms (default all)",
     )
     add_budget(command)
+    command.add_argument(
+        "--metric",
+        choices=("loss",),
+        help="measure the cross entropy to labels or next tokens, instead of the accuracy or the agreement",
+    )
     command.add_argument(
         "--initial", metavar="FILE", help="state dict at initialization, for one replacement more"
     )
@@ -85,7 +90,9 @@ def run(options: argparse.Namespace) -> int:
     csv = Path(options.csv) if options.csv else None
     demand_writable([out, csv], [options.checkpoint, options.initial])
     subject, batches = subject_and_batches(options)
-    study = studied(subject, batches, options.vectors, options.layers, options.budget, options.initial)
+    study = studied(
+        subject, batches, options.vectors, options.layers, options.budget, options.initial, options.metric
+    )
     page = study.to_html(out)
     say(study.answer)
     for sentence in study.notes:
@@ -106,6 +113,7 @@ def studied(
     layers: list[str] | None = None,
     budget_s: float | None = None,
     initial: str | None = None,
+    metric: str | None = None,
 ) -> Study:
     """The study of a subject on its batches, in which images are shuffled: if it is stopped, it has seen all classes."""
     from bnprobe.experiments.ablate import ablate
@@ -121,6 +129,7 @@ def studied(
         study = ablate(
             subject.model,
             inputs_of(subject, labels_of_the_model(subject, batches)),
+            metric,
             vectors=vectors,
             layers=layers,
             budget_s=budget_s,

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from glob import escape
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from bnprobe.errors import BnprobeError, NoNormLayers
+from bnprobe.experiments.feature_scales import Scales, is_feature_norm
 from bnprobe.experiments.first_order import Estimates, estimated
 from bnprobe.experiments.held_vectors import VECTORS, HeldNorm, demand_one_device, held_norms
-from bnprobe.experiments.measure_variants import INTERRUPTED, Deadline, Measurements, Measuring, Tally
-from bnprobe.experiments.outputs import Metric
+from bnprobe.experiments.measure_variants import INTERRUPTED, Deadline, Measuring
+from bnprobe.experiments.outputs import Metric, token_loss
+from bnprobe.experiments.positions import Positions
 from bnprobe.experiments.prefix import Prefix
 from bnprobe.experiments.preview import demand_callable
 from bnprobe.experiments.put_back import in_eval_mode, put_back, write
 from bnprobe.experiments.recalibrate import recalibrate
-from bnprobe.experiments.replacements import Variant, variants
+from bnprobe.experiments.replacements import COMPUTED, Variant, scale_variants, variants
+from bnprobe.experiments.rows import notes, table_of
 from bnprobe.experiments.run import Batches, Call, run
 from bnprobe.norms import ModuleTree
 from bnprobe.probe import attach
 from bnprobe.recording import Recording
 from bnprobe.report.study import Study
-from bnprobe.stats.bootstrap import paired_interval
-from bnprobe.stats.moments import Array
+
+ALL = (*VECTORS, *COMPUTED)
+"""What of a norm can be replaced."""
+
+LEVELS = ("network", "stage", "layer")
 
 RENEWING = 0.2
 """Part of a budget in which statistics of several layers are renewed together, a pass each."""
@@ -40,9 +45,9 @@ RENEWING = 0.2
 def ablate(
     model: nn.Module,
     batches: Iterable[Any],
-    metric: Metric | None = None,
+    metric: Metric | str | None = None,
     *,
-    vectors: str | Sequence[str] = VECTORS,
+    vectors: str | Sequence[str] = ALL,
     layers: str | Sequence[str] | None = None,
     budget_s: float | None = None,
     call: Call | None = None,
@@ -56,8 +61,14 @@ def ablate(
     imply); the running variance "data", "1", "mean" (its mean over channels) or "implied"; the weight γ "1", "mean" (the
     mean of |γ|, signs kept), "permuted" (over channels), "unsigned" (|γ|) or "initial"; the bias β "0", "mean", "permuted"
     or "initial". A permutation is the control: it keeps the distribution and takes away which channel has which value.
-    Layers without a replacement keep their vector, layer, group and RMS norms have a weight and a bias only, and statistics
-    of several layers are renewed together, as `recalibrate` does it in one pass.
+    Layers without a replacement keep their vector, group norms have a weight and a bias only, and statistics of several
+    layers are renewed together, as `recalibrate` does it in one pass.
+
+    Layer and RMS norms divide each token by a scale of its own. "scale" replaces it by its geometric mean over all tokens
+    ("constant"), with one for the first token and one for all others ("two"), with one for each position ("position"), or
+    leaves tokens of more than five times the median as they are ("loud"). "centering" makes an RMS norm of a layer norm
+    ("removed") and a layer norm of an RMS norm ("added"). Samples are sequences; padding that a mask of the batch marks
+    keeps its own scale and does not count.
 
     The model runs in eval mode and is afterwards as it was, bit for bit, also after an exception. Each batch is read once
     for all replacements, which run on the same samples. Blocks that run before the changed layer are not computed again:
@@ -68,9 +79,10 @@ def ablate(
         model: Any `torch.nn.Module` with norms.
         batches: A list of batches or a loader that can be read several times, as for `bnprobe.record`, with targets where
             the metric needs them.
-        metric: Function of (output, target) that returns one number per sample, shape (N,), larger is better. Default:
-            whether the largest score is the target's, where targets are classes; else the agreement with the model as it is.
-        vectors: Which of "mean", "var", "weight" and "bias".
+        metric: Function of (output, target) that returns one number per sample, shape (N,), larger is better; or "loss",
+            the cross entropy in nats to targets that are classes, else to the next tokens of the input. Default: whether the
+            largest score is the target's, where targets are classes; else the agreement with the model as it is.
+        vectors: Which of "mean", "var", "scale", "centering", "weight" and "bias".
         layers: Shell-style pattern or patterns of the paths of norms to study. None studies all.
         budget_s: Seconds. Replacements are then ranked by a first-order estimate of the change of the loss, from one
             backward pass; as many of the first are measured as fit, the others have the estimate alone.
@@ -97,7 +109,8 @@ def ablate(
         >>> study.metric, study.n_samples
         ('accuracy', 200)
     """
-    _demand(model, metric, budget_s)
+    measure = _metric(metric)
+    _demand(model, budget_s)
     chosen = _vectors(vectors)
     state = _state_of(initial)
     deadline = Deadline(budget_s)
@@ -111,38 +124,54 @@ def ablate(
                 "batches hold one sample, of which no interval can be given. Give some hundred samples."
             )
         norms = _chosen(model, held_norms(model, recording), layers)
+        scales = _scales(model, norms, seen, call) if {*chosen} & {*COMPUTED} else None
+        if scales is not None:
+            norms = {path: replace(n, layer=scales.layers.get(path, n.layer)) for path, n in norms.items()}
         with _vectors_put_back(norms):
             renewing = _Renewing(model, batches, call)
             made = variants(norms, chosen, state, renewing, seed)
+            made += [] if scales is None else scale_variants(norms, chosen, scales)
+            made.sort(key=lambda variant: LEVELS.index(variant.level))
             if not made:
                 raise NoNormLayers(_nothing(model, norms, chosen))
             estimates: dict[Variant, float] = {}
             if budget_s is not None:
-                estimates = _estimates(model, norms, made, seen, call, deadline, state, seed)
+                estimates = _estimates(model, norms, made, seen, call, deadline, state, seed, measure)
             ranked = sorted(made, key=lambda variant: -abs(estimates.get(variant, 0.0)))
             ranked = [variant for variant in ranked if renewing.ready(variant, deadline)]
             prefix = Prefix(model, [norm.module for norm in norms.values()])
             seen.quiet = True
-            measuring = Measuring(model, seen, n_batches, metric, call, prefix, deadline)
+            measuring = Measuring(model, seen, n_batches, measure, call, prefix, deadline)
             measurements = measuring.of(ranked)
     return Study(
-        table=_table(made, measurements, estimates),
+        table=table_of(made, measurements, estimates),
         model=type(model).__name__,
         metric=measurements.metric,
         n_samples=n_samples,
         seconds=deadline.spent,
         seed=seed,
-        notes=tuple(_notes(measurements, n_samples, afterwards.changes)),
+        notes=tuple(notes(measurements, n_samples, afterwards.changes)),
         interrupted=measurements.stopped == INTERRUPTED,
     )
 
 
-def _demand(model: nn.Module, metric: Metric | None, budget_s: float | None) -> None:
+def _metric(given: Metric | str | None) -> Metric | None:
+    """What is measured. Raises BnprobeError for a name that is not known, and for what is no function."""
+    if isinstance(given, str):
+        if given != "loss":
+            raise BnprobeError(
+                f'metric={given!r} is no name of one. Pass "loss", or a function of (output, target).'
+            )
+        return token_loss
+    demand_callable(given)
+    return given
+
+
+def _demand(model: nn.Module, budget_s: float | None) -> None:
     if not isinstance(model, nn.Module):
         raise BnprobeError(
             f"ablate needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
         )
-    demand_callable(metric)
     number = isinstance(budget_s, int | float) and not isinstance(budget_s, bool)
     if budget_s is not None and not (number and 0 < budget_s < np.inf):
         raise BnprobeError(
@@ -153,9 +182,9 @@ def _demand(model: nn.Module, metric: Metric | None, budget_s: float | None) -> 
 
 def _vectors(vectors: str | Sequence[str]) -> tuple[str, ...]:
     found = (vectors,) if isinstance(vectors, str) else tuple(vectors)
-    if not found or not set(found) <= set(VECTORS):
+    if not found or not set(found) <= set(ALL):
         raise BnprobeError(
-            f"vectors={vectors!r} must be of {', '.join(VECTORS)}. Pass for example ('weight', 'bias')."
+            f"vectors={vectors!r} must be of {', '.join(ALL)}. Pass for example ('weight', 'bias')."
         )
     return found
 
@@ -198,6 +227,21 @@ def _observed(model: nn.Module, batches: Batches, call: Call | None) -> tuple[Re
             run(model, batch, call)
             n += 1
     return probe.recording, n
+
+
+def _scales(
+    model: nn.Module, norms: Mapping[str, HeldNorm], batches: Batches, call: Call | None
+) -> Scales | None:
+    """What layer and RMS norms divide tokens by, in one pass more; None where there are no such norms."""
+    found = {n.path: (n.module, n.layer) for n in norms.values() if is_feature_norm(n.layer)}
+    if not found:
+        return None
+    scales = Scales(found, Positions())
+    batches.look = scales.positions.see
+    with scales.watching():
+        for batch in batches:
+            run(model, batch, call)
+    return scales
 
 
 @contextmanager
@@ -258,7 +302,7 @@ class _Renewing:
 
 
 def _nothing(model: nn.Module, norms: Mapping[str, HeldNorm], vectors: tuple[str, ...]) -> str:
-    there = sorted({name for norm in norms.values() for name in norm.tensors}, key=VECTORS.index)
+    there = [*sorted({name for norm in norms.values() for name in norm.tensors}, key=VECTORS.index)]
     held = f"They hold {', '.join(there)}" if there else "None holds any vector that can be replaced"
     return (
         f"no norm of {type(model).__name__} that was run holds {' or '.join(vectors)}. {held}. Pass vectors or layers that "
@@ -275,62 +319,9 @@ def _estimates(
     deadline: Deadline,
     initial: Mapping[str, Tensor],
     seed: int,
+    metric: Metric | None,
 ) -> dict[Variant, float]:
     """What the budget is divided by."""
-    estimates = Estimates(norms, made, initial, seed)
+    estimates = Estimates(norms, made, initial, seed, metric)
     estimated(estimates, model, batches, call, deadline)
     return estimates.mean
-
-
-def _table(
-    made: Sequence[Variant], measured: Measurements, estimates: Mapping[Variant, float]
-) -> pd.DataFrame:
-    """A row per variant that was measured or estimated."""
-    rows = []
-    for variant in made:
-        tally = measured.tallies.get(variant, Tally())
-        n_batches = len(tally.after)
-        if not n_batches and variant not in estimates:
-            continue
-        before = np.concatenate(measured.before[: n_batches or None])
-        row = {
-            "level": variant.level,
-            "layer": variant.layer,
-            "vector": variant.vector,
-            "replacement": variant.replacement,
-            "before": float(before.mean()),
-            **_effect(before, tally),
-            "estimated": not n_batches,
-            "estimate": estimates.get(variant, float("nan")),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _effect(before: Array, tally: Tally) -> dict[str, float | int]:
-    """What a variant does to the metric and to the decisions; NaN where it was not measured."""
-    if not tally.after:
-        nothing = ("after", "difference", "low", "high", "agreement", "kl")
-        return {**dict.fromkeys(nothing, float("nan")), "n": 0}
-    after = np.concatenate(tally.after)
-    low, high = paired_interval(after - before)
-    n = len(after)
-    return {
-        "after": float(after.mean()),
-        "difference": float((after - before).mean()),
-        "low": low,
-        "high": high,
-        "agreement": tally.agreement / n,
-        "kl": tally.kl / n,
-        "n": n,
-    }
-
-
-def _notes(measured: Measurements, n_samples: int, changes: Sequence[str]) -> Iterator[str]:
-    done = sum(len(values) for values in measured.before)
-    if measured.stopped:
-        yield f"{measured.stopped.capitalize()} on sample {done:,} of {n_samples:,}: column n says how many each row is of."
-    yield from (f"The model itself changed: {words}." for words in changes)
-    yield (
-        'The statistics of "data" are made from the samples on which they are tried, without their labels.'
-    )

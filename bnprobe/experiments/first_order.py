@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from bnprobe.errors import BnprobeError
+from bnprobe.experiments.feature_scales import Output, input_of
 from bnprobe.experiments.held_vectors import HeldNorm
-from bnprobe.experiments.measure_variants import Deadline
-from bnprobe.experiments.outputs import class_axis, deciding
+from bnprobe.experiments.measure_variants import Deadline, target_of
+from bnprobe.experiments.outputs import Metric, class_axis, deciding
 from bnprobe.experiments.replacements import Variant, replaced
 from bnprobe.experiments.run import Batches, Call, run
 from bnprobe.probe.batches import parts
@@ -41,7 +42,9 @@ class Estimates:
         ranked: Sequence[Variant],
         initial: Mapping[str, Tensor],
         seed: int,
+        metric: Metric | None = None,
     ):
+        self._metric = metric
         self._norms = list(norms.values())
         self.variants = ranked
         self.n_samples = 0
@@ -54,9 +57,14 @@ class Estimates:
                     affine_change(norm, v.vector, replaced(norm, v.vector, v.replacement, initial, seed)),
                 )
                 for norm in v.members
+                if not v.outputs
             ]
             for v in ranked
         ]
+        self._computed: dict[int, list[tuple[int, Output]]] = {}
+        for i, variant in enumerate(ranked):
+            for path, output in variant.outputs.items():
+                self._computed.setdefault(places[path], []).append((i, output))
 
     @property
     def mean(self) -> dict[Variant, float]:
@@ -76,30 +84,37 @@ class Estimates:
 
     def _slopes(self, model: nn.Module, batch: Any, call: Call | None) -> tuple[int, list[Affine | None]]:
         """Of each norm the sums over samples and positions of dL/dy x̂ and of dL/dy, shape (C,)."""
-        outputs: list[tuple[int, Tensor]] = []
+        outputs: list[tuple[int, Tensor, Tensor | None]] = []
         handles = []
 
         def watch(place: int) -> Any:
-            def hook(module: nn.Module, args: Any, output: Any) -> Any:
-                if not isinstance(output, Tensor) or not self._norms[place].layer.fits(output):
+            def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+                layer = self._norms[place].layer
+                if not isinstance(output, Tensor) or not layer.fits(output):
                     return None
-                outputs.append((place, output if output.requires_grad else output.detach().requires_grad_()))
-                return outputs[-1][1].clone()  # what follows may write into it
+                y = output if output.requires_grad else output.detach().requires_grad_()
+                x = input_of(layer, args, kwargs) if place in self._computed else None
+                outputs.append((place, y, None if x is None else x.detach()))
+                return y.clone()  # what follows may write into it
 
             return hook
 
         try:
             for place, norm in enumerate(self._norms):
-                handles.append(norm.module.register_forward_hook(watch(place)))
+                handles.append(norm.module.register_forward_hook(watch(place), with_kwargs=True))
             with torch.enable_grad():
                 decided = deciding(run(model, batch, call))
-                found = _gradients(decided, parts(batch)[1], [y for _, y in outputs])
+                found = _gradients(decided, target_of(batch, self._metric), [y for _, y, _ in outputs])
         finally:
             for handle in handles:
                 handle.remove()
         slopes: list[Affine | None] = [None] * len(self._norms)
-        for (place, y), gradient in zip(outputs, found, strict=True):
+        for (place, y, x), gradient in zip(outputs, found, strict=True):
             if gradient is not None:
+                if x is not None:
+                    for i, output in self._computed[place]:
+                        change = output(x, y.detach()) - y.detach()
+                        self._sums[i] += float((change.double() * gradient.double()).sum())
                 new = _summed(self._norms[place], y.detach(), gradient)
                 old = slopes[place]
                 slopes[place] = new if old is None else (old[0] + new[0], old[1] + new[1])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnprobe.errors import BnprobeError
+from bnprobe.experiments.feature_scales import is_feature_norm
 from bnprobe.experiments.mixing import Statistics, pooled
 from bnprobe.norms import ModuleTree, NormLayer, describe
 from bnprobe.norms.module_tree import buffers_of, parameters_of
@@ -61,7 +62,9 @@ class HeldNorm:
 
 
 def held_norms(model: nn.Module, recording: Recording) -> dict[str, HeldNorm]:
-    """The recorded norms that hold vectors, by path in the order of execution; the model is in eval mode.
+    """The recorded norms that hold vectors, or compute a scale for each token, by path in the order of execution.
+
+    The model is in eval mode.
 
     A mean and a variance are only used where the pass normalized with them. A vector that a module computes at each
     call, from what it holds, cannot be replaced and is left out; so are norms that are functions.
@@ -87,7 +90,7 @@ def held_norms(model: nn.Module, recording: Recording) -> dict[str, HeldNorm]:
         }
         own = {storage(tensor): name for name, tensor in tensors_of(modules[path])}
         names = {vector: own.get(storage(tensor), "") for vector, tensor in tensors.items()}
-        if tensors:
+        if tensors or is_feature_norm(layer):
             found[path] = HeldNorm(path, modules[path], layer, tensors, names, seen)
     return found
 

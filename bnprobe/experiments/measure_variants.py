@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from bnprobe.errors import BnprobeError
-from bnprobe.experiments.outputs import Metric, change, scores
+from bnprobe.experiments.outputs import Metric, change, rest_loss, scores, token_loss
+from bnprobe.experiments.positions import next_tokens
 from bnprobe.experiments.prefix import Prefix
 from bnprobe.experiments.preview import Trial, compared, measured
 from bnprobe.experiments.put_back import RandomStates
@@ -25,6 +26,9 @@ from bnprobe.stats.moments import Array
 SPARE = 0.9
 """Part of the time left that is planned for: what a run takes is known from one batch."""
 
+
+IGNORED = -100
+"""The target that losses leave out."""
 
 INTERRUPTED, OUT_OF_TIME = "interrupted", "out of time"
 
@@ -47,17 +51,26 @@ class Deadline:
         return np.inf if self.budget_s is None else self.budget_s - self.spent
 
 
+def target_of(batch: Any, metric: Metric | None) -> Any:
+    """The target of a batch; for a loss the next tokens, where it brings none."""
+    target = parts(batch)[1]
+    return next_tokens(batch, IGNORED) if target is None and metric is token_loss else target
+
+
 @dataclass
 class Tally:
     """What one variant gave, batch after batch: the metric per sample, and sums over samples."""
 
     after: list[Array] = field(default_factory=list)
+    rest: list[Array] = field(default_factory=list)
+    """A loss of tokens without the first one of each sequence; empty for any other metric."""
     agreement: float = 0.0
     kl: float = 0.0
 
-    def add(self, tried: Trial) -> None:
+    def add(self, tried: Trial, rest: Array | None) -> None:
         """One batch more."""
         self.after.append(tried.after)
+        self.rest += [] if rest is None else [rest]
         self.agreement += float(tried.change.agreement.sum())
         self.kl += float(tried.change.kl.sum())
 
@@ -68,6 +81,7 @@ class Measurements:
 
     metric: str = ""
     before: list[Array] = field(default_factory=list)
+    rest: list[Array] = field(default_factory=list)
     tallies: dict[Variant, Tally] = field(default_factory=dict)
     stopped: str = ""
     """Why it ended before all was measured, in words."""
@@ -113,7 +127,7 @@ class Measuring:
         self, batch: Any, chosen: list[Variant], found: Measurements, bar: Any, left: int, first: bool
     ) -> list[Variant]:
         """Run a batch with the variants that are chosen; those for which there will be time for the `left` batches."""
-        began, target = monotonic(), parts(batch)[1]
+        began, target = monotonic(), target_of(batch, self.metric)
         state = RandomStates()
 
         def go() -> Any:
@@ -132,30 +146,36 @@ class Measuring:
             )
         found.metric = unchanged.metric
         found.before.append(unchanged.before)
+        rest = self._rest(output, target)
+        found.rest += [] if rest is None else [rest]
         if first:
             chosen = self._affordable(chosen, took * left)
         for variant in chosen:
             if self.deadline.left < took and found.tallies[chosen[0]].after:
                 found.stopped = OUT_OF_TIME
                 return chosen
-            if not variant.changes:
-                found.tallies[variant].add(unchanged)
+            if variant.changes_nothing:
+                found.tallies[variant].add(unchanged, rest)
             else:
                 second = self.prefix.run(variant, go)
                 after = measured(self.metric, second, target)
-                found.tallies[variant].add(compared(self.metric, before, after, change(kept, second, target)))
+                tried = compared(self.metric, before, after, change(kept, second, target))
+                found.tallies[variant].add(tried, self._rest(second, target))
             bar.update()
         needed = (left - 1) * (monotonic() - began)
         if left > 1 and needed > self.deadline.left:
             return chosen[: max(1, int(len(chosen) * SPARE * max(self.deadline.left, 0) / needed))]
         return chosen
 
+    def _rest(self, output: Any, target: Any) -> Array | None:
+        return rest_loss(output, target) if self.metric is token_loss else None
+
     def _affordable(self, ranked: list[Variant], whole: float) -> list[Variant]:
         """As many of the first as fit into the time left, where a pass of everything takes `whole` seconds; at least one."""
         if self.deadline.left == np.inf:
             return ranked
         needed = np.cumsum(
-            [whole * self.prefix.share(variant) if variant.changes else 0.0 for variant in ranked]
+            [0.0 if variant.changes_nothing else whole * self.prefix.share(variant) for variant in ranked]
         )
         return ranked[
             : max(1, int(np.searchsorted(needed, SPARE * (self.deadline.left - whole), side="right")))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bnprobe.errors import BnprobeError
 from bnprobe.probe.tensors import first_tensor
+from bnprobe.recording.terms import LOSS
 from bnprobe.stats.moments import Array
 
 Metric = Callable[[Any, Any], Any]
@@ -76,6 +77,43 @@ def correct(output: Any, target: Any) -> Array | None:
     counted = counted.flatten(1) if counted.dim() > 1 else counted[:, None]
     right = right.flatten(1) if right.dim() > 1 else right[:, None]
     return _array((right * counted).sum(1) / counted.sum(1))
+
+
+def token_losses(output: Any, target: Any) -> Array:
+    """The cross entropy of each position, in nats, shape (N, positions); NaN where the target is negative, as -100.
+
+    Raises NoComparison where the output scores no classes, or the target is none of them.
+    """
+    a = scores(output)
+    whole = isinstance(target, Tensor) and not target.is_floating_point() and target.dtype != torch.bool
+    axis = class_axis(a, target) if a is not None and whole else None
+    if a is None or axis is None or target.shape != a.shape[:axis] + a.shape[axis + 1 :]:
+        raise NoComparison(
+            "a loss needs outputs that score classes or tokens, and targets that are such, or tokens in the batch. Pass a "
+            "metric of your own, a function of (output, target)."
+        )
+    logs = _wide(a.movedim(axis, -1)).log_softmax(-1)
+    target = target.to(a.device)
+    found = -logs.gather(-1, target.clamp_min(0)[..., None])[..., 0]
+    return _array(found.masked_fill(target < 0, float("nan")).reshape(len(a), -1))
+
+
+def token_loss(output: Any, target: Any) -> Array:
+    """Its mean over the positions of each sample, shape (N,)."""
+    return np.asarray(np.nanmean(token_losses(output, target), axis=1))
+
+
+token_loss.__name__ = LOSS
+
+
+def rest_loss(output: Any, target: Any) -> Array:
+    """The same without the first position that counts, shape (N,); NaN where there is but one."""
+    losses = token_losses(output, target)
+    counted = np.cumsum(~np.isnan(losses), axis=1)
+    rest = np.where(counted > 1, losses, np.nan)
+    n = np.maximum((counted[:, -1] - 1), 0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(rest, axis=1) / n)
 
 
 def scores(output: Any) -> Tensor | None:

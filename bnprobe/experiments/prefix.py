@@ -38,6 +38,10 @@ class Prefix:
         self._limit = limit_mb * 2**20
         self._blocks = _blocks(tree, {id(norm) for norm in norms}) if _can_replay(tree) else []
         self._holders = _holders(tree, self._blocks)
+        self._around: dict[int, set[int]] = {}
+        for block in self._blocks:
+            for module in tree.inside(block):
+                self._around.setdefault(id(module), set()).add(id(block))
         self._calls: list[tuple[nn.Module, Any]] = []
         self._times: list[float] = []
         self._n_kept = 0
@@ -86,6 +90,7 @@ class Prefix:
     def start(self, variant: Variant) -> int:
         """How many calls of blocks come before all that a variant changes; 0 where all must be computed."""
         changed = [self._holders.get(storage(tensor)) for tensor, _, _ in variant.changes]
+        changed += [self._around.get(id(norm.module)) for norm in variant.members if variant.outputs]
         if not all(changed):
             return 0
         blocks = set().union(*(holders or () for holders in changed))

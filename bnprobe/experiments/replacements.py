@@ -7,15 +7,17 @@ and takes away which channel has which value; the mean keeps the scale; 0 and 1 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bnprobe.experiments.feature_scales import Output, Scales, input_of, recentered
 from bnprobe.experiments.held_vectors import VECTORS, HeldNorm
 from bnprobe.experiments.put_back import write
 from bnprobe.stats.moments import Array
@@ -26,6 +28,12 @@ REPLACEMENTS = {
     "weight": ("1", "mean", "permuted", "unsigned", "initial"),
     "bias": ("0", "mean", "permuted", "initial"),
 }
+COMPUTED = {
+    "scale": ("constant", "two", "position", "loud"),
+    "centering": ("removed", "added"),
+}
+"""Of what layer and RMS norms compute for each token."""
+
 WHOLE = ""
 """The name of all layers together."""
 
@@ -43,8 +51,10 @@ class Variant:
     vector: str
     replacement: str
     members: tuple[HeldNorm, ...]
-    new: Callable[[], Mapping[str, Tensor]]
+    new: Callable[[], Mapping[str, Tensor]] = dict
     """The tensors to write, by path; of members for which there is a replacement."""
+    outputs: Mapping[str, Output] = field(default_factory=dict)
+    """What stands in place of the output of members, by path, where no tensor holds what is replaced."""
 
     @cached_property
     def changes(self) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
@@ -52,14 +62,31 @@ class Variant:
         new = self.new()
         found = []
         for norm in self.members:
+            if norm.path not in new:
+                continue
             own = norm.tensors[self.vector].detach()
-            if norm.path in new and not _same_bits(own, new[norm.path]):
+            if not _same_bits(own, new[norm.path]):
                 found.append((norm.tensors[self.vector], own.clone(), new[norm.path]))
         return tuple(found)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the model with the replacement is the model as it is."""
+        return not (self.changes or self.outputs)
 
     @contextmanager
     def written(self) -> Iterator[None]:
         """Inside, the model holds the replacement."""
+        with ExitStack() as hooks:
+            for norm in self.members:
+                if norm.path in self.outputs:
+                    hook = _in_place_of(norm, self.outputs[norm.path])
+                    hooks.callback(norm.module.register_forward_hook(hook, with_kwargs=True).remove)
+            with self._tensors_written():
+                yield
+
+    @contextmanager
+    def _tensors_written(self) -> Iterator[None]:
         try:
             for tensor, _, new in self.changes:
                 write(tensor, new)
@@ -80,14 +107,8 @@ def variants(
 
     `renewed` gives the statistics of norms that are renewed together, for "data" of several layers.
     """
-    every = tuple(norms.values())
-    groups = [
-        ("network", WHOLE, every),
-        *(("stage", name, members) for name, members in stages(every).items()),
-        *(("layer", norm.path, (norm,)) for norm in every),
-    ]
     found = []
-    for level, name, members in groups:
+    for level, name, members in grouped(tuple(norms.values())):
         for vector in (v for v in VECTORS if v in vectors):
             holders = tuple(norm for norm in members if vector in norm.tensors)
             for replacement in REPLACEMENTS[vector]:
@@ -96,6 +117,44 @@ def variants(
                     new = _maker(able, vector, replacement, initial, renewed, seed)
                     found.append(Variant(level, name, vector, replacement, able, new))
     return found
+
+
+def scale_variants(norms: Mapping[str, HeldNorm], vectors: Sequence[str], scales: Scales) -> list[Variant]:
+    """All replacements of what layer and RMS norms compute for each token: its scale, and the mean that is subtracted."""
+    every = tuple(norm for norm in norms.values() if norm.path in scales.seen)
+    found = []
+    for level, name, members in grouped(every):
+        for vector in (v for v in COMPUTED if v in vectors):
+            for replacement in COMPUTED[vector]:
+                outputs = {n.path: made for n in members if (made := _computed(n, replacement, scales))}
+                if outputs:
+                    able = tuple(norm for norm in members if norm.path in outputs)
+                    found.append(Variant(level, name, vector, replacement, able, outputs=outputs))
+    return found
+
+
+def _computed(norm: HeldNorm, replacement: str, scales: Scales) -> Output | None:
+    """The output of a norm with a replacement; None where it has none."""
+    if replacement in ("removed", "added"):
+        return recentered(norm.layer) if norm.layer.centred == (replacement == "removed") else None
+    return scales.frozen(norm.path, replacement) if replacement in scales.replacements(norm.path) else None
+
+
+def _in_place_of(norm: HeldNorm, output: Output) -> Callable[..., Tensor | None]:
+    def hook(module: nn.Module, args: Any, kwargs: Any, y: Any) -> Tensor | None:
+        x = input_of(norm.layer, args, kwargs)
+        return output(x, y) if x is not None and isinstance(y, Tensor) and y.shape == x.shape else None
+
+    return hook
+
+
+def grouped(every: tuple[HeldNorm, ...]) -> list[tuple[str, str, tuple[HeldNorm, ...]]]:
+    """Level, name and norms: of the whole network first, then of its stages, then of each layer."""
+    return [
+        ("network", WHOLE, every),
+        *(("stage", name, members) for name, members in stages(every).items()),
+        *(("layer", norm.path, (norm,)) for norm in every),
+    ]
 
 
 def stages(norms: Sequence[HeldNorm]) -> dict[str, tuple[HeldNorm, ...]]:

@@ -38,6 +38,8 @@ class Batches:
         self._batches, self._words = batches, words
         self.quiet = False
         """Without a bar of its own, where what is done with each batch has one."""
+        self.look: Callable[[Any], None] = lambda batch: None
+        """What else wants to see each batch before it is run."""
         self.samples: set[Digest] = set()
         self.n_samples = 0
 
@@ -50,6 +52,7 @@ class Batches:
                 sums = checksums(batch)
                 self.samples.update(sums)
                 self.n_samples += len(sums)
+                self.look(batch)
                 yield moved(batch, self._device)
                 if bar is not None:
                     bar.update()

@@ -50,3 +50,6 @@ and no data vary by so little."""
 
 ACCURACY, AGREEMENT, OUTPUT = "accuracy", "agreement with the model as it is", "relative change of the output"
 """What experiments measure without a metric of the user's."""
+
+LOSS = "loss in nats"
+"""The cross entropy to classes or next tokens."""

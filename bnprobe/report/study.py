@@ -21,12 +21,14 @@ class Study(StudyTable):
 
     Attributes:
         table: A row per replacement, the whole network first (`layer` ""), then stages, then layers in the order of
-            execution, as `level` says. `vector` ("mean", "var", "weight", "bias") became `replacement` ("data", "0",
-            "1", "mean", "implied", "permuted", "unsigned", "initial"). `before`, `after` and `difference` of the metric;
+            execution, as `level` says. `vector` ("mean", "var", "scale", "centering", "weight", "bias") became `replacement`
+            ("data", "0", "1", "mean", "implied", "permuted", "unsigned", "initial"; of a scale "constant", "two",
+            "position", "loud"; of centering "removed", "added"). `before`, `after` and `difference` of the metric;
             `low` and `high`, the 95% interval of the difference (paired bootstrap over samples); `agreement`, the share
             of decisions that stay, and `kl`, of the softmax after from the softmax before, in nats (NaN where nothing is
-            decided); `n` samples. `estimated` rows were not measured, for lack of time, and have only `estimate`, the
-            change of the loss to first order.
+            decided); `n` samples. `difference_rest` is the difference without the first token of each sequence, of a loss.
+            `estimated` rows were not measured, for lack of time, and have only `estimate`, the change of the loss to first
+            order.
         model: Its class name.
         metric: Name of what was measured.
         n_samples: Number of samples.

@@ -7,9 +7,16 @@ from functools import cached_property
 
 import pandas as pd
 
-from bnprobe.recording.terms import ACCURACY, AGREEMENT, OUTPUT
+from bnprobe.recording.terms import ACCURACY, AGREEMENT, LOSS, OUTPUT
 
-NEUTRAL = {"mean": "0", "var": "1", "weight": "1", "bias": "0"}
+NEUTRAL = {
+    "mean": "0",
+    "var": "1",
+    "scale": "constant",
+    "centering": "removed",
+    "weight": "1",
+    "bias": "0",
+}
 """What stands for a norm without the vector: what a norm holds before training."""
 
 
@@ -30,7 +37,8 @@ class StudyTable:
     def worth(self) -> pd.DataFrame:
         """A row per layer and vector: `worth`, what the metric loses without the vector, and its 95% interval.
 
-        Without it means: a mean or bias of 0, a variance or weight of 1 (column `replacement`). Columns `low`, `high`, `n`
+        Without it means: a mean or bias of 0, a variance or weight of 1, one scale for all tokens, no centering (column
+        `replacement`). Columns `low`, `high`, `n`
         and `estimated` as in `table`, in whose order the rows are.
         """
         neutral = self.table["replacement"] == self.table["vector"].map(NEUTRAL)
@@ -57,8 +65,8 @@ class StudyTable:
 
     @property
     def larger_is_better(self) -> bool:
-        """Whether a loss is a smaller metric: not for the change of an output, which is 0 at best."""
-        return self.metric != OUTPUT
+        """Whether a loss is a smaller metric: not for a loss, or the change of an output."""
+        return self.metric not in (OUTPUT, LOSS)
 
     @property
     def in_percent(self) -> bool:

@@ -227,7 +227,12 @@ def test_norms_without_statistics_have_weights_and_biases_studied() -> None:
     table = bnprobe.ablate(model, [x]).table
     layers = table[table["level"] == "layer"]
     held = {layer: set(rows["vector"]) for layer, rows in layers.groupby("layer")}
-    assert held == {"ln": {"weight", "bias"}, "rms": {"weight"}, "gn": {"weight", "bias"}}
+    of_tokens = {"scale", "centering"}
+    assert held == {
+        "ln": {"weight", "bias"} | of_tokens,
+        "rms": {"weight"} | of_tokens,
+        "gn": {"weight", "bias"},
+    }
     other = deepcopy(model)
     other.rms.weight.data.zero_()
     same = (other(x).argmax(1) == model(x).argmax(1)).double().mean().item()
@@ -265,7 +270,7 @@ def test_a_registered_norm_has_the_vectors_that_it_describes_if_it_holds_them() 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 6), Gain(), nn.Linear(6, 3))
     table = bnprobe.ablate(model, [torch.randn(20, 6)]).table
-    assert set(table["vector"]) == {"bias"}
+    assert set(table["vector"]) == {"bias", "scale", "centering"}
     assert (table["agreement"] < 1).any()
 
 

@@ -9,7 +9,14 @@ from bnprobe.report.figures.from_tables import by_depth, of
 from bnprobe.report.figures.specs import ByDepth, Curves, Line
 from bnprobe.report.study_table import StudyTable
 
-NAMES = {"mean": "running mean", "var": "running variance", "weight": "weight γ", "bias": "bias β"}
+NAMES = {
+    "mean": "running mean",
+    "var": "running variance",
+    "scale": "scale of each token",
+    "centering": "centering",
+    "weight": "weight γ",
+    "bias": "bias β",
+}
 
 BECOMES = {
     "data": "what the data give",
@@ -20,6 +27,12 @@ BECOMES = {
     "permuted": "channels permuted",
     "unsigned": "signs dropped",
     "initial": "as at initialization",
+    "constant": "one constant",
+    "two": "one for the first token, one for the others",
+    "position": "one per position",
+    "loud": "one constant, loud tokens apart",
+    "removed": "removed: an RMS norm",
+    "added": "added: a layer norm",
 }
 
 COLOURS = {
@@ -31,6 +44,12 @@ COLOURS = {
     "permuted": MEASURED,
     "unsigned": GREEN,
     "initial": VIOLET,
+    "constant": ROSE,
+    "two": MEASURED,
+    "position": GREEN,
+    "loud": VIOLET,
+    "removed": ROSE,
+    "added": GREEN,
 }
 """The control, the permutation, has the color of what is measured; no vector has two replacements of one color."""
 
