@@ -129,7 +129,7 @@ def studied(
         study = ablate(
             subject.model,
             inputs_of(subject, labels_of_the_model(subject, batches)),
-            metric,
+            metric=metric,
             vectors=vectors,
             layers=layers,
             budget_s=budget_s,
