@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from measures.drawn import images, record_of
 from measures.sites import recording
-from scipy.stats import kstest
+from scipy.stats import kstest, t
 
 from bnprobe.comparison import differences, first_difference, pairs
-from bnprobe.comparison.significance import mean_test, scale_test
+from bnprobe.comparison.significance import _student, mean_test, scale_test
 from bnprobe.comparison.spread import spread, unit
 from bnprobe.recording import LayerRecord
+from bnprobe.stats.jackknife import Estimate
 
 MEMORY = {"running_mean": np.zeros(24), "running_var": np.ones(24)}
 
@@ -79,6 +80,15 @@ def test_the_noise_is_the_gap_of_data_that_did_not_change(rng):
         squares.append(row["pre_gap"] ** 2)
         noise.append(row["pre_noise"] ** 2)
     assert np.mean(squares) == pytest.approx(np.mean(noise), rel=0.1)
+
+
+def test_a_paired_difference_of_rounding_is_none():
+    """Fails if what the order of additions makes is tested, however small its error."""
+    error = Estimate(np.full(3, 1e-7), np.full(3, 1000.0))
+    p = _student(np.array([0.9e-5, -0.9e-5, 1.1e-5]), error)[1]
+    assert p.tolist() == [1.0, 1.0, pytest.approx(2 * t.sf(110, 1000), abs=1e-12)]
+    at_error = _student(np.array([1.0]), Estimate(np.array([0.5]), np.array([7.0])))[1]
+    assert at_error == pytest.approx([2 * t.sf(2.0, 7.0)], rel=1e-9)
 
 
 def test_one_channel_among_many_is_found(rng):

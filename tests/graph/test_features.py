@@ -72,6 +72,10 @@ WRONG = {
         Net(over(T), lambda m, x: m.lin(m.norm(x) + x), lin=nn.Linear(F, H)),
         "linear after",
     ),
+    "a sum after another dimension was put in front": (
+        Net(over(T), lambda m, x: m.lin(m.norm(x)[None] + x[None]), lin=nn.Linear(F, H)),
+        "linear after",
+    ),
     "a layer norm before": (
         Net(over(T), lambda m, x: m.norm(m.ln(x)).mean(1), ln=nn.LayerNorm(F)),
         "norm before",
@@ -103,6 +107,9 @@ RIGHT = {
     ),
     "a sum of more dimensions, behind which nothing is known": Net(
         over(T), lambda m, x: m.lin(m.norm(x) + x[None].repeat(2, 1, 1, 1)), lin=nn.Linear(F, H)
+    ),
+    "positions and features joined": Net(
+        over(T), lambda m, x: m.lin(m.norm(x).flatten(1)), lin=nn.Linear(T * F, H)
     ),
     "a layer norm": Net(nn.LayerNorm(H), lambda m, x: m.out(m.norm(m.lin(x))), lin=nn.Linear(F, H), **OUT),
 }

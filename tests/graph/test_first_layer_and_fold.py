@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from bnprobe.graph import neighbours
-from bnprobe.graph.first_layer import stem
+from bnprobe.graph.first_layer import _paddings, stem
 from bnprobe.graph.fold import folded
+from bnprobe.graph.geometry import Geometry
 from graph.layers import LAYERS, geometry_of, n_inputs, run, values_of
 from graph.watched import neighbours_of, random_vectors
 
@@ -90,3 +91,21 @@ def test_channels_taken_some_at_a_time_are_all_of_them(n_weights, monkeypatch):
                 if vector is not None:
                     assert vector.size == model[int(site)].num_features
                     np.testing.assert_allclose(again, vector, rtol=1e-12, err_msg=f"{site} {field}")
+
+
+@pytest.mark.parametrize(
+    ("sides", "transposed", "largest"),
+    [
+        ((128, 128), False, 12),
+        ((129, 128), False, 0),
+        ((32, 20), False, 5),
+        ((48, 51), False, 12),
+        ((3, 3), False, 0),
+        ((64,), False, 0),
+        ((16, 16, 16), False, 0),
+        ((32, 32), True, 0),
+    ],
+)
+def test_paddings_of_random_crops_are_those_of_small_images(sides, transposed, largest):
+    """Fails if images of 128 pixels are large, crops are padded by more than a quarter, or a signal is an image."""
+    assert list(_paddings(Geometry(input_size=sides, transposed=transposed))) == list(range(1, largest + 1))

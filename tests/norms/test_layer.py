@@ -46,6 +46,7 @@ def test_fits_refuses_other_shapes():
     assert not first.fits(torch.ones(2, H, C))
     assert not first.fits(torch.ones(C))
     assert last.fits(torch.ones(2, H, C))
+    assert last.fits(torch.ones(C)), "one sample alone"
     assert not last.fits(torch.ones(2, C, H))
     assert not last.fits(torch.tensor(1.0))
     image = NormLayer("k", "channels", C * H, 0.0, channels="last", n_channel_dims=2)

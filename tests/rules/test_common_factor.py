@@ -61,6 +61,17 @@ def test_what_is_said():
     assert "1,000 times" in row.because
 
 
+@pytest.mark.parametrize(
+    ("power", "square"), [(1.0, False), (1.4, False), (1.6, True), (2.0, True), (2.6, True)]
+)
+def test_the_advice_is_that_of_the_nearer_cause(power: float, square: bool):
+    """Fails if variances with the square of the means' factor send one to Caffe's sums, or the other way round."""
+    norms = [norm(name, 10.0, 10.0**power) for name in "ab"]
+    (row,) = fired("statistics-scaled", *norms).itertuples()
+    assert ("the square of the means' factor" in row.do) is square
+    assert ("Caffe stores sums" in row.do) is not square
+
+
 def test_factors_that_differ_are_not_one():
     """Fails if norms with factors of their own are told to have one."""
     different = [norm(name, factor, factor) for name, factor in (("a", 6), ("b", 40), ("c", 300))]

@@ -37,18 +37,18 @@ def holes() -> np.ndarray:
     return rows
 
 
-def beside(name: str, size: float) -> Recording:
-    """A norm, and a tensor beside it."""
+def beside(name: str, size: float, other: float = 0.0) -> Recording:
+    """A norm, and a tensor beside it; `other` is the checksum of one more, which is so much larger than 2."""
     table = TensorTable(
-        (name, "z"), ("float32",) * 2, ("3",) * 2, np.array([size, 0.0]), np.array([size, 2.0])
+        (name, "z"), ("float32",) * 2, ("3",) * 2, np.array([size, other]), np.array([size, 2 + other])
     )
     return replace(recording(norm()), tensors=table)
 
 
-def of_one_training(seed: int) -> list[LayerRecord]:
-    """Two norms whose vectors are drawn for this seed, channel by channel."""
+def of_one_training(seed: int, scale: float = 1.0) -> list[LayerRecord]:
+    """Two norms whose vectors are drawn for this seed, channel by channel; their inputs are `scale` times as large."""
     rng = np.random.default_rng(seed)
-    rows = some_rows(n=40, n_channels=60)
+    rows = some_rows(n=40, n_channels=60) * scale
     stored = running_stats_of(rows)
     return [
         site(
@@ -103,6 +103,22 @@ def test_what_says_the_sentence_names_the_numbers():
         assert any(c.isdigit() for c in row["because"]), rule
         assert len(row["do"]) > 20
         assert "nan" not in row["because"]
+
+
+def test_inputs_of_unrelated_channels_are_not_compared():
+    """Fails if networks from two initializations are said to get other inputs, channel by channel."""
+    one, other = of_one_training(1), of_one_training(2, scale=3.0)
+    assert not found(one, other, "channels-unrelated").empty
+    assert found(one, other, "inputs-differ").empty
+
+
+def test_tensors_beside_the_norms_are_counted():
+    """Fails if one tensor is counted in the plural, or two in the singular."""
+    one, far = beside("m.scale", 1.0), beside("m.scale", 1e-6)
+    (row,) = found(one, far, "tensors-differ").itertuples()
+    assert row.says.startswith("One tensor beside the norms differs in size by a factor of ")
+    (row,) = found(one, beside("m.scale", 1e-6, 1e6), "tensors-differ").itertuples()
+    assert row.says.startswith("2 tensors beside the norms differ in size by a factor of ")
 
 
 def test_a_value_that_is_not_finite_names_the_vectors_too():

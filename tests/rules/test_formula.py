@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bnprobe.rules import formula
 from bnprobe.rules.causes import because
+from bnprobe.rules.rule import Finding
 from rules.edited import edited, evidence, findings
 
 
@@ -57,3 +59,23 @@ def test_how_well_a_cause_explains(next_best: float, words: str, explains: float
     assert said.startswith(f" This explains {share} of the discrepancy")
     assert said.endswith(f"the next best cause explains {words}.")
     assert because(pd.Series({"cause": "few samples"})) == ""
+
+
+@pytest.mark.parametrize(
+    ("shifted", "told"),
+    [
+        ((True,), ["0 by much."]),
+        ((True, True), ["0 by much. So it is at 1 following norm."]),
+        ((True, False, True, True), ["1 by much.", "0 by much. So it is at 2 following norms."]),
+        ((False, False), ["0 by much.", "1 by much."]),
+    ],
+)
+def test_shifted_norms_that_lose_digits_are_one_finding(
+    shifted: tuple[bool, ...], told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if norms behind the first are counted wrongly, or norms whose inputs match are taken for what runs on."""
+    each = [
+        (Finding("warning", f"n{i}", "Lost.", f"{i} by much.", "Do."), one) for i, one in enumerate(shifted)
+    ]
+    monkeypatch.setattr(formula, "_each_digits_lost", lambda _: iter(each))
+    assert [one.because for one in formula.digits_lost(evidence())] == told

@@ -56,6 +56,13 @@ def test_trained_norms_are_in_their_places():
     assert fired(SWAPPED, *(norm(name, i) for i, name in enumerate("abc"))).empty
     one_sign = [norm(name, i, beta=1.5 + np.abs(vectors(i)["beta"])) for i, name in enumerate("abc")]
     assert fired(SWAPPED, *one_sign).empty
+    below = [
+        norm(name, i, beta=2 + 0.1 * vectors(i)["beta"], gamma=-vectors(i)["gamma"])
+        for i, name in enumerate("abc")
+    ]
+    assert fired(SWAPPED, *below).empty, (
+        "values that are all negative lie around 0 no more than positive ones"
+    )
     both_signs = [norm(name, i, gamma=vectors(i + 9)["beta"]) for i, name in enumerate("abc")]
     assert fired(SWAPPED, *both_signs).empty
 

@@ -19,6 +19,7 @@ from bnprobe import models
         {"model": {"state_dict": STATE}, "optimizer": {"state": {0: {"momentum": torch.ones(2)}}}},
         {"model_state_dict": STATE},
         {"net": STATE},
+        {"mine": STATE, "optimizer": {"state": {"momentum": torch.ones(2)}}},
         {"ema": STATE, "epoch": 9},
         {"ema_state_dict": STATE},
         {"mine": STATE, "best_accuracy": torch.tensor(71.2)},
@@ -62,7 +63,10 @@ def test_pickled_code_is_refused_unrun(tmp_path):
 @pytest.mark.parametrize("wrap", [lambda model: model, lambda model: {"model": model, "epoch": 3}])
 def test_whole_modules_are_refused_with_how_to_save(wrap, tmp_path):
     torch.save(wrap(nn.BatchNorm2d(3)), tmp_path / "a.pt")
-    refused(tmp_path / "a.pt", r"BatchNorm2d.*torch\.save\(model\.state_dict\(\), FILE\)")
+    said = refused(
+        tmp_path / "a.pt", r"object of the class torch\.\S*\.BatchNorm2d, as torch\.save\(model, FILE\)"
+    )
+    assert said.endswith("run torch.save(model.state_dict(), FILE) and use that file.")
 
 
 def test_whole_modules_allowed_by_the_user_are_refused_too(tmp_path):
