@@ -26,21 +26,25 @@ IN_THE_LAST = {
 
 
 def features_elsewhere(site: Node, norms: Mapping[Site, Known]) -> str:
-    """What is before and after a batch norm over sequences, where its features are not the norm's channels.
+    """What is before and after a batch norm over sequences, or a norm over the last dimension, where its features are not
+    the norm's channels.
 
     "recurrent before, linear after", or one of the two where nothing is known of the other; "" where a neighbor has its
     features where the norm has its channels, or no neighbor is known.
     """
-    known = norms.get(site.facts["site"])
-    if (
-        known is None
-        or len(site.shape) != SEQUENCES
-        or known.plan.channels == LAST
-        or not known.plan.pool.samples
-    ):
+    known, n_dims = norms.get(site.facts["site"]), len(site.shape)
+    if known is None:
         return ""
-    dim = known.channel_dim(SEQUENCES)
-    made = _made(site.inputs[0], dim, SEQUENCES - 1, norms)
+    dim = known.channel_dim(n_dims)
+    if known.plan.channels == LAST:
+        # convolutions have their features in dimension 1; where that is as large as the last, a mistake raises no error
+        if dim is None or site.shape[-1] not in site.shape[1:-1]:
+            return ""
+        made = _made(site.inputs[0], dim, 1, norms)
+    elif n_dims == SEQUENCES and known.plan.pool.samples:
+        made = _made(site.inputs[0], dim, SEQUENCES - 1, norms)
+    else:
+        return ""
     found = [(f"{name} before", fits) for name, fits in ([made] if made else [])]
     found += [(f"{name} after", fits) for name, fits in _taken(site, dim, norms)]
     return "" if any(fits for _, fits in found) else ", ".join(dict.fromkeys(name for name, _ in found))

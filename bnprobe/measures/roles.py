@@ -130,7 +130,8 @@ COLUMNS = (
     ),
     Column(
         "features_elsewhere",
-        "Neighbors of a batch norm over sequences that have features in the last dimension, not in that of its channels.",
+        "Neighbors that have their features in another dimension than the norm its channels: of batch norms over sequences, "
+        "and of norms over a last dimension that is as large as another one.",
         table="layers",
     ),
     Column("n_last", "Size of the last dimension of the output; 0 where it was not seen.", table="layers"),

@@ -115,9 +115,9 @@ class Neighbours:
     over channels), `scaled_skip_var` that of the other side.
 
     `features_elsewhere` names the neighbors of a batch norm over sequences (N, positions, features) that have their features
-    in the last dimension while the norm keeps statistics for dimension 1, such as "recurrent before, linear after"; "" where
-    none has, or one has them where the norm has its channels. `n_last` is the size of the last dimension, 0 where it was not
-    seen.
+    in the last dimension while the norm keeps statistics for dimension 1, such as "recurrent before, linear after", and
+    those of a norm over the last dimension that have theirs in another one of the same size; "" where none has, or one has
+    them where the norm has its channels. `n_last` is the size of the last dimension, 0 where it was not seen.
     """
 
     follows: str

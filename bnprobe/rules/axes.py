@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pandas as pd
+
 from bnprobe.rules.by_hand import CODE
 from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.rules.wording import count, kind_words
+
+OVER_FEATURES = ("layer_norm", "rms_norm")
+"""Kinds that normalize over the last dimension."""
 
 SEQUENTIAL = ("recurrent", "embedding", "norm")
 """Neighbors whose values are (samples, positions, features) without a doubt; a linear layer may act on positions."""
@@ -15,6 +21,8 @@ def features_in_the_last_dimension(evidence: Evidence) -> Iterator[Finding]:
     """Batch norms over (N, positions, features), which take dimension 1 for the channels."""
     for _, row in evidence.layers.iterrows():
         around, n_last = str(row["features_elsewhere"]), row["n_last"]
+        if around and row["kind"] in OVER_FEATURES and not row["call"]:
+            yield _over_positions(row, around)
         if not around or row["kind"] != "batch_norm" or row["call"] or row["n_channels"] == 1:
             continue  # a single channel was put there on purpose: one mean and variance for all
         certain = any(name in around for name in SEQUENTIAL)
@@ -28,6 +36,22 @@ def features_in_the_last_dimension(evidence: Evidence) -> Iterator[Finding]:
             "input, `y = norm(x.transpose(1, 2)).transpose(1, 2)`, then retrain: a trained model does not keep its "
             "results. If each position is meant to have statistics of its own, nothing is wrong.",
         )
+
+
+def _over_positions(row: pd.Series, around: str) -> Finding:
+    """A layer norm over the width of an image or the steps of a sequence, between convolutions."""
+    between = "before" in around and "after" in around
+    return Finding(
+        "warning" if between else "info",
+        row["layer"],
+        f"This {kind_words(row['kind'])} takes positions for features: it normalizes along the last dimension, which is the "
+        "width or time.",
+        f"it normalizes over the {count(row['n_channels'], 'value')} of the last dimension, while its neighbors have as "
+        f"many features in another one ({around}).",
+        "To normalize over features, move them to the end, `y = norm(x.movedim(1, -1)).movedim(-1, 1)`, then retrain: a "
+        "trained model does not keep its results. If the last dimension is frequency, or the norm is meant to act along it, "
+        "nothing is wrong.",
+    )
 
 
 RULES = (

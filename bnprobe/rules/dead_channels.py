@@ -7,8 +7,16 @@ from collections.abc import Iterator
 import pandas as pd
 
 from bnprobe.recording.names import said
-from bnprobe.rules.edits import Reinitialize, remedy
-from bnprobe.rules.remedies import CARRY_BETA, REINITIALIZE, module, path, reinitialized
+from bnprobe.rules.edits import Recalibrate, Reinitialize, remedy
+from bnprobe.rules.remedies import (
+    CARRY_BETA,
+    REINITIALIZE,
+    module,
+    path,
+    recalibrate,
+    recalibration,
+    reinitialized,
+)
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import activation, eps_of, out_of, some
@@ -88,7 +96,7 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
         length = channels["filter_norm"]
         typical = float(length.median())
         small = length < limits.decayed_filter * typical
-        found = channels[small & (channels["gamma_effective"] < limits.constant_gamma)]
+        found = channels[small & (length > 0) & (channels["gamma_effective"] < limits.constant_gamma)]
         if len(found):
             most = float(found["filter_norm"].max())
             small_gamma = found["gamma"].abs() < limits.constant_gamma
@@ -105,6 +113,37 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
                 row["call"],
                 remedy(_new_filters(row, indices(found))),
             )
+
+
+def pruned(evidence: Evidence) -> Iterator[Finding]:
+    """Filters that were set to 0, before a norm that subtracts the mean of what they gave."""
+    limits = evidence.limits
+    for row, channels in evidence.sites_with(evidence.channels["filter_norm"] == 0):
+        sigma = (channels["running_var"] + row["eps"]) ** 0.5
+        away = (channels["running_mean"] - channels["filter_bias"].fillna(0)).abs() / sigma
+        found = channels[
+            (channels["filter_norm"] == 0) & (channels["running_var"] > row["eps"]) & (away > limits.shift)
+        ]
+        if len(found) and row["normalized_by"] != "batch":
+            yield Finding(
+                share_severity(found, channels, limits),
+                row["layer"],
+                "The filters of some channels are all 0, but the running statistics are those of before: the outputs are "
+                "constants that nothing was trained on.",
+                f"filters in {said(row['feeder'])} of length 0 for {out_of(found, channels)}, whose running means are up to "
+                f"{float(away[found.index].max()):.2g} running σ off (threshold {limits.shift:g}).",
+                "Filters that were pruned need new running statistics: train on with them at 0, or re-estimate the running "
+                f"statistics, and compare the accuracy before and after: {recalibrate(row)}.",
+                indices(found),
+                row["call"],
+                remedy(recalibration(row)),
+            )
+
+
+def decayed_or_pruned(evidence: Evidence) -> Iterator[Finding]:
+    """Filters of which nothing or almost nothing is left."""
+    yield from decayed(evidence)
+    yield from pruned(evidence)
 
 
 def _percent(part: float) -> str:
@@ -140,7 +179,7 @@ RULES = (
         "van Laarhoven 2017, arXiv:1706.05350; Mehta, Kim & Theobalt 2019, arXiv:1811.12495",
         f"filters longer than {DEFAULT.decayed_filter:.0%} of the layer's median, or |γ| of at least "
         f"{DEFAULT.constant_gamma:g}",
-        decayed,
-        edits=(Reinitialize,),
+        decayed_or_pruned,
+        edits=(Reinitialize, Recalibrate),
     ),
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import said
 from bnprobe.recording.terms import MANY_EPS, NO_VARIANCE, TORCH_EPS
 from bnprobe.rules.edits import RENEWED, Rescale, SetAttribute, remedy
 from bnprobe.rules.remedies import CARRY_BETA, module, path, recalibrate, recalibration, rescaled
@@ -24,27 +25,33 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
         var = channels["running_var"]
         # all 0 were set so; of a few that are 0, the inputs were constant, or half precision rounded their variance
         flat = (var >= 0) & (var < NO_VARIANCE) & ((var > 0) | (var.max() > 0)) & ~(channels["pre_var"] > 0)
-        small = live & (var >= 0) & (var < row["eps"]) & ~flat
+        # pruned to 0 and trained on: the variance is on its way to 0
+        pruned = live & (channels["filter_norm"] == 0) & ~(channels["pre_var"] > 0) & ~flat
+        small = live & (var >= 0) & (var < row["eps"]) & ~flat & ~pruned
         varies = channels["pre_var"] > MANY_EPS * row["eps"]
         if (small & varies).any():
             yield _lost_variance(row, channels[small & varies], channels, evidence.limits)
         if (small & ~varies).any():
             yield _hardly_varies(row, channels[small & ~varies], channels, evidence.limits)
         if flat.any():
-            yield _never_varied(row, channels[flat], channels)
+            yield _never_varied(row, channels[flat], channels, _long_constant(row, channels[flat], channels))
+        if (pruned & (var < row["eps"])).any():
+            found = channels[pruned & (var < row["eps"])]
+            zeros = f"the filters in {said(row['feeder'])} are all 0 for {out_of(found, channels)}"
+            yield _never_varied(row, found, channels, zeros)
         if row["own_sd"] ** 2 < 2 * row["eps"]:
             yield _divides_by_eps(row, evidence.is_new)
 
 
-def _never_varied(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> Finding:
-    """Constant inputs: nothing that eps or γ could change."""
+def _never_varied(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, reason: str) -> Finding:
+    """Constant inputs, as the reason says: nothing that eps or γ could change."""
     has_beta = bool(found["beta"].notna().all())
     return Finding(
         "info",
         row["layer"],
         f"The inputs of {some(found, channels).lower()} were constant in training: on such inputs the output is "
         f"{'β' if has_beta else '0'}.",
-        f"{_long_constant(row, found, channels)}.",
+        f"{reason}.",
         "On data like the training data they carry no information. "
         + (
             CARRY_BETA

@@ -15,7 +15,8 @@ from bnprobe.rules.course import Course, course_of
 from bnprobe.rules.preprocessing import GIVE_CONSTANTS, constants_missing, reported_at
 from bnprobe.rules.remedies import RECALIBRATE
 from bnprobe.rules.rule import Evidence, Finding
-from bnprobe.rules.wording import count, sigmas
+from bnprobe.rules.wording import count, first_few, sigmas
+from bnprobe.severity import SEVERITIES
 
 PASSED_ON = 2.0
 """A norm is off by no more than so many times the discrepancy of the inputs it follows from: at most 1.3 times in a
@@ -28,8 +29,28 @@ def merge_consecutive(
     """Of shifts in norms that follow each other the first, with the advice for where it stands.
 
     Those that begin with inputs that were not preprocessed as in training, or at one of the norms that are reported
-    `elsewhere`, belong to that finding.
+    `elsewhere`, belong to that finding. Where the advice for several is the same, they are one finding at the first.
     """
+    alike: dict[str, list[Finding]] = {}
+    for finding in _where_shifts_enter(evidence, found, elsewhere):
+        alike.setdefault(finding.do, []).append(finding)
+    yield from (_with_others(*findings) for findings in alike.values())
+
+
+def _with_others(finding: Finding, *others: Finding) -> Finding:
+    """A finding that names further places of which the same is said."""
+    if not others:
+        return finding
+    places = first_few([said(other.layer, other.call) for other in others])
+    more = f" So it is again at {places}, between which inputs match better."
+    severity = min((one.severity for one in (finding, *others)), key=SEVERITIES.index)
+    return replace(finding, severity=severity, because=finding.because + more)
+
+
+def _where_shifts_enter(
+    evidence: Evidence, found: Iterable[Finding], elsewhere: Collection[str]
+) -> Iterator[Finding]:
+    """A finding for each run of norms that are off, with the advice for where it begins."""
     by_site = {(finding.layer, finding.call): finding for finding in found}
     inputs, agrees, blind = reported_at(evidence), "", _ruled_by_eps(evidence)
     for run in _runs(evidence.layers, {*by_site, (inputs, 0)}):

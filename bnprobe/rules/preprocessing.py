@@ -31,11 +31,13 @@ def wrong_preprocessing(evidence: Evidence) -> Iterator[Finding]:
 
 def reported_at(evidence: Evidence) -> str:
     """The norm whose inputs are reported as not preprocessed as in training; empty where none is."""
-    if evidence.is_new or not explained(evidence):
+    if evidence.is_new or not _some_mistake(evidence):
         return ""
     row = evidence.preprocessing.iloc[0]
     top = evidence.limits.variance_ratio**0.5
-    if not (row["shift"] > VISIBLE_SHIFT or not 1 / top <= row["scale_predicted"] <= top):
+    # what other light explains as well is reported where the shift is reported in any case
+    least = evidence.limits.shift if row["light"] else VISIBLE_SHIFT
+    if not (row["shift"] > least or not 1 / top <= row["scale_predicted"] <= top):
         return ""
     first = evidence.layers[evidence.layers["layer"] == row["layer"]].iloc[0]
     # running statistics that follow the very batches of this run say nothing against them
@@ -49,7 +51,11 @@ def reported_at(evidence: Evidence) -> str:
 
 
 def explained(evidence: Evidence) -> bool:
-    """Whether some map of the model's inputs explains those of the first norm."""
+    """Whether some map of the model's inputs explains those of the first norm, as other light does not."""
+    return _some_mistake(evidence) and not evidence.preprocessing["light"].iloc[0]
+
+
+def _some_mistake(evidence: Evidence) -> bool:
     found = evidence.preprocessing
     return not found.empty and bool(found["mistake"].iloc[0])
 
@@ -70,8 +76,8 @@ def _with_cause(severity: str, row: pd.Series) -> Finding:
         row["layer"],
         f"The inputs are not preprocessed as in training: most likely {row['mistake']}{_rarer(row)}.",
         f"{_distance(row)}; this predicts {number(row['scale_predicted'])}, and explains {_share(row)} of the discrepancy "
-        f"in mean and std. No other {'common ' if row['rarer'] else ''}mistake fits as well.{other} Constants of "
-        f"normalization: {by}.",
+        f"in mean and std. No other {'common ' if row['rarer'] else ''}mistake fits as well; images without any would need "
+        f"{number(row['scale'])} times the contrast of training.{other} Constants of normalization: {by}.",
         f"{_look(row)}{_undo(row)}",
         remedy=_undone(row),
     )

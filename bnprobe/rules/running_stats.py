@@ -15,6 +15,7 @@ from bnprobe.rules.newness import affine_at_start, at_start, fresh
 from bnprobe.rules.preprocessing import reported_at
 from bnprobe.rules.remedies import recalibrate, recalibration
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, indices, unsound, while_training
+from bnprobe.rules.structure import calls_differ
 from bnprobe.rules.swapped import STATISTICS, swapped_norms
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.updates import young
@@ -152,12 +153,12 @@ def _groups_are_shown(evidence: Evidence) -> bool:
 
 
 def _reported_otherwise(evidence: Evidence) -> set[str]:
-    """Norms whose shift is that of a factor in all running statistics, or of too few updates, which other rules report."""
-    found = evidence.causes
+    """Norms whose shift other rules report: a factor in all running statistics, too few updates, calls that differ."""
+    found, shared = evidence.causes, {finding.layer for finding in calls_differ(evidence)}
     if found.empty:
-        return set()
+        return shared
     factored, too_few = (set(found.loc[found["cause"] == cause, "layer"]) for cause in ("factor", "young"))
-    reported = factored if any(scaled(evidence)) else set()
+    reported = shared | (factored if any(scaled(evidence)) else set())
     if any(finding.layer in too_few for finding in young(evidence)):
         layers = evidence.layers
         reported |= set(layers.loc[layers["initial_weight"] >= evidence.limits.initial_weight, "layer"])

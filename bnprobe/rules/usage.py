@@ -14,6 +14,9 @@ from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count
 
+FEWEST_SINGLE = 4
+"""Batches of one sample from which training is done in such batches, and a single one was not the last of an epoch."""
+
 
 def few_values(evidence: Evidence) -> Iterator[Finding]:
     """A mean and variance made of a handful of values."""
@@ -42,7 +45,40 @@ def few_values(evidence: Evidence) -> Iterator[Finding]:
             call=row["call"],
             remedy=remedy(edit),
         )
+    yield from _single_samples(evidence)
     yield from _one_feature(evidence)
+
+
+def _single_samples(evidence: Evidence) -> Iterator[Finding]:
+    """Batch norms that learn from one sample at a time, where samples differ: another function than in eval mode."""
+    layers, limits = evidence.layers, evidence.limits
+    alone = (layers["n_images"] == layers["n_calls"]) & (layers["n_calls"] >= FEWEST_SINGLE)
+    learns = (layers["normalized_by"] == "batch") & (layers["n_calls_learning"] == layers["n_calls"])
+    with np.errstate(all="ignore"):
+        apart = np.sqrt(1 / layers["share_within_median"] - 1)
+    found = layers[
+        (layers["kind"] == "batch_norm")
+        & alone
+        & learns
+        & (apart > limits.samples_apart)
+        & ~(layers["fewest_values"] < limits.few_values)
+    ]
+    if found.empty:
+        return
+    row = found.iloc[0]
+    yield Finding(
+        "warning",
+        row["layer"],
+        "Every batch holds a single sample: this norm takes each sample's own mean and std out, and eval mode does not.",
+        f"{count(row['n_calls'], 'call')} with 1 sample each; the means of samples are {apart[found.index[0]]:.2g} times as "
+        f"far apart as values within a sample (typical channel, threshold {limits.samples_apart:g}). So it is at "
+        f"{count(found['layer'].nunique(), 'batch norm')}.",
+        "Use larger batches, or GroupNorm, which does the same in both modes; or freeze the norms, so that they use the "
+        "running statistics while the rest trains: `[m.eval().requires_grad_(False) for m in model.modules() if "
+        "isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]` after model.train().",
+        call=row["call"],
+        remedy=remedy(Freeze(tuple(dict.fromkeys(found["layer"])), eval_mode=True)),
+    )
 
 
 def _one_feature(evidence: Evidence) -> Iterator[Finding]:

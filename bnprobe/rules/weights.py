@@ -115,31 +115,56 @@ def counted_differently(evidence: Evidence) -> Iterator[Finding]:
     # of two that are as frequent the smaller is the usual one: what is updated several times has more
     modes = counts.mode()
     usual = float(modes[modes > 0].min() if (modes > 0).any() else 0.0)
+    calls = evidence.layers.groupby("layer")["n_calls"].sum()
     for layer, n in zip(layers["layer"][counts.index], counts, strict=True):
         if n == usual:
             continue
         times = n / usual if usual else float("inf")
         often = usual > 0 and n > 0 and times == round(times)
+        as_called = often and _as_called(calls, layer, times, layers.loc[counts.index])
         yield Finding(
-            "warning" if often else "info",
+            "warning" if often and not as_called else "info",
             layer,
             "This norm was updated several times for each update of the others."
             if often
             else f"This norm was updated {'more' if n > usual else 'less'} often than the others.",
             f"num_batches_tracked is {n:,.0f}, and {usual:,.0f} in most norms"
-            + (f", {times:,.0f} times as many." if often else "."),
-            "Gradient checkpointing that reruns the norm, or a module that is used more than once, causes this; momentum m "
-            "then acts as 1 − (1 − m)^k. Leave the norm out of the checkpointed part, or use one norm per use. In a trained "
-            f"model, re-estimate the running statistics as a plain average: {RECALIBRATE}."
+            + (f", {times:,.0f} times as many{as_called}." if often else "."),
+            "Nothing, where a part is meant to be called more often, as a discriminator is."
+            if as_called
+            else "Gradient checkpointing that reruns the norm, or a module that is used more than once, causes this; "
+            "momentum m then acts as 1 − (1 − m)^k. Leave the norm out of the checkpointed part, or use one norm per use. "
+            f"In a trained model, re-estimate the running statistics as a plain average: {RECALIBRATE}."
             if often
             else "Expected of layers that were frozen, added later or skipped in some passes; otherwise find out why.",
-            remedy=remedy(Recalibrate() if often else None),
+            remedy=remedy(Recalibrate() if often and not as_called else None),
         )
+
+
+def _as_called(calls: pd.Series, layer: str, times: float, counted: pd.DataFrame) -> str:
+    """Why such a count is that of its calls, as a part of the sentence; empty where it is not.
+
+    Where calls were recorded they tell. Without any, a part all of whose norms have the same count, beside parts of
+    another one, is called as a whole.
+    """
+    counts = counted["n_batches_tracked"]
+    n = counts[counted["layer"] == layer].iloc[0]
+    others = calls[counted["layer"][counts * times == n]].median()
+    if calls[layer] > 0 and others > 0:
+        return ", as it is called" if calls[layer] == times * others else ""
+    names = counted["layer"].str.split(".")
+    shared = next((i for i, level in enumerate(zip(*names, strict=False)) if len(set(level)) > 1), 0)
+    parts = names.map(lambda name: name[shared] if len(name) > shared + 1 else "")
+    own = parts[counted["layer"] == layer].iloc[0]
+    of_part, rest = parts == own, parts != own
+    whole = own and counts[of_part].nunique() == 1 == counts[rest].nunique()
+    several = of_part.sum() > 1 and rest.sum() > 1
+    return f", in all norms of {own}" if whole and several else ""
 
 
 def alike(evidence: Evidence) -> Iterator[Finding]:
     """Statistics that no data make: one variance for all channels, or those of another layer."""
-    known: dict[bytes, tuple[str, bytes]] = {}
+    known: dict[bytes, tuple[str, bytes, bytes]] = {}
     for row, channels in evidence.sites:
         mean, var = channels["running_mean"].to_numpy(float), channels["running_var"].to_numpy(float)
         if row["call"] or len(var) < 4 or fresh(row, channels) or not np.isfinite(var).all():
@@ -147,7 +172,9 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
         if updated_meanwhile(row):
             continue  # shown are the statistics from before the recording, and γ and β from its end
         affine = b"".join(channels[name].to_numpy(float).tobytes() for name in ("gamma", "beta"))
-        first = known.setdefault(mean.tobytes() + var.tobytes(), (row["layer"], affine))
+        # norms that take turns on the same input, as those of several widths do, come to the same statistics
+        fed = b"".join(channels[name].to_numpy(float).tobytes() for name in ("pre_mean", "pre_var"))
+        first = known.setdefault(mean.tobytes() + var.tobytes(), (row["layer"], affine, fed))
         if (var == var[0]).all():
             yield Finding(
                 "warning",
@@ -159,7 +186,7 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
                 call=row["call"],
                 remedy=remedy(recalibration(row)),
             )
-        elif first[1] != affine:
+        elif first[1] != affine and not (row["n_calls"] > 0 and first[2] == fed):
             yield Finding(
                 "warning",
                 row["layer"],

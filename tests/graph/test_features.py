@@ -139,3 +139,28 @@ def test_the_walk_behind_a_norm_ends(steps: int, found: str, monkeypatch: pytest
     monkeypatch.setattr(features, "MOST_STEPS", steps)
     net = Net(over(T), lambda m, x: m.lin(m.norm(x).relu().tanh().relu()), lin=nn.Linear(F, H))
     assert neighbours_of(net.eval(), torch.randn(SEQUENCES))["norm"].features_elsewhere == found
+
+
+IMAGES = (N, 3, H, H)
+CONV = {"conv": nn.Conv2d(3, H, 3, padding=1), "more": nn.Conv2d(H, H, 3)}
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.movedim(1, -1)
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        (lambda m, x: m.more(m.norm(m.conv(x)).relu()), "conv before, conv after"),
+        (lambda m, x: m.norm(m.conv(x)).mean(), "conv before"),
+        (lambda m, x: m.more(m.norm(channels_last(m.conv(x))).movedim(-1, 1)), ""),
+        (lambda m, x: m.norm(channels_last(m.conv(x))).mean(), ""),
+        # the width is another one, so that it was meant
+        (lambda m, x: m.norm(m.conv(x[:, :, :4]).transpose(1, 2)[:, :2]).mean(), ""),
+    ],
+)
+def test_a_layer_norm_over_the_width_of_an_image(how: Callable[[Net, Tensor], Tensor], expected: str):
+    """Fails if a layer norm between convolutions over as many positions as features is not seen, or one over features is."""
+    found = neighbours_of(Net(nn.LayerNorm(H), how, **CONV), torch.randn(IMAGES))["norm"]
+    assert found.features_elsewhere == expected

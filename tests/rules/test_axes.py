@@ -28,3 +28,35 @@ def test_positions_taken_for_channels(around, severity):
     assert "input is (N, 3, 24)" in row.because
     assert around in row.because
     assert "with 24 channels" in row.do
+
+
+@pytest.mark.parametrize(
+    ("around", "severity"),
+    [("conv before, conv after", "warning"), ("conv before", "info")],
+)
+def test_a_layer_norm_over_positions(around, severity):
+    """Fails if one between convolutions is only noted, or one of which half is known is a warning."""
+    norm = site(
+        ROWS,
+        "ln",
+        "layer_norm",
+        gamma=1.5,
+        beta=0.1,
+        neighbours=Neighbours("relu", features_elsewhere=around),
+    )
+    (row,) = fired("positions-as-channels", norm).itertuples()
+    assert (row.severity, row.layer) == (severity, "ln")
+    assert row.says.startswith("This layer norm takes positions for features")
+    assert "the 3 values of the last dimension" in row.because
+    assert around in row.because
+    assert fired(
+        "positions-as-channels",
+        site(
+            ROWS,
+            "gn",
+            "group_norm",
+            gamma=1.5,
+            beta=0.1,
+            neighbours=Neighbours("relu", features_elsewhere=around),
+        ),
+    ).empty

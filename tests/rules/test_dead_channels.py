@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from measures.sites import recording, site
@@ -123,3 +125,19 @@ def test_thresholds_reach_the_rules():
     assert "channels-dead" not in set(judge(measured)["rule"])
     assert "channels-dead" in set(judge(measured, Limits(dead_sigmas=3))["rule"])
     assert "channels-constant" in set(judge(measured, Limits(constant_gamma=0.1))["rule"])
+
+
+def test_filters_that_were_set_to_0_under_statistics_of_before() -> None:
+    """Fails if pruning without new running statistics is missed, blamed on weight decay, or seen where they followed."""
+    pruned, gamma = wired(at(0.0, 1.0, 0, 2)), 1.5
+    far = {"running_mean": at(2.0, 0.1, 0, 2), "running_var": 1.0 * ONE}
+    (row,) = fired("filters-decayed", stored(gamma=gamma, neighbours=pruned, **far)).itertuples()
+    assert (row.severity, row.channels) == ("warning", (0, 2))
+    assert "up to 2 running σ off" in row.because
+    near = {**far, "running_mean": 0.1 * ONE}
+    followed = {**far, "running_var": at(1e-9, 1.0, 0, 2)}
+    for fields in (near, followed):
+        assert fired("filters-decayed", stored(gamma=gamma, neighbours=pruned, **fields)).empty
+    # what a bias of the layer gives instead is no surprise
+    biased = replace(pruned, folded=replace(pruned.folded, bias=2.0 * ONE))
+    assert fired("filters-decayed", stored(gamma=gamma, neighbours=biased, **far)).empty

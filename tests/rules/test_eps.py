@@ -163,3 +163,16 @@ def test_larger_weights_need_a_scale_in_every_channel(gamma: float | list[float]
     (one,) = findings("variance-below-eps", small)
     assert ("Larger weights" in one.do) is larger
     assert ("Check the preceding weights." in one.do) is not larger
+
+
+def test_a_variance_on_its_way_to_0_behind_filters_of_0_is_that_of_a_constant() -> None:
+    """Fails if channels that were pruned and trained on are told as an eps that is too large."""
+    fading = at(3e-8, 1.0, 0, 3)
+    pruned = stored(running_var=fading, gamma=1.5, neighbours=wired(at(0.0, 1.0, 0, 3)))
+    (row,) = fired("variance-below-eps", pruned).itertuples()
+    assert (row.severity, row.channels) == ("info", (0, 3))
+    assert row.because == "the filters in conv1 (by name) are all 0 for 2 of 8 channels."
+    (row,) = fired(
+        "variance-below-eps", stored(running_var=fading, gamma=1.5, neighbours=wired(ONE))
+    ).itertuples()
+    assert (row.severity, row.channels) == ("warning", (0, 3))

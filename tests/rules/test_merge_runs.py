@@ -99,3 +99,18 @@ def test_large_shifts_are_readable():
     (because,) = fired(SHIFTED, *sites)["because"]
     assert "typical shift 1,820 running σ" in because
     assert "up to 19,600 σ at b" in because
+
+
+def test_shifts_with_the_same_advice_are_one_finding():
+    """Fails if a drift whose norms alternate makes a finding for each, its places are not named, or the worst is lost."""
+    between = {name: site(MANY, name, **LEARNED, **moved(0.45, rows=MANY)) for name in "bd"}
+    sites = [
+        site(MANY, "a", **LEARNED, **moved(1, rows=MANY)),
+        between["b"],
+        site(MANY, "c", **LEARNED, **moved(1, rows=MANY)),
+        between["d"],
+        site(MANY, "e", **LEARNED, **moved(1, rows=MANY)),
+    ]
+    (row,) = fired(SHIFTED, *sites).itertuples()
+    assert row.layer == "a"
+    assert "So it is again at c, e" in row.because

@@ -212,6 +212,8 @@ def test_a_shift_without_constants_asks_for_them(constants, asked):
         ({"shift": VISIBLE_SHIFT}, False),
         ({"shift": np.nextafter(VISIBLE_SHIFT, 1)}, True),
         ({"shift": 1.0, "mistake": ""}, False),
+        ({"shift": 0.5, "light": True}, False),
+        ({"shift": 0.51, "light": True}, True),
     ],
 )
 def test_how_much_of_a_mistake_is_reported(facts: dict[str, Any], speaks: bool):
@@ -223,6 +225,18 @@ def test_how_much_of_a_mistake_is_reported(facts: dict[str, Any], speaks: bool):
         "scale_predicted": 1.0,
         "certain": True,
         "left_over": 0.1,
+        "light": False,
     }
     found = replace(evidence(), preprocessing=pd.DataFrame([{**row, **facts}]))
     assert reported_at(found) == "bn" * speaks
+
+
+def test_what_other_light_explains_as_well_is_named_as_one_of_several():
+    """Fails if dark digits on white are told as a shift without a name, or as inverted without a doubt."""
+
+    # with a little more contrast, as digits on a background that convolutions pad with 0 have
+    changed = grey_norm(lambda p: 1.13 * (1 - p - DIGITS.mean()) / DIGITS.std(), GREY)
+    row = of_inputs(changed)
+    assert row.severity == "warning"
+    assert "it may be that light and dark are exchanged (1 - p)" in row.says
+    assert "these images are lighter or darker than those of training" in row.says

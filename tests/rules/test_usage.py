@@ -7,6 +7,8 @@ import pytest
 from measures.sites import call_log, site, some_rows
 
 from bnprobe.checkpoints.records import without_calls
+from bnprobe.rules import Finding
+from rules.edited import edited, evidence, findings
 from rules.firing import fired
 from rules.trained import LEARNED, ROWS, STATISTICS, TRAIN, learning, norm
 
@@ -110,3 +112,22 @@ def test_a_norm_of_one_feature_is_seen_without_data(kind, says):
     batch = without_calls(site(some_rows(4, 1), "a", "batch_norm", gamma=0.5))
     assert fired("few-values", two).empty
     assert fired("few-values", batch).empty
+
+
+def single(n_images: int, calls: int, spread: float) -> list[Finding]:
+    """What is said of a batch norm that trains, of samples whose means lie this far apart."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(n_images, 3, 64)) + spread * np.linspace(-1, 1, n_images)[:, None, None]
+    base = evidence(site(rows, "bn", gamma=[0.5, -0.7, 1.2], beta=0.1))
+    cells = {"normalized_by": "batch", "n_calls": calls, "n_calls_learning": calls, "fewest_values": 64.0}
+    return findings("few-values", edited(base, **cells))
+
+
+def test_batches_of_one_sample_that_differ() -> None:
+    """Fails if training on single images is passed over, or is warned of where samples are alike or batches larger."""
+    (one,) = single(8, 8, 1.0)
+    assert (one.severity, one.layer) == ("warning", "bn")
+    assert "8 calls with 1 sample each" in one.because
+    assert single(8, 8, 0.0) == []
+    assert single(8, 4, 1.0) == []
+    assert single(3, 3, 1.0) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -219,7 +220,8 @@ def alike(cells: dict[str, Any], other: dict[str, Any] | None = None, **row: Any
     rows = some_rows(20, n_channels=4)
     fields = {"gamma": [1.0, 2, 3, 4], "beta": 0.1, **memory_of(rows)}
     base = evidence(
-        site(rows, "a", **fields), site(rows, "b", **{**fields, "gamma": 1.5, "running_var": [1.0, 2, 3, 4]})
+        site(rows, "a", **fields),
+        site(rows + 1, "b", **{**fields, "gamma": 1.5, "running_var": [1.0, 2, 3, 4]}),
     )
     base = edited(edited(base, cells, **row), other or {}, at=1)
     return [one.layer for one in findings("statistics-alike", base)]
@@ -242,3 +244,44 @@ def test_statistics_of_another_layer() -> None:
     assert alike(same, {**same, "gamma": [1.0, 2, 3, 4]}) == []
     assert alike(same, {"running_mean": [1.0, 2, 3, 4]}) == []
     assert alike(same, {**same, "running_mean": [1.0, 2, 3, 4.5]}) == []
+
+
+def called(
+    counts: tuple[float, ...], calls: tuple[int, ...], names: Sequence[str] = "abcd"
+) -> list[tuple[str, str]]:
+    """Layer and severity of what is said of norms with these counts, called as often as that."""
+    base = evidence(*(healthy(name) for name in names))
+    for i, (n, n_calls) in enumerate(zip(counts, calls, strict=True)):
+        base = edited(base, at=i, n_batches_tracked=n, n_calls=n_calls)
+    return [(one.layer, one.severity) for one in findings("batches-differ", base)]
+
+
+def test_a_norm_that_is_called_as_much_more_often_is_only_noted() -> None:
+    """Fails if a discriminator that runs twice per step is a warning, or calls that do not explain the count excuse it."""
+    assert called((40, 40, 80, 40), (5, 5, 10, 5)) == [("c", "info")]
+    assert called((40, 40, 120, 40), (5, 5, 10, 5)) == [("c", "warning")]
+    assert called((40, 40, 80, 40), (5, 5, 5, 5)) == [("c", "warning")]
+
+
+def test_without_calls_a_part_that_was_updated_as_a_whole_is_only_noted() -> None:
+    """Fails if the file of a network of two parts, each with its own count, is a warning, or a single norm counts as a
+    part."""
+    uncalled = (0, 0, 0, 0)
+    whole = ["d.1", "d.2", "g.1", "g.2"]
+    assert called((80, 80, 40, 40), uncalled, whole) == [("d.1", "info"), ("d.2", "info")]
+    # one norm of the part, one in each of several, and a part beside others that differ among themselves
+    assert called((80, 40, 40, 40), uncalled, whole) == [("d.1", "warning")]
+    assert called((40, 40, 40, 80), uncalled) == [("d", "warning")]
+    mixed = ["d.1", "d.2", "g.1", "g.2", "g.3", "g.4"]
+    assert ("d.1", "warning") in called((80, 80, 40, 40, 40, 60), (0,) * 6, mixed)
+
+
+def test_norms_that_take_turns_on_one_input_have_the_same_statistics() -> None:
+    """Fails if norms of several widths, which saw the very same input, are taken for copies, or a file excuses a copy."""
+    same = {"running_mean": [1.0, 2, 3, 4], "running_var": [2.0, 3, 4, 5], "pre_mean": 1.0, "pre_var": 2.0}
+    assert alike(same, same) == []
+    assert alike(same, {**same, "pre_var": 2.1}) == ["b"]
+    rows = evidence(healthy("a"), healthy("b", gamma=1.5))
+    assert findings("statistics-alike", rows) == []
+    uncalled = edited(edited(rows, n_calls=0), at=1, n_calls=0)
+    assert [one.layer for one in findings("statistics-alike", uncalled)] == []

@@ -44,6 +44,9 @@ OTHER_IMAGES = Units(scale=0.5, shade=0.5)
 OTHER_LIGHT = Units(scale=0.5, shade=np.inf)
 """The same where the constants are guessed: of several sets one always comes near the light of other images."""
 
+OTHER_LIGHT_SAYS = "nothing is wrong and these images are lighter or darker than those of training"
+"""What else explains inputs whose mean moved and whose scale did not."""
+
 VISIBLE = 0.15
 """Discrepancy from which a mistake is looked for."""
 
@@ -58,7 +61,8 @@ CLEARLY = 0.4
 
 LEAST_GUESSED, FITS_GUESSED = 0.6, 1.0
 """Discrepancy from which, and misfit up to which, a mistake is named by constants nobody gave: of several sets one always
-comes near other light or contrast. Exchanged colors need none."""
+comes near other light or contrast. Exchanged colors need none. The discrepancy also counts where other light explains
+nearly as well as a mistake."""
 
 BRIGHTER = np.linspace(-0.6, 0.6, 61)
 """Pixels (0 to 1) by which these images may be brighter than those of training, on average: other images, or black
@@ -93,6 +97,7 @@ COLUMNS = (
     "misfit",
     "weight",
     "rarer",
+    "light",
 )
 
 
@@ -156,12 +161,14 @@ def preprocessing(recording: Recording) -> pd.DataFrame:
     as in `causes.fit`, before and after the mistake is taken into account, with the black that augmentation may have added;
     `explains` is the share of the squared discrepancy that is gone. `also` are other names of what fits as well, separated
     by "; ", and `rarer` mistakes that nobody makes by accident and that would look the same. `certain` is whether the
-    mistake may be called the cause. Where the constants are not known and nothing explains the inputs, there is one row
+    mistake may be called the cause. `light` marks mistakes that other images would explain nearly as well; they are there
+    only where none is better than that. Where the constants are not known and nothing explains the inputs, there is one row
     without a mistake ("").
     """
     first = _first(recording)
     rows = [] if first is None else _best_of_each(_explanations(first, recording))
-    judged = [{**row, **_others(row, rows)} for row in rows if row["named"]]
+    shown = [row for row in rows if row["named"]] or [row for row in rows if row["light"]]
+    judged = [{**row, **_others(row, rows)} for row in shown]
     return pd.DataFrame([row for row in judged if row["n_rivals"] < MOST_NAMED], columns=list(COLUMNS))
 
 
@@ -171,9 +178,11 @@ def _others(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     rarer = [other for other in rows if _is_rarer(row, other) and other not in rivals]
     return {
         "also": _names(
-            row["also"], *(name for other in rivals for name in (other["mistake"], other["also"]))
+            row["also"],
+            *(name for other in rivals for name in (other["mistake"], other["also"])),
+            OTHER_LIGHT_SAYS if row["light"] else "",
         ),
-        "certain": row["constants"] != NONE_KNOWN and not rivals,
+        "certain": row["constants"] != NONE_KNOWN and not rivals and not row["light"],
         "rarer": _names(*(other["mistake"] for other in rarer)),
         "n_rivals": len(rivals),
     }
@@ -257,12 +266,15 @@ def _explanations(first: _First, recording: Recording) -> Iterator[dict[str, Any
     unexplained = min((first.leaves(AS_TRAINED, shade, units).misfit for shade in shades), default=np.inf)
     for mistake, shade in _candidates(first, given):
         row = _row(first, mistake, first.leaves(mistake, shade), source)
-        row["named"] = _fits(row, mistake) and _is_clear(row["misfit"], unexplained)
+        fits = _fits(row, mistake)
+        row["named"] = fits and _is_clear(row["misfit"], unexplained)
+        far = source == "given" and row["discrepancy"] >= LEAST_GUESSED
+        row["light"] = fits and not row["named"] and far and unexplained >= CLEAR * row["misfit"]
         found = found or row["named"]
         if row["misfit"] <= CLEAR * FITS:
             yield row
     if given is None and not found:
-        yield {**_rescaled(first), "named": True}
+        yield {**_rescaled(first), "named": True, "light": False}
 
 
 def _candidates(first: _First, given: Normalize | None) -> Iterator[tuple[Mistake, Array]]:

@@ -13,6 +13,7 @@ from scripts.rule_benchmark.cases import (
     files,
     fine_tuning,
     gradients,
+    several_uses,
     statistics,
     threads,
     variants,
@@ -30,6 +31,7 @@ CASES: tuple[Case, ...] = (
     *averaging.CASES,
     *axes.CASES,
     *variants.CASES,
+    *several_uses.CASES,
     *correct.CASES,
 )
 
