@@ -130,8 +130,7 @@ COLUMNS = (
     ),
     Column(
         "features_elsewhere",
-        "Neighbors that have their features in another dimension than the norm its channels: of batch norms over sequences, "
-        "and of norms over a last dimension that is as large as another one.",
+        "Neighbors with features in another dimension than the norm has its channels, of norms over sequences or widths.",
         table="layers",
     ),
     Column("n_last", "Size of the last dimension of the output; 0 where it was not seen.", table="layers"),

@@ -176,7 +176,7 @@ CHANNELS: list[tuple[str, str, tuple[float, float], dict[str, Any], dict[str, An
         {"follows": "relu6"},
     ),
     ("filters-decayed", "filter_norm", below(0.05), {"gamma_effective": 0.0}, {"feeder": "conv"}),
-    ("filters-decayed", "gamma_effective", below(0.01), {"filter_norm": 0.0}, {"feeder": "conv"}),
+    ("filters-decayed", "gamma_effective", below(0.01), {"filter_norm": 1e-6}, {"feeder": "conv"}),
     ("variance-below-eps", "running_var", below(1e-3), {"gamma": 1.0}, {"eps": 1e-3}),
     ("variance-below-eps", "running_var", (-hair(0, 1), 0.0), {"gamma": 1.0}, {"eps": 1e-3}),
     ("variance-below-eps", "gamma", from_(0.01), {"running_var": 0.0}, {"eps": 1e-3}),
