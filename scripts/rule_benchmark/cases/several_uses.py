@@ -31,7 +31,7 @@ class Adversaries(nn.Module):
         )  # fmt: skip
 
 
-@CASES.add("a critic that is called twice for each step of the generator")
+@CASES.add("a critic that is called twice for each step of the generator", slow=True)
 def toggled() -> Iterator[Look]:
     torch.manual_seed(0)
     model = Adversaries()
@@ -125,7 +125,7 @@ def smallest_filters(model: nn.Module) -> dict[str, Tensor]:
     return masks
 
 
-@CASES.add("filters are pruned to 0, and the running statistics stay")
+@CASES.add("filters are pruned to 0, and the running statistics stay", slow=True)
 def pruned() -> Iterator[Look]:
     torch.manual_seed(0)
     model = fit(convnet(depth=3), steps=150)
