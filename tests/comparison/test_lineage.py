@@ -9,7 +9,7 @@ import pytest
 from measures.sites import recording, site, some_rows
 
 from bnprobe.comparison import pairs
-from bnprobe.comparison.lineage import trained_apart
+from bnprobe.comparison.lineage import _log, trained_apart
 from bnprobe.comparison.pairs import Pair
 
 
@@ -37,3 +37,10 @@ def test_few_channels_do_not_tell_trainings_apart(n_channels: int, r: float, apa
     """Fails if a correlation that chance may have made small counts as small: z + 3 / sqrt(n - 3) must stay below 0.5."""
     assert (np.arctanh(r) + 3 / np.sqrt(n_channels - 3) < 0.5) == apart
     assert bool(trained_apart(gammas(n_channels, r))) == apart
+
+
+def test_logarithms_of_what_is_positive():
+    """Fails if variances below 1 are lost, or one of 0 is minus infinity and spoils the correlation."""
+    found = _log(np.array([0.5, 1.0, 2.0, 0.0, -1.0, np.nan]))
+    np.testing.assert_allclose(found, [np.log(0.5), 0.0, np.log(2.0), np.nan, np.nan, np.nan])
+    assert _log(None) is None

@@ -10,6 +10,7 @@ from measures.sites import site, some_rows
 
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Implied, Neighbours
+from bnprobe.rules.common_factor import _advice
 from rules.firing import fired
 
 N = 9
@@ -70,6 +71,12 @@ def test_the_advice_is_that_of_the_nearer_cause(power: float, square: bool):
     (row,) = fired("statistics-scaled", *norms).itertuples()
     assert ("the square of the means' factor" in row.do) is square
     assert ("Caffe stores sums" in row.do) is not square
+
+
+def test_between_two_causes_none_is_a_scaled_weight():
+    """Fails if variances exactly between both sent one to weights that were scaled, which is the rarer fault."""
+    assert "Caffe stores sums" in _advice(2.0, 3.0)
+    assert "square of the means' factor" in _advice(2.0, float(np.nextafter(3, 4)))
 
 
 def test_factors_that_differ_are_not_one():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from measures.sites import site, some_rows
+from measures.sites import memory_of, site, some_rows
 from torch import nn
 
 import bnprobe
@@ -65,6 +65,19 @@ def test_trained_norms_are_in_their_places():
     )
     both_signs = [norm(name, i, gamma=vectors(i + 9)["beta"]) for i, name in enumerate("abc")]
     assert fired(SWAPPED, *both_signs).empty
+
+
+@pytest.mark.parametrize(
+    ("negative", "fires"), [(0.0, 0), (0.075, 0), (0.1, 1), (0.9, 1), (0.925, 0), (1.0, 0)]
+)
+def test_a_tenth_on_either_side_of_0_is_around_it(negative: float, fires: int):
+    """Fails if a tenth of the channels itself is too few, below 0 or above."""
+    gamma = np.where(np.arange(40) < round(40 * negative), -0.5, 0.5)
+    rows = some_rows(n_channels=40)
+    norms = [
+        site(rows, name, gamma=gamma, beta=2.0 + 0.01 * np.arange(40), **memory_of(rows)) for name in "abc"
+    ]
+    assert len(fired(SWAPPED, *norms)) == fires
 
 
 def test_norms_that_lack_one_of_both_say_nothing():
