@@ -24,6 +24,7 @@ from bnprobe.comparison.upstream import Upstream
 from bnprobe.errors import CannotCompare, NothingRecorded
 from bnprobe.measures import Column
 from bnprobe.recording import Recording
+from bnprobe.report.browser import Data
 from bnprobe.report.document import Document
 from bnprobe.report.drift import Drift
 from bnprobe.report.nothing_seen import nothing_seen
@@ -88,6 +89,11 @@ class Comparison(Document):
     @cached_property
     def _page(self) -> Page:
         return compose(self.a, self.b, self._pairs, self._tables, self.findings, self.answer, self._left_out)
+
+    def _data(self, compact: bool) -> Data | None:
+        from bnprobe.comparison.page.moving import data_of
+
+        return None if compact else data_of(self._pairs, self._tables, self.findings)
 
     @property
     def layers(self) -> pd.DataFrame:

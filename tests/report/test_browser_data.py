@@ -19,7 +19,7 @@ from bnprobe.report.browser import data_of, program
 from bnprobe.report.browser.contents import ROLES
 from bnprobe.report.browser.densities import EDGES, STEPS, place_after, place_before, same_counts, steps
 from bnprobe.report.browser.derived import derived_columns
-from bnprobe.report.browser.measures import COLUMNS, FEWEST, PAINTS, PROFILES, chosen_columns
+from bnprobe.report.browser.measures import COLUMNS, FEWEST, GROUPS, PAINTS, chosen_columns
 from bnprobe.report.browser.packing import KEPT_BITS, pack_floats
 from bnprobe.report.browser.scripts import PARTS
 from bnprobe.report.colours import FAINT
@@ -192,7 +192,7 @@ def test_every_column_and_measure_is_in_the_glossary():
     names = {column.name for column in glossary()}
     assert set(COLUMNS) <= names
     assert set(PAINTS) <= set(COLUMNS)
-    assert {name for name, *_ in PROFILES} <= names
+    assert sorted(name for group in GROUPS.values() for name in group) == sorted(PAINTS)
 
 
 def test_findings_lead_to_their_layers_and_channels():

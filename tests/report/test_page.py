@@ -260,7 +260,7 @@ def test_what_moved_during_the_recording_is_said():
 
     def words(**changes: object) -> str:
         part = section(recording(replace(record, **changes)), "layers").parts[0]
-        return part.blocks[0].paragraphs[0]
+        return part.blocks[1].paragraphs[0]
 
     assert "the values shown are those at its end" in words(parameters_moved=True)
     assert "the values shown are those before it" in words(buffers_moved=True)
@@ -272,13 +272,15 @@ def test_a_layer_that_was_read_because_it_is_fused_is_not_explained_by_its_kind(
     """Fails if a batch norm with a fused activation is said to be no affine map per channel, which it is."""
     fused = site(ROWS, gamma=1.5, beta=0, output="read", mismatch=0.4, **MEMORY)
     part = section(recording(fused), "layers").parts[0]
-    assert "not one affine map per channel" not in part.blocks[0].paragraphs[0]
+    assert "not one affine map per channel" not in part.blocks[1].paragraphs[0]
 
 
 def test_a_layer_without_values_is_not_said_to_fire_dash_of_the_time():
-    """Fails if a dash for "not defined" gets into the middle of a sentence."""
+    """Fails if a dash for "not defined" stands among the facts, or in the middle of a sentence."""
     part = section(recording(site(ROWS * np.nan, gamma=1.5, beta=0, **MEMORY)), "layers").parts[0]
-    assert "–" not in part.blocks[0].paragraphs[0]
+    facts, words = part.blocks[:2]
+    assert [name for name, _ in facts.rows] == ["|γ|, median (5 to 95%)"]
+    assert "–" not in words.paragraphs[0]
 
 
 def test_how_it_was_measured_tells_the_check_of_the_derived_output():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from bnprobe.comparison import Differences, Pair, Pairs, glossary
@@ -12,12 +14,14 @@ from bnprobe.report.chapters.findings import findings_section, rule_sections
 from bnprobe.report.chapters.glossary import glossary_section
 from bnprobe.report.compose import SELF_CONTAINED
 from bnprobe.report.numbers import count, number, share
-from bnprobe.report.page.blocks import Facts, Figure, Page, Prose, Section, Table
+from bnprobe.report.page.blocks import Facts, Figure, Moving, Page, Prose, Section, Table
 from bnprobe.report.page.tables import cells
 
 MOST_LAYERS = 24
 """Layers with a part of their own, the most changed first; the tables have all."""
-MOST_CHANNELS = 24
+MOST_CHANNELS = 12
+MOST_PICTURES = 6
+"""Of these, layers with a picture on paper."""
 
 LAYER_HEADS = (
     *(
@@ -79,7 +83,9 @@ def compose(
             Section("compared", "What is compared", (_sides(a, b),)),
             Section("answer", "The answer", (Prose(answer),)),
             findings_section(findings, left_out=left_out),
-            Section("network", "The network at a glance", (_network(tables), _layer_table(tables))),
+            Section(
+                "network", "The network at a glance", (Moving("map"), _network(tables), _layer_table(tables))
+            ),
             _most_changed(found, tables),
             *_unmatched(tables),
             Section("provenance", "How to read it", (Facts(tuple(_how(a, b, tables.layers))),)),
@@ -120,11 +126,8 @@ def _layer_table(tables: Differences) -> Table:
     for name in SAME_IF_EQUAL:
         if (layers[f"{name}_a"] == layers[f"{name}_b"]).all():
             heads = [head for head in heads if head not in (f"{name}_a", f"{name}_b")]
-    return _table(
-        layers,
-        heads,
-        "One row per common norm, most changed first. Hover over a column's name for its meaning.",
-    )
+    note = "One row per common norm, most changed first. Hover over a column's name for its meaning."
+    return replace(_table(layers, heads, note), layers=tuple(int(i) for i in layers.index))
 
 
 def _table(frame: pd.DataFrame, heads: list[str], note: str) -> Table:
@@ -149,6 +152,7 @@ def _network(tables: Differences) -> Figure:
         network_map(tables),
         f"One column per norm, in the order in which the data reach them. {above}. Below: every channel, sorted by |γ| "
         "of A and stretched to the same height.",
+        still=True,
     )
 
 
@@ -169,8 +173,8 @@ def _most_changed(found: Pairs, tables: Differences) -> Section:
     return Section(
         "layers",
         "Layer by layer",
-        (Prose((words,)),),
-        parts=tuple(_layer(i, found.common[i], tables) for i in changed),
+        (Prose((words,)), Moving("layers")),
+        parts=tuple(_layer(i, found.common[i], tables, k < MOST_PICTURES) for k, i in enumerate(changed)),
     )
 
 
@@ -182,7 +186,7 @@ def _how_many(shown: int, total: int) -> str:
     return f"The {shown} norms that changed most, most changed first."
 
 
-def _layer(position: int, pair: Pair, tables: Differences) -> Section:
+def _layer(position: int, pair: Pair, tables: Differences, pictured: bool) -> Section:
     channels = tables.channels
     mine = channels[(channels["layer"] == pair.a.layer) & (channels["call"] == pair.a.call)]
     row = tables.layers.iloc[position]
@@ -205,9 +209,13 @@ def _layer(position: int, pair: Pair, tables: Differences) -> Section:
     return Section(
         f"layer-{position}",
         pair.a.site,
-        (Prose((_layer_words(row),)), _layer_figure(pair, mine, by), _table(shown, heads, note)),
-        folded=True,
+        (
+            Prose((_layer_words(row),)),
+            *([_layer_figure(pair, mine, by)] if pictured else []),
+            replace(_table(shown, heads, note), brief=True),
+        ),
         hint=f"change {number(float(row['change']), 2)}, {count(len(mine), 'channel')}",
+        layer=position,
     )
 
 
@@ -238,6 +246,7 @@ def _layer_figure(pair: Pair, channels: pd.DataFrame, by: str) -> Figure:
         f"The channels of {pair.a.site} that changed most, A and B over each other, and all channels.",
         layer_change(pair, channels, by),
         "Filled: A. Line: B.",
+        still=True,
     )
 
 

@@ -14,15 +14,16 @@ from bnprobe.measures import Tables, glossary
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.report.browser.densities import EDGES, Bytes, place_after, place_before, same_counts, steps
 from bnprobe.report.browser.derived import derived_columns
+from bnprobe.report.browser.first_look import first_measure
 from bnprobe.report.browser.measures import (
+    AGAINST_RUNNING,
     COMPACT_FEWEST,
     COMPACT_HISTOGRAMS,
     COMPACT_VALUES,
     FEWEST,
-    MOST_PROFILES,
+    GROUPS,
     MOST_VALUES,
     PAINTS,
-    PROFILES,
     chosen_columns,
 )
 from bnprobe.report.browser.packing import pack_bytes, pack_floats
@@ -55,13 +56,16 @@ def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compac
     room = (COMPACT_VALUES, COMPACT_FEWEST) if compact else (MOST_VALUES, FEWEST)
     shown, left_out = chosen_columns(known, free, len(channels), *room)
     drawn = not compact or len(channels) <= COMPACT_HISTOGRAMS
-    histograms, places, blobs = _histograms(recording, drawn)
-    blobs += [(f"column-{name}", _packed(channels[name])) for name in shown if name not in free]
+    histograms, places, blobs = packed_histograms(recording.layers, drawn)
+    blobs += [(f"column-{name}", packed_column(channels[name])) for name in shown if name not in free]
     meanings = {column.name: column for column in glossary()}
+    painted = [
+        name for name in PAINTS if name in shown and not (name in AGAINST_RUNNING and _is_initial(channels))
+    ]
     manifest = {
         "model": visible(recording.about.model),
         "layers": [
-            {**_layer(record, row), **places[i]}
+            {**layer_entry(record, row.get("follows")), **places[i]}
             for i, (record, row) in enumerate(
                 zip(recording.layers, tables.layers.to_dict("records"), strict=True)
             )
@@ -69,24 +73,29 @@ def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compac
         "columns": {name: {"meaning": meanings[name].meaning, "unit": meanings[name].unit} for name in shown},
         "derived": [name for name in shown if name in free],
         "leftOut": left_out,
-        "paints": {name: vars(paint) for name, paint in PAINTS.items() if name in shown},
-        "profiles": _profiles(tables.layers),
+        "paints": {name: vars(PAINTS[name]) for name in painted},
+        "groups": {group: [name for name in names if name in painted] for group, names in GROUPS.items()},
+        "first": first_measure(findings, channels, painted),
+        "gamma": "gamma",
+        "sort": ["shift", "pre_kurtosis", "gamma"],
         "roles": ROLES,
         "roleLabels": [role_label(role) for role in ROLES],
         "edges": EDGES if histograms else [],
-        "findings": _findings(findings, recording),
+        "findings": finding_places(findings, recording.layers),
     }
-    return Data(_json(manifest), tuple(blobs))
+    return Data(as_json(manifest), tuple(blobs))
 
 
-def _packed(column: pd.Series) -> str:
+def packed_column(column: pd.Series) -> str:
+    """Its numbers, or the codes of its roles."""
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
         codes = {name: code for code, name in enumerate(ROLES)}
         return pack_floats(column.map(codes).to_numpy(dtype=float))
     return pack_floats(column.to_numpy(dtype=float))
 
 
-def _layer(record: LayerRecord, row: dict[Any, Any]) -> dict[str, Any]:
+def layer_entry(record: LayerRecord, follows: Any) -> dict[str, Any]:
+    """What the page knows of a layer before its columns are unpacked; `follows` is text where it is known."""
     return {
         "name": record.layer,
         "call": record.call,
@@ -95,20 +104,20 @@ def _layer(record: LayerRecord, row: dict[Any, Any]) -> dict[str, Any]:
         "eps": record.eps,
         "running": record.has_running,
         "measured": bool(record.n_calls),
-        "follows": row["follows"] if isinstance(row.get("follows"), str) else "",
+        "follows": follows if isinstance(follows, str) else "",
     }
 
 
-def _histograms(
-    recording: Recording, drawn: bool
+def packed_histograms(
+    records: Sequence[LayerRecord], drawn: bool
 ) -> tuple[bool, list[dict[str, Any]], list[tuple[str, str]]]:
     """Whether there are any, where each layer's stand, and the packed bytes."""
     before: list[Bytes] = []
     after: list[Bytes] = []
-    explicit = {name: np.full(_n_channels(recording.layers), np.nan) for name in _PLACES}
+    explicit = {name: np.full(_n_channels(records), np.nan) for name in _PLACES}
     places: list[dict[str, Any]] = []
     start = 0
-    for record in recording.layers:
+    for record in records:
         places.append(_place(record, before, after, explicit, start) if drawn else dict(_NOWHERE))
         start += record.n_channels
     blobs = [
@@ -160,22 +169,16 @@ def _n_channels(layers: Sequence[LayerRecord]) -> int:
     return sum(record.n_channels for record in layers)
 
 
-def _profiles(layers: pd.DataFrame) -> list[dict[str, Any]]:
-    known = [p for p in PROFILES if p[0] in layers and layers[p[0]].notna().any()]
-    return [
-        {"name": name, "title": title, "scale": scale, "line": line, "values": _short(layers[name])}
-        for name, title, scale, line in known[:MOST_PROFILES]
-    ]
+def _is_initial(channels: pd.DataFrame) -> bool:
+    """Whether all running statistics are those that a norm is made with, so that distances from them mean nothing."""
+    stored = channels["running_mean"].notna()
+    mean, var = channels["running_mean"][stored], channels["running_var"][stored]
+    return bool(stored.any() and (mean == 0).all() and (var == 1).all())
 
 
-def _short(values: pd.Series) -> list[float | None]:
-    """Four significant digits, null where nothing finite is known."""
-    return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values.to_numpy(dtype=float)]
-
-
-def _findings(findings: pd.DataFrame, recording: Recording) -> list[dict[str, Any]]:
+def finding_places(findings: pd.DataFrame, records: Sequence[LayerRecord]) -> list[dict[str, Any]]:
     """Rule, severity, sentence and, by layer, the channels concerned (none where it is the layer itself)."""
-    position = {(record.layer, record.call): i for i, record in enumerate(recording.layers)}
+    position = {(record.layer, record.call): i for i, record in enumerate(records)}
     groups: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in findings.to_dict("records"):
         key = (str(row["severity"]), str(row["rule"]), str(row["says"]))
@@ -186,7 +189,7 @@ def _findings(findings: pd.DataFrame, recording: Recording) -> list[dict[str, An
     return list(groups.values())
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
     """JSON that no parser of HTML can take for markup, whatever names it holds."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

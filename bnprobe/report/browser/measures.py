@@ -18,39 +18,49 @@ COMPACT_VALUES, COMPACT_FEWEST, COMPACT_HISTOGRAMS = 120_000, 10, 8_000
 class Paint:
     """How a column becomes colors. `scale` is one of
 
-    even      from the 2nd to the 98th percentile, or about `centre` where there is one
-    log       the logarithm of what is positive, else as above
+    even      proportional to the value
+    log       the logarithm of what is positive
     share     always from 0 to 1
     names     one color per word
+
+    `limits` are the values at the ends of the colors, the same for every network, so that a healthy and a broken one do not
+    look alike; where there are none the unit is the network's own, and the colors span its 2nd to 98th percentile.
+    "diverging" colors are lightest at `centre` on a light page and darkest on a dark one.
     """
 
     label: str
     colours: str
     scale: str = "even"
     centre: float | None = None
+    limits: tuple[float, float] | None = None
+
+
+def _signed(label: str, reach: float | None) -> Paint:
+    """What lies on both sides of 0."""
+    return Paint(label, "diverging", centre=0, limits=None if reach is None else (-reach, reach))
 
 
 PAINTS = {
-    "shift": Paint("shift of the mean, in running σ", "vlag", centre=0),
-    "scale_ratio": Paint("standard deviation, measured / running", "vlag", "log", centre=1),
+    "shift": _signed("shift of the mean, in running σ", 1),
+    "scale_ratio": Paint("standard deviation, measured / running", "diverging", "log", 1, (0.5, 2)),
     "fires": Paint("share of positive outputs", "mako", "share"),
     "role": Paint("role", "roles", "names"),
-    "gamma": Paint("γ", "icefire", centre=0),
-    "beta": Paint("β", "vlag", centre=0),
-    "running_mean": Paint("running mean", "vlag", centre=0),
-    "running_var": Paint("running variance", "viridis", "log"),
-    "pre_mean": Paint("mean before the norm", "vlag", centre=0),
-    "pre_var": Paint("variance before the norm", "viridis", "log"),
-    "pre_skew": Paint("skewness before the norm", "vlag", centre=0),
-    "pre_kurtosis": Paint("excess kurtosis before the norm", "rocket"),
-    "post_mean": Paint("mean after the norm", "vlag", centre=0),
-    "post_var": Paint("variance after the norm", "viridis", "log"),
-    "kl": Paint("KL distance of measured from running", "rocket", "log"),
+    "gamma": _signed("γ", 2),
+    "beta": _signed("β", 2),
+    "running_mean": _signed("running mean", None),
+    "running_var": Paint("running variance", "viridis", "log", limits=(1e-4, 1e2)),
+    "pre_mean": _signed("mean before the norm", None),
+    "pre_var": Paint("variance before the norm", "viridis", "log", limits=(1e-4, 1e2)),
+    "pre_skew": _signed("skewness before the norm", 3),
+    "pre_kurtosis": Paint("excess kurtosis before the norm", "rocket", limits=(-2, 10)),
+    "post_mean": _signed("mean after the norm", 2),
+    "post_var": Paint("variance after the norm", "viridis", "log", limits=(1e-3, 10)),
+    "kl": Paint("KL distance of measured from running", "rocket", "log", limits=(1e-4, 10)),
     "fires_predicted": Paint("share of positive outputs predicted from γ and β", "mako", "share"),
-    "grad_gamma": Paint("gradient of γ, mean over passes", "vlag", centre=0),
-    "grad_beta": Paint("gradient of β, mean over passes", "vlag", centre=0),
-    "gamma_snr": Paint("signal-to-noise ratio of the gradient of γ", "viridis", "log"),
-    "beta_snr": Paint("signal-to-noise ratio of the gradient of β", "viridis", "log"),
+    "grad_gamma": _signed("gradient of γ, mean over passes", None),
+    "grad_beta": _signed("gradient of β, mean over passes", None),
+    "gamma_snr": Paint("signal-to-noise ratio of the gradient of γ", "viridis", "log", limits=(1e-2, 10)),
+    "beta_snr": Paint("signal-to-noise ratio of the gradient of β", "viridis", "log", limits=(1e-2, 10)),
     "energy_removed": Paint("share of the gradient's energy removed", "mako", "share"),
     "importance": Paint("importance for the loss", "rocket", "log"),
     "dy_var": Paint("variance of the gradient at the output", "viridis", "log"),
@@ -58,11 +68,47 @@ PAINTS = {
     "share_class": Paint("share of the variance between classes", "mako", "share"),
     "share_image": Paint("share of the variance between samples", "mako", "share"),
     "share_within": Paint("share of the variance within a sample", "mako", "share"),
-    "filter_norm": Paint("norm of the preceding weights", "viridis", "log"),
-    "bits_lost": Paint("bits lost to one quantization scale per layer", "rocket"),
-    "gauss_w1": Paint("distance of the inputs from a Gaussian", "rocket"),
+    "filter_norm": Paint("norm of the preceding weights", "viridis", "log", limits=(1e-2, 10)),
+    "bits_lost": Paint("bits lost to one quantization scale per layer", "rocket", limits=(0, 8)),
+    "gauss_w1": Paint("distance of the inputs from a Gaussian", "rocket", limits=(0, 0.5)),
 }
-"""Measures that the map can show, the first one known is shown first."""
+"""Measures that the map can show."""
+
+GROUPS = {
+    "match with training": (
+        "shift",
+        "scale_ratio",
+        "kl",
+        "running_mean",
+        "running_var",
+        "pre_mean",
+        "pre_var",
+    ),
+    "activity": ("fires", "role", "post_mean", "post_var", "fires_predicted"),
+    "learned": ("gamma", "beta", "filter_norm", "bits_lost"),
+    "shape and classes": (
+        "pre_skew",
+        "pre_kurtosis",
+        "gauss_w1",
+        "share_class",
+        "share_image",
+        "share_within",
+    ),
+    "gradients": (
+        "grad_gamma",
+        "grad_beta",
+        "gamma_snr",
+        "beta_snr",
+        "energy_removed",
+        "importance",
+        "dy_var",
+        "dx_var",
+    ),
+}
+"""The same in the groups of the menu."""
+
+AGAINST_RUNNING = ("shift", "scale_ratio", "kl")
+"""Measures that say nothing where running statistics were never updated."""
 
 COLUMNS = (
     *("gamma", "beta", "running_mean", "running_var", "pre_mean", "pre_var", "fires", "role"),
@@ -82,19 +128,6 @@ COLUMNS = (
     *("pre_min", "pre_max", "post_min", "post_max", "share_image", "filter_norm", "gauss_w1", "implied_mean"),
 )
 """Every column that a page may carry, the ones it can least do without first."""
-
-PROFILES = (
-    ("var_ratio_median", "variance, measured / running", "log", 1.0),
-    ("shift_rms", "size of the shift (rms), in running σ", "even", None),
-    ("pre_sd_median", "standard deviation before the norm", "log", None),
-    ("own_sd", "scale that the norm divides by", "log", None),
-    ("gamma_abs_median", "|γ|", "even", None),
-    ("fires_median", "share of positive outputs", "share", None),
-    ("grad_out", "length of the gradient at the output", "log", None),
-)
-"""Layer columns drawn by depth above the map: name, title, scale, line of reference. The first four known are shown."""
-
-MOST_PROFILES = 4
 
 
 def chosen_columns(

@@ -1,4 +1,4 @@
-"""Every layer's own section: what it does in a sentence or two, and a few telling channels in a table.
+"""Every layer's own section: what it does in six numbers, and a few telling channels in a table.
 
 On screen the page's scripts add all channels, their distributions and planes to the layer that is opened; what is
 written here is for paper, for searching, and for readers without scripts.
@@ -15,7 +15,7 @@ from bnprobe.measures.shift import variance_ratio
 from bnprobe.recording import CHANNELS, LayerRecord, Recording
 from bnprobe.report.chapters.chapter import against, noise_of_running, running_sds
 from bnprobe.report.numbers import count, number, share
-from bnprobe.report.page.blocks import Cell, Moving, Prose, Section, Table
+from bnprobe.report.page.blocks import Cell, Facts, Moving, Prose, Section, Table
 from bnprobe.report.vocabulary import KINDS
 
 MOST_ROWS = 5
@@ -46,7 +46,7 @@ def _how_to_read(recording: Recording) -> str:
     left = "from the running statistics" if stored else "a Gaussian with the same mean and standard deviation"
     words = (
         f"Blue: measured. Orange: expected (left {left}, right from β and γ). Click a channel, or drag a box around "
-        "several, to highlight them in every panel and on the map above."
+        "several, to highlight them in every panel and on the map."
     )
     noise = noise_of_running(recording.layers)
     return f"{words} {noise}" if noise else words
@@ -64,7 +64,7 @@ def _section(position: int, record: LayerRecord, channels: pd.DataFrame) -> Sect
     return Section(
         f"layer-{position}",
         record.site,
-        (Prose((_words(record, channels),)), telling_table(channels)),
+        (facts(record, channels), Prose((_words(record),)), telling_table(channels)),
         hint=f"{KINDS.get(record.kind, record.kind)}, {count(record.n_channels, 'channel')}",
         layer=position,
     )
@@ -90,15 +90,13 @@ def _cell(value: object) -> Cell:
     return Cell(value, number=False) if isinstance(value, str) else Cell(number(float(value)))  # type: ignore[arg-type]
 
 
-def _words(record: LayerRecord, channels: pd.DataFrame) -> str:
-    """What this layer is and does, in a few numbers."""
+def _words(record: LayerRecord) -> str:
+    """What this layer is, and what is special about how it was measured."""
     kind = f"{record.class_name} with {count(record.n_channels, 'channel')}"
     sentences = [
         f"{kind}, {record.mode}."
         if record.n_calls == 0
-        else f"{kind}, in {_MODES.get(record.mode, record.mode)} mode, normalized with {_BY[record.normalized_by]}.",
-        *_against_running(record, channels),
-        *_gamma_and_output(channels),
+        else f"{kind}, in {_MODES.get(record.mode, record.mode)} mode, normalized with {_BY[record.normalized_by]}."
     ]
     if record.output == "read":
         why = (
@@ -116,23 +114,59 @@ def _words(record: LayerRecord, channels: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def _against_running(record: LayerRecord, channels: pd.DataFrame) -> list[str]:
+def facts(record: LayerRecord, channels: pd.DataFrame) -> Facts:
+    """What this layer does, in about six numbers."""
+    return Facts(
+        (
+            *_against_running(record, channels),
+            *_gamma_and_output(channels),
+            *_not_working(channels),
+            *_gradient(channels),
+            *_follows(record),
+        )
+    )
+
+
+def _against_running(record: LayerRecord, channels: pd.DataFrame) -> list[tuple[str, str]]:
     shift = channels["shift"][np.isfinite(channels["shift"])]
     if not len(shift):
         return []
     return [
-        f"The mean is off by {running_sds(float(np.sqrt(np.mean(shift**2))))} (root mean square over channels); the "
-        f"variance is {against(median(variance_ratio(record)), 'the running variance')}."
+        ("mean off by (rms)", running_sds(float(np.sqrt(np.mean(shift**2))))),
+        ("variance", against(median(variance_ratio(record)), "running variance")),
     ]
 
 
-def _gamma_and_output(channels: pd.DataFrame) -> list[str]:
-    gamma, fires = channels["gamma"].dropna(), channels["fires"].dropna()
-    parts = [f"|γ| is typically {number(float(gamma.abs().median()), 2)}"] if len(gamma) else []
+def _gamma_and_output(channels: pd.DataFrame) -> list[tuple[str, str]]:
+    gamma, fires = channels["gamma"].abs(), channels["fires"].dropna()
+    gamma = gamma[np.isfinite(gamma)]
+    rows = []
+    if len(gamma):
+        low, mid, high = np.quantile(gamma, (0.05, 0.5, 0.95))
+        rows.append(("|γ|, median (5 to 95%)", f"{number(mid, 2)} ({number(low, 2)} to {number(high, 2)})"))
     if len(fires):
-        parts.append(f"outputs are positive {share(float(fires.median()))} of the time (median channel)")
-    text = ", and ".join(parts)
-    return [f"{text[0].upper()}{text[1:]}."] if text else []
+        rows.append(("outputs positive", f"{share(float(fires.median()))} (median channel)"))
+    return rows
+
+
+def _not_working(channels: pd.DataFrame) -> list[tuple[str, str]]:
+    known = channels["role"][channels["role"] != "unknown"]
+    if known.empty:
+        return []
+    n = int(known.isin(("dead", "constant")).sum())
+    return [("dead or constant", f"{n:,} of {count(len(channels), 'channel')}" if n else "no channel")]
+
+
+def _gradient(channels: pd.DataFrame) -> list[tuple[str, str]]:
+    ratio = channels["gamma_snr"][np.isfinite(channels["gamma_snr"])]
+    if ratio.empty:
+        return []
+    return [("gradient of γ, signal to noise", f"{number(float(ratio.median()), 2)} (median channel)")]
+
+
+def _follows(record: LayerRecord) -> list[tuple[str, str]]:
+    follows = "unknown" if record.neighbours is None else record.neighbours.follows
+    return [] if follows == "unknown" else [("followed by", follows)]
 
 
 _MODES = {"mixed": "train and eval"}

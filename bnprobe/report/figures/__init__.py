@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnprobe.report.figures.drawing import draw
+    from bnprobe.report.figures.pieces import panels_of
     from bnprobe.report.figures.svg import style, to_svg
 
-__all__ = ["draw", "style", "to_svg"]
+__all__ = ["draw", "panels_of", "style", "to_svg"]
 
-_HOMES = {"draw": "drawing", "style": "svg", "to_svg": "svg"}
+_HOMES = {"draw": "drawing", "panels_of": "pieces", "style": "svg", "to_svg": "svg"}
 
 
 def __getattr__(name: str) -> Any:

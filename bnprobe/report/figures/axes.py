@@ -12,15 +12,15 @@ MOST_NAMES = 60
 """Names that stand below one axis without touching."""
 
 
-def names_below(axes: Axes, names: list[str], *, from_edge: float = 0.0) -> None:
-    """Names upright below an axis, one at every whole number plus `from_edge`, thinned to MOST_NAMES.
+def names_below(axes: Axes, names: list[str], *, from_edge: float = 0.0, most: int = MOST_NAMES) -> None:
+    """Names upright below an axis, one at every whole number plus `from_edge`, thinned to `most`.
 
     Words and no ticks, each of which is five artists, two of them words: they took a quarter of a page's drawing.
     """
     axes.set_xticks([])
     drop = ScaledTranslation(0, -3.5 / 72, axes.figure.dpi_scale_trans)
     at = axes.get_xaxis_transform() + drop
-    for i in range(0, len(names), -(-len(names) // MOST_NAMES)):
+    for i in range(0, len(names), -(-len(names) // most)):
         axes.text(i + from_edge, 0, names[i], rotation=90, fontsize=7.5, ha="center", va="top", transform=at)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 
 from bnprobe.report.colours import EXPECTED, FAINT, INK, MUTED, PAPER
@@ -18,11 +19,17 @@ from bnprobe.stats.moments import Array
 WIDTH, LEFT, RIGHT = 10.0, 0.72, 0.75
 """Inches."""
 
+NARROW, NARROW_LEFT, NARROW_RIGHT, NARROW_NAMES = 4.0, 0.55, 0.1, 22
+"""The same for a picture on a phone, and how many names stand below it."""
+
 TALL, GAP, LETTER = 1.25, 0.4, 0.055
 """Inches: height of a panel, room above it for its title, and room below for one letter of a name."""
 
 BEHIND = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
 """Paper behind words that stand among lines."""
+
+MOST_COUNTED = 3000
+"""Points above which they are counted in hexagons: as points they would be a slab."""
 
 MOST_POINTS = 600
 """Points above which a cloud is stored as an image: thousands of circles cost more than they show."""
@@ -30,14 +37,15 @@ MOST_POINTS = 600
 
 def by_depth(spec: ByDepth) -> Figure:
     """Panels one below the other."""
+    width, left, right = (NARROW, NARROW_LEFT, NARROW_RIGHT) if spec.narrow else (WIDTH, LEFT, RIGHT)
     below = 0.2 + LETTER * max(map(len, spec.names))
     height = below + len(spec.panels) * (TALL + GAP)
-    figure = Figure(figsize=(WIDTH, height))
+    figure = Figure(figsize=(width, height))
     figure.set_layout_engine("none")
     bounds = [bound - 0.5 for bound in stage_bounds(list(spec.paths))]
     for row, panel in enumerate(spec.panels):
         bottom = height - (row + 1) * (TALL + GAP)
-        box = (LEFT / WIDTH, bottom / height, 1 - (LEFT + RIGHT) / WIDTH, TALL / height)
+        box = (left / width, bottom / height, 1 - (left + right) / width, TALL / height)
         axes = figure.add_axes(box)
         if isinstance(panel, Stack):
             _stack(axes, panel)
@@ -49,16 +57,19 @@ def by_depth(spec: ByDepth) -> Figure:
         axes.set_ylabel(panel.unit)
         axes.set_xlim(-0.5, len(spec.names) - 0.5)
         axes.set_xticks([])
-    names_below(axes, list(spec.names))
+    names_below(axes, list(spec.names), most=NARROW_NAMES if spec.narrow else MOST_NAMES)
     return figure
 
 
 def _legend(axes: Axes, n: int) -> None:
+    # a narrow picture has no title in its way, but less room
+    narrow = _is_narrow(axes)
     axes.legend(
         frameon=False,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=n,
+        loc="lower left" if narrow else "lower right",
+        bbox_to_anchor=(-0.1 if narrow else 1, 1),
+        ncols=-(-n // 2) if narrow and n > 2 else n,
+        fontsize=7.5 if narrow else None,
         borderpad=0,
         handlelength=1.4,
         columnspacing=1.2,
@@ -90,13 +101,15 @@ def curves(axes: Axes, panel: Curves) -> None:
     low, high = axes.get_ylim()
     for value, words in panel.levels:
         if low <= value <= high and words:
+            inside = _is_narrow(axes)
             axes.annotate(
                 words,
                 (1, value),
-                (4, 0),
+                (-2, 1) if inside else (4, 0),
                 xycoords=axes.get_yaxis_transform(),
                 textcoords="offset points",
-                va="center",
+                ha="right" if inside else "left",
+                va="bottom" if inside else "center",
                 fontsize=8,
                 color=MUTED,
             )
@@ -104,6 +117,11 @@ def curves(axes: Axes, panel: Curves) -> None:
     labels = [one.label for one in (*panel.lines, panel.band) if one is not None and one.label]
     if labels:
         _legend(axes, len(labels))
+
+
+def _is_narrow(axes: Axes) -> bool:
+    """Whether there is no room beside the axes."""
+    return axes.get_figure(root=True).get_figwidth() < WIDTH  # type: ignore[union-attr]
 
 
 def _varies(lines: tuple[Line, ...]) -> bool:
@@ -181,11 +199,12 @@ def clouds(spec: Clouds) -> Figure:
     """Clouds side by side, each a square with its diagonal."""
     side, gap = 3.4, 1.1
     height = side + 0.85
-    figure = Figure(figsize=(WIDTH, height), dpi=160)
+    width = LEFT + side + 0.1 if spec.narrow else WIDTH
+    figure = Figure(figsize=(width, height), dpi=160)
     figure.set_layout_engine("none")
     for place, panel in enumerate(spec.clouds):
         left = LEFT + place * (side + gap)
-        axes = figure.add_axes((left / WIDTH, 0.5 / height, side / WIDTH, side / height))
+        axes = figure.add_axes((left / width, 0.5 / height, side / width, side / height))
         _cloud(axes, panel)
     return figure
 
@@ -199,13 +218,39 @@ def _cloud(axes: Axes, panel: Cloud) -> None:
     # seaborn names axes without a name, and looks at every tick to find out whether it may
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
-    seaborn().scatterplot(
-        x=x, y=y, ax=axes, color=panel.colour, s=9 if many else 16, alpha=0.55, linewidth=0, rasterized=many
-    )
+    if len(x) > MOST_COUNTED:
+        _hexagons(axes, x, y, (low, high), panel.colour)
+    else:
+        seaborn().scatterplot(
+            x=x,
+            y=y,
+            ax=axes,
+            color=panel.colour,
+            s=9 if many else 16,
+            alpha=0.55,
+            linewidth=0,
+            rasterized=many,
+        )
     pad = 0.02 * (high - low)
     axes.set_xlim(low - pad, high + pad)
     axes.set_ylim(low - pad, high + pad)
     axes.set_title(panel.title)
+
+
+def _hexagons(axes: Axes, x: Array, y: Array, limits: tuple[float, float], colour: str) -> None:
+    """How many points there are in each hexagon: the more, the less the page shines through."""
+    shades = LinearSegmentedColormap.from_list("counts", [to_rgba(colour, 0.15), to_rgba(colour, 1.0)])
+    axes.hexbin(
+        x,
+        y,
+        gridsize=48,
+        bins="log",
+        mincnt=1,
+        cmap=shades,
+        extent=(*limits, *limits),
+        linewidths=0,
+        rasterized=True,
+    )
 
 
 def _span(x: Array, y: Array) -> tuple[float, float]:
@@ -219,13 +264,14 @@ def _span(x: Array, y: Array) -> tuple[float, float]:
 
 def swatches(spec: Swatches) -> Figure:
     """Patches of color in a row, their words to the right of each."""
-    figure = Figure(figsize=(WIDTH, 1.0))
+    width = NARROW if len(spec.patches) == 1 else WIDTH
+    figure = Figure(figsize=(width, 1.0))
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, WIDTH)
+    axes.set_xlim(0, width)
     axes.set_ylim(0, 1)
     axes.set_axis_off()
-    step = WIDTH / len(spec.patches)
+    step = width / len(spec.patches)
     for place, patch in enumerate(spec.patches):
         rgb = tuple(min(max(value, 0.0), 1.0) for value in patch.rgb)
         axes.fill_between(

@@ -120,12 +120,14 @@ Panel = Curves | Stack
 class ByDepth(Spec):
     """Panels one below the other over the sites in the order in which the data reach them.
 
-    `names` stand below the last panel, `paths` tell where stages begin; L entries each.
+    `names` stand below the last panel, `paths` tell where stages begin; L entries each. A `narrow` one
+    can be read on a phone.
     """
 
     names: tuple[str, ...]
     paths: tuple[str, ...]
     panels: tuple[Panel, ...]
+    narrow: bool = False
 
     def _says(self) -> str:
         return f" of {count(len(self.names), 'site')}: {_titles(self.panels)}"
@@ -220,9 +222,10 @@ class Cloud(Spec):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Clouds(Spec):
-    """Clouds of points, one beside the other."""
+    """Clouds of points, one beside the other; a `narrow` picture is no wider than these."""
 
     clouds: tuple[Cloud, ...]
+    narrow: bool = False
 
     def _says(self) -> str:
         return f": {_titles(self.clouds)}"

@@ -11,7 +11,7 @@ import hashlib
 import uuid
 import warnings
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -146,11 +146,24 @@ def _kind(block: Any) -> str:
 
 
 def _svg(figure: Figure, prefix: str = "") -> Markup:
-    """The drawn picture; one that cannot be drawn costs a sentence, never the page."""
+    """The drawn picture in its pieces; one that cannot be drawn costs a sentence, never the page."""
     from bnprobe.report import figures
 
     try:
-        return Markup(figures.to_svg(prefix + figure.name, lambda: figures.draw(figure.spec)))
+        drawn = [
+            (title, Markup(figures.to_svg(f"{prefix}{figure.name} {k}", partial(figures.draw, spec))))
+            for k, (title, spec) in enumerate(figures.panels_of(figure.spec))
+        ]
+        if len(drawn) == 1 and not drawn[0][0]:
+            return drawn[0][1]
+        return Markup("<div class='pieces'>{}</div>").format(
+            Markup("").join(
+                Markup("<div class='piece'>{}{}</div>").format(
+                    Markup("<p>{}</p>").format(visible(title)) if title else "", svg
+                )
+                for title, svg in drawn
+            )
+        )
     except Exception as error:
         warnings.warn(
             f"the picture {figure.name!r} could not be drawn: {error}", RuntimeWarning, stacklevel=2

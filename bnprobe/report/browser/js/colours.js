@@ -35,11 +35,32 @@ function ramp(name) {
   return bytes;
 }
 
+/** The name of the palette: what diverges is palest in the middle on light paper, and darkest on dark. */
+function paletteOf(paint, root) {
+  if (paint.colours !== "diverging") return paint.colours;
+  return d3.lab(inks(root).paper).l < 50 ? "icefire" : "vlag";
+}
+
+/** The ends of a scale as it is drawn (turned): fixed where the measure has limits, else what the values span. */
+function endsOf(paint, turned, turn, stretched) {
+  if (paint.scale === "share") return { low: 0, high: 1, fixed: true };
+  if (paint.limits && !stretched) return { low: turn(paint.limits[0]), high: turn(paint.limits[1]), fixed: true };
+  const sorted = sortedFinite(turned);
+  let [low, high] = [quantile(sorted, 0.02), quantile(sorted, 0.98)];
+  if (paint.centre !== null) {
+    const centre = turn(paint.centre);
+    const reach = Math.max(Math.abs(low - centre), Math.abs(high - centre)) || 1;
+    [low, high] = [centre - reach, centre + reach];
+  } else if (!(high > low)) [low, high] = [low - 0.5, high + 0.5];
+  return { low, high, fixed: false };
+}
+
 /**
  * How a column is painted: `at(value)` is a place on the ramp from 0 to 255 (-1 for what is not defined),
- * `low` and `high` are the values at its ends, `beyond` says at which ends values lie outside.
+ * `low` and `high` are the values at its ends, `beyond` says at which ends values lie outside, `fixed` whether
+ * the ends are the same for every network.
  */
-function painter(paint, values, root) {
+function painter(paint, values, root, stretched = false) {
   if (paint.scale === "names") {
     const found = stops(paint.colours);
     // dead, constant and, faint, unknown are the page's own inks, which follow light and dark
@@ -48,30 +69,21 @@ function painter(paint, values, root) {
     found.splice(-1, 1, faded(muted, paper, FAINT));
     const bytes = new Uint8ClampedArray(256 * 3);
     found.forEach((colour, i) => bytes.set(colour, 3 * i));
-    return { bytes, at: (v) => (v >= 0 ? v : -1), low: 0, high: found.length - 1, beyond: [false, false], names: true };
+    return { bytes, at: (v) => (v >= 0 ? v : -1), low: 0, high: found.length - 1, beyond: [false, false], fixed: true, names: true };
   }
   const logarithmic = paint.scale === "log";
   const turn = logarithmic ? (v) => (v > 0 ? Math.log(v) : NaN) : (v) => v;
   const back = logarithmic ? Math.exp : (v) => v;
-  const centre = paint.centre === null ? null : turn(paint.centre);
-  let [low, high] = [0, 1];
-  let beyond = [false, false];
-  if (paint.scale !== "share") {
-    const sorted = sortedFinite(Float64Array.from(values, turn));
-    [low, high] = [quantile(sorted, 0.02), quantile(sorted, 0.98)];
-    if (centre !== null) {
-      const reach = Math.max(Math.abs(low - centre), Math.abs(high - centre)) || 1;
-      [low, high] = [centre - reach, centre + reach];
-    } else if (!(high > low)) [low, high] = [low - 0.5, high + 0.5];
-    beyond = [sorted[0] < low - 1e-9, sorted[sorted.length - 1] > high + 1e-9];
-  }
+  const turned = Float64Array.from(values, turn);
+  const { low, high, fixed } = endsOf(paint, turned, turn, stretched);
+  const beyond = [turned.some((v) => v < low - 1e-9), turned.some((v) => v > high + 1e-9)];
   const span = high - low;
   const at = (value) => {
-    const turned = turn(value);
-    if (Number.isNaN(turned)) return -1;
-    return Math.max(0, Math.min(255, Math.round((255 * (turned - low)) / span)));
+    const place = turn(value);
+    if (Number.isNaN(place)) return -1;
+    return Math.max(0, Math.min(255, Math.round((255 * (place - low)) / span)));
   };
-  return { bytes: ramp(paint.colours), at, low: back(low), high: back(high), beyond, logarithmic, names: false };
+  return { bytes: ramp(paletteOf(paint, root)), at, low: back(low), high: back(high), beyond, fixed, logarithmic, names: false };
 }
 
 /** A colour of a painter as CSS. */
@@ -88,7 +100,7 @@ function inks(root) {
   if (kept) return kept;
   const style = getComputedStyle(root);
   kept = {};
-  for (const name of ["ink", "muted", "paper", "line", "measured", "expected"]) kept[name] = style.getPropertyValue(`--${name}`).trim();
+  for (const name of ["ink", "muted", "paper", "line", "measured", "expected", "critical"]) kept[name] = style.getPropertyValue(`--${name}`).trim();
   return kept;
 }
 

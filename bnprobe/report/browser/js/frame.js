@@ -57,7 +57,7 @@ function newPlot(title, height, margin, description) {
     const inner = svg.append("g").attr("transform", `translate(${margin.left},${margin.top})`);
     return { context, inner, width: width - margin.left - margin.right, height: height - margin.top - margin.bottom };
   }
-  return { element, svg, heading, note, measure, size, margin };
+  return { element, canvas, svg, heading, note, measure, size, margin };
 }
 
 /** Axes of a plot with their labels; `format` writes the ticks. */

@@ -1,23 +1,27 @@
-/* One layer: chosen from a list, with its panels below its words. */
+/* One layer: chosen from a list, with its facts and panels. */
 
-function newLayerView(host, root, store, state, tip) {
+function newLayerView(host, root, store, state, tip, save) {
   const { layers } = store.manifest;
-  const sections = [...root.querySelectorAll("[data-layer]")];
+  const sections = new Map([...root.querySelectorAll("[data-layer]")].map((section) => [Number(section.dataset.layer), section]));
+  const side = host.closest("section");
   const open = (channel) => state.set({ channel });
   const select = make("select", { "aria-label": "Layer", onchange: () => state.set({ layer: Number(select.value), channel: -1 }) });
-  const back = make("button", { type: "button", onclick: () => step(-1) }, "← previous");
-  const next = make("button", { type: "button", onclick: () => step(1) }, "next →");
+  const back = make("button", { type: "button", "aria-label": "previous layer", onclick: () => step(-1) }, "←");
+  const next = make("button", { type: "button", "aria-label": "next layer", onclick: () => step(1) }, "→");
+  const pin = make("button", { type: "button", "aria-pressed": "false", onclick: () => state.set({ pins: pinned(state.pins, { layer: state.layer, channel: state.channel }) }) });
+  const close = make("button", { type: "button", class: "close", onclick: () => sheet(false) }, "close");
   const chip = make("span", { class: "chip", hidden: true });
-  const tools = make("div", { class: "tools" }, back, make("label", { class: "choice" }, make("span", {}, "Layer"), select), next, chip);
+  const pins = make("span", { class: "pins", hidden: true });
+  const tools = make("div", { class: "tools" }, back, make("label", { class: "choice" }, make("span", { class: "visually-hidden" }, "Layer"), select), next, pin, close, chip, pins);
   const stage = make("div", { class: "stage" });
   const found = make("ul", { class: "layer-findings" });
-  const ridges = newRidges(store, state, tip, open);
-  const scatters = [planeSpec(store), movedSpec(), gradientSpec()].map((spec) => newScatter(state, tip, open, spec));
-  const roles = newRoles(store, state, tip);
+  const { plots, rest } = (store.manifest.compared ? comparedPanels : ownPanels)(store, state, tip, open);
   const table = newTable(store, state, open);
-  const points = make("div", { class: "trio" }, ...scatters.map((s) => s.element));
-  stage.append(found, ridges.element, points, roles.element, table.element);
+  stage.append(plots[0].element, found, ...plots.slice(1).map((plot) => plot.element), ...rest.map((one) => one.element), table.element);
   host.prepend(tools);
+  pin.hidden = Boolean(store.manifest.compared);
+  for (const plot of plots.flatMap((one) => one.plots)) save.panel(plot, () => `${layers[state.layer].name} ${plot.heading.textContent}`);
+  save.table(table.element, table.rows, () => layers[state.layer].name);
   let shown = null;
 
   function fillSelect() {
@@ -32,17 +36,23 @@ function newLayerView(host, root, store, state, tip) {
     if (to !== undefined) state.set({ layer: to, channel: -1 });
   }
 
+  const narrow = () => window.matchMedia("(max-width: 40rem)").matches;
+
+  /** On a narrow screen the layer comes up from below over the map, and goes again. */
+  function sheet(up) {
+    side.classList.toggle("sheet", up && narrow() && document.body === root);
+    if (up) side.scrollTop = 0;
+  }
+
   async function load() {
     const layer = layers[state.layer];
     if (!layer) return;
     const all = await store.several(store.names);
     await Promise.all(["before", "after"].map(store.bytes));
     if (layers[state.layer] !== layer) return;
-    const columns = {};
-    for (const name of store.names) columns[name] = all[name].subarray(layer.start, layer.start + layer.n);
-    shown = { layer, columns };
+    shown = { layer, columns: slices(all, layer) };
     sections.forEach((section, i) => section.classList.toggle("chosen", i === state.layer));
-    (sections[state.layer] ?? host).append(stage);
+    (sections.get(state.layer) ?? host).append(stage);
     fillSelect();
     drawFindings(layer);
     await redraw();
@@ -70,11 +80,11 @@ function newLayerView(host, root, store, state, tip) {
   async function redraw() {
     if (!shown) return;
     const { layer, columns } = shown;
-    const plots = [ridges, ...scatters];
     await Promise.all(plots.map((plot) => plot.prepare(layer, columns)));
     if (shown.layer !== layer) return;
     drawChip(layer);
-    roles.draw(layer, columns);
+    drawPins();
+    for (const one of rest) one.draw(layer, columns);
     for (const plot of plots) plot.measure();
     for (const plot of plots) plot.draw(layer, columns);
     table.draw(layer, columns);
@@ -92,14 +102,62 @@ function newLayerView(host, root, store, state, tip) {
     chip.replaceChildren(make("span", {}, parts.join("; ")), drop);
   }
 
+  const titleOf = ({ layer, channel }) => `${shorten(layers[layer].title, 24)}${channel < 0 ? "" : ` channel ${channel}`}`;
+
+  /** What is pinned, in its colours; a click opens it. */
+  function drawPins() {
+    const here = { layer: state.layer, channel: state.channel };
+    const on = state.pins.some((one) => one.layer === here.layer && one.channel === here.channel);
+    pin.textContent = `${on ? "unpin" : "pin"} ${state.channel < 0 ? "layer" : "channel"}`;
+    pin.setAttribute("aria-pressed", String(on));
+    pins.hidden = !state.pins.length;
+    pins.replaceChildren(
+      ...state.pins.map((one, k) => {
+        const swatch = make("i", { class: "swatch" });
+        swatch.style.background = PINS[k];
+        const drop = make("button", { type: "button", "aria-label": `unpin ${titleOf(one)}`, onclick: () => state.set({ pins: pinned(state.pins, one) }) }, "×");
+        return make("span", { class: "chip" }, swatch, make("button", { type: "button", class: "plain", onclick: () => state.set(one) }, titleOf(one)), drop);
+      }),
+    );
+  }
+
+  /** Opens the layer with the most severe finding, or the first, without leaving where the reader is. */
+  function quietly() {
+    sheet(false);
+    const order = SEVERITIES.map((severity) => layers.findIndex((l) => worst(l.findings) === severity));
+    Object.assign(state, { layer: Math.max(order.find((i) => i >= 0) ?? 0, 0), channel: -1 });
+    loading = load().then(() => state.tell(["opened"]));
+    return loading;
+  }
+
   let loading = Promise.resolve();
   state.on("layer", () => {
     loading = load();
   });
-  state.on("channel picked theme size", (names) => {
+  state.on("layer channel", () => sheet(true));
+  state.on("channel picked pins stretched theme size", (names) => {
     if (shown && shown.layer === layers[state.layer]) redraw();
     else if (!names.includes("layer")) loading = load();
   });
   state.on("visible", fillSelect);
-  return { section: (i) => sections[i], load, settled: () => loading };
+  document.addEventListener("keydown", (event) => event.key === "Escape" && sheet(false));
+  return { section: (i) => sections.get(i) ?? host, load, quietly, sheet: () => side.classList.contains("sheet"), settled: () => loading };
+}
+
+/** The panels of a layer: its channels from input to output, distributions, planes, roles. */
+function ownPanels(store, state, tip, open) {
+  const scatters = [planeSpec(store), movedSpec(state), gradientSpec()].map((spec) => newScatter(store, state, tip, open, spec));
+  return { plots: [newTransfer(store, state, tip), newRidges(store, state, tip, open), together(scatters)], rest: [newRoles(store, state, tip)] };
+}
+
+/** Plots beside each other, as one. */
+function together(plots) {
+  const element = make("div", { class: "trio" }, ...plots.map((plot) => plot.element));
+  return {
+    element,
+    plots: plots.flatMap((plot) => plot.plots),
+    prepare: (layer, columns) => Promise.all(plots.map((plot) => plot.prepare(layer, columns))),
+    measure: () => plots.forEach((plot) => plot.measure()),
+    draw: (layer, columns) => plots.forEach((plot) => plot.draw(layer, columns)),
+  };
 }

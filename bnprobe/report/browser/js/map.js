@@ -1,20 +1,6 @@
-/* The network at a glance: one column per layer, one row per channel, under profiles by depth. */
+/* The network at a glance: one column per layer, one row per channel, under the measure's profile by depth. */
 
-const MAP = { left: 58, right: 10, height: 270, marks: 14, labels: 128 };
-
-/** Channels of each layer in the order of the map: positions within the layer, the first on top. */
-function ranks(layers, order, gamma, values) {
-  return layers.map((layer) => {
-    const found = Uint32Array.from({ length: layer.n }, (_, c) => c);
-    const by = order === "gamma" ? gamma : order === "value" ? values : null;
-    if (!by) return found;
-    const key = (c) => {
-      const v = by[layer.start + c];
-      return Number.isNaN(v) ? -Infinity : order === "gamma" ? Math.abs(v) : v;
-    };
-    return found.sort((a, b) => key(b) - key(a) || a - b);
-  });
-}
+const MAP = { left: 58, right: 10, height: 290, marks: 16 + CAP, letter: 6.1 };
 
 /** The map with its controls, inside `host`. */
 function newMap(host, root, store, state, tip) {
@@ -33,89 +19,62 @@ function newMap(host, root, store, state, tip) {
   board.append(canvas, svg.node());
   const said = make("p", { class: "visually-hidden", "aria-live": "polite" });
   const legend = make("div", { class: "legend" });
-  host.append(board, legend, said);
+  const reading = newReading(
+    (dx, dy) => move(dx, dy, false),
+    () => at && open(at),
+  );
+  host.append(board, reading.element, legend, said);
   let drawn = null;
   let at = null;
   let range = null;
 
-  const profileTop = () => (manifest.profiles.length + 1) * PROFILE_HEIGHT;
-
   async function draw() {
-    const measure = state.measure;
-    const [values, gamma] = [await store.column(measure), await store.column("gamma")];
-    if (measure !== state.measure) return;
+    const { measure, order } = state;
+    const [values, gamma] = [await store.column(measure), await store.column(manifest.gamma)];
+    if (measure !== state.measure || order !== state.order) return;
     const layers = state.visible.map((i) => manifest.layers[i]);
     const width = Math.max(board.clientWidth, 240);
     const plot = width - MAP.left - MAP.right;
-    const paints = painter(manifest.paints[measure], values, root);
-    const order = ranks(layers, state.order, gamma, values);
-    const top = profileTop() + MAP.marks;
-    drawn = { values, layers, width, plot, paints, order, top, step: plot / Math.max(layers.length, 1) };
-    board.style.height = `${top + MAP.height + MAP.labels}px`;
-    svg.attr("width", width).attr("height", top + MAP.height + MAP.labels).selectAll("*").remove();
-    paintCells();
+    const top = PROFILE_HEIGHT + MAP.marks;
+    const names = shortNames();
+    const bottom = top + MAP.height + CAP + 12 + MAP.letter * (d3.max(layers, (layer) => names.get(layer).length + layer.n.toLocaleString("en-US").length + 1) ?? 0);
+    drawn = {
+      ...{ values, layers, names, width, plot, top, left: MAP.left, height: MAP.height },
+      paints: painter(manifest.paints[measure], values, root, state.stretched),
+      order: ranks(layers, order, gamma, values),
+      most: extremes(layers, values),
+      step: plot / Math.max(layers.length, 1),
+    };
+    board.style.height = `${bottom}px`;
+    Object.assign(board.dataset, { left: MAP.left, top, plot, tall: MAP.height });
+    svg.attr("width", width).attr("height", bottom).selectAll("*").remove();
+    paintCells(canvas, drawn, state, root);
     drawAround();
-    drawLegend();
+    drawLegend(legend, drawn, manifest, manifest.paints[measure], state.stretched);
     drawCursor();
   }
 
-  /** Every pixel of the map by itself: layers are stretched to one height, by nearest rank. */
-  function paintCells() {
-    const { values, layers, plot, paints, order, step, top, width } = drawn;
-    const ratio = window.devicePixelRatio || 1;
-    const context = sizeCanvas(canvas, width, top + MAP.height);
-    const w = Math.max(Math.round(plot * ratio), 1);
-    const h = Math.round(MAP.height * ratio);
-    const image = context.createImageData(w, h);
-    const nothing = rgb(inks(root).line);
-    const paper = rgb(inks(root).paper);
-    const gap = step * ratio > 9 ? 1 : 0;
-    layers.forEach((layer, i) => {
-      const from = Math.round(i * step * ratio);
-      const to = Math.min(Math.round((i + 1) * step * ratio) - gap, w);
-      for (let y = 0; y < h; y++) {
-        const channel = layer.start + order[i][Math.floor((y * layer.n) / h)];
-        const place = paints.at(values[channel]);
-        let [r, g, b] = place < 0 ? nothing : paints.bytes.subarray(3 * place, 3 * place + 3);
-        if (state.picked && !state.picked[channel]) {
-          [r, g, b] = faded([r, g, b], paper, 0.22);
-        }
-        for (let x = from; x < to; x++) {
-          const k = 4 * (y * w + x);
-          image.data[k] = r;
-          image.data[k + 1] = g;
-          image.data[k + 2] = b;
-          image.data[k + 3] = 255;
-        }
-      }
-    });
-    context.putImageData(image, Math.round(MAP.left * ratio), Math.round(top * ratio));
-  }
-
-  /** Profiles, marks of findings, names of layers. */
+  /** The profile, marks of findings, names of layers. */
   function drawAround() {
-    const { values, layers, plot, step, top } = drawn;
+    const { values, layers, plot, step, top, paints } = drawn;
     const x = (i) => (i + 0.5) * step;
     const paint = manifest.paints[state.measure];
-    const profiles = [
-      { title: `${paint.label}: median and middle half of the channels`, rows: quartiles(layers, values, paint.scale === "log"), ...paint, line: paint.centre },
-      ...manifest.profiles.map((p) => ({ ...p, rows: state.visible.map((i) => p.values[i] ?? NaN) })),
-    ];
-    if (paint.scale === "names") profiles[0] = rolesProfile(layers, values, plot);
     drawStages(layers, step, top);
-    profiles.forEach((p, k) => {
-      const g = svg.append("g").attr("transform", `translate(${MAP.left},${k * PROFILE_HEIGHT})`);
-      drawProfile(g, p.title, p.rows, p.scale, p.line, x, plot, PROFILE_HEIGHT);
-    });
-    const marks = svg.append("g").attr("transform", `translate(${MAP.left},${top - 3})`);
+    const profile = svg.append("g").attr("transform", `translate(${MAP.left},0)`);
+    if (paints.names) drawProfile(profile, "share of dead channels", deadShares(layers, values), "even", null, [0, 0.25], x, plot);
+    else {
+      const rows = quartiles(layers, values, paint.scale === "log");
+      drawProfile(profile, `${paint.label}${plot > 500 ? ": median and middle half of the channels" : ""}`, rows, paint.scale, paint.centre, [paints.low, paints.high], x, plot);
+    }
+    const marks = svg.append("g").attr("transform", `translate(${MAP.left},${top - CAP - 3})`);
     layers.forEach((layer, i) => {
       const severity = worst(layer.findings);
       if (severity) marks.append("path").attr("class", `mark ${severity}`).attr("d", "M-3.5,-7h7l-3.5,7z").attr("transform", `translate(${x(i)},0)`);
     });
     const side = svg.append("g").attr("transform", `translate(${MAP.left - 6},${top})`);
     const ends = { gamma: ["large |γ|", "small |γ|"], value: ["high", "low"], channel: ["channel 0", "last"] }[state.order];
-    side.append("text").attr("class", "tick").attr("y", 9).text(ends[0]);
-    side.append("text").attr("class", "tick").attr("y", MAP.height - 2).text(ends[1]);
+    side.append("text").attr("class", "tick").attr("y", 12).text(ends[0]);
+    side.append("text").attr("class", "tick").attr("y", MAP.height - 5).text(ends[1]);
     drawNames(layers, x, step, top);
     svg.append("g").attr("class", "cursor");
   }
@@ -130,79 +89,42 @@ function newMap(host, root, store, state, tip) {
     for (const i of bounds) {
       const x = MAP.left + i * step - 0.5;
       svg.append("line").attr("class", "grid").attr("x1", x).attr("x2", x).attr("y1", 14).attr("y2", top);
-      svg.append("line").attr("class", "stage-end").attr("x1", x).attr("x2", x).attr("y1", top).attr("y2", top + MAP.height);
+      svg.append("line").attr("class", "stage-end").attr("x1", x).attr("x2", x).attr("y1", top - CAP).attr("y2", top + MAP.height + CAP);
     }
   }
 
-  function rolesProfile(layers, values) {
-    const dead = layers.map((layer) => {
-      const mine = values.subarray(layer.start, layer.start + layer.n);
-      return mine.reduce((n, v) => n + (v === 0), 0) / layer.n;
-    });
-    return { title: "share of dead channels", rows: dead, scale: "share", line: null };
-  }
-
-  /** The beginning that all paths share, which tells nothing apart. */
-  function commonPath() {
+  /** The name of each layer without the beginning that all share, which tells nothing apart. */
+  function shortNames() {
     const paths = manifest.layers.map((layer) => layer.name.split("."));
     let n = 0;
     while (paths.length > 1 && paths.every((p) => p.length > n + 1 && p[n] === paths[0][n])) n += 1;
-    return paths[0].slice(0, n).join(".").length + (n ? 1 : 0);
+    const shared = paths[0].slice(0, n).join(".").length + (n ? 1 : 0);
+    return new Map(manifest.layers.map((layer) => [layer, shortPath(layer.title.slice(shared), 20)]));
   }
 
+  /** Names with the number of channels, as many as there is room for. */
   function drawNames(layers, x, step, top) {
-    const shared = commonPath();
     const every = Math.max(Math.ceil(12 / step), 1);
-    const g = svg.append("g").attr("transform", `translate(${MAP.left},${top + MAP.height + 6})`);
+    const g = svg.append("g").attr("transform", `translate(${MAP.left},${top + MAP.height + CAP + 5})`);
     layers.forEach((layer, i) => {
       if (i % every) return;
-      g.append("text")
-        .attr("class", "name")
-        .attr("transform", `translate(${x(i)},0) rotate(-90)`)
-        .attr("dy", ".32em")
-        .text(shorten(layer.title.slice(shared), 19));
+      const text = g.append("text").attr("class", "name").attr("transform", `translate(${x(i)},0) rotate(-90)`).attr("dy", ".32em");
+      text.append("tspan").text(drawn.names.get(layer));
+      text.append("tspan").attr("class", "many").text(` ${layer.n.toLocaleString("en-US")}`);
     });
     if (!layers.length) g.append("text").attr("class", "title").attr("y", -MAP.height / 2).text("No layer matches the filter.");
   }
 
-  function drawLegend() {
-    const { paints } = drawn;
-    const paint = manifest.paints[state.measure];
-    legend.replaceChildren(make("span", { class: "title" }, paint.label));
-    if (paints.names) {
-      manifest.roleLabels.forEach((role, i) => {
-        const swatch = make("i", { class: "swatch" });
-        swatch.style.background = css(paints, i, "");
-        legend.append(make("span", { class: "key" }, swatch, role));
-      });
-      return;
-    }
-    const bar = make("canvas", { "aria-hidden": "true" });
-    const context = sizeCanvas(bar, 180, 10);
-    for (let k = 0; k < 180; k++) {
-      const place = Math.round((k / 179) * 255);
-      context.fillStyle = `rgb(${paints.bytes.slice(3 * place, 3 * place + 3).join(" ")})`;
-      context.fillRect(k, 0, 1.5, 10);
-    }
-    const [under, over] = paints.beyond;
-    legend.append(
-      make("span", { class: "key" }, `${under ? "≤ " : ""}${number(paints.low, 2)}`, bar, `${over ? "≥ " : ""}${number(paints.high, 2)}`),
-    );
-    if (under || over) legend.append(make("span", { class: "note" }, "colors end at the 2nd and 98th percentile"));
-    const swatch = make("i", { class: "swatch" });
-    swatch.style.background = "var(--line)";
-    legend.append(make("span", { class: "key" }, swatch, "not defined"));
-  }
-
-  /** Column and channel under a place of the board, or null. */
+  /** Column and channel under a place of the board, or null; in the bands above and below, the extremes. */
   function cell(px, py) {
     if (!drawn || !drawn.layers.length) return null;
     const column = Math.floor((px - MAP.left) / drawn.step);
-    if (column < 0 || column >= drawn.layers.length || py < 0 || py > drawn.top + MAP.height) return null;
-    const layer = drawn.layers[column];
-    const down = (py - drawn.top) / MAP.height;
-    const rank = down < 0 ? -1 : Math.min(Math.floor(down * layer.n), layer.n - 1);
-    return { column, rank };
+    const down = py - drawn.top;
+    if (column < 0 || column >= drawn.layers.length || py < 0 || down > MAP.height + CAP + 2) return null;
+    if (down < -CAP) return { column, rank: -1 };
+    const end = down < 0 ? 0 : down > MAP.height ? 1 : -1;
+    if (end < 0) return { column, rank: rankAt(down / MAP.height, drawn.layers[column].n, MAP.height) };
+    return { column, rank: drawn.order[column].indexOf(drawn.most[column][end]) };
   }
 
   const channelAt = ({ column, rank }) => (rank < 0 ? -1 : drawn.order[column][rank]);
@@ -213,12 +135,9 @@ function newMap(host, root, store, state, tip) {
     const lines = [shorten(layer.title, 60)];
     if (channel >= 0) {
       const value = drawn.values[layer.start + channel];
-      const said = drawn.paints.names ? (manifest.roleLabels[value] ?? MISSING) : number(value);
-      lines.push(`channel ${channel} (0 to ${(layer.n - 1).toLocaleString("en-US")})`, `${manifest.paints[state.measure].label}: ${said}`);
-    } else {
-      lines.push(count(layer.n, "channel"));
-      for (const p of manifest.profiles) lines.push(`${p.title}: ${number(p.values[state.visible[place.column]])}`);
-    }
+      const read = drawn.paints.names ? (manifest.roleLabels[value] ?? MISSING) : number(value);
+      lines.push(`channel ${channel} (0 to ${(layer.n - 1).toLocaleString("en-US")})`, `${manifest.paints[state.measure].label}: ${read}`);
+    } else lines.push(count(layer.n, "channel"));
     layer.findings.slice(0, 3).forEach((f) => lines.push(`${f.severity}: ${shorten(f.says, 90)}`));
     return lines;
   }
@@ -227,42 +146,47 @@ function newMap(host, root, store, state, tip) {
     const g = svg.select("g.cursor");
     g.selectAll("*").remove();
     if (!drawn) return;
-    const open = state.visible.indexOf(state.layer);
-    if (open >= 0) {
-      g.append("rect").attr("class", "open").attr("x", MAP.left + open * drawn.step).attr("y", drawn.top - 1).attr("width", drawn.step).attr("height", MAP.height + 2);
+    const frame = (kind, column, y, tall, wide = 1) =>
+      g.append("rect").attr("class", kind).attr("x", MAP.left + column * drawn.step).attr("width", wide * drawn.step)
+        .attr("y", drawn.top + y).attr("height", tall);
+    for (const { layer } of state.pins) {
+      const column = state.visible.indexOf(layer);
+      if (column >= 0) frame("pinned", column, -1, MAP.height + 2);
     }
+    const opened = state.visible.indexOf(state.layer);
+    if (opened >= 0) frame("open", opened, -1, MAP.height + 2);
     if (at) {
       const x = MAP.left + (at.column + 0.5) * drawn.step;
-      g.append("line").attr("class", "hair").attr("x1", x).attr("x2", x).attr("y1", 14).attr("y2", drawn.top);
+      g.append("line").attr("class", "hair").attr("x1", x).attr("x2", x).attr("y1", 14).attr("y2", drawn.top - CAP);
       if (at.rank >= 0) {
-        const layer = drawn.layers[at.column];
-        const tall = MAP.height / layer.n;
-        g.append("rect").attr("class", "hand").attr("x", MAP.left + at.column * drawn.step).attr("width", drawn.step)
-          .attr("y", drawn.top + at.rank * tall - (tall < 3 ? 1.5 : 0)).attr("height", Math.max(tall, 3));
+        const tall = MAP.height / drawn.layers[at.column].n;
+        frame("hand", at.column, at.rank * tall - (tall < 3 ? 1.5 : 0), Math.max(tall, 3));
       }
     }
     if (range) {
-      const [c0, c1] = [Math.min(range.from.column, range.to.column), Math.max(range.from.column, range.to.column)];
-      const [y0, y1] = heights(range);
-      g.append("rect").attr("class", "brushed").attr("x", MAP.left + c0 * drawn.step).attr("width", (c1 - c0 + 1) * drawn.step)
-        .attr("y", drawn.top + y0 * MAP.height).attr("height", Math.max((y1 - y0) * MAP.height, 1));
+      const { c0, c1, y0, y1 } = bounds(range);
+      frame("brushed", c0, y0 * MAP.height, Math.max((y1 - y0) * MAP.height, 1), c1 - c0 + 1);
     }
   }
 
-  /** Upper and lower end of a range, as shares of the map's height. */
-  function heights({ from, to }) {
+  /** First and last column of a range, its upper and lower end as shares of the map's height. */
+  function bounds({ from, to }) {
     const spans = [from, to].map((p) => {
       const n = drawn.layers[p.column].n;
       const rank = Math.max(p.rank, 0);
       return [rank / n, (rank + 1) / n];
     });
-    return [Math.min(spans[0][0], spans[1][0]), Math.max(spans[0][1], spans[1][1])];
+    return {
+      c0: Math.min(from.column, to.column),
+      c1: Math.max(from.column, to.column),
+      y0: Math.min(spans[0][0], spans[1][0]),
+      y1: Math.max(spans[0][1], spans[1][1]),
+    };
   }
 
   function pickRange() {
     const picked = new Uint8Array(store.nChannels);
-    const [c0, c1] = [Math.min(range.from.column, range.to.column), Math.max(range.from.column, range.to.column)];
-    const [y0, y1] = heights(range);
+    const { c0, c1, y0, y1 } = bounds(range);
     for (let i = c0; i <= c1; i++) {
       const layer = drawn.layers[i];
       for (let k = Math.floor(y0 * layer.n + 1e-6); k < Math.max(y1 * layer.n - 1e-6, y0 * layer.n + 1e-6); k++) picked[layer.start + drawn.order[i][k]] = 1;
@@ -282,11 +206,11 @@ function newMap(host, root, store, state, tip) {
       range = { from: pressed, to: at };
     }
     drawCursor();
-    if (at && !range) tip.show(event.clientX, event.clientY, words(at));
+    if (at && !range && event.pointerType !== "touch") tip.show(event.clientX, event.clientY, words(at));
     else tip.hide();
   });
-  board.addEventListener("pointerleave", () => {
-    if (!pressed) at = null;
+  board.addEventListener("pointerleave", (event) => {
+    if (!pressed && event.pointerType !== "touch") at = null;
     drawCursor();
     tip.hide();
   });
@@ -300,6 +224,7 @@ function newMap(host, root, store, state, tip) {
   board.addEventListener("pointerup", (event) => {
     const place = local(event);
     if (range) pickRange();
+    else if (pressed && place && event.pointerType === "touch") touch(place);
     else if (pressed && place) open(place);
     pressed = null;
     drawCursor();
@@ -309,9 +234,32 @@ function newMap(host, root, store, state, tip) {
     drawCursor();
   });
 
+  /** A finger covers what it points at: the value is told first, and a button opens the layer. */
+  function touch(place) {
+    at = place;
+    reading.show(words(place));
+  }
+
   function open(place) {
     tip.hide();
     state.set({ layer: state.visible[place.column], channel: channelAt(place) });
+  }
+
+  /** One step of the keyboard, or of the buttons below the map. */
+  function move(dx, dy, extend) {
+    const before = at && at.column < drawn.layers.length ? at : { column: Math.max(state.visible.indexOf(state.layer), 0), rank: 0 };
+    const [right, down] = at ? [dx, dy] : [0, 0];
+    const column = Math.max(0, Math.min(drawn.layers.length - 1, before.column + right));
+    const was = Math.max(before.rank, 0) / drawn.layers[before.column].n;
+    const n = drawn.layers[column].n;
+    const rank = right ? Math.floor(was * n + 1e-9) : Math.max(0, Math.min(n - 1, before.rank + down));
+    at = { column, rank };
+    range = extend ? { from: range ? range.from : before, to: at } : null;
+    if (range) pickRange();
+    said.textContent = words(at).join(", ");
+    if (reading.shown()) reading.show(words(at));
+    drawCursor();
+    return rank / n;
   }
 
   const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], PageUp: [0, -10], PageDown: [0, 10] };
@@ -323,33 +271,38 @@ function newMap(host, root, store, state, tip) {
     } else if (event.key === "Enter" || event.key === " ") {
       if (at) open(at);
     } else if (MOVES[event.key]) {
-      const before = at && at.column < drawn.layers.length ? at : { column: Math.max(state.visible.indexOf(state.layer), 0), rank: 0 };
-      const [dx, dy] = at ? MOVES[event.key] : [0, 0];
-      const column = Math.max(0, Math.min(drawn.layers.length - 1, before.column + dx));
-      const was = Math.max(before.rank, 0) / drawn.layers[before.column].n;
-      const n = drawn.layers[column].n;
-      const rank = dx ? Math.floor(was * n + 1e-9) : Math.max(0, Math.min(n - 1, before.rank + dy));
-      at = { column, rank };
-      range = event.shiftKey ? { from: range ? range.from : before, to: at } : null;
-      if (range) pickRange();
+      const down = move(...MOVES[event.key], event.shiftKey);
       const box = board.getBoundingClientRect();
-      tip.show(box.left + MAP.left + (column + 0.5) * drawn.step, box.top + drawn.top + (rank / n) * MAP.height, words(at));
-      said.textContent = words(at).join(", ");
+      tip.show(box.left + MAP.left + (at.column + 0.5) * drawn.step, box.top + drawn.top + down * MAP.height, words(at));
     } else return;
     event.preventDefault();
     drawCursor();
   });
   board.addEventListener("blur", tip.hide);
 
-  state.on("measure order visible theme size", () => {
+  state.on("measure order stretched visible theme size", () => {
     at = range = null;
+    reading.hide();
     draw();
   });
   state.on("picked", () => {
     if (!state.picked) range = null;
-    if (drawn) paintCells();
+    if (drawn) paintCells(canvas, drawn, state, root);
     drawCursor();
   });
-  state.on("layer", drawCursor);
+  state.on("layer pins opened", drawCursor);
   return draw();
+}
+
+/** Below the map on a touch screen: what was tapped, buttons to move from there, and one that opens it. */
+function newReading(move, open) {
+  const words = make("p", { role: "status" });
+  const step = (sign, name, dx, dy) => make("button", { type: "button", "aria-label": name, onclick: () => move(dx, dy) }, sign);
+  const steps = [step("←", "previous layer", -1, 0), step("→", "next layer", 1, 0), step("↑", "channel above", 0, -1), step("↓", "channel below", 0, 1)];
+  const element = make("div", { class: "reading", hidden: true }, words, make("div", { class: "tools" }, ...steps, make("button", { type: "button", class: "strong", onclick: open }, "open")));
+  function show([title, ...lines]) {
+    words.replaceChildren(make("b", {}, title), ...lines.map((line) => make("span", {}, line)));
+    element.hidden = false;
+  }
+  return { element, show, shown: () => !element.hidden, hide: () => (element.hidden = true) };
 }

@@ -42,6 +42,19 @@ function shorten(text, length = 34) {
   return `${text.slice(0, length - 1 - tail)}…${text.slice(text.length - tail)}`;
 }
 
+/** A path cut per segment: the longest words lose letters, numbers and the last part never do. */
+function shortPath(text, length = 22) {
+  const parts = text.split(".");
+  while (parts.join(".").length > length) {
+    const words = parts.map((part) => /^(\D*?)…?(\d*)$/.exec(part)?.[1].length ?? part.length);
+    const at = d3.maxIndex(words, (n, i) => (i < parts.length - 1 ? n : 0.5 * n));
+    if (words[at] < 4) return shorten(parts.join("."), length);
+    const [, word, digits] = /^(.*?)…?(\d*)$/.exec(parts[at]);
+    parts[at] = `${word.slice(0, word.length - 1 - (parts[at].includes("…") ? 0 : 1))}…${digits}`;
+  }
+  return parts.join(".");
+}
+
 /** What cannot be seen must not turn, hide or break what can. */
 function visible(text) {
   return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu, "�");

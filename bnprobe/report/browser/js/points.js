@@ -2,6 +2,29 @@
 
 const DOT = 3.2;
 
+/** Channels above which points are counted in hexagons, as they would be a slab. */
+const MOST_POINTS = 3000;
+
+/** Crosses of more points than these would be a mat: only those of picked and opened channels are drawn. */
+const MOST_CROSSES = 40;
+
+/** Points counted in hexagons of this radius: [{ x, y, n }]. */
+function hexagons(places, radius) {
+  const [dx, dy] = [Math.sqrt(3) * radius, 1.5 * radius];
+  const found = new Map();
+  for (const { px, py } of places) {
+    const candidates = [Math.floor(py / dy), Math.floor(py / dy) + 1].map((j) => {
+      const i = Math.round(px / dx - (j & 1) / 2);
+      return [(i + (j & 1) / 2) * dx, j * dy];
+    });
+    const [x, y] = d3.least(candidates, ([cx, cy]) => (cx - px) ** 2 + (cy - py) ** 2);
+    const key = `${x.toFixed(2)} ${y.toFixed(2)}`;
+    if (!found.has(key)) found.set(key, { x, y, n: 0 });
+    found.get(key).n += 1;
+  }
+  return [...found.values()];
+}
+
 /**
  * A scatter plot. `spec.prepare(layer, columns)` returns null where the layer has nothing to show, else
  *   xs, ys        values per channel
@@ -14,16 +37,30 @@ const DOT = 3.2;
  *   note          a sentence below
  *   format        of the ticks, see drawAxes
  */
-function newScatter(state, tip, open, spec) {
+function newScatter(store, state, tip, open, spec) {
   const margin = { top: 24, right: 14, bottom: 42, left: 52 };
   const plot = newPlot(spec.title, 300, margin, spec.description);
   let brushing = false;
 
   let made = null;
+  let others = [];
 
-  function prepare(layer, columns) {
+  /** The layer, and the layers that are pinned beside it. */
+  async function prepare(layer, columns) {
     made = spec.prepare(layer, columns);
     plot.element.hidden = !made;
+    const { layers } = store.manifest;
+    const pins = state.pins.map((pin, k) => ({ ...pin, colour: PINS[k] }));
+    const whole = pins.filter((pin) => pin.channel < 0 && layers[pin.layer] !== layer);
+    const all = made && pins.length ? await store.several(store.names) : null;
+    others = whole.flatMap((pin) => {
+      const same = made && spec.prepare(layers[pin.layer], slices(all, layers[pin.layer]));
+      return same ? [{ xs: same.xs, ys: same.ys, colour: pin.colour }] : [];
+    });
+    for (const pin of pins.filter((one) => one.channel >= 0 && made)) {
+      const same = spec.prepare(layers[pin.layer], slices(all, layers[pin.layer]));
+      if (same) others.push({ xs: [same.xs[pin.channel]], ys: [same.ys[pin.channel]], colour: pin.colour, ring: true });
+    }
   }
 
   function draw(layer) {
@@ -43,8 +80,11 @@ function newScatter(state, tip, open, spec) {
     const clip = inner.append("g").attr("class", "under");
     made.under?.(clip, x, y, width, height);
     drawAxes(inner, x, y, width, height, made.labels, made.format);
-    paint(context, places, layer, x, y, [width, height]);
-    const notes = [made.note, outside ? `${count(outside, "channel")} beyond the frame` : ""];
+    const counted = places.length > MOST_POINTS;
+    if (counted) paintHexagons(context, places);
+    paint(context, counted ? places.filter((p) => p.c === state.channel || state.picked?.[layer.start + p.c]) : places, layer, x, y, [width, height]);
+    paintOthers(context, x, y, width, height);
+    const notes = [made.note, counted ? "Hexagons: the darker, the more channels" : "", outside ? `${count(outside, "channel")} beyond the frame` : ""];
     plot.note.textContent = notes.filter(Boolean).join("; ");
     brush(inner, places, made, layer, width, height);
   }
@@ -62,7 +102,7 @@ function newScatter(state, tip, open, spec) {
       const faint = picked && !picked[layer.start + c];
       context.globalAlpha = faint ? 0.15 : 0.9;
       const half = made.bars?.(c);
-      if (half && (c === state.channel || (!faint && (layer.n <= 64 || picked)))) {
+      if (half && (c === state.channel || (!faint && (layer.n <= MOST_CROSSES || picked)))) {
         context.strokeStyle = ink.muted;
         context.lineWidth = 0.8;
         context.strokeRect(x(made.xs[c] - half[0]), py, x(made.xs[c] + half[0]) - x(made.xs[c] - half[0]), 0);
@@ -91,6 +131,34 @@ function newScatter(state, tip, open, spec) {
       }
     }
     context.restore();
+  }
+
+  function paintHexagons(context, places) {
+    const found = hexagons(places, 5);
+    const most = Math.log(1 + d3.max(found, (h) => h.n));
+    context.fillStyle = inks(plot.element).measured;
+    for (const { x, y, n } of found) {
+      context.globalAlpha = 0.12 + 0.88 * (Math.log(1 + n) / most);
+      context.beginPath();
+      for (let k = 0; k < 6; k++) context.lineTo(x + 5 * Math.sin((k * Math.PI) / 3), y + 5 * Math.cos((k * Math.PI) / 3));
+      context.fill();
+    }
+    context.globalAlpha = 1;
+  }
+
+  /** Pinned layers as hollow points in their colours, pinned channels as rings. */
+  function paintOthers(context, x, y, width, height) {
+    for (const { xs, ys, colour, ring } of others) {
+      context.strokeStyle = colour;
+      context.lineWidth = ring ? 2.2 : 1.2;
+      for (let c = 0; c < xs.length; c++) {
+        const [px, py] = [x(xs[c]), y(ys[c])];
+        if (!(px >= -1 && px <= width + 1 && py >= -1 && py <= height + 1)) continue;
+        context.beginPath();
+        context.arc(px, py, ring ? DOT + 2.5 : DOT - 0.4, 0, 2 * Math.PI);
+        context.stroke();
+      }
+    }
   }
 
   function nearest(places, px, py, reach = 12) {
@@ -131,7 +199,12 @@ function newScatter(state, tip, open, spec) {
       .on("pointerleave", tip.hide);
   }
 
-  return { element: plot.element, prepare, measure: plot.measure, draw };
+  plot.rows = () => [
+    ["channel", made.labels.x, made.labels.y],
+    ...Array.from(made.xs, (x, c) => [c, x, made.ys[c]]),
+  ];
+
+  return { element: plot.element, plots: [plot], prepare, measure: plot.measure, draw };
 }
 
 /** Limits of an axis that a few outliers cannot take over. */

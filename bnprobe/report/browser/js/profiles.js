@@ -1,8 +1,8 @@
-/* Depth profiles above the map: a line per measure of the layers, over the columns of the map. */
+/* The profile above the map: the measure's median and middle half by depth, over the columns of the map. */
 
-const PROFILE_HEIGHT = 58;
+const PROFILE_HEIGHT = 70;
 
-/** Values, and where there are channels the middle half of each layer, of the measure that the map shows. */
+/** The middle half and the median of each layer. */
 function quartiles(layers, values, logarithmic) {
   return layers.map((layer) => {
     const mine = sortedFinite(values.subarray(layer.start, layer.start + layer.n));
@@ -11,21 +11,27 @@ function quartiles(layers, values, logarithmic) {
   });
 }
 
+/** The share of each layer's channels that are dead. */
+function deadShares(layers, values) {
+  return layers.map((layer) => {
+    const mine = values.subarray(layer.start, layer.start + layer.n);
+    const share = mine.reduce((n, v) => n + (v === 0), 0) / layer.n;
+    return [share, share, share];
+  });
+}
+
 /**
- * One profile into the group `g`, `height` high, the first baseline at the top.
- * `rows` are [low, middle, high] or plain numbers per visible layer; `x(i)` is the middle of column i.
+ * The profile into the group `g`; `rows` are [low, middle, high] per visible layer, `x(i)` is the middle of column i.
+ * `ends` are the ends of the colours: the line has the scale of the map, and grows where values lie beyond it.
  */
-function drawProfile(g, title, rows, scale, line, x, width, height) {
-  const triples = rows.map((row) => (Array.isArray(row) ? row : [row, row, row]));
-  const logarithmic = scale === "log" && triples.every((t) => !(t[0] <= 0));
-  const known = triples.flat().concat(line ?? []).filter((v) => Number.isFinite(v) && (!logarithmic || v > 0));
-  g.append("text").attr("class", "title").attr("x", 0).attr("y", 10).text(shorten(title, Math.floor(width / 6.6)));
-  if (!known.length) return;
+function drawProfile(g, title, rows, scale, line, ends, x, width) {
+  const logarithmic = scale === "log" && rows.every((t) => !(t[0] <= 0));
+  const known = rows.flat().concat(ends).filter((v) => Number.isFinite(v) && (!logarithmic || v > 0));
+  g.append("text").attr("class", "title").attr("x", 0).attr("y", 10).text(shorten(title, Math.floor(width / 7.2)));
   let [low, high] = d3.extent(known);
-  if (scale === "share") [low, high] = [0, 1];
-  else if (!(high > low)) [low, high] = logarithmic ? [low / 1.5, high * 1.5] : [low - 0.5, high + 0.5];
-  const y = (logarithmic ? d3.scaleLog() : d3.scaleLinear()).domain([low, high]).range([height - 4, 18]);
-  const ticks = logarithmic ? logTicks(low, high, 3) : y.ticks(2);
+  if (!(high > low)) [low, high] = logarithmic ? [low / 1.5, high * 1.5] : [low - 0.5, high + 0.5];
+  const y = (logarithmic ? d3.scaleLog() : d3.scaleLinear()).domain([low, high]).range([PROFILE_HEIGHT - 6, 20]);
+  const ticks = logarithmic ? logTicks(low, high, 3) : y.ticks(3);
   for (const value of ticks) {
     g.append("line").attr("class", "grid").attr("x1", 0).attr("x2", width).attr("y1", y(value)).attr("y2", y(value));
     g.append("text").attr("class", "tick").attr("x", -6).attr("y", y(value)).attr("dy", ".32em").text(tick(value));
@@ -33,7 +39,7 @@ function drawProfile(g, title, rows, scale, line, x, width, height) {
   if (line !== null && line !== undefined) {
     g.append("line").attr("class", "expected").attr("x1", 0).attr("x2", width).attr("y1", y(line)).attr("y2", y(line));
   }
-  const points = triples.map((t, i) => ({ x: x(i), t })).filter((p) => p.t.every((v) => Number.isFinite(v) && (!logarithmic || v > 0)));
+  const points = rows.map((t, i) => ({ x: x(i), t })).filter((p) => p.t.every((v) => Number.isFinite(v) && (!logarithmic || v > 0)));
   const area = d3.area((p) => p.x, (p) => y(p.t[0]), (p) => y(p.t[2]));
   const path = d3.line((p) => p.x, (p) => y(p.t[1]));
   g.append("path").attr("class", "band").attr("d", area(points));

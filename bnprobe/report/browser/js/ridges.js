@@ -2,11 +2,15 @@
 
 const RIDGES = 9;
 
+/** How many rows a curve may be high, so that a spike does not run over its neighbors. */
+const TALLEST = 1.6;
+
 /** A few channels worth drawing: the opened one, the picked ones, else the most and least shifted and the heaviest tail. */
 function tellingChannels(layer, columns, state) {
   const picked = [];
   if (state.picked) for (let c = 0; c < layer.n; c++) if (state.picked[layer.start + c]) picked.push(c);
-  const first = state.channel >= 0 ? [state.channel] : [];
+  const kept = state.pins.filter((pin) => pin.layer === state.layer && pin.channel >= 0).map((pin) => pin.channel);
+  const first = [...(state.channel >= 0 ? [state.channel] : []), ...kept];
   if (picked.length) return [...new Set([...first, ...picked])].slice(0, RIDGES);
   const strange = columns.pre_kurtosis;
   const distance = columns.shift ?? strange ?? columns.gamma;
@@ -87,7 +91,7 @@ function newRidges(store, state, tip, open) {
     before.note.textContent = layer.running
       ? `Blue: measured. Orange: expected from the running statistics. ${which}.`
       : `Blue: measured. Orange: a Gaussian with the same mean and standard deviation. ${which}.`;
-    after.note.textContent = `Blue: measured. Orange: N(β, γ²), the target. Dashed: zero${/relu/i.test(layer.follows) ? ", where the ReLU cuts" : ""}.`;
+    after.note.textContent = `Blue: measured. Orange: N(β, γ²), the target. Dashed: zero${activationOf(layer)?.low === 0 ? `, where the ${written(activationOf(layer).name)} cuts` : ""}.`;
     drawBefore(layer, columns);
     drawAfter();
   }
@@ -134,7 +138,7 @@ function newRidges(store, state, tip, open) {
   function ridges(context, inner, rows, x, width, height, named) {
     const ink = inks(element);
     const step = height / (rows.length + 1.4);
-    const tall = 2.2 * step;
+    const tall = TALLEST * step;
     rows.forEach((row, i) => {
       const base = (i + 2.4) * step - 0.4 * step;
       const strong = shown[i] === state.channel;
@@ -205,5 +209,17 @@ function newRidges(store, state, tip, open) {
     if (started) context.fill();
   }
 
-  return { element, prepare, measure, draw };
+  before.rows = () => rows("pre");
+  after.rows = () => rows("post");
+
+  /** The curves that are drawn, in numbers. */
+  function rows(name) {
+    const found = [["channel", "from", "to", "density"]];
+    curves.forEach((curve, i) => {
+      if (curve[name]) for (const bar of bars(curve[name], store.manifest.edges, (v) => v)) if (bar[2] > 0) found.push([shown[i], ...bar]);
+    });
+    return found;
+  }
+
+  return { element, plots: [before, after], prepare, measure, draw };
 }

@@ -13,19 +13,22 @@ function start(root) {
   const tip = newTip(root);
   const mapHost = root.querySelector("[data-bnp=map]");
   const layerHost = root.querySelector("[data-bnp=layers]");
-  const { layers } = store.manifest;
   const alone = document.body === root;
+  const save = newSave(root, () => route?.address() ?? "");
+  let route = null;
   wakeTables(root);
   if (alone && mapHost && layerHost) drawTogether(mapHost.closest("section"), layerHost.closest("section"));
-  if (mapHost) mapHost.append(mapTools(store, state));
+  const tools = mapHost ? newMapTools(store, state) : null;
+  if (tools) mapHost.append(tools.element);
   const ready = mapHost ? newMap(mapHost, root, store, state, tip) : Promise.resolve();
+  if (mapHost) save.map(mapHost, store, state);
   if (layerHost) {
-    const view = newLayerView(layerHost, root, store, state, tip);
-    const route = newRoute(root, store, state, view, alone);
-    ready.then(() => {
-      if (!route.follow()) quietly(state, view, layers);
-    });
+    const view = newLayerView(layerHost, root, store, state, tip, save);
+    route = newRoute(root, store, state, view, alone, newNotice(root), () => tools?.refilter());
+    ready.then(() => alone ? route.follow() : view.quietly());
   }
+  if (alone) wakeDesk(root, store, state, save);
+  save.figures();
   inks(root);
   watch(root, state);
   ready.then(() => {
@@ -34,59 +37,104 @@ function start(root) {
   });
 }
 
-/** On screen the opened layer stands below the map, as in the navigation; on paper all layers come after the chapters. */
+/** On screen the opened layer stands beside the map or below it; on paper all layers come after the chapters. */
 function drawTogether(network, layers) {
   const next = layers.nextElementSibling;
-  network.after(layers);
+  const explorer = make("div", { class: "explorer" });
+  network.before(explorer);
+  const together = () => explorer.append(network, layers);
+  together();
   window.addEventListener("beforeprint", () => next?.before(layers));
-  window.addEventListener("afterprint", () => network.after(layers));
+  window.addEventListener("afterprint", together);
 }
 
-/** Opens the layer with the most severe finding, or the first, without leaving where the reader is. */
-function quietly(state, view, layers) {
-  const order = SEVERITIES.map((severity) => layers.findIndex((l) => worst(l.findings) === severity));
-  Object.assign(state, { layer: Math.max(order.find((i) => i >= 0) ?? 0, 0) });
-  return view.load().then(() => state.tell(["opened"]));
+/** A line at the foot of the window that says what an address names and the page has not. */
+function newNotice(root) {
+  const words = make("span");
+  const element = make("div", { class: "notice", role: "status", hidden: true }, words, make("button", { type: "button", onclick: () => (element.hidden = true) }, "close"));
+  root.append(element);
+  return (text) => {
+    words.textContent = text;
+    element.hidden = !text;
+  };
 }
 
 /** What the map shows, in which order, of which layers. */
-function mapTools(store, state) {
-  const { paints, findings, layers } = store.manifest;
+function newMapTools(store, state) {
+  const { paints, groups, findings, layers, compared } = store.manifest;
   const said = make("span", { class: "note", role: "status" });
   const filter = () => {
     const visible = passing(layers, state.text, state.finding);
     const same = visible.length === state.visible.length && visible.every((v, i) => v === state.visible[i]);
-    said.textContent = visible.length === layers.length ? "" : `${visible.length} of ${count(layers.length, "layer")}`;
     if (!same) state.set({ visible });
+    tell();
   };
+  const tell = () => {
+    const picked = state.picked?.reduce((n, v) => n + v, 0);
+    const parts = [
+      state.visible.length === layers.length ? "" : `${state.visible.length} of ${count(layers.length, "layer")}`,
+      picked ? `${count(picked, "channel")} selected` : "",
+    ];
+    said.textContent = parts.filter(Boolean).join(", ");
+    drop.hidden = !picked;
+  };
+  const drop = make("button", { type: "button", hidden: true, onclick: () => state.set({ picked: null }) }, "drop selection");
   const input = make("input", { type: "search", placeholder: "layer3, conv, …", oninput: () => (state.set({ text: input.value }), filter()) });
   const rules = [...new Set(findings.filter((f) => f.places.length).map((f) => f.rule))].sort();
-  const measures = Object.entries(paints).map(([name, paint]) => [name, paint.label]);
-  const tools = make(
-    "div",
-    { class: "tools" },
-    choice("Color", measures, state.measure, (measure) => state.set({ measure })),
-    choice("Channels by", [["gamma", "|γ|"], ["value", "the measure"], ["channel", "number"]], state.order, (order) => state.set({ order })),
-    make("label", { class: "choice" }, make("span", {}, "Filter layers"), input),
-  );
+  const sides = compared ? newSides(store, state) : null;
+  const color = choice("Color", [], state.measure, (measure) => (sides ? sides.choose(measure) : state.set({ measure })));
+  const measures = color.querySelector("select");
+  for (const [name, [a, b, difference]] of Object.entries(compared ? store.manifest.sides : {})) {
+    measures.append(make("option", { value: name }, paints[a || b || difference].label.replace(/^[AB]: /, "")));
+  }
+  for (const [group, names] of Object.entries(groups)) {
+    if (names.length) measures.append(make("optgroup", { label: group }, ...names.map((name) => make("option", { value: name }, paints[name].label))));
+  }
+  const order = choice("Channels by", [["value", "the measure"], ["gamma", compared ? "|γ| of A" : "|γ|"], ["channel", "number"]], state.order, (by) => state.set({ order: by }));
+  const stretch = make("input", { type: "checkbox", onchange: () => state.set({ stretched: stretch.checked }) });
+  const stretchLabel = make("label", { class: "choice", title: "Spread the colors over this network's own values" }, stretch, make("span", {}, "Stretch colors"));
+  const element = make("div", { class: "tools" }, color, order, stretchLabel, make("label", { class: "choice" }, make("span", {}, "Filter layers"), input));
+  if (sides) color.after(sides.element);
+  let found = null;
   if (rules.length) {
     const choices = [["", "all layers"], ["any", "with any finding"], ...rules.map((rule) => [rule, rule])];
-    tools.append(choice("Findings", choices, "", (finding) => (state.set({ finding }), filter())));
+    const label = choice("Findings", choices, "", (finding) => (state.set({ finding }), filter()));
+    found = label.querySelector("select");
+    element.append(label);
   }
-  tools.append(said);
-  return tools;
+  element.append(said, drop);
+
+  /** The controls show the state, which an address may have set. */
+  function refilter() {
+    measures.value = sides ? sides.quantity() : state.measure;
+    order.querySelector("select").value = state.order;
+    stretch.checked = state.stretched;
+    if (input.value !== state.text) input.value = state.text;
+    if (found) found.value = state.finding;
+    filter();
+  }
+  state.on("measure order stretched text finding", refilter);
+  state.on("picked visible", tell);
+  refilter();
+  return { element, refilter };
 }
 
 /** Draws again when the style turns dark or light, or the width changes. */
 function watch(root, state) {
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  const again = () => {
     forgetInks();
     state.tell(["theme"]);
-  });
-  let width = root.clientWidth;
-  new ResizeObserver(() => {
-    if (root.clientWidth === width || !root.clientWidth) return;
-    width = root.clientWidth;
+  };
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+  root.addEventListener("restyled", again);
+  const hosts = [root, ...root.querySelectorAll("[data-bnp=map], [data-bnp=layers]")];
+  const widths = () => hosts.map((host) => host.clientWidth).join(" ");
+  let known = widths();
+  const observer = new ResizeObserver(() => {
+    const now = widths();
+    if (now === known || !root.clientWidth) return;
+    known = now;
     state.tell(["size"]);
-  }).observe(root);
+  });
+  for (const host of hosts) observer.observe(host);
 }

@@ -1,20 +1,25 @@
 /* What the reader is looking at, and who wants to know when it changes. */
 
+const MOST_PINS = 4;
+
 /**
  * `visible` are the positions of the layers that pass the filter, `layer` and `channel` what is opened,
- * `picked` marks channels (over the whole network) that were brushed, or is null.
+ * `picked` marks channels (over the whole network) that were brushed, or is null; `pins` are places that stay
+ * beside what is opened, {layer, channel}, channel -1 for the whole layer; `stretched` colours span the values.
  */
 function newState(store) {
   const listeners = new Map();
   const state = {
-    measure: Object.keys(store.manifest.paints)[0],
-    order: "gamma",
+    measure: store.manifest.first,
+    order: "value",
+    stretched: false,
     text: "",
     finding: "",
     visible: store.manifest.layers.map((_, i) => i),
     layer: -1,
     channel: -1,
     picked: null,
+    pins: [],
   };
 
   /** Calls `listener` when one of the named things (separated by spaces) has changed. */
@@ -55,4 +60,10 @@ function pickedIn(picked, layer) {
   let n = 0;
   if (picked) for (let i = layer.start; i < layer.start + layer.n; i++) n += picked[i];
   return n;
+}
+
+/** The pins with a place, or without it where it is there. */
+function pinned(pins, place) {
+  const others = pins.filter((pin) => pin.layer !== place.layer || pin.channel !== place.channel);
+  return others.length < pins.length ? others : [...pins, place].slice(-MOST_PINS);
 }

@@ -39,7 +39,8 @@ function newTable(store, state, open) {
   const tools = make("div", { class: "tools" }, make("label", { class: "choice" }, make("span", {}, "Search channels"), input), onlyLabel, said);
   const { leftOut } = store.manifest;
   const room = leftOut.length ? `Not on this page, but in report.channels: ${leftOut.join(", ")}.` : "";
-  const element = make("div", { class: "panel wide" }, make("h4", {}, "All channels"), tools, frame, more, make("p", { class: "note" }, room));
+  const folded = make("details", { class: "all-channels", ontoggle: () => folded.open && now && draw(now.layer, now.columns) }, make("summary", {}, "All channels as a table"), tools, frame, more, make("p", { class: "note" }, room));
+  const element = make("div", { class: "panel wide" }, folded);
   let sort = { by: "", down: true };
   let now = null;
   let limit = ROWS;
@@ -47,11 +48,12 @@ function newTable(store, state, open) {
 
   function draw(layer, columns) {
     const names = store.names.filter((name) => columns[name] && columns[name].some((v) => !Number.isNaN(v)));
-    if (!names.includes(sort.by) && sort.by !== "channel") sort = { by: ["shift", "pre_kurtosis", "gamma"].find((n) => names.includes(n)) ?? "channel", down: true };
+    if (!names.includes(sort.by) && sort.by !== "channel") sort = { by: store.manifest.sort.find((n) => names.includes(n)) ?? "channel", down: true };
     if (now?.layer !== layer) input.value = "";
     now = { layer, columns, names };
     only.checked = Boolean(state.picked && pickedIn(state.picked, layer));
     onlyLabel.hidden = !only.checked;
+    if (!folded.open) return;
     drawHead();
     refill();
   }
@@ -113,5 +115,12 @@ function newTable(store, state, open) {
     more.hidden = rows.length <= limit;
   }
 
-  return { element, draw };
+  /** All channels of the layer, in the order of the table where it is open. */
+  function all() {
+    const { layer, columns, names } = now;
+    const order = folded.open && rows.length ? rows : d3.range(layer.n);
+    return [["layer", "channel", ...names], ...order.map((c) => [layer.name, c, ...names.map((name) => (name === "role" ? store.manifest.roles[columns.role[c]] : columns[name][c]))])];
+  }
+
+  return { element, draw, rows: all };
 }

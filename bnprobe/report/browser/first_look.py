@@ -1,0 +1,52 @@
+"""Which measure the map shows first: the one that the top finding is about, or in which the data differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import pandas as pd
+
+SHOWN_BY = {
+    "role": (
+        "channels-dead",
+        "channels-constant",
+        "channels-silent",
+        "channels-silenced",
+        "channels-saturated",
+        "outputs-saturated",
+    ),
+    "gamma": ("affine-untrained", "branch-off", "vectors-swapped", "outlier-dimensions", "norm-folded"),
+    "filter_norm": ("filters-decayed",),
+    "running_var": (
+        "variance-below-eps",
+        "statistics-never-updated",
+        "statistics-lost",
+        "statistics-poisoned",
+        "statistics-alike",
+    ),
+    "pre_var": ("values-not-finite", "half-overflow", "digits-lost", "rows-constant", "few-values"),
+    "gamma_snr": ("gradient-no-signal", "updates-below-step"),
+    "dy_var": ("gradient-breaks", "gradient-not-finite"),
+}
+"""Rules by the measure that shows what they found; all others are about how data and running statistics agree."""
+
+_MEASURE_OF = {rule: measure for measure, rules in SHOWN_BY.items() for rule in rules}
+
+
+def first_measure(findings: pd.DataFrame, channels: pd.DataFrame, shown: Collection[str]) -> str:
+    """One of the `shown` measures, which are not empty."""
+    serious = findings[findings["severity"] != "info"]
+    asked = [_MEASURE_OF.get(str(rule), "") for rule in serious["rule"][:1]]
+    for name in (*asked, _larger_difference(channels), "gamma", "pre_var"):
+        if name in shown:
+            return name
+    return next(iter(shown))
+
+
+def _larger_difference(channels: pd.DataFrame) -> str:
+    """What is further off, means or standard deviations, in the units in which their distances add up."""
+    shift, ratio = (channels[name].to_numpy(dtype=np.float64) for name in ("shift", "scale_ratio"))
+    known = np.isfinite(shift) & np.isfinite(ratio)
+    means, sizes = float(np.sum(shift[known] ** 2)), float(np.sum((ratio[known] - 1) ** 2))
+    return "scale_ratio" if sizes > means else "shift"

@@ -1,0 +1,105 @@
+/* The cells of the map: which channel stands where, and how they are painted. */
+
+/** Height of the band above and below the map in which the largest and the smallest value of each layer stand. */
+const CAP = 6;
+
+/** Channels of each layer in the order of the map: positions within the layer, the first on top. */
+function ranks(layers, order, gamma, values) {
+  return layers.map((layer) => {
+    const found = Uint32Array.from({ length: layer.n }, (_, c) => c);
+    const by = order === "gamma" ? gamma : order === "value" ? values : null;
+    if (!by) return found;
+    const keys = Float64Array.from(found, (c) => {
+      const v = by[layer.start + c];
+      return Number.isNaN(v) ? -Infinity : order === "gamma" ? Math.abs(v) : v;
+    });
+    return found.sort((a, b) => keys[b] - keys[a] || a - b);
+  });
+}
+
+/** Positions within each layer of its largest and its smallest value, which no sampling may lose; -1 without any. */
+function extremes(layers, values) {
+  return layers.map((layer) => {
+    const mine = values.subarray(layer.start, layer.start + layer.n);
+    return [d3.maxIndex(mine, (v) => (Number.isNaN(v) ? undefined : v)), d3.minIndex(mine, (v) => (Number.isNaN(v) ? undefined : v))];
+  });
+}
+
+/** The rank that stands `down` (0 to 1) a column of n channels that is `rows` pixels high: both ends are always there. */
+function rankAt(down, n, rows) {
+  const rank = n > rows ? Math.round((down * rows * (n - 1)) / Math.max(rows - 1, 1)) : Math.floor(down * n);
+  return Math.max(0, Math.min(rank, n - 1));
+}
+
+/** Every pixel of the map by itself: layers are stretched to one height. */
+function paintCells(canvas, drawn, state, root) {
+  const { values, layers, plot, paints, order, most, step, top, width, left, height } = drawn;
+  const ratio = window.devicePixelRatio || 1;
+  const context = sizeCanvas(canvas, width, top + height + CAP + 2);
+  const w = Math.max(Math.round(plot * ratio), 1);
+  const h = Math.round(height * ratio);
+  const cap = Math.round(CAP * ratio);
+  const image = context.createImageData(w, h + 2 * cap);
+  const nothing = rgb(inks(root).line);
+  const paper = rgb(inks(root).paper);
+  const gap = step * ratio > 9 ? 1 : 0;
+  const colour = (channel) => {
+    const place = paints.at(values[channel]);
+    const found = place < 0 ? nothing : paints.bytes.subarray(3 * place, 3 * place + 3);
+    return state.picked && !state.picked[channel] ? faded([...found], paper, 0.22) : found;
+  };
+  const row = (y, from, to, [r, g, b]) => {
+    for (let k = 4 * (y * w + from); k < 4 * (y * w + to); k += 4) {
+      image.data[k] = r;
+      image.data[k + 1] = g;
+      image.data[k + 2] = b;
+      image.data[k + 3] = 255;
+    }
+  };
+  layers.forEach((layer, i) => {
+    const from = Math.round(i * step * ratio);
+    const to = Math.max(Math.min(Math.round((i + 1) * step * ratio) - gap, w), from);
+    for (let y = 0; y < h; y++) row(cap + y, from, to, colour(layer.start + order[i][rankAt(y / h, layer.n, h)]));
+    most[i].forEach((c, end) => {
+      if (c < 0) return;
+      for (let y = 0; y < cap - 1; y++) row(end ? h + cap + 1 + y : y, from, to, colour(layer.start + c));
+    });
+  });
+  context.putImageData(image, Math.round(left * ratio), Math.round((top - CAP) * ratio));
+}
+
+/** What the colours mean, below the map. */
+function drawLegend(legend, drawn, manifest, paint, stretched) {
+  const { paints } = drawn;
+  legend.replaceChildren(make("span", { class: "title" }, paint.label));
+  if (paints.names) {
+    const there = new Set(drawn.values);
+    manifest.roleLabels.forEach((role, i) => {
+      if (!there.has(i)) return;
+      const swatch = make("i", { class: "swatch" });
+      swatch.style.background = css(paints, i, "");
+      legend.append(make("span", { class: "key" }, swatch, role));
+    });
+    return;
+  }
+  const bar = make("canvas", { "aria-hidden": "true" });
+  const context = sizeCanvas(bar, 180, 10);
+  for (let k = 0; k < 180; k++) {
+    const place = Math.round((k / 179) * 255);
+    context.fillStyle = `rgb(${paints.bytes.slice(3 * place, 3 * place + 3).join(" ")})`;
+    context.fillRect(k, 0, 1.5, 10);
+  }
+  const [under, over] = paints.beyond;
+  const middle = paint.centre === null ? "" : ` (middle ${number(paint.centre)})`;
+  const ends = make("span", { class: "key" }, `${under ? "≤ " : ""}${number(paints.low, 2)}`, bar, `${over ? "≥ " : ""}${number(paints.high, 2)}${middle}`);
+  const swatch = make("i", { class: "swatch" });
+  swatch.style.background = "var(--line)";
+  const why = paints.fixed
+    ? manifest.compared
+      ? "the same colors for A and B"
+      : "the same colors on every page"
+    : stretched && paint.limits
+      ? "stretched to the 2nd and 98th percentile of this network"
+      : "from the 2nd to the 98th percentile of this network";
+  legend.append(ends, make("span", { class: "key" }, swatch, "not defined"), make("span", { class: "note" }, why));
+}

@@ -1,0 +1,57 @@
+"""Which measure the map shows first."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bnprobe.report.browser.first_look import SHOWN_BY, first_measure
+from bnprobe.report.browser.measures import PAINTS
+
+NONE = pd.DataFrame({"severity": [], "rule": []}, dtype=object)
+
+
+def channels(shift: list[float], ratio: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({"shift": shift, "scale_ratio": ratio}, dtype=float)
+
+
+def finding(severity: str, rule: str) -> pd.DataFrame:
+    return pd.DataFrame({"severity": [severity], "rule": [rule]})
+
+
+@pytest.mark.parametrize(
+    ("shift", "ratio", "expected"),
+    [
+        ([0.3, -0.3], [0.95, 1.1], "shift"),
+        ([0.1, 0.2], [0.2, 0.3], "scale_ratio"),
+        ([np.nan], [np.nan], "shift"),
+    ],
+)
+def test_what_is_further_off_is_shown(shift, ratio, expected):
+    """Fails if the map shows means where Normalize was forgotten and variances fell to a twentieth."""
+    assert first_measure(NONE, channels(shift, ratio), PAINTS) == expected
+
+
+def test_the_top_finding_chooses():
+    """Fails if the map of a network of dead channels begins with a shift, or a remark chooses like a warning."""
+    moved = channels([0.5], [1.0])
+    assert first_measure(finding("warning", "channels-dead"), moved, PAINTS) == "role"
+    assert first_measure(finding("info", "channels-dead"), moved, PAINTS) == "shift"
+    assert first_measure(finding("critical", "data-shifted"), moved, PAINTS) == "shift"
+
+
+def test_only_what_the_page_has_is_shown():
+    """Fails if a page without data begins with a measure that it does not carry."""
+    assert first_measure(NONE, channels([np.nan], [np.nan]), ["gamma", "beta"]) == "gamma"
+    assert first_measure(NONE, channels([np.nan], [np.nan]), ["fires"]) == "fires"
+
+
+def test_every_rule_and_measure_exists():
+    """Fails if a rule is renamed and the map no longer follows it."""
+    assert set(SHOWN_BY) <= set(PAINTS)
+    assert {rule for rules in SHOWN_BY.values() for rule in rules} <= {
+        path.name.removesuffix(".md") for path in (resources.files("bnprobe.rules") / "docs").iterdir()
+    }
