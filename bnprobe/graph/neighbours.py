@@ -19,9 +19,11 @@ from bnprobe.graph.graph import Node, Site, above
 from bnprobe.graph.layer_scale import branch_of
 from bnprobe.graph.producer import Known, label, producer_of
 from bnprobe.graph.propagate import implied
+from bnprobe.graph.reads import column_lengths
 from bnprobe.graph.record_op import Graph
 from bnprobe.graph.residual import Skips
 from bnprobe.graph.sole_consumer import feeds_alone
+from bnprobe.graph.stream import before_head, before_on_stream
 from bnprobe.graph.trace import Trace
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours
 from bnprobe.stats.moments import Array
@@ -64,6 +66,7 @@ def _neighbours(
         partial(_alone, graph=graph, alive=alive),
         partial(_scaled, graph=graph),
         _apart,
+        partial(_on_stream, graph=graph),
     ):
         # an odd graph is an unanswered question, and not the user's problem
         with suppress(Exception):
@@ -113,6 +116,20 @@ def _alone(
 def _apart(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known]) -> Neighbours:
     """Who has the features in another dimension than the norm its channels, added."""
     return replace(neighbours, features_elsewhere=features_elsewhere(site, norms), n_last=site.shape[-1])
+
+
+def _on_stream(
+    neighbours: Neighbours, site: Node, norms: Mapping[Site, Known], *, graph: Graph
+) -> Neighbours:
+    """The norm before it on a residual stream, and what the next layers read of each channel, added to a norm over
+    channels."""
+    plan = norms[site.facts["site"]].plan
+    if plan.pool.positions:
+        return neighbours
+    found = before_on_stream(site, graph.sites)
+    bare = site.facts["site"] in before_head(graph.outputs, graph.sites)
+    neighbours = replace(neighbours, reads=column_lengths(site, plan.n_channels), bare_head=bare)
+    return neighbours if found is None else replace(neighbours, stream=label(found))
 
 
 def _scaled(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known], *, graph: Graph) -> Neighbours:

@@ -2,7 +2,8 @@
 
 Layer, group and RMS norm divide channels by a common standard deviation, so a channel that is many times larger
 than the others decides it, and with it what is left of them. Batch and instance norm divide every channel
-by its own; for instance norm the numbers still describe the inputs.
+by its own; for instance norm the numbers still describe the inputs. Layer and RMS norm divide each token by its own scale,
+so there the size of a channel is that after dividing: a few loud tokens would else decide alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ COLUMNS = (
     Column(
         "rms_ratio",
         "Size of the channel's inputs relative to the typical one with its divisor; not defined for batch norms.",
-        "√(pre_mean² + pre_var) / median over channels, of a group norm over those of the group",
+        "√(pre_mean² + pre_var) / median over channels, of a group norm over those of the group; of a norm over "
+        "channels √mean z², z a token divided by its own scale",
         "",
         _DETTMERS,
     ),
@@ -54,11 +56,18 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     """The size of each channel, shape (C,); NaN for norms over the batch and where nothing was seen."""
     if record.pools == BATCH:
         return {"rms_ratio": np.full(record.n_channels, np.nan)}
+    if record.tokens is not None and record.tokens.n_tokens:
+        rms = np.sqrt(record.tokens.z_square)
+        return {"rms_ratio": _ratio(rms, np.full_like(rms, median(rms)))}
     # hypot and not the root of a sum of squares, which overflows first
     rms = np.hypot(record.pre.mean_seen, np.sqrt(record.pre.var_population))
     n_groups = 1 if record.own_mean is None or record.pools != GROUP else record.own_mean.shape[0]
     typical = np.repeat([median(group) for group in np.split(rms, n_groups)], record.n_channels // n_groups)
-    return {"rms_ratio": np.where(typical > 0, rms / np.where(typical > 0, typical, 1.0), np.nan)}
+    return {"rms_ratio": _ratio(rms, typical)}
+
+
+def _ratio(rms: Array, typical: Array) -> Array:
+    return np.where(typical > 0, rms / np.where(typical > 0, typical, 1.0), np.nan)
 
 
 def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float | str]:

@@ -31,6 +31,7 @@ from bnprobe.probe.masks import Kept, MaskArgument
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, OpenCall, Pass
 from bnprobe.probe.phases import Phase
+from bnprobe.probe.places import places_of
 from bnprobe.probe.sites import PendingCall
 from bnprobe.probe.tensors import (
     calls_on_stack,
@@ -116,6 +117,9 @@ class Forward:
                 run.n_images = run.mask.samples_of(first, run.n_images)
             if run.labels is not None:
                 check_length(run.labels, run.n_images)
+            run.places = places_of(args, kwargs, run.mask, self._options.sample_dim)
+            if run.places.continues:
+                run.n_images = 0
 
     def part_begins(self, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A call of a part starts. It is a pass of its own if no pass is under way: where a training step calls the
@@ -283,6 +287,7 @@ class Forward:
             phase.sites.add(run.waiting, run.initial, run.context)
             if run.waiting:
                 phase.wants_graph[run.entry] = phase.sites.wire([call.key for call in run.waiting], run.trace)
+                phase.sites.add_tokens(run.waiting, run.places)
             phase.n_forwards += 1 if whole and run.calls else 0
             phase.n_training += 1 if whole and run.calls and run.context.training else 0
             phase.n_outside += 1 if run.waiting and not whole else 0

@@ -47,6 +47,11 @@ class Mask:
         """As it was given."""
         return self._counts.shape
 
+    @property
+    def counts(self) -> npt.NDArray[np.bool_]:
+        """True where a position counts."""
+        return self._counts
+
     def samples_of(self, first: Tensor, n_samples: int) -> int:
         """The samples of a batch, of which its first tensor has so many. Raises BadMask unless the mask has them."""
         if self.n_samples != n_samples:

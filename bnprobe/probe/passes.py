@@ -14,6 +14,7 @@ from bnprobe.probe.backward.gradients import Gradients
 from bnprobe.probe.calls import InputReading, Key, Vectors
 from bnprobe.probe.calls.call_log import NO_PASS
 from bnprobe.probe.masks import Kept
+from bnprobe.probe.places import Places
 from bnprobe.probe.sites import PendingCall
 from bnprobe.recording import NO_PHASE
 from bnprobe.stats.moments import Array
@@ -75,6 +76,7 @@ class Pass(threading.local):
         self.started = time.perf_counter()
         self.n_images = 0
         self.called_with: Kept | None = None
+        self.places = Places()
         self.calls: dict[str, int] = {}
         self.initial: dict[Key, Vectors] = {}
         self.open: list[OpenCall] = []

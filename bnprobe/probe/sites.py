@@ -17,8 +17,11 @@ from bnprobe.norms import NormLayer
 from bnprobe.probe.calls import CallStats, HistogramScale, Key, Last, Vectors, last_of, vectors_of
 from bnprobe.probe.calls.accumulators import Totals
 from bnprobe.probe.calls.call_log import CallLogTotals, PassContext
+from bnprobe.probe.calls.tokens import TokenTotals
+from bnprobe.probe.places import Places
 from bnprobe.recording import GradientRecord, LayerRecord, OutputCheck
 from bnprobe.recording.merge import merge_optional
+from bnprobe.recording.names import site_name
 from bnprobe.recording.neighbours import Neighbours
 
 Settled = tuple[int, str]
@@ -49,6 +52,7 @@ class Site:
     check: OutputCheck | None = None
     totals: Totals = field(default_factory=Totals)
     call_log: CallLogTotals = field(default_factory=CallLogTotals)
+    tokens: TokenTotals | None = None
 
     def add(self, seen: CallStats, context: PassContext) -> None:
         """Merge the statistics of one call into the totals."""
@@ -117,6 +121,7 @@ class Site:
             call_log=call_log,
             output_check=self.check,
             parameter_dtype=_dtype_of(plan),
+            tokens=None if self.tokens is None else self.tokens.finished(),
             **self.totals.finished(),
         )
 
@@ -171,6 +176,19 @@ class Sites:
             for key, neighbours in neighbours_of(trace, norms, missing).items():
                 self._sites[key].neighbours = neighbours
         return bool(missing) and trace is None
+
+    def add_tokens(self, waiting: Sequence[PendingCall], places: Places) -> None:
+        """Add what norms over channels do to each token of one pass, each beside the previous norm of its stream."""
+        read = {site_name(*call.key): call.seen.before.tokens for call in waiting}
+        for call in waiting:
+            tokens, site = call.seen.before.tokens, self._sites[call.key]
+            if tokens is None:
+                continue
+            placed = places.on(tokens.places, tokens.x.device)
+            site.tokens = site.tokens or TokenTotals(tokens.plan.n_channels, tokens.x.device)
+            site.tokens.add(tokens, placed, read.get(site.neighbours.stream if site.neighbours else ""))
+        for call in waiting:
+            call.seen.before.tokens = None
 
     def snapshot(self) -> dict[Key, Site]:
         """All sites, with everything fetched from the device."""

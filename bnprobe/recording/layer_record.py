@@ -18,6 +18,7 @@ from bnprobe.recording.output_check import OutputCheck
 from bnprobe.stats import ClassMoments, Folds, Histogram, ImageMoments, Moments
 from bnprobe.stats.fields import RECORDED
 from bnprobe.stats.moments import Array
+from bnprobe.stats.tokens import TokenStats
 
 SORTED = 0.1
 """Share of batches of one class, beyond what chance makes of classes as frequent, from which on data are sorted by class."""
@@ -40,7 +41,8 @@ class LayerRecord:
     None in files that did not keep them. `training_batch` is the number of samples per batch and
     device in training, as the user says, None where it is not known. `n_masked` values per channel were left out by a
     mask, as padding; statistics of the input and the output are without them, `own_mean` and `own_log_var` of norms over
-    positions are what the norm computed with them. Without a
+    positions are what the norm computed with them. `tokens` is what norms over channels do to each
+    token, None for others. Without a
     single call every statistic is empty: such a record holds the vectors of a checkpoint, where an unknown
     `momentum` is NaN, and `eps_assumed` says that eps, which a file of weights does not hold, is only the usual one.
     """
@@ -85,6 +87,7 @@ class LayerRecord:
     pre_folds: Folds | None = None
     training_batch: int | None = None
     n_masked: int = 0
+    tokens: TokenStats | None = None
 
     def __repr__(self) -> str:
         calls = f"{self.n_calls:,} call{'s' * (self.n_calls != 1)}"
@@ -107,6 +110,8 @@ class LayerRecord:
         for name, part in parts_of(self.gradient, f"{self.site} / gradient") if self.gradient else ():
             if part.shape != c:
                 raise BnprobeError(f"{name}: expected shape {c}, found {part.shape}.")
+        if self.tokens is not None and self.tokens.z_sum.shape != c:
+            raise BnprobeError(f"{self.site} / tokens: expected shape {c}, found {self.tokens.z_sum.shape}.")
         if self.classes is not None and self.classes.within.shape != c:
             found = self.classes.within.shape
             raise BnprobeError(f"{self.site} / classes: expected shape {c}, found {found}.")
@@ -196,6 +201,8 @@ class LayerRecord:
                 part.check_sane(name)
         if self.classes is not None:
             self.classes.check_sane(f"{self.site} / classes")
+        if self.tokens is not None:
+            self.tokens.check_sane(f"{self.site} / tokens")
         if self.pre_folds is not None:
             self.pre_folds.check_sane(f"{self.site} / pre_folds")
             if self.pre_folds.n_batches > self.n_calls:
@@ -236,7 +243,7 @@ _VECTORS = ("gamma", "beta", "running_mean", "running_var")
 _COUNTS = ("n_calls", "n_calls_training", "n_calls_running", "n_images", "n_masked")
 
 
-_OWN = ("own_mean", "own_log_var", "gradient", "classes", "call_log", "output_check")
+_OWN = ("own_mean", "own_log_var", "gradient", "classes", "call_log", "output_check", "tokens")
 
 
 _MERGED = ("pre", "pre_images", "pre_folds", "pre_histogram", "post", "post_histogram", *_OWN)

@@ -118,6 +118,11 @@ class Neighbours:
     in the last dimension while the norm keeps statistics for dimension 1, such as "recurrent before, linear after", and
     those of a norm over the last dimension that have theirs in another one of the same size; "" where none has, or one has
     them where the norm has its channels. `n_last` is the size of the last dimension, 0 where it was not seen.
+
+    `stream` names the previous norm of the same residual stream: this norm's input is that of the other, plus branches; ""
+    where there is none. `reads` (C,) is, for norms over channels, the length of each channel's weights in the linear layers
+    that take the output; None where none does. `bare_head` says that the weights which end the model take a sum of the
+    stream on which this norm is the last.
     """
 
     follows: str
@@ -139,6 +144,9 @@ class Neighbours:
     scaled_skip_var: float = float("nan")
     features_elsewhere: str = ""
     n_last: int = 0
+    stream: str = ""
+    reads: Array | None = None
+    bare_head: bool = False
 
     def __repr__(self) -> str:
         return f"Neighbours(producer {self.producer or 'unknown'}, followed by {self.follows})"

@@ -11,7 +11,7 @@ a statistic see `bnprobe.stats.fields`, which declares all of them.
 from bnprobe.reductions.device_reading import FOLD_ROWS, DeviceReading, FoldRows, new_folds
 from bnprobe.reductions.dispatch import ENGINES, add, add_mapped, compiled, count, fused, join, products, read
 from bnprobe.reductions.packing import images_of, moments_of, packed
-from bnprobe.reductions.reading import Counts, Reading, float64_copy
+from bnprobe.reductions.reading import Counts, Reading, Tokens, float64_copy
 from bnprobe.reductions.request import BASIC, WHOLE, Affine, PerSample, ReadRequest, Share
 from bnprobe.reductions.valid import Packed, Valid, count_valid, read_valid
 
@@ -29,6 +29,7 @@ __all__ = [
     "ReadRequest",
     "Reading",
     "Share",
+    "Tokens",
     "Valid",
     "add",
     "add_mapped",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from bnprobe.reductions.reading import Counts, Reading
+from bnprobe.reductions.reading import Counts, Reading, Tokens
 from bnprobe.stats import N_FOLDS, Moments
 from bnprobe.stats.fields import POSITIVE
 from bnprobe.stats.moments import Array
@@ -34,9 +34,12 @@ class DeviceReading(Reading):
         rows: Tensor | None,
         per_sample: Tensor | None,
         offered: tuple[int, int],
+        tokens: Tokens | None = None,
     ) -> None:
         # the base is frozen, and its fields are worked out below when they are asked for
-        self.__dict__.update(there=(packed, histogram, rows, per_sample), gated=gated, offered=offered)
+        self.__dict__.update(
+            there=(packed, histogram, rows, per_sample), gated=gated, offered=offered, tokens=tokens
+        )
 
     there: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
     gated: bool
@@ -85,7 +88,7 @@ class DeviceReading(Reading):
 
     def about(self, origin: Array) -> Reading:  # type: ignore[override]
         """As `Reading.about`; it looks."""
-        return Reading(self.packed, self.counts, self.rows, self.packed_per_sample).about(origin)
+        return Reading(self.packed, self.counts, self.rows, self.packed_per_sample, self.tokens).about(origin)
 
     def is_like(self, other: Self) -> bool:
         """Whether the same was asked of both, so that they add."""

@@ -37,6 +37,19 @@ class Counts(NamedTuple):
     histogram: Array | None = None
 
 
+class Tokens(NamedTuple):
+    """What a layer or RMS norm itself computes, position by position, float64 and where the tensor is.
+
+    `mean` and `log_square` (N, P): the mean over channels, and the log of what the norm divides by the root of.
+    `sums` (2, C): over all positions whose values are finite, of z, which is the input after subtracting and dividing, and
+    of z squared.
+    """
+
+    mean: Tensor
+    log_square: Tensor
+    sums: Tensor
+
+
 @dataclass(frozen=True)
 class Reading:
     """One tensor, reduced: moments per channel, their spread over images, and sums.
@@ -44,13 +57,15 @@ class Reading:
     These are `packed` in one array (see `reductions.packing`), so that a total can add them at once.
     `rows` are the moments of each (sample, channel), shape (N, C); `packed_per_sample` what a layer or RMS
     norm itself computes at each position, packed likewise with its two statistics for channels (see
-    `reference.positions`); `counts` as in `count`. Each is there only when asked for.
+    `reference.positions`), and `tokens` the same position by position; `counts` as in `count`. Each is there only when
+    asked for.
     """
 
     packed: Array
     counts: Counts
     rows: Moments | None = None
     packed_per_sample: Array | None = None
+    tokens: Tokens | None = None
 
     @cached_property
     def moments(self) -> Moments:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bnprobe.reductions.packing import packed
-from bnprobe.reductions.reading import Counts, Reading, float64_copy
+from bnprobe.reductions.reading import Counts, Reading, Tokens, float64_copy
 from bnprobe.reductions.request import BASIC, WHOLE, Affine, PerSample, ReadRequest, Share
 from bnprobe.stats import N_BINS, ImageMoments, Moments
 from bnprobe.stats.fields import SUMS
@@ -41,11 +41,13 @@ def read(x: Tensor, request: ReadRequest = BASIC) -> Reading:
     sums: dict[str, Any] = {
         name: sum(part[name] for _, part in parts) for name in (parts[0][1] if parts else ())
     }
+    seen = tokens(x, per_sample) if per_sample else None
     return Reading(
         packed(moments, images, **sums, positive=counts.n_positive),
         counts,
         rows if keep_rows else None,
-        np.concatenate([packed(m) for m in positions(x, per_sample)], axis=1) if per_sample else None,
+        np.concatenate([packed(m) for m in positions(seen)], axis=1) if seen else None,
+        seen,
     )
 
 
@@ -122,20 +124,34 @@ def _histogram(z: Tensor) -> Array:
     return per_channel
 
 
-def positions(x: Tensor, asked: PerSample) -> tuple[Moments, Moments]:
-    """What a layer or RMS norm itself computes at each position, over all samples and positions.
+def tokens(x: Tensor, asked: PerSample) -> Tokens:
+    """What a layer or RMS norm itself computes at each position.
 
-    The mean over channels, and the log of what it divides by the root of: variance (divisor C; the
-    mean square where not `centred`) + eps. Each of shape (1,).
+    The mean over channels, and the log of what it divides by the root of: variance (divisor C; the mean square where not
+    `centred`) + eps; NaN where a value is not finite. And the sums over positions of what it divides, and of its square.
     """
-    means, logs = Moments.empty(1), Moments.empty(1)
+    means, logs = [], []
+    sums = torch.zeros(
+        (2, x.shape[1]), dtype=torch.float64, device="cpu" if x.device.type == "mps" else x.device
+    )
     for part in _chunks(x):
         x64 = _float64(part)
         mean = x64.mean(1)
-        square = ((x64 - mean[:, None]) ** 2).mean(1) if asked.centred else (x64 * x64).mean(1)
-        means = means.merge(Moments.of(_numpy(mean).reshape(-1, 1)))
-        logs = logs.merge(Moments.of(_numpy(torch.log(square + asked.eps)).reshape(-1, 1)))
-    return means, logs
+        d = x64 - mean[:, None] if asked.centred else x64
+        square = (d * d).mean(1)
+        z = d / torch.sqrt(square + asked.eps)[:, None]
+        z = torch.where(torch.isfinite(square)[:, None], z, 0.0)
+        sums += torch.stack([z.sum((0, 2)), (z * z).sum((0, 2))])
+        means.append(mean)
+        logs.append(torch.log(square + asked.eps))
+    nothing = x.new_zeros((0, x.shape[2]), dtype=torch.float64)
+    return Tokens(torch.cat(means) if means else nothing, torch.cat(logs) if logs else nothing, sums)
+
+
+def positions(seen: Tokens) -> tuple[Moments, Moments]:
+    """The distributions of the mean and of the log variance over all samples and positions, each of shape (1,)."""
+    mean, log = (Moments.of(_numpy(part).reshape(-1, 1)) for part in (seen.mean, seen.log_square))
+    return mean, log
 
 
 def _float64(x: Tensor) -> Tensor:

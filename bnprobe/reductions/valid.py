@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bnprobe.reductions.dispatch import add, count, read
-from bnprobe.reductions.reading import Counts, Reading
+from bnprobe.reductions.reading import Counts, Reading, Tokens
 from bnprobe.reductions.request import WHOLE, Affine, ReadRequest, Share
 from bnprobe.stats import Moments
 from bnprobe.stats.fields import POSITIVE
@@ -99,19 +99,33 @@ def read_valid(x: Tensor, valid: Valid | None, request: ReadRequest) -> Reading:
     total: Reading | None = None
     empty = Moments.empty((valid.n_samples, x.shape[1]))
     rows = {name: v.copy() for name, v in vars(empty).items()}  # each may be written to
-    for samples, part, share in valid.cut(x, request.share):
+    tokens: Tokens | None = None
+    for i, (samples, part, share) in enumerate(valid.cut(x, request.share)):
         gate, bins = _of(request.gate, samples), _of(request.bins, samples)
         new = read(part, request._replace(gate=gate, bins=bins, share=share))
         if new.rows is not None:
             for name, known in rows.items():
                 known[samples] = getattr(new.rows, name)
+        if new.tokens is not None and not isinstance(valid, Packed):
+            tokens = _with_part(tokens, new.tokens, x, *valid.parts[i])
         total = _both(total, new)
     if total is None:  # a tensor without samples
         return read(x, request)
     if request.origin is None:
         total = total.about(total.moments.mean)
     counts = total.counts._replace(n_positive=total.packed[POSITIVE] if request.gate else None)
-    return replace(total, counts=counts, rows=Moments(**rows) if request.keep_rows else None)
+    return replace(total, counts=counts, rows=Moments(**rows) if request.keep_rows else None, tokens=tokens)
+
+
+def _with_part(total: Tokens | None, new: Tokens, x: Tensor, samples: Index, positions: Index) -> Tokens:
+    """The positions of some samples put in their places; NaN in those that nobody has put there."""
+    n, c, p = x.shape
+    if total is None:
+        nothing = new.mean.new_full((2, n, p), torch.nan)
+        total = Tokens(nothing[0], nothing[1], new.sums.new_zeros((2, c)))
+    there = torch.arange(n)[samples][:, None], torch.arange(p)[positions]
+    total.mean[there], total.log_square[there] = new.mean, new.log_square
+    return total._replace(sums=total.sums + new.sums)
 
 
 def count_valid(

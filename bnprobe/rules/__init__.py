@@ -19,6 +19,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `dead_channels`, `eps`, `weights` and `half_overflow`: what the vectors say alone (channels that pass nothing, variances
   below eps, initial values and copies, half precision); they need no data, so they serve `check`;
 - `axes`: whether norms keep statistics for the dimension of the features;
+- `gains`: γ of norms over features, which need no data; `tokens`: what these norms do to each token;
 - `structure`: what stands around a norm: shared, redundant, folded away;
 - `gradient`: what backward passes did;
 - `invariances`: what moves outputs and should not, where that was tried;
@@ -45,6 +46,7 @@ from bnprobe.rules import (
     eps,
     formula,
     frozen_parts,
+    gains,
     gradient,
     groups,
     half_overflow,
@@ -56,6 +58,7 @@ from bnprobe.rules import (
     stale_statistics,
     structure,
     swapped,
+    tokens,
     unread,
     updates,
     usage,
@@ -89,6 +92,8 @@ RULES: tuple[Rule, ...] = (
     *weights.RULES,
     *half_overflow.RULES,
     *axes.RULES,
+    *gains.RULES,
+    *tokens.RULES,
     *structure.RULES,
     *gradient.RULES,
     *invariances.RULES,

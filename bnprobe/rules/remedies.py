@@ -83,13 +83,19 @@ def path(layer: str) -> str:
 
 
 def reinitialized(
-    layer: str, channels: Sequence[int], n_channels: int, first: str = "", last: str = ""
+    layer: str,
+    channels: Sequence[int],
+    n_channels: int,
+    first: str = "",
+    last: str = "",
+    has_bias: bool = True,
 ) -> str:
     """gamma 1 and beta 0 for these of the layer's channels, so that they can learn again.
 
     Between code that may use `[at]`.
     """
-    code = f"{first}n = {module(layer)}; n.weight.data[at] = 1; n.bias.data[at] = 0{last}"
+    bias = "; n.bias.data[at] = 0" if has_bias else ""
+    code = f"{first}n = {module(layer)}; n.weight.data[at] = 1{bias}{last}"
     if len(channels) == n_channels:
         return f"`{code.replace('[at]', '[:]')}`"
     return f"`at = {list(channels)}; {code}`"

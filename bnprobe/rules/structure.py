@@ -239,8 +239,14 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
         if not len(far) or row["kind"] == "instance_norm":
             continue
         with np.errstate(all="ignore"):
-            energy = float(np.nansum(ratio[ratio > OUTLIER] ** 2) / np.nansum(ratio**2))
-        decides = energy > evidence.limits.outlier_energy
+            # a dimension that γ damps is large before it, and small for whoever reads the output
+            size = ratio * channels["gamma"].fillna(1.0).to_numpy(float) if row["n_tokens"] > 0 else ratio
+            energy = float(np.nansum(size[ratio > OUTLIER] ** 2) / np.nansum(size**2))
+        # trained language models have most of it in one dimension
+        limit = evidence.limits.outlier_energy
+        if row["n_tokens"] > 0:
+            limit = evidence.limits.outlier_energy_tokens
+        decides = energy > limit
         largest = int(channels["channel"].iloc[int(np.nanargmax(ratio))])
         factor = float(np.nanmax(ratio))
         smaller = _smaller(str(row["feeder"]), indices(far), [float(r) for r in ratio[ratio > OUTLIER]])
@@ -252,7 +258,7 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
             if decides
             else "A few channels are far larger than the others, which are divided by the same scale.",
             f"channel {largest} is {number(factor)} times as large as the typical one (threshold {OUTLIER:g}); "
-            f"{energy:.0%} of the energy is in {out_of(far, channels)} (threshold {evidence.limits.outlier_energy:.0%}).",
+            f"{energy:.0%} of the energy is in {out_of(far, channels)} (threshold {limit:.0%}).",
             "Large language models have such channels by nature and then cannot be quantized with one scale per tensor. "
             "Elsewhere, scale down the weights that produce them"
             + _scaled_down(smaller)

@@ -113,6 +113,34 @@ class Limits:
     outlier_energy: float = 0.5
     """Share of the inputs' energy in outlier channels, above which these, and not the others, set the divisor."""
 
+    outlier_energy_tokens: float = 0.8
+    """The same of tokens, each divided by its own scale: a healthy SmolLM2-135M has up to .64 in one dimension of 576, small
+    transformers up to .32."""
+
+    sink_scale: float = 10.0
+    """Scale of the loudest token in median scales, from which tokens at some positions are told of."""
+
+    sink_position: float = 0.35
+    """Share of the variance of log scales that lies between positions, from which position makes them loud."""
+
+    overwritten: float = 50.0
+    """Relative change of a stream between two norms, above which what was there is lost: trained networks reach 20."""
+
+    unchanged: float = 1e-4
+    """Relative change of a stream below which nothing was added."""
+
+    common_direction: float = 0.9
+    """Mean cosine between tokens above which they are all alike: trained transformers reach .73."""
+
+    negative_gains: float = 0.2
+    """Share of negative γ in a norm above which 1 is missing from them, where it is so in most norms."""
+
+    decayed_gain: float = 1e-6
+    """|γ| below which it was decayed to nothing."""
+
+    few_tokens: float = 1000
+    """Tokens from which few sequences are enough for what is said of tokens."""
+
     half_headroom: float = 2.0
     """How often the largest input must fit into half precision: the largest of other samples may be twice as large."""
 

@@ -14,6 +14,9 @@ from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity,
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count, out_of, some
 
+OVER_FEATURES = ("layer_norm", "rms_norm")
+"""Kinds whose outputs mostly go into linear layers, whatever the size of γ."""
+
 VECTORS = (("gamma", "γ"), ("beta", "β"))
 """Columns and their letters."""
 
@@ -68,7 +71,7 @@ def _learned(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
             f"not finite in {out_of(found, channels)}.",
             "One step with a non-finite gradient causes this: load a checkpoint from before it, and skip such steps "
             "(torch.amp.GradScaler) or clip gradients. To continue from here, reinitialize these channels: "
-            f"{reinitialized(row['layer'], indices(found), len(channels))}.",
+            f"{_made_new(row, found, channels)}.",
             indices(found),
             row["call"],
             remedy(Reinitialize(row["layer"], indices(found))),
@@ -87,8 +90,8 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
     for row, channels in evidence.sites_with(evidence.channels["gamma"].abs() < limit):
         flat = channels[channels["gamma"].abs() < limit]
         whole = len(flat) == len(channels)
-        # of a whole branch the rule about branches speaks
-        if len(flat) and not (row["skip"] and whole):
+        # of a whole branch the rule about branches speaks; of a norm over features the next weights make up for a small γ
+        if len(flat) and not (row["skip"] and whole) and (whole or row["kind"] not in OVER_FEATURES):
             yield Finding(
                 share_severity(_not_decayed(flat, channels, evidence), channels, evidence.limits),
                 row["layer"],
@@ -101,11 +104,17 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
                     "and the next weights leave of them, and at borders padded with zeros: measure before and after. "
                     + _decayed(channels)
                 )
-                + f"{REINITIALIZE}{reinitialized(row['layer'], indices(flat), len(channels))}.",
+                + f"{REINITIALIZE}{_made_new(row, flat, channels)}.",
                 indices(flat),
                 row["call"],
                 remedy(Reinitialize(row["layer"], indices(flat))),
             )
+
+
+def _made_new(row: pd.Series, some_of: pd.DataFrame, channels: pd.DataFrame) -> str:
+    """The code that reinitializes some of the channels; an RMS norm has no β."""
+    has_bias = bool(channels["beta"].notna().any())
+    return reinitialized(row["layer"], indices(some_of), len(channels), has_bias=has_bias)
 
 
 DECAYED = 0.1
@@ -138,7 +147,8 @@ def few_images(evidence: Evidence) -> Iterator[Finding]:
     layers = evidence.layers
     n = int(layers["n_images"].max()) if len(layers) else 0
     few = evidence.limits.few_images
-    if 0 < n < few:
+    enough_tokens = len(layers) and layers["n_tokens"].max() >= evidence.limits.few_tokens
+    if 0 < n < few and not enough_tokens:
         yield Finding(
             "info",
             "",

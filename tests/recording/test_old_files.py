@@ -26,7 +26,7 @@ def old() -> bnprobe.Recording:
 def new(old) -> bnprobe.Recording:
     """The same run today, without the sums that were declared since."""
     run = net.record()
-    since = dict.fromkeys(name for name in RECORDED if getattr(old.layers[0], name) is None)
+    since = dict.fromkeys(name for name in (*RECORDED, "tokens") if getattr(old.layers[0], name) is None)
     return replace(run, layers=tuple(replace(record, **since) for record in run.layers))
 
 

@@ -20,6 +20,7 @@ from bnprobe.recording import About, CallLog, GradientRecord, LayerRecord, Outpu
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.stats import Folds, Histogram, ImageMoments
 from bnprobe.stats.fields import RECORDED
+from bnprobe.stats.tokens import ADDED, TokenStats
 
 MERGED_CASES = [
     BY_NAME[name]
@@ -92,12 +93,23 @@ def assert_same_records(
                 ("remaining", "constant_rows", "zero_positions", "zero_rows", "saturated")
             )
             assert replace(value, **of_first) == replace(other, **of_first), name
+        elif isinstance(value, TokenStats):
+            assert_same_tokens(value, other, rtol, in_order)
         elif isinstance(value, Neighbours):
             np.testing.assert_equal(asdict(value), asdict(other), err_msg=name)
         elif name in RECORDED and not RECORDED[name].whole:
             np.testing.assert_allclose(value, other, rtol, err_msg=name)
         else:
             np.testing.assert_array_equal(value, other, err_msg=name)
+
+
+def assert_same_tokens(found: TokenStats, expected: TokenStats, rtol: float, in_order: bool) -> None:
+    """Every sum, and the loudest tokens; their sequences are numbered in the order of the parts."""
+    for name in ADDED:
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol, 1e-9, err_msg=name)
+    np.testing.assert_allclose(found.loudest[:, 0], expected.loudest[:, 0], rtol)
+    if in_order:
+        np.testing.assert_array_equal(np.sort(found.loudest[:, 1]), np.sort(expected.loudest[:, 1]))
 
 
 def assert_same_shape_of_histograms(found: Histogram, expected: Histogram) -> None:

@@ -7,7 +7,7 @@ it, "above which" and "below which" are silent there. The numbers here are writt
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,15 @@ LIMITS = {
     "branch_off": 0.01,
     "scale_off": 1e-6,
     "outlier_energy": 0.5,
+    "outlier_energy_tokens": 0.8,
+    "sink_scale": 10,
+    "sink_position": 0.35,
+    "overwritten": 50,
+    "unchanged": 1e-4,
+    "common_direction": 0.9,
+    "negative_gains": 0.2,
+    "decayed_gain": 1e-6,
+    "few_tokens": 1000,
     "half_headroom": 2,
     "gap": 0.5,
     "gap_of_frozen": 0.1,
@@ -344,6 +353,18 @@ def test_outliers_decide_with_more_than_half_of_the_energy(last: float, severity
     shape = {"rms_ratio": [8.0, 4.0, 4.0, 4.0, last]}
     (found,) = findings("outlier-dimensions", edited(evidence(norm), shape, feeder="conv"))
     assert (found.severity, found.channels) == (severity, (0,))
+
+
+@pytest.mark.parametrize(("last", "severity"), [(2.0, "info"), (1.99, "warning")])
+def test_of_tokens_most_of_the_energy_in_one_dimension_is_usual(last: float, severity: str) -> None:
+    """Fails if a healthy language model, with up to .64 in one dimension, is warned of: 8² is four times 4 · 2²."""
+    norm = site(some_rows(40, n_channels=5), kind="layer_norm", gamma=1.1, beta=0.1)
+    shape = {"rms_ratio": [8.0, 2.0, 2.0, 2.0, last]}
+    (found,) = findings("outlier-dimensions", edited(evidence(norm), shape, n_tokens=500))
+    assert found.severity == severity
+    damped = replace(norm, gamma=np.array([1e-9, 1, 1, 1, 1]))
+    (found,) = findings("outlier-dimensions", edited(evidence(damped), shape, n_tokens=500))
+    assert found.severity == "info"
 
 
 @pytest.mark.parametrize(

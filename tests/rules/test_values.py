@@ -47,6 +47,21 @@ def test_channels_whose_scale_is_next_to_nothing():
     assert fired("channels-constant", few)["severity"].tolist() == ["info"]
 
 
+def test_small_gains_over_features_are_no_fault():
+    """Fails if a language model is advised to set gains to 1 that the next weights make up for."""
+    gamma = [0.0099, -0.0099, 0.0101]
+    for kind in ("rms_norm", "layer_norm"):
+        assert fired("channels-constant", site(ROWS, "a", kind, gamma=gamma)).empty
+    assert len(fired("channels-constant", site(ROWS, "a", "group_norm", gamma=gamma))) == 1
+
+
+def test_code_for_a_norm_without_beta_sets_none():
+    """Fails if the code sets n.bias of an RMS norm, which has none."""
+    (row,) = fired("channels-constant", site(ROWS, "a", "rms_norm", gamma=1e-3)).itertuples()
+    assert "n.weight.data[:] = 1`" in row.do
+    assert "bias" not in row.do
+
+
 def test_a_whole_layer_of_constants_is_not_to_be_removed():
     """Fails if all channels are called some, listed one by one, or thrown out, which takes the layer away."""
     (row,) = fired("channels-constant", site(ROWS, "a", gamma=1e-3, beta=0, **STATISTICS)).itertuples()
@@ -250,3 +265,9 @@ def test_weight_decay_is_named_where_most_gamma_are_small(others, speaks):
     norm = site(ROWS, "a", gamma=[1e-3, others, others], beta=0.5, **STATISTICS)
     (row,) = fired("channels-constant", norm).itertuples()
     assert ("weight decay" in row.do) == speaks
+
+
+@pytest.mark.parametrize(("n_tokens", "n_found"), [(999, 1), (1000, 0), (np.nan, 1)])
+def test_few_sequences_of_many_tokens_are_enough(n_tokens, n_found):
+    """Fails if 16 sequences of 128 tokens are too few to say something."""
+    assert len(findings("few-images", edited(evidence(), n_images=4, n_tokens=n_tokens))) == n_found

@@ -11,6 +11,7 @@ from torch import Tensor
 from bnprobe.norms import NormLayer
 from bnprobe.probe.calls.affine_map import Last, after, nonfinite_after, turned
 from bnprobe.probe.calls.histogram_scale import HistogramScale
+from bnprobe.probe.calls.tokens import TokenReading
 from bnprobe.probe.calls.vectors import Vectors
 from bnprobe.recording import OutputCheck
 from bnprobe.reductions import (
@@ -58,6 +59,8 @@ class InputReading:
     """All positions, where a mask leaves some out and they are needed: what the norm itself normalizes with."""
     off_mask: tuple[int, ...] | None = None
     """The sizes of an input that does not have the positions of a mask, so that all of it counts."""
+    tokens: TokenReading | None = None
+    """Of a norm over channels, what it does to each token."""
 
     # Properties, not fields: a reading that is still on its device must not be fetched before it is needed.
 

@@ -29,6 +29,7 @@ from bnprobe.probe.calls.formula_check import choose, loses_digits, sample_of
 from bnprobe.probe.calls.histogram_scale import HistogramScale, first_reference, stored_reference
 from bnprobe.probe.calls.observation import CallStats, InputReading
 from bnprobe.probe.calls.output_check import output_check
+from bnprobe.probe.calls.tokens import read_tokens
 from bnprobe.probe.calls.vectors import Vectors
 from bnprobe.probe.masks import Kept
 from bnprobe.reductions import WHOLE, PerSample, ReadRequest, Share, count_valid, packed, read, read_valid
@@ -113,6 +114,7 @@ def observe_before(
         valid,
         whole,
         None if placed else tuple(x.shape),
+        None if reading.tokens is None else read_tokens(plan, plan.places(x), rows, reading.tokens),
     )
 
 

@@ -19,7 +19,7 @@ from bnprobe.reductions.cpu import tasks
 from bnprobe.reductions.cpu.channels import LANES
 from bnprobe.reductions.cpu.launch import ELEMENTS, run
 from bnprobe.reductions.packing import with_images
-from bnprobe.reductions.reading import Counts, Reading
+from bnprobe.reductions.reading import Counts, Reading, Tokens
 from bnprobe.reductions.request import BASIC, WHOLE, Affine, PerSample, ReadRequest, Share
 from bnprobe.stats import N_BINS, ImageMoments, Moments
 from bnprobe.stats.fields import FIELDS, OF_MOMENTS, POSITIVE
@@ -64,11 +64,13 @@ def read(x: Tensor, request: ReadRequest = BASIC) -> Reading:
     walk.run(walk.layout)
     for group in out[1:]:
         add(out[0], group)
+    seen = tokens(x, per_sample) if per_sample else None
     reading = Reading(
         out[0],
         Counts(out[0][POSITIVE] if gate else None, _added(histogram)),
         Moments(*rows) if rows is not None else None,
-        packed_positions(x, per_sample) if per_sample else None,
+        packed_positions(seen) if seen else None,
+        seen,
     )
     if lone:
         return _lone(reading, x, request)
@@ -100,15 +102,22 @@ def count(x: Tensor, gate: Affine | None, bins: Affine | None, share: Share = WH
     return Counts(_added(positive) if gate else None, _added(histogram))
 
 
-def packed_positions(x: Tensor, asked: PerSample) -> Array:
-    """As `reference.positions`, packed: the mean and the log variance as two channels."""
+def tokens(x: Tensor, asked: PerSample) -> Tokens:
+    """As `reference.tokens`."""
     walk = _Walk(x)
-    out = torch.empty((1, 2, x.shape[0] * x.shape[2]), dtype=torch.float64)
-    walk.task[tasks.OUT] = out.data_ptr()
+    out = torch.empty((2, x.shape[0], x.shape[2]), dtype=torch.float64)
+    sums = torch.zeros((walk.n_threads, 2, x.shape[1]), dtype=torch.float64)
+    walk.task[tasks.OUT], walk.task[tasks.ROWS], walk.task[tasks.WIDE] = out.data_ptr(), sums.data_ptr(), 0
     walk.hold(tasks.EPS, np.array([asked.eps]))
     walk.task[tasks.CENTRED] = asked.centred
     walk.run("positions")
-    return read(out, ReadRequest(origin=np.zeros(2))).packed
+    return Tokens(out[0], out[1], sums.sum(0))
+
+
+def packed_positions(seen: Tokens) -> Array:
+    """As `reference.positions`, packed: the mean and the log variance as two channels."""
+    both = torch.stack([seen.mean, seen.log_square]).reshape(1, 2, -1)
+    return read(both, ReadRequest(origin=np.zeros(2))).packed
 
 
 def products(w: Tensor, g: Tensor) -> Array:

@@ -25,7 +25,7 @@ from bnprobe.reductions.gpu.channels import join_rows
 from bnprobe.reductions.gpu.rows import sum_rows
 from bnprobe.reductions.gpu.tally import bin_values, count_positive
 from bnprobe.reductions.gpu.totals import add_packed
-from bnprobe.reductions.reading import Counts
+from bnprobe.reductions.reading import Counts, Tokens
 from bnprobe.reductions.request import BASIC, WHOLE, Affine, PerSample, ReadRequest, Share
 from bnprobe.stats import N_BINS
 from bnprobe.stats.fields import FIELDS, OF_MOMENTS, TERMS
@@ -38,6 +38,12 @@ WIDE = {
     torch.float64: tl.float64,
 }
 """Types of memory that the kernels read, and the type in which its values are computed."""
+
+WIDE_TYPES = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+"""The same for torch."""
+
+AT_ONCE = 1 << 26
+"""Values divided at a time, so that memory does not follow the batch size."""
 
 LANES = 1 << 9
 """Values of a tile: four for each of the 128 threads of a program, so that many programs fit on a chip."""
@@ -138,13 +144,15 @@ def _read(
             tiles,
             **FUSED,
         )
+    seen = None if per_sample is None else _tokens(x, per_sample)
     return DeviceReading(
         out,
         gate is not None,
         None if bins is None else _histogram(x, bins, request.share),
         kept,
-        None if per_sample is None else _positions(x, per_sample),
+        None if seen is None else _positions(seen),
         (n, p),
+        seen,
     )
 
 
@@ -235,8 +243,8 @@ def _histogram(x: Tensor, bins: Tensor, share: Share) -> Tensor:
     return counts
 
 
-def _positions(x: Tensor, asked: PerSample) -> Tensor:
-    """As `reference.positions`, packed: the mean and the log variance as two channels.
+def _tokens(x: Tensor, asked: PerSample) -> Tokens:
+    """As `reference.tokens`.
 
     A position is a row whose values are the channels; one that is not finite has no statistics.
     """
@@ -246,7 +254,27 @@ def _positions(x: Tensor, asked: PerSample) -> Tensor:
     square = torch.clamp(s2 / whole - mean * mean, min=0.0)
     if not asked.centred:
         square = square + (point + mean) ** 2
-    both = torch.stack([point + mean, torch.log(square + asked.eps)]).reshape(1, 2, -1)
+    seen = Tokens(point + mean, torch.log(square + asked.eps), square.new_zeros((2, x.shape[1])))
+    step = max(AT_ONCE // max(x[0].numel(), 1), 1)
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        _add_divided(x[part], seen.mean[part], seen.log_square[part], asked, seen.sums)
+    return seen
+
+
+def _add_divided(x: Tensor, mean: Tensor, log_square: Tensor, asked: PerSample, sums: Tensor) -> None:
+    """Add what the norm divides, and its square, to the sums of each channel."""
+    wide = WIDE_TYPES.get(x.dtype, x.dtype)
+    d = x.to(wide) - mean[:, None].to(wide) if asked.centred else x.to(wide)
+    z = d * torch.exp(-log_square / 2)[:, None].to(wide)
+    z = torch.where(torch.isfinite(log_square)[:, None], z, 0.0)
+    sums[0] += z.sum((0, 2), dtype=torch.float64)
+    sums[1] += (z * z).sum((0, 2), dtype=torch.float64)
+
+
+def _positions(seen: Tokens) -> Tensor:
+    """As `reference.positions`, packed: the mean and the log variance as two channels."""
+    both = torch.stack([seen.mean, seen.log_square]).reshape(1, 2, -1)
     return _read(both, BASIC, both.new_zeros(2), None, None).there[0]
 
 

@@ -1,0 +1,121 @@
+"""Where the tokens of a pass are: position in their sequence, number of the sequence, and id.
+
+Positions are those that the model is given (`position_ids`); without, each sequence counts its valid tokens, so that pads on
+the left shift nothing, and a call with a cache goes on where the last one ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnprobe.probe.masks import Kept, Mask
+from bnprobe.probe.tensors import first_tensor, is_transformed
+from bnprobe.stats.moments import Array
+from bnprobe.stats.tokens import N_BUCKETS
+
+CACHES = ("past_key_values", "past_key_value")
+"""Arguments under which models take what they computed for the tokens before."""
+
+
+class Placed(NamedTuple):
+    """The tokens of an input with N rows of P positions: the `bucket` (N * P,) of each position (N_BUCKETS where it is not
+    known), and `names` (N * P, 3): sequence of the pass, position and id, -1 where not known."""
+
+    bucket: Tensor
+    names: Tensor
+    n_sequences: int
+    continues: bool
+
+
+class Places:
+    """The tokens of a pass; `positions` and `ids` have shape (N, T), None where they are not known.
+
+    `continues` says whether the sequences began in an earlier pass.
+    """
+
+    def __init__(
+        self, positions: Array | None = None, ids: Array | None = None, continues: bool = False
+    ) -> None:
+        self.positions, self.ids, self.continues = positions, ids, continues
+        self._placed: dict[tuple[tuple[int, ...], torch.device], Placed] = {}
+
+    def on(self, places: tuple[int, ...], device: torch.device) -> Placed:
+        """The tokens of an input whose dimensions without channels are `places`, N first."""
+        key = places, device
+        if key not in self._placed:
+            self._placed[key] = self._on(places, device)
+        return self._placed[key]
+
+    def _on(self, places: tuple[int, ...], device: torch.device) -> Placed:
+        n, *sizes = places
+        positions, ids = self._spread(self.positions, places), self._spread(self.ids, places)
+        if positions is None and len(sizes) == 1:
+            positions = np.broadcast_to(np.arange(sizes[0]), (n, sizes[0]))
+        unknown = np.full((n, int(np.prod(sizes, dtype=np.int64))), -1)
+        positions, ids = (unknown if known is None else known for known in (positions, ids))
+        # 0, 1, 2-3, 4-7, ...: the number of binary digits
+        bucket = np.minimum(np.frexp(positions.astype(np.float64))[1], N_BUCKETS - 1)
+        bucket = np.where(positions < 0, N_BUCKETS, bucket).astype(np.int64)
+        rows = np.broadcast_to(np.arange(n)[:, None], unknown.shape)
+        names = np.stack([rows, positions, ids], axis=-1).reshape(-1, 3).astype(np.float64)
+        there = (torch.from_numpy(bucket.reshape(-1)).to(device), torch.from_numpy(names).to(device))
+        return Placed(*there, n, self.continues)
+
+    def _spread(self, values: Array | None, places: tuple[int, ...]) -> Array | None:
+        """Values (N, T) over (N, T, heads) or (N, heads, T); None where it is not clear which dimension is T."""
+        n, *sizes = places
+        if values is None or len(values) != n:
+            return None
+        found = [dim for dim, size in enumerate(sizes) if size == values.shape[1]]
+        if len(found) != 1:
+            return None
+        shape = [size if dim == found[0] else 1 for dim, size in enumerate(sizes)]
+        return np.broadcast_to(values.reshape(n, *shape), (n, *sizes)).reshape(n, -1)
+
+
+def places_of(args: Sequence[Any], kwargs: Mapping[str, Any], mask: Kept | None, sample_dim: int) -> Places:
+    """The tokens of a pass with these arguments."""
+    given = kwargs.get("input_ids", kwargs.get("inputs_embeds"))
+    tensor = given if isinstance(given, Tensor) else first_tensor(args, kwargs)
+    is_ids = tensor is not None and tensor.dim() == 2 and not tensor.is_floating_point()
+    if tensor is None or not (is_ids or tensor.dim() == 3) or tensor.is_meta or is_transformed():
+        return Places()
+    tensor = tensor.detach().movedim(sample_dim, 0) if 0 < sample_dim < 2 else tensor.detach()
+    n, t = tensor.shape[:2]
+    past = n_cached(kwargs)
+    positions = _given(kwargs.get("position_ids"), n, t)
+    if positions is None and isinstance(mask, Mask) and len(mask.shape) == 2 and mask.shape[1] >= t:
+        positions = np.maximum(np.cumsum(mask.counts, axis=1) - 1, 0)[:, -t:]
+    if positions is None:
+        positions = np.broadcast_to(past + np.arange(t), (n, t))
+    ids = _whole_numbers(tensor) if is_ids else None
+    return Places(positions, ids, past > 0)
+
+
+def n_cached(kwargs: Mapping[str, Any]) -> int:
+    """How many tokens of each sequence went through the model before this call; 0 without a cache."""
+    for name in CACHES:
+        length = getattr(kwargs.get(name), "get_seq_length", None)
+        if callable(length):
+            return int(length())
+    return 0
+
+
+def _given(value: Any, n: int, t: int) -> Array | None:
+    """Positions as the model was given them, (N, T); None where they have another shape."""
+    if not isinstance(value, Tensor) or value.dim() not in (1, 2) or value.shape[-1] != t:
+        return None
+    if value.dim() == 2 and len(value) not in (1, n):
+        return None
+    return np.broadcast_to(np.maximum(_whole_numbers(value), 0), (n, t))
+
+
+def _whole_numbers(tensor: Tensor) -> Array:
+    """A copy on the host."""
+    numbers: Array = tensor.detach().to("cpu", torch.int64, copy=True).numpy()
+    return numbers

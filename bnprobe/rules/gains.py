@@ -1,0 +1,81 @@
+"""Rules about gains alone: they need no data, so they serve `check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnprobe.rules.by_hand import ANOTHER_FILE
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices
+from bnprobe.rules.thresholds import DEFAULT
+from bnprobe.rules.values import OVER_FEATURES
+from bnprobe.rules.wording import count, out_of
+
+FEWEST_NORMS = 3
+"""Norms below which a share of them says nothing."""
+
+APART = 100.0
+"""How many times larger the other gains are than those that were decayed."""
+
+
+def convention(evidence: Evidence) -> Iterator[Finding]:
+    """Gains that were stored as γ − 1 and are used as γ."""
+    layers = evidence.layers[(evidence.layers["call"] == 0) & evidence.layers["kind"].isin(OVER_FEATURES)]
+    learned = layers[layers["gamma_negative"].notna() & (layers["gamma_abs_median"] > 0)]
+    limit = evidence.limits.negative_gains
+    found = learned[learned["gamma_negative"] > limit]
+    if len(learned) < FEWEST_NORMS or 2 * len(found) <= len(learned):
+        return
+    yield Finding(
+        "critical",
+        str(found.iloc[0]["layer"]),
+        "γ is used without the 1 that it was stored without: these norms multiply by 1 + γ.",
+        f"more than {limit:.0%} of γ are negative in {len(found)} of {count(len(learned), 'norm')} (up to "
+        f"{found['gamma_negative'].max():.0%}); trained networks have that in a norm or two.",
+        "Add 1 to the gains when loading, once: `[p.data.add_(1) for n, p in model.named_parameters() if "
+        'n.endswith("norm.weight")]`; or use the class of norm that the weights were trained with.',
+    )
+
+
+def decayed(evidence: Evidence) -> Iterator[Finding]:
+    """Single gains that weight decay has brought to nothing."""
+    small = evidence.channels["gamma"].abs() < evidence.limits.decayed_gain
+    for row, channels in evidence.sites_with(small & evidence.channels["kind"].isin(OVER_FEATURES)):
+        size = channels["gamma"].abs()
+        found, others = (
+            channels[size < evidence.limits.decayed_gain],
+            size[size >= evidence.limits.decayed_gain],
+        )
+        if row["call"] or others.empty or not others.median() > APART * evidence.limits.decayed_gain:
+            continue
+        if 2 * len(found) >= len(channels):
+            continue
+        yield Finding(
+            "info",
+            row["layer"],
+            "Some gains were decayed to nothing: their dimensions do not get past this norm.",
+            f"|γ| is at most {size[found.index].max():.2g} in {out_of(found, channels)}; half of the others are above "
+            f"{others.median():.2g}.",
+            "Nothing: weight decay does this to dimensions that nobody reads. They can be removed from what follows.",
+            indices(found),
+            row["call"],
+        )
+
+
+RULES = (
+    Rule(
+        "gain-convention",
+        "Is γ used as it was stored?",
+        "https://github.com/ggml-org/llama.cpp/pull/5631, https://github.com/ml-explore/mlx-lm/issues/1623",
+        f"at most {DEFAULT.negative_gains:.0%} of negative γ in half of the layer and RMS norms",
+        convention,
+        by_hand=ANOTHER_FILE,
+    ),
+    Rule(
+        "gains-decayed",
+        "Is every gain more than nothing?",
+        "van Laarhoven 2017, arXiv:1706.05350; arXiv:2605.26895",
+        f"every |γ| of a layer or RMS norm at least {DEFAULT.decayed_gain:g}",
+        decayed,
+        by_hand="it is a fact about the network, and nothing is to be changed",
+    ),
+)

@@ -1,0 +1,188 @@
+"""Rules about tokens: loud ones, streams that a block overwrites or leaves as they are, directions in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from bnprobe.recording.names import said
+from bnprobe.rules.by_hand import CODE, TRAINING
+from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.rules.thresholds import DEFAULT
+from bnprobe.rules.wording import count, number
+
+BEFORE_SQUARES = 256.0
+"""Largest input whose square half precision holds."""
+
+
+def sink_tokens(evidence: Evidence) -> Iterator[Finding]:
+    """Where tokens at some positions are many times as loud as the others, once for the network."""
+    layers, limits = evidence.layers.reset_index(drop=True), evidence.limits
+    is_sink = (layers["loudest_token"] > limits.sink_scale) & (
+        layers["position_share"] > limits.sink_position
+    )
+    stretches = [
+        layers.loc[[i for i, _ in group]]
+        for sink, group in groupby(is_sink.items(), key=lambda item: item[1])
+        if sink
+    ]
+    if not stretches:
+        return
+    stretch = max(stretches, key=lambda one: one["loudest_token"].max())
+    loudest = stretch.iloc[int(stretch["loudest_token"].argmax())]
+    first, last = stretch.iloc[0]["layer"], stretch.iloc[-1]["layer"]
+    where = f"from {said(first)} to {said(last)}" if first != last else f"at {said(first)}"
+    known = loudest["loudest_position"] >= 0
+    tokens = f"the token at position {loudest['loudest_position']:.0f} is" if known else "one token is"
+    yield Finding(
+        "info",
+        str(first),
+        f"A few tokens are far louder than the others: {where} {tokens} up to {number(loudest['loudest_token'])} times as "
+        "loud as the median token.",
+        f"{loudest['loudest_channel_share']:.0%} of its energy is in channel {loudest['loudest_channel']:.0f}; "
+        f"position accounts for {loudest['position_share']:.0%} of the variance of log scales (threshold "
+        f"{limits.sink_position:.0%}), {loudest['loud_share']:.1%} of the tokens are loud.",
+        "Nothing: trained language models park attention there, and need it. It is made by what comes directly before "
+        f"{said(first)}. Give such tokens a scale of their own when quantizing, and leave them out of averages over tokens.",
+    )
+
+
+def squares(evidence: Evidence) -> Iterator[Finding]:
+    """Inputs whose squares half precision does not hold, in norms that take squares of what they are given."""
+    layers = evidence.layers
+    large = layers[
+        (layers["kind"] == "rms_norm") & (layers["largest_input"] > BEFORE_SQUARES) & (layers["n_tokens"] > 0)
+    ]
+    if large.empty:
+        return
+    half = large[large["input_dtype"] == "float16"]
+    erased = half[half["zero_rows"] > 0]
+    which = erased if len(erased) else large
+    worst = which.iloc[int(which["largest_input"].argmax())]
+    yield Finding(
+        "critical" if len(erased) else "info",
+        str(worst["layer"]),
+        "Squares of the inputs overflow in float16, and the tokens with them are erased."
+        if len(erased)
+        else "Squares of the inputs do not fit into float16: a norm that computes in it would erase these tokens.",
+        f"the largest input is {number(worst['largest_input'])}; its square is infinite in float16 from "
+        f"{BEFORE_SQUARES:g} on, and 1/√∞ is 0, without NaN. That holds in {count(len(large), 'norm')}.",
+        "Compute norms in float32, as torch's and those of transformers do (`x.float()` before the square), or run the "
+        "model in bfloat16.",
+    )
+
+
+def overwritten(evidence: Evidence) -> Iterator[Finding]:
+    """Blocks that add so much that what was in the stream is lost."""
+    top = evidence.limits.overwritten
+    for _, row in evidence.layers[evidence.layers["branch"] > top].iterrows():
+        yield Finding(
+            "warning",
+            row["layer"],
+            "What was added to the residual stream before this norm overwrites the stream.",
+            f"the stream moved by {number(row['branch'])} times its size since the previous norm on it (threshold {top:g}; "
+            "trained networks reach 20).",
+            "In training: warm the learning rate up, clip gradients, and scale the last layer of each branch down at "
+            "initialization. In a trained model: go back to a checkpoint from before its activations grew.",
+            call=row["call"],
+        )
+
+
+def unchanged(evidence: Evidence) -> Iterator[Finding]:
+    """Blocks that add nothing."""
+    bottom = evidence.limits.unchanged
+    at_start = " (as intended, if branches start at 0)" if evidence.is_new else ""
+    for _, row in evidence.layers[evidence.layers["branch"] < bottom].iterrows():
+        yield Finding(
+            "info",
+            row["layer"],
+            f"Nothing was added to the residual stream before this norm{at_start}.",
+            f"the stream moved by {row['branch']:.2g} of its size since the previous norm on it (threshold {bottom:g}).",
+            "Nothing, in a new network whose branches start at 0. In a trained one look at the gate or the last weights of "
+            "the branch: at exactly 0 on both sides of a product no gradient arrives.",
+            call=row["call"],
+        )
+
+
+def collapsed(evidence: Evidence) -> Iterator[Finding]:
+    """Tokens that all point the same way, in a trained network."""
+    known = evidence.layers[evidence.layers["common"].notna()]
+    top = evidence.limits.common_direction
+    alike = known[known["common"] > top]
+    if known.empty or 2 * len(alike) < len(known) or evidence.is_new:
+        return
+    yield Finding(
+        "warning",
+        str(alike.iloc[0]["layer"]),
+        "Tokens are all alike: the norms see one direction and little else.",
+        f"the mean cosine between tokens is above {top:g} in {len(alike)} of {count(len(known), 'norm')}, at most "
+        f"{alike['common'].max():.2f}.",
+        "Look at whether training diverged or never began: this is how stacks of attention without working branches look. "
+        "In a trained network look at the first norm in the list, and at the block before it.",
+    )
+
+
+def bare_head(evidence: Evidence) -> Iterator[Finding]:
+    """A head that reads the stream as it is."""
+    for _, row in evidence.layers[evidence.layers["bare_head"] == 1].iterrows():
+        yield Finding(
+            "info",
+            row["layer"],
+            "The head of the model reads the residual stream without a norm.",
+            "the last weights take a sum; this norm is the last on its way.",
+            "Add a norm before the head and train on: the scale of the stream, which grows with depth, sets the size of the "
+            "logits. Leave it if the network is meant to be so.",
+            call=row["call"],
+        )
+
+
+RULES = (
+    Rule(
+        "sink-token",
+        "Are a few tokens far louder than the others?",
+        "Sun et al. 2024, arXiv:2402.17762; Xiao et al. 2023, arXiv:2309.17453",
+        f"no token beyond {DEFAULT.sink_scale:g} median scales, or not by its position",
+        sink_tokens,
+        by_hand="it is a fact about the network, and nothing is to be changed",
+    ),
+    Rule(
+        "square-overflows",
+        "Do squares of the inputs fit into half precision?",
+        "https://github.com/huggingface/transformers/issues/10956, https://github.com/nntrainer/nntrainer/issues/3935",
+        f"inputs up to {BEFORE_SQUARES:g} in RMS norms",
+        squares,
+        by_hand=CODE,
+    ),
+    Rule(
+        "first-block-overwrites",
+        "Does every block keep what was in the residual stream?",
+        "Takase et al. 2023, arXiv:2312.16903",
+        f"a stream that moves by at most {DEFAULT.overwritten:g} times its size",
+        overwritten,
+        by_hand=TRAINING,
+    ),
+    Rule(
+        "block-off",
+        "Does every block add to the residual stream?",
+        "Peebles & Xie 2022, arXiv:2212.09748; Kim et al. 2025, arXiv:2502.02732",
+        f"a stream that moves by at least {DEFAULT.unchanged:g} of its size",
+        unchanged,
+        by_hand=TRAINING,
+    ),
+    Rule(
+        "tokens-alike",
+        "Do tokens differ?",
+        "Dong, Cordonnier & Loukas 2021, arXiv:2103.03404",
+        f"a mean cosine of at most {DEFAULT.common_direction:g} in most norms, or a new network",
+        collapsed,
+        by_hand=TRAINING,
+    ),
+    Rule(
+        "no-final-norm",
+        "Does a norm stand before the head?",
+        "Xiong et al. 2020, arXiv:2002.04745",
+        "a norm between the last sum and the last weights",
+        bare_head,
+        by_hand=CODE,
+    ),
+)

@@ -1,0 +1,116 @@
+"""Where tokens are: pads and caches change nothing of what is recorded of the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bnprobe
+from bnprobe.probe.places import Places, places_of
+
+C = 12
+
+
+class Cache:
+    """As that of transformers: how many tokens it holds."""
+
+    def __init__(self) -> None:
+        self.length = 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+
+class Model(nn.Module):
+    """Token by token, so that what comes before and after changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.norm = nn.Embedding(50, C), nn.RMSNorm(C)
+
+    def forward(self, input_ids: Tensor, attention_mask: Any = None, past_key_values: Any = None) -> Tensor:
+        y: Tensor = self.norm(self.embedding(input_ids))
+        if past_key_values is not None:
+            past_key_values.length += input_ids.shape[1]
+        return y
+
+
+IDS = torch.randint(0, 50, (3, 9), generator=torch.Generator().manual_seed(0))
+
+
+def recorded(model: Model, *calls: dict[str, Any], **options: Any) -> bnprobe.Recording:
+    with torch.no_grad(), bnprobe.attach(model, **options) as probe:
+        for kwargs in calls:
+            model(**kwargs)
+    return probe.recording
+
+
+@pytest.fixture
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model().eval()
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    for name in ("n", "log_sum", "log_square", "scales", "z_sum", "z_square", "mean_share", "n_sequences"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), 1e-6, 1e-9, err_msg=name)
+    np.testing.assert_array_equal(
+        sorted(map(tuple, found.loudest[:, 1:])), sorted(map(tuple, expected.loudest[:, 1:]))
+    )
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_pads_shift_and_add_nothing(model, side):
+    """Fails if pads are counted, or left ones move the tokens that follow to later positions."""
+    pads = torch.zeros((3, 4), dtype=torch.long)
+    parts, masks = [pads, IDS], [pads, torch.ones_like(IDS)]
+    if side == "right":
+        parts, masks = parts[::-1], masks[::-1]
+    plain = recorded(model, {"input_ids": IDS})
+    padded = recorded(
+        model,
+        {"input_ids": torch.cat(parts, 1), "attention_mask": torch.cat(masks, 1)},
+        mask="attention_mask",
+    )
+    assert_alike(padded.layers[0].tokens, plain.layers[0].tokens)
+
+
+def test_a_cache_continues_its_sequences(model):
+    """Fails if every generated token counts as a sample, or stands at position 0."""
+    cache = Cache()
+    steps = [{"input_ids": IDS[:, :5], "past_key_values": cache}]
+    steps += [{"input_ids": IDS[:, i : i + 1], "past_key_values": cache} for i in range(5, 9)]
+    plain, generated = recorded(model, {"input_ids": IDS}), recorded(model, *steps)
+    assert_alike(generated.layers[0].tokens, plain.layers[0].tokens)
+    assert generated.about.n_images == plain.about.n_images == 3
+    assert bnprobe.report(generated).layers["n_images"].tolist() == [3]
+
+
+def test_positions_given_to_the_model_count():
+    """Fails if they are counted from 0 in every row, or a row for all sequences is refused."""
+    given = torch.tensor([[4, 5, 6]])
+    found = places_of((), {"input_ids": torch.ones((2, 3), dtype=torch.long), "position_ids": given}, None, 0)
+    np.testing.assert_array_equal(found.positions, [[4, 5, 6], [4, 5, 6]])
+
+
+def test_heads_have_the_positions_of_their_tokens():
+    """Fails if (N, T, heads) or (N, heads, T) is taken for T * heads positions, or two equal sizes are guessed."""
+    places = Places(np.arange(3)[None].repeat(2, 0), None)
+    for sizes, expected in (((2, 3, 5), [0] * 5 + [1] * 5 + [2] * 5), ((2, 5, 3), [0, 1, 2] * 5)):
+        names = places.on(sizes, torch.device("cpu")).names
+        np.testing.assert_array_equal(names[:15, 1], expected)
+    assert (places.on((2, 3, 3), torch.device("cpu")).names[:, 1] == -1).all()
+
+
+def test_ids_and_later_sequences_are_named(model):
+    """Fails if the second batch's sequences are numbered from 0 again, or ids are those of other tokens."""
+    model.embedding.weight.data[7] *= 100
+    quiet = IDS.clone()
+    quiet[quiet == 7] = 8
+    quiet[2, 4] = 7
+    record = recorded(model, {"input_ids": IDS % 7}, {"input_ids": quiet}).layers[0]
+    np.testing.assert_array_equal(record.tokens.loudest[0, 1:4], [5, 4, 7])
