@@ -1,12 +1,14 @@
 """The colors of the page's pictures: the same quantity has the same one everywhere.
 
-The first five are replaced by the page's own (see `figures.to_svg`), so that one drawing serves light
+The first seven are replaced by the page's own (see `figures.to_svg`), so that one drawing serves light
 and dark; the others are of middle lightness and can be seen on both.
 """
 
 from __future__ import annotations
 
 INK, MUTED, PAPER = "#1b1e23", "#7d828a", "#fefefd"
+WARNING, CRITICAL = "#8a5c01", "#b3261f"
+"""Of zones that are visibly off, and that a rule warns of."""
 MEASURED, EXPECTED = "#3f8fb5", "#d1702f"
 """What was measured is blue; what is expected, from running statistics or β and γ, is orange: on every picture."""
 

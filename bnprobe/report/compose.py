@@ -11,6 +11,7 @@ from bnprobe.report.chapters.answer import Answer
 from bnprobe.report.chapters.chapter import called, unit_of
 from bnprobe.report.chapters.findings import findings_section, rule_sections
 from bnprobe.report.chapters.glossary import glossary_section
+from bnprobe.report.chapters.headline import fresh
 from bnprobe.report.chapters.layers import layers
 from bnprobe.report.chapters.learned import learned
 from bnprobe.report.chapters.overview import overview
@@ -43,7 +44,16 @@ def compose(
         title=_title(recording),
         lead=_lead(recording),
         sections=(
-            *_opening(recording, tables, findings, answer, left_out, linked, spine(tables), study),
+            *_opening(
+                recording,
+                tables,
+                findings,
+                answer,
+                left_out,
+                linked,
+                spine(tables, bool(fresh(tables))),
+                study,
+            ),
             overview(tables),
             *written,
             layers(recording, tables),

@@ -23,6 +23,14 @@ ROLES = {
 }
 """Roles of channels as sentences call them."""
 
+EVIDENCE = {
+    "channels-constant": "γ near 0",
+    "filters-decayed": "filters near 0",
+    "channels-dead": "below 0 by β and γ",
+    "channels-silent": "never positive on these data",
+}
+"""What the rules about channels that pass nothing on have found, as heads of columns."""
+
 UNGATED = "without an activation"
 """As sentences call linear channels that nothing follows which could be off."""
 

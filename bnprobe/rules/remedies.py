@@ -108,47 +108,69 @@ _VARIABLES = {1: ("name",), 2: ("producer", "name")}
 """For the paths in a loop, by their number; code that needs a producer fetches it first."""
 
 
-def for_all(advice: Sequence[str]) -> str:
-    """One piece of advice for all places: a loop over them where only the last line of code differs, by place."""
-    if len(set(advice)) == 1:
-        return advice[0]
-    pieces = [one.split("`") for one in advice]
-    same = [len(set(piece)) == 1 for piece in zip(*pieces, strict=False)]
-    last = len(same) - 2  # odd pieces are code
-    if {len(one) for one in pieces} == {len(same)} and [i for i, alike in enumerate(same) if not alike] == [
-        last
-    ]:
-        loop = _loop([one[last] for one in pieces])
-        if loop:
-            return "`".join([*pieces[0][:last], loop, *pieces[0][last + 1 :]])
-    return f"{advice[0]} That is for the first place; report.findings has the advice for each."
+def for_all(advice: Sequence[str]) -> list[tuple[tuple[int, ...], str]]:
+    """As few pieces of advice as serve all places, each with the positions of the places that it is for.
+
+    Where only the last line of code differs, and that by module and channels, a loop over the places stands for it.
+    """
+    kinds: dict[tuple[str, ...], list[int]] = {}
+    for i, one in enumerate(advice):
+        kinds.setdefault(_form(one), []).append(i)
+    return [(tuple(places), _together([advice[i] for i in places])) for places in kinds.values()]
+
+
+def _form(advice: str) -> tuple[str, ...]:
+    """What advice for several places must share to be given as one: all but modules and channels in its last code."""
+    pieces = advice.split("`")
+    last = len(pieces) - 2  # odd pieces are code
+    if last < 1 or not _can_loop(pieces[last]):
+        return (advice,)
+    return (*pieces[:last], _with_variables(pieces[last]), *pieces[last + 1 :])
+
+
+def _together(alike: Sequence[str]) -> str:
+    """Advice of one form as one piece."""
+    if len(set(alike)) == 1:
+        return alike[0]
+    pieces = [one.split("`") for one in alike]
+    last = len(pieces[0]) - 2
+    return "`".join([*pieces[0][:last], _loop([one[last] for one in pieces]), *pieces[0][last + 1 :]])
+
+
+def _can_loop(code: str) -> bool:
+    """Whether it is plain lines about one module, or one and its producer."""
+    if len(_paths(code)) not in _VARIABLES:
+        return False
+    try:
+        lines = ast.parse(code).body
+    except (SyntaxError, ValueError):  # a name from elsewhere
+        return False
+    return all(isinstance(line, ast.Assign | ast.AugAssign | ast.Expr) for line in lines)
 
 
 def _loop(codes: Sequence[str]) -> str:
-    """The same code for every place; empty where more differs than modules and channels, or it is no plain line."""
-    tree = ast.parse(codes[0])
-    found = [[match.groupdict() for match in _OF_PLACE.finditer(code)] for code in codes]
-    paths = [tuple(dict.fromkeys(one["path"] for one in place if one["path"] is not None)) for place in found]
-    variables = _VARIABLES.get(len(paths[0]), ())
-    bodies = {
-        _with_variables(code, dict(zip(place, variables, strict=False)))
-        for code, place in zip(codes, paths, strict=True)
-    }
-    plain = all(isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr) for statement in tree.body)
-    if len(bodies) > 1 or not plain or not variables:
-        return ""
-    at = [[one["at"] for one in place if one["at"]] for place in found]
+    """The same code for every place."""
+    at = [[match["at"] for match in _OF_PLACE.finditer(code) if match["at"]] for code in codes]
     items = [
-        ", ".join([*(f'"{path}"' for path in place), *channels])
-        for place, channels in zip(paths, at, strict=True)
+        ", ".join([*(f'"{path}"' for path in _paths(code)), *channels])
+        for code, channels in zip(codes, at, strict=True)
     ]
-    targets = ", ".join([*variables, *(["at"] if at[0] else [])])
+    targets = ", ".join([*_VARIABLES[len(_paths(codes[0]))], *(["at"] if at[0] else [])])
     each = f"({'), ('.join(items)})" if ", " in targets else ", ".join(items)
-    return f"for {targets} in [{each}]: {bodies.pop()}"
+    return f"for {targets} in [{each}]: {_with_variables(codes[0])}"
 
 
-def _with_variables(code: str, names: dict[str, str]) -> str:
-    """The code with variables for these paths, and without the line that sets `at`."""
+def _paths(code: str) -> list[str]:
+    """The modules that it names, each once."""
+    return list(
+        dict.fromkeys(match["path"] for match in _OF_PLACE.finditer(code) if match["path"] is not None)
+    )
+
+
+def _with_variables(code: str) -> str:
+    """The code with variables for its paths, and without the channels in the line that sets `at`."""
+    paths = _paths(code)
+    names = dict(zip(paths, _VARIABLES[len(paths)], strict=True))
     return _OF_PLACE.sub(lambda match: names.get(match["path"], ""), code)
 
 

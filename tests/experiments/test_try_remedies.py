@@ -121,7 +121,7 @@ def test_a_cause_at_the_input_is_undone_and_its_worth_is_measured() -> None:
     assert str(tried).startswith("Tried: finding gone, and with it ")
     assert f"accuracy {100 * tried.before:.1f} → 100.0% (+" in str(tried)
     (shown,) = (b for b in findings_section(report.findings).blocks if isinstance(b, Findings))
-    assert shown.groups[0].tried == str(tried)
+    assert shown.cards[0].actions[0].tried == str(tried)
 
 
 def test_a_cause_that_is_not_the_cause_loses_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

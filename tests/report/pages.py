@@ -32,8 +32,13 @@ def _pieces(element: ET.Element) -> Iterator[str]:
         yield element.text or ""
         for child in element:
             # code stays what it is, as between backticks in plain text
-            yield from _pieces(child) if _name(child) != "code" else (f"`{''.join(child.itertext())}`",)
+            yield from _pieces(child) if _name(child) != "code" else (f"`{_on_one_line(child)}`",)
             yield child.tail or ""
+
+
+def _on_one_line(code: ET.Element) -> str:
+    """Python of several lines as one that means the same."""
+    return "".join(code.itertext()).replace(":\n    ", ": ").replace("\n    ", "; ").replace("\n", "; ")
 
 
 def _name(element: ET.Element) -> str:
@@ -62,7 +67,11 @@ def assert_loads_nothing(document: ET.Element) -> None:
             _assert_ours(node)
         for key, value in node.attrib.items():
             assert not key.lower().startswith("on"), f"{name} {key}"
-            if key in LOADING:
+            if name == "a" and key == "href" and value.startswith("https://"):
+                assert node.attrib["rel"] == "noreferrer", (
+                    value
+                )  # followed by a reader, and loads nothing before
+            elif key in LOADING:
                 assert value.startswith(("#", "data:")), f"{name} {key}={value[:80]}"
             _assert_no_address(value, f"{name} {key}")
         if name == "style":

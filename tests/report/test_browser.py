@@ -522,6 +522,7 @@ def test_paper_has_every_layer_and_no_button(reading, report, tmp_path):
     """Fails if only the opened layer is printed, folded parts stay shut, or controls are on paper."""
     pypdf = pytest.importorskip("pypdf", reason="the test extra brings pypdf")
     reading.choose("Layer", "2")
+    reading.run("window.print = () => {}; document.querySelector('.print-all').click()")
     printed = pypdf.PdfReader(reading.print(tmp_path / "page.pdf"))
     words = " ".join(page.extract_text() for page in printed.pages)
     for layer in report.layers["layer"]:

@@ -12,8 +12,10 @@ from measures.sites import memory_of, recording, site, some_rows
 from torch import nn
 
 import bnprobe
+from bnprobe.measures.stem import StemReading
 from bnprobe.recording import LayerRecord
-from bnprobe.report.chapters import spine
+from bnprobe.report.chapters import learned, spine
+from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
 from bnprobe.report.page.blocks import bars
 
@@ -67,7 +69,7 @@ def test_the_page_opens_with_the_verdict_and_a_picture():
     [
         ((trained("a"), trained("b")), "good", "match the training data"),
         ((trained("a", **far(9)), trained("b", **far(9))), "warning", "do not match the training data"),
-        ((site(ROWS, "a", **FRESH), site(ROWS, "b", **FRESH)), "notice", "untrained"),
+        ((site(ROWS, "a", **FRESH), site(ROWS, "b", **FRESH)), "untrained", "untrained"),
         ((site(ROWS, "a", "layer_norm", gamma=1.3, beta=0.2),), "good", "No rule found a problem"),
     ],
     ids=["healthy", "shifted", "untrained", "layer norm"],
@@ -159,7 +161,7 @@ def test_the_signal_by_depth_has_one_scale():
     """Fails if the bars are stretched to each network's own range."""
     tenfold = site(ROWS * 10, "b", gamma=0.7, beta=0, **memory_of(ROWS * 10))
     found = tile("Signal by depth", trained("a"), tenfold)
-    assert found.bars[1] - found.bars[0] == pytest.approx(1 / 6, abs=1e-6)  # one of six powers of ten
+    assert found.bars[1] - found.bars[0] == pytest.approx(1 / 4, abs=1e-6)  # one of four powers of ten
 
 
 def test_the_spine_has_fixed_scales():
@@ -185,16 +187,70 @@ def test_many_norms_are_drawn_by_block():
     """Fails if a deep network's norms run into each other, or a block hides its worst norm."""
     layers = [trained(f"stage{i // 20}.{i}.bn", **far(9.0 if i == 33 else 1.0)) for i in range(80)]
     found = lanes(*layers)["distance of the data from the running statistics"]
-    assert len(found.values) == 4
+    assert len(found.values) == 40  # four stages are too few, and eighty norms too many
     distance = bnprobe.report(recording(*layers)).layers["w2_rms"].to_numpy()
-    assert found.values == pytest.approx([distance[i : i + 20].max() for i in range(0, 80, 20)])
-    assert found.strong == (False, True, False, False)
+    assert found.values == pytest.approx([distance[i : i + 2].max() for i in range(0, 80, 2)])
+    assert [i for i, strong in enumerate(found.strong) if strong] == [16]  # norms 32 and 33
+
+
+def wide_spine(found: blocks.Page) -> blocks.Figure:
+    return next(figure for figure in found.figures() if figure.name == "spine")
+
+
+def test_a_place_of_several_norms_leads_to_the_worst():
+    """Fails if the table of a block names other norms than it shows, or opens one that is fine."""
+    layers = [trained(f"stage{i // 20}.{i}.bn", **far(9.0 if i == 33 else 1.0)) for i in range(80)]
+    found = page(*layers)
+    table = next(figure.table for figure in found.figures() if figure.table)
+    assert table.layers[16] == 33
+    assert [row[0].text for row in table.rows][:2] == ["stage0.0–1", "stage0.2–3"]
+    assert wide_spine(found).rows[16] == (32, 33)
+
+
+def test_the_table_says_what_the_spine_shows():
+    """Fails if a reader without eyes hears other numbers, or not all lanes."""
+    found = page(trained("a"), trained("b", **far(9)))
+    (wide,) = (figure for figure in found.figures() if figure.name == "spine")
+    table = next(figure.table for figure in found.figures() if figure.table)
+    assert [head for head, _ in table.heads] == ["norm", *(lane.title for lane in wide.spec.lanes)]
+    distance = bnprobe.report(recording(trained("a"), trained("b", **far(9)))).layers["w2_rms"]
+    assert [row[1].text.split(" ")[0] for row in table.rows] == [number(value, 2) for value in distance]
+    assert "largest" in table.rows[1][1].text
+
+
+def test_names_stand_under_the_bracket_of_their_stage():
+    """Fails if a bracket's words stand in every name too, or a name loses more than them."""
+    spec = wide_spine(
+        page(*(trained(f"layer{k}.{i}.bn{j}") for k in (1, 2) for i in (0, 1) for j in (1, 2)))
+    ).spec
+    assert spec.stages == ((0, 3, "layer1"), (4, 7, "layer2"))
+    assert spec.names == ("0.bn1", "0.bn2", "1.bn1", "1.bn2") * 2
+    assert wide_spine(page(trained("a"), trained("b"))).spec.stages == ()
+
+
+def test_an_untrained_network_has_achieved_nothing():
+    """Fails if what no training has decided yet is praised or blamed, or the headline looks like that of a fault."""
+    fresh = [site(ROWS, name, **FRESH) for name in "ab"]
+    assert tile("Channels work?", *fresh).state == "unknown"
+    assert tile("Trained?", *fresh).state == "untrained"
+    assert "channels that do not work" not in lanes(*fresh)
+    assert "standard deviation of the inputs" in lanes(*fresh)
+
+
+def test_without_data_the_spine_shows_what_is_stored():
+    """Fails if the running standard deviations of a file are not drawn, or stand for measured ones."""
+    values = {"weight": [0.5, 1.2], "bias": [0.0, 0.1], "running_mean": [0.3, 0.3], "running_var": [4.0, 9.0]}
+    state = {f"{layer}.{name}": torch.tensor(value) for layer in "ab" for name, value in values.items()}
+    state |= {f"{layer}.num_batches_tracked": torch.tensor(900) for layer in "ab"}
+    spec = wide_spine(bnprobe.check(state)._page).spec
+    (lane,) = (lane for lane in spec.lanes if lane.title == "stored standard deviation of the inputs")
+    np.testing.assert_allclose(lane.values, [np.sqrt(6.5)] * 2)
 
 
 def test_norms_in_one_folder_are_drawn_too():
     """Fails if names without a block in them leave more places than there is space for."""
     names = lanes(*(trained(f"bn{i}") for i in range(130)))
-    assert len(names["learned |γ|"].values) <= spine.MOST
+    assert len(names["learned |γ|"].values) <= spine.MOST_BLOCKS
 
 
 def test_no_lane_without_data():
@@ -235,15 +291,29 @@ def test_what_was_learned_is_said_where_its_proof_stands():
     """Fails if a fact is stated whose chapter is not on the page, or an untrained network has learned something."""
     found = page(trained("a"), trained("b", gamma=[0.1, 0.2, 0.4]))
     ids = {section.id for section in found.sections}
-    (learned,) = block(found, blocks.Learned)
-    assert 1 <= len(learned.facts) <= 5
-    assert all(fact.link in {"", *ids} for fact in learned.facts)
-    assert any(fact.link for fact in learned.facts)
+    (facts,) = block(found, blocks.Learned)
+    assert 1 <= len(facts.facts) <= 5
+    assert all(fact.link in {"", *ids} for fact in facts.facts)
+    assert any(fact.link for fact in facts.facts)
     low, high = np.quantile([0.3, 0.8, 1.5, 0.1, 0.2, 0.4], (0.05, 0.95))
-    assert f"from {low:.2g} to {high:.2g}" in learned.facts[0].says
+    assert f"from {low:.2g} to {high:.2g}" in facts.facts[0].says
     assert not block(page(site(ROWS, "a", **FRESH), site(ROWS, "b", **FRESH)), blocks.Learned)
     begun = {**FRESH, "running_mean": 0.01, "n_batches_tracked": 1, "gamma": [0.999, 1.001, 1], "beta": 0.001}
     assert not block(page(site(ROWS, "a", **begun), site(ROWS, "b", **begun)), blocks.Learned)
+
+
+@pytest.mark.parametrize(
+    ("mean", "order"), [((0.49, 0.46, 0.41), "RGB"), ((0.41, 0.46, 0.49), "BGR"), ((0.5, 0.5, 0.5), "")]
+)
+def test_the_mean_color_has_its_order(monkeypatch, mean, order):
+    """Fails if the patch of a network that reads blue first is not the color of its images, or an order is made up."""
+    reading = StemReading(True, "", "a", mean_input=mean, mean_pixels=mean)
+    monkeypatch.setattr(learned, "stem", lambda recording: reading)
+    (found,) = block(page(trained("a"), trained("b")), blocks.Learned)
+    fact = found.facts[0]
+    rgb = mean[::-1] if order == "BGR" else mean
+    assert fact.colors == ("#" + "".join(f"{round(255 * value):02x}" for value in rgb),)
+    assert (f"in the order {order}" if order else "in the order of the input") in fact.says
 
 
 def test_bars_are_cut_and_what_is_unknown_has_none():
@@ -284,7 +354,7 @@ def test_norms_without_running_statistics_have_a_lane_of_their_own():
     logs = np.log((ROWS.astype(np.float64) * 0.1).var(1)) / 2
     expected = np.exp(logs.mean())
     np.testing.assert_allclose(own.values, [expected, 100 * expected], rtol=1e-6)
-    assert (own.logarithmic, own.limits) == (True, (0.001, 1000.0))
+    assert (own.logarithmic, own.limits) == (True, (0.01, 100.0))
     ((low, high),) = own.bands
     np.testing.assert_allclose(high[0], np.exp(logs.mean() + 2 * logs.std()), rtol=1e-6)
     np.testing.assert_allclose(low[0], np.exp(logs.mean() - 2 * logs.std()), rtol=1e-6)

@@ -200,10 +200,10 @@ def test_findings_that_say_the_same_stand_together():
     spoilt = ROWS.copy()
     spoilt[0, 1, 0] = np.nan
     found = section(recording(*flat, site(spoilt, "d", call=1, gamma=1.5, **MEMORY)), "findings").blocks[0]
-    assert [(g.severity, len(g.places)) for g in found.groups] == [("critical", 1), ("info", 3)]
-    assert found.groups[0].places == ("d (call 2), channel 1",)
-    assert found.groups[1].places == ("a, channel 0", "b, channel 0", "c, channel 0")
-    assert len(found.groups[1].because) == 3
+    assert [(card.severity, len(card.places)) for card in found.cards] == [("critical", 1), ("info", 3)]
+    assert [place.name for place in found.cards[0].places] == ["d (call 2), channel 1"]
+    assert [place.name for place in found.cards[1].places] == ["a, channel 0", "b, channel 0", "c, channel 0"]
+    assert all(place.because for place in found.cards[1].places)
 
 
 def test_a_layers_table_shows_the_most_shifted_channels_first():

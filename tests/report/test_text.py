@@ -75,7 +75,9 @@ def _sentences(block: blocks.Block) -> list[str]:
         return [value for _, value in block.rows]
     if isinstance(block, blocks.Findings):
         return [
-            part for group in block.groups for part in (group.says, group.because[0], group.do, group.rule)
+            part
+            for card in block.cards
+            for part in (card.title, card.places[0].because, *card.rules, *(one.do for one in card.actions))
         ]
     return []
 
@@ -111,16 +113,11 @@ def test_words_stand_left_and_numbers_right():
 
 def test_every_place_of_a_finding_is_counted():
     """Fails if a finding in three layers is shown as one in one layer, or its severity is lost."""
-    group = blocks.FindingGroup(
-        "warning", "a-rule", "It moved.", ("a", "b", "c"), ("by 1", "by 2", "by 3"), "Look.", "Book 1999"
-    )
-    text = to_text(page(blocks.Findings((group, group), "Nothing.")), 80)
-    assert (
-        text.count(
-            "WARNING It moved.\n    a and 2 more places: by 1\n    What to do: Look.\n    rule a-rule\n"
-        )
-        == 2
-    )
+    places = tuple(blocks.Place(*one) for one in (("a", "by 1"), ("b", "by 2"), ("c", "by 3")))
+    card = blocks.Card("warning", "It moved.", ("a-rule",), places, (blocks.Action("Look."),))
+    text = to_text(page(blocks.Findings((card, card), "Nothing.")), 80)
+    said = "WARNING It moved.\n    a and 2 more places: by 1\n    What to do: Look.\n    rule a-rule\n"
+    assert text.count(said) == 2
     assert "Nothing." not in text
     assert "Nothing." in to_text(page(blocks.Findings((), "Nothing.")), 80)
 

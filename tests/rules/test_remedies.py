@@ -95,7 +95,8 @@ def test_advice_for_two_places_repairs_both(rule: str):
     model = decayed_and_dead()
     findings = found(model, torch.randn(40, 3, 9, 9), rule)
     assert findings["layer"].tolist() == ["1", "4"]
-    advice = for_all(findings["do"].tolist())
+    ((places, advice),) = for_all(findings["do"].tolist())
+    assert places == (0, 1)
     for code in re.findall(r"`([^`]+)`", advice):
         exec(code, {"torch": torch, "model": model})
     assert found(model, torch.randn(40, 3, 9, 9), rule).empty
@@ -118,18 +119,16 @@ def test_new_filters_come_with_new_statistics():
     assert model[1](model[0](x)).abs().max() < 50  # type: ignore[operator]
 
 
-def test_advice_that_no_loop_can_give_says_for_which_place_it_is():
-    """Fails if code of which more differs than modules and channels, or with lines after it, becomes a loop."""
+def test_advice_that_no_loop_can_give_is_given_place_by_place():
+    """Fails if code of which more differs than modules and channels, or with lines after it, becomes a loop or is lost."""
     factors = [f"Scale: {rescaled(Rescale('a', 'b', factor))}." for factor in (2.0, 3.0)]
     lines = [f"One step: `n = {module(name)}`, `step(n)`." for name in ("a", "b")]
     for advice in (factors, lines):
-        assert (
-            for_all(advice)
-            == f"{advice[0]} That is for the first place; report.findings has the advice for each."
-        )
-        assert for_all(advice[:1] * 2) == advice[0]
+        assert for_all(advice) == [((0,), advice[0]), ((1,), advice[1])]
+        assert for_all(advice[:1] * 2) == [((0, 1), advice[0])]
     alike = [f"Scale: {rescaled(Rescale(f'conv{i}', f'bn{i}', 2.0))}." for i in (1, 2)]
-    assert for_all(alike) == advice_of_both(alike)
+    assert for_all(alike) == [((0, 1), advice_of_both(alike))]
+    assert for_all([alike[0], lines[0], alike[1]]) == [((0, 2), advice_of_both(alike)), ((1,), lines[0])]
 
 
 def advice_of_both(alike: list[str]) -> str:

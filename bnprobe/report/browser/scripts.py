@@ -24,6 +24,8 @@ PARTS = (
     "compare",
     "layer",
     "sheets",
+    "cards",
+    "spine",
     "route",
     "save",
     "desk",

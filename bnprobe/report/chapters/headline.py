@@ -27,7 +27,7 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
     used = judged_layers(tables)
     match = matching(used, unit)
     if new and not is_critical(findings):
-        return _split("notice", new)
+        return _split("untrained", new)
     if serious and (is_critical(findings) or not match):
         first = findings[findings["severity"] != "info"].iloc[0]
         title = str(first["says"]).removesuffix(".")

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables, stem
+from bnprobe.measures.stem import color_order
 from bnprobe.recording import Recording
 from bnprobe.report.chapters import implied, variance, worth
 from bnprobe.report.chapters.chapter import named, unit_of
 from bnprobe.report.chapters.headline import fresh
 from bnprobe.report.chapters.per_sample import own_scale
-from bnprobe.report.chapters.spine import MOST_SILENT, finite
+from bnprobe.report.chapters.spine import MOST_SILENT, finite, on_scale
 from bnprobe.report.chapters.working import working
 from bnprobe.report.figures.from_tables import of
 from bnprobe.report.numbers import number, share
@@ -54,9 +55,12 @@ def _mean_colour(recording: Recording) -> list[Fact]:
     values = ", ".join(number(value, 2) for value in mean)
     known_by = f"read off the running means of {reading.layer}"
     if reading.mean_rgb is None:
-        return [Fact(f"The training data had a mean of {values}, {known_by}.", "stem")]
-    said = f"The training images had a mean color of {values} (red, green, blue from 0 to 1), {known_by}."
-    return [Fact(said, "stem", colors=(_hex(reading.mean_rgb),))]
+        return [Fact(f"The training data had a mean of {values} in units of the input, {known_by}.", "stem")]
+    order = color_order(np.array(reading.mean_rgb))
+    rgb = reading.mean_rgb[::-1] if order == "BGR" else reading.mean_rgb
+    in_order = f"in the order {order}" if order else "in the order of the input"
+    said = f"The training images had a mean color of {values} (from 0 to 1, {in_order}), {known_by}."
+    return [Fact(said, "stem", colors=(_hex((rgb[0], rgb[1], rgb[2])),))]
 
 
 def _hex(rgb: tuple[float, float, float]) -> str:
@@ -113,4 +117,4 @@ def _residual_scale(recording: Recording, layers: pd.DataFrame) -> list[Fact]:
         return []
     varies = scale.varies(unit_of(recording))
     said = f"The norms undo a scale that {scale.course}{f', and differ {varies}' if varies else ''}."
-    return [Fact(said, "per-sample", bars=bars((np.log10(of(layers, "own_sd")) + 3) / 6))]
+    return [Fact(said, "per-sample", bars=bars(on_scale(of(layers, "own_sd"))))]

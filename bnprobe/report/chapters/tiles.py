@@ -10,8 +10,8 @@ from bnprobe.measures import Tables
 from bnprobe.recording import Recording
 from bnprobe.recording.names import NEVER_UPDATED, SAME, SHIFTED, TOO_FEW
 from bnprobe.report.chapters.chapter import unit_of
-from bnprobe.report.chapters.headline import begun, judged_layers, mildly, untrained
-from bnprobe.report.chapters.spine import FARTHEST, MOST_SILENT
+from bnprobe.report.chapters.headline import begun, fresh, judged_layers, mildly, untrained
+from bnprobe.report.chapters.spine import FARTHEST, MOST_SILENT, on_scale
 from bnprobe.report.chapters.working import working
 from bnprobe.report.figures.from_tables import of
 from bnprobe.report.numbers import count, number
@@ -21,8 +21,8 @@ from bnprobe.rules.thresholds import Limits
 LARGEST_GAMMA = 2.0
 """|γ| of a full bar: that of an untrained norm is half as high."""
 
-SMALLEST, LARGEST = 1e-3, 1e3
-"""Standard deviations of an empty and of a full bar."""
+LARGEST_HALF = 65504.0
+"""Number that float16 ends at: a norm whose values are as large has a full bar, one whose are 1 or less an empty one."""
 
 
 def tiles(recording: Recording, tables: Tables, linked: Iterable[str]) -> Tiles:
@@ -48,9 +48,9 @@ def _trained(tables: Tables) -> Tile:
     gamma = of(tables.layers, "gamma_abs_median")
     heights = bars(gamma / LARGEST_GAMMA)
     if untrained(tables):
-        return Tile("Trained?", "notice", "no", heights, link="network")
+        return Tile("Trained?", "untrained", "no", heights, link="network")
     if begun(tables):
-        return Tile("Trained?", "notice", "only just begun", heights, link="network")
+        return Tile("Trained?", "untrained", "only just begun", heights, link="network")
     known = gamma[np.isfinite(gamma)]
     says = f"yes: typical |γ| is {number(float(np.median(known)), 2)}" if known.size else "yes"
     return Tile("Trained?", "good", says, heights, link="network")
@@ -95,6 +95,8 @@ def _match(recording: Recording, tables: Tables) -> Tile:
 
 def _channels(tables: Tables) -> Tile:
     question = "Channels work?"
+    if fresh(tables):
+        return Tile(question, "unknown", "not yet: training decides", link="roles")
     found = working(tables.channels)
     if not found.n_known:
         return Tile(question, "unknown", "not known: no activation follows directly", link="roles")
@@ -114,11 +116,9 @@ def _signal(tables: Tables) -> Tile:
     known = sizes[np.isfinite(sizes) & (sizes > 0)]
     if not known.size:
         return Tile(question, "unknown", "not measured: needs data")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        place = (np.log10(sizes) - np.log10(SMALLEST)) / (np.log10(LARGEST) - np.log10(SMALLEST))
     low, high = (number(float(size), 2) for size in (known.min(), known.max()))
     says = f"σ is {low}" if low == high else f"σ from {low} to {high}"
-    return Tile(question, "plain", says, bars(place), link="network")
+    return Tile(question, "plain", says, bars(on_scale(sizes)), link="network")
 
 
 def _numerics(tables: Tables) -> Tile:
@@ -132,12 +132,18 @@ def _numerics(tables: Tables) -> Tile:
     if not known.size:
         return Tile(question, "unknown", "not measured")
     enough = Limits().half_headroom
-    heights, high = bars(1 / headroom), tuple(bool(room < enough) for room in headroom)
+    heights = bars(1 - np.log(headroom.clip(min=1)) / np.log(LARGEST_HALF))
+    high = tuple(bool(room < enough) for room in headroom)
     least = float(known.min())
     if least < 1:
         return Tile(question, "warning", "float16 would overflow", heights, high, "network")
     if least < enough:
         return Tile(
-            question, "notice", f"in float16, only {number(least, 2)} times over", heights, high, "network"
+            question,
+            "notice",
+            f"float16 holds only {number(least, 2)} times as much",
+            heights,
+            high,
+            "network",
         )
-    return Tile(question, "good", f"in float16, {number(least, 2)} times over", heights, high, "network")
+    return Tile(question, "good", f"float16 holds {number(least, 2)} times as much", heights, high, "network")

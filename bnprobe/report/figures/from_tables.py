@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 import numpy as np
 import pandas as pd
 
 from bnprobe.report.colours import INK
+from bnprobe.report.figures.names import short_names
 from bnprobe.report.figures.specs import ByDepth, ChannelMap, Line, Panel
 from bnprobe.report.numbers import shorten
 from bnprobe.stats.moments import Array
@@ -18,18 +18,12 @@ LONGEST = 28
 """Letters of a layer's name under a picture."""
 
 
-def site_names(layers: pd.DataFrame) -> list[str]:
-    """The name of every row of the table of layers, short enough to stand under a picture.
-
-    Where one is too long, the parts that all paths begin with are left out.
-    """
+def site_names(layers: pd.DataFrame, longest: int = LONGEST) -> list[str]:
+    """The name of every row of the table of layers, short enough to stand under a picture."""
     calls = [f" call {call + 1}" if call else "" for call in layers["call"]]
-    paths = [name.split(".") for name in layers["layer"]]
-    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*(path[:-1] for path in paths), strict=False))
-    long = any(len(name) > LONGEST for name in layers["layer"])
-    left_out = len(list(alike)) if long else 0
-    names = [shorten(".".join(path[left_out:]), LONGEST) for path in paths]
-    return [name + call for name, call in zip(names, calls, strict=True)]
+    return [
+        name + call for name, call in zip(short_names(list(layers["layer"]), longest), calls, strict=True)
+    ]
 
 
 def by_depth(layers: pd.DataFrame, panels: tuple[Panel, ...]) -> ByDepth:

@@ -138,8 +138,9 @@ class Lane(Spec):
     """One quantity of the spine per place, shape (L,), on fixed `limits`: what lies beyond is drawn at their end.
 
     `short` is a title for where there is little space. `bars` are drawn instead of points, with their `labels`. `bands`
-    are (low, high) pairs of shape (L,) each, the widest first; `levels` and `marks` as in `Curves`. Points that are not
-    `strong` are hollow, where that is given. The `limits` of a `logarithmic` scale are positive.
+    are (low, high) pairs of shape (L,) each, the widest first; `levels` and `marks` as in `Curves`, and with `zones` what
+    lies beyond a level is shaded. Points that are not `strong` are hollow, where that is given. The `limits` of a
+    `logarithmic` scale are positive. `words` say the value of every place.
     """
 
     title: str
@@ -148,25 +149,29 @@ class Lane(Spec):
     short: str = ""
     limits: tuple[float, float] = (0.0, 1.0)
     levels: tuple[tuple[float, str], ...] = ()
+    zones: bool = False
     bands: tuple[tuple[Array, Array], ...] = ()
     logarithmic: bool = False
     bars: bool = False
     labels: tuple[str, ...] = ()
     strong: tuple[bool, ...] = ()
     marks: tuple[tuple[int, str], ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Spine(Spec):
     """The network by depth: lanes one below the other, or `upright` beside each other, where depth goes downwards.
 
-    `names` and `paths` as in `ByDepth`; `arcs` are residual connections as (from, to).
+    `names` and `paths` as in `ByDepth`; `arcs` are residual connections as (from, to), `stages` the parts of
+    the paths that names leave out, as (first place, last place, words).
     """
 
     names: tuple[str, ...]
     paths: tuple[str, ...]
     lanes: tuple[Lane, ...]
     arcs: tuple[tuple[int, int], ...] = ()
+    stages: tuple[tuple[int, int, str], ...] = ()
     upright: bool = False
 
     def _says(self) -> str:

@@ -10,21 +10,27 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
-from bnprobe.report.colours import EXPECTED, INK, MEASURED, MUTED, PAPER
+from bnprobe.report.colours import CRITICAL, EXPECTED, INK, MEASURED, MUTED, PAPER, WARNING
 from bnprobe.report.figures.axes import names_below, stage_bounds
 from bnprobe.report.figures.specs import Lane, Spine
-from bnprobe.report.numbers import shorten
 from bnprobe.stats.moments import Array
 
 WIDTH, LEFT, RIGHT = 10.0, 0.55, 0.75
 """Inches, lying."""
-TALL, GAP, LETTER, ARCS = 0.8, 0.32, 0.055, 0.3
-"""Inches, lying: a lane, the room above it for its title, room below for one letter of a name, and the arcs."""
+TALL, GAP, LETTER, ARCS, STAGES = 0.8, 0.32, 0.055, 0.3, 0.25
+"""Inches, lying: a lane, the room above it for its title, room below for one letter of a name, the arcs, and the stages."""
+MOST_LABELS = 40
+"""Places up to which numbers stand at their bars."""
 
 PHONE, NAMES, ROW, HEAD = 3.5, 1.12, 0.23, 0.5
 """Inches, standing: the whole width, that of the names, the height of a place, and the room for titles."""
-LONGEST = 16
-"""Letters of a name, standing."""
+
+
+def depth_axis(spec: Spine) -> tuple[float, float]:
+    """Where its places begin and end, as shares of the picture: from the left, or upright from above."""
+    if spec.upright:
+        return HEAD / (HEAD + ROW * len(spec.names)), 1.0
+    return LEFT / WIDTH, 1 - RIGHT / WIDTH
 
 
 def spine(spec: Spine) -> Figure:
@@ -33,7 +39,8 @@ def spine(spec: Spine) -> Figure:
 
 
 def _lying(spec: Spine) -> Figure:
-    below = 0.15 + LETTER * max(map(len, spec.names))
+    stages = STAGES * bool(spec.stages)
+    below = 0.15 + LETTER * max(map(len, spec.names)) + stages
     arcs = ARCS * bool(spec.arcs)
     height = arcs + len(spec.lanes) * (TALL + GAP) + below
     figure = Figure(figsize=(WIDTH, height))
@@ -47,7 +54,20 @@ def _lying(spec: Spine) -> Figure:
         _lane(axes, lane, spec, upright=False)
         axes.set_title(f"{lane.title}{f' ({lane.unit})' * bool(lane.unit)}")
     names_below(axes, list(spec.names))
+    if spec.stages:
+        _stages(figure.add_axes((LEFT / WIDTH, 0, wide, stages / height)), spec)
     return figure
+
+
+def _stages(axes: Axes, spec: Spine) -> None:
+    """Brackets below the names, with the words that these share."""
+    axes.set_axis_off()
+    axes.set_xlim(-0.5, len(spec.names) - 0.5)
+    axes.set_ylim(0, 1)
+    for first, last, words in spec.stages:
+        ends = first - 0.35, last + 0.35
+        axes.plot([ends[0], *ends, ends[1]], [0.95, 0.75, 0.75, 0.95], color=MUTED, linewidth=0.8)
+        axes.text((first + last) / 2, 0.6, words, ha="center", va="top", fontsize=8.5)
 
 
 def _standing(spec: Spine) -> Figure:
@@ -72,7 +92,7 @@ def _standing(spec: Spine) -> Figure:
         if not column:
             for place, name in enumerate(spec.names):
                 axes.annotate(
-                    shorten(name, LONGEST),
+                    name,
                     (0, place),
                     (-6, 0),
                     xycoords=axes.get_yaxis_transform(),
@@ -95,6 +115,10 @@ def _lane(axes: Axes, lane: Lane, spec: Spine, upright: bool) -> None:
         fill(
             at, np.clip(below, low, high), np.clip(above, low, high), color=MEASURED, alpha=alpha, linewidth=0
         )
+    shade = axes.axvspan if upright else axes.axhspan
+    for i, (value, _) in enumerate(lane.levels if lane.zones else ()):
+        ends = [*(further for further, _ in lane.levels[i + 1 :]), _padded(lane)[1]]
+        shade(value, ends[0], color=CRITICAL if i else WARNING, alpha=0.13, linewidth=0, zorder=-1)
     for value, words in lane.levels:
         across(
             value,
@@ -178,7 +202,7 @@ def _points(axes: Axes, lane: Lane, shown: Array, upright: bool) -> None:
 def _labels(axes: Axes, lane: Lane, shown: Array, upright: bool) -> None:
     """Counts at the end of their bars, inside where the bar is long."""
     for place, words in enumerate(lane.labels):
-        if not words:
+        if not words or len(lane.labels) > MOST_LABELS:
             continue
         inside = shown[place] > 0.7 * lane.limits[1]
         offset = (-3 if inside else 3) if upright else (-2 if inside else 2)

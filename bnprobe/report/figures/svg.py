@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from bnprobe.report.colours import EXPECTED, INK, MEASURED, MUTED, PAPER
+from bnprobe.report.colours import CRITICAL, EXPECTED, INK, MEASURED, MUTED, PAPER, WARNING
 from bnprobe.stats.scipy_lazy import aside
 
 _STYLE: dict[str, Any] = {
@@ -109,6 +109,8 @@ def _page_tag(tag: str, prefix: str, numbers: dict[str, int]) -> str:
         (PAPER, "paper"),
         (MEASURED, "measured"),
         (EXPECTED, "expected"),
+        (WARNING, "warning"),
+        (CRITICAL, "critical"),
     ):
         tag = tag.replace(colour, f"var(--{variable})")
     return tag

@@ -6,6 +6,7 @@ name or a mistake, a browser would not run it, nor would it load anything.
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import uuid
@@ -19,13 +20,19 @@ from markupsafe import Markup, escape
 
 from bnprobe.files import read_shipped
 from bnprobe.report.browser import AWAKE, Data, program, program_of_tables
+from bnprobe.report.figures.specs import Spine
 from bnprobe.report.numbers import NARROW, visible
-from bnprobe.report.page.blocks import Figure, Moving, Page, Section
+from bnprobe.report.page.blocks import Figure, Headline, Moving, Page, Section
 
 ROOT = "bnprobe"
 """Id of the page's root element; notebook cells, of which there may be many, have one of their own each."""
 
 IN_A_CELL = ("answer", "learned", "findings", "network", "layers")
+
+
+_BLOCK = '<code class="lines">'
+LONGEST_INLINE = 60
+"""Letters of code that stay within the sentence."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,12 @@ def _render(template: str, page: Page, data: Data | None, root: str, compact: bo
             root=root,
             prefix=prefix,
             whole=not compact,
+            has_cover=any(
+                isinstance(block, Headline) for section in page.sections for block in section.blocks
+            ),
             css=_css(),
             svg=lambda figure: _svg(figure, prefix),
+            depth=_depth,
             kind=_kind,
             scripts=scripts,
             trusted=Markup(" ".join(trusted)),
@@ -126,9 +137,26 @@ def with_code(text: str) -> Markup:
     parts = _finalize(text).split("`")
     if len(parts) % 2 == 0:
         parts[-2:] = ["`".join(parts[-2:])]
-    return Markup().join(
-        Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts)
-    )
+    shown = [_code(p) if i % 2 else escape(p) for i, p in enumerate(parts)]
+    for i in range(1, len(shown) - 1, 2):
+        if _BLOCK in shown[i]:  # lines of their own end the sentence
+            shown[i + 1] = Markup(shown[i + 1].removeprefix("."))
+    return Markup().join(shown)
+
+
+def _code(line: str) -> Markup:
+    """Code within a sentence, or where it is long Python, as lines of its own."""
+    lines = _as_lines(line) if len(line) > LONGEST_INLINE else ""
+    return Markup(f"{_BLOCK}{{}}</code>").format(lines) if lines else Markup("<code>{}</code>").format(line)
+
+
+def _as_lines(line: str) -> str:
+    """Python with a statement per line; empty where it is no Python, or has no lines to part."""
+    try:
+        lines = ast.unparse(ast.parse(line))
+    except (SyntaxError, ValueError):
+        return ""
+    return lines if "\n" in lines else ""
 
 
 def _finalize(value: Any) -> Any:
@@ -143,6 +171,20 @@ def _css() -> Markup:
 
 def _kind(block: Any) -> str:
     return type(block).__name__
+
+
+def _depth(figure: Figure) -> Markup:
+    """For the scripts, where on a picture of the network by depth which layers are."""
+    from bnprobe.report.figures.spine import depth_axis
+
+    if not isinstance(figure.spec, Spine):
+        return Markup()
+    start, end = depth_axis(figure.spec)
+    rows = " ".join(f"{rows[0]}-{rows[-1]}" for rows in figure.rows)
+    along = "down" if figure.spec.upright else "right"
+    return Markup(' data-along="{}" data-from="{:.5f}" data-to="{:.5f}" data-rows="{}"').format(
+        along, start, end, rows
+    )
 
 
 def _svg(figure: Figure, prefix: str = "") -> Markup:

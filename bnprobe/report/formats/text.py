@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 
-from bnprobe.report.numbers import visible
+from bnprobe.report.numbers import count, visible
 from bnprobe.report.page.blocks import (
     Block,
     Facts,
@@ -15,6 +15,7 @@ from bnprobe.report.page.blocks import (
     Headline,
     Learned,
     Moving,
+    Overlap,
     Page,
     Prose,
     Section,
@@ -82,16 +83,28 @@ def _facts(block: Facts, width: int) -> list[str]:
 
 
 def _findings(block: Findings, width: int) -> list[str]:
-    if not block.groups:
+    if not block.cards:
         return [block.nothing]
     lines = []
-    for group in block.groups:
-        lines += _wrap(f"{group.severity.upper()} {group.says}", width)
-        lines += _wrap(f"{group.places[0]}{group.elsewhere}: {group.because[0]}", width, "    ")
-        lines += _wrap(f"What to do: {group.do}", width, "    ")
-        lines += _wrap(group.tried, width, "    ") if group.tried else []
-        lines += [f"    rule {group.rule}", ""]
+    for card in block.cards:
+        lines += _wrap(f"{card.severity.upper()} {card.title}", width)
+        if card.overlap:
+            lines += [line for text in _overlap(card.overlap) for line in _wrap(text, width, "    ")]
+        lines += _wrap(f"{card.places[0].name}{card.elsewhere}: {card.places[0].because}", width, "    ")
+        for action in card.actions:
+            where = f" ({action.where})" if action.where else ""
+            lines += _wrap(f"What to do{where}: {action.do}", width, "    ")
+            lines += _wrap(action.tried, width, "    ") if action.tried else []
+        lines += [*_wrap(f"rule{'s' * (len(card.rules) > 1)} {', '.join(card.rules)}", width, "    "), ""]
     return lines[:-1]
+
+
+def _overlap(overlap: Overlap) -> list[str]:
+    """A line for every combination of findings: how many channels have it."""
+    return [
+        f"{count(n, 'channel')}: {', '.join(head for head, holds in zip(overlap.heads, held, strict=True) if holds)}"
+        for held, n in overlap.rows
+    ]
 
 
 def _table(block: Table, width: int) -> list[str]:

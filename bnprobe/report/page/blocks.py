@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ Bars = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class Headline:
-    """The verdict: `state` is "good", "notice", "warning" or "critical"; `text` says all of it in one sentence."""
+    """The verdict: `state` is "good", "untrained", "notice", "warning" or "critical"; `text` is all of it in a sentence."""
 
     state: str
     title: str
@@ -114,6 +115,7 @@ class Figure:
 
     `name` is unique on the page. A `still` one is for paper and for readers without scripts: elsewhere something
     that moves stands in its place. `width` is "wide" or "narrow" for one that is shown only on a screen of that kind.
+    `table` says the same to those who do not see it; `rows` are the layers of the recording at each of its places.
     """
 
     name: str
@@ -122,6 +124,8 @@ class Figure:
     caption: str = ""
     still: bool = False
     width: str = ""
+    table: Table | None = None
+    rows: tuple[tuple[int, ...], ...] = ()
 
     def __repr__(self) -> str:
         return f"<Figure {self.name!r}: {self.spec!r}>"
@@ -135,36 +139,78 @@ class Moving:
 
 
 @dataclass(frozen=True)
-class FindingGroup:
-    """One rule's findings of one severity that say the same, with the layers they hold for.
+class Place:
+    """Where a finding holds, in words, and on which numbers.
 
-    `at` are the places as positions (layer of the recording, channel), -1 where it is none in particular. `tried` says what
-    came of the remedy, empty where it was not carried out.
+    `at` is its position: layer of the recording and channel, -1 where it is none in particular.
+    """
+
+    name: str
+    because: str
+    at: tuple[int, int] = (-1, -1)
+
+
+@dataclass(frozen=True)
+class Action:
+    """What to do, and at how many places, where that is not all of them; `tried` says what came of it, if it was tried."""
+
+    do: str
+    where: str = ""
+    tried: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a finding's reasoning is from; `link` is its address, empty where it has none."""
+
+    words: str
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How many channels several findings share: `heads` name what was found, a row has what holds and for how many."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[tuple[bool, ...], int], ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """Findings about one thing: those of a rule, or of all rules about the same channels that pass nothing on.
+
+    `strip` has a bar per norm, None where the card has no place; `overlap` reconciles several rules.
     """
 
     severity: str
-    rule: str
-    says: str
-    places: tuple[str, ...]
-    because: tuple[str, ...]
-    do: str
-    source: str
-    at: tuple[tuple[int, int], ...] = ()
-    tried: str = ""
+    title: str
+    rules: tuple[str, ...]
+    places: tuple[Place, ...]
+    actions: tuple[Action, ...]
+    sources: tuple[Source, ...] = ()
+    strip: Bars = ()
+    overlap: Overlap | None = None
 
     @property
     def elsewhere(self) -> str:
         """How many more places there are, to follow the first; after a list of channels with a comma."""
         n = len(self.places) - 1
-        return f"{',' if ',' in self.places[0] else ''} and {count(n, 'more place')}" if n else ""
+        return f"{',' if ',' in self.places[0].name else ''} and {count(n, 'more place')}" if n else ""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All findings, the most severe first; `nothing` is said where there are none."""
+    """All findings, the most severe first; `nothing` is said where there are none. The first `most` are not folded."""
 
-    groups: tuple[FindingGroup, ...]
+    cards: tuple[Card, ...]
     nothing: str
+    most: int = 5
+
+    @property
+    def folded(self) -> str:
+        """How many are folded, by their severity; empty without any."""
+        rest = Counter(card.severity for card in self.cards[self.most :])
+        return ", ".join(f"{n:,} {severity}" for severity, n in rest.items())
 
 
 @dataclass(frozen=True)

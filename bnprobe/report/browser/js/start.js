@@ -19,7 +19,12 @@ function start(root) {
   wakeTables(root);
   if (alone && mapHost && layerHost) drawTogether(mapHost.closest("section"), layerHost.closest("section"));
   const tools = mapHost ? newMapTools(store, state) : null;
-  if (tools) mapHost.append(tools.element);
+  if (tools) {
+    mapHost.append(tools.element);
+    wakeCards(root, store, state, mapHost);
+  }
+  wakeCode(root);
+  wakeSpine(root, store, state, tip);
   const ready = mapHost ? newMap(mapHost, root, store, state, tip) : Promise.resolve();
   if (mapHost) save.map(mapHost, store, state);
   if (layerHost) {
@@ -29,6 +34,7 @@ function start(root) {
   }
   if (alone) wakeDesk(root, store, state, save);
   save.figures();
+  if (alone) wakePrinting(root);
   inks(root);
   watch(root, state);
   ready.then(() => {
@@ -57,6 +63,16 @@ function newNotice(root) {
     words.textContent = text;
     element.hidden = !text;
   };
+}
+
+/** On paper there is the summary, and on request everything. */
+function wakePrinting(root) {
+  const all = () => {
+    root.classList.add("everything");
+    window.print();
+  };
+  window.addEventListener("afterprint", () => root.classList.remove("everything"));
+  root.querySelector("footer")?.append(make("p", { class: "tools" }, make("button", { type: "button", class: "print-all", onclick: all }, "Print everything")));
 }
 
 /** What the map shows, in which order, of which layers. */
@@ -110,13 +126,20 @@ function newMapTools(store, state) {
     order.querySelector("select").value = state.order;
     stretch.checked = state.stretched;
     if (input.value !== state.text) input.value = state.text;
-    if (found) found.value = state.finding;
+    if (found) choose(found, state.finding);
     filter();
   }
   state.on("measure order stretched text finding", refilter);
   state.on("picked visible", tell);
   refilter();
   return { element, refilter };
+}
+
+/** A finding in the list, where it may be one of several rules that a card is about. */
+function choose(list, finding) {
+  const known = [...list.options].some((option) => option.value === finding);
+  if (!known) list.append(make("option", { value: finding }, finding.split(" ").join(", ")));
+  list.value = finding;
 }
 
 /** Draws again when the style turns dark or light, or the width changes. */

@@ -44,13 +44,13 @@ function newState(store) {
   return Object.assign(state, { on, set, tell });
 }
 
-/** Positions of the layers whose name holds the text and that have the finding. */
+/** Positions of the layers whose name holds the text and that have the finding, or one of several (parted by spaces). */
 function passing(layers, text, finding) {
   const wanted = text.trim().toLowerCase();
   return layers.flatMap((layer, i) => {
     const named = layer.title.toLowerCase().includes(wanted) || layer.kind.includes(wanted);
     const found =
-      !finding || (finding === "any" ? layer.findings.length > 0 : layer.findings.some((f) => f.rule === finding));
+      !finding || (finding === "any" ? layer.findings.length > 0 : layer.findings.some((f) => finding.split(" ").includes(f.rule)));
     return named && found ? [i] : [];
   });
 }
