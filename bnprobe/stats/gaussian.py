@@ -13,6 +13,7 @@ not torch's defaults: "leaky_relu(0.2)", "hardtanh(-2, 2)". "none" is the identi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -110,12 +111,18 @@ def probability_above_skewed(mean: Array, sd: Array, skewness: Array) -> Array:
 
 def _tail(offset: Array, sd: Array) -> tuple[Array, Array]:
     """P(X > t) and sd^2 times the density at t, for offset = mean - t."""
-    from bnprobe.stats.scipy_lazy import special
-
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         z = np.where(sd > 0, offset / sd, np.where(offset > 0, np.inf, -np.inf))
         z = np.where(np.isnan(offset) | np.isnan(sd), np.nan, z)
-        return special.ndtr(z), sd * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+        return _below(z), sd * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+
+
+def _below(z: Array) -> Array:
+    """P(Z < z) of a standard Gaussian, by Python's erfc: one number per channel, for which scipy need not be imported."""
+    return np.array([math.erfc(-x * _SQRT_HALF) / 2 for x in z.ravel().tolist()]).reshape(z.shape)
+
+
+_SQRT_HALF = math.sqrt(0.5)
 
 
 def _expectation(f: _Pieces, mean: Array, sd: Array) -> Array:

@@ -1,7 +1,7 @@
 """How time and RAM of `bnprobe check` grow with norms, channels and tensors: whole processes, from start to exit.
 
     python -m scripts.performance.growth                       # writes reports/growth.csv
-    python -m scripts.performance.growth --only norms 1000     # one line, printed
+    python -m scripts.performance.growth --only norms 1000     # one of its lines, printed and made again there
 
 Files are made in a temporary folder, with vectors that no two norms share. Those of a 70B language model are sparse: true
 headers and norms, and holes where its 141 GB of matrices would be. CPU seconds, since a machine may be shared.
@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,14 +157,25 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.only:
-        print(cost(options.only[0], int(options.only[1])))
-        return
-    rows = []
-    for what, n in LINES:
-        rows.append(cost(what, n))
-        print(rows[-1], flush=True)
+        lines: Sequence[tuple[str, int]] = [(options.only[0], int(options.only[1]))]
+    else:
+        lines = LINES
+    for what, n in lines:
+        row = cost(what, n)
+        print(row, flush=True)
+        if (what, n) in LINES:
+            write_row(row)
+
+
+def write_row(row: Cost) -> None:
+    """Put a row in its place in the report, which has those of `LINES` in their order, as far as they were made."""
+    with REPORT.open(newline="") as file:
+        _, *known = csv.reader(file)
+    rows = {(what, int(n)): [what, n, *rest] for what, n, *rest in known} | {
+        (row.what, row.n): list(map(str, row))
+    }
     with REPORT.open("w", newline="") as file:
-        csv.writer(file).writerows([Cost._fields, *rows])
+        csv.writer(file).writerows([Cost._fields, *(rows[line] for line in LINES if line in rows)])
 
 
 if __name__ == "__main__":

@@ -70,14 +70,16 @@ def fresh(tables: Tables) -> str:
 
 def untrained(tables: Tables) -> str:
     """That the network is untrained, as far as its norms can tell; empty where one of them learned anything."""
-    channels, never = tables.channels, never_updated(tables)
+    channels = tables.channels
     gamma, beta = channels["gamma"].dropna(), channels["beta"].dropna()
+    if (beta != 0).any():
+        return ""
     stored = channels["running_mean"].notna()
     by_site = [channels["layer"], channels["call"]]
     # γ of the last norm of a residual branch is often 0 at the start
     at_start = (channels["gamma"].isna() | (channels["gamma"] == 1)).groupby(by_site).all()
     at_start |= (channels["gamma"] == 0).groupby(by_site).all()
-    learned = not at_start.all() or (beta != 0).any()
+    learned, never = not at_start.all(), never_updated(tables)
     updated = stored.any() and bool((~never & tables.layers["layer"].isin(channels["layer"][stored])).any())
     if learned or updated or not (len(gamma) or stored.any()):
         return ""
@@ -112,6 +114,8 @@ def never_updated(tables: Tables) -> pd.Series:
     """Sites with running means of 0 and variances of 1 everywhere, before the recording."""
     channels = tables.channels
     initial = (channels["running_mean"] == 0) & (channels["running_var"] == 1)
+    if not initial.any():  # of a trained network, without a look at each site
+        return pd.Series(False, index=tables.layers.index)
     by_site = initial.groupby([channels["layer"], channels["call"]]).all()
     sites = zip(tables.layers["layer"], tables.layers["call"], strict=True)
     return pd.Series([bool(by_site[site]) for site in sites], index=tables.layers.index, dtype=bool)
