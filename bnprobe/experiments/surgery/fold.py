@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from bnprobe.errors import BnprobeError
 from bnprobe.experiments.outputs import Metric
 from bnprobe.experiments.run import Batches, Call
 from bnprobe.experiments.surgery.converted import Converted, Row, converted, put_in_place, rows_of
+from bnprobe.experiments.surgery.fold_next import fold_into_next
 from bnprobe.experiments.surgery.look import Look, copied, difference, has_hooks, looked, tolerance
 from bnprobe.experiments.surgery.passes import run_all
 from bnprobe.graph.foldable import feeder_of
@@ -31,6 +33,7 @@ def fold(
     batches: Iterable[Any],
     *,
     layers: str | Sequence[str] | None = None,
+    into: str = "previous",
     metric: Metric | None = None,
     call: Call | None = None,
 ) -> Converted:
@@ -42,17 +45,23 @@ def fold(
     and that the layer's weights are its own; a norm before its convolution (pre-activation) cannot be. Then both are
     run beside each other on the batches, and a fold that changes the norm's output by more than rounding is taken back.
 
+    With `into="next"` γ and β of layer and RMS norms go into the linear layers that read them, and become 1 and 0: a step
+    before rotating or quantizing a transformer. Only where linear layers alone read the norm's output, as the pass shows:
+    not after post-norm, with adaLN, or before rotary positions. A head that shares its weights with the embedding gets its
+    own. The outputs of the first batch are compared in float64, and the effect's notes tell the largest relative change.
+
     Args:
         model: Any `torch.nn.Module` in eval mode. It is left as it was.
         batches: A list or loader of batches, as for `bnprobe.record`, with targets where the metric needs them. It is read
             three times.
         layers: Shell-style pattern or patterns of the paths of norms to fold. None folds all that can be.
+        into: "previous" for batch norms, "next" for layer and RMS norms.
         metric: Function of (output, target) that returns one number per sample, shape (N,); see `Plan.preview`.
         call: Function of (model, batch) that runs one batch and returns the output, where `model(x)` does not. It must
             call the model itself, not its parts.
 
     Returns:
-        The new model, where an `nn.Identity` stands in place of each folded norm, a row per norm (what was done or why
+        The new model, where an `nn.Identity` stands in place of each folded batch norm, a row per norm (what was done or why
         not, and the largest change of its output), and the effect on the model's outputs. What the first batch shows
         decides: a model that takes another way for other inputs may not be what the pass has shown.
 
@@ -71,6 +80,12 @@ def fold(
         >>> found.model[1], found.effect.largest_relative < 1e-5
         (Identity(), True)
     """
+    if into not in ("previous", "next"):
+        raise BnprobeError(
+            f'into={into!r} must be "previous" or "next". Pass "next" for layer and RMS norms.'
+        )
+    if into == "next":
+        return fold_into_next(model, batches, layers, metric, call)
     new = copied(model, "fold")
     seen = Batches(new, batches, "folding", 3)
     with looked(new, seen, call) as look:
