@@ -272,6 +272,7 @@ def test_without_calls_a_part_that_was_updated_as_a_whole_is_only_noted() -> Non
     # one norm of the part, one in each of several, and a part beside others that differ among themselves
     assert called((80, 40, 40, 40), uncalled, whole) == [("d.1", "warning")]
     assert called((40, 40, 40, 80), uncalled) == [("d", "warning")]
+    assert called((80, 40, 40, 40), uncalled, ["d.1", "g.1", "g.2", "g.3"]) == [("d.1", "warning")]
     mixed = ["d.1", "d.2", "g.1", "g.2", "g.3", "g.4"]
     assert ("d.1", "warning") in called((80, 80, 40, 40, 40, 60), (0,) * 6, mixed)
 
