@@ -26,7 +26,7 @@ from bnprobe.report.browser.measures import (
     PAINTS,
     chosen_columns,
 )
-from bnprobe.report.browser.packing import pack_bytes, pack_floats
+from bnprobe.report.browser.packing import KEPT_BITS, ROUGH_BITS, pack_bytes, pack_floats
 from bnprobe.report.numbers import visible
 from bnprobe.report.vocabulary import role_label
 
@@ -91,7 +91,8 @@ def packed_column(column: pd.Series) -> str:
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
         codes = {name: code for code, name in enumerate(ROLES)}
         return pack_floats(column.map(codes).to_numpy(dtype=float))
-    return pack_floats(column.to_numpy(dtype=float))
+    kept = ROUGH_BITS if str(column.name).endswith(("_se", "_q", "_predicted")) else KEPT_BITS
+    return pack_floats(column.to_numpy(dtype=float), kept)
 
 
 def layer_entry(record: LayerRecord, follows: Any) -> dict[str, Any]:

@@ -18,18 +18,21 @@ Array = np.ndarray[Any, Any]
 KEPT_BITS = 13
 """Bits of a float32's fraction that are kept: a number is off by at most 1 part in 16,384, and tables show 3 digits."""
 
+ROUGH_BITS = 7
+"""The same for errors, probabilities and predictions, of which nobody reads a third digit: off by at most 1 part in 256."""
+
 LEVEL = 6
 
 
-def pack_floats(values: Array) -> str:
-    """Float32 numbers with `KEPT_BITS` bits of fraction, as their three upper byte planes, the highest first.
+def pack_floats(values: Array, kept_bits: int = KEPT_BITS) -> str:
+    """Float32 numbers with `kept_bits` bits of fraction, as their three upper byte planes, the highest first.
 
     NaN and infinities stay what they are; what is too large for float32 becomes infinite.
     """
     with np.errstate(over="ignore"):
         single = np.ascontiguousarray(values, dtype="<f4")
     bits = single.view("<u4")
-    dropped = 23 - KEPT_BITS
+    dropped = 23 - kept_bits
     # round to nearest: half of the last kept bit is added, and carries into the exponent where it must
     rounded = bits + np.uint32(1 << (dropped - 1))
     finite = np.isfinite(single)
