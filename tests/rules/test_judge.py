@@ -24,7 +24,7 @@ from bnprobe.recording import LayerRecord, Normalize, Recording
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours, Stem
 from bnprobe.recording.output_check import OutputCheck
 from bnprobe.rules import RULES, judge
-from bnprobe.rules.rule import Evidence, Finding, Rule, unsound
+from bnprobe.rules.rule import Evidence, Finding, Rule, _run, unsound
 from bnprobe.severity import SEVERITIES
 from bnprobe.stats import ClassMoments, Moments
 
@@ -400,6 +400,15 @@ def test_a_rule_without_words_is_not_one():
         Rule("x", "Why?")
     with pytest.raises(AttributeError, match="cannot assign"):
         RULES[0].source = "hearsay"
+
+
+@pytest.mark.parametrize(
+    ("places", "run"), [([2, 3, 4], slice(2, 5)), ([7], slice(7, 8)), ([0, 2, 4], None), ([1, 3], None)]
+)
+def test_rows_that_follow_one_another_are_a_slice(places, run):
+    """Fails if rows in between, of other sites, are taken along, or a large table is copied without need."""
+    found = _run(np.array(places))
+    assert found == run if run else found.tolist() == places
 
 
 def test_only_sites_that_are_marked_are_looked_at():

@@ -28,6 +28,8 @@ from bnprobe.recording import Recording
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules import judge
 from bnprobe.rules.preprocessing import reported_at
+from bnprobe.rules.rule import Evidence
+from bnprobe.rules.thresholds import DEFAULT
 from rules.edited import evidence
 
 
@@ -88,6 +90,23 @@ def of_inputs(whole: Recording) -> Any:
     found = judge(tables(whole))
     (row,) = found[found["rule"] == "input-not-as-trained"].itertuples()
     return row
+
+
+def test_inputs_are_reported_from_beyond_the_limits():
+    """Fails if a shift or a scale at the limit is reported, or one beyond it is not, larger or smaller."""
+    seen = Evidence.of(tables(grey_norm(symmetric, GREY)))
+    assert reported_at(seen)
+    top = DEFAULT.variance_ratio**0.5
+    least = DEFAULT.shift if seen.preprocessing["light"].iloc[0] else VISIBLE_SHIFT
+    for shift, scale, reported in (
+        (least, top, False),
+        (least, 1 / top, False),
+        (np.nextafter(least, 9), 1.0, True),
+        (0.0, np.nextafter(top, 9), True),
+        (0.0, np.nextafter(1 / top, 0), True),
+    ):
+        table = seen.preprocessing.assign(shift=shift, scale_predicted=scale)
+        assert bool(reported_at(replace(seen, preprocessing=table))) is reported, (shift, scale)
 
 
 def test_one_channel_without_constants_names_no_cause():

@@ -267,6 +267,15 @@ def test_the_laws_are_asked_of_values_within_reach(largest, asked):
         bad.check_sane("here")
 
 
+@pytest.mark.insane
+@pytest.mark.parametrize(("less", "sane"), [(1.99e-6, True), (2.01e-6, False), (2.05e-6, False)])
+def test_a_kurtosis_may_be_too_small_by_two_millionths(less, sane):
+    """Fails if rounding is no sample, or more than rounding is one: of -1 and 1, whose kurtosis is the smallest."""
+    lowest = Moments.of(np.array([[-1.0], [1.0]]))
+    with nullcontext() if sane else pytest.raises(BnprobeError, match=r"kurtosis >= skewness\^2 \+ 1"):
+        replace(lowest, m4=lowest.m4 * (1 - less)).check_sane()
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e6, -1e8])
 def test_check_sane_accepts_real_samples(rng, offset):
     """Fails if the slack is so small that rounding alone is refused: constants, pairs, float16, far away."""
