@@ -6,7 +6,7 @@ const INLINED = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasha
 function csvOf(rows) {
   const cell = (value) => {
     const text = typeof value === "number" ? (Number.isNaN(value) ? "" : String(Number(value.toPrecision(6)))) : String(value ?? "");
-    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+    return /[\x22,\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
 }
