@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from matplotlib.axes import Axes as Axes  # the type that `Report.plot` returns
-from matplotlib.transforms import ScaledTranslation
+if TYPE_CHECKING:  # a check of weights counts stages, and draws nothing
+    from matplotlib.axes import Axes as Axes  # the type that `Report.plot` returns
 
 MOST_NAMES = 60
 """Names that stand below one axis without touching."""
@@ -17,6 +17,8 @@ def names_below(axes: Axes, names: list[str], *, from_edge: float = 0.0, most: i
 
     Words and no ticks, each of which is five artists, two of them words: they took a quarter of a page's drawing.
     """
+    from matplotlib.transforms import ScaledTranslation
+
     axes.set_xticks([])
     drop = ScaledTranslation(0, -3.5 / 72, axes.figure.dpi_scale_trans)
     at = axes.get_xaxis_transform() + drop
