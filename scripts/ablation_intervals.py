@@ -1,7 +1,9 @@
 """Whether intervals of `bnprobe.ablate` keep what they promise: python -m scripts.ablation_intervals.
 
 Null: the bias of a norm is replaced by itself, rounded to bfloat16. At most 5 % of the intervals should exclude zero.
-Planted: it is moved until the accuracy on 200,000 samples has fallen by two points; with 1,000 samples at least 80 % should.
+Planted: it is moved, in several directions, until the accuracy on 200,000 samples has fallen by two points; with 1,000
+samples about 80 % should. How many do depends on the direction: of a move that costs 3.7 % of the samples and mends
+1.7 %, the best test of matched pairs finds 79 %, of 3 % and 1 % 90 %.
 Each study has samples of its own, of a task whose truth is known.
 """
 
@@ -66,7 +68,7 @@ def excluded(model: nn.Module, bias: Tensor, n_studies: int, n_samples: int) -> 
     return hits / n_studies
 
 
-def moved(model: nn.Module, by: float, seed: int = 3) -> Tensor:
+def moved(model: nn.Module, by: float, seed: int) -> Tensor:
     """The bias that costs so much accuracy: along a random direction, found by halving."""
     bias = model[1].bias.detach()
     direction = torch.randn(bias.shape, generator=torch.Generator().manual_seed(seed))
@@ -84,7 +86,8 @@ def main() -> None:
     """Print both shares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--null", type=int, default=200)
-    parser.add_argument("--planted", type=int, default=100)
+    parser.add_argument("--planted", type=int, default=100, help="studies for each direction")
+    parser.add_argument("--directions", type=int, default=4)
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = trained()
@@ -93,10 +96,14 @@ def main() -> None:
     print(f"accuracy {accuracy(model, bias):.4f}, with the bias rounded {accuracy(model, rounded):.4f}")
     share = excluded(model, rounded, options.null, 1000)
     print(f"null: {share:.1%} of {options.null} intervals exclude zero (at most 5 %)")
-    planted = moved(model, 0.02)
-    print(f"planted: accuracy {accuracy(model, planted):.4f}")
-    share = excluded(model, planted, options.planted, 1000)
-    print(f"planted: {share:.1%} of {options.planted} intervals exclude zero (at least 80 %)")
+    shares = []
+    for seed in range(options.directions):
+        planted = moved(model, 0.02, seed)
+        shares.append(excluded(model, planted, options.planted, 1000))
+        print(
+            f"planted {seed}: accuracy {accuracy(model, planted):.4f}, {shares[-1]:.1%} of {options.planted} exclude zero"
+        )
+    print(f"planted: {sum(shares) / len(shares):.1%} on average over {len(shares)} directions (about 80 %)")
 
 
 if __name__ == "__main__":

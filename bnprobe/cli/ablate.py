@@ -59,6 +59,9 @@ def add(commands: Any) -> None:
         "-o", "--out", metavar="FILE", help="the page to write (default reports/SUBJECT-worth.html)"
     )
     command.add_argument("--csv", metavar="FILE", help="also write the table")
+    command.add_argument(
+        "--save", metavar="FILE", help="also save the study as JSON, for `bnprobe report --study FILE`"
+    )
     command.set_defaults(run=run)
 
 
@@ -88,7 +91,8 @@ def run(options: argparse.Namespace) -> int:
     name = options.subject.rpartition(":")[2]
     out = Path(options.out) if options.out else default_page(f"{name}-worth.html")
     csv = Path(options.csv) if options.csv else None
-    demand_writable([out, csv], [options.checkpoint, options.initial])
+    save = Path(options.save) if options.save else None
+    demand_writable([out, csv, save], [options.checkpoint, options.initial])
     subject, batches = subject_and_batches(options)
     study = studied(
         subject, batches, options.vectors, options.layers, options.budget, options.initial, options.metric
@@ -102,6 +106,8 @@ def run(options: argparse.Namespace) -> int:
         from bnprobe.report.formats.tables import csv_of
 
         say(f"table: {write_output(csv, csv_of(study.table))}")
+    if save:
+        say(f"study: {study.save(save)}")
     say(f"page: {page}")
     return INTERRUPTED if study.interrupted else 0
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bnprobe.cli import ablate, check, compare, invariances, recalibrate, rules
+from bnprobe.cli import ablate, check, compare, invariances, recalibrate, rules, surgery
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
@@ -117,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     recalibrate.add(commands)
     ablate.add(commands)
     invariances.add(commands)
+    surgery.add(commands)
     rules.add(commands)
     _add_list(commands)
     for one in (parser, *commands.choices.values()):
@@ -172,6 +173,11 @@ def _add_ablate(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also measure what each vector of each norm is worth, as `bnprobe ablate` does, for a chapter of the page",
     )
+    command.add_argument(
+        "--study",
+        metavar="FILE",
+        help="for that chapter, a study that was saved: `bnprobe ablate --save FILE`",
+    )
     ablate.add_budget(command)
 
 
@@ -199,12 +205,14 @@ def _demo(options: argparse.Namespace) -> int:
     from bnprobe import models
     from bnprobe.models import image_folder
 
-    demand_writable([Path(options.out)], [options.config])
+    demand_writable([Path(options.out)], [options.config, options.study])
+    saved = _saved_study(options)
     batches = image_folder.demo_images()
     subject = models.demo()
     every = batches.batches(subject.preprocess, 64)
     recording = recorded(subject, every, None, True, False, None)
-    return _written(_judged(recording, options, _study(subject, every, options)), Path(options.out), options)
+    study = saved or _study(subject, every, options)
+    return _written(_judged(recording, options, study), Path(options.out), options)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -214,14 +222,16 @@ def _report(options: argparse.Namespace) -> int:
     if saved.suffix == ".bnp":
         _refuse_model_options(options)
         out = Path(options.out) if options.out else default_page(f"{saved.stem}.html")
-        demand_writable([out], [options.subject, options.config])
-        return _finish(_trained_with(load(saved), options), out, options)
+        demand_writable([out], [options.subject, options.config, options.study])
+        recording = _trained_with(load(saved), options)
+        return _written(_judged(recording, options, _saved_study(options)), out, options)
     from bnprobe.probe.record import Interrupted  # with it comes torch, which a recording does without
 
     out = Path(options.out) if options.out else default_page(f"{options.subject.rpartition(':')[2]}.html")
     partial = partial_path(options, out)
     save = Path(options.save) if options.save else None
-    demand_writable((out, save, partial), (options.checkpoint, options.config))
+    demand_writable((out, save, partial), (options.checkpoint, options.config, options.study))
+    study = _saved_study(options)
     subject, batches = subject_and_batches(options)
     histograms, loss = not options.no_histograms, options.loss
     try:
@@ -233,7 +243,7 @@ def _report(options: argparse.Namespace) -> int:
     recording = _trained_with(recording, options)
     if options.save:
         say(f"recording: {recording.save(options.save)}")
-    result = _judged(recording, options, _study(subject, batches, options))
+    result = _judged(recording, options, study or _study(subject, batches, options))
     if getattr(options, "try"):
         _try_remedies(result, subject, batches, options)
     return _written(result, out, options)
@@ -247,6 +257,20 @@ def _study(subject: Subject, batches: Batches | UserBatches, options: argparse.N
         return None
     layers = getattr(options, "layers", None)
     return ablate.studied(subject, batches, layers=layers, budget_s=options.budget)
+
+
+def _saved_study(options: argparse.Namespace) -> Study | None:
+    """The study of a file, if one is named."""
+    if not options.study:
+        return None
+    given = [f"--{name}" for name in ("ablate", "budget") if getattr(options, name)]
+    if given:
+        raise BnprobeError(
+            f"--study {options.study} is a study already, so {' and '.join(given)} can change nothing. Leave one out."
+        )
+    from bnprobe.report.study import Study
+
+    return Study.load(options.study)
 
 
 def _try_remedies(
@@ -296,11 +320,6 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
             f"{options.subject} is a saved recording, so {', '.join(given)} can change nothing. "
             "Leave them out, or name the model to record it again."
         )
-
-
-def _finish(recording: Recording, out: Path, options: argparse.Namespace) -> int:
-    """Judge, and write the page."""
-    return _written(_judged(recording, options), out, options)
 
 
 def _judged(recording: Recording, options: argparse.Namespace, study: Study | None = None) -> Report:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import io
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnprobe.cli.paths import demand_writable
+from bnprobe.cli.state_dict import new_file, save_state_dict
 from bnprobe.cli.subject import add_subject, inputs_of, labels_of_the_model, running, subject_and_batches
-from bnprobe.errors import BnprobeError, CannotWrite
+from bnprobe.errors import BnprobeError
 from bnprobe.printing import say, say_lines
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
         say("Nothing was written. To write the renewed state dict: --apply -o FILE.")
         return 0
     plan.apply()
-    say(f"state dict: {_save(subject, out)}")
+    say(f"state dict: {save_state_dict(subject.model, out)}")
     return 0
 
 
@@ -123,15 +122,7 @@ def _out(options: argparse.Namespace) -> Path | None:
             if options.apply
             else "-o FILE is written with --apply only. Add it."
         )
-    if not options.out:
-        return None
-    out = Path(options.out)
-    if out.exists():
-        raise CannotWrite(
-            f"{out} exists, and recalibrate replaces no file. Choose another path for the output."
-        )
-    demand_writable([out], [options.checkpoint])
-    return out
+    return new_file(options.out, "recalibrate", options.checkpoint) if options.out else None
 
 
 def _halves(batches: Batches | UserBatches, options: argparse.Namespace, subject: Subject) -> tuple[Any, Any]:
@@ -175,19 +166,3 @@ def _table(plan: Plan) -> str:
         .to_string(index=False, float_format=lambda value: f"{value:.3g}")
     )
     return text + (f"\n({more} more change less)" if more else "") + "\n"
-
-
-def _save(subject: Subject, out: Path) -> Path:
-    """The state dict with the names it has in the model."""
-    import torch
-
-    from bnprobe.files import write_output
-
-    state = subject.model.state_dict()
-    if out.suffix == ".safetensors":
-        from safetensors.torch import save
-
-        return write_output(out, save({name: tensor.contiguous().clone() for name, tensor in state.items()}))
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return write_output(out, buffer.getvalue())

@@ -42,8 +42,8 @@ def report(
         NothingRecorded: No forward pass reached a normalization layer.
         BadRecordingFile: The path does not hold a sound recording.
         BadSettings: `config` cannot be read or names something that does not exist.
-        BnprobeError: `source`, `study` or `invariances` is something else, or `training_batch` is not a whole number of at
-            least 1.
+        BnprobeError: `source`, `study` or `invariances` is something else, the study is of another model, or
+            `training_batch` is not a whole number of at least 1.
 
     Example:
         >>> import torch, bnprobe
@@ -69,6 +69,11 @@ def report(
     if study is not None and not isinstance(study, StudyTable):
         raise BnprobeError(
             f"study must be what bnprobe.ablate returns, got {type(study).__name__}. Pass that."
+        )
+    if study is not None and {record.layer for record in recording.layers}.isdisjoint(study.layers):
+        raise BnprobeError(
+            f"the study is of {study.model}, and none of its norms ({', '.join(study.layers[:3])}) is in the recording. "
+            "Pass the study of this model."
         )
     if invariances is not None and not isinstance(invariances, Invariances):
         raise BnprobeError(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from bnprobe.files import write_output
 from bnprobe.report.chapters.worth import page, sentence
 from bnprobe.report.numbers import count
+from bnprobe.report.study_file import decoded, encoded
 from bnprobe.report.study_table import StudyTable
 
 if TYPE_CHECKING:
@@ -68,6 +69,35 @@ class Study(StudyTable):
         from bnprobe.report.figures.worth import plot
 
         return plot(self, vector, ax)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the study as JSON, whole or not at all, for `Study.load` and `bnprobe report --study`.
+
+        Args:
+            path: The file to write; its folder is made if needed.
+
+        Returns:
+            The path.
+
+        Raises:
+            CannotWrite: The file cannot be written.
+        """
+        return write_output(Path(path), encoded(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a study that `Study.save` wrote; needs no torch.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The study.
+
+        Raises:
+            BadRecordingFile: The file is missing, truncated, or no study; the message names the field.
+        """
+        return cls(**decoded(Path(path)))
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained HTML page, whole or not at all; it works offline and as an attachment.

@@ -9,6 +9,9 @@ import pandas as pd
 
 from bnprobe.recording.terms import ACCURACY, AGREEMENT, LOSS, OUTPUT
 
+LEVELS = ("network", "stage", "layer")
+"""What a row of the table is about."""
+
 NEUTRAL = {
     "mean": "0",
     "var": "1",

@@ -108,6 +108,21 @@ def test_a_report_has_the_chapter_if_asked_for(home: Path, capsys: pytest.Captur
     assert 'id="worth"' not in (home / "without.html").read_text("utf-8")
 
 
+def test_a_saved_study_is_the_chapter_of_later_pages(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if it is measured again, of a model or of a saved recording."""
+    assert main(["ablate", *BATCHES, "--vectors", "bias", "--save", "worth.json", "-o", "page.html"]) == 0
+    answer = capsys.readouterr().out.splitlines()[0]
+    monkeypatch.setattr("bnprobe.experiments.ablate.ablate", lambda *_, **__: 1 / 0)
+    assert main(["report", *BATCHES, "--study", "worth.json", "-o", "with.html", "--save", "run.bnp"]) == 0
+    assert main(["report", "run.bnp", "--study", "worth.json", "-o", "again.html"]) == 0
+    for name in ("with.html", "again.html"):
+        page = (home / name).read_text("utf-8")
+        assert 'id="worth"' in page
+        assert answer.split(":")[0].replace("&", "&amp;") in page
+
+
 def test_ctrl_c_writes_what_was_measured(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [
         "ablate",
@@ -132,6 +147,10 @@ def test_ctrl_c_writes_what_was_measured(home: Path, capsys: pytest.CaptureFixtu
         (["ablate", *BATCHES, "--layers", "2"], "Pass a path or a pattern of these"),
         (["report", *BATCHES, "--budget", "3"], "Add --ablate"),
         (["ablate", *BATCHES, "--initial", "nothing.pt"], "nothing.pt"),
+        (["report", *BATCHES, "--study", "nothing.json"], "nothing.json: No such file"),
+        (["report", *BATCHES, "--study", "studied.py"], "studied.py: this is not JSON"),
+        (["report", *BATCHES, "--study", "worth.json", "--ablate"], "so --ablate can change nothing"),
+        (["report", *BATCHES, "--study", "worth.json", "-o", "worth.json"], "worth.json"),
     ],
 )
 def test_a_wrong_use_is_one_line_and_code_2(

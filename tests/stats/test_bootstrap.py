@@ -19,12 +19,28 @@ def test_it_agrees_with_scipys_bootstrap_on_many_values() -> None:
     assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
 
 
-@pytest.mark.parametrize("flips", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("flips", [1, 2, 3, 4])
 def test_few_changes_all_one_way_are_not_sure(flips: int) -> None:
-    """The sign test of five changes has p = .06; the plain bootstrap excludes zero from four on."""
+    """The sign test of four changes has p = .125; the plain bootstrap excludes zero from four on."""
     d = np.zeros(1000)
     d[:flips] = 1
     assert not paired_interval(d).excludes_zero
+
+
+@pytest.mark.parametrize("largest", [1.0, 0.3])
+def test_of_hits_and_misses_it_excludes_zero_where_the_mid_p_test_does(largest: float) -> None:
+    """A second source: McNemar's test by the binomial distribution, in which ties count by half.
+
+    Fails if samples are added in full or ties count in full: either costs two points of power. Of 1,000 samples, 60
+    differ; only where the p-value is within the error of 2,000 resamples of .05 may the two disagree.
+    """
+    for better in range(30, 61):
+        worse = 60 - better
+        p = 2 * stats.binom.cdf(worse, 60, 0.5) - stats.binom.pmf(worse, 60, 0.5)
+        d = largest * np.repeat([1.0, -1.0, 0.0], [better, worse, 940])
+        if not 0.04 < p < 0.06:
+            assert paired_interval(d).excludes_zero == (p < 0.05), (better, p)
+            assert paired_interval(-d).excludes_zero == (p < 0.05), (better, p)
 
 
 def test_nothing_changed_is_zero_to_zero() -> None:
