@@ -30,6 +30,7 @@ from bnprobe.experiments.rows import notes, table_of
 from bnprobe.experiments.run import Batches, Call, run
 from bnprobe.norms import ModuleTree
 from bnprobe.probe import attach
+from bnprobe.probe.survey.unwrap import unwrap
 from bnprobe.recording import Recording
 from bnprobe.report.study import Study
 
@@ -134,6 +135,8 @@ def ablate(
             made.sort(key=lambda variant: LEVELS.index(variant.level))
             if not made:
                 raise NoNormLayers(_nothing(model, norms, chosen))
+            if state and not any(variant.replacement == "initial" for variant in made):
+                raise BnprobeError(_not_initial(norms, state))
             estimates: dict[Variant, float] = {}
             if budget_s is not None:
                 estimates = _estimates(model, norms, made, seen, call, deadline, state, seed, measure)
@@ -193,13 +196,16 @@ def _state_of(initial: nn.Module | Mapping[str, Tensor] | None) -> Mapping[str, 
     if initial is None:
         return {}
     if isinstance(initial, nn.Module):
-        tree = ModuleTree.of(initial)
+        tree = ModuleTree.of(unwrap(initial)[0])
         return {**tree.parameters(), **tree.buffers()}
     if not isinstance(initial, Mapping):
         raise BnprobeError(
             f"initial is a {type(initial).__name__}. Pass the model at initialization, or its state dict."
         )
-    return {str(name): tensor for name, tensor in initial.items() if isinstance(tensor, Tensor)}
+    # as DistributedDataParallel names them
+    return {
+        str(n).removeprefix("module."): tensor for n, tensor in initial.items() if isinstance(tensor, Tensor)
+    }
 
 
 def _chosen(
@@ -307,6 +313,14 @@ def _nothing(model: nn.Module, norms: Mapping[str, HeldNorm], vectors: tuple[str
     return (
         f"no norm of {type(model).__name__} that was run holds {' or '.join(vectors)}. {held}. Pass vectors or layers that "
         "are there."
+    )
+
+
+def _not_initial(norms: Mapping[str, HeldNorm], state: Mapping[str, Tensor]) -> str:
+    wanted = next(iter(norms))
+    return (
+        f"initial holds no weight or bias of these norms: {wanted}.weight is not among {', '.join(list(state)[:3])}, ... "
+        "Pass the state dict of this model at initialization, and 'weight' or 'bias' among vectors."
     )
 
 

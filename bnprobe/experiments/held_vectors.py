@@ -16,7 +16,7 @@ from bnprobe.experiments.mixing import Statistics, pooled
 from bnprobe.norms import ModuleTree, NormLayer, describe
 from bnprobe.norms.module_tree import buffers_of, parameters_of
 from bnprobe.probe.calls.vectors import vector_of
-from bnprobe.probe.survey.unwrap import shown
+from bnprobe.probe.survey.unwrap import shown, unwrap
 from bnprobe.probe.tensors import is_lazy
 from bnprobe.recording import Recording
 from bnprobe.recording.layer_record import LayerRecord
@@ -43,7 +43,9 @@ class HeldNorm:
     @cached_property
     def values(self) -> dict[str, Array]:
         """Copies of its vectors, float64 of shape (C,); the weight is γ, also where the module multiplies by 1 + w."""
-        return {name: float64_copy(tensor) + self.offset(name) for name, tensor in self.tensors.items()}
+        return {
+            name: float64_copy(whole(tensor)) + self.offset(name) for name, tensor in self.tensors.items()
+        }
 
     @cached_property
     def seen(self) -> Statistics:
@@ -54,7 +56,12 @@ class HeldNorm:
         """New values for a vector, as its tensor holds them: shape, type and device, and w for 1 + w."""
         own = self.tensors[vector]
         made = torch.from_numpy(np.ascontiguousarray(values - self.offset(vector)))
-        return made.reshape(own.shape).to(own.device, own.dtype)
+        made = made.reshape(own.shape).to(own.device, own.dtype)
+        if not hasattr(own, "full_tensor"):
+            return made
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(made, own.device_mesh, own.placements)  # type: ignore[attr-defined]
 
     def offset(self, vector: str) -> float:
         """What is added to the tensor of a vector."""
@@ -69,8 +76,8 @@ def held_norms(model: nn.Module, recording: Recording) -> dict[str, HeldNorm]:
     A mean and a variance are only used where the pass normalized with them. A vector that a module computes at each
     call, from what it holds, cannot be replaced and is left out; so are norms that are functions.
     """
-    tree = ModuleTree.of(model)
-    modules = {shown(path) or type(model).__name__: module for path, module in tree.modules.items()}
+    tree = ModuleTree.of(unwrap(model)[0])
+    modules = {shown(path) or type(tree.model).__name__: module for path, module in tree.modules.items()}
     held = {storage(tensor) for module in tree.modules.values() for _, tensor in tensors_of(module)}
     records: dict[str, list[LayerRecord]] = {}
     for record in recording.layers:
@@ -96,8 +103,14 @@ def held_norms(model: nn.Module, recording: Recording) -> dict[str, HeldNorm]:
 
 
 def storage(tensor: Tensor) -> int:
-    """Where a tensor's values lie: the same for all that share them."""
-    return tensor.untyped_storage().data_ptr()
+    """Where a tensor's values, or this process's part of them, lie: the same for all that share them."""
+    own = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return own.untyped_storage().data_ptr()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that is sharded over processes (FSDP2) as one; all of them ask for it."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -110,7 +123,8 @@ def _as_recorded(module: nn.Module, record: LayerRecord) -> NormLayer | None:
     """Of the plans that may fit a module, the one by which the pass has read it; None where there is none."""
     plans = [plan for plan in describe(module) if plan.n_channels == record.n_channels]
     for plan in plans:
-        gamma = vector_of(plan.weight, plan.weight_offset)
+        weight = None if plan.weight is None else whole(plan.weight)
+        gamma = vector_of(weight, plan.weight_offset)
         same = gamma is None or record.gamma is None or np.array_equal(gamma, record.gamma, equal_nan=True)
         if same and plan.uses_running == bool(record.n_calls_running):
             return plan

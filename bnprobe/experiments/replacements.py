@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bnprobe.experiments.feature_scales import Output, Scales, input_of, recentered
-from bnprobe.experiments.held_vectors import VECTORS, HeldNorm
+from bnprobe.experiments.held_vectors import VECTORS, HeldNorm, whole
 from bnprobe.experiments.put_back import write
 from bnprobe.stats.moments import Array
 
@@ -240,4 +240,5 @@ def _key(norm: HeldNorm, vector: str) -> str:
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    return bool(torch.equal(a, b) or ((a == b) | (a.isnan() & b.isnan())).all())
+    one, other = whole(a), whole(b)
+    return bool(torch.equal(one, other) or ((one == other) | (one.isnan() & other.isnan())).all())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bnprobe.errors import BnprobeError, NoNormLayers
 from bnprobe.experiments.mixing import Statistics
 from bnprobe.norms import ModuleTree, NormLayer, describe
-from bnprobe.probe.survey.unwrap import shown
+from bnprobe.probe.survey.unwrap import shown, unwrap
 from bnprobe.probe.tensors import is_lazy
 from bnprobe.reductions import float64_copy
 from bnprobe.stats.moments import Array
@@ -65,7 +65,8 @@ def stored_norms(model: nn.Module, layers: str | Sequence[str] | None) -> dict[s
     Raises:
         NoNormLayers: No norm stores statistics, all are frozen, or none matches `layers`; names the nearest paths.
     """
-    tree = ModuleTree.of(model)
+    tree = ModuleTree.of(unwrap(model)[0])
+    kind = type(tree.model).__name__
     found: dict[str, StoredNorm] = {}
     frozen: list[str] = []
     for path, module in tree.modules.items():
@@ -77,7 +78,7 @@ def stored_norms(model: nn.Module, layers: str | Sequence[str] | None) -> dict[s
             or is_lazy(layer.running_mean)
         ):
             continue
-        name = shown(path) or type(model).__name__
+        name = shown(path) or kind
         if layer.uses_running or (tree.model.training and not module.training):
             frozen.append(name)
         else:
@@ -85,7 +86,6 @@ def stored_norms(model: nn.Module, layers: str | Sequence[str] | None) -> dict[s
             found[name] = StoredNorm(
                 name, module, layer, mean, var, (mean.detach().clone(), var.detach().clone())
             )
-    kind = type(model).__name__
     if not found:
         raise NoNormLayers(
             f"every norm of {kind} that stores statistics is frozen ({', '.join(frozen[:3])}), so there is nothing to "
