@@ -204,6 +204,7 @@ def _add_list(commands: Any) -> None:
 def _demo(options: argparse.Namespace) -> int:
     from bnprobe import models
     from bnprobe.models import image_folder
+    from bnprobe.report.study import Study
 
     demand_writable([Path(options.out)], [options.config, options.study])
     saved = _saved_study(options)
@@ -211,7 +212,7 @@ def _demo(options: argparse.Namespace) -> int:
     subject = models.demo()
     every = batches.batches(subject.preprocess, 64)
     recording = recorded(subject, every, None, True, False, None)
-    study = saved or _study(subject, every, options)
+    study = saved or _study(subject, every, options) or Study.load(models.DEMO_STUDY)
     return _written(_judged(recording, options, study), Path(options.out), options)
 
 

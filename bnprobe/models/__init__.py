@@ -10,13 +10,14 @@ state as it was.
 
 from bnprobe.models.build import subject
 from bnprobe.models.checkpoint_file import load_checkpoint
-from bnprobe.models.demo import DEMO_PREPROCESS, DEMO_WEIGHTS, demo, demo_facts, demo_network
+from bnprobe.models.demo import DEMO_PREPROCESS, DEMO_STUDY, DEMO_WEIGHTS, demo, demo_facts, demo_network
 from bnprobe.models.preprocessing import CropAndScale
 from bnprobe.models.subject import Subject
 from bnprobe.models.torchvision_models import names
 
 __all__ = [
     "DEMO_PREPROCESS",
+    "DEMO_STUDY",
     "DEMO_WEIGHTS",
     "CropAndScale",
     "Subject",

@@ -17,6 +17,9 @@ from bnprobe.models.preprocessing import CropAndScale
 from bnprobe.models.subject import Subject, seeded
 
 DEMO_WEIGHTS = Path(__file__).parent / "demo_data" / "digits_mobilenet_v2.safetensors"
+DEMO_STUDY = DEMO_WEIGHTS.with_name("digits_worth.json")
+"""What each vector of the demo network is worth on its 360 digits, by `scripts/train_demo.py`."""
+
 DEMO_PREPROCESS = CropAndScale(size=32, resize=32, mean=(0.3, 0.3, 0.3), std=(0.35, 0.35, 0.35))
 
 
@@ -27,7 +30,7 @@ def demo() -> Subject:
     fit(model, load_checkpoint(DEMO_WEIGHTS), DEMO_WEIGHTS.name, "the demo network")
     return Subject(
         model=model.eval(),
-        name="demo: mobilenet_v2, width 0.25, on handwritten digits",
+        name="mobilenet_v2 (digits demo)",
         weights=_weights_words(),
         preprocess=DEMO_PREPROCESS,
         preprocess_words=DEMO_PREPROCESS.words,

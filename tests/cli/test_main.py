@@ -561,9 +561,10 @@ def test_the_demo_needs_nothing(drawn_place, capsys):
     assert "This network has 52 batch norms. Measured on 360 images in eval mode." in " ".join(out.split())
     page = (drawn_place / "bnprobe-demo.html").read_text("utf-8")
     norms = [name for name, m in models.demo().model.named_modules() if isinstance(m, nn.BatchNorm2d)]
-    pages.assert_pictures_are(pages.assert_sound(page), 12, norms)
+    pages.assert_pictures_are(pages.assert_sound(page), 13, norms)
     assert "could not be drawn" not in page
     assert "trained by scripts/train_demo.py" in page
+    assert "What each vector is worth" in page
 
 
 def test_the_recording_of_a_run_says_what_was_run(place):

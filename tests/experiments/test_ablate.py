@@ -496,6 +496,12 @@ WRONG: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("no module", study("resnet", batches()), BnprobeError, "Pass the model itself"),
     ("initial", study(model_of(), batches(), initial="file.pt"), BnprobeError, "state dict"),
     (
+        "initial of other names",
+        study(model_of(), batches(), initial={"other.weight": torch.ones(3)}),
+        BnprobeError,
+        "bn.weight is not among other.weight",
+    ),
+    (
         "no such plot",
         lambda: bnprobe.ablate(model_of(), batches(), vectors="bias").plot("mean"),
         NotDefined,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from support.checkpoints import same
@@ -10,6 +11,7 @@ from support.paths import ROOT
 
 from bnprobe import models
 from bnprobe.models.image_folder import demo_images
+from bnprobe.report.study import Study
 
 from .specimens import share_right
 
@@ -45,3 +47,22 @@ def test_demo_weights_can_be_trained_again(monkeypatch):
     finally:
         torch.use_deterministic_algorithms(False)
     assert same(first, second)
+
+
+def test_the_shipped_study_is_measured_on_the_shipped_network(monkeypatch):
+    """Fails if the study is of other weights or digits, or the page of the demo leaves it out."""
+    pytest.importorskip("sklearn")
+    monkeypatch.syspath_prepend(str(ROOT))
+    from scripts import train_demo
+
+    shipped, layer = Study.load(models.DEMO_STUDY), "features.0.1"
+    assert shipped.model == models.demo().name
+    assert not shipped.table["estimated"].any()
+    digits = demo_images()
+    held_out = train_demo.Digits(digits.pixels, np.array(digits.labels))
+    again = train_demo.worth(models.demo().model, held_out, layer).table
+    columns = ["vector", "replacement", "n", "before", "after"]
+    kept = shipped.table[shipped.table["layer"] == layer][columns].reset_index(drop=True)
+    own = again[again["layer"] == layer][columns].reset_index(drop=True)
+    # one image more or less may fall to the other class on another processor
+    pd.testing.assert_frame_equal(kept, own, rtol=0, atol=1.5 / 360)
