@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bnprobe.errors import CannotWrite
 
-PAGE = b'class="bnprobe"'
+PAGE = b'<body class="bnprobe'
 """What stands in every page of ours, after its style sheet."""
 
 _HEAD = 2**18

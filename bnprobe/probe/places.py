@@ -83,7 +83,13 @@ def places_of(args: Sequence[Any], kwargs: Mapping[str, Any], mask: Kept | None,
     given = kwargs.get("input_ids", kwargs.get("inputs_embeds"))
     tensor = given if isinstance(given, Tensor) else first_tensor(args, kwargs)
     is_ids = tensor is not None and tensor.dim() == 2 and not tensor.is_floating_point()
-    if tensor is None or not (is_ids or tensor.dim() == 3) or tensor.is_meta or is_transformed():
+    if (
+        tensor is None
+        or not (is_ids or tensor.dim() == 3)
+        or tensor.is_meta
+        or tensor.is_nested
+        or is_transformed()
+    ):
         return Places()
     tensor = tensor.detach().movedim(sample_dim, 0) if 0 < sample_dim < 2 else tensor.detach()
     n, t = tensor.shape[:2]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bnprobe.recording.names import said
 from bnprobe.rules.by_hand import ANOTHER_FILE
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT
-from bnprobe.rules.values import OVER_FEATURES
+from bnprobe.rules.values import DECAYED, OVER_FEATURES
 from bnprobe.rules.wording import count, out_of
 
 FEWEST_NORMS = 3
@@ -61,6 +62,32 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def shrunk(evidence: Evidence) -> Iterator[Finding]:
+    """Gains of the whole network that are far below the 1 at which they began."""
+    layers = evidence.layers[(evidence.layers["call"] == 0) & evidence.layers["kind"].isin(OVER_FEATURES)]
+    learned = layers[layers["gamma_abs_median"].notna()]
+    found = learned[learned["gamma_abs_median"] < DECAYED]
+    # a whole norm of 0 has a rule of its own, and gains stored without their 1 as well
+    if len(learned) < FEWEST_NORMS or 2 * len(found) <= len(learned) or any(convention(evidence)):
+        return
+    least = found.loc[found["gamma_abs_median"].idxmin()]
+    yield Finding(
+        "info",
+        str(found.iloc[0]["layer"]),
+        "In most norms γ is far below the 1 at which it began, as under weight decay.",
+        f"the typical |γ| is below {DECAYED:g} in {len(found)} of {count(len(learned), 'norm')} (least "
+        f"{least['gamma_abs_median']:.2g}, at {said(least['layer'])}).",
+        "To use the network, nothing: the weights that follow were trained with these γ. Before training on, leave norms "
+        "out of weight decay if it acts on them, by a group of parameters with weight_decay=0.",
+    )
+
+
+def shrunk_or_decayed(evidence: Evidence) -> Iterator[Finding]:
+    """What weight decay leaves, of single gains or of all."""
+    yield from decayed(evidence)
+    yield from shrunk(evidence)
+
+
 RULES = (
     Rule(
         "gain-convention",
@@ -74,8 +101,9 @@ RULES = (
         "gains-decayed",
         "Is every gain more than nothing?",
         "van Laarhoven 2017, arXiv:1706.05350; arXiv:2605.26895",
-        f"every |γ| of a layer or RMS norm at least {DEFAULT.decayed_gain:g}",
-        decayed,
+        f"every |γ| of a layer or RMS norm at least {DEFAULT.decayed_gain:g}, and a typical one of {DECAYED:g} in half of "
+        "the norms",
+        shrunk_or_decayed,
         by_hand="it is a fact about the network, and nothing is to be changed",
     ),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -32,17 +34,18 @@ def test_worked_on(sandbox: Sandbox, name, tmp_path):
     assert_cheap(verdict)
 
 
-def test_a_folder_that_may_not_be_written(sandbox: Sandbox, tmp_path):
+def test_a_folder_that_may_not_be_written(sandbox: Sandbox):
     """Fails if a folder without permission is a traceback, or is found out after the work."""
     if os.geteuid() != 0:
         pytest.skip("only root becomes somebody else")
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    path = named(tmp_path, "bn")
-    verdict = sandbox.run("check", path, "--format", "json", "-o", tmp_path / "o.json", as_nobody=True)
-    assert_one_line(verdict, "no permission to write in .*Choose another path")
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    # not within pytest's own folder, which others may not even enter
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        path = named(folder, "bn")
+        verdict = sandbox.run("check", path, "--format", "json", "-o", folder / "o.json", as_nobody=True)
+        assert_one_line(verdict, "no permission to write in .*Choose another path")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
 @pytest.mark.parametrize("name", ["a script", "a closing tag", "the terminal's escape", "a template"])

@@ -58,8 +58,9 @@ ALLOWED = {
     ("report.formats.tables", "to_csv"),
     ("report.formats.tables", "to_parquet"),
     ("report.figures.album", "savefig"),
-    ("cli.recalibrate", "torch.save"),  # into RAM
+    ("cli.state_dict", "torch.save"),  # into RAM
     ("cli.recalibrate", "rename"),  # columns of a table
+    ("cli.surgery", "rename"),
     # torch's own cache of weights, and torch's own way to fill it
     ("models.download", "mkdir"),
     ("models.download", "download_url_to_file"),

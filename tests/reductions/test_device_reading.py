@@ -23,6 +23,7 @@ from bnprobe.recording import CallLog, LayerRecord
 from bnprobe.reductions import device_reading
 from bnprobe.stats import Folds, Histogram, ImageMoments, Moments
 from bnprobe.stats.fields import RECORDED
+from bnprobe.stats.tokens import TokenStats
 
 pytest.importorskip("triton", reason="triton ships with torch's CUDA builds only")
 
@@ -104,6 +105,11 @@ def assert_same_records(found: LayerRecord, other: LayerRecord) -> None:
             np.testing.assert_allclose(value, expected, rtol=2e-6, err_msg=name)
         elif isinstance(expected, np.ndarray):
             np.testing.assert_array_equal(value, expected, err_msg=name)
+        elif isinstance(expected, TokenStats):
+            for part, numbers in vars(expected).items():
+                np.testing.assert_allclose(
+                    getattr(value, part), numbers, rtol=2e-5, atol=2e-5, err_msg=f"{name}.{part}"
+                )
         elif isinstance(expected, CallLog):
             np.testing.assert_equal(vars(value), vars(expected))
         elif name != "mismatch":

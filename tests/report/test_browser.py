@@ -363,7 +363,7 @@ def test_the_keyboard_does_what_the_pointer_does(reading):
     reading.run("arguments[0].focus()", board)
     for key in (Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_DOWN):
         board.send_keys(key)
-    said = reading.run("return document.querySelector('[aria-live=polite]').textContent")
+    said = reading.run("return document.querySelector('[data-bnp=map] [aria-live=polite]').textContent")
     assert re.match(r"stage\d\.\d\.1, channel \d+ \(0 to \d+\), ", said)
     layer, channel = re.match(r"(stage\d\.\d\.1), channel (\d+)", said).groups()
     board.send_keys(Keys.ENTER)

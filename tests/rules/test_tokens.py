@@ -131,6 +131,29 @@ def test_a_few_decayed_gains_beside_none():
     assert torch.is_grad_enabled()
 
 
+def test_gains_of_the_whole_network_that_have_shrunk():
+    """Fails if small γ in most norms are passed over, those of one norm are reported, or other conventions are."""
+
+    def small(*factors: float) -> Any:
+        def scaled(model: Any) -> None:
+            norms = [
+                m for m in model.modules() if getattr(m, "weight", None) is not None and m.weight.dim() == 1
+            ]
+            norms = [m for m in norms if "Norm" in type(m).__name__]
+            for norm, factor in zip(norms, factors, strict=False):
+                norm.weight.mul_(factor)
+
+        return scaled
+
+    typical = of(recorded()).layers["gamma_abs_median"]
+    assert len(typical) == 5
+    assert (typical > 0.1).all()
+    (found,) = fired(recorded(small(0.02, 0.02, 0.02)))
+    assert (found.rule, found.severity) == ("gains-decayed", "info")
+    assert "below 0.1 in 3 of 5 norms" in found.because
+    assert fired(recorded(small(0.02, 0.02))) == []
+
+
 def firing() -> list[pd.DataFrame]:
     """What these rules find, for the tests of the whole book."""
     return [judge(tables(recording)) for recording in faults()]

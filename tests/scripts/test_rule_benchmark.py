@@ -120,7 +120,8 @@ def test_rules_that_no_fault_is_planted_for_are_notes_or_of_data():
         # of networks that no subject here is: the cases of real users have them
         *("batches-of-one-class", "batches-of-two-kinds", "instance-norm-stored"),
         *("learning-in-eval", "statistics-not-updated", "positions-as-channels", "vectors-swapped"),
-        # of tokens: tests/experiments/test_invariances.py
-        "future-leaks",
+        # of tokens, and of gains over features: tests/rules/of_tokens.py and tests/experiments/test_invariances.py
+        *("sink-token", "square-overflows", "first-block-overwrites", "block-off", "tokens-alike"),
+        *("no-final-norm", "gain-convention", "gains-decayed", "future-leaks"),
     }
     assert all(re.fullmatch(r"[a-z-]+", rule) for rule in without)

@@ -144,8 +144,9 @@ class TokenTotals:
 
     def _add_pairs(self, call: TokenReading, placed: Placed) -> None:
         """Pairs of tokens, and of differences of tokens, of different sequences and positions."""
-        whole = torch.isfinite(call.by)
-        z = torch.where(whole[:, None], call.z, 0.0)
+        z = call.z
+        whole = torch.isfinite(z).all(dim=1)
+        z = torch.where(whole[:, None], z, 0.0)
         sequence, position = call.sequence, call.position
         apart = (_differ(position) & whole[:, None] & whole).triu()
         self._few[1:3] += _squares(z @ z.T, apart & _differ(sequence))
