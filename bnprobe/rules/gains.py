@@ -63,18 +63,18 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
 
 
 def shrunk(evidence: Evidence) -> Iterator[Finding]:
-    """Gains of the whole network that are far below the 1 at which they began."""
+    """Gains of the whole network that are far below their initial 1."""
     layers = evidence.layers[(evidence.layers["call"] == 0) & evidence.layers["kind"].isin(OVER_FEATURES)]
     learned = layers[layers["gamma_abs_median"].notna()]
     found = learned[learned["gamma_abs_median"] < DECAYED]
     # a whole norm of 0 has a rule of its own, and gains stored without their 1 as well
     if len(learned) < FEWEST_NORMS or 2 * len(found) <= len(learned) or any(convention(evidence)):
         return
-    least = found.loc[found["gamma_abs_median"].idxmin()]
+    least = found.sort_values("gamma_abs_median", kind="stable").iloc[0]
     yield Finding(
         "info",
         str(found.iloc[0]["layer"]),
-        "In most norms γ is far below the 1 at which it began, as under weight decay.",
+        "In most norms γ is far below its initial 1, as under weight decay.",
         f"the typical |γ| is below {DECAYED:g} in {len(found)} of {count(len(learned), 'norm')} (least "
         f"{least['gamma_abs_median']:.2g}, at {said(least['layer'])}).",
         "To use the network, nothing: the weights that follow were trained with these γ. Before training on, leave norms "
