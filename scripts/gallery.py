@@ -1,9 +1,9 @@
-"""An index of the pages in a folder: a fingerprint, a sentence and a link for each.
+"""An index of the pages in a folder: the network drawn once, a sentence and a link for each.
 
     python scripts/gallery.py                # reports/index.html for reports/*.html
 
-The fingerprint is the page's own map of the network, layers from left to right and channels from top to bottom; the
-sentence is the first of the page's answer that says what was found. Fails where pages and index are more than 15 MB.
+The picture is that of the page's own answer, on scales that are the same for every network; the sentence is the first of
+that answer that says what was found. Fails where pages and index are more than 15 MB.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ FIRST = ("mobilenet_v2.html",)
 MOST_BYTES = 15_000_000
 NO_CARD = ("index.html", "api.html")
 """The index itself, and the API reference: neither is about a network."""
-LARGEST_DRAWING = 40_000
+LARGEST_DRAWING = 100_000
 
 STYLE = """
 :root { --ink: #1b1e23; --muted: #5f656e; --paper: #fdfdfb; --panel: #f3f3ef; --line: #dcdcd5; --link: #1f6a8f;
-  --measured: #2f7fa6; --expected: #c2601f; }
+  --measured: #2f7fa6; --expected: #c2601f; --warning: #8a5c00; --critical: #b3261e; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e8e7e3; --muted: #a8adb5; --paper: #16181c; --panel: #1f2227; --line: #363a41; --link: #7cc2e4;
-    --measured: #5fb3d9; --expected: #e08e55; }
+    --measured: #5fb3d9; --expected: #e08e55; --warning: #f0b849; --critical: #ff8a80; }
 }
 body { margin: 0 auto; max-width: 70rem; padding: 2.5rem 1.5rem 4rem; color: var(--ink); background: var(--paper);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; overflow-wrap: anywhere; }
@@ -39,24 +39,19 @@ p { margin: .2rem 0; max-width: 46rem; }
 ul { list-style: none; padding: 0; margin: 2rem 0 0; display: grid; gap: 2rem 1.6rem;
   grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); }
 a { color: var(--link); text-underline-offset: .2em; }
-.print { display: grid; gap: 3px; padding: 6px; background: var(--panel);
-  border: 1px solid var(--line); border-radius: 6px; }
-.print svg { width: 100%; display: block; }
-.print img { width: 100%; height: 4.2rem; display: block; image-rendering: pixelated;
-  transform: scaleY(-1); /* pictures stand on their heads in an SVG */ }
+.print { padding: 6px; background: var(--panel); border: 1px solid var(--line); border-radius: 6px; }
+.print svg { width: 100%; height: auto; display: block; }
 """.strip()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A page as the index shows it: `prints` are addresses of small pictures that the page holds, `drawing` is what
-    stands in for them where there is no map of a network."""
+    """A page as the index shows it; `drawing` is the SVG of its answer, or else its first one."""
 
     file: str
     title: str
     lead: str
     sentence: str
-    prints: tuple[str, ...]
     drawing: str
     n_bytes: int
 
@@ -72,7 +67,6 @@ def entry(path: Path) -> Entry:
     page = path.read_text("utf-8")
     answer = paragraphs(part(page, "answer"))
     verdict = text(first(r'<p class="verdict">(.*?)</p>', page))
-    maps = prints(part(page, "network"))
     lead = text(first(r'<p class="lead">(.*?)(?: <a|</p>)', page))
     data, mode = (text(first(rf"<dt>{name}</dt><dd>(.*?)</dd>", page)) for name in ("data", "mode"))
     return Entry(
@@ -80,8 +74,7 @@ def entry(path: Path) -> Entry:
         text(first(r"<title>(.*?)</title>", page)),
         " ".join(filter(None, [lead, f"{data}, {mode} mode." if data else ""])),
         verdict or sentence(answer[0] if answer else ""),
-        maps,
-        "" if maps else drawing(page),
+        apart(drawing(part(page, "answer")) or drawing(page), path.stem),
         len(page.encode()),
     )
 
@@ -111,23 +104,20 @@ def sentence(words: str) -> str:
     return re.split(r"(?<=[.!?]) (?=[A-Z])", words)[0]
 
 
-def prints(section: str) -> tuple[str, ...]:
-    """Two maps of the network: of what moved (the first), and of γ (the last). Color bars are not maps."""
-    images = re.findall(r'<image [^>]*?(?:xlink:)?href="(data:image/png;base64,[^"]+)"[^>]*?>', section)
-    maps = [address for address in images if len(address) > 1200]
-    return tuple(dict.fromkeys([*maps[:1], *maps[-1:]]))
-
-
 def drawing(page: str) -> str:
-    """The first picture of a page that is small enough for an index."""
-    found = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
+    """The first figure that is small enough for an index; bars in tiles are none."""
+    found = re.findall(r"<figure.*?(<svg .*?</svg>)", page, re.DOTALL)
     return next((svg for svg in found if len(svg) < LARGEST_DRAWING), "")
 
 
+def apart(svg: str, name: str) -> str:
+    """The SVG with ids of its own: two pages may have the same, of other shapes."""
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{escape(name)}-", svg)
+
+
 def card(one: Entry) -> str:
-    images = "".join(f'<img src="{escape(address)}" alt="">' for address in one.prints) + one.drawing
     return f"""<li>
-<div class="print">{images}</div>
+<div class="print">{one.drawing}</div>
 <h2><a href="{escape(one.file)}">{escape(one.title)}</a></h2>
 <p>{escape(one.sentence)}</p>
 <p class="note">{escape(one.lead)} {one.n_bytes / 1e6:.1f} MB.</p>
@@ -153,8 +143,8 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 
 <body>
 <header>
 <h1>What normalization learned</h1>
-<p>Pages made by bnprobe. Each picture is a network: layers from left to right, channels from top to bottom.
-Above what moved, or what is stored; below the learned scale γ.</p>
+<p>Pages made by bnprobe. Each picture is a network, its norms from left to right, on scales that are the same for all: how
+far the data are from the running statistics, which channels do not work, and the learned |γ|.</p>
 </header>
 <main>
 <ul>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,14 +53,18 @@ def test_the_pretrained_network_stands_first(folder):
     assert links == ["mobilenet_v2.html", "a.html"]
 
 
-def test_every_page_has_its_fingerprint(folder):
-    """Fails if a colour bar is taken for a map, or the picture is loaded from elsewhere."""
+def test_every_page_has_the_picture_of_its_answer(folder):
+    """Fails if a tile's bars or the map are taken for the network drawn once, or the picture is loaded from elsewhere."""
     made(folder)
     document = pages.parsed((folder / "index.html").read_text("utf-8"))
     for card in pages.elements(document, "li"):
-        images = [node.attrib["src"] for node in pages.elements(card, "img")]
-        assert 1 <= len(images) <= 2
-        assert all(address.startswith("data:image/png;base64,") for address in images)
+        (drawing,) = pages.elements(card, "svg")
+        assert "distance of the data from the running statistics" in pages.text_of(drawing)
+        assert not pages.elements(card, "img")
+    ids = [node.attrib["id"] for node in document.iter() if "id" in node.attrib]
+    assert len(set(ids)) == len(ids)
+    page = (folder / "index.html").read_text("utf-8")
+    assert set(re.findall(r"url\(#([^)]*)\)", page)) <= set(ids)
 
 
 def test_the_api_reference_has_no_card(folder):
