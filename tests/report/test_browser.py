@@ -110,13 +110,16 @@ def test_the_page_is_quiet_and_soon_ready(browser, page):
     assert min(waited) <= 2.0, waited
 
 
-def test_nothing_jumps(browser, page):
+@pytest.mark.parametrize("size", [(1280, 900), (380, 780)], ids=["wide", "phone"])
+def test_nothing_jumps(browser, page, size):
     """Fails if what is drawn late pushes away what is already read, at the top or behind a deep link."""
+    browser.look(*size)
     for address in ("", "#layer=stage1.0.1"):
         browser.open(page, address)
         if address:
             browser.until(
-                "return Math.abs(document.querySelector('#layers').getBoundingClientRect().top) < 300"
+                "return Math.abs(document.querySelector('#layers').getBoundingClientRect().top) < 300 "
+                "&& document.querySelector('.stage').dataset.shown === 'stage1.0.1'"
             )
         browser.run("return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         shifts = browser.run("return window.__shifts.filter(([, input]) => !input).map(([value]) => value)")
