@@ -1,1 +1,1 @@
-"""The same page in every form: HTML, text, JSON, SARIF."""
+"""What is written: a page as HTML and text, a document as JSON and tables, checked files as text, JSON and SARIF."""
