@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pandas as pd
+
 from bnprobe.recording.names import said
 from bnprobe.rules.by_hand import ANOTHER_FILE
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
@@ -20,8 +22,7 @@ APART = 100.0
 
 def convention(evidence: Evidence) -> Iterator[Finding]:
     """Gains that were stored as γ − 1 and are used as γ."""
-    layers = evidence.layers[(evidence.layers["call"] == 0) & evidence.layers["kind"].isin(OVER_FEATURES)]
-    learned = layers[layers["gamma_negative"].notna() & (layers["gamma_abs_median"] > 0)]
+    learned = _learned(evidence)
     limit = evidence.limits.negative_gains
     found = learned[learned["gamma_negative"] > limit]
     if len(learned) < FEWEST_NORMS or 2 * len(found) <= len(learned):
@@ -64,10 +65,9 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
 
 def shrunk(evidence: Evidence) -> Iterator[Finding]:
     """Gains of the whole network that are far below their initial 1."""
-    layers = evidence.layers[(evidence.layers["call"] == 0) & evidence.layers["kind"].isin(OVER_FEATURES)]
-    learned = layers[layers["gamma_abs_median"].notna()]
+    learned = _learned(evidence)
     found = learned[learned["gamma_abs_median"] < DECAYED]
-    # a whole norm of 0 has a rule of its own, and gains stored without their 1 as well
+    # gains that were stored without their 1 have a rule of their own
     if len(learned) < FEWEST_NORMS or 2 * len(found) <= len(learned) or any(convention(evidence)):
         return
     least = found.sort_values("gamma_abs_median", kind="stable").iloc[0]
@@ -80,6 +80,12 @@ def shrunk(evidence: Evidence) -> Iterator[Finding]:
         "To use the network, nothing: the weights that follow were trained with these γ. Before training on, leave norms "
         "out of weight decay if it acts on them, by a group of parameters with weight_decay=0.",
     )
+
+
+def _learned(evidence: Evidence) -> pd.DataFrame:
+    """The norms over features, each once, whose γ is known and not mostly 0, as a branch begins."""
+    layers = evidence.layers[(evidence.layers["call"] == 0) & evidence.layers["kind"].isin(OVER_FEATURES)]
+    return layers[layers["gamma_abs_median"] > 0]
 
 
 def shrunk_or_decayed(evidence: Evidence) -> Iterator[Finding]:

@@ -152,6 +152,8 @@ def test_gains_of_the_whole_network_that_have_shrunk():
     assert (found.rule, found.severity) == ("gains-decayed", "info")
     assert "below 0.1 in 3 of 5 norms" in found.because
     assert fired(recorded(small(0.02, 0.02))) == []
+    # as branches begin at 0: nothing has shrunk
+    assert "gains-decayed" not in {one.rule for one in fired(recorded(small(0, 0, 0)))}
 
 
 def firing() -> list[pd.DataFrame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count as count_from
 from itertools import groupby
@@ -329,14 +330,18 @@ def finite(values: pd.Series) -> Array:
 
 def _worst(values: Array, stops: list[Stop]) -> Array:
     """The largest known value of every stop."""
-    rows = [values[list(stop.rows)] for stop in stops]
-    return np.array([np.nanmax(row) if np.isfinite(row).any() else np.nan for row in rows])
+    return _of_stops(values, stops, np.nanmax)
 
 
 def _typical(values: Array, stops: list[Stop]) -> Array:
     """The mean of the known values of every stop."""
+    return _of_stops(values, stops, np.nanmean)
+
+
+def _of_stops(values: Array, stops: list[Stop], summary: Callable[[Array], float]) -> Array:
+    """A summary of the known values of every stop; NaN where there are none."""
     rows = [values[list(stop.rows)] for stop in stops]
-    return np.array([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in rows])
+    return np.array([summary(row) if np.isfinite(row).any() else np.nan for row in rows])
 
 
 def _stop_of(stops: list[Stop], row: int) -> int:
