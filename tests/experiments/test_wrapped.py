@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -71,11 +72,12 @@ def test_a_shared_model_gives_what_the_model_itself_gives(
     before, training = bits(model), [m.training for m in model.modules()]
     plan, own = (bnprobe.recalibrate(m, batches()) for m in (model, network()))
     assert list(plan.renewals) == list(own.renewals) == ["1", "4"]
-    assert plan.preview(batches()).after == own.preview(batches()).after
+    assert plan.preview(batches()).after == pytest.approx(own.preview(batches()).after, rel=1e-5)
     for budget_s in (None, 60):
         study = bnprobe.ablate(model, batches(), budget_s=budget_s)
         alike = bnprobe.ablate(network(), batches(), budget_s=budget_s)
-        assert study.table.equals(alike.table)
+        # Not bit by bit: a sum may be cut elsewhere in memory that lies elsewhere.
+        assert_frame_equal(study.table, alike.table, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(before, bits(model), strict=True))
     assert [m.training for m in model.modules()] == training
 
