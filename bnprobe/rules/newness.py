@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 FIRST_BATCHES = 100
@@ -47,8 +48,10 @@ def network_is_new(sites: Sites) -> bool:
 
 
 def beyond_first_steps(channels: pd.DataFrame) -> bool:
-    """Whether some β is farther from 0 than in any new network: of most trained ones that is enough to know."""
-    return bool((channels["beta"].abs() >= FIRST_STEPS_COUNTED).any())
+    """Whether some β is farther from 0, or some γ from 0 and 1, than in any new network: of most that is enough to know."""
+    gamma, beta = channels["gamma"].to_numpy(), channels["beta"].to_numpy()
+    from_start = np.minimum(np.abs(gamma), np.abs(gamma - 1))
+    return bool((np.abs(beta) >= FIRST_STEPS_COUNTED).any() or (from_start >= FIRST_STEPS_COUNTED).any())
 
 
 def _from_start(gamma: pd.Series) -> float:

@@ -183,11 +183,15 @@ def test_tables_without_a_norm_are_not_new() -> None:
     assert Evidence(pd.DataFrame(), pd.DataFrame(columns=["layer", "call"]), pd.DataFrame()).is_new is False
 
 
-def test_a_trained_network_is_known_without_a_look_at_each_norm() -> None:
+@pytest.mark.parametrize(
+    ("gamma", "beta"),
+    [(1.0, [0.0, -0.1, 0.0]), ([0.5, 1, 1], 0.0), ([-0.1, 1, 1], 0.0), ([1, 1, 1.1001], None)],
+)
+def test_a_trained_network_is_known_without_a_look_at_each_norm(gamma: Any, beta: Any) -> None:
     """Fails if every norm of a large trained network is looked at, once for each sentence of its page."""
     rows = some_rows(8)
     stored = {"running_mean": 0.3, "running_var": 2.0, "n_batches_tracked": 1}
-    trained = Evidence.of(tables(recording(recorded(rows, gamma=1.0, beta=[0.0, -0.1, 0.0], **stored))))
+    trained = Evidence.of(tables(recording(recorded(rows, gamma=gamma, beta=beta, **stored))))
     assert not trained.is_new
     assert "sites" not in vars(trained)
     near = Evidence.of(tables(recording(recorded(rows, gamma=1.0, beta=[0.0, -0.0999, 0.0], **stored))))

@@ -72,8 +72,8 @@ def untrained(tables: Tables) -> str:
     """That the network is untrained, as far as its norms can tell; empty where one of them learned anything."""
     channels = tables.channels
     gamma, beta = channels["gamma"].dropna(), channels["beta"].dropna()
-    if (beta != 0).any():
-        return ""
+    if (beta != 0).any() or not gamma.isin((0, 1)).all():
+        return ""  # of most trained networks, without a look at each site
     stored = channels["running_mean"].notna()
     by_site = [channels["layer"], channels["call"]]
     # γ of the last norm of a residual branch is often 0 at the start
