@@ -63,6 +63,7 @@ BOUNDARIES = {
         "recording measures rules stats errors files version notebook", "numpy pandas jinja2 markupsafe"
     ),
     # a histogram cannot be drawn without its edges
+    "report.figures.png": may("", "numpy PIL"),
     "report.figures": may("stats measures recording errors files", "numpy pandas seaborn matplotlib"),
     # what may stand on a side of a comparison: a file of weights alone needs torch, on first use
     "comparison": may(

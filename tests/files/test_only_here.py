@@ -58,6 +58,7 @@ ALLOWED = {
     ("report.formats.tables", "to_csv"),
     ("report.formats.tables", "to_parquet"),
     ("report.figures.album", "savefig"),
+    ("report.figures.png", "open"),  # PIL's, of a raster in RAM
     ("cli.state_dict", "torch.save"),  # into RAM
     ("cli.recalibrate", "rename"),  # columns of a table
     ("cli.surgery", "rename"),

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from bnprobe.report.colours import CRITICAL, EXPECTED, INK, MEASURED, MUTED, PAPER, WARNING
+from bnprobe.report.figures.png import shrunk
 from bnprobe.stats.scipy_lazy import aside
 
 _STYLE: dict[str, Any] = {
@@ -70,7 +71,7 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
         buffer = io.StringIO()
         # not savefig, which draws everything twice, the first time to find out what to crop
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
-    svg = buffer.getvalue()
+    svg = shrunk(buffer.getvalue())
     svg = svg[svg.index("<svg") :]
     svg = re.sub(
         r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
