@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from glob import escape
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from bnprobe.experiments.positions import Positions
 from bnprobe.experiments.prefix import Prefix
 from bnprobe.experiments.preview import demand_callable
 from bnprobe.experiments.put_back import in_eval_mode, put_back, write
-from bnprobe.experiments.recalibrate import recalibrate
+from bnprobe.experiments.renewing import Renewing
 from bnprobe.experiments.replacements import COMPUTED, Variant, scale_variants, variants
 from bnprobe.experiments.rows import notes, table_of
 from bnprobe.experiments.run import Batches, Call, run
@@ -38,9 +37,6 @@ ALL = (*VECTORS, *COMPUTED)
 """What of a norm can be replaced."""
 
 LEVELS = ("network", "stage", "layer")
-
-RENEWING = 0.2
-"""Part of a budget in which statistics of several layers are renewed together, a pass each."""
 
 
 def ablate(
@@ -85,8 +81,9 @@ def ablate(
             largest score is the target's, where targets are classes; else the agreement with the model as it is.
         vectors: Which of "mean", "var", "scale", "centering", "weight" and "bias".
         layers: Shell-style pattern or patterns of the paths of norms to study. None studies all.
-        budget_s: Seconds. Replacements are then ranked by a first-order estimate of the change of the loss, from one
-            backward pass; as many of the first are measured as fit, the others have the estimate alone.
+        budget_s: Seconds. Replacements are then ranked by a first-order estimate of how much each changes the loss of a
+            sample, from one backward pass. Those of the whole network are measured first, then those of stages and of
+            layers with the largest estimates, as many as fit; the others have the estimate alone.
         call: Function of (model, batch) that runs one batch and returns the output, where `model(x)` does not.
         initial: The model at initialization, or its state dict, for the replacement "initial".
         seed: Of the permutations.
@@ -129,7 +126,7 @@ def ablate(
         if scales is not None:
             norms = {path: replace(n, layer=scales.layers.get(path, n.layer)) for path, n in norms.items()}
         with _vectors_put_back(norms):
-            renewing = _Renewing(model, batches, call)
+            renewing = Renewing(model, batches, call)
             made = variants(norms, chosen, state, renewing, seed)
             made += [] if scales is None else scale_variants(norms, chosen, scales)
             made.sort(key=lambda variant: LEVELS.index(variant.level))
@@ -140,7 +137,7 @@ def ablate(
             estimates: dict[Variant, float] = {}
             if budget_s is not None:
                 estimates = _estimates(model, norms, made, seen, call, deadline, state, seed, measure)
-            ranked = sorted(made, key=lambda variant: -abs(estimates.get(variant, 0.0)))
+            ranked = in_order(made, estimates)
             ranked = [variant for variant in ranked if renewing.ready(variant, deadline)]
             prefix = Prefix(model, [norm.module for norm in norms.values()])
             seen.quiet = True
@@ -261,50 +258,15 @@ def _vectors_put_back(norms: Mapping[str, HeldNorm]) -> Iterator[None]:
             write(tensor, values)
 
 
-@dataclass
-class _Renewing:
-    """New statistics of several norms, renewed together in one pass; each group once."""
-
-    model: nn.Module
-    batches: Iterable[Any]
-    call: Call | None
-    found: dict[tuple[str, ...], dict[str, dict[str, Tensor]]] = field(default_factory=dict)
-
-    def __call__(self, members: Sequence[HeldNorm]) -> Mapping[str, Mapping[str, Tensor]]:
-        paths = tuple(norm.path for norm in members)
-        if paths not in self.found:
-            self.found[paths] = self._renewed(members)
-        return self.found[paths]
-
-    def ready(self, variant: Variant, deadline: Deadline) -> bool:
-        """Whether a variant can be written: with a budget, a part of it is for statistics that are renewed together."""
-        together = variant.replacement == "data" and len(variant.members) > 1
-        known = tuple(norm.path for norm in variant.members) in self.found
-        late = deadline.budget_s is not None and deadline.left < (1 - RENEWING) * deadline.budget_s
-        if together and not known and late:
-            return False
-        _ = variant.changes  # makes them, before a batch is half way
-        return True
-
-    def _renewed(self, members: Sequence[HeldNorm]) -> dict[str, dict[str, Tensor]]:
-        """As `recalibrate` plans them; norms that it leaves alone get what the unchanged model gives them."""
-        try:
-            plan = recalibrate(
-                self.model, self.batches, layers=[escape(norm.path) for norm in members], call=self.call
-            )
-            new = {path: renewal.new for path, renewal in plan.renewals.items()}
-        except BnprobeError:  # frozen norms, or batches that are too small
-            new = {}
-        return {
-            norm.path: dict(zip(("mean", "var"), new[norm.path], strict=True))
-            if norm.path in new
-            else {
-                name: norm.as_tensor(name, getattr(norm.seen, name))
-                for name in ("mean", "var")
-                if name in norm.tensors
-            }
-            for norm in members
-        }
+def in_order(made: Sequence[Variant], estimates: Mapping[Variant, float]) -> list[Variant]:
+    """All of the network first, then stages and layers by turns, each by the estimate: wherever time ends, the same part of
+    both is measured. In one row a deep network's stages, whose changes are larger, would leave no time for any layer.
+    """
+    places: dict[Variant, float] = {}
+    for level in LEVELS:
+        there = sorted((v for v in made if v.level == level), key=lambda v: -estimates.get(v, 0.0))
+        places |= {v: (i + 1) / len(there) - (level == "network") for i, v in enumerate(there)}
+    return sorted(made, key=places.__getitem__)
 
 
 def _nothing(model: nn.Module, norms: Mapping[str, HeldNorm], vectors: tuple[str, ...]) -> str:
@@ -338,4 +300,4 @@ def _estimates(
     """What the budget is divided by."""
     estimates = Estimates(norms, made, initial, seed, metric)
     estimated(estimates, model, batches, call, deadline)
-    return estimates.mean
+    return estimates.sizes

@@ -28,8 +28,8 @@ class Study(StudyTable):
             `low` and `high`, the 95% interval of the difference (paired bootstrap over samples); `agreement`, the share
             of decisions that stay, and `kl`, of the softmax after from the softmax before, in nats (NaN where nothing is
             decided); `n` samples. `difference_rest` is the difference without the first token of each sequence, of a loss.
-            `estimated` rows were not measured, for lack of time, and have only `estimate`, the change of the loss to first
-            order.
+            `estimated` rows were not measured, for lack of time, and have only `estimate`: to first order, the change of a
+            sample's loss, root mean square over samples.
         model: Its class name.
         metric: Name of what was measured.
         n_samples: Number of samples.

@@ -77,8 +77,16 @@ class StudyTable:
         return self.metric in (ACCURACY, AGREEMENT)
 
     @property
+    def n_compared(self) -> int:
+        """Rows that are both estimated and measured."""
+        return len(self._compared)
+
+    @property
     def rank_correlation(self) -> float:
         """Spearman's, between the sizes of estimated and measured changes; NaN where fewer than three rows have both."""
-        known = self.table[~self.table["estimated"] & self.table["estimate"].notna()]
-        sizes = known[["estimate", "difference"]].abs().rank()
-        return float(sizes["estimate"].corr(sizes["difference"])) if len(known) > 2 else float("nan")
+        sizes = self._compared[["estimate", "difference"]].abs().rank()
+        return float(sizes["estimate"].corr(sizes["difference"])) if len(sizes) > 2 else float("nan")
+
+    @property
+    def _compared(self) -> pd.DataFrame:
+        return self.table[~self.table["estimated"] & self.table["estimate"].notna()]

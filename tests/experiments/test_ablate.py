@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
 
@@ -603,7 +604,12 @@ def test_with_a_budget_the_rest_is_estimated_and_marked() -> None:
 
     model = model_of()
     head = model.head
-    head.forward = lambda x: (sleep(0.02), nn.functional.linear(x, head.weight, head.bias))[1]
+
+    def slow(x: Tensor) -> Tensor:
+        sleep(0 if torch.is_grad_enabled() else 0.02)
+        return nn.functional.linear(x, head.weight, head.bias)
+
+    head.forward = slow
     study = bnprobe.ablate(model, batches(4), vectors=("weight", "bias"), budget_s=1.5)
     assert study.seconds < 4
     table = study.table
@@ -615,14 +621,16 @@ def test_with_a_budget_the_rest_is_estimated_and_marked() -> None:
     )
     assert (table.loc[table["estimated"], "n"] == 0).all()
     assert table["estimate"].notna().all()
-    sizes = table["estimate"].abs()
-    assert sizes[table["estimated"]].max() <= sizes[~table["estimated"]].min()
-    assert -1 <= study.rank_correlation <= 1
+    for _, rows in table.groupby("level"):
+        n_measured = int((~rows["estimated"]).sum())
+        assert not rows.sort_values("estimate", ascending=False)["estimated"].head(n_measured).any()
+    assert study.n_compared == (~table["estimated"]).sum()
+    assert study.n_compared < 3 or -1 <= study.rank_correlation <= 1  # few on a busy machine
 
 
 @pytest.mark.parametrize("labels", [True, False])
 def test_the_estimate_is_the_slope_of_the_loss(labels: bool) -> None:
-    """Against a difference quotient in float64: a hundredth of each replacement."""
+    """Against a difference quotient of each sample's loss in float64; fails if slopes of opposite signs cancel."""
     from bnprobe.experiments.first_order import Estimates
     from bnprobe.experiments.held_vectors import held_norms
     from bnprobe.experiments.replacements import replaced, variants
@@ -632,7 +640,8 @@ def test_the_estimate_is_the_slope_of_the_loss(labels: bool) -> None:
     norms = held_norms(model, bnprobe.record(model, [x]))
     made = [v for v in variants(norms, ("mean", "weight", "bias"), {}, lambda m: {}, 0) if v.level == "layer"]
     estimates = Estimates(norms, made, {}, 0)
-    estimates.see(model, (x, y) if labels else x, None)
+    estimates.see(model, (x[:40], y[:40]) if labels else x[:40], None)
+    estimates.see(model, (x[40:], y[40:]) if labels else x[40:], None)
     target = y if labels else model(x).argmax(1)
     for variant in made:
         (norm,) = variant.members
@@ -643,6 +652,54 @@ def test_the_estimate_is_the_slope_of_the_loss(labels: bool) -> None:
             new = old + t * (replaced(norm, variant.vector, variant.replacement, {}) - old)
             tensor = getattr(other.get_submodule(norm.path), TENSORS[variant.vector])
             tensor.data.copy_(torch.from_numpy(new))
-            losses.append(nn.functional.cross_entropy(other(x), target).item())
-        slope = (losses[1] - losses[0]) / 2e-4
-        assert estimates.mean[variant] == pytest.approx(slope, rel=1e-3, abs=1e-6), variant.replacement
+            losses.append(nn.functional.cross_entropy(other(x), target, reduction="none").detach())
+        slopes = ((losses[1] - losses[0]) / 2e-4).numpy()
+        size = np.sqrt(np.square(slopes).mean())
+        assert estimates.sizes[variant] == pytest.approx(size, rel=1e-3, abs=1e-6), variant.replacement
+
+
+def test_sums_of_windows_are_of_their_samples() -> None:
+    """Fails if rows are given to other samples, or rows that belong to no sample are lost."""
+    from bnprobe.experiments.first_order import per_sample
+
+    windows = np.arange(24.0).reshape(6, 4)  # three of each of two samples
+    by_hand = np.stack([windows[0] + windows[1] + windows[2], windows[3] + windows[4] + windows[5]])
+    np.testing.assert_array_equal(per_sample(windows, 2), by_hand)
+    np.testing.assert_array_equal(per_sample(windows, 6), windows)
+    np.testing.assert_allclose(per_sample(windows, 5), np.tile(windows.sum(0) / 5, (5, 1)))
+
+
+def test_wherever_time_ends_stages_and_layers_were_measured_alike() -> None:
+    """Fails if a deep network's stages, whose changes are larger, leave no time for a single layer."""
+    from bnprobe.experiments.replacements import Variant
+
+    levels = ["network"] * 2 + ["stage"] * 4 + ["layer"] * 8
+    made = [Variant(level, str(i), "bias", "0", ()) for i, level in enumerate(levels)]
+    sizes = [0, 1, 50, 90, 70, 60, 1, 2, 3, 4, 5, 6, 7, 8]
+    found = [int(v.layer) for v in ablating.in_order(made, dict(zip(made, map(float, sizes), strict=True)))]
+    assert found[:2] == [1, 0]
+    assert [i for i in found if 2 <= i < 6] == [3, 4, 5, 2]
+    assert [i for i in found if i >= 6] == [13, 12, 11, 10, 9, 8, 7, 6]
+    assert sum(i >= 6 for i in found[2:8]) == 4
+    assert ablating.in_order(made, {})[0] is made[0]
+
+
+def test_a_part_of_the_budget_renews_statistics_of_several_layers() -> None:
+    """Fails if the time that was spent before counts too, or if there is no end to it."""
+    from bnprobe.experiments.measure_variants import Deadline
+    from bnprobe.experiments.renewing import Renewing
+    from bnprobe.experiments.replacements import Variant
+
+    def variant(n: int) -> Variant:
+        members = tuple(SimpleNamespace(path=f"{n}{i}") for i in range(2))
+        return Variant("stage", str(n), "mean", "data", members)  # type: ignore[arg-type]
+
+    renewing = Renewing(nn.Identity(), [], None, {("00", "01"): {}})
+    late = Deadline(100.0)
+    late._began -= 90
+    renewing.took = 9.9
+    assert renewing.ready(variant(0), late)
+    renewing.found[("10", "11")] = {}
+    renewing.took = 10.1
+    assert renewing.ready(variant(1), late), "is known already"
+    assert not renewing.ready(variant(2), late)

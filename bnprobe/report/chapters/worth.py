@@ -127,7 +127,7 @@ HEADS = (
     ("agreement", "Share of decisions that stay."),
     ("KL", "Divergence of the softmax after from the softmax before, in nats."),
     ("n", "Samples; 0 where there was no time, and only the estimate is known."),
-    ("estimate", "Change of the loss to first order."),
+    ("estimate", "To first order, the change of a sample's loss: root mean square over samples."),
 )
 
 
@@ -177,6 +177,9 @@ def _how(study: StudyTable) -> tuple[tuple[str, str], ...]:
         )
     if not np.isnan(study.rank_correlation):
         rows.append(
-            ("estimates", f"rank correlation of {number(study.rank_correlation, 2)} with what was measured")
+            (
+                "estimates",
+                f"rank correlation of {number(study.rank_correlation, 2)} with the {study.n_compared:,} that were measured",
+            )
         )
     return (*rows, *(("note", note) for note in study.notes))
