@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from support.models import C, H, L, W
+from torch import nn
 
 from bnprobe.errors import BnprobeError
 from bnprobe.norms import NormLayer
+from bnprobe.norms.layer import faults
 
 
 def test_layouts_with_pairwise_distinct_sizes():
@@ -77,3 +82,84 @@ def test_a_plan_checks_itself(changes: dict[str, object], advice: str):
     """Fails if a user's description with a misspelt word is believed until the numbers are strange."""
     with pytest.raises(BnprobeError, match=advice):
         NormLayer(**{"kind": "k", "pools": "batch", "n_channels": C, "eps": 0.0, **changes})  # type: ignore[arg-type]
+
+
+FIRST = NormLayer("k", "batch", C, 0.0)
+LONE = replace(FIRST, unbatched_dims=2)
+LAST = NormLayer("k", "channels", C, 0.0, channels="last")
+SECOND = replace(LAST, sample_dim=1)
+"""Of inputs of shape (positions, N, C)."""
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "places", "rows"),
+    [
+        (FIRST, (2, C, H, W), (2, H, W), (2, C, H * W)),
+        (FIRST, (2, C), (2,), (2, C, 1)),
+        (LONE, (C, L), (1, L), (1, C, L)),
+        (LONE, (2, C, L), (2, L), (2, C, L)),
+        (LAST, (2, H, W, C), (2, H, W), (2, C, H * W)),
+        (LAST, (C,), (1,), (1, C, 1)),
+        (SECOND, (H, 2, C), (2, H), (2, C, H)),
+        (SECOND, (H, 2, W, C), (2, H, W), (2, C, H * W)),
+        (SECOND, (2, C), (2,), (2, C, 1)),
+        (replace(SECOND, n_channels=C * W, n_channel_dims=2), (H, 2, C, W), (2, H), (2, C * W, H)),
+    ],
+)
+def test_samples_and_positions_of_every_layout(
+    layer: NormLayer, shape: tuple[int, ...], places: tuple[int, ...], rows: tuple[int, ...]
+) -> None:
+    """Fails if a dimension is dropped or a position taken for a sample; places multiply to what rows have."""
+    x = torch.randn(shape)
+    assert layer.fits(x)
+    assert layer.places(x) == places
+    assert layer.rows(x).shape == rows
+
+
+def test_inputs_whose_sample_is_the_second_dimension() -> None:
+    """Fails if positions and samples are exchanged, or a dimension of the channels is taken for the sample."""
+    x = torch.arange(H * 2 * C).reshape(H, 2, C)
+    assert torch.equal(SECOND.rows(x)[1, 2], x[:, 1, 2])
+    assert torch.equal(LAST.rows(x)[3, 2], x[3, :, 2])
+
+
+@pytest.mark.parametrize("layer", [FIRST, LONE, LAST, SECOND])
+def test_inputs_without_a_value_have_no_rows(layer: NormLayer) -> None:
+    """Fails if an empty batch, or one of no positions, cannot be reshaped."""
+    for shape in ((0, C, H), (2, C, 0)) if layer.channels == "first" else ((0, H, C), (2, 0, C)):
+        assert layer.rows(torch.ones(shape)).shape == (0, C, 1)
+
+
+def test_a_description_shows_what_was_given() -> None:
+    """Fails if defaults are told, or what differs from them is not."""
+    assert repr(replace(LAST, weight=torch.ones(C), sample_dim=1)) == (
+        f"NormLayer(kind='k', pools='channels', n_channels={C}, eps=0.0, channels='last', weight=<float32 ({C},)>, "
+        "sample_dim=1)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({}, ""),
+        ({"n_channels": 0}, ""),
+        ({"eps": 1}, ""),
+        ({"weight": nn.UninitializedParameter()}, ""),
+        ({"weight": torch.ones(C, 1), "bias": torch.ones(C)}, ""),
+        ({"kind": 7}, "gave kind=7 and"),
+        ({"n_channels": -1}, "n_channels=-1, not a name and a whole number"),
+        ({"n_channels": 3.0}, "n_channels=3.0, not a name and a whole number"),
+        ({"n_channels": True}, "n_channels=True, not a name and a whole number"),
+        ({"eps": True}, "gave eps=True, not a number"),
+        ({"eps": "1e-5"}, "gave eps='1e-5', not a number"),
+        ({"bias": [0.0] * C}, "gave bias as list, not a tensor"),
+        ({"weight": torch.ones(C + 1)}, f"gave weight of {C + 1} numbers for {C} channels"),
+        ({"running_mean": torch.ones(1)}, f"gave running_mean of 1 numbers for {C} channels"),
+        ({"running_var": 1.0}, "gave running_var as float, not a tensor"),
+    ],
+    ids=str,
+)
+def test_what_no_layer_can_be(changes: dict[str, Any], fault: str) -> None:
+    """Fails if a description that cannot be is believed, or one that can be is refused."""
+    found = faults(replace(FIRST, **changes))
+    assert found == fault if not fault else fault in found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -68,3 +70,71 @@ def test_an_rms_norm_without_an_eps_is_known_by_what_it_does(offset):
     np.testing.assert_allclose(
         bnprobe.report(probe).channels["gamma"], model[1].weight.detach().double() + offset, rtol=1e-6
     )
+
+
+def module(name: str, **attributes: Any) -> nn.Module:
+    """A module whose class has this name, with such attributes."""
+    made = type(name, (nn.Module,), {})()
+    for key, value in attributes.items():
+        setattr(made, key, value)
+    return made
+
+
+ONES, EPS = torch.ones(6), 1e-3
+STORED = {"weight": ONES, "bias": ONES, "running_mean": ONES, "running_var": ONES}
+
+
+@pytest.mark.parametrize(
+    ("made", "kinds"),
+    [
+        (module("MyNorm", weight=ONES, eps=EPS), []),
+        (module("MyLayerNorm", weight=ONES, eps=EPS), ["layer_norm", "rms_norm"]),
+        (module("MyLayerNorm", weight=ONES), []),
+        (module("MyLayerNorm", eps=EPS), []),
+        (module("MyRMSNorm", weight=ONES), ["rms_norm", "layer_norm"]),
+        (module("MyRMSNorm", g=ONES), ["rms_norm", "layer_norm"]),
+        (module("MyRMS", weight=ONES, eps=EPS), []),
+        (module("MyRMSNorm", weight=ONES, inner=nn.ReLU()), []),
+        (module("MyGroupNorm", weight=ONES, eps=EPS, num_groups=3), ["group_norm"]),
+        (module("MyGroupNorm", weight=ONES, eps=EPS), []),
+        (module("MyGroupLayerNorm", weight=ONES, eps=EPS, num_groups="three"), ["layer_norm", "rms_norm"]),
+        (module("Anything", **STORED), ["batch_norm"]),
+        (module("Anything", weight=ONES, running_mean=ONES), []),
+    ],
+)
+def test_what_looks_like_a_norm(made: nn.Module, kinds: list[str]) -> None:
+    """Fails if a name alone, or a vector alone, makes a norm; or a kind is tried that the name does not say."""
+    assert list(dict.fromkeys(plan.kind for plan in describe(made))) == kinds
+
+
+@pytest.mark.parametrize(
+    ("name", "training", "uses_running"),
+    [
+        ("FrozenBatchNorm2d", True, [True, False]),
+        ("FrozenBatchNorm2d", False, [True, False]),
+        ("OwnBatchNorm2d", True, [False, True]),
+        ("OwnBatchNorm2d", False, [True, False]),
+    ],
+)
+def test_a_frozen_batch_norm_uses_what_it_keeps_first(
+    name: str, training: bool, uses_running: list[bool]
+) -> None:
+    """Fails if a class called frozen is first held to use the batch, or another in training the running statistics."""
+    plans = describe(module(name, **STORED).train(training))
+    assert [plan.uses_running for plan in plans] == uses_running
+
+
+@pytest.mark.parametrize(
+    ("attributes", "eps", "assumed"), [({"eps": EPS}, EPS, False), ({"variance_epsilon": 0}, 0.0, False), ({}, 1e-6, True)]
+)  # fmt: skip
+def test_an_eps_that_is_told_is_not_assumed(attributes: dict[str, float], eps: float, assumed: bool) -> None:
+    """Fails if the usual eps takes the place of one that is there, or passes for known."""
+    plans = describe(module("MyRMSNorm", weight=ONES, bias=2 * ONES, **attributes))
+    assert {(plan.eps, plan.eps_assumed) for plan in plans} == {(eps, assumed)}
+    assert [(plan.kind, plan.centred, plan.weight_offset, plan.channels) for plan in plans] == [
+        (kind, kind == "layer_norm", offset, channels)
+        for kind in ("rms_norm", "layer_norm")
+        for offset in (0.0, 1.0)
+        for channels in ("last", "first")
+    ]
+    assert all(plan.bias is not None and plan.n_channels == 6 for plan in plans)
