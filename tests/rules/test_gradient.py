@@ -13,7 +13,8 @@ from support import oracles
 from bnprobe.measures import tables
 from bnprobe.recording import About, LayerRecord, ProducerRecord, Recording
 from bnprobe.rules import judge
-from bnprobe.rules.gradient import _starts_at_zero
+from bnprobe.rules.edits import Freeze, Reinitialize, Remedy, SetGamma
+from bnprobe.rules.gradient import _not_reached, _starts_at_zero
 from bnprobe.stats import Moments
 from rules.edited import edited, evidence, findings, healthy
 from rules.firing import fired
@@ -256,3 +257,154 @@ def test_a_new_network_may_start_with_a_gradient_of_zero(n: int, new: bool, may_
     found = evidence(healthy(**start) if new else healthy())
     assert found.is_new is new
     assert bool(_starts_at_zero(pd.Series({"n_backward": n}), found)) is may_be
+
+
+NAN_PASSES = {
+    "n_backward": 4,
+    "n_backward_nonfinite": 3,
+    "n_backward_scaled": 0,
+    "n_backward_arising": 0,
+    "n_nonfinite": 0,
+    "constant_rows": 0.0,
+}
+ARRIVE = "NaN or infinite gradients arrive at this norm: they arise after it, on the way to the loss."
+BECOME = "Gradients become NaN or infinite in this norm: those at its output are finite."
+NO_COUNTS = dict.fromkeys(("dy_nonfinite", "dx_nonfinite", "grad_gamma_nonfinite", "grad_beta_nonfinite"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "severity", "says", "because", "do"),
+    [
+        ({}, "critical", ARRIVE, "in 3 of 4 backward passes: dL/dy in 1 of 3 channels.", "Look between it and the loss, for"),
+        (
+            {"n_backward_arising": 1},
+            "critical",
+            BECOME,
+            "in 1 of 4 backward passes, and arrive at it in 2 more: dL/dy in 1 of 3 channels.",
+            "A root at a variance of exactly 0",
+        ),
+        (
+            {"n_backward_arising": 3, "eps": 0.0, "constant_rows": 0.25},
+            "critical",
+            BECOME,
+            "in 3 of 4 backward passes: dL/dy in 1 of 3 channels.",
+            "Its eps is 0. The variance of 25% of its rows is 0. A root",
+        ),
+        (
+            {"n_backward_scaled": 3},
+            "info",
+            ARRIVE[:-1] + ", under a loss scale too high for these passes.",
+            "in 3 of 4 backward passes: dL/dy in 1 of 3 channels.",
+            "Nothing: the scaler skips these steps",
+        ),
+        (
+            {"n_backward_scaled": 2},
+            "critical",
+            ARRIVE,
+            "in 3 of 4 backward passes: dL/dy in 1 of 3 channels.",
+            "Look between it and the loss, for",
+        ),
+        (
+            {"n_backward_scaled": 4, "n_backward_nonfinite": 4},
+            "critical",
+            ARRIVE,
+            "in 4 of 4 backward passes: dL/dy in 1 of 3 channels.",
+            "Look between it and the loss, for",
+        ),
+        (
+            {"n_nonfinite": 1},
+            "critical",
+            ARRIVE,
+            "in 3 of 4 backward passes: dL/dy in 1 of 3 channels. Values that are not finite entered norms as well; see "
+            "values-not-finite.",
+            "Look between it and the loss, for",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_gradients_that_are_not_finite(
+    row: dict[str, Any], severity: str, says: str, because: str, do: str
+) -> None:
+    """Fails if passes are counted wrongly, a scaler that does its work is a fault, or the place to look is another."""
+    cells = {**NO_COUNTS, "dy_nonfinite": [0.0, 2.0, 0.0]}
+    (one,) = findings("gradient-not-finite", edited(evidence(), cells, **{**NAN_PASSES, **row}))
+    assert (one.severity, one.says, one.because, one.channels) == (severity, says, because, (1,))
+    assert one.do.startswith(do)
+
+
+def test_the_last_norm_of_a_broken_gradient_is_told_with_those_before_it() -> None:
+    """Fails if norms are counted from the wrong end, the sound norm after it is not named, or one without a pass is."""
+    names = "abcde"
+    base = evidence(*map(healthy, names))
+    for i, bad in enumerate((3, 3, 3, 0, 0)):
+        cells = {name: [float(bad)] * 2 + [0.0] for name in NO_COUNTS}
+        given = {**NAN_PASSES, "n_backward_nonfinite": bad, "n_backward": 0 if i == 3 else 4}
+        base = edited(base, cells, at=i, **given)
+    (one,) = findings("gradient-not-finite", base)
+    assert (one.layer, one.channels) == ("c", (0, 1))
+    assert one.because == (
+        "in 3 of 4 backward passes: dL/dy in 2, dL/dx in 2, dL/dγ in 2, dL/dβ in 2 of 3 channels; 2 previous norms received "
+        "such gradients."
+    )
+    assert one.do.startswith("Look between it and e, whose gradients are finite, for")
+
+
+@pytest.mark.parametrize(
+    ("typical", "remedy"), [(0.5, Remedy((SetGamma("b"),))), (0.0, None), (np.nan, None)]
+)
+def test_a_break_may_be_the_scale_of_the_following_norm(typical: float, remedy: Remedy | None) -> None:
+    """Fails if a scale that is not there is to be set, or that of the wrong norm."""
+    both = edited(evidence(healthy("a"), healthy("b")), grad_out=100.0)
+    both = edited(both, at=1, grad_out=1.0, gamma_abs_median=typical)
+    (one,) = findings(BREAKS, both)
+    assert (one.layer, one.remedy) == ("a", remedy)
+    assert one.because == "its length is 1.00e+00 at b and 1.00e+02 here, a factor of 1e+02 (threshold 30)."
+    assert ("The following norm's typical |γ| is 0.5" in one.do) is (remedy is not None)
+
+
+def test_lengths_of_zero_are_no_neighbours() -> None:
+    """Fails if a norm that got nothing at all, or next to nothing, is held against the others."""
+    three = evidence(*map(healthy, "abc"))
+    for i, length in enumerate((1.0, 0.0, 2.0)):
+        three = edited(three, at=i, grad_out=length)
+    assert findings(BREAKS, three) == []
+    assert [one.layer for one in findings(BREAKS, edited(three, at=1, grad_out=0.01))] == ["a", "b"]
+
+
+def test_a_norm_without_a_gradient_is_to_be_made_anew_as_a_whole() -> None:
+    """Fails if not every channel is, or a gradient in some channels counts as none."""
+    base = edited(evidence(), n_backward=1, no_gradient=1.0)
+    (one,) = findings(SILENT, base)
+    assert one.remedy == Remedy((Reinitialize("bn", (0, 1, 2)),))
+    assert one.severity == "warning"
+    assert findings(SILENT, edited(base, n_backward=0)) == []
+
+
+@pytest.mark.parametrize(
+    ("n_calls", "samples"), [(0, "10 samples"), (1, "10 samples"), (4, "2 samples"), (10, "1 sample")]
+)
+def test_noise_is_told_with_the_samples_of_a_call(n_calls: int, samples: str) -> None:
+    """Fails if the samples of all calls are those of one."""
+    row = {"n_backward": 9, "no_gradient": 0.0, "gamma_snr_upper": 0.05, "beta_snr_upper": 0.01}
+    base = edited(evidence(), **row, n_images=10, n_calls=n_calls)
+    (one,) = findings(SILENT, base)
+    assert one.because == (
+        f"signal-to-noise ratio at most 0.05 over 9 backward passes of {samples} (threshold 0.1)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("run", "before"),
+    [
+        (["a"], ""),
+        (["a", "b"], ", nor in the previous norm (a)"),
+        (["a", "b", "c"], ", nor in the 2 previous norms (b, a)"),
+        (["a", "b", "c", "d"], ", nor in the 3 previous norms (c, b, a)"),
+        (["a", "b", "c", "d", "e"], ", nor in the 4 previous norms (d, c, b, ...)"),
+    ],
+)
+def test_a_run_of_norms_without_a_gradient(run: list[str], before: str) -> None:
+    """Fails if names are in the wrong order, too many or too few, or the count includes the last."""
+    one = _not_reached(run, 3, 7)
+    assert one.layer == run[-1]
+    assert one.because == f"no backward pass in 3 calls{before}, while other norms had up to 7."
+    assert one.remedy == Remedy((Freeze(tuple(run), eval_mode=True),))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 from measures.sites import site
 
 from bnprobe.recording import LayerRecord
+from bnprobe.rules.edits import Recalibrate, Remedy, SetAttribute
+from bnprobe.rules.updates import _slope
+from rules.edited import edited, evidence, findings, healthy
 from rules.firing import fired
 from rules.trained import LEARNED, STATISTICS, TRAIN, learning, norm
 
@@ -89,3 +95,141 @@ def test_means_that_are_too_small_to_tell_are_not_young():
     )
     assert fired("statistics-young", same).empty
     assert len(fired("statistics-young", young(20))) == 1
+
+
+USED = {"affine_by": "running", "n_calls": 2, "n_batches_tracked": 40, "verdict": "same"}
+TRAINS = {"normalized_by": "batch", "n_calls_learning": 2}
+SET, MADE_ANEW = SetAttribute("bn", "momentum", 0.1), Recalibrate()
+
+
+@pytest.mark.parametrize(
+    ("row", "because", "remedy"),
+    [
+        (
+            {"momentum": 0.0, "normalized_by": "batch"},
+            "momentum 0 in train mode, in 2 calls: eval mode will use the old running statistics.",
+            Remedy((SET,)),
+        ),
+        (
+            {"momentum": 0.0, "normalized_by": "both", "n_calls": 1},
+            "momentum 0 in train mode, in 1 call: eval mode will use the old running statistics.",
+            Remedy((SET,)),
+        ),
+        ({"momentum": 0.0, "normalized_by": "running"}, None, None),
+        ({"momentum": 0.9, "call": 1}, None, None),
+        ({"momentum": 0.9, "n_calls": 0}, None, None),
+        ({"momentum": 0.9, "n_calls": 1}, "(2 − m)/m = 1.22 batches", Remedy((SET, MADE_ANEW))),
+        ({"momentum": 0.9, "affine_by": "batch"}, None, None),
+        ({"momentum": 0.9, "n_batches_tracked": math.nan}, None, None),
+        ({"momentum": 0.79}, "an average over (2 − m)/m = 1.53 batches (threshold 0.5)", Remedy((SET, MADE_ANEW))),
+        ({"momentum": 1.0}, "momentum is 1: an average over (2 − m)/m = 1 batch (threshold 0.5)", Remedy((SET, MADE_ANEW))),
+        (
+            {"momentum": 0.8},
+            "it is 1 minus that, so their 0.8 is 0.2 here.",
+            Remedy((SetAttribute("bn", "momentum", 0.2), MADE_ANEW)),
+        ),
+        ({"momentum": math.nan}, None, None),
+        (
+            {"momentum": math.nan, **TRAINS},
+            "momentum is None (a plain average over 40 batches), and the norm is being trained.",
+            Remedy((SET, MADE_ANEW)),
+        ),
+        ({"momentum": math.nan, **TRAINS, "n_calls_learning": 0}, None, None),
+        ({"momentum": math.nan, **TRAINS, "n_calls_learning": 1}, "the norm is being trained.", Remedy((SET, MADE_ANEW))),
+        ({"momentum": math.nan, **TRAINS, "normalized_by": "running"}, None, None),
+        (
+            {"momentum": math.nan, "verdict": "scale shifted"},
+            "and the verdict on these data is “scale shifted”.",
+            Remedy((SET, MADE_ANEW)),
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_momentum(row: dict[str, Any], because: str | None, remedy: Remedy | None) -> None:
+    """Fails if a momentum is told where it is not in use, averages over another number, or is set to another value."""
+    found = findings("momentum-odd", edited(evidence(), **{**USED, **row}))
+    assert len(found) == (because is not None)
+    for one in found:
+        assert str(because) in one.because
+        assert one.remedy == remedy
+
+
+@pytest.mark.parametrize(
+    ("rows", "because"),
+    [
+        (
+            [{"n_calls": 2, "n_updates": 3}],
+            "num_batches_tracked grew by 3, 1.5 per call (threshold 1.5), so momentum 0.1 acts as 0.146.",
+        ),
+        ([{"n_calls": 2, "n_updates": 2.99}], None),
+        ([{"n_calls": 2, "n_updates": 4, "mode": "eval"}], None),
+        ([{"n_calls": 1, "n_updates": 1}], None),
+        (
+            [{"n_calls": 1, "n_updates": 3, "momentum": 1.0}],
+            "num_batches_tracked grew by 3, 3 per call (threshold 1.5).",
+        ),
+        (
+            [{"n_calls": 1, "n_updates": 3, "momentum": 0.0}],
+            "num_batches_tracked grew by 3, 3 per call (threshold 1.5).",
+        ),
+        (
+            [{"n_calls": 1, "n_updates": 4}, {"n_calls": 1, "n_updates": 4}],
+            "num_batches_tracked grew by 4, 2 per call (threshold 1.5), so momentum 0.1 acts as 0.19.",
+        ),
+        ([{"n_calls": 1, "n_updates": 4}, {"n_calls": 2, "n_updates": 4}], None),
+        ([{"n_calls": 1, "n_updates": 4}, {"n_calls": 1, "n_updates": 4, "mode": "mixed"}], None),
+        ([{"n_calls": 1, "n_updates": math.nan}], None),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_more_updates_than_calls(rows: list[dict[str, Any]], because: str | None) -> None:
+    """Fails if updates are held against one call of several, or k updates with m act as something but 1 − (1 − m)^k."""
+    base = evidence(*(healthy(call=i) for i in range(len(rows))))
+    for i, row in enumerate(rows):
+        base = edited(base, at=i, **{"mode": "train", "momentum": 0.1, **row})
+    assert [one.because for one in findings("updated-twice", base)] == ([because] if because else [])
+
+
+def test_the_slope_of_running_means_is_that_of_least_squares() -> None:
+    """Fails if a mean is not in running standard deviations, or an error that is not known spoils the rest."""
+    seen, mean = np.array([2.0, -1.0, 3.0]), np.array([1.0, -0.7, 1.2])
+    var, error = np.array([4.0, 1.0, 0.25]), np.array([0.1, 0.2, np.nan])
+    x, y = seen / np.sqrt(var), mean / np.sqrt(var)
+    slope = np.linalg.lstsq(x[:, None], y, rcond=None)[0][0]
+    # each y is off by its error, independently: the error of a weighted sum
+    weights = x / (x**2).sum()
+    expected = math.sqrt(((weights * error)[:2] ** 2).sum())
+    assert _slope(seen, mean, var, error) == (pytest.approx(slope), pytest.approx(expected))
+
+
+def begun(k: int = 5, momentum: float = 0.1, **row: Any) -> list[str]:
+    """What is said of a norm whose running means are what k batches leave of the measured ones."""
+    left = (1 - momentum) ** k
+    seen = np.array([3.0, -2.0, 4.0])
+    cells = {"pre_mean": list(seen), "running_mean": list((1 - left) * seen), "running_var": 1.0, "shift_se": 0.01}
+    base = edited(evidence(), cells, n_batches_tracked=k, momentum=momentum, mode="eval", **row)
+    return [one.because for one in findings("statistics-young", base)]
+
+
+def test_what_is_said_of_young_statistics() -> None:
+    """Fails if what is left of the start, or the share of the measured means, is wrong: 0.9^5 is 59%."""
+    assert begun() == [
+        "after 5 batches with momentum 0.1 the initial values still weigh 59% (threshold 10%), and the running means are 41% "
+        "of the measured ones."
+    ]
+    assert begun(1, 0.5)[0].startswith("after 1 batch with momentum 0.5 the initial values still weigh 50%")
+    assert begun(call=1) == begun(0) == begun(5, 1.0) == []
+
+
+@pytest.mark.parametrize(("error", "fires"), [(0.196, 1), (0.198, 0)])
+def test_means_must_fall_short_by_three_standard_errors(error: float, fires: int) -> None:
+    """Fails if fewer are enough or more are asked for: 0.9^5 = 0.59049 is three times 0.19683."""
+    cells = {"pre_mean": 1.0, "running_mean": 1 - 0.9**5, "running_var": 1.0}
+    base = edited(evidence(), {**cells, "shift_se": error * math.sqrt(3)}, n_batches_tracked=5, momentum=0.1, mode="eval")
+    assert len(findings("statistics-young", base)) == fires
+
+
+@pytest.mark.parametrize(("share", "fires"), [(0.70, 1), (0.71, 0)])
+def test_means_must_be_nearer_to_what_is_left_than_to_the_whole(share: float, fires: int) -> None:
+    """Fails if means are called young that are nearer to the measured ones: between 0.40951 and 1 lies 0.704755."""
+    cells = {"pre_mean": [3.0, 0.0, np.nan], "running_mean": [3 * share, 0.0, 1.0], "running_var": 1.0, "shift_se": 0.01}
+    base = edited(evidence(), cells, n_batches_tracked=5, momentum=0.1, mode="eval")
+    assert len(findings("statistics-young", base)) == fires

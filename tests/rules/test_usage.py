@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from measures.sites import call_log, site, some_rows
 
 from bnprobe.checkpoints.records import without_calls
 from bnprobe.rules import Finding
-from rules.edited import edited, evidence, findings
+from bnprobe.rules.edits import Freeze, Remedy, Remove, SetAttribute, SetMode
+from rules.edited import edited, evidence, findings, healthy
 from rules.firing import fired
 from rules.trained import LEARNED, ROWS, STATISTICS, TRAIN, learning, norm
 
@@ -131,3 +134,189 @@ def test_batches_of_one_sample_that_differ() -> None:
     assert single(8, 8, 0.0) == []
     assert single(8, 4, 1.0) == []
     assert single(3, 3, 1.0) == []
+
+
+BY_BATCH = {"normalized_by": "batch", "fewest_images": 2, "fewest_call": 0, "n_calls": 1}
+FROZEN = Remedy((Freeze(("bn",), eval_mode=True),))
+
+
+@pytest.mark.parametrize(
+    ("row", "because", "do", "remedy"),
+    [
+        (
+            {**BY_BATCH, "fewest_values": 3},
+            "3 values per channel in call 1 of 1, with 2 samples, so the variance has a relative error of 100% (threshold 32).",
+            "Use larger batches",
+            FROZEN,
+        ),
+        (
+            {**BY_BATCH, "fewest_values": 1, "fewest_images": 1},
+            "1 value per channel in call 1 of 1, with 1 sample (threshold 32).",
+            "Use larger batches",
+            FROZEN,
+        ),
+        (
+            {**BY_BATCH, "normalized_by": "sample", "fewest_values": 2, "n_calls": 0},
+            "2 values per mean and variance of 2 samples (threshold 2).",
+            "Remove the norm",
+            Remedy((Remove("bn"),)),
+        ),
+        (
+            {**BY_BATCH, "fewest_values": 20, "n_calls": 2, "n_values": 3 * 81, "fewest_call": 1},
+            "20 values per channel in call 2 of 2, with 2 samples, so the variance has a relative error of 32% (threshold 32).",
+            "The other calls had more: drop the small last batch",
+            None,
+        ),
+        (
+            {**BY_BATCH, "fewest_values": 20, "n_calls": 2, "n_values": 3 * 80},
+            "20 values per channel in call 1 of 2, with 2 samples, so the variance has a relative error of 32% (threshold 32).",
+            "Use larger batches",
+            FROZEN,
+        ),
+        (
+            {**BY_BATCH, "fewest_values": 20, "n_calls": 1, "n_values": 3 * 400},
+            "20 values per channel in call 1 of 1, with 2 samples, so the variance has a relative error of 32% (threshold 32).",
+            "Use larger batches",
+            FROZEN,
+        ),
+        (
+            {**BY_BATCH, "normalized_by": "sample", "fewest_values": 2, "kind": "group_norm"},
+            "2 values per mean and variance in call 1 of 1, with 2 samples (threshold 2).",
+            "Let it normalize over more channels, `model.get_submodule(\"bn\").num_groups = 1`, and retrain.",
+            Remedy((SetAttribute("bn", "num_groups", 1),)),
+        ),
+        (
+            {**BY_BATCH, "normalized_by": "sample", "fewest_values": 1, "kind": "instance_norm"},
+            "1 value per mean and variance in call 1 of 1, with 2 samples (threshold 2).",
+            "Remove the norm where only one position is left",
+            Remedy((Remove("bn"),)),
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_few_values(row: dict[str, Any], because: str, do: str, remedy: Remedy | None) -> None:
+    """Fails if the error of a variance is not √(2 / (n - 1)), or the advice is that of another kind of norm or loader."""
+    (one,) = findings("few-values", edited(evidence(), **row))
+    assert (one.because, one.remedy) == (because, remedy)
+    assert one.do.startswith(do)
+
+
+SINGLE = {
+    "normalized_by": "batch",
+    "n_images": 8,
+    "n_calls": 8,
+    "n_calls_learning": 8,
+    "share_within_median": 0.5,
+    "fewest_values": 64.0,
+}
+"""Samples whose means lie as far apart as values within them."""
+
+
+@pytest.mark.parametrize(
+    ("row", "fires"),
+    [
+        ({}, 1),
+        ({"kind": "instance_norm"}, 0),
+        ({"n_images": 9}, 0),
+        ({"n_calls_learning": 7}, 0),
+        ({"normalized_by": "running"}, 0),
+        ({"n_images": 4, "n_calls": 4, "n_calls_learning": 4}, 1),
+        ({"n_images": 3, "n_calls": 3, "n_calls_learning": 3}, 0),
+        ({"share_within_median": 1 / 1.1}, 1),  # √0.1 is 0.316
+        ({"share_within_median": 1 / 1.0899}, 0),
+        ({"share_within_median": 1.0}, 0),
+        ({"share_within_median": np.nan}, 0),
+        ({"fewest_values": 32.0}, 1),
+    ],
+)
+def test_single_samples_that_differ(row: dict[str, Any], fires: int) -> None:
+    """Fails if larger batches, norms that do not learn, or samples that are alike are told as single samples."""
+    found = findings("few-values", edited(evidence(), **{**SINGLE, **row}))
+    assert len(found) == fires
+    if not row:
+        assert found[0].because == (
+            "8 calls with 1 sample each; the means of samples are 1 times as far apart as values within a sample (typical "
+            "channel, threshold 0.3). So it is at 1 batch norm."
+        )
+        assert found[0].remedy == FROZEN
+
+
+EVALUATED = {"normalized_by": "batch", "mode": "train", "n_calls": 1, "n_calls_learning": 0, "memory_moved": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("row", "because"),
+    [
+        ({}, "1 of 2 batch norms used batch statistics while no gradients were computed."),
+        ({"normalized_by": "both", "mode": "mixed"}, "1 of 2 batch norms used batch statistics while no gradients were computed."),
+        (
+            {"memory_moved": 0.25},
+            "1 of 2 batch norms used batch statistics while no gradients were computed; running means moved by up to 0.25 "
+            "running σ.",
+        ),
+        ({"kind": "instance_norm"}, None),
+        ({"n_calls": 0}, None),
+        ({"n_calls_learning": 1}, None),
+        ({"normalized_by": "running"}, None),
+    ],
+)  # fmt: skip
+def test_train_mode_in_an_evaluation(row: dict[str, Any], because: str | None) -> None:
+    """Fails if norms that learn, or use running statistics, count; or statistics that moved are not told."""
+    base = edited(evidence(healthy("a"), healthy("b")), **{**EVALUATED, **row})
+    found = findings("train-mode-in-evaluation", base)
+    assert [one.because for one in found] == ([because] if because else [])
+    for one in found:
+        assert one.remedy == Remedy((SetMode("", training=False),))
+        assert ("and the running statistics changed" in one.says) == ("moved" in str(because))
+
+
+TRAINS = {
+    "n_calls": 3,
+    "n_calls_model_training": 3,
+    "n_calls_learning": 3,
+    "mode": "eval",
+    "normalized_by": "running",
+    "learns": "both",
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({}, "but γ and β learn: they adapt to"),
+        ({"learns": "γ"}, "but γ learns: it adapts to"),
+        ({"learns": "β"}, "but β learns: it adapts to"),
+        ({"learns": "none"}, None),
+        ({"n_calls_model_training": 2}, None),
+        ({"n_calls_learning": 0}, None),
+        ({"n_calls_learning": 1}, "but γ and β learn"),
+        ({"mode": "train"}, None),
+        ({"normalized_by": "batch"}, None),
+    ],
+)
+def test_frozen_statistics_under_vectors_that_learn(row: dict[str, Any], says: str | None) -> None:
+    """Fails if a norm in train mode, one that does not learn, or a model that does not train is told."""
+    found = findings("learning-but-frozen", edited(evidence(), **{**TRAINS, **row}))
+    assert len(found) == (says is not None)
+    for one in found:
+        assert str(says) in one.says
+        assert ("require a gradient" in one.because) == (row.get("learns", "both") == "both")
+        assert one.remedy == Remedy((Freeze(("bn",)),))
+
+
+@pytest.mark.parametrize(
+    ("row", "end"),
+    [
+        ({"n_updates": 1}, "moved by 0.5 running σ in 1 update (threshold: not at all)."),
+        ({"n_updates": 0}, "moved by 0.5 running σ (threshold: not at all)."),
+        ({"call": 1}, None),
+        ({"normalized_by": "running"}, None),
+    ],
+)
+def test_what_is_said_of_frozen_norms_that_move(row: dict[str, Any], end: str | None) -> None:
+    """Fails if a copied average, or a second call, is told as an update; or no update is counted as one."""
+    given = {"learns": "none", "n_calls_learning": 1, "normalized_by": "batch", "memory_moved": 0.5, **row}
+    found = findings("frozen-but-moving", edited(evidence(), **given))
+    assert len(found) == (end is not None)
+    for one in found:
+        assert one.because.endswith(str(end))
+        assert one.remedy == Remedy((SetMode("bn", training=False),))

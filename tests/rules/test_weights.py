@@ -286,3 +286,121 @@ def test_norms_that_take_turns_on_one_input_have_the_same_statistics() -> None:
     assert findings("statistics-alike", rows) == []
     uncalled = edited(edited(rows, n_calls=0), at=1, n_calls=0)
     assert [one.layer for one in findings("statistics-alike", uncalled)] == []
+
+
+UPDATED, OTHERS = ", while the running statistics were updated.", ", while other norms were trained."
+BARE = {**NEW, "beta": math.nan}
+
+
+@pytest.mark.parametrize(
+    ("cells", "other", "row", "because", "do"),
+    [
+        (ONES, {}, {}, f"γ is exactly 1 and β exactly 0 in all 3 channels{UPDATED}", "One step: `n = model.get_submodule"),
+        (ZEROS, {}, {}, f"γ is exactly 0 and β exactly 0 in all 3 channels{UPDATED}", "check that they are in the optimizer"),
+        ({**ONES, **NEW}, {}, {}, f"γ is exactly 1 and β exactly 0 in all 3 channels{OTHERS}", "One step"),
+        ({**ONES, **BARE}, {}, {}, f"γ is exactly 1 and β missing in all 3 channels{OTHERS}", "One step"),
+        ({**ONES, **BARE}, {**ONES, **BARE}, {}, "γ is exactly 1 and β missing in all 3 channels.", "if there are any."),
+        ({**ONES, **NEW}, {**ONES, **NEW}, {}, "γ is exactly 1 and β exactly 0 in all 3 channels.", "if there are any."),
+        (
+            {**ONES, **NEW},
+            {**ONES, **NEW},
+            {"parameter_dtype": "bfloat16"},
+            "γ is exactly 1 and β exactly 0 in all 3 channels.",
+            "near 1 the next number of bfloat16 is 0.0078 away, and smaller updates are rounded away",
+        ),
+        (
+            {**ZEROS, **NEW},
+            {**ZEROS, **NEW},
+            {"parameter_dtype": "bfloat16"},
+            "γ is exactly 0 and β exactly 0 in all 3 channels.",
+            "if there are any.",
+        ),
+        (
+            {"gamma": 1.0, "beta": 0.5},
+            {},
+            {},
+            "γ is exactly 1 in all 3 channels, while other norms have learned theirs.",
+            "Otherwise let it learn. One step",
+        ),
+        (
+            {"gamma": 1.0, "beta": 0.5},
+            {"gamma": 1.0, "beta": 0.5},
+            {},
+            "γ is exactly 1 in all 3 channels, as in every norm of this model.",
+            "Otherwise let it learn. One step",
+        ),
+        (
+            ONES,
+            ONES,
+            {"initial_weight": 0.1, "n_batches_tracked": 21},
+            "γ is exactly 1 in all 3 channels after 21 batches.",
+            "Nothing, in the first batches of training.",
+        ),
+        (
+            ONES,
+            ONES,
+            {"initial_weight": 0.0999},
+            f"γ is exactly 1 and β exactly 0 in all 3 channels{UPDATED}",
+            "One step",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_vectors_at_their_initial_values(
+    cells: dict[str, Any], other: dict[str, Any], row: dict[str, Any], because: str, do: str
+) -> None:
+    """Fails if the numbers, what shows that there was training, or the advice are those of another case."""
+    base = edited(edited(evidence(healthy("a"), healthy("b")), cells, **row), other, at=1)
+    one = findings("affine-untrained", base)[0]
+    assert one.because == because
+    assert do in one.do
+    assert ("smaller updates are rounded away" in one.do) == ("bfloat16 is" in do)
+
+
+@pytest.mark.parametrize(
+    ("counts", "says", "because", "edited_too"),
+    [
+        ((40, 40, 80), "several times for each update", "is 80, and 40 in most norms, 2 times as many.", True),
+        ((40, 40, 60), "more often than the others.", "is 60, and 40 in most norms.", False),
+        ((40, 40, 7), "less often than the others.", "is 7, and 40 in most norms.", False),
+        ((0, 0, 40), "more often than the others.", "is 40, and 0 in most norms.", False),
+        ((1000, 1000, 0), "less often than the others.", "is 0, and 1,000 in most norms.", False),
+    ],
+)
+def test_what_is_said_of_counts_that_differ(
+    counts: tuple[float, ...], says: str, because: str, edited_too: bool
+) -> None:
+    """Fails if more and less are exchanged, a number is wrong, or statistics are made anew where that mends nothing."""
+    base = evidence(*(healthy(f"n{i}") for i in range(len(counts))))
+    for i, n in enumerate(counts):
+        base = edited(base, at=i, n_batches_tracked=n)
+    (one,) = findings("batches-differ", base)
+    assert says in one.says
+    assert one.because == f"num_batches_tracked {because}"
+    assert (one.remedy is not None) is edited_too
+    assert ("re-estimate the running statistics" in one.do) is edited_too
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((40, 40, 80, 80), ["n2", "n3"]),
+        ((0, 0, 40, 40), ["n0", "n1"]),
+        ((1, 1, 2, 2), ["n2", "n3"]),
+        ((0, 0, 1, 1), ["n0", "n1"]),
+    ],
+)
+def test_of_two_counts_that_are_as_frequent_the_smaller_above_zero_is_usual(
+    counts: tuple[float, ...], expected: list[str]
+) -> None:
+    """Fails if the larger of two counts is usual, or one of 0 beside a smaller one that is not."""
+    assert [layer for layer, _ in counted(*counts)] == expected
+
+
+def test_three_channels_may_have_one_variance() -> None:
+    """Fails if as few channels as agree by chance of rounding are blamed, or a second call is told again."""
+    base = evidence(healthy("a"))
+    assert findings("statistics-alike", edited(base, {"running_var": 2.0})) == []
+    rows = some_rows(20, n_channels=4)
+    both = [site(rows, "a", call=call, gamma=1.5, beta=0.1, running_mean=0.5, running_var=2.0) for call in (0, 1)]
+    (one,) = findings("statistics-alike", evidence(*both))
+    assert (one.call, one.because) == (0, "running_var is 2 in all 4 channels.")
