@@ -68,7 +68,7 @@ def _initial(channels: pd.DataFrame, letter: str, column: str) -> str:
     values = channels[column].dropna().unique()
     if not len(values):
         return f"{letter} is missing"
-    return f"{letter} is {values[0]:g}" if len(values) == 1 else f"{letter} is near {values.mean():.0f}"
+    return f"{letter} is {values[0]:g}" if len(values) == 1 else f"{letter} is near {values.mean():z.0f}"
 
 
 def _moved(channels: pd.DataFrame) -> dict[str, str]:

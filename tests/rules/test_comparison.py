@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -179,3 +180,208 @@ def test_dropout_widens_nearly_all_channels():
     assert "larger in 90% of the channels" in said.because
     assert between_modes(8) == []
     assert between_modes(10, name="") == []
+
+
+FAR = {"pre_gap": 0.8, "pre_noise": 0.1, "post_gap": 0.8, "post_noise": 0.1}
+
+
+def three(*rows: dict[str, Any]) -> Evidence:
+    """Norms a, b, c that are the same on both sides, but for these cells."""
+    one = recording(norm("a"), norm("b"), norm("c"))
+    tables = bnprobe.compare(one, one)
+    found = Evidence(tables.layers, tables.channels, tables.unmatched)
+    for i, row in enumerate(rows):
+        found = edited(found, at=i, **row)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rows", "layer", "because"),
+    [
+        ([{}, FAR], "b", "sampling noise 0.1); B's typical std is as large as that of A."),
+        ([FAR], "a", "threshold 0.5, sampling noise 0.1); B's typical std is as large as that of A."),
+        ([{**FAR, "pre_noise": np.nan}], "a", "threshold 0.5); B's typical std is as large as that of A."),
+        ([FAR, FAR], "a", " 1 following norm does as well, by up to 0.8 σ at b."),
+        ([FAR, FAR, {**FAR, "pre_gap": 2.0}], "a", " 2 following norms do as well, by up to 2 σ at c."),
+        ([FAR, {**FAR, "pre_gap": 2.0}, FAR], "a", " 2 following norms do as well, by up to 2 σ at b."),
+        ([FAR, {**FAR, "pre_noise": 0.5}], "a", "sampling noise 0.1); B's typical std is as large as that of A."),
+        ([{"pre_gap": 0.49, "pre_noise": 0.0}], None, None),
+    ],
+)  # fmt: skip
+def test_where_inputs_begin_to_differ(
+    rows: list[dict[str, Any]], layer: str | None, because: str | None
+) -> None:
+    """Fails if another norm than the first is named, those that follow are counted wrongly, or chance counts."""
+    found = findings("inputs-differ", three(*rows))
+    assert [one.layer for one in found] == ([layer] if layer else [])
+    for one in found:
+        assert one.because.endswith(str(because))
+
+
+INSIDE = {"pre_gap": 0.0, "post_gap": 0.25, "post_noise": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("first", "severity", "says", "do"),
+    [
+        (FAR, "warning", "differ between A and B.", "and no weights that are known to. If that is the first norm"),
+        ({**FAR, "mode_a": "train"}, "warning", "B.", "One side ran in train mode, where dropout may change them. If that"),
+        ({**FAR, "mode_a": "train", "mode_b": "train"}, "warning", "B.", "no weights that are known to. If that is"),
+        ({**FAR, "weights_before_differ": True}, "info", ": weights before it do.", "already differ, by 0.8 σ, and so do"),
+        (INSIDE, "info", ": stored values before it do.", "its outputs are 0.25 of the layer's standard deviations apart. Compare"),
+        ({**INSIDE, "normalized_by_b": "both"}, "warning", "B.", "One side normalized with running statistics, the other"),
+        ({**INSIDE, "eps_b": 1e-3}, None, "", ""),
+        ({**INSIDE, "missing_b": "γ"}, None, "", ""),
+        ({**INSIDE, "post_gap": 0.8, "normalized_by_b": "batch"}, None, "", ""),
+    ],
+)  # fmt: skip
+def test_why_inputs_differ(first: dict[str, Any], severity: str | None, says: str, do: str) -> None:
+    """Fails if weights, a mode or a setting that explain the difference are passed over, or data are blamed with them."""
+    base = three(first, FAR)
+    assert [one.severity for one in findings("inputs-differ", base)] == ([severity] if severity else [])
+    for one in findings("inputs-differ", base):
+        assert one.says.endswith(says)
+        assert do in one.do
+    assert findings("inputs-differ", replace(base, apart={"γ": 0.1})) == []
+
+
+BY_MODE = {"normalized_by_b": "batch", "post_gap": 0.8, "post_noise": 0.1, "pre_gap": 0.2, "pre_noise": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("row", "fires"),
+    [
+        ({}, 1),
+        ({"normalized_by_a": "batch", "normalized_by_b": "running"}, 1),
+        ({"normalized_by_a": "batch"}, 0),
+        ({"normalized_by_b": "both"}, 0),
+        ({"post_gap": 0.5, "pre_gap": 0.0}, 1),
+        ({"post_gap": 0.49, "pre_gap": 0.0}, 0),
+        ({"post_noise": 0.26}, 1),
+        ({"post_noise": 0.27}, 0),
+        ({"post_noise": np.nan}, 1),
+        ({"pre_gap": 0.39}, 1),
+        ({"pre_gap": 0.4}, 0),
+    ],
+)
+def test_outputs_that_differ_between_modes(row: dict[str, Any], fires: int) -> None:
+    """Fails if two equal modes disagree, a gap within its noise counts, or inputs that differ half as much do."""
+    found = findings("modes-disagree", three({}, {**BY_MODE, **row}))
+    assert [one.layer for one in found] == ["b"] * fires
+    for one in found:
+        gap, entered = ({**BY_MODE, **row}[name] for name in ("post_gap", "pre_gap"))
+        assert (
+            f"outputs are {gap:.2g} of the layer's standard deviations apart (threshold 0.5), inputs {entered:.2g}: "
+            in one.because
+        )
+
+
+DROPPED = {
+    "mode_a": "train",
+    "mode_b": "eval",
+    "pre_gap": 0.8,
+    "pre_noise": 0.1,
+    "post_gap": 0.0,
+    "dropout_before": "d",
+}
+WIDER = {"pre_var_a": 4.0, "pre_var_b": 1.0, "pre_shift": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "because"),
+    [
+        ({}, {}, "is 2 times that in eval mode (larger in 100% of the channels), their means are 0.3 σ apart; by the module tree, d comes before it."),
+        ({"pre_var_a": 1.0, "pre_var_b": 4.0}, {"mode_a": "eval", "mode_b": "train"}, "is 2 times that in eval mode"),
+        ({}, {"mode_a": "eval", "mode_b": "train"}, None),
+        ({}, {"mode_b": "train"}, None),
+        ({}, {"dropout_before": ""}, None),
+        ({}, {"pre_gap": 0.49}, None),
+        ({}, {"pre_gap": 0.61}, "their means are 0.3 σ apart"),
+        ({}, {"pre_noise": 0.26}, "is 2 times"),
+        ({}, {"pre_noise": 0.27}, None),
+        ({"pre_shift": [0.0, 0.0, 0.69]}, {}, "their means are 0.4 σ apart"),
+        ({"pre_shift": 0.41}, {}, None),
+    ],
+)  # fmt: skip
+def test_dropout_before_a_norm(cells: dict[str, Any], row: dict[str, Any], because: str | None) -> None:
+    """Fails if dropout is blamed for means that moved, in one mode, or where the module tree has none."""
+    base = edited(three(), {**WIDER, **cells}, **{**DROPPED, **row})
+    found = findings("modes-disagree", base)
+    assert len(found) == (because is not None)
+    for one in found:
+        assert one.severity == "warning"
+        assert str(because) in one.because
+        assert one.do.startswith("The running variance is that of train mode")
+
+
+def test_dropout_further_before_is_named_too() -> None:
+    """Fails if dropout before an earlier norm is forgotten, or one norm without running statistics is warned of."""
+    base = edited(
+        three({"dropout_before": "d"}),
+        {**WIDER, "running_var_a": np.nan, "running_var_b": np.nan},
+        at=1,
+        **{**DROPPED, "dropout_before": "e"},
+    )
+    (one,) = findings("modes-disagree", base)
+    assert (one.layer, one.severity) == ("b", "info")
+    assert one.because.endswith("by the module tree, d and e come before it.")
+    assert one.do.startswith("Nothing, if the modes were to be compared.")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "told"),
+    [
+        ([0.5, 0.2, 0.5], [0.5, 0.0, 0.5], ("warning", "Some channels were positive in A", "1 of 3 channels; in A the most active was positive 20.00% of the time, in B none was on 40 samples.", (1,))),
+        ([0.5, 0.0, 0.0], [0.5, 0.25, 0.5], ("info", "Some channels were never positive in A", "2 of 3 channels; in B the most active was positive 50.00% of the time, in A none was on 40 samples.", (1, 2))),
+        ([0.5, 0.5, 0.5], [0.0, 0.0, 0.0], ("warning", "All channels were positive in A", "3 of 3 channels; in A the most active", (0, 1, 2))),
+        ([0.0, 0.5, 0.5], [0.0, 0.5, 0.5], None),
+    ],
+)  # fmt: skip
+def test_channels_that_fell_silent_or_came_back(
+    a: list[float], b: list[float], told: tuple[str, str, str, tuple[int, ...]] | None
+) -> None:
+    """Fails if sides are exchanged, a share or a count is of the other side, or channels that came back are a warning."""
+    base = edited(three(), {"fires_a": a, "fires_b": b})
+    found = findings("channels-silenced", base)
+    assert len(found) == (told is not None)
+    if told:
+        assert (found[0].severity, found[0].channels) == (told[0], told[3])
+        assert found[0].says.startswith(told[1])
+        assert found[0].because.startswith(told[2])
+    assert findings("channels-silenced", replace(base, apart={"γ": 0.1})) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({}, None),
+        ({"n_nonfinite_b": 1}, ("critical", "in B 1 input value is not finite, unlike in A.")),
+        ({"n_nonfinite_b": 2000}, ("critical", "in B 2,000 input values are not finite, unlike in A.")),
+        ({"n_nonfinite_a": 1}, ("info", "in A 1 input value is not finite, unlike in B.")),
+        ({"n_nonfinite_a": 1, "n_nonfinite_b": 7}, None),
+        ({"poison_b": "γ is NaN"}, ("critical", "in B γ is NaN, unlike in A.")),
+        ({"poison_a": "γ is NaN"}, ("info", "in A γ is NaN, unlike in B.")),
+        ({"n_nonfinite_b": 3, "poison_b": "γ is NaN"}, ("critical", "in B 3 input values are not finite and γ is NaN, unlike in A.")),
+    ],
+)  # fmt: skip
+def test_what_is_not_finite_on_one_side(row: dict[str, Any], told: tuple[str, str] | None) -> None:
+    """Fails if what both sides have is told, sides are exchanged, or a count and a vector are not told together."""
+    found = findings("became-nonfinite", three({}, row))
+    assert [(one.severity, one.because) for one in found] == ([told] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("n", "layer", "because"),
+    [
+        (1, "n0", "1: n0."),
+        (2, "", "2: n0, n1."),
+        (8, "", "8: n0, n1, n2, n3, n4, n5, n6, n7."),
+        (9, "", "9: n0, n1, n2, n3, n4, n5, n6, n7 and 1 more."),
+    ],
+)
+def test_norms_without_a_counterpart(n: int, layer: str, because: str) -> None:
+    """Fails if a list grows with the network, or does not say how many it leaves out."""
+    unread = pd.DataFrame({"layer": [f"n{i}" for i in range(n)], "side": "A", "why": "not in B"})
+    (one,) = findings("layers-unmatched", replace(three(), unread=unread))
+    assert (one.layer, one.because) == (layer, because)
+    assert one.says.startswith("This norm of A was" if n == 1 else "Some norms of A were")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from measures.sites import site
 from torch import nn
 
 import bnprobe
+from bnprobe.rules.edits import Recalibrate, Remedy, Rescale, SetAttribute
 from rules.edited import edited, evidence, findings
 from rules.firing import fired
 from rules.stored import ONE, ROWS, STATISTICS, at, stored, wired
@@ -176,3 +180,176 @@ def test_a_variance_on_its_way_to_0_behind_filters_of_0_is_that_of_a_constant() 
         "variance-below-eps", stored(running_var=fading, gamma=1.5, neighbours=wired(ONE))
     ).itertuples()
     assert (row.severity, row.channels) == ("warning", (0, 3))
+
+
+RULE = "variance-below-eps"
+SMALL = {"running_var": [4e-6, 8e-6, 1.0], "pre_var": 0.0, "gamma": 1.0}
+USUAL = Remedy((SetAttribute("bn", "eps", 1e-5),))
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "severity", "says", "because", "do", "remedy"),
+    [
+        (
+            {},
+            {},
+            "warning",
+            "sets the scale of some channels.",
+            "running_var < eps = 1e-05 in 2 of 3 channels (smallest 4e-06), and |γ| ≥ 0.01.",
+            "Check the preceding weights.",
+            None,
+        ),
+        (
+            {},
+            {"eps_assumed": True},
+            "warning",
+            "sets the scale of some channels, if eps is 1e-05 as assumed.",
+            "running_var < an assumed eps = 1e-05 in 2 of 3 channels",
+            "Check the preceding weights.",
+            None,
+        ),
+        (
+            {"running_var": [4e-6, 8e-6, 9e-6]},
+            {"feeder": "conv"},
+            "warning",
+            "sets the scale of all channels.",
+            "in 3 of 3 channels (smallest 4e-06)",
+            "Larger weights, with γ corrected for eps, give the same output",
+            Remedy((Rescale("conv", "bn", 8e-6**-0.5, with_gamma=True),)),
+        ),
+        (
+            {"running_var": [4e-6, 8e-6, 9e-6]},
+            {"feeder": "conv", "eps_assumed": True},
+            "warning",
+            "as assumed.",
+            "in 3 of 3 channels",
+            "Larger weights, with γ corrected for eps (assumed here), give",
+            Remedy((Rescale("conv", "bn", 8e-6**-0.5, with_gamma=True),)),
+        ),
+        (
+            {"running_var": [1e-6, 0.5, 0.6], "pre_var": 0.0},
+            {"feeder": "conv"},
+            "warning",
+            "some channels.",
+            "in 1 of 3 channels (smallest 1e-06)",
+            "No larger weights can help all of them",
+            None,
+        ),
+        (
+            {"running_var": [1.0, 2e-3, 1.0]},
+            {"eps": 5e-3, "feeder": "conv"},
+            "warning",
+            "some channels.",
+            "running_var < eps = 0.005 in 1 of 3 channels (smallest 0.002)",
+            "Only if training used 1e-05, as is usual",
+            USUAL,
+        ),
+        (
+            {"pre_var": [0.002, 0.004, 1.0]},
+            {},
+            "warning",
+            "sets the scale of some channels: their running variance is almost 0, while these data vary.",
+            "in 2 of 3 channels (smallest 4e-06), and their inputs have a typical variance of 0.003.",
+            "The buffer was set to 0",
+            Remedy((Recalibrate(),)),
+        ),
+        ({"gamma": [0.009, 0.01, 1.0]}, {}, "warning", "some channels.", "in 1 of 3 channels (smallest 8e-06)", "Check", None),
+        ({"gamma": [0.009, -0.01, 1.0]}, {}, "warning", "some channels.", "in 1 of 3 channels (smallest 8e-06)", "Check", None),
+        ({"gamma": math.nan}, {}, "warning", "some channels.", "in 2 of 3 channels (smallest 4e-06)", "Check", None),
+        ({"running_var": [1e-5, 8e-6, 1.0]}, {}, "warning", "some channels.", "in 1 of 3 channels (smallest 8e-06)", "Check", None),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_variances_below_eps(
+    cells: dict[str, Any],
+    row: dict[str, Any],
+    severity: str,
+    says: str,
+    because: str,
+    do: str,
+    remedy: Remedy | None,
+) -> None:
+    """Fails if channels that are counted are not those named, or the remedy is that of another case."""
+    (one,) = findings(RULE, edited(evidence(), {**SMALL, **cells}, **{"eps": 1e-5, "feeder": "", **row}))
+    assert one.severity == severity
+    assert one.says.endswith(says)
+    assert because in one.because
+    assert do in one.do
+    if remedy and isinstance(remedy.edits[0], Rescale):
+        assert one.remedy is not None
+        (edit,) = one.remedy.edits
+        assert isinstance(edit, Rescale)
+        assert edit.factor == pytest.approx(remedy.edits[0].factor, rel=1e-9)
+        assert (edit.producer, edit.layer, edit.with_gamma, edit.with_eps) == ("conv", "bn", True, False)
+    else:
+        assert one.remedy == remedy
+
+
+@pytest.mark.parametrize(
+    ("var", "momentum", "because"),
+    [
+        # ln(1e35) is 80.6; divided by -ln(0.9), 0.1054, it is 765
+        ([1e-35, 1.0, 1.0], 0.1, "running_var is 1e-35 in 1 of 3 channels: with momentum 0.1 it takes about 800 batches"),
+        ([1e-36, 1e-35, 1.0], 0.1, "running_var is at most 1e-35 in 2 of 3 channels: with momentum 0.1 it takes about 800"),
+        ([1e-35, 1.0, 1.0], 0.5, "running_var is 1e-35 in 1 of 3 channels: with momentum 0.5 it takes about 100 batches"),
+        ([1e-35, 1.0, 1.0], math.nan, "running_var is 1e-35 in 1 of 3 channels: with momentum 0.1 it takes about 800"),
+        ([1e-35, 1.0, 1.0], 1.0, "running_var is 1e-35 in 1 of 3 channels: with momentum 0.1 it takes about 800"),
+        ([0.0, 0.0, 1.0], 0.1, "running_var is exactly 0 in 2 of 3 channels: no variance in any of the last batches"),
+    ],
+)  # fmt: skip
+def test_how_long_a_variance_takes_to_vanish(var: list[float], momentum: float, because: str) -> None:
+    """Fails if the count is not ln(1/var) / -ln(1 - m), or a momentum that is none is taken."""
+    base = edited(evidence(), {"running_var": var, "pre_var": 0.0, "gamma": 1.0}, momentum=momentum)
+    (one,) = findings(RULE, base)
+    assert one.because.startswith(because)
+    assert one.says.startswith("The inputs of some channels were constant in training")
+
+
+@pytest.mark.parametrize(
+    ("beta", "says", "do", "not_do"),
+    [
+        (0.1, "the output is β.", "|γ| / √eps.", "Remove them"),
+        ([0.1, math.nan, 0.1], "the output is β.", "|γ| / √eps.", "Remove them"),
+        (math.nan, "the output is 0.", "|γ| / √eps, γ being 1.", "bias"),
+    ],
+)
+def test_what_constant_inputs_give(beta: float | list[float], says: str, do: str, not_do: str) -> None:
+    """Fails if a β that is not there is the output, or one that is there is not."""
+    cells = {"running_var": [0.0, 1.0, 1.0], "pre_var": 0.0, "gamma": 1.0, "beta": beta}
+    (one,) = findings(RULE, edited(evidence(), cells))
+    assert one.says.endswith(says)
+    assert one.do.endswith(do)
+    assert not_do not in one.do
+
+
+@pytest.mark.parametrize(
+    ("own_sd", "eps", "told"),
+    [
+        (
+            0.1,
+            0.00501,
+            "it typically divides by 0.1, and by √eps = 0.0708 for inputs of 0 (eps = 0.00501, threshold",
+        ),
+        (0.1, 0.00499, None),
+        (math.nan, 1.0, None),
+    ],
+)
+def test_a_norm_that_divides_by_little_but_eps(own_sd: float, eps: float, told: str | None) -> None:
+    """Fails if half of the squared divisor is not the limit, or √eps is told as eps."""
+    found = findings(RULE, edited(evidence(), {"running_var": math.nan}, own_sd=own_sd, eps=eps))
+    assert len(found) == (told is not None)
+    for one in found:
+        assert (one.severity, one.remedy) == ("warning", USUAL)
+        assert one.because.startswith(str(told))
+
+
+@pytest.mark.parametrize(("eps", "severity"), [(1e-5, "info"), (1.1e-5, "warning")])
+def test_a_new_network_may_feed_little(eps: float, severity: str) -> None:
+    """Fails if a new network is warned of torch's own eps, or not of a larger one."""
+    new = edited(
+        evidence(),
+        {"gamma": 1.0, "beta": 0.0, "running_mean": math.nan, "running_var": math.nan},
+        own_sd=1e-3,
+        eps=eps,
+    )
+    assert new.is_new
+    assert [one.severity for one in findings(RULE, new)] == [severity]

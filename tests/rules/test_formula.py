@@ -226,7 +226,9 @@ def test_rows_without_information(row: dict[str, Any], expected: str | None) -> 
 @pytest.mark.parametrize(("instead", "words"), [("", "(threshold 1%)."), ("no bias; relu6", "; it applies relu6 to its output.")])  # fmt: skip
 def test_saturated_outputs_name_what_clips_them(instead: str, words: str) -> None:
     """Fails if the deviation that is named is not the last, which acts on the outputs."""
-    (found,) = findings("outputs-saturated", edited(evidence(), saturated_outputs=0.5, computes_instead=instead))
+    (found,) = findings(
+        "outputs-saturated", edited(evidence(), saturated_outputs=0.5, computes_instead=instead)
+    )
     assert found.because.endswith(words)
 
 

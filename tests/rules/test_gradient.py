@@ -269,7 +269,9 @@ NAN_PASSES = {
 }
 ARRIVE = "NaN or infinite gradients arrive at this norm: they arise after it, on the way to the loss."
 BECOME = "Gradients become NaN or infinite in this norm: those at its output are finite."
-NO_COUNTS = dict.fromkeys(("dy_nonfinite", "dx_nonfinite", "grad_gamma_nonfinite", "grad_beta_nonfinite"), 0.0)
+NO_COUNTS = dict.fromkeys(
+    ("dy_nonfinite", "dx_nonfinite", "grad_gamma_nonfinite", "grad_beta_nonfinite"), 0.0
+)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,8 +12,29 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 import bnprobe
-from bnprobe.rules.edits import Rescale
-from bnprobe.rules.remedies import for_all, module, rescaled
+from bnprobe.rules.edits import (
+    Freeze,
+    InFloat32,
+    Recalibrate,
+    RecalibrateOne,
+    Reinitialize,
+    Rescale,
+    SetGamma,
+    UndoMap,
+    all_of,
+    remedy,
+    undoing,
+)
+from bnprobe.rules.remedies import (
+    for_all,
+    in_words,
+    is_function,
+    module,
+    recalibrate,
+    recalibration,
+    reinitialized,
+    rescaled,
+)
 
 NEVER = "statistics-never-updated"
 
@@ -135,3 +157,123 @@ def advice_of_both(alike: list[str]) -> str:
     """The first with variables for its paths, in a loop."""
     body = alike[0].replace('"conv1"', "producer").replace('"bn1"', "name")
     return body.replace("`", '`for producer, name in [("conv1", "bn1"), ("conv2", "bn2")]: ', 1)
+
+
+def row(kind: str = "batch_norm", class_name: str = "BatchNorm2d") -> pd.Series:
+    return pd.Series({"layer": "bn", "kind": kind, "class_name": class_name})
+
+
+@pytest.mark.parametrize(
+    ("norm", "code", "edit"),
+    [
+        (row(), "update_bn(loader, model)", Recalibrate()),
+        (row("instance_norm", "InstanceNorm2d"), "v.flatten(2).var(2).mean(0)", RecalibrateOne("bn", of_samples=True)),
+        (row("batch_norm", "FrozenBatchNorm2d"), "flatten(1).var(1)", RecalibrateOne("bn", of_samples=False)),
+    ],
+)  # fmt: skip
+def test_statistics_are_made_anew_by_what_the_norm_is(norm: pd.Series, code: str, edit: object) -> None:
+    """Fails if words and edit are for different norms."""
+    assert code in recalibrate(norm)
+    assert recalibration(norm) == edit
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        ("batch_norm:17", True),
+        ("block.1.layer_norm:3", True),
+        ("block.rms_norm:3[64]", True),
+        ("batch_norm", False),
+        ("my_batch_norm:3", False),
+        ("batch_norm:17.more", False),
+    ],
+)
+def test_the_site_of_a_function(layer: str, expected: bool) -> None:
+    """Fails if a module is taken for a function's call, or the reverse."""
+    assert is_function(layer) is expected
+    advice = in_words(f"Set it: `{module(layer)}.eps = 1`, and so on.")
+    by_hand = "Set it: do so by hand in the code that calls the function, and so on."
+    assert (advice == by_hand) is expected
+
+
+@pytest.mark.parametrize(
+    ("channels", "changes", "code"),
+    [
+        ((0, 2), {}, "`at = [0, 2]; n = M; n.weight.data[at] = 1; n.bias.data[at] = 0`"),
+        ((0, 1, 2), {}, "`n = M; n.weight.data[:] = 1; n.bias.data[:] = 0`"),
+        ((1,), {"has_bias": False}, "`at = [1]; n = M; n.weight.data[at] = 1`"),
+        ((1,), {"first": "a[at]; ", "last": "; b"}, "`at = [1]; a[at]; n = M; n.weight.data[at] = 1; n.bias.data[at] = 0; b`"),
+        ((0, 1, 2), {"first": "a[at]; "}, "`a[:]; n = M; n.weight.data[:] = 1; n.bias.data[:] = 0`"),
+    ],
+)  # fmt: skip
+def test_the_code_that_reinitializes(channels: tuple[int, ...], changes: dict[str, Any], code: str) -> None:
+    """Fails if channels are listed where all are meant, or a bias that is not there is set."""
+    assert reinitialized("bn", channels, 3, **changes) == code.replace("M", module("bn"))
+
+
+@pytest.mark.parametrize("with_eps", [True, False])
+@pytest.mark.parametrize("with_gamma", [True, False])
+def test_rescaled_weights_leave_the_output(with_eps: bool, with_gamma: bool) -> None:
+    """Fails if a running statistic is scaled by another power, or the correction for eps is upside down.
+
+    Of eps as large as the variance, only a scaled eps or a corrected γ leaves it.
+    """
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 4, 3).double(), nn.BatchNorm2d(4, eps=0.5).double().eval()
+    norm.running_var.uniform_(0.2, 2.0)  # type: ignore[union-attr]
+    model, x = nn.ModuleDict({"conv": conv, "bn": norm}), torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    before = norm(conv(x))
+    code = rescaled(Rescale("conv", "bn", 3.0, with_eps=with_eps, with_gamma=with_gamma))
+    exec(code.strip("`"), {"model": model, "torch": torch})
+    same = torch.allclose(norm(conv(x)), before, rtol=1e-9, atol=1e-12)
+    # one of the two must be done, and not both: then γ is corrected for what is no longer wrong
+    assert same is (with_eps != with_gamma)
+
+
+def place(layer: str, at: str) -> str:
+    return f"Do so: `at = {at}; {module(layer)}.weight.data[at] = 1`, now."
+
+
+def test_a_loop_names_the_channels_of_each_place() -> None:
+    """Fails if channels are left out of the loop, or a loop over modules alone has brackets around each."""
+    both = [place("a", "[0, 2]"), place("b", "[1]")]
+    loop = 'for name, at in [("a", [0, 2]), ("b", [1])]: model.get_submodule(name).weight.data[at] = 1'
+    assert for_all(both) == [((0, 1), f"Do so: `{loop}`, now.")]
+    plain = [f"Do so: `{module(layer)}.eval()`." for layer in "ab"]
+    assert for_all(plain) == [((0, 1), 'Do so: `for name in ["a", "b"]: model.get_submodule(name).eval()`.')]
+    assert for_all(["Nothing.", "Nothing.", "Look."]) == [((0, 1), "Nothing."), ((2,), "Look.")]
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["x = 1", f"{module('a')}.x = {module('b')}.x = {module('c')}.x", f"if {module('L')}: pass", f"{module('L')}.x = ("],
+)  # fmt: skip
+def test_code_that_no_loop_can_hold(code: str) -> None:
+    """Fails if code about no module or three, a statement of its own, or what is no Python is put into a loop."""
+    advice = [f"Do so: `{code.replace('L', layer)}`." for layer in "ab"]
+    assert len(for_all(advice)) == len(set(advice))
+
+
+def test_edits_of_several_places_are_each_carried_out_once() -> None:
+    """Fails if an edit is made twice, or what undoes a cause is lost."""
+    one, two = remedy(Recalibrate(), None, InFloat32("a")), undoing(Recalibrate(), InFloat32("b"))
+    assert one is not None
+    assert one.edits == (Recalibrate(), InFloat32("a"))
+    assert one.cause == ()
+    both = all_of([one, two])
+    assert both.edits == (Recalibrate(), InFloat32("a"), InFloat32("b"))
+    assert both.cause == (Recalibrate(), InFloat32("b"))
+    assert remedy(None) is None
+    assert remedy() is None
+
+
+def test_edits_do_no_more_than_they_say() -> None:
+    """Fails if an edit does, without being asked, what changes more than its advice."""
+    assert Recalibrate().dropout
+    assert not RecalibrateOne("bn").of_samples
+    assert not Rescale("conv", "bn", 2.0).with_eps
+    assert not Rescale("conv", "bn", 2.0).with_gamma
+    assert not Reinitialize("bn", (0,)).statistics
+    assert not Freeze(("bn",)).eval_mode
+    assert SetGamma("bn").value == 1.0
+    assert not UndoMap((1.0,), (0.0,)).reverse

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from measures.sites import call_log, running_stats_of, site, some_rows
 
 from bnprobe.recording import LayerRecord
+from bnprobe.rules.edits import Recalibrate, Remedy, SetMode
+from bnprobe.rules.running_stats import _allowance, _what_differs
+from bnprobe.rules.thresholds import Limits
+from rules.edited import edited, evidence, findings, healthy
 from rules.firing import fired
 from rules.test_common_factor import norm as factored
 
@@ -295,3 +302,185 @@ def test_eval_mode_and_norms_that_never_use_the_batch_are_silent():
     frozen = site(ROWS, "frozen", **LEARNED, **STATISTICS, n_calls_training=1)
     layer = site(ROWS, "ln", "layer_norm", n_calls_training=1)
     assert fired(BATCH, site(ROWS, **LEARNED, **STATISTICS), frozen, layer).empty
+
+
+INITIAL = {"running_mean": 0.0, "running_var": 1.0}
+NO_COUNT = "running_mean is 0 and running_var is 1 in all 3 channels"
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "severity", "says", "because"),
+    [
+        ({}, {}, "critical", "γ and β were trained", f"{NO_COUNT} after 40 batches, while γ has mean 0.333 and β has mean 0.1."),
+        ({"gamma": 1.0}, {}, "critical", "β was trained", f"{NO_COUNT} after 40 batches, while β has mean 0.1."),
+        ({"beta": math.nan}, {}, "critical", "γ was trained", f"{NO_COUNT} after 40 batches, while γ has mean 0.333."),
+        ({}, {"n_batches_tracked": 1}, "critical", "γ and β were", f"{NO_COUNT} after 1 batch, while"),
+        ({}, {"n_batches_tracked": math.nan}, "critical", "γ and β were", f"{NO_COUNT}, while γ"),
+        ({}, {"normalized_by": "batch"}, "warning", "γ and β were", NO_COUNT),
+        ({}, {"normalized_by": "both"}, "critical", "γ and β were", NO_COUNT),
+        ({"gamma": 1.0, "beta": 0.0}, {}, "info", "This norm is untrained", f"{NO_COUNT} after 40 batches, γ is 1 and β is 0."),
+        ({"gamma": 0.0, "beta": math.nan}, {}, "info", "This norm is", f"{NO_COUNT} after 40 batches, γ is 0 and β is missing."),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_statistics_that_were_never_updated(
+    cells: dict[str, Any], row: dict[str, Any], severity: str, says: str, because: str
+) -> None:
+    """Fails if a vector that was not trained is named, a count that is not there is told, or a mode changes sides."""
+    both = evidence(healthy("a"), healthy("b"))
+    (one,) = findings(NEVER, edited(both, {**INITIAL, **cells}, **row))
+    assert (one.severity, one.layer) == (severity, "a")
+    assert one.says.startswith(says)
+    assert one.because.startswith(because)
+    assert one.remedy == (None if severity == "info" else Remedy((Recalibrate(),)))
+
+
+def test_vectors_that_have_just_begun_to_move_are_near_their_initial_values() -> None:
+    """Fails if the mean of a vector is told as its one value."""
+    begun = edited(
+        evidence(), {**INITIAL, "gamma": [1.01, 0.99, 1.02], "beta": [0.01, 0.0, -0.02]}, n_batches_tracked=0
+    )
+    (one,) = findings(NEVER, begun)
+    assert one.because == f"{NO_COUNT} after 0 batches, γ is near 1 and β is near 0."
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "channels"),
+    [
+        ({"running_mean": [0.0, math.inf, 0.0]}, {"kind": "layer_norm"}, (1,)),
+        ({"running_var": math.nan}, {"kind": "layer_norm"}, None),
+        ({"running_var": math.nan, "running_mean": math.nan}, {"normalized_by": "batch"}, None),
+        ({"running_var": math.nan}, {"normalized_by": "batch"}, (0, 1, 2)),
+        ({"running_mean": math.nan}, {"normalized_by": "batch"}, (0, 1, 2)),
+    ],
+)
+def test_statistics_that_are_missing_are_not_poisoned(
+    cells: dict[str, Any], row: dict[str, Any], channels: tuple[int, ...] | None
+) -> None:
+    """Fails if a norm without running statistics is poisoned, or half a pair of them is none."""
+    found = findings(POISONED, edited(evidence(), cells, **row))
+    assert [one.channels for one in found] == ([channels] if channels else [])
+
+
+DIFFERS = {
+    "shift_rms": 0.1,
+    "shifted_share": 0.0,
+    "var_ratio_median": 1.0,
+    "scaled_share": 0.0,
+    "n_images": 40,
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({}, ""),
+        ({"shift_rms": 0.6}, ""),
+        ({"shift_rms": 0.6, "shifted_share": 0.6}, "mean differs"),
+        ({"shift_rms": 0.4, "shifted_share": 0.6}, ""),
+        ({"var_ratio_median": 3.0}, ""),
+        ({"var_ratio_median": 3.0, "scaled_share": 0.6}, "scale differs"),
+        ({"var_ratio_median": 0.3, "scaled_share": 0.6}, "scale differs"),
+        ({"var_ratio_median": 3.0, "scaled_share": 0.0, "n_images": 29}, "scale differs"),
+        ({"var_ratio_median": 3.0, "scaled_share": 0.0, "n_images": 30}, ""),
+        ({"var_ratio_median": 3.0, "scaled_share": math.nan}, "scale differs"),
+        ({"shift_rms": 0.6, "shifted_share": 0.6, "var_ratio_median": 3.0, "scaled_share": 0.6}, "mean and scale differ"),
+        ({"shift_rms": 0.6, "shifted_share": 0.0, "var_ratio_median": 3.0, "scaled_share": 0.6}, "mean and scale differ"),
+        ({"shift_rms": 0.6, "shifted_share": 0.6, "var_ratio_median": 3.0}, "mean differs"),
+    ],
+)  # fmt: skip
+def test_what_differs_from_the_running_statistics(row: dict[str, Any], what: str) -> None:
+    """Fails if chance is told as a difference, or the wrong statistic is named."""
+    assert _what_differs(pd.Series({**DIFFERS, **row}), Limits()) == what
+
+
+@pytest.mark.parametrize(
+    ("n", "allowance"),
+    [(0, 1.0), (1, math.exp(2 * math.sqrt(2))), (2, math.exp(2)), (29, math.exp(2 * math.sqrt(2 / 29))), (30, 1.0)],
+)  # fmt: skip
+def test_the_allowance_for_few_samples_is_two_standard_errors(n: int, allowance: float) -> None:
+    """Fails if the standard error of a logarithm of a variance is not √(2/n), or many samples have an allowance."""
+    assert _allowance(n, Limits()) == pytest.approx(allowance, rel=1e-12)
+
+
+MOVED = {
+    "shift_rms": 0.8,
+    "shifted_share": 0.75,
+    "var_ratio_median": 1.0,
+    "scaled_share": 0.25,
+    "n_images": 40,
+}
+ONE_IN = "(false discovery rate 1%)"
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "severity", "because", "channels"),
+    [
+        (
+            {},
+            {},
+            "warning",
+            f"typical shift 0.80 running σ (threshold 0.5), beyond sampling error in 75% of channels {ONE_IN}; typical variance "
+            f"1 times the running variance (thresholds 0.5 and 2), beyond sampling error in 25% of channels {ONE_IN}.",
+            (),
+        ),
+        (
+            {"shift_q": [0.009, 0.009, 0.01], "shift": [0.6, -0.6, 0.6]},
+            {"scaled_share": math.nan},
+            "warning",
+            f"typical shift 0.80 running σ (threshold 0.5), beyond sampling error in 75% of channels {ONE_IN}; typical variance "
+            "1 times the running variance (thresholds 0.5 and 2).",
+            (0, 1),
+        ),
+        (
+            {"shift_q": 0.001, "shift": [0.5, -0.5, 0.51]},
+            {"n_calls": 2, "n_calls_model_training": 2, "n_calls_learning": 1},
+            "info",
+            "typical shift 0.80",
+            (2,),
+        ),
+        ({}, {"n_calls": 2, "n_calls_model_training": 1, "n_calls_learning": 1}, "warning", "typical shift 0.80", ()),
+        ({}, {"n_calls": 2, "n_calls_model_training": 2, "n_calls_learning": 0}, "warning", "typical shift 0.80", ()),
+        (
+            {},
+            {"shift_rms": math.nan, "var_ratio_median": 3.0, "scaled_share": 0.75, "shifted_share": math.nan},
+            "warning",
+            f"typical variance 3 times the running variance (thresholds 0.5 and 2), beyond sampling error in 75% of channels {ONE_IN}.",
+            (),
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_inputs_that_do_not_match(
+    cells: dict[str, Any], row: dict[str, Any], severity: str, because: str, channels: tuple[int, ...]
+) -> None:
+    """Fails if channels within the threshold or within chance are named, or training is warned of."""
+    given = {"shift_q": 0.9, **cells}
+    (one,) = findings(SHIFTED, edited(evidence(), given, **{**MOVED, **row}))
+    assert (one.severity, one.channels) == (severity, channels)
+    assert one.because.startswith(because)
+    assert one.remedy == Remedy((Recalibrate(),))
+
+
+@pytest.mark.parametrize(
+    ("row", "because", "edit"),
+    [
+        ({"mode": "train", "n_calls": 1}, "the norm was in train mode during 1 call.", SetMode("", training=False)),
+        ({"mode": "mixed", "n_calls": 3}, "the norm was in train mode in some of 3 calls.", SetMode("", training=False)),
+        (
+            {"mode": "eval", "n_calls": 2},
+            "the norm was in eval mode during 2 calls, and keeps no running statistics (track_running_stats=False).",
+            None,
+        ),
+        ({"mode": "train", "normalized_by": "both", "n_calls": 2}, "during 2 calls.", SetMode("", training=False)),
+        ({"mode": "train", "normalized_by": "running"}, None, None),
+        ({"mode": "train", "kind": "instance_norm"}, None, None),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_batch_statistics(
+    row: dict[str, Any], because: str | None, edit: SetMode | None
+) -> None:
+    """Fails if a mode is told of a norm that has none to choose, or eval mode is advised where it changes nothing."""
+    found = findings(BATCH, edited(evidence(), **{"normalized_by": "batch", **row}))
+    assert len(found) == (because is not None)
+    for one in found:
+        assert one.because.endswith(str(because))
+        assert one.remedy == (Remedy((edit,)) if edit else None)

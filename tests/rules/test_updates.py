@@ -204,7 +204,12 @@ def begun(k: int = 5, momentum: float = 0.1, **row: Any) -> list[str]:
     """What is said of a norm whose running means are what k batches leave of the measured ones."""
     left = (1 - momentum) ** k
     seen = np.array([3.0, -2.0, 4.0])
-    cells = {"pre_mean": list(seen), "running_mean": list((1 - left) * seen), "running_var": 1.0, "shift_se": 0.01}
+    cells = {
+        "pre_mean": list(seen),
+        "running_mean": list((1 - left) * seen),
+        "running_var": 1.0,
+        "shift_se": 0.01,
+    }
     base = edited(evidence(), cells, n_batches_tracked=k, momentum=momentum, mode="eval", **row)
     return [one.because for one in findings("statistics-young", base)]
 
@@ -223,13 +228,24 @@ def test_what_is_said_of_young_statistics() -> None:
 def test_means_must_fall_short_by_three_standard_errors(error: float, fires: int) -> None:
     """Fails if fewer are enough or more are asked for: 0.9^5 = 0.59049 is three times 0.19683."""
     cells = {"pre_mean": 1.0, "running_mean": 1 - 0.9**5, "running_var": 1.0}
-    base = edited(evidence(), {**cells, "shift_se": error * math.sqrt(3)}, n_batches_tracked=5, momentum=0.1, mode="eval")
+    base = edited(
+        evidence(),
+        {**cells, "shift_se": error * math.sqrt(3)},
+        n_batches_tracked=5,
+        momentum=0.1,
+        mode="eval",
+    )
     assert len(findings("statistics-young", base)) == fires
 
 
 @pytest.mark.parametrize(("share", "fires"), [(0.70, 1), (0.71, 0)])
 def test_means_must_be_nearer_to_what_is_left_than_to_the_whole(share: float, fires: int) -> None:
     """Fails if means are called young that are nearer to the measured ones: between 0.40951 and 1 lies 0.704755."""
-    cells = {"pre_mean": [3.0, 0.0, np.nan], "running_mean": [3 * share, 0.0, 1.0], "running_var": 1.0, "shift_se": 0.01}
+    cells = {
+        "pre_mean": [3.0, 0.0, np.nan],
+        "running_mean": [3 * share, 0.0, 1.0],
+        "running_var": 1.0,
+        "shift_se": 0.01,
+    }
     base = edited(evidence(), cells, n_batches_tracked=5, momentum=0.1, mode="eval")
     assert len(findings("statistics-young", base)) == fires

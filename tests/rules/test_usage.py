@@ -193,7 +193,9 @@ FROZEN = Remedy((Freeze(("bn",), eval_mode=True),))
         ),
     ],
 )  # fmt: skip
-def test_what_is_said_of_few_values(row: dict[str, Any], because: str, do: str, remedy: Remedy | None) -> None:
+def test_what_is_said_of_few_values(
+    row: dict[str, Any], because: str, do: str, remedy: Remedy | None
+) -> None:
     """Fails if the error of a variance is not √(2 / (n - 1)), or the advice is that of another kind of norm or loader."""
     (one,) = findings("few-values", edited(evidence(), **row))
     assert (one.because, one.remedy) == (because, remedy)
@@ -240,7 +242,13 @@ def test_single_samples_that_differ(row: dict[str, Any], fires: int) -> None:
         assert found[0].remedy == FROZEN
 
 
-EVALUATED = {"normalized_by": "batch", "mode": "train", "n_calls": 1, "n_calls_learning": 0, "memory_moved": 0.0}
+EVALUATED = {
+    "normalized_by": "batch",
+    "mode": "train",
+    "n_calls": 1,
+    "n_calls_learning": 0,
+    "memory_moved": 0.0,
+}
 
 
 @pytest.mark.parametrize(

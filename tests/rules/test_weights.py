@@ -359,7 +359,12 @@ def test_what_is_said_of_vectors_at_their_initial_values(
 @pytest.mark.parametrize(
     ("counts", "says", "because", "edited_too"),
     [
-        ((40, 40, 80), "several times for each update", "is 80, and 40 in most norms, 2 times as many.", True),
+        (
+            (40, 40, 80),
+            "several times for each update",
+            "is 80, and 40 in most norms, 2 times as many.",
+            True,
+        ),
         ((40, 40, 60), "more often than the others.", "is 60, and 40 in most norms.", False),
         ((40, 40, 7), "less often than the others.", "is 7, and 40 in most norms.", False),
         ((0, 0, 40), "more often than the others.", "is 40, and 0 in most norms.", False),
@@ -401,6 +406,8 @@ def test_three_channels_may_have_one_variance() -> None:
     base = evidence(healthy("a"))
     assert findings("statistics-alike", edited(base, {"running_var": 2.0})) == []
     rows = some_rows(20, n_channels=4)
-    both = [site(rows, "a", call=call, gamma=1.5, beta=0.1, running_mean=0.5, running_var=2.0) for call in (0, 1)]
+    both = [
+        site(rows, "a", call=call, gamma=1.5, beta=0.1, running_mean=0.5, running_var=2.0) for call in (0, 1)
+    ]
     (one,) = findings("statistics-alike", evidence(*both))
     assert (one.call, one.because) == (0, "running_var is 2 in all 4 channels.")
