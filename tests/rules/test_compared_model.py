@@ -76,7 +76,10 @@ NAN = float("nan")
                 (
                     "info",
                     "6 tensors beside the norms differ.",
-                    "; ".join(f"{name} (root mean square 1 in A, {n} in B)" for name, n in zip("fedc", (7, 6, 5, 4), strict=True))
+                    "; ".join(
+                        f"{name} (root mean square 1 in A, {n} in B)"
+                        for name, n in zip("fedc", (7, 6, 5, 4), strict=True)
+                    )
                     + "; and 2 more.",
                 )
             ],
@@ -88,7 +91,8 @@ NAN = float("nan")
                 (
                     "info",
                     None,
-                    "a (root mean square 1 in A, 2 in B); nothing (root mean square 0 in A, 0 in B); b (root mean square nan in "
+                    "a (root mean square 1 in A, 2 in B); nothing (root mean square 0 in A, 0 in B); b (root mean "
+                    "square nan in "
                     "A, 1 in B).",
                 ),
             ],
@@ -99,7 +103,7 @@ NAN = float("nan")
         ),
         ([("a", "A", "3", "", 1, NAN)], []),
     ],
-)  # fmt: skip
+)
 def test_tensors_that_differ(rows: list[Row], told: list[tuple[str, str | None, str | None]]) -> None:
     """Fails if a factor of ten is a note, a bias that began at 0 a warning, or the tensors named are not the farthest."""
     found = findings("tensors-differ", of(*rows))

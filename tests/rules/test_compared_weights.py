@@ -201,7 +201,10 @@ def test_statistics_that_one_side_lacks(
         ({"kind_b": "layer_norm"}, "A is a batch norm, B a layer norm."),
         ({"kind_b": "unknown_norm"}, None),
         ({"kind_a": "unknown_norm"}, None),
-        ({"kind_a": "instance_norm", "eps_a": 1e-3}, "eps is 0.001 in A and 1e-05 in B; A is an instance norm, B a batch norm."),
+        (
+            {"kind_a": "instance_norm", "eps_a": 1e-3},
+            "eps is 0.001 in A and 1e-05 in B; A is an instance norm, B a batch norm.",
+        ),
         ({"missing_a": "β"}, "only B stores β."),
         ({"missing_b": "γ, β"}, "only A stores γ; only A stores β."),
         ({"missing_a": "running_var"}, None),
@@ -212,7 +215,7 @@ def test_statistics_that_one_side_lacks(
         ({"missing_b": "γ", "pre_gap": 0.1, "post_gap": 0.5}, "only A stores γ."),
         ({"missing_b": "γ", "pre_gap": 0.0, "post_gap": 0.0}, "only A stores γ."),
     ],
-)  # fmt: skip
+)
 def test_another_norm_under_the_same_name(row: dict[str, Any], because: str | None) -> None:
     """Fails if the eps of a file, which holds none, is compared, or a vector is said to be on the wrong side."""
     found = findings(REPLACED, edited(compared(), **row))

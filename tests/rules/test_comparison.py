@@ -224,17 +224,47 @@ INSIDE = {"pre_gap": 0.0, "post_gap": 0.25, "post_noise": 0.01}
 @pytest.mark.parametrize(
     ("first", "severity", "says", "do"),
     [
-        (FAR, "warning", "differ between A and B.", "and no weights that are known to. If that is the first norm"),
-        ({**FAR, "mode_a": "train"}, "warning", "B.", "One side ran in train mode, where dropout may change them. If that"),
-        ({**FAR, "mode_a": "train", "mode_b": "train"}, "warning", "B.", "no weights that are known to. If that is"),
-        ({**FAR, "weights_before_differ": True}, "info", ": weights before it do.", "already differ, by 0.8 σ, and so do"),
-        (INSIDE, "info", ": stored values before it do.", "its outputs are 0.25 of the layer's standard deviations apart. Compare"),
-        ({**INSIDE, "normalized_by_b": "both"}, "warning", "B.", "One side normalized with running statistics, the other"),
+        (
+            FAR,
+            "warning",
+            "differ between A and B.",
+            "and no weights that are known to. If that is the first norm",
+        ),
+        (
+            {**FAR, "mode_a": "train"},
+            "warning",
+            "B.",
+            "One side ran in train mode, where dropout may change them. If that",
+        ),
+        (
+            {**FAR, "mode_a": "train", "mode_b": "train"},
+            "warning",
+            "B.",
+            "no weights that are known to. If that is",
+        ),
+        (
+            {**FAR, "weights_before_differ": True},
+            "info",
+            ": weights before it do.",
+            "already differ, by 0.8 σ, and so do",
+        ),
+        (
+            INSIDE,
+            "info",
+            ": stored values before it do.",
+            "its outputs are 0.25 of the layer's standard deviations apart. Compare",
+        ),
+        (
+            {**INSIDE, "normalized_by_b": "both"},
+            "warning",
+            "B.",
+            "One side normalized with running statistics, the other",
+        ),
         ({**INSIDE, "eps_b": 1e-3}, None, "", ""),
         ({**INSIDE, "missing_b": "γ"}, None, "", ""),
         ({**INSIDE, "post_gap": 0.8, "normalized_by_b": "batch"}, None, "", ""),
     ],
-)  # fmt: skip
+)
 def test_why_inputs_differ(first: dict[str, Any], severity: str | None, says: str, do: str) -> None:
     """Fails if weights, a mode or a setting that explain the difference are passed over, or data are blamed with them."""
     base = three(first, FAR)
@@ -290,8 +320,17 @@ WIDER = {"pre_var_a": 4.0, "pre_var_b": 1.0, "pre_shift": 0.3}
 @pytest.mark.parametrize(
     ("cells", "row", "because"),
     [
-        ({}, {}, "is 2 times that in eval mode (larger in 100% of the channels), their means are 0.3 σ apart; by the module tree, d comes before it."),
-        ({"pre_var_a": 1.0, "pre_var_b": 4.0}, {"mode_a": "eval", "mode_b": "train"}, "is 2 times that in eval mode"),
+        (
+            {},
+            {},
+            "is 2 times that in eval mode (larger in 100% of the channels), their means are 0.3 σ apart; by the "
+            "module tree, d comes before it.",
+        ),
+        (
+            {"pre_var_a": 1.0, "pre_var_b": 4.0},
+            {"mode_a": "eval", "mode_b": "train"},
+            "is 2 times that in eval mode",
+        ),
         ({}, {"mode_a": "eval", "mode_b": "train"}, None),
         ({}, {"mode_b": "train"}, None),
         ({}, {"dropout_before": ""}, None),
@@ -302,7 +341,7 @@ WIDER = {"pre_var_a": 4.0, "pre_var_b": 1.0, "pre_shift": 0.3}
         ({"pre_shift": [0.0, 0.0, 0.69]}, {}, "their means are 0.4 σ apart"),
         ({"pre_shift": 0.41}, {}, None),
     ],
-)  # fmt: skip
+)
 def test_dropout_before_a_norm(cells: dict[str, Any], row: dict[str, Any], because: str | None) -> None:
     """Fails if dropout is blamed for means that moved, in one mode, or where the module tree has none."""
     base = edited(three(), {**WIDER, **cells}, **{**DROPPED, **row})
@@ -331,12 +370,39 @@ def test_dropout_further_before_is_named_too() -> None:
 @pytest.mark.parametrize(
     ("a", "b", "told"),
     [
-        ([0.5, 0.2, 0.5], [0.5, 0.0, 0.5], ("warning", "Some channels were positive in A", "1 of 3 channels; in A the most active was positive 20.00% of the time, in B none was on 40 samples.", (1,))),
-        ([0.5, 0.0, 0.0], [0.5, 0.25, 0.5], ("info", "Some channels were never positive in A", "2 of 3 channels; in B the most active was positive 50.00% of the time, in A none was on 40 samples.", (1, 2))),
-        ([0.5, 0.5, 0.5], [0.0, 0.0, 0.0], ("warning", "All channels were positive in A", "3 of 3 channels; in A the most active", (0, 1, 2))),
+        (
+            [0.5, 0.2, 0.5],
+            [0.5, 0.0, 0.5],
+            (
+                "warning",
+                "Some channels were positive in A",
+                "1 of 3 channels; in A the most active was positive 20.00% of the time, in B none was on 40 samples.",
+                (1,),
+            ),
+        ),
+        (
+            [0.5, 0.0, 0.0],
+            [0.5, 0.25, 0.5],
+            (
+                "info",
+                "Some channels were never positive in A",
+                "2 of 3 channels; in B the most active was positive 50.00% of the time, in A none was on 40 samples.",
+                (1, 2),
+            ),
+        ),
+        (
+            [0.5, 0.5, 0.5],
+            [0.0, 0.0, 0.0],
+            (
+                "warning",
+                "All channels were positive in A",
+                "3 of 3 channels; in A the most active",
+                (0, 1, 2),
+            ),
+        ),
         ([0.0, 0.5, 0.5], [0.0, 0.5, 0.5], None),
     ],
-)  # fmt: skip
+)
 def test_channels_that_fell_silent_or_came_back(
     a: list[float], b: list[float], told: tuple[str, str, str, tuple[int, ...]] | None
 ) -> None:
@@ -361,9 +427,12 @@ def test_channels_that_fell_silent_or_came_back(
         ({"n_nonfinite_a": 1, "n_nonfinite_b": 7}, None),
         ({"poison_b": "γ is NaN"}, ("critical", "in B γ is NaN, unlike in A.")),
         ({"poison_a": "γ is NaN"}, ("info", "in A γ is NaN, unlike in B.")),
-        ({"n_nonfinite_b": 3, "poison_b": "γ is NaN"}, ("critical", "in B 3 input values are not finite and γ is NaN, unlike in A.")),
+        (
+            {"n_nonfinite_b": 3, "poison_b": "γ is NaN"},
+            ("critical", "in B 3 input values are not finite and γ is NaN, unlike in A."),
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_finite_on_one_side(row: dict[str, Any], told: tuple[str, str] | None) -> None:
     """Fails if what both sides have is told, sides are exchanged, or a count and a vector are not told together."""
     found = findings("became-nonfinite", three({}, row))

@@ -124,7 +124,8 @@ DESCRIBE = "If the layer is meant to do so, describe it with bnprobe.register_no
         (
             {"computes_instead": "eps 0.001; gain times 2; relu; no bias", "mismatch_left": 1e-7},
             "info",
-            "it uses an eps of 0.001 and multiplies by a further 2 and applies relu to its output and does not use its bias.",
+            "it uses an eps of 0.001 and multiplies by a further 2 and applies relu to its output and does not use "
+            "its bias.",
             "and by 1e-07 with this change.",
             DESCRIBE,
         ),
@@ -172,7 +173,7 @@ DESCRIBE = "If the layer is meant to do so, describe it with bnprobe.register_no
             f"Usually something fused into the class. {DESCRIBE}",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_a_norm_does_instead_is_said(
     row: dict[str, Any], severity: str, says: str, because: str, do: str
 ) -> None:
@@ -223,7 +224,9 @@ def test_rows_without_information(row: dict[str, Any], expected: str | None) -> 
         assert one.says.endswith(str(expected))
 
 
-@pytest.mark.parametrize(("instead", "words"), [("", "(threshold 1%)."), ("no bias; relu6", "; it applies relu6 to its output.")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("instead", "words"), [("", "(threshold 1%)."), ("no bias; relu6", "; it applies relu6 to its output.")]
+)
 def test_saturated_outputs_name_what_clips_them(instead: str, words: str) -> None:
     """Fails if the deviation that is named is not the last, which acts on the outputs."""
     (found,) = findings(

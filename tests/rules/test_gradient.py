@@ -277,7 +277,13 @@ NO_COUNTS = dict.fromkeys(
 @pytest.mark.parametrize(
     ("row", "severity", "says", "because", "do"),
     [
-        ({}, "critical", ARRIVE, "in 3 of 4 backward passes: dL/dy in 1 of 3 channels.", "Look between it and the loss, for"),
+        (
+            {},
+            "critical",
+            ARRIVE,
+            "in 3 of 4 backward passes: dL/dy in 1 of 3 channels.",
+            "Look between it and the loss, for",
+        ),
         (
             {"n_backward_arising": 1},
             "critical",
@@ -322,7 +328,7 @@ NO_COUNTS = dict.fromkeys(
             "Look between it and the loss, for",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_gradients_that_are_not_finite(
     row: dict[str, Any], severity: str, says: str, because: str, do: str
 ) -> None:

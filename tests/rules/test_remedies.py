@@ -202,10 +202,14 @@ def test_the_site_of_a_function(layer: str, expected: bool) -> None:
         ((0, 2), {}, "`at = [0, 2]; n = M; n.weight.data[at] = 1; n.bias.data[at] = 0`"),
         ((0, 1, 2), {}, "`n = M; n.weight.data[:] = 1; n.bias.data[:] = 0`"),
         ((1,), {"has_bias": False}, "`at = [1]; n = M; n.weight.data[at] = 1`"),
-        ((1,), {"first": "a[at]; ", "last": "; b"}, "`at = [1]; a[at]; n = M; n.weight.data[at] = 1; n.bias.data[at] = 0; b`"),
+        (
+            (1,),
+            {"first": "a[at]; ", "last": "; b"},
+            "`at = [1]; a[at]; n = M; n.weight.data[at] = 1; n.bias.data[at] = 0; b`",
+        ),
         ((0, 1, 2), {"first": "a[at]; "}, "`a[:]; n = M; n.weight.data[:] = 1; n.bias.data[:] = 0`"),
     ],
-)  # fmt: skip
+)
 def test_the_code_that_reinitializes(channels: tuple[int, ...], changes: dict[str, Any], code: str) -> None:
     """Fails if channels are listed where all are meant, or a bias that is not there is set."""
     assert reinitialized("bn", channels, 3, **changes) == code.replace("M", module("bn"))

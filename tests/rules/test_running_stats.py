@@ -311,17 +311,47 @@ NO_COUNT = "running_mean is 0 and running_var is 1 in all 3 channels"
 @pytest.mark.parametrize(
     ("cells", "row", "severity", "says", "because"),
     [
-        ({}, {}, "critical", "γ and β were trained", f"{NO_COUNT} after 40 batches, while γ has mean 0.333 and β has mean 0.1."),
-        ({"gamma": 1.0}, {}, "critical", "β was trained", f"{NO_COUNT} after 40 batches, while β has mean 0.1."),
-        ({"beta": math.nan}, {}, "critical", "γ was trained", f"{NO_COUNT} after 40 batches, while γ has mean 0.333."),
+        (
+            {},
+            {},
+            "critical",
+            "γ and β were trained",
+            f"{NO_COUNT} after 40 batches, while γ has mean 0.333 and β has mean 0.1.",
+        ),
+        (
+            {"gamma": 1.0},
+            {},
+            "critical",
+            "β was trained",
+            f"{NO_COUNT} after 40 batches, while β has mean 0.1.",
+        ),
+        (
+            {"beta": math.nan},
+            {},
+            "critical",
+            "γ was trained",
+            f"{NO_COUNT} after 40 batches, while γ has mean 0.333.",
+        ),
         ({}, {"n_batches_tracked": 1}, "critical", "γ and β were", f"{NO_COUNT} after 1 batch, while"),
         ({}, {"n_batches_tracked": math.nan}, "critical", "γ and β were", f"{NO_COUNT}, while γ"),
         ({}, {"normalized_by": "batch"}, "warning", "γ and β were", NO_COUNT),
         ({}, {"normalized_by": "both"}, "critical", "γ and β were", NO_COUNT),
-        ({"gamma": 1.0, "beta": 0.0}, {}, "info", "This norm is untrained", f"{NO_COUNT} after 40 batches, γ is 1 and β is 0."),
-        ({"gamma": 0.0, "beta": math.nan}, {}, "info", "This norm is", f"{NO_COUNT} after 40 batches, γ is 0 and β is missing."),
+        (
+            {"gamma": 1.0, "beta": 0.0},
+            {},
+            "info",
+            "This norm is untrained",
+            f"{NO_COUNT} after 40 batches, γ is 1 and β is 0.",
+        ),
+        (
+            {"gamma": 0.0, "beta": math.nan},
+            {},
+            "info",
+            "This norm is",
+            f"{NO_COUNT} after 40 batches, γ is 0 and β is missing.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_statistics_that_were_never_updated(
     cells: dict[str, Any], row: dict[str, Any], severity: str, says: str, because: str
 ) -> None:
@@ -419,7 +449,8 @@ ONE_IN = "(false discovery rate 1%)"
             {},
             {},
             "warning",
-            f"typical shift 0.80 running σ (threshold 0.5), beyond sampling error in 75% of channels {ONE_IN}; typical variance "
+            f"typical shift 0.80 running σ (threshold 0.5), beyond sampling error in 75% of channels {ONE_IN}; "
+            f"typical variance "
             f"1 times the running variance (thresholds 0.5 and 2), beyond sampling error in 25% of channels {ONE_IN}.",
             (),
         ),
@@ -427,7 +458,8 @@ ONE_IN = "(false discovery rate 1%)"
             {"shift_q": [0.009, 0.009, 0.01], "shift": [0.6, -0.6, 0.6]},
             {"scaled_share": math.nan},
             "warning",
-            f"typical shift 0.80 running σ (threshold 0.5), beyond sampling error in 75% of channels {ONE_IN}; typical variance "
+            f"typical shift 0.80 running σ (threshold 0.5), beyond sampling error in 75% of channels {ONE_IN}; "
+            f"typical variance "
             "1 times the running variance (thresholds 0.5 and 2).",
             (0, 1),
         ),
@@ -438,17 +470,30 @@ ONE_IN = "(false discovery rate 1%)"
             "typical shift 0.80",
             (2,),
         ),
-        ({}, {"n_calls": 2, "n_calls_model_training": 1, "n_calls_learning": 1}, "warning", "typical shift 0.80", ()),
-        ({}, {"n_calls": 2, "n_calls_model_training": 2, "n_calls_learning": 0}, "warning", "typical shift 0.80", ()),
+        (
+            {},
+            {"n_calls": 2, "n_calls_model_training": 1, "n_calls_learning": 1},
+            "warning",
+            "typical shift 0.80",
+            (),
+        ),
+        (
+            {},
+            {"n_calls": 2, "n_calls_model_training": 2, "n_calls_learning": 0},
+            "warning",
+            "typical shift 0.80",
+            (),
+        ),
         (
             {},
             {"shift_rms": math.nan, "var_ratio_median": 3.0, "scaled_share": 0.75, "shifted_share": math.nan},
             "warning",
-            f"typical variance 3 times the running variance (thresholds 0.5 and 2), beyond sampling error in 75% of channels {ONE_IN}.",
+            f"typical variance 3 times the running variance (thresholds 0.5 and 2), beyond sampling error in 75% of "
+            f"channels {ONE_IN}.",
             (),
         ),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_inputs_that_do_not_match(
     cells: dict[str, Any], row: dict[str, Any], severity: str, because: str, channels: tuple[int, ...]
 ) -> None:

@@ -217,7 +217,8 @@ def begun(k: int = 5, momentum: float = 0.1, **row: Any) -> list[str]:
 def test_what_is_said_of_young_statistics() -> None:
     """Fails if what is left of the start, or the share of the measured means, is wrong: 0.9^5 is 59%."""
     assert begun() == [
-        "after 5 batches with momentum 0.1 the initial values still weigh 59% (threshold 10%), and the running means are 41% "
+        "after 5 batches with momentum 0.1 the initial values still weigh 59% (threshold 10%), and the running means "
+        "are 41% "
         "of the measured ones."
     ]
     assert begun(1, 0.5)[0].startswith("after 1 batch with momentum 0.5 the initial values still weigh 50%")

@@ -145,7 +145,8 @@ FROZEN = Remedy((Freeze(("bn",), eval_mode=True),))
     [
         (
             {**BY_BATCH, "fewest_values": 3},
-            "3 values per channel in call 1 of 1, with 2 samples, so the variance has a relative error of 100% (threshold 32).",
+            "3 values per channel in call 1 of 1, with 2 samples, so the variance has a relative error of 100% "
+            "(threshold 32).",
             "Use larger batches",
             FROZEN,
         ),
@@ -163,26 +164,29 @@ FROZEN = Remedy((Freeze(("bn",), eval_mode=True),))
         ),
         (
             {**BY_BATCH, "fewest_values": 20, "n_calls": 2, "n_values": 3 * 81, "fewest_call": 1},
-            "20 values per channel in call 2 of 2, with 2 samples, so the variance has a relative error of 32% (threshold 32).",
+            "20 values per channel in call 2 of 2, with 2 samples, so the variance has a relative error of 32% "
+            "(threshold 32).",
             "The other calls had more: drop the small last batch",
             None,
         ),
         (
             {**BY_BATCH, "fewest_values": 20, "n_calls": 2, "n_values": 3 * 80},
-            "20 values per channel in call 1 of 2, with 2 samples, so the variance has a relative error of 32% (threshold 32).",
+            "20 values per channel in call 1 of 2, with 2 samples, so the variance has a relative error of 32% "
+            "(threshold 32).",
             "Use larger batches",
             FROZEN,
         ),
         (
             {**BY_BATCH, "fewest_values": 20, "n_calls": 1, "n_values": 3 * 400},
-            "20 values per channel in call 1 of 1, with 2 samples, so the variance has a relative error of 32% (threshold 32).",
+            "20 values per channel in call 1 of 1, with 2 samples, so the variance has a relative error of 32% "
+            "(threshold 32).",
             "Use larger batches",
             FROZEN,
         ),
         (
             {**BY_BATCH, "normalized_by": "sample", "fewest_values": 2, "kind": "group_norm"},
             "2 values per mean and variance in call 1 of 1, with 2 samples (threshold 2).",
-            "Let it normalize over more channels, `model.get_submodule(\"bn\").num_groups = 1`, and retrain.",
+            'Let it normalize over more channels, `model.get_submodule("bn").num_groups = 1`, and retrain.',
             Remedy((SetAttribute("bn", "num_groups", 1),)),
         ),
         (
@@ -192,7 +196,7 @@ FROZEN = Remedy((Freeze(("bn",), eval_mode=True),))
             Remedy((Remove("bn"),)),
         ),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_few_values(
     row: dict[str, Any], because: str, do: str, remedy: Remedy | None
 ) -> None:
@@ -242,6 +246,7 @@ def test_single_samples_that_differ(row: dict[str, Any], fires: int) -> None:
         assert found[0].remedy == FROZEN
 
 
+ONE_OF_TWO = "1 of 2 batch norms used batch statistics while no gradients were computed."
 EVALUATED = {
     "normalized_by": "batch",
     "mode": "train",
@@ -254,8 +259,8 @@ EVALUATED = {
 @pytest.mark.parametrize(
     ("row", "because"),
     [
-        ({}, "1 of 2 batch norms used batch statistics while no gradients were computed."),
-        ({"normalized_by": "both", "mode": "mixed"}, "1 of 2 batch norms used batch statistics while no gradients were computed."),
+        ({}, ONE_OF_TWO),
+        ({"normalized_by": "both", "mode": "mixed"}, ONE_OF_TWO),
         (
             {"memory_moved": 0.25},
             "1 of 2 batch norms used batch statistics while no gradients were computed; running means moved by up to 0.25 "

@@ -296,7 +296,7 @@ BARE = {**NEW, "beta": math.nan}
     ("cells", "other", "row", "because", "do"),
     [
         (ONES, {}, {}, f"γ is exactly 1 and β exactly 0 in all 3 channels{UPDATED}", "One step: `n = model.get_submodule"),
-        (ZEROS, {}, {}, f"γ is exactly 0 and β exactly 0 in all 3 channels{UPDATED}", "check that they are in the optimizer"),
+        (ZEROS, {}, {}, f"γ is exactly 0 and β exactly 0 in all 3 channels{UPDATED}", "they are in the optimizer"),
         ({**ONES, **NEW}, {}, {}, f"γ is exactly 1 and β exactly 0 in all 3 channels{OTHERS}", "One step"),
         ({**ONES, **BARE}, {}, {}, f"γ is exactly 1 and β missing in all 3 channels{OTHERS}", "One step"),
         ({**ONES, **BARE}, {**ONES, **BARE}, {}, "γ is exactly 1 and β missing in all 3 channels.", "if there are any."),
