@@ -88,7 +88,16 @@ class Comparison(Document):
 
     @cached_property
     def _page(self) -> Page:
-        return compose(self.a, self.b, self._pairs, self._tables, self.findings, self.answer, self._left_out)
+        return compose(
+            self.a,
+            self.b,
+            self._pairs,
+            self._tables,
+            self.findings,
+            self.answer,
+            self.settings.limits.gap,
+            self._left_out,
+        )
 
     def _data(self, compact: bool) -> Data | None:
         from bnprobe.comparison.page.moving import data_of

@@ -14,7 +14,7 @@ from torch import nn
 import bnprobe
 from bnprobe.measures.stem import StemReading
 from bnprobe.recording import LayerRecord
-from bnprobe.report.chapters import learned, spine
+from bnprobe.report.chapters import learned, stops
 from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
 from bnprobe.report.page.blocks import bars
@@ -250,7 +250,7 @@ def test_without_data_the_spine_shows_what_is_stored():
 def test_norms_in_one_folder_are_drawn_too():
     """Fails if names without a block in them leave more places than there is space for."""
     names = lanes(*(trained(f"bn{i}") for i in range(130)))
-    assert len(names["learned |γ|"].values) <= spine.MOST_BLOCKS
+    assert len(names["learned |γ|"].values) <= stops.MOST_BLOCKS
 
 
 def test_no_lane_without_data():

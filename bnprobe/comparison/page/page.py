@@ -6,17 +6,21 @@ from dataclasses import replace
 
 import pandas as pd
 
-from bnprobe.comparison import Differences, Pair, Pairs, glossary
+from bnprobe.comparison import Differences, Pair, Pairs, first_beyond_noise, glossary
+from bnprobe.comparison.page.broken import broken
 from bnprobe.comparison.page.figures import layer_change, network_map
+from bnprobe.comparison.page.spine import spine
 from bnprobe.recording import Recording
-from bnprobe.report.chapters.chapter import unit_of
+from bnprobe.report.chapters.chapter import called, unit_of
 from bnprobe.report.chapters.findings import findings_section, rule_sections
 from bnprobe.report.chapters.glossary import glossary_section
 from bnprobe.report.compose import SELF_CONTAINED
-from bnprobe.report.numbers import count, number, share
-from bnprobe.report.page.blocks import Facts, Figure, Moving, Page, Prose, Section, Table
+from bnprobe.report.numbers import count, number, share, shorten
+from bnprobe.report.page.blocks import Block, Facts, Figure, Headline, Moving, Page, Prose, Section, Table
 from bnprobe.report.page.tables import cells
 
+LONGEST = 40
+"""Letters of a model's name in the line below the title."""
 MOST_LAYERS = 24
 """Layers with a part of their own, the most changed first; the tables have all."""
 MOST_CHANNELS = 12
@@ -72,22 +76,27 @@ def compose(
     tables: Differences,
     findings: pd.DataFrame,
     answer: tuple[str, ...],
+    limit: float,
     left_out: str = "",
 ) -> Page:
-    """The page: what is compared, the answer, findings, the network, the layers that changed most, the rest."""
+    """The page: the answer with both sides on one spine, findings, the network, the layers that changed most, the rest.
+
+    `limit` is the gap from which a difference is reported.
+    """
     names = " and ".join(dict.fromkeys(side.about.model for side in (a, b)))
     return Page(
         title=f"What changed in the norms of {names}",
-        lead=f"A against B: {count(len(found.common), 'common norm')}, {count(len(tables.channels), 'channel')}.",
+        lead=f"A: {_side(a)}. B: {_side(b)}. {count(len(found.common), 'common norm')}, "
+        f"{count(len(tables.channels), 'channel')}.",
         sections=(
-            Section("compared", "What is compared", (_sides(a, b),)),
-            Section("answer", "The answer", (Prose(answer),)),
+            Section("answer", "The answer", _first(tables, findings, answer, limit)),
             findings_section(findings, left_out=left_out),
             Section(
                 "network", "The network at a glance", (Moving("map"), _network(tables), _layer_table(tables))
             ),
             _most_changed(found, tables),
             *_unmatched(tables),
+            Section("compared", "What is compared", (_sides(a, b),)),
             Section("provenance", "How to read it", (Facts(tuple(_how(a, b, tables.layers))),)),
             *rule_sections(findings),
             glossary_section(glossary()),
@@ -95,6 +104,33 @@ def compose(
         footer=f"Made by {a.about.versions.split(',')[0]} from a recording of {a.about.started} (A) and one of "
         f"{b.about.started} (B). {SELF_CONTAINED}",
     )
+
+
+def _first(
+    tables: Differences, findings: pd.DataFrame, answer: tuple[str, ...], limit: float
+) -> tuple[Block, ...]:
+    """The verdict, both sides on one spine, and the rest of the answer."""
+    title, _, detail = answer[0].partition(". ")
+    first = Headline(_state(tables, findings), title.removesuffix("."), detail, answer[0])
+    more = answer[1:]
+    return (first, *spine(tables, limit), *([Prose(more)] if more else []))
+
+
+def _state(tables: Differences, findings: pd.DataFrame) -> str:
+    """That of the worst finding; without one, whether anything differs that the choice of samples does not explain."""
+    worst = next((kind for kind in ("critical", "warning") if (findings["severity"] == kind).any()), "")
+    layers = tables.layers
+    differs = first_beyond_noise(layers) is not None or layers["filters_differ"].any() or len(tables.tensors)
+    return worst or ("notice" if differs or tables.apart or broken(layers) else "good")
+
+
+def _side(recording: Recording) -> str:
+    """A side in a few words."""
+    about = recording.about
+    model = shorten(called(about.model), LONGEST)
+    if recording.weights_only:
+        return f"{model}, weights only"
+    return f"{model} on {count(about.n_images, unit_of(recording))}"
 
 
 def _sides(a: Recording, b: Recording) -> Facts:

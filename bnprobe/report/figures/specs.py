@@ -140,7 +140,7 @@ class Lane(Spec):
     `short` is a title for where there is little space. `bars` are drawn instead of points, with their `labels`. `bands`
     are (low, high) pairs of shape (L,) each, the widest first; `levels` and `marks` as in `Curves`, and with `zones` what
     lies beyond a level is shaded. Points that are not `strong` are hollow, where that is given. The `limits` of a
-    `logarithmic` scale are positive. `words` say the value of every place.
+    `logarithmic` scale are positive. `words` say the value of every place. `other` are values of a second side, shape (L,).
     """
 
     title: str
@@ -157,6 +157,7 @@ class Lane(Spec):
     strong: tuple[bool, ...] = ()
     marks: tuple[tuple[int, str], ...] = ()
     words: tuple[str, ...] = ()
+    other: Array | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

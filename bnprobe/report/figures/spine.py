@@ -146,6 +146,8 @@ def _lane(axes: Axes, lane: Lane, spec: Spine, upright: bool) -> None:
         _labels(axes, lane, shown, upright)
     else:
         _points(axes, lane, shown, upright)
+        if lane.other is not None:
+            _other(axes, np.clip(lane.other, low, high), upright)
     _marks(axes, lane, shown, upright)
     end = (-0.5, len(at) - 0.5)
     ticks = (low, *(value for value, _ in lane.levels if upright), high)
@@ -197,6 +199,14 @@ def _points(axes: Axes, lane: Lane, shown: Array, upright: bool) -> None:
                 markeredgecolor=MEASURED,
                 markeredgewidth=1.0,
             )
+
+
+def _other(axes: Axes, shown: Array, upright: bool) -> None:
+    """A second side over the first: in another color, and of another shape for those who do not see it."""
+    at = np.arange(len(shown))
+    x, y = (shown, at) if upright else (at, shown)
+    size = 4.0 if len(at) <= 40 else 2.8
+    axes.plot(x, y, color=EXPECTED, linewidth=1.0, marker="D", markersize=size, markerfacecolor="none")
 
 
 def _labels(axes: Axes, lane: Lane, shown: Array, upright: bool) -> None:
