@@ -414,3 +414,15 @@ def test_a_comparison_shows_each_side_and_the_difference(browser, report, tmp_pa
         shown = float(words.split("\n")[2].rpartition(": ")[2].replace("−", "-"))
         assert shown == pytest.approx(comparison.channels[name][2], rel=6e-3, abs=1e-6)
     assert browser.run("return document.querySelectorAll('.pair .panel').length") == 2
+
+
+def test_roles_are_shown_where_one_is_known(browser: Reader, report: bnprobe.Report, tmp_path: Path) -> None:
+    """Fails if a page of weights alone counts all channels as unknown, or a page with data shows no roles."""
+    shown = "return [...document.querySelectorAll('.roles-panel')].some((panel) => panel.checkVisibility())"
+    state = network().state_dict()
+    # none is constant, so that nothing is known of what channels do
+    weights = bnprobe.check({name: t.abs() + 0.5 if t.ndim == 1 else t for name, t in state.items()})
+    for one, expected in ((report, True), (weights, False)):
+        browser.open(one.to_html(tmp_path / f"{expected}.html"))
+        browser.until("return document.querySelector('.stage')?.dataset.shown")
+        assert browser.run(shown) is expected

@@ -6,7 +6,8 @@ function newRoles(store, state, tip) {
 
   function draw(layer, columns) {
     const { role } = columns;
-    element.hidden = !role || !role.some((v) => v >= 0);
+    const unknown = store.manifest.roles.indexOf("unknown");
+    element.hidden = !role || !role.some((v) => v >= 0 && v !== unknown);
     if (element.hidden) return;
     const paints = painter(store.manifest.paints.role, role, element);
     bar.replaceChildren();
