@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,20 @@ from torch.nn.utils import parametrizations
 
 import bnprobe
 from bnprobe.graph import producer
-from bnprobe.graph.geometry import Geometry, Producer
+from bnprobe.graph.geometry import Geometry, Producer, Source
+from bnprobe.graph.graph import INPUT, LEAF, SITE, Node
+from bnprobe.graph.operations import ACTIVATION, ADD, MARK, MUL, OTHER, PASS, WEIGHTS
+from bnprobe.graph.producer import (
+    DEEPEST,
+    Known,
+    _is_bias,
+    _weight,
+    _with_padding,
+    dim_before,
+    numbers,
+    source_of,
+)
+from bnprobe.norms import NormLayer
 from bnprobe.recording.neighbours import Neighbours
 from graph.watched import neighbours_of, random_vectors
 
@@ -273,3 +286,331 @@ def test_a_recording_carries_it_through_a_file(tmp_path: Any):
     again = bnprobe.load(probe.recording.save(tmp_path / "a.bnp"))
     for one, other in zip(probe.recording.layers, again.layers, strict=True):
         np.testing.assert_equal(asdict(one.neighbours), asdict(other.neighbours))
+
+SHAPE = (2, 3, 5, 7)
+"""Pairwise distinct, so that no dimension is taken for another by its size."""
+
+VIEWS: dict[str, tuple[str, tuple[Any, ...], Callable[[Tensor], Tensor]]] = {
+    "transpose": ("transpose", (1, 3), lambda x: x.transpose(1, 3)),
+    "transpose from behind": ("transpose", (-1, -3), lambda x: x.transpose(-1, -3)),
+    "swapaxes": ("swapaxes", (0, 2), lambda x: x.swapaxes(0, 2)),
+    "mT": ("mT", (), lambda x: x.mT),
+    "permute": ("permute", ((0, 2, 3, 1),), lambda x: x.permute(0, 2, 3, 1)),
+    "permute from behind": ("permute", ((-1, 0, -2, 1),), lambda x: x.permute(-1, 0, -2, 1)),
+    "select": ("select", (1, 2), lambda x: x.select(1, 2)),
+    "select the first": ("select", (0, 1), lambda x: x.select(0, 1)),
+    "select from behind": ("select", (-1, 2), lambda x: x.select(-1, 2)),
+    "unbind": ("unbind", (), lambda x: x.unbind()[0]),
+    "unbind another": ("unbind", (2,), lambda x: x.unbind(2)[1]),
+    "unbind from behind": ("unbind", (-2,), lambda x: x.unbind(-2)[1]),
+    "roll": ("roll", (1, (2,)), lambda x: x.roll(1, (2,))),
+    "roll from behind": ("roll", ((1, 1), (-1, 1)), lambda x: x.roll((1, 1), (-1, 1))),
+    "flip": ("flip", ((1,),), lambda x: x.flip((1,))),
+    "flip by a number": ("flip", (-1,), lambda x: x.flip(-1)),
+    "clone": ("clone", (), lambda x: x.clone()),
+    "slice": ("slice", (2, 0, 4), lambda x: x[:, :, :4]),
+    "flatten behind": ("view", ((2, 3, 35),), lambda x: x.view(2, 3, 35)),
+    "flatten in front": ("reshape", ((6, 5, 7),), lambda x: x.reshape(6, 5, 7)),
+    "take apart": ("view", ((2, 3, 5, 7, 1),), lambda x: x.view(2, 3, 5, 7, 1)),
+    "unsqueeze": ("unsqueeze", (0,), lambda x: x.unsqueeze(0)),
+    "as many dimensions, others": ("view", ((6, 5, 7, 1),), lambda x: x.view(6, 5, 7, 1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_where_a_dimension_of_a_view_stood(name: str) -> None:
+    """Fails if a dimension is followed to another one: what a dimension counts upwards is seen in torch's own view.
+
+    A dimension is that of the input along which the view counts as the input did; none that is joined or turned over.
+    """
+    operation, args, view = VIEWS[name]
+    shape = tuple(view(torch.zeros(SHAPE)).shape)
+    node = Node(PASS, operation, shape, (Node(INPUT, "", SHAPE),), facts={"args": (None, *args)})
+    expected: dict[int, int] = {}
+    for dim, size in enumerate(SHAPE):
+        along = [size if d == dim else 1 for d in range(len(SHAPE))]
+        seen = view(torch.arange(size).reshape(along).expand(SHAPE).contiguous())
+        for d, n in enumerate(seen.shape):
+            counted = torch.arange(n).reshape([n if e == d else 1 for e in range(seen.dim())])
+            if n > 1 and torch.equal(seen, counted.expand(seen.shape)):
+                expected[d] = dim
+    found = {d: dim_before(node, d) for d, n in enumerate(shape) if n > 1}
+    assert found == {d: expected.get(d) for d in found}
+    assert dim_before(node, None) is None
+
+
+@pytest.mark.parametrize(
+    ("operation", "below", "shape", "expected"),
+    [
+        ("movedim", SHAPE, (3, 2, 5, 7), [None] * 4),
+        ("channel_shuffle", SHAPE, SHAPE, [None] * 4),
+        ("unfold", SHAPE, (2, 3, 5, 3, 4), [None] * 5),
+        ("pixel_shuffle", (2, 12, 5, 7), (2, 3, 10, 14), [None] * 4),
+        ("as_strided", SHAPE, (2, 3, 5, 6), [None] * 4),
+        ("as_strided", SHAPE, SHAPE, [0, 1, 2, 3]),
+        ("alias", SHAPE, SHAPE, [0, 1, 2, 3]),
+        ("constant_pad_nd", SHAPE, (2, 4, 5, 9), [0, 1, 2, 3]),
+        ("expand", (2, 3, 1, 7), SHAPE, [0, 1, 2, 3]),
+        ("transpose", (2, 3, 5), (3, 5), [0, 1]),
+    ],
+)
+def test_views_that_tell_nothing_and_those_that_keep_places(
+    operation: str, below: tuple[int, ...], shape: tuple[int, ...], expected: list[int | None]
+) -> None:
+    """Fails if channels that were mixed are followed, or a slice, padding or copy loses its dimensions."""
+    node = Node(PASS, operation, shape, (Node(INPUT, "", below),), facts={"args": (None, 0, 0)})
+    if operation == "transpose":  # of another number of dimensions it is judged by its sizes
+        assert [dim_before(node, d) for d in range(len(shape))] == [1, 2]
+    else:
+        assert [dim_before(node, d) for d in range(len(shape))] == expected
+    assert dim_before(Node(PASS, operation, shape), 1) is None
+
+
+PLAIN = Geometry((1, 1), ((0, 0), (0, 0)), (1, 1), 1, (9, 14), (7, 12))
+AT_PADDING = Geometry((1, 1), ((1, 1), (2, 2)), (1, 1), 1, (9, 14), (7, 12))
+
+
+def padded(pad: tuple[int, ...], *value: float, below: Node | None = None) -> Node:
+    inner = below or Node(INPUT, "", (2, 3, 6, 9))
+    return Node(PASS, "constant_pad_nd", (2, 3, 9, 14), (inner,), facts={"args": (None, pad, *value)})
+
+
+@pytest.mark.parametrize(
+    ("geometry", "node", "padding", "input_size"),
+    [
+        (PLAIN, padded((1, 4, 0, 3)), ((0, 3), (1, 4)), (6, 9)),
+        (PLAIN, padded((1, 4, 0, 3), 0), ((0, 3), (1, 4)), (6, 9)),
+        (AT_PADDING, padded((1, 4, 0, 3)), ((1, 4), (3, 6)), (6, 9)),
+        (PLAIN, padded((1, 4)), ((0, 0), (1, 4)), (6, 9)),
+        (PLAIN, padded((1, 4, 0, 3), 1.0), ((0, 0), (0, 0)), (9, 14)),
+        (PLAIN, padded((-1, 4, 0, 3)), ((0, 0), (0, 0)), (9, 14)),
+        (PLAIN, padded((1, 4, 0, 3, 1, 1)), ((0, 0), (0, 0)), (9, 14)),
+        (PLAIN, padded((1, 1, 2, 0), below=padded((1, 4, 0, 3))), ((2, 3), (2, 5)), (6, 9)),
+    ],
+)
+def test_zeros_before_a_convolution_count_as_its_own(
+    geometry: Geometry, node: Node, padding: tuple[tuple[int, int], ...], input_size: tuple[int, ...]
+) -> None:
+    """Fails if pads are read from the front, a crop or another value counts as zeros, or two pads do not add up."""
+    found, inner = _with_padding(geometry, node, 2)
+    assert (found.padding, found.input_size) == (padding, input_size)
+    assert (inner is node) == (input_size == (9, 14))
+    transposed = replace(geometry, transposed=True)
+    assert _with_padding(transposed, node, 2) == (transposed, node)
+    assert _with_padding(Geometry(), node, 0) == (Geometry(), node)
+
+
+A, B = (NormLayer("batch_norm", "batch", 3, 1e-5) for _ in "ab")
+GAMMA = np.array([1.0, 2.0, 3.0])
+NORMS = {
+    ("a", 0): Known(A, GAMMA, -GAMMA, None, None),
+    ("b", 1): Known(B, 2 * GAMMA, None, None, None),
+    ("l", 0): Known(NormLayer("layer_norm", "channels", 7, 1e-5, channels="last"), None, None, None, None),
+}
+
+
+def made(name: str = "a", call: int = 0, shape: tuple[int, ...] = SHAPE) -> Node:
+    return Node(SITE, "norm", shape, facts={"site": (name, call)})
+
+
+def op(part: str, name: str, *inputs: Node, shape: tuple[int, ...] = SHAPE, **facts: Any) -> Node:
+    return Node(part, name, shape, inputs, facts=facts)
+
+
+def relu(node: Node) -> Node:
+    return op(ACTIVATION, "relu", node, shape=node.shape)
+
+
+def said(source: Source) -> str:
+    """A source in one line."""
+    what = source.site or source.what
+    parts = f"({', '.join(map(said, source.parts))})" if source.parts else ""
+    ways = [way for way in (source.activation, source.pool) if way not in ("none", "")]
+    return " ".join([*ways, f"{what}{parts}:{source.n_channels}"])
+
+
+POOLED = (2, 3, 2, 3)
+X0 = Node(INPUT, "", SHAPE)
+HALF = op(PASS, "slice", made(), shape=(2, 2, 5, 7), args=(None, 1, 0, 2))
+CASES = {
+    "a norm": (made(), "a:3"),
+    "its second call": (made("b", 1), "b (call 2):3"),
+    "a norm that is not known": (made("c"), "unknown:0"),
+    "a norm over the last dimension": (made("l"), "unknown:0"),
+    "the input": (X0, "input:3"),
+    "an activation": (relu(made()), "relu a:3"),
+    "two activations": (op(ACTIVATION, "tanh", relu(made())), "unknown:0"),
+    "a pool": (op(MARK, "max_pool", relu(made()), shape=POOLED), "relu max a:3"),
+    "a mean over positions": (op(OTHER, "avg_pool", made(), shape=POOLED), "avg a:3"),
+    "a mean that drops dimensions": (op(OTHER, "avg_pool", made(), shape=(2, 3)), "unknown:0"),
+    "two pools": (op(MARK, "max_pool", op(MARK, "max_pool", made(), shape=POOLED), shape=POOLED), "unknown:0"),
+    "activated after a pool": (relu(op(MARK, "max_pool", made(), shape=POOLED)), "unknown:0"),
+    "pooled, after activation, after pool": (
+        op(MARK, "max_pool", relu(op(MARK, "max_pool", made(), shape=POOLED)), shape=POOLED),
+        "unknown:0",
+    ),
+    "half of the channels": (HALF, "unknown:0"),
+    "positions that were flattened": (op(PASS, "view", made(), shape=(2, 3, 35)), "a:3"),
+    "channels that were joined": (op(PASS, "view", made(), shape=(2, 105)), "unknown:0"),
+    "a sum": (op(ADD, "add", made(), relu(made("b", 1))), "sum(a:3, relu b (call 2):3):3"),
+    "a sum, activated": (relu(op(ADD, "add", made(), X0)), "relu sum(a:3, input:3):3"),
+    "a sum with what is not known": (op(ADD, "add", made(), made("c")), "sum(a:3, unknown:0):3"),
+    "a sum of what is not known": (op(ADD, "add", made("c"), made("c")), "unknown:0"),
+    "a sum that broadcasts": (op(ADD, "add", made(), Node(LEAF, "", (3, 1, 1))), "unknown:0"),
+    "a sum of three": (op(ADD, "add", made(), made(), made()), "unknown:0"),
+    "a concatenation": (
+        op(MARK, "cat", made(), relu(X0), shape=(2, 6, 5, 7), dim=1),
+        "concat(a:3, relu input:3):6",
+    ),
+    "counted from behind": (op(MARK, "cat", made(), X0, shape=(2, 6, 5, 7), dim=-3), "concat(a:3, input:3):6"),
+    "one in another": (
+        op(MARK, "cat", op(MARK, "cat", X0, X0, shape=(2, 6, 5, 7), dim=1), made(), shape=(2, 9, 5, 7), dim=1),
+        "concat(input:3, input:3, a:3):9",
+    ),
+    "one in another, activated": (
+        op(MARK, "cat", relu(op(MARK, "cat", X0, X0, shape=(2, 6, 5, 7), dim=1)), made(), shape=(2, 9, 5, 7), dim=1),
+        "concat(relu concat(input:3, input:3):6, a:3):9",
+    ),
+    "nothing known in it": (op(MARK, "cat", made("c"), made("c"), shape=(2, 6, 5, 7), dim=1), "unknown:0"),
+    "the same images again": (op(MARK, "cat", made(), made(), shape=(4, 3, 5, 7), dim=0), "a:3"),
+    "other images": (op(MARK, "cat", made(), X0, shape=(4, 3, 5, 7), dim=0), "unknown:0"),
+    "stacked": (op(MARK, "cat", made(), made(), shape=(2, 2, 3, 5, 7), dim=0), "unknown:0"),
+    "zeros in front and behind": (
+        op(PASS, "constant_pad_nd", made(), shape=(2, 6, 5, 7), args=(None, (0, 0, 0, 0, 2, 1))),
+        "concat(norm:2, a:3, norm:1):6",
+    ),
+    "zeros behind": (
+        op(PASS, "constant_pad_nd", relu(made()), shape=(2, 4, 5, 7), args=(None, (0, 0, 0, 0, 0, 1), 0)),
+        "concat(relu a:3, norm:1):4",
+    ),
+    "ones": (
+        op(PASS, "constant_pad_nd", made(), shape=(2, 4, 5, 7), args=(None, (0, 0, 0, 0, 0, 1), 1)),
+        "unknown:0",
+    ),
+    "zeros around positions too": (
+        op(PASS, "constant_pad_nd", made(), shape=(2, 4, 5, 8), args=(None, (0, 1, 0, 0, 0, 1))),
+        "unknown:0",
+    ),
+    "zeros for images too": (
+        op(PASS, "constant_pad_nd", made(), shape=(3, 4, 5, 7), args=(None, (0, 0, 0, 0, 0, 1, 0, 1))),
+        "unknown:0",
+    ),
+    "too few pads": (
+        op(PASS, "constant_pad_nd", made(), shape=(2, 4, 5, 7), args=(None, (0, 0, 0, 0))),
+        "unknown:0",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_values_are_made_of(name: str) -> None:
+    """Fails if channels are ascribed to what did not make them, in this order and number."""
+    node, expected = CASES[name]
+    assert said(source_of(node, 1, NORMS)) == expected
+
+
+def test_sources_hold_the_vectors_of_their_norms() -> None:
+    """Fails if γ is taken for β, or channels of zeros have any."""
+    found = source_of(made(), 1, NORMS)
+    assert found.gamma is GAMMA
+    assert found.beta is NORMS["a", 0].beta
+    zeros = source_of(CASES["zeros in front and behind"][0], 1, NORMS).parts[0]
+    assert zeros.gamma is not None
+    assert zeros.beta is not None
+    assert (zeros.gamma.tolist(), zeros.beta.tolist()) == ([0, 0], [0, 0])
+
+
+def test_sums_are_followed_to_a_depth() -> None:
+    """Fails if a chain of as many sums as are followed is cut, or a longer one is not."""
+
+    def chain(n: int) -> Node:
+        node = made()
+        for _ in range(n):
+            node = op(ADD, "add", node, made("c"))
+        return node
+
+    def depth_of(source: Source) -> int:
+        return 1 + depth_of(source.parts[0]) if source.parts else 0
+
+    assert depth_of(source_of(chain(DEEPEST), 1, NORMS)) == DEEPEST
+    assert source_of(chain(DEEPEST + 1), 1, NORMS).what == "unknown"
+    assert source_of(made(), None, NORMS).what == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("plan", "n_dims", "dim"),
+    [
+        (A, 4, 1),
+        (replace(A, unbatched_dims=3), 3, 0),
+        (replace(A, unbatched_dims=3), 4, 1),
+        (NormLayer("layer_norm", "channels", 7, 1e-5, channels="last"), 4, 3),
+        (NormLayer("layer_norm", "channels", 35, 1e-5, channels="last", n_channel_dims=2), 4, None),
+    ],
+)
+def test_where_the_channels_of_a_norm_stand(plan: NormLayer, n_dims: int, dim: int | None) -> None:
+    """Fails if channels are looked for in another dimension, or in one of several."""
+    assert Known(plan, None, None, None, None).channel_dim(n_dims) == dim
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        (((4, 6), (6,)), True),
+        (((6,), (6,)), True),
+        (((4, 6), (4,)), False),
+        (((4, 6), (1, 6)), False),
+        (((4, 6), (6,), (6,)), False),
+    ],
+)
+def test_a_bias_that_is_added_by_itself(shapes: tuple[tuple[int, ...], ...], expected: bool) -> None:
+    """Fails if a parameter of another shape, or one of several terms, is a bias; or one behind a cast is none."""
+    values, *leaves = shapes
+    terms = [Node(LEAF, "", shape, facts={"tensor": torch.zeros(shape)}) for shape in leaves]
+    cast = Node(PASS, "_to_copy", leaves[0], (terms[0],))
+    for first in (terms[0], cast):
+        assert _is_bias(op(ADD, "add", Node(INPUT, "", values), first, *terms[1:], shape=values)) is expected
+    both = [Node(LEAF, "", (6,), facts={"tensor": torch.zeros(6)}) for _ in "ab"]
+    assert not _is_bias(op(ADD, "add", *both, shape=(6,)))
+    assert not _is_bias(op(MUL, "mul", Node(INPUT, "", values), *terms, shape=values))
+    assert not _is_bias(op(ADD, "add", Node(INPUT, "", values), Node(LEAF, "", (6,)), shape=values))
+
+
+@pytest.mark.parametrize(
+    ("views", "turned", "stored_as"),
+    [
+        ([], False, "as it is"),
+        ([], True, "turned"),
+        (["t"], True, "as it is"),
+        (["t"], False, "turned"),
+        (["_to_copy", "t"], True, "as it is"),
+        (["t", "detach", "t"], False, "as it is"),
+        (["flip"], False, "the call's"),
+        (["flip"], True, "the call's, turned"),
+    ],
+)
+def test_the_weight_is_the_parameter_where_only_casts_stand_before_it(
+    views: list[str], turned: bool, stored_as: str
+) -> None:
+    """Fails if a turned weight is not turned back, or what a view made of it is passed over."""
+    parameter, of_call = torch.arange(6.0).reshape(2, 3), 10 + torch.arange(6.0).reshape(2, 3)
+    node = Node(LEAF, "", (2, 3), facts={"tensor": parameter})
+    for view in views:
+        node = Node(PASS, view, (2, 3), (node,))
+    found = _weight(Node(WEIGHTS, "linear", (1,), facts={"weight": of_call, "turned": turned, "weight_node": node}))
+    expected = {
+        "as it is": parameter,
+        "turned": parameter.T,
+        "the call's": of_call,
+        "the call's, turned": of_call.T,
+    }[stored_as]
+    np.testing.assert_array_equal(found, expected.numpy())
+    assert found.flags.c_contiguous
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [(torch.float64, "float64"), (torch.float32, "float32"), (torch.bfloat16, "float32")])  # fmt: skip
+def test_numbers_are_a_copy_in_the_precision_that_they_have(dtype: torch.dtype, kept: str) -> None:
+    """Fails if digits of float64 are lost, or the parameter itself is handed out."""
+    tensor = torch.tensor([1.0, 2.0], dtype=dtype)
+    found = numbers(tensor)
+    tensor.zero_()
+    assert (str(found.dtype), found.tolist()) == (kept, [1.0, 2.0])

@@ -9,16 +9,21 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bnprobe.graph.graph import LEAF, Node
+from bnprobe.graph.geometry import Geometry
+from bnprobe.graph.graph import INPUT, LEAF, Node
 from bnprobe.graph.operations import OTHER, clamped, plain, what_is
 from bnprobe.graph.record_op import (
+    Graph,
+    NotTraceable,
     _argument,
     _clip,
     _each,
+    _geometry,
     _inert,
     _is_number,
     _product,
     _same,
+    _signature,
     _trains,
     _with_numbers,
     layer_of,
@@ -263,3 +268,193 @@ def test_of_several_results_the_values_go_on() -> None:
             return first.relu(), second.sigmoid(), places.float().tanh()
 
     assert follows(Net(), torch.randn(2, 4, 4, 4))["bn"] == "max_pool, relu | max_pool, sigmoid | unknown"
+
+
+IN, KERNEL, OUT = torch.zeros(2, 3, 9, 11), torch.zeros(6, 3, 3, 4), torch.zeros(2, 6, 7, 8)
+AS_USUAL = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1, "transposed": False}
+ODD = {"stride": (2, 1), "padding": ((1, 1), (2, 2)), "dilation": (3, 1), "groups": 3, "transposed": False}
+BIAS = None
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "kwargs", "expected"),
+    [
+        ("conv2d", (), {}, AS_USUAL),
+        ("conv2d", (BIAS, (2, 1), (1, 2), (3, 1), 3), {}, ODD),
+        ("conv2d", (), {"stride": (2, 1), "padding": (1, 2), "dilation": (3, 1), "groups": 3}, ODD),
+        ("conv2d", (BIAS, 2, 1, 3), {}, {"stride": (2, 2), "padding": ((1, 1), (1, 1)), "dilation": (3, 3)}),
+        ("conv2d", (BIAS, 1, "same", (1, 3)), {}, {"padding": ((1, 1), (4, 5)), "dilation": (1, 3)}),
+        ("conv2d", (BIAS, 1, "valid"), {}, {}),
+        ("conv2d", (), {"padding": "same"}, {"padding": ((1, 1), (1, 2))}),
+        ("convolution", (BIAS, (2, 1), (1, 2), (3, 1), False, (0, 0), 3), {}, ODD),
+        ("_convolution", (BIAS, (2, 1), (1, 2), (3, 1), False, (0, 0), 3, True), {}, ODD),
+        (
+            "convolution_overrideable",
+            (BIAS, (2, 1), (1, 2), (3, 1), True, (1, 0), 3),
+            {},
+            {**ODD, "transposed": True, "output_padding": (1, 0)},
+        ),
+        (
+            "conv_transpose2d",
+            (BIAS, (2, 1), (1, 2), (1, 0), 3, (3, 1)),
+            {},
+            {**ODD, "transposed": True, "output_padding": (1, 0)},
+        ),
+        ("conv_transpose2d", (), {}, {"transposed": True, "output_padding": (0, 0)}),
+    ],
+)  # fmt: skip
+def test_the_geometry_of_every_spelling(
+    name: str, more: tuple[Any, ...], kwargs: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """Fails if an argument is read from another's place, or one that is missing is not torch's default."""
+    wanted: dict[str, Any] = {**AS_USUAL, **expected, "input_size": (9, 11), "output_size": (7, 8)}
+    assert _geometry(name, (IN, KERNEL, *more), kwargs, OUT) == Geometry(**wanted)
+
+
+def test_the_geometry_of_a_lone_image() -> None:
+    """Fails if sizes are counted from the front, where the batch is missing."""
+    found = _geometry("conv2d", (IN[0], KERNEL), {}, (OUT[0], None))
+    assert found is not None
+    assert (found.input_size, found.output_size) == ((9, 11), (7, 8))
+
+
+def test_which_arguments_an_operation_writes() -> None:
+    """Fails if an operation in place is not known to write its first argument, or another is thought to."""
+    aten = torch.ops.aten
+    assert _signature(aten.add_.Tensor) == ("add", ((0, "self"),))
+    assert _signature(aten.add.Tensor) == ("add", ())
+    assert _signature(aten.tanh.out) == ("tanh", ((1, "out"),))
+    assert _signature(len) == ("len", ())
+
+
+def graph() -> Graph:
+    return Graph({})
+
+
+def test_a_tensor_has_one_node_and_one_that_was_named_its_name() -> None:
+    """Fails if a parameter is not known by its path, or another tensor is kept alive by the graph."""
+    w, x = nn.Parameter(torch.zeros(3)), torch.zeros(4)
+    found = Graph({id(w): "conv.weight"})
+    assert found.node_of(w).facts == {"name": "conv.weight", "tensor": w}
+    assert found.node_of(x).facts == {}
+    assert found.node_of(x) is found.node_of(x)
+    assert (found.node_of(x).part, found.node_of(x).shape) == (LEAF, (4,))
+
+
+def test_a_tensor_of_a_class_of_its_own_has_no_known_origin() -> None:
+    """Fails if what only wraps other tensors is taken for values with a storage; a parameter is one, whatever its class."""
+
+    class Wrapped(torch.Tensor):
+        @classmethod
+        def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            raise NotImplementedError
+
+    with pytest.raises(NotTraceable, match="Wrapped"):
+        graph().node_of(torch.zeros(3).as_subclass(Wrapped))
+    assert graph().node_of(nn.Parameter(torch.zeros(3))).part == LEAF
+
+
+def run(found: Graph, name: str, *args: Any, **kwargs: Any) -> tuple[Any, Node]:
+    """One operation of torch's, carried out and told to the graph; its output and the node of that."""
+    func = getattr(torch.ops.aten, name.partition(".")[0])
+    func = getattr(func, name.partition(".")[2] or "default")
+    sources = found.before(args, kwargs)
+    out = func(*args, **kwargs)
+    found.after(func, args, kwargs, sources, out)
+    first = out[0] if isinstance(out, tuple | list) else out
+    return out, found.node_of(first)
+
+
+def test_an_operation_is_a_node_of_what_went_into_it() -> None:
+    """Fails if an input is forgotten or counted twice, or the name of the operation is lost."""
+    found, x, y = graph(), torch.ones(2, 3), torch.ones(2, 3)
+    _, node = run(found, "add.Tensor", x, y)
+    assert (node.part, node.inputs) == ("add", (found.node_of(x), found.node_of(y)))
+    _, twice = run(found, "add.Tensor", x, x)
+    assert twice.inputs == (found.node_of(x),)
+    _, number = run(found, "mul.Tensor", x, 2.0)
+    assert (number.part, number.name) == ("scale", "scale")
+    _, gate = run(found, "mul.Tensor", x, y)
+    assert gate.part == "mul"
+    assert node.facts["operation"] == "add"
+
+
+def test_an_operation_in_place_makes_other_values_of_the_same_tensor() -> None:
+    """Fails if what a tensor was before is taken for what it is now."""
+    found, x = graph(), torch.ones(2, 3)
+    before = found.node_of(x)
+    _, node = run(found, "relu_", x)
+    assert found.node_of(x) is node
+    assert (node.part, node.name, node.inputs) == ("activation", "relu", (before,))
+
+
+def test_values_that_are_copied_are_those_of_the_source() -> None:
+    """Fails if what is copied into a tensor is taken for what stood there."""
+    found, x, y = graph(), torch.zeros(3), torch.ones(3)
+    _, node = run(found, "copy_", x, y)
+    assert (node.part, node.inputs) == ("pass", (found.node_of(y),))
+
+
+def test_results_beside_the_first_are_aside() -> None:
+    """Fails if places of maxima count as values."""
+    found, x = graph(), torch.ones(1, 1, 4, 4)
+    (_, places), node = run(found, "max_pool2d_with_indices", x, [2, 2])
+    assert (node.name, found.node_of(places).name) == ("max_pool", "aside")
+
+
+@pytest.mark.parametrize(
+    ("p", "training", "part"), [(0.5, True, "mark"), (0.5, False, "pass"), (0.0, True, "pass")]
+)
+def test_a_dropout_at_rest_hands_values_on(p: float, training: bool, part: str) -> None:
+    """Fails if a dropout that drops nothing is named, or one that drops is not."""
+    found = graph()
+    _, node = run(found, "dropout", torch.ones(3), p, training)
+    assert node.part == part
+
+
+def test_weights_are_found_with_their_layer_and_bias() -> None:
+    """Fails if weight and bias change places, values have a weight among their inputs, or the call is not kept."""
+    w, b, x = (nn.Parameter(torch.zeros(s)) for s in ((4, 3), (4,), (2, 3)))
+    found = Graph({id(w): "fc.weight", id(b): "fc.bias"})
+    with torch.no_grad():
+        values = x.detach().clone()
+        found.model_begins({"x": values})
+        turned = run(found, "t", w)[0]
+        _, node = run(found, "addmm", b, values, turned)
+    assert (node.part, node.name, node.facts["layer"]) == ("weights", "linear", "fc")
+    assert (node.facts["turned"], node.facts["bias"] is b, node.inputs) == (True, True, (found.node_of(values),))
+    _, direct = run(found, "linear", values, w, b)
+    assert (direct.part, direct.name) == ("weights", "linear")
+    assert direct.facts["layer"] == "fc"
+    assert direct.facts["weight"] is w
+    assert direct.facts["bias"] is b
+    assert direct.facts["bias_node"] is found.node_of(b)
+    assert direct.inputs == (found.node_of(values),)
+    assert found.node_of(values).part == INPUT
+    assert direct in found.weighted
+
+
+def test_a_concatenation_knows_its_dimension() -> None:
+    """Fails if a dimension that is given by name, or not at all, is another one."""
+    found, x = graph(), torch.ones(2, 3)
+    assert run(found, "cat", [x, x], 1)[1].facts["dim"] == 1
+    assert run(found, "cat", [x, x], dim=-1)[1].facts["dim"] == -1
+    assert run(found, "cat", [x, x])[1].facts["dim"] == 0
+
+
+def test_what_happens_inside_a_norm_is_inside() -> None:
+    """Fails if a norm's own operations count as the model's, its output is not its own, or a call that failed stays open."""
+    found, x = graph(), torch.ones(2, 3)
+    found.norm_begins(("a", 0), x)
+    _, inner = run(found, "mul.Tensor", x, 2.0)
+    found.norm_begins(("b", 0), x)  # and fails
+    y, last = run(found, "add.Tensor", x, x)
+    found.norm_ends(("a", 0), y)
+    assert (inner.inside, last.inside) == ((("a", 0),), (("a", 0), ("b", 0)))
+    site = found.node_of(y)
+    assert (site.part, site.inputs, site.inside, site.facts) == ("site", (found.node_of(x),), (), {"site": ("a", 0)})
+    assert found.sites == {("a", 0): site}
+    found.norm_ends(("c", 0), y)
+    assert list(found.sites) == [("a", 0)]
+    found.model_ends([y])
+    assert found.outputs == [site]
