@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bnprobe.norms import NormLayer, register_norm
 from bnprobe.norms.registry import _registered
-from graph.watched import follows, neighbours_of
+from graph.watched import Wired, follows, neighbours_of
 
 C = 6
 X = torch.linspace(-2, 2, 3 * C * 5 * 7).reshape(3, C, 5, 7)
@@ -323,3 +323,32 @@ def test_a_registered_norm_may_hold_others():
     finally:
         del _registered[Wrapped]
     assert found == {"0.inner": "scale", "0": "relu"}
+
+
+SIDES: dict[str, tuple[Callable[[Any, Tensor], Any], tuple[str, str]]] = {
+    "the input": (lambda m, x: m.b(m.conv(x)) + x, ("input", "none")),
+    "a norm": (lambda m, x: m.b(m.conv(x)) + m.a(x), ("a", "none")),
+    "views and an activation": (lambda m, x: m.b(m.conv(x)) + m.a(x).relu().reshape(x.shape), ("a", "relu")),
+    "acts in the order in which they act": (lambda m, x: m.b(m.conv(x)) + m.a(x).tanh().relu(), ("a", "tanh, relu")),
+    "a scale that is learned": (lambda m, x: m.b(m.conv(x)) + m.a(x) * m.scale, ("a", "mul")),
+    "a number": (lambda m, x: m.b(m.conv(x)) + 2 * m.a(x), ("a", "scale")),
+    "a gate": (lambda m, x: m.b(m.conv(x)) + m.a(x) * x.sigmoid(), ("mul", "none")),
+    "upsampled": (lambda m, x: m.b(m.conv(x)) + F.interpolate(m.a(x), size=x.shape[2:]), ("a", "upsample")),
+    "a convolution": (lambda m, x: m.b(m.conv(x)) + m.other(x), ("other", "none")),
+    "another function": (lambda m, x: m.b(m.conv(x)) + x.exp(), ("input", "exp")),
+    "an earlier sum": (lambda m, x: m.b(m.conv(h := m.a(m.other(x)) + x)) + h, ("sum at a", "none")),
+    "a sum without a norm": (lambda m, x: m.b(m.conv(h := m.other(x) + x)) + h, ("sum", "none")),
+    "two terms": (lambda m, x: m.b(m.conv(x)) + m.a(x) + x, ("a, input", "none")),
+    "none": (lambda m, x: m.b(m.conv(x)).relu(), ("", "none")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_the_other_side_by_what_made_it(name: str) -> None:
+    """Fails if the walk stops at what hands values on, goes past what makes others, or names acts in another order."""
+    way, expected = SIDES[name]
+    layers: dict[str, nn.Module] = {"conv": nn.Conv2d(C, C, 1), "other": nn.Conv2d(C, C, 1)}
+    net = Wired(way, a=nn.BatchNorm2d(C), b=nn.BatchNorm2d(C), **layers)
+    net.scale = nn.Parameter(torch.ones(C, 1, 1))
+    found = neighbours_of(net.eval(), X)["b"]
+    assert (found.skip, found.skip_activation) == expected

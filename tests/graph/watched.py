@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import bnprobe
+from bnprobe.experiments.surgery.look import Look, looked
 from bnprobe.recording.neighbours import Neighbours
 
 
@@ -37,3 +40,23 @@ def random_vectors(model: nn.Module) -> nn.Module:
                         torch.rand(tensor.shape) + 0.5 if "var" in name else torch.randn(tensor.shape)
                     )
     return model.eval()
+
+
+class Wired(nn.Module):
+    """Layers under their names, put together by `way`."""
+
+    def __init__(self, way: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
+        super().__init__()
+        self.way = way
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.way(self, x)
+
+
+@contextmanager
+def graph_of(model: nn.Module, x: Tensor) -> Iterator[Look]:
+    """The graph of one pass in eval mode, and what is known of the norms that it reached."""
+    with looked(model.eval(), [x], None) as look:
+        yield look
