@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from measures.sites import site, some_rows
 
-from bnprobe.rules.merge_runs import _not_passed_on
+from bnprobe.recording.names import NO_STATISTICS
+from bnprobe.rules import Finding
+from bnprobe.rules.merge_runs import (
+    _following,
+    _not_passed_on,
+    _ruled_by_eps,
+    _runs,
+    _through,
+    _with_others,
+)
+from rules.edited import edited, evidence, healthy
 from rules.firing import fired
 from rules.test_running_stats import LEARNED, SHIFTED, moved
 
@@ -114,3 +126,89 @@ def test_shifts_with_the_same_advice_are_one_finding():
     (row,) = fired(SHIFTED, *sites).itertuples()
     assert row.layer == "a"
     assert "So it is again at c, e" in row.because
+
+
+def table(**columns: list[Any]) -> pd.DataFrame:
+    n = len(next(iter(columns.values())))
+    usual = {"layer": list("abcdefgh")[:n], "call": 0, "verdict": "same", "shift_rms": 1.0, "discrepancy": 1.0}
+    return pd.DataFrame({**usual, **columns})
+
+
+@pytest.mark.parametrize(
+    ("shifted", "verdicts", "runs"),
+    [
+        ("", ["same"] * 3, ["abc"]),
+        ("abc", ["same"] * 3, ["abc"]),
+        ("b", ["same"] * 3, ["a", "b", "c"]),
+        ("ab", ["same"] * 4, ["ab", "cd"]),
+        ("ac", ["mean shifted", NO_STATISTICS, "mean shifted"], ["ac"]),
+        ("b", [NO_STATISTICS, NO_STATISTICS, "same"], ["b", "c"]),
+        ("", [NO_STATISTICS] * 2, []),
+    ],
+)
+def test_runs_of_norms_that_are_off(shifted: str, verdicts: list[str], runs: list[str]) -> None:
+    """Fails if a run ends one norm early or late, or norms that cannot be judged break it."""
+    found = _runs(table(verdict=verdicts), {(layer, 0) for layer in shifted})
+    assert ["".join(run["layer"]) for run in found] == runs
+
+
+@pytest.mark.parametrize(
+    ("discrepancy", "left"),
+    [
+        ([1.0, 2.0, 1.5], ""),
+        ([1.0, 2.01, 0.1], "bc"),
+        ([1.0, 0.1, 3.0], "c"),
+        ([1.0], ""),
+        ([0.5, 1.1], "b"),
+    ],
+)
+def test_what_a_discrepancy_of_the_inputs_passes_on(discrepancy: list[float], left: str) -> None:
+    """Fails if twice the first discrepancy is more than it can pass on, or norms before the jump are told again."""
+    assert "".join(_not_passed_on(table(discrepancy=discrepancy))["layer"]) == left
+
+
+@pytest.mark.parametrize(
+    ("shifts", "words"),
+    [
+        ([], ""),
+        ([0.75], " 1 following norm is affected too, with a shift of up to 0.75 σ at a."),
+        ([0.75, 2.5, 1.0], " 3 following norms are affected too, with a shift of up to 2.50 σ at b."),
+        ([np.nan, 0.5], " 2 following norms are affected too, with a shift of up to 0.50 σ at b."),
+        ([np.nan, np.nan], " 2 following norms are affected too."),
+    ],
+)
+def test_what_is_said_of_the_norms_behind(shifts: list[float], words: str) -> None:
+    """Fails if the smallest shift is named, an unknown one hides the others, or one norm is counted in the plural."""
+    assert _following(table(shift_rms=shifts) if shifts else table(shift_rms=[1.0])[:0]) == words
+
+
+@pytest.mark.parametrize(
+    ("n", "at"), [(1, "a"), (2, "ab"), (5, "abcde"), (6, "acdef"), (8, "acefh")]
+)
+def test_a_course_is_told_by_five_norms_at_most(n: int, at: str) -> None:
+    """Fails if the first or the last norm is left out, or more than three between them are named."""
+    known = table(discrepancy=[float(i) for i in range(n)])
+    told = [part.rpartition(" at ")[2] for part in _through(known, "discrepancy").split(", ")]
+    assert (told[0], told[-1], len(told)) == ("a", "abcdefgh"[n - 1], len(at))
+    assert _through(known, "discrepancy").startswith("0 at a")
+    steps = np.diff(["abcdefgh".index(name) for name in told])
+    assert not len(steps) or steps.max() - steps.min() <= 1
+
+
+def off(layer: str, severity: str = "warning", do: str = "Do.") -> Finding:
+    return Finding(severity, layer, "Off.", "By much.", do)
+
+
+def test_places_of_which_the_same_is_said_are_named_once() -> None:
+    """Fails if the least severe decides, a place is left out, or one place is told as if there were others."""
+    assert _with_others(off("a")) == off("a")
+    both = _with_others(off("a", "info"), off("b", "critical"), off("c", "warning"))
+    assert (both.severity, both.layer) == ("critical", "a")
+    assert both.because == "By much. So it is again at b, c, between which inputs match better."
+
+
+def test_norms_that_eps_rules() -> None:
+    """Fails if a typical variance as large as eps is ruled by it, or one channel decides."""
+    base = evidence(healthy("a"))
+    for var, ruled in (([1e-6, 1e-6, 1.0], True), ([1e-5, 1e-5, 1.0], False), ([1e-6, 1.0, 1.0], False)):
+        assert _ruled_by_eps(edited(base, {"running_var": var}, eps=1e-5)) == ({"a"} if ruled else set())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bnprobe.stats import bootstrap
 from bnprobe.stats.bootstrap import paired_interval
 
 
@@ -59,3 +60,75 @@ def test_null_and_power() -> None:
         planted += paired_interval(better.astype(float), seed=draw).excludes_zero
     assert null <= 0.05 * 200 + 3 * np.sqrt(200 * 0.05 * 0.95)
     assert planted >= 0.8 * 200
+
+
+class Watched:
+    """A generator that writes down how much is drawn at once."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng, self.sizes = rng, list[tuple[int, int]]()
+
+    def integers(self, high: int, size: tuple[int, int]) -> np.ndarray:
+        self.sizes.append(size)
+        return self.rng.integers(high, size=size)
+
+
+@pytest.mark.parametrize(
+    ("at_a_time", "rows"), [(1, 1), (12, 1), (35, 2), (36, 3), (12 * 2000, 2000), (12 * 9999, 2000)]
+)
+def test_parts_of_any_size_are_the_same_draws(
+    at_a_time: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if more is held at once than is allowed, a draw is lost between parts, or their number changes the interval."""
+    d = np.random.default_rng(1).normal(size=10)
+    expected = paired_interval(d)
+    made: list[Watched] = []
+    real = np.random.default_rng
+
+    def watched(seed: int) -> Watched:
+        made.append(Watched(real(seed)))
+        return made[-1]
+
+    monkeypatch.setattr(np.random, "default_rng", watched)
+    monkeypatch.setattr(bootstrap, "AT_A_TIME", at_a_time)
+    assert paired_interval(d) == expected
+    sizes = made[0].sizes
+    assert {n for _, n in sizes} == {12}
+    assert sum(k for k, _ in sizes) == 2000
+    assert max(k for k, _ in sizes) == rows
+
+
+@pytest.mark.parametrize(("n_kinds", "by_counts"), [(2, True), (3, False)])
+def test_few_values_are_drawn_by_how_often_they_come(
+    n_kinds: int, by_counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if values are counted where they are more than a quarter of the samples: of 8 hits and misses two kinds are."""
+    d = np.resize([1.0, -1.0] if n_kinds == 2 else [1.0, -1.0, 0.5], 12 if by_counts else 8)
+    drawn: list[int] = []
+    real = np.random.Generator
+    monkeypatch.setattr(bootstrap, "AT_A_TIME", 10**7)
+
+    class Counting:
+        def __init__(self, seed: int) -> None:
+            self.rng = real(np.random.PCG64(seed))
+
+        def multinomial(self, n: int, p: np.ndarray, size: int) -> np.ndarray:
+            drawn.append(n)
+            return self.rng.multinomial(n, p, size=size)
+
+        def integers(self, *args: int, **more: tuple[int, int]) -> np.ndarray:
+            return self.rng.integers(*args, **more)
+
+    monkeypatch.setattr(np.random, "default_rng", Counting)
+    paired_interval(d)
+    assert drawn == ([14] if by_counts else [])
+
+
+def test_the_level_is_that_of_the_interval() -> None:
+    """Fails if the ends are exchanged, or a wider level gives a narrower interval: of a Gaussian mean at three levels."""
+    d = np.random.default_rng(3).normal(0.2, 1, size=4000)
+    se = d.std() / np.sqrt(4000)
+    for level in (0.5, 0.8, 0.95):
+        low, high = paired_interval(d, level)
+        reach = stats.norm.ppf((1 + level) / 2) * se
+        assert (low, high) == pytest.approx((d.mean() - reach, d.mean() + reach), abs=0.15 * se + 1e-3)

@@ -175,3 +175,51 @@ def test_without_a_known_skewness_it_is_the_share_of_a_gaussian():
     mean, sd = np.array([-1.0, 0.0, 2.0]), np.array([1.0, 0.5, 0.0])
     found = gaussian.probability_above_skewed(mean, sd, np.full(3, np.nan))
     np.testing.assert_allclose(found, [scipy_stats.norm.sf(1), 0.5, 1.0], rtol=1e-12)
+
+
+def test_a_skewed_share_is_the_first_term_of_edgeworths_series():
+    """Fails on a wrong sign, divisor or power of the term, or a share beyond 0 and 1: by scipy's Φ and φ."""
+    mean, sd, skew = np.array([0.4, -0.7, 1.5, 0.0, -0.1]), np.array([1.0, -0.5, 2.0, 1.0, 1.0]), np.array([0.6, -0.9, 0.3, 9.0, -9.0])
+    z = mean / np.abs(sd)
+    expected = scipy_stats.norm.cdf(z) + skew / 6 * (z * z - 1) * scipy_stats.norm.pdf(z)
+    found = gaussian.probability_above_skewed(mean, sd, skew)
+    np.testing.assert_allclose(found, np.clip(expected, 0, 1), rtol=1e-12)
+    assert found[3:].tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(("mean", "threshold", "share"), [(2.0, 1.0, 1.0), (1.0, 1.0, 0.0), (0.0, 1.0, 0.0)])
+def test_a_point_is_above_a_threshold_or_not(mean, threshold, share):
+    """Fails if a point at the threshold is above it, or the threshold is not taken off."""
+    assert gaussian.probability_above(np.array([mean]), np.zeros(1), threshold).tolist() == [share]
+    above = gaussian.probability_above(np.array([mean]), np.array([2.0]), threshold)
+    assert above[0] == pytest.approx(scipy_stats.norm.sf(threshold, mean, 2.0), rel=1e-12)
+
+
+def test_what_is_not_known_of_one_channel_is_nan_there():
+    """Fails if an unknown mean or deviation gives a share, in a layer of one value or of several."""
+    mean, sd = np.array([np.nan, 1.0, 1.0]), np.array([1.0, np.nan, 1.0])
+    found = gaussian.probability_above(mean, sd)
+    assert np.isnan(found).tolist() == [True, True, False]
+    assert np.isnan(gaussian.probability_above(np.full(2, np.nan), np.ones(2))).all()
+
+
+@pytest.mark.parametrize(("name", "alpha"), [("elu", 1.0), ("elu(0.5)", 0.5)])
+def test_the_signed_control_of_a_smooth_activation_is_by_its_outer_lines(name, alpha):
+    """Fails if the line to the left or to the right of an activation is another one: ELU tends to −α and to x."""
+    mean, gamma = np.array([0.3, -0.8]), np.array([-1.2, -0.4])
+    first, _ = gaussian.moments(name, mean, gamma)
+    np.testing.assert_allclose(gaussian.signed_mean(name, mean, gamma), (-alpha + mean) - first, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "right"),
+    [("silu", 0, "x"), ("gelu", 0, "x"), ("mish", 0, "x"), ("tanh", -1, 1), ("sigmoid", 0, 1), ("hardsigmoid", 0, 1)],
+)
+def test_the_outer_lines_of_every_activation(name, left, right):
+    """Fails if an end of an activation is another line than torch's function has far out."""
+    mean, gamma = np.array([0.3, -0.8]), np.array([-1.2, -0.4])
+    first, _ = gaussian.moments(name, mean, gamma)
+    outer = left + (mean if right == "x" else float(right))
+    np.testing.assert_allclose(gaussian.signed_mean(name, mean, gamma), outer - first, rtol=1e-12)
+    far = torch.tensor([-60.0, 60.0], dtype=torch.float64)
+    assert getattr(F, name)(far).tolist() == pytest.approx([left, 60.0 if right == "x" else right], abs=1e-9)

@@ -136,3 +136,17 @@ def test_values_without_a_square_give_no_error():
     """Fails if values beyond 1e154 raise or warn: their squares have no float64, and so has no error of theirs."""
     without, n = np.array([[1e200], [-1e200], [3e200]]), np.ones((3, 1))
     assert jackknife(np.array([1e200]), without, n).se[0] == np.inf
+
+
+def test_two_groups_have_one_degree_of_freedom():
+    """Fails if two groups are too few, or one is enough: of groups of 1 and 3 values 5 and 1 the error is by definition."""
+    n = np.array([[1.0], [3.0]])
+    whole, without = np.array([2.0]), np.array([[1.0], [5.0]])
+    found = jackknife(whole, without, n)
+    assert found.degrees.tolist() == [1.0]
+    groups = [np.array([5.0]), np.full(3, 1.0)]
+    assert found.se[0] == pytest.approx(by_definition(groups, lambda x: float(x.mean())), rel=1e-12)
+    single = jackknife(whole, np.array([[np.nan]]), np.array([[4.0]]))
+    assert np.isnan([single.se[0], single.degrees[0]]).all()
+    none = jackknife(np.array([np.nan]), np.array([[np.nan]]), np.zeros((1, 1)))
+    assert np.isnan([none.se[0], none.degrees[0]]).all()

@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from bnprobe.stats.significance import adjusted, two_sided, without_skewness
+from bnprobe.stats.significance import (
+    adjusted,
+    as_normal,
+    as_student,
+    two_sided,
+    upper_quantile,
+    without_skewness,
+)
 
 
 def integrated(z: float, degrees: float) -> float:
@@ -94,3 +101,24 @@ def test_a_mean_square_of_few_samples_is_not_called_small_by_mistake():
     assert raw[z < 0].sum() / len(z) > 0.01
     assert corrected[z < 0].sum() / len(z) < 0.007
     np.testing.assert_array_equal(raw[z > 0], corrected[z > 0])
+
+
+@pytest.mark.parametrize("degrees", [1.0, 9.0, 1e6])
+def test_student_and_normal_by_equal_rarity(degrees):
+    """Fails if one tail is taken for two, or the way back does not lead back: against scipy's distributions."""
+    from scipy import stats
+
+    z = np.array([0.5, -2.0, 4.0])
+    found = as_normal(z, np.full(3, degrees))
+    np.testing.assert_allclose(stats.norm.sf(found), stats.t.sf(np.abs(z), degrees), rtol=1e-9)
+    np.testing.assert_allclose(as_student(found, np.full(3, degrees)), np.abs(z), rtol=1e-9)
+
+
+def test_the_upper_quantile_of_each_channel():
+    """Fails if it is not that of 95%, channels are exchanged, or one without a degree of freedom has any."""
+    from scipy import stats
+
+    degrees = np.array([9.0, 3.0, 0.0, 9.0, np.nan, 1.0])
+    expected = [stats.t.ppf(0.95, 9), stats.t.ppf(0.95, 3), np.nan, stats.t.ppf(0.95, 9), np.nan, stats.t.ppf(0.95, 1)]
+    np.testing.assert_allclose(upper_quantile(degrees), expected, rtol=1e-12)
+    assert np.isnan(upper_quantile(np.zeros(2))).all()
