@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bnprobe.measures import equivalence, shift
+from bnprobe.measures import equivalence, scale, shift
 from bnprobe.stats.significance import upper_quantile
 from measures import drawn
 from measures.sites import recording, running_stats_of, site, some_rows
@@ -80,3 +81,28 @@ def test_norms_without_running_statistics():
     assert np.isnan(equivalence.samples_needed(record)).all()
     known = site(some_rows(), **running_stats_of(some_rows()))
     assert np.isfinite(equivalence.channel_columns(known)["shift_bound"]).all()
+
+
+def test_the_samples_that_are_needed_by_hand():
+    """Fails if eps is taken off, the noise of the running mean is left out, or counts twice: n by its formula, in numpy."""
+    rows = np.random.default_rng(2).normal(size=(30, 3, 4)) * [[1.0], [2.0], [0.5]]
+    var, eps = rows.var((0, 2)), 0.3
+    record = site(rows, running_mean=rows.mean((0, 2)), running_var=var, eps=eps)
+    spread = rows.mean(2).var(0, ddof=1) / (var + eps)
+    for near in (0.1, 0.3):
+        n_running = (2 - 0.1) / 0.1 * 32
+        left = (near / (1.645 + 1.282)) ** 2 - spread / n_running
+        expected = np.where(left > 0, np.ceil(spread / left), np.inf)
+        np.testing.assert_array_equal(equivalence.samples_needed(record, near), expected)
+
+
+@pytest.mark.parametrize("missing", ["running_mean", "running_var"])
+def test_without_one_of_the_running_statistics_nothing_is_near(missing: str):
+    """Fails if half of a pair is enough to be near to, or to be away from."""
+    rows = np.random.default_rng(2).normal(size=(30, 3, 4))
+    record = replace(site(rows, running_mean=0.0, running_var=1.0), **{missing: None})
+    assert np.isnan(equivalence.samples_needed(record)).all()
+    assert np.isnan(equivalence.channel_columns(record)["shift_bound"]).all()
+    assert np.isnan(list(shift.channel_columns(record).values())).all()
+    assert np.isnan(shift.variance_ratio(record)).all()
+    assert np.isnan(scale.channel_columns(record)["scale_p"]).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 
 import bnprobe
 from bnprobe.measures import tables
-from bnprobe.measures.tokens import first_position, scale_by_position
+from bnprobe.measures.tokens import channel_columns, first_position, layer_columns, scale_by_position
 from bnprobe.recording import Recording
+from bnprobe.recording.neighbours import Neighbours
+from bnprobe.stats.tokens import N_BUCKETS, N_SCALES, SCALES, TokenStats
+from measures.sites import site
 
 N, P, C = 6, 11, 24
 
@@ -150,3 +154,116 @@ def test_other_norms_have_no_tokens():
     (record,) = probe.recording.layers
     assert record.tokens is None
     assert np.isnan(row(probe.recording, "1")["token_scale"])
+
+
+def sums(**changes: Any) -> TokenStats:
+    """Sums over 8 tokens of 3 channels, each number of its own."""
+    scales = np.zeros(N_SCALES)
+    scales[[256, 264, 280, 300]] = [1, 5, 1, 1]
+    n, log_sum, log_square = np.zeros(N_BUCKETS), np.zeros(N_BUCKETS), np.zeros(N_BUCKETS)
+    n[:3], log_sum[:3], log_square[:3] = [1, 2, 5], [3.0, 1.0, 4.0], [9.0, 2.0, 6.0]
+    fields: dict[str, Any] = {
+        "n": n,
+        "log_sum": log_sum,
+        "log_square": log_square,
+        "scales": scales,
+        "z_sum": np.array([2.0, -1.0, 0.5]),
+        "z_square": np.array([1.0, 9.0, 6.0]),
+        "mean_share": np.array([2.0]),
+        "n_sequences": np.array([2.0]),
+        "pairs": np.array([4.0, 24.0]),
+        "centred_pairs": np.array([3.0, 30.0]),
+        "branch": np.array([4.0, -6.0, 11.0, 3.0]),
+        "loudest": np.array([[50.0, 1, 7, -1, 2, 0.75], [3.0, 0, 4, -1, 1, 0.25]]),
+    }
+    return TokenStats(**{**fields, **changes})
+
+
+ROWS = np.random.default_rng(0).normal(size=(4, 3, 5))
+
+
+def columns(tokens: TokenStats | None = None, **changes: Any) -> dict[str, float]:
+    record = site(ROWS, kind="rms_norm", eps=0.25, tokens=sums() if tokens is None else tokens, **changes)
+    return layer_columns(record)
+
+
+def test_every_number_of_a_layer_by_hand() -> None:
+    """Fails if a sum is divided by another count, a field stands for another, or a power is off."""
+    found = columns()
+    median = SCALES[264]
+    expected = {
+        "n_tokens": 8,
+        "token_scale": median,
+        "token_scale_low": SCALES[256],
+        "token_scale_high": SCALES[300],
+        "loudest_token": 50 / median,
+        "loudest_position": 7,
+        "loudest_channel": 2,
+        "loudest_channel_share": 0.75,
+        "loud_share": 1 / 8,  # only 2^(36/8) times the median is more than five times it
+        "first_token_scale": math.exp(3.0) / median,
+        "z_largest": 9 / 16,
+        "mean_excess": 3 * 2 / 8,
+        "common": (4 + 1 + 0.25) / 64 / 3,
+        "dims": 9 * 4 / 24,
+        "dims_centred": 3 * (1 - 5.25 / 192) ** 2 * 4 * 3 / 30,
+        "branch": math.exp(-6 / 4),
+        "branch_cosine": 3 / 4,
+        "token_eps_share": 0.25 / median**2,
+        "bare_head": 0.0,
+    }
+    # of 8 tokens with a mean log of 1: 1 · 2², 2 · (-1/2)², 5 · (-1/5)² of the variance 17 - 8
+    expected["position_share"] = (4 + 0.5 + 0.2) / (17 - 8)
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("bucket", "position"), [(0, 0), (1, 1), (2, 2), (3, 4), (4, 8), (23, 2**22), (24, 2**23), (30, 2**23)])  # fmt: skip
+def test_the_first_position_of_a_bucket(bucket: int, position: int) -> None:
+    """Fails if a bucket begins elsewhere than at a power of two."""
+    assert first_position(bucket) == position
+
+
+def test_what_tokens_do_not_tell_is_nan() -> None:
+    """Fails if no pair, no branch or no known position gives a number, or one token is none."""
+    nothing = columns(sums(pairs=np.zeros(2), centred_pairs=np.zeros(2), branch=np.zeros(4), n=np.zeros(N_BUCKETS)))
+    for name in ("dims", "dims_centred", "branch", "branch_cosine", "position_share", "first_token_scale"):
+        assert np.isnan(nothing[name]), name
+    n = np.zeros(N_BUCKETS)
+    n[0] = 1
+    assert np.isnan(columns(sums(n=n))["position_share"]), "of one position"
+    n[1] = 1
+    log_sum, log_square = np.zeros(N_BUCKETS), np.zeros(N_BUCKETS)
+    log_sum[:2], log_square[:2] = [1.0, 3.0], [1.0, 9.0]
+    assert columns(sums(n=n, log_sum=log_sum, log_square=log_square))["position_share"] == pytest.approx(1.0)
+    empty = columns(TokenStats.empty(3))
+    assert {name for name, value in empty.items() if not np.isnan(value)} == {"bare_head"}
+
+
+def test_a_head_without_a_norm_before_it_is_told() -> None:
+    """Fails if the head of another norm counts, or is lost without tokens."""
+    bare = Neighbours("none", bare_head=True)
+    assert columns(neighbours=bare)["bare_head"] == 1.0
+    assert columns(TokenStats.empty(3), neighbours=bare)["bare_head"] == 1.0
+    assert columns(neighbours=Neighbours("none"))["bare_head"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("gamma", "reads", "expected"),
+    [
+        (None, [1.0, 1.0, 1.0], [1 / 16, 9 / 16, 6 / 16]),
+        ([2.0, -1.0, 0.0], [1.0, 2.0, 3.0], [4 / 40, 36 / 40, 0.0]),
+        ([1.0, 1.0, 1.0], None, [np.nan] * 3),
+        ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [np.nan] * 3),
+    ],
+)
+def test_what_is_read_of_each_channel_by_hand(
+    gamma: list[float] | None, reads: list[float] | None, expected: list[float]
+) -> None:
+    """Fails if γ or the weights are not squared, or one of the three is left out."""
+    weights = None if reads is None else np.array(reads)
+    record = site(ROWS, kind="rms_norm", gamma=gamma, tokens=sums(), neighbours=Neighbours("linear", reads=weights))
+    found = channel_columns(record)
+    np.testing.assert_allclose(found["read_share"], expected)
+    np.testing.assert_allclose(found["z_share"], [1 / 16, 9 / 16, 6 / 16])
+    empty = channel_columns(site(ROWS, kind="rms_norm", tokens=TokenStats.empty(3)))
+    assert np.isnan([*empty["read_share"], *empty["z_share"]]).all()
