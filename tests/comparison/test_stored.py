@@ -29,14 +29,26 @@ def pair(a: dict[str, Any], b: dict[str, Any]) -> Pair:
         ({"gamma": [1.0, NAN, 1.0]}, {"gamma": [1.0, NAN, INF]}, "", "γ is not finite in 1 of 3 channels"),
         ({"beta": -INF}, {}, "β is not finite in 3 of 3 channels", ""),
         ({}, {"running_var": [1.0, -1e-9, 0.0]}, "", "running_var is below 0 in 1 of 3 channels"),
-        ({}, {"running_var": [-INF, -1.0, 1.0]}, "", "running_var is not finite in 1 of 3 channels and running_var is below 0 in 1 of 3 channels"),
+        (
+            {},
+            {"running_var": [-INF, -1.0, 1.0]},
+            "",
+            "running_var is not finite in 1 of 3 channels and running_var is below 0 in 1 of 3 channels",
+        ),
         ({"running_var": [-1.0, 2.0, 3.0]}, {"running_var": [-1.0, 2.0, 3.0]}, "", ""),
-        ({"running_var": [-1.0, 2.0, 3.0]}, {"running_var": [-2.0, 2.0, 3.0]}, "running_var is below 0 in 1 of 3 channels", "running_var is below 0 in 1 of 3 channels"),
+        (
+            {"running_var": [-1.0, 2.0, 3.0]},
+            {"running_var": [-2.0, 2.0, 3.0]},
+            "running_var is below 0 in 1 of 3 channels",
+            "running_var is below 0 in 1 of 3 channels",
+        ),
         ({}, {"running_mean": [-1.0, -2.0, -3.0], "gamma": -1.5, "beta": -2.0}, "", ""),
         ({"gamma": None}, {"gamma": [NAN, 1.0, 1.0]}, "", "γ is not finite in 1 of 3 channels"),
     ],
 )
-def test_values_that_are_poison_on_one_side(a: dict[str, Any], b: dict[str, Any], words_a: str, words_b: str) -> None:
+def test_values_that_are_poison_on_one_side(
+    a: dict[str, Any], b: dict[str, Any], words_a: str, words_b: str
+) -> None:
     """Fails if what both sides share is told, a negative mean counts as a negative variance, or sides are exchanged."""
     found = layer_columns(pair(a, b))
     assert (found["poison_a"], found["poison_b"]) == (words_a, words_b)
@@ -48,7 +60,7 @@ def test_the_channels_that_are_poisoned() -> None:
     found = channel_columns(both)
     assert found["poisoned_b"].tolist() == [False, True, True]
     assert found["poisoned_a"].tolist() == [False, False, False]
-    bare = {name: None for name in FIELDS}
+    bare = dict.fromkeys(FIELDS)
     none = channel_columns(Pair(site(ROWS, **bare), site(ROWS, **bare)))
     assert none["poisoned_a"].tolist() == none["poisoned_b"].tolist() == [False] * 3
     assert none["poisoned_a"].dtype == np.bool_
@@ -65,7 +77,9 @@ def test_the_channels_that_are_poisoned() -> None:
         ({"gamma": None}, {"beta": None}, "γ", "β"),
     ],
 )
-def test_vectors_that_one_side_lacks(a: dict[str, Any], b: dict[str, Any], missing_a: str, missing_b: str) -> None:
+def test_vectors_that_one_side_lacks(
+    a: dict[str, Any], b: dict[str, Any], missing_a: str, missing_b: str
+) -> None:
     """Fails if a vector that both lack is missed, or sides are exchanged."""
     found = layer_columns(pair(a, b))
     assert (found["missing_a"], found["missing_b"]) == (missing_a, missing_b)

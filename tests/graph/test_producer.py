@@ -287,6 +287,7 @@ def test_a_recording_carries_it_through_a_file(tmp_path: Any):
     for one, other in zip(probe.recording.layers, again.layers, strict=True):
         np.testing.assert_equal(asdict(one.neighbours), asdict(other.neighbours))
 
+
 SHAPE = (2, 3, 5, 7)
 """Pairwise distinct, so that no dimension is taken for another by its size."""
 
@@ -596,7 +597,9 @@ def test_the_weight_is_the_parameter_where_only_casts_stand_before_it(
     node = Node(LEAF, "", (2, 3), facts={"tensor": parameter})
     for view in views:
         node = Node(PASS, view, (2, 3), (node,))
-    found = _weight(Node(WEIGHTS, "linear", (1,), facts={"weight": of_call, "turned": turned, "weight_node": node}))
+    found = _weight(
+        Node(WEIGHTS, "linear", (1,), facts={"weight": of_call, "turned": turned, "weight_node": node})
+    )
     expected = {
         "as it is": parameter,
         "turned": parameter.T,
@@ -607,7 +610,9 @@ def test_the_weight_is_the_parameter_where_only_casts_stand_before_it(
     assert found.flags.c_contiguous
 
 
-@pytest.mark.parametrize(("dtype", "kept"), [(torch.float64, "float64"), (torch.float32, "float32"), (torch.bfloat16, "float32")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dtype", "kept"), [(torch.float64, "float64"), (torch.float32, "float32"), (torch.bfloat16, "float32")]
+)
 def test_numbers_are_a_copy_in_the_precision_that_they_have(dtype: torch.dtype, kept: str) -> None:
     """Fails if digits of float64 are lost, or the parameter itself is handed out."""
     tensor = torch.tensor([1.0, 2.0], dtype=dtype)

@@ -271,7 +271,13 @@ def test_of_several_results_the_values_go_on() -> None:
 
 
 IN, KERNEL, OUT = torch.zeros(2, 3, 9, 11), torch.zeros(6, 3, 3, 4), torch.zeros(2, 6, 7, 8)
-AS_USUAL = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1, "transposed": False}
+AS_USUAL = {
+    "stride": (1, 1),
+    "padding": ((0, 0), (0, 0)),
+    "dilation": (1, 1),
+    "groups": 1,
+    "transposed": False,
+}
 ODD = {"stride": (2, 1), "padding": ((1, 1), (2, 2)), "dilation": (3, 1), "groups": 3, "transposed": False}
 BIAS = None
 
@@ -422,7 +428,11 @@ def test_weights_are_found_with_their_layer_and_bias() -> None:
         turned = run(found, "t", w)[0]
         _, node = run(found, "addmm", b, values, turned)
     assert (node.part, node.name, node.facts["layer"]) == ("weights", "linear", "fc")
-    assert (node.facts["turned"], node.facts["bias"] is b, node.inputs) == (True, True, (found.node_of(values),))
+    assert (node.facts["turned"], node.facts["bias"] is b, node.inputs) == (
+        True,
+        True,
+        (found.node_of(values),),
+    )
     _, direct = run(found, "linear", values, w, b)
     assert (direct.part, direct.name) == ("weights", "linear")
     assert direct.facts["layer"] == "fc"
@@ -452,7 +462,12 @@ def test_what_happens_inside_a_norm_is_inside() -> None:
     found.norm_ends(("a", 0), y)
     assert (inner.inside, last.inside) == ((("a", 0),), (("a", 0), ("b", 0)))
     site = found.node_of(y)
-    assert (site.part, site.inputs, site.inside, site.facts) == ("site", (found.node_of(x),), (), {"site": ("a", 0)})
+    assert (site.part, site.inputs, site.inside, site.facts) == (
+        "site",
+        (found.node_of(x),),
+        (),
+        {"site": ("a", 0)},
+    )
     assert found.sites == {("a", 0): site}
     found.norm_ends(("c", 0), y)
     assert list(found.sites) == [("a", 0)]

@@ -58,26 +58,50 @@ IN_THE_WAY: dict[str, tuple[Way, str, dict[str, nn.Module]]] = {
     "a sum": (lambda m, y: m.next(y.relu() + 1.5 * y.detach()), "its output enters", {}),
     "a sum after": (lambda m, y: m.next(y.relu() + X.mean()), "its output enters a sum", {}),
     "a gate": (lambda m, y: m.next(y.relu() * torch.ones(2, C, 6, 6)), "its output enters a product", {}),
-    "beside others": (lambda m, y: m.next(torch.cat([y.relu(), y.relu()], 1)[:, :C]), "enters a concatenation", {}),
+    "beside others": (
+        lambda m, y: m.next(torch.cat([y.relu(), y.relu()], 1)[:, :C]),
+        "enters a concatenation",
+        {},
+    ),
     "the output": (lambda m, y: y.relu(), "its output is an output of the model", {}),
     "the output, too": (lambda m, y: (m.next(y.relu()), y), "its output is an output of the model", {}),
     "nothing": (lambda m, y: (y.relu(), m.fc(torch.ones(1, C)))[1], "nothing reads its output", {}),
-    "grouped": (lambda m, y: m.g(y.relu()), "g, which reads it, is grouped", {"g": nn.Conv2d(C, C, 1, groups=2)}),
+    "grouped": (
+        lambda m, y: m.g(y.relu()),
+        "g, which reads it, is grouped",
+        {"g": nn.Conv2d(C, C, 1, groups=2)},
+    ),
     "transposed": (lambda m, y: m.t(y.relu()), "t, which reads it, is grouped, transposed", {"t": TURNED}),
     "tokens": (lambda m, y: m.q(y.relu()), "its output enters view", {"q": nn.Linear(6, 2)}),
     "channels moved": (lambda m, y: m.next(y.relu().flip(1)), "its output enters flip", {}),
     "a mean over channels": (lambda m, y: m.q(y.relu().mean(1)), "its output enters", {"q": nn.Linear(6, 2)}),
-    "a mean over all but one": (lambda m, y: m.q(y.relu().mean((1, 2))), "its output enters", {"q": nn.Linear(6, 2)}),
-    "a mean over everything": (lambda m, y: m.fc(y.relu().mean() * torch.ones(2, C)), "its output enters", {}),
-    "flattened, then pooled": (lambda m, y: m.q(F.max_pool1d(y.relu().flatten(1), 2)), "its output enters", {"q": nn.Linear(72, 2)}),
+    "a mean over all but one": (
+        lambda m, y: m.q(y.relu().mean((1, 2))),
+        "its output enters",
+        {"q": nn.Linear(6, 2)},
+    ),
+    "a mean over everything": (
+        lambda m, y: m.fc(y.relu().mean() * torch.ones(2, C)),
+        "its output enters",
+        {},
+    ),
+    "flattened, then pooled": (
+        lambda m, y: m.q(F.max_pool1d(y.relu().flatten(1), 2)),
+        "its output enters",
+        {"q": nn.Linear(72, 2)},
+    ),
     "images joined": (lambda m, y: m.fc(y.relu().reshape(-1, C)), "its output enters", {}),
-    "also read elsewhere": (lambda m, y: (m.next(y.relu()), m.next(torch.ones(1, C, 6, 6))), "next also reads other values", {}),
+    "also read elsewhere": (
+        lambda m, y: (m.next(y.relu()), m.next(torch.ones(1, C, 6, 6))),
+        "next also reads other values",
+        {},
+    ),
     "a weight that is computed": (
         lambda m, y: F.conv2d(y.relu(), 2 * m.next.weight),
         "the weight of next is computed in each pass",
         {},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", IN_THE_WAY)

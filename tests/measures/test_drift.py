@@ -85,7 +85,11 @@ def test_what_does_not_vary_is_not_judged() -> None:
     columns = {"drift": [6.0, 1.0, np.nan, 2.0], "drift_se": [1.0, 0.0, 1.0, 1.0], "m": 400.0}
     found = _judged(pd.DataFrame({**columns, "degrees": [1e6, 1e6, 1e6, 0.0]}), 0.01)
     assert found["drifted"].tolist() == [True, False, False, False]
-    assert np.isnan(found["drift_q"]).tolist() == np.isnan(found["drift_bound"]).tolist() == [False, True, True, True]
+    assert (
+        np.isnan(found["drift_q"]).tolist()
+        == np.isnan(found["drift_bound"]).tolist()
+        == [False, True, True, True]
+    )
     assert found["drift_q"][0] == pytest.approx(1 / e_value(6.0), rel=1e-3)
     none = _judged(pd.DataFrame({**columns, "degrees": 0.0}), 0.01)
     assert not none["drifted"].any()
@@ -97,7 +101,12 @@ def test_norms_are_found_by_path_call_width_and_kind() -> None:
     a, b = site(NOW, "a"), site(NOW, "b")
     now = recording(a, b, site(NOW, "b", call=1), site(NOW, "c"), site(NOW, "only now"))
     other = recording(
-        a, b, site(NOW, "b", call=1), site(NOW, "c", "layer_norm"), site(some_rows(9, 4), "d"), site(NOW, "only then")
+        a,
+        b,
+        site(NOW, "b", call=1),
+        site(NOW, "c", "layer_norm"),
+        site(some_rows(9, 4), "d"),
+        site(NOW, "only then"),
     )
     found = drift_tables(now, other, 0.01)
     assert found.layers[["layer", "call"]].to_numpy().tolist() == [["a", 0], ["b", 0], ["b", 1]]
@@ -105,7 +114,9 @@ def test_norms_are_found_by_path_call_width_and_kind() -> None:
     assert found.channels["layer"].tolist() == ["a"] * 3 + ["b"] * 6
     assert found.channels.index.tolist() == list(range(9))
     assert not {"m", "degrees"} & set(found.channels)
-    wide = drift_tables(recording(a, site(some_rows(9, 4), "w")), recording(a, site(some_rows(9, 4), "w")), 0.01)
+    wide = drift_tables(
+        recording(a, site(some_rows(9, 4), "w")), recording(a, site(some_rows(9, 4), "w")), 0.01
+    )
     assert wide.layers["n_channels"].tolist() == [3, 4]
     assert wide.layers["drift_rms"].tolist() == [0, 0]
 

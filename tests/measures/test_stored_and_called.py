@@ -1,4 +1,5 @@
-"""Small measures by numpy: detail, headroom, the log of calls, values of one sample, and what a running variance averages."""
+"""Small measures by numpy: detail, headroom, the log of calls, values of one sample, and what a running variance "
+"averages."""
 
 from __future__ import annotations
 
@@ -28,7 +29,12 @@ def fine(ratio: list[float], coarse: list[float] | None = None, **changes: Any) 
     var = rows.var((0, 2)) / np.square(ratio)
     stem = Stem(np.array(coarse)[:, None] * [[0.6, 0.8]] * 2.0, None)
     folded = Folded(2 * np.ones(n), -np.ones(n), np.ones(n), None)
-    fields = {"running_mean": 0.0, "running_var": var, "eps": 0.0, "neighbours": Neighbours("relu", stem=stem, folded=folded)}
+    fields = {
+        "running_mean": 0.0,
+        "running_var": var,
+        "eps": 0.0,
+        "neighbours": Neighbours("relu", stem=stem, folded=folded),
+    }
     return float(detail.layer_columns(site(rows, **{**fields, **changes}))["detail_ratio"])
 
 
@@ -79,7 +85,9 @@ def test_the_largest_input_is_that_of_either_sign() -> None:
     ("stored", "largest"),
     [(STORED, 38.0), ({"running_mean": NAN, "running_var": 1.0}, NAN), ({"running_mean": 0.0, "running_var": 0.0}, 0.0)],
 )  # fmt: skip
-def test_without_data_the_running_statistics_tell_the_largest_input(stored: dict[str, Any], largest: float) -> None:
+def test_without_data_the_running_statistics_tell_the_largest_input(
+    stored: dict[str, Any], largest: float
+) -> None:
     """Fails if it is not six deviations beyond the mean, −20 − 6 · 3, or nothing known has headroom."""
     found = headroom.layer_columns(site(ROWS[:0], **stored))
     assert found["largest_input"] == pytest.approx(largest, nan_ok=True)
@@ -149,7 +157,9 @@ def test_what_a_running_variance_averages(n: int) -> None:
     """Fails if an instance norm's is that between samples too, or a batch norm's is not."""
     rows = ROWS[:n]
     np.testing.assert_allclose(var_as_stored(site(rows)), rows.var((0, 2)), rtol=1e-9)
-    np.testing.assert_allclose(var_as_stored(site(rows, kind="instance_norm")), rows.var(2).mean(0), rtol=1e-9)
+    np.testing.assert_allclose(
+        var_as_stored(site(rows, kind="instance_norm")), rows.var(2).mean(0), rtol=1e-9
+    )
     flat = np.full((3, 2, 4), 5.0) + np.arange(3.0)[:, None, None]
     assert (var_as_stored(site(flat, kind="instance_norm")) >= 0).all()
     np.testing.assert_allclose(var_as_stored(site(flat, kind="instance_norm")), 0, atol=1e-12)

@@ -217,7 +217,9 @@ def test_every_number_of_a_layer_by_hand() -> None:
     assert found == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("bucket", "position"), [(0, 0), (1, 1), (2, 2), (3, 4), (4, 8), (23, 2**22), (24, 2**23), (30, 2**23)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bucket", "position"), [(0, 0), (1, 1), (2, 2), (3, 4), (4, 8), (23, 2**22), (24, 2**23), (30, 2**23)]
+)
 def test_the_first_position_of_a_bucket(bucket: int, position: int) -> None:
     """Fails if a bucket begins elsewhere than at a power of two."""
     assert first_position(bucket) == position
@@ -225,7 +227,9 @@ def test_the_first_position_of_a_bucket(bucket: int, position: int) -> None:
 
 def test_what_tokens_do_not_tell_is_nan() -> None:
     """Fails if no pair, no branch or no known position gives a number, or one token is none."""
-    nothing = columns(sums(pairs=np.zeros(2), centred_pairs=np.zeros(2), branch=np.zeros(4), n=np.zeros(N_BUCKETS)))
+    nothing = columns(
+        sums(pairs=np.zeros(2), centred_pairs=np.zeros(2), branch=np.zeros(4), n=np.zeros(N_BUCKETS))
+    )
     for name in ("dims", "dims_centred", "branch", "branch_cosine", "position_share", "first_token_scale"):
         assert np.isnan(nothing[name]), name
     n = np.zeros(N_BUCKETS)
@@ -261,7 +265,9 @@ def test_what_is_read_of_each_channel_by_hand(
 ) -> None:
     """Fails if γ or the weights are not squared, or one of the three is left out."""
     weights = None if reads is None else np.array(reads)
-    record = site(ROWS, kind="rms_norm", gamma=gamma, tokens=sums(), neighbours=Neighbours("linear", reads=weights))
+    record = site(
+        ROWS, kind="rms_norm", gamma=gamma, tokens=sums(), neighbours=Neighbours("linear", reads=weights)
+    )
     found = channel_columns(record)
     np.testing.assert_allclose(found["read_share"], expected)
     np.testing.assert_allclose(found["z_share"], [1 / 16, 9 / 16, 6 / 16])

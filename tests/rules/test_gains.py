@@ -17,7 +17,9 @@ LEARNED = {"kind": "layer_norm", "gamma_abs_median": 0.8, "gamma_negative": 0.0,
 
 def norms(*rows: dict[str, Any]) -> Evidence:
     """Layer norms a, b, c, ... with these cells."""
-    base = evidence(*(site(ROWS, name, "layer_norm", gamma=[0.8, 0.9, 1.1, 1.2]) for name in "abcdef"[: len(rows)]))
+    base = evidence(
+        *(site(ROWS, name, "layer_norm", gamma=[0.8, 0.9, 1.1, 1.2]) for name in "abcdef"[: len(rows)])
+    )
     for i, row in enumerate(rows):
         base = edited(base, at=i, **{**LEARNED, **row})
     return base

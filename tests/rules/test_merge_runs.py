@@ -130,7 +130,13 @@ def test_shifts_with_the_same_advice_are_one_finding():
 
 def table(**columns: list[Any]) -> pd.DataFrame:
     n = len(next(iter(columns.values())))
-    usual = {"layer": list("abcdefgh")[:n], "call": 0, "verdict": "same", "shift_rms": 1.0, "discrepancy": 1.0}
+    usual = {
+        "layer": list("abcdefgh")[:n],
+        "call": 0,
+        "verdict": "same",
+        "shift_rms": 1.0,
+        "discrepancy": 1.0,
+    }
     return pd.DataFrame({**usual, **columns})
 
 
@@ -182,9 +188,7 @@ def test_what_is_said_of_the_norms_behind(shifts: list[float], words: str) -> No
     assert _following(table(shift_rms=shifts) if shifts else table(shift_rms=[1.0])[:0]) == words
 
 
-@pytest.mark.parametrize(
-    ("n", "at"), [(1, "a"), (2, "ab"), (5, "abcde"), (6, "acdef"), (8, "acefh")]
-)
+@pytest.mark.parametrize(("n", "at"), [(1, "a"), (2, "ab"), (5, "abcde"), (6, "acdef"), (8, "acefh")])
 def test_a_course_is_told_by_five_norms_at_most(n: int, at: str) -> None:
     """Fails if the first or the last norm is left out, or more than three between them are named."""
     known = table(discrepancy=[float(i) for i in range(n)])

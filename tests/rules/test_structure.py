@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from measures.sites import call_log, running_stats_of, site, some_rows
 from support import oracles
 
 from bnprobe.recording.neighbours import Folded, Neighbours
+from bnprobe.rules.edits import DropStatistics, MoveBias, Reinitialize, Remedy, ScaleDown, SetGamma
 from bnprobe.stats import Moments
+from rules.edited import edited, evidence, findings, healthy
 from rules.firing import fired
 
 ROWS = some_rows(40)
@@ -205,3 +210,285 @@ def test_a_redundant_bias_is_a_note():
     """Fails if what costs nothing is a warning."""
     (row,) = fired("bias-redundant", site(ROWS, **LEARNED, neighbours=biased(ONE))).itertuples()
     assert row.severity == "info"
+
+
+BIASED = {"filter_bias": 0.5}
+FED = {"feeder": "conv", "feeds_alone": 1}
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "fires"),
+    [
+        (BIASED, FED, 1),
+        ({"filter_bias": [0.0, 0.0, 1e-9]}, FED, 1),
+        ({"filter_bias": 0.0}, FED, 0),
+        ({"filter_bias": math.nan}, FED, 0),
+        (BIASED, {**FED, "feeder": ""}, 0),
+        (BIASED, {**FED, "feeds_alone": 0}, 0),
+        (BIASED, {**FED, "kind": "instance_norm"}, 0),
+        (BIASED, {**FED, "call": 1}, 0),
+    ],
+)
+def test_when_a_bias_has_no_effect(cells: dict[str, Any], row: dict[str, Any], fires: int):
+    """Fails if a bias of zeros, or one whose layer is not known or feeds others, is told."""
+    found = findings("bias-redundant", edited(evidence(), cells, **row))
+    assert len(found) == fires
+    for one in found:
+        assert one.says.startswith("A bias before this norm has no effect")
+        assert one.because == "1 layer with a bias feeds a batch norm: conv before bn."
+        assert one.remedy == Remedy((MoveBias((("conv", "bn"),)),))
+
+
+def test_biases_of_functions_are_moved_by_hand():
+    """Fails if a function is asked for its running mean, or modules beside it are left as they are."""
+    names = ("bn", "batch_norm:3")
+    both = evidence(*map(healthy, names))
+    for i, name in enumerate(("conv", "other")):
+        both = edited(both, BIASED, at=i, feeder=name, feeds_alone=1)
+    (one,) = findings("bias-redundant", both)
+    assert one.says.startswith("Biases before these norms have no effect")
+    assert one.remedy == Remedy((MoveBias((("conv", "bn"),)),))
+    assert "pairs = [('conv', 'bn')]`" in one.do
+    assert "; where a function normalizes, subtract the bias from the running mean" in one.do
+    alone = edited(evidence(healthy("batch_norm:3")), BIASED, feeder="conv", feeds_alone=1)
+    (one,) = findings("bias-redundant", alone)
+    assert one.remedy is None
+    assert "pairs" not in one.do
+
+
+NEUTRAL = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "fires"),
+    [
+        ({}, {}, 1),
+        ({"running_var": 1 - 1e-3}, {}, 1),
+        ({"running_var": 1 - 3e-3}, {}, 0),
+        ({"gamma": [1.0, 1.0, 1.003]}, {}, 0),
+        ({"beta": [0.0, 0.003, 0.0]}, {}, 0),
+        ({"running_mean": [0.0, 0.0, -0.003]}, {}, 0),
+        ({"gamma": math.nan}, {}, 0),
+        ({"filter_bias": [0.5, 0.5, 0.0]}, {}, 0),
+        ({"filter_bias": math.nan}, {}, 0),
+        ({}, {"call": 1}, 0),
+        ({}, {"memory_moved": 0.1}, 0),
+    ],
+)
+def test_a_norm_that_does_nothing_behind_a_bias(cells: dict[str, Any], row: dict[str, Any], fires: int):
+    """Fails if one channel that does something is overlooked, or a norm that was being trained was folded."""
+    both = evidence(healthy("a"), healthy("b"))
+    both = edited(both, {**NEUTRAL, **BIASED, **cells}, feeder="conv", **{"memory_moved": 0.0, **row})
+    found = findings("norm-folded", both)
+    assert [one.layer for one in found] == ["a"] * fires
+    for one in found:
+        assert one.because == (
+            "γ is 1, β 0, the running mean 0 and the running variance 1 in all 3 channels, while conv adds a bias and other "
+            "norms of the model were trained."
+        )
+
+
+@pytest.mark.parametrize(("names", "told"), [(("a",), "1 place"), (("a", "b"), "2 places")])
+def test_places_where_norms_were_folded(names: tuple[str, ...], told: str):
+    """Fails if one place is counted in the plural, or another reason for a missing norm is told as this one."""
+    gone = pd.DataFrame({"layer": [*names, "c"], "why": ["folded"] * len(names) + ["never called"]})
+    (one,) = findings("norm-folded", replace(evidence(), unread=gone))
+    assert one.layer == "a"
+    assert one.because == f"{told} with an identity after a convolution with a bias ({', '.join(names)})."
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "because"),
+    [
+        (
+            {},
+            {"branch_share": 0.009},
+            "the branch has 0.009 of the block's variance (threshold 0.01); the largest |γ| is 1.2.",
+        ),
+        (
+            {},
+            {"branch_share": 0.009, "branch_share_initial": 0.5},
+            "the branch has 0.009 of the block's variance (threshold 0.01, 50% at initialization); the largest |γ| is 1.2.",
+        ),
+        ({"gamma": [0.001, -0.005, 0.0]}, {"skip": "a"}, "the largest |γ| is 0.005 (threshold 0.01)."),
+        ({"gamma": [0.001, -0.01, 0.0]}, {"skip": "a"}, None),
+        ({"gamma": 0.001}, {"skip": ""}, None),
+        ({"gamma": 0.001}, {"skip": "a", "layer_scale": "g", "branch_share": 0.5}, None),
+        (
+            {},
+            {"layer_scale": "g", "branch_share": 0.99e-6},
+            "the branch has 9.9e-07 of the block's variance, measured in the first pass (threshold 1e-06), after its "
+            "product "
+            "with g.",
+        ),
+        ({}, {"layer_scale": "g", "branch_share": 1e-6}, None),
+    ],
+)
+def test_what_is_said_of_branches_that_are_off(
+    cells: dict[str, Any], row: dict[str, Any], because: str | None
+):
+    """Fails if a scale of its own is passed over, γ of one channel hides, or a share that is not known is told."""
+    given = {"layer_scale": "", "skip": "", "branch_share": math.nan, "branch_share_initial": math.nan, **row}
+    found = findings("branch-off", edited(evidence(), cells, **given))
+    assert [(one.severity, one.because) for one in found] == ([("warning", because)] if because else [])
+    for one in found:
+        assert one.remedy == (None if given["layer_scale"] else Remedy((SetGamma("bn"),)))
+
+
+def test_a_new_network_may_begin_with_branches_that_are_off():
+    """Fails if what initialization does is a warning."""
+    start = {"gamma": 0.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0}
+    row = {"n_batches_tracked": 0, "n_updates": 0, "skip": "a", "layer_scale": ""}
+    new = edited(evidence(), start, **row)
+    assert new.is_new
+    assert [one.severity for one in findings("branch-off", new)] == ["info"]
+    scaled = edited(new, layer_scale="g", branch_share=1e-9)
+    assert [one.severity for one in findings("branch-off", scaled)] == ["info"]
+
+
+@pytest.mark.parametrize(
+    ("roles", "severity", "channels"),
+    [
+        (["saturated", "mixed", "mixed"], "warning", (0,)),
+        (["mixed", "saturated", "saturated"], "warning", (1, 2)),
+        (["mixed"] * 3, None, None),
+    ],
+)
+def test_what_is_said_of_saturated_channels(
+    roles: list[str], severity: str | None, channels: tuple[int, ...] | None
+):
+    """Fails if another channel is named, or made anew."""
+    found = findings("channels-saturated", edited(evidence(), {"role": roles}, follows="relu6"))
+    assert [(one.severity, one.channels) for one in found] == ([(severity, channels)] if severity else [])
+    for one in found:
+        assert (
+            one.because
+            == f"in {len(channels or ())} of 3 channels more than half of the outputs are beyond the upper end."
+        )
+        assert "the ReLU6 after this norm" in one.says
+        assert one.remedy == Remedy((Reinitialize("bn", channels or ()),))
+
+
+SILENT = {
+    "role": ["dead", "mixed", "mixed"],
+    "dead_predicted": 0.0,
+    "filter_norm": 1.0,
+    "n_values": [600.0, 2.0, 2.0],
+}
+MATCHES = {"n_images": 30, "shift_rms": 0.1, "var_ratio_median": 1.0, "follows": "relu"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "fires"),
+    [
+        ({}, {}, 1),
+        ({"dead_predicted": 1.0}, {}, 0),
+        ({"dead_predicted": math.nan}, {}, 1),
+        ({"filter_norm": 0.0}, {}, 0),
+        ({"filter_norm": math.nan}, {}, 1),
+        ({}, {"n_images": 29}, 0),
+        ({}, {"shift_rms": 0.51}, 0),
+        ({}, {"var_ratio_median": 2.1}, 0),
+        ({}, {"var_ratio_median": 0.49}, 0),
+        ({}, {"var_ratio_median": math.nan}, 1),
+        ({}, {"follows": "hardtanh"}, 1),
+    ],
+)
+def test_what_is_said_of_channels_that_never_got_past(cells: dict[str, Any], row: dict[str, Any], fires: int):
+    """Fails if what the vectors, pruning or other data explain is told, or the output is called 0 where it is not."""
+    found = findings("channels-silent", edited(evidence(), {**SILENT, **cells}, **{**MATCHES, **row}))
+    assert len(found) == fires
+    for one in found:
+        assert one.because == "none of 600 outputs passed in 1 of 3 channels, on 30 samples."
+        assert one.says.endswith("was constant." if "follows" in row else "was always 0.")
+        assert (one.channels, one.severity) == ((0,), "warning")
+
+
+LARGE = {"rms_ratio": [8.0, 1.0, 1.0], "gamma": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "severity", "because"),
+    [
+        (
+            {},
+            {"n_tokens": 0},
+            "warning",
+            "channel 0 is 8 times as large as the typical one (threshold 6); 97% of the energy is in 1 of 3 channels "
+            "(threshold 50%).",
+        ),
+        ({}, {"n_tokens": 9}, "warning", "97% of the energy is in 1 of 3 channels (threshold 80%)."),
+        (
+            {"gamma": [0.1, 1.0, 1.0]},
+            {"n_tokens": 9},
+            "info",
+            "24% of the energy is in 1 of 3 channels (threshold 80%).",
+        ),
+        ({"gamma": [0.1, 1.0, 1.0]}, {"n_tokens": 0}, "warning", "97% of the energy is"),
+        ({"gamma": math.nan}, {"n_tokens": 9}, "warning", "97% of the energy is"),
+        (
+            {"rms_ratio": [1.0, 7.0, 20.0]},
+            {"n_tokens": 0},
+            "warning",
+            "channel 2 is 20 times as large as the typical one (threshold 6); 100% of the energy is in 2 of 3 channels",
+        ),
+        ({"rms_ratio": [6.0, 1.0, 1.0]}, {"n_tokens": 0}, None, None),
+        ({}, {"n_tokens": 0, "kind": "instance_norm"}, None, None),
+        (
+            {"rms_ratio": [math.nan, 7.0, 1.0]},
+            {"n_tokens": 0},
+            "warning",
+            "channel 1 is 7 times as large as the typical one (threshold 6); 98% of the energy is in 1 of 3",
+        ),
+    ],
+)
+def test_what_is_said_of_large_channels(
+    cells: dict[str, Any], row: dict[str, Any], severity: str | None, because: str | None
+):
+    """Fails if energy is not the square, γ is left out of tokens or takes part elsewhere, or another channel is named."""
+    base = edited(evidence(healthy(kind="layer_norm")), {**LARGE, **cells}, feeder="conv", **row)
+    found = findings("outlier-dimensions", base)
+    assert [one.severity for one in found] == ([severity] if severity else [])
+    for one in found:
+        assert str(because) in one.because
+
+
+def test_weights_of_one_layer_are_scaled_down_by_what_is_too_large():
+    """Fails if weights of several layers are to be changed, or channels and ratios do not go together."""
+    given = edited(
+        evidence(healthy(kind="layer_norm")), {"rms_ratio": [7.123, 1.0, 20.0]}, feeder="conv", n_tokens=0
+    )
+    (one,) = findings("outlier-dimensions", given)
+    assert one.remedy == Remedy((ScaleDown("conv", (0, 2), (7.12, 20.0)),))
+    (one,) = findings("outlier-dimensions", edited(given, feeder=""))
+    assert one.remedy is None
+    assert ", which are in more than one layer here" in one.do
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "told"),
+    [("batch_norm", 1.0, True), ("batch_norm", math.nan, False), ("layer_norm", 1.0, False)],
+)
+def test_calls_that_are_compared(kind: str, stored: float, told: bool):
+    """Fails if norms that keep no running statistics are to have one per call, or numbers are those of another call."""
+    both = evidence(healthy(), healthy(call=1), healthy(call=2))
+    for i, (mean, var) in enumerate(((0.0, 1.0), (0.0, 1.0), (3.0, 3.0))):
+        cells = {"pre_mean": mean, "pre_var": var, "running_var": stored}
+        both = edited(both, cells, at=i, kind=kind, n_images=1)
+    found = findings("calls-differ", both)
+    assert [one.call for one in found] == ([2] if told else [])
+    for one in found:
+        assert one.because == (
+            "call 3 against call 1: means 2.12 σ apart (root mean square over channels, threshold 0.5), typical variance 3 "
+            "times that of call 1 (thresholds 0.5 and 2), on 1 sample."
+        )
+        assert one.remedy == Remedy((DropStatistics("bn"),))
+
+
+def test_channels_that_are_not_known_do_not_count_between_calls():
+    """Fails if one channel without a value hides that the others lie apart."""
+    both = edited(evidence(healthy(), healthy(call=1)), {"pre_mean": 0.0, "pre_var": 1.0})
+    cells = {"pre_mean": [2.0, math.nan, 2.0], "pre_var": [1.0, math.nan, 0.0]}
+    (one,) = findings("calls-differ", edited(both, cells, at=1))
+    # 2 / 1 and 2 / √(1/2)
+    assert "means 2.45 σ apart" in one.because

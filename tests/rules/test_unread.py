@@ -14,7 +14,9 @@ from bnprobe.rules.edits import Remedy, Remove
 from rules.edited import edited, evidence, findings, healthy
 
 
-def unread(*layers: str, why: str = "never called", reached: tuple[str, ...] = ("bn",), **row: Any) -> list[Finding]:
+def unread(
+    *layers: str, why: str = "never called", reached: tuple[str, ...] = ("bn",), **row: Any
+) -> list[Finding]:
     """What is said of these layers beside norms that were called."""
     base = evidence(*map(healthy, reached))
     for i in range(len(reached)):
@@ -80,9 +82,15 @@ TRAINING = {"n_calls_model_training": 1}
     ],
 )  # fmt: skip
 def test_norms_that_were_never_called(
-    layers: tuple[str, ...], row: dict[str, Any], severity: str, says: str, because: str, remedy: Remedy | None
+    layers: tuple[str, ...],
+    row: dict[str, Any],
+    severity: str,
+    says: str,
+    because: str,
+    remedy: Remedy | None,
 ) -> None:
-    """Fails if a part is told as one norm, eval mode excuses a norm alone, or one that a function may use is to be removed."""
+    """Fails if a part is told as one norm, eval mode excuses a norm alone, or one that a function may use is to be "
+    "removed."""
     (one,) = unread(*layers, **row)
     assert (one.severity, one.says, one.because, one.remedy) == (severity, says, because, remedy)
     assert one.layer == layers[0]

@@ -179,7 +179,11 @@ def test_without_a_known_skewness_it_is_the_share_of_a_gaussian():
 
 def test_a_skewed_share_is_the_first_term_of_edgeworths_series():
     """Fails on a wrong sign, divisor or power of the term, or a share beyond 0 and 1: by scipy's Φ and φ."""
-    mean, sd, skew = np.array([0.4, -0.7, 1.5, 0.0, -0.1]), np.array([1.0, -0.5, 2.0, 1.0, 1.0]), np.array([0.6, -0.9, 0.3, 9.0, -9.0])
+    mean, sd, skew = (
+        np.array([0.4, -0.7, 1.5, 0.0, -0.1]),
+        np.array([1.0, -0.5, 2.0, 1.0, 1.0]),
+        np.array([0.6, -0.9, 0.3, 9.0, -9.0]),
+    )
     z = mean / np.abs(sd)
     expected = scipy_stats.norm.cdf(z) + skew / 6 * (z * z - 1) * scipy_stats.norm.pdf(z)
     found = gaussian.probability_above_skewed(mean, sd, skew)
@@ -213,7 +217,14 @@ def test_the_signed_control_of_a_smooth_activation_is_by_its_outer_lines(name, a
 
 @pytest.mark.parametrize(
     ("name", "left", "right"),
-    [("silu", 0, "x"), ("gelu", 0, "x"), ("mish", 0, "x"), ("tanh", -1, 1), ("sigmoid", 0, 1), ("hardsigmoid", 0, 1)],
+    [
+        ("silu", 0, "x"),
+        ("gelu", 0, "x"),
+        ("mish", 0, "x"),
+        ("tanh", -1, 1),
+        ("sigmoid", 0, 1),
+        ("hardsigmoid", 0, 1),
+    ],
 )
 def test_the_outer_lines_of_every_activation(name, left, right):
     """Fails if an end of an activation is another line than torch's function has far out."""

@@ -119,6 +119,13 @@ def test_the_upper_quantile_of_each_channel():
     from scipy import stats
 
     degrees = np.array([9.0, 3.0, 0.0, 9.0, np.nan, 1.0])
-    expected = [stats.t.ppf(0.95, 9), stats.t.ppf(0.95, 3), np.nan, stats.t.ppf(0.95, 9), np.nan, stats.t.ppf(0.95, 1)]
+    expected = [
+        stats.t.ppf(0.95, 9),
+        stats.t.ppf(0.95, 3),
+        np.nan,
+        stats.t.ppf(0.95, 9),
+        np.nan,
+        stats.t.ppf(0.95, 1),
+    ]
     np.testing.assert_allclose(upper_quantile(degrees), expected, rtol=1e-12)
     assert np.isnan(upper_quantile(np.zeros(2))).all()

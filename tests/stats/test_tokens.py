@@ -34,7 +34,9 @@ def some(seed: int, n_sequences: float = 2.0, loud: list[list[float]] | None = N
         pairs=np.array([4.0, 7.5]),
         centred_pairs=np.array([2.0, 1.5]),
         branch=np.array([3.0, -1.0, 2.0, 0.5]),
-        loudest=np.array(loud if loud is not None else [[9.0, 1, 5, -1, 2, 0.5], [3.0, 0, 4, -1, 1, 0.25]], dtype=float),
+        loudest=np.array(
+            loud if loud is not None else [[9.0, 1, 5, -1, 2, 0.5], [3.0, 0, 4, -1, 1, 0.25]], dtype=float
+        ),
     )
 
 
@@ -66,7 +68,8 @@ def test_nothing_is_the_identity_and_any_split_gives_the_whole() -> None:
 
 
 def test_the_loudest_are_kept_whatever_the_order_of_parts() -> None:
-    """Fails if more than the loudest are kept, the quietest are, or which of two alike goes first depends on who was merged into whom."""
+    """Fails if more than the loudest are kept, the quietest are, or which of two alike goes first depends on who "
+    "was merged into whom."""
     loud = [[float(r), 0, r, -1, 0, 0.1] for r in range(N_LOUD, 0, -1)]
     both = some(1, loud=loud).merge(some(2, loud=[[r + 0.5, *rest] for r, *rest in loud]))
     assert len(both.loudest) == N_LOUD
@@ -114,7 +117,10 @@ def at(values: np.ndarray, i: int, value: float) -> np.ndarray:
 GOOD = some(1)
 BAD: list[dict[str, Any]] = [
     *({name: at(getattr(GOOD, name), 0, np.nan)} for name in (field.name for field in fields(TokenStats))),
-    *({name: at(getattr(GOOD, name), 0, -1e-9)} for name in ("n", "scales", "z_square", "pairs", "centred_pairs")),
+    *(
+        {name: at(getattr(GOOD, name), 0, -1e-9)}
+        for name in ("n", "scales", "z_square", "pairs", "centred_pairs")
+    ),
     *({name: at(getattr(GOOD, name), 0, -1e-9)} for name in ("branch", "mean_share", "n_sequences")),
     {"pairs": at(GOOD.pairs, 1, -1.0)},
     {"pairs": at(GOOD.pairs, 0, 4.5)},
