@@ -1,5 +1,4 @@
-"""Small measures by numpy: detail, headroom, the log of calls, values of one sample, and what a running variance "
-"averages."""
+"""Small measures by numpy: detail, headroom, logs of calls, values of one sample, and what a running variance averages."""
 
 from __future__ import annotations
 
