@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -241,7 +241,15 @@ class Report(Document):
         """
         return Drift(self._shown, recording_of(reference, "the reference"), alpha)
 
-    def plot(self, y: str, x: str | None = None, *, layer: str | None = None, ax: Axes | None = None) -> Axes:
+    def plot(
+        self,
+        y: str,
+        x: str | None = None,
+        *,
+        layer: str | None = None,
+        ax: Axes | None = None,
+        columns: Literal[1, 2] | None = None,
+    ) -> Axes:
         """Plot one measure by depth, in one layer, or against another measure, with seaborn.
 
         Args:
@@ -250,12 +258,15 @@ class Report(Document):
                 positive.
             layer: Draw only the channels of this layer: as a histogram, or as points with `x`.
             ax: The matplotlib axes to draw into. None makes new ones.
+            columns: How wide a new figure is on a page of two columns: 1 is 3.4 inches, 2 is 7. None is as wide as the
+                names of its layers need.
 
         Returns:
             The axes.
 
         Raises:
             NotDefined: There is no such column or layer, or none of its values is defined.
+            BnprobeError: `columns` is another number, or is given with `ax`.
 
         Example:
             >>> import torch, bnprobe
@@ -269,7 +280,7 @@ class Report(Document):
         known(self._tables, y, needs_channels=x is not None or layer is not None)
         if x is not None:
             known(self._tables, x, needs_channels=True)
-        return plot(self._tables, y, x, layer, ax)
+        return plot(self._tables, y, x, layer, ax, columns)
 
     @property
     def _columns(self) -> Sequence[Column]:

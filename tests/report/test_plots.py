@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -98,6 +100,37 @@ def test_axes_of_ones_own_are_drawn_into(report):
         np.allclose(c.get_facecolor()[:3], plt.matplotlib.colors.to_rgb(MEASURED), atol=0.25)
         for c in left.patches
     )
+
+
+@pytest.mark.parametrize(("columns", "inches"), [(1, 3.4), (2, 7.0)])
+@pytest.mark.parametrize("y", ["scale_ratio", "var_ratio_median", "role", "w2_rms"])
+def test_figures_fit_the_columns_of_a_paper(columns, inches, y):
+    """Fails if a figure is of another width, its title is cut off, or the names below it run into each other."""
+    many = bnprobe.report(
+        recording(*(site(ROWS, f"features.{i}.conv.bn", gamma=1, beta=0.5, **MEMORY) for i in range(53)))
+    )
+    axes = many.plot(y, columns=columns)
+    figure = axes.figure
+    figure.canvas.draw()
+    assert figure.get_figwidth() == pytest.approx(inches)
+    title = axes._left_title.get_window_extent()
+    assert title.x0 >= 0
+    assert title.x1 <= figure.bbox.x1
+    names = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert all(left.x1 <= right.x0 + 1 for left, right in pairwise(names))
+    assert names[0].y0 >= 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [({"columns": 3}, "Pass 1 or 2"), ({"columns": 1, "ax": True}, "either ax or columns")],
+)
+def test_a_width_that_is_none_is_said(report, arguments, advice):
+    """Fails if a figure of no known width is drawn, or one of two demands is dropped without a word."""
+    if "ax" in arguments:
+        arguments = {**arguments, "ax": plt.figure().add_subplot()}
+    with pytest.raises(bnprobe.BnprobeError, match=advice):
+        report.plot("gamma", **arguments)
 
 
 @pytest.mark.parametrize(

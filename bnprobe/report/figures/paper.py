@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bnprobe.errors import NotDefined
+from bnprobe.errors import BnprobeError, NotDefined
 from bnprobe.measures import Tables, glossary
 from bnprobe.report.colours import EXPECTED, MEASURED, MUTED, ROLES
 from bnprobe.report.figures.axes import MOST_NAMES, stage_bounds
@@ -21,12 +23,28 @@ LEVELS = {"shift": 0.0, "scale_ratio": 1.0, "var_ratio_median": 1.0, "shift_rms"
 """What a measure is where the data match the running statistics; drawn in the color of what is expected."""
 
 
-def plot(tables: Tables, y: str, x: str | None, layer: str | None, ax: Axes | None) -> Axes:
+WIDTHS = {1: 3.4, 2: 7.0}
+"""Inches of one column and of both in a paper of two."""
+HEIGHT = {1: 2.6, 2: 3.2}
+"""Inches of the same."""
+ROOM, LETTER, NAME = 0.8, 0.53, 0.14
+"""Inches beside the axes; the mean width of a letter, of its height; inches between names that do not touch."""
+
+
+def plot(
+    tables: Tables, y: str, x: str | None, layer: str | None, ax: Axes | None, columns: int | None
+) -> Axes:
     """See `Report.plot`."""
+    if columns is not None and columns not in WIDTHS:
+        raise BnprobeError(
+            f"columns={columns!r} is no width of a figure. Pass 1 or 2, of a page of two columns."
+        )
+    if columns is not None and ax is not None:
+        raise BnprobeError("ax has a width already. Pass either ax or columns.")
     with style(f"plot {y}"):
         # seaborn 0.13 asks matplotlib 3.11 for boxes in words that go in 3.13
         warnings.simplefilter("ignore", DeprecationWarning)
-        axes = _axes(tables, wide=layer is None and x is None) if ax is None else ax
+        axes = _axes(tables, layer is None and x is None, columns) if ax is None else ax
         if x is not None:
             _against(axes, _channels(tables, layer), x, y)
         elif layer is not None:
@@ -35,22 +53,39 @@ def plot(tables: Tables, y: str, x: str | None, layer: str | None, ax: Axes | No
             _channels_by_depth(axes, tables, y)
         else:
             _layers_by_depth(axes, tables, y)
-        axes.set_title(_title(tables, y, x, layer))
+        axes.set_title(_wrapped(axes, _title(tables, y, x, layer)))
     return axes
 
 
-def _axes(tables: Tables, wide: bool) -> Axes:
+def _axes(tables: Tables, by_depth: bool, columns: int | None) -> Axes:
     import matplotlib.pyplot as plt
 
-    width = min(max(4.0, 0.2 * len(tables.layers)), 12.0) if wide else 4.5
-    axes: Axes = plt.subplots(figsize=(width, 3.4))[1]
+    width = min(max(4.0, 0.2 * len(tables.layers)), 12.0) if by_depth else 4.5
+    size = (width, 3.4) if columns is None else (WIDTHS[columns], HEIGHT[columns])
+    axes: Axes = plt.subplots(figsize=size)[1]
     return axes
+
+
+def _width(axes: Axes) -> float:
+    """Inches of the axes, about: what stands beside them is laid out when they are drawn."""
+    figure, place = axes.get_figure(root=True), axes.get_subplotspec()
+    if figure is None:
+        return 1.0
+    share = 1.0 if place is None else len(place.colspan) / place.get_gridspec().ncols
+    return max(float(figure.get_figwidth()) * share - ROOM, 1.0)
+
+
+def _wrapped(axes: Axes, title: str) -> str:
+    """The title in lines that are no longer than the axes are wide."""
+    size = float(axes.title.get_fontsize()) / 72
+    return "\n".join(wrap(title, max(int(_width(axes) / (LETTER * size)), 12)))
 
 
 def _title(tables: Tables, y: str, x: str | None, layer: str | None) -> str:
     if x is not None:
         return layer or f"{len(tables.channels):,} channels"
-    return layer or next(column.meaning for column in glossary() if column.name == y)
+    meaning = next(column.meaning for column in glossary() if column.name == y)
+    return layer or re.split(r"[:;.]\s", f"{meaning} ")[0]
 
 
 def _channels(tables: Tables, layer: str | None) -> pd.DataFrame:
@@ -132,7 +167,8 @@ def _layers_by_depth(axes: Axes, tables: Tables, y: str) -> None:
 def _by_depth(axes: Axes, layers: pd.DataFrame, y: str) -> None:
     """Names of layers, lines between stages, and the level of reference."""
     names = site_names(layers)
-    shown = range(0, len(names), -(-len(names) // MOST_NAMES))
+    most = min(MOST_NAMES, max(int(_width(axes) / NAME), 1))
+    shown = range(0, len(names), -(-len(names) // most))
     axes.set_xticks(list(shown), [names[i] for i in shown], rotation=90, fontsize=7.5)
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_xlabel("")
