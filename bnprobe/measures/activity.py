@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.columns import Column, Columns
+from bnprobe.measures.columns import Column, Columns, Paint
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
 
 COLUMNS = (
-    Column("fires", "Measured share of outputs of the norm that are positive.", "share of y > 0", "0 to 1"),
+    Column(
+        "fires",
+        "Measured share of outputs of the norm that are positive.",
+        "share of y > 0",
+        "0 to 1",
+        rank=1,
+        paint=Paint("activity", "share of positive outputs", "mako", "share"),
+    ),
     Column(
         "fires_median",
         "Half of the channels are positive less often than this.",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bnprobe.measures.columns import Column, Columns
+from bnprobe.measures.columns import Column, Columns, Paint
 from bnprobe.measures.shape import median
 from bnprobe.recording import BATCH, LayerRecord
 from bnprobe.recording.terms import MANY_EPS, NEAR_ZERO
@@ -37,6 +37,8 @@ COLUMNS = (
         "filter_norm",
         "Length (L2 norm) of the weights that produce this channel, as they were when the run began.",
         "√(Σ w²)",
+        rank=8,
+        paint=Paint("learned", "norm of the preceding weights", "viridis", "log", limits=(1e-2, 10)),
     ),
     Column(
         "filter_bias", "Bias of the preceding layer for the channel; NaN where it has none.", "b", "input"
@@ -53,6 +55,8 @@ COLUMNS = (
         "log₂(max over channels of r / r), r = max |w · slope|",
         "bits",
         _NAGEL,
+        rank=5,
+        paint=Paint("learned", "bits lost to one quantization scale per layer", "rocket", limits=(0, 8)),
     ),
     Column(
         "affine_by",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.columns import Column, Columns
+from bnprobe.measures.columns import Column, Columns, Paint
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
@@ -24,6 +24,8 @@ COLUMNS = (
         "share of the variance between samples explained by class, minus chance, · (1 − share_within); may fall below 0",
         "0 to 1",
         "epsilon squared: Kelley 1935",
+        rank=5,
+        paint=Paint("shape and classes", "share of the variance between classes", "mako", "share"),
     ),
     *(
         Column(
@@ -41,6 +43,8 @@ COLUMNS = (
         "1 − share_within − share_class",
         "0 to 1",
         _LAW,
+        rank=8,
+        paint=Paint("shape and classes", "share of the variance between samples", "mako", "share"),
     ),
     Column(
         "share_within",
@@ -48,6 +52,8 @@ COLUMNS = (
         "mean over samples of a sample's variance / (it + the variance of a sample's mean, divisor n − 1)",
         "0 to 1",
         _LAW,
+        rank=5,
+        paint=Paint("shape and classes", "share of the variance within a sample", "mako", "share"),
     ),
     Column(
         "share_class_median",

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from bnprobe.measures.columns import Column, Columns
+from bnprobe.measures.columns import Column, Columns, Paint
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.histogram import Z_EDGES, Histogram
@@ -45,6 +45,8 @@ COLUMNS = (
         "∫ |F(x) − Φ((x − mean) / std)| dx / std",
         "σ",
         "1-Wasserstein distance: Vallender 1974",
+        rank=9,
+        paint=Paint("shape and classes", "distance of the inputs from a Gaussian", "rocket", limits=(0, 0.5)),
     ),
     Column("l1_ratio_median", "Typical L1 ratio of the layer's inputs.", "median l1_ratio", table="layers"),
     Column(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bnprobe.measures.columns import Column, Columns
+from bnprobe.measures.columns import Column, Columns, Paint, signed
 from bnprobe.measures.gradient_signal import ALIKE, FEWEST_PASSES, of_channels, of_layer
 from bnprobe.measures.shape import median
 from bnprobe.recording import GradientRecord, LayerRecord
@@ -19,17 +19,39 @@ _LAARHOVEN = "van Laarhoven 2017, arXiv:1706.05350"
 _SNR = f"√max(0, (T − 3)/(T − 1) · mean² / variance − 1/T) over T passes, variance with divisor T − 1; T ≥ {FEWEST_PASSES}"
 
 COLUMNS = (
-    Column("grad_gamma", "Mean over backward passes of the gradient of γ.", "mean of dL/dγ", "loss / γ"),
-    Column("grad_beta", "Mean over backward passes of the gradient of β.", "mean of dL/dβ", "loss / β"),
+    Column(
+        "grad_gamma",
+        "Mean over backward passes of the gradient of γ.",
+        "mean of dL/dγ",
+        "loss / γ",
+        rank=3,
+        paint=signed("gradients", "gradient of γ, mean over passes", None),
+    ),
+    Column(
+        "grad_beta",
+        "Mean over backward passes of the gradient of β.",
+        "mean of dL/dβ",
+        "loss / β",
+        rank=3,
+        paint=signed("gradients", "gradient of β, mean over passes", None),
+    ),
     Column(
         "gamma_snr",
         "Signal-to-noise ratio of the gradient of γ between passes: 0 is noise alone. It grows with the root of the batch.",
         _SNR,
+        rank=4,
+        paint=Paint(
+            "gradients", "signal-to-noise ratio of the gradient of γ", "viridis", "log", limits=(1e-2, 10)
+        ),
     ),
     Column(
         "beta_snr",
         "Signal-to-noise ratio of the gradient of β, as gamma_snr.",
         _SNR,
+        rank=7,
+        paint=Paint(
+            "gradients", "signal-to-noise ratio of the gradient of β", "viridis", "log", limits=(1e-2, 10)
+        ),
     ),
     Column("dy_mean", "Mean of the gradient at the norm's output.", "mean of dL/dy", "loss / output"),
     Column(
@@ -37,6 +59,8 @@ COLUMNS = (
         "Variance of the gradient at the norm's output (divisor n).",
         "variance of dL/dy",
         "(loss / output)²",
+        rank=3,
+        paint=Paint("gradients", "variance of the gradient at the output", "viridis", "log"),
     ),
     Column("dx_mean", "Mean of the gradient at the norm's input.", "mean of dL/dx", "loss / input"),
     Column(
@@ -44,6 +68,8 @@ COLUMNS = (
         "Variance of the gradient at the norm's input (divisor n).",
         "variance of dL/dx",
         "(loss / input)²",
+        rank=3,
+        paint=Paint("gradients", "variance of the gradient at the input", "viridis", "log"),
     ),
     Column(
         "energy_removed",
@@ -51,6 +77,8 @@ COLUMNS = (
         "1 − Σ dx² / Σ (dy γ / √(var + eps))²",
         "0 to 1",
         _SANTURKAR + ", theorem 4.1",
+        rank=6,
+        paint=Paint("gradients", "share of the gradient's energy removed", "mako", "share"),
     ),
     Column(
         "importance",
@@ -58,6 +86,8 @@ COLUMNS = (
         "mean of |γ dL/dγ + β dL/dβ|",
         "loss",
         _MOLCHANOV,
+        rank=6,
+        paint=Paint("gradients", "importance for the loss", "rocket", "log"),
     ),
     Column(
         "gamma_pull",
@@ -193,25 +223,6 @@ COLUMNS = (
         _LAARHOVEN,
         "layers",
     ),
-    Column(
-        "gap_centre",
-        "Check: in train mode the gradient at the input sums to zero; 0 where it does.",
-        "largest |Σ dx| / √(n Σ (dy γ / √(var + eps))²)",
-        table="layers",
-    ),
-    Column(
-        "gap_map",
-        "Check: in eval mode the gradient is only scaled; 0 where it is.",
-        "largest |dx − dy γ/√(running_var + eps)|, of its mean and root mean square, relative",
-        table="layers",
-    ),
-    Column(
-        "gap_weight",
-        "Check: the gradients of γ and of the preceding weights are tied to each other; 0 where the identity holds.",
-        "largest |⟨w, dL/dw⟩ − expected| / (|w| |dL/dw|), expected γ dγ eps/(var + eps) in train mode",
-        source=_LAARHOVEN,
-        table="layers",
-    ),
 )
 
 _CHANNEL = tuple(column.name for column in COLUMNS if column.table == "channels")
@@ -263,11 +274,7 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
         dy_kurtosis=float(gradient.dy.pool().kurtosis_excess),
         no_gradient=float(np.mean(out[seen] == 0)) if (seen := gradient.dy.n > 0).any() else float("nan"),
         w_angle_median=median((channels or channel_columns(record))["w_angle"]),
-        gap_centre=_largest(gradient.gap_centre),
-        gap_map=_largest(gradient.gap_map),
     )
-    if gradient.producer is not None:
-        columns["gap_weight"] = _largest(gradient.producer.gap)
     if gradient.dx is not None:
         back = _energy(gradient.dx).sum()
         columns["grad_in"] = float(np.sqrt(back / gradient.n_passes_dx))
@@ -327,9 +334,3 @@ def _signal(gradient: GradientRecord) -> dict[str, float]:
         if moments is not None:
             columns[f"{vector}_snr_pooled"], columns[f"{vector}_snr_upper"] = of_layer(moments)
     return columns
-
-
-def _largest(gaps: Array) -> float:
-    """Largest value that is there; NaN where there is none."""
-    there = gaps[~np.isnan(gaps)]
-    return float(there.max()) if there.size else float("nan")

@@ -29,6 +29,7 @@ COLUMNS = (
         "Σ W E[f(N(β, γ²))] + bias, borders counted",
         "input",
         _NAGEL,
+        rank=9,
     ),
     Column(
         "implied_gap",

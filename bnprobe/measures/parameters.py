@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Paint, signed
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
 
@@ -16,14 +16,25 @@ COLUMNS = (
         "Learned scale: the standard deviation that the outputs are meant to have.",
         "γ",
         source=IOFFE,
+        rank=1,
+        paint=signed("learned", "γ", 2),
     ),
-    Column("beta", "Learned offset: the mean that the outputs are meant to have.", "β", source=IOFFE),
+    Column(
+        "beta",
+        "Learned offset: the mean that the outputs are meant to have.",
+        "β",
+        source=IOFFE,
+        rank=1,
+        paint=signed("learned", "β", 2),
+    ),
     Column(
         "running_mean",
         "Running mean from training, as it was before this run.",
         "μ",
         "input",
         IOFFE,
+        rank=1,
+        paint=signed("match with training", "running mean", None),
     ),
     Column(
         "running_var",
@@ -31,6 +42,8 @@ COLUMNS = (
         "σ²",
         "input²",
         IOFFE,
+        rank=1,
+        paint=Paint("match with training", "running variance", "viridis", "log", limits=(1e-4, 1e2)),
     ),
     Column(
         "gamma_abs_median",

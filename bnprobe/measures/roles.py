@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Paint
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.terms import DEAD_REACH, DEAD_SIGMAS, LITTLE_OF_EPS, NEAR_ZERO
@@ -76,14 +76,14 @@ COLUMNS = (
         "saturated or unknown.",
         "see measures/roles.py",
         source=f"{_MEHTA}; {_FRANKLE}",
-    ),
+     rank=1, paint=Paint("activity", "role", "roles", "names"),),
     Column(
         "fires_predicted",
         "Share of positive outputs if they are Gaussian, from γ and β alone.",
         "Φ(β / |γ|)",
         "0 to 1",
         "Nagel et al. 2019, arXiv:1906.04721",
-    ),
+     rank=5, paint=Paint("activity", "share of positive outputs predicted from γ and β", "mako", "share"),),
     Column(
         "fires_gaussian",
         "Share of positive outputs if they are Gaussian with the measured mean and standard deviation.",

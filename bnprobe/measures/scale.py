@@ -24,6 +24,7 @@ COLUMNS = (
         "scale_ratio · √(S/n + S/n_running) / (2 pre_var), S = variance of a sample's mean of (x − pre_mean)²",
         "",
         "clustered by sample, delta method; n and n_running as for shift_se",
+        rank=5,
     ),
     Column(
         "scale_z",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from bnprobe.measures.columns import Column
+from bnprobe.measures.columns import Column, Paint, signed
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array, Moments
 
@@ -27,6 +29,30 @@ _SIX = (
     ("max", "Largest value {} the norm.", "max x", "input"),
 )
 
+_ON_PAGE: dict[str, dict[str, Any]] = {
+    "pre_mean": {"rank": 1, "paint": signed("match with training", "mean before the norm", None)},
+    "pre_var": {
+        "rank": 1,
+        "paint": Paint(
+            "match with training", "variance before the norm", "viridis", "log", limits=(1e-4, 1e2)
+        ),
+    },
+    "pre_skew": {"rank": 3, "paint": signed("shape and classes", "skewness before the norm", 3)},
+    "pre_kurtosis": {
+        "rank": 3,
+        "paint": Paint("shape and classes", "excess kurtosis before the norm", "rocket", limits=(-2, 10)),
+    },
+    "pre_min": {"rank": 8},
+    "pre_max": {"rank": 8},
+    "post_mean": {"rank": 3, "paint": signed("activity", "mean after the norm", 2)},
+    "post_var": {
+        "rank": 3,
+        "paint": Paint("activity", "variance after the norm", "viridis", "log", limits=(1e-3, 10)),
+    },
+    "post_min": {"rank": 8},
+    "post_max": {"rank": 8},
+}
+
 COLUMNS = (
     *(
         Column(
@@ -34,6 +60,7 @@ COLUMNS = (
             meaning.format(word),
             formula,
             unit.replace("input", "input" if side == "pre" else "output"),
+            **_ON_PAGE.get(f"{side}_{name}", {}),
         )
         for side, word in (("pre", "before"), ("post", "after"))
         for name, meaning, formula, unit in _SIX

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from bnprobe.measures import dependence
-from bnprobe.measures.columns import Column, Columns
+from bnprobe.measures.columns import Column, Columns, Paint, signed
 from bnprobe.measures.shape import median
 from bnprobe.measures.standard_errors import TRAINING_BATCH, error_of, n_running, p_values, training_batch
 from bnprobe.measures.stored_variance import var_as_stored
@@ -26,6 +26,8 @@ COLUMNS = (
         "(pre_mean − running_mean) / √(running_var + eps)",
         "running σ",
         _LI,
+        rank=1,
+        paint=signed("match with training", "shift of the mean, in running σ", 1, against_running=True),
     ),
     Column(
         "scale_ratio",
@@ -33,6 +35,16 @@ COLUMNS = (
         "√(pre_var / (running_var + eps)); for instance norms with the mean variance within a sample for pre_var",
         "",
         _LI,
+        rank=1,
+        paint=Paint(
+            "match with training",
+            "standard deviation, measured / running",
+            "diverging",
+            "log",
+            1,
+            (0.5, 2),
+            True,
+        ),
     ),
     Column(
         "kl",
@@ -40,6 +52,16 @@ COLUMNS = (
         "½(r² + d² − 1) − ln r, with d = shift, r = scale_ratio",
         "nats",
         "Kullback & Leibler 1951",
+        rank=3,
+        paint=Paint(
+            "match with training",
+            "KL distance of measured from running",
+            "rocket",
+            "log",
+            None,
+            (1e-4, 10),
+            True,
+        ),
     ),
     Column(
         "w2",
@@ -55,6 +77,7 @@ COLUMNS = (
         "n = n_images, or fewer where error_from is folds and they differ more than independent samples",
         "running σ",
         "clustered by sample, all rows of a sample as one; right if samples, or with folds whole batches, are independent",
+        rank=2,
     ),
     Column("shift_z", "The shift in standard errors.", "shift / shift_se"),
     Column(
@@ -69,6 +92,7 @@ COLUMNS = (
         "shift_p and scale_p of all channels of all layers, adjusted together (Benjamini-Hochberg)",
         "0 to 1",
         "Benjamini & Hochberg 1995",
+        rank=2,
     ),
     Column(
         "shift_rms",

@@ -24,6 +24,7 @@ from bnprobe.measures import (
     gains,
     gaussian,
     gradient,
+    gradient_checks,
     headroom,
     implied,
     outliers,
@@ -72,6 +73,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     detail,
     call_log,
     gradient,
+    gradient_checks,
 )
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
 
@@ -109,6 +111,7 @@ PLACE = (
         "n_nonfinite",
         "Input values that were NaN or infinite; they are left out of all other numbers.",
         table="both",
+        rank=6,
     ),
     Column("n_channels", "Number of channels.", table="layers"),
     Column("n_calls", "Forward calls recorded.", table="layers"),

@@ -4,18 +4,16 @@ One read of a tensor leaves one array, a row for each name of FIELDS and a colum
 `reductions.packing`). The reference, the CPU's loops and the GPU's kernels write the rows in this order and add two
 such arrays by the rules below; `recording.LayerRecord` merges, and `recording.validation` checks, by `RECORDED`.
 
-To add a statistic, say the sum of |x|, so that a column can show the mean of |x|, eight files:
+To add a statistic, say the sum of |x|, so that a column can show the mean of |x|, seven files:
 
 1. here, one entry of TERMS: `Sum("absolute", {"pre": "pre_absolute"}, whole=False, of=abs)`;
 2. `recording/layer_record.py`: the field `pre_absolute: Array | None = None` (files from before do not have it);
 3. `reductions/cpu/terms.py`: its line in `terms`, and in `vector_terms`;
 4. `reductions/gpu/rows.py`: its number beside POSITIVE, its lines in `short_rows`, `sums_about` and `sum_exactly`;
-5. a measure: a `Column` and a line in one file of `measures/` (`shape.py` has those of before and after the norm);
-   the tables and the glossary follow, NaN where the field is None;
-6. `report/browser/measures.py`: the column's name in COLUMNS, by which the page shows it for the opened layer, and in
-   PAINTS and GROUPS if the map can be colored by it;
-7. `tests/support/oracles.py`: what a finite value adds, by numpy, as an entry of ADDS;
-8. the test of the measure, `tests/measures/test_shape.py`.
+5. a measure: a `Column` and a line in one file of `measures/`, say `activity.py`; the tables and the glossary follow, NaN
+   where the field is None. With a `rank` the page shows it for the opened layer, with a `paint` on the map, too;
+6. `tests/support/oracles.py`: what a finite value adds, by numpy, as an entry of ADDS;
+7. the test of the measure, `tests/measures/test_activity.py`.
 
 Before a release, a field more raises SCHEMA in `recording/codec.py`: older versions refuse fields that they do not know.
 

@@ -92,14 +92,13 @@ def test_weights_before_the_norm():
         over_passes([[3.0, 4, 5]] * 3),
         over_passes(PER_PASS),
         over_passes([[0.1, 0.2, 0], [0.3, 0.2, 0], [0.2, 0.2, 0]]),
-        np.array([0, 1e-7, math.nan]),
+        np.zeros(3),
     )
     found = measure.channel_columns(record(producer=producer))
     np.testing.assert_allclose(found["w_norm"], [3, 4, 5])
     np.testing.assert_allclose(found["w_angle"], [0.2, 0.2, 0])
     layer = measure.layer_columns(record(producer=producer))
     assert layer["w_angle_median"] == pytest.approx(0.2)
-    assert layer["gap_weight"] == pytest.approx(1e-7)
 
 
 # Per layer
@@ -140,16 +139,6 @@ def test_share_of_channels_without_gradient():
     assert measure.layer_columns(record(dy))["no_gradient"] == pytest.approx(1 / 3)
 
 
-def test_gaps_are_the_largest_that_there_are():
-    """Fails if a mean hides one violated channel, or a channel without the identity makes the layer NaN."""
-    found = measure.layer_columns(
-        record(gap_centre=np.array([1e-9, math.nan, 0.2]), gap_map=np.full(3, math.nan))
-    )
-    assert found["gap_centre"] == pytest.approx(0.2)
-    assert math.isnan(found["gap_map"])
-    assert math.isnan(found["gap_weight"])
-
-
 # What is not there
 
 
@@ -173,14 +162,13 @@ def test_without_backward_everything_is_nan():
         ("gamma", ["grad_gamma", "gamma_snr", "gamma_pull"], ["gamma_snr_pooled", "gamma_snr_upper"]),
         ("beta", ["grad_beta", "beta_snr"], ["beta_snr_pooled", "beta_snr_upper"]),
         ("importance", ["importance"], []),
-        ("producer", ["w_norm", "w_angle"], ["w_angle_median", "gap_weight"]),
+        ("producer", ["w_norm", "w_angle"], ["w_angle_median"]),
     ],
 )
 def test_what_autograd_did_not_compute_is_nan(lacking, columns, layer_columns):
     """Fails if a missing gradient takes another with it, or is 0."""
-    gaps = {"gap_centre": np.zeros(3), "gap_map": np.zeros(3)}
     producer = ProducerRecord(*[over_passes(PER_PASS + 9)] * 3, np.zeros(3))
-    full = record(producer=producer, gamma=over_passes(MANY), **gaps)
+    full = record(producer=producer, gamma=over_passes(MANY))
     full = replace(full, gradient=replace(full.gradient, beta=full.gradient.gamma))
     less = replace(full, gradient=replace(full.gradient, **{lacking: None}))
     empty = [name for name, values in measure.channel_columns(less).items() if np.isnan(values).all()]

@@ -13,13 +13,15 @@ import pytest
 from measures.sites import gradient, memory_of, recording, site, some_rows
 
 import bnprobe
-from bnprobe.measures import glossary
+from bnprobe.measures import Column, glossary
+from bnprobe.measures.columns import Paint
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.report.browser import data_of, program
+from bnprobe.report.browser import measures as page_columns
 from bnprobe.report.browser.contents import ROLES
 from bnprobe.report.browser.densities import EDGES, STEPS, place_after, place_before, same_counts, steps
 from bnprobe.report.browser.derived import derived_columns
-from bnprobe.report.browser.measures import COLUMNS, FEWEST, GROUPS, PAINTS, chosen_columns
+from bnprobe.report.browser.measures import COMPACT_FEWEST, FEWEST, chosen_columns, menu, paints, travelling
 from bnprobe.report.browser.packing import KEPT_BITS, pack_floats
 from bnprobe.report.browser.scripts import PARTS
 from bnprobe.report.colours import FAINT
@@ -178,7 +180,7 @@ def test_every_column_holds_the_reports_numbers():
 
 def test_a_wide_network_carries_what_it_can_least_do_without():
     """Fails if room runs out before the columns every panel needs, or what is left out is not said."""
-    known = list(COLUMNS)
+    known = [column.name for column in travelling()]
     shown, left = chosen_columns(known, ["kl"], 10**6, 10**5)
     assert len(shown) == FEWEST + 1
     assert set(shown) | set(left) == set(known)
@@ -188,12 +190,30 @@ def test_a_wide_network_carries_what_it_can_least_do_without():
     assert chosen_columns(known, [], 10, 10**5) == (known, [])
 
 
-def test_every_column_and_measure_is_in_the_glossary():
-    """Fails if a measure is renamed and the page goes on asking for the old name."""
-    names = {column.name for column in glossary()}
-    assert set(COLUMNS) <= names
-    assert set(PAINTS) <= set(COLUMNS)
-    assert sorted(name for group in GROUPS.values() for name in group) == sorted(PAINTS)
+def test_a_column_travels_and_is_painted_where_it_is_declared(monkeypatch):
+    """Fails if the page follows a list of its own, and not the declarations of the measures."""
+    paint = Paint("learned", "energy of the outputs", "viridis")
+    new = Column("energy", "Mean of y².", rank=1, paint=paint), Column("idle", "Shown in tables only.")
+    monkeypatch.setattr(page_columns, "glossary", lambda: [*glossary(), *new])
+    assert "energy" in chosen_columns(["energy", "idle", "pre_max"], [], 10**6, 1)[0]
+    assert "idle" not in {column.name for column in travelling()}
+    assert menu(["energy", "gamma"])["learned"] == ["gamma", "energy"]
+    assert paints()["energy"] is paint
+
+
+def test_what_is_painted_travels_and_what_travels_is_of_channels():
+    """Fails if a column is painted without a rank, so that the map never has it, or one of layers is ranked."""
+    for column in glossary():
+        assert column.paint is None or column.rank is not None, column.name
+        assert column.rank is None or column.table != "layers", column.name
+    assert sum(column.rank == 1 for column in glossary()) <= COMPACT_FEWEST, "those of rank 1 always travel"
+
+
+def test_what_is_held_against_training_opens_its_group():
+    """Fails if the menu begins with what a norm stores, and the reader must look for what differs."""
+    there = menu(paints())
+    assert sorted(name for group in there.values() for name in group) == sorted(paints())
+    assert there["match with training"][:3] == ["shift", "scale_ratio", "kl"]
 
 
 def test_findings_lead_to_their_layers_and_channels():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bnprobe.report.browser.first_look import SHOWN_BY, first_measure
-from bnprobe.report.browser.measures import PAINTS
+from bnprobe.report.browser.measures import paints
 
 NONE = pd.DataFrame({"severity": [], "rule": []}, dtype=object)
 
@@ -32,15 +32,15 @@ def finding(severity: str, rule: str) -> pd.DataFrame:
 )
 def test_what_is_further_off_is_shown(shift, ratio, expected):
     """Fails if the map shows means where Normalize was forgotten and variances fell to a twentieth."""
-    assert first_measure(NONE, channels(shift, ratio), PAINTS) == expected
+    assert first_measure(NONE, channels(shift, ratio), paints()) == expected
 
 
 def test_the_top_finding_chooses():
     """Fails if the map of a network of dead channels begins with a shift, or a remark chooses like a warning."""
     moved = channels([0.5], [1.0])
-    assert first_measure(finding("warning", "channels-dead"), moved, PAINTS) == "role"
-    assert first_measure(finding("info", "channels-dead"), moved, PAINTS) == "shift"
-    assert first_measure(finding("critical", "data-shifted"), moved, PAINTS) == "shift"
+    assert first_measure(finding("warning", "channels-dead"), moved, paints()) == "role"
+    assert first_measure(finding("info", "channels-dead"), moved, paints()) == "shift"
+    assert first_measure(finding("critical", "data-shifted"), moved, paints()) == "shift"
 
 
 def test_only_what_the_page_has_is_shown():
@@ -51,7 +51,7 @@ def test_only_what_the_page_has_is_shown():
 
 def test_every_rule_and_measure_exists():
     """Fails if a rule is renamed and the map no longer follows it."""
-    assert set(SHOWN_BY) <= set(PAINTS)
+    assert set(SHOWN_BY) <= set(paints())
     assert {rule for rules in SHOWN_BY.values() for rule in rules} <= {
         path.name.removesuffix(".md") for path in (resources.files("bnprobe.rules") / "docs").iterdir()
     }

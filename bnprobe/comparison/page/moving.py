@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.comparison import Differences, Pairs, glossary
+from bnprobe.measures.columns import Paint
 from bnprobe.recording import LayerRecord
 from bnprobe.report.browser import Data
 from bnprobe.report.browser.contents import (
@@ -19,7 +20,7 @@ from bnprobe.report.browser.contents import (
     packed_histograms,
 )
 from bnprobe.report.browser.densities import EDGES
-from bnprobe.report.browser.measures import PAINTS, Paint
+from bnprobe.report.browser.measures import as_drawn, paints
 from bnprobe.report.numbers import visible
 from bnprobe.stats.moments import Array
 
@@ -75,7 +76,7 @@ def data_of(found: Pairs, tables: Differences, findings: pd.DataFrame) -> Data:
         "derived": [],
         "leftOut": [],
         "paints": {
-            column: vars(paint) for column, paint in _paints(sides, channels, bool(tables.apart)).items()
+            column: as_drawn(paint) for column, paint in _paints(sides, channels, bool(tables.apart)).items()
         },
         "groups": {},
         "sides": sides,
@@ -102,9 +103,10 @@ def _sides(name: str, channels: pd.DataFrame) -> list[str]:
 
 def _paints(sides: Mapping[str, Sequence[str]], channels: pd.DataFrame, apart: bool) -> dict[str, Paint]:
     """Both sides in the same colors, whatever the measure."""
+    of_measures = paints()
     found: dict[str, Paint] = {}
     for name, (a, b, difference) in sides.items():
-        paint = PAINTS[name]
+        paint = of_measures[name]
         if paint.limits is None and paint.scale == "even":
             values = np.abs(channels[[column for column in (a, b) if column]].to_numpy(dtype=np.float64))
             reach = (
@@ -119,7 +121,7 @@ def _paints(sides: Mapping[str, Sequence[str]], channels: pd.DataFrame, apart: b
         if difference:
             words = _of_sorted(DIFFERENCES[name][1]) if apart else DIFFERENCES[name][1]
             scale = ("log", 1.0, (0.5, 2.0)) if difference.endswith("_ratio") else ("even", 0.0, (-1.0, 1.0))
-            found[difference] = Paint(words, "diverging", *scale)
+            found[difference] = Paint(paint.group, words, "diverging", *scale)
     return found
 
 

@@ -16,15 +16,15 @@ from bnprobe.report.browser.densities import EDGES, Bytes, place_after, place_be
 from bnprobe.report.browser.derived import derived_columns
 from bnprobe.report.browser.first_look import first_measure
 from bnprobe.report.browser.measures import (
-    AGAINST_RUNNING,
     COMPACT_FEWEST,
     COMPACT_HISTOGRAMS,
     COMPACT_VALUES,
     FEWEST,
-    GROUPS,
     MOST_VALUES,
-    PAINTS,
+    as_drawn,
     chosen_columns,
+    menu,
+    paints,
 )
 from bnprobe.report.browser.packing import KEPT_BITS, ROUGH_BITS, pack_bytes, pack_floats
 from bnprobe.report.numbers import visible
@@ -59,9 +59,12 @@ def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compac
     histograms, places, blobs = packed_histograms(recording.layers, drawn)
     blobs += [(f"column-{name}", packed_column(channels[name])) for name in shown if name not in free]
     meanings = {column.name: column for column in glossary()}
-    painted = [
-        name for name in PAINTS if name in shown and not (name in AGAINST_RUNNING and _is_initial(channels))
-    ]
+    initial = _is_initial(channels)
+    painted = {
+        name: paint
+        for name, paint in paints().items()
+        if name in shown and not (paint.against_running and initial)
+    }
     manifest = {
         "model": visible(recording.about.model),
         "layers": [
@@ -73,8 +76,8 @@ def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compac
         "columns": {name: {"meaning": meanings[name].meaning, "unit": meanings[name].unit} for name in shown},
         "derived": [name for name in shown if name in free],
         "leftOut": left_out,
-        "paints": {name: vars(PAINTS[name]) for name in painted},
-        "groups": {group: [name for name in names if name in painted] for group, names in GROUPS.items()},
+        "paints": {name: as_drawn(paint) for name, paint in painted.items()},
+        "groups": menu(painted),
         "first": first_measure(findings, channels, painted),
         "gamma": "gamma",
         "sort": ["shift", "pre_kurtosis", "gamma"],
