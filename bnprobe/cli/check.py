@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,41 @@ if TYPE_CHECKING:
     from bnprobe.models.user_batches import UserBatches
     from bnprobe.report.formats.check import Checked
 
-FORMATS = ("text", "json", "sarif", "html")
-BY_SUFFIX = {".html": "html", ".htm": "html", ".json": "json", ".sarif": "sarif"}
+
+@dataclass(frozen=True)
+class Format:
+    """What `make` makes of all checked files together; without it, a page is written for each. An output file with one of
+    the `suffixes` asks for it."""
+
+    make: Callable[[list[Checked]], str] | None = None
+    suffixes: tuple[str, ...] = ()
+
+
+def _text(checked: list[Checked]) -> str:
+    from bnprobe.report.formats.check import to_text
+
+    return to_text(checked)
+
+
+def _json(checked: list[Checked]) -> str:
+    from bnprobe.report.formats.check import to_json
+
+    return to_json(checked)
+
+
+def _sarif(checked: list[Checked]) -> str:
+    from bnprobe.report.formats.sarif import to_sarif
+
+    return to_sarif(checked)
+
+
+FORMATS = {
+    "text": Format(_text),
+    "json": Format(_json, (".json",)),
+    "sarif": Format(_sarif, (".sarif",)),
+    "html": Format(suffixes=(".html", ".htm")),
+}
+"""Their modules are imported when they are needed: with them comes pandas, which the help can do without."""
 
 
 def add(commands: Any) -> None:
@@ -68,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     """Check every file, write what is asked for, and say by the exit code whether a new finding is serious."""
     from bnprobe.rules.baseline import write_baseline
 
-    options.format = options.format or BY_SUFFIX.get(Path(options.out or "").suffix.lower(), "text")
+    options.format = options.format or _asked_for(Path(options.out or "").suffix.lower())
     outs = _outs(options)
     checked = _checked(options)
     _write(checked, options, outs)
@@ -76,6 +110,10 @@ def run(options: argparse.Namespace) -> int:
         write_baseline([one.report.findings for one in checked], Path(options.write_baseline))
     severities = (severity for one in checked for severity in one.report.findings["severity"][list(one.new)])
     return exit_code(severities, options.fail_on)
+
+
+def _asked_for(suffix: str) -> str:
+    return next((name for name, form in FORMATS.items() if suffix in form.suffixes), "text")
 
 
 def _outs(options: argparse.Namespace) -> list[Path]:
@@ -152,14 +190,13 @@ def _batches(options: argparse.Namespace) -> UserBatches | None:
 
 def _write(checked: list[Checked], options: argparse.Namespace, outs: list[Path]) -> None:
     from bnprobe.files import write_output
-    from bnprobe.report.formats.check import to_json, to_text
-    from bnprobe.report.formats.sarif import to_sarif
 
-    if options.format == "html":
+    make = FORMATS[options.format].make
+    if make is None:
         for one, out in zip(checked, outs, strict=True):
             say(f"page: {one.report.to_html(out)}")
         return
-    text = {"text": to_text, "json": to_json, "sarif": to_sarif}[options.format](checked)
+    text = make(checked)
     if outs:
         write_output(outs[0], text.encode())
     else:

@@ -192,9 +192,10 @@ class Document(ABC):
             BnprobeError: Another format, or pyarrow is not installed.
             CannotWrite: The folder cannot be written to.
         """
-        from bnprobe.report.formats.tables import save_tables
+        from bnprobe.report.formats.tables import to_files
 
-        return save_tables(self._named_tables, Path(folder), format)
+        files = to_files(self._named_tables, format)
+        return [write_output(Path(folder) / name, contents) for name, contents in files.items()]
 
     def _repr_html_(self) -> str:
         from bnprobe.report.formats.html import to_fragment

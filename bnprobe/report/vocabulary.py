@@ -1,16 +1,6 @@
-"""Words for values that stand in tables: kinds of norms, and roles of channels."""
+"""Words for values that stand in tables: roles of channels, and what rules found of them."""
 
 from __future__ import annotations
-
-KINDS = {
-    "batch_norm": "batch norm",
-    "layer_norm": "layer norm",
-    "group_norm": "group norm",
-    "instance_norm": "instance norm",
-    "rms_norm": "RMS norm",
-    "unknown_norm": "norm-like layer",
-}
-"""Kinds of norms as sentences call them; a registered kind goes by its own name."""
 
 ROLES = {
     "dead": "dead",

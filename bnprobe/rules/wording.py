@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-KINDS = {"rms_norm": "RMS norm"}
-"""Kinds whose words are not those of their name."""
+KINDS = {"rms_norm": "RMS norm", "unknown_norm": "norm-like layer"}
+"""Kinds of norms whose words are not those of their name, for rules and the page alike."""
 
 ACTIVATIONS = {
     "relu": "ReLU",

@@ -222,7 +222,12 @@ def test_settings_come_from_the_nearest_pyproject_or_from_config(folder, capsys)
 
 @pytest.mark.parametrize(
     ("name", "begins"),
-    [("page.html", "<!doctype html>"), ("found.json", "{"), ("notes.txt", "What the norms")],
+    [
+        ("page.html", "<!doctype html>"),
+        ("found.json", "{"),
+        ("found.SARIF", "{"),
+        ("notes.txt", "What the norms"),
+    ],
 )
 def test_the_suffix_of_the_output_names_its_format(name, begins, folder, capsys):
     """Fails if text is written into a file whose name says that it is a page."""

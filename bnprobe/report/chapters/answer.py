@@ -15,7 +15,7 @@ from bnprobe.report.chapters.headline import after, fresh, headline
 from bnprobe.report.chapters.per_sample import own_scale
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Headline
-from bnprobe.report.vocabulary import KINDS
+from bnprobe.rules.wording import kind_words
 
 NEAR_ZERO = 1e-2
 """|γ| below which a channel's output hardly varies."""
@@ -60,7 +60,7 @@ def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Answ
 def _what_there_is(recording: Recording) -> str:
     layers = {record.layer: record.kind for record in recording.layers}
     kinds = Counter(layers.values())
-    names = ", ".join(count(n, KINDS.get(kind, kind)) for kind, n in kinds.items())
+    names = ", ".join(count(n, kind_words(kind)) for kind, n in kinds.items())
     has = names if len(kinds) == 1 else f"{norms(len(layers))} ({names})"
     if len(recording.layers) > len(layers):
         has += f", called at {len(recording.layers):,} places"
@@ -129,7 +129,7 @@ def _scale(layers: pd.DataFrame, unit: str) -> list[str]:
     if not scale or scale.n < 2:
         return []
     kinds = set(scale.known["kind"])
-    kind = KINDS.get(kinds.pop(), "norm") if len(kinds) == 1 else "per-sample norm"
+    kind = kind_words(kinds.pop()) if len(kinds) == 1 else "per-sample norm"
     sentence = f"From the first {kind} to the last, the scale of the inputs {_course(*scale.ends)}"
     varies = scale.varies(unit)
     return [f"{sentence}{f'; it differs {varies}' if varies else ''}."]

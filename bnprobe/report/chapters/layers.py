@@ -16,7 +16,7 @@ from bnprobe.recording import CHANNELS, LayerRecord, Recording
 from bnprobe.report.chapters.chapter import against, noise_of_running, running_sds
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Cell, Facts, Moving, Prose, Section, Table
-from bnprobe.report.vocabulary import KINDS
+from bnprobe.rules.wording import kind_words
 
 MOST_ROWS = 5
 """Channels in the table of a layer."""
@@ -65,7 +65,7 @@ def _section(position: int, record: LayerRecord, channels: pd.DataFrame) -> Sect
         f"layer-{position}",
         record.site,
         (facts(record, channels), Prose((_words(record),)), telling_table(channels)),
-        hint=f"{KINDS.get(record.kind, record.kind)}, {count(record.n_channels, 'channel')}",
+        hint=f"{kind_words(record.kind)}, {count(record.n_channels, 'channel')}",
         layer=position,
     )
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import pandas as pd
 
 from bnprobe.errors import BnprobeError
-from bnprobe.files import write_output
 
 
-def save_tables(tables: Mapping[str, pd.DataFrame], folder: Path, format: str) -> list[Path]:
-    """Write every table as `folder`/name.format, each whole or not at all; returns the paths.
+def to_files(tables: Mapping[str, pd.DataFrame], format: str) -> dict[str, bytes]:
+    """What the file of every table holds, by the name of the file.
 
-    Raises BnprobeError for a format that there is not, or whose library is missing, and CannotWrite.
+    Raises BnprobeError for a format that there is not, or whose library is missing.
     """
     if format not in _FORMATS:
         raise BnprobeError(f"there is no format {format!r} for tables. Known formats: {', '.join(_FORMATS)}.")
-    contents = {name: _FORMATS[format](table) for name, table in tables.items()}
-    return [write_output(folder / f"{name}.{format}", whole) for name, whole in contents.items()]
+    return {f"{name}.{format}": _FORMATS[format](table) for name, table in tables.items()}
 
 
 def csv_of(table: pd.DataFrame) -> bytes:
