@@ -21,7 +21,7 @@ def with_cells(found: Evidence, cells: Cells, at: int = 0) -> Evidence:
     return edited(found, channels, at, **row)
 
 
-FIRING: dict[str, tuple[str, Cells, list[Cells]]] = {
+CELLS: dict[str, tuple[str, Cells, list[Cells]]] = {
     "norms in train mode": (
         "train-mode-in-evaluation",
         {"normalized_by": "batch", "mode": "train", "n_calls_learning": 0},
@@ -283,10 +283,10 @@ FIRING: dict[str, tuple[str, Cells, list[Cells]]] = {
 }
 
 
-@pytest.mark.parametrize("name", FIRING)
+@pytest.mark.parametrize("name", CELLS)
 def test_each_condition_silences_the_rule(name: str) -> None:
     """Fails if a condition of a rule is dropped, turned around, or joined with "or" where both are needed."""
-    rule, cells, flips = FIRING[name]
+    rule, cells, flips = CELLS[name]
     base = evidence(healthy("bn"), healthy("other"))
     assert [one.layer for one in findings(rule, with_cells(base, cells))] == ["bn"]
     for flip in flips:

@@ -8,29 +8,11 @@ import pandas as pd
 import pytest
 
 from bnprobe.rules import judge_invariances
-
-LEAK: dict[str, Any] = {
-    "probe": "causality",
-    "holds": False,
-    "largest_change": 0.75,
-    "first_norm": "blocks.1.ln2",
-    "culprit": "blocks.1.ln1",
-    "culprit_class": "NormOverTime",
-    "largest_output": 12.0,
-    "allowed": 1e-4,
-    "meant": True,
-    "n": 4,
-    "note": "",
-}
+from rules.firing import LEAK
 
 
 def found(**cells: Any) -> pd.DataFrame:
     return judge_invariances(pd.DataFrame([LEAK | cells]))
-
-
-def firing() -> list[pd.DataFrame]:
-    """For the tests of the rule book as a whole."""
-    return [found()]
 
 
 @pytest.mark.parametrize("cells", [{"probe": "batch"}, {"holds": True}, {"holds": None}, {"meant": False}])

@@ -33,11 +33,6 @@ def found(**changes: dict[int, float]) -> pd.DataFrame:
     return fired("channels-shifted", site(ROWS, "bn", gamma=1.5, beta=0.1, **stored(**changes)))
 
 
-def firing() -> list[pd.DataFrame]:
-    """For the tests of the rule book as a whole."""
-    return [found(moved={17: 6})]
-
-
 @pytest.mark.parametrize(
     ("changes", "channels"),
     [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 
@@ -154,8 +153,3 @@ def test_gains_of_the_whole_network_that_have_shrunk():
     assert fired(recorded(small(0.02, 0.02))) == []
     # as branches begin at 0: nothing has shrunk
     assert "gains-decayed" not in {one.rule for one in fired(recorded(small(0, 0, 0)))}
-
-
-def firing() -> list[pd.DataFrame]:
-    """What these rules find, for the tests of the whole book."""
-    return [judge(tables(recording)) for recording in faults()]
