@@ -5,6 +5,7 @@ read is added to the totals of its sites (`sites`) when the forward pass has end
 written to the user's modules, and no tensor is kept.
 """
 
-from bnprobe.probe.attach import Probe, attach
+from bnprobe.probe.attach import attach
+from bnprobe.probe.probe import Probe
 
 __all__ = ["Probe", "attach"]
