@@ -1,9 +1,4 @@
-"""The options of `attach`, checked in one place.
-
-To add one: a field here; a parameter and its line under Args in `attach.attach`; where it acts, mostly in `forward`; and
-its test in tests/probe/test_options.py. In `record.record` too where it makes sense there, else its name goes to
-ONLY_WITH_A_LOOP_OF_ONES_OWN of that test. `python -m scripts.api_reference` writes the page of signatures again.
-"""
+"""The options of `attach`, checked in one place. To add one, see CONTRIBUTING.md."""
 
 from __future__ import annotations
 

@@ -4,18 +4,8 @@ One read of a tensor leaves one array, a row for each name of FIELDS and a colum
 `reductions.packing`). The reference, the CPU's loops and the GPU's kernels write the rows in this order and add two
 such arrays by the rules below; `recording.LayerRecord` merges, and `recording.validation` checks, by `RECORDED`.
 
-To add a statistic, say the sum of |x|, so that a column can show the mean of |x|, seven files:
-
-1. here, one entry of TERMS: `Sum("absolute", {"pre": "pre_absolute"}, whole=False, of=abs)`;
-2. `recording/layer_record.py`: the field `pre_absolute: Array | None = None` (files from before do not have it);
-3. `reductions/cpu/terms.py`: its line in `terms`, and in `vector_terms`;
-4. `reductions/gpu/rows.py`: its number beside POSITIVE, its lines in `short_rows`, `sums_about` and `sum_exactly`;
-5. a measure: a `Column` and a line in one file of `measures/`, say `activity.py`; the tables and the glossary follow, NaN
-   where the field is None. With a `rank` the page shows it for the opened layer, with a `paint` on the map, too;
-6. `tests/support/oracles.py`: what a finite value adds, by numpy, as an entry of ADDS;
-7. the test of the measure, `tests/measures/test_activity.py`.
-
-Before a release, a field more raises SCHEMA in `recording/codec.py`: older versions refuse fields that they do not know.
+To add a statistic, say the sum of |x|: one entry of TERMS here, `Sum("absolute", {"pre": "pre_absolute"}, whole=False,
+of=abs)`, and the steps that CONTRIBUTING.md lists.
 
 From then on `tests/reductions/test_contract.py` asks every engine for it, and tests of records, merging and files do.
 A sum that follows from the input's where a map is known (as `nonfinite` does) needs a rule in `add_mapped` too;

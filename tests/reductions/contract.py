@@ -135,7 +135,7 @@ class Engine:
             for c in np.flatnonzero(~close & asked)[:1]:
                 pytest.fail(
                     f"the {self} engine says {mine[c]} for `{sum_.name}` of stats.fields in channel {c}, numpy "
-                    f"{true[c]}. The steps at the top of bnprobe/stats/fields.py say where each engine adds it up."
+                    f"{true[c]}. CONTRIBUTING.md says where each engine adds it up."
                 )
 
     def assert_same(self, found: Reading, expected: Reading) -> None:
