@@ -29,6 +29,9 @@ def terms(v: Any, finite: bool, turn: Any, bar: Any) -> Any:
 
 
 def vector_terms(vectors: Vectors, v: ir.Value, turn: ir.Value, bar: ir.Value) -> list[ir.Value]:
-    """The same for a vector of values: for a count which lanes count, for a sum a vector like v."""
+    """The same for a vector of values: for a count which lanes count, for a sum a vector like v.
+
+    `vectors` adds, multiplies and compares: |v| is `vectors.larger(v, builder.fneg(v))`.
+    """
     builder = vectors.builder
     return [builder.fcmp_ordered(">", builder.fmul(turn, v), bar)]
