@@ -116,6 +116,7 @@ def ablate(
     with put_back(model) as afterwards, torch.no_grad():
         in_eval_mode(model)
         recording, n_batches = _observed(model, seen, call)
+        a_pass = deadline.spent
         n_samples = seen.n_samples
         if n_samples < 2:
             raise BnprobeError(
@@ -126,7 +127,7 @@ def ablate(
         if scales is not None:
             norms = {path: replace(n, layer=scales.layers.get(path, n.layer)) for path, n in norms.items()}
         with _vectors_put_back(norms):
-            renewing = Renewing(model, batches, call)
+            renewing = Renewing(model, batches, call, expected=a_pass)
             made = variants(norms, chosen, state, renewing, seed)
             made += [] if scales is None else scale_variants(norms, chosen, scales)
             made.sort(key=lambda variant: LEVELS.index(variant.level))

@@ -28,6 +28,8 @@ class Renewing:
     model: nn.Module
     batches: Iterable[Any]
     call: Call | None
+    expected: float = 0.0
+    """Seconds that a pass takes, as far as that is known."""
     took: float = 0.0
     """Seconds, for all groups."""
     found: dict[tuple[str, ...], dict[str, dict[str, Tensor]]] = field(default_factory=dict)
@@ -45,7 +47,7 @@ class Renewing:
         """Whether a variant can be written: with a budget, a part of it is for statistics that are renewed together."""
         together = variant.replacement == "data" and len(variant.members) > 1
         known = tuple(norm.path for norm in variant.members) in self.found
-        late = deadline.budget_s is not None and self.took > RENEWING * deadline.budget_s
+        late = deadline.budget_s is not None and self.took + self.expected > RENEWING * deadline.budget_s
         if together and not known and late:
             return False
         _ = variant.changes  # makes them, before a batch is half way

@@ -694,12 +694,11 @@ def test_a_part_of_the_budget_renews_statistics_of_several_layers() -> None:
         members = tuple(SimpleNamespace(path=f"{n}{i}") for i in range(2))
         return Variant("stage", str(n), "mean", "data", members)  # type: ignore[arg-type]
 
-    renewing = Renewing(nn.Identity(), [], None, {("00", "01"): {}})
     late = Deadline(100.0)
     late._began -= 90
-    renewing.took = 9.9
-    assert renewing.ready(variant(0), late)
-    renewing.found[("10", "11")] = {}
-    renewing.took = 10.1
-    assert renewing.ready(variant(1), late), "is known already"
-    assert not renewing.ready(variant(2), late)
+    for took, expected, fits in ((0.0, 9.9, True), (9.9, 0.0, True), (10.1, 0.0, False), (6.0, 6.0, False)):
+        renewing = Renewing(nn.Identity(), [], None, expected=expected, took=took)
+        renewing._renewed = lambda members: {}  # type: ignore[method-assign]
+        assert renewing.ready(variant(0), late) == fits, (took, expected)
+        renewing.found[("10", "11")] = {}
+        assert renewing.ready(variant(1), late), "is known already"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed, multiprocessing, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -48,7 +49,7 @@ def wrapped(model: nn.Module) -> nn.Module:
 def sharded(model: nn.Module) -> nn.Module:
     if not hasattr(torch.cpu.Stream(), "record_event"):
         pytest.skip("this torch shards on GPUs only")
-    mesh = init_device_mesh("cpu", (1,))
+    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
     for part in (model[1], model[4], model):
         fully_shard(part, mesh=mesh)
     return model
@@ -88,3 +89,41 @@ def test_synchronized_norms_are_renewed_without_a_group() -> None:
     for path, renewal in own.renewals.items():
         assert torch.equal(renewal.new[0], plan.renewals[path].new[0])
         assert torch.equal(renewal.new[1], plan.renewals[path].new[1])
+
+
+def _rank(rank: int, ways: dict[str, Callable[[nn.Module], nn.Module]], folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+    try:
+        found = {name: _found(share(network())) for name, share in ways.items()}
+    finally:
+        distributed.destroy_process_group()
+    torch.save(found, Path(folder) / f"{rank}.pt")
+
+
+def _found(model: nn.Module) -> tuple[Any, ...]:
+    """What a process finds of the model, whether it was put back, and what applying the plan makes of it."""
+    before = bits(model)
+    plan = bnprobe.recalibrate(model, batches())
+    effect = plan.preview(batches())
+    study = bnprobe.ablate(model, batches())
+    same = all(torch.equal(a, b) for a, b in zip(before, bits(model), strict=True))
+    plan.apply()
+    return plan.channels, study.table, effect, same, bits(model)
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_same(tmp_path: Path) -> None:
+    """Fails if a process waits for the other, renews or replaces only its shard, or leaves one replaced."""
+    ways = {"ddp": wrapped} | ({"fsdp": sharded} if hasattr(torch.cpu.Stream(), "record_event") else {})
+    multiprocessing.spawn(_rank, (ways, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1))
+    own = _found(network())
+    for way in ways:
+        one, other = first[way], second[way]
+        for table in (0, 1):
+            assert_frame_equal(one[table], other[table], check_exact=True)
+            assert_frame_equal(one[table], own[table], rtol=1e-4, atol=1e-5)
+        assert one[2] == other[2]
+        assert (one[3], other[3]) == (True, True), way
+        assert all(torch.equal(a, b) for a, b in zip(one[4], other[4], strict=True))
