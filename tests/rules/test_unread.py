@@ -89,8 +89,8 @@ def test_norms_that_were_never_called(
     because: str,
     remedy: Remedy | None,
 ) -> None:
-    """Fails if a part is told as one norm, eval mode excuses a norm alone, or one that a function may use is to be "
-    "removed."""
+    """Fails if a part is told as one norm, eval mode excuses a norm alone, or one that a function may use is to be
+    removed."""
     (one,) = unread(*layers, **row)
     assert (one.severity, one.says, one.because, one.remedy) == (severity, says, because, remedy)
     assert one.layer == layers[0]

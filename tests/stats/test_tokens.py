@@ -68,8 +68,8 @@ def test_nothing_is_the_identity_and_any_split_gives_the_whole() -> None:
 
 
 def test_the_loudest_are_kept_whatever_the_order_of_parts() -> None:
-    """Fails if more than the loudest are kept, the quietest are, or which of two alike goes first depends on who "
-    "was merged into whom."""
+    """Fails if more than the loudest are kept, the quietest are, or which of two alike goes first depends on who
+    was merged into whom."""
     loud = [[float(r), 0, r, -1, 0, 0.1] for r in range(N_LOUD, 0, -1)]
     both = some(1, loud=loud).merge(some(2, loud=[[r + 0.5, *rest] for r, *rest in loud]))
     assert len(both.loudest) == N_LOUD
