@@ -110,5 +110,5 @@ def _split(means: Array) -> tuple[npt.NDArray[np.bool_], float]:
     left = [np.var(ranked[:i]) * i + np.var(ranked[i:]) * (len(ranked) - i) for i in range(1, len(ranked))]
     at = int(np.argmin(left))
     one = along > (ranked[at] + ranked[at + 1]) / 2
-    within = np.sqrt(left[at] / max(len(ranked) - 2, 1))
+    within = np.sqrt(left[at] / (len(ranked) - 2))
     return one, float((along[one].mean() - along[~one].mean()) / within) if within > 0 else float("inf")

@@ -15,10 +15,10 @@ from bnprobe.comparison import stored
 from bnprobe.comparison.first_difference import first_beyond_noise, first_difference
 from bnprobe.comparison.pairs import Pair, _same, pairs
 from bnprobe.comparison.shapes import _area
-from bnprobe.comparison.significance import _welch
-from bnprobe.comparison.spread import spread, unit
+from bnprobe.comparison.significance import _welch, scale_test
+from bnprobe.comparison.spread import distribution_gap, spread, unit
 from bnprobe.comparison.subject import what
-from bnprobe.comparison.tables import differences
+from bnprobe.comparison.tables import _share, differences
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Folded, Neighbours
 
@@ -382,3 +382,81 @@ def test_poison_is_what_one_side_has_alone() -> None:
     assert missing["missing_a"] == ""
     assert stored.layer_columns(Pair(bare, bare))["missing_a"] == ""
     assert not stored.channel_columns(Pair(replace(bare, beta=None), good))["poisoned_a"].any()
+
+
+def test_the_log_of_a_deviation_is_without_the_bias_of_few_samples() -> None:
+    """Fails if the variance of the mean is taken off and not added, or a slope is left out of the log."""
+    between = ROWS.mean(2).var(0, ddof=1) / 40
+    expected = np.log(ROWS.var((0, 2)) + between) / 2
+    np.testing.assert_allclose(spread(norm(), "pre").log_sd, expected, rtol=1e-9)
+    slope = np.array([0.7, 0.5, 0.4]) / np.sqrt(LEARNED["running_var"] + 1e-5)
+    np.testing.assert_allclose(spread(norm(), "post").log_sd, expected + np.log(slope), rtol=1e-9)
+
+
+def test_a_set_of_channels_is_the_same_in_any_order_and_sign_of_gamma() -> None:
+    """Fails if channels are paired by their number, or a deviation has a sign."""
+    a = spread(norm(gamma=[0.7, -0.5, 0.4], beta=[1.0, 2.0, 3.0]), "affine")
+    b = spread(norm(gamma=[0.5, 0.4, -0.7], beta=[3.0, 1.0, 2.0]), "affine")
+    assert distribution_gap(a, b) == 0
+    c = spread(norm(gamma=[0.5, 0.4, 0.7], beta=[4.0, 2.0, 3.0]), "affine")
+    typical = np.mean(np.square([0.7, 0.5, 0.4]))
+    assert distribution_gap(a, c) == pytest.approx(math.sqrt(1 / typical), rel=1e-9)
+    wider = spread(norm(gamma=[1.0, 0.8, 1.4], beta=[1.0, 2.0, 3.0]), "affine")
+    both = np.mean((np.square([0.7, 0.5, 0.4]) + np.square([1.0, 0.8, 1.4])) / 2)
+    gap = np.sort([1.0, 0.8, 1.4]) - np.sort([0.7, 0.5, 0.4])
+    assert distribution_gap(a, wider) == pytest.approx(math.sqrt(np.mean(gap**2) / both), rel=1e-9)
+
+
+def test_equal_deviations_are_no_difference_and_their_errors_stay() -> None:
+    """Fails if the correction for few samples makes a difference of two equal deviations."""
+    a = spread(norm(), "pre")
+    b = replace(a, log_sd=a.log_sd + 5.0)
+    se, p = scale_test(a, b)
+    np.testing.assert_allclose(p, 1.0, rtol=1e-12)
+    np.testing.assert_allclose(se, math.sqrt(2) * a.log_error, rtol=1e-12)
+    _, far = scale_test(a, replace(b, sd=2 * a.sd))
+    assert (far < 1e-3).all()
+
+
+@pytest.mark.parametrize(
+    ("shift_q", "ratio_q", "changed", "share"),
+    [
+        ([0.1, 0.1], [0.1, 0.1], [True, False], 0.5),
+        ([0.1, np.nan], [np.nan, np.nan], [True, False], 1.0),
+        ([np.nan, np.nan], [0.1, 0.1], [True, False], 0.5),
+        ([np.nan, np.nan], [np.nan, np.nan], [False, False], np.nan),
+    ],
+)
+def test_the_share_that_changed_is_of_what_was_tested(
+    shift_q: list[float], ratio_q: list[float], changed: list[bool], share: float
+) -> None:
+    """Fails if a channel tested once is not tested, or one that never was counts."""
+    columns = {"pre_shift_q": np.array(shift_q), "pre_ratio_q": np.array(ratio_q), "pre_changed": np.array(changed)}
+    assert _share(columns, "pre") == pytest.approx(share, nan_ok=True)
+
+
+def test_what_a_distance_has_of_noise_is_that_of_a_gaussian() -> None:
+    """Fails if the mean of |x| of a Gaussian is not √(2/π) deviations, or channels without a distance count."""
+    one, two = norm(), site(1.7 * ROWS, "bn", **LEARNED)
+    found = differences(pairs(recording(one), recording(two)))
+    a, b = spread(one, "pre"), spread(two, "pre")
+    common = unit(a, b, "pre")
+    width = np.sqrt((a.sd**2 + b.sd**2) / 2) * found.channels["pre_ratio_se"].to_numpy() / common
+    error = np.hypot(found.channels["pre_shift_se"].to_numpy(), width)
+    expected = np.median(math.sqrt(2 / math.pi) * error)
+    assert found.layers["pre_w1_noise"][0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_vectors_that_differ_anywhere_and_missing_ones_that_do_not() -> None:
+    """Fails if NaN on one side alone is the same, NaN on both is a difference, or channels are counted and not sites."""
+    one = recording(norm("a"), norm("b"), norm("c"))
+    found = differences(pairs(one, one))
+
+    def n_affine(**columns: list[float]) -> int:
+        return what(found.layers, found.channels.assign(**columns)).n_affine
+
+    nan = math.nan
+    assert n_affine() == 0
+    assert n_affine(gamma_a=[nan] * 9, gamma_b=[nan] * 9) == 0
+    assert n_affine(gamma_a=[nan] + [0.5] * 8, gamma_b=[0.5] * 9) == 1
+    assert n_affine(gamma_a=[0.5] * 9, gamma_b=[0.6] * 4 + [0.5] * 5) == 2

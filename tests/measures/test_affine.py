@@ -94,3 +94,16 @@ def test_where_nothing_is_known_of_the_weights_there_is_no_number():
     found = tables(recording(site(some_rows(), gamma=1, neighbours=folded(missing, missing))))
     assert found.channels["filter_norm"].tolist() == [1, 2, 3]
     assert found.channels[["folded_low", "bits_lost"]].isna().all(axis=None)
+
+
+def test_bits_lost_by_hand():
+    """Fails if the wider end of a range is not taken, a dead channel counts among the live, or a negative γ is dead."""
+    low, high = np.array([-4.0, -0.5, -1.0, 0.0]), np.array([1.0, 0.25, 0.5, 0.0])
+    neighbours = Neighbours("relu", "conv", folded=Folded(np.ones(4), low, high, None))
+    norm = site(some_rows(5, 4), gamma=[1.0, 0.001, -1.0, 1.0], beta=0.0, neighbours=neighbours)
+    np.testing.assert_allclose(affine.channel_columns(norm)["bits_lost"], [0.0, 3.0, 2.0, np.nan])
+    found = affine.layer_columns(norm)
+    assert (found["bits_lost_worst"], found["bits_lost_median"]) == (2.0, 2.0)
+    assert found["folded_spread"] == pytest.approx(0.25)
+    without = site(some_rows(5, 4), neighbours=neighbours)
+    assert affine.layer_columns(without)["bits_lost_worst"] == 3.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rules.edited import edited, evidence, findings
 
-from bnprobe.measures.batch_kinds import kinds
+from bnprobe.measures.batch_kinds import _noise, _split, kinds
 from bnprobe.recording import LayerRecord
 from measures.drawn import record_of
 from measures.sites import site
@@ -73,3 +73,40 @@ def test_two_kinds_of_batches_are_one_note():
     (found,) = findings("batches-of-two-kinds", edited(evidence(), kinds_apart=0.51, kinds_spread=0.1))
     assert found.severity == "info"
     assert "0.51 standard deviations" in found.because
+
+
+def test_two_groups_along_the_direction_in_which_folds_differ_most():
+    """Fails if the boundary is elsewhere than where least is left, or deviations within have another divisor: K - 2."""
+    along = np.array([0.0, 0.1, 5.0, 5.3, 0.2, 4.9, 5.1, 0.1])
+    one, gap = _split(along[:, None] * np.array([[3.0, -4.0]]))
+    high = along > 2
+    assert one.tolist() in (high.tolist(), (~high).tolist())
+    left = sum(((along[group] - along[group].mean()) ** 2).sum() for group in (high, ~high))
+    expected = (along[high].mean() - along[~high].mean()) / np.sqrt(left / 6)
+    assert gap == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_noise_of_a_batch_is_that_of_independent_samples():
+    """Fails if it is of one sample, or has other degrees of freedom: the variance within batches over a fold's samples."""
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(24, 3, 1))
+    record = record_of(rows, np.zeros(3), np.ones(3), batch=3)
+    parts = rows[:, :, 0].reshape(8, 3, 3)
+    within = ((parts - parts.mean(1, keepdims=True)) ** 2).sum((0, 1)) / (24 - 8)
+    np.testing.assert_allclose(_noise(record.pre_folds), within / 3, rtol=1e-9)
+
+
+@pytest.mark.parametrize("order", [[0, 1] * 6, [0, 0, 1, 1] * 3, [0, 0, 0, 1, 1, 1] * 2])
+def test_kinds_take_turns_in_any_rhythm_that_changes_often(order: list[int]):
+    """Fails if fewer changes than a third of the batches are turns, or more are none."""
+    changes = int(np.abs(np.diff(order)).sum())
+    found = kinds(recorded(np.array(order)[:, None] * APART))
+    assert np.isnan(found.apart) == (changes < N_BATCHES / 3)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_kind_of_a_single_batch_is_none(n: int):
+    """Fails if one odd batch is a kind, or two that take turns with the others are none."""
+    order = np.zeros(N_BATCHES)
+    order[[3, 8][:n]] = 1.0
+    assert np.isnan(kinds(recorded(order[:, None] * APART)).apart) == (n == 1)

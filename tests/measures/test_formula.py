@@ -80,3 +80,36 @@ def test_what_the_first_call_showed_is_told_as_it_was():
     assert (found["formula_fits"], found["computes_instead"]) == (0.0, "no eps; no β")
     shares = ("constant_rows", "zero_positions", "zero_rows", "saturated_outputs")
     assert [found[name] for name in shares] == [0.1, 0.2, 0.3, 0.4]
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "group_norm"])
+def test_how_far_means_lie_of_norms_that_normalize_each_sample(kind: str):
+    """Fails if the log of a variance is taken for that of a deviation: |mean of means| over exp(mean log variance / 2)."""
+    rows, eps = some_rows(7, 4) + 30.0, 0.5
+    axis = 1 if kind == "layer_norm" else (1, 2)
+    means, logs = rows.mean(axis), np.log(rows.var(axis) + eps)
+    found = formula.layer_columns(site(rows, kind=kind, eps=eps))
+    assert found["mean_in_sds_max"] == pytest.approx(abs(means.mean()) / np.exp(logs.mean() / 2), rel=1e-9)
+    assert np.isnan(formula.layer_columns(site(rows, kind="rms_norm"))["mean_in_sds_max"])
+
+
+@pytest.mark.parametrize(("stored", "expected"), [({}, "own"), ({"running_mean": 0.0, "running_var": 16.0}, "running")])
+def test_how_far_means_lie_of_batch_norms(stored: dict[str, float], expected: str):
+    """Fails if another deviation than the one that divides is taken, or eps is left out."""
+    rows, eps = some_rows(7) + 30.0, 0.5
+    var = rows.var((0, 2)) if expected == "own" else np.full(3, 16.0)
+    found = formula.layer_columns(site(rows, eps=eps, **stored))
+    assert found["mean_in_sds_max"] == pytest.approx((np.abs(rows.mean((0, 2))) / np.sqrt(var + eps)).max(), rel=1e-9)
+    assert found["rounding_step"] == pytest.approx(found["mean_in_sds_max"] * 2.0**-23, rel=1e-6)
+
+
+@pytest.mark.parametrize("left", [None, 0.25])
+def test_what_a_check_of_the_output_says(left: float | None):
+    """Fails if what was not tried is told as nothing left, or a share stands for another."""
+    check = OutputCheck(dtype="bfloat16", fits=False, deviations=("no bias", "relu"), remaining=left, constant_rows=0.1, zero_positions=0.2, zero_rows=0.3, saturated=0.4)
+    found = formula.layer_columns(site(some_rows(), output_check=check))
+    assert found["computes_instead"] == "no bias; relu"
+    assert (found["formula_fits"], found["input_dtype"]) == (0.0, "bfloat16")
+    shares = ("constant_rows", "zero_positions", "zero_rows", "saturated_outputs")
+    assert [found[name] for name in shares] == [0.1, 0.2, 0.3, 0.4]
+    assert found["mismatch_left"] == pytest.approx(np.nan if left is None else left, nan_ok=True)

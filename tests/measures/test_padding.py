@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bnprobe.measures.padding import Equations, _error, _mixture, equations, padding
+from bnprobe.measures.padding import Padding, Equations, _error, _mixture, equations, padding
 from bnprobe.recording.neighbours import Crop, Neighbours, Stem
 from bnprobe.stats import Folds, ImageMoments, Moments
 from measures.sites import memory_of, site, some_rows
@@ -243,3 +243,20 @@ def test_channels_that_are_not_finite_are_no_equations(bad: float) -> None:
         assert (found.crops[0].padding, found.crops[0].share) == (1, 0.1)
     assert len(stem_norm(running_var=[1.0, -0.25, 1.0]).sigma) == 2
     assert len(stem_norm(running_var=[1.0, -0.3, 1.0]).sigma) == 2
+
+
+@pytest.mark.parametrize(
+    ("share", "error", "seen"),
+    [
+        (0.01, 0.0, True),
+        (0.0099, 0.0, False),
+        (0.2, 0.0727, True),  # 2.2 errors are 0.16, of the 0.8 that are left of the way 0.2
+        (0.2, 0.0728, False),
+        (0.95, 0.0431, True),  # the way that is left counts as a tenth at least
+        (0.95, 0.0432, False),
+    ],
+)
+def test_black_is_seen_beyond_what_chance_gives(share: float, error: float, seen: bool) -> None:
+    """Fails if a hundredth is not enough, or an error counts other than relative to what is left of the way."""
+    found = Padding(share, None, share, error, 0.0, 1.0, 1.0)
+    assert found.is_seen is seen

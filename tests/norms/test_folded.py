@@ -150,3 +150,12 @@ def test_a_matrix_inside_or_to_come_mixes() -> None:
     assert has_matrix(nn.Sequential(nn.BatchNorm2d(3), nn.Linear(2, 2)).modules())
     assert not has_matrix(nn.Sequential(nn.BatchNorm2d(3), nn.PReLU(4)).modules())
     assert has_matrix([nn.LazyLinear(3)])
+
+
+def test_a_convolution_with_one_filter_has_a_bias_too() -> None:
+    """Fails if the inputs of a filter are counted at a second one."""
+    one = [nn.Sequential(nn.Conv2d(3, 1, 3), behind) for behind in (nn.BatchNorm2d(1), nn.Identity())]
+    nn.init.constant_(one[1][0].bias, 0.6)  # type: ignore[arg-type]
+    assert folded_away(ModuleTree.of(nn.Sequential(*one))) == ("1.1",)
+    nn.init.constant_(one[1][0].bias, 0.57)  # type: ignore[arg-type]
+    assert folded_away(ModuleTree.of(nn.Sequential(*one))) == (), "3 / √27 is 0.577"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from measures.sites import recording, site
 from bnprobe.measures import tables
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.rules import judge
+from bnprobe.rules.edits import Recalibrate, Reinitialize, Remedy
 from bnprobe.rules.thresholds import Limits
+from rules.edited import edited, evidence, findings
 from rules.firing import fired
 from rules.stored import ONE, at, stored, wired
 
@@ -141,3 +145,108 @@ def test_filters_that_were_set_to_0_under_statistics_of_before() -> None:
     # what a bias of the layer gives instead is no surprise
     biased = replace(pruned, folded=replace(pruned.folded, bias=2.0 * ONE))
     assert fired("filters-decayed", stored(gamma=gamma, neighbours=biased, **far)).empty
+
+
+DEAD = {"beta": [-1.0, 0.5, 0.5], "gamma": [0.1, 1.0, 1.0], "gamma_effective": [0.1, 1.0, 1.0], "fires": [0.0, 0.5, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "severity", "because"),
+    [
+        ({}, {}, "warning", "β + 6|γ| < 0.0001 in 1 of 3 channels."),
+        ({}, {"follows": "relu6"}, "warning", "in 1 of 3 channels."),
+        ({}, {"follows": "unknown"}, "warning", "in 1 of 3 channels."),
+        ({}, {"follows": "tanh"}, None, ""),
+        ({}, {"kind": "layer_norm"}, None, ""),
+        ({"fires": [0.01, 0.5, 0.5]}, {}, None, ""),
+        ({"fires": math.nan}, {}, "warning", "in 1 of 3 channels."),
+        ({"beta": -9.0, "fires": 0.0}, {}, "critical", "in 3 of 3 channels."),
+        ({"beta": -9.0, "fires": 0.0}, {"follows": "unknown"}, "warning", "in 3 of 3 channels."),
+        ({"gamma": 0.0, "gamma_effective": 0.0, "beta": 0.0, "fires": 0.0}, {}, None, ""),
+        ({"gamma": 0.0, "gamma_effective": 0.0, "beta": [0.0, 0.0, -1.0], "fires": 0.0}, {}, "critical", "in 3 of 3 channels."),
+        ({"gamma": 0.0, "gamma_effective": 0.0, "beta": math.nan, "fires": 0.0}, {}, None, ""),
+        (
+            {"gamma": [0.5, 1.0, 1.0]},
+            {},
+            "warning",
+            "in 1 of 3 channels, with |γ| √(running_var / (running_var + eps)) for |γ|, as their inputs hardly vary (eps = 1e-05).",
+        ),
+        (
+            {"beta": [-1.0, -1.0, 0.5], "gamma": [0.5, 0.1, 1.0], "gamma_effective": [0.1, 0.1, 1.0], "fires": 0.0},
+            {},
+            "warning",
+            "in 2 of 3 channels, in 1 of them with |γ| √(running_var / (running_var + eps)) for |γ|, as",
+        ),
+        ({"beta": [0.5e-4, 0.5, 0.5], "gamma": [1.0, 1.0, 1.0], "gamma_effective": [0.0, 1.0, 1.0]}, {}, None, ""),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_dead_channels(cells: dict[str, Any], row: dict[str, Any], severity: str | None, because: str):
+    """Fails if a channel that fired is dead, a branch that starts at 0 is, or eps is not told where it decides."""
+    base = edited(evidence(), {**DEAD, **cells}, **{"follows": "relu", **row})
+    found = findings("channels-dead", base)
+    assert [one.severity for one in found] == ([severity] if severity else [])
+    for one in found:
+        assert because in one.because
+        assert one.says.startswith("All channels" if "3 of 3" in because else "Some channels")
+        assert ("can never be positive" in one.says) == (row.get("follows") == "unknown")
+        assert ("Neither values nor gradients pass" in one.do) == ("3 of 3" in because)
+        assert one.remedy == Remedy((Reinitialize("bn", one.channels),))
+
+
+SHRUNK = {"filter_norm": [0.01, 1.0, 1.0], "gamma": [0.001, 1.0, 1.0], "gamma_effective": [0.001, 1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "because"),
+    [
+        ({}, {}, "|γ| < 0.01 in 1 of 3 channels; their filters in conv have a length of at most 0.01, 1.0% of the layer's median (threshold 5%)."),
+        ({"filter_norm": [1e-5, 1.0, 1.0]}, {}, "at most 1e-05, under 0.1% of the layer's median"),
+        ({"filter_norm": [0.002, 2.0, 2.0]}, {}, "at most 0.002, 0.1% of the layer's median"),
+        ({"filter_norm": [0.05, 1.0, 1.0]}, {}, None),
+        ({"gamma_effective": [0.01, 1.0, 1.0]}, {}, None),
+        ({"filter_norm": math.nan}, {}, None),
+        (
+            {"gamma": [0.5, 1.0, 1.0]},
+            {},
+            "|γ| < 0.01 in 1 of 3 channels, with |γ| √(running_var / (running_var + eps)) for |γ|",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_decayed_filters(cells: dict[str, Any], row: dict[str, Any], because: str | None):
+    """Fails if a share is of another filter than the typical one, or a filter that is 0 has decayed."""
+    found = findings("filters-decayed", edited(evidence(), {**SHRUNK, **cells}, feeder="conv", **row))
+    assert len(found) == (because is not None)
+    for one in found:
+        assert str(because) in one.because
+        assert (one.channels, one.severity) == ((0,), "warning")
+        assert one.remedy == Remedy((Reinitialize("bn", (0,), "conv", statistics=True),))
+        assert "n.running_mean[at] = 0; n.running_var[at] = 1`" in one.do
+    other = edited(evidence(), {**SHRUNK}, feeder="conv (by name)", kind="layer_norm")
+    (one,) = findings("filters-decayed", other)
+    assert one.remedy == Remedy((Reinitialize("bn", (0,), "conv", statistics=False),))
+    assert "running_mean" not in one.do
+
+
+PRUNED = {"filter_norm": [0.0, 1.0, 1.0], "running_mean": [2.0, 0.0, 0.0], "running_var": 4.0, "filter_bias": math.nan}
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "because"),
+    [
+        ({}, {}, "filters in conv of length 0 for 1 of 3 channels, whose running means are up to 1 running σ off (threshold 0.5)."),
+        ({"running_mean": [-2.0, 0.0, 0.0]}, {}, "up to 1 running σ off"),
+        ({"filter_bias": [2.0, 0.0, 0.0]}, {}, None),
+        ({"filter_bias": [-2.0, 0.0, 0.0]}, {}, "up to 2 running σ off"),
+        ({"running_mean": [0.99, 0.0, 0.0]}, {}, None),
+        ({"running_var": [1e-6, 4.0, 4.0]}, {}, None),
+        ({"filter_norm": 1.0}, {}, None),
+        ({}, {"normalized_by": "batch"}, None),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_pruned_filters(cells: dict[str, Any], row: dict[str, Any], because: str | None):
+    """Fails if the bias that is left counts as a shift, or statistics that fit a filter of 0 are those of before."""
+    found = findings("filters-decayed", edited(evidence(), {**PRUNED, **cells}, feeder="conv", **row))
+    assert [one.channels for one in found] == ([(0,)] if because else [])
+    for one in found:
+        assert str(because) in one.because
+        assert one.remedy == Remedy((Recalibrate(),))

@@ -12,6 +12,7 @@ from measures.sites import site
 
 import bnprobe
 from bnprobe.rules import half_overflow
+from bnprobe.rules.edits import Remedy, Rescale
 from rules.edited import edited, evidence, findings
 from rules.firing import fired
 from rules.stored import FED, ONE, ROWS, STATISTICS, at, stored
@@ -169,3 +170,65 @@ def test_the_smallest_full_number_of_half_precision_is_held(
     row = {"largest_input": 70000.0, "var_ratio_median": 1.0, "feeder": "conv", "eps": 1e-5}
     vectors = {"running_mean": 0.0, "running_var": [1e8, 1e8, least], "gamma": 1.0}
     assert ("does not help" in overflow(row, vectors)) != possible
+
+
+FITS = {"running_mean": 0.0, "running_var": 1.0, "gamma": 1.0, "beta": 0.0}
+USUAL = {"largest_input": 10.0, "n_values": 99, "var_ratio_median": 1.0, "feeder": "", "eps": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "says", "because"),
+    [
+        ({"gamma": [7e4, 1.0, 1.0]}, {}, "This layer does not fit into half precision", "gamma of 1 of 3 channels above 65504."),
+        ({"beta": [-7e4, 1.0, 1.0], "running_var": [1.0, 7e4, 1.0]}, {}, "This layer does not fit", "running_var, beta of 2 of 3 channels above 65504."),
+        ({"gamma": [7e4, 1.0, 1.0]}, {"largest_input": 4e4}, "This layer does not fit", "gamma of 1 of 3 channels above 65504; largest input 40,000 (threshold 32752), half precision ends at 65504."),
+        ({}, {"largest_input": 4e4}, "This layer only just fits", "largest input 40,000 (threshold 32752), half precision ends at 65504."),
+        ({}, {"largest_input": 7e4}, "This layer does not fit", "largest input 70,000 (threshold 32752), half precision ends at 65504."),
+        ({}, {"largest_input": 7e4, "n_values": 0}, "This layer does not fit", "largest input 70,000 expected from the running statistics, half precision ends at 65504."),
+        ({}, {"largest_input": 4e4, "n_values": 0}, None, ""),
+        ({}, {"largest_input": math.inf}, None, ""),
+        ({}, {"largest_input": 7e4, "var_ratio_median": 2.1}, "On these data, the input of this layer does not fit", "largest input 70,000"),
+        ({}, {"largest_input": 4e4, "var_ratio_median": 2.1}, "On these data, the input of this layer only just fits", "largest input 40,000"),
+        ({}, {"largest_input": 4e4, "var_ratio_median": 2.0}, "This layer only just fits", ""),
+        ({"running_var": 3.2e4}, {"largest_input": 4e4, "var_ratio_median": 9.0}, "On these data", ""),
+        ({"running_mean": 3.2e4, "running_var": 3.2e4}, {"largest_input": 4e4, "var_ratio_median": 9.0}, "This layer only just", ""),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_numbers_beyond_half_precision(
+    cells: dict[str, Any], row: dict[str, Any], says: str | None, because: str
+) -> None:
+    """Fails if vectors, inputs and data change places, or headroom is asked for where nothing was measured."""
+    found = findings("half-overflow", edited(evidence(), {**FITS, **cells}, **{**USUAL, **row}))
+    assert len(found) == (says is not None)
+    for one in found:
+        assert one.says.startswith(str(says))
+        assert one.because.startswith(because) if not because.endswith(".") else one.because == because
+        of_data = str(says).startswith("On these data")
+        assert (one.do == half_overflow.OTHER_DATA) is of_data
+        assert one.remedy is None
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "factor", "with_eps", "words"),
+    [
+        ({}, {}, 2.0**-10, False, ", or scale down the preceding weights, which leaves"),
+        ({"running_var": [1e4, 1e4, 70.0]}, {"largest_input": 65536.0}, 2.0**-10, True, ", or scale down"),
+        ({}, {"largest_input": 65537.0}, 2.0**-11, False, ", or scale down"),
+        ({"running_var": [9e6, 9e6, 4e3]}, {"largest_input": 3000.0}, 2.0**-6, False, ", or scale down"),
+        ({"running_var": [1e4, 1e4, 1.0]}, {}, None, False, ". Scaling down the preceding weights does not help: the smallest running_var would fall to 9.5e-07, and eps = 1e-05."),
+        ({"running_var": [1e4, 1e4, 1.0], "gamma": [7e4, 1.0, 0.001]}, {}, 2.0**-10, False, ", or scale down"),
+        ({"running_var": [1e4, 1e4, 0.0]}, {}, 2.0**-10, False, ", or scale down"),
+        ({}, {"feeder": ""}, None, False, "."),
+        ({"running_mean": math.nan}, {}, None, False, "."),
+    ],
+)  # fmt: skip
+def test_by_how_much_weights_are_scaled_down(
+    cells: dict[str, Any], row: dict[str, Any], factor: float | None, with_eps: bool, words: str
+) -> None:
+    """Fails if the largest input does not come to 64 at most, by a power of two, or eps stays where it would count."""
+    given = {**USUAL, "largest_input": 65536.0, "feeder": "conv", "eps": 1e-5, **row}
+    base = edited(evidence(), {**FITS, "running_var": 1e4, "gamma": [7e4, 1.0, 1.0], **cells}, **given)
+    (one,) = findings("half-overflow", base)
+    expected = None if factor is None else Remedy((Rescale("conv", "bn", factor, with_eps),))
+    assert one.remedy == expected
+    assert words in one.do

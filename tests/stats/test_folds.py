@@ -110,3 +110,29 @@ def test_a_mean_square_may_be_below_the_square_of_a_mean_by_rounding(less: float
     else:
         with pytest.raises(BnprobeError, match="cannot be sums over images"):
             rounded.check_sane()
+
+
+def test_what_is_left_without_each_fold(rng):
+    """Fails if a mean is divided by another count, the wrong fold is left out, or mean and mean square change places."""
+    x = batches(rng, (3, 1, 2))
+    found = of(x).leave_out(lambda a, b: b - a * a)
+    deviations = [rows - ORIGIN[:, None] for rows in x]
+    pairs = [(rows.mean(2), (rows**2).mean(2)) for rows in deviations]
+
+    def variance(parts: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        a, b = (np.concatenate(both).mean(0) for both in zip(*parts, strict=True))
+        return b - a * a
+
+    np.testing.assert_allclose(found.whole, variance(pairs), rtol=1e-9)
+    rest = [variance(pairs[:k] + pairs[k + 1 :]) for k in range(3)]
+    np.testing.assert_allclose(found.without, rest, rtol=1e-9)
+    np.testing.assert_array_equal(found.n[:, 0], [3, 1, 2])
+
+
+def test_a_number_of_all_channels_counts_images_with_a_value_in_any(rng):
+    """Fails if a channel without values decides how many images a fold has."""
+    x = batches(rng, (3, 2))
+    x[0][:, 1] = np.nan
+    found = of(x).leave_out(lambda a, b: np.nansum(a, axis=-1))
+    assert np.shape(found.whole) == ()
+    assert found.n.tolist() == [3, 2]
