@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
+from measures.sites import site, some_rows
 
 from bnprobe.measures import tables
 from bnprobe.recording import Recording
-from bnprobe.rules import gains, judge, tokens
+from bnprobe.rules import Finding, gains, judge, tokens
 from bnprobe.rules.rule import Evidence
-from rules.edited import edited, findings
+from rules.edited import edited, evidence, findings
 from rules.of_tokens import faults, loud, quiet, recorded
 
 RULES = (*gains.RULES, *tokens.RULES)
@@ -153,3 +155,97 @@ def test_gains_of_the_whole_network_that_have_shrunk():
     assert fired(recorded(small(0.02, 0.02))) == []
     # as branches begin at 0: nothing has shrunk
     assert "gains-decayed" not in {one.rule for one in fired(recorded(small(0, 0, 0)))}
+
+
+def norms(*rows: dict[str, Any]) -> Evidence:
+    """RMS norms a, b, c, ... with these cells."""
+    base = evidence(*(site(some_rows(20), name, "rms_norm", gamma=[0.8, 1.1, 1.2]) for name in "abcdef"[: len(rows)]))
+    for i, row in enumerate(rows):
+        base = edited(base, at=i, **row)
+    return base
+
+
+def said_of(rule: str, *rows: dict[str, Any]) -> list[Finding]:
+    return findings(rule, norms(*rows))
+
+
+SINK = {
+    "loudest_token": 20.0,
+    "position_share": 0.5,
+    "loudest_position": 0.0,
+    "loudest_channel": 2.0,
+    "loudest_channel_share": 0.75,
+    "loud_share": 0.01,
+}
+QUIET = {**SINK, "loudest_token": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([QUIET, SINK, QUIET], "b: at b the token at position 0 is up to 20 times"),
+        ([SINK, {**SINK, "loudest_token": 30.0}, SINK], "a: from a to c the token at position 0 is up to 30 times"),
+        ([SINK, QUIET, {**SINK, "loudest_token": 30.0}, SINK], "c: from c to d the token at position 0 is up to 30 times"),
+        ([{**SINK, "loudest_token": 30.0}, QUIET, SINK], "a: at a the token at position 0 is up to 30 times"),
+        ([{**SINK, "loudest_position": -1.0}], "a: at a one token is up to 20 times"),
+        ([{**SINK, "loudest_token": 10.0}], None),
+        ([{**SINK, "position_share": 0.35}], None),
+        ([{**SINK, "loudest_token": math.nan}], None),
+    ],
+)
+def test_where_the_loudest_tokens_are(rows: list[dict[str, Any]], says: str | None) -> None:
+    """Fails if another stretch of norms, or another norm of it, is told; or tokens are at the threshold."""
+    found = said_of("sink-token", *rows)
+    assert len(found) == (says is not None)
+    for one in found:
+        assert f"{one.layer}: {one.says.partition(': ')[2]}".startswith(str(says))
+        assert one.because == (
+            "75% of its energy is in channel 2; position accounts for 50% of the variance of log scales (threshold 35%), 1.0% "
+            "of the tokens are loud."
+        )
+
+
+LARGE = {"largest_input": 300.0, "n_tokens": 9.0, "input_dtype": "float32", "zero_rows": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("rows", "severity", "layer", "because"),
+    [
+        ([LARGE], "info", "a", "the largest input is 300; its square is infinite in float16 from 256 on, and 1/√∞ is 0, without NaN. That holds in 1 norm."),
+        ([LARGE, {**LARGE, "largest_input": 900.0}], "info", "b", "the largest input is 900; its square is infinite in float16 from 256 on, and 1/√∞ is 0, without NaN. That holds in 2 norms."),
+        ([LARGE, {**LARGE, "input_dtype": "float16", "zero_rows": 0.1}], "critical", "b", "That holds in 2 norms."),
+        ([{**LARGE, "input_dtype": "float16"}], "info", "a", "That holds in 1 norm."),
+        ([{**LARGE, "zero_rows": 0.1}], "info", "a", "That holds in 1 norm."),
+        ([{**LARGE, "largest_input": 256.0}], None, "", ""),
+        ([{**LARGE, "n_tokens": 0.0}], None, "", ""),
+        ([{**LARGE, "kind": "layer_norm"}], None, "", ""),
+    ],
+)  # fmt: skip
+def test_inputs_whose_squares_overflow(
+    rows: list[dict[str, Any]], severity: str | None, layer: str, because: str
+) -> None:
+    """Fails if what was erased is a note, what was not is critical, or the largest input is another's."""
+    found = said_of("square-overflows", *rows)
+    assert [(one.severity, one.layer) for one in found] == ([(severity, layer)] if severity else [])
+    for one in found:
+        assert one.because.endswith(because)
+
+
+@pytest.mark.parametrize(
+    ("common", "told"),
+    [
+        ([0.95, 0.95, 0.1], ("a", "above 0.9 in 2 of 3 norms, at most 0.95.")),
+        ([0.1, 0.95, 0.97], ("b", "above 0.9 in 2 of 3 norms, at most 0.97.")),
+        ([0.95, 0.1], ("a", "above 0.9 in 1 of 2 norms, at most 0.95.")),
+        ([0.95, 0.1, 0.1], None),
+        ([0.9, 0.9], None),
+        ([0.95, math.nan], ("a", "above 0.9 in 1 of 1 norm, at most 0.95.")),
+        ([math.nan, math.nan], None),
+    ],
+)
+def test_tokens_that_are_all_alike(common: list[float], told: tuple[str, str] | None) -> None:
+    """Fails if less than half of the norms are enough, half are not, or norms without tokens count."""
+    found = said_of("tokens-alike", *({"common": value} for value in common))
+    assert [one.layer for one in found] == ([told[0]] if told else [])
+    for one in found:
+        assert one.because.endswith(told[1] if told else "")

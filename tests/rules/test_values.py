@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from measures.sites import call_log, running_stats_of, site, some_rows
 
 from bnprobe.recording.names import NO_NORM
 from bnprobe.recording.neighbours import Neighbours
+from bnprobe.rules.edits import CleanInputs, InFloat32, Reinitialize, Remedy
 from rules.edited import edited, evidence, findings
 from rules.firing import fired
 
@@ -271,3 +273,87 @@ def test_weight_decay_is_named_where_most_gamma_are_small(others, speaks):
 def test_few_sequences_of_many_tokens_are_enough(n_tokens, n_found):
     """Fails if 16 sequences of 128 tokens are too few to say something."""
     assert len(findings("few-images", edited(evidence(), n_images=4, n_tokens=n_tokens))) == n_found
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "because", "do"),
+    [
+        ({"n_nonfinite": [0.0, 2.0, 0.0]}, {}, "2 values in 1 of 3 channels, left out of all other numbers.", "float32: `model.float()`."),
+        ({"n_nonfinite": [0.0, 1.0, 0.0]}, {}, "1 value in 1 of 3 channels", "`model.float()`."),
+        (
+            {"n_nonfinite": [0.0, 600.0, 0.0], "n_values": [600.0, 0.0, 600.0]},
+            {"feeder": "conv"},
+            "600 values in 1 of 3 channels",
+            " In 1 of 3 channels no value is finite, while others are clean: check the weights of conv for these channels",
+        ),
+        ({"n_nonfinite": [0.0, 600.0, 0.0], "n_values": [600.0, 0.0, 600.0]}, {"feeder": ""}, "600 values", "`model.float()`."),
+        ({"n_nonfinite": [1.0, 600.0, 2.0], "n_values": [9.0, 0.0, 9.0]}, {"feeder": "conv"}, "603 values in 3 of 3", "`model.float()`."),
+        ({"n_nonfinite": [0.0, 1.0, 0.0], "n_values": 9.0}, {"feeder": "conv"}, "1 value", "`model.float()`."),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_values_that_are_not_finite(
+    cells: dict[str, Any], row: dict[str, Any], because: str, do: str
+) -> None:
+    """Fails if weights are blamed for what one sample spoilt, or a filter that spoils its channel is not."""
+    (one,) = findings("values-not-finite", edited(evidence(), cells, **row))
+    assert one.because.startswith(because)
+    assert do in one.do
+    assert one.do.endswith("`model.float()`.") == do.endswith("`model.float()`.")
+    assert one.remedy == Remedy((CleanInputs(), InFloat32("")))
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "says", "channels"),
+    [
+        ({"gamma": [1.0, NAN, 1.0]}, {}, "γ of this layer is NaN or infinite, and so are its outputs", (1,)),
+        ({"beta": [1.0, NAN, -INF]}, {}, "β of this layer is NaN", (1, 2)),
+        ({"gamma": [1.0, INF, 1.0], "beta": [NAN, 0.0, 0.0]}, {}, "γ and β of this layer are NaN", (0, 1)),
+        ({"gamma": NAN}, {"learns": "none"}, None, None),
+        ({"gamma": NAN}, {"learns": "γ"}, "γ of this layer is NaN", (0, 1, 2)),
+        ({"gamma": NAN}, {"learns": "both"}, "γ of this layer is NaN", (0, 1, 2)),
+        ({"beta": NAN}, {"learns": "γ"}, None, None),
+        ({"gamma": INF}, {"learns": "none"}, "γ of this layer is NaN", (0, 1, 2)),
+        ({"gamma": [1.0, NAN, 1.0]}, {"call": 1}, None, None),
+    ],
+)
+def test_vectors_that_are_not_finite(
+    cells: dict[str, Any], row: dict[str, Any], says: str | None, channels: tuple[int, ...] | None
+) -> None:
+    """Fails if a vector that is missing is poisoned, one that learns is missing, or a second call is told again."""
+    found = findings("values-not-finite", edited(evidence(), cells, **row))
+    assert [one.channels for one in found] == ([channels] if channels else [])
+    for one in found:
+        assert one.says.startswith(str(says))
+        assert one.because == f"not finite in {len(one.channels)} of 3 channels."
+        assert one.remedy == Remedy((Reinitialize("bn", one.channels),))
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "because", "do"),
+    [
+        ({"gamma": [0.001, 0.5, 1.5]}, {}, "|γ| < 0.01 in 1 of 3 channels (at most 0.001; the others have a median of 1).", "Removing them"),
+        ({"gamma": [0.001, -0.009, 1.5]}, {}, "|γ| < 0.01 in 2 of 3 channels (at most 0.009; the others have a median of 1.5).", "Most γ of this layer are small"),
+        ({"gamma": 0.001}, {}, "|γ| < 0.01 in 3 of 3 channels.", "Look for what drove γ to 0"),
+        ({"gamma": 0.001}, {"skip": "a"}, None, ""),
+        ({"gamma": [0.001, 0.5, 1.5]}, {"skip": "a"}, "|γ| < 0.01 in 1 of 3 channels", ""),
+        ({"gamma": [0.001, 0.5, 1.5]}, {"kind": "layer_norm"}, None, ""),
+        ({"gamma": 0.001}, {"kind": "layer_norm"}, "|γ| < 0.01 in 3 of 3 channels.", ""),
+        ({"gamma": [0.001, 0.09, 0.5]}, {}, "|γ| < 0.01 in 1 of 3 channels", "Most γ of this layer are small"),
+        ({"gamma": [0.01, 0.5, 1.5]}, {}, None, ""),
+        ({"gamma": [0.001, 0.5, 1.5], "beta": NAN}, {}, "|γ| < 0.01 in 1 of 3 channels", "n.weight.data[at] = 1`"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_channels_without_a_scale(
+    cells: dict[str, Any], row: dict[str, Any], because: str | None, do: str
+) -> None:
+    """Fails if the largest |γ| is another's, a whole branch is told twice, or a bias is set that is not there."""
+    found = findings("channels-constant", edited(evidence(), cells, **{"skip": "", **row}))
+    assert len(found) == (because is not None)
+    for one in found:
+        assert one.because.startswith(str(because))
+        assert do in one.do
+        assert ("Most γ of this layer are small" in one.do) == do.startswith("Most")
+        assert one.remedy == Remedy((Reinitialize("bn", one.channels),))
