@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from measures.sites import site, some_rows
 
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Implied, Neighbours
-from bnprobe.rules.common_factor import _advice
+from bnprobe.rules.common_factor import _advice, _alike, _of_layer, _rounded, _times, _what
 from rules.firing import fired
 
 N = 9
@@ -97,3 +99,69 @@ def test_young_statistics_are_not_scaled(updates, fires):
     """Fails if a network after its first batches, whose initial 0 and 1 are not yet forgotten, is accused."""
     young = [replace(norm(name, 0.1, 0.1), n_batches_tracked=updates) for name in "ab"]
     assert len(fired("statistics-scaled", *young)) == fires
+
+
+@pytest.mark.parametrize(
+    ("mean", "var", "what"),
+    [
+        (4.0, 2.01, "means and variances"),
+        (4.0, 2.0, "means"),
+        (-4.0, -2.01, "means and variances"),
+        (4.0, -4.0, "means"),
+        (4.0, 0.0, "means"),
+    ],
+)
+def test_what_has_the_factor(mean: float, var: float, what: str):
+    """Fails if variances that went the other way, or are nearer to what is implied, are told with the means."""
+    assert _what(mean, var) == what
+
+
+@pytest.mark.parametrize(
+    ("factor", "rounded", "times"),
+    [
+        (1000.0, "1,000", "1,000"),
+        (870.0, "900", "870"),
+        (99.4, "100", "99"),
+        (1.0, "1", "1"),
+        (0.5, "1/2", "0.5"),
+        (0.00123, "1/800", "0.0012"),
+        (34.0, "30", "34"),
+        (12345.0, "10,000", "12,345"),
+    ],
+)
+def test_factors_in_words(factor: float, rounded: str, times: str):
+    """Fails if a small factor is not told as a share, or more digits are claimed than there are."""
+    assert _rounded(math.log(factor)) == rounded
+    assert _times(math.log(factor)) == times
+
+
+@pytest.mark.parametrize(
+    ("apart", "n_far", "alike"), [(0.5, 1, True), (0.5, 2, True), (2.0, 1, True), (2.0, 2, False), (0.99, 2, True), (1.01, 2, False)]
+)  # fmt: skip
+def test_four_of_five_norms_must_have_the_factor(apart: float, n_far: int, alike: bool):
+    """Fails if fewer are enough, or all are asked for."""
+    factors = np.array([1.0] * (5 - n_far) + [1.0 + apart] * n_far)
+    assert _alike(factors, 1.0) is alike
+
+
+def of_layer(running: list[float], implied: list[float], ratio: list[float]) -> tuple[float, float] | None:
+    return _of_layer(pd.DataFrame({"running_mean": running, "implied_mean": implied, "implied_var_ratio": ratio}))
+
+
+X = [1.0, -2.0, 0.5, 3.0, -1.0, 2.0, 0.2, -0.7]
+
+
+def test_the_factor_of_a_norm_by_hand():
+    """Fails if it is not the slope through the origin, a channel that is not known counts, or the ratio is a mean."""
+    y = [3.0 * x + e for x, e in zip(X, [0.1, -0.1] * 4, strict=True)]
+    slope = np.dot(X, y) / np.dot(X, X)
+    ratio = [2.0, 3.0, 100.0, np.nan, -1.0]
+    found = of_layer([*y, np.nan], [*X, 1.0], [*ratio, 3.0, 3.0, 3.0, 3.0])
+    assert found == pytest.approx((math.log(slope), math.log(3.0)))
+    assert of_layer(y[:7], X[:7], [2.0] * 7) is None, "of seven channels"
+    assert of_layer(y, X, [2.0] * 8) is not None
+    assert of_layer([-v for v in y], X, [2.0] * 8) is None
+    assert of_layer([1.0] * 8, X, [2.0] * 8) is None
+    assert of_layer(y, [1.0] * 8, [2.0] * 8) is None
+    assert of_layer(y, X, [np.nan] * 8) is None
+    assert of_layer(X[::-1], X, [2.0] * 8) is None, "without the pattern"

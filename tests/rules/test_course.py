@@ -72,3 +72,25 @@ def test_ratios_that_are_unknown_or_none_are_passed_over():
 def test_how_far_and_how_steadily_the_variance_must_fall(ratios, shrinks):
     """Fails if the last ratio need not be the first squared, one of five steps may not rise, or the first may be 1."""
     assert course_of(layers(list(np.linspace(0.4, 1.4, len(ratios))), ratios)).shrinks is shrinks
+
+
+@pytest.mark.parametrize(
+    ("discrepancy", "kind"),
+    [
+        ([0.1, 0.1], ""),
+        ([0.0, 0.0, 0.0], ""),
+        ([0.34, 0.5, 1.0], "from the start"),
+        ([0.33, 0.33, 1.0], "break"),
+        ([0.0, 0.33, 1.0], "break"),
+        ([0.0, 0.34, 1.0], "growing"),
+        ([0.0, 0.3, 0.6, 1.0], "growing"),
+        ([0.0, 0.25, 0.75, 1.0], "break"),
+        ([0.0, 0.26, 0.75, 1.0], "growing"),
+        ([0.0, 1.0, 0.1, 0.1], "break"),
+        ([0.0, np.nan, 1.0], ""),
+        ([0.0, np.nan, 0.0, 1.0], "break"),
+    ],
+)
+def test_the_course_of_a_discrepancy_at_its_limits(discrepancy: list[float], kind: str) -> None:
+    """Fails if a third at the first norm, half of the way in one step, or a third before that step change sides."""
+    assert course_of(layers(discrepancy)).kind == kind

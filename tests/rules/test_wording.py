@@ -9,11 +9,14 @@ from bnprobe.recording.names import said
 from bnprobe.rules.wording import (
     activation,
     count,
+    eps_of,
     first_few,
+    if_assumed,
     in_all,
     kind_words,
     number,
     out_of,
+    sigmas,
     some,
     times,
 )
@@ -120,3 +123,44 @@ def test_a_list_that_is_cut_says_by_how_much(n: int, words: str):
     """Fails if "and 0 more" is said, or the number that is left out is another."""
     assert first_few(list("abcdefghijklmnopqrstuvwxyz"[:n])) == words
     assert first_few(["a", "b"], most=1) == "a and 1 more"
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "words"),
+    [(1234.5, 2, "1,200"), (12.345, 2, "12"), (12.345, 4, "12.35"), (9.99e14, 3, "999,000,000,000,000"), (1e15, 3, "1e+15")],
+)  # fmt: skip
+def test_numbers_with_so_many_digits(value: float, digits: int, words: str):
+    """Fails if another number of digits is kept, or a number with fifteen zeros is written out."""
+    assert number(value, digits) == words
+
+
+@pytest.mark.parametrize(
+    ("shift", "words"), [(0.005, "0.01"), (0.59, "0.59"), (99.994, "99.99"), (100.0, "100"), (19_600.0, "19,600")]
+)  # fmt: skip
+def test_shifts_of_a_hundred_deviations_have_no_decimals(shift: float, words: str):
+    """Fails if the change of form moves."""
+    assert sigmas(shift) == words
+
+
+@pytest.mark.parametrize(("n", "words"), [(1, "in the only channel"), (2, "in all 2 channels")])
+def test_two_channels_are_all(n: int, words: str):
+    """Fails if two are called the only one."""
+    assert in_all(channels(n)) == words
+
+
+@pytest.mark.parametrize(
+    ("noun", "plural"), [("layer", "layers"), ("pass", "passes"), ("box", "boxes"), ("batch", "batches"), ("match", "matches")]
+)  # fmt: skip
+def test_plurals(noun: str, plural: str):
+    """Fails if an ending is not looked at."""
+    assert count(2, noun) == f"2 {plural}"
+    assert count(1, noun) == f"1 {noun}"
+
+
+@pytest.mark.parametrize(
+    ("assumed", "eps", "end"), [(True, "an assumed eps = 1e-06", ", if eps is 1e-06 as assumed"), (False, "eps = 1e-06", "")]
+)  # fmt: skip
+def test_an_assumed_eps_is_told_as_one(assumed: bool, eps: str, end: str):
+    """Fails if a known eps is called assumed, or the reverse."""
+    row = pd.Series({"eps": 1e-6, "eps_assumed": assumed})
+    assert (eps_of(row), if_assumed(row)) == (eps, end)
