@@ -431,7 +431,11 @@ def test_the_share_that_changed_is_of_what_was_tested(
     shift_q: list[float], ratio_q: list[float], changed: list[bool], share: float
 ) -> None:
     """Fails if a channel tested once is not tested, or one that never was counts."""
-    columns = {"pre_shift_q": np.array(shift_q), "pre_ratio_q": np.array(ratio_q), "pre_changed": np.array(changed)}
+    columns = {
+        "pre_shift_q": np.array(shift_q),
+        "pre_ratio_q": np.array(ratio_q),
+        "pre_changed": np.array(changed),
+    }
     assert _share(columns, "pre") == pytest.approx(share, nan_ok=True)
 
 

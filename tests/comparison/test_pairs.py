@@ -29,7 +29,9 @@ def norm(layer: str = "bn", call: int = 0, **changes: Any) -> LayerRecord:
 def test_sites_by_path_call_and_width() -> None:
     """Fails if sites stand in the order of B, one is compared with another of other channels, or a reason is another's."""
     wide = site(some_rows(n_channels=4), "wide")
-    a = recording(norm("x"), norm("y"), norm("y", 1), norm("wide"), norm("only a"), norm("z"), never_called=("n",))
+    a = recording(
+        norm("x"), norm("y"), norm("y", 1), norm("wide"), norm("only a"), norm("z"), never_called=("n",)
+    )
     b = recording(wide, norm("z"), norm("y"), norm("x"), norm("n"), never_called=("only a",))
     found = pairs(a, b)
     assert [(pair.a.layer, pair.a.call) for pair in found.common] == [("x", 0), ("y", 0), ("z", 0)]
@@ -47,7 +49,12 @@ def test_sites_by_path_call_and_width() -> None:
 
 @pytest.mark.parametrize(
     ("assumed_a", "assumed_b", "eps"),
-    [(False, False, (0.1, 0.2)), (True, False, (0.2, 0.2)), (False, True, (0.1, 0.1)), (True, True, (0.1, 0.2))],
+    [
+        (False, False, (0.1, 0.2)),
+        (True, False, (0.2, 0.2)),
+        (False, True, (0.1, 0.1)),
+        (True, True, (0.1, 0.2)),
+    ],
 )
 def test_an_assumed_eps_is_that_of_the_side_that_knows(
     assumed_a: bool, assumed_b: bool, eps: tuple[float, float]
@@ -73,17 +80,27 @@ def test_an_assumed_eps_is_that_of_the_side_that_knows(
         (np.array([1, np.nan]), np.array([1, 2.0]), False),
         (None, None, True),
         (None, np.ones(1), False),
-        (Neighbours("relu", folded=Folded(ONE, ONE, ONE, None)), Neighbours("relu", folded=Folded(ONE, ONE, ONE, None)), True),
-        (Neighbours("relu", folded=Folded(ONE, ONE, ONE, None)), Neighbours("relu", folded=Folded(ONE, ONE, 2 * ONE, None)), False),
+        (
+            Neighbours("relu", folded=Folded(ONE, ONE, ONE, None)),
+            Neighbours("relu", folded=Folded(ONE, ONE, ONE, None)),
+            True,
+        ),
+        (
+            Neighbours("relu", folded=Folded(ONE, ONE, ONE, None)),
+            Neighbours("relu", folded=Folded(ONE, ONE, 2 * ONE, None)),
+            False,
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_same_to_the_last_bit(a: object, b: object, same: bool) -> None:
     """Fails if NaN differs from itself, another type is the same, or a part inside is not looked at."""
     assert _same(a, b) is same
     assert _same(b, a) is same
 
 
-def fed(norm_: np.ndarray = ONE, bias: np.ndarray | None = None, guessed: bool = False, producer: str = "c") -> LayerRecord:
+def fed(
+    norm_: np.ndarray = ONE, bias: np.ndarray | None = None, guessed: bool = False, producer: str = "c"
+) -> LayerRecord:
     neighbours = Neighbours("relu", producer, folded=Folded(norm_, -ONE, ONE, bias), guessed=guessed)
     return replace(norm(), neighbours=neighbours)
 
@@ -117,7 +134,9 @@ def table(**tensors: tuple[float, str]) -> TensorTable:
     """Tensors by name, with their checksum, which is their size too, and their shape."""
     sums = np.array([value for value, _ in tensors.values()])
     names = tuple(name.replace("__", ".") for name in tensors)
-    return TensorTable(names, ("float32",) * len(sums), tuple(shape for _, shape in tensors.values()), sums, sums)
+    return TensorTable(
+        names, ("float32",) * len(sums), tuple(shape for _, shape in tensors.values()), sums, sums
+    )
 
 
 def with_tensors(*layers: str, **tensors: tuple[float, str]) -> Recording:
@@ -126,8 +145,12 @@ def with_tensors(*layers: str, **tensors: tuple[float, str]) -> Recording:
 
 def test_tensors_that_differ_or_stand_alone() -> None:
     """Fails if a norm's own tensors count, sides or places are exchanged, or a tensor that is the same is told."""
-    a = with_tensors("bn", w=(1.0, "3"), bn__weight=(1.0, "3"), same=(4.0, "3"), m__a=(5.0, "3"), v=(2.0, "3"))
-    b = with_tensors("bn", same=(4.0, "3"), w=(2.0, "3"), bn__weight=(9.0, "3"), v=(2.0, "4"), m__b=(6.0, "3"))
+    a = with_tensors(
+        "bn", w=(1.0, "3"), bn__weight=(1.0, "3"), same=(4.0, "3"), m__a=(5.0, "3"), v=(2.0, "3")
+    )
+    b = with_tensors(
+        "bn", same=(4.0, "3"), w=(2.0, "3"), bn__weight=(9.0, "3"), v=(2.0, "4"), m__b=(6.0, "3")
+    )
     found = tensor_differences(a, b)
     assert list(found) == list(COLUMNS)
     assert found[["tensor", "side", "place"]].to_numpy().tolist() == [
@@ -145,7 +168,9 @@ def test_tensors_that_differ_or_stand_alone() -> None:
 
 def test_places_and_counts_of_tensors() -> None:
     """Fails if the first tensor of another layer is a norm's, or a norm's own are among the others."""
-    one = with_tensors("bn", "m.bn", w=(1.0, "3"), m__bn__weight=(1.0, "3"), m__bn__bias=(1.0, "3"), v=(1.0, "3"))
+    one = with_tensors(
+        "bn", "m.bn", w=(1.0, "3"), m__bn__weight=(1.0, "3"), m__bn__bias=(1.0, "3"), v=(1.0, "3")
+    )
     assert first_place(one, "m.bn") == 1
     assert first_place(one, "bn") == 4
     assert n_others(one) == 2
@@ -154,12 +179,21 @@ def test_places_and_counts_of_tensors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "expected"), [(None, [False] * 3), (0, [True] * 3), (1, [False, True, True]), (2, [False, True, True]), (9, [False] * 3)]
-)  # fmt: skip
+    ("place", "expected"),
+    [
+        (None, [False] * 3),
+        (0, [True] * 3),
+        (1, [False, True, True]),
+        (2, [False, True, True]),
+        (9, [False] * 3),
+    ],
+)
 def test_a_tensor_that_differs_changes_what_comes_after_it(place: int | None, expected: list[bool]) -> None:
     """Fails if a norm is told of a tensor at its own place or behind it, or the next one is not."""
     one = recording(norm("a"), norm("b"), norm("c"))
-    rows = [] if place is None else [["w", "both", 1.0, 2.0, "3", "3", place], ["v", "A", 1.0, 2.0, "3", "", 0]]
+    rows = (
+        [] if place is None else [["w", "both", 1.0, 2.0, "3", "3", place], ["v", "A", 1.0, 2.0, "3", "", 0]]
+    )
     upstream = Upstream(pd.DataFrame(rows, columns=list(COLUMNS)), {"a": 1, "b": 3, "c": 5})
     facts = list(upstream.facts(pairs(one, one).common))
     assert [fact["weights_before_differ"] for fact in facts] == expected
@@ -184,7 +218,12 @@ def drawn(r: float, n: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
 
 def layers_of(*gammas: tuple[np.ndarray, np.ndarray], call: int = 0) -> list[Pair]:
     return [
-        Pair(*(site(some_rows(n_channels=len(side)), f"n{i}", gamma=side, beta=0.0, call=call) for side in both))
+        Pair(
+            *(
+                site(some_rows(n_channels=len(side)), f"n{i}", gamma=side, beta=0.0, call=call)
+                for side in both
+            )
+        )
         for i, both in enumerate(gammas)
     ]
 

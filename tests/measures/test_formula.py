@@ -93,20 +93,33 @@ def test_how_far_means_lie_of_norms_that_normalize_each_sample(kind: str):
     assert np.isnan(formula.layer_columns(site(rows, kind="rms_norm"))["mean_in_sds_max"])
 
 
-@pytest.mark.parametrize(("stored", "expected"), [({}, "own"), ({"running_mean": 0.0, "running_var": 16.0}, "running")])
+@pytest.mark.parametrize(
+    ("stored", "expected"), [({}, "own"), ({"running_mean": 0.0, "running_var": 16.0}, "running")]
+)
 def test_how_far_means_lie_of_batch_norms(stored: dict[str, float], expected: str):
     """Fails if another deviation than the one that divides is taken, or eps is left out."""
     rows, eps = some_rows(7) + 30.0, 0.5
     var = rows.var((0, 2)) if expected == "own" else np.full(3, 16.0)
     found = formula.layer_columns(site(rows, eps=eps, **stored))
-    assert found["mean_in_sds_max"] == pytest.approx((np.abs(rows.mean((0, 2))) / np.sqrt(var + eps)).max(), rel=1e-9)
+    assert found["mean_in_sds_max"] == pytest.approx(
+        (np.abs(rows.mean((0, 2))) / np.sqrt(var + eps)).max(), rel=1e-9
+    )
     assert found["rounding_step"] == pytest.approx(found["mean_in_sds_max"] * 2.0**-23, rel=1e-6)
 
 
 @pytest.mark.parametrize("left", [None, 0.25])
 def test_what_a_check_of_the_output_says(left: float | None):
     """Fails if what was not tried is told as nothing left, or a share stands for another."""
-    check = OutputCheck(dtype="bfloat16", fits=False, deviations=("no bias", "relu"), remaining=left, constant_rows=0.1, zero_positions=0.2, zero_rows=0.3, saturated=0.4)
+    check = OutputCheck(
+        dtype="bfloat16",
+        fits=False,
+        deviations=("no bias", "relu"),
+        remaining=left,
+        constant_rows=0.1,
+        zero_positions=0.2,
+        zero_rows=0.3,
+        saturated=0.4,
+    )
     found = formula.layer_columns(site(some_rows(), output_check=check))
     assert found["computes_instead"] == "no bias; relu"
     assert (found["formula_fits"], found["input_dtype"]) == (0.0, "bfloat16")

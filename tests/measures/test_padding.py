@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bnprobe.measures.padding import Padding, Equations, _error, _mixture, equations, padding
+from bnprobe.measures.padding import Equations, Padding, _error, _mixture, equations, padding
 from bnprobe.recording.neighbours import Crop, Neighbours, Stem
 from bnprobe.stats import Folds, ImageMoments, Moments
 from measures.sites import memory_of, site, some_rows

@@ -136,8 +136,9 @@ def test_factors_in_words(factor: float, rounded: str, times: str):
 
 
 @pytest.mark.parametrize(
-    ("apart", "n_far", "alike"), [(0.5, 1, True), (0.5, 2, True), (2.0, 1, True), (2.0, 2, False), (0.99, 2, True), (1.01, 2, False)]
-)  # fmt: skip
+    ("apart", "n_far", "alike"),
+    [(0.5, 1, True), (0.5, 2, True), (2.0, 1, True), (2.0, 2, False), (0.99, 2, True), (1.01, 2, False)],
+)
 def test_four_of_five_norms_must_have_the_factor(apart: float, n_far: int, alike: bool):
     """Fails if fewer are enough, or all are asked for."""
     factors = np.array([1.0] * (5 - n_far) + [1.0 + apart] * n_far)
@@ -145,7 +146,9 @@ def test_four_of_five_norms_must_have_the_factor(apart: float, n_far: int, alike
 
 
 def of_layer(running: list[float], implied: list[float], ratio: list[float]) -> tuple[float, float] | None:
-    return _of_layer(pd.DataFrame({"running_mean": running, "implied_mean": implied, "implied_var_ratio": ratio}))
+    return _of_layer(
+        pd.DataFrame({"running_mean": running, "implied_mean": implied, "implied_var_ratio": ratio})
+    )
 
 
 X = [1.0, -2.0, 0.5, 3.0, -1.0, 2.0, 0.2, -0.7]

@@ -147,7 +147,12 @@ def test_filters_that_were_set_to_0_under_statistics_of_before() -> None:
     assert fired("filters-decayed", stored(gamma=gamma, neighbours=biased, **far)).empty
 
 
-DEAD = {"beta": [-1.0, 0.5, 0.5], "gamma": [0.1, 1.0, 1.0], "gamma_effective": [0.1, 1.0, 1.0], "fires": [0.0, 0.5, 0.5]}
+DEAD = {
+    "beta": [-1.0, 0.5, 0.5],
+    "gamma": [0.1, 1.0, 1.0],
+    "gamma_effective": [0.1, 1.0, 1.0],
+    "fires": [0.0, 0.5, 0.5],
+}
 
 
 @pytest.mark.parametrize(
@@ -163,24 +168,42 @@ DEAD = {"beta": [-1.0, 0.5, 0.5], "gamma": [0.1, 1.0, 1.0], "gamma_effective": [
         ({"beta": -9.0, "fires": 0.0}, {}, "critical", "in 3 of 3 channels."),
         ({"beta": -9.0, "fires": 0.0}, {"follows": "unknown"}, "warning", "in 3 of 3 channels."),
         ({"gamma": 0.0, "gamma_effective": 0.0, "beta": 0.0, "fires": 0.0}, {}, None, ""),
-        ({"gamma": 0.0, "gamma_effective": 0.0, "beta": [0.0, 0.0, -1.0], "fires": 0.0}, {}, "critical", "in 3 of 3 channels."),
+        (
+            {"gamma": 0.0, "gamma_effective": 0.0, "beta": [0.0, 0.0, -1.0], "fires": 0.0},
+            {},
+            "critical",
+            "in 3 of 3 channels.",
+        ),
         ({"gamma": 0.0, "gamma_effective": 0.0, "beta": math.nan, "fires": 0.0}, {}, None, ""),
         (
             {"gamma": [0.5, 1.0, 1.0]},
             {},
             "warning",
-            "in 1 of 3 channels, with |γ| √(running_var / (running_var + eps)) for |γ|, as their inputs hardly vary (eps = 1e-05).",
+            "in 1 of 3 channels, with |γ| √(running_var / (running_var + eps)) for |γ|, as their inputs hardly vary "
+            "(eps = 1e-05).",
         ),
         (
-            {"beta": [-1.0, -1.0, 0.5], "gamma": [0.5, 0.1, 1.0], "gamma_effective": [0.1, 0.1, 1.0], "fires": 0.0},
+            {
+                "beta": [-1.0, -1.0, 0.5],
+                "gamma": [0.5, 0.1, 1.0],
+                "gamma_effective": [0.1, 0.1, 1.0],
+                "fires": 0.0,
+            },
             {},
             "warning",
             "in 2 of 3 channels, in 1 of them with |γ| √(running_var / (running_var + eps)) for |γ|, as",
         ),
-        ({"beta": [0.5e-4, 0.5, 0.5], "gamma": [1.0, 1.0, 1.0], "gamma_effective": [0.0, 1.0, 1.0]}, {}, None, ""),
+        (
+            {"beta": [0.5e-4, 0.5, 0.5], "gamma": [1.0, 1.0, 1.0], "gamma_effective": [0.0, 1.0, 1.0]},
+            {},
+            None,
+            "",
+        ),
     ],
-)  # fmt: skip
-def test_what_is_said_of_dead_channels(cells: dict[str, Any], row: dict[str, Any], severity: str | None, because: str):
+)
+def test_what_is_said_of_dead_channels(
+    cells: dict[str, Any], row: dict[str, Any], severity: str | None, because: str
+):
     """Fails if a channel that fired is dead, a branch that starts at 0 is, or eps is not told where it decides."""
     base = edited(evidence(), {**DEAD, **cells}, **{"follows": "relu", **row})
     found = findings("channels-dead", base)
@@ -199,7 +222,12 @@ SHRUNK = {"filter_norm": [0.01, 1.0, 1.0], "gamma": [0.001, 1.0, 1.0], "gamma_ef
 @pytest.mark.parametrize(
     ("cells", "row", "because"),
     [
-        ({}, {}, "|γ| < 0.01 in 1 of 3 channels; their filters in conv have a length of at most 0.01, 1.0% of the layer's median (threshold 5%)."),
+        (
+            {},
+            {},
+            "|γ| < 0.01 in 1 of 3 channels; their filters in conv have a length of at most 0.01, 1.0% of the layer's "
+            "median (threshold 5%).",
+        ),
         ({"filter_norm": [1e-5, 1.0, 1.0]}, {}, "at most 1e-05, under 0.1% of the layer's median"),
         ({"filter_norm": [0.002, 2.0, 2.0]}, {}, "at most 0.002, 0.1% of the layer's median"),
         ({"filter_norm": [0.05, 1.0, 1.0]}, {}, None),
@@ -211,7 +239,7 @@ SHRUNK = {"filter_norm": [0.01, 1.0, 1.0], "gamma": [0.001, 1.0, 1.0], "gamma_ef
             "|γ| < 0.01 in 1 of 3 channels, with |γ| √(running_var / (running_var + eps)) for |γ|",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_decayed_filters(cells: dict[str, Any], row: dict[str, Any], because: str | None):
     """Fails if a share is of another filter than the typical one, or a filter that is 0 has decayed."""
     found = findings("filters-decayed", edited(evidence(), {**SHRUNK, **cells}, feeder="conv", **row))
@@ -227,13 +255,23 @@ def test_what_is_said_of_decayed_filters(cells: dict[str, Any], row: dict[str, A
     assert "running_mean" not in one.do
 
 
-PRUNED = {"filter_norm": [0.0, 1.0, 1.0], "running_mean": [2.0, 0.0, 0.0], "running_var": 4.0, "filter_bias": math.nan}
+PRUNED = {
+    "filter_norm": [0.0, 1.0, 1.0],
+    "running_mean": [2.0, 0.0, 0.0],
+    "running_var": 4.0,
+    "filter_bias": math.nan,
+}
 
 
 @pytest.mark.parametrize(
     ("cells", "row", "because"),
     [
-        ({}, {}, "filters in conv of length 0 for 1 of 3 channels, whose running means are up to 1 running σ off (threshold 0.5)."),
+        (
+            {},
+            {},
+            "filters in conv of length 0 for 1 of 3 channels, whose running means are up to 1 running σ off "
+            "(threshold 0.5).",
+        ),
         ({"running_mean": [-2.0, 0.0, 0.0]}, {}, "up to 1 running σ off"),
         ({"filter_bias": [2.0, 0.0, 0.0]}, {}, None),
         ({"filter_bias": [-2.0, 0.0, 0.0]}, {}, "up to 2 running σ off"),
@@ -242,7 +280,7 @@ PRUNED = {"filter_norm": [0.0, 1.0, 1.0], "running_mean": [2.0, 0.0, 0.0], "runn
         ({"filter_norm": 1.0}, {}, None),
         ({}, {"normalized_by": "batch"}, None),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_pruned_filters(cells: dict[str, Any], row: dict[str, Any], because: str | None):
     """Fails if the bias that is left counts as a shift, or statistics that fit a filter of 0 are those of before."""
     found = findings("filters-decayed", edited(evidence(), {**PRUNED, **cells}, feeder="conv", **row))

@@ -264,3 +264,102 @@ def test_chance_is_not_reported(batch):
     for _ in range(40):
         x = places(max(100, 2 * batch)) ** 3
         assert alike(list(x.split(batch))).empty
+
+
+@pytest.mark.parametrize(
+    ("row", "apart", "told"),
+    [
+        ({}, 0.5, True),
+        ({}, 0.301, True),
+        ({}, 0.299, False),
+        ({"kind": "batch_norm"}, 0.5, False),
+        ({"call": 1}, 0.5, False),
+        ({"normalized_by": "sample"}, 0.5, True),
+        ({"normalized_by": "both"}, 0.5, True),
+    ],
+)
+def test_what_is_said_of_stored_instance_norms(row: dict[str, Any], apart: float, told: bool):
+    """Fails if the distance is not √(all / within − 1) of the typical channel, or eps stands on one side alone."""
+    eps, var = 0.5, 1.5
+    # within a sample 4 times what is stored with eps: 2² (1.5 + 0.5) = 8
+    all_of = 8 * (1 + apart**2)
+    cells = {"scale_ratio": 2.0, "running_var": var, "pre_var": [all_of, 0.1, 99 * all_of]}
+    base = edited(evidence(), cells, eps=eps, **{"kind": "instance_norm", "normalized_by": "running", **row})
+    found = findings("instance-norm-stored", base)
+    assert len(found) == told
+    for one in found:
+        assert (
+            f"the means of samples are {apart:.2g} times as far apart as values within a sample"
+            in one.because
+        )
+        in_use = row.get("normalized_by") != "sample"
+        assert one.says.endswith(" by stored ones, and the samples differ.") is in_use
+    bare = edited(base, {"running_var": np.nan})
+    assert findings("instance-norm-stored", bare) == []
+
+
+LABELED = {"n_calls_labeled": 10.0, "n_calls_one_class": 9.0, "n_classes": 2.0, "normalized_by": "batch"}
+
+
+@pytest.mark.parametrize(
+    ("row", "because"),
+    [
+        (
+            {},
+            "9 batches of 10 with labels had a single class, of 2 classes in all; 1 batch norm normalized with such "
+            "batches.",
+        ),
+        ({"n_calls_one_class": 8.9}, None),
+        ({"n_calls_labeled": 4.0, "n_calls_one_class": 4.0}, "4 batches of 4 with labels"),
+        ({"n_calls_labeled": 3.0, "n_calls_one_class": 3.0}, None),
+        ({"n_classes": 1.0}, None),
+        ({"n_calls_labeled": np.nan}, None),
+        ({"normalized_by": "both"}, "9 batches of 10"),
+        ({"normalized_by": "running"}, None),
+        ({"kind": "instance_norm"}, None),
+    ],
+)
+def test_batches_of_one_class_at_their_limits(row: dict[str, Any], because: str | None):
+    """Fails if nine of ten are too few or fewer enough, or one class in all makes batches of one."""
+    found = findings("batches-of-one-class", edited(evidence(), **{**LABELED, **row}))
+    assert len(found) == (because is not None)
+    for one in found:
+        assert one.because.startswith(str(because))
+
+
+ALIKE = {
+    "batch_effect_least": 3.0,
+    "batch_effect": 5.0,
+    "n_effective": 8.0,
+    "n_images": 40,
+    "n_calls": 4,
+    "error_from": "folds",
+    "n_calls_learning": 0,
+    "mode": "eval",
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "layer", "severity"),
+    [
+        ([ALIKE], "a", "info"),
+        ([{**ALIKE, "error_from": "samples"}], "a", "warning"),
+        ([ALIKE, {**ALIKE, "batch_effect_least": 4.0, "error_from": "samples"}], "b", "warning"),
+        ([{**ALIKE, "n_calls_learning": 1, "mode": "train"}], None, None),
+        ([{**ALIKE, "n_calls_learning": 1}], "a", "info"),
+        ([{**ALIKE, "mode": "train"}], "a", "info"),
+        ([{**ALIKE, "n_calls_learning": 1, "mode": "mixed"}], None, None),
+    ],
+)
+def test_samples_of_a_batch_that_are_alike(
+    rows: list[dict[str, Any]], layer: str | None, severity: str | None
+):
+    """Fails if weights that move are told as data, or the least of several is named."""
+    base = evidence(*map(healthy, "ab"[: len(rows)]))
+    for i, row in enumerate(rows):
+        base = edited(base, at=i, **row)
+    found = findings("samples-alike", base)
+    assert [(one.layer, one.severity) for one in found] == ([(layer, severity)] if layer else [])
+    for one in found:
+        assert "40 samples are worth about 8 independent ones." in one.says
+        assert one.because.startswith("the means of 4 batches have 5 times the variance")

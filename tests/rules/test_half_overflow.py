@@ -179,21 +179,66 @@ USUAL = {"largest_input": 10.0, "n_values": 99, "var_ratio_median": 1.0, "feeder
 @pytest.mark.parametrize(
     ("cells", "row", "says", "because"),
     [
-        ({"gamma": [7e4, 1.0, 1.0]}, {}, "This layer does not fit into half precision", "gamma of 1 of 3 channels above 65504."),
-        ({"beta": [-7e4, 1.0, 1.0], "running_var": [1.0, 7e4, 1.0]}, {}, "This layer does not fit", "running_var, beta of 2 of 3 channels above 65504."),
-        ({"gamma": [7e4, 1.0, 1.0]}, {"largest_input": 4e4}, "This layer does not fit", "gamma of 1 of 3 channels above 65504; largest input 40,000 (threshold 32752), half precision ends at 65504."),
-        ({}, {"largest_input": 4e4}, "This layer only just fits", "largest input 40,000 (threshold 32752), half precision ends at 65504."),
-        ({}, {"largest_input": 7e4}, "This layer does not fit", "largest input 70,000 (threshold 32752), half precision ends at 65504."),
-        ({}, {"largest_input": 7e4, "n_values": 0}, "This layer does not fit", "largest input 70,000 expected from the running statistics, half precision ends at 65504."),
+        (
+            {"gamma": [7e4, 1.0, 1.0]},
+            {},
+            "This layer does not fit into half precision",
+            "gamma of 1 of 3 channels above 65504.",
+        ),
+        (
+            {"beta": [-7e4, 1.0, 1.0], "running_var": [1.0, 7e4, 1.0]},
+            {},
+            "This layer does not fit",
+            "running_var, beta of 2 of 3 channels above 65504.",
+        ),
+        (
+            {"gamma": [7e4, 1.0, 1.0]},
+            {"largest_input": 4e4},
+            "This layer does not fit",
+            "gamma of 1 of 3 channels above 65504; largest input 40,000 (threshold 32752), half precision ends at 65504.",
+        ),
+        (
+            {},
+            {"largest_input": 4e4},
+            "This layer only just fits",
+            "largest input 40,000 (threshold 32752), half precision ends at 65504.",
+        ),
+        (
+            {},
+            {"largest_input": 7e4},
+            "This layer does not fit",
+            "largest input 70,000 (threshold 32752), half precision ends at 65504.",
+        ),
+        (
+            {},
+            {"largest_input": 7e4, "n_values": 0},
+            "This layer does not fit",
+            "largest input 70,000 expected from the running statistics, half precision ends at 65504.",
+        ),
         ({}, {"largest_input": 4e4, "n_values": 0}, None, ""),
         ({}, {"largest_input": math.inf}, None, ""),
-        ({}, {"largest_input": 7e4, "var_ratio_median": 2.1}, "On these data, the input of this layer does not fit", "largest input 70,000"),
-        ({}, {"largest_input": 4e4, "var_ratio_median": 2.1}, "On these data, the input of this layer only just fits", "largest input 40,000"),
+        (
+            {},
+            {"largest_input": 7e4, "var_ratio_median": 2.1},
+            "On these data, the input of this layer does not fit",
+            "largest input 70,000",
+        ),
+        (
+            {},
+            {"largest_input": 4e4, "var_ratio_median": 2.1},
+            "On these data, the input of this layer only just fits",
+            "largest input 40,000",
+        ),
         ({}, {"largest_input": 4e4, "var_ratio_median": 2.0}, "This layer only just fits", ""),
         ({"running_var": 3.2e4}, {"largest_input": 4e4, "var_ratio_median": 9.0}, "On these data", ""),
-        ({"running_mean": 3.2e4, "running_var": 3.2e4}, {"largest_input": 4e4, "var_ratio_median": 9.0}, "This layer only just", ""),
+        (
+            {"running_mean": 3.2e4, "running_var": 3.2e4},
+            {"largest_input": 4e4, "var_ratio_median": 9.0},
+            "This layer only just",
+            "",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_numbers_beyond_half_precision(
     cells: dict[str, Any], row: dict[str, Any], says: str | None, because: str
 ) -> None:
@@ -215,13 +260,26 @@ def test_what_is_said_of_numbers_beyond_half_precision(
         ({"running_var": [1e4, 1e4, 70.0]}, {"largest_input": 65536.0}, 2.0**-10, True, ", or scale down"),
         ({}, {"largest_input": 65537.0}, 2.0**-11, False, ", or scale down"),
         ({"running_var": [9e6, 9e6, 4e3]}, {"largest_input": 3000.0}, 2.0**-6, False, ", or scale down"),
-        ({"running_var": [1e4, 1e4, 1.0]}, {}, None, False, ". Scaling down the preceding weights does not help: the smallest running_var would fall to 9.5e-07, and eps = 1e-05."),
-        ({"running_var": [1e4, 1e4, 1.0], "gamma": [7e4, 1.0, 0.001]}, {}, 2.0**-10, False, ", or scale down"),
+        (
+            {"running_var": [1e4, 1e4, 1.0]},
+            {},
+            None,
+            False,
+            ". Scaling down the preceding weights does not help: the smallest running_var would fall to 9.5e-07, and "
+            "eps = 1e-05.",
+        ),
+        (
+            {"running_var": [1e4, 1e4, 1.0], "gamma": [7e4, 1.0, 0.001]},
+            {},
+            2.0**-10,
+            False,
+            ", or scale down",
+        ),
         ({"running_var": [1e4, 1e4, 0.0]}, {}, 2.0**-10, False, ", or scale down"),
         ({}, {"feeder": ""}, None, False, "."),
         ({"running_mean": math.nan}, {}, None, False, "."),
     ],
-)  # fmt: skip
+)
 def test_by_how_much_weights_are_scaled_down(
     cells: dict[str, Any], row: dict[str, Any], factor: float | None, with_eps: bool, words: str
 ) -> None:

@@ -148,3 +148,90 @@ def test_a_norm_of_eight_channels_is_judged(n: int, speaks: bool):
 def few(n: int) -> dict[str, np.ndarray]:
     """Matching running statistics of the first channels."""
     return {name: value[:n] for name, value in stored().items()}
+
+
+USUAL = {"shift": 0.0, "scale_ratio": 1.0, "shift_q": 0.001, "scale_q": 0.001}
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        ({}, None),
+        (
+            {"shift": 3.1},
+            "mean +3.10 running σ from the running mean (threshold 3) in channel 7; out of bounds in 1 of 40 channels.",
+        ),
+        ({"shift": -3.1}, "mean -3.10 running σ from"),
+        ({"shift": 3.0}, None),
+        ({"scale_ratio": 4.1}, "std 4.1 times the running one (thresholds 0.25 and 4) in channel 7"),
+        ({"scale_ratio": 0.24}, "std 0.24 times the running one"),
+        ({"scale_ratio": 4.0}, None),
+        ({"scale_ratio": 0.26}, None),
+        ({"shift": 3.1, "shift_q": 0.01}, None),
+        ({"shift": 3.1, "shift_q": np.nan}, None),
+        ({"scale_ratio": 4.1, "scale_q": 0.01}, None),
+        ({"scale_ratio": 0.0}, None),
+        ({"shift": 6.0, "scale_ratio": 15.9}, "mean +6.00"),
+        ({"shift": 6.0, "scale_ratio": 16.1}, "std 16.1"),
+    ],
+)
+def test_one_channel_at_its_limits(cells: dict[str, float], told: str | None) -> None:
+    """Fails if chance counts, a limit moves, or the statistic that is named is not the farther one."""
+    base = evidence(site(ROWS, gamma=1.5, beta=0.1, **stored()))
+    columns = {name: [usual] * 7 + [cells.get(name, usual)] + [usual] * 32 for name, usual in USUAL.items()}
+    found = findings("channels-shifted", edited(base, columns, normalized_by="running"))
+    assert len(found) == (told is not None)
+    for one in found:
+        assert one.because.startswith(str(told))
+        assert one.channels == (7,)
+
+
+@pytest.mark.parametrize(("n", "told"), [(1, True), (2, True), (3, False)])
+def test_a_twentieth_of_the_channels_are_single_ones(n: int, told: bool) -> None:
+    """Fails if more than a twentieth, or fewer, are an exception: of 40 channels two are."""
+    base = evidence(site(ROWS, gamma=1.5, beta=0.1, **stored()))
+    columns = {
+        **{name: value for name, value in USUAL.items() if name != "shift"},
+        "shift": [5.0] * n + [0.0] * (40 - n),
+    }
+    found = findings("channels-shifted", edited(base, columns, normalized_by="running"))
+    assert len(found) == told
+    for one in found:
+        words = (
+            "1 channel of this norm does not match its"
+            if n == 1
+            else "2 channels of this norm do not match their"
+        )
+        assert one.says == f"{words} running statistics, while the other {40 - n} do."
+        assert (", the farthest" in one.because) is (n > 1)
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ({"shift": 0.24}, True),
+        ({"shift": -0.26}, False),
+        ({"scale_ratio": 1.41}, True),
+        ({"scale_ratio": 1.42}, False),
+        ({"scale_ratio": 0.7}, False),
+    ],
+)
+def test_the_others_must_match(others: dict[str, float], told: bool) -> None:
+    """Fails if the tail of a shift of all is told as an exception: half the limit of a norm, and √2."""
+    base = evidence(site(ROWS, gamma=1.5, beta=0.1, **stored()))
+    columns: dict[str, Any] = {**USUAL, **others}
+    columns["shift"] = [5.0] + [others.get("shift", 0.0)] * 39
+    found = findings("channels-shifted", edited(base, columns, normalized_by="running"))
+    assert len(found) == told
+
+
+@pytest.mark.parametrize(("n", "told"), [(8, True), (7, False)])
+def test_a_few_stand_out_among_eight(n: int, told: bool) -> None:
+    """Fails if one channel of any number stands out, or eight are too few."""
+    rows = ROWS[:, :n]
+    base = evidence(
+        site(rows, gamma=1.5, beta=0.1, running_mean=rows.mean((0, 2)), running_var=rows.var((0, 2)))
+    )
+    columns = {**USUAL, "shift": [5.0] + [0.0] * (n - 1)}
+    assert len(findings("channels-shifted", edited(base, columns, normalized_by="running"))) == told
+    assert findings("channels-shifted", edited(base, columns, normalized_by="batch")) == []

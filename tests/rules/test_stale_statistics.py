@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
+import pytest
 import torch
 from torch import nn
 
 import bnprobe
+from rules.edited import edited, evidence, findings, healthy
 
 
 def net(**options: Any) -> nn.Sequential:
@@ -150,3 +153,85 @@ def test_buffers_that_are_copied_into_a_frozen_norm():
                 with torch.no_grad():
                     model[1].running_mean.add_(0.1)
         assert len(found("frozen-but-moving", bnprobe.report(probe))) == mode
+
+
+EVAL = {"n_learned_in_eval": 5.0, "n_backward": 3.0, "n_calls": 8, "memory_moved": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("rows", "layer", "because"),
+    [
+        (
+            [EVAL],
+            "a",
+            "γ or β changed after 5 of 8 calls, which computed gradients while the model was in eval mode; 1 batch "
+            "norm learned like that.",
+        ),
+        (
+            [EVAL, {**EVAL, "n_learned_in_eval": 6.0}, EVAL],
+            "b",
+            "γ or β changed after 6 of 8 calls, which computed gradients while the model was in eval mode; 3 batch norms",
+        ),
+        ([{**EVAL, "n_learned_in_eval": 0.0}], None, ""),
+        ([{**EVAL, "n_learned_in_eval": 1.0, "n_calls": 1}], "a", "after 1 of 1 call,"),
+        ([{**EVAL, "n_backward": 0.0}], None, ""),
+        ([{**EVAL, "n_backward": 1.0}], "a", ""),
+        ([{**EVAL, "kind": "layer_norm"}], None, ""),
+        ([{**EVAL, "memory_moved": math.nan}], None, ""),
+        ([{**EVAL, "n_calls": 0}], None, ""),
+    ],
+)
+def test_what_is_said_of_learning_in_eval_mode(
+    rows: list[dict[str, Any]], layer: str | None, because: str
+) -> None:
+    """Fails if a norm without running statistics or without a gradient counts, or another than the most frequent is
+    named."""
+    base = evidence(*map(healthy, "abc"[: len(rows)]))
+    for i, row in enumerate(rows):
+        base = edited(base, at=i, **row)
+    found = findings("learning-in-eval", base)
+    assert [one.layer for one in found] == ([layer] if layer else [])
+    for one in found:
+        assert because in one.because
+
+
+STILL = {
+    "mode": "train",
+    "normalized_by": "batch",
+    "n_calls": 4,
+    "n_calls_learning": 4,
+    "n_backward": 4.0,
+    "memory_moved": 0.0,
+    "n_updates": 0.0,
+    "momentum": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({}, True),
+        ({"mode": "eval"}, False),
+        ({"normalized_by": "running"}, False),
+        ({"n_calls_learning": 3}, False),
+        ({"n_calls": 1, "n_calls_learning": 1, "n_backward": 1.0}, True),
+        ({"n_backward": 0.0}, False),
+        ({"memory_moved": 0.1}, False),
+        ({"n_updates": 1.0}, False),
+        ({"n_updates": math.nan}, True),
+        ({"momentum": 0.0}, False),
+        ({"momentum": math.nan}, True),
+        ({"kind": "instance_norm"}, False),
+    ],
+)
+def test_statistics_that_stand_still_in_training(row: dict[str, Any], told: bool) -> None:
+    """Fails if statistics that move, or that another rule reports, are told, or one call is none."""
+    given = {**STILL, **row}
+    found = findings("statistics-not-updated", edited(evidence(), **given))
+    assert len(found) == told
+    for one in found:
+        calls = "1 call" if given["n_calls"] == 1 else "4 calls"
+        assert (
+            f"with gradients in {calls}, after which the running means were exactly as before, in 1 batch norm."
+            in one.because
+        )

@@ -159,7 +159,9 @@ def test_gains_of_the_whole_network_that_have_shrunk():
 
 def norms(*rows: dict[str, Any]) -> Evidence:
     """RMS norms a, b, c, ... with these cells."""
-    base = evidence(*(site(some_rows(20), name, "rms_norm", gamma=[0.8, 1.1, 1.2]) for name in "abcdef"[: len(rows)]))
+    base = evidence(
+        *(site(some_rows(20), name, "rms_norm", gamma=[0.8, 1.1, 1.2]) for name in "abcdef"[: len(rows)])
+    )
     for i, row in enumerate(rows):
         base = edited(base, at=i, **row)
     return base
@@ -184,8 +186,14 @@ QUIET = {**SINK, "loudest_token": 2.0}
     ("rows", "says"),
     [
         ([QUIET, SINK, QUIET], "b: at b the token at position 0 is up to 20 times"),
-        ([SINK, {**SINK, "loudest_token": 30.0}, SINK], "a: from a to c the token at position 0 is up to 30 times"),
-        ([SINK, QUIET, {**SINK, "loudest_token": 30.0}, SINK], "c: from c to d the token at position 0 is up to 30 times"),
+        (
+            [SINK, {**SINK, "loudest_token": 30.0}, SINK],
+            "a: from a to c the token at position 0 is up to 30 times",
+        ),
+        (
+            [SINK, QUIET, {**SINK, "loudest_token": 30.0}, SINK],
+            "c: from c to d the token at position 0 is up to 30 times",
+        ),
         ([{**SINK, "loudest_token": 30.0}, QUIET, SINK], "a: at a the token at position 0 is up to 30 times"),
         ([{**SINK, "loudest_position": -1.0}], "a: at a one token is up to 20 times"),
         ([{**SINK, "loudest_token": 10.0}], None),
@@ -200,7 +208,8 @@ def test_where_the_loudest_tokens_are(rows: list[dict[str, Any]], says: str | No
     for one in found:
         assert f"{one.layer}: {one.says.partition(': ')[2]}".startswith(str(says))
         assert one.because == (
-            "75% of its energy is in channel 2; position accounts for 50% of the variance of log scales (threshold 35%), 1.0% "
+            "75% of its energy is in channel 2; position accounts for 50% of the variance of log scales (threshold "
+            "35%), 1.0% "
             "of the tokens are loud."
         )
 
@@ -211,16 +220,33 @@ LARGE = {"largest_input": 300.0, "n_tokens": 9.0, "input_dtype": "float32", "zer
 @pytest.mark.parametrize(
     ("rows", "severity", "layer", "because"),
     [
-        ([LARGE], "info", "a", "the largest input is 300; its square is infinite in float16 from 256 on, and 1/√∞ is 0, without NaN. That holds in 1 norm."),
-        ([LARGE, {**LARGE, "largest_input": 900.0}], "info", "b", "the largest input is 900; its square is infinite in float16 from 256 on, and 1/√∞ is 0, without NaN. That holds in 2 norms."),
-        ([LARGE, {**LARGE, "input_dtype": "float16", "zero_rows": 0.1}], "critical", "b", "That holds in 2 norms."),
+        (
+            [LARGE],
+            "info",
+            "a",
+            "the largest input is 300; its square is infinite in float16 from 256 on, and 1/√∞ is 0, without NaN. "
+            "That holds in 1 norm.",
+        ),
+        (
+            [LARGE, {**LARGE, "largest_input": 900.0}],
+            "info",
+            "b",
+            "the largest input is 900; its square is infinite in float16 from 256 on, and 1/√∞ is 0, without NaN. "
+            "That holds in 2 norms.",
+        ),
+        (
+            [LARGE, {**LARGE, "input_dtype": "float16", "zero_rows": 0.1}],
+            "critical",
+            "b",
+            "That holds in 2 norms.",
+        ),
         ([{**LARGE, "input_dtype": "float16"}], "info", "a", "That holds in 1 norm."),
         ([{**LARGE, "zero_rows": 0.1}], "info", "a", "That holds in 1 norm."),
         ([{**LARGE, "largest_input": 256.0}], None, "", ""),
         ([{**LARGE, "n_tokens": 0.0}], None, "", ""),
         ([{**LARGE, "kind": "layer_norm"}], None, "", ""),
     ],
-)  # fmt: skip
+)
 def test_inputs_whose_squares_overflow(
     rows: list[dict[str, Any]], severity: str | None, layer: str, because: str
 ) -> None:

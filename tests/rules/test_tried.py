@@ -132,12 +132,21 @@ def test_a_cause_is_kept_where_three_quarters_go_with_it(fate: str, explains: fl
 @pytest.mark.parametrize(
     ("metric", "words"),
     [
-        ({"metric": "loss", "before": 1.5, "after": 1.25, "low": -0.3, "high": -0.2}, "loss 1.5 → 1.25 (-0.3 to -0.2, 95% interval)"),
+        (
+            {"metric": "loss", "before": 1.5, "after": 1.25, "low": -0.3, "high": -0.2},
+            "loss 1.5 → 1.25 (-0.3 to -0.2, 95% interval)",
+        ),
         ({"metric": "loss", "before": 1.5, "after": 1.5, "low": 0.0, "high": 0.0}, "loss stays 1.5"),
-        ({"metric": "accuracy", "before": 0.5, "after": 0.5, "low": 0.0, "high": 0.0}, "accuracy stays 50.0%"),
-        ({"metric": "accuracy", "before": 0.5, "after": 0.505, "low": 0.0, "high": 0.01}, "accuracy 50.0 → 50.5% (+0.0 to +1.0, 95% interval)"),
+        (
+            {"metric": "accuracy", "before": 0.5, "after": 0.5, "low": 0.0, "high": 0.0},
+            "accuracy stays 50.0%",
+        ),
+        (
+            {"metric": "accuracy", "before": 0.5, "after": 0.505, "low": 0.0, "high": 0.01},
+            "accuracy 50.0 → 50.5% (+0.0 to +1.0, 95% interval)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_metric_does(metric: dict[str, Any], words: str) -> None:
     """Fails if a share is told as a number, a loss in percent, or a metric that stayed has an interval."""
     tried = Tried("gone", n=1, largest_change=1.0, largest_relative=0.5, **metric)

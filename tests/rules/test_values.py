@@ -278,7 +278,12 @@ def test_few_sequences_of_many_tokens_are_enough(n_tokens, n_found):
 @pytest.mark.parametrize(
     ("cells", "row", "because", "do"),
     [
-        ({"n_nonfinite": [0.0, 2.0, 0.0]}, {}, "2 values in 1 of 3 channels, left out of all other numbers.", "float32: `model.float()`."),
+        (
+            {"n_nonfinite": [0.0, 2.0, 0.0]},
+            {},
+            "2 values in 1 of 3 channels, left out of all other numbers.",
+            "float32: `model.float()`.",
+        ),
         ({"n_nonfinite": [0.0, 1.0, 0.0]}, {}, "1 value in 1 of 3 channels", "`model.float()`."),
         (
             {"n_nonfinite": [0.0, 600.0, 0.0], "n_values": [600.0, 0.0, 600.0]},
@@ -286,11 +291,26 @@ def test_few_sequences_of_many_tokens_are_enough(n_tokens, n_found):
             "600 values in 1 of 3 channels",
             " In 1 of 3 channels no value is finite, while others are clean: check the weights of conv for these channels",
         ),
-        ({"n_nonfinite": [0.0, 600.0, 0.0], "n_values": [600.0, 0.0, 600.0]}, {"feeder": ""}, "600 values", "`model.float()`."),
-        ({"n_nonfinite": [1.0, 600.0, 2.0], "n_values": [9.0, 0.0, 9.0]}, {"feeder": "conv"}, "603 values in 3 of 3", "`model.float()`."),
-        ({"n_nonfinite": [0.0, 1.0, 0.0], "n_values": 9.0}, {"feeder": "conv"}, "1 value", "`model.float()`."),
+        (
+            {"n_nonfinite": [0.0, 600.0, 0.0], "n_values": [600.0, 0.0, 600.0]},
+            {"feeder": ""},
+            "600 values",
+            "`model.float()`.",
+        ),
+        (
+            {"n_nonfinite": [1.0, 600.0, 2.0], "n_values": [9.0, 0.0, 9.0]},
+            {"feeder": "conv"},
+            "603 values in 3 of 3",
+            "`model.float()`.",
+        ),
+        (
+            {"n_nonfinite": [0.0, 1.0, 0.0], "n_values": 9.0},
+            {"feeder": "conv"},
+            "1 value",
+            "`model.float()`.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_values_that_are_not_finite(
     cells: dict[str, Any], row: dict[str, Any], because: str, do: str
 ) -> None:
@@ -334,18 +354,38 @@ def test_vectors_that_are_not_finite(
 @pytest.mark.parametrize(
     ("cells", "row", "because", "do"),
     [
-        ({"gamma": [0.001, 0.5, 1.5]}, {}, "|γ| < 0.01 in 1 of 3 channels (at most 0.001; the others have a median of 1).", "Removing them"),
-        ({"gamma": [0.001, -0.009, 1.5]}, {}, "|γ| < 0.01 in 2 of 3 channels (at most 0.009; the others have a median of 1.5).", "Most γ of this layer are small"),
+        (
+            {"gamma": [0.001, 0.5, 1.5]},
+            {},
+            "|γ| < 0.01 in 1 of 3 channels (at most 0.001; the others have a median of 1).",
+            "Removing them",
+        ),
+        (
+            {"gamma": [0.001, -0.009, 1.5]},
+            {},
+            "|γ| < 0.01 in 2 of 3 channels (at most 0.009; the others have a median of 1.5).",
+            "Most γ of this layer are small",
+        ),
         ({"gamma": 0.001}, {}, "|γ| < 0.01 in 3 of 3 channels.", "Look for what drove γ to 0"),
         ({"gamma": 0.001}, {"skip": "a"}, None, ""),
         ({"gamma": [0.001, 0.5, 1.5]}, {"skip": "a"}, "|γ| < 0.01 in 1 of 3 channels", ""),
         ({"gamma": [0.001, 0.5, 1.5]}, {"kind": "layer_norm"}, None, ""),
         ({"gamma": 0.001}, {"kind": "layer_norm"}, "|γ| < 0.01 in 3 of 3 channels.", ""),
-        ({"gamma": [0.001, 0.09, 0.5]}, {}, "|γ| < 0.01 in 1 of 3 channels", "Most γ of this layer are small"),
+        (
+            {"gamma": [0.001, 0.09, 0.5]},
+            {},
+            "|γ| < 0.01 in 1 of 3 channels",
+            "Most γ of this layer are small",
+        ),
         ({"gamma": [0.01, 0.5, 1.5]}, {}, None, ""),
-        ({"gamma": [0.001, 0.5, 1.5], "beta": NAN}, {}, "|γ| < 0.01 in 1 of 3 channels", "n.weight.data[at] = 1`"),
+        (
+            {"gamma": [0.001, 0.5, 1.5], "beta": NAN},
+            {},
+            "|γ| < 0.01 in 1 of 3 channels",
+            "n.weight.data[at] = 1`",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_channels_without_a_scale(
     cells: dict[str, Any], row: dict[str, Any], because: str | None, do: str
 ) -> None:

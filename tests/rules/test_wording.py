@@ -149,8 +149,9 @@ def test_two_channels_are_all(n: int, words: str):
 
 
 @pytest.mark.parametrize(
-    ("noun", "plural"), [("layer", "layers"), ("pass", "passes"), ("box", "boxes"), ("batch", "batches"), ("match", "matches")]
-)  # fmt: skip
+    ("noun", "plural"),
+    [("layer", "layers"), ("pass", "passes"), ("box", "boxes"), ("batch", "batches"), ("match", "matches")],
+)
 def test_plurals(noun: str, plural: str):
     """Fails if an ending is not looked at."""
     assert count(2, noun) == f"2 {plural}"
