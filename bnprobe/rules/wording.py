@@ -6,8 +6,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-KINDS = {"rms_norm": "RMS norm", "unknown_norm": "norm-like layer"}
-"""Kinds of norms whose words are not those of their name, for rules and the page alike."""
+KINDS = {
+    "batch_norm": "batch norm",
+    "layer_norm": "layer norm",
+    "group_norm": "group norm",
+    "instance_norm": "instance norm",
+    "rms_norm": "RMS norm",
+    "unknown_norm": "norm-like layer",
+}
+"""Kinds of norms as sentences of rules and of the page call them; a registered kind goes by its own name."""
 
 ACTIVATIONS = {
     "relu": "ReLU",
@@ -65,7 +72,7 @@ def some(found: pd.DataFrame, channels: pd.DataFrame) -> str:
 
 def kind_words(kind: str, article: bool = False) -> str:
     """A kind of norm in words: batch norm, RMS norm; with "a" or "an" where that is asked for."""
-    words = KINDS.get(kind, kind.replace("_", " "))
+    words = KINDS.get(kind, kind)
     return (
         f"{'an' if words[:1].lower() in 'aeiou' or words.startswith('RMS') else 'a'} {words}"
         if article

@@ -60,6 +60,8 @@ def test_kinds_have_their_article():
     assert kind_words("batch_norm", article=True) == "a batch norm"
     assert kind_words("instance_norm", article=True) == "an instance norm"
     assert kind_words("rms_norm", article=True) == "an RMS norm"
+    assert kind_words("unknown_norm", article=True) == "a norm-like layer"
+    assert kind_words("my_norm", article=True) == "a my_norm", "a name stays a name"
 
 
 @pytest.mark.parametrize(
