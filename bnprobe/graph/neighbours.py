@@ -22,6 +22,7 @@ from bnprobe.graph.propagate import implied
 from bnprobe.graph.reads import column_lengths
 from bnprobe.graph.record_op import Graph
 from bnprobe.graph.residual import Skips
+from bnprobe.graph.role import role_of
 from bnprobe.graph.sole_consumer import feeds_alone
 from bnprobe.graph.stream import before_head, before_on_stream
 from bnprobe.graph.trace import Trace
@@ -128,7 +129,16 @@ def _on_stream(
         return neighbours
     found = before_on_stream(site, graph.sites)
     bare = site.facts["site"] in before_head(graph.outputs, graph.sites)
-    neighbours = replace(neighbours, reads=column_lengths(site, plan.n_channels), bare_head=bare)
+    role, (largest, even, factor) = role_of(site, set(graph.outputs))
+    neighbours = replace(
+        neighbours,
+        reads=column_lengths(site, plan.n_channels),
+        bare_head=bare,
+        role=role,
+        largest_logit=largest,
+        attention_evenness=even,
+        attention_factor=factor,
+    )
     return neighbours if found is None else replace(neighbours, stream=label(found))
 
 

@@ -107,6 +107,9 @@ NORMS = _words(
     "native_layer_norm layer_norm native_group_norm group_norm instance_norm rms_norm _fused_rms_norm"
 )
 
+WHOLE_ATTENTION = "_native_multi_head_attention"
+"""Projections and attention in one operation."""
+
 OTHERS = {
     "scaled_dot_product_attention": "attention",
     "_scaled_dot_product_attention_math": "attention",
@@ -116,7 +119,7 @@ OTHERS = {
     "_scaled_dot_product_cudnn_attention": "attention",
     "_scaled_dot_product_fused_attention_overrideable": "attention",
     # the projections of queries, keys and values take its input as it is
-    "_native_multi_head_attention": "linear",
+    WHOLE_ATTENTION: "linear",
     "lstm": "recurrent",
     "gru": "recurrent",
     "rnn_tanh": "recurrent",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from bnprobe.graph.attention import sharpness
 from bnprobe.graph.geometry import Geometry
 from bnprobe.graph.graph import INPUT, LEAF, SITE, Node, Site, Storages, tensors
 from bnprobe.graph.layer_scale import measured
@@ -23,6 +26,7 @@ from bnprobe.graph.operations import (
     PRODUCT,
     SCALE,
     WEIGHTS,
+    WHOLE_ATTENTION,
     clamped,
     plain,
     what_is,
@@ -117,6 +121,9 @@ class Graph:
             self.storages.put(tensor, node, written=any(tensor is w for w in written))
             if node.part == WEIGHTS:
                 self.weighted.append(node)
+            if called == "attention" or node.name == "softmax":
+                with suppress(Exception), torch.no_grad():  # what it says of attention is not worth the graph
+                    node.facts["sharpness"] = sharpness(func, name, args, kwargs)
             if node.part == ADD and not kwargs and not self._inside:
                 node.facts["scaled"] = measured(args, sources, out, in_place=bool(written))
                 self.scaled += [node] * bool(node.facts["scaled"])
@@ -151,6 +158,8 @@ class Graph:
             facts["weight_node"], facts["turned"] = sources[1], False
             facts["geometry"] = _geometry(name, args, kwargs, out)
             sources = sources[:1]
+        elif called == "attention" or name == WHOLE_ATTENTION:
+            facts["operands"] = sources
         elif part == PRODUCT:
             facts["operands"] = sources
             found = _product(name, args, sources)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from bnprobe.measures.columns import Column, Paint
-from bnprobe.recording import LayerRecord
+from bnprobe.recording import CHANNELS, LayerRecord
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.terms import DEAD_REACH, DEAD_SIGMAS, LITTLE_OF_EPS, NEAR_ZERO
 from bnprobe.stats.gaussian import probability_above, probability_above_skewed
@@ -312,8 +312,19 @@ def _roles(record: LayerRecord) -> Any:
     elif known is not None:
         _by_shares(roles, record, known)
     if record.gamma is not None and acts:
-        roles[(np.abs(record.gamma) < NEAR_ZERO) & (roles != "dead")] = "constant"
+        roles[(np.abs(record.gamma) < _near_zero(record.gamma, record.pools)) & (roles != "dead")] = (
+            "constant"
+        )
     return roles
+
+
+def _near_zero(gamma: Array, pools: str) -> float:
+    """|γ| below which an output hardly varies: of norms over features, whose next weights make up for it, beside others."""
+    return (
+        NEAR_ZERO * min(1.0, float(np.median(np.abs(gamma))))
+        if pools == CHANNELS and len(gamma)
+        else NEAR_ZERO
+    )
 
 
 def _by_shares(roles: Any, record: LayerRecord, known: Corners) -> None:

@@ -8,7 +8,7 @@ from bnprobe.measures import Tables, glossary
 from bnprobe.recording import WEIGHTS_ONLY, Recording
 from bnprobe.report.chapters import chapters, worth
 from bnprobe.report.chapters.answer import Answer
-from bnprobe.report.chapters.chapter import called, unit_of
+from bnprobe.report.chapters.chapter import called, measured_on
 from bnprobe.report.chapters.findings import findings_section, rule_sections
 from bnprobe.report.chapters.glossary import glossary_section
 from bnprobe.report.chapters.headline import fresh
@@ -108,6 +108,4 @@ def _lead(recording: Recording) -> str:
     norms = f"{count(len(layers), 'normalization layer')}, {count(sum(layers.values()), 'channel')}"
     if recording.weights_only:
         return f"{norms}; {WEIGHTS_ONLY}, no data were run."
-    return (
-        f"{norms}, measured on {count(about.n_images, unit_of(recording))} in {number(about.seconds, 2)} s."
-    )
+    return f"{norms}, measured on {measured_on(recording)} in {number(about.seconds, 2)} s."

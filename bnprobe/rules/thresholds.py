@@ -113,15 +113,25 @@ class Limits:
     outlier_energy: float = 0.5
     """Share of the inputs' energy in outlier channels, above which these, and not the others, set the divisor."""
 
-    outlier_energy_tokens: float = 0.8
-    """The same of tokens, each divided by its own scale: a healthy SmolLM2-135M has up to .64 in one dimension of 576, small
-    transformers up to .32."""
+    outlier_energy_tokens: float = 0.95
+    """The same of tokens, each divided by its own scale: a healthy SmolLM2-135M has up to .85 in 4 dimensions of 576, by the
+    text, small transformers up to .32."""
 
     sink_scale: float = 10.0
     """Scale of the loudest token in median scales, from which tokens at some positions are told of."""
 
     sink_position: float = 0.35
     """Share of the variance of log scales that lies between positions, from which position makes them loud."""
+
+    largest_logit: float = 100.0
+    """Absolute logit of attention above which it saturates: SmolLM2-135M reaches 54; the clipping of Muon begins here."""
+
+    uneven_attention: float = 0.25
+    """Mean entropy of attention, as a share of the largest possible, below which it looks at next to nothing: layers of
+    trained transformers are at .28 and above."""
+
+    attention_factor: float = 2.0
+    """Times 1/√d by which logits of attention are multiplied, above which that is no choice of a usual network."""
 
     overwritten: float = 50.0
     """Relative change of a stream between two norms, above which what was there is lost: trained networks reach 20."""

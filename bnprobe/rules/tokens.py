@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from bnprobe.recording.names import said
+import pandas as pd
+
+from bnprobe.recording.names import QUERY, said
 from bnprobe.rules.by_hand import CODE, TRAINING
 from bnprobe.rules.rule import Evidence, Finding, Rule
-from bnprobe.rules.thresholds import DEFAULT
+from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import count, number
+
+SHARP_IF_SCALED = 0.3
+"""Share of the largest entropy below which attention is sharp where its logits are multiplied by too much."""
 
 BEFORE_SQUARES = 256.0
 """Largest input whose square half precision holds."""
 
 
-def sink_tokens(evidence: Evidence) -> Iterator[Finding]:
-    """Where tokens at some positions are many times as loud as the others, once for the network."""
-    layers, limits = evidence.layers.reset_index(drop=True), evidence.limits
+def loud_stretch(layers: pd.DataFrame, limits: Limits = DEFAULT) -> pd.DataFrame | None:
+    """The norms in a row where tokens at some positions are loud, those with the loudest token; None without any."""
+    layers = layers.reset_index(drop=True)
     is_sink = (layers["loudest_token"] > limits.sink_scale) & (
         layers["position_share"] > limits.sink_position
     )
@@ -26,9 +31,14 @@ def sink_tokens(evidence: Evidence) -> Iterator[Finding]:
         for sink, group in groupby(is_sink.items(), key=lambda item: item[1])
         if sink
     ]
-    if not stretches:
+    return max(stretches, key=lambda one: one["loudest_token"].max(), default=None)
+
+
+def sink_tokens(evidence: Evidence) -> Iterator[Finding]:
+    """Where tokens at some positions are many times as loud as the others, once for the network."""
+    limits, stretch = evidence.limits, loud_stretch(evidence.layers, evidence.limits)
+    if stretch is None:
         return
-    stretch = max(stretches, key=lambda one: one["loudest_token"].max())
     loudest = stretch.iloc[int(stretch["loudest_token"].argmax())]
     first, last = stretch.iloc[0]["layer"], stretch.iloc[-1]["layer"]
     where = f"from {said(first)} to {said(last)}" if first != last else f"at {said(first)}"
@@ -86,6 +96,44 @@ def overwritten(evidence: Evidence) -> Iterator[Finding]:
             "initialization. In a trained model: go back to a checkpoint from before its activations grew.",
             call=row["call"],
         )
+
+
+def saturated(evidence: Evidence) -> Iterator[Finding]:
+    """Attention so sharp that no gradient gets past it: by its logits, or in most layers by what multiplies them."""
+    limits = evidence.limits
+    known = evidence.layers[
+        evidence.layers["largest_logit"].notna() & (evidence.layers["norm_role"] != QUERY)
+    ]
+    if known.empty:
+        return
+    sharp = known["attention_evenness"] < limits.uneven_attention
+    scaled = (known["attention_factor"] > limits.attention_factor) & (
+        known["attention_evenness"] < SHARP_IF_SCALED
+    )
+    found = known[sharp & (known["largest_logit"] > limits.largest_logit)]
+    by_scale = 2 * scaled.sum() > len(known)
+    if by_scale:
+        found = known[scaled]
+    if found.empty:
+        return
+    worst = found.iloc[int(found["attention_evenness"].argmin())]
+    factor = worst["attention_factor"]
+    yield Finding(
+        "warning",
+        str(worst["layer"]),
+        f"Attention saturates: its logits are multiplied by {number(factor)}/√d, where 1/√d is usual."
+        if by_scale
+        else "Attention saturates: queries look at next to nothing but one key, and hardly any gradient gets past that.",
+        f"the entropy of attention is {worst['attention_evenness']:.0%} of the largest possible (trained networks have 28% "
+        f"and more), its logits reach {number(worst['largest_logit'])} (threshold {limits.largest_logit:g}); that holds in "
+        f"{len(found)} of {count(len(known), 'attention layer')}.",
+        "Divide the products of queries and keys by √d once: the argument `scale` of scaled_dot_product_attention. Trained "
+        "weights go with the scale that they were trained with."
+        if by_scale
+        else "In training: lower the learning rate, warm it up and clip gradients, or put norms on queries and keys "
+        "(QK-norm). In a trained model: go back to a checkpoint from before its logits grew.",
+        call=int(worst["call"]),
+    )
 
 
 def unchanged(evidence: Evidence) -> Iterator[Finding]:
@@ -159,6 +207,15 @@ RULES = (
         "Takase et al. 2023, arXiv:2312.16903",
         f"a stream that moves by at most {DEFAULT.overwritten:g} times its size",
         overwritten,
+        by_hand=TRAINING,
+    ),
+    Rule(
+        "attention-saturates",
+        "Does attention look at more than one key?",
+        "Wortsman et al. 2023, arXiv:2309.14322; Zhai et al. 2023, arXiv:2303.06296",
+        f"logits up to {DEFAULT.largest_logit:g}, or an entropy of at least {DEFAULT.uneven_attention:.0%} of the largest "
+        "possible; logits divided by √d",
+        saturated,
         by_hand=TRAINING,
     ),
     Rule(

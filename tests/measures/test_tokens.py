@@ -132,6 +132,21 @@ def test_the_branch_is_what_was_added_to_the_stream(seen):
     assert np.isnan(row(recording, "first")["branch"])
 
 
+def test_a_norm_of_the_class_token_alone_has_no_branch():
+    """Fails if its tokens are compared with all of those of the stream before it, which raised in the user's pass."""
+
+    class Classifier(Block):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + self.attention(self.first(x))
+            return self.mlp(self.second(x[:, 0]))
+
+    model = Classifier(nn.LayerNorm).eval()
+    with torch.no_grad(), bnprobe.attach(model) as probe:
+        model(stream())
+    assert np.isnan(row(probe.recording, "second")["branch"])
+    assert row(probe.recording, "second")["n_tokens"] == N
+
+
 def test_what_the_next_layer_reads(seen):
     """Fails if rows of the weight are taken for columns, or γ is left out."""
     torch.manual_seed(0)

@@ -87,6 +87,15 @@ def faults() -> list[Recording]:
     ]
 
 
+ATTENTION = {
+    "norm_role": "attention",
+    "largest_logit": 150.0,
+    "attention_evenness": 0.2,
+    "attention_factor": 1.0,
+}
+"""What the table of layers says of attention that saturates by its logits."""
+
+
 def quiet(model: Stream) -> None:
     """Branches that hardly add to the stream."""
     for block in model.blocks:

@@ -14,7 +14,7 @@ from bnprobe.recording import Recording
 from bnprobe.rules import Finding, gains, judge, tokens
 from bnprobe.rules.rule import Evidence
 from rules.edited import edited, evidence, findings
-from rules.of_tokens import faults, loud, quiet, recorded
+from rules.of_tokens import ATTENTION, faults, loud, quiet, recorded
 
 RULES = (*gains.RULES, *tokens.RULES)
 FIRED = [
@@ -275,3 +275,30 @@ def test_tokens_that_are_all_alike(common: list[float], told: tuple[str, str] | 
     assert [one.layer for one in found] == ([told[0]] if told else [])
     for one in found:
         assert one.because.endswith(told[1] if told else "")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, "queries look at next to nothing"),
+        ({"largest_logit": 100.0}, ""),
+        ({"attention_evenness": 0.25}, ""),
+        (
+            {"largest_logit": 40.0, "attention_factor": 16.0, "attention_evenness": 0.29},
+            "multiplied by 16/√d",
+        ),
+        ({"largest_logit": 40.0, "attention_factor": 16.0, "attention_evenness": 0.3}, ""),
+        ({"largest_logit": 40.0, "attention_factor": 2.0}, ""),
+        ({"norm_role": "query"}, ""),
+    ],
+)
+def test_attention_that_saturates(change, says):
+    """Fails if one of logit and entropy is enough, the factor is not told as the cause, or a layer is told of twice."""
+    found = findings("attention-saturates", edited(of(recorded()), **(ATTENTION | change)))
+    assert [says in one.says for one in found] == [True] * bool(says)
+
+
+def test_a_factor_in_a_few_layers_is_no_cause():
+    """Fails if one layer with a scale of its own is warned of."""
+    one = edited(of(recorded()), **(ATTENTION | {"largest_logit": 40.0, "attention_factor": 1.0}))
+    assert findings("attention-saturates", edited(one, at=1, attention_factor=16.0)) == []

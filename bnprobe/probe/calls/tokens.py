@@ -126,7 +126,8 @@ class TokenTotals:
             self._n_sequences += placed.n_sequences
         self._add_loudest(call.loud, placed)
         self._add_pairs(call, placed)
-        if before is not None:
+        # a norm of the class token alone has other tokens than the stream before it
+        if before is not None and before.places == call.places:
             self._few[5:] += branch(before.x, call.x)
 
     def _mean_shares(self, call: TokenReading, counted: Tensor) -> Tensor:

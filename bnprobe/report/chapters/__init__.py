@@ -17,6 +17,7 @@ from bnprobe.report.chapters import (
     running_stats,
     shape,
     stem,
+    tokens,
     variance,
 )
 from bnprobe.report.chapters.chapter import Absent, Material
@@ -32,6 +33,7 @@ CHAPTERS: tuple[ModuleType, ...] = (
     affine,
     residual,
     per_sample,
+    tokens,
     gradients,
 )
 """One file each, in the order of the page; `chapter(material)` gives a Section, or Absent with the reason."""

@@ -15,6 +15,7 @@ from bnprobe.report.chapters.headline import after, fresh, headline
 from bnprobe.report.chapters.per_sample import own_scale
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Headline
+from bnprobe.rules.values import OVER_FEATURES
 from bnprobe.rules.wording import kind_words
 
 NEAR_ZERO = 1e-2
@@ -93,7 +94,9 @@ def _learned(channels: pd.DataFrame) -> list[str]:
         if negative
         else ""
     )
-    return [f"{size}{signs}.", *_switched_off(channels[channels["gamma"].abs() < NEAR_ZERO])]
+    # what follows a norm over features makes up for small γ
+    small = (channels["gamma"].abs() < NEAR_ZERO) & ~channels["kind"].isin(OVER_FEATURES)
+    return [f"{size}{signs}.", *_switched_off(channels[small])]
 
 
 def _switched_off(small: pd.DataFrame) -> list[str]:

@@ -42,11 +42,19 @@ class Absent:
 
 
 def unit_of(recording: Recording) -> str:
-    """What one sample is called: as the user says, else an image where the inputs are known to be images."""
+    """What one sample is called: as the user says, else a sequence or an image where the inputs are known to be that."""
     if recording.about.unit in UNITS:
         return UNITS[recording.about.unit]
+    if n_tokens(recording):
+        return "sequence"
     planar = any(record.class_name.endswith("2d") for record in recording.layers)
     return "image" if planar or recording.about.normalize is not None else "sample"
+
+
+def n_tokens(recording: Recording) -> int:
+    """Tokens that went through a model of tokens, by the first norm over features; 0 for other models."""
+    read = [record.tokens for record in recording.layers if record.tokens is not None]
+    return int(read[0].n_tokens) if read and any(tokens.n.sum() for tokens in read) else 0
 
 
 def measured_on(recording: Recording) -> str:
@@ -54,7 +62,8 @@ def measured_on(recording: Recording) -> str:
     about = recording.about
     samples = count(about.n_images, unit_of(recording))
     if not about.n_positions:
-        return samples
+        n = n_tokens(recording)
+        return f"{samples} ({count(n, POSITIONS.get(unit_of(recording), 'position'))})" if n else samples
     places = count(about.n_positions, POSITIONS.get(unit_of(recording), "position"))
     left_out = f"; {about.n_masked:,} more left out by masks" if about.n_masked else ""
     return f"{samples} ({places}{left_out})"

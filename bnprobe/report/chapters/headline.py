@@ -11,6 +11,7 @@ from bnprobe.measures.verdict import ENOUGH
 from bnprobe.recording.names import SAME, SHIFTED
 from bnprobe.report.chapters.chapter import against, all_norms, highest, named, norms, running_sds
 from bnprobe.report.chapters.findings import where_worst, worst_finding
+from bnprobe.report.chapters.tokens import sink
 from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Headline
 from bnprobe.rules.rule import Evidence
@@ -33,7 +34,9 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
         title = str(first["says"]).removesuffix(".")
         return Headline(str(first["severity"]), title, where_worst(findings), serious)
     if not match:
-        return Headline("good", "No rule found a problem", "", "No rule found a problem.")
+        return Headline(
+            "good", "No rule found a problem", " ".join(sink(tables.layers)), "No rule found a problem."
+        )
     if _agree(used[used["var_ratio_median"].notna()]):
         return _split("notice" if serious else "good", match)
     return _split("warning" if serious else "notice", match)

@@ -10,7 +10,7 @@ import pandas as pd
 from bnprobe.measures import Tables, stem
 from bnprobe.measures.stem import color_order
 from bnprobe.recording import Recording
-from bnprobe.report.chapters import implied, variance, worth
+from bnprobe.report.chapters import implied, tokens, variance, worth
 from bnprobe.report.chapters.chapter import named, unit_of
 from bnprobe.report.chapters.headline import fresh
 from bnprobe.report.chapters.per_sample import own_scale
@@ -37,6 +37,7 @@ def learned(
     facts = [
         *([] if study is None else [Fact(worth.sentence(study), "worth")]),
         *_mean_colour(recording),
+        *_sink(tables.layers),
         *_scales(tables.channels),
         *_channels(tables.channels),
         *_classes(tables),
@@ -65,6 +66,11 @@ def _mean_colour(recording: Recording) -> list[Fact]:
 
 def _hex(rgb: tuple[float, float, float]) -> str:
     return "#" + "".join(f"{round(255 * min(max(value, 0.0), 1.0)):02x}" for value in rgb)
+
+
+def _sink(layers: pd.DataFrame) -> list[Fact]:
+    heights = bars(np.log10(of(layers, "loudest_token").clip(min=1)) / 3)
+    return [Fact(said, "tokens", bars=heights) for said in tokens.sink(layers)]
 
 
 def _scales(channels: pd.DataFrame) -> list[Fact]:

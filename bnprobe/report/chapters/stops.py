@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count as count_from
 from itertools import groupby
 
 import numpy as np
 import pandas as pd
 
+from bnprobe.measures.norm_roles import is_transformer, names_by_role
 from bnprobe.report.figures.axes import stage_bounds
 from bnprobe.report.figures.names import short_names
 from bnprobe.report.figures.specs import Lane, Spine
 from bnprobe.report.page.blocks import Cell, Figure, Table
 from bnprobe.stats.moments import Array
 
-MOST = 60
+MOST = 64
 """Norms above which those of a block are drawn as one."""
 
 MOST_BLOCKS, FEW_BLOCKS = 72, 20
@@ -34,12 +35,14 @@ ROOM = 130
 class Stop:
     """One place of the spine: a norm, or some that follow each other. `rows` are those of the table of layers.
 
-    `path` is what they begin with; `end` what follows their name where the name is that of the first of several.
+    `path` is what they begin with; `end` what follows their name where the name is that of the first of several. `role` is
+    the name by its role that a norm of a transformer has.
     """
 
     path: str
     rows: tuple[int, ...]
     end: str = ""
+    role: str = ""
 
 
 def stops_of(layers: pd.DataFrame) -> list[Stop]:
@@ -49,7 +52,8 @@ def stops_of(layers: pd.DataFrame) -> list[Stop]:
     """
     paths = list(layers["layer"])
     calls = [f" call {call + 1}" if call else "" for call in layers["call"]]
-    finer = [Stop(path, (i,), calls[i]) for i, path in enumerate(paths)]
+    roles = names_by_role(layers) if is_transformer(layers) else [""] * len(paths)
+    finer = [Stop(path, (i,), calls[i], roles[i]) for i, path in enumerate(paths)]
     if len(finer) <= MOST:
         return finer
     parts = [path.split(".") for path in paths]
@@ -119,7 +123,9 @@ def drawn(
 
 
 def _short(stops: list[Stop], longest: int) -> tuple[str, ...]:
-    short = short_names([stop.path for stop in stops], longest - max(len(stop.end) for stop in stops))
+    short = short_names(
+        [stop.role or stop.path for stop in stops], longest - max(len(stop.end) for stop in stops)
+    )
     return tuple(name + stop.end for name, stop in zip(short, stops, strict=True))
 
 
@@ -141,7 +147,7 @@ def _names_in_stages(stops: list[Stop], stages: tuple[tuple[int, int, str], ...]
     for first, last, words in stages:
         for i in range(first, last + 1):
             paths[i] = f".{paths[i]}.".partition(f".{words}.")[2].strip(".") or paths[i]
-    return _short([Stop(path, stop.rows, stop.end) for path, stop in zip(paths, stops, strict=True)], LONGEST)
+    return _short([replace(stop, path=path) for path, stop in zip(paths, stops, strict=True)], LONGEST)
 
 
 def _row_to_see(values: pd.Series, stop: Stop) -> int:

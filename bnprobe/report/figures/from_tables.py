@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bnprobe.measures.norm_roles import names_by_role
 from bnprobe.report.colours import INK
 from bnprobe.report.figures.names import short_names
 from bnprobe.report.figures.specs import ByDepth, ChannelMap, Line, Panel
@@ -19,10 +20,10 @@ LONGEST = 28
 
 
 def site_names(layers: pd.DataFrame, longest: int = LONGEST) -> list[str]:
-    """The name of every row of the table of layers, short enough to stand under a picture."""
+    """The name of every row of the table of layers, short enough to stand under a picture; in a transformer by role."""
     calls = [f" call {call + 1}" if call else "" for call in layers["call"]]
     return [
-        name + call for name, call in zip(short_names(list(layers["layer"]), longest), calls, strict=True)
+        name + call for name, call in zip(short_names(names_by_role(layers), longest), calls, strict=True)
     ]
 
 

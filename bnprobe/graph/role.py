@@ -1,0 +1,262 @@
+"""What a norm over features is for in a transformer: the input of attention or of an MLP, queries and keys, the end.
+
+Read from the executed operations, whatever modules are called. A sum is one of the residual stream where one of its terms
+goes into what made another. From the norm everything that takes its output is walked, up to attention, to such sums and to
+what the model returns; what was met says the role.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from bnprobe.graph.graph import SITE, Node
+from bnprobe.graph.operations import (
+    ACTIVATION,
+    ADD,
+    MARK,
+    OTHER,
+    PASS,
+    PRODUCT,
+    SCALE,
+    WEIGHTS,
+    WHOLE_ATTENTION,
+)
+from bnprobe.recording.names import (
+    ATTENTION,
+    ATTENTION_OUTPUT,
+    BOTH,
+    CROSS_ATTENTION,
+    EMBEDDING,
+    ENCODER_END,
+    FINAL,
+    INNER,
+    KEY,
+    MIXER,
+    MLP,
+    MLP_OUTPUT,
+    QUERY,
+)
+
+MOST_STEPS, MOST_ABOVE, MOST_TO_SOFTMAX = 2000, 400, 12
+"""Nodes walked from a norm, up one branch, and between scores and their softmax."""
+
+
+def role_of(site: Node, outputs: set[Node]) -> tuple[str, tuple[float, float, float]]:
+    """The role of a norm, "" where none was recognized; and of attention whose queries it makes what `attention.sharpness`
+    says, NaN where there is none."""
+    met = _Met(site, outputs)
+    sharp = [node.facts.get("sharpness") for node in met.by_queries]
+    largest, even, factor = next((found for found in sharp if found is not None), (math.nan,) * 3)
+    return _role(site, met), (float(largest), float(even), factor)
+
+
+def _role(site: Node, met: _Met) -> str:
+    if met.on_stream:
+        return _after_branch(site.inputs[0]) or EMBEDDING
+    if met.ends_branch:
+        return ATTENTION_OUTPUT if _has_attention(site.inputs[0]) else MLP_OUTPUT
+    operands = met.attention
+    if operands:
+        return _before_attention(site, operands, met)
+    if met.reaches_sum:
+        return (MIXER if met.mixes else MLP) if reads_stream(site) else INNER
+    ended = _after_branch(site.inputs[0])
+    return FINAL if met.leaves and ended else ended
+
+
+def _before_attention(site: Node, operands: set[str], met: _Met) -> str:
+    """Of a norm whose output goes into attention as `operands`, of q, k and v."""
+    if not reads_stream(site) and not met.ends_encoder:
+        return QUERY if operands == {"q"} else KEY if "k" in operands or "v" in operands else INNER
+    if operands == {"q"}:
+        return CROSS_ATTENTION
+    if "q" not in operands:
+        return ENCODER_END
+    return BOTH if met.reaches_sum else ATTENTION
+
+
+class _Met:
+    """What takes a norm's output."""
+
+    def __init__(self, site: Node, outputs: set[Node]) -> None:
+        self.site = site
+        self.attention: set[str] = set()
+        self.by_queries: list[Node] = []
+        self.reaches_sum = self.on_stream = self.ends_branch = self.leaves = self.mixes = False
+        waiting, met = [(site, False)], {site}
+        for _ in range(MOST_STEPS):
+            if not waiting:
+                break
+            node, weighted = waiting.pop(0)
+            self.leaves |= node in outputs
+            for taker in node.consumers:
+                if len(taker.inside) > len(site.inside):
+                    continue  # the site of that norm stands for what happens in it
+                if taker.part == SITE and not weighted:
+                    continue  # directly another norm
+                if taker.part == ADD and skip_of(taker) is not None:
+                    self._sum(taker, node, weighted)
+                elif operand := _operand(taker, node):
+                    self.attention |= set(operand)
+                    self.by_queries += [_shares(taker)] * ("q" in operand)
+                elif taker not in met:
+                    met.add(taker)
+                    self.mixes |= _mixes_positions(taker)
+                    waiting.append((taker, weighted or taker.part == WEIGHTS))
+
+    @cached_property
+    def ends_encoder(self) -> bool:
+        """Whether it is the last norm of a stream, whose output is read elsewhere."""
+        return bool(_after_branch(self.site.inputs[0]))
+
+    def _sum(self, total: Node, term: Node, weighted: bool) -> None:
+        if weighted:
+            self.reaches_sum = True
+        elif skip_of(total) is self.site:
+            self.on_stream = True
+        elif _root(term) is self.site:
+            self.ends_branch = True
+        else:
+            self.reaches_sum = True
+
+
+def skip_of(total: Node) -> Node | None:
+    """The term of a sum that goes into what made another of its terms, past views; None in a sum of other kinds.
+
+    Of branches side by side, x + attention(x) + mlp(x), the second sum counts too.
+    """
+    if "skip" not in total.facts:
+        total.facts["skip"] = next(_skips(total, branches_side_by_side=True), None)
+    skip: Node | None = total.facts["skip"]
+    return skip
+
+
+def _skips(total: Node, branches_side_by_side: bool = False) -> Iterator[Node]:
+    terms = [_root(term) for term in total.inputs]
+    for term in terms:
+        before = [term]
+        if branches_side_by_side and term.part == ADD:
+            before += _skips(term)
+        for other in terms:
+            if other is not term and any(node in before for node in _above(other)):
+                yield term
+
+
+def reads_stream(site: Node) -> bool:
+    """Whether what a norm is given goes on beside it as the skip of a sum."""
+    given = _root(site.inputs[0])
+    waiting = [given]
+    for _ in range(MOST_TO_SOFTMAX):
+        if not waiting:
+            break
+        for taker in waiting.pop().consumers:
+            if taker.part == ADD and skip_of(taker) is given:
+                return True
+            if _hands_on(taker):
+                waiting.append(taker)
+    return False
+
+
+def _after_branch(node: Node) -> str:
+    """Of the sum that a branch ends in, which branch it was; "" for another node."""
+    total = _root(node)
+    while total.part == SITE:
+        total = _root(total.inputs[0])
+    skip = skip_of(total) if total.part == ADD else None
+    if skip is None:
+        return ""
+    branches = [term for term in map(_root, total.inputs) if term is not skip]
+    return ATTENTION_OUTPUT if any(_has_attention(branch, skip) for branch in branches) else MLP_OUTPUT
+
+
+def _has_attention(branch: Node, skip: Node | None = None) -> bool:
+    """Whether attention made the branch, after the last sum of the stream."""
+    return any(_is_attention(node) for node in _above(branch, skip))
+
+
+def _above(node: Node, end: Node | None = None) -> Iterator[Node]:
+    """A node and what went into it, nearest first; not past `end` nor past sums of the stream that are known."""
+    waiting, met = [node], {node}
+    for _ in range(MOST_ABOVE):
+        if not waiting:
+            return
+        now = waiting.pop(0)
+        yield now
+        if now is end or now.facts.get("skip") is not None:
+            continue
+        for source in now.inputs:
+            if source not in met:
+                met.add(source)
+                waiting.append(source)
+
+
+def _operand(taker: Node, node: Node) -> str:
+    """As which of q, k and v attention takes the values of a node; "" where it is no attention."""
+    if not _is_attention(taker):
+        return ""
+    operands = taker.facts["operands"]
+    if taker.part != PRODUCT:
+        return _places(operands, node, "qkv")
+    # of a product that adds, the sum comes first
+    return _places(operands[-2:], node, "qk") if _softmax_after(taker) else "v"
+
+
+def _places(operands: Sequence[Node], node: Node, names: str) -> str:
+    return "".join(name for name, operand in zip(names, operands, strict=False) if operand is node)
+
+
+def _is_attention(node: Node) -> bool:
+    """Whether it is attention, or one of the two products that attention is made of."""
+    if node.part == OTHER:
+        return node.name == "attention" or node.facts["operation"] == WHOLE_ATTENTION
+    if node.part != PRODUCT:
+        return False
+    return _softmax_after(node) is not None or any(_comes_from_softmax(one) for one in node.inputs)
+
+
+def _shares(taker: Node) -> Node:
+    """The operation that makes scores into shares: attention as a whole, or the softmax after a product."""
+    return _softmax_after(taker) or taker if taker.part == PRODUCT else taker
+
+
+def _softmax_after(product: Node) -> Node | None:
+    """The softmax of a product that is scores."""
+    waiting = [product]
+    for _ in range(MOST_TO_SOFTMAX):
+        if not waiting:
+            return None
+        for taker in waiting.pop(0).consumers:
+            if taker.name == "softmax":
+                return taker
+            if taker.part in (PASS, SCALE, ADD) or taker.name in _ON_SCORES:
+                waiting.append(taker)
+    return None
+
+
+def _comes_from_softmax(node: Node) -> bool:
+    while _hands_on(node) and node.inputs:
+        node = node.inputs[0]
+    return node.part == ACTIVATION and node.name == "softmax"
+
+
+def _mixes_positions(node: Node) -> bool:
+    """Whether it lets positions see each other without attention, as the mixers of state space models do."""
+    if node.name in ("recurrent", "cumsum"):
+        return True
+    return node.name == "conv" and any(n > 1 for n in node.facts["weight"].shape[2:])
+
+
+def _hands_on(node: Node) -> bool:
+    return node.part == PASS or (node.part == MARK and node.name == "dropout")
+
+
+def _root(node: Node) -> Node:
+    """Past views, and past dropout."""
+    while _hands_on(node) and node.inputs:
+        node = node.inputs[0]
+    return node
+
+
+_ON_SCORES = ("mul", "div", "sub", "tanh", "where", "masked_fill", "clamp")
