@@ -21,7 +21,10 @@ BEFORE_SQUARES = 256.0
 
 
 def loud_stretch(layers: pd.DataFrame, limits: Limits = DEFAULT) -> pd.DataFrame | None:
-    """The norms in a row where tokens at some positions are loud, those with the loudest token; None without any."""
+    """The norms in a row where tokens at some positions are loud, those with the loudest token; None without any.
+
+    Their index are the places of the rows in the table.
+    """
     layers = layers.reset_index(drop=True)
     is_sink = (layers["loudest_token"] > limits.sink_scale) & (
         layers["position_share"] > limits.sink_position

@@ -20,7 +20,7 @@ def summary(tables: dict[str, pd.DataFrame]) -> tuple[str, bool]:
         "",
     ]
     lines += ["| kind | faults | found | missed | right | warned of |", "|---|---|---|---|---|---|"]
-    rows = [*_planted(tables), *_cases(tables), *_healthy(tables)]
+    rows = [*_planted(tables), *_cases(tables), *_healthy(tables), *_tokens(tables)]
     rows += [*_statistics(tables), *_dependence(tables)]
     lines += [f"| {kind} | {' | '.join(str(n) for n in counts)} |" for kind, counts in rows]
     wrong = sum(counts[2] + counts[4] for _, counts in rows)
@@ -84,6 +84,21 @@ def _healthy(tables: dict[str, pd.DataFrame]) -> list[tuple[str, Counts]]:
     ]
 
 
+def _tokens(tables: dict[str, pd.DataFrame]) -> list[tuple[str, Counts]]:
+    table = tables.get("tokens")
+    if table is None or table.empty:
+        return []
+    faults = table["expected"] != ""
+    missed = int((table["missing"] != "").sum())
+    warned = int((table["others"][~faults] != "").sum())
+    return [
+        (
+            "small transformers",
+            (int(faults.sum()), int(faults.sum()) - missed, missed, int((~faults).sum()), warned),
+        )
+    ]
+
+
 def _named(tables: dict[str, pd.DataFrame]) -> list[str]:
     """What was missed, and where something was said of what is right, by name."""
     lines = []
@@ -99,6 +114,15 @@ def _named(tables: dict[str, pd.DataFrame]) -> list[str]:
     if "healthy" in tables:
         bad = tables["healthy"][tables["healthy"]["rules"] != ""]
         lines += [f"- false alarm: {row.network} ({row.group}): {row.rules}" for row in bad.itertuples()]
+    if "tokens" in tables:
+        bad = tables["tokens"][
+            (tables["tokens"]["missing"] != "")
+            | ((tables["tokens"]["expected"] == "") & (tables["tokens"]["others"] != ""))
+        ]
+        lines += [
+            f"- small transformer, {row.network}, seed {row.seed}: {row.missing or row.others}"
+            for row in bad.itertuples()
+        ]
     if "statistics" in tables:
         bad = tables["statistics"][~tables["statistics"]["fine"]]
         lines += [

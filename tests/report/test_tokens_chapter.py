@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from support.token_models import Gpt, tokens
@@ -79,3 +80,23 @@ def test_the_loudest_token_is_named():
     (said,) = chapter.sink(layers)
     assert said.startswith("From 0.attn to final, token 0 of a sequence is up to ")
     assert said.endswith("in dimension 7.")
+
+
+def test_a_sink_at_one_norm_has_its_name_by_role():
+    """Fails if the name is that of a table which holds this norm alone, and so no attention."""
+    layers = pd.DataFrame(
+        {
+            "layer": ["l.0.a", "l.0.b", "l.1.a"],
+            "norm_role": ["attention output", "MLP output", "attention output"],
+            "loudest_token": [2.0, 15.0, 2.0],
+            "position_share": [0.1, 0.9, 0.1],
+            "loudest_position": 0.0,
+            "loudest_channel": 99.0,
+            "loudest_channel_share": 0.5,
+        },
+        index=[4, 5, 6],
+    )
+    assert chapter.sink(layers) == [
+        "At 0.mlp out, token 0 of a sequence is up to 15 times as loud as the median token, with 50% of its energy in "
+        "dimension 99."
+    ]

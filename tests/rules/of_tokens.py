@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,20 @@ def faults() -> list[Recording]:
             ]
         ),
         recorded(lambda model: model.final.weight[3:5].fill_(1e-9)),
+        saturated(),
     ]
+
+
+def saturated() -> Recording:
+    """A stream whose first norm feeds attention that looks at one key."""
+    recording = recorded()
+    first, *others = recording.layers
+    assert first.neighbours is not None
+    sharp = {"role": "attention", "largest_logit": 150.0, "attention_evenness": 0.1, "attention_factor": 1.0}
+    return replace(
+        recording,
+        layers=(replace(first, neighbours=replace(first.neighbours, **sharp)), *others),
+    )
 
 
 ATTENTION = {

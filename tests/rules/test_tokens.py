@@ -25,6 +25,7 @@ FIRED = [
     {"no-final-norm"},
     {"gain-convention"},
     {"gains-decayed"},
+    {"attention-saturates"},
 ]
 
 

@@ -60,7 +60,8 @@ def sink(layers: pd.DataFrame) -> list[str]:
     stretch = loud_stretch(layers)
     if stretch is None:
         return []
-    loudest, names = highest(stretch, "loudest_token"), names_by_role(stretch)
+    every = names_by_role(layers)
+    loudest, names = highest(stretch, "loudest_token"), [every[i] for i in stretch.index]
     where = f"From {names[0]} to {names[-1]}" if len(names) > 1 else f"At {names[0]}"
     position = loudest["loudest_position"]
     token = f"token {position:.0f} of a sequence" if position >= 0 else "one token"
