@@ -244,6 +244,7 @@ def effective_gamma(record: LayerRecord) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.sqrt(record.running_var / (record.running_var + record.eps))
         flat = (record.running_var >= 0) & (record.running_var < LITTLE_OF_EPS * record.eps)
+        flat &= record.running_var.max() > 0  # a buffer of zeros was set so
     return np.abs(gamma) * np.where(flat, share, 1.0)
 
 

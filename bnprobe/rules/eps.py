@@ -28,6 +28,8 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
         # pruned to 0 and trained on: the variance is on its way to 0
         pruned = live & (channels["filter_norm"] == 0) & ~(channels["pre_var"] > 0) & ~flat
         small = live & (var >= 0) & (var < row["eps"]) & ~flat & ~pruned
+        if (var == 0).all() and channels["pre_var"].isna().all():
+            continue  # a buffer of zeros, which says nothing of inputs: `weights.alike` reports it
         varies = channels["pre_var"] > MANY_EPS * row["eps"]
         if (small & varies).any():
             yield _lost_variance(row, channels[small & varies], channels, evidence.limits)
@@ -83,9 +85,11 @@ def _long_constant(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) 
 
 
 def _hardly_varies(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> Finding:
+    """A fact about a network that was trained so, which real ones were: only the usual eps, and some channels, say so."""
     advice, edit = _more_than_eps(row, found, channels)
+    as_trained = row["eps"] <= TORCH_EPS and len(found) < len(channels)
     return Finding(
-        share_severity(found, channels, limits),
+        "info" if as_trained else share_severity(found, channels, limits),
         row["layer"],
         f"eps, more than the data, sets the scale of {some(found, channels).lower()}{if_assumed(row)}.",
         f"running_var < {eps_of(row)} in {out_of(found, channels)} "

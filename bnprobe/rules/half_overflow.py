@@ -9,6 +9,7 @@ import pandas as pd
 
 from bnprobe.recording.terms import MANY_EPS, REACH_SIGMAS
 from bnprobe.rules.edits import Rescale, remedy
+from bnprobe.rules.preprocessing import reported_at
 from bnprobe.rules.remedies import path, rescaled
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT, Limits
@@ -55,6 +56,8 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
         )
         or_smaller, edit = _smaller(row, channels, evidence.limits)
         of_data = not vectors and _data_only(row, channels, evidence.limits)
+        if of_data and reported_at(evidence):
+            continue  # it follows from inputs that are too large, which are reported where they enter
         beyond_now = vectors or row["largest_input"] > top
         subject = "On these data, the input of this layer" if of_data else "This layer"
         yield Finding(

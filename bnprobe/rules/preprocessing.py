@@ -10,7 +10,7 @@ from bnprobe.recording.names import NEVER_UPDATED
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules.causes import cause_of
 from bnprobe.rules.edits import Remedy, ResizeInputs, SmoothInputs, UndoMap, remedy, undoing
-from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, while_training
+from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, settled, while_training
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import number, sigmas
 
@@ -31,15 +31,18 @@ def wrong_preprocessing(evidence: Evidence) -> Iterator[Finding]:
 
 def reported_at(evidence: Evidence) -> str:
     """The norm whose inputs are reported as not preprocessed as in training; empty where none is."""
-    if evidence.is_new or not _some_mistake(evidence):
+    if not _some_mistake(evidence):
         return ""
     row = evidence.preprocessing.iloc[0]
+    first = evidence.layers[evidence.layers["layer"] == row["layer"]].iloc[0]
+    # few weights before it have moved: what a new network measures there is what it is fed
+    if evidence.is_new and not settled(first, evidence.limits):
+        return ""
     top = evidence.limits.variance_ratio**0.5
     # what other light explains as well is reported where the shift is reported in any case
     least = evidence.limits.shift if row["light"] else VISIBLE_SHIFT
     if not (row["shift"] > least or not 1 / top <= row["scale_predicted"] <= top):
         return ""
-    first = evidence.layers[evidence.layers["layer"] == row["layer"]].iloc[0]
     # running statistics that follow the very batches of this run say nothing against them
     if follows_batches(first) or (while_training(first) and not row["certain"]):
         return ""
@@ -149,7 +152,9 @@ def wrong_size(evidence: Evidence) -> Iterator[Finding]:
     for _, row in evidence.layers.iterrows():
         ratio = row["detail_ratio"]
         known = row["verdict"] != NEVER_UPDATED and row["n_images"] >= evidence.limits.few_images
-        if not known or row["call"] or not (ratio > top or ratio < 1 / top):
+        # the initial variance of 1 is the same for fine and for coarse filters
+        old = not row["initial_weight"] >= evidence.limits.initial_weight
+        if not (known and old) or row["call"] or not (ratio > top or ratio < 1 / top):
             continue
         smoother = ratio < 1
         yield Finding(

@@ -166,6 +166,11 @@ def while_training(row: pd.Series) -> bool:
     return bool(row["n_calls_model_training"] == row["n_calls"] and row["n_calls_learning"] > 0)
 
 
+def settled(row: pd.Series, limits: Limits) -> bool:
+    """Whether running statistics that are in use hold next to nothing of their initial 0 and 1."""
+    return bool(row["mode"] == "eval" and row["initial_weight"] < limits.initial_weight)
+
+
 def unsound(channels: pd.DataFrame, *names: str) -> pd.Series:
     """Channels of which one of these columns is NaN or infinite."""
     sound = pd.Series(True, channels.index)

@@ -14,7 +14,16 @@ from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.newness import affine_at_start, at_start, fresh
 from bnprobe.rules.preprocessing import reported_at
 from bnprobe.rules.remedies import recalibrate, recalibration
-from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, indices, unsound, while_training
+from bnprobe.rules.rule import (
+    Evidence,
+    Finding,
+    Rule,
+    follows_batches,
+    indices,
+    settled,
+    unsound,
+    while_training,
+)
 from bnprobe.rules.structure import calls_differ
 from bnprobe.rules.swapped import STATISTICS, swapped_norms
 from bnprobe.rules.thresholds import DEFAULT, Limits
@@ -127,8 +136,10 @@ def shifted(evidence: Evidence) -> Iterator[Finding]:
 def _each_shift(evidence: Evidence) -> Iterator[Finding]:
     """The same for every norm by itself."""
     groups_are_shown = _groups_are_shown(evidence)
-    for row, channels in evidence.sites:
-        if evidence.is_new or at_start(channels) or follows_batches(row):
+    for i, (row, channels) in enumerate(evidence.sites):
+        # in a new network the weights outrun the statistics of all norms but the first, which sees the inputs
+        too_early = evidence.is_new and not (i == 0 and settled(row, evidence.limits))
+        if too_early or at_start(channels) or follows_batches(row):
             continue
         cause, what = cause_of(evidence, row), _what_differs(row, evidence.limits)
         if cause is not None and cause["cause"] in GROUPS and not groups_are_shown:

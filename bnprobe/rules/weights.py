@@ -162,8 +162,11 @@ def _as_called(calls: pd.Series, layer: str, times: float, counted: pd.DataFrame
     return f", in all norms of {own}" if whole and several else ""
 
 
+BUFFERS = {"mean": "running_mean", "variance": "running_var"}
+
+
 def alike(evidence: Evidence) -> Iterator[Finding]:
-    """Statistics that no data make: one variance for all channels, or those of another layer."""
+    """Statistics that no data make: one mean or one variance for all channels, or those of another layer."""
     known: dict[bytes, tuple[str, bytes, bytes]] = {}
     for row, channels in evidence.sites:
         mean, var = channels["running_mean"].to_numpy(float), channels["running_var"].to_numpy(float)
@@ -175,12 +178,18 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
         # norms that take turns on the same input, as those of several widths do, come to the same statistics
         fed = b"".join(channels[name].to_numpy(float).tobytes() for name in ("pre_mean", "pre_var"))
         first = known.setdefault(mean.tobytes() + var.tobytes(), (row["layer"], affine, fed))
-        if (var == var[0]).all():
+        same = {
+            name: values[0]
+            for name, values in (("mean", mean), ("variance", var))
+            if (values == values[0]).all()
+        }
+        if same:
             yield Finding(
                 "warning",
                 row["layer"],
-                "All channels have the same running variance, which no data produce.",
-                f"running_var is {number(var[0])} in all {len(var)} channels.",
+                f"All channels have the same running {' and '.join(same)}, which no data produce.",
+                f"{' and '.join(f'{BUFFERS[name]} is {number(value)}' for name, value in same.items())} in all {len(var)} "
+                "channels.",
                 "The buffer was set by hand or by a conversion: take it from the original file, or re-estimate it: "
                 f"{recalibrate(row)}.",
                 call=row["call"],

@@ -290,7 +290,7 @@ def test_the_face_detectors_small_variances(states, reports):
     finding = found(reports[FACES], "variance-below-eps", "eps")["base_net.12.1"]
     constant = found(reports[FACES], "variance-below-eps", "were constant")["base_net.12.1"]
     assert (len({*finding.channels, *constant.channels}), len(small)) == (80, 256)
-    assert finding.severity == "warning"
+    assert finding.severity == "info", "it was trained like this"
 
 
 # The keyword spotter

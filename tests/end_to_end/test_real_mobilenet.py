@@ -184,7 +184,9 @@ def test_variances_below_eps(made, network):
     assert "constant" in constant.says
     assert "688 of 960" in finding.because
     assert "688 of 960" in pages.text_of(pages.parsed(made.page))
-    assert (findings["severity"] == "warning").sum() == 1
+    # it was trained like this: nothing is to be done unless eps is changed
+    assert finding.severity == "info"
+    assert set(findings["severity"]) == {"info"}
 
 
 # The photographs

@@ -65,6 +65,12 @@ def test_buffers_averaged_over_groups_lack_the_variance_between_them():
     assert table["explains"].iloc[0] > 0.95
 
 
+def test_a_buffer_of_zeros_lacks_no_variance_between_groups():
+    """Fails if a running variance that was set by hand, one value for all channels, is put down to groups of samples."""
+    table = found(running_mean=ROWS.mean((0, 2)), running_var=np.zeros(C))
+    assert not table["cause"].isin(("groups", "one group")).any()
+
+
 def test_inputs_far_larger_within_samples_are_not_groups():
     """Fails if inputs that are a hundred times too large are said to lack the variance between groups, most of which they
     have: within samples, too, they vary more than statistics without groups allow."""

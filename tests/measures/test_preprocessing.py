@@ -18,12 +18,14 @@ from bnprobe.recording import Normalize, Recording
 from measures.first_norms import (
     COLOUR,
     CONSTANTS,
+    GREY,
     MATRIX,
     MEAN,
     N_CHANNELS,
     PIXELS,
     RNG,
     STD,
+    grey_norm,
     inputs_of,
     stem_norm,
 )
@@ -50,6 +52,10 @@ MADE = {
     "without scaling them to 0 to 1, and red": lambda p: inputs_of(255 * p[:, ::-1]),
     "0 to 255 were passed in, neither scaled nor normalized, and light": lambda p: 255 * (1 - p),
     "the std, and light": lambda p: 1 - p,
+    "Caffe's networks": lambda p: 255 * (p - MEAN[:, None]),
+    "Caffe's networks, and red": lambda p: 255 * (p - MEAN[:, None])[:, ::-1],
+    "changed places": lambda p: (p - STD[:, None]) / MEAN[:, None],
+    "normalized twice, and red": lambda p: inputs_of(inputs_of(p[:, ::-1])),
     "without scaling them to 0 to 1, and light": lambda p: inputs_of(255 * (1 - p)),
 }
 HARDLY = {"of ImageNet": IMAGENET, "of CIFAR-10": CIFAR10}
@@ -118,6 +124,29 @@ def test_other_light_is_no_mistake(light, given):
     if not given:
         whole = replace(whole, about=replace(whole.about, normalize=None))
     assert not set(preprocessing(whole)["mistake"]) - {""}
+
+
+@pytest.mark.parametrize(("contrast", "told"), [(1.0, False), (1.2, True)])
+def test_another_contrast_is_named_beside_a_mistake_that_predicts_it_poorly(contrast, told):
+    """Fails if images with 0.46 times the contrast are surely called not divided by a std of 0.38, or those that were not
+    divided other images."""
+    found = preprocessing(grey_norm(lambda pixels: contrast * (pixels - GREY.mean[0]), GREY)).iloc[0]
+    assert "but not divided by the std" in found["mistake"]
+    assert ("another light or contrast" in found["rarer"]) is told
+
+
+def test_a_darker_camera_is_named_beside_a_mistake_that_looks_like_it():
+    """Fails if pixels times 0.6 are surely called scaled to -1 to 1, as only a shade that was added counted as light."""
+    mean, std = GREY.mean[0], GREY.std[0]
+    found = preprocessing(grey_norm(lambda pixels: (0.6 * pixels - mean) / std, GREY))
+    assert not found["certain"].any()
+
+
+def test_half_of_what_is_off_must_be_explained():
+    """Fails if each image standardized by itself is called one of three mistakes that leave most of it."""
+    alone = (PIXELS - PIXELS.mean((1, 2), keepdims=True)) / PIXELS.std((1, 2), keepdims=True)
+    found = preprocessing(stem_norm(alone))
+    assert (found["explains"] >= 0.5).all()
 
 
 @pytest.mark.parametrize("inverted", [False, True])

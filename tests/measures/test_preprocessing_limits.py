@@ -18,13 +18,10 @@ from bnprobe.measures.causes.inputs import (
     OTHER_LIGHT,
     Units,
     _first,
-    _fits,
-    _is_clear,
-    _is_rarer,
-    _rivals,
     _scale,
     constants_for,
 )
+from bnprobe.measures.causes.rivals import fits_well, is_clear, is_rarer, is_rival
 from bnprobe.recording import Normalize
 from bnprobe.recording.neighbours import Neighbours
 from measures.first_norms import CONSTANTS, PIXELS, STD, inputs_of, stem_norm
@@ -63,11 +60,11 @@ def test_what_is_left_is_measured_in_units_of_other_images() -> None:
 )
 def test_one_is_clearly_better(best: float, other: float, clear: bool) -> None:
     """Fails if the next best may be nearly as good, by factor or by difference."""
-    assert _is_clear(best, other) is clear
+    assert is_clear(best, other) is clear
 
 
 def row(**changes: Any) -> dict[str, Any]:
-    found = {"misfit": 1.0, "weight": 1.0, "constants": "given", "discrepancy": 1.0}
+    found = {"misfit": 1.0, "weight": 1.0, "constants": "given", "discrepancy": 1.0, "explains": 0.9}
     return {**found, **changes}
 
 
@@ -83,15 +80,15 @@ def row(**changes: Any) -> dict[str, Any]:
 )
 def test_what_nobody_does_by_accident_must_fit_better_to_count(one: Any, other: Any, rivals: bool) -> None:
     """Fails if exchanged light and dark keep exchanged colors from being named, or never count."""
-    assert _rivals(one, other) is rivals
+    assert is_rival(one, other) is rivals
 
 
 def test_what_would_look_the_same_is_told_where_nobody_does_it_by_accident() -> None:
     """Fails if an ordinary mistake counts as rare, or a rare one that clearly fits worse is told."""
-    assert _is_rarer(row(), row(weight=3.0, misfit=1.4))
-    assert not _is_rarer(row(), row(weight=3.0, misfit=1.6))
-    assert not _is_rarer(row(), row(weight=2.0))
-    assert not _is_rarer(row(weight=3.0), row(weight=3.0))
+    assert is_rarer(row(), row(weight=3.0, misfit=1.4))
+    assert not is_rarer(row(), row(weight=3.0, misfit=1.6))
+    assert not is_rarer(row(), row(weight=2.0))
+    assert not is_rarer(row(weight=3.0), row(weight=3.0))
 
 
 SWAP = Mistake("", "", np.ones(3), np.zeros(3), exchanged=True)
@@ -102,6 +99,8 @@ SWAP = Mistake("", "", np.ones(3), np.zeros(3), exchanged=True)
     [
         (row(misfit=1.99), AS_TRAINED, True),
         (row(misfit=2.01), AS_TRAINED, False),
+        (row(explains=0.51), AS_TRAINED, True),
+        (row(explains=0.49), AS_TRAINED, False),
         (row(misfit=0.99, constants="guessed"), AS_TRAINED, True),
         (row(misfit=1.01, constants="guessed"), AS_TRAINED, False),
         (row(misfit=0.5, constants="guessed", discrepancy=0.59), AS_TRAINED, False),
@@ -109,8 +108,8 @@ SWAP = Mistake("", "", np.ones(3), np.zeros(3), exchanged=True)
     ],
 )
 def test_what_fits(found: Any, mistake: Mistake, fits: bool) -> None:
-    """Fails if guessed constants are believed as given ones are."""
-    assert _fits(found, mistake) is fits
+    """Fails if guessed constants are believed as given ones are, or a mistake that leaves most of it is named."""
+    assert fits_well(found, mistake) is fits
 
 
 def test_a_mistake_as_a_map() -> None:

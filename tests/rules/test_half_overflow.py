@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from measures.first_norms import PIXELS, stem_norm
 from measures.sites import site
 
 import bnprobe
-from bnprobe.rules import half_overflow
+from bnprobe.measures import tables
+from bnprobe.rules import half_overflow, judge
 from bnprobe.rules.edits import Remedy, Rescale
 from rules.edited import edited, evidence, findings
 from rules.firing import fired
@@ -54,6 +57,16 @@ def test_data_that_do_not_fit_are_not_the_weights_fault():
     assert row.says.startswith("On these data, the input")
     assert "look at the inputs" in row.do
     assert "`" not in row.do
+
+
+def test_inputs_that_are_too_large_are_told_of_where_they_enter() -> None:
+    """Fails if each norm behind inputs of 0 to 255 is warned of for itself."""
+    large = stem_norm(255 * PIXELS)
+    (first,) = large.layers
+    later = site(3e5 * ROWS, "bn2", gamma=1.5, beta=0, **STATISTICS, neighbours=FED)
+    found = judge(tables(replace(large, layers=(first, later))))
+    assert "input-not-as-trained" in set(found["rule"])
+    assert "half-overflow" not in set(found["rule"])
 
 
 def a_layer(bias: bool, scale: float) -> tuple[Any, Any]:

@@ -21,7 +21,7 @@ from measures.first_norms import (
     stem_norm,
     symmetric,
 )
-from measures.sites import call_log
+from measures.sites import call_log, recording
 
 from bnprobe.measures import tables
 from bnprobe.recording import Recording
@@ -210,6 +210,42 @@ def test_a_norm_that_follows_the_batches_has_no_wrong_inputs(changes, fires):
     found = judge(tables(stem_norm(PIXELS, **changes)))
     assert (found["rule"] == "input-not-as-trained").sum() == fires
     assert not (found["rule"] == "data-shifted").any()
+
+
+YOUNG = {"gamma": np.full(N_CHANNELS, 1.01), "beta": np.full(N_CHANNELS, 0.01), "momentum": 0.1}
+
+
+@pytest.mark.parametrize(("n", "told"), [(21, False), (22, True), (90, True)])
+def test_a_young_network_is_told_of_its_inputs(n: int, told: bool) -> None:
+    """Fails if a network of some steps is silent about inputs of 0 to 255, or one whose initial 0 and 1 are left is not.
+
+    0.9 to the power of 22 is below a tenth.
+    """
+    found = judge(tables(stem_norm(255 * PIXELS, **YOUNG, n_batches_tracked=n)))
+    assert ("input-not-as-trained" in set(found["rule"])) is told
+    # where no mistake explains it, that of the first norm and of no other
+    found = judge(tables(stem_norm(inputs_of(PIXELS) * [[1], [-3], [9]] - 7, **YOUNG, n_batches_tracked=n)))
+    assert ("data-shifted" in set(found["rule"])) is told
+
+
+def test_the_norms_of_a_young_network_are_behind_its_weights() -> None:
+    """Fails if running statistics that weights outrun in the first steps are called data that do not match."""
+    (first,) = stem_norm(inputs_of(PIXELS), **YOUNG, n_batches_tracked=90).layers
+    later = replace(first, layer="bn2", neighbours=None, running_mean=first.running_mean + 9)
+    found = judge(tables(recording(first, later, normalize=CONSTANTS)))
+    assert "data-shifted" not in set(found["rule"])
+
+
+@pytest.mark.parametrize(("n", "fires"), [(21, 0), (22, 1)])
+def test_detail_is_not_read_from_an_initial_variance(n: int, fires: int) -> None:
+    """Fails if the 1 with which every running variance begins is taken for detail of the images."""
+    (first,) = stem_norm(inputs_of(PIXELS)).layers
+    coarse = np.linalg.norm(MATRIX, axis=1) / NORM
+    fine = coarse < np.sort(coarse)[N_CHANNELS // 3]
+    var = np.where(fine, first.running_var * 4, first.running_var)
+    young = replace(first, running_var=var, momentum=0.1, n_batches_tracked=n)
+    found = judge(tables(recording(young, normalize=CONSTANTS)))
+    assert (found["rule"] == "input-size").sum() == fires
 
 
 @pytest.mark.parametrize(("constants", "asked"), [(None, True), (CONSTANTS, False)])

@@ -108,6 +108,20 @@ def test_copied_and_even_statistics():
 
 
 @pytest.mark.parametrize(
+    ("changes", "of"),
+    [
+        ({"running_mean": 0.0}, "mean, which"),
+        ({"running_var": 0.0}, "variance, which"),
+        ({"running_mean": 0.0, "running_var": 2.0}, "mean and variance"),
+    ],
+)
+def test_one_mean_or_one_variance_for_all_channels(changes: dict[str, float], of: str) -> None:
+    """Fails if means that were set to 0 pass for those of data, as only variances were looked at."""
+    (row,) = fired("statistics-alike", stored(**changes)).itertuples()
+    assert f"the same running {of}" in row.says
+
+
+@pytest.mark.parametrize(
     ("learned", "severity"), [(1e-3, "info"), (0.3, "warning")], ids=["just begun", "trained"]
 )
 def test_a_norm_that_lags_in_the_first_steps_is_no_warning(learned, severity):

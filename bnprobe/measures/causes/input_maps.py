@@ -36,6 +36,9 @@ RARE = 3.0
 TWO_AT_ONCE = 2.0
 """The same for two mistakes at once, where one may do."""
 
+EXPOSURES = np.geomspace(1 / 4, 4, 33)
+"""Times as much light as in training that another camera, or another hour, may give."""
+
 EQUAL = 0.02
 """Of the gain, and in standard deviations of the inputs: maps that differ by less are one."""
 
@@ -99,11 +102,21 @@ def mistakes(constants: Normalize) -> Iterator[Mistake]:
     for what, undo, gain, offset in (*_forgotten(m, s), *_ranges(m, s), *_normalizations(m, s)):
         yield Mistake(what, f"{names}; {undo}", gain, offset)
     yield Mistake("the images are black", "", 0 * m, -m / s)
+    if m.all():
+        what = "mean and std of the normalization changed places"
+        yield Mistake(what, f"{names}; x = x * m + s; {AGAIN}", s / m, (m - s) / m, weight=TWO_AT_ONCE)
     if m.size == 3:
         yield from _exchanged(constants, names)
         yield from _exchanged_too(constants, names)
     yield from _other_constants(constants, names)
     yield from _inverted(m, s, names)
+
+
+def exposures(constants: Normalize) -> Iterator[Mistake]:
+    """No mistakes: pixels of a darker or lighter camera, all times one number."""
+    m, s = np.array(constants.mean), np.array(constants.std)
+    for k in EXPOSURES:
+        yield Mistake("", "", np.full_like(m, k), (k - 1) * m / s)
 
 
 def _inverted(m: Array, s: Array, names: str) -> Iterator[Mistake]:
@@ -121,6 +134,11 @@ def _inverted(m: Array, s: Array, names: str) -> Iterator[Mistake]:
 
 
 AGAIN = "x = (x - m) / s"
+CAFFE = (
+    "the mean was subtracted from pixels of 0 to 255, without dividing by the std, as for Caffe's networks"
+)
+TWICE = "inputs were normalized twice"
+EXCHANGED = "red and blue are swapped"
 Map = tuple[str, str, Array, Array]
 
 
@@ -168,7 +186,7 @@ def _ranges(m: Array, s: Array) -> Iterator[Map]:
 def _normalizations(m: Array, s: Array) -> Iterator[Map]:
     """Pixels on the right scale, normalized otherwise."""
     one = np.ones_like(m)
-    yield "inputs were normalized twice", "x = x * s + m", 1 / s, -m / s
+    yield TWICE, "x = x * s + m", 1 / s, -m / s
     yield (
         "pixels were scaled to -1 to 1 instead of normalized with the constants of training",
         "x = x / 2 + 0.5; " + AGAIN,
@@ -184,11 +202,12 @@ def _normalizations(m: Array, s: Array) -> Iterator[Map]:
         (m - 1) / s,
     )
     yield "inputs were divided by the std twice", "x = x * s", 1 / s, 0 * one
+    yield CAFFE, "x = x / (255 * s)", 255 * s, 0 * one
 
 
 def _exchanged(constants: Normalize, names: str) -> Iterator[Mistake]:
     """Red and blue, before or after the normalization; one name, as nobody can tell the two apart."""
-    what, m, s = "red and blue are swapped", np.array(constants.mean), np.array(constants.std)
+    what, m, s = EXCHANGED, np.array(constants.mean), np.array(constants.std)
     undo = f"{names}; x = (x * s + m).flip(1); {AGAIN}"
     yield Mistake(what, undo, s[::-1] / s, (m[::-1] - m) / s, True, constants=constants)
     yield Mistake(
@@ -200,9 +219,10 @@ def _exchanged_too(constants: Normalize, names: str) -> Iterator[Mistake]:
     """Red and blue as well as a step left out: an image of cv2.imread that went straight in."""
     m, s = np.array(constants.mean), np.array(constants.std)
     swap, by = s[::-1] / s, (m[::-1] - m) / s
-    for what, undo, gain, offset in _forgotten(m, s):
+    twice = [one for one in _normalizations(m, s) if one[0] == TWICE]
+    for what, undo, gain, offset in (*_forgotten(m, s), *twice):
         yield Mistake(
-            f"{what}, and red and blue are swapped",
+            f"{what}, and {EXCHANGED}",
             f"{names}; {undo}; x = (x * s + m).flip(1); {AGAIN}",
             gain * swap,
             gain * by + offset,
@@ -210,6 +230,11 @@ def _exchanged_too(constants: Normalize, names: str) -> Iterator[Mistake]:
             weight=TWO_AT_ONCE,
             constants=constants,
         )
+    # there the mean is in the order of the pixels; for Caffe's networks both steps are usual at once
+    undo = f"{names}; x = x.flip(1) / (255 * s)"
+    yield Mistake(
+        f"{CAFFE}, and {EXCHANGED}", undo, 255 * s[::-1], 0 * m, exchanged=True, constants=constants
+    )
 
 
 def _other_constants(constants: Normalize, names: str) -> Iterator[Mistake]:

@@ -17,7 +17,25 @@ import pandas as pd
 from bnprobe.measures import padding
 from bnprobe.measures.causes import fit, samples
 from bnprobe.measures.causes.fit import Moments2
-from bnprobe.measures.causes.input_maps import AS_TRAINED, IN_USE, RARE, Mistake, merged, mistakes
+from bnprobe.measures.causes.input_maps import (
+    AS_TRAINED,
+    IN_USE,
+    Mistake,
+    exposures,
+    merged,
+    mistakes,
+)
+from bnprobe.measures.causes.rivals import (
+    CLEAR,
+    FITS,
+    LEAST_GUESSED,
+    NONE_KNOWN,
+    NOT_SURELY,
+    best_of_each,
+    fits_well,
+    is_clear,
+    others,
+)
 from bnprobe.measures.padding import Equations
 from bnprobe.measures.stem import LARGEST_CONDITION, LARGEST_RMSE, color_order, stem
 from bnprobe.measures.verdict import never_updated
@@ -44,25 +62,8 @@ OTHER_IMAGES = Units(scale=0.5, shade=0.5)
 OTHER_LIGHT = Units(scale=0.5, shade=np.inf)
 """The same where the constants are guessed: of several sets one always comes near the light of other images."""
 
-OTHER_LIGHT_SAYS = "nothing is wrong and these images are lighter or darker than those of training"
-"""What else explains inputs whose mean moved and whose scale did not."""
-
 VISIBLE = 0.15
 """Discrepancy from which a mistake is looked for."""
-
-FITS = 2.0
-"""In these units: what a mistake may leave, as root of the sum of squares of both."""
-
-CLEAR = 1.5
-"""Times what the best mistake leaves that every other one, and none at all, must leave for the best to be certain."""
-
-CLEARLY = 0.4
-"""By how much more, too: what nearly nothing leaves is no reason."""
-
-LEAST_GUESSED, FITS_GUESSED = 0.6, 1.0
-"""Discrepancy from which, and misfit up to which, a mistake is named by constants nobody gave: of several sets one always
-comes near other light or contrast. Exchanged colors need none. The discrepancy also counts where other light explains
-nearly as well as a mistake."""
 
 BRIGHTER = np.linspace(-0.6, 0.6, 61)
 """Pixels (0 to 1) by which these images may be brighter than those of training, on average: other images, or black
@@ -76,9 +77,6 @@ VAST = 4.0
 
 LIKE_255 = 50.0, 1500.0
 """Gains that 255 has together with the std of any images."""
-
-NONE_KNOWN = "none"
-"""Of a row that rests on no constants: it names no cause."""
 
 COLUMNS = (
     "layer",
@@ -166,69 +164,10 @@ def preprocessing(recording: Recording) -> pd.DataFrame:
     without a mistake ("").
     """
     first = _first(recording)
-    rows = [] if first is None else _best_of_each(_explanations(first, recording))
+    rows = [] if first is None else best_of_each(_explanations(first, recording))
     shown = [row for row in rows if row["named"]] or [row for row in rows if row["light"]]
-    judged = [{**row, **_others(row, rows)} for row in shown]
+    judged = [{**row, **others(row, rows)} for row in shown]
     return pd.DataFrame([row for row in judged if row["n_rivals"] < MOST_NAMED], columns=list(COLUMNS))
-
-
-def _others(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What may be the cause instead: `also`, `rarer`, and whether the mistake of `row` is `certain`."""
-    rivals = [other for other in rows if other is not row and _rivals(row, other)]
-    rarer = [other for other in rows if _is_rarer(row, other) and other not in rivals]
-    return {
-        "also": _names(
-            row["also"],
-            *(name for other in rivals for name in (other["mistake"], other["also"])),
-            OTHER_LIGHT_SAYS if row["light"] else "",
-        ),
-        "certain": row["constants"] != NONE_KNOWN and not rivals and not row["light"],
-        "rarer": _names(*(other["mistake"] for other in rarer)),
-        "n_rivals": len(rivals),
-    }
-
-
-def _names(*lists: str) -> str:
-    """Names separated by "; ", each once."""
-    return "; ".join(dict.fromkeys(name for names in lists for name in names.split("; ") if name))
-
-
-def _best_of_each(found: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The best first, each mistake once: with several constants it may explain the inputs more than once."""
-    best: dict[str, dict[str, Any]] = {}
-    for row in sorted(found, key=_badness):
-        best.setdefault(row["mistake"], row)
-    return list(best.values())
-
-
-def _badness(row: dict[str, Any]) -> float:
-    """What an explanation leaves; that of a mistake nobody makes by accident counts several times."""
-    return float(row["misfit"] * row["weight"])
-
-
-def _rivals(row: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether another mistake may be the cause as well: one nobody makes by accident only where it fits clearly better."""
-    if other["weight"] > row["weight"]:
-        return _is_clear(other["misfit"], row["misfit"])
-    return not _is_clear(_badness(row), _badness(other))
-
-
-def _is_rarer(row: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether a mistake that nobody makes by accident would look the same."""
-    return bool(other["weight"] >= RARE > row["weight"] and not _is_clear(row["misfit"], other["misfit"]))
-
-
-def _is_clear(misfit: float, other: float) -> bool:
-    """Whether one explanation leaves clearly less than another."""
-    return other >= max(CLEAR * misfit, misfit + CLEARLY)
-
-
-def _fits(row: dict[str, Any], mistake: Mistake) -> bool:
-    """Whether a mistake predicts both mean and scale."""
-    if row["constants"] == "given":
-        return bool(row["misfit"] <= FITS)
-    known = mistake.exchanged or row["discrepancy"] >= LEAST_GUESSED
-    return bool(row["misfit"] <= FITS_GUESSED and known)
 
 
 def _first(recording: Recording) -> _First | None:
@@ -264,17 +203,22 @@ def _explanations(first: _First, recording: Recording) -> Iterator[dict[str, Any
     source, units = ("given", OTHER_IMAGES) if given is not None else ("guessed", OTHER_LIGHT)
     shades = [1 / np.array(constants.std) for constants in constants_for(given, first.mean)]
     unexplained = min((first.leaves(AS_TRAINED, shade, units).misfit for shade in shades), default=np.inf)
+    for constants in constants_for(given, first.mean):
+        for light in exposures(constants):
+            misfit = first.leaves(light, units=units).misfit
+            unexplained = min(unexplained, float(np.hypot(misfit, np.log(light.gain[0]) / units.scale)))
     for mistake, shade in _candidates(first, given):
         row = _row(first, mistake, first.leaves(mistake, shade), source)
-        fits = _fits(row, mistake)
-        row["named"] = fits and _is_clear(row["misfit"], unexplained)
+        fits = fits_well(row, mistake)
+        row["named"] = fits and is_clear(row["misfit"], unexplained)
         far = source == "given" and row["discrepancy"] >= LEAST_GUESSED
+        row["images"] = unexplained**2 - row["misfit"] ** 2 < NOT_SURELY
         row["light"] = fits and not row["named"] and far and unexplained >= CLEAR * row["misfit"]
         found = found or row["named"]
         if row["misfit"] <= CLEAR * FITS:
             yield row
     if given is None and not found:
-        yield {**_rescaled(first), "named": True, "light": False}
+        yield {**_rescaled(first), "named": True, "light": False, "images": False}
 
 
 def _candidates(first: _First, given: Normalize | None) -> Iterator[tuple[Mistake, Array]]:

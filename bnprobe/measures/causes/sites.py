@@ -95,6 +95,8 @@ def groups(record: LayerRecord) -> Predicted | None:
     if record.pools != BATCH or not (n > 1).any():
         return None
     now, measured = fit.stored(record), fit.seen(record)
+    if len(now.var) > 1 and np.ptp(now.var) == 0:
+        return None  # set by hand: no groups give every channel the same variance
     with np.errstate(invalid="ignore", divide="ignore"):
         between = np.where(n > 1, record.pre_images.var_between * (n - 1) / n, np.nan)
         within = _median(np.maximum(measured.var - between, 0.0) / now.var)
