@@ -208,7 +208,7 @@ USUAL = Remedy((SetAttribute("bn", "eps", 1e-5),))
         (
             {},
             {},
-            "warning",
+            "info",
             "sets the scale of some channels.",
             "running_var < eps = 1e-05 in 2 of 3 channels (smallest 4e-06), and |γ| ≥ 0.01.",
             "Check the preceding weights.",
@@ -217,7 +217,7 @@ USUAL = Remedy((SetAttribute("bn", "eps", 1e-5),))
         (
             {},
             {"eps_assumed": True},
-            "warning",
+            "info",
             "sets the scale of some channels, if eps is 1e-05 as assumed.",
             "running_var < an assumed eps = 1e-05 in 2 of 3 channels",
             "Check the preceding weights.",
@@ -244,7 +244,7 @@ USUAL = Remedy((SetAttribute("bn", "eps", 1e-5),))
         (
             {"running_var": [1e-6, 0.5, 0.6], "pre_var": 0.0},
             {"feeder": "conv"},
-            "warning",
+            "info",
             "some channels.",
             "in 1 of 3 channels (smallest 1e-06)",
             "No larger weights can help all of them",
@@ -271,7 +271,7 @@ USUAL = Remedy((SetAttribute("bn", "eps", 1e-5),))
         (
             {"gamma": [0.009, 0.01, 1.0]},
             {},
-            "warning",
+            "info",
             "some channels.",
             "in 1 of 3 channels (smallest 8e-06)",
             "Check",
@@ -280,7 +280,7 @@ USUAL = Remedy((SetAttribute("bn", "eps", 1e-5),))
         (
             {"gamma": [0.009, -0.01, 1.0]},
             {},
-            "warning",
+            "info",
             "some channels.",
             "in 1 of 3 channels (smallest 8e-06)",
             "Check",
@@ -289,7 +289,7 @@ USUAL = Remedy((SetAttribute("bn", "eps", 1e-5),))
         (
             {"gamma": math.nan},
             {},
-            "warning",
+            "info",
             "some channels.",
             "in 2 of 3 channels (smallest 4e-06)",
             "Check",
@@ -298,7 +298,7 @@ USUAL = Remedy((SetAttribute("bn", "eps", 1e-5),))
         (
             {"running_var": [1e-5, 8e-6, 1.0]},
             {},
-            "warning",
+            "info",
             "some channels.",
             "in 1 of 3 channels (smallest 8e-06)",
             "Check",
