@@ -419,9 +419,11 @@ def test_three_channels_may_have_one_variance() -> None:
     """Fails if as few channels as agree by chance of rounding are blamed, or a second call is told again."""
     base = evidence(healthy("a"))
     assert findings("statistics-alike", edited(base, {"running_var": 2.0})) == []
+    means = [0.5, 0.6, 0.7, 0.8]
     rows = some_rows(20, n_channels=4)
     both = [
-        site(rows, "a", call=call, gamma=1.5, beta=0.1, running_mean=0.5, running_var=2.0) for call in (0, 1)
+        site(rows, "a", call=call, gamma=1.5, beta=0.1, running_mean=means, running_var=2.0)
+        for call in (0, 1)
     ]
     (one,) = findings("statistics-alike", evidence(*both))
     assert (one.call, one.because) == (0, "running_var is 2 in all 4 channels.")
