@@ -34,7 +34,7 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
         if (small & varies).any():
             yield _lost_variance(row, channels[small & varies], channels, evidence.limits)
         if (small & ~varies).any():
-            yield _hardly_varies(row, channels[small & ~varies], channels, evidence.limits)
+            yield _hardly_varies(evidence, row, channels[small & ~varies], channels)
         if flat.any():
             yield _never_varied(row, channels[flat], channels, _long_constant(row, channels[flat], channels))
         if (pruned & (var < row["eps"])).any():
@@ -84,10 +84,21 @@ def _long_constant(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) 
     )
 
 
-def _hardly_varies(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> Finding:
+def _next_is_off(evidence: Evidence, row: pd.Series) -> bool:
+    """Whether a norm gets what it got in training, and the next one does not: eps, or weights, changed in between."""
+    layers, limit = evidence.layers, evidence.limits.shift
+    after = layers["discrepancy"][(layers["layer"] == row["layer"]).cummax()].iloc[1:2]
+    return bool(row["discrepancy"] < limit and (after > limit).any())
+
+
+def _hardly_varies(
+    evidence: Evidence, row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame
+) -> Finding:
     """A fact about a network that was trained so, which real ones were: only the usual eps, and some channels, say so."""
+    limits = evidence.limits
     advice, edit = _more_than_eps(row, found, channels)
-    as_trained = row["eps"] <= TORCH_EPS and len(found) < len(channels)
+    some_only = len(found) < len(channels) and not _next_is_off(evidence, row)
+    as_trained = row["eps"] <= TORCH_EPS and some_only
     return Finding(
         "info" if as_trained else share_severity(found, channels, limits),
         row["layer"],

@@ -13,7 +13,7 @@ from torch import nn
 
 import bnprobe
 from bnprobe.rules.edits import Recalibrate, Remedy, Rescale, SetAttribute
-from rules.edited import edited, evidence, findings
+from rules.edited import edited, evidence, findings, healthy
 from rules.firing import fired
 from rules.stored import ONE, ROWS, STATISTICS, at, stored, wired
 
@@ -57,6 +57,19 @@ def test_small_variances_of_some_channels_are_a_fact(running_var: Any, eps: floa
     assert list(fired("variance-below-eps", stored(running_var=running_var, eps=eps))["severity"]) == [
         severity
     ]
+
+
+@pytest.mark.parametrize(
+    ("own", "following", "severity"), [(0.1, 0.6, "warning"), (0.1, 0.4, "info"), (0.6, 0.7, "info")]
+)
+def test_small_variances_before_a_norm_that_is_off_are_a_warning(
+    own: float, following: float, severity: str
+) -> None:
+    """Fails if weights that were divided by 255 after training pass for those of training."""
+    two = evidence(healthy("a"), healthy("b"))
+    small = edited(two, {"running_var": [3e-6, 1.0, 1.0], "pre_var": 3e-6}, eps=1e-5, discrepancy=own)
+    (one,) = findings("variance-below-eps", edited(small, at=1, discrepancy=following))
+    assert one.severity == severity
 
 
 def test_what_is_said_of_constant_inputs_holds_for_a_layer():
