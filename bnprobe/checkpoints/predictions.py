@@ -16,7 +16,7 @@ import numpy as np
 from bnprobe.checkpoints.groups import Norm
 from bnprobe.checkpoints.producers import Filters, bias_of
 from bnprobe.graph.geometry import Geometry, Source
-from bnprobe.graph.propagate import implied
+from bnprobe.graph.propagate import implied, reaching
 from bnprobe.recording.neighbours import Implied
 from bnprobe.recording.terms import IMPLIED_CORRELATION
 from bnprobe.stats import gaussian
@@ -67,7 +67,7 @@ class Predictions:
         if source is None or not fit >= IMPLIED_CORRELATION:
             return None
         geometry = _interior(weight.shape, kernel_groups(weight.shape, source.n_channels))
-        what = implied(weight.float64().reshape(weight.shape), added, geometry, source)
+        what = implied(weight.float64().reshape(weight.shape), added, geometry, reaching(source))
         return None if what is None else Prediction(source.site, source.activation, what)
 
     def _sources(self, i: int, kernel: tuple[int, ...]) -> Iterator[tuple[Source, Array]]:

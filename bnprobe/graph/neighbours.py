@@ -18,7 +18,7 @@ from bnprobe.graph.geometry import Producer, Source
 from bnprobe.graph.graph import Node, Site, above
 from bnprobe.graph.layer_scale import branch_of
 from bnprobe.graph.producer import Known, label, producer_of
-from bnprobe.graph.propagate import implied
+from bnprobe.graph.propagate import implied, reaching
 from bnprobe.graph.reads import column_lengths
 from bnprobe.graph.record_op import Graph
 from bnprobe.graph.residual import Skips
@@ -154,14 +154,14 @@ def _scaled(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known], *, 
 def _reduced(neighbours: Neighbours, producer: Producer, known: Known) -> Neighbours:
     """What the weights say about a norm with running statistics."""
     geometry, source = producer.geometry, producer.source
-    parts = list(_parts(producer))
+    parts, values = list(_parts(producer)), reaching(source)
     alone = source.what == "input" and not source.pool and source.activation == "none"
     return replace(
         neighbours,
         folded=_joined([_folded(producer, known, part) for part in parts])
         if geometry.groups == 1 or not geometry.transposed
         else None,
-        implied=_joined([implied(*_some(producer, part), geometry, source) for part in parts]),
+        implied=_joined([implied(*_some(producer, part), geometry, values) for part in parts]),
         stem=stem(*_some(producer, slice(None)), geometry) if alone else None,
     )
 

@@ -8,6 +8,7 @@ positions, the mean of the output follows from these shares. K entries of the ke
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -54,10 +55,13 @@ def averaged(weight: Array, geometry: Geometry, fields: Sequence[Array] | None =
     Times the mean of every input channel this is the mean of every output channel over positions. Where
     that mean varies over positions as a product of `fields`, one per dimension, give these.
     """
-    total = grouped(weight, geometry)
-    for meets in reversed(meetings(weight, geometry, fields)):
-        total = total @ meets.mean(axis=1)
-    return total
+    parts = grouped(weight, geometry)
+    shares = [meets.mean(axis=1) for meets in meetings(weight, geometry, fields)]
+    each = reduce(np.multiply.outer, shares, np.ones(())).reshape(-1)
+    flat = parts.reshape(-1, each.size)
+    # of a kernel of one entry that meets the input everywhere, there is nothing to sum: its weights are not touched
+    summed: Array = flat[:, 0] if each.size == 1 and each[0] == 1 else flat @ each
+    return summed.reshape(parts.shape[:3])
 
 
 def mean_square(response: Array, weight: Array, geometry: Geometry) -> Array:

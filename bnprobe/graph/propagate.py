@@ -25,8 +25,8 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class _Values:
-    """Mean and variance of every input channel, (C,); `signed` is the mean with gamma for |gamma|.
+class Reaching:
+    """What reaches some weights: mean and variance per input channel, (C,); `signed`: the mean with gamma for |gamma|.
 
     The variance is NaN where only the mean is known.
     """
@@ -36,13 +36,11 @@ class _Values:
     signed: Array
 
 
-def implied(weight: Array, bias: Array | None, geometry: Geometry, source: Source) -> Implied | None:
-    """Mean and variance of what the weights make of `source`, with four controls; shapes (C,).
+def implied(weight: Array, bias: Array | None, geometry: Geometry, values: Reaching | None) -> Implied | None:
+    """Mean and variance of what the weights make of these values, with four controls; shapes (C,).
 
-    None where what reaches the weights is not a function of norms that is known: an input of the model,
-    an activation without a formula, a maximum over positions, or another number of channels.
+    None where what reaches the weights is not known, or has another number of channels.
     """
-    values = _after_pool(source)
     parts = grouped(weight, geometry)
     n_inputs = parts.shape[0] * parts.shape[2]
     if values is None or values.mean.shape != (n_inputs,):
@@ -51,10 +49,11 @@ def implied(weight: Array, bias: Array | None, geometry: Geometry, source: Sourc
     constant = np.full(n_inputs, values.mean.mean())
     added = 0.0 if bias is None else bias
     summed = averaged(weight, geometry)
-    whole = parts.sum(axis=tuple(range(3, parts.ndim)))
+    whole = parts.reshape(*parts.shape[:3], -1).sum(axis=-1)
+    mean = _mixed(summed, values.mean)
     return Implied(
-        mean=_mixed(summed, values.mean) + added,
-        var=_variance(weight, geometry, values),
+        mean=mean + added,
+        var=_variance(weight, geometry, values, mean),
         mean_permuted=_mixed(summed, values.mean[order]) + added,
         mean_constant=_mixed(summed, constant) + added,
         mean_signed=_mixed(summed, values.signed) + added,
@@ -68,25 +67,28 @@ def _mixed(weight: Array, values: Array) -> Array:
     return mixed.reshape(-1)
 
 
-def _variance(weight: Array, geometry: Geometry, values: _Values) -> Array:
-    """Over positions and samples: what independent inputs add up to, and the border's effect on the mean."""
+def _variance(weight: Array, geometry: Geometry, values: Reaching, mean: Array) -> Array:
+    """Over positions and samples: what independent inputs add up to, and the border's effect on the `mean`."""
     within = _mixed(averaged(weight**2, geometry), values.var)
     parts = grouped(weight, geometry)
     response = np.einsum("goc...,gc->go...", parts, values.mean.reshape(parts.shape[0], -1))
     response = response.reshape(-1, *response.shape[2:])
-    mean = _mixed(averaged(weight, geometry), values.mean)
     return within + np.maximum(mean_square(response, weight, geometry) - mean**2, 0.0)
 
 
-def _after_pool(source: Source) -> _Values | None:
-    """What reaches the weights; an average over positions leaves the means as they are."""
+def reaching(source: Source) -> Reaching | None:
+    """What a source hands on; an average over positions leaves the means as they are.
+
+    None where it is not a function of norms that is known: an input of the model, an activation without a formula, a maximum
+    over positions.
+    """
     values = None if source.pool not in ("", "avg") else _after_activation(source)
     if values is None or not source.pool:
         return values
     return replace(values, var=np.full(values.mean.shape, np.nan))
 
 
-def _after_activation(source: Source) -> _Values | None:
+def _after_activation(source: Source) -> Reaching | None:
     before = _before_activation(source)
     if before is None or source.activation == "none":
         return before
@@ -96,25 +98,25 @@ def _after_activation(source: Source) -> _Values | None:
     signed = gaussian.moments(source.activation, before.signed, np.sqrt(before.var))[0]
     if source.what == "norm":
         signed = gaussian.signed_mean(source.activation, *_affine(source))
-    return _Values(mean, np.maximum(square - mean**2, 0.0), signed)
+    return Reaching(mean, np.maximum(square - mean**2, 0.0), signed)
 
 
-def _before_activation(source: Source) -> _Values | None:
+def _before_activation(source: Source) -> Reaching | None:
     """A norm's output, channels of several sources side by side, or the sum of independent sources."""
     if source.what == "norm":
         beta, gamma = _affine(source)
-        return _Values(beta, gamma**2, beta)
+        return Reaching(beta, gamma**2, beta)
     if source.what not in ("concat", "sum") or not source.parts:
         return None
-    parts = [_after_pool(part) for part in source.parts]
+    parts = [reaching(part) for part in source.parts]
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return None
     if source.what == "concat":
-        return _Values(*(np.concatenate(arrays) for arrays in _columns(known)))
+        return Reaching(*(np.concatenate(arrays) for arrays in _columns(known)))
     if len({part.mean.shape for part in known}) > 1:
         return None
-    return _Values(*(np.sum(arrays, axis=0) for arrays in _columns(known)))
+    return Reaching(*(np.sum(arrays, axis=0) for arrays in _columns(known)))
 
 
 def _affine(source: Source) -> tuple[Array, Array]:
@@ -124,5 +126,5 @@ def _affine(source: Source) -> tuple[Array, Array]:
     return beta, gamma
 
 
-def _columns(parts: list[_Values]) -> list[list[Array]]:
+def _columns(parts: list[Reaching]) -> list[list[Array]]:
     return [[getattr(part, name) for part in parts] for name in ("mean", "var", "signed")]

@@ -120,11 +120,11 @@ def _tail(offset: Array, sd: Array) -> tuple[Array, Array]:
 def _below(z: Array) -> Array:
     """P(Z < z) of a standard Gaussian, by Python's erfc: one number per channel, for which scipy need not be imported."""
     values = z.ravel()
-    if np.array_equal(
+    if values.size > 1 and np.array_equal(
         values[1:], values[:-1], equal_nan=True
-    ):  # without β, or without data, all are one value
-        values = values[:1]
-    return np.resize([math.erfc(-x * _SQRT_HALF) / 2 for x in values.tolist()], z.shape)
+    ):  # as without β, or without data
+        return np.full(z.shape, _below(values[0]))
+    return np.array([math.erfc(-x * _SQRT_HALF) / 2 for x in values.tolist()]).reshape(z.shape)
 
 
 _SQRT_HALF = math.sqrt(0.5)

@@ -14,7 +14,7 @@ import torch
 from support.paths import DATA
 
 from bnprobe.graph.geometry import Geometry, Source
-from bnprobe.graph.propagate import implied
+from bnprobe.graph.propagate import implied, reaching
 from bnprobe.recording.neighbours import Implied
 
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the folder of real inputs is absent: {DATA}")
@@ -63,7 +63,7 @@ class ResNet20:
             for block in range(3):
                 at = f"layer{stage}.{block}"
                 source = self.source(f"{at}.bn1", "relu")
-                found[f"{at}.bn2"] = implied(self[f"{at}.conv2.weight"], None, same(size), source)
+                found[f"{at}.bn2"] = implied(self[f"{at}.conv2.weight"], None, same(size), reaching(source))
         return found
 
     @cached_property
@@ -75,7 +75,7 @@ class ResNet20:
                 at = f"layer{stage}.{block}"
                 narrower = stage > 1 and block == 0
                 weight = self[f"{at}.conv1.weight"]
-                found[f"{at}.bn1"] = implied(weight, None, same(size, 2 if narrower else 1), before)
+                found[f"{at}.bn1"] = implied(weight, None, same(size, 2 if narrower else 1), reaching(before))
                 if narrower:
                     n = weight.shape[0] // 4
                     zeros = Source("norm", "none", n, "", np.zeros(n), np.zeros(n))

@@ -9,7 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from bnprobe.graph.geometry import Geometry, Source
-from bnprobe.graph.propagate import SEED, implied
+from bnprobe.graph.propagate import SEED, reaching
+from bnprobe.graph.propagate import implied as implied_by
+from bnprobe.recording.neighbours import Implied
 from graph.layers import LAYERS, geometry_of, n_inputs, pooled, run, values_of
 
 ACTIVATIONS = {
@@ -19,6 +21,12 @@ ACTIVATIONS = {
     "hardswish": F.hardswish,
     "none": lambda x: x,
 }
+
+
+def implied(
+    weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, source: Source
+) -> Implied | None:
+    return implied_by(weight, bias, geometry, reaching(source))
 
 
 def norm(c: int, activation: str = "relu", seed: int = 3) -> Source:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm as gaussian
 
-from bnprobe.graph.propagate import implied
+from bnprobe.graph.propagate import implied, reaching
 from graph.real import ResNet20, needs_data, same
 
 pytestmark = needs_data
@@ -74,6 +74,8 @@ def test_permuted_weights_are_not_implied(net):
     """Fails if any network would do: the channels of the layer before in another order must predict worse."""
     order = np.random.default_rng(5).permutation(64)
     at = "layer3.1"
-    found = implied(net[f"{at}.conv2.weight"][:, order], None, same(8), net.source(f"{at}.bn1", "relu"))
+    found = implied(
+        net[f"{at}.conv2.weight"][:, order], None, same(8), reaching(net.source(f"{at}.bn1", "relu"))
+    )
     assert fit(net, {f"{at}.bn2": net.inside[f"{at}.bn2"]})[0] > 0.99
     assert fit(net, {f"{at}.bn2": found})[0] < 0.95

@@ -33,7 +33,7 @@ def choose(before: Sequence[InputReading], y: object) -> tuple[InputReading, flo
     """
     for tried in before:
         gap = mismatch_of(tried, y)
-        if gap <= tolerance_of(tried, y):
+        if gap <= _base(y) or gap <= tolerance_of(tried, y):
             return tried, gap, True
     return before[0], mismatch_of(before[0], y), False
 
@@ -56,11 +56,18 @@ def mismatch_of(before: InputReading, y: object) -> float:
     if real.shape != x.shape:
         return float("inf")
     expected = expected_output(before, x.to(torch.float64))
-    both = torch.isfinite(real) & torch.isfinite(expected)
+    gap = (expected - real).abs_()
+    both = torch.isfinite(gap)
+    if both.all():  # as nearly always: then nothing need be picked
+        return float(gap.amax() / largest_of(real)) if gap.numel() else 0.0
     if not both.any():
         return 0.0 if not torch.isfinite(real).any() else float("inf")
-    gap = (real - expected)[both].abs().amax()
-    return float(gap / real[both].abs().amax().clamp(min=1e-30))
+    return float(gap[both].amax() / largest_of(real[both]))
+
+
+def largest_of(values: Tensor) -> float:
+    """The largest size, at least so large that one can divide by it."""
+    return max(float(values.abs().amax()), 1e-30)
 
 
 def expected_output(before: InputReading, x: Tensor) -> Tensor:
@@ -73,16 +80,21 @@ def expected_output(before: InputReading, x: Tensor) -> Tensor:
     return centred / torch.sqrt(square + plan.eps) * gamma + beta
 
 
+def _base(y: object) -> float:
+    """The tolerance of the output's precision, whatever its values."""
+    return TOLERANCE.get(y.dtype, 1e-4) if isinstance(y, Tensor) else 0.0
+
+
 def tolerance_of(before: InputReading, y: object) -> float:
     """What rounding alone can cause: of the output itself, and of an input far from zero before centring."""
     if not isinstance(y, Tensor) or before.sample is None:
         return 0.0
-    base = TOLERANCE.get(y.dtype, 1e-4)
-    epsilon = float(torch.finfo(y.dtype).eps) if y.is_floating_point() else 0.0
-    y = y.detach()
-    finite = y[torch.isfinite(y)]
-    largest = float(finite.abs().amax()) if finite.numel() else 1.0
-    return base + 8 * epsilon * _moved(before) / max(largest, 1e-30)
+    if not y.is_floating_point() or not before.plan.fits(y):
+        return _base(y)
+    real = before.plan.rows(y.detach())[: before.sample.shape[0]]
+    finite = real[torch.isfinite(real)]
+    largest = largest_of(finite) if finite.numel() else 1.0
+    return _base(y) + 8 * float(torch.finfo(y.dtype).eps) * _moved(before) / largest
 
 
 def loses_digits(before: InputReading) -> bool:

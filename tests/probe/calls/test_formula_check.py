@@ -103,3 +103,15 @@ def test_data_far_from_zero_do_not_look_like_a_misfit(mean: float, output: str):
     own = NormLayer("batch_norm", "batch", C, layer.eps, weight=layer.weight, bias=layer.bias)
     seen = observe_after([before_of(own, x)], layer(x), None, True)
     assert (seen.output, seen.check.fits) == (output, True)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_not_finite_do_not_count(bad: float, x: Tensor):
+    """Fails if one broken value hides a misfit of the others, by its size or by being compared itself."""
+    x, y = x.clone(), torch.tensor(formula("batch", x.numpy().copy()))
+    whole = formula_check.mismatch_of(before_of(plan("batch"), x), 1.01 * y)
+    y[0, 0, 0] = bad
+    before = before_of(plan("batch"), x)
+    assert formula_check.mismatch_of(before, y) < 1e-12
+    assert formula_check.mismatch_of(before, 1.01 * y) == pytest.approx(whole, rel=0.2)
+    assert formula_check.mismatch_of(before, torch.full_like(y, bad)) == 0.0
