@@ -470,7 +470,7 @@ def two_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
 
 
 CONVOLUTIONAL = ("roles", "firing", "shape", "variance", "affine", "residual")
-TRANSFORMING = ("shape", "variance", "per sample")
+TRANSFORMING = ("shape", "variance", "per sample", "tokens", "gains")
 FAMILIES = {
     "raft_small": ("instance_norm", "instance norm", ("roles", "firing", "shape", "variance", "per sample")),
     "r3d_18": ("batch_norm", "batch norm", CONVOLUTIONAL),
