@@ -17,6 +17,7 @@ from scripts.rule_benchmark.cases import (
     statistics,
     threads,
     variants,
+    young,
 )
 from scripts.rule_benchmark.cases.case import Case, Look, Must
 
@@ -32,6 +33,7 @@ CASES: tuple[Case, ...] = (
     *axes.CASES,
     *variants.CASES,
     *several_uses.CASES,
+    *young.CASES,
     *correct.CASES,
 )
 
