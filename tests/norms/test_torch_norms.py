@@ -74,7 +74,7 @@ def test_some_plan_reproduces_the_real_output(case: Case, training: bool):
         gaps.append(np.abs(formula(plan, rows_of(plan, x)) - rows_of(plan, y)).max())
     best = int(np.argmin(gaps))
     assert gaps[best] < 1e-9, dict(zip(map(str, plans), gaps, strict=True))
-    assert (plans[best].kind, plans[best].pools) == (norm.kind, norm.pools)
+    assert (plans[best].kind, plans[best].pool.recorded_as) == (norm.kind, norm.pools)
     assert plans[best].weight_offset == norm.weight_offset
     assert plans[best].centred == norm.centred
     assert sum(gap < 1e-9 for gap in gaps) == 1, "two plans fit: the data do not tell them apart"
