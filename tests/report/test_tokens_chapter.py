@@ -11,6 +11,7 @@ from support.token_models import Gpt, tokens
 import bnprobe
 from bnprobe.report.chapters import tokens as chapter
 from bnprobe.report.chapters.chapter import Absent, Material, measured_on, unit_of
+from bnprobe.report.chapters.spine import spine
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,8 @@ def test_samples_of_a_token_model_are_sequences(material):
     """Fails if the page speaks of samples, or tokens are not counted."""
     assert unit_of(material.recording) == "sequence"
     assert measured_on(material.recording) == "6 sequences (144 tokens)"
+    titles = [lane.title for lane in spine(material.tables)[0].spec.lanes]
+    assert titles[0] == "scale that each token is divided by"
 
 
 def test_other_networks_have_no_such_chapter():

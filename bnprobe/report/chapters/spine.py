@@ -117,8 +117,9 @@ def _scale(tables: Tables, stops: list[Stop]) -> Lane | None:
         return None
     low, high = -largest_of(2 * spread - logs, stops), largest_of(logs + 2 * spread, stops)
     typical = np.exp(mean_of(logs, stops))
+    by_token = (of(tables.layers, "n_tokens")[np.isfinite(logs)] > 0).all()
     return Lane(
-        "scale that each sample is divided by",
+        f"scale that each {'token' if by_token else 'sample'} is divided by",
         typical,
         short="own scale",
         limits=SCALES,
