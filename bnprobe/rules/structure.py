@@ -246,6 +246,8 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
         limit = evidence.limits.outlier_energy
         if row["n_tokens"] > 0:
             limit = evidence.limits.outlier_energy_tokens
+            if row["kind"] == "layer_norm":  # the mean that is taken off leaves the others a share
+                limit *= 1 - len(far) / len(channels)
         decides = energy > limit
         largest = int(channels["channel"].iloc[int(np.nanargmax(ratio))])
         factor = float(np.nanmax(ratio))

@@ -476,7 +476,7 @@ FAMILIES = {
     "r3d_18": ("batch_norm", "batch norm", CONVOLUTIONAL),
     "swin_t": ("layer_norm", "layer norm", TRANSFORMING),
     "vit_b_16": ("layer_norm", "layer norm", TRANSFORMING),
-    "convnext_tiny": ("layer_norm", "layer norm", TRANSFORMING),
+    "convnext_tiny": ("layer_norm", "layer norm", TRANSFORMING[:3]),
     "mobilenet_v3_small": ("batch_norm", "batch norm", CONVOLUTIONAL),
     "resnet18": ("batch_norm", "batch norm", CONVOLUTIONAL),
 }

@@ -65,6 +65,22 @@ def test_samples_of_a_token_model_are_sequences(material):
     assert titles[0] == "scale that each token is divided by"
 
 
+def test_patches_of_images_are_no_sequences():
+    """Fails if a vision transformer, whose inputs are images, is said to have seen sequences."""
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 4, 4), torch.nn.Flatten(2), Transposed(), torch.nn.LayerNorm(8)
+    )
+    seen = bnprobe.record(model.eval(), [torch.randn(5, 3, 16, 16)])
+    assert unit_of(seen) == "sample"
+    constants = ((0.5,) * 3, (0.2,) * 3)
+    assert unit_of(bnprobe.record(model, [torch.randn(5, 3, 16, 16)], normalize=constants)) == "image"
+
+
+class Transposed(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2)
+
+
 def test_other_networks_have_no_such_chapter():
     """Fails if a network without attention has one."""
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)).eval()

@@ -45,10 +45,16 @@ def unit_of(recording: Recording) -> str:
     """What one sample is called: as the user says, else a sequence or an image where the inputs are known to be that."""
     if recording.about.unit in UNITS:
         return UNITS[recording.about.unit]
-    if n_tokens(recording):
-        return "sequence"
     planar = any(record.class_name.endswith("2d") for record in recording.layers)
-    return "image" if planar or recording.about.normalize is not None else "sample"
+    if planar or recording.about.normalize is not None:
+        return "image"
+    return "sequence" if _are_ids(recording) else "sample"
+
+
+def _are_ids(recording: Recording) -> bool:
+    """Whether the model was called with ids of tokens: others may be patches of images, or frames of sound."""
+    read = [record.tokens.loudest for record in recording.layers if record.tokens is not None]
+    return any((loudest[:, 3] >= 0).any() for loudest in read)
 
 
 def n_tokens(recording: Recording) -> int:
