@@ -17,6 +17,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -150,6 +151,11 @@ def main() -> int:
         "--out", type=Path, default=Path("reports"), metavar="DIR", help="default: %(default)s"
     )
     options = parser.parse_args()
+    lacking = [name for name in ("transformers", "gguf", "accelerate") if find_spec(name) is None]
+    if lacking:
+        parser.error(f'needs {", ".join(lacking)}: pip install -e ".[language]"')
+    if unknown := [name for name in options.names if name not in PAGES]:
+        parser.error(f"there is no page {unknown[0]!r}. Name {' or '.join(PAGES)}, or nothing for both.")
     torch.set_num_threads(1)
     for name in options.names or PAGES:
         path = options.out / f"{name}.html"
