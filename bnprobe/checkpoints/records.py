@@ -46,7 +46,17 @@ def records(
 
 def without_calls(record: LayerRecord) -> LayerRecord:
     """The same norm as if it had not been called: its vectors, neighbors and circumstances, and no statistics."""
-    return replace(record, **_no_calls(record.n_channels))
+    around = record.neighbours
+    if around is not None:
+        nothing = float("nan")
+        around = replace(
+            around,
+            scaled_var=nothing,
+            scaled_skip_var=nothing,
+            largest_logit=nothing,
+            attention_evenness=nothing,
+        )
+    return replace(record, neighbours=around, **_no_calls(record.n_channels))
 
 
 def _record(norm: Norm, neighbours: Neighbours | None, config: NormSettings) -> LayerRecord:
@@ -93,6 +103,8 @@ def _no_calls(n_channels: int) -> dict[str, Any]:
         "own_log_var": None,
         "gradient": None,
         "classes": None,
+        "tokens": None,
+        "pre_folds": None,
         **dict.fromkeys(RECORDED, zeros),
     }
 

@@ -53,7 +53,7 @@ def user_batches(name: str, limit: int | None = None) -> UserBatches:
         raise BnprobeError(f"{name!r} is no function. Give --batches as package.module:function.")
     with seeded(), cwd_importable():
         try:
-            made = function_of(name)()
+            made = function_of(name, "an iterable of batches")()
         except BnprobeError:
             raise
         except Exception as error:  # the user's function may raise anything

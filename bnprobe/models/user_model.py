@@ -34,8 +34,8 @@ def own_subject(name: str, path: Path | None, given: Given) -> Subject:
     return Subject(set_mode(model, False), name, words, *steps)
 
 
-def function_of(name: str) -> Callable[[], object]:
-    """The callable that `package.module:function` names."""
+def function_of(name: str, what: str = "the model") -> Callable[[], object]:
+    """The callable that `package.module:function` names, and that returns `what`."""
     module_name, _, function_name = name.partition(":")
     try:
         importlib.invalidate_caches()
@@ -51,7 +51,7 @@ def function_of(name: str) -> Callable[[], object]:
     if callable(function):
         return cast(Callable[[], object], function)
     known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-    advice = did_you_mean(function_name, known) or " Define it, without arguments, to return the model."
+    advice = did_you_mean(function_name, known) or f" Define it, without arguments, to return {what}."
     raise UnknownModel(f'{name}: {module_name} has no function "{function_name}".{advice}')
 
 

@@ -102,7 +102,7 @@ def _not_understood(modules: list[str]) -> Finding:
         f"its class is unknown, and its attributes do not say what it normalizes over{_of_class(modules)}.",
         f"Register it, here as an RMS norm over the last dimension: `bnprobe.register_norm(type({module(path)}), "
         'lambda m: bnprobe.NormLayer("rms_norm", "channels", m.scale.numel(), 1e-6, channels="last", '
-        "weight=m.scale))`.",
+        "centred=False, weight=m.scale))`.",
     )
 
 

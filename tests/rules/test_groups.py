@@ -107,6 +107,26 @@ def test_dropout_before_a_norm_is_named(place, named):
         assert "explains" in said["because"].iloc[0]
 
 
+@pytest.mark.parametrize("before", [nn.Dropout(0.5), nn.Dropout2d(0.6), nn.Dropout(0.2)], ids=str)
+def test_dropout_directly_before_a_norm_is_named(before: nn.Module) -> None:
+    """Fails if running variances of dropped values are taken for those of other images."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(16, momentum=None)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), before, norm, nn.ReLU())
+    nn.init.normal_(norm.weight, 1, 0.3)
+    batches = [torch.randn(64, 3, 8, 8) for _ in range(120)]
+    with torch.no_grad():
+        for x in batches:
+            model(x)
+    found = bnprobe.report(bnprobe.record(model.eval(), batches[:6])).findings
+    shifted = found[(found["rule"] == "data-shifted") & (found["severity"] == "warning")]
+    if before.p < 0.3:  # which changes variances by less than the limit
+        assert shifted.empty
+        return
+    (says,) = shifted["says"]
+    assert f"the dropout before this norm (2, p = {before.p})" in says
+
+
 @pytest.mark.parametrize("p", [0.5, 0.0])
 def test_what_dropout_changes_is_passed_on(p):
     """Fails if a norm further on is not told of the dropout where it began, or of one that drops nothing."""

@@ -181,20 +181,25 @@ def _median(values: Array) -> float:
 def dropout(record: LayerRecord, before: tuple[Dropout, ...]) -> Predicted | None:
     """The running variance holds what the dropout before this norm added in training: p/(1 − p) Σ w² E[x²].
 
+    Where no weights lie between both, it is of the dropped values themselves: (var + mean²)/(1 − p) − mean².
     The mean square of what enters the weights is one number for all channels, and fitted; it cannot be less than a
     variance, so that the noise is a good part of p/(1 − p) times the variance without it.
     """
     folded = record.neighbours.folded if record.neighbours else None
-    if folded is None or record.pools != BATCH or record.n_calls_training:
+    if record.pools != BATCH or record.n_calls_training:
         return None
     now, measured = fit.stored(record), fit.seen(record)
     p = 1 - float(np.prod([1 - one.p for one in before]))
+    details = {"names": ", ".join(one.path for one in before), "p": p}
+    if folded is None:
+        square = now.mean**2
+        return Predicted(Moments2(now.mean, np.maximum((1 - p) * (now.var + square) - square, 0.0)), details)
     noise = folded.norm**2
     lost = _median((now.var - measured.var) / noise)
     if not lost * _median(noise / measured.var) >= LEAST_NOISE * p / (1 - p):
         return None
     moments = Moments2(now.mean, np.maximum(now.var - lost * noise, 0.0))
-    return Predicted(moments, {"names": ", ".join(one.path for one in before), "p": p})
+    return Predicted(moments, details)
 
 
 def dropout_before(before: tuple[Dropout, ...]) -> tuple[Hypothesis, ...]:
