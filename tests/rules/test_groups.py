@@ -107,13 +107,14 @@ def test_dropout_before_a_norm_is_named(place, named):
         assert "explains" in said["because"].iloc[0]
 
 
-@pytest.mark.parametrize("before", [nn.Dropout(0.5), nn.Dropout2d(0.6), nn.Dropout(0.2)], ids=str)
+@pytest.mark.parametrize("before", [nn.Dropout(0.5), nn.Dropout2d(0.6), nn.Dropout(0.1)], ids=str)
 def test_dropout_directly_before_a_norm_is_named(before: nn.Module) -> None:
     """Fails if running variances of dropped values are taken for those of other images."""
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(16, momentum=None)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), before, norm, nn.ReLU())
     nn.init.normal_(norm.weight, 1, 0.3)
+    nn.init.constant_(model[0].bias, 0.7)
     batches = [torch.randn(64, 3, 8, 8) for _ in range(120)]
     with torch.no_grad():
         for x in batches:
