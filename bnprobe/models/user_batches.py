@@ -41,7 +41,10 @@ class UserBatches:
     @property
     def advice(self) -> str:
         """What to look at where a model fails on these batches."""
-        return f"Check what {self.name} returns: an iterable of x or (x, y), where model(x) works."
+        return (
+            f"Check what {self.name} returns: an iterable of x or (x, y), where model(x) works; a dict is handed over as "
+            "keywords, so for model(d) give ({'name of the argument': d}, y)."
+        )
 
     def __iter__(self) -> Iterator[Any]:
         return islice(iter(self.whole), self.limit)

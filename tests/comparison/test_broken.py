@@ -97,7 +97,7 @@ def test_what_can_be_measured_beside_poison_is_still_told():
     bad["5.weight"] *= 3
     answer = bnprobe.compare(good, bad).answer
     assert answer[0].startswith("B is broken at layer 3")
-    assert answer[1].startswith("A and B are the same up to γ and β of layer 5, where they differ by ")
+    assert answer[1].startswith("A and B are the same before γ and β of layer 5; there they differ by ")
 
 
 def test_buffers_that_are_not_there_are_missing_and_not_infinite():

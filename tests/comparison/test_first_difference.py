@@ -57,7 +57,7 @@ def test_between_modes_on_the_same_images_no_difference_is_called_the_same():
     found = bnprobe.compare(recorded(model.eval(), images), recorded(model.train(), images))
     first = next(place for place in difference_sites(found.layers) if place.gap > 1e-5)
     assert first_beyond_noise(found.layers) != first, "else this proves nothing"
-    assert found.answer[0].startswith(f"A and B are the same up to {first.words}, where they differ by 0.")
+    assert found.answer[0].startswith(f"A and B are the same before {first.words}; there they differ by 0.")
 
 
 def test_what_the_choice_of_images_explains_is_said_to():
@@ -90,7 +90,7 @@ def test_between_weights_it_opens_behind_the_convolution_that_changed(planted):
     assert found.layers["identical"].sum() == planted // 3
     if planted:
         assert (
-            f"A and B are the same up to the input of layer {planted + 1}, where they differ by"
+            f"A and B are the same before the input of layer {planted + 1}; there they differ by"
             in found.answer[0]
         )
 

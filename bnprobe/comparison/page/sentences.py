@@ -118,7 +118,7 @@ def _first(
     if _same_place(first, known[0]):
         return [f"A and B differ from {certain.words} on, by {_gap(certain)}."]
     if _same_place(first, certain):
-        return [f"A and B are the same up to {certain.words}, where they differ by {_gap(certain)}."]
+        return [f"A and B are the same before {certain.words}; there they differ by {_gap(certain)}."]
     return [
         f"A and B are the same up to and including {_previous(known, first).words}.",
         f"At {first.words} they differ by {_gap(first)}, which the choice of {unit}s explains.",

@@ -103,7 +103,8 @@ def _channels(tables: Tables) -> Tile:
     n, total = found.n_silent, found.n_channels
     all_known = found.n_known == total
     all_of = f"all {total:,}" if all_known else f"as far as known ({found.n_known:,} of {total:,})"
-    says = f"{n:,} of {total:,} do not" if n else f"yes, {all_of}"
+    by_weights = "" if tables.channels["fires"].notna().any() else " by their weights"
+    says = f"{n:,} of {total:,} do not" if n else f"yes, {all_of}{by_weights}"
     high = tuple(bool(share > MOST_SILENT) for share in found.shares)
     state = "good" if not n else "notice" if n / total < MOST_SILENT else "warning"
     return Tile(question, state, says, bars(found.shares / MOST_SILENT), high, "roles")
