@@ -224,5 +224,9 @@ def _identity(path: Path) -> object:
     try:
         status = found(path)
     except OSError:
-        return os.path.realpath(os.fspath(path).replace("\0", ""))
+        name = os.fspath(path).replace("\0", "")
+        try:
+            return os.path.realpath(name)
+        except UnicodeEncodeError:  # a name that no file can have
+            return name
     return status.st_dev, status.st_ino

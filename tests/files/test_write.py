@@ -140,3 +140,11 @@ def test_pipes_called_like_our_leftovers_do_not_hold_us(tmp_path):
         os.mkfifo(tmp_path / name)
     write_output(tmp_path / "o.json", b"x")
     assert (tmp_path / "o.json").read_bytes() == b"x"
+
+
+def test_names_that_no_file_can_have_are_compared_as_they_are() -> None:
+    """Fails if looking whether output and input are one file dies on letters that no file name can hold."""
+    bad = Path("\ud800")
+    check_outputs([], [bad])
+    with pytest.raises(CannotWrite):
+        check_outputs([Path("\ud801")], [bad])
