@@ -9,7 +9,7 @@ from bnprobe.comparison import Differences, DifferenceSite, difference_sites, fi
 from bnprobe.comparison.first_difference import NOISE
 from bnprobe.comparison.significance import ROUNDING
 from bnprobe.report.chapters.spine import FARTHEST, LARGEST_GAMMA, SCALES
-from bnprobe.report.chapters.stops import Stop, drawn, largest_of, mean_of, stop_of, stops_of
+from bnprobe.report.chapters.stops import Stop, drawn, largest_of, marked_words, mean_of, stop_of, stops_of
 from bnprobe.report.figures.from_tables import of
 from bnprobe.report.figures.specs import Lane
 from bnprobe.report.numbers import number
@@ -85,9 +85,7 @@ def _gap(
         bands=((np.zeros_like(band), band),) if band.any() else (),
         strong=tuple(bool(sure[list(stop.rows)].any()) for stop in stops),
         marks=tuple(sorted(places.items())),
-        words=tuple(
-            f"{number(value, 2)}{f' ({places[i]})' if i in places else ''}" for i, value in enumerate(values)
-        ),
+        words=marked_words(values, places),
     )
 
 

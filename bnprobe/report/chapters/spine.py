@@ -9,7 +9,16 @@ from bnprobe.measures import Tables
 from bnprobe.measures.shift_by_depth import course
 from bnprobe.recording.names import NOT_JUDGED, SHIFTED
 from bnprobe.recording.terms import VISIBLE_SHIFT
-from bnprobe.report.chapters.stops import Stop, drawn, largest_of, mean_of, residual_arcs, stop_of, stops_of
+from bnprobe.report.chapters.stops import (
+    Stop,
+    drawn,
+    largest_of,
+    marked_words,
+    mean_of,
+    residual_arcs,
+    stop_of,
+    stops_of,
+)
 from bnprobe.report.chapters.working import working
 from bnprobe.report.figures.from_tables import of
 from bnprobe.report.figures.specs import Lane
@@ -63,10 +72,10 @@ def _distance(tables: Tables, stops: list[Stop]) -> Lane | None:
     if found.opens is not None and found.opens == found.worst:
         places[found.opens] = "enters, largest"
     marks = {stop_of(stops, row): words for row, words in places.items() if row is not None}
-    limits = Limits()
+    limits, worst = Limits(), largest_of(values, stops)
     return Lane(
         "distance of the data from the running statistics",
-        largest_of(values, stops),
+        worst,
         unit="running σ",
         short="distance (running σ)",
         limits=(0.0, FARTHEST),
@@ -74,10 +83,7 @@ def _distance(tables: Tables, stops: list[Stop]) -> Lane | None:
         zones=True,
         strong=tuple(any(layers["verdict"].iloc[row] in SHIFTED for row in stop.rows) for stop in stops),
         marks=tuple(sorted(marks.items())),
-        words=tuple(
-            f"{number(value, 2)}{f' ({marks[i]})' if i in marks else ''}"
-            for i, value in enumerate(largest_of(values, stops))
-        ),
+        words=marked_words(worst, marks),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count as count_from
 from itertools import groupby
@@ -15,6 +15,7 @@ from bnprobe.measures.norm_roles import is_transformer, names_by_role
 from bnprobe.report.figures.axes import stage_bounds
 from bnprobe.report.figures.names import short_names
 from bnprobe.report.figures.specs import Lane, Spine
+from bnprobe.report.numbers import number
 from bnprobe.report.page.blocks import Cell, Figure, Table
 from bnprobe.stats.moments import Array
 
@@ -180,6 +181,13 @@ def _of_stops(values: Array, stops: list[Stop], summary: Callable[[Array], float
     """A summary of the known values of every stop; NaN where there are none."""
     rows = [values[list(stop.rows)] for stop in stops]
     return np.array([summary(row) if np.isfinite(row).any() else np.nan for row in rows])
+
+
+def marked_words(values: Array, marks: Mapping[int, str]) -> tuple[str, ...]:
+    """The value of every place, with the mark that stands there."""
+    return tuple(
+        f"{number(value, 2)}{f' ({marks[i]})' if i in marks else ''}" for i, value in enumerate(values)
+    )
 
 
 def stop_of(stops: list[Stop], row: int) -> int:
