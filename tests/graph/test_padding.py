@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from torch import nn
 
 from bnprobe.graph.geometry import Geometry
 from bnprobe.graph.padding import averaged, grouped, meetings
@@ -48,3 +49,11 @@ def test_grouping_does_not_copy_what_it_need_not(rng):
     weight = rng.normal(size=(4, 3, 3, 3))
     geometry = Geometry((1, 1), ((1, 1),) * 2, (1, 1), 2, (5, 5), (5, 5))
     assert np.shares_memory(grouped(weight, geometry), weight)
+
+
+def test_a_kernel_of_one_entry_meets_zeros_where_there_is_padding():
+    """Fails if weights of one entry are taken as they are, although a border of zeros thins the mean."""
+    layer = nn.Conv2d(3, 2, 1, padding=1)
+    weight, _ = values_of(layer)
+    summed = averaged(weight, geometry_of(layer, (4, 4)))
+    np.testing.assert_allclose(summed[0], weight[:, :, 0, 0] * (4 / 6) ** 2)
