@@ -8,6 +8,7 @@ what the model returns; what was met says the role.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -85,11 +86,11 @@ class _Met:
         self.attention: set[str] = set()
         self.by_queries: list[Node] = []
         self.reaches_sum = self.on_stream = self.ends_branch = self.leaves = self.mixes = False
-        waiting, met = [(site, False)], {site}
+        waiting, met = deque([(site, False)]), {site}
         for _ in range(MOST_STEPS):
             if not waiting:
                 break
-            node, weighted = waiting.pop(0)
+            node, weighted = waiting.popleft()
             self.leaves |= node in outputs
             for taker in node.consumers:
                 if len(taker.inside) > len(site.inside):
@@ -178,11 +179,11 @@ def _has_attention(branch: Node, skip: Node | None = None) -> bool:
 
 def _above(node: Node, end: Node | None = None) -> Iterator[Node]:
     """A node and what went into it, nearest first; not past `end` nor past sums of the stream that are known."""
-    waiting, met = [node], {node}
+    waiting, met = deque([node]), {node}
     for _ in range(MOST_ABOVE):
         if not waiting:
             return
-        now = waiting.pop(0)
+        now = waiting.popleft()
         yield now
         if now is end or now.facts.get("skip") is not None:
             continue
@@ -223,11 +224,11 @@ def _shares(taker: Node) -> Node:
 
 def _softmax_after(product: Node) -> Node | None:
     """The softmax of a product that is scores."""
-    waiting = [product]
+    waiting = deque([product])
     for _ in range(MOST_TO_SOFTMAX):
         if not waiting:
             return None
-        for taker in waiting.pop(0).consumers:
+        for taker in waiting.popleft().consumers:
             if taker.name == "softmax":
                 return taker
             if taker.part in (PASS, SCALE, ADD) or taker.name in _ON_SCORES:
