@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from bnprobe.report.result import Report
     from bnprobe.report.study import Study
     from bnprobe.rules.tried import Tried
+    from bnprobe.scaling.gather import gather
 
 __all__ = [
     "BadCheckpoint",
@@ -83,6 +84,7 @@ __all__ = [
     "check",
     "compare",
     "fold",
+    "gather",
     "invariances",
     "load",
     "prune",
@@ -114,6 +116,7 @@ _HOMES = {
     "check": "bnprobe.checkpoints.check",
     "compare": "bnprobe.comparison.compare",
     "fold": "bnprobe.experiments.surgery.fold",
+    "gather": "bnprobe.scaling.gather",
     "invariances": "bnprobe.experiments.invariances.invariances",
     "load": "bnprobe.recording",
     "prune": "bnprobe.experiments.surgery.prune",

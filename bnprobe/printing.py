@@ -43,8 +43,8 @@ def progress(total: int | None, words: str = "probing", unit: str = "images") ->
 
 
 def watched() -> bool:
-    """Whether somebody may look at standard error while it is written."""
-    return sys.stderr is not None and sys.stderr.isatty()
+    """Whether somebody may look at standard error while it is written; of several ranks, only at the first's."""
+    return os.environ.get("RANK", "0") == "0" and sys.stderr is not None and sys.stderr.isatty()
 
 
 def escaped(text: str, keep: str = "") -> str:

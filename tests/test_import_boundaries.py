@@ -50,6 +50,10 @@ BOUNDARIES = {
     # torch on first use: for files that it alone can read, and for tensors in RAM
     "weights": may("errors files", "numpy"),
     "weights.with_torch": may("errors files", "torch"),
+    # torch where ranks are gathered; files are merged without it
+    "scaling": may("recording errors files printing", ""),
+    "scaling.gather": may("recording errors", "torch"),
+    "scaling.ranks": may("errors", "torch"),
     "models": may("weights recording norms stats errors files printing", "torch torchvision PIL tqdm numpy"),
     # a file of weights becomes a recording without calls, and from there a report
     "checkpoints": may(
@@ -85,9 +89,17 @@ WITHOUT_TORCH = (
     "recording",
     "files",
     "weights",
+    "scaling",
 )
-WITH_TORCH = {"norms", "graph", "probe", "reductions", "experiments", "models", "weights.with_torch"}
-LAZY = [("comparison", "checkpoints"), ("weights", "weights.with_torch")]
+WITH_TORCH = {
+    *("norms", "graph", "probe", "reductions", "experiments", "models", "weights.with_torch"),
+    *("scaling.gather", "scaling.ranks"),
+}
+LAZY = [
+    ("comparison", "checkpoints"),
+    ("weights", "weights.with_torch"),
+    ("scaling", "scaling.gather"),
+]
 """Imported inside a function, when a side turns out to be a file of weights, and a file one that torch alone can read."""
 DRAWING = {"seaborn", "matplotlib"}
 

@@ -10,7 +10,7 @@ from support.paths import ROOT
 
 from scripts.package_map import package_map, with_map
 
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/guide.md")]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/many_machines.md")]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 WRITTEN = ("reports/demo.html", "reports/mine.html", "reports/clean-vs-noisy.html")
 """What commands and code on these pages write."""

@@ -40,7 +40,9 @@ def test_the_package_speaks_plainly(place: str):
     )
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/guide.md", "reports/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/many_machines.md", "reports/README.md"]
+)
 def test_pages_of_the_repository_speak_plainly(page: str):
     """Fails if the first page that a visitor opens needs a glossary."""
     assert_plain(texts(ROOT / page, ROOT))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bnprobe.cli import ablate, check, compare, invariances, recalibrate, report, rules, surgery
+from bnprobe.cli import ablate, check, compare, invariances, merge, recalibrate, report, rules, surgery
 from bnprobe.errors import BnprobeError, UnknownModel
 from bnprobe.printing import note, one_exit, say_lines
 from bnprobe.report.numbers import shorten
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add(commands)
     check.add(commands)
     compare.add(commands)
+    merge.add(commands)
     recalibrate.add(commands)
     ablate.add(commands)
     invariances.add(commands)

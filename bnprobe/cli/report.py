@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bnprobe.cli import ablate
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.paths import default_page, demand_writable
+from bnprobe.cli.ranks import gathered, share
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import (
     add_subject,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from bnprobe.recording import Recording
     from bnprobe.report.result import Report
     from bnprobe.report.study import Study
+    from bnprobe.scaling.ranks import Ranks
 
 
 def add_demo(commands: Any) -> None:
@@ -52,7 +54,9 @@ def add(commands: Any) -> None:
         "report",
         help="probe a model on images, or rebuild the page of a saved recording",
         description="SUBJECT is a torchvision model by name (see `bnprobe list`), your own as package.module:function "
-        "(a function without arguments that returns the model), or a saved recording (FILE.bnp).",
+        "(a function without arguments that returns the model), or a saved recording (FILE.bnp). "
+        "Under torchrun (torchrun --nproc-per-node 4 -m bnprobe report ...) each process runs its share of the batches, and "
+        "the first writes the page.",
     )
     report.add_argument("subject", metavar="SUBJECT", help="model to probe, or recording to show")
     add_subject(report)
@@ -126,7 +130,15 @@ def _report(options: argparse.Namespace) -> int:
         demand_writable([out], [options.subject, options.config, options.study])
         recording = _trained_with(load(saved), options)
         return _written(_judged(recording, options, _saved_study(options)), out, options)
-    from bnprobe.probe.record import Interrupted  # with it comes torch, which a recording does without
+    from bnprobe.scaling.ranks import ranks  # with it comes torch, which a recording does without
+
+    with ranks() as group:
+        return _report_of_a_model(options, group)
+
+
+def _report_of_a_model(options: argparse.Namespace, group: Ranks) -> int:
+    """Record the model and write its page; of several ranks each records its share, and the first writes."""
+    from bnprobe.probe.record import Interrupted
 
     out = Path(options.out) if options.out else default_page(f"{options.subject.rpartition(':')[2]}.html")
     partial = partial_path(options, out)
@@ -135,12 +147,16 @@ def _report(options: argparse.Namespace) -> int:
     study = _saved_study(options)
     subject, batches = subject_and_batches(options)
     histograms, loss = not options.no_histograms, options.loss
+    own = share(batches, options, group)
     try:
         recording = recorded(
-            subject, batches, options.layers, histograms, options.train_mode, loss, **samples_of(options)
+            subject, own, options.layers, histograms, options.train_mode, loss, **samples_of(options)
         )
     except Interrupted as stop:
-        raise KeyboardInterrupt(stopped(described(stop.recording, batches), batches, partial)) from None
+        raise KeyboardInterrupt(stopped(described(stop.recording, own), own, partial)) from None
+    recording = gathered(recording, batches, group)
+    if group.rank:
+        return 0
     recording = _trained_with(recording, options)
     if options.save:
         say(f"recording: {recording.save(options.save)}")

@@ -52,7 +52,8 @@ class Entry(NamedTuple):
 
 def read_header(file: BinaryIO) -> Header:
     """The header of an opened file. Raises ValueError, in words, where it does not fit the file or itself."""
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if length > min(LARGEST, size - 8):
         raise ValueError(f"its header would be {length:,} bytes long")

@@ -88,6 +88,17 @@ def is_folder(path: Path) -> bool:
     return _is(path, stat.S_ISDIR)
 
 
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """The files of a folder whose names end so, in the order of their names; none for what cannot be listed."""
+    try:
+        inside = sorted(
+            path for path in folder.iterdir() if path.name.endswith(suffix) and path.name[0] != "."
+        )
+    except OSError:
+        return []
+    return [path for path in inside if is_file(path)]
+
+
 def is_file(path: Path) -> bool:
     """Whether there is a regular file of this name, or a link to one."""
     return _is(path, stat.S_ISREG)

@@ -10,7 +10,7 @@ import os
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -100,6 +100,17 @@ class Batches:
 
     def __len__(self) -> int:
         return -(-len(self.picked) // self.batch_size)
+
+    def share(self, index: int, of: int) -> Batches:
+        """Part `index` of `of` of the batches, one behind another. Batches hold what they hold in the whole."""
+        n, size = len(self), self.batch_size
+        if n < of:
+            raise BadImages(
+                f"{self.n_images:,} images in {n} batch{'es' * (n != 1)} cannot be shared by {of} processes. "
+                "Start fewer, or give a smaller --batch-size."
+            )
+        first, end = n * index // of, n * (index + 1) // of
+        return replace(self, picked=self.picked[first * size : end * size], unreadable=[])
 
     @property
     def has_labels(self) -> bool:

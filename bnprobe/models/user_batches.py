@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -21,6 +21,8 @@ class UserBatches:
     name: str
     whole: Iterable[Any] = field(repr=False)
     limit: int | None = None
+    shared: tuple[int, int] = (0, 1)
+    """Which of how many processes reads here: each takes its turn."""
 
     has_labels = True
     """Whether there are targets is known once the batches are read."""
@@ -46,8 +48,13 @@ class UserBatches:
             "keywords, so for model(d) give ({'name of the argument': d}, y)."
         )
 
+    def share(self, index: int, of: int) -> UserBatches:
+        """Every `of`-th batch, from `index` on."""
+        return replace(self, shared=(index, of))
+
     def __iter__(self) -> Iterator[Any]:
-        return islice(iter(self.whole), self.limit)
+        first, step = self.shared
+        return islice(iter(self.whole), first, self.limit, step)
 
 
 def user_batches(name: str, limit: int | None = None) -> UserBatches:

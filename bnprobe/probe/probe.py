@@ -28,6 +28,7 @@ from bnprobe.probe.masks import Mask, Positions
 from bnprobe.probe.notes import LATE_BACKWARD, notes
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.phases import Phase, checked_name, trained_elsewhere
+from bnprobe.probe.ranks import own_part
 from bnprobe.probe.survey.compiled import Eager
 from bnprobe.probe.survey.detect_by_output import Proposal, look
 from bnprobe.probe.survey.dropout import dropouts
@@ -268,7 +269,7 @@ class Probe:
         if self._final is not None:
             return self._noted(self._final)
         main, *others = (self._recording_of(name) for name in list(self._forward.phases))
-        return replace(main, parts=tuple(others))
+        return replace(main, parts=tuple(others), sources=own_part())
 
     def _recording_of(self, name: str) -> Recording:
         """What was recorded in one phase."""

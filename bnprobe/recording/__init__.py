@@ -19,6 +19,7 @@ from bnprobe.recording.names import (
 )
 from bnprobe.recording.output_check import OutputCheck
 from bnprobe.recording.recording import HasRecording, Recording, load
+from bnprobe.recording.source import Source, named, same_samples
 from bnprobe.recording.tensors import Dropout, TensorTable
 
 __all__ = [
@@ -43,8 +44,11 @@ __all__ = [
     "OutputCheck",
     "ProducerRecord",
     "Recording",
+    "Source",
     "TensorTable",
     "is_recording",
     "load",
+    "named",
+    "same_samples",
     "site_name",
 ]

@@ -14,9 +14,10 @@ from bnprobe.errors import BadRecordingFile, BnprobeError, CannotMerge
 from bnprobe.files import write_output
 from bnprobe.notebook import facts
 from bnprobe.recording.about import About
-from bnprobe.recording.codec import AGAIN, decode, encode
+from bnprobe.recording.codec import AGAIN, decode, decode_bytes, encode
 from bnprobe.recording.integrity import IntegrityReport
 from bnprobe.recording.layer_record import HISTOGRAMS_LOST, LayerRecord, loses_histograms
+from bnprobe.recording.source import Source, digest, missing
 from bnprobe.recording.tensors import Dropout, TensorTable
 from bnprobe.recording.validation import violations
 
@@ -42,6 +43,7 @@ class Recording:
         dropouts: Modules that drop values in train mode.
         integrity: What differs in the model between `attach` and `detach`; None before `detach`.
         parts: The recordings of phases, see `phases`.
+        sources: The parts that were merged into it, with a digest of the samples of each; for one part at most its rank.
 
     Example:
         >>> import torch, bnprobe
@@ -61,6 +63,21 @@ class Recording:
     tensors: TensorTable | None = None
     dropouts: tuple[Dropout, ...] = ()
     parts: tuple[Recording, ...] = ()
+    sources: tuple[Source, ...] = ()
+
+    @property
+    def seen(self) -> tuple[Source, ...]:
+        """The parts it was merged from with the digests of their samples; itself where it was not merged."""
+        counted = len(self.sources) > 1 or any(source.samples for source in self.sources)
+        if counted or self.about.phase or all(part.saw_nothing for part in (self, *self.parts)):
+            return self.sources
+        samples = digest(record for part in (self, *self.parts) for record in part.layers)
+        return (replace((*self.sources, Source())[0], samples=samples),)
+
+    @property
+    def missing(self) -> str:
+        """Which ranks or shards of the whole are not in it, in words; empty where none is missing, or nobody counted."""
+        return missing(self.sources)
 
     @property
     def phases(self) -> dict[str, Recording]:
@@ -156,6 +173,7 @@ class Recording:
             tensors=self.tensors or other.tensors,
             dropouts=self.dropouts or other.dropouts,
             parts=tuple(phases.values()),
+            sources=self.seen + other.seen,
         )
 
     def with_training_batch(self, training_batch: int | None) -> Self:
@@ -201,7 +219,31 @@ class Recording:
         Raises:
             CannotWrite: The file cannot be written.
         """
-        return write_output(Path(path), encode(self))
+        return write_output(Path(path), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Give the content of the file that `save` would write, to send it elsewhere.
+
+        Returns:
+            The bytes; `Recording.from_bytes` reads them.
+        """
+        return encode(self)
+
+    @staticmethod
+    def from_bytes(content: bytes | memoryview, name: str = "recording") -> Recording:
+        """Read what `to_bytes` gave, with all checks of `load`.
+
+        Args:
+            content: The bytes.
+            name: What messages call them.
+
+        Returns:
+            The recording.
+
+        Raises:
+            BadRecordingFile: They are truncated, edited, of a newer schema, or impossible.
+        """
+        return believed(decode_bytes(content, name, Recording), name)
 
     def check_sane(self) -> Self:
         """Check that every statistic obeys the inequalities that real samples obey.
@@ -253,12 +295,16 @@ def load(path: str | Path) -> Recording:
         True
     """
     path = Path(path)
-    recording = decode(path, Recording)
+    return believed(decode(path, Recording), path.name)
+
+
+def believed(recording: Recording, name: str) -> Recording:
+    """The recording, unless no run can have written it. Raises BadRecordingFile, which calls it `name`."""
     try:
         recording = recording.check_sane()
     except BnprobeError as error:
-        raise BadRecordingFile(f"{path.name}: {error} {AGAIN}") from error
+        raise BadRecordingFile(f"{name}: {error} {AGAIN}") from error
     for part in (recording, *recording.parts):
         for odd in violations(part.about, part.layers):
-            raise BadRecordingFile(f"{path.name}: {odd} {AGAIN}")
+            raise BadRecordingFile(f"{name}: {odd} {AGAIN}")
     return recording

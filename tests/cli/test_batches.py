@@ -10,9 +10,12 @@ import torch
 from PIL import Image
 
 import bnprobe
-from bnprobe.cli.main import main
+from bnprobe.cli.main import _parser, main
+from bnprobe.cli.ranks import share
 from bnprobe.errors import BnprobeError
 from bnprobe.models.preprocessing import CropAndScale
+from bnprobe.models.user_batches import UserBatches
+from bnprobe.scaling.ranks import Ranks
 
 SOURCE = """
 import torch
@@ -248,3 +251,22 @@ def test_check_runs_a_model_of_two_inputs_on_a_batch(folder, capsys):
     assert "does not run on the first batch" in capsys.readouterr().err
     with pytest.raises(BnprobeError, match="Give arch as well"):
         bnprobe.check("a.pt", batches=[])
+
+
+def test_processes_take_turns():
+    """Fails if a batch of the user's is run by two processes, or by none."""
+    whole = UserBatches("a:b", list(range(11)), 9)
+    shares = [list(whole.share(index, 4)) for index in range(4)]
+    assert shares == [[0, 4, 8], [1, 5], [2, 6], [3, 7]]
+    assert list(whole) == list(range(9))
+
+
+@pytest.mark.parametrize("option", ["--try", "--ablate", "--save-partial"])
+def test_what_needs_all_batches_is_refused_under_torchrun(option):
+    """Fails if each of several processes would try a remedy on a share of the batches, or save under one name."""
+    options = _parser().parse_args(["report", "resnet18", option])
+    with pytest.raises(
+        BnprobeError, match=f"{option} needs all batches in one process, and torchrun started 3"
+    ):
+        share(UserBatches("a:b", []), options, Ranks(1, 3))
+    assert share(whole := UserBatches("a:b", []), options, Ranks(0, 1)) is whole

@@ -282,6 +282,20 @@ def test_a_limit_of_nothing_is_refused(limit):
         spread(9, limit)
 
 
+@pytest.mark.parametrize("of", [1, 2, 3, 7])
+def test_shares_make_the_whole(of):
+    """Fails if a process reads what another reads, an image is left out, or batches are made otherwise."""
+    whole = demo_images().batches(lambda image: torch.zeros(1), 16, 103)
+    shares = [whole.share(index, of) for index in range(of)]
+    batches = [part.picked[start : start + 16] for part in shares for start in range(0, part.n_images, 16)]
+    assert batches == [whole.picked[start : start + 16] for start in range(0, 103, 16)]
+    assert sum(map(len, shares)) == len(whole) == 7
+    with pytest.raises(
+        BadImages, match=r"103 images in 7 batches cannot be shared by 8 processes. Start fewer"
+    ):
+        whole.share(0, 8)
+
+
 def test_words_count_and_place(folder, tmp_path_factory):
     """Fails if one is counted in the plural, or a folder without classes is said to have some."""
     assert find_images(folder).words == f"5 images of 2 classes in {folder.parent.name}/{folder.name}"

@@ -48,6 +48,8 @@ def record_all(model: nn.Module, batches: list[tuple[Tensor, Tensor]], path: Pat
     assert_type(recording, Recording)
     assert_type(recording.save(path), Path)
     assert_type(bnprobe.load(str(path)).merge(recording), Recording)
+    assert_type(bnprobe.gather(recording), Recording)
+    bnprobe.gather(recording, group=torch.distributed.group.WORLD)
     assert_type(recording.about.n_images, int)
     try:
         bnprobe.record(model, (x for x, _ in batches), normalize=([0.5], [0.2]))

@@ -43,6 +43,7 @@ def use(model: nn.Module, probe: bnprobe.Probe, recording: bnprobe.Recording, re
     bnprobe.record(model, [], "cross_entropy")  # expect: arg-type
     bnprobe.record(model, [], n_images="10")  # expect: arg-type
     recording.merge("other.bnp")  # expect: arg-type
+    bnprobe.gather("run.bnp")  # expect: arg-type
     recording.save(3)  # expect: arg-type
     recording.layers = ()  # expect: misc
     bnprobe.load(torch.ones(3))  # expect: arg-type

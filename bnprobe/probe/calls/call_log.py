@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bnprobe.norms import NormLayer
 from bnprobe.probe.calls import CallStats, Vectors
+from bnprobe.probe.ranks import n_ranks
 from bnprobe.recording import CallLog
 
 
@@ -27,16 +28,11 @@ class PassContext:
     @classmethod
     def of(cls, model: nn.Module | None) -> PassContext:
         """As they are now, at the start of the pass; a model that is gone trains no longer."""
-        return cls(torch.is_grad_enabled(), model is not None and bool(model.training), _n_ranks())
+        return cls(torch.is_grad_enabled(), model is not None and bool(model.training), n_ranks())
 
 
 NO_PASS = PassContext(False, False, 1)
 """Where no pass is under way."""
-
-
-def _n_ranks() -> int:
-    group = torch.distributed
-    return int(group.get_world_size()) if group.is_available() and group.is_initialized() else 1
 
 
 @dataclass

@@ -51,6 +51,7 @@ def provenance(recording: Recording) -> list[tuple[str, str]]:
         ("versions", about.versions),
         ("outputs", _outputs(recording)),
         *_integrity(recording),
+        *_sources(recording),
         *rest,
         *(("note", note) for note in about.notes),
     ]
@@ -60,6 +61,13 @@ def _integrity(recording: Recording) -> list[tuple[str, str]]:
     """What was compared of the model before and after; nothing where nobody compared."""
     integrity = recording.integrity
     return [] if integrity is None else [("left unchanged", str(integrity.says))]
+
+
+def _sources(recording: Recording) -> list[tuple[str, str]]:
+    """How many parts were merged, and which are not among them."""
+    n, gone = len(recording.sources), recording.missing
+    words = ([f"merged from {n:,}."] if n > 1 else []) + ([gone] if gone else [])
+    return [("parts", " ".join(words))] if words else []
 
 
 def _left_unread(recording: Recording) -> list[tuple[str, str]]:

@@ -1,0 +1,76 @@
+"""Which samples a recording holds: what each part of a whole saw, and its place among the parts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+from bnprobe.recording.layer_record import LayerRecord
+
+MOST_NAMED = 8
+"""Missing parts that are named one by one."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One part of a whole, such as what one process or one shard of the data gave.
+
+    `samples` is a digest of what reached the norms: the same samples give the same digest whenever they are recorded,
+    others another one. It is empty until parts are merged. `name` is what messages call the part. `kind` says what
+    parts are ("rank", "shard"), `index` which of `of` parts this is, from 0; empty and None where nobody counted.
+    """
+
+    samples: str = ""
+    name: str = ""
+    kind: str = ""
+    index: int | None = None
+    of: int | None = None
+
+    @classmethod
+    def rank(cls, index: int, of: int) -> Self:
+        """What process `index` of `of` recorded."""
+        return cls(name=f"rank {index}", kind="rank", index=index, of=of)
+
+
+def digest(layers: Iterable[LayerRecord]) -> str:
+    """What reached the norms, in 32 letters: how many values, their means and their squares, at every site.
+
+    Times, notes and settings are no part of it, so that a part which was recorded again is known again.
+    """
+    seen = hashlib.sha256()
+    for record in sorted(layers, key=lambda record: (record.layer, record.call)):
+        seen.update(f"{record.site}/{record.n_images}/".encode("utf-8", "surrogatepass"))
+        for sums in (record.pre.n, record.pre.mean, record.pre.m2):
+            seen.update(sums.tobytes())
+    return seen.hexdigest()[:32]
+
+
+def same_samples(mine: Iterable[Source], theirs: Iterable[Source]) -> tuple[Source, Source] | None:
+    """A part of each side that hold the same samples, if there are such."""
+    known = {source.samples: source for source in mine if source.samples}
+    return next(((known[other.samples], other) for other in theirs if other.samples in known), None)
+
+
+def missing(sources: Iterable[Source]) -> str:
+    """Which parts of the whole are not there, in words; empty where all are, or nobody counted."""
+    return " ".join(_missing(list(sources)))
+
+
+def _missing(sources: list[Source]) -> Iterator[str]:
+    counts = Counter((source.kind, source.of) for source in sources if source.of)
+    for kind, of in counts:
+        there = {source.index for source in sources if (source.kind, source.of) == (kind, of)}
+        gone = [index for index in range(of or 0) if index not in there]
+        if gone:
+            named = ", ".join(map(str, gone[:MOST_NAMED]))
+            more = f" and {len(gone) - MOST_NAMED:,} more" if len(gone) > MOST_NAMED else ""
+            verb = "is" if len(gone) == 1 else "are"
+            yield f"Of {of:,} {kind}s {len(gone):,} {verb} missing: {named}{more}, counted from 0."
+
+
+def named(sources: Iterable[Source], name: str) -> tuple[Source, ...]:
+    """The same, called otherwise."""
+    return tuple(replace(source, name=name) for source in sources)

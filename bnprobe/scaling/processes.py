@@ -1,0 +1,35 @@
+"""A pool of local processes: fresh interpreters, one thread of kernels each, and one line where one of them is killed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+from bnprobe.errors import BnprobeError
+
+
+@contextmanager
+def processes(n: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool for the block; what has not begun when the block fails never begins.
+
+    Processes are spawned and not forked: a fork of one that runs OpenMP threads may hang (pytorch#45198).
+    """
+    with ProcessPoolExecutor(n, mp_context=get_context("spawn"), initializer=_begin) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool:
+            raise BnprobeError(
+                "a worker process was ended from outside, perhaps because there was not enough RAM. Run the command again, "
+                "with fewer --workers."
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin() -> None:
+    """Ctrl-C is the parent's business: it reaches every process of the terminal, and one line is enough."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
