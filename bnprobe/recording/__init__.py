@@ -18,7 +18,7 @@ from bnprobe.recording.names import (
     site_name,
 )
 from bnprobe.recording.output_check import OutputCheck
-from bnprobe.recording.recording import HasRecording, Recording, load
+from bnprobe.recording.recording import HasRecording, Recording, from_bytes, load
 from bnprobe.recording.source import Source, named, same_samples
 from bnprobe.recording.tensors import Dropout, TensorTable
 
@@ -46,6 +46,7 @@ __all__ = [
     "Recording",
     "Source",
     "TensorTable",
+    "from_bytes",
     "is_recording",
     "load",
     "named",

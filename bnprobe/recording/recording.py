@@ -225,25 +225,9 @@ class Recording:
         """Give the content of the file that `save` would write, to send it elsewhere.
 
         Returns:
-            The bytes; `Recording.from_bytes` reads them.
+            The bytes; `bnprobe.recording.from_bytes` reads them.
         """
         return encode(self)
-
-    @staticmethod
-    def from_bytes(content: bytes | memoryview, name: str = "recording") -> Recording:
-        """Read what `to_bytes` gave, with all checks of `load`.
-
-        Args:
-            content: The bytes.
-            name: What messages call them.
-
-        Returns:
-            The recording.
-
-        Raises:
-            BadRecordingFile: They are truncated, edited, of a newer schema, or impossible.
-        """
-        return believed(decode_bytes(content, name, Recording), name)
 
     def check_sane(self) -> Self:
         """Check that every statistic obeys the inequalities that real samples obey.
@@ -296,6 +280,11 @@ def load(path: str | Path) -> Recording:
     """
     path = Path(path)
     return believed(decode(path, Recording), path.name)
+
+
+def from_bytes(content: bytes | memoryview, name: str) -> Recording:
+    """What `Recording.to_bytes` gave, with all checks of `load`. Raises BadRecordingFile, which calls it `name`."""
+    return believed(decode_bytes(content, name, Recording), name)
 
 
 def believed(recording: Recording, name: str) -> Recording:

@@ -14,7 +14,7 @@ from functools import reduce
 from typing import Protocol
 
 from bnprobe.errors import BnprobeError, CannotMerge
-from bnprobe.recording import Recording, Source
+from bnprobe.recording import Recording, Source, from_bytes
 from bnprobe.scaling.join import join
 
 WHOLE, FAILED = b"+", b"-"
@@ -75,7 +75,7 @@ def _sum(mine: Recording, others: Iterable[bytes]) -> bytes:
 def _unpacked(content: bytes) -> Recording:
     if content[:1] == FAILED:
         raise CannotMerge(content[1:].decode())
-    return Recording.from_bytes(memoryview(content)[1:], "what another rank sent")
+    return from_bytes(memoryview(content)[1:], "what another rank sent")
 
 
 def _received(link: Link, source: int) -> bytes:
