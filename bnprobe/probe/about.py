@@ -48,6 +48,7 @@ class Subject:
             started=self.started,
             n_parameters=self.n_parameters,
             n_forwards=phase.n_forwards or most_calls,
+            n_skipped=phase.n_skipped,
             n_images=phase.n_images or most_images,
             n_positions=phase.masking.n_valid,
             n_masked=phase.masking.n_left_out,

@@ -25,11 +25,14 @@ def attach(
     mask: str | None = None,
     sample_dim: int = 0,
     unit: str | None = None,
+    every: int = 1,
+    until: int | None = None,
 ) -> Probe:
     """Hook every normalization layer of a model and return the probe that records them.
 
     Run the model as usual while the probe is attached, then pass the probe to `bnprobe.report`. Use it as a context
-    manager, or call `Probe.detach` when done. Every forward pass is recorded; a backward pass is recorded too.
+    manager, or call `Probe.detach` when done. Every forward pass is recorded, unless `every` or `until` say otherwise; a
+    backward pass is recorded too.
 
     Nothing of the model changes: outputs, parameters, buffers, modes, hooks, gradients and random state are
     bit-identical with and without the probe, on success and after an exception. No tensor is kept, so RAM does not grow
@@ -59,6 +62,10 @@ def attach(
             1 for inputs of shape (T, N, C). Norms with channels in dimension 1 always have their samples in dimension 0.
         unit: What a sample is called in sentences: "images", "sequences", "tokens" and others. None says images where norms
             are over images, and samples elsewhere.
+        every: Record the first of this many forward passes, the first of the next, and so on: for long runs of training. Of
+            the others nothing is read, neither backward, and they run as fast as without a probe. Each phase counts by
+            itself; a part that is called alone does too. `Recording.about` says how many were recorded and skipped.
+        until: After this many recorded passes, in each phase, nothing more is read. None records until `Probe.detach`.
 
     Returns:
         The attached probe.
@@ -96,6 +103,8 @@ def attach(
         mask=mask,
         sample_dim=sample_dim,
         unit=unit,
+        every=every,
+        until=until,
     )
     try:
         return Probe(survey_of(model, options.patterns), options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -31,7 +31,8 @@ from bnprobe.probe.masks import Kept, MaskArgument
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, OpenCall, Pass
 from bnprobe.probe.phases import Phase
-from bnprobe.probe.places import places_of
+from bnprobe.probe.places import n_cached, places_of
+from bnprobe.probe.schedule import MODEL, Called, Turns
 from bnprobe.probe.sites import PendingCall
 from bnprobe.probe.tensors import (
     calls_on_stack,
@@ -68,9 +69,11 @@ class Forward:
     def begin(self, name: str) -> None:
         """From now on passes of this thread belong to the phase of this name."""
         if name not in self.phases:
-            gradients = Gradients(self._options.gradients, self._options.scaler)
+            takes_all = self._options.schedule.takes_all
+            gradients = Gradients(self._options.gradients, self._options.scaler, takes_all)
             # another thread may have been faster
-            self.phases.setdefault(name, Phase(gradients, Masking(self._mask_argument)))
+            phase = Phase(gradients, Masking(self._mask_argument), Turns(self._options.schedule))
+            self.phases.setdefault(name, phase)
         self.run.phase = name
 
     @property
@@ -90,13 +93,12 @@ class Forward:
         trace = self.run.trace
         return nullcontext() if trace is None else trace.aside()
 
-    def wants_pass(self) -> bool:
-        """Whether to record the pass of the whole model that starts now. The others are `SKIPPED`.
-
-        All of them so far: a probe of every n-th pass only decides here, and a test does, because what a skipped
-        pass must not leave behind is spread over the hooks.
-        """
-        return True
+    def _wants(self, called: Called, kwargs: Mapping[str, Any]) -> bool:
+        """Whether to record the pass that starts now. The others are `SKIPPED`."""
+        run = self.run
+        if not self._options.schedule.takes_all and not n_cached(kwargs):
+            run.takes = self.phase.turns.next(called)
+        return run.takes
 
     def model_begins(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A call of the whole model starts, possibly inside another."""
@@ -106,7 +108,7 @@ class Forward:
         if run.state is not OUTSIDE and calls_on_stack(model) > 1:
             run.depth += run.entry == id(model)  # the model calls itself
             return
-        if not self._enters(model, args, kwargs):
+        if not self._enters(model, MODEL, args, kwargs):
             return
         if run.mask is None and not is_transformed():
             run.called_with = self.phase.masking.of_call(args, kwargs)
@@ -128,33 +130,31 @@ class Forward:
         if run.state is not OUTSIDE and (run.entry != id(part) or calls_on_stack(part) > 1):
             run.depth += run.entry == id(part)
         elif not is_recomputation():
-            self._enters(part, args, kwargs)
+            self._enters(part, id(part), args, kwargs)
 
-    def _enters(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def _enters(
+        self, module: nn.Module, called: Called, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bool:
         """A pass of the model or of a part starts; whether it is recorded."""
         run = self.run
-        recorded = self.wants_pass()
-        run.enter(RECORDED if recorded else SKIPPED, sys.exception(), id(module))
+        recorded = self._wants(called, kwargs)
+        run.enter(RECORDED if recorded else SKIPPED, sys.exception(), id(module), called)
+        run.context = self._context()
         if not recorded:
             return False
         phase = self.phase
         run.wants_graph = phase.gradients.now
-        run.context = self._context()
         first = first_tensor(args, kwargs)
         if first is not None:
             self.device = self.device or device_name(first)
-        if (
-            phase.wants_graph[run.entry]
-            and phase.n_watched[run.entry] < MOST_WATCHED
-            and not is_transformed()
-        ):
-            phase.n_watched[run.entry] += 1
+        if phase.wants_graph[called] and phase.n_watched[called] < MOST_WATCHED and not is_transformed():
+            phase.n_watched[called] += 1
             run.trace = watch_this_call(module, args, kwargs)
         return True
 
     def _context(self) -> PassContext:
         """The circumstances now."""
-        return PassContext.of(self._model())
+        return PassContext.of(self._model(), self.phase.n_skipped_training)
 
     def before(self, name: str, norm: nn.Module | NormLayer, training: bool, x: Tensor | None) -> None:
         """A norm is called with x: read it. `norm` is a module, or the plan of a function."""
@@ -171,12 +171,19 @@ class Forward:
                 return
             call, mask = awaited
         else:
+            if run.state is OUTSIDE and not self._wants(name, {}):
+                # begun nevertheless: functions that the norm calls are part of it
+                run.open.append(OpenCall((name, 0), None, None, phase.gradients))
+                return
             call, mask = run.next_call(name), run.mask
             if run.trace is not None:
                 run.trace.norm_begins((name, call), x)
         tries = self._read(phase, (name, call), norm, training, x, for_gradient, mask)
         if again:
-            call = phase.gradients.repeated_call(name, tries)
+            repeated = phase.gradients.repeated_call(name, tries)
+            if repeated is None:
+                return
+            call = repeated
         run.open.append(OpenCall((name, call), tries, origin, phase.gradients))
 
     def _phase_of_repeated(self, name: str) -> Phase:
@@ -237,7 +244,7 @@ class Forward:
         """A norm has returned: complete its call, which counts at the end of the pass."""
         run = self.run
         begun = run.close(name)
-        if begun is None:
+        if begun is None or begun.tries is None:
             return
         y, phase, gradients = first_tensor(output), self.phase, begun.gradients
         if run.trace is not None:
@@ -261,7 +268,7 @@ class Forward:
         if run.wants_graph and not torch.is_grad_enabled():
             gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean, run.mask)
         if run.state is OUTSIDE:
-            run.context = self._context()
+            run.context, run.called = self._context(), name
             self._commit(run)
 
     def model_ends(self, model: nn.Module, output: Any) -> None:
@@ -272,22 +279,35 @@ class Forward:
         if run.entry != id(model):
             return  # it began before the probe was attached, or is inside a pass
         run.depth -= 1
-        failed = sys.exception() is not run.handling
-        if failed or (run.state is SKIPPED and not run.depth):
+        if sys.exception() is not run.handling:
+            self.phase.turns.failed(run.called)
             run.leave()
+        elif not run.depth and run.state is SKIPPED:
+            self._skip(run)
         elif not run.depth:
             if run.trace is not None:
                 run.trace.model_ends(output)
             self._commit(run)
 
+    def _skip(self, run: Pass) -> None:
+        """Count a pass of which nothing was recorded."""
+        phase = self.phase
+        with phase.sites.lock:
+            phase.turns.skipped[run.called] += 1
+            phase.n_skipped_training += run.context.training
+            phase.n_skipped_learning += run.context.learning
+        run.leave()
+
     def _commit(self, run: Pass) -> None:
         """Add everything that was read in this pass, of the whole model or a part, to the totals."""
-        whole, phase = run.entry == id(self._model()), self.phase
+        whole, phase = run.called == MODEL, self.phase
         with phase.sites.lock:
             phase.sites.add(run.waiting, run.initial, run.context)
             if run.waiting:
-                phase.wants_graph[run.entry] = phase.sites.wire([call.key for call in run.waiting], run.trace)
+                keys = [call.key for call in run.waiting]
+                phase.wants_graph[run.called] = phase.sites.wire(keys, run.trace)
                 phase.sites.add_tokens(run.waiting, run.places)
+            phase.turns.recorded[run.called] += 1 if run.calls else 0
             phase.n_forwards += 1 if whole and run.calls else 0
             phase.n_training += 1 if whole and run.calls and run.context.training else 0
             phase.n_outside += 1 if run.waiting and not whole else 0

@@ -22,7 +22,7 @@ from bnprobe.probe.forward import Forward
 from bnprobe.probe.passes import SKIPPED
 from bnprobe.probe.survey.call_site import Places
 from bnprobe.probe.survey.survey import ModelSurvey
-from bnprobe.probe.tensors import first_tensor
+from bnprobe.probe.tensors import first_tensor, is_recomputation
 
 FRAMES_UP = 3
 """From `function_called` to the line that calls the function: through `functional.called`, and the function."""
@@ -76,7 +76,8 @@ class Unhooked:
         module, path, line = at
         if module in self._layers:
             site = self._layers[module]
-            self.direct[site] = self.direct.get(site, 0) + 1
+            if not is_recomputation():  # what a checkpoint reruns was called by its hooks the first time
+                self.direct[site] = self.direct.get(site, 0) + 1
             return self._begin(site, module, bool(module.training), args)
         plan = plan_of(name, args)
         site = f"{path}.{name}:{line}".removeprefix(".")

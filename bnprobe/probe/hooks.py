@@ -10,6 +10,7 @@ from torch import nn
 
 from bnprobe.norms.module_tree import method
 from bnprobe.probe.forward import Forward
+from bnprobe.probe.passes import SKIPPED
 from bnprobe.probe.survey.compiled import Eager, compiler_came
 from bnprobe.probe.survey.survey import ModelSurvey
 from bnprobe.probe.tensors import first_tensor
@@ -57,7 +58,7 @@ class Hook:
             forward.part_begins(module, args, kwargs)
         elif self.act == ENDS:
             forward.model_ends(module, output)
-        else:
+        elif forward.run.state is not SKIPPED:
             with forward.aside():
                 if self.act == BEFORE:
                     forward.before(self.name, module, bool(module.training), first_tensor(args, kwargs))

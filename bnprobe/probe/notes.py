@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bnprobe.probe.functional_calls import MOST_SIZES, Unhooked
 from bnprobe.probe.phases import Phase
 from bnprobe.probe.survey.compiled import Eager
+from bnprobe.recording.names import said_passes
 
 LATE_BACKWARD = (
     "A backward pass ran after the probe was detached, so its gradients were not recorded. Call backward() before "
@@ -14,8 +15,11 @@ LATE_BACKWARD = (
 )
 
 
-def notes(phase: Phase, apart: bool, unhooked: Unhooked, eager: Eager) -> Iterator[str]:
-    """Sentences for the report: the fact, and what to do about it. `apart` says whether phases are kept apart."""
+def notes(
+    phase: Phase, apart: bool, unhooked: Unhooked, eager: Eager, until: int | None = None
+) -> Iterator[str]:
+    """Sentences for the report: the fact, and what to do about it. `apart` says whether phases are kept apart, and `until`
+    after how many passes of each recording was to end."""
     if phase.n_unreadable:
         yield (
             f"{_calls(phase.n_unreadable)} not recorded: "
@@ -44,6 +48,10 @@ def notes(phase: Phase, apart: bool, unhooked: Unhooked, eager: Eager) -> Iterat
         yield (
             f"Passes in train mode ({phase.n_training:,} of {phase.n_forwards:,}) and in eval mode are pooled: every number "
             'is of both. Keep them apart: with probe.phase("train"): ..., and with probe.phase("val"): ...'
+        )
+    if until is not None and phase.n_skipped and phase.turns.all_over:
+        yield (
+            f"Recording ended after {said_passes(until, 0)}, as until={until} asks: what came later is not in the numbers."
         )
     if phase.n_outside:
         yield (

@@ -8,6 +8,7 @@ from typing import Any
 
 from bnprobe.errors import BnprobeError
 from bnprobe.probe.backward.gradients import LossScaler
+from bnprobe.probe.schedule import Schedule
 from bnprobe.recording import UNITS, Normalize, training_batch
 
 
@@ -18,6 +19,7 @@ class AttachOptions:
     Attributes:
         patterns: The shell patterns of `layers`; None for every layer.
         constants: `normalize` as plain data; None where it was not given.
+        schedule: Which passes are recorded, by `every` and `until`.
 
     Raises:
         BnprobeError: An option is not what it should be.
@@ -32,12 +34,16 @@ class AttachOptions:
     mask: str | None = None
     sample_dim: int = 0
     unit: str | None = None
+    every: int = 1
+    until: int | None = None
     patterns: tuple[str, ...] | None = field(init=False)
     constants: Normalize | None = field(init=False)
+    schedule: Schedule = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patterns", _patterns_of(self.layers))
         object.__setattr__(self, "constants", _constants_of(self.normalize))
+        object.__setattr__(self, "schedule", Schedule(self.every, self.until))
         training_batch.checked(self.training_batch)
         for name in ("histograms", "gradients"):
             if not isinstance(getattr(self, name), bool):

@@ -15,6 +15,7 @@ from bnprobe.probe.calls import InputReading, Key, Vectors
 from bnprobe.probe.calls.call_log import NO_PASS
 from bnprobe.probe.masks import Kept
 from bnprobe.probe.places import Places
+from bnprobe.probe.schedule import MODEL, Called
 from bnprobe.probe.sites import PendingCall
 from bnprobe.recording import NO_PHASE
 from bnprobe.stats.moments import Array
@@ -25,11 +26,11 @@ NO_MODULE = 0
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """A call of a norm that has begun: its input, read by every plan that may fit, where it came from, and the gradients
-    of its phase."""
+    """A call of a norm that has begun: its input, read by every plan that may fit (None if it is not recorded), where it
+    came from, and the gradients of its phase."""
 
     key: Key
-    tries: Sequence[InputReading | None]
+    tries: Sequence[InputReading | None] | None
     origin: Origin | None
     gradients: Gradients
 
@@ -50,27 +51,32 @@ ended well; or in a pass of which nothing is recorded, whatever is called in it.
 class Pass(threading.local):
     """The state of one thread, and the pass that it is in.
 
-    `entry` is the id of the module whose call the pass is, and `depth` how many calls of it are under way, one inside the
-    other.
+    `entry` is the id of the module whose call the pass is, `called` what it is counted as, and `depth` how many calls of it
+    are under way, one inside the other. `takes` says whether the last pass that began a sequence was recorded: those that
+    continue it, with a cache, follow it.
     """
 
     state: PassState
     handling: BaseException | None
+    called: Called
 
     def __init__(self) -> None:
         self.labels: Array | None = None
         self.given_mask: Kept | None = None
         self.phase = NO_PHASE
+        self.takes = True
         self.leave()
 
-    def enter(self, state: PassState, handling: BaseException | None, entry: int) -> None:
+    def enter(self, state: PassState, handling: BaseException | None, entry: int, called: Called) -> None:
         """A pass of the model or a part begins; `handling` is the exception being handled at that moment."""
         self.leave()
         self.state, self.depth, self.handling, self.entry = state, 1, handling, entry
+        self.called = called
 
     def leave(self) -> None:
         """The pass is over, or a call outside one: forget what was there."""
         self.state, self.depth, self.handling, self.entry = OUTSIDE, 0, None, NO_MODULE
+        self.called = MODEL
         self.wants_graph = False
         self.context = NO_PASS
         self.started = time.perf_counter()

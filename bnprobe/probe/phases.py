@@ -9,6 +9,7 @@ from bnprobe.errors import BnprobeError
 from bnprobe.probe.backward.gradients import Gradients
 from bnprobe.probe.calls import Key
 from bnprobe.probe.masking import Masking
+from bnprobe.probe.schedule import MODEL, Called, Turns
 from bnprobe.probe.sites import Sites
 from bnprobe.recording import NO_PHASE
 
@@ -18,21 +19,30 @@ class Phase:
 
     `counted` is num_batches_tracked of a layer before its first call in the phase, None where it is not kept.
     `wants_graph` and `n_watched` say of the model, and of each part, whether its next pass is to be traced, and how many
-    were.
+    were. `n_skipped_training` and `n_skipped_learning` passes that were not recorded ran in train mode, and computed
+    gradients.
     """
 
-    def __init__(self, gradients: Gradients, masking: Masking) -> None:
+    def __init__(self, gradients: Gradients, masking: Masking, turns: Turns) -> None:
         self.sites = Sites()
         self.gradients = gradients
         self.masking = masking
+        self.turns = turns
         self.seconds = 0.0
         self.n_forwards = self.n_images = 0
         self.n_training = 0
+        self.n_skipped_training = self.n_skipped_learning = 0
         self.n_unreadable = self.n_outside = 0
         self.unreadable: set[str] = set()
         self.counted: dict[Key, int | None] = {}
-        self.wants_graph: defaultdict[int, bool] = defaultdict(lambda: True)
-        self.n_watched: Counter[int] = Counter()
+        self.wants_graph: defaultdict[Called, bool] = defaultdict(lambda: True)
+        self.n_watched: Counter[Called] = Counter()
+
+    @property
+    def n_skipped(self) -> int:
+        """Passes that were not recorded: of the model, or where only parts of it are called, of the part called most."""
+        skipped = self.turns.skipped
+        return skipped[MODEL] if self.n_forwards else max(skipped.values(), default=0)
 
 
 def checked_name(name: object, within: str) -> str:

@@ -35,7 +35,7 @@ from bnprobe.probe.survey.dropout import dropouts
 from bnprobe.probe.survey.survey import ModelSurvey
 from bnprobe.recording import NO_PHASE, Recording
 from bnprobe.recording.integrity import IntegrityReport
-from bnprobe.recording.names import NO_NORM
+from bnprobe.recording.names import NO_NORM, said_passes
 
 
 class Probe:
@@ -67,7 +67,7 @@ class Probe:
         self._subject = Subject.of(survey.tree, options.constants, options.unit)
         self._not_understood = survey.not_understood
         self._folded = survey.folded
-        self._training_batch = options.training_batch
+        self._training_batch, self._until = options.training_batch, options.until
         self._eager = Eager()
         self._forward = Forward(options, survey.model)
         self._unhooked = Unhooked(survey, options.patterns, self._forward)
@@ -108,7 +108,7 @@ class Probe:
         return class_name in self._examined and self._examined[class_name] is None
 
     def _notes(self, phase: Phase) -> Iterator[str]:
-        yield from notes(phase, len(self._forward.phases) > 1, self._unhooked, self._eager)
+        yield from notes(phase, len(self._forward.phases) > 1, self._unhooked, self._eager, self._until)
         yield from (proposal.says for proposal in self._examined.values() if proposal is not None)
 
     def _noted(self, recording: Recording) -> Recording:
@@ -126,6 +126,10 @@ class Probe:
         expected.trained = {record.layer for record in records if record.n_calls_training}
         expected.updated = self._unhooked.updated(tree)
         expected.backward = any(record.gradient is not None for record in records)
+        for phase in self._forward.phases.values():
+            # of a pass that was not recorded only the mode is known
+            expected.trained |= set(self._classes) if phase.n_skipped_training else set()
+            expected.backward |= phase.n_skipped_learning > 0
         return self._fingerprint.compare(Fingerprint.of(tree), expected.reason_for)
 
     def __enter__(self) -> Self:
@@ -248,14 +252,14 @@ class Probe:
         """Number of samples in the forward passes completed so far, in all phases."""
         return sum(phase.n_images for phase in self._forward.phases.values())
 
-    @property
-    def _n_forwards(self) -> int:
-        return sum(phase.n_forwards for phase in self._forward.phases.values())
-
     def __repr__(self) -> str:
-        n, passes = len({**self._classes, **self._unhooked.classes}), self._n_forwards
+        n, phases = len({**self._classes, **self._unhooked.classes}), self._forward.phases.values()
         norms = f"{n:,} norm{'s' * (n != 1)} {'attached' if self._final is None else 'detached'}"
-        return f"Probe({self._subject.model}: {norms}, {passes:,} forward pass{'es' * (passes != 1)})"
+        passes = said_passes(sum(one.n_forwards for one in phases), sum(one.n_skipped for one in phases))
+        begun = [one.turns for one in phases if one.turns.recorded]
+        over = bool(begun) and all(turns.all_over for turns in begun) and self._final is None
+        passes += ", no more are recorded" * over
+        return f"Probe({self._subject.model}: {norms}, {passes})"
 
     def _repr_html_(self) -> str:
         classes = Counter({**self._classes, **self._unhooked.classes}.values())
@@ -284,7 +288,7 @@ class Probe:
                     key,
                     classes[key[0]],
                     phase.gradients.record(key),
-                    phase.counted.get((key[0], 0)),
+                    None if phase.n_skipped else phase.counted.get((key[0], 0)),
                     key[0] in changed,
                 )
                 for key, site in sites.items()

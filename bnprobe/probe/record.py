@@ -14,9 +14,10 @@ from bnprobe.errors import BnprobeError, NothingRecorded
 from bnprobe.norms import ModuleTree
 from bnprobe.printing import progress
 from bnprobe.probe import Probe, attach
-from bnprobe.probe.batches import arguments, each_batch, moved, parts
+from bnprobe.probe.batches import arguments, moved, parts
 from bnprobe.probe.interrupt import stoppable
 from bnprobe.probe.labels import LabelsOfBatches
+from bnprobe.probe.schedule import Schedule
 from bnprobe.recording import Recording
 
 Loss = Callable[[Any, Any], Tensor]
@@ -39,6 +40,8 @@ def record(
     mask: str | None = None,
     sample_dim: int = 0,
     unit: str | None = None,
+    every: int = 1,
+    until: int | None = None,
 ) -> Recording:
     """Run a model over batches, in the mode it is in, and record every norm.
 
@@ -66,6 +69,8 @@ def record(
         mask: See `attach`.
         sample_dim: See `attach`.
         unit: See `attach`.
+        every: Run the first of this many batches, the first of the next, and so on; the others are not run.
+        until: Stop after this many batches were run; no more are asked for. None runs all.
 
     Returns:
         What was recorded.
@@ -90,6 +95,8 @@ def record(
             f"loss must be a function of (output, y), got {loss!r}. Pass for example torch.nn.functional.cross_entropy."
         )
 
+    turns = Schedule(every, until).of(batches)
+
     def described(recording: Recording) -> Recording:
         name = model_name or recording.about.model
         about = replace(recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing)
@@ -112,7 +119,7 @@ def record(
         progress(n_images) as bar,
     ):
         try:
-            _run(model, batches, loss, probe, bar)
+            _run(model, turns, loss, probe, bar)
         except KeyboardInterrupt:
             raise Interrupted(described(probe.recording)) from None
     recording = described(probe.recording)
@@ -123,12 +130,12 @@ def record(
     return recording
 
 
-def _run(model: nn.Module, batches: Iterable[Any], loss: Loss | None, probe: Probe, bar: Any) -> None:
+def _run(model: nn.Module, batches: Iterator[Any], loss: Loss | None, probe: Probe, bar: Any) -> None:
     """The loop over batches."""
     labels = LabelsOfBatches()
     device = next((tensor.device for tensor in _parameters(model)), torch.device("cpu"))
     with stoppable() as stop:
-        for batch in each_batch(batches):
+        for batch in batches:
             x, y = parts(moved(batch, device))
             by_class = labels.of(batch)
             seen = probe.n_images

@@ -39,7 +39,7 @@ class About:
         versions: Versions of bnprobe, torch and Python.
         started: When the probe was attached, UTC, ISO 8601.
         n_parameters: Number of parameters of the model.
-        n_forwards: Number of completed forward passes.
+        n_forwards: Number of completed forward passes that were recorded.
         n_images: Number of samples in them.
         seconds: Time of these passes, probe included.
         notes: What a reader must know to judge the numbers, in sentences.
@@ -48,6 +48,7 @@ class About:
         n_masked: Number of positions that masks left out, as padding.
         phase: Name of the phase that was recorded, such as "val"; empty outside all phases.
         unit: What samples are called, such as "sequences"; empty if nobody said so.
+        n_skipped: Number of completed forward passes that were not recorded, as `attach(every=)` or `until=` asked.
     """
 
     model: str
@@ -67,6 +68,7 @@ class About:
     n_masked: int = 0
     phase: str = ""
     unit: str = ""
+    n_skipped: int = 0
 
     def noting(self, note: str) -> Self:
         """Add a note; an empty one is ignored.
@@ -95,6 +97,7 @@ class About:
             started=min(self.started, other.started),
             n_parameters=max(self.n_parameters, other.n_parameters),
             n_forwards=self.n_forwards + other.n_forwards,
+            n_skipped=self.n_skipped + other.n_skipped,
             n_images=self.n_images + other.n_images,
             n_positions=self.n_positions + other.n_positions,
             n_masked=self.n_masked + other.n_masked,

@@ -67,6 +67,12 @@ def site_name(layer: str, call: int) -> str:
     return f"{layer} (call {call + 1})" if call else layer
 
 
+def said_passes(n_recorded: int, n_skipped: int) -> str:
+    """How many forward passes were recorded, and where some were not, of how many."""
+    made = n_recorded + n_skipped
+    return f"{n_recorded:,}{f' of {made:,}' * bool(n_skipped)} forward pass{'es' * (made != 1)}"
+
+
 def said(layer: str, call: int = 0) -> str:
     """The name of a site in a sentence: "layer 1" for a path that would be read as a number."""
     path = layer.partition(" ")[0]

@@ -17,6 +17,7 @@ from bnprobe.recording.about import About
 from bnprobe.recording.codec import AGAIN, decode, decode_bytes, encode
 from bnprobe.recording.integrity import IntegrityReport
 from bnprobe.recording.layer_record import HISTOGRAMS_LOST, LayerRecord, loses_histograms
+from bnprobe.recording.names import said_passes
 from bnprobe.recording.source import Source, digest, missing
 from bnprobe.recording.tensors import Dropout, TensorTable
 from bnprobe.recording.validation import violations
@@ -88,6 +89,7 @@ class Recording:
         norms = {record.layer: record.n_channels for record in self.layers}
         words = [f"{len(norms):,} norm{'s' * (len(norms) != 1)}", f"{sum(norms.values()):,} channels"]
         words += ["weights only"] if self.weights_only else [f"{self.about.n_images:,} samples", *self._modes]
+        words += [said_passes(self.about.n_forwards, self.about.n_skipped)] * bool(self.about.n_skipped)
         words += [f"phases {', '.join(self.phases)}"] * bool(self.parts)
         return f"Recording({self.about.model}: {', '.join(words)})"
 

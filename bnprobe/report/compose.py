@@ -6,6 +6,7 @@ import pandas as pd
 
 from bnprobe.measures import Tables, glossary
 from bnprobe.recording import WEIGHTS_ONLY, Recording
+from bnprobe.recording.names import said_passes
 from bnprobe.report.chapters import chapters, worth
 from bnprobe.report.chapters.answer import Answer
 from bnprobe.report.chapters.chapter import called, measured_on
@@ -108,4 +109,5 @@ def _lead(recording: Recording) -> str:
     norms = f"{count(len(layers), 'normalization layer')}, {count(sum(layers.values()), 'channel')}"
     if recording.weights_only:
         return f"{norms}; {WEIGHTS_ONLY}, no data were run."
-    return f"{norms}, measured on {measured_on(recording)} in {number(about.seconds, 2)} s."
+    passes = f" in {said_passes(about.n_forwards, about.n_skipped)}" if about.n_skipped else ""
+    return f"{norms}, measured on {measured_on(recording)}{passes} in {number(about.seconds, 2)} s."

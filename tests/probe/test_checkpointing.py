@@ -31,6 +31,7 @@ def test_recomputation_is_not_counted_twice(use_reentrant: bool):
     )
     assert all(record.gradient.n_passes == 3 for record in recording.layers)
     assert (recording.about.n_forwards, recording.about.n_images) == (3, 9)
+    assert not recording.about.notes, "a norm that is rerun was not called past its hooks"
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])

@@ -69,6 +69,8 @@ def test_constants():
         ({"normalize": ((0.5, 0.5), (1.0,))}, "one number of each per channel"),
         ({"scaler": 1024.0}, "Pass the loss scaler itself"),
         ({"training_batch": 0}, "Pass the samples per batch and device"),
+        *(({"every": value}, "Pass 10 to record every tenth") for value in (0, -3, 2.0, True, None, "2")),
+        *(({"until": value}, "Pass 100 to record no more than") for value in (0, -3, 2.0, True, "2")),
     ],
     ids=str,
 )

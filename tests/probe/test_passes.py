@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,18 +14,11 @@ from torch.nn import functional as F
 
 import bnprobe
 from bnprobe import Probe
-from bnprobe.probe.forward import Forward
 from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, Pass
+from bnprobe.probe.schedule import MODEL
 
 CASE = BY_NAME["mixed"]
 BATCHES = CASE.batches((3, 2, 5, 4, 1, 6))
-
-
-@pytest.fixture
-def every_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first pass from now on is recorded, the third, and so on."""
-    turns = cycle((True, False))
-    monkeypatch.setattr(Forward, "wants_pass", lambda self: next(turns))
 
 
 class WithFunctions(nn.Module):
@@ -47,8 +40,8 @@ def model() -> nn.Module:
     return found
 
 
-def run(model: nn.Module, batches: list[Tensor], backward: bool = True) -> bnprobe.Recording:
-    with bnprobe.attach(model) as probe:
+def run(model: nn.Module, batches: list[Tensor], backward: bool = True, **options: Any) -> bnprobe.Recording:
+    with bnprobe.attach(model, **options) as probe:
         for x in batches:
             y = model(x)
             if backward:
@@ -73,25 +66,22 @@ def assert_same(found: bnprobe.Recording, expected: bnprobe.Recording) -> None:
 
 
 @pytest.mark.parametrize("backward", [True, False], ids=["with gradients", "without"])
-@pytest.mark.usefixtures("every_second")
 def test_of_a_pass_that_is_not_recorded_nothing_is(backward: bool):
     """Fails if calls in a skipped pass count as calls outside the model, or anything else of it is in the recording.
 
     The other side is a run on the recorded batches alone.
     """
-    found = run(model(), BATCHES, backward)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Forward, "wants_pass", lambda self: True)
-        expected = run(model(), BATCHES[::2], backward)
+    found = run(model(), BATCHES, backward, every=2)
+    expected = run(model(), BATCHES[::2], backward)
+    assert (found.about.n_skipped, expected.about.n_skipped) == (3, 0)
     assert_same(found, expected)
     assert not any("outside" in note for note in found.about.notes)
 
 
-@pytest.mark.usefixtures("every_second")
 def test_outputs_of_skipped_passes_are_the_models():
     """Fails if a skipped pass changes an output, a gradient or a buffer."""
     plain, probed = model().train(), model().train()
-    with bnprobe.attach(probed):
+    with bnprobe.attach(probed, every=2):
         for seed, x in enumerate(BATCHES):
             outputs = []
             for one in (plain, probed):
@@ -105,11 +95,10 @@ def test_outputs_of_skipped_passes_are_the_models():
         assert torch.equal(one, other)
 
 
-@pytest.mark.usefixtures("every_second")
 def test_the_time_of_a_skipped_pass_is_not_counted():
     """Fails if seconds are of more passes than the numbers beside them."""
     found = CASE.model()
-    with bnprobe.attach(found) as probe:
+    with bnprobe.attach(found, every=2) as probe:
         found(BATCHES[0])
         before = probe.recording.about.seconds
         found(BATCHES[1])
@@ -133,12 +122,11 @@ class Stops(nn.Module):
         return self.after(x)
 
 
-@pytest.mark.usefixtures("every_second")
 @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt()], ids=["exception", "interrupt"])
 def test_a_skipped_pass_that_fails_is_over(error: BaseException):
     """Fails if a thread stays in the skipped state, and misses what comes after, when the pass ends by an exception."""
     stops = Stops().double().eval()
-    with bnprobe.attach(stops) as probe:
+    with bnprobe.attach(stops, every=2) as probe:
         stops(BATCHES[0])
         stops.error = error
         with suppress(ValueError, KeyboardInterrupt):
@@ -147,14 +135,15 @@ def test_a_skipped_pass_that_fails_is_over(error: BaseException):
         stops(BATCHES[2])
         stops(BATCHES[3])
     assert [record.n_calls for record in probe.recording.layers] == [2, 2]
-    assert probe.n_images == len(BATCHES[0]) + len(BATCHES[2])
+    # a pass that fails gives its turn back; torch tells no hook of an interrupt
+    second = BATCHES[2] if isinstance(error, KeyboardInterrupt) else BATCHES[3]
+    assert probe.n_images == len(BATCHES[0]) + len(second)
 
 
-@pytest.mark.usefixtures("every_second")
 def test_a_part_called_by_itself_between_passes_counts():
     """Fails if the state outside is taken for the skipped one: there a call counts at once, and is noted."""
     found = CASE.model()
-    with bnprobe.attach(found) as probe:
+    with bnprobe.attach(found, every=2) as probe:
         found(BATCHES[0])
         found(BATCHES[1])
         found.bn(torch.ones(2, 6, 3, 3, dtype=torch.float64))
@@ -163,11 +152,10 @@ def test_a_part_called_by_itself_between_passes_counts():
     assert any("outside its own forward" in note for note in probe.recording.about.notes)
 
 
-@pytest.mark.usefixtures("every_second")
 def test_a_checkpoint_in_a_skipped_pass_is_not_recomputed_into_the_recording():
     """Fails if what a backward pass runs again of a skipped pass is taken for a call."""
     checkpointed = Checkpointed().double().train()
-    found = run(checkpointed, BATCHES[:4])
+    found = run(checkpointed, BATCHES[:4], every=2)
     assert [record.n_calls for record in found.layers] == [2, 2, 2]
     assert [record.gradient.n_passes for record in found.layers if record.gradient] == [2, 2, 2]
 
@@ -205,10 +193,11 @@ def test_the_states_of_a_pass():
     assert [one.next_call("bn"), one.next_call("bn")] == [0, 0], "outside no end would restart the count"
     for state in (RECORDED, SKIPPED):
         error = ValueError()
-        one.enter(state, error, 7)
-        assert (one.state, one.depth, one.handling, one.entry) == (state, 1, error, 7)
+        one.enter(state, error, 7, 7)
+        assert (one.state, one.depth, one.handling, one.entry, one.called) == (state, 1, error, 7, 7)
         assert [one.next_call("bn"), one.next_call("bn")] == [0, 1]
         one.labels = np.ones(3)
         one.leave()
         assert (one.state, one.depth, one.handling, one.entry, one.calls) == (OUTSIDE, 0, None, 0, {})
+        assert one.called == MODEL
         assert one.labels is not None, "labels hold for all passes of their block"

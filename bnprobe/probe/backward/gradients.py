@@ -33,6 +33,9 @@ class LossScaler(Protocol):
 MOST_RECOMPUTED = 64
 """At most this many calls of one layer without a graph are kept until a checkpoint recomputes them."""
 
+SAME_INPUT = 1e-5
+"""Means of one input, computed twice, differ by no more than this, relative to their size; those of two batches by more."""
+
 
 @dataclass
 class _Reached:
@@ -45,10 +48,11 @@ class _Reached:
 class Gradients:
     """The gradients of all sites. Hooks in the autograd graph hold a reference to this, and to nothing else of a probe."""
 
-    def __init__(self, wanted: bool, scaler: LossScaler | None) -> None:
+    def __init__(self, wanted: bool, scaler: LossScaler | None, all_passes: bool = True) -> None:
         self.wanted = self.listening = wanted
         self.perhaps_scaled = self.missed = False
         self._scaler = scaler
+        self._all_passes = all_passes
         self._totals: dict[Key, GradientTotals] = {}
         self._passes: WeakValueDictionary[int, _Reached] = WeakValueDictionary()
         self._graphless: dict[str, deque[tuple[int, Array, Kept | None]]] = {}
@@ -103,25 +107,29 @@ class Gradients:
 
     def will_be_recomputed(self, name: str, call: int, mean: Array, mask: Kept | None) -> None:
         """A call without a graph in a pass that wants one: a checkpoint may recompute it."""
+        kept = mean.copy()  # later calls are added to the first one's moments in place
         with self._lock:
-            self._graphless.setdefault(name, deque(maxlen=MOST_RECOMPUTED)).append((call, mean, mask))
+            self._graphless.setdefault(name, deque(maxlen=MOST_RECOMPUTED)).append((call, kept, mask))
 
     def awaited_call(self, name: str) -> tuple[int, Kept | None] | None:
         """A call of this layer that may be recomputed, and the mask of its pass; None if there is none."""
         calls = self._graphless.get(name)
         return (calls[0][0], calls[0][2]) if calls else None
 
-    def repeated_call(self, name: str, tries: Sequence[InputReading | None]) -> int:
+    def repeated_call(self, name: str, tries: Sequence[InputReading | None]) -> int | None:
         """The call that a recomputation repeats: among those without a graph, the one with the nearest input.
 
-        Checkpointed parts are recomputed in another order, and maybe in another thread, than they ran in.
+        Checkpointed parts are recomputed in another order, and maybe in another thread, than they ran in. Where some
+        passes are not recorded, one with another input is of such a pass: None.
         """
         seen = next((tried.reading.moments.mean for tried in tries if tried is not None), None)
         with self._lock:
             calls = self._graphless[name]
             distances = [np.inf if seen is None else float(np.abs(mean - seen).sum()) for _, mean, _ in calls]
             nearest = int(np.argmin(distances))
-            call = calls[nearest][0]
+            call, mean, _ = calls[nearest]
+            if not self._all_passes and not distances[nearest] <= SAME_INPUT * np.abs(mean).sum():
+                return None
             del calls[nearest]
         return call
 

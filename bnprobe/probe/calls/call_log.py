@@ -19,16 +19,19 @@ from bnprobe.recording import CallLog
 
 @dataclass(frozen=True)
 class PassContext:
-    """The circumstances of a pass of the whole model: gradients enabled, train mode, number of processes."""
+    """The circumstances of a pass of the whole model: gradients enabled, train mode, number of processes, and how many
+    passes in train mode before it were not recorded."""
 
     learning: bool
     training: bool
     n_ranks: int
+    n_skipped_training: int = 0
 
     @classmethod
-    def of(cls, model: nn.Module | None) -> PassContext:
+    def of(cls, model: nn.Module | None, n_skipped_training: int) -> PassContext:
         """As they are now, at the start of the pass; a model that is gone trains no longer."""
-        return cls(torch.is_grad_enabled(), model is not None and bool(model.training), n_ranks())
+        training = model is not None and bool(model.training)
+        return cls(torch.is_grad_enabled(), training, n_ranks(), n_skipped_training)
 
 
 NO_PASS = PassContext(False, False, 1)
@@ -52,6 +55,7 @@ class CallLogTotals:
     _versions: tuple[int, ...] = ()
     _learns_in_eval: bool = False
     """Whether the previous call was in a pass that computes gradients of a model in eval mode."""
+    _n_skipped_training: int = 0
 
     def add(self, seen: CallStats, context: PassContext) -> None:
         """Add one call, made in this context."""
@@ -64,7 +68,10 @@ class CallLogTotals:
             self.n_calls_one_class += len(classes.labels) == 1
         plan = seen.before.plan
         versions = _versions(plan)
-        self.n_learned_in_eval += self._learns_in_eval and versions != self._versions
+        # a pass between the two that was not recorded may have been the one to learn from
+        between = context.n_skipped_training != self._n_skipped_training
+        self.n_learned_in_eval += self._learns_in_eval and not between and versions != self._versions
+        self._n_skipped_training = context.n_skipped_training
         self._versions, self._learns_in_eval = versions, context.learning and not context.training
         if not plan.uses_running:
             together = plan.n_channels // plan.n_groups

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bnprobe.recording import Recording
+from bnprobe.recording.names import said_passes
 from bnprobe.report.chapters.chapter import measured_on
-from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Cell, Prose, Section, Table
 
 HEADS = (
@@ -22,7 +22,10 @@ def phases_section(shown: str, recordings: Mapping[str, Recording], found: Mappi
     rows = tuple(
         (
             Cell(name or "(none)", number=False),
-            Cell(f"{measured_on(one)} in {count(one.about.n_forwards, 'forward pass')}", number=False),
+            Cell(
+                f"{measured_on(one)} in {said_passes(one.about.n_forwards, one.about.n_skipped)}",
+                number=False,
+            ),
             Cell(", ".join(sorted({record.mode for record in one.layers})), number=False),
             Cell(found[name], number=False),
         )

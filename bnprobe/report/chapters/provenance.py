@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bnprobe.recording import WEIGHTS_ONLY, Recording
+from bnprobe.recording.names import said_passes
 from bnprobe.report.chapters.chapter import measured_on
 from bnprobe.report.numbers import count, listed, number
 from bnprobe.report.page.blocks import Facts, Section
@@ -33,7 +34,7 @@ def facts(recording: Recording) -> list[tuple[str, str]]:
         ("mode", modes),
         (
             "measured on",
-            f"{measured_on(recording)} in {count(about.n_forwards, 'forward pass')}",
+            f"{measured_on(recording)} in {said_passes(about.n_forwards, about.n_skipped)}",
         ),
     ]
 
