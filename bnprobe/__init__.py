@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from bnprobe.experiments.surgery.fold import fold
     from bnprobe.experiments.surgery.prune import prune
     from bnprobe.experiments.surgery.replace import replace_norms
+    from bnprobe.experiments.synthesize.made import Made
+    from bnprobe.experiments.synthesize.synthesize import synthesize
     from bnprobe.experiments.try_remedies import try_remedies
     from bnprobe.norms import NormLayer, register_norm
     from bnprobe.probe import Probe, attach
@@ -67,6 +69,7 @@ __all__ = [
     "Effect",
     "Interrupted",
     "Invariances",
+    "Made",
     "NoNormLayers",
     "NormLayer",
     "NotDefined",
@@ -93,6 +96,7 @@ __all__ = [
     "register_norm",
     "replace_norms",
     "report",
+    "synthesize",
     "try_remedies",
 ]
 
@@ -104,6 +108,7 @@ _HOMES = {
     "Effect": "bnprobe.experiments.effect",
     "Interrupted": "bnprobe.probe.record",
     "Invariances": "bnprobe.report.invariances",
+    "Made": "bnprobe.experiments.synthesize.made",
     "NormLayer": "bnprobe.norms",
     "Plan": "bnprobe.experiments.plan",
     "Probe": "bnprobe.probe",
@@ -124,6 +129,7 @@ _HOMES = {
     "record": "bnprobe.probe.record",
     "register_norm": "bnprobe.norms",
     "replace_norms": "bnprobe.experiments.surgery.replace",
+    "synthesize": "bnprobe.experiments.synthesize.synthesize",
     "try_remedies": "bnprobe.experiments.try_remedies",
 }
 

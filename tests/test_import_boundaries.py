@@ -47,6 +47,10 @@ BOUNDARIES = {
         "probe graph reductions norms recording stats rules report errors notebook printing",
         "torch numpy pandas",
     ),
+    # a run that can be continued, and the images for calibration
+    "experiments.synthesize": may(
+        "probe graph norms recording report errors files notebook printing", "torch numpy pandas safetensors"
+    ),
     # torch on first use: for files that it alone can read, and for tensors in RAM
     "weights": may("errors files", "numpy"),
     "weights.with_torch": may("errors files", "torch"),
@@ -68,6 +72,8 @@ BOUNDARIES = {
     ),
     # a histogram cannot be drawn without its edges
     "report.figures.png": may("", "numpy PIL"),
+    # images that are data, not drawings
+    "report.figures.thumbnails": may("", "numpy PIL"),
     "report.figures": may("stats measures recording errors files", "numpy pandas seaborn matplotlib"),
     # what may stand on a side of a comparison: a file of weights alone needs torch, on first use
     "comparison": may(

@@ -13,7 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bnprobe.cli import ablate, check, compare, invariances, merge, recalibrate, report, rules, surgery
+from bnprobe.cli import (
+    ablate,
+    check,
+    compare,
+    invariances,
+    merge,
+    recalibrate,
+    report,
+    rules,
+    surgery,
+    synthesize,
+)
 from bnprobe.errors import BnprobeError, UnknownModel
 from bnprobe.printing import note, one_exit, say_lines
 from bnprobe.report.numbers import shorten
@@ -94,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.add(commands)
     recalibrate.add(commands)
     ablate.add(commands)
+    synthesize.add(commands)
     invariances.add(commands)
     surgery.add(commands)
     rules.add(commands)

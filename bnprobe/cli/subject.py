@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from bnprobe.recording import Recording
 
 
-def add_subject(command: argparse.ArgumentParser, twice: bool = False, reading: bool = True) -> None:
+def add_subject(
+    command: argparse.ArgumentParser,
+    twice: bool = False,
+    reading: bool = True,
+    data: str = "default: the demo's digits",
+) -> None:
     """The options; where the command has two sides (`twice`), those that may differ are lists. `reading` adds those of what
-    is recorded."""
+    is recorded; `data` says what happens without images."""
     several: dict[str, Any] = {"action": "append"} if twice else {}
     command.add_argument(
         "--weights", metavar="NAME", **several, help="torchvision weights: DEFAULT, IMAGENET1K_V1, ..."
@@ -33,7 +38,7 @@ def add_subject(command: argparse.ArgumentParser, twice: bool = False, reading: 
         "--data",
         metavar="DIR",
         **several,
-        help="folder of images, flat or with a sub-folder per class (default: the demo's digits)",
+        help=f"folder of images, flat or with a sub-folder per class ({data})",
     )
     command.add_argument(
         "--batches",

@@ -41,7 +41,7 @@ class Subject:
     `preprocess` maps one RGB image to one tensor, `to_inputs` a list of these to the positional arguments
     of `model.forward`. `inputs_words` names a substitution made there (a still image repeated into a clip)
     and is empty where images are only stacked. `normalize` is what the preprocessing subtracts and divides
-    by, None where the model does that itself.
+    by, None where the model does that itself. `classes` are their names, where the weights tell them.
     """
 
     model: nn.Module = field(repr=False)
@@ -52,6 +52,7 @@ class Subject:
     to_inputs: ToInputs = stack
     inputs_words: str = ""
     normalize: Constants | None = None
+    classes: tuple[str, ...] = ()
 
 
 @contextmanager

@@ -44,7 +44,8 @@ def torchvision_subject(name: str, weights: str | None, path: Path | None, given
     steps = recipe(name, task, entry or entries.DEFAULT, given)
     with seeded():
         model, words = _built(builder, entry, path)
-    return Subject(model.eval(), f"torchvision {name.lower()}", words, *steps)
+    classes = tuple(entry.meta.get("categories", ())) if entry else ()
+    return Subject(model.eval(), f"torchvision {name.lower()}", words, *steps, classes=classes)
 
 
 def _builder(name: str) -> Builder:

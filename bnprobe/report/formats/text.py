@@ -17,6 +17,7 @@ from bnprobe.report.page.blocks import (
     Moving,
     Overlap,
     Page,
+    Pictures,
     Prose,
     Section,
     Table,
@@ -65,6 +66,8 @@ def _block(block: Block, width: int) -> list[str]:
         return _table(block, width)
     if isinstance(block, Glossary):
         return [line for entry in block.entries for line in _wrap(f"{entry.name}: {entry.meaning}", width)]
+    if isinstance(block, Pictures):
+        return _wrap(block.caption, width) if block.caption else []
     assert isinstance(block, Figure | Moving)
     return []
 

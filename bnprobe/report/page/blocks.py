@@ -231,7 +231,28 @@ class Glossary:
     entries: tuple[Entry, ...]
 
 
-Block = Prose | Headline | Tiles | Learned | Facts | Table | Figure | Moving | Findings | Glossary
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small image: `uri` holds it, `says` stands below it, `alt` is for those who do not see it; `state` is "good",
+    "bad" or
+    empty."""
+
+    uri: str
+    says: str
+    alt: str
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Small images in rows, shown `side` pixels wide; `caption` stands above them."""
+
+    images: tuple[Thumbnail, ...]
+    caption: str = ""
+    side: int = 64
+
+
+Block = Prose | Headline | Tiles | Learned | Facts | Table | Figure | Moving | Findings | Glossary | Pictures
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,267 @@
+"""The page of images that were made from running statistics: the answer, the pictures, the table, and what it does not
+show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bnprobe.report.figures.thumbnails import data_uri
+from bnprobe.report.made_table import (
+    CLASSES,
+    NEAREST,
+    NOISE,
+    PERMUTED,
+    REAL,
+    STATISTICS,
+    WHOLE,
+    MadeTable,
+    Sheet,
+    class_name,
+    row_of,
+)
+from bnprobe.report.numbers import count, number, share
+from bnprobe.report.page.blocks import Cell, Facts, Page, Pictures, Prose, Section, Table, Thumbnail
+from bnprobe.version import __version__
+
+FEW = 100
+"""Classes up to which the share of images that are recognized says most; beyond, the rank of the class does."""
+
+NAMES = {
+    WHOLE: "Statistics and classes",
+    CLASSES: "Classes only",
+    STATISTICS: "Statistics only",
+    PERMUTED: "Permuted statistics",
+    REAL: "Real images",
+    NOISE: "Noise",
+    NEAREST: "Nearest real image",
+}
+MEANINGS = {
+    WHOLE: "Made to have the stored running mean and variance in every batch norm, and to be given their class.",
+    CLASSES: "Control: made to be given their class, whatever the norms see.",
+    STATISTICS: "Control: made to have the running statistics, and no class.",
+    PERMUTED: "Control: as the first, but each channel is asked for the statistics of another one of its norm.",
+    REAL: "The first images of the data given.",
+    NOISE: "What all images were before the first step.",
+}
+
+
+def page(made: MadeTable) -> Page:
+    """The whole page."""
+    sections = [Section("answer", "The answer", (Prose((answer(made),)), _table(made))), *_seen(made)]
+    how = (Prose(HOW), Facts(_how(made)))
+    sections.append(Section("how", "How they were made, and what this does not show", how))
+    shape = " x ".join(map(str, made.shape))
+    return Page(
+        title=f"Images made from the running statistics of {made.model}",
+        lead=f"{count(int(made.table['n'].iloc[0]), 'image')} of {shape} values, made from noise in "
+        f"{count(made.steps, 'step')}, without any image. {number(made.seconds, 2)} s in all.",
+        sections=tuple(sections),
+        footer=f"Made by bnprobe {__version__}. A single self-contained file: works offline and as an attachment.",
+    )
+
+
+def _seen(made: MadeTable) -> Iterator[Section]:
+    """The images, those of other rows, and the nearest real ones."""
+    sheets = {sheet.name: sheet for sheet in made.sheets}
+    if not sheets:
+        return
+    near = sheets.pop(NEAREST, None)
+    first, *others = sheets.values()
+    yield Section("images", NAMES[first.name], (_pictures(made, first, MEANINGS[first.name]),))
+    beside = [_pictures(made, sheet, f"{NAMES[sheet.name]}. {MEANINGS[sheet.name]}") for sheet in others]
+    yield Section("controls", "The same with less", tuple(beside))
+    if near is not None and made.nearest is not None:
+        yield Section(
+            "nearest",
+            "Nearest real images",
+            (Prose((_far(made, made.nearest),)), _pictures(made, near, NEAR)),
+        )
+
+
+def answer(made: MadeTable) -> str:
+    """What running statistics add to the classes, in two sentences."""
+    if made.judge and made.n_classes:
+        return _judged(made, _Measure.of(made, made.n_classes))
+    first = made.table.iloc[0]
+    beside = [
+        f"{words} {number(row['distance'], 2)}"
+        for name, words in (
+            (CLASSES, "those made from the classes alone"),
+            (REAL, "real images"),
+            (NOISE, "noise"),
+        )
+        if (row := row_of(made, name)) is not None
+    ]
+    return (
+        f"In the norms of {made.model}, images made from its running statistics lie {number(first['distance'], 2)} running "
+        f"standard deviations from them, {' and '.join(beside)}. No other network judged the images, so nothing here says "
+        "whether they look like data: pass a judge."
+    )
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """Which column says how well classes are recognized, with its interval, and how it is read."""
+
+    by_rank: bool
+    n_classes: int
+
+    @classmethod
+    def of(cls, made: MadeTable, n_classes: int) -> _Measure:
+        return cls(n_classes > FEW, n_classes)
+
+    def value(self, row: pd.Series) -> str:
+        """Of one row."""
+        return f"rank {number(row['judge_rank'], 3)}" if self.by_rank else share(row["judge"])
+
+    def interval(self, row: pd.Series) -> str:
+        """Of the same."""
+        low, high = (row[f"judge_{'rank_' if self.by_rank else ''}{end}"] for end in ("low", "high"))
+        return f"{number(low, 3)} to {number(high, 3)}" if self.by_rank else f"{share(low)} to {share(high)}"
+
+    def better(self, row: pd.Series, other: pd.Series) -> bool:
+        """Whether the intervals lie apart, this row's on the better side."""
+        if self.by_rank:
+            return bool(row["judge_rank_high"] < other["judge_rank_low"])
+        return bool(row["judge_low"] > other["judge_high"])
+
+    @property
+    def chance(self) -> str:
+        """Of a judge that guesses."""
+        return f"{self.n_classes / 2:,.0f}" if self.by_rank else share(1 / self.n_classes)
+
+
+def _judged(made: MadeTable, measure: _Measure) -> str:
+    first = made.table.iloc[0]
+    what = "puts the class at" if measure.by_rank else "recognizes"
+    beside = [
+        f"{measure.value(row)} {words}"
+        for name, words in (
+            (CLASSES, "when they are made from the classes alone"),
+            (PERMUTED, "when channels exchange their statistics"),
+        )
+        if (row := row_of(made, name)) is not None
+    ]
+    of = "(median) for" if measure.by_rank else "of"
+    return (
+        f"{made.judge}, which took no part, {what} {measure.value(first)} {of} the images made from the running "
+        "statistics and "
+        f"classes of {made.model} (95% interval {measure.interval(first)}, {count(int(first['n']), 'image')})"
+        + (f"; {' and '.join(beside)}" if beside else "")
+        + f"; chance is {measure.chance}. {_verdict(made, measure, first)}"
+    )
+
+
+def _verdict(made: MadeTable, measure: _Measure, first: pd.Series) -> str:
+    """What follows from the controls, in a sentence."""
+    classes, permuted = row_of(made, CLASSES), row_of(made, PERMUTED)
+    if classes is None:
+        return "Without the controls, nothing says what of this is in the running statistics."
+    if not measure.better(first, classes):
+        return "The running statistics add nothing significant to the classes here: the intervals of both overlap."
+    if permuted is not None and not measure.better(first, permuted):
+        return "They help, but no better than those of other channels, so it is not what each channel stored that does it."
+    return (
+        "So what makes a class look like data is in the running statistics, in which channel has which; the "
+        "classifier alone "
+        "does not tell it."
+    )
+
+
+HEADS = (
+    ("images", "How they were made."),
+    ("n", "Images."),
+    (
+        "itself",
+        "Share whose class the network itself puts first. It says little: images were optimized for it.",
+    ),
+    ("judge", "Share whose class the judge puts first."),
+    ("95% interval", "Of the judge's share, Wilson's."),
+    (
+        "median rank",
+        "Of the class among the judge's scores, 1 for the first; half of the images have this rank or a smaller one.",
+    ),
+    ("distance", "From the running statistics: root mean square over norms, in running standard deviations."),
+    ("steps", "Of the optimization."),
+)
+
+
+def _table(made: MadeTable) -> Table:
+    rows = tuple(_row(row) for _, row in made.table.iterrows())
+    judge = f"Judge: {made.judge}." if made.judge else "There was no judge."
+    return Table(HEADS, rows, f"{judge} Distances of real images are the floor, of noise the ceiling.")
+
+
+def _row(row: pd.Series) -> tuple[Cell, ...]:
+    known = not pd.isna(row["judge"])
+    return (
+        Cell(NAMES[row["images"]], number=False),
+        Cell(f"{row['n']:,}"),
+        Cell(share(row["own"])),
+        Cell(share(row["judge"])),
+        Cell(f"{share(row['judge_low'])} to {share(row['judge_high'])}" if known else "–"),
+        Cell(number(row["judge_rank"])),
+        Cell(number(row["distance"])),
+        Cell(f"{row['steps']:,}" if row["steps"] else "–"),
+    )
+
+
+def _pictures(made: MadeTable, sheet: Sheet, caption: str) -> Pictures:
+    """The images of a row, with their classes and what the judge took them for."""
+    side = 64 if sheet.pixels.shape[1] <= 64 else 128
+    images = tuple(_thumbnail(made, sheet, i) for i in range(len(sheet.pixels)))
+    return Pictures(images, caption, side)
+
+
+def _thumbnail(made: MadeTable, sheet: Sheet, i: int) -> Thumbnail:
+    name, guess = class_name(made, sheet.classes[i]), class_name(made, sheet.guesses[i])
+    seen = f", seen as {guess}" if guess and guess != name else ""
+    state = "" if not guess or not name else "good" if guess == name else "bad"
+    says = f"{name}{seen}"
+    return Thumbnail(
+        data_uri(sheet.pixels[i]), says, f"{NAMES[sheet.name]} {i + 1}: {says}".rstrip(": "), state
+    )
+
+
+def _far(made: MadeTable, nearest: pd.DataFrame) -> str:
+    """How far made images are from real ones, beside how far these are from one another."""
+    made_far, real_far = nearest["distance"].median(), nearest["real_distance"].median()
+    reals = count(made.n_real, "real image")
+    if not real_far > 0:
+        return f"The nearest of {reals} to each made image. Data hold the same image several times."
+    return (
+        f"Pixel by pixel, a made image lies {number(made_far / real_far, 2)} times as far from the nearest of {reals} as "
+        "these lie from one another (medians). A copy of one of them would lie much nearer."
+    )
+
+
+NEAR = "The nearest real image to each of the first images above, in their order."
+
+
+HOW = (
+    "All images of a row are one batch. Its mean and variance at the input of every batch norm are compared with the "
+    "running "
+    "mean and variance, in running standard deviations; the sum over norms, the cross entropy to the classes and a little "
+    "smoothness are minimized over the pixels by Adam. At each step the images are shifted and mirrored, since an "
+    "image means "
+    "the same elsewhere, and pixels stay within their valid range where it is known.",
+    "What the network itself says of the images is no evidence, since they were optimized for it: classes alone give "
+    "images that "
+    "it is certain of and that look like noise. Only a network that took no part can say whether they look like "
+    "data. The images "
+    "show what a batch of the training data has in common, not any single training image.",
+    "Channels whose running variance is about 0 had a dead input and are left out. Images for calibration are written by "
+    "made.save: see the guide.",
+)
+
+
+def _how(made: MadeTable) -> tuple[tuple[str, str], ...]:
+    return (
+        ("network", made.model),
+        ("judge", made.judge or "none"),
+        ("seed", f"{made.seed}"),
+        *(("note", note) for note in made.notes),
+    )
