@@ -7,7 +7,7 @@ import numpy as np
 from bnprobe.measures.columns import Column, Columns, Paint
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
-from bnprobe.stats.moments import Array
+from bnprobe.stats.moments import Array, ratio
 
 COLUMNS = (
     Column(
@@ -37,8 +37,7 @@ COLUMNS = (
 
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
     """Share of finite outputs above zero; NaN where there was no output."""
-    n = record.post.n
-    return {"fires": np.where(n > 0, record.n_positive / np.maximum(n, 1), np.nan)}
+    return {"fires": ratio(record.n_positive, record.post.n)}
 
 
 def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy as np
 from bnprobe.measures.columns import Column, Columns, Paint
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
-from bnprobe.stats.moments import Array
+from bnprobe.stats.moments import Array, ratio
 
 _LAW = "law of total variance"
 _SHARES = ("share_class", "share_image", "share_within")
@@ -115,12 +115,12 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
 def _between(record: LayerRecord) -> Array:
     """Variance of a sample's mean over the variance of all values of many samples that count alike; shape (C,)."""
     images = record.pre_images
-    between = images.aa / np.maximum(images.n - 1, 1)
+    # one sample differs from no other
+    between = np.where(images.n > 1, images.var_between, 0.0)
     with np.errstate(over="ignore", invalid="ignore"):
-        inside = images.b - images.a**2 - images.aa / np.maximum(images.n, 1)
+        inside = images.b - images.a**2 - ratio(images.aa, images.n)
         total = between + np.maximum(inside, 0.0)
-    some = (record.pre.m2 > 0) & (total > 0)
-    return np.where(some, between / np.where(some, total, 1.0), np.nan)
+    return ratio(between, np.where(record.pre.m2 > 0, total, 0.0))
 
 
 def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:

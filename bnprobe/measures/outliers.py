@@ -14,7 +14,7 @@ from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import BATCH, GROUP, LayerRecord
 from bnprobe.recording.terms import OUTLIER
-from bnprobe.stats.moments import Array
+from bnprobe.stats.moments import Array, ratio
 
 MOST_LISTED = 10
 """Outliers named in the table of layers, the largest first."""
@@ -58,16 +58,12 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
         return {"rms_ratio": np.full(record.n_channels, np.nan)}
     if record.tokens is not None and record.tokens.n_tokens:
         rms = np.sqrt(record.tokens.z_square)
-        return {"rms_ratio": _ratio(rms, np.full_like(rms, median(rms)))}
+        return {"rms_ratio": ratio(rms, median(rms))}
     # hypot and not the root of a sum of squares, which overflows first
     rms = np.hypot(record.pre.mean_seen, np.sqrt(record.pre.var_population))
     n_groups = 1 if record.own_mean is None or record.pools != GROUP else record.own_mean.shape[0]
     typical = np.repeat([median(group) for group in np.split(rms, n_groups)], record.n_channels // n_groups)
-    return {"rms_ratio": _ratio(rms, typical)}
-
-
-def _ratio(rms: Array, typical: Array) -> Array:
-    return np.where(typical > 0, rms / np.where(typical > 0, typical, 1.0), np.nan)
+    return {"rms_ratio": ratio(rms, typical)}
 
 
 def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float | str]:

@@ -32,7 +32,7 @@ from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.terms import DEAD_REACH, DEAD_SIGMAS, LITTLE_OF_EPS, NEAR_ZERO
 from bnprobe.stats.gaussian import probability_above, probability_above_skewed
 from bnprobe.stats.histogram import Z_EDGES
-from bnprobe.stats.moments import Array
+from bnprobe.stats.moments import Array, ratio
 
 RARE = 0.05
 LINEAR = 1e-3
@@ -203,8 +203,8 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
         "feeds_alone": int(record.neighbours is not None and record.neighbours.feeds_alone),
         **{f"n_{role}": int(np.sum(roles == role)) for role in ROLES},
         "fires_error": float(np.nanmean(error)) if not np.isnan(error).all() else float("nan"),
-        "dead_precision": _ratio(both, np.sum((predicted == 1) & ~np.isnan(dead))),
-        "dead_recall": _ratio(both, np.sum((dead == 0) & ~np.isnan(predicted))),
+        "dead_precision": float(ratio(both, np.sum((predicted == 1) & ~np.isnan(dead)))),
+        "dead_recall": float(ratio(both, np.sum((dead == 0) & ~np.isnan(predicted)))),
     }
 
 
@@ -273,8 +273,7 @@ def _vectors(record: LayerRecord) -> tuple[Array, Array]:
 
 def _share(count: Array, record: LayerRecord) -> Array:
     """Of the finite outputs; NaN where there was none."""
-    n = record.post.n
-    return np.where(n > 0, count / np.maximum(n, 1), np.nan)
+    return ratio(count, record.post.n)
 
 
 def _shares(record: LayerRecord) -> tuple[Array, Array]:
@@ -295,8 +294,7 @@ def share_above(record: LayerRecord, threshold: float) -> Array:
         z = (threshold - histogram.centre) / histogram.scale
         low, high = Z_EDGES[:-1], Z_EDGES[1:]
         part = np.clip((high - z[:, :, None]) / (high - low), 0.0, 1.0)
-        n = histogram.n
-        share = np.where(n > 0, (part * histogram.counts).sum(axis=(0, 2)) / np.maximum(n, 1), np.nan)
+        share = ratio((part * histogram.counts).sum(axis=(0, 2)), histogram.n)
     seen = record.post.n > 0
     share = np.where(seen & (record.post.high <= threshold), 0.0, share)
     return np.where(seen & (record.post.low > threshold), 1.0, share)
@@ -339,7 +337,3 @@ def _by_shares(roles: Any, record: LayerRecord, known: Corners) -> None:
     roles[saturates > SATURATED] = "saturated"
     # what was on is not dead, whatever was predicted
     roles[(passes == 0) | (np.isnan(passes) & (dead_predicted(record) == 1))] = "dead"
-
-
-def _ratio(part: Any, whole: Any) -> float:
-    return float(part / whole) if whole else float("nan")

@@ -10,7 +10,7 @@ import numpy as np
 
 from bnprobe.measures.columns import Column, Columns
 from bnprobe.recording import LayerRecord
-from bnprobe.stats.moments import Array
+from bnprobe.stats.moments import Array, ratio
 from bnprobe.stats.tokens import N_BUCKETS, SCALES, TokenStats
 
 LOUD = 5.0
@@ -212,10 +212,12 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
         "z_largest": float(np.max(z_share)),
         "mean_excess": c * float(tokens.mean_share[0]) / n,
         "common": common,
-        "dims": _ratio(c**2 * tokens.pairs[0], tokens.pairs[1]),
-        "dims_centred": _ratio(c * (1 - common) ** 2 * 4 * tokens.centred_pairs[0], tokens.centred_pairs[1]),
-        "branch": float(np.exp(_ratio(tokens.branch[1], tokens.branch[0]))),
-        "branch_cosine": _ratio(tokens.branch[3], tokens.branch[0]),
+        "dims": float(ratio(c**2 * tokens.pairs[0], tokens.pairs[1])),
+        "dims_centred": float(
+            ratio(c * (1 - common) ** 2 * 4 * tokens.centred_pairs[0], tokens.centred_pairs[1])
+        ),
+        "branch": float(np.exp(ratio(tokens.branch[1], tokens.branch[0]))),
+        "branch_cosine": float(ratio(tokens.branch[3], tokens.branch[0])),
         "token_eps_share": record.eps / median**2,
     }
 
@@ -227,8 +229,7 @@ def quantile(tokens: TokenStats, share: float) -> float:
 
 def scale_by_position(tokens: TokenStats) -> Array:
     """The typical scale at positions 0, 1, 2-3, 4-7, ..., shape (N_BUCKETS,); NaN where no token was."""
-    seen = tokens.n > 0
-    return np.where(seen, np.exp(tokens.log_sum / np.where(seen, tokens.n, 1)), np.nan)
+    return np.exp(ratio(tokens.log_sum, tokens.n))
 
 
 def position_share(tokens: TokenStats) -> float:
@@ -239,7 +240,7 @@ def position_share(tokens: TokenStats) -> float:
         return float("nan")
     mean = total.sum() / n.sum()
     variance = tokens.log_square.sum() - n.sum() * mean**2
-    return _ratio(float((n * (total / n - mean) ** 2).sum()), variance)
+    return float(ratio((n * (total / n - mean) ** 2).sum(), variance))
 
 
 def first_position(bucket: int) -> int:
@@ -249,7 +250,3 @@ def first_position(bucket: int) -> int:
 
 def _first(tokens: TokenStats) -> float:
     return float(scale_by_position(tokens)[0])
-
-
-def _ratio(top: float, bottom: float) -> float:
-    return float(top / bottom) if bottom > 0 else float("nan")

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from bnprobe.errors import BnprobeError
-from bnprobe.stats.moments import Array, Moments
+from bnprobe.stats.moments import Array, Moments, ratio
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ClassMoments:
         known, which = np.unique(numbers, return_inverse=True)
         n = np.bincount(which, minlength=len(known)).astype(np.float64)
         members = which[None, :] == np.arange(len(known))[:, None]
-        mean = members @ means / np.maximum(n, 1)[:, None]
+        mean = members @ means / n[:, None]
         return cls(known.astype(np.float64), n, mean, ((means - mean[which]) ** 2).sum(axis=0))
 
     def merge(self, other: Self) -> Self:
@@ -66,7 +66,7 @@ class ClassMoments:
         (mine, first), (theirs, second) = (part._among(labels) for part in (self, other))
         n = mine + theirs
         d = second - first
-        share = (theirs / np.maximum(n, 1))[:, None]
+        share = (theirs / n)[:, None]
         apart = (d * d * mine[:, None] * share).sum(axis=0)
         return type(self)(labels, n, first + d * share, self.within + other.within + apart)
 
@@ -86,7 +86,7 @@ class ClassMoments:
     def between(self) -> Array:
         """Sum over images of the squared distance of their class's mean from the mean of all; shape (C,)."""
         n = self.n[:, None]
-        mean = (n * self.mean).sum(axis=0) / max(self.n_images, 1)
+        mean = ratio((n * self.mean).sum(axis=0), self.n_images)
         total: Array = (n * (self.mean - mean) ** 2).sum(axis=0)
         return total
 
@@ -96,7 +96,7 @@ class ClassMoments:
 
         Labels dealt at random already give (K - 1)/(n_images - 1). NaN where images do not differ.
         """
-        return _ratio(self.between, self.between + self.within)
+        return ratio(self.between, self.between + self.within)
 
     @property
     def share(self) -> Array:
@@ -109,7 +109,7 @@ class ClassMoments:
         if degrees < 1 or len(self.n) < 2:
             return np.full(self.within.shape, np.nan)
         chance = (len(self.n) - 1) * self.within / degrees
-        return _ratio(self.between - chance, self.between + self.within)
+        return ratio(self.between - chance, self.between + self.within)
 
     @property
     def interval(self) -> tuple[Array, Array]:
@@ -128,7 +128,7 @@ class ClassMoments:
         for level in (0.975, 0.025):
             # F over the quantile, as if so much less lay between classes
             between = self.between / stats.f.ppf(level, k - 1, degrees)
-            ends.append(_ratio(between - (k - 1) * self.within / degrees, between + self.within))
+            ends.append(ratio(between - (k - 1) * self.within / degrees, between + self.within))
         return ends[0], ends[1]
 
     def check_sane(self, where: str = "classes") -> Self:
@@ -137,8 +137,3 @@ class ClassMoments:
         if not whole.all() or not np.isfinite(self.mean).all() or not (self.within >= 0).all():
             raise BnprobeError(f"{where}: no images have such statistics by class.")
         return self
-
-
-def _ratio(top: Array, bottom: Array) -> Array:
-    """top / bottom, NaN where bottom is not positive."""
-    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), np.nan)

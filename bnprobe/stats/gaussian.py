@@ -104,7 +104,7 @@ def probability_above_skewed(mean: Array, sd: Array, skewness: Array) -> Array:
     """
     p = probability_above(mean, sd)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        z = mean / np.abs(sd)
+        z = mean / sd
         term = skewness / 6 * (z * z - 1) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
     return np.clip(p + np.where(np.isfinite(term), term, 0.0), 0.0, 1.0)
 
@@ -119,12 +119,9 @@ def _tail(offset: Array, sd: Array) -> tuple[Array, Array]:
 
 def _below(z: Array) -> Array:
     """P(Z < z) of a standard Gaussian, by Python's erfc: one number per channel, for which scipy need not be imported."""
-    values = z.ravel()
-    if values.size > 1 and np.array_equal(
-        values[1:], values[:-1], equal_nan=True
-    ):  # as without β, or without data
-        return np.full(z.shape, _below(values[0]))
-    return np.array([math.erfc(-x * _SQRT_HALF) / 2 for x in values.tolist()]).reshape(z.shape)
+    different, places = np.unique(z, return_inverse=True)  # one only, as without β, or without data
+    shares = np.array([math.erfc(-x * _SQRT_HALF) / 2 for x in different.tolist()])
+    return shares[places.ravel()].reshape(z.shape)
 
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -198,7 +195,7 @@ def _leaky(slope: float = 0.01) -> _Pieces:
 
 def _elu(alpha: float = 1.0) -> _Smooth:
     line = (0.0, 1.0)
-    return _Smooth(lambda x: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0))), (-alpha,), line)
+    return _Smooth(lambda x: np.maximum(x, 0.0) + alpha * np.expm1(np.minimum(x, 0.0)), (-alpha,), line)
 
 
 def _gelu(x: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from bnprobe.errors import BnprobeError
-from bnprobe.stats.moments import Array, Moments
+from bnprobe.stats.moments import Array, Moments, ratio
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ImageMoments:
         some = rows.n > 0
         n = some.sum(axis=0).astype(np.float64)
         d = np.where(some, rows.mean - origin, 0.0)
-        square = np.where(some, rows.m2 / np.maximum(rows.n, 1) + d * d, 0.0)
+        square = np.where(some, ratio(rows.m2, rows.n) + d * d, 0.0)
         a, b = (v.sum(axis=0) / np.maximum(n, 1) for v in (d, square))
         da, db = (np.where(some, v - mean, 0.0) for v, mean in ((d, a), (square, b)))
         return cls(origin, n, a, b, (da * da).sum(axis=0), (db * db).sum(axis=0), (da * db).sum(axis=0))
@@ -108,15 +108,15 @@ class ImageMoments:
         kept = np.minimum(self.n, n)
         if np.array_equal(kept, self.n):
             return self
-        share = np.maximum(kept - 1, 0) / np.maximum(self.n - 1, 1)
+        share = np.where(self.n > n, ratio(n - 1, self.n - 1), 1.0)
         aa, bb, ab = (square * share for square in (self.aa, self.bb, self.ab))
         return replace(self, n=kept, aa=aa, bb=bb, ab=ab)
 
     @property
     def var_between(self) -> Array:
         """Variance between images of an image's mean, divisor n - 1; NaN below two images."""
-        return np.where(self.n > 1, self.aa / np.maximum(self.n - 1, 1), np.nan)
+        return ratio(self.aa, self.n - 1)
 
     def var_of_square_about(self, point: Array) -> Array:
         """Variance between images of the mean of (x - point)^2, divisor n - 1; NaN below two images."""
-        return np.where(self.n > 1, self.about(point).bb / np.maximum(self.n - 1, 1), np.nan)
+        return ratio(self.about(point).bb, self.n - 1)

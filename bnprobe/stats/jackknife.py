@@ -41,5 +41,6 @@ def jackknife(whole: Array, without: Array, n: Array) -> Estimate:
         gap = np.where(n > 0, whole - without, 0.0)
         odds = (1 - share) / share
         from_mean = odds * gap - ((1 - share) * gap).sum(axis=0)
+        # 0 / 0 of a single group, which leaves nothing without it
         square = np.where(n > 0, from_mean**2 / odds, 0.0).sum(axis=0) / groups
-    return Estimate(np.where(groups > 1, np.sqrt(square), np.nan), np.where(groups > 1, groups - 1.0, np.nan))
+    return Estimate(np.sqrt(square), np.where(groups > 1, groups - 1.0, np.nan))

@@ -18,13 +18,11 @@ def two_sided(z: Array, degrees: Array) -> Array:
 
     0 where z is infinite, NaN where z is NaN or no degree of freedom is left.
     """
-    p = np.full(z.shape, np.nan)
-    tested = ~np.isnan(z) & (degrees > 0)
-    if tested.any():
-        from bnprobe.stats.scipy_lazy import stats
+    if np.isnan(z).all():
+        return np.full(z.shape, np.nan)
+    from bnprobe.stats.scipy_lazy import stats
 
-        p[tested] = 2 * stats.t.sf(np.abs(z[tested]), degrees[tested])
-    return p
+    return np.asarray(2 * stats.t.sf(np.abs(z), degrees))
 
 
 def as_normal(z: Array, degrees: Array) -> Array:
@@ -62,14 +60,12 @@ def without_skewness(z: Array, skewness: Array) -> Array:
 
 def upper_quantile(degrees: Array) -> Array:
     """95% quantile of Student's t with `degrees` of freedom; same shape, NaN where none is left."""
-    quantile = np.full(degrees.shape, np.nan)
-    known = degrees > 0
-    if known.any():
-        from bnprobe.stats.scipy_lazy import stats
+    if np.isnan(degrees).all():
+        return np.full(degrees.shape, np.nan)
+    from bnprobe.stats.scipy_lazy import stats
 
-        different, places = np.unique(degrees[known], return_inverse=True)  # mostly as many in all channels
-        quantile[known] = stats.t.ppf(0.95, different)[places]
-    return quantile
+    different, places = np.unique(degrees, return_inverse=True)  # mostly as many in all channels
+    return np.asarray(stats.t.ppf(0.95, different)[places].reshape(degrees.shape))
 
 
 def adjusted(p: Array) -> Array:

@@ -64,7 +64,7 @@ class TokenStats:
     loudest: Array
 
     def __post_init__(self) -> None:
-        c = self.z_sum.shape
+        c = (self.z_sum.size,)
         wanted: dict[str, tuple[int, ...]] = {
             "n": (N_BUCKETS,),
             "log_sum": (N_BUCKETS,),
@@ -72,7 +72,7 @@ class TokenStats:
         }
         wanted |= {
             "scales": (N_SCALES,),
-            "z_sum": (c[0] if c else 0,),
+            "z_sum": c,
             "z_square": c,
             "mean_share": (1,),
             "n_sequences": (1,),
@@ -114,7 +114,7 @@ class TokenStats:
         later = other.loudest.copy()
         later[:, 1] += self.n_sequences[0]
         loudest = np.concatenate([self.loudest, later])
-        order = np.lexsort((*loudest.T[1:], -loudest[:, 0]))[:N_LOUD]
+        order = np.lexsort((*loudest.T, -loudest[:, 0]))[:N_LOUD]
         return type(self)(**added, loudest=loudest[order])
 
     @property

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from bnprobe.stats import bootstrap
-from bnprobe.stats.bootstrap import paired_interval
+from bnprobe.stats.bootstrap import Interval, _quantiles, paired_interval
 
 
 def test_it_agrees_with_scipys_bootstrap_on_many_values() -> None:
@@ -132,3 +132,27 @@ def test_the_level_is_that_of_the_interval() -> None:
         low, high = paired_interval(d, level)
         reach = stats.norm.ppf((1 + level) / 2) * se
         assert (low, high) == pytest.approx((d.mean() - reach, d.mean() + reach), abs=0.15 * se + 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("interval", "excludes"),
+    [((0.0, 1.0), False), ((-1.0, 0.0), False), ((1e-9, 1.0), True), ((-1.0, -1e-9), True)],
+)
+def test_an_interval_that_ends_at_zero_holds_it(interval: tuple[float, float], excludes: bool) -> None:
+    """Fails if a difference is told where zero is one of the ends."""
+    assert Interval(*interval).excludes_zero is excludes
+
+
+@pytest.mark.parametrize(("n", "all_alike"), [(20, 1.0), (12, -3.0)])
+def test_means_of_hits_are_means(n: int, all_alike: float) -> None:
+    """Fails if the sum of a draw has another divisor than its size: where all samples differ alike, a fifth of the draws
+    hold nothing else, so that the far end is that difference, exactly."""
+    ends = paired_interval(np.full(n, all_alike))
+    assert max(ends, key=abs) == pytest.approx(all_alike, rel=1e-12)
+    assert min(abs(end) for end in ends) > 0.5 * abs(all_alike)
+
+
+def test_half_of_the_draws_at_a_value_lie_below_it() -> None:
+    """Fails if another part of them does: of 0, 0, 0 and 1 three eighths lie below 0, seven eighths below 1."""
+    found = _quantiles(np.array([0.0, 0.0, 1.0, 0.0]), [0.3, 3 / 8, 5 / 8, 7 / 8, 0.9])
+    np.testing.assert_allclose(found, [0, 0, 0.5, 1, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 from itertools import permutations
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from bnprobe.errors import BnprobeError
 from bnprobe.stats import ClassMoments, Moments
@@ -197,3 +199,41 @@ def test_the_share_of_two_classes():
     found = of(np.array([0.0, 2.0, 10.0, 12.0])[:, None, None], np.array([0, 0, 1, 1]))
     # between 4 * 5^2 = 100, within 4 * 1^2 = 4 on 2 degrees of freedom: (100 - 4/2) / 104
     np.testing.assert_allclose(found.share, [98 / 104], rtol=1e-12)
+
+
+def three_in_two_classes() -> ClassMoments:
+    """Images with the means 1 and 2 of one class, and 6 of the other."""
+    return of(np.array([1.0, 2.0, 6.0])[:, None, None], np.array([0, 0, 1]))
+
+
+def test_a_single_degree_of_freedom_is_enough():
+    """Fails if three images of two classes have no share or no interval: by hand, between 121/6, within 1/2."""
+    found = three_in_two_classes()
+    between, within = 2 * (1.5 - 3) ** 2 + (6 - 3) ** 2, 0.5
+    np.testing.assert_allclose(found.share, (between - within) / (between + within))
+    for end, level in zip(found.interval, (0.975, 0.025), strict=True):
+        less = between / stats.f.ppf(level, 1, 1)
+        np.testing.assert_allclose(end, (less - within) / (less + within))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0, 0, 0]])
+def test_without_a_degree_of_freedom_nothing_is_told(labels: list[int]):
+    """Fails if one image in each class, or a single class, has a share or an interval."""
+    found = of(np.array([1.0, 2.0, 6.0])[:, None, None], np.array(labels))
+    assert np.isnan([found.share, *found.interval]).all()
+
+
+def test_one_channel_that_no_images_have_is_enough_to_refuse(rng):
+    """Fails if a negative sum of squares is believed where another channel's is none."""
+    found = of(images(rng, 11), LABELS)
+    with pytest.raises(BnprobeError, match="no images have"):
+        replace(found, within=found.within * np.array([1, -1, 1])).check_sane()
+    with pytest.raises(BnprobeError, match="no images have"):
+        replace(found, n=found.n + 0.5).check_sane()
+
+
+def test_no_class_at_all_has_nothing_between():
+    """Fails if the mean of no image warns, or lies apart from something."""
+    nothing = ClassMoments.empty(2)
+    assert nothing.between.tolist() == [0, 0]
+    assert np.isnan(nothing.share_raw).all()

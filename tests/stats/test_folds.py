@@ -136,3 +136,30 @@ def test_a_number_of_all_channels_counts_images_with_a_value_in_any(rng):
     found = of(x).leave_out(lambda a, b: np.nansum(a, axis=-1))
     assert np.shape(found.whole) == ()
     assert found.n.tolist() == [3, 2]
+
+
+def test_a_fold_may_be_empty(rng):
+    """Fails if a channel without values in some batch is refused as none that images have."""
+    x = batches(rng, (3, 2))
+    x[0][:, 1] = np.nan
+    found = of(x)
+    assert found.check_sane() is found
+    assert found.n[0, 1] == 0
+
+
+@pytest.mark.parametrize("count", [-1.0, 0.5])
+def test_counts_are_whole_and_not_negative_even_of_nothing(rng, count: float):
+    """Fails if half an image or less than none is believed because it adds nothing."""
+    found = of(batches(rng, (3, 2)))
+    empty = np.zeros_like(found.a)
+    with pytest.raises(BnprobeError, match="cannot be sums"):
+        replace(found, n=empty + count, a=empty, b=empty).check_sane()
+
+
+def test_one_fold_that_no_images_have_is_enough_to_refuse(rng):
+    """Fails if a mean square below the square of a mean is believed where other folds are in order."""
+    found = of(batches(rng, (3, 2, 4)))
+    b = found.b.copy()
+    b[1, 2] = 0.9 * found.a[1, 2] ** 2 / found.n[1, 2]
+    with pytest.raises(BnprobeError, match="cannot be sums"):
+        replace(found, b=b).check_sane()

@@ -234,3 +234,18 @@ def test_the_outer_lines_of_every_activation(name, left, right):
     np.testing.assert_allclose(gaussian.signed_mean(name, mean, gamma), outer - first, rtol=1e-12)
     far = torch.tensor([-60.0, 60.0], dtype=torch.float64)
     assert getattr(F, name)(far).tolist() == pytest.approx([left, 60.0 if right == "x" else right], abs=1e-9)
+
+
+def test_the_signed_control_of_a_point_is_the_function_itself():
+    """Fails if gamma of 0 counts as negative: a ReLU of 2 is 2, not 0."""
+    assert gaussian.signed_mean("relu", np.array([2.0]), np.array([0.0]))[0] == 2
+
+
+def test_shares_of_unequal_and_of_equal_values_in_any_shape():
+    """Fails if a value has the share of another, or a NaN that of a number: against scipy's normal distribution."""
+    z = np.array([[0.5, -1.0, np.nan], [0.5, 3.0, -np.inf]])
+    np.testing.assert_allclose(gaussian._below(z), scipy_stats.norm.cdf(z), rtol=1e-12)
+    np.testing.assert_allclose(
+        gaussian._below(np.full((2, 2), 0.3)), scipy_stats.norm.cdf(np.full((2, 2), 0.3))
+    )
+    assert gaussian._below(np.zeros((0, 3))).shape == (0, 3)

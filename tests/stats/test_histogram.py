@@ -121,3 +121,16 @@ def test_shapes_must_fit():
     """Fails if counts of another number of bins are accepted."""
     with pytest.raises(BnprobeError, match=r"counts \(S, C, 96\), got"):
         Histogram(CENTRE[None], SCALE[None], np.zeros((1, 3, 95)))
+
+
+def test_the_density_ends_with_the_outermost_edges():
+    """Fails if values beyond the edges, on either side, have a density, or the outermost bins have none: two of
+    four values in each, which reach from 59 to 63."""
+    counts = np.zeros((1, 1, N_BINS))
+    counts[0, 0, [0, -1]] = 2
+    width = Z_EDGES[-1] - Z_EDGES[-2]
+    found = Histogram(np.array([[1.0]]), np.array([[2.0]]), counts).density(
+        0, 1 + 2 * np.array([-100.0, -62.5, 0.0, 62.5, 63.0, 100.0])
+    )
+    inside = 2 / (4 * 2 * width)
+    np.testing.assert_allclose(found, [0, inside, 0, inside, 0, 0])

@@ -141,3 +141,23 @@ def test_few_images_about_another_point(rng, n: int):
     """Fails if a single image stays where it was, or no image at all moves away from zero."""
     x, point = images(rng, n), ORIGIN + np.array([1.0, -3.0, 0.25])
     assert_same_images(of(x).about(point), oracles.images([x], point))
+
+
+def test_of_one_image_at_most_nothing_varies_and_the_others_stay():
+    """Fails if a channel that has no more images than asked for loses its squares, or a cap of one divides by zero."""
+    images = ImageMoments(
+        *(
+            np.array(v)
+            for v in ([0.0] * 3, [1.0, 4, 1], [1.0, 2, 3], [1.0, 5, 9], [0.0, 6, 0], [0.0, 9, 0], [0.0, 3, 0])
+        )
+    )
+    one = images.at_most(1)
+    assert one.n.tolist() == [1, 1, 1]
+    assert one.aa.tolist() == [0, 0, 0]
+    assert images.at_most(4) is images
+    two = images.at_most(2)
+    assert two.n.tolist() == [1, 2, 1]
+    assert (two.aa.tolist(), two.bb.tolist(), two.ab.tolist()) == ([0, 2, 0], [0, 3, 0], [0, 1, 0])
+    assert two.a.tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(two.var_between, [np.nan, 2, np.nan])
+    np.testing.assert_array_equal(two.var_of_square_about(np.zeros(3)), [np.nan, 3, np.nan])

@@ -150,3 +150,11 @@ def test_two_groups_have_one_degree_of_freedom():
     assert np.isnan([single.se[0], single.degrees[0]]).all()
     none = jackknife(np.array([np.nan]), np.array([[np.nan]]), np.zeros((1, 1)))
     assert np.isnan([none.se[0], none.degrees[0]]).all()
+
+
+def test_what_is_said_of_an_empty_group_does_not_matter():
+    """Fails if the value without a group that has no members takes part: of groups of 1 and 3, and one of none."""
+    whole, n = np.array([2.0]), np.array([[1.0], [0.0], [3.0]])
+    found = jackknife(whole, np.array([[1.0], [99.0], [5.0]]), n)
+    np.testing.assert_allclose(found.se, jackknife(whole, np.array([[1.0], [5.0]]), n[[0, 2]]).se, rtol=1e-12)
+    assert found.degrees.tolist() == [1]

@@ -17,7 +17,7 @@ from support.oracles import assert_same_moments
 
 from bnprobe.errors import BnprobeError
 from bnprobe.stats import Moments
-from bnprobe.stats.moments import IN_REACH
+from bnprobe.stats.moments import IN_REACH, ratio
 
 FINITE = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda v: round(v, 6))
 
@@ -285,3 +285,59 @@ def test_check_sane_accepts_real_samples(rng, offset):
         rng.normal(size=(50, 3)).astype("f2"),
     ):
         Moments.of(rows.astype(float) + offset).check_sane()
+
+
+def shaped(skewness: float, kurtosis: float) -> Moments:
+    """Ten values of standard deviation 0.5, with room on both sides."""
+    m2, m3, m4 = (10 * 0.5**k * shape for k, shape in ((2, 1.0), (3, skewness), (4, kurtosis)))
+    return Moments(*(np.array([v]) for v in (10.0, 0.1, m2, m3, m4, -2.0, 2.0)))
+
+
+@pytest.mark.parametrize(
+    ("skewness", "kurtosis", "sane"),
+    [
+        (0.0, 1.01, True),
+        (0.0, 0.95, False),
+        (1.0, 2.02, True),
+        (1.0, 1.9, False),
+        (-1.0, 1.9, False),
+        (2.0, 4.9, False),
+    ],
+)
+def test_a_kurtosis_is_at_least_the_square_of_the_skewness_and_one(
+    skewness: float, kurtosis: float, sane: bool
+):
+    """Fails if either part of the bound has another sign or power: values about 0.1, at most 2 from zero."""
+    with nullcontext() if sane else pytest.raises(BnprobeError, match="kurtosis"):
+        shaped(skewness, kurtosis).check_sane()
+
+
+@pytest.mark.parametrize(("low", "high"), [(-5.0, -3.0), (3.0, 5.0), (-1.0, 4.0)])
+def test_values_of_one_sign_are_sane(low: float, high: float):
+    """Fails if the largest size is not that of the far end, whichever it is: two values, as far apart as can be."""
+    half = (high - low) / 2
+    both = Moments(*(np.array([v]) for v in (2.0, low + half, 2 * half**2, 0.0, 2 * half**4, low, high)))
+    assert both.check_sane() is both
+    with pytest.raises(BnprobeError, match="variance <="):
+        replace(both, m2=both.m2 * 1.001, m4=both.m4 * 1.1).check_sane()
+
+
+def test_a_single_value_is_mapped():
+    """Fails if one value counts as none."""
+    one = Moments.of(np.array([[3.0]])).affine(2.0, 1.0, 0.5)
+    assert (one.n[0], one.mean[0], one.low[0], one.high[0]) == (1, 6, 6, 6)
+
+
+def test_a_part_of_one_value_keeps_its_place():
+    """Fails if the mean of one value in all is half of it."""
+    both = Moments.of(np.array([[3.0]])).merge(Moments.empty(1))
+    assert (both.n[0], both.mean[0]) == (1, 3)
+
+
+def test_a_ratio_without_a_positive_divisor_is_nothing():
+    """Fails if 1 of 0, 0 of 0 or 1 of -1 is a number, or one side is not taken for each of the other."""
+    np.testing.assert_array_equal(
+        ratio(np.array([1.0, 1.0, 0.0, 1.0]), np.array([4.0, 0.0, 0.0, -1.0])), [0.25, np.nan, np.nan, np.nan]
+    )
+    np.testing.assert_array_equal(ratio(1.0, np.array([2.0, np.nan])), [0.5, np.nan])
+    assert ratio(np.array([1e300]), 1e-300)[0] == np.inf

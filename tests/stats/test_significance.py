@@ -129,3 +129,22 @@ def test_the_upper_quantile_of_each_channel():
     ]
     np.testing.assert_allclose(upper_quantile(degrees), expected, rtol=1e-12)
     assert np.isnan(upper_quantile(np.zeros(2))).all()
+
+
+def test_one_channel_without_a_test_leaves_the_others_theirs():
+    """Fails if one NaN is taken for all, in p and in quantiles, or the other way round."""
+    z, degrees = np.array([np.nan, 2.0, -2.0, 1.0]), np.array([5.0, 5.0, 5.0, 0.0])
+    np.testing.assert_allclose(two_sided(z, degrees), [np.nan, 0.10194, 0.10194, np.nan], atol=1e-5)
+    np.testing.assert_allclose(upper_quantile(np.array([[np.nan], [4.0]])), [[np.nan], [2.1318]], atol=1e-4)
+    assert np.isnan(upper_quantile(np.full(2, np.nan))).all()
+
+
+def test_a_chance_above_one_by_rounding_is_one():
+    """Fails if p of 1 and a bit more is refused: a sum of two halves may be that."""
+    np.testing.assert_array_equal(adjusted(np.array([1 + 1e-12, 0.5])), [1.0, 1.0])
+
+
+def test_nothing_to_correct_leaves_z_as_it_is():
+    """Fails if z of 0, or a spread without an error of its own, is moved."""
+    z = np.array([0.0, -2.0, 2.0])
+    np.testing.assert_array_equal(without_skewness(z, np.array([0.3, 0.0, 0.0])), z)
