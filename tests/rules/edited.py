@@ -57,6 +57,11 @@ def edited(found: Evidence, channels: Mapping[str, Any] | None = None, at: int =
     return replace(found, layers=layers.infer_objects(), channels=of_channels.infer_objects())
 
 
+def frame(**columns: Any) -> pd.DataFrame:
+    """The columns that one rule looks at, of the channels of a single norm."""
+    return pd.DataFrame({name: list(values) for name, values in columns.items()})
+
+
 def findings(rule: str, found: Evidence) -> list[Finding]:
     """What one rule says of these tables."""
     (one,) = (one for one in (*RULES, *COMPARED) if one.id == rule)

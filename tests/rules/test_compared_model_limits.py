@@ -1,0 +1,57 @@
+"""What is said of a change that all norms share: sizes around one, signs, and which side is a file."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from bnprobe.recording.names import WEIGHTS_ONLY
+from bnprobe.rules.common_change import CommonChange
+from bnprobe.rules.compared_model import _amount, _by_one, _one_is_a_file
+
+
+def change(number: float, factor: bool = False) -> CommonChange:
+    return CommonChange(("gamma",), number, factor, ("a", "b"), 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("number", "factor", "by_one", "says"),
+    [
+        (1.0, False, True, "is exactly 1 larger"),
+        (-1.0, False, True, "is exactly 1 smaller"),
+        (1.0099, False, True, "is exactly 1 larger"),
+        (0.9901, False, True, "is exactly 1 larger"),
+        (-0.9901, False, True, "is exactly 1 smaller"),
+        (1.0101, False, False, "is 1.0101 larger"),
+        (0.9899, False, False, "is 0.9899 larger"),
+        (-1.0101, False, False, "is 1.0101 smaller"),
+        (0.25, False, False, "is 0.25 larger"),
+        (-0.001, False, False, "is 0.001 smaller"),
+        (1.0, True, False, "is 1 times as large in B as in"),
+        (-2.0, True, False, "is -2 times as large in B as in"),
+    ],
+)
+def test_a_change_by_one_is_a_convention(number: float, factor: bool, by_one: bool, says: str) -> None:
+    """Fails if a change of less than 1 is one, its sign is lost, or a factor is a sum."""
+    assert _by_one(change(number, factor)) is by_one
+    assert _amount(change(number, factor)) == says
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "one"),
+    [
+        ([WEIGHTS_ONLY, WEIGHTS_ONLY], ["eval", "eval"], True),
+        (["eval", "eval"], [WEIGHTS_ONLY, WEIGHTS_ONLY], True),
+        ([WEIGHTS_ONLY, WEIGHTS_ONLY], [WEIGHTS_ONLY, WEIGHTS_ONLY], False),
+        (["eval", "train"], ["eval", "eval"], False),
+        ([WEIGHTS_ONLY, "eval"], [WEIGHTS_ONLY, WEIGHTS_ONLY], True),
+        (["eval", "eval"], ["eval", WEIGHTS_ONLY], True),
+    ],
+)
+def test_one_side_is_a_file(a: list[str], b: list[str], one: bool) -> None:
+    """Fails if two files, or two runs, are a file and a run."""
+    found: Any = SimpleNamespace(layers=pd.DataFrame({"mode_a": a, "mode_b": b}))
+    assert _one_is_a_file(found) is one
