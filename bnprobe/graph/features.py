@@ -9,6 +9,9 @@ from bnprobe.graph.operations import ACTIVATION, ADD, MARK, PASS, WEIGHTS
 from bnprobe.graph.producer import DEEPEST, Known, dim_before
 from bnprobe.norms import LAST
 
+ROWS = 2
+"""Dimensions of (samples, features), which an instance norm takes for those of a single sample: (channels, positions)."""
+
 SEQUENCES = 3
 """Dimensions of (samples, positions, features). With more, a linear layer on the last one is often meant."""
 
@@ -26,8 +29,8 @@ IN_THE_LAST = {
 
 
 def features_elsewhere(site: Node, norms: Mapping[Site, Known]) -> str:
-    """What is before and after a batch norm over sequences, or a norm over the last dimension, where its features are not
-    the norm's channels.
+    """What is before and after a batch norm over sequences, a norm over the last dimension, or an instance norm of rows,
+    where its features are not the norm's channels.
 
     "recurrent before, linear after", or one of the two where nothing is known of the other; "" where a neighbor has its
     features where the norm has its channels, or no neighbor is known.
@@ -43,6 +46,8 @@ def features_elsewhere(site: Node, norms: Mapping[Site, Known]) -> str:
         made = _made(site.inputs[0], dim, 1, norms)
     elif n_dims == SEQUENCES and known.plan.pool.samples:
         made = _made(site.inputs[0], dim, SEQUENCES - 1, norms)
+    elif n_dims == known.plan.unbatched_dims == ROWS:
+        made = _made(site.inputs[0], dim, ROWS - 1, norms)
     else:
         return ""
     found = [(f"{name} before", fits) for name, fits in ([made] if made else [])]

@@ -27,6 +27,7 @@ from bnprobe.measures import (
     gradient_checks,
     headroom,
     implied,
+    learning,
     norm_roles,
     outliers,
     output_moments,
@@ -76,6 +77,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     call_log,
     gradient,
     gradient_checks,
+    learning,
 )
 """One family of measures, one file. Each has COLUMNS, and `channel_columns` or `layer_columns` or both."""
 
@@ -192,7 +194,7 @@ def tables(recording: Recording) -> Tables:
     adjust(columns)
     rows = [_row(*site, channels) for site, channels in zip(sites, columns, strict=True)]
     return Tables(
-        pd.DataFrame(rows) if sites else _empty("layers"),
+        pd.DataFrame(rows).assign(**learning.site_columns(recording)) if sites else _empty("layers"),
         _stacked(columns) if sites else _empty("channels"),
         unread_table(recording),
         causes.preprocessing(recording),

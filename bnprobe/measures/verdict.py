@@ -129,10 +129,14 @@ def stores_statistics(record: LayerRecord) -> bool:
 
 
 def never_updated(record: LayerRecord) -> bool:
-    """Whether the running statistics hold exactly their initial values, 0 and 1, in every channel."""
+    """Whether the running statistics hold exactly their initial values, 0 and 1, in every channel.
+
+    Where no batch was counted the 1 is enough: a bias that was moved into the running means leaves it.
+    """
     if record.running_mean is None or record.running_var is None:
         return False
-    return bool((record.running_mean == 0).all() and (record.running_var == 1).all())
+    initial_mean = record.n_batches_tracked == 0 or (record.running_mean == 0).all()
+    return bool(initial_mean and (record.running_var == 1).all())
 
 
 def _n_images(record: LayerRecord) -> float:

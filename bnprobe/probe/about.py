@@ -23,6 +23,7 @@ class Subject:
 
     model: str
     n_parameters: int
+    n_learning: int
     started: str
     normalize: Normalize | None
     unit: str
@@ -30,9 +31,10 @@ class Subject:
     @classmethod
     def of(cls, tree: ModuleTree, normalize: Normalize | None, unit: str | None) -> Subject:
         """As it is now."""
-        n_parameters = sum(p.numel() for p in tree.parameters().values() if not is_lazy(p))
+        sizes = [(p.numel(), p.requires_grad) for p in tree.parameters().values() if not is_lazy(p)]
+        n_parameters, n_learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(type(tree.model).__name__, n_parameters, started, normalize, unit or "")
+        return cls(type(tree.model).__name__, n_parameters, n_learning, started, normalize, unit or "")
 
     def about(
         self, device: str, phase: Phase, name: str, sites: Collection[Site], notes: Iterable[str]
@@ -47,6 +49,7 @@ class Subject:
             versions=f"bnprobe {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
             started=self.started,
             n_parameters=self.n_parameters,
+            n_learning=self.n_learning,
             n_forwards=phase.n_forwards or most_calls,
             n_skipped=phase.n_skipped,
             n_images=phase.n_images or most_images,

@@ -49,6 +49,7 @@ class About:
         phase: Name of the phase that was recorded, such as "val"; empty outside all phases.
         unit: What samples are called, such as "sequences"; empty if nobody said so.
         n_skipped: Number of completed forward passes that were not recorded, as `attach(every=)` or `until=` asked.
+        n_learning: Number of parameters that required a gradient when the probe was attached; None in old files.
     """
 
     model: str
@@ -69,6 +70,7 @@ class About:
     phase: str = ""
     unit: str = ""
     n_skipped: int = 0
+    n_learning: int | None = None
 
     def noting(self, note: str) -> Self:
         """Add a note; an empty one is ignored.
@@ -106,6 +108,7 @@ class About:
             # of inputs made in two ways, or in one that is not known, there is no one colour
             normalize=self.normalize if self.normalize == other.normalize else None,
             unit=self.unit if self.unit == other.unit else "",
+            n_learning=self.n_learning if self.n_learning == other.n_learning else None,
         )
 
 

@@ -23,6 +23,8 @@ def features_in_the_last_dimension(evidence: Evidence) -> Iterator[Finding]:
         around, n_last = str(row["features_elsewhere"]), row["n_last"]
         if around and row["kind"] in OVER_FEATURES and not row["call"]:
             yield _over_positions(row, around)
+        if around and row["kind"] == "instance_norm" and not row["call"]:
+            yield _over_samples(row, around)
         if not around or row["kind"] != "batch_norm" or row["call"] or row["n_channels"] == 1:
             continue  # a single channel was put there on purpose: one mean and variance for all
         certain = any(name in around for name in SEQUENTIAL)
@@ -54,13 +56,31 @@ def _over_positions(row: pd.Series, around: str) -> Finding:
     )
 
 
+def _over_samples(row: pd.Series, around: str) -> Finding:
+    """An instance norm of rows (N, features), which torch takes for one sample of N channels."""
+    n_last = row["n_last"]
+    vectors = ", and γ and β belong to places in the batch, not to features" if row["learns"] else ""
+    return Finding(
+        "warning",
+        row["layer"],
+        "This instance norm takes samples for channels: it normalizes all features of a sample together, as a layer norm "
+        f"does{vectors}.",
+        f"its input is ({row['n_channels']}, {n_last}), two dimensions, which it takes for one sample (channels, "
+        f"positions), while its neighbors have their features in the last one ({around}).",
+        f"Rows of features have no positions to take mean and std over. Use `torch.nn.LayerNorm({n_last})`, or "
+        f"`torch.nn.BatchNorm1d({n_last})` to normalize each feature over the batch, and retrain: a trained model does not "
+        "keep its results.",
+    )
+
+
 RULES = (
     Rule(
         "positions-as-channels",
         "Does every batch norm over sequences keep its statistics for features?",
         "torch.nn.BatchNorm1d, whose input is (N, C, L); "
         "https://github.com/xieyulai/LSTM-for-Human-Activity-Recognition-using-2D-Pose_Pytorch/issues/2",
-        "layers before or after it that have their features in dimension 1, or an input of other than 3 dimensions",
+        "layers before or after it that have their features in dimension 1, or an input of other than 3 dimensions (of an "
+        "instance norm, 2)",
         features_in_the_last_dimension,
         by_hand=CODE,
     ),

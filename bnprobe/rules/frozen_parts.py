@@ -8,6 +8,7 @@ import pandas as pd
 
 from bnprobe.recording.names import said
 from bnprobe.rules.edits import SetMode, remedy
+from bnprobe.rules.precision import HALVES
 from bnprobe.rules.remedies import is_function
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count
@@ -34,14 +35,65 @@ def following_batches(evidence: Evidence) -> frozenset[str]:
     return unreached(evidence) & frozenset(layers["layer"][follow])
 
 
-def moving_without_gradient(evidence: Evidence) -> Iterator[Finding]:
+FEWEST_STEPS = 3
+"""Backward passes from which a norm that no step changed is left out: the first steps may have a learning rate of 0."""
+
+
+def without_steps(evidence: Evidence) -> frozenset[str]:
+    """Layers in train mode that a gradient reaches, and that no step changed, while steps changed other parameters."""
+    layers, channels = evidence.layers, evidence.channels
+    arrives = set(channels["layer"][(channels["grad_gamma"].abs() > 0) | (channels["grad_beta"].abs() > 0)])
+    left_out = (
+        (layers["stepped"] == 0)
+        & (layers["n_backward"] >= FEWEST_STEPS)
+        & layers["learns"].isin(("both", "γ", "β"))
+        & (layers["memory_moved"] > 0)
+        & layers["normalized_by"].isin(("batch", "both"))
+        & ~layers["parameter_dtype"].isin(HALVES)  # whose updates may be too small to be stored
+    )
+    return frozenset(layers["layer"][left_out]) & arrives
+
+
+def moving_without_learning(evidence: Evidence) -> Iterator[Finding]:
     """Parts in train mode that learn nothing: one finding for each part as a whole."""
-    found, layers = following_batches(evidence), evidence.layers
-    reached = set(layers["layer"]) - unreached(evidence)
+    yield from _moving_without_gradient(evidence)
+    yield from _moving_without_steps(evidence)
+
+
+def _by_part(evidence: Evidence, found: frozenset[str], like: frozenset[str]) -> dict[str, list[str]]:
+    """The layers that were found by the largest part of the model whose norms are all `like` them."""
+    names = list(dict.fromkeys(evidence.layers["layer"]))
     parts: dict[str, list[str]] = {}
-    for layer in (name for name in dict.fromkeys(layers["layer"]) if name in found):
-        parts.setdefault(_largest_part(layer, reached), []).append(layer)
-    for part, norms in parts.items():
+    for layer in (name for name in names if name in found):
+        parts.setdefault(_largest_part(layer, set(names) - like), []).append(layer)
+    return parts
+
+
+def _moving_without_steps(evidence: Evidence) -> Iterator[Finding]:
+    """Parts that get gradients and are not in the optimizer."""
+    found, layers = without_steps(evidence), evidence.layers
+    for part, norms in _by_part(evidence, found, found).items():
+        mine = layers[layers["layer"].isin(norms)]
+        whole = said(part) if part in norms else f"{part}.*"
+        yield Finding(
+            "warning",
+            norms[0],
+            f"{whole} is in train mode, but no step changes it: its running statistics follow these batches while it learns "
+            "nothing, so its outputs in eval mode change.",
+            f"γ and β of {count(len(norms), 'norm')} were the same after up to {int(mine['n_backward'].max())} backward "
+            "passes, in which other parameters of the model changed; the running means moved by up to "
+            f"{mine['memory_moved'].max():.2g} running σ{_updates(mine)}.",
+            "If it is meant to learn, give its parameters to the optimizer, with a learning rate above 0. If it is meant to "
+            f"stay as it is, put it into eval mode, after every model.train(): {_to_eval(part)}, and "
+            "requires_grad_(False) saves its gradients.",
+            remedy=remedy(SetMode(part, training=False)),
+        )
+
+
+def _moving_without_gradient(evidence: Evidence) -> Iterator[Finding]:
+    """Parts that no backward pass reaches."""
+    found, layers = following_batches(evidence), evidence.layers
+    for part, norms in _by_part(evidence, found, unreached(evidence)).items():
         mine = layers[layers["layer"].isin(norms)]
         whole = said(part) if part in norms else f"{part}.*"
         yield Finding(
@@ -85,8 +137,8 @@ RULES = (
         "moving-without-gradient",
         "Do the running statistics of parts that learn nothing stay fixed?",
         "https://github.com/pytorch/pytorch/issues/86590; Tarvainen & Valpola 2017, arXiv:1703.01780 (teachers)",
-        "eval mode, or a backward pass, in every part of a model that trains",
-        moving_without_gradient,
+        "eval mode, or a backward pass and steps that change γ or β, in every part of a model that trains",
+        moving_without_learning,
         edits=(SetMode,),
     ),
 )

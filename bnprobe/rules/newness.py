@@ -64,19 +64,20 @@ def _few_batches(row: pd.Series, channels: pd.DataFrame, most: int) -> bool:
     if channels["running_mean"].isna().all():
         return True
     counted, meanwhile = (n if n > 0 else 0 for n in (row["n_batches_tracked"], row["n_updates"]))
-    return bool((counted or at_start(channels)) and max(counted, meanwhile) <= most)
+    return bool((counted or at_start(row, channels)) and max(counted, meanwhile) <= most)
 
 
-def at_start(channels: pd.DataFrame) -> bool:
-    """Whether running statistics are 0 and 1 in every channel."""
+def at_start(row: pd.Series, channels: pd.DataFrame) -> bool:
+    """Whether running statistics are 0 and 1 in every channel; 1 alone where no batch was counted, as a bias that was moved
+    into the running means leaves it."""
     # of thousands of norms: a comparison in numpy takes a twentieth of one in pandas
     mean, var = channels["running_mean"].to_numpy(), channels["running_var"].to_numpy()
-    return bool((mean == 0).all() and (var == 1).all())
+    return bool((var == 1).all() and ((mean == 0).all() or row["n_batches_tracked"] == 0))
 
 
 def fresh(row: pd.Series, channels: pd.DataFrame) -> bool:
     """Whether the running statistics were 0 and 1 in every channel before the recording, as shown, and still are."""
-    return at_start(channels) and not updated_meanwhile(row)
+    return at_start(row, channels) and not updated_meanwhile(row)
 
 
 def updated_meanwhile(row: pd.Series) -> bool:

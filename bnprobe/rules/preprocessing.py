@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
@@ -10,12 +11,18 @@ from bnprobe.recording.names import NEVER_UPDATED
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules.causes import cause_of
 from bnprobe.rules.edits import Remedy, ResizeInputs, SmoothInputs, UndoMap, remedy, undoing
-from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, settled, while_training
+from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, frozen, settled, while_training
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import number, sigmas
 
 CLEAR = 1.5
 """Times what an input mistake leaves that another cause may leave at most, to be preferred."""
+
+OF_FROZEN = (
+    "This norm is frozen: a network that was trained on inputs like these with it frozen learned with the mismatch, and "
+    "neither the inputs nor its running statistics may be changed then. Compare the accuracy before and after."
+)
+"""After advice on the inputs of a norm that was kept as it is on purpose."""
 
 GIVE_CONSTANTS = "Pass the constants of training to attach, normalize=(mean, std), to have the cause named."
 """Where none were given."""
@@ -25,8 +32,10 @@ def wrong_preprocessing(evidence: Evidence) -> Iterator[Finding]:
     """The mistake that best explains the inputs of the first norm; where none is certain, those that may be it."""
     if reported_at(evidence):
         row = evidence.preprocessing.iloc[0]
-        severity = "critical" if not 1 / 4 < row["scale_predicted"] < 4 else "warning"
-        yield (_with_cause if row["certain"] else _without_cause)(severity, row)
+        first = evidence.layers[evidence.layers["layer"] == row["layer"]].iloc[0]
+        severity = "warning" if 1 / 4 < row["scale_predicted"] < 4 or frozen(first) else "critical"
+        found = (_with_cause if row["certain"] else _without_cause)(severity, row)
+        yield replace(found, do=f"{found.do} {OF_FROZEN}") if frozen(first) else found
 
 
 def reported_at(evidence: Evidence) -> str:
@@ -112,8 +121,13 @@ def _without_cause(severity: str, row: pd.Series) -> Finding:
     if row["constants"] == "none":
         says = f"The inputs are not preprocessed as in training: it looks as if {row['mistake']}."
         do = (
-            f"{GIVE_CONSTANTS} Then preprocess as in training. Until then, this restores mean and std, and is right unless "
-            f"the inputs are inverted: `{row['undo']}`."
+            (
+                f"{GIVE_CONSTANTS} Then preprocess as in training. Until then, this restores mean and std, and is right "
+                f"unless the inputs are inverted: `{row['undo']}`."
+            )
+            if row["undo"]
+            else "Look at one sample as it enters the model, and at what loads it. If it was only to see whether the model "
+            "runs, record real data before anything is read from these numbers."
         )
     else:
         either = " or that ".join([str(row["mistake"]), *filter(None, str(row["also"]).split("; "))])

@@ -166,6 +166,12 @@ def while_training(row: pd.Series) -> bool:
     return bool(row["n_calls_model_training"] == row["n_calls"] and row["n_calls_learning"] > 0)
 
 
+def frozen(row: pd.Series) -> bool:
+    """Whether the norm is kept as it is on purpose, while other parts of the model may learn."""
+    kept = row["frozen"] == 1 or "Frozen" in str(row["class_name"])
+    return bool(kept and row["normalized_by"] == "running")
+
+
 def settled(row: pd.Series, limits: Limits) -> bool:
     """Whether running statistics that are in use hold next to nothing of their initial 0 and 1."""
     return bool(row["mode"] == "eval" and row["initial_weight"] < limits.initial_weight)

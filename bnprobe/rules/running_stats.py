@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from bnprobe.rules.rule import (
     Finding,
     Rule,
     follows_batches,
+    frozen,
     indices,
     settled,
     unsound,
@@ -31,6 +33,15 @@ from bnprobe.rules.updates import young
 from bnprobe.rules.wording import count, in_all, number, out_of, sigmas
 from bnprobe.stats.significance import SIGNIFICANT
 
+OF_FROZEN = (
+    "Nothing, if the network was trained with this norm frozen: it learned with the mismatch, and new running statistics "
+    "would make it worse. Otherwise, and only if the accuracy is better afterwards:"
+)
+"""Before advice on a norm that was kept as it is on purpose."""
+
+NONE_LEFT = 1e-9
+"""Of the running variance: what is rounding, where all values of a channel are the same."""
+
 MEASURE_FIRST = (
     "Check the preprocessing first (range, mean, std, color order, size). If the model will be used on such data, "
     "compare its accuracy before and after re-estimating the running statistics on them; it may drop: "
@@ -39,15 +50,18 @@ MEASURE_FIRST = (
 
 def never_updated(evidence: Evidence) -> Iterator[Finding]:
     """Running mean exactly 0 and variance exactly 1 in every channel, at the end of the recording as well."""
-    table = evidence.channels
-    for row, channels in evidence.sites_with((table["running_mean"] == 0) & (table["running_var"] == 1)):
+    for row, channels in evidence.sites_with(evidence.channels["running_var"] == 1):
         if not fresh(row, channels):
             continue
         trained = not (evidence.is_new or affine_at_start(channels))
         stored = row["normalized_by"] != "batch"
         counted = row["n_batches_tracked"]
-        numbers = f"running_mean is 0 and running_var is 1 {in_all(channels)}" + (
-            "" if np.isnan(counted) else f" after {count(counted, 'batch')}"
+        by_hand = (channels["running_mean"] != 0).any()
+        numbers = (
+            ("running_var is 1" if by_hand else "running_mean is 0 and running_var is 1")
+            + f" {in_all(channels)}"
+            + ("" if np.isnan(counted) else f" after {count(counted, 'batch')}")
+            + (": only the running means were set, as by moving a bias into them" if by_hand else "")
         )
         if trained:
             yield Finding(
@@ -130,7 +144,22 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
 
 def shifted(evidence: Evidence) -> Iterator[Finding]:
     """Inputs whose mean or scale does not match the running statistics, reported where the shift enters."""
-    return merge_consecutive(evidence, _each_shift(evidence), _reported_otherwise(evidence))
+    kept = {(row["layer"], row["call"]) for _, row in evidence.layers.iterrows() if frozen(row)}
+    for finding in merge_consecutive(evidence, _each_shift(evidence), _reported_otherwise(evidence)):
+        yield _of_frozen(finding) if (finding.layer, finding.call) in kept else finding
+
+
+def _of_frozen(finding: Finding) -> Finding:
+    """What is told of a norm that was frozen on purpose: a network that was trained so works with the mismatch."""
+    return replace(
+        finding,
+        severity="info",
+        says=finding.says.replace(
+            "The inputs do not match the", "This norm is frozen, and its inputs do not match its", 1
+        ),
+        do=f"{OF_FROZEN} {finding.do}",
+        remedy=None,
+    )
 
 
 def _each_shift(evidence: Evidence) -> Iterator[Finding]:
@@ -139,7 +168,7 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
     for i, (row, channels) in enumerate(evidence.sites):
         # in a new network the weights outrun the statistics of all norms but the first, which sees the inputs
         too_early = evidence.is_new and not (i == 0 and settled(row, evidence.limits))
-        if too_early or at_start(channels) or follows_batches(row):
+        if too_early or at_start(row, channels) or follows_batches(row):
             continue
         cause, what = cause_of(evidence, row), _what_differs(row, evidence.limits)
         if cause is not None and cause["cause"] in GROUPS and not groups_are_shown:
@@ -149,6 +178,8 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
         of_groups = cause is not None and cause["cause"] in GROUPS
         if not what and not (of_groups and row["discrepancy"] > evidence.limits.groups):
             continue
+        if cause is None and (channels["pre_var"] <= NONE_LEFT * channels["running_var"]).all():
+            what = "channels hold one constant each"
         yield _shift(evidence, row, channels, what or "scale differs", cause)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from bnprobe.recording.names import said
 from bnprobe.recording.terms import OUTLIER
 from bnprobe.rules.edits import DropStatistics, MoveBias, Reinitialize, ScaleDown, SetGamma, remedy
-from bnprobe.rules.newness import updated_meanwhile
+from bnprobe.rules.newness import at_start, updated_meanwhile
 from bnprobe.rules.remedies import REINITIALIZE, is_function, module, path, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT, Limits
@@ -60,14 +60,16 @@ def _apart(one: pd.DataFrame, two: pd.DataFrame) -> tuple[float, float]:
 
 def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
     """A bias before a norm that subtracts it again, where nothing else uses the biased values."""
-    pairs = []
+    pairs, fresh = [], set()
     alone = evidence.layers.groupby("layer")["feeds_alone"].min()
     for row, channels in evidence.sites:
         pools_alone = row["kind"] == "batch_norm" and row["call"] == 0 and alone[row["layer"]] == 1
         if pools_alone and row["feeder"] and (channels["filter_bias"].fillna(0) != 0).any():
             pairs.append((str(row["feeder"]), str(row["layer"])))
+            fresh |= {str(row["layer"])} if at_start(row, channels) else set()
     if pairs:
-        moved = tuple((path(producer), norm) for producer, norm in pairs if not is_function(norm))
+        ready = [(producer, norm) for producer, norm in pairs if norm not in fresh]
+        moved = tuple((path(producer), norm) for producer, norm in ready if not is_function(norm))
         named = first_few([f"{said(producer)} before {said(norm)}" for producer, norm in pairs])
         fed = "layer with a bias feeds" if len(pairs) == 1 else "layers with a bias feed"
         yield Finding(
@@ -78,10 +80,19 @@ def redundant_bias(evidence: Evidence) -> Iterator[Finding]:
             else "Biases before these norms have no effect: the norms subtract them again, and conversions easily "
             "lose them.",
             f"{len(pairs)} {fed} a batch norm: {named}.",
-            "Build such layers with bias=False. In a trained model, move the bias into the running mean, which leaves the "
-            f"output unchanged: {_into_running_mean(pairs)}.",
+            f"Build such layers with bias=False.{_movable(ready)}",
             remedy=remedy(MoveBias(moved) if moved else None),
         )
+
+
+def _movable(pairs: list[tuple[str, str]]) -> str:
+    """How a bias is moved, where it may be: into a running mean that was never updated it would only hide that."""
+    if not pairs:
+        return " Their running statistics were never updated, so there is nothing to move a bias into yet."
+    return (
+        " In a trained model, move the bias into the running mean, which leaves the "
+        f"output unchanged: {_into_running_mean(pairs)}."
+    )
 
 
 def _into_running_mean(pairs: list[tuple[str, str]]) -> str:

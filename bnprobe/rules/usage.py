@@ -224,6 +224,7 @@ def learning_but_frozen(evidence: Evidence) -> Iterator[Finding]:
             and row["mode"] == "eval"
             and row["normalized_by"] == "running"
             and row["learns"] in ("both", "γ", "β")
+            and row["stepped"] != 0  # a gradient that no optimizer uses
         ):
             both = row["learns"] == "both"
             what, s = ("γ and β", "") if both else (row["learns"], "s")

@@ -29,7 +29,7 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
             continue  # a branch that adds nothing, and updates that are rounded away, have rules of their own
         start, both = f"γ is exactly {gamma.iloc[0]:g}", bool((beta.fillna(0) == 0).all())
         learned = bool(some_scale.any()) and not evidence.is_new
-        updated = channels["running_mean"].notna().any() and not at_start(channels)
+        updated = channels["running_mean"].notna().any() and not at_start(row, channels)
         others = bool(trained - {row["layer"]}) and not evidence.is_new
         if both and updated and not others and row["initial_weight"] >= evidence.limits.initial_weight:
             yield Finding(

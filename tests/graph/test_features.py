@@ -164,3 +164,23 @@ def test_a_layer_norm_over_the_width_of_an_image(how: Callable[[Net, Tensor], Te
     """Fails if a layer norm between convolutions over as many positions as features is not seen, or one over features is."""
     found = neighbours_of(Net(nn.LayerNorm(H), how, **CONV), torch.randn(IMAGES))["norm"]
     assert found.features_elsewhere == expected
+
+
+ROW_NORM = nn.InstanceNorm1d(N, affine=True)
+
+
+@pytest.mark.parametrize(
+    ("net", "x", "expected"),
+    [
+        (Net(ROW_NORM, lambda m, x: m.out(m.norm(m.lin(x))), lin=nn.Linear(F, H), out=nn.Linear(H, F)),
+         (N, F), "linear before, linear after"),
+        (Net(ROW_NORM, lambda m, x: m.norm(m.lin(x)).mean(), lin=nn.Linear(F, H)), (N, F), "linear before"),
+        (Net(ROW_NORM, lambda m, x: m.norm(m.conv(x)).mean(), conv=nn.Conv1d(3, N, 3)), (3, T), ""),
+        (Net(ROW_NORM, lambda m, x: m.norm(m.conv(x)).mean(), conv=nn.Conv1d(3, N, 3)), (2, 3, T), ""),
+        (Net(ROW_NORM, lambda m, x: m.lin(m.norm(x)), lin=nn.Linear(T, H)), (2, N, T), ""),
+    ],
+    ids=["rows", "before", "one sample of a convolution", "its batch", "a linear layer along time"],
+)  # fmt: skip
+def test_an_instance_norm_of_rows(net: Net, x: tuple[int, ...], expected: str):
+    """Fails if rows of features are not told from one sample (channels, positions), or of several the time is."""
+    assert neighbours_of(net.eval(), torch.randn(x))["norm"].features_elsewhere == expected

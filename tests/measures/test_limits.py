@@ -186,6 +186,15 @@ def test_every_channel_must_be_as_it_was_created(mean: list[float], var: list[fl
     assert verdict.never_updated(record) is fresh
 
 
+@pytest.mark.parametrize(
+    ("counted", "var", "fresh"), [(0, 1, True), (1, 1, False), (None, 1, False), (0, [1, 1, 2], False)]
+)
+def test_no_batch_was_counted(counted: int | None, var: Any, fresh: bool) -> None:
+    """Fails if means that were set by hand hide variances of 1 that no batch has changed."""
+    record = site(some_rows(), running_mean=[0, 0, 2], running_var=var, n_batches_tracked=counted)
+    assert verdict.never_updated(record) is fresh
+
+
 def test_one_finite_channel_is_remembered() -> None:
     """Fails if one poisoned channel makes a layer without running statistics, or half of a pair counts."""
     nan = float("nan")

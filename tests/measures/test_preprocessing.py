@@ -96,6 +96,27 @@ def test_nothing_undoes_black_images():
     assert preprocessing(stem_norm(MADE["black"](PIXELS)))["undo"].iloc[0] == ""
 
 
+@pytest.mark.parametrize("constants", [None, CONSTANTS])
+@pytest.mark.parametrize("value", [0.0, 1.7])
+def test_one_constant_in_all_samples_is_no_gain(constants, value):
+    """Fails if a pass of zeros is called inputs that were multiplied by a small number, or is to be undone."""
+    whole = replace_about(stem_norm(np.full_like(PIXELS, value)), constants)
+    found = preprocessing(whole).iloc[0]
+    assert found["mistake"].startswith("every sample is the same constant")
+    assert (found["undo"], found["scale_predicted"]) == ("", 0.0)
+
+
+def test_copies_of_one_image_and_almost_constant_ones_are_not_constant():
+    """Fails if it is enough that samples are alike, or that they hardly vary."""
+    for images in (np.repeat(PIXELS[:1], 60, 0), 0.5 + 1e-3 * (PIXELS - 0.5)):
+        found = preprocessing(replace_about(stem_norm(inputs_of(images)), None))
+        assert not any(name.startswith("every sample") for name in found["mistake"])
+
+
+def replace_about(whole: Recording, constants: Normalize | None) -> Recording:
+    return replace(whole, about=replace(whole.about, normalize=constants))
+
+
 def test_black_images_and_pixels_scaled_twice_are_both_named_where_eps_hides_the_difference():
     """Fails if one of two that no number tells apart is called the cause."""
     eps = float(stem_norm(PIXELS).layers[0].running_var.max())

@@ -36,6 +36,7 @@ LATER = [
     *("features_elsewhere", "n_last"),
     *("n_calls_labeled", "n_calls_one_class", "n_learned_in_eval"),
     *("batch_effect", "batch_effect_least", "n_effective"),
+    *("frozen", "stepped"),
 ]
 """Columns of what was not recorded then."""
 

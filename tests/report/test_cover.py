@@ -101,6 +101,39 @@ def test_a_warning_does_not_hide_that_the_data_match():
     assert "Warning: " in report.answer
 
 
+def test_a_cause_in_the_statistics_comes_before_the_data():
+    """Fails if the samples are blamed where one norm is called on inputs that are not alike; or no longer by themselves."""
+    means, several = MEMORY["running_mean"], {"gamma": [0.3, 0.8, 1.5], "beta": 0.1, "eps": 0.0}
+    mixed = {"running_mean": means + 25, "running_var": MEMORY["running_var"] + 625}
+    calls = site(ROWS, "bn", **several, **mixed), site(ROWS + 50, "bn", call=1, **several, **mixed)
+    report = bnprobe.report(recording(*calls))
+    (found,) = block(report._page, blocks.Headline)
+    assert (found.state, found.title.startswith("One norm is called on inputs that are not alike")) == (
+        "warning",
+        True,
+    )
+    assert report.answer.startswith("Warning: One norm is called")
+    assert "the training data" not in report.answer
+    alone = headline(site(ROWS + 50, "bn", **several, **mixed))
+    assert "do not match the training data" in alone.title
+
+
+@pytest.mark.parametrize(
+    ("size", "state", "says"),
+    [
+        (1e2, "good", "yes: float16 overflows only at 655 times these values"),
+        (4e4, "notice", "float16 overflows at 1.6 times these values"),
+        (1e5, "warning", "float16 would overflow"),
+    ],
+)
+def test_a_tile_says_when_half_precision_ends(size: float, state: str, says: str):
+    """Fails if the headroom below 65,504 is a riddle, or 2 is no longer where it is called small."""
+    rows = ROWS * 0 + np.where(np.arange(14) % 2, size, -size)
+    layer = site(rows, gamma=1.5, beta=0.1, running_mean=0, running_var=size**2 + 1)
+    found = tile("Numbers safe?", layer)
+    assert (found.state, found.says) == (state, says)
+
+
 def test_the_answer_begins_with_the_headline():
     """Fails if page and text open with different verdicts."""
     for layers in ((trained("a"),), (trained("a", **far(9)),), (site(ROWS, **FRESH),)):

@@ -6,6 +6,7 @@ import pytest
 from measures.sites import running_stats_of, site, some_rows
 
 from bnprobe.recording.neighbours import Neighbours
+from rules.edited import edited, evidence, findings
 from rules.firing import fired
 
 ROWS = some_rows(40)
@@ -28,6 +29,20 @@ def test_positions_taken_for_channels(around, severity):
     assert "input is (N, 3, 24)" in row.because
     assert around in row.because
     assert "with 24 channels" in row.do
+
+
+@pytest.mark.parametrize(("learns", "vectors"), [("both", True), ("", False)])
+def test_samples_taken_for_channels(learns, vectors):
+    """Fails if an instance norm of rows is not told of, or its missing vectors are said to belong to places."""
+    around = {"features_elsewhere": "linear before", "n_last": 16}
+    (one,) = findings(
+        "positions-as-channels", edited(evidence(), kind="instance_norm", learns=learns, **around)
+    )
+    assert one.severity == "warning"
+    assert one.says.startswith("This instance norm takes samples for channels")
+    assert ("γ and β belong to places in the batch" in one.says) == vectors
+    assert "its input is (3, 16)" in one.because
+    assert "`torch.nn.LayerNorm(16)`" in one.do
 
 
 @pytest.mark.parametrize(

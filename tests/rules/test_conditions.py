@@ -54,6 +54,7 @@ CELLS: dict[str, tuple[str, Cells, list[Cells]]] = {
         "learning-but-frozen",
         {"n_calls": 3, "n_calls_model_training": 3, "n_calls_learning": 1, "mode": "eval", "learns": "β"},
         [
+            {"stepped": 0.0},
             {"n_calls_model_training": 2},
             {"n_calls_learning": 0},
             {"mode": "mixed"},
@@ -119,7 +120,7 @@ CELLS: dict[str, tuple[str, Cells, list[Cells]]] = {
     "positions for channels": (
         "positions-as-channels",
         {"features_elsewhere": "linear after", "n_last": 6},
-        [{"features_elsewhere": ""}, {"kind": "instance_norm"}, {"call": 1}, {"n_channels": 1}],
+        [{"features_elsewhere": ""}, {"kind": "group_norm"}, {"call": 1}, {"n_channels": 1}],
     ),
     "young statistics": (
         "statistics-young",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import bnprobe
-from bnprobe.rules.frozen_parts import kept_aside, unreached
+from bnprobe.rules.frozen_parts import kept_aside, unreached, without_steps
 from rules.edited import edited, evidence, healthy
 
 MOVING = "moving-without-gradient"
@@ -147,3 +147,73 @@ def test_one_call_in_training_tells_what_was_kept_aside(calls: int, aside: froze
     )
     assert unreached(tables) == {"b"}
     assert kept_aside(tables) == aside
+
+
+class Tuned(nn.Module):
+    """A backbone with norms, and a head of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.head = net(), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(x))
+
+
+def stepped(model: Tuned, *learn: nn.Module, n: int = 3, rate: float = 0.1) -> list:
+    """What is found after so many steps of an optimizer that has these parts."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.SGD([p for part in learn for p in part.parameters()], rate)
+    with bnprobe.attach(model) as probe:
+        for _ in range(n):
+            optimizer.zero_grad()
+            model(torch.randn(8, 3, 9, 9)).square().mean().backward()
+            optimizer.step()
+    found = bnprobe.report(probe).findings
+    return list(found[found["rule"] == MOVING].itertuples())
+
+
+def test_a_part_that_the_optimizer_does_not_have():
+    """Fails if a backbone in train mode that was left out of the optimizer passes for one that learns."""
+    model = Tuned().train()
+    (row,) = stepped(model, model.head)
+    assert (row.severity, row.layer) == ("warning", "backbone.1")
+    assert row.says.startswith("backbone.* is in train mode, but no step changes it")
+    assert "γ and β of 2 norms were the same after up to 3 backward passes" in row.because
+    assert "in 3 updates" in row.because
+    assert "to the optimizer" in row.do
+    assert "`model.backbone.eval()`" in row.do
+
+
+def test_parts_of_which_nothing_is_said():
+    """Fails if a part that learns, one in eval mode, one without a step at all or with too few, is called left out."""
+    model = Tuned().train()
+    assert stepped(model, model) == []
+    assert stepped(model, model.head, n=2) == []
+    assert stepped(model, model.head, rate=0.0) == []
+    model.backbone.eval()
+    assert stepped(model, model.head) == []
+
+
+LEFT_OUT = {"stepped": 0.0, "n_backward": 3, "learns": "both", "memory_moved": 0.2, "normalized_by": "batch"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        ({}, {"a"}),
+        ({"stepped": 1.0}, set()),
+        ({"stepped": float("nan")}, set()),
+        ({"learns": "none"}, set()),
+        ({"normalized_by": "running"}, set()),
+        ({"memory_moved": 0.0}, set()),
+        ({"parameter_dtype": "bfloat16"}, set()),
+        ({"grad": 0.0}, set()),
+    ],
+)
+def test_each_condition_of_a_part_without_steps(cells: dict, found: set):
+    """Fails if one is not asked for: updates in half precision may be too small, and dead channels get no gradient."""
+    row = {**LEFT_OUT, **cells}
+    grad = row.pop("grad", 0.5)
+    tables = edited(evidence(healthy("a")), {"grad_gamma": grad, "grad_beta": 0.0}, **row)
+    assert without_steps(tables) == found

@@ -70,6 +70,34 @@ def test_detail_is_not_reported_where_areas_changed_as_well(areas, apart, fires)
     assert (found["rule"] == "input-size").sum() == fires
 
 
+def test_one_constant_in_all_samples_is_told_without_a_line_to_undo_it():
+    """Fails if code without a line stands in the advice, or a following rule repeats it."""
+    found = judge(tables(replace_normalize(stem_norm(0 * PIXELS))))
+    (row,) = found[found["rule"] == "input-not-as-trained"].itertuples()
+    assert row.severity == "critical"
+    assert "every sample is the same constant" in row.says
+    assert "`" not in row.do
+    assert row.remedy is None
+    assert "data-shifted" not in set(found["rule"])
+
+
+def replace_normalize(whole: Recording) -> Recording:
+    return replace(whole, about=replace(whole.about, normalize=None))
+
+
+def test_a_frozen_first_norm_is_named_and_no_critical_fault():
+    """Fails if a network that may have learned with the mismatch is told to undo it without a word."""
+    whole = stem_norm(255 * PIXELS)
+    (first,) = whole.layers
+    for n_learning, severity, told in ((5, "warning", True), (0, "critical", False)):
+        kept = replace(first, call_log=call_log(gamma_learns=False, beta_learns=False))
+        found = judge(
+            tables(replace(whole, layers=(kept,), about=replace(whole.about, n_learning=n_learning)))
+        )
+        (row,) = found[found["rule"] == "input-not-as-trained"].itertuples()
+        assert (row.severity, "This norm is frozen" in row.do) == (severity, told)
+
+
 def training() -> dict[str, Any]:
     """The first norm in train mode, its running statistics half way to the batch's."""
     (first,) = stem_norm(PIXELS).layers

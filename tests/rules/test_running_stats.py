@@ -80,6 +80,20 @@ def test_one_channel_that_moved_is_enough_to_be_silent(change):
     assert fired(NEVER, site(ROWS, **LEARNED, **statistics)).empty
 
 
+@pytest.mark.parametrize(("counted", "fires"), [(0, 1), (1, 0), (None, 0)])
+def test_a_moved_bias_does_not_hide_it(counted, fires):
+    """Fails if a bias moved into the running means passes for an update, or a variance of 1 says it without the count."""
+    layer = site(ROWS, **LEARNED, running_mean=[0.1, 0, -0.2], running_var=1, n_batches_tracked=counted)
+    found = fired(NEVER, layer)
+    assert len(found) == fires
+    if fires:
+        assert found["because"][0].startswith(
+            "running_var is 1 in all 3 channels after 0 batches: only the running means"
+        )
+        assert fired(SHIFTED, layer).empty
+        assert fired("statistics-alike", layer).empty
+
+
 @pytest.mark.parametrize("trained", [{}, LEARNED], ids=["fresh", "trained"])
 def test_statistics_updated_during_the_recording_are_not_initial(trained):
     """Fails if the running statistics from before a training run are held against its batch counter and γ from after it."""
@@ -155,6 +169,37 @@ def test_a_shift_of_more_than_half_a_running_sigma_is_a_warning():
     assert row.says == "The inputs do not match the running statistics: their mean differs."
     assert "typical shift 0.80" in row.because
     assert "compare its accuracy" in row.do
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"frozen": 1.0}, True),
+        ({"class_name": "FrozenBatchNorm2d"}, True),
+        ({"frozen": 0.0}, False),
+        ({"frozen": 1.0, "normalized_by": "batch"}, False),
+    ],
+)
+def test_a_shift_at_a_frozen_norm_is_a_note_without_a_remedy(row, told):
+    """Fails if new running statistics are advised to a network that learned with the mismatch, or a class is not enough."""
+    found = edited(evidence(site(ROWS, "a", **LEARNED, **moved(0.8))), **row)
+    (one,) = findings(SHIFTED, found)
+    assert (
+        one.says.startswith("This norm is frozen, and its inputs do not match its running statistics") == told
+    )
+    assert one.severity == ("info" if told else "warning")
+    assert one.do.startswith("Nothing, if the network was trained with this norm frozen") == told
+    assert (one.remedy is None) == told
+
+
+def test_a_constant_in_each_channel_is_said():
+    """Fails if inputs that do not vary at all are merely of another scale, or one channel that does vary is overlooked."""
+    (one,) = fired(SHIFTED, site(0 * ROWS, **LEARNED, **STATISTICS)).itertuples()
+    assert one.says.endswith("their channels hold one constant each.")
+    rows = 0 * ROWS
+    rows[:, 0] = ROWS[:, 0]
+    found = fired(SHIFTED, site(rows, **LEARNED, **STATISTICS))
+    assert not found["says"].str.contains("constant").any()
 
 
 def test_just_below_half_a_running_sigma_is_silent():

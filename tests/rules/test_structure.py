@@ -256,6 +256,22 @@ def test_biases_of_functions_are_moved_by_hand():
     assert "pairs" not in one.do
 
 
+def test_a_bias_is_not_moved_into_statistics_that_were_never_updated():
+    """Fails if the code for it would hide that they are 0 and 1, or is withheld from the norms that have others."""
+    both = evidence(healthy("bn"), healthy("new"))
+    for i, name in enumerate(("conv", "other")):
+        initial = {"running_mean": 0.0, "running_var": 1.0} if name == "other" else {}
+        both = edited(both, {**BIASED, **initial}, at=i, feeder=name, feeds_alone=1)
+    (one,) = findings("bias-redundant", both)
+    assert "other before new" in one.because
+    assert one.remedy == Remedy((MoveBias((("conv", "bn"),)),))
+    assert "pairs = [('conv', 'bn')]`" in one.do
+    alone = edited(evidence(), {**BIASED, "running_mean": 0.0, "running_var": 1.0}, **FED)
+    (one,) = findings("bias-redundant", alone)
+    assert one.remedy is None
+    assert one.do.endswith("never updated, so there is nothing to move a bias into yet.")
+
+
 NEUTRAL = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0}
 
 

@@ -75,6 +75,15 @@ MOST_NAMED = 3
 VAST = 4.0
 """Gain, up or down, that no other camera or light has: of inputs of several channels it is reported without a name."""
 
+SAME = 1e-9
+"""Of the running variance: what the means of samples vary by that are one and the same, but for rounding."""
+
+BLACK = 0.02
+"""Brightness, of pixels 0 to 1, that counts as none."""
+
+EVERY_SAMPLE = "every sample is the same constant, as zeros in the place of data are"
+"""What is said of inputs that are not inputs."""
+
 LIKE_255 = 50.0, 1500.0
 """Gains that 255 has together with the std of any images."""
 
@@ -199,6 +208,9 @@ def _explanations(first: _First, recording: Recording) -> Iterator[dict[str, Any
     """A row for every mistake that may fit; `named` where it does, and clearly better than that these are other images."""
     if not VISIBLE <= first.discrepancy < np.inf or samples.few(first.record) > 0:
         return
+    if (constant := _constant(first, recording.about.normalize)) is not None:
+        yield constant
+        return
     given, found = recording.about.normalize, False
     source, units = ("given", OTHER_IMAGES) if given is not None else ("guessed", OTHER_LIGHT)
     shades = [1 / np.array(constants.std) for constants in constants_for(given, first.mean)]
@@ -219,6 +231,25 @@ def _explanations(first: _First, recording: Recording) -> Iterator[dict[str, Any
             yield row
     if given is None and not found:
         yield {**_rescaled(first), "named": True, "light": False, "images": False}
+
+
+def _constant(first: _First, given: Normalize | None) -> dict[str, Any] | None:
+    """One constant in all samples, as in a pass of zeros; None where samples differ, or are black, which has its name."""
+    images = first.record.pre_images
+    assert first.record.running_var is not None
+    with np.errstate(invalid="ignore"):
+        alike = (images.n > 1) & (images.var_between <= SAME * first.record.running_var)
+    if not alike.all():
+        return None
+    now = first.equations.solve(first.equations.matrix, first.equations.seen)
+    if given is not None and np.allclose(now * given.std + given.mean, 0, atol=BLACK):
+        return None
+    constant = Mistake("", "", np.zeros(now.size), now)
+    left = first.leaves(constant)
+    if left.misfit > FITS:
+        return None
+    row = _row(first, constant, left, NONE_KNOWN)
+    return {**row, "mistake": EVERY_SAMPLE, "named": True, "light": False, "images": False}
 
 
 def _candidates(first: _First, given: Normalize | None) -> Iterator[tuple[Mistake, Array]]:

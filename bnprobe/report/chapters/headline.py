@@ -14,14 +14,29 @@ from bnprobe.report.chapters.findings import where_worst, worst_finding
 from bnprobe.report.chapters.tokens import sink
 from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Headline
+from bnprobe.rules.causes import cause_of
+from bnprobe.rules.newness import at_start
 from bnprobe.rules.rule import Evidence
+
+NOT_THE_DATA = (
+    "calls-differ",
+    "instance-norm-stored",
+    "statistics-alike",
+    "statistics-never-updated",
+    "statistics-outdated",
+    "statistics-scaled",
+    "statistics-young",
+    "vectors-swapped",
+)
+"""Rules whose warning says by itself why running statistics do not match the data: it is not the data."""
 
 
 def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
     """What to know first: the first of these that holds.
 
-    A critical finding; an untrained network, or one that has only begun to train; whether the data match the running
-    statistics; a warning; that no rule found a problem. A warning lifts the state of what stands before it.
+    A critical finding; an untrained network, or one that has only begun to train; a warning that says why the running
+    statistics do not match the data; whether the data match them; a warning; that no rule found a problem. A warning lifts
+    the state of what stands before it.
     """
     serious = worst_finding(findings)
     new = fresh(tables)
@@ -29,7 +44,7 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
     match = matching(used, unit)
     if new and not is_critical(findings):
         return _split("untrained", new)
-    if serious and (is_critical(findings) or not match):
+    if serious and (is_critical(findings) or not match or is_explained(tables, findings)):
         first = findings[findings["severity"] != "info"].iloc[0]
         title = str(first["says"]).removesuffix(".")
         return Headline(str(first["severity"]), title, where_worst(findings), serious)
@@ -47,6 +62,16 @@ def is_critical(findings: pd.DataFrame) -> bool:
     return bool((findings["severity"] == "critical").any())
 
 
+def is_explained(tables: Tables, findings: pd.DataFrame) -> bool:
+    """Whether the worst finding says why the running statistics do not match the data, which are not to blame."""
+    serious = findings[findings["severity"] != "info"]
+    if serious.empty:
+        return False
+    worst = serious.iloc[0]
+    known = worst["rule"] == "data-shifted" and cause_of(Evidence.of(tables), worst) is not None
+    return known or worst["rule"] in NOT_THE_DATA
+
+
 def _split(state: str, sentence: str) -> Headline:
     """What stands before the colon as the title, and the rest as its detail."""
     title, _, detail = sentence.partition(": ")
@@ -56,7 +81,10 @@ def _split(state: str, sentence: str) -> Headline:
 def after(first: Headline, tables: Tables, findings: pd.DataFrame, unit: str) -> list[str]:
     """What else is to be said right after the headline: how the data match, and the worst finding."""
     used, serious = judged_layers(tables), worst_finding(findings)
-    more = [serious] if fresh(tables) else [matching(used, unit), serious or no_finding(used, unit)]
+    if fresh(tables) or is_explained(tables, findings):
+        more = [serious]
+    else:
+        more = [matching(used, unit), serious or no_finding(used, unit)]
     return [sentence for sentence in more if sentence != first.text]
 
 
@@ -115,13 +143,11 @@ def _listing(facts: list[str]) -> str:
 
 def never_updated(tables: Tables) -> pd.Series:
     """Sites with running means of 0 and variances of 1 everywhere, before the recording."""
-    channels = tables.channels
-    initial = (channels["running_mean"] == 0) & (channels["running_var"] == 1)
-    if not initial.any():  # of a trained network, without a look at each site
-        return pd.Series(False, index=tables.layers.index)
-    by_site = initial.groupby([channels["layer"], channels["call"]]).all()
-    sites = zip(tables.layers["layer"], tables.layers["call"], strict=True)
-    return pd.Series([bool(by_site[site]) for site in sites], index=tables.layers.index, dtype=bool)
+    layers, channels = tables.layers, tables.channels
+    if not (channels["running_var"] == 1).any():  # of a trained network, without a look at each site
+        return pd.Series(False, index=layers.index)
+    evidence = Evidence.of(tables)
+    return pd.Series([at_start(*site) for site in evidence.sites], index=layers.index, dtype=bool)
 
 
 def matching(layers: pd.DataFrame, unit: str) -> str:

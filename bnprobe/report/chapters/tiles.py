@@ -142,9 +142,10 @@ def _numerics(tables: Tables) -> Tile:
         return Tile(
             question,
             "notice",
-            f"float16 holds only {number(least, 2)} times as much",
+            f"float16 overflows at {number(least, 2)} times these values",
             heights,
             high,
             "network",
         )
-    return Tile(question, "good", f"float16 holds {number(least, 2)} times as much", heights, high, "network")
+    says = f"yes: float16 overflows only at {number(least, 2)} times these values"
+    return Tile(question, "good", says, heights, high, "network")

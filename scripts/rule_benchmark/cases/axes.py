@@ -269,3 +269,21 @@ def scales() -> Iterator[Look]:
             )
         else:
             yield right("equal", report)
+
+
+@CASES.add("an instance norm of rows, which torch takes for one sample of many channels")
+def of_rows() -> Iterator[Look]:
+    def batch() -> Batch:
+        y = torch.randint(0, 4, (16,))
+        return torch.randn(16, 12) + 2 * torch.eye(4, 12)[y], y
+
+    for norm in (nn.InstanceNorm1d(16, affine=True), nn.LayerNorm(16)):
+        torch.manual_seed(0)
+        model = fit(nn.Sequential(nn.Linear(12, 16), norm, nn.ReLU(), nn.Linear(16, 4)), batch, 40)
+        report = told(model.eval(), several(batch))
+        if isinstance(norm, nn.LayerNorm):
+            yield right("layer norm", report)
+        else:
+            yield fault(
+                "instance norm", report, Must("positions-as-channels", "1", ("samples for channels",))
+            )

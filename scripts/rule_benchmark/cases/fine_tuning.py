@@ -278,3 +278,39 @@ def over_steps() -> Iterator[Look]:
     yield fault(
         "evaluation", told(model.eval(), several(batch)), Must("calls-differ", "norm", severities=ANY)
     )
+
+
+@CASES.add("a backbone in train mode that the optimizer does not have")
+def left_out() -> Iterator[Look]:
+    for keep in (False, True):
+        torch.manual_seed(0)
+        model = Finetuned(backbone(), keep)
+        model.backbone.requires_grad_(True)
+        optimizer = torch.optim.SGD(model.head.parameters(), 0.1)
+        with bnprobe.attach(model.train()) as probe:
+            for x, y in several(others):
+                optimizer.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+        report = bnprobe.report(probe)
+        if keep:
+            yield right("in eval mode", report)
+        else:
+            left = Must("moving-without-gradient", "backbone", ("optimizer",))
+            yield fault("in train mode", report, left)
+
+
+@CASES.add("norms frozen on purpose, the rest trained on other images")
+def frozen_on_purpose() -> Iterator[Look]:
+    def frozen(model: nn.Module) -> nn.Module:
+        for module in model.train().modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval().requires_grad_(False)
+        return model
+
+    torch.manual_seed(0)
+    model = fit(frozen(fit(convnet())), others, 60)
+    yield right("training", told(model, several(others), loss=F.cross_entropy))
+    report = told(model.eval(), several(others))
+    named = Must("data-shifted|input-not-as-trained", "1", ("frozen", "accuracy"), ANY)
+    yield fault("evaluation", report, named)

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -274,3 +275,34 @@ def variance_overflows() -> Iterator[Look]:
             yield fault("file", file, Must(".*half.*|.*overflow.*", severities=ANY))
         else:
             yield right("ordinary images", file)
+
+
+@CASES.add("weights that a functional call trains, and buffers that stay", "facebookresearch/higher#55")
+def patched() -> Iterator[Look]:
+    for kept in (False, True):
+        torch.manual_seed(0)
+        model = convnet()
+        optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+        for _ in range(60):
+            x, y = images()
+            buffers = (
+                dict(model.named_buffers()) if kept else {k: b.clone() for k, b in model.named_buffers()}
+            )
+            optimizer.zero_grad()
+            F.cross_entropy(functional_call(model, buffers, (x,)), y).backward()
+            optimizer.step()
+        report = told(model.eval(), several())
+        if kept:
+            yield right("the model's own buffers", report)
+        else:
+            yield fault("copies of the buffers", report, Must("statistics-never-updated"))
+
+
+@CASES.add("a pass of zeros")
+def zeros() -> Iterator[Look]:
+    torch.manual_seed(0)
+    model = fit(convnet()).eval()
+    with torch.no_grad():
+        report = told(model, [(torch.zeros(32, 3, 8, 8), torch.zeros(32, dtype=torch.long))])
+    yield fault("one batch", report, Must("input-not-as-trained", "1", ("constant", "zeros")))
+    yield right("images", told(model, several()))
