@@ -119,7 +119,7 @@ def test_statistics_are_fresh_that_are_initial_and_stay_so(
 ) -> None:
     """Fails if one channel is enough, one of the two vectors is, or an update during the recording is overlooked."""
     row, channels = site(mean=mean, var=var, memory_moved=moved)
-    assert (newness.at_start(channels), newness.fresh(row, channels)) == expected
+    assert (newness.at_start(row, channels), newness.fresh(row, channels)) == expected
     assert newness.updated_meanwhile(row) is (moved > 0)
 
 
