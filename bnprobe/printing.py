@@ -6,6 +6,7 @@ and made to show lines that nobody wrote. So whatever is printed here has its co
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import warnings
@@ -43,8 +44,9 @@ def progress(total: int | None, words: str = "probing", unit: str = "images") ->
 
 
 def watched() -> bool:
-    """Whether somebody may look at standard error while it is written; of several ranks, only at the first's."""
-    return os.environ.get("RANK", "0") == "0" and sys.stderr is not None and sys.stderr.isatty()
+    """Whether somebody may look at standard error while it is written; of several processes, only at the first's."""
+    first = multiprocessing.parent_process() is None and os.environ.get("RANK", "0") == "0"
+    return first and sys.stderr is not None and sys.stderr.isatty()
 
 
 def escaped(text: str, keep: str = "") -> str:

@@ -20,6 +20,7 @@ from bnprobe.cli import (
     invariances,
     merge,
     recalibrate,
+    record,
     report,
     rules,
     surgery,
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add(commands)
     check.add(commands)
     compare.add(commands)
+    record.add(commands)
     merge.add(commands)
     recalibrate.add(commands)
     ablate.add(commands)

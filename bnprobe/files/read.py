@@ -90,13 +90,19 @@ def is_folder(path: Path) -> bool:
 
 def files_in(folder: Path, suffix: str) -> list[Path]:
     """The files of a folder whose names end so, in the order of their names; none for what cannot be listed."""
+    return [path for path in _inside(folder) if path.name.endswith(suffix) and is_file(path)]
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, in the order of their names; none for what cannot be listed."""
+    return [path for path in _inside(folder) if is_folder(path)]
+
+
+def _inside(folder: Path) -> list[Path]:
     try:
-        inside = sorted(
-            path for path in folder.iterdir() if path.name.endswith(suffix) and path.name[0] != "."
-        )
+        return sorted(path for path in folder.iterdir() if path.name[0] != ".")
     except OSError:
         return []
-    return [path for path in inside if is_file(path)]
 
 
 def is_file(path: Path) -> bool:

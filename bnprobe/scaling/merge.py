@@ -23,13 +23,19 @@ MOST_WORDS = 4
 """Descriptions of data that stand side by side; of more the first and the number are given."""
 
 
-def merge_files(paths: Sequence[Path | str], workers: int = 1) -> Recording:
+Part = tuple[Path, str]
+"""A file, and what messages call it."""
+
+
+def merge_files(paths: Sequence[Path | str], workers: int = 1, names: Sequence[str] = ()) -> Recording:
     """The recordings of files, and of those in folders, as one recording. The result does not depend on `workers`.
 
+    Messages call the files by `names`, or else by their own.
     Raises CannotMerge where a part holds the same samples as another, or was recorded of another model or with other
     settings, and BadRecordingFile where one cannot be read.
     """
-    parts = part_files(paths)
+    files = part_files(paths)
+    parts = list(zip(files, names or [path.name for path in files], strict=True))
     with progress(len(parts), "merging", "parts") as bar:
         whole = merge_in_order(_counted(_sums(parts, workers), bar), join)
     if whole is None:
@@ -48,7 +54,7 @@ def part_files(paths: Iterable[Path | str]) -> list[Path]:
     return files
 
 
-def _sums(parts: Sequence[Path], workers: int) -> Iterator[Recording]:
+def _sums(parts: Sequence[Part], workers: int) -> Iterator[Recording]:
     """Parts one by one, or the sums of blocks, which several processes make."""
     if workers == 1 or len(parts) <= BLOCK:
         yield from map(_part, parts)
@@ -63,16 +69,17 @@ def _sums(parts: Sequence[Path], workers: int) -> Iterator[Recording]:
             yield done
 
 
-def _block(paths: Sequence[Path]) -> Recording:
-    whole = merge_in_order(map(_part, paths), join)
+def _block(parts: Sequence[Part]) -> Recording:
+    whole = merge_in_order(map(_part, parts), join)
     assert whole is not None
     return whole
 
 
-def _part(path: Path) -> Recording:
-    """What a file holds, with its samples told by a digest and called by its name."""
+def _part(part: Part) -> Recording:
+    """What a file holds, with a digest of its samples."""
+    path, name = part
     recording = load(path)
-    return replace(recording, sources=named(recording.seen or (Source(),), path.name))
+    return replace(recording, sources=named(recording.seen or (Source(),), name))
 
 
 def _counted(sums: Iterable[Recording], bar: Any) -> Iterator[Recording]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,22 +15,32 @@ from bnprobe.errors import BnprobeError
 
 @contextmanager
 def processes(n: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool for the block; what has not begun when the block fails never begins.
+    """A pool for the block; a process that is killed is an error of ours."""
+    try:
+        with pool_of(n) as pool:
+            yield pool
+    except BrokenProcessPool:
+        raise BnprobeError(
+            "a worker process was ended from outside, perhaps because there was not enough RAM. Run the command again, "
+            "with fewer --workers."
+        ) from None
+
+
+@contextmanager
+def pool_of(n: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool for the block; what has not begun when the block fails never begins. Raises BrokenProcessPool.
 
     Processes are spawned and not forked: a fork of one that runs OpenMP threads may hang (pytorch#45198).
     """
     with ProcessPoolExecutor(n, mp_context=get_context("spawn"), initializer=_begin) as pool:
         try:
             yield pool
-        except BrokenProcessPool:
-            raise BnprobeError(
-                "a worker process was ended from outside, perhaps because there was not enough RAM. Run the command again, "
-                "with fewer --workers."
-            ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _begin() -> None:
-    """Ctrl-C is the parent's business: it reaches every process of the terminal, and one line is enough."""
+    """One thread for each process, before torch counts processors, unless the user says otherwise: so results do not
+    depend on the number of processes. Ctrl-C reaches every process of a terminal, and is the parent's business."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -47,7 +47,7 @@ def provenance(recording: Recording) -> list[tuple[str, str]]:
         read = f"{about.started}, nothing was executed" if about.device == "none" else about.started
         return [("read", read), ("versions", about.versions), *rest]
     return [
-        ("time", f"{number(about.seconds, 3)} s in the model and the probe, started {about.started}"),
+        *_time(recording),
         ("device", about.device),
         ("versions", about.versions),
         ("outputs", _outputs(recording)),
@@ -62,6 +62,13 @@ def _integrity(recording: Recording) -> list[tuple[str, str]]:
     """What was compared of the model before and after; nothing where nobody compared."""
     integrity = recording.integrity
     return [] if integrity is None else [("left unchanged", str(integrity.says))]
+
+
+def _time(recording: Recording) -> list[tuple[str, str]]:
+    """When and how long; nothing of shards, whose parts keep no times, so that they are the same whenever they are made."""
+    about = recording.about
+    time = f"{number(about.seconds, 3)} s in the model and the probe, started {about.started}"
+    return [("time", time)] if about.started else []
 
 
 def _sources(recording: Recording) -> list[tuple[str, str]]:
