@@ -13,6 +13,7 @@ from bnprobe.cli.ranks import gathered, share
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import (
     add_subject,
+    count,
     described,
     inputs_of,
     labels_of_the_model,
@@ -68,6 +69,13 @@ def add(commands: Any) -> None:
         type=positive,
         metavar="N",
         help="samples per batch and device in training, for the noise of the running statistics (default: assumes 32)",
+    )
+    report.add_argument(
+        "--exemplars",
+        type=count,
+        default=0,
+        metavar="N",
+        help="also keep, for each channel, the N images on which its mean after the norm is highest, and lowest",
     )
     report.add_argument(
         "--try",
@@ -150,7 +158,14 @@ def _report_of_a_model(options: argparse.Namespace, group: Ranks) -> int:
     own = share(batches, options, group)
     try:
         recording = recorded(
-            subject, own, options.layers, histograms, options.train_mode, loss, **samples_of(options)
+            subject,
+            own,
+            options.layers,
+            histograms,
+            options.train_mode,
+            loss,
+            exemplars=options.exemplars,
+            **samples_of(options),
         )
     except Interrupted as stop:
         raise KeyboardInterrupt(stopped(described(stop.recording, own), own, partial)) from None
@@ -225,6 +240,7 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
         "sample_dim",
         "unit",
         "train_mode",
+        "exemplars",
         "try",
         "ablate",
         "budget",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnprobe.errors import BnprobeError
@@ -103,6 +104,13 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     )
 
 
+def count(text: str) -> int:
+    """A whole number, 0 for none, as the type of an option."""
+    if not text.isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number")
+    return int(text)
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1, as the type of an option."""
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
@@ -179,7 +187,7 @@ def _own_batches(options: argparse.Namespace) -> bool:
     return True
 
 
-def inputs_of(subject: Subject, batches: Batches | UserBatches) -> Iterable[Any]:
+def inputs_of(subject: Subject, batches: Batches | UserBatches) -> UserBatches | _Inputs:
     """Batches as `record` takes them, to be read as often as one likes."""
     from bnprobe.models.user_batches import UserBatches
 
@@ -209,10 +217,11 @@ def labels_of_the_model(subject: Subject, batches: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Images in batches of a model's inputs, with their labels."""
+    """Images in batches of a model's inputs, with their labels; `captions` are those of the images read so far."""
 
     subject: Subject
     batches: Batches
+    captions: list[Path | str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -220,7 +229,9 @@ class _Inputs:
     def __iter__(self) -> Iterator[Any]:
         import torch
 
+        self.captions.clear()
         for batch in self.batches:
+            self.captions.extend(batch.captions)
             yield self.subject.to_inputs(batch.images), torch.tensor(batch.labels or [])
 
 
@@ -232,6 +243,7 @@ def recorded(
     train_mode: bool,
     loss: str | None,
     *,
+    exemplars: int = 0,
     mask: str | None = None,
     sample_dim: int = 0,
     unit: str | None = None,
@@ -246,11 +258,11 @@ def recorded(
         raise BnprobeError(
             f"--loss {loss} needs labels. Give a folder with one sub-folder per class as --data."
         )
-    model = set_mode(subject.model, train_mode)
+    model, inputs = set_mode(subject.model, train_mode), inputs_of(subject, batches)
     with running(subject, batches):
         recording = record(
             model,
-            inputs_of(subject, batches),
+            inputs,
             getattr(torch.nn.functional, loss) if loss else None,
             layers=layers,
             histograms=histograms,
@@ -260,6 +272,8 @@ def recorded(
             data=batches.words,
             preprocessing="; ".join(filter(None, (subject.preprocess_words, subject.inputs_words))),
             normalize=subject.normalize,
+            exemplars=exemplars,
+            captions=inputs.captions if exemplars and isinstance(inputs, _Inputs) else None,
             mask=mask,
             sample_dim=sample_dim,
             unit=unit,
@@ -286,8 +300,13 @@ def running(subject: Subject, batches: Batches | UserBatches) -> Iterator[None]:
 
 def described(recording: Recording, batches: Batches | UserBatches) -> Recording:
     """With what is known of the images only after they were read."""
-    notes = (*recording.about.notes, *_unreadable(batches))
-    return replace(recording, about=replace(recording.about, data=batches.words_read, notes=notes))
+    from bnprobe.models.user_batches import UserBatches
+
+    notes, samples = (*recording.about.notes, *_unreadable(batches)), recording.samples
+    if samples is not None and batches.has_labels and not isinstance(batches, UserBatches):
+        samples = replace(samples, classes=batches.source.classes)
+    about = replace(recording.about, data=batches.words_read, notes=notes)
+    return replace(recording, about=about, samples=samples)
 
 
 def _unreadable(batches: Batches | UserBatches) -> list[str]:

@@ -34,10 +34,11 @@ Preprocess = Callable[[Image.Image], Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """Prepared images and their class indices; `labels` is None where there are no classes."""
+    """Prepared images, their class indices and what they are; `labels` is None where there are no classes."""
 
     images: list[Tensor]
     labels: list[int] | None
+    captions: list[Path | str]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class Source:
         """Image `index` in RGB. May raise anything that a damaged file makes a decoder raise."""
         return read_rgb(self.paths[index])
 
+    def caption(self, index: int) -> Path | str:
+        """What image `index` is: its file."""
+        return self.paths[index]
+
     def batches(self, preprocess: Preprocess, batch_size: int, limit: int | None = None) -> Batches:
         """Prepared images in batches of `batch_size`, each from all over the source; at most `limit`, evenly spread."""
         return Batches(self, preprocess, batch_size, mixed(spread(len(self), limit), batch_size))
@@ -78,6 +83,10 @@ class DemoImages(Source):
     def image(self, index: int) -> Image.Image:
         """Digit `index` in RGB, all three channels alike."""
         return Image.fromarray(self.pixels[index]).convert("RGB")
+
+    def caption(self, index: int) -> Path | str:
+        """What digit `index` is: no file, but one of many in one."""
+        return f"held-out digit {index}"
 
 
 @dataclass(frozen=True)
@@ -149,7 +158,10 @@ class Batches:
         labels, readable = self.source.labels, self._readable()
         while part := list(islice(readable, self.batch_size)):
             images, numbers = zip(*part, strict=True)
-            yield Batch(list(images), None if labels is None else [labels[number] for number in numbers])
+            captions = [self.source.caption(number) for number in numbers]
+            yield Batch(
+                list(images), None if labels is None else [labels[number] for number in numbers], captions
+            )
         if len(self.unreadable) == self.n_images:
             first = self.unreadable[0]
             raise BadImages(

@@ -22,6 +22,7 @@ def attach(
     scaler: LossScaler | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     training_batch: int | None = None,
+    exemplars: int = 0,
     mask: str | None = None,
     sample_dim: int = 0,
     unit: str | None = None,
@@ -54,6 +55,9 @@ def attach(
         training_batch: Samples per batch and device with which the running statistics were averaged in training. It sets
             their noise, and with it which shifts are significant. None assumes 32: if batches were larger, errors are
             then too large and a small shift may be missed; if they were smaller, too small and a shift may be noise.
+        exemplars: For each channel, how many samples with the highest and with the lowest mean after the norm to keep, as
+            `Report.exemplars`; 0 keeps none. Norms over channels, which see each token apart, go by a sample's highest and
+            lowest token instead. `Probe.captions` says what the samples are.
         mask: Name of the argument of the model's forward that says which positions of a batch count, such as
             "attention_mask"; the others are left out, as by `Probe.mask`. "~" before the name is for masks that are true
             for padding: "~src_key_padding_mask". Of sequences that are packed without padding, the argument that says where
@@ -100,6 +104,7 @@ def attach(
         scaler=scaler,
         normalize=normalize,
         training_batch=training_batch,
+        exemplars=exemplars,
         mask=mask,
         sample_dim=sample_dim,
         unit=unit,

@@ -25,6 +25,9 @@ from bnprobe.probe.backward.gradients import Gradients
 from bnprobe.probe.calls import CallStats, InputReading, Key, observe_after, observe_before, share_of
 from bnprobe.probe.calls.call_log import PassContext, count_of
 from bnprobe.probe.calls.plan_cache import PlanCache
+from bnprobe.probe.calls.row_values import why_no_exemplars
+from bnprobe.probe.captions import check_captions
+from bnprobe.probe.exemplars import PhaseExemplars
 from bnprobe.probe.labels import check_length
 from bnprobe.probe.masking import Masking
 from bnprobe.probe.masks import Kept, MaskArgument
@@ -72,8 +75,10 @@ class Forward:
             takes_all = self._options.schedule.takes_all
             gradients = Gradients(self._options.gradients, self._options.scaler, takes_all)
             # another thread may have been faster
-            phase = Phase(gradients, Masking(self._mask_argument), Turns(self._options.schedule))
-            self.phases.setdefault(name, phase)
+            kept = self._options.exemplars
+            exemplars = PhaseExemplars(kept) if kept else None
+            masking, turns = Masking(self._mask_argument), Turns(self._options.schedule)
+            self.phases.setdefault(name, Phase(gradients, masking, turns, exemplars))
         self.run.phase = name
 
     @property
@@ -119,6 +124,8 @@ class Forward:
                 run.n_images = run.mask.samples_of(first, run.n_images)
             if run.labels is not None:
                 check_length(run.labels, run.n_images)
+            if run.captions is not None:
+                check_captions(run.captions, run.n_images)
             run.places = places_of(args, kwargs, run.mask, self._options.sample_dim)
             if run.places.continues:
                 run.n_images = 0
@@ -234,6 +241,7 @@ class Forward:
                 site.last if site else None,
                 self.run.labels,
                 mask,
+                phase.exemplars is not None and not why_no_exemplars(plan),
             )
             if plan.fits(x)
             else None
@@ -258,7 +266,8 @@ class Forward:
             return
         site = phase.sites.get(begun.key)
         settled = site.settled.get(before[0].training) if site else None
-        seen = observe_after(before, y, settled[1] if settled else None, self._histograms)
+        floor = None if phase.exemplars is None else phase.exemplars.floor(begun.key)
+        seen = observe_after(before, y, settled[1] if settled else None, self._histograms, floor)
         gradients.await_call(begun.key, seen.before, y, begun.origin)
         # the one tensor of a call that a backward pass may need, and a site must not keep
         seen.before.inverse_var = None
@@ -302,6 +311,8 @@ class Forward:
         """Add everything that was read in this pass, of the whole model or a part, to the totals."""
         whole, phase = run.called == MODEL, self.phase
         with phase.sites.lock:
+            if phase.exemplars is not None:
+                phase.exemplars.add(run.waiting, run.n_images, run.captions, run.labels, run.places)
             phase.sites.add(run.waiting, run.initial, run.context)
             if run.waiting:
                 keys = [call.key for call in run.waiting]

@@ -44,6 +44,8 @@ def notes(
             f"length is. Only calls with the first {MOST_SIZES} were recorded. Use inputs of one size to record all."
         )
     yield from phase.masking.notes()
+    if phase.exemplars is not None:
+        yield from phase.exemplars.notes()
     if 0 < phase.n_training < phase.n_forwards and not apart:
         yield (
             f"Passes in train mode ({phase.n_training:,} of {phase.n_forwards:,}) and in eval mode are pooled: every number "

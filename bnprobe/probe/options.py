@@ -31,6 +31,7 @@ class AttachOptions:
     scaler: LossScaler | None = None
     normalize: tuple[Sequence[float], Sequence[float]] | None = None
     training_batch: int | None = None
+    exemplars: int = 0
     mask: str | None = None
     sample_dim: int = 0
     unit: str | None = None
@@ -45,6 +46,10 @@ class AttachOptions:
         object.__setattr__(self, "constants", _constants_of(self.normalize))
         object.__setattr__(self, "schedule", Schedule(self.every, self.until))
         training_batch.checked(self.training_batch)
+        if type(self.exemplars) is not int or self.exemplars < 0:
+            raise BnprobeError(
+                f"exemplars={self.exemplars!r} is not a number of samples. Pass a whole number such as 8, or 0 for none."
+            )
         for name in ("histograms", "gradients"):
             if not isinstance(getattr(self, name), bool):
                 raise BnprobeError(

@@ -13,6 +13,7 @@ from bnprobe.probe.backward.autograd_route import Origin
 from bnprobe.probe.backward.gradients import Gradients
 from bnprobe.probe.calls import InputReading, Key, Vectors
 from bnprobe.probe.calls.call_log import NO_PASS
+from bnprobe.probe.captions import Captions
 from bnprobe.probe.masks import Kept
 from bnprobe.probe.places import Places
 from bnprobe.probe.schedule import MODEL, Called
@@ -62,6 +63,7 @@ class Pass(threading.local):
 
     def __init__(self) -> None:
         self.labels: Array | None = None
+        self.captions: Captions | None = None
         self.given_mask: Kept | None = None
         self.phase = NO_PHASE
         self.takes = True

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from bnprobe.errors import BnprobeError
 from bnprobe.probe.backward.gradients import Gradients
 from bnprobe.probe.calls import Key
+from bnprobe.probe.exemplars import PhaseExemplars
 from bnprobe.probe.masking import Masking
 from bnprobe.probe.schedule import MODEL, Called, Turns
 from bnprobe.probe.sites import Sites
@@ -20,11 +21,14 @@ class Phase:
     `counted` is num_batches_tracked of a layer before its first call in the phase, None where it is not kept.
     `wants_graph` and `n_watched` say of the model, and of each part, whether its next pass is to be traced, and how many
     were. `n_skipped_training` and `n_skipped_learning` passes that were not recorded ran in train mode, and computed
-    gradients.
+    gradients. `exemplars` is None where none are kept.
     """
 
-    def __init__(self, gradients: Gradients, masking: Masking, turns: Turns) -> None:
+    def __init__(
+        self, gradients: Gradients, masking: Masking, turns: Turns, exemplars: PhaseExemplars | None
+    ) -> None:
         self.sites = Sites()
+        self.exemplars = exemplars
         self.gradients = gradients
         self.masking = masking
         self.turns = turns

@@ -13,10 +13,12 @@ from weakref import finalize, ref
 
 from torch import nn
 
+from bnprobe.errors import BnprobeError
 from bnprobe.norms import ModuleTree
 from bnprobe.norms.functional import leave, listen
 from bnprobe.notebook import facts
 from bnprobe.probe.about import Subject
+from bnprobe.probe.captions import Captions, captions_of
 from bnprobe.probe.forward import Forward
 from bnprobe.probe.functional_calls import Unhooked
 from bnprobe.probe.hooks import register
@@ -212,6 +214,43 @@ class Probe:
             run.given_mask = outer
 
     @contextmanager
+    def captions(self, captions: Captions) -> Iterator[None]:
+        """Say what the samples of the batches run inside a `with` block are, for exemplars.
+
+        They hold for forward passes of this thread and end with the block; an inner block replaces those of an outer one.
+        Samples without captions have running numbers. A file is one sample wherever it is seen, also in other parts of a
+        run that are merged; a text only describes its sample.
+
+        Args:
+            captions: One per sample: a `pathlib.Path` of a file, or a text.
+
+        Returns:
+            A context manager without a value.
+
+        Raises:
+            BnprobeError: `captions` is no list of paths and texts, or the probe keeps no exemplars; also raised by the
+                model's forward pass for a batch of another length.
+
+        Example:
+            >>> import torch, bnprobe
+            >>> model = torch.nn.BatchNorm1d(1).eval()
+            >>> with bnprobe.attach(model, exemplars=1) as probe, probe.captions(["low", "high"]):
+            ...     output = model(torch.tensor([[-1.0], [1.0]]))
+            >>> bnprobe.report(probe).exemplars[["side", "sample", "caption"]].values.tolist()
+            [['high', 1, 'high'], ['low', 0, 'low']]
+        """
+        run = self._forward.run
+        if self._forward.phase.exemplars is None:
+            raise BnprobeError(
+                "captions say what exemplars are, and none are kept. Pass attach(model, exemplars=8)."
+            )
+        outer, run.captions = run.captions, captions_of(captions)
+        try:
+            yield
+        finally:
+            run.captions = outer
+
+    @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Record the passes run inside a `with` block as a phase of their own, apart from all others.
 
@@ -281,18 +320,21 @@ class Probe:
         sites = phase.sites.snapshot()
         reached = {layer for layer, _ in sites}
         changed = trained_elsewhere(self._forward.phases, name)
+        layers = tuple(
+            site.record(
+                key,
+                classes[key[0]],
+                phase.gradients.record(key),
+                None if phase.n_skipped else phase.counted.get((key[0], 0)),
+                key[0] in changed,
+                None if phase.exemplars is None else phase.exemplars.of(key),
+            )
+            for key, site in sites.items()
+        )
+        layers, samples = (layers, None) if phase.exemplars is None else phase.exemplars.with_samples(layers)
         return Recording(
             about=self._subject.about(self._forward.device, phase, name, sites.values(), self._notes(phase)),
-            layers=tuple(
-                site.record(
-                    key,
-                    classes[key[0]],
-                    phase.gradients.record(key),
-                    None if phase.n_skipped else phase.counted.get((key[0], 0)),
-                    key[0] in changed,
-                )
-                for key, site in sites.items()
-            ),
+            layers=layers,
             not_understood=tuple(
                 f"{module} ({class_name})" + f" {NO_NORM}" * self._is_no_norm(class_name)
                 for module, class_name in self._not_understood.items()
@@ -302,4 +344,5 @@ class Probe:
             folded=self._folded,
             tensors=self._tensors,
             dropouts=self._dropouts,
+            samples=samples,
         ).with_training_batch(self._training_batch)

@@ -14,10 +14,12 @@ from bnprobe.errors import BnprobeError, NothingRecorded
 from bnprobe.norms import ModuleTree
 from bnprobe.printing import progress
 from bnprobe.probe import Probe, attach
-from bnprobe.probe.batches import arguments, moved, parts
+from bnprobe.probe.batches import arguments, each_batch, moved, parts
+from bnprobe.probe.captions import Captions, captions_of
 from bnprobe.probe.interrupt import stoppable
 from bnprobe.probe.labels import LabelsOfBatches
 from bnprobe.probe.schedule import Schedule
+from bnprobe.probe.tensors import first_tensor, n_samples
 from bnprobe.recording import Recording
 
 Loss = Callable[[Any, Any], Tensor]
@@ -37,6 +39,8 @@ def record(
     preprocessing: str = "not stated",
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     training_batch: int | None = None,
+    exemplars: int = 0,
+    captions: Captions | None = None,
     mask: str | None = None,
     sample_dim: int = 0,
     unit: str | None = None,
@@ -66,6 +70,8 @@ def record(
         preprocessing: How inputs were made, in words for the report.
         normalize: See `attach`.
         training_batch: See `attach`.
+        exemplars: See `attach`.
+        captions: What the samples are, in the order of the batches: one `pathlib.Path` of a file or one text per sample.
         mask: See `attach`.
         sample_dim: See `attach`.
         unit: See `attach`.
@@ -79,7 +85,8 @@ def record(
         NoNormLayers: No normalization layer is recognized, or none matches `layers`.
         CannotProbe: The model is TorchScript or an exported graph.
         NothingRecorded: There were no batches.
-        BnprobeError: `batches` cannot be iterated over, or `loss` cannot be called or fails without targets.
+        BnprobeError: `batches` cannot be iterated over, `loss` cannot be called or fails without targets, or there are
+            fewer `captions` than samples.
         Interrupted: Ctrl-C was pressed; its `recording` holds the batches completed before.
 
     Example:
@@ -95,7 +102,10 @@ def record(
             f"loss must be a function of (output, y), got {loss!r}. Pass for example torch.nn.functional.cross_entropy."
         )
 
-    turns = Schedule(every, until).of(batches)
+    if captions is not None and not exemplars:
+        raise BnprobeError("captions say what exemplars are, and none are kept. Pass exemplars=8 as well.")
+    captions = None if captions is None else captions_of(captions)
+    turns = Schedule(every, until).of(_captioned(batches, captions, sample_dim))
 
     def described(recording: Recording) -> Recording:
         name = model_name or recording.about.model
@@ -110,6 +120,7 @@ def record(
             gradients=loss is not None,
             normalize=normalize,
             training_batch=training_batch,
+            exemplars=exemplars,
             mask=mask,
             sample_dim=sample_dim,
             unit=unit,
@@ -130,18 +141,27 @@ def record(
     return recording
 
 
-def _run(model: nn.Module, batches: Iterator[Any], loss: Loss | None, probe: Probe, bar: Any) -> None:
+def _run(
+    model: nn.Module,
+    batches: Iterator[tuple[Any, Captions | None]],
+    loss: Loss | None,
+    probe: Probe,
+    bar: Any,
+) -> None:
     """The loop over batches."""
     labels = LabelsOfBatches()
     device = next((tensor.device for tensor in _parameters(model)), torch.device("cpu"))
     with stoppable() as stop:
-        for batch in batches:
+        for batch, captions in batches:
             x, y = parts(moved(batch, device))
             by_class = labels.of(batch)
             seen = probe.n_images
             args, kwargs = arguments(x)
             with stop.begun():
-                with nullcontext() if by_class is None else probe.labels(by_class):
+                with (
+                    nullcontext() if by_class is None else probe.labels(by_class),
+                    nullcontext() if captions is None else probe.captions(captions),
+                ):
                     output = model(*args, **kwargs)
                 if loss is not None:
                     for parameter in _parameters(
@@ -151,6 +171,22 @@ def _run(model: nn.Module, batches: Iterator[Any], loss: Loss | None, probe: Pro
                     with _gradients_put_back(_leaves(batch)):
                         torch.autograd.backward(_loss_of(loss, output, y))
                 bar.update(probe.n_images - seen)
+
+
+def _captioned(
+    batches: Iterable[Any], captions: Captions | None, sample_dim: int
+) -> Iterator[tuple[Any, Captions | None]]:
+    """Each batch with the captions of its samples, also of batches that are not run."""
+    n_given = 0
+    for batch in each_batch(batches):
+        if captions is None:
+            yield batch, None
+            continue
+        args, kwargs = arguments(parts(batch)[0])
+        first = first_tensor(args, kwargs)
+        n = 0 if first is None else n_samples(args, first, sample_dim)
+        yield batch, captions[n_given : n_given + n]
+        n_given += n
 
 
 def _parameters(model: nn.Module) -> Collection[Tensor]:

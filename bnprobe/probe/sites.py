@@ -23,6 +23,7 @@ from bnprobe.recording import GradientRecord, LayerRecord, OutputCheck
 from bnprobe.recording.merge import merge_optional
 from bnprobe.recording.names import site_name
 from bnprobe.recording.neighbours import Neighbours
+from bnprobe.stats import Exemplars
 
 Settled = tuple[int, str]
 """The index of the plan that fits, and how the output is obtained: "derived" or "read"."""
@@ -78,6 +79,7 @@ class Site:
         gradient: GradientRecord | None,
         counted_at_first: int | None,
         changed_elsewhere: bool = False,
+        exemplars: Exemplars | None = None,
     ) -> LayerRecord:
         """What was recorded so far, as plain data; `counted_at_first` is num_batches_tracked before the first call.
 
@@ -122,6 +124,7 @@ class Site:
             output_check=self.check,
             parameter_dtype=_dtype_of(plan),
             tokens=None if self.tokens is None else self.tokens.finished(),
+            exemplars=exemplars,
             **self.totals.finished(),
         )
 

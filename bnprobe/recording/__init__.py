@@ -19,6 +19,7 @@ from bnprobe.recording.names import (
 )
 from bnprobe.recording.output_check import OutputCheck
 from bnprobe.recording.recording import HasRecording, Recording, from_bytes, load
+from bnprobe.recording.samples import SampleTable
 from bnprobe.recording.source import Source, named, same_samples
 from bnprobe.recording.tensors import Dropout, TensorTable
 
@@ -44,6 +45,7 @@ __all__ = [
     "OutputCheck",
     "ProducerRecord",
     "Recording",
+    "SampleTable",
     "Source",
     "TensorTable",
     "from_bytes",

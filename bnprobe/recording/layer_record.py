@@ -15,7 +15,7 @@ from bnprobe.recording.merge import merge_optional
 from bnprobe.recording.names import BATCH, POOLS, UNKNOWN, WEIGHTS_ONLY, site_name
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.output_check import OutputCheck
-from bnprobe.stats import ClassMoments, Folds, Histogram, ImageMoments, Moments
+from bnprobe.stats import ClassMoments, Exemplars, Folds, Histogram, ImageMoments, Moments
 from bnprobe.stats.fields import RECORDED
 from bnprobe.stats.moments import Array
 from bnprobe.stats.tokens import TokenStats
@@ -42,7 +42,8 @@ class LayerRecord:
     device in training, as the user says, None where it is not known. `n_masked` values per channel were left out by a
     mask, as padding; statistics of the input and the output are without them, `own_mean` and `own_log_var` of norms over
     positions are what the norm computed with them. `tokens` is what norms over channels do to each
-    token, None for others. Without a
+    token, None for others. `exemplars` are the samples with the highest and lowest outputs, by their places in
+    `Recording.samples`, None where nobody asked for them, or no output belongs to one sample. Without a
     single call every statistic is empty: such a record holds the vectors of a checkpoint, where an unknown
     `momentum` is NaN, and `eps_assumed` says that eps, which a file of weights does not hold, is only the usual one.
     """
@@ -88,6 +89,7 @@ class LayerRecord:
     training_batch: int | None = None
     n_masked: int = 0
     tokens: TokenStats | None = None
+    exemplars: Exemplars | None = None
 
     def __repr__(self) -> str:
         calls = f"{self.n_calls:,} call{'s' * (self.n_calls != 1)}"
@@ -112,6 +114,9 @@ class LayerRecord:
                 raise BnprobeError(f"{name}: expected shape {c}, found {part.shape}.")
         if self.tokens is not None and self.tokens.z_sum.shape != c:
             raise BnprobeError(f"{self.site} / tokens: expected shape {c}, found {self.tokens.z_sum.shape}.")
+        if self.exemplars is not None and self.exemplars.value.shape[1:2] != c:
+            found = self.exemplars.value.shape
+            raise BnprobeError(f"{self.site} / exemplars: expected shape (2, {c[0]}, K), found {found}.")
         if self.classes is not None and self.classes.within.shape != c:
             found = self.classes.within.shape
             raise BnprobeError(f"{self.site} / classes: expected shape {c}, found {found}.")
@@ -203,6 +208,8 @@ class LayerRecord:
             self.classes.check_sane(f"{self.site} / classes")
         if self.tokens is not None:
             self.tokens.check_sane(f"{self.site} / tokens")
+        if self.exemplars is not None:
+            self.exemplars.check_sane(f"{self.site} / exemplars")
         if self.pre_folds is not None:
             self.pre_folds.check_sane(f"{self.site} / pre_folds")
             if self.pre_folds.n_batches > self.n_calls:
@@ -246,12 +253,14 @@ _COUNTS = ("n_calls", "n_calls_training", "n_calls_running", "n_images", "n_mask
 _OWN = ("own_mean", "own_log_var", "gradient", "classes", "call_log", "output_check", "tokens")
 
 
-_MERGED = ("pre", "pre_images", "pre_folds", "pre_histogram", "post", "post_histogram", *_OWN)
+_MERGED = ("pre", "pre_images", "pre_folds", "pre_histogram", "post", "post_histogram", "exemplars", *_OWN)
 
 
 HISTOGRAMS_LOST = (
     "Histograms are missing: a part of the whole was recorded without them. Record every part with them."
 )
+
+EXEMPLARS_LOST = "Exemplars are missing: a part of the whole was recorded without them. Record every part with exemplars=K."
 
 
 def _sum_of(mine: Array | None, theirs: Array | None) -> Array | None:
@@ -262,6 +271,11 @@ def _sum_of(mine: Array | None, theirs: Array | None) -> Array | None:
 def loses_histograms(mine: LayerRecord, theirs: LayerRecord) -> bool:
     """Whether only one of two parts of a site has a histogram, so that the whole has none."""
     return (mine.pre_histogram is None) != (theirs.pre_histogram is None)
+
+
+def loses_exemplars(mine: LayerRecord, theirs: LayerRecord) -> bool:
+    """Whether only one of two parts of a site has exemplars, so that the whole has none."""
+    return (mine.exemplars is None) != (theirs.exemplars is None)
 
 
 def _largest_gap(mine: Array | None, theirs: Array | None) -> float:

@@ -16,8 +16,15 @@ from bnprobe.notebook import facts
 from bnprobe.recording.about import About
 from bnprobe.recording.codec import AGAIN, decode, decode_bytes, encode
 from bnprobe.recording.integrity import IntegrityReport
-from bnprobe.recording.layer_record import HISTOGRAMS_LOST, LayerRecord, loses_histograms
+from bnprobe.recording.layer_record import (
+    EXEMPLARS_LOST,
+    HISTOGRAMS_LOST,
+    LayerRecord,
+    loses_exemplars,
+    loses_histograms,
+)
 from bnprobe.recording.names import said_passes
+from bnprobe.recording.samples import SampleTable, check_samples, common_samples, without_unused
 from bnprobe.recording.source import Source, digest, missing
 from bnprobe.recording.tensors import Dropout, TensorTable
 from bnprobe.recording.validation import violations
@@ -45,6 +52,7 @@ class Recording:
         integrity: What differs in the model between `attach` and `detach`; None before `detach`.
         parts: The recordings of phases, see `phases`.
         sources: The parts that were merged into it, with a digest of the samples of each; for one part at most its rank.
+        samples: The samples that exemplars of channels are; None where none were kept.
 
     Example:
         >>> import torch, bnprobe
@@ -65,6 +73,7 @@ class Recording:
     dropouts: tuple[Dropout, ...] = ()
     parts: tuple[Recording, ...] = ()
     sources: tuple[Source, ...] = ()
+    samples: SampleTable | None = None
 
     @property
     def seen(self) -> tuple[Source, ...]:
@@ -112,6 +121,7 @@ class Recording:
             part.parts or not part.about.phase for part in self.parts
         ):
             raise BnprobeError("The phases of a recording have a name each, and none holds another.")
+        check_samples(self.layers, self.samples)
 
     @property
     def saw_nothing(self) -> bool:
@@ -126,8 +136,9 @@ class Recording:
     def merge(self, other: Self) -> Self:
         """Add another recording of the same model, as if both had been recorded in one go.
 
-        Moments, counts and extremes are exact. Histograms, which count every fourth sample of long runs, agree within
-        their sampling error, and are dropped where only one part has them.
+        Moments, counts, extremes and exemplars are exact. Histograms, which count every fourth sample of long runs, agree
+        within their sampling error. Histograms and exemplars are dropped where only one part has them; of parts with
+        other numbers of exemplars the smaller number is kept.
 
         Args:
             other: A recording of the same weights, with other data.
@@ -143,8 +154,11 @@ class Recording:
                 f"merge needs another Recording, got {type(other).__name__}. Take probe.recording, or "
                 "bnprobe.load(path) for a file."
             )
-        mine = {(record.layer, record.call): record for record in self.layers}
-        theirs = {(record.layer, record.call): record for record in other.layers}
+        my_layers, their_layers, samples = common_samples(
+            self.layers, self.samples, other.layers, other.samples
+        )
+        mine = {(record.layer, record.call): record for record in my_layers}
+        theirs = {(record.layer, record.call): record for record in their_layers}
         if self.about.phase != other.about.phase:
             raise CannotMerge(
                 f"phases {self.about.phase!r} and {other.about.phase!r} are kept apart. Compare them instead, or merge the "
@@ -161,11 +175,14 @@ class Recording:
             )
         both = {site: mine[site].merge(theirs[site]) for site in mine.keys() & theirs.keys()}
         layers = {**mine, **theirs, **both}
-        lost = [site for site in both if loses_histograms(mine[site], theirs[site])]
+        kept, samples = without_unused(layers.values(), samples)
+        about = self.about.merge(other.about)
+        for note, loses in ((HISTOGRAMS_LOST, loses_histograms), (EXEMPLARS_LOST, loses_exemplars)):
+            about = about.noting(note if any(loses(mine[site], theirs[site]) for site in both) else "")
         reached = {layer for layer, _ in layers}
         return type(self)(
-            about=self.about.merge(other.about).noting(HISTOGRAMS_LOST if lost else ""),
-            layers=tuple(layers.values()),
+            about=about,
+            layers=kept,
             not_understood=tuple(sorted({*self.not_understood, *other.not_understood})),
             never_called=tuple(
                 name for name in dict.fromkeys(self.never_called + other.never_called) if name not in reached
@@ -176,6 +193,7 @@ class Recording:
             dropouts=self.dropouts or other.dropouts,
             parts=tuple(phases.values()),
             sources=self.seen + other.seen,
+            samples=samples,
         )
 
     def with_training_batch(self, training_batch: int | None) -> Self:

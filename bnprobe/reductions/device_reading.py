@@ -86,6 +86,13 @@ class DeviceReading(Reading):
         """Images that were offered."""
         return self.offered[0]
 
+    def without_rows(self) -> Reading:
+        """As `Reading.without_rows`; it does not look, and what was looked at stays on the host."""
+        if self.fetched:
+            return Reading(self.packed, self.counts, None, self.packed_per_sample, self.tokens)
+        packed, histogram, _, per_sample = self.there
+        return DeviceReading(packed, self.gated, histogram, None, per_sample, self.offered, self.tokens)
+
     def about(self, origin: Array) -> Reading:  # type: ignore[override]
         """As `Reading.about`; it looks."""
         return Reading(self.packed, self.counts, self.rows, self.packed_per_sample, self.tokens).about(origin)

@@ -100,6 +100,10 @@ class Reading:
             return None
         return moments_of(self.packed_per_sample[:, :1]), moments_of(self.packed_per_sample[:, 1:])
 
+    def without_rows(self) -> Reading:
+        """The same without the moments of each (sample, channel)."""
+        return replace(self, rows=None)
+
     def about(self, origin: Array) -> Self:
         """The same, with the mean square of images taken about another point."""
         return replace(self, packed=with_images(self.packed, self.images.about(origin)))

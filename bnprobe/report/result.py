@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from bnprobe.errors import NothingRecorded
-from bnprobe.measures import Column, StemReading, Tables, glossary, imbalance, stem, tables
+from bnprobe.measures import Column, StemReading, Tables, exemplars, glossary, imbalance, stem, tables
 from bnprobe.recording import NO_PHASE, HasRecording, Recording
 from bnprobe.report.browser import Data, data_of
 from bnprobe.report.chapters.answer import Answer, answer
@@ -148,6 +148,18 @@ class Report(Document):
         0; `shift` in running standard deviations; with a backward pass `grad_gamma`, `grad_beta` and more.
         """
         return self._tables.channels
+
+    @cached_property
+    def exemplars(self) -> pd.DataFrame:
+        """A row per channel, side and rank: the samples with the highest and lowest means after the norm.
+
+        Columns: `layer`, `call`, `channel`, `side` ("high" or "low"), `rank` from 1, `sample` (its path where it is a file,
+        else its running number in the run), `value` (the mean over positions; of norms over channels the highest or lowest
+        value at one position), `label` (its class, missing without one), `position` (that one position, else NaN), `caption`
+        (its text, if it was given one) and `part` (of merged recordings, that in which the number counts). Empty unless
+        exemplars were kept: `attach(model, exemplars=8)`.
+        """
+        return exemplars(self._shown)
 
     @cached_property
     def _judged(self) -> pd.DataFrame:
@@ -288,7 +300,8 @@ class Report(Document):
 
     @property
     def _named_tables(self) -> Mapping[str, pd.DataFrame]:
-        return {"layers": self.layers, "channels": self.channels, "findings": self.findings}
+        named = {"layers": self.layers, "channels": self.channels, "findings": self.findings}
+        return named if self.exemplars.empty else {**named, "exemplars": self.exemplars}
 
     @property
     def _contents(self) -> Mapping[str, Any]:

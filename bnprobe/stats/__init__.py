@@ -6,9 +6,10 @@ it is merged, whether the parts are batches, workers, machines or days.
 """
 
 from bnprobe.stats.classes import ClassMoments
+from bnprobe.stats.exemplars import Exemplars
 from bnprobe.stats.folds import N_FOLDS, Folds
 from bnprobe.stats.histogram import N_BINS, Histogram
 from bnprobe.stats.images import ImageMoments
 from bnprobe.stats.moments import Moments
 
-__all__ = ["N_BINS", "N_FOLDS", "ClassMoments", "Folds", "Histogram", "ImageMoments", "Moments"]
+__all__ = ["N_BINS", "N_FOLDS", "ClassMoments", "Exemplars", "Folds", "Histogram", "ImageMoments", "Moments"]

@@ -32,7 +32,14 @@ def base() -> tuple[str, dict[str, tuple[tuple[int, ...], bytes]]]:
     )
     batches = [(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])) for _ in range(2)]
     normalize = ((0.5,) * 3, (0.2,) * 3)
-    recording = bnprobe.record(model, batches, nn.functional.cross_entropy, normalize=normalize)
+    recording = bnprobe.record(
+        model,
+        batches,
+        nn.functional.cross_entropy,
+        normalize=normalize,
+        exemplars=2,
+        captions=[Path(f"{i}.png") for i in range(8)],
+    )
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory() as folder:
@@ -155,6 +162,15 @@ RECORDINGS: dict[str, Callable[[Path], Path]] = {
     "negative squares within batches": fill(f"{FIRST}/pre_folds/within", -1.0),
     "more batches than calls": put("layers", 0, "pre_folds", "n_batches", value=10**15),
     "fewer than no batches": put("layers", 0, "pre_folds", "n_batches", value=-1),
+    "an exemplar that is no sample": fill(f"{FIRST}/exemplars/sample", 10.0**6),
+    "half an exemplar": fill(f"{FIRST}/exemplars/sample", 0.5),
+    "an exemplar before the first": fill(f"{FIRST}/exemplars/sample", -7.0),
+    "an exemplar without a value": fill(f"{FIRST}/exemplars/value", float("nan")),
+    "a place before the first": fill(f"{FIRST}/exemplars/position", -1.0),
+    "a label below 0": fill("recording/samples/labels", -3.0),
+    "samples without a number": fill("recording/samples/numbers", float("nan")),
+    "one sample many times": fill("recording/samples/numbers", 1.0),
+    "exemplars without samples": put("samples", value=None),
     "negative energy": fill(f"{FIRST}/gradient/energy", -1.0),
 }
 """Each is refused."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from bnprobe.norms import NormLayer
 from bnprobe.probe.calls.affine_map import Last, after, nonfinite_after, turned
 from bnprobe.probe.calls.histogram_scale import HistogramScale
+from bnprobe.probe.calls.row_values import RowMeans, RowValues
 from bnprobe.probe.calls.tokens import TokenReading
 from bnprobe.probe.calls.vectors import Vectors
 from bnprobe.recording import OutputCheck
@@ -61,6 +62,8 @@ class InputReading:
     """The sizes of an input that does not have the positions of a mask, so that all of it counts."""
     tokens: TokenReading | None = None
     """Of a norm over channels, what it does to each token."""
+    row_means: Array | Tensor | None = None
+    """The mean of each (sample, channel), where exemplars are kept."""
 
     # Properties, not fields: a reading that is still on its device must not be fetched before it is needed.
 
@@ -108,6 +111,8 @@ class CallStats:
     after: Reading | None = None
     derived_post: Array | None = None
     derived_counts: Array | None = None
+    row_values: RowMeans | RowValues | None = None
+    """What each sample shows after the norm, where exemplars are kept."""
 
     @property
     def n_positive(self) -> Array:

@@ -29,10 +29,22 @@ from bnprobe.probe.calls.formula_check import choose, loses_digits, sample_of
 from bnprobe.probe.calls.histogram_scale import HistogramScale, first_reference, stored_reference
 from bnprobe.probe.calls.observation import CallStats, InputReading
 from bnprobe.probe.calls.output_check import output_check
+from bnprobe.probe.calls.row_values import RowMeans, RowValues, row_means, row_peaks
 from bnprobe.probe.calls.tokens import read_tokens
 from bnprobe.probe.calls.vectors import Vectors
 from bnprobe.probe.masks import Kept
-from bnprobe.reductions import WHOLE, PerSample, ReadRequest, Share, count_valid, packed, read, read_valid
+from bnprobe.reductions import (
+    WHOLE,
+    PerSample,
+    Reading,
+    ReadRequest,
+    Share,
+    Valid,
+    count_valid,
+    packed,
+    read,
+    read_valid,
+)
 from bnprobe.stats import ClassMoments, Moments
 from bnprobe.stats.moments import Array
 
@@ -51,13 +63,15 @@ def observe_before(
     last: Last | None = None,
     labels: Array | None = None,
     mask: Kept | None = None,
+    exemplars: bool = False,
 ) -> InputReading:
     """Read the input of one call of a layer that now has these `vectors`.
 
     `initial` holds the layer's vectors at its very first call; `reference` is None at the first call
     of a site, which sets it. `share` is what the histograms count, `last` what the site kept of its
     last call. `labels` (N,) are the samples' classes; a norm that sees the samples otherwise cut has none. What
-    `mask` leaves out is not read, except for what the norm itself computes with it.
+    `mask` leaves out is not read, except for what the norm itself computes with it. `exemplars` asks for what each sample
+    shows.
     """
     rows = plan.rows(x.detach())
     placed, valid = (True, None) if mask is None else mask.on(plan, x)
@@ -77,17 +91,19 @@ def observe_before(
         bins=reference.input_bins if histograms and reference else None,
         share=share,
         per_sample=PerSample(plan.eps, plan.centred) if per_position else None,
-        keep_rows=per_sample or labels is not None,
+        keep_rows=per_sample or labels is not None or exemplars,
     )
     reading = read_valid(rows, valid, request)
     whole = None
     if valid is not None and (keep_sample or (computes and pool.positions)):
         whole = read(rows, ReadRequest(keep_rows=per_sample))
     classes = None
+    means = row_means(reading) if exemplars else None
     if labels is not None and reading.rows is not None:
         classes = ClassMoments.of(reading.rows, labels)
-        # rows kept for the classes only would be taken for the statistics of a norm per sample
-        reading = reading if per_sample else replace(reading, rows=None)
+    if request.keep_rows and not per_sample:
+        # rows kept for classes or exemplars only would be taken for the statistics of a norm per sample
+        reading = reading.without_rows()
     used = whole or reading
     mapping = fixed or batch_map(plan, vectors, used, rows.shape[2])
     late_gate = mapping if fixed is None else None
@@ -115,16 +131,22 @@ def observe_before(
         whole,
         None if placed else tuple(x.shape),
         None if reading.tokens is None else read_tokens(plan, plan.places(x), rows, reading.tokens),
+        means,
     )
 
 
 def observe_after(
-    before: Sequence[InputReading], y: object, settled: str | None, histograms: bool
+    before: Sequence[InputReading],
+    y: object,
+    settled: str | None,
+    histograms: bool,
+    floor: Array | None = None,
 ) -> CallStats:
     """Complete one call once the output exists.
 
     `before` holds one reading per plan that may fit; `settled` is the site's way to the output
-    ("derived" or "read"), or None at its first call, where the plans are tried.
+    ("derived" or "read"), or None at its first call, where the plans are tried; `floor` are the scores (2, C) below which
+    no exemplar is kept.
     """
     best, mismatch, check = before[0], float("nan"), None
     if settled is None:
@@ -135,7 +157,7 @@ def observe_after(
     if best.sample is not None:
         best = replace(best, sample=None)
     if settled == "read" and isinstance(y, Tensor) and y.is_floating_point() and best.plan.fits(y):
-        seen = _read_output(best, y, mismatch, histograms)
+        seen = _read_output(best, y, mismatch, histograms, floor)
     else:
         seen = _derive_output(best, y, mismatch, histograms)
     seen.check = check
@@ -156,10 +178,13 @@ def _derive_output(before: InputReading, y: object, mismatch: float, histograms:
     if reading.rows is not None:
         post = after(mapping, reading.rows).pool()
         own = packed(post, nonfinite=nonfinite_after(reading, post))
-    return CallStats(before, "derived", mismatch, derived_post=own, derived_counts=counts)
+    values = None if before.row_means is None else RowMeans(before.row_means, mapping)
+    return CallStats(before, "derived", mismatch, derived_post=own, derived_counts=counts, row_values=values)
 
 
-def _read_output(before: InputReading, y: Tensor, mismatch: float, histograms: bool) -> CallStats:
+def _read_output(
+    before: InputReading, y: Tensor, mismatch: float, histograms: bool, floor: Array | None
+) -> CallStats:
     """The output's statistics from the output itself."""
     rows, reference = before.plan.rows(y.detach()), before.reference
     request = ReadRequest(
@@ -167,6 +192,20 @@ def _read_output(before: InputReading, y: Tensor, mismatch: float, histograms: b
         gate=reference.itself,
         bins=reference.output_bins if histograms else None,
         share=before.share,
+        keep_rows=before.row_means is not None,
     )
-    reading = read_valid(rows, before.valid, request)
-    return CallStats(before, "read", mismatch, after=reading)
+    reading, values = read_valid(rows, before.valid, request), None
+    if request.keep_rows:
+        values = _shown(before.plan, y, before.valid, reading, floor)
+        reading = reading.without_rows()
+    return CallStats(before, "read", mismatch, after=reading, row_values=values)
+
+
+def _shown(
+    plan: NormLayer, y: Tensor, valid: Valid | None, reading: Reading, floor: Array | None
+) -> RowMeans | RowValues:
+    """What each sample shows in an output that was read."""
+    lone = valid is None and plan.rows(y).shape[2] == 1
+    if plan.pool.positions or lone:
+        return RowMeans(row_means(reading))
+    return row_peaks(plan, y, valid, reading, floor)
