@@ -194,6 +194,6 @@ def _with_padding(reading: StemReading, recording: Recording, equations: Equatio
     unlike = (
         ""
         if found
-        else " The running means are not those of these images with black padding, so padding cannot be estimated."
+        else " Padding could not be estimated: black borders around these images do not explain the running means."
     )
     return replace(reading, padding=found, why=reading.why + unlike)

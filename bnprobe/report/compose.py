@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pandas as pd
 
 from bnprobe.measures import Tables, glossary
@@ -9,7 +11,7 @@ from bnprobe.recording import WEIGHTS_ONLY, Recording
 from bnprobe.recording.names import said_passes
 from bnprobe.report.chapters import chapters, worth
 from bnprobe.report.chapters.answer import Answer
-from bnprobe.report.chapters.chapter import called, measured_on
+from bnprobe.report.chapters.chapter import called, measured_on, unit_of
 from bnprobe.report.chapters.findings import findings_section, rule_sections
 from bnprobe.report.chapters.glossary import glossary_section
 from bnprobe.report.chapters.headline import fresh
@@ -22,6 +24,10 @@ from bnprobe.report.chapters.tiles import tiles
 from bnprobe.report.numbers import count, number
 from bnprobe.report.page.blocks import Block, Figure, Page, Prose, Section
 from bnprobe.report.study_table import StudyTable
+from bnprobe.rules.wording import kind_words
+
+MOST_KINDS = 2
+"""Kinds of norms that are named beside the title."""
 
 SELF_CONTAINED = "A single self-contained file: works offline and as an attachment."
 
@@ -64,6 +70,7 @@ def compose(
         ),
         footer=f"Made by {recording.about.versions.split(',')[0]} from "
         f"{'weights read' if recording.weights_only else 'a recording of'} {recording.about.started}. {SELF_CONTAINED}",
+        badges=badges(recording),
     )
 
 
@@ -72,7 +79,20 @@ def opening(
 ) -> Page:
     """What the same page begins with, without pictures, and what was probed."""
     sections = _opening(recording, tables, findings, answer, left_out)
-    return Page(_title(recording), _lead(recording), (*sections, probed(recording)), "")
+    return Page(_title(recording), _lead(recording), (*sections, probed(recording)), "", badges(recording))
+
+
+def badges(recording: Recording) -> tuple[str, ...]:
+    """The kinds of norms, most layers first, what was run, and how: what tells this page from others at a glance."""
+    kinds = Counter(record.kind for record in recording.layers).most_common(MOST_KINDS)
+    words = [kind_words(kind) for kind, _ in kinds]
+    if recording.weights_only:
+        return (*words, "weights only")
+    unit = unit_of(recording)
+    words.append("tokens" if unit == "sequence" else f"{unit}s")
+    if any(record.gradient is not None for record in recording.layers):
+        words.append("gradients")
+    return tuple(words)
 
 
 def _title(recording: Recording) -> str:
@@ -97,7 +117,7 @@ def _opening(
         *([Prose(answer.more)] if answer.more else []),
     )
     return (
-        Section("answer", "The answer", first),
+        Section("answer", "The answer", first, short="Answer"),
         *learned(recording, tables, linked, study),
         findings_section(findings, recording, left_out),
     )

@@ -16,8 +16,8 @@ ROLES = {
 EVIDENCE = {
     "channels-constant": "γ near 0",
     "filters-decayed": "filters near 0",
-    "channels-dead": "below 0 by β and γ",
-    "channels-silent": "never positive on these data",
+    "channels-dead": "always off by γ and β",
+    "channels-silent": "off on these data",
 }
 """What the rules about channels that pass nothing on have found, as heads of columns."""
 

@@ -50,8 +50,8 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                     "Neither values nor gradients pass through this layer. "
                     if len(found) == len(channels)
                     else "They add nothing but 0: remove them with the filters before and the weights that read them, and "
-                    "no output changes. Where a depthwise convolution reads them, its own norm makes a constant of it: "
-                    "add what the next layer makes of that to its bias. "
+                    "no output changes. Under a depthwise convolution the norm after it turns this 0 into a constant: add "
+                    "the constant's effect to the bias of the layer that reads it. "
                 )
                 + "To keep them alive in the next training, lower the initial learning rate or the weight decay on γ and β. "
                 + f"{REINITIALIZE}{reinitialized(row['layer'], indices(found), len(channels))}.",

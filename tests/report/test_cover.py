@@ -329,7 +329,7 @@ def test_what_was_learned_is_said_where_its_proof_stands():
     assert all(fact.link in {"", *ids} for fact in facts.facts)
     assert any(fact.link for fact in facts.facts)
     low, high = np.quantile([0.3, 0.8, 1.5, 0.1, 0.2, 0.4], (0.05, 0.95))
-    assert f"from {low:.2g} to {high:.2g}" in facts.facts[0].says
+    assert f"to between {low:.2g} and {high:.2g} in 90% of" in facts.facts[0].says
     assert not block(page(site(ROWS, "a", **FRESH), site(ROWS, "b", **FRESH)), blocks.Learned)
     begun = {**FRESH, "running_mean": 0.01, "n_batches_tracked": 1, "gamma": [0.999, 1.001, 1], "beta": 0.001}
     assert not block(page(site(ROWS, "a", **begun), site(ROWS, "b", **begun)), blocks.Learned)

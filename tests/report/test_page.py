@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from measures.sites import memory_of, recording, site, some_rows
 
 import bnprobe
 from bnprobe.recording import Recording
+from bnprobe.report.chapters.chapter import unit_of
 from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
 
@@ -51,6 +53,38 @@ def test_what_was_probed_is_said_as_it_was_recorded():
     assert (facts["weights"], facts["data"], facts["preprocessing"]) == ("ours", "cats", "none")
     provenance = section(recorded, "provenance").blocks[0].rows
     assert ("note", "two were damaged") in provenance
+
+
+def test_badges_tell_a_page_from_others_at_a_glance():
+    """Fails if thumbnails of pages about other norms, other data or gradients look alike."""
+    layers = [site(ROWS, "a"), site(ROWS, "b"), site(ROWS, "c", "layer_norm"), site(ROWS, "d", "rms_norm")]
+    assert bnprobe.report(recording(*layers))._page.badges == (
+        "batch norm",
+        "layer norm",
+        "samples",
+    )
+    unseen = bnprobe.check(
+        {
+            "bn.weight": torch.ones(3) * 2,
+            "bn.running_mean": torch.zeros(3),
+            "bn.running_var": torch.ones(3),
+            "bn.bias": torch.zeros(3),
+        }
+    )
+    assert unseen._page.badges == ("batch norm", "weights only")
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), torch.nn.BatchNorm2d(3)).eval()
+    with bnprobe.attach(model, gradients=True) as probe:
+        model(torch.randn(4, 1, 9, 9)).square().sum().backward()
+    assert bnprobe.report(probe.recording)._page.badges == ("batch norm", "images", "gradients")
+
+
+@pytest.mark.parametrize(
+    ("sides", "unit"), [((4, 8, 16), "sample"), ((16, 8, 4), "image"), ((16, 32), "image")]
+)
+def test_maps_that_grow_from_small_ones_are_made_of_noise(sides, unit):
+    """Fails if a generator is said to have seen images, or a network that reads them is not."""
+    layers = [site(some_rows(n_positions=side**2), f"bn{side}", class_name="BatchNorm2d") for side in sides]
+    assert unit_of(recording(*layers)) == unit
 
 
 def test_kinds_are_counted():

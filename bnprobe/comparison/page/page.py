@@ -89,10 +89,13 @@ def compose(
         lead=f"A: {_side(a)}. B: {_side(b)}. {count(len(found.common), 'common norm')}, "
         f"{count(len(tables.channels), 'channel')}.",
         sections=(
-            Section("answer", "The answer", _first(tables, findings, answer, limit)),
+            Section("answer", "The answer", _first(tables, findings, answer, limit), short="Answer"),
             findings_section(findings, left_out=left_out),
             Section(
-                "network", "The network at a glance", (Moving("map"), _network(tables), _layer_table(tables))
+                "network",
+                "The network at a glance",
+                (Moving("map"), _network(tables), _layer_table(tables)),
+                short="Map",
             ),
             _most_changed(found, tables),
             *_unmatched(tables),
@@ -103,6 +106,7 @@ def compose(
         ),
         footer=f"Made by {a.about.versions.split(',')[0]} from a recording of {a.about.started} (A) and one of "
         f"{b.about.started} (B). {SELF_CONTAINED}",
+        badges=("A against B",),
     )
 
 
@@ -211,6 +215,7 @@ def _most_changed(found: Pairs, tables: Differences) -> Section:
         "Layer by layer",
         (Prose((words,)), Moving("layers")),
         parts=tuple(_layer(i, found.common[i], tables, k < MOST_PICTURES) for k, i in enumerate(changed)),
+        short="Layers",
     )
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from bnprobe.measures import Tables
 from bnprobe.measures.shape import median
+from bnprobe.recording.terms import MANY_EPS
 from bnprobe.report.chapters.chapter import Absent, Material, highest, named, norms
 from bnprobe.report.colours import EXPECTED, GREEN, ROSE
 from bnprobe.report.figures.from_tables import by_depth, of
@@ -32,8 +33,16 @@ def chapter(material: Material) -> Section | Absent:
     )
     rows = []
     if len(losing) > 1:
-        rows = [table(losing.head(MOST_ROWS), HEADS, "The norms that lose most when folded.")]
-    return Section("affine", TITLE, (Prose(_words(known, slopes)), _figure(known, slopes), *rows))
+        rows = [
+            table(
+                losing.head(MOST_ROWS),
+                HEADS,
+                "The norms that lose most bits, folded and quantized with one scale per layer.",
+            )
+        ]
+    return Section(
+        "affine", TITLE, (Prose(_words(known, slopes)), _figure(known, slopes), *rows), short="Affine"
+    )
 
 
 def _slopes(tables: Tables) -> pd.DataFrame:
@@ -56,7 +65,8 @@ def _words(known: pd.DataFrame, slopes: pd.DataFrame) -> tuple[str, str]:
     bits = worst["bits_lost_worst"]
     advice = " Use per-channel scales." if bits >= 1 else ""
     return line, (
-        f"Quantized with one scale per layer after folding, the worst channel ({named(worst)}) loses {number(bits, 2)} bits."
+        f"Quantized with one scale per layer after folding, the worst channel ({named(worst)}) loses {number(bits, 2)} bits, of "
+        f"the 8 of int8."
         f"{advice} A typical channel's folded weights span {share(median(of(known, 'folded_spread')))} of its layer's "
         f"range; {eps}."
     )
@@ -65,12 +75,13 @@ def _words(known: pd.DataFrame, slopes: pd.DataFrame) -> tuple[str, str]:
 def _eps(known: pd.DataFrame) -> str:
     """How much eps matters, marked where it is assumed."""
     assumed = " (eps is assumed)" if known["eps_assumed"].any() else ""
+    least = share(1 - (1 + 1 / MANY_EPS) ** -0.5)
     most = highest(known, "eps_dominated") if known["eps_dominated"].notna().any() else None
     if most is None or most["eps_dominated"] == 0:
-        return f"eps visibly changes no channel's output{assumed}"
+        return f"eps makes no channel's output smaller by {least} or more{assumed}"
     whole = float(np.average(of(known, "eps_dominated"), weights=of(known, "n_channels")))
     return (
-        f"eps visibly changes the output of {share(whole)} of all channels, most at {named(most)} "
+        f"eps makes the outputs of {share(whole)} of all channels smaller by {least} or more, most at {named(most)} "
         f"({share(most['eps_dominated'])}){assumed}"
     )
 

@@ -22,6 +22,9 @@ LONGEST = 48
 POSITIONS = {"sequence": "token", "image": "pixel"}
 """What the positions of a sample are called, where the sample has a name."""
 
+SMALL_MAP = 64
+"""Positions of a map of 8 x 8: images that are read are larger at the first norm."""
+
 NO_DATA = "no data were run"
 
 
@@ -45,10 +48,16 @@ def unit_of(recording: Recording) -> str:
     """What one sample is called: as the user says, else a sequence or an image where the inputs are known to be that."""
     if recording.about.unit in UNITS:
         return UNITS[recording.about.unit]
-    planar = any(record.class_name.endswith("2d") for record in recording.layers)
-    if planar or recording.about.normalize is not None:
+    if recording.about.normalize is not None or _reads_images(recording):
         return "image"
     return "sequence" if _are_ids(recording) else "sample"
+
+
+def _reads_images(recording: Recording) -> bool:
+    """Whether norms see maps, and do not begin on small ones that grow, as in a generator, which is given noise."""
+    planar = [record for record in recording.layers if record.class_name.endswith("2d")]
+    sizes = [record.pre.n.max(initial=0) / max(record.n_images, 1) for record in planar]
+    return bool(planar) and not 0 < sizes[0] <= SMALL_MAP < max(sizes)
 
 
 def _are_ids(recording: Recording) -> bool:
@@ -125,7 +134,7 @@ def noise_of_running(records: Iterable[LayerRecord]) -> str:
         return f"{text}, as given."
     return (
         f"{text}, which is assumed. If batches in training were smaller (per device), differences look more significant "
-        "than they are; if larger, less. Give the true size: training_batch=N for attach or report, or --training-batch N."
+        "than they are, and less if they were larger. Give the true size: training_batch=N for attach or report, or --training-batch N."
     )
 
 

@@ -27,7 +27,7 @@ def rule_sections(findings: pd.DataFrame) -> tuple[Section, ...]:
     parts = tuple(
         Section(f"rule-{rule}", rule, (Facts(tuple(rule_page(rule).items())),), folded=True) for rule in rules
     )
-    return (Section("rules", "What the rules mean", (), parts=parts),)
+    return (Section("rules", "What the rules mean", (), parts=parts, short="Rules"),)
 
 
 def worst_finding(findings: pd.DataFrame) -> str:

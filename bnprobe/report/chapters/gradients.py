@@ -62,7 +62,12 @@ def chapter(material: Material) -> Section | Absent:
         return Absent(TITLE, "no backward pass was recorded")
     heads = [head for head in HEADS if head == "layer" or known[head].notna().any()]
     note = "One row per layer; the gap columns are checks, 0 where an identity holds."
-    return Section("gradients", TITLE, (Prose((words(known),)), _figure(known), table(known, heads, note)))
+    return Section(
+        "gradients",
+        TITLE,
+        (Prose((words(known),)), _figure(known), table(known, heads, note)),
+        short="Gradients",
+    )
 
 
 def _figure(known: pd.DataFrame) -> Figure:

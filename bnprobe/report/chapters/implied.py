@@ -25,6 +25,10 @@ CONTROLS = (
 )
 CLEARLY = 0.01
 """R² by which the prediction must beat controls that ignore which channel is which, or it says nothing of them."""
+BLIND = ("permuted", "constant")
+"""Controls that ignore which channel is which."""
+NEARLY = 0.1
+"""R² within which such a control comes close, so that knowing the channels adds little."""
 FITS = 0.5
 """R² below which the running means of a norm do not follow from the previous layers."""
 MOST_NAMED = 3
@@ -46,7 +50,7 @@ def chapter(material: Material) -> Section | Absent:
     if known.empty:
         return Absent(TITLE, "all running means are equal, as if nothing was learned")
     figures = (_clouds(material.tables.channels), *([_depth(known)] if len(known) > 1 else []))
-    return Section("implied", TITLE, (Prose((words(known), *_variance(known))), *figures))
+    return Section("implied", TITLE, (Prose((words(known), *_variance(known))), *figures), short="Implied")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,12 @@ class Fit:
     def in_doubt(self) -> bool:
         """Whether a control that should do worse does as well."""
         return any(_does_as_well(self.typical, name, value) for name, value in self.controls.items())
+
+    @property
+    def in_reach(self) -> bool:
+        """Whether what ignores which channel is which explains nearly as much."""
+        blind = [self.controls[name] for name in BLIND if name in self.controls]
+        return bool(blind) and max(blind) > self.typical - NEARLY
 
 
 def fit(layers: pd.DataFrame) -> Fit | None:
@@ -90,7 +100,8 @@ def words(known: pd.DataFrame) -> str:
         )
     part, error = share(max(typical, 0.0)), float(known["implied_r2_se"].iloc[0])
     within = f" ± {number(2 * error, 2)}" if n == 1 and np.isfinite(error) else ""
-    worse = f" Controls do worse, as they should: {middle}R² {listed}." if found.controls else ""
+    how = "come close" if found.in_reach else "do worse, as they should"
+    worse = f" Controls {how}: {middle}R² {listed}." if found.controls else ""
     return (
         f"{part[0].upper()}{part[1:]} of the variation in {each} follows from the previous norms and weights ({middle}R² "
         f"{number(typical, 3)}{within}, {over}).{_exceptions(known)}{worse}{_skill(known)}"
@@ -102,7 +113,7 @@ def _skill(known: pd.DataFrame) -> str:
     skill = median(of(known, "implied_skill"))
     if not 0 < skill < 1:
         return ""
-    return f" It removes {share(skill)} of the squared error that all of them at their mean leave."
+    return f" Its squared error is {share(skill)} below that with all channels at their mean."
 
 
 def _exceptions(known: pd.DataFrame) -> str:
@@ -113,11 +124,12 @@ def _exceptions(known: pd.DataFrame) -> str:
     worst = far.iloc[int(np.argmin(of(far, "implied_mean_r2")))]
     off = f"{number(worst['implied_mean_rmse'], 2)} running standard deviations"
     if len(far) > MOST_NAMED:
-        return f" At {norms(len(far))} they do not, least at {named(worst)}, where they are off by {off}."
+        return f" At {norms(len(far))} they do not, least at {named(worst)}, where the prediction misses by {off}."
     if len(far) == 1:
-        return f" At {named(worst)} they do not: they are off by {off}."
+        return f" At {named(worst)} they do not: the prediction misses by {off}."
     *first, last = (named(row) for _, row in far.iterrows())
-    return f" At {', '.join(first)} and {last} they do not, least at {named(worst)}, where they are off by {off}."
+    where = f"At {', '.join(first)} and {last} they do not, least at {named(worst)}"
+    return f" {where}, where the prediction misses by {off}."
 
 
 def _differs(known: pd.DataFrame, name: str) -> bool:
@@ -127,7 +139,7 @@ def _differs(known: pd.DataFrame, name: str) -> bool:
 
 def _does_as_well(r2: float, name: str, control: float) -> bool:
     """Whether a control takes the claim away; one that ignores which channel is which must be clearly worse."""
-    margin = CLEARLY if name in ("permuted", "constant") else 0.0
+    margin = CLEARLY if name in BLIND else 0.0
     return control >= r2 - margin
 
 

@@ -34,6 +34,7 @@ def layers(recording: Recording, tables: Tables) -> Section:
         "Layer by layer",
         (Prose((_how_to_read(recording),)), Moving("layers")),
         parts=_sections(recording, tables),
+        short="Layers",
     )
 
 

@@ -45,7 +45,7 @@ def learned(
         *_residual_scale(recording, tables.layers),
     ]
     shown = tuple(replace(fact, link=fact.link if fact.link in linked else "") for fact in facts[:MOST])
-    return (Section("learned", TITLE, (Learned(shown),)),) if shown else ()
+    return (Section("learned", TITLE, (Learned(shown),), short="Learned"),) if shown else ()
 
 
 def _mean_colour(recording: Recording) -> list[Fact]:
@@ -80,7 +80,7 @@ def _scales(channels: pd.DataFrame) -> list[Fact]:
     low, high = (number(float(q), 2) for q in np.quantile(gamma, (0.05, 0.95)))
     by_site = [channels["layer"], channels["call"]]
     typical = channels["gamma"].abs().groupby(by_site, sort=False).median().to_numpy()
-    said = f"Training spread |γ|, which began at 1, from {low} to {high} (5% to 95% of the channels)."
+    said = f"Training moved |γ|, which began at 1, to between {low} and {high} in 90% of the channels."
     return [Fact(said, "network", bars=bars(typical / 2))]
 
 
@@ -112,9 +112,9 @@ def _implied(layers: pd.DataFrame) -> list[Fact]:
     fit = implied.fit(layers)
     if fit is None or fit.in_doubt or fit.typical < implied.FITS:
         return []
-    part = share(fit.typical)
-    said = f"{part[0].upper()}{part[1:]} of the variation in a typical norm's running means already follows from the "
-    return [Fact(f"{said}layers before it.", "implied", bars=bars(of(layers, "implied_mean_r2")))]
+    said = "Running means hold little that is new: the layers before explain"
+    said = f"{said} {share(fit.typical)} of their variation in a typical norm."
+    return [Fact(said, "implied", bars=bars(of(layers, "implied_mean_r2")))]
 
 
 def _residual_scale(recording: Recording, layers: pd.DataFrame) -> list[Fact]:

@@ -69,7 +69,10 @@ COMMON_MAPS = (
 def overview(tables: Tables) -> Section:
     """The map that moves, the same for paper, and the table of layers."""
     return Section(
-        "network", "The network at a glance", (Moving("map"), _figure(tables), _layer_table(tables))
+        "network",
+        "The network at a glance",
+        (Moving("map"), _figure(tables), _layer_table(tables)),
+        short="Map",
     )
 
 

@@ -32,7 +32,9 @@ def chapter(material: Material) -> Section | Absent:
     note = f"Norms with a channel more than {OUTLIER:g} times as large as the typical one."
     rows = [table(outlying.head(MOST_ROWS), HEADS, note)] if len(outlying) else []
     figure = [_figure(known)] if len(known) > 1 else []
-    return Section("per-sample", TITLE, (Prose((_words(scale), _outliers(known))), *figure, *rows))
+    return Section(
+        "per-sample", TITLE, (Prose((_words(scale), _outliers(known))), *figure, *rows), short="Per sample"
+    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from bnprobe.report.page.blocks import Facts, Section
 def probed(recording: Recording) -> Section:
     """The page's first section; how it was measured is folded below."""
     how = Section("provenance", "How it was measured", (Facts(tuple(provenance(recording))),), folded=True)
-    return Section("probed", "What was probed", (Facts(tuple(facts(recording))),), parts=(how,))
+    return Section(
+        "probed", "What was probed", (Facts(tuple(facts(recording))),), parts=(how,), short="Details"
+    )
 
 
 def facts(recording: Recording) -> list[tuple[str, str]]:

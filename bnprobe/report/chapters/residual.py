@@ -27,7 +27,7 @@ def chapter(material: Material) -> Section | Absent:
     note = "" if len(known) <= MOST_ROWS else f"The first {MOST_ROWS} of {count(len(known), 'block')}."
     rows = table(known.head(MOST_ROWS), heads, note)
     figure = [_figure(known)] if len(known) > 1 else []
-    return Section("residual", TITLE, (Prose((_words(known),)), *figure, rows))
+    return Section("residual", TITLE, (Prose((_words(known),)), *figure, rows), short="Residual")
 
 
 def _blocks(known: pd.DataFrame) -> pd.DataFrame:

@@ -26,7 +26,12 @@ def chapter(material: Material) -> Section | Absent:
     if (known["role"] == "linear").all():
         return Absent(TITLE, "no operation that follows these norms cuts or bends their values")
     words = (_words(channels, known), *_prediction(channels))
-    return Section("roles", TITLE, (Prose(words), _by_layer(material.tables.layers), *_firing(channels)))
+    return Section(
+        "roles",
+        TITLE,
+        (Prose(words), _by_layer(material.tables.layers), *_firing(channels)),
+        short="Channels",
+    )
 
 
 def _words(channels: pd.DataFrame, known: pd.DataFrame) -> str:
@@ -90,12 +95,15 @@ def _prediction(channels: pd.DataFrame) -> list[str]:
         measured, skewed = (
             (channels[f"fires_{by}"] - channels["fires"]).abs() for by in ("gaussian", "skewed")
         )
-        by_target, by_moments, by_three = (number(float(off.mean()), 2) for off in (error, measured, skewed))
-        better = f"; with the measured mean and standard deviation in their place, by {by_moments}"
-        better += f", and with the skewness as well, by {by_three}" if by_three != by_moments else ""
+        by_target, by_moments, by_three = (
+            number(100 * float(off.mean()), 2) for off in (error, measured, skewed)
+        )
+        better = f"; the measured mean and standard deviation do it to within {by_moments}"
+        better += f", with the skewness as well {by_three}" if by_three != by_moments else ""
         instead = better if by_moments != by_target else ""
         sentences.append(
-            f"The share of positive outputs that γ and β predict, Φ(β/|γ|), is off by {by_target} on average{instead}."
+            f"γ and β alone predict how often a channel's output is positive, Φ(β/|γ|), to within {by_target} percentage "
+            f"points on average{instead}."
         )
     return [" ".join(sentences)] if sentences else []
 

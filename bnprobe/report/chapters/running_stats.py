@@ -61,7 +61,7 @@ def chapter(material: Material) -> Section | Absent:
     rows = [table(shifted.head(MOST_ROWS), HEADS, note)] if len(shifted) else []
     words = Prose((_words(known, found, unit_of(material.recording)),))
     noise = noise_of_running(material.recording.layers)
-    return Section("running-stats", TITLE, (words, _figure(known, found, noise), *rows))
+    return Section("running-stats", TITLE, (words, _figure(known, found, noise), *rows), short="Data match")
 
 
 def _nothing_known(layers: pd.DataFrame) -> str:
@@ -134,9 +134,7 @@ def _record_more(few: pd.DataFrame, unit: str) -> list[str]:
             "statistics themselves are too noisy."
         ]
     more = count(int(needed.max()) - n, f"more {unit}")
-    return [
-        f"Record {more} to show whether typical channels match within {NEAR} running standard deviations."
-    ]
+    return [f"To judge typical channels to within {NEAR} running standard deviations, record {more}."]
 
 
 def _shift_words(known: pd.DataFrame, found: Course, judged: str) -> str:
@@ -189,7 +187,7 @@ def _figure(known: pd.DataFrame, found: Course, noise: str) -> Figure:
         unit="running σ",
     )
     moved = Curves(
-        "channels that differ beyond sampling error, and by a size that matters",
+        "channels that differ beyond sampling error, by 0.2 running σ or a tenth in scale",
         (Line(of(known, "mean_moved"), "mean", MEASURED), Line(of(known, "scale_moved"), "scale", VIOLET)),
         levels=((ENOUGH, "norm shifted"),),
         limits=(0, 1),

@@ -27,7 +27,7 @@ def words(reading: StemReading) -> str:
     """The mean of the training images, that of this run's, and the black between them."""
     assert reading.mean_input is not None
     mean = reading.mean_pixels or reading.mean_input
-    unit = "in pixels of 0 to 1" if reading.mean_pixels else "in units of the model's input"
+    unit = "pixel values from 0 to 1" if reading.mean_pixels else "in units of the model's input"
     seen = reading.seen_pixels or reading.seen_input
     text = f"The training images had a mean of {_listed(mean)} ({unit}), according to the running means of {reading.layer}"
     text += f"; the images of this run have {_listed(seen)}." if seen else "."

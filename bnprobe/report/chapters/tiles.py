@@ -52,7 +52,7 @@ def _trained(tables: Tables) -> Tile:
     if begun(tables):
         return Tile("Trained?", "untrained", "only just begun", heights, link="network")
     typical = float(tables.channels["gamma"].abs().median())  # of channels, as the answer says it
-    says = "yes" if np.isnan(typical) else f"yes: typical |γ| is {number(typical, 2)}"
+    says = "yes" if np.isnan(typical) else f"yes: typical |γ| is {number(typical, 2)}, untrained 1"
     return Tile("Trained?", "good", says, heights, link="network")
 
 
@@ -102,7 +102,7 @@ def _channels(tables: Tables) -> Tile:
         return Tile(question, "unknown", "not known: no activation follows directly", link="roles")
     n, total = found.n_silent, found.n_channels
     all_known = found.n_known == total
-    all_of = f"all {total:,}" if all_known else f"as far as known ({found.n_known:,} of {total:,})"
+    all_of = f"all {total:,}" if all_known else f"all {found.n_known:,} that are known"
     by_weights = "" if tables.channels["fires"].notna().any() else " by their weights"
     says = f"{n:,} of {total:,} do not" if n else f"yes, {all_of}{by_weights}"
     high = tuple(bool(share > MOST_SILENT) for share in found.shares)
@@ -118,7 +118,7 @@ def _signal(tables: Tables) -> Tile:
     if not known.size:
         return Tile(question, "unknown", "not measured: needs data")
     low, high = (number(float(size), 2) for size in (known.min(), known.max()))
-    says = f"σ is {low}" if low == high else f"σ from {low} to {high}"
+    says = f"input σ is {low}" if low == high else f"input σ from {low} to {high}"
     return Tile(question, "plain", says, bars(on_scale(sizes)), link="network")
 
 

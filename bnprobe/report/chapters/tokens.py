@@ -52,7 +52,9 @@ def chapter(material: Material) -> Section | Absent:
     figures = [_stream(tables.layers)] if measured and len(tables.layers) > 1 else []
     figures += _gains(tables)
     words = (*_growth(tables.layers), *sink(tables.layers), *_ignored(tables))
-    return Section("tokens", TITLE, (*([Prose(words)] if words else []), *figures, _table(tables)))
+    return Section(
+        "tokens", TITLE, (*([Prose(words)] if words else []), *figures, _table(tables)), short="Tokens"
+    )
 
 
 def sink(layers: pd.DataFrame) -> list[str]:

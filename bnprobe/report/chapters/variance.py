@@ -28,7 +28,7 @@ def chapter(material: Material) -> Section | Absent:
     known = shares(material.tables)
     if known.empty:
         return Absent(TITLE, "no channel varies")
-    return Section("variance", TITLE, (Prose((_words(known, unit),)), _figure(known, unit)))
+    return Section("variance", TITLE, (Prose((_words(known, unit),)), _figure(known, unit)), short="Variance")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _no_classes(known: pd.DataFrame, unit: str) -> str:
         return "No labels were given, so classes are not separated."
     if n == 1:
         return f"All {unit}s with a label are of one class, so there are no classes to compare."
-    return f"No class has two {unit}s, so classes cannot be separated."
+    return f"Between classes was not measured: that takes two {unit}s of a class, and no class has them."
 
 
 def _within(known: pd.DataFrame, unit: str) -> str:

@@ -24,7 +24,7 @@ def chapter(study: StudyTable) -> Section:
         blocks.append(_figure(study))
     blocks += [_together(study), Facts(_how(study))]
     every = Section("worth-rows", "Every replacement", (_rows(study.table, study, "Rows"),), folded=True)
-    return Section("worth", TITLE, tuple(blocks), parts=(every,))
+    return Section("worth", TITLE, tuple(blocks), parts=(every,), short="Worth")
 
 
 def page(study: StudyTable) -> Page:
@@ -55,7 +55,7 @@ def sentence(study: StudyTable) -> str:
             f"{_name(first)}, by {_signed(study, first)}."
         )
     first, *others = (row for _, row in significant.head(3).iterrows())
-    moves = "falls" if study.larger_is_better else "grows"
+    moves = f"{'falls' if study.larger_is_better else 'grows'} from {value_of(study, first['before'])}"
     then = " and ".join(f"the {_name(row)} ({_amount(study, row['worth'])})" for row in others)
     return (
         f"Worth most is the {_name(first)}: set to {first['replacement']}, {study.metric} {moves} by "
@@ -77,7 +77,7 @@ def _whole(study: StudyTable) -> list[str]:
     before = value_of(study, permuted["before"].iloc[0])
     return [
         f"In all norms at once: {study.metric} goes from {before} to {' and to '.join(said)}. A permutation keeps how "
-        "the values are distributed and takes away which channel has which: this is what their assignment is worth."
+        "the values are distributed and takes away which channel has which."
     ]
 
 
@@ -139,7 +139,7 @@ def _rows(table: pd.DataFrame, study: StudyTable, note: str) -> Table:
     return Table(
         HEADS if estimated else HEADS[:-1],
         tuple(rows),
-        f"{note}." + (f" {left:,} more rows are in the study's table." if left else ""),
+        f"{note}." + (f" `study.table` has {left:,} more rows." if left else ""),
     )
 
 

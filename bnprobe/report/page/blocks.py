@@ -259,7 +259,8 @@ Block = Prose | Headline | Tiles | Learned | Facts | Table | Figure | Moving | F
 class Section:
     """A titled part of the page. `folded` sections open on request, and are open on paper.
 
-    `layer` is the position of the layer that the section is about, -1 where it is about none.
+    `layer` is the position of the layer that the section is about, -1 where it is about none; `short` is what the line of
+    contents calls it, where that is not the title.
     """
 
     id: str
@@ -269,6 +270,7 @@ class Section:
     hint: str = ""
     parts: tuple[Section, ...] = ()
     layer: int = -1
+    short: str = ""
 
     def figures(self) -> Iterator[Figure]:
         """Its pictures and those of its parts, from top to bottom."""
@@ -284,12 +286,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page: data alone, which can be compared, pickled and written as JSON."""
+    """The whole page: data alone, which can be compared, pickled and written as JSON.
+
+    `badges` stand beside the title: what kind of page it is, in a few words each.
+    """
 
     title: str
     lead: str
     sections: tuple[Section, ...]
     footer: str
+    badges: tuple[str, ...] = ()
 
     def figures(self) -> Iterator[Figure]:
         """Every picture, from top to bottom."""
