@@ -702,3 +702,23 @@ def test_a_part_of_the_budget_renews_statistics_of_several_layers() -> None:
         assert renewing.ready(variant(0), late) == fits, (took, expected)
         renewing.found[("10", "11")] = {}
         assert renewing.ready(variant(1), late), "is known already"
+
+
+def test_norms_of_unequal_depth_have_no_stage_beyond_the_shortest_path() -> None:
+    """Fails if parts of paths are compared that a path does not have."""
+    from bnprobe.experiments.replacements import stages
+
+    paths = ["body.norm", "body.norm.a", "body.norm.b"]
+    assert stages([SimpleNamespace(path=path) for path in paths]) == {}
+
+
+def test_a_variant_takes_the_part_of_the_pass_after_the_blocks_before_it() -> None:
+    """Fails if the share is that before the variant, or depends on how long the whole pass takes."""
+    for unit in (1.0, 10.0):
+        timed = SimpleNamespace(_times=[7, 7 + unit, 7 + 3 * unit, 7 + 4 * unit], start=lambda _: 2)
+        assert Prefix.share(timed, None) == 0.25  # type: ignore[arg-type]
+
+
+def test_the_batches_that_were_observed_are_counted() -> None:
+    """Fails if a study says another number of batches than it used."""
+    assert ablating._observed(model_of(), batches(), None)[1] == len(batches())

@@ -6,12 +6,14 @@ import random
 from collections import OrderedDict
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 import bnprobe
 from bnprobe.errors import BnprobeError, NoNormLayers, NothingRecorded
+from bnprobe.experiments.plan import _median
 
 
 def model_of(seed: int = 0) -> nn.Sequential:
@@ -310,3 +312,9 @@ def test_the_plan_shows_itself() -> None:
     assert repr(plan) == "Plan(2 norms from 100 samples, not applied)"
     assert "bn1" in plan._repr_html_()
     assert repr(plan.preview(batches(seed=1))).startswith("Effect(accuracy ")
+
+
+def test_the_typical_channel_is_the_middle_one() -> None:
+    """Fails if one channel that is far off makes all look far off."""
+    assert _median(pd.Series([0.0, np.nan, 0.5, 90.0])) == 0.5
+    assert np.isnan(_median(pd.Series([np.nan])))

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 import bnprobe
 from bnprobe.errors import BnprobeError, NothingRecorded
-from bnprobe.experiments.try_remedies import try_remedies
+from bnprobe.experiments.try_remedies import _same_finding, try_remedies
 from bnprobe.report.chapters.findings import findings_section
 from bnprobe.report.page.blocks import Findings
 from bnprobe.rules.tried import CHANGED, GONE, NOT_TRIED, REMAINS
@@ -255,7 +256,7 @@ def test_a_report_without_findings(capsys: pytest.CaptureFixture[str]) -> None:
     ("changes", "error", "says"),
     [
         ({"batches": []}, NothingRecorded, "Pass at least one batch"),
-        ({"batches": iter([images()])}, BnprobeError, "runs out after one use.*Pass a list"),
+        ({"batches": iter([images()])}, BnprobeError, "runs out after one use, and 2 passes.*Pass a list"),
         ({"metric": lambda y, t: y.mean()}, BnprobeError, "one number per sample.*got"),
         (
             {"metric": lambda y, t: y[:, 0] * float("nan")},
@@ -357,3 +358,14 @@ def test_the_record_is_part_of_json_and_of_tables(tmp_path: Any) -> None:
     assert '"fate": "gone"' in report.to_json()
     (path,) = [p for p in report.save_tables(tmp_path) if "findings" in p.name]
     assert "Tried: finding gone" in path.read_text(encoding="utf-8")
+
+
+def test_a_finding_is_known_by_its_words_among_others_at_its_place() -> None:
+    """Fails if of two findings of a rule at one norm the other is taken for what is left."""
+    found = pd.DataFrame(
+        {"rule": "r", "layer": ["bn", "bn", "other"], "call": 0, "says": ["first", "second", "third"]},
+        index=[4, 6, 8],
+    )
+    assert [_same_finding(row, found) for _, row in found.iterrows()] == [4, 6, 8]
+    assert _same_finding(found.iloc[0].replace("first", "reworded"), found) == 4
+    assert _same_finding(found.iloc[0].replace("bn", "nowhere"), found) is None

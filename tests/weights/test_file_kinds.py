@@ -8,6 +8,7 @@ import pickle
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from support.checkpoints import STATE, refused, same
 from torch import nn
 
 from bnprobe import models
+from bnprobe.weights.file_kinds import is_safetensors
+from bnprobe.weights.with_torch.load import load_with_torch
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 
@@ -116,3 +119,31 @@ def test_a_tar_archive_without_a_magic_number_is_one(tmp_path):
     for name, content in (("old.pt", bytes(old)), ("zeros.pt", bytes(4096))):
         (tmp_path / name).write_bytes(content)
         refused(tmp_path / name, "a tar archive")
+
+
+@pytest.mark.parametrize(("longer_by", "expected"), [(-1, True), (0, False), (1, False)])
+def test_a_header_as_long_as_its_file_is_none(tmp_path: Path, longer_by: int, expected: bool) -> None:
+    """Fails if eight bytes that happen to be followed by a brace make a file safetensors."""
+    size = 40
+    path = tmp_path / "weights.bin"
+    path.write_bytes((size + longer_by).to_bytes(8, "little") + b"{" + bytes(size - 9))
+    assert is_safetensors(path) is expected
+
+
+def test_torchs_own_reader_runs_no_program(tmp_path: Path) -> None:
+    """Fails if a file that torch alone can read is opened as a program."""
+    ran = tmp_path / "ran"
+    content = io.BytesIO()
+    torch.save({"a": _Program(ran)}, content)
+    content.seek(0)
+    with pytest.raises(pickle.UnpicklingError):
+        load_with_torch(content, tmp_path / "program.pth")
+    assert not ran.exists()
+
+
+class _Program:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
