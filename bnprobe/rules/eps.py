@@ -163,8 +163,7 @@ def _more_than_eps(
     least = float(found["running_var"].min())
     if not least > MANY_EPS * row["eps"] * typical:
         return (
-            "Keep eps when you convert the model; otherwise there is nothing to do. Larger weights cannot help all of them, as "
-            "some variances are practically 0.",
+            "Scaling the weights up cannot help all of them: some variances are practically 0.",
             None,
         )
     larger = Rescale(path(str(row["feeder"])), row["layer"], typical**-0.5, with_gamma=True)

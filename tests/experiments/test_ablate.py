@@ -343,7 +343,7 @@ def test_a_metric_of_the_users_is_measured() -> None:
     assert study.metric == "confidence"
     row = study.table.set_index(["layer", "replacement"]).loc[("bn", "0")]
     assert row["before"] == pytest.approx(confidence(model(x), y).double().mean().item(), rel=1e-5)
-    assert "confidence falls by" in study.answer or "significant" in study.answer
+    assert "confidence falls from" in study.answer or "significant" in study.answer
 
 
 # What stays as it was

@@ -147,7 +147,7 @@ def test_other_images_than_those_of_training_tell_no_padding():
         assert found.trusted
         assert found.padding_share is None
         assert found.mean_rgb is not None
-        assert "not those of these images with black padding" in found.why
+        assert "black borders around these images do not explain" in found.why
 
 
 def test_without_the_preprocessing_there_are_only_units_of_the_input():

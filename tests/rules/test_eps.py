@@ -97,7 +97,7 @@ def test_larger_weights_are_advised_only_where_they_help_all():
     for var in (at(1e-9, 1.0, 0), at(1e-6, 1e-2, 0)):
         (do,) = fired("variance-below-eps", stored(running_var=var, **fields))["do"]
         assert "Larger weights" not in do
-        assert "No larger weights can help all of them" in do
+        assert "Scaling the weights up cannot help all of them" in do
 
 
 def test_larger_weights_with_a_corrected_gamma_leave_the_output():
@@ -260,7 +260,7 @@ USUAL = Remedy((SetAttribute("bn", "eps", 1e-5),))
             "info",
             "some channels.",
             "in 1 of 3 channels (smallest 1e-06)",
-            "No larger weights can help all of them",
+            "Scaling the weights up cannot help all of them",
             None,
         ),
         (

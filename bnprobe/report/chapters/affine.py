@@ -62,13 +62,12 @@ def _words(known: pd.DataFrame, slopes: pd.DataFrame) -> tuple[str, str]:
     if losing.empty:
         return line, f"{eps[0].upper()}{eps[1:]}."
     worst = highest(losing, "bits_lost_worst")
-    bits = worst["bits_lost_worst"]
+    bits, spread = worst["bits_lost_worst"], median(of(known, "folded_spread"))
     advice = " Use per-channel scales." if bits >= 1 else ""
     return line, (
-        f"Quantized with one scale per layer after folding, the worst channel ({named(worst)}) loses {number(bits, 2)} bits, of "
-        f"the 8 of int8."
-        f"{advice} A typical channel's folded weights span {share(median(of(known, 'folded_spread')))} of its layer's "
-        f"range; {eps}."
+        f"Quantized with one scale per layer after folding, the worst channel ({named(worst)}) loses {number(bits, 2)} "
+        f"bits, of the 8 of int8.{advice} A typical channel's folded weights span {share(spread)} of its layer's range; "
+        f"{eps}."
     )
 
 

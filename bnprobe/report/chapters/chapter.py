@@ -134,7 +134,8 @@ def noise_of_running(records: Iterable[LayerRecord]) -> str:
         return f"{text}, as given."
     return (
         f"{text}, which is assumed. If batches in training were smaller (per device), differences look more significant "
-        "than they are, and less if they were larger. Give the true size: training_batch=N for attach or report, or --training-batch N."
+        "than they are, and less if they were larger. Give the true size: training_batch=N for attach or "
+        "report, or --training-batch N."
     )
 
 

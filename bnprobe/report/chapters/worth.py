@@ -55,7 +55,7 @@ def sentence(study: StudyTable) -> str:
             f"{_name(first)}, by {_signed(study, first)}."
         )
     first, *others = (row for _, row in significant.head(3).iterrows())
-    moves = f"{'falls' if study.larger_is_better else 'grows'} from {value_of(study, first['before'])}"
+    moves = f"{'falls' if study.larger_is_better else 'grows'} from {value_of(study, float(study.table['before'].iloc[0]))}"
     then = " and ".join(f"the {_name(row)} ({_amount(study, row['worth'])})" for row in others)
     return (
         f"Worth most is the {_name(first)}: set to {first['replacement']}, {study.metric} {moves} by "
