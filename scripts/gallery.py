@@ -22,6 +22,7 @@ MOST_BYTES = 15_000_000
 NO_CARD = ("index.html", "api.html")
 """The index itself, and the API reference: neither is about a network."""
 LARGEST_DRAWING = 100_000
+N_PHOTOGRAPHS = 8
 
 STYLE = """
 :root { --ink: #1b1e23; --muted: #5f656e; --paper: #fdfdfb; --panel: #f3f3ef; --line: #dcdcd5; --link: #1f6a8f;
@@ -74,7 +75,7 @@ def entry(path: Path) -> Entry:
         text(first(r"<title>(.*?)</title>", page)),
         " ".join(filter(None, [lead, f"{data}, {mode} mode." if data else ""])),
         verdict or sentence(answer[0] if answer else ""),
-        apart(drawing(part(page, "answer")) or drawing(page), path.stem),
+        apart(drawing(part(page, "answer")) or drawing(page) or photographs(page), path.stem),
         len(page.encode()),
     )
 
@@ -108,6 +109,12 @@ def drawing(page: str) -> str:
     """The first figure that is small enough for an index; bars in tiles are none."""
     found = re.findall(r"<figure.*?(<svg .*?</svg>)", page, re.DOTALL)
     return next((svg for svg in found if len(svg) < LARGEST_DRAWING), "")
+
+
+def photographs(page: str) -> str:
+    """The first small images of a page that draws nothing."""
+    found = re.findall(r'<img src="(data:image/\w+;base64,[\w+/=]+)"', page)[:N_PHOTOGRAPHS]
+    return "".join(f'<img src="{uri}" alt="" width="64" height="64">' for uri in found)
 
 
 def apart(svg: str, name: str) -> str:

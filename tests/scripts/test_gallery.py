@@ -81,3 +81,13 @@ def test_the_index_does_not_list_itself_and_can_be_made_again(folder):
     first = (folder / "index.html").read_bytes()
     made(folder)
     assert (folder / "index.html").read_bytes() == first
+
+
+def test_a_page_of_images_is_shown_by_some_of_them(tmp_path):
+    """Fails if a page without drawings has an empty card, or its card all its images."""
+    page = "".join(f'<img src="data:image/webp;base64,UklGR{i}+/=" alt="a cat">' for i in range(20))
+    (tmp_path / "made.html").write_text(f"<title>Made</title>{page}")
+    assert made(tmp_path).returncode == 0
+    document = pages.parsed((tmp_path / "index.html").read_text("utf-8"))
+    shown = [image.attrib["src"] for image in pages.elements(document, "img")]
+    assert shown == [f"data:image/webp;base64,UklGR{i}+/=" for i in range(8)]

@@ -19,7 +19,7 @@ from bnprobe.experiments.synthesize.recipe import UNIT, Recipe, Way
 from bnprobe.experiments.synthesize.stored import Stored
 
 SMALL = 1e-8
-PERMUTATION, NOISE, MOVES, PARTS = range(4)
+PERMUTATION, NOISE, MOVES = range(3)
 """Streams of random numbers."""
 
 
@@ -56,26 +56,25 @@ class Drawer:
 
     def start(self, n: int) -> Drawing:
         """Noise, the same for all ways."""
-        return Drawing.of(_resized(noise(self.inputs, n, self.seed), self._sides(0)))
+        return Drawing.of(_resized(clouds(self.inputs, n, self.seed, self.recipe.octaves), self._sides(0)))
 
     def distances(self) -> Distances:
         """From the statistics of this way."""
         if not self.way.permuted:
-            return Distances(self.norms)
+            return Distances(self.norms, self.recipe.first)
         generator = seeded(self.seed, PERMUTATION)
-        return Distances([norm.permuted(generator) for norm in self.norms])
+        return Distances([norm.permuted(generator) for norm in self.norms], self.recipe.first)
 
     def advance(self, drawing: Drawing, distances: Distances) -> Drawing:
         """One step further. Raises BnprobeError where the model gives no gradient."""
         sides = self._sides(drawing.step)
         if drawing.pixels.shape[2:] != sides:
             drawing = Drawing.of(_resized(drawing.pixels, sides), drawing.step, drawing.seconds)
-        chosen = self._chosen(drawing)
-        pixels = drawing.pixels[chosen].requires_grad_()
+        pixels = drawing.pixels.requires_grad_()
         distances.begin()
         chance = seeded(self.seed, MOVES, drawing.step)
         given = self.inputs.of(moved(pixels, self.recipe.shift, chance))
-        loss = self._loss(self.model(given), chosen, distances)
+        loss = self._loss(self.model(given), distances)
         if not loss.requires_grad:
             raise BnprobeError(
                 f"the output of {type(self.model).__name__} has no gradient with respect to its input, so no image can be "
@@ -87,13 +86,7 @@ class Drawer:
                 "mean and std of the model's inputs, and check its weights with bnprobe.check."
             )
         (gradient,) = torch.autograd.grad(loss + self.recipe.roughness * roughness(pixels), pixels)
-        return self._stepped(drawing, chosen, gradient)
-
-    def _chosen(self, drawing: Drawing) -> Tensor:
-        """The images of this step: a random part, each image once in a round."""
-        n, parts = len(drawing.pixels), self.recipe.parts
-        order = torch.randperm(n, generator=seeded(self.seed, PARTS, drawing.step // parts))
-        return order.chunk(parts)[drawing.step % parts].to(drawing.pixels.device)
+        return self._stepped(drawing, gradient)
 
     def _sides(self, step: int) -> Sequence[int]:
         """Of images at a step: fewer pixels at the start, where they get their large shapes."""
@@ -103,36 +96,50 @@ class Drawer:
                 return smaller(whole, part)
         return torch.Size(whole)
 
-    def _loss(self, output: object, chosen: Tensor, distances: Distances) -> Tensor:
+    def _loss(self, output: object, distances: Distances) -> Tensor:
         """What this way asks for, without what it asks of any image."""
         loss = torch.zeros((), device=self.inputs.device)
         if self.way.classes:
             scores = deciding(output)
             assert scores is not None
             assert self.targets is not None
-            loss = loss + F.cross_entropy(scores.float(), self.targets[chosen])
+            loss = loss + F.cross_entropy(scores.float(), self.targets)
         if self.way.statistics:
             loss = loss + self.recipe.statistics * distances.total
         return loss
 
     @torch.no_grad()
-    def _stepped(self, drawing: Drawing, chosen: Tensor, gradient: Tensor) -> Drawing:
-        """Adam's step of the chosen images."""
+    def _stepped(self, drawing: Drawing, gradient: Tensor) -> Drawing:
+        """Adam's step."""
         first, second = self.recipe.betas
-        age = drawing.age // self.recipe.parts + 1
-        mean = drawing.mean[chosen].lerp(gradient, 1 - first)
-        square = drawing.square[chosen].lerp(gradient.square(), 1 - second)
+        age = drawing.age + 1
+        mean = drawing.mean.lerp(gradient, 1 - first)
+        square = drawing.square.lerp(gradient.square(), 1 - second)
         rate = self.recipe.rate * UNIT * (1 + math.cos(math.pi * drawing.step / self.steps)) / 2
         change = (mean / (1 - first**age)) / ((square / (1 - second**age)).sqrt() + SMALL)
-        drawing.pixels[chosen] = self.inputs.valid(drawing.pixels[chosen] - rate * change)
-        drawing.mean[chosen], drawing.square[chosen] = mean, square
-        drawing.step, drawing.age = drawing.step + 1, drawing.age + 1
-        return drawing
+        pixels = self.inputs.valid(drawing.pixels.detach() - rate * change)
+        return Drawing(pixels, mean, square, drawing.step + 1, drawing.seconds, age)
 
 
 def noise(inputs: Inputs, n: int, seed: int) -> Tensor:
     """Normal around gray, clamped to valid pixels."""
     drawn = torch.randn(n, *inputs.shape, generator=seeded(seed, NOISE))
+    return inputs.valid((0.5 + UNIT * drawn).to(inputs.device))
+
+
+def clouds(inputs: Inputs, n: int, seed: int, octaves: int) -> Tensor:
+    """Noise with blots of several sizes; of inputs that are no images the same as `noise`."""
+    whole = inputs.shape[1:]
+    if len(whole) != 2:
+        return noise(inputs, n, seed)
+    generator = seeded(seed, NOISE)
+    parts = [
+        _resized(
+            torch.randn(n, inputs.shape[0], *smaller(whole, 0.5**i), generator=generator), torch.Size(whole)
+        )
+        for i in range(octaves)
+    ]
+    drawn = torch.stack(parts).sum(0) / octaves**0.5
     return inputs.valid((0.5 + UNIT * drawn).to(inputs.device))
 
 

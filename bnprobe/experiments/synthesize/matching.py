@@ -19,8 +19,10 @@ from bnprobe.probe.tensors import first_tensor
 class Distances:
     """While `watching`, every call of a norm adds its distance; `begin` forgets those of the pass before."""
 
-    def __init__(self, norms: Sequence[Stored]) -> None:
+    def __init__(self, norms: Sequence[Stored], first: float = 1.0) -> None:
         self.norms = norms
+        last = max(len(norms) - 1, 1)
+        self._weights = {norm.path: first ** (1 - i / last) for i, norm in enumerate(norms)}
         self._found: dict[str, list[Tensor]] = {}
 
     def begin(self) -> None:
@@ -52,12 +54,8 @@ class Distances:
 
     @property
     def total(self) -> Tensor:
-        """Their sum."""
-        return torch.stack([one.to(self._device) for one in self.by_norm.values()]).sum()
-
-    @property
-    def _device(self) -> torch.device:
-        return self.norms[0].mean.device
+        """Their sum, by their weights."""
+        return torch.stack([self._weights[path] * one for path, one in self.by_norm.items()]).sum()
 
 
 def reached(model: nn.Module, inputs: Inputs, norms: Sequence[Stored]) -> list[Stored]:

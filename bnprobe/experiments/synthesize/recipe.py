@@ -16,16 +16,16 @@ class Recipe:
     betas: tuple[float, float] = (0.5, 0.99)
     statistics: float = 1.0
     """Weight of the sum over norms of the distance, beside the cross entropy."""
-    roughness: float = 0.02
+    roughness: float = 0.1
     """Weight of the mean difference between neighboring pixels."""
     shift: float = 1 / 16
     """Images are moved by up to this share of their side at each step, and mirrored."""
-    parts: int = 1
-    """Of how many steps each image takes part in one: statistics are those of a part of the images."""
-    stages: tuple[tuple[float, float], ...] = ((0.4, 0.5),)
+    stages: tuple[tuple[float, float], ...] = ((0.5, 0.5),)
     """Until which share of the steps images have which share of their side; thereafter they are whole."""
-    first: float = 1.0
-    """Weight of the first norm, beside 1 of the others."""
+    first: float = 10.0
+    """Weight of the first norm; it falls to 1 of the last one in equal ratios. Early norms hold contrast and color."""
+    octaves: int = 4
+    """Images start as noise of so many sizes of blots, each twice the next: photographs have large shapes."""
 
 
 UNIT = 0.25

@@ -1,0 +1,49 @@
+"""The example of calibration: where its inputs come from, and that the picture says what the table does."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import nn
+
+from scripts import quantization
+from scripts.made_images import plain_network
+from scripts.recalibration_study import MEAN, STD, Images
+
+
+def test_real_images_are_normalized_and_drawn_by_seed() -> None:
+    """Fails if pixels are given where the network takes inputs, or every seed draws the same images."""
+    x = torch.rand(100, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    made = torch.zeros(2, 3, 4, 4)
+    of = quantization.sources(Images(x, torch.zeros(100)), made)
+    first, second = of["real images"](0), of["real images"](1)
+    assert first.shape == (quantization.N, 3, 4, 4)
+    assert not torch.equal(first, second)
+    pixels = first * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+    gaps = (pixels[:, None] - x).abs().amax((2, 3, 4)).min(1).values
+    assert gaps.max() < 1e-5
+    assert of["made images"](0) is made
+    assert not torch.equal(of["noise"](0), of["noise"](1))
+
+
+def test_every_source_is_tried_and_shown(monkeypatch) -> None:
+    """Fails if a seed is left out, or a bar has no name. The network is not really quantized here."""
+    monkeypatch.setattr(quantization, "quantized", lambda network, _: network)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 10))
+    some = Images(torch.rand(70, 3, 4, 4), torch.arange(70) % 10)
+    table = quantization.measure(network, some, torch.zeros(2, 3, 4, 4), some)
+    assert table["calibrated on"].value_counts().to_dict() == {
+        "real images": 3,
+        "noise": 3,
+        "not quantized": 1,
+        "made images": 1,
+    }
+    assert (table["difference"] == 0).all()
+    assert isinstance(table, pd.DataFrame)
+    (axes,) = quantization.drawn(table, 70).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["real images", "made images", "noise"]
+
+
+def test_the_judge_is_no_relative_of_a_resnet() -> None:
+    assert plain_network().eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
