@@ -105,7 +105,7 @@ def _worth(record: LayerRecord, statistic: Callable[[Array, Array], Array], vari
     # of a channel that does not vary the folds say nothing
     known = np.isfinite(factor)
     return Worth(
-        np.where(known, n / np.where(known, np.maximum(factor, 1), 1), n),
+        np.where(known, n / np.fmax(factor, 1), n),
         np.where(known, np.minimum(degrees, n - 1), n - 1),
     )
 

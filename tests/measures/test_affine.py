@@ -107,3 +107,14 @@ def test_bits_lost_by_hand():
     assert found["folded_spread"] == pytest.approx(0.25)
     without = site(some_rows(5, 4), neighbours=neighbours)
     assert affine.layer_columns(without)["bits_lost_worst"] == 3.0
+
+
+def test_without_gamma_and_beta_the_map_is_that_of_the_statistics():
+    """Fails if a norm without a scale turns its input over, or adds something of its own."""
+    rows = some_rows(7)
+    found = affine.channel_columns(
+        site(rows, running_mean=[1.0, -2.0, 3.0], running_var=[4.0, 0.25, 9.0], eps=0.1)
+    )
+    sd = np.sqrt(np.array([4.0, 0.25, 9.0]) + 0.1)
+    np.testing.assert_allclose(found["slope"], 1 / sd)
+    np.testing.assert_allclose(found["intercept"], -np.array([1.0, -2.0, 3.0]) / sd)

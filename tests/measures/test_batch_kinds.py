@@ -10,6 +10,7 @@ from rules.edited import edited, evidence, findings
 
 from bnprobe.measures.batch_kinds import _noise, _split, kinds
 from bnprobe.recording import LayerRecord
+from bnprobe.stats import Folds
 from measures.drawn import record_of
 from measures.sites import site
 
@@ -110,3 +111,41 @@ def test_a_kind_of_a_single_batch_is_none(n: int):
     order = np.zeros(N_BATCHES)
     order[[3, 8][:n]] = 1.0
     assert np.isnan(kinds(recorded(order[:, None] * APART)).apart) == (n == 1)
+
+
+@pytest.mark.parametrize(("apart", "found"), [(2.2, False), (2.45, True), (-2.2, False), (-2.45, True)])
+def test_kinds_lie_farther_apart_than_means_do_by_chance(apart: float, found: bool):
+    """Fails if both kinds' noise does not count: two groups of six batches, exactly alike within, whose means have a noise
+    of 1; 4 √(1/6 + 1/6) = 2.31."""
+    n = np.full((N_BATCHES, 2), float(BATCH))
+    means = TURNS[:, None] * np.array([[apart, apart]])
+    within = np.full(2, (N_BATCHES * BATCH - N_BATCHES) * float(BATCH))
+    folds = Folds(np.zeros(2), n, n * means, n * (means**2 + BATCH), within, N_BATCHES)
+    rows = np.sqrt(BATCH) * np.random.default_rng(2).normal(size=(N_BATCHES * BATCH, 2, 1))
+    record = replace(
+        record_of(rows, np.zeros(2), np.ones(2), batch=BATCH), n_calls_running=0, pre_folds=folds
+    )
+    assert np.isfinite(kinds(record).apart) == found
+
+
+@pytest.mark.parametrize(("n_batches", "found"), [(7, False), (8, True)])
+def test_eight_batches_are_enough(n_batches: int, found: bool):
+    """Fails if fewer are, or eight are not."""
+    rng = np.random.default_rng(0)
+    rows = (
+        rng.normal(size=(n_batches * BATCH, C, 1))
+        + np.repeat(np.arange(n_batches) % 2, BATCH)[:, None, None] * 3
+    )
+    record = replace(record_of(rows, np.zeros(C), np.ones(C), batch=BATCH), n_calls_running=0)
+    assert np.isfinite(kinds(record).apart) == found
+
+
+@pytest.mark.parametrize(("of_first", "found"), [(1.0, False), (2.0, True)])
+def test_a_fold_of_one_sample_has_no_mean_to_compare(of_first: float, found: bool):
+    """Fails if a single sample is a batch, or two are not."""
+    record = recorded(TURNS[:, None] * APART)
+    n = record.pre_folds.n.copy()
+    n[0] = of_first
+    smaller = replace(record.pre_folds, n=n, a=record.pre_folds.a / record.pre_folds.n * n)
+    b = np.maximum(record.pre_folds.b, smaller.a**2 / n)
+    assert np.isfinite(kinds(replace(record, pre_folds=replace(smaller, b=b))).apart) == found

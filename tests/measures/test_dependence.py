@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 from support import oracles
 from support.oracles import assert_same_folds
 
@@ -173,3 +174,36 @@ def test_the_batch_effect_is_not_told_of_rows_and_sorted_classes():
     assert np.isnan(dependence.batch_effect(replace(record, pre_folds=None))).all()
     assert np.isnan(effect(drawn.images(np.random.default_rng(9), 40), 40)).all()  # one batch
     assert np.isnan(effect(np.ones((40, C, 4)), 4)).all()
+
+
+def test_the_batch_effect_has_no_unit(rng):
+    """Fails if a mean square of small numbers is rounded up to one: the same samples in units of a thousandth."""
+    rows = copied(rng, 400, 10)
+    of_rows, of_thousandths = (
+        dependence.batch_effect(replace(record_of(rows * k), running_mean=np.zeros(C))) for k in (1.0, 1e-3)
+    )
+    assert of_thousandths == pytest.approx(of_rows, rel=1e-6)
+
+
+def test_the_bound_is_that_of_fishers_distribution(rng):
+    """Fails on other degrees of freedom: 21 batches and 405 samples."""
+    found, least = effect(copied(rng, 405, 5))
+    assert found / least == pytest.approx(stats.f.ppf(0.999, 20, 404), rel=1e-9)
+
+
+@pytest.mark.parametrize(("batch", "n", "by"), [(1, 10, True), (1, 9, False), (2, 20, True)])
+def test_batches_of_one_sample_fill_folds(batch, n, by, rng):
+    """Fails if a fold of one image is empty, or nine are ten; and degrees are no more than those of samples."""
+    record = record_of(drawn.images(rng, n), batch)
+    assert dependence.counts_folds(record) is by
+    assert (dependence.of_mean(record).degrees <= n - 1).all()
+
+
+def test_folds_that_are_empty_everywhere_do_not_count(rng):
+    """Fails if a fold without any value is one of the ten."""
+    record = record_of(drawn.images(rng, 200))
+    folds = record.pre_folds
+    one_less = (np.arange(len(folds.n)) > 0)[:, None]
+    without = replace(folds, n=folds.n * one_less, a=folds.a * one_less, b=folds.b * one_less)
+    assert dependence.counts_folds(record)
+    assert not dependence.counts_folds(replace(record, pre_folds=without))

@@ -69,6 +69,12 @@ STORED_NOTHING = {"mean": (NAN, NAN), "var": (NAN, NAN)}
             [site(n_batches_tracked=0, mean=(0.0, 0.0), var=(1.0, 1.0), n_updates=101, gamma=(1.0, 1.01))],
             False,
         ),
+        # a channel that is missing says nothing of the others
+        ([site(gamma=(NAN, 1.05), mean=(NAN, 0.2), var=(NAN, 0.7))], True),
+        ([site(gamma=(NAN, 1.05), beta=(NAN, 0.0), **STORED_NOTHING)], True),
+        ([site(gamma=(NAN, NAN), beta=(NAN, NAN))], True),
+        ([site(gamma=(NAN, NAN), beta=(NAN, NAN), n_batches_tracked=23)], False),
+        ([site(gamma=(1.0, 1.01), mean=(NAN, 0.2), var=(NAN, 0.7), n_batches_tracked=101)], False),
         # one norm that is trained is enough
         ([site(), site(gamma=(1.5, 1.0))], False),
         ([site(), site(n_batches_tracked=500)], False),

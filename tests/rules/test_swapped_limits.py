@@ -84,6 +84,25 @@ def test_one_value_of_zero_is_not_positive() -> None:
     assert len(swapped_norms(of(norm("a", either + 1e-6, signs(40, 20))), STATISTICS)) == 1
 
 
+def test_a_channel_that_is_missing_does_not_hide_a_norm() -> None:
+    """Fails if one NaN is taken for a vector that is not there: healthy norms with one are no fifth of five."""
+    either, positive = signs(40, 20), np.linspace(0.8, 1.2, 40)
+    either[0] = positive[1] = np.nan
+    gaps = [norm(f"g{i}", either, np.linspace(0.8, 1.2, 40)) for i in range(2)]
+    gaps += [norm(f"h{i}", signs(40, 20), positive) for i in range(2)]
+    assert swapped_norms(of(*(exchanged(f"n{i}") for i in range(4)), *gaps), STATISTICS) == []
+
+
+def test_zeros_are_not_negative() -> None:
+    """Fails if values of exactly 0 count as below it: 3 of 40 are, with 37 zeros."""
+    values = np.zeros(40)
+    values[:3] = -0.1
+    assert swapped_norms(of(norm("a", np.linspace(0.8, 1.2, 40), values)), STATISTICS) == []
+    values[:4] = -0.1
+    *_, found = swapped(of(norm("a", np.linspace(0.8, 1.2, 40), values)))
+    assert "negative in 10% of the channels" in found.because
+
+
 @pytest.mark.parametrize(
     ("ones", "others", "expected"),
     [
