@@ -57,6 +57,14 @@ def edited(found: Evidence, channels: Mapping[str, Any] | None = None, at: int =
     return replace(found, layers=layers.infer_objects(), channels=of_channels.infer_objects())
 
 
+def edited_rows(*rows: Mapping[str, Any]) -> Evidence:
+    """A norm for each row, "a", "b", ..., with these cells."""
+    found = evidence(*(healthy(name) for name in "abcdef"[: len(rows)]))
+    for i, row in enumerate(rows):
+        found = edited(found, at=i, **row)
+    return found
+
+
 def frame(**columns: Any) -> pd.DataFrame:
     """The columns that one rule looks at, of the channels of a single norm."""
     return pd.DataFrame({name: list(values) for name, values in columns.items()})

@@ -10,16 +10,7 @@ import pandas as pd
 import pytest
 
 from bnprobe.rules.groups import _of_one_class, _samples_apart
-from bnprobe.rules.rule import Evidence
-from rules.edited import edited, evidence, findings, frame, healthy
-
-
-def edited_rows(*rows: dict[str, Any]) -> Evidence:
-    """A norm for each row, "a", "b", ..., with these cells."""
-    found = evidence(*(healthy(name) for name in "abcdef"[: len(rows)]))
-    for i, row in enumerate(rows):
-        found = edited(found, at=i, **row)
-    return found
+from rules.edited import edited, edited_rows, evidence, findings, frame
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from rules.edited import edited, evidence, findings, healthy
-from rules.test_groups_limits import edited_rows
+from rules.edited import edited, edited_rows, evidence, findings, healthy
 
 EVAL = {"n_learned_in_eval": 3, "n_backward": 4, "n_calls": 5, "memory_moved": 0.0}
 
