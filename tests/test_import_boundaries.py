@@ -70,6 +70,9 @@ BOUNDARIES = {
     "report": may(
         "recording measures rules stats errors files version notebook", "numpy pandas jinja2 markupsafe"
     ),
+    # Parquet, where it is installed
+    "report.formats.tables": may("measures errors files", "pandas pyarrow"),
+    "report.audit": may("recording measures rules errors severity", "numpy pandas"),
     # a histogram cannot be drawn without its edges
     "report.figures.png": may("", "numpy PIL"),
     # images that are data, not drawings

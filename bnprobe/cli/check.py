@@ -17,6 +17,8 @@ from bnprobe.files import STREAM, standard_input
 from bnprobe.printing import say, say_lines
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bnprobe.models.user_batches import UserBatches
     from bnprobe.report.formats.check import Checked
 
@@ -94,6 +96,11 @@ def add(commands: Any) -> None:
     check.add_argument(
         "--write-baseline", metavar="FILE", help="write the current findings to FILE, for a later --baseline"
     )
+    check.add_argument(
+        "--against",
+        metavar="TABLE",
+        help="also say where γ stands among the checkpoints of a table of `bnprobe audit`",
+    )
     add_config(check)
     check.set_defaults(run=run)
 
@@ -104,12 +111,30 @@ def run(options: argparse.Namespace) -> int:
 
     options.format = options.format or _asked_for(Path(options.out or "").suffix.lower())
     outs = _outs(options)
+    others = _others(options)
     checked = _checked(options)
     _write(checked, options, outs)
+    if others is not None:
+        from bnprobe.report.audit import standing
+
+        for one in checked:
+            say_lines(standing(one.report.recording, one.file, others, options.against))
     if options.write_baseline:
         write_baseline([one.report.findings for one in checked], Path(options.write_baseline))
     severities = (severity for one in checked for severity in one.report.findings["severity"][list(one.new)])
     return exit_code(severities, options.fail_on)
+
+
+def _others(options: argparse.Namespace) -> pd.DataFrame | None:
+    """The table to compare with, known to be one before the work."""
+    if not options.against:
+        return None
+    if options.format != "text" or options.out:
+        raise BnprobeError("--against adds lines to the text that is printed. Leave --format and -o out.")
+    from bnprobe.report.audit import WORDS, demand_audit
+    from bnprobe.report.formats.tables import read_table
+
+    return demand_audit(read_table(Path(options.against), WORDS), options.against)
 
 
 def _asked_for(suffix: str) -> str:

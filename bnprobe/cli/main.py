@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from bnprobe.cli import (
     ablate,
+    audit,
     check,
     compare,
     invariances,
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_demo(commands)
     report.add(commands)
     check.add(commands)
+    audit.add(commands)
     compare.add(commands)
     record.add(commands)
     merge.add(commands)

@@ -183,7 +183,8 @@ class Document(ABC):
 
         Args:
             folder: Where to write; it is made if needed.
-            format: "csv" or "parquet". Parquet needs pyarrow.
+            format: "csv" or "parquet". Parquet needs pyarrow, and says of each column what it means, its formula and unit
+                (the field's metadata).
 
         Returns:
             The paths of the files.
@@ -194,7 +195,7 @@ class Document(ABC):
         """
         from bnprobe.report.formats.tables import to_files
 
-        files = to_files(self._named_tables, format)
+        files = to_files(self._named_tables, format, self._columns)
         return [write_output(Path(folder) / name, contents) for name, contents in files.items()]
 
     def _repr_html_(self) -> str:

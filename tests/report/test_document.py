@@ -13,8 +13,10 @@ from measures.sites import memory_of, recording, site, some_rows
 
 import bnprobe
 from bnprobe.errors import BnprobeError, CannotWrite, NotDefined
+from bnprobe.measures import glossary
 from bnprobe.report import figures
 from bnprobe.report.document import Document
+from bnprobe.report.formats import tables
 from bnprobe.report.formats.json import plain
 from bnprobe.report.page import blocks
 
@@ -95,22 +97,27 @@ def test_tables_are_saved_as_csv(make: Callable[..., Document], tmp_path):
 
 def test_tables_are_saved_as_parquet(tmp_path):
     """Fails if a column of findings, which holds channels, cannot be written."""
-    pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow")
     report = a_report(3.0)
     paths = report.save_tables(tmp_path, "parquet")
     assert [path.name for path in paths] == ["layers.parquet", "channels.parquet", "findings.parquet"]
     pd.testing.assert_frame_equal(pd.read_parquet(paths[1]), report.channels, check_dtype=False)
     assert list(pd.read_parquet(paths[2])["rule"]) == list(report.findings["rule"])
+    schema = parquet.read_schema(paths[1])
+    assert schema.metadata[b"schema"] == b"bnprobe/tables/channels"
+    (running_var,) = (column for column in glossary() if column.name == "running_var")
+    assert schema.field("running_var").metadata[b"unit"] == running_var.unit.encode()
+    assert schema.field("running_var").metadata[b"description"] == running_var.meaning.encode()
 
 
 def test_without_pyarrow_parquet_says_what_to_install(tmp_path, monkeypatch):
     """Fails if pandas' own words come through, or half of the files are written."""
 
-    def missing(*_: object, **__: object) -> None:
-        raise ImportError("pyarrow")
+    def missing(name: str) -> None:
+        raise ImportError(name)
 
     report = a_report()
-    monkeypatch.setattr("pandas.io.parquet.import_optional_dependency", missing)
+    monkeypatch.setattr(tables, "import_module", missing)
     with pytest.raises(BnprobeError, match="Run pip install pyarrow, or use format='csv'"):
         report.save_tables(tmp_path, "parquet")
     assert list(tmp_path.iterdir()) == []

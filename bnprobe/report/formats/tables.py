@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from bnprobe.errors import BnprobeError
+from bnprobe.files import read_input
+from bnprobe.measures import Column
+
+FORMATS = ("csv", "parquet")
+
+LARGEST = 2**34
+"""Bytes of a table that are read: 16 GB."""
 
 
-def to_files(tables: Mapping[str, pd.DataFrame], format: str) -> dict[str, bytes]:
-    """What the file of every table holds, by the name of the file.
+def to_files(
+    tables: Mapping[str, pd.DataFrame], format: str, columns: Sequence[Column] = ()
+) -> dict[str, bytes]:
+    """What the file of every table holds, by the name of the file. Parquet files say what their `columns` mean.
 
     Raises BnprobeError for a format that there is not, or whose library is missing.
     """
-    if format not in _FORMATS:
-        raise BnprobeError(f"there is no format {format!r} for tables. Known formats: {', '.join(_FORMATS)}.")
-    return {f"{name}.{format}": _FORMATS[format](table) for name, table in tables.items()}
+    if format not in FORMATS:
+        raise BnprobeError(f"there is no format {format!r} for tables. Known formats: {', '.join(FORMATS)}.")
+    return {
+        f"{name}.{format}": csv_of(table) if format == "csv" else parquet_of(table, columns, name)
+        for name, table in tables.items()
+    }
 
 
 def csv_of(table: pd.DataFrame) -> bytes:
@@ -25,15 +40,51 @@ def csv_of(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False).encode()
 
 
-def _parquet(table: pd.DataFrame) -> bytes:
+def parquet_of(table: pd.DataFrame, columns: Sequence[Column], name: str) -> bytes:
+    """A table as Parquet, without the index; each field says its meaning, formula and unit, the file its schema."""
+    pyarrow = needed("format='csv'")
+    from pyarrow import parquet
+
+    means = {column.name: _described(column) for column in columns}
+    arrow = pyarrow.Table.from_pandas(table, preserve_index=False)
+    fields = [field.with_metadata(means.get(field.name)) for field in arrow.schema]
+    schema = pyarrow.schema(fields, {**(arrow.schema.metadata or {}), "schema": f"bnprobe/tables/{name}"})
     buffer = io.BytesIO()
-    try:
-        table.to_parquet(buffer, engine="pyarrow", index=False)
-    except ImportError as error:
-        raise BnprobeError(
-            "Parquet files need pyarrow, which is not installed. Run pip install pyarrow, or use format='csv'."
-        ) from error
+    parquet.write_table(arrow.cast(schema), buffer)
     return buffer.getvalue()
 
 
-_FORMATS: dict[str, Callable[[pd.DataFrame], bytes]] = {"csv": csv_of, "parquet": _parquet}
+def _described(column: Column) -> dict[str, str]:
+    said = {"description": column.meaning, "formula": column.formula, "unit": column.unit}
+    return {key: text for key, text in said.items() if text}
+
+
+def needed(instead: str) -> Any:
+    """The library of Parquet and Arrow. Raises BnprobeError where it is not installed, which says what to do `instead`."""
+    try:
+        return import_module("pyarrow")
+    except ImportError as error:
+        raise BnprobeError(
+            f"Parquet files need pyarrow, which is not installed. Run pip install pyarrow, or use {instead}."
+        ) from error
+
+
+def demand_format(path: Path) -> None:
+    """Raises BnprobeError where a table cannot be written to, or read from, a file of this name."""
+    if path.suffix[1:] not in FORMATS:
+        raise BnprobeError(f"{path}: tables end in .csv or .parquet. Name one of these.")
+    if path.suffix == ".parquet":
+        needed("a .csv file")
+
+
+def read_table(path: Path, words: Sequence[str]) -> pd.DataFrame:
+    """A table of a file, by its ending; columns of `words` are text, whatever they look like. Raises BnprobeError."""
+    demand_format(path)
+    try:
+        content = io.BytesIO(read_input(path, LARGEST))
+        if path.suffix == ".parquet":
+            return pd.read_parquet(content)
+        return pd.read_csv(content, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values=[""])
+    except Exception as error:  # what a damaged file makes a reader raise
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise BnprobeError(f"{path}: {reason}. Give a table that bnprobe wrote.") from None
