@@ -15,7 +15,7 @@ import pandas as pd
 
 from bnprobe.recording import LayerRecord, Recording, SampleTable
 from bnprobe.stats.exemplars import NOBODY, SIDES
-from bnprobe.stats.moments import Array
+from bnprobe.stats.moments import Array, ratio
 
 COLUMNS = {
     "layer": object,
@@ -102,7 +102,7 @@ def purity(record: LayerRecord, table: SampleTable) -> Array:
     labels[there] = table.labels[kept.sample[there].astype(np.int64)]
     n = (~np.isnan(labels)).sum(axis=2)
     most = (labels[..., :, None] == labels[..., None, :]).sum(axis=3).max(axis=2)
-    return np.where(n > 1, most / np.maximum(n, 1), np.nan)
+    return np.where(n > 1, ratio(most, n), np.nan)
 
 
 def chance(n_of_class: Array, k: int) -> float:

@@ -1,0 +1,119 @@
+"""Gradients: jumps, noise and passes, each at and beside its limit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from bnprobe.rules.edits import Freeze
+from bnprobe.rules.gradient import FIRST_PASSES, _not_reached, _samples, _spoilt, _where
+from rules.edited import edited_rows, evidence, findings, frame
+
+LIMITS = evidence().limits
+STEP, NOISE = LIMITS.gradient_step, LIMITS.silent_snr
+
+
+@pytest.mark.parametrize(
+    ("lengths", "way"),
+    [
+        ((STEP * 1.001, 1.0), "explodes"),
+        ((STEP * 0.999, 1.0), ""),
+        ((1.0, STEP * 1.001), "vanishes"),
+        ((1.0, STEP * 0.999), ""),
+        ((STEP * 1.5, 0.0, 1.0), "explodes"),
+        ((1.0, math.nan, STEP * 1.5), "vanishes"),
+        ((1.0, 2.0), ""),
+        ((1.0,), ""),
+    ],
+)
+def test_a_jump_between_neighbours(lengths: tuple[float, ...], way: str) -> None:
+    """Fails if the limit is elsewhere or on one side only, the way is turned over, or what has no gradient is a neighbor."""
+    found = findings("gradient-breaks", edited_rows(*({"grad_out": length} for length in lengths)))
+    assert [one.layer for one in found] == (["a"] if way else [])
+    for one in found:
+        assert f"The gradient {way} between" in one.says
+
+
+SILENT = {"n_backward": 3, "no_gradient": 0.0, "gamma_snr_upper": math.nan, "beta_snr_upper": math.nan}
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        ({}, ""),
+        ({"no_gradient": 1.0}, "No gradient reaches"),
+        ({"no_gradient": 0.99}, ""),
+        ({"no_gradient": 1.0, "n_backward": 0}, ""),
+        ({"no_gradient": 1.0, "n_backward": 1}, "No gradient reaches"),
+        ({"gamma_snr_upper": NOISE * 0.999}, "mostly noise"),
+        ({"gamma_snr_upper": NOISE}, ""),
+        ({"gamma_snr_upper": 0.0}, "mostly noise"),
+        ({"beta_snr_upper": NOISE * 0.999}, "mostly noise"),
+        ({"gamma_snr_upper": NOISE * 0.5, "beta_snr_upper": NOISE * 1.01}, ""),
+        ({"gamma_snr_upper": NOISE * 1.01, "beta_snr_upper": 0.0}, ""),
+    ],
+)
+def test_gradients_that_say_nothing(cells: dict[str, Any], says: str) -> None:
+    """Fails if the smaller of two ratios decides, one that is not known does, or a limit includes itself."""
+    found = findings("gradient-no-signal", edited_rows({**SILENT, **cells}))
+    assert [says in one.says for one in found] == ([True] if says else [])
+
+
+@pytest.mark.parametrize(
+    ("images", "calls", "says"),
+    [
+        (10, 4, "2 samples"),
+        (11, 4, "3 samples"),
+        (4, 4, "1 sample"),
+        (7, 0, "7 samples"),
+        (7, 1, "7 samples"),
+    ],
+)
+def test_samples_of_a_typical_call(images: int, calls: int, says: str) -> None:
+    """Fails if no call is divided by, or two calls are one."""
+    assert _samples({"n_images": images, "n_calls": calls}) == says  # type: ignore[arg-type]
+
+
+def test_a_few_first_passes_are_the_first() -> None:
+    """Fails if as many passes as that are still the first ones, of a new network whose branches begin at 0."""
+    from bnprobe.rules.gradient import _starts_at_zero
+
+    new: Any = type("Evidence", (), {"is_new": True})
+    old: Any = type("Evidence", (), {"is_new": False})
+    row: Any = {"n_backward": FIRST_PASSES - 1}
+    assert _starts_at_zero(row, new)
+    assert not _starts_at_zero({**row, "n_backward": FIRST_PASSES}, new)
+    assert not _starts_at_zero(row, old)
+
+
+def test_where_gradients_are_not_finite() -> None:
+    """Fails if a pass is counted for a channel, or a column that has none is named."""
+    columns = {
+        name: [0, 0, 0]
+        for name in ("dy_nonfinite", "dx_nonfinite", "grad_gamma_nonfinite", "grad_beta_nonfinite")
+    }
+    channels = frame(**{**columns, "dx_nonfinite": [0, 5, 1], "grad_beta_nonfinite": [1, 0, 0]})
+    assert _spoilt(channels).any(axis=1).tolist() == [True, True, True]
+    assert _spoilt(channels).to_numpy().sum() == 3
+    assert _where(channels) == "dL/dx in 2, dL/dβ in 1 of 3 channels"
+
+
+@pytest.mark.parametrize(
+    ("run", "because"),
+    [
+        (["a"], "no backward pass in 1 call, while other norms had up to 4."),
+        (["a", "b"], "no backward pass in 1 call, nor in the previous norm (a), while"),
+        (["a", "b", "c"], "nor in the 2 previous norms (b, a), while"),
+        (["a", "b", "c", "d"], "nor in the 3 previous norms (c, b, a), while"),
+        (["a", "b", "c", "d", "e"], "nor in the 4 previous norms (d, c, b, ...), while"),
+    ],
+)
+def test_a_run_of_norms_that_no_pass_reaches(run: list[str], because: str) -> None:
+    """Fails if the nearest three are not named in order, or more are not marked."""
+    found = _not_reached(run, 1, 4)
+    assert found.layer == run[-1]
+    assert because in found.because
+    assert found.remedy is not None
+    assert found.remedy.edits == (Freeze(tuple(run), eval_mode=True),)
