@@ -75,6 +75,7 @@ def _mean_energy(own_mean: Moments, pre: Moments) -> float:
     mean square over everything. Samples with large values count for more than in a mean of ratios.
     """
     with np.errstate(over="ignore", invalid="ignore"):
+        # 0 / 0 of a layer of zeros
         of_means = np.mean(own_mean.var_population + own_mean.mean_seen**2)
         of_values = np.mean(pre.var_population + pre.mean_seen**2)
-        return float(of_means / of_values) if of_values > 0 else float("nan")
+        return float(of_means / of_values)

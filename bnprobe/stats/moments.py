@@ -185,7 +185,7 @@ class Moments:
         """
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             some = self.n > 0
-            largest = np.where(some, np.maximum(-self.low, self.high), 0.0)
+            largest = np.maximum(-self.low, self.high)  # -inf of nothing
             known = largest <= IN_REACH
             m2, m3, m4 = (
                 np.where(known, m, 0.0) / np.maximum(self.n, 1) for m in (self.m2, self.m3, self.m4)

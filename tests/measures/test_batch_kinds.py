@@ -149,3 +149,12 @@ def test_a_fold_of_one_sample_has_no_mean_to_compare(of_first: float, found: boo
     smaller = replace(record.pre_folds, n=n, a=record.pre_folds.a / record.pre_folds.n * n)
     b = np.maximum(record.pre_folds.b, smaller.a**2 / n)
     assert np.isfinite(kinds(replace(record, pre_folds=replace(smaller, b=b))).apart) == found
+
+
+def test_a_channel_that_does_not_vary_takes_no_part():
+    """Fails if a constant channel is divided by, or makes the others' distance smaller."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(N_BATCHES * BATCH, 3, 1)) + np.repeat(TURNS, BATCH)[:, None, None] * 2.0
+    rows[:, 1] = 0.0
+    record = replace(record_of(rows, np.zeros(3), np.ones(3), batch=BATCH), n_calls_running=0)
+    assert kinds(record).apart == pytest.approx(2.0, rel=0.1)

@@ -1,0 +1,31 @@
+"""How often batches are read to renew statistics: one that can be read once is refused where it takes more."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import bnprobe
+from bnprobe.errors import BnprobeError
+
+
+def model(n_norms: int) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), *(nn.BatchNorm1d(4) for _ in range(n_norms))).eval()
+
+
+def once() -> object:
+    return (torch.randn(8, 3, generator=torch.Generator().manual_seed(i)) for i in range(3))
+
+
+def test_one_pass_takes_batches_that_can_be_read_once() -> None:
+    """Fails if a generator is refused where it is read once."""
+    assert bnprobe.recalibrate(model(2), once()).n_samples == 24
+
+
+@pytest.mark.parametrize("n_norms", [1, 2])
+def test_a_pass_for_each_norm_needs_batches_that_can_be_read_again(n_norms: int) -> None:
+    """Fails if the pass for the order of execution is not counted: with one norm there are two."""
+    with pytest.raises(BnprobeError, match=f"{n_norms + 1} passes are needed"):
+        bnprobe.recalibrate(model(n_norms), once(), layer_by_layer=True)
