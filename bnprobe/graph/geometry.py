@@ -7,6 +7,7 @@ Plain data without torch. Weights are numpy arrays in torch's own layout: (out, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from bnprobe.stats.moments import Array
 
@@ -59,6 +60,16 @@ class Source:
     beta: Array | None = None
     parts: tuple[Source, ...] = ()
     pool: str = ""
+
+    @property
+    def key(self) -> SourceKey:
+        """What tells one source from another."""
+        parts = tuple(part.key for part in self.parts)
+        own = tuple(None if vector is None else vector.tobytes() for vector in (self.gamma, self.beta))
+        return self.what, self.activation, self.pool, self.site, self.n_channels, own, parts
+
+
+SourceKey = tuple[Any, ...]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,13 +14,14 @@ from bnprobe.graph.consumers import Follow, in_words, other_terms
 from bnprobe.graph.features import features_elsewhere
 from bnprobe.graph.first_layer import stem
 from bnprobe.graph.fold import folded
-from bnprobe.graph.geometry import Producer, Source
+from bnprobe.graph.geometry import Producer, Source, SourceKey
 from bnprobe.graph.graph import Node, Site, above
 from bnprobe.graph.layer_scale import branch_of
 from bnprobe.graph.producer import Known, label, producer_of
-from bnprobe.graph.propagate import implied, reaching
+from bnprobe.graph.propagate import Reaching, implied, reaching
 from bnprobe.graph.reads import column_lengths
 from bnprobe.graph.record_op import Graph
+from bnprobe.graph.remembered import Remembered
 from bnprobe.graph.residual import Skips
 from bnprobe.graph.role import role_of
 from bnprobe.graph.sole_consumer import feeds_alone
@@ -49,21 +50,29 @@ def neighbours_of(
     graph = trace.graph
     if graph is None:
         return dict.fromkeys(wanted, UNKNOWN)
-    alive, skips = above(graph.outputs), Skips(norms)
+    alive, skips = above(graph.outputs), Skips(norms, trace.remembered)
+    weights = partial(_fed, remembered=trace.remembered, known={})
     return {
-        site: _neighbours(graph.sites[site], graph, alive, norms, skips) if site in graph.sites else UNKNOWN
+        site: _neighbours(graph.sites[site], graph, alive, norms, skips, weights)
+        if site in graph.sites
+        else UNKNOWN
         for site in wanted
     }
 
 
 def _neighbours(
-    site: Node, graph: Graph, alive: set[Node], norms: Mapping[Site, Known], skips: Skips
+    site: Node,
+    graph: Graph,
+    alive: set[Node],
+    norms: Mapping[Site, Known],
+    skips: Skips,
+    fed: Callable[[Neighbours, Node, Mapping[Site, Known]], Neighbours],
 ) -> Neighbours:
     """What is known of one norm; an error in one part of the answer leaves the others."""
     neighbours, outputs = UNKNOWN, set(graph.outputs)
     for part in (
         partial(_followed, follow=Follow(site, alive, outputs), skips=skips),
-        _fed,
+        fed,
         partial(_alone, graph=graph, alive=alive),
         partial(_scaled, graph=graph),
         _apart,
@@ -90,8 +99,15 @@ def _followed(
     return replace(neighbours, skip_var=now, skip_var_initial=initially)
 
 
-def _fed(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known]) -> Neighbours:
-    """The producer added, and what follows from its weights."""
+def _fed(
+    neighbours: Neighbours,
+    site: Node,
+    norms: Mapping[Site, Known],
+    *,
+    remembered: Remembered,
+    known: dict[SourceKey, Reaching | None],
+) -> Neighbours:
+    """The producer added, and what follows from its weights; `known` is what reaches the weights in this pass."""
     name, producer = producer_of(site, norms)
     neighbours = replace(neighbours, producer=name)
     if producer is None:
@@ -103,8 +119,14 @@ def _fed(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known]) -> Nei
         activation=_activation(source),
         source=source.what,
     )
-    known = norms[site.facts["site"]]
-    return neighbours if known.running_mean is None else _reduced(neighbours, producer, known)
+    norm = norms[site.facts["site"]]
+    if norm.running_mean is None:
+        return neighbours
+    content = (producer, norm.gamma, norm.running_mean, norm.running_var, norm.plan.eps)
+    found = remembered.get(
+        ("weights", site.facts["site"]), content, lambda: _reduced(producer, norm, reaching(source, known))
+    )
+    return replace(neighbours, **found)
 
 
 def _alone(
@@ -151,19 +173,18 @@ def _scaled(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known], *, 
     return replace(neighbours, scale=scale, scaled_var=branch, scaled_skip_var=skip)
 
 
-def _reduced(neighbours: Neighbours, producer: Producer, known: Known) -> Neighbours:
-    """What the weights say about a norm with running statistics."""
+def _reduced(producer: Producer, known: Known, values: Reaching | None) -> dict[str, Any]:
+    """What the weights, which these values reach, say about a norm with running statistics: fields of `Neighbours`."""
     geometry, source = producer.geometry, producer.source
-    parts, values = list(_parts(producer)), reaching(source)
+    parts = list(_parts(producer))
     alone = source.what == "input" and not source.pool and source.activation == "none"
-    return replace(
-        neighbours,
-        folded=_joined([_folded(producer, known, part) for part in parts])
+    return {
+        "folded": _joined([_folded(producer, known, part) for part in parts])
         if geometry.groups == 1 or not geometry.transposed
         else None,
-        implied=_joined([implied(*_some(producer, part), geometry, values) for part in parts]),
-        stem=stem(*_some(producer, slice(None)), geometry) if alone else None,
-    )
+        "implied": _joined([implied(*_some(producer, part), geometry, values) for part in parts]),
+        "stem": stem(*_some(producer, slice(None)), geometry) if alone else None,
+    }
 
 
 def _parts(producer: Producer) -> Iterator[slice]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bnprobe.graph.geometry import Geometry, Source
+from bnprobe.graph.geometry import Geometry, Source, SourceKey
 from bnprobe.graph.padding import averaged, grouped, mean_square
 from bnprobe.recording.neighbours import Implied
 from bnprobe.stats import gaussian
@@ -76,20 +76,24 @@ def _variance(weight: Array, geometry: Geometry, values: Reaching, mean: Array) 
     return within + np.maximum(mean_square(response, weight, geometry) - mean**2, 0.0)
 
 
-def reaching(source: Source) -> Reaching | None:
+def reaching(source: Source, known: dict[SourceKey, Reaching | None] | None = None) -> Reaching | None:
     """What a source hands on; an average over positions leaves the means as they are.
 
     None where it is not a function of norms that is known: an input of the model, an activation without a formula, a maximum
-    over positions.
+    over positions. `known` is what was found for other sources of the same pass, which have parts in common.
     """
-    values = None if source.pool not in ("", "avg") else _after_activation(source)
-    if values is None or not source.pool:
-        return values
-    return replace(values, var=np.full(values.mean.shape, np.nan))
+    known = {} if known is None else known
+    key = source.key
+    if key not in known:
+        values = None if source.pool not in ("", "avg") else _after_activation(source, known)
+        if values is not None and source.pool:
+            values = replace(values, var=np.full(values.mean.shape, np.nan))
+        known[key] = values
+    return known[key]
 
 
-def _after_activation(source: Source) -> Reaching | None:
-    before = _before_activation(source)
+def _after_activation(source: Source, found: dict[SourceKey, Reaching | None]) -> Reaching | None:
+    before = _before_activation(source, found)
     if before is None or source.activation == "none":
         return before
     if not gaussian.is_known(source.activation) or np.isnan(before.var).any():
@@ -101,14 +105,14 @@ def _after_activation(source: Source) -> Reaching | None:
     return Reaching(mean, np.maximum(square - mean**2, 0.0), signed)
 
 
-def _before_activation(source: Source) -> Reaching | None:
+def _before_activation(source: Source, found: dict[SourceKey, Reaching | None]) -> Reaching | None:
     """A norm's output, channels of several sources side by side, or the sum of independent sources."""
     if source.what == "norm":
         beta, gamma = _affine(source)
         return Reaching(beta, gamma**2, beta)
     if source.what not in ("concat", "sum") or not source.parts:
         return None
-    parts = [reaching(part) for part in source.parts]
+    parts = [reaching(part, found) for part in source.parts]
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return None

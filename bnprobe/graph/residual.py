@@ -11,6 +11,7 @@ De & Smith 2020, arXiv:2002.10444.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,28 @@ import torch
 from bnprobe.graph.geometry import Source
 from bnprobe.graph.graph import Node, Site
 from bnprobe.graph.producer import Known, source_of
-from bnprobe.stats import scipy_lazy
+from bnprobe.graph.remembered import Remembered
 from bnprobe.stats.moments import Array
 
-N_POINTS = 24
+QUANTILES = (
+    *(-2.0368341317013883, -1.5341205443525463, -1.2581615610630967, -1.0544724517700528),
+    *(-0.887146559018876, -0.7415940438615164, -0.6102946101863327, -0.4887764111146695),
+    *(-0.3740954101977235, -0.2641469768259236, -0.1573106846101707, -0.05224518037594035),
+    *(0.05224518037594049, 0.1573106846101707, 0.2641469768259235, 0.37409541019772363),
+    *(0.4887764111146695, 0.6102946101863326, 0.7415940438615164, 0.887146559018876),
+    *(1.0544724517700528, 1.2581615610630967, 1.5341205443525463, 2.036834131701388),
+)
+"""Of a standard Gaussian at (i + 1/2) / 24. Written out, because scipy would be loaded for them at every first look."""
+
+N_POINTS = len(QUANTILES)
 
 
 class Skips:
     """Variances of skip connections in one pass; what several blocks have in common is computed once."""
 
-    def __init__(self, norms: Mapping[Site, Known]) -> None:
+    def __init__(self, norms: Mapping[Site, Known], remembered: Remembered | None = None) -> None:
         self._norms = norms
+        self._remembered = remembered or Remembered()
         self._known: dict[Any, Array | None] = {}
 
     def variances(self, terms: Iterable[Node], site: Node) -> tuple[Array | None, Array | None]:
@@ -40,6 +52,9 @@ class Skips:
         if not parts:
             return None, None
         whole = Source("sum", n_channels=site.shape[dim or 0], parts=parts)
+        return self._remembered.get(("skip", site.facts["site"]), whole, partial(self._both, whole))
+
+    def _both(self, whole: Source) -> tuple[Array | None, Array | None]:
         now, initially = self._points(whole, False), self._points(whole, True)
         if now is None or initially is None:
             return None, None
@@ -47,7 +62,7 @@ class Skips:
 
     def _points(self, source: Source, initially: bool) -> Array | None:
         """Equally likely values of every channel, (C, N_POINTS); None where the source is not known."""
-        key = (_key(source), initially)
+        key = (source.key, initially)
         if key not in self._known:
             made = None if source.pool else self._made(source, initially)
             self._known[key] = None if made is None else activated(made, source.activation)
@@ -69,15 +84,9 @@ class Skips:
         return total
 
 
-def _key(source: Source) -> Any:
-    """What tells one source of a pass from another."""
-    parts = tuple(_key(part) for part in source.parts)
-    return source.what, source.activation, source.pool, source.site, source.n_channels, parts
-
-
 def _of_norm(source: Source, initially: bool) -> Array:
     n = source.n_channels
-    z = scipy_lazy.special.ndtri((np.arange(N_POINTS) + 0.5) / N_POINTS)
+    z = np.array(QUANTILES)
     z = z / z.std()
     gamma = np.ones(n) if initially or source.gamma is None else np.abs(source.gamma)
     beta = np.zeros(n) if initially or source.beta is None else source.beta

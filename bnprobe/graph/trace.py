@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnprobe.graph.graph import Site
 from bnprobe.graph.record_op import Graph
+from bnprobe.graph.remembered import Remembered
 from bnprobe.norms import ModuleTree
 from bnprobe.norms.module_tree import buffers_of, parameters_of
 
@@ -185,6 +186,8 @@ class Trace:
     """
 
     def __init__(self, tree: ModuleTree, args: Any, kwargs: Any) -> None:
+        self._mode: _Watch | None = None
+        self.remembered = Remembered.of(tree.model)
         names = {id(tensor): name for name, tensor in (tree.buffers() | tree.parameters()).items()}
         self._graph: Graph | None = Graph(names, _shared(tree))
         self._thread = threading.get_ident()
@@ -225,7 +228,13 @@ class Trace:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """What happens meanwhile is not the model's doing."""
-        self._aside += 1
+        n_modes = torch._C._len_torch_dispatch_stack()
+        if n_modes and torch._C._get_dispatch_stack_at(n_modes - 1) is self._mode:
+            # without the mode, which takes longer than a small operation does
+            with _python_dispatch._pop_mode_temporarily():
+                yield
+            return
+        self._aside += 1  # the mode lies below one of the model's own, or in another thread
         try:
             yield
         finally:
@@ -246,13 +255,15 @@ class Trace:
 
     def call(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """forward(*args, **kwargs), watched."""
-        mode = (_WatchBesideCompiler if "torch._dynamo" in sys.modules else _Watch)(self)
+        self._mode = (_WatchBesideCompiler if "torch._dynamo" in sys.modules else _Watch)(self)
         try:
-            with mode:
+            with self._mode:
                 return forward(*args, **kwargs)
         except BaseException:
             self.forget()
             raise
+        finally:
+            self._mode = None
 
     @contextmanager
     def _keeping(self) -> Iterator[Graph | None]:

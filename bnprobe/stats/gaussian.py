@@ -70,8 +70,7 @@ def moments(activation: str, mean: Array, sd: Array) -> tuple[Array, Array]:
     mean, sd = np.broadcast_arrays(np.asarray(mean, dtype=np.float64), np.abs(sd))
     if isinstance(shape, _Smooth):
         return _integrate(shape.function, mean, sd)
-    squares = tuple(tuple(map(float, P.polymul(p, p))) for p in shape.polynomials)
-    square = _expectation(_Pieces(shape.knots, squares), mean, sd)
+    square = _expectation(_squared(shape), mean, sd)
     return _expectation(shape, mean, sd), np.maximum(square, 0.0)
 
 
@@ -130,10 +129,22 @@ _SQRT_HALF = math.sqrt(0.5)
 def _expectation(f: _Pieces, mean: Array, sd: Array) -> Array:
     """E[f(X)]: the leftmost polynomial everywhere, and at each knot what changes there."""
     total = _weighed(f.polynomials[0], mean, sd, np.ones_like(mean), np.zeros_like(mean))
-    for knot, below, above in zip(f.knots, f.polynomials, f.polynomials[1:], strict=False):
+    for knot, change in zip(f.knots, _changes(f), strict=True):
         offset = mean - knot
-        total = total + _weighed(_about(P.polysub(above, below), knot), offset, sd, *_tail(offset, sd))
+        total = total + _weighed(change, offset, sd, *_tail(offset, sd))
     return total
+
+
+@lru_cache(maxsize=64)
+def _squared(f: _Pieces) -> _Pieces:
+    return _Pieces(f.knots, tuple(tuple(map(float, P.polymul(p, p))) for p in f.polynomials))
+
+
+@lru_cache(maxsize=64)
+def _changes(f: _Pieces) -> tuple[Coefficients, ...]:
+    """What is added at each knot, in powers of the distance from it."""
+    each = zip(f.knots, f.polynomials, f.polynomials[1:], strict=False)
+    return tuple(_about(P.polysub(above, below), knot) for knot, below, above in each)
 
 
 def _about(coefficients: Any, knot: float) -> Coefficients:
