@@ -29,3 +29,11 @@ def test_a_pass_for_each_norm_needs_batches_that_can_be_read_again(n_norms: int)
     """Fails if the pass for the order of execution is not counted: with one norm there are two."""
     with pytest.raises(BnprobeError, match=f"{n_norms + 1} passes are needed"):
         bnprobe.recalibrate(model(n_norms), once(), layer_by_layer=True)
+
+
+def test_a_recording_may_hold_norms_that_store_nothing() -> None:
+    """Fails if a norm without running statistics is asked for its weights, or renewed."""
+    torch.manual_seed(0)
+    mixed = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.BatchNorm1d(4)).eval()
+    plan = bnprobe.recalibrate(mixed, bnprobe.record(mixed, [torch.randn(8, 3)]))
+    assert list(plan.renewals) == ["2"]

@@ -12,7 +12,7 @@ import pytest
 from bnprobe.experiments.effect import Effect, _signed
 from bnprobe.experiments.measure_variants import Deadline, Measurements, Measuring, Tally
 from bnprobe.experiments.outputs import Change
-from bnprobe.experiments.replacements import Variant, stages
+from bnprobe.experiments.replacements import Variant
 from bnprobe.experiments.rows import notes, table_of
 from bnprobe.recording.terms import AGREEMENT, OUTPUT
 
@@ -203,34 +203,6 @@ def test_a_deadline_counts_from_when_it_was_made() -> None:
     found = Deadline(100.0)
     assert 0 <= found.spent < 50
     assert 50 < found.left <= 100
-
-
-def norms(*paths: str) -> Any:
-    return [type("Norm", (), {"path": path})() for path in paths]
-
-
-@pytest.mark.parametrize(
-    ("paths", "expected"),
-    [
-        (("a.1", "a.2", "b.1"), {"a": ["a.1", "a.2"]}),
-        (("a.1", "a.2", "b.1", "b.2"), {"a": ["a.1", "a.2"], "b": ["b.1", "b.2"]}),
-        (("m.a.1", "m.a.2", "m.b.1", "m.b.2"), {"m.a": ["m.a.1", "m.a.2"], "m.b": ["m.b.1", "m.b.2"]}),
-        (("m.x.a.1", "m.x.a.2", "m.x.b.1"), {"m.x.a": ["m.x.a.1", "m.x.a.2"]}),
-        # a path ends where the others go on
-        (("m", "m.a.1", "m.a.2"), {}),
-        (("m.a", "m.a.1", "m.a.2", "m.b"), {"m.a": ["m.a", "m.a.1", "m.a.2"]}),
-        (("a.1", "a.2"), {}),
-        (("a", "b"), {}),
-        (("a",), {}),
-        ((), {}),
-    ],
-)
-def test_stages_are_parts_of_the_first_level_that_differs(
-    paths: tuple[str, ...], expected: dict[str, list[str]]
-) -> None:
-    """Fails if a common beginning is a stage, one norm is, or all are."""
-    found = stages(norms(*paths))
-    assert {name: [norm.path for norm in members] for name, members in found.items()} == expected
 
 
 def test_an_empty_study_has_no_rows() -> None:
