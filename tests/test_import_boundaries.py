@@ -77,6 +77,7 @@ BOUNDARIES = {
     "report.figures.png": may("", "numpy PIL"),
     # images that are data, not drawings
     "report.figures.thumbnails": may("", "numpy PIL"),
+    "report.figures.contact_sheet": may("files", "PIL"),
     "report.figures": may("stats measures recording errors files", "numpy pandas seaborn matplotlib"),
     # what may stand on a side of a comparison: a file of weights alone needs torch, on first use
     "comparison": may(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnprobe.cli.merge import add_workers
 from bnprobe.cli.paths import demand_writable
-from bnprobe.cli.subject import add_subject, recorded, samples_of
+from bnprobe.cli.subject import add_exemplars, add_subject, recorded, samples_of
 from bnprobe.errors import BadImages, BnprobeError
 from bnprobe.files import files_in, folders_in, is_folder, read_input
 from bnprobe.printing import note, say
@@ -29,7 +29,7 @@ LONGEST_LIST = 2**26
 
 SETTINGS = (
     *("subject", "weights", "checkpoint", "limit", "batch_size", "size", "mean", "std"),
-    *("layers", "loss", "no_histograms", "mask", "sample_dim", "unit"),
+    *("layers", "loss", "no_histograms", "exemplars", "mask", "sample_dim", "unit"),
 )
 """Options on which a part depends: with other ones it is recorded again."""
 
@@ -49,6 +49,7 @@ def add(commands: Any) -> None:
     )
     record.add_argument("--out", metavar="DIR", required=True, help="folder for the parts and whole.bnp")
     add_subject(record)
+    add_exemplars(record)
     add_workers(record, "record")
     record.set_defaults(run=run)
 
@@ -140,7 +141,14 @@ def record_shard(options: argparse.Namespace, classes: tuple[str, ...], shard: S
         batches = images.batches(subject.preprocess, options.batch_size, options.limit)
         histograms = not options.no_histograms
         recording = recorded(
-            subject, batches, options.layers, histograms, False, options.loss, **samples_of(options)
+            subject,
+            batches,
+            options.layers,
+            histograms,
+            False,
+            options.loss,
+            exemplars=options.exemplars,
+            **samples_of(options),
         )
     except BnprobeError as error:
         raise type(error)(f"shard {shard.path}: {error}") from None

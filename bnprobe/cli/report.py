@@ -12,8 +12,8 @@ from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.ranks import gathered, share
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import (
+    add_exemplars,
     add_subject,
-    count,
     described,
     inputs_of,
     labels_of_the_model,
@@ -70,13 +70,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="samples per batch and device in training, for the noise of the running statistics (default: assumes 32)",
     )
-    report.add_argument(
-        "--exemplars",
-        type=count,
-        default=0,
-        metavar="N",
-        help="also keep, for each channel, the N images on which its mean after the norm is highest, and lowest",
-    )
+    add_exemplars(report)
     report.add_argument(
         "--try",
         action="store_true",
@@ -133,10 +127,10 @@ def _report(options: argparse.Namespace) -> int:
 
     saved = Path(options.subject)
     if saved.suffix == ".bnp":
-        _refuse_model_options(options)
         out = Path(options.out) if options.out else default_page(f"{saved.stem}.html")
         demand_writable([out], [options.subject, options.config, options.study])
         recording = _trained_with(load(saved), options)
+        _refuse_model_options(options, recording)
         return _written(_judged(recording, options, _saved_study(options)), out, options)
     from bnprobe.scaling.ranks import ranks  # with it comes torch, which a recording does without
 
@@ -223,12 +217,12 @@ def _trained_with(recording: Recording, options: argparse.Namespace) -> Recordin
     return recording.with_training_batch(options.training_batch) if options.training_batch else recording
 
 
-def _refuse_model_options(options: argparse.Namespace) -> None:
-    """A saved recording cannot be changed: refuse options that would."""
+def _refuse_model_options(options: argparse.Namespace, recording: Recording) -> None:
+    """A saved recording cannot be changed: refuse options that would. Of exemplars, --data says where their files are."""
     names = (
+        *(("data",) if recording.samples is None else ()),
         "weights",
         "checkpoint",
-        "data",
         "batches",
         "limit",
         "size",
@@ -258,7 +252,8 @@ def _refuse_model_options(options: argparse.Namespace) -> None:
 def _judged(recording: Recording, options: argparse.Namespace, study: Study | None = None) -> Report:
     from bnprobe.report import report
 
-    return report(recording, config=settings_file(options), study=study)
+    images = getattr(options, "data", None) if recording.samples is not None else None
+    return report(recording, config=settings_file(options), study=study, images=images)
 
 
 def _written(result: Report, out: Path, options: argparse.Namespace) -> int:

@@ -104,7 +104,18 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     )
 
 
-def count(text: str) -> int:
+def add_exemplars(command: argparse.ArgumentParser) -> None:
+    """The option --exemplars."""
+    command.add_argument(
+        "--exemplars",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="also keep, for each channel, the N images on which its mean after the norm is highest, and lowest",
+    )
+
+
+def _count(text: str) -> int:
     """A whole number, 0 for none, as the type of an option."""
     if not text.isdecimal() or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number")

@@ -42,7 +42,7 @@ def exemplars(recording: Recording) -> pd.DataFrame:
     parts = [_rows(record) for record in records]
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     at = rows.pop("at")
-    known = _of_samples(table)
+    known = of_samples(table)
     return pd.DataFrame(rows | {name: values[at] for name, values in known.items()})[list(COLUMNS)]
 
 
@@ -67,7 +67,7 @@ def _rows(record: LayerRecord) -> dict[str, Any]:
     }
 
 
-def _of_samples(table: SampleTable) -> dict[str, Any]:
+def of_samples(table: SampleTable) -> dict[str, Any]:
     """What is known of each sample of the table, by column."""
     is_path, parts = table.is_path == 1, sorted({part for part in table.parts if part})
     numbers = table.numbers.astype(np.int64)

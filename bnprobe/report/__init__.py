@@ -21,6 +21,7 @@ def report(
     training_batch: int | None = None,
     study: Study | None = None,
     invariances: Invariances | None = None,
+    images: str | Path | None = None,
 ) -> Report:
     """Turn a recording into tables, findings and one self-contained HTML page.
 
@@ -34,6 +35,8 @@ def report(
         training_batch: Samples per batch and device in training, if the recording does not say so yet; see `attach`.
         study: What `bnprobe.ablate` returned for the same model: the page then has a chapter on what each vector is worth.
         invariances: What `bnprobe.invariances` returned for the same model: what it found is then among the findings.
+        images: Folder of the images that were recorded, for thumbnails of exemplars that have paths. Only files below it are
+            shown, so that a recording from elsewhere shows nothing else of yours.
 
     Returns:
         The report. Tables and pages are computed when first requested.
@@ -42,8 +45,8 @@ def report(
         NothingRecorded: No forward pass reached a normalization layer.
         BadRecordingFile: The path does not hold a sound recording.
         BadSettings: `config` cannot be read or names something that does not exist.
-        BnprobeError: `source`, `study` or `invariances` is something else, the study is of another model, or
-            `training_batch` is not a whole number of at least 1.
+        BnprobeError: `source`, `study` or `invariances` is something else, the study is of another model, there is no folder
+            `images`, or `training_batch` is not a whole number of at least 1.
 
     Example:
         >>> import torch, bnprobe
@@ -79,4 +82,7 @@ def report(
         raise BnprobeError(
             f"invariances must be what bnprobe.invariances returns, got {type(invariances).__name__}. Pass that."
         )
-    return Report(recording, settings(config), study, invariances)
+    if images is not None and not Path(images).is_dir():
+        raise BnprobeError(f"images: there is no folder {images}. Pass the folder that was recorded.")
+    folder = None if images is None else Path(images)
+    return Report(recording, settings(config), study, invariances, folder)

@@ -9,7 +9,7 @@ import pandas as pd
 from bnprobe.measures import Tables, glossary
 from bnprobe.recording import WEIGHTS_ONLY, Recording
 from bnprobe.recording.names import said_passes
-from bnprobe.report.chapters import chapters, worth
+from bnprobe.report.chapters import chapters, exemplars, worth
 from bnprobe.report.chapters.answer import Answer
 from bnprobe.report.chapters.chapter import called, measured_on, unit_of
 from bnprobe.report.chapters.findings import findings_section, rule_sections
@@ -44,7 +44,7 @@ def compose(
 
     `left_out` says in words which findings are not shown. A `study` of ablations is the last chapter.
     """
-    written = chapters(recording, tables)
+    written = chapters(recording, tables) + exemplars.chapter(recording, tables)
     written += () if study is None else (worth.chapter(study),)
     linked = frozenset({"network", "findings", *(section.id for section in written)})
     return Page(

@@ -46,6 +46,7 @@ class Report(Document):
         settings: Findings to leave out, and thresholds.
         study: What `bnprobe.ablate` measured on the same model, for a chapter of the page; or None.
         invariances: What `bnprobe.invariances` found of the same model, for findings; or None.
+        images: Folder in which the page finds the files of exemplars, for thumbnails; or None.
 
     Raises:
         NothingRecorded: No forward pass reached a normalization layer.
@@ -68,6 +69,7 @@ class Report(Document):
         settings: Settings | None = None,
         study: StudyTable | None = None,
         invariances: Invariances | None = None,
+        images: Path | None = None,
     ) -> None:
         self.recording = recording
         parts = (recording, *recording.parts)
@@ -78,6 +80,7 @@ class Report(Document):
         self.settings = settings or Settings()
         self.study = study
         self.invariances = invariances
+        self.images = images
         self._tried: tuple[Tried, ...] | None = None
 
     @cached_property
@@ -119,7 +122,7 @@ class Report(Document):
         return replace(page, sections=(page.sections[0], section, *page.sections[1:]))
 
     def _data(self, compact: bool) -> Data:
-        return data_of(self._shown, self._tables, self.findings, compact)
+        return data_of(self._shown, self._tables, self.findings, compact, self.images)
 
     @cached_property
     def _answer(self) -> Answer:
@@ -185,7 +188,7 @@ class Report(Document):
         Raises:
             NothingRecorded: No forward pass reached a normalization layer.
         """
-        return Report(recording, self.settings, self.study, self.invariances)
+        return Report(recording, self.settings, self.study, self.invariances, self.images)
 
     def take(self, tried: Sequence[Tried]) -> None:
         """Show what came of each finding's remedy: a column `tried` of the findings, and a line on the pages.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from bnprobe.measures import Tables, glossary
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.report.browser.densities import EDGES, Bytes, place_after, place_before, same_counts, steps
 from bnprobe.report.browser.derived import derived_columns
+from bnprobe.report.browser.exemplars import exemplars_of
 from bnprobe.report.browser.first_look import first_measure
 from bnprobe.report.browser.measures import (
     COMPACT_FEWEST,
@@ -42,10 +44,16 @@ class Data:
     blobs: tuple[tuple[str, str], ...]
 
 
-def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compact: bool = False) -> Data:
-    """Everything the scripts draw from: layers, findings, channel columns and histograms.
+def data_of(
+    recording: Recording,
+    tables: Tables,
+    findings: pd.DataFrame,
+    compact: bool = False,
+    images: Path | None = None,
+) -> Data:
+    """Everything the scripts draw from: layers, findings, channel columns and histograms, exemplars.
 
-    `compact` leaves out what a notebook cell can do without.
+    `compact` leaves out what a notebook cell can do without; files of exemplars are looked for below `images`.
     """
     channels = tables.channels
     known = [str(name) for name in channels if channels[name].notna().any()]
@@ -58,6 +66,8 @@ def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compac
     drawn = not compact or len(channels) <= COMPACT_HISTOGRAMS
     histograms, places, blobs = packed_histograms(recording.layers, drawn)
     blobs += [(f"column-{name}", packed_column(channels[name])) for name in shown if name not in free]
+    exemplars, more = (None, []) if compact else exemplars_of(recording, images)
+    blobs += more
     meanings = {column.name: column for column in glossary()}
     initial = _is_initial(channels)
     painted = {
@@ -85,6 +95,7 @@ def data_of(recording: Recording, tables: Tables, findings: pd.DataFrame, compac
         "roleLabels": [role_label(role) for role in ROLES],
         "edges": EDGES if histograms else [],
         "findings": finding_places(findings, recording.layers),
+        "exemplars": exemplars,
     }
     return Data(as_json(manifest), tuple(blobs))
 

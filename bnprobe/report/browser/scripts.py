@@ -20,6 +20,7 @@ PARTS = (
     "plane",
     "points",
     "roles",
+    "exemplars",
     "table",
     "compare",
     "layer",

@@ -10,7 +10,7 @@ import pandas as pd
 from bnprobe.measures import Tables, stem
 from bnprobe.measures.stem import color_order
 from bnprobe.recording import Recording
-from bnprobe.report.chapters import implied, tokens, variance, worth
+from bnprobe.report.chapters import exemplars, implied, tokens, variance, worth
 from bnprobe.report.chapters.chapter import named, unit_of
 from bnprobe.report.chapters.headline import fresh
 from bnprobe.report.chapters.per_sample import own_scale
@@ -41,6 +41,7 @@ def learned(
         *_scales(tables.channels),
         *_channels(tables.channels),
         *_classes(tables),
+        *_purest(recording, tables),
         *_implied(tables.layers),
         *_residual_scale(recording, tables.layers),
     ]
@@ -106,6 +107,11 @@ def _classes(tables: Tables) -> list[Fact]:
     most = f"{found.at_most}{'' if found.rises else of_it} at {named(found.most)}"
     by_norm = known["share_class"].reindex(tables.layers.index).to_numpy()
     return [Fact(f"The {found.classes} explain {rises}{most}.", "variance", bars=bars(by_norm))]
+
+
+def _purest(recording: Recording, tables: Tables) -> list[Fact]:
+    said = exemplars.purest(recording, tables)
+    return [Fact(said, "exemplars", bars=bars(exemplars.purities(recording).high))] if said else []
 
 
 def _implied(layers: pd.DataFrame) -> list[Fact]:

@@ -15,9 +15,9 @@ function newLayerView(host, root, store, state, tip, save) {
   const tools = make("div", { class: "tools" }, back, make("label", { class: "choice" }, make("span", { class: "visually-hidden" }, "Layer"), select), next, pin, close, chip, pins);
   const stage = make("div", { class: "stage" });
   const found = make("ul", { class: "layer-findings" });
-  const { plots, rest } = (store.manifest.compared ? comparedPanels : ownPanels)(store, state, tip, open);
+  const { plots, samples, rest } = { samples: [], ...(store.manifest.compared ? comparedPanels : ownPanels)(store, state, tip, open) };
   const table = newTable(store, state, open);
-  stage.append(plots[0].element, found, ...plots.slice(1).map((plot) => plot.element), ...rest.map((one) => one.element), table.element);
+  stage.append(plots[0].element, ...samples.map((one) => one.element), found, ...plots.slice(1).map((plot) => plot.element), ...rest.map((one) => one.element), table.element);
   host.prepend(tools);
   pin.hidden = Boolean(store.manifest.compared);
   for (const plot of plots.flatMap((one) => one.plots)) save.panel(plot, () => `${layers[state.layer].name} ${plot.heading.textContent}`);
@@ -48,7 +48,7 @@ function newLayerView(host, root, store, state, tip, save) {
     const layer = layers[state.layer];
     if (!layer) return;
     const all = await store.several(store.names);
-    await Promise.all(["before", "after"].map(store.bytes));
+    await Promise.all([...["before", "after"].map(store.bytes), ...samples.map((one) => one.ready())]);
     if (layers[state.layer] !== layer) return;
     shown = { layer, columns: slices(all, layer) };
     sections.forEach((section, i) => section.classList.toggle("chosen", i === state.layer));
@@ -84,7 +84,7 @@ function newLayerView(host, root, store, state, tip, save) {
     if (shown.layer !== layer) return;
     drawChip(layer);
     drawPins();
-    for (const one of rest) one.draw(layer, columns);
+    for (const one of [...samples, ...rest]) one.draw(layer, columns);
     for (const plot of plots) plot.measure();
     for (const plot of plots) plot.draw(layer, columns);
     table.draw(layer, columns);
@@ -147,7 +147,7 @@ function newLayerView(host, root, store, state, tip, save) {
 /** The panels of a layer: its channels from input to output, distributions, planes, roles. */
 function ownPanels(store, state, tip, open) {
   const scatters = [planeSpec(store), movedSpec(state), gradientSpec()].map((spec) => newScatter(store, state, tip, open, spec));
-  return { plots: [newTransfer(store, state, tip), newRidges(store, state, tip, open), together(scatters)], rest: [newRoles(store, state, tip)] };
+  return { plots: [newTransfer(store, state, tip), newRidges(store, state, tip, open), together(scatters)], samples: [newExemplars(store, state, open)], rest: [newRoles(store, state, tip)] };
 }
 
 /** Plots beside each other, as one. */

@@ -81,5 +81,8 @@ function openStore(root) {
     return Object.fromEntries(names.map((name, i) => [name, found[i]]));
   }
 
-  return { manifest, nChannels: start, bytes, column, several, names: Object.keys(manifest.columns) };
+  /** A blob as it stands in the page; null where there is none. */
+  const text = (name) => texts.get(name)?.textContent ?? null;
+
+  return { manifest, nChannels: start, bytes, text, column, several, names: Object.keys(manifest.columns) };
 }
