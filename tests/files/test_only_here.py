@@ -61,6 +61,7 @@ ALLOWED = {
     ("report.formats.tables", "write_table"),  # into RAM
     ("report.figures.album", "savefig"),
     ("report.figures.png", "open"),  # PIL's, of a raster in RAM
+    ("report.figures.contact_sheet", "open"),  # PIL's, of an opened file
     ("cli.state_dict", "torch.save"),  # into RAM
     ("cli.recalibrate", "rename"),  # columns of a table
     ("cli.surgery", "rename"),
