@@ -127,10 +127,12 @@ def _report(options: argparse.Namespace) -> int:
 
     saved = Path(options.subject)
     if saved.suffix == ".bnp":
+        _refuse_model_options(options, MODEL_OPTIONS)
         out = Path(options.out) if options.out else default_page(f"{saved.stem}.html")
         demand_writable([out], [options.subject, options.config, options.study])
         recording = _trained_with(load(saved), options)
-        _refuse_model_options(options, recording)
+        if recording.samples is None:  # of exemplars, --data says where their files are
+            _refuse_model_options(options, ("data",))
         return _written(_judged(recording, options, _saved_study(options)), out, options)
     from bnprobe.scaling.ranks import ranks  # with it comes torch, which a recording does without
 
@@ -217,30 +219,32 @@ def _trained_with(recording: Recording, options: argparse.Namespace) -> Recordin
     return recording.with_training_batch(options.training_batch) if options.training_batch else recording
 
 
-def _refuse_model_options(options: argparse.Namespace, recording: Recording) -> None:
-    """A saved recording cannot be changed: refuse options that would. Of exemplars, --data says where their files are."""
-    names = (
-        *(("data",) if recording.samples is None else ()),
-        "weights",
-        "checkpoint",
-        "batches",
-        "limit",
-        "size",
-        "mean",
-        "std",
-        "layers",
-        "loss",
-        "mask",
-        "sample_dim",
-        "unit",
-        "train_mode",
-        "exemplars",
-        "try",
-        "ablate",
-        "budget",
-        "save",
-        "save_partial",
-    )
+MODEL_OPTIONS = (
+    "weights",
+    "checkpoint",
+    "batches",
+    "limit",
+    "size",
+    "mean",
+    "std",
+    "layers",
+    "loss",
+    "mask",
+    "sample_dim",
+    "unit",
+    "train_mode",
+    "exemplars",
+    "try",
+    "ablate",
+    "budget",
+    "save",
+    "save_partial",
+)
+"""Options that a saved recording leaves nothing to change for."""
+
+
+def _refuse_model_options(options: argparse.Namespace, names: tuple[str, ...]) -> None:
+    """A saved recording cannot be changed: refuse options that would."""
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
     if given:
         raise BnprobeError(

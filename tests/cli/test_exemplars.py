@@ -86,3 +86,16 @@ def test_a_saved_recording_keeps_what_it_has(place, capsys):
     assert main(report()) == 0
     assert main(["report", "run.bnp", "--exemplars", "2"]) == 2
     assert "--exemplars can change nothing" in capsys.readouterr().err
+
+
+def test_a_saved_recording_is_told_where_its_images_are(place, capsys):
+    """Fails if thumbnails are lost with the run, or a folder is taken that can change nothing."""
+    assert main(report("--exemplars", "2")) == 0
+    assert 'data-name="thumbnails"' in Path("out.html").read_text("utf-8")
+    assert main(["report", "run.bnp", "-o", "plain.html"]) == 0
+    assert 'data-name="thumbnails"' not in Path("plain.html").read_text("utf-8")
+    assert main(["report", "run.bnp", "-o", "again.html", "--data", "data"]) == 0
+    assert 'data-name="thumbnails"' in Path("again.html").read_text("utf-8")
+    assert main(report()) == 0
+    assert main(["report", "run.bnp", "--data", "data"]) == 2
+    assert "--data can change nothing" in capsys.readouterr().err
