@@ -21,6 +21,13 @@ VECTORS = (("gamma", "γ"), ("beta", "β"))
 """Columns and their letters."""
 
 
+WHICH_SAMPLES = (
+    "print([(i, x.isfinite().flatten(1).all(1).logical_not().nonzero().flatten().tolist()) "
+    "for i, (x, y) in enumerate(batches) if not x.isfinite().all()])"
+)
+"""Code that names the batches that were recorded and have values that are not finite, each with its samples."""
+
+
 def not_finite(evidence: Evidence) -> Iterator[Finding]:
     """NaN or infinite inputs, γ or β."""
     table = evidence.channels
@@ -37,8 +44,10 @@ def _entered(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
             row["layer"],
             "NaN or infinite values enter this norm.",
             f"{count(bad['n_nonfinite'].sum(), 'value')} in {out_of(bad, channels)}, left out of all other numbers.",
-            "Start at the first layer in this list. If an input is not finite, clean it: "
-            "`x = torch.nan_to_num(x, 0.0, 0.0, 0.0)`; if half precision overflowed, run that part in "
+            "Start at the first layer in this list. Batches and samples whose input is not finite: "
+            f"`{WHICH_SAMPLES}`. Where there are some, find what makes them, or clean them: "
+            "`x = torch.nan_to_num(x, 0.0, 0.0, 0.0)`. Where there are none, it arises inside the network; if half precision "
+            "overflowed, run that part in "
             f"float32: `model.float()`.{_of_weights(row, channels)}",
             indices(bad),
             row["call"],

@@ -403,3 +403,25 @@ def test_padding_and_samples_are_found_wherever_they_lie() -> None:
 )
 def test_a_distance_knows_what_is_not_finite(a: list[float], b: list[float], expected: float) -> None:
     assert distance(torch.tensor(a), torch.tensor(b)) == expected
+
+
+class Nested(nn.Module):
+    """Takes its images out of dicts and tuples."""
+
+    def __init__(self, mixes: bool) -> None:
+        super().__init__()
+        self.net, self.mixes = vision().eval(), mixes
+
+    def forward(self, inputs: dict) -> dict:
+        x, scale = inputs["views"]["first"]
+        x = x - x.mean(0, keepdim=True) if self.mixes else x
+        return {"heads": {"logits": self.net(x) * scale}}
+
+
+@pytest.mark.parametrize("mixes", [True, False])
+def test_samples_are_found_in_nested_inputs(mixes: bool) -> None:
+    """Fails if what lies in dicts and tuples counts as one sample, or what depends on the batch has no finding."""
+    given = {"inputs": {"views": {"first": (torch.randn(5, 3, 8, 8), 2.0)}}}
+    tried = bnprobe.invariances(Nested(mixes), [given], probes="batch")
+    assert tried.table["holds"].tolist() == [not mixes]
+    assert tried.findings["rule"].tolist() == (["samples-mixed"] if mixes else [])

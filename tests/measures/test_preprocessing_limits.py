@@ -21,7 +21,7 @@ from bnprobe.measures.causes.inputs import (
     _scale,
     constants_for,
 )
-from bnprobe.measures.causes.rivals import fits_well, is_clear, is_rarer, is_rival
+from bnprobe.measures.causes.rivals import fits_well, is_clear, is_rarer, is_rival, others
 from bnprobe.recording import Normalize
 from bnprobe.recording.neighbours import Neighbours
 from measures.first_norms import CONSTANTS, PIXELS, STD, inputs_of, stem_norm
@@ -89,6 +89,18 @@ def test_what_would_look_the_same_is_told_where_nobody_does_it_by_accident() -> 
     assert not is_rarer(row(), row(weight=3.0, misfit=1.6))
     assert not is_rarer(row(), row(weight=2.0))
     assert not is_rarer(row(weight=3.0), row(weight=3.0))
+
+
+def test_each_explanation_is_named_once() -> None:
+    """Fails if the mistake itself, or one that fits as well, is named a second time by its other names."""
+    facts = {"images": True, "light": False}
+    first = row(mistake="a", also="", **facts)
+    rival = row(mistake="b", also="a; c", misfit=1.2, **facts)
+    rare = row(mistake="c", also="", misfit=1.3, weight=3.0, **facts)
+    found = others(first, [first, rival, rare])
+    assert found["also"] == "b; c"
+    assert found["rarer"] == "these images have another light or contrast than those of training"
+    assert not found["certain"]
 
 
 SWAP = Mistake("", "", np.ones(3), np.zeros(3), exchanged=True)

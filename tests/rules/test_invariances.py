@@ -15,11 +15,67 @@ def found(**cells: Any) -> pd.DataFrame:
     return judge_invariances(pd.DataFrame([LEAK | cells]))
 
 
-@pytest.mark.parametrize("cells", [{"probe": "batch"}, {"holds": True}, {"holds": None}, {"meant": False}])
-def test_every_condition_is_needed(cells: dict[str, Any]) -> None:
+@pytest.mark.parametrize("cells", [{"probe": "other"}, {"holds": True}, {"holds": None}, {"meant": False}])
+@pytest.mark.parametrize("probe", ["causality", "padding", "batch"])
+def test_every_condition_is_needed(probe: str, cells: dict[str, Any]) -> None:
     """Fails if a model that is not meant to be causal, or that was not tried, is said to leak."""
-    assert len(found()) == 1
-    assert found(**cells).empty
+    assert len(found(probe=probe)) == 1
+    assert found(**{"probe": probe, **cells}).empty
+
+
+@pytest.mark.parametrize(
+    ("probe", "kind", "rule", "says", "advice", "unit"),
+    [
+        (
+            "padding",
+            "BatchNorm1d",
+            "padding-leaks",
+            "lets padding change",
+            "positions that count",
+            "4 sequences",
+        ),
+        ("padding", "SelfAttention", "padding-leaks", "lets padding change", "the mask", "4 sequences"),
+        ("padding", "Conv1d", "padding-leaks", "lets padding change", "Multiply by the mask", "4 sequences"),
+        (
+            "batch",
+            "BatchNorm2d",
+            "samples-mixed",
+            "depend on the rest of its batch",
+            "`model.eval()`",
+            "4 samples",
+        ),
+        (
+            "batch",
+            "Whitener",
+            "samples-mixed",
+            "depend on the rest of its batch",
+            "over dimension 0",
+            "4 samples",
+        ),
+    ],
+)
+def test_what_moves_with_padding_or_the_batch(
+    probe: str, kind: str, rule: str, says: str, advice: str, unit: str
+) -> None:
+    """Fails if a probe that does not hold has no finding, or one with advice for another cause."""
+    (finding,) = found(probe=probe, culprit_class=kind).to_dict("records")
+    assert (finding["rule"], finding["severity"], finding["layer"]) == (rule, "warning", "blocks.1.ln2")
+    assert finding["says"].startswith("blocks.1.ln1 ")
+    assert says in finding["says"]
+    assert advice in finding["do"]
+    assert f"by up to 0.75 (outputs reach 12; {unit})" in finding["because"]
+    (finding,) = found(probe=probe, culprit="", culprit_class="").to_dict("records")
+    assert says.split(" ", 1)[1].split(" ")[-1] in finding["says"]
+
+
+def test_a_leak_of_later_tokens_is_not_reported_again_as_one_of_padding() -> None:
+    """Fails if one fault has two findings."""
+    both = pd.DataFrame([LEAK, {**LEAK, "probe": "padding"}])
+    assert judge_invariances(both)["rule"].tolist() == ["future-leaks"]
+    both.loc[0, "meant"] = False  # as a tagger that sees both sides
+    assert judge_invariances(both).empty
+    both.loc[0, "holds"] = True
+    assert judge_invariances(both)["rule"].tolist() == ["padding-leaks"]
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from measures.sites import call_log, running_stats_of, site, some_rows
 
 from bnprobe.recording.names import NO_NORM
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.rules.edits import CleanInputs, InFloat32, Reinitialize, Remedy
+from bnprobe.rules.values import WHICH_SAMPLES
 from rules.edited import edited, evidence, findings
 from rules.firing import fired
 
@@ -31,6 +33,19 @@ def test_values_that_are_not_finite(value):
     ).itertuples()
     assert (row.severity, row.layer, row.channels) == ("critical", "a", (1,))
     assert "2 values in 1 of 3 channels" in row.because
+
+
+def test_the_code_that_names_samples_which_are_not_finite(capsys):
+    """Fails if it names another batch or sample, or fails on one that is clean."""
+    batches = [(torch.zeros(3, 2, 2), None) for _ in range(3)]
+    batches[1][0][2, 0, 1] = float("nan")
+    batches[2][0][:2] = float("inf")
+    exec(WHICH_SAMPLES, {"batches": batches})
+    assert capsys.readouterr().out == "[(1, [2]), (2, [0, 1])]\n"
+    spoilt = ROWS.copy()
+    spoilt[0] = np.nan
+    (row,) = fired("values-not-finite", site(spoilt, **LEARNED)).itertuples()
+    assert f"`{WHICH_SAMPLES}`" in row.do
 
 
 def test_large_values_are_finite():

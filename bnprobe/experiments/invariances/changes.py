@@ -113,11 +113,11 @@ def _padded(found: Sequences, n_left: int, n_right: int, pad: int) -> Pair:
 def batch(given: Any) -> Iterator[Pair]:
     """The first sample alone, and beside the others; where a model refuses one sample, two of them."""
     inputs = inputs_of(given)
-    first = next((value for value in inputs.values() if _has_rows(value)), None)
+    first = next((leaf for value in inputs.values() for leaf in _leaves(value)), None)
     n = 0 if first is None else len(first)
     if n < 2:
         raise NotTried("batches hold one sample, which has no others beside it")
-    odd = [key for key, value in inputs.items() if _has_rows(value) and len(value) not in (1, n)]
+    odd = [key for key, value in inputs.items() if any(len(leaf) not in (1, n) for leaf in _leaves(value))]
     if odd:
         names = ", ".join("the input" if key is None else str(key) for key in odd)
         raise NotTried(f"{names} has no row per sample, so samples cannot be taken apart")
@@ -147,7 +147,22 @@ def _rows(given: Any, inputs: Mapping[Any, Any], n: int, few: int) -> Any:
 
 
 def _first(value: Any, n: int, few: int) -> Any:
+    """The first rows of all that has a row per sample, in whatever it lies."""
+    if isinstance(value, Mapping):
+        return {key: _first(item, n, few) for key, item in value.items()}
+    if isinstance(value, tuple):
+        items = (_first(item, n, few) for item in value)
+        return type(value)._make(items) if hasattr(value, "_make") else tuple(items)
     return value[:few] if _has_rows(value) and len(value) == n else value
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What may have a row per sample, in dicts and tuples as well."""
+    if isinstance(value, Mapping | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(item)
+    elif _has_rows(value):
+        yield value
 
 
 def _has_rows(value: Any) -> bool:

@@ -46,24 +46,28 @@ def others(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What may be the cause instead: `also`, `rarer`, and whether the mistake of `row` is `certain`."""
     rivals = [other for other in rows if other is not row and is_rival(row, other)]
     rarer = [other for other in rows if is_rarer(row, other) and other not in rivals]
+    also = _names(
+        row["also"],
+        *(name for other in rivals for name in (other["mistake"], other["also"])),
+        OTHER_LIGHT_SAYS if row["light"] else "",
+        but=(row["mistake"],),
+    )
     return {
-        "also": _names(
-            row["also"],
-            *(name for other in rivals for name in (other["mistake"], other["also"])),
-            OTHER_LIGHT_SAYS if row["light"] else "",
-        ),
+        "also": also,
         "certain": row["constants"] != NONE_KNOWN and not rivals and not row["light"],
         "rarer": _names(
             *(other["mistake"] for other in rarer),
             OTHER_IMAGES_SAYS if row["images"] and not row["light"] else "",
+            but=(row["mistake"], *also.split("; ")),
         ),
         "n_rivals": len(rivals),
     }
 
 
-def _names(*lists: str) -> str:
-    """Names separated by "; ", each once."""
-    return "; ".join(dict.fromkeys(name for names in lists for name in names.split("; ") if name))
+def _names(*lists: str, but: tuple[str, ...]) -> str:
+    """Names separated by "; ", each once, `but` those that are said already."""
+    names = dict.fromkeys(name for names in lists for name in names.split("; ") if name)
+    return "; ".join(name for name in names if name not in but)
 
 
 def best_of_each(found: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
