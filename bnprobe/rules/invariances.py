@@ -32,8 +32,8 @@ def padding_moves(evidence: Evidence) -> Iterator[Finding]:
 
     Not where earlier tokens see later ones, by mistake or on purpose: then they see padding, too.
     """
-    tried = evidence.invariances
-    if (tried["probe"].eq("causality") & tried["holds"].eq(False)).any():
+    rows = evidence.invariances.iterrows()
+    if any(row["probe"] == "causality" and row["holds"] is False for _, row in rows):
         return
     for row in _moved(evidence, "padding"):
         yield Finding(
@@ -66,8 +66,8 @@ def samples_mix(evidence: Evidence) -> Iterator[Finding]:
             if row["culprit"]
             else "The outputs of a sample depend on the rest of its batch.",
             f"other samples beside it move outputs of a sample by up to {_numbers(row, 'sample')}; {_where(row)}.",
-            f"{_against_mixing(row)} If it is meant, as in train mode, results with other batch sizes or another order cannot "
-            "be compared.",
+            f"{_against_mixing(row)} If it is meant, as in train mode, results with other batch sizes or another order "
+            "cannot be compared.",
         )
 
 

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from bnprobe.recording.names import EMPTY, GATHER
 from bnprobe.rules.by_hand import ANOTHER_FILE
 from bnprobe.rules.edits import Remove, remedy
-from bnprobe.rules.remedies import module
+from bnprobe.rules.remedies import RECALIBRATE, module
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count, first_few
+
+ENTRIES = " (entries: "
+"""Between the path of a norm in a file and what the file holds of it."""
 
 
 def unread(evidence: Evidence) -> Iterator[Finding]:
@@ -18,6 +21,9 @@ def unread(evidence: Evidence) -> Iterator[Finding]:
         yield _never_called(part, layers, evidence)
     for why, found in (("not understood", _not_understood), ("no norm", _no_norm)):
         named = list(evidence.unread["layer"][evidence.unread["why"] == why])
+        incomplete = [layer for layer in named if ENTRIES in layer and ";" not in layer]
+        yield from map(_incomplete, incomplete)
+        named = [layer for layer in named if layer not in incomplete]
         by_class: dict[str, list[str]] = {}
         for layer in named:
             by_class.setdefault(layer.partition(" (")[2], []).append(layer)
@@ -103,6 +109,24 @@ def _not_understood(modules: list[str]) -> Finding:
         f"Register it, here as an RMS norm over the last dimension: `bnprobe.register_norm(type({module(path)}), "
         'lambda m: bnprobe.NormLayer("rms_norm", "channels", m.scale.numel(), 1e-6, channels="last", '
         "centred=False, weight=m.scale))`.",
+    )
+
+
+def _incomplete(module: str) -> Finding:
+    """A norm of a file, of which nothing but its vectors is known: not a class that could be registered."""
+    path, _, entries = module.partition(ENTRIES)
+    missing = next((name for name in ("running_mean", "running_var") if name not in entries), "")
+    return Finding(
+        "warning",
+        path,
+        f"This norm is incomplete: the file has no {missing} of it."
+        if missing
+        else "The vectors of this norm do not fit together: they have other numbers of channels.",
+        f"the file holds {entries.removesuffix(')')}; nothing else is known of it, and it is missing from all tables.",
+        "A model that is loaded with strict=False keeps its initial values where the file has none: a running mean of 0 or a "
+        "running variance of 1, with which eval mode does not normalize. Save the state dict of the whole model again: "
+        "`torch.save(model.state_dict(), path)`; or load it and re-estimate the running statistics: "
+        f"{RECALIBRATE}.",
     )
 
 

@@ -46,8 +46,8 @@ def _entered(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
             f"{count(bad['n_nonfinite'].sum(), 'value')} in {out_of(bad, channels)}, left out of all other numbers.",
             "Start at the first layer in this list. Batches and samples whose input is not finite: "
             f"`{WHICH_SAMPLES}`. Where there are some, find what makes them, or clean them: "
-            "`x = torch.nan_to_num(x, 0.0, 0.0, 0.0)`. Where there are none, it arises inside the network; if half precision "
-            "overflowed, run that part in "
+            "`x = torch.nan_to_num(x, 0.0, 0.0, 0.0)`. Where there are none, it arises inside the network; if half "
+            "precision overflowed, run that part in "
             f"float32: `model.float()`.{_of_weights(row, channels)}",
             indices(bad),
             row["call"],

@@ -126,6 +126,34 @@ def test_modules_that_are_named_like_norms(why: str, severity: str) -> None:
     assert "of its class" not in other.because
 
 
+@pytest.mark.parametrize(
+    ("layer", "says", "holds"),
+    [
+        (
+            "a.bn (entries: gamma 4, beta 4, running_var 4)",
+            "no running_mean of it",
+            "gamma 4, beta 4, running_var 4;",
+        ),
+        ("a.bn (entries: running_mean 4)", "no running_var of it", "running_mean 4;"),
+        (
+            "a.bn (entries: running_mean 4, running_var 3)",
+            "do not fit together",
+            "running_mean 4, running_var 3;",
+        ),
+    ],
+)
+def test_what_is_known_of_an_incomplete_norm_of_a_file(layer: str, says: str, holds: str) -> None:
+    """Fails if a norm of a file, which has no class, is to be registered, or what it lacks is not named."""
+    (one,) = unread(layer, why="not understood")
+    assert (one.layer, one.severity) == ("a.bn", "warning")
+    assert says in one.says
+    assert f"the file holds {holds}" in one.because
+    assert "register" not in one.do
+    assert "strict=False" in one.do
+    (other,) = unread("a.bn (entries: running_mean 4; weight is quantized)", why="not understood")
+    assert other.says.startswith("This module is named like a norm")
+
+
 def test_tensors_without_numbers() -> None:
     """Fails if the layer, or how many of its tensors are empty, is read from the wrong part of the name."""
     (one,) = unread(f"block.bn: 2 of 5 tensors {EMPTY}", why="empty")
