@@ -123,8 +123,8 @@ def _incomplete(module: str) -> Finding:
         if missing
         else "The vectors of this norm do not fit together: they have other numbers of channels.",
         f"the file holds {entries.removesuffix(')')}; nothing else is known of it, and it is missing from all tables.",
-        "A model that is loaded with strict=False keeps its initial values where the file has none: a running mean of 0 or a "
-        "running variance of 1, with which eval mode does not normalize. Save the state dict of the whole model again: "
+        "A model that is loaded with strict=False keeps its initial values where the file has none: a running mean of 0 or "
+        "a running variance of 1, with which eval mode does not normalize. Save the state dict of the whole model again: "
         "`torch.save(model.state_dict(), path)`; or load it and re-estimate the running statistics: "
         f"{RECALIBRATE}.",
     )
