@@ -85,6 +85,17 @@ def updated_meanwhile(row: pd.Series) -> bool:
     return bool(row["memory_moved"] > 0)
 
 
+def beyond_start(row: pd.Series, channels: pd.DataFrame) -> pd.Series:
+    """How far each channel's mean is off, in running σ, beyond what the rest of the initial 0 explains."""
+    left = row["initial_weight"]
+    rest = 1 - left if left < 1 else 1.0  # NaN where the batches are not counted
+    with np.errstate(all="ignore"):
+        sigma = np.sqrt(channels["running_var"] + row["eps"])
+        without = (channels["pre_mean"] - channels["running_mean"] / rest).abs() / sigma
+    nearer: pd.Series = without.clip(upper=channels["shift"].abs())
+    return nearer
+
+
 def affine_at_start(channels: pd.DataFrame) -> bool:
     """Whether γ is exactly 1, or exactly 0, in all channels that have one, and β exactly 0."""
     gamma, beta = channels["gamma"].dropna(), channels["beta"].dropna()

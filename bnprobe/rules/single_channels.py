@@ -10,7 +10,7 @@ import pandas as pd
 
 from bnprobe.recording.names import SHIFTED, said
 from bnprobe.rules.edits import RENEWED, remedy
-from bnprobe.rules.newness import fresh
+from bnprobe.rules.newness import beyond_start, fresh
 from bnprobe.rules.preprocessing import reported_at
 from bnprobe.rules.remedies import recalibrate, recalibration
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
@@ -62,10 +62,11 @@ def _each_ruined(evidence: Evidence) -> Iterator[Finding]:
             upset = str(row["layer"])
         if n < FEWEST_CHANNELS or row["normalized_by"] != "running" or fresh(row, channels):
             continue
-        away = _away(channels, limits)
+        away = _away(row, channels, limits, evidence.is_new)
         beyond = away.max(axis=1) > 1
         found = channels[beyond]
-        if not 0 < len(found) <= max(1, MOST_APART * n) or not _others_match(channels[~beyond], limits):
+        others_match = _others_match(channels[~beyond], limits, evidence.is_new)
+        if not 0 < len(found) <= max(1, MOST_APART * n) or not others_match:
             continue
         farthest = int(away.max(axis=1).to_numpy().argmax())
         worst = channels.iloc[farthest]
@@ -97,25 +98,26 @@ def _is_far(row: pd.Series, limits: Limits) -> bool:
     return bool(row["shift_rms"] > limits.shift or not 1 / top <= row["var_ratio_median"] <= top)
 
 
-def _away(channels: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+def _away(row: pd.Series, channels: pd.DataFrame, limits: Limits, new: bool) -> pd.DataFrame:
     """How far the mean and the scale of each channel are, 1 at the limit; 0 where that is not significant.
 
     The q-values are adjusted for all channels of the network, so that the largest of many is not taken for an exception.
+    Of a `new` network only means tell, as its variances still hold their initial 1.
     """
     with np.errstate(all="ignore"):
-        shift = channels["shift"].abs() / limits.channel_shift
+        shift = (beyond_start(row, channels) if new else channels["shift"].abs()) / limits.channel_shift
         scale = np.log(channels["scale_ratio"]).abs() / np.log(limits.channel_scale)
     shift = shift.where(channels["shift_q"] < SIGNIFICANT, 0.0)
-    scale = scale.where((channels["scale_q"] < SIGNIFICANT) & np.isfinite(scale), 0.0)
+    scale = scale.where((channels["scale_q"] < SIGNIFICANT) & np.isfinite(scale) & (not new), 0.0)
     return pd.DataFrame({"shift": shift, "scale": scale}).fillna(0.0)
 
 
-def _others_match(others: pd.DataFrame, limits: Limits) -> bool:
+def _others_match(others: pd.DataFrame, limits: Limits, new: bool) -> bool:
     """Whether the rest is so near that the few are exceptions, not the tail of a shift of all."""
     with np.errstate(all="ignore"):
         shift = float(others["shift"].abs().median())
         scale = float(np.exp(np.log(others["scale_ratio"]).abs().median()))
-    return shift < limits.shift / 2 and scale < np.sqrt(limits.variance_ratio)
+    return shift < limits.shift / 2 and (new or scale < np.sqrt(limits.variance_ratio))
 
 
 def _number(worst: pd.Series, away: pd.Series, limits: Limits) -> str:

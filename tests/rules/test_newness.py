@@ -14,7 +14,7 @@ from measures.sites import site as recorded
 from bnprobe.measures import tables
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Neighbours
-from bnprobe.rules.newness import FIRST_BATCHES
+from bnprobe.rules.newness import FIRST_BATCHES, beyond_start
 from bnprobe.rules.rule import Evidence
 from rules.firing import fired
 
@@ -128,6 +128,21 @@ def young(layer: str, **changes: Any) -> LayerRecord:
         "n_batches_tracked": 5,
     }
     return bn(layer, **{"gamma": 1.01, "beta": 0.01, **stored, **changes})
+
+
+def test_what_is_left_of_the_initial_0_is_no_shift() -> None:
+    """Fails if means of many standard deviations, which lag in the first batches, are reported in a new network."""
+    rows = ROWS / 30 + np.arange(1, 4)[:, None] * 5
+    left = 0.9**5
+    stored = {
+        "running_mean": (1 - left) * rows.mean((0, 2)),
+        "running_var": (1 - left) * rows.var((0, 2)) + left,
+    }
+    far = recorded(rows, "far", gamma=1.01, beta=0.01, n_batches_tracked=5, momentum=0.1, **stored)
+    row, channels = Evidence.of(tables(recording(far))).sites[0]
+    assert row["shift_rms"] > 5
+    np.testing.assert_allclose(beyond_start(row, channels), 0, atol=1e-6)
+    assert fired("data-shifted", far).empty
 
 
 def test_young_statistics_of_a_new_network_are_one_note() -> None:

@@ -82,6 +82,18 @@ def test_norms_of_few_channels_and_batches_of_their_own_are_not_judged():
     assert fired("channels-shifted", site(ROWS, "bn", gamma=1.5, beta=0.1, **by_batch)).empty
 
 
+def test_a_channel_of_a_new_network_is_judged_by_its_mean():
+    """Fails if variances that hold their initial 1 hide a ruined mean, or are themselves taken for ruined."""
+    mean, std = ROWS.mean((0, 2)), ROWS.std((0, 2))
+    young = {"running_var": 0.5 * std**2 + 0.5, "n_batches_tracked": 8, "gamma": 1.0, "beta": 0.01}
+    for moved, channels in ((17, [[17]]), (None, [])):
+        means = mean.copy()
+        if moved is not None:
+            means[moved] -= 6 * np.sqrt(young["running_var"][moved])
+        found = fired("channels-shifted", site(ROWS, "bn", **young, running_mean=means))
+        assert [list(row) for row in found["channels"]] == channels
+
+
 def test_chance_is_no_exception():
     """Fails if the farthest of many channels of a handful of images counts although chance explains it."""
     rows = 0.5 + np.random.default_rng(0).standard_normal((8, 4000, 1))
