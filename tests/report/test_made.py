@@ -25,7 +25,7 @@ NAN = float("nan")
 
 def made(judge: dict[str, tuple[float, float, float]] | None = None, **changes: Any) -> MadeTable:
     """Six rows of 64 images; `judge` has the share and its interval by row, or the rank where there are many classes."""
-    ranks = changes.get("n_classes", 10) > 100
+    ranks = (changes.get("n_classes") or 10) > 100
     rows = []
     for i, name in enumerate(NAMES):
         found = (NAN, NAN, NAN) if judge is None else judge.get(name, (0.1, 0.05, 0.2))
@@ -104,6 +104,12 @@ def test_without_a_judge_nothing_is_claimed() -> None:
     assert "lie 0.12 running standard deviations from them" in said
     assert "real images 0.62" in said
     assert said.endswith("whether they look like data: pass a judge.")
+
+
+def test_a_network_without_classes_asks_for_no_judge() -> None:
+    assert answer(made(n_classes=None)).endswith(
+        "It scores no classes, so no other network can say what they show."
+    )
 
 
 def test_without_controls_nothing_is_concluded() -> None:

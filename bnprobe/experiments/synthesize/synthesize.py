@@ -35,6 +35,7 @@ from bnprobe.experiments.synthesize.real import nearest_of, real_batch, shape_of
 from bnprobe.experiments.synthesize.recipe import WAYS, WITHOUT_CLASSES, Recipe
 from bnprobe.experiments.synthesize.state_file import read_state
 from bnprobe.experiments.synthesize.stored import Stored, n_left_out, stored_statistics
+from bnprobe.files import check_outputs
 from bnprobe.norms import ModuleTree
 from bnprobe.probe.integrity.checksums import digests
 from bnprobe.probe.survey.unwrap import unwrap
@@ -100,6 +101,7 @@ def synthesize(
     Raises:
         NoNormLayers: No batch norm stores running statistics.
         BadRecordingFile: `state` is another file, or of another run.
+        CannotWrite: `state` cannot be written.
         BnprobeError: The statistics were never updated, an argument is out of range, the model refuses such inputs, the
             judge is the network itself or does not fit, or the budget ends before the first step.
 
@@ -121,6 +123,9 @@ def synthesize(
             f"data is a {type(data).__name__}, which runs out after one use, and two are needed. Pass a list or a "
             "DataLoader."
         )
+    path = None if state is None else Path(state)
+    if path is not None and not path.exists():
+        check_outputs([path])
     deadline = Deadline(budget_s)
     inner = unwrap(model)[0]
     with all_put_back(model), torch.inference_mode(False), torch.enable_grad():
@@ -140,10 +145,9 @@ def synthesize(
             Drawer(inner, inputs, own, way, norms, steps, seed, recipe)
             for way in (ways if controls else ways[:1])
         ]
-        making = Making(drawers, n, deadline)
-        if state is not None:
-            making.path, making.settings = Path(state), _settings(inner, inputs, chosen, n, steps, seed)
-            making.drawings = read_state(making.path, making.settings, inputs.mean)
+        settings = _settings(inner, inputs, chosen, n, steps, seed)
+        drawings = {} if path is None else read_state(path, settings, inputs.mean)
+        making = Making(drawers, n, deadline, path, settings, drawings)
         making.draw()
         rows = Measuring(inner, inputs, norms, judging, seed).rows(making.drawings, chosen, n, real)
         near = None if data is None or real is None else nearest_of(data, inputs, rows[0].pixels, real)
@@ -234,6 +238,5 @@ def _notes(making: Making, norms: Sequence[Stored], inputs: Inputs) -> Iterator[
     if not inputs.bounded:
         yield (
             "normalize was not given, so the range of valid pixels is not known: values are not bounded, and colors "
-            "shown are "
-            "a guess."
+            "shown are a guess."
         )

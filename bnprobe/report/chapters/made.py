@@ -95,10 +95,14 @@ def answer(made: MadeTable) -> str:
         )
         if (row := row_of(made, name)) is not None
     ]
+    judged = (
+        "No other network judged the images, so nothing here says whether they look like data: pass a judge."
+        if made.n_classes
+        else "It scores no classes, so no other network can say what they show."
+    )
     return (
         f"In the norms of {made.model}, images made from its running statistics lie {number(first['distance'], 2)} running "
-        f"standard deviations from them, {' and '.join(beside)}. No other network judged the images, so nothing here says "
-        "whether they look like data: pass a judge."
+        f"standard deviations from them, {' and '.join(beside)}. {judged}"
     )
 
 

@@ -73,6 +73,12 @@ def test_other_files_are_refused_and_left(tmp_path: Path) -> None:
         assert before is None or path.read_bytes() == before
 
 
+def test_a_state_that_cannot_be_written_is_refused_before_minutes_of_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(bnprobe.CannotWrite, match="Choose another path"):
+        make(tmp_path / "file" / "run.safetensors", fails_in=1)
+
+
 def test_tensors_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     make(path, controls=False)
