@@ -2,10 +2,11 @@
 
     python -m scripts.quantization --checkpoint cifar_resnet20.th --data cifar10_jpeg
 
-The CIFAR ResNet-20 is quantized to 8 bits by torch.ao (post-training, static, per-tensor activations). The ranges of its
-activations are taken from 64 images: real ones of DATA/train, noise, or images that `bnprobe.synthesize` makes of the
-network itself. Accuracy is that of the images of DATA/test. Writes quantization.csv and quantization.svg to --out. Some
-minutes of one core, most of them for making the images; --images FILE takes those of a file that `made.save` wrote.
+The CIFAR ResNet-20 is quantized to 8 bits by torch.ao (post-training, static, per-tensor activations), and its activations
+alone are rounded to 4 bits. Their ranges are taken from 64 images: real ones of DATA/train, noise, or images that
+`bnprobe.synthesize` makes of the network itself. Accuracy is that of the images of DATA/test. Writes quantization.csv and
+quantization.svg to --out. Some minutes of one core, most of them for making the images; --images FILE takes those of a file
+that `made.save` wrote.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import copy
 import warnings
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -50,6 +52,29 @@ def quantized(network: nn.Module, calibration: Tensor) -> nn.Module:
     return found
 
 
+def coarse(network: nn.Module, calibration: Tensor) -> nn.Module:
+    """Activations rounded to sixteen values between the extremes of a pass of these inputs; weights as they are."""
+    from torch.ao import quantization as q
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sixteen = q.FakeQuantize.with_args(
+            observer=q.MinMaxObserver, quant_min=0, quant_max=15, dtype=torch.quint8
+        )
+        kind = q.QConfigMapping().set_global(q.QConfig(activation=sixteen, weight=q.default_weight_observer))
+        prepared = q.quantize_fx.prepare_fx(copy.deepcopy(network), kind, (calibration[:1],))
+        prepared.apply(q.disable_fake_quant)
+        with torch.no_grad():
+            prepared(calibration)
+        prepared.apply(q.disable_observer).apply(q.enable_fake_quant)
+    found: nn.Module = prepared
+    return found
+
+
+HOW = {8: quantized, 4: coarse}
+"""By bits of an activation: eight with torch.ao's integer kernels, four as rounding in float32."""
+
+
 def sources(real: Images, made: Tensor) -> dict[str, Callable[[int], Tensor]]:
     """Where inputs for calibration come from, by seed."""
     (inputs, _), *_ = batches(real, len(real.x))
@@ -68,13 +93,22 @@ def measure(network: nn.Module, real: Images, made: Tensor, test: Images) -> pd.
     """A row per source and seed, after one of the network itself."""
     tried = batches(test, 100)
     before = right(network, tried)
-    rows = [{"calibrated on": "not quantized", "seed": 0, "accuracy": before.mean(), "difference": 0.0}]
-    for name, of in sources(real, made).items():
+    rows = [
+        {
+            "bits": 32,
+            "calibrated on": "not quantized",
+            "seed": 0,
+            "accuracy": before.mean(),
+            "difference": 0.0,
+        }
+    ]
+    for bits, (name, of) in product(HOW, sources(real, made).items()):
         for seed in SEEDS if name != "made images" else SEEDS[:1]:
-            after = right(quantized(network, of(seed)), tried)
+            after = right(HOW[bits](network, of(seed)), tried)
             interval = paired_interval(after - before)
             rows.append(
                 {
+                    "bits": bits,
                     "calibrated on": name,
                     "seed": seed,
                     "accuracy": after.mean(),
@@ -89,24 +123,30 @@ def measure(network: nn.Module, real: Images, made: Tensor, test: Images) -> pd.
 def drawn(table: pd.DataFrame, n: int) -> Figure:
     """A bar per source, a dot per seed; the line is the network before."""
     whole = table["accuracy"].iloc[0]
-    names = [name for name in table["calibrated on"].unique() if name != "not quantized"]
-    figure = Figure(figsize=(6, 2.2), layout="constrained")
+    places = list(product(HOW, sources_named(table)))
+    figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
     colors = {"real images": EXPECTED, "made images": MEASURED, "noise": MUTED}
-    for y, name in enumerate(names):
-        found = 100 * table.loc[table["calibrated on"] == name, "accuracy"]
+    for y, (bits, name) in enumerate(places):
+        rows = (table["calibrated on"] == name) & (table["bits"] == bits)
+        found = 100 * table.loc[rows, "accuracy"]
         axes.barh(y, found.mean(), color=colors[name], height=0.6)
         axes.plot(found, [y] * len(found), ".", color=INK)
         axes.text(2, y, f"{found.mean():.1f}%", va="center", color="white")
     axes.axvline(100 * whole, color=INK, linewidth=1)
     axes.set(
-        yticks=range(len(names)),
-        yticklabels=names,
+        yticks=range(len(places)),
+        yticklabels=[f"{bits} bits, {name}" for bits, name in places],
         xlim=(0, 100),
-        xlabel=f"accuracy with 8 bits, % of {n:,} test images (line: not quantized, {100 * whole:.1f}%)",
+        xlabel=f"accuracy, % of {n:,} test images (line: not quantized, {100 * whole:.1f}%)",
     )
     axes.invert_yaxis()
     return figure
+
+
+def sources_named(table: pd.DataFrame) -> list[str]:
+    """Where ranges come from, in the order of the table."""
+    return [name for name in table["calibrated on"].unique() if name != "not quantized"]
 
 
 def made_images(network: nn.Module, file: Path | None) -> Tensor:

@@ -28,21 +28,23 @@ def test_real_images_are_normalized_and_drawn_by_seed() -> None:
 
 def test_every_source_is_tried_and_shown(monkeypatch) -> None:
     """Fails if a seed is left out, or a bar has no name. The network is not really quantized here."""
-    monkeypatch.setattr(quantization, "quantized", lambda network, _: network)
+    monkeypatch.setattr(quantization, "HOW", {8: lambda network, _: network, 4: lambda network, _: network})
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 10))
     some = Images(torch.rand(70, 3, 4, 4), torch.arange(70) % 10)
     table = quantization.measure(network, some, torch.zeros(2, 3, 4, 4), some)
     assert table["calibrated on"].value_counts().to_dict() == {
-        "real images": 3,
-        "noise": 3,
+        "real images": 6,
+        "noise": 6,
         "not quantized": 1,
-        "made images": 1,
+        "made images": 2,
     }
     assert (table["difference"] == 0).all()
     assert isinstance(table, pd.DataFrame)
     (axes,) = quantization.drawn(table, 70).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["real images", "made images", "noise"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        f"{bits} bits, {name}" for bits in (8, 4) for name in ("real images", "made images", "noise")
+    ]
 
 
 def test_the_judge_is_no_relative_of_a_resnet() -> None:

@@ -19,6 +19,8 @@ from bnprobe.experiments.synthesize.recipe import UNIT, Recipe, Way
 from bnprobe.experiments.synthesize.stored import Stored
 
 SMALL = 1e-8
+FINEST = 16
+"""Blots along the side of an image at least: larger ones would be shapes already."""
 PERMUTATION, NOISE, MOVES = range(3)
 """Streams of random numbers."""
 
@@ -138,8 +140,9 @@ def clouds(inputs: Inputs, n: int, seed: int, octaves: int) -> Tensor:
             torch.randn(n, inputs.shape[0], *smaller(whole, 0.5**i), generator=generator), torch.Size(whole)
         )
         for i in range(octaves)
+        if i == 0 or min(whole) * 0.5**i >= FINEST
     ]
-    drawn = torch.stack(parts).sum(0) / octaves**0.5
+    drawn = torch.stack(parts).sum(0) / len(parts) ** 0.5
     return inputs.valid((0.5 + UNIT * drawn).to(inputs.device))
 
 

@@ -29,6 +29,9 @@ SIDES = (32, 224, 28, 64, 96, 128)
 ROOM = 16
 """Positions that the deepest norm must see: an image that is smaller there has no shape."""
 
+SMALL_SIDE = 32
+"""Pixels that the side of an image has at least while images are made smaller."""
+
 LARGEST = 2**22
 """Numbers of one input: a photograph of 1,000 pixels by side has 3 million."""
 
@@ -104,13 +107,15 @@ def refusal(model: nn.Module, inputs: Inputs) -> str:
 def stages_of(
     model: nn.Module, inputs: Inputs, wanted: Sequence[tuple[float, float]]
 ) -> tuple[tuple[float, float], ...]:
-    """Of the stages with smaller images those that the model takes: one with a linear layer for every pixel takes none."""
+    """Of the stages with smaller images those that leave a shape, and that the model takes: one with a linear layer for
+    every pixel takes none."""
     if len(inputs.shape) != 3:
         return ()
     return tuple(
         (until, part)
         for until, part in wanted
-        if not refusal(model, replace(inputs, shape=(inputs.shape[0], *smaller(inputs.shape[1:], part))))
+        if min(smaller(inputs.shape[1:], part)) >= SMALL_SIDE
+        and not refusal(model, replace(inputs, shape=(inputs.shape[0], *smaller(inputs.shape[1:], part))))
     )
 
 

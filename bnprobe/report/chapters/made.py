@@ -249,9 +249,9 @@ HOW = (
     "All images of a row are one batch. Its mean and variance at the input of every batch norm are compared with the "
     "running mean and variance, in running standard deviations; the sum over norms, the cross entropy to the classes "
     "and a little smoothness are minimized over the pixels by Adam. Early norms weigh up to ten times as much as the "
-    "last: they hold contrast and color. Images start as noise with large and small blots, and have half the side for "
-    "the first half of the steps. At each step they are shifted and mirrored, since an image means the same elsewhere, "
-    "and pixels stay within their valid range where it is known.",
+    "last: they hold contrast and color. Images start as noise with blots of several sizes; from 64 pixels by side, "
+    "they have half of that for the first half of the steps. At each step they are shifted and mirrored, since an image "
+    "means the same elsewhere, and pixels stay within their valid range where it is known.",
     "What the network itself says of the images is no evidence, since they were optimized for it: classes alone give "
     "images that it is certain of and that look like noise. Only a network that took no part can say whether they look "
     "like data. The images show what a batch of the training data has in common, not any single training image.",

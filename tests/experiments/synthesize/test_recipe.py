@@ -19,12 +19,18 @@ def inputs(*shape: int, bounded: bool = False) -> Inputs:
 
 def test_images_start_as_blots_of_every_size() -> None:
     """Fails if the start is white noise, whose mean over a block of 8 x 8 pixels has an eighth of its spread."""
-    white, start = noise(inputs(3, 32, 32), 40, 0), clouds(inputs(3, 32, 32), 40, 0, 4)
+    white, start = noise(inputs(3, 128, 128), 9, 0), clouds(inputs(3, 128, 128), 9, 0, 4)
     for drawn, low, high in ((white, 0.11, 0.14), (start, 0.5, 0.8)):
-        blocks = drawn.unflatten(2, (4, 8)).unflatten(4, (4, 8)).mean((3, 5))
+        blocks = drawn.unflatten(2, (16, 8)).unflatten(4, (16, 8)).mean((3, 5))
         assert low < float(blocks.std() / drawn.std()) < high
     assert float(start.mean()) == pytest.approx(0.5, abs=0.02)
     assert 0.6 * UNIT < float(start.std()) < 1.1 * UNIT
+
+
+def test_small_images_have_small_blots_only() -> None:
+    """Fails if blots of a third of an image are drawn, which would be shapes: 16 along a side is the least."""
+    assert torch.equal(clouds(inputs(3, 32, 32), 4, 0, 9), clouds(inputs(3, 32, 32), 4, 0, 2))
+    assert torch.equal(clouds(inputs(3, 9, 9), 4, 0, 9), noise(inputs(3, 9, 9), 4, 0))
 
 
 def test_what_is_no_image_starts_as_noise() -> None:

@@ -171,8 +171,11 @@ def test_ctrl_c_keeps_what_was_made() -> None:
     assert made.notes[0].startswith("Interrupted after ")
 
 
-def test_images_of_fewer_pixels_come_first_where_the_model_takes_them() -> None:
+def test_images_of_fewer_pixels_come_first_where_the_model_takes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Fails if a network with a weight for every pixel is given smaller images, or one without is not."""
+    monkeypatch.setattr("bnprobe.experiments.synthesize.inputs.SMALL_SIDE", 4)
     sizes: set[torch.Size] = set()
     pooled = trained()
     flat = nn.Sequential(pooled.conv1, pooled.bn1, nn.Flatten(), nn.Linear(6 * 64, 3))
