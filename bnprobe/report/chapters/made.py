@@ -57,7 +57,7 @@ def page(made: MadeTable) -> Page:
     return Page(
         title=f"Images made from the running statistics of {made.model}",
         lead=f"{count(int(made.table['n'].iloc[0]), 'image')} of {shape} values, made from noise in "
-        f"{count(made.steps, 'step')}, without any image. {number(made.seconds, 2)} s in all.",
+        f"{count(made.steps, 'step')}, without any image.",
         sections=tuple(sections),
         footer=f"Made by bnprobe {__version__}. A single self-contained file: works offline and as an attachment.",
     )
