@@ -8,6 +8,7 @@ from typing import Any
 
 from bnprobe.cli.paths import demand_writable
 from bnprobe.cli.subject import positive
+from bnprobe.errors import CannotWrite
 from bnprobe.printing import note, say
 
 
@@ -18,7 +19,7 @@ def add(commands: Any) -> None:
         help="merge recordings of ranks, shards or days into one",
         description="Merge recordings (PART.bnp) of one model on different samples, as if all had been recorded in one go. "
         "A part that was recorded of another model or with other settings, or that holds the same samples as another, is "
-        "refused. Parts are merged in the order given; the result does not depend on --workers.",
+        "refused. Parts are merged in the order given; the result does not depend on --workers. No file is replaced.",
     )
     merge.add_argument(
         "parts", metavar="PART", nargs="+", help="recording, or a folder of recordings (*.bnp)"
@@ -39,15 +40,16 @@ def add_workers(command: argparse.ArgumentParser, do: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Merge the files, write the whole, and say what is in it and what is missing."""
+    from bnprobe.files import is_file
     from bnprobe.scaling.merge import merge_files, part_files
 
-    parts = part_files(options.parts)
-    demand_writable([Path(options.out)], map(str, parts))
+    parts, out = part_files(options.parts), Path(options.out)
+    demand_writable([out], map(str, parts))
+    if is_file(out):
+        raise CannotWrite(f"{out} exists, and merge replaces no file. Choose another path for the output.")
     whole = merge_files(parts, options.workers)
     if whole.missing:
         note(whole.missing)
     n = len(whole.sources)
-    say(
-        f"recording: {whole.save(options.out)} ({n:,} part{'s' * (n != 1)}, {whole.about.n_images:,} samples)"
-    )
+    say(f"recording: {whole.save(out)} ({n:,} part{'s' * (n != 1)}, {whole.about.n_images:,} samples)")
     return 0

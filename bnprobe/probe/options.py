@@ -11,6 +11,9 @@ from bnprobe.probe.backward.gradients import LossScaler
 from bnprobe.probe.schedule import Schedule
 from bnprobe.recording import UNITS, Normalize, training_batch
 
+MOST_EXEMPLARS = 1000
+"""Samples on either side of each channel: memory is taken for all of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttachOptions:
@@ -46,9 +49,10 @@ class AttachOptions:
         object.__setattr__(self, "constants", _constants_of(self.normalize))
         object.__setattr__(self, "schedule", Schedule(self.every, self.until))
         training_batch.checked(self.training_batch)
-        if type(self.exemplars) is not int or self.exemplars < 0:
+        if type(self.exemplars) is not int or not 0 <= self.exemplars <= MOST_EXEMPLARS:
             raise BnprobeError(
-                f"exemplars={self.exemplars!r} is not a number of samples. Pass a whole number such as 8, or 0 for none."
+                f"exemplars={self.exemplars!r:.40} is not a number of samples from 0 to {MOST_EXEMPLARS:,}. Pass a whole "
+                "number such as 8, or 0 for none."
             )
         for name in ("histograms", "gradients"):
             if not isinstance(getattr(self, name), bool):

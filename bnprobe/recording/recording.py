@@ -26,7 +26,7 @@ from bnprobe.recording.layer_record import (
 from bnprobe.recording.names import said_passes
 from bnprobe.recording.samples import SampleTable, check_samples, common_samples, without_unused
 from bnprobe.recording.source import Source, digest, missing
-from bnprobe.recording.tensors import Dropout, TensorTable
+from bnprobe.recording.tensors import Dropout, TensorTable, differing
 from bnprobe.recording.validation import violations
 
 SHOWN = 10
@@ -138,7 +138,8 @@ class Recording:
 
         Moments, counts, extremes and exemplars are exact. Histograms, which count every fourth sample of long runs, agree
         within their sampling error. Histograms and exemplars are dropped where only one part has them; of parts with
-        other numbers of exemplars the smaller number is kept.
+        other numbers of exemplars the smaller number is kept. Samples that are in both are counted twice; `bnprobe merge`
+        and `bnprobe.gather` refuse such parts.
 
         Args:
             other: A recording of the same weights, with other data.
@@ -147,7 +148,8 @@ class Recording:
             A new recording; neither part is changed.
 
         Raises:
-            CannotMerge: Weights, running statistics or layers differ, or `other` is not a recording.
+            CannotMerge: Weights (also those of other layers, unless training was recorded), running statistics or layers
+                differ, or `other` is not a recording.
         """
         if not isinstance(other, Recording):
             raise CannotMerge(
@@ -174,9 +176,10 @@ class Recording:
                 "Merge recordings of one model; compare different ones instead."
             )
         both = {site: mine[site].merge(theirs[site]) for site in mine.keys() & theirs.keys()}
+        trained = self._other_weights(other)
         layers = {**mine, **theirs, **both}
         kept, samples = without_unused(layers.values(), samples)
-        about = self.about.merge(other.about)
+        about = self.about.merge(other.about).noting(trained)
         for note, loses in ((HISTOGRAMS_LOST, loses_histograms), (EXEMPLARS_LOST, loses_exemplars)):
             about = about.noting(note if any(loses(mine[site], theirs[site]) for site in both) else "")
         reached = {layer for layer, _ in layers}
@@ -194,6 +197,25 @@ class Recording:
             parts=tuple(phases.values()),
             sources=self.seen + other.seen,
             samples=samples,
+        )
+
+    def _other_weights(self, other: Self) -> str:
+        """That other tensors than those of norms differ, where training was recorded; otherwise CannotMerge.
+
+        Those of ranks are not compared: each may hold its shard of them.
+        """
+        if all(source.kind == "rank" for source in (*self.sources, *other.sources)) and self.sources:
+            return ""
+        norms = tuple(f"{record.layer}." for record in (*self.layers, *other.layers))
+        names = [name for name in differing(self.tensors, other.tensors) if not name.startswith(norms)]
+        if not names:
+            return ""
+        which = f"{len(names):,} tensor{'s' * (len(names) != 1)}, the first is {names[0]}"
+        if any(record.n_calls_training or record.gradient for record in (*self.layers, *other.layers)):
+            return f"Other weights than those of norms differ between parts ({which}): they were trained in between."
+        raise CannotMerge(
+            f"weights differ ({which}), so the two recordings come from different networks. Record both from the same "
+            "checkpoint."
         )
 
     def with_training_batch(self, training_batch: int | None) -> Self:

@@ -68,6 +68,16 @@ class TensorTable:
         return float("nan") if self.checksums is None else float(self.checksums[i])
 
 
+def differing(mine: TensorTable | None, theirs: TensorTable | None) -> list[str]:
+    """Names that both tables have, of tensors that do not hold the same numbers."""
+    if mine is None or theirs is None:
+        return []
+    there = {name: i for i, name in enumerate(theirs.names)}
+    return [
+        name for i, name in enumerate(mine.names) if name in there and not mine.same(i, theirs, there[name])
+    ]
+
+
 @dataclass(frozen=True)
 class Dropout:
     """A module that drops values in train mode: its path, the share `p` that it drops, and the next norm (or "").

@@ -357,11 +357,12 @@ def test_other_statistics_do_not_change():
         np.testing.assert_array_equal(a.n_positive, b.n_positive)
 
 
-@pytest.mark.parametrize("k", [-1, 2.0, True, "8", None])
+@pytest.mark.parametrize("k", [-1, 2.0, True, "8", None, 1001])
 def test_a_number_of_samples(k: Any):
     """Fails if a number is taken that no list has."""
     with pytest.raises(
-        BnprobeError, match=r"exemplars=.* is not a number of samples. Pass a whole number such as 8"
+        BnprobeError,
+        match=r"exemplars=.* is not a number of samples from 0 to 1,000. Pass a whole number such as 8",
     ):
         bnprobe.attach(nn.BatchNorm1d(2), exemplars=k)
 

@@ -89,6 +89,15 @@ def test_the_answer_follows_from_the_controls(judge: dict[str, Any], says: str) 
     assert says in said
 
 
+def test_images_no_nearer_than_noise_prove_nothing() -> None:
+    """Fails if a run that was too short says that running statistics add nothing."""
+    short = made({"statistics and classes": LOW, "classes only": LOW})
+    short.table.loc[0, "distance"] = 0.8  # that of noise is 0.75
+    assert answer(short).endswith(
+        "No conclusion: after 300 steps they lie no nearer to the running statistics than noise does. Give more steps."
+    )
+
+
 def test_many_classes_are_told_by_rank() -> None:
     ranks = {NAMES[0]: (12.0, 4.0, 40.0), NAMES[1]: (180.0, 90.0, 300.0), NAMES[3]: (480.0, 300.0, 700.0)}
     said = answer(made(ranks, n_classes=1000))

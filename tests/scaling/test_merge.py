@@ -91,6 +91,41 @@ def test_other_modes_and_weights_are_refused(part, tmp_path):
         merge_files([a, b])
 
 
+def test_other_weights_than_those_of_norms_are_refused(part, tmp_path):
+    """Fails if two networks are added whose norms are alike, as those that nobody trained are."""
+    a = part(1).save(tmp_path / "a.bnp")
+    other = network()
+    with torch.no_grad():
+        other[0].weight.mul_(3)
+    b = bnprobe.record(other, [batch(2)]).save(tmp_path / "b.bnp")
+    with pytest.raises(
+        CannotMerge, match=r"weights differ \(1 tensor, the first is 0.weight\).*same checkpoint"
+    ):
+        merge_files([a, b])
+
+
+def test_of_ranks_other_weights_are_not_compared_and_of_training_they_are_noted(part):
+    """Fails if a sharded network, or frozen norms of one that is trained, cannot be merged."""
+    other = network()
+    with torch.no_grad():
+        other[0].weight.mul_(3)
+    moved = bnprobe.record(other, [batch(2)])
+    first, second = (
+        replace(recording, sources=(Source.rank(i, 2),)) for i, recording in enumerate((part(1), moved))
+    )
+    assert first.merge(second).about.notes == first.about.notes
+    trained = replace(moved, layers=tuple(replace(record, n_calls_training=1) for record in moved.layers))
+    assert "trained in between" in " ".join(part(1).merge(trained).about.notes)
+
+
+def test_an_output_that_exists_is_kept(files, tmp_path, capsys):
+    """Fails if a forgotten output, which makes the first part one, costs that part."""
+    before = files[0].read_bytes()
+    assert main(["merge", "-o", *map(str, files)]) == 2
+    assert "exists, and merge replaces no file" in capsys.readouterr().err
+    assert files[0].read_bytes() == before
+
+
 def test_missing_parts_are_said(part):
     """Fails if a whole does not know that a rank is not in it, or still misses one that came later."""
     ranks = [replace(part(seed), sources=(Source.rank(seed, 4),)) for seed in range(4)]

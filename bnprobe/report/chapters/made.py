@@ -152,8 +152,7 @@ def _judged(made: MadeTable, measure: _Measure) -> str:
     of = "(median) for" if measure.by_rank else "of"
     return (
         f"{made.judge}, which took no part, {what} {measure.value(first)} {of} the images made from the running "
-        "statistics and "
-        f"classes of {made.model} (95% interval {measure.interval(first)}, {count(int(first['n']), 'image')})"
+        f"statistics and classes of {made.model} (95% interval {measure.interval(first)}, {count(int(first['n']), 'image')})"
         + (f"; {' and '.join(beside)}" if beside else "")
         + f"; chance is {measure.chance}. {_verdict(made, measure, first)}"
     )
@@ -161,7 +160,12 @@ def _judged(made: MadeTable, measure: _Measure) -> str:
 
 def _verdict(made: MadeTable, measure: _Measure, first: pd.Series) -> str:
     """What follows from the controls, in a sentence."""
-    classes, permuted = row_of(made, CLASSES), row_of(made, PERMUTED)
+    classes, permuted, noise = (row_of(made, name) for name in (CLASSES, PERMUTED, NOISE))
+    if noise is not None and not first["distance"] < noise["distance"]:
+        return (
+            f"No conclusion: after {count(int(first['steps']), 'step')} they lie no nearer to the running statistics than "
+            "noise does. Give more steps."
+        )
     if classes is None:
         return "Without the controls, nothing says what of this is in the running statistics."
     if not measure.better(first, classes):
@@ -169,9 +173,8 @@ def _verdict(made: MadeTable, measure: _Measure, first: pd.Series) -> str:
     if permuted is not None and not measure.better(first, permuted):
         return "They help, but no better than those of other channels, so it is not what each channel stored that does it."
     return (
-        "So what makes a class look like data is in the running statistics, in which channel has which; the "
-        "classifier alone "
-        "does not tell it."
+        "So what makes a class look like data is in the running statistics, in which channel has which; the classifier "
+        "alone does not tell it."
     )
 
 
