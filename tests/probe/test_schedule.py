@@ -264,9 +264,9 @@ class Decoder(nn.Module):
 
 
 def test_sequences_are_recorded_whole():
-    """Fails if of a generated sequence every other token is recorded, or tokens of a sequence whose beginning was not."""
+    """Fails if of a generated sequence every third token is recorded, or tokens of a sequence whose beginning was not."""
     model = Decoder().eval()
-    with bnprobe.attach(model, every=2) as probe:
+    with bnprobe.attach(model, every=3) as probe:
         for _ in range(4):
             cache = Cache()
             for length in (5, 1, 1):
