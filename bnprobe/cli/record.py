@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bnprobe.cli.merge import add_workers
 from bnprobe.cli.paths import demand_writable
 from bnprobe.cli.subject import add_exemplars, add_subject, recorded, samples_of
-from bnprobe.errors import BadImages, BnprobeError
+from bnprobe.errors import BadImages, BadRecordingFile, BnprobeError, CannotMerge
 from bnprobe.files import files_in, folders_in, is_folder, read_input
 from bnprobe.printing import note, say
 from bnprobe.recording import Source
@@ -68,7 +68,12 @@ def run(options: argparse.Namespace) -> int:
         note(f"{done:,} of {len(shards):,} shards are recorded already, in {shards[0].part.parent}.")
     work_off(shards, partial(record_shard, options, _classes(shards)), options.workers)
     parts, names = [shard.part for shard in shards], [str(shard.path) for shard in shards]
-    recording = merge_files(parts, options.workers, names)
+    try:
+        recording = merge_files(parts, options.workers, names)
+    except (BadRecordingFile, CannotMerge) as error:
+        raise type(error)(
+            f"{error} Remove that part from {parts[0].parent}, and run the command again: its shard is recorded anew."
+        ) from None
     say(
         f"recording: {recording.save(whole)} ({len(shards):,} shard{'s' * (len(shards) != 1)}, "
         f"{recording.about.n_images:,} samples)"

@@ -115,6 +115,22 @@ def test_a_lost_part_is_recorded_again_to_the_last_bit(recorded, capsys):
     assert out == f"recording: {files[-1]} (3 shards, 18 samples)\n"
 
 
+def test_a_damaged_part_is_named_with_its_folder(recorded, capsys):
+    """Fails if the same command stops at a part that was cut, and nothing says how to go on."""
+    part = _shards(_parser().parse_args(command(recorded)))[2].part
+    whole = part.read_bytes()
+    part.write_bytes(whole[:5000])
+    try:
+        assert main(command(recorded)) == 2
+    finally:
+        part.write_bytes(whole)
+    said = capsys.readouterr().err
+    assert f"{part.name}: truncated" in said
+    assert (
+        f"Remove that part from {part.parent}, and run the command again: its shard is recorded anew." in said
+    )
+
+
 def test_parts_of_other_settings_are_not_mixed_in(recorded, capsys):
     """Fails if a part of another size, batch size or list is merged, or recorded over."""
     for change in (["--size", "7"], ["--batch-size", "3"], ["--no-histograms"], ["--layers", "1"]):
