@@ -199,8 +199,12 @@ def test_thumbnails_stand_beside_their_channel(folder, tmp_path):
         reading.open(page, "#layer=0&channel=1")
         words = reading.run("return [...document.querySelectorAll('.thumbnail')].map((e) => e.title)")
         assert [one.split("/")[-1] for one in words] == [
-            *("19.png (3)", "18.png (3)", "17.png (3)"),
-            *("00.png (0)", "01.png (0)", "02.png (0)"),
+            *("19.png (class 3)", "18.png (class 3)", "17.png (class 3)"),
+            *("00.png (class 0)", "01.png (class 0)", "02.png (class 0)"),
         ]
+        sides = reading.run(
+            "return [...document.querySelectorAll('.exemplar-side p')].map((e) => e.textContent)"
+        )
+        assert sides[0] == "highest: 3 of 3 are class 3"
         drawn = reading.run("return getComputedStyle(document.querySelector('.thumbnail')).backgroundImage")
         assert drawn.startswith('url("data:image/jpeg;base64,')

@@ -45,14 +45,19 @@ function newExemplars(store, state, open) {
     const places = Array.from({ length: held.k }, (_, i) => start * held.k + i).filter((i) => numbers[i] < held.names.length);
     const counts = d3.rollup(places.map((i) => held.labels[numbers[i]]).filter((label) => label), (of) => of.length, (label) => label);
     const most = d3.greatest(counts, ([, n]) => n);
-    const words = most && most[1] > 1 ? `${most[1]} of ${places.length} ${most[0]}` : "";
+    const words = most && most[1] > 1 ? `${most[1]} of ${places.length} are ${classOf(most[0])}` : "";
     return make("div", { class: "exemplar-side" }, make("p", {}, `${side}${words ? `: ${words}` : ""}`), make("div", { class: "tiles-of-samples" }, ...places.map(tile)));
+  }
+
+  /** The name of a class, or "class 3" where only its number is known. */
+  function classOf(label) {
+    return /^\d+$/.test(label) ? `class ${label}` : label;
   }
 
   function tile(i) {
     const sample = numbers[i];
     const token = positions && positions[i] !== 0xffff ? `, position ${positions[i]}` : "";
-    const label = held.labels[sample] ? ` (${held.labels[sample]})` : "";
+    const label = held.labels[sample] ? ` (${classOf(held.labels[sample])})` : "";
     const words = `${held.names[sample]}${token}${label}`;
     const cell = held.cells[sample];
     if (cell < 0) return make("span", { class: picture ? "sample-name square" : "sample-name", title: words }, `${held.names[sample].split("/").pop()}${token}`);
