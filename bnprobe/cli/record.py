@@ -16,7 +16,6 @@ from bnprobe.cli.subject import add_exemplars, add_subject, recorded, samples_of
 from bnprobe.errors import BadImages, BadRecordingFile, BnprobeError, CannotMerge
 from bnprobe.files import files_in, folders_in, is_folder, read_input
 from bnprobe.printing import note, say
-from bnprobe.recording import Source
 
 if TYPE_CHECKING:
     from bnprobe.models import Subject
@@ -181,6 +180,8 @@ def _with_classes(images: Images, classes: tuple[str, ...]) -> Images:
 
 def _timeless(recording: Recording, shard: Shard, listed: str) -> Recording:
     """Without times, so that a shard gives the same file whenever and wherever it is recorded."""
+    from bnprobe.recording import Source
+
     about, integrity = recording.about, recording.integrity
     return replace(
         recording,

@@ -144,16 +144,20 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
 
 def shifted(evidence: Evidence) -> Iterator[Finding]:
     """Inputs whose mean or scale does not match the running statistics, reported where the shift enters."""
-    kept = {(row["layer"], row["call"]) for _, row in evidence.layers.iterrows() if frozen(row)}
+    kept = {(row["layer"], row["call"]): row for _, row in evidence.layers.iterrows() if frozen(row)}
     for finding in merge_consecutive(evidence, _each_shift(evidence), _reported_otherwise(evidence)):
-        yield _of_frozen(finding) if (finding.layer, finding.call) in kept else finding
+        row = kept.get((finding.layer, finding.call))
+        yield finding if row is None else _of_frozen(finding, row)
 
 
-def _of_frozen(finding: Finding) -> Finding:
-    """What is told of a norm that was frozen on purpose: a network that was trained so works with the mismatch."""
+def _of_frozen(finding: Finding, row: pd.Series) -> Finding:
+    """What is told of a norm that was frozen on purpose: a network that was trained so works with the mismatch.
+
+    While it is trained, this is seen to be so; afterwards, statistics that went astray look the same.
+    """
     return replace(
         finding,
-        severity="info",
+        severity="info" if while_training(row) or finding.severity == "info" else "warning",
         says=finding.says.replace(
             "The inputs do not match the", "This norm is frozen, and its inputs do not match its", 1
         ),

@@ -60,7 +60,7 @@ def without_skewness(z: Array, skewness: Array) -> Array:
 
 def upper_quantile(degrees: Array) -> Array:
     """95% quantile of Student's t with `degrees` of freedom; same shape, NaN where none is left."""
-    if np.isnan(degrees).all():
+    if not (degrees > 0).any():
         return np.full(degrees.shape, np.nan)
     from bnprobe.stats.scipy_lazy import stats
 

@@ -247,7 +247,7 @@ def test_worth_is_what_one_scale_for_all_tokens_loses() -> None:
     assert worth["ln_f", "centering"] == rows["ln_f", "centering", "removed"]
     assert not study.larger_is_better
     assert "scale of each token" in study.answer or "centering" in study.answer
-    assert "grows by" in study.answer or "significant" in study.answer
+    assert "grows from" in study.answer or "significant" in study.answer
 
 
 def test_the_page_shows_the_scales(tmp_path: Any) -> None:
