@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         recording = merge_files(parts, options.workers, names)
     except (BadRecordingFile, CannotMerge) as error:
         raise type(error)(
-            f"{error} Remove that part from {parts[0].parent}, and run the command again: its shard is recorded anew."
+            f"{error} Remove that part from {parts[0].parent}, and run the command again: its shard is recorded again."
         ) from None
     say(
         f"recording: {recording.save(whole)} ({len(shards):,} shard{'s' * (len(shards) != 1)}, "
