@@ -205,8 +205,13 @@ def inputs_of(subject: Subject, batches: Batches | UserBatches) -> UserBatches |
     return batches if isinstance(batches, UserBatches) else _Inputs(subject, batches)
 
 
-def labels_of_the_model(subject: Subject, batches: Any) -> Any:
-    """The batches without labels where the folder's classes are not the model's, which their number tells."""
+def labels_of_the_model(
+    subject: Subject, batches: Any, without: str = "decisions are compared with those of the model as it is"
+) -> Any:
+    """The batches without labels where the folder's classes are not the model's, which their number tells.
+
+    `without` says what is done then.
+    """
     from bnprobe.experiments.outputs import n_classes
     from bnprobe.experiments.recalibrate import output_of
     from bnprobe.models.user_batches import UserBatches
@@ -221,7 +226,7 @@ def labels_of_the_model(subject: Subject, batches: Any) -> Any:
         return batches
     note(
         f"the folder has {folder:,} classes and the model's output {model or 'none'}, so its labels are not "
-        "the model's: decisions are compared with those of the model as it is."
+        f"the model's: {without}."
     )
     return replace(batches, source=replace(batches.source, labels=None))
 

@@ -115,7 +115,11 @@ def _made(options: argparse.Namespace, state: Path | None) -> Any:
 
     subject, batches = _subject(options)
     judge = _judge(options)
-    data = None if batches is None else inputs_of(subject, labels_of_the_model(subject, batches))
+    data = (
+        None
+        if batches is None
+        else inputs_of(subject, labels_of_the_model(subject, batches, "they are ignored"))
+    )
     with nullcontext() if batches is None else running(subject, batches):
         made = synthesize(
             subject.model,

@@ -127,7 +127,8 @@ def test_a_damaged_part_is_named_with_its_folder(recorded, capsys):
     said = capsys.readouterr().err
     assert f"{part.name}: truncated" in said
     assert (
-        f"Remove that part from {part.parent}, and run the command again: its shard is recorded again." in said
+        f"Remove that part from {part.parent}, and run the command again: its shard is recorded again."
+        in said
     )
 
 

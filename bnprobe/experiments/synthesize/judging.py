@@ -103,7 +103,9 @@ def judge_of(
     if judge is None:
         return None
     if not isinstance(judge, nn.Module):
-        raise BnprobeError(f"judge is a {type(judge).__name__}. Pass a torch.nn.Module of the same classes.")
+        raise BnprobeError(
+            f"judge must be a network, got {type(judge).__name__}. Pass a torch.nn.Module of the same classes."
+        )
     name = type(judge).__name__
     if is_same(judge, model):
         raise BnprobeError(

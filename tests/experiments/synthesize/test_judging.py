@@ -105,7 +105,7 @@ class Wrapped(nn.Module):
         (lambda _: nn.Sequential(nn.Flatten(), nn.Linear(192, 7)), "scores 7 classes and the network 3"),
         (lambda _: nn.Conv2d(3, 3, 3), "scores no classes and the network 3"),
         (lambda _: nn.Sequential(nn.Flatten(), nn.Linear(9, 3)), "does not take images of shape"),
-        (lambda _: "resnet50", "judge is a str"),
+        (lambda _: "resnet50", "judge must be a network, got str"),
     ],
 )
 def test_who_cannot_judge_is_refused(judge: object, says: str) -> None:
