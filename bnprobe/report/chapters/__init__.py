@@ -46,7 +46,9 @@ def chapters(recording: Recording, tables: Tables) -> tuple[Section, ...]:
     absent = tuple(f"{one.title}: {one.why}." for one in written if isinstance(one, Absent))
     if recording.weights_only:
         absent = ()  # a file of weights: nobody expects what only data can show
-    rest = [Section("not-measured", "Not shown, and why", (Prose(absent),))] if absent else []
+    rest = (
+        [Section("not-measured", "Not shown, and why", (Prose(absent),), short="Not shown")] if absent else []
+    )
     return (*(one for one in written if isinstance(one, Section)), *rest)
 
 

@@ -76,7 +76,7 @@ def chapter(recording: Recording, tables: Tables) -> tuple[Section, ...]:
         )
     words.append("Choose a channel in a layer above to see its samples; `report.exemplars` has all of them.")
     blocks = (Prose(tuple(words)), *((_figure(found, tables.layers, k),) if found.known else ()))
-    return (Section("exemplars", TITLE, blocks),)
+    return (Section("exemplars", TITLE, blocks, short="Samples"),)
 
 
 def _words(found: Purity, layers: pd.DataFrame, unit: str, k: int) -> str:
