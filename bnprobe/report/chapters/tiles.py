@@ -142,10 +142,10 @@ def _numerics(tables: Tables) -> Tile:
         return Tile(
             question,
             "notice",
-            f"float16 overflows at {number(least, 2)} times these values",
+            f"only {number(least, 2)} times below float16's limit",
             heights,
             high,
             "network",
         )
-    says = f"yes: float16 overflows only at {number(least, 2)} times these values"
+    says = f"yes: {number(least, 2)} times below float16's limit"
     return Tile(question, "good", says, heights, high, "network")
