@@ -68,7 +68,9 @@ def entry(path: Path) -> Entry:
     page = path.read_text("utf-8")
     answer = paragraphs(part(page, "answer"))
     verdict = text(first(r'<p class="verdict">(.*?)</p>', page))
-    lead = text(re.sub(r'<span class="badge">.*?</span>', "", first(r'<p class="lead">(.*?)(?: <a|</p>)', page)))
+    lead = text(
+        re.sub(r'<span class="badge">.*?</span>', "", first(r'<p class="lead">(.*?)(?: <a|</p>)', page))
+    )
     data, mode = (text(first(rf"<dt>{name}</dt><dd>(.*?)</dd>", page)) for name in ("data", "mode"))
     return Entry(
         path.name,
