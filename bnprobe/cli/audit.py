@@ -9,19 +9,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnprobe.cli.listed import lines_of
 from bnprobe.cli.merge import add_workers
 from bnprobe.cli.paths import demand_writable
 from bnprobe.errors import BnprobeError
-from bnprobe.files import files_in, is_file, is_folder, read_input, write_output
+from bnprobe.files import files_in, is_file, is_folder, write_output
 from bnprobe.printing import progress, say
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, Any]
-
-LONGEST_LIST = 2**26
-"""Bytes of a list of files: a million paths."""
 
 SAVED_EVERY = 30.0
 """Seconds of work that a killed command loses at most."""
@@ -86,12 +84,7 @@ def listed(path: Path) -> list[str]:
     if is_folder(path):
         paths = sorted(str(file) for ending in CHECKPOINTS for file in files_in(path, ending))
     else:
-        try:
-            lines = read_input(path, LONGEST_LIST).decode().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "no text"
-            raise BnprobeError(f"{path}: {reason}. Give a text file with one checkpoint per line.") from None
-        paths = [line.strip() for line in lines if line.strip() and line.strip()[0] != "#"]
+        paths = lines_of(path, "checkpoint")
     if not paths:
         raise BnprobeError(f"{path} lists no checkpoints. Write one file per line ({' '.join(CHECKPOINTS)}).")
     return list(dict.fromkeys(paths))

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bnprobe.cli.paths import demand_writable
+from bnprobe.cli.paths import demand_writable, would_replace
 from bnprobe.cli.subject import positive
-from bnprobe.errors import CannotWrite
 from bnprobe.printing import note, say
 
 
@@ -46,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     parts, out = part_files(options.parts), Path(options.out)
     demand_writable([out], map(str, parts))
     if is_file(out):
-        raise CannotWrite(f"{out} exists, and merge replaces no file. Choose another path for the output.")
+        raise would_replace(out, "merge")
     whole = merge_files(parts, options.workers)
     if whole.missing:
         note(whole.missing)

@@ -23,6 +23,11 @@ def demand_writable(outputs: Iterable[Path | None], inputs: Iterable[str | None]
     check_outputs([path for path in outputs if path], read)
 
 
+def would_replace(path: Path, command: str) -> CannotWrite:
+    """The refusal of a command that replaces no file."""
+    return CannotWrite(f"{path} exists, and {command} replaces no file. Choose another path for the output.")
+
+
 def default_page(name: str) -> Path:
     """reports/`name`, where no output was named. Raises CannotWrite for a file there that is no page of ours."""
     from bnprobe.files import open_input

@@ -10,11 +10,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnprobe.cli.listed import lines_of
 from bnprobe.cli.merge import add_workers
 from bnprobe.cli.paths import demand_writable
 from bnprobe.cli.subject import add_exemplars, add_subject, recorded, samples_of
 from bnprobe.errors import BadImages, BadRecordingFile, BnprobeError, CannotMerge
-from bnprobe.files import files_in, folders_in, is_folder, read_input
+from bnprobe.files import files_in, folders_in, is_folder
 from bnprobe.printing import note, say
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from bnprobe.models.image_folder import Source as Images
     from bnprobe.recording import Recording
     from bnprobe.scaling.shards import Shard
-
-LONGEST_LIST = 2**26
-"""Bytes of a list of shards: a million paths."""
 
 SETTINGS = (
     *("subject", "weights", "checkpoint", "limit", "batch_size", "size", "mean", "std"),
@@ -109,14 +107,7 @@ def _shards(options: argparse.Namespace) -> list[Shard]:
 
 
 def _listed(path: Path) -> list[Path]:
-    try:
-        lines = read_input(path, LONGEST_LIST).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no text"
-        raise BnprobeError(
-            f"{path}: {reason}. Give a text file with one folder of images per line."
-        ) from None
-    paths = [Path(line.strip()) for line in lines if line.strip() and line.strip()[0] != "#"]
+    paths = [Path(line) for line in lines_of(path, "folder of images")]
     if not paths:
         raise BnprobeError(f"{path} lists no shards. Write one folder of images per line.")
     ((often, n),) = Counter(paths).most_common(1)

@@ -6,8 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnprobe.cli.paths import demand_writable
-from bnprobe.errors import CannotWrite
+from bnprobe.cli.paths import demand_writable, would_replace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,9 +19,7 @@ def new_file(name: str, command: str, checkpoint: str | None, *others: Path | No
     """
     path = Path(name)
     if path.exists():
-        raise CannotWrite(
-            f"{path} exists, and {command} replaces no file. Choose another path for the output."
-        )
+        raise would_replace(path, command)
     demand_writable([path, *others], [checkpoint])
     return path
 
