@@ -24,7 +24,7 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
         live = channels["gamma"].fillna(1).abs() >= evidence.limits.constant_gamma
         var = channels["running_var"]
         # all 0 were set so; of a few that are 0, the inputs were constant, or half precision rounded their variance
-        flat = (var >= 0) & (var < NO_VARIANCE) & ((var > 0) | (var.max() > 0)) & ~(channels["pre_var"] > 0)
+        flat = (var >= 0) & (var < NO_VARIANCE) & (var.max() > 0) & ~(channels["pre_var"] > 0)
         # pruned to 0 and trained on: the variance is on its way to 0
         pruned = live & (channels["filter_norm"] == 0) & ~(channels["pre_var"] > 0) & ~flat
         small = live & (var >= 0) & (var < row["eps"]) & ~flat & ~pruned
@@ -47,7 +47,7 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
 
 def _never_varied(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, reason: str) -> Finding:
     """Constant inputs, as the reason says: nothing that eps or γ could change."""
-    has_beta = bool(found["beta"].notna().all())
+    has_beta = bool(channels["beta"].notna().any())
     return Finding(
         "info",
         row["layer"],

@@ -254,8 +254,8 @@ def test_only_the_first_floating_point_input_is_changed() -> None:
     """Fails if targets, masks or second inputs are changed, or the form of a batch is not kept."""
     x, y, ids = pixels(), torch.arange(4), torch.ones(4, 2, dtype=torch.long)
     bad = x.clone()
-    bad[0, 0, 0, 0] = float("nan")
-    good = torch.nan_to_num(bad, 0.0)
+    bad[0, 0, 0, :3] = torch.tensor([float("nan"), float("inf"), float("-inf")])
+    good = torch.where(bad.isfinite(), bad, 0.0)
     clean = [CleanInputs()]
     assert torch.equal(fed(clean, bad), good)
     image, target = fed(clean, (bad, y))

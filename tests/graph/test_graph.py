@@ -195,3 +195,14 @@ def test_random_strided_views_are_judged_without_error() -> None:
         a, b = piece(), piece()
         if region(a).apart_from(region(b)):
             assert not elements(a) & elements(b), (a.shape, a.stride(), b.shape, b.stride())
+
+
+def test_a_view_of_a_whole_that_overlaps_a_smaller_piece_is_of_the_whole() -> None:
+    """Fails if a piece that is known by itself, and does not hold the view, is counted among what the view is made of."""
+    memory, whole = Storages(), torch.zeros(4, 6)
+    made = node(whole)
+    memory.put(whole, made)
+    memory.put(whole[:1], node(whole[:1]))
+    found = memory.find(whole[:2])
+    assert found is not None
+    assert (found.part, found.inputs) == (PASS, (made,))

@@ -385,6 +385,16 @@ def test_an_operation_is_a_node_of_what_went_into_it() -> None:
     assert node.facts["operation"] == "add"
 
 
+def test_only_plain_sums_outside_norms_are_measured() -> None:
+    """Fails if products, sums with a factor, or those inside a norm are looked at as sums of a branch and its skip."""
+    found, x, y = graph(), torch.ones(2, 3), torch.ones(2, 3)
+    assert "scaled" in run(found, "add.Tensor", x, y)[1].facts
+    assert "scaled" not in run(found, "mul.Tensor", x, y)[1].facts
+    assert "scaled" not in run(found, "add.Tensor", x, y, alpha=2)[1].facts
+    found.norm_begins(("bn", 0), x)
+    assert "scaled" not in run(found, "add.Tensor", x, y)[1].facts
+
+
 def test_an_operation_in_place_makes_other_values_of_the_same_tensor() -> None:
     """Fails if what a tensor was before is taken for what it is now."""
     found, x = graph(), torch.ones(2, 3)

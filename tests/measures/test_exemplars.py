@@ -48,6 +48,7 @@ def test_chance_in_the_large():
     np.testing.assert_allclose(chance(np.full(10, 1e6), 8), ten, atol=3e-3)
     assert np.isnan(chance(np.array([3.0]), 4))
     assert np.isnan(chance(np.zeros(0), 2))
+    assert np.isnan(chance(np.array([3.0]), 0))
 
 
 def test_purity():
@@ -88,3 +89,21 @@ def test_saved_as_a_table(tmp_path):
     norm = nn.BatchNorm1d(1).eval()
     report = bnprobe.report(bnprobe.record(norm, [torch.randn(3, 1)], exemplars=2))
     assert "exemplars.csv" in [path.name for path in report.save_tables(tmp_path)]
+
+
+def test_a_recording_without_samples_or_without_their_ranks_has_an_empty_table():
+    """Fails if samples of which no norm keeps any, or ranks that hold nobody, end in an error."""
+    from dataclasses import replace
+
+    whole = bnprobe.record(nn.BatchNorm1d(1).eval(), [torch.randn(3, 1)], exemplars=1)
+    (layer,) = whole.layers
+    kept = layer.exemplars
+    assert kept is not None
+    nobody = type(kept)(kept.value * np.nan, np.full_like(kept.sample, -1), kept.position * np.nan)
+    for half in (
+        replace(whole, layers=(replace(layer, exemplars=None),)),
+        replace(whole, layers=(replace(layer, exemplars=nobody),), samples=None),
+    ):
+        found = exemplars(half)
+        assert len(found) == 0
+        assert list(found.columns) == list(COLUMNS)

@@ -148,3 +148,18 @@ def test_the_summary_is_the_median():
     assert set(found) == {f"{name}_median" for name in columns}
     for name, values in columns.items():
         assert found[f"{name}_median"] == np.median(values)
+
+
+@pytest.mark.parametrize(("width", "known"), [(0.49, True), (0.51, False)])
+def test_bins_wider_than_half_a_deviation_tell_nothing(width, known):
+    """Fails if the limit is of the bins' own spread (w/√12), or moves by a twenty-fifth.
+
+    Values in every third bin of width 1 around 0: the deviation is the root of the middles' variance less 1/12.
+    """
+    x = np.arange(-10.5, 11)[None]
+    outer = np.abs(x[:, 1:] + x[:, :-1]) / 2 == 3
+    # 9 · 2p of variance in the middles at ±3 and the rest at 0: choose p for a deviation of 1/width
+    p = (1 / width**2 + 1 / 12) / 18
+    share = np.where(outer, p, np.where(np.abs(x[:, 1:] + x[:, :-1]) / 2 == 0, 1 - 2 * p, 0.0))
+    below = np.concatenate([[[0.0]], np.cumsum(share, axis=1)], axis=1)
+    assert np.isfinite(gaussian._distances(x, below)).all() == known

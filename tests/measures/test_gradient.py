@@ -137,6 +137,8 @@ def test_share_of_channels_without_gradient():
     dy[:, 0] = 0
     dy[:, 1] = np.where(np.arange(dy.shape[2]) % 2, 1e-150, -1e-150)
     assert measure.layer_columns(record(dy))["no_gradient"] == pytest.approx(1 / 3)
+    one_value = np.array([0.0, 3.0, 0.0])[None, :, None]
+    assert measure.layer_columns(record(one_value))["no_gradient"] == pytest.approx(2 / 3)
 
 
 # What is not there

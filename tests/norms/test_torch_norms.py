@@ -250,3 +250,11 @@ def test_statistics_that_a_class_of_ones_own_may_never_use() -> None:
     for training in (True, False):
         plans = describe(Own(3).train(training))
         assert [plan.uses_running for plan in plans] == [not training, training]
+
+
+def test_what_carries_the_vectors_of_a_batch_norm_but_no_eps_has_torchs() -> None:
+    """Fails if the eps of a class that hides its own is taken for anything but the default of torch."""
+    bare = module(
+        running_mean=torch.zeros(2), running_var=torch.ones(2), weight=torch.ones(2), bias=torch.zeros(2)
+    )
+    assert {plan.eps for plan in batch_norm(bare)} == {nn.BatchNorm2d(2).eps}

@@ -72,3 +72,24 @@ def test_what_is_no_baseline_is_refused(content, tmp_path):
         read_baseline(tmp_path / "b.json")
     with pytest.raises(BadSettings, match="Write it again"):
         read_baseline(tmp_path / "gone.json")
+
+
+def test_a_baseline_is_a_line_per_value_so_that_changes_can_be_reviewed(tmp_path):
+    """Fails if the file cannot be read in a difference of two commits, or is longer than it must be."""
+    path = write_baseline([findings(("warning", "r", "a", ()))], tmp_path / "b.json")
+    mark = fingerprints(findings(("warning", "r", "a", ())))[0]
+    lines = [
+        "{",
+        ' "format": "bnprobe baseline",',
+        ' "schema": 1,',
+        ' "findings": [',
+        "  {",
+        f'   "fingerprint": "{mark}",',
+        '   "severity": "warning",',
+        '   "rule": "r",',
+        '   "layer": "a"',
+        "  }",
+        " ]",
+        "}",
+    ]
+    assert path.read_text() == "\n".join(lines) + "\n"

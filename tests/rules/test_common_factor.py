@@ -107,6 +107,7 @@ def test_young_statistics_are_not_scaled(updates, fires):
         (4.0, 2.01, "means and variances"),
         (4.0, 2.0, "means"),
         (-4.0, -2.01, "means and variances"),
+        (-4.0, -1.99, "means"),
         (4.0, -4.0, "means"),
         (4.0, 0.0, "means"),
     ],

@@ -369,6 +369,7 @@ def test_how_long_a_variance_takes_to_vanish(var: list[float], momentum: float, 
     [
         (0.1, "the output is β.", "|γ| / √eps.", "Remove them"),
         ([0.1, math.nan, 0.1], "the output is β.", "|γ| / √eps.", "Remove them"),
+        ([math.nan, 0.1, 0.1], "the output is β.", "|γ| / √eps.", "Remove them"),
         (math.nan, "the output is 0.", "|γ| / √eps, γ being 1.", "bias"),
     ],
 )

@@ -304,6 +304,17 @@ def test_young_statistics_are_reported_once():
     assert len(fired(SHIFTED, replace(other, n_batches_tracked=1000))) == 1
 
 
+@pytest.mark.parametrize(("limit", "too_few"), [(0.25, ["a", "b"]), (0.2501, ["a"])])
+def test_a_norm_at_the_limit_of_few_updates_is_among_the_young(limit: float, too_few: list[str]) -> None:
+    """Fails if a norm with exactly the limit's weight left is reported as shifted beside others that are young."""
+    other = replace(
+        young_norm("b"), running_var=STATISTICS["running_var"] * 70, n_batches_tracked=2, momentum=0.5
+    )
+    found = evidence(young_norm("a"), other, limits=Limits(initial_weight=limit))
+    assert [one.layer for one in findings("statistics-young", found)] == too_few
+    assert len(findings(SHIFTED, found)) == 2 - len(too_few)
+
+
 def test_one_factor_in_all_running_statistics_is_reported_once():
     """Fails if a converter's factor is reported as a shift, too, and its first norm as wrong inputs."""
     norms = [factored(name, 900.0, 900.0) for name in "ab"]

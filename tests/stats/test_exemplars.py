@@ -124,6 +124,7 @@ def test_new_numbers_keep_their_places(rng):
         lambda kept: kept.sample[0, 0].__setitem__(0, -2.0),
         lambda kept: kept.value[0, 0].__setitem__(0, np.inf),
         lambda kept: kept.position[0, 0].__setitem__(0, -3.0),
+        lambda kept: kept.position[0, 0].__setitem__(0, 2.5),
     ],
     ids=[
         "high rises",
@@ -133,12 +134,14 @@ def test_new_numbers_keep_their_places(rng):
         "below nobody",
         "infinite",
         "before all",
+        "between two positions",
     ],
 )
 def test_what_cannot_be_is_refused(rng, change):
     """Fails if a file can hold a ranking that no samples have."""
     kept = of(values(rng), np.arange(N) * 1.0, 3)
     kept.check_sane()
+    of(values(rng), np.arange(N) * 1.0, 3, np.arange(N) * 1.0).check_sane()
     change(kept)
     with pytest.raises(BnprobeError, match=r"do not go together|not in order"):
         kept.check_sane()

@@ -268,12 +268,26 @@ def test_the_laws_are_asked_of_values_within_reach(largest, asked):
 
 
 @pytest.mark.insane
+@pytest.mark.parametrize("near", [-1.0, 0.98])
 @pytest.mark.parametrize(("less", "sane"), [(1.99e-6, True), (2.01e-6, False), (2.05e-6, False)])
-def test_a_kurtosis_may_be_too_small_by_two_millionths(less, sane):
-    """Fails if rounding is no sample, or more than rounding is one: of -1 and 1, whose kurtosis is the smallest."""
-    lowest = Moments.of(np.array([[-1.0], [1.0]]))
+def test_a_kurtosis_may_be_too_small_by_two_millionths(near, less, sane):
+    """Fails if rounding is no sample, or more than rounding is one: of two values, whose kurtosis is the smallest.
+
+    A variance of a ten thousandth of the largest square has the same limit, as both sides are third powers of it.
+    """
+    lowest = Moments.of(np.array([[near], [1.0]]))
     with nullcontext() if sane else pytest.raises(BnprobeError, match=r"kurtosis >= skewness\^2 \+ 1"):
         replace(lowest, m4=lowest.m4 * (1 - less)).check_sane()
+
+
+@pytest.mark.insane
+@pytest.mark.parametrize(("beyond", "sane"), [(0.99e-9, True), (1.01e-9, False)])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_mean_may_be_beyond_the_extremes_by_a_billionth(side, beyond, sane):
+    """Fails if a mean that rounding has put beside equal values is refused, or one that no values have is not."""
+    equal = Moments.of(np.full((3, 1), 8.0))
+    with nullcontext() if sane else pytest.raises(BnprobeError, match="low <= mean|mean <= high"):
+        replace(equal, mean=equal.mean * (1 + side * beyond)).check_sane()
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6, -1e8])

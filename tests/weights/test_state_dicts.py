@@ -117,3 +117,16 @@ def test_missing_file_and_folder_are_named(tmp_path):
 def test_files_without_one_state_dict_say_what_they_hold(saved, match, tmp_path):
     torch.save(saved, tmp_path / "a.pt")
     refused(tmp_path / "a.pt", match)
+
+
+@pytest.mark.parametrize(("depth", "found"), [(6, True), (7, False)])
+def test_state_dicts_are_looked_for_six_levels_deep(depth, found, tmp_path):
+    """Fails if a file that nests without end is searched for long, or a training framework's levels are too many."""
+    saved = dict(STATE)
+    for level in range(depth):
+        saved = {f"part{level}": saved}
+    torch.save(saved, tmp_path / "c.pt")
+    if found:
+        assert same(models.load_checkpoint(tmp_path / "c.pt"), STATE)
+    else:
+        refused(tmp_path / "c.pt", "no state dict")
