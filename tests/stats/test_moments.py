@@ -286,7 +286,7 @@ def test_a_kurtosis_may_be_too_small_by_two_millionths(near, less, sane):
 def test_a_mean_may_be_beyond_the_extremes_by_a_billionth(side, beyond, sane):
     """Fails if a mean that rounding has put beside equal values is refused, or one that no values have is not."""
     equal = Moments.of(np.full((3, 1), 8.0))
-    with nullcontext() if sane else pytest.raises(BnprobeError, match="low <= mean|mean <= high"):
+    with nullcontext() if sane else pytest.raises(BnprobeError, match=r"low <= mean|mean <= high"):
         replace(equal, mean=equal.mean * (1 + side * beyond)).check_sane()
 
 
