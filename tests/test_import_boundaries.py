@@ -34,6 +34,7 @@ BOUNDARIES = {
     "severity": may(""),
     "printing": may("errors", "tqdm"),
     "files": may("errors"),
+    "files.fetch": may("errors", "fsspec aiohttp"),
     "version": may(""),
     "stats": may("errors", "numpy scipy"),
     "recording": may("stats errors files notebook", "numpy"),

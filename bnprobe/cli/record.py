@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-from collections import Counter
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnprobe.cli.listed import lines_of
 from bnprobe.cli.merge import add_workers
 from bnprobe.cli.paths import demand_writable
+from bnprobe.cli.shard_list import classes_of, fields_of, shards_of
 from bnprobe.cli.subject import add_exemplars, add_subject, recorded, samples_of
-from bnprobe.errors import BadImages, BadRecordingFile, BnprobeError, CannotMerge
-from bnprobe.files import files_in, folders_in, is_folder
+from bnprobe.errors import BadRecordingFile, BnprobeError, CannotMerge
 from bnprobe.printing import note, say
 
 if TYPE_CHECKING:
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
 SETTINGS = (
     *("subject", "weights", "checkpoint", "limit", "batch_size", "size", "mean", "std"),
     *("layers", "loss", "no_histograms", "exemplars", "mask", "sample_dim", "unit"),
+    *("image_field", "label_field"),
 )
 """Options on which a part depends: with other ones it is recorded again."""
 
@@ -37,15 +35,32 @@ def add(commands: Any) -> None:
         "record",
         help="record a model on many shards of images, in many processes",
         description="Record MODEL (as in `bnprobe report`) in eval mode on every shard of a list, one process per "
-        "shard, and merge the parts. A shard is a folder of images. Parts are kept in DIR/parts: whatever is interrupted or "
-        "killed, the same command goes on where it was. The result is the same to the last bit for any number of workers.",
+        "shard, and merge the parts. A shard is a folder of images, a tar file of images (as WebDataset writes them), or a "
+        "Parquet file with a column of encoded images; files may lie at an address such as https://… or s3://…. Parts "
+        "are kept in DIR/parts: whatever is interrupted or killed, the same command goes on where it was. The result is the "
+        "same to the last bit for any number of workers.",
     )
     record.add_argument("subject", metavar="MODEL", help="model to record")
     record.add_argument(
-        "--shards", metavar="LIST", required=True, help="text file with one folder of images per line"
+        "--shards",
+        metavar="LIST",
+        required=True,
+        help="text file with one shard per line: a folder of images, FILE.tar, FILE.parquet, or the address of such a file",
     )
     record.add_argument("--out", metavar="DIR", required=True, help="folder for the parts and whole.bnp")
-    add_subject(record)
+    record.add_argument(
+        "--image-field",
+        metavar="NAME",
+        help="ending of the images in tar files (default: the usual ones, as jpg and png), or column of encoded images in "
+        "Parquet files (default: image, or the only one of bytes)",
+    )
+    record.add_argument(
+        "--label-field",
+        metavar="NAME",
+        help="ending of the files that hold the number of a class (default cls, where there are any), or column of it "
+        "(default label); none for no classes",
+    )
+    add_subject(record, instead="not here: --shards lists the data; one folder is a list of one line")
     add_exemplars(record)
     add_workers(record, "record")
     record.set_defaults(run=run)
@@ -57,14 +72,14 @@ def run(options: argparse.Namespace) -> int:
     from bnprobe.scaling.shards import work_off
 
     _demand_no_other_data(options)
-    shards = _shards(options)
+    shards = shards_of(options, SETTINGS)
     whole = Path(options.out) / "whole.bnp"
     demand_writable([whole], [options.checkpoint, options.shards])
     done = sum(shard.is_done for shard in shards)
     if done:
         note(f"{done:,} of {len(shards):,} shards are recorded already, in {shards[0].part.parent}.")
-    work_off(shards, partial(record_shard, options, _classes(shards)), options.workers)
-    parts, names = [shard.part for shard in shards], [str(shard.path) for shard in shards]
+    work_off(shards, partial(record_shard, options, classes_of(shards)), options.workers)
+    parts, names = [shard.part for shard in shards], [shard.name for shard in shards]
     try:
         recording = merge_files(parts, options.workers, names)
     except (BadRecordingFile, CannotMerge) as error:
@@ -82,72 +97,41 @@ def _demand_no_other_data(options: argparse.Namespace) -> None:
     given = [f"--{name}" for name in ("data", "batches") if getattr(options, name)]
     if given:
         raise BnprobeError(
-            f"--shards names the data, so {', '.join(given)} can change nothing. Leave it out."
+            f"--shards names the data, so {', '.join(given)} can change nothing. Leave it out; a folder is a line "
+            "of the list."
         )
-
-
-def _shards(options: argparse.Namespace) -> list[Shard]:
-    """The shards of the list, in its order. Raises BnprobeError where it is none, or the folder has parts of others."""
-    from bnprobe.scaling.shards import Shard
-
-    paths = _listed(Path(options.shards))
-    folder = Path(options.out) / "parts"
-    settings = repr([getattr(options, name) for name in SETTINGS])
-    names = [
-        f"{i:06}-{hashlib.sha256(f'{settings} {path} {len(paths)}'.encode()).hexdigest()[:8]}.bnp"
-        for i, path in enumerate(paths)
-    ]
-    others = sorted({path.name for path in files_in(folder, ".bnp")} - set(names))
-    if others:
-        raise BnprobeError(
-            f"{folder} holds parts of another list or of other settings ({len(others):,}, the first is {others[0]}). Choose "
-            "another --out, or remove them."
-        )
-    return [Shard(path, i, len(paths), folder / names[i]) for i, path in enumerate(paths)]
-
-
-def _listed(path: Path) -> list[Path]:
-    paths = [Path(line) for line in lines_of(path, "folder of images")]
-    if not paths:
-        raise BnprobeError(f"{path} lists no shards. Write one folder of images per line.")
-    ((often, n),) = Counter(paths).most_common(1)
-    if n > 1:
-        raise BnprobeError(f"{path} lists {often} {n} times. Leave one of these lines.")
-    lacking = next((one for one in paths if not is_folder(one)), None)
-    if lacking is not None:
-        raise BadImages(f"{path} lists {lacking}, and there is no such folder. Correct the list.")
-    return paths
-
-
-def _classes(shards: list[Shard]) -> tuple[str, ...]:
-    """The class folders of all shards together, so that a class has one number in all of them."""
-    return tuple(sorted({folder.name for shard in shards for folder in folders_in(shard.path)}))
 
 
 def record_shard(options: argparse.Namespace, classes: tuple[str, ...], shard: Shard) -> None:
     """Record one shard into its file: what a worker process does. Raises BnprobeError, which names the shard."""
-    from bnprobe.models.image_folder import find_images
+    recording_of(options, classes, shard).save(shard.part)
+
+
+def recording_of(options: argparse.Namespace, classes: tuple[str, ...], shard: Shard) -> Recording:
+    """The recording of one shard. Raises BnprobeError, which names the shard."""
+    from bnprobe.models.image_shards import open_shard
 
     try:
         subject = _subject(
             *(getattr(options, name) for name in ("subject", "weights", "checkpoint", "size", "mean", "std"))
         )
-        images = _with_classes(find_images(shard.path), classes)
-        batches = images.batches(subject.preprocess, options.batch_size, options.limit)
-        histograms = not options.no_histograms
-        recording = recorded(
-            subject,
-            batches,
-            options.layers,
-            histograms,
-            False,
-            options.loss,
-            exemplars=options.exemplars,
-            **samples_of(options),
-        )
+        with open_shard(shard.place, fields_of(options)) as images:
+            batches = _with_classes(images, classes).batches(
+                subject.preprocess, options.batch_size, options.limit
+            )
+            recording = recorded(
+                subject,
+                batches,
+                options.layers,
+                not options.no_histograms,
+                False,
+                options.loss,
+                exemplars=options.exemplars,
+                **samples_of(options),
+            )
     except BnprobeError as error:
-        raise type(error)(f"shard {shard.path}: {error}") from None
-    _timeless(recording, shard, options.shards).save(shard.part)
+        raise type(error)(f"shard {shard.name}: {error}") from None
+    return _timeless(recording, shard, options.shards)
 
 
 @cache
@@ -161,8 +145,8 @@ def _subject(
 
 
 def _with_classes(images: Images, classes: tuple[str, ...]) -> Images:
-    """With the numbers that classes have in all shards."""
-    if images.labels is None:
+    """With the numbers that the classes of folders have in all shards; those in files are the same ones already."""
+    if images.labels is None or not classes:
         return images
     number = {name: i for i, name in enumerate(classes)}
     labels = tuple(number[images.classes[label]] for label in images.labels)
@@ -180,5 +164,5 @@ def _timeless(recording: Recording, shard: Shard, listed: str) -> Recording:
             about, data=f"{shard.of:,} shards listed in {Path(listed).name}", started="", seconds=0.0
         ),
         integrity=None if integrity is None else replace(integrity, seconds=0.0),
-        sources=(Source(name=str(shard.path), kind="shard", index=shard.index, of=shard.of),),
+        sources=(Source(name=shard.name, kind="shard", index=shard.index, of=shard.of),),
     )

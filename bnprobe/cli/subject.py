@@ -25,9 +25,10 @@ def add_subject(
     twice: bool = False,
     reading: bool = True,
     data: str = "default: the demo's digits",
+    instead: str = "",
 ) -> None:
     """The options; where the command has two sides (`twice`), those that may differ are lists. `reading` adds those of what
-    is recorded; `data` says what happens without images."""
+    is recorded; `data` says what happens without images, `instead` where they are named if not by these options."""
     several: dict[str, Any] = {"action": "append"} if twice else {}
     command.add_argument(
         "--weights", metavar="NAME", **several, help="torchvision weights: DEFAULT, IMAGENET1K_V1, ..."
@@ -39,13 +40,14 @@ def add_subject(
         "--data",
         metavar="DIR",
         **several,
-        help=f"folder of images, flat or with a sub-folder per class ({data})",
+        help=instead or f"folder of images, flat or with a sub-folder per class ({data})",
     )
     command.add_argument(
         "--batches",
         metavar="NAME",
         **several,
-        help="instead of images: package.module:function, a function without arguments that returns batches (an iterable of "
+        help=instead
+        or "instead of images: package.module:function, a function without arguments that returns batches (an iterable of "
         "x or (x, y), as for bnprobe.record), for models of text, sound, tables, ...",
     )
     command.add_argument(

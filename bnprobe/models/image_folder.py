@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -232,11 +233,17 @@ def mixed(picked: tuple[int, ...], batch_size: int) -> tuple[int, ...]:
 
 def read_rgb(path: Path) -> Image.Image:
     """The whole image in `path`, in RGB. Raises what the decoder raises, and for anything that is no file."""
+    with open_input(path, LARGEST) as file:
+        return decode(file)
+
+
+def decode(file: BinaryIO) -> Image.Image:
+    """The whole image in an opened file, in RGB. Raises what the decoder raises."""
     Image.init()  # until then PIL knows five formats, and a name it does not know is a KeyError
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with open_input(path, LARGEST) as file, Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             return _rgb(image)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bnprobe.errors import BnprobeError
 from bnprobe.files import is_file
+from bnprobe.files.fetch import is_address, without_secrets
 from bnprobe.printing import note, progress
 from bnprobe.scaling.processes import pool_of
 
@@ -22,10 +23,15 @@ MOST_DEATHS = 3
 class Shard:
     """One of `of` shards: where its samples are, and the file that its recording becomes."""
 
-    path: Path
+    place: str
     index: int
     of: int
     part: Path
+
+    @property
+    def name(self) -> str:
+        """What messages and recordings call it."""
+        return without_secrets(self.place) if is_address(self.place) else self.place
 
     @property
     def is_done(self) -> bool:
@@ -52,7 +58,7 @@ def work_off(shards: Sequence[Shard], work: Callable[[Shard], None], workers: in
                 if deaths > MOST_DEATHS:
                     raise BnprobeError(
                         f"worker processes were ended from outside {deaths} times, the last while they recorded one of "
-                        f"{', '.join(str(shard.path) for shard in todo[:workers])}. If there was not enough RAM, give a "
+                        f"{', '.join(shard.name for shard in todo[:workers])}. If there was not enough RAM, give a "
                         "smaller --batch-size or fewer --workers, and run the command again: finished shards are kept."
                     ) from None
                 note("a worker process was ended from outside; its shard is begun again.")

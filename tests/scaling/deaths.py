@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 from bnprobe.scaling.shards import Shard
 
 
 def dies_once(shard: Shard) -> None:
     """A process that the system kills in the middle of its shard, the first time."""
-    mark = shard.path / "died"
+    mark = Path(shard.place) / "died"
     if shard.index % 2 == 0 and not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from models.shards import png, samples, tar
 from PIL import Image
 
 import bnprobe
 from bnprobe.cli.main import _parser, main
-from bnprobe.cli.record import _classes, _shards, record_shard
+from bnprobe.cli.record import SETTINGS, record_shard
+from bnprobe.cli.shard_list import classes_of, shards_of
 from bnprobe.errors import BnprobeError
 from bnprobe.models.image_folder import find_images
 from bnprobe.scaling.shards import Shard, work_off
@@ -23,9 +27,9 @@ MODEL = "scaling.conftest:network"
 
 
 def shards(folder: Path, n: int) -> list[Shard]:
-    made = [Shard(folder / str(i), i, n, folder / f"{i}.part") for i in range(n)]
+    made = [Shard(str(folder / str(i)), i, n, folder / f"{i}.part") for i in range(n)]
     for shard in made:
-        shard.path.mkdir()
+        Path(shard.place).mkdir()
     return made
 
 
@@ -42,7 +46,7 @@ def test_a_shard_that_kills_every_process_is_named(tmp_path):
     """Fails if a shard that does not fit into RAM is tried for ever, or what was finished is lost."""
     two = shards(tmp_path, 2)
     with pytest.raises(
-        BnprobeError, match=rf"recorded one of {two[1].path}\. .*smaller --batch-size .*are kept"
+        BnprobeError, match=rf"recorded one of {two[1].place}\. .*smaller --batch-size .*are kept"
     ):
         work_off(two, dies, workers=1)
     assert two[0].part.read_text() == "done"
@@ -103,11 +107,11 @@ def test_shards_make_what_one_run_makes(recorded):
 def test_a_lost_part_is_recorded_again_to_the_last_bit(recorded, capsys):
     """Fails if a part depends on the process or the time, or a second run records what is there."""
     options = _parser().parse_args(command(recorded))
-    three = _shards(options)
+    three = shards_of(options, SETTINGS)
     files = [*(shard.part for shard in three), recorded / "out" / "whole.bnp"]
     before = [path.read_bytes() for path in files]
     three[1].part.unlink()
-    record_shard(options, _classes(three), three[1])
+    record_shard(options, classes_of(three), three[1])
     assert main(command(recorded)) == 0
     assert [path.read_bytes() for path in files] == before
     out, err = capsys.readouterr()
@@ -117,7 +121,7 @@ def test_a_lost_part_is_recorded_again_to_the_last_bit(recorded, capsys):
 
 def test_a_damaged_part_is_named_with_its_folder(recorded, capsys):
     """Fails if the same command stops at a part that was cut, and nothing says how to go on."""
-    part = _shards(_parser().parse_args(command(recorded)))[2].part
+    part = shards_of(_parser().parse_args(command(recorded)), SETTINGS)[2].part
     whole = part.read_bytes()
     part.write_bytes(whole[:5000])
     try:
@@ -134,7 +138,13 @@ def test_a_damaged_part_is_named_with_its_folder(recorded, capsys):
 
 def test_parts_of_other_settings_are_not_mixed_in(recorded, capsys):
     """Fails if a part of another size, batch size or list is merged, or recorded over."""
-    for change in (["--size", "7"], ["--batch-size", "3"], ["--no-histograms"], ["--layers", "1"]):
+    for change in (
+        ["--size", "7"],
+        ["--batch-size", "3"],
+        ["--no-histograms"],
+        ["--layers", "1"],
+        ["--label-field", "none"],
+    ):
         assert main([*command(recorded), *change]) == 2
         assert (
             "holds parts of another list or of other settings (3, the first is 000000-"
@@ -145,12 +155,16 @@ def test_parts_of_other_settings_are_not_mixed_in(recorded, capsys):
 @pytest.mark.parametrize(
     ("lines", "more", "said"),
     [
-        ("", [], "lists no shards. Write one folder of images per line."),
+        ("", [], "lists no shards. Write one folder, .tar or .parquet file per line."),
         ("# none\n\n", [], "lists no shards"),
-        ("a\nnowhere\n", [], "lists nowhere, and there is no such folder"),
+        ("a\nnowhere\n", [], "lists nowhere: there is no such folder or file. Correct the list."),
         ("a\nb\na\n", [], "lists a 2 times. Leave one of these lines."),
         ("a\n", ["--data", "a"], "--shards names the data, so --data can change nothing"),
         ("\udcff", [], "no text. Give a text file"),
+        ("list\n", [], "lists list: a shard is a folder, a .tar or a .parquet file"),
+        ("ssh://host/a.tar\n", [], "lists ssh://host/a.tar: no address of http, https"),
+        ("memory://me:word@b.zip?secret\n", [], "lists memory://b.zip: a shard is a folder"),
+        ("memory://a.tar\na\n", [], "lists shards of several kinds (.tar, folder)"),
     ],
 )
 def test_bad_input_is_one_line(lines, more, said, tmp_path, monkeypatch, capsys):
@@ -170,7 +184,76 @@ def test_a_shard_without_images_is_named(tmp_path):
     """Fails if an empty shard is a part like any other, or the message does not say which it is."""
     options = _parser().parse_args(["record", MODEL, "--shards", "l", "--out", "o", "--size", "8"])
     (tmp_path / "empty").mkdir()
-    shard = Shard(tmp_path / "empty", 0, 1, tmp_path / "part")
-    with pytest.raises(BnprobeError, match=rf"^shard {shard.path}: no images in"):
+    shard = Shard(str(tmp_path / "empty"), 0, 1, tmp_path / "part")
+    with pytest.raises(BnprobeError, match=rf"^shard {shard.place}: no images in"):
         record_shard(options, (), shard)
     assert not shard.part.exists()
+
+
+# Files
+
+
+def recorded_alone(place: str, folder: Path, *more: str) -> bnprobe.Recording:
+    """The recording of one shard, made here."""
+    options = _parser().parse_args(
+        ["record", MODEL, "--shards", "list", "--out", "o", "--size", "8", "--batch-size", "4", *more]
+    )
+    shard = Shard(place, 0, 1, folder / "part.bnp")
+    record_shard(options, classes_of([shard]), shard)
+    return bnprobe.load(shard.part)
+
+
+def test_a_tar_and_a_parquet_file_are_the_folder_of_their_images(tmp_path):
+    """Fails if the images of a file are read in another order, prepared otherwise, or numbered as other classes."""
+    fsspec = pytest.importorskip("fsspec", reason="it comes with torch")
+    for seed in range(10):
+        (tmp_path / "f" / str(seed % 3)).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "f" / str(seed % 3) / f"{seed:06}.png").write_bytes(png(seed))
+    by_class = sorted(range(10), key=lambda seed: (seed % 3, seed))
+    members: dict[str, bytes] = {}
+    for seed in by_class:
+        members |= samples(range(seed, seed + 1))
+    content = tar(tmp_path / "a.tar", members).read_bytes()
+    fsspec.filesystem("memory").pipe("/a.tar", content)
+    expected = recorded_alone(str(tmp_path / "f"), tmp_path)
+    found = [recorded_alone(str(tmp_path / "a.tar"), tmp_path), recorded_alone("memory://a.tar", tmp_path)]
+    with suppress(ImportError):
+        from pyarrow import Table, parquet
+
+        columns = {"image": [png(seed) for seed in by_class], "label": [seed % 3 for seed in by_class]}
+        parquet.write_table(Table.from_pydict(columns), tmp_path / "a.parquet")
+        found.append(recorded_alone(str(tmp_path / "a.parquet"), tmp_path))
+    for one in found:
+        assert replace(one, sources=()).to_bytes() == replace(expected, sources=()).to_bytes()
+    assert found[1].sources[0].name == "memory://a.tar"
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("cut.tar", "truncated, or no tar file"),
+        (
+            "memory://me:secret@gone.tar?token=secret",
+            "memory://gone.tar: not found there. Correct the list",
+        ),
+        ("broken.tar", "none of 2 images in broken.tar could be read; the first is 1.png"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_a_line_and_no_part(place, said, tmp_path, monkeypatch):
+    """Fails if a shard that is gone or damaged is left out in silence, or its line does not name it."""
+    monkeypatch.chdir(tmp_path)
+    Path("cut.tar").write_bytes(tar(tmp_path / "a.tar", samples(range(3))).read_bytes()[:5000])
+    tar(tmp_path / "broken.tar", {"1.png": png(1)[:50], "2.png": b"x"})
+    with pytest.raises(BnprobeError, match=rf"^shard .*{said}") as error:
+        recorded_alone(place, tmp_path)
+    assert "secret" not in str(error.value)
+    assert not (tmp_path / "part.bnp").exists()
+
+
+def test_exemplars_of_a_file_are_named_by_it(tmp_path):
+    """Fails if an exemplar in a tar cannot be told from that of another, or is another one when it is recorded again."""
+    path = tar(tmp_path / "a.tar", samples(range(6)))
+    first, again = (recorded_alone(str(path), tmp_path, "--exemplars", "2") for _ in range(2))
+    assert first.to_bytes() == again.to_bytes()
+    assert first.samples is not None
+    assert {Path(caption).parent for caption in first.samples.captions} == {path}
