@@ -29,6 +29,7 @@ from bnprobe.recording.names import (
     ATTENTION_OUTPUT,
     BOTH,
     CROSS_ATTENTION,
+    CROSS_ATTENTION_OUTPUT,
     EMBEDDING,
     ENCODER_END,
     FINAL,
@@ -57,7 +58,7 @@ def _role(site: Node, met: _Met) -> str:
     if met.on_stream:
         return _after_branch(site.inputs[0]) or EMBEDDING
     if met.ends_branch:
-        return ATTENTION_OUTPUT if _has_attention(site.inputs[0]) else MLP_OUTPUT
+        return _output_of([site.inputs[0]], met.skip)
     operands = met.attention
     if operands:
         return _before_attention(site, operands, met)
@@ -70,7 +71,9 @@ def _role(site: Node, met: _Met) -> str:
 def _before_attention(site: Node, operands: set[str], met: _Met) -> str:
     """Of a norm whose output goes into attention as `operands`, of q, k and v."""
     if not reads_stream(site) and not met.ends_encoder:
-        return QUERY if operands == {"q"} else KEY if "k" in operands or "v" in operands else INNER
+        if operands == {"q", "k", "v"}:  # weights in between, or a block without a skip
+            return EMBEDDING if met.reaches_sum else ATTENTION
+        return QUERY if operands == {"q"} else KEY
     if operands == {"q"}:
         return CROSS_ATTENTION
     if "q" not in operands:
@@ -86,6 +89,7 @@ class _Met:
         self.attention: set[str] = set()
         self.by_queries: list[Node] = []
         self.reaches_sum = self.on_stream = self.ends_branch = self.leaves = self.mixes = False
+        self.skip: Node | None = None
         waiting, met = deque([(site, False)]), {site}
         for _ in range(MOST_STEPS):
             if not waiting:
@@ -118,7 +122,7 @@ class _Met:
         elif skip_of(total) is self.site:
             self.on_stream = True
         elif _root(term) is self.site:
-            self.ends_branch = True
+            self.ends_branch, self.skip = True, skip_of(total)
         else:
             self.reaches_sum = True
 
@@ -168,13 +172,19 @@ def _after_branch(node: Node) -> str:
     skip = skip_of(total) if total.part == ADD else None
     if skip is None:
         return ""
-    branches = [term for term in map(_root, total.inputs) if term is not skip]
-    return ATTENTION_OUTPUT if any(_has_attention(branch, skip) for branch in branches) else MLP_OUTPUT
+    return _output_of([term for term in map(_root, total.inputs) if term is not skip], skip)
 
 
-def _has_attention(branch: Node, skip: Node | None = None) -> bool:
-    """Whether attention made the branch, after the last sum of the stream."""
-    return any(_is_attention(node) for node in _above(branch, skip))
+def _output_of(branches: Sequence[Node], skip: Node | None) -> str:
+    """What made the branches after the last sum of the stream: attention, to the stream itself or to another one, or an
+    MLP."""
+    found = next((node for branch in branches for node in _above(branch, skip) if _is_attention(node)), None)
+    if found is None:
+        return MLP_OUTPUT
+    operands = found.facts["operands"]
+    values = operands[-1] if found.part == PRODUCT else operands[2]
+    own = skip is None or any(node is skip for node in _above(values, skip))
+    return ATTENTION_OUTPUT if own else CROSS_ATTENTION_OUTPUT
 
 
 def _above(node: Node, end: Node | None = None) -> Iterator[Node]:
@@ -244,7 +254,7 @@ def _comes_from_softmax(node: Node) -> bool:
 
 def _mixes_positions(node: Node) -> bool:
     """Whether it lets positions see each other without attention, as the mixers of state space models do."""
-    if node.name in ("recurrent", "cumsum"):
+    if node.name == "recurrent" or (node.name == "cumsum" and node.facts["of_numbers"]):
         return True
     return node.name == "conv" and any(n > 1 for n in node.facts["weight"].shape[2:])
 

@@ -26,10 +26,8 @@ def before_head(outputs: Iterable[Node], sites: Mapping[Site, Node]) -> set[Site
 
 def _last_in(total: Node, sites: Mapping[Site, Node]) -> Site | None:
     """The last of the norms whose input enters a sum through sums alone; None for a node that is no such sum."""
-    roots = {_root(node.inputs[0]): name for name, node in sites.items()}
+    roots = {root: name for name, node in sites.items() if (root := _root(node.inputs[0])) is not total}
     waiting = [total]
-    if total in roots:
-        return None  # two norms of one input
     for _ in range(MOST_SUMS):
         sums = [node for node in waiting if node.part == ADD]
         waiting = [_root(term) for node in sums for term in node.inputs]

@@ -15,6 +15,7 @@ from bnprobe.recording.names import (
     ATTENTION_OUTPUT,
     BOTH,
     CROSS_ATTENTION,
+    CROSS_ATTENTION_OUTPUT,
     EMBEDDING,
     ENCODER_END,
     FINAL,
@@ -70,6 +71,7 @@ SHORT = {
     BOTH: "attn+mlp",
     MIXER: "mixer",
     CROSS_ATTENTION: "cross",
+    CROSS_ATTENTION_OUTPUT: "cross out",
     QUERY: "q",
     KEY: "k",
     ATTENTION_OUTPUT: "attn out",
@@ -80,6 +82,12 @@ SHORT = {
     FINAL: "final",
 }
 """How roles are called in names."""
+
+NUMBERED = re.compile(r"(?:_|layer|block|stage|level)(\d+)$")
+"""A part of a path that ends in the number of its block; the number of dinov2 is none."""
+
+GENERIC = re.compile(r"_(model|tower|encoder|blocks|layers|transformer)$")
+"""What names of towers have in common."""
 
 
 def layer_columns(record: LayerRecord) -> dict[str, str | float]:
@@ -101,30 +109,57 @@ def is_transformer(layers: pd.DataFrame) -> bool:
 def names_by_role(layers: pd.DataFrame) -> list[str]:
     """A name per row of the table of layers: the block and the role, "12.attn", in a transformer; else the path.
 
-    Where two norms would have one name, more of the numbers in their paths stand in it, or the path itself.
+    Where two norms would have one name, more of the numbers in their paths stand in it, or the path itself. Norms of one of
+    several towers, such as an encoder and a decoder, begin with its name.
     """
-    paths = list(layers["layer"])
+    paths, roles = list(layers["layer"]), list(layers["norm_role"]) if "norm_role" in layers else []
     if not is_transformer(layers):
         return paths
-    sides = {side for side in ("encoder", "decoder") if any(side in path.split(".") for path in paths)}
-    roles = list(layers["norm_role"])
-    names = [_name(path, role, len(sides) > 1, 1) for path, role in zip(paths, roles, strict=True)]
+    towers = towers_of(layers)
+    names = [_name(*one, 1) for one in zip(paths, roles, towers, strict=True)]
     for most, whole in ((8, False), (0, True)):
         sites = set(zip(names, paths, strict=True))
         times = Counter(name for name, _ in sites)
         names = [
-            name if times[name] == 1 else path if whole else _name(path, role, len(sides) > 1, most)
-            for name, path, role in zip(names, paths, roles, strict=True)
+            name if times[name] == 1 else path if whole else _name(path, role, tower, most)
+            for name, path, role, tower in zip(names, paths, roles, towers, strict=True)
         ]
     return names
 
 
-def _name(path: str, role: str, with_side: bool, most: int) -> str:
+def towers_of(layers: pd.DataFrame) -> list[str]:
+    """For each row the name of its tower, such as "enc", "dec", "vision": a stack of blocks beside another one. "" in a
+    network of one stack, and for norms outside."""
+    paths = [str(path) for path in layers["layer"]]
+    inside = layers["norm_role"].isin((*MIXING, MLP)).to_numpy()
+    stacks = dict.fromkeys(_stack(path) for path, one in zip(paths, inside, strict=True) if one)
+    stacks.pop((), None)
+    words: dict[str, str] = {}
+    for stack in stacks:
+        others = {word for other in stacks if other != stack for word in other}
+        own = next((word for word in stack if word not in others), "")
+        if own and len(stacks) > 1:
+            words[own] = {"encoder": "enc", "decoder": "dec"}.get(own) or GENERIC.sub("", own) or own
+    return [next((words[part] for part in path.split(".") if part in words), "") for path in paths]
+
+
+def _stack(path: str) -> tuple[str, ...]:
+    """What stands before the number of the block."""
+    parts = path.split(".")
+    numbers = _numbers(parts)
+    return tuple(parts[: numbers[0][0]]) if numbers else ()
+
+
+def _numbers(parts: Sequence[str]) -> list[tuple[int, str]]:
+    """The numbers of blocks in a path and their places: parts that are numbers, else those that end in one."""
+    found = [(i, part) for i, part in enumerate(parts[:-1]) if part.isdecimal()]
+    ending = ((i, NUMBERED.search(part)) for i, part in enumerate(parts[:-1]))
+    return found or [(i, match[1]) for i, match in ending if match]
+
+
+def _name(path: str, role: str, tower: str, most: int) -> str:
     if not role:
         return path
-    parts = path.split(".")
-    side: Sequence[str] = [part[:3] for part in parts if part in ("encoder", "decoder")] if with_side else ()
-    numbers = [number for part in parts[:-1] if (number := re.search(r"\d+$", part))]
     alone = role in (FINAL, EMBEDDING, ENCODER_END)
-    block = [] if alone else [number[0] for number in numbers[:most]]
-    return ".".join([*side, *block, SHORT[role]])
+    block = [] if alone else [number for _, number in _numbers(path.split("."))[:most]]
+    return ".".join([*([tower] if tower else []), *block, SHORT[role]])

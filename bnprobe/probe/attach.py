@@ -58,10 +58,10 @@ def attach(
         exemplars: For each channel, how many samples with the highest and with the lowest mean after the norm to keep, as
             `Report.exemplars`; 0 keeps none. Norms over channels, which see each token apart, go by a sample's highest and
             lowest token instead. `Probe.captions` says what the samples are.
-        mask: Name of the argument of the model's forward that says which positions of a batch count, such as
-            "attention_mask"; the others are left out, as by `Probe.mask`. "~" before the name is for masks that are true
-            for padding: "~src_key_padding_mask". Of sequences that are packed without padding, the argument that says where
-            each begins, such as "cu_seqlens": then each sequence is a sample.
+        mask: Name of the argument of the model's forward that says which positions of a batch count; the others are left
+            out, as by `Probe.mask`. None uses "attention_mask" where that has a value per token. "~" before the name is for
+            masks that are true for padding: "~src_key_padding_mask". Of sequences that are packed without padding, the
+            argument that says where each begins, such as "cu_seqlens": then each sequence is a sample.
         sample_dim: Dimension of the sample in the model's first tensor and in the inputs of norms over the last dimensions:
             1 for inputs of shape (T, N, C). Norms with channels in dimension 1 always have their samples in dimension 0.
         unit: What a sample is called in sentences: "images", "sequences", "tokens" and others. None says images where norms

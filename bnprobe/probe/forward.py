@@ -30,7 +30,7 @@ from bnprobe.probe.captions import check_captions
 from bnprobe.probe.exemplars import PhaseExemplars
 from bnprobe.probe.labels import check_length
 from bnprobe.probe.masking import Masking
-from bnprobe.probe.masks import Kept, MaskArgument
+from bnprobe.probe.masks import Kept, MaskArgument, usual_argument
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, OpenCall, Pass
 from bnprobe.probe.phases import Phase
@@ -63,7 +63,8 @@ class Forward:
         self._model = ref(model)
         self.phases: dict[str, Phase] = {}
         self.device = ""
-        self._mask_argument = None if options.mask is None else MaskArgument(options.mask, model)
+        given = options.mask
+        self._mask_argument = usual_argument(model) if given is None else MaskArgument(given, model)
         self._options = options
         self._histograms = options.histograms
         self._caches: defaultdict[Key, PlanCache] = defaultdict(PlanCache)
@@ -115,11 +116,12 @@ class Forward:
             return
         if not self._enters(model, MODEL, args, kwargs):
             return
-        if run.mask is None and not is_transformed():
-            run.called_with = self.phase.masking.of_call(args, kwargs)
         first = first_tensor(args, kwargs)
         if first is not None:
             run.n_images = n_samples(args, first, self._options.sample_dim)
+        if run.mask is None and not is_transformed():
+            run.called_with = self.phase.masking.of_call(args, kwargs, run.n_images)
+        if first is not None:
             if run.mask is not None:
                 run.n_images = run.mask.samples_of(first, run.n_images)
             if run.labels is not None:

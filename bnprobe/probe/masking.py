@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from bnprobe.errors import BadMask
 from bnprobe.probe.calls import InputReading
 from bnprobe.probe.masks import INVERTED, MARKS_PADDING, Kept, Mask, MaskArgument
 from bnprobe.probe.packing import NAMED, Packing
+from bnprobe.probe.places import n_cached, tokens_in
 
 USUAL = ("attention_mask", "pixel_mask", "input_mask")
 """Names under which models take a mask that is true for what counts."""
+
+DECODED = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
+"""Arguments that have as many tokens as a decoder; the first says that a model has one."""
 
 
 class Masking:
@@ -31,14 +37,22 @@ class Masking:
         self.unpacked = ""
         self.n_without = 0
         self._argument = argument
-        self._looked = argument is not None
+        self._looked = argument is not None and argument.asked
 
-    def of_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Kept | None:
-        """The mask in the arguments of a pass to which none was given, if the probe was asked to look for it."""
-        if self._argument is not None:
-            mask = self._argument.of(args, kwargs)
+    def of_call(self, args: Sequence[Any], kwargs: Mapping[str, Any], n_samples: int) -> Kept | None:
+        """The mask in the arguments of a pass of so many samples, to which none was given.
+
+        Where nobody asked for one it is `attention_mask`, if that has a value per token.
+        """
+        argument, tokens = self._argument, tokens_in(args, kwargs)
+        if argument is not None and argument.asked:
+            mask = argument.of(args, kwargs)
             self.n_without += mask is None
-            return mask
+            return _newest(mask, tokens, kwargs)
+        if argument is not None and tokens is not None:
+            found = _newest(_of_padding(argument, args, kwargs), tokens, kwargs)
+            if isinstance(found, Mask) and found.shape == (n_samples, tokens.shape[1]):
+                return found
         if not self._looked:  # at the first pass only: looking at values may mean waiting for a device
             self._looked = True
             self.unused = next(filter(None, map(_unused, kwargs, kwargs.values())), None)
@@ -50,7 +64,7 @@ class Masking:
         self.n_valid += mask.n_valid
         self.n_left_out += mask.n_left_out
         for layer, call in calls.items():
-            if call.off_mask is not None:
+            if call.off_mask is not None and (mask.n_left_out or isinstance(mask, Packing)):
                 self.off.setdefault(layer, call.off_mask)
             elif (
                 call.valid
@@ -92,6 +106,31 @@ class Masking:
                 f"The model was called with {name.removeprefix(INVERTED)}, which leaves out {share:.0%} of the positions of "
                 f'the first batch; they were recorded like all others. Leave padding out: attach(model, mask="{name}").'
             )
+
+
+def _newest(mask: Kept | None, tokens: Tensor | None, kwargs: Mapping[str, Any]) -> Kept | None:
+    """The mask of the tokens of this call, where it goes on with a cache and its mask holds those before as well."""
+    if not isinstance(mask, Mask) or tokens is None or len(mask.shape) != 2 or not n_cached(kwargs):
+        return mask
+    return mask.newest(tokens.shape[1])
+
+
+def _of_padding(argument: MaskArgument, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mask | None:
+    """The mask that nobody asked for, where it plainly is one of padding.
+
+    Not where a decoder may have as many tokens as the encoder whose mask it is: sizes do not tell them apart.
+    """
+    try:
+        mask = argument.of(args, kwargs)
+    except BadMask:
+        return None
+    if not isinstance(mask, Mask) or len(mask.shape) != 2 or mask.is_triangle:
+        return None
+    if argument.of_encoder:
+        given = (kwargs.get(name) for name in DECODED)
+        lengths = {value.shape[1] for value in given if isinstance(value, Tensor) and value.dim() > 1}
+        return mask if lengths and mask.shape[1] not in lengths else None
+    return mask
 
 
 def _packs(name: str, value: Any) -> bool:

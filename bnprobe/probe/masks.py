@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from copy import copy
 from itertools import combinations
 from typing import Any
 
@@ -25,6 +26,9 @@ _FORM = "True or 1 for positions that count and False or 0 for padding, of shape
 MARKS_PADDING = "padding_mask"
 """Ending of the names under which torch, fairseq and others pass masks that are true for padding."""
 
+USUAL = "attention_mask"
+"""The argument whose mask is used though nobody asked, where it is one value per token."""
+
 INVERTED = "~"
 """Before the name of an argument whose mask is true for padding."""
 
@@ -36,11 +40,27 @@ class Mask:
     """
 
     def __init__(self, given: Any, *, marks_padding: bool = False) -> None:
-        self._counts = _booleans(given, marks_padding)
-        self.n_samples = len(self._counts)
-        self.n_valid = int(np.count_nonzero(self._counts))
-        self.n_left_out = self._counts.size - self.n_valid
+        self._of(_booleans(given, marks_padding))
+        self.history = self._counts
+
+    def _of(self, counts: npt.NDArray[np.bool_]) -> None:
+        self._counts = counts
+        self.n_samples = len(counts)
+        self.n_valid = int(np.count_nonzero(counts))
+        self.n_left_out = counts.size - self.n_valid
         self._placed: dict[tuple[int, ...], Valid | None] = {}
+
+    def newest(self, t: int) -> Mask:
+        """The last T positions, of a call that goes on with a cache: the others were recorded in the calls before.
+
+        `history` keeps them, since the positions of the new ones are counted from there.
+        """
+        counts = self._counts[:, -t:]
+        if counts.ndim != 2 or not counts.any():
+            return self
+        made = copy(self)
+        made._of(counts)
+        return made
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,9 +68,9 @@ class Mask:
         return self._counts.shape
 
     @property
-    def counts(self) -> npt.NDArray[np.bool_]:
-        """True where a position counts."""
-        return self._counts
+    def is_triangle(self) -> bool:
+        """Whether it says that each position sees those before it, and nothing of padding."""
+        return self.shape[0] > 1 and np.array_equal(self._counts, np.tri(*self.shape[:2], dtype=bool))
 
     def samples_of(self, first: Tensor, n_samples: int) -> int:
         """The samples of a batch, of which its first tensor has so many. Raises BadMask unless the mask has them."""
@@ -65,7 +85,7 @@ class Mask:
         """Whether an input of a norm has the positions of the mask, and which of its rows count; None for all.
 
         It has them where its own sizes, without channels, hold those of the mask in their order in exactly one way: (N, T)
-        is found in (N, T, heads) and (N, heads, T), and not in (N, 1 + T) or in windows of images.
+        is found in (N, T, heads), (N, heads, T) and (N * T,), and not in (N, 1 + T) or in windows of images.
         """
         places = plan.places(x)
         if places not in self._placed:
@@ -77,6 +97,8 @@ class Mask:
     def _found(self, places: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
         """The mask of rows, shape (N, P), of an input with these places; None where it is not clear."""
         n, *sizes = places
+        if not sizes and n == self._counts.size:  # all positions in a row
+            return self._counts.reshape(n, 1)
         wanted = [size for size in self.shape[1:] if size != 1]
         real = [dim for dim, size in enumerate(sizes) if size != 1]
         ways = [dims for dims in combinations(real, len(wanted)) if [sizes[dim] for dim in dims] == wanted]
@@ -126,12 +148,14 @@ Kept = Mask | Packing
 
 
 class MaskArgument:
-    """The argument of the model's forward that holds a mask, by the name given to `attach`.
+    """The argument of the model's forward that holds a mask, by the name given to `attach`; `asked` if a user named it,
+    `of_encoder` if the model has a decoder, too.
 
     Raises BnprobeError where the model has no such argument, or where by its name it marks padding.
     """
 
-    def __init__(self, given: str, model: nn.Module) -> None:
+    def __init__(self, given: str, model: nn.Module, *, asked: bool = True) -> None:
+        self.asked = asked
         self.name, self._inverted = given.removeprefix(INVERTED), given.startswith(INVERTED)
         if self.name.endswith(MARKS_PADDING) and not self._inverted:
             raise BnprobeError(
@@ -144,6 +168,7 @@ class MaskArgument:
                 f"mask={given!r}: {type(model).__name__}.forward has no such argument; it has {', '.join(named)}. Pass the "
                 "name of the one that holds the mask, or run the model inside probe.mask(m)."
             )
+        self.of_encoder = "decoder_input_ids" in named
         self._place = named.index(self.name) if self.name in named else None
 
     def of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Kept | None:
@@ -155,3 +180,11 @@ class MaskArgument:
         if NAMED.search(self.name):
             return Packing(given)
         return Mask(given, marks_padding=self._inverted)
+
+
+def usual_argument(model: nn.Module) -> MaskArgument | None:
+    """`attention_mask`, as models of tokens call the mask of padding, where the model may be given it."""
+    try:
+        return MaskArgument(USUAL, model, asked=False)
+    except (BnprobeError, TypeError, ValueError):  # no such argument, or a forward without a signature
+        return None

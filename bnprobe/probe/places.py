@@ -18,8 +18,8 @@ from bnprobe.probe.tensors import first_tensor, is_transformed
 from bnprobe.stats.moments import Array
 from bnprobe.stats.tokens import N_BUCKETS
 
-CACHES = ("past_key_values", "past_key_value")
-"""Arguments under which models take what they computed for the tokens before."""
+LEGACY_CACHE = "past_key_values"
+"""The argument under which older models take keys and values of the tokens before, as tuples of tensors."""
 
 
 class Placed(NamedTuple):
@@ -62,13 +62,19 @@ class Places:
         bucket = np.minimum(np.frexp(positions.astype(np.float64))[1], N_BUCKETS - 1)
         bucket = np.where(positions < 0, N_BUCKETS, bucket).astype(np.int64)
         rows = np.broadcast_to(np.arange(n)[:, None], unknown.shape)
+        n_sequences = n
+        if not sizes and self.positions is not None and self.positions.size == n:
+            n_sequences = len(self.positions)
+            rows = rows // (n // n_sequences)
         names = np.stack([rows, positions, ids], axis=-1).reshape(-1, 3).astype(np.float64)
         there = (torch.from_numpy(bucket.reshape(-1)).to(device), torch.from_numpy(names).to(device))
-        return Placed(*there, n, self.continues)
+        return Placed(*there, n_sequences, self.continues)
 
     def _spread(self, values: Array | None, places: tuple[int, ...]) -> Array | None:
-        """Values (N, T) over (N, T, heads) or (N, heads, T); None where it is not clear which dimension is T."""
+        """Values (N, T) over (N, T, heads), (N, heads, T) or (N * T,); None where it is not clear which dimension is T."""
         n, *sizes = places
+        if values is not None and not sizes and values.size == n:
+            return values.reshape(n, 1)  # all tokens in a row, sequence by sequence
         if values is None or len(values) != n:
             return None
         found = [dim for dim, size in enumerate(sizes) if size == values.shape[1]]
@@ -80,36 +86,44 @@ class Places:
 
 def places_of(args: Sequence[Any], kwargs: Mapping[str, Any], mask: Kept | None, sample_dim: int) -> Places:
     """The tokens of a pass with these arguments."""
-    given = kwargs.get("input_ids", kwargs.get("inputs_embeds"))
-    tensor = given if isinstance(given, Tensor) else first_tensor(args, kwargs)
-    is_ids = tensor is not None and tensor.dim() == 2 and not tensor.is_floating_point()
-    if (
-        tensor is None
-        or not (is_ids or tensor.dim() == 3)
-        or tensor.is_meta
-        or tensor.is_nested
-        or is_transformed()
-    ):
+    tensor = tokens_in(args, kwargs)
+    if tensor is None or tensor.is_meta or tensor.is_nested or is_transformed():
         return Places()
+    is_ids = tensor.dim() == 2
     tensor = tensor.detach().movedim(sample_dim, 0) if 0 < sample_dim < 2 else tensor.detach()
     n, t = tensor.shape[:2]
     past = n_cached(kwargs)
     positions = _given(kwargs.get("position_ids"), n, t)
-    if positions is None and isinstance(mask, Mask) and len(mask.shape) == 2 and mask.shape[1] >= t:
-        positions = np.maximum(np.cumsum(mask.counts, axis=1) - 1, 0)[:, -t:]
+    if positions is None and isinstance(mask, Mask) and mask.history.ndim == 2 and mask.history.shape[1] >= t:
+        positions = np.maximum(np.cumsum(mask.history, axis=1) - 1, 0)[:, -t:]
     if positions is None:
         positions = np.broadcast_to(past + np.arange(t), (n, t))
     ids = _whole_numbers(tensor) if is_ids else None
     return Places(positions, ids, past > 0)
 
 
+def tokens_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The ids of a pass, shape (N, T), or the vectors in their place; None where it has neither."""
+    given = kwargs.get("input_ids", kwargs.get("inputs_embeds"))
+    tensor = given if isinstance(given, Tensor) else first_tensor(args, kwargs)
+    if tensor is None or tensor.dim() not in (2, 3):
+        return None
+    return tensor if tensor.dim() == 3 or not tensor.is_floating_point() else None
+
+
 def n_cached(kwargs: Mapping[str, Any]) -> int:
-    """How many tokens of each sequence went through the model before this call; 0 without a cache."""
-    for name in CACHES:
-        length = getattr(kwargs.get(name), "get_seq_length", None)
+    """How many tokens of each sequence went through the model before this call; 0 without a cache.
+
+    A cache is known by its method, whatever the argument is called: names differ between releases of transformers.
+    """
+    for value in kwargs.values():
+        length = getattr(value, "get_seq_length", None)
         if callable(length):
             return int(length())
-    return 0
+    given = kwargs.get(LEGACY_CACHE)
+    while isinstance(given, tuple | list) and given:
+        given = given[0]
+    return given.shape[-2] if isinstance(given, Tensor) and given.dim() == 4 else 0
 
 
 def _given(value: Any, n: int, t: int) -> Array | None:

@@ -50,10 +50,11 @@ UNITS = {
 ATTENTION, MLP, BOTH, MIXER = ("attention", "MLP", "attention and MLP", "mixer")
 CROSS_ATTENTION, QUERY, KEY = ("cross-attention", "query", "key")
 ATTENTION_OUTPUT, MLP_OUTPUT, INNER = ("attention output", "MLP output", "inner")
+CROSS_ATTENTION_OUTPUT = "cross-attention output"
 EMBEDDING, ENCODER_END, FINAL = ("embedding", "encoder end", "final")
 NORM_ROLES = (
-    *(EMBEDDING, ATTENTION, QUERY, KEY, ATTENTION_OUTPUT, CROSS_ATTENTION, MLP, BOTH, MIXER, INNER),
-    *(MLP_OUTPUT, ENCODER_END, FINAL),
+    *(EMBEDDING, ATTENTION, QUERY, KEY, ATTENTION_OUTPUT, CROSS_ATTENTION, CROSS_ATTENTION_OUTPUT),
+    *(MLP, BOTH, MIXER, INNER, MLP_OUTPUT, ENCODER_END, FINAL),
 )
 """What a norm over features is for in a transformer, in the order in which a block has them: the first five and the last
 word of each say what it feeds, or what made its input."""

@@ -95,7 +95,8 @@ def _sentence(row: pd.Series) -> str:
         f"{name} does not hold: {what.format(f'''change by up to {number(row['largest_change'])}''')}, on {n}"
     )
     if not row["meant"]:
-        return f"{words}, as in any model that sees both sides.{note}"
+        usual = ", as in any model that sees both sides" if probe == "causality" else ""
+        return f"{words}{usual}.{note}"
     where = f"; it starts in {row['culprit']}" if row["culprit"] else ""
     norm = f", and the first norm whose input changes is {row['first_norm']}" if row["first_norm"] else ""
     return f"{words}{where}{norm}.{note}"

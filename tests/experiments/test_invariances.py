@@ -113,6 +113,8 @@ def test_a_model_that_sees_both_sides_has_no_finding() -> None:
     assert bnprobe.invariances(model, [tokens()]).findings.empty
     # targets that are the next tokens outweigh it
     assert len(bnprobe.invariances(model, [(tokens()[:, :-1], tokens()[:, 1:])]).findings) == 1
+    named = type("TinyForMaskedLM", (Gpt,), {})(sees_all=0)
+    assert bnprobe.invariances(named.eval(), [tokens()]).findings.empty
     tagger = Gpt(sees_all=0)
     tagger.head = nn.Linear(16, 5)
     tried = bnprobe.invariances(tagger.eval(), [tokens()])
@@ -137,6 +139,71 @@ def test_a_mask_that_is_not_used_moves_outputs() -> None:
 
     row = rows(NoPositions(), [tokens()]).loc["padding"]
     assert (row["holds"], row["first_norm"]) == (False, "blocks.0.ln1")
+
+
+def test_positions_that_shift_with_padding_are_no_mistake() -> None:
+    """Fails if a model that counts positions from the first column, and cannot be told them, has a finding for that; or if
+    one that lets padding after the tokens in has none."""
+
+    class Counts(MaskedGpt):
+        def forward(self, input_ids: Tensor, attention_mask: Any = None) -> Any:
+            return super().forward(input_ids, attention_mask)
+
+    tried = bnprobe.invariances(Counts().eval(), [tokens()], probes="padding")
+    assert tried.table["holds"].tolist() == [False]
+    assert tried.findings.empty
+    assert "cannot be told" in tried.answer
+    assert "both sides" not in tried.answer
+    leaks = Counts(sees_all=0)
+    leaks.forward = lambda input_ids, attention_mask=None: MaskedGpt.forward(leaks, input_ids, None)  # type: ignore[method-assign]
+    tried = bnprobe.invariances(leaks.eval(), [tokens()], probes="padding", mask="attention_mask")
+    assert tried.findings["rule"].tolist() == ["padding-leaks"]
+    assert "padding after the tokens" in tried.answer
+
+
+@pytest.mark.parametrize(
+    ("labels", "causal"),
+    [("masked", False), ("next, without padding", True), ("the tokens, without a prompt", True)],
+)
+def test_what_labels_say_of_a_model(labels: str, causal: bool) -> None:
+    """Fails if a model that guesses masked tokens is said to leak, or labels of a part of the tokens say nothing."""
+    ids = tokens()
+    given = ids.clone()
+    if labels == "masked":
+        ids = ids.clone()
+        given[:, ::2] = -100
+        ids[:, 1::2] = 29
+    elif causal and labels.startswith("next"):
+        given = torch.cat([ids[:, 1:], ids[:, :1]], 1)
+        given[:, -2:] = -100
+    else:
+        given[:, :3] = -100
+
+    class Labelled(Gpt):
+        def forward(self, ids: Tensor, labels: Any = None) -> Tensor:
+            return super().forward(ids)
+
+    batch = {"ids": ids, "labels": given}
+    tried = bnprobe.invariances(Labelled(sees_all=0).eval(), [batch], probes="causality")
+    assert tried.table["holds"].tolist() == [False]
+    assert len(tried.findings) == causal
+
+
+def test_scores_of_samples_against_each_other_are_not_compared() -> None:
+    """Fails if an output of shape (N, N), as of images against texts, is taken for rows of samples."""
+
+    class Contrast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.norm(x)
+            return y @ y.T
+
+    row = rows(Contrast(), [torch.randn(4, 6)]).loc["batch"]
+    assert row["holds"] is None
+    assert "compared with the others" in row["note"]
 
 
 def test_padding_of_a_norm_over_time_moves_outputs() -> None:

@@ -103,7 +103,7 @@ def test_encoder_and_decoder_of_torch(first):
     expected = (
         ("attention", "MLP", "attention", "cross-attention", "MLP")
         if first
-        else ("attention output", "MLP output", "attention output", "attention output", "MLP output")
+        else ("attention output", "MLP output", "attention output", "cross-attention output", "MLP output")
     )
     names = (
         "encoder.layers.1.norm1",
@@ -153,6 +153,53 @@ def test_one_norm_before_both():
             return x + self.o(whole(*self.qkv(y).chunk(3, -1))) + torch.relu(self.mlp(y))
 
     assert roles(nn.Sequential(Parallel()), tokens()) == {"0.norm": "attention and MLP"}
+
+
+class Experts(nn.Module):
+    """Tokens sorted by the expert that they choose, whose offsets are running sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.router, self.up = nn.RMSNorm(C), nn.Linear(C, 3), nn.Linear(C, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x).reshape(-1, C)
+        expert = self.router(y).argmax(-1)
+        ends = torch.bincount(expert, minlength=3).cumsum(0)
+        y = y[expert.argsort()] * (ends[expert.sort().values, None] > 0)
+        return x + self.up(y)[expert.argsort().argsort()].view_as(x)
+
+
+class AddedUp(nn.Module):
+    """Each position sees the sum of those before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.up = nn.RMSNorm(C), nn.Linear(C, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(self.norm(x)).cumsum(1)
+
+
+def test_experts_are_an_mlp_and_running_sums_a_mixer():
+    """Fails if the running counts of a mixture of experts are taken for positions that see each other."""
+    assert roles(nn.Sequential(Experts()), tokens()) == {"0.norm": "MLP"}
+    assert roles(nn.Sequential(AddedUp()), tokens()) == {"0.norm": "mixer"}
+
+
+def test_a_norm_whose_projection_is_the_stream_is_an_embedding():
+    """Fails if it is taken for one of keys, as all of queries, keys and values come from it."""
+
+    class Projected(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.into, self.qkv = nn.LayerNorm(C), nn.Linear(C, C), nn.Linear(C, 3 * C)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.into(self.norm(x))
+            return y + whole(*self.qkv(y).chunk(3, -1))
+
+    assert roles(nn.Sequential(nn.Linear(C, C), Projected()), tokens()) == {"1.norm": "embedding"}
 
 
 def test_no_role_without_a_stream():

@@ -30,6 +30,11 @@ def _blocks(m: Any, x: Tensor) -> Tensor:
     return m.head(m.n3(x))
 
 
+def _side_by_side(m: Any, x: Tensor) -> Tensor:
+    x = x + m.g(m.n1(x))
+    return m.head(x + m.f(m.n2(x)) + m.g(m.n3(x)))
+
+
 def _many(n: int) -> Callable[[Any, Tensor], Any]:
     def way(m: Any, x: Tensor) -> Tensor:
         m.n1(x)
@@ -46,6 +51,7 @@ STREAMS: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, str | None]]] =
         lambda m, x: m.head(m.n2((x + m.drop(m.f(m.n1(x)))).reshape(2, 5, C).detach())),
         {"n1": None, "n2": "n1"},
     ),
+    "side by side": (_side_by_side, {"n1": None, "n2": "n1", "n3": "n1"}),
     "both of one input": (lambda m, x: m.f(m.n1(x)) + m.g(m.n2(x)), {"n1": None, "n2": None}),
     "no skip": (lambda m, x: m.n2(m.f(m.n1(x))), {"n1": None, "n2": None}),
     "after a norm": (lambda m, x: m.n2(m.n1(x)), {"n1": None, "n2": None}),

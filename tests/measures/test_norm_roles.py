@@ -32,6 +32,32 @@ def test_sides_are_named_where_there_are_two():
     ]
 
 
+def test_towers_have_names_of_their_own():
+    """Fails if norms of two streams have one name, or a word that both share is taken for a tower's."""
+    assert named(
+        m__vision_tower__encoder__layers__0__n1="attention",
+        m__language_model__layers__0__n1="attention",
+        m__language_model__layers__0__n2="MLP",
+        m__vision_tower__post="final",
+        m__language_model__norm="final",
+        m__joint="embedding",
+    ) == [
+        "vision.0.attn",
+        "language.0.attn",
+        "language.0.mlp",
+        "vision.final",
+        "language.final",
+        "embed",
+    ]
+    assert named(blocks__0__n="attention", mtp__blocks__0__n="attention") == ["0.attn", "mtp.0.attn"]
+
+
+def test_the_number_of_a_model_is_no_block():
+    """Fails if the 2 of dinov2 is taken for a block, or the number of a block that stands behind a word is not."""
+    assert named(dinov2__layers__3__n="attention", dinov2__end__n="final") == ["3.attn", "final"]
+    assert named(encoder__encoder_layer_3__ln_1="attention", stage2__n="MLP") == ["3.attn", "2.mlp"]
+
+
 def test_equal_names_get_more_numbers_or_the_path():
     """Fails if two norms have one name."""
     assert named(f__1__0__n="attention", f__1__1__n="attention", f__2__n="attention") == [

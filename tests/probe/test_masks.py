@@ -390,14 +390,65 @@ def test_a_padded_hugging_face_model_is_its_sequences_one_by_one(name):
 
 def test_a_mask_that_nobody_asked_for_is_named(x):
     """Fails if padding counts and the page does not say so."""
-    with bnprobe.attach(model := Encoder().double()) as probe, torch.no_grad():
-        model(x, attention_mask=MASK)
+
+    class Pixels(Encoder):
+        def forward(self, inputs: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
+            return super().forward(inputs, pixel_mask)
+
+    with bnprobe.attach(model := Pixels().double()) as probe, torch.no_grad():
+        model(x, pixel_mask=MASK)
     (note,) = probe.recording.about.notes
     assert f"leaves out {1 - sum(LENGTHS) / (N * T):.0%} of the positions" in note
-    assert note.endswith('attach(model, mask="attention_mask").')
+    assert note.endswith('attach(model, mask="pixel_mask").')
     with bnprobe.attach(model) as probe, torch.no_grad():
-        model(x, attention_mask=torch.ones_like(MASK))
+        model(x, pixel_mask=torch.ones_like(MASK))
     assert not probe.recording.about.notes
+
+
+@pytest.mark.parametrize("positional", [True, False])
+def test_the_attention_mask_of_tokens_is_used_unasked(positional, x):
+    """Fails if padding counts where the model is told what is padding, or if a batch without padding leaves a note."""
+    model = Encoder().double()
+    with bnprobe.attach(model) as probe, torch.no_grad():
+        model(x, MASK.long()) if positional else model(x, attention_mask=MASK.long())
+        model(x, attention_mask=torch.ones_like(MASK))
+        model(x)
+    recording = probe.recording
+    assert recording.layers[0].pre.n[0] == sum(LENGTHS) + 2 * N * T
+    assert recording.about.n_masked == N * T - sum(LENGTHS)
+    assert not recording.about.notes
+
+
+def test_what_is_no_mask_of_padding_is_not_used_unasked(x):
+    """Fails if a mask of scores, of another size or of what each position sees leaves positions out, or ends the pass."""
+    model = Encoder().double()
+    square = torch.ones(N, T)[:, :N]
+    others = (
+        torch.zeros(N, T).masked_fill(~MASK, -torch.inf),
+        torch.zeros(N, T),
+        MASK[:, : T - 1],
+        MASK[:, None],
+        square,
+    )
+    with bnprobe.attach(model) as probe, torch.no_grad():
+        for other in others:
+            model(x, attention_mask=other)
+        model(x[:, :N], attention_mask=torch.ones(N, N).tril())
+    assert probe.recording.layers[0].pre.n[0] == len(others) * N * T + N * N
+
+
+@pytest.mark.parametrize(("n_decoded", "n_counted"), [(T, N * T), (T - 1, sum(LENGTHS)), (None, N * T)])
+def test_the_mask_of_an_encoder_is_not_laid_over_a_decoder(n_decoded, n_counted, x):
+    """Fails if tokens of a decoder are left out by the mask of an encoder whose tokens are as many."""
+
+    class Both(Encoder):
+        def forward(self, inputs: Tensor, attention_mask: Tensor, decoder_input_ids: Tensor | None) -> Tensor:
+            return super().forward(inputs, attention_mask)
+
+    decoded = None if n_decoded is None else torch.ones(N, n_decoded, dtype=torch.long)
+    with bnprobe.attach(model := Both().double()) as probe, torch.no_grad():
+        model(x, attention_mask=MASK, decoder_input_ids=decoded)
+    assert probe.recording.layers[0].pre.n[0] == n_counted
 
 
 # What is refused

@@ -79,15 +79,71 @@ def test_pads_shift_and_add_nothing(model, side):
     assert_alike(padded.layers[0].tokens, plain.layers[0].tokens)
 
 
-def test_a_cache_continues_its_sequences(model):
-    """Fails if every generated token counts as a sample, or stands at position 0."""
-    cache = Cache()
-    steps = [{"input_ids": IDS[:, :5], "past_key_values": cache}]
-    steps += [{"input_ids": IDS[:, i : i + 1], "past_key_values": cache} for i in range(5, 9)]
-    plain, generated = recorded(model, {"input_ids": IDS}), recorded(model, *steps)
+@pytest.mark.parametrize("name", ["past_key_values", "cache", "kv"])
+def test_a_cache_continues_its_sequences(name):
+    """Fails if every generated token counts as a sample, or stands at position 0, whatever the cache is called."""
+
+    class Named(Model):
+        def forward(self, input_ids: Tensor, **caches: Any) -> Tensor:
+            return super().forward(input_ids, None, caches[name])
+
+    model, cache = Named().eval(), Cache()
+    steps = [{"input_ids": IDS[:, :5], name: cache}]
+    steps += [{"input_ids": IDS[:, i : i + 1], name: cache} for i in range(5, 9)]
+    plain, generated = recorded(model, {"input_ids": IDS, name: Cache()}), recorded(model, *steps)
     assert_alike(generated.layers[0].tokens, plain.layers[0].tokens)
     assert generated.about.n_images == plain.about.n_images == 3
     assert bnprobe.report(generated).layers["n_images"].tolist() == [3]
+
+
+def test_a_cache_of_tuples_continues_its_sequences():
+    """Fails if caches of older models, a pair of tensors (N, heads, tokens, channels) per block, count as none."""
+    past = ((torch.zeros(2, 4, 7, 3), torch.zeros(2, 4, 7, 3)),)
+    found = places_of(
+        (), {"input_ids": torch.ones((2, 1), dtype=torch.long), "past_key_values": past}, None, 0
+    )
+    assert found.continues
+    np.testing.assert_array_equal(found.positions, [[7], [7]])
+
+
+def test_generation_behind_pads_is_the_plain_pass(model):
+    """Fails if the mask of a call with a cache, which holds the tokens before as well, is laid over nothing, or the new
+    tokens are counted from the first pad."""
+    pads, ones = torch.zeros((3, 4), dtype=torch.long), torch.ones((3, 5), dtype=torch.long)
+    ids, mask, cache = torch.cat([pads, IDS], 1), torch.cat([pads, ones], 1), Cache()
+    calls = [{"input_ids": ids[:, :9], "attention_mask": mask, "past_key_values": cache}]
+    for i in range(9, 13):
+        mask = torch.cat([mask, torch.ones((3, 1), dtype=torch.long)], 1)
+        calls.append({"input_ids": ids[:, i : i + 1], "attention_mask": mask, "past_key_values": cache})
+    plain, found = recorded(model, {"input_ids": IDS}), recorded(model, *calls)
+    assert_alike(found.layers[0].tokens, plain.layers[0].tokens)
+    assert (found.about.n_images, found.about.n_masked, found.about.notes) == (3, 12, ())
+
+
+def test_tokens_in_a_row_are_those_of_their_sequences():
+    """Fails if a norm that is given (N * T, C), as after a reshape, takes each token for a sequence, or they lose their
+    branch."""
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.first, self.up = nn.Embedding(50, C), nn.RMSNorm(C), nn.Linear(C, C)
+            self.flat, self.shaped = nn.RMSNorm(C), nn.RMSNorm(C)
+
+        def forward(self, input_ids: Tensor, attention_mask: Any = None) -> Any:
+            x = self.embedding(input_ids)
+            x = x + self.up(self.first(x))
+            return self.flat(x.reshape(-1, C)), self.shaped(x)
+
+    torch.manual_seed(0)
+    _, flat, shaped = recorded(Flat().eval(), {"input_ids": IDS}).layers
+    assert_alike(flat.tokens, shaped.tokens)
+    for name in ("pairs", "centred_pairs", "branch"):
+        np.testing.assert_allclose(getattr(flat.tokens, name), getattr(shaped.tokens, name), err_msg=name)
+    assert flat.tokens.branch[0] == IDS.numel()
+    masked = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS).tril(5)}
+    _, flat, shaped = recorded(Flat().eval(), masked, mask="attention_mask").layers
+    assert flat.n_masked == shaped.n_masked > 0
 
 
 def test_positions_given_to_the_model_count():

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from bnprobe.errors import BnprobeError
 from bnprobe.experiments.invariances.alignment import Align, earlier, first_samples, unfolded, without_padding
-from bnprobe.experiments.invariances.sequences import Sequences, decoder_stream, inputs_of
+from bnprobe.experiments.invariances.sequences import (
+    POSITIONS,
+    Sequences,
+    decoder_stream,
+    inputs_of,
+)
 from bnprobe.probe.batches import parts
 
 CAUSALITY, PADDING, BATCH = "causality", "padding", "batch"
@@ -44,6 +49,8 @@ class Pair:
     largest_token: int = -1
     instead: bool = False
     """Whether it is only run where the model fails on the pair before."""
+    shifts: bool = False
+    """Whether tokens stand at other positions in the second batch, and the model is not told which they had."""
 
 
 def causality(found: Sequences, model: nn.Module) -> Iterator[Pair]:
@@ -85,10 +92,11 @@ def padding(found: Sequences, model: nn.Module) -> Iterator[Pair]:
     pad = _pad(model)
     yield _padded(found, 0, n_pads, pad)
     if found.mask is not None:
-        yield _padded(found.with_positions(), n_pads, 0, pad)
+        placed = found.with_positions()
+        yield _padded(placed, n_pads, 0, pad, shifts=POSITIONS not in placed.inputs)
 
 
-def _padded(found: Sequences, n_left: int, n_right: int, pad: int) -> Pair:
+def _padded(found: Sequences, n_left: int, n_right: int, pad: int, shifts: bool = False) -> Pair:
     n, t = found.ids.shape
     wide = t + n_left + n_right
 
@@ -107,6 +115,7 @@ def _padded(found: Sequences, n_left: int, n_right: int, pad: int) -> Pair:
         without_padding(n, t, wide, n_left),
         n,
         words="before the tokens" if n_left else "after the tokens",
+        shifts=shifts,
     )
 
 
@@ -128,6 +137,11 @@ def batch(given: Any) -> Iterator[Pair]:
             if not a.dim() or len(a) != few or len(b) != n:
                 raise NotTried(
                     f"the output, of shape {tuple(b.shape)} for {n:,} samples, has no row per sample"
+                )
+            if a.shape[1:] != b.shape[1:]:
+                raise NotTried(
+                    f"the output has shape {tuple(b.shape)} for {n:,} samples and {tuple(a.shape)} for {few:,}, as where "
+                    "each sample is compared with the others"
                 )
             return a, b[:few]
 

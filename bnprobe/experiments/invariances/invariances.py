@@ -162,7 +162,7 @@ class _Row:
             self.why = self.why or str(why)
             return
         self.n_samples += pair.n_samples
-        if self.worst is None or moved.excess > self.worst.excess:
+        if self.worst is None or moved.rank > self.worst.rank:
             self.worst = moved
             self.where = Parting() if moved.holds else passes.parting(moved)
 
@@ -181,7 +181,7 @@ class _Row:
             "culprit_class": self.where.culprit_class,
             "largest_output": float("nan") if worst is None else worst.largest_output,
             "allowed": float("nan") if worst is None else worst.allowed,
-            "meant": meant if self.name == CAUSALITY else True,
+            "meant": meant if self.name == CAUSALITY else worst is None or not worst.is_shift,
             "n": self.n_samples,
             "note": self._note,
         }
@@ -196,7 +196,12 @@ class _Row:
             said.append(f"some batches were left out: {self.why}" if not worst.pair.instead else self.why)
         if worst.now_at is not None:
             said.append(f"outputs come in another order: that of the first sample is in row {worst.now_at}")
-        if not worst.holds and worst.pair.words:
+        if worst.is_shift:
+            said.append(
+                "it is padding before the tokens alone that moves them: they stand at other positions then, and the model "
+                "cannot be told which they had. Pad after the tokens"
+            )
+        elif not worst.holds and worst.pair.words:
             said.append(f"it is padding {worst.pair.words} that moves them")
         words = "; ".join(said)
         return f"{words[:1].upper()}{words[1:]}." if words else ""

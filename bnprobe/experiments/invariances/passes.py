@@ -52,9 +52,17 @@ class Moved:
         return self.change <= self.allowed
 
     @property
-    def excess(self) -> float:
+    def is_shift(self) -> bool:
+        """Whether outputs move, and other positions of the tokens explain it."""
+        return not self.holds and self.pair.shifts
+
+    @property
+    def rank(self) -> tuple[bool, float]:
         """By which the worst of several is chosen."""
-        return self.change / self.allowed if self.allowed else self.change
+        return (
+            not self.holds and not self.is_shift,
+            self.change / self.allowed if self.allowed else self.change,
+        )
 
 
 class Passes:

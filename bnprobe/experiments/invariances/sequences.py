@@ -278,13 +278,26 @@ def _predicts_next(model: nn.Module, ids: Tensor, target: Any, inputs: Mapping[K
     """Whether a model predicts next tokens, as far as that is known; see `Sequences.causal`."""
     for one in (target, inputs.get("labels")):
         if isinstance(one, Tensor) and one.shape == ids.shape:
-            same, next_one = bool((one == ids).all()), torch.equal(one[:, :-1], ids[:, 1:])
-            if ids.shape[1] > 1 and (next_one or (same and one is not target)):
+            kept = one != IGNORED
+            same = bool((one == ids)[kept].all())
+            next_one = bool((one[:, :-1] == ids[:, 1:])[kept[:, :-1]].all())
+            if ids.shape[1] > 1 and kept[:, :-1].any() and (next_one or (same and one is not target)):
                 return True
-    if any("CausalLM" in kind.__name__ or "LMHead" in kind.__name__ for kind in type(model).__mro__):
+            if not (kept.all() or same):
+                return False  # tokens that were replaced, and are to be guessed where they stand
+    names = [kind.__name__ for kind in type(model).__mro__]
+    if any("CausalLM" in name or "LMHead" in name for name in names):
         return True
     said = set(_said_of_attention(model))
-    return True if True in said else False if False in said else None
+    if said:
+        return True in said
+    return False if any("MaskedLM" in name for name in names) or _never_generates(model) else None
+
+
+def _never_generates(model: nn.Module) -> bool:
+    """Whether a model of transformers says that it is not made to generate."""
+    asked = getattr(model, "can_generate", None)
+    return callable(asked) and asked() is False
 
 
 def _said_of_attention(model: nn.Module) -> Iterator[bool]:

@@ -127,7 +127,7 @@ class TokenTotals:
         self._add_loudest(call.loud, placed)
         self._add_pairs(call, placed)
         # a norm of the class token alone has other tokens than the stream before it
-        if before is not None and before.places == call.places:
+        if before is not None and _same_tokens(before.places, call.places):
             self._few[5:] += branch(before.x, call.x)
 
     def _mean_shares(self, call: TokenReading, counted: Tensor) -> Tensor:
@@ -149,6 +149,8 @@ class TokenTotals:
         whole = torch.isfinite(z).all(dim=1)
         z = torch.where(whole[:, None], z, 0.0)
         sequence, position = call.sequence, call.position
+        if len(call.places) == 1:  # all tokens in a row
+            sequence, position = placed.names[call.sequence, :2].T
         apart = (_differ(position) & whole[:, None] & whole).triu()
         self._few[1:3] += _squares(z @ z.T, apart & _differ(sequence))
         h = len(z) // 2
@@ -180,6 +182,11 @@ def branch(before: Tensor, now: Tensor) -> Tensor:
     cosine = torch.linalg.vecdot(before, change) / (size * step).clamp(min=torch.finfo(torch.float64).tiny)
     sums = [torch.where(known, one, 0.0).sum() for one in (torch.ones_like(log), log, log * log, cosine)]
     return torch.stack(sums)
+
+
+def _same_tokens(before: tuple[int, ...], now: tuple[int, ...]) -> bool:
+    """Whether two inputs have the same tokens in one order: (N, T) and N * T in a row are."""
+    return before == now or (min(len(before), len(now)) == 1 and math.prod(before) == math.prod(now))
 
 
 def _differ(numbers: Tensor) -> Tensor:

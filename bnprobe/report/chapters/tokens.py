@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bnprobe.measures import Tables
-from bnprobe.measures.norm_roles import is_transformer, names_by_role
+from bnprobe.measures.norm_roles import is_transformer, names_by_role, towers_of
 from bnprobe.recording.names import (
     ATTENTION,
     BOTH,
@@ -75,11 +75,15 @@ def sink(layers: pd.DataFrame) -> list[str]:
 
 def _growth(layers: pd.DataFrame) -> list[str]:
     """How much the stream grows from the first norm on it to the last, and where most at once."""
-    stream = layers[layers["norm_role"].isin(READS_STREAM) & (layers["token_scale"] > 0)]
-    stream = stream[stream["layer"].str.contains("decoder")] if _has_two_sides(stream) else stream
+    towers = pd.Series(towers_of(layers), index=layers.index)
+    known = layers["norm_role"].isin(READS_STREAM) & (layers["token_scale"] > 0)
+    if known.any():  # of several towers the one that ends the network
+        known &= towers == towers[known].iloc[-1]
+    stream = layers[known]
     if len(stream) < 2:
         return []
-    sizes, names = of(stream, "token_scale"), names_by_role(stream)
+    every = pd.Series(names_by_role(layers), index=layers.index)
+    sizes, names = of(stream, "token_scale"), list(every[known])
     factor = sizes[-1] / sizes[0]
     if factor < GROWN:
         return []
@@ -94,10 +98,6 @@ def _growth(layers: pd.DataFrame) -> list[str]:
     return [
         f"{text} The largest step is before {names[most + 1]}: {number(float(steps[most]), 2)} times as large as before."
     ]
-
-
-def _has_two_sides(layers: pd.DataFrame) -> bool:
-    return all(layers["layer"].str.contains(side).any() for side in ("encoder", "decoder"))
 
 
 def _ignored(tables: Tables) -> list[str]:
