@@ -85,7 +85,7 @@ class Mask:
         """Whether an input of a norm has the positions of the mask, and which of its rows count; None for all.
 
         It has them where its own sizes, without channels, hold those of the mask in their order in exactly one way: (N, T)
-        is found in (N, T, heads), (N, heads, T) and (N * T,), and not in (N, 1 + T) or in windows of images.
+        is found in (N, T, heads) and (N, heads, T), and not in (N, 1 + T) or in windows of images.
         """
         places = plan.places(x)
         if places not in self._placed:
@@ -97,8 +97,6 @@ class Mask:
     def _found(self, places: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
         """The mask of rows, shape (N, P), of an input with these places; None where it is not clear."""
         n, *sizes = places
-        if not sizes and n == self._counts.size:  # all positions in a row
-            return self._counts.reshape(n, 1)
         wanted = [size for size in self.shape[1:] if size != 1]
         real = [dim for dim, size in enumerate(sizes) if size != 1]
         ways = [dims for dims in combinations(real, len(wanted)) if [sizes[dim] for dim in dims] == wanted]

@@ -152,7 +152,7 @@ def test_positions_that_shift_with_padding_are_no_mistake() -> None:
     tried = bnprobe.invariances(Counts().eval(), [tokens()], probes="padding")
     assert tried.table["holds"].tolist() == [False]
     assert tried.findings.empty
-    assert "cannot be told" in tried.answer
+    assert "takes no position_ids" in tried.answer
     assert "both sides" not in tried.answer
     leaks = Counts(sees_all=0)
     leaks.forward = lambda input_ids, attention_mask=None: MaskedGpt.forward(leaks, input_ids, None)  # type: ignore[method-assign]

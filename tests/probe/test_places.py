@@ -130,7 +130,7 @@ def test_tokens_in_a_row_are_those_of_their_sequences():
             self.embedding, self.first, self.up = nn.Embedding(50, C), nn.RMSNorm(C), nn.Linear(C, C)
             self.flat, self.shaped = nn.RMSNorm(C), nn.RMSNorm(C)
 
-        def forward(self, input_ids: Tensor, attention_mask: Any = None) -> Any:
+        def forward(self, input_ids: Tensor) -> Any:
             x = self.embedding(input_ids)
             x = x + self.up(self.first(x))
             return self.flat(x.reshape(-1, C)), self.shaped(x)
@@ -141,9 +141,6 @@ def test_tokens_in_a_row_are_those_of_their_sequences():
     for name in ("pairs", "centred_pairs", "branch"):
         np.testing.assert_allclose(getattr(flat.tokens, name), getattr(shaped.tokens, name), err_msg=name)
     assert flat.tokens.branch[0] == IDS.numel()
-    masked = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS).tril(5)}
-    _, flat, shaped = recorded(Flat().eval(), masked, mask="attention_mask").layers
-    assert flat.n_masked == shaped.n_masked > 0
 
 
 def test_positions_given_to_the_model_count():

@@ -199,7 +199,7 @@ class _Row:
         if worst.is_shift:
             said.append(
                 "it is padding before the tokens alone that moves them: they stand at other positions then, and the model "
-                "cannot be told which they had. Pad after the tokens"
+                "takes no position_ids. Pad after the tokens"
             )
         elif not worst.holds and worst.pair.words:
             said.append(f"it is padding {worst.pair.words} that moves them")
