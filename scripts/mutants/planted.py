@@ -1,19 +1,26 @@
 """Planted mutants: put each into a copy of the package and demand that the named test fails.
 
-Exits with 1 when a mutant survives, with 2 when a list itself is wrong (text not found, or a test that
+Most are caught in a fork of a warm process (`warm`); who is not, or is no statement in a function, is put into a copy
+on the disk. Exits with 1 when a mutant survives, with 2 when a list itself is wrong (text not found, or a test that
 fails without a mutant).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
 
+from scripts.mutants import warm
 from scripts.mutants.lists import BadList, PlantedMutant, check, read
+from scripts.mutants.warm import Job
 from scripts.mutants.workers import FAILED, PASSED, copies, demand_green, mutated, prepare, run_tests, spread
 
 CAUGHT = "caught"
+LIMIT = 300.0
+"""Seconds by the clock after which a test in a warm process is put off, and met once more in a copy."""
 
 
 def main(pattern: str, lists: list[Path], workers: int) -> int:
@@ -24,7 +31,6 @@ def main(pattern: str, lists: list[Path], workers: int) -> int:
         raise BadList(f"no mutant matches {pattern!r}. Give the name of a mutant or of a file, as 'm4*'.")
     check(mutants)
     with copies(workers) as desks:
-        demand_green(desks[0], sorted({mutant.test for mutant in mutants}))
         outcomes = try_all(mutants, desks)
     print_table(mutants, outcomes)
     return int(any(outcome != CAUGHT for outcome in outcomes.values()))
@@ -32,9 +38,30 @@ def main(pattern: str, lists: list[Path], workers: int) -> int:
 
 def try_all(mutants: list[PlantedMutant], desks: list[Path]) -> dict[str, str]:
     """What became of each mutant, by name."""
-    done = spread(mutants, desks, outcome)
-    bar = tqdm(done, total=len(mutants), desc="mutants", disable=None, unit="mutant")
-    return {mutant.name: result for mutant, result in bar}
+    caught: set[str] = set()
+    found = chain(_warm(mutants, desks, caught), _cold(mutants, desks, caught))
+    return dict(tqdm(found, total=len(mutants), desc="mutants", disable=None, unit="mutant"))
+
+
+def _warm(mutants: list[PlantedMutant], desks: list[Path], caught: set[str]) -> Iterator[tuple[str, str]]:
+    """Those whose test fails in a fork of one process, where the test passes without them."""
+    jobs = []
+    for i, mutant in enumerate(mutants):
+        if mutant.file.endswith(".py"):
+            text = (desks[0] / mutant.file).read_text(encoding="utf-8")
+            jobs.append(Job(i, mutant.file, mutant.mutate(text), (mutant.test,), LIMIT))
+    for result in warm.try_all(desks[0], jobs, len(desks)) if jobs else ():
+        if result.code == FAILED:
+            caught.add(mutants[result.number].name)
+            yield mutants[result.number].name, CAUGHT
+
+
+def _cold(mutants: list[PlantedMutant], desks: list[Path], caught: set[str]) -> Iterator[tuple[str, str]]:
+    """The others, each in a copy that is changed on the disk."""
+    left = [mutant for mutant in mutants if mutant.name not in caught]
+    if left:
+        demand_green(desks[0], sorted({mutant.test for mutant in left}))
+        yield from ((mutant.name, result) for mutant, result in spread(left, desks, outcome))
 
 
 def outcome(mutant: PlantedMutant, desk: Path) -> str:

@@ -85,7 +85,7 @@ class Warm:
         items: dict[str, list[pytest.Item]] = {}
         for item in session.items:
             test = item.nodeid.partition("[")[0]
-            for name in (test, test.partition("::")[0]):
+            for name in {item.nodeid, test, test.partition("::")[0]}:
                 items.setdefault(name, []).append(item)
         killers: list[str] = []
         waiting = [(job, [item for test in job.tests for item in items.get(test, ())]) for job in self.jobs]

@@ -1,0 +1,59 @@
+"""Planted mutants: whoever is not caught in a warm process meets its test in a copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts.mutants.lists import BadList, PlantedMutant
+from scripts.mutants.planted import try_all
+
+CODE = "ONE = 1\n\n\ndef f(a):\n    return a + ONE\n"
+TESTS = {
+    "a": "from bnprobe import f\n\n\ndef test_f():\n    assert f(1) == 2\n\n\ndef test_zero():\n    assert f(-1) == 0\n",
+    "b": "from pathlib import Path\n\n\ndef test_text():\n    assert 'f(a)' in Path('bnprobe/text.md').read_text()\n",
+}
+
+
+@pytest.fixture
+def desks(tmp_path: Path) -> list[Path]:
+    for desk in (tmp_path / "0", tmp_path / "1"):
+        for name in ("bnprobe", "tests"):
+            (desk / name).mkdir(parents=True)
+        (desk / "bnprobe/__init__.py").write_text(CODE)
+        (desk / "bnprobe/text.md").write_text("f(a)\n")
+        for name, text in TESTS.items():
+            (desk / f"tests/test_{name}.py").write_text(text)
+    return [(tmp_path / name).resolve() for name in "01"]
+
+
+def planted(name: str, find: str, replace: str, test: str, file: str = "__init__.py") -> PlantedMutant:
+    return PlantedMutant(name, f"bnprobe/{file}", ((find, replace),), "", f"tests/{test}")
+
+
+def test_every_mutant_meets_its_own_test(desks: list[Path]) -> None:
+    """Fails if what is no function, or no program, counts as survived, or another test's failure as this one's."""
+    mutants = [
+        planted("in a function", "a + ONE", "a - ONE", "test_a.py::test_f"),
+        planted("at import", "ONE = 1", "ONE = 2", "test_a.py"),
+        planted("in a text", "f(a)", "g(a)", "test_b.py::test_text", "text.md"),
+        planted("unseen", "a + ONE", "a * a + ONE", "test_a.py::test_f"),
+        planted("seen by another test", "a + ONE", "abs(a) + ONE", "test_a.py::test_f"),
+    ]
+    assert try_all(mutants, desks) == {
+        "in a function": "caught",
+        "at import": "caught",
+        "in a text": "caught",
+        "unseen": "SURVIVED",
+        "seen by another test": "SURVIVED",
+    }
+
+
+def test_a_test_that_fails_without_a_mutant_is_refused(desks: list[Path]) -> None:
+    """Fails if such a test counts as having caught a mutant."""
+    for desk in desks:
+        (desk / "tests/test_a.py").write_text("def test_f():\n    assert False\n")
+    for find, replace in (("a + ONE", "a - ONE"), ("ONE = 1", "ONE = 2")):
+        with pytest.raises(BadList, match="without any mutant"):
+            try_all([planted("any", find, replace, "test_a.py::test_f")], desks)
