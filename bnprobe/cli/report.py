@@ -72,6 +72,11 @@ def add(commands: Any) -> None:
     )
     add_exemplars(report)
     report.add_argument(
+        "--phase",
+        metavar="NAME",
+        help="of a saved recording, the phase to show (default: what ran in no phase, or the first)",
+    )
+    report.add_argument(
         "--try",
         action="store_true",
         help="carry out each finding's remedy, show what comes of it, and put the model back (three passes per remedy)",
@@ -130,10 +135,12 @@ def _report(options: argparse.Namespace) -> int:
         _refuse_model_options(options, MODEL_OPTIONS)
         out = Path(options.out) if options.out else default_page(f"{saved.stem}.html")
         demand_writable([out], [options.subject, options.config, options.study])
-        recording = _trained_with(load(saved), options)
+        recording = _trained_with(_phase_of(load(saved), options), options)
         if recording.samples is None:  # of exemplars, --data says where their files are
             _refuse_model_options(options, ("data",))
         return _written(_judged(recording, options, _saved_study(options)), out, options)
+    if options.phase is not None:
+        raise BnprobeError("--phase is for saved recordings. Phases are named in a loop: with probe.phase('val').")
     from bnprobe.scaling.ranks import ranks  # with it comes torch, which a recording does without
 
     with ranks() as group:
@@ -175,6 +182,16 @@ def _report_of_a_model(options: argparse.Namespace, group: Ranks) -> int:
     if getattr(options, "try"):
         _try_remedies(result, subject, batches, options)
     return _written(result, out, options)
+
+
+def _phase_of(recording: Recording, options: argparse.Namespace) -> Recording:
+    """One phase of a recording, where one is named."""
+    if options.phase is None:
+        return recording
+    if options.phase not in recording.phases:
+        known = ", ".join(recording.phases) or "none"
+        raise BnprobeError(f"--phase: {options.subject} has no phase {options.phase!r}. It has {known}.")
+    return recording.phases[options.phase]
 
 
 def _study(subject: Subject, batches: Batches | UserBatches, options: argparse.Namespace) -> Study | None:

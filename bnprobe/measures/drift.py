@@ -97,9 +97,9 @@ def drift_tables(now: Recording, reference: Recording, alpha: float) -> DriftTab
     Raises BnprobeError for an `alpha` outside (0, 1), NothingRecorded for a side without samples, CannotCompare
     without a norm in common.
     """
-    if not 0 < alpha < 1:
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1:
         raise BnprobeError(
-            f"alpha is {alpha}: give the chance of a false alarm that you accept, between 0 and 1, such as 0.01."
+            f"alpha is {alpha!r}: give the chance of a false alarm that you accept, between 0 and 1, such as 0.01."
         )
     for name, recording in (("this recording", now), ("the reference", reference)):
         if not any(record.n_images for record in recording.layers):

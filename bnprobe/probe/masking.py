@@ -23,7 +23,8 @@ DECODED = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
 class Masking:
     """The masks of a probe's passes.
 
-    `off` holds the sizes of inputs that do not have the positions of the mask, by the layer; `with_padding` the layers that
+    `off` holds the sizes of inputs that do not have the positions of the mask, by the layer; `nowhere` is the first mask
+    with padding whose positions no norm of its pass had; `with_padding` the layers that
     normalize with statistics of all positions, of a batch with some left out; `unused` is the name of a mask in the
     model's arguments that nobody asked for, and the share of positions that it leaves out; `unpacked` is the name of the
     argument that says where sequences begin, if nobody asked for that.
@@ -32,6 +33,7 @@ class Masking:
     def __init__(self, argument: MaskArgument | None) -> None:
         self.n_valid = self.n_left_out = 0
         self.off: dict[str, tuple[int, ...]] = {}
+        self.nowhere: Kept | None = None
         self.with_padding: set[str] = set()
         self.unused: tuple[str, float] | None = None
         self.unpacked = ""
@@ -63,6 +65,8 @@ class Masking:
         """Add a pass with a mask, and the calls of its norms."""
         self.n_valid += mask.n_valid
         self.n_left_out += mask.n_left_out
+        if mask.n_left_out and calls and all(call.off_mask is not None for call in calls.values()):
+            self.nowhere = self.nowhere or mask
         for layer, call in calls.items():
             if call.off_mask is not None and (mask.n_left_out or isinstance(mask, Packing)):
                 self.off.setdefault(layer, call.off_mask)
@@ -79,6 +83,11 @@ class Masking:
         if self.off:
             places = "; ".join(f"{name}: {shape}" for name, shape in list(self.off.items())[:3])
             more = f"; and {len(self.off) - 3:,} more" if len(self.off) > 3 else ""
+            if self.nowhere is not None:
+                yield (
+                    f"No norm has the positions of {self.nowhere}: in such passes all was recorded, padding included. Pass "
+                    "the mask of the positions that the norms see."
+                )
             yield (
                 "Inputs without the positions of the mask, or the tokens of the sequences, were recorded whole, as after "
                 "pooling or merging of positions "

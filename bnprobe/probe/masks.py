@@ -67,6 +67,9 @@ class Mask:
         """As it was given."""
         return self._counts.shape
 
+    def __str__(self) -> str:
+        return f"a mask of shape {self.shape}"
+
     @property
     def is_triangle(self) -> bool:
         """Whether it says that each position sees those before it, and nothing of padding."""
@@ -136,7 +139,7 @@ def _booleans(given: Any, marks_padding: bool) -> npt.NDArray[np.bool_]:
     if not counts.any():
         raise BadMask(
             f"the mask, {said}, keeps no position, so nothing would be recorded. Leave such batches out, and mark with "
-            f"{'False' if marks_padding else 'True'} what counts."
+            f"{'False' if marks_padding else 'True'} what counts; of one that is added to attention scores pass mask == 0."
         )
     return counts
 

@@ -102,7 +102,7 @@ def main() -> int:
         tables["tokens"] = tokens(options.models, options.only)
         print(tables["tokens"].to_string(index=False))
     if "statistics" in options.parts:
-        tables["statistics"] = statistics()
+        tables["statistics"] = statistics(options.data)
         print(tables["statistics"].to_string(index=False))
     if "dependence" in options.parts:
         tables["dependence"] = dependence(options.models, options.data)

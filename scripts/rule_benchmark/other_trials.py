@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -12,13 +13,13 @@ from torch.nn import functional as F
 import bnprobe
 from bnprobe.measures import StemReading
 from scripts.rule_benchmark.claims import AT_LEAST, AT_MOST, NO_CLAIM, Claim, Trial
-from scripts.rule_benchmark.random_network import batches_of, images, record, trained
+from scripts.rule_benchmark.random_network import Population, batches_of, record, trained
 
 
-def halves(rng: np.random.Generator, n: int, n_b: int) -> tuple[bnprobe.Comparison]:
+def halves(rng: np.random.Generator, population: Population, n: int, n_b: int) -> tuple[bnprobe.Comparison]:
     """Two sides of images that were drawn alike."""
-    model = trained(rng)
-    return (bnprobe.compare(record(model, images(rng, n)), record(model, images(rng, n_b))),)
+    model = trained(rng, population)
+    return (bnprobe.compare(*(record(model, population.images(rng, size)) for size in (n, n_b))),)
 
 
 def any_changed(comparison: bnprobe.Comparison) -> float:
@@ -28,12 +29,12 @@ def any_changed(comparison: bnprobe.Comparison) -> float:
 ANY_CHANGED = Claim("a channel of any norm is called changed", 0.01, AT_MOST, any_changed)
 
 
-def stream(rng: np.random.Generator, n: int, by: float) -> tuple[list[bool]]:
+def stream(rng: np.random.Generator, population: Population, n: int, by: float) -> tuple[list[bool]]:
     """Looks after every 50 images, at a stream whose means are `by` σ off those of 500 images."""
-    model = trained(rng)
-    reference, looks = record(model, images(rng, 500)), []
+    model = trained(rng, population)
+    reference, looks = record(model, population.images(rng, 500)), []
     with bnprobe.attach(model, histograms=False) as probe, torch.no_grad():
-        for batch in batches_of(images(rng, n) + by, 50):
+        for batch in batches_of(population.images(rng, n) + by, 50):
             model(batch)
             looks.append(bnprobe.report(probe).drift(reference).drifted)
     return (looks,)
@@ -118,23 +119,31 @@ NOISE = Claim("noise alone is given a ratio of 0", 0.5, AT_LEAST, lambda ratio, 
 UPPER = Claim("ratio of 0.3 below its upper bound", 0.95, AT_LEAST, lambda ratio, upper: float(upper >= 0.3))
 SILENT = Claim("ratio of 0.3 called no signal", 0.025, AT_MOST, lambda ratio, upper: float(upper < 0.1))
 
-OTHERS = (
-    *(
-        Trial(f"two sides, nothing moved, {n} and {n_b}", n, (ANY_CHANGED,), partial(halves, n=n, n_b=n_b))
-        for n, n_b in ((30, 30), (50, 50), (200, 200), (50, 500))
-    ),
-    Trial(
-        "a stream looked at after every 50 images, nothing moved",
-        2000,
-        (Claim("drifted at any look", 0.01, AT_MOST, ever),),
-        partial(stream, n=2000, by=0.0),
-    ),
-    Trial(
-        "a stream looked at after every 50 images, means moved by 0.3 σ",
+
+def of_sides(population: Population) -> Iterator[Trial]:
+    """Two sides of one population."""
+    for n, n_b in ((30, 30), (50, 50), (200, 200), (50, 500)):
+        run = partial(halves, population=population, n=n, n_b=n_b)
+        yield Trial(f"{population.words}two sides, nothing moved, {n} and {n_b}", n, (ANY_CHANGED,), run)
+
+
+def of_streams(population: Population) -> Iterator[Trial]:
+    """A stream against a reference of the same population, and one that moved."""
+    words = f"{population.words}a stream looked at after every 50 images"
+    alarm = Claim("drifted at any look", 0.01, AT_MOST, ever)
+    found = Claim("drifted at any look (power)", NO_CLAIM, "", ever)
+    yield Trial(
+        f"{words}, nothing moved", 2000, (alarm,), partial(stream, population=population, n=2000, by=0.0)
+    )
+    yield Trial(
+        f"{words}, means moved by 0.3 σ",
         500,
-        (Claim("drifted at any look (power)", NO_CLAIM, "", ever),),
-        partial(stream, n=500, by=0.3),
-    ),
+        (found,),
+        partial(stream, population=population, n=500, by=0.3),
+    )
+
+
+OTHERS = (
     *(
         Trial("trained without padding", n, (NO_BLACK,), partial(first_norm, n=n, margin=0))
         for n in (100, 1000)

@@ -121,8 +121,8 @@ def test_norms_are_found_by_path_call_width_and_kind() -> None:
     assert wide.layers["drift_rms"].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 1.5])
-def test_a_chance_is_between_0_and_1(alpha: float) -> None:
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 1.5, "0.01", None, True, float("nan")])
+def test_a_chance_is_between_0_and_1(alpha: Any) -> None:
     """Fails if no false alarm at all, or nothing but false alarms, is accepted."""
     with pytest.raises(BnprobeError, match="between 0 and 1"):
         tables(alpha=alpha)

@@ -219,6 +219,18 @@ def test_a_norm_without_the_positions_is_recorded_whole_with_a_note(x):
     assert "(head: (4, 6))" in note
 
 
+@pytest.mark.parametrize(("kept", "told"), [(0, True), (1, False)])
+def test_a_mask_that_fits_no_norm_is_named(x, kept, told):
+    """Fails if padding is recorded everywhere, because the mask is that of other positions, and nobody says so."""
+    mask = torch.full((N, T + 2), bool(kept))
+    mask[:, 0] = True
+    with bnprobe.attach(model := model_of("layer norm")) as probe, torch.no_grad(), probe.mask(mask):
+        model(x)
+    first = probe.recording.about.notes[0]
+    assert first.startswith(f"No norm has the positions of a mask of shape ({N}, {T + 2})") is told
+    assert probe.recording.layers[0].pre.n[0] == N * T
+
+
 def test_images(x):
     """Fails if the mask of images is not laid over rows in their order."""
     rng = np.random.default_rng(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import bnprobe
 from bnprobe import BnprobeError, CannotMerge, Recording
+from bnprobe.cli.main import main
 
 C = 4
 
@@ -237,3 +239,15 @@ def test_a_recording_of_phases_says_where_they_are():
     probe, _, _ = epochs(network())
     with pytest.raises(BnprobeError, match=r"recording.phases\['train'\]"):
         bnprobe.compare(probe, probe)
+
+
+def test_a_page_of_a_saved_phase_from_the_command_line(tmp_path, monkeypatch, capsys):
+    """Fails if only the first phase of a file can be shown, or a misspelt one is not told."""
+    monkeypatch.chdir(tmp_path)
+    epochs(network())[0].recording.save("run.bnp")
+    assert main(["report", "run.bnp", "--phase", "val", "-o", "val.html"]) == 0
+    assert re.search(r">\s*phase\s*</\w+>\s*<\w+>\s*val\s*<", Path("val.html").read_text("utf-8"))
+    assert main(["report", "run.bnp", "--phase", "test", "-o", "test.html"]) == 2
+    assert "--phase: run.bnp has no phase 'test'. It has train, val." in capsys.readouterr().err
+    assert main(["report", "resnet18", "--phase", "val", "-o", "test.html"]) == 2
+    assert "--phase is for saved recordings" in capsys.readouterr().err

@@ -175,7 +175,7 @@ def matching(layers: pd.DataFrame, unit: str) -> str:
     shifted = judged[judged["verdict"].isin(SHIFTED)]
     return (
         f"{yours} do not {'quite ' if mildly(shifted) else ''}match the training data: {where} the inputs differ "
-        f"significantly from the running statistics, and {_worst_words(shifted)}."
+        f"from the running statistics beyond sampling error, and {_worst_words(shifted)}."
     )
 
 
