@@ -140,7 +140,9 @@ def _report(options: argparse.Namespace) -> int:
             _refuse_model_options(options, ("data",))
         return _written(_judged(recording, options, _saved_study(options)), out, options)
     if options.phase is not None:
-        raise BnprobeError("--phase is for saved recordings. Phases are named in a loop: with probe.phase('val').")
+        raise BnprobeError(
+            "--phase is for saved recordings. Phases are named in a loop: with probe.phase('val')."
+        )
     from bnprobe.scaling.ranks import ranks  # with it comes torch, which a recording does without
 
     with ranks() as group:

@@ -137,7 +137,10 @@ def test_the_worst_norm_is_one_that_was_called_shifted():
     )
     few = rows[:4] * 1.5
     said = answer(near, far, site(few, "few", gamma=1.5, eps=0.0, running_mean=0.001, running_var=1))
-    assert "at 1 of 2 norms that could be judged the inputs differ from the running statistics beyond sampling error" in said
+    assert (
+        "at 1 of 2 norms that could be judged the inputs differ from the running statistics beyond sampling error"
+        in said
+    )
     assert "at worst their mean is off by 0.39 running standard deviations (b)." in said
     assert "(b)" in said
 
