@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import SHIFTED
 from bnprobe.rules.by_hand import BATCHES
 from bnprobe.rules.edits import DropStatistics, remedy
 from bnprobe.rules.remedies import module
@@ -106,7 +107,8 @@ def two_kinds(evidence: Evidence) -> Iterator[Finding]:
 
 
 def samples_alike(evidence: Evidence) -> Iterator[Finding]:
-    """Batches that differ more than batches of independent samples do, where that shows most."""
+    """Batches that differ more than batches of independent samples do, where that shows most; and data of one class."""
+    yield from _one_class(evidence.layers)
     layers, limit = evidence.layers, evidence.limits.samples_alike
     # while weights move, batches differ because of that
     learns = (layers["n_calls_learning"] > 0) & (layers["mode"] != "eval")
@@ -130,6 +132,24 @@ def samples_alike(evidence: Evidence) -> Iterator[Finding]:
         "If the data are in order, of classes or of time, shuffle them: "
         "`loader = torch.utils.data.DataLoader(loader.dataset, loader.batch_size, shuffle=True)`. If samples are copies of "
         "one photo or frames of one film, record one of each.",
+        call=row["call"],
+    )
+
+
+def _one_class(layers: pd.DataFrame) -> Iterator[Finding]:
+    """Labels that are all of one class, where norms compare the data with stored statistics."""
+    found = layers[(layers["normalized_by"] == "running") & (layers["n_classes"] == 1)]
+    found = found[found["n_calls_one_class"] == found["n_calls"]]
+    if found.empty:
+        return
+    row = found.iloc[0]
+    yield Finding(
+        "warning" if found["verdict"].isin(SHIFTED).any() else "info",
+        row["layer"],
+        "All samples are of one class: what differs from the running statistics may be that class, and not the data.",
+        f"{count(row['n_calls'], 'batch')} with labels, of one class in all.",
+        "Record samples of all classes: "
+        "`loader = torch.utils.data.DataLoader(loader.dataset, loader.batch_size, shuffle=True)`.",
         call=row["call"],
     )
 

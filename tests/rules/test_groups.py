@@ -228,6 +228,25 @@ def alike(batches: list[torch.Tensor], learns: bool = False, labels: list[int] |
     return found[found["rule"] == "samples-alike"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "by", "severities"),
+    [([3] * 4, 2.0, ["warning"]), ([3] * 4, 0.0, ["info"]), ([0, 0, 1, 1], 2.0, []), ([3, -1], 2.0, [])],
+)
+def test_data_of_one_class_are_named(labels, by, severities):
+    """Fails if a folder in its order, cut short, is judged as the data: the shift of one class is taken for one of all."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm2d(3, momentum=None), nn.ReLU())
+    model(torch.randn(400, 3, 6, 6))
+    with bnprobe.attach(model.eval()) as probe:
+        for label in labels:
+            with probe.labels([label] * 20):
+                model(torch.randn(20, 3, 6, 6) + by)
+    found = bnprobe.report(probe).findings
+    found = found[found["says"].str.startswith("All samples are of one class")]
+    assert found["severity"].tolist() == severities
+    assert set(found["rule"]) <= {"samples-alike"}
+
+
 def places(n: int) -> torch.Tensor:
     """n photos of places of their own, of equal contrast."""
     return torch.randn(n, 3, 1, 1) + torch.randn(n, 3, 8, 8)
