@@ -48,6 +48,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Audit what the table does not hold yet, write it, and say what is in it."""
     from bnprobe.report.audit import FILE, NORM, table_of
+    from bnprobe.report.numbers import count
 
     out, paths = Path(options.out), listed(Path(options.list))
     demand_writable([out], [*paths, options.list])
@@ -71,8 +72,8 @@ def run(options: argparse.Namespace) -> int:
     files = table[table["row"] == FILE]
     bad, critical = int((files["error"] != "").sum()), int((files["critical"].fillna(0) > 0).sum())
     say(
-        f"table: {out} ({len(files):,} files, {(table['row'] == NORM).sum():,} norms; {bad:,} files could not be checked, "
-        f"{critical:,} have critical findings)"
+        f"table: {out} ({count(len(files), 'file')}, {count(int((table['row'] == NORM).sum()), 'norm')}; {bad:,} could not "
+        f"be checked, {critical:,} with critical findings)"
     )
     return 0
 
@@ -92,11 +93,12 @@ def listed(path: Path) -> list[str]:
 
 def _known(out: Path) -> dict[tuple[Any, ...], list[Row]]:
     """The rows of a table that is there already, by the file that they are about."""
-    from bnprobe.report.audit import WORDS, demand_audit
-    from bnprobe.report.formats.tables import demand_format, read_table
+    from bnprobe.report.audit import NAMES, WORDS, demand_audit
+    from bnprobe.report.formats.read_table import read_table
+    from bnprobe.report.formats.tables import demand_format
 
     demand_format(out)
-    held = demand_audit(read_table(out, WORDS), str(out)).to_dict("records") if is_file(out) else []
+    held = demand_audit(read_table(out, NAMES, WORDS), str(out)).to_dict("records") if is_file(out) else []
     known: dict[tuple[Any, ...], list[Row]] = {}
     for row in ({str(name): value for name, value in one.items()} for one in held):
         known.setdefault(_mark(row), []).append(row)

@@ -131,10 +131,10 @@ def _others(options: argparse.Namespace) -> pd.DataFrame | None:
         return None
     if options.format != "text" or options.out:
         raise BnprobeError("--against adds lines to the text that is printed. Leave --format and -o out.")
-    from bnprobe.report.audit import WORDS, demand_audit
-    from bnprobe.report.formats.tables import read_table
+    from bnprobe.report.audit import NAMES, WORDS, demand_audit
+    from bnprobe.report.formats.read_table import read_table
 
-    return demand_audit(read_table(Path(options.against), WORDS), options.against)
+    return demand_audit(read_table(Path(options.against), NAMES, WORDS), options.against)
 
 
 def _asked_for(suffix: str) -> str:

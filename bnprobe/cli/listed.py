@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from bnprobe.errors import BnprobeError
 from bnprobe.files import read_input
 
-LONGEST_LIST = 2**26
-"""Bytes of a list: a million paths."""
+LONGEST_LIST, MOST_LINES = 2**28, 2**20
+"""Bytes and lines of a list: a million paths."""
 
 
 def lines_of(path: Path, what: str) -> list[str]:
@@ -17,7 +18,10 @@ def lines_of(path: Path, what: str) -> list[str]:
     Raises BnprobeError where it cannot be read; `what` says what belongs into a line.
     """
     try:
-        lines = read_input(path, LONGEST_LIST).decode().splitlines()
+        content = read_input(path, LONGEST_LIST)
+        if content.count(b"\n") > MOST_LINES:
+            raise OSError(errno.EFBIG, f"more than the {MOST_LINES:,} lines that are read")
+        lines = content.decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no text"
         raise BnprobeError(f"{path}: {reason}. Give a text file with one {what} per line.") from None

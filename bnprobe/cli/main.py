@@ -28,7 +28,7 @@ from bnprobe.cli import (
     synthesize,
 )
 from bnprobe.errors import BnprobeError, UnknownModel
-from bnprobe.printing import note, one_exit, say_lines
+from bnprobe.printing import escaped, note, one_exit, say_lines
 from bnprobe.report.numbers import shorten
 from bnprobe.version import __version__
 
@@ -75,13 +75,18 @@ def _answered(given: list[str]) -> int:
 
 
 def _complain(error: BnprobeError) -> None:
-    note(shorten(" ".join(str(error).split()), LONGEST))
+    note(shorten(_one_line(error), LONGEST))
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says, with names spelled out before anything of them is left out."""
+    return escaped(" ".join(str(error).split()))
 
 
 def _unforeseen(error: Exception) -> str:
     """What nobody thought of, and where it happened."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    said = shorten(" ".join(str(error).split()), LONGEST // 3)
+    said = shorten(_one_line(error), LONGEST // 3)
     return f"unexpected {type(error).__name__} in {Path(last.filename).name}:{last.lineno}: {said}"
 
 

@@ -101,7 +101,7 @@ def folders_in(folder: Path) -> list[Path]:
 def _inside(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.name[0] != ".")
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no folder can have this name
         return []
 
 

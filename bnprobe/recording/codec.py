@@ -42,6 +42,9 @@ RENAMED_SINCE_1 = {
 LARGEST = 2 * 2**30
 """Bytes of a recording that are read: a hundred thousand channels with histograms take a tenth of that."""
 
+MOST_RECORDS, MOST_ITEMS = 2**18, 2**23
+"""Records in a list, such as layers or merged parts, and texts or numbers in one, such as the names of samples."""
+
 AGAIN = "Record it again, or download the file again."
 
 CHECKPOINTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors")
@@ -223,9 +226,11 @@ def _decode(hint: Any, node: Any, at: str, arrays: dict[str, np.ndarray[Any, Any
     if origin is tuple:
         if not isinstance(node, list):
             raise ValueError(f"{at}: expected a list, found {type(node).__name__}.")
-        return tuple(
-            _decode(typing.get_args(hint)[0], item, f"{at}/{i}", arrays) for i, item in enumerate(node)
-        )
+        inner = typing.get_args(hint)[0]
+        most = MOST_RECORDS if dataclasses.is_dataclass(inner) else MOST_ITEMS
+        if len(node) > most:
+            raise ValueError(f"{at}: a list of {len(node):,}, and {most:,} are the most that are read.")
+        return tuple(_decode(inner, item, f"{at}/{i}", arrays) for i, item in enumerate(node))
     return _scalar(hint, node, at)
 
 

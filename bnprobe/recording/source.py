@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Self
 
 from bnprobe.recording.layer_record import LayerRecord
@@ -60,15 +60,17 @@ def missing(sources: Iterable[Source]) -> str:
 
 
 def _missing(sources: list[Source]) -> Iterator[str]:
-    counts = Counter((source.kind, source.of) for source in sources if source.of)
-    for kind, of in counts:
-        there = {source.index for source in sources if (source.kind, source.of) == (kind, of)}
-        gone = [index for index in range(of or 0) if index not in there]
-        if gone:
-            named = ", ".join(map(str, gone[:MOST_NAMED]))
-            more = f" and {len(gone) - MOST_NAMED:,} more" if len(gone) > MOST_NAMED else ""
-            verb = "is" if len(gone) == 1 else "are"
-            yield f"Of {of:,} {kind}s {len(gone):,} {verb} missing: {named}{more}, counted from 0."
+    wholes: dict[tuple[str, int], set[int]] = {}
+    for source in sources:
+        if source.of and source.index is not None and 0 <= source.index < source.of:
+            wholes.setdefault((source.kind, source.of), set()).add(source.index)
+    for (kind, of), there in wholes.items():
+        n_gone = of - len(there)
+        if n_gone:  # a file may say that there are billions, so they are not all listed first
+            gone = islice((index for index in range(of) if index not in there), MOST_NAMED)
+            more = f" and {n_gone - MOST_NAMED:,} more" if n_gone > MOST_NAMED else ""
+            verb = "is" if n_gone == 1 else "are"
+            yield f"Of {of:,} {kind}s {n_gone:,} {verb} missing: {', '.join(map(str, gone))}{more}, counted from 0."
 
 
 def named(sources: Iterable[Source], name: str) -> tuple[Source, ...]:

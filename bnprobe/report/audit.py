@@ -54,6 +54,8 @@ COLUMNS = (
 )
 """Rows of files have no columns of norms, and the other way round."""
 
+NAMES = tuple(column.name for column in COLUMNS)
+
 KEY = ("path", "size", "modified")
 """What a file is known by: one that has these has been audited."""
 
@@ -103,7 +105,10 @@ def _norm(record: LayerRecord) -> dict[str, Any]:
 
 def table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows as a table with all columns; counts are whole numbers, also where some rows have none."""
-    table = pd.DataFrame(rows, columns=[column.name for column in COLUMNS])
+    return _typed(pd.DataFrame(rows, columns=list(NAMES)))
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
     whole = ("size", "modified", "n_channels", "n_norms", "n_parameters", *SEVERITIES)
     table = table.astype(dict.fromkeys(whole, "Int64"))
     return table.assign(**{name: table[name].astype(object).where(table[name].notna(), "") for name in WORDS})
@@ -111,12 +116,26 @@ def table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def demand_audit(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """The table, if it is one of an audit. Raises BnprobeError else."""
-    missing = [column.name for column in COLUMNS if column.name not in table]
+    missing = [column for column in NAMES if column not in table]
     if missing:
         raise BnprobeError(
             f"{name} is no table of an audit: it has no column {missing[0]}. Make one with bnprobe audit LIST -o FILE."
         )
-    return table_of([{str(name): value for name, value in row.items()} for row in table.to_dict("records")])
+    try:
+        held = _typed(table[list(NAMES)])
+    except (TypeError, ValueError, OverflowError):
+        held = table_of([])  # a number that is none
+    known = (
+        held["row"].isin((FILE, NORM))
+        & (held["path"] != "")
+        & held["size"].notna()
+        & held["modified"].notna()
+    )
+    if len(held) != len(table) or not known.all():
+        raise BnprobeError(
+            f"{name} is no table of an audit: a row is not as one writes it. Make one with bnprobe audit LIST -o FILE."
+        )
+    return held
 
 
 def standing(recording: Recording, path: str, table: pd.DataFrame, name: str) -> str:

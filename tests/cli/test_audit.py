@@ -47,7 +47,7 @@ def test_the_table_holds_what_the_files_hold(folder, capsys):
     """Fails if a norm or file is left out, or its numbers are not those of its tensors."""
     assert main(["audit", "list", "-o", "t.csv"]) == 0
     assert capsys.readouterr().out == (
-        "table: t.csv (6 files, 8 norms; 2 files could not be checked, 0 have critical findings)\n"
+        "table: t.csv (6 files, 8 norms; 2 could not be checked, 0 with critical findings)\n"
     )
     table = pd.read_csv("t.csv", dtype={"layer": str})
     assert list(table) == [column.name for column in COLUMNS]

@@ -32,7 +32,16 @@ OPENING = {
         "mkstemp",
         "NamedTemporaryFile",
     ),
-    *("read_csv", "to_csv", "to_parquet", "read_parquet", "write_table", "to_pickle", "download_url_to_file"),
+    *(
+        "read_csv",
+        "to_csv",
+        "to_parquet",
+        "read_parquet",
+        "ParquetFile",
+        "write_table",
+        "to_pickle",
+        "download_url_to_file",
+    ),
     *("mkdir", "makedirs", "unlink", "rename", "rmdir", "rmtree", "touch", "symlink_to", "copyfile"),
 }
 """Functions and methods that open, make or remove files, whoever has them."""
@@ -56,8 +65,8 @@ ALLOWED = {
     ("weights.file_kinds", "open"),  # tarfile's, of an opened file
     ("weights.with_torch.load", "torch.load"),
     ("report.formats.tables", "to_csv"),
-    ("report.formats.tables", "read_csv"),  # of bytes that the gate read
-    ("report.formats.tables", "read_parquet"),
+    ("report.formats.read_table", "read_csv"),  # of bytes that the gate read
+    ("report.formats.read_table", "ParquetFile"),
     ("report.formats.tables", "write_table"),  # into RAM
     ("report.figures.album", "savefig"),
     ("report.figures.png", "open"),  # PIL's, of a raster in RAM

@@ -106,12 +106,30 @@ def test_a_wide_network_says_what_it_leaves_out(folder, monkeypatch):
 
 @pytest.mark.parametrize(
     "path",
-    ["/etc/passwd", "../secret.png", "test/../../secret.png", "/somewhere/else/secret.png", "", "..", "\0"],
+    [
+        "/etc/passwd",
+        "../secret.png",
+        "test/../../secret.png",
+        "/somewhere/else/secret.png",
+        "",
+        "..",
+        "\0",
+        "x" * 300,
+    ],
 )
 def test_files_outside_of_the_folder_are_not_shown(folder, path):
     """Fails if somebody else's recording can put files of the reader's onto a page."""
     (folder.parent / "secret.png").write_bytes((folder / "00.png").read_bytes())
     assert file_below(folder, path) is None
+
+
+def test_a_path_of_a_hundred_thousand_folders_is_not_looked_for(folder, monkeypatch):
+    """Fails if a recording can have the disk asked for hours, each time for a folder less."""
+    asked: list[Path] = []
+    monkeypatch.setattr(of_page, "is_file", lambda path: bool(asked.append(path)))
+    assert file_below(folder, "a/" * 100_000 + "b.png") is None
+    assert file_below(folder, "a/" * 2_000 + "b.png") is None
+    assert len(asked) <= 40
 
 
 def test_a_folder_that_was_moved(folder):

@@ -90,6 +90,10 @@ class Drawer:
         (gradient,) = torch.autograd.grad(loss + self.recipe.roughness * roughness(pixels), pixels)
         return self._stepped(drawing, gradient)
 
+    def shape(self, n: int, step: int) -> tuple[int, ...]:
+        """Of n images after so many steps."""
+        return (n, self.inputs.shape[0], *self._sides(max(step - 1, 0)))
+
     def _sides(self, step: int) -> Sequence[int]:
         """Of images at a step: fewer pixels at the start, where they get their large shapes."""
         whole = self.inputs.shape[1:]

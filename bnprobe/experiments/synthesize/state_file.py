@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from bnprobe.errors import BadRecordingFile
-from bnprobe.experiments.synthesize.drawing import Drawing
-from bnprobe.files import is_file, open_input, read_input, write_output
-from bnprobe.files.header import read_header
+from bnprobe.experiments.synthesize.drawing import Drawer, Drawing
+from bnprobe.experiments.synthesize.recipe import WAYS
+from bnprobe.files import open_input, write_output
+from bnprobe.files.header import Entry, read_header
 
 FORMAT = "bnprobe synthesis"
 LARGEST = 2**32
 """Bytes that are read: four ways with three tensors each of 64 photographs of 500 pixels by side are a quarter of that."""
+LONGEST_RUN = 1e9
+"""Seconds, thirty years."""
 PARTS = ("pixels", "mean", "square")
+NAMES = {way.name for way in WAYS}
 
 
 def write_state(path: Path, settings: Mapping[str, Any], drawings: Mapping[str, Drawing]) -> None:
@@ -35,29 +38,28 @@ def write_state(path: Path, settings: Mapping[str, Any], drawings: Mapping[str, 
     write_output(path, save(tensors, metadata))
 
 
-def read_state(path: Path, settings: Mapping[str, Any], like: Tensor) -> dict[str, Drawing]:
-    """What was drawn, on the device of `like`; nothing where there is no file yet.
+def read_state(path: Path, settings: Mapping[str, Any], drawer: Drawer) -> dict[str, Drawing]:
+    """What was drawn, by the names of the ways; nothing where there is no file yet. Any `drawer` of the run knows the sizes.
 
     Raises BadRecordingFile for a file that is none of ours, or of another run; it is never written over.
     """
-    if not path.exists():
-        return {}
-    if not is_file(path):
-        raise BadRecordingFile(f"{path}: is no file. Name another as state.")
     try:
         with open_input(path, LARGEST) as file:
-            metadata = read_header(file).metadata
-        if metadata.get("format") != FORMAT:
-            raise ValueError("it is another kind of file")
-        before, done = json.loads(metadata["settings"]), json.loads(metadata["done"])
-        tensors = load(read_input(path, LARGEST))
-        drawings = {name: _drawing(tensors, name, progress, like) for name, progress in done.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            header = read_header(file)
+            if header.metadata.get("format") != FORMAT:
+                raise ValueError("it is another kind of file")
+            before, done = (_table(header.metadata.get(name, "")) for name in ("settings", "done"))
+            differing = [
+                name for name in settings if before.get(name) != json.loads(json.dumps(settings[name]))
+            ]
+            drawings = {} if differing else _drawings(file, header.entries, done, drawer, settings["n"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:150]
         raise BadRecordingFile(
             f"{path}: no state of such a run ({reason}). Name another file as state."
         ) from None
-    differing = [name for name in settings if before.get(name) != json.loads(json.dumps(settings[name]))]
     if differing:
         raise BadRecordingFile(
             f"{path}: is the state of another run, which differs in {', '.join(differing)}. Name another file as state, or "
@@ -66,12 +68,54 @@ def read_state(path: Path, settings: Mapping[str, Any], like: Tensor) -> dict[st
     return drawings
 
 
-def _drawing(tensors: Mapping[str, Tensor], name: str, progress: Any, like: Tensor) -> Drawing:
-    """One way as far as it came. Raises ValueError where that cannot be."""
-    step, seconds, age = progress
-    parts = [tensors[f"{name}/{part}"].to(like.device) for part in PARTS]
-    same = all(part.shape == parts[0].shape and part.dtype == torch.float32 for part in parts)
-    if not same or type(step) is not int or type(age) is not int or not 0 <= age <= step:
-        raise ValueError(f"what it holds of {name} does not fit together")
-    pixels, mean, square = parts
-    return Drawing(pixels, mean, square, step, float(seconds), age)
+def _table(text: str) -> dict[str, Any]:
+    """The table in a text of JSON. Raises ValueError where there is none."""
+    try:
+        table = json.loads(text)
+    except RecursionError:
+        raise ValueError("its settings are nested too deep") from None
+    if not isinstance(table, dict):
+        raise ValueError("its settings are no table")
+    return table
+
+
+def _drawings(
+    file: BinaryIO, entries: Mapping[str, Entry], done: Mapping[str, Any], drawer: Drawer, n: int
+) -> dict[str, Drawing]:
+    """Every way as far as it came. Sizes are known to be right before a number is read; ValueError where they are not."""
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, progress in done.items():
+        if name not in NAMES or not _is_progress(progress, drawer.steps):
+            raise ValueError("what it says of its steps cannot be")
+        shape = drawer.shape(n, progress[0])
+        expected |= {f"{name}/{part}": ("F32", shape) for part in PARTS}
+    if {name: (entry.dtype, entry.shape) for name, entry in entries.items()} != expected:
+        raise ValueError("what it holds does not fit together")
+    device = drawer.inputs.device
+    found = {}
+    for name, (step, seconds, age) in done.items():
+        pixels, mean, square = (_tensor(file, entries[f"{name}/{part}"]).to(device) for part in PARTS)
+        found[name] = Drawing(pixels, mean, square, step, float(seconds), age)
+    return found
+
+
+def _is_progress(value: Any, steps: int) -> bool:
+    """Whether it is (step, seconds, age) of a run of so many steps."""
+    if not isinstance(value, list) or [type(number) for number in value] not in (
+        [int, float, int],
+        [int] * 3,
+    ):
+        return False
+    step, seconds, age = value
+    return bool(0 <= age <= step <= steps and 0 <= seconds < LONGEST_RUN)
+
+
+def _tensor(file: BinaryIO, entry: Entry) -> Tensor:
+    file.seek(entry.start)
+    content = bytearray(file.read(entry.n_bytes))
+    if len(content) < entry.n_bytes:
+        raise ValueError("it was cut while it was read")
+    tensor = torch.frombuffer(content, dtype=torch.float32).reshape(entry.shape)
+    if not tensor.isfinite().all():
+        raise ValueError("its numbers are not finite")
+    return tensor

@@ -35,7 +35,7 @@ from bnprobe.experiments.synthesize.real import nearest_of, real_batch, shape_of
 from bnprobe.experiments.synthesize.recipe import WAYS, WITHOUT_CLASSES, Recipe
 from bnprobe.experiments.synthesize.state_file import read_state
 from bnprobe.experiments.synthesize.stored import Stored, n_left_out, stored_statistics
-from bnprobe.files import check_outputs
+from bnprobe.files import check_outputs, is_folder
 from bnprobe.norms import ModuleTree
 from bnprobe.probe.integrity.checksums import digests
 from bnprobe.probe.survey.unwrap import unwrap
@@ -124,7 +124,7 @@ def synthesize(
             "DataLoader."
         )
     path = None if state is None else Path(state)
-    if path is not None and not path.exists():
+    if path is not None and not is_folder(path):  # which is said where it is read
         check_outputs([path])
     deadline = Deadline(budget_s)
     inner = unwrap(model)[0]
@@ -146,7 +146,7 @@ def synthesize(
             for way in (ways if controls else ways[:1])
         ]
         settings = _settings(inner, inputs, chosen, n, steps, seed)
-        drawings = {} if path is None else read_state(path, settings, inputs.mean)
+        drawings = {} if path is None else read_state(path, settings, drawers[0])
         making = Making(drawers, n, deadline, path, settings, drawings)
         making.draw()
         rows = Measuring(inner, inputs, norms, judging, seed).rows(making.drawings, chosen, n, real)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bnprobe.files import is_file
 from bnprobe.measures.exemplars import of_samples, purity
 from bnprobe.recording import LayerRecord, Recording, SampleTable
 from bnprobe.report.browser.packing import pack_bytes
@@ -39,6 +40,9 @@ THUMBNAILS_BY_CHANNELS = 4_000_000
 
 LONGEST = 80
 """Letters of a name."""
+
+LONGEST_PATH, DEEPEST = 4096, 32
+"""Letters of a recorded path, and folders at its end that are looked for: no system has longer ones."""
 
 NOWHERE = 0xFFFF
 """The place of no sample."""
@@ -157,10 +161,12 @@ def file_below(folder: Path, recorded: str) -> Path | None:
     Nothing outside of the folder is found, whatever the path says: a recording of somebody else's must not show files of
     the reader's.
     """
-    parts = [part for part in Path(recorded).parts if part not in ("/", "..", ".")]
+    if len(recorded) > LONGEST_PATH:
+        return None
+    parts = [part for part in Path(recorded).parts if part not in ("/", "..", ".")][-DEEPEST:]
     for start in range(len(parts)):
         path = folder.joinpath(*parts[start:])
-        if path.is_file():
+        if is_file(path):
             return path
     return None
 

@@ -11,13 +11,9 @@ from typing import Any
 import pandas as pd
 
 from bnprobe.errors import BnprobeError
-from bnprobe.files import read_input
 from bnprobe.measures import Column
 
 FORMATS = ("csv", "parquet")
-
-LARGEST = 2**34
-"""Bytes of a table that are read: 16 GB."""
 
 
 def to_files(
@@ -75,16 +71,3 @@ def demand_format(path: Path) -> None:
         raise BnprobeError(f"{path}: tables end in .csv or .parquet. Name one of these.")
     if path.suffix == ".parquet":
         needed("a .csv file")
-
-
-def read_table(path: Path, words: Sequence[str]) -> pd.DataFrame:
-    """A table of a file, by its ending; columns of `words` are text, whatever they look like. Raises BnprobeError."""
-    demand_format(path)
-    try:
-        content = io.BytesIO(read_input(path, LARGEST))
-        if path.suffix == ".parquet":
-            return pd.read_parquet(content)
-        return pd.read_csv(content, dtype=dict.fromkeys(words, str), keep_default_na=False, na_values=[""])
-    except Exception as error:  # what a damaged file makes a reader raise
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise BnprobeError(f"{path}: {reason}. Give a table that bnprobe wrote.") from None

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import bnprobe
 from bnprobe.errors import BadRecordingFile
+from bnprobe.experiments.synthesize.state_file import PARTS
 from tests.experiments.synthesize.small import NORMALIZE, SHAPE, trained
 
 
@@ -79,15 +81,57 @@ def test_a_state_that_cannot_be_written_is_refused_before_minutes_of_work(tmp_pa
         make(tmp_path / "file" / "run.safetensors", fails_in=1)
 
 
-def test_tensors_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "run.safetensors"
-    make(path, controls=False)
-    from safetensors import safe_open
+NAME = "statistics and classes"
 
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """What the file of a run holds."""
+    path = tmp_path_factory.mktemp("state") / "run.safetensors"
+    make(path, controls=False)
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    tensors = load_file(path)
-    tensors["statistics and classes/mean"] = torch.ones(2)
-    save_file(tensors, path, metadata)
-    with pytest.raises(BadRecordingFile, match="does not fit together"):
-        make(path)
+        return load_file(path), file.metadata()
+
+
+FORGED = {
+    "another shape": ({"mean": torch.ones(2)}, {}, "does not fit together"),
+    "all of another shape": (dict.fromkeys(PARTS, torch.ones(6, 3, 4, 4)), {}, "does not fit together"),
+    "wide ones": (dict.fromkeys(PARTS, torch.ones(6, 3, 99, 99)), {}, "does not fit together"),
+    "another type": ({"pixels": torch.ones(6, *SHAPE, dtype=torch.float64)}, {}, "does not fit together"),
+    "no numbers": ({"square": torch.full((6, *SHAPE), torch.inf)}, {}, "not finite"),
+    "settings in brackets": ({}, {"settings": "[" * 100_000}, "nested too deep"),
+    "settings that are none": ({}, {"settings": "[]"}, "no table"),
+    "no settings": ({}, {"settings": ""}, "no state of such a run"),
+    "steps that are none": ({}, {"done": "[1]"}, "no table"),
+    **{
+        f"steps {words}": ({}, {"done": f'{{"{name}": {words}}}'}, "what it says of its steps cannot be")
+        for name, words in (
+            (NAME, "null"),
+            (NAME, "[8, 1.0]"),
+            (NAME, "[9, 1.0, 4]"),
+            (NAME, "[8, 1.0, 9]"),
+            (NAME, "[-1, 1.0, -1]"),
+            (NAME, "[8, NaN, 4]"),
+            (NAME, f"[8, 1{'0' * 400}, 4]"),
+            ("\\u001b[2J", "[8, 1.0, 4]"),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_state_that_no_run_wrote_is_refused(tmp_path: Path, held: Any, name: str) -> None:
+    """Fails if what a file says of a run is believed, or a traceback is what comes of it."""
+    (tensors, metadata), (parts, said, reason) = held, FORGED[name]
+    path = tmp_path / "run.safetensors"
+    tensors = {**tensors, **{f"{NAME}/{part}": tensor for part, tensor in parts.items()}}
+    save_file({key: tensor.clone() for key, tensor in tensors.items()}, path, {**metadata, **said})
+    with pytest.raises(BadRecordingFile, match=reason):
+        make(path, controls=False)
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    """Fails if a name that is too long, or has a zero byte, is an error of the system."""
+    for name in ("x" * 300, "a\0b"):
+        with pytest.raises(bnprobe.CannotWrite, match="Choose another path"):
+            make(tmp_path / name)
