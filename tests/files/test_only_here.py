@@ -67,6 +67,7 @@ ALLOWED = {
     ("report.formats.tables", "to_csv"),
     ("report.formats.read_table", "read_csv"),  # of bytes that the gate read
     ("report.formats.read_table", "ParquetFile"),
+    ("models.parquet_images", "ParquetFile"),
     ("report.formats.tables", "write_table"),  # into RAM
     ("report.figures.album", "savefig"),
     ("report.figures.png", "open"),  # PIL's, of a raster in RAM

@@ -31,7 +31,9 @@ def read_table(path: Path, columns: Sequence[str], words: Sequence[str]) -> pd.D
     try:
         content = read_input(path, LARGEST)
         table = read(content, columns, words)
-        table = table.assign(**{name: pd.to_numeric(table[name]) for name in columns if name in table and name not in words})
+        table = table.assign(
+            **{name: pd.to_numeric(table[name]) for name in columns if name in table and name not in words}
+        )
     except Exception as error:  # what a damaged file makes a reader raise
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise BnprobeError(f"{path}: {reason.rstrip('.')}. Give a table that bnprobe wrote.") from None
