@@ -13,7 +13,7 @@ SIDE_BY_SIDE = (
 LAYER_SIDES = (
     *("kind", "mode", "normalized_by", "n_images", "n_nonfinite"),
     *("eps", "momentum", "n_batches_tracked"),
-    *("own_mean", "own_sd", "memory_moved"),
+    *("own_mean", "own_sd", "own_groups", "memory_moved"),
 )
 """Columns of `report.layers` that both sides show."""
 

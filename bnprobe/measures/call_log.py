@@ -42,6 +42,11 @@ COLUMNS = (
     Column("fewest_call", "Which of the layer's calls that was, counted from 0.", table="layers"),
     Column("fewest_images", "Samples in that call.", table="layers"),
     Column(
+        "first_nonfinite",
+        "The first of the layer's calls, counted from 0, whose input was not finite; NaN where none was, or on a GPU.",
+        table="layers",
+    ),
+    Column(
         "n_updates",
         "By how much num_batches_tracked grew during the recording, over all calls of the layer.",
         table="layers",
@@ -72,6 +77,7 @@ def layer_columns(record: LayerRecord) -> dict[str, float | str]:
         "n_learned_in_eval": _number(call_log.n_learned_in_eval),
         "fewest_call": _number(call_log.fewest_call),
         "fewest_images": _number(call_log.fewest_images),
+        "first_nonfinite": _number(call_log.first_nonfinite),
         "n_updates": _number(call_log.n_updates),
         "memory_moved": _means_moved(record, call_log),
     }

@@ -45,6 +45,11 @@ COLUMNS = (
         "layers",
     ),
     Column(
+        "own_groups",
+        "Groups of channels, each with a mean and variance of its own; NaN for norms that use those of the batch.",
+        table="layers",
+    ),
+    Column(
         "mean_energy",
         "Share of the inputs' energy in the means that layer norm removes and RMS norm leaves in.",
         "Σμₙ² / Σ(μₙ² + σₙ²), sums over samples",
@@ -64,6 +69,7 @@ def layer_columns(record: LayerRecord) -> dict[str, float]:
         "own_mean_sd": median(np.sqrt(record.own_mean.var_population)),
         "own_sd": float(np.exp(median(record.own_log_var.mean_seen) / 2)),
         "own_log_var_sd": median(np.sqrt(record.own_log_var.var_population)),
+        "own_groups": float(len(record.own_mean.mean)),
         "mean_energy": _mean_energy(record.own_mean, record.pre),
     }
 

@@ -22,8 +22,9 @@ class CallLog:
     num_batches_tracked grew over all calls of the layer, None where it is not kept. `n_calls_labeled` calls had labels
     on two samples or more, `n_calls_one_class` of them the same label on all. `n_learned_in_eval` times gamma or beta had
     changed since the site's previous call, which was in a pass that computes gradients of a model in eval mode as a
-    whole. These three are None in files that did not count them. The running statistics as they were after the recording
-    have shape (C,), or are None.
+    whole. These three are None in files that did not count them. `first_nonfinite` is the first of the site's calls (from 0)
+    with an input that was not finite, None where none was, or where inputs were added up on a GPU. The running statistics
+    as they were after the recording have shape (C,), or are None.
     """
 
     n_calls_learning: int
@@ -40,6 +41,7 @@ class CallLog:
     n_calls_labeled: int | None = None
     n_calls_one_class: int | None = None
     n_learned_in_eval: int | None = None
+    first_nonfinite: int | None = None
 
     def __repr__(self) -> str:
         return f"CallLog({self.n_calls_learning:,} calls with gradients, {self.n_calls_model_training:,} in training)"
@@ -58,6 +60,7 @@ class CallLog:
             fewest_values=smaller.fewest_values,
             fewest_call=smaller.fewest_call,
             fewest_images=smaller.fewest_images,
+            first_nonfinite=self.first_nonfinite if self.first_nonfinite is not None else other.first_nonfinite,
             n_updates=_sum(self.n_updates, other.n_updates),
         )
 

@@ -121,7 +121,7 @@ def statistics_lost(evidence: Evidence) -> Iterator[Finding]:
 
 
 def settings_differ(evidence: Evidence) -> Iterator[Finding]:
-    """Another eps or kind of norm under the same name."""
+    """Another eps, kind of norm or number of groups under the same name."""
     for row, _ in evidence.sites:
         facts = [*_other_settings(row), *_missing_vectors(row)]
         if facts:
@@ -131,13 +131,13 @@ def settings_differ(evidence: Evidence) -> Iterator[Finding]:
                 "A and B do not have the same norm here.",
                 f"{'; '.join(facts)}.{_effect(row)}",
                 "If B was converted from A, set eps to A's, module.eps = value; frameworks differ in their defaults (1e-3, "
-                "1e-5). Where a vector is missing, load with strict=True.",
+                "1e-5). A number of groups is not in a file: build the model with that of training. Where a vector is missing, load with strict=True.",
                 call=row["call"],
             )
 
 
 def has_other_settings(row: pd.Series) -> bool:
-    """Whether eps, the kind or the vectors of the norm at a site are others on the other side."""
+    """Whether eps, the kind, the groups or the vectors of the norm at a site are others on the other side."""
     return bool(_other_settings(row) or _missing_vectors(row))
 
 
@@ -146,6 +146,10 @@ def _other_settings(row: pd.Series) -> list[str]:
     known = "unknown_norm" not in (row["kind_a"], row["kind_b"])
     facts = [f"eps is {row['eps_a']:g} in A and {row['eps_b']:g} in B"] * bool(
         stored and row["eps_a"] != row["eps_b"]
+    )
+    grouped = row["kind_a"] == row["kind_b"] == "group_norm"
+    facts += [f"A has {row['own_groups_a']:.0f} groups of channels, B {row['own_groups_b']:.0f}"] * bool(
+        grouped and abs(row["own_groups_a"] - row["own_groups_b"]) > 0
     )
     return facts + [
         f"A is {kind_words(row['kind_a'], article=True)}, B {kind_words(row['kind_b'], article=True)}"
@@ -212,9 +216,9 @@ RULES = (
     ),
     Rule(
         "norm-replaced",
-        "Is it the same norm with the same eps on both sides?",
+        "Is it the same norm with the same eps and groups on both sides?",
         "https://github.com/Xilinx/brevitas/issues/388, https://github.com/mapillary/inplace_abn/issues/130",
-        "the same kind and eps; a file of weights does not hold eps",
+        "the same kind, eps and number of groups; a file of weights holds neither of the last two",
         settings_differ,
         by_hand=TWO_SIDES,
     ),

@@ -12,7 +12,7 @@ from bnprobe.rules.edits import CleanInputs, InFloat32, Reinitialize, remedy
 from bnprobe.rules.remedies import REINITIALIZE, reinitialized
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity, unsound
 from bnprobe.rules.thresholds import DEFAULT
-from bnprobe.rules.wording import count, out_of, some
+from bnprobe.rules.wording import count, first_few, out_of, some
 
 OVER_FEATURES = ("layer_norm", "rms_norm")
 """Kinds whose outputs mostly go into linear layers, whatever the size of γ."""
@@ -29,30 +29,53 @@ WHICH_SAMPLES = (
 
 
 def not_finite(evidence: Evidence) -> Iterator[Finding]:
-    """NaN or infinite inputs, γ or β."""
+    """NaN or infinite inputs, γ or β, in the order in which the data reach them."""
     table = evidence.channels
-    for row, channels in evidence.sites_with(unsound(table, "gamma", "beta") | (table["n_nonfinite"] > 0)):
-        yield from _entered(row, channels)
-        yield from _learned(row, channels)
+    learned = [
+        finding
+        for row, channels in evidence.sites_with(unsound(table, "gamma", "beta"))
+        for finding in _learned(row, channels)
+    ]
+    entered = _entered(list(evidence.sites_with(table["n_nonfinite"] > 0)))
+    order = {site: i for i, site in enumerate(zip(evidence.layers["layer"], evidence.layers["call"], strict=True))}
+    yield from sorted([*learned, *entered], key=lambda one: order[one.layer, one.call])
 
 
-def _entered(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
-    bad = channels[channels["n_nonfinite"] > 0]
-    if len(bad):
+def _entered(sites: list[tuple[pd.Series, pd.DataFrame]]) -> Iterator[Finding]:
+    """Where values that are not finite enter first; the norms that get them from there belong to that."""
+    while sites:
+        (row, channels), *later = sites
+        passed_on = [one for one, _ in later if not one["first_nonfinite"] < row["first_nonfinite"]]
+        sites = [site for site in later if site[0]["first_nonfinite"] < row["first_nonfinite"]]
+        bad = channels[channels["n_nonfinite"] > 0]
         yield Finding(
             "critical",
             row["layer"],
             "NaN or infinite values enter this norm.",
-            f"{count(bad['n_nonfinite'].sum(), 'value')} in {out_of(bad, channels)}, left out of all other numbers.",
-            "Start at the first layer in this list. Batches and samples whose input is not finite: "
-            f"`{WHICH_SAMPLES}`. Where there are some, find what makes them, or clean them: "
-            "`x = torch.nan_to_num(x, 0.0, 0.0, 0.0)`. Where there are none, it arises inside the network; if half "
-            "precision overflowed, run that part in "
+            f"{count(bad['n_nonfinite'].sum(), 'value')} in {out_of(bad, channels)}, left out of all other numbers"
+            f"{_since(row)}.{_passed_on(passed_on)}",
+            f"Batches and samples whose input is not finite: `{WHICH_SAMPLES}`. Where there are some, find what makes "
+            "them, or clean them: `x = torch.nan_to_num(x, 0.0, 0.0, 0.0)`. Where there are none, it arises inside the "
+            "network, before this norm; if half precision overflowed, run that part in "
             f"float32: `model.float()`.{_of_weights(row, channels)}",
             indices(bad),
             row["call"],
             remedy(CleanInputs(), InFloat32("")),
         )
+
+
+def _since(row: pd.Series) -> str:
+    """In which call that began; nothing where it is not known, as on a GPU."""
+    first = row["first_nonfinite"]
+    return f", first in call {int(first) + 1} of {int(row['n_calls'])}" if first >= 0 else ""
+
+
+def _passed_on(later: list[pd.Series]) -> str:
+    """The norms that follow, which get the same values or what became of them."""
+    if not later:
+        return ""
+    named = first_few([said(one["layer"], one["call"]) for one in later])
+    return f" {count(len(later), 'following norm')} {'gets' if len(later) == 1 else 'get'} such values as well: {named}."
 
 
 def _of_weights(row: pd.Series, channels: pd.DataFrame) -> str:

@@ -360,6 +360,11 @@ COMPARED: dict[str, tuple[str, Cells, list[Cells]]] = {
         {"eps_b": 1e-3},
         [{"eps_b": 1e-5}, {"mode_a": "weights only"}, {"mode_b": "weights only"}],
     ),
+    "another number of groups": (
+        "norm-replaced",
+        {"kind_a": "group_norm", "kind_b": "group_norm", "own_groups_a": 4.0, "own_groups_b": 8.0},
+        [{"own_groups_b": 4.0}, {"own_groups_b": math.nan}, {"kind_a": "layer_norm", "kind_b": "layer_norm"}],
+    ),
     "another kind": (
         "norm-replaced",
         {"kind_b": "layer_norm"},

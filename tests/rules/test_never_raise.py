@@ -48,6 +48,7 @@ def ledgers(draw: st.DrawFn, c: int) -> Any:
         fewest_values=draw(st.sampled_from((None, 0.5, 1.0, 2.0, 31.0, 1e9))),
         fewest_call=draw(number),
         fewest_images=draw(number),
+        first_nonfinite=draw(st.one_of(st.none(), number)),
         n_updates=draw(st.one_of(st.none(), number)),
         gamma_learns=draw(st.sampled_from((None, True, False))),
         beta_learns=draw(st.sampled_from((None, True, False))),
@@ -155,6 +156,7 @@ def test_every_field_of_a_call_log_is_drawn():
             "fewest_values",
             "fewest_call",
             "fewest_images",
+            "first_nonfinite",
         ),
         *("gamma_learns", "beta_learns", "n_updates", "running_mean_after", "running_var_after"),
     }

@@ -85,9 +85,11 @@ def _where(layers: pd.DataFrame, about: What, limits: Limits, unit: str, beside:
     if certain is None:
         return f"The choice of {unit}s explains every difference; the largest is {_gap(largest)}, at {largest.words}."
     found = first_difference(layers, limits.gap)
-    sentences = [*_first(known, first, certain, unit), _limit(known, certain, found, limits.gap)]
+    begins, more = _first(known, first, certain, unit), [_limit(known, certain, found, limits.gap)]
     if not any(_same_place(largest, place) for place in (certain, found)):
-        sentences.append(f"The largest difference is {_gap(largest)}, at {largest.words}.")
+        more.append(f"The largest difference is {_gap(largest)}, at {largest.words}.")
+    # another mode acts from the first norm on, which is no news: how much becomes of it is
+    sentences = [*more, *begins] if about.n_modes else [*begins, *more]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -131,7 +133,7 @@ def _limit(
 ) -> str:
     """Where they differ by the limit, and how much it was one place earlier; empty where that was said."""
     if found is None:
-        return f"Nowhere do they differ by {limit:g} standard deviations or more."
+        return f"Nowhere do A and B differ by {limit:g} standard deviations or more."
     if _same_place(found, certain):
         return ""
     previous = _previous(known, found)
@@ -140,7 +142,7 @@ def _limit(
         if ROUNDING < previous.gap < found.gap
         else ""
     )
-    return f"They first differ by {limit:g} standard deviations or more at {found.words}: {_gap(found)}{up_from}."
+    return f"A and B first differ by {limit:g} standard deviations or more at {found.words}: {_gap(found)}{up_from}."
 
 
 def _previous(known: list[DifferenceSite], place: DifferenceSite) -> DifferenceSite:

@@ -15,6 +15,7 @@ from bnprobe.norms import NormLayer
 from bnprobe.probe.calls import CallStats, Vectors
 from bnprobe.probe.ranks import n_ranks
 from bnprobe.recording import CallLog
+from bnprobe.reductions import DeviceReading, Reading
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class CallLogTotals:
     n_learned_in_eval: int = 0
     smallest: tuple[float, int] | None = None
     """Of the smallest call: values per mean and variance, and samples."""
+    first_nonfinite: int | None = None
     _smallest_call: int | None = None
     _n_calls: int = 0
     _versions: tuple[int, ...] = ()
@@ -66,6 +68,8 @@ class CallLogTotals:
         if classes is not None and classes.n_images > 1:
             self.n_calls_labeled += 1
             self.n_calls_one_class += len(classes.labels) == 1
+        if self.first_nonfinite is None and _brings_nonfinite(seen.before.reading):
+            self.first_nonfinite = self._n_calls
         plan = seen.before.plan
         versions = _versions(plan)
         # a pass between the two that was not recorded may have been the one to learn from
@@ -101,7 +105,14 @@ class CallLogTotals:
             n_calls_labeled=self.n_calls_labeled,
             n_calls_one_class=self.n_calls_one_class,
             n_learned_in_eval=self.n_learned_in_eval,
+            first_nonfinite=self.first_nonfinite,
         )
+
+
+def _brings_nonfinite(reading: Reading) -> bool:
+    """Whether a value was not finite; nobody waits for a reading that is still on its device."""
+    there = isinstance(reading, DeviceReading) and not reading.fetched
+    return not there and bool(reading.n_nonfinite.any())
 
 
 def _versions(plan: NormLayer) -> tuple[int, ...]:
