@@ -15,7 +15,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import CellType, FrameType
 from typing import Any, Self
 
@@ -179,6 +179,34 @@ def _shared(tree: ModuleTree) -> frozenset[int]:
     return frozenset(one for one, times in held.items() if times > 1)
 
 
+class _Here(threading.local):
+    """The traces of this thread whose model runs: more than one where several probes are attached to a model."""
+
+    traces: tuple[Trace, ...] = ()
+
+
+_here = _Here()
+
+
+def set_aside(own: Trace | None) -> AbstractContextManager[None]:
+    """Around what a probe computes: neither its own trace nor that of another probe counts it as the model's doing."""
+    others = [trace for trace in _here.traces if trace is not own]
+    if not others:
+        return nullcontext() if own is None else own.aside()
+    return _unseen([*others, *filter(None, [own])])
+
+
+@contextmanager
+def _unseen(traces: list[Trace]) -> Iterator[None]:
+    for trace in traces:
+        trace.n_aside += 1
+    try:
+        yield
+    finally:
+        for trace in traces:
+            trace.n_aside -= 1
+
+
 class Trace:
     """The graph of one forward pass of a model.
 
@@ -191,7 +219,7 @@ class Trace:
         names = {id(tensor): name for name, tensor in (tree.buffers() | tree.parameters()).items()}
         self._graph: Graph | None = Graph(names, _shared(tree))
         self._thread = threading.get_ident()
-        self._aside = 0
+        self.n_aside = 0
         with self._keeping() as graph:
             if graph is not None:
                 graph.model_begins((args, kwargs))
@@ -234,16 +262,13 @@ class Trace:
             with _python_dispatch._pop_mode_temporarily():
                 yield
             return
-        self._aside += 1  # the mode lies below one of the model's own, or in another thread
-        try:
+        with _unseen([self]):  # the mode lies below one of the model's own, or in another thread
             yield
-        finally:
-            self._aside -= 1
 
     def before(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation is about to run."""
         with self._keeping() as graph:
-            if graph is not None and not self._aside:
+            if graph is not None and not self.n_aside:
                 return graph.before(args, kwargs)
         return None
 
@@ -256,6 +281,7 @@ class Trace:
     def call(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """forward(*args, **kwargs), watched."""
         self._mode = (_WatchBesideCompiler if "torch._dynamo" in sys.modules else _Watch)(self)
+        _here.traces = (*_here.traces, self)
         try:
             with self._mode:
                 return forward(*args, **kwargs)
@@ -264,6 +290,7 @@ class Trace:
             raise
         finally:
             self._mode = None
+            _here.traces = tuple(trace for trace in _here.traces if trace is not self)
 
     @contextmanager
     def _keeping(self) -> Iterator[Graph | None]:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 from weakref import ref
@@ -18,7 +18,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from bnprobe.graph.trace import watch_this_call
+from bnprobe.graph.trace import set_aside, watch_this_call
 from bnprobe.norms import NormLayer
 from bnprobe.probe.backward.autograd_route import origin_of
 from bnprobe.probe.backward.gradients import Gradients
@@ -63,6 +63,8 @@ class Forward:
         self._model = ref(model)
         self.phases: dict[str, Phase] = {}
         self.device = ""
+        self.shares = False
+        """Whether another probe was attached to the model meanwhile."""
         given = options.mask
         self._mask_argument = usual_argument(model) if given is None else MaskArgument(given, model)
         self._options = options
@@ -96,8 +98,7 @@ class Forward:
 
     def aside(self) -> AbstractContextManager[None]:
         """Operations inside are the probe's and are left out of the trace."""
-        trace = self.run.trace
-        return nullcontext() if trace is None else trace.aside()
+        return set_aside(self.run.trace)
 
     def _wants(self, called: Called, kwargs: Mapping[str, Any]) -> bool:
         """Whether to record the pass that starts now. The others are `SKIPPED`."""

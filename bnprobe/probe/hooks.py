@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -21,6 +22,8 @@ MODEL_BEGINS, PART_BEGINS, ENDS, BEFORE, AFTER = "model begins", "part begins", 
 def register(survey: ModelSurvey, forward: Forward, eager: Eager, undo: ExitStack) -> None:
     """Register every hook; `undo` removes them."""
     number = eager.number
+    for other in _others(survey.model):
+        other.shares = forward.shares = True
     entries = [(survey.model, MODEL_BEGINS), *((part, PART_BEGINS) for part in survey.parts)]
     for entry, act in entries:
         begins = Hook(forward, act, "", number)
@@ -34,6 +37,13 @@ def register(survey: ModelSurvey, forward: Forward, eager: Eager, undo: ExitStac
         ends = Hook(forward, ENDS, "", number)
         hook = method(entry, "register_forward_hook")(ends, with_kwargs=True, always_call=True)
         undo.callback(hook.remove)
+
+
+def _others(model: nn.Module) -> Iterator[Forward]:
+    """What other probes that are attached to this model follow it by."""
+    for hook in vars(model)["_forward_pre_hooks"].values():
+        if isinstance(hook, Hook) and hook.forward is not None:
+            yield hook.forward
 
 
 class Hook:

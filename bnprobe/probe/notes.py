@@ -15,11 +15,24 @@ LATE_BACKWARD = (
 )
 
 
+TWO_PROBES = (
+    "Another probe was attached to this model at the same time. Each records as if it were alone, and a pass takes as long "
+    "as with both. If it was left over, as in a notebook, detach it: probe.detach()."
+)
+
+
 def notes(
-    phase: Phase, apart: bool, unhooked: Unhooked, eager: Eager, until: int | None = None
+    phase: Phase,
+    apart: bool,
+    unhooked: Unhooked,
+    eager: Eager,
+    until: int | None = None,
+    shares: bool = False,
 ) -> Iterator[str]:
-    """Sentences for the report: the fact, and what to do about it. `apart` says whether phases are kept apart, and `until`
-    after how many passes of each recording was to end."""
+    """Sentences for the report: the fact, and what to do about it. `apart` says whether phases are kept apart, `until` after
+    how many passes of each recording was to end, and `shares` whether another probe was attached as well."""
+    if shares:
+        yield TWO_PROBES
     if phase.n_unreadable:
         yield (
             f"{_calls(phase.n_unreadable)} not recorded: "

@@ -110,7 +110,8 @@ class Probe:
         return class_name in self._examined and self._examined[class_name] is None
 
     def _notes(self, phase: Phase) -> Iterator[str]:
-        yield from notes(phase, len(self._forward.phases) > 1, self._unhooked, self._eager, self._until)
+        apart, shares = len(self._forward.phases) > 1, self._forward.shares
+        yield from notes(phase, apart, self._unhooked, self._eager, self._until, shares)
         yield from (proposal.says for proposal in self._examined.values() if proposal is not None)
 
     def _noted(self, recording: Recording) -> Recording:

@@ -60,7 +60,9 @@ class CallLog:
             fewest_values=smaller.fewest_values,
             fewest_call=smaller.fewest_call,
             fewest_images=smaller.fewest_images,
-            first_nonfinite=self.first_nonfinite if self.first_nonfinite is not None else other.first_nonfinite,
+            first_nonfinite=self.first_nonfinite
+            if self.first_nonfinite is not None
+            else other.first_nonfinite,
             n_updates=_sum(self.n_updates, other.n_updates),
         )
 

@@ -3,7 +3,7 @@
 One family, one file, with a tuple RULES at its end; a new file is listed below:
 
 - `preprocessing`: mistakes in how inputs were made, recognized by the first norm;
-- `running_stats`: what is stored, and whether the data match it;
+- `running_stats`: what is stored, and whether the data match it (`slight_shifts` of a little only);
 - `single_channels`: a few channels whose statistics are off where the others match;
 - `precision`: updates too small to be stored;
 - `formula`: whether outputs are what the formula gives, and with how many digits;

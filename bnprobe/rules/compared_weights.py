@@ -131,7 +131,8 @@ def settings_differ(evidence: Evidence) -> Iterator[Finding]:
                 "A and B do not have the same norm here.",
                 f"{'; '.join(facts)}.{_effect(row)}",
                 "If B was converted from A, set eps to A's, module.eps = value; frameworks differ in their defaults (1e-3, "
-                "1e-5). A number of groups is not in a file: build the model with that of training. Where a vector is missing, load with strict=True.",
+                "1e-5). A number of groups is not in a file: build the model with that of training. Where a vector is "
+                "missing, load with strict=True.",
                 call=row["call"],
             )
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from bnprobe.rules.thresholds import Limits
+
 FIRST_BATCHES = 100
 """Batches up to which training has just begun."""
 
@@ -94,6 +96,14 @@ def beyond_start(row: pd.Series, channels: pd.DataFrame) -> pd.Series:
         without = (channels["pre_mean"] - channels["running_mean"] / rest).abs() / sigma
     nearer: pd.Series = without.clip(upper=channels["shift"].abs())
     return nearer
+
+
+def breaks(sites: Sites, i: int, limits: Limits) -> bool:
+    """Whether a norm is far off right after one that matches: what outruns the statistics of a new network does not jump."""
+    (row, channels), before = sites[i], sites[i - 1][0]
+    if i == 0 or row["normalized_by"] != "running" or not before["shift_rms"] < limits.shift:
+        return False
+    return bool(np.sqrt((beyond_start(row, channels) ** 2).mean()) > limits.channel_shift)
 
 
 def affine_at_start(channels: pd.DataFrame) -> bool:

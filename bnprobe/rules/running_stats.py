@@ -12,7 +12,7 @@ from bnprobe.rules.causes import GROUPS, because, cause_of, do, says, undone_by,
 from bnprobe.rules.common_factor import scaled
 from bnprobe.rules.edits import RENEWED, DivideStatistics, SetMode, remedy
 from bnprobe.rules.merge_runs import merge_consecutive
-from bnprobe.rules.newness import affine_at_start, at_start, fresh
+from bnprobe.rules.newness import affine_at_start, at_start, breaks, fresh
 from bnprobe.rules.preprocessing import reported_at
 from bnprobe.rules.remedies import recalibrate, recalibration
 from bnprobe.rules.rule import (
@@ -26,6 +26,7 @@ from bnprobe.rules.rule import (
     unsound,
     while_training,
 )
+from bnprobe.rules.slight_shifts import slightly
 from bnprobe.rules.structure import calls_differ
 from bnprobe.rules.swapped import STATISTICS, swapped_norms
 from bnprobe.rules.thresholds import DEFAULT, Limits
@@ -145,7 +146,9 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
 def shifted(evidence: Evidence) -> Iterator[Finding]:
     """Inputs whose mean or scale does not match the running statistics, reported where the shift enters."""
     kept = {(row["layer"], row["call"]): row for _, row in evidence.layers.iterrows() if frozen(row)}
-    for finding in merge_consecutive(evidence, _each_shift(evidence), _reported_otherwise(evidence)):
+    elsewhere = _reported_otherwise(evidence)
+    found = list(merge_consecutive(evidence, _each_shift(evidence), elsewhere))
+    for finding in found or slightly(evidence, elsewhere):
         row = kept.get((finding.layer, finding.call))
         yield finding if row is None else _of_frozen(finding, row)
 
@@ -171,7 +174,8 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
     groups_are_shown = _groups_are_shown(evidence)
     for i, (row, channels) in enumerate(evidence.sites):
         # in a new network the weights outrun the statistics of all norms but the first, which sees the inputs
-        too_early = evidence.is_new and not (i == 0 and settled(row, evidence.limits))
+        sees_inputs = i == 0 and settled(row, evidence.limits)
+        too_early = evidence.is_new and not (sees_inputs or breaks(evidence.sites, i, evidence.limits))
         if too_early or at_start(row, channels) or follows_batches(row):
             continue
         cause, what = cause_of(evidence, row), _what_differs(row, evidence.limits)

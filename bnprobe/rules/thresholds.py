@@ -22,6 +22,10 @@ class Limits:
     """Deviation from the running statistics, in mean and std together, from which statistics that do not know of groups
     among the samples are reported, where groups explain it."""
 
+    slight: float = 0.3
+    """Deviation from the running statistics, in mean and std together, below the thresholds of a shift, from which there is
+    a note where it begins inside the network: trained networks on their own data stay below."""
+
     kinds_apart: float = 0.5
     """Distance between the means of two kinds of batches, in standard deviations within a kind, above which they are
     reported."""

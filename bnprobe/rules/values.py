@@ -37,7 +37,9 @@ def not_finite(evidence: Evidence) -> Iterator[Finding]:
         for finding in _learned(row, channels)
     ]
     entered = _entered(list(evidence.sites_with(table["n_nonfinite"] > 0)))
-    order = {site: i for i, site in enumerate(zip(evidence.layers["layer"], evidence.layers["call"], strict=True))}
+    order = {
+        site: i for i, site in enumerate(zip(evidence.layers["layer"], evidence.layers["call"], strict=True))
+    }
     yield from sorted([*learned, *entered], key=lambda one: order[one.layer, one.call])
 
 

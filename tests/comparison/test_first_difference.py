@@ -122,7 +122,8 @@ def test_the_same_data_again_do_not_part():
     found = bnprobe.compare(recorded(model, batches(8, seed=1)), recorded(model, batches(8, seed=2)))
     assert found.opens is None
     assert (
-        "Nowhere do A and B differ by" in found.answer[0] or "The choice of images explains" in found.answer[0]
+        "Nowhere do A and B differ by" in found.answer[0]
+        or "The choice of images explains" in found.answer[0]
     )
     assert found.findings.empty
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bnprobe.graph.first_layer import stem as stem_of
 from bnprobe.graph.geometry import Geometry
 from bnprobe.measures.causes.fit import Moments2
-from bnprobe.measures.causes.input_maps import AS_TRAINED, IN_USE, Mistake, merged
+from bnprobe.measures.causes.input_maps import AS_TRAINED, IMAGENET, IN_USE, Mistake, merged, mistakes
 from bnprobe.measures.causes.inputs import (
     ALIKE,
     OTHER_IMAGES,
@@ -234,3 +235,38 @@ def test_the_border_is_the_covariance_over_positions() -> None:
         constant = np.broadcast_to(np.array(color)[None, :, None, None], (1, 3, SIDE, SIDE))
         expected = convolved(constant)[0].var(axis=1)
         np.testing.assert_allclose(np.einsum("cfg,f,g->c", border, color, color), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "constants", [Normalize((0.0,) * 3, (1 / 255,) * 3), Normalize((0.0,) * 3, (1.0,) * 3)]
+)
+def test_a_step_that_changes_nothing_is_no_second_mistake(constants: Normalize) -> None:
+    """Fails if, of pixels that are only scaled, exchanged colors are also told as exchanged and not normalized."""
+    swapped = [
+        one
+        for one in merged(mistakes(constants))
+        if one.exchanged and one.is_like(Mistake("", "", np.ones(3), np.zeros(3), True))
+    ]
+    assert [(one.what, one.also) for one in swapped] == [("red and blue are swapped", ())]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "divided by the std, and red",
+        "scaled to -1 to 1 instead of normalized with the constants of training, and red",
+    ],
+)
+def test_two_mistakes_at_once_are_undone_by_their_line(step: str) -> None:
+    """Fails if the line does not give back inputs as in training, or changes the order of colors before their constants."""
+    (one,) = (one for one in mistakes(IMAGENET) if step in one.what)
+    x = torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    m, s = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in (IMAGENET.mean, IMAGENET.std))
+    wrong = x.flip(1) - m if "divided" in step else 2 * x.flip(1) - 1
+    scope = {"torch": torch, "x": wrong}
+    exec(one.undo, scope)
+    torch.testing.assert_close(scope["x"], (x - m) / s, rtol=1e-5, atol=1e-5)
+    mapped = torch.tensor(one.gain).view(-1, 1, 1) * ((x - m) / s).flip(1) + torch.tensor(one.offset).view(
+        -1, 1, 1
+    )
+    torch.testing.assert_close(mapped, wrong)

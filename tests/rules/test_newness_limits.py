@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from bnprobe.rules import newness
+from bnprobe.rules.thresholds import Limits
 from rules.edited import frame
 
 NAN = np.nan
@@ -145,3 +146,25 @@ def test_statistics_are_fresh_that_are_initial_and_stay_so(
 def test_gamma_and_beta_are_at_their_start_exactly(gamma: Any, beta: Any, expected: bool) -> None:
     """Fails if a mixture of 0 and 1 is a start, one channel decides, or a vector that is missing has moved."""
     assert newness.affine_at_start(frame(gamma=gamma, beta=beta)) is expected
+
+
+@pytest.mark.parametrize(
+    ("before", "shift", "normalized_by", "jumps"),
+    [
+        (0.1, 3.1, "running", True),
+        (0.1, 3.0, "running", False),
+        (0.49, 3.1, "running", True),
+        (0.5, 3.1, "running", False),
+        (NAN, 3.1, "running", False),
+        (0.1, 9.0, "batch", False),
+    ],
+)
+def test_a_jump_of_a_new_network(before: float, shift: float, normalized_by: str, jumps: bool) -> None:
+    """Fails if a shift that grew from norm to norm counts, or one of up to 3 running σ, beside the rest of the initial 0."""
+    channels = frame(
+        running_mean=(0.0, 0.0), running_var=(1.0, 1.0), pre_mean=(shift, -shift), shift=(shift, -shift)
+    )
+    row = {"eps": 0.0, "initial_weight": 0.05, "normalized_by": normalized_by}
+    sites = [(pd.Series({"shift_rms": before}), channels), (pd.Series(row), channels)]
+    assert newness.breaks(sites, 1, Limits()) == jumps
+    assert not newness.breaks(sites[1:], 0, Limits())

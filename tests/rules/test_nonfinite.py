@@ -59,7 +59,10 @@ def test_what_begins_earlier_further_on_is_a_finding_of_its_own() -> None:
     data[4][0, 0] = float("nan")
     rows = list(found(model, data).itertuples())
     assert [row.layer for row in rows] == ["1", "4"]
-    assert ["first in call 5 of 6" in rows[0].because, "first in call 2 of 6" in rows[1].because] == [True, True]
+    assert ["first in call 5 of 6" in rows[0].because, "first in call 2 of 6" in rows[1].because] == [
+        True,
+        True,
+    ]
     assert "1 following norm gets such values as well: layer 6." in rows[1].because
     assert "following" not in rows[0].because
 

@@ -7,7 +7,7 @@ that is possible.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -126,7 +126,7 @@ def _inverted(m: Array, s: Array, names: str) -> Iterator[Mistake]:
     # of digits and drawings, black on white and white on black are both in use
     weight = 1.0 if m.size == 1 else RARE
     yield Mistake(what, f"{names}; {undo}", -np.ones_like(m), by, weight=weight)
-    for left_out, first, gain, offset in _forgotten(m, s):
+    for left_out, first, gain, offset in _that_act(_forgotten(m, s)):
         both = f"{left_out}, and {what}"
         yield Mistake(
             both, f"{names}; {first}; {undo}", -gain, gain * by + offset, weight=weight * TWO_AT_ONCE
@@ -139,7 +139,14 @@ CAFFE = (
 )
 TWICE = "inputs were normalized twice"
 EXCHANGED = "red and blue are swapped"
+MEAN_ONLY = "the mean was subtracted, but not divided by the std"
+HALVED = "pixels were scaled to -1 to 1 instead of normalized with the constants of training"
 Map = tuple[str, str, Array, Array]
+
+
+def _that_act(steps: Iterable[Map]) -> Iterator[Map]:
+    """Those that change inputs at all: with a mean of 0 or a std of 1 some steps are none, and no second mistake."""
+    yield from (one for one in steps if not Mistake(one[0], "", one[2], one[3]).is_like(AS_TRAINED))
 
 
 def _forgotten(m: Array, s: Array) -> Iterator[Map]:
@@ -188,12 +195,12 @@ def _normalizations(m: Array, s: Array) -> Iterator[Map]:
     one = np.ones_like(m)
     yield TWICE, "x = x * s + m", 1 / s, -m / s
     yield (
-        "pixels were scaled to -1 to 1 instead of normalized with the constants of training",
+        HALVED,
         "x = x / 2 + 0.5; " + AGAIN,
         2 * s,
         2 * m - 1,
     )
-    yield "the mean was subtracted, but not divided by the std", "x = x / s", s, 0 * one
+    yield MEAN_ONLY, "x = x / s", s, 0 * one
     yield "pixels were divided by the std without subtracting the mean", "x = x - m / s", one, m / s
     yield (
         "pixels were scaled to -1 to 1 before they were normalized",
@@ -219,8 +226,8 @@ def _exchanged_too(constants: Normalize, names: str) -> Iterator[Mistake]:
     """Red and blue as well as a step left out: an image of cv2.imread that went straight in."""
     m, s = np.array(constants.mean), np.array(constants.std)
     swap, by = s[::-1] / s, (m[::-1] - m) / s
-    twice = [one for one in _normalizations(m, s) if one[0] == TWICE]
-    for what, undo, gain, offset in (*_forgotten(m, s), *twice):
+    otherwise = [one for one in _normalizations(m, s) if one[0] in (TWICE, MEAN_ONLY, HALVED)]
+    for what, undo, gain, offset in _that_act((*_forgotten(m, s), *otherwise)):
         yield Mistake(
             f"{what}, and {EXCHANGED}",
             f"{names}; {undo}; x = (x * s + m).flip(1); {AGAIN}",
@@ -230,6 +237,8 @@ def _exchanged_too(constants: Normalize, names: str) -> Iterator[Mistake]:
             weight=TWO_AT_ONCE,
             constants=constants,
         )
+    if not list(_that_act([(CAFFE, "", 255 * s, 0 * m)])):
+        return
     # there the mean is in the order of the pixels; for Caffe's networks both steps are usual at once
     undo = f"{names}; x = x.flip(1) / (255 * s)"
     yield Mistake(

@@ -8,7 +8,7 @@ register the class with `register_norm`, with its axes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -50,6 +50,8 @@ class Proposal:
     n_groups: int
     centred: bool
     channels: str
+    code: str = ""
+    """The call that registers its class."""
 
     @property
     def pools(self) -> str:
@@ -65,15 +67,31 @@ class Proposal:
             if self.centred
             else "divided by the root mean square"
         )
-        options = f"pools={self.pools!r}, channels={self.channels!r}"
-        options += f", n_groups={self.n_groups}" if self.n_groups > 1 else ""
-        options += "" if self.centred else ", centred=False"
         return (
             f"{self.path} ({self.class_name}) behaves like a norm, although its class is not known as one: its output is "
             f"its input normalized along axes {self.axes}{groups} ({by}). To record it, call "
-            f"bnprobe.register_norm({self.class_name}, lambda m: bnprobe.NormLayer(kind=..., n_channels=..., eps=..., "
-            f"{options}))."
+            f"{self.code}."
         )
+
+
+KIND = {BATCH: "batch_norm", CHANNELS: "layer_norm", INSTANCE: "instance_norm", GROUP: "group_norm"}
+"""What a norm that subtracts the mean is called, by its pool."""
+
+
+def registration(module: nn.Module, found: Proposal) -> str:
+    """The call that makes a class known as a norm, with the vectors and the eps that this module of it has."""
+    over_channels = found.pools == CHANNELS
+    vectors = [name for name, p in module.named_parameters(recurse=False) if p.dim() == 1]
+    options = [
+        f"kind={'rms_norm' if over_channels and not found.centred else KIND[found.pools]!r}",
+        f"pools={found.pools!r}, channels={found.channels!r}",
+        *([f"n_groups={found.n_groups}"] if found.n_groups > 1 else []),
+        *([] if found.centred else ["centred=False"]),
+        f"eps={'m.eps' if isinstance(getattr(module, 'eps', None), float) else '1e-6'}",
+        f"n_channels={f'm.{vectors[0]}.numel()' if vectors else '...'}",
+        *(f"{role}=m.{name}" for role, name in zip(("weight", "bias"), vectors, strict=False)),
+    ]
+    return f"bnprobe.register_norm({found.class_name}, lambda m: bnprobe.NormLayer({', '.join(options)}))"
 
 
 def candidates(tree: ModuleTree, norms: Collection[int]) -> dict[str, nn.Module]:
@@ -136,7 +154,8 @@ class First:
             vectors = [
                 p.detach().to(torch.float64).flatten() for p in ModuleTree.of(module).parameters().values()
             ]
-            self.tell(proposal(self.path, type(module).__name__, x, y.detach().to(torch.float64), vectors))
+            found = proposal(self.path, type(module).__name__, x, y.detach().to(torch.float64), vectors)
+            self.tell(None if found is None else replace(found, code=registration(module, found)))
 
 
 def proposal(

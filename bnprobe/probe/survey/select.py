@@ -10,11 +10,13 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from bnprobe.errors import CannotProbe, NoNormLayers
-from bnprobe.norms import ModuleTree, identities_for_norms, looks_like_norm
+from bnprobe.norms import POOLS, ModuleTree, identities_for_norms, looks_like_norm
 from bnprobe.norms.functional import PLANS
 from bnprobe.norms.module_tree import parameters_of
 from bnprobe.probe.survey.call_site import mentions
+from bnprobe.probe.survey.detect_by_output import Proposal, candidates, registration
 from bnprobe.probe.survey.unwrap import shown
+from bnprobe.recording import CHANNELS
 from bnprobe.recording.names import GATHER
 
 MOST_NAMED = 3
@@ -87,6 +89,19 @@ def not_understood(tree: ModuleTree) -> dict[str, str]:
     return found
 
 
+ROOTS = {"rsqrt", "sqrt", "std", "var", "var_mean", "std_mean"}
+"""Functions of which a norm calls one."""
+
+
+def _by_its_code(tree: ModuleTree) -> tuple[str, nn.Module] | None:
+    """The path of a module that may be a norm, as its code takes a root and it has a vector; None without any."""
+    for path, module in candidates(tree, ()).items():
+        vectors = [p for _, p in parameters_of(module) if not is_lazy(p) and p.dim() == 1]
+        if vectors and not tree.children(module) and mentions([module], ROOTS):
+            return path, module
+    return None
+
+
 def _no_norms(tree: ModuleTree) -> str:
     name = type(tree.model).__name__
     gone = identities_for_norms(tree)
@@ -97,6 +112,14 @@ def _no_norms(tree: ModuleTree) -> str:
             f"{', '.join(gone[:MOST_NAMED])}{more}. If so, attach to the model before it is fused or quantized."
         )
     like = [type(module).__name__ for module in tree.modules.values() if looks_like_norm(module, tree)]
+    if not like and (found := _by_its_code(tree)):
+        path, module = found
+        guess = Proposal(path, type(module).__name__, (-1,), POOLS[CHANNELS], 1, False, "last")
+        return (
+            f"{name} has no normalization layer that bnprobe recognizes. {path} ({guess.class_name}) has a vector and takes "
+            f"a root: if it is an RMS norm over the last dimension, add it with {registration(module, guess)}. The formula "
+            "is checked at its first call."
+        )
     if not like:
         return (
             f"{name} has no normalization layer. Check that Conv+BN were not fused and that this is the right model. "

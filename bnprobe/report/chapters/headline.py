@@ -49,9 +49,8 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
         title = str(first["says"]).removesuffix(".")
         return Headline(str(first["severity"]), title, where_worst(findings), serious)
     if not match:
-        return Headline(
-            "good", "No rule found a problem", " ".join(sink(tables.layers)), "No rule found a problem."
-        )
+        title, detail = nothing_serious(findings), " ".join(sink(tables.layers))
+        return Headline("good", title.removesuffix("."), detail, title)
     if _agree(used[used["var_ratio_median"].notna()]):
         return _split("notice" if serious else "good", match)
     return _split("warning" if serious else "notice", match)
@@ -84,7 +83,7 @@ def after(first: Headline, tables: Tables, findings: pd.DataFrame, unit: str) ->
     if fresh(tables) or is_explained(tables, findings):
         more = [serious]
     else:
-        more = [matching(used, unit), serious or no_finding(used, unit)]
+        more = [matching(used, unit), serious or no_finding(used, findings, unit)]
     return [sentence for sentence in more if sentence != first.text]
 
 
@@ -161,17 +160,18 @@ def matching(layers: pd.DataFrame, unit: str) -> str:
     if judged.empty:
         match, words = ("match", _typical_words) if _agree(known) else ("do not match", _worst_words)
         return f"{far} {match} the training data: {words(known)}."
-    if _agree(known) and len(judged) < len(known):
-        left = f"{len(known) - len(judged)} of {norms(len(known))}"
+    left = len(known) - len(judged)
+    if _agree(known) and left:
         return (
-            f"{far} match the training data: {_typical_words(known)}; {left} need more {unit}s to be judged."
+            f"{yours} match the training data at {len(judged):,} of {norms(len(known))}; {left:,} "
+            f"{'has' if left == 1 else 'have'} too few {unit}s to say: {_typical_words(known)}."
         )
     if _agree(known):
         return f"{yours} match the training data: {_typical_words(known)}."
     if not n:  # those that could not be judged are far off
         return f"{yours} may not match the training data: {_worst_words(known)}."
     where = f"at {all_norms(n)}" if n == len(judged) else f"at {n} of {norms(len(judged))}"
-    where += " that could be judged" * (len(judged) < len(known))
+    where += " that could be judged" * bool(left)
     shifted = judged[judged["verdict"].isin(SHIFTED)]
     return (
         f"{yours} do not {'quite ' if mildly(shifted) else ''}match the training data: {where} the inputs differ "
@@ -227,8 +227,8 @@ def _agree(known: pd.DataFrame) -> bool:
     return _is_close(*_typical(known)) and bool(far < ENOUGH)
 
 
-def no_finding(layers: pd.DataFrame, unit: str) -> str:
-    """That no rule warns; a mismatch below all thresholds is not nothing."""
+def no_finding(layers: pd.DataFrame, findings: pd.DataFrame, unit: str) -> str:
+    """That no rule warns; a mismatch below all thresholds is not nothing, nor are notes."""
     n = _judged(layers)[1]
     measured = layers[layers["var_ratio_median"].notna()]
     check = "Check accuracy on these data before you rely on it."
@@ -236,4 +236,14 @@ def no_finding(layers: pd.DataFrame, unit: str) -> str:
         return f"The mismatch is significant but below the warning level. {check}"
     if not measured.empty and not _agree(measured):
         return f"Any mismatch is below the warning level, and too few {unit}s were run to judge it. {check}"
-    return "No rule found a problem."
+    return nothing_serious(findings)
+
+
+def nothing_serious(findings: pd.DataFrame) -> str:
+    """That no rule warns, and how many have notes all the same."""
+    notes = findings["rule"].nunique()
+    return (
+        f"No rule warns; {count(notes, 'note')} {'is' if notes == 1 else 'are'} listed below."
+        if notes
+        else ("No rule found a problem.")
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from support.models import BY_NAME, Mixed, StrangeNorm
 from torch import nn
 
@@ -46,3 +47,37 @@ def test_the_only_norm_is_named_in_the_singular():
     """Fails if a model with one norm is said to have "1 norm layers"."""
     with pytest.raises(NoNormLayers, match=r"Its only norm layer is '1'\. Pass a path"):
         bnprobe.attach(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), layers="layer4.*")
+
+
+class Gain(nn.Module):
+    """An RMS norm under another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.w
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.w
+
+
+def test_a_norm_of_another_name_is_suggested_by_its_code_with_a_line_that_runs() -> None:
+    """Fails if a class that takes a root of its input is passed over, a plain scale is suggested, or the line fails."""
+    with pytest.raises(NoNormLayers, match=r"1 \(Gain\) has a vector and takes a root") as caught:
+        bnprobe.attach(nn.Sequential(nn.Linear(4, 4), Gain()))
+    code = str(caught.value).split("add it with ")[1].split(". The formula")[0]
+    exec(code, {"bnprobe": bnprobe, "Gain": Gain})
+    model = nn.Sequential(nn.Linear(4, 4), Gain())
+    report = bnprobe.report(bnprobe.record(model, [torch.randn(40, 4)]))
+    assert report.layers[["kind", "output"]].values.tolist() == [["rms_norm", "read"]]
+    assert report.layers["mismatch"].max() < 1e-4
+    with pytest.raises(NoNormLayers, match=r"Check that Conv\+BN were not fused"):
+        bnprobe.attach(nn.Sequential(nn.Linear(4, 4), Plain()))
