@@ -56,6 +56,7 @@ LIMITS = {
     "variance_ratio": 2,
     "groups": 0.3,
     "samples_apart": 0.3,
+    "slight": 0.3,
     "kinds_apart": 0.5,
     "surely_shifted": 0.5,
     "constant_gamma": 0.01,

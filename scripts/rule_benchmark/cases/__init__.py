@@ -13,6 +13,7 @@ from scripts.rule_benchmark.cases import (
     files,
     fine_tuning,
     gradients,
+    inputs,
     several_uses,
     statistics,
     threads,
@@ -34,6 +35,7 @@ CASES: tuple[Case, ...] = (
     *variants.CASES,
     *several_uses.CASES,
     *young.CASES,
+    *inputs.CASES,
     *correct.CASES,
 )
 

@@ -172,3 +172,15 @@ def unrelated() -> Iterator[Look]:
     both = bnprobe.compare(*records)
     must = Must(".*", words=("channels? .*(correspond|match)",), severities=ANY)
     yield Look("compare", both.findings, (must,))
+
+
+@CASES.add("a group norm is built with another number of groups")
+def other_groups() -> Iterator[Look]:
+    torch.manual_seed(13)
+    model = fit(convnet(depth=3, norm=lambda width: nn.GroupNorm(4, width))).eval()
+    other, data = copy.deepcopy(model), several()
+    yield right("the same", bnprobe.compare(bnprobe.record(model, data), bnprobe.record(other, data)))
+    for norm in (m for m in other.modules() if isinstance(m, nn.GroupNorm)):
+        norm.num_groups = 8
+    both = bnprobe.compare(bnprobe.record(model, data), bnprobe.record(other, data))
+    yield fault("8 for 4", both, Must("norm-replaced", "1", ("A has 4 groups of channels, B 8",)))

@@ -40,3 +40,18 @@ def zeroed() -> Iterator[Look]:
         yield fault(
             f"{name}, data", told(other, several(n=8)), must, Must(f"{SHIFTED}|variance-below-eps", "4")
         )
+
+
+@CASES.add("the running means of one norm are off by six standard deviations")
+def moved() -> Iterator[Look]:
+    for steps in (40, 200):
+        torch.manual_seed(6)
+        model = fit(convnet(depth=4), steps=steps, lr=1e-3).eval()
+        data = [x for x, _ in several(n=8)]
+        yield right(f"{steps} steps", told(model, data))
+        norm = model[7]
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.running_mean += 6 * (norm.running_var + norm.eps).sqrt()
+        yield fault(
+            f"{steps} steps, moved", told(model, data), Must("data-shifted", "7", ("still match at layer 4",))
+        )
