@@ -15,21 +15,20 @@ from bnprobe.errors import BnprobeError
 from bnprobe.experiments.outputs import deciding
 from bnprobe.experiments.synthesize.inputs import Inputs, smaller
 from bnprobe.experiments.synthesize.matching import Distances
+from bnprobe.experiments.synthesize.pyramid import Pyramid
 from bnprobe.experiments.synthesize.recipe import UNIT, Recipe, Way
 from bnprobe.experiments.synthesize.stored import Stored
 
 SMALL = 1e-8
-FINEST = 16
-"""Blots along the side of an image at least: larger ones would be shapes already."""
-PERMUTATION, NOISE, MOVES = range(3)
+PERMUTATION, NOISE, MOVES, START = range(4)
 """Streams of random numbers."""
 
 
 @dataclass
 class Drawing:
-    """Pixels (n, *shape), about 0 to 1, both averages of Adam, and what was done so far."""
+    """Values of a pyramid (n, all), both averages of Adam, and what was done so far."""
 
-    pixels: Tensor
+    values: Tensor
     mean: Tensor
     square: Tensor
     step: int = 0
@@ -38,9 +37,9 @@ class Drawing:
     """Steps since the averages were empty."""
 
     @classmethod
-    def of(cls, pixels: Tensor, step: int = 0, seconds: float = 0.0) -> Drawing:
+    def of(cls, values: Tensor, step: int = 0, seconds: float = 0.0) -> Drawing:
         """With averages that are still empty."""
-        return cls(pixels, torch.zeros_like(pixels), torch.zeros_like(pixels), step, seconds)
+        return cls(values, torch.zeros_like(values), torch.zeros_like(values), step, seconds)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Drawer:
     """Everything that a step needs."""
 
     model: nn.Module
-    inputs: Inputs
+    pyramid: Pyramid
     targets: Tensor | None
     way: Way
     norms: Sequence[Stored]
@@ -56,9 +55,14 @@ class Drawer:
     seed: int
     recipe: Recipe
 
+    @property
+    def inputs(self) -> Inputs:
+        """What the model takes."""
+        return self.pyramid.inputs
+
     def start(self, n: int) -> Drawing:
         """Noise, the same for all ways."""
-        return Drawing.of(_resized(clouds(self.inputs, n, self.seed, self.recipe.octaves), self._sides(0)))
+        return Drawing.of(self.pyramid.noise(n, seeded(self.seed, START), self._sides(0)))
 
     def distances(self) -> Distances:
         """From the statistics of this way."""
@@ -70,12 +74,14 @@ class Drawer:
     def advance(self, drawing: Drawing, distances: Distances) -> Drawing:
         """One step further. Raises BnprobeError where the model gives no gradient."""
         sides = self._sides(drawing.step)
-        if drawing.pixels.shape[2:] != sides:
-            drawing = Drawing.of(_resized(drawing.pixels, sides), drawing.step, drawing.seconds)
-        pixels = drawing.pixels.requires_grad_()
+        if drawing.step and sides != self._sides(drawing.step - 1):  # a finer picture comes in
+            drawing = Drawing.of(drawing.values, drawing.step, drawing.seconds)
+        values = drawing.values.requires_grad_()
+        pixels = self.pyramid.pixels(values, sides)
         distances.begin()
         chance = seeded(self.seed, MOVES, drawing.step)
-        given = self.inputs.of(moved(pixels, self.recipe.shift, chance))
+        seen = moved(pixels, self.recipe.shift, chance)
+        given = self.inputs.of(seen + self._noise(seen.shape, chance))
         loss = self._loss(self.model(given), distances)
         if not loss.requires_grad:
             raise BnprobeError(
@@ -87,12 +93,8 @@ class Drawer:
                 f"step {drawing.step + 1:,} gives a loss that is not finite, so no image can be made. Pass normalize=, the "
                 "mean and std of the model's inputs, and check its weights with bnprobe.check."
             )
-        (gradient,) = torch.autograd.grad(loss + self.recipe.roughness * roughness(pixels), pixels)
+        (gradient,) = torch.autograd.grad(loss + self.recipe.roughness * roughness(pixels), values)
         return self._stepped(drawing, gradient)
-
-    def shape(self, n: int, step: int) -> tuple[int, ...]:
-        """Of n images after so many steps."""
-        return (n, self.inputs.shape[0], *self._sides(max(step - 1, 0)))
 
     def _sides(self, step: int) -> Sequence[int]:
         """Of images at a step: fewer pixels at the start, where they get their large shapes."""
@@ -101,6 +103,9 @@ class Drawer:
             if len(whole) == 2 and step < until * self.steps:
                 return smaller(whole, part)
         return torch.Size(whole)
+
+    def _noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        return self.recipe.noise * UNIT * torch.randn(shape, generator=generator).to(self.inputs.device)
 
     def _loss(self, output: object, distances: Distances) -> Tensor:
         """What this way asks for, without what it asks of any image."""
@@ -121,32 +126,16 @@ class Drawer:
         age = drawing.age + 1
         mean = drawing.mean.lerp(gradient, 1 - first)
         square = drawing.square.lerp(gradient.square(), 1 - second)
-        rate = self.recipe.rate * UNIT * (1 + math.cos(math.pi * drawing.step / self.steps)) / 2
+        rate = self.recipe.rate / len(self.pyramid.sides) ** 0.5
+        rate *= (1 + math.cos(math.pi * drawing.step / self.steps)) / 2
         change = (mean / (1 - first**age)) / ((square / (1 - second**age)).sqrt() + SMALL)
-        pixels = self.inputs.valid(drawing.pixels.detach() - rate * change)
-        return Drawing(pixels, mean, square, drawing.step + 1, drawing.seconds, age)
+        values = drawing.values.detach() - rate * change
+        return Drawing(values, mean, square, drawing.step + 1, drawing.seconds, age)
 
 
 def noise(inputs: Inputs, n: int, seed: int) -> Tensor:
     """Normal around gray, clamped to valid pixels."""
     drawn = torch.randn(n, *inputs.shape, generator=seeded(seed, NOISE))
-    return inputs.valid((0.5 + UNIT * drawn).to(inputs.device))
-
-
-def clouds(inputs: Inputs, n: int, seed: int, octaves: int) -> Tensor:
-    """Noise with blots of several sizes; of inputs that are no images the same as `noise`."""
-    whole = inputs.shape[1:]
-    if len(whole) != 2:
-        return noise(inputs, n, seed)
-    generator = seeded(seed, NOISE)
-    parts = [
-        _resized(
-            torch.randn(n, inputs.shape[0], *smaller(whole, 0.5**i), generator=generator), torch.Size(whole)
-        )
-        for i in range(octaves)
-        if i == 0 or min(whole) * 0.5**i >= FINEST
-    ]
-    drawn = torch.stack(parts).sum(0) / len(parts) ** 0.5
     return inputs.valid((0.5 + UNIT * drawn).to(inputs.device))
 
 
@@ -172,11 +161,3 @@ def seeded(*numbers: int) -> torch.Generator:
     """A stream of random numbers of its own, the same on every device."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
-def _resized(pixels: Tensor, sides: Sequence[int]) -> Tensor:
-    """Smoothly smaller or larger."""
-    if pixels.shape[2:] == sides:
-        return pixels
-    found: Tensor = F.interpolate(pixels, size=list(sides), mode="bilinear", antialias=True)
-    return found

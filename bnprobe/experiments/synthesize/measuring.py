@@ -15,6 +15,7 @@ from bnprobe.experiments.synthesize.drawing import Drawing, noise
 from bnprobe.experiments.synthesize.inputs import Inputs
 from bnprobe.experiments.synthesize.judging import Judge, Verdicts, scored, verdicts
 from bnprobe.experiments.synthesize.matching import Distances
+from bnprobe.experiments.synthesize.pyramid import Pyramid
 from bnprobe.experiments.synthesize.real import Nearest, Real
 from bnprobe.experiments.synthesize.stored import Stored
 from bnprobe.report.made_table import NEAREST, NOISE, REAL, Sheet
@@ -42,17 +43,24 @@ class Measuring:
     """By what images are measured."""
 
     model: nn.Module
-    inputs: Inputs
+    pyramid: Pyramid
     norms: Sequence[Stored]
     judge: Judge | None
     seed: int
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the model takes."""
+        return self.pyramid.inputs
 
     def rows(
         self, drawings: Mapping[str, Drawing], targets: Tensor | None, n: int, real: Real | None
     ) -> list[Measured]:
         """Every way as far as it came, then a real batch where there is one, then noise."""
         found = [
-            self._row(name, drawing.pixels.detach(), targets, drawing.step, drawing.seconds)
+            self._row(
+                name, self.pyramid.pixels(drawing.values.detach()), targets, drawing.step, drawing.seconds
+            )
             for name, drawing in drawings.items()
         ]
         if real is not None:
@@ -63,10 +71,6 @@ class Measuring:
     def _row(
         self, name: str, pixels: Tensor, targets: Tensor | None, step: int = 0, seconds: float = 0.0
     ) -> Measured:
-        if pixels.shape[1:] != self.inputs.shape:  # stopped while images were still coarse
-            pixels = torch.nn.functional.interpolate(
-                pixels, size=list(self.inputs.shape[1:]), mode="bilinear"
-            )
         own = None if targets is None else verdicts(scored(self.model, self.inputs, pixels), targets)
         judged = None if targets is None or self.judge is None else self.judge.verdicts(pixels, targets)
         return Measured(name, pixels.cpu(), targets, self._distance(pixels), own, judged, step, seconds)

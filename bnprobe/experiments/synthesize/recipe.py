@@ -12,7 +12,7 @@ class Recipe:
     """How images are made. Pixels are in units of `UNIT`, a standard deviation of photographs."""
 
     rate: float = 0.1
-    """Step size of Adam at the start, in units; falls to 0 along a cosine."""
+    """Step size of Adam at the start, in units, of all pictures of a pyramid together; falls to 0 along a cosine."""
     betas: tuple[float, float] = (0.5, 0.99)
     statistics: float = 1.0
     """Weight of the sum over norms of the distance, beside the cross entropy."""
@@ -24,8 +24,10 @@ class Recipe:
     """Until which share of the steps images have which share of their side; thereafter they are whole."""
     first: float = 10.0
     """Weight of the first norm; it falls to 1 of the last one in equal ratios. Early norms hold contrast and color."""
-    octaves: int = 4
-    """Images start as noise of so many sizes of blots, each twice the next: photographs have large shapes."""
+    levels: int = 5
+    """Images are sums of so many pictures, each of half the side of the one before: photographs have large shapes."""
+    noise: float = 0.3
+    """Added at each step, in units: what is drawn must be seen through it, so it cannot be fine patterns."""
 
 
 UNIT = 0.25

@@ -22,7 +22,7 @@ LARGEST = 2**32
 """Bytes that are read: four ways with three tensors each of 64 photographs of 500 pixels by side are a quarter of that."""
 LONGEST_RUN = 1e9
 """Seconds, thirty years."""
-PARTS = ("pixels", "mean", "square")
+PARTS = ("values", "mean", "square")
 NAMES = {way.name for way in WAYS}
 
 
@@ -87,15 +87,14 @@ def _drawings(
     for name, progress in done.items():
         if name not in NAMES or not _is_progress(progress, drawer.steps):
             raise ValueError("what it says of its steps cannot be")
-        shape = drawer.shape(n, progress[0])
-        expected |= {f"{name}/{part}": ("F32", shape) for part in PARTS}
+        expected |= {f"{name}/{part}": ("F32", (n, drawer.pyramid.size)) for part in PARTS}
     if {name: (entry.dtype, entry.shape) for name, entry in entries.items()} != expected:
         raise ValueError("what it holds does not fit together")
     device = drawer.inputs.device
     found = {}
     for name, (step, seconds, age) in done.items():
-        pixels, mean, square = (_tensor(file, entries[f"{name}/{part}"]).to(device) for part in PARTS)
-        found[name] = Drawing(pixels, mean, square, step, float(seconds), age)
+        values, mean, square = (_tensor(file, entries[f"{name}/{part}"]).to(device) for part in PARTS)
+        found[name] = Drawing(values, mean, square, step, float(seconds), age)
     return found
 
 

@@ -31,6 +31,7 @@ from bnprobe.experiments.synthesize.made import Made
 from bnprobe.experiments.synthesize.making import Making
 from bnprobe.experiments.synthesize.matching import reached
 from bnprobe.experiments.synthesize.measuring import Measuring, sheets_of, table_of
+from bnprobe.experiments.synthesize.pyramid import Pyramid
 from bnprobe.experiments.synthesize.real import nearest_of, real_batch, shape_of
 from bnprobe.experiments.synthesize.recipe import WAYS, WITHOUT_CLASSES, Recipe
 from bnprobe.experiments.synthesize.state_file import read_state
@@ -141,15 +142,16 @@ def synthesize(
         ways = WAYS if chosen is not None else WITHOUT_CLASSES
         own = None if chosen is None else chosen.to(inputs.device)
         recipe = replace(Recipe(), stages=stages_of(inner, inputs, Recipe().stages))
+        pyramid = Pyramid(inputs, recipe.levels)
         drawers = [
-            Drawer(inner, inputs, own, way, norms, steps, seed, recipe)
+            Drawer(inner, pyramid, own, way, norms, steps, seed, recipe)
             for way in (ways if controls else ways[:1])
         ]
         settings = _settings(inner, inputs, chosen, n, steps, seed)
         drawings = {} if path is None else read_state(path, settings, drawers[0])
         making = Making(drawers, n, deadline, path, settings, drawings)
         making.draw()
-        rows = Measuring(inner, inputs, norms, judging, seed).rows(making.drawings, chosen, n, real)
+        rows = Measuring(inner, pyramid, norms, judging, seed).rows(making.drawings, chosen, n, real)
         near = None if data is None or real is None else nearest_of(data, inputs, rows[0].pixels, real)
     return Made(
         images=inputs.of(rows[0].pixels.to(inputs.device)).float().cpu(),

@@ -44,7 +44,7 @@ MEANINGS = {
     STATISTICS: "Control: made to have the running statistics, and no class.",
     PERMUTED: "Control: as the first, but each channel is asked for the statistics of another one of its norm.",
     REAL: "The first images of the data given.",
-    NOISE: "What all images were before the first step.",
+    NOISE: "Normal noise around gray, every pixel by itself.",
 }
 
 
@@ -252,9 +252,11 @@ HOW = (
     "All images of a row are one batch. Its mean and variance at the input of every batch norm are compared with the "
     "running mean and variance, in running standard deviations; the sum over norms, the cross entropy to the classes "
     "and a little smoothness are minimized over the pixels by Adam. Early norms weigh up to ten times as much as the "
-    "last: they hold contrast and color. Images start as noise with blots of several sizes; from 64 pixels by side, "
-    "they have half of that for the first half of the steps. At each step they are shifted and mirrored, since an image "
-    "means the same elsewhere, and pixels stay within their valid range where it is known.",
+    "last: they hold contrast and color. An image is the sum of up to five pictures, each of half the side of the one "
+    "before, enlarged, and in gray, yellow against blue and magenta against green, which vary independently in "
+    "photographs: the optimizer moves large shapes as easily as single pixels. From 64 pixels by side, the finest of them "
+    "is left out for the first half of the steps. At each step images are shifted, mirrored and seen through noise, as an "
+    "image means the same elsewhere and under noise, and pixels stay within their valid range where it is known.",
     "What the network itself says of the images is no evidence, since they were optimized for it: classes alone give "
     "images that it is certain of and that look like noise. Only a network that took no part can say whether they look "
     "like data. The images show what a batch of the training data has in common, not any single training image.",

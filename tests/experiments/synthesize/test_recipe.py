@@ -1,40 +1,16 @@
-"""The recipe's parts by themselves: where images start, how they move, what early norms weigh."""
+"""The recipe's parts by themselves: how images move, through which noise they are seen, what early norms weigh."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from bnprobe.experiments.synthesize.drawing import clouds, moved, noise, roughness, seeded
-from bnprobe.experiments.synthesize.inputs import Inputs
+import bnprobe
+from bnprobe.experiments.synthesize.drawing import moved, roughness, seeded
 from bnprobe.experiments.synthesize.matching import Distances
 from bnprobe.experiments.synthesize.recipe import UNIT
 from bnprobe.experiments.synthesize.stored import stored_statistics
-from tests.experiments.synthesize.small import batch, trained
-
-
-def inputs(*shape: int, bounded: bool = False) -> Inputs:
-    return Inputs(shape, torch.tensor(0.0), torch.tensor(1.0), bounded, torch.float32)
-
-
-def test_images_start_as_blots_of_every_size() -> None:
-    """Fails if the start is white noise, whose mean over a block of 8 x 8 pixels has an eighth of its spread."""
-    white, start = noise(inputs(3, 128, 128), 9, 0), clouds(inputs(3, 128, 128), 9, 0, 4)
-    for drawn, low, high in ((white, 0.11, 0.14), (start, 0.5, 0.8)):
-        blocks = drawn.unflatten(2, (16, 8)).unflatten(4, (16, 8)).mean((3, 5))
-        assert low < float(blocks.std() / drawn.std()) < high
-    assert float(start.mean()) == pytest.approx(0.5, abs=0.02)
-    assert 0.6 * UNIT < float(start.std()) < 1.1 * UNIT
-
-
-def test_small_images_have_small_blots_only() -> None:
-    """Fails if blots of a third of an image are drawn, which would be shapes: 16 along a side is the least."""
-    assert torch.equal(clouds(inputs(3, 32, 32), 4, 0, 9), clouds(inputs(3, 32, 32), 4, 0, 2))
-    assert torch.equal(clouds(inputs(3, 9, 9), 4, 0, 9), noise(inputs(3, 9, 9), 4, 0))
-
-
-def test_what_is_no_image_starts_as_noise() -> None:
-    assert torch.equal(clouds(inputs(7), 5, 0, 4), noise(inputs(7), 5, 0))
+from tests.experiments.synthesize.small import SHAPE, batch, trained
 
 
 def test_a_move_keeps_every_pixel() -> None:
@@ -66,3 +42,17 @@ def test_early_norms_weigh_more() -> None:
             parts, found[first] = [float(one) for one in distances.by_norm.values()], float(distances.total)
     assert found[1.0] == pytest.approx(parts[0] + parts[1], rel=1e-5)
     assert found[10.0] == pytest.approx(10 * parts[0] + parts[1], rel=1e-5)
+
+
+def test_noise_is_added_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if what is drawn is seen without noise, or with the same at every step."""
+    seen: list[torch.Tensor] = []
+    model = trained()
+    model.conv1.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    monkeypatch.setattr("bnprobe.experiments.synthesize.drawing.moved", lambda pixels, *_: 0 * pixels)
+    bnprobe.synthesize(model, n=20, steps=2, shape=SHAPE, normalize=((0.0,), (1.0,)), controls=False)
+    first, second = (x for x in seen if len(x) == 20 and float(x.mean()) < 0.1)
+    for x in (first, second):
+        assert float(x.std()) == pytest.approx(0.3 * UNIT, rel=0.05)
+        assert float(x.mean()) == pytest.approx(0, abs=0.005)
+    assert abs(float((first * second).mean())) < 0.1 * float(first.var())

@@ -82,6 +82,8 @@ def test_a_state_that_cannot_be_written_is_refused_before_minutes_of_work(tmp_pa
 
 
 NAME = "statistics and classes"
+NUMBERS = 3 * (8 * 8 + 4 * 4 + 2 * 2)
+"""Of one image."""
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +97,10 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tens
 
 FORGED = {
     "another shape": ({"mean": torch.ones(2)}, {}, "does not fit together"),
-    "all of another shape": (dict.fromkeys(PARTS, torch.ones(6, 3, 4, 4)), {}, "does not fit together"),
-    "wide ones": (dict.fromkeys(PARTS, torch.ones(6, 3, 99, 99)), {}, "does not fit together"),
-    "another type": ({"pixels": torch.ones(6, *SHAPE, dtype=torch.float64)}, {}, "does not fit together"),
-    "no numbers": ({"square": torch.full((6, *SHAPE), torch.inf)}, {}, "not finite"),
+    "all of another shape": (dict.fromkeys(PARTS, torch.ones(6, 3 * 4 * 4)), {}, "does not fit together"),
+    "wide ones": (dict.fromkeys(PARTS, torch.ones(6, 99 * NUMBERS)), {}, "does not fit together"),
+    "another type": ({"values": torch.ones(6, NUMBERS, dtype=torch.float64)}, {}, "does not fit together"),
+    "no numbers": ({"square": torch.full((6, NUMBERS), torch.inf)}, {}, "not finite"),
     "settings in brackets": ({}, {"settings": "[" * 100_000}, "nested too deep"),
     "settings that are none": ({}, {"settings": "[]"}, "no table"),
     "no settings": ({}, {"settings": ""}, "no state of such a run"),
