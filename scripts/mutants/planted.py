@@ -2,7 +2,7 @@
 
 Most are caught in a fork of a warm process (`warm`); who is not, or is no statement in a function, is put into a copy
 on the disk. Exits with 1 when a mutant survives, with 2 when a list itself is wrong (text not found, or a test that
-fails without a mutant).
+fails without a mutant). A mutant whose test needs what is not installed here is not tried, which is said.
 """
 
 from __future__ import annotations
@@ -16,9 +16,19 @@ from tqdm import tqdm
 from scripts.mutants import warm
 from scripts.mutants.lists import BadList, PlantedMutant, check, read
 from scripts.mutants.warm import Job
-from scripts.mutants.workers import FAILED, PASSED, copies, demand_green, mutated, prepare, run_tests, spread
+from scripts.mutants.workers import (
+    FAILED,
+    NO_TESTS,
+    PASSED,
+    copies,
+    demand_green,
+    mutated,
+    prepare,
+    run_tests,
+    spread,
+)
 
-CAUGHT = "caught"
+CAUGHT, NOT_TRIED = "caught", "NOT TRIED"
 LIMIT = 300.0
 """Seconds by the clock after which a test in a warm process is put off, and met once more in a copy."""
 
@@ -33,32 +43,32 @@ def main(pattern: str, lists: list[Path], workers: int) -> int:
     with copies(workers) as desks:
         outcomes = try_all(mutants, desks)
     print_table(mutants, outcomes)
-    return int(any(outcome != CAUGHT for outcome in outcomes.values()))
+    return int(any(outcome not in (CAUGHT, NOT_TRIED) for outcome in outcomes.values()))
 
 
 def try_all(mutants: list[PlantedMutant], desks: list[Path]) -> dict[str, str]:
     """What became of each mutant, by name."""
-    caught: set[str] = set()
-    found = chain(_warm(mutants, desks, caught), _cold(mutants, desks, caught))
+    known: set[str] = set()
+    found = chain(_warm(mutants, desks, known), _cold(mutants, desks, known))
     return dict(tqdm(found, total=len(mutants), desc="mutants", disable=None, unit="mutant"))
 
 
-def _warm(mutants: list[PlantedMutant], desks: list[Path], caught: set[str]) -> Iterator[tuple[str, str]]:
-    """Those whose test fails in a fork of one process, where the test passes without them."""
+def _warm(mutants: list[PlantedMutant], desks: list[Path], known: set[str]) -> Iterator[tuple[str, str]]:
+    """Those whose test fails in a fork of one process, where the test passes without them, or cannot run here."""
     jobs = []
     for i, mutant in enumerate(mutants):
         if mutant.file.endswith(".py"):
             text = (desks[0] / mutant.file).read_text(encoding="utf-8")
             jobs.append(Job(i, mutant.file, mutant.mutate(text), (mutant.test,), LIMIT))
     for result in warm.try_all(desks[0], jobs, len(desks)) if jobs else ():
-        if result.code == FAILED:
-            caught.add(mutants[result.number].name)
-            yield mutants[result.number].name, CAUGHT
+        if (became := {FAILED: CAUGHT, NO_TESTS: NOT_TRIED}.get(result.code)) is not None:
+            known.add(mutants[result.number].name)
+            yield mutants[result.number].name, became
 
 
-def _cold(mutants: list[PlantedMutant], desks: list[Path], caught: set[str]) -> Iterator[tuple[str, str]]:
+def _cold(mutants: list[PlantedMutant], desks: list[Path], known: set[str]) -> Iterator[tuple[str, str]]:
     """The others, each in a copy that is changed on the disk."""
-    left = [mutant for mutant in mutants if mutant.name not in caught]
+    left = [mutant for mutant in mutants if mutant.name not in known]
     if left:
         demand_green(desks[0], sorted({mutant.test for mutant in left}))
         yield from ((mutant.name, result) for mutant, result in spread(left, desks, outcome))
@@ -78,5 +88,10 @@ def print_table(mutants: list[PlantedMutant], outcomes: dict[str, str]) -> None:
         print(f"{outcomes[mutant.name]:9} {mutant.name:{width}}  {mutant.breaks}")
         if outcomes[mutant.name] != CAUGHT:
             print(f"{'':9} {'':{width}}  {mutant.file}, expected to fail: {mutant.test}")
-    n_caught = sum(result == CAUGHT for result in outcomes.values())
-    print(f"{n_caught} of {len(mutants)} mutants caught")
+    found = list(outcomes.values())
+    n_tried = len(found) - found.count(NOT_TRIED)
+    print(f"{found.count(CAUGHT)} of {n_tried} mutants caught", end="")
+    print(
+        f"; {found.count(NOT_TRIED)} not tried, as their tests need what is not installed"
+        * (NOT_TRIED in found)
+    )

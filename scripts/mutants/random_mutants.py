@@ -23,6 +23,7 @@ from scripts.mutants.sample import RandomMutant, at, sample
 from scripts.mutants.source import Source
 from scripts.mutants.warm import Job
 from scripts.mutants.workers import (
+    NO_TESTS,
     NOT_THE_COPY,
     PASSED,
     TIMED_OUT,
@@ -113,7 +114,7 @@ def try_warm(
     for result in warm.try_all(desks[0], jobs, len(desks)) if jobs else ():
         mutant = mutants[result.number]
         who = OWN if is_in(result.failed, mutant.package.tests) else SUITE
-        yield mutant, {PASSED: SURVIVED, TIMED_OUT: TIMEOUT}.get(result.code, who)
+        yield mutant, {PASSED: SURVIVED, NO_TESTS: SURVIVED, TIMED_OUT: TIMEOUT}.get(result.code, who)
 
 
 def _asked_first(execution: Execution, mutant: RandomMutant, nearest: bool) -> list[str]:

@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 from scripts.mutants.lists import ROOT, BadList
 
 COPIED = ("bnprobe", "tests", "scripts", "pyproject.toml", "README.md", "CONTRIBUTING.md", "docs")
-PASSED, FAILED = 0, 1
-"""What pytest returns when all tests passed, and when one failed."""
+PASSED, FAILED, NO_TESTS = 0, 1, 5
+"""What pytest returns when all tests passed, when one failed, and when there are none."""
 NOT_THE_COPY, TIMED_OUT = 99, -9
 HEAVY = [
     "numpy",
