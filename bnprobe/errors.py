@@ -77,6 +77,13 @@ class BadCheckpoint(BnprobeError):
     """
 
 
+class CannotFetch(BadCheckpoint):
+    """A remote file, or a part of it, cannot be had: no such file, no access, no answer, or another file by now.
+
+    What to do: as the message says: correct the address, renew a token, try again, or download the file.
+    """
+
+
 class UnknownModel(BnprobeError):
     """No model or weights of that name can be built.
 

@@ -35,6 +35,8 @@ BOUNDARIES = {
     "printing": may("errors", "tqdm"),
     "files": may("errors"),
     "files.fetch": may("errors", "fsspec aiohttp"),
+    # object stores, on first use
+    "files.remote": may("errors", "fsspec"),
     "version": may(""),
     "stats": may("errors", "numpy scipy"),
     "recording": may("stats errors files notebook", "numpy"),

@@ -13,9 +13,10 @@ from bnprobe.checkpoints.config import NO_CONFIG, Config, config_of
 from bnprobe.checkpoints.groups import Grouped, grouped
 from bnprobe.checkpoints.one_plus import with_one_added
 from bnprobe.checkpoints.records import records
+from bnprobe.checkpoints.remote import of_fetching
 from bnprobe.checkpoints.stubs import stubs
-from bnprobe.errors import BadCheckpoint, BnprobeError, NoNormLayers
-from bnprobe.files import is_file, is_folder
+from bnprobe.errors import BadCheckpoint, BnprobeError, CannotFetch, NoNormLayers
+from bnprobe.files import Place, Url, is_file, open_input, place_of, size_and_time
 from bnprobe.recording import About, LayerRecord, Recording, TensorTable
 from bnprobe.recording.names import GATHER
 from bnprobe.recording.terms import TORCH_EPS
@@ -45,8 +46,8 @@ def check(
     torch's default is assumed else. The report says which.
 
     Args:
-        source: A file (.pt .pth .th .bin .ckpt .safetensors), an index (*.index.json), a folder of shards, or a state
-            dict.
+        source: A file (.pt .pth .th .bin .ckpt .safetensors), an index (*.index.json), a folder of shards, the address
+            of a file or an index (https:// hf:// s3:// gs://), of which only what is needed is fetched, or a state dict.
         arch: Model to build around a file, "torchvision:resnet50" or your own "package.module:function", so that eps,
             kinds and neighbors of the norms are exact. None guesses neighbors from names and shapes.
         batches: With `arch`, batches as for `record`, for models that no blank input suits: the first one shows which
@@ -58,6 +59,7 @@ def check(
 
     Raises:
         BadCheckpoint: The source cannot be read safely, or does not fit `arch`.
+        CannotFetch: A remote file cannot be had; a kind of BadCheckpoint.
         NoNormLayers: No norm was found.
         UnknownModel: No model is called `arch`.
         BadSettings: `config` cannot be read or names something that does not exist.
@@ -84,8 +86,12 @@ def recording_of(
 ) -> Recording:
     """The norms of a checkpoint as a recording without calls; with its other `tensors`, all of which are read then."""
     if isinstance(source, str | Path):
-        path = Path(source)
-        if arch:
+        path = place_of(source)
+        if isinstance(path, Url) and (arch or tensors):
+            raise BadCheckpoint(
+                f"{path} is a remote file, and all of it would have to be fetched for this. Download the file, and use that."
+            )
+        if arch and isinstance(path, Path):
             from bnprobe.checkpoints.architecture import wired  # builds models: seconds of imports
 
             return wired(path, arch, batches)
@@ -127,9 +133,11 @@ def _recording(state: State, name: str, weights: str, tensors: bool, config: Con
         raise NoNormLayers(f"{name}: {_what_there_is(state, found)}")
     try:
         layers = records(state, found.norms, config)
+    except CannotFetch:
+        raise
     except BadCheckpoint as error:
         raise BadCheckpoint(f"{name}: {error}") from None
-    notes = list(_of_eps(layers))
+    notes = [*_of_eps(layers), *of_fetching(state, found.norms)]
     if any(layer.neighbours is not None for layer in layers):
         notes.append(GUESSED)
     if not tensors:  # two files are compared by what they hold
@@ -183,10 +191,14 @@ def about(name: str, weights: str, state: State, notes: list[str]) -> About:
     )
 
 
-def _size(path: Path) -> str:
+def _size(path: Place) -> str:
     """Name and size of what was read."""
-    files = [file for file in path.iterdir() if is_file(file)] if is_folder(path) else [path]
-    return f"{path.name}, {sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
+    files = [path] if isinstance(path, Url) or is_file(path) else filter(is_file, path.iterdir())
+    size = 0
+    for file in files:
+        with open_input(file) as opened:
+            size += size_and_time(opened)[0]
+    return f"{path.name}, {size / 1e6:,.1f} MB"
 
 
 def _what_there_is(state: State, found: Grouped) -> str:

@@ -10,11 +10,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from bnprobe.checkpoints.groups import Norm
-from bnprobe.files import is_folder, read_input
+from bnprobe.errors import CannotFetch
+from bnprobe.files import Place, Url, is_folder, read_input
 
 NAME = "config.json"
 
@@ -91,15 +91,17 @@ class Config:
 NO_CONFIG = Config()
 
 
-def config_of(path: Path) -> Config:
+def config_of(path: Place) -> Config:
     """The config that belongs to a folder or a file of weights; an empty one where there is none that can be read."""
+    if isinstance(path, Url) and path.scheme != "hf":
+        return NO_CONFIG  # of a repository its config is a part; elsewhere nothing is asked for that was not named
     folder = path if is_folder(path) else path.parent if OURS.match(path.name) else None
     file = folder / NAME if folder else None
     if file is None:
         return NO_CONFIG
     try:
         read = json.loads(read_input(file, LARGEST).decode("utf-8"))
-    except (ValueError, OSError, RecursionError):
+    except (ValueError, OSError, RecursionError, CannotFetch):
         return NO_CONFIG
     if not isinstance(read, dict):
         return NO_CONFIG

@@ -101,8 +101,9 @@ class Filters(NamedTuple):
 
 
 def filters(weight: Tensor) -> Filters | None:
-    """One pass over the weights; None where the file holds fewer numbers than they declare."""
-    if not weight.held:
+    """One pass over the weights; None where the file holds fewer numbers than they declare, and for those of a remote file
+    that were not fetched."""
+    if not weight.held or weight.far:
         return None
     n_inputs, found = weight.shape[1], []
     for rows in weight.blocks():

@@ -12,6 +12,7 @@ from bnprobe.checkpoints.followers import activations
 from bnprobe.checkpoints.groups import MOST_CHANNELS_IN_ALL, MOST_NORMS, Norm
 from bnprobe.checkpoints.predictions import Predictions
 from bnprobe.checkpoints.producers import filters, folded, producers
+from bnprobe.checkpoints.remote import fetch_needed
 from bnprobe.errors import BadCheckpoint
 from bnprobe.recording import BATCH, CHANNELS, UNKNOWN, LayerRecord
 from bnprobe.recording.neighbours import Neighbours
@@ -33,6 +34,7 @@ def records(
     What `config` says of eps and kinds is taken from there; torch's usual eps is assumed else.
     """
     _demand_held(norms)
+    fetch_needed(state, norms)
     fed, acts, predictions = producers(state, norms), activations(state, norms), Predictions(norms)
     return tuple(
         _record(

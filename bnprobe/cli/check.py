@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.errors import BnprobeError
-from bnprobe.files import STREAM, standard_input
+from bnprobe.files import STREAM, Url, place_of, standard_input
 from bnprobe.printing import say, say_lines
 
 if TYPE_CHECKING:
@@ -66,10 +66,14 @@ def add(commands: Any) -> None:
         help="check weight files: no architecture, no data, nothing executed",
         description="Report what the norms of a checkpoint reveal without data: running statistics that were never updated, "
         "dead channels, numbers that half precision cannot hold. FILE is a checkpoint (.pt .pth .th .bin .ckpt "
-        ".safetensors), an index (*.index.json) or a folder of shards. Pickled code is refused, not run.",
+        ".safetensors), an index (*.index.json) or a folder of shards, or the address of a file or an index "
+        "(https:// hf:// s3:// gs://), of which only what is needed is fetched. Pickled code is refused, not run.",
     )
     check.add_argument(
-        "files", metavar="FILE", nargs="+", help="checkpoint, index or folder of shards; - is standard input"
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="checkpoint, index, folder of shards or address; - is standard input",
     )
     check.add_argument(
         "--arch",
@@ -161,8 +165,17 @@ def _outs(options: argparse.Namespace) -> list[Path]:
     return outs
 
 
+def _shown(file: str) -> str:
+    """An address without what may be secret in it."""
+    place = place_of(file)
+    return str(place) if isinstance(place, Url) else file
+
+
 def _stem(file: str) -> str:
-    return "standard-input" if file == STREAM else Path(os.path.abspath(file)).stem
+    if file == STREAM:
+        return "standard-input"
+    place = place_of(file)
+    return Path(place.name if isinstance(place, Url) else os.path.abspath(file)).stem
 
 
 def _checked(options: argparse.Namespace) -> list[Checked]:
@@ -184,20 +197,20 @@ def _checked(options: argparse.Namespace) -> list[Checked]:
             reports.append(check(path, arch=options.arch, batches=_batches(options), config=config))
     new = new_ones([report.findings for report in reports], known or [])
     return [
-        Checked(file, report, tuple(flags), known is not None)
+        Checked(_shown(file), report, tuple(flags), known is not None)
         for file, report, flags in zip(options.files, reports, new, strict=True)
     ]
 
 
 @contextmanager
-def _path(file: str) -> Iterator[Path]:
+def _path(file: str) -> Iterator[str]:
     """The file that an argument stands for."""
     if file != STREAM:
-        yield Path(file)
+        yield file
         return
     try:
         with standard_input() as path:
-            yield path
+            yield str(path)
     except OSError as error:
         raise BnprobeError(
             f"standard input: {error.strerror or error}. Pipe a checkpoint into bnprobe check -, or name its file."

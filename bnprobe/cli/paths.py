@@ -17,9 +17,10 @@ _HEAD = 2**18
 def demand_writable(outputs: Iterable[Path | None], inputs: Iterable[str | None] = ()) -> None:
     """Raises CannotWrite for an output that cannot be written, or is one of the `inputs`; those that are None were not
     given."""
-    from bnprobe.files import check_outputs
+    from bnprobe.files import check_outputs, place_of
 
-    read = [file for name in inputs if name for file in _files(Path(name))]
+    places = [place_of(name) for name in inputs if name]
+    read = [file for place in places if isinstance(place, Path) for file in _files(place)]
     check_outputs([path for path in outputs if path], read)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
 
 from bnprobe.files.limits import TooMuch
+from bnprobe.files.remote import RemoteFile
 
 BEGINS = b"PK\3\4"
 """The first bytes, by which torch tells its archives; one behind something else is not what it seems."""
@@ -34,6 +35,8 @@ def entries(file: BinaryIO) -> dict[str, Span]:
         listed = archive.infolist()
     if len(listed) > MOST_ENTRIES:
         raise TooMuch(f"it holds more than {MOST_ENTRIES:,} entries")
+    if isinstance(file, RemoteFile):
+        file.ranges.fetch((entry.header_offset, _LOCAL) for entry in listed)
     found: dict[str, Span] = {}
     for entry in listed:
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:

@@ -10,7 +10,7 @@ import io
 import math
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn, cast
 
 from bnprobe.files.pickle_scan import demand_harmless, demand_short
@@ -89,20 +89,24 @@ def extent(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
     return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
 
 
-def read_plain(content: bytes) -> Any:
-    """Whatever a pickle holds, its tensors as `Declared`.
+def read_plain(content: bytes, makers: Mapping[tuple[str, str], Any] | None = None) -> Any:
+    """Whatever a pickle holds, its tensors as `Declared`; `makers` are all that it may ask for, those of checkpoints else.
 
     Raises UnknownName where it asks for something else, and other errors of any kind where it is damaged.
     """
     demand_harmless(io.BytesIO(content))
-    return _Unpickler(io.BytesIO(content)).load()
+    return _Unpickler(io.BytesIO(content), MAKERS if makers is None else makers).load()
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, makers: Mapping[tuple[str, str], Any]) -> None:
+        super().__init__(file)
+        self._makers = makers
+
     def find_class(self, module: str, name: str) -> Any:
         """A maker of ours."""
         demand_short(module, name)
-        maker = MAKERS.get((module, name))
+        maker = self._makers.get((module, name))
         if maker is None:
             raise UnknownName(f"{module}.{name}")
         return maker
@@ -116,7 +120,7 @@ class _Unpickler(pickle.Unpickler):
         return Storage(dtype, key, numel)
 
 
-class _Maker:
+class Maker:
     """What a name stands for; it takes no state, so that a file cannot change it."""
 
     __slots__ = ("_make",)
@@ -125,6 +129,7 @@ class _Maker:
         self._make = make
 
     def __call__(self, *arguments: Any) -> Any:
+        """What it makes of arguments of a file."""
         return self._make(*arguments)
 
     def __setstate__(self, state: object) -> None:
@@ -168,7 +173,7 @@ def _whole(numbers: Any) -> bool:
 
 def _of_type(make: Any, cls: Any, arguments: Any, state: Any) -> Any:
     """As torch's `_rebuild_from_type_v2`, for tensors and parameters with attributes, which are left out."""
-    if not isinstance(make, _Maker) or cls not in TENSORS:
+    if not isinstance(make, Maker) or cls not in TENSORS:
         raise ValueError("a tensor of a class that torch does not have")
     return make(*arguments)
 
@@ -190,29 +195,29 @@ def _no_maker(*_: Any) -> NoReturn:
     raise ValueError("its pickle makes something out of a type")
 
 
-STORAGE_TYPES = {_Maker(_no_maker): dtype for dtype in STORAGES.values()}
-DTYPES = {_Maker(_no_maker): dtype for dtype in BYTES}
-TENSORS = (_Maker(_no_maker), _Maker(_no_maker))
-BYTES_OF_ANYTHING = _Maker(_no_maker)
+STORAGE_TYPES = {Maker(_no_maker): dtype for dtype in STORAGES.values()}
+DTYPES = {Maker(_no_maker): dtype for dtype in BYTES}
+TENSORS = (Maker(_no_maker), Maker(_no_maker))
+BYTES_OF_ANYTHING = Maker(_no_maker)
 STORAGE_TYPES[BYTES_OF_ANYTHING] = "uint8"
 
-MAKERS: dict[tuple[str, str], _Maker] = {
+MAKERS: dict[tuple[str, str], Maker] = {
     **{("torch", name): maker for name, maker in zip(STORAGES, STORAGE_TYPES, strict=False)},
     **{("torch", dtype): maker for maker, dtype in DTYPES.items()},
     ("torch.storage", "UntypedStorage"): BYTES_OF_ANYTHING,
     ("torch", "Tensor"): TENSORS[0],
     ("torch.nn.parameter", "Parameter"): TENSORS[1],
-    ("torch", "Size"): _Maker(_sizes),
-    ("torch", "device"): _Maker(lambda *_: "device"),
-    ("torch._utils", "_rebuild_tensor"): _Maker(_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _Maker(_tensor),
-    ("torch._utils", "_rebuild_tensor_v3"): _Maker(_tensor_of_type),
-    ("torch._utils", "_rebuild_parameter"): _Maker(lambda tensor, *_: tensor),
-    ("torch._utils", "_rebuild_parameter_with_state"): _Maker(lambda tensor, *_: tensor),
-    ("torch._tensor", "_rebuild_from_type_v2"): _Maker(_of_type),
-    ("collections", "OrderedDict"): _Maker(Table),
-    ("_codecs", "encode"): _Maker(_encoded),
-    ("builtins", "set"): _Maker(lambda items=(): set(items)),
-    ("__builtin__", "set"): _Maker(lambda items=(): set(items)),
+    ("torch", "Size"): Maker(_sizes),
+    ("torch", "device"): Maker(lambda *_: "device"),
+    ("torch._utils", "_rebuild_tensor"): Maker(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Maker(_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Maker(_tensor_of_type),
+    ("torch._utils", "_rebuild_parameter"): Maker(lambda tensor, *_: tensor),
+    ("torch._utils", "_rebuild_parameter_with_state"): Maker(lambda tensor, *_: tensor),
+    ("torch._tensor", "_rebuild_from_type_v2"): Maker(_of_type),
+    ("collections", "OrderedDict"): Maker(Table),
+    ("_codecs", "encode"): Maker(_encoded),
+    ("builtins", "set"): Maker(lambda items=(): set(items)),
+    ("__builtin__", "set"): Maker(lambda items=(): set(items)),
 }
 """What a checkpoint may ask for, and what it gets."""

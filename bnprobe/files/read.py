@@ -12,6 +12,12 @@ from collections.abc import Callable
 from importlib import resources
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO, cast, overload
+
+from bnprobe.files.remote import RemoteFile, Url
+
+Place = Path | Url
+"""Where a file is: on a disk, or behind an address."""
 
 KINDS = {
     stat.S_IFIFO: "a pipe",
@@ -23,12 +29,21 @@ KINDS = {
 _CHUNK = 2**20
 
 
-def open_input(path: Path, most: int | None = None) -> BufferedReader:
+@overload
+def open_input(path: Path, most: int | None = None) -> BufferedReader: ...
+@overload
+def open_input(path: Place, most: int | None = None) -> BinaryIO: ...
+def open_input(path: Place, most: int | None = None) -> BinaryIO:
     """A regular file, opened for reading; links are followed.
 
     Raises OSError for what is none, since a pipe may keep its reader waiting for ever and a device has no end, and for
-    a file of more than `most` bytes.
+    a file of more than `most` bytes; CannotFetch for a remote one that cannot be had.
     """
+    if isinstance(path, Url):
+        ranges = path.ranges()
+        if most is not None and ranges.size > most:
+            raise too_large(path, most)
+        return cast(BinaryIO, RemoteFile(ranges))
     demand_regular(path, found(path))
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:  # again, of what was opened: the name may stand for something else by now
@@ -42,7 +57,7 @@ def open_input(path: Path, most: int | None = None) -> BufferedReader:
         raise
 
 
-def read_input(path: Path, most: int) -> bytes:
+def read_input(path: Place, most: int) -> bytes:
     """The content of a regular file. Raises OSError, also for more than `most` bytes, whatever size the file claims."""
     with open_input(path, most) as file:
         parts, left = [], most
@@ -76,16 +91,25 @@ def demand_regular(path: Path, status: os.stat_result) -> None:
         raise OSError(errno.EINVAL, f"not a regular file but {kind}", str(path))
 
 
-def too_large(path: Path, most: int) -> OSError:
+def too_large(path: Place, most: int) -> OSError:
     """The error of a file that is longer than what is read."""
     return OSError(
         errno.EFBIG, f"larger than the {most / 2**20:,.0f} MB that are read of such a file", str(path)
     )
 
 
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder of this name; no error for a name that nothing can have."""
-    return _is(path, stat.S_ISDIR)
+def size_and_time(file: BinaryIO) -> tuple[int, int]:
+    """Bytes of an opened file and when it was modified, which show that it is another by now; of a remote one its size
+    alone, since every part of it is looked at when it comes."""
+    if isinstance(file, RemoteFile):
+        return file.ranges.size, 0
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+def is_folder(path: Place) -> bool:
+    """Whether there is a folder of this name; no error for a name that nothing can have. No address is that of one."""
+    return isinstance(path, Path) and _is(path, stat.S_ISDIR)
 
 
 def files_in(folder: Path, suffix: str) -> list[Path]:
@@ -105,9 +129,9 @@ def _inside(folder: Path) -> list[Path]:
         return []
 
 
-def is_file(path: Path) -> bool:
-    """Whether there is a regular file of this name, or a link to one."""
-    return _is(path, stat.S_ISREG)
+def is_file(path: Place) -> bool:
+    """Whether there is a regular file of this name, or a link to one; of an address, that will show."""
+    return isinstance(path, Url) or _is(path, stat.S_ISREG)
 
 
 def _is(path: Path, kind: Callable[[int], bool]) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tarfile
 import zipfile
-from pathlib import Path
 from typing import BinaryIO
 
 from bnprobe.errors import BadCheckpoint
-from bnprobe.files import open_input
+from bnprobe.files import Place, open_input, size_and_time
 from bnprobe.weights.messages import SAVE_AGAIN, program, what_it_is
 
 HEAD = 512
@@ -51,11 +49,13 @@ NAMES: tuple[tuple[re.Pattern[str], str, str], ...] = (
 """Where the name says more than the content, which may be raw numbers."""
 
 
-def demand_checkpoint(path: Path) -> None:
+def demand_checkpoint(path: Place) -> None:
     """Raises BadCheckpoint where a file is known to be something else than tensors of PyTorch."""
     named = next((known for known in NAMES if known[0].search(path.name.lower())), None)
     with open_input(path) as file:
         head = file.read(HEAD)
+        if _begins_with_header(head, size_and_time(file)[0]):
+            return  # read as safetensors, whatever it ends with
         known = named or next((known for known in MAGIC if known[0].match(head)), None)
         if known is not None:
             raise what_it_is(path, known[1], known[2])
@@ -65,17 +65,19 @@ def demand_checkpoint(path: Path) -> None:
             _demand_no_tar(path, file)
 
 
-def is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Place) -> bool:
     """By name, or by what it begins with: the length of a header, and the header in JSON."""
     if path.suffix.lower() == ".safetensors":
         return True
     with open_input(path) as file:
-        head = file.read(9)
-        size = os.fstat(file.fileno()).st_size
-    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < size
+        return _begins_with_header(file.read(9), size_and_time(file)[0])
 
 
-def _demand_tensors(path: Path, file: BinaryIO) -> None:
+def _begins_with_header(head: bytes, size: int) -> bool:
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
+
+
+def _demand_tensors(path: Place, file: BinaryIO) -> None:
     """Refuse a program, other contents, and an archive that would unpack to more than the file holds; torch compresses
     no tensors."""
     try:
@@ -89,9 +91,7 @@ def _demand_tensors(path: Path, file: BinaryIO) -> None:
     whole = sum(entry.file_size for entry in entries)
     if "model.weights.h5" in names:
         raise what_it_is(path, "a model of Keras", EXPORTED)
-    if whole > os.fstat(file.fileno()).st_size or any(
-        entry.compress_type != zipfile.ZIP_STORED for entry in entries
-    ):
+    if whole > size_and_time(file)[0] or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise BadCheckpoint(
             f"{path} is a compressed archive ({whole:,} bytes unpacked), which torch does not write, so it was not "
             "opened. Unpack it, and use the checkpoint inside."
@@ -102,7 +102,7 @@ def _demand_tensors(path: Path, file: BinaryIO) -> None:
         )
 
 
-def _demand_no_tar(path: Path, file: BinaryIO) -> None:
+def _demand_no_tar(path: Place, file: BinaryIO) -> None:
     """Refuse a tar archive: one of torch's oldest format would be unpacked into a folder.
 
     Old tar archives have no magic number, and one without a member is zeros: only its reader tells.

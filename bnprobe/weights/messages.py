@@ -6,9 +6,9 @@ import difflib
 import pickle
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from bnprobe.errors import BadCheckpoint
+from bnprobe.files import Place
 from bnprobe.files.limits import TooMuch
 
 SAVE_AGAIN = "where the model can be built, run torch.save(model.state_dict(), FILE) and use that file"
@@ -20,7 +20,7 @@ LATE_PROTOCOL = "Unsupported operand 149"
 """What torch says of pickles of protocol 4 and later, which begin with a frame; its own are of protocol 2."""
 
 
-def refusal(path: Path, error: Exception) -> BadCheckpoint:
+def refusal(path: Place, error: Exception) -> BadCheckpoint:
     """Why torch did not read `path`: it asks for code, it is a program, or it is damaged."""
     code = re.search(r"GLOBAL (\S+)", str(error))
     if isinstance(error, pickle.UnpicklingError) and code and code[1].rpartition(".")[2][:1].isupper():
@@ -40,17 +40,17 @@ def refusal(path: Path, error: Exception) -> BadCheckpoint:
     return damaged(path, error)
 
 
-def what_it_is(path: Path, what: str, advice: str) -> BadCheckpoint:
+def what_it_is(path: Place, what: str, advice: str) -> BadCheckpoint:
     """For a `path` that is known to be something else."""
     return BadCheckpoint(f"{path} is {what}. {advice[0].upper()}{advice[1:]}.")
 
 
-def program(path: Path) -> BadCheckpoint:
+def program(path: Place) -> BadCheckpoint:
     """For a `path` that holds code by design."""
     return BadCheckpoint(f"{path} is a TorchScript program, not a state dict; {SAVE_AGAIN}.")
 
 
-def damaged(path: Path, error: Exception) -> BadCheckpoint:
+def damaged(path: Place, error: Exception) -> BadCheckpoint:
     """For a `path` that is no checkpoint, only a part of one, or more than is read."""
     if isinstance(error, TooMuch):
         return BadCheckpoint(f"{path} was not read: {error}. {FEWER}")

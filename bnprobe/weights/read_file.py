@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from bnprobe.errors import BadCheckpoint
-from bnprobe.files import archive
+from bnprobe.files import Place, archive
 from bnprobe.files.archive import Span
 from bnprobe.files.header import Entry, read_header
 from bnprobe.files.pickle_scan import LARGEST, demand_harmless
@@ -37,7 +36,7 @@ LEGACY = 5
 """Pickles at the beginning of a file before torch 1.6: a number, the version, the machine, the content, and the storages."""
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Place) -> dict[str, Tensor]:
     """The tensors of a file. Raises BadCheckpoint where it is damaged."""
     try:
         source = Source(path)
@@ -58,7 +57,7 @@ def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*itertools.accumulate(reversed(shape[1:]), lambda a, b: a * b, initial=1),)[::-1] if shape else ()
 
 
-def read_pickle(path: Path) -> tuple[Any, TensorOf]:
+def read_pickle(path: Place) -> tuple[Any, TensorOf]:
     """The content of a file, and what its tensors are known by, if it holds only tensors and plain data; BadCheckpoint
     else."""
     try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from bnprobe.errors import BadCheckpoint
-from bnprobe.files import is_file, is_folder, open_input, read_input
+from bnprobe.files import Place, is_file, is_folder, open_input, read_input
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
 BESIDE = ("optim", "sched", "scaler", "training_args", "rng_state", "random_states", "trainer_state")
@@ -16,15 +17,15 @@ LARGEST_INDEX = 64 * 2**20
 """Bytes of an index that are read: a thousand times what the largest models have."""
 
 
-def files_of(path: Path) -> list[Path]:
+def files_of(path: Place) -> Sequence[Place]:
     """The checkpoint files behind `path`, each of them there and in its folder; BadCheckpoint else."""
-    if is_folder(path):
+    if isinstance(path, Path) and is_folder(path):
         return _of_folder(path)
     _demand(path)
     return _of_index(path) if path.suffix.lower() == ".json" else [path]
 
 
-def _demand(path: Path) -> None:
+def _demand(path: Place) -> None:
     try:
         open_input(path).close()
     except FileNotFoundError:
@@ -36,7 +37,7 @@ def _demand(path: Path) -> None:
         ) from None
 
 
-def _of_folder(folder: Path) -> list[Path]:
+def _of_folder(folder: Path) -> Sequence[Place]:
     """By its index, else by endings: safetensors before pickles, where a folder has both."""
     there = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith(BESIDE))
     indices = [file for file in there if file.name.endswith(".index.json")]
@@ -51,7 +52,7 @@ def _of_folder(folder: Path) -> list[Path]:
     )
 
 
-def _of_index(index: Path) -> list[Path]:
+def _of_index(index: Place) -> Sequence[Place]:
     """The files of a weight map, as Hugging Face writes it: {"weight_map": {tensor: file name}}."""
     try:
         names = set(json.loads(read_input(index, LARGEST_INDEX).decode("utf-8"))["weight_map"].values())

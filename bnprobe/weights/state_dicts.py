@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from bnprobe.errors import BadCheckpoint
+from bnprobe.files import Place
+from bnprobe.weights.dcp import is_dcp, read_dcp
 from bnprobe.weights.file_kinds import demand_checkpoint, is_safetensors
 from bnprobe.weights.messages import SAVE_AGAIN
 from bnprobe.weights.read_file import TensorOf, plain, read_pickle, read_safetensors
+from bnprobe.weights.remote import open_together
 from bnprobe.weights.shards import files_of
 from bnprobe.weights.tensor import Tensor
 
@@ -28,19 +30,23 @@ WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Names that torch.compile, FSDP and activation checkpointing put in between."""
 
 
-def load(path: Path, several: bool) -> State:
-    """The tensors of a checkpoint by their names in the model: of a file, an index (`*.index.json`) or a folder of shards.
+def load(path: Place, several: bool) -> State:
+    """The tensors of a checkpoint by their names in the model: of a file, an index (`*.index.json`), a folder of shards,
+    or one of torch.distributed.checkpoint.
 
     A state dict kept under `state_dict`, `model`, `ema`, ... is found, and the prefixes that wrappers add (`module.`,
     `_orig_mod.`) are taken off. Of `several` state dicts in one file (a generator and a critic, weights and their running
     average) all are taken, under their names. Raises BadCheckpoint, in one line, for whatever is wrong with the file.
     """
+    if is_dcp(path):
+        return _without_wrappers(_only(read_dcp(path), plain, path, several))
     whole: State = {}
-    for file in files_of(path):
+    files = files_of(path)
+    open_together(files)
+    for file in files:
         demand_checkpoint(file)
         saved, tensor_of = (read_safetensors(file), plain) if is_safetensors(file) else read_pickle(file)
-        state = state_of(saved, tensor_of) if several else {}
-        state = state or _state_dict(saved, tensor_of, file)
+        state = _only(saved, tensor_of, file, several)
         if twice := next((name for name in state if name in whole), None):
             raise BadCheckpoint(
                 f"{path} holds {twice} in more than one file, so these are several checkpoints. Give one of the files."
@@ -49,12 +55,17 @@ def load(path: Path, several: bool) -> State:
     return _without_wrappers(whole)
 
 
+def _only(saved: Any, tensor_of: TensorOf, path: Place, several: bool) -> State:
+    """What is wanted of a file."""
+    return (state_of(saved, tensor_of) if several else {}) or _state_dict(saved, tensor_of, path)
+
+
 def state_of(saved: Any, tensor_of: TensorOf) -> State:
     """The tensors of a mapping that may hold its state dict under `state_dict`, `model`, ...; may be empty."""
     return _joined(_state_dicts(saved, tensor_of))
 
 
-def _state_dict(saved: Any, tensor_of: TensorOf, path: Path) -> State:
+def _state_dict(saved: Any, tensor_of: TensorOf, path: Place) -> State:
     """The one state dict inside what a file holds."""
     found = _state_dicts(saved, tensor_of)
     # where a file keeps both, the trained weights are the model

@@ -6,16 +6,14 @@ They are read, and not mapped: where another process cuts a mapped file, the sys
 from __future__ import annotations
 
 import math
-import os
 import threading
 import weakref
-from pathlib import Path
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from bnprobe.errors import BadCheckpoint
-from bnprobe.files import open_input
+from bnprobe.files import Place, RemoteFile, open_input, size_and_time
 from bnprobe.files.archive import Span
 from bnprobe.files.pickles import BYTES, extent
 from bnprobe.weights.number_types import NARROW, REAL, decoded
@@ -25,10 +23,11 @@ from bnprobe.weights.tensor import MOST_DIMENSIONS, Array, Tensor
 class Source:
     """A file that stays open for as long as one of its tensors is around."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path, self.file = path, open_input(path)
         self._lock = threading.Lock()
-        self._as_found = self._state()
+        self.as_found = size_and_time(self.file)
+        self.remote = self.file if isinstance(self.file, RemoteFile) else None
         weakref.finalize(self, self.file.close)
 
     def read(self, start: int, n_bytes: int) -> Array:
@@ -36,16 +35,16 @@ class Source:
         held = np.empty(n_bytes, np.uint8)
         with self._lock:
             self.file.seek(start)
-            n = self.file.readinto(held.data)
-        if n < n_bytes or self._state() != self._as_found:
-            raise BadCheckpoint(
-                f"{self.path} changed while it was read. Wait until it is written, and run this again."
-            )
+            n = self.file.readinto(held.data)  # type: ignore[attr-defined]
+        if n < n_bytes or size_and_time(self.file) != self.as_found:
+            raise self.changed()
         return held
 
-    def _state(self) -> tuple[int, int]:
-        status = os.fstat(self.file.fileno())
-        return status.st_size, status.st_mtime_ns
+    def changed(self) -> BadCheckpoint:
+        """The error of a file that is another by now."""
+        return BadCheckpoint(
+            f"{self.path} changed while it was read. Wait until it is written, and run this again."
+        )
 
 
 def _foreign(dtype: str, n_dimensions: int) -> str:
@@ -76,6 +75,18 @@ class Stored(Tensor):
         self.is_number, self.itemsize = not self.foreign and dtype in REAL, BYTES.get(dtype, 1)
         self.storage = ((id(source), span.start), span.size)
 
+    @property
+    def far(self) -> bool:
+        """As of any tensor."""
+        remote = self.source.remote
+        return remote is not None and not remote.ranges.holds(*self.place)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its first byte in the file, and bytes from there to its last."""
+        n = extent(self.shape, self.stride)
+        return self.span.start + self.offset * self.itemsize, n * self.itemsize
+
     def array(self) -> Array:
         """As of any tensor."""
         return self._read(self.shape, self.offset)
@@ -86,8 +97,7 @@ class Stored(Tensor):
 
     def content(self) -> Array:
         """The bytes from its first number to its last."""
-        n = extent(self.shape, self.stride)
-        return self._bytes(self.offset, n)
+        return self.source.read(*self.place)
 
     def _read(self, shape: tuple[int, ...], offset: int) -> Array:
         n = extent(shape, self.stride)

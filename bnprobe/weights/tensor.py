@@ -56,6 +56,11 @@ class Tensor:
         raise NotImplementedError
 
     @property
+    def far(self) -> bool:
+        """Whether its numbers are those of a remote file, and were not fetched."""
+        return False
+
+    @property
     def kind(self) -> str:
         """What a tensor that is no number is, in words."""
         return self.foreign or f"of type {self.dtype}"

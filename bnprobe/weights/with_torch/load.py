@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import nn
 
 from bnprobe.errors import BadCheckpoint
+from bnprobe.files import Place
 from bnprobe.weights.messages import SAVE_AGAIN
 
 
-def load_with_torch(file: BinaryIO, path: Path) -> Any:
+def load_with_torch(file: BinaryIO, path: Place) -> Any:
     """Its content, by torch's own reader of tensors and plain data; raises whatever that raises, and BadCheckpoint."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's warnings about old or foreign formats
