@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,13 @@ from bnprobe.cli.listed import lines_of
 from bnprobe.cli.merge import add_workers
 from bnprobe.cli.paths import demand_writable
 from bnprobe.errors import BnprobeError
-from bnprobe.files import files_in, is_file, is_folder, write_output
+from bnprobe.files import Journal, Url, files_in, is_file, is_folder, place_of, write_output_by
 from bnprobe.printing import progress, say
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, Any]
-
-SAVED_EVERY = 30.0
-"""Seconds of work that a killed command loses at most."""
 
 
 def add(commands: Any) -> None:
@@ -47,34 +44,22 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Audit what the table does not hold yet, write it, and say what is in it."""
-    from bnprobe.report.audit import FILE, NORM, table_of
-    from bnprobe.report.numbers import count
+    from bnprobe.report.formats.tables import demand_format
 
     out, paths = Path(options.out), listed(Path(options.list))
     demand_writable([out], [*paths, options.list])
-    known = _known(out)
-    keys = [_key(path) for path in paths]
-    todo = [path for path, key in zip(paths, keys, strict=True) if _mark(key) not in known]
-
-    def whole() -> pd.DataFrame:
-        return table_of([row for key in keys for row in known.get(_mark(key), [])])
-
-    saved = time.monotonic()
-    try:
-        for rows in _audited(todo, options.workers):
-            known[_mark(rows[0])] = rows
-            if time.monotonic() - saved > SAVED_EVERY:
-                _write(whole(), out)
-                saved = time.monotonic()
-    finally:
-        table = whole()
-        _write(table, out)
-    files = table[table["row"] == FILE]
-    bad, critical = int((files["error"] != "").sum()), int((files["critical"].fillna(0) > 0).sum())
-    say(
-        f"table: {out} ({count(len(files), 'file')}, {count(int((table['row'] == NORM).sum()), 'norm')}; {bad:,} could not "
-        f"be checked, {critical:,} with critical findings)"
-    )
+    demand_format(out)
+    marks = {shown(path): _mark(key) for path, key in zip(paths, _keys(paths), strict=True)}
+    with Journal(out) as journal:
+        _take_over(journal, out, marks)
+        todo = [path for path in paths if journal.mark(shown(path)) != marks[shown(path)]]
+        try:
+            for rows in _audited(todo, options.workers):
+                _keep(journal, rows)
+        finally:
+            files = _write(out, marks, journal)
+        journal.remove()
+    say(f"table: {out} ({files})")
     return 0
 
 
@@ -91,34 +76,67 @@ def listed(path: Path) -> list[str]:
     return list(dict.fromkeys(paths))
 
 
-def _known(out: Path) -> dict[tuple[Any, ...], list[Row]]:
-    """The rows of a table that is there already, by the file that they are about."""
-    from bnprobe.report.audit import NAMES, WORDS, demand_audit
-    from bnprobe.report.formats.read_table import read_table
-    from bnprobe.report.formats.tables import demand_format
+def shown(path: str) -> str:
+    """How a checkpoint is called in the table: an address without what may be secret in it."""
+    place = place_of(path)
+    return str(place) if isinstance(place, Url) else path
 
-    demand_format(out)
-    held = demand_audit(read_table(out, NAMES, WORDS), str(out)).to_dict("records") if is_file(out) else []
-    known: dict[tuple[Any, ...], list[Row]] = {}
-    for row in ({str(name): value for name, value in one.items()} for one in held):
-        known.setdefault(_mark(row), []).append(row)
-    return known
+
+def _keys(paths: Sequence[str]) -> list[Row]:
+    """Those of addresses are asked for, several at a time."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(_key, paths))
 
 
 def _key(path: str) -> Row:
-    """Path, size and time of a checkpoint; of a folder those of its files together."""
-    source = Path(path)
+    """Path, size and time of a checkpoint, of an address the etag; of a folder those of its files together."""
+    source = place_of(path)
+    if isinstance(source, Url):
+        try:
+            ranges = source.ranges()
+        except BnprobeError:  # which will be said when it is checked
+            return {"path": str(source), "size": 0, "modified": 0, "etag": ""}
+        return {"path": str(source), "size": ranges.size, "modified": 0, "etag": ranges.version}
     try:
         inside = files_in(source, "") if is_folder(source) else [source]
         found = [file.stat() for file in inside]
     except (OSError, ValueError):
         found = []
     size, modified = sum(one.st_size for one in found), max((one.st_mtime_ns for one in found), default=0)
-    return {"path": path, "size": size, "modified": modified}
+    return {"path": path, "size": size, "modified": modified, "etag": ""}
 
 
-def _mark(row: Row) -> tuple[Any, ...]:
-    return row["path"], int(row["size"]), int(row["modified"])
+def _mark(row: Row) -> list[Any]:
+    """What a file that was audited is known by again."""
+    return [int(row["size"]), int(row["modified"]), row["etag"]]
+
+
+def _keep(journal: Journal, rows: list[Row]) -> None:
+    """Write down the rows of a checkpoint; a server that failed is asked again the next time."""
+    path = str(rows[0]["path"])
+    journal.add(path, None if "://" in path and rows[0]["error"] else _mark(rows[0]), rows)
+
+
+def _take_over(journal: Journal, out: Path, marks: Mapping[str, list[Any]]) -> None:
+    """The rows of the table that is there already, of files that are as they were. Raises BnprobeError where it is another
+    table."""
+    from bnprobe.report.audit import FILE, NAMES, WORDS, demand_audit
+    from bnprobe.report.formats.read_table import read_pieces
+
+    def keep(rows: list[Row]) -> None:
+        mark = marks.get(str(rows[0]["path"])) if rows else None
+        if mark is not None and mark == _mark(rows[0]) != journal.mark(rows[0]["path"]):
+            _keep(journal, rows)
+
+    held: list[Row] = []
+    for piece in read_pieces(out, NAMES, WORDS) if is_file(out) else ():
+        table = demand_audit(piece, str(out))
+        for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+            if row["row"] == FILE:
+                keep(held)
+                held = []
+            held.append({str(name): value for name, value in row.items() if value is not None})
+    keep(held)
 
 
 def _audited(paths: Sequence[str], workers: int) -> Iterator[list[Row]]:
@@ -147,9 +165,31 @@ def audit_file(path: str) -> list[Row]:
         return [{**key, "row": FILE, "error": kind + " ".join(str(error).split())}]
 
 
-def _write(table: pd.DataFrame, out: Path) -> None:
-    from bnprobe.report.audit import COLUMNS
-    from bnprobe.report.formats.tables import to_files
+def _write(out: Path, paths: Iterable[str], journal: Journal) -> str:
+    """The table of all results there are, in the order of the list, and what is in it, in words."""
+    from bnprobe.report.audit import COLUMNS, FILE, table_of
+    from bnprobe.report.formats.tables import PIECE, write_pieces
+    from bnprobe.report.numbers import count
 
-    (content,) = to_files({"audit": table}, out.suffix[1:], COLUMNS).values()
-    write_output(out, content)
+    n = {"files": 0, "norms": 0, "bad": 0, "critical": 0}
+
+    def pieces() -> Iterator[pd.DataFrame]:
+        rows: list[Row] = []
+        for path in paths:
+            if path not in journal:
+                continue
+            rows += (found := journal.result(path))
+            n["files"] += 1
+            n["norms"] += sum(row["row"] != FILE for row in found)
+            n["bad"] += bool(found[0]["error"])
+            n["critical"] += found[0].get("critical", 0) > 0
+            if len(rows) >= PIECE:
+                yield table_of(rows)
+                rows = []
+        yield table_of(rows)
+
+    write_output_by(out, lambda file: write_pieces(file, pieces(), out.suffix[1:], COLUMNS, "audit"))
+    return (
+        f"{count(n['files'], 'file')}, {count(n['norms'], 'norm')}; {n['bad']:,} could not be checked, "
+        f"{n['critical']:,} with critical findings"
+    )

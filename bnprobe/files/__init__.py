@@ -1,5 +1,6 @@
 """The one gate for files: regular ones only, under limits on the way in, whole or not at all on the way out."""
 
+from bnprobe.files.journal import Journal
 from bnprobe.files.read import (
     Place,
     files_in,
@@ -13,10 +14,11 @@ from bnprobe.files.read import (
 )
 from bnprobe.files.remote import RemoteFile, Url, place_of
 from bnprobe.files.stream import STREAM, standard_input
-from bnprobe.files.write import check_outputs, write_output
+from bnprobe.files.write import check_outputs, write_output, write_output_by
 
 __all__ = [
     "STREAM",
+    "Journal",
     "Place",
     "RemoteFile",
     "Url",
@@ -32,4 +34,5 @@ __all__ = [
     "size_and_time",
     "standard_input",
     "write_output",
+    "write_output_by",
 ]

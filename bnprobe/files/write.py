@@ -13,9 +13,10 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from bnprobe.errors import CannotWrite
 from bnprobe.files.read import demand_regular, found
@@ -37,13 +38,18 @@ def write_output(path: Path, content: bytes) -> Path:
 
     Raises CannotWrite where the folder cannot be made, is not writable, the disk is full, or `path` is no regular file.
     """
+    return write_output_by(path, lambda file: file.write(content))
+
+
+def write_output_by(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """The same, for a file that `write` fills; whatever it raises leaves the file that was there."""
     with _refusals(path):
         target = _target(path)
         if target is None:
             return path
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
-        _replace(target, content)
+        _replace(target, write)
     return path
 
 
@@ -105,17 +111,17 @@ def _printed_to() -> Iterator[os.stat_result]:
             yield os.fstat(stream)
 
 
-def _replace(target: Path, content: bytes) -> None:
+def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
     part = target.parent / f".{target.name[:80]}.{_MARK}-{secrets.token_hex(4)}.part"
     try:
-        _write_part(part, content, target)
+        _write_part(part, write, target)
         _sync_folder(target.parent)
     finally:
         with suppress(OSError):
             part.unlink()
 
 
-def _write_part(part: Path, content: bytes, path: Path) -> None:
+def _write_part(part: Path, write: Callable[[BinaryIO], object], path: Path) -> None:
     """Write `part`, wait until it is on the disk, and give it the name `path`.
 
     Where the system can, the file has no name until it is whole, so that a process that is killed leaves nothing,
@@ -128,7 +134,7 @@ def _write_part(part: Path, content: bytes, path: Path) -> None:
     with os.fdopen(descriptor, "wb") as file:
         _lock(descriptor)
         _keep_mode(descriptor, path)
-        file.write(content)
+        write(file)
         file.flush()
         os.fsync(descriptor)
         if not named:

@@ -23,7 +23,8 @@ COLUMNS = (
     Column("row", "Whether the row is about a file or about one of its norms.", unit="file or norm"),
     Column("path", "The checkpoint, as the list names it."),
     Column("size", "Size of the checkpoint.", unit="bytes"),
-    Column("modified", "When it was last modified.", unit="ns since 1970"),
+    Column("modified", "When it was last modified; 0 where it is remote.", unit="ns since 1970"),
+    Column("etag", "What the server of a remote file says of its version."),
     Column("layer", "Path of the norm in the model."),
     Column("kind", "Kind of the norm, such as batch_norm."),
     Column("n_channels", "Channels of the norm."),
@@ -56,12 +57,15 @@ COLUMNS = (
 
 NAMES = tuple(column.name for column in COLUMNS)
 
-KEY = ("path", "size", "modified")
+KEY = ("path", "size", "modified", "etag")
 """What a file is known by: one that has these has been audited."""
 
 
-WORDS = ("row", "path", "layer", "kind", "rules", "error")
+WORDS = ("row", "path", "etag", "layer", "kind", "rules", "error")
 """Columns of text, empty where a row has none."""
+
+WHOLE = ("size", "modified", "n_channels", "n_norms", "n_parameters", *SEVERITIES)
+"""Columns of whole numbers, which some rows lack."""
 
 
 def rows_of(report: Report, key: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -109,8 +113,8 @@ def table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    whole = ("size", "modified", "n_channels", "n_norms", "n_parameters", *SEVERITIES)
-    table = table.astype(dict.fromkeys(whole, "Int64"))
+    numbers = [name for name in NAMES if name not in (*WORDS, *WHOLE)]
+    table = table.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(numbers, "float64"))
     return table.assign(**{name: table[name].astype(object).where(table[name].notna(), "") for name in WORDS})
 
 

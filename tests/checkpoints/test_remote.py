@@ -81,7 +81,7 @@ def test_a_file_of_4_gb_costs_less_than_a_percent_of_it(server, tmp_path, capsys
     out = capsys.readouterr().out
     assert "What the norms of model.safetensors learned" in out
     (note,) = [note for note in bnprobe.check(address).recording.about.notes if "fetched" in note]
-    assert note == "0.6 MB of 4,027.1 MB were fetched."
+    assert note == "0.5 MB of 4,027.1 MB were fetched."
 
 
 def test_shards_behind_an_index(server, tmp_path):

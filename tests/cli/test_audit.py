@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support.server import serving
 from torch import nn
 
 from bnprobe.cli import audit
 from bnprobe.cli.main import main
+from bnprobe.files.remote import http
 from bnprobe.report.audit import COLUMNS
 from bnprobe.report.formats import tables
+
+SLOW = """
+import sys, time
+from bnprobe.cli import audit, main
+real = audit.audit_file
+audit.audit_file = lambda path: time.sleep(0.05) or real(path)
+sys.exit(main.main(sys.argv[1:]))
+"""
+"""The command, slow enough to be killed in the middle."""
 
 
 def checkpoint(path: str, scale: float, n: int = 6) -> nn.Module:
@@ -117,6 +131,74 @@ def test_an_interruption_keeps_what_was_done(folder, monkeypatch):
     monkeypatch.setattr(audit, "audit_file", stopped)
     assert main(["audit", "list", "-o", "t.csv"]) == 130
     assert set(pd.read_csv("t.csv")["path"]) == {"0.pt", "1.pt", "cut.pt"}
+
+
+def test_a_killed_command_loses_nothing_and_repeats_nothing(folder):
+    """Fails if a kill costs more than the file at hand, leaves half a table, or a file is in it twice."""
+    for i in range(24):
+        checkpoint(f"k{i}.pt", 1 + i)
+    Path("list").write_text("".join(f"k{i}.pt\n" for i in range(24)))
+    results = Path(".t.csv.bnprobe-results")
+    command = subprocess.Popen([sys.executable, "-c", SLOW, "audit", "list", "-o", "t.csv"])
+    while not results.exists() or results.read_bytes().count(b"\n") < 5:
+        assert command.poll() is None
+        time.sleep(0.01)
+    command.kill()
+    command.wait()
+    assert not Path("t.csv").exists()
+    with results.open("ab") as file:
+        file.write(b'["k23.pt", [1, 2')  # as a kill in the middle of a line leaves it
+    done = results.read_bytes().count(b"\n")
+    read: list[str] = []
+    real = audit.audit_file
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "audit_file", lambda path: read.append(path) or real(path))
+        assert main(["audit", "list", "-o", "t.csv"]) == 0
+    assert read == [f"k{i}.pt" for i in range(done, 24)]
+    assert not results.exists()
+    assert main(["audit", "list", "-o", "fresh.csv"]) == 0
+    assert Path("t.csv").read_bytes() == Path("fresh.csv").read_bytes()
+
+
+def test_pieces_make_the_same_table(folder, monkeypatch):
+    """Fails if rows are lost or repeated where a large table is written and read in pieces."""
+    assert main(["audit", "list", "-o", "one.csv"]) == 0
+    monkeypatch.setattr(tables, "PIECE", 3)
+    assert main(["audit", "list", "-o", "two.csv"]) == 0
+    assert Path("one.csv").read_bytes() == Path("two.csv").read_bytes()
+    monkeypatch.setattr(audit, "audit_file", lambda path: pytest.fail("read again"))
+    assert main(["audit", "list", "-o", "two.csv"]) == 0
+    assert Path("one.csv").read_bytes() == Path("two.csv").read_bytes()
+
+
+def test_remote_checkpoints(folder, monkeypatch):
+    """Fails if an address is not audited, is audited again although nothing changed, or stays failed for ever."""
+    monkeypatch.setattr(http, "PAUSES", ())
+    with serving(folder) as server:
+        Path("list").write_text(f"0.pt\n{server.address}/1.pt?sig=secret\n{server.address}/2.pt\n")
+        server.faults = {1: "500", 2: "500", 3: "500", 4: "500"}
+        assert main(["audit", "list", "-o", "t.csv"]) == 0
+        table = pd.read_csv("t.csv", dtype={"layer": str}, keep_default_na=False)
+        files = table[table["row"] == "file"]
+        assert list(files["path"]) == ["0.pt", f"{server.address}/1.pt", f"{server.address}/2.pt"]
+        assert "secret" not in Path("t.csv").read_text()
+        failed = list(files.loc[files["error"] != "", "path"])
+        assert failed
+        server.asked.clear()
+        server.faults = {}
+        assert main(["audit", "list", "-o", "t.csv"]) == 0
+        table = pd.read_csv("t.csv", dtype={"layer": str}, keep_default_na=False)
+        files = table[table["row"] == "file"]
+        assert (files["error"] == "").all()
+        assert all(files["etag"].iloc[1:])
+        n = len(server.asked)
+        assert main(["audit", "list", "-o", "t.csv"]) == 0
+        assert len(server.asked) == n + 2, "the beginnings alone"
+        checkpoint("2.pt", 9.0)
+        assert main(["audit", "list", "-o", "t.csv"]) == 0
+        assert pd.read_csv("t.csv").query("path.str.endswith('2.pt')")[
+            "gamma_abs_high"
+        ].max() == pytest.approx(18)
 
 
 def test_workers_change_nothing(folder):

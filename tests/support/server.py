@@ -116,10 +116,10 @@ def _answer(
         left = n // 2 if fault == "short" else n
         while left:
             content = opened.read(min(left, 2**20))
+            with lock:  # before it is there for the other side to see
+                server.sent += len(content)
             try:
                 to.wfile.write(content)
             except (BrokenPipeError, ConnectionResetError):
                 return
             left -= len(content)
-            with lock:
-                server.sent += len(content)

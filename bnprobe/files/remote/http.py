@@ -80,6 +80,11 @@ class Http:
     def confirm(self) -> None:
         """Every answer was looked at when it came."""
 
+    @property
+    def version(self) -> str:
+        """As of any fetcher."""
+        return next(filter(None, (self._mark or ())[1:]), "")
+
     def _tried(self, start: int, n: int, take: Callable[[Any], Taken]) -> Taken:
         """One request, repeated where it fails for a reason that may pass."""
         for pause in (*PAUSES, None):

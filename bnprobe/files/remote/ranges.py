@@ -49,6 +49,10 @@ class Fetcher(Protocol):
     def confirm(self) -> None:
         """Raises CannotFetch where the parts so far are not all of one file."""
 
+    @property
+    def version(self) -> str:
+        """What the server says of the version of the file, such as its etag; may be empty."""
+
 
 class Ranges:
     """A remote file as far as it was fetched."""
@@ -58,6 +62,11 @@ class Ranges:
         self.size, content = fetcher.beginning(FIRST)
         self._starts, self._parts = [0], [content]
         self.n_fetched = len(content)
+
+    @property
+    def version(self) -> str:
+        """What the server says of its version, such as its etag; may be empty."""
+        return self._fetcher.version
 
     def read(self, start: int, n: int) -> bytes:
         """Up to `n` bytes, fewer at the end of the file."""

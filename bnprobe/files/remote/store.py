@@ -59,6 +59,11 @@ class Store:
                 f"{self._shown} changed while it was read. Wait until it is written, and run this again."
             )
 
+    @property
+    def version(self) -> str:
+        """As of any fetcher."""
+        return self._mark[1] if self._mark else ""
+
     def _cat(self, start: int, n: int) -> bytes:
         try:
             content: bytes = self._files.cat_file(self._path, start=start, end=start + n) if n else b""

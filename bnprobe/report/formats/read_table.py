@@ -6,18 +6,23 @@ row of its table. So both are looked at before the numbers, and words that repea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 
 from bnprobe.errors import BnprobeError
-from bnprobe.files import read_input
+from bnprobe.files import open_input
 from bnprobe.report.formats.tables import demand_format, needed
 
 LARGEST, MOST_ROWS = 2**30, 2**22
 """Bytes and rows of a table: a row takes 200 bytes."""
+
+LARGEST_IN_PIECES, LONGEST_FOOTER_IN_PIECES = 2**36, 2**26
+"""Bytes of a Parquet file, and of what it says of itself, that is gone through piece by piece."""
 
 LONGEST_HEAD, LONGEST_FOOTER = 2**16, 2**20
 """Bytes of what a file says of its columns, as CSV and as Parquet."""
@@ -26,25 +31,41 @@ LONGEST_HEAD, LONGEST_FOOTER = 2**16, 2**20
 def read_table(path: Path, columns: Sequence[str], words: Sequence[str]) -> pd.DataFrame:
     """Those of the `columns` that a file has, read by its ending; `words` are text, whatever they look like, the others
     numbers. Raises BnprobeError."""
+    return pd.concat(_checked(path, columns, words, MOST_ROWS), ignore_index=True)
+
+
+def read_pieces(path: Path, columns: Sequence[str], words: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """The same, of Parquet a row group at a time, of which there may be any number."""
+    yield from _checked(path, columns, words, None)
+
+
+def _checked(
+    path: Path, columns: Sequence[str], words: Sequence[str], most: int | None
+) -> Iterator[pd.DataFrame]:
     demand_format(path)
     read = _parquet if path.suffix == ".parquet" else _csv
     try:
-        content = read_input(path, LARGEST)
-        table = read(content, columns, words)
-        table = table.assign(
-            **{name: pd.to_numeric(table[name]) for name in columns if name in table and name not in words}
-        )
+        with open_input(path, LARGEST if most else LARGEST_IN_PIECES) as file:
+            for table in read(file, columns, words, most):
+                numbers = [name for name in columns if name in table and name not in words]
+                yield table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
+    except BnprobeError:
+        raise
     except Exception as error:  # what a damaged file makes a reader raise
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise BnprobeError(f"{path}: {reason.rstrip('.')}. Give a table that bnprobe wrote.") from None
-    return table
 
 
-def _csv(content: bytes, columns: Sequence[str], words: Sequence[str]) -> pd.DataFrame:
+def _csv(
+    file: BinaryIO, columns: Sequence[str], words: Sequence[str], most: int | None
+) -> Iterator[pd.DataFrame]:
+    content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError("it is larger than a gigabyte, and CSV is read as a whole: use Parquet")
     if b"\n" not in content[:LONGEST_HEAD]:
         raise ValueError("it does not begin with the names of columns")
-    _demand_few(content.count(b"\n"))
-    return pd.read_csv(
+    _demand_few(content.count(b"\n"), MOST_ROWS)
+    yield pd.read_csv(
         BytesIO(content),
         usecols=lambda name: name in columns,
         dtype=dict.fromkeys(words, str),
@@ -53,14 +74,19 @@ def _csv(content: bytes, columns: Sequence[str], words: Sequence[str]) -> pd.Dat
     )
 
 
-def _parquet(content: bytes, columns: Sequence[str], words: Sequence[str]) -> pd.DataFrame:
+def _parquet(
+    file: BinaryIO, columns: Sequence[str], words: Sequence[str], most: int | None
+) -> Iterator[pd.DataFrame]:
     types = needed("a .csv file").types
     from pyarrow import parquet
 
     # a footer grows with columns and row groups, and its reader makes objects of all of them
-    if int.from_bytes(content[-8:-4], "little") > LONGEST_FOOTER:
+    size = file.seek(-8, os.SEEK_END)
+    if int.from_bytes(file.read(4), "little") > min(
+        size, LONGEST_FOOTER if most else LONGEST_FOOTER_IN_PIECES
+    ):
         raise ValueError("its footer is too long")
-    schema = parquet.read_schema(BytesIO(content))
+    schema = parquet.read_schema(file)
     found = [name for name in columns if name in schema.names]
     for name in found:
         kinds = (
@@ -70,15 +96,23 @@ def _parquet(content: bytes, columns: Sequence[str], words: Sequence[str]) -> pd
         )
         if not any(kind(schema.field(name).type) for kind in kinds):
             raise ValueError(f"its column {name} is of another type")
-    file = parquet.ParquetFile(BytesIO(content), read_dictionary=[name for name in found if name in words])
-    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-    if sum(group.total_byte_size for group in groups) > LARGEST:
+    opened = parquet.ParquetFile(file, read_dictionary=[name for name in found if name in words])
+    groups = [opened.metadata.row_group(i) for i in range(opened.metadata.num_row_groups)]
+    _demand_few(opened.metadata.num_rows, most)
+    if most and sum(group.total_byte_size for group in groups) > LARGEST:
         raise ValueError("its numbers unpack to more than a gigabyte")
-    _demand_few(file.metadata.num_rows)
-    frame: pd.DataFrame = file.read(found, use_threads=False).to_pandas(ignore_metadata=True)
-    return frame.assign(**{name: frame[name].astype(object) for name in found if name in words})
+    for i, group in enumerate(groups):
+        _demand_few(group.num_rows, MOST_ROWS)
+        if group.total_byte_size > LARGEST:
+            raise ValueError("its numbers unpack to more than a gigabyte")
+        frame: pd.DataFrame = opened.read_row_group(i, found, use_threads=False).to_pandas(
+            ignore_metadata=True
+        )
+        yield frame.assign(**{name: frame[name].astype(object) for name in found if name in words})
+    if not groups:
+        yield pd.DataFrame(columns=found)
 
 
-def _demand_few(n_rows: int) -> None:
-    if n_rows > MOST_ROWS:
-        raise ValueError(f"it has more than {MOST_ROWS:,} rows")
+def _demand_few(n_rows: int, most: int | None) -> None:
+    if most and n_rows > most:
+        raise ValueError(f"it has more than {most:,} rows")

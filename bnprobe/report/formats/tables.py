@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 
@@ -14,6 +14,9 @@ from bnprobe.errors import BnprobeError
 from bnprobe.measures import Column
 
 FORMATS = ("csv", "parquet")
+
+PIECE = 20_000
+"""Rows that are written at a time."""
 
 
 def to_files(
@@ -38,16 +41,41 @@ def csv_of(table: pd.DataFrame) -> bytes:
 
 def parquet_of(table: pd.DataFrame, columns: Sequence[Column], name: str) -> bytes:
     """A table as Parquet, without the index; each field says its meaning, formula and unit, the file its schema."""
-    pyarrow = needed("format='csv'")
+    needed("format='csv'")
+    buffer = io.BytesIO()
+    write_pieces(buffer, [table], "parquet", columns, name)
+    return buffer.getvalue()
+
+
+def write_pieces(
+    file: BinaryIO, pieces: Iterable[pd.DataFrame], format: str, columns: Sequence[Column], name: str
+) -> None:
+    """A table that comes in pieces of equal columns: as CSV one after the other, as Parquet a row group each."""
+    if format == "csv":
+        for i, piece in enumerate(pieces):
+            file.write(piece.to_csv(index=False, header=i == 0).encode())
+        return
     from pyarrow import parquet
 
+    writer = None
+    try:
+        for piece in pieces:
+            arrow = arrow_of(piece, columns, name)
+            writer = writer or parquet.ParquetWriter(file, arrow.schema)
+            writer.write_table(arrow.cast(writer.schema))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def arrow_of(table: pd.DataFrame, columns: Sequence[Column], name: str) -> Any:
+    """A table of Arrow's; each field says its meaning, formula and unit, the table its schema."""
+    pyarrow = needed("a table of pandas")
     means = {column.name: _described(column) for column in columns}
     arrow = pyarrow.Table.from_pandas(table, preserve_index=False)
     fields = [field.with_metadata(means.get(field.name)) for field in arrow.schema]
     schema = pyarrow.schema(fields, {**(arrow.schema.metadata or {}), "schema": f"bnprobe/tables/{name}"})
-    buffer = io.BytesIO()
-    parquet.write_table(arrow.cast(schema), buffer)
-    return buffer.getvalue()
+    return arrow.cast(schema)
 
 
 def _described(column: Column) -> dict[str, str]:
