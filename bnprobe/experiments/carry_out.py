@@ -34,6 +34,7 @@ from bnprobe.rules.edits import (
     SetGamma,
     SetMode,
     Swap,
+    TakeOutInitial,
     TrackStatistics,
     UpdateOnce,
 )
@@ -187,6 +188,14 @@ def _(edit: DivideStatistics, on: Subject) -> None:
     norm = on[edit.layer]
     norm.running_mean /= edit.by
     norm.running_var /= edit.by
+
+
+@_do.register
+def _(edit: TakeOutInitial, on: Subject) -> None:
+    norm = on[edit.layer]
+    norm.running_mean /= 1 - edit.left
+    # rounding may leave a variance below the rest of its initial 1
+    norm.running_var.sub_(edit.left).div_(1 - edit.left).clamp_(min=0)
 
 
 @_do.register

@@ -94,6 +94,14 @@ class DivideStatistics:
 
 
 @dataclass(frozen=True)
+class TakeOutInitial:
+    """Running mean and variance of a norm without their initial 0 and 1, of which `left` is still in them."""
+
+    layer: str
+    left: float
+
+
+@dataclass(frozen=True)
 class DropStatistics:
     """A norm without running statistics: it normalizes by those of its input in eval mode, too."""
 
@@ -194,6 +202,7 @@ OfModel = (
     | Freeze
     | Swap
     | DivideStatistics
+    | TakeOutInitial
     | DropStatistics
     | TrackStatistics
     | UpdateOnce

@@ -8,7 +8,7 @@ import numpy as np
 
 from bnprobe.recording.names import SHIFTED
 from bnprobe.rules.causes import cause_of
-from bnprobe.rules.edits import RENEWED, Recalibrate, SetAttribute, UpdateOnce, remedy
+from bnprobe.rules.edits import RENEWED, Recalibrate, Remedy, SetAttribute, TakeOutInitial, UpdateOnce, remedy
 from bnprobe.rules.remedies import RECALIBRATE, module
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
@@ -116,7 +116,11 @@ def young(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _each_young(evidence: Evidence) -> Iterator[Finding]:
-    """The same for every norm by itself, as the data confirm."""
+    """The same for every norm by itself, as the data confirm.
+
+    Whether it is the cause shows at the first: behind it inputs also differ because weights have moved meanwhile.
+    """
+    rest = _taken_out(evidence)
     for row, channels in evidence.sites:
         k, m = row["n_batches_tracked"], row["momentum"]
         if row["call"] or not (k > 0 and 0 < m < 1) or row["mode"] != "eval":
@@ -144,8 +148,17 @@ def _each_young(evidence: Evidence) -> Iterator[Finding]:
                 f"after {count(k, 'batch')} with momentum {m:g} the initial values still weigh {left:.0%} (threshold "
                 f"{evidence.limits.initial_weight:.0%}), and the running means are {slope:.0%} of the measured ones.",
                 f"Train on, or re-estimate the running statistics as a plain average: {RECALIBRATE}.",
-                remedy=remedy(Recalibrate()),
+                remedy=Remedy((Recalibrate(),), cause=rest),
             )
+            rest = ()
+
+
+def _taken_out(evidence: Evidence) -> tuple[TakeOutInitial, ...]:
+    """Of all norms: behind one that still holds its initial values inputs are off, whatever a later one holds."""
+    layers = evidence.layers[evidence.layers["call"] == 0]
+    left = (1 - layers["momentum"]) ** layers["n_batches_tracked"]
+    known = (layers["n_batches_tracked"] > 0) & left.between(0, 1, inclusive="neither")
+    return tuple(map(TakeOutInitial, layers.loc[known, "layer"], left[known]))
 
 
 def _slope(seen: Array, mean: Array, var: Array, error: Array) -> tuple[float, float]:

@@ -33,6 +33,7 @@ from bnprobe.rules.edits import (
     SetMode,
     SmoothInputs,
     Swap,
+    TakeOutInitial,
     TrackStatistics,
     UndoMap,
     UpdateOnce,
@@ -105,6 +106,10 @@ BY_CODE: list[tuple[OfModel, str]] = [
         "for n in (model.norm, model.sync): n.running_mean, n.running_var = n.running_var, n.running_mean",
     ),
     (DivideStatistics("norm", 999.9), f"{N}n.running_mean /= 999.9; n.running_var /= 999.9"),
+    (
+        TakeOutInitial("norm", 0.25),
+        f"{N}n.running_mean /= 0.75; n.running_var = ((n.running_var - 0.25) / 0.75).clamp(min=0)",
+    ),
     (
         DropStatistics("norm"),
         f"{N}n.running_mean = n.running_var = None; n.track_running_stats = False",

@@ -125,6 +125,23 @@ def test_a_cause_at_the_input_is_undone_and_its_worth_is_measured() -> None:
     assert shown.cards[0].actions[0].tried == str(tried)
 
 
+@pytest.mark.parametrize("left", [0.9**5, 0.9**8])
+def test_the_rest_of_the_initial_statistics_is_taken_out_to_see_whether_it_is_the_cause(left: float) -> None:
+    """Fails if young statistics are only made again, which mends whatever the cause was, or those of one norm are left."""
+    model = trained()
+    for norm in (model.norm, model.last):
+        norm.num_batches_tracked.fill_(round(np.log(left) / np.log(0.9)))
+        norm.running_mean.mul_(1 - left)
+        norm.running_var.mul_(1 - left).add_(left)
+    data = batches()
+    findings = try_remedies(reported(model, data), model, data).findings
+    tried = findings.loc[findings["rule"] == "statistics-young", "tried"]
+    assert len(tried)
+    assert {one.fate for one in tried} == {GONE}
+    assert tried.iloc[0].explains > 0.99
+    assert all(np.isnan(one.explains) for one in tried[1:])
+
+
 def test_a_cause_that_is_not_the_cause_loses_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails if a name is kept although undoing it leaves the discrepancy."""
     from bnprobe.experiments import feeding
