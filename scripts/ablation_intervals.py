@@ -3,9 +3,9 @@
 Null: the bias of a norm is replaced by itself, rounded to bfloat16. At most 5 % of the intervals should exclude the true
 difference, which is that of 200,000 samples: of the accuracy none, of the loss a tiny one.
 Planted: it is moved, in several directions, until the accuracy on 200,000 samples has fallen by two points; with 1,000
-samples about 80 % should. How many can depends on how many decisions change, 5.1 % at most: of a move that costs 3.5 % of the
-samples and mends 1.5 % the best test of matched pairs finds 80 %, of 4.1 % and 2.1 % 72 %; `power` says it. The loss of the same samples is
-smoother than hits and misses, so its intervals are tried beside.
+samples about 80 % should. How many can depends on how many decisions change, 5.1 % at most: of a move that costs 3.5 % of
+the samples and mends 1.5 % the best test of matched pairs finds 80 %, of 4.1 % and 2.1 % 72 %; `power` says it. The loss of
+the same samples is smoother than hits and misses, so its intervals are tried beside.
 Each study has samples of its own, of a task whose truth is known.
 """
 

@@ -19,7 +19,7 @@ from scripts.rule_benchmark.claims import AT_LEAST, AT_MOST, NO_CLAIM, Claim, Tr
 from scripts.rule_benchmark.other_trials import OTHERS, of_sides, of_streams
 from scripts.rule_benchmark.random_network import MADE_UP, Population, Setting, copied, draw, moved, real
 
-N_DRAWS = 100
+N_DRAWS = 24
 
 Tables = Callable[[pd.DataFrame, pd.DataFrame], float]
 
