@@ -103,7 +103,7 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 share_severity(found, channels, limits),
                 row["layer"],
-                "Weight decay has shrunk the filters of some channels almost to zero; the loss no longer pushes back.",
+                "The filters of some channels have shrunk almost to zero, as under weight decay that no gradient resists.",
                 f"|γ| < {limits.constant_gamma:g} in {_with_eps(found, channels, small_gamma, row)}; their filters in "
                 f"{said(row['feeder'])} have a length of at most {most:.2g}, {_percent(most / typical)} of the layer's "
                 f"median (threshold {limits.decayed_filter:.0%}).",

@@ -60,12 +60,15 @@ def sink_tokens(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
+def overflowing_squares(layers: pd.DataFrame) -> pd.Series:
+    """Which norms, in the order of the table of layers, take squares of inputs that half precision does not hold."""
+    of_tokens = (layers["kind"] == "rms_norm") & (layers["n_tokens"] > 0)
+    return of_tokens & (layers["largest_input"] > BEFORE_SQUARES)
+
+
 def squares(evidence: Evidence) -> Iterator[Finding]:
     """Inputs whose squares half precision does not hold, in norms that take squares of what they are given."""
-    layers = evidence.layers
-    large = layers[
-        (layers["kind"] == "rms_norm") & (layers["largest_input"] > BEFORE_SQUARES) & (layers["n_tokens"] > 0)
-    ]
+    large = evidence.layers[overflowing_squares(evidence.layers)]
     if large.empty:
         return
     half = large[large["input_dtype"] == "float16"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -115,14 +116,17 @@ def test_every_chapter_opens_with_words_and_ends_them():
 def test_the_noise_of_the_running_statistics_is_told_where_errors_are():
     """Fails if a page shows errors without what they assume of training, or calls assumed what the user gave."""
     bold = "differences look more significant than they are"
-    assumed = "worth 608 samples: batches of 32, which is assumed"
-    for batch, expected in ((None, assumed), (8, "worth 152 samples: batches of 8, as given.")):
+    assumed = "those of 608 samples: batches of 32 in training, a size that nobody gave"
+    for batch, expected in (
+        (None, assumed),
+        (8, "those of 152 samples: batches of 8 in training, as given."),
+    ):
         run = wired().with_training_batch(batch)
         shown = to_html(bnprobe.report(run)._page)
         assert shown.count(expected) == 2
         assert shown.count(bold) == (0 if batch else 2)
     only = bnprobe.report(recording(site(ROWS, "ln", "layer_norm")))
-    assert "running statistics as worth" not in to_html(only._page)
+    assert "running statistics are as precise as" not in to_html(only._page)
 
 
 def test_what_errors_take_as_independent_is_said():
@@ -132,9 +136,9 @@ def test_what_errors_take_as_independent_is_said():
     one = site(ROWS, running_mean=0, running_var=1)
     n, zeros = np.full((20, one.n_channels), 2.0), np.zeros((20, one.n_channels))
     folds = Folds(zeros[0], n, zeros, n, zeros[0], 20)
-    assert noise_of_running([one]).startswith("Errors take samples as independent, and")
+    assert noise_of_running([one]).startswith("Errors assume that samples are independent, and")
     assert noise_of_running([replace(one, pre_folds=folds)]).startswith(
-        "Errors take whole batches as independent, and"
+        "Errors assume that whole batches are independent, and"
     )
 
 
@@ -231,7 +235,7 @@ def test_where_a_shift_enters_and_heals_is_told():
         "At 2 of 4 norms your data do not match the running statistics; their mean is typically off by 0.7"
     )
     assert "The mismatch enters at second. It is largest at third: 1" in words
-    assert words.endswith(" By last one it is gone.")
+    assert words.endswith(" From last one on, less than a third of the channels are shifted.")
     rows = table_of(written(recording(*layers))["running-stats"])
     assert rows["layer"] == ["third", "second"]
     assert rows["verdict"] == ["mean shifted"] * 2
@@ -273,14 +277,24 @@ def test_few_images_are_said_to_be_few():
         "6 samples are too few to tell whether your data match the running statistics of any norm. To judge "
     )
     needed = int(bnprobe.report(recording(site(rows, **memory_of(rows)))).layers["samples_needed"].iloc[0])
+    about = math.ceil((needed - 6) / 100) * 100  # a number of four digits is told by two
+    assert 1000 <= needed - 6 < 10_000
     assert (
-        f"To judge typical channels to within 0.1 running standard deviations, record {needed - 6:,} more samples."
+        f"To judge typical channels to within 0.1 running standard deviations, record about {about:,} more samples."
         in words
     )
 
 
 @pytest.mark.parametrize(
-    ("needed", "said"), [(60, "record 20 more samples."), (40, ""), (np.inf, "No number of samples")]
+    ("needed", "said"),
+    [
+        (60, "record about 20 more samples."),
+        (41, "record about 1 more sample."),
+        (1631, "record about 1,600 more samples."),
+        (1641, "record about 1,700 more samples."),
+        (40, ""),
+        (np.inf, "No number of samples"),
+    ],
 )
 def test_how_many_more_samples(needed, said):
     """Fails if the number is the total, an infinite one is a number, or more are asked for where more would not help."""
@@ -708,7 +722,7 @@ def test_folding_is_told_with_its_worst_layer():
     words = told("affine", layer("a", 1, 0.5, 0.5), layer("b", 1, 1, 1 / 32))
     assert "A typical channel's folded weights span 75% of its layer's range" in words
     assert (
-        "Quantized with one scale per layer after folding, the worst channel (b) loses 5 bits, of the 8 of int8."
+        "Quantized with one scale per layer after folding, the worst channel (in b) loses 5 of the 8 bits of int8."
         in words
     )
     assert "Use per-channel scales." in words

@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from measures.sites import memory_of, recording, site, some_rows
+from rules.edited import edited, evidence
 from torch import nn
 
 import bnprobe
 from bnprobe.measures.stem import StemReading
 from bnprobe.recording import LayerRecord
 from bnprobe.report.chapters import learned, stops
+from bnprobe.report.chapters.tiles import _numerics
+from bnprobe.report.chapters.working import working
 from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
 from bnprobe.report.page.blocks import bars
+from bnprobe.rules.tokens import overflowing_squares
 
 ROWS = some_rows(40)
 MEMORY = memory_of(ROWS)
@@ -120,8 +125,8 @@ def test_a_cause_in_the_statistics_comes_before_the_data():
 @pytest.mark.parametrize(
     ("size", "state", "says"),
     [
-        (1e2, "good", "yes: 655 times below float16's limit"),
-        (4e4, "notice", "only 1.6 times below float16's limit"),
+        (1e2, "good", "yes: largest value 100, and float16 ends at 65,504"),
+        (4e4, "notice", "only just: largest value 40,000, and float16 ends at 65,504"),
         (1e5, "warning", "float16 would overflow"),
     ],
 )
@@ -184,9 +189,43 @@ def test_numbers_that_half_precision_cannot_hold():
     large = site(ROWS * 1e5, "big", gamma=0.7, beta=0.1, **memory_of(ROWS * 1e5))
     assert tile("Numbers safe?", trained("a"), large).state == "warning"
     small = tile("Numbers safe?", trained("a"))
-    headroom = float(bnprobe.report(recording(trained("a"))).layers["half_headroom"].min())
+    largest = 65504 / float(bnprobe.report(recording(trained("a"))).layers["half_headroom"].min())
     assert small.state == "good"
-    assert small.says == f"yes: {headroom:,.0f} times below float16's limit"
+    assert small.says == f"yes: largest value {number(largest, 2)}, and float16 ends at 65,504"
+
+
+def test_squares_that_overflow_are_not_safe():
+    """Fails if a network whose RMS norms would square beyond float16 is called safe, as its values themselves are not
+    beyond it."""
+    found = edited(evidence(), kind="rms_norm", n_tokens=100, largest_input=300.0, half_headroom=200.0)
+    small = edited(evidence(), kind="rms_norm", n_tokens=100, largest_input=200.0, half_headroom=300.0)
+    assert list(overflowing_squares(found.layers)) == [True]
+    assert list(overflowing_squares(small.layers)) == [False]
+    assert list(overflowing_squares(edited(found, kind="layer_norm").layers)) == [False]
+    tables = bnprobe.report(recording(trained("a")))._tables
+    told = [_numerics(replace(tables, layers=one.layers)) for one in (found, small)]
+    assert [one.state for one in told] == ["notice", "good"]
+    assert told[0].says == "not in float16: squares overflow at 1 norm"
+    assert told[0].high == (True,)
+
+
+def test_small_gains_of_features_are_no_idle_channels():
+    """Fails if channels of an RMS norm whose γ is near 0 count as not working, though the next weights make up for it."""
+    channels = pd.DataFrame(
+        {"layer": "a", "call": 0, "role": ["constant", "dead", "constant"], "passes": [np.nan, np.nan, 0.0]}
+    ).assign(dead_predicted=np.nan)
+    for kind, silent in (("rms_norm", 2), ("layer_norm", 2), ("batch_norm", 3)):
+        assert working(channels.assign(kind=kind)).n_silent == silent
+
+
+def test_few_norms_that_could_be_judged_are_no_yes():
+    """Fails if a network most of whose norms saw too few samples looks as if it matched."""
+    few = [site(some_rows(5), name, gamma=0.7, **MEMORY) for name in "bcd"]
+    many = some_rows(400)
+    one = site(many, "a", gamma=0.7, beta=0, **memory_of(many))
+    found = tile("Data match?", one, *few[:2])
+    assert (found.state, found.says) == ("unknown", "yes at 1 of 3 norms, the others saw too little")
+    assert tile("Data match?", one, few[0]).state == "good"
 
 
 def test_the_signal_by_depth_has_one_scale():

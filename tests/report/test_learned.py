@@ -84,7 +84,9 @@ def test_silent_channels_are_counted_by_norm_in_the_order_of_the_network():
         ("a", 0, "unknown", np.nan),
         ("a", 1, "mixed", 0.5),
     ]
-    table = pd.DataFrame(rows, columns=["layer", "call", "role", "passes"]).assign(dead_predicted=np.nan)
+    table = pd.DataFrame(rows, columns=["layer", "call", "role", "passes"]).assign(
+        dead_predicted=np.nan, kind="batch_norm"
+    )
     found = working(table)
     assert found.silent.tolist() == [1, 2, 0]
     assert found.sizes.tolist() == [2, 3, 1]

@@ -74,7 +74,7 @@ GOOD, LOW, SOME = (0.92, 0.83, 0.97), (0.08, 0.03, 0.17), (0.22, 0.14, 0.34)
     [
         (
             {NAMES[0]: GOOD, NAMES[1]: SOME, NAMES[3]: LOW},
-            "what makes a class look like data is in the running statistics",
+            "from the running statistics and the weights together, but not from the weights alone",
         ),
         ({NAMES[0]: GOOD, NAMES[1]: (0.85, 0.75, 0.92)}, "add nothing significant to the classes here"),
         ({NAMES[0]: GOOD, NAMES[1]: SOME, NAMES[3]: GOOD}, "no better than those of other channels"),
@@ -105,7 +105,7 @@ def test_many_classes_are_told_by_rank() -> None:
     assert "(95% interval 4 to 40, 64 images)" in said
     assert "rank 180 when they are made from the classes alone" in said
     assert "chance is 500" in said
-    assert "is in the running statistics" in said
+    assert "each channel's own statistics say what data look like" in said
 
 
 def test_without_a_judge_nothing_is_claimed() -> None:

@@ -65,9 +65,16 @@ def _words(known: pd.DataFrame, slopes: pd.DataFrame) -> tuple[str, str]:
     bits, spread = worst["bits_lost_worst"], median(of(known, "folded_spread"))
     advice = " Use per-channel scales." if bits >= 1 else ""
     return line, (
-        f"Quantized with one scale per layer after folding, the worst channel ({named(worst)}) loses {number(bits, 2)} "
-        f"bits, of the 8 of int8.{advice} A typical channel's folded weights span {share(spread)} of its layer's range; "
+        f"Quantized with one scale per layer after folding, the worst channel (in {named(worst)}) "
+        f"{_loses(bits)}.{advice} A typical channel's folded weights span {share(spread)} of its layer's range; "
         f"{eps}."
+    )
+
+
+def _loses(bits: float) -> str:
+    """How much of int8 is left to a channel that is so many bits below its layer's range."""
+    return (
+        "keeps none of the 8 bits of int8" if bits >= 8 else f"loses {number(bits, 2)} of the 8 bits of int8"
     )
 
 

@@ -129,13 +129,16 @@ def noise_of_running(records: Iterable[LayerRecord]) -> str:
     many = f"{worth[0]:,}" if len(worth) == 1 else f"{worth[0]:,} to {worth[-1]:,}"
     batches = " or ".join(f"{batch:,}" for batch in sorted({training_batch(record) for record in stored}))
     units = "whole batches" if any(map(counts_folds, stored)) else "samples"
-    text = f"Errors take {units} as independent, and running statistics as worth {many} samples: batches of {batches}"
+    text = (
+        f"Errors assume that {units} are independent, and that running statistics are as precise as those of {many} "
+        f"samples: batches of {batches} in training"
+    )
     if all(record.training_batch for record in stored):
         return f"{text}, as given."
     return (
-        f"{text}, which is assumed. If batches in training were smaller (per device), differences look more significant "
-        "than they are, and less if they were larger. Give the true size: training_batch=N for attach or "
-        "report, or --training-batch N."
+        f"{text}, a size that nobody gave. If batches were smaller (per device), differences look more significant than "
+        "they are, and less if they were larger. Give the true size: training_batch=N for attach or report, or "
+        "--training-batch N."
     )
 
 

@@ -81,7 +81,7 @@ def _scales(channels: pd.DataFrame) -> list[Fact]:
     low, high = (number(float(q), 2) for q in np.quantile(gamma, (0.05, 0.95)))
     by_site = [channels["layer"], channels["call"]]
     typical = channels["gamma"].abs().groupby(by_site, sort=False).median().to_numpy()
-    said = f"Training moved |γ|, which began at 1, to between {low} and {high} in 90% of the channels."
+    said = f"Training moved |γ|, which begins at 1 by default, to between {low} and {high} in 90% of the channels."
     return [Fact(said, "network", bars=bars(typical / 2))]
 
 
@@ -128,5 +128,5 @@ def _residual_scale(recording: Recording, layers: pd.DataFrame) -> list[Fact]:
     if not scale or scale.n < 2:
         return []
     varies = scale.varies(unit_of(recording))
-    said = f"The norms undo a scale that {scale.course}{f', and differ {varies}' if varies else ''}."
+    said = f"The norms undo a scale that {scale.course}{f', and that differs {varies}' if varies else ''}."
     return [Fact(said, "per-sample", bars=bars(on_scale(of(layers, "own_sd"))))]

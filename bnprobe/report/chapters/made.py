@@ -173,8 +173,8 @@ def _verdict(made: MadeTable, measure: _Measure, first: pd.Series) -> str:
     if permuted is not None and not measure.better(first, permuted):
         return "They help, but no better than those of other channels, so it is not what each channel stored that does it."
     return (
-        "So what makes a class look like data is in the running statistics, in which channel has which; the classifier "
-        "alone does not tell it."
+        "So images of a class can be made from the running statistics and the weights together, but not from the weights "
+        "alone: each channel's own statistics say what data look like."
     )
 
 
@@ -199,7 +199,21 @@ HEADS = (
 def _table(made: MadeTable) -> Table:
     rows = tuple(_row(row) for _, row in made.table.iterrows())
     judge = f"Judge: {made.judge}." if made.judge else "There was no judge."
-    return Table(HEADS, rows, f"{judge} Distances of real images are the floor, of noise the ceiling.")
+    return Table(HEADS, rows, f"{judge} {_scale(made)}".rstrip())
+
+
+def _scale(made: MadeTable) -> str:
+    """What distances of the made images are to be held against; empty without any."""
+    real, noise = (row_of(made, name) for name in (REAL, NOISE))
+    if real is None or noise is None:
+        return ""
+    below = (
+        " Made images may come nearer than real ones, as they were optimized to."
+        if (made.table["distance"] < real["distance"]).any()
+        else ""
+    )
+    apart = [number(row["distance"]) for row in (real, noise)]
+    return f"Beside them: a batch of real images is {apart[0]} away, noise {apart[1]}.{below}"
 
 
 def _row(row: pd.Series) -> tuple[Cell, ...]:

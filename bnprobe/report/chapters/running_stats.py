@@ -133,8 +133,14 @@ def _record_more(few: pd.DataFrame, unit: str) -> list[str]:
             f"No number of {unit}s could show a match within {NEAR} running standard deviations everywhere: the running "
             "statistics themselves are too noisy."
         ]
-    more = count(int(needed.max()) - n, f"more {unit}")
-    return [f"To judge typical channels to within {NEAR} running standard deviations, record {more}."]
+    more = count(_two_digits(int(needed.max()) - n), f"more {unit}")
+    return [f"To judge typical channels to within {NEAR} running standard deviations, record about {more}."]
+
+
+def _two_digits(n: int) -> int:
+    """No less than n, and no more precise than such an estimate is."""
+    unit = int(10 ** max(len(str(n)) - 2, 0))
+    return -(-n // unit) * unit
 
 
 def _shift_words(known: pd.DataFrame, found: Course, judged: str) -> str:
@@ -167,7 +173,10 @@ def _course_words(known: pd.DataFrame, found: Course) -> list[str]:
         ]
     if found.healed is None:
         return [*where, "It is still there at the last norm that could be judged."]
-    return [*where, f"By {named(known.iloc[found.healed])} it is gone."]
+    return [
+        *where,
+        f"From {named(known.iloc[found.healed])} on, less than a third of the channels are shifted.",
+    ]
 
 
 def _figure(known: pd.DataFrame, found: Course, noise: str) -> Figure:

@@ -17,6 +17,7 @@ from bnprobe.report.figures.from_tables import of
 from bnprobe.report.numbers import count, number
 from bnprobe.report.page.blocks import Tile, Tiles, bars
 from bnprobe.rules.thresholds import Limits
+from bnprobe.rules.tokens import overflowing_squares
 
 LARGEST_GAMMA = 2.0
 """|γ| of a full bar: that of an untrained norm is half as high."""
@@ -76,10 +77,16 @@ def _match(recording: Recording, tables: Tables) -> Tile:
         return Tile(question, "unknown", why, link="running-stats")
     distance = np.where(verdicts.isin((SAME, *SHIFTED)), of(layers, "w2_rms"), np.nan)
     high = tuple(bool(verdict in SHIFTED) for verdict in verdicts)
-    left = " judged" * bool((verdicts == TOO_FEW).any())
+    n_left = int((verdicts == TOO_FEW).sum())
+    left = " judged" * bool(n_left)
     if not n:
-        says = f"yes, at the {count(len(judged), 'norm')}{left}" if left else "yes"
-        return Tile(question, "good", says, bars(distance / FARTHEST), link="running-stats")
+        says = (
+            f"yes at {len(judged):,} of {len(judged) + n_left:,} norms, the others saw too little"
+            if n_left
+            else "yes"
+        )
+        state = "unknown" if n_left > len(judged) else "good"
+        return Tile(question, state, says, bars(distance / FARTHEST), link="running-stats")
     shifted = judged_layers(tables)
     shifted = shifted[shifted["verdict"].isin(SHIFTED)]
     state = "notice" if mildly(shifted) else "warning"
@@ -101,10 +108,9 @@ def _channels(tables: Tables) -> Tile:
     if not found.n_known:
         return Tile(question, "unknown", "not known: no activation follows directly", link="roles")
     n, total = found.n_silent, found.n_channels
-    all_known = found.n_known == total
-    all_of = f"all {total:,}" if all_known else f"all {found.n_known:,} that are known"
+    of_all = f"{total:,}" if found.n_known == total else f"{found.n_known:,} that are known"
     by_weights = "" if tables.channels["fires"].notna().any() else " by their weights"
-    says = f"{n:,} of {total:,} do not" if n else f"yes, {all_of}{by_weights}"
+    says = f"{n:,} of {of_all} do not" if n else f"yes, all {of_all}{by_weights}"
     high = tuple(bool(share > MOST_SILENT) for share in found.shares)
     state = "good" if not n else "notice" if n / total < MOST_SILENT else "warning"
     return Tile(question, state, says, bars(found.shares / MOST_SILENT), high, "roles")
@@ -134,18 +140,16 @@ def _numerics(tables: Tables) -> Tile:
         return Tile(question, "unknown", "not measured")
     enough = Limits().half_headroom
     heights = bars(1 - np.log(headroom.clip(min=1)) / np.log(LARGEST_HALF))
-    high = tuple(bool(room < enough) for room in headroom)
+    squares = overflowing_squares(layers).to_numpy()
+    high = tuple(bool(room < enough or over) for room, over in zip(headroom, squares, strict=True))
     least = float(known.min())
+    largest = f"largest value {number(LARGEST_HALF / least, 2)}, and float16 ends at {LARGEST_HALF:,.0f}"
     if least < 1:
-        return Tile(question, "warning", "float16 would overflow", heights, high, "network")
-    if least < enough:
-        return Tile(
-            question,
-            "notice",
-            f"only {number(least, 2)} times below float16's limit",
-            heights,
-            high,
-            "network",
-        )
-    says = f"yes: {number(least, 2)} times below float16's limit"
-    return Tile(question, "good", says, heights, high, "network")
+        state, says = "warning", "float16 would overflow"
+    elif squares.any():
+        state, says = "notice", f"not in float16: squares overflow at {count(int(squares.sum()), 'norm')}"
+    elif least < enough:
+        state, says = "notice", f"only just: {largest}"
+    else:
+        state, says = "good", f"yes: {largest}"
+    return Tile(question, state, says, heights, high, "network")

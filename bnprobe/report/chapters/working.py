@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bnprobe.rules.values import OVER_FEATURES
+
 ROLES_NOT_WORKING = ("dead", "constant")
 
 
@@ -40,7 +42,9 @@ class Working:
 
 def working(channels: pd.DataFrame) -> Working:
     """Of the table of channels: those that are dead or constant by their role, or cut to nothing on these data."""
-    silent = channels["role"].isin(ROLES_NOT_WORKING) | (channels["passes"] == 0)
+    # of features a γ near 0 is no sign of idleness: the weights that follow may make up for it
+    small_gamma_only = (channels["role"] == "constant") & channels["kind"].isin(OVER_FEATURES)
+    silent = channels["role"].isin(ROLES_NOT_WORKING) & ~small_gamma_only | (channels["passes"] == 0)
     known = channels["passes"].notna() | (channels["role"] != "unknown") | channels["dead_predicted"].notna()
     by_norm = silent.groupby([channels["layer"], channels["call"]], sort=False)
     return Working(
