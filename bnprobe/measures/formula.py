@@ -82,6 +82,20 @@ COLUMNS = (
         "0 to 1",
         table="layers",
     ),
+    Column(
+        "repeated_samples",
+        "Share of the samples at the first call that have an equal one, to the last digit, of norms that use their batch.",
+        "",
+        "0 to 1",
+        table="layers",
+    ),
+    Column(
+        "same_samples",
+        "Share of the samples at the first call that are all equal, in the largest group of 4 or more; 0 without one.",
+        "",
+        "0 to 1",
+        table="layers",
+    ),
 )
 
 
@@ -103,7 +117,11 @@ def layer_columns(record: LayerRecord) -> dict[str, float | str]:
     }
     if check is None:
         return found | dict.fromkeys(
-            ("mismatch_left", "constant_rows", "zero_positions", "zero_rows", "saturated_outputs"), np.nan
+            (
+                *("mismatch_left", "constant_rows", "zero_positions", "zero_rows", "saturated_outputs"),
+                *("repeated_samples", "same_samples"),
+            ),
+            np.nan,
         )
     return found | {
         "mismatch_left": np.nan if check.remaining is None else check.remaining,
@@ -111,6 +129,8 @@ def layer_columns(record: LayerRecord) -> dict[str, float | str]:
         "zero_positions": check.zero_positions,
         "zero_rows": check.zero_rows,
         "saturated_outputs": check.saturated,
+        "repeated_samples": check.repeated,
+        "same_samples": check.largest,
     }
 
 

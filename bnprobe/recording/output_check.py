@@ -16,7 +16,8 @@ class OutputCheck:
     None. Shares, 0 to 1: `constant_rows` of the statistics of single samples that were taken of equal values;
     `zero_positions` of the positions of a sequence where all channels are 0, of norms that pool positions; `zero_rows` of
     the positions whose inputs differ although their outputs are all 0 or β; `saturated` of the outputs that are exactly
-    the largest or the smallest one.
+    the largest or the smallest one; `repeated` of the samples that have an equal one in the call, and `largest` of
+    those that are all equal, from 4 on, of norms that use their batch.
     """
 
     dtype: str
@@ -27,6 +28,8 @@ class OutputCheck:
     zero_positions: float = 0.0
     zero_rows: float = 0.0
     saturated: float = 0.0
+    repeated: float = 0.0
+    largest: float = 0.0
 
     def __repr__(self) -> str:
         return f"OutputCheck({'fits' if self.fits else ', '.join(self.deviations) or 'not explained'}, {self.dtype})"
@@ -41,4 +44,4 @@ class OutputCheck:
         )
 
 
-_SHARES = ("constant_rows", "zero_positions", "zero_rows", "saturated")
+_SHARES = ("constant_rows", "zero_positions", "zero_rows", "saturated", "repeated", "largest")

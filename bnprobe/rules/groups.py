@@ -154,6 +154,40 @@ def _one_class(layers: pd.DataFrame) -> Iterator[Finding]:
     )
 
 
+def alike(evidence: Evidence) -> Iterator[Finding]:
+    """Samples that are copies of one, and batches whose samples resemble each other."""
+    yield from copies(evidence)
+    yield from samples_alike(evidence)
+
+
+SAME_SAMPLES = (
+    "[print(i, n.tolist(), one.flatten(1).std(1).tolist()) for i, (x, y) in enumerate(batches) "
+    "for one, n in [x.unique(dim=0, return_counts=True)] if len(one) < len(x)]"
+)
+"""Code that prints for each batch with equal samples how often each sample is there, and its std."""
+
+
+def copies(evidence: Evidence) -> Iterator[Finding]:
+    """One sample many times in the first batch, among others: files that could not be read, or a loader's mistake."""
+    limit = evidence.limits.same_samples
+    found = evidence.layers[evidence.layers["same_samples"] >= limit]
+    # all of them equal are a pass of zeros, or one sample as it is meant; all of them in groups are repetitions
+    found = found[found["repeated_samples"] < 1]
+    if found.empty:
+        return
+    row = found.iloc[0]
+    yield Finding(
+        "warning",
+        row["layer"],
+        "Many samples of the first batch are one and the same, to the last digit.",
+        f"{row['same_samples']:.0%} of them (threshold {limit:.0%}), while others differ.",
+        f"See which, and whether they are blank, with a std of 0: `{SAME_SAMPLES}`. Files that could not be read and were "
+        "replaced by a constant image, crops of empty background, or a loader that returns one sample for many indices do "
+        "this. They count in every mean and variance, of training and here: leave them out.",
+        call=row["call"],
+    )
+
+
 RULES = (
     Rule(
         "instance-norm-stored",
@@ -185,8 +219,9 @@ RULES = (
         "samples-alike",
         "Are the samples independent?",
         "Kish 1965, Survey Sampling: design effect",
-        f"means of batches with less than {DEFAULT.samples_alike:g} times the variance that independent samples give them",
-        samples_alike,
+        f"means of batches with less than {DEFAULT.samples_alike:g} times the variance that independent samples give them, "
+        f"and less than {DEFAULT.same_samples:.0%} of the samples of the first batch one and the same",
+        alike,
         by_hand=BATCHES,
     ),
 )

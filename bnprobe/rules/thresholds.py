@@ -44,6 +44,10 @@ class Limits:
     few_images: float = 30
     """Samples below which a standard error over samples says little."""
 
+    same_samples: float = 0.1
+    """Share of the samples of a batch that are one and the same, from which it is reported: samples that are drawn again and
+    again come twice or three times."""
+
     samples_alike: float = 2.0
     """Samples that count as one, at least, from which samples of a batch are reported as alike."""
 

@@ -63,7 +63,8 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "This norm is untrained: nothing was learned.",
                 f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} {in_all(channels)}.",
-                f"Load trained weights, if there are any.{_if_rounded(row, gamma)}",
+                "Load trained weights, if there are any. If the network was trained, the optimizer did not have γ and β: "
+                f"pass it model.parameters().{_if_rounded(row, gamma)}",
                 call=row["call"],
             )
         elif not both:

@@ -56,6 +56,8 @@ MADE = {
     "Caffe's networks, and red": lambda p: 255 * (p - MEAN[:, None])[:, ::-1],
     "changed places": lambda p: (p - STD[:, None]) / MEAN[:, None],
     "normalized twice, and red": lambda p: inputs_of(inputs_of(p[:, ::-1])),
+    "divided by the std, and red": lambda p: p[:, ::-1] - MEAN[:, None],
+    "of training, and red": lambda p: 2 * p[:, ::-1] - 1,
     "without scaling them to 0 to 1, and light": lambda p: inputs_of(255 * (1 - p)),
 }
 HARDLY = {"of ImageNet": IMAGENET, "of CIFAR-10": CIFAR10}

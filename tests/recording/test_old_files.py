@@ -33,6 +33,7 @@ def new(old) -> bnprobe.Recording:
 LATER = [
     *("input_dtype", "parameter_dtype", "formula_fits"),
     *("constant_rows", "zero_positions", "zero_rows", "saturated_outputs"),
+    *("repeated_samples", "same_samples"),
     *("features_elsewhere", "n_last"),
     *("n_calls_labeled", "n_calls_one_class", "n_learned_in_eval", "first_nonfinite"),
     *("batch_effect", "batch_effect_least", "n_effective"),

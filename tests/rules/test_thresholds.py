@@ -61,6 +61,7 @@ LIMITS = {
     "surely_shifted": 0.5,
     "constant_gamma": 0.01,
     "few_images": 30,
+    "same_samples": 0.1,
     "samples_alike": 2,
     "formula_mismatch": 0.01,
     "channel_shift": 3,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bnprobe.norms import NormLayer
 from bnprobe.probe.calls.affine_map import Last, after, nonfinite_after, turned
+from bnprobe.probe.calls.copies import NO_COPIES, Copies
 from bnprobe.probe.calls.histogram_scale import HistogramScale
 from bnprobe.probe.calls.row_values import RowMeans, RowValues
 from bnprobe.probe.calls.tokens import TokenReading
@@ -64,6 +65,8 @@ class InputReading:
     """Of a norm over channels, what it does to each token."""
     row_means: Array | Tensor | None = None
     """The mean of each (sample, channel), where exemplars are kept."""
+    copies: Copies = NO_COPIES
+    """Samples that are equal, at the first call."""
 
     # Properties, not fields: a reading that is still on its device must not be fetched before it is needed.
 

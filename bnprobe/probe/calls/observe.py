@@ -25,6 +25,7 @@ from bnprobe.probe.calls.affine_map import (
     turns,
     unchanged_map,
 )
+from bnprobe.probe.calls.copies import FEWEST_POSITIONS, NO_COPIES, copies_among
 from bnprobe.probe.calls.formula_check import choose, loses_digits, sample_of
 from bnprobe.probe.calls.histogram_scale import HistogramScale, first_reference, stored_reference
 from bnprobe.probe.calls.observation import CallStats, InputReading
@@ -35,6 +36,7 @@ from bnprobe.probe.calls.vectors import Vectors
 from bnprobe.probe.masks import Kept
 from bnprobe.reductions import (
     WHOLE,
+    DeviceReading,
     PerSample,
     Reading,
     ReadRequest,
@@ -85,13 +87,15 @@ def observe_before(
     per_position = computes and not pool.positions and plan.n_groups == 1
     n_samples = len(rows) if valid is None else valid.n_samples
     labels = labels if labels is not None and len(labels) == n_samples else None
+    # of a norm that uses its batch, the samples of the first call are laid beside each other
+    beside = keep_sample and pool.samples and rows.shape[2] >= FEWEST_POSITIONS
     request = ReadRequest(
         origin=reference.centre if reference else None,
         gate=fixed,
         bins=reference.input_bins if histograms and reference else None,
         share=share,
         per_sample=PerSample(plan.eps, plan.centred) if per_position else None,
-        keep_rows=per_sample or labels is not None or exemplars,
+        keep_rows=per_sample or labels is not None or exemplars or beside,
     )
     reading = read_valid(rows, valid, request)
     whole = None
@@ -101,8 +105,9 @@ def observe_before(
     means = row_means(reading) if exemplars else None
     if labels is not None and reading.rows is not None:
         classes = ClassMoments.of(reading.rows, labels)
+    copies = NO_COPIES if not beside or isinstance(reading, DeviceReading) else copies_among(reading.rows)
     if request.keep_rows and not per_sample:
-        # rows kept for classes or exemplars only would be taken for the statistics of a norm per sample
+        # rows kept for classes, exemplars or copies only would be taken for the statistics of a norm per sample
         reading = reading.without_rows()
     used = whole or reading
     mapping = fixed or batch_map(plan, vectors, used, rows.shape[2])
@@ -132,6 +137,7 @@ def observe_before(
         None if placed else tuple(x.shape),
         None if reading.tokens is None else read_tokens(plan, plan.places(x), rows, reading.tokens),
         means,
+        copies,
     )
 
 

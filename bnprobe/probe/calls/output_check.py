@@ -43,7 +43,7 @@ def output_check(before: InputReading, y: object, fits: bool) -> OutputCheck | N
     dtype = str(x.dtype).removeprefix("torch.")
     constant, zeros = _constant_rows(plan, x, counts), _zero_positions(plan, x, y.dim(), counts)
     if fits:
-        return OutputCheck(dtype, True, constant_rows=constant, zero_positions=zeros)
+        return OutputCheck(dtype, True, (), None, constant, zeros, **before.copies._asdict())
     inputs, outputs = (tensor.to(torch.float64).cpu().numpy() for tensor in (x, real))
     lost = _rows_of_zeros(before, x, inputs, outputs)
     found = _explained(before, y, inputs, outputs, np.logical_not(lost)[:, None, :], whole)
@@ -56,6 +56,7 @@ def output_check(before: InputReading, y: object, fits: bool) -> OutputCheck | N
         zero_positions=zeros,
         zero_rows=_share(lost, counts),
         saturated=_saturated(outputs, found),
+        **before.copies._asdict(),
     )
 
 

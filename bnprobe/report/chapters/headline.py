@@ -120,6 +120,8 @@ def untrained(tables: Tables) -> str:
         *(["every β is 0"] if len(beta) else []),
         *([f"the running statistics were never updated{before}"] if stored.any() else []),
     ]
+    if not stored.any():  # other weights may have learned while the optimizer did not have these
+        return f"The norms of this network are untrained: {_listing(facts)}."
     return f"This network is untrained: {_listing(facts)}."
 
 

@@ -64,3 +64,18 @@ def one_batch() -> Iterator[Look]:
     data[6][3, 0, 2, 2] = float("nan")
     begins = Must("values-not-finite", "^1$", ("first in call 7 of 10", "3 following norms"))
     yield fault("in the seventh", told(model, data), begins)
+
+
+@CASES.add("files that cannot be read become black images")
+def unread_files() -> Iterator[Look]:
+    torch.manual_seed(14)
+    model = fit(convnet(depth=4), batch, 100).eval()
+    data = [batch()[0] for _ in range(6)]
+    yield right("all were read", told(model, data))
+    for title, value in (("zeros", torch.zeros(1, 3, 1, 1)), ("black", -MEAN / STD)):
+        spoilt = [x.clone() for x in data]
+        for x in spoilt:
+            x[torch.randperm(len(x))[:10]] = value[0]
+        yield fault(
+            title, told(model, spoilt), Must("samples-alike", "^1$", ("31%", "one and the same", "std of 0"))
+        )
