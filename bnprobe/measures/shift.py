@@ -55,7 +55,7 @@ COLUMNS = (
         rank=3,
         paint=Paint(
             "match with training",
-            "KL distance of measured from running",
+            "KL divergence of measured from running",
             "rocket",
             "log",
             None,

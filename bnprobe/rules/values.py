@@ -134,7 +134,7 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
                 (
                     "Look for what drove γ to 0: weight decay on it, too high a learning rate, or 0 as its initial value. "
                     if whole
-                    else "They can be removed if β's effect is added to the bias of the next layer. Outputs "
+                    else "Such channels can be removed if β's effect is added to the bias of the next layer. Outputs "
                     "change slightly: γ is not exactly 0, and borders may be padded with zeros: measure before and after. "
                     + _decayed(channels)
                 )

@@ -712,6 +712,22 @@ def test_a_fresh_network_implies_nothing():
 # Affine view and quantization
 
 
+def test_norms_of_samples_do_not_miss_a_scale_that_they_do_not_set():
+    """Fails if RMS norms, which no channel leaves with standard deviation |γ|, are said to fail at it."""
+    wide = ROWS * np.array([9.0, 1.0, 1.0])[None, :, None]
+    layers = [site(rows, name, "layer_norm", gamma=1.0) for rows, name in ((wide, "a"), (wide[::2], "b"))]
+    words = told("shape", *layers)
+    ratios = bnprobe.report(recording(*layers)).layers["gamma_ratio_median"]
+    low, high = (number(float(one), 2) for one in (ratios.min(), ratios.max()))
+    assert words.startswith(
+        "Each sample is normalized with its own statistics, so outputs of a channel need not have standard deviation |γ|: "
+        f"theirs is typically between {low} ("
+    )
+    assert f") and {high} times it (" in words
+    assert "Outputs should" not in words
+    assert f"theirs is typically {number(float(ratios.iloc[0]), 2)} times it." in told("shape", layers[0])
+
+
 def test_folding_is_told_with_its_worst_layer():
     """Fails if the worst channel is another layer's, or channels that are switched off count."""
 

@@ -373,7 +373,7 @@ def test_vectors_that_are_not_finite(
             {"gamma": [0.001, 0.5, 1.5]},
             {},
             "|γ| < 0.01 in 1 of 3 channels (at most 0.001; the others have a median of 1).",
-            "They can be removed",
+            "Such channels can be removed",
         ),
         (
             {"gamma": [0.001, -0.009, 1.5]},

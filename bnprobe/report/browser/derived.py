@@ -31,7 +31,7 @@ def derived_columns(channels: pd.DataFrame, eps: Array) -> list[str]:
 
 
 def formulas(given: dict[str, Array], eps: Array) -> dict[str, Array]:
-    """Mean and variance before and after the norm, and the KL distance of measured from running statistics."""
+    """Mean and variance before and after the norm, and the KL divergence of measured from running statistics."""
     var = given["running_var"] + eps
     shift, ratio = given["shift"], given["scale_ratio"]
     return {

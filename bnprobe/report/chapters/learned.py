@@ -61,7 +61,8 @@ def _mean_colour(recording: Recording) -> list[Fact]:
     order = color_order(np.array(reading.mean_rgb))
     rgb = reading.mean_rgb[::-1] if order == "BGR" else reading.mean_rgb
     in_order = f"in the order {order}" if order else "in the order of the input"
-    said = f"The training images had a mean color of {values} (from 0 to 1, {in_order}), {known_by}."
+    black = ", black padding included" if reading.padding is not None and reading.padding.is_seen else ""
+    said = f"The training images had a mean color of {values} (from 0 to 1, {in_order}{black}), {known_by}."
     return [Fact(said, "stem", colors=(_hex((rgb[0], rgb[1], rgb[2])),))]
 
 

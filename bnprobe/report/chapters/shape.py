@@ -47,6 +47,8 @@ def chapter(material: Material) -> Section | Absent:
 def _target_words(known: pd.DataFrame) -> str:
     holds = int((known["why_not"] == output_moments.HOLDS).sum())
     off = known[known["why_not"] != output_moments.HOLDS]
+    if (known["why_not"] == output_moments.OWN).all():
+        return _of_samples(known)
     should = "Outputs should have mean β and standard deviation |γ|"
     if off.empty:
         return f"{should}, and at {all_norms(len(known))} they do."
@@ -60,6 +62,21 @@ def _target_words(known: pd.DataFrame) -> str:
     with np.errstate(divide="ignore"):
         worst = off.iloc[int(np.nanargmax(np.abs(np.log(ratio))))]
     return f"{should}. {do}; at {named(worst)} {_miss(worst)}, {_why(worst['why_not'])}."
+
+
+def _of_samples(known: pd.DataFrame) -> str:
+    """Of norms that divide each sample by its own scale: channels need not have the scale that γ would give them."""
+    text = "Each sample is normalized with its own statistics, so outputs of a channel need not have standard deviation |γ|"
+    ratio = of(known, "gamma_ratio_median")
+    if not np.isfinite(ratio).any():
+        return f"{text}."
+    low, high = (known.iloc[int(place(ratio))] for place in (np.nanargmin, np.nanargmax))
+    if low["gamma_ratio_median"] == high["gamma_ratio_median"]:
+        return f"{text}: theirs is typically {number(low['gamma_ratio_median'], 2)} times it."
+    return (
+        f"{text}: theirs is typically between {number(low['gamma_ratio_median'], 2)} ({named(low)}) and "
+        f"{number(high['gamma_ratio_median'], 2)} times it ({named(high)})."
+    )
 
 
 def _why(reason: str) -> str:
