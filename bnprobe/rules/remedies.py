@@ -14,8 +14,8 @@ RECALIBRATE = "`torch.optim.swa_utils.update_bn(loader, model)`"
 """Running statistics of every batch norm re-estimated as plain averages over the loader; the mode is put back."""
 
 CARRY_BETA = (
-    "Such channels can be removed if β's effect is added to the bias of the next layer; at borders padded with zeros that is not "
-    "exact, so measure before and after."
+    "Such channels can be removed if β's effect is added to the bias of the next layer; at borders padded with zeros that "
+    "is not exact, so measure before and after."
 )
 """What is left of channels without a varying input can be carried by the next layer."""
 

@@ -211,8 +211,8 @@ def _caption(layers: pd.DataFrame, stops: list[Stop], lanes: tuple[Lane, ...]) -
     titles = " ".join(lane.title for lane in lanes)
     if "distance" in titles:
         texts.append(
-            "A point is filled where at least a third of a norm's channels are shifted beyond sampling error, by 0.2 running "
-            "σ or a tenth in scale; hollow ones match, or saw too little. Arcs are residual connections."
+            "A point is filled where at least a third of a norm's channels are shifted beyond sampling error, by 0.2 "
+            "running σ or a tenth in scale; hollow ones match, or saw too little. Arcs are residual connections."
         )
     if "divided by" in titles:
         texts.append("Scale: the typical sample, and two standard deviations between samples around it.")
