@@ -76,6 +76,7 @@ BOUNDARIES = {
     # Parquet, where it is installed
     "report.formats.tables": may("measures errors files", "pandas pyarrow"),
     "report.formats.read_table": may("report errors files", "pandas pyarrow"),
+    "report.atlas_page": may("rules stats severity version", "numpy pandas"),
     "report.audit": may("recording measures rules errors severity", "numpy pandas"),
     # a histogram cannot be drawn without its edges
     "report.figures.png": may("", "numpy PIL"),

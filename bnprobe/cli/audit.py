@@ -33,21 +33,53 @@ def add(commands: Any) -> None:
         "command that was interrupted goes on where it was.",
     )
     audit.add_argument(
-        "list", metavar="LIST", help="text file with one checkpoint per line, or a folder of checkpoints"
+        "list",
+        metavar="LIST",
+        help="text file with one checkpoint or address per line, or a folder of checkpoints; with --page also a table",
     )
+    audit.add_argument("-o", "--out", metavar="FILE", help="table.csv, or table.parquet with pyarrow")
     audit.add_argument(
-        "-o", "--out", metavar="FILE", required=True, help="table.csv, or table.parquet with pyarrow"
+        "--page",
+        metavar="FILE",
+        help="write an atlas of the table: distributions over checkpoints, and which are unlike the others",
     )
     add_workers(audit, "check files")
     audit.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Audit what the table does not hold yet, write it, and say what is in it."""
+    """Audit what the table does not hold yet, write it, and say what is in it; or a page of a table that is there."""
+    from bnprobe.report.formats.tables import FORMATS
+
+    page = Path(options.page) if options.page else None
+    if Path(options.list).suffix[1:] in FORMATS and page is not None and not options.out:
+        demand_writable([page], [options.list])
+        _write_page(Path(options.list), page)
+        return 0
+    if not options.out:
+        raise BnprobeError("the table needs a name. Give -o table.parquet, or a table and --page FILE.")
+    _audit(Path(options.out), page, options)
+    return 0
+
+
+def _write_page(table: Path, page: Path) -> None:
+    from bnprobe.report.atlas_page import page as atlas
+    from bnprobe.report.audit import NAMES, WORDS, demand_audit
+    from bnprobe.report.formats.html import to_html
+    from bnprobe.report.formats.read_table import read_table
+
+    rows = demand_audit(read_table(table, NAMES, WORDS), str(table))
+    content = to_html(atlas(rows, table.name), None).encode()
+    write_output_by(page, lambda file: file.write(content))
+    say(f"page: {page}")
+
+
+def _audit(out: Path, page: Path | None, options: argparse.Namespace) -> None:
+    """The table, and the page where one is asked for."""
     from bnprobe.report.formats.tables import demand_format
 
-    out, paths = Path(options.out), listed(Path(options.list))
-    demand_writable([out], [*paths, options.list])
+    paths = listed(Path(options.list))
+    demand_writable([out, page], [*paths, options.list])
     demand_format(out)
     marks = {shown(path): _mark(key) for path, key in zip(paths, _keys(paths), strict=True)}
     with Journal(out) as journal:
@@ -60,7 +92,8 @@ def run(options: argparse.Namespace) -> int:
             files = _write(out, marks, journal)
         journal.remove()
     say(f"table: {out} ({files})")
-    return 0
+    if page is not None:
+        _write_page(out, page)
 
 
 def listed(path: Path) -> list[str]:
