@@ -135,9 +135,14 @@ def _made(options: argparse.Namespace, state: Path | None) -> Any:
             seed=options.seed,
             budget_s=options.budget,
             state=state,
-            class_names=_names(subject, batches),
         )
-    return replace(made, model=subject.name, judge="" if judge is None else judge.name)
+    names = _names(subject, batches)
+    return replace(
+        made,
+        model=subject.name,
+        judge="" if judge is None else judge.name,
+        class_names=names if len(names) == made.n_classes else (),  # folders may hold some of the classes
+    )
 
 
 def _subject(options: argparse.Namespace) -> tuple[Subject, Batches | UserBatches | None]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pandas as pd
 import torch
 from torch import nn
 
-from scripts import quantization
-from scripts.made_images import plain_network
+from scripts import made_images, quantization
 from scripts.recalibration_study import MEAN, STD, Images
 
 
@@ -47,5 +48,17 @@ def test_every_source_is_tried_and_shown(monkeypatch) -> None:
     ]
 
 
-def test_the_judge_is_no_relative_of_a_resnet() -> None:
-    assert plain_network().eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+def test_the_judge_learns_its_linear_layer_alone(monkeypatch) -> None:
+    """Fails if ImageNet's weights are changed, or the layer is not fitted: two classes that differ in brightness."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(made_images, "put_weights", lambda _: None)
+    monkeypatch.setattr(
+        made_images, "mobilenet_v2", lambda **_: SimpleNamespace(features=nn.Conv2d(3, 1280, 8, 8))
+    )
+    labels = torch.arange(24) % 2
+    x = 0.2 * torch.rand(24, 3, 8, 8) + labels[:, None, None, None] / 2
+    judge = made_images.trained_judge(Images(x, labels))
+    assert not judge.training
+    inputs = (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    assert judge(inputs).argmax(1).equal(labels)
+    assert all(parameter.grad is None for parameter in judge.features.parameters())

@@ -17,6 +17,7 @@ from bnprobe.experiments.synthesize.stored import Stored
 from bnprobe.norms import ModuleTree
 from bnprobe.norms.module_tree import method, parameters_of
 from bnprobe.probe.tensors import first_tensor
+from bnprobe.report.numbers import count
 
 Shape = tuple[int, ...]
 Constants = tuple[Sequence[float], Sequence[float]]
@@ -145,7 +146,8 @@ def target_classes(targets: Any, n: int, of: int | None) -> Tensor | None:
     if targets is None:
         return torch.arange(n) % of if n >= of else torch.arange(n) * of // n
     try:
-        given = torch.as_tensor(targets).flatten()
+        given = torch.as_tensor(targets)
+        given = given.flatten() if given.dim() < 2 else torch.empty(0)
     except (TypeError, ValueError, RuntimeError):
         given = torch.empty(0)
     if given.is_floating_point() or given.dtype == torch.bool or not 0 < len(given) <= n:
@@ -159,6 +161,22 @@ def target_classes(targets: Any, n: int, of: int | None) -> Tensor | None:
             f"target {wrong[0]} is no class of the model, which has {of:,}. Pass numbers of 0 to {of - 1:,}."
         )
     return given.long()[torch.arange(n) % len(given)]
+
+
+def names_of_classes(names: Any, of: int | None) -> tuple[str, ...]:
+    """One text per class, or none. Raises BnprobeError for others."""
+    if (
+        isinstance(names, str)
+        or not isinstance(names, Sequence)
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise BnprobeError(f"class_names must be a list of texts, one per class, got {str(names)[:60]}.")
+    if names and of is not None and len(names) != of:
+        raise BnprobeError(
+            f"class_names has {count(len(names), 'name')} and the network {count(of, 'class')}. Pass one for each, in "
+            "their order."
+        )
+    return tuple(names)
 
 
 def _whole(model: nn.Module, shape: int | Sequence[int] | None) -> Shape | None:

@@ -23,6 +23,7 @@ from bnprobe.experiments.synthesize.inputs import (
     Inputs,
     inputs_of,
     n_classes,
+    names_of_classes,
     stages_of,
     target_classes,
 )
@@ -93,7 +94,7 @@ def synthesize(
         budget_s: Seconds after which making stops, after the step that is under way. Images of most use come first.
         state: A file that keeps the run, written every half minute and at the end; a later call with the same arguments
             goes on from there.
-        class_names: What the classes are called, for the page.
+        class_names: What the classes are called, one text for each, for the page.
 
     Returns:
         The images, the table of all ways and the page. After Ctrl-C, or where time ran out, they are as far as they came,
@@ -124,7 +125,7 @@ def synthesize(
             f"data is a {type(data).__name__}, which runs out after one use, and two are needed. Pass a list or a "
             "DataLoader."
         )
-    path = None if state is None else Path(state)
+    path = _path(state)
     if path is not None and not is_folder(path):  # which is said where it is read
         check_outputs([path])
     deadline = Deadline(budget_s)
@@ -137,6 +138,7 @@ def synthesize(
         norms = reached(inner, inputs, norms)
         classes = n_classes(inner, inputs)
         chosen = target_classes(targets, n, classes)
+        names = names_of_classes(class_names, classes)
         judging = judge_of(judge, inner, inputs, classes, judge_normalize)
         real = None if data is None else real_batch(data, inputs, n, classes)
         ways = WAYS if chosen is not None else WITHOUT_CLASSES
@@ -169,7 +171,7 @@ def synthesize(
         n_real=0 if near is None else near.n_seen,
         notes=tuple(_notes(making, norms, inputs)),
         interrupted=making.stopped == INTERRUPTED,
-        class_names=tuple(map(str, class_names)),
+        class_names=names,
     )
 
 
@@ -192,6 +194,16 @@ def _demand(model: nn.Module, n: int, steps: int, seed: int, budget_s: float | N
             f"budget_s={budget_s!r:.40} is not a number of seconds. Leave it out for no limit."
         )
     demand_one_device(model)
+
+
+def _path(state: str | Path | None) -> Path | None:
+    """Raises BnprobeError where it is no name of a file."""
+    try:
+        return None if state is None else Path(state)
+    except TypeError:
+        raise BnprobeError(
+            f"state={state!r:.40} is no path. Pass the file that keeps the run, like run.safetensors."
+        ) from None
 
 
 def _still(model: nn.Module) -> None:
