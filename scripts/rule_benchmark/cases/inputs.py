@@ -38,7 +38,7 @@ def batch() -> Batch:
     return normalized(pixels), y
 
 
-@CASES.add("images of cv2.imread, and constants of another network")
+@CASES.add("images of cv2.imread, and constants of another network", slow=True)
 def two_mistakes() -> Iterator[Look]:
     torch.manual_seed(2)
     model = fit(convnet(depth=4), batch, 150).eval()
@@ -66,7 +66,7 @@ def one_batch() -> Iterator[Look]:
     yield fault("in the seventh", told(model, data), begins)
 
 
-@CASES.add("files that cannot be read become black images")
+@CASES.add("files that cannot be read become black images", slow=True)
 def unread_files() -> Iterator[Look]:
     torch.manual_seed(14)
     model = fit(convnet(depth=4), batch, 100).eval()
