@@ -155,6 +155,7 @@ class _Known:
     """eps and kinds of norms as their modules say."""
 
     plans: Mapping[str, NormLayer]
+    source: str = "the model"
 
     def eps(self, norm: Norm) -> float | None:
         """The module's own."""
@@ -163,6 +164,9 @@ class _Known:
     def kind(self, norm: Norm) -> str:
         """The module's own."""
         return self.plans[norm.path].kind
+
+    def heads(self, path: str) -> None:
+        """Not read from modules."""
 
 
 def _followed(tree: ModuleTree) -> Iterator[tuple[str, str]]:

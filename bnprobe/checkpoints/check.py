@@ -46,8 +46,8 @@ def check(
     torch's default is assumed else. The report says which.
 
     Args:
-        source: A file (.pt .pth .th .bin .ckpt .safetensors), an index (*.index.json), a folder of shards, the address
-            of a file or an index (https:// hf:// s3:// gs://), of which only what is needed is fetched, or a state dict.
+        source: A file (.pt .pth .th .bin .ckpt .safetensors .gguf), an index (*.index.json), a folder of shards, the
+            address of a file or an index (https:// hf:// s3:// gs://), of which only what is needed is fetched, or a state dict.
         arch: Model to build around a file, "torchvision:resnet50" or your own "package.module:function", so that eps,
             kinds and neighbors of the norms are exact. None guesses neighbors from names and shapes.
         batches: With `arch`, batches as for `record`, for models that no blank input suits: the first one shows which
@@ -137,11 +137,11 @@ def _recording(state: State, name: str, weights: str, tensors: bool, config: Con
         raise
     except BadCheckpoint as error:
         raise BadCheckpoint(f"{name}: {error}") from None
-    notes = [*_of_eps(layers), *of_fetching(state, found.norms)]
+    notes = [*_of_eps(layers, config.source), *of_fetching(state, found.norms)]
     if any(layer.neighbours is not None for layer in layers):
         notes.append(GUESSED)
     if not tensors:  # two files are compared by what they hold
-        layers, convention = with_one_added(layers, config.model_type)
+        layers, convention = with_one_added(layers, config.model_type, config.source)
         notes += [convention] * bool(convention)
     odd = (*found.odd, *([empty.entry] if empty.names else []))
     return Recording(
@@ -161,12 +161,12 @@ def _floats(state: State) -> TensorTable:
     return tensor_table({name: as_torch(tensor) for name, tensor in state.items() if tensor.is_number})
 
 
-def _of_eps(layers: tuple[LayerRecord, ...]) -> Iterator[str]:
+def _of_eps(layers: tuple[LayerRecord, ...], source: str) -> Iterator[str]:
     """Where eps is from."""
     assumed = sum(layer.eps_assumed for layer in layers)
     known = sorted({layer.eps for layer in layers if not layer.eps_assumed})
     if known:
-        yield f"eps is from config.json: {', '.join(f'{eps:g}' for eps in known)}."
+        yield f"eps is from {source}: {', '.join(f'{eps:g}' for eps in known)}."
     if assumed:
         yield (
             f"A file of weights does not hold eps: {TORCH_EPS:g}, torch's default, was assumed for "

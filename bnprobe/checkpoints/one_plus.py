@@ -34,11 +34,11 @@ NOTE = (
     "The norms without β store values around 0, so they are taken to multiply by 1 + w, as the Gemma family does: "
     "γ here is 1 + w."
 )
-BY_CONFIG = "By config.json this is a {}, whose norms multiply by 1 + w: γ here is 1 + w."
+BY_CONFIG = "By {} this is a {}, whose norms multiply by 1 + w: γ here is 1 + w."
 
 
 def with_one_added(
-    layers: tuple[LayerRecord, ...], model_type: str = ""
+    layers: tuple[LayerRecord, ...], model_type: str = "", source: str = "config.json"
 ) -> tuple[tuple[LayerRecord, ...], str]:
     """The norms with 1 + w for their scale, and a note that says so; as they are, and no note, elsewhere."""
     scales = [layer.gamma for layer in layers if _may_add(layer) and layer.gamma is not None]
@@ -49,7 +49,7 @@ def with_one_added(
         replace(layer, gamma=1 + layer.gamma) if _may_add(layer) and layer.gamma is not None else layer
         for layer in layers
     )
-    return tuple(added), BY_CONFIG.format(model_type) if named else NOTE
+    return tuple(added), BY_CONFIG.format(source, model_type) if named else NOTE
 
 
 def _may_add(layer: LayerRecord) -> bool:

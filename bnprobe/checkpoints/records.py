@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bnprobe.checkpoints.attention import largest_logits
 from bnprobe.checkpoints.config import NO_CONFIG, NormSettings
 from bnprobe.checkpoints.followers import activations
 from bnprobe.checkpoints.groups import MOST_CHANNELS_IN_ALL, MOST_NORMS, Norm
@@ -36,14 +37,14 @@ def records(
     _demand_held(norms)
     fetch_needed(state, norms)
     fed, acts, predictions = producers(state, norms), activations(state, norms), Predictions(norms)
-    return tuple(
-        _record(
-            norm,
-            _neighbours(norm, i, fed.get(norm.path), acts.get(norm.path), state, config, predictions),
-            config,
-        )
-        for i, norm in enumerate(norms)
-    )
+    bounds = largest_logits(state, norms, config)
+    made = []
+    for i, norm in enumerate(norms):
+        around = _neighbours(norm, i, fed.get(norm.path), acts.get(norm.path), state, config, predictions)
+        if norm.path in bounds:
+            around = replace(around or Neighbours("unknown", guessed=True), qk_bound=bounds[norm.path])
+        made.append(_record(norm, around, config))
+    return tuple(made)
 
 
 def without_calls(record: LayerRecord) -> LayerRecord:
@@ -68,7 +69,7 @@ def _record(norm: Norm, neighbours: Neighbours | None, config: NormSettings) -> 
         layer=norm.path,
         call=0,
         kind=kind,
-        class_name=norm.says if kind == norm.kind else f"{norm.says}; kind by config.json",
+        class_name=norm.says if kind == norm.kind else f"{norm.says}; kind by {config.source}",
         pools=POOLS.get(kind, UNKNOWN),
         eps=TORCH_EPS if eps is None else eps,
         eps_assumed=eps is None,

@@ -66,8 +66,8 @@ def add(commands: Any) -> None:
         help="check weight files: no architecture, no data, nothing executed",
         description="Report what the norms of a checkpoint reveal without data: running statistics that were never updated, "
         "dead channels, numbers that half precision cannot hold. FILE is a checkpoint (.pt .pth .th .bin .ckpt "
-        ".safetensors), an index (*.index.json) or a folder of shards, or the address of a file or an index "
-        "(https:// hf:// s3:// gs://), of which only what is needed is fetched. Pickled code is refused, not run.",
+        ".safetensors .gguf), an index (*.index.json) or a folder of shards, or the address of a file or an "
+        "index (https:// hf:// s3:// gs://), of which only what is needed is fetched. Pickled code is refused, not run.",
     )
     check.add_argument(
         "files",

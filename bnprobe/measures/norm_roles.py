@@ -60,6 +60,14 @@ COLUMNS = (
         "Vaswani et al. 2017, arXiv:1706.03762",
         "layers",
     ),
+    Column(
+        "qk_bound",
+        "What logits of that attention cannot exceed by the weights alone, rotary positions left out; in files.",
+        "max over heads of σ(WqᵀWk, γ folded) · C · scale; with norms of queries and keys √d · max |γq γk|",
+        "",
+        "Wortsman et al. 2023, arXiv:2309.14322",
+        "layers",
+    ),
 )
 
 MIXING = (ATTENTION, BOTH, CROSS_ATTENTION, QUERY, KEY, ATTENTION_OUTPUT, MIXER)
@@ -98,6 +106,7 @@ def layer_columns(record: LayerRecord) -> dict[str, str | float]:
         "largest_logit": found.largest_logit,
         "attention_evenness": found.attention_evenness,
         "attention_factor": found.attention_factor,
+        "qk_bound": found.qk_bound,
     }
 
 

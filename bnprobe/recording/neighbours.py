@@ -126,6 +126,8 @@ class Neighbours:
     `names.NORM_ROLES`, "" where none was recognized. `largest_logit` is the largest absolute logit of the attention whose
     queries this norm's output makes, `attention_evenness` the mean entropy of its shares over the log of the number of keys
     (0 to 1), in the first pass; `attention_factor` is what its logits are multiplied by, relative to 1/√d.
+    `qk_bound` is what those logits cannot exceed by the weights alone (see `checkpoints.attention`); NaN where they were not
+    read.
     """
 
     follows: str
@@ -154,6 +156,7 @@ class Neighbours:
     largest_logit: float = float("nan")
     attention_evenness: float = float("nan")
     attention_factor: float = float("nan")
+    qk_bound: float = float("nan")
 
     def __repr__(self) -> str:
         return f"Neighbours(producer {self.producer or 'unknown'}, followed by {self.follows})"

@@ -134,6 +134,10 @@ class Limits:
     largest_logit: float = 100.0
     """Absolute logit of attention above which it saturates: SmolLM2-135M reaches 54; the clipping of Muon begins here."""
 
+    qk_bound: float = 2000.0
+    """Largest logit that weights allow, above which files are worth a look: SmolLM2-135M allows 926, a network that was
+    trained with too large a rate 4,568."""
+
     uneven_attention: float = 0.25
     """Mean entropy of attention, as a share of the largest possible, below which it looks at next to nothing: layers of
     trained transformers are at .28 and above."""

@@ -142,6 +142,31 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
+def may_saturate(evidence: Evidence) -> Iterator[Finding]:
+    """Weights that allow logits far beyond those of trained networks, where no attention was seen; once for the network."""
+    layers, top = evidence.layers, evidence.limits.qk_bound
+    if layers["largest_logit"].notna().any():
+        return
+    found = layers[layers["qk_bound"] > top]
+    if found.empty:
+        return
+    worst = found.iloc[int(found["qk_bound"].argmax())]
+    yield Finding(
+        "info",
+        str(worst["layer"]),
+        f"By the weights, logits of attention may reach {number(worst['qk_bound'])}.",
+        f"that is what the largest singular value of queries and keys allows; it is above {top:g} at {len(found)} of "
+        f"{count(int(layers['qk_bound'].notna().sum()), 'norm')} before attention.",
+        "Record a few batches: `largest_logit` and `attention_evenness` say whether attention does saturate.",
+    )
+
+
+def saturated_or_may(evidence: Evidence) -> Iterator[Finding]:
+    """What attention does, or what its weights allow."""
+    yield from saturated(evidence)
+    yield from may_saturate(evidence)
+
+
 def unchanged(evidence: Evidence) -> Iterator[Finding]:
     """Blocks that add nothing."""
     bottom = evidence.limits.unchanged
@@ -220,8 +245,8 @@ RULES = (
         "Does attention look at more than one key?",
         "Wortsman et al. 2023, arXiv:2309.14322; Zhai et al. 2023, arXiv:2303.06296",
         f"logits up to {DEFAULT.largest_logit:g}, or an entropy of at least {DEFAULT.uneven_attention:.0%} of the largest "
-        "possible; logits divided by √d",
-        saturated,
+        "possible; logits divided by √d; weights that allow logits up to {DEFAULT.qk_bound:g}",
+        saturated_or_may,
         by_hand=TRAINING,
     ),
     Rule(

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from bnprobe.errors import BadCheckpoint
 from bnprobe.files import Place, open_input, size_and_time
+from bnprobe.files.gguf import BEGINS
 from bnprobe.weights.messages import SAVE_AGAIN, program, what_it_is
 
 HEAD = 512
@@ -28,7 +29,6 @@ MAGIC: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
         ),
         (rb"\s*\{\s*\"", "a text in JSON, not tensors", "Give the file of the weights; servers also send errors like this"),
         (rb"\x89HDF\r\n", "an HDF5 file, as Keras and TensorFlow write it", EXPORTED),
-        (rb"GGUF", "a GGUF file of llama.cpp", "Give the .safetensors that it was converted from"),
         (rb"\x1f\x8b", "compressed by gzip", UNPACK),
         (rb"BZh[1-9]", "compressed by bzip2", UNPACK),
         (rb"\xfd7zXZ\0", "compressed by xz", UNPACK),
@@ -63,6 +63,12 @@ def demand_checkpoint(path: Place) -> None:
             _demand_tensors(path, file)
         else:
             _demand_no_tar(path, file)
+
+
+def is_gguf(path: Place) -> bool:
+    """By what it begins with."""
+    with open_input(path) as file:
+        return file.read(len(BEGINS)) == BEGINS
 
 
 def is_safetensors(path: Place) -> bool:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bnprobe.errors import BadCheckpoint
-from bnprobe.files import Place, archive
+from bnprobe.files import Place, archive, open_input
 from bnprobe.files.archive import Span
+from bnprobe.files.gguf import Fact, Packed, read_gguf
 from bnprobe.files.header import Entry, read_header
 from bnprobe.files.pickle_scan import LARGEST, demand_harmless
 from bnprobe.files.pickles import BYTES, Declared, UnknownName, read_plain
 from bnprobe.weights.messages import damaged, refusal
+from bnprobe.weights.quantized import Quantized
 from bnprobe.weights.stored import Source, Stored
 from bnprobe.weights.tensor import Tensor
 
@@ -45,6 +47,32 @@ def read_safetensors(path: Place) -> dict[str, Tensor]:
         return {name: _of_entry(source, found[name]) for name in sorted(found)}
     except (OSError, ValueError, RuntimeError) as error:
         raise damaged(path, error) from None
+
+
+def read_packed(path: Place) -> dict[str, Tensor]:
+    """The tensors of a GGUF file. Raises BadCheckpoint where it is damaged."""
+    try:
+        source = Source(path)
+        found = read_gguf(source.file).entries
+        return {name: _of_packed(source, entry) for name, entry in found.items()}
+    except (OSError, ValueError, OverflowError) as error:
+        raise damaged(path, error) from None
+
+
+def facts_of(path: Place) -> dict[str, Fact]:
+    """What a GGUF file says of its model; nothing where it is damaged."""
+    try:
+        with open_input(path) as file:
+            return read_gguf(file).facts
+    except (OSError, ValueError, OverflowError):
+        return {}
+
+
+def _of_packed(source: Source, entry: Packed) -> Tensor:
+    if entry.dtype not in DTYPES:
+        return Quantized(source, entry)
+    span = Span(entry.start, entry.n_bytes)
+    return Stored(source, span, DTYPES[entry.dtype], entry.shape, _dense(entry.shape))
 
 
 def _of_entry(source: Source, entry: Entry) -> Tensor:

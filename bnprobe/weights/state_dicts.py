@@ -8,9 +8,9 @@ from typing import Any
 from bnprobe.errors import BadCheckpoint
 from bnprobe.files import Place
 from bnprobe.weights.dcp import is_dcp, read_dcp
-from bnprobe.weights.file_kinds import demand_checkpoint, is_safetensors
+from bnprobe.weights.file_kinds import demand_checkpoint, is_gguf, is_safetensors
 from bnprobe.weights.messages import SAVE_AGAIN
-from bnprobe.weights.read_file import TensorOf, plain, read_pickle, read_safetensors
+from bnprobe.weights.read_file import TensorOf, plain, read_packed, read_pickle, read_safetensors
 from bnprobe.weights.remote import open_together
 from bnprobe.weights.shards import files_of
 from bnprobe.weights.tensor import Tensor
@@ -45,7 +45,7 @@ def load(path: Place, several: bool) -> State:
     open_together(files)
     for file in files:
         demand_checkpoint(file)
-        saved, tensor_of = (read_safetensors(file), plain) if is_safetensors(file) else read_pickle(file)
+        saved, tensor_of = _read(file)
         state = _only(saved, tensor_of, file, several)
         if twice := next((name for name in state if name in whole), None):
             raise BadCheckpoint(
@@ -58,6 +58,12 @@ def load(path: Place, several: bool) -> State:
 def _only(saved: Any, tensor_of: TensorOf, path: Place, several: bool) -> State:
     """What is wanted of a file."""
     return (state_of(saved, tensor_of) if several else {}) or _state_dict(saved, tensor_of, path)
+
+
+def _read(file: Place) -> tuple[Any, TensorOf]:
+    if is_gguf(file):
+        return read_packed(file), plain
+    return (read_safetensors(file), plain) if is_safetensors(file) else read_pickle(file)
 
 
 def state_of(saved: Any, tensor_of: TensorOf) -> State:

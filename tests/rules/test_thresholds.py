@@ -90,6 +90,7 @@ LIMITS = {
     "largest_logit": 100,
     "uneven_attention": 0.25,
     "attention_factor": 2,
+    "qk_bound": 2000,
     "sink_position": 0.35,
     "overwritten": 50,
     "unchanged": 1e-4,

@@ -51,7 +51,6 @@ def zipped(name: str, content: bytes) -> bytes:
         (b"<html><body>404</body></html>", "a web page"),
         (b'{"error": "Repository not found"}', "a text in JSON"),
         (b"\x89HDF\r\n\x1a\n" + bytes(99), r"HDF5.*Keras.*torch\.save"),
-        (b"GGUF\x03\0\0\0" + bytes(99), "GGUF"),
         (gzip.compress(b"x" * 99, mtime=0), "compressed by gzip. Unpack it"),
         (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:" + bytes(99), r"exported graph.*torch\.save"),
         (packed("model/weights.pt", b"x"), r"a tar archive \(it holds model/weights.pt\). Unpack it"),

@@ -21,12 +21,13 @@ def in_ram(value: Any) -> Tensor | None:
 
 
 def as_torch(tensor: Tensor) -> torch.Tensor:
-    """A tensor of a checkpoint for torch; without numbers where this release of torch lacks its type."""
+    """A tensor of a checkpoint for torch; without numbers where torch lacks its type."""
     if isinstance(tensor, InRam):
         return tensor.tensor
-    assert isinstance(tensor, Stored)
-    dtype = getattr(torch, tensor.dtype, None)
-    return StoredTensor(tensor, dtype) if dtype else torch.empty(tensor.shape, device="meta")
+    dtype = getattr(torch, tensor.dtype, None) if isinstance(tensor, Stored) else None
+    if not isinstance(tensor, Stored) or dtype is None:
+        return torch.empty(tensor.shape, device="meta")
+    return StoredTensor(tensor, dtype)
 
 
 class InRam(Tensor):
