@@ -1,6 +1,6 @@
 """How large the logits of attention can become by the weights alone: queries and keys of a block, found by their names.
 
-C channels of the norm that feeds attention, H heads of D channels, K heads of keys, which several heads of queries may share.
+C channels of the norm that feeds attention, H heads of D channels, K heads of keys, which several of the queries may share.
 """
 
 from __future__ import annotations
