@@ -47,7 +47,8 @@ def check(
 
     Args:
         source: A file (.pt .pth .th .bin .ckpt .safetensors .gguf), an index (*.index.json), a folder of shards, the
-            address of a file or an index (https:// hf:// s3:// gs://), of which only what is needed is fetched, or a state dict.
+            address of a file or an index (https:// hf:// s3:// gs://), of which only what is needed is fetched, or a state
+            dict.
         arch: Model to build around a file, "torchvision:resnet50" or your own "package.module:function", so that eps,
             kinds and neighbors of the norms are exact. None guesses neighbors from names and shapes.
         batches: With `arch`, batches as for `record`, for models that no blank input suits: the first one shows which
