@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from bnprobe.errors import BnprobeError, NothingRecorded
+from bnprobe.experiments.held_vectors import demand_one_device
 from bnprobe.experiments.mixing import Mixture, pooled
 from bnprobe.experiments.plan import PRECISE, Plan, Renewal
 from bnprobe.experiments.put_back import in_eval_mode, put_back, write
@@ -74,7 +75,8 @@ def recalibrate(
         NoNormLayers: No norm stores statistics, all are frozen, or none matches `layers`.
         NothingRecorded: There were no samples.
         BnprobeError: An argument is out of range, batches cannot be read as often as needed, a batch is too small for
-            batch statistics, or a recording does not belong to the model.
+            batch statistics, the model lies on several devices and `call` does not say how it runs, or a recording does
+            not belong to the model.
 
     Example:
         >>> import torch, bnprobe
@@ -94,6 +96,8 @@ def recalibrate(
     norms = stored_norms(model, layers)
     if isinstance(batches, Recording):
         return _from_recording(model, norms, batches, mixture, call)
+    if call is None:  # which may move batches as the model wants them
+        demand_one_device(model)
     seen = Batches(model, batches, "renewing", len(norms) + 1 if layer_by_layer else 1)
     with put_back(model), torch.no_grad():
         in_eval_mode(model)

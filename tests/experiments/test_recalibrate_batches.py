@@ -37,3 +37,13 @@ def test_a_recording_may_hold_norms_that_store_nothing() -> None:
     mixed = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.BatchNorm1d(4)).eval()
     plan = bnprobe.recalibrate(mixed, bnprobe.record(mixed, [torch.randn(8, 3)]))
     assert list(plan.renewals) == ["2"]
+
+
+def test_a_model_on_several_devices_is_refused_unless_told_how_it_runs() -> None:
+    """Fails if torch's own words about tensors of two devices come out, or a user who moves batches is refused, too."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 2, device="meta")).eval()
+    batches = [torch.randn(20, 3)]
+    with pytest.raises(BnprobeError, match=r"spread over cpu, meta"):
+        bnprobe.recalibrate(model, batches)
+    plan = bnprobe.recalibrate(model, batches, call=lambda m, x: m[1](m[0](x)))
+    assert plan.n_samples == 20
