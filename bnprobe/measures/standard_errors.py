@@ -56,7 +56,7 @@ def n_running(record: LayerRecord) -> float:
     None averages all batches tracked. Follows from the geometric weights m(1 - m)^k.
     """
     tracked = record.n_batches_tracked or 0
-    if record.momentum is None:
+    if record.momentum is None or np.isnan(record.momentum):
         return float((tracked or 19) * training_batch(record))
     m = min(max(record.momentum, 1e-12), 1.0)
     return (2 - m) / m * training_batch(record)

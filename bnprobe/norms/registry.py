@@ -71,7 +71,7 @@ def describe(module: nn.Module) -> tuple[NormLayer, ...]:
     for known, plans in KNOWN:
         if issubclass(type(module), known):
             try:
-                return tuple(plans(module))
+                return _believed(module, tuple(plans(module)))
             except Exception as error:  # attributes of a subclass may be code
                 raise BnprobeError(
                     f"{type(module).__name__}, a {known.__name__.lstrip('_')}, does not tell its formula ({_said(error)}). "
@@ -81,6 +81,14 @@ def describe(module: nn.Module) -> tuple[NormLayer, ...]:
         return tuple(look_alike(module))
     except Exception:  # a stranger whose attributes cannot be read is none of the norms that we know
         return ()
+
+
+def _believed(module: nn.Module, plans: tuple[NormLayer, ...]) -> tuple[NormLayer, ...]:
+    """The plans of a known class. Raises ValueError where a subclass, which may compute otherwise, holds what fits none."""
+    if type(module) not in TORCHS_OWN:
+        for fault in filter(None, map(faults, plans)):
+            raise ValueError(fault.replace("gave", "it holds", 1))
+    return plans
 
 
 def _registered_plan(cls: type, module: nn.Module) -> NormLayer:

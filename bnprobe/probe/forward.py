@@ -45,6 +45,7 @@ from bnprobe.probe.tensors import (
     is_recomputation,
     is_transformed,
     n_samples,
+    unreadable,
     why_no_values,
 )
 from bnprobe.recording import NO_PHASE
@@ -188,7 +189,10 @@ class Forward:
             call, mask = run.next_call(name), run.mask
             if run.trace is not None:
                 run.trace.norm_begins((name, call), x)
-        tries = self._read(phase, (name, call), norm, training, x, for_gradient, mask)
+        try:
+            tries = self._read(phase, (name, call), norm, training, x, for_gradient, mask)
+        except Exception as error:
+            raise unreadable(name, error) from error
         if again:
             repeated = phase.gradients.repeated_call(name, tries)
             if repeated is None:
@@ -270,7 +274,10 @@ class Forward:
         site = phase.sites.get(begun.key)
         settled = site.settled.get(before[0].training) if site else None
         floor = None if phase.exemplars is None else phase.exemplars.floor(begun.key)
-        seen = observe_after(before, y, settled[1] if settled else None, self._histograms, floor)
+        try:
+            seen = observe_after(before, y, settled[1] if settled else None, self._histograms, floor)
+        except Exception as error:
+            raise unreadable(name, error) from error
         gradients.await_call(begun.key, seen.before, y, begun.origin)
         # the one tensor of a call that a backward pass may need, and a site must not keep
         seen.before.inverse_var = None

@@ -16,7 +16,7 @@ from bnprobe.graph.trace import Trace
 from bnprobe.norms import NormLayer
 from bnprobe.probe.calls import CallStats, HistogramScale, Key, Last, Vectors, last_of, vectors_of
 from bnprobe.probe.calls.accumulators import Totals
-from bnprobe.probe.calls.call_log import CallLogTotals, PassContext
+from bnprobe.probe.calls.call_log import CallLogTotals, PassContext, count_of
 from bnprobe.probe.calls.tokens import TokenTotals
 from bnprobe.probe.places import Places
 from bnprobe.recording import GradientRecord, LayerRecord, OutputCheck
@@ -94,7 +94,6 @@ class Site:
         if changed_elsewhere:
             call_log = replace(call_log, running_mean_after=None, running_var_after=None)
         moved = [not _same(a, b) for a, b in zip(vars(self.first).values(), vars(now).values(), strict=True)]
-        tracked = plan.n_batches_tracked
         return LayerRecord(
             layer=key[0],
             call=key[1],
@@ -104,7 +103,7 @@ class Site:
             eps=plan.eps,
             eps_assumed=plan.eps_assumed,
             momentum=plan.momentum,
-            n_batches_tracked=None if tracked is None else int(tracked),
+            n_batches_tracked=count_of(plan),
             gamma=last.gamma,
             beta=last.beta,
             running_mean=self.first.running_mean,

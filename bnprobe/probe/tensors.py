@@ -16,7 +16,7 @@ from bnprobe.errors import BnprobeError
 
 def first_tensor(args: Any, kwargs: Any = None) -> Tensor | None:
     """The first tensor in nested containers."""
-    first = args[0] if isinstance(args, tuple) and args else args
+    first = args[0] if type(args) is tuple and args else args
     return first if isinstance(first, Tensor) else next(tensors_in((args, kwargs)), None)
 
 
@@ -40,15 +40,18 @@ def n_samples(args: tuple[Any, ...], first: Tensor, dim: int) -> int:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Tensors in nested containers, in order."""
+    """Tensors in nested containers, in order; none of a container whose own code fails, or that holds itself."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
+        return
+    try:
+        inside = (
+            value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+        )
+        for item in inside:
             yield from tensors_in(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from tensors_in(item)
+    except Exception:  # whoever takes the tensors does so outside
+        return
 
 
 def has_values(x: Tensor) -> bool:
@@ -65,6 +68,17 @@ def why_no_values(x: Tensor | None) -> str:
     if x is not None and x.is_nested:
         return "the input was a nested tensor"
     return "the input was not a floating-point tensor"
+
+
+def unreadable(layer: str, error: Exception) -> Exception:
+    """What to raise where a call of a layer could not be read: an error that names it, unless RAM ran out."""
+    if isinstance(error, BnprobeError | MemoryError | torch.OutOfMemoryError):
+        return error
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return BnprobeError(
+        f"{layer}: what it is called with, returns or holds cannot be read ({said}). Leave it out with attach(model, "
+        "layers=...), or give it plain tensors of as many numbers as it has channels."
+    )
 
 
 def is_transformed() -> bool:

@@ -133,12 +133,19 @@ def state_of(model: nn.Module) -> list[Any]:
         met.add(id(module))
         waiting += [child for child in module._modules.values() if child is not None]
         tensors = {**module._parameters, **module._buffers}
-        found.append({name: t.tolist() for name, t in tensors.items() if t is not None})
+        found.append({name: numbers_of(t) for name, t in tensors.items() if t is not None})
         found.append(
             [len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks)]
         )
         found.append(sorted(vars(module)))
     return found
+
+
+def numbers_of(value: Any) -> Any:
+    """What a tensor holds; another thing itself."""
+    if not isinstance(value, Tensor) or value.is_meta:
+        return value if isinstance(value, str) else id(value)
+    return value.to_dense().tolist()
 
 
 def probed(model: nn.Module) -> list[str]:
@@ -190,6 +197,91 @@ def test_descriptions_that_cannot_be(name, monkeypatch):
     monkeypatch.setitem(registry._registered, Own, describe)
     with pytest.raises(BnprobeError, match=rf"1: the describe function of Own .*{words}"):
         probed(nn.Sequential(nn.BatchNorm2d(3).eval(), Own()))
+
+
+class PassesOn(nn.BatchNorm2d):
+    """Computes nothing with what it holds, so that torch does not mind."""
+
+    def forward(self, x: Tensor) -> Any:
+        return x * 1
+
+
+class Unopenable(tuple):
+    def __iter__(self) -> Any:
+        raise RuntimeError("closed")
+
+    def __getitem__(self, index: Any) -> Any:
+        raise RuntimeError("closed")
+
+
+class ReturnsUnopenable(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Any:
+        return Unopenable([super().forward(x)])
+
+
+class Closed(Tensor):
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        if function.__name__ == "detach":
+            raise RuntimeError("closed")
+        return super().__torch_function__(function, types, arguments, named or {})
+
+
+class Subclassed(Holder):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(x.as_subclass(Closed))
+
+
+def holding(**tensors: Any) -> nn.Sequential:
+    """A subclass of a norm with other tensors in the places that torch knows."""
+    norm = PassesOn(3).eval()
+    for name, value in tensors.items():
+        (norm._buffers if name in norm._buffers else norm._parameters)[name] = value
+    return nn.Sequential(norm)
+
+
+ODD_TENSORS: dict[str, tuple[dict[str, Any], str]] = {
+    "long": ({"running_var": torch.ones(5)}, "it holds running_var of 5 numbers for 3 channels"),
+    "of two dimensions": ({"weight": torch.ones(3, 3)}, "it holds weight of 9 numbers for 3 channels"),
+    "without numbers": ({"running_mean": torch.ones(3, device="meta")}, "0: what it .* cannot be read"),
+    "sparse": ({"weight": torch.ones(3).to_sparse()}, "0: what it .* cannot be read"),
+    "no tensor": ({"bias": "x"}, "Sequential cannot be looked at"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_TENSORS)
+def test_a_norm_that_holds_something_else_is_named(name):
+    """Fails if an error of numpy's is all that is said of a subclass with tensors of its own."""
+    tensors, words = ODD_TENSORS[name]
+    with pytest.raises(BnprobeError, match=words):
+        probed(holding(**tensors))
+
+
+def test_a_tensor_that_cannot_be_read_is_named():
+    """Fails if the error of a class of tensors does not say at which norm."""
+    with pytest.raises(BnprobeError, match=r"bn: what it is called with.*closed"):
+        probed(Subclassed())
+
+
+@pytest.mark.parametrize(
+    "counter", [torch.ones((), device="meta"), torch.tensor(0.5), torch.ones(3), torch.tensor(torch.inf)]
+)
+def test_counters_that_are_no_numbers_are_none(counter):
+    """Fails if a counter of batches that counts nothing ends a forward pass."""
+    assert probed(holding(num_batches_tracked=counter)) == ["0"]
+
+
+def test_containers_whose_own_code_fails_hold_no_tensors():
+    """Fails if what a norm returns is opened, and its error is the user's."""
+    assert probed(nn.Sequential(ReturnsUnopenable(3).eval())) == ["0"]
+
+
+def test_a_momentum_that_is_no_number():
+    """Fails if a report cannot be made of it."""
+    norm = nn.BatchNorm2d(3, momentum=float("nan")).eval()
+    assert probed(nn.Sequential(norm)) == ["0"]
+    x = torch.randn(2, 3, 8, 8)
+    assert bnprobe.report(bnprobe.record(norm, [x])).to_text()
 
 
 def test_a_description_that_fails_later(monkeypatch):

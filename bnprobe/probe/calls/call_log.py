@@ -124,8 +124,18 @@ def _versions(plan: NormLayer) -> tuple[int, ...]:
 
 
 def count_of(plan: NormLayer) -> int | None:
-    """num_batches_tracked now; None where it is not kept."""
-    return None if plan.n_batches_tracked is None else int(plan.n_batches_tracked)
+    """num_batches_tracked now; None where it is not kept, or is no number."""
+    if plan.n_batches_tracked is None:
+        return None
+    try:
+        return int(plan.n_batches_tracked)
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        OverflowError,
+    ):  # on the meta device, of several numbers, not finite
+        return None
 
 
 def _learns(parameter: Tensor | None) -> bool | None:
