@@ -276,6 +276,14 @@ def test_containers_whose_own_code_fails_hold_no_tensors():
     assert probed(nn.Sequential(ReturnsUnopenable(3).eval())) == ["0"]
 
 
+def test_a_name_of_half_a_character_can_be_saved(tmp_path):
+    """Fails if a recording is written that nobody can read again."""
+    model = nn.Sequential()
+    model.add_module("a\ud800", nn.BatchNorm2d(3).eval())
+    recording = bnprobe.record(model, [torch.randn(2, 3, 8, 8)])
+    assert bnprobe.load(recording.save(tmp_path / "a.bnp")).layers[0].layer == r"a\ud800"
+
+
 def test_a_momentum_that_is_no_number():
     """Fails if a report cannot be made of it."""
     norm = nn.BatchNorm2d(3, momentum=float("nan")).eval()

@@ -314,6 +314,14 @@ def test_the_notebook_shows_the_telling_sections(undrawn, all_kinds):
     assert "to_html(path)" in pages.text_of(document)
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_cell_holds_names_as_text(undrawn, name):
+    """Fails if a name becomes markup or a script in a notebook, where no policy stops it."""
+    rows = some_rows()
+    hostile = recording(site(rows, HOSTILE[name], gamma=1, beta=0, **memory_of(rows)), model=HOSTILE[name])
+    pages.assert_loads_nothing(cell_of(bnprobe.report(hostile)))
+
+
 def test_two_cells_of_a_notebook_share_no_id(undrawn, all_kinds):
     """Fails if a link, or a script, of one cell finds the elements of another."""
     report = bnprobe.report(all_kinds)

@@ -32,8 +32,9 @@ def _inner(model: nn.Module) -> nn.Module | None:
 
 
 def shown(path: str) -> str:
-    """The path of a module without the names that wrappers insert."""
-    return ".".join(part for part in path.split(".") if part not in INNER)
+    """The path of a module without the names that wrappers insert; half a character, which no file takes, is spelled out."""
+    whole = path.encode("utf-8", "backslashreplace").decode()
+    return ".".join(part for part in whole.split(".") if part not in INNER)
 
 
 def _refuse(model: nn.Module) -> None:
