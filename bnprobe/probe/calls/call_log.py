@@ -129,13 +129,8 @@ def count_of(plan: NormLayer) -> int | None:
         return None
     try:
         return int(plan.n_batches_tracked)
-    except (
-        RuntimeError,
-        TypeError,
-        ValueError,
-        OverflowError,
-    ):  # on the meta device, of several numbers, not finite
-        return None
+    except (RuntimeError, TypeError, ValueError, OverflowError):
+        return None  # on the meta device, of several numbers, not finite
 
 
 def _learns(parameter: Tensor | None) -> bool | None:
