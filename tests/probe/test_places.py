@@ -106,6 +106,17 @@ def test_a_cache_of_tuples_continues_its_sequences():
     np.testing.assert_array_equal(found.positions, [[7], [7]])
 
 
+def test_a_cache_without_a_length_ends_no_pass():
+    """Fails if what a cache of a state space model raises reaches the user's pass."""
+
+    class States:
+        def get_seq_length(self) -> int:
+            raise ValueError("no attention layers")
+
+    found = places_of((), {"input_ids": torch.ones((2, 3), dtype=torch.long), "cache": States()}, None, 0)
+    assert not found.continues
+
+
 def test_generation_behind_pads_is_the_plain_pass(model):
     """Fails if the mask of a call with a cache, which holds the tokens before as well, is laid over nothing, or the new
     tokens are counted from the first pad."""
