@@ -59,6 +59,7 @@ BOUNDARIES = {
     "weights.with_torch": may("errors files", "torch"),
     # torch where ranks are gathered; files are merged without it
     "scaling": may("recording errors files printing", ""),
+    "scaling.on_ray": may("errors files printing", "ray"),
     "scaling.gather": may("recording errors", "torch"),
     "scaling.ranks": may("errors", "torch"),
     "models": may("weights recording norms stats errors files printing", "torch torchvision PIL tqdm numpy"),

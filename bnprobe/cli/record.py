@@ -63,6 +63,13 @@ def add(commands: Any) -> None:
     add_subject(record, instead="not here: --shards lists the data; one folder is a list of one line")
     add_exemplars(record)
     add_workers(record, "record")
+    record.add_argument(
+        "--engine",
+        choices=("processes", "ray"),
+        default="processes",
+        help="what runs the workers: processes of this machine (default), or Ray (pip install ray): the cluster that "
+        "RAY_ADDRESS names, or one of --workers processors on this machine; every machine must see the shards",
+    )
     record.set_defaults(run=run)
 
 
@@ -78,7 +85,13 @@ def run(options: argparse.Namespace) -> int:
     done = sum(shard.is_done for shard in shards)
     if done:
         note(f"{done:,} of {len(shards):,} shards are recorded already, in {shards[0].part.parent}.")
-    work_off(shards, partial(record_shard, options, classes_of(shards)), options.workers)
+    classes = classes_of(shards)
+    if options.engine == "ray":
+        from bnprobe.scaling.on_ray import work_off_on_ray
+
+        work_off_on_ray(shards, partial(_emitted, options, classes), options.workers)
+    else:
+        work_off(shards, partial(record_shard, options, classes), options.workers)
     parts, names = [shard.part for shard in shards], [shard.name for shard in shards]
     try:
         recording = merge_files(parts, options.workers, names)
@@ -105,6 +118,11 @@ def _demand_no_other_data(options: argparse.Namespace) -> None:
 def record_shard(options: argparse.Namespace, classes: tuple[str, ...], shard: Shard) -> None:
     """Record one shard into its file: what a worker process does. Raises BnprobeError, which names the shard."""
     recording_of(options, classes, shard).save(shard.part)
+
+
+def _emitted(options: argparse.Namespace, classes: tuple[str, ...], shard: Shard) -> bytes:
+    """The file of one shard, for a worker that may be on another machine."""
+    return recording_of(options, classes, shard).to_bytes()
 
 
 def recording_of(options: argparse.Namespace, classes: tuple[str, ...], shard: Shard) -> Recording:

@@ -34,6 +34,9 @@ BITS = {
 """Of one number, by the format's name of its type."""
 
 
+_KEYS = frozenset(("dtype", "shape", "data_offsets"))
+
+
 class Header(NamedTuple):
     """What a file says of itself, and where its tensors lie."""
 
@@ -88,7 +91,7 @@ def _no_number(text: str) -> NoReturn:
 def _entry(name: str, value: Any, begin: int) -> Entry:
     if len(name) > LONGEST_NAME:
         raise ValueError(f"it holds a name of {len(name):,} characters")
-    if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(value, dict) or value.keys() != _KEYS:
         raise ValueError("an entry of its header is no tensor")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:

@@ -28,6 +28,7 @@ from bnprobe.probe.calls.plan_cache import PlanCache
 from bnprobe.probe.calls.row_values import why_no_exemplars
 from bnprobe.probe.captions import check_captions
 from bnprobe.probe.exemplars import PhaseExemplars
+from bnprobe.probe.integrity.drawn_outside import DrawnOutside
 from bnprobe.probe.labels import check_length
 from bnprobe.probe.masking import Masking
 from bnprobe.probe.masks import Kept, MaskArgument, usual_argument
@@ -42,6 +43,7 @@ from bnprobe.probe.tensors import (
     device_name,
     first_tensor,
     has_values,
+    held_here,
     is_recomputation,
     is_transformed,
     n_samples,
@@ -66,6 +68,7 @@ class Forward:
         self.device = ""
         self.shares = False
         """Whether another probe was attached to the model meanwhile."""
+        self.outside = DrawnOutside()
         given = options.mask
         self._mask_argument = usual_argument(model) if given is None else MaskArgument(given, model)
         self._options = options
@@ -113,12 +116,14 @@ class Forward:
         if is_recomputation():
             return
         run = self.run
+        if run.state is OUTSIDE:
+            self.outside.ends()
         if run.state is not OUTSIDE and calls_on_stack(model) > 1:
             run.depth += run.entry == id(model)  # the model calls itself
             return
         if not self._enters(model, MODEL, args, kwargs):
             return
-        first = first_tensor(args, kwargs)
+        first = held_here(first_tensor(args, kwargs))
         if first is not None:
             run.n_images = n_samples(args, first, self._options.sample_dim)
         if run.mask is None and not is_transformed():
@@ -218,7 +223,7 @@ class Forward:
         if x is None or not has_values(x):
             phase.unreadable.add(why_no_values(x))
             return []
-        site = phase.sites.get(key)
+        x, site = held_here(x), phase.sites.get(key)
         # one module is the same at all its calls; each call of a function has tensors of its own
         owner = key if isinstance(norm, NormLayer) else (key[0], 0)
         cache = self._caches[owner]
@@ -275,7 +280,8 @@ class Forward:
         settled = site.settled.get(before[0].training) if site else None
         floor = None if phase.exemplars is None else phase.exemplars.floor(begun.key)
         try:
-            seen = observe_after(before, y, settled[1] if settled else None, self._histograms, floor)
+            shown = held_here(y)
+            seen = observe_after(before, shown, settled[1] if settled else None, self._histograms, floor)
         except Exception as error:
             raise unreadable(name, error) from error
         gradients.await_call(begun.key, seen.before, y, begun.origin)
@@ -298,6 +304,8 @@ class Forward:
         if run.entry != id(model):
             return  # it began before the probe was attached, or is inside a pass
         run.depth -= 1
+        if not run.depth:
+            self.outside.begins()
         if sys.exception() is not run.handling:
             self.phase.turns.failed(run.called)
             run.leave()

@@ -128,6 +128,8 @@ class Probe:
         records = [record for part in (recording, *recording.parts) for record in part.layers]
         expected.trained = {record.layer for record in records if record.n_calls_training}
         expected.updated = self._unhooked.updated(tree)
+        self._forward.outside.ends()
+        expected.drawn_outside = self._forward.outside.generators
         expected.backward = any(record.gradient is not None for record in records)
         for phase in self._forward.phases.values():
             # of a pass that was not recorded only the mode is known

@@ -54,9 +54,26 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
         return
 
 
+def held_here(x: Any) -> Any:
+    """The part of a tensor that this process holds, where its values are spread over several (DTensor); anything else as it
+    is. The wrapper itself has no storage: reading it would end Python.
+
+    Of a sum that is still spread (a partial placement) it is this process's summand.
+    """
+    if type(x) is Tensor or type(x) is nn.Parameter:
+        return x
+    local = getattr(x, "_local_tensor", x)  # not to_local(), an operation that autograd and traces would see
+    return local.trigger_wait() if hasattr(local, "trigger_wait") else local
+
+
+def is_partial(x: Tensor) -> bool:
+    """Whether processes hold summands of it, and none its values."""
+    return any(placement.is_partial() for placement in getattr(x, "placements", ()))
+
+
 def has_values(x: Tensor) -> bool:
     """Whether it is a plain floating-point tensor, outside transforms of torch.func (vmap, grad)."""
-    return x.is_floating_point() and not (x.is_meta or x.is_nested or is_transformed())
+    return x.is_floating_point() and not (x.is_meta or x.is_nested or is_transformed() or is_partial(x))
 
 
 def why_no_values(x: Tensor | None) -> str:
@@ -65,6 +82,8 @@ def why_no_values(x: Tensor | None) -> str:
         return "the model ran inside a torch.func transform such as vmap or grad, where tensors hold no values of their own"
     if x is not None and x.is_meta:
         return "the model and its inputs are on the meta device, where tensors hold no values"
+    if x is not None and is_partial(x):
+        return "the input was spread over processes as a sum, of which each holds a summand"
     if x is not None and x.is_nested:
         return "the input was a nested tensor"
     return "the input was not a floating-point tensor"

@@ -12,8 +12,8 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -26,6 +26,10 @@ from bnprobe.files.header import Entry, read_header
 from bnprobe.files.limits import TooMuch
 
 _Data = TypeVar("_Data")
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+Decoder = Callable[[Any, str, Arrays], Any]
+"""A node of the JSON, its place, and the arrays by their places, to a value."""
 
 SCHEMA = 4
 """Raised when a file written by this version could not be read by the last one."""
@@ -141,6 +145,7 @@ def _array(file: BinaryIO, name: str, entry: Entry) -> np.ndarray[Any, Any]:
     if entry.dtype != "F64":
         raise ValueError(f"{name}: expected float64, found {entry.dtype}")
     file.seek(entry.start)
+    # one by one: fresh pages for all numbers at once take longer than to read them
     numbers = np.frombuffer(file.read(entry.n_bytes), "<f8")  # ValueError where the file was cut meanwhile
     return numbers.reshape(entry.shape)
 
@@ -174,7 +179,7 @@ def _believe(
                     f"{name}: {field}: the numbers do not match their digest, so they were edited. {AGAIN}"
                 )
         node = json.loads(text)
-        decoded = _decode(cls, _renamed(node) if schema == "1" else node, "recording", arrays)
+        decoded = _decode_fields(cls, _renamed(node) if schema == "1" else node, "recording", arrays)
     except BadRecordingFile:
         raise
     except (BnprobeError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -209,50 +214,63 @@ def _encode(value: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any
     return value
 
 
-def _decode(hint: Any, node: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
-    """The value of type `hint` that `node` stands for; ValueError names the field where it does not fit."""
-    origin = typing.get_origin(hint)
+@cache
+def _decoder(hint: Any) -> Decoder:
+    """What makes a value of this type of a node: chosen once per type, since a file holds thousands of values.
+
+    It raises ValueError, which names the field, for a node that does not fit.
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        options = typing.get_args(hint)
-        if node is None and type(None) in options:
-            return None
-        return _decode(next(option for option in options if option is not type(None)), node, at, arrays)
+        return _optional(_decoder(next(option for option in inner if option is not type(None))))
     if origin is np.ndarray:
-        if not isinstance(node, dict) or node.get("array") not in arrays:
-            raise ValueError(f"{at}: its numbers are missing.")
-        return arrays[node["array"]]
+        return _numbers
     if dataclasses.is_dataclass(hint):
-        return _decode_fields(typing.cast(type, hint), node, at, arrays)
+        return partial(_decode_fields, typing.cast(type, hint))
     if origin is tuple:
-        if not isinstance(node, list):
-            raise ValueError(f"{at}: expected a list, found {type(node).__name__}.")
-        inner = typing.get_args(hint)[0]
-        most = MOST_RECORDS if dataclasses.is_dataclass(inner) else MOST_ITEMS
-        if len(node) > most:
-            raise ValueError(f"{at}: a list of {len(node):,}, and {most:,} are the most that are read.")
-        return tuple(_decode(inner, item, f"{at}/{i}", arrays) for i, item in enumerate(node))
-    return _scalar(hint, node, at)
+        most = MOST_RECORDS if dataclasses.is_dataclass(inner[0]) else MOST_ITEMS
+        return partial(_decode_items, _decoder(inner[0]), most)
+    return partial(_scalar, hint)
 
 
-def _decode_fields(cls: type, node: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
-    hints = _hints(cls)
+def _optional(decode: Decoder) -> Decoder:
+    """The same, and None of null: unions are of a type and None only."""
+    return lambda node, at, arrays: None if node is None else decode(node, at, arrays)
+
+
+def _numbers(node: Any, at: str, arrays: Arrays) -> np.ndarray[Any, Any]:
+    if not isinstance(node, dict) or node.get("array") not in arrays:
+        raise ValueError(f"{at}: its numbers are missing.")
+    return arrays[node["array"]]
+
+
+def _decode_items(decode: Decoder, most: int, node: Any, at: str, arrays: Arrays) -> tuple[Any, ...]:
+    if not isinstance(node, list):
+        raise ValueError(f"{at}: expected a list, found {type(node).__name__}.")
+    if len(node) > most:
+        raise ValueError(f"{at}: a list of {len(node):,}, and {most:,} are the most that are read.")
+    return tuple(decode(item, f"{at}/{i}", arrays) for i, item in enumerate(node))
+
+
+def _decode_fields(cls: type, node: Any, at: str, arrays: Arrays) -> Any:
     if not isinstance(node, dict):
         raise ValueError(f"{at}: expected fields, found {type(node).__name__}.")
-    # a field with a default came later than the first files, and may be missing
-    needed = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
-    odd = sorted((needed - node.keys()) | (node.keys() - hints.keys()))
+    needed, decoders = _plan(cls)
+    odd = sorted((needed - node.keys()) | (node.keys() - decoders.keys()))
     if odd:
         raise ValueError(f"{at}: fields missing or unknown: {', '.join(odd)}.")
-    return cls(**{name: _decode(hints[name], node[name], f"{at}/{name}", arrays) for name in node})
+    return cls(**{name: decoders[name](value, f"{at}/{name}", arrays) for name, value in node.items()})
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    """The types of a class's fields: to evaluate them took half of the time of reading a file."""
-    return typing.get_type_hints(cls)
+def _plan(cls: type) -> tuple[frozenset[str], dict[str, Decoder]]:
+    """The fields that a class needs, and how each is made. One with a default came later than the first files, and may be
+    missing."""
+    needed = frozenset(f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING)
+    return needed, {name: _decoder(hint) for name, hint in typing.get_type_hints(cls).items()}
 
 
-def _scalar(hint: type, node: Any, at: str) -> Any:
+def _scalar(hint: type, node: Any, at: str, _: Arrays) -> Any:
     if hint is float and isinstance(node, int) and not isinstance(node, bool):
         return float(node)
     if not isinstance(node, hint) or (hint is int and isinstance(node, bool)):

@@ -16,7 +16,8 @@ OUTSIDE = "changed outside the model's forward passes"
 class Change:
     """Things of one sort that are not what they were.
 
-    `what` is "parameters", "buffers", "gradients", "modes", "hooks", "attributes", "modules" or "random state";
+    `what` is "parameters", "buffers", "gradients", "modes", "hooks", "hooks of state dicts", "attributes",
+    "modules" or "random state";
     `names` are paths in the model (for random state, whose). `because` says what of the model's own doing
     explains it, "" where nothing does: then it was the code around the model, an optimizer say, or a fault of ours.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -197,13 +198,22 @@ class LayerRecord:
 
     def check_sane(self) -> Self:
         """Raise unless every statistic obeys the inequalities that real samples obey."""
+        for name, moments in self.moments():
+            moments.check_sane(name)
+        return self.check_counts()
+
+    def moments(self) -> Iterator[tuple[str, Moments]]:
+        """All its moments of values, by their names."""
         for name in ("pre", "post", "own_mean", "own_log_var"):
             moments = getattr(self, name)
             if moments is not None:
-                moments.check_sane(f"{self.site} / {name}")
+                yield f"{self.site} / {name}", moments
         for name, part in parts_of(self.gradient, f"{self.site} / gradient") if self.gradient else ():
             if isinstance(part, Moments):
-                part.check_sane(name)
+                yield name, part
+
+    def check_counts(self) -> Self:
+        """Raise unless what is no moments of values obeys its laws."""
         if self.classes is not None:
             self.classes.check_sane(f"{self.site} / classes")
         if self.tokens is not None:

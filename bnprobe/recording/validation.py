@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,19 +45,32 @@ def violations(about: About, layers: Iterable[LayerRecord]) -> Iterator[str]:
             yield f"{record.site} / output: expected {' or '.join(OUTPUTS)}, found {record.output[:40]!r}."
 
 
-def _odd_fields(value: Any, at: str) -> Iterator[str]:
-    for field in fields(value):
-        name, part = field.name, getattr(value, field.name)
-        where = f"{at} / {name}"
-        if is_dataclass(part):
-            yield from _odd_fields(part, where)
-        elif isinstance(part, int) and not isinstance(part, bool) and not 0 <= part <= MOST:
-            yield f"{where}: expected a count, found a number {'below 0' if part < 0 else 'of astronomical size'}."
-        elif isinstance(part, np.ndarray) and name in COUNTS and not _are_counts(part):
-            yield f"{where}: expected counts, found numbers that are negative, broken or too large."
-        elif isinstance(part, np.ndarray) and name in NOT_NEGATIVE and bool((part < 0).any()):
-            yield f"{where}: sums of squares are not negative."
+def _odd_fields(value: object, at: str) -> Iterator[str]:
+    own: type = type(value)
+    for name in _names(own):
+        part = getattr(value, name)
+        kind: type = type(part)
+        if kind is np.ndarray:
+            if name in COUNTS and not _are_counts(part):
+                yield f"{at} / {name}: expected counts, found numbers that are negative, broken or too large."
+            elif name in NOT_NEGATIVE and bool((part < 0).any()):
+                yield f"{at} / {name}: sums of squares are not negative."
+        elif kind is int:
+            if not 0 <= part <= MOST:
+                found = f"a number {'below 0' if part < 0 else 'of astronomical size'}"
+                yield f"{at} / {name}: expected a count, found {found}."
+        elif _names(kind):
+            yield from _odd_fields(part, f"{at} / {name}")
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    """The fields of a dataclass; none of another type. Asked once of each, since a file holds thousands of values."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
 def _are_counts(array: Any) -> bool:
-    return bool(((array >= 0) & (array <= MOST) & (array == np.floor(array))).all())
+    if not array.size:
+        return True
+    # not NaN either, which is neither
+    return bool(array.min() >= 0 and array.max() <= MOST and (array == np.floor(array)).all())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,16 @@ from bnprobe.errors import BnprobeError
 from bnprobe.files import is_file
 from bnprobe.files.fetch import is_address, without_secrets
 from bnprobe.printing import note, progress
-from bnprobe.scaling.processes import pool_of
+from bnprobe.scaling.processes import end, pool_of
 
 MOST_DEATHS = 3
 """Times in a row that a process may end without any shard having been finished before the command gives up."""
+
+LATE = 3.0
+"""Times the longest of the finished shards after which one that still runs is begun once more."""
+
+LOOK = 0.5
+"""Seconds between two looks at what runs."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ def work_off(shards: Sequence[Shard], work: Callable[[Shard], None], workers: in
             bar.update(len(shards) - len(todo) - bar.n)
             try:
                 with pool_of(min(workers, len(todo))) as pool:
-                    _run(pool, todo, work, bar.update)
+                    _run(pool, todo, work, min(workers, len(todo)), bar.update)
             except BrokenProcessPool:
                 left = sum(not shard.is_done for shard in shards)
                 deaths = deaths + 1 if left == len(todo) else 1
@@ -69,11 +76,37 @@ def _run(
     pool: ProcessPoolExecutor,
     shards: Sequence[Shard],
     work: Callable[[Shard], None],
+    workers: int,
     advance: Callable[[int], object],
 ) -> None:
-    for done in as_completed([pool.submit(work, shard) for shard in shards]):
-        done.result()
-        advance(1)
+    """Until every shard is done. One that takes far longer than the others is begun once more where a worker is idle, as a
+    machine may be slow or a file system hang; either gives the same file."""
+    running = {pool.submit(work, shard): shard for shard in shards}
+    begun: dict[Future[None], float] = {}
+    longest, repeated, left = 0.0, set[Shard](), set(shards)
+    while left:
+        done, _ = wait(running, LOOK, FIRST_COMPLETED)
+        now = time.monotonic()
+        for future in running:
+            if future.running() or future in done:
+                begun.setdefault(future, now)
+        for future in done:
+            future.result()
+            longest = max(longest, now - begun[future], LOOK)
+            shard = running.pop(future)
+            advance(shard in left)
+            left.discard(shard)
+        late = [
+            shard
+            for future, shard in running.items()
+            if longest and now - begun.get(future, now) > LATE * longest
+        ]
+        for shard in late[: workers - len(running)]:
+            if shard in left and shard not in repeated:
+                repeated.add(shard)
+                running[pool.submit(work, shard)] = shard
+    if running:
+        end(pool)
 
 
 def available_processors() -> int:

@@ -89,8 +89,12 @@ class Histogram:
     def _with_sheet(self, centre: Array, scale: Array, counts: Array) -> Self:
         for s in range(len(self.centre)):
             if np.array_equal(self.centre[s], centre) and np.array_equal(self.scale[s], scale):
-                total = self.counts.copy()
-                total[s] += counts
+                added = (self.counts[s] + counts)[None]  # of a single sheet, as of most, nothing is copied
+                total = (
+                    np.concatenate([self.counts[:s], added, self.counts[s + 1 :]])
+                    if len(self.centre) > 1
+                    else added
+                )
                 return type(self)(self.centre, self.scale, total)
         join = [
             np.concatenate([a, b[None]])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
+from bnprobe.errors import BadImages
 from bnprobe.scaling.shards import Shard
 
 
@@ -16,6 +18,44 @@ def dies_once(shard: Shard) -> None:
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     shard.part.write_text(f"{shard.index} of {shard.of}")
+
+
+def emits_and_dies_once(shard: Shard) -> bytes:
+    """As `dies_once`, but for an engine that takes bytes."""
+    mark = Path(shard.place) / "died"
+    if shard.index % 2 == 0 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return f"{shard.index} of {shard.of} by {os.environ['OMP_NUM_THREADS']}".encode()
+
+
+def emits_or_fails(shard: Shard) -> bytes:
+    """A shard that cannot be read."""
+    if shard.index == 1:
+        raise BadImages(f"shard {shard.name}: gone")
+    return b"done"
+
+
+def sticks_once(shard: Shard) -> None:
+    """A process that hangs, the first time, as on a file system that does not answer."""
+    mark = Path(shard.place) / "stuck"
+    if shard.index == 0 and not mark.exists():
+        mark.touch()
+        time.sleep(600)
+    shard.part.write_text("done")
+
+
+def one_shard(folder: str) -> Shard:
+    """A shard in a folder."""
+    place = Path(folder, "0")
+    place.mkdir()
+    return Shard(str(place), 0, 1, Path(folder, "0.part"))
+
+
+def says_who_and_waits(shard: Shard) -> None:
+    """A process that is found by its number, while its parent is killed."""
+    (Path(shard.place) / "pid").write_text(str(os.getpid()))
+    time.sleep(600)
 
 
 def dies(shard: Shard) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support.paths import ROOT
 
 import bnprobe
@@ -171,6 +172,43 @@ def test_two_processes_make_what_one_makes(two_ranks, name):
         assert mine.layer.removeprefix("module.") == theirs.layer
     assert_same_sums(ranks[0], at_once)
     assert [source.name for source in ranks[0].sources] == ["rank 0", "rank 1"]
+
+
+def test_shards_of_fsdp_make_what_one_process_makes(two_ranks):
+    """Fails if vectors are read while they are shards, or FSDP's own hooks are called a change that nobody explains."""
+    if not hasattr(torch.cpu.Stream(), "record_event"):
+        pytest.skip("this torch shards on GPUs only")
+    from .worker import even
+
+    whole = result(two_ranks, "fsdp-0")
+    assert_same_sums(whole, bnprobe.record(network(), even(0) + even(1)))
+    assert whole.integrity is not None
+    assert [change.what for change in whole.integrity.changes if not change.because] == []
+    assert ("hooks of state dicts", "FSDP sets its own at the first pass") in [
+        (change.what, change.because) for change in whole.integrity.changes
+    ]
+
+
+def test_parts_of_a_sequence_add_up(two_ranks):
+    """Fails if a tensor that is spread over processes is read where it has no storage, which ends Python, or twice."""
+    from .worker import Block, sequences
+
+    whole, block = result(two_ranks, "tensor-1"), Block().double()
+    with bnprobe.attach(block) as probe:
+        block(sequences()).square().sum().backward()
+    at_once = probe.recording
+    assert [record.layer for record in whole.layers] == ["norm", "rms", "last"]
+    for mine, theirs in zip(whole.layers, at_once.layers, strict=True):
+        np.testing.assert_array_equal(mine.gamma, theirs.gamma)
+        np.testing.assert_array_equal(mine.pre.n, theirs.pre.n)
+        for name in ("low", "high", "mean", "m2", "m3", "m4"):
+            for ours, other in ((mine.pre, theirs.pre), (mine.post, theirs.post)):
+                np.testing.assert_allclose(getattr(ours, name), getattr(other, name), rtol=1e-12, atol=1e-12)
+        assert mine.gradient is not None
+        assert theirs.gradient is not None
+        np.testing.assert_allclose(mine.gradient.dy.m2, theirs.gradient.dy.m2, rtol=1e-9)
+    first, one = whole.layers[0].pre, at_once.layers[0].pre  # its input comes from no product of matrices
+    np.testing.assert_array_equal((first.low, first.high), (one.low, one.high))
 
 
 def test_training_in_two_processes(two_ranks):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +16,7 @@ import pytest
 import torch
 from models.shards import png, samples, tar
 from PIL import Image
+from support.paths import ROOT
 
 import bnprobe
 from bnprobe.cli.main import _parser, main
@@ -18,10 +24,11 @@ from bnprobe.cli.record import SETTINGS, record_shard
 from bnprobe.cli.shard_list import classes_of, shards_of
 from bnprobe.errors import BnprobeError
 from bnprobe.models.image_folder import find_images
+from bnprobe.scaling import shards as shards_module
 from bnprobe.scaling.shards import Shard, work_off
 
 from .conftest import network
-from .deaths import dies, dies_once
+from .deaths import dies, dies_once, sticks_once
 
 MODEL = "scaling.conftest:network"
 
@@ -50,6 +57,44 @@ def test_a_shard_that_kills_every_process_is_named(tmp_path):
     ):
         work_off(two, dies, workers=1)
     assert two[0].part.read_text() == "done"
+
+
+def test_a_worker_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
+    """Fails if one slow machine, or a file system that does not answer, keeps everything waiting."""
+    monkeypatch.setattr(shards_module, "LOOK", 0.05)
+    three = shards(tmp_path, 3)
+    started = time.monotonic()
+    work_off(three, sticks_once, workers=2)
+    assert time.monotonic() - started < 60
+    assert all(shard.is_done for shard in three)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
+def test_workers_end_with_their_parent(tmp_path):
+    """Fails if the workers of a command that is killed are left, with all their RAM."""
+    code = (
+        "from scaling.deaths import one_shard, says_who_and_waits\n"
+        "from bnprobe.scaling.shards import work_off\n"
+        "if __name__ == '__main__':\n"
+        f"    work_off([one_shard({str(tmp_path)!r})], says_who_and_waits, 1)\n"
+    )
+    (tmp_path / "parent.py").write_text(code)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], env={**os.environ, "PYTHONPATH": path}
+    )
+    written = tmp_path / "0" / "pid"
+    wait_until(lambda: written.exists() and written.read_text() != "")
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not Path(f"/proc/{written.read_text()}").exists())
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 # The command

@@ -34,6 +34,7 @@ def work(folder: Path, rank: int) -> None:
             ddp(x)
     bnprobe.gather(probe.recording, group=distributed.new_group([0, 1])).save(folder / f"ddp-{rank}.bnp")
     train(DistributedDataParallel(network().train()), rank).save(folder / "training.bnp")
+    sharded(rank, folder)
     os.chdir(folder)
     command._written = lambda *_: (
         say("page: written") or 0
@@ -46,6 +47,60 @@ def work(folder: Path, rank: int) -> None:
         bnprobe.gather(bnprobe.record(model, batches(0)))
     except bnprobe.BnprobeError as error:
         (folder / "error.json").write_text(json.dumps([type(error).__name__, str(error)]))
+
+
+def even(rank: int) -> list[Tensor]:
+    """As many batches on every rank: FSDP gathers its shards in each pass."""
+    return [batch(10 * rank + seed, 3 + rank) for seed in range(2)]
+
+
+class Block(nn.Module):
+    """A feed-forward branch as tensor parallelism cuts it, with norms on both sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.norm, self.rms, self.last = nn.LayerNorm(6), nn.RMSNorm(6), nn.LayerNorm(6)
+        self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.down(torch.relu(self.up(self.norm(x))))
+        return self.last(self.rms(x))
+
+
+def sequences() -> Tensor:
+    return torch.randn(3, 8, 6, generator=torch.Generator().manual_seed(5)).double()
+
+
+def sharded(rank: int, folder: Path) -> None:
+    """What FSDP2 shards, also where a norm is a unit of its own, and norms of which each rank has a part of the sequence."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        SequenceParallel,
+        parallelize_module,
+    )
+
+    mesh = init_device_mesh("cpu", (2,))
+    if hasattr(torch.cpu.Stream(), "record_event"):  # older releases shard on GPUs only
+        from torch.distributed.fsdp import fully_shard
+
+        model = network()
+        fully_shard(model[1], mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        bnprobe.gather(bnprobe.record(model, even(rank))).save(folder / f"fsdp-{rank}.bnp")
+    part = Shard(1)
+    plan = {
+        **dict.fromkeys(("norm", "rms", "last"), SequenceParallel()),
+        "up": ColwiseParallel(input_layouts=part),
+        "down": RowwiseParallel(output_layouts=part),
+    }
+    block = parallelize_module(Block().double(), mesh, plan)
+    with bnprobe.attach(block) as probe:
+        block(sequences().chunk(2, 1)[rank].clone()).to_local().square().sum().backward()
+    bnprobe.gather(probe.recording).save(folder / f"tensor-{rank}.bnp")
 
 
 def train(model: nn.Module, rank: int) -> bnprobe.Recording:

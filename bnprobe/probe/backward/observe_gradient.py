@@ -17,6 +17,7 @@ from torch import Tensor
 from bnprobe.probe.backward.autograd_producer import Producer
 from bnprobe.probe.backward.autograd_route import Route, View
 from bnprobe.probe.calls import InputReading
+from bnprobe.probe.tensors import held_here
 from bnprobe.recording import NonfiniteGradient
 from bnprobe.reductions import ReadRequest, float64_copy, moments_of, packed, products, read_valid
 from bnprobe.stats import Moments
@@ -287,11 +288,11 @@ class _NodeHook:
             self.call.listener.backward_missed()
             return
         with torch.no_grad():
-            dy = None if self.output_index is None else outputs[self.output_index]
+            dy = None if self.output_index is None else held_here(outputs[self.output_index])
             if dy is not None:
                 self.call.take_output(dy if self.view is None else self.view.of(dy))
             for role, position in self.roles:
-                gradient = inputs[position]
+                gradient = held_here(inputs[position])
                 if gradient is not None:
                     self.call.take(role, gradient)
 
@@ -305,7 +306,8 @@ class _ProducerHook:
 
     def __call__(self, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) -> None:
         gradient = inputs[self.index]
-        if gradient is not None and self.call.listener.listening:
+        # of weights that are spread over processes each holds the products of its own outputs or inputs only
+        if gradient is not None and gradient is held_here(gradient) and self.call.listener.listening:
             with torch.no_grad():
                 self.call.take_weight(self.producer, gradient)
 

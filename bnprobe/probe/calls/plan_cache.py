@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bnprobe.norms import NormLayer, describe, is_torchs_own
 from bnprobe.probe.calls import Vectors, vector_of
+from bnprobe.probe.tensors import held_here
 from bnprobe.stats.moments import Array
 
 TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -113,6 +114,8 @@ class _Copy:
         if tensor is not None and tensor.is_cuda and not tensor.is_inference():
             self._address, self._live = tensor.data_ptr(), _Version(tensor)
         if tensor is None or tensor.device.type != "cpu" or not tensor.is_contiguous():
+            return
+        if held_here(tensor) is not tensor:  # spread over processes: read again at every call
             return
         self._address = tensor.data_ptr()
         # not through numpy: the storage of a tensor that was once exposed as an array cannot be resized any more

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from bnprobe.norms import NormLayer
+from bnprobe.probe.tensors import held_here
 from bnprobe.reductions import float64_copy
 from bnprobe.stats.moments import Array
 
@@ -36,7 +37,9 @@ def vector_of(tensor: Tensor | None, added: float = 0.0) -> Array | None:
     """A copy of the tensor in float64, shape (C,), with `added` to every entry."""
     if tensor is None:
         return None
-    vector: Array = float64_copy(tensor)
+    placements = getattr(tensor, "placements", ())
+    whole = tensor if all(placement.is_replicate() for placement in placements) else tensor.full_tensor()  # type: ignore[attr-defined]
+    vector: Array = float64_copy(held_here(whole))
     return vector + added if added else vector
 
 

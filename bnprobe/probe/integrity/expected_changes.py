@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from bnprobe.norms import ModuleTree
+from bnprobe.probe.integrity.fingerprint import STATE_DICT_HOOKS
 
 DRAWS = ("drop", "stochastic", "noise", "gumbel")
 """Parts of the names of classes that draw random numbers in training mode."""
@@ -18,23 +19,27 @@ class ExpectedChanges:
     """What a model did while it was probed, as far as its modes and the recorded sites show.
 
     `layers` names the probed layers by their path. `trained` are those with a recorded call in training mode,
-    `updated` the paths of modules whose running statistics a functional norm was given to update, and
-    `backward` says whether a backward pass reached a probed layer.
+    `updated` the paths of modules whose running statistics a functional norm was given to update,
+    `backward` says whether a backward pass reached a probed layer, and `drawn_outside` are the generators of random numbers
+    that changed between two forward passes, where only the user's loop runs.
     """
 
     layers: Mapping[str, str]
     trained: Collection[str] = ()
     updated: Collection[str] = ()
     backward: bool = False
+    drawn_outside: Collection[str] = ()
     _training: set[str] = field(default_factory=set)
     _lazy: set[str] = field(default_factory=set)
     _draws: bool = False
+    _sharded: bool = False
 
     def look(self, tree: ModuleTree) -> None:
         """Note the modes of the modules; called before and after the run."""
         for path, module in tree.modules.items():
             if hasattr(module, "cls_to_become"):
                 self._lazy.add(path)
+            self._sharded = self._sharded or any(one.__name__ == "FSDPModule" for one in type(module).__mro__)
             if module.training:
                 self._training.add(path)
                 name = type(module).__name__.lower()
@@ -49,6 +54,10 @@ class ExpectedChanges:
             return OWN_UPDATES
         if what == "gradients" and self.backward:
             return "backward passes"
+        if what == "random state" and name in self.drawn_outside:
+            return "random numbers drawn between the passes, as by a data loader"
+        if what == STATE_DICT_HOOKS and self._sharded:
+            return "FSDP sets its own at the first pass"
         if what == "random state" and name.startswith(("torch", "cuda")) and self._draws:
             return "dropout in training mode"
         return ""

@@ -8,20 +8,32 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bnprobe.norms import ModuleTree
 from bnprobe.probe.integrity.checksums import Digest, digests
-from bnprobe.probe.tensors import is_lazy
+from bnprobe.probe.tensors import held_here, is_lazy
 from bnprobe.recording.integrity import Change, IntegrityReport
+
+STATE_DICT_HOOKS = "hooks of state dicts"
+
+GATHERED = "FSDP gathered their shards for a pass, so their values were not compared"
 
 TENSORS = ("parameters", "buffers", "gradients")
 
 ReasonFor = Callable[[str, str], str]
 """From a kind of state and a name to the reason why the model itself may have changed it; "" for none."""
+
+
+class TensorState(NamedTuple):
+    """What is compared of a tensor: its bytes, whether it is trained, and whether it was spread over processes."""
+
+    digest: Digest
+    requires_grad: bool
+    is_sharded: bool
 
 
 @dataclass(frozen=True)
@@ -43,17 +55,18 @@ class Fingerprint:
             "buffers": _tensors(buffers),
             "gradients": _tensors(gradients),
             "modes": {path: bool(module.training) for path, module in modules.items()},
-            "hooks": {path: _hooks(module) for path, module in modules.items()},
+            "hooks": {path: _hooks(module, False) for path, module in modules.items()},
+            STATE_DICT_HOOKS: {path: _hooks(module, True) for path, module in modules.items()},
             "attributes": {path: tuple(vars(module)) for path, module in modules.items()},
             "modules": {path: type(module).__qualname__ for path, module in modules.items()},
-            "random state": _random_states(),
+            "random state": random_states(),
         }
         n_bytes = sum(map(_size, (*parameters.values(), *buffers.values())))
         return cls(states, n_bytes, time.perf_counter() - started)
 
     def of_parameters(self) -> list[Digest]:
         """The digests of the parameters, in their order."""
-        return [state[0] for state in self.states["parameters"].values() if isinstance(state, tuple)]
+        return [s.digest for s in self.states["parameters"].values() if isinstance(s, TensorState)]
 
     def compare(self, after: Fingerprint, reason_for: ReasonFor) -> IntegrityReport:
         """The differences to `after`."""
@@ -62,7 +75,9 @@ class Fingerprint:
             now = after.states[what]
             for name in {**states, **now}:
                 if states.get(name) != now.get(name):
-                    changes.setdefault((what, reason_for(what, name)), []).append(name or "the model itself")
+                    gathered = _is_sharded(states.get(name)) != _is_sharded(now.get(name))
+                    why = GATHERED if gathered else reason_for(what, name)
+                    changes.setdefault((what, why), []).append(name or "the model itself")
         sizes = [len(self.states[what]) for what in ("parameters", "buffers", "modules")]
         return IntegrityReport(
             n_parameters=sizes[0],
@@ -81,21 +96,26 @@ def _size(tensor: Tensor) -> int:
 
 def _tensors(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     return {
-        name: (digest, tensor.requires_grad)
+        name: TensorState(digest, tensor.requires_grad, held_here(tensor) is not tensor)
         for (name, tensor), digest in zip(tensors.items(), digests(tensors.values()), strict=True)
     }
 
 
-def _hooks(module: nn.Module) -> tuple[Any, ...]:
-    """The registered hooks, by the ids that torch gives them."""
+def _is_sharded(state: object) -> bool:
+    """Whether a tensor was spread over processes; FSDP gathers its shards for a pass, and may leave them so."""
+    return isinstance(state, TensorState) and state.is_sharded
+
+
+def _hooks(module: nn.Module, of_state_dicts: bool) -> tuple[Any, ...]:
+    """The registered hooks, by the ids that torch gives them: those of state dicts, or all others."""
     return tuple(
         (name, tuple(hooks))
         for name, hooks in vars(module).items()
-        if "hook" in name and isinstance(hooks, dict)
+        if "hook" in name and isinstance(hooks, dict) and ("state_dict" in name) == of_state_dicts
     )
 
 
-def _random_states() -> dict[str, object]:
+def random_states() -> dict[str, object]:
     """The states of the generators that models and loaders draw from."""
     states: dict[str, object] = {
         "torch": digests([torch.get_rng_state()])[0],

@@ -112,8 +112,6 @@ def _grad(model: nn.Module) -> None:
         (_attribute, "attributes", "head"),
         (_swap, "modules", "act"),
         (_grad, "gradients", "rms.weight"),
-        (lambda model: torch.rand(1), "random state", "torch"),
-        (lambda model: np.random.random(), "random state", "numpy"),
     ],
 )
 def test_whatever_else_changes_is_named(act: Any, what: str, name: str):
@@ -122,6 +120,37 @@ def test_whatever_else_changes_is_named(act: Any, what: str, name: str):
     assert (what, name) in [(change.what, n) for change in integrity.unexplained for n in change.names]
     assert name in integrity.says
     assert "changed outside the model's forward passes" in integrity.says
+
+
+def _drawn(act: Any, model: nn.Module) -> Any:
+    """What is said of the random states after `act`, with two passes about it."""
+
+    def run(model: nn.Module) -> None:
+        model(MIXED.batches()[0])
+        act(model)
+        model(MIXED.batches()[0])
+
+    return next(change for change in certified(model, run).changes if change.what == "random state")
+
+
+@pytest.mark.parametrize(
+    ("draw", "whose"), [(lambda _: torch.rand(1), "torch"), (lambda _: np.random.random(), "numpy")]
+)
+def test_numbers_drawn_between_the_passes_are_the_loop_s(draw: Any, whose: str):
+    """Fails if a data loader that shuffles is called a change of the model that nobody explains."""
+    change = _drawn(draw, MIXED.model())
+    assert (change.names, change.because) == (
+        (whose,),
+        "random numbers drawn between the passes, as by a data loader",
+    )
+
+
+def test_numbers_drawn_inside_a_pass_are_not_the_loop_s():
+    """Fails if what a hook draws, as one of ours might, is excused as the loop's doing."""
+    model = MIXED.model()
+    model.act.register_forward_hook(lambda *_: torch.rand(1) and None)
+    change = _drawn(lambda _: None, model)
+    assert (change.names, change.because) == (("torch",), "")
 
 
 def test_lazy_layers_are_explained():
