@@ -201,6 +201,23 @@ def test_remote_checkpoints(folder, monkeypatch):
         ].max() == pytest.approx(18)
 
 
+def test_a_server_that_failed_is_asked_again(folder, monkeypatch):
+    """Fails if a server that was down for a minute leaves an error for ever, although the file is as it was."""
+    real = audit.audit_file
+
+    def failed(path: str) -> list[audit.Row]:
+        return [{**real(path)[0], "error": "the server failed"}]
+
+    with serving(folder) as server:
+        Path("list").write_text(f"{server.address}/1.pt\n")
+        monkeypatch.setattr(audit, "audit_file", failed)
+        assert main(["audit", "list", "-o", "t.csv"]) == 0
+        assert list(pd.read_csv("t.csv")["error"]) == ["the server failed"]
+        monkeypatch.setattr(audit, "audit_file", real)
+        assert main(["audit", "list", "-o", "t.csv"]) == 0
+    assert pd.read_csv("t.csv")["error"].isna().all()
+
+
 def test_workers_change_nothing(folder):
     """Fails if rows come in the order in which processes end."""
     assert main(["audit", "list", "-o", "one.csv"]) == 0

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import socket
+import urllib.request
+from email.message import Message
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from support.server import serving
@@ -160,6 +163,25 @@ def test_redirects_are_followed_without_the_token(server, tmp_path):
     server.always = f"redirect {server.address}/a.bin"
     with pytest.raises(CannotFetch, match="does not send the file"):
         url(server).ranges()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "followed"),
+    [
+        ("https://a/x", "http://a/x", False),
+        ("https://a/x", "/y", True),
+        ("http://a/x", "https://a/x", True),
+        ("http://a/x", "file:///etc/passwd", False),
+        ("http://a/x", "ftp://a/x", False),
+    ],
+)
+def test_redirects_never_leave_encryption(before, after, followed):
+    """Fails if what was asked for in secret is asked for in the open, or from elsewhere than the web."""
+    request = urllib.request.Request(before)
+    answer = http._Redirects().redirect_request(
+        request, None, 302, "Found", Message(), urljoin(before, after)
+    )
+    assert (answer is not None) == followed
 
 
 def test_an_empty_file_and_a_limit(server, tmp_path):
