@@ -213,8 +213,8 @@ def test_the_size_of_trainings_batches_is_recorded_or_given_later(place, capsys)
     assert main(report("--training-batch", "8", "--save", "t.bnp", "-o", "t.html")) == 0
     assert bnprobe.load("t.bnp").layers[0].training_batch == 8
     for given, said in (
-        ([], "batches of 8, as given"),
-        (["--training-batch", "64"], "batches of 64, as given"),
+        ([], "batches of 8 in training, as given"),
+        (["--training-batch", "64"], "batches of 64 in training, as given"),
     ):
         assert main(["report", "t.bnp", *given, "-o", "again.html"]) == 0
         assert said in Path("again.html").read_text("utf-8")

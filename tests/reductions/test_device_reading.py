@@ -111,7 +111,9 @@ def assert_same_records(found: LayerRecord, other: LayerRecord) -> None:
                     getattr(value, part), numbers, rtol=2e-5, atol=2e-5, err_msg=f"{name}.{part}"
                 )
         elif isinstance(expected, CallLog):
-            np.testing.assert_equal(vars(value), vars(expected))
+            # in which call values were not finite is not known where readings stay on the GPU
+            assert value.first_nonfinite in (None, expected.first_nonfinite)
+            np.testing.assert_equal(vars(value), vars(expected) | {"first_nonfinite": value.first_nonfinite})
         elif name != "mismatch":
             assert value == expected, name
 

@@ -24,6 +24,7 @@ from bnprobe.experiments.synthesize.inputs import (
     inputs_of,
     n_classes,
     names_of_classes,
+    noise_for,
     stages_of,
     target_classes,
 )
@@ -143,7 +144,10 @@ def synthesize(
         real = None if data is None else real_batch(data, inputs, n, classes)
         ways = WAYS if chosen is not None else WITHOUT_CLASSES
         own = None if chosen is None else chosen.to(inputs.device)
-        recipe = replace(Recipe(), stages=stages_of(inner, inputs, Recipe().stages))
+        usual = Recipe()
+        recipe = replace(
+            usual, stages=stages_of(inner, inputs, usual.stages), noise=noise_for(inputs, usual.noise)
+        )
         pyramid = Pyramid(inputs, recipe.levels)
         drawers = [
             Drawer(inner, pyramid, own, way, norms, steps, seed, recipe)

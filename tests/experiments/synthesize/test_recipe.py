@@ -7,6 +7,7 @@ import torch
 
 import bnprobe
 from bnprobe.experiments.synthesize.drawing import moved, roughness, seeded
+from bnprobe.experiments.synthesize.inputs import Inputs, noise_for
 from bnprobe.experiments.synthesize.matching import Distances
 from bnprobe.experiments.synthesize.recipe import UNIT
 from bnprobe.experiments.synthesize.stored import stored_statistics
@@ -56,3 +57,10 @@ def test_noise_is_added_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
         assert float(x.std()) == pytest.approx(0.3 * UNIT, rel=0.05)
         assert float(x.mean()) == pytest.approx(0, abs=0.005)
     assert abs(float((first * second).mean())) < 0.1 * float(first.var())
+
+
+@pytest.mark.parametrize(("shape", "noise"), [((3, 63, 200), 0.3), ((3, 64, 64), 0.0), ((5,), 0.3)])
+def test_large_images_are_seen_as_they_are(shape: tuple[int, ...], noise: float) -> None:
+    """Fails if noise, which hides the shapes of large images from a judge, is added to them, or left out for small ones."""
+    inputs = Inputs(shape, torch.tensor(0.0), torch.tensor(1.0), True, torch.float32)
+    assert noise_for(inputs, 0.3) == noise

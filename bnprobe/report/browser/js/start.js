@@ -108,7 +108,7 @@ function newMapTools(store, state) {
   }
   const order = choice("Channels by", [["value", "the measure"], ["gamma", compared ? "|γ| of A" : "|γ|"], ["channel", "number"]], state.order, (by) => state.set({ order: by }));
   const stretch = make("input", { type: "checkbox", onchange: () => state.set({ stretched: stretch.checked }) });
-  const stretchLabel = make("label", { class: "choice", title: "Spread the colors over this network's own values" }, stretch, make("span", {}, "Colors by this network"));
+  const stretchLabel = make("label", { class: "choice", title: "Spread the colors over this network's own values" }, stretch, make("span", {}, "Stretch colors"));
   const element = make("div", { class: "tools" }, color, order, stretchLabel, make("label", { class: "choice" }, make("span", {}, "Filter layers"), input));
   if (sides) color.after(sides.element);
   let found = null;
