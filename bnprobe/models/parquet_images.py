@@ -13,8 +13,11 @@ from bnprobe.errors import BadImages
 from bnprobe.models.image_folder import LARGEST
 from bnprobe.models.packed_images import NO_LABELS, Fields, PackedImages, Span, demand_class, packed
 
-ROWS = 64
-"""Rows that are in RAM at a time."""
+ROWS = 8
+"""Rows that are in RAM at a time: a file may say one large value many times in few bytes."""
+
+MOST_TIMES, SMALL = 4, 2**26
+"""Encoded images may come to so many times the size of their file, or to 64 MB: they hardly compress, but may repeat."""
 
 LARGEST_GROUP = 2**33
 """Bytes that the columns of one row group may have when they are unpacked: 8 GB."""
@@ -39,7 +42,7 @@ def parquet_images(file: BinaryIO, place: str, fields: Fields, spool: BinaryIO) 
     try:
         table = parquet.ParquetFile(file)
         image, label = _columns(table, fields)
-        spans, labels = _copied(table, image, label, spool)
+        spans, labels = _copied(table, image, label, spool, max(MOST_TIMES * file.seek(0, 2), SMALL))
     except (ValueError, OSError, import_module("pyarrow").ArrowException) as error:
         reason = " ".join(str(error).split())[:120]
         raise BadImages(
@@ -86,8 +89,10 @@ def _bytes_of(kind: Any, types: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
-def _copied(table: Any, image: str, label: str | None, spool: BinaryIO) -> tuple[list[Span], list[int]]:
-    """Where the images lie in `spool`, and their classes."""
+def _copied(
+    table: Any, image: str, label: str | None, spool: BinaryIO, most: int
+) -> tuple[list[Span], list[int]]:
+    """Where the images lie in `spool`, and their classes. Raises BadImages where they come to more than `most` bytes."""
     spans: list[Span] = []
     labels: list[int] = []
     at = 0
@@ -99,6 +104,11 @@ def _copied(table: Any, image: str, label: str | None, spool: BinaryIO) -> tuple
         else:
             spans.append(Span(at, len(content)))
             at += spool.write(content)
+        if at > most:
+            raise BadImages(
+                f"its images come to more than {most:,} bytes, far more than the file: damaged, or made to fill a disk. "
+                "Write it again."
+            )
         if label is not None:
             if number is None:
                 raise BadImages(

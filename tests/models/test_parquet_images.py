@@ -112,3 +112,15 @@ def test_a_page_that_was_overwritten_is_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(BadImages, match="truncated, or no Parquet file"), open_shard(str(path)):
         pass
+
+
+def test_one_image_said_many_times_fills_no_disk(tmp_path, monkeypatch):
+    """Fails if a small file, whose rows all name one large value, is unpacked without a limit."""
+    monkeypatch.setattr("bnprobe.models.parquet_images.SMALL", 0)
+    content = np.random.default_rng(0).bytes(20_000)
+    path = written(tmp_path / "a.parquet", {"image": [content] * 100}, rows=100)
+    assert Path(path).stat().st_size < 100_000
+    with pytest.raises(BadImages, match="made to fill a disk"), open_shard(path):
+        pass
+    with open_shard(written(tmp_path / "b.parquet", {"image": [content] * 3}, rows=3)) as source:
+        assert len(source) == 3
