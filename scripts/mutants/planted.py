@@ -20,6 +20,7 @@ from scripts.mutants.workers import (
     FAILED,
     NO_TESTS,
     PASSED,
+    TIMED_OUT,
     copies,
     demand_green,
     mutated,
@@ -30,7 +31,7 @@ from scripts.mutants.workers import (
 
 CAUGHT, NOT_TRIED = "caught", "NOT TRIED"
 LIMIT = 300.0
-"""Seconds by the clock after which a test in a warm process is put off, and met once more in a copy."""
+"""Seconds by the clock after which a test hangs, and the mutant is caught."""
 
 
 def main(pattern: str, lists: list[Path], workers: int) -> int:
@@ -54,14 +55,14 @@ def try_all(mutants: list[PlantedMutant], desks: list[Path]) -> dict[str, str]:
 
 
 def _warm(mutants: list[PlantedMutant], desks: list[Path], known: set[str]) -> Iterator[tuple[str, str]]:
-    """Those whose test fails in a fork of one process, where the test passes without them, or cannot run here."""
+    """Those whose test fails or hangs in a fork of one process, and those whose test cannot run here."""
     jobs = []
     for i, mutant in enumerate(mutants):
         if mutant.file.endswith(".py"):
             text = (desks[0] / mutant.file).read_text(encoding="utf-8")
             jobs.append(Job(i, mutant.file, mutant.mutate(text), (mutant.test,), LIMIT))
     for result in warm.try_all(desks[0], jobs, len(desks)) if jobs else ():
-        if (became := {FAILED: CAUGHT, NO_TESTS: NOT_TRIED}.get(result.code)) is not None:
+        if (became := {FAILED: CAUGHT, TIMED_OUT: CAUGHT, NO_TESTS: NOT_TRIED}.get(result.code)) is not None:
             known.add(mutants[result.number].name)
             yield mutants[result.number].name, became
 
@@ -75,10 +76,10 @@ def _cold(mutants: list[PlantedMutant], desks: list[Path], known: set[str]) -> I
 
 
 def outcome(mutant: PlantedMutant, desk: Path) -> str:
-    """`caught` when the test fails, `SURVIVED` when it passes, `ERROR` when it could not run."""
+    """`caught` when the test fails or hangs, `SURVIVED` when it passes, `ERROR` when it could not run."""
     with mutated(desk, mutant.file, mutant.mutate):
-        run = run_tests(desk, [mutant.test])
-    return {PASSED: "SURVIVED", FAILED: CAUGHT}.get(run.code, "ERROR")
+        run = run_tests(desk, [mutant.test], LIMIT)
+    return {PASSED: "SURVIVED", FAILED: CAUGHT, TIMED_OUT: CAUGHT}.get(run.code, "ERROR")
 
 
 def print_table(mutants: list[PlantedMutant], outcomes: dict[str, str]) -> None:

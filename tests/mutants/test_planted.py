@@ -33,9 +33,13 @@ def planted(name: str, find: str, replace: str, test: str, file: str = "__init__
     return PlantedMutant(name, f"bnprobe/{file}", ((find, replace),), "", f"tests/{test}")
 
 
-def test_every_mutant_meets_its_own_test(desks: list[Path]) -> None:
+def test_every_mutant_meets_its_own_test(desks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails if what is no function, or no program, counts as survived, or another test's failure as this one's."""
+    monkeypatch.setattr("scripts.mutants.planted.LIMIT", 5.0)
     mutants = [
+        planted(
+            "endless", "    return a", "    while a < 9:\n        pass\n    return a", "test_a.py::test_f"
+        ),
         planted("in a function", "a + ONE", "a - ONE", "test_a.py::test_f"),
         planted("at import", "ONE = 1", "ONE = 2", "test_a.py"),
         planted("in a text", "f(a)", "g(a)", "test_b.py::test_text", "text.md"),
@@ -44,6 +48,7 @@ def test_every_mutant_meets_its_own_test(desks: list[Path]) -> None:
         planted("seen by another test", "a + ONE", "abs(a) + ONE", "test_a.py::test_f"),
     ]
     assert try_all(mutants, desks) == {
+        "endless": "caught",
         "in a function": "caught",
         "at import": "caught",
         "in a text": "caught",
