@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +36,13 @@ def network() -> nn.Module:
     return model
 
 
+def saved(state: dict[str, Any], folder: Path) -> None:
+    """As a single process saves it; torch says that there are no others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch_dcp.save(state, checkpoint_id=folder)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What torch writes of a model with its optimizer."""
@@ -42,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
     model(torch.randn(2, 3, 9, 9)).sum().backward()
     optimizer.step()
     state = {"model": model.state_dict(), "optim": optimizer.state_dict(), "step": 3}
-    torch_dcp.save(state, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    saved(state, tmp_path / "dcp")
     torch.save(state, tmp_path / "same.pt")
     return tmp_path / "dcp"
 
@@ -125,11 +134,7 @@ def test_rows_open_their_parts_alone(tmp_path, monkeypatch):
 
 def test_a_scalar_and_a_tensor_without_numbers(tmp_path):
     """Fails if a counter, which has no dimension, or an empty tensor is a traceback."""
-    torch_dcp.save(
-        {"n": torch.tensor(7), "none": torch.empty(0, 3), "w": torch.ones(3)},
-        checkpoint_id=tmp_path / "a",
-        no_dist=True,
-    )
+    saved({"n": torch.tensor(7), "none": torch.empty(0, 3), "w": torch.ones(3)}, tmp_path / "a")
     state = load(tmp_path / "a", several=False)
     assert state["n"].array() == 7
     assert state["none"].array().shape == (0, 3)
