@@ -61,8 +61,15 @@ def _warm(mutants: list[PlantedMutant], desks: list[Path], known: set[str]) -> I
         if mutant.file.endswith(".py"):
             text = (desks[0] / mutant.file).read_text(encoding="utf-8")
             jobs.append(Job(i, mutant.file, mutant.mutate(text), (mutant.test,), LIMIT))
-    for result in warm.try_all(desks[0], jobs, len(desks)) if jobs else ():
-        if (became := {FAILED: CAUGHT, TIMED_OUT: CAUGHT, NO_TESTS: NOT_TRIED}.get(result.code)) is not None:
+    found, untrusted = [], frozenset[str]()
+    try:
+        for result in warm.try_all(desks[0], jobs, len(desks)) if jobs else ():
+            found.append(result)
+    except warm.Untrusted as error:
+        untrusted = error.tests  # in a process that has collected all tests; they may pass by themselves
+    for result in found:
+        became = {FAILED: CAUGHT, TIMED_OUT: CAUGHT, NO_TESTS: NOT_TRIED}.get(result.code)
+        if became is not None and result.failed not in untrusted:
             known.add(mutants[result.number].name)
             yield mutants[result.number].name, became
 

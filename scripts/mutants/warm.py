@@ -47,6 +47,14 @@ class Job:
     enough: float = inf
 
 
+class Untrusted(BadList):
+    """Tests that fail in a warm process without any mutant, too, and so have caught nothing."""
+
+    def __init__(self, tests: Sequence[str]) -> None:
+        super().__init__(f"{tests[0]} fails without any mutant, too; correct it first")
+        self.tests = frozenset(tests)
+
+
 class Result(NamedTuple):
     """What pytest returned for a job, and the test that failed."""
 
@@ -56,7 +64,7 @@ class Result(NamedTuple):
 
 
 def try_all(desk: Path, jobs: Sequence[Job], workers: int) -> Iterator[Result]:
-    """The results of these jobs as they come in; raises BadList if one of their tests fails without a mutant.
+    """The results of these jobs as they come in; raises Untrusted after the last if a test fails without a mutant, too.
 
     The code of a job is NO_TESTS where a file that needs what is not installed leaves out all of its tests.
     """
@@ -66,11 +74,14 @@ def try_all(desk: Path, jobs: Sequence[Job], workers: int) -> Iterator[Result]:
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(run_tests, desk, tests, options=["-s"], plugins=[warm])
         run.add_done_callback(lambda _: queue.put(None))
+        untrusted = []
         for result in (Result(*found) for found in iter(queue.get, None)):
             if result.number != CONTROL:
                 yield result
             elif result.code != PASSED:
-                raise BadList(f"{result.failed} fails without any mutant, too; correct it first")
+                untrusted.append(result.failed)
+    if untrusted:
+        raise Untrusted(untrusted)
     if run.result().code not in (PASSED, NO_TESTS):
         raise BadList(f"the tests of the mutants do not run:\n{run.result().printed[-3000:]}")
 
@@ -122,16 +133,19 @@ class Warm:
                     end(process.pid)
                 process.join()
                 code = process.exitcode if sentinel in ended and process.exitcode is not None else TIMED_OUT
-                test = "" if failed.empty() else failed.get()
-                killers.extend([test] if test else [])
-                # a tuple: the asking process has another copy of our classes
-                self.queue.put((job.number, code, test))
+                tests = []
+                while not failed.empty():
+                    tests.append(failed.get())
+                killers.extend(tests)
+                for test in tests or [""]:
+                    # a tuple: the asking process has another copy of our classes
+                    self.queue.put((job.number, code, test))
                 del running[sentinel]
 
     def _in_fork(
         self, session: pytest.Session, items: list[pytest.Item], job: Job, failed: SimpleQueue[str]
     ) -> None:
-        """Put the mutant in and run its tests up to the first failure; nothing of it outlives this process."""
+        """Put the mutant in and run its tests up to the first failure, the control all of them; it ends with this process."""
         os.setsid()
         threading.Thread(target=end_with_parent, daemon=True).start()
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -144,11 +158,13 @@ class Warm:
         for item, following in zip(items, [*items[1:], None], strict=True):
             if process_time() > job.enough:
                 break
+            n_failed = session.testsfailed
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            if session.testsfailed:
+            if session.testsfailed > n_failed:
                 failed.put(item.nodeid)
-                os._exit(FAILED)
-        os._exit(PASSED)
+                if job.number != CONTROL:
+                    os._exit(FAILED)
+        os._exit(FAILED if session.testsfailed else PASSED)
 
 
 def exchange(path: Path, text: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scripts.mutants.lists import BadList
-from scripts.mutants.warm import Job, exchange, try_all
+from scripts.mutants.warm import Job, Untrusted, exchange, try_all
 from scripts.mutants.workers import FAILED, PASSED, TIMED_OUT
 
 CODE = """from functools import cache
@@ -71,6 +71,11 @@ def test_a_test_that_fails_anyway_catches_nothing(desk: Path) -> None:
     path.write_text(path.read_text().replace("[1, 2]", "[3]"), encoding="utf-8")
     with pytest.raises(BadList, match="test_g fails without any mutant"):
         list(try_all(desk, [job(0, "a > 9", "a > 8", "test_g")], workers=1))
+    path.write_text(path.read_text().replace("== 9", "== 8"), encoding="utf-8")
+    jobs = [job(0, "a > 9", "a > 8", "test_g"), job(1, "a > 9", "a > 7", "test_f")]
+    with pytest.raises(Untrusted) as caught:
+        list(try_all(desk, jobs, workers=1))
+    assert caught.value.tests == {"tests/test_f.py::test_f", "tests/test_f.py::test_g"}
 
 
 def test_code_is_exchanged_wherever_the_function_went(tmp_path: Path) -> None:
