@@ -145,7 +145,7 @@ class Warm:
     def _in_fork(
         self, session: pytest.Session, items: list[pytest.Item], job: Job, failed: SimpleQueue[str]
     ) -> None:
-        """Put the mutant in and run its tests up to the first failure, the control all of them; all ends with the process."""
+        """Put the mutant in and run its tests up to the first failure, the control all; nothing outlives this process."""
         os.setsid()
         threading.Thread(target=end_with_parent, daemon=True).start()
         nowhere = os.open(os.devnull, os.O_WRONLY)
