@@ -414,3 +414,15 @@ def test_a_new_network_may_feed_little(eps: float, severity: str) -> None:
     )
     assert new.is_new
     assert [one.severity for one in findings(RULE, new)] == [severity]
+
+
+def test_variances_that_are_all_0_were_set_so() -> None:
+    """Fails if a buffer of zeros is taken for inputs that never varied, where these data do not vary either."""
+    cells = {"running_var": 0.0, "pre_var": 0.0, "gamma": 1.0}
+    assert not [
+        one for one in findings(RULE, edited(evidence(), cells)) if "were constant in training" in one.says
+    ]
+    one_varies = {**cells, "running_var": [0.0, 0.0, 1.0]}
+    assert any(
+        "were constant in training" in one.says for one in findings(RULE, edited(evidence(), one_varies))
+    )
