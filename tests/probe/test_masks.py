@@ -232,6 +232,19 @@ def test_a_mask_that_fits_no_norm_is_named(x, kept, told):
     assert probe.recording.layers[0].pre.n[0] == N * T
 
 
+def test_the_mask_that_is_named_is_one_with_padding(x):
+    """Fails if a mask that leaves nothing out, which does no harm, is named in place of a later one that does."""
+    with bnprobe.attach(model := model_of("layer norm")) as probe, torch.no_grad():
+        for size, kept in ((T + 2, True), (T + 3, False)):
+            mask = torch.full((N, size), kept)
+            mask[:, 0] = True
+            with probe.mask(mask):
+                model(x)
+    assert probe.recording.about.notes[0].startswith(
+        f"No norm has the positions of a mask of shape ({N}, {T + 3})"
+    )
+
+
 def test_images(x):
     """Fails if the mask of images is not laid over rows in their order."""
     rng = np.random.default_rng(1)
