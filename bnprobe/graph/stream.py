@@ -26,7 +26,7 @@ def before_head(outputs: Iterable[Node], sites: Mapping[Site, Node]) -> set[Site
 
 def _last_in(total: Node, sites: Mapping[Site, Node]) -> Site | None:
     """The last of the norms whose input enters a sum through sums alone; None for a node that is no such sum."""
-    roots = {root: name for name, node in sites.items() if (root := _root(node.inputs[0])) is not total}
+    roots = {_root(node.inputs[0]): name for name, node in sites.items()}
     waiting = [total]
     for _ in range(MOST_SUMS):
         sums = [node for node in waiting if node.part == ADD]
