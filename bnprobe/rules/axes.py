@@ -8,10 +8,8 @@ import pandas as pd
 
 from bnprobe.rules.by_hand import CODE
 from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.rules.values import OVER_FEATURES
 from bnprobe.rules.wording import count, kind_words
-
-OVER_FEATURES = ("layer_norm", "rms_norm")
-"""Kinds that normalize over the last dimension."""
 
 SEQUENTIAL = ("recurrent", "embedding", "norm")
 """Neighbors whose values are (samples, positions, features) without a doubt; a linear layer may act on positions."""

@@ -15,7 +15,7 @@ from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count, first_few, out_of, some
 
 OVER_FEATURES = ("layer_norm", "rms_norm")
-"""Kinds whose outputs mostly go into linear layers, whatever the size of γ."""
+"""Kinds that normalize over the last dimension; their outputs mostly go into linear layers, whatever the size of γ."""
 
 VECTORS = (("gamma", "γ"), ("beta", "β"))
 """Columns and their letters."""

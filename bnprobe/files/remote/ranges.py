@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 from bnprobe.errors import CannotFetch
+from bnprobe.files.span import ReadAnywhere
 
 FIRST = 2**16
 """Bytes that the first request asks for, and those at the end that are fetched together: headers and tables."""
@@ -146,36 +145,18 @@ def _joined(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield begin, stop
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteFile(ReadAnywhere):
     """A remote file as an opened one, with a place of its own."""
 
     def __init__(self, ranges: Ranges) -> None:
         super().__init__()
-        self.ranges, self._at = ranges, 0
+        self.ranges = ranges
 
-    def readable(self) -> bool:
-        """As of any file."""
-        return True
+    @property
+    def size(self) -> int:
+        """As the server says."""
+        return self.ranges.size
 
-    def seekable(self) -> bool:
-        """As of any file."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of any file."""
-        at = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.ranges.size}[whence] + offset
-        if at < 0:
-            raise OSError("a place before the beginning")
-        self._at = at
-        return at
-
-    def tell(self) -> int:
-        """As of any file."""
-        return self._at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """As of any file."""
-        content = self.ranges.read(self._at, len(buffer))
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)
+    def read_at(self, start: int, n: int) -> bytes:
+        """What is not there yet is fetched."""
+        return self.ranges.read(start, n)

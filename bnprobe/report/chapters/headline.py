@@ -247,5 +247,5 @@ def nothing_serious(findings: pd.DataFrame) -> str:
     return (
         f"No rule warns; {count(notes, 'note')} {'is' if notes == 1 else 'are'} listed below."
         if notes
-        else ("No rule found a problem.")
+        else "No rule found a problem."
     )
