@@ -30,7 +30,7 @@ from bnprobe.rules.slight_shifts import slightly
 from bnprobe.rules.structure import calls_differ
 from bnprobe.rules.swapped import STATISTICS, swapped_norms
 from bnprobe.rules.thresholds import DEFAULT, Limits
-from bnprobe.rules.updates import young
+from bnprobe.rules.updates import lagging, plain_average, young
 from bnprobe.rules.wording import count, in_all, number, out_of, sigmas
 from bnprobe.stats.significance import SIGNIFICANT
 
@@ -205,8 +205,10 @@ def _groups_are_shown(evidence: Evidence) -> bool:
 
 
 def _reported_otherwise(evidence: Evidence) -> set[str]:
-    """Norms whose shift other rules report: a factor in all running statistics, too few updates, calls that differ."""
-    found, shared = evidence.causes, {finding.layer for finding in calls_differ(evidence)}
+    """Norms whose shift other rules report: a factor in all running statistics, too few updates, calls that differ, and
+    plain averages that lag."""
+    found = evidence.causes
+    shared = {finding.layer for finding in calls_differ(evidence)} | lagging(evidence)
     if found.empty:
         return shared
     factored, too_few = (set(found.loc[found["cause"] == cause, "layer"]) for cause in ("factor", "young"))
@@ -248,12 +250,13 @@ def _shift(
     )
     # a norm that keeps its statistics while the model trains meets augmented samples, on purpose
     severity = "info" if while_training(row) else "warning"
+    more = upstream(evidence, row) + plain_average(row) if cause is None else because(cause)
     return Finding(
         severity,
         row["layer"],
         f"The inputs do not match the running statistics: {f'their {what}' if cause is None else says(cause)}.",
         f"{distance}typical variance {number(row['var_ratio_median'])} times the running variance (thresholds {low:.3g} and "
-        f"{top:g}){_significant(row['scaled_share'])}.{upstream(evidence, row) if cause is None else because(cause)}",
+        f"{top:g}){_significant(row['scaled_share'])}.{more}",
         f"{MEASURE_FIRST}{recalibrate(row, 'batches')}." if cause is None else do(cause, row),
         indices(channels[(channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)]),
         row["call"],

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
-from bnprobe.recording.names import SHIFTED
+from bnprobe.recording.names import NOT_JUDGED, SHIFTED, said
 from bnprobe.rules.causes import cause_of
 from bnprobe.rules.edits import RENEWED, Recalibrate, Remedy, SetAttribute, TakeOutInitial, UpdateOnce, remedy
+from bnprobe.rules.preprocessing import reported_at
 from bnprobe.rules.remedies import RECALIBRATE, module
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT
-from bnprobe.rules.wording import count
+from bnprobe.rules.wording import count, first_few
 from bnprobe.stats.moments import Array
 
 SURE = 3.0
@@ -52,10 +55,37 @@ def updated_twice(evidence: Evidence) -> Iterator[Finding]:
 
 
 def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
-    """Running statistics that take in nothing, everything, or too slowly."""
+    """Running statistics that take in nothing, everything, or too slowly: norms of which the same is said in one finding."""
+    alike: dict[tuple[str, str], list[Finding]] = {}
+    for finding in _each_momentum(evidence):
+        alike.setdefault((finding.says, finding.because), []).append(finding)
+    yield from (_of_all(findings) for findings in alike.values())
+
+
+def _of_all(findings: list[Finding]) -> Finding:
+    """The first of findings that differ by their norm only, with the code and the edits for all of them."""
+    first = findings[0]
+    if len(findings) == 1:
+        return first
+    layers = [one.layer for one in findings]
+    others = [said(layer) for layer in layers[1:]]
+    edits = (edit for one in findings if one.remedy for edit in one.remedy.edits)
+    return replace(
+        first,
+        because=f"{first.because.rstrip('.')}; the same at {first_few(others)}.",
+        do=first.do.replace(module(first.layer), "model.get_submodule(name)").replace(
+            "`model.get_submodule(name)", f"`for name in {layers}: model.get_submodule(name)"
+        ),
+        remedy=remedy(*sorted(dict.fromkeys(edits), key=lambda edit: isinstance(edit, Recalibrate))),
+    )
+
+
+def _each_momentum(evidence: Evidence) -> Iterator[Finding]:
+    """The same for every norm by itself."""
+    behind = lagging(evidence)
     for _, row in evidence.layers.iterrows():
         m, calls = row["momentum"], row["n_calls"]
-        if row["call"] or not calls or row["affine_by"] != "running" or np.isnan(row["n_batches_tracked"]):
+        if not _in_use(row):
             continue
         learning = row["normalized_by"] in ("batch", "both") and row["n_calls_learning"] > 0
         set_it = f"`{module(row['layer'])}.momentum = {TORCH_MOMENTUM:g}`"
@@ -65,7 +95,7 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "Momentum is 0: the norm uses batch statistics but never updates its running statistics.",
                 f"momentum 0 in train mode, in {count(calls, 'call')}: eval mode will use the old running statistics.",
-                f"To update them: {set_it}. To freeze the norm instead: {module(row['layer'])}.eval().",
+                f"To update them: {set_it}. To freeze the norm instead, use eval mode.",
                 remedy=remedy(SetAttribute(row["layer"], "momentum", TORCH_MOMENTUM)),
             )
         elif m >= evidence.limits.high_momentum:
@@ -82,7 +112,7 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
                 f"statistics: {RECALIBRATE}.",
                 remedy=remedy(SetAttribute(row["layer"], "momentum", other or TORCH_MOMENTUM), Recalibrate()),
             )
-        elif np.isnan(m) and (learning or row["verdict"] in SHIFTED):
+        elif np.isnan(m) and (learning or row["layer"] in behind):
             yield Finding(
                 "warning",
                 row["layer"],
@@ -96,6 +126,39 @@ def odd_momentum(evidence: Evidence) -> Iterator[Finding]:
                 f"For training set {set_it}, then {RECALIBRATE}; a plain average is right only while weights are fixed.",
                 remedy=remedy(SetAttribute(row["layer"], "momentum", TORCH_MOMENTUM), Recalibrate()),
             )
+
+
+def _in_use(row: pd.Series) -> bool:
+    """Whether the norm has a momentum of its own that counts: it was called, and keeps running statistics."""
+    return bool(
+        not row["call"]
+        and row["n_calls"]
+        and row["affine_by"] == "running"
+        and not np.isnan(row["n_batches_tracked"])
+    )
+
+
+def lagging(evidence: Evidence) -> set[str]:
+    """Norms with a plain average that inputs no longer match, where it is not the model's own inputs that may be wrong."""
+    layers, limits = evidence.layers, evidence.limits
+    plain = layers[layers["momentum"].isna() & layers["verdict"].isin(SHIFTED)]
+    judged = layers[~layers["verdict"].isin(NOT_JUDGED)]
+    if plain.empty or reported_at(evidence):
+        return set()
+    first, top = judged.iloc[0], limits.variance_ratio
+    if first["shift_rms"] > limits.shift or not 1 / top <= first["var_ratio_median"] <= top:
+        return set()  # `data-shifted` speaks of it, and of momentum
+    return {str(row["layer"]) for _, row in plain.iterrows() if _in_use(row)}
+
+
+def plain_average(row: pd.Series) -> str:
+    """That the running statistics of a norm that does not match are a plain average, which lags; else empty."""
+    if not (np.isnan(row["momentum"]) and _in_use(row)):
+        return ""
+    return (
+        f" momentum is None: they average over all {count(row['n_batches_tracked'], 'batch')}, those of the beginning of "
+        "training included, and may lag."
+    )
 
 
 def young(evidence: Evidence) -> Iterator[Finding]:

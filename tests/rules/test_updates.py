@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from measures.sites import site
+from torch import nn
 
 from bnprobe.recording import LayerRecord
 from bnprobe.rules.edits import Recalibrate, Remedy, SetAttribute
@@ -54,12 +57,52 @@ def test_momentum_in_use(momentum, fires):
     assert len(fired("momentum-odd", norm(changes={"momentum": momentum}))) == fires
 
 
+OFF = {"running_mean": STATISTICS["running_mean"] + 2 * np.sqrt(STATISTICS["running_var"])}
+
+
 def test_a_plain_average_that_no_longer_fits():
-    """Fails if None is never blamed in eval mode."""
-    off = STATISTICS["running_mean"] + 2 * np.sqrt(STATISTICS["running_var"])
-    found = fired("momentum-odd", norm(changes={"momentum": None, "running_mean": off}))
-    assert len(found) == 1
+    """Fails if None is never blamed in eval mode, or the same mismatch is a fault of the data as well."""
+    norms = [
+        replace(norm(changes={"momentum": None, **changes}), layer=layer)
+        for layer, changes in (("a", {}), ("b", OFF), ("c", OFF))
+    ]
+    found = fired("momentum-odd", *norms)
+    assert found["layer"].tolist() == ["b"]
     assert "mean" in found["because"][0]
+    assert found["because"][0].endswith("; the same at c.")
+    assert fired("data-shifted", *norms).empty
+
+
+def test_a_plain_average_behind_inputs_that_differ():
+    """Fails if momentum is blamed for what the model is fed, or one mismatch is two findings."""
+    norms = [replace(norm(changes={"momentum": None, **OFF}), layer=layer) for layer in "ab"]
+    assert fired("momentum-odd", *norms).empty
+    (because,) = fired("data-shifted", *norms)["because"]
+    assert "momentum is None: they average over all 40 batches" in because
+    (because,) = fired("data-shifted", *(replace(one, momentum=0.1) for one in norms))["because"]
+    assert "momentum" not in because
+
+
+def test_one_momentum_for_several_norms_is_one_finding():
+    """Fails if the same setting is a finding per norm, or the code and the edits are those of one norm only."""
+    trains = {**TRAIN, "momentum": None}
+    norms = [replace(norm(changes=trains, **learning()), layer=layer) for layer in ("a", "b.c", "d")]
+    (one,) = fired("momentum-odd", *norms).to_dict("records")
+    assert one["layer"] == "a"
+    assert one["because"].endswith("; the same at b.c, d.")
+    model = nn.ModuleDict(
+        {"a": nn.BatchNorm1d(3), "b": nn.ModuleDict({"c": nn.BatchNorm1d(3)}), "d": nn.BatchNorm1d(3)}
+    )
+    for module in model.modules():
+        module.momentum = None  # type: ignore[assignment]
+    exec(re.findall(r"`([^`]+)`", one["do"])[0], {"model": model})
+    assert [model.get_submodule(name).momentum for name in ("a", "b.c", "d")] == [0.1] * 3
+    both = findings("momentum-odd", evidence(*norms))[0].remedy
+    assert both == Remedy(
+        (*(SetAttribute(name, "momentum", 0.1) for name in ("a", "b.c", "d")), Recalibrate())
+    )
+    apart = [norms[0], replace(norms[1], momentum=0.9)]
+    assert fired("momentum-odd", *apart)["layer"].tolist() == ["a", "b.c"]
 
 
 def test_norms_without_a_counter_have_no_momentum():
@@ -137,6 +180,7 @@ SET, MADE_ANEW = SetAttribute("bn", "momentum", 0.1), Recalibrate()
         ({"momentum": math.nan, **TRAINS, "n_calls_learning": 0}, None, None),
         ({"momentum": math.nan, **TRAINS, "n_calls_learning": 1}, "the norm is being trained.", Remedy((SET, MADE_ANEW))),
         ({"momentum": math.nan, **TRAINS, "normalized_by": "running"}, None, None),
+        ({"momentum": math.nan, "verdict": "scale shifted", "var_ratio_median": 2.1}, None, None),
         (
             {"momentum": math.nan, "verdict": "scale shifted"},
             "and the verdict on these data is “scale shifted”.",
