@@ -4,6 +4,22 @@ from __future__ import annotations
 
 from bnprobe.notebook import facts
 
+_name_of = type.__dict__["__name__"].__get__
+
+
+def class_name(thing: object) -> str:
+    """The name of a thing's class for messages, as Python keeps it: a metaclass may have a `__name__` that raises."""
+    return str.__str__(_name_of(type(thing)))
+
+
+def said(error: BaseException) -> str:
+    """The error of somebody else's code in one line, at most 200 characters of it."""
+    try:
+        words = " ".join(str(error).split())[:200]
+    except Exception:  # what raises may be unable to say why
+        words = ""
+    return f"{class_name(error)}: {words}" if words else class_name(error)
+
 
 class BnprobeError(Exception):
     """Base class of every error that bnprobe raises on purpose. Raised itself for an argument of the wrong kind.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BnprobeError, NoNormLayers
+from bnprobe.errors import BnprobeError, NoNormLayers, class_name
 from bnprobe.experiments.feature_scales import Scales, is_feature_norm
 from bnprobe.experiments.first_order import Estimates, estimated
 from bnprobe.experiments.held_vectors import VECTORS, HeldNorm, demand_one_device, held_norms
@@ -146,7 +146,7 @@ def ablate(
             measurements = measuring.of(ranked)
     return Study(
         table=table_of(made, measurements, estimates),
-        model=type(model).__name__,
+        model=class_name(model),
         metric=measurements.metric,
         n_samples=n_samples,
         seconds=deadline.spent,
@@ -170,9 +170,7 @@ def _metric(given: Metric | str | None) -> Metric | None:
 
 def _demand(model: nn.Module, budget_s: float | None) -> None:
     if not isinstance(model, nn.Module):
-        raise BnprobeError(
-            f"ablate needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
-        )
+        raise BnprobeError(f"ablate needs a torch.nn.Module, got {class_name(model)}. Pass the model itself.")
     number = isinstance(budget_s, int | float) and not isinstance(budget_s, bool)
     if budget_s is not None and not (number and 0 < budget_s < np.inf):
         raise BnprobeError(
@@ -217,7 +215,7 @@ def _chosen(
     if norms and not found:
         near = get_close_matches(next(iter(patterns), ""), list(norms), n=3, cutoff=0.0)
         raise NoNormLayers(
-            f"no norm of {type(model).__name__} with vectors matches {', '.join(patterns)}; nearest are {', '.join(near)}. "
+            f"no norm of {class_name(model)} with vectors matches {', '.join(patterns)}; nearest are {', '.join(near)}. "
             "Pass a path or a pattern of these."
         )
     return found
@@ -274,7 +272,7 @@ def _nothing(model: nn.Module, norms: Mapping[str, HeldNorm], vectors: tuple[str
     there = [*sorted({name for norm in norms.values() for name in norm.tensors}, key=VECTORS.index)]
     held = f"They hold {', '.join(there)}" if there else "None holds any vector that can be replaced"
     return (
-        f"no norm of {type(model).__name__} that was run holds {' or '.join(vectors)}. {held}. Pass vectors or layers that "
+        f"no norm of {class_name(model)} that was run holds {' or '.join(vectors)}. {held}. Pass vectors or layers that "
         "are there."
     )
 

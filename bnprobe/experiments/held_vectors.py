@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name
 from bnprobe.experiments.feature_scales import is_feature_norm
 from bnprobe.experiments.mixing import Statistics, pooled
 from bnprobe.norms import ModuleTree, NormLayer, describe
@@ -77,7 +77,7 @@ def held_norms(model: nn.Module, recording: Recording) -> dict[str, HeldNorm]:
     call, from what it holds, cannot be replaced and is left out; so are norms that are functions.
     """
     tree = ModuleTree.of(unwrap(model)[0])
-    modules = {shown(path) or type(tree.model).__name__: module for path, module in tree.modules.items()}
+    modules = {shown(path) or class_name(tree.model): module for path, module in tree.modules.items()}
     held = {storage(tensor) for module in tree.modules.values() for _, tensor in tensors_of(module)}
     records: dict[str, list[LayerRecord]] = {}
     for record in recording.layers:

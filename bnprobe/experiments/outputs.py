@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, said
 from bnprobe.probe.tensors import first_tensor
 from bnprobe.recording.terms import LOSS
 from bnprobe.stats.moments import Array
@@ -155,7 +155,7 @@ def per_sample(metric: Metric, output: Any, target: Any) -> Array:
     try:
         values = metric(output, target)
     except Exception as error:  # the user's function may raise anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = said(error)
         raise BnprobeError(
             f"metric {name} failed on a batch ({reason}). It is called with the output and the target, which is None for "
             "batches without one."

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bnprobe.errors import BnprobeError, NothingRecorded
+from bnprobe.errors import BnprobeError, NothingRecorded, class_name
 from bnprobe.experiments.held_vectors import demand_one_device
 from bnprobe.experiments.mixing import Mixture, pooled
 from bnprobe.experiments.plan import PRECISE, Plan, Renewal
@@ -89,7 +89,7 @@ def recalibrate(
     """
     if not isinstance(model, nn.Module):
         raise BnprobeError(
-            f"recalibrate needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
+            f"recalibrate needs a torch.nn.Module, got {class_name(model)}. Pass the model itself."
         )
     _demand_weight(alpha, prior)
     mixture = Mixture(_what(what), alpha, prior)

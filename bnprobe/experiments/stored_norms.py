@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BnprobeError, NoNormLayers
+from bnprobe.errors import BnprobeError, NoNormLayers, class_name
 from bnprobe.experiments.mixing import Statistics
 from bnprobe.norms import ModuleTree, NormLayer, describe
 from bnprobe.probe.survey.unwrap import shown, unwrap
@@ -66,7 +66,7 @@ def stored_norms(model: nn.Module, layers: str | Sequence[str] | None) -> dict[s
         NoNormLayers: No norm stores statistics, all are frozen, or none matches `layers`; names the nearest paths.
     """
     tree = ModuleTree.of(unwrap(model)[0])
-    kind = type(tree.model).__name__
+    kind = class_name(tree.model)
     found: dict[str, StoredNorm] = {}
     frozen: list[str] = []
     for path, module in tree.modules.items():

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name, said
 from bnprobe.experiments.outputs import Metric, NoComparison
 from bnprobe.experiments.run import Batches, Call
 from bnprobe.experiments.snapshot import all_put_back
@@ -138,7 +138,7 @@ def _of_group(places: list[int], now: Judged, bench: Bench) -> dict[int, Tried]:
     except BnprobeError:
         raise
     except Exception as error:  # a model may fail in any way when it is changed
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(".")
+        reason = said(error).rstrip(".")
         return dict.fromkeys(places, not_tried(f"with it the model fails ({reason})"))
     return {
         at: _tried(now, at, outcome, remedy, len(places)) for at, remedy in zip(places, remedies, strict=True)
@@ -212,7 +212,7 @@ def _demand(report: Any, model: Any, call: Call | None) -> None:
     """Raises BnprobeError for what cannot be tried, before anything runs."""
     if not isinstance(model, nn.Module):
         raise BnprobeError(
-            f"try_remedies needs a torch.nn.Module, got {type(model).__name__}. Pass report, model, batches in this order."
+            f"try_remedies needs a torch.nn.Module, got {class_name(model)}. Pass report, model, batches in this order."
         )
     if not hasattr(report, "take"):
         raise BnprobeError(
@@ -224,12 +224,12 @@ def _demand(report: Any, model: Any, call: Call | None) -> None:
             f"the model lies on {len(devices)} devices ({', '.join(devices)}), so where a batch belongs is not known. Pass "
             "call=, a function of (model, batch) that moves the batch and returns the output."
         )
-    known = {shown(path) or type(model).__name__ for path in ModuleTree.of(unwrap(model)[0]).modules}
+    known = {shown(path) or class_name(model) for path in ModuleTree.of(unwrap(model)[0]).modules}
     missing = [
         layer for layer in map(str, report.layers["layer"]) if layer not in known and not is_function(layer)
     ]
     if missing:
-        raise _of_another(report, f"{missing[0]!r} is no module of this {type(model).__name__}")
+        raise _of_another(report, f"{missing[0]!r} is no module of this {class_name(model)}")
 
 
 def _demand_same_norms(report: Judged, now: Judged) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
+from bnprobe.errors import class_name
+from bnprobe.norms.classes import home
 from bnprobe.norms.module_tree import ModuleTree, joined, parameters_of
 
 BEYOND_INITIAL = 3.0
@@ -31,7 +33,7 @@ def folded_away(tree: ModuleTree) -> tuple[str, ...]:
     kept = {
         _role(path)
         for path, convolution, _, child in places
-        if "norm" in type(child).__name__.lower() and convolution.bias is not None
+        if "norm" in class_name(child).lower() and convolution.bias is not None
     }
     return tuple(
         path
@@ -69,7 +71,7 @@ def _is_identity_for_norm(path: str, convolution: _ConvNd, child: nn.Module) -> 
 
 
 def _shows_fusion(convolution: _ConvNd, before: nn.Module) -> bool:
-    fused = type(before).__module__.startswith(("torch.ao.nn.intrinsic", "torch.nn.intrinsic"))
+    fused = home(type(before)).startswith(("torch.ao.nn.intrinsic", "torch.nn.intrinsic"))
     bias = convolution.bias
     return fused or (bias is not None and convolution.weight.requires_grad and not bias.requires_grad)
 

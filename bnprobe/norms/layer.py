@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name
 from bnprobe.norms.pool import Pool, pool_of
 from bnprobe.notebook import facts
 
@@ -174,7 +174,7 @@ def faults(layer: NormLayer) -> str:
         if tensor is None:
             continue
         if not isinstance(tensor, Tensor):
-            return f"gave {name} as {type(tensor).__name__}, not a tensor"
+            return f"gave {name} as {class_name(tensor)}, not a tensor"
         if not is_lazy(tensor) and tensor.numel() not in (0, layer.n_channels):  # 0 of a shard's stub
             return f"gave {name} of {tensor.numel():,} numbers for {layer.n_channels:,} channels"
     return ""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from bnprobe.errors import class_name
 from bnprobe.norms.layer import FIRST, LAST, NormLayer
 from bnprobe.norms.module_tree import children_of
 from bnprobe.norms.torch_norms import batch_norm, eps_of, tensor_of
@@ -18,7 +19,7 @@ USUAL_EPS = 1e-6
 
 def look_alike(module: nn.Module) -> Iterator[NormLayer]:
     """Plans for classes that are norms by name and attributes only."""
-    name = type(module).__name__.lower()
+    name = class_name(module).lower()
     if tensor_of(module, "running_mean") is not None and tensor_of(module, "running_var") is not None:
         # torchvision's and detectron2's FrozenBatchNorm2d keep four buffers and never use the batch
         plans = list(batch_norm(module))

@@ -7,7 +7,8 @@ from typing import TypeVar, cast
 
 from torch import nn
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name, said
+from bnprobe.norms.classes import bases
 from bnprobe.norms.folded import has_matrix
 from bnprobe.norms.layer import Describe, NormLayer, faults
 from bnprobe.norms.lookalike import look_alike
@@ -65,7 +66,7 @@ def describe(module: nn.Module) -> tuple[NormLayer, ...]:
 
     A lazy layer has no channels before its first forward pass; ask `is_norm` before that.
     """
-    for cls in type(module).__mro__:
+    for cls in bases(type(module)):
         if cls in _registered:
             return (_registered_plan(cls, module),)
     for known, plans in KNOWN:
@@ -74,7 +75,7 @@ def describe(module: nn.Module) -> tuple[NormLayer, ...]:
                 return _believed(module, tuple(plans(module)))
             except Exception as error:  # attributes of a subclass may be code
                 raise BnprobeError(
-                    f"{type(module).__name__}, a {known.__name__.lstrip('_')}, does not tell its formula ({_said(error)}). "
+                    f"{class_name(module)}, a {known.__name__.lstrip('_')}, does not tell its formula ({said(error)}). "
                     "Describe it with bnprobe.register_norm."
                 ) from error
     try:
@@ -97,21 +98,14 @@ def _registered_plan(cls: type, module: nn.Module) -> NormLayer:
         plan = _registered[cls](module)
     except Exception as error:
         raise BnprobeError(
-            f"the describe function of {cls.__name__} failed ({_said(error)}). Register one that works for every module."
+            f"the describe function of {cls.__name__} failed ({said(error)}). Register one that works for every module."
         ) from error
-    fault = (
-        faults(plan) if isinstance(plan, NormLayer) else f"returned {type(plan).__name__}, not a NormLayer"
-    )
+    fault = faults(plan) if isinstance(plan, NormLayer) else f"returned {class_name(plan)}, not a NormLayer"
     if fault:
         raise BnprobeError(
             f"the describe function of {cls.__name__} {fault}. Correct it and register it again."
         )
     return plan
-
-
-def _said(error: Exception) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -133,7 +127,7 @@ def looks_like_norm(module: nn.Module, tree: ModuleTree | None = None) -> bool:
     By its class name. Left out are wrappers around a norm that is recognized, blocks that contain a
     convolution or a linear layer, and the parametrizations that normalize weights, not activations.
     """
-    name = type(module).__name__.lower()
+    name = class_name(module).lower()
     if "norm" not in name or any(word in name for word in ("weightnorm", "spectralnorm", "weight_norm")):
         return False
     inside = list((tree or ModuleTree.of(module)).inside(module))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from bnprobe.norms.classes import home
 from bnprobe.norms.layer import FIRST, LAST, NormLayer
 from bnprobe.recording import BATCH, CHANNELS, GROUP, INSTANCE
 
@@ -58,7 +59,7 @@ def batch_norm(module: nn.Module) -> Iterator[NormLayer]:
         **_affine(module),
     )
     yield plan
-    if stored and type(module).__module__.partition(".")[0] != "torch":
+    if stored and home(type(module)).partition(".")[0] != "torch":
         yield replace(plan, uses_running=not plan.uses_running)  # frozen in a way of its own, or never so
 
 

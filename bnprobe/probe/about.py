@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import torch
 
+from bnprobe.errors import class_name
 from bnprobe.norms import ModuleTree
 from bnprobe.probe.phases import Phase
 from bnprobe.probe.sites import Site
@@ -34,7 +35,7 @@ class Subject:
         sizes = [(p.numel(), p.requires_grad) for p in tree.parameters().values() if not is_lazy(p)]
         n_parameters, n_learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(type(tree.model).__name__, n_parameters, n_learning, started, normalize, unit or "")
+        return cls(class_name(tree.model), n_parameters, n_learning, started, normalize, unit or "")
 
     def about(
         self, device: str, phase: Phase, name: str, sites: Collection[Site], notes: Iterable[str]

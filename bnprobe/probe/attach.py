@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from bnprobe.errors import BnprobeError, CannotProbe
+from bnprobe.errors import BnprobeError, class_name
 from bnprobe.probe.backward.gradients import LossScaler
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.probe import Probe
+from bnprobe.probe.survey.culprit import cannot_look
 from bnprobe.probe.survey.survey import survey_of
 
 
@@ -94,9 +95,7 @@ def attach(
         8
     """
     if not isinstance(model, nn.Module):
-        raise BnprobeError(
-            f"attach needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
-        )
+        raise BnprobeError(f"attach needs a torch.nn.Module, got {class_name(model)}. Pass the model itself.")
     options = AttachOptions(
         layers=layers,
         histograms=histograms,
@@ -115,8 +114,5 @@ def attach(
         return Probe(survey_of(model, options.patterns), options)
     except BnprobeError:
         raise
-    except Exception as error:  # attributes, comparisons and hooks of a model may be code
-        raise CannotProbe(
-            f"{type(model).__name__} cannot be looked at ({type(error).__name__}: {' '.join(str(error).split())[:200]}). "
-            "Nothing of it was changed. Attach to the part of it that holds the norms."
-        ) from error
+    except (Exception, SystemExit) as error:  # attributes, comparisons and hooks of a model may be code
+        raise cannot_look(model, error) from error

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BadMask, BnprobeError
+from bnprobe.errors import BadMask, BnprobeError, class_name
 from bnprobe.norms import NormLayer
 from bnprobe.probe.packing import NAMED, Packing
 from bnprobe.reductions import Valid
@@ -166,7 +166,7 @@ class MaskArgument:
         named = [p.name for p in parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         if self.name not in named and len(named) == len(parameters):
             raise BnprobeError(
-                f"mask={given!r}: {type(model).__name__}.forward has no such argument; it has {', '.join(named)}. Pass the "
+                f"mask={given!r}: {class_name(model)}.forward has no such argument; it has {', '.join(named)}. Pass the "
                 "name of the one that holds the mask, or run the model inside probe.mask(m)."
             )
         self.of_encoder = "decoder_input_ids" in named

@@ -13,7 +13,7 @@ from weakref import finalize, ref
 
 from torch import nn
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name
 from bnprobe.norms import ModuleTree
 from bnprobe.norms.functional import leave, listen
 from bnprobe.notebook import facts
@@ -65,7 +65,7 @@ class Probe:
         self._dropouts = dropouts(survey)
         self._expected = ExpectedChanges(survey.layer_names())
         self._expected.look(survey.tree)
-        self._classes = {name: type(module).__name__ for name, module in survey.layers.items()}
+        self._classes = {name: class_name(module) for name, module in survey.layers.items()}
         self._subject = Subject.of(survey.tree, options.constants, options.unit)
         self._not_understood = survey.not_understood
         self._folded = survey.folded
@@ -82,7 +82,7 @@ class Probe:
             undo.callback(leave, self._unhooked)
             listen(self._unhooked)
             for path, module in survey.candidates.items():
-                undo.callback(look(path, module, partial(self._examined.__setitem__, type(module).__name__)))
+                undo.callback(look(path, module, partial(self._examined.__setitem__, class_name(module))))
             register(survey, self._forward, self._eager, undo)
             self._undo = undo.pop_all()
         # a probe that nobody holds any longer, as where each epoch attaches anew, can give nothing: its hooks go as well

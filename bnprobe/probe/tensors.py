@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, said
 
 
 def first_tensor(args: Any, kwargs: Any = None) -> Tensor | None:
@@ -93,10 +93,9 @@ def unreadable(layer: str, error: Exception) -> Exception:
     """What to raise where a call of a layer could not be read: an error that names it, unless RAM ran out."""
     if isinstance(error, BnprobeError | MemoryError | torch.OutOfMemoryError):
         return error
-    said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return BnprobeError(
-        f"{layer}: what it is called with, returns or holds cannot be read ({said}). Leave it out with attach(model, "
-        "layers=...), or give it plain tensors of as many numbers as it has channels."
+        f"{layer}: what it is called with, returns or holds cannot be read ({said(error)}). Leave it out with "
+        "attach(model, layers=...), or give it plain tensors of as many numbers as it has channels."
     )
 
 

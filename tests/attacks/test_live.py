@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -182,6 +183,79 @@ def test_what_cannot_be_looked_at_is_named(cls, words):
         probed(cls())
 
 
+def boom(*args: Any) -> Any:
+    raise RuntimeError("boom")
+
+
+class Untold(Exception):
+    __str__ = boom
+
+
+def refuse(module: nn.Module, name: str) -> Any:
+    """What torch calls for its own names, too."""
+    return nn.Module.__getattr__(module, name) if name == "bn" else boom()
+
+
+def untold(*args: Any) -> Any:
+    raise Untold
+
+
+class Text(str):
+    lower = startswith = partition = boom
+
+
+def holder(metaclass: type = type, **members: Any) -> nn.Module:
+    """A module of a class made to order, with one healthy norm inside."""
+    made = metaclass("Weird", (Holder,), members)()
+    made._modules["bn"].training = False
+    return made
+
+
+def meta(**members: Any) -> type:
+    return type("Meta", (type,), members)
+
+
+READABLE: dict[str, Callable[[], nn.Module]] = {
+    "a name that is a number": lambda: holder(meta(__name__=property(lambda cls: 3))),
+    "a name with its own methods": lambda: holder(meta(__name__=property(lambda cls: Text("norm")))),
+    "a class of classes with no bases": lambda: holder(meta(__mro__=property(boom))),
+    "a home that raises": lambda: holder(meta(__module__=property(boom))),
+    "a home that is a number": lambda: holder(__module__=3),
+    "a home that is a property": lambda: holder(__module__=property(boom)),
+    "a home with its own methods": lambda: holder(__module__=Text("torch.")),
+    "a class that lies": lambda: holder(__class__=property(lambda self: nn.LayerNorm)),
+    "nothing to show": lambda: holder(__repr__=boom, __str__=boom, extra_repr=boom, __dir__=boom),
+    "walks that raise": lambda: holder(
+        **dict.fromkeys(("named_modules", "modules", "children", "parameters", "buffers", "state_dict"), boom)
+    ),
+    "comparisons that raise": lambda: holder(__eq__=boom, __hash__=lambda self: 5),
+}
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_a_class_that_lies_about_itself_keeps_no_norm_from_being_recorded(name):
+    """Fails if names, homes and bases of classes are asked of the class, which may raise or say anything."""
+    assert probed(nn.Sequential(nn.ReLU(), READABLE[name]())) == ["1.bn"]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: holder(__class__=property(boom)), "RuntimeError: boom"),
+        (lambda: holder(__class__=property(untold)), "Untold"),
+        (lambda: holder(meta(__hash__=boom)), "RuntimeError: boom"),
+        (lambda: holder(__getattr__=refuse), "RuntimeError: boom"),
+        (lambda: holder(training=property(boom, lambda self, value: None)), "RuntimeError: boom"),
+        (lambda: holder(meta(__name__=property(lambda cls: sys.exit(3)))), "SystemExit: 3"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_named_by_its_path(make, words):
+    """Fails if nobody can tell which of a thousand modules raises, or if it ends the program."""
+    model = nn.Sequential(nn.ReLU(), nn.Sequential(nn.BatchNorm2d(3).eval(), make()))
+    with pytest.raises(BnprobeError, match=rf"1\.1: Weird cannot be looked at .{words}.*Attach to a part"):
+        probed(model)
+
+
 @pytest.mark.parametrize("norm", [SecretEps(3), SecretLayerNorm(8)], ids=lambda norm: type(norm).__name__)
 def test_a_norm_that_does_not_answer_is_named(norm):
     """Fails if nobody can tell which of a thousand modules it is, or what to do."""
@@ -245,7 +319,7 @@ ODD_TENSORS: dict[str, tuple[dict[str, Any], str]] = {
     "of two dimensions": ({"weight": torch.ones(3, 3)}, "it holds weight of 9 numbers for 3 channels"),
     "without numbers": ({"running_mean": torch.ones(3, device="meta")}, "0: what it .* cannot be read"),
     "sparse": ({"weight": torch.ones(3).to_sparse()}, "0: what it .* cannot be read"),
-    "no tensor": ({"bias": "x"}, "Sequential cannot be looked at"),
+    "no tensor": ({"bias": "x"}, r"0\.bias is a str among the parameters"),
 }
 
 

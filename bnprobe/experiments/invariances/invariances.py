@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name
 from bnprobe.experiments.invariances.changes import (
     BATCH,
     CAUSALITY,
@@ -91,7 +91,7 @@ def invariances(
                 row.add(passes, given, tokens, model)
     return Invariances(
         pd.DataFrame([row.as_dict() for row in rows.values()]).astype({"holds": object}),
-        model=type(model).__name__,
+        model=class_name(model),
         n_samples=seen.n_samples,
         seconds=monotonic() - began,
         notes=tuple(f"The model itself changed: {words}." for words in afterwards.changes),
@@ -101,7 +101,7 @@ def invariances(
 def _demand(model: nn.Module, probes: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(model, nn.Module):
         raise BnprobeError(
-            f"invariances needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
+            f"invariances needs a torch.nn.Module, got {class_name(model)}. Pass the model itself."
         )
     chosen = (probes,) if isinstance(probes, str) else tuple(probes)
     if not chosen or not set(chosen) <= set(PROBES):

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bnprobe.errors import CannotProbe, NoNormLayers
+from bnprobe.errors import CannotProbe, NoNormLayers, class_name
 from bnprobe.experiments.invariances.alignment import Align, distance, size
 from bnprobe.norms import ModuleTree
 from bnprobe.probe.survey.compiled import Eager
@@ -91,8 +91,8 @@ class _Watch:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             parted = self._look(path, "gives", {"": output})
             if self._comparing and self._agree[path].pop() and True in parted and not self.found.culprit:
-                self.found.culprit = path or type(module).__name__
-                self.found.culprit_class = type(module).__name__
+                self.found.culprit = path or class_name(module)
+                self.found.culprit_class = class_name(module)
 
         return hook
 

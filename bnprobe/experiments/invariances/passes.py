@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name, said
 from bnprobe.experiments.invariances.alignment import distance, size
 from bnprobe.experiments.invariances.changes import NotTried, Pair
 from bnprobe.experiments.invariances.parting import Parting, parting
@@ -88,7 +88,7 @@ class Passes:
         except BnprobeError:
             raise
         except Exception as error:  # the user's model may raise anything
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            reason = said(error)
             raise NotTried(f"the model failed on the changed batch ({reason})") from error
         a, b = pair.outputs(first, second)
         rounding = _rounding(a) * (SAME_SHAPE if pair.same_shape else 1)
@@ -140,7 +140,7 @@ def _now_at(a: Tensor, whole: Tensor, allowed: float) -> int | None:
 
 def _why_random(model: nn.Module) -> str:
     modules = ModuleTree.of(model).modules.values()
-    n = sum("dropout" in type(module).__name__.lower() and module.training for module in modules)
+    n = sum("dropout" in class_name(module).lower() and module.training for module in modules)
     if n:
         return f"dropout is on in {n:,} module{'s' * (n != 1)}. Call model.eval() first"
     return "something in the model is random. Call model.eval() first, or fix the seed inside call="

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bnprobe.errors import BadMask, BnprobeError, NothingRecorded
 from bnprobe.norms import ModuleTree
+from bnprobe.norms.classes import names_of_bases
 from bnprobe.probe.batches import parts
 from bnprobe.probe.masking import USUAL
 from bnprobe.probe.masks import INVERTED, MARKS_PADDING, Mask
@@ -285,7 +286,7 @@ def _predicts_next(model: nn.Module, ids: Tensor, target: Any, inputs: Mapping[K
                 return True
             if not (kept.all() or same):
                 return False  # tokens that were replaced, and are to be guessed where they stand
-    names = [kind.__name__ for kind in type(model).__mro__]
+    names = names_of_bases(model)
     if any("CausalLM" in name or "LMHead" in name for name in names):
         return True
     said = set(_said_of_attention(model))

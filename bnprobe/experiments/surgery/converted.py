@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from bnprobe.errors import NoNormLayers
+from bnprobe.errors import NoNormLayers, class_name
 from bnprobe.experiments.effect import Effect
 from bnprobe.experiments.outputs import Metric
 from bnprobe.experiments.run import Call
@@ -93,7 +93,7 @@ def rows_of(look: Look, layers: str | Sequence[str] | None, act: str) -> dict[st
         NoNormLayers: No norm matches `layers`, or none of those is the affine map of stored statistics.
     """
     patterns = [layers] if isinstance(layers, str) else layers
-    kind = type(look.model).__name__
+    kind = class_name(look.model)
     rows: dict[str, Row] = {}
     for norm in look.in_order:
         matches = patterns is None or any(fnmatchcase(norm.path, pattern) for pattern in patterns)

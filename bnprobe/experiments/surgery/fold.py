@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name
 from bnprobe.experiments.outputs import Metric
 from bnprobe.experiments.run import Batches, Call
 from bnprobe.experiments.surgery.converted import Converted, Row, converted, put_in_place, rows_of
@@ -144,7 +144,7 @@ def _folds(look: Look, rows: dict[str, Row]) -> list[Fold]:
 def _unfit(layer: str, before: nn.Module | None, row: Row) -> str:
     """Why this module cannot take the norm in; "" where it can."""
     if not isinstance(before, Weighted):
-        return f"{layer} is a {type(before).__name__}, neither a convolution nor a linear layer of torch"
+        return f"{layer} is a {class_name(before)}, neither a convolution nor a linear layer of torch"
     if has_hooks(before):
         return f"{layer} has hooks of yours, which would see other outputs"
     if len(out_channels(before)) != row.norm.plan.n_channels:

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BnprobeError, NoNormLayers
+from bnprobe.errors import BnprobeError, NoNormLayers, class_name
 from bnprobe.experiments.feature_scales import is_feature_norm
 from bnprobe.experiments.held_vectors import held_norms, storage
 from bnprobe.experiments.outputs import Metric, deciding
@@ -66,7 +66,7 @@ def fold_into_next(
     folded = [norm for norm in norms if not norm.why]
     if not folded:
         raise NoNormLayers(
-            f"no norm of {type(new).__name__} can be folded into what follows: {norms[0].path}: {norms[0].why}. Leave this "
+            f"no norm of {class_name(new)} can be folded into what follows: {norms[0].path}: {norms[0].why}. Leave this "
             "model as it is."
         )
     for norm in folded:
@@ -116,7 +116,7 @@ def _norms(
     if all(norm.why == NOT_CHOSEN for norm in found):
         names = ", ".join(norm.path for norm in found[:3])
         raise NoNormLayers(
-            f"no norm of {type(model).__name__} matches {', '.join(patterns or [])}. It has {names}. Pass a path or a "
+            f"no norm of {class_name(model)} matches {', '.join(patterns or [])}. It has {names}. Pass a path or a "
             "pattern of these."
         )
     return found
@@ -201,7 +201,7 @@ def _used(outputs: Iterable[Tensor | None]) -> Iterator[Any]:
 
 def _is_linear(module: nn.Module) -> bool:
     """Whether a module is W x + b, also in the layout of GPT-2, whose class is called Conv1D."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    return isinstance(module, nn.Linear) or class_name(module) == "Conv1D"
 
 
 def _fold(model: nn.Module, norm: _Norm) -> None:

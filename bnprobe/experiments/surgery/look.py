@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BnprobeError, NoNormLayers
+from bnprobe.errors import BnprobeError, NoNormLayers, class_name
 from bnprobe.experiments.run import Batches, Call
 from bnprobe.experiments.surgery.passes import run_all
 from bnprobe.graph.producer import Known
@@ -79,20 +79,18 @@ class Look:
 def copied(model: Any, what: str) -> nn.Module:
     """A copy of a model in eval mode, without wrappers around it; the model itself is only read."""
     if not isinstance(model, nn.Module):
-        raise BnprobeError(
-            f"{what} needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
-        )
+        raise BnprobeError(f"{what} needs a torch.nn.Module, got {class_name(model)}. Pass the model itself.")
     model, _ = unwrap(model)
     if model.training:
         raise BnprobeError(
-            f"{what} needs a model in eval mode, and this {type(model).__name__} is in train mode, where batch norms do not "
+            f"{what} needs a model in eval mode, and this {class_name(model)} is in train mode, where batch norms do not "
             "use their running statistics. Call model.eval() first."
         )
     try:
         twin: nn.Module = copy.deepcopy(model)
     except Exception as error:
         raise BnprobeError(
-            f"this {type(model).__name__} cannot be copied ({' '.join(str(error).split())[:160]}). Pass a model that "
+            f"this {class_name(model)} cannot be copied ({' '.join(str(error).split())[:160]}). Pass a model that "
             "copy.deepcopy accepts."
         ) from error
     return twin
@@ -134,7 +132,7 @@ def _norms_of(model: nn.Module) -> dict[str, Norm]:
             found[norm.path] = norm
     if not found:
         raise NoNormLayers(
-            f"{type(model).__name__} has no normalization layer that is a module. Norms that are function calls cannot be "
+            f"{class_name(model)} has no normalization layer that is a module. Norms that are function calls cannot be "
             "taken out of a model."
         )
     return found

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name
 from bnprobe.experiments.outputs import Metric
 from bnprobe.experiments.run import Batches, Call
 from bnprobe.experiments.surgery.converted import Converted, Row, converted, rows_of
@@ -142,7 +142,7 @@ def _cut(look: Look, row: Row) -> Cut | None:
     unfit = [m for m in (before, *(m for m, _ in behind)) if not isinstance(m, Weighted) or has_hooks(m)]
     if feeder.why or unfit:
         row.why = (
-            feeder.why or f"a {type(unfit[0]).__name__} beside it is no layer of torch, or has hooks of yours"
+            feeder.why or f"a {class_name(unfit[0])} beside it is no layer of torch, or has hooks of yours"
         )
         return None
     assert isinstance(before, Weighted)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name
 from bnprobe.experiments.outputs import deciding
 from bnprobe.experiments.synthesize.inputs import Inputs, smaller
 from bnprobe.experiments.synthesize.matching import Distances
@@ -85,7 +85,7 @@ class Drawer:
         loss = self._loss(self.model(given), distances)
         if not loss.requires_grad:
             raise BnprobeError(
-                f"the output of {type(self.model).__name__} has no gradient with respect to its input, so no image can be "
+                f"the output of {class_name(self.model)} has no gradient with respect to its input, so no image can be "
                 "made. Take torch.no_grad and detach() out of its forward."
             )
         if not loss.isfinite():

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name, said
 from bnprobe.experiments.outputs import deciding
 from bnprobe.experiments.synthesize.stored import Stored
 from bnprobe.norms import ModuleTree
@@ -90,7 +90,7 @@ def inputs_of(
     inputs = made(whole)
     if why := refusal(model, inputs):
         raise BnprobeError(
-            f"{type(model).__name__} refuses inputs of shape {whole} ({why}). Pass shape=(channels, height, width)."
+            f"{class_name(model)} refuses inputs of shape {whole} ({why}). Pass shape=(channels, height, width)."
         )
     return inputs
 
@@ -101,7 +101,7 @@ def refusal(model: nn.Module, inputs: Inputs) -> str:
         with torch.no_grad():
             model(inputs.of(torch.full((2, *inputs.shape), 0.5, device=inputs.device)))
     except Exception as error:  # the user's model may raise anything
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return said(error)
     return ""
 
 
@@ -225,7 +225,7 @@ def _guessed(model: nn.Module, norms: Sequence[Stored], made: Any) -> Shape:
                 return shape
     if taken is None:
         raise BnprobeError(
-            f"{type(model).__name__} takes no images of the usual sizes. Pass shape=, that of one input without the batch."
+            f"{class_name(model)} takes no images of the usual sizes. Pass shape=, that of one input without the batch."
         )
     return taken
 

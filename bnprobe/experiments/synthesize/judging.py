@@ -8,7 +8,7 @@ from math import floor
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name
 from bnprobe.experiments.outputs import deciding
 from bnprobe.experiments.put_back import in_eval_mode
 from bnprobe.experiments.snapshot import all_put_back
@@ -104,9 +104,9 @@ def judge_of(
         return None
     if not isinstance(judge, nn.Module):
         raise BnprobeError(
-            f"judge must be a network, got {type(judge).__name__}. Pass a torch.nn.Module of the same classes."
+            f"judge must be a network, got {class_name(judge)}. Pass a torch.nn.Module of the same classes."
         )
-    name = type(judge).__name__
+    name = class_name(judge)
     if is_same(judge, model):
         raise BnprobeError(
             "the judge is the network itself: it recognizes whatever was optimized for it, data or not. Pass a network of "

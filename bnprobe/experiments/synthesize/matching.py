@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name
 from bnprobe.experiments.synthesize.inputs import Inputs
 from bnprobe.experiments.synthesize.stored import Stored
 from bnprobe.norms.module_tree import method
@@ -66,7 +66,7 @@ def reached(model: nn.Module, inputs: Inputs, norms: Sequence[Stored]) -> list[S
         called = set(distances.by_norm)
     if not called:
         raise BnprobeError(
-            f"a pass of {type(model).__name__} calls none of its {len(norms):,} batch norms with running statistics, so "
+            f"a pass of {class_name(model)} calls none of its {len(norms):,} batch norms with running statistics, so "
             "they cannot be matched. Pass the model that uses them."
         )
     return [norm for norm in norms if norm.path in called]

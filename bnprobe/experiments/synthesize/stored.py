@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BnprobeError, NoNormLayers
+from bnprobe.errors import BnprobeError, NoNormLayers, class_name
 from bnprobe.norms import ModuleTree, NormLayer, describe
 from bnprobe.probe.survey.unwrap import shown, unwrap
 from bnprobe.recording import BATCH
@@ -69,15 +69,15 @@ def stored_statistics(model: nn.Module) -> list[Stored]:
         plans = describe(module)
         layer = next((plan for plan in plans if _holds_statistics(plan)), None)
         if layer is not None:
-            found.append((shown(path) or type(module).__name__, module, layer))
+            found.append((shown(path) or class_name(module), module, layer))
         elif plans:
-            others[type(module).__name__] += 1
+            others[class_name(module)] += 1
     if not found:
-        raise NoNormLayers(_no_statistics(type(tree.model).__name__, others))
+        raise NoNormLayers(_no_statistics(class_name(tree.model), others))
     updated = [(path, module, layer) for path, module, layer in found if not _initial(layer)]
     if not updated:
         raise BnprobeError(
-            f"the running statistics of {type(tree.model).__name__} were never updated: every mean is 0 and every "
+            f"the running statistics of {class_name(tree.model)} were never updated: every mean is 0 and every "
             "variance 1 "
             f"in {len(found):,} batch norms, so there are no data to draw from. Train it, or load a checkpoint."
         )
@@ -85,7 +85,7 @@ def stored_statistics(model: nn.Module) -> list[Stored]:
     usable = [one for one in every if len(one.kept)]
     if not usable:
         raise BnprobeError(
-            f"every running variance of {type(tree.model).__name__} is about 0 or not finite: its norms have seen no "
+            f"every running variance of {class_name(tree.model)} is about 0 or not finite: its norms have seen no "
             "data that "
             "vary. Load a checkpoint of a trained network."
         )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BnprobeError
+from bnprobe.errors import BnprobeError, class_name
 from bnprobe.experiments.held_vectors import demand_one_device
 from bnprobe.experiments.measure_variants import INTERRUPTED, Deadline
 from bnprobe.experiments.put_back import in_eval_mode
@@ -164,7 +164,7 @@ def synthesize(
         targets=chosen,
         table=table_of(rows),
         sheets=sheets_of(rows, near),
-        model=type(inner).__name__,
+        model=class_name(inner),
         judge="" if judging is None else judging.name,
         n_classes=classes,
         shape=inputs.shape,
@@ -183,7 +183,7 @@ def _demand(model: nn.Module, n: int, steps: int, seed: int, budget_s: float | N
     """Raises BnprobeError for arguments that are none."""
     if not isinstance(model, nn.Module):
         raise BnprobeError(
-            f"synthesize needs a torch.nn.Module, got {type(model).__name__}. Pass the model itself."
+            f"synthesize needs a torch.nn.Module, got {class_name(model)}. Pass the model itself."
         )
     for name, value, least, most in (
         ("n", n, 2, MOST),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from bnprobe.errors import class_name
 from bnprobe.norms import ModuleTree
+from bnprobe.norms.classes import names_of_bases
 from bnprobe.probe.integrity.fingerprint import STATE_DICT_HOOKS
 
 DRAWS = ("drop", "stochastic", "noise", "gumbel")
@@ -39,10 +41,10 @@ class ExpectedChanges:
         for path, module in tree.modules.items():
             if hasattr(module, "cls_to_become"):
                 self._lazy.add(path)
-            self._sharded = self._sharded or any(one.__name__ == "FSDPModule" for one in type(module).__mro__)
+            self._sharded = self._sharded or "FSDPModule" in names_of_bases(module)
             if module.training:
                 self._training.add(path)
-                name = type(module).__name__.lower()
+                name = class_name(module).lower()
                 self._draws = self._draws or any(word in name for word in DRAWS)
 
     def reason_for(self, what: str, name: str) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bnprobe.norms import ModuleTree
+from bnprobe.norms.classes import qualified_name
 from bnprobe.probe.integrity.checksums import Digest, digests
 from bnprobe.probe.tensors import held_here, is_lazy
 from bnprobe.recording.integrity import Change, IntegrityReport
@@ -58,7 +59,7 @@ class Fingerprint:
             "hooks": {path: _hooks(module, False) for path, module in modules.items()},
             STATE_DICT_HOOKS: {path: _hooks(module, True) for path, module in modules.items()},
             "attributes": {path: tuple(vars(module)) for path, module in modules.items()},
-            "modules": {path: type(module).__qualname__ for path, module in modules.items()},
+            "modules": {path: qualified_name(type(module)) for path, module in modules.items()},
             "random state": random_states(),
         }
         n_bytes = sum(map(_size, (*parameters.values(), *buffers.values())))

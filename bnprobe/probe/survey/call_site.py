@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, ref
 from torch import nn
 
 from bnprobe.norms import ModuleTree
+from bnprobe.norms.classes import bases, home, members
 from bnprobe.probe.survey.unwrap import shown
 
 MOST_READ = 1000
@@ -69,9 +70,9 @@ def mentions(modules: Iterable[nn.Module], names: set[str]) -> bool:
 
 
 def _functions(cls: type) -> Iterator[FunctionType]:
-    for base in cls.__mro__:
-        if base is not object and not base.__module__.startswith("torch.nn"):
-            yield from (value for value in vars(base).values() if inspect.isfunction(value))
+    for base in bases(cls):
+        if base is not object and not home(base).startswith("torch.nn"):
+            yield from (value for value in members(base).values() if inspect.isfunction(value))
 
 
 def _mentions(code: CodeType, names: set[str], around: dict[str, Any], met: set[CodeType]) -> bool:

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bnprobe.errors import class_name
 from bnprobe.norms import POOLS, ModuleTree, Pool, has_matrix
+from bnprobe.norms.classes import home
 from bnprobe.norms.module_tree import method
 from bnprobe.probe.survey.unwrap import shown
 from bnprobe.probe.tensors import first_tensor, has_values
@@ -102,7 +104,7 @@ def candidates(tree: ModuleTree, norms: Collection[int]) -> dict[str, nn.Module]
     found: dict[type, tuple[str, nn.Module]] = {}
     for path, module in tree.modules.items():
         cls = type(module)
-        if cls in found or not shown(path) or cls.__module__.startswith("torch."):
+        if cls in found or not shown(path) or home(cls).startswith("torch."):
             continue
         inside = list(tree.inside(module))
         if not has_matrix(inside) and not any(id(inner) in norms for inner in inside):
@@ -154,7 +156,7 @@ class First:
             vectors = [
                 p.detach().to(torch.float64).flatten() for p in ModuleTree.of(module).parameters().values()
             ]
-            found = proposal(self.path, type(module).__name__, x, y.detach().to(torch.float64), vectors)
+            found = proposal(self.path, class_name(module), x, y.detach().to(torch.float64), vectors)
             self.tell(None if found is None else replace(found, code=registration(module, found)))
 
 

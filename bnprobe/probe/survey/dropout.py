@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from bnprobe.errors import class_name
 from bnprobe.probe.survey.survey import ModelSurvey
 from bnprobe.recording import Dropout
 
@@ -26,7 +27,7 @@ def dropouts(survey: ModelSurvey) -> tuple[Dropout, ...]:
 
 def _share(module: nn.Module) -> float:
     """The share of values that a module drops; 0 for any other."""
-    if not any(name in type(module).__name__.lower() for name in NAMES):
+    if not any(name in class_name(module).lower() for name in NAMES):
         return 0.0
     p = getattr(module, "p", getattr(module, "drop_prob", 0.0))
     return float(p) if isinstance(p, int | float) and 0 < p <= 1 else 0.0

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from bnprobe.errors import CannotProbe, NoNormLayers
+from bnprobe.errors import CannotProbe, NoNormLayers, class_name
 from bnprobe.norms import POOLS, ModuleTree, identities_for_norms, looks_like_norm
 from bnprobe.norms.functional import PLANS
 from bnprobe.norms.module_tree import parameters_of
@@ -30,7 +30,7 @@ def choose(
 
     `norms` are the identities of the modules that are norms.
     """
-    model = type(tree.model).__name__
+    model = class_name(tree.model)
     found = {
         shown(path) or model: module
         for path, module in tree.modules.items()
@@ -63,7 +63,7 @@ def _demand_whole(path: str, module: nn.Module, tree: ModuleTree) -> None:
 
 def _gathers(module: nn.Module) -> bool:
     """Whether a wrapper collects the shards of its parameters before every pass."""
-    return type(module).__name__ == "FullyShardedDataParallel"
+    return class_name(module) == "FullyShardedDataParallel"
 
 
 def _paths_are(n: int, some: str) -> str:
@@ -79,7 +79,7 @@ def _can_be_called(module: nn.Module) -> bool:
 def not_understood(tree: ModuleTree) -> dict[str, str]:
     """Modules that look like norms but are not recognized: their class names by path."""
     named = [(shown(path), module) for path, module in tree.modules.items()]
-    found = {name: type(module).__name__ for name, module in named if looks_like_norm(module, tree)}
+    found = {name: class_name(module) for name, module in named if looks_like_norm(module, tree)}
     for name, module in named:
         original = (
             str(getattr(module, "original_name", "")) if isinstance(module, torch.jit.ScriptModule) else ""
@@ -103,7 +103,7 @@ def _by_its_code(tree: ModuleTree) -> tuple[str, nn.Module] | None:
 
 
 def _no_norms(tree: ModuleTree) -> str:
-    name = type(tree.model).__name__
+    name = class_name(tree.model)
     gone = identities_for_norms(tree)
     if gone:
         more = f" and {len(gone) - MOST_NAMED} more" if len(gone) > MOST_NAMED else ""
@@ -111,10 +111,10 @@ def _no_norms(tree: ModuleTree) -> str:
             f"{name} has no normalization layers left: they were probably folded into the preceding layers at "
             f"{', '.join(gone[:MOST_NAMED])}{more}. If so, attach to the model before it is fused or quantized."
         )
-    like = [type(module).__name__ for module in tree.modules.values() if looks_like_norm(module, tree)]
+    like = [class_name(module) for module in tree.modules.values() if looks_like_norm(module, tree)]
     if not like and (found := _by_its_code(tree)):
         path, module = found
-        guess = Proposal(path, type(module).__name__, (-1,), POOLS[CHANNELS], 1, False, "last")
+        guess = Proposal(path, class_name(module), (-1,), POOLS[CHANNELS], 1, False, "last")
         return (
             f"{name} has no normalization layer that bnprobe recognizes. {path} ({guess.class_name}) has a vector and takes "
             f"a root: if it is an RMS norm over the last dimension, add it with {registration(module, guess)}. The formula "

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnprobe.errors import BnprobeError, CannotProbe
+from bnprobe.errors import BnprobeError, CannotProbe, class_name
 from bnprobe.norms import ModuleTree, folded_away, is_norm
+from bnprobe.norms.module_tree import buffers_of, joined, parameters_of
 from bnprobe.probe.survey.compiled import runs_compiled
 from bnprobe.probe.survey.detect_by_output import candidates
 from bnprobe.probe.survey.select import choose, not_understood
@@ -65,6 +66,7 @@ def survey_of(model: nn.Module, patterns: Collection[str] | None = None) -> Mode
     """
     model, wrappers = unwrap(model)
     tree = ModuleTree.of(model)
+    _demand_tensors(tree)
     norms = frozenset(id(module) for path, module in tree.modules.items() if _is_norm(path, module))
     layers = choose(tree, norms, patterns)
     return ModelSurvey(
@@ -76,6 +78,17 @@ def survey_of(model: nn.Module, patterns: Collection[str] | None = None) -> Mode
         compiled=runs_compiled(tree, wrappers, layers.values()),
         parts=tuple(_parts(tree, model, frozenset(map(id, layers.values())))),
     )
+
+
+def _demand_tensors(tree: ModuleTree) -> None:
+    """Raises CannotProbe where a module holds something else among its parameters and buffers."""
+    for path, module in tree.modules.items():
+        for name, value in (*parameters_of(module), *buffers_of(module)):
+            if not isinstance(value, Tensor):
+                raise CannotProbe(
+                    f"{shown(joined(path, name))} is a {class_name(value)} among the parameters and buffers of a "
+                    f"{class_name(module)}, where torch keeps tensors. Attach to a part of the model without it."
+                )
 
 
 def _is_norm(path: str, module: nn.Module) -> bool:

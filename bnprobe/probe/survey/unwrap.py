@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx, nn
 
-from bnprobe.errors import CannotProbe
+from bnprobe.errors import CannotProbe, class_name
 from bnprobe.probe.survey.compiled import is_wrapper
 
 INNER = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -38,7 +38,7 @@ def shown(path: str) -> str:
 
 
 def _refuse(model: nn.Module) -> None:
-    name = type(model).__name__
+    name = class_name(model)
     if isinstance(model, torch.jit.ScriptModule):
         name = getattr(model, "original_name", name)
         raise CannotProbe(
