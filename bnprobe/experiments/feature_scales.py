@@ -28,9 +28,11 @@ Output = Callable[[Tensor, Tensor], Tensor]
 
 
 def is_feature_norm(layer: NormLayer) -> bool:
-    """Whether each position is divided by a number of its own, over all its channels."""
+    """Whether each position is divided by a number of its own, over all its channels, and nothing else multiplies it."""
     pool = layer.pool
-    return pool.channels and not (pool.positions or pool.samples) and layer.n_groups == 1
+    return (
+        pool.channels and not (pool.positions or pool.samples) and layer.n_groups == 1 and layer.gate is None
+    )
 
 
 @dataclass

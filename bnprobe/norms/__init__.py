@@ -10,6 +10,7 @@ attributes (`lookalike`). Functions are norms too (`functional`).
 """
 
 from bnprobe.norms.folded import folded_away, has_matrix, identities_for_norms
+from bnprobe.norms.gated import Gate, gate_in
 from bnprobe.norms.layer import FIRST, LAST, Describe, NormLayer
 from bnprobe.norms.module_tree import ModuleTree
 from bnprobe.norms.pool import POOLS, Pool
@@ -20,11 +21,13 @@ __all__ = [
     "LAST",
     "POOLS",
     "Describe",
+    "Gate",
     "ModuleTree",
     "NormLayer",
     "Pool",
     "describe",
     "folded_away",
+    "gate_in",
     "has_matrix",
     "identities_for_norms",
     "is_norm",

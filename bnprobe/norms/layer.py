@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from bnprobe.errors import BnprobeError, class_name
+from bnprobe.norms.gated import Gate
 from bnprobe.norms.pool import Pool, pool_of
 from bnprobe.notebook import facts
 
@@ -46,6 +47,8 @@ class NormLayer:
         unbatched_dims: Number of dimensions of an input without a batch dimension, or None if there is always one.
         sample_dim: Which dimension is the sample, for `channels="last"`: 1 for inputs of shape (positions, N, C). Inputs
             that do not have it, such as one row per sample, have their samples first.
+        gate: What the norm multiplies by, a `bnprobe.norms.Gate`, where its forward takes `gate`, `z` or `g` after the
+            input; or None.
         pool: The axes that `pools` stands for.
 
     Raises:
@@ -77,6 +80,7 @@ class NormLayer:
     unbatched_dims: int | None = None
     eps_assumed: bool = False
     sample_dim: int = 0
+    gate: Gate | None = None
     pool: Pool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 from torch import nn
 
 from bnprobe.errors import class_name
+from bnprobe.norms.gated import gates_of
 from bnprobe.norms.layer import FIRST, LAST, NormLayer
 from bnprobe.norms.module_tree import children_of
 from bnprobe.norms.torch_norms import batch_norm, eps_of, tensor_of
@@ -57,8 +59,20 @@ def look_alike(module: nn.Module) -> Iterator[NormLayer]:
             eps_assumed=assumed,
         )
         layer = replace(rms, kind="layer_norm", centred=True)
-        for plan in (rms, layer) if "rms" in name else (layer, rms):
-            # the Gemma family keeps w - 1 in its weight
-            for offset in (0.0, 1.0):
-                yield replace(plan, weight_offset=offset)
-                yield replace(plan, weight_offset=offset, channels=FIRST)
+        for gate, groups in product(gates_of(module), _groups_at_a_position(module, rms.n_channels)):
+            for plan in (rms, layer) if "rms" in name else (layer, rms):
+                # the Gemma family keeps w - 1 in its weight
+                for offset in (0.0, 1.0):
+                    made = replace(plan, weight_offset=offset, gate=gate, n_groups=groups)
+                    yield made
+                    yield replace(made, channels=FIRST)
+
+
+def _groups_at_a_position(module: nn.Module, n_channels: int) -> tuple[int, ...]:
+    """How many groups of channels may have a scale of their own at each position: as many as the module tells by their
+    number or size, as gated norms of state space models do, else one."""
+    number, size = (getattr(module, name, None) for name in ("n_groups", "group_size"))
+    told = (
+        number if isinstance(number, int) else n_channels // size if isinstance(size, int) and size > 0 else 1
+    )
+    return (told, 1) if told > 1 and not n_channels % told else (1,)

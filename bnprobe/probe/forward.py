@@ -35,7 +35,7 @@ from bnprobe.probe.masks import Kept, MaskArgument, usual_argument
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, OpenCall, Pass
 from bnprobe.probe.phases import Phase
-from bnprobe.probe.places import n_cached, places_of
+from bnprobe.probe.places import CountedCaches, earlier, places_of
 from bnprobe.probe.schedule import MODEL, Called, Turns
 from bnprobe.probe.sites import PendingCall
 from bnprobe.probe.tensors import (
@@ -74,6 +74,7 @@ class Forward:
         self._options = options
         self._histograms = options.histograms
         self._caches: defaultdict[Key, PlanCache] = defaultdict(PlanCache)
+        self._counted = CountedCaches()
         self.begin(NO_PHASE)
 
     def begin(self, name: str) -> None:
@@ -107,7 +108,7 @@ class Forward:
     def _wants(self, called: Called, kwargs: Mapping[str, Any]) -> bool:
         """Whether to record the pass that starts now. The others are `SKIPPED`."""
         run = self.run
-        if not self._options.schedule.takes_all and not n_cached(kwargs):
+        if not self._options.schedule.takes_all and not earlier(kwargs).continues:
             run.takes = self.phase.turns.next(called)
         return run.takes
 
@@ -121,6 +122,7 @@ class Forward:
         if run.state is not OUTSIDE and calls_on_stack(model) > 1:
             run.depth += run.entry == id(model)  # the model calls itself
             return
+        past = self._counted.earlier(args, kwargs)
         if not self._enters(model, MODEL, args, kwargs):
             return
         first = held_here(first_tensor(args, kwargs))
@@ -135,7 +137,7 @@ class Forward:
                 check_length(run.labels, run.n_images)
             if run.captions is not None:
                 check_captions(run.captions, run.n_images)
-            run.places = places_of(args, kwargs, run.mask, self._options.sample_dim)
+            run.places = places_of(args, kwargs, run.mask, self._options.sample_dim, past)
             if run.places.continues:
                 run.n_images = 0
 
@@ -172,15 +174,22 @@ class Forward:
         """The circumstances now."""
         return PassContext.of(self._model(), self.phase.n_skipped_training)
 
-    def before(self, name: str, norm: nn.Module | NormLayer, training: bool, x: Tensor | None) -> None:
-        """A norm is called with x: read it. `norm` is a module, or the plan of a function."""
+    def before(
+        self,
+        name: str,
+        norm: nn.Module | NormLayer,
+        training: bool,
+        x: Tensor | None,
+        gate: Tensor | None = None,
+    ) -> None:
+        """A norm is called with x, and a gate where it takes one: read it. `norm` is a module, or the plan of a function."""
         run = self.run
         if run.state is SKIPPED:
             return
         again = is_recomputation()
         phase = self._phase_of_repeated(name) if again else self.phase
         for_gradient = phase.gradients.now
-        origin = origin_of(x) if x is not None and for_gradient else None
+        origin = origin_of(x, gate) if x is not None and for_gradient else None
         if again:
             awaited = phase.gradients.awaited_call(name) if for_gradient else None
             if awaited is None:
@@ -195,7 +204,7 @@ class Forward:
             if run.trace is not None:
                 run.trace.norm_begins((name, call), x)
         try:
-            tries = self._read(phase, (name, call), norm, training, x, for_gradient, mask)
+            tries = self._read(phase, (name, call), norm, training, x, gate, for_gradient, mask)
         except Exception as error:
             raise unreadable(name, error) from error
         if again:
@@ -216,6 +225,7 @@ class Forward:
         norm: nn.Module | NormLayer,
         training: bool,
         x: Tensor | None,
+        gate: Tensor | None,
         for_gradient: bool,
         mask: Kept | None,
     ) -> Sequence[InputReading | None]:
@@ -223,7 +233,7 @@ class Forward:
         if x is None or not has_values(x):
             phase.unreadable.add(why_no_values(x))
             return []
-        x, site = held_here(x), phase.sites.get(key)
+        x, gate, site = held_here(x), held_here(gate), phase.sites.get(key)
         # one module is the same at all its calls; each call of a function has tensors of its own
         owner = key if isinstance(norm, NormLayer) else (key[0], 0)
         cache = self._caches[owner]
@@ -254,6 +264,7 @@ class Forward:
                 self.run.labels,
                 mask,
                 phase.exemplars is not None and not why_no_exemplars(plan),
+                gate,
             )
             if plan.fits(x)
             else None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bnprobe.norms import gate_in
 from bnprobe.norms.module_tree import method
 from bnprobe.probe.forward import Forward
 from bnprobe.probe.passes import SKIPPED
@@ -71,7 +72,8 @@ class Hook:
         elif forward.run.state is not SKIPPED:
             with forward.aside():
                 if self.act == BEFORE:
-                    forward.before(self.name, module, bool(module.training), first_tensor(args, kwargs))
+                    x, gate = first_tensor(args, kwargs), gate_in(module, args, kwargs)
+                    forward.before(self.name, module, bool(module.training), x, gate)
                 else:
                     forward.after(self.name, output)
 

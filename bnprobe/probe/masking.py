@@ -11,7 +11,7 @@ from bnprobe.errors import BadMask
 from bnprobe.probe.calls import InputReading
 from bnprobe.probe.masks import INVERTED, MARKS_PADDING, Kept, Mask, MaskArgument
 from bnprobe.probe.packing import NAMED, Packing
-from bnprobe.probe.places import n_cached, tokens_in
+from bnprobe.probe.places import earlier, tokens_in
 
 USUAL = ("attention_mask", "pixel_mask", "input_mask")
 """Names under which models take a mask that is true for what counts."""
@@ -119,7 +119,7 @@ class Masking:
 
 def _newest(mask: Kept | None, tokens: Tensor | None, kwargs: Mapping[str, Any]) -> Kept | None:
     """The mask of the tokens of this call, where it goes on with a cache and its mask holds those before as well."""
-    if not isinstance(mask, Mask) or tokens is None or len(mask.shape) != 2 or not n_cached(kwargs):
+    if not isinstance(mask, Mask) or tokens is None or len(mask.shape) != 2 or not earlier(kwargs).continues:
         return mask
     return mask.newest(tokens.shape[1])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -85,22 +86,25 @@ class Places:
         return np.broadcast_to(values.reshape(n, *shape), (n, *sizes)).reshape(n, -1)
 
 
-def places_of(args: Sequence[Any], kwargs: Mapping[str, Any], mask: Kept | None, sample_dim: int) -> Places:
-    """The tokens of a pass with these arguments."""
+def places_of(
+    args: Sequence[Any], kwargs: Mapping[str, Any], mask: Kept | None, sample_dim: int, past: Earlier
+) -> Places:
+    """The tokens of a pass with these arguments, and what went before."""
     tensor = tokens_in(args, kwargs)
     if tensor is None or tensor.is_meta or tensor.is_nested or is_transformed():
         return Places()
     is_ids = tensor.dim() == 2
     tensor = tensor.detach().movedim(sample_dim, 0) if 0 < sample_dim < 2 else tensor.detach()
     n, t = tensor.shape[:2]
-    past = n_cached(kwargs)
     positions = _given(kwargs.get("position_ids"), n, t)
     if positions is None and isinstance(mask, Mask) and mask.history.ndim == 2 and mask.history.shape[1] >= t:
         positions = np.maximum(np.cumsum(mask.history, axis=1) - 1, 0)[:, -t:]
+    if positions is None and past.n is not None:
+        positions = np.broadcast_to(past.n + np.arange(t), (n, t))
     if positions is None:
-        positions = np.broadcast_to(past + np.arange(t), (n, t))
+        positions = np.full((n, t), -1)
     ids = _whole_numbers(tensor) if is_ids else None
-    return Places(positions, ids, past > 0)
+    return Places(positions, ids, past.continues)
 
 
 def tokens_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
@@ -112,20 +116,63 @@ def tokens_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
     return tensor if tensor.dim() == 3 or not tensor.is_floating_point() else None
 
 
-def n_cached(kwargs: Mapping[str, Any]) -> int:
-    """How many tokens of each sequence went through the model before this call; 0 without a cache.
+class Earlier(NamedTuple):
+    """How many tokens of each sequence went through the model before a call, None where that is not known; and the cache of
+    states that does not tell how many."""
 
-    A cache is known by its method, whatever the argument is called: names differ between releases of transformers.
+    n: int | None = 0
+    states: Any = None
+
+    @property
+    def continues(self) -> bool:
+        """Whether the sequences began in an earlier call."""
+        return self.n != 0
+
+
+def earlier(kwargs: Mapping[str, Any]) -> Earlier:
+    """What went through the model before the call with these arguments.
+
+    A cache is known by its methods, whatever the argument is called: names differ between releases of transformers.
     """
     for value in kwargs.values():
         length = getattr(value, "get_seq_length", None)
         if callable(length):
             with suppress(Exception):  # caches of state space models have no length, and say so by an error
-                return int(length())
+                return Earlier(int(length()))
+        if (has_states := _has_states(value)) is not None:
+            return Earlier(None if has_states else 0, value)
     given = kwargs.get(LEGACY_CACHE)
     while isinstance(given, tuple | list) and given:
         given = given[0]
-    return given.shape[-2] if isinstance(given, Tensor) and given.dim() == 4 else 0
+    return Earlier(given.shape[-2] if isinstance(given, Tensor) and given.dim() == 4 else 0)
+
+
+def _has_states(value: Any) -> bool | None:
+    """Whether a cache holds what a state space model made of earlier tokens; None where it is no such cache."""
+    said = getattr(value, "has_previous_state", None)
+    with suppress(Exception):  # one without any state yet may say so by an error
+        said = said() if callable(said) else said
+    return said if isinstance(said, bool) else None
+
+
+class CountedCaches:
+    """How many tokens went into caches of states, which do not tell it: counted as they pass."""
+
+    def __init__(self) -> None:
+        self._seen: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+    def earlier(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Earlier:
+        """What went through the model before the call with these arguments, which begins now."""
+        found = earlier(kwargs)
+        if found.states is None:
+            return found
+        tokens = tokens_in(args, kwargs)
+        with suppress(TypeError):  # a cache that cannot be referred to
+            n = self._seen.get(found.states) if found.continues else 0
+            if n is not None and tokens is not None:
+                self._seen[found.states] = n + tokens.shape[1]
+            return Earlier(n, found.states)
+        return found
 
 
 def _given(value: Any, n: int, t: int) -> Array | None:

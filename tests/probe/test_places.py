@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import bnprobe
-from bnprobe.probe.places import Places, places_of
+from bnprobe.probe.places import CountedCaches, Earlier, Places, earlier, places_of
 
 C = 12
 
@@ -99,9 +100,8 @@ def test_a_cache_continues_its_sequences(name):
 def test_a_cache_of_tuples_continues_its_sequences():
     """Fails if caches of older models, a pair of tensors (N, heads, tokens, channels) per block, count as none."""
     past = ((torch.zeros(2, 4, 7, 3), torch.zeros(2, 4, 7, 3)),)
-    found = places_of(
-        (), {"input_ids": torch.ones((2, 1), dtype=torch.long), "past_key_values": past}, None, 0
-    )
+    kwargs = {"input_ids": torch.ones((2, 1), dtype=torch.long), "past_key_values": past}
+    found = places_of((), kwargs, None, 0, earlier(kwargs))
     assert found.continues
     np.testing.assert_array_equal(found.positions, [[7], [7]])
 
@@ -113,8 +113,77 @@ def test_a_cache_without_a_length_ends_no_pass():
         def get_seq_length(self) -> int:
             raise ValueError("no attention layers")
 
-    found = places_of((), {"input_ids": torch.ones((2, 3), dtype=torch.long), "cache": States()}, None, 0)
-    assert not found.continues
+    assert not earlier({"cache": States()}).continues
+
+
+class States:
+    """A cache of states, as those of Mamba: whether it holds something, and not of how many tokens."""
+
+    def __init__(self) -> None:
+        self.held = False
+
+    def get_seq_length(self) -> int:
+        raise ValueError("no attention layers")
+
+    def has_previous_state(self) -> bool:
+        return self.held
+
+
+class StateModel(Model):
+    """One that is given a cache of states."""
+
+    def forward(self, input_ids: Tensor, cache: Any = None) -> Tensor:
+        if cache is not None:
+            cache.held = True
+        return super().forward(input_ids)
+
+
+def steps(cache: States, *bounds: int) -> list[dict[str, Any]]:
+    """Calls with the tokens between these places, one behind the other."""
+    return [{"input_ids": IDS[:, a:b], "cache": cache} for a, b in pairwise(bounds)]
+
+
+def test_a_cache_of_states_continues_its_sequences():
+    """Fails if each token that a state space model generates counts as a sample, or stands at position 0, because its cache
+    does not tell how many went before; or if a cache that was emptied goes on."""
+    torch.manual_seed(0)
+    model, cache = StateModel().eval(), States()
+    plain = recorded(model, {"input_ids": IDS}, {"input_ids": IDS})
+    with torch.no_grad(), bnprobe.attach(model) as probe:
+        for _ in range(2):
+            for kwargs in steps(cache, 0, 5, 6, 7, 9):
+                model(**kwargs)
+            cache.held = False
+    generated = probe.recording
+    assert_alike(generated.layers[0].tokens, plain.layers[0].tokens)
+    assert generated.about.n_images == 6
+
+
+def test_tokens_behind_a_cache_that_was_filled_before_have_no_position():
+    """Fails if the first token that is seen passes for the first of its sequence."""
+    torch.manual_seed(0)
+    model, cache = StateModel().eval(), States()
+    cache.held = True
+    found = recorded(model, *steps(cache, 5, 6, 9)).layers[0].tokens
+    assert found is not None
+    assert found.n.sum() == 0
+    assert set(found.loudest[:, 2]) == {-1}
+
+
+class Bare:
+    """A cache to which nothing can refer weakly."""
+
+    __slots__ = ("has_previous_state",)
+
+    def __init__(self, held: bool) -> None:
+        self.has_previous_state = held
+
+
+def test_a_cache_that_cannot_be_referred_to_is_not_counted():
+    """Fails if the user's pass ends in an error of the probe's bookkeeping."""
+    counted, ids = CountedCaches(), torch.ones((2, 3), dtype=torch.long)
+    assert [counted.earlier((ids,), {"cache": Bare(held)}).n for held in (False, True)] == [0, None]
+    assert not Earlier().continues
 
 
 def test_generation_behind_pads_is_the_plain_pass(model):
@@ -157,7 +226,9 @@ def test_tokens_in_a_row_are_those_of_their_sequences():
 def test_positions_given_to_the_model_count():
     """Fails if they are counted from 0 in every row, or a row for all sequences is refused."""
     given = torch.tensor([[4, 5, 6]])
-    found = places_of((), {"input_ids": torch.ones((2, 3), dtype=torch.long), "position_ids": given}, None, 0)
+    found = places_of(
+        (), {"input_ids": torch.ones((2, 3), dtype=torch.long), "position_ids": given}, None, 0, Earlier()
+    )
     np.testing.assert_array_equal(found.positions, [[4, 5, 6], [4, 5, 6]])
 
 

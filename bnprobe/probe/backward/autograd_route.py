@@ -25,18 +25,29 @@ MOST_NODES = 400
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a tensor comes from in the graph: output `index` of `node`, or the leaf itself."""
+    """Where a tensor comes from in the graph: output `index` of `node`, or the leaf itself; and the gate beside it."""
 
     node: Node | None
     index: int
     leaf: Tensor | None
+    gate: Origin | None = None
+
+    def gives(self, source: Node, index: int) -> bool:
+        """Whether it is this output of this node."""
+        if self.node is not None:
+            return source is self.node and index == self.index
+        return getattr(source, "variable", None) is self.leaf
 
 
-def origin_of(x: Tensor) -> Origin | None:
+def origin_of(x: Tensor, gate: Tensor | None = None) -> Origin | None:
     """Where x comes from, asked before the norm runs (it may work in place); None without a gradient."""
     if not (torch.is_grad_enabled() and x.requires_grad):
         return None
-    return Origin(x.grad_fn, x.output_nr, x if x.grad_fn is None else None)
+    return _origin(x, None if gate is None else _origin(gate))
+
+
+def _origin(x: Tensor, gate: Origin | None = None) -> Origin:
+    return Origin(x.grad_fn, x.output_nr, x if x.grad_fn is None else None, gate)
 
 
 @dataclass(frozen=True)
@@ -115,12 +126,13 @@ def _role(source: Node | None, index: int, origin: Origin | None, plan: NormLaye
     """What the gradient along an edge is: dx, dgamma, dbeta, of another leaf ("other"), or None to walk on."""
     if source is None:
         return "other"
+    gate = None if origin is None or plan.gate is None else origin.gate
+    if origin is not None and origin.gives(source, index):
+        # of a gated norm it is the gradient of one factor, not of what is normalized
+        return "dx" if gate is None else "other"
+    if gate is not None and gate.gives(source, index):
+        return "other"
     variable = getattr(source, "variable", None)
-    if origin is not None:
-        if origin.node is not None and source is origin.node and index == origin.index:
-            return "dx"
-        if origin.leaf is not None and variable is origin.leaf:
-            return "dx"
     if variable is None:
         return None
     if variable is plan.weight:

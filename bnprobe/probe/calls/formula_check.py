@@ -77,7 +77,8 @@ def expected_output(before: InputReading, x: Tensor) -> Tensor:
     plan, vectors = before.plan, before.vectors
     centred, square = over_channels(plan, x)
     gamma, beta = (torch.tensor(v, device=x.device)[:, None] for v in gamma_beta(plan, vectors))
-    return centred / torch.sqrt(square + plan.eps) * gamma + beta
+    expected = centred / torch.sqrt(square + plan.eps) * gamma + beta
+    return expected if before.factor is None else expected * before.factor[: x.shape[0]]
 
 
 def _base(y: object) -> float:

@@ -67,6 +67,8 @@ class InputReading:
     """The mean of each (sample, channel), where exemplars are kept."""
     copies: Copies = NO_COPIES
     """Samples that are equal, at the first call."""
+    factor: Tensor | None = None
+    """What the rows of `sample` are multiplied by after the norm, where a gate does that."""
 
     # Properties, not fields: a reading that is still on its device must not be fetched before it is needed.
 

@@ -66,6 +66,7 @@ def observe_before(
     labels: Array | None = None,
     mask: Kept | None = None,
     exemplars: bool = False,
+    gate: Tensor | None = None,
 ) -> InputReading:
     """Read the input of one call of a layer that now has these `vectors`.
 
@@ -73,9 +74,10 @@ def observe_before(
     of a site, which sets it. `share` is what the histograms count, `last` what the site kept of its
     last call. `labels` (N,) are the samples' classes; a norm that sees the samples otherwise cut has none. What
     `mask` leaves out is not read, except for what the norm itself computes with it. `exemplars` asks for what each sample
-    shows.
+    shows. Of a norm that multiplies its input by a `gate` the product is read.
     """
-    rows = plan.rows(x.detach())
+    x, factor = _gated(plan, x.detach(), gate)
+    rows = plan.rows(x)
     placed, valid = (True, None) if mask is None else mask.on(plan, x)
     reference = reference or stored_reference(initial, vectors, plan.eps)
     fixed = None
@@ -138,7 +140,16 @@ def observe_before(
         None if reading.tokens is None else read_tokens(plan, plan.places(x), rows, reading.tokens),
         means,
         copies,
+        sample_of(plan.rows(factor)) if keep_sample and factor is not None else None,
     )
+
+
+def _gated(plan: NormLayer, x: Tensor, gate: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """What a norm normalizes, and what it multiplies its output by; None for nothing."""
+    if plan.gate is None or gate is None or gate.shape != x.shape:
+        return x, None
+    factor = plan.gate.factor(gate.detach())
+    return (x * factor, None) if plan.gate.before else (x, factor)
 
 
 def observe_after(
@@ -161,7 +172,7 @@ def observe_after(
         exact = fits and not loses_digits(best)
         settled = "derived" if best.map is not None and (exact or not np.isfinite(mismatch)) else "read"
     if best.sample is not None:
-        best = replace(best, sample=None)
+        best = replace(best, sample=None, factor=None)
     if settled == "read" and isinstance(y, Tensor) and y.is_floating_point() and best.plan.fits(y):
         seen = _read_output(best, y, mismatch, histograms, floor)
     else:
