@@ -29,6 +29,7 @@ def attach(
     unit: str | None = None,
     every: int = 1,
     until: int | None = None,
+    phase: str | None = None,
 ) -> Probe:
     """Hook every normalization layer of a model and return the probe that records them.
 
@@ -71,6 +72,9 @@ def attach(
             the others nothing is read, neither backward, and they run as fast as without a probe. Each phase counts by
             itself; a part that is called alone does too. `Recording.about` says how many were recorded and skipped.
         until: After this many recorded passes, in each phase, nothing more is read. None records until `Probe.detach`.
+        phase: "generation" keeps passes that begin sequences apart from those that continue them with a cache, as the phases
+            "prefill" and "decode", where a loop such as `model.generate` leaves no room for `Probe.phase`. In each a
+            sequence counts once. None records all in one.
 
     Returns:
         The attached probe.
@@ -109,6 +113,7 @@ def attach(
         unit=unit,
         every=every,
         until=until,
+        phase=phase,
     )
     try:
         return Probe(survey_of(model, options.patterns), options)

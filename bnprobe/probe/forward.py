@@ -34,7 +34,7 @@ from bnprobe.probe.masking import Masking
 from bnprobe.probe.masks import Kept, MaskArgument, usual_argument
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, OpenCall, Pass
-from bnprobe.probe.phases import Phase
+from bnprobe.probe.phases import DECODE, PREFILL, Phase
 from bnprobe.probe.places import CountedCaches, earlier, places_of
 from bnprobe.probe.schedule import MODEL, Called, Turns
 from bnprobe.probe.sites import PendingCall
@@ -89,6 +89,15 @@ class Forward:
             self.phases.setdefault(name, Phase(gradients, masking, turns, exemplars))
         self.run.phase = name
 
+    def _choose_phase(self, continues: bool) -> bool:
+        """Choose the phase of the pass that begins now, where passes do so; whether its sequences are new to that phase."""
+        run = self.run
+        if self._options.phase is None or (run.phase != NO_PHASE and not run.chosen):
+            return False
+        self.begin(DECODE if continues else PREFILL)
+        begins, run.chosen, run.decodes = continues and not run.decodes, True, continues
+        return begins
+
     @property
     def phase(self) -> Phase:
         """That of this thread."""
@@ -123,6 +132,7 @@ class Forward:
             run.depth += run.entry == id(model)  # the model calls itself
             return
         past = self._counted.earlier(args, kwargs)
+        begins = self._choose_phase(past.continues)
         if not self._enters(model, MODEL, args, kwargs):
             return
         first = held_here(first_tensor(args, kwargs))
@@ -138,6 +148,7 @@ class Forward:
             if run.captions is not None:
                 check_captions(run.captions, run.n_images)
             run.places = places_of(args, kwargs, run.mask, self._options.sample_dim, past)
+            run.places.continues &= not begins
             if run.places.continues:
                 run.n_images = 0
 
@@ -326,6 +337,8 @@ class Forward:
             if run.trace is not None:
                 run.trace.model_ends(output)
             self._commit(run)
+        if run.chosen and run.state is OUTSIDE:
+            run.phase, run.chosen = NO_PHASE, False
 
     def _skip(self, run: Pass) -> None:
         """Count a pass of which nothing was recorded."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from bnprobe.errors import BnprobeError
 from bnprobe.probe.backward.gradients import LossScaler
+from bnprobe.probe.phases import GENERATION
 from bnprobe.probe.schedule import Schedule
 from bnprobe.recording import UNITS, Normalize, training_batch
 
@@ -40,6 +41,7 @@ class AttachOptions:
     unit: str | None = None
     every: int = 1
     until: int | None = None
+    phase: str | None = None
     patterns: tuple[str, ...] | None = field(init=False)
     constants: Normalize | None = field(init=False)
     schedule: Schedule = field(init=False)
@@ -71,6 +73,11 @@ class AttachOptions:
             )
         if self.unit is not None and self.unit not in UNITS:
             raise BnprobeError(f"unit={self.unit!r} is no name for samples. Pass one of {', '.join(UNITS)}.")
+        if self.phase not in (None, GENERATION):
+            raise BnprobeError(
+                f"phase={self.phase!r:.40} is no way to choose phases. Pass {GENERATION!r} to keep prefill and decode "
+                'apart; for others run the passes inside with probe.phase("val").'
+            )
         if self.scaler is not None and not callable(getattr(self.scaler, "get_scale", None)):
             raise BnprobeError(
                 f"scaler must have a method get_scale(), got {type(self.scaler).__name__}. Pass the loss scaler itself, "

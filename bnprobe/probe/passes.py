@@ -54,7 +54,8 @@ class Pass(threading.local):
 
     `entry` is the id of the module whose call the pass is, `called` what it is counted as, and `depth` how many calls of it
     are under way, one inside the other. `takes` says whether the last pass that began a sequence was recorded: those that
-    continue it, with a cache, follow it.
+    continue it, with a cache, follow it. `chosen` says whether the pass itself chose its phase, which ends with it, and
+    `decodes` whether the sequences that are continued were counted where they are.
     """
 
     state: PassState
@@ -66,6 +67,7 @@ class Pass(threading.local):
         self.captions: Captions | None = None
         self.given_mask: Kept | None = None
         self.phase = NO_PHASE
+        self.chosen = self.decodes = False
         self.takes = True
         self.leave()
 

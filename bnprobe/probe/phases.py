@@ -14,6 +14,11 @@ from bnprobe.probe.schedule import MODEL, Called, Turns
 from bnprobe.probe.sites import Sites
 from bnprobe.recording import NO_PHASE
 
+GENERATION = "generation"
+"""The option by which passes choose their phase: those that begin sequences, and those that continue them with a cache."""
+
+PREFILL, DECODE = "prefill", "decode"
+
 
 class Phase:
     """The totals of one phase: its sites, its gradients, and its passes.

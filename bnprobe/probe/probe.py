@@ -257,7 +257,7 @@ class Probe:
     def phase(self, name: str) -> Iterator[None]:
         """Record the passes run inside a `with` block as a phase of their own, apart from all others.
 
-        For training and validation, real and fake images, or prefill and decoding, in one probe. Each phase is a
+        For training and validation, or real and fake images, in one probe. Each phase is a
         recording, `probe.recording.phases["val"]`, and a report, `bnprobe.report(probe).phases["val"]`; two of them can be
         compared with `bnprobe.compare`. What runs in no phase is in `probe.recording` itself. Blocks of one name add
         up. A phase holds for forward passes of this thread; a backward pass belongs to the phase of its forward pass.
@@ -283,7 +283,8 @@ class Probe:
             {'train': 8, 'val': 5}
         """
         run = self._forward.run
-        self._forward.begin(checked_name(name, run.phase))
+        self._forward.begin(checked_name(name, NO_PHASE if run.chosen else run.phase))
+        run.chosen = False
         try:
             yield
         finally:

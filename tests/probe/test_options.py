@@ -16,8 +16,8 @@ from bnprobe import BnprobeError
 from bnprobe.probe.options import AttachOptions
 from bnprobe.recording import Normalize
 
-ONLY_WITH_A_LOOP_OF_ONES_OWN = {"gradients", "scaler"}
-"""`record` has a loss, and scales none."""
+ONLY_WITH_A_LOOP_OF_ONES_OWN = {"gradients", "scaler", "phase"}
+"""`record` has a loss, scales none, and continues no sequences with a cache."""
 
 
 def test_attach_and_record_take_the_same_options():
@@ -68,6 +68,7 @@ def test_constants():
         ({"normalize": (("a",), (1.0,))}, r"Pass \(mean, std\)"),
         ({"normalize": ((0.5, 0.5), (1.0,))}, "one number of each per channel"),
         ({"scaler": 1024.0}, "Pass the loss scaler itself"),
+        ({"phase": "val"}, "for others run the passes inside with probe.phase"),
         ({"training_batch": 0}, "Pass the samples per batch and device"),
         *(({"every": value}, "Pass 10 to record every tenth") for value in (0, -3, 2.0, True, None, "2")),
         *(({"until": value}, "Pass 100 to record no more than") for value in (0, -3, 2.0, True, "2")),
