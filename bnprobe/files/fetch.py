@@ -1,7 +1,6 @@
 """Files at an address, as https://… or s3://…: fetched whole by fsspec into a temporary file, under a limit.
 
-Whatever is wrong is an OSError whose `strerror` says it in words, as for files on this machine. Users, passwords and
-queries, which may hold tokens, are in no message.
+Whatever is wrong is an OSError whose `strerror` says it in words, as for files on this machine.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 PROTOCOLS = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "memory")
 """What is asked of fsspec. Others of its protocols run programs, or lead from one address to another."""
@@ -30,23 +28,6 @@ PAUSE = 1.0
 
 _SILENCE = 60.0
 """Seconds without a byte after which an attempt has failed."""
-
-
-def is_address(name: str) -> bool:
-    """Whether this names a file by protocol and place, instead of by its path on this machine."""
-    return "://" in name
-
-
-def without_secrets(address: str) -> str:
-    """An address as it is shown: without user, password and query."""
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def local_path(address: str) -> Path | None:
-    """The file of this machine that an address with file:// stands for; None for other addresses."""
-    parts = urlsplit(address)
-    return Path(unquote(parts.path)) if parts.scheme == "file" and not parts.netloc else None
 
 
 def demand_fetchable(address: str) -> None:
@@ -78,7 +59,7 @@ def fetched(address: str, most: int = LARGEST) -> Iterator[Path]:
 
 def _file_system(address: str) -> tuple[Any, str]:
     """What fsspec reads it by, and its name there."""
-    protocol = urlsplit(address).scheme
+    protocol = address.partition("://")[0].lower()
     if protocol not in PROTOCOLS or "::" in address:
         raise OSError(errno.EPROTONOSUPPORT, f"no address of {', '.join(PROTOCOLS)}")
     try:

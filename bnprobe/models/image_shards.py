@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 from bnprobe.errors import BadImages
 from bnprobe.files import is_file, is_folder, open_input
-from bnprobe.files.fetch import demand_fetchable, fetched, is_address, local_path, without_secrets
+from bnprobe.files.address import is_address, local_path, shown
+from bnprobe.files.fetch import demand_fetchable, fetched
 from bnprobe.models.image_folder import Source, find_images
 from bnprobe.models.packed_images import USUAL, Fields
 from bnprobe.models.parquet_images import needed, parquet_images
@@ -32,7 +33,7 @@ def shard_place(line: str) -> str:
         try:
             demand_fetchable(place)
         except OSError as error:
-            raise BadImages(f"{without_secrets(place)}: {error.strerror}. Correct the list.") from None
+            raise BadImages(f"{shown(place)}: {error.strerror}. Correct the list.") from None
     elif not is_folder(Path(place)) and not is_file(Path(place)):
         raise BadImages(f"{place}: there is no such folder or file. Correct the list.")
     if kind_of(place) == PARQUET:
@@ -42,7 +43,7 @@ def shard_place(line: str) -> str:
 
 def kind_of(place: str) -> str:
     """What a shard is, by its name. Raises BadImages for a file that is none."""
-    name = without_secrets(place) if is_address(place) else place
+    name = shown(place)
     if not is_address(place) and is_folder(Path(place)):
         return FOLDER
     if name.lower().endswith(PACKED):

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image
 
 from bnprobe.errors import BadImages
-from bnprobe.files.fetch import is_address, without_secrets
+from bnprobe.files.address import is_address, shown
 from bnprobe.models.image_folder import LARGEST, SUFFIXES, Source, decode
 
 ENDINGS = tuple(suffix[1:] for suffix in SUFFIXES)
@@ -68,10 +68,10 @@ def packed(
     place: str, file: BinaryIO, names: list[str], spans: list[Span], labels: list[int] | None
 ) -> PackedImages:
     """The images of one file, which messages call by its last names."""
-    shown = Path(without_secrets(place).partition("://")[2] if is_address(place) else place)
-    words = f"{len(spans):,} image{'s' * (len(spans) != 1)} in {'/'.join(shown.parts[-2:])}"
+    where = Path(shown(place).partition("://")[2] if is_address(place) else place)
+    words = f"{len(spans):,} image{'s' * (len(spans) != 1)} in {'/'.join(where.parts[-2:])}"
     kept = None if labels is None else tuple(labels)
-    return PackedImages(words, tuple(map(Path, names)), kept, place=shown, file=file, spans=tuple(spans))
+    return PackedImages(words, tuple(map(Path, names)), kept, place=where, file=file, spans=tuple(spans))
 
 
 def demand_class(number: int, where: str) -> int:

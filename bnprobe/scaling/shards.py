@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bnprobe.errors import BnprobeError
 from bnprobe.files import is_file
-from bnprobe.files.fetch import is_address, without_secrets
+from bnprobe.files.address import shown
 from bnprobe.printing import note, progress
 from bnprobe.scaling.processes import end, pool_of
 
@@ -38,7 +38,7 @@ class Shard:
     @property
     def name(self) -> str:
         """What messages and recordings call it."""
-        return without_secrets(self.place) if is_address(self.place) else self.place
+        return shown(self.place)
 
     @property
     def is_done(self) -> bool:

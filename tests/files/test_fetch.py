@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bnprobe.files import fetch
-from bnprobe.files.fetch import demand_fetchable, fetched, is_address, local_path, without_secrets
+from bnprobe.files.fetch import demand_fetchable, fetched
 
 fsspec = pytest.importorskip("fsspec", reason="it comes with torch")
 
@@ -78,15 +77,6 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
         OSError, match=r"http needs aiohttp, which is not installed: run pip install fsspec\[http\]"
     ):
         demand_fetchable("http://host/a.tar")
-
-
-def test_addresses():
-    """Fails if a path is taken for an address, or a token is shown."""
-    assert is_address("s3://bucket/a.tar")
-    assert not is_address("C:/a.tar")
-    assert without_secrets("https://me:word@host:8/a.tar?token=x#y") == "https://host:8/a.tar"
-    assert local_path("file:///tmp/a%20b.tar") == Path("/tmp/a b.tar")
-    assert local_path("https://host/a") is None
 
 
 # A server

@@ -8,12 +8,11 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
 from bnprobe.errors import CannotFetch
+from bnprobe.files.address import is_address, shown
 from bnprobe.files.remote.http import Http
 from bnprobe.files.remote.hub import hub
 from bnprobe.files.remote.ranges import Fetcher, Ranges
 from bnprobe.files.remote.store import STORES, Store
-
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class Url:
@@ -50,9 +49,7 @@ class Url:
         return Url(f"{self._before}/{quote(name)}{self._query}")
 
     def __str__(self) -> str:
-        scheme, mark, rest = self._before.partition("://")
-        host, slash, path = rest.partition("/")
-        return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+        return shown(self._before)
 
     def __repr__(self) -> str:
         return f"Url({str(self)!r})"
@@ -78,7 +75,7 @@ _HTTP = ("http", "https")
 
 def place_of(name: str | Path) -> Path | Url:
     """What an argument names: an address where it begins like one, else a path."""
-    return Url(name) if isinstance(name, str) and _ADDRESS.match(name) else Path(name)
+    return Url(name) if isinstance(name, str) and is_address(name) else Path(name)
 
 
 def _demand_host(address: str, shown: str) -> None:
