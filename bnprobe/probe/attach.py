@@ -73,8 +73,8 @@ def attach(
             itself; a part that is called alone does too. `Recording.about` says how many were recorded and skipped.
         until: After this many recorded passes, in each phase, nothing more is read. None records until `Probe.detach`.
         phase: "generation" keeps passes that begin sequences apart from those that continue them with a cache, as the phases
-            "prefill" and "decode", where a loop such as `model.generate` leaves no room for `Probe.phase`. In each a
-            sequence counts once. None records all in one.
+            "prefill" and "decode", also where the loop is not yours, as in `model.generate`. In each a sequence counts
+            once. None records all in one.
 
     Returns:
         The attached probe.
