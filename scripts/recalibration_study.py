@@ -52,6 +52,24 @@ WAYS: dict[str, dict[str, Any]] = {
     "prior": {"prior": PRIOR},
 }
 """What is renewed, and how, as arguments of bnprobe.recalibrate."""
+
+WORDS = {
+    "mean": "the means alone",
+    "variance": "the variances alone",
+    "both": "both",
+    "half": "both mixed half and half with the stored ones",
+    "prior": f"both mixed with the stored ones as if these were of {PRIOR} images",
+}
+"""The same in sentences."""
+
+HEADS = {
+    "mean": "mean",
+    "variance": "variance",
+    "both": "both",
+    "half": "half and half",
+    "prior": f"stored as {PRIOR} images",
+}
+"""The same as heads of columns."""
 BY_NUMBER = ("both", "prior")
 """Ways that are also tried with fewer images."""
 
@@ -195,13 +213,13 @@ def _details(table: pd.DataFrame, full: pd.DataFrame) -> tuple[str, ...]:
     least = full[full["strength"] > 0].groupby("way")["difference"].min()
     return (
         f"On images without corruption both statistics together change the accuracy by {_points(clean.loc['both'])}, the "
-        f"means alone by {_points(clean.loc['mean'])}. At the largest strength both give {100 * gain.max():+.1f} points "
-        f"under {gain.idxmax()} and {100 * gain.min():+.1f} under {gain.idxmin()}.",
+        f"means alone by {_points(clean.loc['mean'])}. At the largest strength both give {_signed(gain.max())} points "
+        f"under {gain.idxmax()} and {_signed(gain.min())} under {gain.idxmin()}.",
         f"Which part to renew depends on the corruption: of {len(by_way)} cases, the best was "
-        f"{', '.join(f'{name} in {n}' for name, n in best.items())}. Half and half is the careful choice: its worst case "
-        f"under a corruption is {100 * least['half']:+.1f} points, that of both {100 * least['both']:+.1f}.",
-        f"With {FEWER[0]} images instead of 1,000, both change the accuracy by {100 * few_gain['both']:+.1f} points on "
-        f"average over the corruptions at strength {MIDDLE}, and by {100 * few_gain['prior']:+.1f} where the stored "
+        f"{', '.join(f'{WORDS[str(way)]} in {n}' for way, n in best.items())}. Half and half is the careful choice: its "
+        f"worst case under a corruption is {_signed(least['half'])} points, that of both {_signed(least['both'])}.",
+        f"With {FEWER[0]} images instead of 1,000, both change the accuracy by {_signed(few_gain['both'])} points on "
+        f"average over the corruptions at strength {MIDDLE}, and by {_signed(few_gain['prior'])} where the stored "
         f"statistics count for {PRIOR} images.",
         _about_distance(full),
     )
@@ -214,14 +232,20 @@ def _about_distance(full: pd.DataFrame) -> str:
     low, high = (f"{row['corruption']} {row['strength']}" for _, row in near.iloc[[0, -1]].iterrows())
     return (
         "How far the typical channel's new statistics are from the stored ones does not tell the gain: at about the same "
-        f"distance, {low} changes by {100 * near.index[0]:+.1f} points and {high} by {100 * near.index[-1]:+.1f}. "
+        f"distance, {low} changes by {_signed(near.index[0])} points and {high} by {_signed(near.index[-1])}. "
         "Plan.preview measures the gain where there are labels, before anything is written."
     )
 
 
 def _points(row: Any) -> str:
-    low, high = (f"{100 * row[end]:+.1f}" for end in ("low", "high"))
-    return f"{100 * row['difference']:+.1f} points (95% interval {low} to {high})"
+    low, high = (_signed(row[end]) for end in ("low", "high"))
+    return f"{_signed(row['difference'])} points (95% interval {low} to {high})"
+
+
+def _signed(change: float) -> str:
+    """A change of a share in points, with a sign; none is neither more nor less."""
+    points = f"{100 * change:+.1f}".replace("-", "−")
+    return "0.0" if points[1:] == "0.0" else points
 
 
 def picture(full: pd.DataFrame) -> Figure:
@@ -268,11 +292,14 @@ def _accuracies(full: pd.DataFrame) -> Table:
         ("mean", "accuracy with new means, %"),
         ("variance", "accuracy with new variances, %"),
         ("both", "accuracy with new means and variances, %"),
-        ("half", "both, mixed with the stored ones half and half (alpha = 0.5), %"),
-        ("prior", f"both, mixed with the stored ones as if these were from {PRIOR} images, %"),
+        (HEADS["half"], "both, mixed with the stored ones half and half (alpha = 0.5), %"),
+        (
+            HEADS["prior"],
+            f"both, mixed with the stored ones as if these were from {PRIOR} images (prior = {PRIOR}), %",
+        ),
         ("distance", "of the inputs of the typical channel from its running statistics, nats"),
     )
-    return Table(heads, tuple(rows), "▲ and ▼: the 95% interval of the change leaves out 0.")
+    return Table(heads, tuple(rows), "Accuracy in %. ▲ and ▼: the 95% interval of the change leaves out 0.")
 
 
 def _by_number(table: pd.DataFrame) -> Table:
@@ -281,21 +308,22 @@ def _by_number(table: pd.DataFrame) -> Table:
     numbers = (*FEWER, SAMPLES)
     heads = [("corruption", f"kind, at strength {MIDDLE}")]
     heads += [
-        (f"{way}, {n:,}", f"change of accuracy with {n:,} images, points")
+        (f"{HEADS[way]}; {n:,} new", f"change of accuracy with {n:,} images, points")
         for way in BY_NUMBER
         for n in numbers
     ]
     rows = [
         (
             Cell(str(name), number=False),
-            *(Cell(f"{100 * row[way, n]:+.1f}") for way in BY_NUMBER for n in numbers),
+            *(Cell(_signed(row[way, n])) for way in BY_NUMBER for n in numbers),
         )
         for name, row in means.iterrows()
     ]
     return Table(
         tuple(heads),
         tuple(rows),
-        f"Change of accuracy by the number of images. prior: the stored statistics count for {PRIOR} images.",
+        "Change of accuracy in points, by the number of new images: both renewed, and both mixed with the stored ones as "
+        f"if these were of {PRIOR} images.",
     )
 
 
@@ -303,7 +331,8 @@ HOW = (
     "The corruptions are written after the definitions of Hendrycks & Dietterich 2019 (arXiv:1903.12261) with the strengths "
     "published for 32 x 32 images (scripts/corruptions.py says where they differ), so the numbers are not those of "
     "CIFAR-10-C. Renewing statistics on corrupted images is the method of Li et al. 2016 (AdaBN, arXiv:1603.04779) and "
-    "Schneider et al. 2020 (arXiv:2006.16971), from whom the prior is.",
+    "Schneider et al. 2020 (arXiv:2006.16971), who also mix the new with the stored ones as if these were of some number "
+    "of images.",
     "The network is a ResNet-20 trained by others on CIFAR-10 (91.8% on its test images). The images are the same "
     "re-encoded as JPEG, a mild shift of its own, 100 per class for the statistics and 100 others per class for the "
     "accuracy. Statistics are those of a pass in train mode in batches of 250 (or one batch of fewer), pooled exactly.",

@@ -13,6 +13,7 @@ from torchvision.transforms import functional as F
 from bnprobe.errors import BnprobeError
 from bnprobe.models.preprocessing import CropAndScale, Given, preset_words
 from bnprobe.models.subject import Constants, Recipe
+from bnprobe.recording.names import GUESSED
 
 
 def recipe(name: str, task: str, entry: Any, given: Given) -> Recipe:
@@ -34,7 +35,7 @@ def guess(given: Given) -> Recipe:
     """For a model that says nothing about its inputs: what the user says about them, else the usual."""
     crop = given.replacing(CropAndScale(size=224, resize=224))
     guessed = [key for key in ("size", "mean", "std") if key not in given.numbers]
-    note = f" ({', '.join(guessed)}: a guess, the usual for ImageNet)" if guessed else ""
+    note = f" ({', '.join(guessed)}: {GUESSED})" if guessed else ""
     return Recipe(crop, crop.words + note, normalize=crop.constants)
 
 

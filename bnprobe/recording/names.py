@@ -30,6 +30,10 @@ GATHER = (
 """What to do about tensors that are stubs of shards; no full stop, since a message may go on."""
 
 
+GUESSED = "a guess, the usual for ImageNet"
+"""Ends, in `About.preprocessing`, what was not known of the inputs and was set as for most models of images."""
+
+
 UNITS = {
     f"{word}s": word
     for word in (

@@ -24,8 +24,13 @@ EVIDENCE = {
 UNGATED = "without an activation"
 """As sentences call linear channels that nothing follows which could be off."""
 
+NO_ACTIVATION = "no activation"
+"""The same in a legend."""
+
+IN_TABLES = ", ".join(f"“{value}” is {words}" for value, words in ROLES.items() if value != words)
+"""What the column `role` of the tables calls them."""
+
 
 def role_label(role: str) -> str:
-    """A role in a legend: in words, with its value in the tables where that is another."""
-    words = f"{ROLES[role]}, or {UNGATED}" if role == "linear" else ROLES[role]
-    return words if words == role else f"{words} ({role})"
+    """A role in a legend, in words."""
+    return f"{ROLES[role]}, or {UNGATED}" if role == "linear" else ROLES[role]

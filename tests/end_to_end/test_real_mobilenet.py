@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -284,12 +285,19 @@ def test_the_branches(made, network):
 
 def shown_table(page: str, column: str) -> pd.DataFrame:
     """The page's first table with this column, a row per layer, as the words in its cells."""
-    tables = [
-        [[pages.text_of(cell) for cell in row] for row in pages.elements(table, "tr")]
-        for table in pages.elements(pages.parsed(page), "table")
-    ]
-    (head, *rows) = next(table for table in tables if column in table[0])
-    return pd.DataFrame(rows, columns=head).set_index("layer")
+    for table in pages.elements(pages.parsed(page), "table"):
+        head, *rows = pages.elements(table, "tr")
+        names = [name_of(cell) for cell in head]
+        if column in names:
+            cells = [[pages.text_of(cell) for cell in row] for row in rows]
+            return pd.DataFrame(cells, columns=names).set_index("layer")
+    raise AssertionError(column)
+
+
+def name_of(head: ET.Element) -> str:
+    """The column that a head in words is about: it is there where the head is hovered over."""
+    name, colon, _ = head.get("title", "").partition(": ")
+    return name if colon and name.isidentifier() else pages.text_of(head)
 
 
 def number(words: str) -> float:

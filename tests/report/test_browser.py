@@ -14,6 +14,7 @@ from torch import nn
 import bnprobe
 from bnprobe.report.colours import FAINT, ROLES
 from bnprobe.report.numbers import number, visible
+from bnprobe.report.vocabulary import role_label
 
 pytest.importorskip("selenium", reason="the test extra brings selenium")
 from selenium.webdriver.common.keys import Keys
@@ -278,10 +279,10 @@ def roles_of_the_legend(browser, page, dark) -> set[str]:
     faint = FAINT * muted + (1 - FAINT) * paper
     own = {"dead": ink, "constant": muted, "unknown": faint}
     named = {
-        "nearly constant (constant)": "constant",
-        "rarely on (rare)": "rare",
-        "active (mixed)": "mixed",
-        "always on, or without an activation (linear)": "linear",
+        "nearly constant": "constant",
+        "rarely on": "rare",
+        "active": "mixed",
+        "always on, or without an activation": "linear",
     }
     roles = [named.get(label, label) for label, _ in shown]
     assert roles == [role for role in ROLES if role in roles]
@@ -417,7 +418,7 @@ def test_the_table_shows_the_numbers_of_the_report(reading, report):
     for name in heads[1:]:
         shown = column(reading, name)
         if name == "role":
-            assert shown == list(mine["role"][order])
+            assert shown == [role_label(role) for role in mine["role"][order]]
             continue
         got = np.array(
             [
@@ -473,7 +474,9 @@ def test_the_table_sorts_by_any_column(reading, report):
     assert int(column(reading, "channel")[0]) == int(mine["gamma"].abs().argmin())
 
 
-@pytest.mark.parametrize("asked", ["7", "dead", "fires < 0.2", "gamma >= 0.5", "nonsense ~ 3"])
+@pytest.mark.parametrize(
+    "asked", ["7", "dead", "active", "mixed", "fires < 0.2", "gamma >= 0.5", "nonsense ~ 3"]
+)
 def test_the_table_is_searched(reading, report, asked):
     """Fails if a condition is read wrongly, or one that is not understood hides everything without a word."""
     reading.choose("Layer", "2")
@@ -482,6 +485,8 @@ def test_the_table_is_searched(reading, report, asked):
     wanted = {
         "7": mine.index == 7,
         "dead": mine["role"] == "dead",
+        "active": mine["role"] == "mixed",
+        "mixed": mine["role"] == "mixed",
         "fires < 0.2": mine["fires"] < 0.2,
         "gamma >= 0.5": mine["gamma"] >= 0.5,
         "nonsense ~ 3": mine.index >= 0,
@@ -494,10 +499,10 @@ def test_the_table_is_searched(reading, report, asked):
 def test_the_tables_of_the_page_sort_and_search(reading, report):
     """Fails if the table of layers sorts 9 after 10, or its search looks at one column only."""
     head = "[...document.querySelectorAll('#network thead button')].find((b) => b.textContent === arguments[0]).click()"
-    reading.run(head, "n_channels")
+    reading.run(head, "channels")
     first = "return [...document.querySelectorAll('#network tbody td:first-child')].map((c) => c.textContent)"
     assert reading.run(first)[0].startswith("stage0")
-    reading.run(head, "n_channels")
+    reading.run(head, "channels")
     assert reading.run(first)[0].startswith("stage2")
     reading.run("document.querySelector('#network tbody a').click()")
     reading.until("return document.querySelector('.stage').dataset.shown.startsWith('stage2')")

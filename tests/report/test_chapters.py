@@ -19,7 +19,7 @@ from bnprobe.measures.implied import CONTROLS
 from bnprobe.measures.padding import Padding
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours
-from bnprobe.report.chapters import CHAPTERS, chapter, chapters, implied, running_stats, stem
+from bnprobe.report.chapters import CHAPTERS, chapter, chapters, implied, roles, running_stats, stem
 from bnprobe.report.formats.html import to_html
 from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
@@ -116,7 +116,7 @@ def test_every_chapter_opens_with_words_and_ends_them():
 def test_the_noise_of_the_running_statistics_is_told_where_errors_are():
     """Fails if a page shows errors without what they assume of training, or calls assumed what the user gave."""
     bold = "differences look more significant than they are"
-    assumed = "those of 608 samples: batches of 32 in training, a size that nobody gave"
+    assumed = "those of 608 samples: batches of 32 in training, an assumed size"
     for batch, expected in (
         (None, assumed),
         (8, "those of 152 samples: batches of 8 in training, as given."),
@@ -259,7 +259,7 @@ def test_data_that_match_are_said_to():
     """Fails if agreement is not told with its size."""
     words = told("running-stats", moved("a", 0.0), moved("b", 0.1))
     assert words.startswith("Your data match the running statistics at both norms: ")
-    assert "the mean is off by 0.050 running standard deviations" in words
+    assert "there the mean is typically off by 0.050 running standard deviations" in words
     few = site(ROWS[:6], "few", **memory_of(ROWS[:6]))
     words = told("running-stats", moved("a", 0.0), few)
     assert words.startswith("Your data match the running statistics at the only norm that could be judged: ")
@@ -351,8 +351,49 @@ def test_roles_are_counted():
         "γ and β alone find 2 of the 2 dead channels (recall 100%), and all 2 that they name are dead (precision 100%)."
         in words
     )
+    assert "pass nothing on" not in words
     alive = site(rows, "a", gamma=1, beta=[0, 0, 0, 8], neighbours=Neighbours("relu"), **memory_of(rows))
     assert told("roles", alive).startswith("No channel is dead: of 4 channels, 3 are active, 1 always on.")
+
+
+def test_what_passes_nothing_on_is_the_number_of_the_first_screen():
+    """Fails if a reader has to add the dead and the constant channels to find the count of the first screen."""
+    rows = np.random.default_rng(0).normal(size=(50, 4, 100))
+    layer = site(
+        rows, "a", gamma=[1, 1e-3, 1, 1], beta=[-8, 1, 0, 0], neighbours=Neighbours("relu"), **memory_of(rows)
+    )
+    words = told("roles", layer)
+    assert "1 of 4 channels is dead on these data" in words
+    assert (
+        "Of the others, 1 is nearly constant, 2 active. With the nearly constant ones, 2 pass nothing on."
+        in words
+    )
+
+
+def test_channels_without_an_activation_are_no_part_of_those_that_are_always_on():
+    """Fails if a whole norm before a convolution has the color of channels that an activation could turn off."""
+    rows = np.random.default_rng(0).normal(size=(50, 4, 100))
+    layers = [
+        site(rows, name, gamma=1, beta=beta, neighbours=Neighbours(follows), **memory_of(rows))
+        for name, beta, follows in (("b", [8, 8, 8, 0], "relu"), ("a", 0, "conv"))
+    ]
+    figure = next(one for one in bnprobe.report(recording(*layers))._page.figures() if one.name == "roles")
+    (stack,) = figure.spec.panels
+    shares = {part.label: part.values.tolist() for part in stack.parts}
+    assert shares == {"active": [0.25, 0], "always on": [0.75, 0], "no activation": [0, 1]}
+    assert "“mixed” is active, “linear” is always on" in figure.caption
+    looks = {part.label: (part.colour, part.faint) for part in stack.parts}
+    assert len(set(looks.values())) == 3
+
+
+def test_a_third_moment_that_predicts_worse_is_said_to():
+    """Fails if the skewness is said to improve what it makes worse: heavy tails beside it are not in the formula."""
+    columns = {"dead_predicted": np.nan, "passes": np.nan, "fires": 0.5, "fires_predicted": 0.9}
+    channels = pd.DataFrame({**columns, "fires_gaussian": [0.75, 0.75], "fires_skewed": [1.0, 1.0]})
+    (said,) = roles._prediction(channels)
+    assert "do it to within 25, and with the skewness, which makes it worse, to within 50." in said
+    (said,) = roles._prediction(channels.assign(fires_skewed=0.625))
+    assert "do it to within 25, and with the skewness to within 12." in said
 
 
 def test_one_role_is_that_of_all():
@@ -622,7 +663,9 @@ def test_what_was_implied_is_told_with_its_controls():
     assert (
         "median R² 0.760 with the previous channels permuted, 0.890 with all of them at their mean" in words
     )
-    assert words.endswith("Its squared error is 87% below that with all channels at their mean.")
+    assert words.endswith(
+        "The prediction's squared error is 87% below that of the control with all channels at their mean."
+    )
     assert "(R² 0.987 ± 0.0080, bn0)" in implied.words(fits(0.987, permuted=0.1))
 
 
@@ -660,12 +703,12 @@ def test_one_norm_that_does_not_fit_is_named_and_spoils_no_other():
     """Fails if the sum of all squares is that of one norm: of mobilenet_v2, R² is 0.99 at 50 norms and −21 at one."""
     words = implied.words(fits(0.99, -20.9, 0.98, 0.997, permuted=0.2))
     assert words.startswith("98% of the variation")
-    assert "At bn1 they do not: the prediction misses by 2.5 running standard deviations." in words
+    assert "At bn1 it does not: the prediction misses by 2.5 running standard deviations." in words
     two = implied.words(fits(0.99, -20.9, 0.98, 0.997, 0.3, permuted=0.2))
-    assert "At bn1 and bn4 they do not, least at bn1, where the prediction misses by 2.5" in two
+    assert "At bn1 and bn4 it does not, least at bn1, where the prediction misses by 2.5" in two
     many = implied.words(fits(*[0.99] * 6, 0.4, 0.3, 0.2, -1, permuted=0.2))
-    assert "At 4 norms they do not, least at bn9, where" in many
-    assert "do not" not in implied.words(fits(0.99, 0.51, 0.98, permuted=0.2))
+    assert "At 4 norms it does not, least at bn9, where" in many
+    assert "does not" not in implied.words(fits(0.99, 0.51, 0.98, permuted=0.2))
 
 
 def test_the_fit_by_depth_is_drawn_where_it_can_be_seen():

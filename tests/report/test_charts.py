@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from bnprobe.report import figures
+from bnprobe.report import figures, vocabulary
 from bnprobe.report.colours import EXPECTED, MEASURED
 from bnprobe.report.figures.specs import (
     Band,
@@ -78,6 +79,38 @@ def test_marks_close_together_do_not_stand_on_one_another():
     axes = drawn(Curves("a", (Line(np.arange(9.0)),), marks=((2, "enters"), (3, "largest")))).axes[0]
     places = {text.get_text(): text.xyann for text in axes.texts if isinstance(text, Annotation)}
     assert places["enters"][1] != places["largest"][1]
+
+
+def test_the_legend_of_all_roles_is_whole_on_a_phone():
+    """Fails if the last words of a legend lie beyond the picture, as "always on, or without an activation" did."""
+    labels = [*vocabulary.ROLES.values(), vocabulary.NO_ACTIVATION]
+    parts = tuple(Part(np.full(9, 1 / len(labels)), label, MEASURED) for label in labels)
+    with figures.style("x"):
+        picture = figures.draw(ByDepth(tuple(NAMES), tuple(NAMES), (Stack("", parts),), narrow=True))
+    legend = picture.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == labels
+    box = legend.get_window_extent(FigureCanvasAgg(picture).get_renderer())
+    width, height = picture.get_size_inches() * picture.dpi
+    assert min(box.x0, box.y0) > 0
+    assert box.x1 < width
+    assert box.y1 < height
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+def test_the_names_of_levels_stand_beside_the_lines(narrow):
+    """Fails if "Laplacian" is written over the values that it is there to explain."""
+    levels = ((1.0, "Gaussian"), (0.886, "Laplacian"), (1.085, "norm shifted"))
+    panel = Curves("", (Line(np.linspace(0.8, 1.2, 9)),), levels=levels)
+    with figures.style("x"):
+        picture = figures.draw(ByDepth(tuple(NAMES), tuple(NAMES), (panel,), narrow=narrow))
+    renderer = FigureCanvasAgg(picture).get_renderer()
+    (axes,) = picture.axes
+    words = [one for one in axes.texts if one.get_text() in [name for _, name in levels]]
+    assert len(words) == 3
+    for one in words:
+        box = one.get_window_extent(renderer)
+        assert box.x0 > axes.get_window_extent(renderer).x1
+        assert box.x1 < picture.get_figwidth() * picture.dpi
 
 
 def test_one_size_has_no_logarithm():

@@ -14,7 +14,10 @@ from torch import nn
 
 import bnprobe
 from bnprobe.measures.stem import StemReading
+from bnprobe.models.inputs import guess
+from bnprobe.models.preprocessing import Given
 from bnprobe.recording import LayerRecord
+from bnprobe.recording.neighbours import Neighbours
 from bnprobe.report.chapters import learned, stops
 from bnprobe.report.chapters.tiles import _numerics
 from bnprobe.report.chapters.working import working
@@ -30,6 +33,12 @@ FRESH = {"gamma": 1, "beta": 0, "running_mean": 0, "running_var": 1, "n_batches_
 
 def trained(name: str = "bn", **changes: object) -> LayerRecord:
     return site(ROWS, name, **{"gamma": [0.3, 0.8, 1.5], "beta": 0.1, "eps": 0.0, **MEMORY, **changes})
+
+
+def judged(name: str, **changes: object) -> LayerRecord:
+    """A norm with samples enough to say that they match."""
+    many = some_rows(400)
+    return site(many, name, **{"gamma": 0.7, "beta": 0, **memory_of(many), **changes})
 
 
 def page(*layers: LayerRecord, **about: object) -> blocks.Page:
@@ -71,15 +80,17 @@ def test_the_page_opens_with_the_verdict_and_a_picture():
 @pytest.mark.parametrize(
     ("layers", "state", "words"),
     [
-        ((trained("a"), trained("b")), "good", "match the training data"),
+        ((judged("a"), judged("b")), "good", "Your inputs match the training data"),
+        ((judged("a"), trained("b"), trained("c")), "unknown", "Too few samples to say"),
+        ((trained("a"), trained("b")), "unknown", "As far as 40 samples can tell"),
         ((trained("a", **far(9)), trained("b", **far(9))), "warning", "do not match the training data"),
         ((site(ROWS, "a", **FRESH), site(ROWS, "b", **FRESH)), "untrained", "untrained"),
         ((site(ROWS, "a", "layer_norm", gamma=1.3, beta=0.2),), "good", "No rule found a problem"),
     ],
-    ids=["healthy", "shifted", "untrained", "layer norm"],
+    ids=["healthy", "hardly judged", "few samples", "shifted", "untrained", "layer norm"],
 )
 def test_the_ladder_of_verdicts(layers, state, words):
-    """Fails if a shift, or a network without training, reads like a healthy one."""
+    """Fails if a shift, too few samples, or a network without training, reads like a healthy one."""
     found = headline(*layers)
     assert (found.state, words in found.title) == (state, True), found
 
@@ -221,11 +232,45 @@ def test_small_gains_of_features_are_no_idle_channels():
 def test_few_norms_that_could_be_judged_are_no_yes():
     """Fails if a network most of whose norms saw too few samples looks as if it matched."""
     few = [site(some_rows(5), name, gamma=0.7, **MEMORY) for name in "bcd"]
-    many = some_rows(400)
-    one = site(many, "a", gamma=0.7, beta=0, **memory_of(many))
-    found = tile("Data match?", one, *few[:2])
-    assert (found.state, found.says) == ("unknown", "yes at 1 of 3 norms, the others saw too little")
-    assert tile("Data match?", one, few[0]).state == "good"
+    found = tile("Data match?", judged("a"), *few[:2])
+    assert (found.state, found.says) == ("unknown", "yes at 1 of 3 norms, too few samples for the others")
+    assert tile("Data match?", judged("a"), few[0]).state == "good"
+
+
+@pytest.mark.parametrize(
+    ("beta", "says"), [([-9, 0, 0, 0], "1 of 8 do not; 4 unknown"), (0, "yes, all 4; 4 unknown")]
+)
+def test_channels_are_counted_of_all(beta, says):
+    """Fails if the tile counts of those that are known, and the sentence of what was learned of all of them."""
+    rows = some_rows(400, 4)
+    layers = [
+        site(rows, name, gamma=1, beta=shift, neighbours=Neighbours(follows), **memory_of(rows))
+        for name, shift, follows in (("a", beta, "relu"), ("b", 0, "add, relu"))
+    ]
+    assert tile("Channels work?", *layers).says == says
+    facts = [fact.says for one in block(page(*layers), blocks.Learned) for fact in one.facts]
+    assert any("1 of 8 channels" in fact for fact in facts) == ("do not" in says)
+
+
+def test_what_was_guessed_of_the_inputs_stands_with_the_verdict_about_them():
+    """Fails if a mean and std that nobody gave are found in the details alone, while the first screen says mismatch."""
+    guessed = guess(Given(size=32)).preprocess_words
+    assert guessed.endswith("(mean, std: a guess, the usual for ImageNet)")
+    for layer in (judged("a"), trained("a", **far(9))):
+        (found,) = block(page(layer, preprocessing=guessed), blocks.Headline)
+        said = "The mean and std of the inputs are guessed (the usual for ImageNet): if training used others, give them "
+        assert found.detail.endswith(f"{said}(--mean, --std).")
+        assert found.text.endswith(f"{said}(--mean, --std).")
+    (found,) = block(page(judged("a"), preprocessing="center crop of 32 x 32"), blocks.Headline)
+    assert "guess" not in found.text
+    fresh = [site(ROWS, name, **FRESH) for name in "ab"]
+    (found,) = block(page(*fresh, preprocessing=guessed), blocks.Headline)
+    assert "guess" not in found.text
+    (one,) = block(page(judged("a"), preprocessing=guessed.replace("mean, std", "size")), blocks.Headline)
+    assert (
+        "The size of the inputs is guessed (the usual for ImageNet): if training used another, give it"
+        in one.text
+    )
 
 
 def test_the_signal_by_depth_has_one_scale():

@@ -488,5 +488,9 @@ def test_norms_that_could_not_be_judged_are_not_said_to_match():
     assert verdicts == ["same", "too few samples", "too few samples"]
     said = answer(*layers)
     assert said.startswith(
-        "Your inputs match the training data at 1 of 3 norms; 2 have too few samples to say: at a typical norm"
+        "Too few samples to say whether they match the training data at 2 of 3 norms; the other norm matches: over all 3 "
+        "norms, the mean is typically off by "
+    )
+    assert answer(*layers[:2]).startswith(
+        "Your inputs match the training data at 1 of 2 norms; 1 has too few samples to say: over both norms, the mean is "
     )

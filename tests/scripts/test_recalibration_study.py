@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from support.paths import ROOT
 
+from bnprobe.report.page.blocks import Block, Prose, Table
 from scripts import corruptions, recalibration_study
 from scripts.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 
@@ -77,3 +79,44 @@ def test_the_page_is_that_of_the_table() -> None:
     measured = pd.read_csv(ROOT / "reports" / "recalibration.csv", keep_default_na=False)
     page = (ROOT / "reports" / "recalibration.html").read_text("utf-8")
     assert recalibration_study.verdict(measured[measured["images"] == 1000]) in page
+
+
+def test_the_page_says_what_was_done_in_words() -> None:
+    """Fails if a reader meets "prior in 9" before anything says what the prior is, or a hyphen for a minus sign."""
+    measured = pd.read_csv(ROOT / "reports" / "recalibration.csv", keep_default_na=False)
+    page = recalibration_study.page(measured)
+    words = " ".join(
+        [paragraph for section in page.sections for block in section.blocks for paragraph in said(block)]
+    )
+    full = measured[measured["images"] == 1000].pivot_table(
+        index=["corruption", "strength"], columns="way", values="difference"
+    )
+    n = int((full.idxmax(axis=1) == "prior").sum())
+    assert f"both mixed with the stored ones as if these were of 64 images in {n}" in words
+    assert not re.search(r"\b(half|prior) in \d", words)
+    assert "−" in words
+    assert not re.search(r"(?<![\w.])-\d", words)
+    heads = [head for section in page.sections for block in section.blocks for head in heads_of(block)]
+    assert "stored as 64 images" in heads
+    assert not {"half", "prior"} & set(heads)
+
+
+def said(block: Block) -> list[str]:
+    """Sentences and cells."""
+    if isinstance(block, Prose):
+        return list(block.paragraphs)
+    return [cell.text for row in block.rows for cell in row] if isinstance(block, Table) else []
+
+
+def heads_of(block: Block) -> list[str]:
+    return [name for name, _ in block.heads] if isinstance(block, Table) else []
+
+
+def test_changes_have_a_sign() -> None:
+    """Fails if a fall has a hyphen, or what rounds to nothing looks like a fall."""
+    assert [recalibration_study._signed(x) for x in (0.123, -0.0456, 0.0, -0.0001)] == [
+        "+12.3",
+        "−4.6",
+        "0.0",
+        "0.0",
+    ]

@@ -166,7 +166,7 @@ def _layer_table(tables: Differences) -> Table:
     for name in SAME_IF_EQUAL:
         if (layers[f"{name}_a"] == layers[f"{name}_b"]).all():
             heads = [head for head in heads if head not in (f"{name}_a", f"{name}_b")]
-    note = "One row per common norm, most changed first. Hover over a column's name for its meaning."
+    note = "One row per common norm, most changed first. Hover over a head for the column's name and meaning."
     return replace(_table(layers, heads, note), layers=tuple(int(i) for i in layers.index))
 
 

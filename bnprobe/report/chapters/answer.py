@@ -11,7 +11,7 @@ import pandas as pd
 from bnprobe.measures import Tables
 from bnprobe.recording import Recording
 from bnprobe.report.chapters.chapter import called, norms, unit_of
-from bnprobe.report.chapters.headline import after, fresh, headline
+from bnprobe.report.chapters.headline import after, fresh, headline, with_guess
 from bnprobe.report.chapters.per_sample import own_scale
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Headline
@@ -52,6 +52,7 @@ def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Answ
         " ".join(learned),
         *_scale(tables.layers, unit),
     )
+    first = with_guess(first, tables, recording.about.preprocessing, unit)
     return Answer(first, tuple(sentence for sentence in more if sentence))
 
 

@@ -136,9 +136,8 @@ def noise_of_running(records: Iterable[LayerRecord]) -> str:
     if all(record.training_batch for record in stored):
         return f"{text}, as given."
     return (
-        f"{text}, a size that nobody gave. If batches were smaller (per device), differences look more significant than "
-        "they are, and less if they were larger. Give the true size: training_batch=N for attach or report, or "
-        "--training-batch N."
+        f"{text}, an assumed size. If they were smaller (per device), differences look more significant than they are; if "
+        "they were larger, less. Give the true size: training_batch=N for attach or report, or --training-batch N."
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables
 from bnprobe.measures.shape import median
 from bnprobe.measures.verdict import ENOUGH
-from bnprobe.recording.names import SAME, SHIFTED
+from bnprobe.recording.names import GUESSED, SAME, SHIFTED
 from bnprobe.report.chapters.chapter import against, all_norms, highest, named, norms, running_sds
 from bnprobe.report.chapters.findings import where_worst, worst_finding
 from bnprobe.report.chapters.tokens import sink
@@ -51,8 +54,9 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
     if not match:
         title, detail = nothing_serious(findings), " ".join(sink(tables.layers))
         return Headline("good", title.removesuffix("."), detail, title)
-    if _agree(used[used["var_ratio_median"].notna()]):
-        return _split("notice" if serious else "good", match)
+    known = used[used["var_ratio_median"].notna()]
+    if _agree(known):
+        return _split("notice" if serious else "unknown" if _hardly_judged(known) else "good", match)
     return _split("warning" if serious else "notice", match)
 
 
@@ -75,6 +79,19 @@ def _split(state: str, sentence: str) -> Headline:
     """What stands before the colon as the title, and the rest as its detail."""
     title, _, detail = sentence.partition(": ")
     return Headline(state, title.removesuffix("."), detail[:1].upper() + detail[1:], sentence)
+
+
+def with_guess(first: Headline, tables: Tables, preprocessing: str, unit: str) -> Headline:
+    """The headline about the data with what was guessed of how they were made: a mismatch may come from that alone."""
+    guessed = re.search(rf"\(([^()]+): {GUESSED}\)", preprocessing)
+    if guessed is None or first.text != matching(judged_layers(tables), unit):
+        return first
+    *some, last = guessed[1].split(", ")
+    all_of = f"{', '.join(some)} and {last}" if some else last
+    options = ", ".join(f"--{name}" for name in (*some, last))
+    said = f"The {all_of} of the inputs {'are' if some else 'is'} guessed (the usual for ImageNet): if training used "
+    said += f"{'others' if some else 'another'}, give {'them' if some else 'it'} ({options})."
+    return replace(first, detail=f"{first.detail} {said}".strip(), text=f"{first.text} {said}")
 
 
 def after(first: Headline, tables: Tables, findings: pd.DataFrame, unit: str) -> list[str]:
@@ -165,8 +182,7 @@ def matching(layers: pd.DataFrame, unit: str) -> str:
     left = len(known) - len(judged)
     if _agree(known) and left:
         return (
-            f"{yours} match the training data at {len(judged):,} of {norms(len(known))}; {left:,} "
-            f"{'has' if left == 1 else 'have'} too few {unit}s to say: {_typical_words(known)}."
+            f"{_partly(yours, unit, len(judged), left)}: over {all_norms(len(known))}, {_typically(known)}."
         )
     if _agree(known):
         return f"{yours} match the training data: {_typical_words(known)}."
@@ -181,12 +197,30 @@ def matching(layers: pd.DataFrame, unit: str) -> str:
     )
 
 
+def _partly(yours: str, unit: str, n: int, left: int) -> str:
+    """That `n` norms match, and that samples are too few for the `left` others; what holds for most of them comes first."""
+    few = f"{left:,} {'has' if left == 1 else 'have'} too few {unit}s to say"
+    if left <= n:
+        return f"{yours} match the training data at {n:,} of {norms(n + left)}; {few}"
+    others = f"the other {norms(n)} match" if n > 1 else "the other norm matches"
+    return f"Too few {unit}s to say whether they match the training data at {left:,} of {norms(n + left)}; {others}"
+
+
 def _typical_words(known: pd.DataFrame) -> str:
     ratio, shift = _typical(known)
     return (
-        f"at a typical norm the mean is off by {running_sds(shift)}, and the variance is "
-        f"{against(ratio, 'the running variance')}"
+        f"at a typical norm the mean is off by {running_sds(shift)}, and the variance is {_of_running(ratio)}"
     )
+
+
+def _typically(known: pd.DataFrame) -> str:
+    """The same where the sentence has named the norms."""
+    ratio, shift = _typical(known)
+    return f"the mean is typically off by {running_sds(shift)}, and the variance is {_of_running(ratio)}"
+
+
+def _of_running(ratio: float) -> str:
+    return against(ratio, "the running variance")
 
 
 def _worst_words(known: pd.DataFrame) -> str:
@@ -217,6 +251,11 @@ def _judged(known: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """The norms with a verdict on whether the data match, and how many of them do not."""
     judged = known[known["verdict"].isin((SAME, *SHIFTED))]
     return judged, int(judged["verdict"].isin(SHIFTED).sum())
+
+
+def _hardly_judged(known: pd.DataFrame) -> bool:
+    """Whether samples were too few for most norms: what the others say is no yes."""
+    return 2 * len(_judged(known)[0]) < len(known)
 
 
 def _agree(known: pd.DataFrame) -> bool:

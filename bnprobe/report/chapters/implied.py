@@ -113,7 +113,7 @@ def _skill(known: pd.DataFrame) -> str:
     skill = median(of(known, "implied_skill"))
     if not 0 < skill < 1:
         return ""
-    return f" Its squared error is {share(skill)} below that with all channels at their mean."
+    return f" The prediction's squared error is {share(skill)} below that of the control with all channels at their mean."
 
 
 def _exceptions(known: pd.DataFrame) -> str:
@@ -124,11 +124,11 @@ def _exceptions(known: pd.DataFrame) -> str:
     worst = far.iloc[int(np.argmin(of(far, "implied_mean_r2")))]
     off = f"{number(worst['implied_mean_rmse'], 2)} running standard deviations"
     if len(far) > MOST_NAMED:
-        return f" At {norms(len(far))} they do not, least at {named(worst)}, where the prediction misses by {off}."
+        return f" At {norms(len(far))} it does not, least at {named(worst)}, where the prediction misses by {off}."
     if len(far) == 1:
-        return f" At {named(worst)} they do not: the prediction misses by {off}."
+        return f" At {named(worst)} it does not: the prediction misses by {off}."
     *first, last = (named(row) for _, row in far.iterrows())
-    where = f"At {', '.join(first)} and {last} they do not, least at {named(worst)}"
+    where = f"At {', '.join(first)} and {last} it does not, least at {named(worst)}"
     return f" {where}, where the prediction misses by {off}."
 
 

@@ -11,8 +11,10 @@ from bnprobe.measures import Tables
 from bnprobe.recording import WEIGHTS_ONLY
 from bnprobe.report.figures.from_tables import MapColumn, channel_map, column_names, log2, log10_root
 from bnprobe.report.figures.specs import Band, Curves, Line, NetworkMap
+from bnprobe.report.headings import heading
 from bnprobe.report.page.blocks import Figure, Moving, Section, Table
 from bnprobe.report.page.tables import table
+from bnprobe.rules.wording import kind_words
 from bnprobe.stats.moments import Array
 
 LAYER_HEADS = (
@@ -138,6 +140,11 @@ def _spread(groups: list[pd.DataFrame], column: str) -> Array:
     return np.array([np.quantile(row, (0.25, 0.5, 0.75)) if len(row) else [np.nan] * 3 for row in rows]).T
 
 
+def _plain(head: str, value: str) -> str:
+    """A value of a column in a sentence."""
+    return kind_words(value) if head == "kind" else value
+
+
 def _layer_table(tables: Tables) -> Table:
     layers = tables.layers
     unseen = NEEDS_DATA if (layers["mode"] == WEIGHTS_ONLY).all() else ONLY_WITHOUT_DATA
@@ -146,10 +153,9 @@ def _layer_table(tables: Tables) -> Table:
     same = [
         head for head in ("kind", "mode", "normalized_by") if len(layers) > 1 and layers[head].nunique() == 1
     ]
-    note = "One row per layer. Hover over a column's name for its meaning."
+    note = "One row per layer. Hover over a head for the column of `report.layers` and its meaning."
     if same:
-        note += (
-            " The same for all layers: " + ", ".join(f"{head} {layers[head].iloc[0]}" for head in same) + "."
-        )
+        values = (f"{heading(head)} {_plain(head, layers[head].iloc[0])}" for head in same)
+        note += f" The same for all layers: {', '.join(values)}."
     shown = table(layers, [head for head in heads if head not in same], note)
     return replace(shown, layers=tuple(range(len(layers))))

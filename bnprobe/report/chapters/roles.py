@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
+from bnprobe.measures import Tables
 from bnprobe.measures.roles import ROLES
 from bnprobe.report import colours, vocabulary
 from bnprobe.report.chapters.chapter import Absent, Material
+from bnprobe.report.chapters.working import working
 from bnprobe.report.figures.from_tables import by_depth, of
 from bnprobe.report.figures.specs import Cloud, Clouds, Part, Stack
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.vocabulary import role_label
 
 TITLE = "What channels do"
 
@@ -29,7 +32,7 @@ def chapter(material: Material) -> Section | Absent:
     return Section(
         "roles",
         TITLE,
-        (Prose(words), _by_layer(material.tables.layers), *_firing(channels)),
+        (Prose(words), _by_layer(material.tables), *_firing(channels)),
         short="Channels",
     )
 
@@ -50,6 +53,7 @@ def _words(channels: pd.DataFrame, known: pd.DataFrame) -> str:
         cut = "the activation cut every value" if seen else "the activation cuts every value"
         text = f"{dead:,} of {count(n, 'channel')}{whose} {is_are} dead{on_these} ({share(dead / n)}): {cut}."
         text += f" Of the others, {_list(others)}." if others else ""
+        text += _together(channels, dead)
     else:
         listed = _list(others)
         text = f"No channel{whose} is dead: of {count(n, 'channel')}, {listed}."
@@ -60,10 +64,21 @@ def _words(channels: pd.DataFrame, known: pd.DataFrame) -> str:
     return f"{text} For {count(unknown, 'more channel')} the role is unknown: {why}."
 
 
+def _together(channels: pd.DataFrame, dead: int) -> str:
+    """How many pass nothing on, as the first screen counts them, where these are more than the dead ones."""
+    silent = working(channels).n_silent
+    return f" With the nearly constant ones, {silent:,} pass nothing on." if silent > dead else ""
+
+
+def _ungated(channels: pd.DataFrame) -> pd.Series:
+    """Linear channels that nothing follows which could be off: only what an activation follows is on or off."""
+    gated = channels["passes"].notna() | channels["dead_predicted"].notna()
+    return (channels["role"] == "linear") & ~gated
+
+
 def _others(known: pd.DataFrame) -> list[tuple[int, str]]:
-    """Channels of every role but dead; only what an activation follows is on or off."""
-    gated = known["passes"].notna() | known["dead_predicted"].notna()
-    ungated = (known["role"] == "linear") & ~gated
+    """Channels of every role but dead."""
+    ungated = _ungated(known)
     counts = known["role"][~ungated].value_counts()
     named = [(int(counts.get(role, 0)), words) for role, words in vocabulary.ROLES.items() if role != "dead"]
     return [(n, words) for n, words in (*named, (int(ungated.sum()), vocabulary.UNGATED)) if n]
@@ -99,7 +114,10 @@ def _prediction(channels: pd.DataFrame) -> list[str]:
             number(100 * float(off.mean()), 2) for off in (error, measured, skewed)
         )
         better = f"; the measured mean and standard deviation do it to within {by_moments}"
-        better += f", with the skewness as well {by_three}" if by_three != by_moments else ""
+        if by_three != by_moments:
+            helps = float(skewed.mean()) < float(measured.mean())
+            worse = "" if helps else ", which makes it worse,"
+            better += f", and with the skewness{worse} to within {by_three}"
         instead = better if by_moments != by_target else ""
         sentences.append(
             f"γ and β alone predict how often a channel's output is positive, Φ(β/|γ|), to within {by_target} percentage "
@@ -108,13 +126,22 @@ def _prediction(channels: pd.DataFrame) -> list[str]:
     return [" ".join(sentences)] if sentences else []
 
 
-def _by_layer(layers: pd.DataFrame) -> Figure:
+def _parts(tables: Tables) -> Iterator[Part]:
+    """The share of every role by norm, those that are always on apart from those that no activation follows."""
+    layers, channels = tables.layers, tables.channels
     total = of(layers, "n_channels")
-    parts = tuple(
-        Part(of(layers, f"n_{role}") / total, role_label(role), colours.ROLES[role], faint=role == "unknown")
-        for role in ROLES
-        if (layers[f"n_{role}"] > 0).any()
-    )
+    by_norm = _ungated(channels).groupby([channels["layer"], channels["call"]], sort=False)
+    ungated = by_norm.sum().to_numpy(np.float64)
+    for role in ROLES:
+        n = of(layers, f"n_{role}") - (ungated if role == "linear" else 0)
+        yield Part(n / total, vocabulary.ROLES[role], colours.ROLES[role], faint=role == "unknown")
+        if role == "linear":
+            yield Part(ungated / total, vocabulary.NO_ACTIVATION, colours.ROLES[role], faint=True)
+
+
+def _by_layer(tables: Tables) -> Figure:
+    layers = tables.layers
+    parts = tuple(part for part in _parts(tables) if (part.values > 0).any())
     return Figure(
         "roles",
         "Shares of channels by their role, for every norm by depth.",
@@ -122,7 +149,8 @@ def _by_layer(layers: pd.DataFrame) -> Figure:
         "Decided by the operation that follows each norm. Dead: the activation cuts every value. Constant: |γ| below 0.01. "
         "Rarely on: fewer than 5% of the values pass. Always on: the activation changes fewer than 1 in 1,000 values. "
         "Without an activation: a convolution, a sum or the like follows directly. "
-        "Unknown: the values enter a sum first, go several ways, or no operation was found.",
+        "Unknown: the values enter a sum first, go several ways, or no operation was found. "
+        f"In the tables, {vocabulary.IN_TABLES}.",
     )
 
 
@@ -147,7 +175,8 @@ def _firing(channels: pd.DataFrame) -> list[Figure]:
             "firing",
             "Share of positive outputs of every channel, as predicted and as measured.",
             Clouds(clouds),
-            "Each point is a channel; on the diagonal it is positive as often as predicted. Channels that are off on "
-            "the left and not on the right have shifted inputs; those off on both are not Gaussian.",
+            "Each point is a channel; on the diagonal it is positive as often as predicted. Channels that γ and β "
+            "predict badly and the measured moments well have shifted inputs; those that both predict badly are not "
+            "Gaussian.",
         )
     ]

@@ -87,8 +87,8 @@ def _words(known: pd.DataFrame, found: Course, unit: str) -> str:
     same = known[known["verdict"] == SAME]
     mean, ratio = median(of(same, "shift_rms")), median(of(same, "var_ratio_median"))
     match = (
-        f"Your data match the running statistics at {judged}: typically the mean is off by {running_sds(mean)}, and the "
-        f"variance is {against(ratio, 'the running variance')}."
+        f"Your data match the running statistics at {judged}: there the mean is typically off by {running_sds(mean)}, and "
+        f"the variance is {against(ratio, 'the running variance')}."
     )
     return " ".join([match, *_same_within(same), *rest])
 

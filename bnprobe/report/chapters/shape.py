@@ -139,14 +139,14 @@ def _figure(known: pd.DataFrame) -> Figure:
         high = max(1.1, float(np.nanmax(of(known, "l1_ratio_median"))) + 0.02)
         panels.append(
             Curves(
-                "L1 ratio of the inputs, 1 for a Gaussian (median channel)",
+                "mean absolute deviation of the inputs relative to a Gaussian's (median channel)",
                 (Line(of(known, "l1_ratio_median")),),
                 levels=((1.0, "Gaussian"), (0.886, "Laplacian"), (1.085, "uniform")),
                 limits=(low, high),
             )
         )
-        caption = f"Above: {caption[0].lower()}{caption[1:]} Below: mean absolute deviation of the inputs relative to a "
-        caption += "Gaussian's; below 1 means heavy tails."
+        caption += " The mean absolute deviation is relative to that of a Gaussian with the same standard deviation: below "
+        caption += "1, tails are heavier."
     return Figure(
         "shape",
         "How close outputs come to mean β and standard deviation |γ|, and how Gaussian inputs are, by depth.",

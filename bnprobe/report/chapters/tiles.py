@@ -53,7 +53,7 @@ def _trained(tables: Tables) -> Tile:
     if begun(tables):
         return Tile("Trained?", "untrained", "only just begun", heights, link="network")
     typical = float(tables.channels["gamma"].abs().median())  # of channels, as the answer says it
-    says = "yes" if np.isnan(typical) else f"yes: typical |γ| is {number(typical, 2)}, untrained 1"
+    says = "yes" if np.isnan(typical) else f"yes: typical |γ| is {number(typical, 2)}, 1 if untrained"
     return Tile("Trained?", "good", says, heights, link="network")
 
 
@@ -80,11 +80,8 @@ def _match(recording: Recording, tables: Tables) -> Tile:
     n_left = int((verdicts == TOO_FEW).sum())
     left = " judged" * bool(n_left)
     if not n:
-        says = (
-            f"yes at {len(judged):,} of {len(judged) + n_left:,} norms, the others saw too little"
-            if n_left
-            else "yes"
-        )
+        rest = f"too few {unit_of(recording)}s for the others"
+        says = f"yes at {len(judged):,} of {len(judged) + n_left:,} norms, {rest}" if n_left else "yes"
         state = "unknown" if n_left > len(judged) else "good"
         return Tile(question, state, says, bars(distance / FARTHEST), link="running-stats")
     shifted = judged_layers(tables)
@@ -108,9 +105,10 @@ def _channels(tables: Tables) -> Tile:
     if not found.n_known:
         return Tile(question, "unknown", "not known: no activation follows directly", link="roles")
     n, total = found.n_silent, found.n_channels
-    of_all = f"{total:,}" if found.n_known == total else f"{found.n_known:,} that are known"
+    unknown = f"; {total - found.n_known:,} unknown" if found.n_known < total else ""
     by_weights = "" if tables.channels["fires"].notna().any() else " by their weights"
-    says = f"{n:,} of {of_all} do not" if n else f"yes, all {of_all}{by_weights}"
+    says = f"{n:,} of {total:,} do not" if n else f"yes, all {found.n_known:,}{by_weights}"
+    says += unknown
     high = tuple(bool(share > MOST_SILENT) for share in found.shares)
     state = "good" if not n else "notice" if n / total < MOST_SILENT else "warning"
     return Tile(question, state, says, bars(found.shares / MOST_SILENT), high, "roles")
@@ -124,7 +122,7 @@ def _signal(tables: Tables) -> Tile:
     if not known.size:
         return Tile(question, "unknown", "not measured: needs data")
     low, high = (number(float(size), 2) for size in (known.min(), known.max()))
-    says = f"input σ is {low}" if low == high else f"input σ from {low} to {high}"
+    says = f"std of the inputs: {low}" if low == high else f"std of the inputs: {low} to {high}"
     return Tile(question, "plain", says, bars(on_scale(sizes)), link="network")
 
 

@@ -16,8 +16,8 @@ from bnprobe.report.figures.specs import ByDepth, Cloud, Clouds, Curves, Line, S
 from bnprobe.report.figures.svg import seaborn
 from bnprobe.stats.moments import Array
 
-WIDTH, LEFT, RIGHT = 10.0, 0.72, 0.75
-"""Inches."""
+WIDTH, LEFT, RIGHT = 10.0, 0.72, 0.8
+"""Inches; on the right is room for what levels are called."""
 
 NARROW, NARROW_LEFT, NARROW_RIGHT, NARROW_NAMES = 4.0, 0.55, 0.1, 22
 """The same for a picture on a phone, and how many names stand below it."""
@@ -37,7 +37,7 @@ MOST_POINTS = 600
 
 def by_depth(spec: ByDepth) -> Figure:
     """Panels one below the other."""
-    width, left, right = (NARROW, NARROW_LEFT, NARROW_RIGHT) if spec.narrow else (WIDTH, LEFT, RIGHT)
+    width, left, right = (NARROW, NARROW_LEFT, _beside(spec)) if spec.narrow else (WIDTH, LEFT, RIGHT)
     below = 0.2 + LETTER * max(map(len, spec.names))
     height = below + len(spec.panels) * (TALL + GAP)
     figure = Figure(figsize=(width, height))
@@ -59,6 +59,12 @@ def by_depth(spec: ByDepth) -> Figure:
         axes.set_xticks([])
     names_below(axes, list(spec.names), most=NARROW_NAMES if spec.narrow else MOST_NAMES)
     return figure
+
+
+def _beside(spec: ByDepth) -> float:
+    """Room right of a narrow picture's axes."""
+    named = any(words for panel in spec.panels if isinstance(panel, Curves) for _, words in panel.levels)
+    return RIGHT if named else NARROW_RIGHT
 
 
 def _legend(axes: Axes, n: int) -> None:
@@ -101,7 +107,7 @@ def curves(axes: Axes, panel: Curves) -> None:
     low, high = axes.get_ylim()
     for value, words in panel.levels:
         if low <= value <= high and words:
-            inside = _is_narrow(axes)
+            inside = _room_beside(axes) < RIGHT - 0.01
             axes.annotate(
                 words,
                 (1, value),
@@ -120,8 +126,18 @@ def curves(axes: Axes, panel: Curves) -> None:
 
 
 def _is_narrow(axes: Axes) -> bool:
-    """Whether there is no room beside the axes."""
-    return axes.get_figure(root=True).get_figwidth() < WIDTH  # type: ignore[union-attr]
+    """Whether the picture is one for a phone."""
+    return _width(axes) < WIDTH
+
+
+def _room_beside(axes: Axes) -> float:
+    """Inches right of the axes."""
+    return float((1 - axes.get_position().x1) * _width(axes))
+
+
+def _width(axes: Axes) -> float:
+    """Of the whole picture, in inches."""
+    return axes.get_figure(root=True).get_figwidth()  # type: ignore[union-attr]
 
 
 def _varies(lines: tuple[Line, ...]) -> bool:

@@ -21,6 +21,7 @@ from markupsafe import Markup, escape
 from bnprobe.files import read_shipped
 from bnprobe.report.browser import AWAKE, Data, program, program_of_tables
 from bnprobe.report.figures.specs import Spine
+from bnprobe.report.headings import heading, hint
 from bnprobe.report.numbers import NARROW, visible
 from bnprobe.report.page.blocks import Figure, Headline, Moving, Page, Section
 
@@ -129,6 +130,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters["code"] = with_code
+    templates.filters["heading"], templates.filters["hint"] = heading, hint
     return templates
 
 

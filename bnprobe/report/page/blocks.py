@@ -26,7 +26,10 @@ Bars = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class Headline:
-    """The verdict: `state` is "good", "untrained", "notice", "warning" or "critical"; `text` is all of it in a sentence."""
+    """The verdict, and all of it in a sentence as `text`.
+
+    `state` is "good", "unknown" (too few samples to say), "untrained", "notice", "warning" or "critical".
+    """
 
     state: str
     title: str

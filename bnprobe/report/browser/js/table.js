@@ -11,8 +11,8 @@ const COMPARE = {
   "!=": (a, b) => a !== b,
 };
 
-/** What a search asks of a channel: a number, a role, or a condition such as "fires < 0.01"; null if not understood. */
-function search(text, columns, roles) {
+/** What a search asks of a channel: a number, a role by its words or value, or a condition such as "fires < 0.01"; null if not understood. */
+function search(text, columns, roles, labels) {
   const wanted = text.trim();
   if (!wanted) return () => true;
   if (/^\d+$/.test(wanted)) return (c) => c === Number(wanted);
@@ -22,7 +22,7 @@ function search(text, columns, roles) {
     if (Number.isNaN(value)) return null;
     return (c) => COMPARE[found[2]](columns[found[1]][c], value);
   }
-  const code = roles.indexOf(wanted);
+  const code = Math.max(roles.indexOf(wanted), labels.indexOf(wanted));
   return code >= 0 && columns.role ? (c) => columns.role[c] === code : null;
 }
 
@@ -87,7 +87,7 @@ function newTable(store, state, open) {
 
   function refill() {
     const { layer, columns } = now;
-    const passes = search(input.value, columns, store.manifest.roles);
+    const passes = search(input.value, columns, store.manifest.roles, store.manifest.roleLabels);
     input.setAttribute("aria-invalid", passes ? "false" : "true");
     rows = [];
     for (let c = 0; c < layer.n; c++) {
@@ -105,7 +105,7 @@ function newTable(store, state, open) {
       ...rows.slice(0, limit).map((c) => {
         const opened = make("button", { type: "button", onclick: () => open(c) }, String(c));
         const cells = names.map((name) => {
-          const text = name === "role" ? (store.manifest.roles[columns.role[c]] ?? MISSING) : number(columns[name][c]);
+          const text = name === "role" ? (store.manifest.roleLabels[columns.role[c]] ?? MISSING) : number(columns[name][c]);
           return make("td", name === "role" ? { class: "word" } : {}, text);
         });
         return make("tr", c === state.channel ? { class: "opened", "aria-current": "true" } : {}, make("th", { scope: "row" }, opened), ...cells);
