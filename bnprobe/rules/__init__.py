@@ -23,8 +23,8 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `structure`: what stands around a norm: shared, redundant, folded away;
 - `gradient`: what backward passes did;
 - `invariances`: what moves outputs and should not, where that was tried;
-- `comparison`, `compared_weights` and `compared_model`: two recordings, by what passed through them, by what their norms
-  store, and as wholes.
+- `comparison`, `compared_weights`, `compared_resets` and `compared_model`: two recordings, by what passed through them, by
+  what their norms store, by what they have no longer, and as wholes.
 
 A rule needs its page in `docs/` and, if it has thresholds, their names in `thresholds`. `rule` has its form,
 `remedies` lines of code that several recommend, `edits` what advice changes, as data, `by_hand`
@@ -40,6 +40,7 @@ from bnprobe.rules import (
     axes,
     common_factor,
     compared_model,
+    compared_resets,
     compared_weights,
     comparison,
     dead_channels,
@@ -100,7 +101,7 @@ RULES: tuple[Rule, ...] = (
 )
 """The rule book, in the order in which findings of one severity are shown."""
 
-COMPARED: tuple[Rule, ...] = (*compared_model.RULES, *compared_weights.RULES, *comparison.RULES)
+COMPARED: tuple[Rule, ...] = (*compared_model.RULES, *compared_weights.RULES, *compared_resets.RULES, *comparison.RULES)
 """The rules about two recordings, which read the tables of a comparison."""
 
 COLUMNS = ("severity", "rule", "layer", "channels", "says", "because", "do", "source", "call", "remedy")

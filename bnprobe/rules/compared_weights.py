@@ -98,15 +98,11 @@ def statistics_lost(evidence: Evidence) -> Iterator[Finding]:
                     f"{other} stores running_mean and running_var of {count(len(channels), 'channel')}, {without} does not "
                     "store them."
                 )
-            elif (
-                _stored(channels)
-                and _differ(channels, "running_mean", "running_var")
-                and _reset(channels, mine)
-            ):
+            elif _lost(channels, mine):
                 fact = f"{says} {without} has their initial values."
                 because = (
                     f"in {without}, running_mean is 0 and running_var is 1 {in_all(channels)}, in {other} they are "
-                    f"not{_counted(row)}."
+                    f"not{_counted(row)}.{_WITH_AFFINE * _affine_initial(channels, mine)}"
                 )
             else:
                 continue
@@ -118,6 +114,26 @@ def statistics_lost(evidence: Evidence) -> Iterator[Finding]:
                 _RECOVER if severity == "critical" else _NEW,
                 call=row["call"],
             )
+
+
+_WITH_AFFINE = " γ and β have their initial values as well, and these no pass over data brings back."
+
+
+def _affine_initial(channels: pd.DataFrame, side: str) -> bool:
+    """Whether γ is 1 and β 0 in every channel of this side, and not in the other."""
+    gamma, beta = channels[f"gamma_{side}"], channels[f"beta_{side}"].fillna(0)
+    return bool((gamma == 1).all() and (beta == 0).all() and _differ(channels, "gamma", "beta"))
+
+
+def has_lost_statistics(row: pd.Series, channels: pd.DataFrame) -> bool:
+    """Whether B has the initial running statistics where A has others, or none."""
+    return "running_var" in row["missing_b"] or _lost(channels, "b")
+
+
+def _lost(channels: pd.DataFrame, side: str) -> bool:
+    return (
+        _stored(channels) and _differ(channels, "running_mean", "running_var") and _reset(channels, side)
+    )
 
 
 def settings_differ(evidence: Evidence) -> Iterator[Finding]:

@@ -340,6 +340,11 @@ COMPARED: dict[str, tuple[str, Cells, list[Cells]]] = {
             {"c:running_var_a": math.nan},
         ],
     ),
+    "a scale that was reset": (
+        "affine-reset",
+        {"c:gamma_a": 0.5, "c:gamma_b": 1.0},
+        [{"c:gamma_b": 1.05}, {"c:gamma_a": 0.95}, {"missing_b": "running_var"}],
+    ),
     "statistics that are missing": (
         "statistics-lost",
         {"missing_b": "running_mean, running_var", "c:running_var_b": math.nan},
