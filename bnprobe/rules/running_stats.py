@@ -13,6 +13,7 @@ from bnprobe.rules.common_factor import scaled
 from bnprobe.rules.edits import RENEWED, DivideStatistics, SetMode, remedy
 from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.newness import affine_at_start, at_start, breaks, fresh
+from bnprobe.rules.of_all_norms import once
 from bnprobe.rules.preprocessing import reported_at
 from bnprobe.rules.remedies import recalibrate, recalibration
 from bnprobe.rules.rule import (
@@ -51,6 +52,19 @@ MEASURE_FIRST = (
 
 def never_updated(evidence: Evidence) -> Iterator[Finding]:
     """Running mean exactly 0 and variance exactly 1 in every channel, at the end of the recording as well."""
+    found = list(_each_never_updated(evidence))
+    if any(finding.severity != "info" for finding in found):
+        yield from found
+        return
+    yield from once(
+        found,
+        len(evidence.layers),
+        "This network is untrained: γ, β and the running statistics of every norm have their initial values.",
+    )
+
+
+def _each_never_updated(evidence: Evidence) -> Iterator[Finding]:
+    """The same for every norm by itself."""
     for row, channels in evidence.sites_with(evidence.channels["running_var"] == 1):
         if not fresh(row, channels):
             continue
@@ -283,6 +297,15 @@ def _allowance(n_images: int, limits: Limits) -> float:
 
 def batch_normalized(evidence: Evidence) -> Iterator[Finding]:
     """Batch statistics normalized: train mode, or a norm that keeps no others."""
+    yield from once(
+        list(_each_batch_normalized(evidence)),
+        int((evidence.layers["kind"] == "batch_norm").sum()),
+        "Every batch norm used batch statistics: each output depends on the rest of its batch.",
+    )
+
+
+def _each_batch_normalized(evidence: Evidence) -> Iterator[Finding]:
+    """The same for every norm by itself."""
     for row, _ in evidence.sites:
         if row["kind"] != "batch_norm" or row["normalized_by"] not in ("batch", "both"):
             continue

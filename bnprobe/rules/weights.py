@@ -11,6 +11,7 @@ from bnprobe.recording.names import said
 from bnprobe.rules.by_hand import TRAINING
 from bnprobe.rules.edits import RENEWED, Recalibrate, remedy
 from bnprobe.rules.newness import affine_at_start, at_start, fresh, updated_meanwhile
+from bnprobe.rules.of_all_norms import once
 from bnprobe.rules.precision import HALVES, step_words, stuck
 from bnprobe.rules.remedies import RECALIBRATE, module, recalibrate, recalibration
 from bnprobe.rules.rule import Evidence, Finding, Rule
@@ -19,6 +20,22 @@ from bnprobe.rules.wording import count, in_all, number
 
 def untrained(evidence: Evidence) -> Iterator[Finding]:
     """γ and β at their initial values in a layer that has seen training, or in a network that has."""
+    found = list(_each_untrained(evidence))
+    (says, *others) = {finding.says for finding in found} or {""}
+    whole = "" if others else _OF_ALL.get(says, "")
+    yield from once(found, len(evidence.layers), whole) if whole else found
+
+
+_NEW = "This norm is new: γ and β have their initial values, and the running statistics were updated a few times."
+_UNTRAINED = "This norm is untrained: nothing was learned."
+_OF_ALL = {
+    _NEW: "Every norm is new: γ and β have their initial values, and the running statistics were updated a few times.",
+    _UNTRAINED: "Every norm is untrained: nothing was learned.",
+}
+
+
+def _each_untrained(evidence: Evidence) -> Iterator[Finding]:
+    """The same for every norm by itself."""
     trained = {row["layer"] for row, channels in evidence.sites if not affine_at_start(channels)}
     some_scale = evidence.channels["gamma"].notna() & ~evidence.channels["gamma"].isin((0, 1))
     for row, channels in evidence.sites_with(evidence.channels["gamma"].isin((0, 1))):
@@ -35,7 +52,7 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "info",
                 row["layer"],
-                "This norm is new: γ and β have their initial values, and the running statistics were updated a few times.",
+                _NEW,
                 f"{start} {in_all(channels)} after {count(row['n_batches_tracked'], 'batch')}.",
                 "Nothing, in the first batches of training.",
                 call=row["call"],
@@ -61,7 +78,7 @@ def untrained(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 "info",
                 row["layer"],
-                "This norm is untrained: nothing was learned.",
+                _UNTRAINED,
                 f"{start} and β {'missing' if beta.isna().all() else 'exactly 0'} {in_all(channels)}.",
                 "Load trained weights, if there are any. If the network was trained, the optimizer did not have γ and β: "
                 f"pass it model.parameters().{_if_rounded(row, gamma)}",

@@ -179,7 +179,7 @@ def test_the_layer_opens_with_facts_and_from_input_to_output(browser, page, repo
     cut = float(re.search(r"the ReLU cuts ([\d.]+)%", note)[1])
     assert cut == pytest.approx(100 * (1 - row["fires"]), abs=0.1)
     facts = browser.words(".layer.chosen .facts")
-    for name in ("mean off by", "variance", "|γ|", "outputs positive", "dead or constant", "followed by"):
+    for name in ("mean off by", "variance", "|γ|", "outputs positive", "pass nothing on", "followed by"):
         assert name in facts
     # the bold line is flat where outputs are cut, and nowhere below 0
     heights = browser.run(

@@ -12,7 +12,9 @@ from measures.sites import memory_of, recording, site, some_rows
 import bnprobe
 from bnprobe.measures.implied import CONTROLS
 from bnprobe.recording import LayerRecord
+from bnprobe.recording.neighbours import Neighbours
 from bnprobe.report.chapters import learned, per_sample
+from bnprobe.report.chapters.layers import _not_working
 from bnprobe.report.chapters.working import working
 from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
@@ -92,6 +94,20 @@ def test_silent_channels_are_counted_by_norm_in_the_order_of_the_network():
     assert found.sizes.tolist() == [2, 3, 1]
     assert (found.n_silent, found.n_channels, found.n_known) == (3, 6, 5)
     assert found.shares.tolist() == [0.5, 2 / 3, 0.0]
+
+
+def test_every_place_counts_the_same_channels_of_the_same_number():
+    """Fails if two places of a page count channels that pass nothing on by other definitions, or out of another number."""
+    around = Neighbours("relu", "conv")
+    found = facts(
+        site(ROWS, "a", gamma=[1e-4, 1, 1], beta=[-1, 0, 0], neighbours=around, **memory_of(ROWS)),
+        site(ROWS, "b", gamma=[0.5, 1, 1], beta=0.1, neighbours=Neighbours("unknown"), **memory_of(ROWS)),
+    )
+    assert found["roles"].says == "1 of 3 channels of which it is known passes nothing on (33%)."
+    # the next weights make up for a small γ of a norm over features
+    features = site(ROWS, "c", "layer_norm", gamma=[1e-4, 1, 1], beta=0.1, neighbours=Neighbours("linear"))
+    channels = bnprobe.report(recording(features)).channels
+    assert dict(_not_working(channels)) == {"pass nothing on": "no channel"}
 
 
 def fits(r2: float, **controls: float) -> pd.DataFrame:

