@@ -46,7 +46,9 @@ def with_one_added(
     if not named and not _around_zero(scales):
         return layers, ""
     added = (
-        replace(layer, gamma=1 + layer.gamma) if _may_add(layer) and layer.gamma is not None else layer
+        replace(layer, gamma=1 + layer.gamma, gamma_offset=1.0)
+        if _may_add(layer) and layer.gamma is not None
+        else layer
         for layer in layers
     )
     return tuple(added), BY_CONFIG.format(source, model_type) if named else NOTE

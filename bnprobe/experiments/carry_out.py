@@ -152,7 +152,7 @@ def _(edit: Reinitialize, on: Subject) -> None:
     if edit.producer:
         weight = on[edit.producer].weight.data
         weight[at] = torch.randn_like(weight[at]) * weight.std()
-    norm.weight.data[at] = 1
+    norm.weight.data[at] = edit.weight
     if getattr(norm, "bias", None) is not None:
         norm.bias.data[at] = 0
     if edit.statistics:

@@ -148,6 +148,12 @@ PLACE = (
         table="layers",
     ),
     Column(
+        "gamma_offset",
+        "What the layer adds to the weight that it stores: 1 where it multiplies by 1 + w.",
+        "γ − w",
+        table="layers",
+    ),
+    Column(
         "momentum",
         "Weight of a new batch in the running statistics; NaN where there is none.",
         table="layers",
@@ -286,6 +292,7 @@ def _place_of_site(record: LayerRecord) -> dict[str, Any]:
         "class_name": record.class_name,
         "eps": record.eps,
         "eps_assumed": int(record.eps_assumed),
+        "gamma_offset": record.gamma_offset,
         "momentum": np.nan if record.momentum is None else record.momentum,
         "n_batches_tracked": np.nan if record.n_batches_tracked is None else record.n_batches_tracked,
         "output": record.output,

@@ -105,6 +105,7 @@ class Site:
             momentum=plan.momentum,
             n_batches_tracked=count_of(plan),
             gamma=last.gamma,
+            gamma_offset=plan.weight_offset,
             beta=last.beta,
             running_mean=self.first.running_mean,
             running_var=self.first.running_var,

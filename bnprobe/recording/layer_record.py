@@ -43,7 +43,8 @@ class LayerRecord:
     device in training, as the user says, None where it is not known. `n_masked` values per channel were left out by a
     mask, as padding; statistics of the input and the output are without them, `own_mean` and `own_log_var` of norms over
     positions are what the norm computed with them. `tokens` is what norms over channels do to each
-    token, None for others. `exemplars` are the samples with the highest and lowest outputs, by their places in
+    token, None for others. `gamma_offset` is what the layer adds to the weight that it
+    stores, so that their sum is gamma. `exemplars` are the samples with the highest and lowest outputs, by their places in
     `Recording.samples`, None where nobody asked for them, or no output belongs to one sample. Without a
     single call every statistic is empty: such a record holds the vectors of a checkpoint, where an unknown
     `momentum` is NaN, and `eps_assumed` says that eps, which a file of weights does not hold, is only the usual one.
@@ -91,6 +92,7 @@ class LayerRecord:
     n_masked: int = 0
     tokens: TokenStats | None = None
     exemplars: Exemplars | None = None
+    gamma_offset: float = 0.0
 
     def __repr__(self) -> str:
         calls = f"{self.n_calls:,} call{'s' * (self.n_calls != 1)}"

@@ -101,7 +101,12 @@ RULES: tuple[Rule, ...] = (
 )
 """The rule book, in the order in which findings of one severity are shown."""
 
-COMPARED: tuple[Rule, ...] = (*compared_model.RULES, *compared_weights.RULES, *compared_resets.RULES, *comparison.RULES)
+COMPARED: tuple[Rule, ...] = (
+    *compared_model.RULES,
+    *compared_weights.RULES,
+    *compared_resets.RULES,
+    *comparison.RULES,
+)
 """The rules about two recordings, which read the tables of a comparison."""
 
 COLUMNS = ("severity", "rule", "layer", "channels", "says", "because", "do", "source", "call", "remedy")

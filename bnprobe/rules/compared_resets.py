@@ -60,7 +60,9 @@ def _went_back(channels: pd.DataFrame) -> dict[str, str]:
             near = FIRST_STEPS if start == 1 or facts else 0.0
             if _distance(mine, start) > LEARNED and _distance(theirs, start) <= near:
                 at = "is" if (theirs == start).all() else "is nearly"
-                facts[letter] = f"{letter} {at} {start:g} in B, and in A it is up to {_distance(mine, start):.2g} away"
+                facts[letter] = (
+                    f"{letter} {at} {start:g} in B, and in A it is up to {_distance(mine, start):.2g} away"
+                )
     return facts
 
 

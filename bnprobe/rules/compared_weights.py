@@ -131,9 +131,7 @@ def has_lost_statistics(row: pd.Series, channels: pd.DataFrame) -> bool:
 
 
 def _lost(channels: pd.DataFrame, side: str) -> bool:
-    return (
-        _stored(channels) and _differ(channels, "running_mean", "running_var") and _reset(channels, side)
-    )
+    return _stored(channels) and _differ(channels, "running_mean", "running_var") and _reset(channels, side)
 
 
 def settings_differ(evidence: Evidence) -> Iterator[Finding]:

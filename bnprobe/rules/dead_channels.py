@@ -11,11 +11,12 @@ from bnprobe.rules.edits import Recalibrate, Reinitialize, remedy
 from bnprobe.rules.remedies import (
     CARRY_BETA,
     REINITIALIZE,
+    made_new,
+    made_new_edit,
     module,
     path,
     recalibrate,
     recalibration,
-    reinitialized,
 )
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT, Limits
@@ -54,10 +55,10 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
                     "the constant's effect to the bias of the layer that reads it. "
                 )
                 + "To keep them alive in the next training, lower the initial learning rate or the weight decay on γ and β. "
-                + f"{REINITIALIZE}{reinitialized(row['layer'], indices(found), len(channels))}.",
+                + f"{REINITIALIZE}{made_new(row, found, channels)}.",
                 indices(found),
                 row["call"],
-                remedy(Reinitialize(row["layer"], indices(found))),
+                remedy(made_new_edit(row, found, channels)),
             )
 
 
@@ -107,11 +108,10 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
                 f"|γ| < {limits.constant_gamma:g} in {_with_eps(found, channels, small_gamma, row)}; their filters in "
                 f"{said(row['feeder'])} have a length of at most {most:.2g}, {_percent(most / typical)} of the layer's "
                 f"median (threshold {limits.decayed_filter:.0%}).",
-                f"Little is left of them but β. {CARRY_BETA} "
-                + _reinitialized_filters(row, indices(found), len(channels)),
+                f"Little is left of them but β. {CARRY_BETA} " + _reinitialized_filters(row, found, channels),
                 indices(found),
                 row["call"],
-                remedy(_new_filters(row, indices(found))),
+                remedy(_new_filters(row, found, channels)),
             )
 
 
@@ -151,17 +151,16 @@ def _percent(part: float) -> str:
     return f"{part:.1%}" if part >= 0.001 else "under 0.1%"
 
 
-def _reinitialized_filters(row: pd.Series, channels: tuple[int, ...], n_channels: int) -> str:
-    """Random filters of the layer's own size, a scale of 1, and statistics that do not amplify what these put out."""
+def _reinitialized_filters(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> str:
+    """Random filters of the layer's own size, a new scale, and statistics that do not amplify what these put out."""
     filters = f"w = {module(row['feeder'])}.weight.data; w[at] = torch.randn_like(w[at]) * w.std(); "
     stored = "; n.running_mean[at] = 0; n.running_var[at] = 1" if row["kind"] == "batch_norm" else ""
-    code = reinitialized(row["layer"], channels, n_channels, filters, stored)
-    return f"{REINITIALIZE}{code}."
+    return f"{REINITIALIZE}{made_new(row, found, channels, filters, stored)}."
 
 
-def _new_filters(row: pd.Series, channels: tuple[int, ...]) -> Reinitialize:
+def _new_filters(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> Reinitialize:
     """The same as an edit."""
-    return Reinitialize(row["layer"], channels, path(str(row["feeder"])), row["kind"] == "batch_norm")
+    return made_new_edit(row, found, channels, path(str(row["feeder"])), row["kind"] == "batch_norm")
 
 
 RULES = (

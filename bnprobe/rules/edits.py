@@ -52,12 +52,14 @@ class Rescale:
 
 @dataclass(frozen=True)
 class Reinitialize:
-    """γ 1 and β 0 in these channels; with the `producer`'s filters made again at random, and new running statistics."""
+    """The weight of γ at a number and β at 0 in these channels; with the `producer`'s filters made again at random, and new
+    running statistics."""
 
     layer: str
     channels: Channels
     producer: str = ""
     statistics: bool = False
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

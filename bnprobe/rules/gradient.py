@@ -10,7 +10,7 @@ import pandas as pd
 from bnprobe.recording.names import said
 from bnprobe.rules.edits import Freeze, Reinitialize, SetGamma, remedy
 from bnprobe.rules.frozen_parts import following_batches, kept_aside, unreached
-from bnprobe.rules.remedies import module
+from bnprobe.rules.remedies import made_new, made_new_edit, unit_scale
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count
@@ -128,7 +128,9 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
             "Check what lies between the two: missing normalization, a saturated activation, a scale far from 1; compare "
             f"with the same network at initialization.{_unit_scale(after)}",
             call=before["call"],
-            remedy=remedy(SetGamma(after["layer"]) if after["gamma_abs_median"] > 0 else None),
+            remedy=remedy(
+                SetGamma(after["layer"], 1 - after["gamma_offset"]) if after["gamma_abs_median"] > 0 else None
+            ),
         )
 
 
@@ -139,7 +141,7 @@ def _unit_scale(row: pd.Series) -> str:
         return ""
     return (
         f" The following norm's typical |γ| is {typical:.2g}; if that is the cause: "
-        f"`torch.nn.init.ones_({module(row['layer'])}.weight)`, and train on, as results change."
+        f"`{unit_scale(row)}`, and train on, as results change."
     )
 
 
@@ -147,7 +149,9 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
     """Norms whose gamma and beta receive nothing, or only noise."""
     yield from _cut_off(evidence)
     noise = evidence.limits.silent_snr
-    for _, row in evidence.layers[evidence.layers["n_backward"] > 0].iterrows():
+    for row, channels in evidence.sites:
+        if not row["n_backward"] > 0:
+            continue
         upper = np.nanmax([row["gamma_snr_upper"], row["beta_snr_upper"], -1.0])
         if row["no_gradient"] == 1:
             yield Finding(
@@ -156,10 +160,9 @@ def no_signal(evidence: Evidence) -> Iterator[Finding]:
                 "No gradient reaches this norm: its γ and β cannot learn.",
                 f"the gradient at its output was exactly 0 in all channels over {_passes(row)}.",
                 "Check that its output is used by the loss, and is not detached or cut off by a dead activation. If the "
-                f"activation after it is dead: `n = {module(row['layer'])}; torch.nn.init.ones_(n.weight); "
-                "torch.nn.init.zeros_(n.bias)`, and train on, as results change.",
+                f"activation after it is dead: {made_new(row, channels, channels)}, and train on, as results change.",
                 call=row["call"],
-                remedy=remedy(Reinitialize(row["layer"], tuple(range(int(row["n_channels"]))))),
+                remedy=remedy(made_new_edit(row, channels, channels)),
             )
         elif 0 <= upper < noise:
             yield Finding(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bnprobe.rules.edits import Recalibrate, RecalibrateOne, Rescale
+from bnprobe.rules.edits import Recalibrate, RecalibrateOne, Reinitialize, Rescale
 
 RECALIBRATE = "`torch.optim.swa_utils.update_bn(loader, model)`"
 """Running statistics of every batch norm re-estimated as plain averages over the loader; the mode is put back."""
@@ -82,6 +82,14 @@ def path(layer: str) -> str:
     return layer.removesuffix(" (by name)")
 
 
+def unit_scale(row: pd.Series) -> str:
+    """Code that sets every γ of a norm to 1."""
+    weight = f"{module(row['layer'])}.weight"
+    if not row["gamma_offset"]:
+        return f"torch.nn.init.ones_({weight})"
+    return f"torch.nn.init.constant_({weight}, {1 - row['gamma_offset']:g})"
+
+
 def reinitialized(
     layer: str,
     channels: Sequence[int],
@@ -89,16 +97,47 @@ def reinitialized(
     first: str = "",
     last: str = "",
     has_bias: bool = True,
+    weight: float = 1.0,
 ) -> str:
-    """gamma 1 and beta 0 for these of the layer's channels, so that they can learn again.
+    """A weight of gamma, and beta 0, for these of the layer's channels, so that they can learn again.
 
     Between code that may use `[at]`.
     """
     bias = "; n.bias.data[at] = 0" if has_bias else ""
-    code = f"{first}n = {module(layer)}; n.weight.data[at] = 1{bias}{last}"
+    code = f"{first}n = {module(layer)}; n.weight.data[at] = {weight:g}{bias}{last}"
     if len(channels) == n_channels:
         return f"`{code.replace('[at]', '[:]')}`"
     return f"`at = {list(channels)}; {code}`"
+
+
+def made_new(
+    row: pd.Series, some_of: pd.DataFrame, channels: pd.DataFrame, first: str = "", last: str = ""
+) -> str:
+    """The code that reinitializes some of a norm's channels, as it stores them; an RMS norm has no β."""
+    numbers, has_bias = [int(c) for c in some_of["channel"]], bool(channels["beta"].notna().any())
+    weight = _weight(row, some_of, channels)
+    return reinitialized(row["layer"], numbers, len(channels), first, last, has_bias, weight)
+
+
+def made_new_edit(
+    row: pd.Series,
+    some_of: pd.DataFrame,
+    channels: pd.DataFrame,
+    producer: str = "",
+    statistics: bool = False,
+) -> Reinitialize:
+    """The same as an edit."""
+    numbers = tuple(int(c) for c in some_of["channel"])
+    return Reinitialize(row["layer"], numbers, producer, statistics, _weight(row, some_of, channels))
+
+
+def _weight(row: pd.Series, some_of: pd.DataFrame, channels: pd.DataFrame) -> float:
+    """What the norm's weight is set to so that γ begins again: at 1, less what the layer adds to its weight.
+
+    The last γ of a residual branch begins at 0 in some networks: there it becomes as large as those of the other channels.
+    """
+    typical = channels["gamma"].drop(some_of.index).abs().median() if row["skip"] else 1.0
+    return float(f"{typical if typical > 0 else 1.0:.2g}") - float(row["gamma_offset"])
 
 
 _OF_PLACE = re.compile(r'"(?P<path>[^"]*)"(?=\))|\bat = (?P<at>\[[\d, ]*\]); ')

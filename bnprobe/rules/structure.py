@@ -11,7 +11,15 @@ from bnprobe.recording.names import said
 from bnprobe.recording.terms import OUTLIER
 from bnprobe.rules.edits import DropStatistics, MoveBias, Reinitialize, ScaleDown, SetGamma, remedy
 from bnprobe.rules.newness import at_start, updated_meanwhile
-from bnprobe.rules.remedies import REINITIALIZE, is_function, module, path, reinitialized
+from bnprobe.rules.remedies import (
+    REINITIALIZE,
+    is_function,
+    made_new,
+    made_new_edit,
+    module,
+    path,
+    unit_scale,
+)
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import activation, count, first_few, in_all, number, out_of, some, times
@@ -162,10 +170,10 @@ def branch_off(evidence: Evidence) -> Iterator[Finding]:
             f"{_of_block(row, evidence.limits)}the largest |γ| is {float(gamma.max()):.2g}"
             + (f" (threshold {evidence.limits.constant_gamma:g})." if np.isnan(share) else "."),
             "The block can be removed if accuracy before and after agrees. To reinitialize the branch: "
-            f"`torch.nn.init.ones_({module(row['layer'])}.weight)`, and train on: until then results are not those of the "
-            "trained network.",
+            f"`{unit_scale(row)}`, and train on: until then results are not those of the trained network. Where this γ "
+            "begins at 0 (zero_init_residual), it learns from 0 as well: only train on.",
             call=row["call"],
-            remedy=remedy(SetGamma(row["layer"])),
+            remedy=remedy(SetGamma(row["layer"], 1 - row["gamma_offset"])),
         )
 
 
@@ -204,11 +212,11 @@ def saturated(evidence: Evidence) -> Iterator[Finding]:
                 "of their values.",
                 f"in {out_of(found, channels)} more than half of the outputs are beyond the upper end.",
                 f"Clipped values pass no gradient. Lower the learning rate or the initial β. {REINITIALIZE}"
-                + reinitialized(row["layer"], indices(found), len(channels))
+                + made_new(row, found, channels)
                 + ".",
                 indices(found),
                 row["call"],
-                remedy(Reinitialize(row["layer"], indices(found))),
+                remedy(made_new_edit(row, found, channels)),
             )
 
 
@@ -233,10 +241,10 @@ def never_on(evidence: Evidence) -> Iterator[Finding]:
                 f"none of {int(found['n_values'].median()):,} outputs passed in {out_of(found, channels)}, on "
                 f"{count(row['n_images'], 'sample')}.",
                 "Record more samples before pruning these: γ and β alone do not rule out that other inputs activate "
-                f"them. {REINITIALIZE}" + reinitialized(row["layer"], indices(found), len(channels)) + ".",
+                f"them. {REINITIALIZE}" + made_new(row, found, channels) + ".",
                 indices(found),
                 row["call"],
-                remedy(Reinitialize(row["layer"], indices(found))),
+                remedy(made_new_edit(row, found, channels)),
             )
 
 

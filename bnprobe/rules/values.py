@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnprobe.recording.names import said
 from bnprobe.rules.edits import CleanInputs, InFloat32, Reinitialize, remedy
-from bnprobe.rules.remedies import REINITIALIZE, reinitialized
+from bnprobe.rules.remedies import REINITIALIZE, made_new, made_new_edit
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity, unsound
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count, first_few, out_of, some
@@ -105,10 +105,10 @@ def _learned(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
             f"not finite in {out_of(found, channels)}.",
             "One step with a non-finite gradient causes this: load a checkpoint from before it, and skip such steps "
             "(torch.amp.GradScaler) or clip gradients. To continue from here, reinitialize these channels: "
-            f"{_made_new(row, found, channels)}.",
+            f"{made_new(row, found, channels)}.",
             indices(found),
             row["call"],
-            remedy(Reinitialize(row["layer"], indices(found))),
+            remedy(made_new_edit(row, found, channels)),
         )
 
 
@@ -138,17 +138,11 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
                     "change slightly: γ is not exactly 0, and borders may be padded with zeros: measure before and after. "
                     + _decayed(channels)
                 )
-                + f"{REINITIALIZE}{_made_new(row, flat, channels)}.",
+                + f"{REINITIALIZE}{made_new(row, flat, channels)}.",
                 indices(flat),
                 row["call"],
-                remedy(Reinitialize(row["layer"], indices(flat))),
+                remedy(made_new_edit(row, flat, channels)),
             )
-
-
-def _made_new(row: pd.Series, some_of: pd.DataFrame, channels: pd.DataFrame) -> str:
-    """The code that reinitializes some of the channels; an RMS norm has no β."""
-    has_bias = bool(channels["beta"].notna().any())
-    return reinitialized(row["layer"], indices(some_of), len(channels), has_bias=has_bias)
 
 
 DECAYED = 0.1

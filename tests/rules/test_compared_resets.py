@@ -41,7 +41,7 @@ SET_OFF = {"gamma_a": [0.5, -0.7, 1.2], "beta_a": [0.1, 0.3, 0.1]}
     ],
 )  # fmt: skip
 def test_vectors_that_went_back(cells: dict[str, Any], because: str | None) -> None:
-    """Fails if a channel that stays is overlooked, a limit moves, or a scale that shrank to almost nothing counts as reset."""
+    """Fails if a channel that stays is overlooked, a limit moves, or a scale that shrank counts as reset."""
     found = findings(RESET, edited(compared(), {**SET_OFF, "gamma_b": 0.9, "beta_b": 0.3, **cells}))
     assert [one.because for one in found] == ([f"{because}, in all 3 channels."] if because else [])
 

@@ -30,7 +30,9 @@ def test_a_note_of_every_norm_is_one() -> None:
 def test_a_new_network_in_train_mode_is_told_once_of_each_fact() -> None:
     """Fails if the same is said at each of its norms, or of a norm that used other statistics."""
     torch.manual_seed(0)
-    model = nn.Sequential(*(part for _ in range(3) for part in (nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU())))
+    model = nn.Sequential(
+        *(part for _ in range(3) for part in (nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()))
+    )
     batches = [torch.randn(32, 4) for _ in range(2)]
     new = bnprobe.report(bnprobe.record(model.eval(), batches)).findings
     assert new.loc[new["rule"] == "statistics-never-updated", "layer"].tolist() == [""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -29,11 +30,14 @@ from bnprobe.rules.remedies import (
     for_all,
     in_words,
     is_function,
+    made_new,
+    made_new_edit,
     module,
     recalibrate,
     recalibration,
     reinitialized,
     rescaled,
+    unit_scale,
 )
 
 NEVER = "statistics-never-updated"
@@ -213,6 +217,36 @@ def test_the_site_of_a_function(layer: str, expected: bool) -> None:
 def test_the_code_that_reinitializes(channels: tuple[int, ...], changes: dict[str, Any], code: str) -> None:
     """Fails if channels are listed where all are meant, or a bias that is not there is set."""
     assert reinitialized("bn", channels, 3, **changes) == code.replace("M", module("bn"))
+
+
+@pytest.mark.parametrize(
+    ("skip", "offset", "others", "weight"),
+    [
+        ("", 0.0, [0.2, 0.3], 1.0),
+        ("", 1.0, [0.2, 0.3], 0.0),
+        ("bn0", 0.0, [0.2, -0.3], 0.25),
+        ("bn0", 1.0, [0.2, 0.3], -0.75),
+        ("bn0", 0.0, [0.0, 0.0], 1.0),
+        ("bn0", 0.0, [], 1.0),
+    ],
+)
+def test_a_scale_begins_again_as_its_norm_stores_it(
+    skip: str, offset: float, others: list[float], weight: float
+) -> None:
+    """Fails if γ of 1 + w becomes 2, or a branch that may begin at 0 gets a γ far beyond those of its other channels."""
+    n = len(others) + 1
+    site = pd.Series({"layer": "bn", "skip": skip, "gamma_offset": offset})
+    channels = pd.DataFrame({"channel": range(n), "gamma": [math.nan, *others], "beta": math.nan})
+    found = channels[:1]
+    assert made_new_edit(site, found, channels) == Reinitialize("bn", (0,), weight=pytest.approx(weight))
+    code = made_new(site, found, channels)
+    assert f"n.weight.data[{'at' if others else ':'}] = {weight:g}`" in code, "no bias is set where none is"
+
+
+def test_a_scale_of_one_plus_w_is_one() -> None:
+    """Fails if the weight of a norm that adds 1 to it is set to 1."""
+    assert unit_scale(pd.Series({"layer": "bn", "gamma_offset": 0.0})).startswith("torch.nn.init.ones_(")
+    assert unit_scale(pd.Series({"layer": "bn", "gamma_offset": 1.0})).endswith(".weight, 0)")
 
 
 @pytest.mark.parametrize("with_eps", [True, False])

@@ -16,7 +16,14 @@ SHOWN_BY = {
         "channels-saturated",
         "outputs-saturated",
     ),
-    "gamma": ("affine-untrained", "affine-reset", "branch-off", "vectors-swapped", "outlier-dimensions", "norm-folded"),
+    "gamma": (
+        "affine-untrained",
+        "affine-reset",
+        "branch-off",
+        "vectors-swapped",
+        "outlier-dimensions",
+        "norm-folded",
+    ),
     "filter_norm": ("filters-decayed",),
     "running_var": (
         "variance-below-eps",

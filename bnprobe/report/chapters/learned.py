@@ -95,7 +95,9 @@ def _channels(channels: pd.DataFrame) -> list[Fact]:
         "pass nothing on, whatever the input" if not (channels["n_values"] > 0).any() else "pass nothing on"
     )
     known = " of which it is known" * (total < found.n_channels)
-    said = f"{n:,} of {total:,} channels{known} {'passes nothing on' if n == 1 else never} ({share(n / total)})."
+    said = (
+        f"{n:,} of {total:,} channels{known} {'passes nothing on' if n == 1 else never} ({share(n / total)})."
+    )
     return [Fact(said, "roles", bars=bars(found.shares / MOST_SILENT))]
 
 
