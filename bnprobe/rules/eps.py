@@ -18,9 +18,10 @@ from bnprobe.rules.wording import eps_of, if_assumed, number, out_of, some
 
 def below_eps(evidence: Evidence) -> Iterator[Finding]:
     """Live channels whose running variance is smaller than eps, and per-sample norms that divide by little but eps."""
-    layers, stored = evidence.layers, evidence.channels["running_var"]
-    small_var = (stored >= 0) & (stored < max(NO_VARIANCE, float(layers["eps"].max())))
-    for row, channels in evidence.sites_with(small_var, layers["own_sd"] ** 2 < 2 * layers["eps"]):
+    layers = evidence.layers
+    small_var = evidence.channels["running_var"] < max(NO_VARIANCE, float(layers["eps"].max()))
+    divided_by_eps = layers["own_sd"] ** 2 < 2 * layers["eps"]
+    for row, channels in evidence.sites_with(small_var, divided_by_eps):
         live = channels["gamma"].fillna(1).abs() >= evidence.limits.constant_gamma
         var = channels["running_var"]
         # all 0 were set so; of a few that are 0, the inputs were constant, or half precision rounded their variance
@@ -41,7 +42,7 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
             found = channels[pruned & (var < row["eps"])]
             zeros = f"the filters in {said(row['feeder'])} are all 0 for {out_of(found, channels)}"
             yield _never_varied(row, found, channels, zeros)
-        if row["own_sd"] ** 2 < 2 * row["eps"]:
+        if divided_by_eps.at[row.name]:
             yield _divides_by_eps(row, evidence.is_new)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -93,3 +95,14 @@ def test_a_baseline_is_a_line_per_value_so_that_changes_can_be_reviewed(tmp_path
         "}",
     ]
     assert path.read_text() == "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("severities", [("deadly", "info"), ("info", "deadly"), ("deadly",)])
+def test_one_severity_that_there_is_not_makes_it_no_baseline(severities: tuple[str, ...], tmp_path):
+    """Fails if a sound entry excuses another, whose severity could not be compared with that of a finding."""
+    entries = [{"fingerprint": "c660a3cb17f3477e", "severity": severity} for severity in severities]
+    (tmp_path / "b.json").write_text(
+        json.dumps({"format": "bnprobe baseline", "schema": 1, "findings": entries})
+    )
+    with pytest.raises(BadSettings, match="Write it again with --write-baseline FILE"):
+        read_baseline(tmp_path / "b.json")

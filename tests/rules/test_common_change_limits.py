@@ -111,3 +111,27 @@ def test_a_norm_without_the_vector_on_one_side_is_not_counted() -> None:
     missing = [(f"m{i}", frame(gamma_a=a + i, gamma_b=np.full(3, np.nan))) for i in range(9)]
     (found,) = _changes_of("gamma", stored + missing)
     assert (found.n_norms, found.everywhere) == (2, True)
+
+
+def test_a_sum_must_be_as_even_as_its_own_size_and_rounding_allow() -> None:
+    """Fails if the wider of two limits holds: a 256th of the vector's size, and a hundredth of what was added."""
+    uneven = np.array([-1.0, 0.0, 1.0])
+    large = np.array([100.0, 50.0, -20.0])
+    # of 100 an added 10 may differ by 0.1, though bfloat16 rounds 110 by 0.43
+    assert _change(large, large + 10 + 0.09 * uneven) == (pytest.approx(10), False)
+    assert _change(large, large + 10 + 0.2 * uneven) is None
+    # and an added 300 by 1.2, though a hundredth of it is 3
+    small = np.array([1.0, 2.0, 4.0])
+    assert _change(small, small + 300 + 1.1 * uneven) == (pytest.approx(300), False)
+    assert _change(small, small + 300 + 2.0 * uneven) is None
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_channel_that_is_not_finite_makes_a_change_unknown(value: float, side: int) -> None:
+    """Fails if the other channels decide: all of them doubled, or grew by 1."""
+    for changed in (2 * A, A + 1):
+        pair = [A.copy(), changed]
+        assert _change(*pair) is not None
+        pair[side][2] = value
+        assert _change(*pair) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from bnprobe.recording.names import WEIGHTS_ONLY
 from bnprobe.rules.common_change import CommonChange
-from bnprobe.rules.compared_model import _amount, _by_one, _one_is_a_file
+from bnprobe.rules.compared_model import _amount, _by_one, _moved, _one_is_a_file
+from rules.edited import frame
 
 
 def change(number: float, factor: bool = False) -> CommonChange:
@@ -55,3 +57,20 @@ def test_one_side_is_a_file(a: list[str], b: list[str], one: bool) -> None:
     """Fails if two files, or two runs, are a file and a run."""
     found: Any = SimpleNamespace(layers=pd.DataFrame({"mode_a": a, "mode_b": b}))
     assert _one_is_a_file(found) is one
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "moved"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], False),
+        ([1.0, 2.0], [1.0, 2.5], True),
+        ([1.0, math.nan], [1.0, math.nan], False),
+        ([1.0, math.nan], [1.0, 2.0], True),
+        ([1.0, 2.0], [1.0, math.nan], True),
+        ([math.nan, math.nan], [math.nan, math.nan], False),
+        ([math.nan, 2.0], [math.nan, 2.5], True),
+    ],
+)
+def test_a_vector_that_moved(a: list[float], b: list[float], moved: bool) -> None:
+    """Fails if one channel is not enough, or a value that one side alone has is none."""
+    assert _moved(frame(gamma_a=a, gamma_b=b), "gamma") is moved

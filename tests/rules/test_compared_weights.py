@@ -205,6 +205,20 @@ def test_statistics_that_one_side_lacks(
             {"kind_a": "instance_norm", "eps_a": 1e-3},
             "eps is 0.001 in A and 1e-05 in B; A is an instance norm, B a batch norm.",
         ),
+        ({"kind_a": "group_norm", "kind_b": "group_norm", "own_groups_a": 4.0, "own_groups_b": 4.0}, None),
+        (
+            {"kind_a": "group_norm", "kind_b": "group_norm", "own_groups_a": 4.0, "own_groups_b": 2.0},
+            "A has 4 groups of channels, B 2.",
+        ),
+        (
+            {"kind_a": "group_norm", "kind_b": "group_norm", "own_groups_a": 1.0, "own_groups_b": 2.0},
+            "A has 1 groups of channels, B 2.",
+        ),
+        (
+            {"kind_a": "group_norm", "kind_b": "group_norm", "own_groups_a": 4.0, "own_groups_b": math.nan},
+            None,
+        ),
+        ({"own_groups_a": 4.0, "own_groups_b": 2.0}, None),
         ({"missing_a": "β"}, "only B stores β."),
         ({"missing_b": "γ, β"}, "only A stores γ; only A stores β."),
         ({"missing_a": "running_var"}, None),

@@ -67,6 +67,9 @@ def test_ratios_that_are_unknown_or_none_are_passed_over():
         ([1.0, 0.5, 0.25], False),
         ([0.9, 0.7, 0.8, 0.6, 0.5, 0.4], True),
         ([0.9, 0.7, 0.8, 0.85, 0.5, 0.4], False),
+        # a ratio that stays does not fall
+        ([0.9, 0.7, 0.7, 0.6, 0.5, 0.4], True),
+        ([0.9, 0.7, 0.7, 0.6, 0.6, 0.4], False),
     ],
 )
 def test_how_far_and_how_steadily_the_variance_must_fall(ratios, shrinks):
@@ -89,6 +92,9 @@ def test_how_far_and_how_steadily_the_variance_must_fall(ratios, shrinks):
         ([0.0, 1.0, 0.1, 0.1], "break"),
         ([0.0, np.nan, 1.0], ""),
         ([0.0, np.nan, 0.0, 1.0], "break"),
+        # exactly a third is little, at the first norm and before the step
+        ([1.0, 1.0, 3.0], "break"),
+        ([1.0, 1.2, 3.0], "growing"),
     ],
 )
 def test_the_course_of_a_discrepancy_at_its_limits(discrepancy: list[float], kind: str) -> None:

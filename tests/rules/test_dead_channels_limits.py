@@ -84,3 +84,32 @@ def test_dead_channels(cells: dict[str, Any], row: dict[str, Any], told: tuple[i
     for one in found:
         whole, known = len(one.channels) == 3, row["follows"] != "unknown"
         assert (one.severity == "critical") is (whole and known)
+
+
+PRUNED = {"filter_norm": 0.0, "running_mean": [2.0, 4.0, -6.0], "running_var": 4.0, "filter_bias": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("cells", "eps", "channels"),
+    [
+        ({}, 0.0, (0, 1, 2)),
+        ({"filter_norm": [0.0, 0.0, 1.0]}, 0.0, (0, 1)),
+        ({"filter_norm": 1.0}, 0.0, None),
+        ({"filter_norm": math.nan}, 0.0, None),
+        # of a running standard deviation of 2: the threshold is 0.5
+        ({"running_mean": [1.0, 1.0001, -1.0001]}, 0.0, (1, 2)),
+        ({"running_mean": 1.0}, 0.0, None),
+        # what a filter of 0 leaves is its bias
+        ({"running_mean": 5.0, "filter_bias": [5.0, 3.0, 7.0]}, 0.0, (1, 2)),
+        ({"running_mean": [0.0, 5.0, 5.0], "filter_bias": math.nan}, 0.0, (1, 2)),
+        # the variance has not yet gone to where eps hides it, and eps counts in the deviation
+        ({"running_mean": 9.0, "running_var": [2.0, 2.1, 1.9]}, 2.0, (1,)),
+        ({"running_mean": [1.5, 1.51, -1.51], "running_var": 5.0}, 4.0, (1, 2)),
+    ],
+)
+def test_filters_that_were_set_to_zero(
+    cells: dict[str, Any], eps: float, channels: tuple[int, ...] | None
+) -> None:
+    """Fails if a norm all of whose filters are 0 is passed over, or a limit is beyond itself."""
+    found = findings("filters-decayed", edited(evidence(), {**PRUNED, **cells}, feeder="conv", eps=eps))
+    assert [one.channels for one in found] == ([channels] if channels else [])

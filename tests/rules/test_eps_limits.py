@@ -12,7 +12,7 @@ import pytest
 from bnprobe.recording.terms import MANY_EPS, TORCH_EPS
 from bnprobe.rules.eps import _long_constant, _more_than_eps, _next_is_off
 from bnprobe.rules.values import _beside, _decayed, _not_decayed, _not_finite_in
-from rules.edited import edited, evidence, findings, frame
+from rules.edited import edited, edited_rows, evidence, findings, frame
 
 RULE = "variance-below-eps"
 SETS, CONSTANT, LOST = (
@@ -122,6 +122,9 @@ def test_the_next_norm_is_off(discrepancies: tuple[float, ...], off: bool) -> No
         (0.0, [1e-20], "with momentum 0.1 "),
         (math.nan, [1e-20], "with momentum 0.1 "),
         (0.1, [0.0], "running_var is exactly 0 in 1 of 3 channels"),
+        # a momentum of a half halves it each time
+        (0.5, [2.0**-5], "it takes about 5 batches"),
+        (0.75, [4.0**-3], "it takes about 3 batches"),
     ],
 )
 def test_how_long_it_takes(momentum: float, var: list[float], words: str) -> None:
@@ -165,3 +168,13 @@ def test_what_is_told_beside_channels_without_a_scale() -> None:
     assert _beside(channels, channels) == ""
     assert _decayed(frame(gamma=[-0.09, 0.01, 5.0])) != ""
     assert _decayed(frame(gamma=[-0.11, 0.01, 5.0])) == ""
+
+
+@pytest.mark.parametrize(
+    ("own_sd", "told"), [(1.0, False), (math.nextafter(1.0, 0), True), (0.0, True), (math.nan, False)]
+)
+def test_half_of_the_squared_divisor_may_be_eps(own_sd: float, told: bool) -> None:
+    """Fails if the limit is beyond itself, or another norm's divisor is looked at: 1² is twice an eps of 0.5."""
+    base = edited(edited_rows({}, {"own_sd": own_sd}, {}), {"running_var": 1.0, "gamma": 1.5}, at=1, eps=0.5)
+    found = [one.layer for one in findings(RULE, base) if "it hardly normalizes" in one.says]
+    assert found == ["b"] * told

@@ -82,6 +82,8 @@ def decayed(gamma: list[float], **row: Any) -> list[Finding]:
         ([1e-6, 0.5, 1.0, 2.0], None),
         ([0.99e-6, 0.5, 1.0, 2.0], (0,)),
         ([1e-9, 1e-9, 1.0, 2.0], None),
+        # a gain at the limit is one of the others
+        ([1e-9, 1e-6, 1.0, 2.0], (0,)),
         ([1e-9, 1e-9, 1e-9, 1e-9], None),
         ([1e-9, 1.01e-4, 1.01e-4, 1.01e-4], (0,)),
         ([1e-9, 0.99e-4, 0.99e-4, 0.99e-4], None),

@@ -117,3 +117,24 @@ def test_a_run_of_norms_that_no_pass_reaches(run: list[str], because: str) -> No
     assert because in found.because
     assert found.remedy is not None
     assert found.remedy.edits == (Freeze(tuple(run), eval_mode=True),)
+
+
+GAP = LIMITS.gradient_gap
+BEYOND = math.nextafter(GAP, 1)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "because"),
+    [
+        ({}, None),
+        ({"gap_centre": GAP, "gap_map": GAP, "gap_weight": GAP}, None),
+        ({"gap_centre": BEYOND, "gap_map": GAP}, f"gap_centre {GAP:.2g} (threshold {GAP:g})."),
+        ({"gap_map": 0.5, "gap_weight": 0.25}, f"gap_map 0.5, gap_weight 0.25 (threshold {GAP:g})."),
+        ({"gap_map": math.nan, "gap_weight": 0.25}, f"gap_weight 0.25 (threshold {GAP:g})."),
+    ],
+)
+def test_identities_that_are_violated(gaps: dict[str, float], because: str | None) -> None:
+    """Fails if a gap at the limit is beyond it, or one of several is not named."""
+    row = {"gap_centre": 0.0, "gap_map": 0.0, "gap_weight": 0.0, **gaps}
+    found = findings("identity-violated", edited_rows({"gap_centre": 0.0}, row))
+    assert [(one.layer, one.because) for one in found] == ([("b", because)] if because else [])

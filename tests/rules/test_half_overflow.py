@@ -211,11 +211,18 @@ USUAL = {"largest_input": 10.0, "n_values": 99, "var_ratio_median": 1.0, "feeder
             "gamma of 1 of 3 channels above 65504; largest input 40,000 (threshold 32752), half precision ends at 65504.",
         ),
         (
+            {"gamma": [7e4, 1.0, 1.0]},
+            {"largest_input": 32752.0},
+            "This layer does not fit",
+            "gamma of 1 of 3 channels above 65504.",
+        ),
+        (
             {},
             {"largest_input": 4e4},
             "This layer only just fits",
             "largest input 40,000 (threshold 32752), half precision ends at 65504.",
         ),
+        ({}, {"largest_input": 32752.0}, None, ""),
         (
             {},
             {"largest_input": 7e4},

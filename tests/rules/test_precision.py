@@ -100,6 +100,8 @@ def test_one_offset_that_moved_is_enough(moved: int):
         ({"n_backward": 0, "learns": "both"}, {"beta": 0.0}, ()),
         ({"n_backward": 3, "learns": "both"}, {"grad_gamma": [0.1, 0.0, -0.1]}, (0, 2)),
         ({"n_backward": 3, "learns": "γ"}, {"grad_gamma": [0.1, 0.0, -0.1]}, (0, 2)),
+        ({"n_backward": 1, "learns": "γ"}, {"grad_gamma": [0.1, 0.0, -0.1]}, (0, 2)),
+        ({"n_backward": 1, "learns": "γ"}, {"grad_gamma": [0.1, 0.0, -0.1], "gamma": [1.0, 1.0, 0.9]}, (0,)),
         ({"n_backward": 3, "learns": "β"}, {"grad_gamma": 0.1}, (0, 1, 2)),
         ({"n_backward": 0, "learns": "both"}, {"gamma": [1.0, 1.0, 0.9]}, ()),
         ({"n_backward": 3, "learns": "both"}, {"gamma": [1.0, 0.9, 0.9], "grad_gamma": 0.1}, ()),

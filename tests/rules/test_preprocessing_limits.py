@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from bnprobe.rules.preprocessing import _look, _rarer, _share, _undo, constants_missing, explained
+from bnprobe.rules.preprocessing import (
+    CLEAR,
+    _look,
+    _rarer,
+    _share,
+    _undo,
+    constants_missing,
+    explained,
+    reported_at,
+)
 from rules.edited import edited_rows, evidence, findings
 
 LIMITS = evidence().limits
@@ -86,3 +96,28 @@ def test_images_of_another_size(cells: dict[str, Any], says: str) -> None:
     """Fails if a limit is elsewhere, the direction is turned over, or young statistics tell of detail."""
     found = findings("input-size", edited_rows({**SIZE, **cells}))
     assert [says in one.says for one in found] == ([True] if says else [])
+
+
+@pytest.mark.parametrize(
+    ("left_over", "certain", "reported"),
+    [
+        (CLEAR * 0.25, True, False),
+        (math.nextafter(CLEAR * 0.25, 1), True, True),
+        (0.0, True, False),
+        (CLEAR / 0.25, True, True),
+        (0.0, False, True),
+    ],
+)
+def test_another_cause_is_preferred_where_it_leaves_hardly_more(
+    left_over: float, certain: bool, reported: bool
+) -> None:
+    """Fails if a cause that leaves much more than the mistake of preprocessing hides it."""
+    inputs = {"layer": "bn", "mistake": "x", "shift": 9.0, "scale_predicted": 1.0, "certain": True}
+    found = replace(
+        evidence(),
+        preprocessing=pd.DataFrame([{**inputs, "left_over": 0.25, "light": False}]),
+        causes=pd.DataFrame(
+            [{"layer": "bn", "call": 0, "cause": "factor", "certain": certain, "left_over": left_over}]
+        ),
+    )
+    assert bool(reported_at(found)) is reported

@@ -10,7 +10,7 @@ import pytest
 
 from bnprobe.measures.outliers import OUTLIER
 from bnprobe.rules.structure import _apart, _does_nothing
-from rules.edited import edited, edited_rows, evidence, findings, frame
+from rules.edited import edited, edited_rows, evidence, findings, frame, healthy
 
 LIMITS = evidence().limits
 
@@ -133,6 +133,8 @@ def test_gamma_damps_a_channel_for_who_reads_tokens() -> None:
     assert "20% of the energy" in damped.because  # 0.49 of 2.49
     (missing,) = large([1.0, 1.0, 7.0], gamma=(math.nan, math.nan, math.nan), n_tokens=5)
     assert "96% of the energy" in missing.because
+    (one,) = large([1.0, 1.0, 7.0], gamma=(1.0, 1.0, math.nan), n_tokens=5)
+    assert "96% of the energy" in one.because  # 49 of 51
 
 
 def test_a_layer_norm_leaves_the_others_a_share() -> None:
@@ -148,3 +150,30 @@ def test_places_of_calls() -> None:
     """Fails if rows of these tests are told as they are."""
     for rule in ("bias-redundant", "branch-off", "outlier-dimensions"):
         assert findings(rule, edited_rows({}, {})) == []
+
+
+CALLS = {"pre_mean": [0.0, 0.0, 0.0], "pre_var": [1.0, 1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("cells", "row", "told"),
+    [
+        ({}, {}, False),
+        ({"pre_mean": LIMITS.shift}, {}, False),
+        ({"pre_mean": math.nextafter(LIMITS.shift, 1)}, {}, True),
+        ({"pre_mean": -1.0}, {}, True),
+        ({"pre_var": LIMITS.variance_ratio}, {}, False),
+        ({"pre_var": math.nextafter(LIMITS.variance_ratio, 9)}, {}, True),
+        ({"pre_var": 1 / LIMITS.variance_ratio}, {}, False),
+        ({"pre_var": math.nextafter(1 / LIMITS.variance_ratio, 0)}, {}, True),
+        # a channel without a running variance is no norm without any
+        ({"pre_mean": 1.0, "running_var": [math.nan, 1.0, 1.0]}, {}, True),
+        ({"pre_mean": 1.0, "running_var": math.nan}, {}, False),
+        ({"pre_mean": 1.0}, {"kind": "instance_norm"}, False),
+    ],
+)
+def test_calls_that_are_not_alike(cells: dict[str, Any], row: dict[str, Any], told: bool) -> None:
+    """Fails if a limit is beyond itself, or one channel hides that both calls share their running statistics."""
+    base = edited(evidence(healthy("bn"), healthy("bn", call=1)), CALLS)
+    found = findings("calls-differ", edited(base, {**CALLS, **cells}, at=1, **row))
+    assert [(one.layer, one.call) for one in found] == [("bn", 1)] * told

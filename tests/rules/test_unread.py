@@ -124,6 +124,8 @@ def test_modules_that_are_named_like_norms(why: str, severity: str) -> None:
     assert (one.severity, one.layer, other.layer) == (severity, "a (MyNorm)", "b (OwnNorm)")
     assert "; there are 2 of its class." in one.because
     assert "of its class" not in other.because
+    of_its_own = 'register_norm(type(model.get_submodule("b")), '
+    assert (of_its_own in other.do) is (why == "not understood")
 
 
 @pytest.mark.parametrize(

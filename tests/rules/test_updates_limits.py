@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from bnprobe.recording.names import SHIFTED
-from bnprobe.rules.updates import _slope
+from bnprobe.rules import updates
+from bnprobe.rules.edits import TakeOutInitial
+from bnprobe.rules.updates import SURE, _slope, _taken_out
 from rules.edited import edited, edited_rows, evidence, findings
 
 LIMITS = evidence().limits
@@ -153,6 +155,8 @@ def young(
         ({"n_batches_tracked": 1, "share": 0.1}, True),
         ({"momentum": 0.0}, False),
         ({"momentum": 1.0}, False),
+        # half of the initial value, with its sign turned over, twice: 0.25, of which nothing is an average
+        ({"momentum": 1.5, "n_batches_tracked": 2, "share": 0.75}, False),
         ({"momentum": math.nan}, False),
         # 0.9^k is left
         (
@@ -176,3 +180,26 @@ def young(
 def test_statistics_that_are_young(given: dict[str, Any], told: bool) -> None:
     """Fails if a condition is not asked, or a limit is elsewhere."""
     assert young(**given) is told
+
+
+@pytest.mark.parametrize(("error", "told"), [(0.5 / SURE, False), (0.499 / SURE, True)])
+def test_means_fall_short_by_more_than_their_error(
+    monkeypatch: pytest.MonkeyPatch, error: float, told: bool
+) -> None:
+    """Fails if three standard errors exactly are beyond chance: half of the measured means are missing."""
+    assert SURE * (0.5 / SURE) == 1 - 0.5
+    monkeypatch.setattr(updates, "_slope", lambda *_: (0.5, error))
+    assert young() is told
+
+
+def test_what_is_left_is_taken_out_of_every_norm_that_has_a_part_of_it() -> None:
+    """Fails if one batch is none, or a norm without batches, without momentum or with one of 1 has a rest."""
+    rows = edited_rows(
+        {"n_batches_tracked": 1, "momentum": 0.25},
+        {"n_batches_tracked": 2, "momentum": 0.5},
+        {"n_batches_tracked": 0, "momentum": 0.5},
+        {"n_batches_tracked": 2, "momentum": 1.0},
+        {"n_batches_tracked": 2, "momentum": math.nan},
+        {"n_batches_tracked": 2, "momentum": 0.5, "call": 1},
+    )
+    assert _taken_out(rows) == (TakeOutInitial("a", 0.75), TakeOutInitial("b", 0.25))

@@ -28,6 +28,8 @@ D4 = {"g.a": 40, "g.b": 40, "d.a": 80, "d.b": 80}
         ({"g.a": 5, "g.b": 5, "d.a": 10, "d.b": 5}, ", as it is called"),
         ({"g.a": 5, "g.b": 5, "d.a": 5, "d.b": 10}, ""),
         ({"g.a": 5, "g.b": 5, "d.a": 15, "d.b": 10}, ""),
+        # a single call that does not explain the count is an answer, too
+        ({"g.a": 1, "g.b": 1, "d.a": 1, "d.b": 1}, ""),
         # of unequal others the median
         ({"g.a": 1, "g.b": 3, "d.a": 4, "d.b": 1}, ", as it is called"),
         # without calls, of itself or of the others, names tell
