@@ -37,6 +37,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--mask", metavar="NAME", help="argument that holds the mask, ~NAME if it is true for padding"
     )
+    add_causal(command)
+
+
+def add_causal(command: argparse.ArgumentParser) -> None:
+    """The option --causal."""
     command.add_argument(
         "--causal",
         choices=("yes", "no"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnprobe.cli import ablate
+from bnprobe.cli.invariances import add_causal, tried
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
 from bnprobe.cli.paths import default_page, demand_writable
 from bnprobe.cli.ranks import gathered, share
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from bnprobe.models.image_folder import Batches
     from bnprobe.models.user_batches import UserBatches
     from bnprobe.recording import Recording
+    from bnprobe.report.invariances import Invariances
     from bnprobe.report.result import Report
     from bnprobe.report.study import Study
     from bnprobe.scaling.ranks import Ranks
@@ -82,6 +84,12 @@ def add(commands: Any) -> None:
         help="carry out each finding's remedy, show what comes of it, and put the model back (three passes per remedy)",
     )
     _add_ablate(report)
+    report.add_argument(
+        "--invariances",
+        action="store_true",
+        help="also try what must not move outputs, as `bnprobe invariances` does: findings, and a chapter of the page",
+    )
+    add_causal(report)
     report.add_argument("--save", metavar="FILE", help="also save the recording, e.g. run.bnp")
     add_save_partial(report)
     _add_output(report, None)
@@ -158,6 +166,8 @@ def _report_of_a_model(options: argparse.Namespace, group: Ranks) -> int:
     save = Path(options.save) if options.save else None
     demand_writable((out, save, partial), (options.checkpoint, options.config, options.study))
     study = _saved_study(options)
+    if options.causal and not options.invariances:
+        raise BnprobeError("--causal says what to try. Add --invariances.")
     subject, batches = subject_and_batches(options)
     histograms, loss = not options.no_histograms, options.loss
     own = share(batches, options, group)
@@ -180,7 +190,8 @@ def _report_of_a_model(options: argparse.Namespace, group: Ranks) -> int:
     recording = _trained_with(recording, options)
     if options.save:
         say(f"recording: {recording.save(options.save)}")
-    result = _judged(recording, options, study or _study(subject, batches, options))
+    invariances = tried(subject, batches, options, options.train_mode) if options.invariances else None
+    result = _judged(recording, options, study or _study(subject, batches, options), invariances)
     if getattr(options, "try"):
         _try_remedies(result, subject, batches, options)
     return _written(result, out, options)
@@ -256,6 +267,8 @@ MODEL_OPTIONS = (
     "try",
     "ablate",
     "budget",
+    "invariances",
+    "causal",
     "save",
     "save_partial",
 )
@@ -272,11 +285,18 @@ def _refuse_model_options(options: argparse.Namespace, names: tuple[str, ...]) -
         )
 
 
-def _judged(recording: Recording, options: argparse.Namespace, study: Study | None = None) -> Report:
+def _judged(
+    recording: Recording,
+    options: argparse.Namespace,
+    study: Study | None = None,
+    invariances: Invariances | None = None,
+) -> Report:
     from bnprobe.report import report
 
     images = getattr(options, "data", None) if recording.samples is not None else None
-    return report(recording, config=settings_file(options), study=study, images=images)
+    return report(
+        recording, config=settings_file(options), study=study, invariances=invariances, images=images
+    )
 
 
 def _written(result: Report, out: Path, options: argparse.Namespace) -> int:

@@ -149,7 +149,7 @@ class Forward:
                 check_captions(run.captions, run.n_images)
             run.places = places_of(args, kwargs, run.mask, self._options.sample_dim, past)
             run.places.continues &= not begins
-            if run.places.continues:
+            if run.places.continues or not first.numel():
                 run.n_images = 0
 
     def part_begins(self, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bnprobe.errors import BadMask
 from bnprobe.probe.calls import InputReading
-from bnprobe.probe.masks import INVERTED, MARKS_PADDING, Kept, Mask, MaskArgument
+from bnprobe.probe.masks import INVERTED, MARKS_PADDING, EmptyMask, Kept, Mask, MaskArgument
 from bnprobe.probe.packing import NAMED, Packing
 from bnprobe.probe.places import earlier, tokens_in
 
@@ -27,7 +27,8 @@ class Masking:
     with padding whose positions no norm of its pass had; `with_padding` the layers that
     normalize with statistics of all positions, of a batch with some left out; `unused` is the name of a mask in the
     model's arguments that nobody asked for, and the share of positions that it leaves out; `unpacked` is the name of the
-    argument that says where sequences begin, if nobody asked for that.
+    argument that says where sequences begin, if nobody asked for that; `n_empty` counts passes with such a
+    mask that kept nothing.
     """
 
     def __init__(self, argument: MaskArgument | None) -> None:
@@ -37,7 +38,7 @@ class Masking:
         self.with_padding: set[str] = set()
         self.unused: tuple[str, float] | None = None
         self.unpacked = ""
-        self.n_without = 0
+        self.n_without = self.n_empty = 0
         self._argument = argument
         self._looked = argument is not None and argument.asked
 
@@ -52,7 +53,7 @@ class Masking:
             self.n_without += mask is None
             return _newest(mask, tokens, kwargs)
         if argument is not None and tokens is not None:
-            found = _newest(_of_padding(argument, args, kwargs), tokens, kwargs)
+            found = _newest(self._of_padding(argument, args, kwargs), tokens, kwargs)
             if isinstance(found, Mask) and found.shape == (n_samples, tokens.shape[1]):
                 return found
         if not self._looked:  # at the first pass only: looking at values may mean waiting for a device
@@ -60,6 +61,28 @@ class Masking:
             self.unused = next(filter(None, map(_unused, kwargs, kwargs.values())), None)
             self.unpacked = next((name for name, value in kwargs.items() if _packs(name, value)), "")
         return None
+
+    def _of_padding(
+        self, argument: MaskArgument, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Mask | None:
+        """The mask that nobody asked for, where it plainly is one of padding.
+
+        Not where a decoder may have as many tokens as the encoder whose mask it is: sizes do not tell them apart.
+        """
+        try:
+            mask = argument.of(args, kwargs)
+        except EmptyMask:
+            self.n_empty += 1
+            return None
+        except BadMask:
+            return None
+        if not isinstance(mask, Mask) or len(mask.shape) != 2 or mask.is_triangle:
+            return None
+        if argument.of_encoder:
+            given = (kwargs.get(name) for name in DECODED)
+            lengths = {value.shape[1] for value in given if isinstance(value, Tensor) and value.dim() > 1}
+            return mask if lengths and mask.shape[1] not in lengths else None
+        return mask
 
     def add(self, mask: Kept, calls: Mapping[str, InputReading]) -> None:
         """Add a pass with a mask, and the calls of its norms."""
@@ -104,6 +127,11 @@ class Masking:
                 f"The model was called without the mask that was asked for in {self.n_without:,} pass"
                 f"{'es' * (self.n_without != 1)}: all positions count there."
             )
+        if self.n_empty:
+            yield (
+                f"The model's attention_mask kept no token in {self.n_empty:,} pass{'es' * (self.n_empty != 1)}: padding "
+                "was recorded there as if it were tokens. Leave such batches out."
+            )
         if self.unpacked:
             yield (
                 f"The model was called with {self.unpacked}, so its tokens belong to several sequences; they were recorded "
@@ -122,24 +150,6 @@ def _newest(mask: Kept | None, tokens: Tensor | None, kwargs: Mapping[str, Any])
     if not isinstance(mask, Mask) or tokens is None or len(mask.shape) != 2 or not earlier(kwargs).continues:
         return mask
     return mask.newest(tokens.shape[1])
-
-
-def _of_padding(argument: MaskArgument, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mask | None:
-    """The mask that nobody asked for, where it plainly is one of padding.
-
-    Not where a decoder may have as many tokens as the encoder whose mask it is: sizes do not tell them apart.
-    """
-    try:
-        mask = argument.of(args, kwargs)
-    except BadMask:
-        return None
-    if not isinstance(mask, Mask) or len(mask.shape) != 2 or mask.is_triangle:
-        return None
-    if argument.of_encoder:
-        given = (kwargs.get(name) for name in DECODED)
-        lengths = {value.shape[1] for value in given if isinstance(value, Tensor) and value.dim() > 1}
-        return mask if lengths and mask.shape[1] not in lengths else None
-    return mask
 
 
 def _packs(name: str, value: Any) -> bool:

@@ -18,6 +18,11 @@ from bnprobe.norms import NormLayer
 from bnprobe.probe.packing import NAMED, Packing
 from bnprobe.reductions import Valid
 
+
+class EmptyMask(BadMask):
+    """A mask that keeps nothing."""
+
+
 Positions = Tensor | np.ndarray[Any, Any] | Sequence[Any]
 """True or 1 where a position counts: (N,), (N, T), (N, H, W); see `Mask` for what is refused at run time."""
 
@@ -137,7 +142,9 @@ def _booleans(given: Any, marks_padding: bool) -> npt.NDArray[np.bool_]:
         )
     counts = np.logical_not(counts) if marks_padding else counts
     if not counts.any():
-        raise BadMask(
+        # zeros that are added to attention scores keep everything
+        added = given.is_floating_point() if isinstance(given, Tensor) else values.dtype.kind == "f"
+        raise (BadMask if added else EmptyMask)(
             f"the mask, {said}, keeps no position, so nothing would be recorded. Leave such batches out, and mark with "
             f"{'False' if marks_padding else 'True'} what counts; of one that is added to attention scores pass mask == 0."
         )

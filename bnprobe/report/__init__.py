@@ -34,7 +34,8 @@ def report(
             the default settings.
         training_batch: Samples per batch and device in training, if the recording does not say so yet; see `attach`.
         study: What `bnprobe.ablate` returned for the same model: the page then has a chapter on what each vector is worth.
-        invariances: What `bnprobe.invariances` returned for the same model: what it found is then among the findings.
+        invariances: What `bnprobe.invariances` returned for the same model: what it found is then among the findings, and
+            the page has a chapter on what was tried.
         images: Folder of the images that were recorded, for thumbnails of exemplars that have paths. Only files below it are
             shown, so that a recording from elsewhere shows nothing else of yours.
 

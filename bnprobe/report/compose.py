@@ -39,13 +39,16 @@ def compose(
     answer: Answer,
     left_out: str = "",
     study: StudyTable | None = None,
+    tried: tuple[Section, ...] = (),
 ) -> Page:
     """The page: the answer, what was learned, findings, the network, every layer, what was probed, rules, glossary.
 
-    `left_out` says in words which findings are not shown. A `study` of ablations is the last chapter.
+    `left_out` says in words which findings are not shown. A `study` of ablations is the last chapter but
+    what was `tried` on the model.
     """
     written = chapters(recording, tables) + exemplars.chapter(recording, tables)
     written += () if study is None else (worth.chapter(study),)
+    written += tried
     linked = frozenset({"network", "findings", *(section.id for section in written)})
     return Page(
         title=_title(recording),

@@ -14,6 +14,7 @@ from bnprobe.errors import NothingRecorded
 from bnprobe.measures import Column, StemReading, Tables, exemplars, glossary, imbalance, stem, tables
 from bnprobe.recording import NO_PHASE, HasRecording, Recording
 from bnprobe.report.browser import Data, data_of
+from bnprobe.report.chapters import invariances
 from bnprobe.report.chapters.answer import Answer, answer
 from bnprobe.report.chapters.phases import phases_section
 from bnprobe.report.compose import compose, opening
@@ -45,7 +46,7 @@ class Report(Document):
         recording: The `Recording` it is about, with all phases.
         settings: Findings to leave out, and thresholds.
         study: What `bnprobe.ablate` measured on the same model, for a chapter of the page; or None.
-        invariances: What `bnprobe.invariances` found of the same model, for findings; or None.
+        invariances: What `bnprobe.invariances` found of the same model, for findings and a chapter of the page; or None.
         images: Folder in which the page finds the files of exemplars, for thumbnails; or None.
 
     Raises:
@@ -101,7 +102,16 @@ class Report(Document):
 
     @cached_property
     def _page(self) -> Page:
-        page = compose(self._shown, self._tables, self.findings, self._answer, self._left_out, self.study)
+        tried = self.invariances
+        page = compose(
+            self._shown,
+            self._tables,
+            self.findings,
+            self._answer,
+            self._left_out,
+            self.study,
+            () if tried is None else (invariances.chapter(tried.table, (*tried.sentences, *tried.notes)),),
+        )
         return self._with_phases(page)
 
     @property

@@ -61,6 +61,42 @@ def test_images_are_tried_beside_others_and_train_mode_couples_them(
     assert "it starts in bn1" in capsys.readouterr().out
 
 
+REPORT = ["report", "of_tokens:leaky", "--batches", "of_tokens:batches", "-o", "page.html"]
+
+
+def test_a_report_tries_them_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails if what was tried does not reach the findings, the exit code, the page's chapter or its table, or is tried
+    unasked."""
+    assert main([*REPORT, "--invariances", "--fail-on", "critical"]) == 1
+    assert "lets earlier tokens see later ones" in " ".join(capsys.readouterr().out.split())
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "What must not move outputs" in page
+    assert "Causality does not hold: outputs of earlier tokens change by up to" in page
+    assert "change, as meant" not in page
+    assert main([*REPORT, "--invariances", "--causal", "no", "--fail-on", "critical"]) == 0
+    assert "change, as meant" in Path("page.html").read_text(encoding="utf-8")
+    assert main([*REPORT, "--fail-on", "critical"]) == 0
+    assert "What must not move outputs" not in Path("page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ([*REPORT, "--causal", "no"], "Add --invariances"),
+        (
+            ["report", "run.bnp", "--invariances", "--causal", "no"],
+            "--invariances, --causal can change nothing",
+        ),
+    ],
+    ids=["nothing to try", "a recording"],
+)
+def test_nothing_to_try_is_one_line(
+    given: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(given) == 2
+    assert advice in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "advice"),
     [

@@ -445,6 +445,31 @@ def test_the_attention_mask_of_tokens_is_used_unasked(positional, x):
     assert not recording.about.notes
 
 
+@pytest.mark.parametrize("dtype", [torch.long, torch.bool, torch.float32])
+def test_a_mask_unasked_that_keeps_nothing_is_a_note(dtype):
+    """Fails if a batch of padding alone passes for tokens without a word, ends the user's pass, or zeros that are added to
+    attention scores, which keep everything, are taken for such a mask."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.norm = nn.Embedding(50, 12), nn.RMSNorm(12)
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+            y: Tensor = self.norm(self.embedding(input_ids))
+            return y
+
+    ids = torch.arange(18).reshape(2, 9)
+    model = Model()
+    with bnprobe.attach(model) as probe:
+        model(ids, attention_mask=torch.zeros((2, 9), dtype=dtype))
+        model(ids[:, :0], attention_mask=torch.zeros((2, 0), dtype=dtype))
+        model(ids, attention_mask=torch.ones((2, 9), dtype=torch.long))
+    about = probe.recording.about
+    assert ["kept no token in 1 pass:" in note for note in about.notes] == [True] * (dtype != torch.float32)
+    assert about.n_images == 4
+
+
 def test_what_is_no_mask_of_padding_is_not_used_unasked(x):
     """Fails if a mask of scores, of another size or of what each position sees leaves positions out, or ends the pass."""
     model = Encoder().double()
