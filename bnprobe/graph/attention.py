@@ -31,7 +31,7 @@ def sharpness(
     None for operations that are no attention, and where nothing is seen. The entropy is NaN where no query sees
     FEWEST_KEYS keys.
     """
-    logits, factor = (_given(name, args), math.nan) if "softmax" in name else _computed(func, args, kwargs)
+    logits, factor = (_given(args), math.nan) if "softmax" in name else _computed(func, args, kwargs)
     if logits is None or not logits.numel():
         return None
     seen = logits > MASKED
@@ -40,14 +40,14 @@ def sharpness(
     logs = torch.log_softmax(torch.where(seen, logits, -torch.inf), -1)
     entropy = -torch.where(seen, logs.exp() * logs, 0.0).sum(-1)
     counted = n_keys >= FEWEST_KEYS
-    even = torch.where(counted, entropy / n_keys.clamp(min=2).log(), 0.0).sum() / counted.sum()
+    even = torch.where(counted, entropy / n_keys.log(), 0.0).sum() / counted.sum()
     return largest, even, factor
 
 
-def _given(name: str, args: Sequence[Any]) -> Tensor | None:
+def _given(args: Sequence[Any]) -> Tensor | None:
     """Logits that a softmax over the last of four dimensions is handed, for some queries."""
-    x, dim = args[0], args[1] if len(args) > 1 else -1
-    if not isinstance(x, Tensor) or x.dim() != 4 or dim not in (-1, 3) or name.startswith("log"):
+    x, dim = args[:2]
+    if x.dim() != 4 or dim not in (-1, 3):
         return None
     x = x.detach()[:MOST_SEQUENCES]
     return x[:, :, _some(x.shape[2], x.device)].float()

@@ -73,7 +73,7 @@ class _Region:
             return True
         if self.strides != other.strides:
             return False
-        first, second = (self, other) if self.offset <= other.offset else (other, self)
+        first, second = sorted((self, other), key=lambda region: region.offset)
         return any(_side_by_side(first, second, d) for d in range(len(self.strides)))
 
 

@@ -12,18 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnprobe.graph.graph import LEAF, SITE, Node, above
+from bnprobe.graph.graph import LEAF, SITE, Node, above, tensors
 from bnprobe.graph.operations import MUL, PASS
 
 
-def scale_of(term: Node) -> tuple[Node, Node] | None:
-    """The product that a term of a sum is, and the parameter that is its scale; None where it is no such product."""
+def scale_of(term: Node) -> tuple[Node, Node, str] | None:
+    """The product that a term of a sum is, the factor that is its scale, and the name of that parameter; None where it is
+    no such product.
+    """
     while term.part == PASS and term.inputs:
         term = term.inputs[0]
     if term.part != MUL or len(term.inputs) != 2:
         return None
-    factors = [factor for factor in term.inputs if _parameter(factor) is not None]
-    return (term, factors[0]) if len(factors) == 1 else None
+    factors = [(factor, one) for factor in term.inputs if (one := _parameter(factor)) is not None]
+    if len(factors) != 1:
+        return None
+    factor, parameter = factors[0]
+    return term, factor, parameter.facts["name"]
 
 
 def measured(args: Sequence[Any], sources: Sequence[Node], out: Any, in_place: bool) -> dict[str, Any]:
@@ -31,24 +36,20 @@ def measured(args: Sequence[Any], sources: Sequence[Node], out: Any, in_place: b
 
     Variances have divisor n and are means over channels, as tensors where they were computed; empty for other sums.
     """
-    values = [arg for arg in args[:2] if isinstance(arg, Tensor)]
-    found = [scale_of(source) for source in sources]
-    if len(values) != 2 or len(sources) != 2 or sum(one is not None for one in found) != 1:
+    values = list(tensors(args))
+    scaled = [(i, found) for i, source in enumerate(sources) if (found := scale_of(source)) is not None]
+    if len(values) != 2 or len(scaled) != 1:
         return {}
-    i = 0 if found[0] is not None else 1
+    i, (product, factor, name) = scaled[0]
     if _parameter(sources[1 - i]) is not None:
         return {}  # scale and offset of one layer
-    product, factor = found[i] or (sources[i], sources[i])
     if not isinstance(out, Tensor) or values[i].shape != out.shape or (in_place and i == 0):
         return {}
-    parameter, dims = _parameter(factor), _pooled(factor, product)
-    if parameter is None:
-        return {}
+    dims = _pooled(factor, product)
     with torch.no_grad():
         branch = values[i].detach()
         skip = out.detach() - branch if in_place else values[1 - i].detach()
         both = [torch.var(one.float(), dim=dims, correction=0).mean() for one in (branch, skip)]
-    name = parameter.facts.get("name", "")
     return {"scale": name, "branch": product, "variances": both, "skip": sources[1 - i]}
 
 

@@ -57,7 +57,7 @@ def averaged(weight: Array, geometry: Geometry, fields: Sequence[Array] | None =
     """
     parts = grouped(weight, geometry)
     shares = [meets.mean(axis=1) for meets in meetings(weight, geometry, fields)]
-    each = reduce(np.multiply.outer, shares, np.ones(())).reshape(-1)
+    each = reduce(np.multiply.outer, shares, np.ones(())).ravel()
     flat = parts.reshape(-1, each.size)
     # of a kernel of one entry that meets the input everywhere, there is nothing to sum: its weights are not touched
     summed: Array = flat[:, 0] if each.size == 1 and each[0] == 1 else flat @ each

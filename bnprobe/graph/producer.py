@@ -88,7 +88,7 @@ def _copied(
     bias = node.facts["bias"] if bias is None else bias
     geometry, inner = _with_padding(geometry, node.inputs[0], n)
     source = source_of(inner, len(inner.shape) - 1 - n, norms)
-    vector = None if bias is None else numbers(bias).reshape(-1).astype(np.float64)
+    vector = None if bias is None else numbers(bias).ravel().astype(np.float64)
     return Producer(name, weight, vector, geometry, source)
 
 
@@ -206,6 +206,8 @@ def _padded(node: Node, dim: int, n_channels: int, norms: Mapping[Site, Known], 
     if len(pad) < at + 2 or (value and value[0]) or any(pad[:at]) or any(pad[at + 2 :]):
         return UNKNOWN
     inner = source_of(node.inputs[0], dim, norms, depth + 1)
+    if inner.what == "unknown":
+        return UNKNOWN
     parts = [_zeros(pad[at]), *_flat([inner]), _zeros(pad[at + 1])]
     return Source("concat", n_channels=n_channels, parts=tuple(part for part in parts if part.n_channels))
 

@@ -49,7 +49,7 @@ def implied(weight: Array, bias: Array | None, geometry: Geometry, values: Reach
     constant = np.full(n_inputs, values.mean.mean())
     added = 0.0 if bias is None else bias
     summed = averaged(weight, geometry)
-    whole = parts.reshape(*parts.shape[:3], -1).sum(axis=-1)
+    whole = parts.sum(axis=tuple(range(3, parts.ndim)))
     mean = _mixed(summed, values.mean)
     return Implied(
         mean=mean + added,
@@ -63,16 +63,16 @@ def implied(weight: Array, bias: Array | None, geometry: Geometry, values: Reach
 
 def _mixed(weight: Array, values: Array) -> Array:
     """(groups, out / g, in / g) times (in,), one after the other: (out,)."""
-    mixed: Array = np.einsum("goc,gc->go", weight, values.reshape(weight.shape[0], -1))
-    return mixed.reshape(-1)
+    mixed: Array = np.einsum("goc,gc->go", weight, values.reshape(weight.shape[0], weight.shape[2]))
+    return mixed.ravel()
 
 
 def _variance(weight: Array, geometry: Geometry, values: Reaching, mean: Array) -> Array:
     """Over positions and samples: what independent inputs add up to, and the border's effect on the `mean`."""
     within = _mixed(averaged(weight**2, geometry), values.var)
     parts = grouped(weight, geometry)
-    response = np.einsum("goc...,gc->go...", parts, values.mean.reshape(parts.shape[0], -1))
-    response = response.reshape(-1, *response.shape[2:])
+    response = np.einsum("goc...,gc->go...", parts, values.mean.reshape(parts.shape[0], parts.shape[2]))
+    response = np.concatenate(response)
     return within + np.maximum(mean_square(response, weight, geometry) - mean**2, 0.0)
 
 

@@ -140,8 +140,8 @@ class Graph:
     ) -> tuple[dict[str, Any], str, str, list[Node]]:
         """What must be kept of the call to understand it, and its part where the arguments decide on it."""
         facts: dict[str, Any] = {"operation": name, "args": _inert(args), "kwargs": _inert(kwargs)}
-        if name == "copy" and len(sources) > 1:
-            return facts, PASS, name, sources[1:2]
+        if name == "copy":
+            return facts, PASS, name, sources[1:]
         if name == "pad" and _argument(args, kwargs, 2, "mode", "constant") == "constant":
             facts["args"] = (None, tuple(args[1]), _argument(args, kwargs, 3, "value") or 0)
             called = "constant_pad_nd"
@@ -277,11 +277,13 @@ def _product(
 
 def made_of_parameters(node: Node) -> bool:
     """Whether nothing but parameters and buffers went into these values."""
-    while node.inputs:
-        if len(node.inputs) > 1:
-            return all(made_of_parameters(source) for source in node.inputs)
-        node = node.inputs[0]
-    return node.part == LEAF and "name" in node.facts
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if not node.inputs and (node.part != LEAF or "name" not in node.facts):
+            return False
+        waiting.extend(node.inputs)
+    return True
 
 
 def layer_of(weight: Node) -> str:

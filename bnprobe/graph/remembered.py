@@ -31,7 +31,7 @@ class Remembered:
     def of(cls, model: nn.Module) -> Remembered:
         """That of a live model."""
         if id(model) not in _OF_MODELS:
-            finalize(model, _OF_MODELS.pop, id(model), None).atexit = False
+            finalize(model, _OF_MODELS.pop, id(model), None)
         return _OF_MODELS.setdefault(id(model), cls())
 
     def get(self, slot: Hashable, content: object, make: Callable[[], Made]) -> Made:

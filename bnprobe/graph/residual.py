@@ -51,7 +51,7 @@ class Skips:
         parts = tuple(source_of(term, dim, self._norms) for term in terms)
         if not parts:
             return None, None
-        whole = Source("sum", n_channels=site.shape[dim or 0], parts=parts)
+        whole = Source("sum", parts=parts)
         return self._remembered.get(("skip", site.facts["site"]), whole, partial(self._both, whole))
 
     def _both(self, whole: Source) -> tuple[Array | None, Array | None]:
@@ -99,8 +99,8 @@ def added(a: Array, b: Array) -> Array:
 
     Grouping takes out some variance, which is put back.
     """
-    pairs = np.sort((a[:, :, None] + b[:, None, :]).reshape(len(a), -1), axis=1)
-    points = pairs.reshape(len(a), N_POINTS, -1).mean(axis=2)
+    pairs = np.sort((a[:, :, None] + b[:, None, :]).reshape(len(a), N_POINTS * N_POINTS), axis=1)
+    points = pairs.reshape(len(a), N_POINTS, N_POINTS).mean(axis=2)
     mean, spread = points.mean(axis=1, keepdims=True), points.std(axis=1, keepdims=True)
     real = np.sqrt(a.var(axis=1, keepdims=True) + b.var(axis=1, keepdims=True))
     grown: Array = mean + (points - mean) * real / np.where(spread > 0, spread, 1.0)

@@ -184,3 +184,9 @@ ROW_NORM = nn.InstanceNorm1d(N, affine=True)
 def test_an_instance_norm_of_rows(net: Net, x: tuple[int, ...], expected: str):
     """Fails if rows of features are not told from one sample (channels, positions), or of several the time is."""
     assert neighbours_of(net.eval(), torch.randn(x))["norm"].features_elsewhere == expected
+
+
+def test_a_batch_as_large_as_the_width_is_no_dimension_of_features() -> None:
+    """Fails if the number of images, which is nobody's features, is compared with the norm's channels."""
+    net = Net(nn.LayerNorm(H), lambda m, x: m.norm(m.conv(x)).mean(), conv=nn.Conv2d(3, 5, 1))
+    assert neighbours_of(net, torch.randn(H, 3, 4, H))["norm"].features_elsewhere == ""

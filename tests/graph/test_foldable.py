@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from bnprobe.graph.foldable import Feeder, feeder_of
+from bnprobe.graph.foldable import Feeder, feeder_of, is_own
+from bnprobe.graph.graph import LEAF, Node
+from bnprobe.graph.operations import OTHER, PASS
+from bnprobe.graph.record_op import Graph
 from graph.watched import Wired, graph_of
 
 C = 3
@@ -165,3 +168,63 @@ def test_the_layer_that_a_norm_can_be_folded_into(name: str) -> None:
 def test_a_feeder_alone_has_nothing_in_the_way() -> None:
     """Fails if a reason stands where none was given."""
     assert Feeder("a").why == ""
+
+
+def parameter(name: str = "a.weight") -> Node:
+    return Node(LEAF, "", (3, 3), facts={"name": name, "tensor": torch.zeros(3, 3)})
+
+
+def view(node: Node, name: str = "t") -> Node:
+    return Node(PASS, name, node.shape, (node,))
+
+
+def test_a_weight_of_its_own() -> None:
+    """Fails if another's parameter is the layer's own, one that is shared, or what a view other than a cast made of it."""
+    own = parameter()
+    graph = Graph({})
+    assert is_own(own, "a.weight", graph)
+    assert is_own(view(view(parameter()), "detach"), "a.weight", graph)
+    assert not is_own(own, "b.weight", graph)
+    assert not is_own(view(parameter(), "flip"), "a.weight", graph)
+    assert not is_own(Node(OTHER, "mul", (3, 3), facts=own.facts), "a.weight", graph)
+    assert not is_own(Node(OTHER, "mul", (3, 3)), "a.weight", graph)
+    assert not is_own(Node(PASS, "t", (3, 3)), "a.weight", graph)
+    assert not is_own(own, "a.weight", Graph({}, frozenset({id(own.facts["tensor"])})))
+
+
+@pytest.mark.parametrize("through", [[], ["t"], ["detach", "view"]])
+def test_a_weight_that_something_reads(through: list[str]) -> None:
+    """Fails if a reader behind views goes unseen, or views that lead nowhere are readers."""
+    node = weight = parameter()
+    for name in through:
+        node = view(node, name)
+    assert is_own(weight, "a.weight", Graph({}))
+    Node(OTHER, "sum", (), (node,))
+    assert not is_own(weight, "a.weight", Graph({}))
+    flipped = parameter()
+    view(flipped, "flip")
+    assert not is_own(flipped, "a.weight", Graph({}))
+
+
+def test_every_call_of_the_layer_is_looked_at() -> None:
+    """Fails if one call with the parameter as it is hides another with a computed weight or bias."""
+
+    def asked(way: Way) -> Feeder:
+        with graph_of(Wired(way, **layers()), X) as look:
+            return feeder_of("bn", look.graph, look.known)
+
+    def twice(weight: Callable[[Any], Tensor], bias: Callable[[Any], Tensor], first: bool) -> Way:
+        def way(m: Any, x: Tensor) -> Tensor:
+            for by_hand in (first, not first):
+                y = F.conv2d(x, weight(m), bias(m), padding=1) if by_hand else m.a(x)
+                x = m.bn(y).relu()
+            return x
+
+        return way
+
+    for first in (True, False):
+        found = asked(twice(lambda m: 2 * m.a.weight, lambda m: m.a.bias, first))
+        assert "the weight of a is computed" in found.why
+        found = asked(twice(lambda m: m.a.weight, lambda m: 2 * m.a.bias, first))
+        assert "the bias of a is computed" in found.why
+        assert asked(twice(lambda m: m.a.weight, lambda m: m.a.bias, first)) == Feeder("a")

@@ -169,3 +169,24 @@ def test_an_error_in_one_answer_leaves_the_others(monkeypatch: pytest.MonkeyPatc
     found = neighbours_of(model, torch.randn(2, 3, 8, 8))["1"]
     assert isinstance(found, Neighbours)
     assert (found.follows, found.producer, found.feeds_alone) == ("relu", "", True)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_stream_that_ends_in_a_head_without_a_norm(last: bool) -> None:
+    """Fails if the last norm before the head is one that has none after it where there is one."""
+
+    class Stream(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.branch, self.head = nn.LayerNorm(4), nn.Linear(4, 4), nn.Linear(4, 2)
+            self.last = nn.LayerNorm(4) if last else nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.last(x + self.branch(self.first(x))))
+
+    found = neighbours_of(Stream().eval(), torch.randn(2, 5, 4))
+    assert {site: one.bare_head for site, one in found.items()} == (
+        {"first": False, "last": False} if last else {"first": True}
+    )
+    if last:
+        assert (found["first"].stream, found["last"].stream) == ("", "first")

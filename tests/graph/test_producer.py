@@ -573,6 +573,9 @@ def test_a_bias_that_is_added_by_itself(shapes: tuple[tuple[int, ...], ...], exp
     both = [Node(LEAF, "", (6,), facts={"tensor": torch.zeros(6)}) for _ in "ab"]
     assert not _is_bias(op(ADD, "add", *both, shape=(6,)))
     assert not _is_bias(op(MUL, "mul", Node(INPUT, "", values), *terms, shape=values))
+    made_of_one = op(ACTIVATION, "relu", terms[0], shape=leaves[0])
+    assert not _is_bias(op(ADD, "add", Node(INPUT, "", values), made_of_one, shape=values))
+    assert not _is_bias(op(ADD, "add", Node(INPUT, "", values), Node(PASS, "alias", leaves[0]), shape=values))
     assert not _is_bias(op(ADD, "add", Node(INPUT, "", values), Node(LEAF, "", (6,)), shape=values))
 
 
@@ -619,3 +622,108 @@ def test_numbers_are_a_copy_in_the_precision_that_they_have(dtype: torch.dtype, 
     found = numbers(tensor)
     tensor.zero_()
     assert (str(found.dtype), found.tolist()) == (kept, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("kind", ["pads", "concatenations", "more images"])
+def test_what_is_nested_is_followed_to_a_depth(kind: str) -> None:
+    """Fails if a level counts twice, or not at all: as many as are followed, and one more."""
+
+    def chain(n: int) -> Node:
+        node = made()
+        for _ in range(n):
+            channels = node.shape[1] + 1
+            if kind == "pads":
+                pad = (0, 0, 0, 0, 0, 1)
+                node = op(PASS, "constant_pad_nd", node, shape=(2, channels, 5, 7), args=(None, pad))
+            elif kind == "concatenations":
+                one = Node(LEAF, "", (2, 1, 5, 7))
+                node = op(MARK, "cat", node, one, shape=(2, channels, 5, 7), dim=1)
+            else:
+                node = op(MARK, "cat", node, node, shape=(2 * node.shape[0], *node.shape[1:]), dim=0)
+        return node
+
+    def at(n: int) -> Source:
+        return source_of(chain(n), 1, NORMS, depth=DEEPEST - 5)
+
+    assert (at(5).site or at(5).parts[0].site) == "a"
+    assert at(6).what == "unknown" or at(6).parts[0].what == "unknown"
+
+
+def test_zeros_beside_what_is_not_known_are_not_known() -> None:
+    """Fails if only the channels of zeros are left, as those of the whole."""
+    pad = (0, 0, 0, 0, 2, 1)
+    unknown = op(PASS, "constant_pad_nd", made("c"), shape=(2, 6, 5, 7), args=(None, pad))
+    assert said(source_of(unknown, 1, NORMS)) == "unknown:0"
+
+
+PARAMETER = Node(LEAF, "", (6, 3), facts={"name": "conv.weight", "tensor": torch.zeros(6, 3, 3, 3)})
+
+
+def fed_by(*way: str, weight: Node = PARAMETER, norm: str = "n", channels: str = "first") -> Node:
+    """A norm after a convolution, with what stands between, from the convolution on."""
+    node = Node(
+        WEIGHTS,
+        "conv",
+        (2, 6, 5, 7),
+        (Node(INPUT, "", (2, 3, 7, 9)),),
+        facts={
+            "layer": "conv",
+            "weight_node": weight,
+            "weight": weight.facts.get("tensor"),
+            "bias": None,
+            "turned": False,
+            "geometry": Geometry((1, 1), ((0, 0), (0, 0)), (1, 1), 1, (7, 9), (5, 7)),
+        },
+    )
+    for name in way:
+        if name == "bias":
+            node = op(
+                ADD, "add", node, Node(LEAF, "", (7,), facts={"tensor": torch.ones(7)}), shape=node.shape
+            )
+        elif name == "skip":
+            node = op(ADD, "add", node, Node(INPUT, "", node.shape), shape=node.shape)
+        elif name == "turn":
+            node = op(PASS, "transpose", node, shape=(2, 7, 5, 6), args=(None, 1, 3))
+        else:
+            node = op(PASS, name, node, shape=node.shape, args=(None,))
+    return Node(SITE, "norm", node.shape, (node,), facts={"site": (norm, 0)})
+
+
+FED = NORMS | {("n", 0): Known(replace(A, n_channels=6), None, None, None, None)}
+
+
+@pytest.mark.parametrize(
+    ("way", "name", "has_numbers"),
+    [
+        ([], "conv", True),
+        (["clone", "contiguous"], "conv", True),
+        (["turn"], "conv", False),
+        (["turn", "turn"], "conv", True),
+        (["skip"], "", False),
+        (["bias"], "conv", True),
+        (["clone", "bias", "clone"], "conv", True),
+        (["bias", "bias"], "", False),
+    ],
+)
+def test_the_layer_behind_views_and_a_bias(way: list[str], name: str, has_numbers: bool) -> None:
+    """Fails if a sum with a skip is a bias, two biases are one, or channels that were turned are the layer's."""
+    found, numbers_of = producer.producer_of(fed_by(*way), FED)
+    assert (found, numbers_of is not None) == (name, has_numbers)
+    if numbers_of is not None:
+        assert (numbers_of.bias is None) == ("bias" not in way)
+        assert (numbers_of.name, numbers_of.source.what, numbers_of.source.n_channels) == ("conv", "input", 3)
+
+
+def test_a_layer_without_numbers() -> None:
+    """Fails if weights that depend on the input, or the layer before a norm that is not known, have numbers."""
+    computed = op(MUL, "mul", PARAMETER, Node(INPUT, "", ()), shape=(6, 3))
+    assert producer.producer_of(fed_by(weight=computed), FED) == ("conv", None)
+    assert producer.producer_of(fed_by(norm="stranger"), FED) == ("conv", None)
+    assert producer.producer_of(Node(SITE, "norm", SHAPE, (X0,), facts={"site": ("n", 0)}), FED) == ("", None)
+    bare = Node(SITE, "norm", SHAPE, (Node(PASS, "alias", SHAPE),), facts={"site": ("n", 0)})
+    assert producer.producer_of(bare, FED) == ("", None)
+
+
+def test_a_site_in_words() -> None:
+    """Fails if the first call is counted, or others are counted from 0."""
+    assert [producer.label(("bn", call)) for call in range(3)] == ["bn", "bn (call 2)", "bn (call 3)"]

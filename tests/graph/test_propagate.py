@@ -185,3 +185,32 @@ def test_a_linear_layer_has_no_borders():
     assert found.mean.tolist() == [1.0, 0.0]
     assert found.var.tolist() == [8.0, 10.0]
     np.testing.assert_array_equal(found.mean_unpadded, found.mean)
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "relu6"])
+def test_the_signed_mean_of_an_activated_sum(activation):
+    """Fails if it is the mean of squares, or that of |γ|: a Gaussian of the summed signed means, drawn."""
+    inner = [norm(3, "relu", 5), norm(3, "none", 6)]
+    found = reaching(Source("sum", activation, 3, parts=tuple(inner)))
+    terms = [reaching(one) for one in inner]
+    assert np.abs(terms[0].signed - terms[0].mean).max() > 0.01
+    for field in ("mean", "signed"):
+        mean = sum(getattr(one, field) for one in terms)
+        gamma = np.sqrt(sum(one.var for one in terms))
+        drawn, var = by_drawing(Source("norm", activation, 3, "bn", gamma, mean), 400_000)
+        np.testing.assert_allclose(getattr(found, field), drawn, atol=1e-2)
+        if field == "mean":
+            np.testing.assert_allclose(found.var, var, rtol=2e-2, atol=1e-9)
+
+
+def test_what_was_found_of_a_source_is_found_once():
+    """Fails if the parts that sources share are worked out again, or one stands for another with other vectors."""
+    known = {}
+    one, other = norm(3, "relu", 5), norm(3, "relu", 6)
+    first = reaching(one, known)
+    assert reaching(norm(3, "relu", 5), known) is first
+    assert reaching(other, known) is not first
+    assert reaching(Source("sum", "none", 3, parts=(one, other)), known) is not None
+    assert set(known) == {one.key, other.key, Source("sum", "none", 3, parts=(one, other)).key}
+    assert reaching(Source("input"), known) is None
+    assert Source("input").key in known

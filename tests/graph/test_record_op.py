@@ -110,21 +110,6 @@ def test_activations_with_their_numbers(
     assert _with_numbers(operation, args, kwargs, operation) == name
 
 
-@pytest.mark.parametrize(
-    ("args", "trains"),
-    [
-        ((X, 0.5, True), True),
-        ((X, 0.5, False), False),
-        ((X, 0.0, True), False),
-        ((X, 1.0, True), True),
-        ((X,), True),
-    ],
-)
-def test_a_dropout_that_drops(args: tuple[Any, ...], trains: bool) -> None:
-    """Fails if a dropout in evaluation, or one with p = 0, counts as one that chooses."""
-    assert _trains("dropout", args, {}) is trains
-
-
 def leaf(shape: tuple[int, ...] = (3,), **facts: Any) -> Node:
     return Node(LEAF, "", shape, facts=facts)
 
@@ -402,6 +387,7 @@ def test_an_operation_in_place_makes_other_values_of_the_same_tensor() -> None:
     _, node = run(found, "relu_", x)
     assert found.node_of(x) is node
     assert (node.part, node.name, node.inputs) == ("activation", "relu", (before,))
+    assert before.consumers == [node]
 
 
 def test_values_that_are_copied_are_those_of_the_source() -> None:
@@ -483,3 +469,125 @@ def test_what_happens_inside_a_norm_is_inside() -> None:
     assert list(found.sites) == [("a", 0)]
     found.model_ends([y])
     assert found.outputs == [site]
+
+
+def test_parameters_deep_down() -> None:
+    """Fails if a long chain of views, as of a network of a thousand layers, exceeds what Python can nest."""
+    for start, made in ((leaf(name="w"), True), (Node(INPUT, "", (3,)), False)):
+        node = start
+        for _ in range(3000):
+            node = Node("add", "add", (3,), (leaf(name="b"), Node("pass", "view", (3,), (node,))))
+        assert made_of_parameters(node) is made
+    assert not made_of_parameters(Node("other", "arange", (3,), facts={"name": "w"}))
+
+
+def test_views_of_what_a_norm_wrote_are_its_output() -> None:
+    """Fails if a view that was there before the norm ended is still what the norm's own operations made."""
+    found, y = graph(), torch.ones(2, 6)
+    view = y[:, :3]
+    found.norm_begins(("bn", 0), torch.ones(2, 6))
+    run(found, "mul_.Tensor", y, torch.ones(2, 6))
+    inner = found.node_of(view)
+    found.norm_ends(("bn", 0), y)
+    assert found.node_of(view) is not inner
+    assert found.node_of(view).inputs == (found.sites["bn", 0],)
+
+
+def test_the_padding_of_an_operation_that_arrives_whole() -> None:
+    """Fails if a value other than zero counts as zeros, or a mirrored border as one of a constant."""
+    found, x = graph(), torch.ones(1, 2, 5)
+    for args, value in (
+        ((x, [1, 2]), 0),
+        ((x, [1, 2], "constant", 1.5), 1.5),
+        ((x, [1, 2], "constant", None), 0),
+    ):
+        node = padded(found, *args)
+        assert (node.part, node.name, node.facts["args"]) == (
+            "pass",
+            "constant_pad_nd",
+            (None, (1, 2), value),
+        )
+    by_name = padded(found, x, [1, 2], mode="constant", value=2.5)
+    assert by_name.facts["args"] == (None, (1, 2), 2.5)
+    for kwargs in ({"mode": "reflect"}, {"mode": "replicate"}):
+        mirrored = padded(found, x, [1, 2], **kwargs)
+        assert (mirrored.part, mirrored.name) == ("pass", "pad")
+    assert padded(found, x, [1, 2], "reflect").name == "pad"
+
+
+def padded(found: Graph, *args: Any, **kwargs: Any) -> Node:
+    """The call entered as it arrives in inference mode; elsewhere torch takes it apart before it is seen."""
+    facts, part, called, sources = found._facts(
+        "pass", "pad", "pad", args, kwargs, found.before(args, kwargs), None
+    )
+    return Node(part, called, (1, 2, 8), tuple(sources), facts=facts)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "trains"),
+    [
+        ((X,), {}, True),
+        ((X, 0.3, True), {}, True),
+        ((X, 0.3, False), {}, False),
+        ((X, 0.3, None), {}, False),
+        ((X, 0.0, True), {}, False),
+        ((X, 0, True), {}, False),
+        ((X, 1e-9, True), {}, True),
+        ((X, 1.0, True), {}, True),
+        ((X,), {"p": 0.0, "train": True}, False),
+        ((X, 0.3), {"train": False}, False),
+    ],
+)
+def test_a_dropout_that_drops(args: tuple[Any, ...], kwargs: dict[str, Any], trains: bool) -> None:
+    """Fails if a dropout in evaluation, or one of probability 0, changes values, or another does not."""
+    assert _trains("dropout", args, kwargs) is trains
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("sub.Tensor", "other"), ("div.Tensor", "other"), ("add.Tensor", "add"), ("mul.Tensor", "mul")],
+)
+def test_arithmetic_with_a_number_is_a_scale(name: str, part: str) -> None:
+    """Fails if a number, or a constant of no dimensions, is the other side of a sum, or one of one entry is none."""
+    found, x = graph(), torch.ones(2, 3)
+    one = name.replace("Tensor", "Scalar")
+    assert run(found, one, x, 2.0)[1].part == "scale"
+    assert run(found, name, x, torch.tensor(2.0))[1].part == "scale"
+    assert run(found, name, x, torch.ones(1))[1].part == part
+    assert run(found, name, x, torch.ones(2, 3))[1].part == part
+    scalar = torch.tensor(2.0)
+    found.storages.put(scalar, Node("other", "sum", (), (found.node_of(x),)))
+    assert run(found, name, x, scalar)[1].part == part
+
+
+def test_running_sums_of_numbers_and_of_counts() -> None:
+    """Fails if counts of tokens are numbers, or other operations are asked."""
+    found = graph()
+    assert run(found, "cumsum", torch.ones(3), 0)[1].facts["of_numbers"] is True
+    assert run(found, "cumsum", torch.ones(3, dtype=torch.long), 0)[1].facts["of_numbers"] is False
+    assert "of_numbers" not in run(found, "sin", torch.ones(3))[1].facts
+
+
+def test_attention_keeps_its_operands_and_how_sharp_it_is() -> None:
+    """Fails if queries, keys and values change places, or a softmax of other shapes has a sharpness."""
+    found = graph()
+    q, k, v = (torch.randn(1, 2, 9, 4) for _ in "qkv")
+    _, node = run(found, "_scaled_dot_product_attention_math", q, k, v)
+    assert node.name == "attention"
+    assert [one is found.node_of(x) for one, x in zip(node.facts["operands"], (q, k, v), strict=True)] == [
+        True
+    ] * 3
+    assert node.facts["sharpness"][2] == 1.0
+    _, product = run(found, "bmm", q[0], k[0].transpose(1, 2))
+    assert [one.shape for one in product.facts["operands"]] == [(2, 9, 4), (2, 4, 9)]
+    assert run(found, "_softmax", torch.zeros(1, 2, 9, 9), -1, False)[1].facts["sharpness"] is not None
+    assert run(found, "_softmax", torch.zeros(2, 9, 9), -1, False)[1].facts["sharpness"] is None
+    assert "sharpness" not in run(found, "_log_softmax", torch.zeros(1, 2, 9, 9), -1, False)[1].facts
+    assert "sharpness" not in product.facts
+
+
+def test_an_operation_that_takes_a_shape_has_no_node() -> None:
+    """Fails if zeros of the same shape are made of the values."""
+    found, x = graph(), torch.ones(2, 3)
+    _, node = run(found, "zeros_like", x)
+    assert (node.part, node.inputs) == (LEAF, ())

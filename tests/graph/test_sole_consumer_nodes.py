@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 
 from bnprobe.graph.graph import LEAF, SITE, Node
 from bnprobe.graph.operations import ADD, NORM, OTHER, PASS, WEIGHTS
+from bnprobe.graph.producer import Known
 from bnprobe.graph.record_op import Graph
-from bnprobe.graph.sole_consumer import adds_own_bias, goes_only_to
+from bnprobe.graph.sole_consumer import _has_own_running_statistics, adds_own_bias, goes_only_to
+from bnprobe.norms import NormLayer
 
 SHAPE = (2, 4, 5, 5)
 INSIDE = (("bn", 0),)
@@ -129,3 +132,29 @@ def test_a_bias_that_something_else_reads() -> None:
     assert not bias_of(read)
     assert not bias_of(viewed)
     assert bias_of(idle)
+
+
+@pytest.mark.parametrize(
+    ("shared", "reader", "own"),
+    [
+        (False, None, True),
+        (True, None, False),
+        (False, "bn", True),
+        (False, "bn2", False),
+        (False, "", False),
+        (True, "bn", False),
+    ],
+)
+def test_a_running_mean_of_its_own(shared: bool, reader: str | None, own: bool) -> None:
+    """Fails if a buffer that two modules hold, or that somebody else reads in the pass, is the norm's own."""
+    mean = torch.zeros(4)
+    graph = Graph({}, frozenset({id(mean)} if shared else ()))
+    if reader is not None:
+        inside = ((reader, 1),) if reader else ()
+        Node(OTHER, "sub", (4,), (graph.node_of(mean),), inside)
+        Node(OTHER, "sub", (4,), (graph.node_of(mean),), INSIDE)
+    norm = NormLayer("batch_norm", "batch", 4, 1e-5, running_mean=mean)
+    known = {("bn", 0): Known(norm, None, None, None, None)}
+    assert _has_own_running_statistics(site(conv()), graph, known) is own
+    without = {("bn", 0): Known(replace(norm, running_mean=None), None, None, None, None)}
+    assert _has_own_running_statistics(site(conv()), graph, without)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bnprobe.graph.graph import Node
 from bnprobe.graph.reads import column_lengths
 from bnprobe.graph.stream import MOST_SUMS, before_head, before_on_stream
 from graph.watched import Wired, graph_of
@@ -128,3 +129,20 @@ def test_what_linear_layers_read_of_each_channel() -> None:
 def test_without_a_linear_layer_over_the_channels_nothing_is_read(way: Callable[[Any, Tensor], Any]) -> None:
     """Fails if weights over another dimension, or none, have lengths."""
     assert lengths(way, other=nn.Linear(5, 2)) is None
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "handed_on"),
+    [("mark", "dropout", True), ("mark", "cat", False), ("pass", "view", True), ("other", "fft", False)],
+)
+def test_what_a_stream_goes_on_through(part: str, name: str, handed_on: bool) -> None:
+    """Fails if a dropout in training ends a stream, or what puts values together does not."""
+
+    def op(part: str, name: str, *inputs: Node) -> Node:
+        return Node(part, name, (2, 5, C), inputs)
+
+    start = op("input", "")
+    first = op("site", "norm", start)
+    total = op("add", "add", start, op("weights", "linear", first))
+    last = op("site", "norm", op(part, name, total))
+    assert before_on_stream(last, {("a", 0): first, ("b", 0): last}) == (("a", 0) if handed_on else None)

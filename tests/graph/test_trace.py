@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import bnprobe
 from bnprobe.graph import trace as tracing
 from bnprobe.graph.record_op import Graph
+from bnprobe.norms import ModuleTree
 
 C = 4
 X = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
@@ -344,3 +347,114 @@ def test_passes_of_two_threads_that_overlap_leave_torchs_flags_as_they_were() ->
     assert before
     assert during["_is_in_torch_dispatch_mode"]  # the second is still inside
     assert flags() == before
+
+
+def trace_of(model: nn.Module) -> tracing.Trace:
+    return tracing.Trace(ModuleTree.of(model), (X,), {})
+
+
+def test_a_norm_without_a_tensor_costs_the_graph_nothing() -> None:
+    """Fails if a call without an input or output, as of a norm that returns None, gives the whole graph up."""
+    trace = trace_of(Small())
+    trace.norm_begins(("bn", 0), None)
+    trace.norm_ends(("bn", 0), None)
+    assert trace.graph is not None
+    assert (trace.graph.open, trace.graph.sites) == ([], {})
+    trace.norm_begins(("bn", 0), X)
+    trace.norm_ends(("bn", 0), X + 1)
+    assert list(trace.graph.sites) == [("bn", 0)]
+
+
+def test_after_the_graph_was_given_up_nothing_is_kept() -> None:
+    """Fails if a pass goes on to be watched after the graph is gone, or an operation without sources is entered."""
+    trace = trace_of(Small())
+    assert trace.before(torch.ops.aten.relu.default, (X,), {}) is not None
+    graph = trace.graph
+    trace.after(torch.ops.aten.relu.default, (X,), {}, None, X + 1)
+    assert trace.graph is graph
+    trace.forget()
+    assert trace.graph is None
+    assert trace.before(torch.ops.aten.relu.default, (X,), {}) is None
+    trace.norm_begins(("bn", 0), X)
+    trace.norm_ends(("bn", 0), X)
+    trace.model_ends(X)
+    trace.forget()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_set_aside_is_so_until_it_ends(fails: bool) -> None:
+    """Fails if a trace that was set aside stays so, or one that is set aside twice counts again after the first end."""
+    one, other = trace_of(Small()), trace_of(Small())
+    with contextlib.suppress(ValueError), tracing._unseen([one, other]):
+        with tracing._unseen([one]):
+            assert (one.n_aside, other.n_aside) == (2, 1)
+        assert (one.n_aside, other.n_aside) == (1, 1)
+        assert one.before(torch.ops.aten.relu.default, (X,), {}) is None
+        if fails:
+            raise ValueError
+    assert (one.n_aside, other.n_aside) == (0, 0)
+    assert one.before(torch.ops.aten.relu.default, (X,), {}) is not None
+
+
+def test_which_traces_a_computation_of_a_probe_is_set_aside_for() -> None:
+    """Fails if another probe's trace counts what this one computes, or one whose model does not run is touched."""
+    own, other, idle = trace_of(Small()), trace_of(Small()), trace_of(Small())
+
+    def during(which: tracing.Trace | None) -> tuple[int, int, int]:
+        with tracing.set_aside(which):
+            return own.n_aside, other.n_aside, idle.n_aside
+
+    assert during(None) == (0, 0, 0)
+    assert during(own) == (1, 0, 0)
+    seen: dict[str, tuple[int, int, int]] = {}
+
+    def inner() -> None:
+        seen.update(own=during(own), other=during(other), idle=during(idle), none=during(None))
+
+    own.call(lambda: other.call(inner, (), {}), (), {})
+    assert seen == {"own": (1, 1, 0), "other": (1, 1, 0), "idle": (1, 1, 1), "none": (1, 1, 0)}
+    assert during(None) == (0, 0, 0)
+
+
+def test_another_thread_sees_and_enters_nothing() -> None:
+    """Fails if what other threads compute at the same time is taken for the model's."""
+    trace = trace_of(Small())
+    found: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: found.append(trace.before(torch.ops.aten.relu.default, (X,), {}))
+    )
+    thread.start()
+    thread.join()
+    assert found == [None]
+    assert trace.graph is not None
+
+
+def flags() -> dict[str, object]:
+    return {name: value for name, value in vars(_python_dispatch).items() if name.startswith("_is_in_")}
+
+
+def test_after_a_pass_torchs_flags_are_as_before() -> None:
+    """Fails if a pass leaves torch thinking that it is in a mode, so that nothing is compiled any more."""
+    before, during = flags(), []
+    for _ in range(2):
+        probed(Small(lambda x: during.append(flags())), X)
+        assert flags() == before
+        assert tracing._FLAGS._n_inside == 0
+    assert all(found["_is_in_torch_dispatch_mode"] for found in during)
+    assert not before["_is_in_torch_dispatch_mode"]
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_the_compiler_is_kept_from_the_watching(loaded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if torch's compiler, where it is loaded, may compile our mode, or is loaded for our sake."""
+    if loaded:
+        monkeypatch.setitem(sys.modules, "torch._dynamo", torch)
+    else:
+        monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    trace = trace_of(Small())
+    seen: list[Any] = []
+    assert trace.call(lambda: seen.append(trace._mode), (), {}) is None
+    assert isinstance(seen[0], tracing._WatchBesideCompiler) is loaded
+    assert seen[0]._should_skip_dynamo() is loaded
+    assert seen[0].ignore_compile_internals() is True
+    assert trace._mode is None
