@@ -46,7 +46,8 @@ def sharpness(
 
 def _given(args: Sequence[Any]) -> Tensor | None:
     """Logits that a softmax over the last of four dimensions is handed, for some queries."""
-    x, dim = args[:2]
+    x: Tensor = args[0]
+    dim = args[1]
     if x.dim() != 4 or dim not in (-1, 3):
         return None
     x = x.detach()[:MOST_SEQUENCES]

@@ -172,7 +172,7 @@ class Graph:
             facts["layer"] = layer_of(facts["weight_node"])
             facts["bias_node"] = None if facts["bias"] is None else self.node_of(facts["bias"])
         if called == "cumsum":  # of whole numbers it counts, such as the tokens of each expert
-            facts["of_numbers"] = any(tensor.is_floating_point() for tensor in tensors(out))
+            facts["of_numbers"] = next(tensors(out)).is_floating_point()
         if part == MARK:
             facts["dim"] = args[1] if len(args) > 1 else kwargs.get("dim", 0)
         return facts, part, called, sources

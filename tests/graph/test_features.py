@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from bnprobe.graph import features
+from bnprobe.graph.geometry import Geometry
+from bnprobe.graph.graph import Node
+from bnprobe.graph.producer import DEEPEST
 from graph.watched import neighbours_of
 
 N, T, F, H = 4, 12, 6, 8
@@ -190,3 +193,52 @@ def test_a_batch_as_large_as_the_width_is_no_dimension_of_features() -> None:
     """Fails if the number of images, which is nobody's features, is compared with the norm's channels."""
     net = Net(nn.LayerNorm(H), lambda m, x: m.norm(m.conv(x)).mean(), conv=nn.Conv2d(3, 5, 1))
     assert neighbours_of(net, torch.randn(H, 3, 4, H))["norm"].features_elsewhere == ""
+
+
+@pytest.mark.parametrize(("n", "found"), [(DEEPEST, ("linear", True)), (DEEPEST + 1, None)])
+def test_sums_before_a_norm_are_followed_to_a_depth(n: int, found: tuple[str, bool] | None) -> None:
+    """Fails if a chain of as many sums as are followed is cut, or a longer one is not."""
+    shape = (N, T, F)
+    node = Node("weights", "linear", shape, facts={"geometry": Geometry()})
+    for _ in range(n):
+        node = Node("add", "add", shape, (node, Node("leaf", "", shape)))
+    assert features._made(node, 2, 2, {}) == found
+
+
+def values(part: str, name: str, *inputs: Node, shape: tuple[int, ...] = (N, T, F), **facts: object) -> Node:
+    return Node(part, name, shape, inputs, facts=facts)
+
+
+LINEAR = values("weights", "linear", geometry=Geometry())
+
+
+@pytest.mark.parametrize(
+    ("node", "dim", "last", "found"),
+    [
+        (LINEAR, 2, 2, ("linear", True)),
+        (LINEAR, 1, 2, ("linear", False)),
+        (LINEAR, 1, 1, None),
+        (LINEAR, 2, 1, ("linear", True)),
+        (LINEAR, None, 2, ("linear", False)),
+        (values("weights", "conv", geometry=Geometry(stride=(1,))), 1, 2, ("conv", True)),
+        (values("weights", "conv", geometry=Geometry(stride=(1,))), 2, 1, ("conv", False)),
+        (values("other", "recurrent"), 2, 2, ("recurrent", True)),
+        (values("other", "cudnn_rnn"), 1, 2, ("recurrent", False)),
+        (values("other", "embedding"), 1, 2, ("embedding", False)),
+        (values("other", "fft"), 2, 2, None),
+        (values("site", "norm", site=("stranger", 0)), 2, 2, None),
+        (values("activation", "relu", LINEAR), 1, 2, ("linear", False)),
+        (values("mark", "dropout", LINEAR), 1, 2, ("linear", False)),
+        (values("mark", "cat", LINEAR), 1, 2, None),
+        (values("pass", "transpose", LINEAR, shape=(N, F, T), args=(None, 1, 2)), 1, 2, ("linear", True)),
+        (values("pass", "alias"), 1, 2, None),
+        (values("add", "add", values("leaf", ""), LINEAR), 1, 2, ("linear", False)),
+        (values("add", "add", values("input", ""), LINEAR), 1, 2, ("linear", False)),
+        (values("add", "add", values("weights", "linear", shape=(N, 1, F), geometry=Geometry())), 1, 2, None),
+    ],
+)  # fmt: skip
+def test_what_made_the_values(
+    node: Node, dim: int | None, last: int | None, found: tuple[str, bool] | None
+) -> None:
+    """Fails if features are looked for in another dimension, or a view that turns them is passed over."""
+    assert features._made(node, dim, last, {}) == found

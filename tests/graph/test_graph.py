@@ -206,3 +206,32 @@ def test_a_view_of_a_whole_that_overlaps_a_smaller_piece_is_of_the_whole() -> No
     found = memory.find(whole[:2])
     assert found is not None
     assert (found.part, found.inputs) == (PASS, (made,))
+
+
+def test_another_shape_of_the_whole_is_the_whole_whatever_pieces_are_known() -> None:
+    """Fails if a piece that is known by itself is counted beside a whole that is just as large as the view."""
+    memory, whole = Storages(), torch.zeros(4, 6)
+    made = node(whole)
+    memory.put(whole, made)
+    memory.put(whole[:1], node(whole[:1]))
+    found = memory.find(whole.flatten())
+    assert found is not None
+    assert (found.part, found.inputs) == (PASS, (made,))
+
+
+def test_a_write_takes_what_it_covers_and_mixes_what_it_meets() -> None:
+    """Fails if a piece that was written over is still known, or a larger one is taken for what was written into it."""
+    memory, whole = Storages(), torch.zeros(4, 6)
+    memory.put(whole, node(whole))
+    inner, larger = node(whole[1]), node(whole[:3])
+    memory.put(whole[1], inner)
+    memory.put(whole[:3], larger)
+    written = node(whole[1:3])
+    memory.put(whole[1:3], written, written=True)
+    found = {
+        name: memory.find(view)
+        for name, view in (("row", whole[1]), ("larger", whole[:3]), ("last", whole[3]))
+    }
+    assert found["row"].inputs == (written,)
+    assert (found["larger"].part, found["larger"].inputs) == (PARTS, (larger, written))
+    assert written not in found["last"].inputs

@@ -727,3 +727,21 @@ def test_a_layer_without_numbers() -> None:
 def test_a_site_in_words() -> None:
     """Fails if the first call is counted, or others are counted from 0."""
     assert [producer.label(("bn", call)) for call in range(3)] == ["bn", "bn (call 2)", "bn (call 3)"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "n", "pad", "padding", "size"),
+    [
+        ((2, 3, 9), 1, (1, 4), ((1, 4),), (9,)),
+        ((3, 6, 9), 2, (1, 4, 0, 3), ((0, 3), (1, 4)), (6, 9)),
+        ((2, 3, 4, 6, 9), 3, (1, 4, 0, 3, 5, 2), ((5, 2), (0, 3), (1, 4)), (4, 6, 9)),
+        ((2, 3, 4, 6, 9), 3, (1, 4, 0, 3), ((0, 0), (0, 3), (1, 4)), (4, 6, 9)),
+    ],
+)
+def test_zeros_before_signals_volumes_and_lone_images(
+    shape: tuple[int, ...], n: int, pad: tuple[int, ...], padding: Any, size: tuple[int, ...]
+) -> None:
+    """Fails if sizes or pads are counted from the front, where the batch may be missing."""
+    node = op(PASS, "constant_pad_nd", Node(INPUT, "", shape), shape=(), args=(None, pad))
+    found, inner = _with_padding(Geometry((1,) * n, ((0, 0),) * n, (1,) * n), node, n)
+    assert (found.padding, found.input_size, inner.shape) == (padding, size, shape)
