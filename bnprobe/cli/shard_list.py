@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnprobe.cli.listed import lines_of
-from bnprobe.errors import BadImages, BnprobeError
+from bnprobe.errors import BadImages, BnprobeError, CannotWrite
 from bnprobe.files import files_in, folders_in
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def shards_of(options: argparse.Namespace, settings: Sequence[str]) -> list[Shard]:
     """The shards of the list, in its order; their files are named by place and `settings`.
 
-    Raises BnprobeError where the list is none, or the folder has parts of others.
+    Raises BnprobeError where the list is none, or the folder has parts of others or what can be none.
     """
     from bnprobe.scaling.shards import Shard
 
@@ -38,7 +38,21 @@ def shards_of(options: argparse.Namespace, settings: Sequence[str]) -> list[Shar
             f"{folder} holds parts of another list or of other settings ({len(others):,}, the first is {others[0]}). Choose "
             "another --out, or remove them."
         )
-    return [Shard(place, i, len(places), folder / names[i]) for i, place in enumerate(places)]
+    shards = [Shard(place, i, len(places), folder / names[i]) for i, place in enumerate(places)]
+    _demand_regular_parts(shards)
+    return shards
+
+
+def _demand_regular_parts(shards: Sequence[Shard]) -> None:
+    """Raises CannotWrite where something else is in the place of a part: a pipe, a device, a folder, a link to nothing.
+
+    Otherwise it would be found out after a shard was recorded, and of the null device never.
+    """
+    for shard in shards:
+        if not shard.is_done and (shard.part.exists() or shard.part.is_symlink()):
+            raise CannotWrite(
+                f"{shard.part} is there, and no regular file, so that no part can be kept in it. Remove it."
+            )
 
 
 def _listed(path: Path) -> list[str]:

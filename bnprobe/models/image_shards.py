@@ -35,7 +35,7 @@ def shard_place(line: str) -> str:
         except OSError as error:
             raise BadImages(f"{shown(place)}: {error.strerror}. Correct the list.") from None
     elif not is_folder(Path(place)) and not is_file(Path(place)):
-        raise BadImages(f"{place}: there is no such folder or file. Correct the list.")
+        raise BadImages(f"{place}: there is no such folder and no such regular file. Correct the list.")
     if kind_of(place) == PARQUET:
         needed()
     return place

@@ -202,7 +202,7 @@ def test_parts_of_other_settings_are_not_mixed_in(recorded, capsys):
     [
         ("", [], "lists no shards. Write one folder, .tar or .parquet file per line."),
         ("# none\n\n", [], "lists no shards"),
-        ("a\nnowhere\n", [], "lists nowhere: there is no such folder or file. Correct the list."),
+        ("a\nnowhere\n", [], "lists nowhere: there is no such folder and no such regular file. Correct the list."),
         ("a\nb\na\n", [], "lists a 2 times. Leave one of these lines."),
         ("a\n", ["--data", "a"], "--shards names the data, so --data can change nothing"),
         ("\udcff", [], "no text. Give a text file"),
@@ -223,6 +223,33 @@ def test_bad_input_is_one_line(lines, more, said, tmp_path, monkeypatch, capsys)
     assert said in err
     assert err.count("\n") == 1
     assert not Path("out").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(
+    "put",
+    [
+        os.mkfifo,
+        Path.mkdir,
+        lambda path: path.symlink_to(os.devnull),
+        lambda path: path.symlink_to("nowhere"),
+    ],
+    ids=["pipe", "folder", "null device", "link to nothing"],
+)
+def test_what_is_no_file_in_the_place_of_a_part(put, tmp_path, monkeypatch, capsys):
+    """Fails if it is found out after all shards were recorded, or, as nothing ever lies in the null device, never."""
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    Path("list").write_text("a\n")
+    given = ["record", MODEL, "--shards", "list", "--out", "out"]
+    (shard,) = shards_of(_parser().parse_args(given), SETTINGS)
+    shard.part.parent.mkdir(parents=True)
+    put(shard.part)
+    assert main(given) == 2
+    err = capsys.readouterr().err
+    assert f"{shard.part} is there, and no regular file" in err
+    assert err.count("\n") == 1
+    assert list(shard.part.parent.iterdir()) == [shard.part]
 
 
 def test_a_shard_without_images_is_named(tmp_path):
