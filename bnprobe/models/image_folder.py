@@ -145,7 +145,14 @@ class Batches:
         """What is read, in one sentence: all of the source, or which part of it."""
         if self.n_images == len(self.source):
             return self.source.words
-        return f"{self.n_images:,} of {self.source.words}, evenly spread over their sorted order"
+        said = f"{self.n_images:,} of {self.source.words}, evenly spread over their sorted order"
+        labels = self.source.labels
+        if labels is None:
+            return said
+        unread = len(self.source.classes) - len({labels[i] for i in self.picked})
+        if unread <= 0:
+            return said
+        return f"{said}; {unread:,} of its classes {'is' if unread == 1 else 'are'} not among them"
 
     @property
     def words_read(self) -> str:

@@ -144,7 +144,7 @@ class Forward:
             if run.mask is not None:
                 run.n_images = run.mask.samples_of(first, run.n_images)
             if run.labels is not None:
-                check_length(run.labels, run.n_images)
+                check_length(len(run.labels), run.n_images)
             if run.captions is not None:
                 check_captions(run.captions, run.n_images)
             run.places = places_of(args, kwargs, run.mask, self._options.sample_dim, past)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bnprobe.errors import BadLabels
-from bnprobe.probe.batches import parts
-from bnprobe.probe.tensors import first_tensor
+from bnprobe.probe.batches import arguments, parts
+from bnprobe.probe.tensors import first_tensor, n_samples
 from bnprobe.stats.moments import Array
 
 MOST_CLASSES = 1000
@@ -60,37 +61,67 @@ def _is_number(label: Any) -> bool:
     return isinstance(label, Tensor | np.generic) and label.ndim == 0
 
 
-def check_length(labels: Array, n_samples: int) -> None:
+def check_length(n_labels: int, n_samples: int) -> None:
     """Raises BadLabels unless there is one label per sample."""
-    if len(labels) != n_samples:
+    if n_labels != n_samples:
         raise BadLabels(
-            f"got {len(labels)} labels for a batch of {n_samples} samples. Pass one label per sample, -1 or None for "
+            f"got {n_labels} labels for a batch of {n_samples} samples. Pass one label per sample, -1 or None for "
             "unlabeled samples."
         )
 
 
-def class_labels(target: Any, n_samples: int) -> Array | None:
-    """A target as class labels, if it is one integer per sample; else None."""
-    try:
-        labels = labels_of(target)
-    except BadLabels:
-        return None
-    return labels if len(labels) == n_samples else None
-
-
 class LabelsOfBatches:
-    """The class labels of batches, for as long as the targets look like classes."""
+    """The class labels of batches, for as long as the targets look like classes.
 
-    def __init__(self) -> None:
+    `sample_dim` is that of `attach`. Targets of some batches that are one integer per sample make those of all class
+    labels, so that another number of them is an error; not if `packed`, where sequences are samples that only a mask tells.
+    """
+
+    def __init__(self, sample_dim: int = 0, packed: bool = False) -> None:
         self._known: set[float] = set()
+        self._sample_dim, self._packed = sample_dim, packed
+        self._unfit: tuple[int, int] | None = None
 
     def of(self, batch: Any) -> Any:
-        """The target, if it is one label per sample; None for any other form, and once there are too many classes."""
+        """The target, if it is one label per sample; None for any other form, and once there are too many classes.
+
+        Raises BadLabels for a list of labels of another length, where those of other batches have one per sample.
+        """
         x, y = parts(batch)
-        first = first_tensor(x)
+        args, kwargs = arguments(x)
+        first = first_tensor(args, kwargs)
         if y is None or first is None or not first.dim() or len(self._known) > MOST_CLASSES:
             return None
-        labels = class_labels(y, len(first))
-        if labels is not None:
+        try:
+            labels = labels_of(y)
+        except BadLabels:
+            return None
+        n = n_samples(args, first, self._sample_dim)
+        if len(labels) == n:
             self._known.update(labels.tolist())
-        return y if labels is not None and len(self._known) <= MOST_CLASSES else None
+        else:
+            self._unfit = self._unfit or (len(labels), n)
+        if self._unfit and self._known and not self._packed:
+            check_length(*self._unfit)
+        return y if len(labels) == n and len(self._known) <= MOST_CLASSES else None
+
+    @contextmanager
+    def to_blame(self) -> Iterator[None]:
+        """Raises BadLabels where a loss fails inside, after labels that are not one per sample."""
+        try:
+            yield
+        except Exception:
+            if self._unfit:
+                check_length(*self._unfit)
+            raise
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """A note on integers that are no class labels, as there is not one per sample."""
+        if self._unfit is None:
+            return ()
+        n_labels, n = self._unfit
+        return (
+            f"Targets are integers, but not one per sample ({n_labels:,} for {n:,} samples in the first such batch), so "
+            "they were not used as class labels.",
+        )

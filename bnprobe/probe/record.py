@@ -51,7 +51,7 @@ def record(
 
     The loop around `attach` in one call, with a progress bar in terminals and notebooks. Without `loss` no gradient is
     computed. Targets that are class labels, one integer per sample, are also used as in `Probe.labels`, as long as there
-    are at most 1,000 classes.
+    are at most 1,000 classes. Integers of another length in every batch are no class labels, and a note says so.
 
     Args:
         model: Any `torch.nn.Module`; batches are moved to the device of its parameters. It is not changed, except that
@@ -85,6 +85,7 @@ def record(
         NoNormLayers: No normalization layer is recognized, or none matches `layers`.
         CannotProbe: The model is TorchScript or an exported graph.
         NothingRecorded: There were no batches.
+        BadLabels: Batches have one label per sample, and one of them more or fewer; or the loss fails on such targets.
         BnprobeError: `batches` cannot be iterated over, `loss` cannot be called or fails without targets, or there are
             fewer `captions` than samples.
         Interrupted: Ctrl-C was pressed; its `recording` holds the batches completed before.
@@ -105,11 +106,15 @@ def record(
     if captions is not None and not exemplars:
         raise BnprobeError("captions say what exemplars are, and none are kept. Pass exemplars=8 as well.")
     captions = None if captions is None else captions_of(captions)
+    labels = LabelsOfBatches(sample_dim, packed=mask is not None)
     turns = Schedule(every, until).of(_captioned(batches, captions, sample_dim))
 
     def described(recording: Recording) -> Recording:
         name = model_name or recording.about.model
-        about = replace(recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing)
+        notes = (*recording.about.notes, *labels.unused)
+        about = replace(
+            recording.about, model=name, weights=weights, data=data, preprocessing=preprocessing, notes=notes
+        )
         return replace(recording, about=about)
 
     with (
@@ -130,7 +135,7 @@ def record(
         progress(n_images) as bar,
     ):
         try:
-            _run(model, turns, loss, probe, bar)
+            _run(model, turns, loss, labels, probe, bar)
         except KeyboardInterrupt:
             raise Interrupted(described(probe.recording)) from None
     recording = described(probe.recording)
@@ -145,11 +150,11 @@ def _run(
     model: nn.Module,
     batches: Iterator[tuple[Any, Captions | None]],
     loss: Loss | None,
+    labels: LabelsOfBatches,
     probe: Probe,
     bar: Any,
 ) -> None:
     """The loop over batches."""
-    labels = LabelsOfBatches()
     device = next((tensor.device for tensor in _parameters(model)), torch.device("cpu"))
     with stoppable() as stop:
         for batch, captions in batches:
@@ -168,7 +173,7 @@ def _run(
                         model
                     ):  # not model.zero_grad(), a name that a class may hide
                         parameter.grad = None
-                    with _gradients_put_back(_leaves(batch)):
+                    with _gradients_put_back(_leaves(batch)), labels.to_blame():
                         torch.autograd.backward(_loss_of(loss, output, y))
                 bar.update(probe.n_images - seen)
 

@@ -239,4 +239,5 @@ def _not_read(files: pd.DataFrame) -> Iterator[Section]:
         (Cell(shorten(path, 60), number=False), Cell(shorten(error, 200), number=False))
         for path, error in zip(bad["path"].head(MOST_ROWS), bad["error"].head(MOST_ROWS), strict=True)
     )
-    yield Section("not-checked", "Not checked", (Table(heads, rows),))
+    left = f"The first {MOST_ROWS:,} of {len(bad):,}." if len(bad) > MOST_ROWS else ""
+    yield Section("not-checked", "Not checked", (Table(heads, rows, left),))

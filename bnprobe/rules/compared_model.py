@@ -153,7 +153,7 @@ def tensors_unmatched(evidence: Evidence) -> Iterator[Finding]:
     renamed = _renamed(only["A"], only["B"])
     if renamed:
         leaves = dict.fromkeys((a.rpartition(".")[2], b.rpartition(".")[2]) for a, b in renamed)
-        words = ", ".join(f"“{a}” in A, “{b}” in B" for a, b in list(leaves)[:MOST_NAMED])
+        words = first_few([f"“{a}” in A, “{b}” in B" for a, b in leaves], MOST_NAMED)
         yield Finding(
             "warning",
             "",

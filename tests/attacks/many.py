@@ -155,7 +155,10 @@ REFUSED: dict[str, tuple[Attack, str]] = {
     "a list without end": (shards(b"", before=in_place(device, "list")), "not a regular file but a device"),
     "a list of bytes": (shards(b"\xff\xfe\0\0"), "no text"),
     "a list of two million": (shards(b"a\n" * 2**21), "more than the 1,048,576 lines that are read"),
-    "a shard that nothing can be called": (shards(b"a\0b\n"), r"a\\x00b: there is no such folder and no such regular file"),
+    "a shard that nothing can be called": (
+        shards(b"a\0b\n"),
+        r"a\\x00b: there is no such folder and no such regular file",
+    ),
     "an output that nothing can be called": (shards(b".\n", out="a\0b"), "no file can have this name"),
     "a whole that is a pipe": (
         shards(b".\n", before=in_place(os.mkfifo, "out/whole.bnp")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +295,20 @@ def test_shares_make_the_whole(of):
         BadImages, match=r"103 images in 7 batches cannot be shared by 8 processes. Start fewer"
     ):
         whole.share(0, 8)
+
+
+def test_classes_that_a_limit_leaves_out_are_counted(tmp_path):
+    """Fails if a page of two classes of a folder of three looks like one of all three."""
+    for name, n in (("a", 4), ("b", 1), ("c", 3)):
+        (tmp_path / name).mkdir()
+        for i in range(n):
+            Image.new("RGB", (4, 4)).save(tmp_path / name / f"{i}.png")
+    source = find_images(tmp_path)
+    words = [source.batches(lambda image: image, 2, limit).words for limit in (1, 2, 7, None)]
+    ends = ["; 2 of its classes are not among them", "; 1 of its classes is not among them"]
+    assert [words[0].endswith(ends[0]), words[1].endswith(ends[1])] == [True, True]
+    assert not any("not among them" in one for one in words[2:])
+    assert "not among" not in replace(source, labels=None).batches(lambda image: image, 2, 1).words
 
 
 def test_words_count_and_place(folder, tmp_path_factory):

@@ -295,3 +295,42 @@ def test_folders_are_classes_on_the_command_line(tmp_path: Path, monkeypatch):
     assert main(arguments) == 0
     found = bnprobe.load(saved).layers[0].classes
     assert (found.labels.tolist(), found.n.tolist()) == ([0, 1], [3, 3])
+
+
+def test_labels_of_another_length_are_an_error_where_others_fit(model, x):
+    """Fails if one ragged batch among labeled ones is left out of the classes without a word."""
+    for batches in ([(x, LABELS), (x, LABELS[:5])], [(x, LABELS[:5]), (x, LABELS)]):
+        with pytest.raises(BadLabels, match=r"^got 5 labels for a batch of 6 samples"):
+            bnprobe.record(model, batches)
+
+
+def test_labels_of_another_length_are_an_error_of_the_loss(model, x):
+    """Fails if a loss that cannot use them says in its own words what labels.of knows."""
+
+    def loss(output, y):
+        return torch.nn.functional.cross_entropy(output.flatten(1), y)
+
+    with pytest.raises(BadLabels, match=r"^got 5 labels for a batch of 6 samples"):
+        bnprobe.record(model, [(x, LABELS[:5].clamp(0))], loss)
+
+
+def test_integers_that_are_no_labels_are_a_note(model, x):
+    """Fails if targets that nobody uses are an error, or are ignored without a word."""
+    recording = bnprobe.record(model, [(x, LABELS[:5])] * 2)
+    assert recording.layers[0].classes is None
+    assert [note for note in recording.about.notes if "(5 for 6 samples in the first such batch)" in note]
+    assert not any("class labels" in note for note in bnprobe.record(model, [(x, LABELS)]).about.notes)
+
+
+def test_samples_are_counted_along_their_own_dimension():
+    """Fails if labels of sequences that come time first are compared with their length."""
+    model, x = torch.nn.LayerNorm(3), torch.randn(7, 4, 3)
+    recording = bnprobe.record(model, [(x, [0, 0, 1, 1])], sample_dim=1)
+    assert recording.layers[0].classes.n.tolist() == [2, 2]
+
+
+def test_sequences_that_a_mask_tells_are_not_miscounted():
+    """Fails if two sequences without padding are one sample with too many labels."""
+    packed = [(torch.randn(1, n, 3), [0] * k) for n, k in ((3, 1), (9, 2))]
+    labels = labels_of_batches.LabelsOfBatches(packed=True)
+    assert [labels.of(batch) for batch in packed] == [[0], None]

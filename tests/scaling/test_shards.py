@@ -202,7 +202,11 @@ def test_parts_of_other_settings_are_not_mixed_in(recorded, capsys):
     [
         ("", [], "lists no shards. Write one folder, .tar or .parquet file per line."),
         ("# none\n\n", [], "lists no shards"),
-        ("a\nnowhere\n", [], "lists nowhere: there is no such folder and no such regular file. Correct the list."),
+        (
+            "a\nnowhere\n",
+            [],
+            "lists nowhere: there is no such folder and no such regular file. Correct the list.",
+        ),
         ("a\nb\na\n", [], "lists a 2 times. Leave one of these lines."),
         ("a\n", ["--data", "a"], "--shards names the data, so --data can change nothing"),
         ("\udcff", [], "no text. Give a text file"),

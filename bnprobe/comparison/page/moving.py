@@ -45,6 +45,11 @@ MOST_CHANNELS = 40_000
 """Channels above which a page has no histograms."""
 
 
+def has_histograms(channels: pd.DataFrame) -> bool:
+    """Whether a page holds the histograms of so many channels."""
+    return len(channels) <= MOST_CHANNELS
+
+
 def data_of(found: Pairs, tables: Differences, findings: pd.DataFrame) -> Data:
     """Everything that the scripts draw from."""
     channels = tables.channels
@@ -55,7 +60,7 @@ def data_of(found: Pairs, tables: Differences, findings: pd.DataFrame) -> Data:
     columns = [column for three in sides.values() for column in three if column]
     columns += [name for name in ERRORS if channels[name].notna().any()]
     meanings = {column.name: column for column in glossary()}
-    drawn = len(channels) <= MOST_CHANNELS
+    drawn = has_histograms(channels)
     places, blobs = [], [(f"column-{name}", packed_column(channels[name])) for name in columns]
     for side in ("a", "b"):
         _, at, packed = packed_histograms([getattr(pair, side) for pair in found.common], drawn)

@@ -9,6 +9,7 @@ import pandas as pd
 from bnprobe.comparison import Differences, Pair, Pairs, first_beyond_noise, glossary
 from bnprobe.comparison.page.broken import broken
 from bnprobe.comparison.page.figures import layer_change, network_map
+from bnprobe.comparison.page.moving import has_histograms
 from bnprobe.comparison.page.spine import spine
 from bnprobe.recording import Recording
 from bnprobe.report.chapters.chapter import called, unit_of
@@ -204,12 +205,17 @@ def _most_changed(found: Pairs, tables: Differences) -> Section:
     words = (
         "The channels of A and B do not correspond, so no layer is shown channel by channel."
         if tables.apart
-        else f"{_how_many(len(changed), len(tables.layers))} All of them are in comparison.layers."
+        else f"{_how_many(len(changed), int((tables.layers['change'] > 0).sum()))} All of them are in comparison.layers."
         if changed
         else "No norm changed."
         if tables.layers["identical"].all()
         else "No difference of a norm can be measured."
     )
+    if not has_histograms(tables.channels):
+        words += (
+            f" The histograms of all {len(tables.channels):,} channels would not fit: the page draws none of them "
+            "beside the map."
+        )
     return Section(
         "layers",
         "Layer by layer",
@@ -219,12 +225,13 @@ def _most_changed(found: Pairs, tables: Differences) -> Section:
     )
 
 
-def _how_many(shown: int, total: int) -> str:
-    if shown == 1:
+def _how_many(shown: int, changed: int) -> str:
+    if changed == 1:
         return "The one norm that changed."
-    if shown < MOST_LAYERS or shown == total:
-        return f"The {shown} norms that changed, most changed first."
-    return f"The {shown} norms that changed most, most changed first."
+    pictures = f" The first {MOST_PICTURES} have a picture." if shown > MOST_PICTURES else ""
+    if shown == changed:
+        return f"The {shown} norms that changed, most changed first.{pictures}"
+    return f"The {shown} of {changed:,} changed norms that changed most, most changed first.{pictures}"
 
 
 def _layer(position: int, pair: Pair, tables: Differences, pictured: bool) -> Section:

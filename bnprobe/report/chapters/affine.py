@@ -14,7 +14,7 @@ from bnprobe.report.figures.from_tables import by_depth, of
 from bnprobe.report.figures.specs import Band, Curves, Line, Panel
 from bnprobe.report.numbers import number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.tables import table
+from bnprobe.report.page.tables import of_all, table
 
 TITLE = "Affine view and quantization"
 HEADS = ["layer", "affine_by", "eps_dominated", "folded_spread", "bits_lost_median", "bits_lost_worst"]
@@ -37,7 +37,8 @@ def chapter(material: Material) -> Section | Absent:
             table(
                 losing.head(MOST_ROWS),
                 HEADS,
-                "The norms that lose most bits, folded and quantized with one scale per layer.",
+                "The norms that lose most bits, folded and quantized with one scale per layer"
+                f"{of_all(losing, MOST_ROWS)}.",
             )
         ]
     return Section(

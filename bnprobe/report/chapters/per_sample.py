@@ -15,7 +15,7 @@ from bnprobe.report.figures.from_tables import by_depth, of
 from bnprobe.report.figures.specs import Curves, Line, Panel
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.tables import table
+from bnprobe.report.page.tables import of_all, table
 
 TITLE = "Norms without running statistics"
 HEADS = ["layer", "own_sd", "own_log_var_sd", "mean_energy", "outliers", "outlier_channels", "rms_ratio_max"]
@@ -29,7 +29,10 @@ def chapter(material: Material) -> Section | Absent:
         return Absent(TITLE, "no norm uses each sample's own statistics")
     known = scale.known
     outlying = known[known["outliers"] > 0].sort_values("rms_ratio_max", ascending=False, kind="stable")
-    note = f"Norms with a channel more than {OUTLIER:g} times as large as the typical one."
+    note = (
+        f"Norms with a channel more than {OUTLIER:g} times as large as the typical one"
+        f"{of_all(outlying, MOST_ROWS, ', the largest first')}."
+    )
     rows = [table(outlying.head(MOST_ROWS), HEADS, note)] if len(outlying) else []
     figure = [_figure(known)] if len(known) > 1 else []
     return Section(

@@ -27,7 +27,7 @@ from bnprobe.report.figures.from_tables import by_depth, of
 from bnprobe.report.figures.specs import Curves, Line
 from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Figure, Prose, Section
-from bnprobe.report.page.tables import table
+from bnprobe.report.page.tables import of_all, table
 
 TITLE = "Running statistics against your data"
 HEADS = [
@@ -57,7 +57,7 @@ def chapter(material: Material) -> Section | Absent:
         return Absent(TITLE, _nothing_known(layers))
     found = course(known)
     shifted = known[known["verdict"].isin(SHIFTED)].sort_values("w2_rms", ascending=False, kind="stable")
-    note = "The norms that are shifted most." if len(shifted) > MOST_ROWS else "The norms that are shifted."
+    note = f"The norms that are shifted{of_all(shifted, MOST_ROWS, ' most')}."
     rows = [table(shifted.head(MOST_ROWS), HEADS, note)] if len(shifted) else []
     words = Prose((_words(known, found, unit_of(material.recording)),))
     noise = noise_of_running(material.recording.layers)

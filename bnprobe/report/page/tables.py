@@ -12,6 +12,11 @@ from bnprobe.report.numbers import number, shorten
 from bnprobe.report.page.blocks import Cell, Table
 
 
+def of_all(frame: pd.DataFrame, most: int, if_cut: str = "") -> str:
+    """What the note of a table of the first `most` rows of a frame adds where there are more; "" where all are shown."""
+    return f"{if_cut}: {most:,} of {len(frame):,}" if len(frame) > most else ""
+
+
 def table(frame: pd.DataFrame, heads: list[str], note: str = "") -> Table:
     """These columns of a frame, numbers in three digits; a layer's name says which call of it the row is about."""
     meanings = {column.name: column.meaning for column in glossary()}

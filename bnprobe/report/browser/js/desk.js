@@ -67,12 +67,14 @@ function newSearch(root, store, state) {
 
   function show() {
     const wanted = input.value.trim().toLowerCase();
-    hits = wanted ? places().filter((place) => place.title.toLowerCase().includes(wanted)).slice(0, MOST_HITS) : [];
+    const named = wanted ? places().filter((place) => place.title.toLowerCase().includes(wanted)) : [];
+    hits = named.slice(0, MOST_HITS);
     at = hits.length ? 0 : -1;
     list.replaceChildren(
       ...hits.map((hit, k) => make("li", { role: "option", id: `bnprobe-hit-${k}`, onpointerdown: (event) => (event.preventDefault(), take(k)) }, hit.title, make("span", { class: "note" }, ` ${hit.kind}`))),
     );
     if (wanted && !hits.length) list.append(make("li", { role: "option", "aria-disabled": "true", class: "note" }, "nothing has this name"));
+    if (named.length > hits.length) list.append(make("li", { role: "option", "aria-disabled": "true", class: "note" }, `the first ${hits.length} of ${named.length.toLocaleString("en-US")}`));
     list.hidden = !wanted;
     input.setAttribute("aria-expanded", String(!list.hidden));
     mark();

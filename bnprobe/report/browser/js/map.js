@@ -139,6 +139,7 @@ function newMap(host, root, store, state, tip) {
       lines.push(`channel ${channel} (0 to ${(layer.n - 1).toLocaleString("en-US")})`, `${manifest.paints[state.measure].label}: ${read}`);
     } else lines.push(count(layer.n, "channel"));
     layer.findings.slice(0, 3).forEach((f) => lines.push(`${f.severity}: ${shorten(f.says, 90)}`));
+    if (layer.findings.length > 3) lines.push(`and ${count(layer.findings.length - 3, "more finding")}`);
     return lines;
   }
 
