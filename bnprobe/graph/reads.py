@@ -41,5 +41,6 @@ def _squares(weight: Tensor, turned: bool, n_channels: int) -> Tensor | None:
     dim = 1 if turned else 0
     if not weight.is_floating_point() or weight.shape[1 - dim] != n_channels:
         return None
-    lengths: Tensor = torch.linalg.vector_norm(weight.detach(), dim=dim, dtype=torch.float32)
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    lengths: Tensor = torch.linalg.vector_norm(weight.detach(), dim=dim, dtype=dtype)
     return lengths.double() ** 2

@@ -190,3 +190,28 @@ def test_a_stream_that_ends_in_a_head_without_a_norm(last: bool) -> None:
     )
     if last:
         assert (found["first"].stream, found["last"].stream) == ("", "first")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_stream_in_any_precision(dtype: torch.dtype) -> None:
+    """Fails if weights of another precision leave norms without a role, or without what is read of them."""
+
+    class Stream(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.branch, self.last, self.head = (
+                nn.LayerNorm(4),
+                nn.Linear(4, 4),
+                nn.LayerNorm(4),
+                nn.Linear(4, 2),
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.last(x + self.branch(self.first(x))))
+
+    model = Stream().to(dtype).eval()
+    found = neighbours_of(model, torch.randn(2, 5, 4, dtype=dtype))
+    assert {site: one.role for site, one in found.items()} == {"first": "MLP", "last": "final"}
+    for site, layer in (("first", model.branch), ("last", model.head)):
+        lengths = np.sqrt((layer.weight.detach().double().numpy() ** 2).sum(0))
+        np.testing.assert_allclose(found[site].reads, lengths, rtol=1e-6)

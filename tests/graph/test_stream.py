@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnprobe.graph.graph import Node
-from bnprobe.graph.reads import column_lengths
+from bnprobe.graph.reads import MOST_STEPS, column_lengths
 from bnprobe.graph.stream import MOST_SUMS, before_head, before_on_stream
 from graph.watched import Wired, graph_of
 
@@ -146,3 +146,31 @@ def test_what_a_stream_goes_on_through(part: str, name: str, handed_on: bool) ->
     total = op("add", "add", start, op("weights", "linear", first))
     last = op("site", "norm", op(part, name, total))
     assert before_on_stream(last, {("a", 0): first, ("b", 0): last}) == (("a", 0) if handed_on else None)
+
+
+def reading(weight: Tensor, turned: bool = False, views: int = 0, name: str = "linear") -> Any:
+    """What a layer with this weight reads of a norm of C channels, past so many views."""
+    node = site = Node("site", "norm", (2, 5, C))
+    for _ in range(views):
+        node = Node("pass", "view", (2, 5, C), (node,))
+    Node("weights", name, (2, 5, 4), (node,), facts={"weight": weight, "turned": turned})
+    return column_lengths(site, C)
+
+
+def test_columns_of_weights_that_lie_either_way() -> None:
+    """Fails if rows are taken for columns, also where there are as many of both, or whole numbers have lengths."""
+    square = torch.arange(C * C, dtype=torch.float64).reshape(C, C)
+    np.testing.assert_allclose(reading(square), np.sqrt((square.numpy() ** 2).sum(0)), rtol=1e-6)
+    np.testing.assert_allclose(reading(square, True), np.sqrt((square.numpy() ** 2).sum(1)), rtol=1e-6)
+    assert reading(torch.ones(4, C)) is not None
+    assert reading(torch.ones(C, 4)) is None
+    assert reading(torch.ones(4, C), True) is None
+    assert reading(torch.ones(C, 4), True) is not None
+    assert reading(torch.ones(4, C, dtype=torch.int8)) is None
+    assert reading(torch.ones(4, C), name="conv") is None
+
+
+@pytest.mark.parametrize(("views", "found"), [(MOST_STEPS - 1, True), (MOST_STEPS, False)])
+def test_weights_behind_so_many_views(views: int, found: bool) -> None:
+    """Fails if one view more is walked, or one fewer: the norm itself is the first step."""
+    assert (reading(torch.ones(4, C), views=views) is not None) is found
