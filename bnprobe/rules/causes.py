@@ -65,10 +65,7 @@ def do(cause: pd.Series, row: pd.Series) -> str:
     return _DO[cause["cause"]].format(
         **words,
         again=recalibrate(row),
-        without_dropout=(
-            "`model.eval(); [m.train() for m in model.modules() if isinstance(m, "
-            "torch.nn.modules.batchnorm._BatchNorm)]`, `with torch.no_grad(): [model(x) for x, y in loader]`, `model.eval()`"
-        ),
+        without_dropout=WITHOUT_DROPOUT,
         divide=f"`n = {module(row['layer'])}; n.running_mean /= {words.get('factor', '')}; n.running_var /= "
         f"{words.get('factor', '')}`",
     )
@@ -85,6 +82,16 @@ def undone_by(cause: pd.Series, row: pd.Series) -> Remedy | None:
         on = tuple(SetMode(path, training=True) for path in facts["names"].split(", "))
         return Remedy((Recalibrate(dropout=False),), cause=on)
     return remedy(recalibration(row))
+
+
+WITHOUT_DROPOUT = (
+    "`model.eval(); norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]; "
+    "momenta = [m.momentum for m in norms]`, "
+    "`for m in norms: m.reset_running_stats(); m.momentum = None; m.train()`, "
+    "`with torch.no_grad(): [model(x) for x, y in loader]`, "
+    "`for m, momentum in zip(norms, momenta): m.eval(); m.momentum = momentum`"
+)
+"""As update_bn does, which has dropout on meanwhile; without a reset, few batches leave most of what was stored."""
 
 
 def _words(facts: dict[str, Any]) -> dict[str, Any]:

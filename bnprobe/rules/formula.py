@@ -201,10 +201,18 @@ def zero_rows(evidence: Evidence) -> Iterator[Finding]:
                 f"{row['zero_rows']:.1%} of the positions of the first call"
                 + (f", which it computes in {_half(row)}." if _half(row) else "."),
                 "In half precision the sum of squares overflows from inputs of 256 on, and 1 / √∞ is 0: compute the "
-                f"statistics in float32, `{module(row['layer'])}.float()`, and cast the input.",
+                f"statistics in float32: {_in_float32(row['layer'])}.",
                 call=row["call"],
                 remedy=remedy(InFloat32(row["layer"])),
             )
+
+
+def _in_float32(layer: str) -> str:
+    """The code that runs a norm in float32, its input cast, and its output cast back."""
+    return (
+        f"`n = {module(layer)}.float(); n.register_forward_pre_hook(lambda m, a: setattr(m, 'given', a[0].dtype) or "
+        "tuple(v.float() for v in a)); n.register_forward_hook(lambda m, a, y: y.to(m.given))`"
+    )
 
 
 def _half(row: pd.Series) -> str:

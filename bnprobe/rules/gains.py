@@ -33,8 +33,9 @@ def convention(evidence: Evidence) -> Iterator[Finding]:
         "γ is used without the 1 that it was stored without: these norms multiply by 1 + γ.",
         f"more than {limit:.0%} of γ are negative in {len(found)} of {count(len(learned), 'norm')} (up to "
         f"{found['gamma_negative'].max():.0%}); trained networks have that in a norm or two.",
-        "Add 1 to the gains when loading, once: `[p.data.add_(1) for n, p in model.named_parameters() if "
-        'n.endswith("norm.weight")]`; or use the class of norm that the weights were trained with.',
+        "Use the class of norm that the weights were trained with, or add 1 to the gains, once: "
+        f"`[model.get_submodule(name).weight.data.add_(1) for name in {list(map(str, learned['layer']))}]`. If results get "
+        "worse, the weights are right as they are.",
     )
 
 

@@ -33,7 +33,7 @@ def stored_in_instance_norms(evidence: Evidence) -> Iterator[Finding]:
             + (", and the samples differ." if uses else " in eval mode, and the samples differ."),
             f"track_running_stats=True; the means of samples are {apart:.2g} times as far apart as values within a sample "
             f"(typical channel, threshold {limit:g}). Train mode takes that out of each sample, eval mode does not.",
-            "If the model was trained in train mode, let eval mode do the same: "
+            "If the model was trained in train mode, let eval mode do the same, which changes its results: "
             f"`n = {module(row['layer'])}; n.running_mean = n.running_var = None; n.track_running_stats = False`.",
             call=row["call"],
             remedy=remedy(DropStatistics(row["layer"])),

@@ -36,10 +36,13 @@ def not_finite(evidence: Evidence) -> Iterator[Finding]:
         for row, channels in evidence.sites_with(unsound(table, "gamma", "beta"))
         for finding in _learned(row, channels)
     ]
-    entered = _entered(list(evidence.sites_with(table["n_nonfinite"] > 0)))
     order = {
         site: i for i, site in enumerate(zip(evidence.layers["layer"], evidence.layers["call"], strict=True))
     }
+    # what follows a norm whose outputs are never finite gets that from it
+    source = min((order[one.layer, one.call] for one in learned), default=len(order))
+    sites = list(evidence.sites_with(table["n_nonfinite"] > 0))
+    entered = _entered([site for site in sites if order[site[0]["layer"], site[0]["call"]] <= source])
     yield from sorted([*learned, *entered], key=lambda one: order[one.layer, one.call])
 
 
@@ -104,8 +107,8 @@ def _learned(row: pd.Series, channels: pd.DataFrame) -> Iterator[Finding]:
             "the input.",
             f"not finite in {out_of(found, channels)}.",
             "One step with a non-finite gradient causes this: load a checkpoint from before it, and skip such steps "
-            "(torch.amp.GradScaler) or clip gradients. To continue from here, reinitialize these channels: "
-            f"{made_new(row, found, channels)}.",
+            "(torch.amp.GradScaler) or clip gradients. To continue from here, reinitialize these channels, which changes "
+            f"results until they are trained again: {made_new(row, found, channels)}.",
             indices(found),
             row["call"],
             remedy(made_new_edit(row, found, channels)),

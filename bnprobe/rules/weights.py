@@ -113,7 +113,8 @@ def _if_rounded(row: pd.Series, gamma: pd.Series) -> str:
 def _learn(layer: str) -> str:
     """One step of training that moves gamma and beta."""
     return (
-        f"One step: `n = {module(layer)}; n.requires_grad_(True); step = torch.optim.SGD(n.parameters(), 0.01)`, "
+        f"One step, which changes results: `n = {module(layer)}; n.requires_grad_(True); "
+        "step = torch.optim.SGD(n.parameters(), 0.01)`, "
         "`loss(model(x), y).backward(); step.step()`."
     )
 

@@ -1,11 +1,12 @@
 """How true the judgement is: faults that were planted, problems of real users, and networks with nothing wrong.
 
     python -m scripts.rule_benchmark                     # everything, some fifteen minutes; reports/rule_benchmark.md
-    python -m scripts.rule_benchmark --parts cases       # or planted, healthy, remedies, statistics, ...
+    python -m scripts.rule_benchmark --parts cases       # or planted, healthy, remedies, code, statistics, ...
     python -m scripts.rule_benchmark --only dropout      # faults and cases whose name, model, kind or rule holds the word
     python -m scripts.rule_benchmark --without-held-out  # while thresholds are being worked on
 
-Tables: planted.csv, remedies.csv, cases.csv, healthy.csv and tokens.csv (small transformers, trained with a mistake or none,
+Tables: planted.csv, remedies.csv, code.csv (code of advice that no planted fault runs), cases.csv, healthy.csv
+and tokens.csv (small transformers, trained with a mistake or none,
 a minute each on a quiet core) in the folder of --out; sums by kind in rule_benchmark.md;
 statistics.csv, in which nominal error rates stand beside those found on data whose truth is known, and
 dependence.csv, of images that are copied, in order, or the same on both sides of a comparison.
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from scripts.rule_benchmark.code_remedies import code_remedies
 from scripts.rule_benchmark.dependence import dependence
 from scripts.rule_benchmark.healthy import networks
 from scripts.rule_benchmark.planted import chosen, planted
@@ -33,7 +35,7 @@ from scripts.rule_benchmark.summary import summary
 from scripts.rule_benchmark.tokens import tokens
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("planted", "remedies", "cases", "healthy", "tokens", "statistics", "dependence")
+PARTS = ("planted", "remedies", "code", "cases", "healthy", "tokens", "statistics", "dependence")
 
 
 def parse() -> argparse.Namespace:
@@ -92,6 +94,9 @@ def main() -> int:
         found = subjects(options.models, options.data, {fault.subject for fault in faults})
         tables["remedies"] = remedies(faults, found)
         print(tables["remedies"].drop(columns="why").round(3).to_string(index=False))
+    if "code" in options.parts:
+        tables["code"] = code_remedies(options.only)
+        print(tables["code"].drop(columns="code").round(4).to_string(index=False))
     if "cases" in options.parts:
         tables["cases"] = run_cases(options.only)
         print(tables["cases"][["outcome", "case", "look", "missing", "others"]].to_string(index=False))

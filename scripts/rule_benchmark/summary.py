@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from scripts.rule_benchmark import code_remedies
 from scripts.rule_benchmark.dependence import NULL
 from scripts.rule_benchmark.remedies import by_rule
 
@@ -21,10 +22,12 @@ def summary(tables: dict[str, pd.DataFrame]) -> tuple[str, bool]:
     ]
     lines += ["| kind | faults | found | missed | right | warned of |", "|---|---|---|---|---|---|"]
     rows = [*_planted(tables), *_cases(tables), *_healthy(tables), *_tokens(tables)]
-    rows += [*_statistics(tables), *_dependence(tables)]
+    rows += [*_statistics(tables), *_dependence(tables), *_code(tables)]
     lines += [f"| {kind} | {' | '.join(str(n) for n in counts)} |" for kind, counts in rows]
     wrong = sum(counts[2] + counts[4] for _, counts in rows)
     tried = by_rule(tables["remedies"]) if "remedies" in tables else []
+    if "code" in tables:
+        tried += code_remedies.by_rule(tables["code"])
     return "\n".join([*lines, *_named(tables), *tried]) + "\n", wrong == 0
 
 
@@ -73,6 +76,14 @@ def _statistics(tables: dict[str, pd.DataFrame]) -> list[tuple[str, Counts]]:
         return []
     claims = tables["statistics"][tables["statistics"]["holds"] != ""]
     return [("nominal rates", (0, 0, 0, len(claims), int((~claims["fine"]).sum())))]
+
+
+def _code(tables: dict[str, pd.DataFrame]) -> list[tuple[str, Counts]]:
+    """Advice whose code does not run, does not help, or changes more than it says counts as missed."""
+    if "code" not in tables:
+        return []
+    wrong = int((tables["code"]["wrong"] != "").sum())
+    return [("code of advice", (len(tables["code"]), len(tables["code"]) - wrong, wrong, 0, 0))]
 
 
 def _healthy(tables: dict[str, pd.DataFrame]) -> list[tuple[str, Counts]]:
