@@ -47,9 +47,16 @@ COLUMNS = (
         table="layers",
     ),
     Column(
+        "batches_different",
+        "Batches that are not copies of another one; NaN where more than 20 were recorded, unless all are copies.",
+        "different means and mean squares of batches, to 9 digits",
+        "batches",
+        table="layers",
+    ),
+    Column(
         "n_effective",
-        "Independent samples that the samples are worth, as the means of batches tell.",
-        "n_images / max(1, batch_effect)",
+        "Independent samples that the samples are worth, as the means of batches tell, copies of batches counted once.",
+        "n_images · (different batches / batches) / max(1, batch_effect)",
         "samples",
         table="layers",
     ),
@@ -96,7 +103,7 @@ def _worth(record: LayerRecord, statistic: Callable[[Array, Array], Array], vari
     The factor by which the error's square exceeds that of independent samples is drawn towards that of all channels of the
     layer, which are cut into samples alike; and it is 1 at least, for folds that are too much alike prove nothing.
     """
-    n, folds = record.pre_images.n, record.pre_folds
+    n, folds = record.pre_images.n * share_different(record), record.pre_folds
     if folds is None or not counts_folds(record):
         return Worth(n, n - 1)
     error = jackknife(*folds.about(record.pre.mean).leave_out(statistic))
@@ -117,8 +124,51 @@ def layer_columns(record: LayerRecord) -> dict[str, str | float]:
         "error_from": "folds" if counts_folds(record) else "samples",
         "batch_effect": effect,
         "batch_effect_least": least,
-        "n_effective": record.n_images / max(effect, 1.0),
+        "batches_different": different_batches(record),
+        "n_effective": record.n_images * share_different(record) / max(effect, 1.0),
     }
+
+
+SAME_DIGITS = 1e-9
+"""Relative difference of two sums that another order of additions makes."""
+
+
+def different_batches(record: LayerRecord) -> float:
+    """How many of the batches are not copies of another one; NaN where folds do not tell, as they hold several each.
+
+    What is the same for every sample, as queries that were learned, is the same in every batch, too, and no copy.
+    """
+    folds = record.pre_folds
+    if folds is None or folds.n_batches < 2:
+        return float("nan")
+    varies = folds.within > SAME_DIGITS * folds.b.sum(axis=0)
+    if not varies.any():
+        return float("nan")
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        a, b = ((sums / folds.n)[:, varies] for sums in (folds.a, folds.b))
+    scale = np.sqrt(np.nanmean(np.abs(b), axis=0))
+    rows = np.concatenate([folds.n[:, varies], a / scale, b / scale**2], axis=1)
+    if folds.n_batches <= len(rows):
+        return float(_n_different(rows))
+    # folds of several batches differ in how many these are
+    return 1.0 if _n_different(rows[:, int(varies.sum()) :]) == 1 else float("nan")
+
+
+def _n_different(rows: Array) -> int:
+    """Rows that are not another one's copy."""
+    first: list[Array] = []
+    for row in rows:
+        if not any(
+            np.allclose(row, one, rtol=SAME_DIGITS, atol=SAME_DIGITS, equal_nan=True) for one in first
+        ):
+            first.append(row)
+    return len(first)
+
+
+def share_different(record: LayerRecord) -> float:
+    """The share of the batches that are no copies, where that is known; else 1."""
+    different = different_batches(record)
+    return 1.0 if record.pre_folds is None or np.isnan(different) else different / record.pre_folds.n_batches
 
 
 LEVEL = 0.999

@@ -157,7 +157,29 @@ def _one_class(layers: pd.DataFrame) -> Iterator[Finding]:
 def alike(evidence: Evidence) -> Iterator[Finding]:
     """Samples that are copies of one, and batches whose samples resemble each other."""
     yield from copies(evidence)
+    yield from same_batches(evidence)
     yield from samples_alike(evidence)
+
+
+def same_batches(evidence: Evidence) -> Iterator[Finding]:
+    """Batches that were recorded more than once, as the first norm shows; a note, since it may be meant."""
+    if evidence.layers.empty:
+        return
+    row = evidence.layers.iloc[0]
+    n, different = row["n_calls"], row["batches_different"]
+    if not different < n:
+        return
+    yield Finding(
+        "info",
+        row["layer"],
+        f"The same samples were recorded more than once: of {count(n, 'batch')} only {different:,.0f} "
+        f"{'is' if different == 1 else 'are'} different.",
+        f"the other {n - different:,.0f} {'has' if n - different == 1 else 'have'} the means and mean squares of one of "
+        f"these in every channel, to 9 digits. Standard errors count {different / n:.0%} of the {row['n_images']:,.0f} samples.",
+        "If this is not meant, as for Monte-Carlo dropout, look at what makes the batches: an iterator that is made again "
+        "for each batch, next(iter(loader)), gives the first one each time.",
+        call=row["call"],
+    )
 
 
 SAME_SAMPLES = (

@@ -404,3 +404,53 @@ def test_samples_of_a_batch_that_are_alike(
     for one in found:
         assert "40 samples are worth about 8 independent ones." in one.says
         assert one.because.startswith("the means of 4 batches have 5 times the variance")
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)
+    ).eval()
+
+
+@pytest.mark.parametrize(
+    ("order", "different"),
+    [
+        ([0] * 6, 1),
+        ([0, 1, 2] * 2, 3),
+        ([0, 0, 1, 2, 3, 4], 5),
+        (range(6), None),
+        ([0] * 45, 1),
+        (range(45), None),
+    ],
+)
+def test_batches_that_are_given_again(order: list[int], different: int | None) -> None:
+    """Fails if copies of a batch pass for more samples, or batches that differ for copies."""
+    batches = [torch.randn(20, 3, 6, 6) for _ in range(max(order) + 1)]
+    report = bnprobe.report(bnprobe.record(network(), [batches[i] for i in order]))
+    found = report.findings[report.findings["says"].str.contains("recorded more than once")]
+    assert len(found) == (different is not None)
+    if different is not None:
+        assert f"of {len(order)} batches only {different} " in found["says"].iloc[0]
+        assert found["severity"].tolist() == ["info"]
+        # mean and error of a channel's shift are those of each batch once, weighed alike where all are repeated as often
+        if order in ([0] * 6, [0] * 45, [0, 1, 2] * 2):
+            once = bnprobe.report(bnprobe.record(network(), batches))
+            np.testing.assert_allclose(report.channels["shift"], once.channels["shift"], rtol=1e-5)
+            np.testing.assert_allclose(report.channels["shift_se"], once.channels["shift_se"], rtol=0.03)
+
+
+def test_what_no_sample_changes_is_no_copy() -> None:
+    """Fails if a norm of learned queries, which are the same in each batch, speaks of repeated samples."""
+
+    class Queries(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.queries, self.norm = nn.Parameter(torch.randn(5, 8)), nn.LayerNorm(8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.queries.expand(len(x), 5, 8)) + x
+
+    torch.manual_seed(0)
+    report = bnprobe.report(bnprobe.record(Queries(), [torch.randn(20, 5, 8) for _ in range(6)]))
+    assert not report.findings["says"].str.contains("recorded more than once").any()
