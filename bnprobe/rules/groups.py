@@ -175,7 +175,7 @@ def same_batches(evidence: Evidence) -> Iterator[Finding]:
         f"The same samples were recorded more than once: of {count(n, 'batch')} only {different:,.0f} "
         f"{'is' if different == 1 else 'are'} different.",
         f"the other {n - different:,.0f} {'has' if n - different == 1 else 'have'} the means and mean squares of one of "
-        f"these in every channel, to 9 digits. Standard errors count {different / n:.0%} of the {row['n_images']:,.0f} samples.",
+        f"these in every channel, to 9 digits. Errors count {different / n:.0%} of the {row['n_images']:,.0f} samples.",
         "If this is not meant, as for Monte-Carlo dropout, look at what makes the batches: an iterator that is made again "
         "for each batch, next(iter(loader)), gives the first one each time.",
         call=row["call"],
