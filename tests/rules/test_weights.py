@@ -311,7 +311,7 @@ BARE = {**NEW, "beta": math.nan}
 @pytest.mark.parametrize(
     ("cells", "other", "row", "because", "do"),
     [
-        (ONES, {}, {}, f"γ is exactly 1 and β exactly 0 in all 3 channels{UPDATED}", "One step, which changes results: `n = model.get_submodule"),
+        (ONES, {}, {}, f"γ is exactly 1 and β exactly 0 in all 3 channels{UPDATED}", "changes results: `n = model"),
         (ZEROS, {}, {}, f"γ is exactly 0 and β exactly 0 in all 3 channels{UPDATED}", "they are in the optimizer"),
         ({**ONES, **NEW}, {}, {}, f"γ is exactly 1 and β exactly 0 in all 3 channels{OTHERS}", "One step"),
         ({**ONES, **BARE}, {}, {}, f"γ is exactly 1 and β missing in all 3 channels{OTHERS}", "One step"),
