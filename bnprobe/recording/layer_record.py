@@ -13,7 +13,7 @@ from bnprobe.recording import training_batch
 from bnprobe.recording.call_log import CallLog
 from bnprobe.recording.gradient_record import GradientRecord, parts_of
 from bnprobe.recording.merge import merge_optional
-from bnprobe.recording.names import BATCH, POOLS, UNKNOWN, WEIGHTS_ONLY, site_name
+from bnprobe.recording.names import BATCH, POOLS, UNKNOWN, WEIGHTS_ONLY, site_name, spelled
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.output_check import OutputCheck
 from bnprobe.stats import ClassMoments, Exemplars, Folds, Histogram, ImageMoments, Moments
@@ -99,6 +99,7 @@ class LayerRecord:
         return f"LayerRecord({self.site}: {self.kind}, {self.n_channels:,} channels, {calls}, {self.mode})"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "layer", spelled(self.layer))
         c = self.pre.shape
         if len(c) != 1:
             raise BnprobeError(f"{self.site}: expected one entry per channel, got shape {c}.")

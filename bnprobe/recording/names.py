@@ -67,6 +67,11 @@ NO_PHASE = ""
 """The name of what is recorded outside all phases."""
 
 
+def spelled(name: str) -> str:
+    """A name with half a character spelled out: no file takes it, and no table of text where pyarrow is installed."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def site_name(layer: str, call: int) -> str:
     """The name of a site in tables and titles: the path, and the call where it is not the first."""
     return f"{layer} (call {call + 1})" if call else layer

@@ -23,7 +23,7 @@ from bnprobe.recording.layer_record import (
     loses_exemplars,
     loses_histograms,
 )
-from bnprobe.recording.names import said_passes
+from bnprobe.recording.names import said_passes, spelled
 from bnprobe.recording.samples import SampleTable, check_samples, common_samples, without_unused
 from bnprobe.recording.source import Source, digest, missing
 from bnprobe.recording.tensors import Dropout, TensorTable, differing
@@ -115,6 +115,8 @@ class Recording:
         return sorted({record.mode for record in self.layers})
 
     def __post_init__(self) -> None:
+        for name in ("not_understood", "never_called", "folded"):
+            object.__setattr__(self, name, tuple(map(spelled, getattr(self, name))))
         seen = [(record.layer, record.call) for record in self.layers]
         if len(set(seen)) != len(seen):
             raise BnprobeError("A recording holds one record per site; this one holds a site twice.")

