@@ -10,7 +10,7 @@ from bnprobe.measures.columns import Column, Columns, Paint
 from bnprobe.measures.shape import median
 from bnprobe.recording import BATCH, LayerRecord
 from bnprobe.recording.terms import MANY_EPS, NEAR_ZERO
-from bnprobe.stats.moments import Array
+from bnprobe.stats.moments import Array, ratio
 
 _JACOB = "Jacob et al. 2018, arXiv:1712.05877"
 _NAGEL = "Nagel et al. 2019, arXiv:1906.04721"
@@ -113,7 +113,7 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     beta = 0.0 if record.beta is None else record.beta
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         slope = gamma / np.sqrt(var + record.eps)
-        share = np.where(var + record.eps > 0, record.eps / (var + record.eps), np.nan)
+        share = ratio(record.eps, var + record.eps)
         intercept = beta - slope * mean
     return {"slope": slope, "intercept": intercept, "eps_share": share, **_folded(record)}
 

@@ -179,7 +179,7 @@ def batch_effect(record: LayerRecord) -> tuple[float, float]:
     """How many samples count as one, and what that is at least; NaN where it is not known."""
     folds, images = record.pre_folds, record.pre_images
     unknown = float("nan"), float("nan")
-    if folds is None or folds.n_batches < 2 or record.is_sorted_by_class:
+    if folds is None or record.is_sorted_by_class:
         return unknown
     if not np.array_equal(folds.n.sum(axis=0), images.n):  # rows, of which `by_sample` counts fewer
         return unknown
@@ -200,6 +200,6 @@ def batch_effect(record: LayerRecord) -> tuple[float, float]:
 def counts_folds(record: LayerRecord) -> bool:
     """Whether folds take part in the errors of a layer."""
     folds = record.pre_folds
-    if folds is None or int((folds.n > 0).sum(axis=0).max(initial=0)) < ENOUGH_FOLDS:
+    if folds is None or record.is_sorted_by_class:
         return False
-    return not record.is_sorted_by_class
+    return int((folds.n > 0).any(axis=1).sum()) >= ENOUGH_FOLDS

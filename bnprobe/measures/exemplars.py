@@ -110,14 +110,13 @@ def chance(n_of_class: Array, k: int) -> float:
 
     NaN where there are not so many.
     """
-    n_of_class = n_of_class[n_of_class > 0]
     if k < 1 or n_of_class.sum() < k:
         return float("nan")
     # in shares of what the coefficient of all would be, so that nothing overflows: C(n, j) p^j, with p of the size of k / N
     p = k / n_of_class.sum()
     powers = np.ones((len(n_of_class), k + 1))
     for j in range(1, k + 1):
-        powers[:, j] = powers[:, j - 1] * np.maximum(n_of_class - j + 1, 0) / j * p
+        powers[:, j] = powers[:, j - 1] * (n_of_class - j + 1) / j * p
     at_most = np.array([_coefficient(powers[:, : m + 1], k) for m in range(k + 1)])
     # mean of a number from 1 to k: the sum over m from 0 of P(more than m)
     return float((1 - at_most[:k] / at_most[k]).sum() / k)

@@ -137,8 +137,8 @@ def layer_columns(record: LayerRecord) -> dict[str, float | str]:
 def _per_channel(record: LayerRecord) -> Array:
     if record.own_mean is not None or record.pools != "batch" or record.kind == "rms_norm":
         return np.full(record.n_channels, np.nan)
-    stored = record.n_calls_running > 0 and record.running_var is not None
-    var = record.running_var if stored and record.running_var is not None else record.pre.var_population
+    stored = record.running_var if record.n_calls_running > 0 else None
+    var = record.pre.var_population if stored is None else stored
     with np.errstate(all="ignore"):
         found: Array = np.abs(record.pre.mean_seen) / np.sqrt(var + record.eps)
     return found

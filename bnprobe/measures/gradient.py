@@ -10,7 +10,7 @@ from bnprobe.measures.gradient_signal import ALIKE, FEWEST_PASSES, of_channels, 
 from bnprobe.measures.shape import median
 from bnprobe.recording import GradientRecord, LayerRecord
 from bnprobe.stats import Moments
-from bnprobe.stats.moments import Array
+from bnprobe.stats.moments import Array, ratio
 
 _SANTURKAR = "Santurkar et al. 2018, arXiv:1805.11604"
 _MOLCHANOV = "Molchanov et al. 2019, arXiv:1906.10771"
@@ -239,13 +239,10 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     columns.update(dy_mean=gradient.dy.mean_seen, dy_var=gradient.dy.var_population)
     columns.update(_nonfinite(gradient))
     if gradient.dx is not None:
-        kept = np.where(
-            gradient.energy > 0,
-            _energy(gradient.dx) / np.where(gradient.energy > 0, gradient.energy, 1),
-            np.nan,
-        )
         columns.update(
-            dx_mean=gradient.dx.mean_seen, dx_var=gradient.dx.var_population, energy_removed=1 - kept
+            dx_mean=gradient.dx.mean_seen,
+            dx_var=gradient.dx.var_population,
+            energy_removed=1 - ratio(_energy(gradient.dx), gradient.energy),
         )
     if gradient.gamma is not None:
         columns.update(grad_gamma=gradient.gamma.mean_seen, gamma_snr=of_channels(gradient.gamma))
@@ -278,9 +275,8 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
     if gradient.dx is not None:
         back = _energy(gradient.dx).sum()
         columns["grad_in"] = float(np.sqrt(back / gradient.n_passes_dx))
-        columns["grad_ratio"] = columns["grad_in"] / columns["grad_out"] if out.sum() > 0 else float("nan")
-        whole = gradient.energy.sum()
-        columns["energy_removed_layer"] = float(1 - back / whole) if whole > 0 else float("nan")
+        columns["grad_ratio"] = float(ratio(columns["grad_in"], columns["grad_out"]))
+        columns["energy_removed_layer"] = float(1 - ratio(back, gradient.energy.sum()))
     if columns["n_backward_nonfinite"] > columns["n_backward_scaled"]:
         # what is left of such passes would look like a sound gradient
         columns |= dict.fromkeys(("grad_out", "grad_in", "grad_ratio", "energy_removed_layer"), float("nan"))

@@ -14,8 +14,9 @@ import numpy as np
 from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
+from bnprobe.recording.neighbours import Implied
 from bnprobe.stats.jackknife import jackknife
-from bnprobe.stats.moments import Array
+from bnprobe.stats.moments import Array, ratio
 
 _NAGEL = "Nagel et al. 2019, arXiv:1906.04721"
 _R2 = "1 − Σ(t − t̂)² / Σ(t − mean t)², t = running_mean / √(running_var + eps)"
@@ -124,9 +125,9 @@ class Fit:
 
 def pooled(records: Iterable[LayerRecord]) -> Fit:
     """One fit over every channel of these sites whose mean is implied."""
-    known = [record for record in records if _pairs(record) is not None]
+    known = [one for record in records if (one := _known(record)) is not None]
     columns = {
-        name: np.concatenate([_standardized(record, name) for record in known] or [np.zeros(0)])
+        name: np.concatenate([_standardized(*one, name) for one in known] or [np.zeros(0)])
         for name in ("running", "mean", *(f"mean_{control}" for control in CONTROLS))
     }
     there = np.isfinite(columns["running"]) & np.isfinite(columns["mean"])
@@ -145,8 +146,8 @@ def pooled(records: Iterable[LayerRecord]) -> Fit:
 def r_squared(truth: Array, predicted: Array) -> float:
     """Share of the truth's sum of squares about its mean that the prediction, taken as it is, explains."""
     with np.errstate(over="ignore", invalid="ignore"):
-        total = ((truth - truth.mean()) ** 2).sum() if truth.size > 1 else 0.0
-        return float(1 - ((truth - predicted) ** 2).sum() / total) if total > 0 else float("nan")
+        total = ((truth - truth.mean()) ** 2).sum() if truth.size else 0.0
+        return float(1 - ratio(((truth - predicted) ** 2).sum(), total))
 
 
 def _error_of_r2(truth: Array, predicted: Array) -> float:
@@ -164,40 +165,40 @@ def _error_of_r2(truth: Array, predicted: Array) -> float:
 def _skill(truth: Array, predicted: Array, constant: Array) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         left, by_constant = (((truth - guess) ** 2).sum() for guess in (predicted, constant))
-        return float(1 - left / by_constant) if by_constant > 0 else float("nan")
+        return float(1 - ratio(left, by_constant))
 
 
-def _pairs(record: LayerRecord) -> tuple[Array, Array] | None:
-    """Running mean and running σ of a site whose mean is implied; None for the others."""
-    if record.running_mean is None or record.running_var is None:
-        return None
+def _known(record: LayerRecord) -> tuple[Implied, Array, Array] | None:
+    """What is implied of a site, its running mean and running variance with eps; None where nothing is."""
     if record.neighbours is None or record.neighbours.implied is None:
         return None
-    with np.errstate(invalid="ignore"):
-        return record.running_mean, np.sqrt(record.running_var + record.eps)
+    if record.running_mean is None or record.running_var is None:
+        return None
+    return record.neighbours.implied, record.running_mean, record.running_var + record.eps
 
 
-def _standardized(record: LayerRecord, name: str) -> Array:
+def _standardized(implied: Implied, mean: Array, divisor: Array, name: str) -> Array:
     """One vector of the implied, or the running mean itself ("running"), in running σ."""
-    mean, sigma = _pairs(record) or (np.zeros(0), np.ones(0))
-    implied = record.neighbours.implied if record.neighbours else None
     values = mean if name == "running" else getattr(implied, name)
     with np.errstate(invalid="ignore", divide="ignore"):
-        standardized: Array = values / sigma
+        standardized: Array = values / np.sqrt(divisor)
     return standardized
 
 
 def channel_columns(record: LayerRecord) -> dict[str, Array]:
     """Implied mean, what the running one holds beyond it, and the variance ratio, shape (C,) each."""
-    pairs, neighbours = _pairs(record), record.neighbours
-    if pairs is None or neighbours is None or neighbours.implied is None or record.running_var is None:
+    known = _known(record)
+    if known is None:
         missing = np.full(record.n_channels, np.nan)
         return dict.fromkeys(("implied_mean", "implied_gap", "implied_var_ratio"), missing)
-    mean, sigma = pairs
+    implied, mean, divisor = known
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        ratio = np.where(neighbours.implied.var > 0, record.running_var / neighbours.implied.var, np.nan)
-        gap = (mean - neighbours.implied.mean) / sigma
-    return {"implied_mean": neighbours.implied.mean, "implied_gap": gap, "implied_var_ratio": ratio}
+        gap = (mean - implied.mean) / np.sqrt(divisor)
+    return {
+        "implied_mean": implied.mean,
+        "implied_gap": gap,
+        "implied_var_ratio": ratio(record.running_var, implied.var),
+    }
 
 
 def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from bnprobe.measures.columns import Column
 from bnprobe.recording import LayerRecord
-from bnprobe.stats.moments import Array
+from bnprobe.stats.moments import Array, ratio
 
 _DE = "De & Smith 2020, arXiv:2002.10444"
 
@@ -61,7 +61,7 @@ def layer_columns(record: LayerRecord) -> dict[str, str | float]:
     columns["layer_scale"] = "" if neighbours is None else neighbours.scale
     if neighbours is not None and neighbours.scale:
         branch, skip = neighbours.scaled_var, neighbours.scaled_skip_var
-        share = branch / (branch + skip) if branch + skip > 0 else missing
+        share = float(ratio(branch, branch + skip))
         return columns | {"branch_var": branch, "skip_var": skip, "branch_share": share}
     if neighbours is None or not enters_sum(record):
         return columns
@@ -70,8 +70,8 @@ def layer_columns(record: LayerRecord) -> dict[str, str | float]:
         return columns
     branch, skip, initial = _implied(record), _mean(neighbours.skip_var), _mean(neighbours.skip_var_initial)
     columns["skip_var"] = skip
-    columns["branch_share"] = branch / (branch + skip) if branch + skip > 0 else missing
-    columns["branch_share_initial"] = 1 / (1 + initial) if initial >= 0 else missing
+    columns["branch_share"] = float(ratio(branch, branch + skip))
+    columns["branch_share_initial"] = float(ratio(1.0, 1 + initial))
     return columns
 
 

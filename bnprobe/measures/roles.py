@@ -204,7 +204,7 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
         **{f"n_{role}": int(np.sum(roles == role)) for role in ROLES},
         "fires_error": float(np.nanmean(error)) if not np.isnan(error).all() else float("nan"),
         "dead_precision": float(ratio(both, np.sum((predicted == 1) & ~np.isnan(dead)))),
-        "dead_recall": float(ratio(both, np.sum((dead == 0) & ~np.isnan(predicted)))),
+        "dead_recall": float(ratio(both, np.sum(dead == 0))),
     }
 
 
