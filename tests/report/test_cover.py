@@ -106,14 +106,40 @@ def test_what_is_not_finite_comes_before_all_else():
 
 
 def test_a_warning_does_not_hide_that_the_data_match():
-    """Fails if one channel's warning becomes the verdict on a network that fits its data, or leaves it green."""
+    """Fails if one channel's warning becomes the verdict on a network that fits its data, leaves it green, or stands
+    apart from it."""
     odd = trained("odd", gamma=[1e-6, 1, 1], beta=[-1, 0, 0])
     report = bnprobe.report(recording(trained("a"), odd))
     assert "warning" in set(report.findings["severity"])
     (found,) = block(report._page, blocks.Headline)
     assert found.state == "notice"
     assert "match the training data" in found.title
-    assert "Warning: " in report.answer
+    assert "Warning: " in found.detail
+    assert report.answer.count("Warning: ") == 1
+
+
+def test_dead_channels_and_a_shift_are_both_in_the_headline():
+    """Fails if a reader of the first lines learns of the shift alone; the shift itself is not said twice."""
+    many = some_rows(400, 8)
+    stored = memory_of(many)
+    slightly = {**stored, "running_var": stored["running_var"] / 1.4}
+    far_away = {**stored, "running_mean": stored["running_mean"] - np.sqrt(stored["running_var"])}
+    dead = {"gamma": 0.8, "beta": [-9, -9, -9, -9, 0.1, 0.1, 0.1, 0.1], "neighbours": Neighbours("relu")}
+    for off, rules, title in (
+        (slightly, {"channels-dead"}, "Your inputs do not quite match the training data"),
+        (far_away, {"channels-dead", "data-shifted"}, "Your inputs do not match the training data"),
+    ):
+        report = bnprobe.report(recording(*(site(many, name, **dead, **off) for name in "abc")))
+        assert set(report.findings["rule"]) == rules
+        (found,) = block(report._page, blocks.Headline)
+        assert (found.state, found.title) == ("warning", title)
+        assert found.detail.endswith(
+            "Warning: Some channels are dead: the ReLU after this norm always outputs 0 for them (at a and 2 other places)."
+        )
+        assert report.answer.count("Some channels are dead") == 1
+        assert report.answer.count(title) == 1
+    far_off = headline(trained("a", **far(9)), trained("b", **far(9)))
+    assert "Warning" not in far_off.detail
 
 
 def test_a_cause_in_the_statistics_comes_before_the_data():
@@ -377,7 +403,7 @@ def test_no_lane_without_data():
 
 
 def test_residual_connections_are_arcs():
-    """Fails if the arcs of a residual network are lost, or lead backwards."""
+    """Fails if the arcs of a residual network are lost, lead backwards, or are named where there are none."""
     torch.manual_seed(0)
 
     class Block(nn.Module):
@@ -393,6 +419,12 @@ def test_residual_connections_are_arcs():
     report = bnprobe.report(bnprobe.record(model, [torch.randn(4, 3, 8, 8)]))
     wide = next(figure for figure in report._page.figures() if figure.name == "spine")
     assert wide.spec.arcs == ((0, 2), (2, 4))
+    assert "Arcs are residual connections." in wide.caption
+    upright = next(figure for figure in report._page.figures() if figure.name == "spine upright")
+    plain = page(trained("a"), trained("b")).figures()
+    for figure in (upright, *(one for one in plain if one.name.startswith("spine"))):
+        assert figure.spec.arcs == ()
+        assert "Arcs" not in figure.caption
 
 
 def test_the_spine_is_a_figure_for_papers_too():

@@ -40,7 +40,8 @@ def test_sides_are_said_in_words():
 
 
 def test_the_table_of_layers_has_words_and_names():
-    """Fails if the page shows names of columns as heads, or loses them where they are looked for."""
+    """Fails if the page shows names of columns as heads, loses them where they are looked for, or sets the head of words
+    to the right of them."""
     rows = some_rows(40)
     layers_of = [site(rows, name, gamma=0.7, beta=0.1, **memory_of(rows)) for name in "ab"]
     document = pages.parsed(to_html(bnprobe.report(recording(*layers_of))._page))
@@ -48,6 +49,8 @@ def test_the_table_of_layers_has_words_and_names():
     heads = {pages.text_of(th): th.get("title", "") for th in pages.elements(network, "th")}
     assert heads["typical |γ|"].startswith("gamma_abs_median: Half of the channels have a |γ| below this.")
     assert not any("_" in words for words in heads)
+    aligned = {pages.text_of(th): th.get("class") for th in pages.elements(network, "th")}
+    assert (aligned["layer"], aligned["typical |γ|"]) == ("word", None)
     assert "The same for all layers: kind batch norm, mode eval, normalized by running." in pages.text_of(
         network
     )

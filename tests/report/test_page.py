@@ -273,8 +273,8 @@ def test_what_is_the_same_everywhere_is_said_once():
     table = section(recording(site(ROWS, "a", **MEMORY), site(ROWS, "b", **MEMORY)), "network").blocks[2]
     heads = [name for name, _ in table.heads]
     assert "kind" not in heads
-    assert "kind batch_norm" in table.note
-    assert "normalized_by running" in table.note
+    assert "kind batch norm" in table.note
+    assert "normalized by running" in table.note
     mixed = section(recording(site(ROWS, "a", **MEMORY), site(ROWS, "b", "layer_norm")), "network").blocks[2]
     assert "kind" in [name for name, _ in mixed.heads]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from bnprobe import BadRecordingFile, BnprobeError, CannotWrite, Study, ablate, record
 from bnprobe.report import report
+from bnprobe.report.chapters import worth
 from bnprobe.report.study_file import AGAIN
 
 
@@ -149,3 +151,22 @@ def test_the_study_of_another_model_is_refused() -> None:
     recording = record(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)), [torch.randn(5, 6)])
     with pytest.raises(BnprobeError, match=r"the study is of Net.*Pass the study of this model"):
         report(recording, study=study())
+
+
+def test_an_interval_ends_where_the_metric_does() -> None:
+    """Fails if an accuracy of 100% is said to rise, or one of 2% to fall by 3 points; what was measured stays."""
+    row = study().table.iloc[0]
+    given = [(1.0, -0.02, 0.002), (0.02, -0.03, 0.1), (0.75, -0.375, -0.125)]
+    shown = [(-0.02, 0.0), (-0.02, 0.1), (-0.375, -0.125)]
+    for (before, low, high), expected in zip(given, shown, strict=True):
+        assert worth._ends(study(), changed(row, before, low, high)) == expected
+    loss = replace(study(), metric="loss")
+    assert worth._ends(loss, changed(row, 0.02, -0.03, 1.5)) == (-0.03, 1.5)
+    cells = [cell.text for cell in worth._row(study(), changed(row, 1.0, -0.02, 0.002))]
+    assert "−2 to 0" in cells
+
+
+def changed(row: pd.Series, before: float, low: float, high: float) -> pd.Series:
+    new = row.copy()
+    new["before"], new["low"], new["high"] = before, low, high
+    return new

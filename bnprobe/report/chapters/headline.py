@@ -39,7 +39,7 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
 
     A critical finding; an untrained network, or one that has only begun to train; a warning that says why the running
     statistics do not match the data; whether the data match them; a warning; that no rule found a problem. A warning lifts
-    the state of what stands before it.
+    the state of what stands before it, and is said with it.
     """
     serious = worst_finding(findings)
     new = fresh(tables)
@@ -55,9 +55,11 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
         title, detail = nothing_serious(findings), " ".join(sink(tables.layers))
         return Headline("good", title.removesuffix("."), detail, title)
     known = used[used["var_ratio_median"].notna()]
+    other = worst_finding(findings[findings["rule"] != "data-shifted"])  # the mismatch is the headline itself
     if _agree(known):
-        return _split("notice" if serious else "unknown" if _hardly_judged(known) else "good", match)
-    return _split("warning" if serious else "notice", match)
+        state = "notice" if serious else "unknown" if _hardly_judged(known) else "good"
+        return _split(state, match, other)
+    return _split("warning" if serious else "notice", match, other)
 
 
 def is_critical(findings: pd.DataFrame) -> bool:
@@ -75,16 +77,20 @@ def is_explained(tables: Tables, findings: pd.DataFrame) -> bool:
     return known or worst["rule"] in NOT_THE_DATA
 
 
-def _split(state: str, sentence: str) -> Headline:
-    """What stands before the colon as the title, and the rest as its detail."""
+def _split(state: str, sentence: str, more: str = "") -> Headline:
+    """What stands before the colon as the title, and the rest as its detail, with `more` that a reader must know."""
     title, _, detail = sentence.partition(": ")
-    return Headline(state, title.removesuffix("."), detail[:1].upper() + detail[1:], sentence)
+    detail = f"{detail[:1].upper()}{detail[1:]} {more}".strip()
+    return Headline(state, title.removesuffix("."), detail, f"{sentence} {more}".strip())
 
 
 def with_guess(first: Headline, tables: Tables, preprocessing: str, unit: str) -> Headline:
     """The headline about the data with what was guessed of how they were made: a mismatch may come from that alone."""
-    guessed = re.search(rf"\(([^()]+): {GUESSED}\)", preprocessing)
-    if guessed is None or first.text != matching(judged_layers(tables), unit):
+    guessed, match = (
+        re.search(rf"\(([^()]+): {GUESSED}\)", preprocessing),
+        matching(judged_layers(tables), unit),
+    )
+    if guessed is None or not match or match not in first.text:
         return first
     *some, last = guessed[1].split(", ")
     all_of = f"{', '.join(some)} and {last}" if some else last
@@ -101,7 +107,7 @@ def after(first: Headline, tables: Tables, findings: pd.DataFrame, unit: str) ->
         more = [serious]
     else:
         more = [matching(used, unit), serious or no_finding(used, findings, unit)]
-    return [sentence for sentence in more if sentence != first.text]
+    return [sentence for sentence in more if sentence not in first.text]
 
 
 def judged_layers(tables: Tables) -> pd.DataFrame:

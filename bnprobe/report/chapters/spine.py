@@ -212,7 +212,7 @@ def _caption(layers: pd.DataFrame, stops: list[Stop], lanes: tuple[Lane, ...]) -
     if "distance" in titles:
         texts.append(
             "A point is filled where at least a third of a norm's channels are shifted beyond sampling error, by 0.2 "
-            "running σ or a tenth in scale; hollow ones match, or saw too little. Arcs are residual connections."
+            "running σ or a tenth in scale; hollow ones match, or saw too few samples to say."
         )
     if "divided by" in titles:
         texts.append("Scale: the typical sample, and two standard deviations between samples around it.")

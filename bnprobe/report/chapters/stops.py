@@ -25,6 +25,9 @@ MOST = 64
 MOST_BLOCKS, FEW_BLOCKS = 72, 20
 """Places that there may be of blocks, and how many are too few to tell where in the network something is."""
 
+ARCS = " Arcs are residual connections."
+"""In the caption of the picture that has them: the one for a phone has no room for any."""
+
 LONGEST, LONGEST_UPRIGHT, LONGEST_IN_TABLE = 22, 16, 60
 """Letters of a name: lying, standing, and in words."""
 
@@ -118,7 +121,7 @@ def drawn(
         _short(stops, LONGEST_IN_TABLE), lanes, tuple(_row_to_see(layers[by], stop) for stop in stops)
     )
     return (
-        Figure("spine", alt, wide, caption, width="wide", rows=rows),
+        Figure("spine", alt, wide, f"{caption}{ARCS if arcs else ''}", width="wide", rows=rows),
         Figure("spine upright", alt, narrow, caption, width="narrow", table=table, rows=rows),
     )
 

@@ -143,11 +143,21 @@ def _rows(table: pd.DataFrame, study: StudyTable, note: str) -> Table:
     )
 
 
+def _ends(study: StudyTable, row: pd.Series) -> tuple[float, float]:
+    """The interval of a difference, as far as it can be: a share of 100% does not rise, and none falls below 0."""
+    low, high = float(row["low"]), float(row["high"])
+    if not study.in_percent:
+        return low, high
+    before = float(row["before"])
+    return max(low, -before), min(high, 1 - before)
+
+
 def _row(study: StudyTable, row: pd.Series) -> tuple[Cell, ...]:
     def change(value: float) -> str:
         return number(100 * value, 3) if study.in_percent else number(value)
 
-    interval = "–" if np.isnan(row["low"]) else f"{change(row['low'])} to {change(row['high'])}"
+    low, high = _ends(study, row)
+    interval = "–" if np.isnan(low) else f"{change(low)} to {change(high)}"
     return (
         Cell(shorten(row["layer"], 40) or "all norms", number=False),
         Cell(NAMES[row["vector"]], number=False),
