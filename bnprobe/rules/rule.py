@@ -82,7 +82,7 @@ class Evidence:
         """Where in the table of channels those of each site are."""
         if self.layers.empty:
             return []
-        found = self.channels.groupby(["layer", "call"], sort=False).indices
+        found = self.channels.groupby(["layer", "call"]).indices
         return [found[key] for key in zip(self.layers["layer"], self.layers["call"], strict=True)]
 
     @cached_property

@@ -143,18 +143,17 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
         if mean.isna().all() and var.isna().all() and row["normalized_by"] == "batch":
             continue  # no running statistics at all
         bad = channels[~np.isfinite(mean) | ~np.isfinite(var) | (var < 0)]
-        if len(bad):
-            yield Finding(
-                "critical",
-                row["layer"],
-                "A running statistic is not finite, or a running variance is negative: eval mode outputs NaN or nonsense.",
-                f"not finite, or a negative variance, in {out_of(bad, channels)}.",
-                "Find the batch that caused it (usually overflow in half precision), then re-estimate the running "
-                f"statistics: {recalibrate(row)}.",
-                indices(bad),
-                row["call"],
-                remedy(recalibration(row)),
-            )
+        yield Finding(
+            "critical",
+            row["layer"],
+            "A running statistic is not finite, or a running variance is negative: eval mode outputs NaN or nonsense.",
+            f"not finite, or a negative variance, in {out_of(bad, channels)}.",
+            "Find the batch that caused it (usually overflow in half precision), then re-estimate the running "
+            f"statistics: {recalibrate(row)}.",
+            indices(bad),
+            row["call"],
+            remedy(recalibration(row)),
+        )
 
 
 def shifted(evidence: Evidence) -> Iterator[Finding]:

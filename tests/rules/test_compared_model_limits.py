@@ -11,7 +11,7 @@ import pytest
 
 from bnprobe.recording.names import WEIGHTS_ONLY
 from bnprobe.rules.common_change import CommonChange
-from bnprobe.rules.compared_model import _amount, _by_one, _moved, _one_is_a_file
+from bnprobe.rules.compared_model import MOST_NAMED, _amount, _by_one, _differing, _moved, _one_is_a_file
 from rules.edited import frame
 
 
@@ -74,3 +74,31 @@ def test_one_side_is_a_file(a: list[str], b: list[str], one: bool) -> None:
 def test_a_vector_that_moved(a: list[float], b: list[float], moved: bool) -> None:
     """Fails if one channel is not enough, or a value that one side alone has is none."""
     assert _moved(frame(gamma_a=a, gamma_b=b), "gamma") is moved
+
+
+@pytest.mark.parametrize(
+    ("n", "subject", "end"),
+    [
+        (1, "One tensor beside the norms differs.", "in B)."),
+        (MOST_NAMED, f"{MOST_NAMED} tensors beside the norms differ.", "in B)."),
+        (MOST_NAMED + 1, f"{MOST_NAMED + 1} tensors beside the norms differ.", "in B); and 1 more."),
+        (MOST_NAMED + 2000, "2,004 tensors beside the norms differ.", "in B); and 2,000 more."),
+    ],
+)
+def test_tensors_that_differ_are_counted(n: int, subject: str, end: str) -> None:
+    """Fails if one more than are named is passed over, or one tensor is several."""
+    tensors = pd.DataFrame(
+        {
+            "tensor": [f"t{i}" for i in range(n)],
+            "shape_a": "3",
+            "shape_b": "3",
+            "size_a": 1.0,
+            "size_b": [2.0 + i for i in range(n)],
+        }
+    )
+    found = _differing(tensors, "differ", "info")
+    assert found.says == subject
+    assert found.because.endswith(end)
+    # the one whose size changed most comes first
+    assert found.because.startswith(f"t{n - 1} (")
+    assert found.because.count("root mean square") == min(n, MOST_NAMED)

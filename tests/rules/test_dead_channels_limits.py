@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 import pytest
+from measures.sites import running_stats_of, site, some_rows
 
+from bnprobe.recording import LayerRecord
 from bnprobe.rules.dead_channels import _all_zero, _alone, _reach
 from rules.edited import edited, evidence, findings, frame
 
@@ -113,3 +115,34 @@ def test_filters_that_were_set_to_zero(
     """Fails if a norm all of whose filters are 0 is passed over, or a limit is beyond itself."""
     found = findings("filters-decayed", edited(evidence(), {**PRUNED, **cells}, feeder="conv", eps=eps))
     assert [one.channels for one in found] == ([channels] if channels else [])
+
+
+SHRUNK = {"running_var": 1.0, "running_mean": 0.0}
+SMALL, LENGTH = LIMITS.constant_gamma, LIMITS.decayed_filter
+
+
+@pytest.mark.parametrize(
+    ("gamma", "length", "channels", "most"),
+    [
+        ([0.0, 0.0, 1.0, 1.0, 1.0], [0.01, 0.02, 1.0, 1.0, 1.0], (0, 1), "at most 0.02, 2.0% of"),
+        ([0.0, SMALL, 1.0, 1.0, 1.0], [0.01, 0.02, 1.0, 1.0, 1.0], (0,), "at most 0.01, 1.0% of"),
+        ([0.0, 0.0, 1.0, 1.0, 1.0], [0.01, LENGTH, 1.0, 1.0, 1.0], (0,), "at most 0.01"),
+        ([0.0, 0.0, 1.0, 1.0, 1.0], [0.01, 0.0, 1.0, 1.0, 1.0], (0,), "at most 0.01"),
+        ([SMALL] * 5, [0.01, 1.0, 1.0, 1.0, 1.0], None, ""),
+    ],
+)
+def test_filters_that_were_decayed(
+    gamma: list[float], length: list[float], channels: tuple[int, ...] | None, most: str
+) -> None:
+    """Fails if a limit is below itself, or the shortest filter is told as the longest."""
+    cells = {**SHRUNK, "gamma": gamma, "gamma_effective": gamma, "filter_norm": length}
+    base = edited(evidence(healthy_of(5)), cells, feeder="conv")
+    found = findings("filters-decayed", base)
+    assert [one.channels for one in found] == ([channels] if channels else [])
+    for one in found:
+        assert most in one.because
+
+
+def healthy_of(n: int) -> LayerRecord:
+    rows = some_rows(40, n_channels=n)
+    return site(rows, gamma=1.5, beta=0.1, **running_stats_of(rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,6 +100,10 @@ def test_larger_weights_make_the_typical_variance_one() -> None:
         ((0.1,), False),
         ((0.1, 0.1, 9.0), False),
         ((math.nan, 9.0), False),
+        # at the threshold neither is off
+        ((0.1, 0.5), False),
+        ((0.5, 9.0), False),
+        ((0.49, 0.51), True),
     ],
 )
 def test_the_next_norm_is_off(discrepancies: tuple[float, ...], off: bool) -> None:
@@ -178,3 +183,26 @@ def test_half_of_the_squared_divisor_may_be_eps(own_sd: float, told: bool) -> No
     base = edited(edited_rows({}, {"own_sd": own_sd}, {}), {"running_var": 1.0, "gamma": 1.5}, at=1, eps=0.5)
     found = [one.layer for one in findings(RULE, base) if "it hardly normalizes" in one.says]
     assert found == ["b"] * told
+
+
+@pytest.mark.parametrize(("least", "told"), [(0.5, True), (1.0, True), (1.5, False)])
+def test_a_missing_gamma_is_one(least: float, told: bool) -> None:
+    """Fails if it is another number, where the threshold of γ is set around it."""
+    cells = {"running_var": [1e-6, 1.0, 1.0], "pre_var": math.nan, "filter_norm": 1.0, "gamma": math.nan}
+    base = replace(
+        edited(evidence(), cells, eps=1e-5), limits=replace(evidence().limits, constant_gamma=least)
+    )
+    assert bool(findings(RULE, base)) is told
+
+
+def test_only_variances_below_eps_were_constant() -> None:
+    """Fails if a channel whose filter is 0 is named while its variance is still at eps."""
+    cells = {
+        "running_var": [1e-5, 1e-6, 1.0],
+        "filter_norm": [0.0, 0.0, 1.0],
+        "gamma": 1.5,
+        "pre_var": math.nan,
+    }
+    (found,) = findings(RULE, edited(evidence(), cells, eps=1e-5, feeder="conv"))
+    assert (CONSTANT in found.says, found.channels) == (True, (1,))
+    assert found.because == "the filters in conv are all 0 for 1 of 3 channels."

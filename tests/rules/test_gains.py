@@ -9,6 +9,7 @@ from measures.sites import site, some_rows
 
 from bnprobe.rules import Finding
 from bnprobe.rules.rule import Evidence
+from bnprobe.rules.values import DECAYED
 from rules.edited import edited, evidence, findings
 
 ROWS = some_rows(20, n_channels=4)
@@ -60,6 +61,8 @@ def test_gains_that_were_stored_without_their_one(rows: list[dict[str, Any]], be
         ([SMALL, SMALL], None),
         ([SMALL, SMALL, {}, {}], None),
         ([{**SMALL, **NEGATIVE}, {**SMALL, **NEGATIVE}, {}], None),
+        ([SMALL, {"gamma_abs_median": DECAYED}, {}], None),
+        ([SMALL, {"gamma_abs_median": 0.0999}, {}], "in 2 of 3 norms (least 0.04, at a)."),
     ],
 )
 def test_gains_of_the_whole_network_that_are_small(rows: list[dict[str, Any]], because: str | None) -> None:
@@ -101,3 +104,9 @@ def test_what_is_said_of_single_gains() -> None:
     assert decayed([1e-9, 0.5, 1.0, 2.0], call=1) == []
     base = evidence(site(ROWS, "bn", gamma=[1e-9, 0.5, 1.0, 2.0], beta=0.1))
     assert findings("gains-decayed", base) == []
+
+
+def test_a_gain_at_the_limit_is_one_of_the_others() -> None:
+    """Fails if it is left out of their median: of 1e-6, 1 and 2 that is 1."""
+    (one,) = decayed([1e-9, 1e-6, 1.0, 2.0])
+    assert one.because == "|γ| is at most 1e-09 in 1 of 4 channels; half of the others are above 1."

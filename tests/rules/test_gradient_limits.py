@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from bnprobe.rules import gradient
 from bnprobe.rules.edits import Freeze
 from bnprobe.rules.gradient import FIRST_PASSES, _not_reached, _samples, _spoilt, _where
-from rules.edited import edited_rows, evidence, findings, frame
+from rules.edited import edited, edited_rows, evidence, findings, frame, healthy
 
 LIMITS = evidence().limits
 STEP, NOISE = LIMITS.gradient_step, LIMITS.silent_snr
@@ -138,3 +139,35 @@ def test_identities_that_are_violated(gaps: dict[str, float], because: str | Non
     row = {"gap_centre": 0.0, "gap_map": 0.0, "gap_weight": 0.0, **gaps}
     found = findings("identity-violated", edited_rows({"gap_centre": 0.0}, row))
     assert [(one.layer, one.because) for one in found] == ([("b", because)] if because else [])
+
+
+@pytest.mark.parametrize(
+    ("names", "cut", "told"),
+    [
+        ("zam", {"z", "a"}, ["a"]),
+        ("zam", {"z", "m"}, ["z", "m"]),
+        ("zam", {"a", "m"}, ["m"]),
+        ("zam", set(), []),
+    ],
+)
+def test_a_run_of_norms_is_one_of_execution(
+    monkeypatch: pytest.MonkeyPatch, names: str, cut: set[str], told: list[str]
+) -> None:
+    """Fails if norms are sorted by name, so that two that follow one another are two runs, or the first is told."""
+    monkeypatch.setattr(gradient, "unreached", lambda _: cut)
+    monkeypatch.setattr(gradient, "kept_aside", lambda _: set())
+    monkeypatch.setattr(gradient, "following_batches", lambda _: set())
+    base = evidence(*map(healthy, names))
+    for at, name in enumerate(names):
+        base = edited(base, at=at, n_calls_learning=1, learns="both", n_backward=0 if name in cut else 3)
+    assert [one.layer for one in gradient._cut_off(base)] == told
+
+
+def test_the_next_norm_that_a_pass_reached_is_named() -> None:
+    """Fails if the norm right after the one with NaN gradients is passed over, or one without a pass is named."""
+    rows = {"n_backward": 3, "n_backward_nonfinite": 0, "n_backward_arising": 0}
+    bad = {**rows, "n_backward_nonfinite": 3}
+    (found,) = findings("gradient-not-finite", edited_rows(rows, bad, rows, rows))
+    assert (found.layer, " c" in found.do) == ("b", True)
+    (found,) = findings("gradient-not-finite", edited_rows(bad, {**rows, "n_backward": 0}, rows))
+    assert (found.layer, " c" in found.do) == ("a", True)

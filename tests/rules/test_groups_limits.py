@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bnprobe.recording.names import SAME, SHIFTED
 from bnprobe.rules.groups import _of_one_class, _samples_apart
 from rules.edited import edited, edited_rows, evidence, findings, frame
+
+LIMIT = evidence().limits.same_samples
 
 
 @pytest.mark.parametrize(
@@ -117,3 +120,56 @@ def test_batches_of_one_class_matter_to_batch_norms_that_use_them(cells: dict[st
         assert "19 batches of 20 with labels" in one.because
         assert "of 7 classes" in one.because
         assert "1 batch norm " in one.because
+
+
+ONE = {
+    "normalized_by": "running",
+    "n_classes": 1,
+    "n_calls_one_class": 4,
+    "n_calls": 4,
+    "batch_effect_least": 0.0,
+}
+SHIFTED_, SAME_ = {**ONE, "verdict": SHIFTED[0]}, {**ONE, "verdict": SAME}
+
+
+@pytest.mark.parametrize(
+    ("rows", "severity"),
+    [
+        ((SHIFTED_, SAME_), "warning"),
+        ((SAME_, SHIFTED_), "warning"),
+        ((SAME_, SAME_), "info"),
+        (({**ONE, "n_calls_one_class": 3}, {**ONE, "n_classes": 2}, {**ONE, "normalized_by": "batch"}), None),
+    ],
+)
+def test_data_of_one_class(rows: tuple[dict[str, Any], ...], severity: str | None) -> None:
+    """Fails if every norm must be off for the class to matter, or a condition is not asked."""
+    found = findings("samples-alike", edited_rows(*rows))
+    assert [(one.layer, one.severity) for one in found] == ([("a", severity)] if severity else [])
+
+
+@pytest.mark.parametrize(
+    ("rows", "layer"),
+    [
+        (((0.5, 0.5), (0.9, 0.9)), "a"),
+        (((0.5, 0.0), (0.0, 0.0)), "a"),
+        (((0.5, 1.0), (0.5, 0.5)), "b"),
+        (((0.5, 1.0),), ""),
+        (((LIMIT, 0.5),), "a"),
+        (((math.nextafter(LIMIT, 0), 0.5),), ""),
+    ],
+)
+def test_copies_of_one_sample(rows: tuple[tuple[float, float], ...], layer: str) -> None:
+    """Fails if the first norm that shows them is not named, or a batch of copies only is a mistake."""
+    cells = (
+        {"same_samples": same, "repeated_samples": repeated, "batch_effect_least": 0.0}
+        for same, repeated in rows
+    )
+    found = findings("samples-alike", edited_rows(*cells))
+    assert [one.layer for one in found] == ([layer] if layer else [])
+
+
+def test_kinds_at_the_threshold_are_one() -> None:
+    """Fails if the threshold is beyond itself."""
+    limit = evidence().limits.kinds_apart
+    rows = edited_rows({"kinds_apart": limit}, {"kinds_apart": math.nextafter(limit, 9)})
+    assert [one.layer for one in findings("batches-of-two-kinds", rows)] == ["b"]

@@ -35,6 +35,7 @@ def test_every_condition_is_needed(probe: str, cells: dict[str, Any]) -> None:
             "4 sequences",
         ),
         ("padding", "SelfAttention", "padding-leaks", "lets padding change", "the mask", "4 sequences"),
+        ("padding", "WindowAttn", "padding-leaks", "lets padding change", "the mask", "4 sequences"),
         ("padding", "Conv1d", "padding-leaks", "lets padding change", "Multiply by the mask", "4 sequences"),
         (
             "batch",

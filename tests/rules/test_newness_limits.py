@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from bnprobe.rules import newness
+from bnprobe.rules.newness import FIRST_STEPS_COUNTED
 from bnprobe.rules.thresholds import Limits
 from rules.edited import frame
 
@@ -168,3 +169,36 @@ def test_a_jump_of_a_new_network(before: float, shift: float, normalized_by: str
     sites = [(pd.Series({"shift_rms": before}), channels), (pd.Series(row), channels)]
     assert newness.breaks(sites, 1, Limits()) == jumps
     assert not newness.breaks(sites[1:], 0, Limits())
+
+
+@pytest.mark.parametrize(
+    ("left", "nearer"),
+    [
+        # of the means 3 and 6 three quarters were taken in: 4 and 8 would be there without the initial 0
+        (0.25, [1.5, 1.0]),
+        # where nothing is left, or it is not known, they count as they are
+        (0.0, [2.0, 1.0]),
+        (1.0, [2.0, 1.0]),
+        (NAN, [2.0, 1.0]),
+    ],
+)
+def test_how_far_means_are_off_beyond_their_start(left: float, nearer: list[float]) -> None:
+    """Fails if eps is taken off, a variance is a standard deviation, or what is nearer by itself is moved away."""
+    row = pd.Series({"initial_weight": left, "eps": 1.0})
+    channels = frame(running_mean=[3.0, 6.0], running_var=[3.0, 8.0], pre_mean=[7.0, 2.0], shift=[9.0, -1.0])
+    assert newness.beyond_start(row, channels).tolist() == pytest.approx(nearer)
+
+
+@pytest.mark.parametrize(
+    ("sites", "is_new"),
+    [
+        ([site(beta=(FIRST_STEPS_COUNTED, 0.0))], False),
+        ([site(gamma=(FIRST_STEPS_COUNTED, 0.0))], False),
+        # batches that are counted in one of the norms tell of all
+        ([site(gamma=(1.05, 1.0), beta=(0.05, 0.0)), site(gamma=(1.05, 1.0), **STORED_NOTHING)], True),
+        ([site(gamma=(1.05, 1.0), beta=(0.05, 0.0), **STORED_NOTHING)], False),
+    ],
+)
+def test_the_first_steps_end_at_a_tenth(sites: list[Any], is_new: bool) -> None:
+    """Fails if a tenth itself is covered in the first steps, or every norm must count its batches."""
+    assert newness.network_is_new(sites) is is_new

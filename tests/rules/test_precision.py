@@ -112,4 +112,7 @@ def test_what_shows_that_a_scale_is_stuck(
 ):
     """Fails if gradients are asked for where no pass was seen or γ takes none, or one γ at 1 is enough."""
     base = edited(evidence(), {"gamma": 1.0, "beta": 0.3, **cells}, parameter_dtype="bfloat16", **row)
-    assert [one.channels for one in findings(RULE, base)] == [channels] * bool(channels)
+    found = findings(RULE, base)
+    assert [one.channels for one in found] == [channels] * bool(channels)
+    arrives = "a gradient arrives at them" if row["n_backward"] else "β was trained"
+    assert [arrives in one.because for one in found] == [True] * bool(channels)

@@ -315,3 +315,15 @@ def test_edits_do_no_more_than_they_say() -> None:
     assert not Freeze(("bn",)).eval_mode
     assert SetGamma("bn").value == 1.0
     assert not UndoMap((1.0,), (0.0,)).reverse
+
+
+def test_advice_is_one_only_where_all_but_its_last_code_is_the_same() -> None:
+    """Fails if words after the code, or before it, or earlier code of one place are given for another."""
+    one, two = (f"`{module(layer)}.eval()`" for layer in "ab")
+    for before in ("Do so: {}. Then look.", "Do so: {}, as here."):
+        both = [before.format(one), f"Do so: {two}. Then run."]
+        assert for_all(both) == [((0,), both[0]), ((1,), both[1])]
+    first = [f"First: {one}.", f"Then: {two}."]
+    assert for_all(first) == [((0,), first[0]), ((1,), first[1])]
+    earlier = [f"`x = 1`, then {one}.", f"`x = 2`, then {two}."]
+    assert for_all(earlier) == [((0,), earlier[0]), ((1,), earlier[1])]

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from bnprobe.rules import running_stats
-from bnprobe.rules.running_stats import NONE_LEFT, _groups_are_shown, _what_differs
-from rules.edited import edited, edited_rows, evidence, findings
+from bnprobe.rules.rule import Evidence
+from bnprobe.rules.running_stats import NONE_LEFT, _groups_are_shown, _moved, _trained, _what_differs
+from rules.edited import edited, edited_rows, evidence, findings, frame
 
 LIMITS = evidence().limits
 SHIFT, TOP, SHARE = LIMITS.shift, LIMITS.variance_ratio, LIMITS.surely_shifted
@@ -148,3 +149,66 @@ def test_channels_that_hold_one_constant_each(pre_var: Any, constant: bool) -> N
     (found,) = findings("data-shifted", base)
     assert ("channels hold one constant each" in found.says) is constant
     assert ("mean differs" in found.says) is not constant
+
+
+SETTLED = {"mode": "eval", "initial_weight": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("at", "row", "breaks", "is_new", "told"),
+    [
+        (0, {}, False, False, True),
+        (1, {}, False, False, True),
+        # of a new network the first norm sees the inputs, once it has settled; others are off as weights move
+        (0, SETTLED, False, True, True),
+        (0, {"mode": "eval", "initial_weight": LIMITS.initial_weight}, False, True, False),
+        (1, SETTLED, False, True, False),
+        # but for one that jumps
+        (1, SETTLED, True, True, True),
+        (1, {}, True, True, True),
+    ],
+)
+def test_norms_of_a_new_network_that_are_off(
+    monkeypatch: pytest.MonkeyPatch, at: int, row: dict[str, Any], breaks: bool, is_new: bool, told: bool
+) -> None:
+    """Fails if weights that outrun the statistics of a new network are taken for other data, or other data for them."""
+    monkeypatch.setattr(Evidence, "is_new", is_new)
+    monkeypatch.setattr(running_stats, "breaks", lambda _, i, __: breaks and i == at)
+    found = edited(edited_rows(FITS, FITS, FITS), at=at, verdict="same", **{**MOVED, **row})
+    assert [one.layer for one in findings("data-shifted", found)] == ["abc"[at]] * told
+
+
+@pytest.mark.parametrize(
+    ("gamma", "beta", "moved", "trained"),
+    [
+        ([1.0, 1.0, 2.0], [0.0, 0.0, 0.1], {"γ": "gamma", "β": "beta"}, "γ and β were"),
+        ([1.0, 1.0, 1.0], [0.0, 0.1, 0.0], {"β": "beta"}, "β was"),
+        ([0.0, 1.0, math.nan], [0.0, math.nan, 0.0], {"γ": "gamma"}, "γ was"),
+        ([math.nan] * 3, [math.nan] * 3, {}, None),
+    ],
+)
+def test_which_vectors_were_trained(
+    gamma: list[float], beta: list[float], moved: dict[str, str], trained: str | None
+) -> None:
+    """Fails if every channel must have moved, or one that is missing has."""
+    channels = frame(gamma=gamma, beta=beta)
+    assert _moved(channels) == moved
+    if trained:
+        assert _trained(channels) == trained
+
+
+@pytest.mark.parametrize("kind", ["batch_norm", "instance_norm"])
+@pytest.mark.parametrize(
+    ("var", "channels"),
+    [
+        ([math.nan, 1.0, 1.0], (0,)),
+        ([1.0, -1e-9, math.inf], (1, 2)),
+        ([0.0, 0.5, 2.0], None),
+    ],
+)
+def test_running_variances_that_are_poisoned(
+    kind: str, var: list[float], channels: tuple[int, ...] | None
+) -> None:
+    """Fails if one channel without a number makes a norm of another kind one that stores none, or 0 is negative."""
+    found = findings("statistics-poisoned", edited(evidence(), {"running_var": var}, kind=kind))
+    assert [one.channels for one in found] == ([channels] if channels else [])

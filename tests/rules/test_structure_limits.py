@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bnprobe.measures.outliers import OUTLIER
+from bnprobe.rules.edits import Remedy, ScaleDown
 from bnprobe.rules.structure import _apart, _does_nothing
 from rules.edited import edited, edited_rows, evidence, findings, frame, healthy
 
@@ -177,3 +178,57 @@ def test_calls_that_are_not_alike(cells: dict[str, Any], row: dict[str, Any], to
     base = edited(evidence(healthy("bn"), healthy("bn", call=1)), CALLS)
     found = findings("calls-differ", edited(base, {**CALLS, **cells}, at=1, **row))
     assert [(one.layer, one.call) for one in found] == [("bn", 1)] * told
+
+
+def test_only_what_is_large_is_scaled_down() -> None:
+    """Fails if a channel at the limit is, or another's ratio is taken."""
+    (found,) = large([1.0, OUTLIER, 7.0], feeder="conv")
+    assert found.channels == (2,)
+    assert found.remedy == Remedy((ScaleDown("conv", (2,), (7.0,)),))
+
+
+def test_a_single_token_has_the_limit_of_tokens() -> None:
+    """Fails if it is judged as an image."""
+    (one,), (none,) = (large([1.0, 1.0, 7.0], n_tokens=n) for n in (1, 0))
+    assert LIMITS.outlier_energy_tokens != LIMITS.outlier_energy
+    assert f"(threshold {LIMITS.outlier_energy_tokens:.0%})" in one.because
+    assert f"(threshold {LIMITS.outlier_energy:.0%})" in none.because
+
+
+SILENT = {"shift_rms": 0.0, "var_ratio_median": 1.0, "n_images": LIMITS.few_images, "follows": "relu"}
+
+
+@pytest.mark.parametrize(
+    ("role", "row", "channels"),
+    [
+        ("dead", {}, (0, 1, 2)),
+        (["dead", "active", "dead"], {}, (0, 2)),
+        ("active", {}, None),
+        ("dead", {"n_images": LIMITS.few_images - 1}, None),
+        ("dead", {"shift_rms": LIMITS.shift}, (0, 1, 2)),
+        ("dead", {"shift_rms": math.nextafter(LIMITS.shift, 1)}, None),
+        ("dead", {"var_ratio_median": LIMITS.variance_ratio}, (0, 1, 2)),
+        ("dead", {"var_ratio_median": math.nextafter(LIMITS.variance_ratio, 9)}, None),
+        ("dead", {"var_ratio_median": math.nextafter(1 / LIMITS.variance_ratio, 0)}, None),
+        ("dead", {"var_ratio_median": math.nan}, (0, 1, 2)),
+    ],
+)
+def test_channels_that_are_never_on(role: Any, row: dict[str, Any], channels: tuple[int, ...] | None) -> None:
+    """Fails if a norm all of whose channels are is passed over, or the data are not asked first."""
+    cells = {"role": role, "dead_predicted": 0.0, "filter_norm": 1.0}
+    found = findings("channels-silent", edited(evidence(), cells, **{**SILENT, **row}))
+    assert [one.channels for one in found] == ([channels] if channels else [])
+
+
+@pytest.mark.parametrize(
+    ("role", "channels", "severity"),
+    [
+        ("saturated", (0, 1, 2), "warning"),
+        (["saturated", "active", "saturated"], (0, 2), "warning"),
+        ("active", None, ""),
+    ],
+)
+def test_channels_that_are_saturated(role: Any, channels: tuple[int, ...] | None, severity: str) -> None:
+    """Fails if a norm all of whose channels are is passed over."""
+    found = findings("channels-saturated", edited(evidence(), {"role": role}, follows="relu6"))
+    assert [(one.channels, one.severity) for one in found] == ([(channels, severity)] if channels else [])

@@ -24,6 +24,7 @@ DONE: dict[str, Any] = {"n": 1200, "largest_change": 0.5, "largest_relative": 0.
         (0.0014, "0.1%"),
         (0.0994, "9.9%"),
         (0.0995, "10%"),
+        (math.nextafter(0.0995, 0), "10%"),  # times 100 exactly 9.95
         (0.25, "25%"),
         (12.5, "1,250%"),
     ],

@@ -12,7 +12,7 @@ from bnprobe.recording.names import SHIFTED
 from bnprobe.rules import updates
 from bnprobe.rules.edits import TakeOutInitial
 from bnprobe.rules.updates import SURE, _slope, _taken_out
-from rules.edited import edited, edited_rows, evidence, findings
+from rules.edited import edited, edited_rows, evidence, findings, healthy
 
 LIMITS = evidence().limits
 
@@ -203,3 +203,20 @@ def test_what_is_left_is_taken_out_of_every_norm_that_has_a_part_of_it() -> None
         {"n_batches_tracked": 2, "momentum": 0.5, "call": 1},
     )
     assert _taken_out(rows) == (TakeOutInitial("a", 0.75), TakeOutInitial("b", 0.25))
+
+
+def test_updates_are_those_of_a_module_over_all_of_its_calls() -> None:
+    """Fails if the count at one call is that of the norm: 8 updates in four calls are twice as many, 4 are not."""
+    base = evidence(healthy("a"), healthy("a", call=1))
+    for at, n in enumerate((8, 4)):
+        base = edited(base, at=at, mode="train", n_calls=2, n_updates=n, momentum=0.1)
+    (found,) = findings("updated-twice", base)
+    assert "grew by 8, 2 per call" in found.because
+
+
+def test_norms_that_are_updated_twice_are_told_in_order_of_execution() -> None:
+    """Fails if they are sorted by name, or one that was never called is among them."""
+    base = evidence(*map(healthy, "cab"))
+    for at, (calls, n) in enumerate(((4, 8), (0, 0), (4, 8))):
+        base = edited(base, at=at, mode="train", n_calls=calls, n_updates=n, momentum=0.1)
+    assert [one.layer for one in findings("updated-twice", base)] == ["c", "b"]

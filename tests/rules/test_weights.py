@@ -429,3 +429,11 @@ def test_three_channels_may_have_one_variance() -> None:
     ]
     (one,) = findings("statistics-alike", evidence(*both))
     assert (one.call, one.because) == (0, "running_var is 2 in all 4 channels.")
+
+
+def test_a_norm_of_one_channel_may_be_untrained() -> None:
+    """Fails if a second channel is asked for."""
+    rows = some_rows(20, n_channels=1)
+    one = site(rows, "a", gamma=1.0, beta=0.0, **memory_of(rows))
+    (found,) = findings("affine-untrained", evidence(one, healthy("b")))
+    assert (found.layer, found.says) == ("a", NEVER)

@@ -59,6 +59,8 @@ def test_a_count_that_calls_explain(calls: dict[str, int], says: str) -> None:
         # a norm that is no part of anything has no name of one
         ({"g.a": 40, "g.b": 40, "net.d.a": 80, "net.d.b": 80}, ", in all norms of net"),
         ({"g": 40, "h": 40, "d": 80, "e": 80}, ""),
+        # nor is it a part of itself, where another norm lies in it
+        ({"g.a": 40, "g.b": 40, "d": 80, "d.a": 80}, ""),
     ],
 )
 def test_a_part_that_was_updated_as_a_whole(counts: dict[str, int], says: str) -> None:
