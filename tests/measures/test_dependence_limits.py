@@ -50,8 +50,9 @@ def test_channels_that_lack_samples_leave_the_bound_alone() -> None:
 
 
 def test_samples_that_are_alike_between_batches_count_once_each() -> None:
-    """Fails if batches whose means are equal make samples worth more than they are: two and two of opposite sign."""
-    rows = np.tile([1.0, -1.0], 20)[:, None, None] * np.ones((1, 3, 4))
+    """Fails if batches whose means are equal make samples worth more than they are: each of ±1, ±1.1, ±1.2 and so on."""
+    size = np.repeat(1 + np.arange(10) / 10, 4)
+    rows = (size * np.tile([1.0, -1.0], 20))[:, None, None] * np.ones((1, 3, 4))
     record = record_of(rows, 4)
     found = dependence.layer_columns(record)
     assert found["batch_effect"] == 0
