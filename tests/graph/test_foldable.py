@@ -228,3 +228,19 @@ def test_every_call_of_the_layer_is_looked_at() -> None:
         found = asked(twice(lambda m: m.a.weight, lambda m: 2 * m.a.bias, first))
         assert "the bias of a is computed" in found.why
         assert asked(twice(lambda m: m.a.weight, lambda m: m.a.bias, first)) == Feeder("a")
+
+
+@pytest.mark.parametrize("own_first", [True, False])
+def test_a_second_weight_of_the_same_module(own_first: bool) -> None:
+    """Fails if one call with the module's weight hides another with a second parameter, which folding would not reach."""
+    both = layers()
+    both["a"].other = nn.Parameter(torch.ones(C, C, 3, 3))
+
+    def way(m: Any, x: Tensor) -> Tensor:
+        for own in (own_first, not own_first):
+            x = m.bn(F.conv2d(x, m.a.weight if own else m.a.other, m.a.bias, padding=1)).relu()
+        return x
+
+    with graph_of(Wired(way, **both), X) as look:
+        found = feeder_of("bn", look.graph, look.known)
+    assert "the weight of a is computed in each pass, or shared" in found.why
