@@ -139,7 +139,7 @@ def _folded(record: LayerRecord) -> dict[str, Array]:
 
 def _reach(low: Array, high: Array) -> Array:
     """The half-width of a range around zero that holds both, as quantized weights need."""
-    return np.maximum(np.abs(low), np.abs(high))
+    return np.maximum(-low, high)
 
 
 def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def saturating(gamma: Array) -> float:
     padded = np.concatenate([np.abs(gamma), np.zeros(-len(gamma) % BLOCK)]).reshape(-1, BLOCK)
     largest = padded.max(axis=1, keepdims=True)
     exponent = np.frexp(largest)[1] - 1
-    return float(((padded > SATURATED * np.ldexp(1.0, exponent)) & (largest > 0)).sum() / len(gamma))
+    return float((padded > SATURATED * np.ldexp(1.0, exponent)).sum() / len(gamma))
 
 
 def _vs_size(record: LayerRecord) -> float:

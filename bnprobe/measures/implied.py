@@ -151,15 +151,15 @@ def r_squared(truth: Array, predicted: Array) -> float:
 
 
 def _error_of_r2(truth: Array, predicted: Array) -> float:
-    """Jackknife over channels; NaN below three."""
+    """Jackknife over channels of what is left over, whose error is the same; NaN below three."""
     n = truth.size
     if n < 3:
         return float("nan")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        left, far = (truth - predicted) ** 2, truth - truth.mean()
+        left, far = (truth - predicted) ** 2, (truth - truth.mean()) ** 2
         # without one value the sum of squares about the mean of the others is less by n/(n - 1) its own square
-        without = 1 - (left.sum() - left) / ((far**2).sum() - far**2 * n / (n - 1))
-    return float(jackknife(np.array(r_squared(truth, predicted)), without, np.ones(n)).se)
+        without = (left.sum() - left) / (far.sum() - far * n / (n - 1))
+        return float(jackknife(np.asarray(left.sum() / far.sum()), without, np.ones(n)).se)
 
 
 def _skill(truth: Array, predicted: Array, constant: Array) -> float:

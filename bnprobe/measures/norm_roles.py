@@ -124,16 +124,16 @@ def names_by_role(layers: pd.DataFrame) -> list[str]:
     paths, roles = list(layers["layer"]), list(layers["norm_role"]) if "norm_role" in layers else []
     if not is_transformer(layers):
         return paths
-    towers = towers_of(layers)
-    names = [_name(*one, 1) for one in zip(paths, roles, towers, strict=True)]
-    for most, whole in ((8, False), (0, True)):
-        sites = set(zip(names, paths, strict=True))
-        times = Counter(name for name, _ in sites)
-        names = [
-            name if times[name] == 1 else path if whole else _name(path, role, tower, most)
-            for name, path, role, tower in zip(names, paths, roles, towers, strict=True)
-        ]
-    return names
+    sites = list(zip(paths, roles, towers_of(layers), strict=True))
+    names = [_name(*site, most=1) for site in sites]
+    names = _told_apart(names, paths, [_name(*site) for site in sites])
+    return _told_apart(names, paths, paths)
+
+
+def _told_apart(names: list[str], paths: list[str], instead: list[str]) -> list[str]:
+    """The names, but for those of several paths, in whose place others stand."""
+    times = Counter(name for name, _ in set(zip(names, paths, strict=True)))
+    return [name if times[name] == 1 else other for name, other in zip(names, instead, strict=True)]
 
 
 def towers_of(layers: pd.DataFrame) -> list[str]:
@@ -166,7 +166,8 @@ def _numbers(parts: Sequence[str]) -> list[tuple[int, str]]:
     return found or [(i, match[1]) for i, match in ending if match]
 
 
-def _name(path: str, role: str, tower: str, most: int) -> str:
+def _name(path: str, role: str, tower: str, most: int | None = None) -> str:
+    """With `most` of the numbers in the path, or all."""
     if not role:
         return path
     alone = role in (FINAL, EMBEDDING, ENCODER_END)

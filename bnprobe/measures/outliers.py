@@ -72,7 +72,7 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
     known = ratio[~np.isnan(ratio)]
     if not known.size:
         return {"outliers": np.nan, "outlier_channels": "", "rms_ratio_max": np.nan}
-    order = np.argsort(-np.where(np.isnan(ratio), -np.inf, ratio), kind="stable")
+    order = np.argsort(-ratio, kind="stable")
     far = [int(c) for c in order if ratio[c] > OUTLIER]
     return {
         "outliers": float(len(far)),

@@ -182,8 +182,7 @@ def _read(record: LayerRecord, energy: Array) -> Array:
 
 
 def _shares(energy: Array) -> Array:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(energy.sum() > 0, energy / energy.sum(), np.nan)
+    return ratio(energy, energy.sum())
 
 
 def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:

@@ -67,7 +67,7 @@ COLUMNS = (
 
 def layer_columns(record: LayerRecord, columns: Columns) -> dict[str, float | str]:
     """The verdict, and the shares of channels that it rests on (NaN where nothing could be tested)."""
-    times = OVERWHELMING if _n_images(record) < FEWEST else 1
+    times = OVERWHELMING if _saw_few(record) else 1
     mean = _moved(columns["shift"], times * VISIBLE_SHIFT, columns["shift_q"])
     size = _moved(scale.log_ratio(record), times * VISIBLE_SCALE, columns["scale_q"])
     return {
@@ -103,7 +103,7 @@ def _near(record: LayerRecord, columns: Columns) -> bool:
     rule it out takes a thousand samples at late norms. The noise of the running statistics is left out: they are what
     the norm uses, and more samples would not change them.
     """
-    if _n_images(record) < FEWEST:
+    if _saw_few(record):
         return False
     in_mean, in_scale = dependence.of_mean(record), dependence.of_log_variance(record)
     of_mean = sampling_part(record, in_mean, shift.times_in_training(record)) * columns["shift_se"]
@@ -139,6 +139,6 @@ def never_updated(record: LayerRecord) -> bool:
     return bool(initial_mean and (record.running_var == 1).all())
 
 
-def _n_images(record: LayerRecord) -> float:
-    """Samples that some channel saw."""
-    return float(record.pre_images.n.max(initial=0))
+def _saw_few(record: LayerRecord) -> bool:
+    """Whether no channel saw enough samples."""
+    return not (record.pre_images.n >= FEWEST).any()

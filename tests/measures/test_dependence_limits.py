@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,3 +72,13 @@ def test_a_fold_counts_where_any_channel_has_a_value(n_empty: int, by: bool) -> 
     n[0, 1] = 0
     n[:n_empty] = 0
     assert dependence.counts_folds(replace(record, pre_folds=replace(folds, n=n))) is by
+
+
+@pytest.mark.parametrize("of", [dependence.of_mean, dependence.of_log_variance])
+def test_what_samples_are_worth_has_no_unit(of: Any) -> None:
+    """Fails if the error of a logarithm is compared with that of a variance: the same samples a hundredth as large."""
+    rows = np.repeat(rows_of(20), 10, axis=0) * np.linspace(0.5, 2, 200)[:, None, None]
+    plain, small = (of(record_of(size * rows, 10)) for size in (1.0, 1e-2))
+    assert (plain.n < 100).all()
+    np.testing.assert_allclose(small.n, plain.n, rtol=1e-6)
+    np.testing.assert_allclose(small.degrees, plain.degrees, rtol=1e-6)

@@ -99,3 +99,14 @@ def test_typical_filters_are_the_median_ones() -> None:
     neighbours = Neighbours("relu", "conv", stem=Stem(coarse[:, None], None), folded=folded)
     found = detail.layer_columns(site(rows, running_mean=0.0, running_var=1.0, neighbours=neighbours))
     assert found["detail_ratio"] == pytest.approx(0.6 / 1.1, rel=1e-12)
+
+
+@pytest.mark.parametrize(("size", "var"), [(1.0, 1e-5), (0.0, 1.0)], ids=["as small as eps", "constant"])
+def test_fine_filters_that_say_nothing_take_no_part(size: float, var: float) -> None:
+    """Fails if a running variance of eps itself, or an input that does not vary, is one of the finest two."""
+    rows = np.tile([-1.0, 1.0], (4, 5, 8)) * np.array([0.5, 0.5, size, 1.0, 1.0])[None, :, None]
+    folded = Folded(np.ones(5), -np.ones(5), np.ones(5), None)
+    stem = Stem(np.array([[0.0], [0.1], [0.05], [0.8], [0.9]]), None)
+    neighbours = Neighbours("relu", "conv", stem=stem, folded=folded)
+    record = site(rows, running_mean=0.0, running_var=[1.0, 1.0, var, 1.0, 1.0], neighbours=neighbours)
+    assert detail.layer_columns(record)["detail_ratio"] == pytest.approx(0.5)

@@ -98,3 +98,15 @@ def test_the_order_of_colours_is_told_where_it_is_clear(a: float, clear: bool) -
     pixels = PHOTOGRAPHS + np.array([a, 0.0, -a])
     assert color_order(pixels) == ("RGB" if clear else "")
     assert color_order(pixels[::-1]) == ("BGR" if clear else "")
+
+
+def test_one_unknown_is_one_input_channel() -> None:
+    """Fails if the sentence counts one channel as several, or three equations are enough for one unknown."""
+    whole = stem_norm(inputs_of(PIXELS))
+    first = whole.layers[0]
+    running_mean = first.running_mean.copy()
+    running_mean[3:] = np.nan
+    grey = changed(whole, running_mean=running_mean, neighbours=with_stem(first, MATRIX[:, :1]))
+    assert stem(grey).why == (
+        "Not identifiable here: 3 running means of bn1 are too few for 1 input channel."
+    )

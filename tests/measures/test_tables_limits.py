@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bnprobe.measures import tables
 from bnprobe.measures.tables import _column, _is_one_value, _shrunk
+from measures.sites import recording, running_stats_of, site, some_rows
 
 NAN = np.nan
 
@@ -86,3 +88,31 @@ def test_what_channels_share_is_repeated() -> None:
     """Fails if the words or numbers of sites are mixed up."""
     assert _column(["a", "b"], [2, 1]).tolist() == ["a", "a", "b"]
     assert _column([7, np.array([1, 2])], [3, 2]).tolist() == [7, 7, 7, 1, 2]
+
+
+@pytest.mark.parametrize(("n_images", "moved"), [(5, 0.0), (40, 1.0)])
+def test_what_errors_rest_on_counts_samples_and_not_their_rows(n_images: int, moved: float) -> None:
+    """Fails if eight rows of each of five samples are forty samples: below ten only 0.6 σ is visible, and 0.3 moved."""
+    rows = np.tile([-1.0, 1.0], 4) + 1e-3 * np.random.default_rng(0).normal(size=(40, 3, 1))
+    made = site(rows, running_mean=-0.3, running_var=1.0)
+    (row,) = tables(recording(made, n_images=n_images)).layers.to_dict("records")
+    assert row["mean_moved"] == moved
+    assert (row["n_images"], row["n_values"]) == (n_images, rows.size)
+
+
+def test_the_likeness_of_a_row_is_that_of_rows() -> None:
+    """Fails if families about rows are asked about samples, or their layers' columns about others than their channels'."""
+    rows = some_rows(40)
+    made = site(rows, **running_stats_of(rows))
+    effect = rows.shape[2] * rows.mean(2).var(0, ddof=1) / rows.var((0, 2))
+    found = tables(recording(made, n_images=5))
+    np.testing.assert_allclose(found.channels["design_effect"], effect, rtol=1e-6)
+    assert found.layers["design_effect_median"][0] == pytest.approx(np.median(effect), rel=1e-6)
+
+
+def test_what_a_norm_does_not_have_is_nan() -> None:
+    """Fails if a missing momentum or count reads as a number, or one that is there does not."""
+    rows = some_rows()
+    found = tables(recording(site(rows, "a"), site(rows, "b", **running_stats_of(rows)))).layers
+    np.testing.assert_array_equal(found["momentum"], [NAN, 0.1])
+    np.testing.assert_array_equal(found["n_batches_tracked"], [NAN, 40])
