@@ -4,6 +4,7 @@ found when loading leaves them."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 import pandas as pd
 
@@ -58,11 +59,11 @@ def _went_back(channels: pd.DataFrame) -> dict[str, str]:
         mine, theirs = channels[f"{name}_a"], channels[f"{name}_b"]
         for start in starts:
             near = FIRST_STEPS if start == 1 or facts else 0.0
-            if _distance(mine, start) > LEARNED and _distance(theirs, start) <= near:
+            away = _distance(mine, start)
+            # what is not finite in A was broken there, and not learned
+            if LEARNED < away < inf and _distance(theirs, start) <= near:
                 at = "is" if (theirs == start).all() else "is nearly"
-                facts[letter] = (
-                    f"{letter} {at} {start:g} in B, and in A it is up to {_distance(mine, start):.2g} away"
-                )
+                facts[letter] = f"{letter} {at} {start:g} in B, and in A it is up to {away:.2g} away"
     return facts
 
 

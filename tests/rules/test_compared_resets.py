@@ -37,6 +37,8 @@ SET_OFF = {"gamma_a": [0.5, -0.7, 1.2], "beta_a": [0.1, 0.3, 0.1]}
         ({"gamma_b": 1.0, "gamma_a": [1.0, 1.11, 1.0]}, "γ is 1 in B, and in A it is up to 0.11 away"),
         ({"gamma_b": [1.0, 1.0, math.nan]}, None),
         ({"gamma_b": 1.0, "gamma_a": math.nan}, None),
+        ({"gamma_b": 1.0, "gamma_a": [1.0, math.inf, 1.0]}, None),
+        ({"beta_b": 0.0, "beta_a": [0.0, -math.inf, 0.5]}, None),
         ({}, None),
     ],
 )  # fmt: skip
