@@ -103,7 +103,7 @@ def test_every_place_counts_the_same_channels_of_the_same_number():
         site(ROWS, "a", gamma=[1e-4, 1, 1], beta=[-1, 0, 0], neighbours=around, **memory_of(ROWS)),
         site(ROWS, "b", gamma=[0.5, 1, 1], beta=0.1, neighbours=Neighbours("unknown"), **memory_of(ROWS)),
     )
-    assert found["roles"].says == "1 of 3 channels of which it is known passes nothing on (33%)."
+    assert found["roles"].says == "1 of 6 channels passes nothing on (17%); of 3 it is not known."
     # the next weights make up for a small γ of a norm over features
     features = site(ROWS, "c", "layer_norm", gamma=[1e-4, 1, 1], beta=0.1, neighbours=Neighbours("linear"))
     channels = bnprobe.report(recording(features)).channels

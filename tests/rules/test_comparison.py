@@ -83,6 +83,7 @@ CASES = {
     "became-nonfinite": ([norm()], [norm(rows=holes())], "critical"),
     "norm-replaced": ([norm()], [norm(eps=1e-3)], "warning"),
     "changed-alike": ([norm(), norm("next")], [norm(gamma=PLUS_ONE), norm("next", gamma=PLUS_ONE)], "warning"),
+    "affine-reset": ([norm(), norm("next")], [norm(), norm("next", beta=0.0)], "warning"),
     "layers-unmatched": ([norm(), norm("more")], [norm()], "info"),
 }  # fmt: skip
 

@@ -88,16 +88,14 @@ def _scales(channels: pd.DataFrame) -> list[Fact]:
 
 def _channels(channels: pd.DataFrame) -> list[Fact]:
     found = working(channels)
-    n, total = found.n_silent, found.n_known
+    n, total = found.n_silent, found.n_channels
     if not n:
         return []
     never = (
         "pass nothing on, whatever the input" if not (channels["n_values"] > 0).any() else "pass nothing on"
     )
-    known = " of which it is known" * (total < found.n_channels)
-    said = (
-        f"{n:,} of {total:,} channels{known} {'passes nothing on' if n == 1 else never} ({share(n / total)})."
-    )
+    unknown = f"; of {total - found.n_known:,} it is not known" if found.n_known < total else ""
+    said = f"{n:,} of {total:,} channels {'passes nothing on' if n == 1 else never} ({share(n / total)}){unknown}."
     return [Fact(said, "roles", bars=bars(found.shares / MOST_SILENT))]
 
 
