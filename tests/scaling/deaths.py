@@ -17,7 +17,7 @@ def dies_once(shard: Shard) -> None:
     if shard.index % 2 == 0 and not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    shard.part.write_text(f"{shard.index} of {shard.of}")
+    _whole(shard, f"{shard.index} of {shard.of}")
 
 
 def emits_and_dies_once(shard: Shard) -> bytes:
@@ -42,7 +42,7 @@ def sticks_once(shard: Shard) -> None:
     if shard.index == 0 and not mark.exists():
         mark.touch()
         time.sleep(600)
-    shard.part.write_text("done")
+    _whole(shard, "done")
 
 
 def one_shard(folder: str) -> Shard:
@@ -62,4 +62,11 @@ def dies(shard: Shard) -> None:
     """A shard that is too large for any process."""
     if shard.index == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    shard.part.write_text("done")
+    _whole(shard, "done")
+
+
+def _whole(shard: Shard, text: str) -> None:
+    """Write a part as recordings are written: where one process is killed, the others are ended in the middle of theirs."""
+    unfinished = shard.part.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(text)
+    unfinished.replace(shard.part)
