@@ -137,3 +137,11 @@ def test_a_tenth_off_still_holds() -> None:
     ratio = np.array([math.exp(0.1), hair(math.exp(-0.1), 1)])
     assert np.median(np.abs(np.log(ratio))) == 0.1
     assert output_moments._on_target(np.zeros(2), ratio)
+
+
+def test_what_is_not_stored_was_not_left_as_it_began() -> None:
+    """Fails if a norm without running statistics is said to have statistics that no batch updated."""
+    stored = site(PLUS_MINUS, running_mean=0.0, running_var=1.0)
+    assert verdict.never_updated(stored)
+    for name in ("running_mean", "running_var"):
+        assert not verdict.never_updated(replace(stored, **{name: None}))

@@ -14,6 +14,7 @@ import bnprobe
 from bnprobe.experiments.feature_scales import is_feature_norm
 from bnprobe.norms import Gate, describe
 from bnprobe.norms.gated import argument_of, gate_in
+from bnprobe.norms.lookalike import _groups_at_a_position
 
 N, T, C, EPS = 3, 5, 6, 1e-3
 """A large eps, so that the gate of the wrong side shows in small products."""
@@ -153,3 +154,23 @@ def test_an_activation_that_no_gate_has_is_refused():
     """Fails if a misspelled activation is found at the first pass only."""
     with pytest.raises(bnprobe.BnprobeError, match="Use one of silu, swish, sigmoid"):
         Gate(before=True, activation="sigmiod")
+
+
+@pytest.mark.parametrize(
+    ("told", "groups"),
+    [
+        ({"n_groups": 3}, (3, 1)),
+        ({"group_size": 2}, (3, 1)),
+        ({"group_size": 6}, (1,)),
+        ({"group_size": 0}, (1,)),
+        ({"group_size": None}, (1,)),
+        ({"n_groups": 4}, (1,)),
+        ({}, (1,)),
+    ],
+)
+def test_how_many_groups_a_module_tells(told, groups):
+    """Fails if a size of 0 is divided by, or a number is believed that leaves channels over; of 6 channels."""
+    module = nn.Identity()
+    for name, value in told.items():
+        setattr(module, name, value)
+    assert _groups_at_a_position(module, C) == groups
