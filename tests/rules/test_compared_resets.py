@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,6 +47,13 @@ def test_vectors_that_went_back(cells: dict[str, Any], because: str | None) -> N
     """Fails if a channel that stays is overlooked, a limit moves, or a scale that shrank counts as reset."""
     found = findings(RESET, edited(compared(), {**SET_OFF, "gamma_b": 0.9, "beta_b": 0.3, **cells}))
     assert [one.because for one in found] == ([f"{because}, in all 3 channels."] if because else [])
+
+
+def test_networks_of_two_trainings_reset_nothing() -> None:
+    """Fails if vectors of channels that do not correspond are held against each other."""
+    reset = edited(compared(), {**SET_OFF, "gamma_b": 1.0, "beta_b": 0.0})
+    assert findings(RESET, reset)
+    assert findings(RESET, replace(reset, apart={"γ": 0.02})) == []
 
 
 def test_a_norm_that_was_reset_as_a_whole_is_one_finding() -> None:
