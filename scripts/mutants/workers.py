@@ -22,7 +22,10 @@ from typing import Any, TypeVar
 
 from scripts.mutants.lists import ROOT, BadList
 
-COPIED = ("bnprobe", "tests", "scripts", "pyproject.toml", "README.md", "CONTRIBUTING.md", "docs")
+COPIED = (
+    *("bnprobe", "tests", "scripts", "pyproject.toml", "README.md", "CONTRIBUTING.md", "docs"),
+    "reports/recalibration.csv",  # which a test renders
+)
 PASSED, FAILED, NO_TESTS = 0, 1, 5
 """What pytest returns when all tests passed, when one failed, and when there are none."""
 NOT_THE_COPY, TIMED_OUT = 99, -9

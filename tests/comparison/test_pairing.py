@@ -157,3 +157,17 @@ def test_what_errors_count_is_said_as_it_is():
     assert "take them and both sides as independent" in said("samples")
     assert said("samples", "folds").startswith("count samples, and where whole batches differ")
     assert "; elsewhere they count samples, not pixels" in said("samples", "folds")
+
+
+def test_large_batches_are_no_pairs_by_their_size(rng):
+    """Fails if sums of batches are held against each other, which are alike wherever batches have other sizes."""
+    x = images(rng, N)
+    sides = []
+    for rows in (x, images(rng, N)):
+        folds = record(rows, batch=BATCH).pre_folds
+        assert folds is not None
+        times = np.where(np.arange(len(folds.n)) % 2, 50, 1)[:, None]
+        folds = replace(folds, n=folds.n * times, a=(folds.a + 3 * folds.n) * times, b=folds.b * times)
+        sides.append(replace(record(rows), pre_folds=folds))
+    paired = [are_paired(pairs(recording(sides[0]), recording(other)).common) for other in sides]
+    assert paired == [True, False]

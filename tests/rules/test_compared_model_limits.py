@@ -102,3 +102,18 @@ def test_tensors_that_differ_are_counted(n: int, subject: str, end: str) -> None
     # the one whose size changed most comes first
     assert found.because.startswith(f"t{n - 1} (")
     assert found.because.count("root mean square") == min(n, MOST_NAMED)
+
+
+def test_a_tensor_that_was_zero_is_the_farthest() -> None:
+    """Fails if what cannot be told as a factor is named last, or not at all."""
+    tensors = pd.DataFrame(
+        {
+            "tensor": [f"t{i}" for i in range(6)],
+            "shape_a": "3",
+            "shape_b": "3",
+            "size_a": [1.0, 1.0, 1.0, 1.0, 0.0, math.nan],
+            "size_b": [2.0, 3.0, 4.0, 5.0, 1.0, 1.0],
+        }
+    )
+    named = [part.partition(" ")[0] for part in _differing(tensors, "differ", "info").because.split("; ")]
+    assert named == ["t4", "t3", "t2", "t1", "and"]

@@ -13,7 +13,7 @@ import pytest
 from bnprobe.recording.terms import MANY_EPS, TORCH_EPS
 from bnprobe.rules.eps import _long_constant, _more_than_eps, _next_is_off
 from bnprobe.rules.values import _beside, _decayed, _not_decayed, _not_finite_in
-from rules.edited import edited, edited_rows, evidence, findings, frame
+from rules.edited import edited, edited_rows, evidence, findings, frame, healthy
 
 RULE = "variance-below-eps"
 SETS, CONSTANT, LOST = (
@@ -206,3 +206,11 @@ def test_only_variances_below_eps_were_constant() -> None:
     (found,) = findings(RULE, edited(evidence(), cells, eps=1e-5, feeder="conv"))
     assert (CONSTANT in found.says, found.channels) == (True, (1,))
     assert found.because == "the filters in conv are all 0 for 1 of 3 channels."
+
+
+def test_each_norm_has_its_own_eps() -> None:
+    """Fails if the smallest eps of a network hides variances below a larger one, or the largest accuses the others."""
+    both = evidence(healthy("a"), healthy("b"))
+    for at, eps in enumerate((1e-5, 1e-2)):
+        both = edited(both, {"running_var": [1e-3, 1.0, 1.0], "pre_var": math.nan}, at=at, eps=eps)
+    assert [one.layer for one in findings(RULE, both)] == ["b"]

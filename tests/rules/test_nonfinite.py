@@ -85,3 +85,14 @@ def test_a_merge_keeps_the_first_of_both_parts() -> None:
     calls = [record.call_log.first_nonfinite for record in parts[0].merge(parts[1]).layers if record.call_log]
     assert calls == [1, 1, 1]
     assert [record.call_log.first_nonfinite for record in parts[0].layers if record.call_log] == [None] * 3
+
+
+def test_what_follows_the_first_broken_vector_is_no_entry() -> None:
+    """Fails if a second broken γ makes what the first one sends on a finding about inputs."""
+    model = network()
+    with torch.no_grad():
+        for at in (1, 4):
+            model[at].weight[2] = float("nan")
+    says = {row.layer: row.says for row in found(model, batches()).itertuples()}
+    assert list(says) == ["1", "4"]
+    assert all(one.startswith("γ of this layer is NaN or infinite") for one in says.values())

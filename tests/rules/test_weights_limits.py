@@ -67,3 +67,10 @@ def test_a_part_that_was_updated_as_a_whole(counts: dict[str, int], says: str) -
     """Fails if a single norm is a part, other counts within one go unseen, or names are compared at another level."""
     layer = next(name for name in counts if name.split(".")[-1] in ("a", "d") and counts[name] == 80)
     assert as_called(layer, counts) == says
+
+
+def test_one_norm_that_is_called_often_does_not_speak_for_the_others() -> None:
+    """Fails if calls are compared with the mean of the others, which a single one moves."""
+    counts = {"g.a": 40, "g.b": 40, "g.c": 40, "d.a": 80}
+    assert as_called("d.a", counts, {"g.a": 1, "g.b": 1, "g.c": 10, "d.a": 2}) == ", as it is called"
+    assert as_called("d.a", counts, {"g.a": 1, "g.b": 1, "g.c": 10, "d.a": 8}) == ""
