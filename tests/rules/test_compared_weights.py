@@ -10,8 +10,9 @@ import pytest
 from measures.sites import recording
 
 import bnprobe
+from bnprobe.rules.compared_weights import _differ, _stored
 from bnprobe.rules.rule import Evidence
-from rules.edited import compared, edited, findings, healthy
+from rules.edited import compared, edited, findings, frame, healthy
 
 MOVED, OUTDATED, LOST, REPLACED = (
     "frozen-statistics-moved",
@@ -234,3 +235,26 @@ def test_another_norm_under_the_same_name(row: dict[str, Any], because: str | No
     """Fails if the eps of a file, which holds none, is compared, or a vector is said to be on the wrong side."""
     found = findings(REPLACED, edited(compared(), **row))
     assert [one.because for one in found] == ([because] if because else [])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "differ"),
+    [
+        ([1.0, math.nan], [1.0, math.nan], False),
+        ([1.0, math.nan], [1.0, 2.0], True),
+        ([1.0, 2.0], [1.0, math.nan], True),
+        ([1.0, 2.0], [1.0, 2.0], False),
+    ],
+)
+def test_what_is_missing_on_one_side_alone_differs(a: list[float], b: list[float], differ: bool) -> None:
+    """Fails if a vector of one side is the same as none of the other."""
+    assert _differ(frame(gamma_a=a, gamma_b=b), "gamma") is differ
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "stored"),
+    [([1.0, math.nan], [math.nan, 1.0], True), ([1.0, 1.0], [math.nan, math.nan], False)],
+)
+def test_statistics_are_stored_where_a_channel_has_some(a: list[float], b: list[float], stored: bool) -> None:
+    """Fails if one broken channel makes a norm without running statistics, or one side speaks for both."""
+    assert _stored(frame(running_var_a=a, running_var_b=b)) is stored
