@@ -86,10 +86,8 @@ def _split(state: str, sentence: str, more: str = "") -> Headline:
 
 def with_guess(first: Headline, tables: Tables, preprocessing: str, unit: str) -> Headline:
     """The headline about the data with what was guessed of how they were made: a mismatch may come from that alone."""
-    guessed, match = (
-        re.search(rf"\(([^()]+): {GUESSED}\)", preprocessing),
-        matching(judged_layers(tables), unit),
-    )
+    guessed = re.search(rf"\(([^()]+): {GUESSED}\)", preprocessing)
+    match = matching(judged_layers(tables), unit)
     if guessed is None or not match or match not in first.text:
         return first
     *some, last = guessed[1].split(", ")
