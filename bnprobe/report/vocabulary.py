@@ -27,8 +27,8 @@ UNGATED = "without an activation"
 NO_ACTIVATION = "no activation"
 """The same in a legend."""
 
-IN_TABLES = ", ".join(f"“{value}” is {words}" for value, words in ROLES.items() if value != words)
-"""What the column `role` of the tables calls them."""
+IN_CHANNELS = ", ".join(f"“{value}” is {words}" for value, words in ROLES.items() if value != words)
+"""What the column `role` of `report.channels` calls them."""
 
 
 def role_label(role: str) -> str:

@@ -140,8 +140,10 @@ def _weight(row: pd.Series, some_of: pd.DataFrame, channels: pd.DataFrame) -> fl
     return float(f"{typical if typical > 0 else 1.0:.2g}") - float(row["gamma_offset"])
 
 
-_OF_PLACE = re.compile(r'"(?P<path>[^"]*)"(?=\))|\bat = (?P<at>\[[\d, ]*\]); ')
-"""What is another in the code for another place: paths of modules, and channels."""
+_OF_PLACE = re.compile(
+    r'"(?P<path>[^"]*)"(?=\))|\bat = (?P<at>\[[\d, ]*\]); |(?<=\bn\.weight\.data\[at\] = )(?P<weight>[^;`]+)'
+)
+"""What is another in the code for another place: paths of modules, channels, and the weight that they begin again with."""
 
 _VARIABLES = {1: ("name",), 2: ("producer", "name")}
 """For the paths in a loop, by their number; code that needs a producer fetches it first."""
@@ -189,14 +191,20 @@ def _can_loop(code: str) -> bool:
 
 def _loop(codes: Sequence[str]) -> str:
     """The same code for every place."""
-    at = [[match["at"] for match in _OF_PLACE.finditer(code) if match["at"]] for code in codes]
-    items = [
-        ", ".join([*(f'"{path}"' for path in _paths(code)), *channels])
-        for code, channels in zip(codes, at, strict=True)
-    ]
-    targets = ", ".join([*_VARIABLES[len(_paths(codes[0]))], *(["at"] if at[0] else [])])
-    each = f"({'), ('.join(items)})" if ", " in targets else ", ".join(items)
-    return f"for {targets} in [{each}]: {_with_variables(codes[0])}"
+    paths = zip(*([f'"{path}"' for path in _paths(code)] for code in codes), strict=True)
+    columns = dict(zip(_VARIABLES[len(_paths(codes[0]))], paths, strict=True))
+    columns |= {name: found for name in ("at", "weight") if (found := _all(codes, name))}
+    one_weight = len(set(columns.get("weight", ()))) < 2
+    if one_weight:
+        columns.pop("weight", None)
+    items = [", ".join(place) for place in zip(*columns.values(), strict=True)]
+    each = f"({'), ('.join(items)})" if len(columns) > 1 else ", ".join(items)
+    return f"for {', '.join(columns)} in [{each}]: {_with_variables(codes[0], keep_weight=one_weight)}"
+
+
+def _all(codes: Sequence[str], name: str) -> tuple[str, ...]:
+    """What stands in these codes for the channels (`at`) or the weight; empty if nothing does."""
+    return tuple(match[name] for code in codes for match in _OF_PLACE.finditer(code) if match[name])
 
 
 def _paths(code: str) -> list[str]:
@@ -206,11 +214,17 @@ def _paths(code: str) -> list[str]:
     )
 
 
-def _with_variables(code: str) -> str:
-    """The code with variables for its paths, and without the channels in the line that sets `at`."""
+def _with_variables(code: str, keep_weight: bool = False) -> str:
+    """The code with variables for its paths and its weight, and without the channels in the line that sets `at`."""
     paths = _paths(code)
     names = dict(zip(paths, _VARIABLES[len(paths)], strict=True))
-    return _OF_PLACE.sub(lambda match: names.get(match["path"], ""), code)
+
+    def variable(match: re.Match[str]) -> str:
+        if match["weight"]:
+            return match["weight"] if keep_weight else "weight"
+        return names.get(match["path"], "")
+
+    return _OF_PLACE.sub(variable, code)
 
 
 def rescaled(edit: Rescale) -> str:

@@ -67,7 +67,13 @@ def _add_random(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seed", type=int, default=1, help="another seed is another sample (default 1)")
     command.add_argument("--number", type=int, default=200, metavar="N", help="mutants to try (default 200)")
-    command.add_argument("--at", metavar="FILE[:LINE]", help="instead of a sample all mutants of this place")
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument("--at", metavar="FILE[:LINE]", help="instead of a sample all mutants of this place")
+    instead.add_argument(
+        "--every-line",
+        action="store_true",
+        help="instead of a sample one mutant of every line; with --nearest some thirty a minute",
+    )
     command.add_argument(
         "--at-least",
         type=float,
@@ -112,6 +118,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         kept=options.keep,
         with_suite=not options.own_tests,
         nearest=options.nearest,
+        every_line=options.every_line,
     )
 
 

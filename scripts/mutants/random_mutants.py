@@ -19,7 +19,7 @@ from scripts.mutants import equivalent, warm
 from scripts.mutants.execution import Execution, is_in, observe
 from scripts.mutants.lists import BadList
 from scripts.mutants.packages import Package, chosen
-from scripts.mutants.sample import RandomMutant, at, sample
+from scripts.mutants.sample import RandomMutant, at, one_a_line, sample
 from scripts.mutants.source import Source
 from scripts.mutants.warm import Job
 from scripts.mutants.workers import (
@@ -54,6 +54,7 @@ class Plan:
     kept: Path | None
     with_suite: bool = True
     nearest: bool = False
+    every_line: bool = False
 
 
 def main(plan: Plan) -> int:
@@ -72,9 +73,14 @@ def main(plan: Plan) -> int:
 
 
 def draw(plan: Plan) -> list[RandomMutant]:
-    """The sample, or every mutant of the place that is asked for."""
+    """The sample, one mutant of every line, or every mutant of the place that is asked for."""
     packages = asked_for(plan)
-    mutants = at(packages, plan.at) if plan.at else sample(packages, plan.seed, plan.number)
+    if plan.at:
+        mutants = at(packages, plan.at)
+    elif plan.every_line:
+        mutants = one_a_line(packages, plan.seed)
+    else:
+        mutants = sample(packages, plan.seed, plan.number)
     if not mutants:
         raise BadList(f"no mutant of {plan.at or 'these packages'}. Give FILE or FILE:LINE of a package.")
     return mutants

@@ -69,6 +69,17 @@ def sample(packages: list[Package], seed: int, number: int) -> list[RandomMutant
     return found
 
 
+def one_a_line(packages: list[Package], seed: int) -> list[RandomMutant]:
+    """One mutant of every line that has any, in a random order: what no test looks at at all shows."""
+    population = [mutant for package in packages for mutant in mutants_of(package)]
+    random.Random(seed).shuffle(population)
+    found: dict[str, RandomMutant] = {}
+    for mutant in population:
+        if mutant.place not in found and is_mutant(mutant.change, mutant.source):
+            found[mutant.place] = mutant
+    return list(found.values())
+
+
 def mutants_of(package: Package) -> list[RandomMutant]:
     """Every mutant of a package."""
     return [

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.mutants.operators import changes, is_mutant
 from scripts.mutants.packages import packages
-from scripts.mutants.sample import mutants_of
+from scripts.mutants.sample import mutants_of, one_a_line
 from scripts.mutants.source import Source
 
 
@@ -119,3 +119,14 @@ def test_the_same_program_is_no_mutant() -> None:
     assert is_mutant(change, source)
     assert not is_mutant(type(change)(1, 4, "1", "0x1"), source)
     assert not is_mutant(type(change)(1, 4, "1", "1 1"), source)
+
+
+def test_one_mutant_of_every_line() -> None:
+    """Fails if a line is left out or has two, or another seed always draws the same ones."""
+    stats = next(package for package in packages() if package.name == "stats")
+    drawn = one_a_line([stats], seed=1)
+    changed = {mutant.place for mutant in mutants_of(stats) if is_mutant(mutant.change, mutant.source)}
+    assert sorted(mutant.place for mutant in drawn) == sorted(changed)
+    again, other = one_a_line([stats], seed=1), one_a_line([stats], seed=2)
+    assert drawn == again
+    assert {mutant.becomes for mutant in drawn} != {mutant.becomes for mutant in other}

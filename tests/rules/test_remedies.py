@@ -129,6 +129,23 @@ def test_advice_for_two_places_repairs_both(rule: str):
     assert advice.count("[0, 2]") == 1, "a list of channels is written once"
 
 
+def test_one_loop_for_places_that_begin_with_other_weights():
+    """Fails if places whose weights differ get a piece of advice each, or all begin with the first one's weight."""
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3))
+    advice = [
+        "Begin: " + reinitialized(f"{i}", [i, 2], 3, weight=weight) for i, weight in enumerate((0.4, -0.6))
+    ]
+    ((places, one),) = for_all(advice)
+    assert places == (0, 1)
+    assert one.count("n.weight") == 1
+    (code,) = re.findall(r"`([^`]+)`", one)
+    exec(code, {"model": model})
+    assert model[0].weight.tolist() == pytest.approx([0.4, 1, 0.4])
+    assert model[1].weight.tolist() == pytest.approx([1, -0.6, -0.6])
+    ((_, same),) = for_all(["Begin: " + reinitialized(f"{i}", [i], 3) for i in range(2)])
+    assert "weight.data[at] = 1;" in same, "one weight for all needs no column"
+
+
 def test_new_filters_come_with_new_statistics():
     """Fails if random filters are divided by the deviation of decayed ones: their outputs were thousands of times γ."""
     model = decayed_and_dead()

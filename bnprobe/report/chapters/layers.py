@@ -17,6 +17,7 @@ from bnprobe.report.chapters.chapter import against, noise_of_running, running_s
 from bnprobe.report.chapters.working import working
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Cell, Facts, Moving, Prose, Section, Table
+from bnprobe.report.vocabulary import ROLES
 from bnprobe.rules.wording import kind_words
 
 MOST_ROWS = 5
@@ -89,7 +90,7 @@ def telling_table(channels: pd.DataFrame) -> Table:
 
 
 def _cell(value: object) -> Cell:
-    return Cell(value, number=False) if isinstance(value, str) else Cell(number(float(value)))  # type: ignore[arg-type]
+    return Cell(ROLES[value], number=False) if isinstance(value, str) else Cell(number(float(value)))  # type: ignore[arg-type]
 
 
 def _words(record: LayerRecord) -> str:
@@ -155,8 +156,9 @@ def _not_working(channels: pd.DataFrame) -> list[tuple[str, str]]:
     found = working(channels)
     if not found.n_known:
         return []
-    n, of = found.n_silent, count(found.n_known, "channel")
-    return [("pass nothing on", f"{n:,} of {of}" if n else "no channel")]
+    n, unknown = found.n_silent, found.n_channels - found.n_known
+    words = f"{n:,} of {count(found.n_channels, 'channel')}" if n else "no channel"
+    return [("pass nothing on", f"{words} ({unknown:,} unknown)" if unknown else words)]
 
 
 def _gradient(channels: pd.DataFrame) -> list[tuple[str, str]]:

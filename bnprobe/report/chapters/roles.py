@@ -150,7 +150,7 @@ def _by_layer(tables: Tables) -> Figure:
         "Rarely on: fewer than 5% of the values pass. Always on: the activation changes fewer than 1 in 1,000 values. "
         "Without an activation: a convolution, a sum or the like follows directly. "
         "Unknown: the values enter a sum first, go several ways, or no operation was found. "
-        f"In the tables, {vocabulary.IN_TABLES}.",
+        f"In report.channels, {vocabulary.IN_CHANNELS}.",
     )
 
 
