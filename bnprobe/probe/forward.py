@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 from weakref import ref
 
@@ -22,36 +20,33 @@ from bnprobe.graph.trace import set_aside, watch_this_call
 from bnprobe.norms import NormLayer
 from bnprobe.probe.backward.autograd_route import origin_of
 from bnprobe.probe.backward.gradients import Gradients
-from bnprobe.probe.calls import CallStats, InputReading, Key, observe_after, observe_before, share_of
-from bnprobe.probe.calls.call_log import PassContext, count_of
-from bnprobe.probe.calls.plan_cache import PlanCache
-from bnprobe.probe.calls.row_values import why_no_exemplars
+from bnprobe.probe.calls import CallStats, InputReading, observe_after
+from bnprobe.probe.calls.call_log import PassContext
 from bnprobe.probe.captions import check_captions
 from bnprobe.probe.exemplars import PhaseExemplars
+from bnprobe.probe.generation import Rows, Taken
+from bnprobe.probe.input_reader import InputReader
 from bnprobe.probe.integrity.drawn_outside import DrawnOutside
 from bnprobe.probe.labels import check_length
 from bnprobe.probe.masking import Masking
-from bnprobe.probe.masks import Kept, MaskArgument, usual_argument
+from bnprobe.probe.masks import MaskArgument, usual_argument
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, OpenCall, Pass
 from bnprobe.probe.phases import DECODE, PREFILL, Phase
-from bnprobe.probe.places import CountedCaches, earlier, places_of
+from bnprobe.probe.places import CountedCaches, Earlier, earlier, places_of
 from bnprobe.probe.schedule import MODEL, Called, Turns
 from bnprobe.probe.sites import PendingCall
 from bnprobe.probe.tensors import (
     calls_on_stack,
     device_name,
     first_tensor,
-    has_values,
     held_here,
     is_recomputation,
     is_transformed,
     n_samples,
     unreadable,
-    why_no_values,
 )
 from bnprobe.recording import NO_PHASE
-from bnprobe.reductions import WHOLE
 
 MOST_WATCHED = 4
 """At most this many forward passes of the model, or of a part, are traced: the first, and those after one in which a
@@ -72,9 +67,8 @@ class Forward:
         given = options.mask
         self._mask_argument = usual_argument(model) if given is None else MaskArgument(given, model)
         self._options = options
-        self._histograms = options.histograms
-        self._caches: defaultdict[Key, PlanCache] = defaultdict(PlanCache)
-        self._counted = CountedCaches()
+        self._reader = InputReader(options, self.run)
+        self._counted, self._taken, self._rows = CountedCaches(), Taken(), Rows()
         self.begin(NO_PHASE)
 
     def begin(self, name: str) -> None:
@@ -89,13 +83,14 @@ class Forward:
             self.phases.setdefault(name, Phase(gradients, masking, turns, exemplars))
         self.run.phase = name
 
-    def _choose_phase(self, continues: bool) -> bool:
+    def _choose_phase(self, past: Earlier) -> bool:
         """Choose the phase of the pass that begins now, where passes do so; whether its sequences are new to that phase."""
-        run = self.run
+        run, continues = self.run, past.continues
         if self._options.phase is None or (run.phase != NO_PHASE and not run.chosen):
             return False
         self.begin(DECODE if continues else PREFILL)
-        begins, run.chosen, run.decodes = continues and not run.decodes, True, continues
+        known = run.decodes if past.cache is None else self.phase.begun.knows(past.cache)
+        begins, run.chosen, run.decodes = continues and not known, True, continues
         return begins
 
     @property
@@ -105,7 +100,7 @@ class Forward:
 
     def stop(self) -> None:
         """Nothing comes any more: drop every reference to the model."""
-        self._caches.clear()
+        self._reader.forget()
         for phase in self.phases.values():
             phase.gradients.stop()
             phase.sites.forget()
@@ -117,8 +112,14 @@ class Forward:
     def _wants(self, called: Called, kwargs: Mapping[str, Any]) -> bool:
         """Whether to record the pass that starts now. The others are `SKIPPED`."""
         run = self.run
-        if not self._options.schedule.takes_all and not earlier(kwargs).continues:
+        if self._options.schedule.takes_all:
+            return True
+        past = earlier(kwargs)
+        if past.continues:
+            run.takes = self._taken.of(past, run.takes)
+        else:
             run.takes = self.phase.turns.next(called)
+            self._taken.began(past, run.takes)
         return run.takes
 
     def model_begins(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -132,7 +133,10 @@ class Forward:
             run.depth += run.entry == id(model)  # the model calls itself
             return
         past = self._counted.earlier(args, kwargs)
-        begins = self._choose_phase(past.continues)
+        if not past.continues:
+            for phase in self.phases.values():
+                phase.begun.forget(past.cache)
+        begins = self._choose_phase(past)
         if not self._enters(model, MODEL, args, kwargs):
             return
         first = held_here(first_tensor(args, kwargs))
@@ -149,6 +153,10 @@ class Forward:
                 check_captions(run.captions, run.n_images)
             run.places = places_of(args, kwargs, run.mask, self._options.sample_dim, past)
             run.places.continues &= not begins
+            run.places.rows = self._rows.of_one_prompt(args, kwargs, past, run.n_images)
+            run.cache = past.cache
+            if run.places.continues:
+                run.places.since = self.phase.begun.since(past.cache)
             if run.places.continues or not first.numel():
                 run.n_images = 0
 
@@ -158,8 +166,11 @@ class Forward:
         run = self.run
         if run.state is not OUTSIDE and (run.entry != id(part) or calls_on_stack(part) > 1):
             run.depth += run.entry == id(part)
-        elif not is_recomputation():
-            self._enters(part, id(part), args, kwargs)
+        elif not is_recomputation() and self._enters(part, id(part), args, kwargs):
+            if run.mask is None and not is_transformed():
+                run.called_with = self.phase.masking.of_part(part, args, kwargs)
+            if run.mask is not None:
+                run.places = places_of(args, kwargs, run.mask, self._options.sample_dim, Earlier())
 
     def _enters(
         self, module: nn.Module, called: Called, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -215,7 +226,7 @@ class Forward:
             if run.trace is not None:
                 run.trace.norm_begins((name, call), x)
         try:
-            tries = self._read(phase, (name, call), norm, training, x, gate, for_gradient, mask)
+            tries = self._reader.read(phase, (name, call), norm, training, x, gate, for_gradient, mask)
         except Exception as error:
             raise unreadable(name, error) from error
         if again:
@@ -228,59 +239,6 @@ class Forward:
     def _phase_of_repeated(self, name: str) -> Phase:
         """The phase with a call of this layer that a checkpoint may run again: a backward pass may come after its block."""
         return next((one for one in self.phases.values() if one.gradients.awaited_call(name)), self.phase)
-
-    def _read(
-        self,
-        phase: Phase,
-        key: Key,
-        norm: nn.Module | NormLayer,
-        training: bool,
-        x: Tensor | None,
-        gate: Tensor | None,
-        for_gradient: bool,
-        mask: Kept | None,
-    ) -> Sequence[InputReading | None]:
-        """The input, read by every plan that may fit; after the first call, by the plan that did."""
-        if x is None or not has_values(x):
-            phase.unreadable.add(why_no_values(x))
-            return []
-        x, gate, site = held_here(x), held_here(gate), phase.sites.get(key)
-        # one module is the same at all its calls; each call of a function has tensors of its own
-        owner = key if isinstance(norm, NormLayer) else (key[0], 0)
-        cache = self._caches[owner]
-        plans = (norm,) if isinstance(norm, NormLayer) else cache.plans(norm)
-        if self._options.sample_dim:
-            plans = tuple(
-                replace(plan, sample_dim=plan.sample_dim or self._options.sample_dim) for plan in plans
-            )
-        settled = site.settled.get(training) if site else None
-        plans = plans if settled is None else (plans[settled[0]],)
-        initial = phase.sites.initial.get(owner) or self.run.initial.get(owner)
-        if initial is None:
-            initial = self.run.initial[owner] = cache.vectors(plans[0])
-            phase.counted[owner] = count_of(plans[0])
-        return [
-            observe_before(
-                plan,
-                cache.vectors(plan),
-                x,
-                training,
-                initial,
-                site.reference if site else None,
-                self._histograms,
-                settled is None,
-                for_gradient,
-                share_of(site.totals.n_values, site.n_images) if site else WHOLE,
-                site.last if site else None,
-                self.run.labels,
-                mask,
-                phase.exemplars is not None and not why_no_exemplars(plan),
-                gate,
-            )
-            if plan.fits(x)
-            else None
-            for plan in plans
-        ]
 
     def after(self, name: str, output: Any) -> None:
         """A norm has returned: complete its call, which counts at the end of the pass."""
@@ -303,7 +261,9 @@ class Forward:
         floor = None if phase.exemplars is None else phase.exemplars.floor(begun.key)
         try:
             shown = held_here(y)
-            seen = observe_after(before, shown, settled[1] if settled else None, self._histograms, floor)
+            seen = observe_after(
+                before, shown, settled[1] if settled else None, self._options.histograms, floor
+            )
         except Exception as error:
             raise unreadable(name, error) from error
         gradients.await_call(begun.key, seen.before, y, begun.origin)
@@ -364,7 +324,10 @@ class Forward:
             phase.n_forwards += 1 if whole and run.calls else 0
             phase.n_training += 1 if whole and run.calls and run.context.training else 0
             phase.n_outside += 1 if run.waiting and not whole else 0
-            phase.n_images += run.n_images
+            n_sequences = run.n_images // run.places.rows
+            phase.n_images += n_sequences
+            if n_sequences:
+                phase.begun.add(run.cache, n_sequences)
             if run.mask is not None:
                 phase.masking.add(run.mask, {call.key[0]: call.seen.before for call in run.waiting})
             phase.seconds += time.perf_counter() - run.started

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnprobe.errors import BadMask
 from bnprobe.probe.calls import InputReading
-from bnprobe.probe.masks import INVERTED, MARKS_PADDING, EmptyMask, Kept, Mask, MaskArgument
+from bnprobe.probe.masks import INVERTED, MARKS_PADDING, EmptyMask, Kept, Mask, MaskArgument, usual_argument
+from bnprobe.probe.masks import USUAL as USUAL_ARGUMENT
 from bnprobe.probe.packing import NAMED, Packing
 from bnprobe.probe.places import earlier, tokens_in
 
@@ -61,6 +62,16 @@ class Masking:
             self.unused = next(filter(None, map(_unused, kwargs, kwargs.values())), None)
             self.unpacked = next((name for name, value in kwargs.items() if _packs(name, value)), "")
         return None
+
+    def of_part(self, part: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mask | None:
+        """The mask of padding in the arguments of a part that is called by itself, as generation calls an encoder."""
+        if self._argument is not None and self._argument.name != USUAL_ARGUMENT:
+            return None
+        argument, tokens = usual_argument(part), tokens_in(args, kwargs)
+        if argument is None or tokens is None:
+            return None
+        found = self._of_padding(argument, args, kwargs)
+        return found if found is not None and found.shape == tuple(tokens.shape[:2]) else None
 
     def _of_padding(
         self, argument: MaskArgument, args: Sequence[Any], kwargs: Mapping[str, Any]

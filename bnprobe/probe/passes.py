@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from bnprobe.graph.trace import Trace
 from bnprobe.probe.backward.autograd_route import Origin
@@ -54,8 +55,9 @@ class Pass(threading.local):
 
     `entry` is the id of the module whose call the pass is, `called` what it is counted as, and `depth` how many calls of it
     are under way, one inside the other. `takes` says whether the last pass that began a sequence was recorded: those that
-    continue it, with a cache, follow it. `chosen` says whether the pass itself chose its phase, which ends with it, and
-    `decodes` whether the sequences that are continued were counted where they are.
+    continue it, with a cache that does not tell, follow it. `cache` is that of the pass. `chosen` says whether the pass
+    itself chose its phase, which ends with it, and `decodes` whether the sequences that are continued were counted where
+    they are.
     """
 
     state: PassState
@@ -85,6 +87,7 @@ class Pass(threading.local):
         self.context = NO_PASS
         self.started = time.perf_counter()
         self.n_images = 0
+        self.cache: Any = None
         self.called_with: Kept | None = None
         self.places = Places()
         self.calls: dict[str, int] = {}

@@ -9,6 +9,7 @@ from bnprobe.errors import BnprobeError
 from bnprobe.probe.backward.gradients import Gradients
 from bnprobe.probe.calls import Key
 from bnprobe.probe.exemplars import PhaseExemplars
+from bnprobe.probe.generation import Begun
 from bnprobe.probe.masking import Masking
 from bnprobe.probe.schedule import MODEL, Called, Turns
 from bnprobe.probe.sites import Sites
@@ -33,6 +34,7 @@ class Phase:
         self, gradients: Gradients, masking: Masking, turns: Turns, exemplars: PhaseExemplars | None
     ) -> None:
         self.sites = Sites()
+        self.begun = Begun()
         self.exemplars = exemplars
         self.gradients = gradients
         self.masking = masking

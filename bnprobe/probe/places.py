@@ -26,24 +26,31 @@ LEGACY_CACHE = "past_key_values"
 
 class Placed(NamedTuple):
     """The tokens of an input with N rows of P positions: the `bucket` (N * P,) of each position (N_BUCKETS where it is not
-    known), and `names` (N * P, 3): sequence of the pass, position and id, -1 where not known."""
+    known), and `names` (N * P, 3): sequence of the pass, position and id, -1 where not known.
+
+    `since` is how many sequences have begun since the first one of the pass did, that one included.
+    """
 
     bucket: Tensor
     names: Tensor
     n_sequences: int
     continues: bool
+    since: int
 
 
 class Places:
     """The tokens of a pass; `positions` and `ids` have shape (N, T), None where they are not known.
 
-    `continues` says whether the sequences began in an earlier pass.
+    `continues` says whether the sequences began in an earlier pass, and `since` how many have begun since then, their own
+    included, where that is known. `rows` rows each are one sequence, as the beams of a prompt are.
     """
 
     def __init__(
         self, positions: Array | None = None, ids: Array | None = None, continues: bool = False
     ) -> None:
         self.positions, self.ids, self.continues = positions, ids, continues
+        self.since: int | None = None
+        self.rows = 1
         self._placed: dict[tuple[tuple[int, ...], torch.device], Placed] = {}
 
     def on(self, places: tuple[int, ...], device: torch.device) -> Placed:
@@ -68,9 +75,12 @@ class Places:
         if not sizes and self.positions is not None and self.positions.size == n:
             n_sequences = len(self.positions)
             rows = rows // (n // n_sequences)
+        if n_sequences % self.rows == 0:
+            n_sequences, rows = n_sequences // self.rows, rows // self.rows
         names = np.stack([rows, positions, ids], axis=-1).reshape(-1, 3).astype(np.float64)
         there = (torch.from_numpy(bucket.reshape(-1)).to(device), torch.from_numpy(names).to(device))
-        return Placed(*there, n_sequences, self.continues)
+        since = n_sequences if self.since is None else self.since
+        return Placed(*there, n_sequences, self.continues, since)
 
     def _spread(self, values: Array | None, places: tuple[int, ...]) -> Array | None:
         """Values (N, T) over (N, T, heads), (N, heads, T) or (N * T,); None where it is not clear which dimension is T."""
@@ -117,11 +127,12 @@ def tokens_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
 
 
 class Earlier(NamedTuple):
-    """How many tokens of each sequence went through the model before a call, None where that is not known; and the cache of
-    states that does not tell how many."""
+    """How many tokens of each sequence went through the model before a call, None where that is not known; the cache of
+    states that does not tell how many; and the cache, whatever it is, where it is an object that stays the same."""
 
     n: int | None = 0
     states: Any = None
+    cache: Any = None
 
     @property
     def continues(self) -> bool:
@@ -138,9 +149,9 @@ def earlier(kwargs: Mapping[str, Any]) -> Earlier:
         length = getattr(value, "get_seq_length", None)
         if callable(length):
             with suppress(Exception):  # caches of state space models have no length, and say so by an error
-                return Earlier(int(length()))
+                return Earlier(int(length()), cache=value)
         if (has_states := _has_states(value)) is not None:
-            return Earlier(None if has_states else 0, value)
+            return Earlier(None if has_states else 0, value, value)
     given = kwargs.get(LEGACY_CACHE)
     while isinstance(given, tuple | list) and given:
         given = given[0]
@@ -171,7 +182,7 @@ class CountedCaches:
             n = self._seen.get(found.states) if found.continues else 0
             if n is not None and tokens is not None:
                 self._seen[found.states] = n + tokens.shape[1]
-            return Earlier(n, found.states)
+            return Earlier(n, found.states, found.cache)
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -112,10 +113,13 @@ def _of_this_norm(row: pd.Series) -> str:
 def breaks(evidence: Evidence) -> Iterator[Finding]:
     """A jump of the gradient's norm between two norms that follow each other."""
     step = evidence.limits.gradient_step
-    known = evidence.layers[evidence.layers["grad_out"].notna() & (evidence.layers["grad_out"] > 0)]
-    for (_, before), (_, after) in zip(list(known.iterrows())[:-1], list(known.iterrows())[1:], strict=True):
-        ratio = before["grad_out"] / after["grad_out"]
-        if 1 / step <= ratio <= step:
+    is_known = evidence.layers["grad_out"].notna() & (evidence.layers["grad_out"] > 0)
+    known = zip(
+        evidence.layers[is_known].iterrows(), _added_by_branches(evidence.layers)[is_known], strict=True
+    )
+    for ((_, before), adds), ((_, after), later_adds) in pairwise(known):
+        ratio, expected = before["grad_out"] / after["grad_out"], adds / later_adds
+        if 1 / step * min(expected, 1) <= ratio <= step * max(expected, 1):
             continue
         way = "explodes" if ratio > 1 else "vanishes"
         yield Finding(
@@ -132,6 +136,14 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
                 SetGamma(after["layer"], 1 - after["gamma_offset"]) if after["gamma_abs_median"] > 0 else None
             ),
         )
+
+
+def _added_by_branches(layers: pd.DataFrame) -> pd.Series:
+    """How much the branch that reads each norm adds to its stream, relative to the stream; 1 where it is not known, or more.
+
+    A branch gets as much of the gradient as it gives to the sum: next to nothing where its gate begins at 0.
+    """
+    return layers["branch"].shift(-1).bfill().fillna(1.0).clip(upper=1.0)
 
 
 def _unit_scale(row: pd.Series) -> str:

@@ -37,6 +37,27 @@ def test_a_jump_between_neighbours(lengths: tuple[float, ...], way: str) -> None
         assert f"The gradient {way} between" in one.says
 
 
+@pytest.mark.parametrize(
+    ("rows", "way"),
+    [
+        # the branch of the first norm, seen at the second, gives a thousandth to the stream, and gets a thousandth
+        (((1e-3, math.nan), (1.0, 1e-3)), ""),
+        (((1e-3 / STEP * 1.01, math.nan), (1.0, 1e-3)), ""),
+        (((1e-3 / STEP * 0.99, math.nan), (1.0, 1e-3)), "vanishes"),
+        # that of the second, seen at the third
+        (((1.0, math.nan), (1e-3, 0.5), (1.0, 1e-3)), ""),
+        # a branch that gives more than there was is no reason for more of the gradient
+        (((STEP * 1.01, math.nan), (1.0, 40.0)), "explodes"),
+        # a norm within the branch, as those of queries and keys
+        (((1e-3, math.nan), (1e-3, math.nan), (1.0, 1e-3)), ""),
+    ],
+)
+def test_a_branch_gets_of_the_gradient_what_it_gives(rows: Any, way: str) -> None:
+    """Fails if gates that begin near 0 are a gradient that vanishes, or hide one that does."""
+    found = findings("gradient-breaks", edited_rows(*({"grad_out": g, "branch": b} for g, b in rows)))
+    assert [one.says.split()[2] for one in found] == ([way] if way else [])
+
+
 SILENT = {"n_backward": 3, "no_gradient": 0.0, "gamma_snr_upper": math.nan, "beta_snr_upper": math.nan}
 
 

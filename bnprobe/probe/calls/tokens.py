@@ -139,7 +139,7 @@ class TokenTotals:
 
     def _add_loudest(self, loud: Tensor, placed: Placed) -> None:
         new = torch.cat([loud[:, :1], placed.names[loud[:, 1].long()], loud[:, 2:]], dim=1)
-        new[:, 1] += self._n_sequences - placed.n_sequences
+        new[:, 1] += max(self._n_sequences - placed.since, 0)
         both = torch.cat([self._loudest, new])
         self._loudest = both[both[:, 0].topk(min(N_LOUD, len(both))).indices]
 
