@@ -25,13 +25,23 @@ ERRORS = 3.0
 """Standard errors that are added to the common correlation before it is called small."""
 
 
+LENGTHS = "filter lengths"
+"""A vector that says nothing where one side's norm was folded into the filters, and holds nothing of its own any more."""
+
+
+def _learned(record: LayerRecord) -> bool:
+    """Whether a norm has a vector that varies over its channels."""
+    own = (record.gamma, record.beta, record.running_mean, record.running_var)
+    return any(vector is not None and np.ptp(vector) > 0 for vector in own)
+
+
 def _vectors() -> Mapping[str, Callable[[LayerRecord], Array | None]]:
     return {
         "γ": lambda record: record.gamma,
         "β": lambda record: record.beta,
         "running means": lambda record: record.running_mean,
         "running variances": lambda record: _log(record.running_var),
-        "filter lengths": lambda record: _log(_lengths(record)),
+        LENGTHS: lambda record: _log(_lengths(record)),
     }
 
 
@@ -43,7 +53,8 @@ def correlations(common: Iterable[Pair]) -> dict[str, tuple[float, float]]:
     sides = [pair for pair in common if pair.a.call == 0]
     found: dict[str, tuple[float, float]] = {}
     for name, vector in _vectors().items():
-        pooled = [z for pair in sides if (z := _z(vector(pair.a), vector(pair.b))) is not None]
+        alike = sides if name != LENGTHS else [pair for pair in sides if _learned(pair.a) == _learned(pair.b)]
+        pooled = [z for pair in alike if (z := _z(vector(pair.a), vector(pair.b))) is not None]
         if pooled:
             weight = sum(n for _, n in pooled)
             found[name] = float(np.tanh(sum(z * n for z, n in pooled) / weight)), float(weight**-0.5)

@@ -17,6 +17,7 @@ from bnprobe.comparison import (
     glossary,
     pairs,
 )
+from bnprobe.comparison.misplaced import misplaced
 from bnprobe.comparison.page.page import compose
 from bnprobe.comparison.page.sentences import answer
 from bnprobe.comparison.page.to_json import contents
@@ -84,7 +85,7 @@ class Comparison(Document):
 
     @cached_property
     def _tables(self) -> Differences:
-        return differences(self._pairs, Upstream.of(self.a, self.b))
+        return differences(self._pairs, Upstream.of(self.a, self.b), misplaced(self.a, self.b))
 
     @cached_property
     def _page(self) -> Page:
@@ -171,6 +172,7 @@ class Comparison(Document):
             self.settings.limits,
             tensors=tables.tensors,
             apart=tables.apart,
+            misplaced=tables.misplaced,
         )
         return judge(evidence, rules=COMPARED)
 

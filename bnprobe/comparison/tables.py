@@ -12,6 +12,7 @@ import pandas as pd
 from bnprobe.comparison import stored
 from bnprobe.comparison.columns import COLUMNS, LAYER_SIDES, SIDE_BY_SIDE
 from bnprobe.comparison.lineage import trained_apart
+from bnprobe.comparison.misplaced import COLUMNS as MISPLACED
 from bnprobe.comparison.pairing import are_paired, can_pair
 from bnprobe.comparison.pairs import Alone, Pair, Pairs
 from bnprobe.comparison.per_sample import own_columns
@@ -32,7 +33,8 @@ class Differences:
     """What the rules and the page read.
 
     `unread` names sites that only one side has, and why; `tensors` what differs beside the norms. `apart` holds the
-    correlations across channels where these say that the channels of the sides do not correspond, else nothing.
+    correlations across channels where these say that the channels of the sides do not correspond, else nothing;
+    `misplaced` the norms of B whose vectors A holds elsewhere.
     """
 
     layers: pd.DataFrame
@@ -40,6 +42,7 @@ class Differences:
     unread: pd.DataFrame
     tensors: pd.DataFrame
     apart: Mapping[str, float]
+    misplaced: pd.DataFrame
 
     @property
     def causes(self) -> pd.DataFrame:
@@ -47,10 +50,14 @@ class Differences:
         return pd.DataFrame()
 
 
-def differences(found: Pairs, upstream: Upstream | None = None) -> Differences:
+def differences(
+    found: Pairs, upstream: Upstream | None = None, misplaced: pd.DataFrame | None = None
+) -> Differences:
     """Compare everything common, once."""
     upstream = upstream or Upstream()
-    apart = trained_apart(found.common)
+    misplaced = pd.DataFrame(columns=list(MISPLACED)) if misplaced is None else misplaced
+    # numbers that are in another place are the same numbers, and no other training's
+    apart = trained_apart(pair for pair in found.common if pair.a.layer not in set(misplaced["layer"]))
     paired = are_paired(found.common)
     parts = [_channels(pair, paired) for pair in found.common]
     if apart:
@@ -68,6 +75,7 @@ def differences(found: Pairs, upstream: Upstream | None = None) -> Differences:
         pd.DataFrame(found.alone, columns=list(Alone._fields)),
         upstream.tensors,
         apart,
+        misplaced,
     )
 
 

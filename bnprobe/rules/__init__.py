@@ -23,8 +23,8 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `structure`: what stands around a norm: shared, redundant, folded away;
 - `gradient`: what backward passes did;
 - `invariances`: what moves outputs and should not, where that was tried;
-- `comparison`, `compared_weights`, `compared_resets` and `compared_model`: two recordings, by what passed through them, by
-  what their norms store, by what they have no longer, and as wholes.
+- `comparison`, `compared_weights`, `compared_resets`, `misplaced` and `compared_model`: two recordings, by what passed
+  through them, by what their norms store, by what they have no longer, by what is elsewhere, and as wholes.
 
 A rule needs its page in `docs/` and, if it has thresholds, their names in `thresholds`. `rule` has its form,
 `remedies` lines of code that several recommend, `edits` what advice changes, as data, `by_hand`
@@ -52,6 +52,7 @@ from bnprobe.rules import (
     groups,
     half_overflow,
     invariances,
+    misplaced,
     precision,
     preprocessing,
     running_stats,
@@ -103,6 +104,7 @@ RULES: tuple[Rule, ...] = (
 
 COMPARED: tuple[Rule, ...] = (
     *compared_model.RULES,
+    *misplaced.RULES,
     *compared_weights.RULES,
     *compared_resets.RULES,
     *comparison.RULES,

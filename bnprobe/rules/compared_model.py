@@ -102,7 +102,10 @@ def tensors_differ(evidence: Evidence) -> Iterator[Finding]:
     jumped = _jumped(both, evidence.limits) & ~reshaped
     norms_moved = any(_moved(evidence.channels, name) for name in ("gamma", "beta"))
     if reshaped.any():
-        yield _differing(both[reshaped], "have another shape", "warning")
+        # where norms have other widths the weights around them have, too
+        yield _differing(
+            both[reshaped], "have another shape", "info" if _other_widths(evidence) else "warning"
+        )
     if jumped.any() and not norms_moved:
         yield _differing(
             both[jumped], f"differ in size by a factor of {evidence.limits.tensor_scale:g} or more", "warning"
@@ -110,6 +113,13 @@ def tensors_differ(evidence: Evidence) -> Iterator[Finding]:
     rest = both[~reshaped & ~(jumped & (not norms_moved))]
     if len(rest):
         yield _differing(rest, "differ", "info")
+
+
+def _other_widths(evidence: Evidence) -> bool:
+    """Whether a norm has another number of channels on the other side, as after pruning."""
+    unread = evidence.unread
+    sites = unread.groupby(["layer", "call"])["n_channels"].nunique() if len(unread) else pd.Series(dtype=int)
+    return bool((sites > 1).any())
 
 
 def _differing(found: pd.DataFrame, what: str, severity: str) -> Finding:

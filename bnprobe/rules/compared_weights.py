@@ -13,8 +13,12 @@ import pandas as pd
 from bnprobe.recording.names import WEIGHTS_ONLY
 from bnprobe.rules.by_hand import TWO_SIDES
 from bnprobe.rules.common_change import common_changes
+from bnprobe.rules.misplaced import misplaced_layers
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count, in_all, kind_words
+
+ROUNDED = 1e-6
+"""Relative difference of one eps that two kinds of files round differently."""
 
 
 def statistics_changed(evidence: Evidence) -> Iterator[Finding]:
@@ -157,10 +161,11 @@ def has_other_settings(row: pd.Series) -> bool:
 
 
 def _other_settings(row: pd.Series) -> list[str]:
-    stored = WEIGHTS_ONLY not in (row["mode_a"], row["mode_b"])
+    # of a file eps is known by its config, which code need not follow: two files, or two runs
+    alike = (row["mode_a"] == WEIGHTS_ONLY) == (row["mode_b"] == WEIGHTS_ONLY)
     known = "unknown_norm" not in (row["kind_a"], row["kind_b"])
     facts = [f"eps is {row['eps_a']:g} in A and {row['eps_b']:g} in B"] * bool(
-        stored and row["eps_a"] != row["eps_b"]
+        alike and not np.isclose(row["eps_a"], row["eps_b"], rtol=ROUNDED, atol=0)
     )
     grouped = row["kind_a"] == row["kind_b"] == "group_norm"
     facts += [f"A has {row['own_groups_a']:.0f} groups of channels, B {row['own_groups_b']:.0f}"] * bool(
@@ -216,8 +221,10 @@ def _counted(row: pd.Series) -> str:
 
 
 def _in_common(evidence: Evidence) -> set[str]:
-    """Norms whose vectors changed as those of others did, which has a finding of its own."""
-    return {layer for change in common_changes(evidence) for layer in change.layers}
+    """Norms whose vectors changed as those of others did, or are those of A elsewhere: both have findings of their own."""
+    return {layer for change in common_changes(evidence) for layer in change.layers} | misplaced_layers(
+        evidence
+    )
 
 
 RULES = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from measures.sites import recording, site, some_rows
 from bnprobe.comparison import pairs
 from bnprobe.comparison.lineage import _log, trained_apart
 from bnprobe.comparison.pairs import Pair
+from bnprobe.recording.neighbours import Folded, Neighbours
 
 
 def gammas(n_channels: int, r: float) -> Sequence[Pair]:
@@ -37,6 +39,28 @@ def test_few_channels_do_not_tell_trainings_apart(n_channels: int, r: float, apa
     """Fails if a correlation that chance may have made small counts as small: z + 3 / sqrt(n - 3) must stay below 0.5."""
     assert (np.arctanh(r) + 3 / np.sqrt(n_channels - 3) < 0.5) == apart
     assert bool(trained_apart(gammas(n_channels, r))) == apart
+
+
+@pytest.mark.parametrize(
+    ("learned", "apart"), [((True, True), True), ((False, False), True), ((True, False), False)]
+)
+def test_filters_into_which_a_norm_was_folded_are_of_the_same_training(
+    learned: tuple[bool, bool], apart: bool
+):
+    """Fails if lengths that another side's γ is folded into make another training, or those of norms without γ none."""
+    lengths = np.random.default_rng(0).lognormal(size=(2, 64))
+    rows = some_rows(n_channels=64)
+    varying = np.linspace(1, 2, 64), np.linspace(2, 1, 64)
+    sides = [
+        replace(
+            site(rows, gamma=of_side if has else 1.0),
+            neighbours=Neighbours("relu", "c", folded=Folded(norm, -norm, norm, None)),
+        )
+        for norm, of_side, has in zip(lengths, varying, learned, strict=True)
+    ]
+    found = trained_apart(pairs(*map(recording, sides)).common)
+    assert bool(found) == apart
+    assert ("filter lengths" in found) == apart
 
 
 def test_logarithms_of_what_is_positive():

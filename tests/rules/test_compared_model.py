@@ -116,6 +116,17 @@ def test_tensors_that_differ(rows: list[Row], told: list[tuple[str, str | None, 
         )
 
 
+@pytest.mark.parametrize(("widths", "severity"), [((3, 4), "info"), ((3, 3), "warning"), ((3,), "warning")])
+def test_weights_around_a_pruned_norm_have_another_shape(widths: tuple[int, ...], severity: str) -> None:
+    """Fails if pruning is called a wrong load, or a norm that one side lacks explains another shape elsewhere."""
+    unread = pd.DataFrame(
+        [("bn2", 0, n, side, "") for n, side in zip(widths, "AB", strict=False)],
+        columns=["layer", "call", "n_channels", "side", "why"],
+    )
+    (one,) = findings("tensors-differ", of(both("m.w", 1, 1, ("3", "4")), unread=unread))
+    assert one.severity == severity
+
+
 def test_tensors_that_jump_while_the_norms_train_are_a_note() -> None:
     """Fails if weights are called lost where γ or β moved too, or not where both stayed."""
     jump = of(both("m.w", 1, 100))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from measures.sites import recording
@@ -199,6 +200,12 @@ def test_statistics_that_one_side_lacks(
         ({"eps_b": 1e-3}, "eps is 1e-05 in A and 0.001 in B."),
         ({"eps_b": 1e-3, "mode_a": "weights only"}, None),
         ({"eps_b": 1e-3, "mode_b": "weights only"}, None),
+        (
+            {"eps_b": 1e-3, "mode_a": "weights only", "mode_b": "weights only"},
+            "eps is 1e-05 in A and 0.001 in B.",
+        ),
+        ({"eps_b": float(np.float32(1e-5))}, None),
+        ({"eps_b": 1.001e-5}, "eps is 1e-05 in A and 1.001e-05 in B."),
         ({"kind_b": "layer_norm"}, "A is a batch norm, B a layer norm."),
         ({"kind_b": "unknown_norm"}, None),
         ({"kind_a": "unknown_norm"}, None),
@@ -232,7 +239,8 @@ def test_statistics_that_one_side_lacks(
     ],
 )
 def test_another_norm_under_the_same_name(row: dict[str, Any], because: str | None) -> None:
-    """Fails if the eps of a file, which holds none, is compared, or a vector is said to be on the wrong side."""
+    """Fails if the eps of a file is compared with that of a run, those of two files are not, float32 is another eps, or a
+    vector is said to be on the wrong side."""
     found = findings(REPLACED, edited(compared(), **row))
     assert [one.because for one in found] == ([because] if because else [])
 

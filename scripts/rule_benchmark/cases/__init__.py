@@ -14,6 +14,7 @@ from scripts.rule_benchmark.cases import (
     fine_tuning,
     gradients,
     inputs,
+    second_files,
     several_uses,
     statistics,
     threads,
@@ -36,6 +37,7 @@ CASES: tuple[Case, ...] = (
     *several_uses.CASES,
     *young.CASES,
     *inputs.CASES,
+    *second_files.CASES,
     *correct.CASES,
 )
 
