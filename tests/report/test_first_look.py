@@ -15,7 +15,7 @@ NONE = pd.DataFrame({"severity": [], "rule": []}, dtype=object)
 
 
 def channels(shift: list[float], ratio: list[float]) -> pd.DataFrame:
-    return pd.DataFrame({"shift": shift, "scale_ratio": ratio}, dtype=float)
+    return pd.DataFrame({"shift": shift, "scale_ratio": ratio}, dtype=float).assign(role="mixed")
 
 
 def finding(severity: str, rule: str) -> pd.DataFrame:
@@ -41,6 +41,13 @@ def test_the_top_finding_chooses():
     assert first_measure(finding("warning", "channels-dead"), moved, paints()) == "role"
     assert first_measure(finding("info", "channels-dead"), moved, paints()) == "shift"
     assert first_measure(finding("critical", "data-shifted"), moved, paints()) == "shift"
+
+
+def test_unknown_roles_are_no_picture():
+    """Fails if a file of weights with dead channels, of which no activation is known, begins with a map in one gray."""
+    unknown = channels([np.nan], [np.nan]).assign(role="unknown")
+    assert first_measure(finding("warning", "channels-dead"), unknown, paints()) == "shift"
+    assert first_measure(finding("warning", "channels-dead"), unknown, ["role", "gamma"]) == "gamma"
 
 
 def test_only_what_the_page_has_is_shown():

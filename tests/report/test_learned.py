@@ -14,7 +14,7 @@ from bnprobe.measures.implied import CONTROLS
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.report.chapters import learned, per_sample
-from bnprobe.report.chapters.layers import _not_working, telling_table
+from bnprobe.report.chapters.layers import not_working, telling_table
 from bnprobe.report.chapters.working import working
 from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
@@ -107,14 +107,14 @@ def test_every_place_counts_the_same_channels_of_the_same_number():
     # the next weights make up for a small γ of a norm over features
     features = site(ROWS, "c", "layer_norm", gamma=[1e-4, 1, 1], beta=0.1, neighbours=Neighbours("linear"))
     channels = bnprobe.report(recording(features)).channels
-    assert dict(_not_working(channels)) == {"pass nothing on": "no channel"}
+    assert dict(not_working(working(channels), 0)) == {"pass nothing on": "no channel"}
 
 
 def test_a_layer_counts_out_of_all_its_channels():
     """Fails if a layer of which one channel is known to be constant says "1 of 1", or the unknown ones go unmentioned."""
     sums = site(ROWS, "b", gamma=[1e-4, 1, 1], beta=0.1, neighbours=Neighbours("unknown"), **memory_of(ROWS))
     channels = bnprobe.report(recording(sums)).channels
-    assert dict(_not_working(channels)) == {"pass nothing on": "1 of 3 channels (2 unknown)"}
+    assert dict(not_working(working(channels), 0)) == {"pass nothing on": "1 of 3 channels (2 unknown)"}
 
 
 def test_the_table_of_a_layer_calls_roles_as_sentences_do():

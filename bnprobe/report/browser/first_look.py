@@ -45,8 +45,9 @@ def first_measure(findings: pd.DataFrame, channels: pd.DataFrame, shown: Collect
     """One of the `shown` measures, which are not empty."""
     serious = findings[findings["severity"] != "info"]
     asked = [_MEASURE_OF.get(str(rule), "") for rule in serious["rule"][:1]]
+    nothing = {"role"} if (channels["role"] == "unknown").all() else set()
     for name in (*asked, _larger_difference(channels), "gamma", "pre_var"):
-        if name in shown:
+        if name in shown and name not in nothing:
             return name
     return next(iter(shown))
 

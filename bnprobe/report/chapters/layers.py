@@ -14,7 +14,7 @@ from bnprobe.measures.shape import median
 from bnprobe.measures.shift import variance_ratio
 from bnprobe.recording import CHANNELS, LayerRecord, Recording
 from bnprobe.report.chapters.chapter import against, noise_of_running, running_sds
-from bnprobe.report.chapters.working import working
+from bnprobe.report.chapters.working import Working, working
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Cell, Facts, Moving, Prose, Section, Table
 from bnprobe.report.vocabulary import ROLES
@@ -57,17 +57,20 @@ def _how_to_read(recording: Recording) -> str:
 
 def _sections(recording: Recording, tables: Tables) -> tuple[Section, ...]:
     ends = np.cumsum([record.n_channels for record in recording.layers])
+    found = working(tables.channels)
     return tuple(
-        _section(i, record, tables.channels.iloc[end - record.n_channels : end])
+        _section(i, record, tables.channels.iloc[end - record.n_channels : end], not_working(found, i))
         for i, (record, end) in enumerate(zip(recording.layers, ends, strict=True))
     )
 
 
-def _section(position: int, record: LayerRecord, channels: pd.DataFrame) -> Section:
+def _section(
+    position: int, record: LayerRecord, channels: pd.DataFrame, idle: list[tuple[str, str]]
+) -> Section:
     return Section(
         f"layer-{position}",
         record.site,
-        (facts(record, channels), Prose((_words(record),)), telling_table(channels)),
+        (facts(record, channels, idle), Prose((_words(record),)), telling_table(channels)),
         hint=f"{kind_words(record.kind)}, {count(record.n_channels, 'channel')}",
         layer=position,
     )
@@ -117,13 +120,13 @@ def _words(record: LayerRecord) -> str:
     return " ".join(sentences)
 
 
-def facts(record: LayerRecord, channels: pd.DataFrame) -> Facts:
-    """What this layer does, in about six numbers."""
+def facts(record: LayerRecord, channels: pd.DataFrame, idle: list[tuple[str, str]]) -> Facts:
+    """What this layer does, in about six numbers; `idle` is what `not_working` says of it."""
     return Facts(
         (
             *_against_running(record, channels),
             *_gamma_and_output(channels),
-            *_not_working(channels),
+            *idle,
             *_gradient(channels),
             *_follows(record),
         )
@@ -152,13 +155,13 @@ def _gamma_and_output(channels: pd.DataFrame) -> list[tuple[str, str]]:
     return rows
 
 
-def _not_working(channels: pd.DataFrame) -> list[tuple[str, str]]:
-    found = working(channels)
-    if not found.n_known:
+def not_working(found: Working, i: int) -> list[tuple[str, str]]:
+    """How many channels of one norm pass nothing on, out of all that it has; empty where that is not known of any."""
+    n, size, known = int(found.silent[i]), int(found.sizes[i]), int(found.known[i])
+    if not known:
         return []
-    n, unknown = found.n_silent, found.n_channels - found.n_known
-    words = f"{n:,} of {count(found.n_channels, 'channel')}" if n else "no channel"
-    return [("pass nothing on", f"{words} ({unknown:,} unknown)" if unknown else words)]
+    words = f"{n:,} of {count(size, 'channel')}" if n else "no channel"
+    return [("pass nothing on", f"{words} ({size - known:,} unknown)" if known < size else words)]
 
 
 def _gradient(channels: pd.DataFrame) -> list[tuple[str, str]]:

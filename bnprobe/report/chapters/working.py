@@ -17,12 +17,12 @@ ROLES_NOT_WORKING = ("dead", "constant")
 class Working:
     """How many channels of every norm do not work, and of how many; shape (norms,), in the order of the table of layers.
 
-    `n_known` counts the channels of all norms of which it is known whether they pass anything on.
+    `known` counts those of which it is known whether they pass anything on.
     """
 
     silent: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    n_known: int
+    known: NDArray[np.int64]
 
     @property
     def n_silent(self) -> int:
@@ -33,6 +33,11 @@ class Working:
     def n_channels(self) -> int:
         """Channels of all norms."""
         return int(self.sizes.sum())
+
+    @property
+    def n_known(self) -> int:
+        """Channels of all norms of which it is known."""
+        return int(self.known.sum())
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -46,7 +51,8 @@ def working(channels: pd.DataFrame) -> Working:
     small_gamma_only = (channels["role"] == "constant") & channels["kind"].isin(OVER_FEATURES)
     silent = channels["role"].isin(ROLES_NOT_WORKING) & ~small_gamma_only | (channels["passes"] == 0)
     known = channels["passes"].notna() | (channels["role"] != "unknown") | channels["dead_predicted"].notna()
-    by_norm = silent.groupby([channels["layer"], channels["call"]], sort=False)
-    return Working(
-        np.asarray(by_norm.sum(), np.int64), np.asarray(by_norm.size(), np.int64), int(known.sum())
+    by_norm = pd.DataFrame({"silent": silent, "known": known}).groupby(
+        [channels["layer"], channels["call"]], sort=False
     )
+    sums = by_norm.sum()
+    return Working(*(np.asarray(one, np.int64) for one in (sums["silent"], by_norm.size(), sums["known"])))

@@ -31,6 +31,9 @@ BEHIND = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
 MOST_COUNTED = 3000
 """Points above which they are counted in hexagons: as points they would be a slab."""
 
+MOST_MARKED = 300
+"""Norms up to which a line has a dot at each: more of them hide the line."""
+
 MOST_POINTS = 600
 """Points above which a cloud is stored as an image: thousands of circles cost more than they show."""
 
@@ -154,7 +157,7 @@ def _line(axes: Axes, line: Line) -> None:
         values,
         color=line.colour,
         label=line.label or None,
-        marker=None if line.dashed else "o",
+        marker=None if line.dashed or len(values) > MOST_MARKED else "o",
         markersize=3.5,
         markeredgewidth=0,
         linewidth=1.0 if line.dashed else 1.4,
