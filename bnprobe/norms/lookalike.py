@@ -13,10 +13,19 @@ from bnprobe.norms.gated import gates_of
 from bnprobe.norms.layer import FIRST, LAST, NormLayer
 from bnprobe.norms.module_tree import children_of
 from bnprobe.norms.torch_norms import batch_norm, eps_of, tensor_of
-from bnprobe.recording import CHANNELS, GROUP
+from bnprobe.recording import BATCH, CHANNELS, GROUP
+
+WEIGHT, BIAS = ("weight", "gamma", "scale", "g", "a_2", "alpha"), ("bias", "beta", "b_2")
+"""What classes of one's own call γ and β; a_2 and b_2 are those of the Annotated Transformer."""
+
+MOVING = ("moving_mean",), ("moving_var", "moving_variance")
+"""What textbooks, and networks that came from Keras, call the running mean and variance."""
 
 USUAL_EPS = 1e-6
 """Of RMS norms. A class that does not tell its eps has it in its code: for inputs far from 0 the output is the same."""
+
+USUAL_EPS_OF_BATCH = 1e-5
+"""The same of batch norms."""
 
 
 def look_alike(module: nn.Module) -> Iterator[NormLayer]:
@@ -27,14 +36,17 @@ def look_alike(module: nn.Module) -> Iterator[NormLayer]:
         plans = list(batch_norm(module))
         yield from reversed(plans) if "frozen" in name and module.training else plans
         return
-    weight = tensor_of(module, "weight", "gamma", "scale", "g")
+    if tensor_of(module, *MOVING[0]) is not None and tensor_of(module, *MOVING[1]) is not None:
+        yield from _with_moving_averages(module)
+        return
+    weight = tensor_of(module, *WEIGHT)
     if "norm" not in name or weight is None or children_of(module):
         return
     eps = eps_of(module)
     if eps is None and "rms" not in name:
         return  # one that calls torch's function is recorded there, with the eps that it is called with
     assumed, eps = eps is None, USUAL_EPS if eps is None else eps
-    bias = tensor_of(module, "bias", "beta")
+    bias = tensor_of(module, *BIAS)
     n_groups = getattr(module, "num_groups", None)
     if "group" in name and isinstance(n_groups, int):
         yield NormLayer(
@@ -66,6 +78,27 @@ def look_alike(module: nn.Module) -> Iterator[NormLayer]:
                     made = replace(plan, weight_offset=offset, gate=gate, n_groups=groups)
                     yield made
                     yield replace(made, channels=FIRST)
+
+
+def _with_moving_averages(module: nn.Module) -> Iterator[NormLayer]:
+    """A batch norm with moving averages, which may be no buffers, and may be used by another sign than the mode."""
+    eps = eps_of(module)
+    mean = tensor_of(module, *MOVING[0])
+    assert mean is not None
+    plan = NormLayer(
+        "batch_norm",
+        BATCH,
+        mean.numel(),
+        USUAL_EPS_OF_BATCH if eps is None else eps,
+        weight=tensor_of(module, *WEIGHT),
+        bias=tensor_of(module, *BIAS),
+        running_mean=mean,
+        running_var=tensor_of(module, *MOVING[1]),
+        uses_running=not module.training,
+        eps_assumed=eps is None,
+    )
+    yield plan
+    yield replace(plan, uses_running=module.training)
 
 
 def _groups_at_a_position(module: nn.Module, n_channels: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from bnprobe.recording.names import said
 from bnprobe.rules.edits import SetMode, remedy
 from bnprobe.rules.precision import HALVES
 from bnprobe.rules.remedies import is_function
-from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.rules.rule import Evidence, Finding, Rule, while_training
 from bnprobe.rules.wording import count
 
 
@@ -26,6 +26,12 @@ def kept_aside(evidence: Evidence) -> frozenset[str]:
     layers = evidence.layers
     aside = (layers["mode"] == "eval") & (layers["n_calls_model_training"] > 0)
     return unreached(evidence) & frozenset(layers["layer"][aside])
+
+
+def fed_by_training(evidence: Evidence, row: pd.Series) -> bool:
+    """Whether what a norm is fed are augmented training samples: the model trains in each of its calls, or the norm is kept
+    aside meanwhile, in a part that may be called by itself and without gradients."""
+    return while_training(row) or row["layer"] in kept_aside(evidence)
 
 
 def following_batches(evidence: Evidence) -> frozenset[str]:

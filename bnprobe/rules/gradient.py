@@ -94,8 +94,8 @@ def _of_what_follows(sound: pd.DataFrame) -> str:
         until = f"{said(next_norm['layer'], next_norm['call'])}, whose gradients are finite"
     return (
         f"Look between it and {until}, for what has a finite value but no finite derivative: a root, norm or distance at "
-        "exactly 0 (add eps inside the root), 0/0 or log(0) under torch.where or a mask, atan2 at the origin, overflow in "
-        f"half precision. {FIND_OPERATION}"
+        "exactly 0 (add eps inside the root), the softmax of a row that is masked throughout, 0/0 or log(0) under "
+        f"torch.where or a mask, atan2 at the origin, overflow in half precision. {FIND_OPERATION}"
     )
 
 

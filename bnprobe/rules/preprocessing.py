@@ -11,7 +11,8 @@ from bnprobe.recording.names import NEVER_UPDATED
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules.causes import cause_of
 from bnprobe.rules.edits import Remedy, ResizeInputs, SmoothInputs, UndoMap, remedy, undoing
-from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, frozen, settled, while_training
+from bnprobe.rules.frozen_parts import fed_by_training
+from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, frozen, settled
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import number, sigmas
 
@@ -53,7 +54,7 @@ def reported_at(evidence: Evidence) -> str:
     if not (row["shift"] > least or not 1 / top <= row["scale_predicted"] <= top):
         return ""
     # running statistics that follow the very batches of this run say nothing against them
-    if follows_batches(first) or (while_training(first) and not row["certain"]):
+    if follows_batches(first) or (fed_by_training(evidence, first) and not row["certain"]):
         return ""
     # one factor in the running statistics predicts all channels from one number, a map of the inputs from several
     cause = cause_of(evidence, first)

@@ -11,6 +11,7 @@ import pandas as pd
 from bnprobe.rules.causes import GROUPS, because, cause_of, do, says, undone_by, upstream
 from bnprobe.rules.common_factor import scaled
 from bnprobe.rules.edits import RENEWED, DivideStatistics, SetMode, remedy
+from bnprobe.rules.frozen_parts import fed_by_training
 from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.newness import affine_at_start, at_start, breaks, fresh
 from bnprobe.rules.of_all_norms import once
@@ -262,7 +263,7 @@ def _shift(
         else f"typical shift {sigmas(rms)} running σ (threshold {limits.shift:g}){_significant(row['shifted_share'])}; "
     )
     # a norm that keeps its statistics while the model trains meets augmented samples, on purpose
-    severity = "info" if while_training(row) else "warning"
+    severity = "info" if fed_by_training(evidence, row) else "warning"
     more = upstream(evidence, row) + plain_average(row) if cause is None else because(cause)
     return Finding(
         severity,

@@ -100,6 +100,11 @@ STORED = {"weight": ONES, "bias": ONES, "running_mean": ONES, "running_var": ONE
         (module("MyGroupLayerNorm", weight=ONES, eps=EPS, num_groups="three"), ["layer_norm", "rms_norm"]),
         (module("Anything", **STORED), ["batch_norm"]),
         (module("Anything", weight=ONES, running_mean=ONES), []),
+        (module("Anything", moving_mean=ONES, moving_var=ONES), ["batch_norm"]),
+        (module("Anything", moving_mean=ONES, moving_variance=ONES), ["batch_norm"]),
+        (module("Anything", weight=ONES, moving_mean=ONES), []),
+        (module("MyLayerNorm", a_2=ONES, eps=EPS), ["layer_norm", "rms_norm"]),
+        (module("MyLayerNorm", alpha=ONES, eps=EPS), ["layer_norm", "rms_norm"]),
     ],
 )
 def test_what_looks_like_a_norm(made: nn.Module, kinds: list[str]) -> None:
@@ -138,3 +143,46 @@ def test_an_eps_that_is_told_is_not_assumed(attributes: dict[str, float], eps: f
         for channels in ("last", "first")
     ]
     assert all(plan.bias is not None and plan.n_channels == 6 for plan in plans)
+
+
+class TextbookNorm(nn.Module):
+    """A batch norm with moving averages of shape (1, C, 1, 1) that are no buffers, and are used where there is no graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma, self.beta = (nn.Parameter(torch.rand(1, C, 1, 1)) for _ in range(2))
+        self.moving_mean, self.moving_var = torch.zeros(1, C, 1, 1), torch.ones(1, C, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean, var = self.moving_mean, self.moving_var
+        if torch.is_grad_enabled():
+            mean = x.mean((0, 2, 3), keepdim=True)
+            var = x.var((0, 2, 3), unbiased=False, keepdim=True)
+            self.moving_mean = 0.9 * self.moving_mean + 0.1 * mean.detach()
+            self.moving_var = 0.9 * self.moving_var + 0.1 * var.detach()
+        return self.gamma * (x - mean) / (var + 1e-5).sqrt() + self.beta
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("graph", [True, False])
+def test_moving_averages_of_a_textbook_are_running_statistics(graph: bool, training: bool) -> None:
+    """Fails if they are not read, are read where the batch was used, or an eps that nobody gave passes for known."""
+    torch.manual_seed(0)
+    model = nn.Sequential(TextbookNorm()).train(training)
+    before = model[0].moving_mean
+    with torch.set_grad_enabled(graph), bnprobe.attach(model) as probe:
+        x = 2 * torch.randn(4, C, 5, 7) + 1
+        model(x)
+    (record,) = probe.recording.layers
+    assert (record.kind, record.n_calls_running, record.eps_assumed) == ("batch_norm", int(not graph), True)
+    assert record.mismatch < 1e-5
+    np.testing.assert_array_equal(record.running_mean, before.flatten())
+    np.testing.assert_allclose(record.pre.mean, x.mean((0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(record.beta, model[0].beta.detach().flatten())
+
+
+def test_an_eps_of_a_textbook_is_taken_from_it() -> None:
+    """Fails if the usual eps of batch norms takes the place of one that the module tells."""
+    plans = describe(module("Norm", moving_mean=ONES, moving_var=2 * ONES, epsilon=EPS, b_2=3 * ONES))
+    assert {(plan.eps, plan.eps_assumed, plan.n_channels) for plan in plans} == {(EPS, False, 6)}
+    assert all(torch.equal(plan.bias, 3 * ONES) and torch.equal(plan.running_var, 2 * ONES) for plan in plans)

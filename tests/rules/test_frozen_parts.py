@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import bnprobe
-from bnprobe.rules.frozen_parts import kept_aside, unreached, without_steps
+from bnprobe.rules.frozen_parts import fed_by_training, kept_aside, unreached, without_steps
 from rules.edited import edited, evidence, healthy
 
 MOVING = "moving-without-gradient"
@@ -147,6 +147,35 @@ def test_one_call_in_training_tells_what_was_kept_aside(calls: int, aside: froze
     )
     assert unreached(tables) == {"b"}
     assert kept_aside(tables) == aside
+
+
+@pytest.mark.parametrize(
+    ("mode", "back", "training", "expected"),
+    [("eval", 0, 3, True), ("eval", 0, 0, False), ("eval", 2, 3, False), ("train", 0, 3, False)],
+    ids=["kept aside", "nothing trains", "learns itself", "in train mode"],
+)
+def test_a_teacher_called_by_itself_is_fed_by_training(mode: str, back: int, training: int, expected: bool):
+    """Fails if what a teacher is fed counts as training only where a call of the whole model computes gradients."""
+    tables = edited(evidence(healthy("a"), healthy("b")), n_backward=2)
+    alone = {"n_calls_model_training": training, "n_calls_learning": 0}
+    tables = edited(tables, at=1, n_backward=back, mode=mode, **alone)
+    assert fed_by_training(tables, tables.layers.iloc[1]) is expected
+
+
+@pytest.mark.parametrize("call", [step, by_parts])
+def test_augmented_samples_at_a_teacher_are_no_warning(call: Callable):
+    """Fails if a teacher that is called by itself, without gradients, is said to get wrong inputs at warning."""
+    torch.manual_seed(0)
+    model = Distiller().train()
+    for x in torch.randn(40, 8, 3, 9, 9):
+        model.teacher(x)
+    model.teacher.eval()
+    with bnprobe.attach(model) as probe:
+        for x in torch.randn(6, 8, 3, 9, 9):
+            call(model, 4 * x + 3).square().mean().backward()
+    found = bnprobe.report(probe).findings
+    of_teacher = found[found["layer"].str.startswith("teacher") & (found["rule"] == "data-shifted")]
+    assert set(of_teacher["severity"]) == {"info"}
 
 
 class Tuned(nn.Module):

@@ -15,6 +15,7 @@ from scripts.rule_benchmark.cases import (
     gradients,
     inputs,
     second_files,
+    second_round_live,
     several_uses,
     statistics,
     threads,
@@ -38,6 +39,7 @@ CASES: tuple[Case, ...] = (
     *young.CASES,
     *inputs.CASES,
     *second_files.CASES,
+    *second_round_live.CASES,
     *correct.CASES,
 )
 

@@ -1,0 +1,192 @@
+"""A second round of problems on live recordings: norms of textbooks, sound, trainers, masks; each beside a right twin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import bnprobe
+from scripts.rule_benchmark.cases.case import SHIFTED, Cases, Look, Must, fault, right
+from scripts.rule_benchmark.cases.nets import Batch, convnet, fit, images, several, told
+
+CASES = Cases("second round, live")
+
+
+class BatchNorm(nn.Module):
+    """As a textbook writes it: moving averages, used where no gradients are computed."""
+
+    def __init__(self, width: int, buffers: bool) -> None:
+        super().__init__()
+        shape = 1, width, 1, 1
+        self.gamma, self.beta = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
+        if buffers:
+            self.register_buffer("moving_mean", torch.zeros(shape))
+            self.register_buffer("moving_var", torch.ones(shape))
+        else:
+            self.moving_mean, self.moving_var = torch.zeros(shape), torch.ones(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self.moving_mean, self.moving_var
+        if torch.is_grad_enabled():
+            mean = x.mean((0, 2, 3), keepdim=True)
+            var = (x - mean).square().mean((0, 2, 3), keepdim=True)
+            self.moving_mean = 0.9 * self.moving_mean + 0.1 * mean.detach()
+            self.moving_var = 0.9 * self.moving_var + 0.1 * var.detach()
+        return self.gamma * (x - mean) / (var + 1e-5).sqrt() + self.beta
+
+
+@CASES.add("moving averages of a textbook's batch norm are no buffers, and not saved")
+def textbook() -> Iterator[Look]:
+    for buffers in (False, True):
+        torch.manual_seed(2)
+        trained, model = (convnet(norm=partial(BatchNorm, buffers=buffers)) for _ in range(2))
+        model.load_state_dict(fit(trained, steps=80).state_dict())
+        with torch.no_grad():
+            report = told(model.eval(), several())
+        if buffers:
+            yield right("buffers", report)
+        else:
+            yield fault("attributes", report, Must("statistics-never-updated", "^1$", ("buffers",)))
+
+
+def waves(n: int = 32) -> Batch:
+    """Tones (n, 1, 256) of a pitch for each class, between -1 and 1."""
+    y, t = torch.randint(0, 4, (n,)), torch.arange(256) / 256
+    pitch, phase = 4.0 + 6 * y[:, None, None], 2 * math.pi * torch.rand(n, 1, 1)
+    x = torch.sin(2 * math.pi * pitch * t + phase) * (0.05 + 0.3 * torch.rand(n, 1, 1))
+    return x + 0.02 * torch.randn(n, 1, 256), y
+
+
+def powers(n: int = 32) -> Batch:
+    """Their spectrograms (n, 1, 17, 33), not in decibels."""
+    x, y = waves(n)
+    spectrum = torch.stft(x[:, 0], 32, 8, window=torch.hann_window(32), return_complex=True)
+    return spectrum.abs().square()[:, None], y
+
+
+def decibels(power: Tensor) -> Tensor:
+    return 10 * torch.log10(power + 1e-6)
+
+
+def listener() -> nn.Sequential:
+    """Two convolutions over time."""
+    layers: list[nn.Module] = []
+    for width in (1, 16):
+        layers += [nn.Conv1d(width, 16, 9, 2, 4, bias=False), nn.BatchNorm1d(16), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(2), nn.Flatten(), nn.Linear(32, 4))
+
+
+@CASES.add("sound as whole numbers of 16 bits", "dscripka/openWakeWord#295, wenet-e2e/wenet#1042")
+def whole_numbers() -> Iterator[Look]:
+    torch.manual_seed(0)
+    model, data = fit(listener(), waves, 120).eval(), [x for x, _ in several(waves)]
+    yield right("-1 to 1", told(model, data))
+    must = Must(SHIFTED, "^1$", (r"multiplied by [23]\.\d*e\+04",))
+    yield fault("16 bits", told(model, [x * 32768 for x in data]), must)
+
+
+@CASES.add("a spectrogram that is not in decibels")
+def spectrogram() -> Iterator[Look]:
+    def batch() -> Batch:
+        power, y = powers()
+        return decibels(power), y
+
+    torch.manual_seed(0)
+    model = convnet()
+    model[0] = nn.Conv2d(1, 16, 3, padding=1, bias=False)
+    fit(model, batch, 80).eval()
+    data = [power for power, _ in several(powers)]
+    yield right("decibels", told(model, [decibels(x) for x in data]))
+    yield fault("power", told(model, data), Must(SHIFTED, "^1$"))
+    nepers = Must(SHIFTED, "^1$", (r"multiplied by 0\.23",))
+    yield fault("natural logarithm", told(model, [torch.log(x + 1e-6) for x in data]), nepers)
+
+
+class Trainer(nn.Module):
+    """Its step calls the teacher and the student, and nobody calls the whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher, self.student = fit(convnet(24, depth=3), steps=60), convnet(8)
+
+    def step(self) -> None:
+        x, y = images()
+        x = 0.5 * x - 0.5  # augmented
+        with torch.no_grad():
+            target = self.teacher(x).softmax(1)
+        loss = F.cross_entropy(self.student(x), y)
+        loss = loss + F.kl_div(self.student(x).log_softmax(1), target, reduction="batchmean")
+        loss.backward()
+
+
+@CASES.add("a trainer calls the parts of a module, and never the module")
+def parts() -> Iterator[Look]:
+    for kept in (False, True):
+        torch.manual_seed(0)
+        trainer = Trainer().train()
+        trainer.teacher.train(not kept)
+        optimizer = torch.optim.Adam(trainer.student.parameters(), 3e-3)
+
+        def step(trainer: Trainer = trainer, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            optimizer.zero_grad()
+            trainer.step()
+            optimizer.step()
+
+        for _ in range(60):
+            step()
+        with bnprobe.attach(trainer) as probe:
+            for _ in range(8):
+                step()
+        report = bnprobe.report(probe)
+        if kept:
+            yield right("teacher in eval mode", report)
+        else:
+            yield fault("teacher in train mode", report, Must("moving-without-gradient", "teacher"))
+
+
+class Attention(nn.Module):
+    """A block of a transformer that hides padding from attention; `fill` is added where a key is padding."""
+
+    def __init__(self, fill: float) -> None:
+        super().__init__()
+        self.embed, self.fill = nn.Embedding(20, 16), fill
+        self.norm1, self.qkv, self.proj = nn.LayerNorm(16), nn.Linear(16, 48), nn.Linear(16, 16)
+        self.norm2, self.mlp, self.out = nn.LayerNorm(16), nn.Linear(16, 16), nn.Linear(16, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        there, x = tokens > 0, self.embed(tokens)
+        q, k, v = self.qkv(self.norm1(x)).chunk(3, -1)
+        hidden = torch.zeros(tokens.shape).masked_fill(~there, self.fill)
+        weights = (q @ k.transpose(1, 2) / 4 + hidden[:, None]).softmax(-1)
+        x = x + self.proj(weights.nan_to_num() @ v)
+        x = x + self.mlp(self.norm2(x)).relu()
+        kept = there[..., None].float()
+        return self.out((x * kept).sum(1) / kept.sum(1).clamp(min=1))
+
+
+@CASES.add("every key of an empty sample is masked", "pytorch/pytorch#41508")
+def masked() -> Iterator[Look]:
+    def batch(empty: bool = False) -> Batch:
+        tokens = torch.randint(1, 20, (32, 10))
+        y = (tokens[:, 0] > 10).long()
+        for row, length in zip(tokens, torch.randint(1, 11, (32,)), strict=True):
+            row[length:] = 0
+        if empty:
+            tokens[3] = 0
+        return tokens, y
+
+    torch.manual_seed(0)
+    model = Attention(-1e9)
+    fit(model, batch, 60)
+    data = [batch(empty=i == 2) for i in range(6)]
+    yield right("a large negative number", told(model, data, loss=F.cross_entropy))
+    model.fill = -math.inf
+    where = Must(
+        "gradient-not-finite", "norm1", ("arise after it", "norm2", "softmax of a row that is masked")
+    )
+    yield fault("minus infinity", told(model, data, loss=F.cross_entropy), where)
