@@ -78,11 +78,12 @@ def _section(
 
 def telling_table(channels: pd.DataFrame) -> Table:
     """The channels that are shifted most, or without running statistics those with the heaviest tails."""
-    heads = [head for head in HEADS if channels[head].notna().any()]
+    known = channels[list(HEADS)].notna().any()
+    heads = list(known.index[known])
     by = next((name for name in ("shift", "pre_kurtosis", "gamma") if name in heads), "channel")
     order = np.argsort(-channels[by].abs().fillna(-1).to_numpy(), kind="stable")[:MOST_ROWS]
-    shown = channels.iloc[order]
-    columns = [[_cell(value) for value in shown[head].tolist()] for head in heads]
+    shown = channels[heads].iloc[order]
+    columns = [[_cell(value) for value in column.tolist()] for _, column in shown.items()]
     note = f"Sorted by |{by}|."
     if len(channels) > MOST_ROWS:
         note = (
