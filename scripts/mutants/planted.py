@@ -65,6 +65,8 @@ def _warm(mutants: list[PlantedMutant], desks: list[Path], known: set[str]) -> I
     try:
         for result in warm.try_all(desks[0], jobs, len(desks)) if jobs else ():
             found.append(result)
+            if len(found) % 100 == 0:
+                print(f"{len(found):,} of {len(jobs):,} tried in a warm process", flush=True)
     except warm.Untrusted as error:
         untrusted = error.tests  # in a process that has collected all tests; they may pass by themselves
     for result in found:
