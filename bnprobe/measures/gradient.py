@@ -172,6 +172,15 @@ COLUMNS = (
         table="layers",
     ),
     Column(
+        "grad_scale",
+        "Length of the gradient of the stream that this norm is given, each token times its own scale: flat over depth is "
+        "healthy in pre-norm networks, where the gradient alone falls as the stream grows.",
+        "√(Σ (r · dL/dx)² / passes); r = √(mean x² + eps) of the token, minus its mean for layer norm",
+        "loss",
+        "arXiv:2603.17771",
+        "layers",
+    ),
+    Column(
         "grad_ratio",
         "Factor by which the norm changes the gradient's length in the backward pass.",
         "grad_in / grad_out",
@@ -266,6 +275,8 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
         return columns
     columns.update(_signal(gradient))
     out = _energy(gradient.dy)
+    if gradient.stream is not None:
+        columns["grad_scale"] = float(np.sqrt(gradient.stream.mean.sum()))
     columns.update(
         grad_out=float(np.sqrt(out.sum() / gradient.n_passes)),
         dy_kurtosis=float(gradient.dy.pool().kurtosis_excess),
@@ -279,7 +290,9 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
         columns["energy_removed_layer"] = float(1 - ratio(back, gradient.energy.sum()))
     if columns["n_backward_nonfinite"] > columns["n_backward_scaled"]:
         # what is left of such passes would look like a sound gradient
-        columns |= dict.fromkeys(("grad_out", "grad_in", "grad_ratio", "energy_removed_layer"), float("nan"))
+        columns |= dict.fromkeys(
+            ("grad_out", "grad_in", "grad_scale", "grad_ratio", "energy_removed_layer"), float("nan")
+        )
     return columns
 
 

@@ -84,6 +84,8 @@ class GradientRecord:
     norm's mean and variance were constants, over the `n_passes_dx` passes that have a dx. `gap_centre`
     and `gap_map` are the largest violations of sum dx = 0 and of dx = dy gamma / sqrt(running_var +
     eps), relative; NaN where they do not apply.
+    `stream` holds moments over passes of the sum of (dL/dx r)^2, of norms that divide each token by a scale r of its own:
+    with all of the gradient at what the norm is given, also that of a residual stream beside it.
     None stands for gradients that autograd did not compute (a frozen parameter, an input without one).
     `nonfinite` is None in files from before it was counted.
     """
@@ -101,6 +103,7 @@ class GradientRecord:
     gap_map: Array
     producer: ProducerRecord | None
     nonfinite: NonfiniteGradient | None = None
+    stream: Moments | None = None
 
     def __repr__(self) -> str:
         return f"GradientRecord({self.energy.size:,} channels, {self.n_passes:,} backward passes)"
@@ -109,7 +112,7 @@ class GradientRecord:
         """Both parts together; a gradient that only one part has is kept from that part."""
         kept: dict[str, Any] = {
             name: merge_optional(getattr(self, name), getattr(other, name), True)
-            for name in ("dx", "gamma", "beta", "importance", "producer", "nonfinite")
+            for name in ("dx", "gamma", "beta", "importance", "producer", "nonfinite", "stream")
         }
         return replace(
             self,

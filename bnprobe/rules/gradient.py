@@ -8,14 +8,16 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import said
-from bnprobe.rules.detached import detached, is_detached
+from bnprobe.recording.names import ATTENTION, BOTH, CROSS_ATTENTION, INNER, KEY, MIXER, MLP, QUERY, said
 from bnprobe.rules.edits import Freeze, Reinitialize, SetGamma, remedy
 from bnprobe.rules.frozen_parts import following_batches, kept_aside, unreached
 from bnprobe.rules.remedies import made_new, made_new_edit, unit_scale
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count
+
+IN_BRANCHES = (ATTENTION, MLP, BOTH, MIXER, CROSS_ATTENTION, QUERY, KEY, INNER)
+"""Roles of norms that are read by a branch."""
 
 FIRST_PASSES = 8
 """Backward passes after which a gradient gets past whatever a new network begins with at 0."""
@@ -140,11 +142,13 @@ def breaks(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _added_by_branches(layers: pd.DataFrame) -> pd.Series:
-    """How much the branch that reads each norm adds to its stream, relative to the stream; 1 where it is not known, or more.
+    """How much the branch that reads each norm adds to its stream, relative to the stream; 1 where it is more, or not known.
 
-    A branch gets as much of the gradient as it gives to the sum: next to nothing where its gate begins at 0.
+    A branch gets as much of the gradient as it gives to the sum: next to nothing where its gate begins at 0. A norm whose
+    output is the stream itself gets all of it.
     """
-    return layers["branch"].shift(-1).bfill().fillna(1.0).clip(upper=1.0)
+    adds = layers["branch"].shift(-1).bfill().fillna(1.0).clip(upper=1.0)
+    return adds.where(layers["norm_role"].isin(IN_BRANCHES), 1.0)
 
 
 def _unit_scale(row: pd.Series) -> str:
@@ -240,10 +244,8 @@ def violated(evidence: Evidence) -> Iterator[Finding]:
     limit = evidence.limits.gradient_gap
     for _, row in evidence.layers.iterrows():
         gaps = {name: row[name] for name in ("gap_centre", "gap_map", "gap_weight") if row[name] > limit}
-        numbers = ", ".join(f"{name} {gap:.2g}" for name, gap in gaps.items())
-        if is_detached(row, evidence):
-            yield detached(row, f"; {numbers} (threshold {limit:g})" * bool(gaps))
-        elif gaps:
+        if gaps:
+            numbers = ", ".join(f"{name} {gap:.2g}" for name, gap in gaps.items())
             yield Finding(
                 "info",
                 row["layer"],

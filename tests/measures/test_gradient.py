@@ -64,6 +64,14 @@ def test_signal_to_noise_is_of_the_right_vector():
     np.testing.assert_allclose(few["grad_gamma"], MANY[:7].mean(0))
 
 
+def test_the_gradient_of_the_stream_is_a_length_per_pass():
+    """Fails if channels are averaged, passes are added, or the root is left out."""
+    squares = np.array([[1.0, 4.0, 0.0], [3.0, 16.0, 12.0]])
+    found = measure.layer_columns(record(stream=over_passes(squares)))
+    assert found["grad_scale"] == pytest.approx(np.sqrt((1 + 4 + 0 + 3 + 16 + 12) / 2))
+    assert math.isnan(measure.layer_columns(record())["grad_scale"])
+
+
 def test_moments_of_dy_and_dx():
     """Fails if the two are exchanged, or the divisor is n - 1."""
     dx = some_rows(seed=3)
@@ -164,13 +172,14 @@ def test_without_backward_everything_is_nan():
         ("gamma", ["grad_gamma", "gamma_snr", "gamma_pull"], ["gamma_snr_pooled", "gamma_snr_upper"]),
         ("beta", ["grad_beta", "beta_snr"], ["beta_snr_pooled", "beta_snr_upper"]),
         ("importance", ["importance"], []),
+        ("stream", [], ["grad_scale"]),
         ("producer", ["w_norm", "w_angle"], ["w_angle_median"]),
     ],
 )
 def test_what_autograd_did_not_compute_is_nan(lacking, columns, layer_columns):
     """Fails if a missing gradient takes another with it, or is 0."""
     producer = ProducerRecord(*[over_passes(PER_PASS + 9)] * 3, np.zeros(3))
-    full = record(producer=producer, gamma=over_passes(MANY))
+    full = record(producer=producer, gamma=over_passes(MANY), stream=over_passes(PER_PASS**2))
     full = replace(full, gradient=replace(full.gradient, beta=full.gradient.gamma))
     less = replace(full, gradient=replace(full.gradient, **{lacking: None}))
     empty = [name for name, values in measure.channel_columns(less).items() if np.isnan(values).all()]

@@ -50,11 +50,15 @@ def test_a_jump_between_neighbours(lengths: tuple[float, ...], way: str) -> None
         (((STEP * 1.01, math.nan), (1.0, 40.0)), "explodes"),
         # a norm within the branch, as those of queries and keys
         (((1e-3, math.nan), (1e-3, math.nan), (1.0, 1e-3)), ""),
+        # one whose output is the stream gets all of the gradient, and the next one, in a branch, a thousandth
+        (((1.0, math.nan, "embedding"), (1e-3, math.nan), (1.0, 1e-3)), ""),
+        (((1e-3, math.nan, "embedding"), (1.0, 1e-3)), "vanishes"),
     ],
 )
 def test_a_branch_gets_of_the_gradient_what_it_gives(rows: Any, way: str) -> None:
     """Fails if gates that begin near 0 are a gradient that vanishes, or hide one that does."""
-    found = findings("gradient-breaks", edited_rows(*({"grad_out": g, "branch": b} for g, b in rows)))
+    sites = ({"grad_out": g, "branch": b, "norm_role": next(iter(role), "MLP")} for g, b, *role in rows)
+    found = findings("gradient-breaks", edited_rows(*sites))
     assert [one.says.split()[2] for one in found] == ([way] if way else [])
 
 

@@ -82,7 +82,7 @@ class GradientTotals:
             dy=moments_of(sums["dy"]),
             dy_nonfinite=sums["dy"][NONFINITE],
             dx=moments_of(sums["dx"]) if "dx" in sums else None,
-            **{name: vectors.get(name) for name in ("gamma", "beta", "importance")},
+            **{name: vectors.get(name) for name in ("gamma", "beta", "importance", "stream")},
             energy=self._energy,
             gap_centre=self._gaps["gap_centre"],
             gap_map=self._gaps["gap_map"],

@@ -75,7 +75,7 @@ class Gradients:
         way = route(y, origin, before.plan)
         if way is None:
             return
-        BackwardCall(before, way, before.inverse_var, site, self)
+        BackwardCall(before, way, before.inverse_var, site, self, origin)
         if self._scaler is None and torch.is_autocast_enabled(y.device.type):
             self.perhaps_scaled |= torch.get_autocast_dtype(y.device.type) == torch.float16
 

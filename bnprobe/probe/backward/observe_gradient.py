@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bnprobe.probe.backward.autograd_producer import Producer
-from bnprobe.probe.backward.autograd_route import Route, View
+from bnprobe.probe.backward.autograd_route import Origin, Route, View
 from bnprobe.probe.calls import InputReading
 from bnprobe.probe.tensors import held_here
 from bnprobe.recording import NonfiniteGradient
@@ -75,6 +75,7 @@ class BackwardCall:
         inverse_var: Tensor | None,
         site: tuple[str, int],
         listener: Listener,
+        origin: Origin | None = None,
     ) -> None:
         self.site = site
         self.listener = listener
@@ -90,6 +91,8 @@ class BackwardCall:
         self._task: int | None = None
         self._scale = 1.0
         self._hook(way)
+        if origin is not None and origin.node is not None and self._divides_each_token:
+            origin.node.register_prehook(_StreamHook(self, origin.index))
 
     def _hook(self, way: Route) -> None:
         for node in way.nodes():
@@ -99,6 +102,16 @@ class BackwardCall:
             )
         if way.producer is not None:
             way.producer.node.register_hook(_ProducerHook(self, way.producer))
+
+    @property
+    def _divides_each_token(self) -> bool:
+        """Whether each token has a scale of its own, as layer and RMS norms give it."""
+        return self._inverse_var is not None and not self._plan.pool.positions
+
+    def take_stream(self, gradient: Tensor) -> None:
+        """All of the gradient at what the norm is given, whoever else uses it: beside this norm, its residual stream."""
+        self._begin()
+        self._pieces["stream"] = self._times_scale(self._plan.rows(gradient.detach()))
 
     def take_output(self, dy: Tensor) -> None:
         """The gradient at the norm's output."""
@@ -146,6 +159,7 @@ class BackwardCall:
         dgamma, dbeta = (self._vector(pieces.get(role), by) for role in ("dgamma", "dbeta"))
         missing = np.full(self._plan.n_channels, np.nan)
         vectors = {"gamma": dgamma, "beta": dbeta, "importance": self._importance(dgamma, dbeta)}
+        vectors["stream"] = pieces["stream"] * by**2 if "stream" in pieces else None
         gap_weight = None
         if "producer" in pieces:
             expected = self._expected_wg(dgamma, dy, dx)
@@ -198,11 +212,19 @@ class BackwardCall:
             return energy.sum(axis=0) if energy.ndim == 2 else energy
         assert self._inverse_var is not None
         gamma = 1.0 if self._vectors.gamma is None else self._vectors.gamma
-        squares = rows.to(torch.float64) ** 2 * self._inverse_var
+        return gamma**2 * self._sum_of(rows.to(torch.float64) ** 2 * self._inverse_var)
+
+    def _times_scale(self, rows: Tensor) -> Array:
+        """Sum of (gradient * scale of its token)^2 per channel."""
+        assert self._inverse_var is not None
+        return self._sum_of(rows.to(torch.float64) ** 2 / self._inverse_var)
+
+    def _sum_of(self, squares: Tensor) -> Array:
+        """Per channel, of what is finite and counts."""
         counted = torch.isfinite(squares)
         if self._valid is not None:
-            counted &= torch.from_numpy(self._valid.mask).to(rows.device)[:, None]
-        return gamma**2 * float64_copy(torch.where(counted, squares, 0.0).sum((0, 2)))
+            counted &= torch.from_numpy(self._valid.mask).to(squares.device)[:, None]
+        return float64_copy(torch.where(counted, squares, 0.0).sum((0, 2)))
 
     def _vector(self, parts: list[Tensor] | None, by: float) -> Array | None:
         return (
@@ -295,6 +317,19 @@ class _NodeHook:
                 gradient = held_here(inputs[position])
                 if gradient is not None:
                     self.call.take(role, gradient)
+
+
+class _StreamHook:
+    """The gradient of one output of the node that made the norm's input, when all of it has arrived."""
+
+    def __init__(self, call: BackwardCall, index: int) -> None:
+        self.call, self.index = call, index
+
+    def __call__(self, outputs: Sequence[Tensor | None]) -> None:
+        gradient = held_here(outputs[self.index])
+        if gradient is not None and self.call.listener.listening:
+            with torch.no_grad():
+                self.call.take_stream(gradient)
 
 
 class _ProducerHook:

@@ -24,6 +24,7 @@ HEADS = (
     "n_backward",
     "grad_out",
     "grad_in",
+    "grad_scale",
     "grad_ratio",
     "energy_removed_layer",
     "gamma_snr_pooled",
@@ -42,6 +43,11 @@ PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...], bool], ...] = (
     (
         "length of the gradient (loss per unit, root of the sum of squares of a pass)",
         (("grad_out", "at the output", MEASURED), ("grad_in", "at the input", EXPECTED)),
+        True,
+    ),
+    (
+        "gradient of the stream, each token times its scale (root of the sum of squares)",
+        (("grad_scale", "", MEASURED),),
         True,
     ),
     ("share of its energy that the norm removes", (("energy_removed_layer", "", MEASURED),), False),
@@ -76,8 +82,16 @@ def _figure(known: pd.DataFrame) -> Figure:
         "Length of the gradient by depth at the output and the input of every norm, and the signal in γ and β.",
         by_depth(known, tuple(_panel(known, *panel) for panel in PANELS if _is_known(known, panel[1]))),
         "Backward passes run from right to left. Above: length of the gradient at each norm's output and input. "
+        f"{_of_streams(known)}"
         "Middle: share of its energy that the norm removes. Below: signal-to-noise ratio of the gradients of γ and β.",
     )
+
+
+def _of_streams(known: pd.DataFrame) -> str:
+    """What the panel of the stream shows, where it is there."""
+    if not known["grad_scale"].notna().any():
+        return ""
+    return "Second: gradient of the stream times the scale of each token; in healthy pre-norm networks it is flat. "
 
 
 def _is_known(known: pd.DataFrame, lines: tuple[tuple[str, str, str], ...]) -> bool:
