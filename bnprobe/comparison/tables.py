@@ -11,7 +11,6 @@ import pandas as pd
 
 from bnprobe.comparison import stored
 from bnprobe.comparison.columns import COLUMNS, LAYER_SIDES, SIDE_BY_SIDE
-from bnprobe.comparison.folds import folds
 from bnprobe.comparison.lineage import trained_apart
 from bnprobe.comparison.misplaced import COLUMNS as MISPLACED
 from bnprobe.comparison.pairing import are_paired, can_pair
@@ -35,7 +34,7 @@ class Differences:
 
     `unread` names sites that only one side has, and why; `tensors` what differs beside the norms. `apart` holds the
     correlations across channels where these say that the channels of the sides do not correspond, else nothing;
-    `misplaced` the norms of B whose vectors A holds elsewhere, `folds` those that B holds in the weights before them.
+    `misplaced` the norms of B whose vectors A holds elsewhere.
     """
 
     layers: pd.DataFrame
@@ -44,7 +43,6 @@ class Differences:
     tensors: pd.DataFrame
     apart: Mapping[str, float]
     misplaced: pd.DataFrame
-    folds: pd.DataFrame
 
     @property
     def causes(self) -> pd.DataFrame:
@@ -78,7 +76,6 @@ def differences(
         upstream.tensors,
         apart,
         misplaced,
-        folds(found.common),
     )
 
 

@@ -25,7 +25,7 @@ from bnprobe.graph.remembered import Remembered
 from bnprobe.graph.residual import Skips
 from bnprobe.graph.role import role_of
 from bnprobe.graph.sole_consumer import feeds_alone
-from bnprobe.graph.stream import before_head, before_on_stream
+from bnprobe.graph.stream import before_head, before_on_stream, directly_after
 from bnprobe.graph.trace import Trace
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours
 from bnprobe.stats.moments import Array
@@ -152,10 +152,12 @@ def _on_stream(
     found = before_on_stream(site, graph.sites)
     bare = site.facts["site"] in before_head(graph.outputs, graph.sites)
     role, (largest, even, factor) = role_of(site, set(graph.outputs))
+    repeated = directly_after(site, graph.sites)
     neighbours = replace(
         neighbours,
         reads=column_lengths(site, plan.n_channels),
         bare_head=bare,
+        repeats="" if repeated is None else label(repeated),
         role=role,
         largest_logit=largest,
         attention_evenness=even,

@@ -24,6 +24,21 @@ def before_head(outputs: Iterable[Node], sites: Mapping[Site, Node]) -> set[Site
     return {site for site in found if site is not None}
 
 
+def directly_after(site: Node, sites: Mapping[Site, Node]) -> Site | None:
+    """The norm whose output goes into this norm as it is, and nowhere else; None where there is none."""
+    node, others = site.inputs[0], {node: name for name, node in sites.items() if node is not site}
+    while True:
+        # what a norm computes for itself is its own affair: its site stands for that
+        takers = {taker for taker in node.consumers if len(taker.inside) <= len(site.inside)}
+        if len(takers) != 1:
+            return None
+        if node in others:
+            return others[node]
+        if not _hands_on(node):
+            return None
+        node = node.inputs[0]
+
+
 def _last_in(total: Node, sites: Mapping[Site, Node]) -> Site | None:
     """The last of the norms whose input enters a sum through sums alone; None for a node that is no such sum."""
     roots = {_root(node.inputs[0]): name for name, node in sites.items()}
@@ -39,6 +54,10 @@ def _last_in(total: Node, sites: Mapping[Site, Node]) -> Site | None:
 
 def _root(node: Node) -> Node:
     """Past views, and past dropout."""
-    while (node.part == PASS or (node.part == MARK and node.name == "dropout")) and node.inputs:
+    while _hands_on(node):
         node = node.inputs[0]
     return node
+
+
+def _hands_on(node: Node) -> bool:
+    return bool(node.inputs) and (node.part == PASS or (node.part == MARK and node.name == "dropout"))

@@ -37,6 +37,11 @@ COLUMNS = (
         table="layers",
     ),
     Column(
+        "repeats",
+        "The norm whose output goes into this one as it is, and nowhere else; empty where there is none.",
+        table="layers",
+    ),
+    Column(
         "largest_logit",
         "Largest absolute logit of the attention that this norm feeds, in queries sampled from the first pass.",
         "max |q · k| · scale",
@@ -103,6 +108,7 @@ def layer_columns(record: LayerRecord) -> dict[str, str | float]:
     found = record.neighbours or Neighbours("unknown")
     return {
         "norm_role": found.role,
+        "repeats": found.repeats,
         "largest_logit": found.largest_logit,
         "attention_evenness": found.attention_evenness,
         "attention_factor": found.attention_factor,

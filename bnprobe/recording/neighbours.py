@@ -122,7 +122,8 @@ class Neighbours:
     `stream` names the previous norm of the same residual stream: this norm's input is that of the other, plus branches; ""
     where there is none. `reads` (C,) is, for norms over channels, the length of each channel's weights in the linear layers
     that take the output; None where none does. `bare_head` says that the weights which end the model take a sum of the
-    stream on which this norm is the last. `role` is one of
+    stream on which this norm is the last. `repeats` names the norm whose output goes into this one as it is, and nowhere
+    else; "" where there is none. `role` is one of
     `names.NORM_ROLES`, "" where none was recognized. `largest_logit` is the largest absolute logit of the attention whose
     queries this norm's output makes, `attention_evenness` the mean entropy of its shares over the log of the number of keys
     (0 to 1), in the first pass; `attention_factor` is what its logits are multiplied by, relative to 1/√d.
@@ -152,6 +153,7 @@ class Neighbours:
     stream: str = ""
     reads: Array | None = None
     bare_head: bool = False
+    repeats: str = ""
     role: str = ""
     largest_logit: float = float("nan")
     attention_evenness: float = float("nan")

@@ -20,6 +20,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
   below eps, initial values and copies, half precision); they need no data, so they serve `check`;
 - `axes`: whether norms keep statistics for the dimension of the features;
 - `gains`: γ of norms over features, which need no data; `tokens`: what these norms do to each token;
+- `stream`: blocks without a residual connection, norms of norms;
 - `structure`: what stands around a norm: shared, redundant, folded away;
 - `gradient`: what backward passes did;
 - `invariances`: what moves outputs and should not, where that was tried;
@@ -58,6 +59,7 @@ from bnprobe.rules import (
     running_stats,
     single_channels,
     stale_statistics,
+    stream,
     structure,
     swapped,
     tokens,
@@ -96,6 +98,7 @@ RULES: tuple[Rule, ...] = (
     *axes.RULES,
     *gains.RULES,
     *tokens.RULES,
+    *stream.RULES,
     *structure.RULES,
     *gradient.RULES,
     *invariances.RULES,

@@ -10,7 +10,6 @@ import pandas as pd
 
 from bnprobe.rules.by_hand import TWO_SIDES
 from bnprobe.rules.compared_weights import has_lost_statistics
-from bnprobe.rules.misplaced import folded_layers
 from bnprobe.rules.newness import FIRST_STEPS
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count, in_all
@@ -22,12 +21,7 @@ FIRST_STEPS of that value in every channel."""
 
 def affine_reset(evidence: Evidence) -> Iterator[Finding]:
     """Norms whose γ or β had learned in A and are initial in B; one finding where nothing in B has learned."""
-    in_filters = folded_layers(evidence)
-    sites = [
-        (row, channels)
-        for row, channels in evidence.sites
-        if row["call"] == 0 and row["layer"] not in in_filters
-    ]
+    sites = [(row, channels) for row, channels in evidence.sites if row["call"] == 0]
     found = [(row, channels, facts) for row, channels in sites if (facts := _went_back(channels))]
     if not found or evidence.apart:
         return

@@ -101,7 +101,10 @@ def _remedy(row: pd.Series) -> str:
     if "norm" in kind:
         return "Normalize each token by its own channels alone (LayerNorm, RMSNorm)."
     if "attention" in kind or "attn" in kind:
-        return "Give the attention a causal mask: is_causal=True in scaled_dot_product_attention."
+        return (
+            "Give the attention a causal mask, is_causal=True in scaled_dot_product_attention; in one of your own, take the "
+            "softmax over keys (dim=-1)."
+        )
     if "conv" in kind:
         return "Pad the convolution on the left only."
     return "Let nothing there mix positions without a causal mask."

@@ -169,7 +169,10 @@ def saturated_or_may(evidence: Evidence) -> Iterator[Finding]:
 
 def unchanged(evidence: Evidence) -> Iterator[Finding]:
     """Blocks that add nothing."""
-    bottom = evidence.limits.unchanged
+    bottom, known = evidence.limits.unchanged, evidence.layers[evidence.layers["branch"].notna()]
+    if len(known) > 1 and (known["branch"] < bottom).all():
+        yield _identity(known, bottom)
+        return
     at_start = " (as intended, if branches start at 0)" if evidence.is_new else ""
     for _, row in evidence.layers[evidence.layers["branch"] < bottom].iterrows():
         yield Finding(
@@ -183,6 +186,21 @@ def unchanged(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def _identity(known: pd.DataFrame, bottom: float) -> Finding:
+    """Of a network in which no block adds anything, as one with gates begins."""
+    first = known.iloc[0]
+    return Finding(
+        "info",
+        first["layer"],
+        "No block adds anything to the residual stream yet: the network is the identity, as where all gates begin at 0.",
+        f"before each of {count(len(known), 'norm')} the stream moved by at most {known['branch'].max():.2g} of its size "
+        f"(threshold {bottom:g}).",
+        "Nothing, in a new network: train it, and record it again. In a trained one look for gates that were not loaded, "
+        "among the missing keys of load_state_dict.",
+        call=first["call"],
+    )
+
+
 def collapsed(evidence: Evidence) -> Iterator[Finding]:
     """Tokens that all point the same way, in a trained network."""
     known = evidence.layers[evidence.layers["common"].notna()]
@@ -190,14 +208,34 @@ def collapsed(evidence: Evidence) -> Iterator[Finding]:
     alike = known[known["common"] > top]
     if known.empty or 2 * len(alike) < len(known) or evidence.is_new:
         return
+    because = (
+        f"the mean cosine between tokens is above {top:g} in {len(alike)} of {count(len(known), 'norm')}, at most "
+        f"{alike['common'].max():.2f}"
+    )
+    first = known.iloc[0]
+    if first["common"] > top:
+        yield _one_vector_in_all(first, because)
+        return
     yield Finding(
         "warning",
         str(alike.iloc[0]["layer"]),
         "Tokens are all alike: the norms see one direction and little else.",
-        f"the mean cosine between tokens is above {top:g} in {len(alike)} of {count(len(known), 'norm')}, at most "
-        f"{alike['common'].max():.2f}.",
+        f"{because}.",
         "Look at whether training diverged or never began: this is how stacks of attention without working branches look. "
         "In a trained network look at the first norm in the list, and at the block before it.",
+    )
+
+
+def _one_vector_in_all(first: pd.Series, because: str) -> Finding:
+    """Of tokens that are alike before any block could make them so."""
+    return Finding(
+        "warning",
+        str(first["layer"]),
+        "One vector is in every token, and outweighs what tells tokens apart.",
+        f"{because}; at the first norm, before any block, it is {first['common']:.2f}.",
+        "Look at what is added to the embeddings: a bias, a position embedding that is the same everywhere, or inputs whose "
+        "mean was not taken off. Norms divide by the scale of that vector, and what differs between tokens shrinks.",
+        call=int(first["call"]),
     )
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scripts.rule_benchmark.small_transformers import DiffusionTransformer
+
 Norm = Callable[[int], nn.Module]
 
 
@@ -262,6 +264,7 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "unet, instance norm": (partial(UNet, partial(nn.InstanceNorm2d, affine=True)), IMAGE),
     "diffusion": (Diffusion, IMAGE),
     "adaptive layer norm": (lambda: nn.Sequential(*map(AdaptiveBlock, [32] * 4), nn.LayerNorm(32)), SEQUENCE),
+    "diffusion transformer": (DiffusionTransformer, SEQUENCE),
     "layer scale": (partial(Scaled, 1e-5), SEQUENCE),
     "rezero": (partial(Scaled, 0.0, shape=(1,)), SEQUENCE),
     "rms norm, pre-norm": (PreNorm, SEQUENCE),

@@ -25,6 +25,10 @@ HELD_OUT = 40_000
 """Letters at the end of the text that no network is trained on."""
 
 
+AFTER_TRAINING = ("offset", "embedding_scale")
+"""Fields of a recipe that change its network after training."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a network is made and trained. The defaults are those of a healthy pre-norm network."""
@@ -33,12 +37,22 @@ class Recipe:
     qk_norm: bool = False
     after_branch: bool = False
     """A norm at the end of each branch, beside the one at its beginning."""
+    twice: bool = False
+    """A second norm directly after the final one."""
+    of_sequence: bool = False
+    """The first norm divides by one scale of the whole sequence, later tokens included."""
     post_norm: bool = False
     final_norm: bool = True
     over_time: bool = False
     """The first norm takes its statistics over positions, later ones included."""
     eps: float = 1e-5
     attention_scale: float = 1.0
+    sees_all: bool = False
+    """Attention gets the mask of padding in place of the causal one."""
+    softmax_over: str = "keys"
+    residual: bool = True
+    stuck: bool = False
+    """MLPs end in a gate and weights that both begin at 0, so that no gradient gets past either."""
     branch_scale: float = 1.0
     rate: float = RATE
     warm_up: bool = True
@@ -46,16 +60,20 @@ class Recipe:
     dtype: str = "float32"
     gain_decay: float = 0.0
     n_steps: int = N_STEPS
+    offset: float = 0.0
+    """One vector that is added to every token after training, in lengths of a token."""
+    embedding_scale: float = 1.0
+    """What embeddings are multiplied by after training."""
 
     @property
-    def name(self) -> str:
-        """What differs from the defaults, for a file's name."""
-        told = [
+    def trained_as(self) -> str:
+        """What differs from the defaults while it is trained."""
+        found = [
             f"{one.name}={getattr(self, one.name)}"
             for one in fields(self)
-            if getattr(self, one.name) != one.default
+            if getattr(self, one.name) != one.default and one.name not in AFTER_TRAINING
         ]
-        return ",".join(told) or "healthy"
+        return ",".join(found) or "healthy"
 
 
 class OverTime(nn.Module):
@@ -71,6 +89,14 @@ class OverTime(nn.Module):
         return (x - mean) / torch.sqrt(var + self.eps) * self.weight + self.bias
 
 
+class OfSequence(nn.RMSNorm):
+    """RMS norm with one scale for all tokens of a sequence."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.eps is not None
+        return x / torch.sqrt(x.square().mean((1, 2), keepdim=True) + self.eps) * self.weight
+
+
 def norm_of(recipe: Recipe, n_channels: int = N_CHANNELS) -> nn.Module:
     """The norm of a recipe."""
     kind = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}[recipe.norm]
@@ -82,6 +108,7 @@ class Attention(nn.Module):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
+        self.recipe = recipe
         self.qkv, self.out = nn.Linear(N_CHANNELS, 3 * N_CHANNELS), nn.Linear(N_CHANNELS, N_CHANNELS)
         d = N_CHANNELS // N_HEADS
         self.scale = recipe.attention_scale / math.sqrt(d)
@@ -93,8 +120,22 @@ class Attention(nn.Module):
         n, t, c = x.shape
         q, k, v = (part.view(n, t, N_HEADS, -1).transpose(1, 2) for part in self.qkv(x).split(c, 2))
         q, k = self.q_norm(q), self.k_norm(k)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
-        return self.out(y.transpose(1, 2).reshape(n, t, c))
+        return self.out(self._mixed(q, k, v).transpose(1, 2).reshape(n, t, c))
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.recipe.softmax_over == "keys":
+            causal = not self.recipe.sees_all
+            return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=self.scale)
+        later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).triu(1)
+        logits = (q @ k.transpose(-1, -2) * self.scale).masked_fill(later, -torch.inf)
+        return logits.softmax(-2) @ v
+
+
+def _first_norm(recipe: Recipe) -> nn.Module:
+    """The first norm of the network, which some recipes get wrong."""
+    if recipe.over_time:
+        return OverTime(N_CHANNELS, recipe.eps)
+    return OfSequence(N_CHANNELS, recipe.eps) if recipe.of_sequence else norm_of(recipe)
 
 
 class Block(nn.Module):
@@ -103,7 +144,7 @@ class Block(nn.Module):
     def __init__(self, recipe: Recipe, first: bool) -> None:
         super().__init__()
         self.recipe = recipe
-        self.norm1 = OverTime(N_CHANNELS, recipe.eps) if recipe.over_time and first else norm_of(recipe)
+        self.norm1 = _first_norm(recipe) if first else norm_of(recipe)
         self.norm2 = norm_of(recipe)
         self.attention = Attention(recipe)
         self.mlp = nn.Sequential(
@@ -112,14 +153,21 @@ class Block(nn.Module):
         self.after1, self.after2 = (
             (norm_of(recipe) if recipe.after_branch else nn.Identity()) for _ in range(2)
         )
+        self.gate: nn.Parameter | float = 1.0
+        if recipe.stuck:
+            self.gate = nn.Parameter(torch.zeros(N_CHANNELS))
+            for parameter in self.mlp[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.recipe.branch_scale
         if self.recipe.post_norm:
             x = self.norm1(x + scale * self.attention(x))
             return self.norm2(x + scale * self.mlp(x))
+        if not self.recipe.residual:
+            return self.mlp(self.norm2(self.attention(self.norm1(x))))
         x = x + scale * self.after1(self.attention(self.norm1(x)))
-        return x + scale * self.after2(self.mlp(self.norm2(x)))
+        return x + scale * self.gate * self.after2(self.mlp(self.norm2(x)))
 
 
 class LetterModel(nn.Module):
@@ -131,6 +179,7 @@ class LetterModel(nn.Module):
         self.blocks = nn.ModuleList(Block(recipe, i == 0) for i in range(N_BLOCKS))
         with_norm = recipe.final_norm and not recipe.post_norm
         self.norm = norm_of(recipe) if with_norm else nn.Identity()
+        self.again = norm_of(recipe) if recipe.twice else nn.Identity()
         self.head = nn.Linear(N_CHANNELS, n_letters, bias=False)
         for embedding in (self.letters, self.places):
             nn.init.normal_(embedding.weight, std=0.02 if not recipe.post_norm else 1.0)
@@ -139,7 +188,7 @@ class LetterModel(nn.Module):
         x = self.letters(ids) + self.places(torch.arange(ids.shape[1], device=ids.device))
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))
+        return self.head(self.again(self.norm(x)))
 
 
 @cache
@@ -166,7 +215,7 @@ def build(recipe: Recipe, seed: int) -> LetterModel:
 def trained(recipe: Recipe, seed: int, folder: Path) -> tuple[LetterModel, float]:
     """The network after training, and its loss on held-out text; from the folder where it was trained before."""
     model = build(recipe, seed)
-    digest = hashlib.sha256(f"{recipe} {seed}".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{recipe.trained_as} {seed}".encode()).hexdigest()[:12]
     path = folder / f"tokens-{digest}.pt"
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
@@ -176,7 +225,17 @@ def trained(recipe: Recipe, seed: int, folder: Path) -> tuple[LetterModel, float
         torch.save(model.state_dict(), path)
     model.eval()
     with torch.no_grad():
+        _change(model, recipe)
         return model, float(loss(model, sequences(16)))
+
+
+def _change(model: LetterModel, recipe: Recipe) -> None:
+    """What a recipe does to its network after training."""
+    letters = model.letters.weight
+    length = letters.norm(dim=1).mean()
+    letters.mul_(recipe.embedding_scale)
+    direction = torch.randn(N_CHANNELS, generator=torch.Generator().manual_seed(0))
+    letters.add_(direction / direction.norm() * length * recipe.offset)
 
 
 def loss(model: nn.Module, ids: Tensor) -> Tensor:

@@ -53,6 +53,49 @@ MISTAKES = (
         Must("first-block-overwrites", words=("branch",)),
     ),
     Mistake("no final norm", Recipe(final_norm=False), Must("no-final-norm", severities=ANY)),
+    Mistake(
+        "first norm of whole sequences",
+        Recipe(norm="rms", of_sequence=True),
+        Must("future-leaks", "blocks.0", ("norm",)),
+    ),
+    Mistake(
+        "mask of padding in place of the causal one",
+        Recipe(sees_all=True),
+        Must("future-leaks", "blocks.0", ("attention", "mask")),
+    ),
+    Mistake(
+        "softmax over queries",
+        Recipe(softmax_over="queries"),
+        Must("future-leaks", "blocks.0", ("attention", "softmax")),
+    ),
+    Mistake(
+        "no residual connections",
+        Recipe(residual=False),
+        Must("no-residual", words=("residual|skip",)),
+    ),
+    Mistake(
+        "two norms in a row", Recipe(twice=True), Must("norm-repeated", "again", ("norm",), severities=ANY)
+    ),
+    Mistake(
+        "gate and last weights both begin at 0",
+        Recipe(stuck=True),
+        Must("block-off", words=("gate|both", "gradient")),
+    ),
+    Mistake(
+        "one vector added to every token",
+        Recipe(offset=30.0),
+        Must("tokens-alike", words=("constant|one vector|same vector|offset",)),
+    ),
+    Mistake(
+        "logits of attention not divided by √d",
+        Recipe(attention_scale=4.0),
+        Must("attention-saturates", words=("√d",)),
+    ),
+    Mistake(
+        "embeddings × √C once more after training",
+        Recipe(embedding_scale=8.0),
+        Must("first-block-overwrites|block-off|stream-.*", words=("embedding",)),
+    ),
     Mistake("eps of .1", Recipe(eps=0.1), Must("variance-below-eps", words=("eps",), severities=ANY)),
 )
 

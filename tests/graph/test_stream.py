@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bnprobe.graph.graph import Node
 from bnprobe.graph.reads import MOST_STEPS, column_lengths
-from bnprobe.graph.stream import MOST_SUMS, before_head, before_on_stream
+from bnprobe.graph.stream import MOST_SUMS, before_head, before_on_stream, directly_after
 from graph.watched import Wired, graph_of
 
 C = 6
@@ -174,3 +174,24 @@ def test_columns_of_weights_that_lie_either_way() -> None:
 def test_weights_behind_so_many_views(views: int, found: bool) -> None:
     """Fails if one view more is walked, or one fewer: the norm itself is the first step."""
     assert (reading(torch.ones(4, C), views=views) is not None) is found
+
+
+REPEATED: dict[str, tuple[Callable[[Any, Tensor], Any], str | None]] = {
+    "as it is": (lambda m, x: m.head(m.n2(m.n1(x))), "n1"),
+    "past views and dropout": (lambda m, x: m.n2(m.drop(m.n1(x).reshape(10, C).detach())), "n1"),
+    "weights between": (lambda m, x: m.n2(m.f(m.n1(x))), None),
+    # as in vision transformers that begin with a norm: the stream takes it, too
+    "read elsewhere": (lambda m, x: (y := m.n1(x)) + m.f(m.n2(y)), None),
+    "a view read elsewhere": (lambda m, x: (y := m.n1(x).reshape(10, C)) + m.f(m.n2(y)), None),
+    "the input of two": (lambda m, x: m.n1(x) + m.n2(x), None),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_norm_of_a_norm(name):
+    """Fails if anything stands between the two, or the first has another reader; or views hide that nothing does."""
+    way, expected = REPEATED[name]
+    with graph_of(net(way), X) as look:
+        sites = look.graph.sites
+        found = directly_after(sites["n2", 0], sites)
+    assert found == (None if expected is None else (expected, 0))

@@ -183,13 +183,27 @@ class Both(nn.Module):
         return y
 
 
-def test_an_encoder_called_by_itself_has_its_mask():
+class Headed(nn.Module):
+    """A head around both, as of models that generate."""
+
+    def __init__(self, model: Both) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs: Any) -> Tensor:
+        y: Tensor = self.model(**inputs)
+        return y
+
+
+@pytest.mark.parametrize("under_a_head", [False, True])
+def test_an_encoder_called_by_itself_has_its_mask(under_a_head: bool):
     """Fails if padding counts where generation calls the encoder, or beams of equal first tokens are one sequence."""
     given, mask = ids(2, 1), torch.ones((2, T), dtype=torch.long)
     mask[0, :4] = 0
-    model, cache = Both().eval(), Cache()
+    both, cache = Both().eval(), Cache()
+    model = Headed(both).eval() if under_a_head else both
     with torch.no_grad(), bnprobe.attach(model) as probe:
-        seen = model.encoder(input_ids=given, attention_mask=mask).repeat_interleave(BEAMS, 0)
+        seen = both.encoder(input_ids=given, attention_mask=mask).repeat_interleave(BEAMS, 0)
         start = torch.zeros((2 * BEAMS, 1), dtype=torch.long)
         for _ in range(3):
             model(decoder_input_ids=start, encoder_outputs=seen, cache=cache)

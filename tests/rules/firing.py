@@ -25,7 +25,7 @@ from bnprobe.recording.neighbours import Folded, Implied, Neighbours, Stem
 from bnprobe.recording.output_check import OutputCheck
 from bnprobe.rules import judge, judge_invariances
 from bnprobe.stats import ClassMoments, Moments
-from rules import of_tokens
+from rules import of_streams, of_tokens
 
 NOT_PLANTED = {
     "batch-normalized",
@@ -45,6 +45,7 @@ NOT_PLANTED = {
     *("learning-in-eval", "statistics-not-updated", "positions-as-channels", "vectors-swapped"),
     # of tokens, and of gains over features: tests/rules/of_tokens.py and tests/experiments/test_invariances.py
     *("sink-token", "square-overflows", "first-block-overwrites", "block-off", "tokens-alike"),
+    *("no-residual", "norm-repeated"),
     *("no-final-norm", "gain-convention", "gains-decayed", "attention-saturates"),
     *("future-leaks", "padding-leaks", "samples-mixed"),
 }
@@ -71,6 +72,8 @@ def cases() -> list[Recording]:
         lone_channel(),
         *trained_wrongly(),
         *of_tokens.faults(),
+        of_streams.recorded(adds=False),
+        of_streams.recorded(twice=True),
     ]
 
 

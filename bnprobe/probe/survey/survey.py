@@ -76,7 +76,7 @@ def survey_of(model: nn.Module, patterns: Collection[str] | None = None) -> Mode
         folded=folded_away(tree),
         candidates=candidates(tree, norms) if patterns is None else {},
         compiled=runs_compiled(tree, wrappers, layers.values()),
-        parts=tuple(_parts(tree, model, frozenset(map(id, layers.values())))),
+        parts=tuple(_parts_and_towers(tree, model, frozenset(map(id, layers.values())))),
     )
 
 
@@ -97,6 +97,17 @@ def _is_norm(path: str, module: nn.Module) -> bool:
         return is_norm(module)
     except BnprobeError as error:
         raise CannotProbe(f"{shown(path) or 'the model itself'}: {error}") from error
+
+
+def _parts_and_towers(tree: ModuleTree, model: nn.Module, norms: frozenset[int]) -> Iterator[nn.Module]:
+    """The parts of a model; of one that is all in a single part, as a head around a base model, also what that consists of,
+    such as an encoder and a decoder: generation calls the encoder by itself."""
+    parts = list(_parts(tree, model, norms))
+    yield from parts
+    if len(parts) == 1:
+        children = {id(child) for _, child in tree.children(parts[0])}
+        towers = [part for part in _parts(tree, parts[0], norms) if id(part) in children]
+        yield from towers if len(towers) > 1 else ()
 
 
 def _parts(tree: ModuleTree, module: nn.Module, norms: frozenset[int]) -> Iterator[nn.Module]:
