@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import ATTENTION, BOTH, CROSS_ATTENTION, INNER, KEY, MIXER, MLP, QUERY, said
+from bnprobe.rules.detached import detached, is_detached
 from bnprobe.rules.edits import Freeze, Reinitialize, SetGamma, remedy
 from bnprobe.rules.frozen_parts import following_batches, kept_aside, unreached
 from bnprobe.rules.remedies import made_new, made_new_edit, unit_scale
@@ -244,8 +245,10 @@ def violated(evidence: Evidence) -> Iterator[Finding]:
     limit = evidence.limits.gradient_gap
     for _, row in evidence.layers.iterrows():
         gaps = {name: row[name] for name in ("gap_centre", "gap_map", "gap_weight") if row[name] > limit}
-        if gaps:
-            numbers = ", ".join(f"{name} {gap:.2g}" for name, gap in gaps.items())
+        numbers = ", ".join(f"{name} {gap:.2g}" for name, gap in gaps.items())
+        if is_detached(row, evidence):
+            yield detached(row, f"; {numbers} (threshold {limit:g})" * bool(gaps))
+        elif gaps:
             yield Finding(
                 "info",
                 row["layer"],

@@ -106,6 +106,29 @@ def two_kinds(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
+def batches_of_their_own(evidence: Evidence) -> Iterator[Finding]:
+    """Batches that each hold samples of one place, film or person, and are normalized by what these have in common."""
+    layers, limit = evidence.layers, evidence.limits.batches_apart
+    learns = (layers["kind"] == "batch_norm") & (layers["n_calls_learning"] > 0)
+    found = layers[learns & (layers["batches_apart"] > limit) & layers["kinds_apart"].isna()]
+    if found.empty:
+        return
+    row = found.iloc[0]
+    yield Finding(
+        "warning",
+        row["layer"],
+        "Samples of one batch are alike while the model learns: batch statistics take away what a batch has in common, and "
+        "eval mode does not.",
+        f"the mean of a batch lies {row['batches_apart']:.2g} standard deviations within a batch from that of the batch "
+        f"before (root mean square over channels, beyond chance; threshold {limit:g}), in {count(row['n_calls'], 'batch')}; "
+        f"so it is at {count(found['layer'].nunique(), 'batch norm')}.",
+        "If each batch holds one film, place, person or class, mix them: "
+        "`loader = torch.utils.data.DataLoader(loader.dataset, loader.batch_size, shuffle=True)`, and train again. Where "
+        "samples must stay together, use GroupNorm, or freeze the norms on running statistics of mixed batches.",
+        call=row["call"],
+    )
+
+
 def samples_alike(evidence: Evidence) -> Iterator[Finding]:
     """Batches that differ more than batches of independent samples do, where that shows most; and data of one class."""
     yield from _one_class(evidence.layers)
@@ -158,6 +181,7 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
     """Samples that are copies of one, and batches whose samples resemble each other."""
     yield from copies(evidence)
     yield from same_batches(evidence)
+    yield from batches_of_their_own(evidence)
     yield from samples_alike(evidence)
 
 
@@ -242,6 +266,7 @@ RULES = (
         "Are the samples independent?",
         "Kish 1965, Survey Sampling: design effect",
         f"means of batches with less than {DEFAULT.samples_alike:g} times the variance that independent samples give them, "
+        f"within {DEFAULT.batches_apart:g} standard deviations of the batch before while the model learns, "
         f"and less than {DEFAULT.same_samples:.0%} of the samples of the first batch one and the same",
         alike,
         by_hand=BATCHES,

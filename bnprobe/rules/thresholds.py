@@ -30,6 +30,10 @@ class Limits:
     """Distance between the means of two kinds of batches, in standard deviations within a kind, above which they are
     reported."""
 
+    batches_apart: float = 0.5
+    """Distance of a batch's mean from that of the batch before, in standard deviations within a batch, above which samples
+    of one batch are reported as alike while the model learns: steps of the weights move it by less than 0.1."""
+
     samples_apart: float = 0.3
     """How far the means of samples lie apart, in standard deviations within a sample, from which it matters whether an
     instance norm uses each sample's own statistics."""

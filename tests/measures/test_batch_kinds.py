@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from rules.edited import edited, evidence, findings
 
-from bnprobe.measures.batch_kinds import _noise, _split, kinds
+from bnprobe.measures.batch_kinds import _noise, _split, batches_apart, kinds
 from bnprobe.recording import LayerRecord
 from bnprobe.stats import Folds
 from measures.drawn import record_of
@@ -158,3 +159,63 @@ def test_a_channel_that_does_not_vary_takes_no_part():
     rows[:, 1] = 0.0
     record = replace(record_of(rows, np.zeros(3), np.ones(3), batch=BATCH), n_calls_running=0)
     assert kinds(record).apart == pytest.approx(2.0, rel=0.1)
+
+
+def by_hand(record: LayerRecord, moved: np.ndarray) -> float:
+    """The distance of neighboring batches by loops over the rows of `recorded`, whose batches are folds of their own."""
+    rng = np.random.default_rng(0)
+    rows = (
+        rng.normal(size=(N_BATCHES, BATCH, C))
+        + np.broadcast_to(moved.reshape(N_BATCHES, -1), (N_BATCHES, C))[:, None]
+    )
+    total = 0.0
+    for c in range(C):
+        batches = [rows[k, :, c] * WITHIN[c] for k in range(N_BATCHES)]
+        means = [batch.mean() for batch in batches]
+        steps = sum((b - a) ** 2 for a, b in pairwise(means)) / 2 / (N_BATCHES - 1)
+        squares = sum(((batch - batch.mean()) ** 2).sum() for batch in batches)
+        by_chance = squares / (N_BATCHES * BATCH - N_BATCHES) / BATCH
+        total += (steps - by_chance) / (squares / N_BATCHES / BATCH)
+    return float(np.sqrt(max(total / C, 0.0)))
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        np.random.default_rng(4).normal(size=N_BATCHES),
+        np.random.default_rng(5).normal(size=(N_BATCHES, C)),
+        np.arange(N_BATCHES) * 0.5,
+        TURNS * 3.0,
+    ],
+    ids=["light", "each its own", "drift", "two kinds"],
+)
+def test_how_far_a_batch_lies_from_the_one_before(moved: np.ndarray):
+    """Fails if it is not the deviation between neighbors beyond that of chance, in the deviation within a batch."""
+    record = recorded(moved)
+    assert batches_apart(record) == pytest.approx(by_hand(record, moved), rel=1e-6)
+
+
+def test_weights_that_move_are_no_batches_of_their_own():
+    """Fails if means that drift far, in small steps, are as far apart as the last is from the first."""
+    assert batches_apart(recorded(np.arange(N_BATCHES) * 0.3)) < 0.25
+    assert batches_apart(recorded(np.random.default_rng(4).normal(size=N_BATCHES))) > 0.5
+
+
+def test_batches_of_independent_samples_are_not_apart():
+    """Fails if what chance does to means counts."""
+    assert batches_apart(recorded(np.zeros(N_BATCHES))) == 0.0
+
+
+def test_folds_of_several_batches_are_worth_as_many():
+    """Fails if means of more than 20 batches, of which several share a fold, lie nearer for that."""
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(60, BATCH, C)) + 1.5 * rng.normal(size=(60, 1, 1))
+    record = record_of(rows.reshape(60 * BATCH, C, 1), np.zeros(C), np.ones(C), batch=BATCH)
+    assert batches_apart(replace(record, n_calls_running=0)) == pytest.approx(1.5, rel=0.35)
+
+
+def test_where_batches_do_not_normalize_themselves_their_distance_does_not_matter():
+    """Fails if running statistics in use, or a record without folds, is judged."""
+    record = recorded(np.random.default_rng(4).normal(size=N_BATCHES))
+    assert np.isnan(batches_apart(replace(record, n_calls_running=1)))
+    assert np.isnan(batches_apart(replace(record, pre_folds=None)))

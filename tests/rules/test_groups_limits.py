@@ -62,6 +62,30 @@ def test_while_weights_move_batches_differ_anyway(learning: int, mode: str, told
     assert bool(findings("samples-alike", found)) is told
 
 
+OWN = {"batches_apart": 0.9, "n_calls_learning": 1, "n_calls": 12}
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        ({}, True),
+        ({"n_calls_learning": 0}, False),
+        ({"kind": "layer_norm"}, False),
+        ({"kinds_apart": 0.1}, False),
+        ({"batches_apart": math.nan}, False),
+    ],
+)
+def test_batches_of_their_own_while_the_model_learns(cells: dict[str, Any], told: bool) -> None:
+    """Fails if they are told of a model that does not learn, or beside two kinds that take turns."""
+    found = findings(
+        "samples-alike", edited_rows({"batches_apart": 0.0, "n_calls_learning": 1}, {**OWN, **cells})
+    )
+    assert [(one.severity, one.layer) for one in found] == [("warning", "b")] * told
+    if told:
+        assert "0.9 standard deviations" in found[0].because
+        assert "in 12 batches; so it is at 1 batch norm" in found[0].because
+
+
 def test_the_limit_of_samples_that_are_alike() -> None:
     """Fails if the threshold itself is below it."""
     limit = evidence().limits.samples_alike

@@ -1,4 +1,4 @@
-"""A second round of problems on live recordings: norms of textbooks, sound, trainers, masks; each beside a right twin."""
+"""A second round of problems on live recordings: textbooks, sound, trainers, masks, films; each beside a right twin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import bnprobe
 from scripts.rule_benchmark.cases.case import SHIFTED, Cases, Look, Must, fault, right
-from scripts.rule_benchmark.cases.nets import Batch, convnet, fit, images, several, told
+from scripts.rule_benchmark.cases.nets import Batch, classes, convnet, fit, images, several, told
 
 CASES = Cases("second round, live")
 
@@ -190,3 +190,80 @@ def masked() -> Iterator[Look]:
         "gradient-not-finite", "norm1", ("arise after it", "norm2", "softmax of a row that is masked")
     )
     yield fault("minus infinity", told(model, data, loss=F.cross_entropy), where)
+
+
+class OwnNorm(nn.Module):
+    """Over the features of each row or, trained only, over the batch; mean and variance may be detached."""
+
+    def __init__(self, width: int, detached: bool) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.eps, self.detached = 1e-5, detached
+
+    def normalized(self, x: Tensor, *dims: int) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detached):
+            var, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
+        return (x - mean) / (var + self.eps).sqrt()
+
+
+class LayerNorm(OwnNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * self.normalized(x, -1) + self.bias
+
+
+class StoredNorm(OwnNorm):
+    """A batch norm that is never evaluated here."""
+
+    def __init__(self, width: int, detached: bool) -> None:
+        super().__init__(width, detached)
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            var, mean = torch.var_mean(x, (0, 2, 3))
+            self.running_mean.lerp_(mean, 0.1)
+            self.running_var.lerp_(var, 0.1)
+        return self.normalized(x, 0, 2, 3) * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def rows(n: int = 64) -> Batch:
+    """Rows (n, 12) whose mean is their class."""
+    y = torch.randint(0, 4, (n,))
+    return torch.randn(n, 12) + torch.randn(4, 12, generator=torch.Generator().manual_seed(1))[y], y
+
+
+@CASES.add(
+    "mean and variance of a norm are detached",
+    "anthonymlortiz/lcn#2, abhiskk/ladder#2, keras-team/keras#19102",
+)
+def detached() -> Iterator[Look]:
+    for wrong in (True, False):
+        torch.manual_seed(0)
+        layers = [nn.Linear(12, 24), LayerNorm(24, wrong), nn.ReLU(), nn.Linear(24, 4)]
+        of_rows = told(fit(nn.Sequential(*layers), rows, 60), several(rows), loss=F.cross_entropy)
+        stored = fit(convnet(norm=partial(StoredNorm, detached=wrong)), steps=40)
+        of_batches = told(stored, several(), loss=F.cross_entropy)
+        for title, report in (("layer", of_rows), ("batch", of_batches)):
+            must = Must("identity-violated", "^1$", ("detached", "no_grad"))
+            yield fault(title, report, must) if wrong else right(f"{title}, with its gradient", report)
+
+
+@CASES.add("each batch is one film", "openpifpaf/openpifpaf#308, pytorch/pytorch#4741")
+def films() -> Iterator[Look]:
+    def batch(one: bool) -> Batch:
+        x, y = images(centre=classes(0.5))
+        return x + 2 * torch.randn(1 if one else len(x), 3, 1, 1), y
+
+    for one in (True, False):
+        torch.manual_seed(1)
+        model = fit(convnet(depth=3), partial(batch, one), 100, lr=1e-3)
+        report = told(model, several(partial(batch, one), 12), loss=F.cross_entropy)
+        evaluated = told(model.eval(), several(partial(batch, False), 8))
+        if one:
+            alike = Must("samples-alike", "^1$", ("one film", "shuffle=True"))
+            yield fault("training", report, alike)
+            yield fault("evaluation of mixed batches", evaluated, Must("data-shifted", "^1$"))
+        else:
+            yield right("mixed, training", report)
+            yield right("mixed, evaluation", evaluated)
