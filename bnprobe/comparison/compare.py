@@ -19,7 +19,8 @@ Side = Recording | HasRecording | str | Path | Mapping[str, object]
 def compare(a: Side, b: Side, *, config: str | Path | None = None) -> Comparison:
     """Compare two checkpoints, data sets, modes or machines: what changed from `a` to `b`, and where it starts.
 
-    Norms are matched by path and number of channels; the rest is listed in `Comparison.unmatched`. Differences are B - A
+    Norms are matched by path and number of channels, and where no path agrees without a prefix that all paths of one side
+    have ("model."); the rest is listed in `Comparison.unmatched`. Differences are B - A
     and ratios B / A. Standard errors use samples as units, and the tests of all channels are adjusted together.
 
     Args:

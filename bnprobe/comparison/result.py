@@ -18,6 +18,7 @@ from bnprobe.comparison import (
     pairs,
 )
 from bnprobe.comparison.misplaced import misplaced
+from bnprobe.comparison.names import under_names_of
 from bnprobe.comparison.page.page import compose
 from bnprobe.comparison.page.sentences import answer
 from bnprobe.comparison.page.to_json import contents
@@ -45,7 +46,7 @@ class Comparison(Document):
 
     Attributes:
         a: The `Recording` of side A, what was there before.
-        b: The `Recording` of side B.
+        b: The `Recording` of side B, under the names of A where a prefix of all names is what tells them apart.
         settings: Findings to leave out, and thresholds.
 
     Raises:
@@ -71,7 +72,8 @@ class Comparison(Document):
         for side, recording in (("A", a), ("B", b)):
             if not recording.layers:
                 raise NothingRecorded(f"{side}: {nothing_seen(recording)}")
-        self.a, self.b = a, b
+        self.a = a
+        self.b, self._renamed = under_names_of(a, b)
         self.settings = settings or Settings()
         if not self._pairs.common:
             raise CannotCompare(
@@ -142,7 +144,8 @@ class Comparison(Document):
     @cached_property
     def answer(self) -> tuple[str, ...]:
         """What changed, in a few sentences; the first one says where the difference starts."""
-        return tuple(answer(self.a, self.b, self._tables, self.findings, self.settings.limits))
+        said = answer(self.a, self.b, self._tables, self.findings, self.settings.limits)
+        return (*said, *filter(None, [self._renamed]))
 
     def drift(self, alpha: float = 0.01) -> Drift:
         """Tell whether the inputs of B have drifted from those of A, at any time and as often as you like.
@@ -173,6 +176,7 @@ class Comparison(Document):
             tensors=tables.tensors,
             apart=tables.apart,
             misplaced=tables.misplaced,
+            folds=tables.folds,
         )
         return judge(evidence, rules=COMPARED)
 

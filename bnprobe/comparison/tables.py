@@ -11,6 +11,7 @@ import pandas as pd
 
 from bnprobe.comparison import stored
 from bnprobe.comparison.columns import COLUMNS, LAYER_SIDES, SIDE_BY_SIDE
+from bnprobe.comparison.folds import folds
 from bnprobe.comparison.lineage import trained_apart
 from bnprobe.comparison.misplaced import COLUMNS as MISPLACED
 from bnprobe.comparison.pairing import are_paired, can_pair
@@ -34,7 +35,7 @@ class Differences:
 
     `unread` names sites that only one side has, and why; `tensors` what differs beside the norms. `apart` holds the
     correlations across channels where these say that the channels of the sides do not correspond, else nothing;
-    `misplaced` the norms of B whose vectors A holds elsewhere.
+    `misplaced` the norms of B whose vectors A holds elsewhere, `folds` those that B holds in the weights before them.
     """
 
     layers: pd.DataFrame
@@ -43,6 +44,7 @@ class Differences:
     tensors: pd.DataFrame
     apart: Mapping[str, float]
     misplaced: pd.DataFrame
+    folds: pd.DataFrame
 
     @property
     def causes(self) -> pd.DataFrame:
@@ -76,6 +78,7 @@ def differences(
         upstream.tensors,
         apart,
         misplaced,
+        folds(found.common),
     )
 
 

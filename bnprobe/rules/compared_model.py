@@ -100,7 +100,9 @@ def tensors_differ(evidence: Evidence) -> Iterator[Finding]:
         return
     reshaped = both["shape_a"] != both["shape_b"]
     jumped = _jumped(both, evidence.limits) & ~reshaped
-    norms_moved = any(_moved(evidence.channels, name) for name in ("gamma", "beta"))
+    norms_moved = (
+        any(_moved(evidence.channels, name) for name in ("gamma", "beta")) or len(evidence.folds) > 0
+    )
     if reshaped.any():
         # where norms have other widths the weights around them have, too
         yield _differing(
@@ -110,9 +112,59 @@ def tensors_differ(evidence: Evidence) -> Iterator[Finding]:
         yield _differing(
             both[jumped], f"differ in size by a factor of {evidence.limits.tensor_scale:g} or more", "warning"
         )
-    rest = both[~reshaped & ~(jumped & (not norms_moved))]
+    alone = _gains_alone(both, evidence) & ~reshaped & ~jumped & (not norms_moved)
+    if alone.any():
+        yield _gains_changed(both[alone])
+    rest = both[~reshaped & ~(jumped & (not norms_moved)) & ~alone]
     if len(rest):
         yield _differing(rest, "differ", "info")
+
+
+def _gains_alone(both: pd.DataFrame, evidence: Evidence) -> pd.Series:
+    """The gains beside the norms, where nothing else differs: training moves matrices, too."""
+    gains = both["tensor"].isin(_gains(both["tensor"], both["shape_a"], evidence))
+    return gains & bool(gains.all())
+
+
+def _gains(names: pd.Series, shapes: pd.Series, evidence: Evidence) -> list[str]:
+    """Vectors of a module, or of one of its parts, with as many entries as a norm of that module has channels.
+
+    So are scales of branches, which stand beside a norm; biases are not taken for any.
+    """
+    widths = dict(zip(evidence.layers["layer"], evidence.layers["n_channels"], strict=True))
+    found = []
+    for name, shape in zip(names, shapes, strict=True):
+        long = [int(n) for n in str(shape).split("×") if n not in ("", "1")]
+        parents = [_module(str(name)), _module(_module(str(name)))]
+        beside = {n for layer, n in widths.items() if any(p and layer.startswith(f"{p}.") for p in parents)}
+        if len(long) == 1 and long[0] in beside and not str(name).endswith("bias"):
+            found.append(str(name))
+    return found
+
+
+def _gains_changed(found: pd.DataFrame) -> Finding:
+    names = [str(name) for name in found["tensor"]]
+    sizes = [
+        f"{row['tensor']} (root mean square {row['size_a']:.3g} in A, {row['size_b']:.3g} in B)"
+        for _, row in found.head(MOST_NAMED).iterrows()
+    ]
+    return Finding(
+        "warning",
+        "",
+        f"Vectors called “{_leaf(names[0])}” differ, and nothing else does: the scales of branches, by their place.",
+        f"{len(names)}: {'; '.join(sizes)}{_and_more(names)}",
+        "Training moves matrices along with such scales. They were probably not loaded and have initial values, or were "
+        "converted: load with strict=True, and look for names that changed.",
+    )
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _and_more(names: list[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return f"; and {more:,} more." if more > 0 else "."
 
 
 def _other_widths(evidence: Evidence) -> bool:
@@ -174,6 +226,19 @@ def tensors_unmatched(evidence: Evidence) -> Iterator[Finding]:
             "a word. Rename the keys before loading, and load with strict=True.",
         )
     done = {name for pair in renamed for name in pair}
+    for side, other in (("A", "B"), ("B", "A")):
+        lost = _gains_lost(only[side], only[other], evidence, side)
+        if lost:
+            done |= set(lost)
+            yield Finding(
+                "warning",
+                "",
+                f"Only {side} has vectors called “{_leaf(lost[0])}”, and all else is the same: without these scales, "
+                f"branches of {other} have another size.",
+                f"{len(lost)}: {first_few(lost, MOST_NAMED)}.",
+                "A converter that drops the scale of a branch must multiply it into the weights before it. Keep these "
+                "tensors, and build the model with its layer scale.",
+            )
     for side, found in only.items():
         names = [str(name) for name in found["tensor"] if name not in done]
         if names:
@@ -184,6 +249,14 @@ def tensors_unmatched(evidence: Evidence) -> Iterator[Finding]:
                 f"{len(names)}: {first_few(names, MOST_NAMED)}.",
                 "Another architecture, adapters, or parts that were left out when saving: comparison.tensors lists them.",
             )
+
+
+def _gains_lost(mine: pd.DataFrame, theirs: pd.DataFrame, evidence: Evidence, side: str) -> list[str]:
+    """Gains that only this side has, where no other tensor differs that may have taken them in."""
+    same = not (evidence.tensors["side"] == "both").any() and not evidence.apart
+    if not same or len(theirs) or any(_moved(evidence.channels, name) for name in ("gamma", "beta")):
+        return []
+    return _gains(mine["tensor"], mine[f"shape_{side.lower()}"], evidence)
 
 
 def _renamed(a: pd.DataFrame, b: pd.DataFrame) -> list[tuple[str, str]]:

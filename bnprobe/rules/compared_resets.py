@@ -10,6 +10,7 @@ import pandas as pd
 
 from bnprobe.rules.by_hand import TWO_SIDES
 from bnprobe.rules.compared_weights import has_lost_statistics
+from bnprobe.rules.misplaced import folded_layers
 from bnprobe.rules.newness import FIRST_STEPS
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.wording import count, in_all
@@ -21,7 +22,12 @@ FIRST_STEPS of that value in every channel."""
 
 def affine_reset(evidence: Evidence) -> Iterator[Finding]:
     """Norms whose γ or β had learned in A and are initial in B; one finding where nothing in B has learned."""
-    sites = [(row, channels) for row, channels in evidence.sites if row["call"] == 0]
+    in_filters = folded_layers(evidence)
+    sites = [
+        (row, channels)
+        for row, channels in evidence.sites
+        if row["call"] == 0 and row["layer"] not in in_filters
+    ]
     found = [(row, channels, facts) for row, channels in sites if (facts := _went_back(channels))]
     if not found or evidence.apart:
         return

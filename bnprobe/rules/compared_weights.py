@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import WEIGHTS_ONLY
+from bnprobe.recording.names import WEIGHTS_ONLY, said
 from bnprobe.rules.by_hand import TWO_SIDES
 from bnprobe.rules.common_change import common_changes
-from bnprobe.rules.misplaced import misplaced_layers
+from bnprobe.rules.misplaced import folded_layers, misplaced_layers
 from bnprobe.rules.rule import Evidence, Finding, Rule
-from bnprobe.rules.wording import count, in_all, kind_words
+from bnprobe.rules.wording import count, first_few, in_all, kind_words
 
 ROUNDED = 1e-6
 """Relative difference of one eps that two kinds of files round differently."""
@@ -55,7 +55,8 @@ def _moved_by_recording(row: pd.Series) -> bool:
 
 def statistics_unchanged(evidence: Evidence) -> Iterator[Finding]:
     """Trained gamma and beta over running statistics that are the same to the last bit."""
-    together = _in_common(evidence)
+    together, kept = _in_common(evidence), []
+    twice = set(evidence.folds["layer"]) if len(evidence.folds) else set()
     for row, channels in evidence.sites:
         if (
             not _stored(channels)
@@ -74,6 +75,19 @@ def statistics_unchanged(evidence: Evidence) -> Iterator[Finding]:
                 "torch.optim.swa_utils.update_bn(loader, model), or a pass over training data in train mode.",
                 call=row["call"],
             )
+        elif row["filters_differ"] and not row["call"] and row["layer"] not in twice:
+            kept.append(str(row["layer"]))
+    if kept:
+        yield Finding(
+            "info",
+            kept[0] if len(kept) == 1 else "",
+            f"The weights before {count(len(kept), 'norm')} changed, while the running statistics did not.",
+            f"at {first_few([said(layer) for layer in kept])} γ, β, running_mean and running_var are the same to the "
+            "last bit.",
+            "Nothing, if the norms were frozen in eval mode while the weights learned. Weights that were merged (LoRA), "
+            "averaged, pruned or quantized need running statistics of their own: torch.optim.swa_utils.update_bn(loader, "
+            "model). Statistics of a training that were not saved with its weights are lost: save the buffers, too.",
+        )
 
 
 _RECOVER = (
@@ -87,7 +101,10 @@ _NEW = "Nothing, if B is the newer state. If A is: load A's buffers again, or ta
 
 def statistics_lost(evidence: Evidence) -> Iterator[Finding]:
     """Running statistics that one side has and the other has not: critical where B lost them, a note where A lacked them."""
+    in_filters = folded_layers(evidence)
     for row, channels in evidence.sites:
+        if row["layer"] in in_filters:
+            continue
         for without, other, severity, says in (
             ("B", "A", "critical", "The running statistics were lost from A to B:"),
             ("A", "B", "info", "The running statistics are new in B:"),

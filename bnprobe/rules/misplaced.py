@@ -9,7 +9,7 @@ import pandas as pd
 from bnprobe.recording.names import said
 from bnprobe.rules.by_hand import TWO_SIDES
 from bnprobe.rules.rule import Evidence, Finding, Rule
-from bnprobe.rules.wording import count
+from bnprobe.rules.wording import count, first_few
 
 LETTERS = {"gamma": "γ", "beta": "β"}
 
@@ -75,6 +75,47 @@ def channels_reordered(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def norms_folded(evidence: Evidence) -> Iterator[Finding]:
+    """Norms that B holds in the weights before them: applied twice, without their offset, or as they should be."""
+    found = evidence.folds
+    if found.empty:
+        return
+    twice = found[found["norm"] != "initial"]
+    lost = found[(found["norm"] == "initial") & ~found["offset"]]
+    done = found[(found["norm"] == "initial") & found["offset"]]
+    for rows, severity, says, do in (
+        (twice, "critical", "were folded into the weights before them, and are in B as well: they act twice.", _TWICE),
+        (lost, "critical", "were folded into the weights before them, and what they add was lost with the bias.", _LOST),
+        (done, "info", "were folded into the weights before them; those of B are new and change next to nothing.", _DONE),
+    ):  # fmt: skip
+        if len(rows):
+            yield Finding(
+                severity,
+                rows["layer"].iloc[0] if len(rows) == 1 else "",
+                f"{count(len(rows), 'norm')} of A {says}",
+                f"at {first_few([said(layer) for layer in rows['layer']])} the filters of B are those of A times "
+                "|γ| / √(running_var + eps), channel by channel.",
+                do,
+            )
+
+
+_TWICE = (
+    "Take the norms out where their layers were fused, or load the weights from before. A function that fuses must replace "
+    "the norm by torch.nn.Identity()."
+)
+_LOST = (
+    "Load the fused file into the fused model, whose convolutions have a bias, with strict=True; or load weights from "
+    "before they were fused."
+)
+_DONE = "Nothing, to run B. To train it, or to look at its norms, load weights from before they were fused."
+
+
+def folded_layers(evidence: Evidence) -> set[str]:
+    """Norms that are initial in B because their vectors are in the weights before them."""
+    found = evidence.folds
+    return set(found.loc[found["norm"] == "initial", "layer"]) if len(found) else set()
+
+
 def misplaced_layers(evidence: Evidence) -> set[str]:
     """Norms whose vectors are those of A elsewhere: no training changed them."""
     return set(evidence.misplaced["layer"]) if len(evidence.misplaced) else set()
@@ -127,6 +168,14 @@ RULES = (
         "https://github.com/VainF/Torch-Pruning/issues/508",
         "numbers that A does not hold, or the same order of channels in all vectors and in the weights before the norm",
         channels_reordered,
+        by_hand=TWO_SIDES,
+    ),
+    Rule(
+        "fold-unfinished",
+        "Is no norm both in the weights before it and in its place?",
+        "https://github.com/ultralytics/yolov3/issues/807, https://github.com/open-mmlab/mmdetection/issues/2924",
+        "filters whose lengths did not change by |γ| / √(running_var + eps)",
+        norms_folded,
         by_hand=TWO_SIDES,
     ),
 )

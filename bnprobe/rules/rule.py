@@ -44,8 +44,8 @@ class Evidence:
     """What a rule may look at: the tables of a report or of a comparison, and the thresholds.
 
     Of a comparison `tensors` are those that differ beside the norms, and `apart` the correlations across channels where
-    channels do not correspond; `misplaced` are norms of B whose vectors A holds elsewhere. `invariances` is the table of
-    what moves outputs, where that was tried.
+    channels do not correspond; `misplaced` are norms of B whose vectors A holds elsewhere, `folds` norms of A that B
+    holds in the weights before them. `invariances` is the table of what moves outputs, where that was tried.
     """
 
     layers: pd.DataFrame
@@ -58,6 +58,7 @@ class Evidence:
     causes: pd.DataFrame = field(default_factory=pd.DataFrame)
     invariances: pd.DataFrame = field(default_factory=pd.DataFrame)
     misplaced: pd.DataFrame = field(default_factory=pd.DataFrame)
+    folds: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
     def of(cls, measured: Measured, limits: Limits = DEFAULT) -> Self:

@@ -97,7 +97,9 @@ def _each_never_updated(evidence: Evidence) -> Iterator[Finding]:
                 row["layer"],
                 "This norm is untrained: γ, β and the running statistics have their initial values.",
                 f"{numbers}, {_initial(channels, 'γ', 'gamma')} and {_initial(channels, 'β', 'beta')}.",
-                "Load trained weights: bnprobe report MODEL --weights DEFAULT, or --checkpoint FILE.",
+                "Load trained weights: bnprobe report MODEL --weights DEFAULT, or --checkpoint FILE. If the network was "
+                "trained, its norms may have been folded into the weights before them (fused) and built again: load a file "
+                "from before that.",
                 call=row["call"],
             )
 

@@ -69,6 +69,11 @@ def _each_untrained(evidence: Evidence) -> Iterator[Finding]:
                     else ", while other norms were trained."
                 ),
                 "If this is not intended, check that "
+                + (
+                    ""
+                    if updated
+                    else "its weights were loaded (strict=False leaves out keys with another prefix), "
+                )
                 + ("the layer is called at all, " if row["n_calls"] == 0 else "")
                 + "they are in the optimizer and that gradients reach them. "
                 + _learn(row["layer"]),

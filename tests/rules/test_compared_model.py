@@ -178,6 +178,56 @@ def test_tensors_without_a_counterpart(rows: list[Row], told: list[tuple[str, st
         assert says in one.says
 
 
+def in_blocks() -> Evidence:
+    """Two norms of three channels, in blocks."""
+    one = recording(healthy("m.norm"), healthy("n.norm"))
+    comparison = bnprobe.compare(one, one)
+    return Evidence(comparison.layers, comparison.channels, comparison.unmatched)
+
+
+@pytest.mark.parametrize(
+    ("rows", "lost"),
+    [
+        ([("m.g", "A", "3", "", 1, NAN)], ["m.g"]),
+        ([("m.ls.g", "A", "3×1×1", "", 1, NAN), ("n.g", "A", "3", "", 1, NAN)], ["m.ls.g", "n.g"]),
+        ([("m.g", "B", "", "3", NAN, 1)], ["m.g"]),
+        ([("m.ls.deep.g", "A", "3", "", 1, NAN)], []),
+        ([("g", "A", "3", "", 1, NAN)], []),
+        ([("m.inv_freq", "A", "4", "", 1, NAN)], []),
+        ([("m.w", "A", "3×3", "", 1, NAN)], []),
+        ([("m.fc.bias", "A", "3", "", 1, NAN)], []),
+        ([("m.g", "A", "3", "", 1, NAN), both("m.fc.weight", 1, 0.1)], []),
+        ([("m.weight_g", "A", "3", "", 1, NAN), ("m.weight", "B", "", "3×3", NAN, 1)], []),
+    ],
+    ids=["beside", "in a part", "in B", "too deep", "of the whole", "another width", "a matrix", "a bias", "taken in",
+         "replaced"],
+)  # fmt: skip
+def test_scales_of_branches_that_one_side_lacks(rows: list[Row], lost: list[str]) -> None:
+    """Fails if a layer scale that was dropped is a note, or whatever else one side lacks is called a scale."""
+    found = findings("tensors-unmatched", replace(in_blocks(), tensors=tensors(*rows)))
+    of_scales = [one for one in found if one.severity == "warning"]
+    assert [one.because for one in of_scales] == ([f"{len(lost)}: {', '.join(lost)}."] if lost else [])
+    moved = edited(replace(in_blocks(), tensors=tensors(*rows)), {"gamma_b": [5.0, 6.0, 7.0]})
+    assert {one.severity for one in findings("tensors-unmatched", moved)} == {"info"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "severities"),
+    [
+        ([both("m.g", 0.2, 1), both("n.g", 0.2, 1)], ["warning"]),
+        ([both("m.g", 0.2, 1), both("n.fc.weight", 0.2, 0.3, ("3×3", "3×3"))], ["info"]),
+        ([both("m.bias", 0.2, 1)], ["info"]),
+        ([both("g", 0.2, 1)], ["info"]),
+    ],
+    ids=["alone", "with a matrix", "biases", "of the whole"],
+)
+def test_scales_of_branches_that_alone_differ(rows: list[Row], severities: list[str]) -> None:
+    """Fails if scales that were set to 1 while all else stayed are a note, or training of everything a warning."""
+    found = findings("tensors-differ", replace(in_blocks(), tensors=tensors(*rows)))
+    assert [one.severity for one in found] == severities
+    assert all("“g”" in one.says for one in found if one.severity == "warning")
+
+
 def test_a_new_name_is_one_where_there_is_one_on_either_side() -> None:
     """Fails if one of two candidates is taken, on either side."""
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import bnprobe
-from scripts.rule_benchmark.cases.case import Cases, Look, Must, fault, right
+from scripts.rule_benchmark.cases.case import ANY, Cases, Look, Must, fault, right
 from scripts.rule_benchmark.cases.comparisons import language_model
-from scripts.rule_benchmark.cases.nets import Batch, compared, convnet, fit, several
+from scripts.rule_benchmark.cases.nets import Batch, checked, compared, convnet, fit, several, told
 
 CASES = Cases("second round, files and comparisons")
 State = dict[str, Tensor]
@@ -160,3 +161,165 @@ def eps_of_configs() -> Iterator[Look]:
             config = json.loads((b / "config.json").read_text())
             (b / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-6}))
             yield fault(f"{kind}, 1e-6", bnprobe.compare(a, b), Must("norm-replaced", words=("eps",)))
+
+
+def fused(model: nn.Sequential, then: str) -> nn.Module:
+    """Every batch norm folded into the convolution before it; what stands in its place is "kept", "new" or "nothing"."""
+    model = copy.deepcopy(model)
+    for i, norm in enumerate(model):
+        if isinstance(norm, nn.BatchNorm2d):
+            old = model[i - 1]
+            conv = nn.Conv2d(
+                old.in_channels, old.out_channels, 3, padding=1, bias=then != "new, without the biases"
+            )
+            with torch.no_grad():
+                scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+                conv.weight.copy_(old.weight * scale[:, None, None, None])
+                if conv.bias is not None:
+                    conv.bias.copy_(norm.bias - norm.running_mean * scale)
+            model[i - 1] = conv
+            if then != "kept":
+                model[i] = nn.BatchNorm2d(old.out_channels)
+    return model.eval()
+
+
+@CASES.add("norms are folded into the weights, and stay or are built again", "ultralytics/yolov3#807")
+def folded_twice() -> Iterator[Look]:
+    for seed, depth in enumerate((3, 4)):
+        torch.manual_seed(seed)
+        model, data = fit(convnet(depth=depth), steps=150).eval(), several()
+        before = bnprobe.record(model, data)
+        trained = fit(copy.deepcopy(model).train(), steps=40)
+        yield right(f"{depth} norms, trained on", compared(state_of(model), state_of(trained)))
+        for then, words in (
+            ("kept", ("act twice",)),
+            ("new, without the biases", ("lost with the bias",)),
+            ("new", ()),
+        ):
+            after = fused(model, then)
+            both = compared(state_of(model), state_of(after))
+            on_data = bnprobe.compare(before, bnprobe.record(after, data))
+            for title, told_ in (("files", both), ("data", on_data)):
+                title = f"{depth} norms, {then}, {title}"
+                if words:
+                    yield fault(title, told_, Must("fold-unfinished", words=words))
+                else:
+                    yield right(title, told_)
+        untrained = Must("statistics-never-updated", words=("folded",), severities=ANY)
+        yield fault(f"{depth} norms, new, file", checked(state_of(after)), untrained)
+
+
+@CASES.add("adapters are merged into weights, and the running statistics are those of the base")
+def merged() -> Iterator[Look]:
+    for seed, rank in enumerate((2, 4)):
+        torch.manual_seed(seed)
+        base = state_of(fit(convnet(depth=3), steps=100))
+        adapted = dict(base)
+        for name in ("3.weight", "6.weight"):
+            low = torch.randn(16, rank) @ torch.randn(rank, 144) * 0.02
+            adapted[name] = base[name] + low.view_as(base[name])
+        says = Must("statistics-outdated", words=("merged", "2 norms"), severities=ANY)
+        yield fault(f"rank {rank}", compared(base, adapted), says)
+        head = {**base, "11.weight": base["11.weight"] * 1.1}
+        yield right(f"rank {rank}, the head alone", compared(base, head))
+
+
+class ScaledBlock(nn.Module):
+    """A branch that is multiplied by a vector before it is added."""
+
+    def __init__(self, width: int, init: float, name: str) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc1, self.fc2 = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.name = name
+        if init:
+            self.register_parameter(name, nn.Parameter(torch.full((width,), init)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch: Tensor = self.fc2(F.gelu(self.fc1(self.norm(x))))
+        scale = getattr(self, self.name, None)
+        return x + (branch if scale is None else scale * branch)
+
+
+class Scaled(nn.Module):
+    def __init__(self, init: float, name: str) -> None:
+        super().__init__()
+        self.into, self.blocks = (
+            nn.Linear(8, 24),
+            nn.Sequential(*(ScaledBlock(24, init, name) for _ in range(4))),
+        )
+        self.norm, self.out = nn.LayerNorm(24), nn.Linear(24, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(self.blocks(self.into(x)).mean(1)))
+
+
+@CASES.add("a converter drops the scale of every branch", "huggingface/transformers#29554")
+def dropped_scale() -> Iterator[Look]:
+    for seed, name in enumerate(("gamma", "layer_scale")):
+        torch.manual_seed(seed)
+        model = fit(Scaled(0.1, name), sequences, 100).eval()
+        state = state_of(model)
+        dropped = {k: v for k, v in state.items() if not k.endswith(name)}
+        says = Must("tensors-unmatched", words=("scale", name))
+        yield fault(f"{name}, file", compared(state, dropped), says)
+        without = Scaled(0.0, name).eval()
+        without.load_state_dict(dropped)
+        data = several(sequences, 4)
+        records = bnprobe.record(model, data), bnprobe.record(without, data)
+        yield fault(f"{name}, data", bnprobe.compare(*records), says)
+        initial = Scaled(1.0, name).eval()
+        initial.load_state_dict(dropped, strict=False)
+        jumped = Must("tensors-differ", words=(name, "not loaded"))
+        yield fault(f"{name}, initial", compared(state, state_of(initial)), jumped)
+        taken_in = dict(dropped)
+        for k in (k.removesuffix(f".{name}") for k in state if k.endswith(name)):
+            scale = state[f"{k}.{name}"]
+            taken_in[f"{k}.fc2.weight"] = state[f"{k}.fc2.weight"] * scale[:, None]
+            taken_in[f"{k}.fc2.bias"] = state[f"{k}.fc2.bias"] * scale
+        yield right(f"{name}, taken in", compared(state, taken_in))
+
+
+@CASES.add("a wrapper's prefix stands before every name, and one norm lost its statistics")
+def prefixed() -> Iterator[Look]:
+    for seed, prefix in enumerate(("model.", "net.encoder_q.")):
+        torch.manual_seed(seed)
+        model = fit(convnet(depth=3), steps=60)
+        state = state_of(model)
+        other = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+        yield right(f"{prefix}, the same", compared(state, other))
+        other[f"{prefix}4.running_mean"], other[f"{prefix}4.running_var"] = torch.zeros(16), torch.ones(16)
+        yield fault(f"{prefix}, lost", compared(state, other), Must("statistics-lost", "4"))
+        yield fault(
+            f"{prefix}, lost, in A", compared(other, state), Must("statistics-lost", "4", severities=ANY)
+        )
+
+
+class Detector(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.head = nn.Sequential(*list(convnet(depth=3))[:-3]), nn.Sequential(
+            nn.Conv2d(16, 16, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 4),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(x))
+
+
+@CASES.add("keys of the backbone have another prefix, and strict=False leaves them out")
+def not_loaded() -> Iterator[Look]:
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = fit(Detector(), steps=100)
+        state, data = state_of(model), several()
+        yield right(f"seed {seed}, loaded", checked(state))
+        other = Detector().eval()
+        renamed = {k.replace("backbone.", "backbone.body."): v for k, v in state.items()}
+        other.load_state_dict(renamed, strict=False)
+        says = Must("affine-untrained", "backbone", ("loaded", "prefix"))
+        yield fault(f"seed {seed}, file", checked(state_of(other)), says)
+        yield fault(f"seed {seed}, data", told(other, data), says)
+        yield fault(
+            f"seed {seed}, compared", compared(state, state_of(other)), Must("statistics-lost", "backbone")
+        )
