@@ -111,6 +111,7 @@ _SAYS = {
     "dropout": "they hold the noise of the dropout before this norm ({names}, p = {p:.2g}), which is off in eval mode",
     "groups": "their variance lacks the variance between groups of samples",
     "one group": "they come from one group of such samples only",
+    "coarse": "they are stored in {dtype}, where updates of momentum {momentum:g} are rounded away",
     "factor": "running mean and variance are both {factor} times too large",
 }
 
@@ -126,6 +127,9 @@ _DO = {
     "variance is the mean of the variances plus the variance of the means. Or re-estimate them on mixed batches: {again}.",
     "one group": "The buffers of one client or process, or training whose last batches were all of one kind (one class), "
     "cause this. Shuffle, or re-estimate the running statistics on mixed batches: {again}.",
+    "coarse": "An update is momentum times a difference, and one of less than half a step of {dtype} changes nothing. Keep "
+    "norms in float32, `[m.float() for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]`, with "
+    "autocast for the rest, and train on; or re-estimate the running statistics, in float32: {again}.",
     "factor": "A conversion left out a division: Caffe stores sums and, beside them, the number to divide by. Convert "
     "again, or divide here and in every norm where this is so: {divide}.",
 }

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from bnprobe.measures import causes, tables
 from bnprobe.measures.causes import fit
 from bnprobe.measures.causes.fit import Moments2
+from bnprobe.measures.causes.sites import _is_of, _step
 from bnprobe.measures.stored_variance import var_as_stored
 from bnprobe.recording import LayerRecord
 from measures.sites import recording, site
@@ -166,3 +168,53 @@ def test_an_instance_norm_stores_the_variance_within_samples():
     assert row["var_ratio_median"] == pytest.approx(1, rel=1e-6)
     assert row["verdict"] == "same"
     np.testing.assert_allclose(var_as_stored(replace(record, pools="batch")), ROWS.var((0, 2)), rtol=1e-9)
+
+
+def stalled(rows: np.ndarray, momentum: float, dtype: str = "bfloat16") -> dict[str, Any]:
+    """Running statistics of these rows, updated until rounding to `dtype` takes every update, by torch's own numbers."""
+    torch_dtype = getattr(torch, dtype)
+    mean, var = torch.zeros(C, dtype=torch_dtype), torch.ones(C, dtype=torch_dtype)
+    target = [torch.tensor(one, dtype=torch.float32) for one in statistics(rows).values()]
+    for _ in range(6000):
+        mean, var = (
+            (old.float() + momentum * (new - old.float())).to(torch_dtype)
+            for old, new in zip((mean, var), target, strict=True)
+        )
+    return {
+        "running_mean": mean.double().numpy(),
+        "running_var": var.double().numpy(),
+        "momentum": momentum,
+        "parameter_dtype": dtype,
+    }
+
+
+def test_statistics_that_half_precision_could_not_move_are_named():
+    """Fails if other data are blamed where updates were rounded away, or statistics in float32 have that cause."""
+    coarse = stalled(ROWS, 0.002)
+    table = found(**coarse)
+    assert certain(table) == ["coarse"]
+    assert table["facts"].iloc[0] == {"dtype": "bfloat16", "momentum": 0.002}
+    assert table["explains"].iloc[0] > 0.99
+    assert "coarse" not in certain(found(**{**coarse, "parameter_dtype": "float32"}))
+    kept = {**coarse, "running_mean": coarse["running_mean"] * (1 + 1e-5)}
+    assert "coarse" not in certain(found(**kept))
+
+
+@pytest.mark.parametrize(("gain", "away"), [(4.0, 0.0), (1.0, 3.0), (0.25, 0.0)])
+def test_other_inputs_are_not_blamed_on_half_precision(gain: float, away: float):
+    """Fails if the type alone explains a discrepancy that is larger than what rounding can take, or on its other side."""
+    rows = ROWS * gain + away * ROWS.std((0, 2))[:, None] * RNG.choice([-1, 1], C)[:, None]
+    assert "coarse" not in certain(found(rows, **stalled(ROWS, 0.1)))
+    assert "coarse" not in certain(found(rows, **stalled(ROWS, 0.02)))
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("bfloat16", 8), ("float16", 11)])
+def test_the_step_of_half_precision_is_that_of_torch(dtype: str, bits: int):
+    """Fails if numbers of a type are not known as such, or the next one is elsewhere than torch has it."""
+    values = torch.tensor([0.3, 1.0, 1.7, 5.0, 300.0]).to(getattr(torch, dtype))
+    following = torch.nextafter(values, torch.full_like(values, torch.inf))
+    step = (following.double() - values.double()).numpy()
+    np.testing.assert_array_equal(_step(values.double().numpy(), dtype), step)
+    assert _is_of(values.double().numpy(), dtype)
+    assert not _is_of(values.double().numpy() * (1 + 2.0 ** -(bits + 2)), dtype)
+    assert _step(np.zeros(1), dtype)[0] == 0

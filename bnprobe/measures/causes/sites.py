@@ -7,6 +7,8 @@ young      mean m/(1 − a), variance (v − a)/(1 − a)                      a
 dropout    the same mean; variance v − p/(1 − p) Σ w² E[x²]              p and the weights; E[x²] fitted, one for all
 groups     the same mean; variance v + f V, 0 < f ≤ 1                    V, the variance between samples; f fitted
 one group  mean m ± t √V, variance v + f V                               t and f fitted, the sign of each channel as measured
+coarse     mean and variance farther from 0 and 1, towards those         nothing fitted
+           measured, by what updates of half precision lose
 factor     mean m/k, variance v/k                                        k fitted
 gain       mean g m, variance g² v                                       g fitted
 spread     the same mean, variance g² v                                  g fitted
@@ -28,6 +30,7 @@ import numpy as np
 from bnprobe.measures.causes import fit
 from bnprobe.measures.causes.fit import Moments2
 from bnprobe.recording import BATCH, Dropout, LayerRecord
+from bnprobe.recording.terms import EPSILONS
 from bnprobe.stats.moments import Array
 
 LEAST_LEFT = 0.01
@@ -128,6 +131,48 @@ def _in_scale(measured: Moments2, now: Moments2, predicted: Moments2, eps: float
     return before >= VISIBLE_SCALE and after <= before / 2
 
 
+def coarse(record: LayerRecord) -> Predicted | None:
+    """Running statistics in half precision, which updates smaller than half a step there could not move.
+
+    An update is momentum times a difference, so that differences up to step / (2 momentum) stay.
+    """
+    m, dtype = record.momentum, record.parameter_dtype
+    if dtype not in HALVES or m is None or not 0 < m < 1 or record.buffers_moved:
+        return None
+    now, measured = fit.stored(record), fit.seen(record)
+    if not (_is_of(now.mean, dtype) and _is_of(now.var, dtype)):
+        return None  # kept in float32 beside weights in half precision
+    mean = now.mean + _lost(now.mean, measured.mean, 0.0, _step(now.mean, dtype) / (2 * m))
+    var = now.var + _lost(now.var, measured.var, 1.0, _step(now.var, dtype) / (2 * m))
+    return Predicted(Moments2(mean, var), {"dtype": dtype, "momentum": m})
+
+
+HALVES = ("float16", "bfloat16")
+
+BITS = {"float16": 11, "bfloat16": 8}
+"""Of the significand, with the leading one that is not stored."""
+
+
+def _lost(old: Array, new: Array, start: float, most: Array) -> Array:
+    """What is missing of a way that began at `start` and goes on as it came, up to a limit."""
+    way = np.sign(old - start)
+    missing = np.clip(new - old, -most, most)
+    return np.where((way == 0) | (way == np.sign(missing)), missing, 0.0)
+
+
+def _step(values: Array, dtype: str) -> Array:
+    """Distance of each number from the next one of this type."""
+    with np.errstate(divide="ignore"):
+        exponent = np.floor(np.log2(np.abs(values)))
+    return np.where(values == 0, 0.0, EPSILONS[dtype] * np.exp2(exponent))
+
+
+def _is_of(values: Array, dtype: str) -> bool:
+    """Whether each number is one of this type."""
+    mantissa = np.frexp(values)[0] * 2.0 ** BITS[dtype]
+    return bool((mantissa == np.round(mantissa)).all())
+
+
 def factor(record: LayerRecord) -> Predicted | None:
     """Running mean and variance are both k times what they should be."""
     k = 1 / _ratio(record)
@@ -212,6 +257,7 @@ HYPOTHESES = (
     Hypothesis("young", young),
     Hypothesis("groups", groups),
     Hypothesis("one group", one_group),
+    Hypothesis("coarse", coarse),
     Hypothesis("factor", factor),
     Hypothesis("gain", gain, may_be_named=False),
     Hypothesis("spread", spread, may_be_named=False),

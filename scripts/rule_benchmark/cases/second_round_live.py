@@ -1,4 +1,4 @@
-"""A second round of problems on live recordings: textbooks, sound, trainers, masks, films; each beside a right twin."""
+"""A second round on live recordings: textbooks, sound, trainers, masks, films, bfloat16; each beside a right twin."""
 
 from __future__ import annotations
 
@@ -267,3 +267,28 @@ def films() -> Iterator[Look]:
         else:
             yield right("mixed, training", report)
             yield right("mixed, evaluation", evaluated)
+
+
+@CASES.add("running statistics in bfloat16 do not take small updates")
+def coarse() -> Iterator[Look]:
+    for dtype in (torch.bfloat16, torch.float32):
+
+        def batch(dtype: torch.dtype = dtype) -> Batch:
+            x, y = rows()
+            return (x + 3).to(dtype), y
+
+        torch.manual_seed(0)
+        layers: list[nn.Module] = []
+        for width in (12, 24):
+            layers += [nn.Linear(width, 24, bias=False), nn.BatchNorm1d(24, momentum=0.003), nn.ReLU()]
+        model = fit(nn.Sequential(*layers, nn.Linear(24, 4)).to(dtype), batch, 150, lr=1e-3)
+        with torch.no_grad():
+            for _ in range(1500):  # at a learning rate of 0
+                model(batch()[0])
+        report = told(model.eval(), several(batch, 8))
+        if dtype == torch.bfloat16:
+            yield fault(
+                "bfloat16", report, Must("data-shifted", "^1$", ("stored in bfloat16", "rounded away"))
+            )
+        else:
+            yield right("float32", report)
