@@ -1,13 +1,16 @@
 """Vectors of B that A holds elsewhere: under another norm's name, or in other channels of the same norm.
 
 No training writes the numbers of one norm into another, or the same numbers in another order: converters, renamed keys,
-pruning and reordering do. So values are compared to the last bit, and vectors that do not vary say nothing.
+pruning and reordering do. So values are compared to the last bit, in the precision of the side that has less of it, and
+vectors that do not vary say nothing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +26,9 @@ from it: "gamma, beta | running_mean". `along` says whether weights beside the n
 "unknown" where none are known."""
 
 FEWEST = 4
-"""Different numbers in a vector, and half as many as it has channels, for their order to say something."""
+"""Different numbers in a vector for their places to say something; of channels that were picked, half of all of them."""
+
+HALVES = ("float16", "bfloat16")
 
 DIGITS = 9
 """Of filter lengths, which are summed in another order where channels have another one."""
@@ -31,8 +36,12 @@ DIGITS = 9
 
 def misplaced(a: Recording, b: Recording) -> pd.DataFrame:
     """A row per norm of B that holds what A holds elsewhere."""
-    mine = {record.layer: record for record in a.layers if record.call == 0}
-    theirs = {record.layer: record for record in b.layers if record.call == 0}
+    half = {side: _half(recording) for side, recording in (("a", a), ("b", b))}
+    cast = half["a"] != half["b"]
+    mine, theirs = (
+        {record.layer: _stored_as(record, other) for record in recording.layers if record.call == 0}
+        for recording, other in ((a, half["b"] * cast), (b, half["a"] * cast))
+    )
     owners = _owners(mine)
     blocks = _tensors_moved(a.tensors, b.tensors)
     rows = []
@@ -45,9 +54,34 @@ def misplaced(a: Recording, b: Recording) -> pd.DataFrame:
             rows.append((layer, source, "moved", ", ".join(vectors), n, n, blocks))
         elif own is not None and _in_other_channels(own, record):
             how = "reordered" if own.n_channels == n else "picked"
-            along = _filters_along(own, record)
+            along = "unknown" if cast else _filters_along(own, record)
             rows.append((layer, layer, how, _together(own, record), n, own.n_channels, along))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _half(recording: Recording) -> str:
+    """The type of half precision in which all norms are stored; empty where they are not."""
+    types = {record.parameter_dtype for record in recording.layers if record.parameter_dtype}
+    return types.pop() if len(types) == 1 and types < set(HALVES) else ""
+
+
+def _stored_as(record: LayerRecord, half: str) -> LayerRecord:
+    """The same with vectors rounded to this type; as they are where none is named."""
+    if not half:
+        return record
+    rounded: dict[str, Any] = {name: _rounded(vector, half) for name, vector in _vectors(record).items()}
+    return replace(record, **rounded)
+
+
+def _rounded(vector: Array, half: str) -> Array:
+    with np.errstate(over="ignore"):
+        if half == "float16":
+            return vector.astype(np.float16).astype(np.float64)
+        bits = vector.astype(np.float32).view(np.uint32)
+    # to the nearest, and to the even one of two: bfloat16 is the upper half of float32
+    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    rounded: Array = bits.astype(np.uint32).view(np.float32).astype(np.float64)
+    return rounded
 
 
 def _vectors(record: LayerRecord) -> dict[str, Array]:
@@ -55,8 +89,7 @@ def _vectors(record: LayerRecord) -> dict[str, Array]:
 
 
 def _varies(vector: Array) -> bool:
-    different = len(np.unique(vector))
-    return bool(np.isfinite(vector).all() and different >= FEWEST and 2 * different >= len(vector))
+    return bool(np.isfinite(vector).all() and len(np.unique(vector)) >= FEWEST)
 
 
 def _changed(own: LayerRecord, record: LayerRecord) -> bool:
@@ -99,12 +132,17 @@ def _in_other_channels(own: LayerRecord, record: LayerRecord) -> bool:
     """Whether there is a vector whose numbers are all among A's, in other channels."""
     before = _vectors(own)
     return any(
-        name in before
-        and len(vector) <= len(before[name])
-        and not np.array_equal(vector, before[name])
-        and _rows(vector) <= _rows(before[name])
+        name in before and not np.array_equal(vector, before[name]) and _among(vector, before[name])
         for name, vector in _items(record)
     )
+
+
+def _among(vector: Array, before: Array) -> bool:
+    """Whether all of these numbers are among those, each as often at most."""
+    if len(vector) == len(before):
+        return np.array_equal(np.sort(vector), np.sort(before))
+    distinct = 2 * len(np.unique(vector)) >= len(vector)
+    return distinct and len(vector) < len(before) and _rows(vector) <= _rows(before)
 
 
 def _together(own: LayerRecord, record: LayerRecord) -> str:
@@ -112,7 +150,7 @@ def _together(own: LayerRecord, record: LayerRecord) -> str:
     before = _vectors(own)
     groups: list[list[str]] = []
     for name, vector in _items(record):
-        if name not in before or not _rows(vector) <= _rows(before[name]):
+        if name not in before or not _among(vector, before[name]):
             continue
         for group in groups:
             both = [[side[one] for one in (*group, name)] for side in (_vectors(record), before)]

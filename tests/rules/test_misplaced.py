@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from measures.sites import recording, running_stats_of, site, some_rows
 
 import bnprobe
@@ -109,6 +110,29 @@ def test_what_two_norms_of_a_hold_is_of_neither() -> None:
     a = [A[0], replace(A[1], gamma=A[0].gamma), A[2]]
     b = [*a[:2], replace(A[2], gamma=A[0].gamma)]
     assert told("vectors-moved", recording(*a), recording(*b)) == []
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("of_a", [False, True])
+def test_a_side_in_half_precision(half: torch.dtype, of_a: bool) -> None:
+    """Fails if a conversion hides that norms changed places, or rounding is taken for another place: by torch's own."""
+
+    def stored(record: LayerRecord) -> LayerRecord:
+        vectors = {
+            name: torch.from_numpy(getattr(record, name)).float().to(half).double().numpy()
+            for name in VECTORS
+        }
+        return replace(record, parameter_dtype=str(half).removeprefix("torch."), **vectors)
+
+    a = [replace(record, parameter_dtype="float32") for record in A]
+    b = [called(a[1], "x"), called(a[0], "y"), a[2]]
+    sides = [list(map(stored, a)), b] if of_a else [a, list(map(stored, b))]
+    ((severity, _, text),) = told("vectors-moved", *(recording(*side) for side in sides))
+    assert severity == "critical"
+    assert "2 norms" in text
+    rounded = recording(*map(stored, a))
+    found = [told(rule, recording(*a), rounded) for rule in ("vectors-moved", "channels-reordered")]
+    assert found == [[], []]
 
 
 LENGTHS = np.linspace(1, 2, C)

@@ -77,6 +77,9 @@ def exchanged() -> Iterator[Look]:
         must = Must("vectors-moved", words=("changed places", "norm1"))
         data, name = several(sequences, 4), norm.__name__
         yield fault(f"{name}, files", compared(state, other), must)
+        half = {k: v.bfloat16() for k, v in other.items()}
+        yield fault(f"{name}, in bfloat16", compared(state, half), must)
+        yield right(f"{name}, only converted", compared(state, {k: v.bfloat16() for k, v in state.items()}))
         records = bnprobe.record(model, data), bnprobe.record(loaded(model, other), data)
         yield fault(f"{name}, data", bnprobe.compare(*records), must)
         trained = fit(copy.deepcopy(model).train(), sequences, 60)
