@@ -63,6 +63,9 @@ NORM_ROLES = (
 """What a norm over features is for in a transformer, in the order in which a block has them: the first five and the last
 word of each say what it feeds, or what made its input."""
 
+IN_BRANCHES = (ATTENTION, MLP, BOTH, MIXER, CROSS_ATTENTION, QUERY, KEY, INNER)
+"""Roles of norms that are read by a branch."""
+
 NO_PHASE = ""
 """The name of what is recorded outside all phases."""
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import ATTENTION, BOTH, CROSS_ATTENTION, INNER, KEY, MIXER, MLP, QUERY, said
+from bnprobe.recording.names import IN_BRANCHES, said
 from bnprobe.rules.detached import detached, is_detached
 from bnprobe.rules.edits import Freeze, Reinitialize, SetGamma, remedy
 from bnprobe.rules.frozen_parts import following_batches, kept_aside, unreached
@@ -16,9 +16,6 @@ from bnprobe.rules.remedies import made_new, made_new_edit, unit_scale
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.wording import count
-
-IN_BRANCHES = (ATTENTION, MLP, BOTH, MIXER, CROSS_ATTENTION, QUERY, KEY, INNER)
-"""Roles of norms that are read by a branch."""
 
 FIRST_PASSES = 8
 """Backward passes after which a gradient gets past whatever a new network begins with at 0."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import pandas as pd
 
-from bnprobe.recording.names import QUERY, said
+from bnprobe.recording.names import IN_BRANCHES, QUERY, said
 from bnprobe.rules.by_hand import CODE, TRAINING
+from bnprobe.rules.newness import affine_at_start
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import count, number
@@ -174,7 +175,13 @@ def unchanged(evidence: Evidence) -> Iterator[Finding]:
         yield _identity(known, bottom)
         return
     at_start = " (as intended, if branches start at 0)" if evidence.is_new else ""
-    for _, row in evidence.layers[evidence.layers["branch"] < bottom].iterrows():
+    for (before, its_channels), (row, _) in pairwise(evidence.sites):
+        if not row["branch"] < bottom:
+            continue
+        learned_nothing = its_channels["gamma"].notna().any() and affine_at_start(its_channels)
+        if not evidence.is_new and before["norm_role"] in IN_BRANCHES and learned_nothing:
+            yield _never_began(row, before)
+            continue
         yield Finding(
             "info",
             row["layer"],
@@ -184,6 +191,20 @@ def unchanged(evidence: Evidence) -> Iterator[Finding]:
             "the branch: at exactly 0 on both sides of a product no gradient arrives.",
             call=row["call"],
         )
+
+
+def _never_began(row: pd.Series, before: pd.Series) -> Finding:
+    """Of a block that adds nothing, and whose own norm is as it began, in a network that was trained."""
+    return Finding(
+        "warning",
+        row["layer"],
+        "Nothing was added to the residual stream before this norm, and the block never learned.",
+        f"the stream moved by {row['branch']:.2g} of its size; γ and β of {said(before['layer'])}, which this block begins "
+        "with, have their initial values, while other norms were trained.",
+        "Look at the gate and at the last weights of this block: where both begin at 0, neither gets a gradient. Start one "
+        "of them with random values, and train on. A block that was only just added needs nothing but training.",
+        call=row["call"],
+    )
 
 
 def _identity(known: pd.DataFrame, bottom: float) -> Finding:

@@ -25,7 +25,7 @@ HELD_OUT = 40_000
 """Letters at the end of the text that no network is trained on."""
 
 
-AFTER_TRAINING = ("offset", "embedding_scale")
+AFTER_TRAINING = ("offset",)
 """Fields of a recipe that change its network after training."""
 
 
@@ -62,8 +62,6 @@ class Recipe:
     n_steps: int = N_STEPS
     offset: float = 0.0
     """One vector that is added to every token after training, in lengths of a token."""
-    embedding_scale: float = 1.0
-    """What embeddings are multiplied by after training."""
 
     @property
     def trained_as(self) -> str:
@@ -233,7 +231,6 @@ def _change(model: LetterModel, recipe: Recipe) -> None:
     """What a recipe does to its network after training."""
     letters = model.letters.weight
     length = letters.norm(dim=1).mean()
-    letters.mul_(recipe.embedding_scale)
     direction = torch.randn(N_CHANNELS, generator=torch.Generator().manual_seed(0))
     letters.add_(direction / direction.norm() * length * recipe.offset)
 

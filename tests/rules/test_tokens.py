@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from measures.sites import site, some_rows
+from torch import nn
 
 from bnprobe.measures import tables
 from bnprobe.recording import Recording
 from bnprobe.rules import Finding, gains, judge, tokens
 from bnprobe.rules.rule import Evidence
 from rules.edited import edited, evidence, findings
-from rules.of_tokens import ATTENTION, faults, loud, quiet, recorded
+from rules.of_tokens import ATTENTION, C, faults, loud, quiet, recorded
 
 RULES = (*gains.RULES, *tokens.RULES)
 FIRED = [
@@ -153,6 +154,24 @@ def test_a_network_whose_gates_are_all_0_is_told_of_once():
     some = findings("block-off", of(recorded(without("mlp", "blocks.1.attention"))))
     assert [found.layer for found in some] == ["blocks.1.first", "blocks.1.second", "final"]
     assert all(found.says.startswith("Nothing was added") for found in some)
+
+
+def test_a_block_that_never_began_is_a_warning():
+    """Fails if gate and last weights that are both 0 are a note, or a block that was trained and removed is a warning."""
+
+    def stuck(gain: float | None) -> Any:
+        def change(model: Any) -> None:
+            model.blocks[0].mlp.weight.zero_()
+            model.blocks[0].mlp.bias.zero_()
+            norm = model.blocks[0].second
+            norm.weight = None if gain is None else nn.Parameter(torch.full((C,), gain))
+
+        return change
+
+    for gain, severity in ((1.0, "warning"), (1.5, "info"), (None, "info")):
+        (one,) = findings("block-off", of(recorded(stuck(gain))))
+        assert (one.severity, one.layer) == (severity, "blocks.1.first")
+        assert ("neither gets a gradient" in one.do) == (severity == "warning")
 
 
 def test_a_few_decayed_gains_beside_none():
