@@ -70,6 +70,16 @@ def test_norms_that_changed_places() -> None:
     assert not rules & {"channels-unrelated", "statistics-outdated", "channels-reordered"}
 
 
+def test_exchanged_norms_are_no_other_training() -> None:
+    """Fails if γ of other norms, which correlate with nothing, make two files two trainings."""
+    rows, rng = some_rows(n_channels=64), np.random.default_rng(5)
+    a = [site(rows, name, gamma=rng.normal(1, 0.1, 64)) for name in "vwxyz"]
+    b = [called(record, name) for record, name in zip(a, "wvyxz", strict=True)]
+    found = set(bnprobe.compare(recording(*a[:4]), recording(*b[:4])).findings["rule"])
+    assert "vectors-moved" in found
+    assert "channels-unrelated" not in found
+
+
 def test_one_vector_of_another_norm() -> None:
     """Fails if only norms as wholes are looked up, or the advice of stale statistics is given as well."""
     b = recording(replace(A[0], gamma=A[1].gamma), *A[1:])
