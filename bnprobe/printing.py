@@ -31,7 +31,10 @@ def say_lines(text: str) -> None:
 
 
 def note(line: str) -> None:
-    """Print one line on standard error, with our name before it."""
+    """Print one line on standard error, with our name before it; nowhere where that is closed: print would
+    take the other stream."""
+    if sys.stderr is None:
+        return
     print(escaped(f"bnprobe: {line}"), file=sys.stderr)
 
 

@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else default_page(f"{name}-worth.html")
     csv = Path(options.csv) if options.csv else None
     save = Path(options.save) if options.save else None
-    demand_writable([out, csv, save], [options.checkpoint, options.initial])
+    demand_writable([out, csv, save], [options.checkpoint, options.initial, options.data])
     subject, batches = subject_and_batches(options)
     study = studied(
         subject, batches, options.vectors, options.layers, options.budget, options.initial, options.metric

@@ -160,8 +160,9 @@ def _outs(options: argparse.Namespace) -> list[Path]:
                 "two files have the same name, and so would their pages. Check them one at a time."
             )
     baseline = Path(options.write_baseline) if options.write_baseline else None
-    read = [file for file in options.files if file != STREAM]
-    demand_writable((*outs, baseline), (*read, options.baseline, options.config))
+    demand_writable(
+        (*outs, baseline), (*options.files, options.baseline, options.against, settings_file(options))
+    )
     return outs
 
 

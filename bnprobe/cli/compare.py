@@ -73,7 +73,9 @@ def run(options: argparse.Namespace) -> int:
     from bnprobe.comparison.compare import compare
 
     out = _out(options)
-    demand_writable([out], (*options.sides, *(options.checkpoint or ()), options.config))
+    demand_writable(
+        [out], (*options.sides, *(options.checkpoint or ()), *(options.data or ()), settings_file(options))
+    )
     a, b = _two_files(options) if len(options.sides) > 1 else _recorded_twice(options)
     comparison = compare(a, b, config=settings_file(options))
     _write(comparison, options.format, out)

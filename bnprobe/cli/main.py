@@ -7,6 +7,7 @@ Exit codes: 0 fine, 1 a finding at or above --fail-on, 2 bad input or an unexpec
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -68,6 +69,9 @@ def _answered(given: list[str]) -> int:
     except Exception as error:
         if "--debug" in given:
             raise
+        if _in_no_folder():
+            note("the folder that this runs in was deleted. Change to one that is there.")
+            return 2
         note(
             shorten(f"{_unforeseen(error)}. Run it again with --debug, and report what is printed.", LONGEST)
         )
@@ -88,6 +92,15 @@ def _unforeseen(error: Exception) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     said = shorten(_one_line(error), LONGEST // 3)
     return f"unexpected {type(error).__name__} in {Path(last.filename).name}:{last.lineno}: {said}"
+
+
+def _in_no_folder() -> bool:
+    """Whether the current folder is gone, so that no path can be completed."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 class _Parser(argparse.ArgumentParser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,11 +18,13 @@ _HEAD = 2**18
 def demand_writable(outputs: Iterable[Path | None], inputs: Iterable[str | None] = ()) -> None:
     """Raises CannotWrite for an output that cannot be written, or is one of the `inputs`; those that are None were not
     given."""
-    from bnprobe.files import check_outputs, place_of
+    from bnprobe.files import check_outputs, is_file, place_of
 
-    places = [place_of(name) for name in inputs if name]
-    read = [file for place in places if isinstance(place, Path) for file in _files(place)]
-    check_outputs([path for path in outputs if path], read)
+    given = [path for path in outputs if path]
+    named = inputs if any(map(is_file, given)) else ()  # where nothing is, nothing is replaced
+    places = [place for name in named if name and isinstance(place := place_of(name), Path)]
+    read = [file for place in places for file in (*_files(place), *_images_in(place, given))]
+    check_outputs(given, read)
 
 
 def would_replace(path: Path, command: str) -> CannotWrite:
@@ -45,14 +48,38 @@ def default_page(name: str) -> Path:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """What is read of an argument: the file, or those of weights in a folder, or beside an index."""
-    from bnprobe.files import is_folder
+    """What is read of an argument: the file, or those of weights in a folder, or beside an index, whatever they are called
+    there; and what standard input comes from."""
+    from bnprobe.errors import BadCheckpoint
+    from bnprobe.files import STREAM, is_file, is_folder
     from bnprobe.recording.codec import CHECKPOINTS
+    from bnprobe.weights.shards import files_of
 
+    if str(path) == STREAM:
+        yield Path("/dev/stdin")  # on Windows no file
+        return
     yield path
+    if is_file(config := path.parent / "config.json"):
+        yield config
     folder = path if is_folder(path) else path.parent if path.suffix == ".json" else None
     if folder is not None:
         with suppress(OSError):  # whoever reads it will say so
             yield from (
-                file for file in folder.iterdir() if file.suffix in CHECKPOINTS or file.name == "config.json"
+                file
+                for file in folder.iterdir()
+                if file.suffix in (*CHECKPOINTS, ".distcp") or file.name in ("config.json", ".metadata")
             )
+        with suppress(OSError, BadCheckpoint):
+            yield from (file for file in files_of(path) if isinstance(file, Path))
+
+
+def _images_in(folder: Path, outputs: Iterable[Path]) -> Iterator[Path]:
+    """Those of the outputs that are images of a folder, at any depth: the folder itself may hold millions."""
+    from bnprobe.files import is_file, is_folder
+
+    for path in outputs if is_folder(folder) else ():
+        if is_file(path) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            from bnprobe.models.image_folder import SUFFIXES  # with it comes torch
+
+            if path.suffix.lower() in SUFFIXES:
+                yield path

@@ -125,7 +125,7 @@ def _demo(options: argparse.Namespace) -> int:
     from bnprobe.models import image_folder
     from bnprobe.report.study import Study
 
-    demand_writable([Path(options.out)], [options.config, options.study])
+    demand_writable([Path(options.out)], [settings_file(options), options.study])
     saved = _saved_study(options)
     batches = image_folder.demo_images()
     subject = models.demo()
@@ -142,7 +142,7 @@ def _report(options: argparse.Namespace) -> int:
     if saved.suffix == ".bnp":
         _refuse_model_options(options, MODEL_OPTIONS)
         out = Path(options.out) if options.out else default_page(f"{saved.stem}.html")
-        demand_writable([out], [options.subject, options.config, options.study])
+        demand_writable([out], [options.subject, options.data, settings_file(options), options.study])
         recording = _trained_with(_phase_of(load(saved), options), options)
         if recording.samples is None:  # of exemplars, --data says where their files are
             _refuse_model_options(options, ("data",))
@@ -164,7 +164,9 @@ def _report_of_a_model(options: argparse.Namespace, group: Ranks) -> int:
     out = Path(options.out) if options.out else default_page(f"{options.subject.rpartition(':')[2]}.html")
     partial = partial_path(options, out)
     save = Path(options.save) if options.save else None
-    demand_writable((out, save, partial), (options.checkpoint, options.config, options.study))
+    demand_writable(
+        (out, save, partial), (options.checkpoint, options.data, settings_file(options), options.study)
+    )
     study = _saved_study(options)
     if options.causal and not options.invariances:
         raise BnprobeError("--causal says what to try. Add --invariances.")

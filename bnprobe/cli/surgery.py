@@ -117,7 +117,7 @@ def _run(options: argparse.Namespace) -> int:
     certificate = Path(options.certificate) if options.certificate else None
     command = options.command
     out = new_file(options.out, command, options.checkpoint, certificate) if options.out else None
-    demand_writable([certificate], [options.checkpoint])
+    demand_writable([certificate], [options.checkpoint, options.data])
     subject, batches = subject_and_batches(options)
     with running(subject, batches):
         found = options.act(subject.model, inputs_of(subject, labels_of_the_model(subject, batches)), options)

@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         Path(options.out) if options.out else default_page(f"{options.subject.rpartition(':')[2]}-made.html")
     )
     state = Path(options.state) if options.state else None
-    read = [options.checkpoint, options.judge_checkpoint]
+    read = [options.checkpoint, options.judge_checkpoint, options.data]
     demand_writable([out, state], read)
     save = new_file(options.save, "synthesize", options.checkpoint, out, state) if options.save else None
     if save is not None and save.suffix != ".safetensors":

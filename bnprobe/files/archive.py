@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from bnprobe.files.limits import TooMuch
 from bnprobe.files.remote import RemoteFile
 
 BEGINS = b"PK\3\4"
 """The first bytes, by which torch tells its archives; one behind something else is not what it seems."""
+
+_LISTED = b"PK\1\2"
+"""The first bytes of an entry in the list."""
 
 MOST_ENTRIES = 2**18
 """Entries of an archive, one a tensor: ten times what the largest files have."""
@@ -26,15 +29,33 @@ class Span(NamedTuple):
     size: int
 
 
+def entries_listed(file: BinaryIO) -> list[zipfile.ZipInfo]:
+    """What the list at the end of an archive says. Raises zipfile.BadZipFile for what is none, and TooMuch."""
+    with zipfile.ZipFile(cast(BinaryIO, _Counted(file))) as archive:
+        return archive.infolist()
+
+
+class _Counted:
+    """An archive whose list is counted before zipfile makes an object of each entry, whatever number it declares."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """As of any file."""
+        held = self._file.read(size)
+        if held.count(_LISTED) > MOST_ENTRIES:
+            raise TooMuch(f"it holds more than {MOST_ENTRIES:,} entries")
+        return held
+
+
 def entries(file: BinaryIO) -> dict[str, Span]:
     """Every entry without the archive's own folder in front of its name.
 
     Raises ValueError or zipfile.BadZipFile for an archive that is damaged, compressed, encrypted, or holds a name twice.
     """
-    with zipfile.ZipFile(file) as archive:
-        listed = archive.infolist()
-    if len(listed) > MOST_ENTRIES:
-        raise TooMuch(f"it holds more than {MOST_ENTRIES:,} entries")
+    listed = entries_listed(file)
     if isinstance(file, RemoteFile):
         file.ranges.fetch((entry.header_offset, _LOCAL) for entry in listed)
     found: dict[str, Span] = {}

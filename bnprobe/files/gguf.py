@@ -17,6 +17,7 @@ BEGINS = b"GGUF"
 MOST_TENSORS = 2**18
 MOST_FACTS = 2**16
 LONGEST_NAME = 2**16
+MOST_TEXTS = 2**21
 MOST_DIMENSIONS = 4
 """More of each than any file of a model has."""
 
@@ -88,6 +89,7 @@ def read_gguf(file: BinaryIO) -> Gguf:
     if n_tensors > MOST_TENSORS or n_facts > MOST_FACTS:
         raise TooMuch(f"it declares {n_tensors:,} tensors and {n_facts:,} facts")
     facts: dict[str, Fact] = {}
+    entries: dict[str, Packed] = {}
     for _ in range(n_facts):
         name, value = reader.text(), reader.fact(reader.one("I"))
         if value is not None:
@@ -97,10 +99,11 @@ def read_gguf(file: BinaryIO) -> Gguf:
     if not isinstance(step, int) or not 0 < step <= 2**16:
         raise ValueError(f"its alignment is {step!r:.40}")
     begin = -(-file.tell() // step) * step
-    return Gguf(
-        facts,
-        {name: _entry(name, shape, kind, begin + at, size) for name, shape, kind, at in declared},
-    )
+    for name, shape, kind, at in declared:
+        if name in entries:
+            raise ValueError(f"it holds {name:.80} twice")
+        entries[name] = _entry(name, shape, kind, begin + at, size)
+    return Gguf(facts, entries)
 
 
 def _entry(name: str, shape: tuple[int, ...], kind: int, start: int, size: int) -> Packed:
@@ -119,7 +122,7 @@ class _Reader:
     """Numbers and texts one after another, none of them beyond the end of the file."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file, self._size = file, size
+        self._file, self._size, self._n_passed = file, size, 0
 
     def one(self, code: str) -> int:
         """A number."""
@@ -163,6 +166,9 @@ class _Reader:
         if n > self._size:
             raise ValueError(f"a list of {n:,} values is longer than the file")
         if kind == STRING:
+            self._n_passed += n  # a step for each, and an empty one takes no room on a disk
+            if self._n_passed > MOST_TEXTS:
+                raise TooMuch(f"its lists hold more than {MOST_TEXTS:,} texts")
             for _ in range(n):
                 self._skip(self.one("Q"))
         elif SCALARS.get(kind):

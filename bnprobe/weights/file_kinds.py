@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from bnprobe.errors import BadCheckpoint
 from bnprobe.files import Place, open_input, size_and_time
+from bnprobe.files.archive import entries_listed
 from bnprobe.files.gguf import BEGINS
 from bnprobe.weights.messages import SAVE_AGAIN, program, what_it_is
 
@@ -87,8 +88,7 @@ def _demand_tensors(path: Place, file: BinaryIO) -> None:
     """Refuse a program, other contents, and an archive that would unpack to more than the file holds; torch compresses
     no tensors."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
+        entries = entries_listed(file)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return  # the reader will say what is wrong
     names = [entry.filename for entry in entries]

@@ -118,6 +118,32 @@ def another_programs_file(name: str) -> Attack:
     return lambda folder: ("check", bare(content, folder / name))
 
 
+def declared(facts: int, tensors: int, body: bytes, size: int = 0) -> Attack:
+    """A GGUF file of facts and tensors, of any size, which takes no room on the disk."""
+
+    def attack(folder: Path) -> Sequence[str | Path]:
+        path = bare(b"GGUF" + struct.pack("<IQQ", 3, tensors, facts) + body, folder / "a.gguf")
+        os.truncate(path, max(size, path.stat().st_size))
+        return "check", path
+
+    return attack
+
+
+EMPTY_TEXTS = struct.pack("<Q", 1) + b"x" + struct.pack("<IIQ", 9, 8, 2**28)
+"""A fact: a list of 2^28 texts, all of them empty where zeros follow."""
+
+ONE_TENSOR = struct.pack("<Q", 6) + b"b.norm" + struct.pack("<IQIQ", 1, 4, 0, 0)
+
+
+def two_million_entries(folder: Path) -> Sequence[str | Path]:
+    """A list that names one empty entry again and again, for which zipfile would make an object each."""
+    body, listed, n = _local(b"a/0", b""), _central(b"a/0", b"", 0) * 2_000_000, 2_000_000
+    large = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, n, n, len(listed), len(body))
+    place = struct.pack("<4sLQL", b"PK\6\7", 0, len(body) + len(listed), 1)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 2**16 - 1, 2**16 - 1, 2**32 - 1, 2**32 - 1, 0)
+    return "check", bare(body + listed + large + place + end, folder / "a.pt")
+
+
 def beside(content: bytes | None) -> Attack:
     """A config.json next to the weights; a pipe where there is no content."""
 
@@ -201,6 +227,9 @@ REFUSED: dict[str, tuple[Attack, str]] = {
     "packed_numbers": (packed_numbers, "compressed archive"),
     "gguf": (another_programs_file("a.gguf"), "9,223,372,036,854,775,808 tensors"),
     "gguf_by_another_name": (another_programs_file("a.safetensors"), "9,223,372,036,854,775,808 tensors"),
+    "gguf_empty_texts": (declared(1, 0, EMPTY_TEXTS, 2**32), "lists hold more than 2,097,152 texts"),
+    "gguf_a_name_twice": (declared(0, 2, 2 * ONE_TENSOR, 2**10), "it holds b.norm twice"),
+    "two_million_entries": (two_million_entries, "more than 262,144 entries"),
     "settings_in_brackets": (settings("a=" + "[" * 100_000), "is not TOML"),
     "settings_in_tables": (settings(f"[{'.'.join('a' * 20_000)}]"), "no setting is called"),
     "a_socket": (a_socket, "not a regular file but a socket"),

@@ -61,7 +61,6 @@ ALLOWED = {
     # what was opened by the gate, or is no file
     ("models.image_folder", "np.load"),
     ("models.image_folder", "open"),  # PIL's, of an opened file
-    ("weights.file_kinds", "ZipFile"),
     ("weights.file_kinds", "open"),  # tarfile's, of an opened file
     ("weights.with_torch.load", "torch.load"),
     ("report.formats.tables", "to_csv"),
