@@ -74,6 +74,7 @@ ALLOWED = {
     ("cli.state_dict", "torch.save"),  # into RAM
     ("cli.recalibrate", "rename"),  # columns of a table
     ("cli.surgery", "rename"),
+    ("comparison.names", "rename"),  # names of layers
     # torch's own cache of weights, and torch's own way to fill it
     ("models.download", "mkdir"),
     ("models.download", "download_url_to_file"),
