@@ -1,17 +1,15 @@
 """Planted mutants: put each into a copy of the package and demand that the named test fails.
 
 Most are caught in a fork of a warm process (`warm`); who is not, or is no statement in a function, is put into a copy
-on the disk. Exits with 1 when a mutant survives, with 2 when a list itself is wrong (text not found, or a test that
-fails without a mutant). A mutant whose test needs what is not installed here is not tried, which is said.
+on the disk. Each is printed as it becomes known, and those that were not caught once more at the end. Exits with 1
+when a mutant survives or its test fails without it, too, and with 2 when a list itself is wrong (text not found). A
+mutant whose test needs what is not installed here is not tried, which is said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
-
-from tqdm import tqdm
 
 from scripts.mutants import warm
 from scripts.mutants.lists import BadList, PlantedMutant, check, read
@@ -22,14 +20,15 @@ from scripts.mutants.workers import (
     PASSED,
     TIMED_OUT,
     copies,
-    demand_green,
+    failing,
     mutated,
     prepare,
     run_tests,
     spread,
 )
 
-CAUGHT, NOT_TRIED = "caught", "NOT TRIED"
+CAUGHT, NOT_TRIED, BROKEN = "caught", "NOT TRIED", "BROKEN"
+"""BROKEN: the mutant's test fails without it, too."""
 LIMIT = 300.0
 """Seconds by the clock after which a test hangs, and the mutant is caught."""
 
@@ -41,17 +40,21 @@ def main(pattern: str, lists: list[Path], workers: int) -> int:
     if not mutants:
         raise BadList(f"no mutant matches {pattern!r}. Give the name of a mutant or of a file, as 'm4*'.")
     check(mutants)
+    by_name = {mutant.name: mutant for mutant in mutants}
+    outcomes: dict[str, str] = {}
     with copies(workers) as desks:
-        outcomes = try_all(mutants, desks)
-    print_table(mutants, outcomes)
-    return int(any(outcome not in (CAUGHT, NOT_TRIED) for outcome in outcomes.values()))
+        for name, result in try_all(mutants, desks):
+            outcomes[name] = result
+            print(f"{result:9} {name}  {by_name[name].breaks}", flush=True)
+    print("\n".join(summary(mutants, outcomes)))
+    return int(any(result not in (CAUGHT, NOT_TRIED) for result in outcomes.values()))
 
 
-def try_all(mutants: list[PlantedMutant], desks: list[Path]) -> dict[str, str]:
-    """What became of each mutant, by name."""
+def try_all(mutants: list[PlantedMutant], desks: list[Path]) -> Iterator[tuple[str, str]]:
+    """The name of each mutant and what became of it, as it becomes known."""
     known: set[str] = set()
-    found = chain(_warm(mutants, desks, known), _cold(mutants, desks, known))
-    return dict(tqdm(found, total=len(mutants), desc="mutants", disable=None, unit="mutant"))
+    yield from _warm(mutants, desks, known)
+    yield from _cold(mutants, desks, known)
 
 
 def _warm(mutants: list[PlantedMutant], desks: list[Path], known: set[str]) -> Iterator[tuple[str, str]]:
@@ -79,9 +82,18 @@ def _warm(mutants: list[PlantedMutant], desks: list[Path], known: set[str]) -> I
 def _cold(mutants: list[PlantedMutant], desks: list[Path], known: set[str]) -> Iterator[tuple[str, str]]:
     """The others, each in a copy that is changed on the disk."""
     left = [mutant for mutant in mutants if mutant.name not in known]
-    if left:
-        demand_green(desks[0], sorted({mutant.test for mutant in left}))
-        yield from ((mutant.name, result) for mutant, result in spread(left, desks, outcome))
+    broken = failing(desks[0], sorted({mutant.test for mutant in left})) if left else set()
+    for mutant in left:
+        if is_broken(mutant.test, broken):
+            yield mutant.name, BROKEN
+    sound = [mutant for mutant in left if not is_broken(mutant.test, broken)]
+    yield from ((mutant.name, result) for mutant, result in spread(sound, desks, outcome))
+
+
+def is_broken(test: str, broken: set[str]) -> bool:
+    """Whether a test, or one of a file's tests, is among those that fail without a mutant."""
+    name = test.partition("[")[0]
+    return any(one == name or one.startswith(f"{name}::") for one in broken)
 
 
 def outcome(mutant: PlantedMutant, desk: Path) -> str:
@@ -91,17 +103,13 @@ def outcome(mutant: PlantedMutant, desk: Path) -> str:
     return {PASSED: "SURVIVED", FAILED: CAUGHT, TIMED_OUT: CAUGHT}.get(run.code, "ERROR")
 
 
-def print_table(mutants: list[PlantedMutant], outcomes: dict[str, str]) -> None:
-    """A line per mutant, the survivors last, where they are seen."""
-    width = max(len(mutant.name) for mutant in mutants)
-    for mutant in sorted(mutants, key=lambda mutant: outcomes[mutant.name] != CAUGHT):
-        print(f"{outcomes[mutant.name]:9} {mutant.name:{width}}  {mutant.breaks}")
+def summary(mutants: list[PlantedMutant], outcomes: dict[str, str]) -> Iterator[str]:
+    """Those that were not caught, with the test that should have, and how many were."""
+    for mutant in mutants:
         if outcomes[mutant.name] != CAUGHT:
-            print(f"{'':9} {'':{width}}  {mutant.file}, expected to fail: {mutant.test}")
+            yield f"{outcomes[mutant.name]:9} {mutant.name}  {mutant.breaks}"
+            yield f"{'':9} {mutant.file}, expected to fail: {mutant.test}"
     found = list(outcomes.values())
-    n_tried = len(found) - found.count(NOT_TRIED)
-    print(f"{found.count(CAUGHT)} of {n_tried} mutants caught", end="")
-    print(
-        f"; {found.count(NOT_TRIED)} not tried, as their tests need what is not installed"
-        * (NOT_TRIED in found)
-    )
+    n_left = found.count(NOT_TRIED)
+    left = f"; {n_left} not tried, as their tests need what is not installed" if n_left else ""
+    yield f"{found.count(CAUGHT)} of {len(found) - n_left} mutants caught{left}"

@@ -175,6 +175,7 @@ def test_a_bar_where_a_person_watches_and_none_elsewhere(model, batches, capsys,
     bnprobe.record(model, batches, n_images=9)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: None)  # also where tests run in a child
     bnprobe.record(model, batches, n_images=9)
     shown = capsys.readouterr().err
     assert "probing" in shown
