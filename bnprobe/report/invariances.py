@@ -31,9 +31,10 @@ class Invariances:
     Attributes:
         table: A row per probe. `probe` is "causality", "padding" or "batch"; `holds` whether outputs stay, None where it was
             not tried; `largest_change` of one number of the outputs; `first_norm`, the path of the first norm whose input
-            changes; `culprit`, that of the first module that is given the same and gives something else, and
-            `culprit_class`; `largest_output`; `allowed`, the change that counts as rounding; `meant`, whether the model is
-            meant to hold (not to be causal, where it sees both sides); `n` samples; `note`, what else there is to say, as
+            changes; `culprit`, that of the first module that is given the same and gives something else,
+            `culprit_class`, and `culprit_stores`, whether it is in train mode and has buffers that eval mode would use, as
+            running statistics; `largest_output`; `allowed`, the change that counts as rounding; `meant`, whether the model
+            is meant to hold (not to be causal, where it sees both sides); `n` samples; `note`, what else there is to say, as
             why it was not tried.
         model: Its class name.
         n_samples: Number of samples in all batches.

@@ -131,5 +131,5 @@ _DO = {
     "norms in float32, `[m.float() for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]`, with "
     "autocast for the rest, and train on; or re-estimate the running statistics, in float32: {again}.",
     "factor": "A conversion left out a division: Caffe stores sums and, beside them, the number to divide by. Convert "
-    "again, or divide here and in every norm where this is so: {divide}.",
+    "again, or divide here and in every norm where this is so, which changes results: {divide}.",
 }

@@ -29,9 +29,15 @@ SPOILT = {
 """Columns that count what is not finite, and of what."""
 
 FIND_OPERATION = (
-    "Let torch name the operation, on the batch it happens with: "
-    "`with torch.autograd.set_detect_anomaly(True): loss(model(x), y).backward()`. If a loss scaler skips such steps, pass "
-    "it: attach(model, scaler=scaler)."
+    "See the operation, and its line, in which the gradient stops being finite, on the batch it happens with "
+    "(set_detect_anomaly(True) alone names the first NaN, which an infinity from elsewhere may have made): "
+    "`import copy`, "
+    "`with torch.autograd.set_detect_anomaly(True, check_nan=False): total = loss(copy.deepcopy(model)(x), y)`, "
+    "`fine = lambda grads: all(g is None or bool(g.isfinite().all()) for g in grads); nodes = [total.grad_fn]`, "
+    "`for n in nodes: nodes += [m for m, _ in n.next_functions if m is not None and m not in nodes]`, "
+    "`for n in nodes: n.register_hook(lambda made, given, n=n: print(n.name(), *n.metadata.get('traceback_', [])[-1:]) "
+    "if fine(given) and not fine(made) else None)`, `total.backward()`. If a loss scaler skips such steps, pass it: "
+    "attach(model, scaler=scaler)."
 )
 
 

@@ -207,10 +207,16 @@ def same_batches(evidence: Evidence) -> Iterator[Finding]:
 
 
 SAME_SAMPLES = (
-    "[print(i, n.tolist(), one.flatten(1).std(1).tolist()) for i, (x, y) in enumerate(batches) "
+    "[print(i, [(int(k), float(v)) for k, v in zip(n, one.flatten(1).std(1)) if k > 1]) for i, (x, y) in enumerate(batches) "
     "for one, n in [x.unique(dim=0, return_counts=True)] if len(one) < len(x)]"
 )
-"""Code that prints for each batch with equal samples how often each sample is there, and its std."""
+"""Code that prints for each batch how often each sample that is there more than once is, and its std."""
+
+WITHOUT_COPIES = (
+    "batches = [(x[kept], y[kept]) for x, y in batches "
+    "for _, of, n in [x.unique(dim=0, return_inverse=True, return_counts=True)] for kept in [n[of] == 1]]"
+)
+"""Code that leaves out all samples that are in their batch more than once."""
 
 
 def copies(evidence: Evidence) -> Iterator[Finding]:
@@ -229,7 +235,8 @@ def copies(evidence: Evidence) -> Iterator[Finding]:
         f"{row['same_samples']:.0%} of them (threshold {limit:.0%}), while others differ.",
         f"See which, and whether they are blank, with a std of 0: `{SAME_SAMPLES}`. Files that could not be read and were "
         "replaced by a constant image, crops of empty background, or a loader that returns one sample for many indices do "
-        "this. They count in every mean and variance, of training and here: leave them out.",
+        "this. They count in every mean and variance, of training and here: leave them out, "
+        f"`{WITHOUT_COPIES}`, which changes the results of training.",
         call=row["call"],
     )
 

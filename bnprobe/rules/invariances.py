@@ -73,7 +73,12 @@ def samples_mix(evidence: Evidence) -> Iterator[Finding]:
 
 def _against_mixing(row: pd.Series) -> str:
     if "norm" in str(row["culprit_class"]).lower():
-        return "For inference call `model.eval()`, so that the norm uses its running statistics."
+        if row["culprit_stores"]:
+            return "For inference call `model.eval()`, so that the norm uses its running statistics."
+        return (
+            "Eval mode does not change that: this norm has no running statistics, or does not use them. Build it with "
+            "track_running_stats=True, or as a norm of single samples such as torch.nn.GroupNorm, and retrain."
+        )
     return "Look in its forward for means, maxima, sorting or matrices over dimension 0."
 
 

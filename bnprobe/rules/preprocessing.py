@@ -183,8 +183,8 @@ def wrong_size(evidence: Evidence) -> Iterator[Finding]:
             "Use the size and the resizing of training. To undo the difference, by this estimate: "
             f'`x = torch.nn.functional.interpolate(x, scale_factor={ratio:.2g}, mode="bilinear", antialias=True)`.'
             if smoother
-            else "Use the size and the resizing of training (with antialias=True). To smooth these images: "
-            "`x = torch.nn.functional.avg_pool2d(x, 3, 1, 1)`.",
+            else "Use the size and the resizing of training (with antialias=True): nothing else mends shrunk images. "
+            "To take noise out, which changes results: `x = torch.nn.functional.avg_pool2d(x, 3, 1, 1)`.",
             remedy=remedy(ResizeInputs(float(f"{ratio:.2g}")) if smoother else SmoothInputs()),
         )
 

@@ -85,7 +85,7 @@ def squares(evidence: Evidence) -> Iterator[Finding]:
         f"the largest input is {number(worst['largest_input'])}; its square is infinite in float16 from "
         f"{BEFORE_SQUARES:g} on, and 1/√∞ is 0, without NaN. That holds in {count(len(large), 'norm')}.",
         "Compute norms in float32, as torch's and those of transformers do (`x.float()` before the square), or run the "
-        "model in bfloat16.",
+        "model in bfloat16, which rounds its results to 2 or 3 digits.",
     )
 
 

@@ -24,18 +24,23 @@ import bnprobe
 from bnprobe.experiments.carry_out import Subject, carry_out
 from bnprobe.rules.edits import OfInputs, Remedy
 from scripts.rule_benchmark.code_trials import TRIALS, Trial
+from scripts.rule_benchmark.own_code_trials import OWN_CODE
 
 COLUMNS = (
     "rule",
     "fault",
     "found",
     "left",
+    "edits",
+    "changes_outputs",
     "healthy_changes_outputs",
     "edits_differ",
     "said",
     "wrong",
     "code",
 )
+
+ALL_TRIALS = (*TRIALS, *OWN_CODE)
 
 SAME = 1e-4
 """Largest change of an output, relative to the outputs, that is rounding."""
@@ -46,7 +51,7 @@ CHANGES = re.compile(
 """Words of advice by which a reader knows that outputs change; a converter's mistake is mended in a network that has it."""
 
 
-def code_remedies(only: str = "", trials: Iterable[Trial] = TRIALS) -> pd.DataFrame:
+def code_remedies(only: str = "", trials: Iterable[Trial] = ALL_TRIALS) -> pd.DataFrame:
     """A row per trial whose name or rule holds `only`."""
     wanted = [trial for trial in trials if only in trial.name or only in trial.rule]
     rows = [of_trial(trial) for trial in tqdm(wanted, unit="trial", disable=None)]
@@ -61,7 +66,7 @@ def of_trial(trial: Trial) -> dict[str, Any]:
     except Exception as error:
         return {**row, "wrong": f"{type(error).__name__}: {error}"}
     wrong = ["not found"] * (not row["found"]) + ["the advice has no code"] * (
-        bool(row["found"]) and not row["code"]
+        bool(row["found"]) and not row["code"] and not trial.words
     )
     wrong += ["the finding is still there"] * bool(row["left"])
     wrong += ["outputs change, and the advice does not say so"] * (
@@ -78,11 +83,13 @@ def _carried_out(trial: Trial) -> dict[str, Any]:
     advice, remedies = list(dict.fromkeys(own["do"])), [one for one in own["remedy"] if one]
     by_edits = Bench(trial)
     by_edits.run(trial.fault)
+    faulty = bench.outputs()
     # what is random must be the same
     for part in (bench, by_edits):
         torch.manual_seed(2)
         part.follow(advice) if part is bench else part.carry_out(remedies)
     differ = bench.change(by_edits.outputs()) if remedies else 0.0
+    changes = bench.change(faulty)
     bench.run(trial.after)
     healthy = Bench(trial)
     before = healthy.outputs()
@@ -92,6 +99,8 @@ def _carried_out(trial: Trial) -> dict[str, Any]:
         "found": len(own),
         "code": "; ".join(code for do in advice for code in _codes(do)),
         "left": len(bench.findings()),
+        "edits": "; ".join(sorted({type(edit).__name__ for one in remedies for edit in one.edits})),
+        "changes_outputs": changes,
         "healthy_changes_outputs": healthy.change(before),
         "edits_differ": differ,
         "said": any(bool(CHANGES.search(do)) for do in advice),
@@ -138,10 +147,10 @@ class Bench:
         exec(code, self.names)
 
     def follow(self, advice: list[str]) -> None:
-        """Run what stands between backticks."""
-        for do in advice:
-            for code in _codes(do):
-                self.run(code)
+        """Run what stands between backticks, or what the words around it ask for."""
+        self.names["code"] = [code for do in advice for code in _codes(do)]
+        for code in [self.trial.words] if self.trial.words else self.names["code"]:
+            self.run(code)
 
     def carry_out(self, remedies: list[Remedy]) -> None:
         """The edits of findings, each once."""
@@ -153,7 +162,10 @@ class Bench:
     def findings(self) -> pd.DataFrame:
         """What the trial's rule finds when the network is used, on a copy: hooks of the code go with it."""
         model = copy.deepcopy(self.model)
-        batches = list(self.names["loader"])
+        batches = list(islice(self.names["loader"], self.trial.recorded))
+        if self.trial.mixes:
+            found = bnprobe.invariances(model, batches, probes="batch").findings
+            return found[found["rule"] == self.trial.rule].assign(remedy=None)
         if not self.trial.learns:
             report = bnprobe.report(bnprobe.record(model, batches))
         else:
@@ -172,14 +184,20 @@ class Bench:
     def _step(self, model: nn.Module, optimizer: Any, batches: Iterable[Any], probe: Any = None) -> None:
         for x, y in batches:
             optimizer.zero_grad()
-            with nullcontext() if probe is None else probe.labels(y):
-                F.cross_entropy(model(x), y).backward()
+            with nullcontext() if probe is None else probe.labels(y), self._autocast():
+                loss = F.cross_entropy(model(x), y)
+            loss.backward()
             optimizer.step()
+
+    def _autocast(self) -> torch.autocast:
+        """In the precision of the trial's steps, if it has one."""
+        precision = self.trial.precision
+        return torch.autocast("cpu", precision or torch.bfloat16, enabled=precision is not None)
 
     def outputs(self) -> Tensor:
         """Of the first batch, in eval mode."""
         model = copy.deepcopy(self.model).eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._autocast():
             output: Tensor = model(self.names["x"])
         return output
 
@@ -195,15 +213,15 @@ def by_rule(table: pd.DataFrame) -> list[str]:
     """Lines of Markdown: a row per trial."""
     lines = ["", "## Code of advice, run", ""]
     lines += [
-        "As it stands, on small networks. Healthy: the largest change of an output there, relative to the largest.",
+        "As it stands, on small networks: the largest change of an output, relative to the largest, of the network with the "
+        "fault and of the healthy one.",
         "",
-        "| rule | fault | gone | healthy outputs change | the advice says so | wrong |",
-        "|---|---|---|---|---|---|",
+        "| rule | fault | gone | outputs change | healthy outputs change | the advice says so | wrong |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in table.itertuples():
         gone = "yes" if row.found and not row.left else "no"
-        lines.append(
-            f"| {row.rule} | {row.fault} | {gone} | {row.healthy_changes_outputs:.1%} | {'yes' if row.said else 'no'} | "
-            f"{row.wrong} |"
-        )
+        changes = f"{row.changes_outputs:.1%} | {row.healthy_changes_outputs:.1%}"
+        said = "yes" if row.said else "no"
+        lines.append(f"| {row.rule} | {row.fault} | {gone} | {changes} | {said} | {row.wrong} |")
     return lines

@@ -35,6 +35,14 @@ class Trial:
     after: str = ""
     """What the words around the code ask for besides, as training on."""
     severities: tuple[str, ...] = ("critical", "warning", "info")
+    words: str = ""
+    """What the words around the code ask for, in place of running it as it stands: `code` is the list of it."""
+    precision: torch.dtype | None = None
+    """Of steps under autocast."""
+    recorded: int | None = None
+    """Batches after which the recording ends; None for all."""
+    mixes: bool = False
+    """Whether `bnprobe.invariances` looks, and not a recording."""
 
 
 class OnePlus(nn.Module):

@@ -163,6 +163,15 @@ FAULTS = (
         'x = F.interpolate(x, scale_factor=2, mode="bilinear")',
     ),
     Fault(
+        "images shrunk to half their size", "plain", "input-size", "x = F.interpolate(x, scale_factor=0.5)"
+    ),
+    Fault(
+        "photographed in the dark: noise",
+        "plain",
+        "input-size",
+        "x = x + 0.7 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))",
+    ),
+    Fault(
         "a pixel of 0 / 0 in one image",
         "plain",
         "values-not-finite",

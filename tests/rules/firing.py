@@ -104,6 +104,7 @@ LEAK: dict[str, Any] = {
     "first_norm": "blocks.1.ln2",
     "culprit": "blocks.1.ln1",
     "culprit_class": "NormOverTime",
+    "culprit_stores": True,
     "largest_output": 12.0,
     "allowed": 1e-4,
     "meant": True,

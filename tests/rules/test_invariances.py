@@ -118,3 +118,12 @@ def test_where_no_module_was_found_the_finding_says_so() -> None:
     assert "no module was found" in finding["because"]
     (finding,) = found(culprit="", culprit_class="").to_dict("records")
     assert finding["because"].endswith("; the first norm whose input changes is blocks.1.ln2.")
+
+
+def test_eval_mode_is_advised_where_it_helps() -> None:
+    """Fails if model.eval() is the advice for a norm without running statistics, or in eval mode already."""
+    (finding,) = found(probe="batch", culprit_class="BatchNorm2d").to_dict("records")
+    assert "`model.eval()`" in finding["do"]
+    (finding,) = found(probe="batch", culprit_class="BatchNorm2d", culprit_stores=False).to_dict("records")
+    assert "model.eval()" not in finding["do"]
+    assert "no running statistics" in finding["do"]

@@ -179,6 +179,7 @@ class _Row:
             "first_norm": self.where.first_norm,
             "culprit": self.where.culprit,
             "culprit_class": self.where.culprit_class,
+            "culprit_stores": self.where.culprit_stores,
             "largest_output": float("nan") if worst is None else worst.largest_output,
             "allowed": float("nan") if worst is None else worst.allowed,
             "meant": meant if self.name == CAUSALITY else worst is None or not worst.is_shift,

@@ -25,11 +25,15 @@ Named = dict[str, list[Tensor]]
 
 @dataclass
 class Parting:
-    """The path of the first norm whose input parts, and of the module that parts them with its class; "" for none."""
+    """The path of the first norm whose input parts, and of the module that parts them with its class; "" for none.
+
+    `culprit_stores` is whether that module is in train mode and keeps statistics that eval mode would use.
+    """
 
     first_norm: str = ""
     culprit: str = ""
     culprit_class: str = ""
+    culprit_stores: bool = False
 
 
 def parting(
@@ -55,6 +59,11 @@ def parting(
         watch.compares()
         second()
     return watch.found
+
+
+def _stores(module: nn.Module) -> bool:
+    """Whether it has buffers of real numbers, as running statistics; a count of batches is none."""
+    return any(buffer.is_floating_point() for buffer in module.buffers())
 
 
 @dataclass
@@ -93,6 +102,7 @@ class _Watch:
             if self._comparing and self._agree[path].pop() and True in parted and not self.found.culprit:
                 self.found.culprit = path or class_name(module)
                 self.found.culprit_class = class_name(module)
+                self.found.culprit_stores = module.training and _stores(module)
 
         return hook
 
