@@ -167,7 +167,7 @@ def _each_digits_lost(evidence: Evidence) -> Iterator[tuple[Finding, bool]]:
         of = f" in {out_of(far, channels)}" if len(far) else ""
         is_shifted = bool(_as_in_training(row, limits))
         finding = Finding(
-            "warning",
+            "info" if is_shifted and evidence.is_new else "warning",
             row["layer"],
             "Rounding takes digits that this norm is to bring out: its inputs are a large common number plus little.",
             f"the mean is {number(row['mean_in_sds_max'], 2)} standard deviations{of}, and neighboring numbers of "

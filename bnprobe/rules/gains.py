@@ -25,8 +25,8 @@ def convention(evidence: Evidence) -> Iterator[Finding]:
     learned = _learned(evidence)
     limit = evidence.limits.negative_gains
     found = learned[learned["gamma_negative"] > limit]
-    if len(learned) < FEWEST_NORMS or 2 * len(found) <= len(learned):
-        return
+    if len(learned) < FEWEST_NORMS or 2 * len(found) <= len(learned) or evidence.is_new:
+        return  # in the first steps of norms that begin at 0, either sign is as frequent
     yield Finding(
         "critical",
         str(found.iloc[0]["layer"]),

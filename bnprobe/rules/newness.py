@@ -25,6 +25,16 @@ FIRST_STEPS = 0.02
 FIRST_STEPS_COUNTED = 0.1
 """The same where the number of batches is known, or β has not moved: scales that are drawn around 1 count then, too."""
 
+FEWEST_DRAWN = 8
+"""Norms from which on γ that are alike everywhere are told from those of training."""
+
+FEWEST_CHANNELS = 16
+"""Channels that a norm has at least for that."""
+
+DRAWN_ALIKE = 4.5
+"""Standard errors that mean and deviation of a norm's γ, or β, lie at most from those of the median norm, where all are
+drawn from one distribution: by chance a Gaussian is farther off in 7 of a million."""
+
 Sites = Sequence[tuple[pd.Series, pd.DataFrame]]
 
 
@@ -47,6 +57,27 @@ def network_is_new(sites: Sites) -> bool:
     return all(_from_start(of_site["gamma"].dropna()) < near for _, of_site in sites) and bool(
         (beta.abs() < near).all()
     )
+
+
+def drawn_and_new(sites: Sites) -> bool:
+    """Whether γ and β of all norms are still as one recipe drew them, after few batches: RepVGG begins with γ around 0.1."""
+    if any(len(channels) < FEWEST_CHANNELS for _, channels in sites):
+        return False
+    vectors = ([channels[name].to_numpy(float) for _, channels in sites] for name in ("gamma", "beta"))
+    return all(map(_drawn_alike, vectors)) and all(
+        _few_batches(*site, FIRST_BATCHES_UNMOVED) for site in sites
+    )
+
+
+def _drawn_alike(vectors: Sequence[np.ndarray]) -> bool:
+    """Whether mean and deviation of each lie within chance of the median ones."""
+    means, deviations = (np.array([one(vector) for vector in vectors]) for one in (np.mean, np.std))
+    typical = np.median(deviations)
+    if not typical > 0:
+        return bool(np.isnan(means).all() or (deviations == 0).all())
+    n = np.sqrt([len(vector) for vector in vectors])
+    apart = (means - np.median(means)) / typical * n, (deviations / typical - 1) * n * np.sqrt(2)
+    return bool((np.abs(apart) < DRAWN_ALIKE).all())
 
 
 def beyond_first_steps(channels: pd.DataFrame) -> bool:

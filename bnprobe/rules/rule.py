@@ -11,7 +11,13 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.rules.edits import Edit, Remedy
-from bnprobe.rules.newness import beyond_first_steps, network_is_new
+from bnprobe.rules.newness import (
+    FEWEST_DRAWN,
+    FIRST_BATCHES_UNMOVED,
+    beyond_first_steps,
+    drawn_and_new,
+    network_is_new,
+)
 from bnprobe.rules.thresholds import DEFAULT, Limits
 
 
@@ -109,8 +115,12 @@ class Evidence:
     @cached_property
     def is_new(self) -> bool:
         """Whether the network was not trained, or has just begun."""
-        if self.channels.empty or beyond_first_steps(self.channels):
-            return False  # without a look at each norm, of which there may be thousands
+        if self.channels.empty:
+            return False
+        if beyond_first_steps(self.channels):
+            # mostly without a look at each norm, of which there may be thousands
+            counted = self.layers["n_batches_tracked"].between(1, FIRST_BATCHES_UNMOVED)
+            return bool(counted.all()) and len(counted) >= FEWEST_DRAWN and drawn_and_new(self.sites)
         return network_is_new(self.sites)
 
 

@@ -72,7 +72,7 @@ def _each_ruined(evidence: Evidence) -> Iterator[Finding]:
         worst = channels.iloc[farthest]
         one = len(found) == 1
         yield Finding(
-            "warning",
+            "info" if evidence.is_new else "warning",  # in the first steps weights outrun single channels
             row["layer"],
             f"{count(len(found), 'channel')} of this norm {'does' if one else 'do'} not match {'its' if one else 'their'} "
             f"running statistics, while the other {n - len(found)} do.",

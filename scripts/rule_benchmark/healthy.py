@@ -148,7 +148,7 @@ def networks(kept: Path, data: Path, new: bool = True) -> pd.DataFrame:
     for entry in tqdm(families() if new else [], desc="new networks", unit="net", disable=None):
         try:
             rules = _joined(first_steps(entry))
-        except bnprobe.NoNormLayers:
+        except (bnprobe.NoNormLayers, bnprobe.NothingRecorded):  # or functions that normalize weights alone
             continue
         rows.append({"group": f"new, {entry.library}", "network": entry.name, "rules": rules})
     return pd.DataFrame(rows)

@@ -86,6 +86,41 @@ def test_who_is_new(layers: list[LayerRecord], expected: bool) -> None:
     assert is_new(*layers) is expected
 
 
+def drawn(n: int = 8, n_channels: int = 16, batches: int = 3, **last: Any) -> list[LayerRecord]:
+    """Norms whose γ and β one recipe drew, as RepVGG's does; `last` is another of the last one."""
+    rng = np.random.default_rng(0)
+    rows = some_rows(40, n_channels=n_channels)
+    sites = []
+    for i in range(n):
+        vectors = {"gamma": rng.normal(0.1, 0.1, n_channels), "beta": rng.normal(0, 0.1, n_channels)}
+        if i == n - 1:
+            vectors |= {name: move(vectors[name]) for name, move in last.items()}
+        statistics = {"running_mean": 0.2, "running_var": 0.7, "n_batches_tracked": batches}
+        sites.append(recorded(rows, f"bn{i}", **vectors, **statistics))
+    return sites
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"n": 7}, False),
+        ({"n_channels": 15}, False),
+        ({"batches": 22}, True),
+        ({"batches": 23}, False),
+        ({"batches": None}, False),
+        # 0.3 is 12 standard errors of 0.1 / √16
+        ({"gamma": lambda gamma: gamma + 0.3}, False),
+        ({"beta": lambda beta: beta - 0.3}, False),
+        ({"gamma": lambda gamma: gamma.mean() + 3 * (gamma - gamma.mean())}, False),
+        ({"gamma": lambda gamma: np.full(16, gamma.mean())}, False),
+    ],
+)
+def test_scales_that_one_recipe_drew_are_new(changes: dict[str, Any], expected: bool) -> None:
+    """Fails if γ around 0.1 after three batches are those of training, or norms that training told apart are new."""
+    assert is_new(*drawn(**changes)) is expected
+
+
 def severities(rule: str, *layers: LayerRecord) -> list[str]:
     return list(fired(rule, *layers)["severity"])
 
@@ -213,3 +248,19 @@ def test_a_trained_network_is_known_without_a_look_at_each_norm(gamma: Any, beta
     assert "sites" not in vars(trained)
     near = Evidence.of(tables(recording(recorded(rows, gamma=1.0, beta=[0.0, -0.0999, 0.0], **stored))))
     assert near.is_new
+
+
+def test_what_a_new_network_in_eval_mode_brings_is_a_note() -> None:
+    """Fails if statistics of three batches, which normalize little, make numbers or rounding a warning."""
+    loud = recorded(1e5 * ROWS, "bn", **BEGUN)
+    trained = recorded(1e5 * ROWS, "bn", **TRAINED)
+    assert set(severities("half-overflow", loud)) == {"info"}
+    assert set(severities("half-overflow", trained)) == {"warning"}
+    far = recorded(ROWS + 1e6, "bn", **BEGUN)
+    assert set(severities("digits-lost", far)) == {"info"}
+    assert set(severities("digits-lost", recorded(ROWS + 1e6, "bn", **TRAINED))) == {"warning"}
+    begins_at_0 = [ln(name, gamma=[-0.003, 0.003, -0.002], beta=0.001) for name in "abc"]
+    assert severities("gain-convention", *begins_at_0) == []
+    assert severities("gain-convention", *(ln(name, gamma=[-0.3, 0.3, -0.2]) for name in "abc")) == [
+        "critical"
+    ]

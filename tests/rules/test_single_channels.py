@@ -92,6 +92,7 @@ def test_a_channel_of_a_new_network_is_judged_by_its_mean():
             means[moved] -= 6 * np.sqrt(young["running_var"][moved])
         found = fired("channels-shifted", site(ROWS, "bn", **young, running_mean=means))
         assert [list(row) for row in found["channels"]] == channels
+        assert set(found["severity"]) <= {"info"}
 
 
 def test_chance_is_no_exception():
