@@ -203,9 +203,11 @@ def test_statistics_that_half_precision_could_not_move_are_named():
 @pytest.mark.parametrize(("gain", "away"), [(4.0, 0.0), (1.0, 3.0), (0.25, 0.0)])
 def test_other_inputs_are_not_blamed_on_half_precision(gain: float, away: float):
     """Fails if the type alone explains a discrepancy that is larger than what rounding can take, or on its other side."""
-    rows = ROWS * gain + away * ROWS.std((0, 2))[:, None] * RNG.choice([-1, 1], C)[:, None]
-    assert "coarse" not in certain(found(rows, **stalled(ROWS, 0.1)))
-    assert "coarse" not in certain(found(rows, **stalled(ROWS, 0.02)))
+    trained = (
+        4 * ROWS
+    )  # variances above 1: of larger inputs all are farther on the way from the initial 0 and 1
+    rows = trained * gain + away * trained.std((0, 2))[:, None] * RNG.choice([-1, 1], C)[:, None]
+    assert "coarse" not in certain(found(rows, **stalled(trained, 0.1)))
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [("bfloat16", 8), ("float16", 11)])
