@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import IN_BRANCHES, said
+from bnprobe.recording.names import IN_BRANCHES, KEY, QUERY, said
 from bnprobe.rules.detached import detached, is_detached
 from bnprobe.rules.edits import Freeze, Reinitialize, SetGamma, remedy
 from bnprobe.rules.frozen_parts import following_batches, kept_aside, unreached
@@ -120,7 +120,9 @@ def _of_this_norm(row: pd.Series) -> str:
 def breaks(evidence: Evidence) -> Iterator[Finding]:
     """A jump of the gradient's norm between two norms that follow each other."""
     step = evidence.limits.gradient_step
-    is_known = evidence.layers["grad_out"].notna() & (evidence.layers["grad_out"] > 0)
+    # queries and keys stand side by side, and get next to nothing where attention looks at all keys evenly
+    on_the_way = ~evidence.layers["norm_role"].isin((QUERY, KEY))
+    is_known = evidence.layers["grad_out"].notna() & (evidence.layers["grad_out"] > 0) & on_the_way
     known = zip(
         evidence.layers[is_known].iterrows(), _added_by_branches(evidence.layers)[is_known], strict=True
     )

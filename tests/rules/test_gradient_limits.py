@@ -48,8 +48,11 @@ def test_a_jump_between_neighbours(lengths: tuple[float, ...], way: str) -> None
         (((1.0, math.nan), (1e-3, 0.5), (1.0, 1e-3)), ""),
         # a branch that gives more than there was is no reason for more of the gradient
         (((STEP * 1.01, math.nan), (1.0, 40.0)), "explodes"),
-        # a norm within the branch, as those of queries and keys
+        # a norm within the branch
         (((1e-3, math.nan), (1e-3, math.nan), (1.0, 1e-3)), ""),
+        # queries and keys, which even attention gives next to nothing, are beside the way
+        (((1.0, math.nan), (1e-5, math.nan, "query"), (1e-5, math.nan, "key"), (1.0, 1.0)), ""),
+        (((1e-5, math.nan), (1.0, math.nan, "query"), (1.0, 1.0)), "vanishes"),
         # one whose output is the stream gets all of the gradient, and the next one, in a branch, a thousandth
         (((1.0, math.nan, "embedding"), (1e-3, math.nan), (1.0, 1e-3)), ""),
         (((1e-3, math.nan, "embedding"), (1.0, 1e-3)), "vanishes"),
