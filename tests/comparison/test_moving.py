@@ -14,13 +14,17 @@ ROWS = some_rows(40, 12, 2)
 
 
 def compared(b_rows, order=None) -> bnprobe.Comparison:
-    """Two sides; the channels of the second in another order, if given."""
+    """Two sides; the channels of the second in another order and with numbers a millionth larger, if one is given."""
     rng = np.random.default_rng(0)
     gamma, beta = rng.uniform(0.2, 1.5, 12), rng.normal(size=12)
+    # the same numbers to the last bit would be channels that were put into another order, not another training
+    larger = 1.0 if order is None else 1 + 1e-6
     order = np.arange(12) if order is None else order
     a = recording(site(ROWS, "bn", gamma=gamma, beta=beta, **memory_of(ROWS)))
-    memory = {name: values[order] for name, values in memory_of(ROWS).items()}
-    b = recording(site(b_rows[:, order], "bn", gamma=gamma[order], beta=beta[order], **memory))
+    memory = {name: values[order] * larger for name, values in memory_of(ROWS).items()}
+    b = recording(
+        site(b_rows[:, order], "bn", gamma=gamma[order] * larger, beta=beta[order] * larger, **memory)
+    )
     return bnprobe.compare(a, b)
 
 
@@ -57,4 +61,4 @@ def test_sides_trained_apart_are_compared_in_the_order_of_size():
 
     # the same values in another order: sorted, nothing differs
     np.testing.assert_allclose(unpacked(blobs["column-affine_ratio"]), 1, rtol=1e-3)
-    np.testing.assert_allclose(unpacked(blobs["column-running_shift"]), 0, atol=1e-6)
+    np.testing.assert_allclose(unpacked(blobs["column-running_shift"]), 0, atol=1e-5)
