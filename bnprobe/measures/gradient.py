@@ -173,8 +173,7 @@ COLUMNS = (
     ),
     Column(
         "grad_scale",
-        "Length of the gradient of the stream that this norm is given, each token times its own scale: flat over depth is "
-        "healthy in pre-norm networks, where the gradient alone falls as the stream grows.",
+        "Length of the stream's gradient at this norm, each token times its scale; in healthy pre-norm networks flat over depth.",
         "√(Σ (r · dL/dx)² / passes); r = √(mean x² + eps) of the token, minus its mean for layer norm",
         "loss",
         "arXiv:2603.17771",
