@@ -173,7 +173,8 @@ COLUMNS = (
     ),
     Column(
         "grad_scale",
-        "Length of the stream's gradient at this norm, each token times its scale; in healthy pre-norm networks flat over depth.",
+        "Length of the stream's gradient at this norm, each token times its scale; in healthy pre-norm networks flat over "
+        "depth.",
         "√(Σ (r · dL/dx)² / passes); r = √(mean x² + eps) of the token, minus its mean for layer norm",
         "loss",
         "arXiv:2603.17771",
