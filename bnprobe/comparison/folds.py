@@ -15,9 +15,10 @@ from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Folded
 from bnprobe.stats.moments import Array
 
-COLUMNS = ("layer", "norm", "offset")
+COLUMNS = ("layer", "norm", "offset", "apart")
 """Columns of the table: a row per norm that was folded. `norm` is what is left of it in B: "kept", "initial" or "other";
-`offset` says whether the weights before it add what the norm added."""
+`offset` says whether the weights before it add what the norm added; `apart` is the median distance of the logarithms of
+the filters' lengths from the folded ones."""
 
 CLOSE = 0.02
 """Median distance of logarithms from the folded lengths: an eps that a file does not hold makes so much of a difference."""
@@ -29,9 +30,11 @@ FAR = 0.1
 def folds(common: Iterable[Pair]) -> pd.DataFrame:
     """A row per norm of A that was folded into the weights before it in B."""
     rows = [
-        (pair.a.layer, _left(pair), _adds(pair, scale))
+        (pair.a.layer, _left(pair), _adds(pair, scale), apart)
         for pair in common
-        if pair.a.call == 0 and (scale := _scale(pair.a)) is not None and _is_folded(pair, scale)
+        if pair.a.call == 0
+        and (scale := _scale(pair.a)) is not None
+        and (apart := _apart(pair, scale)) is not None
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -50,15 +53,19 @@ def _weights(record: LayerRecord) -> Folded | None:
     return None if record.neighbours is None else record.neighbours.folded
 
 
-def _is_folded(pair: Pair, scale: Array) -> bool:
+def _apart(pair: Pair, scale: Array) -> float | None:
+    """How far the filters of B are from those of A with the norm folded in; None where they are not these."""
     before, after = _weights(pair.a), _weights(pair.b)
     if before is None or after is None:
-        return False
+        return None
     with np.errstate(all="ignore"):
         changed = np.log(after.norm / before.norm)
         away = np.abs(changed - np.log(np.abs(scale)))
     known = np.isfinite(changed) & np.isfinite(away)
-    return bool(known.any() and np.median(away[known]) < CLOSE and np.median(np.abs(changed[known])) > FAR)
+    if not known.any() or np.median(np.abs(changed[known])) <= FAR:
+        return None
+    apart = float(np.median(away[known]))
+    return apart if apart < CLOSE else None
 
 
 def _left(pair: Pair) -> str:

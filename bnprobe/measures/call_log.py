@@ -35,6 +35,11 @@ COLUMNS = (
     Column("n_calls_labeled", "Calls with labels on two samples or more.", table="layers"),
     Column("n_calls_one_class", "Calls with labels whose samples were all of one class.", table="layers"),
     Column(
+        "n_calls_in_order",
+        "Calls with labels none of which was below the largest of such a call before.",
+        table="layers",
+    ),
+    Column(
         "n_learned_in_eval",
         "Times that γ or β had changed since the previous call, which computed gradients in eval mode.",
         table="layers",
@@ -74,6 +79,7 @@ def layer_columns(record: LayerRecord) -> dict[str, float | str]:
         "fewest_values": _number(call_log.fewest_values),
         "n_calls_labeled": _number(call_log.n_calls_labeled),
         "n_calls_one_class": _number(call_log.n_calls_one_class),
+        "n_calls_in_order": _number(call_log.n_calls_in_order),
         "n_learned_in_eval": _number(call_log.n_learned_in_eval),
         "fewest_call": _number(call_log.fewest_call),
         "fewest_images": _number(call_log.fewest_images),

@@ -20,9 +20,10 @@ class CallLog:
     `fewest_images` its samples; None where there was no such call. `gamma_learns` and `beta_learns` say
     whether they require a gradient, None where they are missing. `n_updates` is by how much
     num_batches_tracked grew over all calls of the layer, None where it is not kept. `n_calls_labeled` calls had labels
-    on two samples or more, `n_calls_one_class` of them the same label on all. `n_learned_in_eval` times gamma or beta had
+    on two samples or more, `n_calls_one_class` of them the same label on all, and `n_calls_in_order` no label below the
+    largest of such a call before. `n_learned_in_eval` times gamma or beta had
     changed since the site's previous call, which was in a pass that computes gradients of a model in eval mode as a
-    whole. These three are None in files that did not count them. `first_nonfinite` is the first of the site's calls (from 0)
+    whole. These four are None in files that did not count them. `first_nonfinite` is the first of the site's calls (from 0)
     with an input that was not finite, None where none was, or where inputs were added up on a GPU. The running statistics
     as they were after the recording have shape (C,), or are None.
     """
@@ -40,6 +41,7 @@ class CallLog:
     running_var_after: Array | None
     n_calls_labeled: int | None = None
     n_calls_one_class: int | None = None
+    n_calls_in_order: int | None = None
     n_learned_in_eval: int | None = None
     first_nonfinite: int | None = None
 
@@ -56,6 +58,7 @@ class CallLog:
             n_ranks=max(self.n_ranks, other.n_ranks),
             n_calls_labeled=_sum(self.n_calls_labeled, other.n_calls_labeled),
             n_calls_one_class=_sum(self.n_calls_one_class, other.n_calls_one_class),
+            n_calls_in_order=_sum(self.n_calls_in_order, other.n_calls_in_order),
             n_learned_in_eval=_sum(self.n_learned_in_eval, other.n_learned_in_eval),
             fewest_values=smaller.fewest_values,
             fewest_call=smaller.fewest_call,

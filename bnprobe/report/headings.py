@@ -56,6 +56,7 @@ _WORDS = {
     "n_backward": "backward passes",
     "grad_out": "gradient at output",
     "grad_in": "gradient at input",
+    "grad_scale": "gradient × token scale",
     "grad_ratio": "in / out",
     "grad_gamma": "gradient of γ",
     "grad_beta": "gradient of β",

@@ -50,19 +50,26 @@ def _samples_apart(channels: pd.DataFrame, eps: float) -> float:
 def batches_of_one_kind(evidence: Evidence) -> Iterator[Finding]:
     """Batch statistics of batches that each hold samples of one kind, by labels where there are any."""
     norms = evidence.layers[evidence.layers["normalized_by"].isin(("batch", "both"))]
-    found = norms[norms["kind"] == "batch_norm"]
-    found = found[found.apply(lambda row: bool(_of_one_class(row)), axis=1)] if len(found) else found
+    norms = norms[norms["kind"] == "batch_norm"]
+    single, ordered = (
+        norms[[applies(row) for _, row in norms.iterrows()]] for applies in (_of_one_class, _in_order)
+    )
+    found = ordered if single.empty else single
     if found.empty:
         return
     first = found.iloc[0]
+    says, because = (
+        ("Batches come in the order of their classes", _had_next(first))
+        if single.empty
+        else ("Each batch holds samples of one class", _had_one(first))
+    )
     yield Finding(
         "warning",
         first["layer"],
-        "Each batch holds samples of one class: batch statistics take the difference between classes away, and the running "
-        "statistics hold that of the last batches.",
-        f"{count(first['n_calls_one_class'], 'batch')} of {first['n_calls_labeled']:,.0f} with labels had a single class, "
-        f"of {first['n_classes']:.0f} classes in all; {count(found['layer'].nunique(), 'batch norm')} normalized with such "
-        "batches.",
+        f"{says}: batch statistics take the difference between classes away, and the running statistics hold that of the "
+        "last batches.",
+        f"{because}, of {first['n_classes']:.0f} classes in all; "
+        f"{count(found['layer'].nunique(), 'batch norm')} normalized with such batches.",
         "Shuffle: `loader = torch.utils.data.DataLoader(loader.dataset, loader.batch_size, shuffle=True)`, and train "
         "again.",
         call=first["call"],
@@ -76,12 +83,36 @@ FEWEST_BATCHES = 4
 """Batches with labels from which there is a pattern: of two classes, two batches of one each may be chance or intended."""
 
 
+FEWEST_SAMPLES = 4
+"""Samples of a batch from which its labels are hardly in order by chance."""
+
+
 def _of_one_class(row: pd.Series) -> bool:
     """Whether nearly every batch has one class, while there are several."""
-    labeled, single = row["n_calls_labeled"], row["n_calls_one_class"]
-    if np.isnan(labeled) or not labeled >= FEWEST_BATCHES or not row["n_classes"] >= 2:
-        return False
-    return bool(single >= MOST * labeled)
+    return _has_classes(row) and bool(row["n_calls_one_class"] >= MOST * row["n_calls_labeled"])
+
+
+def _in_order(row: pd.Series) -> bool:
+    """Whether nearly every batch goes on with the classes where the one before ended, as a folder that is read in order."""
+    labeled, pairs = row["n_calls_labeled"], row["n_calls_labeled"] - 1
+    enough = pairs >= FEWEST_BATCHES and row["n_images"] >= FEWEST_SAMPLES * labeled
+    return _has_classes(row) and bool(enough and row["n_calls_in_order"] >= MOST * pairs)
+
+
+def _has_classes(row: pd.Series) -> bool:
+    """Whether there are several classes, and batches enough."""
+    return bool(row["n_calls_labeled"] >= FEWEST_BATCHES and row["n_classes"] >= 2)
+
+
+def _had_one(row: pd.Series) -> str:
+    return f"{count(row['n_calls_one_class'], 'batch')} of {row['n_calls_labeled']:,.0f} with labels had a single class"
+
+
+def _had_next(row: pd.Series) -> str:
+    return (
+        f"{count(row['n_calls_in_order'], 'batch')} of {row['n_calls_labeled']:,.0f} with labels had no class that comes "
+        "before the last of the batch before"
+    )
 
 
 def two_kinds(evidence: Evidence) -> Iterator[Finding]:

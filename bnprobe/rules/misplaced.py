@@ -29,6 +29,7 @@ def vectors_moved(evidence: Evidence) -> Iterator[Finding]:
         f"{_words(row['vectors'])} of {said(row['layer'])} {_as(row['vectors'])} of {said(row['source'])} in A"
         for _, row in found.iterrows()
     ]
+    n = sum(row["n_channels"] * len(row["vectors"].split(", ")) for _, row in found.iterrows())
     yield Finding(
         "info" if along else "critical",
         found["layer"].iloc[0] if len(found) == 1 else "",
@@ -37,7 +38,7 @@ def vectors_moved(evidence: Evidence) -> Iterator[Finding]:
         else f"Norms have changed places: {count(len(found), 'norm')} of B hold the vectors of other norms of A."
         if exchanged
         else f"{count(len(found), 'norm')} of B {'holds' if len(found) == 1 else 'hold'} the vectors of other norms of A.",
-        f"{'; '.join(facts[:MOST_NAMED])}{_more(facts)}, to the last bit"
+        f"{'; '.join(facts[:MOST_NAMED])}{_more(facts)}: {count(n, 'number')} to the last bit"
         + ("." if along else ", while the other tensors are where they were."),
         "Nothing, if blocks were removed, repeated or put into another order on purpose."
         if along
@@ -94,7 +95,7 @@ def norms_folded(evidence: Evidence) -> Iterator[Finding]:
                 rows["layer"].iloc[0] if len(rows) == 1 else "",
                 f"{count(len(rows), 'norm')} of A {says}",
                 f"at {first_few([said(layer) for layer in rows['layer']])} the filters of B are those of A times "
-                "|γ| / √(running_var + eps), channel by channel.",
+                f"|γ| / √(running_var + eps), to within {rows['apart'].max():.1%} in the typical channel.",
                 do,
             )
 

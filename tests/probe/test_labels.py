@@ -164,6 +164,7 @@ def test_labels_change_nothing_else(case, training):
         "n_labeled",
         "n_calls_labeled",
         "n_calls_one_class",
+        "n_calls_in_order",
     )
     ignored = [n for n in plain.layers if n.startswith(of_labels)]
     for name in plain.channels.columns.difference(

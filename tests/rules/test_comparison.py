@@ -12,6 +12,7 @@ from measures.sites import recording, running_stats_of, site, some_rows
 
 import bnprobe
 from bnprobe.recording import LayerRecord, Recording, TensorTable
+from bnprobe.recording.neighbours import Folded, Neighbours
 from bnprobe.rules import COMPARED, Finding
 from bnprobe.rules.rule import Evidence
 from rules.edited import edited, findings
@@ -64,7 +65,22 @@ def of_one_training(seed: int, scale: float = 1.0) -> list[LayerRecord]:
     ]
 
 
+def wide(layer: str, seed: int, order: slice = slice(None), *, folded: float = 0.0) -> LayerRecord:
+    """A norm of eight channels whose vectors are drawn for this seed; γ in this order, or in the filters before it, too."""
+    rng = np.random.default_rng(seed)
+    rows = some_rows(n=40, n_channels=8)
+    gamma, beta, lengths = rng.uniform(1.5, 3, 8), rng.normal(size=8), rng.uniform(1, 2, 8)
+    stored = running_stats_of(rows)
+    scale = (gamma / np.sqrt(stored["running_var"] + 1e-5)) ** folded
+    made = site(rows, layer, gamma=gamma[order], beta=beta, **stored)
+    filters = Folded(lengths * scale, -lengths, lengths, None)
+    return replace(made, neighbours=Neighbours("relu", "conv", folded=filters))
+
+
 CASES = {
+    "vectors-moved": ([wide("a", 1), wide("b", 2)], [wide("a", 2), wide("b", 1)], "critical"),
+    "channels-reordered": ([wide("a", 1)], [wide("a", 1, slice(None, None, -1))], "warning"),
+    "fold-unfinished": ([wide("a", 1)], [wide("a", 1, folded=1.0)], "critical"),
     "channels-unrelated": (of_one_training(1), of_one_training(2), "info"),
     "tensors-differ": (beside("m.scale", 1.0), beside("m.scale", 1e-6), "warning"),
     "tensors-unmatched": (beside("m.gamma", 1.0), beside("m.weight", 1.0), "warning"),

@@ -368,6 +368,67 @@ def test_batches_of_one_class_at_their_limits(row: dict[str, Any], because: str 
         assert one.because.startswith(str(because))
 
 
+ORDERED = {
+    "n_calls_labeled": 11.0,
+    "n_calls_one_class": 1.0,
+    "n_calls_in_order": 9.0,
+    "n_classes": 5.0,
+    "n_images": 44,
+    "normalized_by": "batch",
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "because"),
+    [
+        (
+            {},
+            "9 batches of 11 with labels had no class that comes before the last of the batch before, of 5 classes in all; "
+            "1 batch norm normalized with such batches.",
+        ),
+        ({"n_calls_in_order": 8.9}, None),
+        ({"n_calls_labeled": 5.0, "n_calls_in_order": 4.0}, "4 batches of 5"),
+        ({"n_calls_labeled": 4.0, "n_calls_in_order": 3.0}, None),
+        ({"n_images": 43}, None),
+        ({"n_classes": 1.0}, None),
+        ({"n_calls_in_order": np.nan}, None),
+        ({"normalized_by": "running"}, None),
+        ({"n_calls_one_class": 10.0}, "10 batches of 11 with labels had a single class"),
+    ],
+)
+def test_batches_in_the_order_of_classes_at_their_limits(row: dict[str, Any], because: str | None):
+    """Fails if nine of ten steps are too few or fewer enough, or small batches, which are in order by chance, are told."""
+    found = findings("batches-of-one-class", edited(evidence(), **{**ORDERED, **row}))
+    assert len(found) == (because is not None)
+    for one in found:
+        assert one.because.startswith(str(because))
+
+
+@pytest.mark.parametrize(("batch", "in_order"), [(20, True), (50, True), (20, False)])
+def test_a_folder_that_is_read_in_order_while_training(batch: int, in_order: bool):
+    """Fails if batches of two or three classes each, one after the other, are no order, or shuffled ones are."""
+    torch.manual_seed(0)
+    y = torch.arange(10).repeat_interleave(33)  # classes end within batches
+    order = torch.arange(len(y)) if in_order else torch.randperm(len(y))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).train()
+    with bnprobe.attach(model) as probe:
+        for at in order.split(batch):
+            with probe.labels(y[at]):
+                model(torch.randn(len(at), 3, 6, 6))
+    report = bnprobe.report(probe)
+    n_batches = -(-len(y) // batch)
+    steps = sum(
+        bool(after.min() >= before.max())
+        for before, after in zip(y[order].split(batch)[:-1], y[order].split(batch)[1:], strict=True)
+    )
+    assert report.layers["n_calls_in_order"].tolist() == [steps]
+    told = report.findings[report.findings["rule"] == "batches-of-one-class"]
+    assert len(told) == in_order
+    if in_order:
+        assert steps == n_batches - 1
+        assert told["says"].iloc[0].startswith("Batches come in the order of their classes")
+
+
 ALIKE = {
     "batch_effect_least": 3.0,
     "batch_effect": 5.0,

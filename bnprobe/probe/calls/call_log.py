@@ -48,11 +48,14 @@ class CallLogTotals:
     n_ranks: int = 1
     n_calls_labeled: int = 0
     n_calls_one_class: int = 0
+    n_calls_in_order: int = 0
     n_learned_in_eval: int = 0
     smallest: tuple[float, int] | None = None
     """Of the smallest call: values per mean and variance, and samples."""
     first_nonfinite: int | None = None
     _smallest_call: int | None = None
+    _largest_label: float | None = None
+    """Of the previous call with labels."""
     _n_calls: int = 0
     _versions: tuple[int, ...] = ()
     _learns_in_eval: bool = False
@@ -68,6 +71,8 @@ class CallLogTotals:
         if classes is not None and classes.n_images > 1:
             self.n_calls_labeled += 1
             self.n_calls_one_class += len(classes.labels) == 1
+            before, self._largest_label = self._largest_label, classes.labels.max()
+            self.n_calls_in_order += before is not None and bool(classes.labels.min() >= before)
         if self.first_nonfinite is None and _brings_nonfinite(seen.before.reading):
             self.first_nonfinite = self._n_calls
         plan = seen.before.plan
@@ -104,6 +109,7 @@ class CallLogTotals:
             running_var_after=now.running_var,
             n_calls_labeled=self.n_calls_labeled,
             n_calls_one_class=self.n_calls_one_class,
+            n_calls_in_order=self.n_calls_in_order,
             n_learned_in_eval=self.n_learned_in_eval,
             first_nonfinite=self.first_nonfinite,
         )
