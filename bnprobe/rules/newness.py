@@ -59,6 +59,24 @@ def network_is_new(sites: Sites) -> bool:
     )
 
 
+def begun_again(sites: Sites) -> bool:
+    """Whether γ and β of all norms are as initialized, beside running statistics of many batches: two or more of them.
+
+    So are networks whose weights were initialized again after loading, and those that were trained with γ and β fixed.
+    """
+    old = [
+        channels
+        for row, channels in sites
+        if channels["running_mean"].notna().any()
+        and not (at_start(row, channels) or row["n_batches_tracked"] <= FIRST_BATCHES)
+    ]
+    stored = sum(channels["running_mean"].notna().any() for _, channels in sites)
+    return 2 <= len(old) == stored and all(
+        bool((channels["beta"] == 0).all() and ((channels["gamma"] - 1).abs() < FIRST_STEPS_COUNTED).all())
+        for channels in old
+    )
+
+
 def drawn_and_new(sites: Sites) -> bool:
     """Whether γ and β of all norms are still as one recipe drew them, after few batches: RepVGG begins with γ around 0.1."""
     if any(len(channels) < FEWEST_CHANNELS for _, channels in sites):

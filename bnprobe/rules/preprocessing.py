@@ -25,6 +25,16 @@ OF_FROZEN = (
 )
 """After advice on the inputs of a norm that was kept as it is on purpose."""
 
+NEW_BESIDE_OLD = (
+    "every β is exactly 0 and every γ within 0.1 of 1, beside running statistics of more than 100 batches"
+)
+"""What stands for weights that were initialized again: the two limits of `newness.begun_again`."""
+
+LOAD_LAST = (
+    "Compare the weights with those of the checkpoint. Call load_state_dict after all that initializes, such as "
+    "`model.apply(init_weights)`, and record again."
+)
+
 GIVE_CONSTANTS = "Pass the constants of training to attach, normalize=(mean, std), to have the cause named."
 """Where none were given."""
 
@@ -36,6 +46,8 @@ def wrong_preprocessing(evidence: Evidence) -> Iterator[Finding]:
         first = evidence.layers[evidence.layers["layer"] == row["layer"]].iloc[0]
         severity = "warning" if 1 / 4 < row["scale_predicted"] < 4 or frozen(first) else "critical"
         found = (_with_cause if row["certain"] else _without_cause)(severity, row)
+        if evidence.begun_again and not row["certain"]:
+            found = _of_new_weights(found)
         yield replace(found, do=f"{found.do} {OF_FROZEN}") if frozen(first) else found
 
 
@@ -145,6 +157,20 @@ def _without_cause(severity: str, row: pd.Series) -> Finding:
         "discrepancy in mean and std.",
         do,
         remedy=_undone(row) if f"`{row['undo']}`" in do else None,
+    )
+
+
+def _of_new_weights(found: Finding) -> Finding:
+    """The same where new weights explain what a map of the inputs does: a norm sees both as another scale."""
+    map_ = found.says.partition(": ")[2].removesuffix(".")
+    return replace(
+        found,
+        severity="warning",
+        says="The inputs of the first norm do not match its running statistics, and γ and β of every norm are as "
+        "initialized: the weights were probably initialized again after loading.",
+        because=f"{NEW_BESIDE_OLD}; {found.because} Of the inputs it would have to be said that {map_}.",
+        do=f"{LOAD_LAST} If γ and β were kept fixed in training, look at the preprocessing instead.",
+        remedy=None,
     )
 
 

@@ -14,6 +14,7 @@ from bnprobe.rules.edits import Edit, Remedy
 from bnprobe.rules.newness import (
     FEWEST_DRAWN,
     FIRST_BATCHES_UNMOVED,
+    begun_again,
     beyond_first_steps,
     drawn_and_new,
     network_is_new,
@@ -122,6 +123,11 @@ class Evidence:
             counted = self.layers["n_batches_tracked"].between(1, FIRST_BATCHES_UNMOVED)
             return bool(counted.all()) and len(counted) >= FEWEST_DRAWN and drawn_and_new(self.sites)
         return network_is_new(self.sites)
+
+    @cached_property
+    def begun_again(self) -> bool:
+        """Whether γ and β of all norms are as initialized, beside running statistics of many batches."""
+        return begun_again(self.sites)
 
 
 def _run(places: Any) -> Any:

@@ -15,7 +15,7 @@ from bnprobe.rules.frozen_parts import fed_by_training
 from bnprobe.rules.merge_runs import merge_consecutive
 from bnprobe.rules.newness import affine_at_start, at_start, breaks, fresh
 from bnprobe.rules.of_all_norms import once
-from bnprobe.rules.preprocessing import reported_at
+from bnprobe.rules.preprocessing import LOAD_LAST, NEW_BESIDE_OLD, reported_at
 from bnprobe.rules.remedies import recalibrate, recalibration
 from bnprobe.rules.rule import (
     Evidence,
@@ -267,16 +267,22 @@ def _shift(
     # a norm that keeps its statistics while the model trains meets augmented samples, on purpose
     severity = "info" if fed_by_training(evidence, row) else "warning"
     more = upstream(evidence, row) + plain_average(row) if cause is None else because(cause)
+    advice = f"{MEASURE_FIRST}{recalibrate(row, 'batches')}." if cause is None else do(cause, row)
+    if cause is None and evidence.begun_again:
+        more += f" The weights may have been initialized again after loading: {NEW_BESIDE_OLD}."
+        advice = f"{LOAD_LAST} If γ and β were kept fixed in training: {advice[0].lower()}{advice[1:]}"
     return Finding(
         severity,
         row["layer"],
         f"The inputs do not match the running statistics: {f'their {what}' if cause is None else says(cause)}.",
         f"{distance}typical variance {number(row['var_ratio_median'])} times the running variance (thresholds {low:.3g} and "
         f"{top:g}){_significant(row['scaled_share'])}.{more}",
-        f"{MEASURE_FIRST}{recalibrate(row, 'batches')}." if cause is None else do(cause, row),
+        advice,
         indices(channels[(channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)]),
         row["call"],
-        remedy(recalibration(row)) if cause is None else undone_by(cause, row),
+        remedy(None if evidence.begun_again else recalibration(row))
+        if cause is None
+        else undone_by(cause, row),
     )
 
 

@@ -94,6 +94,7 @@ def test_a_recording_does_not_differ_from_its_own_weights(eps, tmp_path):
         )
         assert not found.layers["filters_differ"].any()
         assert (found.layers[["affine_gap", "running_gap"]] == 0).all(axis=None)
+        assert (found.layers[["eps_a", "eps_b"]] == eps).all(axis=None), "a file has that of the other side"
         assert found.findings.empty
 
 

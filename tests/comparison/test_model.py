@@ -136,6 +136,9 @@ def test_one_vector_in_another_order_is_no_other_network(trained):
     found = bnprobe.compare(state, shuffled)
     assert "channels-unrelated" not in set(found.findings["rule"])
     assert set(found.findings["rule"]) == {"channels-reordered"}
+    # numbers that are not those of A to the last bit say nothing of an order, and the other vectors must speak
+    nearly = {name: t * (1 + 1e-5) if "running" in name else t for name, t in shuffled.items()}
+    assert "channels-unrelated" not in set(bnprobe.compare(state, nearly).findings["rule"])
 
 
 # Changes that norms share

@@ -264,3 +264,26 @@ def test_what_a_new_network_in_eval_mode_brings_is_a_note() -> None:
     assert severities("gain-convention", *(ln(name, gamma=[-0.3, 0.3, -0.2]) for name in "abc")) == [
         "critical"
     ]
+
+
+OLD = {**UNTOUCHED, "running_mean": 0.2, "running_var": 0.7, "n_batches_tracked": FIRST_BATCHES + 1}
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([bn(**OLD), bn("next", **OLD)], True),
+        ([bn(**OLD), bn("next", **{**OLD, "gamma": [0.95, 1.09, 1]})], True),
+        ([bn(**OLD), bn("next", **{**OLD, "gamma": [0.95, 1.11, 1]})], False),
+        ([bn(**OLD), bn("next", **{**OLD, "beta": [0, 0, 1e-6]})], False),
+        ([bn(**OLD), bn("next", **{**OLD, "n_batches_tracked": FIRST_BATCHES})], False),
+        ([bn(**OLD), bn("next", **{**OLD, "n_batches_tracked": None})], True),
+        ([bn(**OLD), bn("next")], False),
+        ([bn(**OLD), bn("next", **{**OLD, "gamma": None, "beta": None})], False),
+        ([bn(**OLD), bn("next", **OLD), ln(gamma=0.3)], True),
+        ([bn(**OLD)], False),
+    ],
+)
+def test_whose_vectors_began_again(layers: list[LayerRecord], expected: bool):
+    """Fails if a network that learned, a new one, or one norm alone counts, or what has no running statistics does."""
+    assert Evidence.of(tables(recording(*layers))).begun_again is expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from functools import partial
@@ -292,3 +293,31 @@ def coarse() -> Iterator[Look]:
             )
         else:
             yield right("float32", report)
+
+
+@CASES.add(
+    "weights are initialized again after loading",
+    "pytorch/examples (dcgan), weights_init after load_state_dict",
+)
+def initialized_again() -> Iterator[Look]:
+    def as_dcgan(layer: nn.Module) -> None:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, 0, 0.02)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1, 0.02)
+            nn.init.zeros_(layer.bias)
+
+    def as_torch(layer: nn.Module) -> None:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.reset_parameters()
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    torch.manual_seed(0)
+    trained = fit(convnet(depth=3), steps=150).eval()
+    yield right("as loaded", told(trained, several(n=5)))
+    for name, initialize in (("as DCGAN", as_dcgan), ("as torch", as_torch)):
+        model = copy.deepcopy(trained).apply(initialize)
+        again = Must("input-not-as-trained|data-shifted", words=("initialized again", "load_state_dict"))
+        yield fault(name, told(model, several(n=5)), again)
