@@ -61,7 +61,7 @@ def _warm(mutants: list[PlantedMutant], desks: list[Path], known: set[str]) -> I
     """Those whose test fails or hangs in a fork of one process, and those whose test cannot run here."""
     jobs = []
     for i, mutant in enumerate(mutants):
-        if mutant.file.endswith(".py"):
+        if mutant.file.endswith(".py") and not mutant.file.startswith(warm.COMPILED):
             text = (desks[0] / mutant.file).read_text(encoding="utf-8")
             jobs.append(Job(i, mutant.file, mutant.mutate(text), (mutant.test,), LIMIT))
     found, untrusted = [], frozenset[str]()

@@ -115,7 +115,9 @@ def try_warm(
     jobs = [
         Job(i, one.file, one.mutate(one.source.text), tuple(tests), _limit(execution, tests), enough)
         for i, one in enumerate(mutants)
-        if one.in_function and (tests := _asked_first(execution, one, nearest))
+        if one.in_function
+        and not one.file.startswith(warm.COMPILED)
+        and (tests := _asked_first(execution, one, nearest))
     ]
     for result in warm.try_all(desks[0], jobs, len(desks)) if jobs else ():
         mutant = mutants[result.number]

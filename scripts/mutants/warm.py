@@ -28,6 +28,10 @@ import pytest
 from scripts.mutants.lists import BadList
 from scripts.mutants.workers import FAILED, NO_TESTS, PASSED, TIMED_OUT, end, end_with_parent, run_tests
 
+COMPILED = "bnprobe/reductions/cpu/"
+"""What is compiled and kept on the disk, under a mark of the files' text: in a fork, a mutant would be kept as what the
+unchanged text means, and fail tests from then on."""
+
 CONTROL = -1
 """The number of the last job, which changes nothing: every test that has caught something must pass in it."""
 

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -225,7 +226,15 @@ def by_rule(table: pd.DataFrame) -> list[str]:
     ]
     for row in table.itertuples():
         gone = "yes" if row.found and not row.left else "no"
-        changes = f"{row.changes_outputs:.1%} | {row.healthy_changes_outputs:.1%}"
+        changes = f"{_percent(row.changes_outputs)} | {_percent(row.healthy_changes_outputs)}"
         said = "yes" if row.said else "no"
         lines.append(f"| {row.rule} | {row.fault} | {gone} | {changes} | {said} | {row.wrong} |")
     return lines
+
+
+def _percent(change: float | str) -> str:
+    """A change as written to the table and read from it, where a number that is missing is an empty text."""
+    value = float("nan" if change == "" else change)
+    if np.isnan(value):
+        return "finite again"  # relative to outputs that were not
+    return "no longer finite" if np.isinf(value) else f"{value:.1%}"

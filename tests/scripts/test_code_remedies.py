@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -100,3 +101,20 @@ def test_the_division_of_one_norm_is_carried_out_as_an_edit() -> None:
     assert (row["edits"], row["left"], row["wrong"]) == ("DivideStatistics", 0, "")
     # 999.9 times as much in mean and variance: a number of the fault, and of no code
     assert "n.running_mean /= 99" in row["code"] or "n.running_mean /= 1000" in row["code"]
+
+
+def test_a_table_that_was_kept_is_summed_up_as_a_new_one(tmp_path: Path) -> None:
+    """Fails if a number that is missing, an empty text once it was written, ends the summary, or shows as nan%."""
+    rows = [{"rule": "a", "fault": "b", "found": 1, "left": 0, "said": True, "wrong": ""}] * 3
+    changes = ((0.25, 0.0), (float("nan"), 0.5), (1.0, float("inf")))
+    table = pd.DataFrame(
+        [
+            {**row, "changes_outputs": a, "healthy_changes_outputs": b}
+            for row, (a, b) in zip(rows, changes, strict=True)
+        ]
+    )
+    table.to_csv(tmp_path / "code.csv", index=False)
+    kept = pd.read_csv(tmp_path / "code.csv", keep_default_na=False)
+    assert by_rule(kept) == by_rule(table)
+    cells = [line.split(" | ")[3:5] for line in by_rule(table)[-3:]]
+    assert cells == [["25.0%", "0.0%"], ["finite again", "50.0%"], ["100.0%", "no longer finite"]]
