@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.comparison.pairs import Pair
+from bnprobe.comparison.stored import VECTORS, weights_before
 from bnprobe.recording import LayerRecord
-from bnprobe.recording.neighbours import Folded
 from bnprobe.stats.moments import Array
 
 COLUMNS = ("layer", "norm", "offset", "apart")
@@ -49,13 +49,9 @@ def _scale(record: LayerRecord) -> Array | None:
     return scale
 
 
-def _weights(record: LayerRecord) -> Folded | None:
-    return None if record.neighbours is None else record.neighbours.folded
-
-
 def _apart(pair: Pair, scale: Array) -> float | None:
     """How far the filters of B are from those of A with the norm folded in; None where they are not these."""
-    before, after = _weights(pair.a), _weights(pair.b)
+    before, after = weights_before(pair.a), weights_before(pair.b)
     if before is None or after is None:
         return None
     with np.errstate(all="ignore"):
@@ -72,7 +68,7 @@ def _left(pair: Pair) -> str:
     """What B holds of the norm."""
     if _is_initial(pair.b):
         return "initial"
-    both = ((getattr(one, name) for one in pair) for name in ("gamma", "beta", "running_mean", "running_var"))
+    both = ((getattr(one, name) for one in pair) for name in VECTORS)
     same = all(mine is theirs or (mine is not None and np.array_equal(mine, theirs)) for mine, theirs in both)
     return "kept" if same else "other"
 
@@ -85,7 +81,7 @@ def _is_initial(record: LayerRecord) -> bool:
 
 def _adds(pair: Pair, scale: Array) -> bool:
     """Whether the weights of B add β - running_mean γ / σ, and the bias that those of A have, times γ / σ."""
-    before, after = _weights(pair.a), _weights(pair.b)
+    before, after = weights_before(pair.a), weights_before(pair.b)
     mean = pair.a.running_mean
     if before is None or after is None or after.bias is None or mean is None:
         return False

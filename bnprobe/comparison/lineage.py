@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from bnprobe.comparison.pairs import Pair
+from bnprobe.comparison.stored import VECTORS, weights_before
 from bnprobe.recording import LayerRecord
 from bnprobe.stats.moments import Array
 
@@ -31,7 +32,7 @@ LENGTHS = "filter lengths"
 
 def _learned(record: LayerRecord) -> bool:
     """Whether a norm has a vector that varies over its channels."""
-    own = (record.gamma, record.beta, record.running_mean, record.running_var)
+    own = (getattr(record, name) for name in VECTORS)
     return any(vector is not None and np.ptp(vector) > 0 for vector in own)
 
 
@@ -41,7 +42,7 @@ def _vectors() -> Mapping[str, Callable[[LayerRecord], Array | None]]:
         "β": lambda record: record.beta,
         "running means": lambda record: record.running_mean,
         "running variances": lambda record: _log(record.running_var),
-        LENGTHS: lambda record: _log(_lengths(record)),
+        LENGTHS: lambda record: _log(filter_lengths(record)),
     }
 
 
@@ -86,9 +87,10 @@ def _z(a: Array | None, b: Array | None) -> tuple[float, int] | None:
     return float(np.arctanh(np.clip(r, -0.999999, 0.999999))), len(a) - 3
 
 
-def _lengths(record: LayerRecord) -> Array | None:
-    folded = None if record.neighbours is None else record.neighbours.folded
-    return None if folded is None else folded.norm
+def filter_lengths(record: LayerRecord) -> Array | None:
+    """The length of each channel's weights before the norm, shape (C,); None where they are not known."""
+    weights = weights_before(record)
+    return None if weights is None else weights.norm
 
 
 def _log(values: Array | None) -> Array | None:

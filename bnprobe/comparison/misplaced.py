@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bnprobe.comparison.lineage import filter_lengths
 from bnprobe.comparison.stored import VECTORS
 from bnprobe.recording import LayerRecord, Recording, TensorTable
 from bnprobe.stats.moments import Array
@@ -169,8 +170,7 @@ def _rows(*vectors: Array) -> Counter[tuple[float, ...]]:
 
 def _filters_along(own: LayerRecord, record: LayerRecord) -> str:
     """Whether the weights before the norm have the channels that its vectors have."""
-    folded = [None if one.neighbours is None else one.neighbours.folded for one in (own, record)]
-    before, after = (None if one is None else one.norm for one in folded)
+    before, after = filter_lengths(own), filter_lengths(record)
     if before is None or after is None:
         return "unknown"
     sides = [

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from bnprobe.comparison.pairs import Pair
 from bnprobe.recording import LayerRecord
+from bnprobe.recording.neighbours import Folded
 from bnprobe.stats.moments import Array
 
 VECTORS = {"gamma": "γ", "beta": "β", "running_mean": "running_mean", "running_var": "running_var"}
@@ -16,6 +17,11 @@ VECTORS = {"gamma": "γ", "beta": "β", "running_mean": "running_mean", "running
 
 Mask = npt.NDArray[np.bool_]
 """Which channels, shape (C,)."""
+
+
+def weights_before(record: LayerRecord) -> Folded | None:
+    """The weights that feed a norm alone; None where they are not known."""
+    return None if record.neighbours is None else record.neighbours.folded
 
 
 def channel_columns(pair: Pair) -> dict[str, Mask]:

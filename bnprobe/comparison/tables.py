@@ -59,7 +59,8 @@ def differences(
     upstream = upstream or Upstream()
     misplaced = pd.DataFrame(columns=list(MISPLACED)) if misplaced is None else misplaced
     # numbers that are in another place are the same numbers, and no other training's
-    apart = trained_apart(pair for pair in found.common if pair.a.layer not in set(misplaced["layer"]))
+    elsewhere = set(misplaced["layer"])
+    apart = trained_apart(pair for pair in found.common if pair.a.layer not in elsewhere)
     paired = are_paired(found.common)
     parts = [_channels(pair, paired) for pair in found.common]
     if apart:

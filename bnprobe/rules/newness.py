@@ -64,16 +64,13 @@ def begun_again(sites: Sites) -> bool:
 
     So are networks whose weights were initialized again after loading, and those that were trained with γ and β fixed.
     """
-    old = [
-        channels
-        for row, channels in sites
-        if channels["running_mean"].notna().any()
-        and not (at_start(row, channels) or row["n_batches_tracked"] <= FIRST_BATCHES)
-    ]
-    stored = sum(channels["running_mean"].notna().any() for _, channels in sites)
-    return 2 <= len(old) == stored and all(
-        bool((channels["beta"] == 0).all() and ((channels["gamma"] - 1).abs() < FIRST_STEPS_COUNTED).all())
-        for channels in old
+    stored = [site for site in sites if site[1]["running_mean"].notna().any()]
+    return len(stored) >= 2 and all(
+        not (at_start(row, channels) or row["n_batches_tracked"] <= FIRST_BATCHES)
+        and bool(
+            (channels["beta"] == 0).all() and ((channels["gamma"] - 1).abs() < FIRST_STEPS_COUNTED).all()
+        )
+        for row, channels in stored
     )
 
 
