@@ -168,7 +168,7 @@ def _of_new_weights(found: Finding) -> Finding:
         severity="warning",
         says="The inputs of the first norm do not match its running statistics, and γ and β of every norm are as "
         "initialized: the weights were probably initialized again after loading.",
-        because=f"{NEW_BESIDE_OLD}; {found.because} Of the inputs it would have to be said that {map_}.",
+        because=f"{NEW_BESIDE_OLD}; {found.because} If the inputs are the cause instead, {map_}.",
         do=f"{LOAD_LAST} If γ and β were kept fixed in training, look at the preprocessing instead.",
         remedy=None,
     )
