@@ -90,7 +90,7 @@ def _one_line(error: Exception) -> str:
 def _unforeseen(error: Exception) -> str:
     """What nobody thought of, and where it happened."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    said = shorten(_one_line(error), LONGEST // 3)
+    said = shorten(_one_line(error).rstrip("."), LONGEST // 3)
     return f"unexpected {type(error).__name__} in {Path(last.filename).name}:{last.lineno}: {said}"
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.comparison.pairs import Pair
-from bnprobe.comparison.stored import VECTORS, weights_before
+from bnprobe.comparison.stored import weights_before
 from bnprobe.recording import LayerRecord
+from bnprobe.recording.names import VECTORS
 from bnprobe.stats.moments import Array
 
 COLUMNS = ("layer", "norm", "offset", "apart")

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from bnprobe.comparison.pairs import Pair
-from bnprobe.comparison.stored import VECTORS, weights_before
+from bnprobe.comparison.stored import weights_before
 from bnprobe.recording import LayerRecord
+from bnprobe.recording.names import VECTORS
 from bnprobe.stats.moments import Array
 
 FEW_CHANNELS = 8

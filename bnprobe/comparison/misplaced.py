@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.comparison.lineage import filter_lengths
-from bnprobe.comparison.stored import VECTORS
 from bnprobe.recording import LayerRecord, Recording, TensorTable
+from bnprobe.recording.names import VECTORS
 from bnprobe.stats.moments import Array
 
 COLUMNS = ("layer", "source", "how", "vectors", "n_channels", "n_channels_a", "along")

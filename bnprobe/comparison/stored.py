@@ -9,11 +9,9 @@ import numpy.typing as npt
 
 from bnprobe.comparison.pairs import Pair
 from bnprobe.recording import LayerRecord
+from bnprobe.recording.names import VECTORS
 from bnprobe.recording.neighbours import Folded
 from bnprobe.stats.moments import Array
-
-VECTORS = {"gamma": "γ", "beta": "β", "running_mean": "running_mean", "running_var": "running_var"}
-"""The vectors of a record, and what they are called in a sentence."""
 
 Mask = npt.NDArray[np.bool_]
 """Which channels, shape (C,)."""

@@ -13,7 +13,7 @@ from bnprobe.recording import training_batch
 from bnprobe.recording.call_log import CallLog
 from bnprobe.recording.gradient_record import GradientRecord, parts_of
 from bnprobe.recording.merge import merge_optional
-from bnprobe.recording.names import BATCH, POOLS, UNKNOWN, WEIGHTS_ONLY, site_name, spelled
+from bnprobe.recording.names import BATCH, POOLS, UNKNOWN, VECTORS, WEIGHTS_ONLY, site_name, spelled
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.output_check import OutputCheck
 from bnprobe.stats import ClassMoments, Exemplars, Folds, Histogram, ImageMoments, Moments
@@ -103,7 +103,7 @@ class LayerRecord:
         c = self.pre.shape
         if len(c) != 1:
             raise BnprobeError(f"{self.site}: expected one entry per channel, got shape {c}.")
-        for name in (*RECORDED, *_VECTORS):
+        for name in (*RECORDED, *VECTORS):
             value = getattr(self, name)
             if value is not None and value.shape != c:
                 raise BnprobeError(f"{self.site} / {name}: expected shape {c}, found {value.shape}.")
@@ -243,7 +243,7 @@ class LayerRecord:
                     f"{self.site}: {name} is {mine!r} in one recording and {theirs!r} in the other, so they "
                     "come from different models. Record both from the same checkpoint."
                 )
-        for name in _VECTORS:
+        for name in VECTORS:
             gap = _largest_gap(getattr(self, name), getattr(other, name))
             if gap != 0 and (self.buffers_moved or self.parameters_moved):
                 raise CannotMerge(
@@ -255,9 +255,6 @@ class LayerRecord:
                     f"{self.site}: {name} differs (largest gap {gap:.3g}), so the two recordings come from "
                     "different weights. Record both shards from the same checkpoint."
                 )
-
-
-_VECTORS = ("gamma", "beta", "running_mean", "running_var")
 
 
 _COUNTS = ("n_calls", "n_calls_training", "n_calls_running", "n_images", "n_masked")

@@ -15,6 +15,10 @@ WEIGHTS_ONLY = "weights only"
 """The mode of a norm that was not called: all that is known of it is what the weights around it say."""
 
 
+VECTORS = {"gamma": "γ", "beta": "β", "running_mean": "running_mean", "running_var": "running_var"}
+"""What a norm stores per channel, as fields and columns are named, and what that is called in a sentence."""
+
+
 EMPTY = "(empty)"
 """Ends the entry of `Recording.not_understood` that counts the empty tensors of a checkpoint."""
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import VECTORS
 from bnprobe.rules.rule import Evidence
-
-VECTORS = {"gamma": "γ", "beta": "β", "running_mean": "running_mean", "running_var": "running_var"}
 
 ROUNDING = 2.0**-8
 """Relative rounding that numbers stored in bfloat16 have."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from bnprobe.recording.names import VECTORS
 from bnprobe.recording.terms import MANY_EPS, REACH_SIGMAS
 from bnprobe.rules.edits import Rescale, remedy
 from bnprobe.rules.preprocessing import reported_at
@@ -14,8 +15,6 @@ from bnprobe.rules.remedies import path, rescaled
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import eps_of, number, out_of
-
-VECTORS = ("running_mean", "running_var", "gamma", "beta")
 
 WELL_WITHIN = 64.0
 """Inputs of this size have a variance that half precision holds, too."""

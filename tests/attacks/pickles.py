@@ -330,6 +330,11 @@ def a_nested_counter(folder: Path) -> Path:
     return _saved(folder, **statistics, num_batches_tracked=torch.nested.nested_tensor([torch.ones(1)]))
 
 
+def a_sparse_counter(folder: Path) -> Path:
+    statistics = {"running_mean": torch.zeros(4), "running_var": torch.ones(4)}
+    return _saved(folder, **statistics, num_batches_tracked=torch.tensor([7]).to_sparse())
+
+
 def half_a_character(folder: Path) -> Path:
     """A name that no file can be written with."""
     torch.save(
@@ -353,6 +358,7 @@ NO_NUMBERS = (
     compressed,
     a_counter_without_a_number,
     a_nested_counter,
+    a_sparse_counter,
 )
 """Refused, or checked like any other: never a traceback."""
 

@@ -29,6 +29,7 @@ def assert_left_nothing(verdict: Verdict, folder: Path) -> None:
 def assert_one_line(verdict: Verdict, advice: str) -> None:
     assert verdict.code == 2, verdict.err[-2000:]
     assert re.search(advice, verdict.line), verdict.line
+    assert "unexpected" not in verdict.line
     assert verdict.line.isprintable()
     assert len(verdict.line) < 2000
     assert verdict.out == ""

@@ -145,7 +145,11 @@ def test_the_walk_behind_a_norm_ends(steps: int, found: str, monkeypatch: pytest
 
 
 IMAGES = (N, 3, H, H)
-CONV = {"conv": nn.Conv2d(3, H, 3, padding=1), "more": nn.Conv2d(H, H, 3)}
+CONV = {
+    "conv": nn.Conv2d(3, H, 3, padding=1),
+    "more": nn.Conv2d(H, H, 3),
+    "wide": nn.Conv2d(3, 2 * H, 3, padding=1),
+}
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -161,6 +165,7 @@ def channels_last(x: Tensor) -> Tensor:
         (lambda m, x: m.norm(channels_last(m.conv(x))).mean(), ""),
         # the width is another one, so that it was meant
         (lambda m, x: m.norm(m.conv(x[:, :, :4]).transpose(1, 2)[:, :2]).mean(), ""),
+        (lambda m, x: m.norm(m.wide(x[:, :, :4])).mean(), ""),
     ],
 )
 def test_a_layer_norm_over_the_width_of_an_image(how: Callable[[Net, Tensor], Tensor], expected: str):

@@ -17,6 +17,7 @@ MEAN, STD = np.array(CONSTANTS.mean), np.array(CONSTANTS.std)
 COLOUR = np.array([0.55, 0.45, 0.3])
 N_CHANNELS = 12
 MATRIX = RNG.normal(size=(N_CHANNELS, 3))
+STEM = Stem(MATRIX, None)
 NORM = 3 * np.linalg.norm(MATRIX, axis=1) / RNG.uniform(0.3, 2.8, N_CHANNELS)
 PIXELS = np.clip(COLOUR[:, None] + 0.2 * RNG.normal(size=(60, 3, 50)), 0, 1)
 
@@ -25,10 +26,10 @@ def inputs_of(pixels: np.ndarray) -> np.ndarray:
     return (pixels - MEAN[:, None]) / STD[:, None]
 
 
-def stem_norm(inputs: np.ndarray, **changes: Any) -> Recording:
+def stem_norm(inputs: np.ndarray, stem: Stem = STEM, **changes: Any) -> Recording:
     """The first norm, trained on PIXELS as they should be, that now sees these inputs (N, 3, P)."""
-    trained, seen = (np.einsum("cf,nfp->ncp", MATRIX, x) for x in (inputs_of(PIXELS), inputs))
-    neighbours = Neighbours("relu", "conv", ("input",), source="input", stem=Stem(MATRIX, None))
+    trained, seen = (np.einsum("cf,nfp->ncp", stem.matrix, x) for x in (inputs_of(PIXELS), inputs))
+    neighbours = Neighbours("relu", "conv", ("input",), source="input", stem=stem)
     folded = Folded(NORM, -np.ones(N_CHANNELS), np.ones(N_CHANNELS), None)
     statistics = {"running_mean": trained.mean((0, 2)), "running_var": trained.var((0, 2))}
     first = site(

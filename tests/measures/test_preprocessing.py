@@ -15,6 +15,7 @@ from bnprobe.measures.causes import preprocessing
 from bnprobe.measures.causes.input_maps import CIFAR10, IMAGENET, mistakes
 from bnprobe.measures.stem import color_order
 from bnprobe.recording import Normalize, Recording
+from bnprobe.recording.neighbours import Stem
 from measures.first_norms import (
     COLOUR,
     CONSTANTS,
@@ -206,10 +207,26 @@ def test_inputs_as_in_training_need_no_explanation():
     assert preprocessing(stem_norm(inputs_of(other))).empty
 
 
-def test_a_fresh_norm_shows_no_input():
-    """Fails if running statistics of 0 and 1 are taken for a mean input of 0."""
-    fresh = {"running_mean": np.zeros(N_CHANNELS), "running_var": np.ones(N_CHANNELS)}
-    assert preprocessing(stem_norm(255 * PIXELS, **fresh)).empty
+@pytest.mark.parametrize(("running_mean", "named"), [(0.0, False), (1e-9, True)], ids=["new", "trained"])
+def test_a_fresh_norm_shows_no_input(running_mean, named):
+    """Fails if running statistics of 0 and 1, as they are made, are taken for those of inputs of training."""
+    # pixels whose mean is the constants', before weights that give what is normalized a variance of 1
+    pixels = MEAN[:, None] + STD[:, None] * (PIXELS - PIXELS.mean((0, 2))[:, None])
+    variance = np.einsum("cf,nfp->ncp", MATRIX, inputs_of(pixels)).var((0, 2))
+    stem = Stem(MATRIX / np.sqrt(variance)[:, None], None)
+    statistics = {
+        "running_mean": np.full(N_CHANNELS, running_mean),
+        "running_var": np.ones(N_CHANNELS),
+    }
+    found = preprocessing(stem_norm(pixels, stem, **statistics))
+    assert found["mistake"].str.contains("without subtracting the mean").any() == named
+
+
+@pytest.mark.parametrize(("n_sides", "named"), [(2, True), (0, False), (1, False), (3, False)])
+def test_only_images_have_mistakes_of_images(n_sides, named):
+    """Fails if what people do wrong with pixels explains three measurements, a sequence or a volume."""
+    found = preprocessing(stem_norm(255 * PIXELS, Stem(MATRIX, None, n_sides=n_sides)))
+    assert bool(found["mistake"].str.contains("neither scaled nor normalized").any()) == named
 
 
 def test_constants_in_use_are_tried_where_none_are_given():

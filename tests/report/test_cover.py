@@ -231,6 +231,17 @@ def test_numbers_that_half_precision_cannot_hold():
     assert small.says == f"yes: largest value {number(largest, 2)}, and float16 ends at 65,504"
 
 
+@pytest.mark.parametrize("vector", ["gamma", "beta", "running_mean", "running_var"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_stored_values_that_are_not_finite_are_not_safe(vector, value):
+    """Fails if a file with infinite statistics has no page, or a norm with one broken weight is called safe."""
+    bad = trained("b")
+    stored = np.array(getattr(bad, vector), dtype=float)
+    stored[1] = value
+    found = tile("Numbers safe?", trained("a"), replace(bad, **{vector: stored}))
+    assert (found.state, found.says) == ("critical", "no: stored values of 1 norm are not finite")
+
+
 def test_squares_that_overflow_are_not_safe():
     """Fails if a network whose RMS norms would square beyond float16 is called safe, as its values themselves are not
     beyond it."""

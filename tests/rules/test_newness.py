@@ -69,6 +69,7 @@ def ln(layer: str = "ln", kind: str = "layer_norm", **changes: Any) -> LayerReco
         ([bn(**{**BEGUN, "gamma": None, "beta": None, "n_batches_tracked": 23})], False),
         ([bn("a"), bn("b", **TRAINED)], False),
         ([bn("a", **TRAINED), bn("b"), bn("c")], False),
+        ([bn("a"), bn("b", gamma=[1, 0, 1])], False),
         ([ln()], True),
         ([ln(gamma=1.019, beta=-0.019)], True),
         ([ln(gamma=1.021, beta=0.001)], False),

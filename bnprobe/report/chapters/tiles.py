@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 
 from bnprobe.measures import Tables
 from bnprobe.recording import Recording
-from bnprobe.recording.names import NEVER_UPDATED, SAME, SHIFTED, TOO_FEW
+from bnprobe.recording.names import NEVER_UPDATED, SAME, SHIFTED, TOO_FEW, VECTORS
 from bnprobe.report.chapters.chapter import unit_of
 from bnprobe.report.chapters.headline import begun, fresh, judged_layers, mildly, untrained
 from bnprobe.report.chapters.spine import FARTHEST, MOST_SILENT, on_scale
@@ -132,6 +133,13 @@ def _numerics(tables: Tables) -> Tile:
     bad = int(layers["n_nonfinite"].sum())
     if bad:
         return Tile(question, "critical", f"{bad:,} not finite", link="findings")
+    if broken := _not_finite(tables):
+        return Tile(
+            question,
+            "critical",
+            f"no: stored values of {count(broken, 'norm')} are not finite",
+            link="findings",
+        )
     headroom = of(layers, "half_headroom")
     known = headroom[np.isfinite(headroom)]
     if not known.size:
@@ -151,3 +159,14 @@ def _numerics(tables: Tables) -> Tile:
     else:
         state, says = "good", f"yes: {largest}"
     return Tile(question, state, says, heights, high, "network")
+
+
+def _not_finite(tables: Tables) -> int:
+    """Norms with a stored value that is infinite, or NaN in some channels: a vector that is missing is NaN in all."""
+    channels = tables.channels
+    site = [channels["layer"], channels["call"]]
+    bad = pd.Series(False, index=channels.index)
+    for name in VECTORS:
+        there = channels[name].notna().groupby(site).transform("any")
+        bad |= np.isinf(channels[name]) | (channels[name].isna() & there)
+    return int(bad.groupby(site).any().sum())
