@@ -44,7 +44,9 @@ def overflows_half(evidence: Evidence) -> Iterator[Finding]:
         if not vectors and not highest < row["largest_input"] < np.inf:
             continue
         stored = (
-            f"{', '.join(vectors)} of {out_of(found, channels)} above {number(top, 5)}" if vectors else ""
+            f"{' and '.join(VECTORS[name] for name in vectors)} of {out_of(found, channels)} above {number(top, 5)}"
+            if vectors
+            else ""
         )
         reach = (
             f"largest input {number(row['largest_input'])} "

@@ -26,7 +26,7 @@ from rules.stored import FED, ONE, ROWS, STATISTICS, at, stored
     [
         ({"running_var": at(65505, 1, 2)}, "running_var of 1 of 8"),
         ({"running_mean": at(-65505, 1, 2)}, "largest input"),
-        ({"gamma": at(-7e4, 1, 2)}, "gamma of 1"),
+        ({"gamma": at(-7e4, 1, 2)}, "γ of 1"),
         ({"running_mean": at(60000, 0, 2), "running_var": at(1e6, 1, 2)}, "largest input 66,000"),
     ],
 )
@@ -130,7 +130,7 @@ def test_what_does_not_fit_into_half_precision() -> None:
     assert "On these data" in overflow({"largest_input": 70000.0, "var_ratio_median": 2.1})
     assert "This layer does not fit" in overflow({"largest_input": 70000.0, "var_ratio_median": 2.0})
     stored = overflow({"largest_input": 1.0, "var_ratio_median": 9.0}, {"beta": [7e4, 0.0, 0.0]})
-    assert "beta of 1 of 3 channels above 65504" in stored
+    assert "β of 1 of 3 channels above 65504" in stored
     assert "expected from" not in stored
     assert "largest input" not in stored
 
@@ -196,25 +196,25 @@ USUAL = {"largest_input": 10.0, "n_values": 99, "var_ratio_median": 1.0, "feeder
             {"gamma": [7e4, 1.0, 1.0]},
             {},
             "This layer does not fit into half precision",
-            "gamma of 1 of 3 channels above 65504.",
+            "γ of 1 of 3 channels above 65504.",
         ),
         (
             {"beta": [-7e4, 1.0, 1.0], "running_var": [1.0, 7e4, 1.0]},
             {},
             "This layer does not fit",
-            "running_var, beta of 2 of 3 channels above 65504.",
+            "β and running_var of 2 of 3 channels above 65504.",
         ),
         (
             {"gamma": [7e4, 1.0, 1.0]},
             {"largest_input": 4e4},
             "This layer does not fit",
-            "gamma of 1 of 3 channels above 65504; largest input 40,000 (threshold 32752), half precision ends at 65504.",
+            "γ of 1 of 3 channels above 65504; largest input 40,000 (threshold 32752), half precision ends at 65504.",
         ),
         (
             {"gamma": [7e4, 1.0, 1.0]},
             {"largest_input": 32752.0},
             "This layer does not fit",
-            "gamma of 1 of 3 channels above 65504.",
+            "γ of 1 of 3 channels above 65504.",
         ),
         (
             {},
