@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnprobe.cli.paths import default_page, demand_writable
+from bnprobe.cli.paths import default_page, demand_writable, output_file
 from bnprobe.cli.subject import add_subject, inputs_of, labels_of_the_model, running, subject_and_batches
 from bnprobe.printing import say
 
@@ -56,11 +56,18 @@ def add(commands: Any) -> None:
         "--initial", metavar="FILE", help="state dict at initialization, for one replacement more"
     )
     command.add_argument(
-        "-o", "--out", metavar="FILE", help="the page to write (default reports/SUBJECT-worth.html)"
+        "-o",
+        "--out",
+        type=output_file,
+        metavar="FILE",
+        help="the page to write (default reports/SUBJECT-worth.html)",
     )
-    command.add_argument("--csv", metavar="FILE", help="also write the table")
+    command.add_argument("--csv", type=output_file, metavar="FILE", help="also write the table")
     command.add_argument(
-        "--save", metavar="FILE", help="also save the study as JSON, for `bnprobe report --study FILE`"
+        "--save",
+        type=output_file,
+        metavar="FILE",
+        help="also save the study as JSON, for `bnprobe report --study FILE`",
     )
     command.set_defaults(run=run)
 

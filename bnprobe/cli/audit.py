@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnprobe.cli.listed import lines_of
 from bnprobe.cli.merge import add_workers
-from bnprobe.cli.paths import demand_writable
+from bnprobe.cli.paths import demand_writable, output_file
 from bnprobe.errors import BnprobeError
 from bnprobe.files import Journal, Url, files_in, is_file, is_folder, place_of, write_output_by
 from bnprobe.printing import progress, say
@@ -37,9 +37,12 @@ def add(commands: Any) -> None:
         metavar="LIST",
         help="text file with one checkpoint or address per line, or a folder of checkpoints; with --page also a table",
     )
-    audit.add_argument("-o", "--out", metavar="FILE", help="table.csv, or table.parquet with pyarrow")
+    audit.add_argument(
+        "-o", "--out", type=output_file, metavar="FILE", help="table.csv, or table.parquet with pyarrow"
+    )
     audit.add_argument(
         "--page",
+        type=output_file,
         metavar="FILE",
         help="write an atlas of the table: distributions over checkpoints, and which are unlike the others",
     )

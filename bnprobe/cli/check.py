@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnprobe.cli.paths import default_page, demand_writable
+from bnprobe.cli.paths import default_page, demand_writable, output_file
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.errors import BnprobeError
 from bnprobe.files import STREAM, Url, place_of, standard_input
@@ -92,13 +92,17 @@ def add(commands: Any) -> None:
     check.add_argument(
         "-o",
         "--out",
+        type=output_file,
         metavar="FILE",
         help="output file (default, and -: print; html: reports/NAME.check.html)",
     )
     add_fail_on(check)
     check.add_argument("--baseline", metavar="FILE", help="ignore findings listed in FILE")
     check.add_argument(
-        "--write-baseline", metavar="FILE", help="write the current findings to FILE, for a later --baseline"
+        "--write-baseline",
+        type=output_file,
+        metavar="FILE",
+        help="write the current findings to FILE, for a later --baseline",
     )
     check.add_argument(
         "--against",

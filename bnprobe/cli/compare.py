@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnprobe.cli.paths import default_page, demand_writable
+from bnprobe.cli.paths import default_page, demand_writable, output_file
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import add_subject, recorded, samples_of, subject_and_batches
 from bnprobe.errors import BnprobeError
@@ -60,6 +60,7 @@ def add(commands: Any) -> None:
     compare.add_argument(
         "-o",
         "--out",
+        type=output_file,
         metavar="FILE",
         help="output file (default: reports/A-vs-B.html; text and json, and -: print)",
     )

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bnprobe.cli.paths import demand_writable, would_replace
+from bnprobe.cli.paths import demand_writable, output_file, would_replace
 from bnprobe.cli.subject import positive
 from bnprobe.printing import note, say
 
@@ -24,7 +24,12 @@ def add(commands: Any) -> None:
         "parts", metavar="PART", nargs="+", help="recording, or a folder of recordings (*.bnp)"
     )
     merge.add_argument(
-        "-o", "--out", metavar="WHOLE", required=True, help="the recording to write, e.g. whole.bnp"
+        "-o",
+        "--out",
+        type=output_file,
+        metavar="WHOLE",
+        required=True,
+        help="the recording to write, e.g. whole.bnp",
     )
     add_workers(merge, "read and merge")
     merge.set_defaults(run=run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -25,6 +26,13 @@ def demand_writable(outputs: Iterable[Path | None], inputs: Iterable[str | None]
     places = [place for name in named if name and isinstance(place := place_of(name), Path)]
     read = [file for place in places for file in (*_files(place), *_images_in(place, given))]
     check_outputs(given, read)
+
+
+def output_file(text: str) -> str:
+    """The name of a file to write, as the type of an option: what ends in a slash names a folder, which a path forgets."""
+    if text.endswith(("/", os.sep)):
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder. Add the name of the file to write in it")
+    return text
 
 
 def would_replace(path: Path, command: str) -> CannotWrite:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnprobe.cli.paths import output_file
 from bnprobe.cli.state_dict import new_file, save_state_dict
 from bnprobe.cli.subject import add_subject, inputs_of, labels_of_the_model, running, subject_and_batches
 from bnprobe.errors import BnprobeError
@@ -68,6 +69,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "-o",
         "--out",
+        type=output_file,
         metavar="FILE",
         help="with --apply: state dict to write, .safetensors or .pt; must not exist",
     )

@@ -75,13 +75,15 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Record what is not recorded yet, merge all parts, and say what is in the whole."""
+    from bnprobe.files.address import is_address
     from bnprobe.scaling.merge import merge_files
     from bnprobe.scaling.shards import work_off
 
     _demand_no_other_data(options)
     shards = shards_of(options, SETTINGS)
     whole = Path(options.out) / "whole.bnp"
-    demand_writable([whole], [options.checkpoint, options.shards])
+    listed = [shard.place for shard in shards if not is_address(shard.place)]
+    demand_writable([whole], [options.checkpoint, options.shards, *listed])
     done = sum(shard.is_done for shard in shards)
     if done:
         note(f"{done:,} of {len(shards):,} shards are recorded already, in {shards[0].part.parent}.")

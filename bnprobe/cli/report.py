@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bnprobe.cli import ablate
 from bnprobe.cli.invariances import add_causal, tried
 from bnprobe.cli.partial import add_save_partial, partial_path, stopped
-from bnprobe.cli.paths import default_page, demand_writable
+from bnprobe.cli.paths import default_page, demand_writable, output_file
 from bnprobe.cli.ranks import gathered, share
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.cli.subject import (
@@ -90,7 +90,9 @@ def add(commands: Any) -> None:
         help="also try what must not move outputs, as `bnprobe invariances` does: findings, and a chapter of the page",
     )
     add_causal(report)
-    report.add_argument("--save", metavar="FILE", help="also save the recording, e.g. run.bnp")
+    report.add_argument(
+        "--save", type=output_file, metavar="FILE", help="also save the recording, e.g. run.bnp"
+    )
     add_save_partial(report)
     _add_output(report, None)
     report.set_defaults(run=_report)
@@ -113,7 +115,12 @@ def _add_ablate(command: argparse.ArgumentParser) -> None:
 def _add_output(command: argparse.ArgumentParser, default: str | None) -> None:
     shown = default or "reports/SUBJECT.html"
     command.add_argument(
-        "-o", "--out", metavar="FILE", default=default, help=f"the page to write (default {shown})"
+        "-o",
+        "--out",
+        type=output_file,
+        metavar="FILE",
+        default=default,
+        help=f"the page to write (default {shown})",
     )
     command.add_argument("--text", action="store_true", help="also print the whole report as text")
     add_fail_on(command)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnprobe.cli.paths import demand_writable
+from bnprobe.cli.paths import demand_writable, output_file
 from bnprobe.cli.state_dict import new_file, save_state_dict
 from bnprobe.cli.subject import (
     add_subject,
@@ -83,11 +83,13 @@ def _add_common(command: argparse.ArgumentParser, name: str, act: Act) -> None:
     command.add_argument(
         "-o",
         "--out",
+        type=output_file,
         metavar="FILE",
         help="state dict of the new model to write, .safetensors or .pt; must not exist (default: write nothing)",
     )
     command.add_argument(
         "--certificate",
+        type=output_file,
         metavar="FILE",
         help="also write as JSON what was done to each norm or why not, and what was measured on how many samples",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnprobe.cli.ablate import INTERRUPTED, seconds
-from bnprobe.cli.paths import default_page, demand_writable
+from bnprobe.cli.paths import default_page, demand_writable, output_file
 from bnprobe.cli.state_dict import new_file
 from bnprobe.cli.subject import (
     add_subject,
@@ -68,14 +68,22 @@ def add(commands: Any) -> None:
     )
     command.add_argument(
         "--state",
+        type=output_file,
         metavar="FILE",
         help="keep the run in this file; the same command goes on from there",
     )
     command.add_argument(
-        "--save", metavar="FILE", help="also write images and classes, NAME.safetensors; must not exist"
+        "--save",
+        type=output_file,
+        metavar="FILE",
+        help="also write images and classes, NAME.safetensors; must not exist",
     )
     command.add_argument(
-        "-o", "--out", metavar="FILE", help="the page to write (default reports/SUBJECT-made.html)"
+        "-o",
+        "--out",
+        type=output_file,
+        metavar="FILE",
+        help="the page to write (default reports/SUBJECT-made.html)",
     )
     command.set_defaults(run=run)
 

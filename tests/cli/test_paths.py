@@ -40,6 +40,35 @@ def test_what_is_read_is_never_written(arguments, checkpoint, capsys):
     assert Path("c.toml").read_text() == ""
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "a.pt", "-o", "new/"),
+        ("check", "a.pt", "--write-baseline", "new/"),
+        ("compare", "a.pt", "a.pt", "-o", "new/"),
+        ("report", "resnet18", "--save", "new/"),
+        ("merge", "a.bnp", "-o", "new/"),
+        ("recalibrate", "resnet18", "--apply", "-o", "new/"),
+    ],
+)
+def test_a_folder_is_no_name_of_a_file(arguments, capsys):
+    """Fails if a file is written in the place of the folder that a slash at the end asks for."""
+    assert main(arguments) == 2
+    assert "'new/' is a folder. Add the name of the file to write in it." in capsys.readouterr().err
+    assert not Path("new").exists()
+
+
+def test_a_shard_is_never_written(capsys):
+    """Fails if a link in the place of the recording costs a shard of images."""
+    Path("a.tar").write_bytes(b"images")
+    Path("list.txt").write_text("a.tar")
+    Path("out").mkdir()
+    Path("out", "whole.bnp").symlink_to(Path("a.tar").absolute())
+    assert main(("record", "resnet18", "--shards", "list.txt", "--out", "out")) == 2
+    assert "is what is read, and would be replaced" in capsys.readouterr().err
+    assert Path("a.tar").read_bytes() == b"images"
+
+
 def test_two_outputs_of_one_name(capsys):
     """Fails if the baseline replaces the findings, or the other way round."""
     assert main(("check", "a.pt", "--format", "json", "-o", "x", "--write-baseline", "./x")) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,18 @@ def test_names_that_no_file_can_have_are_compared_as_they_are() -> None:
     check_outputs([], [bad])
     with pytest.raises(CannotWrite):
         check_outputs([Path("\ud801")], [bad])
+
+
+def test_writers_of_one_file_leave_it_whole(tmp_path):
+    """Fails if what several write under one name at once is mixed, seen in parts, or left unfinished."""
+    path, contents = tmp_path / "out", [bytes([i]) * 2**16 for i in range(3)]
+    seen: set[bytes] = set()
+
+    def write(content: bytes) -> None:
+        for _ in range(30):
+            seen.add(write_output(path, content).read_bytes())
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(write, contents))
+    assert seen <= set(contents)
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
