@@ -102,10 +102,10 @@ class Comparison(Document):
             self._left_out,
         )
 
-    def _data(self, compact: bool) -> Data | None:
+    def _data(self) -> Data | None:
         from bnprobe.comparison.page.moving import data_of
 
-        return None if compact else data_of(self._pairs, self._tables, self.findings)
+        return data_of(self._pairs, self._tables, self.findings)
 
     @property
     def layers(self) -> pd.DataFrame:

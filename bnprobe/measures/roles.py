@@ -216,7 +216,7 @@ def _producer(neighbours: Neighbours | None) -> str:
 
 def corners(record: LayerRecord) -> Corners | None:
     """Of the activation that acts on the norm's own values; None where there is none with corners."""
-    name, _, numbers = _what_acts(record).removesuffix(")").partition("(")
+    name, _, numbers = acting(record).removesuffix(")").partition("(")
     if name == "hardtanh" and numbers:
         low, high = map(float, numbers.split(","))
         return Corners(low, low, high)
@@ -248,7 +248,7 @@ def effective_gamma(record: LayerRecord) -> Array:
     return np.abs(gamma) * np.where(flat, share, 1.0)
 
 
-def _what_acts(record: LayerRecord) -> str:
+def acting(record: LayerRecord) -> str:
     """What acts on the norm's own values, one after the other in a concatenation; "" where it is not known.
 
     A module that does more than normalize (an activation inside) leaves nothing to say.
@@ -302,7 +302,7 @@ def share_above(record: LayerRecord, threshold: float) -> Array:
 
 def _roles(record: LayerRecord) -> Any:
     """One word per channel, shape (C,); the order of the assignments is that of precedence, last first."""
-    acts, known = _what_acts(record), corners(record)
+    acts, known = acting(record), corners(record)
     roles = np.full(record.n_channels, "unknown", dtype=object)
     if acts.partition("(")[0] in SMOOTH:
         roles[:] = "mixed"

@@ -18,6 +18,7 @@ from bnprobe.measures import Column
 from bnprobe.report.browser import Data
 from bnprobe.report.chapters.glossary import explain
 from bnprobe.report.figures.album import Album
+from bnprobe.report.figures.specs import Picture
 from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Page
 from bnprobe.rules.rule_docs import rule_address
@@ -62,8 +63,8 @@ class Document(ABC):
     def _contents(self) -> Mapping[str, Any]:
         """What its JSON holds beside the findings."""
 
-    def _data(self, compact: bool) -> Data | None:
-        """What the page's scripts draw from, a part of it for a notebook cell; None where nothing moves."""
+    def _data(self) -> Data | None:
+        """What the page's scripts draw from; None where nothing moves."""
         return None
 
     @cached_property
@@ -101,7 +102,13 @@ class Document(ABC):
     @cached_property
     def figures(self) -> Album:
         """The page's pictures by name; `figures.save(folder)` writes them as SVG and PDF."""
-        return Album((figure.name, figure.spec) for figure in self._page.figures())
+        shown = [(figure.name, figure.spec) for figure in self._page.figures()]
+        return Album((*shown, *self._drawn_by_scripts))
+
+    @property
+    def _drawn_by_scripts(self) -> Sequence[tuple[str, Picture]]:
+        """Pictures that the page's scripts draw, and a paper has no scripts for."""
+        return ()
 
     def explain(self, name: str) -> str:
         """What a column of the tables means: its meaning, formula, unit and source, as far as there are any.
@@ -135,7 +142,7 @@ class Document(ABC):
     def _html(self) -> str:
         from bnprobe.report.formats.html import to_html
 
-        return to_html(self._page, self._data(compact=False))
+        return to_html(self._page, self._data())
 
     def to_text(self, width: int | None = None) -> str:
         """The whole page as text.
@@ -201,7 +208,7 @@ class Document(ABC):
     def _repr_html_(self) -> str:
         from bnprobe.report.formats.html import to_fragment
 
-        return to_fragment(self._page, self._data(compact=True))
+        return to_fragment(self._page)
 
 
 @contextmanager

@@ -17,9 +17,11 @@ from bnprobe.report.browser import Data, data_of
 from bnprobe.report.chapters import invariances
 from bnprobe.report.chapters.answer import Answer, answer
 from bnprobe.report.chapters.phases import phases_section
+from bnprobe.report.chapters.transfer import most_telling
 from bnprobe.report.compose import compose, opening
 from bnprobe.report.document import Document
 from bnprobe.report.drift import Drift
+from bnprobe.report.figures.specs import Picture
 from bnprobe.report.invariances import Invariances
 from bnprobe.report.nothing_seen import nothing_seen
 from bnprobe.report.numbers import count
@@ -131,8 +133,13 @@ class Report(Document):
         section = phases_section(shown, recordings, {name: one._counted for name, one in reports.items()})
         return replace(page, sections=(page.sections[0], section, *page.sections[1:]))
 
-    def _data(self, compact: bool) -> Data:
-        return data_of(self._shown, self._tables, self.findings, compact, self.images)
+    def _data(self) -> Data:
+        return data_of(self._shown, self._tables, self.findings, self.images)
+
+    @property
+    def _drawn_by_scripts(self) -> Sequence[tuple[str, Picture]]:
+        telling = most_telling(self._shown, self._tables)
+        return [] if telling is None else [("transfer", telling)]
 
     @cached_property
     def _answer(self) -> Answer:

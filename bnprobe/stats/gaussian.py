@@ -61,6 +61,15 @@ def is_known(activation: str) -> bool:
     return True
 
 
+def applied(activation: str, x: Array) -> Array:
+    """f(x), elementwise. Raises NotDefined for an activation that is not known (ask `is_known`)."""
+    shape = _shape(activation)
+    if isinstance(shape, _Smooth):
+        return shape.function(x)
+    piece = np.searchsorted(shape.knots, x, side="right")
+    return np.choose(piece, [P.polyval(x, polynomial) for polynomial in shape.polynomials])
+
+
 def moments(activation: str, mean: Array, sd: Array) -> tuple[Array, Array]:
     """E[f(X)] and E[f(X)^2] for X ~ N(mean, sd^2), elementwise; the sign of `sd` does not matter, 0 is a point.
 

@@ -21,7 +21,7 @@ from bnprobe.report.browser import measures as page_columns
 from bnprobe.report.browser.contents import ROLES
 from bnprobe.report.browser.densities import EDGES, STEPS, place_after, place_before, same_counts, steps
 from bnprobe.report.browser.derived import derived_columns
-from bnprobe.report.browser.measures import COMPACT_FEWEST, FEWEST, chosen_columns, menu, paints, travelling
+from bnprobe.report.browser.measures import FEWEST, chosen_columns, menu, paints, travelling
 from bnprobe.report.browser.packing import KEPT_BITS, pack_floats
 from bnprobe.report.browser.scripts import PARTS
 from bnprobe.report.colours import FAINT
@@ -40,9 +40,9 @@ def unpacked(text: str) -> np.ndarray:
     return np.array(words, dtype="<u4").view("<f4").astype(float)
 
 
-def carried(recorded: Recording, compact: bool = False) -> tuple[dict, dict[str, str]]:
+def carried(recorded: Recording) -> tuple[dict, dict[str, str]]:
     report = bnprobe.report(recorded)
-    data = data_of(recorded, report._tables, report.findings, compact)
+    data = data_of(recorded, report._tables, report.findings)
     return json.loads(data.manifest), dict(data.blobs)
 
 
@@ -206,7 +206,7 @@ def test_what_is_painted_travels_and_what_travels_is_of_channels():
     for column in glossary():
         assert column.paint is None or column.rank is not None, column.name
         assert column.rank is None or column.table != "layers", column.name
-    assert sum(column.rank == 1 for column in glossary()) <= COMPACT_FEWEST, "those of rank 1 always travel"
+    assert sum(column.rank == 1 for column in glossary()) <= FEWEST, "those of rank 1 always travel"
 
 
 def test_what_is_held_against_training_opens_its_group():
@@ -240,17 +240,6 @@ def test_no_name_ends_the_data_it_stands_in(name):
     assert not set(text) & set("<>&")
     assert text.isascii()
     assert json.loads(text)["layers"][0]["name"] == name.replace("\ud800", r"\ud800")
-
-
-def test_a_cell_of_a_notebook_is_smaller_than_a_page():
-    """Fails if a notebook carries every column in every cell."""
-    rows = some_rows(2, 3000, 2)
-    recorded = recording(*(site(rows, f"l{i}", gamma=1, beta=0, **memory_of(rows)) for i in range(12)))
-    whole, compact = (carried(recorded, compact)[0] for compact in (False, True))
-    assert len(compact["columns"]) < len(whole["columns"])
-    assert {"gamma", "beta", "shift", "scale_ratio", "fires"} <= set(compact["columns"])
-    assert whole["edges"]
-    assert not compact["edges"]
 
 
 # The scripts

@@ -305,12 +305,23 @@ def cell_of(report: bnprobe.Report) -> ET.Element:
     )
 
 
-def test_the_notebook_shows_the_telling_sections(undrawn, all_kinds):
-    """Fails if the cell shows nothing of the answer, or drags in all layers and a second document."""
+def test_a_notebook_shows_headline_tiles_and_spine(undrawn, all_kinds):
+    """Fails if the cell lacks the verdict or the picture, drags in data, layers or findings, or runs a script."""
     document = cell_of(bnprobe.report(all_kinds))
     pages.assert_loads_nothing(document)
-    found = [name.rpartition("-")[2] for name in pages.sections(document)]
-    assert found == ["answer", "learned", "findings", "network", "layers"]
+    assert [name.rpartition("-")[2] for name in pages.sections(document)] == ["answer"]
+    (answer,) = pages.elements(document, "section")
+    kinds = [node.attrib.get("class", node.tag) for node in answer]
+    assert [kind.split()[0] for kind in kinds] == [
+        "h3",
+        "headline",
+        "tiles",
+        "note",
+        "wide",
+        "narrow",
+        "as-table",
+    ]
+    assert not pages.elements(document, "script")
     assert "to_html(path)" in pages.text_of(document)
 
 
@@ -323,7 +334,7 @@ def test_a_cell_holds_names_as_text(undrawn, name):
 
 
 def test_two_cells_of_a_notebook_share_no_id(undrawn, all_kinds):
-    """Fails if a link, or a script, of one cell finds the elements of another."""
+    """Fails if a link, of one cell finds the elements of another."""
     report = bnprobe.report(all_kinds)
     ids = [[n.attrib["id"] for n in cell_of(report).iter() if "id" in n.attrib] for _ in range(2)]
     assert ids[0]

@@ -17,17 +17,7 @@ from bnprobe.report.browser.densities import EDGES, Bytes, place_after, place_be
 from bnprobe.report.browser.derived import derived_columns
 from bnprobe.report.browser.exemplars import exemplars_of
 from bnprobe.report.browser.first_look import first_measure
-from bnprobe.report.browser.measures import (
-    COMPACT_FEWEST,
-    COMPACT_HISTOGRAMS,
-    COMPACT_VALUES,
-    FEWEST,
-    MOST_VALUES,
-    as_drawn,
-    chosen_columns,
-    menu,
-    paints,
-)
+from bnprobe.report.browser.measures import as_drawn, chosen_columns, menu, paints
 from bnprobe.report.browser.packing import KEPT_BITS, ROUGH_BITS, pack_bytes, pack_floats
 from bnprobe.report.numbers import visible
 from bnprobe.report.vocabulary import role_label
@@ -48,12 +38,11 @@ def data_of(
     recording: Recording,
     tables: Tables,
     findings: pd.DataFrame,
-    compact: bool = False,
     images: Path | None = None,
 ) -> Data:
     """Everything the scripts draw from: layers, findings, channel columns and histograms, exemplars.
 
-    `compact` leaves out what a notebook cell can do without; files of exemplars are looked for below `images`.
+    Files of exemplars are looked for below `images`.
     """
     channels = tables.channels
     known = [str(name) for name in channels if channels[name].notna().any()]
@@ -61,12 +50,10 @@ def data_of(
         [record.eps for record in recording.layers], [record.n_channels for record in recording.layers]
     )
     free = derived_columns(channels, eps)
-    room = (COMPACT_VALUES, COMPACT_FEWEST) if compact else (MOST_VALUES, FEWEST)
-    shown, left_out = chosen_columns(known, free, len(channels), *room)
-    drawn = not compact or len(channels) <= COMPACT_HISTOGRAMS
-    histograms, places, blobs = packed_histograms(recording.layers, drawn)
+    shown, left_out = chosen_columns(known, free, len(channels))
+    histograms, places, blobs = packed_histograms(recording.layers)
     blobs += [(f"column-{name}", packed_column(channels[name])) for name in shown if name not in free]
-    exemplars, more = (None, []) if compact else exemplars_of(recording, images)
+    exemplars, more = exemplars_of(recording, images)
     blobs += more
     meanings = {column.name: column for column in glossary()}
     initial = _is_initial(channels)
@@ -124,7 +111,7 @@ def layer_entry(record: LayerRecord, follows: Any) -> dict[str, Any]:
 
 
 def packed_histograms(
-    records: Sequence[LayerRecord], drawn: bool
+    records: Sequence[LayerRecord], drawn: bool = True
 ) -> tuple[bool, list[dict[str, Any]], list[tuple[str, str]]]:
     """Whether there are any, where each layer's stand, and the packed bytes."""
     before: list[Bytes] = []

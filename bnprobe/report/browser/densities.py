@@ -25,7 +25,7 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 def steps(histogram: Histogram) -> Bytes:
     """Density of every channel in its first sheet's bins, shape (C, N_BINS), 0 to STEPS, the mode at STEPS."""
-    density = _one_sheet(histogram) / WIDTHS
+    density = one_sheet(histogram) / WIDTHS
     peak = density.max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         root = np.sqrt(np.where(peak > 0, density / peak, 0.0))
@@ -33,7 +33,7 @@ def steps(histogram: Histogram) -> Bytes:
     return levels
 
 
-def _one_sheet(histogram: Histogram) -> np.ndarray[Any, np.dtype[np.float64]]:
+def one_sheet(histogram: Histogram) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Counts on the first sheet's bins; those of further sheets are taken as evenly spread inside their bins."""
     counts: np.ndarray[Any, np.dtype[np.float64]] = histogram.counts[0].copy()
     for centre, scale, more in zip(

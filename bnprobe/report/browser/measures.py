@@ -14,9 +14,6 @@ MOST_VALUES = 480_000
 FEWEST = 16
 """Columns that even the widest network's page holds."""
 
-COMPACT_VALUES, COMPACT_FEWEST, COMPACT_HISTOGRAMS = 120_000, 10, 8_000
-"""The same in a notebook, which keeps its cells in its file; and up to how many channels it has histograms."""
-
 
 def travelling() -> list[Column]:
     """Every column that a page may carry, the ones it can least do without first."""
@@ -46,7 +43,11 @@ def as_drawn(paint: Paint) -> dict[str, Any]:
 
 
 def chosen_columns(
-    known: Collection[str], free: Collection[str], n_channels: int, most: int, fewest: int = FEWEST
+    known: Collection[str],
+    free: Collection[str],
+    n_channels: int,
+    most: int = MOST_VALUES,
+    fewest: int = FEWEST,
 ) -> tuple[list[str], list[str]]:
     """Of the columns that hold anything: those that fit among `most` numbers, and those that do not.
 

@@ -43,7 +43,7 @@ AWAKE = 'document.getElementById("%s").classList.add("live")'
 
 @cache
 def program(root: str) -> str:
-    """One script for the page, or the notebook cell, whose root element has the id `root`."""
+    """One script for the page, whose root element has the id `root`."""
     ours = "\n".join(_read(f"{part}.js") for part in PARTS)
     # d3 looks for a module loader before it writes to the window: it is given one of its own
     loader = "const exports = {}, module = { exports };"

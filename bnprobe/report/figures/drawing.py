@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bnprobe.report.figures import changes, charts, maps, plots, specs, spine
+from bnprobe.report.figures import changes, charts, maps, plots, specs, spine, transfer
 
 _BY_KIND: dict[type, Callable[[Any], Figure]] = {
     specs.ByDepth: charts.by_depth,
@@ -15,6 +15,7 @@ _BY_KIND: dict[type, Callable[[Any], Figure]] = {
     specs.NetworkMap: maps.network,
     specs.Clouds: charts.clouds,
     specs.LayerChange: changes.layer,
+    specs.Transfer: transfer.transfer,
     specs.Swatches: charts.swatches,
     specs.Plots: plots.plots,
 }

@@ -275,6 +275,39 @@ class LayerChange(Spec):
         return f": {_titles((*self.ridges, self.plane))}"
 
 
+# One channel
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Density(Spec):
+    """A histogram of `heights`, shape (B,), that integrate to 1 between `edges`, shape (B + 1,)."""
+
+    edges: Array
+    heights: Array
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Transfer(Spec):
+    """One channel from its inputs to its outputs, y = β + γ z.
+
+    `inputs` are in units of z, which `x_label` names, and `outputs` in those of y; `expected` says whether z is about
+    running statistics, by which a standard Gaussian is expected of the inputs. What follows makes `after` of y at the
+    places `z`, where it is known and named by `follows`, and is flat where y is not between the two values of `alive`.
+    """
+
+    title: str
+    inputs: Density
+    outputs: Density
+    gamma: float
+    beta: float
+    z: Array
+    x_label: str
+    expected: bool
+    after: Array | None = None
+    follows: str = ""
+    alive: tuple[float, float] = (-np.inf, np.inf)
+
+
 # Patches, and plain axes
 
 
@@ -334,7 +367,7 @@ class Plots(Spec):
         return f": {_titles(self.plots)}"
 
 
-Picture = ByDepth | Spine | NetworkMap | Clouds | LayerChange | Swatches | Plots
+Picture = ByDepth | Spine | NetworkMap | Clouds | LayerChange | Transfer | Swatches | Plots
 """Whatever `figures.draw` draws."""
 
 

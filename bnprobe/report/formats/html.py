@@ -11,6 +11,7 @@ import base64
 import hashlib
 import uuid
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -23,13 +24,13 @@ from bnprobe.report.browser import AWAKE, Data, program, program_of_tables
 from bnprobe.report.figures.specs import Spine
 from bnprobe.report.headings import heading, hint
 from bnprobe.report.numbers import NARROW, visible
-from bnprobe.report.page.blocks import Figure, Headline, Moving, Page, Section
+from bnprobe.report.page.blocks import Figure, Headline, Page, Section, Tiles
 
 ROOT = "bnprobe"
 """Id of the page's root element; notebook cells, of which there may be many, have one of their own each."""
 
-IN_A_CELL = ("answer", "learned", "findings", "network", "layers")
-
+IN_A_CELL = (Headline, Tiles, Figure)
+"""Of the answer: the verdict, the questions, and the network drawn once."""
 
 _BLOCK = '<code class="lines">'
 LONGEST_INLINE = 60
@@ -48,40 +49,35 @@ class Scripts:
 
 def to_html(page: Page, data: Data | None = None) -> str:
     """The whole page, from `<!doctype html>` on; `data` are what its scripts draw from, where anything moves."""
-    return _render("page.html.j2", page, data, ROOT, compact=False)
+    return _render("page.html.j2", page, _scripts(data, ROOT), ROOT, links=_links(page.sections, data))
 
 
-def to_fragment(page: Page, data: Data | None = None) -> str:
-    """The page's telling sections for a notebook cell, with their style and scripts inside.
+def to_fragment(page: Page) -> str:
+    """What a notebook shows of the page: its headline, tiles and spine, with their style and without a script.
 
     Its ids are its own: two cells of a notebook do not get into each other's way.
     """
     root = f"bnprobe-{uuid.uuid4().hex[:12]}"
-    kept = [replace(s, parts=()) for s in page.sections if s.id in IN_A_CELL]
-    telling = replace(page, sections=tuple(map(_compact, kept)))
-    return _render("fragment.html.j2", telling, data, root, compact=True)
+    answer = page.sections[0]
+    kept = replace(answer, blocks=tuple(b for b in answer.blocks if isinstance(b, IN_A_CELL)), parts=())
+    scripts = Scripts(Markup(), Markup(), Markup(), ())
+    return _render("fragment.html.j2", replace(page, sections=(kept,)), scripts, root, prefix=f"{root}-")
 
 
-def _compact(section: Section) -> Section:
-    """Of the layers only what moves; a cell is no place to scroll through all of them."""
-    if section.id != "layers":
-        return section
-    return replace(section, blocks=tuple(b for b in section.blocks if isinstance(b, Moving)))
-
-
-def _render(template: str, page: Page, data: Data | None, root: str, compact: bool) -> str:
-    prefix = f"{root}-" if compact else ""
-    scripts = _scripts(data, root)
+def _render(
+    template: str, page: Page, scripts: Scripts, root: str, prefix: str = "", links: Sequence[Section] = ()
+) -> str:
+    """The page, or with a `prefix` of all ids a part of it."""
     trusted = [_fingerprint(script) for script in (scripts.awake, scripts.program) if script]
     return (
         _templates()
         .get_template(template)
         .render(
             page=page,
-            links=_as_on_screen(page.sections) if data else page.sections,
+            links=links,
             root=root,
             prefix=prefix,
-            whole=not compact,
+            whole=not prefix,
             has_cover=any(
                 isinstance(block, Headline) for section in page.sections for block in section.blocks
             ),
@@ -95,8 +91,10 @@ def _render(template: str, page: Page, data: Data | None, root: str, compact: bo
     )
 
 
-def _as_on_screen(sections: tuple[Section, ...]) -> list[Section]:
-    """The layers after the map, where `start.js` puts them: moved after painting, the links would jump."""
+def _links(sections: tuple[Section, ...], data: Data | None) -> Sequence[Section]:
+    """With scripts the layers after the map, where `start.js` puts them: moved after painting, the links would jump."""
+    if data is None:
+        return sections
     rest = [section for section in sections if section.id != "layers"]
     moved = [section for section in sections if section.id == "layers"]
     at = next((i for i, section in enumerate(rest, start=1) if section.id == "network"), len(rest))

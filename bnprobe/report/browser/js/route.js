@@ -110,7 +110,7 @@ function nearest(name, layers) {
   return scores[best] > 3 ? `; the nearest is ${shorten(layers[best].title, 60)}` : "";
 }
 
-function newRoute(root, store, state, view, alone, notice, refilter) {
+function newRoute(root, store, state, view, notice, refilter) {
   const { layers } = store.manifest;
   let following = false;
   let told = false;
@@ -172,16 +172,14 @@ function newRoute(root, store, state, view, alone, notice, refilter) {
   }
 
   root.addEventListener("click", openLink);
-  if (alone) window.addEventListener("popstate", follow);
+  window.addEventListener("popstate", follow);
   state.on("layer channel measure order stretched text finding picked pins", (names) => {
     if (following) return;
     if (names.includes("layer") || names.includes("channel")) told = true;
-    if (alone) {
-      const address = addressOf(state, store, told);
-      const typed = names.every((name) => name === "text");
-      const bare = window.location.pathname + window.location.search;
-      if (address !== window.location.hash) window.history[typed ? "replaceState" : "pushState"](null, "", address || bare);
-    }
+    const address = addressOf(state, store, told);
+    const typed = names.every((name) => name === "text");
+    const bare = window.location.pathname + window.location.search;
+    if (address !== window.location.hash) window.history[typed ? "replaceState" : "pushState"](null, "", address || bare);
     if (names.includes("layer") && state.layer >= 0) bring();
   });
   return { follow, address: () => addressOf(state, store, told) };

@@ -13,11 +13,10 @@ function start(root) {
   const tip = newTip(root);
   const mapHost = root.querySelector("[data-bnp=map]");
   const layerHost = root.querySelector("[data-bnp=layers]");
-  const alone = document.body === root;
   const save = newSave(root, () => route?.address() ?? "");
   let route = null;
   wakeTables(root);
-  if (alone && mapHost && layerHost) drawTogether(mapHost.closest("section"), layerHost.closest("section"));
+  if (mapHost && layerHost) drawTogether(mapHost.closest("section"), layerHost.closest("section"));
   const tools = mapHost ? newMapTools(store, state) : null;
   if (tools) {
     mapHost.append(tools.element);
@@ -29,12 +28,12 @@ function start(root) {
   if (mapHost) save.map(mapHost, store, state);
   if (layerHost) {
     const view = newLayerView(layerHost, root, store, state, tip, save);
-    route = newRoute(root, store, state, view, alone, newNotice(root), () => tools?.refilter());
-    ready.then(() => alone ? route.follow() : view.quietly());
+    route = newRoute(root, store, state, view, newNotice(root), () => tools?.refilter());
+    ready.then(route.follow);
   }
-  if (alone) wakeDesk(root, store, state, save);
+  wakeDesk(root, store, state, save);
   save.figures();
-  if (alone) wakePrinting(root);
+  wakePrinting(root);
   inks(root);
   watch(root, state);
   ready.then(() => {
