@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 
 from bnprobe.graph.graph import LEAF, SITE, Node, Site
@@ -116,8 +117,41 @@ def _feature(node: Node, n: int, norms: Mapping[Site, Known]) -> tuple[str, int]
         return node.name, n - 1 - len(node.facts["geometry"].stride)
     if node.name in IN_THE_LAST:
         return IN_THE_LAST[node.name], n - 1
+    if _are_steps(node):
+        return "recurrent", n - 1
     if node.part == SITE:
         known = norms.get(node.facts["site"])
         if known is not None and known.plan.channels == LAST and known.plan.n_channel_dims == 1:
             return "norm", n - 1
     return None
+
+
+def _are_steps(node: Node) -> bool:
+    """Whether these are steps of which each is made of the one before, put side by side: a GRU outside a GPU, and cells in a
+    loop. Both directions of a layer are joined in their features."""
+    if node.part != MARK or node.name != "cat" or len(node.inputs) < 2:
+        return False
+    if len(node.inputs[0].shape) == len(node.shape):
+        return node.facts["dim"] in (-1, len(node.shape) - 1) and all(map(_are_steps, node.inputs))
+    first, second = (_past_views(step) for step in node.inputs[:2])
+    stacked_last = node.facts["dim"] in (-1, len(node.shape) - 1)
+    return not stacked_last and (_leads_to(first, second) or _leads_to(second, first))
+
+
+def _past_views(node: Node) -> Node:
+    while node.part == PASS and node.inputs:
+        node = node.inputs[0]
+    return node
+
+
+def _leads_to(first: Node, second: Node) -> bool:
+    """Whether the first is one of what the second was made of, a few steps back."""
+    waiting, met = deque([second]), {second}
+    while waiting and len(met) < MOST_STEPS:
+        for node in waiting.popleft().inputs:
+            if node is first:
+                return True
+            if node not in met:
+                met.add(node)
+                waiting.append(node)
+    return False

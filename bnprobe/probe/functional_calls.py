@@ -45,7 +45,7 @@ class Unhooked:
 
     `classes` names the function of each functional site by its path, `inside` the modules in which they
     stand, `direct` how often each probed layer's `forward` was called directly, `crowded` the functional sites
-    that had more numbers of channels than are kept apart.
+    that had more numbers of channels than are kept apart, and `n_standardized` how often weights were standardized.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Unhooked:
         self.inside: set[str] = set()
         self.direct: dict[str, int] = {}
         self.crowded: set[str] = set()
+        self.n_standardized = 0
         self._places = Places(survey.tree)
         self._sizes: dict[str, list[int]] = {}
         self._updated: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
@@ -68,7 +69,10 @@ class Unhooked:
     def function_called(self, name: str, args: tuple[Any, ...]) -> Callable[[Any], None] | None:
         """A functional norm is called. Inside the call of a norm module it is that module's computation."""
         run = self._forward.run
-        if run.open or run.state is SKIPPED or standardizes_weights(name, args):
+        if run.open or run.state is SKIPPED:
+            return None
+        if standardizes_weights(name, args):
+            self.n_standardized += 1
             return None
         at = self._places.caller(FRAMES_UP)
         if at is None:

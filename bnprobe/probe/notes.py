@@ -56,6 +56,11 @@ def notes(
             f"{name}: called with more than {MOST_SIZES} different numbers of channels, as a norm over sequences of any "
             f"length is. Only calls with the first {MOST_SIZES} were recorded. Use inputs of one size to record all."
         )
+    if unhooked.n_standardized:
+        yield (
+            f"F.batch_norm was called {_times(unhooked.n_standardized)} to standardize weights. No inputs are normalized "
+            "there, so it is in no table."
+        )
     yield from phase.masking.notes()
     if phase.exemplars is not None:
         yield from phase.exemplars.notes()

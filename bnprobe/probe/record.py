@@ -84,7 +84,7 @@ def record(
     Raises:
         NoNormLayers: No normalization layer is recognized, or none matches `layers`.
         CannotProbe: The model is TorchScript or an exported graph.
-        NothingRecorded: There were no batches.
+        NothingRecorded: There were no batches, or no norm was called.
         BadLabels: Batches have one label per sample, and one of them more or fewer; or the loss fails on such targets.
         BnprobeError: `batches` cannot be iterated over, `loss` cannot be called or fails without targets, or there are
             fewer `captions` than samples.
@@ -135,14 +135,17 @@ def record(
         progress(n_images) as bar,
     ):
         try:
-            _run(model, turns, loss, labels, probe, bar)
+            n_run = _run(model, turns, loss, labels, probe, bar)
         except KeyboardInterrupt:
             raise Interrupted(described(probe.recording)) from None
     recording = described(probe.recording)
-    if not recording.about.n_forwards:
+    if not n_run:
         raise NothingRecorded(
             "there were no batches, so the model was not run. Pass at least one batch of inputs."
         )
+    if not recording.about.n_forwards:
+        why = " ".join(recording.about.notes) or "Pass inputs on which the model calls its norms."
+        raise NothingRecorded(f"the model was run, but no norm of inputs was called. {why}")
     return recording
 
 
@@ -153,8 +156,9 @@ def _run(
     labels: LabelsOfBatches,
     probe: Probe,
     bar: Any,
-) -> None:
-    """The loop over batches."""
+) -> int:
+    """The loop over batches; how many were run."""
+    n_run = 0
     device = next((tensor.device for tensor in _parameters(model)), torch.device("cpu"))
     with stoppable() as stop:
         for batch, captions in batches:
@@ -175,7 +179,9 @@ def _run(
                         parameter.grad = None
                     with _gradients_put_back(_leaves(batch)), labels.to_blame():
                         torch.autograd.backward(_loss_of(loss, output, y))
+                n_run += 1
                 bar.update(probe.n_images - seen)
+    return n_run
 
 
 def _captioned(

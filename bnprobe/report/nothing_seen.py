@@ -19,6 +19,8 @@ def nothing_seen(recording: Recording) -> str:
     if recording.about.notes and recording.about.n_forwards:
         return f"{count(recording.about.n_forwards, 'forward pass')} seen. {' '.join(recording.about.notes)}"
     n = len(recording.never_called)
+    if recording.about.notes and not n:
+        return f"no norm of inputs was called. {' '.join(recording.about.notes)}"
     return (
         f"attached to {count(n, 'layer')}, {count(recording.about.n_forwards, 'forward pass')} seen. Run the object you "
         "attached to; a deepcopy, an exported graph or a wrapper compiled earlier does not report here."

@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from scripts.rule_benchmark.cases.nets import Batch, images
 from scripts.rule_benchmark.code_trials import NORMS, Mean, Transposed, Trial, trained
@@ -61,6 +62,43 @@ def wide(line: str) -> nn.Module:
 def rows(norm: nn.Module) -> nn.Module:
     """A norm between linear layers."""
     return Line(nn.Sequential(nn.Flatten(), nn.Linear(192, 16)), norm, nn.Linear(16, 4))
+
+
+class Attention(nn.Module):
+    """Of two heads, to itself."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(2, (2, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, 2))
+        found: Tensor = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return found
+
+
+class Block(nn.Module):
+    """Attention and an MLP; each is a branch, called by a line of code."""
+
+    def __init__(self, width: int, line: str) -> None:
+        super().__init__()
+        mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        self.branches = nn.ModuleList((Attention(width), mlp))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.branches)
+        self.line = line
+
+    def forward(self, x: Tensor) -> Tensor:
+        for norm, branch in zip(self.norms, self.branches, strict=True):
+            names = {"norm": norm, "attention": branch, "x": x}
+            exec(self.line, names)
+            x = names["x"]
+        return x
+
+
+def stack(line: str) -> nn.Module:
+    """Patches, two blocks, and a linear layer."""
+    first = nn.Sequential(nn.Conv2d(3, 16, 2, 2), nn.Flatten(2), Transposed())
+    return nn.Sequential(first, Block(16, line), Block(16, line), nn.LayerNorm(16), Mean(), nn.Linear(16, 4))
 
 
 class Squares(nn.Module):
@@ -180,6 +218,13 @@ OWN_CODE = (
             words=f"model.norm = eval(code[{which}])\n{FIT}",
         )
         for which, words in enumerate(("a layer norm instead", "a batch norm instead"))
+    ),
+    Trial(
+        "blocks that add nothing to what went in",
+        "no-residual",
+        partial(drawn, partial(stack, "x = x + attention(norm(x))")),
+        "for m in model[1:3]: m.line = 'x = attention(norm(x))'",
+        words=f"for m in model[1:3]: m.line = code[0]\n{FIT}",
     ),
     Trial(
         "squares in half precision",

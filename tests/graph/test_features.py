@@ -34,6 +34,14 @@ class Net(nn.Module):
         return self.how(self, x)
 
 
+def looped(cell: nn.Module, x: Tensor, dim: int = 1) -> Tensor:
+    """The states of a cell (samples, H), side by side."""
+    states = [torch.zeros(len(x), H)]
+    for step in x.unbind(1):
+        states.append(cell(step, states[-1]))
+    return torch.stack(states[1:], dim)
+
+
 def over(n: int) -> nn.Module:
     return nn.BatchNorm1d(n)
 
@@ -48,6 +56,25 @@ WRONG = {
             rnn=nn.LSTM(F, H, batch_first=True),
             **OUT,
         ),
+        "recurrent before, linear after",
+    ),
+    "a GRU before": (
+        Net(
+            over(T), lambda m, x: m.out(m.norm(m.rnn(x)[0])[:, -1]), rnn=nn.GRU(F, H, batch_first=True), **OUT
+        ),
+        "recurrent before, linear after",
+    ),
+    "an RNN of two directions and layers before": (
+        Net(
+            over(T),
+            lambda m, x: m.out(m.norm(m.rnn(x)[0])[:, -1]),
+            rnn=nn.RNN(F, H // 2, 2, batch_first=True, bidirectional=True),
+            **OUT,
+        ),
+        "recurrent before, linear after",
+    ),
+    "a cell in a loop before": (
+        Net(over(T), lambda m, x: m.out(m.norm(looped(m.cell, x))[:, -1]), cell=nn.GRUCell(F, H), **OUT),
         "recurrent before, linear after",
     ),
     "a linear layer before, then a mean": (
@@ -84,7 +111,15 @@ WRONG = {
         "norm before",
     ),
 }
-LAST_BEFORE = ("an LSTM before", "a linear layer before, then a mean", "a sum before")
+LAST_BEFORE = (
+    *(
+        "an LSTM before",
+        "a GRU before",
+        "an RNN of two directions and layers before",
+        "a cell in a loop before",
+    ),
+    *("a linear layer before, then a mean", "a sum before"),
+)
 """Where a layer before the norm made H features of the F of the inputs."""
 
 RIGHT = {
@@ -95,6 +130,15 @@ RIGHT = {
         over(H), lambda m, x: m.out(turned(m.norm(turned(m.lin(x))))), lin=nn.Linear(F, H), **OUT
     ),
     "flattened": Net(over(H), lambda m, x: m.out(m.norm(m.lin(x).flatten(0, 1))), lin=nn.Linear(F, H), **OUT),
+    "a GRU, transposed": Net(
+        over(H), lambda m, x: m.norm(turned(m.rnn(x)[0])).mean(2), rnn=nn.GRU(F, H, batch_first=True)
+    ),
+    "states of a cell put side by side in the last dimension": Net(
+        over(H), lambda m, x: m.norm(looped(m.cell, x, -1)).mean(2), cell=nn.GRUCell(F, H)
+    ),
+    "views of one series side by side": Net(
+        over(2), lambda m, x: m.norm(torch.stack([x[:, 0], x[:, 1]], 1)).mean(1)
+    ),
     "time is mixed before": Net(
         over(F),
         lambda m, x: m.lin(turned(m.norm(m.mix(turned(x))).relu())),

@@ -174,6 +174,17 @@ def test_weights_that_are_standardized_are_no_inputs(grad: bool):
     assert [record.layer for record in probe.recording.layers] == ["1"]
 
 
+def test_a_network_whose_weights_alone_are_standardized_says_so():
+    """Fails if a network without norms of inputs is said to have been given no batches, or to be another object."""
+    model, said = nn.Sequential(Standardized(2, 3, 2), Standardized(3, 3, 2)), "called 2 times to standardize"
+    with bnprobe.attach(model) as probe:
+        model(torch.randn(5, 2, 4, 4))
+    with pytest.raises(bnprobe.NothingRecorded, match=said):
+        bnprobe.report(probe)
+    with pytest.raises(bnprobe.NothingRecorded, match=f"was run, but no norm .* {said}"):
+        bnprobe.record(model, [torch.randn(5, 2, 4, 4)])
+
+
 def test_another_number_of_channels_is_another_site():
     """Fails if channels that are not the same are added up, or arrays are read beyond their end."""
     model, lengths = AnySize(), [48, 162, 48, 8]
