@@ -139,7 +139,7 @@ def skip_of(total: Node) -> Node | None:
 
 
 def _skips(total: Node, branches_side_by_side: bool = False) -> Iterator[Node]:
-    terms = [_root(term) for term in total.inputs]
+    terms = [_whole(term) for term in total.inputs]
     for term in terms:
         before = [term]
         if branches_side_by_side and term.part == ADD:
@@ -151,7 +151,7 @@ def _skips(total: Node, branches_side_by_side: bool = False) -> Iterator[Node]:
 
 def reads_stream(site: Node) -> bool:
     """Whether what a norm is given goes on beside it as the skip of a sum."""
-    given = _root(site.inputs[0])
+    given = _whole(site.inputs[0])
     waiting = [given]
     for _ in range(MOST_TO_SOFTMAX):
         if not waiting:
@@ -172,7 +172,7 @@ def _after_branch(node: Node) -> str:
     skip = skip_of(total) if total.part == ADD else None
     if skip is None:
         return ""
-    return _output_of([term for term in map(_root, total.inputs) if term is not skip], skip)
+    return _output_of([term for term in map(_whole, total.inputs) if term is not skip], skip)
 
 
 def _output_of(branches: Sequence[Node], skip: Node | None) -> str:
@@ -270,4 +270,13 @@ def _root(node: Node) -> Node:
     return node
 
 
+def _whole(node: Node) -> Node:
+    """Past views of all values, and past dropout. Scale and shift of adaLN are two parts of what one layer made: neither is
+    in the other."""
+    while _hands_on(node) and node.name not in _PARTS and node.inputs:
+        node = node.inputs[0]
+    return node
+
+
+_PARTS = ("chunk", "split", "split_with_sizes", "tensor_split", "unbind")
 _ON_SCORES = ("mul", "div", "sub", "tanh", "where", "masked_fill", "clamp")

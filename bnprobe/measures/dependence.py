@@ -47,6 +47,12 @@ COLUMNS = (
         table="layers",
     ),
     Column(
+        "batches_recorded",
+        "Batches recorded; calls that go on with a cache belong to the batch in which their sequences began.",
+        unit="batches",
+        table="layers",
+    ),
+    Column(
         "batches_different",
         "Batches that are not copies of another one; NaN where more than 20 were recorded, unless all are copies.",
         "different means and mean squares of batches, to 9 digits",
@@ -124,6 +130,7 @@ def layer_columns(record: LayerRecord) -> dict[str, str | float]:
         "error_from": "folds" if counts_folds(record) else "samples",
         "batch_effect": effect,
         "batch_effect_least": least,
+        "batches_recorded": float("nan") if record.pre_folds is None else record.pre_folds.n_batches,
         "batches_different": different_batches(record),
         "n_effective": record.n_images * share_different(record) / max(effect, 1.0),
     }

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 from weakref import ref
 
@@ -155,6 +156,7 @@ class Forward:
             run.places.continues &= not begins
             run.places.rows = self._rows.of_one_prompt(args, kwargs, past, run.n_images)
             run.cache = past.cache
+            run.context = replace(run.context, continues=run.places.continues)
             if run.places.continues:
                 run.places.since = self.phase.begun.since(past.cache)
             if run.places.continues or not first.numel():

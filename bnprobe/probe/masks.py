@@ -93,11 +93,13 @@ class Mask:
         """Whether an input of a norm has the positions of the mask, and which of its rows count; None for all.
 
         It has them where its own sizes, without channels, hold those of the mask in their order in exactly one way: (N, T)
-        is found in (N, T, heads) and (N, heads, T), and not in (N, 1 + T) or in windows of images.
+        is found in (N, T, heads) and (N, heads, T), and not in (N, 1 + T) or in windows of images. Tokens in a row,
+        (N * T), are taken sequence by sequence, unless the sample is not the first dimension.
         """
         places = plan.places(x)
         if places not in self._placed:
-            found = self._found(places)
+            in_a_row = len(self.shape) == 2 and places == (self._counts.size,) and not plan.sample_dim
+            found = self._counts.reshape(-1, 1).copy() if in_a_row else self._found(places)
             self._placed[places] = None if found is None else Valid(found)
         valid = self._placed[places]
         return valid is not None, valid if valid is not None and valid.n_left_out else None

@@ -58,7 +58,7 @@ class Site:
     def add(self, seen: CallStats, context: PassContext) -> None:
         """Merge the statistics of one call into the totals."""
         before = seen.before
-        self.totals.add(seen)
+        self.totals.add(seen, context.continues)
         self.call_log.add(seen, context)
         self.n_calls += 1
         # a norm that normalizes with running statistics is not training, whatever its flag

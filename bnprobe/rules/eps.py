@@ -10,6 +10,7 @@ import pandas as pd
 from bnprobe.recording.names import said
 from bnprobe.recording.terms import MANY_EPS, NO_VARIANCE, TORCH_EPS
 from bnprobe.rules.edits import RENEWED, Rescale, SetAttribute, remedy
+from bnprobe.rules.newness import beyond_first_steps
 from bnprobe.rules.remedies import CARRY_BETA, module, path, recalibrate, recalibration, rescaled
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
 from bnprobe.rules.thresholds import Limits
@@ -43,7 +44,7 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
             zeros = f"the filters in {said(row['feeder'])} are all 0 for {out_of(found, channels)}"
             yield _never_varied(row, found, channels, zeros)
         if divided_by_eps.at[row.name]:
-            yield _divides_by_eps(row, evidence.is_new)
+            yield _divides_by_eps(row, evidence.is_new or _in_first_steps(row, channels))
 
 
 def _never_varied(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, reason: str) -> Finding:
@@ -129,6 +130,11 @@ def _lost_variance(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, 
         row["call"],
         remedy(recalibration(row)),
     )
+
+
+def _in_first_steps(row: pd.Series, channels: pd.DataFrame) -> bool:
+    """Whether a norm was recorded while it learned, and has not left its start: most of what it saw is of small weights."""
+    return bool(row["n_calls_learning"] > 0) and not beyond_first_steps(channels)
 
 
 def _divides_by_eps(row: pd.Series, is_new: bool) -> Finding:

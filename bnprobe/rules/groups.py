@@ -221,7 +221,7 @@ def same_batches(evidence: Evidence) -> Iterator[Finding]:
     if evidence.layers.empty:
         return
     row = evidence.layers.iloc[0]
-    n, different = row["n_calls"], row["batches_different"]
+    n, different = row["batches_recorded"], row["batches_different"]
     if not different < n:
         return
     yield Finding(

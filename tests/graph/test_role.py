@@ -135,6 +135,39 @@ def test_families_of_transformers():
     assert roles(mamba, ids) == {"layers.0.norm": "mixer", "norm_f": "final"}
 
 
+class AdaLN(nn.Module):
+    """A block of a diffusion transformer: scales, shifts and gates are parts of what one layer makes of the condition."""
+
+    def __init__(self, parts: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.parts, self.modulation = parts, nn.Linear(C, 6 * C)
+        self.norm1, self.norm2 = (nn.LayerNorm(C, elementwise_affine=False) for _ in range(2))
+        self.qkv, self.o, self.mlp = nn.Linear(C, 3 * C), nn.Linear(C, C), nn.Linear(C, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b, gate, c, d, gate_mlp = self.parts(self.modulation(F.silu(x.detach().mean(1, keepdim=True) * 0)))
+        y = self.norm1(x) * (1 + a) + b
+        x = x + gate * self.o(whole(*self.qkv(y).chunk(3, -1)))
+        return x + gate_mlp * self.mlp(self.norm2(x) * (1 + c) + d)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        lambda m: m.chunk(6, -1),
+        lambda m: m.split(C, -1),
+        lambda m: m.unflatten(-1, (6, C)).unbind(-2),
+    ],
+    ids=["chunk", "split", "unbind"],
+)
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_norm_that_is_modulated(parts, grad):
+    """Fails if the sum with the shift is taken for one of the residual stream, as shift and scale come from one layer."""
+    model = nn.Sequential(AdaLN(parts), AdaLN(parts))
+    expected = {f"{i}.norm{k}": role for i in (0, 1) for k, role in ((1, "attention"), (2, "MLP"))}
+    assert roles(model, tokens(), grad=grad) == expected
+
+
 def test_one_norm_before_both():
     """Fails if a norm that feeds attention and MLP side by side has one of them alone."""
 

@@ -214,3 +214,23 @@ def test_an_encoder_called_by_itself_has_its_mask(under_a_head: bool):
     np.testing.assert_array_equal(sorted(set(encoder.loudest[:, 1])), [0, 1])
     # positions are counted from the first token that is none of padding: 5 tokens in one row and 9 in the other
     np.testing.assert_array_equal(encoder.n[:5], [2, 2, 4, 1 + 4, 1])
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_tokens_that_go_on_belong_to_the_batch_of_their_sequences(times):
+    """Fails if the same next token, twice, is called a batch that was recorded twice, or a batch that was is not."""
+    batch = ids(3, 1)
+    batch[:, 6:] = batch[:, 5:6]
+    model = Model().eval()
+    with torch.no_grad(), bnprobe.attach(model) as probe:
+        for _ in range(times):
+            in_turn(model, batch)
+    report = bnprobe.report(probe)
+    assert report.layers["n_calls"].item() == times * (1 + T - 5)
+    assert report.layers["batches_recorded"].item() == times
+    (folds,) = (record.pre_folds for record in probe.recording.layers)
+    assert folds.n[:, 0].tolist() == [3 * (1 + T - 5)] * times
+    said = report.findings.query("rule == 'samples-alike'")["says"].tolist()
+    assert said == ["The same samples were recorded more than once: of 2 batches only 1 is different."] * (
+        times - 1
+    )

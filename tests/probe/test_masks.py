@@ -169,7 +169,9 @@ def test_forms_of_a_mask(dtype, x):
         ((4, 7, 7), (4, 7), False),
         ((4, 8), (4, 7), False),
         ((4,), (4, 7), False),
-        ((28,), (4, 7), False),
+        ((28,), (4, 7), True),
+        ((28,), (4, 7, 1), False),
+        ((29,), (4, 7), False),
         ((4, 5, 7), (4, 5, 7), True),
         ((4, 7, 5), (4, 5, 7), False),
         ((4, 5, 7), (4, 1, 5, 7), True),
@@ -189,13 +191,33 @@ def test_where_a_mask_has_its_place(places, shape, found):
     if not found:
         assert valid is None
         return
-    squeezed = given.reshape([n for n in shape if n != 1])
+    squeezed = given.reshape([n for n in shape if n != 1] if places != (28,) else 28)
     spread = {(4, 7, 3): squeezed[..., None] if squeezed.ndim == 2 else 0, (4, 3, 7): squeezed[:, None]}.get(
         places, squeezed
     )
     while spread.ndim < len(places):
         spread = spread[..., None] if places != (4, 1, 7) else spread[:, None]
-    np.testing.assert_array_equal(valid.mask, np.broadcast_to(spread, places).reshape(4, -1))
+    np.testing.assert_array_equal(valid.mask, np.broadcast_to(spread, places).reshape(places[0], -1))
+
+
+def test_tokens_in_a_row_are_masked_as_those_of_sequences(x):
+    """Fails if padding counts in norms of tokens that were reshaped to (N * T, C), as in OPT, or others are left out."""
+
+    class InARow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(C)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(x.reshape(-1, C)).reshape(x.shape)
+
+    recording = padded(InARow().double(), x)
+    (found,), (wanted,) = recording.layers, padded(Encoder().double(), x).layers
+    assert (found.n_masked, recording.about.notes) == (N * T - sum(LENGTHS), ())
+    assert_alike(found.pre, wanted.pre)
+    assert_alike(found.post, wanted.post)
+    assert found.tokens.n_tokens == wanted.tokens.n_tokens == sum(LENGTHS)
+    np.testing.assert_allclose(found.tokens.z_square, wanted.tokens.z_square, rtol=1e-12)
 
 
 def test_a_norm_without_the_positions_is_recorded_whole_with_a_note(x):
@@ -390,7 +412,7 @@ def test_a_padded_transformer_is_its_sequences_one_by_one(x):
         assert_alike(found.pre_images.about(alone.pre_images.origin), alone.pre_images, 1e-6)
 
 
-@pytest.mark.parametrize("name", ["Llama", "Bert", "GPT2"])
+@pytest.mark.parametrize("name", ["Llama", "Bert", "GPT2", "OPT"])
 def test_a_padded_hugging_face_model_is_its_sequences_one_by_one(name):
     """Fails if the mask is not found where the library passes it, or padding counts in any norm of a real model."""
     transformers = pytest.importorskip("transformers")

@@ -36,7 +36,7 @@ LATER = [
     *("repeated_samples", "same_samples"),
     *("features_elsewhere", "n_last"),
     *("n_calls_labeled", "n_calls_one_class", "n_calls_in_order", "n_learned_in_eval", "first_nonfinite"),
-    *("batch_effect", "batch_effect_least", "batches_different", "n_effective"),
+    *("batch_effect", "batch_effect_least", "batches_recorded", "batches_different", "n_effective"),
     *("frozen", "stepped", "grad_scale"),
 ]
 """Columns of what was not recorded then."""

@@ -416,6 +416,26 @@ def test_a_new_network_may_feed_little(eps: float, severity: str) -> None:
     assert [one.severity for one in findings(RULE, new)] == [severity]
 
 
+@pytest.mark.parametrize(
+    ("learning", "gamma", "eps", "severity"),
+    [
+        (50, [0.95, 1.0, 1.09], 1e-5, "info"),
+        (50, [0.95, 1.0, 1.11], 1e-5, "warning"),
+        (0, [0.95, 1.0, 1.09], 1e-5, "warning"),
+        (50, [0.95, 1.0, 1.09], 1e-3, "warning"),
+    ],
+    ids=["first steps", "trained", "not learning", "another eps"],
+)
+def test_small_inputs_in_the_first_steps_of_training_are_a_fact(
+    learning: int, gamma: list[float], eps: float, severity: str
+) -> None:
+    """Fails if norms after branches, as in OLMo 2, are warned of small initial weights while these grow."""
+    cells = {"gamma": gamma, "beta": math.nan, "running_mean": math.nan, "running_var": math.nan}
+    new = edited(evidence(), cells, own_sd=1e-3, eps=eps, n_calls_learning=learning)
+    assert not new.is_new
+    assert [one.severity for one in findings(RULE, new)] == [severity]
+
+
 def test_variances_that_are_all_0_were_set_so() -> None:
     """Fails if a buffer of zeros is taken for inputs that never varied, where these data do not vary either."""
     cells = {"running_var": 0.0, "pre_var": 0.0, "gamma": 1.0}

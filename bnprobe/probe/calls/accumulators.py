@@ -125,18 +125,18 @@ class Totals:
         self.n_values = 0.0
         """Values per channel so far."""
 
-    def add(self, seen: CallStats) -> None:
-        """Join one call."""
+    def add(self, seen: CallStats, continues: bool = False) -> None:
+        """Join one call; `continues` if its sequences are those of the last one."""
         reading = seen.before.reading
         self.n_values += reading.n_values
         if not (seen.stays and isinstance(reading, DeviceReading)):
-            self._folds.add(seen.before)
+            self._folds.add(seen.before, continues)
             self._add(seen)
         elif self._on_device is not None and seen.joins(self._on_device):
-            seen.join(self._on_device, self._folds.there(seen.before, reading))
+            seen.join(self._on_device, self._folds.there(seen.before, reading, continues))
         else:
             self.fetch()
-            join(None, reading, self._folds.there(seen.before, reading))
+            join(None, reading, self._folds.there(seen.before, reading, continues))
             self._on_device = seen
 
     def fetch(self) -> None:

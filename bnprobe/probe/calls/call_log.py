@@ -20,13 +20,14 @@ from bnprobe.reductions import DeviceReading, Reading
 
 @dataclass(frozen=True)
 class PassContext:
-    """The circumstances of a pass of the whole model: gradients enabled, train mode, number of processes, and how many
-    passes in train mode before it were not recorded."""
+    """The circumstances of a pass of the whole model: gradients enabled, train mode, number of processes, how many passes in
+    train mode before it were not recorded, and whether its sequences began in an earlier pass."""
 
     learning: bool
     training: bool
     n_ranks: int
     n_skipped_training: int = 0
+    continues: bool = False
 
     @classmethod
     def of(cls, model: nn.Module | None, n_skipped_training: int) -> PassContext:

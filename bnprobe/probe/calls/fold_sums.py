@@ -28,12 +28,12 @@ class FoldSums:
         self._there: Tensor | None = None
         """The same on the device, of calls that are still there."""
 
-    def add(self, before: InputReading) -> None:
-        """Add one call."""
+    def add(self, before: InputReading, continues: bool = False) -> None:
+        """Add one call; to the batch of the last one if its sequences go on."""
         reading = before.reading
         if not reading.n_images:
             return
-        reference, row = self._next(before)
+        reference, row = self._next(before, continues)
         if self._sums is None:
             self._sums = np.zeros((FOLD_ROWS, len(reference.centre)))
             self._sums[0] = reference.centre
@@ -44,19 +44,19 @@ class FoldSums:
         self._sums[row] += new[IMAGES]
         self._sums[row + 1 : row + 3] += new[A:AA] * new[IMAGES]
 
-    def there(self, before: InputReading, reading: DeviceReading) -> FoldRows:
+    def there(self, before: InputReading, reading: DeviceReading, continues: bool = False) -> FoldRows:
         """The fold of one more call, on the device of its reading."""
-        reference, row = self._next(before)
+        reference, row = self._next(before, continues)
         if self._there is None:
             self._there = new_folds(reference.centre, reading)
         return FoldRows(self._there, row)
 
-    def _next(self, before: InputReading) -> tuple[HistogramScale, int]:
+    def _next(self, before: InputReading, continues: bool) -> tuple[HistogramScale, int]:
         """The reference of the site, and the first row of the fold that this call belongs to."""
         self._reference = self._reference or before.reference
-        fold = self._n_batches % N_FOLDS
-        self._n_batches += 1
-        return self._reference, 2 + 3 * fold
+        if not (continues and self._n_batches):
+            self._n_batches += 1
+        return self._reference, 2 + 3 * ((self._n_batches - 1) % N_FOLDS)
 
     def fetch(self) -> None:
         """Fetch what is still on the device."""
