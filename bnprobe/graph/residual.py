@@ -88,10 +88,21 @@ def _of_norm(source: Source, initially: bool) -> Array:
     n = source.n_channels
     z = np.array(QUANTILES)
     z = z / z.std()
-    gamma = np.ones(n) if initially or source.gamma is None else np.abs(source.gamma)
-    beta = np.zeros(n) if initially or source.beta is None else source.beta
+    if initially:
+        return _of_all(z[None], n)
+    gamma = np.ones(n) if source.gamma is None else np.abs(source.gamma)
+    beta = np.zeros(n) if source.beta is None else source.beta
     points: Array = beta[:, None] + gamma[:, None] * z
     return points
+
+
+def _of_all(row: Array, n: int) -> Array:
+    """One row (1, N_POINTS) for all of `n` channels, without a copy: what is done to it is done once."""
+    return np.broadcast_to(row, (n, row.shape[1]))
+
+
+def _is_of_all(points: Array) -> bool:
+    return points.strides[0] == 0
 
 
 def added(a: Array, b: Array) -> Array:
@@ -99,6 +110,8 @@ def added(a: Array, b: Array) -> Array:
 
     Grouping takes out some variance, which is put back.
     """
+    if _is_of_all(a) and _is_of_all(b):
+        return _of_all(added(a[:1].copy(), b[:1].copy()), len(a))
     pairs = np.sort((a[:, :, None] + b[:, None, :]).reshape(len(a), N_POINTS * N_POINTS), axis=1)
     points = pairs.reshape(len(a), N_POINTS, N_POINTS).mean(axis=2)
     mean, spread = points.mean(axis=1, keepdims=True), points.std(axis=1, keepdims=True)
@@ -111,6 +124,9 @@ def activated(points: Array, name: str) -> Array | None:
     """The values after an activation by the name that torch gives it, as "leaky_relu(0.2)"; None where there is none."""
     if name == "none":
         return points
+    if _is_of_all(points):
+        row = activated(points[:1].copy(), name)
+        return None if row is None else _of_all(row, len(points))
     called, _, numbers = name.removesuffix(")").partition("(")
     function = getattr(torch.nn.functional, called, None)
     if function is None or called in ("softmax", "log_softmax", "glu", "prelu", "rrelu"):

@@ -47,6 +47,21 @@ def test_a_sum_with_a_constant_is_a_shift() -> None:
     np.testing.assert_allclose(added(constant, constant), 6.0, rtol=1e-12)
 
 
+@pytest.mark.parametrize("a_of_all", [False, True])
+@pytest.mark.parametrize("b_of_all", [False, True])
+def test_one_row_for_all_channels_gives_what_copies_of_it_give(a_of_all: bool, b_of_all: bool) -> None:
+    """Fails if channels that differ are taken for one because the other term's are alike."""
+    rng = np.random.default_rng(2)
+    of_channels = [np.sort(rng.normal(size=(3, N_POINTS)), axis=1) for _ in range(2)]
+    a, b = (
+        np.broadcast_to(points[:1], points.shape) if alike else points
+        for points, alike in zip(of_channels, (a_of_all, b_of_all), strict=True)
+    )
+    np.testing.assert_array_equal(added(a, b), added(a.copy(), b.copy()))
+    np.testing.assert_array_equal(activated(a, "relu"), activated(a.copy(), "relu"))
+    assert activated(a, "glu") is None
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
