@@ -10,7 +10,6 @@ File and line stay those of torch's source, which the compiler of TorchScript re
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable
 from functools import partial
 from types import CodeType, FunctionType
@@ -149,9 +148,8 @@ def _new_rms_norm(input, normalized_shape, weight, eps):  # type: ignore[no-unty
 
 NEW = (_new_batch_norm, _new_layer_norm, _new_group_norm, _new_instance_norm, _new_rms_norm)
 
-_lock = threading.RLock()  # a listener may be collected, and leave, while another one comes
-_listeners: tuple[weakref.ref[Listener], ...] = ()
-"""Weak references: a probe that was dropped without `detach` must not be called for the rest of the process."""
+_lock = threading.RLock()  # a probe may be collected, and its listener leave, while another one comes
+_listeners: tuple[Listener, ...] = ()
 _originals: dict[str, Callable[..., Any]] = {}
 """The five original functions; filled while there are listeners."""
 _codes: dict[str, tuple[CodeType, CodeType]] = {}
@@ -165,20 +163,14 @@ def listen(listener: Listener) -> None:
         if not _listeners:
             for new in NEW:
                 _replace(new.__name__.removeprefix("_new_"), new.__code__)
-        _listeners = (*_listeners, weakref.ref(listener, _remove))
+        _listeners = (*_listeners, listener)
 
 
 def leave(listener: Listener) -> None:
     """Stop; with the last listener torch's functions are restored."""
-    for known in _listeners:
-        if known() is listener:
-            _remove(known)
-
-
-def _remove(gone: weakref.ref[Listener]) -> None:
     global _listeners
     with _lock:
-        _listeners = tuple(other for other in _listeners if other is not gone)
+        _listeners = tuple(other for other in _listeners if other is not listener)
         if _listeners:
             return
         for name, (original, ours) in _codes.items():
@@ -210,9 +202,8 @@ def called(name: str, args: tuple[Any, ...]) -> Any:
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return original(*args)
     finishes = []
-    for known in _listeners:  # not a comprehension, which is a frame of its own in some versions of Python
-        listener = known()
-        finish = None if listener is None else listener.function_called(name, args)
+    for listener in _listeners:  # not a comprehension, which is a frame of its own in some versions of Python
+        finish = listener.function_called(name, args)
         if finish is not None:
             finishes.append(finish)
     y = original(*args)

@@ -40,15 +40,15 @@ def stem_norm(inputs: np.ndarray, stem: Stem = STEM, **changes: Any) -> Recordin
 
 DIGITS = RNG.beta(0.153, 0.347, size=(60, 1, 50))
 GREY = Normalize((DIGITS.mean(),), (DIGITS.std(),))
+GREY_WEIGHTS = RNG.normal(size=(N_CHANNELS, 1))
 
 
 def grey_norm(change: Any, constants: Normalize | None) -> Recording:
     """The first norm of one channel, trained on normalized DIGITS, that sees them changed."""
-    weights = RNG.normal(size=(N_CHANNELS, 1))
-    trained = np.einsum("cf,nfp->ncp", weights, (DIGITS - DIGITS.mean()) / DIGITS.std())
-    seen = np.einsum("cf,nfp->ncp", weights, change(DIGITS))
+    trained = np.einsum("cf,nfp->ncp", GREY_WEIGHTS, (DIGITS - DIGITS.mean()) / DIGITS.std())
+    seen = np.einsum("cf,nfp->ncp", GREY_WEIGHTS, change(DIGITS))
     statistics = {"running_mean": trained.mean((0, 2)) + 1e-4, "running_var": trained.var((0, 2))}
-    neighbours = Neighbours("relu", "conv", ("input",), source="input", stem=Stem(weights, None))
+    neighbours = Neighbours("relu", "conv", ("input",), source="input", stem=Stem(GREY_WEIGHTS, None))
     first = site(seen, "bn1", gamma=1.5, beta=0.1, **statistics, neighbours=neighbours)
     return recording(first, normalize=constants)
 

@@ -159,11 +159,12 @@ def test_another_contrast_is_named_beside_a_mistake_that_predicts_it_poorly(cont
     assert ("another light or contrast" in found["rarer"]) is told
 
 
-def test_a_darker_camera_is_named_beside_a_mistake_that_looks_like_it():
-    """Fails if pixels times 0.6 are surely called scaled to -1 to 1, as only a shade that was added counted as light."""
+def test_another_exposure_is_named_beside_a_mistake_that_looks_like_it():
+    """Fails if pixels times 2.5 are surely called divided by the std twice, as only a shade that was added counted as light."""
     mean, std = GREY.mean[0], GREY.std[0]
-    found = preprocessing(grey_norm(lambda pixels: (0.6 * pixels - mean) / std, GREY))
-    assert not found["certain"].any()
+    found = preprocessing(grey_norm(lambda pixels: (2.5 * pixels - mean) / std, GREY)).iloc[0]
+    assert "divided by the std twice" in found["mistake"]
+    assert "another light or contrast" in found["rarer"]
 
 
 def test_half_of_what_is_off_must_be_explained():
