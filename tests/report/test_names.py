@@ -47,7 +47,7 @@ def test_what_all_begin_with_and_common_words_go_first() -> None:
 
 def test_names_stay_different() -> None:
     """Fails if leaving a common word out gives two layers one name."""
-    twins = ["net.blocks.norm", "net.blocks.blocks.norm", "net.blocks.other.with.a.long.name.norm"]
+    twins = ["a.blocks.norm", "a.norm", "b.blocks.other.with.a.long.name.norm"]
     assert len(set(short_names(twins, 12))) == 3
 
 
