@@ -7,7 +7,6 @@ in the middle leaves no trace.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -278,7 +277,7 @@ class Forward:
             gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean, run.mask)
         if run.state is OUTSIDE:
             run.context, run.called = self._context(), name
-            self._commit(run)
+            self.phase.add(run)
 
     def model_ends(self, model: nn.Module, output: Any) -> None:
         """A call of the whole model, or of a part, has returned or raised."""
@@ -294,48 +293,13 @@ class Forward:
             self.phase.turns.failed(run.called)
             run.leave()
         elif not run.depth and run.state is SKIPPED:
-            self._skip(run)
+            self.phase.skip(run)
         elif not run.depth:
             if run.trace is not None:
                 run.trace.model_ends(output)
-            self._commit(run)
+            self.phase.add(run)
         if run.chosen and run.state is OUTSIDE:
             run.phase, run.chosen = NO_PHASE, False
-
-    def _skip(self, run: Pass) -> None:
-        """Count a pass of which nothing was recorded."""
-        phase = self.phase
-        with phase.sites.lock:
-            phase.turns.skipped[run.called] += 1
-            phase.n_skipped_training += run.context.training
-            phase.n_skipped_learning += run.context.learning
-        run.leave()
-
-    def _commit(self, run: Pass) -> None:
-        """Add everything that was read in this pass, of the whole model or a part, to the totals."""
-        whole, phase = run.called == MODEL, self.phase
-        with phase.sites.lock:
-            if phase.exemplars is not None:
-                phase.exemplars.add(run.waiting, run.n_images, run.captions, run.labels, run.places)
-            phase.sites.add(run.waiting, run.initial, run.context)
-            if run.waiting:
-                keys = [call.key for call in run.waiting]
-                phase.wants_graph[run.called] = phase.sites.wire(keys, run.trace)
-                phase.sites.add_tokens(run.waiting, run.places)
-            phase.turns.recorded[run.called] += 1 if run.calls else 0
-            phase.n_forwards += 1 if whole and run.calls else 0
-            phase.n_training += 1 if whole and run.calls and run.context.training else 0
-            phase.n_outside += 1 if run.waiting and not whole else 0
-            n_sequences = run.n_images // run.places.rows
-            phase.n_images += n_sequences
-            if n_sequences:
-                phase.begun.add(run.cache, n_sequences)
-            if run.mask is not None:
-                phase.masking.add(run.mask, {call.key[0]: call.seen.before for call in run.waiting})
-            phase.seconds += time.perf_counter() - run.started
-        if run.trace is not None:
-            run.trace.forget()
-        run.leave()
 
 
 def _index_of(seen: CallStats, tries: Sequence[InputReading | None]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ from bnprobe.probe.calls import Key
 from bnprobe.probe.exemplars import PhaseExemplars
 from bnprobe.probe.generation import Begun
 from bnprobe.probe.masking import Masking
+from bnprobe.probe.passes import Pass
 from bnprobe.probe.schedule import MODEL, Called, Turns
 from bnprobe.probe.sites import Sites
 from bnprobe.recording import NO_PHASE
@@ -54,6 +56,40 @@ class Phase:
         """Passes that were not recorded: of the model, or where only parts of it are called, of the part called most."""
         skipped = self.turns.skipped
         return skipped[MODEL] if self.n_forwards else max(skipped.values(), default=0)
+
+    def skip(self, run: Pass) -> None:
+        """Count a pass of which nothing was recorded."""
+        with self.sites.lock:
+            self.turns.skipped[run.called] += 1
+            self.n_skipped_training += run.context.training
+            self.n_skipped_learning += run.context.learning
+        run.leave()
+
+    def add(self, run: Pass) -> None:
+        """Add everything that was read in this pass, of the whole model or a part, to the totals."""
+        whole = run.called == MODEL
+        with self.sites.lock:
+            if self.exemplars is not None:
+                self.exemplars.add(run.waiting, run.n_images, run.captions, run.labels, run.places)
+            self.sites.add(run.waiting, run.initial, run.context)
+            if run.waiting:
+                keys = [call.key for call in run.waiting]
+                self.wants_graph[run.called] = self.sites.wire(keys, run.trace)
+                self.sites.add_tokens(run.waiting, run.places)
+            self.turns.recorded[run.called] += 1 if run.calls else 0
+            self.n_forwards += 1 if whole and run.calls else 0
+            self.n_training += 1 if whole and run.calls and run.context.training else 0
+            self.n_outside += 1 if run.waiting and not whole else 0
+            n_sequences = run.n_images // run.places.rows
+            self.n_images += n_sequences
+            if n_sequences:
+                self.begun.add(run.cache, n_sequences)
+            if run.mask is not None:
+                self.masking.add(run.mask, {call.key[0]: call.seen.before for call in run.waiting})
+            self.seconds += time.perf_counter() - run.started
+        if run.trace is not None:
+            run.trace.forget()
+        run.leave()
 
 
 def checked_name(name: object, within: str) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnprobe.recording.names import IN_BRANCHES, QUERY, said
 from bnprobe.rules.by_hand import CODE, TRAINING
-from bnprobe.rules.newness import affine_at_start
+from bnprobe.rules.newness import affine_at_start, beyond_first_steps
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import count, number
@@ -237,11 +237,14 @@ def collapsed(evidence: Evidence) -> Iterator[Finding]:
     if first["common"] > top:
         yield _one_vector_in_all(first, because)
         return
+    # what is learned first is how often each token is, which is one vector for all of them
+    gamma = evidence.channels["gamma"]
+    has_begun = bool(gamma.notna().any()) and not beyond_first_steps(evidence.channels)
     yield Finding(
-        "warning",
+        "info" if has_begun else "warning",
         str(alike.iloc[0]["layer"]),
         "Tokens are all alike: the norms see one direction and little else.",
-        f"{because}.",
+        f"{because}{'; γ and β are still near their initial values' if has_begun else ''}.",
         "Look at whether training diverged or never began: this is how stacks of attention without working branches look. "
         "In a trained network look at the first norm in the list, and at the block before it.",
     )

@@ -492,6 +492,36 @@ def test_a_mask_unasked_that_keeps_nothing_is_a_note(dtype):
     assert about.n_images == 4
 
 
+@pytest.mark.parametrize("n_images", [N, N + 2])
+def test_two_streams_of_text_and_images(n_images):
+    """Fails if the mask of the text is laid over patches, images count as sequences, or the model is harmed."""
+
+    class Towers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embedding, self.text = nn.Embedding(50, C), nn.LayerNorm(C)
+            self.patches, self.vision = nn.Linear(3, C), nn.LayerNorm(C)
+
+        def forward(
+            self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            return self.text(self.embedding(input_ids)), self.vision(self.patches(pixel_values))
+
+    model, ids = Towers().eval(), torch.arange(N * T).reshape(N, T)
+    given = {"input_ids": ids, "attention_mask": MASK.long(), "pixel_values": torch.randn(n_images, T + 2, 3)}
+    with torch.no_grad():
+        bare = model(**given)
+        with bnprobe.attach(model) as probe:
+            probed = model(**given)
+    assert all(map(torch.equal, bare, probed))
+    text, vision = probe.recording.layers
+    assert (text.pre.n[0], vision.pre.n[0]) == (sum(LENGTHS), n_images * (T + 2))
+    assert probe.recording.about.n_images == N
+    (note,) = probe.recording.about.notes
+    assert f"(vision: ({n_images}, {T + 2}, {C}))" in note
+
+
 def test_what_is_no_mask_of_padding_is_not_used_unasked(x):
     """Fails if a mask of scores, of another size or of what each position sees leaves positions out, or ends the pass."""
     model = Encoder().double()

@@ -232,6 +232,18 @@ def test_positions_given_to_the_model_count():
     np.testing.assert_array_equal(found.positions, [[4, 5, 6], [4, 5, 6]])
 
 
+def test_positions_beyond_the_last_bucket_are_in_it():
+    """Fails if a position of millions, or a negative one, ends the user's pass, or counts nowhere."""
+    given = torch.tensor([[-5, 1, (1 << 22) - 1, 1 << 22, 1 << 23, 1 << 40]])
+    ids = torch.ones((2, 6), dtype=torch.long)
+    placed = places_of((), {"input_ids": ids, "position_ids": given}, None, 0, Earlier()).on(
+        (2, 6), torch.device("cpu")
+    )
+    # 0, 1, 2-3, 4-7, ...: bucket 22 ends before 2 ** 22, and the last one, 23, has no end
+    assert placed.bucket.tolist() == [0, 1, 22, 23, 23, 23] * 2
+    assert placed.names[:6, 1].tolist() == [0, 1, (1 << 22) - 1, 1 << 22, 1 << 23, 1 << 40]
+
+
 def test_heads_have_the_positions_of_their_tokens():
     """Fails if (N, T, heads) or (N, heads, T) is taken for T * heads positions, or two equal sizes are guessed."""
     places = Places(np.arange(3)[None].repeat(2, 0), None)

@@ -14,7 +14,7 @@ from bnprobe.measures import tables
 from bnprobe.recording import Recording
 from bnprobe.rules import Finding, gains, judge, tokens
 from bnprobe.rules.rule import Evidence
-from rules.edited import edited, evidence, findings
+from rules.edited import edited, evidence, findings, healthy
 from rules.of_tokens import ATTENTION, C, faults, loud, quiet, recorded
 
 RULES = (*gains.RULES, *tokens.RULES)
@@ -326,6 +326,31 @@ def test_tokens_that_are_all_alike(common: list[float], told: tuple[str, str] | 
     for one in found:
         assert told is not None
         assert told[1] in one.because
+
+
+@pytest.mark.parametrize(
+    ("gamma", "beta", "severity"),
+    [
+        (1.09, 0.09, "info"),
+        (1.11, 0.09, "warning"),
+        (1.09, 0.11, "warning"),
+        (math.nan, math.nan, "warning"),
+    ],
+)
+def test_tokens_are_alike_in_the_first_steps(gamma: float, beta: float, severity: str) -> None:
+    """Fails if a network that has learned nothing yet but how often each token is gets a warning, or one without γ, of
+    which nobody knows how long it was trained, gets none."""
+    rows = edited(
+        evidence(healthy("a"), healthy("b")),
+        {"gamma": 1.0, "beta": 0.0, "running_mean": math.nan},
+        common=0.5,
+    )
+    rows = edited(rows, {"gamma": gamma, "beta": beta, "running_mean": math.nan}, at=1, common=0.95)
+    if math.isnan(gamma):
+        rows = edited(rows, {"gamma": gamma, "beta": beta}, common=0.5)
+    (one,) = findings("tokens-alike", rows)
+    assert one.severity == severity
+    assert ("near their initial values" in one.because) == (severity == "info")
 
 
 @pytest.mark.parametrize(
