@@ -160,7 +160,7 @@ def test_another_contrast_is_named_beside_a_mistake_that_predicts_it_poorly(cont
 
 
 def test_another_exposure_is_named_beside_a_mistake_that_looks_like_it():
-    """Fails if pixels times 2.5 are surely called divided by the std twice, as only a shade that was added counted as light."""
+    """Fails if pixels times 2.5 are called divided by the std twice, as only a shade that was added counted as light."""
     mean, std = GREY.mean[0], GREY.std[0]
     found = preprocessing(grey_norm(lambda pixels: (2.5 * pixels - mean) / std, GREY)).iloc[0]
     assert "divided by the std twice" in found["mistake"]

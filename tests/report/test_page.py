@@ -359,7 +359,9 @@ def test_shifts_in_both_directions_are_no_agreement():
         site(ROWS, name, gamma=1.5, eps=0.0, **at(scale))
         for name, scale in zip("abcd", (1.3, 1.0, 0.75, 1.0), strict=True)
     ]
-    assert answer(*few).startswith("As far as 40 samples can tell, your inputs do not match the training data: ")
+    assert answer(*few).startswith(
+        "As far as 40 samples can tell, your inputs do not match the training data: "
+    )
 
 
 def test_a_layer_that_is_called_several_times_is_one_layer():
