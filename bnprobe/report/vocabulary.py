@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bnprobe.rules.wording import ACTIVATIONS
+
 ROLES = {
     "dead": "dead",
     "constant": "nearly constant",
@@ -34,3 +36,11 @@ IN_CHANNELS = ", ".join(f"“{value}” is {words}" for value, words in ROLES.it
 def role_label(role: str) -> str:
     """A role in a legend, in words."""
     return f"{ROLES[role]}, or {UNGATED}" if role == "linear" else ROLES[role]
+
+
+_OPERATIONS = {**ACTIVATIONS, "silu": "SiLU", "gelu": "GELU"}
+
+
+def written(operations: str) -> str:
+    """Operations, with " | " between those of several ways, and activations among them as torch writes them: ReLU."""
+    return " | ".join(_OPERATIONS.get(way, way) for way in operations.split(" | "))

@@ -198,8 +198,8 @@ def test_a_fresh_network_remembers_and_implies_nothing(fresh):
     assert (fresh.layers["verdict"] == "never updated").all()
     untold = " ".join(next(s for s in fresh._page.sections if s.id == "not-measured").blocks[0].paragraphs)
     for said in (
-        "Running statistics against your data: the running statistics were never",
-        "What was already implied",
+        "Does your data match training? The running statistics were never",
+        "What earlier layers already determine",
         "were never updated (0",
     ):
         assert said in untold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -55,7 +56,8 @@ def untold(*layers: LayerRecord, **about: Any) -> dict[str, str]:
 
 def reasons_of(untold: blocks.Section) -> dict[str, str]:
     """Title to reason."""
-    return dict(one.split(": ", 1) for one in untold.blocks[0].paragraphs)
+    parts = [re.fullmatch(r"(.+?\?) (.+)|(.+?): (.+)", one).groups() for one in untold.blocks[0].paragraphs]
+    return {question or title: answer or why for question, answer, title, why in parts}
 
 
 def moved(layer: str, shift: float, scale: float = 1.0, **changes: Any) -> LayerRecord:
@@ -217,11 +219,11 @@ def test_a_chapter_that_fails_costs_a_sentence_and_not_the_page(monkeypatch):
         raise KeyError("a column")
 
     monkeypatch.setattr(CHAPTERS[2], "chapter", fail)
-    with pytest.warns(RuntimeWarning, match="'Shape' could not be made: KeyError"):
+    with pytest.warns(RuntimeWarning, match="as β and γ intend\\?' could not be made: KeyError"):
         found = written(wired())
     assert "shape" not in found
     assert {"running-stats", "variance"} < set(found)
-    assert "could not be made" in reasons_of(found["not-measured"])["Shape"]
+    assert "could not be made" in reasons_of(found["not-measured"])["Are outputs as β and γ intend?"]
 
 
 # Running statistics against the data
@@ -325,11 +327,11 @@ def test_linear_channels_are_on_only_where_something_could_be_off():
 def test_without_running_statistics_there_is_nothing_to_compare():
     """Fails if norms that store nothing, or never stored anything, are held against the data."""
     assert (
-        untold(site(ROWS, "ln", "layer_norm"))["Running statistics against your data"]
-        == "no norm keeps running statistics."
+        untold(site(ROWS, "ln", "layer_norm"))["Does your data match training?"]
+        == "No norm keeps running statistics."
     )
     fresh = untold(site(ROWS, running_mean=0, running_var=1))
-    assert fresh["Running statistics against your data"] == "the running statistics were never updated."
+    assert fresh["Does your data match training?"] == "The running statistics were never updated."
 
 
 # Roles
@@ -435,9 +437,9 @@ def test_the_error_of_the_predicted_firing_is_the_mean_over_channels():
 
 def test_roles_are_absent_where_nothing_followed():
     """Fails if a network without wiring is said to be alive."""
-    assert "was not recorded" in untold(site(ROWS, **MEMORY))["What channels do"]
+    assert "was not recorded" in untold(site(ROWS, **MEMORY))["Which channels work?"]
     weights = site(ROWS, neighbours=Neighbours("linear"), **LEARNED, **MEMORY)
-    assert "no operation that follows" in untold(weights)["What channels do"]
+    assert "No operation that follows" in untold(weights)["Which channels work?"]
 
 
 # Shape
@@ -556,6 +558,9 @@ def test_without_labels_no_class_is_told():
     assert "between classes" not in words
     assert told("variance", site(ROWS, "a")).startswith("At a, ")
     assert "one sample alone" in untold(site(some_rows(1)))["Where the variance lies"]
+    assert written(recording(site(ROWS)))["variance"].title == "Where the variance lies", (
+        "no labels, no classes"
+    )
     planar = replace(site(some_rows(1)), class_name="BatchNorm2d")
     assert "one image alone" in untold(planar)["Where the variance lies"]
 
@@ -748,11 +753,11 @@ def test_a_fresh_network_implies_nothing():
     """Fails if a fresh network, whose means are all 0, is given a fit."""
     guess = Implied(*(np.zeros(3) for _ in range(6)))
     fresh = site(ROWS, running_mean=0, running_var=1, neighbours=Neighbours("relu", implied=guess))
-    assert "as if nothing was learned" in untold(fresh)["What was already implied"]
-    assert "could be followed" in untold(site(ROWS, **MEMORY))["What was already implied"]
+    assert "as if nothing was learned" in untold(fresh)["What earlier layers already determine"]
+    assert "could be followed" in untold(site(ROWS, **MEMORY))["What earlier layers already determine"]
 
 
-# Affine view and quantization
+# Folding and quantization
 
 
 def test_norms_of_samples_do_not_miss_a_scale_that_they_do_not_set():
@@ -802,11 +807,11 @@ def test_norms_without_a_fixed_map_have_no_affine_view():
     """Fails if a layer norm is called a line."""
     assert (
         "none of them is a fixed map"
-        in untold(site(ROWS, "ln", "layer_norm", gamma=1.5))["Affine view and quantization"]
+        in untold(site(ROWS, "ln", "layer_norm", gamma=1.5))["Folding and quantization"]
     )
 
 
-# Residual branch against skip
+# Residual branches
 
 
 def test_the_loudest_and_the_quietest_branch_are_named():
@@ -857,7 +862,7 @@ def test_a_norm_that_feeds_the_branch_is_the_skip():
     assert table_of(found)["skip"] == ["2.bn3"]
 
 
-# Norms without running statistics
+# Per-sample norms
 
 
 def test_the_divisor_is_told_from_first_to_last():

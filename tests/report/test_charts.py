@@ -15,9 +15,14 @@ from bnprobe.report.figures.specs import (
     ByDepth,
     Cloud,
     Clouds,
+    Curve,
     Curves,
+    Lane,
     Line,
     Part,
+    Plot,
+    Plots,
+    Spine,
     Stack,
     Swatch,
     Swatches,
@@ -142,3 +147,28 @@ def test_a_swatch_has_its_colour_also_where_it_lies_beyond_the_colours():
     """Fails if a decoded mean of 1.01 costs the picture, or red and blue are swapped."""
     svg = svg_of(Swatches((Swatch((1.01, 0.5, -0.01), "a"),)))
     assert "#ff8000" in svg or "#ff7f00" in svg
+
+
+def test_a_legend_covers_no_curve():
+    """Fails if names of curves stand among them, or over the title, where a picture has several pairs of axes."""
+    x = np.arange(1.0, 5.0)
+    full = tuple(Curve(x, x * 0 + level, f"a curve of level {level}", dots=True) for level in range(6))
+    spec = Plots((Plot("a title", "x", "y", full), Plot("another", "x", "y", full[:2])))
+    with figures.style("x"):
+        figure = figures.draw(spec)
+        FigureCanvasAgg(figure).draw()
+        for axes in figure.axes:
+            box = axes.get_legend().get_window_extent()
+            assert box.y0 >= axes.get_window_extent().y1
+            assert box.x1 <= axes.get_window_extent().x1 + 12
+            assert box.y1 <= axes._left_title.get_window_extent().y0
+
+
+@pytest.mark.parametrize(("largest", "says"), [(0.9, "1"), (3.0, "≥1")])
+def test_a_scale_that_is_left_says_so(largest, says):
+    """Fails if what lies beyond a lane's end reads as if it lay on it, or a lane that holds all says it does not."""
+    lane = Lane("distance", np.array([0.1, largest]))
+    with figures.style("x"):
+        drawn = figures.draw(Spine(("a", "b"), ("a", "b"), (lane,)))
+    ticks = [label.get_text() for axes in drawn.axes for label in axes.get_yticklabels()]
+    assert ticks == ["0", says]

@@ -175,6 +175,16 @@ def test_a_tile_says_when_half_precision_ends(size: float, state: str, says: str
     assert (found.state, found.says) == (state, says)
 
 
+def test_a_gamma_that_stayed_near_1_is_not_told_by_its_median():
+    """Fails if a trained network is said to have a typical |γ| of 1.0, which is what an untrained one has."""
+    near = [0.97, 1.004, -1.02]
+    low, high = np.quantile(np.abs(near), (0.05, 0.95))
+    assert (
+        tile("Trained?", trained(gamma=near)).says == f"yes: |γ| {low:.3f} to {high:.2f}; untrained it is 1"
+    )
+    assert tile("Trained?", trained()).says == "yes: typical |γ| 0.80; untrained it is 1"
+
+
 def test_the_answer_begins_with_the_headline():
     """Fails if page and text open with different verdicts."""
     for layers in ((trained("a"),), (trained("a", **far(9)),), (site(ROWS, **FRESH),)):

@@ -43,12 +43,10 @@ def chapters(recording: Recording, tables: Tables) -> tuple[Section, ...]:
     """Those that can be written, and after them why the others cannot, if it could have been otherwise."""
     material = Material(recording, tables)
     written = [_written(module, material) for module in CHAPTERS]
-    absent = tuple(f"{one.title}: {one.why}." for one in written if isinstance(one, Absent))
+    absent = tuple(one.said for one in written if isinstance(one, Absent))
     if recording.weights_only:
         absent = ()  # a file of weights: nobody expects what only data can show
-    rest = (
-        [Section("not-measured", "Not shown, and why", (Prose(absent),), short="Not shown")] if absent else []
-    )
+    rest = [Section("not-measured", "Not measured", (Prose(absent),))] if absent else []
     return (*(one for one in written if isinstance(one, Section)), *rest)
 
 

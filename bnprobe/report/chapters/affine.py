@@ -1,4 +1,4 @@
-"""Affine view and quantization: a norm with fixed statistics is x · slope + intercept, and folds into weights."""
+"""Folding and quantization: a norm with fixed statistics is x · slope + intercept, and folds into weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bnprobe.report.numbers import number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
 from bnprobe.report.page.tables import of_all, table
 
-TITLE = "Affine view and quantization"
+TITLE = "Folding and quantization"
 HEADS = ["layer", "affine_by", "eps_dominated", "folded_spread", "bits_lost_median", "bits_lost_worst"]
 MOST_ROWS = 6
 
@@ -42,7 +42,7 @@ def chapter(material: Material) -> Section | Absent:
             )
         ]
     return Section(
-        "affine", TITLE, (Prose(_words(known, slopes)), _figure(known, slopes), *rows), short="Affine"
+        "affine", TITLE, (Prose(_words(known, slopes)), _figure(known, slopes), *rows), short="Folding"
     )
 
 

@@ -43,6 +43,13 @@ class Absent:
     title: str
     why: str
 
+    @property
+    def said(self) -> str:
+        """The title and the reason; a question is answered by a sentence."""
+        if self.title.endswith("?"):
+            return f"{self.title} {self.why[:1].upper()}{self.why[1:]}."
+        return f"{self.title}: {self.why}."
+
 
 def unit_of(recording: Recording) -> str:
     """What one sample is called: as the user says, else a sequence or an image where the inputs are known to be that."""

@@ -1,4 +1,4 @@
-"""What was already implied: how much of the running means follows from the previous layers, and what is new."""
+"""What earlier layers already determine: how much of the running means follows from the previous layers, and what is new."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bnprobe.report.figures.specs import Cloud, Clouds, Curves, Line
 from bnprobe.report.numbers import number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
 
-TITLE = "What was already implied"
+TITLE = "What earlier layers already determine"
 
 CONTROLS = (
     ("permuted", "channels permuted", VIOLET),
@@ -50,7 +50,9 @@ def chapter(material: Material) -> Section | Absent:
     if known.empty:
         return Absent(TITLE, "all running means are equal, as if nothing was learned")
     figures = (_clouds(material.tables.channels), *([_depth(known)] if len(known) > 1 else []))
-    return Section("implied", TITLE, (Prose((words(known), *_variance(known))), *figures), short="Implied")
+    return Section(
+        "implied", TITLE, (Prose((words(known), *_variance(known))), *figures), short="Earlier layers"
+    )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from bnprobe.report.chapters.chapter import against, noise_of_running, running_s
 from bnprobe.report.chapters.working import Working, working
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Cell, Facts, Moving, Prose, Section, Table
-from bnprobe.report.vocabulary import ROLES
+from bnprobe.report.vocabulary import ROLES, written
 from bnprobe.rules.wording import kind_words
 
 MOST_ROWS = 5
@@ -174,7 +174,7 @@ def _gradient(channels: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _follows(record: LayerRecord) -> list[tuple[str, str]]:
     follows = "unknown" if record.neighbours is None else record.neighbours.follows
-    return [] if follows == "unknown" else [("followed by", follows)]
+    return [] if follows == "unknown" else [("followed by", written(follows))]
 
 
 _MODES = {"mixed": "train and eval"}

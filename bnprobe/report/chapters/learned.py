@@ -15,6 +15,7 @@ from bnprobe.report.chapters.chapter import named, unit_of
 from bnprobe.report.chapters.headline import fresh
 from bnprobe.report.chapters.per_sample import own_scale
 from bnprobe.report.chapters.spine import MOST_SILENT, finite, on_scale
+from bnprobe.report.chapters.tiles import NEAR_ONE
 from bnprobe.report.chapters.working import working
 from bnprobe.report.figures.from_tables import of
 from bnprobe.report.numbers import number, share
@@ -79,7 +80,9 @@ def _scales(channels: pd.DataFrame) -> list[Fact]:
     gamma = finite(channels["gamma"].abs())
     if gamma.size < 2 or not np.ptp(gamma) > 0:
         return []
-    low, high = (number(float(q), 2) for q in np.quantile(gamma, (0.05, 0.95)))
+    low, high = (
+        number(float(q), 3 if abs(q - 1) < NEAR_ONE else 2) for q in np.quantile(gamma, (0.05, 0.95))
+    )
     by_site = [channels["layer"], channels["call"]]
     typical = channels["gamma"].abs().groupby(by_site, sort=False).median().to_numpy()
     said = f"Training moved |γ|, which begins at 1 by default, to between {low} and {high} in 90% of the channels."

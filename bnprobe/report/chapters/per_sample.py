@@ -1,4 +1,4 @@
-"""Norms without running statistics: what layer, instance, group and RMS norm divide by, and what they leave in."""
+"""Per-sample norms: what layer, instance, group and RMS norm divide by, and what they leave in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
 from bnprobe.report.page.tables import of_all, table
 
-TITLE = "Norms without running statistics"
+TITLE = "Per-sample norms"
 HEADS = ["layer", "own_sd", "own_log_var_sd", "mean_energy", "outliers", "outlier_channels", "rms_ratio_max"]
 MOST_ROWS = 8
 

@@ -1,4 +1,4 @@
-"""Residual branch against skip: how much of a block's output is its own, and how much it was at initialization."""
+"""Residual branches: how much of a block's output is its own, and how much it was at initialization."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
 from bnprobe.report.page.tables import table
 
-TITLE = "Residual branch against skip"
+TITLE = "Residual branches"
 HEADS = ["layer", "skip", "branch_var", "skip_var", "branch_share", "branch_share_initial"]
 MOST_ROWS = 24
 

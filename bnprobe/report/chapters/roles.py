@@ -17,7 +17,7 @@ from bnprobe.report.figures.specs import Cloud, Clouds, Part, Stack
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
 
-TITLE = "What channels do"
+TITLE = "Which channels work?"
 
 
 def chapter(material: Material) -> Section | Absent:

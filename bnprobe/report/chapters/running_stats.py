@@ -29,7 +29,7 @@ from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Figure, Prose, Section
 from bnprobe.report.page.tables import of_all, table
 
-TITLE = "Running statistics against your data"
+TITLE = "Does your data match training?"
 HEADS = [
     "layer",
     "verdict",

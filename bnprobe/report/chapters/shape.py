@@ -1,4 +1,4 @@
-"""Shape: whether outputs have mean β and standard deviation |γ|, and how Gaussian inputs are."""
+"""Are outputs as β and γ intend: whether they have mean β and standard deviation |γ|, and how Gaussian inputs are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnprobe.report.figures.specs import Curves, Line
 from bnprobe.report.numbers import listed, number
 from bnprobe.report.page.blocks import Facts, Figure, Prose, Section
 
-TITLE = "Shape"
+TITLE = "Are outputs as β and γ intend?"
 
 NEARLY = 0.05
 """Distance of the L1 ratio from 1 that is too small to speak of: two digits would say 1.0."""
@@ -41,7 +41,7 @@ def chapter(material: Material) -> Section | Absent:
         return Absent(TITLE, why)
     reasons = [Facts(tuple(_reasons(known)))] if (known["why_not"] != output_moments.HOLDS).any() else []
     words = [_target_words(known), *_shape_words(known)]
-    return Section("shape", TITLE, (Prose(tuple(words)), _figure(known), *reasons))
+    return Section("shape", TITLE, (Prose(tuple(words)), _figure(known), *reasons), short="Outputs")
 
 
 def _target_words(known: pd.DataFrame) -> str:

@@ -9,7 +9,7 @@ from bnprobe.report.figures.specs import Swatch, Swatches
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Facts, Figure, Prose, Section
 
-TITLE = "Training images"
+TITLE = "What the first layer reveals about the training images"
 
 
 def chapter(material: Material) -> Section | Absent:
@@ -19,7 +19,10 @@ def chapter(material: Material) -> Section | Absent:
         why = reading.why.removeprefix("Not identifiable here: ").removesuffix(".")
         return Absent(TITLE, why[:1].lower() + why[1:])
     return Section(
-        "stem", TITLE, (Prose((words(reading),)), *_colours(reading), Facts(tuple(_evidence(reading))))
+        "stem",
+        TITLE,
+        (Prose((words(reading),)), *_colours(reading), Facts(tuple(_evidence(reading)))),
+        short="Training images",
     )
 
 

@@ -23,6 +23,9 @@ from bnprobe.rules.tokens import overflowing_squares
 LARGEST_GAMMA = 2.0
 """|γ| of a full bar: that of an untrained norm is half as high."""
 
+NEAR_ONE = 0.05
+"""Distance of a typical |γ| from 1 below which two digits would not tell it from that of an untrained norm."""
+
 LARGEST_HALF = 65504.0
 """Number that float16 ends at: a norm whose values are as large has a full bar, one whose are 1 or less an empty one."""
 
@@ -54,7 +57,10 @@ def _trained(tables: Tables) -> Tile:
     if begun(tables):
         return Tile("Trained?", "untrained", "only just begun", heights, link="network")
     typical = float(tables.channels["gamma"].abs().median())  # of channels, as the answer says it
-    says = "yes" if np.isnan(typical) else f"yes: typical |γ| is {number(typical, 2)}, 1 if untrained"
+    says = "yes" if np.isnan(typical) else f"yes: typical |γ| {number(typical, 2)}; untrained it is 1"
+    if abs(typical - 1) < NEAR_ONE:
+        low, high = tables.channels["gamma"].abs().quantile([0.05, 0.95])
+        says = f"yes: |γ| {number(low)} to {number(high)}; untrained it is 1"
     return Tile("Trained?", "good", says, heights, link="network")
 
 

@@ -10,14 +10,11 @@ from bnprobe.recording import LayerRecord, Recording
 from bnprobe.recording.names import site_name
 from bnprobe.report.browser.densities import one_sheet
 from bnprobe.report.figures.specs import Density, Transfer
-from bnprobe.rules.wording import ACTIVATIONS
+from bnprobe.report.vocabulary import written
 from bnprobe.stats import Histogram
 from bnprobe.stats.gaussian import applied, is_known
 from bnprobe.stats.histogram import Z_EDGES
 from bnprobe.stats.moments import Array
-
-SPELLED = {**ACTIVATIONS, "silu": "SiLU", "gelu": "GELU"}
-"""As torch writes them."""
 
 FLAT = 0.02
 """|γ| below which a channel's outputs are one value, of which there is nothing to draw."""
@@ -66,7 +63,7 @@ def transfer(record: LayerRecord, channel: int) -> Transfer | None:
         f"input, {of}",
         record.has_running,
         applied(name, beta + gamma * z) if is_known(name) else None,
-        SPELLED.get(name.partition("(")[0], name) if is_known(name) and name != "none" else "",
+        written(name.partition("(")[0]) if is_known(name) and name != "none" else "",
         (known.low, known.high) if known else (-np.inf, np.inf),
     )
 

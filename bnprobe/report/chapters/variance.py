@@ -14,7 +14,8 @@ from bnprobe.report.figures.specs import Part, Stack
 from bnprobe.report.numbers import count, share
 from bnprobe.report.page.blocks import Figure, Prose, Section
 
-TITLE = "Where the variance lies"
+TITLE, BY_CLASS = "Where the variance lies", "Where is the class information?"
+"""Without labels, and with them."""
 SHARES = ("share_class", "share_image", "share_within")
 
 
@@ -28,7 +29,8 @@ def chapter(material: Material) -> Section | Absent:
     known = shares(material.tables)
     if known.empty:
         return Absent(TITLE, "no channel varies")
-    return Section("variance", TITLE, (Prose((_words(known, unit),)), _figure(known, unit)), short="Variance")
+    title = BY_CLASS if by_class(known) else TITLE
+    return Section("variance", title, (Prose((_words(known, unit),)), _figure(known, unit)), short="Variance")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -11,6 +12,8 @@ from bnprobe.report.figures.axes import ratio_ticks
 from bnprobe.report.figures.specs import Curve, Plot, Plots
 
 DASH = (0, (4, 2))
+ACROSS = 62
+"""Letters of a legend that fit beside each other."""
 MOST_DOTS = 600
 """Dots above which they are stored as an image."""
 
@@ -37,7 +40,26 @@ def _legends(figure: Figure, plots: list[Axes]) -> None:
         return
     for axes, (handles, labels) in zip(plots, named, strict=True):
         if labels:
-            axes.legend(handles, labels, frameon=False, fontsize=8)
+            _above(axes, handles, labels)
+
+
+def _above(axes: Axes, handles: list[Artist], labels: list[str]) -> None:
+    """A legend between the title and the axes, in as many columns as fit, so that it covers no curve."""
+    columns = max(1, min(len(labels), int(ACROSS / (max(map(len, labels)) + 6))))
+    rows = -(-len(labels) // columns)
+    axes.legend(
+        handles,
+        labels,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        frameon=False,
+        fontsize=8,
+        borderpad=0,
+        columnspacing=1.2,
+        borderaxespad=0.3,
+    )
+    axes.set_title(axes.get_title("left"), pad=8 + 11.5 * rows)
 
 
 def _plot(axes: Axes, plot: Plot) -> None:

@@ -152,6 +152,8 @@ def _lane(axes: Axes, lane: Lane, spec: Spine, upright: bool) -> None:
     end = (-0.5, len(at) - 0.5)
     ticks = (low, *(value for value, _ in lane.levels if upright), high)
     labels = [f"{tick:g}" for tick in ticks]
+    if (lane.values > high).any():
+        labels[-1] = f"≥{labels[-1]}"
     if upright:
         if lane.logarithmic:
             axes.set_xscale("log")

@@ -11,8 +11,8 @@ from bnprobe.report.figures.specs import Density, Transfer
 from bnprobe.report.numbers import number
 from bnprobe.stats.moments import Array
 
-REACH = 4.5
-"""σ at both ends of the inputs' axis."""
+REACH, FARTHEST = 4.5, 9.0
+"""σ at the ends of the inputs' axis: where nearly all inputs are nearer, and at most."""
 
 
 def transfer(spec: Transfer) -> Figure:
@@ -27,11 +27,20 @@ def transfer(spec: Transfer) -> Figure:
     _line(main, spec, limits)
     _inputs(below, spec)
     _outputs(beside, spec)
-    main.set_xlim(-REACH, REACH)
+    reach = _reach(spec.inputs)
+    main.set_xlim(-reach, reach)
     main.set_ylim(*limits)
     figure.suptitle(spec.title, fontsize=10, x=0.02, ha="left")
     figure.legend(loc="lower left", fontsize=8, frameon=False)
     return figure
+
+
+def _reach(inputs: Density) -> float:
+    """σ within which all but one in a hundred inputs lie."""
+    below = np.cumsum(inputs.heights * np.diff(inputs.edges))
+    start, end = np.searchsorted(below, (0.005, 0.995))
+    low, high = inputs.edges[start], inputs.edges[end + 1]
+    return float(np.clip(max(-low, high) + 0.5, REACH, FARTHEST))
 
 
 def _line(axes: Axes, spec: Transfer, limits: tuple[float, float]) -> None:
