@@ -8,6 +8,7 @@ mutant whose test needs what is not installed here is not tried, which is said.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,9 +98,11 @@ def is_broken(test: str, broken: set[str]) -> bool:
 
 
 def outcome(mutant: PlantedMutant, desk: Path) -> str:
-    """`caught` when the test fails or hangs, `SURVIVED` when it passes, `ERROR` when it could not run."""
+    """`caught` when the test fails or hangs, `SURVIVED` when it passes, `NOT TRIED` when it was skipped, else `ERROR`."""
     with mutated(desk, mutant.file, mutant.mutate):
         run = run_tests(desk, [mutant.test], LIMIT)
+    if run.code == PASSED and not re.search(r"\b\d+ passed\b", run.printed):
+        return NOT_TRIED
     return {PASSED: "SURVIVED", FAILED: CAUGHT, TIMED_OUT: CAUGHT}.get(run.code, "ERROR")
 
 

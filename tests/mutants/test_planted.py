@@ -12,6 +12,7 @@ from scripts.mutants.planted import summary, try_all
 CODE = "ONE = 1\n\n\ndef f(a):\n    return a + ONE\n"
 TESTS = {
     "a": "from bnprobe import f\n\n\ndef test_f():\n    assert f(1) == 2\n\n\ndef test_zero():\n    assert f(-1) == 0\n",
+    "s": "import pytest\n\n\ndef test_s():\n    pytest.skip('needs more')\n",
     "c": "import pytest\n\npytest.importorskip('not_installed')\n\n\ndef test_c():\n    assert False\n",
     "b": "from pathlib import Path\n\n\ndef test_text():\n    assert 'f(a)' in Path('bnprobe/text.md').read_text()\n",
 }
@@ -44,6 +45,7 @@ def test_every_mutant_meets_its_own_test(desks: list[Path], monkeypatch: pytest.
         planted("at import", "ONE = 1", "ONE = 2", "test_a.py"),
         planted("in a text", "f(a)", "g(a)", "test_b.py::test_text", "text.md"),
         planted("needs more", "a + ONE", "a - ONE", "test_c.py::test_c"),
+        planted("skipped", "a + ONE", "a - ONE", "test_s.py::test_s"),
         planted("unseen", "a + ONE", "a * a + ONE", "test_a.py::test_f"),
         planted("seen by another test", "a + ONE", "abs(a) + ONE", "test_a.py::test_f"),
     ]
@@ -53,6 +55,7 @@ def test_every_mutant_meets_its_own_test(desks: list[Path], monkeypatch: pytest.
         "at import": "caught",
         "in a text": "caught",
         "needs more": "NOT TRIED",
+        "skipped": "NOT TRIED",
         "unseen": "SURVIVED",
         "seen by another test": "SURVIVED",
     }

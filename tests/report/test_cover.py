@@ -394,7 +394,8 @@ def test_names_stand_under_the_bracket_of_their_stage():
 def test_an_untrained_network_has_achieved_nothing():
     """Fails if what no training has decided yet is praised or blamed, or the headline looks like that of a fault."""
     fresh = [site(ROWS, name, **FRESH) for name in "ab"]
-    assert tile("Channels work?", *fresh).state == "unknown"
+    channels = tile("Channels work?", *fresh)
+    assert (channels.state, channels.says) == ("unknown", "not yet: training decides")
     assert tile("Trained?", *fresh).state == "untrained"
     assert "channels that do not work" not in lanes(*fresh)
     assert "standard deviation of the inputs" in lanes(*fresh)

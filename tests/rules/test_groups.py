@@ -296,6 +296,9 @@ def test_batches_that_differ_because_weights_move_are_no_copies():
     x = torch.randn(200, 3, 8, 8)
     assert alike(list(x.split(20)), learns=True).empty
     assert alike(list(x.split(20))).empty
+    for learning, mode, fires in ((9, "train", 0), (9, "eval", 1), (0, "train", 1)):
+        seen = edited(evidence(), batch_effect_least=9.0, n_calls_learning=learning, mode=mode)
+        assert len(findings("samples-alike", seen)) == fires, (learning, mode)
 
 
 @pytest.mark.parametrize("batch", [2, 4, 10, 50])

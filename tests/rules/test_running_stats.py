@@ -45,11 +45,13 @@ def test_trained_weights_on_fresh_statistics_are_critical():
 
 @pytest.mark.parametrize("vector", ["gamma", "beta"])
 def test_one_trained_vector_is_enough(vector):
-    """Fails if only gamma, or only beta, tells a trained layer from a fresh one."""
+    """Fails if only gamma, or only beta, tells a trained layer from a fresh one, or what is missing was trained."""
     vectors = {"gamma": 1, "beta": 0, vector: LEARNED[vector]}
-    assert fired(NEVER, site(ROWS, **vectors, running_mean=0, running_var=1))["severity"].tolist() == [
-        "critical"
-    ]
+    missing = {"gamma": None, "beta": None, vector: LEARNED[vector]}
+    for given in (vectors, missing):
+        (row,) = fired(NEVER, site(ROWS, **given, running_mean=0, running_var=1)).itertuples()
+        assert row.severity == "critical"
+        assert row.says.startswith({"gamma": "γ was trained,", "beta": "β was trained,"}[vector])
 
 
 def test_normalized_by_the_batch_it_is_a_warning():
@@ -140,6 +142,8 @@ def test_an_instance_norm_can_be_poisoned_too():
 def test_a_variance_of_zero_is_not_poison():
     """Fails if a dead channel (variance 0, saved by eps) is called poisoned."""
     assert fired(POISONED, site(ROWS, **LEARNED, running_mean=0, running_var=[0, 1e-30, 1e30])).empty
+    beside = fired(POISONED, site(ROWS, **LEARNED, running_mean=0, running_var=[0, -1e-30, 1e30]))
+    assert beside["channels"].tolist() == [(1,)]
 
 
 def test_layers_without_statistics_are_not_poisoned():

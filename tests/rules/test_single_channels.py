@@ -82,15 +82,17 @@ def test_norms_of_few_channels_and_batches_of_their_own_are_not_judged():
     assert fired("channels-shifted", site(ROWS, "bn", gamma=1.5, beta=0.1, **by_batch)).empty
 
 
-def test_a_channel_of_a_new_network_is_judged_by_its_mean():
+@pytest.mark.parametrize("size", [1.0, 0.2], ids=["inputs near 1", "far below their initial variance"])
+def test_a_channel_of_a_new_network_is_judged_by_its_mean(size):
     """Fails if variances that hold their initial 1 hide a ruined mean, or are themselves taken for ruined."""
-    mean, std = ROWS.mean((0, 2)), ROWS.std((0, 2))
+    rows = size * ROWS
+    mean, std = rows.mean((0, 2)), rows.std((0, 2))
     young = {"running_var": 0.5 * std**2 + 0.5, "n_batches_tracked": 8, "gamma": 1.0, "beta": 0.01}
     for moved, channels in ((17, [[17]]), (None, [])):
         means = mean.copy()
         if moved is not None:
             means[moved] -= 6 * np.sqrt(young["running_var"][moved])
-        found = fired("channels-shifted", site(ROWS, "bn", **young, running_mean=means))
+        found = fired("channels-shifted", site(rows, "bn", **young, running_mean=means))
         assert [list(row) for row in found["channels"]] == channels
         assert set(found["severity"]) <= {"info"}
 

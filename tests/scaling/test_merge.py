@@ -157,6 +157,7 @@ def test_a_part_that_saw_nothing_is_a_part(part, tmp_path):
 def test_sources_are_saved(files, tmp_path):
     """Fails if a whole that was saved no longer knows whose samples it holds."""
     whole = merge_files(files[:3])
+    assert len(whole.sources) == 3
     assert bnprobe.load(whole.save(tmp_path / "whole.bnp")).sources == whole.sources
     assert all(len(source.samples) == 32 for source in whole.sources)
 
