@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -22,8 +23,9 @@ import numpy as np
 
 from bnprobe.errors import BadRecordingFile, BnprobeError
 from bnprobe.files import is_folder, open_input
-from bnprobe.files.header import Entry, read_header
+from bnprobe.files.header import read_header
 from bnprobe.files.limits import TooMuch
+from bnprobe.recording import stored
 
 _Data = TypeVar("_Data")
 
@@ -44,7 +46,8 @@ RENAMED_SINCE_1 = {
 
 
 LARGEST = 2 * 2**30
-"""Bytes of a recording that are read: a hundred thousand channels with histograms take a tenth of that."""
+"""Bytes of a recording that are read, and of its numbers in RAM: a hundred thousand channels with histograms take a tenth of
+that."""
 
 MOST_RECORDS, MOST_ITEMS = 2**18, 2**23
 """Records in a list, such as layers or merged parts, and texts or numbers in one, such as the names of samples."""
@@ -64,7 +67,7 @@ def encode(recording: Any) -> bytes:
         "schema": str(SCHEMA),
         "recording": text,
         "digest": _digest(text.encode()),
-        "digests": json.dumps({name: _digest(array.tobytes()) for name, array in arrays.items()}),
+        "digests": json.dumps({name: _digest(array) for name, array in arrays.items()}),
     }
     return _packed(arrays, metadata)
 
@@ -91,13 +94,15 @@ def _packed(arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str, s
     """
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
+    arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))  # for the same reason
     for name, array in arrays.items():
         start, end = end, end + array.nbytes
-        entries[name] = {"dtype": "F64", "shape": array.shape, "data_offsets": (start, end)}
+        entries[name] = {"dtype": stored.name_of(array), "shape": array.shape, "data_offsets": (start, end)}
     header = json.dumps(entries, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # so that the numbers lie where float64 may lie
-    numbers = [array.astype("<f8", copy=False).tobytes() for array in arrays.values()]
-    return b"".join((len(header).to_bytes(8, "little"), header, *numbers))
+    header += b" " * (-len(header) % stored.WIDEST)  # so that the numbers lie where float64 may lie
+    return b"".join(
+        (len(header).to_bytes(8, "little"), header, *(array.tobytes() for array in arrays.values()))
+    )
 
 
 def is_recording(path: Path) -> bool:
@@ -138,16 +143,10 @@ def _held(
     metadata, entries = read_header(file)
     if metadata.get("format") != "bnprobe recording":
         raise BadRecordingFile(f"{name}: not a bnprobe recording. {instead}")
-    return metadata, {field: _array(file, field, entry) for field, entry in entries.items()}
-
-
-def _array(file: BinaryIO, name: str, entry: Entry) -> np.ndarray[Any, Any]:
-    if entry.dtype != "F64":
-        raise ValueError(f"{name}: expected float64, found {entry.dtype}")
-    file.seek(entry.start)
-    # one by one: fresh pages for all numbers at once take longer than to read them
-    numbers = np.frombuffer(file.read(entry.n_bytes), "<f8")  # ValueError where the file was cut meanwhile
-    return numbers.reshape(entry.shape)
+    in_ram = 8 * sum(math.prod(entry.shape) for entry in entries.values())
+    if in_ram > LARGEST:
+        raise TooMuch(f"it holds numbers of {in_ram:,} bytes")
+    return metadata, dict(stored.read(file, entries))
 
 
 def _instead(path: Path) -> str:
@@ -179,7 +178,8 @@ def _believe(
                     f"{name}: {field}: the numbers do not match their digest, so they were edited. {AGAIN}"
                 )
         node = json.loads(text)
-        decoded = _decode_fields(cls, _renamed(node) if schema == "1" else node, "recording", arrays)
+        numbers = {field: stored.in_ram(array) for field, array in arrays.items()}
+        decoded = _decode_fields(cls, _renamed(node) if schema == "1" else node, "recording", numbers)
     except BadRecordingFile:
         raise
     except (BnprobeError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -199,14 +199,14 @@ def _digest(content: bytes | np.ndarray[Any, Any]) -> str:
     return hashlib.sha256(typing.cast(bytes, content)).hexdigest()[:32]
 
 
-def _encode(value: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+def _encode(value: Any, at: str, arrays: dict[str, np.ndarray[Any, Any]], counts: bool = False) -> Any:
     """A JSON value; arrays go to `arrays` under their path, which stands in their place."""
     if isinstance(value, np.ndarray):
-        arrays[at] = np.ascontiguousarray(value, dtype=np.float64)
+        arrays[at] = stored.to_store(value, counts)
         return {"array": at}
     if dataclasses.is_dataclass(value):
         return {
-            f.name: _encode(getattr(value, f.name), f"{at}/{f.name}", arrays)
+            f.name: _encode(getattr(value, f.name), f"{at}/{f.name}", arrays, "counts" in f.metadata)
             for f in dataclasses.fields(value)
         }
     if isinstance(value, tuple):

@@ -65,10 +65,11 @@ class Folds:
         if not np.array_equal(self.origin, other.origin):
             other = other.about(self.origin)
         n_batches = self.n_batches + other.n_batches
-        n, a, b = (
-            (_padded(mine) + np.roll(_padded(theirs), self.n_batches % N_FOLDS, axis=0))[:n_batches]
-            for mine, theirs in ((self.n, other.n), (self.a, other.a), (self.b, other.b))
-        )
+        after = (np.arange(len(other.n)) + self.n_batches) % N_FOLDS
+        n, a, b = np.zeros((3, min(n_batches, N_FOLDS), len(self.origin)))
+        for total, mine, theirs in ((n, self.n, other.n), (a, self.a, other.a), (b, self.b, other.b)):
+            total[: len(mine)] += mine
+            total[after] += theirs
         return type(self)(self.origin, n, a, b, self.within + other.within, n_batches)
 
     def leave_out(self, statistic: Callable[[Array, Array], Array]) -> LeftOut:
@@ -102,8 +103,3 @@ class Folds:
 
 ROUNDING = 1e-4
 """Slack of an inequality, relative: engines add up a short row in float32."""
-
-
-def _padded(sums: Array) -> Array:
-    """With a row for every fold; zeros where no batch came."""
-    return np.concatenate([sums, np.zeros((N_FOLDS - len(sums), sums.shape[1]))])

@@ -11,7 +11,7 @@ beyond that everything is counted in the last one. This is a symmetric logarithm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -54,7 +54,7 @@ class Histogram:
 
     centre: Array
     scale: Array
-    counts: Array
+    counts: Array = field(metadata={"counts": "whole numbers, which files hold in fewer bytes"})
 
     def __repr__(self) -> str:
         sheets, channels = self.centre.shape

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,6 @@ def test_round_trip_of_nothing(tmp_path):
 
 def test_names_of_any_language(tmp_path, recording):
     """Fails if text is not written as UTF-8, or a strange layer path breaks the file."""
-    from dataclasses import replace
-
     odd = replace(recording.layers[0], layer="/../слой 1\n\"'\\")
     whole = replace(recording, layers=(odd,), about=replace(recording.about, notes=("ünï", "")))
     assert_bit_equal(bnprobe.load(whole.save(tmp_path / "ключ.bnp")), whole)
@@ -126,11 +124,58 @@ def test_loaded_arrays_cannot_be_changed(path):
 
 
 def test_the_file_is_plain(path):
-    """Fails if loading could ever run code: the file opens as safetensors, all float64, and holds no pickle."""
+    """Fails if loading could ever run code: the file opens as safetensors, float64 or counts, and holds no pickle."""
     metadata, arrays = content_of(path)
     assert metadata["format"] == "bnprobe recording"
     assert metadata["schema"] == str(codec.SCHEMA)
+    counts = {name: arrays.pop(name).dtype for name in [*arrays] if name.endswith("_histogram/counts")}
+    assert counts.keys()
+    assert set(counts.values()) <= {np.dtype("uint8"), np.dtype("uint16")}
     assert {array.dtype for array in arrays.values()} == {np.dtype("float64")}
+
+
+def with_counts(recording: Recording, counts: np.ndarray) -> Recording:
+    record = recording.layers[0]
+    shape = record.pre_histogram.counts.shape
+    wide = np.zeros(shape)
+    wide.flat[: len(counts)] = counts
+    histogram = replace(record.pre_histogram, counts=wide)
+    return replace(recording, layers=(replace(record, pre_histogram=histogram), *recording.layers[1:]))
+
+
+@pytest.mark.parametrize(
+    ("counts", "stored"),
+    [
+        ([0, 255], "U8"),
+        ([0, 256], "U16"),
+        ([3, 2**16 - 1], "U16"),
+        ([2**16], "U32"),
+        ([2**32 - 1], "U32"),
+        ([2**32], "F64"),
+        ([7.25], "F64"),
+        ([-1], "F64"),
+        ([np.nan, 3], "F64"),
+        ([3, np.inf], "F64"),
+    ],
+)
+def test_counts_take_the_bytes_that_hold_them(recording, counts, stored):
+    """Fails if a count is cut to the bytes of a smaller one, a number that is no count is taken for one, or a file of
+    counts has eight bytes for each."""
+    whole = with_counts(recording, np.array(counts, dtype=float))
+    content = whole.to_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert header["recording/layers/0/pre_histogram/counts"]["dtype"] == stored
+    assert_bit_equal(codec.decode_bytes(content, "sent", Recording), whole)
+
+
+def test_numbers_that_would_fill_the_ram_are_refused(path, monkeypatch):
+    """Fails if a file of bytes may become eight times as large in RAM as what is read of any."""
+    in_ram = 8 * sum(array.size for array in content_of(path)[1].values())
+    monkeypatch.setattr(codec, "LARGEST", in_ram)
+    codec.decode_bytes(path.read_bytes(), "sent", Recording)
+    monkeypatch.setattr(codec, "LARGEST", in_ram - 1)
+    with pytest.raises(BadRecordingFile, match=rf"holds numbers of {in_ram:,} bytes"):
+        codec.decode_bytes(path.read_bytes(), "sent", Recording)
 
 
 # What is refused
