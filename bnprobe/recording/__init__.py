@@ -18,6 +18,8 @@ from bnprobe.recording.names import (
     site_name,
 )
 from bnprobe.recording.output_check import OutputCheck
+from bnprobe.recording.rank_distance import gap_between
+from bnprobe.recording.rank_gap import RankGap
 from bnprobe.recording.recording import HasRecording, Recording, from_bytes, load
 from bnprobe.recording.samples import SampleTable
 from bnprobe.recording.source import Source, named, same_samples
@@ -44,11 +46,13 @@ __all__ = [
     "Normalize",
     "OutputCheck",
     "ProducerRecord",
+    "RankGap",
     "Recording",
     "SampleTable",
     "Source",
     "TensorTable",
     "from_bytes",
+    "gap_between",
     "is_recording",
     "load",
     "named",

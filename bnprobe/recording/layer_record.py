@@ -16,6 +16,7 @@ from bnprobe.recording.merge import merge_optional
 from bnprobe.recording.names import BATCH, POOLS, UNKNOWN, VECTORS, WEIGHTS_ONLY, site_name, spelled
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.output_check import OutputCheck
+from bnprobe.recording.rank_gap import RankGap
 from bnprobe.stats import ClassMoments, Exemplars, Folds, Histogram, ImageMoments, Moments
 from bnprobe.stats.fields import RECORDED
 from bnprobe.stats.moments import Array
@@ -45,7 +46,8 @@ class LayerRecord:
     positions are what the norm computed with them. `tokens` is what norms over channels do to each
     token, None for others. `gamma_offset` is what the layer adds to the weight that it
     stores, so that their sum is gamma. `exemplars` are the samples with the highest and lowest outputs, by their places in
-    `Recording.samples`, None where nobody asked for them, or no output belongs to one sample. Without a
+    `Recording.samples`, None where nobody asked for them, or no output belongs to one sample. `ranks` is how far ranks were
+    apart that were merged, None where none were. Without a
     single call every statistic is empty: such a record holds the vectors of a checkpoint, where an unknown
     `momentum` is NaN, and `eps_assumed` says that eps, which a file of weights does not hold, is only the usual one.
     """
@@ -93,6 +95,7 @@ class LayerRecord:
     tokens: TokenStats | None = None
     exemplars: Exemplars | None = None
     gamma_offset: float = 0.0
+    ranks: RankGap | None = None
 
     def __repr__(self) -> str:
         calls = f"{self.n_calls:,} call{'s' * (self.n_calls != 1)}"
@@ -260,7 +263,7 @@ class LayerRecord:
 _COUNTS = ("n_calls", "n_calls_training", "n_calls_running", "n_images", "n_masked")
 
 
-_OWN = ("own_mean", "own_log_var", "gradient", "classes", "call_log", "output_check", "tokens")
+_OWN = ("own_mean", "own_log_var", "gradient", "classes", "call_log", "output_check", "tokens", "ranks")
 
 
 _MERGED = ("pre", "pre_images", "pre_folds", "pre_histogram", "post", "post_histogram", "exemplars", *_OWN)

@@ -209,8 +209,7 @@ class Recording:
         """
         if all(source.kind == "rank" for source in (*self.sources, *other.sources)) and self.sources:
             return ""
-        norms = tuple(f"{record.layer}." for record in (*self.layers, *other.layers))
-        names = [name for name in differing(self.tensors, other.tensors) if not name.startswith(norms)]
+        names = self.other_tensors(other)
         if not names:
             return ""
         which = f"{len(names):,} tensor{'s' * (len(names) != 1)}, the first is {names[0]}"
@@ -220,6 +219,18 @@ class Recording:
             f"weights differ ({which}), so the two recordings come from different networks. Record both from the same "
             "checkpoint."
         )
+
+    def other_tensors(self, other: Self) -> list[str]:
+        """Find what differs in the model beside the norms.
+
+        Args:
+            other: A recording of the same model.
+
+        Returns:
+            Names of tensors that are not the same in both; none where one of the recordings does not know its tensors.
+        """
+        norms = tuple(f"{record.layer}." for record in (*self.layers, *other.layers))
+        return [name for name in differing(self.tensors, other.tensors) if not name.startswith(norms)]
 
     def with_training_batch(self, training_batch: int | None) -> Self:
         """Say how large the batches of training were, which sets the noise of the running statistics.

@@ -10,7 +10,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `groups`: samples that come in groups, which stored statistics do not know of;
 - `values`: what passed through: not finite, too few, without effect;
 - `unread`: norms that gave no numbers;
-- `usage`: modes, freezing, processes, how much one call saw;
+- `usage`: modes, freezing, processes, how much one call saw; `ranks`: processes that differ;
 - `updates`: how many updates, momentum, what is left of the initial 0 and 1;
 - `stale_statistics`: training that leaves the running statistics behind;
 - `frozen_parts`: parts that learn nothing while the rest does;
@@ -56,6 +56,7 @@ from bnprobe.rules import (
     misplaced,
     precision,
     preprocessing,
+    ranks,
     running_stats,
     single_channels,
     stale_statistics,
@@ -85,6 +86,7 @@ RULES: tuple[Rule, ...] = (
     *unread.RULES,
     *formula.RULES,
     *usage.RULES,
+    *ranks.RULES,
     *updates.RULES,
     *stale_statistics.RULES,
     *frozen_parts.RULES,

@@ -34,6 +34,10 @@ class Limits:
     """Distance of a batch's mean from that of the batch before, in standard deviations within a batch, above which samples
     of one batch are reported as alike while the model learns: steps of the weights move it by less than 0.1."""
 
+    ranks_apart: float = 0.2
+    """How far the inputs of two ranks lie apart, in standard deviations, or their running statistics, in running ones, from
+    which it has a size: see `VISIBLE_SHIFT` of `measures.terms`."""
+
     samples_apart: float = 0.3
     """How far the means of samples lie apart, in standard deviations within a sample, from which it matters whether an
     instance norm uses each sample's own statistics."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bnprobe.errors import CannotMerge
 from bnprobe.recording import Recording, same_samples
+from bnprobe.scaling.apart import with_gaps
 
 SAME_RANKS = (
     "Give each rank data of its own (DistributedSampler), or leave one out; with tensor parallelism only the ranks of the "
@@ -29,7 +30,7 @@ def join(mine: Recording, theirs: Recording) -> Recording:
                 "settings."
             )
     try:
-        return mine.merge(theirs)
+        return mine.merge(with_gaps(mine, theirs))
     except CannotMerge as error:
         raise CannotMerge(f"{names}: {error}") from None
 

@@ -20,7 +20,7 @@ from torch import nn
 
 import bnprobe
 from bnprobe.measures import tables
-from bnprobe.recording import LayerRecord, Normalize, Recording
+from bnprobe.recording import LayerRecord, Normalize, RankGap, Recording
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours, Stem
 from bnprobe.recording.output_check import OutputCheck
 from bnprobe.rules import judge, judge_invariances
@@ -48,6 +48,8 @@ NOT_PLANTED = {
     *("no-residual", "norm-repeated"),
     *("no-final-norm", "gain-convention", "gains-decayed", "attention-saturates"),
     *("future-leaks", "padding-leaks", "samples-mixed"),
+    # of processes that run together: tests/scaling/test_gather.py
+    *("ranks-drifted", "ranks-unlike"),
 }
 """Rules that no fault in `scripts/rule_benchmark/faults.py` makes fire on a whole network. A warning that people cause by a
 line of code belongs there instead."""
@@ -151,6 +153,13 @@ def in_use(rows: np.ndarray) -> list[LayerRecord]:
         site(rows, "last batch", **TRAINED, **statistics, momentum=0.99),
         site(rows, "young", **TRAINED, **young, n_batches_tracked=9),
         site(rows, "sync", **TRAINED, **statistics, **BY_BATCH, class_name="SyncBatchNorm", call_log=small),
+        site(
+            rows,
+            "ranks",
+            **TRAINED,
+            **statistics,
+            ranks=RankGap(0.9, 0.1, "rank 0 and rank 1", 0.5, "rank 0 and rank 1"),
+        ),
         site(rows, "shared", **TRAINED, **statistics),
         site(rows + 99, "shared", call=1, **TRAINED, **statistics),
         site(

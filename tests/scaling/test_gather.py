@@ -21,7 +21,9 @@ import bnprobe
 from bnprobe.cli import report as command
 from bnprobe.cli.main import main
 from bnprobe.errors import BnprobeError, CannotMerge
-from bnprobe.recording import Recording
+from bnprobe.measures import tables
+from bnprobe.recording import Recording, Source
+from bnprobe.rules import judge
 from bnprobe.scaling.exchange import gather_over
 from bnprobe.scaling.merge import merge_files
 
@@ -67,7 +69,8 @@ def test_every_rank_gets_what_files_give(n, part: Recorded, tmp_path: Path):
     """Fails if a rank is left out, is added twice, or ranks are merged in another order than files of them."""
     parts = [part(seed, 2 + seed % 3) for seed in range(n)]
     ranks = gathered(parts)
-    files = merge_files([one.save(tmp_path / f"rank {rank}") for rank, one in enumerate(parts)])
+    saved = [replace(one, sources=(Source.rank(rank, n),)) for rank, one in enumerate(parts)]
+    files = merge_files([one.save(tmp_path / f"rank {rank}") for rank, one in enumerate(saved)])
     expected = replace(files, sources=()).to_bytes()
     for whole in ranks:
         assert isinstance(whole, Recording), whole
@@ -219,6 +222,32 @@ def test_training_in_two_processes(two_ranks):
     assert whole.layers[0].call_log.n_ranks == 2
     assert whole.layers[0].gradient is not None
     assert whole.about.n_images == 16
+
+
+def test_ranks_that_differ_are_found(two_ranks):
+    """Fails if buffers that drift apart without broadcasts, or a rank with other data, are gathered without a word."""
+    from .worker import OFFSET, training_batches
+
+    whole = result(two_ranks, "drifted-1")
+    found = judge(tables(whole)).set_index("rule")
+    assert found.loc["ranks-drifted", "layer"] == "1"
+    assert found.loc["ranks-unlike", "layer"] == "1"
+    stored = []
+    for rank in range(2):  # what each rank's batch norm stores, by the update that torch documents
+        mean, var = (
+            vector.double().numpy() for vector in (network()[1].running_mean, network()[1].running_var)
+        )
+        for x in training_batches(rank):
+            with torch.no_grad():
+                values = network()[0](x + OFFSET * rank).transpose(0, 1).flatten(1).double().numpy()
+            mean, var = 0.9 * mean + 0.1 * values.mean(1), 0.9 * var + 0.1 * values.var(1, ddof=1)
+        stored.append((mean, var + 1e-5))
+    (mean, var), (other_mean, other_var) = stored
+    squares = (mean - other_mean) ** 2 / var + np.log(np.sqrt(other_var / var)) ** 2
+    assert whole.layers[0].ranks is not None
+    np.testing.assert_allclose(whole.layers[0].ranks.stored, np.sqrt(squares.mean()), rtol=1e-4)
+    for name in ("plain-0", "training"):
+        assert not judge(tables(result(two_ranks, name)))["rule"].str.startswith("ranks-").any()
 
 
 def test_the_command_in_two_processes(two_ranks, tmp_path, monkeypatch):

@@ -34,6 +34,7 @@ def work(folder: Path, rank: int) -> None:
             ddp(x)
     bnprobe.gather(probe.recording, group=distributed.new_group([0, 1])).save(folder / f"ddp-{rank}.bnp")
     train(DistributedDataParallel(network().train()), rank).save(folder / "training.bnp")
+    drifted(rank).save(folder / f"drifted-{rank}.bnp")
     sharded(rank, folder)
     os.chdir(folder)
     command._written = lambda *_: (
@@ -108,6 +109,26 @@ def train(model: nn.Module, rank: int) -> bnprobe.Recording:
     with bnprobe.attach(model) as probe:
         for step in range(2):
             model(batch(100 * rank + step)).square().sum().backward()
+    return bnprobe.gather(probe.recording)
+
+
+OFFSET = 2.0
+"""What is added to the data of rank 1 there."""
+
+
+def training_batches(rank: int) -> list[Tensor]:
+    return [batch(200 * rank + step) for step in range(3)]
+
+
+def drifted(rank: int) -> bnprobe.Recording:
+    """Ranks that trained without sending buffers, on other data, and are evaluated each by itself."""
+    model = DistributedDataParallel(network().train(), broadcast_buffers=False)
+    for x in training_batches(rank):
+        model(x + OFFSET * rank).square().sum().backward()
+    model.eval()
+    with bnprobe.attach(model) as probe, torch.no_grad():
+        for x in even(rank):
+            model(x + OFFSET * rank)
     return bnprobe.gather(probe.recording)
 
 
