@@ -34,6 +34,8 @@ BOUNDARIES = {
     "severity": may(""),
     "printing": may("errors", "tqdm"),
     "files": may("errors"),
+    # where it is installed
+    "files.arrow": may("errors", "pyarrow"),
     "files.fetch": may("errors", "fsspec aiohttp"),
     # object stores, on first use
     "files.remote": may("errors", "fsspec"),

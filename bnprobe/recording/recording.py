@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from bnprobe.errors import BadRecordingFile, BnprobeError, CannotMerge
 from bnprobe.files import write_output
 from bnprobe.notebook import facts
 from bnprobe.recording.about import About
+from bnprobe.recording.arrow import to_arrow
 from bnprobe.recording.codec import AGAIN, decode, decode_bytes, encode
 from bnprobe.recording.integrity import IntegrityReport
 from bnprobe.recording.layer_record import (
@@ -284,6 +285,21 @@ class Recording:
             The bytes; `bnprobe.recording.from_bytes` reads them.
         """
         return encode(self)
+
+    def to_arrow(self) -> Any:
+        """Give what was recorded of every channel as a table for other tools; needs pyarrow (`pip install pyarrow`).
+
+        A row per channel of every site. Each field's metadata have its `description` and `unit`, and the table's the
+        `schema` and, as JSON, what was probed (`about`). Histograms, gradients and phases are not in it; of a phase
+        call it on `recording.phases[name]`.
+
+        Returns:
+            A `pyarrow.Table`.
+
+        Raises:
+            BnprobeError: pyarrow is not installed.
+        """
+        return to_arrow(self.about, self.layers)
 
     def check_sane(self) -> Self:
         """Check that every statistic obeys the inequalities that real samples obey.

@@ -175,7 +175,8 @@ class Document(ABC):
     def to_json(self) -> str:
         """Everything but the channels as strict JSON: facts, the answer, tables and findings.
 
-        `schema` says what it is and `schema_version` in which form. Tables are lists of rows.
+        `schema` says what it is and `schema_version` in which form; `bnprobe/report/schemas` has the JSON schema of each.
+        Tables are lists of rows.
 
         Returns:
             JSON text; NaN and infinities are null.

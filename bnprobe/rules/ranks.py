@@ -19,7 +19,7 @@ def ranks_drifted(evidence: Evidence) -> Iterator[Finding]:
     found = layers[(layers["ranks_stored_apart"] > 0) & (layers["call"] == 0)]
     if found.empty:
         return
-    worst = found.loc[found["ranks_stored_apart"].idxmax()]
+    worst = found.sort_values("ranks_stored_apart", ascending=False, kind="stable").iloc[0]
     apart = worst["ranks_stored_apart"]
     yield Finding(
         "warning" if apart >= evidence.limits.ranks_apart else "info",

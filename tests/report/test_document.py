@@ -13,10 +13,10 @@ from measures.sites import memory_of, recording, site, some_rows
 
 import bnprobe
 from bnprobe.errors import BnprobeError, CannotWrite, NotDefined
+from bnprobe.files import arrow
 from bnprobe.measures import glossary
 from bnprobe.report import figures
 from bnprobe.report.document import Document
-from bnprobe.report.formats import tables
 from bnprobe.report.formats.json import plain
 from bnprobe.report.page import blocks
 
@@ -117,7 +117,7 @@ def test_without_pyarrow_parquet_says_what_to_install(tmp_path, monkeypatch):
         raise ImportError(name)
 
     report = a_report()
-    monkeypatch.setattr(tables, "import_module", missing)
+    monkeypatch.setattr(arrow, "import_module", missing)
     with pytest.raises(BnprobeError, match="Run pip install pyarrow, or use format='csv'"):
         report.save_tables(tmp_path, "parquet")
     assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,8 @@ import pandas as pd
 
 from bnprobe.errors import BnprobeError
 from bnprobe.files import open_input
-from bnprobe.report.formats.tables import demand_format, needed
+from bnprobe.files.arrow import needed
+from bnprobe.report.formats.tables import demand_format
 
 LARGEST, MOST_ROWS = 2**30, 2**22
 """Bytes and rows of a table: a row takes 200 bytes."""
@@ -77,7 +78,7 @@ def _csv(
 def _parquet(
     file: BinaryIO, columns: Sequence[str], words: Sequence[str], most: int | None
 ) -> Iterator[pd.DataFrame]:
-    types = needed("a .csv file").types
+    types = needed("Parquet files", "a .csv file").types
     from pyarrow import parquet
 
     # a footer grows with columns and row groups, and its reader makes objects of all of them

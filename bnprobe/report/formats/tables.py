@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pandas as pd
 
 from bnprobe.errors import BnprobeError
+from bnprobe.files.arrow import needed
 from bnprobe.measures import Column
 
 FORMATS = ("csv", "parquet")
@@ -41,7 +41,7 @@ def csv_of(table: pd.DataFrame) -> bytes:
 
 def parquet_of(table: pd.DataFrame, columns: Sequence[Column], name: str) -> bytes:
     """A table as Parquet, without the index; each field says its meaning, formula and unit, the file its schema."""
-    needed("format='csv'")
+    needed("Parquet files", "format='csv'")
     buffer = io.BytesIO()
     write_pieces(buffer, [table], "parquet", columns, name)
     return buffer.getvalue()
@@ -70,7 +70,7 @@ def write_pieces(
 
 def arrow_of(table: pd.DataFrame, columns: Sequence[Column], name: str) -> Any:
     """A table of Arrow's; each field says its meaning, formula and unit, the table its schema."""
-    pyarrow = needed("a table of pandas")
+    pyarrow = needed("Parquet files", "a table of pandas")
     means = {column.name: _described(column) for column in columns}
     arrow = pyarrow.Table.from_pandas(table, preserve_index=False)
     fields = [field.with_metadata(means.get(field.name)) for field in arrow.schema]
@@ -83,19 +83,9 @@ def _described(column: Column) -> dict[str, str]:
     return {key: text for key, text in said.items() if text}
 
 
-def needed(instead: str) -> Any:
-    """The library of Parquet and Arrow. Raises BnprobeError where it is not installed, which says what to do `instead`."""
-    try:
-        return import_module("pyarrow")
-    except ImportError as error:
-        raise BnprobeError(
-            f"Parquet files need pyarrow, which is not installed. Run pip install pyarrow, or use {instead}."
-        ) from error
-
-
 def demand_format(path: Path) -> None:
     """Raises BnprobeError where a table cannot be written to, or read from, a file of this name."""
     if path.suffix[1:] not in FORMATS:
         raise BnprobeError(f"{path}: tables end in .csv or .parquet. Name one of these.")
     if path.suffix == ".parquet":
-        needed("a .csv file")
+        needed("Parquet files", "a .csv file")
