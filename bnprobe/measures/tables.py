@@ -303,11 +303,26 @@ def _place_of_site(record: LayerRecord) -> dict[str, Any]:
 
 
 def unread_table(recording: Recording) -> pd.DataFrame:
-    """Layers that gave no numbers: `layer` and `why` ("never called", "not understood", "no norm", "empty" or "folded")."""
+    """Layers that gave no numbers: `layer`, `why` ("never called", "not understood", "no norm", "empty" or "folded"), and
+    whether they were `trained`, as far as is known.
+    """
     rows = [(name, "never called") for name in recording.never_called]
     rows += [(name, _why_unread(name)) for name in recording.not_understood]
     rows += [(name, "folded") for name in recording.folded]
-    return pd.DataFrame(rows, columns=["layer", "why"])
+    trained = _trained(recording)
+    return pd.DataFrame([(*row, row[0] in trained) for row in rows], columns=["layer", "why", "trained"])
+
+
+def _trained(recording: Recording) -> set[str]:
+    """Norms whose β is not 0, by the sizes of the model's parameters."""
+    tensors, end = recording.tensors, ".bias"
+    if tensors is None:
+        return set()
+    return {
+        name.removesuffix(end)
+        for i, name in enumerate(tensors.names)
+        if name.endswith(end) and tensors.size(i) > 0
+    }
 
 
 def _why_unread(name: str) -> str:

@@ -34,6 +34,9 @@ GATHER = (
 """What to do about tensors that are stubs of shards; no full stop, since a message may go on."""
 
 
+OF_CHANNELS = "channels"
+"""In the place of constants of normalization, among causes: of a row that names channels of the input."""
+
 GUESSED = "a guess, the usual for ImageNet"
 """Ends, in `About.preprocessing`, what was not known of the inputs and was set as for most models of images."""
 

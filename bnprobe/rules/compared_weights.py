@@ -5,6 +5,7 @@ They read the tables of a comparison, in which a column of each side ends in _a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,7 +24,7 @@ ROUNDED = 1e-6
 
 def statistics_changed(evidence: Evidence) -> Iterator[Finding]:
     """Running statistics that changed in a layer whose gamma and beta did not."""
-    together = _in_common(evidence)
+    together, trained = _in_common(evidence), _others_trained(evidence)
     if not _differ(evidence.channels, "gamma", "beta") and not _weights_differ(evidence):
         for row, channels in evidence.sites:
             if (
@@ -37,15 +38,35 @@ def statistics_changed(evidence: Evidence) -> Iterator[Finding]:
             ):
                 gap = row["running_gap"]
                 yield Finding(
-                    "warning" if gap >= evidence.limits.gap_of_frozen else "info",
+                    "warning" if gap >= evidence.limits.gap_of_frozen and not trained else "info",
                     row["layer"],
-                    "The running statistics changed, although γ and β did not change anywhere in the network.",
+                    f"The running statistics changed with {trained}, although γ and β did not."
+                    if trained
+                    else "The running statistics changed, although γ and β did not change anywhere in the network.",
                     f"running_mean and running_var are {gap:.2g} σ apart (threshold {evidence.limits.gap_of_frozen:g}); "
                     f"γ and β are the same to the last bit in all layers{_counted(row)}.",
-                    "If the norms were meant to be frozen: model.train() puts them back into train mode, so call "
+                    _KEPT_TOGETHER
+                    * bool(trained)
+                    + "If the norms were meant to be frozen: model.train() puts them back into train mode, so call "
                     "module.eval() on every norm after it. If they were re-estimated on purpose, this is the effect.",
                     call=row["call"],
                 )
+
+
+_KEPT_TOGETHER = (
+    "Nothing, if B keeps them together with what was trained: neither goes with the other's of A. "
+)
+
+ADAPTERS = re.compile(r"lora|adapter|parametrizations", re.IGNORECASE)
+"""What tensors of adapters are called, as by peft and torch."""
+
+
+def _others_trained(evidence: Evidence) -> str:
+    """What was trained around the norms while γ and β stayed, in words; empty where nothing is known to be."""
+    if evidence.layers["filters_differ"].astype(bool).any():
+        return "the weights before the norms"
+    new = evidence.tensors["tensor"][evidence.tensors["side"] == "B"] if len(evidence.tensors) else ()
+    return "adapters" if any(map(ADAPTERS.search, map(str, new))) else ""
 
 
 def _moved_by_recording(row: pd.Series) -> bool:

@@ -12,7 +12,7 @@ from bnprobe.recording.terms import MANY_EPS, NO_VARIANCE, TORCH_EPS
 from bnprobe.rules.edits import RENEWED, Rescale, SetAttribute, remedy
 from bnprobe.rules.newness import beyond_first_steps
 from bnprobe.rules.remedies import CARRY_BETA, module, path, recalibrate, recalibration, rescaled
-from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices, share_severity, takes_inputs
 from bnprobe.rules.thresholds import Limits
 from bnprobe.rules.wording import eps_of, if_assumed, number, out_of, some
 
@@ -34,7 +34,12 @@ def below_eps(evidence: Evidence) -> Iterator[Finding]:
             continue  # a buffer of zeros, which says nothing of inputs: `weights.alike` reports it
         varies = channels["pre_var"] > MANY_EPS * row["eps"]
         if (small & varies).any():
-            yield _lost_variance(row, channels[small & varies], channels, evidence.limits)
+            found = channels[small & varies]
+            yield (
+                _new_inputs(row, found, channels)
+                if takes_inputs(evidence, row)
+                else _lost_variance(row, found, channels, evidence.limits)
+            )
         if (small & ~varies).any():
             yield _hardly_varies(evidence, row, channels[small & ~varies], channels)
         if flat.any():
@@ -135,6 +140,26 @@ def _lost_variance(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame, 
 def _in_first_steps(row: pd.Series, channels: pd.DataFrame) -> bool:
     """Whether a norm was recorded while it learned, and has not left its start: most of what it saw is of small weights."""
     return bool(row["n_calls_learning"] > 0) and not beyond_first_steps(channels)
+
+
+def _new_inputs(row: pd.Series, found: pd.DataFrame, channels: pd.DataFrame) -> Finding:
+    """Channels that no weights make: a feature, a category or a sensor that was constant in training."""
+    gain = float((1 / np.sqrt(found["running_var"] + row["eps"])).max())
+    return Finding(
+        "warning",
+        row["layer"],
+        f"Inputs that were constant in training vary here, in {some(found, channels).lower()}: as from a category or a "
+        "feature that training did not hold.",
+        f"running_var < {eps_of(row)} in {out_of(found, channels)}, and their inputs have a typical variance of "
+        f"{number(float(found['pre_var'].median()), 2)}: what differs from the running mean is multiplied by up "
+        f"to {number(gain, 2)}, and by γ.",
+        "No weights were seen before this norm, so look at these inputs: map categories that training did not hold to one "
+        "that it did, or train on samples with them. If training did hold them, the buffer was overwritten: take it from "
+        f"the original file, or re-estimate it: {recalibrate(row)}.",
+        indices(found),
+        row["call"],
+        remedy(recalibration(row)),
+    )
 
 
 def _divides_by_eps(row: pd.Series, is_new: bool) -> Finding:

@@ -172,7 +172,8 @@ GROWING = (
     "No single norm is at fault, and the first ones match, so the range, mean and std of the inputs are right: the weights "
     "changed a little everywhere while the running statistics stayed (fine-tuned with frozen statistics, averaged, "
     "quantized, "
-    "pruned), or the data differ in what the first norms do not see. If the weights are as intended, compare the accuracy "
+    "pruned), a module acts in training alone (branches that are dropped, and not divided by the share that is kept), or "
+    "the data differ in what the first norms do not see. If the weights are as intended, compare the accuracy "
     f"before and after re-estimating the running statistics on training data: {RECALIBRATE}."
 )
 

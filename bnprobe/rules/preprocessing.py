@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from bnprobe.recording.names import NEVER_UPDATED
+from bnprobe.recording.names import NEVER_UPDATED, OF_CHANNELS
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules.causes import cause_of
 from bnprobe.rules.edits import Remedy, ResizeInputs, SmoothInputs, UndoMap, remedy, undoing
@@ -45,7 +45,10 @@ def wrong_preprocessing(evidence: Evidence) -> Iterator[Finding]:
         row = evidence.preprocessing.iloc[0]
         first = evidence.layers[evidence.layers["layer"] == row["layer"]].iloc[0]
         severity = "warning" if 1 / 4 < row["scale_predicted"] < 4 or frozen(first) else "critical"
-        found = (_with_cause if row["certain"] else _without_cause)(severity, row)
+        of_channels = row["constants"] == OF_CHANNELS
+        found = (_of_channels if of_channels else _with_cause if row["certain"] else _without_cause)(
+            severity, row
+        )
         if evidence.begun_again and not row["certain"]:
             found = _of_new_weights(found)
         yield replace(found, do=f"{found.do} {OF_FROZEN}") if frozen(first) else found
@@ -157,6 +160,22 @@ def _without_cause(severity: str, row: pd.Series) -> Finding:
         "discrepancy in mean and std.",
         do,
         remedy=_undone(row) if f"`{row['undo']}`" in do else None,
+    )
+
+
+def _of_channels(severity: str, row: pd.Series) -> Finding:
+    """Channels of the input, by what they do to the means: nothing is said of their values one by one."""
+    undo = (
+        f" To put them into the order of training, by this estimate: `{row['undo']}`." if row["undo"] else ""
+    )
+    return Finding(
+        severity,
+        row["layer"],
+        f"The inputs are not those of training in single channels: it looks as if {row['mistake']}.",
+        f"{_distance(row)}. By the weights before it, this explains {_share(row)} of the squared shift of the means. "
+        "Channels are counted from 0.",
+        "Compare these channels, as they enter the model, with those of training: their order, whether they are there, and "
+        f"what each is scaled by.{undo} Running statistics of other data would hide this: mend the inputs first.",
     )
 
 

@@ -196,6 +196,13 @@ def settled(row: pd.Series, limits: Limits) -> bool:
     return bool(row["mode"] == "eval" and row["initial_weight"] < limits.initial_weight)
 
 
+def takes_inputs(evidence: Evidence, row: pd.Series) -> bool:
+    """Whether a norm is the first, and no weights were seen before it: it takes the model's inputs, or embeddings."""
+    return bool(
+        row["layer"] == evidence.layers["layer"].iloc[0] and not row["feeder"] and row["follows"] != "unknown"
+    )
+
+
 def unsound(channels: pd.DataFrame, *names: str) -> pd.Series:
     """Channels of which one of these columns is NaN or infinite."""
     sound = pd.Series(True, channels.index)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from bnprobe.rules.alternatives import never_trained, other_was_trained
 from bnprobe.rules.causes import GROUPS, because, cause_of, do, says, undone_by, upstream
 from bnprobe.rules.common_factor import scaled
 from bnprobe.rules.edits import RENEWED, DivideStatistics, SetMode, remedy
@@ -53,7 +54,9 @@ MEASURE_FIRST = (
 
 def never_updated(evidence: Evidence) -> Iterator[Finding]:
     """Running mean exactly 0 and variance exactly 1 in every channel, at the end of the recording as well."""
-    found = list(_each_never_updated(evidence))
+    beside = never_trained(evidence)
+    yield from other_was_trained(evidence)
+    found = [finding for finding in _each_never_updated(evidence) if finding.layer not in beside]
     if any(finding.severity != "info" for finding in found):
         yield from found
         return
@@ -268,6 +271,8 @@ def _shift(
     severity = "info" if fed_by_training(evidence, row) else "warning"
     more = upstream(evidence, row) + plain_average(row) if cause is None else because(cause)
     advice = f"{MEASURE_FIRST}{recalibrate(row, 'batches')}." if cause is None else do(cause, row)
+    if cause is None and one_kind(channels, limits):
+        advice = f"{OF_ONE_KIND} {advice}"
     if cause is None and evidence.begun_again:
         more += f" The weights may have been initialized again after loading: {NEW_BESIDE_OLD}."
         advice = f"{LOAD_LAST} If γ and β were kept fixed in training: {advice[0].lower()}{advice[1:]}"
@@ -284,6 +289,35 @@ def _shift(
         if cause is None
         else undone_by(cause, row),
     )
+
+
+OF_ONE_KIND = (
+    "Every channel varies less than in training, about a mean that training held as well. Samples of one kind do that: one "
+    "film, one scene, one class. If they are, record as mixed samples as in training before anything is changed."
+)
+
+
+def one_kind(channels: pd.DataFrame, limits: Limits) -> bool:
+    """Whether these samples may be a part of those of training: one of the groups whose mixture has the running statistics.
+
+    By the law of total variance the variance within groups is smaller, in every channel, by that of their means; so the
+    squared shift of one of them is of the size of what is missing.
+    """
+    ratio, shift = channels["scale_ratio"] ** 2, channels["shift"]
+    known = np.isfinite(ratio) & np.isfinite(shift)
+    if not known.any() or not float(ratio[known].median()) < 1 / limits.variance_ratio:
+        return False
+    missing, moved = 1 - ratio[known], float((shift[known] ** 2).mean())
+    less = bool((missing > 0).mean() >= MOST_LESS)
+    return less and MOVED_LEAST * float(missing.mean()) < moved < MOVED_MOST * float(missing.mean())
+
+
+MOST_LESS = 0.9
+"""Share of the channels that vary less than in training, where samples are of one kind."""
+
+MOVED_LEAST, MOVED_MOST = 0.02, 3.0
+"""Squared shift of one kind, relative to the variance that is missing: 1 on average over kinds, and for one in a hundred
+farther off; without any shift, another contrast does the same."""
 
 
 def _significant(share: float) -> str:

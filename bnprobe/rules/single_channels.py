@@ -13,7 +13,7 @@ from bnprobe.rules.edits import RENEWED, remedy
 from bnprobe.rules.newness import beyond_start, fresh
 from bnprobe.rules.preprocessing import reported_at
 from bnprobe.rules.remedies import recalibrate, recalibration
-from bnprobe.rules.rule import Evidence, Finding, Rule, indices
+from bnprobe.rules.rule import Evidence, Finding, Rule, indices, takes_inputs
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import count, first_few, out_of
 from bnprobe.stats.significance import SIGNIFICANT
@@ -53,6 +53,17 @@ def ruined(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
+_OF_WEIGHTS = (
+    "a filter that was edited, pruned or loaded into another channel, or running statistics that were overwritten. If the "
+    "weights are as intended,"
+)
+
+_OF_INPUTS = (
+    "no weights were seen before this norm, so that these inputs differ, as a category, feature or sensor does that was "
+    "rare in training, or running statistics were overwritten. If the inputs are as intended,"
+)
+
+
 def _each_ruined(evidence: Evidence) -> Iterator[Finding]:
     """The same for every norm by itself."""
     limits, upset = evidence.limits, ""
@@ -83,8 +94,7 @@ def _each_ruined(evidence: Evidence) -> Iterator[Finding]:
                 if earlier
                 else "The data suit the other channels, so look "
             )
-            + "for what changed here alone: a filter that was edited, pruned or "
-            "loaded into another channel, or running statistics that were overwritten. If the weights are as intended, "
+            + f"for what changed here alone: {_OF_INPUTS if takes_inputs(evidence, row) else _OF_WEIGHTS} "
             f"compare the accuracy before and after re-estimating the running statistics: {recalibrate(row, 'batches')}.",
             indices(found),
             row["call"],

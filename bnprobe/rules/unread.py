@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnprobe.recording.names import EMPTY, GATHER
+from bnprobe.rules.alternatives import left_out, not_chosen
 from bnprobe.rules.by_hand import ANOTHER_FILE
 from bnprobe.rules.edits import Remove, remedy
 from bnprobe.rules.remedies import RECALIBRATE, module
@@ -17,7 +18,10 @@ ENTRIES = " (entries: "
 
 def unread(evidence: Evidence) -> Iterator[Finding]:
     """Norm layers that were never called, and modules that look like one but are not understood."""
-    for part, layers in _uncalled(evidence).items():
+    others = left_out(evidence)
+    if others:
+        yield not_chosen(others)
+    for part, layers in _uncalled(evidence, set(others)).items():
         yield _never_called(part, layers, evidence)
     for why, found in (("not understood", _not_understood), ("no norm", _no_norm)):
         named = list(evidence.unread["layer"][evidence.unread["why"] == why])
@@ -30,12 +34,14 @@ def unread(evidence: Evidence) -> Iterator[Finding]:
         yield from map(found, by_class.values())
 
 
-def _uncalled(evidence: Evidence) -> dict[str, list[str]]:
-    """The norms that were never called, by the largest part of the model in which no norm was; by itself where that is only
-    the norm."""
+def _uncalled(evidence: Evidence, but: set[str]) -> dict[str, list[str]]:
+    """The norms that were never called, `but` some: by the largest part of the model in which no norm was called, or by
+    itself where that is only the norm."""
     reached = set(evidence.layers["layer"])
     parts: dict[str, list[str]] = {}
     for layer in map(str, evidence.unread["layer"][evidence.unread["why"] == "never called"]):
+        if layer in but:
+            continue
         names = layer.split(".")
         above = (".".join(names[:i]) for i in range(1, len(names)))
         part = next((p for p in above if not any(one.startswith(f"{p}.") for one in reached)), layer)

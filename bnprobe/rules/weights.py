@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import said
+from bnprobe.rules.alternatives import never_trained
 from bnprobe.rules.by_hand import TRAINING
 from bnprobe.rules.edits import RENEWED, Recalibrate, remedy
 from bnprobe.rules.newness import affine_at_start, at_start, fresh, updated_meanwhile
@@ -20,7 +21,8 @@ from bnprobe.rules.wording import count, in_all, number
 
 def untrained(evidence: Evidence) -> Iterator[Finding]:
     """γ and β at their initial values in a layer that has seen training, or in a network that has."""
-    found = list(_each_untrained(evidence))
+    reported = never_trained(evidence)
+    found = [finding for finding in _each_untrained(evidence) if finding.layer not in reported]
     (says, *others) = {finding.says for finding in found} or {""}
     whole = "" if others else _OF_ALL.get(says, "")
     yield from once(found, len(evidence.layers), whole) if whole else found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from support.reference_probe import ReferenceProbe
 import bnprobe
 from bnprobe.measures import glossary, tables
 from bnprobe.recording import Recording
+from bnprobe.recording.tensors import TensorTable
 from measures import reference
 from measures.expected import assert_tables_true
 from measures.sites import recording, running_stats_of, site, some_rows
@@ -150,11 +152,21 @@ def test_layers_that_gave_no_numbers_are_told_with_the_reason():
     found = tables(
         recording(site(some_rows()), never_called=("spare", "b"), not_understood=("odd (Strange)",))
     )
-    assert found.unread.values.tolist() == [
+    assert found.unread[["layer", "why"]].values.tolist() == [
         ["spare", "never called"],
         ["b", "never called"],
         ["odd (Strange)", "not understood"],
     ]
+    assert not found.unread["trained"].any()
+
+
+def test_norms_that_were_not_called_may_have_learned():
+    """Fails if what the sizes of the model's parameters say of a norm that no pass reached is not asked."""
+    names = ("a.weight", "a.bias", "b.weight", "b.bias")
+    sizes, sums = np.array([0.4, 0.3, 1.0, 0.0]), np.arange(4.0)
+    tensors = TensorTable(names, ("float32",) * 4, ("3",) * 4, sums, sizes)
+    whole = replace(recording(site(some_rows()), never_called=("a", "b")), tensors=tensors)
+    assert list(tables(whole).unread["trained"]) == [True, False]
 
 
 def test_a_recording_of_nothing_has_empty_tables():

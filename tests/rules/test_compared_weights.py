@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -266,3 +267,25 @@ def test_what_is_missing_on_one_side_alone_differs(a: list[float], b: list[float
 def test_statistics_are_stored_where_a_channel_has_some(a: list[float], b: list[float], stored: bool) -> None:
     """Fails if one broken channel makes a norm without running statistics, or one side speaks for both."""
     assert _stored(frame(running_var_a=a, running_var_b=b)) is stored
+
+
+@pytest.mark.parametrize(
+    ("tensors", "filters", "severity", "words"),
+    [
+        ([], False, "warning", "anywhere in the network"),
+        ([("fc.weight", "both")], False, "warning", "anywhere in the network"),
+        ([("conv.lora_A.weight", "B")], False, "info", "changed with adapters"),
+        ([("conv.lora_A.weight", "A")], False, "warning", "anywhere in the network"),
+        ([], True, "info", "changed with the weights before the norms"),
+    ],
+    ids=["nothing", "a head", "adapters", "adapters of A", "merged adapters"],
+)
+def test_statistics_that_followed_other_weights_are_no_warning(
+    tensors: list[tuple[str, str]], filters: bool, severity: str, words: str
+) -> None:
+    """Fails if adapters that were trained with the norms in train mode are a fault, or a head above a backbone is none."""
+    moved = edited(compared(), {"running_mean_b": 0.0}, running_gap=0.5, filters_differ=filters)
+    table = pd.DataFrame(tensors, columns=["tensor", "side"])
+    (found,) = findings("frozen-statistics-moved", replace(moved, tensors=table))
+    assert found.severity == severity
+    assert words in found.says

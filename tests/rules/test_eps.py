@@ -446,3 +446,15 @@ def test_variances_that_are_all_0_were_set_so() -> None:
     assert any(
         "were constant in training" in one.says for one in findings(RULE, edited(evidence(), one_varies))
     )
+
+
+def test_inputs_that_were_constant_in_training_are_not_a_lost_buffer() -> None:
+    """Fails if a category that training did not hold is a buffer to be restored, where no weights were seen before."""
+    cells = {"running_var": [1e-9, 4.0, 4.0], "pre_var": [0.2, 4.0, 4.0]}
+    for follows, says in (
+        ("linear", "constant in training vary here"),
+        ("unknown", "running variance is almost 0"),
+    ):
+        found = findings("variance-below-eps", edited(evidence(healthy()), cells, follows=follows, feeder=""))
+        assert [one.channels for one in found] == [(0,)]
+        assert says in found[0].says

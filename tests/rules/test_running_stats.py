@@ -594,3 +594,35 @@ def test_what_is_said_of_batch_statistics(
     for one in found:
         assert one.because.endswith(str(because))
         assert one.remedy == (Remedy((edit,)) if edit else None)
+
+
+@pytest.mark.parametrize(
+    ("cells", "spoken"),
+    [
+        ({"scale_ratio": [0.6, 0.5, 0.4], "shift": [0.5, -0.3, 0.2]}, True),
+        # another contrast, about the same mean
+        ({"scale_ratio": [0.6, 0.5, 0.4], "shift": [0.01, -0.02, 0.01]}, False),
+        # a channel that varies more than in training, which no part of the training samples does
+        ({"scale_ratio": [0.5, 1.2, 0.4], "shift": [0.5, -0.3, 0.2]}, False),
+        # too far for any group of the training samples
+        ({"scale_ratio": [0.6, 0.5, 0.4], "shift": [3.0, -2.0, 2.0]}, False),
+        # hardly less
+        ({"scale_ratio": [0.9, 0.95, 0.8], "shift": [0.5, -0.3, 0.2]}, False),
+    ],
+    ids=["one kind", "contrast", "more in one channel", "too far", "hardly less"],
+)
+def test_samples_of_one_kind_vary_less_about_a_mean_that_training_held(
+    cells: dict[str, list[float]], spoken: bool
+) -> None:
+    """Fails if one film is not offered as a cause, or is for what no part of the training samples can be."""
+    variance = float(np.median(np.square(cells["scale_ratio"])))
+    base = edited(
+        evidence(healthy()),
+        cells,
+        var_ratio_median=variance,
+        shift_rms=0.9,
+        shifted_share=1.0,
+        scaled_share=1.0,
+    )
+    (found,) = findings("data-shifted", edited(base, verdict="both shifted"))
+    assert ("one film" in found.do) is spoken

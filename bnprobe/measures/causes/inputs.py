@@ -17,6 +17,7 @@ import pandas as pd
 from bnprobe.measures import padding
 from bnprobe.measures.causes import fit, samples
 from bnprobe.measures.causes.fit import Moments2
+from bnprobe.measures.causes.input_channels import of_channels
 from bnprobe.measures.causes.input_maps import (
     AS_TRAINED,
     IN_USE,
@@ -169,14 +170,18 @@ def preprocessing(recording: Recording) -> pd.DataFrame:
     `explains` is the share of the squared discrepancy that is gone. `also` are other names of what fits as well, separated
     by "; ", and `rarer` mistakes that nobody makes by accident and that would look the same. `certain` is whether the
     mistake may be called the cause. `light` marks mistakes that other images would explain nearly as well; they are there
-    only where none is better than that. Where the constants are not known and nothing explains the inputs, there is one row
-    without a mistake ("").
+    only where none is better than that. Where no mistake explains the inputs, but single channels of them or their order do,
+    there is one row of these (`input_channels`). Where the constants are not known and nothing explains the inputs, there is
+    one row without a mistake ("").
     """
     first = _first(recording)
     rows = [] if first is None else best_of_each(_explanations(first, recording))
     shown = [row for row in rows if row["named"]] or [row for row in rows if row["light"]]
     judged = [{**row, **others(row, rows)} for row in shown]
-    return pd.DataFrame([row for row in judged if row["n_rivals"] < MOST_NAMED], columns=list(COLUMNS))
+    named = [row for row in judged if row["n_rivals"] < MOST_NAMED]
+    if all(row["constants"] == NONE_KNOWN or row["light"] for row in named):
+        named = list(of_channels(recording, None if first is None else first.mean)) or named
+    return pd.DataFrame(named, columns=list(COLUMNS))
 
 
 def _first(recording: Recording) -> _First | None:

@@ -18,6 +18,7 @@ from scripts.rule_benchmark.cases import (
     second_round_live,
     several_uses,
     statistics,
+    third_round_live,
     threads,
     variants,
     young,
@@ -40,6 +41,7 @@ CASES: tuple[Case, ...] = (
     *inputs.CASES,
     *second_files.CASES,
     *second_round_live.CASES,
+    *third_round_live.CASES,
     *correct.CASES,
 )
 
