@@ -271,7 +271,9 @@ def _shift(
     severity = "info" if fed_by_training(evidence, row) else "warning"
     more = upstream(evidence, row) + plain_average(row) if cause is None else because(cause)
     advice = f"{MEASURE_FIRST}{recalibrate(row, 'batches')}." if cause is None else do(cause, row)
-    if cause is None and one_kind(channels, limits):
+    # samples of one kind are so where they enter; farther on weights that changed look alike
+    first = row["layer"] == evidence.layers["layer"].iloc[0]
+    if cause is None and first and one_kind(channels, limits):
         advice = f"{OF_ONE_KIND} {advice}"
     if cause is None and evidence.begun_again:
         more += f" The weights may have been initialized again after loading: {NEW_BESIDE_OLD}."

@@ -626,3 +626,13 @@ def test_samples_of_one_kind_vary_less_about_a_mean_that_training_held(
     )
     (found,) = findings("data-shifted", edited(base, verdict="both shifted"))
     assert ("one film" in found.do) is spoken
+
+
+def test_one_kind_of_samples_is_no_cause_within_the_network() -> None:
+    """Fails if a norm behind others that match is said to have been given one film: what entered was as in training."""
+    base = evidence(healthy("a"), healthy("b"))
+    cells = {"scale_ratio": [0.6, 0.5, 0.4], "shift": [0.5, -0.3, 0.2]}
+    far = {"var_ratio_median": 0.25, "shift_rms": 0.9, "shifted_share": 1.0, "scaled_share": 1.0}
+    for at, spoken in ((0, True), (1, False)):
+        (found,) = findings("data-shifted", edited(base, cells, at=at, verdict="both shifted", **far))
+        assert ("one film" in found.do) is spoken
