@@ -135,10 +135,9 @@ def _spread(found: pd.DataFrame, words: str) -> str:
         return f"{n} with {words}s, without γ."
     low, median, high = (float(gamma.quantile(q)) for q in (0.05, 0.5, 0.95))
     few = f" Fewer than {FEWEST}: none of them is said to stand out." if len(found) < FEWEST else ""
-    return (
-        f"{n} with {words}s. The typical |γ| is {number(median, 2)}, and between {number(low, 2)} and {number(high, 2)} "
-        f"in nine of ten.{few}"
-    )
+    ends = [number(end, 2) for end in (low, high)]
+    spread = f", and between {ends[0]} and {ends[1]} in nine of ten" if ends[0] != ends[1] else ""
+    return f"{n} with {words}s. The typical |γ| is {number(median, 2)}{spread}.{few}"
 
 
 def _plot(quantity: Quantity, values: Array) -> Plot:

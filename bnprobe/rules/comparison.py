@@ -108,8 +108,8 @@ def _cause(origin: tuple[pd.Series, str], evidence: Evidence) -> tuple[str, str,
     return (
         "warning",
         ".",
-        f"The inputs of {name} already differ, by {gap:.2g} σ, and no weights that are known to. {mode}If that is the "
-        "first norm, "
+        f"The inputs of {name} already differ, by {gap:.2g} σ, and no weights before it are known to differ. {mode}"
+        "If that is the first norm, "
         "compare the data of both sides (range, mean, std, color order, size, compression); otherwise compare the "
         "preceding weights.",
     )

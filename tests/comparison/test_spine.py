@@ -67,6 +67,8 @@ def test_the_spine_shows_what_both_sides_learned() -> None:
     np.testing.assert_allclose(lane.other, 2.0)
     assert lane.words[0] == "A 1, B 2"
     assert "difference of the inputs" not in lanes  # which are the same
+    captions = {f.width: f.caption for f in comparison._page.figures() if f.name.startswith("spine")}
+    assert all("dots: A; orange diamonds: B" in captions[width] for width in ("wide", "narrow"))
 
 
 def test_inputs_of_both_sides_stand_on_one_scale() -> None:

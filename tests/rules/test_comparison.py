@@ -245,7 +245,7 @@ INSIDE = {"pre_gap": 0.0, "post_gap": 0.25, "post_noise": 0.01}
             FAR,
             "warning",
             "differ between A and B.",
-            "and no weights that are known to. If that is the first norm",
+            "and no weights before it are known to differ. If that is the first norm",
         ),
         (
             {**FAR, "mode_a": "train"},
@@ -257,7 +257,7 @@ INSIDE = {"pre_gap": 0.0, "post_gap": 0.25, "post_noise": 0.01}
             {**FAR, "mode_a": "train", "mode_b": "train"},
             "warning",
             "B.",
-            "no weights that are known to. If that is",
+            "no weights before it are known to differ. If that is",
         ),
         (
             {**FAR, "weights_before_differ": True},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -39,7 +41,7 @@ def spine(tables: Differences, limit: float) -> tuple[Figure, ...]:
     both = [_deviations(tables, stops), _gammas(tables, stops) if layers["affine_gap"].max() > 0 else None]
     lanes = (*gaps, *(lane for lane in both if lane))
     by = next((f"{aspect}_gap" for aspect in seen), "change")
-    return drawn(layers, stops, lanes, _caption(layers, stops, gaps), by)
+    return drawn(layers, stops, lanes, _caption(layers, stops, lanes), by)
 
 
 def _marks(layers: pd.DataFrame, known: list[DifferenceSite]) -> dict[tuple[str, int, str], str]:
@@ -133,14 +135,16 @@ def _of_both(
     )
 
 
-def _caption(layers: pd.DataFrame, stops: list[Stop], gaps: list[Lane]) -> str:
+def _caption(layers: pd.DataFrame, stops: list[Stop], lanes: Sequence[Lane]) -> str:
     """How to read it, in one line for what there is."""
     texts = []
     if len(stops) < len(layers):
         texts.append(
             f"{len(layers):,} norms at {len(stops):,} places: each shows the largest difference of its norms."
         )
-    if any(lane.bands for lane in gaps):
+    if any(lane.other is not None for lane in lanes):
+        texts.append("Blue dots: A; orange diamonds: B.")
+    if any(lane.bands for lane in lanes):
         texts.append(
             f"Band: what the choice of samples alone would make ({NOISE:g} standard errors); filled beyond it."
         )
