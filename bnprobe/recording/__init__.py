@@ -21,7 +21,7 @@ from bnprobe.recording.output_check import OutputCheck
 from bnprobe.recording.rank_distance import gap_between
 from bnprobe.recording.rank_gap import RankGap
 from bnprobe.recording.recording import HasRecording, Recording, from_bytes, load
-from bnprobe.recording.samples import SampleTable
+from bnprobe.recording.samples import SampleTable, common_samples
 from bnprobe.recording.source import Source, named, same_samples
 from bnprobe.recording.tensors import Dropout, TensorTable
 
@@ -51,6 +51,7 @@ __all__ = [
     "SampleTable",
     "Source",
     "TensorTable",
+    "common_samples",
     "from_bytes",
     "gap_between",
     "is_recording",

@@ -49,6 +49,23 @@ class TensorTable:
     def __repr__(self) -> str:
         return f"TensorTable({len(self.names):,} tensors)"
 
+    def beside(self, other: TensorTable) -> TensorTable:
+        """The tensors of two parts of one model; of one that both have, such as a tied matrix, the first."""
+        new = [i for i, name in enumerate(other.names) if name not in set(self.names)]
+        names, types, shapes = (
+            (*mine, *(theirs[i] for i in new))
+            for mine, theirs in (
+                (self.names, other.names),
+                (self.types, other.types),
+                (self.shapes, other.shapes),
+            )
+        )
+        checksums, rms = (
+            np.concatenate([_numbers(mine), _numbers(theirs)[new]])
+            for mine, theirs in ((self.checksums, other.checksums), (self.rms, other.rms))
+        )
+        return TensorTable(names, types, shapes, checksums, rms)
+
     def size(self, i: int) -> float:
         """Root mean square of tensor i; NaN where it is not known."""
         return float("nan") if self.rms is None else float(self.rms[i])
@@ -88,6 +105,10 @@ class Dropout:
     path: str
     p: float
     before: str
+
+
+def _numbers(column: Array | None) -> Array:
+    return np.zeros(0) if column is None else column
 
 
 def _length(column: Array | None) -> int:

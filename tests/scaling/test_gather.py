@@ -224,6 +224,20 @@ def test_training_in_two_processes(two_ranks):
     assert whole.about.n_images == 16
 
 
+def test_stages_of_a_pipeline_are_one_network(two_ranks):
+    """Fails if norms of one stage are lost, a sample is counted once per stage, or stages are called different models."""
+    whole = result(two_ranks, "piped-1")
+    at_once = bnprobe.record(network(), [part for seed in range(2) for part in batch(400 + seed).chunk(2)])
+    assert [record.layer for record in whole.layers] == ["1", "4"]
+    assert_same_sums(whole, at_once)
+    assert (whole.about.n_images, whole.about.n_forwards) == (8, 4)
+    assert whole.about.n_parameters == at_once.about.n_parameters
+    assert whole.tensors is not None
+    assert set(whole.tensors.names) == set(at_once.tensors.names)
+    assert not whole.missing
+    assert not bnprobe.compare(whole, at_once).findings["rule"].str.startswith("tensors").any()
+
+
 def test_ranks_that_differ_are_found(two_ranks):
     """Fails if buffers that drift apart without broadcasts, or a rank with other data, are gathered without a word."""
     from .worker import OFFSET, training_batches

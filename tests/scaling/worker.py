@@ -34,6 +34,7 @@ def work(folder: Path, rank: int) -> None:
             ddp(x)
     bnprobe.gather(probe.recording, group=distributed.new_group([0, 1])).save(folder / f"ddp-{rank}.bnp")
     train(DistributedDataParallel(network().train()), rank).save(folder / "training.bnp")
+    piped(rank).save(folder / f"piped-{rank}.bnp")
     drifted(rank).save(folder / f"drifted-{rank}.bnp")
     sharded(rank, folder)
     os.chdir(folder)
@@ -109,6 +110,22 @@ def train(model: nn.Module, rank: int) -> bnprobe.Recording:
     with bnprobe.attach(model) as probe:
         for step in range(2):
             model(batch(100 * rank + step)).square().sum().backward()
+    return bnprobe.gather(probe.recording)
+
+
+def piped(rank: int) -> bnprobe.Recording:
+    """The network as two stages of a pipeline, in micro-batches."""
+    from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+
+    whole = network()
+    part = whole[:3] if rank == 0 else whole[3:]
+    schedule = ScheduleGPipe(PipelineStage(part, rank, 2, torch.device("cpu")), n_microbatches=2)
+    first = [batch(400)] if rank == 0 else []
+    with torch.no_grad():
+        schedule.step(*first)  # in which the stages find out the shapes of what they exchange
+        with bnprobe.attach(part) as probe:
+            for seed in range(2):
+                schedule.step(*([batch(400 + seed)] if rank == 0 else []))
     return bnprobe.gather(probe.recording)
 
 
