@@ -81,7 +81,8 @@ class Drawer:
         distances.begin()
         chance = seeded(self.seed, MOVES, drawing.step)
         seen = moved(pixels, self.recipe.shift, chance)
-        loss = self._loss(self.model(self.inputs.of(seen)), distances)
+        given = self.inputs.of(seen + self._noise(seen.shape, chance))
+        loss = self._loss(self.model(given), distances)
         if not loss.requires_grad:
             raise BnprobeError(
                 f"the output of {class_name(self.model)} has no gradient with respect to its input, so no image can be "
@@ -102,6 +103,9 @@ class Drawer:
             if len(whole) == 2 and step < until * self.steps:
                 return smaller(whole, part)
         return torch.Size(whole)
+
+    def _noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        return self.recipe.noise * UNIT * torch.randn(shape, generator=generator).to(self.inputs.device)
 
     def _loss(self, output: object, distances: Distances) -> Tensor:
         """What this way asks for, without what it asks of any image."""

@@ -26,6 +26,8 @@ class Recipe:
     """Weight of the first norm; it falls to 1 of the last one in equal ratios. Early norms hold contrast and color."""
     levels: int = 5
     """Images are sums of so many pictures, each of half the side of the one before: photographs have large shapes."""
+    noise: float = 0.3
+    """Added at each step to small images, in units: what is drawn must be seen through it, so it cannot be fine patterns."""
 
 
 UNIT = 0.25

@@ -24,6 +24,7 @@ from bnprobe.experiments.synthesize.inputs import (
     inputs_of,
     n_classes,
     names_of_classes,
+    noise_for,
     stages_of,
     target_classes,
 )
@@ -144,7 +145,9 @@ def synthesize(
         ways = WAYS if chosen is not None else WITHOUT_CLASSES
         own = None if chosen is None else chosen.to(inputs.device)
         usual = Recipe()
-        recipe = replace(usual, stages=stages_of(inner, inputs, usual.stages))
+        recipe = replace(
+            usual, stages=stages_of(inner, inputs, usual.stages), noise=noise_for(inputs, usual.noise)
+        )
         pyramid = Pyramid(inputs, recipe.levels)
         drawers = [
             Drawer(inner, pyramid, own, way, norms, steps, seed, recipe)

@@ -269,8 +269,8 @@ HOW = (
     "last: they hold contrast and color. An image is the sum of up to five pictures, each of half the side of the one "
     "before, enlarged, and in gray, yellow against blue and magenta against green, which vary independently in "
     "photographs: the optimizer moves large shapes as easily as single pixels. From 64 pixels by side, the finest of them "
-    "is left out for the first half of the steps. At each step images are shifted and mirrored, as an image means the "
-    "same elsewhere, and pixels stay within their valid range where it is known.",
+    "is left out for the first half of the steps. At each step images are shifted, mirrored and seen through noise, as an "
+    "image means the same elsewhere and under noise, and pixels stay within their valid range where it is known.",
     "What the network itself says of the images is no evidence, since they were optimized for it: classes alone give "
     "images that it is certain of and that look like noise. Only a network that took no part can say whether they look "
     "like data. The images show what a batch of the training data has in common, not any single training image.",

@@ -1,15 +1,17 @@
-"""The recipe's parts by themselves: how images move, how smooth they are, what early norms weigh."""
+"""The recipe's parts by themselves: how images move, through which noise they are seen, what early norms weigh."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+import bnprobe
 from bnprobe.experiments.synthesize.drawing import moved, roughness, seeded
+from bnprobe.experiments.synthesize.inputs import Inputs, noise_for
 from bnprobe.experiments.synthesize.matching import Distances
 from bnprobe.experiments.synthesize.recipe import UNIT
 from bnprobe.experiments.synthesize.stored import stored_statistics
-from tests.experiments.synthesize.small import batch, trained
+from tests.experiments.synthesize.small import SHAPE, batch, trained
 
 
 def test_a_move_keeps_every_pixel() -> None:
@@ -41,3 +43,24 @@ def test_early_norms_weigh_more() -> None:
             parts, found[first] = [float(one) for one in distances.by_norm.values()], float(distances.total)
     assert found[1.0] == pytest.approx(parts[0] + parts[1], rel=1e-5)
     assert found[10.0] == pytest.approx(10 * parts[0] + parts[1], rel=1e-5)
+
+
+def test_noise_is_added_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if what is drawn is seen without noise, or with the same at every step."""
+    seen: list[torch.Tensor] = []
+    model = trained()
+    model.conv1.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    monkeypatch.setattr("bnprobe.experiments.synthesize.drawing.moved", lambda pixels, *_: 0 * pixels)
+    bnprobe.synthesize(model, n=20, steps=2, shape=SHAPE, normalize=((0.0,), (1.0,)), controls=False)
+    first, second = (x for x in seen if len(x) == 20 and float(x.mean()) < 0.1)
+    for x in (first, second):
+        assert float(x.std()) == pytest.approx(0.3 * UNIT, rel=0.05)
+        assert float(x.mean()) == pytest.approx(0, abs=0.005)
+    assert abs(float((first * second).mean())) < 0.1 * float(first.var())
+
+
+@pytest.mark.parametrize(("shape", "noise"), [((3, 63, 200), 0.3), ((3, 64, 64), 0.0), ((5,), 0.3)])
+def test_large_images_are_seen_as_they_are(shape: tuple[int, ...], noise: float) -> None:
+    """Fails if noise, which hides the shapes of large images from a judge, is added to them, or left out for small ones."""
+    inputs = Inputs(shape, torch.tensor(0.0), torch.tensor(1.0), True, torch.float32)
+    assert noise_for(inputs, 0.3) == noise
