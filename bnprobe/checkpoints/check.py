@@ -141,7 +141,7 @@ def _recording(state: State, name: str, weights: str, tensors: bool, config: Con
     notes = [*_of_eps(layers, config.source), *of_fetching(state, found.norms)]
     if any(layer.neighbours is not None for layer in layers):
         notes.append(GUESSED)
-    if not tensors:  # two files are compared by what they hold
+    if not tensors and not config.stores_sums:  # two files are compared by what they hold
         layers, convention = with_one_added(layers, config.model_type, config.source)
         notes += [convention] * bool(convention)
     odd = (*found.odd, *([empty.entry] if empty.names else []))

@@ -67,7 +67,8 @@ class NormSettings(Protocol):
 class Config:
     """The eps of each kind of norm ("" for any), by the part of the model that says so; "" is the whole.
 
-    `groups` says that some norms pool over groups of channels, so that nothing tells them from layer norms.
+    `groups` says that some norms pool over groups of channels, so that nothing tells them from layer norms. `stores_sums`
+    says that norms which multiply by 1 + w have the 1 in the file, as those of GGUF do.
     """
 
     model_type: str = ""
@@ -75,6 +76,7 @@ class Config:
     groups: bool = False
     attention: Mapping[str, Heads] = field(default_factory=dict)
     source: str = NAME
+    stores_sums: bool = False
 
     def eps(self, norm: Norm) -> float | None:
         """The eps of a norm; None where the config does not say, or the norms do not ask it."""
@@ -154,7 +156,11 @@ def _of_gguf(facts: Mapping[str, Fact]) -> Config:
     }
     parts, heads = _values(values, name), _heads(values, name)
     return Config(
-        name, {"": parts} if parts else {}, attention={"": heads} if heads else {}, source="its metadata"
+        name,
+        {"": parts} if parts else {},
+        attention={"": heads} if heads else {},
+        source="its metadata",
+        stores_sums=True,
     )
 
 

@@ -11,18 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from bnprobe.recording import LayerRecord
-
-FEW = 2
-"""Norms without β below which nothing is concluded from them."""
-
-MOST = 0.5
-"""Median of a norm's w up to which it lies around 0: scales of other conventions with negative entries lie around 1."""
-
-SOME_NEGATIVE = 0.02
-"""Share of negative entries, over all norms, that w has where it lies around 0; other scales have next to none."""
-
-MOST_NORMS = 0.8
-"""Share of the norms that must look like this."""
+from bnprobe.stats.around_zero import around_zero
 
 FAMILY = ("gemma", "gemma2", "gemma3", "gemma3_text", "paligemma", "recurrent_gemma", "t5gemma", "qwen3_next")
 """Model types whose code multiplies by 1 + w."""
@@ -43,7 +32,7 @@ def with_one_added(
     """The norms with 1 + w for their scale, and a note that says so; as they are, and no note, elsewhere."""
     scales = [layer.gamma for layer in layers if _may_add(layer) and layer.gamma is not None]
     named = model_type in FAMILY and scales and float(np.median(np.concatenate(scales))) < CONVERTED
-    if not named and not _around_zero(scales):
+    if not named and not around_zero(scales):
         return layers, ""
     added = (
         replace(layer, gamma=1 + layer.gamma, gamma_offset=1.0)
@@ -57,13 +46,3 @@ def with_one_added(
 def _may_add(layer: LayerRecord) -> bool:
     """Norms with a scale and nothing else: layer norm and batch norm store the scale itself."""
     return layer.kind in ("unknown_norm", "rms_norm") and layer.beta is None
-
-
-def _around_zero(scales: list[np.ndarray]) -> bool:
-    if len(scales) < FEW:
-        return False
-    if not any(scale.any() for scale in scales):
-        return True
-    negative = float(np.mean(np.concatenate(scales) < 0))
-    around = float(np.mean([abs(np.median(w)) < MOST and bool((w < 0).any()) for w in scales]))
-    return negative >= SOME_NEGATIVE and around >= MOST_NORMS

@@ -48,36 +48,40 @@ class Predictions:
     """Predictions by the norms of one file; what each of them hands on is computed once."""
 
     def __init__(self, norms: Sequence[Norm]) -> None:
-        self._norms = norms
+        self.norms = norms
         self._handed_on: dict[int, list[tuple[Source, Array]]] = {}
 
     def of(self, i: int, weight: Tensor, alone: Filters, bias: Tensor | None) -> Prediction | None:
         """The best prediction of the running statistics of the i-th norm by one before it; None where none is good."""
-        norm = self._norms[i]
+        norm = self.norms[i]
         if norm.kind != "batch_norm" or norm.n_channels < FEWEST_CHANNELS or weight.numel > LARGEST:
             return None
         added = bias_of(bias, norm.n_channels)
         target = norm.vectors["running_mean"].float64()
         fit, source = -1.0, None
-        for tried, mean in self._sources(i, weight.shape):
-            expected = _mixed(alone.summed, mean) + (0.0 if added is None else added)
-            correlation = _correlation(target, expected)
-            if correlation > fit:
-                fit, source = correlation, tried
+        for tried, mean in self.sources(i, weight.shape):
+            expected = mixed(alone.summed, mean) + (0.0 if added is None else added)
+            r = correlation(target, expected)
+            if r > fit:
+                fit, source = r, tried
         if source is None or not fit >= IMPLIED_CORRELATION:
             return None
         geometry = _interior(weight.shape, kernel_groups(weight.shape, source.n_channels))
         what = implied(weight.float64().reshape(weight.shape), added, geometry, reaching(source))
         return None if what is None else Prediction(source.site, source.activation, what)
 
-    def _sources(self, i: int, kernel: tuple[int, ...]) -> Iterator[tuple[Source, Array]]:
+    def sources(self, i: int, kernel: tuple[int, ...]) -> Iterator[tuple[Source, Array]]:
         """The norms shortly before that may feed these weights, each behind nothing or a ReLU, with the mean of that."""
         for j in range(max(0, i - NEAREST), i):
-            norm = self._norms[j]
+            norm = self.norms[j]
             if norm.kind == "batch_norm" and kernel_groups(kernel, norm.n_channels):
-                if j not in self._handed_on:
-                    self._handed_on[j] = list(_handed_on(norm))
-                yield from self._handed_on[j]
+                yield from self.handed_on(j)
+
+    def handed_on(self, j: int) -> list[tuple[Source, Array]]:
+        """What the j-th norm hands on as it is and behind a ReLU, each with its mean."""
+        if j not in self._handed_on:
+            self._handed_on[j] = list(_handed_on(self.norms[j]))
+        return self._handed_on[j]
 
 
 def _handed_on(norm: Norm) -> Iterator[tuple[Source, Array]]:
@@ -106,7 +110,7 @@ def _interior(kernel: tuple[int, ...], groups: int) -> Geometry:
     return Geometry(ones, ((0, 0),) * len(sides), ones, groups, sides, ones)
 
 
-def _mixed(summed: Array, mean: Array) -> Array:
+def mixed(summed: Array, mean: Array) -> Array:
     """The mean before the norm, as `implied` computes it, and no more."""
     groups = len(mean) // summed.shape[1]
     parts = summed.reshape(groups, -1, summed.shape[1])
@@ -114,7 +118,7 @@ def _mixed(summed: Array, mean: Array) -> Array:
     return mixed
 
 
-def _correlation(running: Array, expected: Array) -> float:
+def correlation(running: Array, expected: Array) -> float:
     """Over the channels where both are finite; -1 where one of them does not vary."""
     known = np.isfinite(running) & np.isfinite(expected)
     x, y = running[known], expected[known]

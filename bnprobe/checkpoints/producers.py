@@ -73,10 +73,15 @@ def _by_order(
 
 def _in_one_part(weights: str, norm: str) -> bool:
     """Whether one of the two stands where the other does, or in a part of that, and their numbers do not differ."""
-    mine, theirs = norm.rpartition(".")[0], weights.rpartition(".")[0]
     numbers = [re.findall(r"\d+$", path.rpartition(".")[2]) for path in (weights, norm)]
     if numbers[0] and numbers[1] and numbers[0] != numbers[1]:
         return False
+    return together(weights, norm)
+
+
+def together(one: str, other: str) -> bool:
+    """Whether one of two modules stands where the other does, or in a part of that."""
+    mine, theirs = (path.rpartition(".")[0] for path in (one, other))
     inside = bool(mine and theirs) and (
         f"{theirs}.".startswith(f"{mine}.") or f"{mine}.".startswith(f"{theirs}.")
     )

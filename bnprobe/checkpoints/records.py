@@ -9,6 +9,7 @@ import numpy as np
 
 from bnprobe.checkpoints.attention import largest_logits
 from bnprobe.checkpoints.config import NO_CONFIG, NormSettings
+from bnprobe.checkpoints.fits import directly_fed, fit
 from bnprobe.checkpoints.followers import activations
 from bnprobe.checkpoints.groups import MOST_CHANNELS_IN_ALL, MOST_NORMS, Norm
 from bnprobe.checkpoints.predictions import Predictions
@@ -37,10 +38,12 @@ def records(
     _demand_held(norms)
     fetch_needed(state, norms)
     fed, acts, predictions = producers(state, norms), activations(state, norms), Predictions(norms)
-    bounds = largest_logits(state, norms, config)
+    bounds, direct = largest_logits(state, norms, config), directly_fed(state, norms, fed)
     made = []
     for i, norm in enumerate(norms):
         around = _neighbours(norm, i, fed.get(norm.path), acts.get(norm.path), state, config, predictions)
+        if around is not None and norm.path in direct:
+            around = replace(around, directly_fed=True)
         if norm.path in bounds:
             around = replace(around or Neighbours("unknown", guessed=True), qk_bound=bounds[norm.path])
         made.append(_record(norm, around, config))
@@ -128,7 +131,15 @@ def _neighbours(
         return nothing if follows else None
     weight, bias, eps = state[f"{path}.weight"], state.get(f"{path}.bias"), config.eps(norm)
     ends = folded(alone, bias, norm, TORCH_EPS if eps is None else eps)
-    fed = replace(nothing, producer=path, folded=ends)
+    fits = fit(predictions, i, weight, alone, bias, eps)
+    fed = replace(
+        nothing,
+        producer=path,
+        folded=ends,
+        means_fit=fits.means,
+        means_fit_unfolded=fits.unfolded,
+        fits_like=fits.like,
+    )
     guess = predictions.of(i, weight, alone, bias)
     if guess is None:
         return fed

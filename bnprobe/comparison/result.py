@@ -17,8 +17,9 @@ from bnprobe.comparison import (
     glossary,
     pairs,
 )
+from bnprobe.comparison.gguf_gains import with_ones
 from bnprobe.comparison.misplaced import misplaced
-from bnprobe.comparison.names import under_names_of
+from bnprobe.comparison.names import gguf_side, under_names_of
 from bnprobe.comparison.page.page import compose
 from bnprobe.comparison.page.sentences import answer
 from bnprobe.comparison.page.to_json import contents
@@ -46,7 +47,8 @@ class Comparison(Document):
 
     Attributes:
         a: The `Recording` of side A, what was there before.
-        b: The `Recording` of side B, under the names of A where a prefix of all names is what tells them apart.
+        b: The `Recording` of side B, under the names of A where a prefix of all names tells them apart, or B or A is a GGUF
+            file. Gains that one side stores as w and the GGUF file as 1 + w are 1 + w on both.
         settings: Findings to leave out, and thresholds.
 
     Raises:
@@ -72,8 +74,10 @@ class Comparison(Document):
         for side, recording in (("A", a), ("B", b)):
             if not recording.layers:
                 raise NothingRecorded(f"{side}: {nothing_seen(recording)}")
-        self.a = a
-        self.b, self._renamed = under_names_of(a, b)
+        self._gguf = gguf_side(a, b)
+        renamed_b, renamed = under_names_of(a, b)
+        self.a, self.b, added = with_ones(a, renamed_b, self._gguf)
+        self._notes = tuple(filter(None, (renamed, added)))
         self.settings = settings or Settings()
         if not self._pairs.common:
             raise CannotCompare(
@@ -145,7 +149,7 @@ class Comparison(Document):
     def answer(self) -> tuple[str, ...]:
         """What changed, in a few sentences; the first one says where the difference starts."""
         said = answer(self.a, self.b, self._tables, self.findings, self.settings.limits)
-        return (*said, *filter(None, [self._renamed]))
+        return (*said, *self._notes)
 
     def drift(self, alpha: float = 0.01) -> Drift:
         """Tell whether the inputs of B have drifted from those of A, at any time and as often as you like.
@@ -177,6 +181,7 @@ class Comparison(Document):
             apart=tables.apart,
             misplaced=tables.misplaced,
             folds=tables.folds,
+            gguf=self._gguf,
         )
         return judge(evidence, rules=COMPARED)
 

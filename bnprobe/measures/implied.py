@@ -14,7 +14,7 @@ import numpy as np
 from bnprobe.measures.columns import Column, Columns
 from bnprobe.measures.shape import median
 from bnprobe.recording import LayerRecord
-from bnprobe.recording.neighbours import Implied
+from bnprobe.recording.neighbours import Implied, Neighbours
 from bnprobe.stats.jackknife import jackknife
 from bnprobe.stats.moments import Array, ratio
 
@@ -99,6 +99,33 @@ COLUMNS = (
         "implied_var_ratio_median",
         "Typical running variance relative to that of independent inputs.",
         "median implied_var_ratio",
+        table="layers",
+    ),
+    Column(
+        "means_fit",
+        "How well the running means of a file follow the norms and weights before, in their pattern over channels.",
+        "correlation of running_mean and Σ W E[f(N(β, γ²))] + bias, the best of the norms shortly before",
+        "−1 to 1",
+        _NAGEL,
+        table="layers",
+    ),
+    Column(
+        "means_fit_unfolded",
+        "The same with this norm taken out of the weights: higher where it was folded into them and kept.",
+        "correlation of running_mean and √(running_var + eps) / γ · Σ W E[f(N(β, γ²))]",
+        "−1 to 1",
+        _NAGEL,
+        table="layers",
+    ),
+    Column(
+        "fits_like",
+        "The norm whose running means follow these weights where those of this one do not; empty where none does.",
+        table="layers",
+    ),
+    Column(
+        "directly_fed",
+        "Whether nothing stands between the previous norm and the weights before this one in a file: 1 for yes.",
+        unit="0 or 1",
         table="layers",
     ),
 )
@@ -201,9 +228,9 @@ def channel_columns(record: LayerRecord) -> dict[str, Array]:
     }
 
 
-def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, float]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, str | float]:
     """The fit of one layer and its controls; NaN where nothing is implied."""
-    fit = pooled([record])
+    fit, around = pooled([record]), record.neighbours or Neighbours("unknown")
     return {
         "implied_mean_r2": fit.r2,
         "implied_r2_se": fit.r2_se,
@@ -211,4 +238,8 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
         "implied_mean_rmse": fit.rmse,
         **{f"implied_r2_{name}": value for name, value in fit.controls.items()},
         "implied_var_ratio_median": median((channels or channel_columns(record))["implied_var_ratio"]),
+        "means_fit": around.means_fit,
+        "means_fit_unfolded": around.means_fit_unfolded,
+        "fits_like": around.fits_like,
+        "directly_fed": int(around.directly_fed),
     }

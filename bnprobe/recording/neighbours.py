@@ -128,7 +128,10 @@ class Neighbours:
     queries this norm's output makes, `attention_evenness` the mean entropy of its shares over the log of the number of keys
     (0 to 1), in the first pass; `attention_factor` is what its logits are multiplied by, relative to 1/√d.
     `qk_bound` is what those logits cannot exceed by the weights alone (see `checkpoints.attention`); NaN where they were not
-    read.
+    read. `means_fit` is the correlation over channels of the running means with those that the norms and weights before
+    imply, `means_fit_unfolded` the same with this norm taken out of these weights, `fits_like` the norm whose running means
+    fit where those of this one do not ("" for none), and `directly_fed` says that nothing stands between the previous norm
+    and these weights in the order of the file (see `checkpoints.fits`); NaN where no file was read.
     """
 
     follows: str
@@ -159,6 +162,10 @@ class Neighbours:
     attention_evenness: float = float("nan")
     attention_factor: float = float("nan")
     qk_bound: float = float("nan")
+    means_fit: float = float("nan")
+    means_fit_unfolded: float = float("nan")
+    fits_like: str = ""
+    directly_fed: bool = False
 
     def __repr__(self) -> str:
         return f"Neighbours(producer {self.producer or 'unknown'}, followed by {self.follows})"

@@ -30,6 +30,11 @@ IMPLIED_CORRELATION = 0.965
 four real networks the right source has .969 and more at 70 of 71 norms; where the norm before is one term of a sum, which
 nobody sees in a file, .959 at most."""
 
+MISFIT = 0.4
+"""Of running and implied means over channels, below which running means are not those of these weights. Of 360 norms in ten
+healthy networks none has less than .58, with squeeze and excitation before the weights; of norms that were exchanged, or
+whose channels were put into another order, none of 64 channels and more has as much as .22."""
+
 REACH_SIGMAS = 6.0
 """Running standard deviations beyond the running mean up to which inputs are expected where none were measured."""
 

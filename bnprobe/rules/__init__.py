@@ -14,7 +14,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `updates`: how many updates, momentum, what is left of the initial 0 and 1;
 - `stale_statistics`: training that leaves the running statistics behind;
 - `frozen_parts`: parts that learn nothing while the rest does;
-- `common_factor`: one factor in all running statistics;
+- `common_factor`: one factor in all running statistics; `misfits`: statistics of other weights than those before them;
 - `swapped`: vectors in each other's place;
 - `dead_channels`, `eps`, `weights` and `half_overflow`: what the vectors say alone (channels that pass nothing, variances
   below eps, initial values and copies, half precision); they need no data, so they serve `check`;
@@ -53,6 +53,7 @@ from bnprobe.rules import (
     groups,
     half_overflow,
     invariances,
+    misfits,
     misplaced,
     precision,
     preprocessing,
@@ -92,6 +93,7 @@ RULES: tuple[Rule, ...] = (
     *frozen_parts.RULES,
     *precision.RULES,
     *common_factor.RULES,
+    *misfits.RULES,
     *swapped.RULES,
     *dead_channels.RULES,
     *eps.RULES,

@@ -10,6 +10,7 @@ import pandas as pd
 from bnprobe.recording.names import WEIGHTS_ONLY
 from bnprobe.rules.by_hand import TWO_SIDES
 from bnprobe.rules.common_change import CommonChange, common_changes
+from bnprobe.rules.gains import in_gguf
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT, Limits
 from bnprobe.rules.wording import count, first_few
@@ -19,7 +20,8 @@ MOST_NAMED = 4
 
 
 def changed_alike(evidence: Evidence) -> Iterator[Finding]:
-    """The same number added to, or multiplied into, the vectors of many norms."""
+    """The same number added to, or multiplied into, the vectors of many norms; a 1 that a GGUF file lacks."""
+    yield from in_gguf(evidence)
     for change in common_changes(evidence):
         names = " and ".join(filter(None, (", ".join(change.vectors[:-1]), change.vectors[-1])))
         names = names.replace("gamma", "γ").replace("beta", "β")

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import said
+from bnprobe.recording.names import WEIGHTS_ONLY, said
 from bnprobe.rules.by_hand import ANOTHER_FILE
 from bnprobe.rules.rule import Evidence, Finding, Rule, indices
 from bnprobe.rules.thresholds import DEFAULT
 from bnprobe.rules.values import DECAYED, OVER_FEATURES
 from bnprobe.rules.wording import count, out_of
+from bnprobe.stats.around_zero import around_zero
 
 FEWEST_NORMS = 3
 """Norms below which a share of them says nothing."""
+
+WITHOUT_SHIFT = ("rms_norm", "unknown_norm")
+"""Kinds of norms that may multiply by 1 + w."""
 
 APART = 100.0
 """How many times larger the other gains are than those that were decayed."""
@@ -36,6 +41,51 @@ def convention(evidence: Evidence) -> Iterator[Finding]:
         "Use the class of norm that the weights were trained with, or add 1 to the gains, once: "
         f"`[model.get_submodule(name).weight.data.add_(1) for name in {list(map(str, learned['layer']))}]`. If results get "
         "worse, the weights are right as they are.",
+    )
+
+
+def not_as_stored(evidence: Evidence) -> Iterator[Finding]:
+    """Gains that lack their 1, by their signs, or by where they lie; said once."""
+    found = [*convention(evidence), *stored_without(evidence)]
+    yield from found[:1]
+
+
+def stored_without(evidence: Evidence) -> Iterator[Finding]:
+    """Gains around 0 in a file that is run as it is stored: other files with such gains were read with the 1."""
+    if evidence.is_new:
+        return
+    rows = evidence.layers
+    stored = rows[
+        (rows["mode"] == WEIGHTS_ONLY) & rows["kind"].isin(WITHOUT_SHIFT) & (rows["gamma_offset"] == 0)
+    ]
+    gains = evidence.channels[
+        evidence.channels["layer"].isin(stored["layer"]) & evidence.channels["beta"].isna()
+    ]
+    yield from _without_the_one(gains, "gamma", "this file")
+
+
+def in_gguf(evidence: Evidence) -> Iterator[Finding]:
+    """The same of the side of a comparison that is a GGUF file."""
+    if evidence.gguf:
+        side = evidence.gguf.lower()
+        gains = evidence.channels[evidence.channels[f"beta_{side}"].isna()]
+        yield from _without_the_one(gains, f"gamma_{side}", f"{evidence.gguf}, a GGUF file")
+
+
+def _without_the_one(gains: pd.DataFrame, column: str, where: str) -> Iterator[Finding]:
+    norms = [(name, of[column].to_numpy(float)) for name, of in gains.groupby("layer", sort=False)]
+    norms = [(name, gamma) for name, gamma in norms if not np.isnan(gamma).any()]
+    learned = any(gamma.any() for _, gamma in norms)
+    if len(norms) < FEWEST_NORMS or not learned or not around_zero([gamma for _, gamma in norms]):
+        return
+    negative = [float((gamma < 0).mean()) for _, gamma in norms]
+    yield Finding(
+        "critical",
+        str(norms[0][0]),
+        f"γ is stored without its 1 in {where}, which is run as it is stored.",
+        f"γ lies around 0 in most of {count(len(norms), 'norm')}, and up to {max(negative):.0%} of a norm's are negative.",
+        "Norms that multiply by 1 + w (Gemma) need the sum in a GGUF file: add 1 when converting, as convert_hf_to_gguf.py "
+        "does for the architectures that it knows.",
     )
 
 
@@ -101,7 +151,7 @@ RULES = (
         "Is γ used as it was stored?",
         "https://github.com/ggml-org/llama.cpp/pull/5631, https://github.com/ml-explore/mlx-lm/issues/1623",
         f"at most {DEFAULT.negative_gains:.0%} of negative γ in half of the layer and RMS norms",
-        convention,
+        not_as_stored,
         by_hand=ANOTHER_FILE,
     ),
     Rule(

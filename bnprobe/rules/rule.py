@@ -52,7 +52,8 @@ class Evidence:
 
     Of a comparison `tensors` are those that differ beside the norms, and `apart` the correlations across channels where
     channels do not correspond; `misplaced` are norms of B whose vectors A holds elsewhere, `folds` norms of A that B
-    holds in the weights before them. `invariances` is the table of what moves outputs, where that was tried.
+    holds in the weights before them, and `gguf` is the side, "A" or "B", that alone is a GGUF file. `invariances` is the
+    table of what moves outputs, where that was tried.
     """
 
     layers: pd.DataFrame
@@ -66,6 +67,7 @@ class Evidence:
     invariances: pd.DataFrame = field(default_factory=pd.DataFrame)
     misplaced: pd.DataFrame = field(default_factory=pd.DataFrame)
     folds: pd.DataFrame = field(default_factory=pd.DataFrame)
+    gguf: str = ""
 
     @classmethod
     def of(cls, measured: Measured, limits: Limits = DEFAULT) -> Self:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from torch import Tensor
+from weights.test_gguf import FACTS, written
 
 import bnprobe
 from bnprobe.checkpoints.one_plus import NOTE
@@ -81,6 +82,19 @@ def test_a_config_says_which_convention_a_file_follows(model_type, scales, added
     stored = torch.cat(list(scales))
     assert report.channels["gamma"].tolist() == pytest.approx((stored + added).tolist())
     assert any("multiply by 1 + w" in note for note in report.recording.about.notes) == added
+
+
+@pytest.mark.parametrize("one", [1, 0], ids=["right", "wrong"])
+def test_a_gguf_file_is_run_as_it_is_stored(one, tmp_path):
+    """Fails if gains that a converter forgot to add 1 to are called right, or those of a right file are warned of."""
+    scales = {f"blk.{i}.attn_norm.weight": (one + scale).numpy() for i, scale in enumerate(TRAINED)}
+    tensors = {name: ("F32", scale.shape, scale.tobytes()) for name, scale in scales.items()}
+    facts = {key.replace("llama", "gemma3"): value for key, value in FACTS.items()}
+    path = written(tmp_path / "a.gguf", tensors, facts | {"general.architecture": "gemma3"})
+    report = bnprobe.check(path)
+    assert report.channels["gamma"].tolist() == pytest.approx(torch.cat(list(TRAINED)).add(one).tolist())
+    severe = report.findings[report.findings["severity"] != "info"]
+    assert list(severe["rule"]) == ["gain-convention"] * (1 - one)
 
 
 def test_two_files_are_compared_by_what_they_hold():

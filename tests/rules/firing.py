@@ -40,6 +40,8 @@ NOT_PLANTED = {
     *("gradient-not-finite", "updates-below-step"),
     # of data in order and of copies: tests/rules/test_groups.py
     "samples-alike",
+    # of files: tests/checkpoints/test_fits.py plants these in trained networks
+    *("statistics-misplaced", "folded-and-kept"),
     # of networks that no subject here is: the cases of real users have them
     *("batches-of-one-class", "batches-of-two-kinds", "instance-norm-stored"),
     *("learning-in-eval", "statistics-not-updated", "positions-as-channels", "vectors-swapped"),
@@ -70,6 +72,7 @@ def cases() -> list[Recording]:
         grouped(),
         taking_turns(),
         exchanged(),
+        *unlike_their_weights(),
         computed_otherwise(),
         lone_channel(),
         *trained_wrongly(),
@@ -243,6 +246,27 @@ def exchanged() -> Recording:
     """A network whose converter took γ for β."""
     rows, c = some_rows(n_channels=36), np.arange(36)
     return recording(site(rows, gamma=0.2 * np.cos(c), beta=1 + 0.1 * np.sin(c), **running_stats_of(rows)))
+
+
+def unlike_their_weights() -> list[Recording]:
+    """Files with one norm whose means are not those of its weights, and with norms that are in their weights as well."""
+
+    def file(fits: list[float], unfolded: float, like: str) -> Recording:
+        rows = some_rows()
+        around = Neighbours("relu", "conv", guessed=True, means_fit_unfolded=unfolded, directly_fed=True)
+        return recording(
+            *(
+                site(
+                    rows,
+                    f"{i}",
+                    **TRAINED,
+                    neighbours=replace(around, means_fit=fit, fits_like=like * (fit < 0.4)),
+                )
+                for i, fit in enumerate(fits)
+            )
+        )
+
+    return [file([0.9] * 6 + [0.1], 0.5, ""), file([0.9] * 6 + [0.1], 0.5, "2"), file([0.9] * 7, 0.95, "")]
 
 
 def grouped() -> Recording:

@@ -1,0 +1,117 @@
+"""Rules about files whose running statistics are not those of the weights before them: exchanged, reordered, or folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from bnprobe.recording.names import said
+from bnprobe.recording.terms import MISFIT
+from bnprobe.rules.by_hand import ANOTHER_FILE
+from bnprobe.rules.rule import Evidence, Finding, Rule
+from bnprobe.rules.wording import count
+
+FEWEST_NORMS = 6
+"""Norms with a known fit, without which a network does not show how well its means follow."""
+
+FITS = 0.55
+"""Correlation that most norms must have: what a file does not show of its blocks makes it less in all of them."""
+
+MOST = 0.8
+"""Share of the norms that must have it."""
+
+FOLDED = 0.9
+"""Share of the norms that must fit better unfolded: 98% and more where they were folded and kept, 17% at most in healthy
+networks."""
+
+BETTER = 0.01
+"""By how much, typically, in correlation: the least was 0.019, at a MobileNetV2."""
+
+MOST_NAMED = 4
+"""Norms spelt out in a sentence."""
+
+
+def misfits(evidence: Evidence) -> Iterator[Finding]:
+    """Norms whose running means do not follow the weights before them, while those of all others do."""
+    known = _known(evidence)
+    others = known[known["means_fit"] >= FITS]
+    if len(known) < FEWEST_NORMS or len(others) < MOST * len(known):
+        return
+    found = known[known["means_fit"] < MISFIT]
+    of_others = f"{others['means_fit'].min():.2f} and more at {count(len(others), 'other norm')}"
+    exchanged = found[found["fits_like"] != ""]
+    if len(exchanged):
+        facts = [
+            f"the weights before {said(row['layer'])} fit those of {said(row['fits_like'])}, not its own "
+            f"(correlation {row['means_fit']:.2f})"
+            for _, row in exchanged.iterrows()
+        ]
+        yield Finding(
+            "critical",
+            str(exchanged.iloc[0]["layer"]) if len(exchanged) == 1 else "",
+            f"{count(len(exchanged), 'norm')} {'holds' if len(exchanged) == 1 else 'hold'} the running statistics of other "
+            "norms.",
+            f"by their running means over channels, {'; '.join(facts[:MOST_NAMED])}"
+            f"{f'; and {len(facts) - MOST_NAMED} more' * (len(facts) > MOST_NAMED)}. It is {of_others}.",
+            "Compare the names in the converter: a table that exchanges two names does this, and shapes agree, so that "
+            "nothing fails on loading. Comparing with the original file shows which vectors moved.",
+        )
+    named = {*exchanged["layer"], *exchanged["fits_like"]}
+    for _, row in found[~found["layer"].isin(named) & (found["directly_fed"] == 1)].iterrows():
+        yield Finding(
+            "warning",
+            row["layer"],
+            "The running statistics of this norm are not those of the weights before it.",
+            f"its running means correlate by {row['means_fit']:.2f} over channels with what the previous norm and the "
+            f"weights between imply (threshold {MISFIT:g}); {of_others}.",
+            "Look for channels that were put into another order (pruning, a converter) in the norm alone or the weights "
+            "alone, and for weights that were initialized again or replaced. If both are meant to be so, re-estimate the "
+            "statistics with bnprobe recalibrate.",
+        )
+
+
+def kept(evidence: Evidence) -> Iterator[Finding]:
+    """Norms that are in the weights before them already."""
+    known = _known(evidence)
+    better = known["means_fit_unfolded"] - known["means_fit"]
+    known, better = known[better.notna()], better.dropna()
+    if len(known) < FEWEST_NORMS or (better > 0).mean() < FOLDED or better.median() < BETTER:
+        return
+    n = int((better > 0).sum())
+    yield Finding(
+        "critical",
+        "",
+        "The norms were folded into the weights before them and are still there: they act twice.",
+        f"at {n} of {count(len(known), 'norm')} the running means follow the weights better once γ / √(running_var + eps) "
+        f"is taken out of them (typical correlation over channels {known['means_fit_unfolded'].median():.3f}, as they are "
+        f"{known['means_fit'].median():.3f}).",
+        "Load the weights from before folding, or take the norms out of the model: γ = 1, β = 0, running_mean = 0 and "
+        "running_var = 1 in every one.",
+    )
+
+
+def _known(evidence: Evidence) -> pd.DataFrame:
+    rows = evidence.layers
+    return rows[(rows["call"] == 0) & rows["means_fit"].notna()]
+
+
+RULES = (
+    Rule(
+        "statistics-misplaced",
+        "Are the running statistics of a file those of the weights before them?",
+        "Nagel et al. 2019, arXiv:1906.04721, section 4.2",
+        f"a correlation over channels of running and implied means of at least {MISFIT:g}, or one below {FITS:g} in a fifth "
+        "of the norms",
+        misfits,
+        by_hand=ANOTHER_FILE,
+    ),
+    Rule(
+        "folded-and-kept",
+        "Are norms that were folded into weights gone from the file?",
+        "Jacob et al. 2018, arXiv:1712.05877, section 3.2",
+        "running means that follow the weights as they are, in a tenth of the norms",
+        kept,
+        by_hand=ANOTHER_FILE,
+    ),
+)
