@@ -78,7 +78,7 @@ class Predictions:
                 yield from self.handed_on(j)
 
     def handed_on(self, j: int) -> list[tuple[Source, Array]]:
-        """What the j-th norm hands on as it is and behind a ReLU, each with its mean."""
+        """What the j-th norm hands on as it is and after a ReLU, each with its mean."""
         if j not in self._handed_on:
             self._handed_on[j] = list(_handed_on(self.norms[j]))
         return self._handed_on[j]

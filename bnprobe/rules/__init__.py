@@ -24,8 +24,8 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `structure`: what stands around a norm: shared, redundant, folded away;
 - `gradient`: what backward passes did;
 - `invariances`: what moves outputs and should not, where that was tried;
-- `comparison`, `compared_weights`, `compared_resets`, `misplaced` and `compared_model`: two recordings, by what passed
-  through them, by what their norms store, by what they have no longer, by what is elsewhere, and as wholes.
+- `comparison`, `compared_weights`, `compared_resets`, `misplaced`, `compared_model` and `averaged`: two recordings, by what
+  passed through them, by what their norms store, by what they have no longer, by what is elsewhere, and as wholes.
 
 A rule needs its page in `docs/` and, if it has thresholds, their names in `thresholds`. `rule` has its form,
 `remedies` lines of code that several recommend, `edits` what advice changes, as data, `by_hand`
@@ -38,6 +38,7 @@ from __future__ import annotations
 import pandas as pd
 
 from bnprobe.rules import (
+    averaged,
     axes,
     common_factor,
     compared_model,
@@ -110,6 +111,7 @@ RULES: tuple[Rule, ...] = (
 """The rule book, in the order in which findings of one severity are shown."""
 
 COMPARED: tuple[Rule, ...] = (
+    *averaged.RULES,
     *compared_model.RULES,
     *misplaced.RULES,
     *compared_weights.RULES,
