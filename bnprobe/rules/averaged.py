@@ -96,9 +96,8 @@ def _share(spreads: dict[str, _Spread], sizes: np.ndarray) -> float | None:
     typical = float(np.median(sizes))
     slopes = np.array([one.slope for one in spreads.values()])
     share = float(np.median(slopes))
-    variances = np.array([*(one.variance for one in spreads.values()), typical]) / (
-        share**2 + (1 - share) ** 2
-    )
+    expected = share**2 + (1 - share) ** 2
+    variances = np.array([*(one.variance for one in spreads.values()), typical]) / expected
     of_one_size = (np.abs(np.log(sizes / typical)) <= np.log(ONE_SIZE)).mean() >= MOST
     is_mean = SHARES[0] <= share <= SHARES[1] and np.abs(slopes - share).max() <= ALIKE
     return share if of_one_size and is_mean and np.abs(np.log(variances)).max() <= np.log(NEAR) else None
