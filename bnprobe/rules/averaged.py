@@ -127,7 +127,8 @@ def _sizes(tensors: pd.DataFrame, parent: str, mean: str) -> np.ndarray:
     both = tensors[(tensors["side"] == "both") & tensors["shape_a"].str.contains("×")]
     with np.errstate(all="ignore"):
         ratios = (both[f"size_{mean}"] / both[f"size_{parent}"]).to_numpy(float) ** 2
-    return ratios[np.isfinite(ratios) & (ratios > 0)]
+    kept: np.ndarray = ratios[np.isfinite(ratios) & (ratios > 0)]
+    return kept
 
 
 RULES = (
