@@ -40,6 +40,7 @@ class Fit(NamedTuple):
     like: str
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def fit(
     predictions: Predictions, i: int, weight: Tensor, alone: Filters, bias: Tensor | None, eps: float | None
 ) -> Fit:
@@ -53,8 +54,7 @@ def fit(
     mean = norm.vectors["running_mean"].float64()
     means = _best(mean, expected)
     scale = _divided_by(norm, TORCH_EPS if eps is None else eps)
-    with np.errstate(invalid="ignore", over="ignore"):
-        unfolded = _best(mean, [one * scale for one in summed])
+    unfolded = _best(mean, [one * scale for one in summed])
     like = _like(predictions, i, weight, alone, expected) if means < MISFIT else ""
     return Fit(means, unfolded, like)
 

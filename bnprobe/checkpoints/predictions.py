@@ -91,7 +91,8 @@ def _handed_on(norm: Norm) -> Iterator[tuple[Source, Array]]:
     n = norm.n_channels
     mean = np.zeros(n) if beta is None else beta
     for activation in ACTIVATIONS:
-        after, _ = gaussian.moments(activation, mean, np.ones(n) if gamma is None else gamma)
+        with np.errstate(invalid="ignore", over="ignore"):  # in a broken file they need not be finite
+            after, _ = gaussian.moments(activation, mean, np.ones(n) if gamma is None else gamma)
         yield Source("norm", activation, n, norm.path, gamma, beta), after
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from bnprobe.cli import audit
 from bnprobe.cli.main import main
+from bnprobe.files import arrow
 from bnprobe.files.remote import http
 from bnprobe.report.audit import COLUMNS
 from bnprobe.report.formats import tables
@@ -295,7 +296,7 @@ def test_without_pyarrow_parquet_says_what_to_install(folder, monkeypatch, capsy
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(tables, "import_module", missing)
+    monkeypatch.setattr(arrow, "import_module", missing)
     monkeypatch.setattr(audit, "audit_file", lambda path: pytest.fail("begun"))
     assert main(["audit", "list", "-o", "t.parquet"]) == 2
     assert "Run pip install pyarrow, or use a .csv file" in capsys.readouterr().err
