@@ -31,8 +31,8 @@ four real networks the right source has .969 and more at 70 of 71 norms; where t
 nobody sees in a file, .959 at most."""
 
 MISFIT = 0.4
-"""Of running and implied means over channels, below which running means are not those of these weights. Of some 330 norms in ten
-healthy networks none has less than .58, with squeeze and excitation before the weights; of norms that were exchanged, or
+"""Of running and implied means over channels, below which running means are not those of these weights. Of some 330 norms
+in ten healthy networks none has less than .58, with squeeze and excitation before the weights; of norms that were exchanged, or
 whose channels were put into another order, none of 64 channels and more has as much as .22."""
 
 REACH_SIGMAS = 6.0
