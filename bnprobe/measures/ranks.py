@@ -23,8 +23,7 @@ COLUMNS = (
     Column("ranks_apart_of", "Which ranks these are.", table="layers"),
     Column(
         "ranks_stored_apart",
-        "Distance of the running statistics with which two ranks began, of the pair that is farthest apart; 0 where all "
-        "store the same, NaN without ranks.",
+        "Distance of the running statistics with which two ranks began, of the pair farthest apart; NaN without ranks.",
         "√(mean of (difference of running means)² / (σ² + eps) + (log of the ratio of running σ)²)",
         "running σ",
         table="layers",

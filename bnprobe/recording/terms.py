@@ -32,8 +32,8 @@ nobody sees in a file, .959 at most."""
 
 MISFIT = 0.4
 """Of running and implied means over channels, below which running means are not those of these weights. Of some 330 norms
-in ten healthy networks none has less than .58, with squeeze and excitation before the weights; of norms that were exchanged, or
-whose channels were put into another order, none of 64 channels and more has as much as .22."""
+in ten healthy networks none has less than .58, with squeeze and excitation before the weights; of norms that were exchanged,
+or whose channels were put into another order, none of 64 channels and more has as much as .22."""
 
 REACH_SIGMAS = 6.0
 """Running standard deviations beyond the running mean up to which inputs are expected where none were measured."""
