@@ -12,6 +12,7 @@ from measures.sites import recording, running_stats_of, site, some_rows
 
 import bnprobe
 from bnprobe.recording import LayerRecord, Recording, TensorTable
+from bnprobe.recording.names import VECTORS
 from bnprobe.recording.neighbours import Folded, Neighbours
 from bnprobe.rules import COMPARED, Finding
 from bnprobe.rules.rule import Evidence
@@ -77,7 +78,29 @@ def wide(layer: str, seed: int, order: slice = slice(None), *, folded: float = 0
     return replace(made, neighbours=Neighbours("relu", "conv", folded=filters))
 
 
+def of_sizes(layers: list[LayerRecord], size: float) -> Recording:
+    """These norms among four matrices of this size."""
+    names = tuple(f"{i}.weight" for i in range(4))
+    sizes, sums = np.full(4, size), size * np.arange(1.0, 5.0)
+    return replace(
+        recording(*layers), tensors=TensorTable(names, ("float32",) * 4, ("60×60",) * 4, sums, sizes)
+    )
+
+
+def mean_of(one: list[LayerRecord], other: list[LayerRecord]) -> list[LayerRecord]:
+    """Norms whose vectors are halfway between those of two networks."""
+    return [
+        replace(a, **{name: (getattr(a, name) + getattr(b, name)) / 2 for name in VECTORS})
+        for a, b in zip(one, other, strict=True)
+    ]
+
+
 CASES = {
+    "mean-of-unrelated": (
+        of_sizes(of_one_training(1), 1.0),
+        of_sizes(mean_of(of_one_training(1), of_one_training(2)), np.sqrt(0.5)),
+        "warning",
+    ),
     "vectors-moved": ([wide("a", 1), wide("b", 2)], [wide("a", 2), wide("b", 1)], "critical"),
     "channels-reordered": ([wide("a", 1)], [wide("a", 1, slice(None, None, -1))], "warning"),
     "fold-unfinished": ([wide("a", 1)], [wide("a", 1, folded=1.0)], "critical"),
