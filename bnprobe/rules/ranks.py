@@ -27,8 +27,8 @@ def ranks_drifted(evidence: Evidence) -> Iterator[Finding]:
         "Ranks do not store the same running statistics: what is saved, and what this page shows, is that of the first.",
         f"{worst['ranks_stored_apart_of']} are {sigmas(apart)} running σ apart at {worst['layer']}, and those of "
         f"{count(len(found), 'norm')} are not the same (a warning from {evidence.limits.ranks_apart:g}).",
-        "Normalize with the batches of all ranks, `model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)` before it "
-        "is wrapped, or let DistributedDataParallel send its buffers before each pass, as it does by default. Before each "
+        "Normalize with the batches of all ranks (torch.nn.SyncBatchNorm.convert_sync_batchnorm, before the model is "
+        "wrapped), or let DistributedDataParallel send its buffers before each pass, as it does by default. Before each "
         "rank evaluates by itself, send the buffers of rank 0 to all.",
     )
 
@@ -67,7 +67,7 @@ RULES = (
         "https://github.com/pytorch/pytorch/issues/30718",
         "running statistics that are the same on all ranks to the last bit, and recordings of one process",
         ranks_drifted,
-        by_hand="it takes the other processes. Not tried: one is at hand",
+        by_hand="it takes the other processes, and one is at hand",
     ),
     Rule(
         "ranks-unlike",
