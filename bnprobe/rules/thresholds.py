@@ -129,7 +129,7 @@ class Limits:
     outlier_energy: float = 0.5
     """Share of the inputs' energy in outlier channels, above which these, and not the others, set the divisor."""
 
-    outlier_energy_tokens: float = 0.95
+    outlier_energy_tokens: float = 0.9
     """The same of tokens, each divided by its own scale: a healthy SmolLM2-135M has up to .85 in 4 dimensions of 576, by the
     text, small transformers up to .32."""
 

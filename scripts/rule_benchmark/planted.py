@@ -58,7 +58,7 @@ class Bench:
 
     def follow(self, advice: str) -> None:
         """Run what stands between backticks; commands of the shell are not for us."""
-        self.names["batches"] = list(self.inputs())
+        self.names["batches"] = [(x, None) for x in self.inputs()]
         for code in re.findall(r"`([^`]+)`", advice):
             self.run(code)
 

@@ -433,20 +433,20 @@ LARGE = {"rms_ratio": [8.0, 1.0, 1.0], "gamma": 1.0}
             "channel 0 is 8 times as large as the typical one (threshold 6); 97% of the energy is in 1 of 3 channels "
             "(threshold 50%).",
         ),
-        ({}, {"n_tokens": 9, "kind": "rms_norm"}, "warning", "in 1 of 3 channels (threshold 95%)."),
+        ({}, {"n_tokens": 9, "kind": "rms_norm"}, "warning", "in 1 of 3 channels (threshold 90%)."),
         # of three channels, one can hold no more than two thirds once the mean is taken off
         (
             {"gamma": [0.25, 1, 1]},
             {"n_tokens": 9},
             "warning",
-            "67% of the energy is in 1 of 3 channels (threshold 63%).",
+            "67% of the energy is in 1 of 3 channels (threshold 60%).",
         ),
         ({"gamma": [0.25, 1, 1]}, {"n_tokens": 9, "kind": "rms_norm"}, "info", "67% of the energy"),
         (
             {"gamma": [0.1, 1.0, 1.0]},
             {"n_tokens": 9},
             "info",
-            "24% of the energy is in 1 of 3 channels (threshold 63%).",
+            "24% of the energy is in 1 of 3 channels (threshold 60%).",
         ),
         ({"gamma": [0.1, 1.0, 1.0]}, {"n_tokens": 0}, "warning", "97% of the energy is"),
         ({"gamma": math.nan}, {"n_tokens": 9}, "warning", "97% of the energy is"),

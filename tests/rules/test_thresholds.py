@@ -87,7 +87,7 @@ LIMITS = {
     "branch_off": 0.01,
     "scale_off": 1e-6,
     "outlier_energy": 0.5,
-    "outlier_energy_tokens": 0.95,
+    "outlier_energy_tokens": 0.9,
     "sink_scale": 10,
     "largest_logit": 100,
     "uneven_attention": 0.25,
@@ -369,9 +369,9 @@ def test_outliers_decide_with_more_than_half_of_the_energy(last: float, severity
 
 @pytest.mark.parametrize(("last", "severity"), [(1.01, "info"), (0.99, "warning")])
 def test_of_tokens_most_of_the_energy_in_one_dimension_is_usual(last: float, severity: str) -> None:
-    """Fails if a healthy language model, with up to .85 in four dimensions, is warned of: 2²·19 is 95% beside 4."""
+    """Fails if a healthy language model, with up to .85 in four dimensions, is warned of: 12² is 90% beside 4·2²."""
     norm = site(some_rows(40, n_channels=5), kind="rms_norm", gamma=1.1, beta=0.1)
-    shape = {"rms_ratio": [2 * 19**0.5, 1.0, 1.0, 1.0, last]}
+    shape = {"rms_ratio": [12.0, 2.0, 2.0, 2.0, 2.0 * last]}
     (found,) = findings("outlier-dimensions", edited(evidence(norm), shape, n_tokens=500))
     assert found.severity == severity
     damped = replace(norm, gamma=np.array([1e-9, 1, 1, 1, 1]))
