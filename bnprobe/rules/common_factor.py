@@ -29,6 +29,11 @@ MOST = 0.8
 """Share of the norms that must have the factor."""
 
 
+FEWEST_NORMS, LEAST = 2, 0.2
+"""Norms, and share of those that store statistics, whose factors must be known: of many norms a few follow by chance what
+norms and weights that do not feed them would imply."""
+
+
 @dataclass(frozen=True)
 class Factors:
     """Logarithms of the stored statistics relative to the implied ones, one entry per norm, with the first norm's name."""
@@ -65,13 +70,18 @@ def scaled(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _factors(evidence: Evidence) -> Factors | None:
-    """Of every norm whose running means follow the implied ones in their pattern over channels."""
+    """Of every norm whose running means follow the implied ones in their pattern over channels; None for too few."""
+    stored = [
+        (row, channels)
+        for row, channels in evidence.sites
+        if not row["call"] and channels["running_var"].notna().any()
+    ]
     found = [
         (str(row["layer"]), *both)
-        for row, channels in evidence.sites
-        if not row["call"] and not _young(row, channels) and (both := _of_layer(channels)) is not None
+        for row, channels in stored
+        if not _young(row, channels) and (both := _of_layer(channels)) is not None
     ]
-    if not found:
+    if len(found) < max(FEWEST_NORMS, LEAST * len(stored)):
         return None
     layers, means, variances = zip(*found, strict=True)
     return Factors(layers[0], np.array(means), np.array(variances))

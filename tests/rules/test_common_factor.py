@@ -54,6 +54,16 @@ def test_the_threshold(mean, var, fires):
     assert len(fired("statistics-scaled", norm("a", mean, var), norm("b", mean, var))) == fires
 
 
+@pytest.mark.parametrize(
+    ("n_known", "n_others", "fires"), [(1, 0, 0), (2, 0, 1), (2, 8, 1), (2, 9, 0), (3, 12, 1), (3, 13, 0)]
+)
+def test_a_few_of_many_norms_speak_for_none(n_known, n_others, fires):
+    """Fails if one norm that follows another's weights by chance is taken for a factor in all running statistics."""
+    known = [norm(f"k{i}", 10, 10) for i in range(n_known)]
+    others = [norm(f"o{i}", 10, 10, shuffled=True) for i in range(n_others)]
+    assert len(fired("statistics-scaled", *others, *known)) == fires
+
+
 def test_what_is_said():
     """Fails if the first norm is not named, or the numbers are not those of the middle norm."""
     norms = [norm(name, factor, factor) for name, factor in (("a", 900), ("b", 1000), ("c", 1100))]
@@ -89,9 +99,9 @@ def test_factors_that_differ_are_not_one():
 
 def test_norms_that_follow_nothing_do_not_count():
     """Fails if running means without the implied pattern, or of a few channels, are judged."""
-    assert fired("statistics-scaled", norm("a", 1000, 1000, shuffled=True)).empty
-    assert fired("statistics-scaled", norm("a", 1000, 1000, n=7)).empty
-    assert len(fired("statistics-scaled", norm("a", 1000, 1000, n=8))) == 1
+    for changes, fires in (({"shuffled": True}, 0), ({"n": 7}, 0), ({"n": 8}, 1)):
+        norms = [norm(name, 1000, 1000, **changes) for name in "ab"]
+        assert len(fired("statistics-scaled", *norms)) == fires, changes
 
 
 @pytest.mark.parametrize(("updates", "fires"), [(49, 0), (50, 1), (None, 1)])
