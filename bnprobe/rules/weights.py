@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import said
+from bnprobe.recording.terms import MISFIT
 from bnprobe.rules.alternatives import never_trained
 from bnprobe.rules.by_hand import TRAINING
 from bnprobe.rules.edits import RENEWED, Recalibrate, remedy
@@ -222,12 +223,19 @@ def alike(evidence: Evidence) -> Iterator[Finding]:
                 remedy=remedy(recalibration(row)),
             )
         elif first[1] != affine and not (row["n_calls"] > 0 and first[2] == fed):
+            # without data two heads, whose norms take one input, look the same, unless the weights before say otherwise
+            may_be_right = row["n_calls"] == 0 and not row["means_fit"] < MISFIT
             yield Finding(
-                "warning",
+                "info" if may_be_right else "warning",
                 row["layer"],
                 "This norm has exactly the running statistics of another one, although their γ and β differ.",
                 f"running_mean and running_var are those of {said(first[0])}, to the last bit, in all {len(var)} channels.",
-                "Its buffers were copied, or loaded under the wrong name: compare the names in the file with the model's, "
+                (
+                    "Where both take the same input, as two heads do, this is right. Otherwise its"
+                    if may_be_right
+                    else "Its"
+                )
+                + " buffers were copied, or loaded under the wrong name: compare the names in the file with the model's, "
                 f"or re-estimate them: {recalibrate(row)}.",
                 call=row["call"],
                 remedy=remedy(recalibration(row)),

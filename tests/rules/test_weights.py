@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from measures.sites import call_log, memory_of, recording, site, some_rows
@@ -14,6 +15,7 @@ from torch import nn
 import bnprobe
 from bnprobe.checkpoints.records import without_calls
 from bnprobe.measures import tables
+from bnprobe.recording.terms import MISFIT
 from bnprobe.rules import judge
 from rules.edited import edited, evidence, findings, healthy
 from rules.firing import fired
@@ -437,3 +439,21 @@ def test_a_norm_of_one_channel_may_be_untrained() -> None:
     one = site(rows, "a", gamma=1.0, beta=0.0, **memory_of(rows))
     (found,) = findings("affine-untrained", evidence(one, healthy("b")))
     assert (found.layer, found.says) == ("a", NEVER)
+
+
+@pytest.mark.parametrize(
+    ("n_calls", "means_fit", "severity"),
+    [
+        (0, math.nan, "info"),
+        (0, MISFIT, "info"),
+        (0, np.nextafter(MISFIT, 0), "warning"),
+        (9, math.nan, "warning"),
+    ],
+)
+def test_two_heads_of_a_file_may_take_one_input(n_calls: int, means_fit: float, severity: str) -> None:
+    """Fails if the two heads of a distilled LeViT are said to have copied buffers, or copied ones are right in any file."""
+    base = evidence(stored("a"), stored("b", gamma=1.4))
+    seen = edited(base, {"pre_mean": 7.0}, at=1, n_calls=n_calls, means_fit=means_fit)
+    (one,) = findings("statistics-alike", seen)
+    assert (one.layer, one.severity) == ("b", severity)
+    assert ("two heads" in one.do) == (severity == "info")
