@@ -29,9 +29,9 @@ MOST = 0.8
 """Share of the norms that must have the factor."""
 
 
-FEWEST_NORMS, LEAST = 2, 0.2
-"""Norms, and share of those that store statistics, whose factors must be known: of many norms a few follow by chance what
-norms and weights that do not feed them would imply."""
+LEAST = 0.2
+"""Share of the norms that store statistics whose factors must be known: of many norms a few follow by chance what norms and
+weights that do not feed them would imply."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _factors(evidence: Evidence) -> Factors | None:
         for row, channels in stored
         if not _young(row, channels) and (both := _of_layer(channels)) is not None
     ]
-    if len(found) < max(FEWEST_NORMS, LEAST * len(stored)):
+    if not found or len(found) < LEAST * len(stored):
         return None
     layers, means, variances = zip(*found, strict=True)
     return Factors(layers[0], np.array(means), np.array(variances))

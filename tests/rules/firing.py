@@ -69,6 +69,7 @@ def cases() -> list[Recording]:
         troubled(),
         recording(first_norm("stem", 1.0, 0.0, 3.0), normalize=Normalize((0.4,) * 3, (0.2,) * 3)),
         recording(site(some_rows(), **TRAINED)),
+        recording(site(some_rows(n_channels=9), "converted", **{**TRAINED, **converted(9)})),
         grouped(),
         taking_turns(),
         exchanged(),

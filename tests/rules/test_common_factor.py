@@ -55,7 +55,8 @@ def test_the_threshold(mean, var, fires):
 
 
 @pytest.mark.parametrize(
-    ("n_known", "n_others", "fires"), [(1, 0, 0), (2, 0, 1), (2, 8, 1), (2, 9, 0), (3, 12, 1), (3, 13, 0)]
+    ("n_known", "n_others", "fires"),
+    [(1, 0, 1), (1, 4, 1), (1, 5, 0), (2, 8, 1), (2, 9, 0), (3, 12, 1), (3, 13, 0)],
 )
 def test_a_few_of_many_norms_speak_for_none(n_known, n_others, fires):
     """Fails if one norm that follows another's weights by chance is taken for a factor in all running statistics."""
