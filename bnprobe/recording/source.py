@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
@@ -46,6 +46,11 @@ def digest(layers: Iterable[LayerRecord]) -> str:
         for sums in (record.pre.n, record.pre.mean, record.pre.m2):
             seen.update(sums.tobytes())
     return seen.hexdigest()[:32]
+
+
+def are_ranks(mine: Sequence[Source], theirs: Sequence[Source]) -> bool:
+    """Whether both sides are parts that processes of one group recorded."""
+    return bool(mine and theirs) and all(source.kind == "rank" for source in (*mine, *theirs))
 
 
 def same_samples(mine: Iterable[Source], theirs: Iterable[Source]) -> tuple[Source, Source] | None:

@@ -51,7 +51,8 @@ class TensorTable:
 
     def beside(self, other: TensorTable) -> TensorTable:
         """The tensors of two parts of one model; of one that both have, such as a tied matrix, the first."""
-        new = [i for i, name in enumerate(other.names) if name not in set(self.names)]
+        known = set(self.names)
+        new = [i for i, name in enumerate(other.names) if name not in known]
         names, types, shapes = (
             (*mine, *(theirs[i] for i in new))
             for mine, theirs in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bnprobe.recording import LayerRecord, Recording, gap_between
+from bnprobe.recording.source import are_ranks
 
 
 def with_gaps(mine: Recording, theirs: Recording) -> Recording:
@@ -13,8 +14,7 @@ def with_gaps(mine: Recording, theirs: Recording) -> Recording:
     Ranks of one model whose running statistics drifted apart are merged all the same: the whole has those of `mine`, and
     says how far the others are. That it is one model is known by its other weights.
     """
-    sources = (*mine.sources, *theirs.sources)
-    if not (mine.sources and theirs.sources and all(source.kind == "rank" for source in sources)):
+    if not are_ranks(mine.sources, theirs.sources):
         return theirs
     known = mine.tensors is not None and theirs.tensors is not None
     one_model = known and not mine.other_tensors(theirs)

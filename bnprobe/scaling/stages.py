@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from bnprobe.errors import CannotMerge
 from bnprobe.recording import Recording, TensorTable, common_samples
+from bnprobe.recording.source import are_ranks
 
 
 def are_stages(mine: Recording, theirs: Recording) -> bool:
     """Whether two ranks, or sums of ranks, reached norms of which none is the same."""
-    sources = (*mine.sources, *theirs.sources)
-    if not (mine.sources and theirs.sources and all(source.kind == "rank" for source in sources)):
+    if not are_ranks(mine.sources, theirs.sources):
         return False
     here, there = ({record.layer for record in part.layers} for part in (mine, theirs))
     return bool(here and there and not here & there)

@@ -252,6 +252,11 @@ def test_stored_values_that_are_not_finite_are_not_safe(vector, value):
     assert (found.state, found.says) == ("critical", "no: stored values of 1 norm are not finite")
 
 
+def test_a_vector_that_is_missing_is_not_broken():
+    """Fails if a norm that has no β counts as one whose β is NaN."""
+    assert tile("Numbers safe?", trained("a"), replace(trained("b"), beta=None)).state == "good"
+
+
 def test_squares_that_overflow_are_not_safe():
     """Fails if a network whose RMS norms would square beyond float16 is called safe, as its values themselves are not
     beyond it."""

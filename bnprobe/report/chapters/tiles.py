@@ -17,6 +17,7 @@ from bnprobe.report.chapters.working import working
 from bnprobe.report.figures.from_tables import of
 from bnprobe.report.numbers import count, number
 from bnprobe.report.page.blocks import Tile, Tiles, bars
+from bnprobe.rules.rule import unsound
 from bnprobe.rules.thresholds import Limits
 from bnprobe.rules.tokens import overflowing_squares
 
@@ -174,5 +175,5 @@ def _not_finite(tables: Tables) -> int:
     bad = pd.Series(False, index=channels.index)
     for name in VECTORS:
         there = channels[name].notna().groupby(site).transform("any")
-        bad |= np.isinf(channels[name]) | (channels[name].isna() & there)
+        bad |= unsound(channels, name) & there
     return int(bad.groupby(site).any().sum())
