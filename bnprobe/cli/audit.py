@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnprobe.cli.listed import lines_of
-from bnprobe.cli.merge import add_workers
 from bnprobe.cli.paths import demand_writable, output_file
+from bnprobe.cli.workers import add_engine, add_workers
 from bnprobe.errors import BnprobeError
 from bnprobe.files import Journal, Url, files_in, is_file, is_folder, place_of, write_output_by
 from bnprobe.printing import progress, say
@@ -47,6 +49,7 @@ def add(commands: Any) -> None:
         help="write an atlas of the table: distributions over checkpoints, and which are unlike the others",
     )
     add_workers(audit, "check files")
+    add_engine(audit, "files")
     audit.set_defaults(run=run)
 
 
@@ -89,7 +92,7 @@ def _audit(out: Path, page: Path | None, options: argparse.Namespace) -> None:
         _take_over(journal, out, marks)
         todo = [path for path in paths if journal.mark(shown(path)) != marks[shown(path)]]
         try:
-            for rows in _audited(todo, options.workers):
+            for rows in _audited(todo, options.workers, options.engine):
                 _keep(journal, rows)
         finally:
             files = _write(out, marks, journal)
@@ -175,17 +178,35 @@ def _take_over(journal: Journal, out: Path, marks: Mapping[str, list[Any]]) -> N
     keep(held)
 
 
-def _audited(paths: Sequence[str], workers: int) -> Iterator[list[Row]]:
+def _audited(paths: Sequence[str], workers: int, engine: str) -> Iterator[list[Row]]:
     """The rows of each file, as they come."""
-    from bnprobe.scaling.processes import processes
-
-    with (
-        progress(len(paths), "checking", "files") as bar,
-        processes(workers) if workers > 1 and len(paths) > 1 else nullcontext() as pool,
-    ):
-        for rows in pool.map(audit_file, paths, chunksize=4) if pool else map(audit_file, paths):
+    audited = _by_ray if engine == "ray" else _by_processes
+    with progress(len(paths), "checking", "files") as bar:
+        for rows in audited(paths, workers):
             bar.update(1)
             yield rows
+
+
+def _by_processes(paths: Sequence[str], workers: int) -> Iterator[list[Row]]:
+    from bnprobe.scaling.processes import processes
+
+    with processes(workers) if workers > 1 and len(paths) > 1 else nullcontext() as pool:
+        yield from pool.map(audit_file, paths, chunksize=4) if pool else map(audit_file, paths)
+
+
+def _by_ray(paths: Sequence[str], workers: int) -> Iterator[list[Row]]:
+    from bnprobe.scaling.on_ray import Tasks, results_on_ray
+
+    tasks = Tasks(partial(_audit_from, os.getcwd()), shown, "give fewer --workers")
+    for _, rows in results_on_ray(paths, tasks, workers):
+        yield rows
+
+
+def _audit_from(folder: str, path: str) -> list[Row]:
+    """As `audit_file`, in a process that began elsewhere: a list names files as they are named where the command runs."""
+    with suppress(OSError):  # of a machine that has no such folder: what is named in full may be there
+        os.chdir(folder)
+    return audit_file(path)
 
 
 def audit_file(path: str) -> list[Row]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bnprobe.cli.paths import demand_writable, output_file, would_replace
-from bnprobe.cli.subject import positive
+from bnprobe.cli.workers import add_workers
 from bnprobe.printing import note, say
 
 
@@ -33,13 +33,6 @@ def add(commands: Any) -> None:
     )
     add_workers(merge, "read and merge")
     merge.set_defaults(run=run)
-
-
-def add_workers(command: argparse.ArgumentParser, do: str) -> None:
-    """The option --workers."""
-    command.add_argument(
-        "--workers", type=positive, default=1, metavar="N", help=f"processes that {do} at a time (default 1)"
-    )
 
 
 def run(options: argparse.Namespace) -> int:

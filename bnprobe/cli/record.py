@@ -8,10 +8,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnprobe.cli.merge import add_workers
 from bnprobe.cli.paths import demand_writable
 from bnprobe.cli.shard_list import classes_of, fields_of, shards_of
 from bnprobe.cli.subject import add_exemplars, add_subject, recorded, samples_of
+from bnprobe.cli.workers import add_engine, add_workers
 from bnprobe.errors import BadRecordingFile, BnprobeError, CannotMerge
 from bnprobe.printing import note, say
 
@@ -63,13 +63,7 @@ def add(commands: Any) -> None:
     add_subject(record, instead="not here: --shards lists the data; one folder is a list of one line")
     add_exemplars(record)
     add_workers(record, "record")
-    record.add_argument(
-        "--engine",
-        choices=("processes", "ray"),
-        default="processes",
-        help="what runs the workers: processes of this machine (default), or Ray (pip install ray): the cluster that "
-        "RAY_ADDRESS names, or one of --workers processors on this machine; every machine must see the shards",
-    )
+    add_engine(record, "shards")
     record.set_defaults(run=run)
 
 

@@ -21,6 +21,7 @@ from bnprobe.files import arrow
 from bnprobe.files.remote import http
 from bnprobe.report.audit import COLUMNS
 from bnprobe.report.formats import tables
+from bnprobe.scaling import on_ray
 
 SLOW = """
 import sys, time
@@ -224,6 +225,27 @@ def test_workers_change_nothing(folder):
     assert main(["audit", "list", "-o", "one.csv"]) == 0
     assert main(["audit", "list", "-o", "two.csv", "--workers", "2"]) == 0
     assert Path("one.csv").read_bytes() == Path("two.csv").read_bytes()
+
+
+def test_a_process_elsewhere_reads_the_files_of_the_list(folder, monkeypatch):
+    """Fails if a worker that began in another folder, as those of a cluster do, looks for the files there."""
+    here = [audit.audit_file(path) for path in ("0.pt", "cut.pt")]
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert audit.audit_file("0.pt")[0]["error"]
+    assert [audit._audit_from(str(folder), path) for path in ("0.pt", "cut.pt")] == here
+    assert audit._audit_from(str(folder / "of another machine"), str(folder / "0.pt"))[0]["error"] == ""
+
+
+def test_without_ray_an_audit_says_what_to_install(folder, monkeypatch, capsys):
+    """Fails if --engine ray is ignored, or its need is a traceback."""
+
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(on_ray, "import_module", missing)
+    assert main(["audit", "list", "-o", "t.csv", "--engine", "ray"]) == 2
+    assert "--engine ray needs Ray, which is not installed. Run pip install ray." in capsys.readouterr().err
 
 
 def test_parquet_comes_back_and_says_what_it_holds(folder):

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 from models.shards import samples, tar
+from support.server import serving
+from torch import nn
 
 from bnprobe.cli.main import _parser, main
 from bnprobe.cli.record import SETTINGS, record_shard
@@ -79,3 +86,69 @@ def test_ray_gives_the_bits_of_processes(cluster, tmp_path, monkeypatch):
     assert files[0] == files[1]
     for name in (*(f"parts/{name}" for name in files[0]), "whole.bnp"):
         assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "ray" / name).read_bytes()
+
+
+def checkpoints(n: int) -> list[str]:
+    """Of a small network each, in the folder where we are, by names that are nothing elsewhere."""
+    for i in range(n):
+        torch.manual_seed(i)
+        norm = nn.BatchNorm2d(4)
+        nn.init.uniform_(norm.weight)
+        torch.save(nn.Sequential(nn.Conv2d(3, 4, 3), norm).state_dict(), f"{i}.pt")
+    return [f"{i}.pt" for i in range(n)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_audit_on_ray_gives_the_table_of_processes(cluster, tmp_path, monkeypatch):
+    """Fails if a row depends on the engine, files are looked for where Ray began, or what is odd ends the audit."""
+    monkeypatch.chdir(tmp_path)
+    listed = [*checkpoints(5), "cut.pt", "nowhere.pt"]
+    Path("cut.pt").write_bytes(Path("0.pt").read_bytes()[:-300])
+    with serving(tmp_path) as server:
+        Path("list").write_text(
+            "".join(f"{name}\n" for name in (*listed, f"{server.address}/3.pt?sig=secret"))
+        )
+        assert main(["audit", "list", "-o", "alone.csv"]) == 0
+        assert main(["audit", "list", "-o", "ray.csv", "--engine", "ray"]) == 0
+    assert Path("alone.csv").read_bytes() == Path("ray.csv").read_bytes()
+    files = pd.read_csv("ray.csv", dtype={"layer": str}).query("row == 'file'").set_index("path")
+    assert list(files.index) == [*listed, f"{server.address}/3.pt"]
+    assert list(files.index[files["error"].notna()]) == ["cut.pt", "nowhere.pt"]
+
+
+COMMAND = """
+import sys, time
+from bnprobe.cli import audit, main
+keep, pause = audit._keep, float(sys.argv.pop(1))
+def kept(journal, rows):
+    keep(journal, rows)
+    print("read", rows[0]["path"], flush=True)
+    time.sleep(pause)
+audit._keep = kept
+sys.exit(main.main(sys.argv[1:]))
+"""
+"""The command, which says what it reads, and may be slow enough to be killed in the middle."""
+
+
+def test_an_audit_on_ray_that_is_killed_goes_on(tmp_path, monkeypatch):
+    """Fails if a killed command loses a result that it had, or a file is read twice; Ray is begun and ended by it."""
+    pytest.importorskip("ray", reason="an extra")
+    monkeypatch.chdir(tmp_path)
+    Path("list").write_text("\n".join(checkpoints(16)))
+    arguments = ["audit", "list", "-o", "t.csv", "--engine", "ray", "--workers", "2"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = subprocess.Popen([sys.executable, "-c", COMMAND, "0.2", *arguments], env=environment)
+    results = Path(".t.csv.bnprobe-results")
+    while not results.exists() or results.read_bytes().count(b"\n") < 4:
+        assert command.poll() is None
+        time.sleep(0.01)
+    command.kill()
+    command.wait()
+    n_done = results.read_bytes().count(b"\n")
+    assert n_done < 16
+    again = subprocess.run(
+        [sys.executable, "-c", COMMAND, "0", *arguments], env=environment, check=True, capture_output=True
+    )
+    assert again.stdout.count(b"read ") == 16 - n_done
+    assert main(["audit", "list", "-o", "fresh.csv"]) == 0
+    assert Path("t.csv").read_bytes() == Path("fresh.csv").read_bytes()
