@@ -26,6 +26,7 @@ import pandas as pd
 from scripts.rule_benchmark.code_remedies import code_remedies
 from scripts.rule_benchmark.dependence import dependence
 from scripts.rule_benchmark.healthy import networks
+from scripts.rule_benchmark.only import parts_with
 from scripts.rule_benchmark.planted import chosen, planted
 from scripts.rule_benchmark.remedies import remedies
 from scripts.rule_benchmark.run_cases import run_cases
@@ -38,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("planted", "remedies", "code", "cases", "healthy", "tokens", "statistics", "dependence")
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -65,10 +66,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("reports"), metavar="DIR", help="default: %(default)s"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.parts = options.parts.split(",")
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"--parts: no part {', '.join(sorted(unknown))}. There are {', '.join(PARTS)}.")
+    try:
+        options.parts = parts_with(options.parts, options.only, not options.without_held_out)
+    except LookupError as error:
+        parser.exit(2, f"{error.args[0]}\n")
     return options
 
 
