@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from bnprobe.checkpoints.groups import Norm
-from bnprobe.checkpoints.predictions import LARGEST, Predictions, correlation, kernel_groups, mixed
-from bnprobe.checkpoints.producers import Filters, bias_of, order_of, together
+from bnprobe.checkpoints.predictions import Candidate, Predictions, correlation, kernel_groups, mixed
+from bnprobe.checkpoints.producers import Filters, order_of, together
 from bnprobe.recording.terms import MISFIT, TORCH_EPS
 from bnprobe.stats.moments import Array
-from bnprobe.weights import State, Tensor
+from bnprobe.weights import State
 
 LIKE_ANOTHER = 0.9
 """Correlation from which the running means of another norm are taken for those of this one: of sixteen channels that have
@@ -42,20 +42,17 @@ class Fit(NamedTuple):
 
 @np.errstate(invalid="ignore", over="ignore")
 def fit(
-    predictions: Predictions, i: int, weight: Tensor, alone: Filters, bias: Tensor | None, eps: float | None
+    predictions: Predictions, i: int, alone: Filters, candidates: Sequence[Candidate], eps: float | None
 ) -> Fit:
     """The fit of the i-th norm to the weights that feed it."""
-    norm = predictions.norms[i]
-    if norm.kind != "batch_norm" or weight.numel > LARGEST:
+    if not candidates:
         return Fit(np.nan, np.nan, "")
-    summed = [mixed(alone.summed, mean) for _, mean in predictions.sources(i, weight.shape)]
-    added = bias_of(bias, norm.n_channels)
-    expected = [one + (0.0 if added is None else added) for one in summed]
+    norm = predictions.norms[i]
     mean = norm.vectors["running_mean"].float64()
-    means = _best(mean, expected)
+    means = _best(mean, [one.expected for one in candidates])
     scale = _divided_by(norm, TORCH_EPS if eps is None else eps)
-    unfolded = _best(mean, [one * scale for one in summed])
-    like = _like(predictions, i, weight, alone, expected) if means < MISFIT else ""
+    unfolded = _best(mean, [one.summed * scale for one in candidates])
+    like = _like(predictions, i, alone, candidates) if means < MISFIT else ""
     return Fit(means, unfolded, like)
 
 
@@ -73,10 +70,10 @@ def _divided_by(norm: Norm, eps: float) -> Array:
     return np.where(np.isfinite(scale), scale, np.nan)
 
 
-def _like(predictions: Predictions, i: int, weight: Tensor, alone: Filters, expected: Sequence[Array]) -> str:
+def _like(predictions: Predictions, i: int, alone: Filters, candidates: Sequence[Candidate]) -> str:
     """The norm of as many channels whose running means these weights explain best, if well."""
     norm = predictions.norms[i]
-    before = {source.site for source, _ in predictions.sources(i, weight.shape)}
+    before, expected = {one.source.site for one in candidates}, [one.expected for one in candidates]
     best, path = LIKE_ANOTHER, ""
     for other in predictions.norms:
         if other.path == norm.path or other.kind != norm.kind or other.n_channels != norm.n_channels:

@@ -44,5 +44,5 @@ def with_one_added(
 
 
 def _may_add(layer: LayerRecord) -> bool:
-    """Norms with a scale and nothing else: layer norm and batch norm store the scale itself."""
-    return layer.kind in ("unknown_norm", "rms_norm") and layer.beta is None
+    """Layer norm and batch norm store the scale itself."""
+    return layer.kind in ("unknown_norm", "rms_norm") and layer.gain_alone

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,6 +45,14 @@ class Prediction:
     implied: Implied
 
 
+class Candidate(NamedTuple):
+    """A norm that may feed some weights, and the means that they make of what it hands on: alone, and with their bias."""
+
+    source: Source
+    summed: Array
+    expected: Array
+
+
 class Predictions:
     """Predictions by the norms of one file; what each of them hands on is computed once."""
 
@@ -51,21 +60,28 @@ class Predictions:
         self.norms = norms
         self._handed_on: dict[int, list[tuple[Source, Array]]] = {}
 
-    def of(self, i: int, weight: Tensor, alone: Filters, bias: Tensor | None) -> Prediction | None:
+    def candidates(self, i: int, weight: Tensor, alone: Filters, bias: Tensor | None) -> list[Candidate]:
+        """What the weights before the i-th norm make of each norm that may feed them; none where means are not stored."""
+        norm = self.norms[i]
+        if norm.kind != "batch_norm" or weight.numel > LARGEST:
+            return []
+        added = bias_of(bias, norm.n_channels)
+        summed = ((source, mixed(alone.summed, mean)) for source, mean in self.sources(i, weight.shape))
+        return [Candidate(source, own, own + (0.0 if added is None else added)) for source, own in summed]
+
+    def of(
+        self, i: int, weight: Tensor, bias: Tensor | None, candidates: Sequence[Candidate]
+    ) -> Prediction | None:
         """The best prediction of the running statistics of the i-th norm by one before it; None where none is good."""
         norm = self.norms[i]
-        if norm.kind != "batch_norm" or norm.n_channels < FEWEST_CHANNELS or weight.numel > LARGEST:
-            return None
-        added = bias_of(bias, norm.n_channels)
-        target = norm.vectors["running_mean"].float64()
         fit, source = -1.0, None
-        for tried, mean in self.sources(i, weight.shape):
-            expected = mixed(alone.summed, mean) + (0.0 if added is None else added)
-            r = correlation(target, expected)
+        for tried in candidates:
+            r = correlation(norm.vectors["running_mean"].float64(), tried.expected)
             if r > fit:
-                fit, source = r, tried
+                fit, source = r, tried.source
         if source is None or not fit >= IMPLIED_CORRELATION:
             return None
+        added = bias_of(bias, norm.n_channels)
         geometry = _interior(weight.shape, kernel_groups(weight.shape, source.n_channels))
         what = implied(weight.float64().reshape(weight.shape), added, geometry, reaching(source))
         return None if what is None else Prediction(source.site, source.activation, what)

@@ -131,7 +131,8 @@ def _neighbours(
         return nothing if follows else None
     weight, bias, eps = state[f"{path}.weight"], state.get(f"{path}.bias"), config.eps(norm)
     ends = folded(alone, bias, norm, TORCH_EPS if eps is None else eps)
-    fits = fit(predictions, i, weight, alone, bias, eps)
+    candidates = predictions.candidates(i, weight, alone, bias)
+    fits = fit(predictions, i, alone, candidates, eps)
     fed = replace(
         nothing,
         producer=path,
@@ -140,7 +141,7 @@ def _neighbours(
         means_fit_unfolded=fits.unfolded,
         fits_like=fits.like,
     )
-    guess = predictions.of(i, weight, alone, bias)
+    guess = predictions.of(i, weight, bias, candidates)
     if guess is None:
         return fed
     return replace(

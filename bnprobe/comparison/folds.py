@@ -13,7 +13,7 @@ import pandas as pd
 from bnprobe.comparison.pairs import Pair
 from bnprobe.comparison.stored import weights_before
 from bnprobe.recording import LayerRecord
-from bnprobe.recording.names import VECTORS
+from bnprobe.recording.names import INITIAL, VECTORS
 from bnprobe.stats.moments import Array
 
 COLUMNS = ("layer", "norm", "offset", "apart")
@@ -75,8 +75,7 @@ def _left(pair: Pair) -> str:
 
 
 def _is_initial(record: LayerRecord) -> bool:
-    starts = {"gamma": 1, "beta": 0, "running_mean": 0, "running_var": 1}
-    vectors = ((getattr(record, name), start) for name, start in starts.items())
+    vectors = ((getattr(record, name), start) for name, start in INITIAL.items())
     return all(vector is None or bool((vector == start).all()) for vector, start in vectors)
 
 

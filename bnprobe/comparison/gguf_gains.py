@@ -28,7 +28,7 @@ def with_ones(a: Recording, b: Recording, gguf: str) -> tuple[Recording, Recordi
     pairs = [
         (record, gamma)
         for record in other.layers
-        if _may_add(record) and (gamma := there.get((record.layer, record.call))) is not None
+        if record.gain_alone and (gamma := there.get((record.layer, record.call))) is not None
     ]
     one_more = sum(_is_one_more(record, gamma) for record, gamma in pairs)
     if not gguf or not one_more or one_more < MOST * len(pairs):
@@ -38,10 +38,6 @@ def with_ones(a: Recording, b: Recording, gguf: str) -> tuple[Recording, Recordi
     return (a, added, says) if gguf == "A" else (added, b, says)
 
 
-def _may_add(record: LayerRecord) -> bool:
-    return record.gamma is not None and record.beta is None and not record.gamma_offset
-
-
 def _is_one_more(record: LayerRecord, gamma: np.ndarray) -> bool:
     mine = record.gamma
     return mine is not None and mine.shape == gamma.shape and bool(np.median(np.abs(gamma - mine - 1)) < NEAR)
@@ -49,7 +45,7 @@ def _is_one_more(record: LayerRecord, gamma: np.ndarray) -> bool:
 
 def _with_one(record: LayerRecord) -> LayerRecord:
     """The sum as it is stored, in float32."""
-    if record.gamma is None or not _may_add(record):
+    if record.gamma is None or not record.gain_alone:
         return record
     scale = (1 + record.gamma.astype(np.float32)).astype(np.float64)
     return replace(record, gamma=scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,7 +25,7 @@ from bnprobe.graph.remembered import Remembered
 from bnprobe.graph.residual import Skips
 from bnprobe.graph.role import role_of
 from bnprobe.graph.sole_consumer import feeds_alone
-from bnprobe.graph.stream import before_head, before_on_stream, directly_after
+from bnprobe.graph.stream import Streams
 from bnprobe.graph.trace import Trace
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours
 from bnprobe.stats.moments import Array
@@ -52,8 +52,9 @@ def neighbours_of(
         return dict.fromkeys(wanted, UNKNOWN)
     alive, skips = above(graph.outputs), Skips(norms, trace.remembered)
     weights = partial(_fed, remembered=trace.remembered, known={})
+    on_stream = partial(_on_stream, graph=graph, streams=cache(lambda: Streams(graph.sites)))
     return {
-        site: _neighbours(graph.sites[site], graph, alive, norms, skips, weights)
+        site: _neighbours(graph.sites[site], graph, alive, norms, skips, weights, on_stream)
         if site in graph.sites
         else UNKNOWN
         for site in wanted
@@ -67,6 +68,7 @@ def _neighbours(
     norms: Mapping[Site, Known],
     skips: Skips,
     fed: Callable[[Neighbours, Node, Mapping[Site, Known]], Neighbours],
+    on_stream: Callable[[Neighbours, Node, Mapping[Site, Known]], Neighbours],
 ) -> Neighbours:
     """What is known of one norm; an error in one part of the answer leaves the others."""
     neighbours, outputs = UNKNOWN, set(graph.outputs)
@@ -76,7 +78,7 @@ def _neighbours(
         partial(_alone, graph=graph, alive=alive),
         partial(_scaled, graph=graph),
         _apart,
-        partial(_on_stream, graph=graph),
+        on_stream,
     ):
         # an odd graph is an unanswered question, and not the user's problem
         with suppress(Exception):
@@ -142,17 +144,22 @@ def _apart(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known]) -> N
 
 
 def _on_stream(
-    neighbours: Neighbours, site: Node, norms: Mapping[Site, Known], *, graph: Graph
+    neighbours: Neighbours,
+    site: Node,
+    norms: Mapping[Site, Known],
+    *,
+    graph: Graph,
+    streams: Callable[[], Streams],
 ) -> Neighbours:
     """The norm before it on a residual stream, and what the next layers read of each channel, added to a norm over
     channels."""
     plan = norms[site.facts["site"]].plan
     if plan.pool.positions:
         return neighbours
-    found = before_on_stream(site, graph.sites)
-    bare = site.facts["site"] in before_head(graph.outputs, graph.sites)
+    found = streams().before(site)
+    bare = site.facts["site"] in streams().before_head(graph.outputs)
     role, (largest, even, factor) = role_of(site, set(graph.outputs))
-    repeated = directly_after(site, graph.sites)
+    repeated = streams().directly_after(site)
     neighbours = replace(
         neighbours,
         reads=column_lengths(site, plan.n_channels),

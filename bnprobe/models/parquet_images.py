@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, BinaryIO
 
 from bnprobe.errors import BadImages
+from bnprobe.files import arrow
 from bnprobe.models.image_folder import LARGEST
 from bnprobe.models.packed_images import NO_LABELS, Fields, PackedImages, Span, demand_class, packed
 
@@ -25,12 +26,7 @@ LARGEST_GROUP = 2**33
 
 def needed() -> Any:
     """pyarrow.parquet. Raises BadImages where it is not installed."""
-    try:
-        return import_module("pyarrow.parquet")
-    except ImportError:
-        raise BadImages(
-            "Parquet files need pyarrow, which is not installed. Run pip install pyarrow."
-        ) from None
+    return arrow.needed("Parquet files", module="pyarrow.parquet", raises=BadImages)
 
 
 def parquet_images(file: BinaryIO, place: str, fields: Fields, spool: BinaryIO) -> PackedImages:

@@ -172,6 +172,11 @@ class LayerRecord:
         return self.running_mean is not None and self.running_var is not None
 
     @property
+    def gain_alone(self) -> bool:
+        """Whether it learns a scale and nothing else, and multiplies by it as it is stored."""
+        return self.gamma is not None and self.beta is None and not self.gamma_offset
+
+    @property
     def is_sorted_by_class(self) -> bool:
         """Whether more batches hold a single one of several classes than chance allows; False without labels."""
         classes, log = self.classes, self.call_log

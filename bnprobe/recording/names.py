@@ -18,6 +18,9 @@ WEIGHTS_ONLY = "weights only"
 VECTORS = {"gamma": "γ", "beta": "β", "running_mean": "running_mean", "running_var": "running_var"}
 """What a norm stores per channel, as fields and columns are named, and what that is called in a sentence."""
 
+INITIAL = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0}
+"""What a norm is made with, which does nothing to its input."""
+
 
 EMPTY = "(empty)"
 """Ends the entry of `Recording.not_understood` that counts the empty tensors of a checkpoint."""

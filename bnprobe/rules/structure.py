@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import said
+from bnprobe.recording.names import INITIAL, said
 from bnprobe.recording.terms import OUTLIER
 from bnprobe.rules.edits import DropStatistics, MoveBias, Reinitialize, ScaleDown, SetGamma, remedy
 from bnprobe.rules.newness import at_start, updated_meanwhile
@@ -145,9 +145,8 @@ def folded_away(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _does_nothing(channels: pd.DataFrame) -> bool:
-    neutral = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0}
     # some converters write 1 - eps, so that the root is exactly 1; a vector that is missing is close to nothing
-    return bool(np.allclose(channels[list(neutral)], list(neutral.values()), rtol=0, atol=2e-3))
+    return bool(np.allclose(channels[list(INITIAL)], list(INITIAL.values()), rtol=0, atol=2e-3))
 
 
 def branch_off(evidence: Evidence) -> Iterator[Finding]:

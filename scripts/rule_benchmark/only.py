@@ -35,7 +35,9 @@ def parts_with(parts: Iterable[str], word: str, held_out: bool = True) -> list[s
     Raises LookupError, which offers the nearest names, where nothing holds it.
     """
     texts = {part: texts_of(part, held_out) for part in parts}
-    kept = [part for part, own in texts.items() if not own or any(word in text for one in own for text in one)]
+    kept = [
+        part for part, own in texts.items() if not own or any(word in text for one in own for text in one)
+    ]
     if any(texts.values()) and not any(texts[part] for part in kept):
         near = nearest(word, {one[0] for own in texts.values() for one in own})
         raise LookupError(f'--only: nothing holds "{word}". The nearest: {"; ".join(near)}.')

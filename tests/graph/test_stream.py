@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bnprobe.graph.graph import Node
 from bnprobe.graph.reads import MOST_STEPS, column_lengths
-from bnprobe.graph.stream import MOST_SUMS, before_head, before_on_stream, directly_after
+from bnprobe.graph.stream import MOST_SUMS, Streams
 from graph.watched import Wired, graph_of
 
 C = 6
@@ -52,6 +52,10 @@ STREAMS: dict[str, tuple[Callable[[Any, Tensor], Any], dict[str, str | None]]] =
         lambda m, x: m.head(m.n2((x + m.drop(m.f(m.n1(x)))).reshape(2, 5, C).detach())),
         {"n1": None, "n2": "n1"},
     ),
+    "two branches of one input": (
+        lambda m, x: m.n3(x + m.f(m.n1(x)) + m.g(m.n2(x))),
+        {"n1": None, "n2": None, "n3": "n2"},
+    ),
     "side by side": (_side_by_side, {"n1": None, "n2": "n1", "n3": "n1"}),
     "both of one input": (lambda m, x: m.f(m.n1(x)) + m.g(m.n2(x)), {"n1": None, "n2": None}),
     "no skip": (lambda m, x: m.n2(m.f(m.n1(x))), {"n1": None, "n2": None}),
@@ -69,7 +73,7 @@ def test_the_norm_before_on_the_stream(name: str) -> None:
     with graph_of(net(way), X) as look:
         sites = look.graph.sites
         for norm, before in expected.items():
-            found = before_on_stream(sites[norm, 0], sites)
+            found = Streams(sites).before(sites[norm, 0])
             assert found == (None if before is None else (before, 0)), norm
 
 
@@ -90,7 +94,7 @@ def test_streams_that_end_in_weights_without_a_norm(
     """Fails if a last norm before the head is not seen, or a stream without weights at its end has a head."""
     with graph_of(net(way), X) as look:
         graph = look.graph
-        assert before_head(graph.outputs, graph.sites) == {(name, 0) for name in expected}
+        assert Streams(graph.sites).before_head(graph.outputs) == {(name, 0) for name in expected}
 
 
 class Turned(nn.Module):
@@ -145,7 +149,7 @@ def test_what_a_stream_goes_on_through(part: str, name: str, handed_on: bool) ->
     first = op("site", "norm", start)
     total = op("add", "add", start, op("weights", "linear", first))
     last = op("site", "norm", op(part, name, total))
-    assert before_on_stream(last, {("a", 0): first, ("b", 0): last}) == (("a", 0) if handed_on else None)
+    assert Streams({("a", 0): first, ("b", 0): last}).before(last) == (("a", 0) if handed_on else None)
 
 
 def reading(weight: Tensor, turned: bool = False, views: int = 0, name: str = "linear") -> Any:
@@ -193,5 +197,5 @@ def test_a_norm_of_a_norm(name):
     way, expected = REPEATED[name]
     with graph_of(net(way), X) as look:
         sites = look.graph.sites
-        found = directly_after(sites["n2", 0], sites)
+        found = Streams(sites).directly_after(sites["n2", 0])
     assert found == (None if expected is None else (expected, 0))
