@@ -1,4 +1,4 @@
-"""Write the schemas of our JSON: what a reader of a report, a comparison, a study or a check may rely on.
+"""Write the schemas of our JSON: what a reader of a report, a comparison, a study, a check or a certificate may rely on.
 
 python -m scripts.json_schemas           # writes bnprobe/report/schemas/*.json
 python -m scripts.json_schemas --check   # exits with 1 where a file is not what the code gives
@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import fields
+from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import bnprobe
+from bnprobe.cli.surgery import certificate
 from bnprobe.measures import glossary
 from bnprobe.recording import About
 from bnprobe.report.formats.check import Checked, to_json
@@ -34,6 +37,7 @@ NUMBER = {"type": ["number", "null"], "description": "null where it is not known
 CELL = {"type": ["number", "string", "boolean", "null"]}
 TEXTS = {"type": "array", "items": TEXT}
 SOMETHING = {"type": ["object", "null"]}
+FORMS: dict[type, dict[str, Any]] = {str: TEXT, int: WHOLE, list: TEXTS}
 
 HEAD = {
     "schema": TEXT,
@@ -44,10 +48,21 @@ HEAD = {
 
 Schema = dict[str, Any]
 
+DONE = {
+    "layer": "path of the norm in the model",
+    "kind": "kind of the norm, such as batch_norm",
+    "n_channels": "channels of the norm",
+    "done": "what was done to it, in words; empty where it was left as it is",
+    "why": "why it was left as it is; empty where it was not",
+    "change": "largest change of one number of its output, where what came before it is as it was",
+    "change_relative": "that over the largest number of its output",
+}
+"""Columns of what surgery did to each norm."""
+
 
 def schemas() -> dict[str, Schema]:
     """Every schema, by what documents call themselves."""
-    report, comparison, checked = _examples()
+    report, comparison, checked, certified = _examples()
     side = _object({field.name: {} for field in fields(About)}, "what was probed, on what, and when")
     findings = _findings(())
     whole = {
@@ -100,8 +115,43 @@ def schemas() -> dict[str, Schema]:
                 "additionalProperties": {"type": "array", "items": CELL},
             },
         },
+        "certificate": {
+            "command": {"enum": ["fold", "replace", "prune"]},
+            "model": TEXT,
+            "layers": {
+                "type": "array",
+                "items": _object(
+                    {
+                        name: {**_form(value), "description": DONE[name]}
+                        for name, value in certified["layers"][0].items()
+                    }
+                ),
+            },
+            "effect": _object(
+                {name: _field(bnprobe.Effect, name, value) for name, value in certified["effect"].items()},
+                "what the change does to the outputs, on the same samples before and after",
+            ),
+        },
     }
-    return {name: _whole(name, properties) for name, properties in whole.items()}
+    made = {name: _whole(name, properties) for name, properties in whole.items()}
+    made["certificate"]["properties"] |= {  # of files that were read or written
+        "checkpoint": _object({"file": TEXT, "sha256": TEXT}),
+        "state_dict": _object({"file": TEXT, "sha256": TEXT}),
+    }
+    return made
+
+
+def _field(kind: type, name: str, value: object) -> Schema:
+    """A field of a dataclass as it was written, with what its docstring says of it."""
+    said = re.search(
+        rf"^    {name}: (.+?)\.?\n(?=    \S|\n|\Z)", f"{getdoc(kind)}\n", re.MULTILINE | re.DOTALL
+    )
+    return {**_form(value), "description": " ".join(said[1].split())} if said else _form(value)
+
+
+def _form(value: object) -> Schema:
+    """What a value may be, by one that was written."""
+    return next((form for kind, form in FORMS.items() if isinstance(value, kind)), NUMBER)
 
 
 def _whole(name: str, properties: Schema) -> Schema:
@@ -142,15 +192,16 @@ def _findings(more: tuple[str, ...]) -> Schema:
     return {"type": "array", "items": _object({name: kinds.get(name, TEXT) for name in names})}
 
 
-def _examples() -> tuple[Any, Any, Any]:
+def _examples() -> tuple[Any, ...]:
     """A document of each kind, as it is written, of a network of one norm."""
     from torch import nn, randn
 
-    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).eval()
-    recording = bnprobe.record(model, [randn(5, 3)])
+    model, rows = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).eval(), [randn(5, 3)]
+    recording = bnprobe.record(model, rows)
     report, comparison = bnprobe.report(recording), bnprobe.compare(recording, recording)
     checked = to_json([Checked("file", report, tuple(np.zeros(len(report.findings), dtype=bool).tolist()))])
-    return json.loads(report.to_json()), json.loads(comparison.to_json()), json.loads(checked)
+    certified = certificate(bnprobe.fold(model, rows), "fold", "model", {})
+    return tuple(json.loads(text) for text in (report.to_json(), comparison.to_json(), checked, certified))
 
 
 def contents() -> dict[Path, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,15 +160,16 @@ def _certify(found: Converted, name: str, options: argparse.Namespace, path: Pat
     """Write what was done and measured, bound to the files by their checksums."""
     from bnprobe.files import is_file, write_output
     from bnprobe.models.load_weights import sha256
-    from bnprobe.report.formats.json import to_json
 
     named = {"checkpoint": options.checkpoint, "state_dict": options.out}
     files = {kind: Path(file) for kind, file in named.items() if file}
-    content = {
-        "command": options.command,
-        "model": name,
-        **{kind: {"file": file, "sha256": sha256(file)} for kind, file in files.items() if is_file(file)},
-        "layers": found.layers,
-        "effect": found.effect,
-    }
-    return write_output(path, to_json("certificate", content).encode())
+    sums = {kind: {"file": file, "sha256": sha256(file)} for kind, file in files.items() if is_file(file)}
+    return write_output(path, certificate(found, options.command, name, sums).encode())
+
+
+def certificate(found: Converted, command: str, model: str, files: Mapping[str, Mapping[str, object]]) -> str:
+    """What was done to a model and measured, as JSON; `files` are the checkpoint and the new state dict, with their sums."""
+    from bnprobe.report.formats.json import to_json
+
+    content = {"command": command, "model": model, **files, "layers": found.layers, "effect": found.effect}
+    return to_json("certificate", content)

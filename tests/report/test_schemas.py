@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from measures.sites import recording, running_stats_of, site, some_rows
 from rules.firing import troubled
 
 import bnprobe
+from bnprobe.cli.surgery import certificate
 from bnprobe.report.formats.check import Checked, to_json
 from bnprobe.report.study import Study
 from scripts.json_schemas import FOLDER, contents, schemas
 
-NAMES = ("check", "comparison", "report", "study")
+NAMES = ("certificate", "check", "comparison", "report", "study")
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +38,20 @@ def written() -> dict[str, Any]:
     )  # fmt: skip
     study = Study(table, "Net", "accuracy", 40, 1.5, 0, ("note",), False)
     return {
+        "certificate": json.loads(written_certificate()),
         "report": json.loads(report.to_json()),
         "comparison": json.loads(bnprobe.compare(whole, other).to_json()),
         "check": json.loads(to_json([Checked("a.pt", report, (True,) * len(report.findings), True)])),
         "study": study,
     }
+
+
+def written_certificate() -> str:
+    """Of a group norm, whose own change is not known, with a file."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).eval()
+    found = bnprobe.replace_norms(model, [torch.randn(6, 3, 5, 5)], by="group")
+    return certificate(found, "replace", "Net", {"state_dict": {"file": Path("a.pt"), "sha256": "0" * 64}})
 
 
 def documents(written: dict[str, Any], tmp_path) -> dict[str, Any]:
