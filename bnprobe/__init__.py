@@ -142,7 +142,11 @@ if not TYPE_CHECKING:  # to a type checker this would make every misspelt name a
             raise AttributeError(f"module 'bnprobe' has no attribute {name!r}")
         from importlib import import_module
 
-        return getattr(import_module(_HOMES[name]), name)
+        from bnprobe.garbage import collector_paused
+
+        with collector_paused():
+            home = import_module(_HOMES[name])
+        return getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -40,11 +40,12 @@ BOUNDARIES = {
     # object stores, on first use
     "files.remote": may("errors", "fsspec"),
     "version": may(""),
+    "garbage": may(""),
     "stats": may("errors", "numpy scipy"),
     "recording": may("stats errors files notebook", "numpy"),
     "norms": may("recording errors notebook", "torch"),
     "graph": may("norms recording stats errors", "torch numpy"),
-    "reductions": may("stats", "torch numpy numba llvmlite triton"),
+    "reductions": may("stats garbage", "torch numpy numba llvmlite triton"),
     "probe": may("norms graph reductions recording stats errors notebook printing version", "torch numpy"),
     # its tables are what users get, as those of a report, and a study is shown as a report is; what a rule advises is
     # data that it carries out
@@ -74,7 +75,7 @@ BOUNDARIES = {
     "rules": may("recording stats errors severity files", "numpy pandas"),
     # markupsafe is the half of jinja2 that escapes
     "report": may(
-        "recording measures rules stats errors files version notebook", "numpy pandas jinja2 markupsafe"
+        "recording measures rules stats errors files garbage version notebook", "numpy pandas jinja2 markupsafe"
     ),
     # Parquet, where it is installed
     "report.formats.tables": may("measures errors files", "pandas pyarrow"),

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from bnprobe.garbage import collector_paused
 from bnprobe.reductions import packing, reference
 from bnprobe.reductions.device_reading import DeviceReading, FoldRows
 from bnprobe.reductions.reading import Counts, Reading
@@ -79,9 +80,10 @@ def _engine(x: Tensor) -> Engine:
 def compiled() -> Any:
     """The compiled loops; None where numba is missing or switched off."""
     try:
-        from numba import config
+        with collector_paused():
+            from numba import config
 
-        from bnprobe.reductions.cpu import engine
+            from bnprobe.reductions.cpu import engine
     except ImportError:
         return None
     return None if config.DISABLE_JIT else engine

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bnprobe.files import write_output
+from bnprobe.garbage import collector_paused
 from bnprobe.measures import Column
 from bnprobe.report.browser import Data
 from bnprobe.report.chapters.glossary import explain
@@ -136,7 +135,7 @@ class Document(ABC):
         Raises:
             CannotWrite: The file cannot be written.
         """
-        with _without_collection():
+        with collector_paused():
             return write_output(Path(path), self._html().encode())
 
     def _html(self) -> str:
@@ -210,15 +209,3 @@ class Document(ABC):
         from bnprobe.report.formats.html import to_fragment
 
         return to_fragment(self._page)
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Garbage waits until the page is there: looking for it among so many objects takes a tenth of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()

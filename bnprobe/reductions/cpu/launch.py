@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from numba import cfunc, types
 
+from bnprobe.garbage import collector_paused
 from bnprobe.reductions.cpu.entries import entries
 from bnprobe.reductions.cpu.llvm import BFLOAT16, FLOAT16
 from bnprobe.stats.fields import FIELDS
@@ -45,14 +46,18 @@ def run(name: str, dtype: torch.dtype, task: list[int], n_threads: int) -> None:
 @cache
 def compiled(name: str, dtype: torch.dtype) -> Any:
     """An entry as a C function of one address; ctypes releases the interpreter's lock around it."""
-    signature = types.void(types.CPointer(ELEMENTS[dtype]))
-    function = entries(_stamp())[name]
-    try:
-        entry = cfunc(signature, cache=True, error_model="numpy")(function)
-    except (RuntimeError, OSError):  # nowhere to keep the compiled code: compile it every time
-        entry = cfunc(signature, error_model="numpy")(function)
+    with collector_paused():
+        entry = _loaded(name, types.void(types.CPointer(ELEMENTS[dtype])))
     _alive.append(entry)  # the code lives as long as what calls it
     return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(entry.address)
+
+
+def _loaded(name: str, signature: Any) -> Any:
+    function = entries(_stamp())[name]
+    try:
+        return cfunc(signature, cache=True, error_model="numpy")(function)
+    except (RuntimeError, OSError):  # nowhere to keep the compiled code: compile it every time
+        return cfunc(signature, error_model="numpy")(function)
 
 
 _alive: list[Any] = []
