@@ -118,6 +118,17 @@ print([name for name in ("matplotlib", "seaborn", "jinja2") if name in sys.modul
     assert python(code, saved.parent) == "[]\n"
 
 
+def test_a_page_needs_no_statistics_of_scipy(saved):
+    """Fails if a page waits for seaborn, or for scipy.stats, which takes half a second to import."""
+    code = """
+import sys
+import bnprobe
+bnprobe.report("run.bnp").to_html("page.html")
+print([name for name in ("seaborn", "scipy.stats") if name in sys.modules])
+"""
+    assert python(code, saved.parent) == "[]\n"
+
+
 def test_attaching_needs_no_report(tmp_path):
     """Fails if recording on a training machine imports what only the page needs."""
     code = """

@@ -18,6 +18,7 @@ from bnprobe.measures.columns import Column
 from bnprobe.recording import BATCH, LayerRecord
 from bnprobe.stats.folds import Folds
 from bnprobe.stats.moments import Array
+from bnprobe.stats.significance import fisher_quantile
 
 COLUMNS = (
     Column(
@@ -111,13 +112,11 @@ def batches_apart(record: LayerRecord) -> float:
     drawn = _drawn(record)
     if drawn is None:
         return float("nan")
-    from bnprobe.stats.scipy_lazy import stats
-
     means, noise, var = drawn
     assert record.pre_folds is not None
     n_batches, n_images = record.pre_folds.n_batches, float(record.pre_images.n.max())
     steps = np.square(np.diff(means, axis=0)).mean(0) / 2
-    by_chance = float(stats.f.ppf(LEVEL, len(means) - 1, n_images - n_batches))
+    by_chance = fisher_quantile(LEVEL, len(means) - 1, n_images - n_batches)
     if not (steps / noise).mean() > by_chance:
         return 0.0
     each = n_batches / len(means)  # a fold's mean is that of so many batches

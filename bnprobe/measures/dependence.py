@@ -19,6 +19,7 @@ from bnprobe.recording import LayerRecord
 from bnprobe.stats.jackknife import jackknife
 from bnprobe.stats.moderation import moderated
 from bnprobe.stats.moments import Array
+from bnprobe.stats.significance import fisher_quantile
 
 COLUMNS = (
     Column(
@@ -197,10 +198,8 @@ def batch_effect(record: LayerRecord) -> tuple[float, float]:
     effect = effect[used & np.isfinite(effect)]
     if not effect.size:
         return unknown
-    from bnprobe.stats.scipy_lazy import stats
-
     found = float(effect.mean())
-    by_chance = float(stats.f.ppf(LEVEL, folds.n_batches - 1, images.n.max() - 1))
+    by_chance = fisher_quantile(LEVEL, folds.n_batches - 1, images.n.max() - 1)
     return found, found / by_chance
 
 

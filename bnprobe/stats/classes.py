@@ -9,6 +9,7 @@ import numpy as np
 
 from bnprobe.errors import BnprobeError
 from bnprobe.stats.moments import Array, Moments, ratio
+from bnprobe.stats.significance import fisher_quantile
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,10 @@ class ClassMoments:
         k, degrees = len(self.n), self.n_images - len(self.n)
         if degrees < 1 or k < 2:
             return np.full(self.within.shape, np.nan), np.full(self.within.shape, np.nan)
-        from bnprobe.stats.scipy_lazy import stats
-
         ends = []
         for level in (0.975, 0.025):
             # F over the quantile, as if so much less lay between classes
-            between = self.between / stats.f.ppf(level, k - 1, degrees)
+            between = self.between / fisher_quantile(level, k - 1, degrees)
             ends.append(ratio(between - (k - 1) * self.within / degrees, between + self.within))
         return ends[0], ends[1]
 

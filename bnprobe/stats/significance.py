@@ -1,6 +1,6 @@
 """Tests: p by Student's t, and q, a false discovery rate, which is p adjusted for the number of tests.
 
-scipy.stats takes half a second to import, which a check of weights need not wait: it is imported when asked.
+By the functions of scipy.special that scipy.stats stands on: to import the latter takes half a second, as long as the rest.
 """
 
 from __future__ import annotations
@@ -20,23 +20,29 @@ def two_sided(z: Array, degrees: Array) -> Array:
     """
     if np.isnan(z).all():
         return np.full(z.shape, np.nan)
-    from bnprobe.stats.scipy_lazy import stats
-
-    return np.asarray(2 * stats.t.sf(np.abs(z), degrees))
+    return 2 * _student_above(np.abs(z), degrees)
 
 
 def as_normal(z: Array, degrees: Array) -> Array:
     """Standard errors, of any sign, that are as rare by the normal distribution as z is by Student's t; same shape."""
-    from bnprobe.stats.scipy_lazy import stats
+    from bnprobe.stats.scipy_lazy import special
 
-    return np.asarray(stats.norm.isf(stats.t.sf(np.abs(z), degrees)))
+    return np.asarray(-special.ndtri(_student_above(np.abs(z), degrees)))
 
 
 def as_student(z: Array, degrees: Array) -> Array:
     """The opposite of `as_normal`."""
-    from bnprobe.stats.scipy_lazy import stats
+    from bnprobe.stats.scipy_lazy import special
 
-    return np.asarray(stats.t.isf(stats.norm.sf(z), degrees))
+    p = special.ndtr(-z)
+    # stdtrit has the sign wrong at 0
+    return np.where(p > 0, -special.stdtrit(degrees, p), np.inf)
+
+
+def _student_above(z: Array, degrees: Array) -> Array:
+    from bnprobe.stats.scipy_lazy import special
+
+    return np.asarray(special.stdtr(degrees, -z))
 
 
 def without_skewness(z: Array, skewness: Array) -> Array:
@@ -62,10 +68,17 @@ def upper_quantile(degrees: Array) -> Array:
     """95% quantile of Student's t with `degrees` of freedom; same shape, NaN where none is left."""
     if not (degrees > 0).any():
         return np.full(degrees.shape, np.nan)
-    from bnprobe.stats.scipy_lazy import stats
+    from bnprobe.stats.scipy_lazy import special
 
     different, places = np.unique(degrees, return_inverse=True)  # mostly as many in all channels
-    return np.asarray(stats.t.ppf(0.95, different)[places].reshape(degrees.shape))
+    return np.asarray(special.stdtrit(different, 0.95)[places].reshape(degrees.shape))
+
+
+def fisher_quantile(level: float, between: float, within: float) -> float:
+    """The quantile at `level` of Fisher's F with so many degrees of freedom; NaN where one has none."""
+    from bnprobe.stats.scipy_lazy import special
+
+    return float(special.fdtri(between, within, level))
 
 
 def adjusted(p: Array) -> Array:
@@ -75,8 +88,11 @@ def adjusted(p: Array) -> Array:
     """
     q = np.full(p.shape, np.nan)
     tested = ~np.isnan(p)
-    if tested.any():
-        from bnprobe.stats.scipy_lazy import stats
-
-        q[tested] = stats.false_discovery_control(np.clip(p[tested], 0, 1))
+    shares = np.clip(p[tested], 0, 1)
+    order = np.argsort(shares)
+    among = shares[order] * (len(order) / np.arange(1, len(order) + 1))
+    # the least that is found among those as large or larger
+    found = np.empty(len(order))
+    found[order] = np.minimum.accumulate(among[::-1])[::-1]
+    q[tested] = found
     return q

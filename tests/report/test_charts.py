@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,6 +11,7 @@ from matplotlib.text import Annotation
 
 from bnprobe.report import figures, vocabulary
 from bnprobe.report.colours import EXPECTED, MEASURED
+from bnprobe.report.figures.palettes import palette
 from bnprobe.report.figures.specs import (
     Band,
     ByDepth,
@@ -172,3 +174,12 @@ def test_a_scale_that_is_left_says_so(largest, says):
         drawn = figures.draw(Spine(("a", "b"), ("a", "b"), (lane,)))
     ticks = [label.get_text() for axes in drawn.axes for label in axes.get_yticklabels()]
     assert ticks == ["0", says]
+
+
+@pytest.mark.parametrize("name", ["vlag", "icefire", "mako", "viridis"])
+def test_palettes_are_those_of_seaborn(name):
+    """Fails if a map on paper has other colors than seaborn's palette of that name, to what a pixel can hold."""
+    import seaborn  # noqa: F401
+
+    shares = np.linspace(0, 1, 256)
+    np.testing.assert_allclose(palette(name)(shares), mpl.colormaps[name](shares), atol=0.5 / 255)

@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from bnprobe.stats.significance import (
     adjusted,
     as_normal,
     as_student,
+    fisher_quantile,
     two_sided,
     upper_quantile,
     without_skewness,
@@ -148,3 +150,17 @@ def test_nothing_to_correct_leaves_z_as_it_is():
     """Fails if z of 0, or a spread without an error of its own, is moved."""
     z = np.array([0.0, -2.0, 2.0])
     np.testing.assert_array_equal(without_skewness(z, np.array([0.3, 0.0, 0.0])), z)
+
+
+def test_quantiles_and_tails_are_those_of_scipy():
+    """Fails if another tail is taken, degrees of freedom change places, or what no test can show is not infinite."""
+    z, degrees = np.array([0.1, 1.0, -2.5, 6.0, 30.0]), np.array([1.0, 4, 9, 31, 1000])
+    tail = scipy_stats.t.sf(np.abs(z), degrees)
+    np.testing.assert_allclose(two_sided(z, degrees), 2 * tail, rtol=1e-15)
+    np.testing.assert_allclose(as_normal(z, degrees), scipy_stats.norm.isf(tail), rtol=1e-15)
+    student = scipy_stats.t.isf(scipy_stats.norm.sf(np.abs(z)), degrees)
+    np.testing.assert_allclose(as_student(np.abs(z), degrees), student, rtol=1e-15)
+    np.testing.assert_array_equal(as_student(np.array([50.0]), np.array([3.0])), [np.inf])
+    np.testing.assert_allclose(upper_quantile(degrees), scipy_stats.t.ppf(0.95, degrees), rtol=1e-15)
+    for level in (0.025, 0.975, 0.999):
+        assert fisher_quantile(level, 9, 40) == pytest.approx(scipy_stats.f.ppf(level, 9, 40), rel=1e-15)

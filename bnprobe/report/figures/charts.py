@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from bnprobe.report.colours import EXPECTED, FAINT, INK, MUTED, PAPER
 from bnprobe.report.figures.axes import MOST_NAMES, names_below, ratio_ticks, stage_bounds
 from bnprobe.report.figures.specs import ByDepth, Cloud, Clouds, Curves, Line, Stack, Swatches
-from bnprobe.report.figures.svg import seaborn
 from bnprobe.stats.moments import Array
 
 WIDTH, LEFT, RIGHT = 10.0, 0.72, 0.8
@@ -152,7 +151,6 @@ def _varies(lines: tuple[Line, ...]) -> bool:
 
 def _line(axes: Axes, line: Line) -> None:
     values = np.where(np.isfinite(line.values), line.values, np.nan)
-    # seaborn's lineplot joins over gaps, and takes ten times as long
     axes.plot(
         values,
         color=line.colour,
@@ -234,22 +232,12 @@ def _cloud(axes: Axes, panel: Cloud) -> None:
     low, high = panel.limits or _span(x, y)
     axes.plot([low, high], [low, high], color=MUTED, linewidth=0.8, zorder=0)
     many = len(x) > MOST_POINTS
-    # seaborn names axes without a name, and looks at every tick to find out whether it may
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
     if len(x) > MOST_COUNTED:
         _hexagons(axes, x, y, (low, high), panel.colour)
     else:
-        seaborn().scatterplot(
-            x=x,
-            y=y,
-            ax=axes,
-            color=panel.colour,
-            s=9 if many else 16,
-            alpha=0.55,
-            linewidth=0,
-            rasterized=many,
-        )
+        axes.scatter(x, y, s=9 if many else 16, color=panel.colour, alpha=0.55, linewidth=0, rasterized=many)
     pad = 0.02 * (high - low)
     axes.set_xlim(low - pad, high + pad)
     axes.set_ylim(low - pad, high + pad)

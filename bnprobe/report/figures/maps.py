@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bnprobe.report.colours import MUTED, PAPER
 from bnprobe.report.figures.axes import names_below, stage_bounds
 from bnprobe.report.figures.charts import curves
+from bnprobe.report.figures.palettes import palette
 from bnprobe.report.figures.specs import ChannelMap, NetworkMap
-from bnprobe.report.figures.svg import seaborn
 from bnprobe.stats.moments import Array
 
 HEIGHT = 64
@@ -45,7 +44,7 @@ def network(spec: NetworkMap) -> Figure:
     _profile(axes, spec, bounds)
     for row, panel in enumerate(spec.maps, start=1):
         axes = figure.add_subplot(grid[row, 0])
-        _map(axes, figure.add_subplot(grid[row, 1]), panel)
+        _map(figure, axes, figure.add_subplot(grid[row, 1]), panel)
         for bound in bounds:
             axes.axvline(bound, color=PAPER, linewidth=1.5)
     # columns of a map begin at whole numbers, points of a profile stand on them
@@ -64,7 +63,7 @@ def _profile(axes: Axes, spec: NetworkMap, bounds: list[int]) -> None:
         axes.axvline(bound - 0.5, color=MUTED, linewidth=0.5, alpha=0.6)
 
 
-def _map(axes: Axes, bar: Axes, panel: ChannelMap) -> None:
+def _map(figure: Figure, axes: Axes, bar: Axes, panel: ChannelMap) -> None:
     picture = np.stack([_stretch(column) for column in panel.columns], axis=1)
     known = picture[np.isfinite(picture)]
     low, high = panel.limits or robust(known, panel.centre)
@@ -72,18 +71,16 @@ def _map(axes: Axes, bar: Axes, panel: ChannelMap) -> None:
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[
         beyond
     ]
-    seaborn().heatmap(
-        pd.DataFrame(picture),
-        ax=axes,
-        cbar_ax=bar,
-        cmap=panel.colours,
-        vmin=low,
-        vmax=high,
-        cbar_kws={"extend": extend},
-        rasterized=True,
-        xticklabels=False,
-        yticklabels=False,
+    # as seaborn's heatmap draws it
+    colors = axes.pcolormesh(
+        np.ma.masked_invalid(picture), cmap=palette(panel.colours), vmin=low, vmax=high, rasterized=True
     )
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set(xlim=(0, picture.shape[1]), ylim=(HEIGHT, 0), xticks=[], yticks=[])
+    scale = figure.colorbar(colors, bar, axes, extend=extend)
+    scale.outline.set_linewidth(0)
+    scale.solids.set_rasterized(True)  # type: ignore[union-attr]
     bar.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
     note = "" if extend == "neither" else "  (colors end at the 2nd and 98th percentile)"
     axes.set_title(panel.title + note)

@@ -56,7 +56,6 @@ def style(name: str) -> Iterator[None]:
     """Our settings while drawing, the user's own afterwards; ids in the SVG follow from `name`."""
     settings: Any = {**_STYLE, "svg.hashsalt": name}
     with mpl.rc_context(), warnings.catch_warnings():
-        seaborn()  # brings its colour maps along
         mpl.rcdefaults()  # a page looks the same whatever the user has set
         mpl.rcParams.update(settings)
         # a font without a glyph, or a layout that has no room left: the page shows what there is
