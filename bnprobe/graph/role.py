@@ -17,6 +17,7 @@ from bnprobe.graph.operations import (
     ACTIVATION,
     ADD,
     MARK,
+    MUL,
     OTHER,
     PASS,
     PRODUCT,
@@ -106,7 +107,7 @@ class _Met:
                 elif operand := _operand(taker, node):
                     self.attention |= set(operand)
                     self.by_queries += [_shares(taker)] * ("q" in operand)
-                elif taker not in met:
+                elif taker not in met and not _gates_attention(taker, node):
                     met.add(taker)
                     self.mixes |= _mixes_positions(taker)
                     waiting.append((taker, weighted or taker.part == WEIGHTS))
@@ -227,6 +228,13 @@ def _is_attention(node: Node) -> bool:
     return _softmax_after(node) is not None or any(_comes_from_softmax(one) for one in node.inputs)
 
 
+def _gates_attention(taker: Node, gate: Node) -> bool:
+    """Whether a gate multiplies what attention returns: it belongs to the attention, and is no branch beside it."""
+    return taker.part == MUL and any(
+        _is_attention(_root(other)) for other in taker.inputs if other is not gate
+    )
+
+
 def _shares(taker: Node) -> Node:
     """The operation that makes scores into shares: attention as a whole, or the softmax after a product."""
     return _softmax_after(taker) or taker if taker.part == PRODUCT else taker
@@ -279,4 +287,5 @@ def _whole(node: Node) -> Node:
 
 
 _PARTS = ("chunk", "split", "split_with_sizes", "tensor_split", "unbind")
-_ON_SCORES = ("mul", "div", "sub", "tanh", "where", "masked_fill", "clamp")
+_ON_SCORES = ("mul", "div", "sub", "tanh", "where", "masked_fill", "clamp", "cat")
+"""What becomes of scores before their softmax; a column with the logit of no key, as in gpt-oss, is put beside them."""

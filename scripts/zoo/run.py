@@ -6,6 +6,7 @@
 
 Weights are random, inputs the smallest that an architecture accepts, every model has a process of its own.
 Each is run bare and with the probe: outputs, gradients, buffers and random state must be the same to the bit.
+No rule may warn of a network that was never trained, but for those that speak of the batch.
 Writes OUT.csv, a row per model, and OUT.md, a row per family. Exits with 1 when a model is not as expected.
 """
 

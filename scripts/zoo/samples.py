@@ -64,14 +64,45 @@ TRANSFORMERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "bert": (SMALL | {"vocab_size": 99}, ("input_ids",)),
     "clip": (CLIP, ("input_ids", "pixel_values")),
     "convnext": (STAGES | {"num_stages": 2}, ("pixel_values",)),
+    "deepseek_v3": (
+        SMALL
+        | {
+            "vocab_size": 99,
+            "num_key_value_heads": 4,
+            "kv_lora_rank": 8,
+            "q_lora_rank": 16,
+            "use_cache": False,
+        }
+        | {"qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8, "first_k_dense_replace": 1}
+        | {"n_routed_experts": 4, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2}
+        | {"moe_intermediate_size": 16},
+        ("input_ids",),
+    ),
     "gemma2": (DECODER, ("input_ids",)),
+    "gemma3_text": (DECODER | {"sliding_window": 8}, ("input_ids",)),
     "gpt2": ({"vocab_size": 99, "n_embd": 32, "n_layer": 2, "n_head": 4, "use_cache": False}, ("input_ids",)),
+    "gpt_oss": (DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2}, ("input_ids",)),
     "llama": (DECODER, ("input_ids",)),
     "mamba": (
         {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "use_cache": False},
         ("input_ids",),
     ),
+    "mamba2": (
+        {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "use_cache": False}
+        | {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 2, "chunk_size": 8},
+        ("input_ids",),
+    ),
+    "mixtral": (DECODER | {"num_local_experts": 4}, ("input_ids",)),
+    "modernbert": (SMALL | {"vocab_size": 99, "pad_token_id": 0}, ("input_ids",)),
+    "olmo2": (DECODER, ("input_ids",)),
     "qwen3": (DECODER, ("input_ids",)),
+    "qwen3_next": (
+        DECODER
+        | {"num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
+        | {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2}
+        | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
+        ("input_ids",),
+    ),
     "resnet": (STAGES | {"embedding_size": 8, "layer_type": "basic"}, ("pixel_values",)),
     "swin": (
         {
@@ -103,8 +134,19 @@ TRANSFORMERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         | {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4, "num_feat_extract_layers": 2},
         ("input_values",),
     ),
+    "whisper": (
+        {"vocab_size": 99, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "use_cache": False}
+        | {
+            f"{side}_{what}": n
+            for side in ("encoder", "decoder")
+            for what, n in (("ffn_dim", 64), ("attention_heads", 4))
+        }
+        | {"num_mel_bins": 8, "max_source_positions": 16, "pad_token_id": 0, "decoder_start_token_id": 1}
+        | {"bos_token_id": 1, "eos_token_id": 2},
+        ("input_features", "decoder_input_ids"),
+    ),
 }
-"""Fifteen, each with two small layers and what it is called with."""
+"""Each with two small layers and what it is called with."""
 
 
 def transformers_entries() -> list[Entry]:
@@ -126,4 +168,6 @@ def _transformer(name: str, settings: dict[str, Any], takes: tuple[str, ...]) ->
 def _input(name: str) -> torch.Tensor:
     if name.endswith("input_ids"):
         return torch.randint(3, 99, (2, 12), generator=torch.Generator().manual_seed(5))
+    if name == "input_features":
+        return noise(2, 8, 32)
     return noise(2, 3, 32, 32) if name == "pixel_values" else noise(2, 800) - 0.5

@@ -42,6 +42,12 @@ def by_baddbmm(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (F.softmax(scores, -1) @ v).view(n, h, t, d)
 
 
+def with_a_sink(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As in gpt-oss: one more column, of the logit of no key, which is dropped after the softmax."""
+    scores = torch.cat([q @ k.transpose(-1, -2) / 2.0, torch.zeros(*q.shape[:3], 1)], -1)
+    return (scores - scores.max(-1, keepdim=True).values).softmax(-1)[..., :-1] @ v
+
+
 class Rotary(nn.Module):
     """Sums of rotated halves, which are no sums of the stream."""
 
@@ -76,7 +82,7 @@ class Block(nn.Module):
         return x + self.after_mlp(self.down(self.within(F.silu(self.gate(y)) * self.up(y))))
 
 
-@pytest.mark.parametrize("attend", [whole, in_steps, by_baddbmm])
+@pytest.mark.parametrize("attend", [whole, in_steps, by_baddbmm, with_a_sink])
 @pytest.mark.parametrize("grad", [False, True])
 def test_every_role_of_a_block(attend, grad):
     """Fails if rotary sums end the walk, if scores that are computed in steps are no attention, or sides are exchanged."""
@@ -186,6 +192,25 @@ def test_one_norm_before_both():
             return x + self.o(whole(*self.qkv(y).chunk(3, -1))) + torch.relu(self.mlp(y))
 
     assert roles(nn.Sequential(Parallel()), tokens()) == {"0.norm": "attention and MLP"}
+
+
+class GatedAttention(nn.Module):
+    """As in Qwen3-Next: part of what makes the queries is a gate on what attention returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.q, self.k, self.v, self.o = nn.RMSNorm(C), *(nn.Linear(C, C) for _ in range(4))
+        self.gate = nn.Linear(C, C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        q, k, v = (part(y).unflatten(2, (4, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
+        return x + self.o(whole(q, k, v).transpose(1, 2).flatten(2) * self.gate(y).sigmoid())
+
+
+def test_a_gate_on_attention_is_no_branch():
+    """Fails if what multiplies the output of attention is taken for an MLP beside it."""
+    assert roles(nn.Sequential(GatedAttention()), tokens()) == {"0.norm": "attention"}
 
 
 class Experts(nn.Module):
