@@ -214,13 +214,15 @@ def _each_shift(evidence: Evidence) -> Iterator[Finding]:
 
 def _groups_are_shown(evidence: Evidence) -> bool:
     """Whether groups of samples may be a cause: at half or more of the norms that do not match, which all have the same
-    samples; and not behind inputs that are wrong, whose trace differs from channel to channel as that of groups does."""
+    samples, and at the first of them, whose inputs no other norm has changed; and not behind inputs that are wrong, whose
+    trace differs from channel to channel as that of groups does."""
     found = evidence.causes
     if found.empty or reported_at(evidence):
         return False
     first = found[found["certain"].astype(bool)].drop_duplicates(["layer", "call"])
-    n_away = int((evidence.layers["discrepancy"] > evidence.limits.groups).sum())
-    return 2 * int(first["cause"].isin(GROUPS).sum()) >= n_away
+    in_groups = first.loc[first["cause"].isin(GROUPS), "layer"]
+    away = evidence.layers.loc[evidence.layers["discrepancy"] > evidence.limits.groups, "layer"]
+    return 2 * len(in_groups) >= len(away) and bool(away.head(1).isin(in_groups).all())
 
 
 def _reported_otherwise(evidence: Evidence) -> set[str]:

@@ -89,6 +89,19 @@ def test_the_buffers_of_one_group_are_told():
     assert table["explains"].iloc[0] > 0.95
 
 
+def test_shifts_of_about_one_size_are_not_those_of_one_group():
+    """Fails if a free sign for every channel makes a group of any shifts of about the predicted sizes: these are the same in
+    every channel, while the groups lie up to ten times as far apart in one as in another."""
+    sizes = np.linspace(0.2, 2.0, C)
+    rows = (GROUP[:, None, None] - 1.5) * sizes[:, None] + np.random.default_rng(0).normal(size=(N, C, 10))
+    within = np.mean([rows[g == GROUP].var((0, 2)) for g in range(4)], axis=0)
+    away = 0.45 * np.sqrt(rows.var((0, 2)) - within)
+    told = found(rows, running_mean=rows.mean((0, 2)) + away, running_var=within)
+    assert certain(told) == ["one group"]
+    alike = found(rows, running_mean=rows.mean((0, 2)) + away.mean(), running_var=within)
+    assert certain(alike) == []
+
+
 def test_another_spread_is_not_a_lack_of_groups():
     """Fails if data that vary 1.4 times as much in every channel are said to come in groups."""
     now = statistics(ROWS)

@@ -64,6 +64,9 @@ AWAY, NEAR = math.nextafter(LIMITS.groups, 9), LIMITS.groups
         (causes(("a", "groups", 0, True)), (AWAY, AWAY), True),
         (causes(("a", "one group", 0, True)), (AWAY, AWAY), True),
         (causes(("a", "groups", 0, True)), (AWAY, AWAY, AWAY), False),
+        # what the first norm that does not match is given, no other has changed
+        (causes(("b", "groups", 0, True)), (AWAY, AWAY), False),
+        (causes(("b", "one group", 0, True)), (NEAR, AWAY), True),
         # a norm at the limit is none that does not match
         (causes(("a", "groups", 0, True)), (AWAY, AWAY, NEAR), True),
         (causes(("a", "groups", 0, False)), (AWAY, AWAY), False),
