@@ -52,9 +52,11 @@ def read_dcp(folder: Path) -> dict[Any, Any]:
             _put(state, tensor.path, InParts(files, tensor))
         return state
     except UnknownName as error:
-        raise _refused(folder, f"asks for {error}, which is not part of the format") from None
+        raise _refused(
+            folder, f"its {dcp.NAME}, a pickle, asks for {error}, which is not part of the format"
+        ) from None
     except TooMuch as error:
-        raise _refused(folder, f"was not read: {error}") from None
+        raise _refused(folder, f"its {dcp.NAME}, a pickle, was not read: {error}") from None
     except BadCheckpoint:
         raise
     except Exception as error:  # damage can raise nearly anything
@@ -67,8 +69,8 @@ def read_dcp(folder: Path) -> dict[Any, Any]:
         ) from None
 
 
-def _refused(folder: Path, what: str) -> BadCheckpoint:
-    return BadCheckpoint(f"{folder}: its {dcp.NAME}, a pickle, {what}, so it was not loaded. {CONVERT}.")
+def _refused(place: Place, what: str) -> BadCheckpoint:
+    return BadCheckpoint(f"{place}: {what}, so it was not loaded. {CONVERT}.")
 
 
 def _put(state: dict[Any, Any], path: tuple[str | int, ...], tensor: Tensor) -> None:
@@ -167,6 +169,9 @@ class InParts(Tensor):
                 raise ValueError("a storage is cut short")
             span = Span(chunk.start + span.start, span.size)
             return Stored(source, span, found.dtype, found.shape, found.stride, found.offset)
+        except UnknownName as error:
+            what = f"the part of {self._name} in it, a pickle, asks for {error}, which is no tensor"
+            raise _refused(source.path, what) from None
         except Exception as error:
             raise BadCheckpoint(
                 f"{source.path}: the part of {self._name} in it is not whole ({one_line(error)}). "

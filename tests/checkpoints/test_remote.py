@@ -173,7 +173,7 @@ def test_a_config_is_asked_for_in_a_repository_only(server, tmp_path, monkeypatc
     assert {one.path for one in server.asked} == {"/me/net/resolve/main/model.safetensors"}
 
 
-@pytest.mark.parametrize("fault", ["403", "404", "416", "500", "short", "another etag", "whole"])
+@pytest.mark.parametrize("fault", ["401", "403", "404", "416", "500", "short", "another etag", "whole"])
 def test_faults_end_in_one_line_and_2(server, tmp_path, capsys, fault):
     """Fails if a server's fault is a traceback, a finding, or a damaged file."""
     sparse(tmp_path / "model.safetensors", blocks(10))

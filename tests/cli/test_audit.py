@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.server import serving
 from torch import nn
 
@@ -201,6 +202,52 @@ def test_remote_checkpoints(folder, monkeypatch):
         assert pd.read_csv("t.csv").query("path.str.endswith('2.pt')")[
             "gamma_abs_high"
         ].max() == pytest.approx(18)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("401", "refuses access (401 Unauthorized). Renew the token or the signed address."),
+        ("403", "refuses access (403 Forbidden). Renew the token or the signed address."),
+        ("404", "(404 Not Found). Check the address."),
+        ("416", "has no such part of the file (416 "),
+        ("500", "failed (500 Internal Server Error). Try again later"),
+        ("short", "bytes. Try again later"),
+        ("another etag", "changed while it was read. Wait until it is written, and run this again."),
+        ("whole", "changed while it was read."),
+    ],
+)
+def test_a_server_that_fails_in_the_middle_costs_a_row_until_it_answers(folder, monkeypatch, fault, said):
+    """Fails if a fault ends the audit, is no line, shows a secret, costs what was read before, or stays for ever."""
+    monkeypatch.setattr(http, "PAUSES", (0.0,))
+    model = nn.Sequential(nn.Linear(300, 300), nn.BatchNorm1d(300), nn.Linear(300, 300), nn.BatchNorm1d(300))
+    save_file(model.state_dict(), "far.safetensors")
+    address = "{}/far.safetensors?sig=secret"
+    with serving(folder) as server:
+        Path("list").write_text(f"0.pt\n{address.format(server.address)}\n1.pt\n")
+        server.always, server.faults = fault, dict.fromkeys(range(3), "")  # its beginning is there
+        assert main(["audit", "list", "-o", "t.csv"]) == 0
+        rows = pd.read_csv("t.csv", dtype={"layer": str}, keep_default_na=False)
+        files = rows[rows["row"] == "file"]
+        assert list(files["path"]) == ["0.pt", f"{server.address}/far.safetensors", "1.pt"]
+        assert list(files["error"] == "") == [True, False, True]
+        (error,) = files.loc[files["error"] != "", "error"]
+        assert said in error
+        assert f"{server.address}/far.safetensors" in error
+        assert error.isprintable()
+        assert "secret" not in Path("t.csv").read_text()
+        server.faults, server.always = {}, ""
+        real = audit.audit_file
+        read: list[str] = []
+        monkeypatch.setattr(audit, "audit_file", lambda path: read.append(path) or real(path))
+        assert main(["audit", "list", "-o", "t.csv"]) == 0
+        assert read == [address.format(server.address)]
+        again = pd.read_csv("t.csv", dtype={"layer": str}, keep_default_na=False)
+        assert (again["error"] == "").all()
+        assert list(again["path"]).count(f"{server.address}/far.safetensors") == 3
+        for local in ("0.pt", "1.pt"):
+            kept, was = (table[table["path"] == local].reset_index(drop=True) for table in (again, rows))
+            assert (kept.astype(str) == was.astype(str)).all(axis=None)
 
 
 def test_a_server_that_failed_is_asked_again(folder, monkeypatch):
