@@ -32,11 +32,13 @@ ASIDE = re.compile(r"downsample|shortcut|skip|residual|identity", re.IGNORECASE)
 
 class Fit(NamedTuple):
     """Correlations over channels of running and implied means, NaN where nothing is known: `means` as stored, `unfolded`
-    with the norm taken out of the weights; and the norm whose running means fit where those of this one do not, "" for none.
+    with the norm taken out of the weights, `negated` the means with the opposite sign; and the norm whose running means fit
+    where those of this one do not, "" for none.
     """
 
     means: float
     unfolded: float
+    negated: float
     like: str
 
 
@@ -46,14 +48,15 @@ def fit(
 ) -> Fit:
     """The fit of the i-th norm to the weights that feed it."""
     if not candidates:
-        return Fit(np.nan, np.nan, "")
+        return Fit(np.nan, np.nan, np.nan, "")
     norm = predictions.norms[i]
     mean = norm.vectors["running_mean"].float64()
-    means = _best(mean, [one.expected for one in candidates])
+    expected = [one.expected for one in candidates]
+    means, negated = _best(mean, expected), _best(-mean, expected)
     scale = _divided_by(norm, TORCH_EPS if eps is None else eps)
     unfolded = _best(mean, [one.summed * scale for one in candidates])
     like = _like(predictions, i, alone, candidates) if means < MISFIT else ""
-    return Fit(means, unfolded, like)
+    return Fit(means, unfolded, negated, like)
 
 
 def _best(mean: Array, expected: Sequence[Array]) -> float:

@@ -139,6 +139,7 @@ def _neighbours(
         folded=ends,
         means_fit=fits.means,
         means_fit_unfolded=fits.unfolded,
+        means_fit_negated=fits.negated,
         fits_like=fits.like,
     )
     guess = predictions.of(i, weight, bias, candidates)

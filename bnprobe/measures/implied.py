@@ -118,6 +118,14 @@ COLUMNS = (
         table="layers",
     ),
     Column(
+        "means_fit_negated",
+        "The same of minus the running means: higher where they are stored with the opposite sign.",
+        "correlation of −running_mean and Σ W E[f(N(β, γ²))] + bias, the best of the norms shortly before",
+        "−1 to 1",
+        _NAGEL,
+        table="layers",
+    ),
+    Column(
         "fits_like",
         "The norm whose running means follow these weights where those of this one do not; empty where none does.",
         table="layers",
@@ -240,6 +248,7 @@ def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[
         "implied_var_ratio_median": median((channels or channel_columns(record))["implied_var_ratio"]),
         "means_fit": around.means_fit,
         "means_fit_unfolded": around.means_fit_unfolded,
+        "means_fit_negated": around.means_fit_negated,
         "fits_like": around.fits_like,
         "directly_fed": int(around.directly_fed),
     }

@@ -129,7 +129,8 @@ class Neighbours:
     (0 to 1), in the first pass; `attention_factor` is what its logits are multiplied by, relative to 1/√d.
     `qk_bound` is what those logits cannot exceed by the weights alone (see `checkpoints.attention`); NaN where they were not
     read. `means_fit` is the correlation over channels of the running means with those that the norms and weights before
-    imply, `means_fit_unfolded` the same with this norm taken out of these weights, `fits_like` the norm whose running means
+    imply, `means_fit_unfolded` the same with this norm taken out of these weights, `means_fit_negated` the same of
+    minus the running means, `fits_like` the norm whose running means
     fit where those of this one do not ("" for none), and `directly_fed` says that nothing stands between the previous norm
     and these weights in the order of the file (see `checkpoints.fits`); NaN where no file was read.
     """
@@ -164,6 +165,7 @@ class Neighbours:
     qk_bound: float = float("nan")
     means_fit: float = float("nan")
     means_fit_unfolded: float = float("nan")
+    means_fit_negated: float = float("nan")
     fits_like: str = ""
     directly_fed: bool = False
 

@@ -15,7 +15,7 @@ One family, one file, with a tuple RULES at its end; a new file is listed below:
 - `stale_statistics`: training that leaves the running statistics behind;
 - `frozen_parts`: parts that learn nothing while the rest does;
 - `common_factor`: one factor in all running statistics; `misfits`: statistics of other weights than those before them;
-- `swapped`: vectors in each other's place;
+- `transformed`: a function of the statistics in their place; `swapped`: vectors in each other's place;
 - `dead_channels`, `eps`, `weights` and `half_overflow`: what the vectors say alone (channels that pass nothing, variances
   below eps, initial values and copies, half precision); they need no data, so they serve `check`;
 - `axes`: whether norms keep statistics for the dimension of the features;
@@ -66,6 +66,7 @@ from bnprobe.rules import (
     structure,
     swapped,
     tokens,
+    transformed,
     unread,
     updates,
     usage,
@@ -95,6 +96,7 @@ RULES: tuple[Rule, ...] = (
     *precision.RULES,
     *common_factor.RULES,
     *misfits.RULES,
+    *transformed.RULES,
     *swapped.RULES,
     *dead_channels.RULES,
     *eps.RULES,

@@ -79,7 +79,7 @@ def _factors(evidence: Evidence) -> Factors | None:
     found = [
         (str(row["layer"]), *both)
         for row, channels in stored
-        if not _young(row, channels) and (both := _of_layer(channels)) is not None
+        if not young(row, channels) and (both := of_layer(channels)) is not None
     ]
     if not found or len(found) < LEAST * len(stored):
         return None
@@ -87,12 +87,13 @@ def _factors(evidence: Evidence) -> Factors | None:
     return Factors(layers[0], np.array(means), np.array(variances))
 
 
-def _young(row: pd.Series, channels: pd.DataFrame) -> bool:
+def young(row: pd.Series, channels: pd.DataFrame) -> bool:
     """Whether much of the initial 0 and 1 is left: after one batch, by torch's momentum, means are a tenth of the data's."""
     return fresh(row, channels) or bool(row["n_batches_tracked"] < FEWEST_UPDATES)
 
 
-def _of_layer(channels: pd.DataFrame) -> tuple[float, float] | None:
+def of_layer(channels: pd.DataFrame) -> tuple[float, float] | None:
+    """Logarithms of a norm's running means and variances relative to the implied ones; None where means do not follow."""
     running, implied, ratio = (
         channels[name].to_numpy(float) for name in ("running_mean", "implied_mean", "implied_var_ratio")
     )

@@ -34,7 +34,7 @@ MOST_NAMED = 4
 
 def misfits(evidence: Evidence) -> Iterator[Finding]:
     """Norms whose running means do not follow the weights before them, while those of all others do."""
-    known = _known(evidence)
+    known = known_fits(evidence)
     others = known[known["means_fit"] >= FITS]
     if len(known) < FEWEST_NORMS or len(others) < MOST * len(known):
         return
@@ -73,7 +73,7 @@ def misfits(evidence: Evidence) -> Iterator[Finding]:
 
 def kept(evidence: Evidence) -> Iterator[Finding]:
     """Norms that are in the weights before them already."""
-    known = _known(evidence)
+    known = known_fits(evidence)
     better = known["means_fit_unfolded"] - known["means_fit"]
     known, better = known[better.notna()], better.dropna()
     if len(known) < FEWEST_NORMS or (better > 0).mean() < FOLDED or better.median() < BETTER:
@@ -91,7 +91,8 @@ def kept(evidence: Evidence) -> Iterator[Finding]:
     )
 
 
-def _known(evidence: Evidence) -> pd.DataFrame:
+def known_fits(evidence: Evidence) -> pd.DataFrame:
+    """The norms of a file whose means are known to fit the weights before them, well or badly."""
     rows = evidence.layers
     return rows[(rows["call"] == 0) & rows["means_fit"].notna()]
 

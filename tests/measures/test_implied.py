@@ -12,7 +12,7 @@ from bnprobe.measures import implied, tables
 from bnprobe.recording.neighbours import Implied, Neighbours
 from measures.sites import recording, site, some_rows
 
-OF_FILES = ("means_fit", "means_fit_unfolded", "fits_like", "directly_fed")
+OF_FILES = ("means_fit", "means_fit_unfolded", "means_fit_negated", "fits_like", "directly_fed")
 """Columns that `checkpoints.fits` works out."""
 
 

@@ -42,6 +42,8 @@ NOT_PLANTED = {
     "samples-alike",
     # of files: tests/checkpoints/test_fits.py plants these in trained networks
     *("statistics-misplaced", "folded-and-kept"),
+    # the benchmark has it among its cases of files
+    "statistics-transformed",
     # of networks that no subject here is: the cases of real users have them
     *("batches-of-one-class", "batches-of-two-kinds", "instance-norm-stored"),
     *("learning-in-eval", "statistics-not-updated", "positions-as-channels", "vectors-swapped"),
@@ -74,6 +76,7 @@ def cases() -> list[Recording]:
         taking_turns(),
         exchanged(),
         *unlike_their_weights(),
+        negated(),
         computed_otherwise(),
         lone_channel(),
         *trained_wrongly(),
@@ -268,6 +271,12 @@ def unlike_their_weights() -> list[Recording]:
         )
 
     return [file([0.9] * 6 + [0.1], 0.5, ""), file([0.9] * 6 + [0.1], 0.5, "2"), file([0.9] * 7, 0.95, "")]
+
+
+def negated() -> Recording:
+    """A file whose running means have the opposite sign."""
+    around = Neighbours("relu", "conv", guessed=True, means_fit=0.2, means_fit_negated=0.9)
+    return recording(*(site(some_rows(), f"{i}", **TRAINED, neighbours=around) for i in range(6)))
 
 
 def grouped() -> Recording:

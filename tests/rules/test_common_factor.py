@@ -12,7 +12,7 @@ from measures.sites import site, some_rows
 
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.neighbours import Implied, Neighbours
-from bnprobe.rules.common_factor import _advice, _alike, _of_layer, _rounded, _times, _what
+from bnprobe.rules.common_factor import _advice, _alike, _rounded, _times, _what, of_layer
 from rules.firing import fired
 
 N = 9
@@ -157,8 +157,8 @@ def test_four_of_five_norms_must_have_the_factor(apart: float, n_far: int, alike
     assert _alike(factors, 1.0) is alike
 
 
-def of_layer(running: list[float], implied: list[float], ratio: list[float]) -> tuple[float, float] | None:
-    return _of_layer(
+def factors_of(running: list[float], implied: list[float], ratio: list[float]) -> tuple[float, float] | None:
+    return of_layer(
         pd.DataFrame({"running_mean": running, "implied_mean": implied, "implied_var_ratio": ratio})
     )
 
@@ -171,12 +171,12 @@ def test_the_factor_of_a_norm_by_hand():
     y = [3.0 * x + e for x, e in zip(X, [0.1, -0.1] * 4, strict=True)]
     slope = np.dot(X, y) / np.dot(X, X)
     ratio = [2.0, 3.0, 100.0, np.nan, -1.0]
-    found = of_layer([*y, np.nan], [*X, 1.0], [*ratio, 3.0, 3.0, 3.0, 3.0])
+    found = factors_of([*y, np.nan], [*X, 1.0], [*ratio, 3.0, 3.0, 3.0, 3.0])
     assert found == pytest.approx((math.log(slope), math.log(3.0)))
-    assert of_layer(y[:7], X[:7], [2.0] * 7) is None, "of seven channels"
-    assert of_layer(y, X, [2.0] * 8) is not None
-    assert of_layer([-v for v in y], X, [2.0] * 8) is None
-    assert of_layer([1.0] * 8, X, [2.0] * 8) is None
-    assert of_layer(y, [1.0] * 8, [2.0] * 8) is None
-    assert of_layer(y, X, [np.nan] * 8) is None
-    assert of_layer(X[::-1], X, [2.0] * 8) is None, "without the pattern"
+    assert factors_of(y[:7], X[:7], [2.0] * 7) is None, "of seven channels"
+    assert factors_of(y, X, [2.0] * 8) is not None
+    assert factors_of([-v for v in y], X, [2.0] * 8) is None
+    assert factors_of([1.0] * 8, X, [2.0] * 8) is None
+    assert factors_of(y, [1.0] * 8, [2.0] * 8) is None
+    assert factors_of(y, X, [np.nan] * 8) is None
+    assert factors_of(X[::-1], X, [2.0] * 8) is None, "without the pattern"

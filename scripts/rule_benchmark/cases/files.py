@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import bnprobe
-from scripts.rule_benchmark.cases.case import Cases, Look, Must, fault
+from bnprobe.models import demo
+from scripts.rule_benchmark.cases.case import Cases, Look, Must, fault, right
 from scripts.rule_benchmark.cases.nets import checked
 
 CASES = Cases("files")
@@ -46,3 +47,22 @@ def empty_tensors() -> Iterator[Look]:
     state = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).state_dict()
     state["1.weight"] = torch.empty(0)
     yield fault("gamma empty", refused(state), says)
+
+
+TRANSFORMED = {
+    "σ": ("running_var", Tensor.sqrt),
+    "1/σ, as cuDNN saves it": ("running_var", lambda var: (var + 1e-5).rsqrt()),
+    "1/σ²": ("running_var", Tensor.reciprocal),
+    "−mean": ("running_mean", Tensor.neg),
+}
+"""What other frameworks store, as a converter copies it: the vector, and what became of it."""
+
+
+@CASES.add("a converter copies what another framework stores in place of mean and variance")
+def transformed() -> Iterator[Look]:
+    state = demo().model.state_dict()
+    yield right("as it is", checked(state))
+    for title, (vector, made) in TRANSFORMED.items():
+        other = {name: made(tensor) if name.endswith(vector) else tensor for name, tensor in state.items()}
+        words = ("opposite sign" if vector == "running_mean" else f"hold .*{title.partition(',')[0]}, not",)
+        yield fault(title, checked(other), Must("statistics-transformed", words=words))
