@@ -75,7 +75,8 @@ BOUNDARIES = {
     "rules": may("recording stats errors severity files", "numpy pandas"),
     # markupsafe is the half of jinja2 that escapes
     "report": may(
-        "recording measures rules stats errors files garbage version notebook", "numpy pandas jinja2 markupsafe"
+        "recording measures rules stats errors files garbage version notebook",
+        "numpy pandas jinja2 markupsafe",
     ),
     # Parquet, where it is installed
     "report.formats.tables": may("measures errors files", "pandas pyarrow"),
