@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from bnprobe.checkpoints.attention import with_bounds
 from bnprobe.checkpoints.blank import blanks
 from bnprobe.checkpoints.groups import Norm, grouped
 from bnprobe.checkpoints.records import records, without_calls
@@ -134,7 +135,7 @@ def _unseen(model: nn.Module, arch: str) -> Recording:
     known, follows = _Known(plans), dict(_followed(tree))
     layers = tuple(
         _as_in_model(record, plans[record.layer], tree.modules[record.layer], follows.get(record.layer))
-        for record in records(state, norms, known)
+        for record in with_bounds(records(state, norms, known), state, norms, known)
     )
     return replace(probe.recording, layers=layers, never_called=())
 

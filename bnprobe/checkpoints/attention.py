@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
 from bnprobe.checkpoints.groups import Norm
+from bnprobe.recording import LayerRecord
+from bnprobe.recording.neighbours import Neighbours
+from bnprobe.stats.logit_bound import Rows, by_group, of_norms, of_weights, one_after_another
 from bnprobe.weights import Array, State, Tensor
 from bnprobe.weights.tensor import wide
 
@@ -28,7 +30,7 @@ QUERIES = ("q_proj", "query", "wq", "to_q", "q", "attn_q", "query_proj")
 KEYS = ("k_proj", "key", "wk", "to_k", "k", "attn_k", "key_proj")
 TOGETHER = ("qkv", "qkv_proj", "c_attn", "Wqkv", "attn_qkv", "query_key_value")
 INTERLEAVED = "query_key_value"
-"""Head by head its queries, keys and values; the others hold all queries, then all keys."""
+"""For every head of keys the queries that share it, keys and values; the others hold all queries, then all keys."""
 
 QUERY_NORMS = ("q_norm", "query_norm", "norm_q", "q_layernorm", "attn_q_norm")
 KEY_NORMS = ("k_norm", "key_norm", "norm_k", "k_layernorm", "attn_k_norm")
@@ -57,16 +59,41 @@ class KnowsHeads(Protocol):
         """The heads of the part of the model that a path is in; None where they are not known."""
 
 
-class _Rows(NamedTuple):
-    """Weights (outputs, C), as rows that can be read apart, and their biases."""
+class _Weights(NamedTuple):
+    """Weights (n, C), whose rows can be read apart, and their bias."""
 
     read: Callable[[int, int], Array]
     bias: Array | None
     n: int
 
+    def heads(self, starts: Iterable[int]) -> Rows:
+        """As rows of heads."""
+        return Rows(self.read, self.bias, list(starts))
 
-def largest_logits(state: State, norms: Iterable[Norm], known: KnowsHeads) -> dict[str, float]:
-    """For each norm whose output attention takes, by its path, what its logits cannot exceed.
+
+def with_bounds(
+    layers: Sequence[LayerRecord], state: State, norms: Iterable[Norm], known: KnowsHeads
+) -> tuple[LayerRecord, ...]:
+    """The records of norms whose output attention takes with what its logits cannot exceed, by γ as they are used."""
+    gains = {layer.layer: layer.gamma for layer in layers if layer.gamma is not None}
+    bounds = largest_logits(state, norms, known, gains)
+    return tuple(
+        replace(
+            layer,
+            neighbours=replace(
+                layer.neighbours or Neighbours("unknown", guessed=True), qk_bound=bounds[layer.layer]
+            ),
+        )
+        if layer.layer in bounds
+        else layer
+        for layer in layers
+    )
+
+
+def largest_logits(
+    state: State, norms: Iterable[Norm], known: KnowsHeads, gains: Mapping[str, Array]
+) -> dict[str, float]:
+    """For each norm whose output attention takes, by its path, what its logits cannot exceed with these γ.
 
     The largest singular value over heads of WqᵀWk, γ folded, times C and the factor. Positions that rotate queries and keys
     are left out. With norms of queries and keys that of the queries stands for both: √D · max |γq γk|.
@@ -80,9 +107,11 @@ def largest_logits(state: State, norms: Iterable[Norm], known: KnowsHeads) -> di
             parts.setdefault(match[1], {}).setdefault(_part(match[2]), norm)
     for block, of in parts.items():
         if "query" in of and "key" in of:
-            found[of["query"].path] = _of_norms(of["query"], of["key"], known.heads(of["query"].path))
+            query, key = (gains[of[part].path] for part in ("query", "key"))
+            found[of["query"].path] = _of_norms(query, key, known.heads(of["query"].path))
         elif "before" in of and block in blocks and "query" not in of:
-            found[of["before"].path] = _of_weights(state, blocks[block], of["before"], known)
+            gamma = gains[of["before"].path]
+            found[of["before"].path] = _of_weights(state, blocks[block], of["before"], gamma, known)
     return {path: bound for path, bound in found.items() if math.isfinite(bound)}
 
 
@@ -114,91 +143,55 @@ def _readable(tensor: Tensor) -> bool:
     )
 
 
-def _of_norms(query: Norm, key: Norm, heads: Heads | None) -> float:
-    """Of norms over each head, or over all heads together: then one of them may hold all."""
-    q, k = (np.abs(norm.vectors["gamma"].float64()) for norm in (query, key))
-    n = heads.n if heads and heads.size and len(q) == heads.n * heads.size else 1
-    size = len(q) // n
-    if not size or len(k) % size or n % (len(k) // size):
-        return math.nan
-    q, k = q.reshape(n, size), k.reshape(-1, size)
-    k = np.repeat(k, n // len(k), axis=0)
-    factor = heads.factor if heads and heads.factor else 1 / math.sqrt(size)
-    return float((q * k).max()) * math.sqrt(query.n_channels * key.n_channels) * factor
+def _of_norms(query: Array, key: Array, heads: Heads | None) -> float:
+    """Of γ over each head, or over all heads together."""
+    n = heads.n if heads and heads.size and len(query) == heads.n * heads.size else 1
+    return of_norms(query, key, n, heads.factor if heads else 0.0)
 
 
-def _of_weights(state: State, block: Mapping[str, str], norm: Norm, known: KnowsHeads) -> float:
+def _of_weights(state: State, block: Mapping[str, str], norm: Norm, gamma: Array, known: KnowsHeads) -> float:
     heads = known.heads(norm.path)
     if heads is None or not heads.n:
         return math.nan
-    c, n, n_keys = norm.n_channels, heads.n, heads.n_keys or heads.n
-    if "q" in block and "k" in block:
-        queries, keys = (_rows(state, block[part], c) for part in ("q", "k"))
-        if queries is None or keys is None or queries.n % n:
-            return math.nan
-        size = queries.n // n
-        if keys.n % size or n % (keys.n // size):
-            return math.nan
-        n_keys, starts = keys.n // size, (lambda h: h * size, lambda h: h * size)
-    elif "qkv" in block:
-        together = _rows(state, block["qkv"], c)
-        if together is None or together.n % (n + 2 * n_keys):
-            return math.nan
-        queries = keys = together
-        size = together.n // (n + 2 * n_keys)
-        if block["qkv"].endswith(INTERLEAVED):
-            if n_keys != n:
-                return math.nan
-            starts = (lambda h: 3 * h * size, lambda h: (3 * h + 1) * size)
-        else:
-            starts = (lambda h: h * size, lambda h: (n + h) * size)
-    else:
+    found = _apart(state, block, norm, heads) if "q" in block and "k" in block else None
+    if found is None and "qkv" in block:
+        found = _together(state, block["qkv"], norm, heads)
+    if found is None:
         return math.nan
-    gamma, beta = norm.vectors["gamma"].float64(), norm.vectors.get("beta")
-    fold = _Fold(gamma, None if beta is None else beta.float64())
-    squares = _largest_squares(queries, keys, fold, starts, n, n_keys, size)
-    largest = max(squares, default=math.nan)
-    biased = fold.beta is not None or queries.bias is not None or keys.bias is not None
-    return math.sqrt(largest) * (c + biased) * (heads.factor or 1 / math.sqrt(size))
+    beta = norm.vectors.get("beta")
+    return of_weights(*found[:2], gamma, None if beta is None else beta.float64(), found[2], heads.factor)
 
 
-class _Fold(NamedTuple):
-    gamma: Array
-    beta: Array | None
-
-    def gram(self, rows: _Rows, begin: int, size: int) -> Array:
-        """The products of the rows of a head with each other, γ, β and bias in them; shape (D, D)."""
-        weights = wide(rows.read(begin, begin + size))
-        bias = np.zeros(size) if rows.bias is None else rows.bias[begin : begin + size]
-        if self.beta is not None:
-            bias = bias + weights @ self.beta
-        weights = weights * self.gamma
-        return np.asarray(weights @ weights.T + np.outer(bias, bias))
+def _apart(state: State, block: Mapping[str, str], norm: Norm, heads: Heads) -> tuple[Rows, Rows, int] | None:
+    """Queries, keys and channels of a head, of matrices of their own."""
+    queries, keys = (_weights(state, block[part], norm.n_channels) for part in ("q", "k"))
+    if queries is None or keys is None or queries.n % heads.n:
+        return None
+    size = queries.n // heads.n
+    if keys.n % size or heads.n % (keys.n // size):
+        return None
+    return queries.heads(range(0, queries.n, size)), keys.heads(range(0, keys.n, size)), size
 
 
-def _largest_squares(
-    queries: _Rows,
-    keys: _Rows,
-    fold: _Fold,
-    starts: tuple[Callable[[int], int], Callable[[int], int]],
-    n: int,
-    n_keys: int,
-    size: int,
-) -> Iterator[float]:
-    """By head the square of the largest singular value of WqᵀWk: the largest eigenvalue of WqWqᵀ · WkWkᵀ."""
-    for group in range(n_keys):
-        of_keys = fold.gram(keys, starts[1](group), size)
-        for head in range(group * n // n_keys, (group + 1) * n // n_keys):
-            of_queries = fold.gram(queries, starts[0](head), size)
-            if not (np.isfinite(of_keys).all() and np.isfinite(of_queries).all()):
-                yield math.nan
-                return
-            values, vectors = np.linalg.eigh(of_queries)
-            root = vectors * np.sqrt(np.maximum(values, 0))
-            yield max(float(np.linalg.eigvalsh(root.T @ of_keys @ root)[-1]), 0.0)
+def _together(state: State, module: str, norm: Norm, heads: Heads) -> tuple[Rows, Rows, int] | None:
+    """The same of one matrix that makes queries, keys and values."""
+    together = _weights(state, module, norm.n_channels)
+    if together is None:
+        return None
+    n, n_keys = heads.n, heads.n_keys or heads.n
+    size = heads.size or together.n // (n + 2 * n_keys)
+    if (
+        together.n == (n + 2) * size
+    ):  # Falcon and GPT-BigCode share one head of keys, and say so in another word
+        n_keys = 1
+    if together.n != (n + 2 * n_keys) * size or n % n_keys:
+        return None
+    layout = by_group if module.endswith(INTERLEAVED) else one_after_another
+    queries, keys = layout(n, n_keys, size)
+    return together.heads(queries), together.heads(keys), size
 
 
-def _rows(state: State, module: str, c: int) -> _Rows | None:
+def _weights(state: State, module: str, c: int) -> _Weights | None:
     """The weights of a module as rows of C numbers; None where they have other sizes."""
     weight, bias = state[f"{module}.weight"], state.get(f"{module}.bias")
     if weight.shape[1] == c:
@@ -209,4 +202,6 @@ def _rows(state: State, module: str, c: int) -> _Rows | None:
     else:
         return None
     fits = bias is not None and bias.is_number and bias.shape == (n,)
-    return _Rows(read, bias.float64() if fits and bias is not None else None, n)
+    return _Weights(
+        lambda begin, end: wide(read(begin, end)), bias.float64() if fits and bias is not None else None, n
+    )

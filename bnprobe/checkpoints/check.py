@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bnprobe.checkpoints.attention import with_bounds
 from bnprobe.checkpoints.config import NO_CONFIG, Config, config_of
 from bnprobe.checkpoints.groups import Grouped, grouped
 from bnprobe.checkpoints.one_plus import with_one_added
@@ -144,6 +145,7 @@ def _recording(state: State, name: str, weights: str, tensors: bool, config: Con
     if not tensors and not config.stores_sums:  # two files are compared by what they hold
         layers, convention = with_one_added(layers, config.model_type, config.source)
         notes += [convention] * bool(convention)
+    layers = with_bounds(layers, state, found.norms, config)
     odd = (*found.odd, *([empty.entry] if empty.names else []))
     return Recording(
         about(name, weights, state, notes),

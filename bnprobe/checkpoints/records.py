@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from bnprobe.checkpoints.attention import largest_logits
 from bnprobe.checkpoints.config import NO_CONFIG, NormSettings
 from bnprobe.checkpoints.fits import directly_fed, fit
 from bnprobe.checkpoints.followers import activations
@@ -38,14 +37,12 @@ def records(
     _demand_held(norms)
     fetch_needed(state, norms)
     fed, acts, predictions = producers(state, norms), activations(state, norms), Predictions(norms)
-    bounds, direct = largest_logits(state, norms, config), directly_fed(state, norms, fed)
+    direct = directly_fed(state, norms, fed)
     made = []
     for i, norm in enumerate(norms):
         around = _neighbours(norm, i, fed.get(norm.path), acts.get(norm.path), state, config, predictions)
         if around is not None and norm.path in direct:
             around = replace(around, directly_fed=True)
-        if norm.path in bounds:
-            around = replace(around or Neighbours("unknown", guessed=True), qk_bound=bounds[norm.path])
         made.append(_record(norm, around, config))
     return tuple(made)
 

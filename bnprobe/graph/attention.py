@@ -6,11 +6,14 @@ From a few rows of queries of a few sequences, once per layer: nothing is hooked
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from bnprobe.graph.graph import Node
+from bnprobe.stats.moments import Array
 
 MOST_SEQUENCES, MOST_QUERIES = 4, 64
 """Of a call, that are looked at."""
@@ -42,6 +45,39 @@ def sharpness(
     counted = n_keys >= FEWEST_KEYS
     even = torch.where(counted, entropy / n_keys.log(), 0.0).sum() / counted.sum()
     return largest, even, factor
+
+
+def first_seen(attention: Iterable[Node]) -> tuple[float, float, float]:
+    """What `sharpness` says of the first of these operations that was seen, as numbers; NaN where none was."""
+    found = (node.facts.get("sharpness") for node in attention)
+    largest, even, factor = next((one for one in found if one is not None), (math.nan,) * 3)
+    return float(largest), float(even), factor
+
+
+class Lengths(NamedTuple):
+    """Of the last token of a call of attention: lengths of its queries (H,) and of its keys (K,) by head, and the channels
+    of a head; and what the products are multiplied by."""
+
+    queries: Array
+    keys: Array
+    size: int
+    factor: float
+
+
+def lengths(q: Tensor, k: Tensor, factor: float) -> Lengths | None:
+    """Of queries and keys (N, heads, T, D); `factor` relative to 1/√D, NaN where it is not known."""
+    if not math.isfinite(factor) or not (q.numel() and k.numel()) or q.shape[-1] != k.shape[-1]:
+        return None
+    of_queries, of_keys = (
+        torch.linalg.vector_norm(x.detach()[-1, :, -1].float(), dim=-1).cpu().numpy() for x in (q, k)
+    )
+    return Lengths(of_queries, of_keys, q.shape[-1], factor / math.sqrt(q.shape[-1]))
+
+
+def last_row(y: Tensor) -> Array:
+    """What a linear layer makes of the last token, shape (outputs,)."""
+    row: Array = y.detach().reshape(-1, y.shape[-1])[-1].float().cpu().numpy()
+    return row
 
 
 def _given(args: Sequence[Any]) -> Tensor | None:

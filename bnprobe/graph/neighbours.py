@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from bnprobe.graph.attention import first_seen
 from bnprobe.graph.consumers import Follow, in_words, other_terms
 from bnprobe.graph.features import features_elsewhere
 from bnprobe.graph.first_layer import stem
@@ -17,6 +18,7 @@ from bnprobe.graph.fold import folded
 from bnprobe.graph.geometry import Producer, Source, SourceKey
 from bnprobe.graph.graph import Node, Site, above
 from bnprobe.graph.layer_scale import branch_of
+from bnprobe.graph.logit_bound import bound_of
 from bnprobe.graph.producer import Known, label, producer_of
 from bnprobe.graph.propagate import Reaching, implied, reaching
 from bnprobe.graph.reads import column_lengths
@@ -79,6 +81,7 @@ def _neighbours(
         partial(_scaled, graph=graph),
         _apart,
         on_stream,
+        _bounded,
     ):
         # an odd graph is an unanswered question, and not the user's problem
         with suppress(Exception):
@@ -158,7 +161,9 @@ def _on_stream(
         return neighbours
     found = streams().before(site)
     bare = site.facts["site"] in streams().before_head(graph.outputs)
-    role, (largest, even, factor) = role_of(site, set(graph.outputs))
+    role, attention = role_of(site, set(graph.outputs))
+    site.facts["attention"] = attention
+    largest, even, factor = first_seen(attention)
     repeated = streams().directly_after(site)
     neighbours = replace(
         neighbours,
@@ -171,6 +176,11 @@ def _on_stream(
         attention_factor=factor,
     )
     return neighbours if found is None else replace(neighbours, stream=label(found))
+
+
+def _bounded(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known]) -> Neighbours:
+    """What the weights allow the logits of attention whose queries the norm makes, added; after `_on_stream`."""
+    return replace(neighbours, qk_bound=bound_of(site, site.facts.get("attention", ()), norms))
 
 
 def _scaled(neighbours: Neighbours, site: Node, norms: Mapping[Site, Known], *, graph: Graph) -> Neighbours:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnprobe.graph.attention import sharpness
+from bnprobe.graph.attention import last_row, lengths, sharpness
 from bnprobe.graph.geometry import Geometry
 from bnprobe.graph.graph import INPUT, LEAF, SITE, Node, Site, Storages, tensors
 from bnprobe.graph.layer_scale import measured
@@ -121,9 +121,14 @@ class Graph:
             self.storages.put(tensor, node, written=any(tensor is w for w in written))
             if node.part == WEIGHTS:
                 self.weighted.append(node)
+                if called == "linear":
+                    with suppress(Exception), torch.no_grad():
+                        node.facts["row"] = last_row(tensor)
             if called == "attention" or node.name == "softmax":
                 with suppress(Exception), torch.no_grad():  # what it says of attention is not worth the graph
-                    node.facts["sharpness"] = sharpness(func, name, args, kwargs)
+                    node.facts["sharpness"] = seen = sharpness(func, name, args, kwargs)
+                    if called == "attention" and seen is not None:
+                        node.facts["lengths"] = lengths(args[0], args[1], seen[2])
             if node.part == ADD and not kwargs and not self._inside:
                 node.facts["scaled"] = measured(args, sources, out, in_place=bool(written))
                 self.scaled += [node] * bool(node.facts["scaled"])

@@ -7,7 +7,6 @@ what the model returns; what was met says the role.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -46,13 +45,11 @@ MOST_STEPS, MOST_ABOVE, MOST_TO_SOFTMAX = 2000, 400, 12
 """Nodes walked from a norm, up one branch, and between scores and their softmax."""
 
 
-def role_of(site: Node, outputs: set[Node]) -> tuple[str, tuple[float, float, float]]:
-    """The role of a norm, "" where none was recognized; and of attention whose queries it makes what `attention.sharpness`
-    says, NaN where there is none."""
+def role_of(site: Node, outputs: set[Node]) -> tuple[str, list[Node]]:
+    """The role of a norm, "" where none was recognized, and the attention whose queries it makes: as a whole, or its
+    softmax."""
     met = _Met(site, outputs)
-    sharp = [node.facts.get("sharpness") for node in met.by_queries]
-    largest, even, factor = next((found for found in sharp if found is not None), (math.nan,) * 3)
-    return _role(site, met), (float(largest), float(even), factor)
+    return _role(site, met), met.by_queries
 
 
 def _role(site: Node, met: _Met) -> str:

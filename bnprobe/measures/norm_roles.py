@@ -67,7 +67,7 @@ COLUMNS = (
     ),
     Column(
         "qk_bound",
-        "What logits of that attention cannot exceed by the weights alone, rotary positions left out; in files.",
+        "What logits of that attention cannot exceed by the weights alone, rotary positions left out.",
         "max over heads of σ(WqᵀWk, γ folded) · C · scale; with norms of queries and keys √d · max |γq γk|",
         "",
         "Wortsman et al. 2023, arXiv:2309.14322",

@@ -127,7 +127,7 @@ class Neighbours:
     `names.NORM_ROLES`, "" where none was recognized. `largest_logit` is the largest absolute logit of the attention whose
     queries this norm's output makes, `attention_evenness` the mean entropy of its shares over the log of the number of keys
     (0 to 1), in the first pass; `attention_factor` is what its logits are multiplied by, relative to 1/√d.
-    `qk_bound` is what those logits cannot exceed by the weights alone (see `checkpoints.attention`); NaN where they were not
+    `qk_bound` is what those logits cannot exceed by the weights alone (see `stats.logit_bound`); NaN where they were not
     read. `means_fit` is the correlation over channels of the running means with those that the norms and weights before
     imply, `means_fit_unfolded` the same with this norm taken out of these weights, `means_fit_negated` the same of
     minus the running means, `fits_like` the norm whose running means

@@ -38,7 +38,9 @@ def norm(name: str, n: int = C, beta: bool = False) -> State:
 def bounds(state: State, heads: Heads | None) -> dict[str, float]:
     read = state_of(state, in_ram)
     known = Config(attention={} if heads is None else {"": heads})
-    return largest_logits(read, grouped(read).norms, known)
+    norms = grouped(read).norms
+    gains = {norm.path: norm.vectors["gamma"].float64() for norm in norms}
+    return largest_logits(read, norms, known, gains)
 
 
 def by_hand(
@@ -106,6 +108,23 @@ def of_few_keys_together() -> tuple[State, Heads | None, str, float]:
     return state, Heads(3, 1, factor=0.25), name, expected * math.sqrt(D) * 0.25
 
 
+def of_one_key_in_other_words() -> tuple[State, Heads | None, str, float]:
+    """As in Falcon, whose config says `multi_query`: one head of keys, seen by the size of the matrix."""
+    name, w = "h.0.input_layernorm", drawn(5 * D, C)
+    state = norm(name) | {"h.0.self_attention.query_key_value.weight": w}
+    expected = by_hand(w[: 3 * D], w[3 * D : 4 * D], state[f"{name}.weight"], 3, 1)
+    return state, Heads(3, 3, D), name, expected
+
+
+def by_groups_together() -> tuple[State, Heads | None, str, float]:
+    """As in InternLM: 4 heads of queries, two and two behind which stand their keys and values."""
+    name, w = "layers.0.input_layernorm", drawn(8 * D, C)
+    state = norm(name) | {"layers.0.attention.query_key_value.weight": w}
+    parts = w.reshape(2, 4, D, C)
+    q, k = parts[:, :2].reshape(-1, C), parts[:, 2].reshape(-1, C)
+    return state, Heads(4, 2, D), name, by_hand(q, k, state[f"{name}.weight"], 4, 2)
+
+
 def norms_of_heads() -> tuple[State, Heads | None, str, float]:
     """As in Qwen3: what queries and keys are multiplied by is all that counts, and no heads need be known."""
     name = "layers.0.self_attn.q_norm"
@@ -136,6 +155,8 @@ def norms_over_all_heads() -> tuple[State, Heads | None, str, float]:
         turned_and_shifted,
         interleaved,
         of_few_keys_together,
+        of_one_key_in_other_words,
+        by_groups_together,
         norms_of_heads,
         norms_over_all_heads,
     ],
@@ -206,3 +227,15 @@ def test_configs_name_heads_in_their_own_ways(
         assert math.isnan(found)
     else:
         assert found == pytest.approx(expected * math.sqrt(D) * factor, rel=1e-6)
+
+
+def test_gains_are_those_that_are_used(tmp_path: Path) -> None:
+    """Fails if norms that multiply by 1 + w allow logits as if they multiplied by w."""
+    config = {"num_attention_heads": 3, "num_key_value_heads": 1, "hidden_size": C, "model_type": "gemma"}
+    state = {name: w - 1 for name, w in norm("model.layers.0.input_layernorm").items()}
+    q, k = drawn(3 * D, C), drawn(D, C)
+    state |= {"model.layers.0.self_attn.q_proj.weight": q, "model.layers.0.self_attn.k_proj.weight": k}
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    expected = by_hand(q, k, state["model.layers.0.input_layernorm.weight"] + 1, 3, 1)
+    assert bnprobe.check(tmp_path).layers["qk_bound"][0] == pytest.approx(expected, rel=1e-6)
