@@ -14,6 +14,7 @@ from bnprobe.cli.paths import default_page, demand_writable, output_file
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.errors import BnprobeError
 from bnprobe.files import STREAM, Url, place_of, standard_input
+from bnprobe.garbage import collector_paused
 from bnprobe.printing import say, say_lines
 
 if TYPE_CHECKING:
@@ -184,9 +185,10 @@ def _stem(file: str) -> str:
 
 
 def _checked(options: argparse.Namespace) -> list[Checked]:
-    from bnprobe.checkpoints.check import check
-    from bnprobe.report.formats.check import Checked
-    from bnprobe.rules.baseline import new_ones, read_baseline
+    with collector_paused():
+        from bnprobe.checkpoints.check import check
+        from bnprobe.report.formats.check import Checked
+        from bnprobe.rules.baseline import new_ones, read_baseline
 
     known = read_baseline(Path(options.baseline)) if options.baseline else None
     config = settings_file(options)
@@ -198,8 +200,10 @@ def _checked(options: argparse.Namespace) -> list[Checked]:
         raise BnprobeError("standard input was named twice, and can be read once. Name it once.")
     reports = []
     for file in options.files:
-        with _path(file) as path:
-            reports.append(check(path, arch=options.arch, batches=_batches(options), config=config))
+        with _path(file) as path, collector_paused():
+            report = check(path, arch=options.arch, batches=_batches(options), config=config)
+            reports.append(report)
+            _ = report.findings  # which are computed when first asked for
     new = new_ones([report.findings for report in reports], known or [])
     return [
         Checked(_shown(file), report, tuple(flags), known is not None)

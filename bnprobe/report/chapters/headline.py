@@ -131,7 +131,9 @@ def untrained(tables: Tables) -> str:
     at_start = (channels["gamma"].isna() | (channels["gamma"] == 1)).groupby(by_site).all()
     at_start |= (channels["gamma"] == 0).groupby(by_site).all()
     learned, never = not at_start.all(), never_updated(tables)
-    updated = stored.any() and bool((~never & tables.layers["layer"].isin(channels["layer"][stored])).any())
+    updated = stored.any() and bool(
+        (~never & tables.layers["layer"].isin(channels["layer"][stored].unique())).any()
+    )
     if learned or updated or not (len(gamma) or stored.any()):
         return ""
     zeros = " or 0" if (gamma == 0).any() else ""
