@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from bnprobe.rules.edits import remedy
-from bnprobe.rules.newness import fresh
+from bnprobe.rules.newness import affine_at_start, fresh
 from bnprobe.rules.remedies import recalibrate, recalibration
 from bnprobe.rules.rule import Evidence, Finding
 from bnprobe.rules.wording import count, first_few
@@ -45,6 +45,11 @@ def left_out(evidence: Evidence) -> list[str]:
     for parent, (called, uncalled) in _lists(evidence).items():
         if called and uncalled:
             places[frozenset(uncalled)].append(parent)
+    return _in_several(places)
+
+
+def _in_several(places: dict[frozenset[str], list[str]]) -> list[str]:
+    """The norms of these names in lists of which several have the same ones."""
     chosen = [(parents, keys) for keys, parents in places.items() if len(parents) >= FEWEST_PLACES]
     return [f"{parent}.{key}" for parents, keys in chosen for parent in parents for key in sorted(keys)]
 
@@ -103,4 +108,34 @@ def other_was_trained(evidence: Evidence) -> Iterator[Finding]:
         f"running statistics are missing: {recalibrate(row)}.",
         call=row["call"],
         remedy=remedy(recalibration(row)),
+    )
+
+
+def never_learned(evidence: Evidence) -> list[str]:
+    """Norms without running statistics whose γ and β are as they were made, the same ones in several lists in which others
+    have learned."""
+    at_start, learned = set(), set()
+    for row, channels in evidence.sites:
+        if channels["gamma"].notna().any() and not affine_at_start(channels):
+            learned.add(str(row["layer"]))
+        elif channels["gamma"].notna().any() and channels["running_var"].isna().all():
+            at_start.add(str(row["layer"]))
+    places: dict[frozenset[str], list[str]] = defaultdict(list)
+    for parent, (called, _) in _lists(evidence).items():
+        untouched = frozenset(key for key in called if f"{parent}.{key}" in at_start)
+        if untouched and any(f"{parent}.{key}" in learned for key in called):
+            places[untouched].append(parent)
+    return _in_several(places)
+
+
+def not_learned(layers: list[str]) -> Finding:
+    """What is said of them."""
+    return Finding(
+        "warning",
+        layers[0],
+        "These norms never learned, while others of the same lists did.",
+        f"γ is exactly at its initial value in all channels of {count(len(layers), 'norm')}: {first_few(layers)}; in each "
+        "of these places another norm of the same list has learned.",
+        "Nothing, if each domain, task or width has norms of its own and the network is used for those that were trained. "
+        "Otherwise train on such data, or look at what chooses between them.",
     )

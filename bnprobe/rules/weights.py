@@ -9,7 +9,7 @@ import pandas as pd
 
 from bnprobe.recording.names import said
 from bnprobe.recording.terms import MISFIT
-from bnprobe.rules.alternatives import never_trained
+from bnprobe.rules.alternatives import never_learned, never_trained, not_learned
 from bnprobe.rules.by_hand import TRAINING
 from bnprobe.rules.edits import RENEWED, Recalibrate, remedy
 from bnprobe.rules.newness import affine_at_start, at_start, fresh, updated_meanwhile
@@ -22,7 +22,9 @@ from bnprobe.rules.wording import count, in_all, number
 
 def untrained(evidence: Evidence) -> Iterator[Finding]:
     """γ and β at their initial values in a layer that has seen training, or in a network that has."""
-    reported = never_trained(evidence)
+    beside = never_learned(evidence)
+    yield from [not_learned(beside)] if beside else []
+    reported = {*never_trained(evidence), *beside}
     found = [finding for finding in _each_untrained(evidence) if finding.layer not in reported]
     (says, *others) = {finding.says for finding in found} or {""}
     whole = "" if others else _OF_ALL.get(says, "")

@@ -77,3 +77,39 @@ def test_a_new_network_with_a_norm_per_domain_is_untrained() -> None:
 def test_numbers_without_a_gap_are_a_list(keys: set[str], is_list: bool) -> None:
     """Fails if the norms of a row of layers, between which others lie, are taken for a choice."""
     assert alternatives._is_list("features", keys) is is_list
+
+
+GAINS = {"running_mean": None, "running_var": None, "beta": None}
+AS_MADE = {**GAINS, "gamma": 1.0}
+IDLE = {"gamma": 1.0, "beta": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("norms", "alone", "together"),
+    [
+        ({"a.norms.0": GAINS, "a.norms.1": AS_MADE, "b.norms.0": GAINS, "b.norms.1": AS_MADE}, 0, 2),
+        ({"a.norms.0": GAINS, "a.norms.1": {**AS_MADE, "beta": 0.0}, "b.norms.0": GAINS, "b.norms.1": AS_MADE}, 0, 2),
+        # one list may hold a norm for each block
+        ({"a.norms.0": GAINS, "a.norms.1": AS_MADE}, 1, 0),
+        # others in each
+        ({"a.norms.0": GAINS, "a.norms.1": AS_MADE, "b.norms.0": AS_MADE, "b.norms.1": GAINS}, 2, 0),
+        # none has learned
+        ({"a.norms.0": AS_MADE, "a.norms.1": AS_MADE, "b.norms.0": AS_MADE, "b.norms.1": AS_MADE, "c": GAINS}, 4, 0),
+        # the layers of a block
+        ({"a.bn1": GAINS, "a.bn2": AS_MADE, "b.bn1": GAINS, "b.bn2": AS_MADE}, 2, 0),
+        # of norms that store statistics, these say whether they were trained
+        ({"a.norms.0": {}, "a.norms.1": IDLE, "b.norms.0": {}, "b.norms.1": IDLE}, 2, 0),
+    ],
+)  # fmt: skip
+def test_gains_of_a_domain_that_was_never_trained(
+    norms: dict[str, dict[str, float | None]], alone: int, together: int
+) -> None:
+    """Fails if norms without statistics are reported at each place, or what is no choice is taken for one."""
+    found = findings(
+        "affine-untrained", evidence(*(healthy(name, **changes) for name, changes in norms.items()))
+    )
+    joined = [one for one in found if "others of the same lists did" in one.says]
+    assert len(found) - len(joined) == alone
+    assert [one.severity for one in joined] == ["warning"] * bool(together)
+    if together:
+        assert "in all channels of 2 norms: a.norms.1, b.norms.1" in joined[0].because

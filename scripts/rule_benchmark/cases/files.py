@@ -66,3 +66,40 @@ def transformed() -> Iterator[Look]:
         other = {name: made(tensor) if name.endswith(vector) else tensor for name, tensor in state.items()}
         words = ("opposite sign" if vector == "running_mean" else f"hold .*{title.partition(',')[0]}, not",)
         yield fault(title, checked(other), Must("statistics-transformed", words=words))
+
+
+class PerDomain(nn.Module):
+    """Two layers, each with an RMS norm for each of three domains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+        self.norms = nn.ModuleList(nn.ModuleList(nn.RMSNorm(8) for _ in range(3)) for _ in range(2))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, domain: int) -> Tensor:
+        for linear, norms in zip(self.linear, self.norms, strict=True):
+            x = norms[domain](linear(x)).relu()
+        y: Tensor = self.head(x)
+        return y
+
+
+@CASES.add("of a norm for each domain one was trained")
+def per_domain() -> Iterator[Look]:
+    for domains in ((0,), (0, 1, 2)):
+        torch.manual_seed(0)
+        model = PerDomain()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step in range(60):
+            y = torch.randint(0, 4, (32,))
+            x = torch.randn(32, 8) + 2 * nn.functional.one_hot(y, 8)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x, domains[step % len(domains)]), y).backward()
+            optimizer.step()
+        found, title = checked(model.state_dict()), f"{len(domains)} of 3 domains"
+        words = ("same list", "4 norms")
+        yield (
+            right(title, found)
+            if len(domains) == 3
+            else fault(title, found, Must("affine-untrained", words=words))
+        )
