@@ -7,6 +7,7 @@ vectors that do not vary say nothing.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -56,6 +57,8 @@ def misplaced(a: Recording, b: Recording) -> pd.DataFrame:
         elif own is not None and _in_other_channels(own, record):
             how = "reordered" if own.n_channels == n else "picked"
             along = "unknown" if cast else _filters_along(own, record)
+            if along == "unknown" and _kept_projection(layer, a.tensors, b.tensors):
+                along = "no"
             rows.append((layer, layer, how, _together(own, record), n, own.n_channels, along))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -178,6 +181,21 @@ def _filters_along(own: LayerRecord, record: LayerRecord) -> str:
         for one, lengths in ((own, before), (record, after))
     ]
     return "yes" if _rows(*sides[1]) <= _rows(*sides[0]) else "no"
+
+
+PER_HEAD = re.compile(r"^(?:attn_)?(?:norm_)?(q|k|query|key)(?:_(?:norm|layernorm))?$")
+"""Norms of the queries or keys of each head, and what their weights may be called: both by the same word."""
+
+
+def _kept_projection(layer: str, a: TensorTable | None, b: TensorTable | None) -> bool:
+    """Whether the weights that make the queries or keys of a norm per head are in B as they are in A."""
+    parent, _, name = layer.rpartition(".")
+    what = PER_HEAD.match(name)
+    if a is None or b is None or what is None:
+        return False
+    there = {one: j for j, one in enumerate(b.names)}
+    names = (f"{parent}.{what[1]}{end}.weight".lstrip(".") for end in ("", "_proj", "_lin", "_linear"))
+    return any(one in there and one in a.names and a.same(a.names.index(one), b, there[one]) for one in names)
 
 
 def _tensors_moved(a: TensorTable | None, b: TensorTable | None) -> str:

@@ -200,3 +200,28 @@ def test_training_moves_no_vector() -> None:
     trained = [replace(record, gamma=record.gamma + 0.01, beta=record.beta * 1.1) for record in A]
     found = bnprobe.compare(recording(*A), recording(*trained)).findings
     assert not set(found["rule"]) & {"vectors-moved", "channels-reordered"}
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "changed", "severity"),
+    [
+        ("attn.q_norm", "attn.q_proj.weight", False, "warning"),
+        ("attn.k_norm", "attn.k_proj.weight", False, "warning"),
+        ("attn.norm_q", "attn.q.weight", False, "warning"),
+        ("attn.key_layernorm", "attn.key.weight", False, "warning"),
+        ("attn.q_norm", "attn.q_proj.weight", True, "info"),
+        # weights of another kind, or of another place
+        ("attn.q_norm", "attn.k_proj.weight", False, "info"),
+        ("attn.q_norm", "other.q_proj.weight", False, "info"),
+        ("attn.norm", "attn.q_proj.weight", False, "info"),
+    ],
+)
+def test_norms_of_queries_and_keys_beside_their_weights(
+    layer: str, name: str, changed: bool, severity: str
+) -> None:
+    """Fails if γ per head in another order is a note because any tensor differs, though its own weights are as they were."""
+    one = called(A[0], layer)
+    other = put(one, **dict.fromkeys(VECTORS, ORDER))
+    a = with_tensors(recording(one), **{name: 1.0, "head.weight": 1.0})
+    b = with_tensors(recording(other), **{name: 2.0 if changed else 1.0, "head.weight": 2.0})
+    assert [row[0] for row in told("channels-reordered", a, b)] == [severity]

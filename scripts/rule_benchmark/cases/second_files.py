@@ -326,3 +326,26 @@ def not_loaded() -> Iterator[Look]:
         yield fault(
             f"seed {seed}, compared", compared(state, state_of(other)), Must("statistics-lost", "backbone")
         )
+
+
+@CASES.add("a converter interleaves the channels of rotary embeddings, in norms of queries and keys alone")
+def rotary() -> Iterator[Look]:
+    for seed, n_heads in enumerate((2, 4)):
+        torch.manual_seed(seed)
+        size = 8
+        state = {f"{i}.norm.weight": 1 + 0.1 * torch.randn(16) for i in range(3)}
+        for i in range(3):
+            for part in "qk":
+                state[f"{i}.attn.{part}_norm.weight"] = 1 + 0.1 * torch.randn(size)
+                state[f"{i}.attn.{part}_proj.weight"] = torch.randn(n_heads * size, 16)
+        state["head.weight"] = torch.randn(4, 16)
+        order = torch.arange(size).view(2, -1).T.flatten()
+        norms = {k: v[order] for k, v in state.items() if k.endswith(("q_norm.weight", "k_norm.weight"))}
+        heads = {
+            k: v.view(n_heads, size, -1)[:, order].reshape(v.shape) for k, v in state.items() if "_proj" in k
+        }
+        tuned = {"head.weight": state["head.weight"] * 1.01}
+        must = Must("channels-reordered", r"[qk]_norm", ("weights before the norm did not change",))
+        title = f"{n_heads} heads"
+        yield fault(f"{title}, γ alone, head trained on", compared(state, {**state, **norms, **tuned}), must)
+        yield right(f"{title}, with the weights", compared(state, {**state, **norms, **heads, **tuned}))
