@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -255,6 +256,12 @@ def _columns(of_rows: LayerRecord, record: LayerRecord) -> dict[str, Any]:
         if hasattr(family, "channel_columns"):
             columns.update(family.channel_columns(of_rows if family in OF_ROWS else record))
     return {name: _shrunk(column) for name, column in columns.items()}
+
+
+def by_site(channels: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each site, in their order: views, where grouping by names would copy every column."""
+    starts = np.flatnonzero(channels["channel"].to_numpy() == 0)
+    return [channels.iloc[start:end] for start, end in pairwise([*starts, len(channels)])]
 
 
 def _row(of_rows: LayerRecord, record: LayerRecord, columns: dict[str, Any]) -> dict[str, Any]:

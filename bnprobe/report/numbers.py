@@ -49,6 +49,8 @@ def count(n: int, noun: str) -> str:
 
 def visible(text: str) -> str:
     """The text with control and formatting characters made visible, and plain spaces."""
+    if text.isprintable():  # as almost every text is
+        return text
     return "".join(c if c.isprintable() else " " if c == "\u00a0" else "�" for c in text)
 
 

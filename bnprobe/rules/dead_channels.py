@@ -34,7 +34,9 @@ def dead(evidence: Evidence) -> Iterator[Finding]:
         known = row["follows"] in RELUS
         if row["kind"] != "batch_norm" or not (known or row["follows"] == "unknown") or _all_zero(channels):
             continue
-        found = channels[(_reach(channels, k) < limits.dead_reach) & ~(channels["fires"] > 0)]
+        found = channels[["channel", "gamma", "beta"]][
+            (_reach(channels, k) < limits.dead_reach) & ~(channels["fires"] > 0)
+        ]
         if len(found):
             yield Finding(
                 "critical"
@@ -97,7 +99,9 @@ def decayed(evidence: Evidence) -> Iterator[Finding]:
         length = channels["filter_norm"]
         typical = float(length.median())
         small = length < limits.decayed_filter * typical
-        found = channels[small & (length > 0) & (channels["gamma_effective"] < limits.constant_gamma)]
+        found = channels[["channel", "gamma", "filter_norm"]][
+            small & (length > 0) & (channels["gamma_effective"] < limits.constant_gamma)
+        ]
         if len(found):
             most = float(found["filter_norm"].max())
             small_gamma = found["gamma"].abs() < limits.constant_gamma

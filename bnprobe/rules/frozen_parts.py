@@ -25,7 +25,7 @@ def kept_aside(evidence: Evidence) -> frozenset[str]:
     """Those of them that are in eval mode while the model trains: put there on purpose, as a teacher is."""
     layers = evidence.layers
     aside = (layers["mode"] == "eval") & (layers["n_calls_model_training"] > 0)
-    return unreached(evidence) & frozenset(layers["layer"][aside])
+    return unreached(evidence) & frozenset(layers["layer"][aside]) if aside.any() else frozenset()
 
 
 def fed_by_training(evidence: Evidence, row: pd.Series) -> bool:

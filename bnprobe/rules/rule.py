@@ -218,6 +218,11 @@ def indices(channels: pd.DataFrame) -> tuple[int, ...]:
     return tuple(int(c) for c in channels["channel"])
 
 
+def numbers_where(channels: pd.DataFrame, marked: pd.Series) -> tuple[int, ...]:
+    """Channel numbers of the marked rows, which are not taken: of a hundred columns that takes milliseconds a layer."""
+    return tuple(channels["channel"].to_numpy()[marked.to_numpy(bool)].tolist())
+
+
 def share_severity(found: pd.DataFrame, channels: pd.DataFrame, limits: Limits) -> str:
     """A warning where a good part of the layer's channels are meant, a note where it is a few."""
     return "warning" if len(found) >= limits.many_channels * len(channels) else "info"

@@ -25,6 +25,7 @@ from bnprobe.rules.rule import (
     follows_batches,
     frozen,
     indices,
+    numbers_where,
     settled,
     unsound,
     while_training,
@@ -287,7 +288,9 @@ def _shift(
         f"{distance}typical variance {number(row['var_ratio_median'])} times the running variance (thresholds {low:.3g} and "
         f"{top:g}){_significant(row['scaled_share'])}.{more}",
         advice,
-        indices(channels[(channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)]),
+        numbers_where(
+            channels, (channels["shift_q"] < SIGNIFICANT) & (channels["shift"].abs() > limits.shift)
+        ),
         row["call"],
         remedy(None if evidence.begun_again else recalibration(row))
         if cause is None

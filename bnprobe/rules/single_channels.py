@@ -74,12 +74,14 @@ def _each_ruined(evidence: Evidence) -> Iterator[Finding]:
         if n < FEWEST_CHANNELS or row["normalized_by"] != "running" or fresh(row, channels):
             continue
         away = _away(row, channels, limits, evidence.is_new)
-        beyond = away.max(axis=1) > 1
-        found = channels[beyond]
-        others_match = _others_match(channels[~beyond], limits, evidence.is_new)
-        if not 0 < len(found) <= max(1, MOST_APART * n) or not others_match:
+        largest = away.to_numpy().max(axis=1)
+        beyond = largest > 1
+        if not 0 < beyond.sum() <= max(1, MOST_APART * n):
             continue
-        farthest = int(away.max(axis=1).to_numpy().argmax())
+        found = channels[["channel"]][beyond]
+        if not _others_match(channels[["shift", "scale_ratio"]][~beyond], limits, evidence.is_new):
+            continue
+        farthest = int(largest.argmax())
         worst = channels.iloc[farthest]
         one = len(found) == 1
         yield Finding(
@@ -115,11 +117,16 @@ def _away(row: pd.Series, channels: pd.DataFrame, limits: Limits, new: bool) -> 
     Of a `new` network only means tell, as its variances still hold their initial 1.
     """
     with np.errstate(all="ignore"):
-        shift = (beyond_start(row, channels) if new else channels["shift"].abs()) / limits.channel_shift
-        scale = np.log(channels["scale_ratio"]).abs() / np.log(limits.channel_scale)
-    shift = shift.where(channels["shift_q"] < SIGNIFICANT, 0.0)
-    scale = scale.where((channels["scale_q"] < SIGNIFICANT) & np.isfinite(scale) & (not new), 0.0)
-    return pd.DataFrame({"shift": shift, "scale": scale}).fillna(0.0)
+        shift = beyond_start(row, channels).to_numpy() if new else np.abs(channels["shift"].to_numpy())
+        scale = np.abs(np.log(channels["scale_ratio"].to_numpy())) / np.log(limits.channel_scale)
+    known = (channels["shift_q"].to_numpy() < SIGNIFICANT) & ~np.isnan(shift)
+    scaled = (channels["scale_q"].to_numpy() < SIGNIFICANT) & np.isfinite(scale) & (not new)
+    return pd.DataFrame(
+        {
+            "shift": np.where(known, shift / limits.channel_shift, 0.0),
+            "scale": np.where(scaled, scale, 0.0),
+        }
+    )
 
 
 def _others_match(others: pd.DataFrame, limits: Limits, new: bool) -> bool:

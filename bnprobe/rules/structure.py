@@ -227,11 +227,13 @@ def never_on(evidence: Evidence) -> Iterator[Finding]:
         moved = row["shift_rms"] > limits.shift or not (
             np.isnan(row["var_ratio_median"]) or 1 / top <= row["var_ratio_median"] <= top
         )
+        # what the data do to the whole layer is reported by the rule about the data
+        if moved or row["n_images"] < limits.few_images:
+            continue
         # filters that were pruned to 0 are no news
         alive = ~(channels["dead_predicted"] == 1) & ~(channels["filter_norm"] == 0)
-        found = channels[(channels["role"] == "dead") & alive]
-        # what the data do to the whole layer is reported by the rule about the data
-        if len(found) and row["n_images"] >= limits.few_images and not moved:
+        found = channels[["channel", "n_values"]][(channels["role"] == "dead") & alive]
+        if len(found):
             yield Finding(
                 share_severity(found, channels, limits),
                 row["layer"],

@@ -125,7 +125,7 @@ def constant(evidence: Evidence) -> Iterator[Finding]:
     """Channels whose learned scale is next to nothing."""
     limit = evidence.limits.constant_gamma
     for row, channels in evidence.sites_with(evidence.channels["gamma"].abs() < limit):
-        flat = channels[channels["gamma"].abs() < limit]
+        flat = channels[["channel", "gamma", "filter_norm"]][channels["gamma"].abs() < limit]
         whole = len(flat) == len(channels)
         # of a whole branch the rule about branches speaks; of a norm over features the next weights make up for a small γ
         if len(flat) and not (row["skip"] and whole) and (whole or row["kind"] not in OVER_FEATURES):
@@ -161,7 +161,7 @@ def _decayed(channels: pd.DataFrame) -> str:
 
 def _beside(flat: pd.DataFrame, channels: pd.DataFrame) -> str:
     """The largest |γ| among them beside that of the others; nothing where there are none."""
-    others = channels.drop(flat.index)["gamma"].abs()
+    others = channels["gamma"].drop(flat.index).abs()
     if others.empty:
         return ""
     return f" (at most {flat['gamma'].abs().max():.2g}; the others have a median of {others.median():.2g})"

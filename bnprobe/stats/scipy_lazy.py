@@ -1,9 +1,8 @@
-"""scipy.stats and scipy.special, also where torch was made unimportable by `sys.modules["torch"] = None`.
+"""scipy.special, also where torch was made unimportable by `sys.modules["torch"] = None`.
 
 scipy asks of every array library it knows whether it is loaded, takes the None for a module, and fails
 on import. The rooms right of the recording never need torch, so its entry steps aside for a moment.
-seaborn imports scipy.stats too, and does so within `aside`. Each part is imported when it is first asked
-for: the statistics take ten times as long as the special functions.
+seaborn imports scipy.stats, which takes ten times as long, and does so within `aside`.
 """
 
 from __future__ import annotations
@@ -15,16 +14,12 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
+    if name != "special":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with aside():
-        if name == "stats":
-            from scipy import stats
-
-            return stats
-        if name == "special":
-            from scipy import special
-
-            return special
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from scipy import special
+    globals()[name] = special  # from now on found without asking here
+    return special
 
 
 @contextmanager

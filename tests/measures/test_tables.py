@@ -14,6 +14,7 @@ from support.reference_probe import ReferenceProbe
 
 import bnprobe
 from bnprobe.measures import glossary, tables
+from bnprobe.measures.tables import by_site
 from bnprobe.recording import Recording
 from bnprobe.recording.tensors import TensorTable
 from measures import reference
@@ -145,6 +146,17 @@ def test_rows_stand_in_the_order_in_which_the_sites_were_reached():
     found = list(zip(measured.channels["layer"], measured.channels["call"], strict=True))
     assert found == [place for place in order for _ in range(3)]
     assert measured.channels["channel"].tolist() == [0, 1, 2] * 4
+
+
+def test_sites_are_parted_where_channels_are_counted_again():
+    """Fails if a site takes a channel of its neighbour, or calls of one layer are taken together."""
+    x = some_rows(8, 3)
+    found = tables(recording(site("b", x), site("a", x[:, :1]), site("b", x, call=1))).channels
+    wanted = [part for _, part in found.groupby(["layer", "call"], sort=False)]
+    parts = by_site(found)
+    assert [len(part) for part in parts] == [3, 1, 3]
+    for part, one in zip(parts, wanted, strict=True):
+        pd.testing.assert_frame_equal(part, one)
 
 
 def test_layers_that_gave_no_numbers_are_told_with_the_reason():

@@ -111,9 +111,12 @@ def groups(record: LayerRecord) -> Predicted | None:
         within = _median(np.maximum(measured.var - between, 0.0) / now.var)
     if within > MOST_WITHIN:
         return None
-    each = [Moments2(now.mean, now.var + share * between) for share in SHARES]
-    best = int(np.argmin([fit.rms(fit.left(measured, moments, record.eps)) for moments in each]))
-    return Predicted(each[best], {"share": float(SHARES[best]), "of_var": _median(between / measured.var)})
+    every = Moments2(now.mean, now.var + SHARES[:, None] * between)
+    best = int(np.argmin(fit.rms_of_rows(fit.left(measured, every, record.eps))))
+    return Predicted(
+        Moments2(now.mean, every.var[best]),
+        {"share": float(SHARES[best]), "of_var": _median(between / measured.var)},
+    )
 
 
 def one_group(record: LayerRecord) -> Predicted | None:

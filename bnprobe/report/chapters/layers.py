@@ -12,8 +12,10 @@ import pandas as pd
 from bnprobe.measures import Tables
 from bnprobe.measures.shape import median
 from bnprobe.measures.shift import variance_ratio
+from bnprobe.measures.tables import by_site
 from bnprobe.recording import CHANNELS, LayerRecord, Recording
 from bnprobe.report.chapters.chapter import against, noise_of_running, running_sds
+from bnprobe.report.chapters.spine import finite
 from bnprobe.report.chapters.working import Working, working
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Cell, Facts, Moving, Prose, Section, Table
@@ -56,11 +58,12 @@ def _how_to_read(recording: Recording) -> str:
 
 
 def _sections(recording: Recording, tables: Tables) -> tuple[Section, ...]:
-    ends = np.cumsum([record.n_channels for record in recording.layers])
     found = working(tables.channels)
     return tuple(
-        _section(i, record, tables.channels.iloc[end - record.n_channels : end], not_working(found, i))
-        for i, (record, end) in enumerate(zip(recording.layers, ends, strict=True))
+        _section(i, record, channels, not_working(found, i))
+        for i, (record, channels) in enumerate(
+            zip(recording.layers, by_site(tables.channels[list(HEADS)]), strict=True)
+        )
     )
 
 
@@ -78,19 +81,19 @@ def _section(
 
 def telling_table(channels: pd.DataFrame) -> Table:
     """The channels that are shifted most, or without running statistics those with the heaviest tails."""
-    known = channels[list(HEADS)].notna().any()
-    heads = list(known.index[known])
+    columns = {name: channels[name].to_numpy() for name in HEADS}
+    heads = [name for name, values in columns.items() if not pd.isna(values).all()]
     by = next((name for name in ("shift", "pre_kurtosis", "gamma") if name in heads), "channel")
-    order = np.argsort(-channels[by].abs().fillna(-1).to_numpy(), kind="stable")[:MOST_ROWS]
-    shown = channels[heads].iloc[order]
-    columns = [[_cell(value) for value in column.tolist()] for _, column in shown.items()]
+    sizes = np.abs(columns[by])
+    order = np.argsort(-np.where(np.isnan(sizes), -1, sizes), kind="stable")[:MOST_ROWS]
+    cells = [[_cell(value) for value in columns[name][order].tolist()] for name in heads]
     note = f"Sorted by |{by}|."
     if len(channels) > MOST_ROWS:
         note = (
             f"The {MOST_ROWS} of {len(channels):,} channels with the largest |{by}|. All of them are in "
             "report.channels."
         )
-    return Table(tuple((head, "") for head in heads), tuple(zip(*columns, strict=True)), note, brief=True)
+    return Table(tuple((head, "") for head in heads), tuple(zip(*cells, strict=True)), note, brief=True)
 
 
 def _cell(value: object) -> Cell:
@@ -135,7 +138,7 @@ def facts(record: LayerRecord, channels: pd.DataFrame, idle: list[tuple[str, str
 
 
 def _against_running(record: LayerRecord, channels: pd.DataFrame) -> list[tuple[str, str]]:
-    shift = channels["shift"][np.isfinite(channels["shift"])]
+    shift = finite(channels["shift"])
     if not len(shift):
         return []
     return [
@@ -145,14 +148,13 @@ def _against_running(record: LayerRecord, channels: pd.DataFrame) -> list[tuple[
 
 
 def _gamma_and_output(channels: pd.DataFrame) -> list[tuple[str, str]]:
-    gamma, fires = channels["gamma"].abs(), channels["fires"].dropna()
-    gamma = gamma[np.isfinite(gamma)]
+    gamma, fires = finite(channels["gamma"].abs()), finite(channels["fires"])
     rows = []
     if len(gamma):
         low, mid, high = np.quantile(gamma, (0.05, 0.5, 0.95))
         rows.append(("|γ|, median (5 to 95%)", f"{number(mid, 2)} ({number(low, 2)} to {number(high, 2)})"))
     if len(fires):
-        rows.append(("outputs positive", f"{share(float(fires.median()))} (median channel)"))
+        rows.append(("outputs positive", f"{share(float(np.median(fires)))} (median channel)"))
     return rows
 
 
@@ -166,10 +168,10 @@ def not_working(found: Working, i: int) -> list[tuple[str, str]]:
 
 
 def _gradient(channels: pd.DataFrame) -> list[tuple[str, str]]:
-    ratio = channels["gamma_snr"][np.isfinite(channels["gamma_snr"])]
-    if ratio.empty:
+    ratio = finite(channels["gamma_snr"])
+    if not len(ratio):
         return []
-    return [("gradient of γ, signal to noise", f"{number(float(ratio.median()), 2)} (median channel)")]
+    return [("gradient of γ, signal to noise", f"{number(float(np.median(ratio)), 2)} (median channel)")]
 
 
 def _follows(record: LayerRecord) -> list[tuple[str, str]]:

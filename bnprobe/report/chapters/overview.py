@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables
+from bnprobe.measures.tables import by_site
 from bnprobe.recording import WEIGHTS_ONLY
 from bnprobe.report.figures.from_tables import MapColumn, channel_map, column_names, log2, log10_root
 from bnprobe.report.figures.specs import Band, Curves, Line, NetworkMap
@@ -68,6 +69,10 @@ COMMON_MAPS = (
 )
 
 
+SITE = ("layer", "call", "channel")
+"""Columns that say which channel of which site a row is."""
+
+
 def overview(tables: Tables) -> Section:
     """The map that moves, the same for paper, and the table of layers."""
     return Section(
@@ -92,10 +97,11 @@ def _figure(tables: Tables) -> Figure:
 
 def network_map(channels: pd.DataFrame) -> NetworkMap:
     """A profile by depth above maps of layer by channel, sorted by |γ| within a layer."""
-    groups = [group for _, group in channels.groupby(["layer", "call"], sort=False)]
     stored = bool(channels["shift"].notna().any())
     seen = bool((channels["n_values"] > 0).any())
     maps = [*(RUNNING_MAPS if stored else OTHER_MAPS if seen else STORED_MAPS), *COMMON_MAPS]
+    columns = dict.fromkeys(("gamma", "scale_ratio", "pre_var", "running_var", *(one.column for one in maps)))
+    groups = by_site(channels[[*SITE, *columns]])
     profile = _variance_profile if stored else _deviation_profile if seen else _stored_profile
     return NetworkMap(
         column_names(groups),

@@ -7,6 +7,7 @@ import pandas as pd
 
 from bnprobe.measures import Tables
 from bnprobe.measures.shift_by_depth import course
+from bnprobe.measures.tables import by_site
 from bnprobe.recording.names import NOT_JUDGED, SHIFTED
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.report.chapters.stops import (
@@ -159,7 +160,8 @@ def _silent(tables: Tables, stops: list[Stop]) -> Lane | None:
 
 def _gamma(tables: Tables, stops: list[Stop]) -> Lane | None:
     """What scaling was learned: the middle and the spread of |γ| against the 1 of an untrained norm."""
-    sizes = [finite(channels["gamma"].abs()) for channels in _channels_of(tables, stops)]
+    by_row = by_site(tables.channels[["channel", "gamma"]])
+    sizes = [finite(pd.concat([by_row[row]["gamma"] for row in stop.rows]).abs()) for stop in stops]
     if not any(map(len, sizes)):
         return None
     shares = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -177,15 +179,6 @@ def _gamma(tables: Tables, stops: list[Stop]) -> Lane | None:
             for half, least, most in zip(middle, low, high, strict=True)
         ),
     )
-
-
-def _channels_of(tables: Tables, stops: list[Stop]) -> list[pd.DataFrame]:
-    """The channels of every stop, in the order of the stops."""
-    by_row = [of_site for _, of_site in tables.channels.groupby(["layer", "call"], sort=False)]
-    return [
-        pd.concat([by_row[row] for row in stop.rows]) if len(stop.rows) > 1 else by_row[stop.rows[0]]
-        for stop in stops
-    ]
 
 
 def on_scale(sizes: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import takewhile
 
 from bnprobe.report.numbers import shorten, visible
@@ -21,6 +22,12 @@ def short_names(paths: Sequence[str], longest: int) -> list[str]:
     Where one is too long, what all begin with is left out; then words that most hold; then the words beside the numbers of
     blocks; then the ends of long words. Names that differ stay different, but for the last of these.
     """
+    return list(_shortened(tuple(paths), longest))
+
+
+@lru_cache(maxsize=8)
+def _shortened(paths: tuple[str, ...], longest: int) -> tuple[str, ...]:
+    """The same, once for the several pictures of a page."""
     names: Parts = [tuple(visible(path).split(".")) for path in paths]
     for leave_out, room in ((_beginning, 1.0), (_common_words, 1.0), (_words_beside_numbers, 1.25)):
         if max(map(_length, names), default=0) <= room * longest:
@@ -28,7 +35,7 @@ def short_names(paths: Sequence[str], longest: int) -> list[str]:
         shorter = leave_out(names)
         if len(set(shorter)) == len(set(names)):
             names = shorter
-    return [_abbreviated(".".join(parts), longest) for parts in names]
+    return tuple(_abbreviated(".".join(parts), longest) for parts in names)
 
 
 def _length(parts: tuple[str, ...]) -> int:

@@ -89,8 +89,11 @@ def to_svg(name: str, draw: Callable[[], Figure]) -> str:
 
 def _page_tag(tag: str, prefix: str, numbers: dict[str, int]) -> str:
     """One SVG tag as the page wants it: short, in the page's ink, with ids that are its own."""
-    tag = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", tag)
-    tag = re.sub(r"font-family: [^;\"]+;? ?| transform=\"rotate\(-?0 [^\"]*\"", "", tag)
+    if tag.startswith("</"):
+        return tag
+    if tag.startswith("<text"):
+        tag = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", tag)
+        tag = re.sub(r"font-family: [^;\"]+;? ?| transform=\"rotate\(-?0 [^\"]*\"", "", tag)
     # a hundredth of a point is finer than any screen
     tag = re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
     # matplotlib numbers its groups, which would clash between pictures, and makes other ids of addresses
@@ -103,14 +106,16 @@ def _page_tag(tag: str, prefix: str, numbers: dict[str, int]) -> str:
         lambda match: f"{match[1]}p{prefix}-{numbers.setdefault(match[2], len(numbers))}",
         tag,
     )
-    for colour, variable in (
-        (INK, "ink"),
-        (MUTED, "muted"),
-        (PAPER, "paper"),
-        (MEASURED, "measured"),
-        (EXPECTED, "expected"),
-        (WARNING, "warning"),
-        (CRITICAL, "critical"),
-    ):
-        tag = tag.replace(colour, f"var(--{variable})")
-    return tag
+    return _OURS.sub(lambda colour: f"var(--{_VARIABLES[colour[0]]})", tag)
+
+
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    PAPER: "paper",
+    MEASURED: "measured",
+    EXPECTED: "expected",
+    WARNING: "warning",
+    CRITICAL: "critical",
+}
+_OURS = re.compile("|".join(_VARIABLES))
