@@ -151,7 +151,7 @@ def test_rows_stand_in_the_order_in_which_the_sites_were_reached():
 def test_sites_are_parted_where_channels_are_counted_again():
     """Fails if a site takes a channel of its neighbour, or calls of one layer are taken together."""
     x = some_rows(8, 3)
-    found = tables(recording(site("b", x), site("a", x[:, :1]), site("b", x, call=1))).channels
+    found = tables(recording(site(x, "b"), site(x[:, :1], "a"), site(x, "b", call=1))).channels
     wanted = [part for _, part in found.groupby(["layer", "call"], sort=False)]
     parts = by_site(found)
     assert [len(part) for part in parts] == [3, 1, 3]

@@ -58,12 +58,10 @@ def _how_to_read(recording: Recording) -> str:
 
 
 def _sections(recording: Recording, tables: Tables) -> tuple[Section, ...]:
-    found = working(tables.channels)
+    found, sites = working(tables.channels), by_site(tables.channels[list(HEADS)])
     return tuple(
         _section(i, record, channels, not_working(found, i))
-        for i, (record, channels) in enumerate(
-            zip(recording.layers, by_site(tables.channels[list(HEADS)]), strict=True)
-        )
+        for i, (record, channels) in enumerate(zip(recording.layers, sites, strict=True))
     )
 
 
