@@ -112,6 +112,9 @@ RULES: tuple[Rule, ...] = (
 )
 """The rule book, in the order in which findings of one severity are shown."""
 
+OF_NEW_NETWORKS = ("statistics-never-updated", "affine-untrained")
+"""Rules that say that a whole network is new, before other remarks on it: these follow from that."""
+
 COMPARED: tuple[Rule, ...] = (
     *averaged.RULES,
     *compared_model.RULES,
@@ -140,9 +143,9 @@ def judge(
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     rank = table["severity"].map({severity: i for i, severity in enumerate(SEVERITIES)})
-    return (
-        table.assign(rank=rank).sort_values("rank", kind="stable").drop(columns="rank").reset_index(drop=True)
-    )
+    first = table["rule"].isin(OF_NEW_NETWORKS) & evidence.is_new
+    table = table.assign(rank=rank, later=~first).sort_values(["rank", "later"], kind="stable")
+    return table.drop(columns=["rank", "later"]).reset_index(drop=True)
 
 
 def judge_invariances(table: pd.DataFrame) -> pd.DataFrame:

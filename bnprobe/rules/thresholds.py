@@ -153,7 +153,7 @@ class Limits:
     attention_factor: float = 2.0
     """Times 1/√d by which logits of attention are multiplied, above which that is no choice of a usual network."""
 
-    overwritten: float = 50.0
+    overwritten: float = 30.0
     """Relative change of a stream between two norms, above which what was there is lost: trained networks reach 20."""
 
     unchanged: float = 1e-4

@@ -7,7 +7,14 @@ from itertools import groupby, pairwise
 
 import pandas as pd
 
-from bnprobe.recording.names import IN_BRANCHES, QUERY, said
+from bnprobe.recording.names import (
+    ATTENTION_OUTPUT,
+    CROSS_ATTENTION_OUTPUT,
+    IN_BRANCHES,
+    MLP_OUTPUT,
+    QUERY,
+    said,
+)
 from bnprobe.rules.by_hand import CODE, TRAINING
 from bnprobe.rules.newness import affine_at_start, beyond_first_steps
 from bnprobe.rules.rule import Evidence, Finding, Rule
@@ -16,6 +23,13 @@ from bnprobe.rules.wording import count, number
 
 SHARP_IF_SCALED = 0.3
 """Share of the largest entropy below which attention is sharp where its logits are multiplied by too much."""
+
+WITH_A_NORM = 2.0
+"""Times as far as others a branch may move the stream that ends in a norm: outputs of size 1 beside embeddings of 0.02, as
+OLMo 2 begins, are 50, and healthy trained networks have 30."""
+
+ENDS_OF_BRANCHES = (ATTENTION_OUTPUT, CROSS_ATTENTION_OUTPUT, MLP_OUTPUT)
+"""Roles of norms at the end of a branch."""
 
 BEFORE_SQUARES = 256.0
 """Largest input whose square half precision holds."""
@@ -91,8 +105,12 @@ def squares(evidence: Evidence) -> Iterator[Finding]:
 
 def overwritten(evidence: Evidence) -> Iterator[Finding]:
     """Blocks that add so much that what was in the stream is lost."""
-    top = evidence.limits.overwritten
-    for _, row in evidence.layers[evidence.layers["branch"] > top].iterrows():
+    layers = evidence.layers
+    ends_in_norm = layers["norm_role"].shift().isin(ENDS_OF_BRANCHES)
+    tops = ends_in_norm.map({False: 1.0, True: WITH_A_NORM}) * evidence.limits.overwritten
+    for (_, row), top in zip(layers.iterrows(), tops, strict=True):
+        if not row["branch"] > top:
+            continue
         yield Finding(
             "warning",
             row["layer"],

@@ -94,7 +94,7 @@ LIMITS = {
     "attention_factor": 2,
     "qk_bound": 2000,
     "sink_position": 0.35,
-    "overwritten": 50,
+    "overwritten": 30,
     "unchanged": 1e-4,
     "common_direction": 0.9,
     "negative_gains": 0.2,

@@ -90,8 +90,8 @@ def test_limits_of_a_sink(row, speaks):
 
 
 @pytest.mark.parametrize(("name", "value", "rule", "speaks"), [
-    ("branch", 50.0, "first-block-overwrites", 0),
-    ("branch", 50.1, "first-block-overwrites", 1),
+    ("branch", 30.0, "first-block-overwrites", 0),
+    ("branch", 30.1, "first-block-overwrites", 1),
     ("branch", 1e-4, "block-off", 0),
     ("branch", 0.99e-4, "block-off", 1),
     ("largest_input", 256.0, "square-overflows", 0),
@@ -100,6 +100,16 @@ def test_limits_of_a_sink(row, speaks):
 def test_limits_of_single_norms(name, value, rule, speaks):
     """Fails if a threshold moves, or the number itself changes sides."""
     assert len(findings(rule, edited(of(recorded()), at=1, **{name: value}))) == speaks
+
+
+@pytest.mark.parametrize(
+    ("role", "most"), [("attention output", 60.0), ("MLP output", 60.0), ("attention", 30.0)]
+)
+def test_a_branch_that_ends_in_a_norm_may_move_the_stream_farther(role, most):
+    """Fails if norms at the end of branches, as in OLMo 2, are warned of what they are made to do, or no norm is."""
+    rows = edited(of(recorded()), at=0, norm_role=role)
+    for branch, speaks in ((most, 0), (most + 0.1, 1)):
+        assert len(findings("first-block-overwrites", edited(rows, at=1, branch=branch))) == speaks
 
 
 def test_tokens_erased_by_half_precision_are_critical():
@@ -118,6 +128,21 @@ def test_half_of_the_norms_with_negative_gains_are_not_enough():
             norm.weight.mul_(-1)
 
     assert fired(recorded(turned)) == []
+
+
+def test_a_new_network_hears_that_it_is_new_before_what_follows_from_that():
+    """Fails if small inputs of an untrained transformer, as OLMo 2 begins, stand before the one thing to know of it."""
+
+    def new(model: Any) -> None:
+        for p in model.parameters():
+            p.mul_(1e-4)
+        for norm in (one for one in model.modules() if isinstance(one, nn.RMSNorm)):
+            norm.weight.fill_(1)
+            norm.eps = 1e-6
+
+    found = judge(tables(recorded(new, torch.randn(6, 12, C) * 1e-4)))["rule"].tolist()
+    assert found[0] == "affine-untrained"
+    assert "variance-below-eps" in found
 
 
 def test_a_new_network_is_what_it_should_be():
