@@ -17,6 +17,7 @@ from bnprobe.graph.first_layer import stem
 from bnprobe.graph.fold import folded
 from bnprobe.graph.geometry import Producer, Source, SourceKey
 from bnprobe.graph.graph import Node, Site, above
+from bnprobe.graph.input_channels import constant_channels
 from bnprobe.graph.layer_scale import branch_of
 from bnprobe.graph.logit_bound import bound_of
 from bnprobe.graph.producer import Known, label, producer_of
@@ -77,6 +78,7 @@ def _neighbours(
     for part in (
         partial(_followed, follow=Follow(site, alive, outputs), skips=skips),
         fed,
+        partial(_of_inputs, graph=graph),
         partial(_alone, graph=graph, alive=alive),
         partial(_scaled, graph=graph),
         _apart,
@@ -132,6 +134,16 @@ def _fed(
         ("weights", site.facts["site"]), content, lambda: _reduced(producer, norm, reaching(source, known))
     )
     return replace(neighbours, **found)
+
+
+def _of_inputs(
+    neighbours: Neighbours, site: Node, norms: Mapping[Site, Known], *, graph: Graph
+) -> Neighbours:
+    """Channels of the model's input that hold one value, added to the weights that take it."""
+    stem = neighbours.stem
+    if stem is None:
+        return neighbours
+    return replace(neighbours, stem=replace(stem, constant=constant_channels(stem, graph.inputs)))
 
 
 def _alone(

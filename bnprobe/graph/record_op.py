@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bnprobe.graph.attention import last_row, lengths, sharpness
 from bnprobe.graph.geometry import Geometry
 from bnprobe.graph.graph import INPUT, LEAF, SITE, Node, Site, Storages, tensors
+from bnprobe.graph.input_channels import extremes
 from bnprobe.graph.layer_scale import measured
 from bnprobe.graph.operations import (
     ACTIVATION,
@@ -42,8 +43,8 @@ class Graph:
     """The nodes of a pass while it runs; see `trace` for who calls it.
 
     `names` gives the path of a parameter or buffer by its identity, `shared` the identities that several modules
-    hold. `sites` are the norms that were reached, `outputs` what the model returned, `weighted` every call of
-    weights, `scaled` the sums that a branch with a layer scale enters.
+    hold. `sites` are the norms that were reached, `inputs` what the model was called with, `outputs` what it returned,
+    `weighted` every call of weights, `scaled` the sums that a branch with a layer scale enters.
     """
 
     names: dict[int, str]
@@ -51,6 +52,7 @@ class Graph:
     storages: Storages = field(default_factory=Storages)
     open: list[tuple[Site, Node]] = field(default_factory=list)
     sites: dict[Site, Node] = field(default_factory=dict)
+    inputs: list[Node] = field(default_factory=list)
     outputs: list[Node] = field(default_factory=list)
     weighted: list[Node] = field(default_factory=list)
     scaled: list[Node] = field(default_factory=list)
@@ -73,7 +75,9 @@ class Graph:
     def model_begins(self, inputs: Any) -> None:
         """What the model was called with, tensors in any container."""
         for tensor in tensors(inputs):
-            self.storages.put(tensor, Node(INPUT, "", tuple(tensor.shape)))
+            node = Node(INPUT, "", tuple(tensor.shape), facts=extremes(tensor))
+            self.inputs.append(node)
+            self.storages.put(tensor, node)
 
     def model_ends(self, outputs: Any) -> None:
         """What the model returned, alike."""

@@ -133,6 +133,11 @@ COLUMNS = (
         "Neighbors with features in another dimension than the norm has its channels, of norms over sequences or widths.",
         table="layers",
     ),
+    Column(
+        "constant_inputs",
+        "Channels of the model's input, from 0, that held one value in the first pass, and that value; not of tables.",
+        table="layers",
+    ),
     Column("n_last", "Size of the last dimension of the output; 0 where it was not seen.", table="layers"),
     Column(
         "feeds_alone",
@@ -199,6 +204,7 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
         "follows": "unknown" if record.neighbours is None else record.neighbours.follows,
         "feeder": _producer(record.neighbours),
         "features_elsewhere": "" if record.neighbours is None else record.neighbours.features_elsewhere,
+        "constant_inputs": _constant_inputs(record.neighbours),
         "n_last": 0 if record.neighbours is None else record.neighbours.n_last,
         "feeds_alone": int(record.neighbours is not None and record.neighbours.feeds_alone),
         **{f"n_{role}": int(np.sum(roles == role)) for role in ROLES},
@@ -206,6 +212,14 @@ def layer_columns(record: LayerRecord) -> dict[str, Any]:
         "dead_precision": float(ratio(both, np.sum((predicted == 1) & ~np.isnan(dead)))),
         "dead_recall": float(ratio(both, np.sum(dead == 0))),
     }
+
+
+def _constant_inputs(neighbours: Neighbours | None) -> str:
+    """Empty as well where all channels hold one value: a pass of zeros, of which another rule speaks."""
+    values = neighbours.stem.constant if neighbours is not None and neighbours.stem is not None else None
+    if values is None or np.isfinite(values).all():
+        return ""
+    return ", ".join(f"{c} ({values[c]:z.3g})" for c in np.flatnonzero(np.isfinite(values)))
 
 
 def _producer(neighbours: Neighbours | None) -> str:

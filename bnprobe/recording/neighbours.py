@@ -64,7 +64,8 @@ class Stem:
     account; `bias` (C,) or None. `crops` holds what augmentations would make of it, for small images.
     `n_sides` is the number of spatial dimensions: 2 for images, 1 for sequences, 0 for a linear layer.
     `border` (C, F, F) is what the zeros around an image make of an input that is constant: its variance over positions is
-    border[c] between that constant and itself; None where it was not worked out.
+    border[c] between that constant and itself; None where it was not worked out. `constant` (F,) is the value of each
+    channel of the input that held no other in the first pass, NaN for the others; None where the input was not read.
     """
 
     matrix: Array
@@ -72,6 +73,7 @@ class Stem:
     crops: tuple[Crop, ...] = ()
     n_sides: int = 2
     border: Array | None = None
+    constant: Array | None = None
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 Changed images differ where they enter, and the following norms with them. A part from another file, or statistics reset in
 one norm, is a break: nothing before it, all of it from there on. Changed weights (an average of networks, pruning,
-quantization, noise) add a little at every norm; an average of networks moreover shrinks the variance by about the same
-factor each time.
+quantization, noise, statistics of an earlier checkpoint) add a little at every norm; an average of networks moreover
+shrinks the variance by about the same factor each time. Branches that were dropped in training, and not divided by the
+share that was kept, add to what follows the first sum.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ STEADILY = 0.8
 
 TWICE = 2.0
 """How much larger the log of the last ratio must be than that of the first for the ratio to shrink through depth."""
+
+PASSED_ON = 2.0
+"""A norm is off by no more than so many times the discrepancy of the inputs it follows from: at most 1.3 times in a
+mobilenet_v2 whose inputs were scaled by 3.4."""
+
+LARGER = 1.1
+"""Variance, relative to the running one, of what follows a sum to which more is added than in training."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,27 @@ def course_of(layers: pd.DataFrame) -> Course:
     if steps[at - 1] >= ONE_STEP * (highest[-1] - away[0]) and highest[at - 1] <= LITTLE * highest[at]:
         return Course("break")
     return Course("growing", shrinks)
+
+
+def outgrows(layers: pd.DataFrame) -> bool:
+    """Whether the typical later norm is off by more than the inputs of the first one could pass on."""
+    known = layers["discrepancy"].dropna().to_numpy(float)
+    return len(known) >= FEWEST and bool(np.median(known[1:]) > PASSED_ON * known[0])
+
+
+def grown_by_a_sum(layers: pd.DataFrame) -> str:
+    """The last norm that matches, where its output enters a sum and what follows varies more than in training; else empty.
+
+    Two norms at least must match, so that the branch itself is as in training.
+    """
+    known = layers[layers["discrepancy"].notna()]
+    away = known["discrepancy"].to_numpy(float)
+    if not len(away) or not away.max() > 0:
+        return ""
+    at = int((away > LITTLE * away.max()).argmax())
+    last, following = known.iloc[max(at - 1, 0)], known.iloc[at]
+    enters = "add" in str(last["follows"])
+    return str(last["layer"]) if at >= 2 and enters and following["var_ratio_median"] > LARGER else ""
 
 
 def _shrinks(ratios: Array) -> bool:

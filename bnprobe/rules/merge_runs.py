@@ -11,16 +11,12 @@ import pandas as pd
 
 from bnprobe.recording.names import NOT_JUDGED, SAME, said
 from bnprobe.rules.causes import cause_of
-from bnprobe.rules.course import Course, course_of
+from bnprobe.rules.course import PASSED_ON, Course, course_of, grown_by_a_sum, outgrows
 from bnprobe.rules.preprocessing import GIVE_CONSTANTS, constants_missing, reported_at
 from bnprobe.rules.remedies import RECALIBRATE
 from bnprobe.rules.rule import Evidence, Finding
 from bnprobe.rules.wording import count, first_few, sigmas
 from bnprobe.severity import SEVERITIES
-
-PASSED_ON = 2.0
-"""A norm is off by no more than so many times the discrepancy of the inputs it follows from: at most 1.3 times in a
-mobilenet_v2 whose inputs were scaled by 3.4."""
 
 
 def merge_consecutive(
@@ -53,7 +49,8 @@ def _where_shifts_enter(
     """A finding for each run of norms that are off, with the advice for where it begins."""
     by_site = {(finding.layer, finding.call): finding for finding in found}
     inputs, agrees, blind = reported_at(evidence), "", _ruled_by_eps(evidence)
-    for run in _runs(evidence.layers, {*by_site, (inputs, 0)}):
+    before = None  # the norms before the first shift
+    for i, run in enumerate(_runs(evidence.layers, {*by_site, (inputs, 0)})):
         if run.iloc[0]["layer"] in (inputs, *elsewhere):
             run = _not_passed_on(run)
             if not len(run):
@@ -63,11 +60,19 @@ def _where_shifts_enter(
         if finding is None:
             same = run.loc[(run["verdict"] == SAME) & ~run["layer"].isin(blind), "layer"]
             agrees = str(same.iloc[-1]) if len(same) else agrees
+            before = run.iloc[-1] if i == 0 else None
             continue
         said = replace(finding, because=finding.because + _following(run.iloc[1:]))
         if cause_of(evidence, first) is None:
-            said = _by_course(said, evidence, blind, agrees)
+            nearly = "" if agrees or before is None else _nearly_matches(before, first, blind)
+            said = _by_course(said, evidence, blind, agrees, nearly)
         yield said
+
+
+def _nearly_matches(previous: pd.Series, first: pd.Series, blind: Collection[str]) -> str:
+    """The norm before a shift, where it is off by less than the inputs could pass on; else empty."""
+    near = first["discrepancy"] > PASSED_ON * previous["discrepancy"] and previous["layer"] not in blind
+    return str(previous["layer"]) if near else ""
 
 
 def _not_passed_on(run: pd.DataFrame) -> pd.DataFrame:
@@ -89,10 +94,13 @@ def _ruled_by_eps(evidence: Evidence) -> set[str]:
     }
 
 
-def _by_course(finding: Finding, evidence: Evidence, blind: Collection[str], agrees: str) -> Finding:
+def _by_course(
+    finding: Finding, evidence: Evidence, blind: Collection[str], agrees: str, nearly: str
+) -> Finding:
     """A shift whose cause is not known at its norm, with what its course through the network says.
 
-    Where eps hides what the first norm is given, nothing is known of the inputs, and so of the course.
+    Where eps hides what the first norm is given, nothing is known of the inputs, and so of the course. `agrees` is a
+    previous norm that matches, or else `nearly` one that is off by far less.
     """
     judged = evidence.layers[~evidence.layers["verdict"].isin(NOT_JUDGED)]
     layers = judged[~judged["layer"].isin(blind)]
@@ -105,14 +113,23 @@ def _by_course(finding: Finding, evidence: Evidence, blind: Collection[str], agr
             because=f"{finding.because} {_fall(layers)}.",
             do=SHRINKING,
         )
-    if course.kind == "growing":
+    first_is_off = known and layers["discrepancy"].iloc[0] > evidence.limits.slight
+    if course.kind == "growing" or (known and first_is_off and outgrows(layers)):
         return replace(
             finding,
             says=f"{finding.says.rstrip('.')}, by more from norm to norm.",
             because=f"{finding.because} {_growth(layers)}.",
-            do=GROWING,
+            do=OUTGROWN if first_is_off else after_sum(layers) + GROWING,
         )
-    return replace(finding, do=_after_match(agrees) if agrees else finding.do + _of_inputs(evidence))
+    if agrees or nearly:
+        return replace(finding, do=(after_sum(layers) if known else "") + _after_match(agrees, nearly))
+    return replace(finding, do=finding.do + _of_inputs(evidence))
+
+
+def after_sum(layers: pd.DataFrame) -> str:
+    """What adds more to a residual stream than in training, where that begins at a sum; else empty."""
+    last = grown_by_a_sum(layers)
+    return AFTER_SUM.format(last=said(last)) if last else ""
 
 
 def _fall(layers: pd.DataFrame) -> str:
@@ -170,21 +187,34 @@ SHRINKING = (
 
 GROWING = (
     "No single norm is at fault, and the first ones match, so the range, mean and std of the inputs are right: the weights "
-    "changed a little everywhere while the running statistics stayed (fine-tuned with frozen statistics, averaged, "
-    "quantized, "
-    "pruned), a module acts in training alone (branches that are dropped, and not divided by the share that is kept), or "
-    "the data differ in what the first norms do not see. If the weights are as intended, compare the accuracy "
-    f"before and after re-estimating the running statistics on training data: {RECALIBRATE}."
+    "changed a little everywhere while the running statistics stayed (statistics of an earlier checkpoint, fine-tuned with "
+    "frozen statistics, averaged, quantized, pruned), a module acts in training alone (branches that are dropped, and not "
+    "divided by the share that is kept), or the data differ in what the first norms do not see. If the weights are as "
+    "intended, compare the accuracy before and after re-estimating the running statistics on training data: "
+    f"{RECALIBRATE}."
+)
+
+OUTGROWN = (
+    "Inputs alone do not do this: what is off there fades from norm to norm, or grows at most twofold. Weights and running "
+    "statistics are not of one moment: statistics of an earlier checkpoint, weights that were fine-tuned with frozen "
+    "statistics, averaged or pruned. Load both from one checkpoint; or, if the weights are as intended, compare the "
+    f"accuracy before and after re-estimating the running statistics on training data: {RECALIBRATE}."
+)
+
+AFTER_SUM = (
+    "Inputs match up to the sum that {last} enters, and vary more after it. Branches that training drops (stochastic depth) "
+    "and does not divide by the share that is kept do this: in eval mode all of them are added, in full. If there are any, "
+    "multiply each branch by that share in eval mode. If not: "
 )
 
 
-def _after_match(agrees: str) -> str:
+def _after_match(agrees: str, nearly: str) -> str:
     """Advice where the inputs of a previous norm match, so that range, mean and std of the model's inputs do."""
-    match = said(agrees)
+    match, how = said(agrees or nearly), "still match" if agrees else "match far better"
     return (
-        f"Inputs still match at {match}, so look between {match} and this norm. Either the data differ from the training "
-        "data in what the first norms do not see (other scenes, size, detail, inverted brightness), or weights, γ, β or "
-        "running statistics changed there without the others (layers fine-tuned with frozen statistics, a part from another "
-        "file, γ decayed). If the weights are as intended, compare the accuracy before and after re-estimating the running "
-        f"statistics on training data: {RECALIBRATE}."
+        f"Inputs {how} at {match}, so look between {match} and this norm. Either weights, γ, β or running statistics "
+        "changed there without the others (running statistics of an earlier checkpoint, layers fine-tuned with frozen "
+        "statistics, a part from another file, γ decayed), or the data differ from the training data in what the first "
+        "norms do not see (other scenes, size, detail, inverted brightness). If the weights are as intended, compare the "
+        f"accuracy before and after re-estimating the running statistics on training data: {RECALIBRATE}."
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import NEVER_UPDATED, OF_CHANNELS
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules.causes import cause_of
+from bnprobe.rules.course import outgrows
 from bnprobe.rules.edits import Remedy, ResizeInputs, SmoothInputs, UndoMap, remedy, undoing
 from bnprobe.rules.frozen_parts import fed_by_training
 from bnprobe.rules.rule import Evidence, Finding, Rule, follows_batches, frozen, settled
@@ -18,6 +20,9 @@ from bnprobe.rules.wording import number, sigmas
 
 CLEAR = 1.5
 """Times what an input mistake leaves that another cause may leave at most, to be preferred."""
+
+BEYOND_CHANCE = 0.1
+"""Share of channels off beyond sampling error, at a false discovery rate of 1%, that inputs as in training do not show."""
 
 OF_FROZEN = (
     "This norm is frozen: a network that was trained on inputs like these with it frozen learned with the mismatch, and "
@@ -52,6 +57,37 @@ def wrong_preprocessing(evidence: Evidence) -> Iterator[Finding]:
         if evidence.begun_again and not row["certain"]:
             found = _of_new_weights(found)
         yield replace(found, do=f"{found.do} {OF_FROZEN}") if frozen(first) else found
+        if of_channels:
+            return
+    yield from _constant_channels(evidence)
+
+
+def _constant_channels(evidence: Evidence) -> Iterator[Finding]:
+    """Channels of the input that hold one value, as a band that is zeroed after normalization: mean and scale of the first
+    norm may hardly show it."""
+    found = evidence.layers[evidence.layers["constant_inputs"] != ""]
+    if found.empty:
+        return
+    row, limits = found.iloc[0], evidence.limits
+    share = float(np.nanmax([row["shifted_share"], row["scaled_share"], 0.0]))
+    known = share > BEYOND_CHANCE and row["n_images"] >= limits.few_images and not evidence.is_new
+    several = "," in row["constant_inputs"]
+    yield Finding(
+        "warning" if known else "info",
+        row["layer"],
+        f"Of the model's input, channel{'s' if several else ''} {row['constant_inputs']} "
+        f"{'hold' if several else 'holds'} one value in the whole first batch.",
+        "counted from 0, with the value in brackets; "
+        + (
+            f"this norm differs from its running statistics beyond sampling error in {share:.0%} of channels (threshold "
+            f"{BEYOND_CHANCE:.0%}), so that training had other inputs."
+            if known
+            else "its running statistics do not say whether that was so in training."
+        ),
+        "See how this channel is read, and what fills or zeroes it, also after it is normalized: `print(x.transpose(0, 1)"
+        ".flatten(1).aminmax(dim=1))`. If it was so in training, there is nothing to mend.",
+        call=row["call"],
+    )
 
 
 def reported_at(evidence: Evidence) -> str:
@@ -70,6 +106,9 @@ def reported_at(evidence: Evidence) -> str:
         return ""
     # running statistics that follow the very batches of this run say nothing against them
     if follows_batches(first) or (fed_by_training(evidence, first) and not row["certain"]):
+        return ""
+    # inputs that may have been changed do not explain norms that are off by far more than the first
+    if not row["certain"] and row["constants"] != OF_CHANNELS and outgrows(evidence.layers):
         return ""
     # one factor in the running statistics predicts all channels from one number, a map of the inputs from several
     cause = cause_of(evidence, first)

@@ -10,7 +10,7 @@ import pytest
 
 from bnprobe.measures import roles
 from bnprobe.recording import LayerRecord
-from bnprobe.recording.neighbours import Neighbours
+from bnprobe.recording.neighbours import Neighbours, Stem
 from measures.sites import site, some_rows
 
 
@@ -98,3 +98,21 @@ def test_what_produces_the_input_is_named(producer: str, guessed: bool, says: st
     assert (found["feeder"], found["feeds_alone"], found["n_last"]) == (says, int(guessed), 7)
     found = roles.layer_columns(site(some_rows()))
     assert (found["follows"], found["feeder"], found["feeds_alone"], found["n_last"]) == ("unknown", "", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (None, ""),
+        ([np.nan, np.nan], ""),
+        ([-0.0, np.nan], "0 (0)"),
+        ([np.nan, 0.25, np.nan, 1.0], "1 (0.25), 3 (1)"),
+        ([0.0, 0.0], ""),  # nothing but constants is a pass of zeros
+    ],
+)
+def test_channels_of_the_input_that_hold_one_value(values: list[float] | None, says: str) -> None:
+    """Fails if a channel is counted from 1, or a pass of zeros is a matter of single channels."""
+    stem = Stem(np.ones((3, 2)), None, constant=None if values is None else np.array(values))
+    found = roles.layer_columns(site(some_rows(), neighbours=Neighbours("relu", stem=stem)))
+    assert found["constant_inputs"] == says
+    assert roles.layer_columns(site(some_rows()))["constant_inputs"] == ""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bnprobe.rules.course import course_of
+from bnprobe.rules.course import course_of, grown_by_a_sum, outgrows
 
 
 def layers(discrepancies: list[float], ratios: list[float] | None = None) -> pd.DataFrame:
@@ -100,3 +100,42 @@ def test_how_far_and_how_steadily_the_variance_must_fall(ratios, shrinks):
 def test_the_course_of_a_discrepancy_at_its_limits(discrepancy: list[float], kind: str) -> None:
     """Fails if a third at the first norm, half of the way in one step, or a third before that step change sides."""
     assert course_of(layers(discrepancy)).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("discrepancies", "grows"),
+    [
+        ([0.7, 2.4, 3.5, 4.8], True),
+        ([0.7, 1.4, 1.4], False),  # twice as much may be passed on
+        ([0.7, 1.3, 1.6, 3.0], True),
+        ([0.7, 0.6, 0.5, 3.0], False),
+        ([0.7, np.nan, 2.4, 3.5], True),
+        ([0.7, 2.4], False),
+        ([], False),
+    ],
+)
+def test_what_inputs_could_not_pass_on(discrepancies, grows):
+    """Fails if one later norm decides, or two norms are a course."""
+    assert outgrows(layers(discrepancies)) is grows
+
+
+BRANCH = ["relu", "relu", "add, relu", "relu", "add, relu"]
+
+
+@pytest.mark.parametrize(
+    ("discrepancies", "ratios", "follows", "last"),
+    [
+        ([0.02, 0.04, 0.05, 0.3, 0.2], [1.0, 1.0, 1.0, 1.33, 0.98], BRANCH, "c"),
+        # the branch itself is off, as by weights that changed
+        ([0.02, 0.3, 0.4, 0.5, 0.5], [1.0, 1.3, 1.3, 1.3, 1.3], BRANCH, ""),
+        ([0.02, 0.3, 0.4, 0.5, 0.5], [1.0, 1.3, 1.3, 1.3, 1.3], ["add", *BRANCH[1:]], ""),
+        # less is added
+        ([0.02, 0.04, 0.05, 0.3, 0.2], [1.0, 1.0, 1.0, 1.1, 0.98], BRANCH, ""),
+        ([0.02, 0.04, 0.05, 0.3, 0.2], [1.0, 1.0, 1.0, 1.33, 0.98], ["relu"] * 5, ""),
+        ([0.0] * 5, [1.0] * 5, BRANCH, ""),
+    ],
+)
+def test_branches_that_add_more_than_in_training(discrepancies, ratios, follows, last):
+    """Fails if a shift within the first branch, one without a sum, or less variance, is put down to dropped branches."""
+    known = layers(discrepancies, ratios).assign(follows=follows, layer=list("abcde"))
+    assert grown_by_a_sum(known) == last

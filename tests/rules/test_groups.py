@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import bnprobe
-from bnprobe.measures import tables
+from bnprobe.measures import causes, tables
 from bnprobe.rules.causes import cause_of, upstream
 from bnprobe.rules.rule import Evidence
 from bnprobe.rules.thresholds import Limits
@@ -518,3 +518,45 @@ def test_what_no_sample_changes_is_no_copy() -> None:
     torch.manual_seed(0)
     report = bnprobe.report(bnprobe.record(Queries(), [torch.randn(20, 5, 8) for _ in range(6)]))
     assert not report.findings["says"].str.contains("recorded more than once").any()
+
+
+def sound(n: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    """Four pitches with their overtones, at loudnesses of their own, (n, 1, 400)."""
+    y = torch.randint(0, 4, (n,))
+    pitch = (0.025 + 0.058 * y) * (1 + 0.02 * torch.randn(n))
+    time, phase = torch.arange(400.0), torch.rand(n, 3)
+    x = sum(
+        torch.sin(2 * torch.pi * (k * pitch[:, None] * time + phase[:, k - 1, None])) / k for k in (1, 2, 3)
+    )
+    return (x * (1 + 0.3 * torch.randn(n, 1)) + 0.05 * torch.randn(n, 400))[:, None], y
+
+
+def test_sound_that_is_prepared_otherwise_is_not_one_group():
+    """Fails if another rate, length, filter or curve before the first norm, which moves the means of each channel in a
+    direction of its own, is put down to running statistics of one group of samples."""
+    torch.manual_seed(11)
+    layers: list[nn.Module] = []
+    for n_in, kernel in ((1, 16), (16, 3), (16, 3)):
+        layers += [
+            nn.Conv1d(n_in, 16, kernel, 1 + 3 * (n_in == 1), kernel // 2),
+            nn.BatchNorm1d(16),
+            nn.ReLU(),
+        ]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 4))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(60):
+        x, y = sound()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    model.eval()
+    data = [sound()[0] for _ in range(4)]
+    for change in (
+        lambda x: x[..., ::2],
+        lambda x: nn.functional.interpolate(x, scale_factor=1.3, mode="linear"),
+        lambda x: nn.functional.avg_pool1d(x, 5, 1, 2),
+        lambda x: x.sign() * x.abs() ** 2,
+        lambda x: x**3,
+    ):
+        found = causes.table(bnprobe.record(model, map(change, data)))
+        assert "one group" not in set(found["cause"])

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from measures.sites import site, some_rows
 
+from bnprobe.recording import LayerRecord
 from bnprobe.recording.names import NO_STATISTICS
+from bnprobe.recording.neighbours import Neighbours
 from bnprobe.rules import Finding
 from bnprobe.rules.merge_runs import (
     _following,
@@ -31,10 +33,10 @@ def test_a_shift_is_reported_where_it_enters():
     """Fails if one shift makes a finding per norm, or those behind, and the worst of them, are not counted."""
     found = fired(
         SHIFTED,
-        *(site(ROWS, name, **LEARNED, **moved(by)) for name, by in zip("abc", (1, 3, 2), strict=True)),
+        *(site(ROWS, name, **LEARNED, **moved(by)) for name, by in zip("abc", (1, 1.5, 1.2), strict=True)),
     )
     assert found["layer"].tolist() == ["a"]
-    assert "2 following norms are affected too, with a shift of up to 3.00 σ at b." in found["because"][0]
+    assert "2 following norms are affected too, with a shift of up to 1.50 σ at b." in found["because"][0]
     assert "Check the preprocessing first" in found["do"][0]
 
 
@@ -52,6 +54,44 @@ def test_a_shift_after_norms_that_match_is_not_of_the_inputs():
     assert "between mended and this norm" in found["do"][1]
     assert not found["do"].str.contains("preprocessing").any()
     assert "affected too" not in found["because"][0]
+
+
+def shifted_by(name: str, by: float, scale: float = 1.0, follows: str = "relu") -> LayerRecord:
+    return site(MANY, name, neighbours=Neighbours(follows), **LEARNED, **moved(by, scale, MANY))
+
+
+@pytest.mark.parametrize(
+    ("first", "starts"), [(0.2, "Inputs match far better at a"), (0.45, "Check the preprocessing first")]
+)
+def test_a_first_norm_that_is_off_by_far_less_clears_the_inputs_too(first: float, starts: str):
+    """Fails if the preprocessing is blamed for statistics older than the weights because the first norm is a little off,
+    or cleared where it may have passed on what the next one sees."""
+    (do,) = fired(SHIFTED, shifted_by("a", first), shifted_by("b", 0.8), shifted_by("c", 0.8))["do"]
+    assert do.startswith(starts)
+    assert ("an earlier checkpoint" in do) == (first < 0.4)
+
+
+@pytest.mark.parametrize(
+    ("shifts", "starts"),
+    [
+        ((0.6, 1.9, 2.5, 3.0), "Inputs alone do not do this"),
+        ((0.6, 0.7, 0.8, 0.9), "Check the preprocessing first"),
+    ],
+)
+def test_what_grows_more_than_inputs_do_is_not_of_the_inputs(shifts: tuple[float, ...], starts: str):
+    """Fails if inputs are blamed where the first norm is off and the others by several times as much, or cleared else."""
+    found = fired(SHIFTED, *map(shifted_by, "abcd", shifts))
+    assert found["layer"].tolist() == ["a"]
+    assert found["do"][0].startswith(starts)
+    assert found["says"][0].endswith("by more from norm to norm.") == (shifts[-1] > 1)
+
+
+@pytest.mark.parametrize(("scale", "named"), [(1.4, True), (1.0, False)])
+def test_branches_that_training_drops_are_the_first_thing_to_look_for(scale: float, named: bool):
+    """Fails if stochastic depth without its rescaling is put down to the inputs or the weights alone."""
+    same = shifted_by("a", 0), shifted_by("b", 0), shifted_by("c", 0, follows="add, relu")
+    (do,) = fired(SHIFTED, *same, shifted_by("d", 0.9, scale), shifted_by("e", 1.2, scale, "add, relu"))["do"]
+    assert do.startswith("Inputs match up to the sum that c enters") == named
 
 
 def test_what_inputs_cannot_pass_on_is_a_shift_of_its_own():

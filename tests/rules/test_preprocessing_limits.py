@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
+from bnprobe.recording.names import OF_CHANNELS
 from bnprobe.rules.preprocessing import (
+    BEYOND_CHANCE,
     CLEAR,
     _look,
     _rarer,
@@ -121,3 +125,67 @@ def test_another_cause_is_preferred_where_it_leaves_hardly_more(
         ),
     )
     assert bool(reported_at(found)) is reported
+
+
+BEYOND = math.nextafter(BEYOND_CHANCE, 1)
+
+
+@pytest.mark.parametrize(
+    ("cells", "severity"),
+    [
+        ({"scaled_share": BEYOND}, "warning"),
+        ({"shifted_share": BEYOND}, "warning"),
+        ({"scaled_share": BEYOND_CHANCE}, "info"),
+        ({"scaled_share": math.nan, "shifted_share": math.nan}, "info"),
+        ({"scaled_share": BEYOND, "n_images": LIMITS.few_images - 1}, "info"),
+    ],
+)
+def test_a_channel_of_the_input_that_holds_one_value(cells: dict[str, Any], severity: str) -> None:
+    """Fails if it is a warning though training may have held it so, or a note though the first norm shows another input."""
+    usual = {
+        "shifted_share": 0.0,
+        "scaled_share": 0.0,
+        "n_images": LIMITS.few_images,
+        "constant_inputs": "5 (0)",
+    }
+    (found,) = findings("input-not-as-trained", edited_rows({**usual, **cells}))
+    assert found.severity == severity
+    assert found.says == "Of the model's input, channel 5 (0) holds one value in the whole first batch."
+    assert findings("input-not-as-trained", edited_rows({**usual, **cells, "constant_inputs": ""})) == []
+
+
+def test_several_channels_of_the_input_are_one_finding() -> None:
+    """Fails if two channels are one in words, or several norms that take the input make a finding each."""
+    both = {"constant_inputs": "1 (0), 5 (0.5)"}
+    (found,) = findings("input-not-as-trained", edited_rows(both, both))
+    assert "channels 1 (0), 5 (0.5) hold one value" in found.says
+    x = torch.randn(2, 3, 4, 4)
+    x[:, 1] = 0
+    low, high = eval(re.findall(r"`print\((.*)\)`", found.do)[0], {"x": x})
+    assert (low == high).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("cells", "at"),
+    [
+        ({}, ""),
+        ({"certain": True}, "a"),
+        ({"constants": OF_CHANNELS}, "a"),
+    ],
+)
+def test_inputs_do_not_explain_norms_that_are_off_by_far_more(cells: dict[str, Any], at: str) -> None:
+    """Fails if a map of the inputs that may be it is reported where weights newer than the statistics explain all norms,
+    or one that is certain is not."""
+    row = {
+        "layer": "a",
+        "mistake": "x",
+        "light": False,
+        "shift": 0.9,
+        "scale_predicted": 9.0,
+        "left_over": 0.1,
+    }
+    table = pd.DataFrame([{**row, "certain": False, "constants": "none", **cells}])
+    norms = replace(edited_rows(*({"discrepancy": d} for d in (0.7, 2.4, 3.5))), preprocessing=table)
+    assert reported_at(norms) == at
+    passed_on = replace(edited_rows(*({"discrepancy": d} for d in (0.7, 0.8, 0.9))), preprocessing=table)
+    assert reported_at(passed_on) == "a"

@@ -56,3 +56,35 @@ def test_a_larger_mismatch_takes_its_place() -> None:
     """Fails if the note stands beside the warning on the same mismatch."""
     (found,) = findings("data-shifted", edited(network(), at=2, shift_rms=0.9, shifted_share=0.9))
     assert (found.severity, found.layer) == ("warning", "c")
+
+
+@pytest.mark.parametrize(("ratio", "named"), [(1.3, True), (1.0, False)])
+def test_branches_that_training_drops_are_named_in_the_note(ratio: float, named: bool) -> None:
+    """Fails if stochastic depth without its rescaling, which may stay below the thresholds, has no name there."""
+    found = evidence(*(healthy(name) for name in "abcd"))
+    same = {**MATCHES, "follows": "add, relu"}
+    for i, cells in enumerate((MATCHES, same, {**OFF, "var_ratio_median": ratio}, OFF)):
+        found = edited(found, at=i, **cells)
+    (note,) = findings("data-shifted", found)
+    assert note.do.startswith("Inputs match up to the sum that b enters") == named
+
+
+@pytest.mark.parametrize(
+    ("cells", "speaks"),
+    [
+        ({"verdict": SHIFTED[0], "scaled_share": 0.6}, True),
+        ({"verdict": SHIFTED[0], "scaled_share": 0.5}, False),  # within sampling error
+        ({"verdict": SAME, "scaled_share": 0.6}, False),
+    ],
+)
+def test_inputs_that_are_a_little_different_are_a_note_at_the_first_norm(
+    cells: dict[str, Any], speaks: bool
+) -> None:
+    """Fails if recordings without their filter go unsaid because each norm is a little off, or chance is a note."""
+    found = edited(network(), **{"discrepancy": 0.21, "shifted_share": 0.0, **cells})
+    notes = findings("data-shifted", found)
+    assert [(note.severity, note.layer) for note in notes] == [("info", "a")] * speaks
+    assert all(
+        "prepared as in training" in note.do and "0.21 running σ here; up to 0.45 at 2 norms" in note.because
+        for note in notes
+    )

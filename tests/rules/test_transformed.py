@@ -34,13 +34,19 @@ def variances(i: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def norm(
-    i: int, var: np.ndarray, mean: float = 1.0, implied: np.ndarray | None = None, **more: Any
+    i: int,
+    var: np.ndarray,
+    mean: float = 1.0,
+    implied: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
+    **more: Any,
 ) -> LayerRecord:
     """A norm of a network whose running statistics are these, beside what is implied."""
     implied = variances(i)[0] if implied is None else implied
     around = Neighbours("relu", "conv", implied=Implied(MEAN, implied, MEAN, MEAN, MEAN, MEAN))
     vectors = {"running_mean": mean * MEAN, "running_var": var, "n_batches_tracked": 1000, **more}
-    return site(some_rows(n_channels=N), f"n{i}", gamma=1.5, beta=0.1, neighbours=around, **vectors)
+    rows = some_rows(n_channels=N) if rows is None else rows
+    return site(rows, f"n{i}", gamma=1.5, beta=0.1, neighbours=around, **vectors)
 
 
 def network(power: float, n: int = FEWEST_NORMS, factor: float = 1.0, **more: Any) -> list[LayerRecord]:
@@ -66,6 +72,29 @@ def test_what_is_stored_for_a_variance(power: float, says: str | None, factor: f
     """Fails if a power is taken for another, variances are accused, or a common factor hides or makes a power."""
     found = said(*network(power, factor=factor))
     assert found == ([] if says is None else [f"The running variances hold {says} σ²."])
+
+
+@pytest.mark.parametrize(("away", "fires"), [(0.0, False), (0.29, False), (0.31, True)])
+def test_what_data_confirm_is_no_other_power(away: float, fires: bool) -> None:
+    """Fails if weights outvote the data: in a network whose branches training drops, variances are not as implied."""
+    norms, rows = network(0.5), some_rows(n_channels=N)
+    mean, var = rows.mean((0, 2)), rows.var((0, 2))
+    seen = [
+        (rows - mean[:, None]) * np.sqrt(one.running_var / var)[:, None]
+        + (one.running_mean + away * np.sqrt(one.running_var))[:, None]
+        for one in norms
+    ]
+    assert (
+        bool(
+            said(
+                *(
+                    norm(i, one.running_var, rows=x)
+                    for i, (one, x) in enumerate(zip(norms, seen, strict=True))
+                )
+            )
+        )
+        is fires
+    )
 
 
 @pytest.mark.parametrize(("n", "fires"), [(FEWEST_NORMS - 1, False), (FEWEST_NORMS, True)])

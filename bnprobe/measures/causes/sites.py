@@ -58,10 +58,10 @@ LEAST_OF_GROUP, LEAST_AWAY = 0.3, 0.3
 """Share of the variance between samples that one group lacks at least, and how far it is at least from the mean of all, in
 standard deviations between groups; else the running statistics are as good as those of all."""
 
-BY_CHANNEL = 3.0
+BY_CHANNEL = 10.0
 """Times what one group leaves of the squared shift that must be left once the same shifts stand at other channels. With a
 sign for every channel, shifts of about one size are explained at any channels: other inputs that explain 3/4 of the
-discrepancy leave 0.8 to 1.4 times as much, statistics of one client or class 30 times and more."""
+discrepancy leave 0.8 to 4 times as much, statistics of one client or class 30 times and more."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from scripts.rule_benchmark.cases import (
     custom,
     files,
     fine_tuning,
+    fourth_round_inputs,
+    fourth_round_weights,
     gradients,
     inputs,
     second_files,
@@ -42,6 +44,8 @@ CASES: tuple[Case, ...] = (
     *second_files.CASES,
     *second_round_live.CASES,
     *third_round_live.CASES,
+    *fourth_round_inputs.CASES,
+    *fourth_round_weights.CASES,
     *correct.CASES,
 )
 
