@@ -136,9 +136,12 @@ def mixed(summed: Array, mean: Array) -> Array:
 
 
 def correlation(running: Array, expected: Array) -> float:
-    """Over the channels where both are finite; -1 where one of them does not vary."""
+    """Over the channels where both are finite; -1 where one of them does not vary, or too far for its squares."""
     known = np.isfinite(running) & np.isfinite(expected)
     x, y = running[known], expected[known]
-    if len(x) < FEWEST_CHANNELS or not x.std() > 0 or not y.std() > 0:
+    if len(x) < FEWEST_CHANNELS:
         return -1.0
-    return float(np.corrcoef(x, y)[0, 1])
+    # as numpy.corrcoef does, in a third of its time: of one file it is asked for a thousand
+    x, y = x - x.mean(), y - y.mean()
+    squares = float((x @ x) * (y @ y))
+    return float(np.clip(x @ y / np.sqrt(squares), -1.0, 1.0)) if 0 < squares < np.inf else -1.0

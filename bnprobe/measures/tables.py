@@ -202,13 +202,15 @@ def tables(recording: Recording) -> Tables:
     columns = [_columns(*site) for site in sites]
     adjust(columns)
     rows = [_row(*site, channels) for site, channels in zip(sites, columns, strict=True)]
-    return Tables(
-        pd.DataFrame(rows).assign(**learning.site_columns(recording)) if sites else _empty("layers"),
-        _stacked(columns) if sites else _empty("channels"),
-        unread_table(recording),
-        causes.preprocessing(recording),
-        causes.table(recording),
-    )
+    # names stay one text each, to which all their channels point: Arrow's, which pandas takes where it finds them, repeat it
+    with pd.option_context("mode.string_storage", "python"):
+        return Tables(
+            pd.DataFrame(rows).assign(**learning.site_columns(recording)) if sites else _empty("layers"),
+            _stacked(columns) if sites else _empty("channels"),
+            unread_table(recording),
+            causes.preprocessing(recording),
+            causes.table(recording),
+        )
 
 
 def _stacked(columns: list[dict[str, Any]]) -> pd.DataFrame:

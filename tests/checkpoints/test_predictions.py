@@ -12,6 +12,7 @@ from support.paths import DATA
 from torch import Tensor, nn
 
 import bnprobe
+from bnprobe.checkpoints.predictions import correlation
 from bnprobe.models import load_checkpoint
 from bnprobe.report.result import Report
 
@@ -40,6 +41,21 @@ def net(state: int = 0, act: type[nn.Module] = nn.ReLU) -> nn.Sequential:
         if isinstance(module, nn.BatchNorm2d):
             module.num_batches_tracked += 96  # the average of four batches is that of a hundred
     return model
+
+
+def test_the_correlation_is_that_of_numpy():
+    """Fails if channels that are not finite count, means are left in, or what does not vary correlates."""
+    rng = np.random.default_rng(0)
+    for n, shift in ((12, 0.0), (40, 7.0), (300, -1e3)):
+        x, y = rng.normal(shift, 1, (2, n))
+        y += 0.5 * x
+        x[3], y[5] = np.nan, np.inf
+        known = [i for i in range(n) if i not in (3, 5)]
+        assert correlation(x, y) == pytest.approx(np.corrcoef(x[known], y[known])[0, 1], abs=1e-12)
+        assert correlation(x, 3 - x) == pytest.approx(-1)
+        assert correlation(x, np.full(n, 0.5)) == -1
+    with np.errstate(over="ignore"):
+        assert correlation(1e200 * np.arange(20.0), np.arange(20.0)) == -1
 
 
 def train(model: nn.Module, n: int) -> None:
