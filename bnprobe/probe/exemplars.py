@@ -143,7 +143,7 @@ class PhaseExemplars:
                 continue
             if call.key not in self._sites:
                 self._sites[call.key] = ExemplarTotals(plan.n_channels, self._k)
-            self._sites[call.key].add(_in_sequences(values, places), numbers, repeated)
+            self._sites[call.key].add(_in_sequences(values, places.of(call.key[0])), numbers, repeated)
         if len(self._named) > self._most:
             self._forget()
 

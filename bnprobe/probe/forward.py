@@ -25,11 +25,12 @@ from bnprobe.probe.calls.call_log import PassContext
 from bnprobe.probe.captions import check_captions
 from bnprobe.probe.exemplars import PhaseExemplars
 from bnprobe.probe.generation import Rows, Taken
+from bnprobe.probe.image_parts import image_parts
 from bnprobe.probe.input_reader import InputReader
 from bnprobe.probe.integrity.drawn_outside import DrawnOutside
 from bnprobe.probe.labels import check_length
 from bnprobe.probe.masking import Masking
-from bnprobe.probe.masks import MaskArgument, usual_argument
+from bnprobe.probe.masks import USUAL, Kept, MaskArgument, usual_argument
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, OpenCall, Pass
 from bnprobe.probe.phases import DECODE, PREFILL, Phase
@@ -67,6 +68,8 @@ class Forward:
         given = options.mask
         self._mask_argument = usual_argument(model) if given is None else MaskArgument(given, model)
         self._options = options
+        self._images = image_parts(model)
+        self._masks_tokens = self._mask_argument is not None and self._mask_argument.name == USUAL
         self._reader = InputReader(options, self.run)
         self._counted, self._taken, self._rows = CountedCaches(), Taken(), Rows()
         self.begin(NO_PHASE)
@@ -153,6 +156,7 @@ class Forward:
                 check_captions(run.captions, run.n_images)
             run.places = places_of(args, kwargs, run.mask, self._options.sample_dim, past)
             run.places.continues &= not begins
+            run.places.images = self._images
             run.places.rows = self._rows.of_one_prompt(args, kwargs, past, run.n_images)
             run.cache = past.cache
             run.context = replace(run.context, continues=run.places.continues)
@@ -223,7 +227,7 @@ class Forward:
                 # begun nevertheless: functions that the norm calls are part of it
                 run.open.append(OpenCall((name, 0), None, None, phase.gradients))
                 return
-            call, mask = run.next_call(name), run.mask
+            call, mask = run.next_call(name), self._mask_of(name)
             if run.trace is not None:
                 run.trace.norm_begins((name, call), x)
         try:
@@ -236,6 +240,12 @@ class Forward:
                 return
             call = repeated
         run.open.append(OpenCall((name, call), tries, origin, phase.gradients))
+
+    def _mask_of(self, layer: str) -> Kept | None:
+        """The mask of the inputs of a layer. That of tokens, in the model's arguments, is none of images."""
+        run = self.run
+        of_tokens = self._masks_tokens and layer.startswith(self._images)
+        return run.given_mask if of_tokens else run.mask
 
     def _phase_of_repeated(self, name: str) -> Phase:
         """The phase with a call of this layer that a checkpoint may run again: a backward pass may come after its block."""
@@ -274,7 +284,8 @@ class Forward:
             PendingCall(begun.key, settled or (_index_of(seen, begun.tries), seen.output), seen)
         )
         if run.wants_graph and not torch.is_grad_enabled():
-            gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean, run.mask)
+            mask = self._mask_of(name)
+            gradients.will_be_recomputed(*begun.key, seen.before.reading.moments.mean, mask)
         if run.state is OUTSIDE:
             run.context, run.called = self._context(), name
             self.phase.add(run)

@@ -42,7 +42,8 @@ class Places:
     """The tokens of a pass; `positions` and `ids` have shape (N, T), None where they are not known.
 
     `continues` says whether the sequences began in an earlier pass, and `since` how many have begun since then, their own
-    included, where that is known. `rows` rows each are one sequence, as the beams of a prompt are.
+    included, where that is known. `rows` rows each are one sequence, as the beams of a prompt are. `images` are the
+    beginnings of the paths of layers that see images, and not these tokens.
     """
 
     def __init__(
@@ -51,7 +52,12 @@ class Places:
         self.positions, self.ids, self.continues = positions, ids, continues
         self.since: int | None = None
         self.rows = 1
+        self.images: tuple[str, ...] = ()
         self._placed: dict[tuple[tuple[int, ...], torch.device], Placed] = {}
+
+    def of(self, layer: str) -> Places:
+        """Those of the inputs of a layer."""
+        return Places() if layer.startswith(self.images) else self
 
     def on(self, places: tuple[int, ...], device: torch.device) -> Placed:
         """The tokens of an input whose dimensions without channels are `places`, N first."""

@@ -187,7 +187,7 @@ class Sites:
             tokens, site = call.seen.before.tokens, self._sites[call.key]
             if tokens is None:
                 continue
-            placed = places.on(tokens.places, tokens.x.device)
+            placed = places.of(call.key[0]).on(tokens.places, tokens.x.device)
             site.tokens = site.tokens or TokenTotals(tokens.plan.n_channels, tokens.x.device)
             site.tokens.add(tokens, placed, read.get(site.neighbours.stream if site.neighbours else ""))
         for call in waiting:

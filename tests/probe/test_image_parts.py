@@ -1,0 +1,85 @@
+"""Images beside text: what holds for tokens is not said of patches, even where there are as many."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bnprobe
+from bnprobe.probe.image_parts import image_parts
+
+N, T, C = 3, 5, 8
+
+
+class Vision(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(C)
+
+    def forward(self, pixel_values: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
+        return self.norm(pixel_values)
+
+
+class Text(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.norm = nn.Embedding(20, C), nn.LayerNorm(C)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return self.norm(self.embedding(input_ids))
+
+
+class Both(nn.Module):
+    """As many patches as tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vision, self.text = Vision(), Text()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+    ) -> Tensor:
+        return self.text(input_ids, attention_mask) + self.vision(pixel_values, pixel_mask)
+
+
+MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
+
+
+def given() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    ids = torch.randint(0, 20, (N, T))
+    return {"input_ids": ids, "pixel_values": torch.randn(N, T, C), "attention_mask": MASK}
+
+
+@pytest.mark.parametrize("mask", [None, "attention_mask"])
+def test_a_mask_of_tokens_leaves_out_no_patches(mask):
+    """Fails if patches are left out, or have the ids of words, because there are as many of them."""
+    model = Both()
+    with bnprobe.attach(model, mask=mask) as probe:
+        model(**given())
+    vision, text = sorted(probe.recording.layers, key=lambda one: one.layer != "vision.norm")
+    assert (vision.n_masked, text.n_masked) == (0, 6)
+    assert (vision.tokens.n_tokens, text.tokens.n_tokens) == (N * T, 9)
+    assert set(vision.tokens.loudest[:, 3]) == {-1}
+    assert set(text.tokens.loudest[:, 3]) <= set(map(float, given()["input_ids"].flatten().tolist()))
+    assert not any("positions of the mask" in note for note in probe.recording.about.notes)
+
+
+def test_a_mask_of_images_that_was_asked_for_is_used():
+    """Fails if a mask of pixels is taken for one of tokens."""
+    model = Both()
+    with bnprobe.attach(model, mask="pixel_mask") as probe:
+        model(**given(), pixel_mask=MASK)
+    assert {one.layer: one.n_masked for one in probe.recording.layers}["vision.norm"] == 6
+
+
+def test_which_parts_are_of_images():
+    """Fails if a model of images alone, or one that takes both, is a part of images."""
+    assert image_parts(Both()) == ("vision.",)
+    assert image_parts(nn.Sequential(Both())) == ("0.vision.",)
+    assert image_parts(nn.Sequential(Vision())) == ()
