@@ -143,7 +143,8 @@ def judge(
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     rank = table["severity"].map({severity: i for i, severity in enumerate(SEVERITIES)})
-    first = table["rule"].isin(OF_NEW_NETWORKS) & evidence.is_new
+    first = table["rule"].isin(OF_NEW_NETWORKS)
+    first &= bool(first.any()) and evidence.is_new  # tables of a comparison cannot be asked
     table = table.assign(rank=rank, later=~first).sort_values(["rank", "later"], kind="stable")
     return table.drop(columns=["rank", "later"]).reset_index(drop=True)
 
