@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 import time
 import xml.etree.ElementTree as ET
@@ -19,6 +20,7 @@ import bnprobe
 pytest.importorskip("selenium", reason="the test extra brings selenium")
 from report.browser import Reader, reader
 from report.test_browser import network, place_on_map
+from report.test_browser_data import script
 
 LAYER = "stage1.1.1"
 
@@ -78,6 +80,31 @@ def palette(name: str, share: float) -> list[float]:
     import seaborn  # noqa: F401
 
     return [255 * v for v in mpl.colormaps[name](share)[:3]]
+
+
+# Order
+
+
+def test_channels_stand_by_value_and_then_by_number(reading):
+    """Fails if a sign, a zero with one, an infinity or what is not defined stands elsewhere than in a stable sort, or the
+    profile above is not the quartiles of what is finite."""
+    inf, nan = math.inf, math.nan
+    values = [0.5, nan, -1, -0.0, 0.0, inf, -3e-8, -inf, 2, 0.5, nan, 3e-39, -2e20, 1.5, -1]
+    known = np.array([-inf if math.isnan(v) else v for v in values])
+    ours = "".join(script(f"{part}.js") + "\n" for part in ("numbers", "profiles", "cells"))
+    told = (
+        "const values = Float32Array.from(arguments[0], Number); const layers = [{ start: 1, n: values.length - 1 }];"
+        "const found = ['value', 'gamma'].map((by) => ranks(layers, by, values, values));"
+        "return [...found.map(([one]) => [...one]), quartiles(layers, values, false, found[0])[0]];"
+    )
+    by_value, by_size, quartiles = reading.run(
+        ours + told, ["7", *(str(v).replace("inf", "Infinity") for v in values)]
+    )
+    assert by_value == sorted(range(len(values)), key=lambda c: (-known[c], c))
+    sizes = [-inf if math.isnan(v) else abs(v) for v in values]
+    assert by_size == sorted(range(len(values)), key=lambda c: (-sizes[c], c))
+    finite = np.float32([v for v in values if math.isfinite(v)])
+    np.testing.assert_allclose(quartiles, np.quantile(finite.astype(float), (0.25, 0.5, 0.75)))
 
 
 # Colors

@@ -74,9 +74,14 @@ function painter(paint, values, root, stretched = false) {
   const logarithmic = paint.scale === "log";
   const turn = logarithmic ? (v) => (v > 0 ? Math.log(v) : NaN) : (v) => v;
   const back = logarithmic ? Math.exp : (v) => v;
-  const turned = Float64Array.from(values, turn);
+  const turned = new Float64Array(values.length);
+  for (let i = 0; i < turned.length; i++) turned[i] = turn(values[i]);
   const { low, high, fixed } = endsOf(paint, turned, turn, stretched);
-  const beyond = [turned.some((v) => v < low - 1e-9), turned.some((v) => v > high + 1e-9)];
+  const beyond = [false, false];
+  for (let i = 0; i < turned.length; i++) {
+    if (turned[i] < low - 1e-9) beyond[0] = true;
+    else if (turned[i] > high + 1e-9) beyond[1] = true;
+  }
   const span = high - low;
   const at = (value) => {
     const place = turn(value);

@@ -7,6 +7,8 @@ function newMap(host, root, store, state, tip) {
   const { manifest } = store;
   const canvas = make("canvas", { "aria-hidden": "true" });
   const svg = d3.create("svg").attr("aria-hidden", "true");
+  const still = svg.append("g");
+  const moving = svg.append("g");
   const board = make("div", {
     class: "board",
     tabindex: "0",
@@ -24,6 +26,7 @@ function newMap(host, root, store, state, tip) {
     () => at && open(at),
   );
   host.append(board, reading.element, legend, said);
+  const names = shortNames();
   let drawn = null;
   let at = null;
   let range = null;
@@ -36,8 +39,7 @@ function newMap(host, root, store, state, tip) {
     const width = Math.max(board.clientWidth, 240);
     const plot = width - MAP.left - MAP.right;
     const top = PROFILE_HEIGHT + MAP.marks;
-    const names = shortNames();
-    const bottom = top + MAP.height + CAP + 12 + MAP.letter * (d3.max(layers, (layer) => names.get(layer).length + layer.n.toLocaleString("en-US").length + 1) ?? 0);
+    const bottom = top + MAP.height + CAP + 12 + MAP.letter * (d3.max(layers, (layer) => names.get(layer).length + grouped(String(layer.n)).length + 1) ?? 0);
     drawn = {
       ...{ values, layers, names, width, plot, top, left: MAP.left, height: MAP.height },
       paints: painter(manifest.paints[measure], values, root, state.stretched),
@@ -47,36 +49,47 @@ function newMap(host, root, store, state, tip) {
     };
     board.style.height = `${bottom}px`;
     Object.assign(board.dataset, { left: MAP.left, top, plot, tall: MAP.height });
-    svg.attr("width", width).attr("height", bottom).selectAll("*").remove();
+    svg.attr("width", width).attr("height", bottom);
     paintCells(canvas, drawn, state, root);
-    drawAround();
+    drawStill();
+    drawMoving();
     drawLegend(legend, drawn, manifest, manifest.paints[measure], state.stretched);
     drawCursor();
   }
 
-  /** The profile, marks of findings, names of layers. */
-  function drawAround() {
-    const { values, layers, plot, step, top, paints } = drawn;
+  /** Stages, marks of findings and names of layers, which another measure leaves as they are. */
+  function drawStill() {
+    const { layers, width, step, top } = drawn;
+    const key = `${width} ${state.visible}`;
+    if (still.attr("data-key") === key) return;
+    still.attr("data-key", key).selectAll("*").remove();
     const x = (i) => (i + 0.5) * step;
-    const paint = manifest.paints[state.measure];
     drawStages(layers, step, top);
-    const profile = svg.append("g").attr("transform", `translate(${MAP.left},0)`);
-    if (paints.names) drawProfile(profile, "share of dead channels", deadShares(layers, values), "even", null, [0, 0.25], x, plot);
-    else {
-      const rows = quartiles(layers, values, paint.scale === "log");
-      drawProfile(profile, `${paint.label}${plot > 500 ? ": median and middle half of the channels" : ""}`, rows, paint.scale, paint.centre, [paints.low, paints.high], x, plot);
-    }
-    const marks = svg.append("g").attr("transform", `translate(${MAP.left},${top - CAP - 3})`);
+    const marks = still.append("g").attr("transform", `translate(${MAP.left},${top - CAP - 3})`);
     layers.forEach((layer, i) => {
       const severity = worst(layer.findings);
       if (severity) marks.append("path").attr("class", `mark ${severity}`).attr("d", "M-3.5,-7h7l-3.5,7z").attr("transform", `translate(${x(i)},0)`);
     });
-    const side = svg.append("g").attr("transform", `translate(${MAP.left - 6},${top})`);
+    drawNames(layers, x, step, top);
+  }
+
+  /** The profile, and what is at the ends of a column. */
+  function drawMoving() {
+    const { values, layers, plot, step, top, paints } = drawn;
+    const x = (i) => (i + 0.5) * step;
+    const paint = manifest.paints[state.measure];
+    moving.selectAll("*").remove();
+    const profile = moving.append("g").attr("transform", `translate(${MAP.left},0)`);
+    if (paints.names) drawProfile(profile, "share of dead channels", deadShares(layers, values), "even", null, [0, 0.25], x, plot);
+    else {
+      const rows = quartiles(layers, values, paint.scale === "log", state.order === "value" ? drawn.order : null);
+      drawProfile(profile, `${paint.label}${plot > 500 ? ": median and middle half of the channels" : ""}`, rows, paint.scale, paint.centre, [paints.low, paints.high], x, plot);
+    }
+    const side = moving.append("g").attr("transform", `translate(${MAP.left - 6},${top})`);
     const ends = { gamma: ["large |γ|", "small |γ|"], value: ["high", "low"], channel: ["channel 0", "last"] }[state.order];
     side.append("text").attr("class", "tick").attr("y", 12).text(ends[0]);
     side.append("text").attr("class", "tick").attr("y", MAP.height - 5).text(ends[1]);
-    drawNames(layers, x, step, top);
-    svg.append("g").attr("class", "cursor");
+    moving.append("g").attr("class", "cursor");
   }
 
   /** Lines where the stage, the first part of the path that varies, changes. */
@@ -88,8 +101,8 @@ function newMap(host, root, store, state, tip) {
     if (bounds.length > stages.length / 2) return;
     for (const i of bounds) {
       const x = MAP.left + i * step - 0.5;
-      svg.append("line").attr("class", "grid").attr("x1", x).attr("x2", x).attr("y1", 14).attr("y2", top);
-      svg.append("line").attr("class", "stage-end").attr("x1", x).attr("x2", x).attr("y1", top - CAP).attr("y2", top + MAP.height + CAP);
+      still.append("line").attr("class", "grid").attr("x1", x).attr("x2", x).attr("y1", 14).attr("y2", top);
+      still.append("line").attr("class", "stage-end").attr("x1", x).attr("x2", x).attr("y1", top - CAP).attr("y2", top + MAP.height + CAP);
     }
   }
 
@@ -105,12 +118,12 @@ function newMap(host, root, store, state, tip) {
   /** Names with the number of channels, as many as there is room for. */
   function drawNames(layers, x, step, top) {
     const every = Math.max(Math.ceil(12 / step), 1);
-    const g = svg.append("g").attr("transform", `translate(${MAP.left},${top + MAP.height + CAP + 5})`);
+    const g = still.append("g").attr("transform", `translate(${MAP.left},${top + MAP.height + CAP + 5})`);
     layers.forEach((layer, i) => {
       if (i % every) return;
       const text = g.append("text").attr("class", "name").attr("transform", `translate(${x(i)},0) rotate(-90)`).attr("dy", ".32em");
       text.append("tspan").text(drawn.names.get(layer));
-      text.append("tspan").attr("class", "many").text(` ${layer.n.toLocaleString("en-US")}`);
+      text.append("tspan").attr("class", "many").text(` ${grouped(String(layer.n))}`);
     });
     if (!layers.length) g.append("text").attr("class", "title").attr("y", -MAP.height / 2).text("No layer matches the filter.");
   }

@@ -32,7 +32,7 @@ function tick(value) {
 
 /** 1 channel, 2 channels. */
 function count(n, noun) {
-  return `${n.toLocaleString("en-US")} ${noun}${n === 1 ? "" : "s"}`;
+  return `${grouped(String(n))} ${noun}${n === 1 ? "" : "s"}`;
 }
 
 /** The text with its middle left out where it is longer than `length`. */
@@ -71,7 +71,10 @@ function quantile(sorted, share) {
 
 /** The finite numbers of a column, sorted. */
 function sortedFinite(values) {
-  return Float64Array.from(values.filter(Number.isFinite)).sort();
+  const found = new Float64Array(values.length);
+  let n = 0;
+  for (let i = 0; i < values.length; i++) if (Number.isFinite(values[i])) found[n++] = values[i];
+  return found.subarray(0, n).sort();
 }
 
 /** Normal density with mean 0 and standard deviation 1. */

@@ -2,13 +2,24 @@
 
 const PROFILE_HEIGHT = 70;
 
-/** The middle half and the median of each layer. */
-function quartiles(layers, values, logarithmic) {
-  return layers.map((layer) => {
-    const mine = sortedFinite(values.subarray(layer.start, layer.start + layer.n));
+/** The middle half and the median of each layer; `order` are its channels by value, where they are sorted so already. */
+function quartiles(layers, values, logarithmic, order = null) {
+  return layers.map((layer, i) => {
+    const mine = order ? rising(values, layer, order[i]) : sortedFinite(values.subarray(layer.start, layer.start + layer.n));
     const kept = logarithmic ? mine.filter((v) => v > 0) : mine;
     return [0.25, 0.5, 0.75].map((share) => quantile(kept, share));
   });
+}
+
+/** The finite values of a layer, the least first, from its channels with the largest first. */
+function rising(values, layer, falling) {
+  const found = new Float64Array(layer.n);
+  let n = 0;
+  for (let k = layer.n - 1; k >= 0; k--) {
+    const v = values[layer.start + falling[k]];
+    if (Number.isFinite(v)) found[n++] = v;
+  }
+  return found.subarray(0, n);
 }
 
 /** The share of each layer's channels that are dead. */

@@ -18,7 +18,8 @@ function compareCells(a, b) {
 /** Gives every table of the page heads that sort, and those with many rows a search. */
 function wakeTables(root) {
   for (const table of root.querySelectorAll("main table, .fragment table")) {
-    if (table.closest(".stage") || table.matches(".overlap")) continue;
+    // brief ones give way to whole ones where scripts run
+    if (table.closest(".stage, .brief") || table.matches(".overlap")) continue;
     const heads = [...table.querySelectorAll("thead th")];
     const body = table.tBodies[0];
     if (!body || body.rows.length < 2) continue;

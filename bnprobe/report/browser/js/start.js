@@ -7,6 +7,7 @@ function start(root) {
     return;
   }
   root.classList.add("live");
+  inks(root); // before anything is moved, after which the whole page is styled once more
   const store = openStore(root);
   const state = newState(store);
   state.nChannels = store.nChannels;
@@ -34,7 +35,6 @@ function start(root) {
   wakeDesk(root, store, state, save);
   save.figures();
   wakePrinting(root);
-  inks(root);
   watch(root, state);
   ready.then(() => {
     root.dataset.after = String(Math.round(performance.now()));
