@@ -12,6 +12,7 @@ from measures.sites import memory_of, recording, site, some_rows
 import bnprobe
 from bnprobe.recording import Recording
 from bnprobe.report.chapters.chapter import unit_of
+from bnprobe.report.chapters.headline import _unsaid
 from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
 
@@ -497,3 +498,14 @@ def test_norms_that_could_not_be_judged_are_not_said_to_match():
     assert answer(*layers[:2]).startswith(
         "Your inputs match the training data at 1 of 2 norms; 1 has too few samples to say: over both norms, the mean is "
     )
+
+
+def test_a_finding_of_the_headline_is_not_said_again():
+    """Fails if the sentences below the headline repeat its finding because they also count the others, or lose that count."""
+    found = "Warning: The inputs are not preprocessed as in training (at a.b)."
+    headline = f"Your images do not match the training data. {found}"
+    assert _unsaid(f"{found} 1 more finding is listed below.", headline) == "1 more finding is listed below."
+    assert _unsaid(found, headline) == ""
+    other = "Warning: Some channels are dead (at a.c). 1 more finding is listed below."
+    assert _unsaid(other, headline) == other
+    assert _unsaid("Check accuracy on these data.", headline) == "Check accuracy on these data."

@@ -105,7 +105,15 @@ def after(first: Headline, tables: Tables, findings: pd.DataFrame, unit: str) ->
         more = [serious]
     else:
         more = [matching(used, unit), serious or no_finding(used, findings, unit)]
-    return [sentence for sentence in more if sentence not in first.text]
+    return [rest for sentence in more if (rest := _unsaid(sentence, first.text))]
+
+
+def _unsaid(sentence: str, said: str) -> str:
+    """What is left of it: a finding that `said` holds already, up to the place where it was found, is not repeated."""
+    if sentence in said:
+        return ""
+    finding, place, rest = sentence.partition(").")
+    return rest.strip() if place and finding + place in said else sentence
 
 
 def judged_layers(tables: Tables) -> pd.DataFrame:
