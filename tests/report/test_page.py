@@ -501,7 +501,7 @@ def test_norms_that_could_not_be_judged_are_not_said_to_match():
 
 
 def test_a_finding_of_the_headline_is_not_said_again():
-    """Fails if the sentences below the headline repeat its finding because they also count the others, or lose that count."""
+    """Fails if what follows the headline repeats its finding because it also counts the others, or loses that count."""
     found = "Warning: The inputs are not preprocessed as in training (at a.b)."
     headline = f"Your images do not match the training data. {found}"
     assert _unsaid(f"{found} 1 more finding is listed below.", headline) == "1 more finding is listed below."
