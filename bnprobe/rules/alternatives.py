@@ -69,10 +69,13 @@ def not_chosen(layers: list[str]) -> Finding:
 
 def never_trained(evidence: Evidence) -> dict[str, str]:
     """Norms that were called as they were made, each with another norm of the same list that was trained."""
+    lists = _lists(evidence)
+    if not lists:  # mostly, without a look at each norm
+        return {}
     trained = _trained(evidence)
     new = {str(row["layer"]) for row, channels in evidence.sites if fresh(row, channels)}
     found = {}
-    for parent, (called, uncalled) in _lists(evidence).items():
+    for parent, (called, uncalled) in lists.items():
         learned = [key for key in sorted(called) if f"{parent}.{key}" not in new]
         learned += [key for key in sorted(uncalled) if f"{parent}.{key}" in trained]
         for key in called:
@@ -114,6 +117,9 @@ def other_was_trained(evidence: Evidence) -> Iterator[Finding]:
 def never_learned(evidence: Evidence) -> list[str]:
     """Norms without running statistics whose γ and β are as they were made, the same ones in several lists in which others
     have learned."""
+    lists = _lists(evidence)
+    if not lists:
+        return []
     at_start, learned = set(), set()
     for row, channels in evidence.sites:
         if channels["gamma"].notna().any() and not affine_at_start(channels):
@@ -121,7 +127,7 @@ def never_learned(evidence: Evidence) -> list[str]:
         elif channels["gamma"].notna().any() and channels["running_var"].isna().all():
             at_start.add(str(row["layer"]))
     places: dict[frozenset[str], list[str]] = defaultdict(list)
-    for parent, (called, _) in _lists(evidence).items():
+    for parent, (called, _) in lists.items():
         untouched = frozenset(key for key in called if f"{parent}.{key}" in at_start)
         if untouched and any(f"{parent}.{key}" in learned for key in called):
             places[untouched].append(parent)

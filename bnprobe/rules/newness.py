@@ -154,5 +154,7 @@ def breaks(sites: Sites, i: int, limits: Limits) -> bool:
 
 def affine_at_start(channels: pd.DataFrame) -> bool:
     """Whether γ is exactly 1, or exactly 0, in all channels that have one, and β exactly 0."""
-    gamma, beta = channels["gamma"].dropna(), channels["beta"].dropna()
-    return bool(((gamma == 1).all() or (gamma == 0).all()) and (beta == 0).all())
+    gamma, beta = (channels[name].to_numpy() for name in ("gamma", "beta"))  # as in `at_start`
+    missing = np.isnan(gamma)
+    one, zero = (((gamma == value) | missing).all() for value in (1, 0))
+    return bool((one or zero) and ((beta == 0) | np.isnan(beta)).all())
