@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bnprobe.graph.trace import set_aside, watch_this_call
-from bnprobe.norms import NormLayer
+from bnprobe.norms import ModuleTree, NormLayer
 from bnprobe.probe.backward.autograd_route import origin_of
 from bnprobe.probe.backward.gradients import Gradients
 from bnprobe.probe.calls import CallStats, InputReading, observe_after
@@ -57,7 +57,8 @@ norm was new."""
 class Forward:
     """Follows the forward passes of one model, in any number of threads, and adds what was read to its phase."""
 
-    def __init__(self, options: AttachOptions, model: nn.Module) -> None:
+    def __init__(self, options: AttachOptions, tree: ModuleTree) -> None:
+        model = tree.model
         self.run = Pass()
         self._model = ref(model)
         self.phases: dict[str, Phase] = {}
@@ -68,7 +69,7 @@ class Forward:
         given = options.mask
         self._mask_argument = usual_argument(model) if given is None else MaskArgument(given, model)
         self._options = options
-        self._images = image_parts(model)
+        self._images = image_parts(tree)
         self._masks_tokens = self._mask_argument is not None and self._mask_argument.name == USUAL
         self._reader = InputReader(options, self.run)
         self._counted, self._taken, self._rows = CountedCaches(), Taken(), Rows()

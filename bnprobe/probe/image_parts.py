@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
-
-from torch import nn
 
 from bnprobe.norms import ModuleTree
 
@@ -15,9 +10,10 @@ IMAGES, IDS = frozenset({"pixel_values", "pixel_values_videos", "images"}), "inp
 """Names of arguments for images, and for text."""
 
 
-def image_parts(model: nn.Module) -> tuple[str, ...]:
+def image_parts(tree: ModuleTree) -> tuple[str, ...]:
     """Beginnings of the paths in such parts, each with its dot; none where no part takes text."""
-    takes = {path: _arguments(type(part).forward) for path, part in ModuleTree.of(model).modules.items()}
+    of_kinds = {id(kind): _arguments(kind) for kind in map(type, tree.modules.values())}
+    takes = {path: of_kinds[id(type(part))] for path, part in tree.modules.items()}
     if not any(IDS in names for names in takes.values()):
         return ()
     return tuple(
@@ -27,9 +23,9 @@ def image_parts(model: nn.Module) -> tuple[str, ...]:
     )
 
 
-@lru_cache(maxsize=1024)
-def _arguments(forward: Callable[..., Any]) -> frozenset[str]:
+def _arguments(kind: type) -> frozenset[str]:
+    """Names of the arguments of its forward; none where there is no plain one, as in modules that were traced."""
     try:
-        return frozenset(inspect.signature(forward).parameters)
-    except (TypeError, ValueError):  # a forward without a signature
+        return frozenset(inspect.signature(inspect.getattr_static(kind, "forward")).parameters)
+    except Exception:  # whatever a class has there, and its own code may say of it
         return frozenset()

@@ -71,7 +71,7 @@ class Probe:
         self._folded = survey.folded
         self._training_batch, self._until = options.training_batch, options.until
         self._eager = Eager()
-        self._forward = Forward(options, survey.model)
+        self._forward = Forward(options, survey.tree)
         self._unhooked = Unhooked(survey, options.patterns, self._forward)
         self._examined: dict[str, Proposal | None] = {}
         self._final: Recording | None = None

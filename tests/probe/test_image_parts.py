@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import bnprobe
+from bnprobe.norms import ModuleTree
 from bnprobe.probe.image_parts import image_parts
 
 N, T, C = 3, 5, 8
@@ -80,6 +83,25 @@ def test_a_mask_of_images_that_was_asked_for_is_used():
 
 def test_which_parts_are_of_images():
     """Fails if a model of images alone, or one that takes both, is a part of images."""
-    assert image_parts(Both()) == ("vision.",)
-    assert image_parts(nn.Sequential(Both())) == ("0.vision.",)
-    assert image_parts(nn.Sequential(Vision())) == ()
+    assert image_parts(ModuleTree.of(Both())) == ("vision.",)
+    assert image_parts(ModuleTree.of(nn.Sequential(Both()))) == ("0.vision.",)
+    assert image_parts(ModuleTree.of(nn.Sequential(Vision()))) == ()
+
+
+class Odd(nn.Module):
+    """Its forward is none that can be looked at."""
+
+    @property
+    def forward(self) -> object:
+        raise AttributeError("no forward yet")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    "odd", [Odd, lambda: torch.jit.trace(nn.ReLU(), torch.zeros(1))], ids=["property", "traced"]
+)
+def test_a_part_without_a_plain_forward_is_no_part_for_images(odd: Callable[[], nn.Module]) -> None:
+    """Fails if a class that hides its forward keeps the model from being recorded."""
+    model = Both()
+    model.add_module("odd", odd())
+    assert image_parts(ModuleTree.of(model)) == ("vision.",)

@@ -139,8 +139,10 @@ def _against_running(record: LayerRecord, channels: pd.DataFrame) -> list[tuple[
     shift = finite(channels["shift"])
     if not len(shift):
         return []
+    with np.errstate(over="ignore"):
+        away = float(np.sqrt(np.mean(shift**2)))
     return [
-        ("mean off by (rms)", running_sds(float(np.sqrt(np.mean(shift**2))))),
+        ("mean off by (rms)", running_sds(away)),
         ("variance", against(median(variance_ratio(record)), "running variance")),
     ]
 
