@@ -102,6 +102,8 @@ def _by_course(
     Where eps hides what the first norm is given, nothing is known of the inputs, and so of the course. `agrees` is a
     previous norm that matches, or else `nearly` one that is off by far less.
     """
+    if evidence.begun_again:  # the finding says so already, and its advice is the first
+        return replace(finding, do=finding.do + _of_inputs(evidence))
     judged = evidence.layers[~evidence.layers["verdict"].isin(NOT_JUDGED)]
     layers = judged[~judged["layer"].isin(blind)]
     known = not judged.empty and judged["layer"].iloc[0] not in blind

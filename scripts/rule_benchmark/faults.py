@@ -52,6 +52,12 @@ FAULTS = (
         NORMS + "\nfor m in norms: m.running_mean *= 999.98; m.running_var *= 999.98",
     ),
     Fault(
+        "a converter that stores standard deviations",
+        "demo",
+        "statistics-transformed",
+        NORMS + "\nfor m in norms: m.running_var.sqrt_()",
+    ),
+    Fault(
         "one layer reset, never run again",
         "plain",
         "statistics-never-updated",

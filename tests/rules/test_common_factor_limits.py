@@ -9,7 +9,7 @@ import pytest
 
 from bnprobe.recording.terms import IMPLIED_CORRELATION
 from bnprobe.rules import common_factor
-from bnprobe.rules.common_factor import ALIKE, Factors, _advice, _alike, _of_layer, _times, _what, scaled
+from bnprobe.rules.common_factor import ALIKE, Factors, _advice, _alike, _times, _what, of_layer, scaled
 from rules.edited import evidence, frame
 
 LIMIT = float(np.log(evidence().limits.common_factor))
@@ -115,7 +115,7 @@ def test_how_well_running_means_follow_the_implied_ones(off: float, follows: boo
     t = off * math.sqrt(1 / IMPLIED_CORRELATION**2 - 1)
     x, noise = np.array([1.0, -1.0] * 4), np.array([1.0, 1.0, -1.0, -1.0] * 2)
     channels = frame(running_mean=3 * (x + t * noise), implied_mean=x, implied_var_ratio=np.full(8, 9.0))
-    found = _of_layer(channels)
+    found = of_layer(channels)
     assert (found is not None) is follows
     if found:
         assert found == pytest.approx((math.log(3), math.log(9)))
