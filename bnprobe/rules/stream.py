@@ -22,7 +22,7 @@ def no_residual(evidence: Evidence) -> Iterator[Finding]:
     before = layers[layers["norm_role"] == ATTENTION]
     if len(before) < FEWEST_BLOCKS or not layers["norm_role"].isin(WITHOUT_SUMS).all():
         return
-    if layers["branch"].notna().any():
+    if layers["branch"].notna().any() or (layers[["skip", "layer_scale"]] != "").any(axis=None):
         return
     yield Finding(
         "warning",

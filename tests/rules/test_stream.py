@@ -52,6 +52,8 @@ ATTENTION = {"norm_role": "attention"}
         ([{"norm_role": "MLP"}], False),
         # a sum that is known, whatever the roles
         ([{"branch": 0.5}], False),
+        ([{"skip": "stem.fc2"}], False),
+        ([{"layer_scale": "blocks.0.gamma"}], False),
     ],
 )
 def test_what_speaks_for_a_residual_connection(others, speaks):
