@@ -42,8 +42,6 @@ NOT_PLANTED = {
     "samples-alike",
     # of files: tests/checkpoints/test_fits.py plants these in trained networks
     *("statistics-misplaced", "folded-and-kept"),
-    # the benchmark has it among its cases of files
-    "statistics-transformed",
     # of networks that no subject here is: the cases of real users have them
     *("batches-of-one-class", "batches-of-two-kinds", "instance-norm-stored"),
     *("learning-in-eval", "statistics-not-updated", "positions-as-channels", "vectors-swapped"),
