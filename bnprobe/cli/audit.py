@@ -16,6 +16,7 @@ from bnprobe.cli.paths import demand_writable, output_file
 from bnprobe.cli.workers import add_engine, add_workers
 from bnprobe.errors import BnprobeError
 from bnprobe.files import Journal, Url, files_in, is_file, is_folder, place_of, write_output_by
+from bnprobe.garbage import collector_paused
 from bnprobe.printing import progress, say
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ def audit_file(path: str) -> list[Row]:
 
     key = _key(path)
     try:
-        return rows_of(check(path), key)
+        with collector_paused():
+            return rows_of(check(path), key)
     except Exception as error:  # one odd file must not end a day of work
         kind = "" if isinstance(error, BnprobeError) else f"unexpected {type(error).__name__}: "
         return [{**key, "row": FILE, "error": kind + " ".join(str(error).split())}]
