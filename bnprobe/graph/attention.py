@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from bnprobe.graph.graph import Node
-from bnprobe.stats.moments import Array
 
 MOST_SEQUENCES, MOST_QUERIES = 4, 64
 """Of a call, that are looked at."""
@@ -58,8 +57,8 @@ class Lengths(NamedTuple):
     """Of the last token of a call of attention: lengths of its queries (H,) and of its keys (K,) by head, and the channels
     of a head; and what the products are multiplied by."""
 
-    queries: Array
-    keys: Array
+    queries: Tensor
+    keys: Tensor
     size: int
     factor: float
 
@@ -68,16 +67,13 @@ def lengths(q: Tensor, k: Tensor, factor: float) -> Lengths | None:
     """Of queries and keys (N, heads, T, D); `factor` relative to 1/√D, NaN where it is not known."""
     if not math.isfinite(factor) or not (q.numel() and k.numel()) or q.shape[-1] != k.shape[-1]:
         return None
-    of_queries, of_keys = (
-        torch.linalg.vector_norm(x.detach()[-1, :, -1].float(), dim=-1).cpu().numpy() for x in (q, k)
-    )
+    of_queries, of_keys = (torch.linalg.vector_norm(x.detach()[-1, :, -1].float(), dim=-1) for x in (q, k))
     return Lengths(of_queries, of_keys, q.shape[-1], factor / math.sqrt(q.shape[-1]))
 
 
-def last_row(y: Tensor) -> Array:
-    """What a linear layer makes of the last token, shape (outputs,)."""
-    row: Array = y.detach().reshape(-1, y.shape[-1])[-1].float().cpu().numpy()
-    return row
+def last_row(y: Tensor) -> Tensor:
+    """What a linear layer makes of the last token, shape (outputs,): a copy, that the rest need not stay, on its device."""
+    return y.detach().reshape(-1, y.shape[-1])[-1].to(torch.float32, copy=True)
 
 
 def _given(args: Sequence[Any]) -> Tensor | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from bnprobe.graph.attention import Lengths
 from bnprobe.graph.graph import LEAF, SITE, Node, Site
@@ -81,13 +82,19 @@ def _of_weights(query: Node, key: Node, seen: Lengths, known: Known) -> float:
         return math.nan
     for of_queries, of_keys in _layouts(query is key, n, n_keys, seen.size):
         multiples = (
-            _multiple(seen.queries, query.facts["row"], of_queries, seen.size),
-            _multiple(seen.keys, key.facts["row"], of_keys, seen.size),
+            _multiple(_fetched(seen.queries), _fetched(query.facts["row"]), of_queries, seen.size),
+            _multiple(_fetched(seen.keys), _fetched(key.facts["row"]), of_keys, seen.size),
         )
         if all(map(math.isfinite, multiples)):
             rows = _rows(query, of_queries), _rows(key, of_keys)
             return of_weights(*rows, gamma, known.beta, seen.size, seen.factor * math.prod(multiples))
     return math.nan
+
+
+def _fetched(numbers: Tensor) -> Array:
+    """Asked for at the end of a pass, so that no layer waits for its device."""
+    found: Array = numbers.cpu().numpy()
+    return found
 
 
 def _layouts(together: bool, n: int, n_keys: int, size: int) -> Iterator[tuple[list[int], list[int]]]:

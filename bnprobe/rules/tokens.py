@@ -108,9 +108,8 @@ def overwritten(evidence: Evidence) -> Iterator[Finding]:
     layers = evidence.layers
     ends_in_norm = layers["norm_role"].shift().isin(ENDS_OF_BRANCHES)
     tops = ends_in_norm.map({False: 1.0, True: WITH_A_NORM}) * evidence.limits.overwritten
-    for (_, row), top in zip(layers.iterrows(), tops, strict=True):
-        if not row["branch"] > top:
-            continue
+    beyond = layers["branch"] > tops
+    for (_, row), top in zip(layers[beyond].iterrows(), tops[beyond], strict=True):
         yield Finding(
             "warning",
             row["layer"],
