@@ -180,9 +180,8 @@ def _together(state: State, module: str, norm: Norm, heads: Heads) -> tuple[Rows
         return None
     n, n_keys = heads.n, heads.n_keys or heads.n
     size = heads.size or together.n // (n + 2 * n_keys)
-    if (
-        together.n == (n + 2) * size
-    ):  # Falcon and GPT-BigCode share one head of keys, and say so in another word
+    # Falcon and GPT-BigCode share one head of keys, and say so in another word
+    if together.n == (n + 2) * size:
         n_keys = 1
     if together.n != (n + 2 * n_keys) * size or n % n_keys:
         return None

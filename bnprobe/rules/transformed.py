@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +88,7 @@ class Line:
         gap = np.concatenate([implied - power * stored for stored, implied in self.norms])
         return float(np.exp(np.median(np.abs(gap - np.median(gap)))))
 
-    @property
+    @cached_property
     def _moments(self) -> Array:
         """Means of x, y, x², xy and y² over each norm's channels."""
         return np.array(

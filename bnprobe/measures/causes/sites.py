@@ -132,12 +132,8 @@ def one_group(record: LayerRecord) -> Predicted | None:
     if not LEAST_AWAY <= t <= FAR or not _in_scale(measured, now, base.moments, record.eps):
         return None
     sigma = np.sqrt((measured.var + base.moments.var) / 2 + record.eps)
-    if not _by_channel(
-        np.abs(away) / np.sqrt(now.var + record.eps),
-        np.sqrt(now.var + record.eps) / sigma,
-        between / sigma,
-        t,
-    ):
+    running = np.sqrt(now.var + record.eps)
+    if not _by_channel(np.abs(away) / running, running / sigma, between / sigma, t):
         return None
     return Predicted(Moments2(now.mean + np.sign(away) * t * between, base.moments.var), {"away": t})
 

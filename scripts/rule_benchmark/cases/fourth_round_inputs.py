@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from scripts.rule_benchmark.cases.case import ANY, SHIFTED, Cases, Look, Must, fault, right
 from scripts.rule_benchmark.cases.nets import Batch, convnet, fit, several, told
-from scripts.rule_benchmark.cases.third_round_live import normalized, scenes
+from scripts.rule_benchmark.cases.third_round_live import normalized_scenes, of_bands
 
 CASES = Cases("fourth round, inputs")
 
@@ -124,15 +124,7 @@ def viewed() -> Iterator[Look]:
 
 @CASES.add("a band is zeroed after it was normalized")
 def zeroed() -> Iterator[Look]:
-    def batch() -> Batch:
-        x, y = scenes()
-        return normalized(x), y
-
-    torch.manual_seed(0)
-    model = convnet(depth=3)
-    model[0] = nn.Conv2d(8, 16, 3, padding=1, bias=False)
-    fit(model, batch, 150).eval()
-    data = several(batch)
+    model, data = of_bands(), several(normalized_scenes)
     yield right("as in training", told(model, data))
     without = [(x * (torch.arange(8) != 7).view(8, 1, 1), y) for x, y in data]
     yield fault(

@@ -34,16 +34,22 @@ def normalized(x: Tensor) -> Tensor:
     return (x - MEAN) / STD
 
 
-@CASES.add("bands of a satellite in another order, empty, or not scaled")
-def bands() -> Iterator[Look]:
-    def batch() -> Batch:
-        x, y = scenes()
-        return normalized(x), y
+def normalized_scenes() -> Batch:
+    x, y = scenes()
+    return normalized(x), y
 
+
+def of_bands() -> nn.Module:
+    """A network trained on them."""
     torch.manual_seed(0)
     model = convnet(depth=3)
     model[0] = nn.Conv2d(8, 16, 3, padding=1, bias=False)
-    fit(model, batch, 150).eval()
+    return fit(model, normalized_scenes, 150).eval()
+
+
+@CASES.add("bands of a satellite in another order, empty, or not scaled")
+def bands() -> Iterator[Look]:
+    model = of_bands()
     data = [x for x, _ in several(scenes)]
     of = partial(told, model, normalize=CONSTANTS)
     yield right("as in training", of(map(normalized, data)))
