@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from bnprobe.recording.names import SHIFTED
+from bnprobe.recording.names import NEVER_UPDATED, SHIFTED
 from bnprobe.rules.by_hand import CODE
 from bnprobe.rules.edits import InFloat32, remedy
 from bnprobe.rules.remedies import module
@@ -165,7 +165,8 @@ def _each_digits_lost(evidence: Evidence) -> Iterator[tuple[Finding, bool]]:
             continue
         far = channels[channels["mean_in_sds"] > limit * row["mean_in_sds_max"] / row["rounding_step"]]
         of = f" in {out_of(far, channels)}" if len(far) else ""
-        is_shifted = bool(_as_in_training(row, limits))
+        first_mend = _mend_first(row, limits)
+        is_shifted = bool(first_mend)
         finding = Finding(
             "info" if is_shifted and evidence.is_new else "warning",
             row["layer"],
@@ -173,8 +174,7 @@ def _each_digits_lost(evidence: Evidence) -> Iterator[tuple[Finding, bool]]:
             f"the mean is {number(row['mean_in_sds_max'], 2)} standard deviations{of}, and neighboring numbers of "
             f"{row['input_dtype'] or 'float32'} lie {row['rounding_step']:.2g} standard deviations apart there (threshold "
             f"{limit:g}).",
-            _as_in_training(row, limits)
-            + "Subtract the common number where the inputs are made, in float64 or whole numbers, and retrain: outputs "
+            first_mend + "Subtract the common number where the inputs are made, in float64 or whole numbers, and retrain: outputs "
             "change by what rounding took. Where the mean of the inputs comes from the preceding bias, make that smaller. "
             "Until then expect other results elsewhere: runtimes that compute E[x²] − E[x]² lose all digits, or give NaN.",
             indices(far),
@@ -183,11 +183,19 @@ def _each_digits_lost(evidence: Evidence) -> Iterator[tuple[Finding, bool]]:
         yield finding, is_shifted
 
 
-def _as_in_training(row: pd.Series, limits: Limits) -> str:
-    """That another input than in training comes first, where the running statistics expect no such mean."""
-    if not (row["verdict"] in SHIFTED and row["shift_rms"] > limits.shift):
+def _mend_first(row: pd.Series, limits: Limits) -> str:
+    """What makes the mean large where it is nothing that the network learned to live with: other inputs than in
+    training, or running statistics that normalize nothing in eval mode, so that activations grow with depth."""
+    if not row["shift_rms"] > limits.shift:
         return ""
-    return "The inputs are not those of training here, as the running statistics show: mend that first. If it remains: "
+    if row["verdict"] in SHIFTED:
+        return "The inputs are not those of training here, as the running statistics show: mend that first. If it remains: "
+    if row["verdict"] == NEVER_UPDATED:
+        return (
+            "The running statistics were never updated, so this norm normalizes nothing in eval mode: update them first, in "
+            "training or with bnprobe.recalibrate. If it remains: "
+        )
+    return ""
 
 
 def zero_rows(evidence: Evidence) -> Iterator[Finding]:
