@@ -174,7 +174,8 @@ def _each_digits_lost(evidence: Evidence) -> Iterator[tuple[Finding, bool]]:
             f"the mean is {number(row['mean_in_sds_max'], 2)} standard deviations{of}, and neighboring numbers of "
             f"{row['input_dtype'] or 'float32'} lie {row['rounding_step']:.2g} standard deviations apart there (threshold "
             f"{limit:g}).",
-            first_mend + "Subtract the common number where the inputs are made, in float64 or whole numbers, and retrain: outputs "
+            first_mend
+            + "Subtract the common number where the inputs are made, in float64 or whole numbers, and retrain: outputs "
             "change by what rounding took. Where the mean of the inputs comes from the preceding bias, make that smaller. "
             "Until then expect other results elsewhere: runtimes that compute E[x²] − E[x]² lose all digits, or give NaN.",
             indices(far),

@@ -7,7 +7,7 @@
 Writes reports/experiments.csv and experiments.md. The checkpoint and the images are those of reports/README.md; mobilenet_v2
 has torchvision's weights, in whose cache scripts/mobilenet_v2.py puts them. Wall seconds are those of a quiet machine only:
 CPU seconds stand beside them. RAM is the peak of the process, beside that of one that loads the same and evaluates.
-Intervals are those of scripts/ablation_intervals.py. Some ten minutes.
+Intervals are those of scripts/ablation_intervals.py. Some fifteen minutes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from scripts import ablation_intervals as intervals
 from scripts.recalibration_study import Images, batches, images, network
 
 N_PREVIEW, N_ABLATE, BUDGET = 1000, 500, 120
-N_DIRECTIONS, N_STUDIES, N_NULL = 4, 100, 200
+N_DIRECTIONS, N_STUDIES, N_NULL = 4, 100, 1000
 Batches = list[Any]
 Values = dict[str, float]
 
@@ -74,11 +74,9 @@ LIMITS = (
         "planted",
         "accuracy",
         0.8,
-        "2 points of accuracy planted, 1,000 samples: share detected by accuracy",
+        "2 points of accuracy planted, 1,000 samples: share detected by accuracy (`best_test`: what the best test of "
+        "matched pairs can)",
         True,
-    ),
-    Limit(
-        "planted", "best_test", 0.8, "what the best test of matched pairs detects of it, by its power", True
     ),
     Limit("planted", "loss", 0.8, "the same, detected by the loss", True),
 )
