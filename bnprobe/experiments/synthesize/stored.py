@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnprobe.errors import BnprobeError, NoNormLayers, class_name
+from bnprobe.experiments.synthesize.moments import moments
 from bnprobe.norms import ModuleTree, NormLayer, describe
 from bnprobe.probe.survey.unwrap import shown, unwrap
 from bnprobe.recording import BATCH
@@ -40,13 +41,8 @@ class Stored:
 
     def distance(self, x: Tensor) -> Tensor:
         """How far an input of the norm is from them: (difference of means)² + (difference of standard deviations)², mean
-        over
-        channels, in running standard deviations. A differentiable scalar."""
-        rows = self.layer.rows(x).float()
-        mean = rows.mean(2).mean(
-            0
-        )  # over positions first: torch reduces inner dimensions ten times faster than outer ones
-        var = (rows - mean[:, None]).square().mean(2).mean(0)
+        over channels, in running standard deviations. A differentiable scalar."""
+        mean, var = moments(self.layer.rows(x).float())
         mean, var = mean[self.kept], var[self.kept]
         sigma = (var + self.layer.eps).sqrt()
         return (((mean - self.mean) / self.sigma).square() + (sigma / self.sigma - 1).square()).mean()
