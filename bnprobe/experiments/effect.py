@@ -131,4 +131,6 @@ def _number(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1f}" if abs(value) >= 0.05 else "0.0" if value == 0 else f"{value:+.2g}"
+    if value == 0:
+        return "0.0"
+    return (f"{value:+.1f}" if abs(value) >= 0.05 else f"{value:+.2g}").replace("-", "−")

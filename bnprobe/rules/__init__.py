@@ -142,6 +142,8 @@ def judge(
         for finding in rule.find(evidence)
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
+    # what a norm stores is the same at each of its calls, and is said once
+    table = table[~table.duplicated(["rule", "layer", "channels", "severity", "says", "because", "do"])]
     rank = table["severity"].map({severity: i for i, severity in enumerate(SEVERITIES)})
     first = table["rule"].isin(OF_NEW_NETWORKS)
     first &= bool(first.any()) and evidence.is_new  # tables of a comparison cannot be asked

@@ -123,7 +123,7 @@ SCORE = {
             "accuracy",
             -0.1,
             0.4,
-            "accuracy 50.0% → 75.0% (+25.0 points, 95% interval -10.0 to +40.0, 1,200 samples): the interval includes 0",
+            "accuracy 50.0% → 75.0% (+25.0 points, 95% interval −10.0 to +40.0, 1,200 samples): the interval includes 0",
         ),
         ("score", 0.1, 0.4, "score 0.5 → 0.75 (+0.2, 95% interval +0.1 to +0.4, 1,200 samples)"),
         (AGREEMENT, 0.1, 0.4, f"{AGREEMENT}: 75.0% of decisions stay, on 1,200 samples"),
@@ -143,11 +143,11 @@ def test_an_effect_in_a_sentence(metric: str, low: float, high: float, says: str
     [
         (0.0, "0.0"),
         (0.05, "+0.1"),
-        (-0.05, "-0.1"),
+        (-0.05, "−0.1"),
         (0.049, "+0.049"),
-        (-0.0123, "-0.012"),
+        (-0.0123, "−0.012"),
         (12.34, "+12.3"),
-        (-3.0, "-3.0"),
+        (-3.0, "−3.0"),
     ],
 )
 def test_small_differences_keep_two_digits(value: float, shown: str) -> None:

@@ -68,6 +68,22 @@ def test_a_study_comes_back_as_it_was(tmp_path: Path) -> None:
     assert path.read_bytes().isascii()
 
 
+def test_a_network_in_which_no_vector_matters_is_told_in_a_sentence() -> None:
+    """Fails if a vector is named as the one that matters most where none changes the metric."""
+    found = study()
+    measured = found.table["level"] == "layer"
+    found.table.loc[measured, ["after", "difference", "low", "high", "estimated"]] = [
+        0.75,
+        0.0,
+        0.0,
+        0.0,
+        False,
+    ]
+    assert found.answer == (
+        "No vector of one layer is worth anything: accuracy on 16 samples without each is no worse than 75%."
+    )
+
+
 def test_a_measured_study_comes_back_whole(tmp_path: Path) -> None:
     """Fails if a column that is measured is not kept."""
     model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).eval()

@@ -194,3 +194,12 @@ def test_only_sites_that_are_marked_are_looked_at():
     assert found == [("a", 2), ("c", 1)]
     assert [row["layer"] for row, _ in evidence.sites_with(unsound(channels, "y"))] == ["b"]
     assert list(evidence.sites_with(channels["y"] > 9)) == []
+
+
+@pytest.mark.parametrize(("because", "n"), [(("same", "same"), 1), (("call 1", "call 2"), 2)])
+def test_what_a_norm_stores_is_said_once(because: tuple[str, str], n: int) -> None:
+    """Fails if a norm that is called twice is told twice that its γ was never trained, or if calls that differ are one."""
+    each = [Finding("warning", "n", "Says.", told, "Do.", (), call) for call, told in enumerate(because)]
+    found = judge(empty_tables(), rules=(Rule("a-rule", "Is it?", "A book", "0", lambda _: iter(each)),))
+    assert list(found["call"]) == list(range(n))
+    assert list(found.index) == list(range(n))

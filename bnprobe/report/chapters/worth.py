@@ -49,6 +49,9 @@ def sentence(study: StudyTable) -> str:
         return f"Nothing was measured of any single layer on {n}: estimates alone rank the vectors."
     first = rows.iloc[0]
     significant = rows[rows["low"] > 0]
+    if significant.empty and first["worth"] == 0:
+        before = value_of(study, float(study.table["before"].iloc[0]))
+        return f"No vector of one layer is worth anything: {study.metric} on {n} without each is no worse than {before}."
     if significant.empty:
         return (
             f"No vector of a single layer is worth anything significant on {n}: {study.metric} changes most without the "
