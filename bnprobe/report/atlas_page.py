@@ -26,6 +26,9 @@ MOST_OUTLIERS = 100
 MOST_POINTS = 400
 """Steps of a drawn distribution."""
 
+FEW_PLOTS = 3
+"""Distributions that a phone shows, those with a checkpoint that stands out first; the table has all."""
+
 QUANTILES = (("least", 0.0), ("5%", 0.05), ("median", 0.5), ("95%", 0.95), ("most", 1.0))
 
 
@@ -37,9 +40,11 @@ def page(table: pd.DataFrame, name: str) -> Page:
     sections = [Section("answer", "The answer", tuple(_answer(files, unlike)))]
     if len(unlike):
         sections.append(Section("outliers", "Unlike the others", (_outliers(unlike),), short="Outliers"))
-    for kind in kinds.index:
-        sections.append(_distributions(str(kind), found[found["kind"] == kind]))
-    sections.append(Section("files", "Every checkpoint", (_files(files, found, unlike),), short="Files"))
+    for i, kind in enumerate(kinds.index):
+        sections.append(_distributions(str(kind), found[found["kind"] == kind], folded=i > 0))
+    every = _files(files, found, unlike)
+    hint = "the most serious first"
+    sections.append(Section("files", "Every checkpoint", (every,), folded=True, hint=hint, short="Files"))
     sections += _not_read(files)
     return Page(
         title=f"{count(len(files), 'checkpoint')}: what their norms hold",
@@ -103,29 +108,40 @@ def _outliers(unlike: pd.DataFrame) -> Table:
     return Table(heads, rows, f"More than {FAR:g} robust standard deviations from the median.{left}")
 
 
-def _distributions(kind: str, found: pd.DataFrame) -> Section:
-    """How each quantity is distributed over the checkpoints that have it."""
+def _distributions(kind: str, found: pd.DataFrame, folded: bool) -> Section:
+    """How each quantity is distributed over the checkpoints that have it; a phone has room for a few of them."""
     words = kind_words(kind)
     shown = [one for one in QUANTITIES if found[one.name].notna().any()]
     blocks: list[Block] = [Prose((_spread(found, words),))]
+    table = _quantiles(shown, found)
     if len(found) >= 2:
-        plots = tuple(_plot(one, found[one.name].to_numpy(float)) for one in shown)
-        alt = (
-            f"Distributions over {count(len(found), 'checkpoint')} of {', '.join(one.title for one in shown)}"
-        )
-        for width in ("wide", "narrow"):
-            name = f"atlas-{kind}{'-narrow' if width == 'narrow' else ''}"
-            blocks.append(
-                Figure(
-                    name,
-                    alt,
-                    Plots(plots, narrow=width == "narrow"),
-                    "Share of checkpoints at or below each value. Orange: those that stand out.",
-                    width=width,
-                )
-            )
-    blocks.append(_quantiles(shown, found))
-    return Section(f"kind-{kind}", f"{words[:1].upper()}{words[1:]}s", tuple(blocks), short=words)
+        plots = {one.title: _plot(one, found[one.name].to_numpy(float)) for one in shown}
+        blocks += [
+            _figure(kind, len(found), plots, "wide"),
+            _figure(kind, len(found), _few(plots), "narrow", table),
+        ]
+    else:
+        blocks.append(table)
+    title, n = f"{words[:1].upper()}{words[1:]}s", count(len(found), "checkpoint")
+    return Section(f"kind-{kind}", title, tuple(blocks), folded=folded, hint=n * folded, short=words)
+
+
+def _few(plots: dict[str, Plot]) -> dict[str, Plot]:
+    """In their order the first of those in which a checkpoint stands out, and of the others."""
+    first = sorted(plots, key=lambda title: len(plots[title].curves) < 2)[:FEW_PLOTS]
+    return {title: plot for title, plot in plots.items() if title in first}
+
+
+def _figure(kind: str, n: int, plots: dict[str, Plot], width: str, table: Table | None = None) -> Figure:
+    narrow = width == "narrow"
+    return Figure(
+        f"atlas-{kind}{'-narrow' * narrow}",
+        f"Distributions over {count(n, 'checkpoint')} of {', '.join(plots)}.",
+        Plots(tuple(plots.values()), narrow=narrow),
+        "Share of checkpoints at or below each value. Orange: those that stand out.",
+        width=width,
+        table=table,
+    )
 
 
 def _spread(found: pd.DataFrame, words: str) -> str:
@@ -239,4 +255,5 @@ def _not_read(files: pd.DataFrame) -> Iterator[Section]:
         for path, error in zip(bad["path"].head(MOST_ROWS), bad["error"].head(MOST_ROWS), strict=True)
     )
     left = f"The first {MOST_ROWS:,} of {len(bad):,}." if len(bad) > MOST_ROWS else ""
-    yield Section("not-checked", "Not checked", (Table(heads, rows, left),))
+    n = count(len(bad), "checkpoint")
+    yield Section("not-checked", "Not checked", (Table(heads, rows, left),), folded=True, hint=n)

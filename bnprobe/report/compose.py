@@ -10,7 +10,7 @@ from bnprobe.measures import Tables, glossary
 from bnprobe.recording import WEIGHTS_ONLY, Recording
 from bnprobe.recording.names import said_passes
 from bnprobe.report.chapters import chapters, exemplars, worth
-from bnprobe.report.chapters.answer import Answer
+from bnprobe.report.chapters.answer import Answer, called_at, in_mode, norms_of
 from bnprobe.report.chapters.chapter import called, measured_on, unit_of
 from bnprobe.report.chapters.findings import findings_section, rule_sections
 from bnprobe.report.chapters.glossary import glossary_section
@@ -21,7 +21,7 @@ from bnprobe.report.chapters.overview import overview
 from bnprobe.report.chapters.provenance import probed
 from bnprobe.report.chapters.spine import spine
 from bnprobe.report.chapters.tiles import tiles
-from bnprobe.report.numbers import count, number
+from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Block, Figure, Page, Prose, Section
 from bnprobe.report.study_table import StudyTable
 from bnprobe.rules.wording import kind_words
@@ -117,7 +117,7 @@ def _opening(
         answer.headline,
         tiles(recording, tables, linked),
         *pictures,
-        *([Prose(answer.more)] if answer.more else []),
+        *([Prose(answer.below_lead)] if answer.below_lead else []),
     )
     return (
         Section("answer", "The answer", first, short="Answer"),
@@ -129,8 +129,8 @@ def _opening(
 def _lead(recording: Recording) -> str:
     about = recording.about
     layers = {record.layer: record.n_channels for record in recording.layers}
-    norms = f"{count(len(layers), 'normalization layer')}, {count(sum(layers.values()), 'channel')}"
+    norms = f"{norms_of(recording)}, {count(sum(layers.values()), 'channel')}{called_at(recording)}"
     if recording.weights_only:
         return f"{norms}; {WEIGHTS_ONLY}, no data were run."
     passes = f" in {said_passes(about.n_forwards, about.n_skipped)}" if about.n_skipped else ""
-    return f"{norms}, measured on {measured_on(recording)}{passes} in {number(about.seconds, 2)} s."
+    return f"{norms}, measured on {measured_on(recording)}{passes} {in_mode(recording)}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import runpy
 import subprocess
 import sys
@@ -162,7 +163,8 @@ def test_report_writes_the_page_and_prints_the_answer(place, capsys):
     assert page.startswith("<!doctype html>")
     assert "12 images" in page
     assert out.splitlines()[-1] == "page: out/mine.html"
-    assert "trained has 1 batch norm. Measured on 12 images in eval mode." in " ".join(out.split())
+    said = r"What the norms of trained learned =+ 1 batch norm, \d channels, measured on 12 images in eval mode\."
+    assert re.match(said, " ".join(out.split()))
     assert err == ""
     assert files(place) >= {"out/mine.html"}
     assert not any(name.endswith(".part") for name in files(place))
@@ -558,7 +560,8 @@ def test_the_demo_needs_nothing(drawn_place, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert out.splitlines()[-1] == "page: bnprobe-demo.html"
-    assert "This network has 52 batch norms. Measured on 360 images in eval mode." in " ".join(out.split())
+    said = r"52 batch norms, [\d,]+ channels, measured on 360 images in eval mode\."
+    assert re.search(said, " ".join(out.split()))
     page = (drawn_place / "bnprobe-demo.html").read_text("utf-8")
     norms = [name for name, m in models.demo().model.named_modules() if isinstance(m, nn.BatchNorm2d)]
     pages.assert_pictures_are(pages.assert_sound(page), 13, norms)

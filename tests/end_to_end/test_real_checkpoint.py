@@ -378,7 +378,7 @@ def test_the_page_of_the_checkpoint_tells_its_story(whole, tmp_path):
     assert list(report.figures) == ["spine", "spine upright", "network", *told, "transfer"]
     pages.assert_pictures_are(pages.assert_sound(page), 3 + len(told), [r.site for r in whole.layers])
     assert "could not be drawn" not in page
-    assert "CifarResNet has 19 batch norms. Measured on 1,000 images in eval mode." in page
+    assert "19 batch norms, 688 channels, measured on 1,000 images in eval mode." in page
     n_norms = report.channels.query("abs(gamma) < 0.01")["layer"].nunique()
     for said in ("negative in 26 channels (3.8%)", f"18 channels in {n_norms} norms have |γ| below 0.01"):
         assert said in page

@@ -116,6 +116,19 @@ def test_the_page_says_what_the_table_holds():
     assert list(typical.curves[1].x) == [gamma[-1]]
 
 
+def test_a_phone_shows_first_what_stands_out():
+    """Fails if a phone's reader scrolls past seven pictures, or the one with a checkpoint that stands out is left out."""
+    made = page(audited(), "t.parquet")
+    by_id = {section.id: section for section in made.sections}
+    wide, narrow = (block for block in by_id["kind-batch_norm"].blocks if isinstance(block, Figure))
+    assert [plot.title for plot in narrow.spec.plots] == ["Typical |γ|", "Smallest |γ|", "Largest |γ|"]
+    calm = page(audited(large=-1), "t.parquet").sections[1]
+    _, few = (block for block in calm.blocks if isinstance(block, Figure))
+    assert [plot.title for plot in few.spec.plots] == [one.title for one in QUANTITIES[:3]]
+    assert len(narrow.table.rows) == len(wide.spec.plots) == len(QUANTITIES)
+    assert [section.id for section in made.sections if section.folded] == ["files", "not-checked"]
+
+
 def test_the_page_is_one_file_without_markup_of_others():
     """Fails if a name is markup, or the page asks for anything."""
     text = to_html(page(audited(), "<b>.parquet"), None)

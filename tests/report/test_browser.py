@@ -189,6 +189,35 @@ def test_a_click_opens_the_layer_and_back_returns(reading):
     assert "stage2.0.1" not in first
 
 
+def test_a_layer_is_made_when_it_is_opened(reading):
+    """Fails if the browser makes hundreds of layers of which one is seen, or the one that is opened is not made."""
+    made = "return [...document.querySelectorAll('section.layer')].map((e) => Number(e.dataset.layer))"
+    (first,) = reading.run(made)
+    reading.choose("Layer", "4" if first != 4 else "3")
+    reading.until(f"return document.querySelector('.layer.chosen').dataset.layer !== '{first}'")
+    assert len(reading.run(made)) == 2
+    assert reading.run("return document.querySelectorAll('.layer.chosen').length") == 1
+    assert reading.words(".layer.chosen .facts")
+
+
+@pytest.mark.parametrize("width", [1280, 380])
+def test_links_lead_to_their_chapters(browser, page, width):
+    """Fails if what is laid out late moves a chapter away from where its link has led."""
+    browser.look(width, 780)
+    browser.open(page)
+    for name in ("glossary", "shape", "not-measured", "running-stats"):
+        browser.run("document.querySelector(`nav a[href='#${arguments[0]}']`).click()", name)
+        top = browser.run(
+            "return new Promise((done) => setTimeout(() => done(document.getElementById(arguments[0])"
+            ".getBoundingClientRect().top), 400))",
+            name,
+        )
+        at_end = browser.run(
+            "return window.scrollY + window.innerHeight >= document.documentElement.scrollHeight - 2"
+        )
+        assert at_end or 0 <= top < 120, (name, top)
+
+
 def test_an_address_leads_to_a_channel(browser, page):
     """Fails if a shared link opens another layer, loses the channel, or leaves the reader at the top."""
     browser.look()
@@ -311,6 +340,9 @@ def test_layers_are_filtered_by_name_and_finding(reading, report):
     reading.choose("Findings", rule)
     shown = set(reading.run(listed))
     assert concerned <= shown
+    rows = "return [...document.querySelectorAll('#network tbody tr')]"
+    rows += ".filter((r) => getComputedStyle(r).display !== 'none').map((r) => r.cells[0].textContent)"
+    assert set(reading.run(rows)) == concerned
     assert len(shown - concerned) <= 1, "the opened layer stays on the list"
 
 
@@ -522,6 +554,9 @@ def test_without_scripts_the_page_tells_its_story(browser, page, report):
         assert browser.run(hidden, "figure.still, section.layer, .brief table") == 0
         assert browser.run("return document.querySelectorAll('section.layer').length") == len(report.layers)
         assert browser.run("return [...document.querySelectorAll('.moving')].every((e) => !e.offsetParent)")
+        top = "return document.querySelector(arguments[0]).getBoundingClientRect().top"
+        places = [browser.run(top, part) for part in ("#network", "#not-measured", "#layers", "#probed")]
+        assert places == sorted(places), "the layers come after the chapters"
     finally:
         browser.command("Emulation.setScriptExecutionDisabled", value=False)
 
@@ -541,6 +576,8 @@ def test_paper_has_every_layer_and_no_button(reading, report, tmp_path):
     for control in ("Search channels", "Filter layers", "next →"):
         assert control not in words
     assert 3 <= len(printed.pages) <= 60
+    places = [words.index(title) for title in ("Not measured", "Layer by layer", "What was probed")]
+    assert places == sorted(places), "the layers come after the chapters"
     # afterwards the reader goes on where they were
     assert reading.run("return document.querySelector('#network').nextElementSibling.id") == "layers"
     assert reading.run("return document.querySelector('#layers').parentElement.className") == "explorer"

@@ -30,15 +30,21 @@ STEADY = 1.15
 
 @dataclass(frozen=True)
 class Answer:
-    """The verdict, and what else is to be said in a few sentences."""
+    """The verdict, and what else is to be said in a few sentences, one of which, `subject`, says what there is."""
 
     headline: Headline
     more: tuple[str, ...]
+    subject: str
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """All of it, the verdict first."""
         return (self.headline.text, *self.more)
+
+    @property
+    def below_lead(self) -> tuple[str, ...]:
+        """What follows the verdict where a lead has said what there is."""
+        return tuple(sentence for sentence in self.more if sentence != self.subject)
 
 
 def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Answer:
@@ -46,38 +52,52 @@ def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Answ
     unit = unit_of(recording)
     first = headline(tables, findings, unit)
     learned = [] if fresh(tables) else [*_learned(tables.channels), *_outputs(tables.channels)]
+    subject = _what_there_is(recording)
     more = (
         *after(first, tables, findings, unit),
-        _what_there_is(recording),
+        subject,
         " ".join(learned),
         *_scale(tables.layers, unit),
     )
     first = with_guess(first, tables, recording.about.preprocessing, unit)
-    return Answer(first, tuple(sentence for sentence in more if sentence))
+    return Answer(first, tuple(sentence for sentence in more if sentence), subject)
 
 
 # What is there, and what was learned?
 
 
 def _what_there_is(recording: Recording) -> str:
-    layers = {record.layer: record.kind for record in recording.layers}
-    kinds = Counter(layers.values())
-    names = ", ".join(count(n, kind_words(kind)) for kind, n in kinds.items())
-    has = names if len(kinds) == 1 else f"{norms(len(layers))} ({names})"
-    if len(recording.layers) > len(layers):
-        has += f", called at {len(recording.layers):,} places"
+    has = norms_of(recording) + called_at(recording)
     name = called(recording.about.model)
     name = name if re.fullmatch(r"[\w.:-]+", name) else "This network"
     if recording.weights_only:
         return f"{name} has {has}. Read from the weights alone: no data were run."
+    samples = count(recording.about.n_images, unit_of(recording))
+    return f"{name} has {has}. Measured on {samples} {in_mode(recording)}."
+
+
+def norms_of(recording: Recording) -> str:
+    """How many norms there are, by their kinds where these are several."""
+    layers = {record.layer: record.kind for record in recording.layers}
+    kinds = Counter(layers.values())
+    names = ", ".join(count(n, kind_words(kind)) for kind, n in kinds.items())
+    return names if len(kinds) == 1 else f"{norms(len(layers))} ({names})"
+
+
+def called_at(recording: Recording) -> str:
+    """At how many places they are called, where some are called at several; else empty."""
+    several = len(recording.layers) > len({record.layer for record in recording.layers})
+    return f", called at {len(recording.layers):,} places" if several else ""
+
+
+def in_mode(recording: Recording) -> str:
+    """In which mode the norms were when they were called."""
     modes = {record.mode for record in recording.layers}
-    mode = (
+    return (
         f"in {modes.pop()} mode"
         if modes in ({"eval"}, {"train"})
         else "partly in train and partly in eval mode"
     )
-    samples = count(recording.about.n_images, unit_of(recording))
-    return f"{name} has {has}. Measured on {samples} {mode}."
 
 
 def _learned(channels: pd.DataFrame) -> list[str]:

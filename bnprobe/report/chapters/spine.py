@@ -125,10 +125,11 @@ def _scale(tables: Tables, stops: list[Stop]) -> Lane | None:
     low, high = -largest_of(2 * spread - logs, stops), largest_of(logs + 2 * spread, stops)
     typical = np.exp(mean_of(logs, stops))
     by_token = (of(tables.layers, "n_tokens")[np.isfinite(logs)] > 0).all()
+    sample = "token" if by_token else "sample"
     return Lane(
-        f"scale that each {'token' if by_token else 'sample'} is divided by",
+        f"scale that each {sample} is divided by",
         typical,
-        short="own scale",
+        short=f"each {sample} divided by",
         limits=SCALES,
         logarithmic=True,
         levels=((1.0, "1"),),

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import uuid
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -47,9 +46,27 @@ class Scripts:
     blobs: tuple[tuple[str, Markup], ...]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where sections stand: in `explorer` the layers beside the map, where scripts draw them.
+
+    On paper, and for readers without scripts, the layers come after the chapters, before what is `later`.
+    """
+
+    first: tuple[Section, ...] = ()
+    explorer: tuple[Section, ...] = ()
+    chapters: tuple[Section, ...] = ()
+    later: tuple[Section, ...] = ()
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """All of them, as they follow each other on a screen."""
+        return self.first + self.explorer + self.chapters + self.later
+
+
 def to_html(page: Page, data: Data | None = None) -> str:
     """The whole page, from `<!doctype html>` on; `data` are what its scripts draw from, where anything moves."""
-    return _render("page.html.j2", page, _scripts(data, ROOT), ROOT, links=_links(page.sections, data))
+    return _render("page.html.j2", page, _scripts(data, ROOT), ROOT, layout=_layout(page.sections, data))
 
 
 def to_fragment(page: Page) -> str:
@@ -65,7 +82,7 @@ def to_fragment(page: Page) -> str:
 
 
 def _render(
-    template: str, page: Page, scripts: Scripts, root: str, prefix: str = "", links: Sequence[Section] = ()
+    template: str, page: Page, scripts: Scripts, root: str, prefix: str = "", layout: Layout | None = None
 ) -> str:
     """The page, or with a `prefix` of all ids a part of it."""
     trusted = [_fingerprint(script) for script in (scripts.awake, scripts.program) if script]
@@ -74,7 +91,7 @@ def _render(
         .get_template(template)
         .render(
             page=page,
-            links=links,
+            layout=layout,
             root=root,
             prefix=prefix,
             whole=not prefix,
@@ -91,14 +108,13 @@ def _render(
     )
 
 
-def _links(sections: tuple[Section, ...], data: Data | None) -> Sequence[Section]:
-    """With scripts the layers after the map, where `start.js` puts them: moved after painting, the links would jump."""
-    if data is None:
-        return sections
-    rest = [section for section in sections if section.id != "layers"]
-    moved = [section for section in sections if section.id == "layers"]
-    at = next((i for i, section in enumerate(rest, start=1) if section.id == "network"), len(rest))
-    return [*rest[:at], *moved, *rest[at:]]
+def _layout(sections: tuple[Section, ...], data: Data | None) -> Layout:
+    ids = [section.id for section in sections]
+    if data is None or not {"network", "layers"} <= set(ids):
+        return Layout(sections)
+    network, layers = ids.index("network"), ids.index("layers")
+    explorer = sections[network], sections[layers]
+    return Layout(sections[:network], explorer, sections[network + 1 : layers], sections[layers + 1 :])
 
 
 def _scripts(data: Data | None, root: str) -> Scripts:

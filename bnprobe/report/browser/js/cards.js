@@ -52,3 +52,13 @@ function wakeCode(root) {
     hold.append(button, code);
   }
 }
+
+/** The table of layers keeps the rows of those that pass the filter. */
+function wakeLayerTable(root, state) {
+  const rows = [...root.querySelectorAll("#network tbody tr")];
+  const at = (row) => Number(row.querySelector("a[href^='#layer-']")?.hash.slice("#layer-".length) ?? -1);
+  state.on("visible", () => {
+    const kept = new Set(state.visible);
+    for (const row of rows) row.classList.toggle("left-out", !kept.has(at(row)));
+  });
+}

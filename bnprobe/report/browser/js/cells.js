@@ -64,22 +64,15 @@ function paintCells(canvas, drawn, state, root) {
   const h = Math.round(height * ratio);
   const cap = Math.round(CAP * ratio);
   const image = context.createImageData(w, h + 2 * cap);
-  const nothing = rgb(inks(root).line);
-  const paper = rgb(inks(root).paper);
+  const pixels = new Uint32Array(image.data.buffer);
+  const full = pixelsOf(paints, root, 1);
+  const pale = state.picked ? pixelsOf(paints, root, 0.22) : full;
   const gap = step * ratio > 9 ? 1 : 0;
   const colour = (channel) => {
     const place = paints.at(values[channel]);
-    const found = place < 0 ? nothing : paints.bytes.subarray(3 * place, 3 * place + 3);
-    return state.picked && !state.picked[channel] ? faded([...found], paper, 0.22) : found;
+    return (state.picked?.[channel] ? full : pale)[place < 0 ? 256 : place];
   };
-  const row = (y, from, to, [r, g, b]) => {
-    for (let k = 4 * (y * w + from); k < 4 * (y * w + to); k += 4) {
-      image.data[k] = r;
-      image.data[k + 1] = g;
-      image.data[k + 2] = b;
-      image.data[k + 3] = 255;
-    }
-  };
+  const row = (y, from, to, pixel) => pixels.fill(pixel, y * w + from, y * w + to);
   layers.forEach((layer, i) => {
     const from = Math.round(i * step * ratio);
     const to = Math.max(Math.min(Math.round((i + 1) * step * ratio) - gap, w), from);
@@ -90,6 +83,14 @@ function paintCells(canvas, drawn, state, root) {
     });
   });
   context.putImageData(image, Math.round(left * ratio), Math.round((top - CAP) * ratio));
+}
+
+/** The 256 colours of a painter as pixels, and that of what is not defined; of each a share on paper. */
+function pixelsOf(paints, root, share) {
+  const [nothing, paper] = ["line", "paper"].map((name) => rgb(inks(root)[name]));
+  const bytes = new Uint8ClampedArray(4 * 257).fill(255);
+  for (let k = 0; k < 257; k++) bytes.set(faded(k < 256 ? [...paints.bytes.subarray(3 * k, 3 * k + 3)] : nothing, paper, share), 4 * k);
+  return new Uint32Array(bytes.buffer);
 }
 
 /** What the colours mean, below the map. */

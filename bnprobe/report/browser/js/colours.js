@@ -74,8 +74,8 @@ function painter(paint, values, root, stretched = false) {
   const logarithmic = paint.scale === "log";
   const turn = logarithmic ? (v) => (v > 0 ? Math.log(v) : NaN) : (v) => v;
   const back = logarithmic ? Math.exp : (v) => v;
-  const turned = new Float64Array(values.length);
-  for (let i = 0; i < turned.length; i++) turned[i] = turn(values[i]);
+  const turned = logarithmic ? new Float64Array(values.length) : values;
+  for (let i = 0; logarithmic && i < turned.length; i++) turned[i] = turn(values[i]);
   const { low, high, fixed } = endsOf(paint, turned, turn, stretched);
   const beyond = [false, false];
   for (let i = 0; i < turned.length; i++) {

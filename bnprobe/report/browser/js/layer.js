@@ -1,8 +1,27 @@
 /* One layer: chosen from a list, with its facts and panels. */
 
-function newLayerView(host, root, store, state, tip, save) {
+/**
+ * What the page says of each layer. Hundreds of layers would take the browser longest of all that is written, and one is
+ * seen: where scripts run they stand in the page as text, of which an element is made when it is asked for.
+ */
+function newSections(root) {
+  const texts = new Map([...root.querySelectorAll("noscript[data-layer]")].map((text) => [Number(text.dataset.layer), text]));
+  const made = new Map();
+
+  function section(i) {
+    const text = texts.get(i);
+    if (text && !made.has(i)) {
+      made.set(i, new DOMParser().parseFromString(text.textContent, "text/html").body.firstElementChild);
+      text.replaceWith(made.get(i));
+    }
+    return made.get(i);
+  }
+
+  return { section, made, all: () => texts.forEach((_, i) => section(i)) };
+}
+
+function newLayerView(host, root, sections, store, state, tip, save) {
   const { layers } = store.manifest;
-  const sections = new Map([...root.querySelectorAll("[data-layer]")].map((section) => [Number(section.dataset.layer), section]));
   const side = host.closest("section");
   const open = (channel) => state.set({ channel });
   const select = make("select", { "aria-label": "Layer", onchange: () => state.set({ layer: Number(select.value), channel: -1 }) });
@@ -51,8 +70,8 @@ function newLayerView(host, root, store, state, tip, save) {
     await Promise.all([...["before", "after"].map(store.bytes), ...samples.map((one) => one.ready())]);
     if (layers[state.layer] !== layer) return;
     shown = { layer, columns: slices(all, layer) };
-    sections.forEach((section, i) => section.classList.toggle("chosen", i === state.layer));
-    (sections.get(state.layer) ?? host).append(stage);
+    (sections.section(state.layer) ?? host).append(stage);
+    sections.made.forEach((section, i) => section.classList.toggle("chosen", i === state.layer));
     fillSelect();
     drawFindings(layer);
     await redraw();
@@ -141,7 +160,7 @@ function newLayerView(host, root, store, state, tip, save) {
   });
   state.on("visible", fillSelect);
   document.addEventListener("keydown", (event) => event.key === "Escape" && sheet(false));
-  return { section: (i) => sections.get(i) ?? host, load, quietly, sheet: () => side.classList.contains("sheet"), settled: () => loading };
+  return { section: (i) => sections.section(i) ?? host, load, quietly, sheet: () => side.classList.contains("sheet"), settled: () => loading };
 }
 
 /** The panels of a layer: its channels from input to output, distributions, planes, roles. */

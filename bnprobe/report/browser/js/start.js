@@ -4,10 +4,12 @@ function start(root) {
   if (!root) return;
   if (typeof DecompressionStream === "undefined" || !root.querySelector("script[data-bnp=manifest]")) {
     root.classList.remove("live");
+    newSections(root).all();
     return;
   }
   root.classList.add("live");
-  inks(root); // before anything is moved, after which the whole page is styled once more
+  const sections = newSections(root);
+  inks(root); // before anything is added, after which the whole page is styled once more
   const store = openStore(root);
   const state = newState(store);
   state.nChannels = store.nChannels;
@@ -17,24 +19,25 @@ function start(root) {
   const save = newSave(root, () => route?.address() ?? "");
   let route = null;
   wakeTables(root);
-  if (mapHost && layerHost) drawTogether(mapHost.closest("section"), layerHost.closest("section"));
+  if (layerHost) placeLayers(root, layerHost.closest("section"));
   const tools = mapHost ? newMapTools(store, state) : null;
   if (tools) {
     mapHost.append(tools.element);
     wakeCards(root, store, state, mapHost);
+    wakeLayerTable(root, state);
   }
   wakeCode(root);
   wakeSpine(root, store, state, tip);
   const ready = mapHost ? newMap(mapHost, root, store, state, tip) : Promise.resolve();
   if (mapHost) save.map(mapHost, store, state);
   if (layerHost) {
-    const view = newLayerView(layerHost, root, store, state, tip, save);
+    const view = newLayerView(layerHost, root, sections, store, state, tip, save);
     route = newRoute(root, store, state, view, newNotice(root), () => tools?.refilter());
     ready.then(route.follow);
   }
   wakeDesk(root, store, state, save);
   save.figures();
-  wakePrinting(root);
+  wakePrinting(root, sections);
   watch(root, state);
   ready.then(() => {
     root.dataset.after = String(Math.round(performance.now()));
@@ -42,15 +45,12 @@ function start(root) {
   });
 }
 
-/** On screen the opened layer stands beside the map or below it; on paper all layers come after the chapters. */
-function drawTogether(network, layers) {
-  const next = layers.nextElementSibling;
-  const explorer = make("div", { class: "explorer" });
-  network.before(explorer);
-  const together = () => explorer.append(network, layers);
-  together();
-  window.addEventListener("beforeprint", () => next?.before(layers));
-  window.addEventListener("afterprint", together);
+/** On screen the opened layer stands beside the map; on paper all layers come after the chapters. */
+function placeLayers(root, layers) {
+  const explorer = layers.parentElement;
+  const later = root.querySelector(".later");
+  window.addEventListener("beforeprint", () => later.before(layers));
+  window.addEventListener("afterprint", () => explorer.append(layers));
 }
 
 /** A line at the foot of the window that says what an address names and the page has not. */
@@ -65,11 +65,14 @@ function newNotice(root) {
 }
 
 /** On paper there is the summary, and on request everything. */
-function wakePrinting(root) {
+function wakePrinting(root, sections) {
   const all = () => {
     root.classList.add("everything");
     window.print();
   };
+  window.addEventListener("beforeprint", () => {
+    if (root.matches(".everything, :not(.has-cover)")) sections.all();
+  });
   window.addEventListener("afterprint", () => root.classList.remove("everything"));
   root.querySelector("footer")?.append(make("p", { class: "tools" }, make("button", { type: "button", class: "print-all", onclick: all }, "Print everything")));
 }
