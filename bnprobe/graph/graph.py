@@ -31,7 +31,8 @@ class Node:
 
     `part` and `name` are those of `operations.what_is`. `inside` names the norms that were at work:
     what a norm computes for itself is its own affair. `facts` holds what a weight layer or a
-    rearrangement needs to be understood; tensors there are parameters, or go when the pass ends.
+    rearrangement needs to be understood; tensors there are parameters, or go when the pass ends. `made` says of small
+    values which layer made them (see `made`), where that is looked for.
     """
 
     part: str
@@ -41,6 +42,7 @@ class Node:
     inside: tuple[Site, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     consumers: list[Node] = field(default_factory=list)
+    made: Any = None
 
     def __post_init__(self) -> None:
         for node in self.inputs:
@@ -120,6 +122,7 @@ class Storages:
         for node in above(held):
             node.consumers.clear()
             node.facts.clear()
+            node.made = None
 
     def _overwrite(self, nodes: dict[_Region, Node], region: _Region, node: Node) -> None:
         """Other tensors on the same storage hold other values now."""

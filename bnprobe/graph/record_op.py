@@ -16,6 +16,8 @@ from bnprobe.graph.geometry import Geometry
 from bnprobe.graph.graph import INPUT, LEAF, SITE, Node, Site, Storages, tensors
 from bnprobe.graph.input_channels import extremes
 from bnprobe.graph.layer_scale import measured
+from bnprobe.graph.made import Made, made_by
+from bnprobe.graph.made import after as made_after
 from bnprobe.graph.operations import (
     ACTIVATION,
     ADD,
@@ -44,7 +46,8 @@ class Graph:
 
     `names` gives the path of a parameter or buffer by its identity, `shared` the identities that several modules
     hold. `sites` are the norms that were reached, `inputs` what the model was called with, `outputs` what it returned,
-    `weighted` every call of weights, `scaled` the sums that a branch with a layer scale enters.
+    `weighted` every call of weights, `scaled` the sums that a branch with a layer scale enters. What layers make that has
+    so many `rows` is followed, see `made`.
     """
 
     names: dict[int, str]
@@ -55,6 +58,7 @@ class Graph:
     inputs: list[Node] = field(default_factory=list)
     outputs: list[Node] = field(default_factory=list)
     weighted: list[Node] = field(default_factory=list)
+    rows: frozenset[int] = frozenset()
     scaled: list[Node] = field(default_factory=list)
 
     def node_of(self, tensor: Tensor) -> Node:
@@ -115,6 +119,10 @@ class Graph:
         part, called = what_is(name)
         if part == IGNORED:
             return
+        follows: list[Made | None] = []
+        if self.rows:
+            with suppress(Exception), torch.no_grad():  # what modulates a norm is not worth the graph
+                follows = made_after(func, name, args, kwargs, sources)
         facts, part, called, sources = self._facts(part, called, name, args, kwargs, sources, out)
         first = next(iter(made or written), None)
         for tensor in [*written, *made]:
@@ -123,8 +131,10 @@ class Graph:
             kind = (OTHER, "aside") if aside else (part, called)
             node = Node(*kind, tuple(tensor.shape), tuple(dict.fromkeys(sources)), self._inside, facts)
             self.storages.put(tensor, node, written=any(tensor is w for w in written))
+            node.made = follows.pop(0) if follows else None
             if node.part == WEIGHTS:
                 self.weighted.append(node)
+                self._begin(node, tensor)
                 if called == "linear":
                     with suppress(Exception), torch.no_grad():
                         node.facts["row"] = last_row(tensor)
@@ -136,6 +146,13 @@ class Graph:
             if node.part == ADD and not kwargs and not self._inside:
                 node.facts["scaled"] = measured(args, sources, out, in_place=bool(written))
                 self.scaled += [node] * bool(node.facts["scaled"])
+
+    def _begin(self, node: Node, out: Tensor) -> None:
+        """What a layer made is followed from here, where it may modulate a norm."""
+        n_channels = out.shape[-1] if node.name == "linear" else out.shape[1]
+        node.made = made_by(node, out, n_channels, self.rows)
+        if node.made is not None:
+            node.facts["made"] = out.detach().reshape(-1, n_channels).clone()
 
     def _facts(
         self,

@@ -278,11 +278,19 @@ def _root(node: Node) -> Node:
 def _whole(node: Node) -> Node:
     """Past views of all values, and past dropout. Scale and shift of adaLN are two parts of what one layer made: neither is
     in the other."""
-    while _hands_on(node) and node.name not in _PARTS and node.inputs:
+    while _hands_on(node) and node.inputs and not _is_part(node):
         node = node.inputs[0]
     return node
 
 
+def _is_part(node: Node) -> bool:
+    """Whether a view holds some of the features only: by its name, or as a slice of them."""
+    if node.name in _SLICES:
+        return node.made is not None or node.shape[-1:] != node.inputs[0].shape[-1:]
+    return node.name in _PARTS
+
+
 _PARTS = ("chunk", "split", "split_with_sizes", "tensor_split", "unbind")
+_SLICES = ("slice", "select", "narrow")
 _ON_SCORES = ("mul", "div", "sub", "tanh", "where", "masked_fill", "clamp", "cat")
 """What becomes of scores before their softmax; a column with the logit of no key, as in gpt-oss, is put beside them."""

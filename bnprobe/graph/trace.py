@@ -229,6 +229,12 @@ class Trace:
         """The graph so far; None when it was given up."""
         return self._graph
 
+    def look_for_modulation(self, n_samples: int) -> None:
+        """From now on what layers make of each sample, or once for all, is followed."""
+        with self._keeping() as graph:
+            if graph is not None:
+                graph.rows = frozenset((1, n_samples))
+
     def model_ends(self, output: Any) -> None:
         """The model has returned `output`."""
         with self._keeping() as graph:

@@ -6,6 +6,7 @@ from bnprobe.measures.gradient import imbalance
 from bnprobe.measures.implied import Fit, pooled
 from bnprobe.measures.stem import StemReading, stem
 from bnprobe.measures.tables import Tables, glossary, tables
+from bnprobe.measures.timesteps import timesteps
 
 __all__ = [
     "Column",
@@ -18,4 +19,5 @@ __all__ = [
     "pooled",
     "stem",
     "tables",
+    "timesteps",
 ]

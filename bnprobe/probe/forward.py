@@ -7,7 +7,7 @@ in the middle leaves no trace.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -41,12 +41,14 @@ from bnprobe.probe.tensors import (
     calls_on_stack,
     device_name,
     first_tensor,
+    has_values,
     held_here,
     is_recomputation,
     is_transformed,
     n_samples,
     unreadable,
 )
+from bnprobe.probe.timesteps import TimestepArgument
 from bnprobe.recording import NO_PHASE
 
 MOST_WATCHED = 4
@@ -71,6 +73,9 @@ class Forward:
         self._options = options
         self._images = image_parts(tree)
         self._masks_tokens = self._mask_argument is not None and self._mask_argument.name == USUAL
+        self._timesteps = TimestepArgument.of_model(model)
+        self.follow_layers: Callable[[nn.Module, set[str]], None] | None = None
+        """Hooks layers of the model by their paths, so that `modulates` is called."""
         self._reader = InputReader(options, self.run)
         self._counted, self._taken, self._rows = CountedCaches(), Taken(), Rows()
         self.begin(NO_PHASE)
@@ -165,6 +170,25 @@ class Forward:
                 run.places.since = self.phase.begun.since(past.cache)
             if run.places.continues or not first.numel():
                 run.n_images = 0
+            self._place_in_time(args, kwargs)
+
+    def _place_in_time(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Take the timesteps of the pass that begins, where the model is given them."""
+        run = self.run
+        if self._timesteps is None or not run.n_images:
+            return
+        run.timesteps = self._timesteps.of_call(args, kwargs, run.n_images)
+        if run.timesteps is not None and run.trace is not None:
+            run.trace.look_for_modulation(run.n_images)
+
+    def modulates(self, path: str, output: Any) -> None:
+        """A layer has returned that modulates norms: keep a copy until the pass has ended."""
+        run = self.run
+        if run.timesteps is None or is_recomputation():
+            return
+        made = held_here(first_tensor(output))
+        readable = made is not None and has_values(made)
+        run.modulating.setdefault(path, []).append(made.detach().clone() if readable else None)
 
     def part_begins(self, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A call of a part starts. It is a pass of its own if no pass is under way: where a training step calls the
@@ -310,6 +334,8 @@ class Forward:
             if run.trace is not None:
                 run.trace.model_ends(output)
             self.phase.add(run)
+            if self.follow_layers is not None:
+                self.follow_layers(model, self.phase.sites.modulating)
         if run.chosen and run.state is OUTSIDE:
             run.phase, run.chosen = NO_PHASE, False
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
-from bnprobe.norms import gate_in
+from bnprobe.norms import ModuleTree, gate_in
 from bnprobe.norms.module_tree import method
 from bnprobe.probe.forward import Forward
 from bnprobe.probe.passes import SKIPPED
@@ -18,6 +19,7 @@ from bnprobe.probe.survey.survey import ModelSurvey
 from bnprobe.probe.tensors import first_tensor
 
 MODEL_BEGINS, PART_BEGINS, ENDS, BEFORE, AFTER = "model begins", "part begins", "ends", "before", "after"
+MODULATES = "modulates"
 
 
 def register(survey: ModelSurvey, forward: Forward, eager: Eager, undo: ExitStack) -> None:
@@ -33,11 +35,36 @@ def register(survey: ModelSurvey, forward: Forward, eager: Eager, undo: ExitStac
         before, after = Hook(forward, BEFORE, name, number), Hook(forward, AFTER, name, number)
         undo.callback(method(module, "register_forward_pre_hook")(before, with_kwargs=True).remove)
         undo.callback(method(module, "register_forward_hook")(after, with_kwargs=True).remove)
+    forward.follow_layers = LayerHooks(forward, number, undo).follow
     # always_call: what was read in a pass that raises must be dropped
     for entry, _ in entries:
         ends = Hook(forward, ENDS, "", number)
         hook = method(entry, "register_forward_hook")(ends, with_kwargs=True, always_call=True)
         undo.callback(hook.remove)
+
+
+class LayerHooks:
+    """Hooks on layers whose outputs modulate norms, registered once a pass has shown them; `undo` removes them."""
+
+    def __init__(self, forward: Forward, number: int, undo: ExitStack) -> None:
+        self._forward, self._number, self._hooked = forward, number, set[str]()
+        self._removing: list[RemovableHandle] | None = []
+        undo.callback(self._remove)
+
+    def follow(self, model: nn.Module, paths: set[str]) -> None:
+        """Hook the layers at these paths, those that are not yet."""
+        if self._removing is None or paths <= self._hooked:
+            return
+        modules = ModuleTree.of(model).modules
+        for path in paths - self._hooked:
+            hook = Hook(self._forward, MODULATES, path, self._number)
+            self._removing.append(method(modules[path], "register_forward_hook")(hook, with_kwargs=True))
+        self._hooked |= paths
+
+    def _remove(self) -> None:
+        removing, self._removing = self._removing or [], None
+        for handle in removing:
+            handle.remove()
 
 
 def _others(model: nn.Module) -> Iterator[Forward]:
@@ -71,7 +98,9 @@ class Hook:
             forward.model_ends(module, output)
         elif forward.run.state is not SKIPPED:
             with forward.aside():
-                if self.act == BEFORE:
+                if self.act == MODULATES:
+                    forward.modulates(self.name, output)
+                elif self.act == BEFORE:
                     x, gate = first_tensor(args, kwargs), gate_in(module, args, kwargs)
                     forward.before(self.name, module, bool(module.training), x, gate)
                 else:

@@ -79,6 +79,7 @@ class InputReader:
                 mask,
                 phase.exemplars is not None and not why_no_exemplars(plan),
                 gate,
+                self._run.timesteps is not None,
             )
             if plan.fits(x)
             else None

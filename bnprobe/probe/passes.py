@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from torch import Tensor
+
 from bnprobe.graph.trace import Trace
 from bnprobe.probe.backward.autograd_route import Origin
 from bnprobe.probe.backward.gradients import Gradients
@@ -19,6 +21,7 @@ from bnprobe.probe.masks import Kept
 from bnprobe.probe.places import Places
 from bnprobe.probe.schedule import MODEL, Called
 from bnprobe.probe.sites import PendingCall
+from bnprobe.probe.timesteps import Timesteps
 from bnprobe.recording import NO_PHASE
 from bnprobe.stats.moments import Array
 
@@ -55,7 +58,8 @@ class Pass(threading.local):
 
     `entry` is the id of the module whose call the pass is, `called` what it is counted as, and `depth` how many calls of it
     are under way, one inside the other. `takes` says whether the last pass that began a sequence was recorded: those that
-    continue it, with a cache that does not tell, follow it. `cache` is that of the pass. `chosen` says whether the pass
+    continue it, with a cache that does not tell, follow it. `cache` is that of the pass. `modulating` holds by layer what
+    each of its calls made that modulates norms, None where that has no values. `chosen` says whether the pass
     itself chose its phase, which ends with it, and `decodes` whether the sequences that are continued were counted where
     they are.
     """
@@ -90,6 +94,8 @@ class Pass(threading.local):
         self.cache: Any = None
         self.called_with: Kept | None = None
         self.places = Places()
+        self.timesteps: Timesteps | None = None
+        self.modulating: dict[str, list[Tensor | None]] = {}
         self.calls: dict[str, int] = {}
         self.initial: dict[Key, Vectors] = {}
         self.open: list[OpenCall] = []

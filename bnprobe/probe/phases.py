@@ -75,6 +75,8 @@ class Phase:
             if run.waiting:
                 keys = [call.key for call in run.waiting]
                 self.wants_graph[run.called] = self.sites.wire(keys, run.trace)
+                if run.timesteps is not None:
+                    self.sites.add_timesteps(run.waiting, run.timesteps, run.modulating, run.trace)
                 self.sites.add_tokens(run.waiting, run.places)
             self.turns.recorded[run.called] += 1 if run.calls else 0
             self.n_forwards += 1 if whole and run.calls else 0

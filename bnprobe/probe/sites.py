@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from bnprobe.graph.modulation import Modulation, modulations_of
 from bnprobe.graph.neighbours import UNKNOWN, neighbours_of
 from bnprobe.graph.producer import Known
 from bnprobe.graph.trace import Trace
@@ -19,6 +20,7 @@ from bnprobe.probe.calls.accumulators import Totals
 from bnprobe.probe.calls.call_log import CallLogTotals, PassContext, count_of
 from bnprobe.probe.calls.tokens import TokenTotals
 from bnprobe.probe.places import Places
+from bnprobe.probe.timesteps import LayerSums, Timesteps, TimestepTotals
 from bnprobe.recording import GradientRecord, LayerRecord, OutputCheck
 from bnprobe.recording.merge import merge_optional
 from bnprobe.recording.names import site_name
@@ -54,6 +56,7 @@ class Site:
     totals: Totals = field(default_factory=Totals)
     call_log: CallLogTotals = field(default_factory=CallLogTotals)
     tokens: TokenTotals | None = None
+    timesteps: TimestepTotals | None = None
 
     def add(self, seen: CallStats, context: PassContext) -> None:
         """Merge the statistics of one call into the totals."""
@@ -124,6 +127,7 @@ class Site:
             output_check=self.check,
             parameter_dtype=_dtype_of(plan),
             tokens=None if self.tokens is None else self.tokens.finished(),
+            timesteps=None if self.timesteps is None else self.timesteps.finished(),
             exemplars=exemplars,
             **self.totals.finished(),
         )
@@ -148,6 +152,8 @@ class Sites:
         self.lock = threading.Lock()
         self.initial: dict[Key, Vectors] = {}
         self._sites: dict[Key, Site] = {}
+        self._layers: dict[tuple[str, int], LayerSums] = {}
+        """What layers made that modulate norms, by their path and the number of the call."""
 
     def get(self, key: Key) -> Site | None:
         """The site, once one of its calls has counted; else None."""
@@ -180,6 +186,46 @@ class Sites:
                 self._sites[key].neighbours = neighbours
         return bool(missing) and trace is None
 
+    @property
+    def modulating(self) -> set[str]:
+        """The paths of layers whose outputs modulate norms."""
+        return {path for path, _ in self._layers}
+
+    def add_timesteps(
+        self,
+        waiting: Sequence[PendingCall],
+        timesteps: Timesteps,
+        modulating: Mapping[str, Sequence[Tensor | None]],
+        trace: Trace | None,
+    ) -> None:
+        """Add by timestep what norms computed in each sample of one pass, and what modulated them."""
+        wanted = []
+        for call in waiting:
+            site = self._sites[call.key]
+            if site.timesteps is None:
+                site.timesteps = TimestepTotals(timesteps.argument, site.plan)
+            if not site.timesteps.parts:
+                wanted.append((call.key, site.plan.n_channels))
+            site.timesteps.add(timesteps, call.seen.before)
+        made = {(path, i): one for path, calls in modulating.items() for i, one in enumerate(calls)}
+        if trace is not None:
+            found = modulations_of(trace.graph, wanted)
+            made = {**found.made, **made}
+            for key, parts in found.parts.items():
+                self._modulated(key, parts)
+        for layer, sums in self._layers.items():
+            values = made.get(layer)
+            if values is not None:
+                sums.add(timesteps, values)
+
+    def _modulated(self, key: Key, parts: Mapping[str, Modulation]) -> None:
+        """Keep what modulates a norm."""
+        totals = self._sites[key].timesteps
+        assert totals is not None
+        for part, found in parts.items():
+            sums = self._layers.setdefault(found.layer, LayerSums(found.n_made))
+            totals.parts[part] = found, sums
+
     def add_tokens(self, waiting: Sequence[PendingCall], places: Places) -> None:
         """Add what norms over channels do to each token of one pass, each beside the previous norm of its stream."""
         read = {site_name(*call.key): call.seen.before.tokens for call in waiting}
@@ -207,7 +253,7 @@ class Sites:
 
     def forget(self) -> None:
         """Drop every reference, including plans with the model's tensors."""
-        self._sites, self.initial = {}, {}
+        self._sites, self.initial, self._layers = {}, {}, {}
 
 
 def _tensors(plan: NormLayer) -> tuple[Tensor | None, ...]:

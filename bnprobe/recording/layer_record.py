@@ -20,6 +20,7 @@ from bnprobe.recording.rank_gap import RankGap
 from bnprobe.stats import ClassMoments, Exemplars, Folds, Histogram, ImageMoments, Moments
 from bnprobe.stats.fields import RECORDED
 from bnprobe.stats.moments import Array
+from bnprobe.stats.timesteps import TimestepStats
 from bnprobe.stats.tokens import TokenStats
 
 SORTED = 0.1
@@ -47,9 +48,9 @@ class LayerRecord:
     token, None for others. `gamma_offset` is what the layer adds to the weight that it
     stores, so that their sum is gamma. `exemplars` are the samples with the highest and lowest outputs, by their places in
     `Recording.samples`, None where nobody asked for them, or no output belongs to one sample. `ranks` is how far ranks were
-    apart that were merged, None where none were. Without a
-    single call every statistic is empty: such a record holds the vectors of a checkpoint, where an unknown
-    `momentum` is NaN, and `eps_assumed` says that eps, which a file of weights does not hold, is only the usual one.
+    apart that were merged, None where none were. `timesteps` is what the norm met by timestep, None where the model was
+    given none. Without a single call every statistic is empty: such a record holds the vectors of a checkpoint, where an
+    unknown `momentum` is NaN, and `eps_assumed` says that eps, which a file of weights does not hold, is only the usual one.
     """
 
     layer: str
@@ -96,6 +97,7 @@ class LayerRecord:
     exemplars: Exemplars | None = None
     gamma_offset: float = 0.0
     ranks: RankGap | None = None
+    timesteps: TimestepStats | None = None
 
     def __repr__(self) -> str:
         calls = f"{self.n_calls:,} call{'s' * (self.n_calls != 1)}"
@@ -121,6 +123,9 @@ class LayerRecord:
                 raise BnprobeError(f"{name}: expected shape {c}, found {part.shape}.")
         if self.tokens is not None and self.tokens.z_sum.shape != c:
             raise BnprobeError(f"{self.site} / tokens: expected shape {c}, found {self.tokens.z_sum.shape}.")
+        if self.timesteps is not None and self.timesteps.n_channels not in (None, c[0]):
+            n = self.timesteps.n_channels
+            raise BnprobeError(f"{self.site} / timesteps: expected {c[0]} channels, found {n}.")
         if self.exemplars is not None and self.exemplars.value.shape[1:2] != c:
             found = self.exemplars.value.shape
             raise BnprobeError(f"{self.site} / exemplars: expected shape (2, {c[0]}, K), found {found}.")
@@ -229,6 +234,8 @@ class LayerRecord:
             self.classes.check_sane(f"{self.site} / classes")
         if self.tokens is not None:
             self.tokens.check_sane(f"{self.site} / tokens")
+        if self.timesteps is not None:
+            self.timesteps.check_sane(f"{self.site} / timesteps")
         if self.exemplars is not None:
             self.exemplars.check_sane(f"{self.site} / exemplars")
         if self.pre_folds is not None:
@@ -268,7 +275,17 @@ class LayerRecord:
 _COUNTS = ("n_calls", "n_calls_training", "n_calls_running", "n_images", "n_masked")
 
 
-_OWN = ("own_mean", "own_log_var", "gradient", "classes", "call_log", "output_check", "tokens", "ranks")
+_OWN = (
+    "own_mean",
+    "own_log_var",
+    "gradient",
+    "classes",
+    "call_log",
+    "output_check",
+    "tokens",
+    "ranks",
+    "timesteps",
+)
 
 
 _MERGED = ("pre", "pre_images", "pre_folds", "pre_histogram", "post", "post_histogram", "exemplars", *_OWN)

@@ -9,7 +9,7 @@ import pandas as pd
 from bnprobe.measures import Tables, glossary
 from bnprobe.recording import WEIGHTS_ONLY, Recording
 from bnprobe.recording.names import said_passes
-from bnprobe.report.chapters import chapters, exemplars, worth
+from bnprobe.report.chapters import chapters, exemplars, timesteps, worth
 from bnprobe.report.chapters.answer import Answer, called_at, in_mode, norms_of
 from bnprobe.report.chapters.chapter import called, measured_on, unit_of
 from bnprobe.report.chapters.findings import findings_section, rule_sections
@@ -46,7 +46,8 @@ def compose(
     `left_out` says in words which findings are not shown. A `study` of ablations is the last chapter but
     what was `tried` on the model.
     """
-    written = chapters(recording, tables) + exemplars.chapter(recording, tables)
+    written = chapters(recording, tables)
+    written += timesteps.chapter(recording, tables) + exemplars.chapter(recording, tables)
     written += () if study is None else (worth.chapter(study),)
     written += tried
     linked = frozenset({"network", "findings", *(section.id for section in written)})

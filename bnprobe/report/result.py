@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from bnprobe.errors import NothingRecorded
-from bnprobe.measures import Column, StemReading, Tables, exemplars, glossary, imbalance, stem, tables
+from bnprobe.measures import (
+    Column,
+    StemReading,
+    Tables,
+    exemplars,
+    glossary,
+    imbalance,
+    stem,
+    tables,
+    timesteps,
+)
 from bnprobe.recording import NO_PHASE, HasRecording, Recording
 from bnprobe.report.browser import Data, data_of
 from bnprobe.report.chapters import invariances
@@ -182,6 +192,24 @@ class Report(Document):
         return exemplars(self._shown)
 
     @cached_property
+    def timesteps(self) -> pd.DataFrame:
+        """A row per site, bucket of timesteps and group of channels: what norms divide by, and what modulates them.
+
+        For models whose forward takes one timestep, or noise level, per sample as `timestep`, `timesteps`, `t`, `time`,
+        `sigma` or `sigmas`; else it is empty. Buckets are of one width, a power of 2; of noise levels they are of log2.
+
+        Columns: `layer`, `call`, `argument` (the name of the timestep), `low` and `high` (the bucket, without `high`),
+        `timestep` (their mean in it; of noise levels the geometric one), `n_samples`, `group` from 0; `group_mean` and
+        `group_sd`, the mean of the group and the standard deviation that the norm divides by (geometric) in a sample, and
+        `group_mean_sd` and `group_log_sd` (of the log) between samples; of layer and RMS norms the group is all channels,
+        and these are means over a sample's tokens. `scale` and `shift` are what the norm's output is multiplied by and what
+        is added, where one layer makes them of each sample, as in adaLN, `gate` what its branch is multiplied by before it
+        is added to the stream; `scale_sd`, `shift_sd` and `gate_sd` are their standard deviations over samples and the
+        channels of the group. What was not seen is NaN.
+        """
+        return timesteps(self._shown)
+
+    @cached_property
     def _judged(self) -> pd.DataFrame:
         evidence = Evidence.of(self._tables, self.settings.limits)
         if self.invariances is not None:
@@ -321,7 +349,8 @@ class Report(Document):
     @property
     def _named_tables(self) -> Mapping[str, pd.DataFrame]:
         named = {"layers": self.layers, "channels": self.channels, "findings": self.findings}
-        return named if self.exemplars.empty else {**named, "exemplars": self.exemplars}
+        more = {"exemplars": self.exemplars, "timesteps": self.timesteps}
+        return {**named, **{name: table for name, table in more.items() if not table.empty}}
 
     @property
     def _contents(self) -> Mapping[str, Any]:

@@ -163,8 +163,9 @@ class AdaLN(nn.Module):
         lambda m: m.chunk(6, -1),
         lambda m: m.split(C, -1),
         lambda m: m.unflatten(-1, (6, C)).unbind(-2),
+        lambda m: [m[..., i * C : (i + 1) * C] for i in range(6)],
     ],
-    ids=["chunk", "split", "unbind"],
+    ids=["chunk", "split", "unbind", "slices"],
 )
 @pytest.mark.parametrize("grad", [False, True])
 def test_a_norm_that_is_modulated(parts, grad):

@@ -11,7 +11,7 @@ from torch import Tensor
 from bnprobe.norms import NormLayer
 from bnprobe.probe.calls.histogram_scale import HistogramScale, unit
 from bnprobe.probe.calls.vectors import Vectors, gamma_beta
-from bnprobe.reductions import Affine, Reading, packed
+from bnprobe.reductions import Affine, Reading
 from bnprobe.stats import Histogram, Moments
 from bnprobe.stats.moments import Array
 
@@ -77,17 +77,17 @@ def _normalizing(plan: NormLayer, reading: Reading, n_positions: int) -> tuple[A
     return mean, var if plan.centred else var + mean**2
 
 
-def own_of(plan: NormLayer, reading: Reading, n_positions: int) -> Array | None:
-    """Distribution over samples of the mean and the log variance (+ eps) that the norm itself uses, packed.
+def by_sample(plan: NormLayer, reading: Reading, n_positions: int) -> Array | None:
+    """The mean and the log variance (+ eps) that the norm itself uses in each sample, (N, 2 G), or (N, 2 C) where channels
+    are not pooled.
 
-    None for norms over channels at each position, whose reading has it, where it has one; of shape (G,) where
-    channels are pooled, (C,) where not. Samples in which a value was not finite have no such statistics, and are left out.
+    None for norms over channels at each position. NaN in samples in which a value was not finite.
     """
     if reading.rows is None:
         return None
     mean, var = _normalizing(plan, reading, n_positions)
     with np.errstate(divide="ignore"):
-        return packed(Moments.of(np.concatenate([mean, np.log(var + plan.eps)], axis=1)))
+        return np.concatenate([mean, np.log(var + plan.eps)], axis=1)
 
 
 def inverse_variance(plan: NormLayer, rows: Tensor) -> Tensor:

@@ -69,6 +69,8 @@ class InputReading:
     """Samples that are equal, at the first call."""
     factor: Tensor | None = None
     """What the rows of `sample` are multiplied by after the norm, where a gate does that."""
+    by_sample: Array | None = None
+    """Of a norm per sample, mean and log variance of each sample, (N, 2 G), where these are asked for."""
 
     # Properties, not fields: a reading that is still on its device must not be fetched before it is needed.
 

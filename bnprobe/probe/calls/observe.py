@@ -18,9 +18,9 @@ from bnprobe.probe.calls.affine_map import (
     Last,
     after,
     batch_map,
+    by_sample,
     inverse_variance,
     nonfinite_after,
-    own_of,
     stored_map,
     turns,
     unchanged_map,
@@ -67,6 +67,7 @@ def observe_before(
     mask: Kept | None = None,
     exemplars: bool = False,
     gate: Tensor | None = None,
+    keep_samples: bool = False,
 ) -> InputReading:
     """Read the input of one call of a layer that now has these `vectors`.
 
@@ -74,7 +75,8 @@ def observe_before(
     of a site, which sets it. `share` is what the histograms count, `last` what the site kept of its
     last call. `labels` (N,) are the samples' classes; a norm that sees the samples otherwise cut has none. What
     `mask` leaves out is not read, except for what the norm itself computes with it. `exemplars` asks for what each sample
-    shows. Of a norm that multiplies its input by a `gate` the product is read.
+    shows, `keep_samples` for what the norm computes in each. Of a norm that multiplies its input by a `gate` the product is
+    read.
     """
     x, factor = _gated(plan, x.detach(), gate)
     rows = plan.rows(x)
@@ -120,6 +122,7 @@ def observe_before(
         reading = reading.about(reference.centre)
         late_bins = reference.input_bins if histograms else None
     late = count_valid(rows, valid, late_gate, late_bins, share)
+    own = by_sample(plan, used if per_sample else reading, rows.shape[2])
     return InputReading(
         plan,
         training,
@@ -127,7 +130,7 @@ def observe_before(
         reference,
         reading,
         mapping,
-        own_of(plan, used if per_sample else reading, rows.shape[2]),
+        None if own is None else packed(Moments.of(own)),
         late,
         share,
         turns(fixed, reference, last),
@@ -141,6 +144,7 @@ def observe_before(
         means,
         copies,
         sample_of(plan.rows(factor)) if keep_sample and factor is not None else None,
+        own if keep_samples else None,
     )
 
 
