@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnprobe.cli.light_imports import import_light
 from bnprobe.cli.paths import default_page, demand_writable, output_file
 from bnprobe.cli.severity import add_config, add_fail_on, exit_code, settings_file
 from bnprobe.errors import BnprobeError
@@ -116,8 +117,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check every file, write what is asked for, and say by the exit code whether a new finding is serious."""
-    from bnprobe.rules.baseline import write_baseline
-
+    import_light("bnprobe.checkpoints.check", "bnprobe.report.result", "bnprobe.report.formats.check")
     options.format = options.format or _asked_for(Path(options.out or "").suffix.lower())
     outs = _outs(options)
     others = _others(options)
@@ -129,6 +129,8 @@ def run(options: argparse.Namespace) -> int:
         for one in checked:
             say_lines(standing(one.report.recording, one.file, others, options.against))
     if options.write_baseline:
+        from bnprobe.rules.baseline import write_baseline
+
         write_baseline([one.report.findings for one in checked], Path(options.write_baseline))
     severities = (severity for one in checked for severity in one.report.findings["severity"][list(one.new)])
     return exit_code(severities, options.fail_on)
@@ -185,10 +187,9 @@ def _stem(file: str) -> str:
 
 
 def _checked(options: argparse.Namespace) -> list[Checked]:
-    with collector_paused():
-        from bnprobe.checkpoints.check import check
-        from bnprobe.report.formats.check import Checked
-        from bnprobe.rules.baseline import new_ones, read_baseline
+    from bnprobe.checkpoints.check import check
+    from bnprobe.report.formats.check import Checked
+    from bnprobe.rules.baseline import new_ones, read_baseline
 
     known = read_baseline(Path(options.baseline)) if options.baseline else None
     config = settings_file(options)

@@ -17,7 +17,7 @@ SEQUENTIAL = ("recurrent", "embedding", "norm")
 
 def features_in_the_last_dimension(evidence: Evidence) -> Iterator[Finding]:
     """Batch norms over (N, positions, features), which take dimension 1 for the channels."""
-    for _, row in evidence.layers.iterrows():
+    for row in evidence.rows:
         around, n_last = str(row["features_elsewhere"]), row["n_last"]
         if around and row["kind"] in OVER_FEATURES and not row["call"]:
             yield _over_positions(row, around)

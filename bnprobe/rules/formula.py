@@ -47,7 +47,7 @@ WORDS = {
 
 def beyond_the_formula(evidence: Evidence) -> Iterator[Finding]:
     """Layers whose output is not what their kind gives, and what does give it."""
-    for row in (row for _, row in evidence.layers.iterrows()):
+    for row in evidence.rows:
         if row["output"] != "read" or row["formula_fits"] == 1:
             continue
         # the formula fits where there are values: rows of zeros are a finding of their own
@@ -201,7 +201,7 @@ def _mend_first(row: pd.Series, limits: Limits) -> str:
 
 def zero_rows(evidence: Evidence) -> Iterator[Finding]:
     """Positions whose values are lost in the norm."""
-    for _, row in evidence.layers.iterrows():
+    for row in evidence.rows:
         if row["zero_rows"] > 0:
             yield Finding(
                 "critical" if row["zero_rows"] >= 0.5 else "warning",
@@ -232,7 +232,7 @@ def _half(row: pd.Series) -> str:
 
 def saturated_outputs(evidence: Evidence) -> Iterator[Finding]:
     """Outputs that stick at an end of what the module applies after the norm."""
-    for _, row in evidence.layers.iterrows():
+    for row in evidence.rows:
         if row["saturated_outputs"] > evidence.limits.saturated_outputs:
             known = _words(row["computes_instead"])
             yield Finding(
@@ -249,7 +249,7 @@ def saturated_outputs(evidence: Evidence) -> Iterator[Finding]:
 def constant_rows(evidence: Evidence) -> Iterator[Finding]:
     """Padding, or rows without information, that a norm is given."""
     limit = evidence.limits.constant_rows
-    for _, row in evidence.layers.iterrows():
+    for row in evidence.rows:
         of_first = f"of those of the first call (threshold {limit:.0%})."
         if row["zero_positions"] > limit:
             yield Finding(

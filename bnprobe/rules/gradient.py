@@ -248,7 +248,7 @@ def _passes(row: pd.Series) -> str:
 def violated(evidence: Evidence) -> Iterator[Finding]:
     """Identities that hold for every norm, and do not hold here."""
     limit = evidence.limits.gradient_gap
-    for _, row in evidence.layers.iterrows():
+    for row in evidence.rows:
         gaps = {name: row[name] for name in ("gap_centre", "gap_map", "gap_weight") if row[name] > limit}
         numbers = ", ".join(f"{name} {gap:.2g}" for name, gap in gaps.items())
         if is_detached(row, evidence):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bnprobe.rules.thresholds import Limits
 
@@ -121,6 +122,23 @@ def at_start(row: pd.Series, channels: pd.DataFrame) -> bool:
     # of thousands of norms: a comparison in numpy takes a twentieth of one in pandas
     mean, var = channels["running_mean"].to_numpy(), channels["running_var"].to_numpy()
     return bool((var == 1).all() and ((mean == 0).all() or row["n_batches_tracked"] == 0))
+
+
+def each_at_start(layers: pd.DataFrame, channels: pd.DataFrame) -> pd.Series:
+    """The same of every site, by the index of the layers."""
+    var_is_1, mean_is_0 = (
+        every(channels, channels["running_var"] == 1),
+        every(channels, channels["running_mean"] == 0),
+    )
+    none_counted = (layers["n_batches_tracked"] == 0).to_numpy()
+    return pd.Series(var_is_1 & (mean_is_0 | none_counted), layers.index)
+
+
+def every(channels: pd.DataFrame, holds: pd.Series) -> NDArray[np.bool_]:
+    """Whether something holds for all channels of a site, one after the other as the table has them."""
+    starts = np.flatnonzero(channels["channel"].to_numpy() == 0)
+    of_sites: NDArray[np.bool_] = np.logical_and.reduceat(holds.to_numpy(bool), starts)
+    return of_sites
 
 
 def fresh(row: pd.Series, channels: pd.DataFrame) -> bool:

@@ -248,7 +248,7 @@ def wrong_size(evidence: Evidence) -> Iterator[Finding]:
     top = evidence.limits.variance_ratio**0.5
     if explained(evidence):
         return  # another mistake explains what is seen
-    for _, row in evidence.layers.iterrows():
+    for row in evidence.rows:
         ratio = row["detail_ratio"]
         known = row["verdict"] != NEVER_UPDATED and row["n_images"] >= evidence.limits.few_images
         # the initial variance of 1 is the same for fine and for coarse filters

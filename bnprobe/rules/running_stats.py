@@ -165,7 +165,7 @@ def poisoned(evidence: Evidence) -> Iterator[Finding]:
 
 def shifted(evidence: Evidence) -> Iterator[Finding]:
     """Inputs whose mean or scale does not match the running statistics, reported where the shift enters."""
-    kept = {(row["layer"], row["call"]): row for _, row in evidence.layers.iterrows() if frozen(row)}
+    kept = {(row["layer"], row["call"]): row for row in evidence.rows if frozen(row)}
     elsewhere = _reported_otherwise(evidence)
     found = list(merge_consecutive(evidence, _each_shift(evidence), elsewhere))
     for finding in found or slightly(evidence, elsewhere):

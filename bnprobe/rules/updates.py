@@ -83,7 +83,7 @@ def _of_all(findings: list[Finding]) -> Finding:
 def _each_momentum(evidence: Evidence) -> Iterator[Finding]:
     """The same for every norm by itself."""
     behind = lagging(evidence)
-    for _, row in evidence.layers.iterrows():
+    for row in evidence.rows:
         m, calls = row["momentum"], row["n_calls"]
         if not _in_use(row):
             continue

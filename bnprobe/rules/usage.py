@@ -20,7 +20,7 @@ FEWEST_SINGLE = 4
 
 def few_values(evidence: Evidence) -> Iterator[Finding]:
     """A mean and variance made of a handful of values."""
-    for _, row in evidence.layers.iterrows():
+    for row in evidence.rows:
         by_batch = row["normalized_by"] in ("batch", "both")
         limit = evidence.limits.few_values if by_batch else evidence.limits.no_values
         n = row["fewest_values"]
@@ -194,7 +194,7 @@ def batch_statistics_in_eval_mode(evidence: Evidence) -> Iterator[Finding]:
 def frozen_but_moving(evidence: Evidence) -> Iterator[Finding]:
     """gamma and beta do not learn, but the running statistics follow the batches."""
     of_parts = following_batches(evidence)
-    for _, row in evidence.layers.iterrows():
+    for row in evidence.rows:
         if row["learns"] != "none" or row["call"] or not row["n_calls_learning"] > 0:
             continue
         # in eval mode nothing is updated: a moving average of another model, or a loaded file, was copied in
@@ -216,7 +216,7 @@ def frozen_but_moving(evidence: Evidence) -> Iterator[Finding]:
 def learning_but_frozen(evidence: Evidence) -> Iterator[Finding]:
     """gamma and beta learn, while the model trains and the running statistics stay fixed."""
     without_gradient = unreached(evidence)
-    for _, row in evidence.layers.iterrows():
+    for row in evidence.rows:
         trains = row["n_calls_model_training"] == row["n_calls"] and row["n_calls_learning"] > 0
         if (
             trains
@@ -242,7 +242,7 @@ def learning_but_frozen(evidence: Evidence) -> Iterator[Finding]:
 
 def unsynchronised(evidence: Evidence) -> Iterator[Finding]:
     """SyncBatchNorm alone with itself."""
-    for _, row in evidence.layers.iterrows():
+    for row in evidence.rows:
         alone = row["n_ranks"] == 1 and row["normalized_by"] in ("batch", "both")
         if "Sync" in str(row["class_name"]) and alone and row["n_calls_learning"] > 0:
             yield Finding(

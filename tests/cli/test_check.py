@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+import bnprobe
 from bnprobe.cli.main import main
 from bnprobe.errors import CannotWrite
 from bnprobe.files import check_outputs, standard_input
@@ -293,3 +296,24 @@ def test_a_stream_without_an_end_is_cut_and_nothing_of_it_is_left(tmp_path, monk
         assert path.stat().st_size == 2000
     with pytest.raises(CannotWrite, match="standard output takes"):
         check_outputs([Path("-")])
+
+
+LOADED = """
+import sys
+from bnprobe.cli.main import main
+assert main(["check", "good.pt"]) == 0
+heavy = ("pyarrow", "ssl", "tomllib", "torch", "scipy", "matplotlib")
+print(*(name for name in heavy if name in sys.modules), file=sys.stderr)
+import pandas
+pandas.DataFrame({"a": ["x", None]}).to_parquet("a.parquet")
+assert pandas.read_parquet("a.parquet")["a"].tolist()[0] == "x"
+"""
+
+
+def test_a_check_loads_nothing_that_it_does_not_need(folder):
+    """Fails if the imports that are half of its time take more, or pandas is left unable to use pyarrow."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(bnprobe.__file__).parents[1])}
+    run = subprocess.run(
+        [sys.executable, "-c", LOADED], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "\n")

@@ -131,6 +131,26 @@ def test_statistics_are_fresh_that_are_initial_and_stay_so(
     assert newness.updated_meanwhile(row) is (moved > 0)
 
 
+def test_all_sites_at_once_are_those_one_by_one() -> None:
+    """Fails if a channel counts for the norm beside it, or a mean set by hand counts where batches were counted."""
+    sites = [
+        site(mean=mean, var=var, n_batches_tracked=n)
+        for mean in ((0.0, 0.0), (0.0, 0.1), (NAN, NAN))
+        for var in ((1.1, 1.0), (1.0, 1.0), (1.0, 1.1))
+        for n in (0, 5, NAN)
+    ]
+    layers = pd.DataFrame([row for row, _ in sites], index=range(3, 3 + len(sites)))
+    channels = pd.concat([of_site.assign(channel=range(2)) for _, of_site in sites], ignore_index=True)
+    found = newness.each_at_start(layers, channels)
+    assert found.tolist() == [newness.at_start(*one) for one in sites]
+    assert found.tolist().count(True) == 5
+    assert list(found.index) == list(layers.index)
+    ones = [False] * 3 + [True] * 3 + [False] * 3
+    assert newness.every(channels, channels["running_var"] == 1).tolist() == ones * 3
+    nothing = channels.head(0)
+    assert newness.every(nothing, nothing["running_var"] == 1).tolist() == []
+
+
 @pytest.mark.parametrize(
     ("gamma", "beta", "expected"),
     [

@@ -9,7 +9,6 @@ from urllib.parse import quote, unquote, urlsplit
 
 from bnprobe.errors import CannotFetch
 from bnprobe.files.address import is_address, shown
-from bnprobe.files.remote.http import Http
 from bnprobe.files.remote.hub import hub
 from bnprobe.files.remote.ranges import Fetcher, Ranges
 from bnprobe.files.remote.store import STORES, Store
@@ -62,6 +61,9 @@ class Url:
             return self._ranges
 
     def _fetcher(self) -> Fetcher:
+        # with it come clients, encryption and mail, and most files are local
+        from bnprobe.files.remote.http import Http
+
         if self.scheme == "hf":
             return Http(*hub(self.address, str(self)), str(self))
         if self.scheme in _HTTP:

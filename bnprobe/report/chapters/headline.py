@@ -18,7 +18,7 @@ from bnprobe.report.chapters.tokens import sink
 from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Headline
 from bnprobe.rules.causes import cause_of
-from bnprobe.rules.newness import at_start
+from bnprobe.rules.newness import each_at_start, every
 from bnprobe.rules.rule import Evidence
 
 NOT_THE_DATA = (
@@ -134,11 +134,9 @@ def untrained(tables: Tables) -> str:
     if (beta != 0).any() or not gamma.isin((0, 1)).all():
         return ""  # of most trained networks, without a look at each site
     stored = channels["running_mean"].notna()
-    by_site = [channels["layer"], channels["call"]]
     # γ of the last norm of a residual branch is often 0 at the start
-    at_start = (channels["gamma"].isna() | (channels["gamma"] == 1)).groupby(by_site).all()
-    at_start |= (channels["gamma"] == 0).groupby(by_site).all()
-    learned, never = not at_start.all(), never_updated(tables)
+    one, zero = channels["gamma"].isna() | (channels["gamma"] == 1), channels["gamma"] == 0
+    learned, never = not (every(channels, one) | every(channels, zero)).all(), never_updated(tables)
     updated = stored.any() and bool(
         (~never & tables.layers["layer"].isin(channels["layer"][stored].unique())).any()
     )
@@ -178,8 +176,7 @@ def never_updated(tables: Tables) -> pd.Series:
     layers, channels = tables.layers, tables.channels
     if not (channels["running_var"] == 1).any():  # of a trained network, without a look at each site
         return pd.Series(False, index=layers.index)
-    evidence = Evidence.of(tables)
-    return pd.Series([at_start(*site) for site in evidence.sites], index=layers.index, dtype=bool)
+    return each_at_start(layers, channels)
 
 
 def matching(layers: pd.DataFrame, unit: str) -> str:
