@@ -24,17 +24,17 @@ from bnprobe.probe.calls import CallStats, InputReading, observe_after
 from bnprobe.probe.calls.call_log import PassContext
 from bnprobe.probe.captions import check_captions
 from bnprobe.probe.exemplars import PhaseExemplars
-from bnprobe.probe.generation import Rows, Taken
+from bnprobe.probe.generation import Masks, Rows, Taken
 from bnprobe.probe.image_parts import image_parts
 from bnprobe.probe.input_reader import InputReader
 from bnprobe.probe.integrity.drawn_outside import DrawnOutside
 from bnprobe.probe.labels import check_length
-from bnprobe.probe.masking import Masking
+from bnprobe.probe.masking import DECODED, Masking
 from bnprobe.probe.masks import USUAL, Kept, MaskArgument, usual_argument
 from bnprobe.probe.options import AttachOptions
 from bnprobe.probe.passes import OUTSIDE, RECORDED, SKIPPED, OpenCall, Pass
 from bnprobe.probe.phases import DECODE, PREFILL, Phase
-from bnprobe.probe.places import CountedCaches, Earlier, earlier, places_of
+from bnprobe.probe.places import CountedCaches, Earlier, earlier, places_of, tokens_in
 from bnprobe.probe.schedule import MODEL, Called, Turns
 from bnprobe.probe.sites import PendingCall
 from bnprobe.probe.tensors import (
@@ -77,7 +77,7 @@ class Forward:
         self.follow_layers: Callable[[nn.Module, set[str]], None] | None = None
         """Hooks layers of the model by their paths, so that `modulates` is called."""
         self._reader = InputReader(options, self.run)
-        self._counted, self._taken, self._rows = CountedCaches(), Taken(), Rows()
+        self._counted, self._taken, self._rows, self._masks = CountedCaches(), Taken(), Rows(), Masks()
         self.begin(NO_PHASE)
 
     def begin(self, name: str) -> None:
@@ -152,7 +152,9 @@ class Forward:
         if first is not None:
             run.n_images = n_samples(args, first, self._options.sample_dim)
         if run.mask is None and not is_transformed():
-            run.called_with = self.phase.masking.of_call(args, kwargs, run.n_images)
+            found = self.phase.masking.of_call(args, kwargs, run.n_images)
+            tokens = None if DECODED[0] in kwargs else tokens_in(args, kwargs)
+            run.called_with = self._masks.of(past.cache, found, tokens, past.continues)
         if first is not None:
             if run.mask is not None:
                 run.n_images = run.mask.samples_of(first, run.n_images)
@@ -184,7 +186,7 @@ class Forward:
     def modulates(self, path: str, output: Any) -> None:
         """A layer has returned that modulates norms: keep a copy until the pass has ended."""
         run = self.run
-        if run.timesteps is None or is_recomputation():
+        if run.timesteps is None:
             return
         made = held_here(first_tensor(output))
         readable = made is not None and has_values(made)

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from bnprobe.probe.masks import Kept, Mask
 from bnprobe.probe.places import Earlier
 from bnprobe.probe.tensors import is_transformed, tensors_in
 
@@ -66,6 +67,25 @@ class Taken:
         with suppress(TypeError):
             return self._taken.get(past.cache, otherwise)
         return otherwise
+
+
+class Masks:
+    """What counts of the sequences in a cache: models of states are given a mask with the prompt, and none with the rest."""
+
+    def __init__(self) -> None:
+        self._masks: WeakKeyDictionary[Any, Mask] = WeakKeyDictionary()
+
+    def of(self, cache: Any, mask: Kept | None, tokens: Tensor | None, continues: bool) -> Kept | None:
+        """The mask of a call; of one that has none and goes on with a cache, in which all of its tokens count."""
+        with suppress(TypeError):
+            before = self._masks.get(cache) if continues and mask is None else None
+            if before is not None and tokens is not None and len(tokens) == before.n_samples:
+                mask = before.with_more(tokens.shape[1])
+            if isinstance(mask, Mask) and mask.history.ndim == 2:
+                self._masks[cache] = mask
+            elif not continues:
+                self._masks.pop(cache, None)
+        return mask
 
 
 class Rows:

@@ -67,6 +67,11 @@ class Mask:
         made._of(counts)
         return made
 
+    def with_more(self, t: int) -> Mask:
+        """That of T further tokens, which all count."""
+        whole = Mask(np.pad(self.history, ((0, 0), (0, t)), constant_values=True))
+        return whole.newest(t)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """As it was given."""

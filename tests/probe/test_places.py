@@ -132,7 +132,7 @@ class States:
 class StateModel(Model):
     """One that is given a cache of states."""
 
-    def forward(self, input_ids: Tensor, cache: Any = None) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Any = None, cache: Any = None) -> Tensor:
         if cache is not None:
             cache.held = True
         return super().forward(input_ids)
@@ -157,6 +157,60 @@ def test_a_cache_of_states_continues_its_sequences():
     generated = probe.recording
     assert_alike(generated.layers[0].tokens, plain.layers[0].tokens)
     assert generated.about.n_images == 6
+
+
+def test_a_mask_of_the_prompt_holds_for_what_follows():
+    """Fails if what is generated after left pads stands as many places later, or is not among what counts, since models of
+    states are given no mask with it; or if the next prompt in the cache has the mask of the last one."""
+    torch.manual_seed(0)
+    model, cache = StateModel().eval(), States()
+    mask = torch.ones_like(IDS)
+    mask[0, :4], mask[2, :1] = 0, 0
+    plain = recorded(model, {"input_ids": IDS, "attention_mask": mask}, {"input_ids": IDS})
+    with torch.no_grad(), bnprobe.attach(model) as probe:
+        for prompt in ({"attention_mask": mask[:, :5]}, {}):
+            first, *others = steps(cache, 0, 5, 6, 7, 9)
+            for kwargs in (first | prompt, *others):
+                model(**kwargs)
+            cache.held = False
+    generated = probe.recording
+    assert_alike(generated.layers[0].tokens, plain.layers[0].tokens)
+    assert (generated.about.n_positions, generated.about.n_masked) == (
+        int(mask.sum()),
+        int((mask == 0).sum()),
+    )
+
+
+def test_generation_of_a_state_space_model_of_other_people():
+    """Fails if left pads move what Mamba-2 generates, or its gated norm has other tokens than the stream."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "state_size": 8,
+        "num_heads": 4,
+        "head_dim": 8,
+        "n_groups": 2,
+    }
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    config = transformers.Mamba2Config(vocab_size=60, expand=2, chunk_size=4, **sizes, **ids)
+    model = transformers.Mamba2ForCausalLM(config).eval()
+    prompt, mask, n_new = torch.randint(3, 60, (2, 7)), torch.ones((2, 7), dtype=torch.long), 4
+    prompt[0, :3], mask[0, :3] = 0, 0
+    with torch.no_grad(), bnprobe.attach(model) as probe:
+        model.generate(
+            prompt, attention_mask=mask, max_new_tokens=n_new, min_new_tokens=n_new, do_sample=False
+        )
+    # of each row the prompt without pads, and all that is generated but the last token
+    positions = [p for n in mask.sum(1).tolist() for p in range(n + n_new - 1)]
+    expected = np.bincount([p.bit_length() for p in positions])
+    records = {record.layer: record for record in probe.recording.layers}
+    norm, gated = records["backbone.layers.0.norm"], records["backbone.layers.0.mixer.norm"]
+    assert norm.tokens is not None
+    np.testing.assert_array_equal(norm.tokens.n[: len(expected)], expected)
+    assert norm.tokens.n_tokens == gated.pre.n[0] == probe.recording.about.n_positions == len(positions)
+    assert gated.mismatch < 1e-5
 
 
 def test_tokens_behind_a_cache_that_was_filled_before_have_no_position():

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from support.diffusion import EPS, WAYS, C, DiT, G, Met, UNet
+from support.diffusion import EPS, WAYS, C, DiT, G, Met, UNet, embedded
 from torch import Tensor, nn
 
 import bnprobe
@@ -217,6 +217,28 @@ class WithTable(DiT):
             block.way = lambda made, table=block.table: (
                 table[None] + self.shared(made).reshape(-1, 6, C)
             ).unbind(1)
+
+
+class Nested(nn.Module):
+    """A branch of two norms that one layer modulates, without a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.within, self.modulation = nn.Linear(5, C), nn.Linear(C, C), nn.Linear(8, 4 * C)
+        self.norm1, self.norm2 = nn.LayerNorm(C), nn.LayerNorm(C)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        a, b, c, d = self.modulation(embedded(t))[:, None].chunk(4, -1)
+        x = self.enter(x)
+        return x + self.within(self.norm2(self.within(self.norm1(x) * (1 + a) + b)) * (1 + c) + d)
+
+
+def test_a_branch_without_a_gate():
+    """Fails if the scale of the second norm passes for the gate of the first."""
+    model = seeded(Nested())
+    table = bnprobe.report(recorded(model, batches(model))).timesteps
+    assert table["scale"].notna().all()
+    assert table["gate"].isna().all()
 
 
 def test_a_table_of_parameters_is_part_of_the_modulation():
