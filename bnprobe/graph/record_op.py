@@ -18,6 +18,7 @@ from bnprobe.graph.input_channels import extremes
 from bnprobe.graph.layer_scale import measured
 from bnprobe.graph.made import Made, made_by
 from bnprobe.graph.made import after as made_after
+from bnprobe.graph.moves import Sizes, order_after
 from bnprobe.graph.operations import (
     ACTIVATION,
     ADD,
@@ -47,7 +48,7 @@ class Graph:
     `names` gives the path of a parameter or buffer by its identity, `shared` the identities that several modules
     hold. `sites` are the norms that were reached, `inputs` what the model was called with, `outputs` what it returned,
     `weighted` every call of weights, `scaled` the sums that a branch with a layer scale enters. What layers make that has
-    so many `rows` is followed, see `made`.
+    so many `rows` is followed, see `made`; `moved` are operations that put `tokens` (N, T) elsewhere, see `moves`.
     """
 
     names: dict[int, str]
@@ -59,6 +60,8 @@ class Graph:
     outputs: list[Node] = field(default_factory=list)
     weighted: list[Node] = field(default_factory=list)
     rows: frozenset[int] = frozenset()
+    tokens: Sizes | None = None
+    moved: list[Node] = field(default_factory=list)
     scaled: list[Node] = field(default_factory=list)
 
     def node_of(self, tensor: Tensor) -> Node:
@@ -124,6 +127,11 @@ class Graph:
             with suppress(Exception), torch.no_grad():  # what modulates a norm is not worth the graph
                 follows = made_after(func, name, args, kwargs, sources)
         facts, part, called, sources = self._facts(part, called, name, args, kwargs, sources, out)
+        if self.tokens is not None:
+            with suppress(Exception), torch.no_grad():
+                order = order_after(func, name, args, kwargs, out, self.tokens)
+                if order is not None:
+                    facts["order"] = order
         first = next(iter(made or written), None)
         for tensor in [*written, *made]:
             # statistics and indices that an operation returns beside its result are not its values
@@ -132,6 +140,7 @@ class Graph:
             node = Node(*kind, tuple(tensor.shape), tuple(dict.fromkeys(sources)), self._inside, facts)
             self.storages.put(tensor, node, written=any(tensor is w for w in written))
             node.made = follows.pop(0) if follows else None
+            self.moved += [node] * ("order" in facts)
             if node.part == WEIGHTS:
                 self.weighted.append(node)
                 self._begin(node, tensor)

@@ -229,6 +229,12 @@ class Trace:
         """The graph so far; None when it was given up."""
         return self._graph
 
+    def look_for_order(self, n_sequences: int, n_tokens: int) -> None:
+        """From now on operations are noted that put tokens in another order."""
+        with self._keeping() as graph:
+            if graph is not None:
+                graph.tokens = n_sequences, n_tokens
+
     def look_for_modulation(self, n_samples: int) -> None:
         """From now on what layers make of each sample, or once for all, is followed."""
         with self._keeping() as graph:

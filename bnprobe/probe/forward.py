@@ -172,6 +172,8 @@ class Forward:
                 run.places.since = self.phase.begun.since(past.cache)
             if run.places.continues or not first.numel():
                 run.n_images = 0
+            if run.trace is not None and run.places.positions is not None:
+                run.trace.look_for_order(*run.places.positions.shape)
             self._place_in_time(args, kwargs)
 
     def _place_in_time(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -158,6 +158,24 @@ def _booleans(given: Any, marks_padding: bool) -> npt.NDArray[np.bool_]:
     return counts
 
 
+def keys_seen(given: Any) -> Any:
+    """Of a mask of attention, (N, queries, keys) or (N, heads, queries, keys), which keys any query sees: the others are
+    padding, whatever is causal; None where all are seen. Of one that is added to scores, which are not far below 0. Other
+    masks as they are.
+    """
+    if not isinstance(given, Tensor) or given.is_meta or given.layout != torch.strided or not given.numel():
+        return given
+    added = given.is_floating_point() and bool(given.amin() < FAR_BELOW) and bool(given.amax() <= 0)
+    if not added and given.dim() not in (3, 4):
+        return given
+    seen = given > FAR_BELOW if added else given > 0
+    keys = seen.flatten(1, -2).any(1) if given.dim() > 2 else seen
+    return None if bool(keys.all()) else keys
+
+
+FAR_BELOW = -1e3
+"""Added to a score it leaves a key unseen: e^-1000 is 0 in every precision."""
+
 Kept = Mask | Packing
 """What counts of a batch: the positions of a padded one, or the sequences of a packed one."""
 
@@ -190,6 +208,7 @@ class MaskArgument:
         """The mask of a call, or its sequences; None where it has none."""
         positional = self._place is not None and self._place < len(args)
         given = args[self._place] if positional else kwargs.get(self.name)  # type: ignore[index]
+        given = given if self.asked else keys_seen(given)
         if given is None:
             return None
         if NAMED.search(self.name):

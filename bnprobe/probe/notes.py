@@ -62,6 +62,8 @@ def notes(
             "there, so it is in no table."
         )
     yield from phase.masking.notes()
+    if phase.out_of_order:
+        yield _out_of_order(sorted(phase.out_of_order), bool(phase.masking.n_left_out))
     if phase.exemplars is not None:
         yield from phase.exemplars.notes()
     if 0 < phase.n_training < phase.n_forwards and not apart:
@@ -83,6 +85,21 @@ def notes(
             "Gradients come from a forward pass under float16 autocast. If a loss scaler is in use, they are scaled by "
             "it. Pass it as attach(model, scaler=...) to record them unscaled."
         )
+
+
+def _out_of_order(layers: list[str], masked: bool) -> str:
+    """That masks and positions belong to other tokens than those at some layers."""
+    names = ", ".join(layers[:3]) + (f" and {len(layers) - 3:,} more" if len(layers) > 3 else "")
+    pads = (
+        "the mask was applied to them as they were given, so padding counts there and tokens are left out. "
+        if masked
+        else ""
+    )
+    return (
+        "The model puts its tokens in another order, as by sorting a batch or turning sequences around, before "
+        f"{names}: {pads}Positions, ids and numbers of sequences there are those of other tokens. Give the model batches in "
+        "the order that it makes, such as sorted by length, or record layers outside that part."
+    )
 
 
 def _calls(n: int) -> str:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from bnprobe.errors import BnprobeError
+from bnprobe.graph.order import out_of_order
 from bnprobe.probe.backward.gradients import Gradients
 from bnprobe.probe.calls import Key
 from bnprobe.probe.exemplars import PhaseExemplars
@@ -29,7 +30,8 @@ class Phase:
     `counted` is num_batches_tracked of a layer before its first call in the phase, None where it is not kept.
     `wants_graph` and `n_watched` say of the model, and of each part, whether its next pass is to be traced, and how many
     were. `n_skipped_training` and `n_skipped_learning` passes that were not recorded ran in train mode, and computed
-    gradients. `exemplars` is None where none are kept.
+    gradients. `exemplars` is None where none are kept. `out_of_order` are layers whose tokens stand elsewhere than the model
+    was given them.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Phase:
         self.n_training = 0
         self.n_skipped_training = self.n_skipped_learning = 0
         self.n_unreadable = self.n_outside = 0
+        self.out_of_order: set[str] = set()
         self.unreadable: set[str] = set()
         self.counted: dict[Key, int | None] = {}
         self.wants_graph: defaultdict[Called, bool] = defaultdict(lambda: True)
@@ -75,6 +78,10 @@ class Phase:
             if run.waiting:
                 keys = [call.key for call in run.waiting]
                 self.wants_graph[run.called] = self.sites.wire(keys, run.trace)
+                if run.trace is not None:
+                    moved, undecided = out_of_order(run.trace.graph, keys)
+                    self.out_of_order |= {layer for layer, _ in moved}
+                    self.wants_graph[run.called] |= undecided
                 if run.timesteps is not None:
                     self.sites.add_timesteps(run.waiting, run.timesteps, run.modulating, run.trace)
                 self.sites.add_tokens(run.waiting, run.places)

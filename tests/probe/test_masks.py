@@ -523,14 +523,14 @@ def test_two_streams_of_text_and_images(n_images):
 
 
 def test_what_is_no_mask_of_padding_is_not_used_unasked(x):
-    """Fails if a mask of scores, of another size or of what each position sees leaves positions out, or ends the pass."""
+    """Fails if zeros that are added, a mask of another size or of what each position sees leaves positions out, or ends the
+    pass."""
     model = Encoder().double()
     square = torch.ones(N, T)[:, :N]
     others = (
-        torch.zeros(N, T).masked_fill(~MASK, -torch.inf),
         torch.zeros(N, T),
         MASK[:, : T - 1],
-        MASK[:, None],
+        torch.ones(N, T, T).tril(),
         square,
     )
     with bnprobe.attach(model) as probe, torch.no_grad():
