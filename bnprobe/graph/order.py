@@ -1,6 +1,6 @@
 """Tokens in another order: models that sort a batch by length, or turn sequences around, before their norms.
 
-Masks and positions are those that the model was given. Where operations of a watched pass put tokens elsewhere, and do not put
+Masks and positions are those that the model was given. Where operations of a watched pass put tokens elsewhere, and none puts
 them back, they belong to other tokens.
 """
 
