@@ -1,7 +1,7 @@
 """Tokens in another order: models that sort a batch by length, or turn sequences around, before their norms.
 
-Masks and positions are those that the model was given. Where operations of a watched pass put tokens elsewhere, and none puts
-them back, they belong to other tokens.
+Masks and positions are those that the model was given. Where operations of a watched pass put tokens elsewhere and not back,
+they belong to other tokens.
 """
 
 from __future__ import annotations
