@@ -139,6 +139,7 @@ def judge(
     rows = [
         {**vars(finding), "do": in_words(finding.do), "rule": rule.id, "source": rule.source}
         for rule in rules
+        if not (rule.of_calls and evidence.weights_only)
         for finding in rule.find(evidence)
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))

@@ -146,5 +146,6 @@ RULES = (
         "eval mode, or a backward pass and steps that change γ or β, in every part of a model that trains",
         moving_without_learning,
         edits=(SetMode,),
+        of_calls=True,
     ),
 )

@@ -274,6 +274,7 @@ RULES = (
         "no NaN and no infinity in dL/dy, dL/dx, dL/dγ and dL/dβ",
         not_finite,
         by_hand="the operation to change has to be found first",
+        of_calls=True,
     ),
     Rule(
         "gradient-breaks",
@@ -282,6 +283,7 @@ RULES = (
         f"lengths at neighboring norms within a factor of {DEFAULT.gradient_step:g}",
         breaks,
         edits=(SetGamma,),
+        of_calls=True,
     ),
     Rule(
         "gradient-no-signal",
@@ -291,6 +293,7 @@ RULES = (
         f"{DEFAULT.silent_snr} or more, within two standard errors",
         no_signal,
         edits=(Freeze, Reinitialize),
+        of_calls=True,
     ),
     Rule(
         "identity-violated",
@@ -299,5 +302,6 @@ RULES = (
         f"relative gaps of at most {DEFAULT.gradient_gap:g}",
         violated,
         by_hand="nothing is wrong with the model as such",
+        of_calls=True,
     ),
 )

@@ -280,6 +280,7 @@ RULES = (
         f"no running statistics, or samples whose means lie less than {DEFAULT.samples_apart:g} standard deviations apart",
         stored_in_instance_norms,
         edits=(DropStatistics,),
+        of_calls=True,
     ),
     Rule(
         "batches-of-one-class",
@@ -288,6 +289,7 @@ RULES = (
         "batches of several classes, running statistics in use, or no labels",
         batches_of_one_kind,
         by_hand=BATCHES,
+        of_calls=True,
     ),
     Rule(
         "batches-of-two-kinds",
@@ -298,6 +300,7 @@ RULES = (
         "deviations apart",
         two_kinds,
         by_hand=BATCHES,
+        of_calls=True,
     ),
     Rule(
         "samples-alike",
@@ -308,5 +311,6 @@ RULES = (
         f"and less than {DEFAULT.same_samples:.0%} of the samples of the first batch one and the same",
         alike,
         by_hand=BATCHES,
+        of_calls=True,
     ),
 )

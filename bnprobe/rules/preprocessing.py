@@ -292,5 +292,6 @@ RULES = (
         "times their running variance, relative to the coarse ones",
         wrong_size,
         edits=(ResizeInputs, SmoothInputs),
+        of_calls=True,
     ),
 )

@@ -121,6 +121,11 @@ class Evidence:
         yield from (self.sites[i] for i in np.flatnonzero(marked))
 
     @cached_property
+    def weights_only(self) -> bool:
+        """Whether no norm was called."""
+        return bool((self.layers["n_calls"] == 0).all())
+
+    @cached_property
     def is_new(self) -> bool:
         """Whether the network was not trained, or has just begun."""
         if self.channels.empty:
@@ -170,6 +175,7 @@ class Rule:
 
     `edits` are the kinds that the remedies of its findings may be; a rule without any says in `by_hand` why its advice is
     not carried out. A finding may have no remedy all the same, where its tables do not say what to do.
+    A rule `of_calls` speaks of nothing but what calls showed, and is not asked of a file of weights.
     """
 
     id: str
@@ -179,6 +185,7 @@ class Rule:
     find: Callable[[Evidence], Iterable[Finding]]
     edits: tuple[type[Edit], ...] = ()
     by_hand: str = ""
+    of_calls: bool = False
 
 
 def follows_batches(row: pd.Series) -> bool:

@@ -406,6 +406,7 @@ RULES = (
         "or beyond sampling error in at most half of them",
         shifted,
         edits=(*RENEWED, DivideStatistics),
+        of_calls=True,
     ),
     Rule(
         "batch-normalized",
@@ -414,5 +415,6 @@ RULES = (
         "eval mode",
         batch_normalized,
         edits=(SetMode,),
+        of_calls=True,
     ),
 )

@@ -157,5 +157,6 @@ RULES = (
         "other rules judge",
         ruined,
         edits=RENEWED,
+        of_calls=True,
     ),
 )

@@ -74,6 +74,7 @@ RULES = (
         "train mode, or γ and β that do not change, wherever gradients are computed",
         learning_in_eval,
         by_hand=TRAINING,
+        of_calls=True,
     ),
     Rule(
         "statistics-not-updated",
@@ -82,5 +83,6 @@ RULES = (
         "running means that move while the norm learns in train mode",
         never_updating,
         edits=(TrackStatistics,),
+        of_calls=True,
     ),
 )

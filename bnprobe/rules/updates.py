@@ -244,6 +244,7 @@ RULES = (
         "as many updates as calls",
         updated_twice,
         edits=(UpdateOnce,),
+        of_calls=True,
     ),
     Rule(
         "momentum-odd",
@@ -252,6 +253,7 @@ RULES = (
         f"a momentum above 0 and below {DEFAULT.high_momentum:g}, or None while weights are fixed",
         odd_momentum,
         edits=(SetAttribute, Recalibrate),
+        of_calls=True,
     ),
     Rule(
         "statistics-young",
@@ -260,5 +262,6 @@ RULES = (
         f"(1 − m)^k below {DEFAULT.initial_weight:g} after k batches, or running means like the measured ones",
         young,
         edits=RENEWED,
+        of_calls=True,
     ),
 )

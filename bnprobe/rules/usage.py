@@ -276,6 +276,7 @@ RULES = (
         "eval mode wherever no gradients are computed, and running statistics used in it",
         evaluated_by_batch,
         edits=(SetMode,),
+        of_calls=True,
     ),
     Rule(
         "frozen-but-moving",
@@ -292,6 +293,7 @@ RULES = (
         "train mode, or γ and β without gradient, while the model is in train mode",
         learning_but_frozen,
         edits=(Freeze,),
+        of_calls=True,
     ),
     Rule(
         "sync-alone",
@@ -300,5 +302,6 @@ RULES = (
         "more than one process, or eval mode",
         unsynchronised,
         edits=(PlainBatchNorm,),
+        of_calls=True,
     ),
 )

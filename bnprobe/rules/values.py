@@ -214,5 +214,6 @@ RULES = (
         f"{DEFAULT.few_images:g} samples or more",
         few_images,
         by_hand="it takes more samples",
+        of_calls=True,
     ),
 )

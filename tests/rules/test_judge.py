@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from measures.sites import recording, running_stats_of, site, some_rows
 
+from bnprobe.checkpoints.records import without_calls
 from bnprobe.measures import Tables, tables
 from bnprobe.rules import RULES, judge
 from bnprobe.rules.rule import Evidence, Finding, Rule, _run, unsound
 from bnprobe.severity import SEVERITIES
-from rules.firing import all_found, troubled
+from rules.firing import all_found, cases, troubled
 
 CONTRACT = ("severity", "rule", "layer", "channels", "says", "because", "do", "source")
 
@@ -32,6 +34,30 @@ def found() -> pd.DataFrame:
 def test_every_rule_can_find_something(found):
     """Fails if a rule lands without a case that fires it: it belongs in rules/firing.py."""
     assert set(found["rule"]) == {rule.id for rule in RULES}
+
+
+def test_rules_of_calls_have_nothing_to_say_of_weights():
+    """Fails if a rule is marked that finds something in a file of weights: `check` would not ask it."""
+    marked = [rule for rule in RULES if rule.of_calls]
+    assert len(marked) >= 20
+    for case in cases():
+        weights = replace(case, layers=tuple(map(without_calls, case.layers)), samples=None)
+        evidence = Evidence.of(tables(weights))
+        assert evidence.weights_only
+        assert {rule.id for rule in marked if list(rule.find(evidence))} == set()
+
+
+@pytest.mark.parametrize(("of_calls", "asked"), [(False, [True, False]), (True, [False])])
+def test_rules_of_calls_are_asked_of_calls_alone(of_calls, asked):
+    """Fails if they take time in a file of weights, or are not asked of a recording."""
+    found = []
+    rule = Rule(
+        "one", "", "", "", lambda evidence: found.append(evidence.weights_only) or (), of_calls=of_calls
+    )
+    called = recording(site(some_rows()))
+    for case in (replace(called, layers=tuple(map(without_calls, called.layers))), called):
+        judge(tables(case), rules=(rule,))
+    assert found == asked
 
 
 def test_columns_of_the_contract(found):
