@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from bnprobe.measures.columns import Column, Paint
+from bnprobe.measures.columns import Column, Columns, Paint
 from bnprobe.recording import CHANNELS, LayerRecord
 from bnprobe.recording.neighbours import Neighbours
 from bnprobe.recording.terms import DEAD_REACH, DEAD_SIGMAS, LITTLE_OF_EPS, NEAR_ZERO
@@ -192,13 +192,12 @@ def channel_columns(record: LayerRecord) -> dict[str, Any]:
     }
 
 
-def layer_columns(record: LayerRecord) -> dict[str, Any]:
+def layer_columns(record: LayerRecord, channels: Columns | None = None) -> dict[str, Any]:
     """What follows, how many channels have which role, and how well γ and β alone predict them."""
-    roles = _roles(record)
-    gamma, beta = _vectors(record)
+    channels = channels or channel_columns(record)
+    roles, predicted, dead = (channels[name] for name in ("role", "dead_predicted", "passes"))
     fires = _share(record.n_positive, record)
-    error = np.abs(probability_above(beta, gamma) - fires)
-    predicted, dead = dead_predicted(record), _shares(record)[0]
+    error = np.abs(channels["fires_predicted"] - fires)
     both = np.sum((predicted == 1) & (dead == 0))
     return {
         "follows": "unknown" if record.neighbours is None else record.neighbours.follows,

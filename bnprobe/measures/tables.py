@@ -87,6 +87,7 @@ FAMILIES: tuple[ModuleType, ...] = (
 OF_CHANNELS = (
     activity,
     gaussian,
+    roles,
     shift,
     equivalence,
     within_sample,

@@ -14,7 +14,7 @@ not torch's defaults: "leaky_relu(0.2)", "hardtanh(-2, 2)". "none" is the identi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -79,8 +79,9 @@ def moments(activation: str, mean: Array, sd: Array) -> tuple[Array, Array]:
     mean, sd = np.broadcast_arrays(np.asarray(mean, dtype=np.float64), np.abs(sd))
     if isinstance(shape, _Smooth):
         return _integrate(shape.function, mean, sd)
-    square = _expectation(_squared(shape), mean, sd)
-    return _expectation(shape, mean, sd), np.maximum(square, 0.0)
+    tails = [_tail(mean - knot, sd) for knot in shape.knots]
+    square = _expectation(_squared(shape), mean, sd, tails)
+    return _expectation(shape, mean, sd, tails), np.maximum(square, 0.0)
 
 
 def signed_mean(activation: str, mean: Array, gamma: Array) -> Array:
@@ -135,12 +136,11 @@ def _below(z: Array) -> Array:
 _SQRT_HALF = math.sqrt(0.5)
 
 
-def _expectation(f: _Pieces, mean: Array, sd: Array) -> Array:
-    """E[f(X)]: the leftmost polynomial everywhere, and at each knot what changes there."""
+def _expectation(f: _Pieces, mean: Array, sd: Array, tails: Sequence[tuple[Array, Array]]) -> Array:
+    """E[f(X)]: the leftmost polynomial everywhere, and at each knot what changes there; `tails` are those of the knots."""
     total = _weighed(f.polynomials[0], mean, sd, np.ones_like(mean), np.zeros_like(mean))
-    for knot, change in zip(f.knots, _changes(f), strict=True):
-        offset = mean - knot
-        total = total + _weighed(change, offset, sd, *_tail(offset, sd))
+    for knot, change, tail in zip(f.knots, _changes(f), tails, strict=True):
+        total = total + _weighed(change, mean - knot, sd, *tail)
     return total
 
 
