@@ -12,14 +12,15 @@ from bnprobe.stats.moments import Array
 COLUMNS = (
     Column(
         "mean_in_sds",
-        "Size of the mean that the norm subtracts, in the standard deviations that it divides by: digits are lost to it.",
-        "|mean| / √(var + eps)",
+        "Size of the mean that the norm subtracts, in the standard deviations that it divides by, or in those of its inputs "
+        "where these vary more: digits are lost to it.",
+        "|mean| / √(max(var, running var) + eps)",
         "standard deviations",
     ),
     Column(
         "mean_in_sds_max",
         "Largest of these means over the channels; of norms that compute statistics of their own, that of a typical sample.",
-        "max |mean| / √(var + eps)",
+        "max |mean| / √(max(var, running var) + eps)",
         "standard deviations",
         table="layers",
     ),
@@ -138,7 +139,9 @@ def _per_channel(record: LayerRecord) -> Array:
     if record.own_mean is not None or record.pools != "batch" or record.kind == "rms_norm":
         return np.full(record.n_channels, np.nan)
     stored = record.running_var if record.n_calls_running > 0 else None
-    var = record.pre.var_population if stored is None else stored
+    var = record.pre.var_population
+    if stored is not None:  # of inputs in another unit, far from the running statistics, no digit is lost
+        var = np.fmax(var, stored)
     with np.errstate(all="ignore"):
         found: Array = np.abs(record.pre.mean_seen) / np.sqrt(var + record.eps)
     return found

@@ -37,8 +37,9 @@ GATHER = (
 """What to do about tensors that are stubs of shards; no full stop, since a message may go on."""
 
 
-OF_CHANNELS = "channels"
-"""In the place of constants of normalization, among causes: of a row that names channels of the input."""
+OF_CHANNELS, NO_CONSTANTS, NO_PIXELS = "channels", "none", "no pixels"
+"""In the place of constants of normalization, among causes: of a row that names channels of the input; of one that rests on
+no constants, so that it names no cause; and of one on inputs that are no pixels, for which there are none to give."""
 
 GUESSED = "a guess, the usual for ImageNet"
 """Ends, in `About.preprocessing`, what was not known of the inputs and was set as for most models of images."""

@@ -64,14 +64,20 @@ def _where_shifts_enter(
             continue
         said = replace(finding, because=finding.because + _following(run.iloc[1:]))
         if cause_of(evidence, first) is None:
-            nearly = "" if agrees or before is None else _nearly_matches(before, first, blind)
+            slight = evidence.limits.slight
+            nearly = "" if agrees or before is None else _nearly_matches(before, first, blind, slight)
             said = _by_course(said, evidence, blind, agrees, nearly)
         yield said
 
 
-def _nearly_matches(previous: pd.Series, first: pd.Series, blind: Collection[str]) -> str:
-    """The norm before a shift, where it is off by less than the inputs could pass on; else empty."""
-    near = first["discrepancy"] > PASSED_ON * previous["discrepancy"] and previous["layer"] not in blind
+def _nearly_matches(previous: pd.Series, first: pd.Series, blind: Collection[str], slight: float) -> str:
+    """The norm before a shift, where it is off by little, and by less than the inputs could pass on; else empty.
+
+    What is off by more than a little may be passed on many times larger: an average takes away what varies, and leaves
+    what moved.
+    """
+    little = previous["discrepancy"] <= slight and previous["layer"] not in blind
+    near = little and first["discrepancy"] > PASSED_ON * previous["discrepancy"]
     return str(previous["layer"]) if near else ""
 
 
@@ -197,10 +203,12 @@ GROWING = (
 )
 
 OUTGROWN = (
-    "Inputs alone do not do this: what is off there fades from norm to norm, or grows at most twofold. Weights and running "
-    "statistics are not of one moment: statistics of an earlier checkpoint, weights that were fine-tuned with frozen "
-    "statistics, averaged or pruned. Load both from one checkpoint; or, if the weights are as intended, compare the "
-    f"accuracy before and after re-estimating the running statistics on training data: {RECALIBRATE}."
+    "Another range, mean or std of the inputs does not do this: what is off there fades from norm to norm, or hardly more "
+    "than doubles. Either weights and running statistics are not of one moment: statistics of an earlier checkpoint, "
+    "weights that were fine-tuned with frozen statistics, averaged or pruned. Then load both from one checkpoint. Or the "
+    "inputs differ in detail, which the first norm hardly sees: blur, noise, compression, another size. Look at some beside "
+    "those of training. If weights and inputs are as intended, compare the accuracy before and after re-estimating the "
+    f"running statistics on training data: {RECALIBRATE}."
 )
 
 AFTER_SUM = (

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from bnprobe.recording.names import NEVER_UPDATED, OF_CHANNELS
+from bnprobe.recording.names import NEVER_UPDATED, NO_CONSTANTS, NO_PIXELS, OF_CHANNELS
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules.causes import cause_of
 from bnprobe.rules.course import outgrows
@@ -110,9 +110,11 @@ def reported_at(evidence: Evidence) -> str:
     # inputs that may have been changed do not explain norms that are off by far more than the first
     if not row["certain"] and row["constants"] != OF_CHANNELS and outgrows(evidence.layers):
         return ""
-    # one factor in the running statistics predicts all channels from one number, a map of the inputs from several
+    # one factor in the running statistics predicts all channels from one number, a map of the inputs from several; by the
+    # constants that were given it does so from none
     cause = cause_of(evidence, first)
-    if cause is not None and cause["left_over"] <= CLEAR * row["left_over"]:
+    clear = 1 / CLEAR if row["constants"] == "given" else CLEAR
+    if cause is not None and cause["left_over"] <= clear * row["left_over"]:
         return ""
     return str(row["layer"])
 
@@ -128,9 +130,9 @@ def _some_mistake(evidence: Evidence) -> bool:
 
 
 def constants_missing(evidence: Evidence) -> bool:
-    """Whether the first norm shows the mean input of training, and nobody gave the constants to read it by."""
+    """Whether the first norm shows the mean pixel of training, and nobody gave the constants to read it by."""
     found = evidence.preprocessing
-    return not found.empty and bool((found["constants"] != "given").all())
+    return not found.empty and not found["constants"].isin(("given", NO_PIXELS)).any()
 
 
 def _with_cause(severity: str, row: pd.Series) -> Finding:
@@ -173,17 +175,10 @@ def _undone(row: pd.Series) -> Remedy | None:
 
 def _without_cause(severity: str, row: pd.Series) -> Finding:
     do = f"{_look(row)}Compare the preprocessing with that of training, step by step (range, mean, std, color order)."
-    if row["constants"] == "none":
+    nameless = row["constants"] in (NO_CONSTANTS, NO_PIXELS)
+    if nameless:
         says = f"The inputs are not preprocessed as in training: it looks as if {row['mistake']}."
-        do = (
-            (
-                f"{GIVE_CONSTANTS} Then preprocess as in training. Until then, this restores mean and std, and is right "
-                f"unless the inputs are inverted: `{row['undo']}`."
-            )
-            if row["undo"]
-            else "Look at one sample as it enters the model, and at what loads it. If it was only to see whether the model "
-            "runs, record real data before anything is read from these numbers."
-        )
+        do = _undo_nameless(row)
     else:
         either = " or that ".join([str(row["mistake"]), *filter(None, str(row["also"]).split("; "))])
         says = f"The inputs are not preprocessed as in training: it may be that {either}{_rarer(row)}."
@@ -195,11 +190,27 @@ def _without_cause(severity: str, row: pd.Series) -> Finding:
         severity,
         row["layer"],
         says,
-        f"{_distance(row)}. {'The first' if row['constants'] != 'none' else 'This'} explains {_share(row)} of the "
+        f"{_distance(row)}. {'This' if nameless else 'The first'} explains {_share(row)} of the "
         "discrepancy in mean and std.",
         do,
         remedy=_undone(row) if f"`{row['undo']}`" in do else None,
     )
+
+
+def _undo_nameless(row: pd.Series) -> str:
+    """Advice where the map of the inputs is known and what made it is not."""
+    if not row["undo"]:
+        return (
+            "Look at one sample as it enters the model, and at what loads it. If it was only to see whether the model runs, "
+            "record real data before anything is read from these numbers."
+        )
+    first = (
+        "Compare the unit and the scaling of the inputs with those of training, and mend what makes them. Signals that are "
+        "stronger or weaker than those of training, as louder recordings are, look the same."
+        if row["constants"] == NO_PIXELS
+        else f"{GIVE_CONSTANTS} Then preprocess as in training."
+    )
+    return f"{first} Until then, this restores mean and std, and is right unless the inputs are inverted: `{row['undo']}`."
 
 
 def _of_channels(severity: str, row: pd.Series) -> Finding:

@@ -314,13 +314,25 @@ def one_kind(channels: pd.DataFrame, limits: Limits) -> bool:
     known = np.isfinite(ratio) & np.isfinite(shift)
     if not known.any() or not float(ratio[known].median()) < 1 / limits.variance_ratio:
         return False
+    if one_factor(channels):
+        return False
     missing, moved = 1 - ratio[known], float((shift[known] ** 2).mean())
     less = bool((missing > 0).mean() >= MOST_LESS)
     return less and MOVED_LEAST * float(missing.mean()) < moved < MOVED_MOST * float(missing.mean())
 
 
+def one_factor(channels: pd.DataFrame) -> bool:
+    """Whether the std is the same part of the running one in all channels, as that of inputs in another unit is."""
+    var, stored = (channels[name].to_numpy(float) for name in ("pre_var", "running_var"))
+    vary = (var > 0) & (stored > 0) & np.isfinite(var)
+    return bool(vary.any() and np.std(np.log(var[vary] / stored[vary])) / 2 < ONE_FACTOR)
+
+
 MOST_LESS = 0.9
 """Share of the channels that vary less than in training, where samples are of one kind."""
+
+ONE_FACTOR = 0.05
+"""Of the log of the std: what its ratio differs by between channels where one factor is in all, as of another unit."""
 
 MOVED_LEAST, MOVED_MOST = 0.02, 3.0
 """Squared shift of one kind, relative to the variance that is missing: 1 on average over kinds, and for one in a hundred

@@ -223,11 +223,47 @@ def test_a_fresh_norm_shows_no_input(running_mean, named):
     assert found["mistake"].str.contains("without subtracting the mean").any() == named
 
 
-@pytest.mark.parametrize(("n_sides", "named"), [(2, True), (0, False), (1, False), (3, False)])
+@pytest.mark.parametrize(("n_sides", "named"), [(2, True), (0, False), (1, False), (3, True)])
 def test_only_images_have_mistakes_of_images(n_sides, named):
-    """Fails if what people do wrong with pixels explains three measurements, a sequence or a volume."""
+    """Fails if what people do wrong with pixels explains three measurements or a sequence, and not the frames of a film."""
     found = preprocessing(stem_norm(255 * PIXELS, Stem(MATRIX, None, n_sides=n_sides)))
     assert bool(found["mistake"].str.contains("neither scaled nor normalized").any()) == named
+
+
+TRAINED = inputs_of(PIXELS)
+
+
+@pytest.mark.parametrize("n_sides", [0, 1])
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        (1e6 * TRAINED, "multiplied by 1e+06 (or −1e+06)"),
+        (TRAINED / 1000, "multiplied by 0.001 (or −0.001)"),  # far below eps
+        (3 * TRAINED + 1, "multiplied by 3 (or −3) and shifted by a constant"),
+        (1.2 * TRAINED, ""),
+        (TRAINED * np.array([[1.0], [4.0], [16.0]]), ""),
+        (3 * TRAINED + np.array([[1.0], [-6.0], [6.0]]), ""),
+    ],
+    ids=[
+        "volts",
+        "thousandths",
+        "scaled and shifted",
+        "a little more",
+        "units of their own",
+        "offsets of their own",
+    ],
+)
+def test_signals_in_another_unit(inputs: np.ndarray, words: str, n_sides: int) -> None:
+    """Fails if one factor and one offset in all channels are not told, are from a few, or are not undone by the code."""
+    whole = stem_norm(inputs, Stem(MATRIX, None, n_sides=n_sides))
+    found = preprocessing(replace(whole, about=replace(whole.about, normalize=None)))
+    assert found["mistake"].tolist() == ([f"every input was {words}"] if words else [""])
+    assert not found["certain"].any()
+    assert set(found["constants"]) == {"no pixels"}
+    if words:
+        names = {"x": torch.tensor(inputs), "torch": torch}
+        exec(found["undo"].iloc[0], names)
+        torch.testing.assert_close(names["x"], torch.tensor(TRAINED), rtol=1e-3, atol=0.01)
 
 
 def test_constants_in_use_are_tried_where_none_are_given():
@@ -366,5 +402,10 @@ def test_any_input_has_a_report(what, moved, tmp_path):
     report = bnprobe.report(recording)
     assert report.findings["rule"].isin(["data-shifted", "input-not-as-trained"]).sum() == moved
     assert report.to_html(tmp_path / "page.html").stat().st_size
-    if what not in ("images of 1 channels", "images of 3 channels"):
-        assert not set(preprocessing(recording)["mistake"]) - {""}
+    found = set(preprocessing(recording)["mistake"]) - {""}
+    if moved and what in ("measurements", "three measurements", "a sequence", "a sequence of four"):
+        (mistake,) = found  # three times as much plus 2, as in another unit
+        assert "every input was multiplied by " in mistake
+        assert mistake.endswith("and shifted by a constant")
+    elif what not in ("images of 1 channels", "images of 3 channels", "a volume"):
+        assert not found

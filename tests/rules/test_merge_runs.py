@@ -61,7 +61,12 @@ def shifted_by(name: str, by: float, scale: float = 1.0, follows: str = "relu") 
 
 
 @pytest.mark.parametrize(
-    ("first", "starts"), [(0.2, "Inputs match far better at a"), (0.45, "Check the preprocessing first")]
+    ("first", "starts"),
+    [
+        (0.2, "Inputs match far better at a"),
+        (0.35, "Another range, mean or std of the inputs does not do this"),
+        (0.45, "Check the preprocessing first"),
+    ],
 )
 def test_a_first_norm_that_is_off_by_far_less_clears_the_inputs_too(first: float, starts: str):
     """Fails if the preprocessing is blamed for statistics older than the weights because the first norm is a little off,
@@ -74,7 +79,7 @@ def test_a_first_norm_that_is_off_by_far_less_clears_the_inputs_too(first: float
 @pytest.mark.parametrize(
     ("shifts", "starts"),
     [
-        ((0.6, 1.9, 2.5, 3.0), "Inputs alone do not do this"),
+        ((0.6, 1.9, 2.5, 3.0), "Another range, mean or std of the inputs does not do this"),
         ((0.6, 0.7, 0.8, 0.9), "Check the preprocessing first"),
     ],
 )
@@ -92,6 +97,15 @@ def test_branches_that_training_drops_are_the_first_thing_to_look_for(scale: flo
     same = shifted_by("a", 0), shifted_by("b", 0), shifted_by("c", 0, follows="add, relu")
     (do,) = fired(SHIFTED, *same, shifted_by("d", 0.9, scale), shifted_by("e", 1.2, scale, "add, relu"))["do"]
     assert do.startswith("Inputs match up to the sum that c enters") == named
+
+
+@pytest.mark.parametrize(
+    ("first", "starts"), [(0.2, "Inputs match far better at a"), (0.35, "Check the preprocessing")]
+)
+def test_inputs_that_are_surely_off_do_not_match(first: float, starts: str):
+    """Fails if weights or statistics are blamed where the first of two norms is off as well, by less than the second."""
+    (do,) = fired(SHIFTED, shifted_by("a", first), shifted_by("b", 0.8))["do"]
+    assert do.startswith(starts)
 
 
 def test_what_inputs_cannot_pass_on_is_a_shift_of_its_own():

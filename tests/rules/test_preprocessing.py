@@ -25,6 +25,7 @@ from measures.sites import call_log, recording
 
 from bnprobe.measures import tables
 from bnprobe.recording import Recording
+from bnprobe.recording.neighbours import Stem
 from bnprobe.recording.terms import VISIBLE_SHIFT
 from bnprobe.rules import judge
 from bnprobe.rules.preprocessing import reported_at
@@ -286,6 +287,15 @@ def test_a_shift_without_constants_asks_for_them(constants, asked):
     assert ("normalize=(mean, std)" in do) == asked
 
 
+@pytest.mark.parametrize("changed", [3 * inputs_of(PIXELS), inputs_of(0.3 * PIXELS + 0.6)])
+def test_signals_have_no_constants_to_give(changed: np.ndarray) -> None:
+    """Fails if somebody with eight electrodes is asked for the mean and std of pixels."""
+    whole = stem_norm(changed, Stem(MATRIX, None, n_sides=1))
+    found = judge(tables(replace(whole, about=replace(whole.about, normalize=None))))
+    assert found["rule"].isin(["data-shifted", "input-not-as-trained"]).any()
+    assert not found["do"].str.contains("normalize=").any()
+
+
 @pytest.mark.parametrize(
     ("facts", "speaks"),
     [
@@ -310,6 +320,7 @@ def test_how_much_of_a_mistake_is_reported(facts: dict[str, Any], speaks: bool):
         "certain": True,
         "left_over": 0.1,
         "light": False,
+        "constants": "guessed",
     }
     found = replace(evidence(), preprocessing=pd.DataFrame([{**row, **facts}]))
     assert reported_at(found) == "bn" * speaks

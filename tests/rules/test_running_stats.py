@@ -612,8 +612,10 @@ def test_what_is_said_of_batch_statistics(
         ({"scale_ratio": [0.6, 0.5, 0.4], "shift": [3.0, -2.0, 2.0]}, False),
         # hardly less
         ({"scale_ratio": [0.9, 0.95, 0.8], "shift": [0.5, -0.3, 0.2]}, False),
+        # millivolts for volts: no samples vary a thousand times less in all channels alike
+        ({"scale_ratio": [0.002, 0.001, 0.003], "pre_var": [1e-6] * 3, "shift": [0.5, -0.3, 0.2]}, False),
     ],
-    ids=["one kind", "contrast", "more in one channel", "too far", "hardly less"],
+    ids=["one kind", "contrast", "more in one channel", "too far", "hardly less", "another unit"],
 )
 def test_samples_of_one_kind_vary_less_about_a_mean_that_training_held(
     cells: dict[str, list[float]], spoken: bool
@@ -622,7 +624,7 @@ def test_samples_of_one_kind_vary_less_about_a_mean_that_training_held(
     variance = float(np.median(np.square(cells["scale_ratio"])))
     base = edited(
         evidence(healthy()),
-        cells,
+        {"running_var": [1.0] * 3, "pre_var": [ratio**2 for ratio in cells["scale_ratio"]], **cells},
         var_ratio_median=variance,
         shift_rms=0.9,
         shifted_share=1.0,
@@ -636,6 +638,7 @@ def test_one_kind_of_samples_is_no_cause_within_the_network() -> None:
     """Fails if a norm behind others that match is said to have been given one film: what entered was as in training."""
     base = evidence(healthy("a"), healthy("b"))
     cells = {"scale_ratio": [0.6, 0.5, 0.4], "shift": [0.5, -0.3, 0.2]}
+    cells |= {"running_var": [1.0, 1.0, 1.0], "pre_var": [0.36, 0.25, 0.16]}
     far = {"var_ratio_median": 0.25, "shift_rms": 0.9, "shifted_share": 1.0, "scaled_share": 1.0}
     for at, spoken in ((0, True), (1, False)):
         (found,) = findings("data-shifted", edited(base, cells, at=at, verdict="both shifted", **far))

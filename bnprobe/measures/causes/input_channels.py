@@ -111,10 +111,26 @@ def _is_comparable(record: LayerRecord) -> bool:
     """Whether all samples differ from the running statistics, in more than one gain that all channels share."""
     if not stores_statistics(record) or never_updated(record) or not (record.pre.n > 0).any():
         return False
-    logs = _log_scales(record)
-    logs = logs[np.isfinite(logs)]
-    is_gain = logs.size > 0 and np.std(logs) < SAME_GAIN < abs(np.median(logs))
-    return not is_gain and not samples.few(record) > 0
+    return not in_one_gain(record) and not samples.few(record) > 0
+
+
+def in_one_gain(record: LayerRecord) -> bool:
+    """Whether all channels vary by the same factor more, or less, than the running variance says."""
+    logs = _log_gains(record)
+    return bool(logs.size > 0 and np.std(logs) < SAME_GAIN < abs(np.median(logs)))
+
+
+def gain_of(record: LayerRecord) -> float:
+    """The typical std relative to the running one; NaN where no channel tells."""
+    logs = _log_gains(record)
+    return float(np.exp(np.median(logs))) if logs.size else float("nan")
+
+
+def _log_gains(record: LayerRecord) -> Array:
+    """Log of the std relative to the running one, of the channels that eps does not rule and that vary at all."""
+    measured, running = fit.seen(record), fit.stored(record)
+    known = (running.var > record.eps) & (measured.var > 0) & np.isfinite(measured.var)
+    return np.asarray(np.log(measured.var[known] / running.var[known]) / 2)
 
 
 def _log_scales(record: LayerRecord) -> Array:

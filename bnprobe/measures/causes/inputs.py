@@ -17,7 +17,7 @@ import pandas as pd
 from bnprobe.measures import padding
 from bnprobe.measures.causes import fit, samples
 from bnprobe.measures.causes.fit import Moments2
-from bnprobe.measures.causes.input_channels import of_channels
+from bnprobe.measures.causes.input_channels import gain_of, in_one_gain, of_channels
 from bnprobe.measures.causes.input_maps import (
     AS_TRAINED,
     IN_USE,
@@ -30,7 +30,6 @@ from bnprobe.measures.causes.rivals import (
     CLEAR,
     FITS,
     LEAST_GUESSED,
-    NONE_KNOWN,
     NOT_SURELY,
     best_of_each,
     fits_well,
@@ -41,6 +40,7 @@ from bnprobe.measures.padding import Equations
 from bnprobe.measures.stem import LARGEST_CONDITION, LARGEST_RMSE, color_order, stem
 from bnprobe.measures.verdict import never_updated
 from bnprobe.recording import LayerRecord, Normalize, Recording
+from bnprobe.recording.names import NO_CONSTANTS, NO_PIXELS
 from bnprobe.stats.moments import Array
 
 
@@ -85,6 +85,9 @@ BLACK = 0.02
 EVERY_SAMPLE = "every sample is the same constant, as zeros in the place of data are"
 """What is said of inputs that are not inputs."""
 
+COLORS = 3
+"""Channels of the frames of a film; a volume of one channel is none."""
+
 LIKE_255 = 50.0, 1500.0
 """Gains that 255 has together with the std of any images."""
 
@@ -120,6 +123,19 @@ class _First:
     running: Moments2
     border: Array | None
     """Covariance over positions of what the zeros around the image make of a constant input, (C, F, F)."""
+
+    @property
+    def pixels(self) -> bool:
+        """Whether the inputs may be images, or the frames of a film: what people do to these has names."""
+        assert self.record.neighbours is not None
+        assert self.record.neighbours.stem is not None
+        n_sides = self.record.neighbours.stem.n_sides
+        return n_sides == 2 or (n_sides == 3 and self.mean.size == COLORS)
+
+    @property
+    def no_constants(self) -> str:
+        """Of a row that rests on no constants of normalization."""
+        return NO_CONSTANTS if self.pixels else NO_PIXELS
 
     @property
     def discrepancy(self) -> float:
@@ -179,7 +195,7 @@ def preprocessing(recording: Recording) -> pd.DataFrame:
     shown = [row for row in rows if row["named"]] or [row for row in rows if row["light"]]
     judged = [{**row, **others(row, rows)} for row in shown]
     named = [row for row in judged if row["n_rivals"] < MOST_NAMED]
-    if all(row["constants"] == NONE_KNOWN or row["light"] for row in named):
+    if all(row["constants"] in (NO_CONSTANTS, NO_PIXELS) or row["light"] for row in named):
         named = list(of_channels(recording, None if first is None else first.mean)) or named
     return pd.DataFrame(named, columns=list(COLUMNS))
 
@@ -253,16 +269,13 @@ def _constant(first: _First, given: Normalize | None) -> dict[str, Any] | None:
     left = first.leaves(constant)
     if left.misfit > FITS:
         return None
-    row = _row(first, constant, left, NONE_KNOWN)
+    row = _row(first, constant, left, first.no_constants)
     return {**row, "mistake": EVERY_SAMPLE, "named": True, "light": False, "images": False}
 
 
 def _candidates(first: _First, given: Normalize | None) -> Iterator[tuple[Mistake, Array]]:
     """Every map once, with what a pixel value of 1 more is in the inputs of training."""
-    assert first.record.neighbours is not None
-    assert first.record.neighbours.stem is not None
-    # what people do wrong with pixels says nothing of sequences and measurements
-    if first.record.neighbours.stem.n_sides != 2:
+    if not first.pixels:  # what people do wrong with pixels says nothing of sequences and measurements
         return
     of_map = [
         (mistake, 1 / np.array(constants.std))
@@ -313,31 +326,48 @@ def _scale(first: _First) -> float:
 
 
 def _rescaled(first: _First) -> dict[str, Any]:
-    """One gain and any offset, without a name: inputs of one channel, or a gain that no light and no camera has."""
-    row = _row(first, AS_TRAINED, first.leaves(AS_TRAINED), NONE_KNOWN)
-    gain = _scale(first)
-    assert first.record.neighbours is not None
-    assert first.record.neighbours.stem is not None
-    n_inputs = first.mean.size
-    images = first.record.neighbours.stem.n_sides == 2 or n_inputs == 1
-    if not gain > 0 or not images or (n_inputs > 1 and 1 / VAST < gain < VAST):
+    """One gain and any offset, without a name: inputs of one channel, or a gain that no light and no camera has.
+
+    Sequences and measurements of several channels, whose units people mistake, must share the offset as well.
+    """
+    row = _row(first, AS_TRAINED, first.leaves(AS_TRAINED), first.no_constants)
+    gain, n_inputs = gain_of(first.record), first.mean.size
+    possible = n_inputs == 1 or (not 1 / VAST < gain < VAST if first.pixels else in_one_gain(first.record))
+    if not gain > 0 or not possible:
         return row
-    now = first.equations.solve(first.equations.matrix, first.equations.seen)
-    offset = now - gain * first.mean
-    if n_inputs == 1:
-        undo = f"x = (x {-offset[0]:+.6g}) / {gain:.6g}"
-    else:
-        undo = (
-            f"x = (x - torch.tensor(({''.join(f'{v:.6g}, ' for v in offset)})).view(-1, 1, 1)) / {gain:.6g}"
-        )
-    affine = Mistake("", undo, np.full(n_inputs, gain), offset)
-    left = first.leaves(affine)
-    if left.misfit > min(FITS, row["misfit"] / CLEAR):
-        return row
-    what = f"every input was multiplied by {gain:.3g} (or −{gain:.3g}) and shifted by a constant"
-    if LIKE_255[0] < gain < LIKE_255[1]:
-        what += ", as pixels of 0 to 255 are that were not scaled to 0 to 1"
-    return {**_row(first, affine, left, NONE_KNOWN), "mistake": what}
+    for offset in _offsets(first, gain):
+        affine = Mistake("", _undo(gain, offset), np.full(n_inputs, gain), offset)
+        left = first.leaves(affine)
+        if left.misfit > min(FITS, row["misfit"] / CLEAR):
+            continue
+        what = f"every input was multiplied by {gain:.3g} (or −{gain:.3g})"
+        what += " and shifted by a constant" if offset.any() else ""
+        if LIKE_255[0] < gain < LIKE_255[1] and first.pixels:
+            what += ", as pixels of 0 to 255 are that were not scaled to 0 to 1"
+        return {**_row(first, affine, left, first.no_constants), "mistake": what, "scale": gain}
+    return row
+
+
+def _offsets(first: _First, gain: float) -> Iterator[Array]:
+    """What may have been added to inputs that were multiplied by `gain`, (F,) each, the simplest first."""
+    equations, n_inputs = first.equations, first.mean.size
+    if first.pixels or n_inputs == 1:
+        yield np.asarray(equations.solve(equations.matrix, equations.seen) - gain * first.mean)
+        return
+    away = (equations.seen - gain * (equations.matrix @ first.mean)) / equations.sigma
+    if fit.rms(away**2) < ALIKE.mean * gain:
+        yield np.zeros(n_inputs)
+    ones = equations.matrix.sum(axis=1, keepdims=True)
+    yield np.full(n_inputs, float(equations.solve(ones, away * equations.sigma)[0]))
+
+
+def _undo(gain: float, offset: Array) -> str:
+    if not offset.any():
+        return f"x = x / {gain:.6g}"
+    if np.ptp(offset) == 0:
+        return f"x = (x {-offset[0]:+.6g}) / {gain:.6g}"
+    each = "".join(f"{value:.6g}, " for value in offset)
+    return f"x = (x - torch.tensor(({each})).view(-1, 1, 1)) / {gain:.6g}"
 
 
 def constants_for(given: Normalize | None, mean: Array) -> Iterator[Normalize]:

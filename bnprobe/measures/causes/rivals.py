@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bnprobe.measures.causes.input_maps import RARE, Mistake
-
-NONE_KNOWN = "none"
-"""Of a row that rests on no constants: it names no cause."""
+from bnprobe.recording.names import NO_CONSTANTS, NO_PIXELS
 
 OTHER_LIGHT_SAYS = "nothing is wrong and these images are lighter or darker than those of training"
 """What else explains inputs whose mean moved and whose scale did not."""
@@ -54,7 +52,7 @@ def others(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     )
     return {
         "also": also,
-        "certain": row["constants"] != NONE_KNOWN and not rivals and not row["light"],
+        "certain": row["constants"] not in (NO_CONSTANTS, NO_PIXELS) and not rivals and not row["light"],
         "rarer": _names(
             *(other["mistake"] for other in rarer),
             OTHER_IMAGES_SAYS if row["images"] and not row["light"] else "",

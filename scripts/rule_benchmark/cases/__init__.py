@@ -10,6 +10,7 @@ from scripts.rule_benchmark.cases import (
     comparisons,
     correct,
     custom,
+    fifth_round,
     files,
     fine_tuning,
     fourth_round_inputs,
@@ -45,6 +46,7 @@ CASES: tuple[Case, ...] = (
     *second_round_live.CASES,
     *third_round_live.CASES,
     *fourth_round_inputs.CASES,
+    *fifth_round.CASES,
     *fourth_round_weights.CASES,
     *correct.CASES,
 )
