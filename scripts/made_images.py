@@ -113,18 +113,25 @@ def cifar_judge(path: Path | None, data: Path) -> nn.Module:
 
 
 def cifar(options: argparse.Namespace) -> bnprobe.Made:
+    """Of the ResNet-20."""
+    judge = cifar_judge(options.judge, options.data)
+    return made_of_cifar(options.checkpoint, options.data, judge, options.steps or 150, options.state)
+
+
+def made_of_cifar(
+    checkpoint: Path, data: Path, judge: nn.Module, steps: int = 150, state: Path | None = None
+) -> bnprobe.Made:
     """64 images of 32 px from the CIFAR ResNet-20."""
-    judge, held_out = cifar_judge(options.judge, options.data), images(options.data / "test")
     return bnprobe.synthesize(
-        cifar_network(options.checkpoint),
+        cifar_network(checkpoint),
         n=64,
-        steps=options.steps or 300,
+        steps=steps,
         judge=judge,
         shape=32,
         normalize=(MEAN, STD),
-        data=batches(held_out, 100),
+        data=batches(images(data / "test"), 100),
         class_names=CLASSES,
-        state=options.state,
+        state=state,
     )
 
 
@@ -139,7 +146,7 @@ def mobilenet(options: argparse.Namespace) -> bnprobe.Made:
     return bnprobe.synthesize(
         network,
         n=16,
-        steps=options.steps or 300,
+        steps=options.steps or 150,
         judge=efficientnet_lite0(),
         shape=SIDE,
         normalize=(MEAN, STD),
@@ -185,7 +192,7 @@ def main() -> int:
     )
     parser.add_argument("--state", type=Path, metavar="FILE", help="keep the run here, and go on from it")
     parser.add_argument("--save", type=Path, metavar="FILE", help="also write the images, NAME.safetensors")
-    parser.add_argument("--steps", type=int, metavar="N", help="of each way (default 300)")
+    parser.add_argument("--steps", type=int, metavar="N", help="of each way (default 150)")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="the page to write")
     options = parser.parse_args()
     if options.network == "cifar" and options.checkpoint is None:

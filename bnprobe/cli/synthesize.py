@@ -57,7 +57,7 @@ def add(commands: Any) -> None:
         help="numbers of the classes of the images, repeated in turn (default: all classes by turns)",
     )
     command.add_argument(
-        "--steps", type=positive, default=300, metavar="N", help="steps of each way (default 300)"
+        "--steps", type=positive, default=150, metavar="N", help="steps of each way (default 150)"
     )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default 0)")
     command.add_argument(

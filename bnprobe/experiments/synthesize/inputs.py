@@ -120,13 +120,9 @@ def stages_of(
     )
 
 
-def noise_for(inputs: Inputs, wanted: float) -> float:
-    """The noise that images are seen through: none for large ones, whose classes a judge recognized less well with it.
-
-    On mobilenet_v2 at 128 pixels the median rank of the class was 1 of 1,000 without noise and 36 with it, 0.3 units.
-    """
-    is_large = len(inputs.shape) == 3 and min(inputs.shape[1:]) >= 2 * SMALL_SIDE
-    return 0.0 if is_large else wanted
+def is_large(inputs: Inputs) -> bool:
+    """Whether they are images of twice the side that images may shrink to, or more."""
+    return len(inputs.shape) == 3 and min(inputs.shape[1:]) >= 2 * SMALL_SIDE
 
 
 def smaller(sides: Sequence[int], part: float) -> torch.Size:
@@ -257,11 +253,11 @@ def _constants(given: Constants, shape: Shape) -> tuple[Tensor, Tensor]:
         len(mean) != len(std)
         or len(mean) not in (1, shape[0])
         or not (std > 0).all()
-        or not mean.isfinite().all()
+        or not (mean.isfinite() & std.isfinite()).all()
     ):
         raise BnprobeError(
-            f"normalize={given!r:.80} is no mean and std of {shape[0]:,} channels. Pass (mean, std), one number per channel "
-            "each, every std above 0."
+            f"normalize={given!r:.80} is no mean and std of {count(shape[0], 'channel')}. Pass (mean, std), on the command "
+            "line --mean and --std: one number per channel, or one for all, every std above 0."
         )
     rest = (1,) * (len(shape) - 1)
     return mean.view(-1, *rest), std.view(-1, *rest)

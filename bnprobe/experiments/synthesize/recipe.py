@@ -26,9 +26,13 @@ class Recipe:
     """Weight of the first norm; it falls to 1 of the last one in equal ratios. Early norms hold contrast and color."""
     levels: int = 5
     """Images are sums of so many pictures, each of half the side of the one before: photographs have large shapes."""
-    noise: float = 0.3
-    """Added at each step to small images, in units: what is drawn must be seen through it, so it cannot be fine patterns."""
+    noise: float = 0.15
+    """Added at each step, in units: what is drawn must be seen through it, so it cannot be fine patterns."""
 
+
+NOISE_FOR_LARGE = 0.0
+"""The same for large images. On mobilenet_v2 at 128 pixels the median rank of the class was 1 of 1,000 without noise and
+36 with 0.3 units of it."""
 
 UNIT = 0.25
 """The spread of pixels in 0 to 1, about that of photographs."""

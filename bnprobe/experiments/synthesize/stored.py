@@ -123,6 +123,12 @@ def _no_statistics(kind: str, others: Counter[str]) -> str:
     )
 
 
-def n_left_out(norms: Sequence[Stored]) -> int:
+def n_never_updated(model: nn.Module) -> int:
+    """Batch norms whose running statistics are still those of initialization."""
+    plans = (plan for module in ModuleTree.of(model).modules.values() for plan in describe(module))
+    return sum(_holds_statistics(plan) and _initial(plan) for plan in plans)
+
+
+def n_dead(norms: Sequence[Stored]) -> int:
     """Channels of these norms that have a dead input."""
     return sum(norm.layer.n_channels - len(norm.kept) for norm in norms)

@@ -22,9 +22,9 @@ from bnprobe.experiments.synthesize.inputs import (
     Constants,
     Inputs,
     inputs_of,
+    is_large,
     n_classes,
     names_of_classes,
-    noise_for,
     stages_of,
     target_classes,
 )
@@ -35,9 +35,9 @@ from bnprobe.experiments.synthesize.matching import reached
 from bnprobe.experiments.synthesize.measuring import Measuring, sheets_of, table_of
 from bnprobe.experiments.synthesize.pyramid import Pyramid
 from bnprobe.experiments.synthesize.real import nearest_of, real_batch, shape_of
-from bnprobe.experiments.synthesize.recipe import WAYS, WITHOUT_CLASSES, Recipe
+from bnprobe.experiments.synthesize.recipe import NOISE_FOR_LARGE, WAYS, WITHOUT_CLASSES, Recipe
 from bnprobe.experiments.synthesize.state_file import read_state
-from bnprobe.experiments.synthesize.stored import Stored, n_left_out, stored_statistics
+from bnprobe.experiments.synthesize.stored import Stored, n_dead, n_never_updated, stored_statistics
 from bnprobe.files import check_outputs, is_folder
 from bnprobe.norms import ModuleTree
 from bnprobe.probe.integrity.checksums import digests
@@ -54,7 +54,7 @@ def synthesize(
     *,
     n: int = 64,
     targets: int | Sequence[int] | Tensor | None = None,
-    steps: int = 300,
+    steps: int = 150,
     judge: nn.Module | None = None,
     shape: int | Sequence[int] | None = None,
     normalize: Constants | None = None,
@@ -133,10 +133,10 @@ def synthesize(
     inner = unwrap(model)[0]
     with all_put_back(model), torch.inference_mode(False), torch.enable_grad():
         _still(inner)
-        norms = stored_statistics(inner)
+        stored = stored_statistics(inner)
         first = None if data is None or shape is not None else shape_of(data)
-        inputs = inputs_of(inner, shape if first is None else first, normalize, norms)
-        norms = reached(inner, inputs, norms)
+        inputs = inputs_of(inner, shape if first is None else first, normalize, stored)
+        norms = reached(inner, inputs, stored)
         classes = n_classes(inner, inputs)
         chosen = target_classes(targets, n, classes)
         names = names_of_classes(class_names, classes)
@@ -145,9 +145,8 @@ def synthesize(
         ways = WAYS if chosen is not None else WITHOUT_CLASSES
         own = None if chosen is None else chosen.to(inputs.device)
         usual = Recipe()
-        recipe = replace(
-            usual, stages=stages_of(inner, inputs, usual.stages), noise=noise_for(inputs, usual.noise)
-        )
+        noise = NOISE_FOR_LARGE if is_large(inputs) else usual.noise
+        recipe = replace(usual, stages=stages_of(inner, inputs, usual.stages), noise=noise)
         pyramid = Pyramid(inputs, recipe.levels)
         drawers = [
             Drawer(inner, pyramid, own, way, norms, steps, seed, recipe)
@@ -158,6 +157,7 @@ def synthesize(
         making = Making(drawers, n, deadline, path, settings, drawings)
         making.draw()
         rows = Measuring(inner, pyramid, norms, judging, seed).rows(making.drawings, chosen, n, real)
+        unused = _unused(n_never_updated(inner), len(stored) - len(norms))
         near = None if data is None or real is None else nearest_of(data, inputs, rows[0].pixels, real)
     return Made(
         images=inputs.of(rows[0].pixels.to(inputs.device)).float().cpu(),
@@ -173,7 +173,7 @@ def synthesize(
         seconds=deadline.spent,
         nearest=None if near is None else near.table,
         n_real=0 if near is None else near.n_seen,
-        notes=tuple(_notes(making, norms, inputs)),
+        notes=(*_notes(making, norms, inputs), *unused),
         interrupted=making.stopped == INTERRUPTED,
         class_names=names,
     )
@@ -238,7 +238,7 @@ def _settings(
 
 def _notes(making: Making, norms: Sequence[Stored], inputs: Inputs) -> Iterator[str]:
     """What a reader should know."""
-    left = n_left_out(norms)
+    dead = n_dead(norms)
     if making.stopped:
         why = "Interrupted" if making.stopped == INTERRUPTED else "Time ran out"
         again = (
@@ -251,10 +251,18 @@ def _notes(making: Making, norms: Sequence[Stored], inputs: Inputs) -> Iterator[
             for name, drawing in making.drawings.items()
         ]
         yield f"{why} after {', '.join(done)}; {again}."
-    if left:
-        yield f"{count(left, 'channel')} of {count(len(norms), 'norm')} had a dead input and were left out."
+    if dead:
+        yield f"{count(dead, 'channel')} of {count(len(norms), 'norm')} had a dead input and were left out."
     if not inputs.bounded:
         yield (
             "normalize was not given, so the range of valid pixels is not known: values are not bounded, and colors "
             "shown are a guess."
         )
+
+
+def _unused(never_updated: int, not_called: int) -> Iterator[str]:
+    """Which batch norms took no part, and why."""
+    if never_updated:
+        yield f"Left out: {count(never_updated, 'batch norm')} with the running statistics of initialization."
+    if not_called:
+        yield f"Left out: {count(not_called, 'batch norm')} that a pass does not call."

@@ -7,9 +7,9 @@ import torch
 
 import bnprobe
 from bnprobe.experiments.synthesize.drawing import moved, roughness, seeded
-from bnprobe.experiments.synthesize.inputs import Inputs, noise_for
+from bnprobe.experiments.synthesize.inputs import Inputs, is_large
 from bnprobe.experiments.synthesize.matching import Distances
-from bnprobe.experiments.synthesize.recipe import UNIT
+from bnprobe.experiments.synthesize.recipe import UNIT, Recipe
 from bnprobe.experiments.synthesize.stored import stored_statistics
 from tests.experiments.synthesize.small import SHAPE, batch, trained
 
@@ -54,13 +54,22 @@ def test_noise_is_added_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     bnprobe.synthesize(model, n=20, steps=2, shape=SHAPE, normalize=((0.0,), (1.0,)), controls=False)
     first, second = (x for x in seen if len(x) == 20 and float(x.mean()) < 0.1)
     for x in (first, second):
-        assert float(x.std()) == pytest.approx(0.3 * UNIT, rel=0.05)
+        assert float(x.std()) == pytest.approx(Recipe().noise * UNIT, rel=0.05)
         assert float(x.mean()) == pytest.approx(0, abs=0.005)
     assert abs(float((first * second).mean())) < 0.1 * float(first.var())
 
 
-@pytest.mark.parametrize(("shape", "noise"), [((3, 63, 200), 0.3), ((3, 64, 64), 0.0), ((5,), 0.3)])
-def test_large_images_are_seen_as_they_are(shape: tuple[int, ...], noise: float) -> None:
-    """Fails if noise, which hides the shapes of large images from a judge, is added to them, or left out for small ones."""
-    inputs = Inputs(shape, torch.tensor(0.0), torch.tensor(1.0), True, torch.float32)
-    assert noise_for(inputs, 0.3) == noise
+@pytest.mark.parametrize(("shape", "large"), [((3, 63, 200), False), ((3, 64, 64), True), ((5,), False)])
+def test_which_images_are_large(shape: tuple[int, ...], large: bool) -> None:
+    assert is_large(Inputs(shape, torch.tensor(0.0), torch.tensor(1.0), True, torch.float32)) is large
+
+
+def test_large_images_are_seen_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails if noise, which hides the shapes of large images from a judge, is added to them."""
+    monkeypatch.setattr("bnprobe.experiments.synthesize.inputs.SMALL_SIDE", 4)
+    monkeypatch.setattr("bnprobe.experiments.synthesize.drawing.moved", lambda pixels, *_: 0 * pixels)
+    seen: list[torch.Tensor] = []
+    model = trained()
+    model.conv1.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    bnprobe.synthesize(model, n=20, steps=2, shape=SHAPE, normalize=((0.0,), (1.0,)), controls=False)
+    assert sum(not x.any() for x in seen if len(x) == 20) == 2

@@ -151,7 +151,17 @@ def test_a_norm_that_is_called_twice_and_one_that_is_not_called() -> None:
 
     model = Twice()
     model(batch(20, 0)[0])
-    assert make(model, controls=False).table["steps"].iloc[0] == 4
+    made = make(model, controls=False)
+    assert made.table["steps"].iloc[0] == 4
+    assert made.notes == ("Left out: 1 batch norm that a pass does not call.",)
+
+
+def test_norms_without_statistics_of_data_are_named() -> None:
+    """Fails if a reader is not shown that some norms took no part."""
+    model = trained()
+    model.bn2.reset_running_stats()
+    found = make(model, controls=False).notes
+    assert found == ("Left out: 1 batch norm with the running statistics of initialization.",)
 
 
 def test_a_budget_stops_it_and_says_so() -> None:
@@ -209,8 +219,12 @@ def test_images_of_fewer_pixels_come_first_where_the_model_takes_them(
         ({"shape": (4, 8, 8), "normalize": None}, r"Net refuses inputs of shape \(4, 8, 8\)"),
         ({"shape": 0}, "is no shape of an input"),
         ({"shape": 10**6}, "is no shape of an input"),
-        ({"normalize": ((0, 0), (1, 1))}, "no mean and std of 3 channels"),
+        (
+            {"normalize": ((0, 0), (1, 1))},
+            "no mean and std of 3 channels.*--mean and --std: one number per channel, or one for all",
+        ),
         ({"normalize": ((0,), (0,))}, "every std above 0"),
+        ({"normalize": ((0,), (float("inf"),))}, "every std above 0"),
         ({"normalize": 3}, "no mean and std"),
         ({"data": (x for x in [])}, "runs out after one use"),
         ({"data": []}, "data held no samples"),
