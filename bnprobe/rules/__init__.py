@@ -46,6 +46,7 @@ from bnprobe.rules import (
     compared_weights,
     comparison,
     dead_channels,
+    embeddings,
     eps,
     formula,
     frozen_parts,
@@ -117,6 +118,7 @@ OF_NEW_NETWORKS = ("statistics-never-updated", "affine-untrained")
 
 COMPARED: tuple[Rule, ...] = (
     *averaged.RULES,
+    *embeddings.RULES,
     *compared_model.RULES,
     *misplaced.RULES,
     *compared_weights.RULES,

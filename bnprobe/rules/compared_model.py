@@ -11,6 +11,7 @@ from bnprobe.recording.names import WEIGHTS_ONLY
 from bnprobe.rules.averaged import averaged
 from bnprobe.rules.by_hand import TWO_SIDES
 from bnprobe.rules.common_change import CommonChange, common_changes
+from bnprobe.rules.embeddings import scaled_tensors
 from bnprobe.rules.gains import in_gguf
 from bnprobe.rules.rule import Evidence, Finding, Rule
 from bnprobe.rules.thresholds import DEFAULT, Limits
@@ -99,6 +100,7 @@ def channels_unrelated(evidence: Evidence) -> Iterator[Finding]:
 def tensors_differ(evidence: Evidence) -> Iterator[Finding]:
     """Tensors beside the norms that differ: a note, or a warning where a few lost their scale while the rest is the same."""
     both = evidence.tensors[evidence.tensors["side"] == "both"] if len(evidence.tensors) else evidence.tensors
+    both = both.drop(scaled_tensors(both).index)
     if both.empty or evidence.apart or any(averaged(evidence)):
         return
     reshaped = both["shape_a"] != both["shape_b"]

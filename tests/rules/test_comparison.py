@@ -95,6 +95,12 @@ def mean_of(one: list[LayerRecord], other: list[LayerRecord]) -> list[LayerRecor
     ]
 
 
+def embedded(size: float) -> Recording:
+    """A norm behind an embedding of 64 columns and this size."""
+    table = TensorTable(("e.weight",), ("float32",), ("100×64",), np.array([size]), np.array([size]))
+    return replace(recording(norm()), tensors=table)
+
+
 CASES = {
     "mean-of-unrelated": (
         of_sizes(of_one_training(1), 1.0),
@@ -105,6 +111,7 @@ CASES = {
     "channels-reordered": ([wide("a", 1)], [wide("a", 1, slice(None, None, -1))], "warning"),
     "fold-unfinished": ([wide("a", 1)], [wide("a", 1, folded=1.0)], "critical"),
     "channels-unrelated": (of_one_training(1), of_one_training(2), "info"),
+    "embeddings-scaled": (embedded(0.125), embedded(1.0), "warning"),
     "tensors-differ": (beside("m.scale", 1.0), beside("m.scale", 1e-6), "warning"),
     "tensors-unmatched": (beside("m.gamma", 1.0), beside("m.weight", 1.0), "warning"),
     "inputs-differ": ([norm()], [norm(rows=ROWS * 2 + 3)], "warning"),
