@@ -118,7 +118,7 @@ def _opening(
         answer.headline,
         tiles(recording, tables, linked),
         *pictures,
-        *([Prose(answer.below_lead)] if answer.below_lead else []),
+        *([Prose(answer.beside)] if answer.beside else []),
     )
     return (
         Section("answer", "The answer", first, short="Answer"),

@@ -281,9 +281,8 @@ def outlier_dimensions(evidence: Evidence) -> Iterator[Finding]:
             f"channel {largest} is {number(factor)} times as large as the typical one (threshold {OUTLIER:g}); "
             f"{energy:.0%} of the energy is in {out_of(far, channels)} (threshold {limit:.0%}).",
             "Large language models have such channels by nature and then cannot be quantized with one scale per tensor. "
-            "Elsewhere, scale down the weights that produce them"
-            + _scaled_down(smaller)
-            + ", and train on: this changes the results of a trained network.",
+            "Elsewhere, scale down the weights that produce them, and train on, as this changes the results of a trained "
+            f"network{_scaled_down(smaller)}.",
             indices(far),
             row["call"],
             remedy(smaller),
@@ -298,11 +297,9 @@ def _smaller(producer: str, channels: tuple[int, ...], ratios: list[float]) -> S
 
 def _scaled_down(edit: ScaleDown | None) -> str:
     if edit is None:
-        return ", which are in more than one layer here"
-    return (
-        f": `f, k = {module(edit.producer)}, torch.tensor({list(edit.by)})`, "
-        f"`for p in f.parameters(): p.data[{list(edit.channels)}] /= k.view(-1, *[1] * (p.dim() - 1))`"
-    )
+        return "; they are in more than one layer here"
+    by = f"torch.tensor({list(edit.by)}).view(-1, *[1] * (p.dim() - 1))"
+    return f": `for p in {module(edit.producer)}.parameters(): p.data[{list(edit.channels)}] /= {by}`"
 
 
 RULES = (

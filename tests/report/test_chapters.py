@@ -20,7 +20,16 @@ from bnprobe.measures.implied import CONTROLS
 from bnprobe.measures.padding import Padding
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.recording.neighbours import Folded, Implied, Neighbours
-from bnprobe.report.chapters import CHAPTERS, chapter, chapters, implied, roles, running_stats, stem
+from bnprobe.report.chapters import (
+    CHAPTERS,
+    chapter,
+    chapters,
+    gradients,
+    implied,
+    roles,
+    running_stats,
+    stem,
+)
 from bnprobe.report.formats.html import to_html
 from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
@@ -125,8 +134,9 @@ def test_the_noise_of_the_running_statistics_is_told_where_errors_are():
     ):
         run = wired().with_training_batch(batch)
         shown = to_html(bnprobe.report(run)._page)
-        assert shown.count(expected) == 2
-        assert shown.count(bold) == (0 if batch else 2)
+        assert shown.count(expected) == 1
+        assert shown.count(f"What errors assume is said under “{running_stats.TITLE}”.") == 1
+        assert shown.count(bold) == (0 if batch else 1)
     only = bnprobe.report(recording(site(ROWS, "ln", "layer_norm")))
     assert "running statistics are as precise as" not in to_html(only._page)
 
@@ -927,6 +937,16 @@ def test_the_noise_of_gradients_is_told_from_their_mean():
     ):
         passes = Moments(**oracles.moments(mean + noise))
         assert f"Gradients of γ {expected}" in told("gradients", pulled("a", gamma=passes))
+
+
+def test_energy_that_is_rounding_is_not_drawn():
+    """Fails if norms with fixed statistics, which remove no energy, are drawn and listed with what float32 leaves of 0."""
+    known = pd.DataFrame(
+        {"energy_removed_layer": [1e-8, -3e-9], "grad_out": [1.0, 2.0], "grad_in": [1.0, 1.0]}
+    )
+    assert not gradients._says_something(known, "energy_removed_layer")
+    assert gradients._says_something(known, "grad_out")
+    assert gradients._says_something(known.assign(energy_removed_layer=[0.2, 0.0]), "energy_removed_layer")
 
 
 def test_without_backward_passes_there_are_no_gradients():

@@ -50,6 +50,17 @@ def test_names_stand_once_below_all_panels():
     assert upright(axes) == [(3.0 * i, f"blocks.{3 * i}") for i in range(50)]
 
 
+def test_a_narrow_picture_has_room_for_its_unit():
+    """Fails if digits of small numbers push the unit of an axis out of the picture of a phone."""
+    for scale in (1e-4, 0.013, 0.11, 1.0, 2e3, 4e5):
+        panel = Curves("", (Line(scale * np.arange(9.0)),), unit="running σ")
+        with figures.style("x"):
+            figure = figures.draw(ByDepth(tuple(NAMES), tuple(NAMES), (panel,), narrow=True))
+            figure.draw_without_rendering()
+            (axes,) = figure.axes
+            assert axes.yaxis.label.get_window_extent().x0 >= 0, scale
+
+
 def test_lines_are_the_values_with_gaps_where_there_are_none():
     """Fails if an infinite value costs the picture, or a gap is drawn as zero."""
     values = np.array([1.0, np.inf, 3.0, np.nan, 5.0, 6.0, 7.0, 8.0, -np.inf])

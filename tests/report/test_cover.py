@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from measures.sites import memory_of, recording, site, some_rows
+from measures.sites import gradient, memory_of, recording, site, some_rows
 from rules.edited import edited, evidence
 from torch import nn
 
@@ -140,6 +140,41 @@ def test_dead_channels_and_a_shift_are_both_in_the_headline():
         assert report.answer.count(title) == 1
     far_off = headline(trained("a", **far(9)), trained("b", **far(9)))
     assert "Warning" not in far_off.detail
+
+
+def test_many_idle_channels_come_before_a_match():
+    """Fails if a network half of whose channels pass nothing on is headed by the match of its data, or one of 24 is enough
+    for that."""
+    many = some_rows(400, 8)
+    layers = {}
+    for n in (1, 4):
+        beta = [-9.0] * n + [0.1] * (8 - n)
+        dead = {"gamma": 0.8, "beta": beta, "neighbours": Neighbours("relu")}
+        layers[n] = [site(many, name, **dead, **memory_of(many)) for name in "abc"]
+    found = headline(*layers[4])
+    assert (found.state, found.title) == ("warning", "12 of 24 channels pass nothing on")
+    assert "Warning: Some channels are dead" in found.detail
+    assert "Your inputs match the training data" in found.detail
+    assert headline(*layers[1]).title == "Your inputs match the training data"
+
+
+def test_the_gradient_has_a_lane():
+    """Fails if the page of a recording with gradients opens like one without, or lengths are not those of its norms."""
+    layers = [
+        site(ROWS, name, gradient=gradient(by * ROWS), **MEMORY)
+        for name, by in (("a", 1), ("b", 2), ("c", 12))
+    ]
+    lane = lanes(*layers)["length of the gradient, relative to the median norm"]
+    np.testing.assert_allclose(lane.values, [0.5, 1, 6])
+    assert "gradient" not in " ".join(lanes(trained("a"), trained("b")))
+
+
+def test_a_mean_of_many_channels_is_a_range(monkeypatch):
+    """Fails if the mean of 64 channels of noise is told number by number."""
+    mean = tuple(np.linspace(-0.1, 0.2, 64))
+    monkeypatch.setattr(learned, "stem", lambda recording: StemReading(True, "", "a", mean_input=mean))
+    (found,) = block(page(trained("a"), trained("b")), blocks.Learned)
+    assert "a mean of −0.10 to 0.20 in 64 channels in units of the input" in found.facts[0].says
 
 
 def test_a_cause_in_the_statistics_comes_before_the_data():

@@ -15,7 +15,9 @@ NONE = pd.DataFrame({"severity": [], "rule": []}, dtype=object)
 
 
 def channels(shift: list[float], ratio: list[float]) -> pd.DataFrame:
-    return pd.DataFrame({"shift": shift, "scale_ratio": ratio}, dtype=float).assign(role="mixed")
+    return pd.DataFrame({"shift": shift, "scale_ratio": ratio}, dtype=float).assign(
+        role="mixed", gamma=np.linspace(0.2, 1.2, len(shift))
+    )
 
 
 def finding(severity: str, rule: str) -> pd.DataFrame:
@@ -54,6 +56,15 @@ def test_only_what_the_page_has_is_shown():
     """Fails if a page without data begins with a measure that it does not carry."""
     assert first_measure(NONE, channels([np.nan], [np.nan]), ["gamma", "beta"]) == "gamma"
     assert first_measure(NONE, channels([np.nan], [np.nan]), ["fires"]) == "fires"
+
+
+def test_a_map_in_one_color_is_no_picture():
+    """Fails if the map of a transformer, all of whose γ are near 1, begins in one red, or one that is not flat in sizes."""
+    flat = channels([np.nan] * 20, [np.nan] * 20).assign(gamma=np.linspace(0.95, 1.05, 20))
+    there = ["gamma", "pre_var", "running_var"]
+    assert first_measure(NONE, flat, there) == "pre_var"
+    assert first_measure(NONE, flat, ["gamma", "running_var"]) == "running_var"
+    assert first_measure(NONE, channels([np.nan] * 20, [np.nan] * 20), there) == "gamma"
 
 
 def test_every_rule_and_measure_exists():

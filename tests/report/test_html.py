@@ -353,3 +353,10 @@ def test_two_cells_of_a_notebook_share_no_id(undrawn, all_kinds):
 def test_code_in_advice_is_code(text, shown):
     """Fails if backticks stand on a page, or what is between them gets out."""
     assert str(with_code(text)) == shown
+
+
+def test_code_that_fills_a_page_is_marked():
+    """Fails if paper cannot leave out code of a page's length, or leaves out a few lines."""
+    few, many = (f"`for at in {list(range(n))}: w[at] = 1; b[at] = 0`" for n in (20, 800))
+    assert 'class="lines"' in with_code(few)
+    assert 'class="lines long"' in with_code(many)

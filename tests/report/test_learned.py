@@ -117,6 +117,16 @@ def test_a_layer_counts_out_of_all_its_channels():
     assert dict(not_working(working(channels), 0)) == {"pass nothing on": "1 of 3 channels (2 unknown)"}
 
 
+def test_a_layer_that_was_never_trained_is_held_against_nothing():
+    """Fails if inputs are said to be off a mean of 0 and a variance of 1 that no training has made."""
+    layer = site(ROWS, gamma=1, beta=0, running_mean=0, running_var=1)
+    page = bnprobe.report(recording(layer))._page
+    (section,) = next(section for section in page.sections if section.id == "layers").parts
+    (rows,) = (block.rows for block in section.blocks if isinstance(block, blocks.Facts))
+    assert ("running statistics", "never updated") in rows
+    assert not {"mean off by (rms)", "variance"} & {name for name, _ in rows}
+
+
 def test_the_table_of_a_layer_calls_roles_as_sentences_do():
     """Fails if paper and readers without scripts get the values of the column, as "mixed"."""
     norm = site(

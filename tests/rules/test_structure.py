@@ -486,7 +486,7 @@ def test_weights_of_one_layer_are_scaled_down_by_what_is_too_large():
     assert one.remedy == Remedy((ScaleDown("conv", (0, 2), (7.12, 20.0)),))
     (one,) = findings("outlier-dimensions", edited(given, feeder=""))
     assert one.remedy is None
-    assert ", which are in more than one layer here" in one.do
+    assert "; they are in more than one layer here" in one.do
 
 
 @pytest.mark.parametrize(

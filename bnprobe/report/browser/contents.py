@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.measures import Tables, glossary
+from bnprobe.measures.norm_roles import is_transformer, names_by_role
 from bnprobe.recording import LayerRecord, Recording
 from bnprobe.report.browser.densities import EDGES, Bytes, place_after, place_before, same_counts, steps
 from bnprobe.report.browser.derived import derived_columns
@@ -62,10 +63,11 @@ def data_of(
         for name, paint in paints().items()
         if name in shown and not (paint.against_running and initial)
     }
+    short = names_by_role(tables.layers) if is_transformer(tables.layers) else [""] * len(recording.layers)
     manifest = {
         "model": visible(recording.about.model),
         "layers": [
-            {**layer_entry(record, row.get("follows")), **places[i]}
+            {**layer_entry(record, row.get("follows")), **places[i], "short": short[i]}
             for i, (record, row) in enumerate(
                 zip(recording.layers, tables.layers.to_dict("records"), strict=True)
             )

@@ -38,18 +38,29 @@ SHOWN_BY = {
 }
 """Rules by the measure that shows what they found; all others are about how data and running statistics agree."""
 
+FLAT = 0.3
+"""Distance between small and large |γ| (5% and 95% of the channels) below which all have one color to the eye."""
+
 _MEASURE_OF = {rule: measure for measure, rules in SHOWN_BY.items() for rule in rules}
 
 
 def first_measure(findings: pd.DataFrame, channels: pd.DataFrame, shown: Collection[str]) -> str:
     """One of the `shown` measures, which are not empty."""
     serious = findings[findings["severity"] != "info"]
-    asked = [_MEASURE_OF.get(str(rule), "") for rule in serious["rule"][:1]]
+    asked: list[str] = [_MEASURE_OF.get(str(rule), "") for rule in serious["rule"][:1]]
     nothing = {"role"} if (channels["role"] == "unknown").all() else set()
-    for name in (*asked, _larger_difference(channels), "gamma", "pre_var"):
+    scales: tuple[str, ...] = ("pre_var", "running_var") if _is_flat(channels) else ()
+    for name in (*asked, _larger_difference(channels), *scales, "gamma", "pre_var"):
         if name in shown and name not in nothing:
             return name
     return next(iter(shown))
+
+
+def _is_flat(channels: pd.DataFrame) -> bool:
+    """Whether a map of γ would be one color."""
+    sizes = channels["gamma"].to_numpy(dtype=np.float64)
+    sizes = np.abs(sizes[np.isfinite(sizes)])
+    return bool(sizes.size and np.ptp(np.quantile(sizes, (0.05, 0.95))) < FLAT)
 
 
 def _larger_difference(channels: pd.DataFrame) -> str:

@@ -30,37 +30,32 @@ STEADY = 1.15
 
 @dataclass(frozen=True)
 class Answer:
-    """The verdict, and what else is to be said in a few sentences, one of which, `subject`, says what there is."""
+    """The verdict, and what else is to be said in a few sentences.
+
+    `beside` is what of that a page has to say where its lead says what there is, and its tiles and facts what was learned.
+    """
 
     headline: Headline
     more: tuple[str, ...]
-    subject: str
+    beside: tuple[str, ...]
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """All of it, the verdict first."""
         return (self.headline.text, *self.more)
 
-    @property
-    def below_lead(self) -> tuple[str, ...]:
-        """What follows the verdict where a lead has said what there is."""
-        return tuple(sentence for sentence in self.more if sentence != self.subject)
-
 
 def answer(recording: Recording, tables: Tables, findings: pd.DataFrame) -> Answer:
     """The answer to whether something is wrong and what was learned."""
     unit = unit_of(recording)
     first = headline(tables, findings, unit)
-    learned = [] if fresh(tables) else [*_learned(tables.channels), *_outputs(tables.channels)]
-    subject = _what_there_is(recording)
-    more = (
-        *after(first, tables, findings, unit),
-        subject,
-        " ".join(learned),
-        *_scale(tables.layers, unit),
-    )
+    new, channels = fresh(tables), tables.channels
+    learned = [] if new else [*_learned(channels), *_small(channels), *_outputs(channels)]
+    apart = [] if new else [*_signs(channels), *_small(channels), *_outputs(channels)]
+    verdict = after(first, tables, findings, unit)
+    more = (*verdict, _what_there_is(recording), " ".join(learned), *_scale(tables.layers, unit))
     first = with_guess(first, tables, recording.about.preprocessing, unit)
-    return Answer(first, tuple(sentence for sentence in more if sentence), subject)
+    return Answer(first, tuple(filter(None, more)), tuple(filter(None, (*verdict, " ".join(apart)))))
 
 
 # What is there, and what was learned?
@@ -105,23 +100,33 @@ def _learned(channels: pd.DataFrame) -> list[str]:
     gamma = channels["gamma"].dropna()
     if not len(gamma):
         return []
-    if (gamma == 1).all() and not (channels["beta"].fillna(0) != 0).any():
+    if _untouched(channels):
         beta = " and every β is 0" if channels["beta"].notna().any() else ""
         return [f"Scale and shift were not trained: every γ is 1{beta}."]
+    signs = "".join(f"; {words.removesuffix('.')}" for words in _signs(channels))
+    return [f"A typical |γ| is {number(float(gamma.abs().median()), 2)}{signs}."]
+
+
+def _untouched(channels: pd.DataFrame) -> bool:
+    """Whether every γ is 1 and every β 0."""
+    return bool((channels["gamma"].dropna() == 1).all() and not (channels["beta"].fillna(0) != 0).any())
+
+
+def _signs(channels: pd.DataFrame) -> list[str]:
+    """In how many channels γ is negative."""
+    gamma = channels["gamma"].dropna()
     negative = int((gamma < 0).sum())
-    size = f"A typical |γ| is {number(float(gamma.abs().median()), 2)}"
-    signs = (
-        f"; γ is negative in {count(negative, 'channel')} ({share(negative / len(gamma))})"
+    return (
+        [f"γ is negative in {count(negative, 'channel')} ({share(negative / len(gamma))})."]
         if negative
-        else ""
+        else []
     )
-    # what follows a norm over features makes up for small γ
-    small = (channels["gamma"].abs() < NEAR_ZERO) & ~channels["kind"].isin(OVER_FEATURES)
-    return [f"{size}{signs}.", *_switched_off(channels[small])]
 
 
-def _switched_off(small: pd.DataFrame) -> list[str]:
-    if small.empty:
+def _small(channels: pd.DataFrame) -> list[str]:
+    """How many channels have a γ near 0; what follows a norm over features makes up for that."""
+    small = channels[(channels["gamma"].abs() < NEAR_ZERO) & ~channels["kind"].isin(OVER_FEATURES)]
+    if small.empty or _untouched(channels):
         return []
     one, n_norms = len(small) == 1, len(small[["layer", "call"]].drop_duplicates())
     about = "β" if small["beta"].notna().all() else "0"

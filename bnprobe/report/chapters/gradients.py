@@ -19,6 +19,9 @@ TITLE = "Gradients through depth"
 EVEN = 1.05
 """Typical factor between norms below which gradients count as equally long: two digits would say 1.0."""
 
+ROUNDING = 1e-6
+"""Share of a gradient's energy that float32 cannot tell from 0."""
+
 HEADS = (
     "layer",
     "n_backward",
@@ -66,7 +69,7 @@ def chapter(material: Material) -> Section | Absent:
     known = layers[layers["n_backward"] > 0]
     if known.empty:
         return Absent(TITLE, "no backward pass was recorded")
-    heads = [head for head in HEADS if head == "layer" or known[head].notna().any()]
+    heads = [head for head in HEADS if head == "layer" or _says_something(known, head)]
     note = "One row per layer; the gap columns are checks, 0 where an identity holds."
     return Section(
         "gradients",
@@ -81,21 +84,24 @@ def _figure(known: pd.DataFrame) -> Figure:
         "gradients",
         "Length of the gradient by depth at the output and the input of every norm, and the signal in γ and β.",
         by_depth(known, tuple(_panel(known, *panel) for panel in PANELS if _is_known(known, panel[1]))),
-        "Backward passes run from right to left. Above: length of the gradient at each norm's output and input. "
-        f"{_of_streams(known)}"
-        "Middle: share of its energy that the norm removes. Below: signal-to-noise ratio of the gradients of γ and β.",
+        f"Backward passes run from right to left.{_of_streams(known)}",
     )
 
 
 def _of_streams(known: pd.DataFrame) -> str:
-    """What the panel of the stream shows, where it is there."""
-    if not known["grad_scale"].notna().any():
-        return ""
-    return "Second: gradient of the stream times the scale of each token; in healthy pre-norm networks it is flat. "
+    """How to read the panel of the stream, where it is there."""
+    flat = " In healthy pre-norm networks the gradient of the stream is about as long at every norm."
+    return flat if known["grad_scale"].notna().any() else ""
 
 
 def _is_known(known: pd.DataFrame, lines: tuple[tuple[str, str, str], ...]) -> bool:
-    return bool(known[[column for column, _, _ in lines]].notna().any(axis=None))
+    return any(_says_something(known, column) for column, _, _ in lines)
+
+
+def _says_something(known: pd.DataFrame, column: str) -> bool:
+    """Whether a column has values, and energy removed is more than rounding: norms with fixed statistics remove none."""
+    values = known[column].dropna()
+    return bool(len(values)) and not (column == "energy_removed_layer" and values.max() <= ROUNDING)
 
 
 def _panel(
@@ -129,7 +135,7 @@ def words(layers: pd.DataFrame) -> str:
 
 def _removed(layers: pd.DataFrame) -> list[str]:
     removed = layers["energy_removed_layer"].dropna()
-    if not len(removed) or removed.max() <= 1e-6:
+    if not len(removed) or removed.max() <= ROUNDING:
         return []
     most = highest(layers, "energy_removed_layer")
     typical = share(median(removed.to_numpy()))

@@ -14,7 +14,9 @@ from bnprobe.measures.verdict import ENOUGH
 from bnprobe.recording.names import GUESSED, SAME, SHIFTED
 from bnprobe.report.chapters.chapter import against, all_norms, highest, named, norms, running_sds
 from bnprobe.report.chapters.findings import where_worst, worst_finding
+from bnprobe.report.chapters.spine import MOST_SILENT
 from bnprobe.report.chapters.tokens import sink
+from bnprobe.report.chapters.working import working
 from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Headline
 from bnprobe.rules.causes import cause_of
@@ -38,8 +40,8 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
     """What to know first: the first of these that holds.
 
     A critical finding; an untrained network, or one that has only begun to train; a warning that says why the running
-    statistics do not match the data; whether the data match them; a warning; that no rule found a problem. A warning lifts
-    the state of what stands before it, and is said with it.
+    statistics do not match the data; that the data do not match them; that many channels do not work; that the data match;
+    a warning; that no rule found a problem. A warning lifts the state of what stands before it, and is said with it.
     """
     serious = worst_finding(findings)
     new = fresh(tables)
@@ -57,9 +59,21 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
     known = used[used["var_ratio_median"].notna()]
     other = worst_finding(findings[findings["rule"] != "data-shifted"])  # the mismatch is the headline itself
     if _agree(known):
+        idle = "" if _hardly_judged(known) else many_idle(tables)
+        if idle:
+            detail = f"{other} {match}".strip()
+            return Headline("warning" if serious else "notice", idle, detail, f"{idle}. {detail}")
         state = "notice" if serious else "unknown" if _hardly_judged(known) else "good"
         return _split(state, match, other)
     return _split("warning" if serious else "notice", match, other)
+
+
+def many_idle(tables: Tables) -> str:
+    """That a good part of all channels does not work; empty where that is not so."""
+    found = working(tables.channels)
+    if found.n_silent < MOST_SILENT * found.n_channels:
+        return ""
+    return f"{found.n_silent:,} of {found.n_channels:,} channels pass nothing on"
 
 
 def is_critical(findings: pd.DataFrame) -> bool:
@@ -109,11 +123,11 @@ def after(first: Headline, tables: Tables, findings: pd.DataFrame, unit: str) ->
 
 
 def _unsaid(sentence: str, said: str) -> str:
-    """What is left of it: a finding that `said` holds already, up to the place where it was found, is not repeated."""
+    """The sentence, or nothing where `said` holds it already, a finding up to the place where it was found."""
     if sentence in said:
         return ""
-    finding, place, rest = sentence.partition(").")
-    return rest.strip() if place and finding + place in said else sentence
+    finding, place, _ = sentence.partition(").")
+    return "" if place and finding + place in said else sentence
 
 
 def judged_layers(tables: Tables) -> pd.DataFrame:

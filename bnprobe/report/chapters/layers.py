@@ -14,7 +14,8 @@ from bnprobe.measures.shape import median
 from bnprobe.measures.shift import variance_ratio
 from bnprobe.measures.tables import by_site
 from bnprobe.recording import CHANNELS, LayerRecord, Recording
-from bnprobe.report.chapters.chapter import against, noise_of_running, running_sds
+from bnprobe.report.chapters import running_stats
+from bnprobe.report.chapters.chapter import against, running_sds
 from bnprobe.report.chapters.spine import finite
 from bnprobe.report.chapters.working import Working, working
 from bnprobe.report.numbers import count, number, share
@@ -53,8 +54,7 @@ def _how_to_read(recording: Recording) -> str:
         f"Blue: measured. Orange: expected (left {left}, right from β and γ). Click a channel, or drag a box around "
         "several, to highlight them in every panel and on the map."
     )
-    noise = noise_of_running(recording.layers)
-    return f"{words} {noise}" if noise else words
+    return f"{words} What errors assume is said under “{running_stats.TITLE}”." if stored else words
 
 
 def _sections(recording: Recording, tables: Tables) -> tuple[Section, ...]:
@@ -139,6 +139,8 @@ def _against_running(record: LayerRecord, channels: pd.DataFrame) -> list[tuple[
     shift = finite(channels["shift"])
     if not len(shift):
         return []
+    if (channels["running_mean"] == 0).all() and (channels["running_var"] == 1).all():
+        return [("running statistics", "never updated")]
     with np.errstate(over="ignore"):
         away = float(np.sqrt(np.mean(shift**2)))
     return [

@@ -15,6 +15,7 @@ from bnprobe.report.chapters.chapter import named, unit_of
 from bnprobe.report.chapters.headline import fresh
 from bnprobe.report.chapters.per_sample import own_scale
 from bnprobe.report.chapters.spine import MOST_SILENT, finite, on_scale
+from bnprobe.report.chapters.stem import listed_mean
 from bnprobe.report.chapters.tiles import NEAR_ONE
 from bnprobe.report.chapters.working import working
 from bnprobe.report.figures.from_tables import of
@@ -55,7 +56,7 @@ def _mean_colour(recording: Recording) -> list[Fact]:
     if not reading.trusted or reading.mean_input is None:
         return []
     mean = reading.mean_pixels or reading.mean_input
-    values = ", ".join(number(value, 2) for value in mean)
+    values = listed_mean(mean, 2)
     known_by = f"read off the running means of {reading.layer}"
     if reading.mean_rgb is None:
         return [Fact(f"The training data had a mean of {values} in units of the input, {known_by}.", "stem")]

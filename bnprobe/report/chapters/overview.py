@@ -157,7 +157,9 @@ def _layer_table(tables: Tables) -> Table:
     heads = [head for head in LAYER_HEADS if head == "layer" or layers[head].notna().any()]
     heads = [head for head in heads if head not in unseen]
     same = [
-        head for head in ("kind", "mode", "normalized_by") if len(layers) > 1 and layers[head].nunique() == 1
+        head
+        for head in ("kind", "mode", "normalized_by")
+        if head in heads and len(layers) > 1 and layers[head].nunique() == 1
     ]
     note = "One row per layer. Hover over a head for the column of `report.layers` and its meaning."
     if same:

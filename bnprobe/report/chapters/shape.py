@@ -116,7 +116,9 @@ def _reasons(known: pd.DataFrame) -> list[tuple[str, str]]:
     rows = []
     for reason, words in WHY.items():
         there = [named(row) for _, row in known[known["why_not"] == reason].iterrows()]
-        if there:
+        if there and not (
+            reason == output_moments.OWN and len(there) == len(known)
+        ):  # the sentence says it of all
             rows.append((reason, f"{words}: {listed(there, 6)}"))
     return rows
 

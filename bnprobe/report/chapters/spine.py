@@ -54,6 +54,7 @@ def spine(tables: Tables, fresh: bool = False) -> tuple[Figure, ...]:
             _distance(tables, stops) or _deviation(tables, stops),
             _scale(tables, stops),
             None if fresh else _silent(tables, stops),
+            _gradient(tables, stops),
             _gamma(tables, stops),
         )
         if lane
@@ -156,6 +157,24 @@ def _silent(tables: Tables, stops: list[Stop]) -> Lane | None:
         bars=True,
         labels=tuple(f"{n:,}" if n else "" for n in silent),
         words=tuple(f"{n:,} of {size:,}" for n, size in zip(silent, sizes, strict=True)),
+    )
+
+
+def _gradient(tables: Tables, stops: list[Stop]) -> Lane | None:
+    """How long the gradient is at every norm, where a backward pass was recorded: against that of the median norm."""
+    lengths = of(tables.layers, "grad_out")
+    known = lengths[np.isfinite(lengths) & (lengths > 0)]
+    if not known.size:
+        return None
+    relative = mean_of(np.where(lengths > 0, lengths, np.nan) / np.median(known), stops)
+    return Lane(
+        "length of the gradient, relative to the median norm",
+        relative,
+        short="gradient",
+        limits=SCALES,
+        logarithmic=True,
+        levels=((1.0, "1"),),
+        words=tuple(number(value, 2) for value in relative),
     )
 
 

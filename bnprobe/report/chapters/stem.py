@@ -11,6 +11,9 @@ from bnprobe.report.page.blocks import Facts, Figure, Prose, Section
 
 TITLE = "What the first layer reveals about the training images"
 
+MOST_LISTED = 4
+"""Input channels whose means are listed one by one."""
+
 
 def chapter(material: Material) -> Section | Absent:
     """The sentence, the color, and what speaks for it; absent with the reason where it cannot be trusted."""
@@ -32,8 +35,9 @@ def words(reading: StemReading) -> str:
     mean = reading.mean_pixels or reading.mean_input
     unit = "pixel values from 0 to 1" if reading.mean_pixels else "in units of the model's input"
     seen = reading.seen_pixels or reading.seen_input
-    text = f"The training images had a mean of {_listed(mean)} ({unit}), according to the running means of {reading.layer}"
-    text += f"; the images of this run have {_listed(seen)}." if seen else "."
+    text = f"The training images had a mean of {listed_mean(mean, 3)} ({unit}), "
+    text += f"according to the running means of {reading.layer}"
+    text += f"; the images of this run have {listed_mean(seen, 3)}." if seen else "."
     padding = _padding(reading)
     return f"{text} {padding}" if padding else text
 
@@ -49,8 +53,11 @@ def _without_black(reading: StemReading) -> tuple[float, ...] | None:
     return tuple(value / (1 - padding.share) for value in reading.mean_pixels)
 
 
-def _listed(values: tuple[float, ...]) -> str:
-    return ", ".join(number(value, 3) for value in values)
+def listed_mean(values: tuple[float, ...], digits: int) -> str:
+    """A value per input channel; of many, as of noise, their range."""
+    if len(values) > MOST_LISTED:
+        return f"{number(min(values), digits)} to {number(max(values), digits)} in {len(values):,} channels"
+    return ", ".join(number(value, digits) for value in values)
 
 
 def _padding(reading: StemReading) -> str:
@@ -65,7 +72,7 @@ def _padding(reading: StemReading) -> str:
         return (
             f"{as_bright}, they were random crops with {count(padding.pixels, 'pixel')} of black padding: "
             f"{share(padding.share)} of what the network saw was black"
-            f"{f', and the rest had a mean of {_listed(rest)}' if rest else ''}."
+            f"{f', and the rest had a mean of {listed_mean(rest, 3)}' if rest else ''}."
         )
     return (
         f"{as_bright}, {share(padding.share)} (± {share(2 * padding.share_se)}) of what the network saw was black"

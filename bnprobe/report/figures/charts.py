@@ -21,6 +21,9 @@ WIDTH, LEFT, RIGHT = 10.0, 0.72, 0.8
 NARROW, NARROW_LEFT, NARROW_RIGHT, NARROW_NAMES = 4.0, 0.55, 0.1, 22
 """The same for a picture on a phone, and how many names stand below it."""
 
+UNIT, DIGIT = 0.29, 0.081
+"""Inches left of a narrow picture's axes that the unit takes, and each letter of a tick label."""
+
 TALL, GAP, LETTER = 1.25, 0.4, 0.055
 """Inches: height of a panel, room above it for its title, and room below for one letter of a name."""
 
@@ -59,8 +62,23 @@ def by_depth(spec: ByDepth) -> Figure:
         axes.set_ylabel(panel.unit)
         axes.set_xlim(-0.5, len(spec.names) - 0.5)
         axes.set_xticks([])
+        if spec.narrow:
+            _make_room(axes)
     names_below(axes, list(spec.names), most=NARROW_NAMES if spec.narrow else MOST_NAMES)
     return figure
+
+
+def _make_room(axes: Axes) -> None:
+    """Moves the left end of a narrow picture's axes so far that the longest tick label leaves room for the unit."""
+    low, high = sorted(axes.get_ylim())
+    ticks = [float(tick) for tick in axes.get_yticks()]
+    labels = axes.yaxis.get_major_formatter().format_ticks(ticks)
+    longest = max(
+        (len(label) for tick, label in zip(ticks, labels, strict=True) if low <= tick <= high), default=0
+    )
+    box = axes.get_position()
+    left = max(NARROW_LEFT, UNIT + DIGIT * longest) / NARROW
+    axes.set_position((left, box.y0, box.x1 - left, box.height))
 
 
 def _beside(spec: ByDepth) -> float:

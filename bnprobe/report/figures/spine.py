@@ -163,6 +163,9 @@ def _lane(axes: Axes, lane: Lane, spec: Spine, upright: bool) -> None:
         axes.xaxis.tick_top()
         axes.set_xticks(ticks, labels, fontsize=6.5)
         axes.set_xticks([], minor=True)
+        # labels at the ends stay within their lane, and so apart from those of the next
+        axes.get_xticklabels()[0].set_horizontalalignment("left")
+        axes.get_xticklabels()[-1].set_horizontalalignment("right")
         axes.tick_params(length=0, pad=1)
         axes.spines["bottom"].set_visible(False)
     else:

@@ -31,7 +31,10 @@ ROOT = "bnprobe"
 IN_A_CELL = (Headline, Tiles, Figure)
 """Of the answer: the verdict, the questions, and the network drawn once."""
 
-_BLOCK = '<code class="lines">'
+_BLOCK = "lines"
+"""Class of code that stands by itself."""
+LONG = 1500
+"""Letters of code that fill a good part of a page on paper."""
 LONGEST_INLINE = 60
 """Letters of code that stay within the sentence."""
 
@@ -155,7 +158,7 @@ def with_code(text: str) -> Markup:
         parts[-2:] = ["`".join(parts[-2:])]
     shown = [_code(p) if i % 2 else escape(p) for i, p in enumerate(parts)]
     for i in range(1, len(shown) - 1, 2):
-        if _BLOCK in shown[i]:  # lines of their own end the sentence
+        if f'class="{_BLOCK}' in shown[i]:  # lines of their own end the sentence
             shown[i + 1] = Markup(shown[i + 1].removeprefix("."))
     return Markup().join(shown)
 
@@ -163,7 +166,11 @@ def with_code(text: str) -> Markup:
 def _code(line: str) -> Markup:
     """Code within a sentence, or where it is long Python, as lines of its own."""
     lines = _as_lines(line) if len(line) > LONGEST_INLINE else ""
-    return Markup(f"{_BLOCK}{{}}</code>").format(lines) if lines else Markup("<code>{}</code>").format(line)
+    if not lines:
+        return Markup("<code>{}</code>").format(line)
+    return Markup('<code class="{}">{}</code>').format(
+        " ".join((_BLOCK, "long")[: 1 + (len(lines) > LONG)]), lines
+    )
 
 
 def _as_lines(line: str) -> str:

@@ -106,13 +106,13 @@ function newMap(host, root, store, state, tip) {
     }
   }
 
-  /** The name of each layer without the beginning that all share, which tells nothing apart. */
+  /** The name of each layer by its role in a transformer, or without the beginning that all share, which tells nothing apart. */
   function shortNames() {
     const paths = manifest.layers.map((layer) => layer.name.split("."));
     let n = 0;
     while (paths.length > 1 && paths.every((p) => p.length > n + 1 && p[n] === paths[0][n])) n += 1;
     const shared = paths[0].slice(0, n).join(".").length + (n ? 1 : 0);
-    return new Map(manifest.layers.map((layer) => [layer, shortPath(layer.title.slice(shared), 20)]));
+    return new Map(manifest.layers.map((layer) => [layer, layer.short || shortPath(layer.title.slice(shared), 20)]));
   }
 
   /** Names with the number of channels, as many as there is room for. */

@@ -21,7 +21,7 @@ function newRoles(store, state, tip) {
       button.style.borderTopColor = css(paints, code, "");
       bar.append(button);
     });
-    element.querySelector("h4").textContent = layer.follows ? `What channels do (followed by: ${layer.follows})` : "What channels do";
+    element.querySelector("h4").textContent = layer.follows ? `What channels do (followed by: ${written(layer.follows)})` : "What channels do";
   }
 
   function pick(layer, role, code) {
