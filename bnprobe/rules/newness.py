@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bnprobe.rules.thresholds import Limits
+from bnprobe.stats.moments import Array
 
 FIRST_BATCHES = 100
 """Batches up to which training has just begun."""
@@ -46,18 +47,20 @@ def network_is_new(sites: Sites) -> bool:
     """
     if not sites:
         return False
-    channels = pd.concat([of_site[["running_mean", "gamma", "beta"]] for _, of_site in sites])
+    gammas, betas, means = (_known(sites, name) for name in ("gamma", "beta", "running_mean"))
     most = FIRST_BATCHES_UNMOVED if all(affine_at_start(of_site) for _, of_site in sites) else FIRST_BATCHES
-    stored, beta = channels["running_mean"].notna().any(), channels["beta"].dropna()
-    if not (stored or channels["gamma"].notna().any()) or not all(
-        _few_batches(*site, most) for site in sites
-    ):
+    stored, beta = any(map(len, means)), np.concatenate(betas)
+    if not (stored or any(map(len, gammas))) or not all(_few_batches(*site, most) for site in sites):
         return False
     untouched = len(beta) > 0 and bool((beta == 0).all())
     near = FIRST_STEPS_COUNTED if stored or untouched else FIRST_STEPS
-    return all(_from_start(of_site["gamma"].dropna()) < near for _, of_site in sites) and bool(
-        (beta.abs() < near).all()
-    )
+    return all(_from_start(gamma) < near for gamma in gammas) and bool((np.abs(beta) < near).all())
+
+
+def _known(sites: Sites, name: str) -> list[Array]:
+    """A vector of each site, without the channels that have none."""
+    vectors = (of_site[name].to_numpy(float) for _, of_site in sites)
+    return [vector[~np.isnan(vector)] for vector in vectors]
 
 
 def begun_again(sites: Sites) -> bool:
@@ -103,9 +106,9 @@ def beyond_first_steps(channels: pd.DataFrame) -> bool:
     return bool((np.abs(beta) >= FIRST_STEPS_COUNTED).any() or (from_start >= FIRST_STEPS_COUNTED).any())
 
 
-def _from_start(gamma: pd.Series) -> float:
+def _from_start(gamma: Array) -> float:
     """Largest distance of a layer's γ from 1, or from 0 where the layer as a whole began there."""
-    return min(float((gamma - start).abs().max()) for start in (0, 1)) if len(gamma) else 0.0
+    return min(float(np.abs(gamma - start).max()) for start in (0, 1)) if len(gamma) else 0.0
 
 
 def _few_batches(row: pd.Series, channels: pd.DataFrame, most: int) -> bool:
