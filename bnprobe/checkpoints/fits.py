@@ -50,7 +50,7 @@ def fit(
     if not candidates:
         return Fit(np.nan, np.nan, np.nan, "")
     norm = predictions.norms[i]
-    mean = norm.vectors["running_mean"].float64()
+    mean = predictions.means[i]
     expected = [one.expected for one in candidates]
     means, negated = _best(mean, expected), _best(-mean, expected)
     scale = _divided_by(norm, TORCH_EPS if eps is None else eps)
@@ -78,13 +78,13 @@ def _like(predictions: Predictions, i: int, alone: Filters, candidates: Sequence
     norm = predictions.norms[i]
     before, expected = {one.source.site for one in candidates}, [one.expected for one in candidates]
     best, path = LIKE_ANOTHER, ""
-    for other in predictions.norms:
+    for j, other in enumerate(predictions.norms):
         if other.path == norm.path or other.kind != norm.kind or other.n_channels != norm.n_channels:
             continue
         # where the two were exchanged, what feeds these weights is stored here
         exchanged = predictions.handed_on(i) if other.path in before else ()
         own = [mixed(alone.summed, mean) for _, mean in exchanged]
-        r = _best(other.vectors["running_mean"].float64(), [*expected, *own])
+        r = _best(predictions.means[j], [*expected, *own])
         if r >= best:
             best, path = r, other.path
     return path

@@ -54,10 +54,16 @@ class Candidate(NamedTuple):
 
 
 class Predictions:
-    """Predictions by the norms of one file; what each of them hands on is computed once."""
+    """Predictions by the norms of one file, whose running means are read once; what each of them hands on is computed
+    once."""
 
     def __init__(self, norms: Sequence[Norm]) -> None:
         self.norms = norms
+        self.means = {
+            i: norm.vectors["running_mean"].float64()
+            for i, norm in enumerate(norms)
+            if "running_mean" in norm.vectors
+        }
         self._handed_on: dict[int, list[tuple[Source, Array]]] = {}
 
     def candidates(self, i: int, weight: Tensor, alone: Filters, bias: Tensor | None) -> list[Candidate]:
@@ -76,7 +82,7 @@ class Predictions:
         norm = self.norms[i]
         fit, source = -1.0, None
         for tried in candidates:
-            r = correlation(norm.vectors["running_mean"].float64(), tried.expected)
+            r = correlation(self.means[i], tried.expected)
             if r > fit:
                 fit, source = r, tried.source
         if source is None or not fit >= IMPLIED_CORRELATION:
