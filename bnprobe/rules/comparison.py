@@ -110,7 +110,7 @@ def _cause(origin: tuple[pd.Series, str], evidence: Evidence) -> tuple[str, str,
         ".",
         f"The inputs of {name} already differ, by {gap:.2g} σ, and no weights before it are known to differ. {mode}"
         "If that is the first norm, "
-        "compare the data of both sides (range, mean, std, color order, size, compression); otherwise compare the "
+        "compare the data of both sides (range, mean, std; of images size, color order, compression); otherwise compare the "
         "preceding weights.",
     )
 
