@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bnprobe.recording.names import NOT_JUDGED, SAME, said
+from bnprobe.recording.terms import TORCH_EPS
 from bnprobe.rules.causes import cause_of
 from bnprobe.rules.course import PASSED_ON, Course, course_of, grown_by_a_sum, outgrows
 from bnprobe.rules.preprocessing import GIVE_CONSTANTS, constants_missing, reported_at
@@ -119,7 +120,7 @@ def _by_course(
             finding,
             says=f"{finding.says.rstrip('.')}, and from norm to norm the variance falls further behind.",
             because=f"{finding.because} {_fall(layers)}.",
-            do=SHRINKING,
+            do=of_eps(evidence) + SHRINKING,
         )
     first_is_off = known and layers["discrepancy"].iloc[0] > evidence.limits.slight
     if course.kind == "growing" or (known and first_is_off and outgrows(layers)):
@@ -127,11 +128,32 @@ def _by_course(
             finding,
             says=f"{finding.says.rstrip('.')}, by more from norm to norm.",
             because=f"{finding.because} {_growth(layers)}.",
-            do=OUTGROWN if first_is_off else after_sum(layers) + GROWING,
+            do=of_eps(evidence) + (OUTGROWN if first_is_off else after_sum(layers) + GROWING),
         )
     if agrees or nearly:
         return replace(finding, do=(after_sum(layers) if known else "") + _after_match(agrees, nearly))
     return replace(finding, do=finding.do + _of_inputs(evidence))
+
+
+def of_eps(evidence: Evidence) -> str:
+    """That eps may be larger than in training, where it is a good part of what the norms divide by and the variance falls;
+    else empty."""
+    ratios = evidence.layers["var_ratio_median"].dropna()
+    if ratios.empty or not ratios.iloc[-1] < 1:
+        return ""
+    parts = [
+        float((row["eps"] / (channels["running_var"] + row["eps"])).median())
+        for row, channels in evidence.sites
+        if channels["running_var"].notna().any()
+    ]
+    part, eps = float(np.median(parts)), float(evidence.layers["eps"].max())
+    if not part >= EPS_COUNTS:
+        return ""
+    return (
+        f"eps is {eps:g}, {part:.0%} of what a typical norm divides by: if training had a smaller one, that alone makes every "
+        "norm pass on less. Compare it with training first; torch's own, to try: "
+        f'`for n in filter(lambda m: hasattr(m, "eps"), model.modules()): n.eps = {TORCH_EPS:g}`. If eps is right: '
+    )
 
 
 def after_sum(layers: pd.DataFrame) -> str:
@@ -184,6 +206,10 @@ def _following(norms: pd.DataFrame) -> str:
 def _of_inputs(evidence: Evidence) -> str:
     return f" {GIVE_CONSTANTS}" if constants_missing(evidence) else ""
 
+
+EPS_COUNTS = 0.05
+"""Part of the variance that norms divide by from which eps may be what shrinks outputs: with torch's own it is 1e-4 or less
+as a rule."""
 
 SHRINKING = (
     "Images cannot do this: another contrast changes the variance by about the same factor everywhere. The weights "

@@ -48,8 +48,8 @@ NONE_LEFT = 1e-9
 """Of the running variance: what is rounding, where all values of a channel are the same."""
 
 MEASURE_FIRST = (
-    "Check the preprocessing first (range, mean, std; of images size and color order). If the model will be used on such data, "
-    "compare its accuracy before and after re-estimating the running statistics on them; it may drop: "
+    "Check the preprocessing first (range, mean, std; of images size and color order). If the model will be used on such "
+    "data, compare its accuracy before and after re-estimating the running statistics on them; it may drop: "
 )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from measures.sites import site, some_rows
+from torch import nn
 
 from bnprobe.recording import LayerRecord
 from bnprobe.recording.names import NO_STATISTICS
@@ -106,6 +109,32 @@ def test_inputs_that_are_surely_off_do_not_match(first: float, starts: str):
     """Fails if weights or statistics are blamed where the first of two norms is off as well, by less than the second."""
     (do,) = fired(SHIFTED, shifted_by("a", first), shifted_by("b", 0.8))["do"]
     assert do.startswith(starts)
+
+
+@pytest.mark.parametrize(("eps", "counts"), [(1e-5, False), (0.04, False), (0.3, True)])
+def test_an_eps_that_counts_is_the_first_suspect_where_the_variance_falls(eps: float, counts: bool):
+    """Fails if weights are blamed where every norm divides by a good part of eps, or eps where it is nothing."""
+    scales = (0.7, 0.5, 0.35, 0.2)
+    sites = [replace(shifted_by(name, 0.1, s), eps=eps) for name, s in zip("abcd", scales, strict=True)]
+    (do,) = fired(SHIFTED, *sites)["do"]
+    share = np.median([np.median(eps / (MANY.var((0, 2)) / s + eps)) for s in scales])
+    assert (share >= 0.05) == counts
+    start = f"eps is 0.3, {share:.0%} of what a typical norm divides by" if counts else "Images cannot do this"
+    assert do.startswith(start)
+    assert "weights averaged" in do
+    for code in re.findall(r"`(for n in [^`]*)`", do):
+        model = nn.Sequential(nn.BatchNorm1d(2, eps=eps), nn.ReLU(), nn.LayerNorm(2, eps=eps))
+        exec(code, {"model": model})
+        assert [model[i].eps for i in (0, 2)] == [1e-5, 1e-5]
+
+
+@pytest.mark.parametrize(("last", "suspected"), [(0.4, True), (2.5, False)])
+def test_an_eps_that_counts_is_no_suspect_where_the_variance_grows(last: float, suspected: bool):
+    """Fails if the first norm, which sees inputs as in training, hides an eps, or a larger eps is to make outputs larger."""
+    steps = ((0.0, 1.0), (0.2, 1.0), (0.4, 1.0), (0.6, last))
+    sites = [replace(shifted_by(name, *step), eps=0.3) for name, step in zip("abcd", steps, strict=True)]
+    (do,) = fired(SHIFTED, *sites)["do"]
+    assert do.startswith("eps is 0.3") == suspected
 
 
 def test_what_inputs_cannot_pass_on_is_a_shift_of_its_own():

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from scripts.rule_benchmark.cases.case import SHIFTED, Cases, Look, Must, fault, right
 from scripts.rule_benchmark.cases.fourth_round_inputs import NOT_GROUPS
-from scripts.rule_benchmark.cases.nets import Batch, fit, several, told
+from scripts.rule_benchmark.cases.nets import Batch, convnet, fit, images, several, told
 
 CASES = Cases("fifth round")
 
@@ -125,3 +125,15 @@ def film() -> Iterator[Look]:
     yield fault("pixels of 0 to 255", told(model, [(255 * x, y) for x, y in data]), raw)
     plain = Must("input-not-as-trained", "^1$", ("without subtracting the mean",))
     yield fault("not normalized", told(model, data), plain)
+
+
+@CASES.add("an eps much larger than in training")
+def large_eps() -> Iterator[Look]:
+    torch.manual_seed(0)
+    model = fit(convnet(depth=5), images, 150).eval()
+    data = several(images)
+    yield right("as in training", told(model, data))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.1
+    yield fault("0.1 for 0.00001", told(model, data), Must(SHIFTED, words=("eps is 0.1",)))
