@@ -150,8 +150,8 @@ def of_eps(evidence: Evidence) -> str:
     if not part >= EPS_COUNTS:
         return ""
     return (
-        f"eps is {eps:g}, {part:.0%} of what a typical norm divides by: if training had a smaller one, that alone makes every "
-        "norm pass on less. Compare it with training first; torch's own, to try: "
+        f"eps is {eps:g}, {part:.0%} of what a typical norm divides by: if training had a smaller one, that alone makes "
+        "every norm pass on less. Compare it with training first; torch's own, to try: "
         f'`for n in filter(lambda m: hasattr(m, "eps"), model.modules()): n.eps = {TORCH_EPS:g}`. If eps is right: '
     )
 

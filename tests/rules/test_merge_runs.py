@@ -119,7 +119,9 @@ def test_an_eps_that_counts_is_the_first_suspect_where_the_variance_falls(eps: f
     (do,) = fired(SHIFTED, *sites)["do"]
     share = np.median([np.median(eps / (MANY.var((0, 2)) / s + eps)) for s in scales])
     assert (share >= 0.05) == counts
-    start = f"eps is 0.3, {share:.0%} of what a typical norm divides by" if counts else "Images cannot do this"
+    start = (
+        f"eps is 0.3, {share:.0%} of what a typical norm divides by" if counts else "Images cannot do this"
+    )
     assert do.startswith(start)
     assert "weights averaged" in do
     for code in re.findall(r"`(for n in [^`]*)`", do):
