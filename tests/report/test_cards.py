@@ -149,7 +149,7 @@ def test_long_code_stands_in_lines_and_does_the_same():
     """Fails if code of several statements is one line of a sentence, or another program than it was."""
     code = 'for name, at in [("a", [0]), ("b", [1, 2])]: n = names[name]; n[at] = 1; done.append(name)'
     shown = with_code(f"Do this: `{code}`.")
-    lines = re.search(r'<code class="lines">(.*)</code>$', shown, re.DOTALL)
+    lines = re.search(r'<code class="lines" tabindex="0">(.*)</code>$', shown, re.DOTALL)
     assert lines
     assert lines[1].count("\n") == 3
     results = []

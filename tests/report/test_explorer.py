@@ -364,6 +364,11 @@ def test_panels_are_saved(reading, report, tmp_path):
     rows = list(csv.DictReader(text.splitlines()))
     assert [float(row["gamma"]) for row in rows] == pytest.approx(list(report.channels["gamma"]), rel=3e-4)
     assert [row["layer"] for row in rows] == list(report.channels["layer"])
+    (tmp_path / "spine").mkdir()
+    text = saved(reading, tmp_path / "spine", "figure[data-along=right] .save", "CSV").read_text("utf-8")
+    heads, *lines = csv.reader(text.splitlines())
+    assert len(lines) == len(report.layers)
+    assert "learned |γ|" in heads
     svg = ET.parse(saved(reading, tmp_path, "[data-bnp=map] .save", "SVG")).getroot()
     (image,) = svg.iter("{http://www.w3.org/2000/svg}image")
     assert image.attrib["href"].startswith("data:image/png")
@@ -441,6 +446,17 @@ def test_a_comparison_shows_each_side_and_the_difference(browser, report, tmp_pa
         shown = float(words.split("\n")[2].rpartition(": ")[2].replace("−", "-"))
         assert shown == pytest.approx(comparison.channels[name][2], rel=6e-3, abs=1e-6)
     assert browser.run("return document.querySelectorAll('.pair .panel').length") == 2
+
+
+def test_a_layer_that_did_not_change_has_its_name(browser, report, tmp_path):
+    """Fails if a layer without a part of its own is drawn below no heading, or one that has it is named twice."""
+    heading = "const h = document.querySelector('.stage > h3'); return [h.hidden, h.textContent]"
+    same = bnprobe.compare(report.recording, report.recording).to_html(tmp_path / "same.html")
+    browser.look(1280, 900)
+    browser.open(same)
+    assert browser.run(heading) == [False, report.layers["layer"][0]]
+    browser.open(report.to_html(tmp_path / "page.html"))
+    assert browser.run(heading)[0]
 
 
 def test_roles_are_shown_where_one_is_known(browser: Reader, report: bnprobe.Report, tmp_path: Path) -> None:

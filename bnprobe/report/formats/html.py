@@ -168,7 +168,7 @@ def _code(line: str) -> Markup:
     lines = _as_lines(line) if len(line) > LONGEST_INLINE else ""
     if not lines:
         return Markup("<code>{}</code>").format(line)
-    return Markup('<code class="{}">{}</code>').format(
+    return Markup('<code class="{}" tabindex="0">{}</code>').format(
         " ".join((_BLOCK, "long")[: 1 + (len(lines) > LONG)]), lines
     )
 

@@ -32,7 +32,8 @@ function newLayerView(host, root, sections, store, state, tip, save) {
   const chip = make("span", { class: "chip", hidden: true });
   const pins = make("span", { class: "pins", hidden: true });
   const tools = make("div", { class: "tools" }, back, make("label", { class: "choice" }, make("span", { class: "visually-hidden" }, "Layer"), select), next, pin, close, chip, pins);
-  const stage = make("div", { class: "stage" });
+  const heading = make("h3");
+  const stage = make("div", { class: "stage" }, heading);
   const found = make("ul", { class: "layer-findings" });
   const { plots, samples, rest } = { samples: [], ...(store.manifest.compared ? comparedPanels : ownPanels)(store, state, tip, open) };
   const table = newTable(store, state, open);
@@ -70,7 +71,10 @@ function newLayerView(host, root, sections, store, state, tip, save) {
     await Promise.all([...["before", "after"].map(store.bytes), ...samples.map((one) => one.ready())]);
     if (layers[state.layer] !== layer) return;
     shown = { layer, columns: slices(all, layer) };
-    (sections.section(state.layer) ?? host).append(stage);
+    const section = sections.section(state.layer);
+    heading.textContent = layer.title;
+    heading.hidden = Boolean(section); // which has its own
+    (section ?? host).append(stage);
     sections.made.forEach((section, i) => section.classList.toggle("chosen", i === state.layer));
     fillSelect();
     drawFindings(layer);
