@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,6 +43,10 @@ class Sizes:
     n_demo: int = 128
     n_looks: int = 4
     resnet50_pixels: int = 64
+    judge_depth: int = 6
+    judge_steps: int = 300
+    n_made: int = 40
+    made_steps: int = 150
 
 
 SMALL = Sizes(
@@ -55,7 +60,19 @@ SMALL = Sizes(
     batch_images=1920,
     n_demo=48,
     n_looks=2,
+    judge_steps=150,
+    made_steps=60,
 )
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Files of a network that has learned photographs: its weights, images for the judge, and what is kept of a run."""
+
+    checkpoint: Path
+    data: Path
+    judge: Path | None = None
+    state: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +189,7 @@ class Laboratory:
     """Networks are trained when a claim first asks for them, and once."""
 
     sizes: Sizes
+    photographs: Photographs | None = None
     _courses: dict[tuple[str, bool], Course] = field(default_factory=dict)
 
     def course(self, norm: str, careful: bool = False) -> Course:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bnprobe.stats.shares import least_difference
+
 HOLDS, LIMIT, FAILS = "holds", "holds with a limit", "does not hold as stated"
 
 SAME_64 = 1e-6
@@ -287,3 +289,62 @@ def pooling(relation: float, mates: Mapping[str, float], accuracy: Mapping[str, 
             f"{100 * accuracy[worst]:.0f}%."
         )
     return Verdict(LIMIT, tuple(words))
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """Share (0..1) of images in which another network sees what was asked for, with its 95% interval."""
+
+    share: float
+    low: float
+    high: float
+
+    def better_than(self, other: Recognized) -> bool:
+        """Whether the 95% interval of the difference lies above 0."""
+        return least_difference(self.share, self.low, other.share, other.high) > 0
+
+    def __str__(self) -> str:
+        from bnprobe.report.numbers import share
+
+        return share(self.share)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Of how many images the class is recognized, by what they were made from.
+
+    `both`: statistics and classes; the classes are asked of the weights. `classes`, `statistics`: one of the two.
+    `permuted`: both, with each channel's statistics at another one's place.
+    """
+
+    both: Recognized
+    classes: Recognized
+    statistics: Recognized
+    permuted: Recognized
+
+    @property
+    def word(self) -> str:
+        """What these images alone say of the claim."""
+        if not self.both.better_than(self.permuted):
+            return FAILS
+        return HOLDS if self.both.better_than(self.classes) else LIMIT
+
+
+FOLLOWS = {
+    HOLDS: "it takes the weights, and what each channel stored",
+    LIMIT: "what each channel stored matters, but the weights alone may do as well",
+    FAILS: "what each channel stored makes no difference",
+}
+"""What follows from images of each word."""
+
+
+def knowledge(drawn: Mapping[str, Drawn]) -> Verdict:
+    """Claim 7. `drawn`: what another network recognizes, by what the images were to show."""
+    words = {of.word for of in drawn.values()}
+    because = [
+        f"Of {kind} drawn from statistics and weights, another network recognizes {of.both}; of those from the weights "
+        f"alone {of.classes}, of those from the statistics alone {of.statistics}, and where channels have exchanged their "
+        f"statistics {of.permuted}: {FOLLOWS[of.word]}."
+        for kind, of in drawn.items()
+    ]
+    return Verdict(words.pop() if len(words) == 1 else LIMIT, tuple(because))

@@ -81,12 +81,20 @@ GOOD, LOW, SOME = (0.92, 0.83, 0.97), (0.08, 0.03, 0.17), (0.22, 0.14, 0.34)
     ],
 )
 def test_the_answer_follows_from_the_controls(judge: dict[str, Any], says: str) -> None:
-    """Fails if the second sentence does not depend on which intervals overlap."""
+    """Fails if the second sentence does not depend on what is significantly better."""
     said = answer(made(judge))
     assert "VGG, which took no part, recognizes 92% of the images" in said
     assert "(95% interval 83% to 97%, 64 images)" in said
     assert "chance is 10%" in said
     assert says in said
+
+
+def test_intervals_that_overlap_are_no_proof_that_shares_are_alike() -> None:
+    """Fails if a difference counts only where intervals lie apart: 19 of 64 and 7 of 64, p = .009 (two proportions)."""
+    found = made(
+        {NAMES[0]: (0.297, 0.199, 0.418), NAMES[1]: (0.109, 0.054, 0.209), NAMES[3]: (0.094, 0.044, 0.190)}
+    )
+    assert "not from the weights alone" in answer(found)
 
 
 def test_images_no_nearer_than_noise_prove_nothing() -> None:

@@ -16,11 +16,11 @@ from support.paths import ROOT
 from torch import Tensor, nn
 
 import bnprobe
-from scripts.article import affine, balance, depth, hands, pooling, shape, target, verdicts
+from scripts.article import affine, balance, depth, hands, knowledge, pooling, shape, target, verdicts
 from scripts.article import page as article
 from scripts.article.fold import folded_layer
 from scripts.article.networks import SMALL, build, look_back, train
-from scripts.article.verdicts import FAILS, HOLDS, LIMIT, Travel
+from scripts.article.verdicts import FAILS, HOLDS, LIMIT, Drawn, Recognized, Travel
 
 # The rules: each says each of the three words.
 
@@ -118,6 +118,31 @@ def test_target_rule(word, numbers):
 )
 def test_pooling_rule(word, relation, mates, accuracy):
     assert verdicts.pooling(relation, mates, accuracy).word == word
+
+
+FEW, SOME, MANY = Recognized(0.1, 0.05, 0.2), Recognized(0.4, 0.3, 0.5), Recognized(0.9, 0.8, 0.95)
+BOTH_NEEDED, WEIGHTS_ALONE, ANY_STATISTICS = (
+    Drawn(MANY, SOME, FEW, FEW),
+    Drawn(MANY, MANY, FEW, FEW),
+    Drawn(MANY, FEW, FEW, MANY),
+)
+
+
+@pytest.mark.parametrize(
+    ("word", "drawn", "says"),
+    [
+        (HOLDS, [BOTH_NEEDED], "it takes the weights, and what each channel stored"),
+        (HOLDS, [BOTH_NEEDED, BOTH_NEEDED], "Of photographs drawn"),
+        (LIMIT, [WEIGHTS_ALONE], "the weights alone may do as well"),
+        (LIMIT, [ANY_STATISTICS, BOTH_NEEDED], "makes no difference"),
+        (FAILS, [ANY_STATISTICS], "makes no difference"),
+        (FAILS, [Drawn(FEW, FEW, FEW, FEW)], "makes no difference"),
+    ],
+)
+def test_knowledge_rule(word, drawn, says):
+    verdict = verdicts.knowledge(dict(zip(("digits", "photographs"), drawn, strict=False)))
+    assert verdict.word == word
+    assert says in str(verdict)
 
 
 # Measuring by hand against scipy.
@@ -322,6 +347,34 @@ def test_only_batch_norm_feels_its_mates():
     assert pooling.felt_mates(build("layer", 3)) < 1e-5
 
 
+# Claim 7: statistics that know nothing.
+
+
+def test_rows_of_the_table_are_what_they_were_made_from():
+    """Fails if a control is taken for another one."""
+    rows = pd.DataFrame(
+        {"judge": [0.4, 0.1, 0.2, 0.3], "judge_low": 0.0, "judge_high": 1.0},
+        ["statistics and classes", "classes only", "statistics only", "permuted statistics"],
+    )
+    found = knowledge.drawn(rows)
+    shares = [one.share for one in (found.both, found.classes, found.statistics, found.permuted)]
+    assert shares == [0.4, 0.1, 0.2, 0.3]
+
+
+def test_the_judge_sees_no_single_pixels_and_no_colors():
+    """Fails if fine patterns, by which a network can be fooled, reach the judge."""
+    seen: list[Tensor] = []
+    judge = knowledge.Judge(nn.Identity())
+    judge.reader.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    fine = torch.ones(32, 32)
+    fine[::2, ::2] = fine[1::2, 1::2] = -1
+    judge(x)
+    judge(x + fine)
+    judge(x.flip(1))
+    assert all(one.shape == (2, 1, 8, 8) and torch.allclose(one, seen[0], atol=1e-5) for one in seen)
+
+
 # The whole article.
 
 
@@ -336,11 +389,14 @@ def test_a_rerun_gives_the_verdicts_of_the_page():
     """Fails if a verdict on the page that is shipped did not follow from its experiment, on reduced sizes."""
     page = html.unescape((ROOT / "reports" / "article.html").read_text(encoding="utf-8"))
     told = article.run(SMALL)
-    assert len(told) == 6
-    for verdict, section in told:
+    assert len(told) == 7
+    *claims, (known, _) = told
+    for verdict, section in claims:
         shown = re.search(rf"<dt>{re.escape(section.title)}</dt><dd>(.*?): ", page)
         assert shown is not None, section.title
         assert verdict.word == shown[1], str(verdict)
+    # of the last claim the page has photographs as well, whose files are not here
+    assert re.search(rf"Of digits drawn [^:]*: {verdicts.FOLLOWS[known.word]}", page)
 
 
 def test_the_tour_runs(monkeypatch, tmp_path, capsys):

@@ -24,6 +24,7 @@ from bnprobe.report.made_table import (
 )
 from bnprobe.report.numbers import count, number, share
 from bnprobe.report.page.blocks import Cell, Facts, Page, Pictures, Prose, Section, Table, Thumbnail
+from bnprobe.stats.shares import least_difference
 from bnprobe.version import __version__
 
 FEW = 100
@@ -127,10 +128,11 @@ class _Measure:
         return f"{number(low, 3)} to {number(high, 3)}" if self.by_rank else f"{share(low)} to {share(high)}"
 
     def better(self, row: pd.Series, other: pd.Series) -> bool:
-        """Whether the intervals lie apart, this row's on the better side."""
+        """Whether this row's is significantly better: of shares by the interval of their difference, of ranks where the
+        intervals lie apart."""
         if self.by_rank:
             return bool(row["judge_rank_high"] < other["judge_rank_low"])
-        return bool(row["judge_low"] > other["judge_high"])
+        return least_difference(row["judge"], row["judge_low"], other["judge"], other["judge_high"]) > 0
 
     @property
     def chance(self) -> str:
@@ -169,7 +171,7 @@ def _verdict(made: MadeTable, measure: _Measure, first: pd.Series) -> str:
     if classes is None:
         return "Without the controls, nothing says what of this is in the running statistics."
     if not measure.better(first, classes):
-        return "The running statistics add nothing significant to the classes here: the intervals of both overlap."
+        return "The running statistics add nothing significant to the classes here: the difference may be chance."
     if permuted is not None and not measure.better(first, permuted):
         return "They help, but no better than those of other channels, so it is not what each channel stored that does it."
     return (
