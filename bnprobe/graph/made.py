@@ -93,8 +93,8 @@ def after(
         return [_computed(name, args, sources)] if len(args) == 2 and not kwargs else []
     if known is None:
         return []
-    if name in SAME:
-        return [known]
+    if name in SAME:  # a copy lies in order, so that further views of it are possible
+        return [replace(known, index=known.index.contiguous(), constant=known.constant.contiguous())]
     if name in MOVED:
         both = (_listed(func(part, *args[1:], **kwargs)) for part in (known.index, known.constant))
         return [replace(known, index=index, constant=constant) for index, constant in zip(*both, strict=True)]

@@ -61,6 +61,12 @@ def with_lengths(x: Tensor, mask: Tensor, within: Within) -> Tensor:
     ]
 
 
+def with_rows_of_lengths(x: Tensor, mask: Tensor, within: Within) -> Tensor:
+    lengths = mask.sum(1, keepdim=True).float()
+    order = mask.sum(1).argsort()
+    return (within(x[order]) * (lengths[order] > 0)[..., None])[order.argsort()] * (lengths > 0)[..., None]
+
+
 def packed(x: Tensor, mask: Tensor, within: Within) -> Tensor:
     made = pack_padded_sequence(x, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
     padded, _ = pad_packed_sequence(made._replace(data=within(made.data)), batch_first=True, total_length=T)
@@ -106,7 +112,17 @@ def notes(recording: bnprobe.Recording) -> str:
     return " ".join(note for note in recording.about.notes if "another order" in note)
 
 
-MOVED = [by_rows, by_index_select, turned, rolled, by_gather, time_first, in_a_row, with_lengths]
+MOVED = [
+    by_rows,
+    by_index_select,
+    turned,
+    rolled,
+    by_gather,
+    time_first,
+    in_a_row,
+    with_lengths,
+    with_rows_of_lengths,
+]
 KEPT = [as_it_is, packed, features_turned]
 
 
@@ -127,6 +143,18 @@ def test_the_note_names_every_norm_whose_tokens_are_elsewhere(way: Any, grad: bo
             np.testing.assert_allclose(record.pre.mean, x.mean(0).numpy(), rtol=1e-4, atol=1e-5)
         x = getattr(plain, record.layer)(x).detach()
         x = plain.linear(x).detach() if record.layer == "first" else x
+
+
+def test_norms_of_heads():
+    """Fails if queries of a turned sequence are not suspected, as their heads stand before the tokens."""
+
+    def heads(x: Tensor, mask: Tensor, within: Within) -> Tensor:
+        split = x.flip(1).view(N, T, 2, C // 2).transpose(1, 2)
+        return within(torch.cat([model.of_head(split), split], -1).transpose(1, 2)[:, :, 0])
+
+    model: Any = Encoder(heads)
+    model.of_head = nn.LayerNorm(C // 2)
+    assert "of_head" in notes(recorded(model, batch()))
 
 
 def test_a_batch_that_was_sorted_before_decides_nothing():

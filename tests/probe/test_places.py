@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import bnprobe
+from bnprobe.probe.generation import Masks
+from bnprobe.probe.masks import Mask
 from bnprobe.probe.places import CountedCaches, Earlier, Places, earlier, places_of
 
 C = 12
@@ -179,6 +181,18 @@ def test_a_mask_of_the_prompt_holds_for_what_follows():
         int(mask.sum()),
         int((mask == 0).sum()),
     )
+
+
+def test_a_mask_belongs_to_the_rows_of_its_cache():
+    """Fails if a cache that goes on with other rows, of which nothing is known, has the pads of those before."""
+    masks, cache = Masks(), States()
+    mask = Mask(torch.ones_like(IDS))
+    assert masks.of(cache, mask, IDS, continues=False) is mask
+    assert masks.of(cache, None, IDS[:2, :1], continues=True) is None
+    carried = masks.of(cache, None, IDS[:, :1], continues=True)
+    assert isinstance(carried, Mask)
+    assert carried.shape == (3, 1)
+    assert carried.history.shape == (3, 10)
 
 
 def test_generation_of_a_state_space_model_of_other_people():

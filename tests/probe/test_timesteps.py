@@ -15,7 +15,8 @@ from support.diffusion import EPS, WAYS, C, DiT, G, Met, UNet, embedded
 from torch import Tensor, nn
 
 import bnprobe
-from bnprobe.probe.timesteps import TimestepArgument, Timesteps
+from bnprobe.graph.modulation import Modulation
+from bnprobe.probe.timesteps import LayerSums, TimestepArgument, Timesteps
 from bnprobe.stats.timesteps import Grid
 
 SIZES = (4, 3, 6)
@@ -256,6 +257,87 @@ def test_a_table_of_parameters_is_part_of_the_modulation():
     table = bnprobe.report(probe).timesteps
     known = table.groupby("layer")["scale"].count() > 0
     assert known.to_dict() == {f"blocks.{i}.norm{k}": not i for i in (0, 1) for k in (1, 2)}
+
+
+WRONG: dict[str, Any] = {
+    "two parts": lambda made, own: made[:, :C] + made[:, C : 2 * C],
+    "of other samples": lambda made, own: made[:, :C].transpose(0, 1).reshape(-1, C),
+    "other in each sample": lambda made, own: made[:, :C] + own,
+}
+
+
+class Odd(nn.Module):
+    """A norm that is scaled by what is not one entry of a layer's output for each channel."""
+
+    def __init__(self, scale: Any) -> None:
+        super().__init__()
+        self.scale, self.enter, self.norm, self.made = (
+            scale,
+            nn.Linear(5, C),
+            nn.LayerNorm(C),
+            nn.Linear(8, 2 * C),
+        )
+        self.own = nn.Parameter(torch.zeros(SIZES[0], C))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.enter(x)) * self.scale(self.made(embedded(t)), self.own)[:, None]
+        return y
+
+
+@pytest.mark.parametrize("scale", WRONG.values(), ids=WRONG)
+def test_what_no_layer_makes_as_it_is_has_no_numbers(scale: Any):
+    """Fails if part of a sum, or what is made of another sample, passes for the scale."""
+    model = seeded(Odd(scale))
+    assert bnprobe.report(recorded(model, batches(model, SIZES[:1] * 2))).timesteps["scale"].isna().all()
+    model = seeded(Odd(lambda made, own: made[:, :C]))
+    assert bnprobe.report(recorded(model, batches(model))).timesteps["scale"].notna().all()
+
+
+class Shared(DiT):
+    """One layer that each block calls with a condition of its own; the last block is for late timesteps alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shared = nn.Linear(8, 6 * C)
+        for i, block in enumerate(self.blocks):
+            block.modulation = nn.Identity()
+            block.way = lambda made, i=i: shared((i + 1) * made).chunk(6, -1)
+        self.shared = shared
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        c = embedded(t)
+        x = self.blocks[0](self.embed(x), c, t)
+        if float(t.min()) > 500:
+            x = self.blocks[1](x, c, t)
+        else:
+            self.blocks[1].way(c)
+        return self.out(x)
+
+
+def test_one_layer_for_several_blocks():
+    """Fails if calls of one layer are mixed, or one that is called in more passes than the norm ends the recording."""
+    model = seeded(Shared())
+    x = torch.randn(4, 7, 5).double()
+    late, early = 600 + torch.rand(4).double() * 300, torch.rand(4).double() * 100
+    table = bnprobe.report(recorded(model, [(x, late), (x, late + 50)])).timesteps
+    agrees(table, expected(model.met, table, 1))
+    table = bnprobe.report(recorded(model, [(x, late), (x, early)])).timesteps
+    seen = table.groupby("layer")["n_samples"].sum()
+    assert seen.to_dict() == {f"blocks.{i}.norm{k}": 8 - 4 * i for i in (0, 1) for k in (1, 2)}
+
+
+def test_rows_that_belong_to_no_sample_are_left_out():
+    """Fails if what a layer makes of each token is added up as if it were of each sample."""
+    at, sums = Timesteps("t", np.array([1.0, 2.0])), LayerSums(3)
+    for rows in (2, 1, 4, 0):
+        sums.add(at, torch.ones(rows, 3))
+    sums.add(at, torch.ones(7))
+    assert sums.grid is not None
+    assert sums.grid.n == Grid.of(np.array([1.0, 2.0])).n
+    part = Modulation(("layer", 0), 3, np.arange(3), 1.0, np.zeros(3), (), ())
+    found = sums.of(part, sums.grid, 1)
+    assert found is not None
+    assert found[0].sum() == 4
 
 
 def test_a_model_is_left_as_it_was():
