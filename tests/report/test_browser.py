@@ -578,6 +578,7 @@ def test_paper_has_every_layer_and_no_button(reading, report, tmp_path):
     assert 3 <= len(printed.pages) <= 60
     places = [words.index(title) for title in ("Not measured", "Layer by layer", "What was probed")]
     assert places == sorted(places), "the layers come after the chapters"
+    assert reading.run("return document.querySelectorAll('section.layer').length") == len(report.layers)
     # afterwards the reader goes on where they were
     assert reading.run("return document.querySelector('#network').nextElementSibling.id") == "layers"
     assert reading.run("return document.querySelector('#layers').parentElement.className") == "explorer"
