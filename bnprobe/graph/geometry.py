@@ -49,7 +49,8 @@ class Source:
 
     `activation` is named as in `Neighbours.follows` ("none" for nothing). `n_channels` counts the channels of
     this block. `pool` is "max" or "avg" where a pooling stands between the activation and the weights, so
-    that closed forms hold for nothing ("max") or for the mean only ("avg"); "" otherwise.
+    that closed forms hold for nothing ("max") or for the mean only ("avg"); "" otherwise. `adjusted` says of the model's input
+    that constants were subtracted from it, or divided by, on the way, as by a model that normalizes its images itself.
     """
 
     what: str
@@ -60,13 +61,14 @@ class Source:
     beta: Array | None = None
     parts: tuple[Source, ...] = ()
     pool: str = ""
+    adjusted: bool = False
 
     @property
     def key(self) -> SourceKey:
         """What tells one source from another."""
         parts = tuple(part.key for part in self.parts)
         own = tuple(None if vector is None else vector.tobytes() for vector in (self.gamma, self.beta))
-        return self.what, self.activation, self.pool, self.site, self.n_channels, own, parts
+        return self.what, self.activation, self.pool, self.site, self.n_channels, self.adjusted, own, parts
 
 
 SourceKey = tuple[Any, ...]

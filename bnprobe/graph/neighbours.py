@@ -214,7 +214,9 @@ def _reduced(producer: Producer, known: Known, values: Reaching | None) -> dict[
         if geometry.groups == 1 or not geometry.transposed
         else None,
         "implied": _joined([implied(*_some(producer, part), geometry, values) for part in parts]),
-        "stem": stem(*_some(producer, slice(None)), geometry) if alone else None,
+        "stem": replace(stem(*_some(producer, slice(None)), geometry), adjusted=source.adjusted)
+        if alone
+        else None,
     }
 
 

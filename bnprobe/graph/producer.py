@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from bnprobe.graph.geometry import Geometry, Producer, Source
 from bnprobe.graph.graph import INPUT, LEAF, SITE, Node, Site
-from bnprobe.graph.operations import ACTIVATION, ADD, MARK, PASS, WEIGHTS
+from bnprobe.graph.operations import ACTIVATION, ADD, MARK, PASS, SCALE, WEIGHTS
 from bnprobe.graph.record_op import made_of_parameters
 from bnprobe.norms import LAST, NormLayer
 from bnprobe.stats.moments import Array
@@ -175,6 +176,10 @@ def _made(node: Node, dim: int, n_channels: int, norms: Mapping[Site, Known], de
         )
     if node.part == INPUT:
         return Source("input", n_channels=n_channels)
+    if (below := _before_constants(node, n_channels)) is not None:
+        made = source_of(below, dim, norms, depth + 1)
+        plain = made.what == "input" and made.activation == "none" and not made.pool
+        return replace(made, adjusted=True) if plain else UNKNOWN
     if node.part == PASS and node.inputs:
         return _padded(node, dim, n_channels, norms, depth)
     if node.part == ADD and len(node.inputs) == 2:
@@ -188,6 +193,19 @@ def _made(node: Node, dim: int, n_channels: int, norms: Mapping[Site, Known], de
         if sum(term.shape[dim] for term in node.inputs) == n_channels:
             return _together("concat", _flat(terms), n_channels)
     return UNKNOWN
+
+
+def _before_constants(node: Node, n_channels: int) -> Node | None:
+    """What a number, or one for each channel, was added to, subtracted from, or multiplied with; None where that is not it."""
+    if node.part == SCALE and node.inputs:
+        return node.inputs[0]
+    if node.name not in ("add", "sub", "mul", "div") or len(node.inputs) != 2:
+        return None
+    data, constant = node.inputs
+    while constant.part == PASS and constant.inputs:
+        constant = constant.inputs[0]
+    fixed = constant.part == LEAF and math.prod(constant.shape) in (1, n_channels)
+    return data if fixed and data.shape == node.shape else None
 
 
 def _together(what: str, parts: Sequence[Source], n_channels: int) -> Source:

@@ -66,6 +66,8 @@ class Stem:
     `border` (C, F, F) is what the zeros around an image make of an input that is constant: its variance over positions is
     border[c] between that constant and itself; None where it was not worked out. `constant` (F,) is the value of each
     channel of the input that held no other in the first pass, NaN for the others; None where the input was not read.
+    `adjusted` says that the model subtracts constants from its input, or divides by them, before these weights: x is what
+    they make of it.
     """
 
     matrix: Array
@@ -74,6 +76,7 @@ class Stem:
     n_sides: int = 2
     border: Array | None = None
     constant: Array | None = None
+    adjusted: bool = False
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,13 @@ class _First:
         return n_sides == 2 or (n_sides == 3 and self.mean.size == COLORS)
 
     @property
+    def adjusted(self) -> bool:
+        """Whether the model itself normalizes what it is called with: code that undoes a mistake would act before that."""
+        assert self.record.neighbours is not None
+        assert self.record.neighbours.stem is not None
+        return self.record.neighbours.stem.adjusted
+
+    @property
     def no_constants(self) -> str:
         """Of a row that rests on no constants of normalization."""
         return NO_CONSTANTS if self.pixels else NO_PIXELS
@@ -293,7 +300,7 @@ def _row(first: _First, mistake: Mistake, left: _Left, source: str) -> dict[str,
         "layer": first.record.layer,
         "mistake": mistake.what + (_direction(first, mistake) if mistake.exchanged else ""),
         "also": "; ".join(mistake.also),
-        "undo": mistake.undo,
+        "undo": "" if first.adjusted else mistake.undo,
         "map": (tuple(map(float, mistake.gain)), tuple(map(float, mistake.offset)), mistake.exchanged),
         "shift": fit.rms(away**2),
         "scale": _scale(first),
