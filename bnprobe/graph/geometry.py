@@ -49,8 +49,8 @@ class Source:
 
     `activation` is named as in `Neighbours.follows` ("none" for nothing). `n_channels` counts the channels of
     this block. `pool` is "max" or "avg" where a pooling stands between the activation and the weights, so
-    that closed forms hold for nothing ("max") or for the mean only ("avg"); "" otherwise. `adjusted` says of the model's input
-    that constants were subtracted from it, or divided by, on the way, as by a model that normalizes its images itself.
+    that closed forms hold for nothing ("max") or for the mean only ("avg"); "" otherwise. `adjusted` says of the model's
+    input that constants were subtracted from it, or divided by, on the way, as by a model that normalizes its images itself.
     """
 
     what: str

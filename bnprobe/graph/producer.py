@@ -196,7 +196,7 @@ def _made(node: Node, dim: int, n_channels: int, norms: Mapping[Site, Known], de
 
 
 def _before_constants(node: Node, n_channels: int) -> Node | None:
-    """What a number, or one for each channel, was added to, subtracted from, or multiplied with; None where that is not it."""
+    """What a number, or one for each channel, was added to, subtracted from, or multiplied with; None for all else."""
     if node.part == SCALE and node.inputs:
         return node.inputs[0]
     if node.name not in ("add", "sub", "mul", "div") or len(node.inputs) != 2:

@@ -15,6 +15,7 @@ from bnprobe.recording import Recording
 from bnprobe.recording.neighbours import Stem
 
 MEAN, STD = torch.tensor([0.43, 0.39, 0.38]).view(3, 1, 1), torch.tensor([0.23, 0.22, 0.21]).view(3, 1, 1)
+NOISE = torch.rand(24, 3, 16, 16)
 Change = Callable[[Tensor], Tensor]
 
 
@@ -90,7 +91,7 @@ def test_whole_numbers_that_become_pixels_in_the_model_do_too() -> None:
     "change",
     [
         lambda x: x / x.amax(),
-        lambda x: x * torch.rand(24, 3, 16, 16),
+        lambda x: x * NOISE,
         lambda x: 1 / (x + 1),
         lambda x: 0.5 - x.relu().neg().exp(),
         lambda x: MEAN / (x + 1),
