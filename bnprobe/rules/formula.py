@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from bnprobe.recording.names import NEVER_UPDATED, SHIFTED
+from bnprobe.recording.names import SHIFTED
 from bnprobe.rules.by_hand import CODE
 from bnprobe.rules.edits import InFloat32, remedy
 from bnprobe.rules.remedies import module
@@ -185,18 +185,10 @@ def _each_digits_lost(evidence: Evidence) -> Iterator[tuple[Finding, bool]]:
 
 
 def _mend_first(row: pd.Series, limits: Limits) -> str:
-    """What makes the mean large where it is nothing that the network learned to live with: other inputs than in
-    training, or running statistics that normalize nothing in eval mode, so that activations grow with depth."""
-    if not row["shift_rms"] > limits.shift:
+    """That another input than in training comes first, where the running statistics expect no such mean."""
+    if not (row["verdict"] in SHIFTED and row["shift_rms"] > limits.shift):
         return ""
-    if row["verdict"] in SHIFTED:
-        return "The inputs are not those of training here, as the running statistics show: mend that first. If it remains: "
-    if row["verdict"] == NEVER_UPDATED:
-        return (
-            "The running statistics were never updated, so this norm normalizes nothing in eval mode: update them first, in "
-            "training or with bnprobe.recalibrate. If it remains: "
-        )
-    return ""
+    return "The inputs are not those of training here, as the running statistics show: mend that first. If it remains: "
 
 
 def zero_rows(evidence: Evidence) -> Iterator[Finding]:
