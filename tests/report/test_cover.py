@@ -119,14 +119,15 @@ def test_a_warning_does_not_hide_that_the_data_match():
 
 
 def test_dead_channels_and_a_shift_are_both_in_the_headline():
-    """Fails if a reader of the first lines learns of the shift alone; the shift itself is not said twice."""
+    """Fails if a reader of the first lines learns of the shift alone, or channels that do not work come after a slight
+    mismatch; the shift itself is not said twice."""
     many = some_rows(400, 8)
     stored = memory_of(many)
     slightly = {**stored, "running_var": stored["running_var"] / 1.4}
     far_away = {**stored, "running_mean": stored["running_mean"] - np.sqrt(stored["running_var"])}
     dead = {"gamma": 0.8, "beta": [-9, -9, -9, -9, 0.1, 0.1, 0.1, 0.1], "neighbours": Neighbours("relu")}
     for off, rules, title in (
-        (slightly, {"channels-dead"}, "Your inputs do not quite match the training data"),
+        (slightly, {"channels-dead"}, "12 of 24 channels pass nothing on"),
         (far_away, {"channels-dead", "data-shifted"}, "Your inputs do not match the training data"),
     ):
         report = bnprobe.report(recording(*(site(many, name, **dead, **off) for name in "abc")))
@@ -147,10 +148,18 @@ def test_many_idle_channels_come_before_a_match():
     for that."""
     many = some_rows(400, 8)
     layers = {}
+    memory = memory_of(many)
     for n in (1, 4):
         beta = [-9.0] * n + [0.1] * (8 - n)
         dead = {"gamma": 0.8, "beta": beta, "neighbours": Neighbours("relu")}
-        layers[n] = [site(many, name, **dead, **memory_of(many)) for name in "abc"]
+        layers[n] = [site(many, name, **dead, **memory) for name in "abc"]
+        for by in (0.3, 0.9):  # a little off, and beyond a doubt
+            moved = memory | {"running_mean": memory["running_mean"] + by * np.sqrt(memory["running_var"])}
+            layers[n, by] = [site(many, name, **dead, **moved) for name in "abc"]
+    assert headline(*layers[4, 0.3]).title == "12 of 24 channels pass nothing on"
+    assert "do not quite match" in headline(*layers[4, 0.3]).detail
+    assert headline(*layers[1, 0.3]).title == "Your inputs do not quite match the training data"
+    assert headline(*layers[4, 0.9]).title == "Your inputs do not match the training data"
     found = headline(*layers[4])
     assert (found.state, found.title) == ("warning", "12 of 24 channels pass nothing on")
     assert "Warning: Some channels are dead" in found.detail

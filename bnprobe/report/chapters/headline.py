@@ -40,8 +40,9 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
     """What to know first: the first of these that holds.
 
     A critical finding; an untrained network, or one that has only begun to train; a warning that says why the running
-    statistics do not match the data; that the data do not match them; that many channels do not work; that the data match;
-    a warning; that no rule found a problem. A warning lifts the state of what stands before it, and is said with it.
+    statistics do not match the data; that the data do not match them; that many channels do not work; that the data match,
+    or do not quite; a warning; that no rule found a problem. A warning lifts the state of what stands before it, and is said
+    with it.
     """
     serious = worst_finding(findings)
     new = fresh(tables)
@@ -58,11 +59,11 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
         return Headline("good", title.removesuffix("."), detail, title)
     known = used[used["var_ratio_median"].notna()]
     other = worst_finding(findings[findings["rule"] != "data-shifted"])  # the mismatch is the headline itself
+    idle = many_idle(tables) if _agree(known) or _slightly(known) else ""
+    if idle and not _hardly_judged(known):
+        detail = f"{match} {other}".strip()
+        return Headline("warning" if serious else "notice", idle, detail, f"{idle}. {detail}")
     if _agree(known):
-        idle = "" if _hardly_judged(known) else many_idle(tables)
-        if idle:
-            detail = f"{other} {match}".strip()
-            return Headline("warning" if serious else "notice", idle, detail, f"{idle}. {detail}")
         state = "notice" if serious else "unknown" if _hardly_judged(known) else "good"
         return _split(state, match, other)
     return _split("warning" if serious else "notice", match, other)
@@ -261,6 +262,12 @@ def _worst_words(known: pd.DataFrame) -> str:
 def mildly(known: pd.DataFrame) -> bool:
     """Whether no norm is so far off that it needs to be said bluntly."""
     return bool(known["var_ratio_median"].between(0.5, 2).all() and (known["shift_rms"] < 0.5).all())
+
+
+def _slightly(known: pd.DataFrame) -> bool:
+    """Whether the data do not quite match, and no norm needs that said bluntly."""
+    judged, n = _judged(known)
+    return n > 0 and mildly(judged[judged["verdict"].isin(SHIFTED)])
 
 
 def _typical(known: pd.DataFrame) -> tuple[float, float]:
