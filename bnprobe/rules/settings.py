@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
@@ -70,8 +71,6 @@ def nearest(folder: Path) -> Path | None:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    import tomllib  # most have no settings
-
     try:
         return tomllib.loads(read_input(path, LARGEST).decode("utf-8"))
     except OSError as error:
