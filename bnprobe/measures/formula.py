@@ -12,8 +12,7 @@ from bnprobe.stats.moments import Array
 COLUMNS = (
     Column(
         "mean_in_sds",
-        "Size of the mean that the norm subtracts, in the standard deviations that it divides by, or in those of its inputs "
-        "where these vary more: digits are lost to it.",
+        "Size of the mean that the norm subtracts, in standard deviations, stored or of the inputs: the larger ones.",
         "|mean| / √(max(var, running var) + eps)",
         "standard deviations",
     ),

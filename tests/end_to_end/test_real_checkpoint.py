@@ -460,7 +460,7 @@ def test_every_norm_of_a_decoder_is_understood(build: Callable[[], Any], tmp_pat
         np.testing.assert_allclose(mine["post_mean"], y.mean(0), atol=1e-6, err_msg=name)
         np.testing.assert_allclose(mine["post_var"], y.var(0), rtol=1e-5, err_msg=name)
     page = report.to_html(tmp_path / "decoder.html").read_text("utf-8")
-    assert f"has {n_norms} RMS norms" in page
+    assert f"{n_norms} RMS norms, " in page
     assert "could not be drawn" not in page
 
 
