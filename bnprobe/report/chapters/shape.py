@@ -39,9 +39,14 @@ def chapter(material: Material) -> Section | Absent:
     if known.empty:
         why = NO_DATA if material.recording.weights_only else "no norm received finite values"
         return Absent(TITLE, why)
-    reasons = [Facts(tuple(_reasons(known)))] if (known["why_not"] != output_moments.HOLDS).any() else []
+    reasons = tuple(_reasons(known))
     words = [_target_words(known), *_shape_words(known)]
-    return Section("shape", TITLE, (Prose(tuple(words)), _figure(known), *reasons), short="Outputs")
+    return Section(
+        "shape",
+        TITLE,
+        (Prose(tuple(words)), _figure(known), *([Facts(reasons)] if reasons else [])),
+        short="Outputs",
+    )
 
 
 def _target_words(known: pd.DataFrame) -> str:

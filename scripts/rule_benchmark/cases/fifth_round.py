@@ -79,7 +79,7 @@ def electrodes() -> Iterator[Look]:
         ("microvolts for volts", lambda x: 1e6 * x, times(r"(9\.|1(\.0\d*)?e)")),
         ("volts for millivolts", lambda x: x / 1000, times(r"0\.00(09|1)")),
         ("scaled and shifted", lambda x: 3 * x + 1, times(r"(2\.9|3)", "shifted by a constant")),
-        ("standardized twice", lambda x: (x - 0.4) / 1.2, Must(SHIFTED, words=(NOT_BETWEEN, NOT_GROUPS))),
+        ("other constants", lambda x: (x - 0.8) / 1.3, Must(SHIFTED, words=(NOT_BETWEEN, NOT_GROUPS))),
     )
 
 
