@@ -112,6 +112,8 @@ def test_images_of_another_size(cells: dict[str, Any], says: str) -> None:
         ("guessed", 0.0, False, True),
         ("given", 0.25 / CLEAR, True, False),
         ("given", math.nextafter(0.25 / CLEAR, 1), True, True),
+        ("no pixels", 6.0, True, False),
+        ("no pixels", 0.0, False, True),
     ],
 )
 def test_another_cause_is_preferred_where_it_leaves_hardly_more(
