@@ -111,8 +111,8 @@ def reported_at(evidence: Evidence) -> str:
     if not row["certain"] and row["constants"] != OF_CHANNELS and outgrows(evidence.layers):
         return ""
     # one factor in the running statistics predicts all channels from one number, a map of the inputs from several; by the
-    # constants that were given it does so from none. Of signals gain and offset are fitted, with which no certain cause, such
-    # as a dropout, has to keep up
+    # constants that were given it does so from none. Of signals gain and offset are fitted, with which no certain cause,
+    # such as a dropout, has to keep up
     cause = cause_of(evidence, first)
     clear = {"given": 1 / CLEAR, NO_PIXELS: np.inf}.get(row["constants"], CLEAR)
     if cause is not None and cause["left_over"] <= clear * row["left_over"]:
