@@ -302,7 +302,7 @@ LOADED = """
 import sys
 from bnprobe.cli.main import main
 assert main(["check", "good.pt"]) == 0
-heavy = ("pyarrow", "ssl", "tomllib", "torch", "scipy", "matplotlib")
+heavy = ("pyarrow", "ssl", "torch", "scipy", "matplotlib")
 print(*(name for name in heavy if name in sys.modules), file=sys.stderr)
 import pandas
 pandas.DataFrame({"a": ["x", None]}).to_parquet("a.parquet")
