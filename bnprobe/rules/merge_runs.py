@@ -120,7 +120,7 @@ def _by_course(
             finding,
             says=f"{finding.says.rstrip('.')}, and from norm to norm the variance falls further behind.",
             because=f"{finding.because} {_fall(layers)}.",
-            do=of_eps(evidence) + SHRINKING,
+            do=_of_eps(evidence) + SHRINKING,
         )
     first_is_off = known and layers["discrepancy"].iloc[0] > evidence.limits.slight
     if course.kind == "growing" or (known and first_is_off and outgrows(layers)):
@@ -128,14 +128,14 @@ def _by_course(
             finding,
             says=f"{finding.says.rstrip('.')}, by more from norm to norm.",
             because=f"{finding.because} {_growth(layers)}.",
-            do=of_eps(evidence) + (OUTGROWN if first_is_off else after_sum(layers) + GROWING),
+            do=_of_eps(evidence) + (OUTGROWN if first_is_off else after_sum(layers) + GROWING),
         )
     if agrees or nearly:
         return replace(finding, do=(after_sum(layers) if known else "") + _after_match(agrees, nearly))
     return replace(finding, do=finding.do + _of_inputs(evidence))
 
 
-def of_eps(evidence: Evidence) -> str:
+def _of_eps(evidence: Evidence) -> str:
     """That eps may be larger than in training, where it is a good part of what the norms divide by and the variance falls;
     else empty."""
     ratios = evidence.layers["var_ratio_median"].dropna()

@@ -324,8 +324,9 @@ def one_kind(channels: pd.DataFrame, limits: Limits) -> bool:
 def one_factor(channels: pd.DataFrame) -> bool:
     """Whether the std is the same part of the running one in all channels, as that of inputs in another unit is."""
     var, stored = (channels[name].to_numpy(float) for name in ("pre_var", "running_var"))
-    vary = (var > 0) & (stored > 0) & np.isfinite(var)
-    return bool(vary.any() and np.std(np.log(var[vary] / stored[vary])) / 2 < ONE_FACTOR)
+    vary = (var > 0) & (stored > 0) & np.isfinite(var) & np.isfinite(stored)
+    # a difference of logs: a ratio may be smaller than any number
+    return bool(vary.any() and np.std(np.log(var[vary]) - np.log(stored[vary])) / 2 < ONE_FACTOR)
 
 
 MOST_LESS = 0.9

@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from graph.watched import neighbours_of
+from graph.watched import Counting, neighbours_of
 
 N, T, C, H, D = 2, 5, 24, 6, 4
 
@@ -54,22 +53,10 @@ class Attention(nn.Module):
         return x + self.o(y.transpose(1, 2).reshape(N, T, C))
 
 
-class Operations(TorchDispatchMode):
-    """Names of what is executed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func._schema.name)
-        return func(*args, **(kwargs or {}))
-
-
 @cache
 def shares_heads() -> bool:
     """Whether this torch computes attention whose queries share keys as one operation: of torch 2.6 products are left."""
-    with Operations() as seen:
+    with Counting() as seen:
         F.scaled_dot_product_attention(torch.ones(1, 2, 3, D), *[torch.ones(1, 1, 3, D)] * 2, enable_gqa=True)
     return any("scaled_dot_product" in name for name in seen.names)
 

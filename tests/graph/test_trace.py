@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _python_dispatch
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils.flop_counter import FlopCounterMode
 
 import bnprobe
 from bnprobe.graph import trace as tracing
 from bnprobe.graph.record_op import Graph
 from bnprobe.norms import ModuleTree
+from graph.watched import Counting
 
 C = 4
 X = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
@@ -114,18 +115,6 @@ def test_our_own_errors_stay_with_us(method: str, monkeypatch: pytest.MonkeyPatc
     output, follows = probed(model, X)
     assert torch.equal(output, bare)
     assert follows == ["unknown"]
-
-
-class Counting(TorchDispatchMode):
-    """A mode of the user's."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func._schema.name)
-        return func(*args, **(kwargs or {}))
 
 
 def test_under_a_mode_of_the_user_nothing_is_watched():

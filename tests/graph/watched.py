@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import bnprobe
 from bnprobe.experiments.surgery.look import Look, looked
@@ -60,3 +61,15 @@ def graph_of(model: nn.Module, x: Tensor) -> Iterator[Look]:
     """The graph of one pass in eval mode, and what is known of the norms that it reached."""
     with looked(model.eval(), [x], None) as look:
         yield look
+
+
+class Counting(TorchDispatchMode):
+    """A mode of the user's, with the names of what is executed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func._schema.name)
+        return func(*args, **(kwargs or {}))

@@ -41,6 +41,7 @@ from bnprobe.measures.stem import LARGEST_CONDITION, LARGEST_RMSE, color_order, 
 from bnprobe.measures.verdict import never_updated
 from bnprobe.recording import LayerRecord, Normalize, Recording
 from bnprobe.recording.names import NO_CONSTANTS, NO_PIXELS
+from bnprobe.recording.neighbours import Stem
 from bnprobe.stats.moments import Array
 
 
@@ -125,19 +126,17 @@ class _First:
     """Covariance over positions of what the zeros around the image make of a constant input, (C, F, F)."""
 
     @property
-    def pixels(self) -> bool:
-        """Whether the inputs may be images, or the frames of a film: what people do to these has names."""
+    def stem(self) -> Stem:
+        """The weights that take the model's input."""
         assert self.record.neighbours is not None
         assert self.record.neighbours.stem is not None
-        n_sides = self.record.neighbours.stem.n_sides
-        return n_sides == 2 or (n_sides == 3 and self.mean.size == COLORS)
+        return self.record.neighbours.stem
 
     @property
-    def adjusted(self) -> bool:
-        """Whether the model itself normalizes what it is called with: code that undoes a mistake would act before that."""
-        assert self.record.neighbours is not None
-        assert self.record.neighbours.stem is not None
-        return self.record.neighbours.stem.adjusted
+    def pixels(self) -> bool:
+        """Whether the inputs may be images, or the frames of a film: what people do to these has names."""
+        n_sides = self.stem.n_sides
+        return n_sides == 2 or (n_sides == 3 and self.mean.size == COLORS)
 
     @property
     def no_constants(self) -> str:
@@ -300,7 +299,8 @@ def _row(first: _First, mistake: Mistake, left: _Left, source: str) -> dict[str,
         "layer": first.record.layer,
         "mistake": mistake.what + (_direction(first, mistake) if mistake.exchanged else ""),
         "also": "; ".join(mistake.also),
-        "undo": "" if first.adjusted else mistake.undo,
+        # where the model normalizes what it is called with, the code would act before that
+        "undo": "" if first.stem.adjusted else mistake.undo,
         "map": (tuple(map(float, mistake.gain)), tuple(map(float, mistake.offset)), mistake.exchanged),
         "shift": fit.rms(away**2),
         "scale": _scale(first),
