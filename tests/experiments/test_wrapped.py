@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
+from support.ranks import leave
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -99,6 +100,7 @@ def _rank(rank: int, ways: dict[str, Callable[[nn.Module], nn.Module]], folder: 
     finally:
         distributed.destroy_process_group()
     torch.save(found, Path(folder) / f"{rank}.pt")
+    leave()
 
 
 def _found(model: nn.Module) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from recording.test_recording import assert_same_recordings
 from support.models import BY_NAME, C
+from support.ranks import leave
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -118,6 +119,7 @@ def _rank(rank: int, port: int, folder: str) -> None:
         with wrapped.join():
             recording = recorded(wrapped, *BATCHES[rank::2], backward=True)
         recording.save(Path(folder) / f"{rank}.bnp")
+    leave()
 
 
 @pytest.mark.slow
