@@ -95,6 +95,32 @@ def test_the_ladder_of_verdicts(layers, state, words):
     assert (found.state, words in found.title) == (state, True), found
 
 
+WEIGHTS = {"bn.weight": [2.0, 1.2, 0.7], "bn.bias": [0.1, 0.2, 0.3]}
+STORED = {"bn.running_mean": [0.1, 0.2, -0.4], "bn.running_var": [1.1, 0.3, 0.6]}
+
+
+@pytest.mark.parametrize(
+    ("vectors", "checked"),
+    [
+        (
+            {**WEIGHTS, **STORED},
+            "Only γ, β, running means and running variances of 1 norm could be checked; whether data match them",
+        ),
+        (WEIGHTS, "Only γ and β of 1 norm could be checked; how large inputs are"),
+    ],
+    ids=["batch norm", "without running statistics"],
+)
+def test_weights_alone_are_no_good_news_about_data(vectors, checked):
+    """Fails if a file of weights has a green verdict, or its headline leaves out what takes data to say."""
+    report = bnprobe.check({name: torch.tensor(values) for name, values in vectors.items()})
+    assert "warning" not in set(report.findings["severity"])
+    (found,) = block(report._page, blocks.Headline)
+    assert found.state == "unknown"
+    assert found.title.endswith("in the weights")
+    assert found.detail == f"{checked}, and which channels work on data, cannot be said without data."
+    assert report.answer.count("No rule found") == 1
+
+
 def test_what_is_not_finite_comes_before_all_else():
     """Fails if values that are not finite hide behind the match of the data, or behind a network without training."""
     rows = ROWS.copy()

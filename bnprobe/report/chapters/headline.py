@@ -14,8 +14,8 @@ from bnprobe.measures.verdict import ENOUGH
 from bnprobe.recording.names import GUESSED, SAME, SHIFTED
 from bnprobe.report.chapters.chapter import against, all_norms, highest, named, norms, running_sds
 from bnprobe.report.chapters.findings import where_worst, worst_finding
+from bnprobe.report.chapters.nothing_found import nothing_found, nothing_serious
 from bnprobe.report.chapters.spine import MOST_SILENT
-from bnprobe.report.chapters.tokens import sink
 from bnprobe.report.chapters.working import working
 from bnprobe.report.numbers import count
 from bnprobe.report.page.blocks import Headline
@@ -55,8 +55,7 @@ def headline(tables: Tables, findings: pd.DataFrame, unit: str) -> Headline:
         title = str(first["says"]).removesuffix(".")
         return Headline(str(first["severity"]), title, where_worst(findings), serious)
     if not match:
-        title, detail = nothing_serious(findings), " ".join(sink(tables.layers))
-        return Headline("good", title.removesuffix("."), detail, title)
+        return nothing_found(tables, findings)
     known = used[used["var_ratio_median"].notna()]
     other = worst_finding(findings[findings["rule"] != "data-shifted"])  # the mismatch is the headline itself
     idle = many_idle(tables) if _agree(known) or _slightly(known) else ""
@@ -119,7 +118,7 @@ def after(first: Headline, tables: Tables, findings: pd.DataFrame, unit: str) ->
     if fresh(tables) or is_explained(tables, findings):
         more = [serious]
     else:
-        more = [matching(used, unit), serious or no_finding(used, findings, unit)]
+        more = [matching(used, unit), serious or no_finding(tables.layers, used, findings, unit)]
     return [rest for sentence in more if (rest := _unsaid(sentence, first.text))]
 
 
@@ -300,23 +299,13 @@ def _agree(known: pd.DataFrame) -> bool:
     return _is_close(*_typical(known)) and bool(far < ENOUGH)
 
 
-def no_finding(layers: pd.DataFrame, findings: pd.DataFrame, unit: str) -> str:
-    """That no rule warns; a mismatch below all thresholds is not nothing, nor are notes."""
-    n = _judged(layers)[1]
-    measured = layers[layers["var_ratio_median"].notna()]
+def no_finding(layers: pd.DataFrame, used: pd.DataFrame, findings: pd.DataFrame, unit: str) -> str:
+    """That no rule warns; a mismatch below all thresholds at those `used` is not nothing, nor are notes."""
+    n = _judged(used)[1]
+    measured = used[used["var_ratio_median"].notna()]
     check = "Check accuracy on these data before you rely on it."
     if n:
         return f"The mismatch is significant but below the warning level. {check}"
     if not measured.empty and not _agree(measured):
         return f"Any mismatch is below the warning level, and too few {unit}s were run to judge it. {check}"
-    return nothing_serious(findings)
-
-
-def nothing_serious(findings: pd.DataFrame) -> str:
-    """That no rule warns, and how many have notes all the same."""
-    notes = findings["rule"].nunique()
-    return (
-        f"No rule warns; {count(notes, 'note')} {'is' if notes == 1 else 'are'} listed below."
-        if notes
-        else "No rule found a problem."
-    )
+    return nothing_serious(findings, layers)
