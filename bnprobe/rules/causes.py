@@ -116,7 +116,8 @@ _SAYS = {
 }
 
 _DO = {
-    "few samples": "See whether only these differ, as one batch that was prepared otherwise or a broken file does: "
+    "few samples": "See whether only these differ, as one batch that was prepared otherwise, a broken file, or a number "
+    "that stands for what is missing (-999) does: "
     "`print([(i, float(x.float().mean()), float(x.float().std())) for i, (x, y) in enumerate(batches)])`. No other cause is "
     "looked for, as moments over all samples describe neither these nor the others.",
     "dropout": "Dropout before a batch norm shifts its variance between training and inference. Put the dropout after the "

@@ -128,11 +128,17 @@ def _by_course(
             finding,
             says=f"{finding.says.rstrip('.')}, by more from norm to norm.",
             because=f"{finding.because} {_growth(layers)}.",
-            do=_of_eps(evidence) + (OUTGROWN if first_is_off else after_sum(layers) + GROWING),
+            do=_of_eps(evidence) + (_outgrown(layers) if first_is_off else after_sum(layers) + GROWING),
         )
     if agrees or nearly:
         return replace(finding, do=(after_sum(layers) if known else "") + _after_match(agrees, nearly))
     return replace(finding, do=finding.do + _of_inputs(evidence))
+
+
+def _outgrown(layers: pd.DataFrame) -> str:
+    """Advice where the first norm is off, and later ones by more than that could pass on."""
+    first = float(layers["discrepancy"].iloc[0])
+    return OUTGROWN.format(otherwise=BEFORE_EACH if first >= FIRST_SEES else IN_DETAIL)
 
 
 def _of_eps(evidence: Evidence) -> str:
@@ -211,31 +217,43 @@ EPS_COUNTS = 0.05
 """Part of the variance that norms divide by from which eps may be what shrinks outputs: with torch's own it is 1e-4 or less
 as a rule."""
 
+PORTED = "another activation, tensors joined in another order, kernels or gates that a converter left in another layout"
+"""What a port of a network does otherwise between two norms, where all shapes still agree."""
+
 SHRINKING = (
     "Images cannot do this: another contrast changes the variance by about the same factor everywhere. The weights "
-    "changed and "
-    "the running statistics did not: weights averaged or interpolated between networks, quantized or pruned. "
-    "Re-estimate the "
-    f"running statistics on training data, and compare the accuracy before and after: {RECALIBRATE}."
+    "changed and the running statistics did not: weights averaged or interpolated between networks, quantized or pruned; "
+    f"or a port computes something else between norms ({PORTED}). If it does not, re-estimate the running statistics on "
+    f"training data, and compare the accuracy before and after: {RECALIBRATE}."
 )
 
 GROWING = (
     "No single norm is at fault, and the first ones match, so the range, mean and std of the inputs are right: the weights "
     "changed a little everywhere while the running statistics stayed (statistics of an earlier checkpoint, fine-tuned with "
     "frozen statistics, averaged, quantized, pruned), a module acts in training alone (branches that are dropped, and not "
-    "divided by the share that is kept), or the data differ in what the first norms do not see. If the weights are as "
-    "intended, compare the accuracy before and after re-estimating the running statistics on training data: "
+    f"divided by the share that is kept), a port computes something else between norms ({PORTED}; or norms that stand "
+    "after weights and not before them), or the data differ in what the first norms do not see. If weights and code are "
+    "as intended, compare the accuracy before and after re-estimating the running statistics on training data: "
     f"{RECALIBRATE}."
 )
 
 OUTGROWN = (
     "Another range, mean or std of the inputs does not do this: what is off there fades from norm to norm, or hardly more "
     "than doubles. Either weights and running statistics are not of one moment: statistics of an earlier checkpoint, "
-    "weights that were fine-tuned with frozen statistics, averaged or pruned. Then load both from one checkpoint. Or the "
-    "inputs differ in detail, which the first norm hardly sees: blur, noise, compression, another size. Look at some beside "
-    "those of training. If weights and inputs are as intended, compare the accuracy before and after re-estimating the "
+    "weights that were fine-tuned with frozen statistics, averaged or pruned. Then load both from one checkpoint. Or "
+    "{otherwise}. If weights, code and inputs are as intended, compare the accuracy before and after re-estimating the "
     f"running statistics on training data: {RECALIBRATE}."
 )
+IN_DETAIL = (
+    "the inputs differ in detail, which the first norm hardly sees: blur, noise, compression, another size. Look at some "
+    "beside those of training"
+)
+BEFORE_EACH = (
+    "the same step before every norm computes something else than in training: a sum over neighbors where training took "
+    "their mean, weights with another scale, another activation"
+)
+FIRST_SEES = 1.0
+"""Discrepancy of the first norm from which it is no matter of detail."""
 
 AFTER_SUM = (
     "Inputs match up to the sum that {last} enters, and vary more after it. Branches that training drops (stochastic depth) "
@@ -250,7 +268,8 @@ def _after_match(agrees: str, nearly: str) -> str:
     return (
         f"Inputs {how} at {match}, so look between {match} and this norm. Either weights, γ, β or running statistics "
         "changed there without the others (running statistics of an earlier checkpoint, layers fine-tuned with frozen "
-        "statistics, a part from another file, γ decayed), or the data differ from the training data in what the first "
-        "norms do not see (other scenes, size, detail, inverted brightness). If the weights are as intended, compare the "
-        f"accuracy before and after re-estimating the running statistics on training data: {RECALIBRATE}."
+        f"statistics, a part from another file, γ decayed), or a port computes something else there ({PORTED}), or the data "
+        "differ from the training data in what the first norms do not see (other scenes, size, detail, inverted "
+        "brightness). If weights and code are as intended, compare the accuracy before and after re-estimating the running "
+        f"statistics on training data: {RECALIBRATE}."
     )

@@ -94,6 +94,15 @@ def test_what_grows_more_than_inputs_do_is_not_of_the_inputs(shifts: tuple[float
     assert found["says"][0].endswith("by more from norm to norm.") == (shifts[-1] > 1)
 
 
+@pytest.mark.parametrize(("first", "of_every_norm"), [(0.9, False), (1.1, True)])
+def test_what_the_first_norm_sees_is_no_detail(first: float, of_every_norm: bool):
+    """Fails if inputs are said to differ in what the first norm hardly sees, where that norm is off by its whole σ."""
+    sites = [shifted_by(name, by * first) for name, by in zip("abcd", (1, 2.5, 3, 4), strict=True)]
+    advice = fired(SHIFTED, *sites)["do"][0]
+    assert ("hardly sees" in advice) is not of_every_norm
+    assert ("sum over neighbors" in advice) is of_every_norm
+
+
 @pytest.mark.parametrize(("scale", "named"), [(1.4, True), (1.0, False)])
 def test_branches_that_training_drops_are_the_first_thing_to_look_for(scale: float, named: bool):
     """Fails if stochastic depth without its rescaling is put down to the inputs or the weights alone."""

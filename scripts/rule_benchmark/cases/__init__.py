@@ -20,6 +20,7 @@ from scripts.rule_benchmark.cases import (
     second_files,
     second_round_live,
     several_uses,
+    sixth_round,
     statistics,
     third_round_live,
     threads,
@@ -47,6 +48,7 @@ CASES: tuple[Case, ...] = (
     *third_round_live.CASES,
     *fourth_round_inputs.CASES,
     *fifth_round.CASES,
+    *sixth_round.CASES,
     *fourth_round_weights.CASES,
     *correct.CASES,
 )
