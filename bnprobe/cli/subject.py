@@ -154,9 +154,9 @@ def _per_channel(text: str) -> tuple[float, ...]:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+    if not values or not all(map(math.isfinite, values)):
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is not three numbers like 0.485,0.456,0.406, or one for gray images"
+            f"{text[:40]!r} is not a number for each channel, like 0.485,0.456,0.406, or one for gray images"
         )
     return values
 

@@ -25,6 +25,7 @@ from bnprobe.printing import say
 if TYPE_CHECKING:
     from bnprobe.models import Subject
     from bnprobe.models.image_folder import Batches
+    from bnprobe.models.subject import Constants
     from bnprobe.models.user_batches import UserBatches
 
 
@@ -159,8 +160,17 @@ def _subject(options: argparse.Namespace) -> tuple[Subject, Batches | UserBatche
         return subject_and_batches(options)
     from bnprobe import models
 
-    names = ("weights", "checkpoint", "size", "mean", "std")
-    return models.subject(options.subject, **{name: getattr(options, name) for name in names}), None
+    names = ("weights", "checkpoint", "size")
+    subject = models.subject(options.subject, **{name: getattr(options, name) for name in names})
+    return replace(subject, normalize=_constants(options, subject)), None
+
+
+def _constants(options: argparse.Namespace, subject: Subject) -> Constants | None:
+    """Mean and std of the channels as given, however many: no image file, of one or three, is read. Else the subject's."""
+    if options.mean is None and options.std is None:
+        return subject.normalize
+    mean, std = subject.normalize or ((0.0,), (1.0,))
+    return options.mean or mean, options.std or std
 
 
 def _judge(options: argparse.Namespace) -> Subject | None:
@@ -174,14 +184,9 @@ def _judge(options: argparse.Namespace) -> Subject | None:
         return None
     from bnprobe import models
 
+    judge = models.subject(options.judge, weights=options.judge_weights, checkpoint=options.judge_checkpoint)
     own = ":" in options.judge  # torchvision's weights know their preprocessing
-    return models.subject(
-        options.judge,
-        weights=options.judge_weights,
-        checkpoint=options.judge_checkpoint,
-        mean=options.mean if own else None,
-        std=options.std if own else None,
-    )
+    return replace(judge, normalize=_constants(options, judge)) if own else judge
 
 
 def _names(subject: Subject, batches: Batches | UserBatches | None) -> tuple[str, ...]:

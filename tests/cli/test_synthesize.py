@@ -15,16 +15,23 @@ SOURCE = """
 import torch
 from torch import nn
 
-def build(width=6, seed=0):
+def build(width=6, seed=0, channels=3):
     torch.manual_seed(seed)
     model = nn.Sequential(
-        nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2)
+        nn.Conv2d(channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2)
     )
-    model(torch.randn(60, 3, 12, 12))
+    model(torch.randn(60, channels, 12, 12))
     return model
 
 def judge():
     return build(4, 1)
+
+def five():
+    return build(channels=5)
+
+def judge_of_five():
+    return build(4, 1, 5)
 
 def other():
     return nn.Sequential(nn.Flatten(), nn.Linear(5, 2))
@@ -78,6 +85,29 @@ def test_the_page_has_a_default_place_and_needs_no_data(
     assert "digits" not in out + err
 
 
+def test_constants_are_those_of_as_many_channels_as_the_model_takes(home: Path) -> None:
+    """Fails if only one or three numbers are taken, or a judge of the user's gets others: it takes the same images."""
+    of_five = [
+        "synthesize",
+        "making:five",
+        "--judge",
+        "making:judge_of_five",
+        "--size",
+        "12",
+        "-n",
+        "4",
+        "--steps",
+        "3",
+    ]
+    constants = ["--mean", "0,0.1,0.2,0.3,0.4", "--std", "1,2,3,4,5", "--save", "five.safetensors"]
+    assert main([*of_five, *constants, "-o", "five.html"]) == 0
+    mean, std = torch.arange(5) / 10, torch.arange(1, 6)
+    pixels = load_file("five.safetensors")["images"] * std.view(5, 1, 1) + mean.view(5, 1, 1)
+    # three steps move noise little, and every channel of it begins at black and ends at white
+    assert pixels.amin((0, 2, 3)).tolist() == pytest.approx([0.0] * 5, abs=0.05)
+    assert pixels.amax((0, 2, 3)).tolist() == pytest.approx([1.0] * 5, abs=0.05)
+
+
 def test_a_run_goes_on_from_its_state(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*QUICK, "--state", "run.safetensors", "-o", "a.html"]) == 0
     assert main([*QUICK, "--state", "run.safetensors", "-o", "b.html"]) == 0
@@ -91,6 +121,8 @@ def test_a_run_goes_on_from_its_state(home: Path, capsys: pytest.CaptureFixture[
         (["synthesize", "making:layers", "--size", "12"], "needs track_running_stats=True"),
         (["synthesize", "making:untrained", "--size", "12"], "Train it, or load a checkpoint"),
         ([*QUICK, "--judge", "making:build"], "the judge is the network itself"),
+        ([*QUICK, "--mean", "0,0,0,0", "--std", "1,1,1,1"], "is no mean and std of 3 channels"),
+        ([*QUICK, "--mean", "0.5,x"], "is not a number for each channel"),
         ([*QUICK, "--judge", "making:other"], "does not take images of shape"),
         ([*QUICK, "--judge-checkpoint", "x.pt"], "Name the judge, too"),
         ([*QUICK, "--targets", "0,2"], "target 2 is no class of the model"),

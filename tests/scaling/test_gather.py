@@ -140,7 +140,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]
         )
         for rank in range(2)
     ]
-    return folder, [one.communicate(timeout=120)[0] for one in running]
+    return folder, [one.communicate(timeout=300)[0] for one in running]
 
 
 def result(two_ranks: tuple[Path, list[str]], name: str) -> Recording:
