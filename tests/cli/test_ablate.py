@@ -73,7 +73,7 @@ def test_page_and_table_are_written_and_the_answer_is_printed(
     assert rows.loc[("weight", "initial"), "kl"] == rows.loc[("weight", "1"), "kl"] > 0
     assert rows.loc[("bias", "initial"), "kl"] == rows.loc[("bias", "0"), "kl"] > 0
     page = (home / "page.html").read_text("utf-8")
-    assert "What each vector is worth" in page
+    assert '<p class="verdict">' in page
     assert "studied:build" in page
     first = out.splitlines()[0]
     assert first.startswith(

@@ -21,6 +21,7 @@ from bnprobe.recording.neighbours import Neighbours
 from bnprobe.report.chapters import learned, stops
 from bnprobe.report.chapters.tiles import _numerics
 from bnprobe.report.chapters.working import working
+from bnprobe.report.formats.html import to_html
 from bnprobe.report.numbers import number
 from bnprobe.report.page import blocks
 from bnprobe.report.page.blocks import bars
@@ -400,6 +401,23 @@ def test_the_signal_by_depth_has_one_scale():
     tenfold = site(ROWS * 10, "b", gamma=0.7, beta=0, **memory_of(ROWS * 10))
     found = tile("Signal by depth", trained("a"), tenfold)
     assert found.bars[1] - found.bars[0] == pytest.approx(1 / 4, abs=1e-6)  # one of four powers of ten
+
+
+def test_the_first_screen_says_that_gradients_were_recorded_and_where_they_are():
+    """Fails if a page with gradients opens like one without, or its first screen does not lead to their chapter."""
+    rows = [trained(name, gradient=gradient(by * ROWS)) for name, by in (("a", 1.0), ("b", 6.0), ("c", 0.5))]
+    for layers, words in (
+        (rows, "; gradients within a factor of 12"),
+        (rows[:1], "; its gradient was recorded"),
+    ):
+        found = tile("Signal by depth", *layers)
+        assert found.says.endswith(words)
+        assert found.link == "gradients"
+        assert 'class="badge" href="#gradients">gradients</a>' in to_html(page(*layers))
+    without = tile("Signal by depth", trained("a"), trained("b"))
+    assert "gradient" not in without.says
+    assert without.link == "network"
+    assert 'href="#gradients"' not in to_html(page(trained("a"), trained("b")))
 
 
 def test_the_spine_has_fixed_scales():

@@ -18,6 +18,7 @@ from bnprobe.report.figures.thumbnails import LARGEST, data_uri
 from bnprobe.report.formats.html import to_html
 from bnprobe.report.formats.text import to_text
 from bnprobe.report.made_table import MadeTable, Sheet
+from bnprobe.report.page.blocks import Headline, Pictures, Table
 
 NAMES = ("statistics and classes", "classes only", "statistics only", "permuted statistics", "real", "noise")
 NAN = float("nan")
@@ -125,7 +126,7 @@ def test_without_a_judge_nothing_is_claimed() -> None:
 
 def test_a_network_without_classes_asks_for_no_judge() -> None:
     assert answer(made(n_classes=None)).endswith(
-        "It scores no classes, so no other network can say what they show."
+        "ResNet scores no classes, so no other network can say what its images show."
     )
 
 
@@ -133,6 +134,42 @@ def test_without_controls_nothing_is_concluded() -> None:
     some = made({NAMES[0]: GOOD})
     alone = made({NAMES[0]: GOOD}, table=some.table.iloc[[0, 5]].reset_index(drop=True))
     assert "Without the controls, nothing says" in answer(alone)
+
+
+@pytest.mark.parametrize(
+    ("judge", "title", "detail"),
+    [
+        (
+            {NAMES[0]: GOOD, NAMES[1]: SOME, NAMES[3]: LOW},
+            "Images of a class can be made from the running statistics and the weights together, but not from the weights "
+            "alone",
+            "Each channel's own statistics say what data look like. VGG, which took no part, recognizes 92%",
+        ),
+        (
+            {NAMES[0]: GOOD, NAMES[1]: (0.85, 0.75, 0.92)},
+            "The running statistics add nothing significant to the classes here",
+            "The difference may be chance. VGG, which took no part, recognizes 92%",
+        ),
+        (
+            None,
+            "No other network judged the images, so nothing here says whether they look like data",
+            "Pass a judge. In the norms of ResNet, images made from its running statistics lie 0.12",
+        ),
+    ],
+)
+def test_the_page_opens_with_what_follows_and_the_images(
+    judge: dict[str, Any] | None, title: str, detail: str
+) -> None:
+    """Fails if prose or a table comes before the verdict and the pictures, or the numbers before what follows from them."""
+    first = page(made(judge)).sections[0]
+    headline, pictures, table = first.blocks
+    assert isinstance(headline, Headline)
+    assert isinstance(pictures, Pictures)
+    assert isinstance(table, Table)
+    assert (headline.state, headline.title) == ("plain", title)
+    assert headline.detail.startswith(detail)
+    assert len(pictures.images) == 3
+    assert pictures.caption.startswith("Statistics and classes")
 
 
 def test_the_page_parses_and_holds_each_image_once() -> None:

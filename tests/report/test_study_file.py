@@ -17,6 +17,7 @@ from torch import nn
 from bnprobe import BadRecordingFile, BnprobeError, CannotWrite, Study, ablate, record
 from bnprobe.report import report
 from bnprobe.report.chapters import worth
+from bnprobe.report.page.blocks import Figure, Headline
 from bnprobe.report.study_file import AGAIN
 
 
@@ -55,6 +56,22 @@ def study() -> Study:
         notes=("Interrupted on sample 16 of 32.",),
         interrupted=True,
     )
+
+
+def test_the_page_of_a_study_opens_with_its_answer_and_picture() -> None:
+    """Fails if a table or prose comes before the answer and the picture, or a share has an axis that goes far beyond 1."""
+    found = study()
+    first, *others = worth.page(found).sections
+    headline, figure = first.blocks
+    assert isinstance(headline, Headline)
+    assert isinstance(figure, Figure)
+    assert headline.title.startswith("Worth most is the bias β of a.é")
+    assert headline.detail.startswith("Set to 0, accuracy falls from 75% by 41.7 points")
+    assert found.answer == f"{headline.title}: s{headline.detail[1:]}"
+    assert [section.id for section in others] == ["together", "worth-rows", "how"]
+    assert {panel.limits for panel in figure.spec.panels} == {(None, 1.01)}
+    loss = worth.page(replace(found, metric="loss in nats")).sections[0].blocks[1]
+    assert {panel.limits for panel in loss.spec.panels} == {(None, None)}
 
 
 def test_a_study_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from bnprobe.report.made_table import (
     row_of,
 )
 from bnprobe.report.numbers import count, number, share
-from bnprobe.report.page.blocks import Cell, Facts, Page, Pictures, Prose, Section, Table, Thumbnail
+from bnprobe.report.page.blocks import Cell, Facts, Headline, Page, Pictures, Prose, Section, Table, Thumbnail
 from bnprobe.stats.shares import least_difference
 from bnprobe.version import __version__
 
@@ -51,9 +51,19 @@ MEANINGS = {
 
 def page(made: MadeTable) -> Page:
     """The whole page."""
-    sections = [Section("answer", "The answer", (Prose((answer(made),)), _table(made))), *_seen(made)]
+    sheets = {sheet.name: sheet for sheet in made.sheets}
+    near = sheets.pop(NEAREST, None)
+    first, others = list(sheets.values())[:1], list(sheets.values())[1:]
+    shown = [_pictures(made, sheet, f"{NAMES[sheet.name]}. {MEANINGS[sheet.name]}") for sheet in first]
+    sections = [
+        Section("answer", "The answer", (_headline(made), *shown, _table(made)), short="Answer"),
+        *_controls(made, others),
+        *_nearest(made, near),
+    ]
     how = (Prose(HOW), Facts(_how(made)))
-    sections.append(Section("how", "How they were made, and what this does not show", how))
+    sections.append(
+        Section("how", "How they were made, and what this does not show", how, short="How they were made")
+    )
     shape = " x ".join(map(str, made.shape))
     return Page(
         title=f"Images made from the running statistics of {made.model}",
@@ -64,29 +74,36 @@ def page(made: MadeTable) -> Page:
     )
 
 
-def _seen(made: MadeTable) -> Iterator[Section]:
-    """The images, those of other rows, and the nearest real ones."""
-    sheets = {sheet.name: sheet for sheet in made.sheets}
-    if not sheets:
-        return
-    near = sheets.pop(NEAREST, None)
-    first, *others = sheets.values()
-    yield Section("images", NAMES[first.name], (_pictures(made, first, MEANINGS[first.name]),))
-    beside = [_pictures(made, sheet, f"{NAMES[sheet.name]}. {MEANINGS[sheet.name]}") for sheet in others]
-    yield Section("controls", "The same with less", tuple(beside))
-    if near is not None and made.nearest is not None:
-        yield Section(
-            "nearest",
-            "Nearest real images",
-            (Prose((_far(made, made.nearest),)), _pictures(made, near, NEAR)),
-        )
+def _controls(made: MadeTable, sheets: list[Sheet]) -> Iterator[Section]:
+    """The images of the other rows."""
+    beside = [_pictures(made, sheet, f"{NAMES[sheet.name]}. {MEANINGS[sheet.name]}") for sheet in sheets]
+    if beside:
+        yield Section("controls", "The same with less", tuple(beside), short="Controls")
+
+
+def _nearest(made: MadeTable, sheet: Sheet | None) -> Iterator[Section]:
+    """The real images that are nearest to the first ones."""
+    if sheet is not None and made.nearest is not None:
+        blocks = (Prose((_far(made, made.nearest),)), _pictures(made, sheet, NEAR))
+        yield Section("nearest", "Nearest real images", blocks)
 
 
 def answer(made: MadeTable) -> str:
-    """What running statistics add to the classes, in two sentences."""
+    """What running statistics add to the classes: what was measured, and what follows."""
+    return " ".join((_evidence(made), _verdict(made)))
+
+
+def _headline(made: MadeTable) -> Headline:
+    """The same, what follows first."""
+    title, _, more = _verdict(made).removesuffix(".").partition(": ")
+    then = f"{more[:1].upper()}{more[1:]}. " if more else ""
+    return Headline("plain", title, f"{then}{_evidence(made)}", answer(made))
+
+
+def _evidence(made: MadeTable) -> str:
+    """How well a judge recognizes the images; without a judge, how near they are to the statistics."""
     if made.judge and made.n_classes:
         return _judged(made, _Measure.of(made, made.n_classes))
-    first = made.table.iloc[0]
     beside = [
         f"{words} {number(row['distance'], 2)}"
         for name, words in (
@@ -96,14 +113,10 @@ def answer(made: MadeTable) -> str:
         )
         if (row := row_of(made, name)) is not None
     ]
-    judged = (
-        "No other network judged the images, so nothing here says whether they look like data: pass a judge."
-        if made.n_classes
-        else "It scores no classes, so no other network can say what they show."
-    )
+    distance = number(made.table.iloc[0]["distance"], 2)
     return (
-        f"In the norms of {made.model}, images made from its running statistics lie {number(first['distance'], 2)} running "
-        f"standard deviations from them, {' and '.join(beside)}. {judged}"
+        f"In the norms of {made.model}, images made from its running statistics lie {distance} running standard deviations "
+        f"from them, {' and '.join(beside)}."
     )
 
 
@@ -156,12 +169,17 @@ def _judged(made: MadeTable, measure: _Measure) -> str:
         f"{made.judge}, which took no part, {what} {measure.value(first)} {of} the images made from the running "
         f"statistics and classes of {made.model} (95% interval {measure.interval(first)}, {count(int(first['n']), 'image')})"
         + (f"; {' and '.join(beside)}" if beside else "")
-        + f"; chance is {measure.chance}. {_verdict(made, measure, first)}"
+        + f"; chance is {measure.chance}."
     )
 
 
-def _verdict(made: MadeTable, measure: _Measure, first: pd.Series) -> str:
-    """What follows from the controls, in a sentence."""
+def _verdict(made: MadeTable) -> str:
+    """What follows from the judge and the controls, in a sentence."""
+    if not made.n_classes:
+        return f"{made.model} scores no classes, so no other network can say what its images show."
+    if not made.judge:
+        return "No other network judged the images, so nothing here says whether they look like data: pass a judge."
+    measure, first = _Measure.of(made, made.n_classes), made.table.iloc[0]
     classes, permuted, noise = (row_of(made, name) for name in (CLASSES, PERMUTED, NOISE))
     if noise is not None and not first["distance"] < noise["distance"]:
         return (
@@ -173,9 +191,12 @@ def _verdict(made: MadeTable, measure: _Measure, first: pd.Series) -> str:
     if not measure.better(first, classes):
         return "The running statistics add nothing significant to the classes here: the difference may be chance."
     if permuted is not None and not measure.better(first, permuted):
-        return "They help, but no better than those of other channels, so it is not what each channel stored that does it."
+        return (
+            "The running statistics help, but no better than those of other channels: it is not what each channel stored "
+            "that does it."
+        )
     return (
-        "So images of a class can be made from the running statistics and the weights together, but not from the weights "
+        "Images of a class can be made from the running statistics and the weights together, but not from the weights "
         "alone: each channel's own statistics say what data look like."
     )
 

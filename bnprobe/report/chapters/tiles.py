@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bnprobe.measures import Tables
 from bnprobe.recording import Recording
@@ -131,7 +132,19 @@ def _signal(tables: Tables) -> Tile:
         return Tile(question, "unknown", "not measured: needs data")
     low, high = (number(float(size), 2) for size in (known.min(), known.max()))
     says = f"std of the inputs: {low}" if low == high else f"std of the inputs: {low} to {high}"
-    return Tile(question, "plain", says, bars(on_scale(sizes)), link="network")
+    gradients = _gradients(of(tables.layers, "grad_out"))
+    link = "gradients" if gradients else "network"
+    return Tile(question, "plain", f"{says}{gradients}", bars(on_scale(sizes)), link=link)
+
+
+def _gradients(lengths: NDArray[np.float64]) -> str:
+    """How far the lengths of the gradient at several norms lie apart, to follow what is said of the inputs."""
+    known = lengths[np.isfinite(lengths) & (lengths > 0)]
+    if not known.size:
+        return ""
+    if known.size == 1:
+        return "; its gradient was recorded"
+    return f"; gradients within a factor of {number(float(known.max() / known.min()), 2)}"
 
 
 def _numerics(tables: Tables) -> Tile:

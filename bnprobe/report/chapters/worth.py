@@ -7,7 +7,7 @@ import pandas as pd
 
 from bnprobe.report.figures.worth_by_depth import BECOMES, NAMES, picture
 from bnprobe.report.numbers import count, number, share, shorten
-from bnprobe.report.page.blocks import Block, Cell, Facts, Figure, Page, Prose, Section, Table
+from bnprobe.report.page.blocks import Cell, Facts, Figure, Headline, Page, Prose, Section, Table
 from bnprobe.report.study_table import StudyTable
 from bnprobe.version import __version__
 
@@ -19,23 +19,38 @@ MOST_ROWS = 400
 
 def chapter(study: StudyTable) -> Section:
     """The answer, the picture by depth, what stages and the network lose, and the whole table, folded."""
-    blocks: list[Block] = [Prose((sentence(study), *_whole(study)))]
-    if len(study.layers) > 1:
-        blocks.append(_figure(study))
-    blocks += [_together(study), Facts(_how(study))]
-    every = Section("worth-rows", "Every replacement", (_rows(study.table, study, "Rows"),), folded=True)
-    return Section("worth", TITLE, tuple(blocks), parts=(every,), short="Worth")
+    words = Prose((sentence(study), *_whole(study)))
+    blocks = (words, *_figure(study), _together(study), Facts(_how(study)))
+    return Section("worth", TITLE, blocks, parts=(_every(study),), short="Worth")
 
 
 def page(study: StudyTable) -> Page:
-    """The study by itself."""
+    """The study by itself: the answer and its picture fill the first screen."""
+    answer = sentence(study)
+    title, _, detail = answer.removesuffix(".").partition(": ")
+    first = Headline("plain", title, f"{detail[:1].upper()}{detail[1:]}." if detail else "", answer)
+    whole = _whole(study)
     return Page(
         title=f"What the norms of {study.model} are worth",
         lead=f"{count(len(study.layers), 'normalization layer')}, {count(len(study.table), 'replacement')}, tried on "
         f"{count(study.n_samples, 'sample')} in {number(study.seconds, 2)} s.",
-        sections=(chapter(study),),
+        sections=(
+            Section("answer", "The answer", (first, *_figure(study)), short="Answer"),
+            Section(
+                "together",
+                "All norms at once",
+                (*([Prose(tuple(whole))] if whole else []), _together(study)),
+                short="All norms",
+            ),
+            _every(study),
+            Section("how", "How it was measured", (Facts(_how(study)),), short="Method"),
+        ),
         footer=f"Made by bnprobe {__version__}. A single self-contained file: works offline and as an attachment.",
     )
+
+
+def _every(study: StudyTable) -> Section:
+    return Section("worth-rows", "Every replacement", (_rows(study.table, study, "Rows"),), folded=True)
 
 
 def sentence(study: StudyTable) -> str:
@@ -104,15 +119,19 @@ def _signed(study: StudyTable, row: pd.Series) -> str:
     return f"{_amount(study, row['worth'])} (95% interval {low} to {high})"
 
 
-def _figure(study: StudyTable) -> Figure:
+def _figure(study: StudyTable) -> tuple[Figure, ...]:
+    """The picture by depth, where there is any depth."""
+    if len(study.layers) < 2:
+        return ()
     vectors = list(dict.fromkeys(study.table["vector"]))
-    return Figure(
+    figure = Figure(
         "worth",
         f"{study.metric} by depth, with one vector of one norm replaced, in a panel for each vector.",
         picture(study, vectors),
         f"Each point is the whole model's {study.metric} with one vector of that norm replaced. Orange: the model as it is. "
         "Gaps were not measured.",
     )
+    return (figure,)
 
 
 def _together(study: StudyTable) -> Table:

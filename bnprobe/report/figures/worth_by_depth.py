@@ -54,6 +54,10 @@ COLOURS = {
 """The control, the permutation, has the color of what is measured; no vector has two replacements of one color."""
 
 
+HIGHEST = 1.01
+"""Where axes of shares end: no share is larger than 1, and a point there is whole."""
+
+
 def picture(study: StudyTable, vectors: list[str]) -> ByDepth:
     """The metric by depth, a panel for each vector and a line for each replacement."""
     layers = pd.DataFrame({"layer": study.layers, "call": 0})
@@ -73,4 +77,9 @@ def _panel(study: StudyTable, vector: str) -> Curves:
             )
         )
     before = float(rows["before"].iloc[0]) if len(rows) else float("nan")
-    return Curves(f"{study.metric} with the {NAMES[vector]} replaced", tuple(lines), expected=before)
+    return Curves(
+        f"{study.metric} with the {NAMES[vector]} replaced",
+        tuple(lines),
+        limits=(None, HIGHEST if study.in_percent else None),
+        expected=before,
+    )

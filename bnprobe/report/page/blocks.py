@@ -28,7 +28,8 @@ Bars = tuple[float | None, ...]
 class Headline:
     """The verdict, and all of it in a sentence as `text`.
 
-    `state` is "good", "unknown" (too few samples to say), "untrained", "notice", "warning" or "critical".
+    `state` is "good", "unknown" (too few samples to say, or none), "untrained", "notice", "warning", "critical", or
+    "plain" for an answer that is neither good nor bad news.
     """
 
     state: str
