@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bnprobe.errors import BadMask, BnprobeError, class_name
 from bnprobe.norms import NormLayer
 from bnprobe.probe.packing import NAMED, Packing
+from bnprobe.probe.tensors import is_block
 from bnprobe.reductions import Valid
 
 
@@ -126,9 +127,10 @@ def _booleans(given: Any, marks_padding: bool) -> npt.NDArray[np.bool_]:
     """A copy of the mask. Through lists and arrays of our own: a tensor that numpy has seen cannot be resized again."""
     if isinstance(given, Tensor):
         tensor = given.detach()
-        said = f"a {str(tensor.dtype).removeprefix('torch.')} tensor of shape {tuple(tensor.shape)}"
-        plain = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_complex())
-        values = tensor.to("cpu", torch.float64, copy=True).numpy() if plain else None
+        shape = "of unequal rows" if tensor.is_nested else f"of shape {tuple(tensor.shape)}"
+        said = f"a {str(tensor.dtype).removeprefix('torch.')} tensor {shape}"
+        real = is_block(tensor) and not tensor.is_complex()
+        values = tensor.to("cpu", torch.float64, copy=True).numpy() if real else None
     else:
         try:
             values = np.asarray(given)
@@ -163,7 +165,7 @@ def keys_seen(given: Any) -> Any:
     padding, whatever is causal; None where all are seen. Of one that is added to scores, which are not far below 0. Other
     masks as they are.
     """
-    if not isinstance(given, Tensor) or given.is_meta or given.layout != torch.strided or not given.numel():
+    if not isinstance(given, Tensor) or not is_block(given) or not given.numel():
         return given
     added = given.is_floating_point() and bool(given.amin() < FAR_BELOW) and bool(given.amax() <= 0)
     if not added and given.dim() not in (3, 4):

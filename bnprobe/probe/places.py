@@ -107,7 +107,7 @@ def places_of(
 ) -> Places:
     """The tokens of a pass with these arguments, and what went before."""
     tensor = tokens_in(args, kwargs)
-    if tensor is None or tensor.is_meta or tensor.is_nested or is_transformed():
+    if tensor is None or tensor.is_meta or is_transformed():
         return Places()
     is_ids = tensor.dim() == 2
     tensor = tensor.detach().movedim(sample_dim, 0) if 0 < sample_dim < 2 else tensor.detach()
@@ -127,7 +127,7 @@ def tokens_in(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
     """The ids of a pass, shape (N, T), or the vectors in their place; None where it has neither."""
     given = kwargs.get("input_ids", kwargs.get("inputs_embeds"))
     tensor = given if isinstance(given, Tensor) else first_tensor(args, kwargs)
-    if tensor is None or tensor.dim() not in (2, 3):
+    if tensor is None or tensor.is_nested or tensor.dim() not in (2, 3):
         return None
     return tensor if tensor.dim() == 3 or not tensor.is_floating_point() else None
 

@@ -25,8 +25,11 @@ def n_samples(args: tuple[Any, ...], first: Tensor, dim: int) -> int:
 
     Raises BnprobeError where the tensor has no such dimension.
 
-    Detectors take a list of images (C, H, W) of unequal size, with 1, 3 or 4 channels.
+    Detectors take a list of images (C, H, W) of unequal size, with 1, 3 or 4 channels. A nested tensor is a list of samples,
+    and has no other size.
     """
+    if first.is_nested:
+        return first.size(0)
     items = args[0] if args and isinstance(args[0], list) else []
     images = (isinstance(item, Tensor) and item.dim() == 3 and item.shape[0] in (1, 3, 4) for item in items)
     if items and all(images):
@@ -71,6 +74,11 @@ def is_partial(x: Tensor) -> bool:
     return any(placement.is_partial() for placement in getattr(x, "placements", ()))
 
 
+def is_block(x: Tensor) -> bool:
+    """Whether it has one shape and its numbers one after another: neither sparse, nor nested, nor without values."""
+    return x.layout == torch.strided and not (x.is_meta or x.is_nested)
+
+
 def has_values(x: Tensor) -> bool:
     """Whether it is a plain floating-point tensor, outside transforms of torch.func (vmap, grad)."""
     return x.is_floating_point() and not (x.is_meta or x.is_nested or is_transformed() or is_partial(x))
@@ -85,7 +93,10 @@ def why_no_values(x: Tensor | None) -> str:
     if x is not None and is_partial(x):
         return "the input was spread over processes as a sum, of which each holds a summand"
     if x is not None and x.is_nested:
-        return "the input was a nested tensor"
+        return (
+            "the input was a nested tensor (torch.nn.TransformerEncoder makes these of padded batches in eval mode, unless "
+            "torch.backends.mha.set_fastpath_enabled(False) is called before)"
+        )
     return "the input was not a floating-point tensor"
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bnprobe.graph.modulation import Modulation
 from bnprobe.norms import NormLayer
 from bnprobe.probe.calls import InputReading
-from bnprobe.probe.tensors import is_transformed
+from bnprobe.probe.tensors import is_block, is_transformed
 from bnprobe.stats.moments import Array
 from bnprobe.stats.timesteps import LOGARITHMIC, PARTS, Grid, TimestepStats, regrouped
 
@@ -72,9 +72,7 @@ class TimestepArgument:
 
 def _is_plain(tensor: Tensor) -> bool:
     """Whether it holds real numbers that can be read."""
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_nested:
-        return False
-    return not tensor.is_complex() and tensor.dtype != torch.bool
+    return is_block(tensor) and not tensor.is_complex() and tensor.dtype != torch.bool
 
 
 class BucketSums:

@@ -149,13 +149,65 @@ def test_variable_length_sequences():
     oracles.assert_same_moments(record.own_mean, oracles.moments(means), 1e-9)
 
 
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
-def test_nested_tensors_are_said():
-    """Fails if a nested tensor raises in a hook, or vanishes without a word."""
-    nested = torch.nested.nested_tensor([torch.randn(3, 5), torch.randn(2, 5)], layout=torch.jagged)
+OF_NESTED = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+
+
+@OF_NESTED
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
+def test_nested_tensors_are_said(layout):
+    """Fails if a nested tensor raises in a hook, or vanishes without a word; a strided one has no shape at all."""
+    nested = torch.nested.nested_tensor([torch.randn(3, 5), torch.randn(2, 5)], layout=layout)
     recording = recorded(nn.Sequential(nn.LayerNorm(5)), nested, torch.randn(2, 3, 5))
     assert recording.layers[0].n_calls == 1
+    assert recording.about.n_images == 4
     assert "the input was a nested tensor" in recording.about.notes[0]
+
+
+class Masked(nn.Module):
+    """Takes a mask by the usual name, and does not look at it."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(5)
+
+    def forward(self, x, attention_mask=None):
+        return self.norm(x)
+
+
+@OF_NESTED
+def test_a_nested_mask_is_no_mask():
+    """Fails if a mask without a shape raises in a hook, beside nested inputs or plain ones."""
+    ones = torch.nested.nested_tensor([torch.ones(3), torch.ones(2)])
+    nested = torch.nested.nested_tensor([torch.randn(3, 5), torch.randn(2, 5)])
+    model = Masked().eval()
+    with bnprobe.attach(model) as probe:
+        model(torch.randn(2, 3, 5), attention_mask=ones)
+        model(nested, attention_mask=ones)
+        model(nested, attention_mask=torch.ones(2, 3))
+    (record,) = probe.recording.layers
+    assert record.n_calls == 1
+
+
+@OF_NESTED
+def test_padded_batches_of_torchs_encoder_are_recorded_as_the_note_says():
+    """Fails if what is to be called before is not what keeps torch's encoder from making nested tensors."""
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    model = nn.TransformerEncoder(layer, 1).eval()
+    x, padding = torch.randn(2, 3, 4), torch.tensor([[False] * 3, [False, True, True]])
+
+    def norms() -> tuple[list[str], tuple[str, ...]]:
+        with torch.no_grad(), bnprobe.attach(model, mask="~src_key_padding_mask") as probe:
+            model(x, src_key_padding_mask=padding)
+        return [record.layer for record in probe.recording.layers], probe.recording.about.notes
+
+    before, notes = norms()
+    assert before == []
+    assert "torch.backends.mha.set_fastpath_enabled(False)" in notes[0]
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        assert norms()[0] == ["layers.0.norm1", "layers.0.norm2"]
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
 
 
 # Strange tensors
