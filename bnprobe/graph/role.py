@@ -41,8 +41,8 @@ from bnprobe.recording.names import (
     QUERY,
 )
 
-MOST_STEPS, MOST_ABOVE, MOST_TO_SOFTMAX = 2000, 400, 12
-"""Nodes walked from a norm, up one branch, and between scores and their softmax."""
+MOST_STEPS, MOST_ABOVE, MOST_TO_SOFTMAX, MOST_IN_BLEND = 2000, 400, 12, 8
+"""Nodes walked from a norm, up one branch, between scores and their softmax, and up what may only blend."""
 
 
 def role_of(site: Node, outputs: set[Node]) -> tuple[str, list[Node]]:
@@ -119,14 +119,15 @@ class _Met:
             self.reaches_sum = True
         elif skip_of(total) is self.site:
             self.on_stream = True
-        elif _root(term) is self.site:
+        elif _is_scaled(term, self.site):
             self.ends_branch, self.skip = True, skip_of(total)
         else:
             self.reaches_sum = True
 
 
 def skip_of(total: Node) -> Node | None:
-    """The term of a sum that goes into what made another of its terms, past views; None in a sum of other kinds.
+    """The term of a sum that goes into what made another of its terms, past views and numbers that it is multiplied by, as
+    in DeepNorm; None in a sum of other kinds.
 
     Of branches side by side, x + attention(x) + mlp(x), the second sum counts too.
     """
@@ -143,8 +144,21 @@ def _skips(total: Node, branches_side_by_side: bool = False) -> Iterator[Node]:
         if branches_side_by_side and term.part == ADD:
             before += _skips(term)
         for other in terms:
-            if other is not term and any(node in before for node in _above(other)):
+            if other is term or _blends(other, term):
+                continue
+            if any(node in before for node in _above(other)):
                 yield term
+
+
+def _blends(node: Node, x: Node, most: int = MOST_IN_BLEND) -> bool:
+    """Whether it is x itself, moved, scaled or gated: a sum with x mixes tokens with those before them, as RWKV does, or
+    turns halves, as rotary positions do, and adds no branch."""
+    if node is x or not most:
+        return node is x
+    of_inputs = (_blends(one, x, most - 1) for one in node.inputs)
+    if node.part == ADD or node.name == "sub":
+        return all(of_inputs)
+    return node.part in (PASS, MARK, MUL, SCALE) and any(of_inputs)
 
 
 def reads_stream(site: Node) -> bool:
@@ -157,7 +171,7 @@ def reads_stream(site: Node) -> bool:
         for taker in waiting.pop().consumers:
             if taker.part == ADD and skip_of(taker) is given:
                 return True
-            if _hands_on(taker):
+            if _hands_on(taker) or taker.part == SCALE:
                 waiting.append(taker)
     return False
 
@@ -276,11 +290,17 @@ def _root(node: Node) -> Node:
 
 
 def _whole(node: Node) -> Node:
-    """Past views of all values, and past dropout. Scale and shift of adaLN are two parts of what one layer made: neither is
-    in the other."""
-    while _hands_on(node) and node.inputs and not _is_part(node):
+    """Past views of all values, dropout, and numbers that they are multiplied by. Scale and shift of adaLN are two parts of
+    what one layer made: neither is in the other."""
+    while (_hands_on(node) or node.part == SCALE) and node.inputs and not _is_part(node):
         node = node.inputs[0]
     return node
+
+
+def _is_scaled(node: Node, site: Node) -> bool:
+    """Whether it is what a norm gives, times numbers or a gate."""
+    node = _whole(node)
+    return node is site or (node.part == MUL and any(_is_scaled(one, site) for one in node.inputs))
 
 
 def _is_part(node: Node) -> bool:

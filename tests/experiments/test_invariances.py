@@ -113,8 +113,13 @@ def test_a_model_that_sees_both_sides_has_no_finding() -> None:
     assert bnprobe.invariances(model, [tokens()]).findings.empty
     # targets that are the next tokens outweigh it
     assert len(bnprobe.invariances(model, [(tokens()[:, :-1], tokens()[:, 1:])]).findings) == 1
-    named = type("TinyForMaskedLM", (Gpt,), {})(sees_all=0)
-    assert bnprobe.invariances(named.eval(), [tokens()]).findings.empty
+    for name in ("TinyForMaskedLM", "TinyBERT", "TinyMLM"):
+        named = type(name, (Gpt,), {})(sees_all=0)
+        assert bnprobe.invariances(named.eval(), [tokens()]).findings.empty, name
+    assert (
+        len(bnprobe.invariances(type("BertLMHeadModel", (Gpt,), {})(sees_all=0).eval(), [tokens()]).findings)
+        == 1
+    )
     tagger = Gpt(sees_all=0)
     tagger.head = nn.Linear(16, 5)
     tried = bnprobe.invariances(tagger.eval(), [tokens()])

@@ -25,6 +25,7 @@ from bnprobe.graph.operations import (
 )
 from bnprobe.graph.role import (
     MOST_ABOVE,
+    MOST_IN_BLEND,
     MOST_STEPS,
     MOST_TO_SOFTMAX,
     _comes_from_softmax,
@@ -249,6 +250,60 @@ def test_which_term_of_a_sum_is_the_skip() -> None:
     assert skip_of(add(x, op(LEAF, ""))) is None
     assert skip_of(add(op(MARK, "dropout", x), linear(x))) is x
     assert skip_of(add(op(MARK, "cat", x), linear(x))) is None
+
+
+def test_a_skip_that_numbers_multiply() -> None:
+    """Fails if α x + branch(x), as in DeepNorm, is no sum of the stream, or the norm after it has no role."""
+    x = linear(start())
+    scaled = op(SCALE, "scale", view(x))
+    total = add(linear(attention(linear(x), linear(x), linear(x))), scaled)
+    after = norm(total)
+    assert skip_of(total) is x
+    assert role(after, add(op(SCALE, "scale", after), mlp(after))) == "attention output"
+    before = norm(x)
+    add(op(SCALE, "scale", x), mlp(before))
+    assert reads_stream(before)
+
+
+@pytest.mark.parametrize("factor", [MUL, SCALE])
+def test_a_norm_whose_output_is_gated_before_the_sum(factor: str) -> None:
+    """Fails if x + gate · norm(branch(x)) makes the norm one inside the branch."""
+    x = linear(start())
+    end = norm(linear(attention(*(linear(norm(x)) for _ in "qkv"))))
+    gate = (op(LEAF, ""),) if factor == MUL else ()
+    assert role(end, add(x, view(op(factor, factor, *gate, end)))) == "attention output"
+
+
+def shifted(x: Node) -> Node:
+    """The token before, less this one, times how much of it is taken: what RWKV adds to a token."""
+    difference = op(OTHER, "sub", op(PASS, "constant_pad_nd", x), x)
+    return op(MUL, "mul", difference, op(LEAF, ""))
+
+
+def test_a_sum_with_the_token_before_is_no_sum_of_the_stream() -> None:
+    """Fails if a token mixed with the one before it is a stream of its own, so that its norm begins one."""
+    x = linear(start())
+    site = norm(x)
+    mixed = add(site, shifted(site))
+    assert skip_of(mixed) is None
+    y = op(OTHER, "cumsum", linear(mixed), of_numbers=True)
+    assert role(site, add(x, linear(y))) == "mixer"
+
+
+def test_a_sum_is_a_blend_where_all_of_its_terms_are() -> None:
+    """Fails if a branch that adds its own input is no branch."""
+    x = linear(start())
+    assert skip_of(add(x, add(x, mlp(x)))) is x
+    assert skip_of(add(x, add(shifted(x), view(x)))) is None
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_what_may_blend_is_walked_so_far(n: int) -> None:
+    """Fails if one node more is walked up what may be the term itself, or one fewer."""
+    x = moved = linear(start())
+    for _ in range(MOST_IN_BLEND + n):
+        moved = op(MARK, "cat", moved)
+    assert (skip_of(add(x, moved)) is None) is (n == 0)
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -29,6 +29,9 @@ POSITIONS = "position_ids"
 IGNORED = -100
 """The label that losses leave out."""
 
+ENCODERS = ("maskedlm", "mlm", "bert")
+"""In the names of models that see both sides of a token."""
+
 _NOT_TOKENS = (POSITIONS, "token_type_ids", "labels", "decoder_attention_mask")
 
 
@@ -292,7 +295,8 @@ def _predicts_next(model: nn.Module, ids: Tensor, target: Any, inputs: Mapping[K
     said = set(_said_of_attention(model))
     if said:
         return True in said
-    return False if any("MaskedLM" in name for name in names) or _never_generates(model) else None
+    both_sides = any(word in name.lower() for name in names for word in ENCODERS)
+    return False if both_sides or _never_generates(model) else None
 
 
 def _never_generates(model: nn.Module) -> bool:
